@@ -1,0 +1,7 @@
+"""The ground that every chapter stands on: folders that are complete or absent, and a record in each.
+
+Reading order: `errors` (what a user is told), `fingerprint` (when two things are the same), `manifest` (the record),
+`directory` (how a folder becomes complete), `machine` (where we run), `progress` (what long work shows).
+
+Deliberately absent: torch, and anything that knows what a stage computes.
+"""

@@ -1,0 +1,92 @@
+"""Where we run: never part of what a run is. The same recipe on another machine is the same run.
+
+Deliberately without torch: `device` stays a word ("cpu", "cuda", "auto"); the chapters that compute resolve "auto".
+"""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from groundup.artifacts.progress import Progress
+
+
+def default_cache() -> Path:
+    """The folder for what was downloaded: $GROUNDUP_CACHE, else $XDG_CACHE_HOME/groundup, else ~/.cache/groundup."""
+    if chosen := os.environ.get("GROUNDUP_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "groundup"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a stage may use.
+
+    Attributes:
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        threads: CPU threads for one process.
+        micro_batch: sequences that one forward pass holds; None lets the trainer choose. Never changes the effective
+            batch.
+        cache: folder for downloads, shared by all runs.
+        offline: never fetch; a missing input is an error.
+        progress: where long work reports how far it is.
+    """
+
+    device: str = "auto"
+    threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    micro_batch: int | None = None
+    cache: Path = field(default_factory=default_cache)
+    offline: bool = False
+    progress: Progress = field(default_factory=Progress)
+
+
+def provenance(machine: Machine, seconds: float, packages: tuple[str, ...]) -> dict[str, Any]:
+    """What a manifest records about the circumstances. Nothing here is read back or fingerprinted."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "threads": machine.threads,
+        "device": machine.device,
+        "seconds": round(seconds, 2),
+        "packages": {name: version for name in packages if (version := _version(name))},
+        "commit": _commit(),
+    }
+
+
+def processor_name() -> str:
+    """The processor's marketing name, as the operating system tells it."""
+    if sys.platform == "linux":
+        fields: Mapping[str, str] = dict(
+            (part.strip() for part in line.split(":", 1))  # type: ignore[misc]
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if ":" in line
+        )
+        if name := fields.get("model name"):
+            return name
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that we run from, with a '+' when it was changed; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        head = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
+            cwd=here, capture_output=True, text=True, timeout=5, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() or None

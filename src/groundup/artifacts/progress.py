@@ -1,0 +1,143 @@
+"""How far is it? A bar with rate and time left on a terminal; plain lines, one every few seconds, in a log."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Task:
+    """One piece of long work. `advance` moves it; `note` sets the few words shown behind the bar."""
+
+    def __init__(self, name: str, total: float | None, unit: str):
+        self.name, self.total, self.unit = name, total, unit
+        self.done, self.text = 0.0, ""
+        self.started_at: float | None = None
+        self._origin = 0.0
+
+    def start_at(self, done: float) -> None:
+        """Continue interrupted work: `done` units were finished by an earlier process and do not count for the rate."""
+        self.done = self._origin = done
+        self._changed()
+
+    def advance(self, amount: float = 1) -> None:
+        """`amount` more units are finished."""
+        self.done += amount
+        self._changed()
+
+    def note(self, text: str) -> None:
+        """Set the words shown behind the bar, such as the current loss."""
+        self.text = text
+        self._changed()
+
+    def _changed(self) -> None:
+        pass
+
+    def line(self, now: float) -> str:
+        """The state as one plain line."""
+        elapsed = max(now - (self.started_at or now), 1e-9)
+        rate = (self.done - self._origin) / elapsed
+        parts = [f"{self.name}: {_quantity(self.done)}"]
+        if self.total:
+            parts = [f"{self.name}: {100 * self.done / self.total:3.0f}% of {_quantity(self.total)}"]
+        parts[0] += f" {self.unit}"
+        parts.append(f"{_quantity(rate)}/s")
+        if self.total and rate > 0:
+            parts.append(f"{_clock(max(self.total - self.done, 0) / rate)} left")
+        if self.text:
+            parts.append(self.text)
+        return ", ".join(parts)
+
+
+class Progress:
+    """Makes tasks. This base class is silent: tests and libraries get it when nobody asked for a display."""
+
+    @contextmanager
+    def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+        """Show one piece of work while the block runs."""
+        yield Task(name, total, unit)
+
+    def say(self, text: str) -> None:
+        """A line that stays on the screen."""
+
+
+class LineProgress(Progress):
+    """Plain lines for logs and pipes."""
+
+    def __init__(self, stream: TextIO | None = None):
+        self.stream = stream or sys.stderr
+
+    @contextmanager
+    def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+        progress = self
+
+        class LineTask(Task):
+            last = 0.0
+
+            def _changed(self) -> None:
+                now = time.monotonic()
+                if now - self.last >= SECONDS_BETWEEN_LINES:
+                    self.last = now
+                    progress.say(self.line(now))
+
+        task = LineTask(name, total, unit)
+        task.started_at = task.last = time.monotonic()
+        yield task
+        self.say(f"{name}: {_quantity(task.done)} {unit} in {_clock(time.monotonic() - task.started_at)}")
+
+    def say(self, text: str) -> None:
+        print(text, file=self.stream, flush=True)
+
+
+class BarProgress(Progress):
+    """A moving bar for people at a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True)
+
+    @contextmanager
+    def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.fields[line]}"),
+        )
+        with Progress(*columns, console=self.console, transient=True, refresh_per_second=4) as bar:
+            handle = bar.add_task(name, total=total, line="")
+
+            class BarTask(Task):
+                def _changed(self) -> None:
+                    words = self.line(time.monotonic()).split(": ", 1)[1]
+                    bar.update(handle, completed=self.done, line=words)
+
+            task = BarTask(name, total, unit)
+            task.started_at = time.monotonic()
+            yield task
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)
+
+
+def for_stream() -> Progress:
+    """Bars when stderr is a terminal, lines when it is not."""
+    return BarProgress() if sys.stderr.isatty() else LineProgress()
+
+
+def _quantity(value: float) -> str:
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if letter == 'k' else size):.1f}{letter}"
+    return f"{value:.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.1f}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

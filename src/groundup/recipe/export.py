@@ -1,0 +1,10 @@
+"""[export]: the chat model in the layout that other software reads."""
+
+from typing import Literal
+
+from groundup.recipe.section import Section, knob
+
+
+class ExportSection(Section):
+    format: Literal["huggingface", "gguf"] = knob("huggingface", "a Hugging Face folder, or a GGUF file for llama.cpp")
+    dtype: Literal["float32", "bfloat16", "float16"] = knob("float32", "of the stored weights")

@@ -1,0 +1,119 @@
+"""From a TOML file and `--set` overrides to a recipe, or to one line that says what is wrong with it."""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from groundup.artifacts.errors import UserError
+from groundup.recipe.recipe import Recipe
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe file and apply overrides of the form "train.steps=50".
+
+    Raises UserError for a missing file, broken TOML, an unknown knob (with the nearest known name) or a bad value.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such recipe file", hint="recipes/ holds examples; groundup init writes one for you")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}", hint="see https://toml.io for the syntax") from None
+    values.setdefault("name", path.stem)
+    return parse(values, overrides, where=str(path))
+
+
+def parse(values: Mapping[str, Any], overrides: Iterable[str] = (), *, where: str = "recipe") -> Recipe:
+    """A recipe from plain values (what TOML gives). Raises UserError as `load` does."""
+    merged = _copy(values)
+    for override in overrides:
+        _apply(merged, override)
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise _explain(error, where) from None
+
+
+def knobs(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, Any]:
+    """Every knob by its dotted name, with its pydantic field; list items are written `data.sources[].kind`."""
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        found[prefix + name] = field
+        for inner, is_list in _inner_models(field.annotation):
+            found |= knobs(inner, f"{prefix}{name}{'[]' if is_list else ''}.")
+    return found
+
+
+def _inner_models(annotation: Any) -> list[tuple[type[BaseModel], bool]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [(annotation, False)]
+    if get_origin(annotation) in (Union, UnionType):
+        return [pair for part in get_args(annotation) for pair in _inner_models(part)]
+    if get_origin(annotation) in (tuple, list):
+        return [(inner, True) for part in get_args(annotation) for inner, _ in _inner_models(part)]
+    return []
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {override}: expected knob=value", hint="for example --set train.steps=50")
+    *tables, last = key.strip().split(".")
+    for depth, name in enumerate(tables):
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise UserError(
+                f"--set {override}: {'.'.join(tables[: depth + 1])} is not a table",
+                hint="lists are written whole: --set 'evaluate.prompts=[\"The\"]'",
+            )
+    values[last] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    """A TOML value where the text is one, else the text itself; `none` takes a knob out."""
+    if text.lower() == "none":
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(error: ValidationError, where: str) -> UserError:
+    """The first problem of a recipe in one line; the number of others behind it."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".") or "recipe"
+    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return UserError(f"{where}: unknown knob {name}{others}", hint=_nearest(name))
+    if first["type"] == "missing":
+        return UserError(f"{where}: {name} is missing{others}", hint=f"groundup explain {_generic(name)}")
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    found = "" if isinstance(first["input"], dict | list | tuple) else f" = {first['input']!r}"
+    return UserError(f"{where}: {name}{found}: {message}{others}", hint=f"groundup explain {_generic(name)}")
+
+
+def _generic(name: str) -> str:
+    return "".join("[]" if part.isdigit() else part for part in name.replace("]", "[").split("["))
+
+
+def _nearest(name: str) -> str:
+    known = list(knobs())
+    generic = _generic(name)
+    if near := difflib.get_close_matches(generic, known, n=1, cutoff=0.6):
+        return f"did you mean {near[0]}?"
+    last = generic.rsplit(".", 1)[-1]
+    by_last = {knob.rsplit(".", 1)[-1]: knob for knob in known}
+    if near := difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.6):
+        return f"did you mean {by_last[near[0]]}?"
+    return "groundup explain lists every knob"
