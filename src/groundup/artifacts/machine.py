@@ -23,6 +23,11 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "groundup"
 
 
+def usable_cores() -> int:
+    """The CPU cores that this process may run on, which a container may make fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Machine:
     """What a stage may use.
@@ -34,14 +39,16 @@ class Machine:
             batch.
         cache: folder for downloads, shared by all runs.
         offline: never fetch; a missing input is an error.
+        checkpoint_seconds: time between two checkpoints of a training run.
         progress: where long work reports how far it is.
     """
 
     device: str = "auto"
-    threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    threads: int = field(default_factory=usable_cores)
     micro_batch: int | None = None
     cache: Path = field(default_factory=default_cache)
     offline: bool = False
+    checkpoint_seconds: float = 60.0
     progress: Progress = field(default_factory=Progress)
 
 

@@ -10,3 +10,4 @@ class BudgetSection(Section):
     tokens_per_parameter: float = knob(
         20.0, "training tokens for each parameter: 20 spends compute best (Hoffmann et al. 2022); more gives a smaller model", gt=0
     )  # fmt: skip
+    price_per_hour: float | None = knob(None, "price of one device for an hour, in your currency; none: your own machine", ge=0)

@@ -1,0 +1,293 @@
+"""The stages in their order, and the runner that does what is missing and nothing else.
+
+A stage reads only the recipe sections it declares and the finished folders of earlier stages, and writes one folder.
+Its fingerprint is made of exactly these, so that "is it up to date?" has one answer on every machine.
+"""
+
+import importlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from groundup.artifacts.directory import lock, open_partial, partial_path, promote, write_atomically
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.fingerprint import fingerprint
+from groundup.artifacts.machine import Machine, provenance
+from groundup.artifacts.manifest import Manifest, list_files
+from groundup.plan import Plan, derive
+from groundup.recipe import Recipe
+
+PACKAGES = ("groundup", "torch", "numpy", "daft", "tokenizers", "safetensors", "trafilatura", "fastwarc", "typst")
+"""Recorded in every manifest."""
+
+RECIPE_FILE = "recipe.json"
+PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline.
+
+    Attributes:
+        name: what the stage makes; also its name on the command line.
+        folder: its place in the run.
+        section: the recipe table whose presence asks for the stage.
+        function: "module:function" with the signature run(recipe, inputs, out, machine) -> metrics.
+        reads: the recipe tables it may read, beside `section`.
+        inputs: earlier stages whose folders it may read, those of them that the recipe asks for.
+        version: raised when the same recipe would give another result than before.
+        identity: "module:function" that maps (section, machine) to the content identity of outside inputs.
+    """
+
+    name: str
+    folder: str
+    section: str
+    function: str
+    reads: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    version: int = 1
+    identity: str | None = None
+
+
+STAGES = (
+    Stage("data", "01-data", "data", "groundup.data.stage:run", reads=("seed",), identity="groundup.data.identity:identity"),
+    Stage("tokenizer", "02-tokenizer", "tokenizer", "groundup.tokenizer.stage:train", reads=("seed",), inputs=("data",)),
+    Stage("tokens", "03-tokens", "tokenizer", "groundup.tokenizer.stage:encode", inputs=("data", "tokenizer")),
+    Stage("base", "04-base", "train", "groundup.train.stage:run", reads=("model", "seed"), inputs=("tokenizer", "tokens")),
+    Stage("scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", reads=("seed",), inputs=("tokenizer", "tokens", "base")),
+    Stage(
+        "chat", "06-chat", "finetune", "groundup.finetune.stage:run", reads=("seed",), inputs=("tokenizer", "base"),
+        identity="groundup.finetune.identity:identity",
+    ),
+    Stage(
+        "quantized", "07-quantized", "quantize", "groundup.quantize.stage:run", reads=("seed",),
+        inputs=("tokenizer", "tokens", "base", "chat"),
+    ),
+    Stage("export", "08-export", "export", "groundup.interop.stage:run", inputs=("base", "chat")),
+    Stage(
+        "report", "09-report", "report", "groundup.report.stage:run", reads=("name",),
+        inputs=("data", "tokenizer", "tokens", "base", "scores", "chat", "quantized", "export"),
+    ),
+)  # fmt: skip
+
+
+class Sections:
+    """What a stage sees of the recipe: the tables it declared, and an error for any other."""
+
+    def __init__(self, recipe: Recipe, names: tuple[str, ...]):
+        self._names = names
+        for name in names:
+            setattr(self, name, getattr(recipe, name))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"this stage declares {', '.join(self._names)}; add {name!r} to its `reads` to use it")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage of one recipe: where it goes and what it must be."""
+
+    stage: Stage
+    path: Path
+    sections: dict[str, Any]
+    inputs: dict[str, str]
+    fingerprint: str
+
+    def manifest(self) -> Manifest | None:
+        return Manifest.read(self.path)
+
+    def state(self) -> str:
+        """complete, stale (made by another recipe), interrupted or missing."""
+        manifest = self.manifest()
+        if manifest is not None:
+            return "complete" if manifest.fingerprint == self.fingerprint else "stale"
+        return "interrupted" if partial_path(self.path).exists() else "missing"
+
+
+def jobs(recipe: Recipe, run: Path, machine: Machine) -> list[Job]:
+    """What `recipe` asks for, in order; `recipe` has its derived values already."""
+    found: dict[str, Job] = {}
+    for stage in STAGES:
+        section = getattr(recipe, stage.section)
+        if section is None:
+            continue
+        names = (stage.section, *stage.reads)
+        sections: dict[str, Any] = {}
+        for name in names:
+            value = getattr(recipe, name)
+            sections[name] = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+        inputs = {name: found[name].fingerprint for name in stage.inputs if name in found}
+        outside = _call(stage.identity, section, machine) if stage.identity else {}
+        identity = {
+            "stage": stage.name, "version": stage.version, "sections": sections, "inputs": inputs, "outside": outside,
+        }  # fmt: skip
+        found[stage.name] = Job(stage, run / stage.folder, sections, inputs, fingerprint(identity))
+    return list(found.values())
+
+
+def run(
+    recipe: Recipe,
+    run_folder: Path,
+    machine: Machine,
+    *,
+    from_stage: str | None = None,
+    until_stage: str | None = None,
+    replace_stale: bool = False,
+) -> Iterator[tuple[Job, str]]:
+    """Make what is missing, stage by stage; yields (job, "done" | "built") after each.
+
+    Raises UserError when a finished stage belongs to another recipe and `replace_stale` is false: nothing is touched.
+    """
+    for name in (from_stage, until_stage):
+        _check_stage_name(name)
+    plan = derive(recipe)
+    with lock(run_folder):
+        todo = jobs(plan.recipe, run_folder, machine)
+        if not todo:
+            raise UserError("the recipe asks for nothing", hint="add a table such as [data], [tokenizer] or [train]")
+        if until_stage is not None:
+            last = [job.stage.name for job in todo].index(until_stage) if until_stage in [j.stage.name for j in todo] else -1
+            if last < 0:
+                raise UserError(f"--until {until_stage}: the recipe does not ask for it", hint=f"add [{until_stage}]")
+            todo = todo[: last + 1]
+        _refuse_to_overwrite(todo, replace_stale or from_stage is not None)
+        _write_record(run_folder, recipe, plan)
+        reached = from_stage is None
+        forced = False
+        for job in todo:
+            if job.stage.name == from_stage:
+                forced = reached = True
+            if job.state() == "complete" and not forced:
+                yield job, "done"
+                continue
+            if not reached:
+                raise UserError(
+                    f"--from {from_stage}: {job.path.name} is not complete", hint=f"leave --from out, or use --from {job.stage.name}"
+                )
+            build(job, plan.recipe, run_folder, machine, todo)
+            yield job, "built"
+
+
+def build(job: Job, recipe: Recipe, run_folder: Path, machine: Machine, todo: list[Job]) -> None:
+    """Run one stage in its work folder; give the folder its manifest and its name when everything is there."""
+    names = (job.stage.section, *job.stage.reads)
+    inputs = {other.stage.name: other.path for other in todo if other.stage.name in job.inputs}
+    partial = open_partial(job.path, job.fingerprint)
+    began = time.monotonic()
+    seconds_file = run_folder / f".{job.stage.folder}.seconds"
+    before = float(seconds_file.read_text()) if seconds_file.exists() else 0.0
+    try:
+        metrics = _call(job.stage.function, Sections(recipe, names), inputs, partial, machine)
+    except OSError as error:
+        if error.errno == 28:  # ENOSPC
+            raise UserError(
+                f"no space left on the disk of {run_folder} ({shutil.disk_usage(run_folder).free / 1e6:.0f} MB free)",
+                hint="free some space and run again: the work so far is kept",
+            ) from None
+        raise
+    finally:
+        seconds = before + time.monotonic() - began
+        if partial.exists():
+            _try_to_write(seconds_file, f"{seconds:.2f}")
+    mark = partial / ".fingerprint"
+    files = {name: facts for name, facts in list_files(partial).items() if name != mark.name}
+    Manifest(
+        stage=job.stage.name,
+        version=job.stage.version,
+        fingerprint=job.fingerprint,
+        sections=job.sections,
+        inputs=job.inputs,
+        files=files,
+        metrics=metrics,
+        provenance=provenance(machine, seconds, PACKAGES),
+    ).write(partial)
+    promote(partial, job.path)
+    seconds_file.unlink(missing_ok=True)
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Lines like `train.learning_rate: 0.0003 -> 0.0001` for every leaf that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines: list[str] = []
+        for key in [*old, *(key for key in new if key not in old)]:
+            lines += differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
+        return lines
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [line for i, (a, b) in enumerate(zip(old, new, strict=True)) for line in differences(a, b, f"{prefix}[{i}]")]
+    return [] if old == new else [f"{prefix}: {_short(old)} -> {_short(new)}"]
+
+
+def read_recipe(run_folder: Path) -> Recipe:
+    """The recipe that a run folder was last asked for. Raises UserError where there is none."""
+    path = run_folder / RECIPE_FILE
+    if not path.is_file():
+        raise UserError(f"{run_folder}: not a run folder (no {RECIPE_FILE})", hint="groundup run RECIPE makes one")
+    return Recipe.model_validate(json.loads(path.read_text(encoding="utf-8")))
+
+
+def machine_for(recipe: Recipe, progress: Any) -> Machine:
+    """The machine as [machine] describes it, with everything unsaid taken from what is here."""
+    section = recipe.machine
+    machine = Machine(
+        device=section.device,
+        micro_batch=section.micro_batch,
+        offline=section.offline,
+        checkpoint_seconds=60 * section.checkpoint_minutes,
+        progress=progress,
+    )
+    if section.threads is not None:
+        machine = replace(machine, threads=section.threads)
+    return replace(machine, cache=Path(section.cache).expanduser()) if section.cache else machine
+
+
+def _refuse_to_overwrite(todo: list[Job], allowed: bool) -> None:
+    stale = [job for job in todo if job.state() == "stale"]
+    if not stale or allowed:
+        return
+    lines: dict[str, None] = {}
+    for job in stale:
+        manifest = job.manifest()
+        assert manifest is not None
+        lines |= dict.fromkeys(differences(manifest.sections, job.sections))
+        if manifest.version != job.stage.version:
+            lines |= {f"stage {job.stage.name}: version {manifest.version} -> {job.stage.version}": None}
+    changes = "\n  ".join(lines or {"the content of a source file changed": None})
+    raise UserError(
+        f"the recipe is not the one that {stale[0].path.parent} was built with:\n  {changes}\n"
+        f"would be built again: {', '.join(job.stage.folder for job in stale)}",
+        hint="--replace builds them again; --set name=another keeps both",
+    )
+
+
+def _write_record(run_folder: Path, recipe: Recipe, plan: Plan) -> None:
+    as_asked = json.dumps(recipe.model_dump(mode="json", exclude_none=True), indent=1, ensure_ascii=False) + "\n"
+    write_atomically(run_folder / RECIPE_FILE, as_asked.encode())
+    facts = json.dumps(plan.facts(), indent=1, ensure_ascii=False) + "\n"
+    write_atomically(run_folder / PLAN_FILE, facts.encode())
+
+
+def _check_stage_name(name: str | None) -> None:
+    known = [stage.name for stage in STAGES]
+    if name is not None and name not in known:
+        raise UserError(f"{name}: no such stage", hint=f"one of {', '.join(known)}")
+
+
+def _call(reference: str, *arguments: Any) -> Any:
+    module, _, function = reference.partition(":")
+    return getattr(importlib.import_module(module), function)(*arguments)
+
+
+def _try_to_write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError:
+        pass  # a full disk must not hide the error that is on its way up
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
