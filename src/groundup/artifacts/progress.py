@@ -46,7 +46,7 @@ class Task:
         parts[0] += f" {self.unit}"
         parts.append(f"{_quantity(rate)}/s")
         if self.total and rate > 0:
-            parts.append(f"{_clock(max(self.total - self.done, 0) / rate)} left")
+            parts.append(f"{clock(max(self.total - self.done, 0) / rate)} left")
         if self.text:
             parts.append(self.text)
         return ", ".join(parts)
@@ -86,7 +86,7 @@ class LineProgress(Progress):
         task = LineTask(name, total, unit)
         task.started_at = task.last = time.monotonic()
         yield task
-        self.say(f"{name}: {_quantity(task.done)} {unit} in {_clock(time.monotonic() - task.started_at)}")
+        self.say(f"{name}: {_quantity(task.done)} {unit} in {clock(time.monotonic() - task.started_at)}")
 
     def say(self, text: str) -> None:
         print(text, file=self.stream, flush=True)
@@ -130,6 +130,10 @@ def for_stream() -> Progress:
     return BarProgress() if sys.stderr.isatty() else LineProgress()
 
 
+KINDS = {"auto": for_stream, "bars": BarProgress, "lines": LineProgress, "none": Progress}
+"""What `machine.progress` may say."""
+
+
 def _quantity(value: float) -> str:
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
@@ -137,7 +141,8 @@ def _quantity(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.1f}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

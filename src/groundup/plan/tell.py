@@ -1,0 +1,42 @@
+"""The plan as a table for the terminal."""
+
+from typing import Any
+
+
+def table(facts: dict[str, Any]) -> str:
+    """The facts of `Plan.facts()` in aligned lines."""
+    if "model" not in facts:
+        return f"{facts['name']}: no [train] table, so nothing to plan: the other stages take minutes"
+    model, train, memory, layout = facts["model"], facts["train"], facts["memory"], facts["layout"]
+    budget = facts["budget"]
+    rows = [
+        ("model", f"{model['architecture']}, {model['num_layers']} blocks, {model['hidden_size']} wide, "
+                  f"{model['num_heads']} heads ({model['num_kv_heads']} for keys), vocabulary {model['vocab_size']:,}"),
+        ("parameters", f"{_count(facts['parameters']['total'])}"),
+        ("tokens", f"{_count(train['tokens'])}, {facts['tokens_per_parameter']:.0f} for each parameter"),
+        ("steps", f"{train['steps']:,} of {train['batch_tokens']:,} tokens, sequences of {train['sequence_length']:,}"),
+        ("learning rate", f"{train['learning_rate']:g} after {train['warmup_steps']} steps, {train['schedule']}, {train['optimizer']}"),
+        ("memory", f"{memory['total'] / 1e9:.2f} GB a device: weights {memory['weights'] / 1e9:.2f}, gradients "
+                   f"{memory['gradients'] / 1e9:.2f}, optimizer {memory['optimizer'] / 1e9:.2f}, activations "
+                   f"{(memory['activations'] + memory['logits']) / 1e9:.2f}"),
+        ("layout", f"{layout['devices']} x {budget['hardware']}, weights over {layout['shards']}, micro-batch "
+                   f"{layout['micro_batch']}{', activation checkpointing' if layout['activation_checkpointing'] else ''}"),
+        ("compute", f"{facts['compute']:.3g} floating point operations"),
+        ("time", _hours(facts["hours"])),
+    ]  # fmt: skip
+    if facts["money"] is not None:
+        rows.append(("money", f"{facts['money']:,.0f} at {budget['price_per_hour']:g} an hour and device"))
+    return "\n".join(f"{name:<14} {value}" for name, value in rows)
+
+
+def _count(value: float) -> str:
+    for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if value >= size:
+            return f"{value / size:.3g} {word}"
+    return f"{value:,.0f}"
+
+
+def _hours(hours: float) -> str:
+    if hours < 1:
+        return f"{60 * hours:.1f} minutes"
+    return f"{hours:.1f} hours" if hours < 72 else f"{hours / 24:.1f} days"
