@@ -17,8 +17,9 @@ SMALLEST_WIDTH, LARGEST_WIDTH = 64, 16_384
 def shape_for_width(width: int, vocab_size: int, fixed: dict[str, Any]) -> ModelConfig:
     """The model of a given width; knobs in `fixed` stay as the recipe has them."""
     aspect = min(16 + width / 16, 128)
-    head_dim = fixed.get("head_dim") or _head_dim(width)
-    num_heads = fixed.get("num_heads") or max(1, width // head_dim)
+    num_heads, head_dim = fixed.get("num_heads"), fixed.get("head_dim")
+    head_dim = head_dim or (width // num_heads if num_heads else _head_dim(width))
+    num_heads = num_heads or max(1, width // head_dim)
     derived = {
         "vocab_size": vocab_size,
         "hidden_size": width,

@@ -1,0 +1,122 @@
+"""A folder is complete or it is not there; a changed byte is found."""
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundup.artifacts import directory
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.fingerprint import canonical_json, fingerprint, hash_file
+from groundup.artifacts.manifest import Manifest, list_files, verify
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(json_values)
+def test_canonical_json_is_json_and_has_one_spelling(value):
+    text = canonical_json(value)
+    assert json.loads(text) == value
+    assert canonical_json(json.loads(text)) == text
+
+
+def test_order_of_keys_is_no_difference_and_a_value_is():
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        fingerprint(float("nan"))
+
+
+def make_artifact(folder: Path) -> None:
+    partial = directory.open_partial(folder, "f" * 64)
+    (partial / "deep").mkdir()
+    (partial / "deep" / "weights.bin").write_bytes(b"\0" * 1000)
+    (partial / ".fingerprint").unlink()
+    Manifest(stage="base", version=1, fingerprint="f" * 64, files=list_files(partial), metrics={"loss": 1.5}).write(partial)
+    directory.promote(partial, folder)
+
+
+def test_a_finished_folder_verifies_until_a_byte_flips(tmp_path):
+    folder = tmp_path / "04-base"
+    make_artifact(folder)
+    assert verify(folder) == []
+    manifest = Manifest.read(folder)
+    assert manifest is not None
+    assert manifest.metrics == {"loss": 1.5}
+    assert not directory.partial_path(folder).exists()
+    data = bytearray((folder / "deep" / "weights.bin").read_bytes())
+    data[500] ^= 1
+    (folder / "deep" / "weights.bin").write_bytes(data)
+    (folder / "stray").touch()
+    assert [line.split(":")[0:2] for line in verify(folder)] == [
+        ["04-base/stray", " not in the manifest"],
+        ["04-base/deep/weights.bin", " changed"],
+    ]
+    (folder / "deep" / "weights.bin").unlink()
+    assert any("missing" in line for line in verify(folder))
+
+
+def test_interrupted_work_continues_only_with_the_same_fingerprint(tmp_path):
+    final = tmp_path / "01-data"
+    partial = directory.open_partial(final, "a" * 64)
+    (partial / "shard-0").write_text("done")
+    assert (directory.open_partial(final, "a" * 64) / "shard-0").exists()
+    assert not (directory.open_partial(final, "b" * 64) / "shard-0").exists()
+    assert Manifest.read(final) is None
+
+
+def test_promote_replaces_an_older_artifact(tmp_path):
+    folder = tmp_path / "04-base"
+    make_artifact(folder)
+    (folder / "old").touch()
+    make_artifact(folder)
+    assert not (folder / "old").exists()
+    assert not folder.with_name("04-base.old").exists()
+
+
+def test_unreadable_manifest_is_a_user_error(tmp_path):
+    (tmp_path / "manifest.json").write_text("{half")
+    with pytest.raises(UserError, match="not a readable manifest"):
+        Manifest.read(tmp_path)
+
+
+def test_write_atomically_leaves_old_bytes_when_it_fails(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        directory.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def _try_lock(folder: Path, queue) -> None:
+    try:
+        with directory.lock(folder):
+            queue.put("got it")
+    except UserError as error:
+        queue.put(error.message)
+
+
+def test_a_second_process_is_refused(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    with directory.lock(tmp_path):
+        process = context.Process(target=_try_lock, args=(tmp_path, queue))
+        process.start()
+        assert "in use" in queue.get(timeout=30)
+        process.join()
+    with directory.lock(tmp_path):
+        pass
+
+
+def test_hash_file_is_sha256(tmp_path):
+    (tmp_path / "f").write_bytes(b"abc")
+    assert hash_file(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,104 @@
+"""The plan against published models and against the model that it plans."""
+
+import math
+
+import pytest
+
+from groundup.artifacts.errors import UserError
+from groundup.plan import derive, scaling
+from groundup.plan.count import count, training_flops_per_token
+from groundup.plan.derive import model_config
+from groundup.plan.tell import table
+from groundup.recipe import ModelConfig, parse
+
+
+def plan_for(**tables):
+    values = {"name": "x", "tokenizer": {"vocab_size": 32_000}, "train": {}, "model": {"context_length": 2048}}
+    return derive(parse(values | tables))
+
+
+def test_seven_billion_parameters_want_140_billion_tokens():
+    parameters, tokens = scaling.compute_optimal(6 * 7e9 * 140e9)
+    assert parameters == pytest.approx(7e9)
+    assert tokens == pytest.approx(140e9)
+
+
+def test_llama_7b_has_the_published_number_of_parameters():
+    config = ModelConfig(
+        vocab_size=32_000, hidden_size=4096, num_layers=32, num_heads=32, intermediate_size=11_008, context_length=2048
+    )
+    assert count(config).total == 6_738_415_616  # Touvron et al. 2023, and the published weights
+
+
+def test_count_equals_the_model_that_is_built():
+    from groundup.model import Decoder
+
+    for tied in (True, False):
+        config = ModelConfig(
+            vocab_size=100, hidden_size=48, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=16, intermediate_size=80,
+            qk_norm=True, tie_embeddings=tied,
+        )  # fmt: skip
+        assert count(config).total == sum(p.numel() for p in Decoder(config).parameters())
+
+
+def test_deepseek_law_at_its_own_example():
+    # DeepSeek LLM 2024, section 3.1: 1e20 operations are near the middle of their fit.
+    assert scaling.learning_rate(1e20) == pytest.approx(0.3118 * math.exp(-0.125 * math.log(1e20)))
+    assert scaling.batch_tokens(1e20) == pytest.approx(0.2920 * math.exp(0.3271 * math.log(1e20)))
+
+
+@pytest.mark.parametrize(("hardware", "devices", "hours"), [("cpu-2", 1, 0.1), ("h100", 1, 24), ("h100", 64, 300)])
+def test_the_budget_is_spent_and_not_overspent(hardware, devices, hours):
+    plan = plan_for(budget={"hardware": hardware, "devices": devices, "hours": hours})
+    assert 0.8 * hours <= plan.seconds / 3600 <= 1.01 * hours
+    train = plan.recipe.train
+    assert train is not None
+    assert train.steps * train.batch_tokens == train.tokens
+    assert plan.compute == pytest.approx(train.tokens * training_flops_per_token(model_config(plan.recipe), 2048))
+    if hours > 1:  # what the steps of the shape leave over goes into tokens: never fewer than asked for
+        assert plan.facts()["tokens_per_parameter"] >= 19.5
+
+
+def test_derived_recipe_derives_to_itself():
+    once = plan_for(budget={"hours": 0.2}).recipe
+    assert derive(once).recipe == once
+
+
+def test_what_is_said_by_hand_stays():
+    plan = plan_for(
+        budget={}, model={"hidden_size": 64, "num_layers": 3, "num_heads": 4, "context_length": 128},
+        train={"steps": 10, "batch_tokens": 1024, "learning_rate": 0.5},
+    )  # fmt: skip
+    config, train = model_config(plan.recipe), plan.recipe.train
+    assert (config.hidden_size, config.num_layers, config.head_dim) == (64, 3, 16)
+    assert train is not None
+    assert (train.steps, train.tokens, train.learning_rate) == (10, 10_240, 0.5)
+
+
+def test_refusals():
+    with pytest.raises(UserError, match="not in the table"):
+        plan_for(budget={"hardware": "abacus", "hours": 1})
+    with pytest.raises(UserError, match="how large the model"):
+        plan_for(budget={})
+    with pytest.raises(UserError, match=r"GB on each of 1 device"):
+        plan_for(budget={"hardware": "rtx-4090"}, model={"hidden_size": 4096, "num_layers": 32})
+    with pytest.raises(UserError, match="not a whole number of sequences"):
+        plan_for(budget={"hours": 0.1}, train={"batch_tokens": 3000})
+    with pytest.raises(UserError, match=r"longer than model\.context_length"):
+        plan_for(budget={"hours": 0.1}, train={"sequence_length": 4096})
+
+
+def test_more_devices_shard_what_one_cannot_hold():
+    plan = plan_for(
+        budget={"hardware": "h100", "devices": 8}, model={"hidden_size": 4096, "num_layers": 32, "context_length": 4096}
+    )
+    assert plan.shards > 1
+    assert plan.memory is not None
+    assert plan.memory.total < 80e9
+
+
+def test_the_table_tells_tokens_and_time():
+    text = table(plan_for(budget={"hardware": "h100", "devices": 64, "hours": 200, "price_per_hour": 2.0}).facts())
+    assert "billion" in text
+    assert "days" in text
+    assert "25,6" in text or "25,5" in text  # 64 x 200 h x 2

@@ -1,0 +1,81 @@
+"""A recipe is refused with the nearest known name; whatever is accepted survives dump and parse."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundup.artifacts.errors import UserError
+from groundup.recipe import Recipe, load, parse
+from groundup.recipe.explain import explain, json_schema, table
+
+SOURCE = {"name": "mine", "kind": "text", "path": "*.txt"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message", "hint"),
+    [
+        ({"train": {"learing_rate": 1}}, "unknown knob train.learing_rate", "train.learning_rate"),
+        ({"model": {"hiden_size": 1}}, "unknown knob model.hiden_size", "model.hidden_size"),
+        ({"trane": {}}, "unknown knob trane", "train"),
+        ({"train": {"steps": -1}}, "train.steps = -1", "groundup explain train.steps"),
+        ({"train": {"schedule": "wavy"}}, "train.schedule = 'wavy'", "groundup explain train.schedule"),
+        ({"data": {"sources": [{**SOURCE, "kind": "wikpedia"}]}}, "'wikpedia'", "data.sources[].kind"),
+        ({"data": {"sources": [{"name": "x", "kind": "text"}]}}, "needs a path or a package", "data.sources[]"),
+        ({"data": {}}, "data.sources is missing", "data.sources"),
+        ({"name": "../evil"}, "name = '../evil'", "name"),
+    ],
+)
+def test_what_is_wrong_is_named(values, message, hint):
+    with pytest.raises(UserError) as caught:
+        parse({"name": "x", **values})
+    assert message in caught.value.message
+    assert hint in (caught.value.hint or "")
+
+
+def test_overrides_are_toml_values_and_reach_every_table():
+    recipe = parse(
+        {"name": "x", "train": {"steps": 5}},
+        ["train.steps=50", "train.learning_rate=3e-4", "train.schedule=linear", "seed=7", "model.qk_norm=true", "train.tokens=none"],
+    )
+    assert recipe.train is not None
+    assert (recipe.train.steps, recipe.train.learning_rate, recipe.train.schedule) == (50, 3e-4, "linear")
+    assert recipe.seed == 7
+    assert recipe.model.qk_norm is True
+    with pytest.raises(UserError, match="expected knob=value"):
+        parse({"name": "x"}, ["train.steps"])
+    with pytest.raises(UserError, match="name is not a table"):
+        parse({"name": "x"}, ["name.first=1"])
+
+
+def test_a_file_gives_its_name_to_the_recipe(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text("[train]\nsteps = 3\n")
+    assert load(path).name == "tiny"
+    path.write_text("[train\n")
+    with pytest.raises(UserError, match="not valid TOML"):
+        load(path)
+    with pytest.raises(UserError, match="no such recipe file"):
+        load(tmp_path / "none.toml")
+
+
+@given(
+    steps=st.integers(1, 10**9), rate=st.floats(1e-9, 1.0), seed=st.integers(0, 2**40), width=st.integers(1, 10**5),
+    hours=st.none() | st.floats(0.001, 1e6),
+)  # fmt: skip
+def test_dump_and_parse_are_inverse(steps, rate, seed, width, hours):
+    recipe = parse(
+        {"name": "x", "seed": seed, "budget": {"hours": hours}, "data": {"sources": [SOURCE]},
+         "train": {"steps": steps, "learning_rate": rate}, "model": {"hidden_size": width}}
+    )  # fmt: skip
+    assert Recipe.model_validate(recipe.model_dump(mode="json", exclude_none=True)) == recipe
+
+
+def test_every_knob_is_explained():
+    rows = table()
+    assert len(rows) > 60
+    assert [name for name, _, _, meaning in rows if not meaning] == []
+    assert "peak learning rate" in explain("train.learning_rate")
+    with pytest.raises(UserError) as caught:
+        explain("train.learnig_rate")
+    assert "train.learning_rate" in (caught.value.hint or "")
+    assert "properties" in json_schema()

@@ -1,0 +1,167 @@
+"""The loop: the split of a batch changes nothing, an interruption changes no bit, a bad loss is named."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.recipe.train import TrainSection
+from groundup.train import checkpoint
+from groundup.train.loop import IGNORE, count_predicted, train
+
+
+class TinyModel(nn.Module):
+    """Predicts the next token from the one before it."""
+
+    def __init__(self, seed: int = 0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embedding = nn.Embedding(16, 8)
+        self.inner = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 16, bias=False)
+
+    def forward(self, tokens):
+        return self.head(torch.tanh(self.inner(self.embedding(tokens))))
+
+
+def mean_loss(model, batch):
+    logits = model(batch["tokens"])[:, :-1].flatten(0, 1)
+    return nn.functional.cross_entropy(logits.float(), batch["labels"][:, 1:].flatten(), ignore_index=IGNORE)
+
+
+class RandomBatches:
+    """Sequences with unequal numbers of predicted positions, a pure function of the step."""
+
+    def batch(self, step):
+        generator = torch.Generator().manual_seed(step)
+        tokens = torch.randint(0, 16, (6, 12), generator=generator)
+        labels = tokens.clone()
+        for row in range(6):
+            labels[row, : 2 * row] = IGNORE
+        return {"tokens": tokens, "labels": labels}
+
+
+def settings(**knobs):
+    given = {"steps": 30, "learning_rate": 0.01, "warmup_steps": 3, "evaluate_every": 10, "precision": "float32"}
+    return TrainSection(**(given | knobs))
+
+
+def same_weights(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_interrupted_training_ends_in_the_same_bits(tmp_path, optimizer, precision, monkeypatch):
+    knobs = settings(optimizer=optimizer, precision=precision)
+    machine = Machine(checkpoint_seconds=0.0)
+    straight = TinyModel()
+    whole = train(straight, RandomBatches(), mean_loss, knobs, tmp_path / "straight", machine, probe=lambda m: {"x": 1.0})
+
+    class Killed(Exception):
+        pass
+
+    class Killer(RandomBatches):
+        def __init__(self, at):
+            self.at = at
+
+        def batch(self, step):
+            if step == self.at:
+                raise Killed
+            return super().batch(step)
+
+    for number, at in enumerate((7, 8, 20, 29)):  # after the first start the weights come from the checkpoint
+        with pytest.raises(Killed):
+            train(TinyModel(seed=number), Killer(at), mean_loss, knobs, tmp_path / "cut", machine, probe=lambda m: {"x": 1.0})
+    resumed = TinyModel(seed=99)
+    rest = train(resumed, RandomBatches(), mean_loss, knobs, tmp_path / "cut", machine, probe=lambda m: {"x": 1.0})
+    assert same_weights(straight, resumed)
+    assert rest.records == whole.records
+    assert rest.probes == whole.probes
+    assert [p["step"] for p in whole.probes] == [10, 20, 30]
+    assert (tmp_path / "cut" / "steps.jsonl").read_bytes() == (tmp_path / "straight" / "steps.jsonl").read_bytes()
+
+
+def test_a_kill_between_the_save_and_the_probe_loses_no_probe(tmp_path):
+    def failing(model):
+        raise RuntimeError("killed in the probe")
+
+    machine = Machine(checkpoint_seconds=0.0)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path, machine, probe=failing)
+    result = train(TinyModel(5), RandomBatches(), mean_loss, settings(), tmp_path, machine, probe=lambda m: {"x": 1.0})
+    assert [p["step"] for p in result.probes] == [10, 20, 30]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4, 5])
+def test_the_split_into_micro_batches_changes_only_rounding(tmp_path, micro_batch):
+    whole, split = TinyModel(), TinyModel()
+    a = train(whole, RandomBatches(), mean_loss, settings(), tmp_path / "a", Machine())
+    b = train(split, RandomBatches(), mean_loss, settings(), tmp_path / "b", Machine(micro_batch=micro_batch))
+    for x, y in zip(a.records, b.records, strict=True):
+        assert x["loss"] == pytest.approx(y["loss"], rel=2e-5)
+    for x, y in zip(whole.parameters(), split.parameters(), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+def test_training_learns():
+    class Counting:
+        def batch(self, step):
+            tokens = (torch.arange(12)[None, :] + torch.arange(6)[:, None]) % 16
+            return {"tokens": tokens, "labels": tokens}
+
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        knobs = settings(steps=200, learning_rate=0.05)
+        records = train(TinyModel(), Counting(), mean_loss, knobs, Path(folder), Machine()).records
+    assert records[0]["loss"] > 2.5
+    assert records[-1]["loss"] < 0.05
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(tmp_path):
+    class Poisoned(RandomBatches):
+        def batch(self, step):
+            return {**super().batch(step), "poison": torch.full((6, 1), float("nan") if step == 12 else 1.0)}
+
+    def loss(model, batch):
+        return mean_loss(model, batch) * batch["poison"].mean()
+
+    with pytest.raises(UserError, match="step 12: loss nan"):
+        train(TinyModel(), Poisoned(), loss, settings(), tmp_path, Machine(checkpoint_seconds=0.0))
+    assert [path.name for path in checkpoint.complete(tmp_path / "checkpoints")] == ["step-00000011", "step-00000012"]
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
+    machine = Machine(checkpoint_seconds=0.0)
+    straight = TinyModel()
+    train(straight, RandomBatches(), mean_loss, settings(), tmp_path / "a", machine)
+    short = settings()
+    with pytest.raises(RuntimeError):
+        train(TinyModel(), RandomBatches(), mean_loss, short, tmp_path / "b", machine, probe=_fail)
+    newest = checkpoint.complete(tmp_path / "b" / "checkpoints")[-1] / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:100])
+    resumed = TinyModel(3)
+    train(resumed, RandomBatches(), mean_loss, settings(), tmp_path / "b", machine)
+    assert same_weights(straight, resumed)
+
+
+def _fail(model):
+    raise RuntimeError("stop here")
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path, Machine())
+    other = TinyModel()
+    other.inner = nn.Linear(8, 8, bias=False)
+    with pytest.raises(UserError, match="another model"):
+        train(other, RandomBatches(), mean_loss, settings(), tmp_path, dataclasses.replace(Machine()))
+
+
+def test_count_predicted():
+    labels = torch.tensor([[5, 1, 2], [5, IGNORE, 2]])
+    assert count_predicted(labels) == 3

@@ -1,0 +1,72 @@
+"""The learning rate at every step, and which weights decay."""
+
+import pytest
+import torch
+from torch import nn
+
+from groundup.recipe.train import TrainSection
+from groundup.train.optimizer import build_optimizers, set_learning_rate, split_parameters
+from groundup.train.schedule import SCHEDULES, learning_rate_share
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_warm_up_peak_and_end(name):
+    settings = TrainSection(schedule=name, final_learning_rate=0.1)
+    shares = [learning_rate_share(step, 100, 10, settings) for step in range(100)]
+    assert shares[0] == pytest.approx(1 / 11)
+    assert shares[10] == pytest.approx(1.0)
+    assert shares[-1] == pytest.approx(1.0 if name == "constant" else 0.1)
+    assert all(a < b for a, b in zip(shares[:10], shares[1:11], strict=True))
+    assert all(a >= b for a, b in zip(shares[10:], shares[11:], strict=False))
+
+
+def test_stable_phase_is_flat_until_the_decay():
+    settings = TrainSection(schedule="warmup-stable-decay", decay_fraction=0.25, final_learning_rate=0.0)
+    assert {learning_rate_share(step, 101, 0, settings) for step in range(75)} == {1.0}
+    assert learning_rate_share(88, 101, 0, settings) == pytest.approx(0.48)
+
+
+def test_the_recipe_and_the_schedules_agree():
+    allowed = TrainSection.model_fields["schedule"].annotation
+    assert set(SCHEDULES) == set(allowed.__args__)
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(10, 4)
+        self.inner = nn.Linear(4, 4)
+        self.norm = nn.LayerNorm(4)
+        self.head = nn.Linear(4, 10, bias=False)
+
+
+def test_only_matrices_decay_and_each_weight_moves_once():
+    model = Tiny()
+    hidden, embeddings, vectors = split_parameters(model)
+    assert [p.shape for p in hidden] == [(4, 4)]
+    assert len(embeddings) == 2
+    assert len(vectors) == 3
+    for name in ("adamw", "muon"):
+        optimizers = build_optimizers(model, TrainSection(optimizer=name, weight_decay=0.3), 1e-3)
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        moved = [id(p) for group in groups for p in group["params"]]
+        assert sorted(moved) == sorted(id(p) for p in model.parameters())
+        for group in groups:
+            if any(p.ndim < 2 for p in group["params"]):
+                assert group["weight_decay"] == 0.0
+        set_learning_rate(optimizers, 0.5)
+        assert all(group["lr"] == pytest.approx(0.5 * group["peak"]) for group in groups)
+
+
+def test_adamw_groups_follow_the_textbook():
+    torch.manual_seed(0)
+    model = Tiny()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    (optimizer,) = build_optimizers(model, TrainSection(weight_decay=0.1, beta1=0.9, beta2=0.95), 0.01)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    for name, p in model.named_parameters():
+        decay = 0.1 if p.ndim == 2 else 0.0
+        expected = before[name] * (1 - 0.01 * decay) - 0.01 * 1.0 / (1.0 + 1e-8)
+        torch.testing.assert_close(p.detach(), expected)
