@@ -1,0 +1,77 @@
+"""A block: attention, then the feed-forward, each added to the stream that runs through the model.
+
+Where the norms stand makes three kinds of block. Before each part (pre-norm, GPT-2 on): the stream itself is never
+normalised, which is what lets deep models train without warm-up (Xiong et al. 2020). After each sum (post-norm, the
+original transformer and BERT). Before and after each part (sandwich, Gemma 2).
+"""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from groundup.model.attention import Attention, KeyValues, View
+from groundup.model.feed_forward import build_feed_forward
+from groundup.model.norm import build_norm
+from groundup.recipe import ModelConfig
+
+
+class PreNormBlock(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        width = config.hidden_size
+        repeats = layer == 0 and config.embedding_norm  # the embedding comes normalised
+        self.attention_norm = nn.Identity() if repeats else build_norm(config, width)
+        self.attention = Attention(config, layer)
+        self.feed_forward_norm = build_norm(config, width)
+        self.feed_forward = build_feed_forward(config, layer)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], view: View, cache: KeyValues | None = None
+    ) -> Float[Tensor, "B T D"]:
+        x = x + self.attention(self.attention_norm(x), view, cache)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class PostNormBlock(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.attention = Attention(config, layer)
+        self.attention_norm = build_norm(config, config.hidden_size)
+        self.feed_forward = build_feed_forward(config, layer)
+        self.feed_forward_norm = build_norm(config, config.hidden_size)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], view: View, cache: KeyValues | None = None
+    ) -> Float[Tensor, "B T D"]:
+        x = self.attention_norm(x + self.attention(x, view, cache))
+        return self.feed_forward_norm(x + self.feed_forward(x))
+
+
+class SandwichBlock(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        width = config.hidden_size
+        self.attention_norm = build_norm(config, width)
+        self.attention = Attention(config, layer)
+        self.attention_post_norm = build_norm(config, width)
+        self.feed_forward_norm = build_norm(config, width)
+        self.feed_forward = build_feed_forward(config, layer)
+        self.feed_forward_post_norm = build_norm(config, width)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], view: View, cache: KeyValues | None = None
+    ) -> Float[Tensor, "B T D"]:
+        x = x + self.attention_post_norm(self.attention(self.attention_norm(x), view, cache))
+        return x + self.feed_forward_post_norm(self.feed_forward(self.feed_forward_norm(x)))
+
+
+BLOCKS = {"pre": PreNormBlock, "post": PostNormBlock, "sandwich": SandwichBlock}
+
+
+def build_blocks(config: ModelConfig, num_layers: int) -> nn.ModuleList:
+    """`num_layers` blocks of the kind that `config.norm_placement` names."""
+    return nn.ModuleList(BLOCKS[config.norm_placement](config, layer) for layer in range(num_layers))
+
+
+def build_final_norm(config: ModelConfig) -> nn.Module:
+    """The norm before the head; after post-norm blocks there is nothing left to normalise."""
+    return nn.Identity() if config.norm_placement == "post" else build_norm(config, config.hidden_size)

@@ -1,0 +1,111 @@
+"""Cross-entropy of the head's scores, a chunk of tokens at a time, so that the logits of a batch never exist at once.
+
+Logits of 8,192 tokens over 128,000 entries are 4 GB in float32, and their gradient is as much again. But a token's
+gradient needs that token's logits alone: each chunk's logits are made, turned into their gradient in place, multiplied
+into the gradients of the hidden states and of the head, and dropped. The backward pass has nothing left to do but to
+scale. (The idea: Wijmans et al. 2024, "Cut your losses"; Hsu et al. 2024, Liger Kernel.)
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORE = -100
+"""The label of a position that is not predicted."""
+
+CHUNK = 1024
+"""Tokens whose logits exist at one time."""
+
+
+def linear_cross_entropy(
+    hidden: Float[Tensor, "N D"],
+    weight: Float[Tensor, "V D"],
+    labels: Int[Tensor, " N"],
+    *,
+    bias: Float[Tensor, " V"] | None = None,
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    chunk: int = CHUNK,
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy, in nats, of softmax(hidden weight^T + bias) over the labels that are not -100.
+
+    Args:
+        softcap: c, where logits become c tanh(logit / c).
+        z_loss: weight of the mean of log(sum exp(logits))^2, which keeps logits from drifting (PaLM, section 5).
+        chunk: tokens whose logits exist at one time.
+    """
+    return _LinearCrossEntropy.apply(hidden, weight, bias, labels, softcap, z_loss, chunk)  # type: ignore[return-value]
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        softcap: float | None,
+        z_loss: float,
+        chunk: int,
+    ) -> Tensor:
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        dtype = _product_dtype(hidden)
+        matrix = weight.to(dtype)
+        predicted = (labels != IGNORE).sum().clamp(min=1)
+        total = hidden.new_zeros((), dtype=torch.float32)
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needs_bias else None
+        for begin in range(0, hidden.shape[0], chunk):
+            part = hidden[begin : begin + chunk].to(dtype)
+            label = labels[begin : begin + chunk, None]
+            counts = (label != IGNORE).float() / predicted
+            logits = F.linear(part, matrix, None if bias is None else bias.to(dtype)).float()
+            capped = None
+            if softcap is not None:
+                capped = torch.tanh(logits / softcap)
+                logits = softcap * capped
+            log_sum = logits.logsumexp(dim=-1, keepdim=True)
+            right = logits.gather(1, label.clamp(min=0))
+            total += ((log_sum - right + z_loss * log_sum.square()) * counts).sum()
+            if not (needs_hidden or needs_weight or needs_bias):
+                continue
+            # d loss / d logits = softmax * (1 + 2 z log_sum) - onehot(label)
+            grad = (logits - log_sum).exp_()
+            grad *= counts * (1 + 2 * z_loss * log_sum)
+            grad.scatter_add_(1, label.clamp(min=0), -counts)
+            if capped is not None:
+                grad *= 1 - capped.square()
+            if grad_bias is not None:
+                grad_bias += grad.sum(dim=0)
+            grad = grad.to(dtype)
+            if grad_hidden is not None:
+                grad_hidden[begin : begin + chunk] = grad @ matrix
+            if grad_weight is not None:
+                grad_weight += grad.T @ part
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        ctx.dtypes = hidden.dtype, weight.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
+        return (
+            None if grad_hidden is None else grad_hidden * grad_loss,
+            None if grad_weight is None else (grad_weight * grad_loss).to(ctx.dtypes[1]),
+            None if grad_bias is None else (grad_bias * grad_loss).to(ctx.dtypes[1]),
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    """The dtype of matrix products: autocast's where it is on."""
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype

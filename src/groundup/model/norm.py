@@ -1,0 +1,43 @@
+"""Normalisation: keep the size of activations in check, token by token."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groundup.recipe import ModelConfig
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight (Zhang & Sennrich 2019): LayerNorm without the mean. T5 calls the same thing layer norm."""
+
+    def __init__(self, size: int, eps: float):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+
+
+class ZeroCenteredRMSNorm(nn.Module):
+    """x / rms(x) * (1 + weight), as in Gemma: weight decay then pulls the scale to one instead of zero."""
+
+    def __init__(self, size: int, eps: float):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.zeros(size))
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        # In float32, because 1 + weight in bfloat16 would lose most of a small weight.
+        return F.rms_norm(x.float(), x.shape[-1:], 1.0 + self.weight.float(), self.eps).type_as(x)
+
+
+def build_norm(config: ModelConfig, size: int) -> nn.Module:
+    """The norm that `config.norm` names, over the last dimension of `size`."""
+    if config.norm == "layernorm":  # (x - mean) / std * weight + bias (Ba et al. 2016)
+        return nn.LayerNorm(size, config.norm_eps, bias=config.norm_bias)
+    return NORMS[config.norm](size, config.norm_eps)
+
+
+NORMS = {"rmsnorm": RMSNorm, "zero_centered_rmsnorm": ZeroCenteredRMSNorm}

@@ -1,0 +1,142 @@
+"""Rotary position embedding (Su et al. 2021, RoFormer) and the ways to stretch it.
+
+Each head's vector is K/2 pairs; the pair i of a token at position p is turned by the angle p * theta^(-2i/K). The
+product of a query and a key then depends on the distance of their positions alone. The pairs are (i, i + K/2), as in
+Hugging Face's weights; Meta's and GGUF's Llama files pair neighbours, and their importers permute the rows.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from groundup.recipe import ModelConfig
+from groundup.recipe.model import RopeScaling
+
+
+class Rotation(NamedTuple):
+    """Cosine and sine of each pair's angle, written for both halves: the same for all heads."""
+
+    cos: Float[Tensor, "... T K"]
+    sin: Float[Tensor, "... T K"]
+
+
+class Rotary(nn.Module):
+    """From positions to rotations. Holds no weights, only the frequency of each pair."""
+
+    frequencies: Tensor
+
+    def __init__(self, head_dim: int, theta: float, context_length: int, scaling: RopeScaling | None = None):
+        super().__init__()
+        self.head_dim, self.theta, self.context_length, self.scaling = (
+            head_dim,
+            theta,
+            context_length,
+            scaling,
+        )
+        self.factor = _attention_factor(scaling)
+        self.register_buffer("frequencies", self.compute_frequencies(), persistent=False)
+
+    def compute_frequencies(self) -> Float[Tensor, " K/2"]:
+        frequencies = rope_frequencies(self.head_dim, self.theta)
+        if self.scaling is None:
+            return frequencies
+        original = self.scaling.original_context_length or self.context_length
+        return SCALINGS[self.scaling.method](frequencies, self.theta, original, self.scaling)
+
+    def forward(self, positions: Int[Tensor, "*B T"]) -> Rotation:
+        """Rotations (T K), or (B 1 T K) where each sequence has positions of its own."""
+        angles = positions[..., None].float() * self.frequencies
+        angles = torch.cat((angles, angles), dim=-1)
+        if positions.ndim == 2:
+            angles = angles[:, None]
+        return Rotation(angles.cos() * self.factor, angles.sin() * self.factor)
+
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+        """Angles need float32 whatever the model is cast to, and a device that it may just have come to."""
+        super()._apply(fn, recurse)
+        with torch.device(self.frequencies.device):
+            self.frequencies = self.compute_frequencies()
+        return self
+
+
+class DynamicRotary(Rotary):
+    """Dynamic NTK: texts longer than the original length raise theta, just enough that the slowest pair still fits.
+
+    The rule is u/emozilla's (2023), with (factor * length / original - (factor - 1)) ^ (K / (K - 2)) as growth of theta.
+    """
+
+    def forward(self, positions: Int[Tensor, "*B T"]) -> Rotation:
+        assert self.scaling is not None
+        original = self.scaling.original_context_length or self.context_length
+        length = (positions.max() + 1).clamp(min=original)
+        growth = self.scaling.factor * length / original - (self.scaling.factor - 1)
+        slower = growth ** (torch.arange(0, self.head_dim, 2, device=positions.device) / (self.head_dim - 2))
+        angles = positions[..., None].float() * (self.frequencies / slower)
+        angles = torch.cat((angles, angles), dim=-1)
+        if positions.ndim == 2:
+            angles = angles[:, None]
+        return Rotation(angles.cos(), angles.sin())
+
+
+def rotate(x: Float[Tensor, "B H T K"], rotation: Rotation) -> Float[Tensor, "B H T K"]:
+    """Turn every pair of x by its angle: (a, b) -> (a cos - b sin, b cos + a sin)."""
+    cos, sin = rotation.cos.to(x.dtype), rotation.sin.to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def rope_frequencies(head_dim: int, theta: float) -> Float[Tensor, " K/2"]:
+    """theta^(-2i/K) for each pair i, in radians a token."""
+    return 1.0 / theta ** (torch.arange(0, head_dim, 2).float() / head_dim)
+
+
+def _linear(frequencies: Tensor, theta: float, original: int, scaling: RopeScaling) -> Tensor:
+    """Position interpolation (Chen et al. 2023): all pairs turn slower by the same factor."""
+    return frequencies / scaling.factor
+
+
+def _dynamic(frequencies: Tensor, theta: float, original: int, scaling: RopeScaling) -> Tensor:
+    """Unchanged up to the original length; see DynamicRotary for what lies beyond."""
+    return frequencies
+
+
+def _yarn(frequencies: Tensor, theta: float, original: int, scaling: RopeScaling) -> Tensor:
+    """YaRN (Peng et al. 2023, section 3.2): fast pairs are kept, slow ones interpolated, with a ramp between."""
+    pairs = len(frequencies)
+
+    def pair_that_turns(times: float) -> float:
+        return pairs * math.log(original / (times * 2 * math.pi)) / math.log(theta)
+
+    low = max(math.floor(pair_that_turns(scaling.beta_fast)), 0)
+    high = min(math.ceil(pair_that_turns(scaling.beta_slow)), 2 * pairs - 1)
+    ramp = ((torch.arange(pairs) - low) / max(high - low, 0.001)).clamp(0, 1)
+    return frequencies / scaling.factor * ramp + frequencies * (1 - ramp)
+
+
+def _llama3(frequencies: Tensor, theta: float, original: int, scaling: RopeScaling) -> Tensor:
+    """Llama 3.1's rule (Grattafiori et al. 2024, in its published code): like YaRN's, with a ramp in turns, not pairs."""
+    turns = original * frequencies / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    keep = ((turns - low) / (high - low)).clamp(0, 1)
+    return frequencies / scaling.factor * (1 - keep) + frequencies * keep
+
+
+SCALINGS = {"linear": _linear, "dynamic": _dynamic, "yarn": _yarn, "llama3": _llama3}
+
+
+def _attention_factor(scaling: RopeScaling | None) -> float:
+    """YaRN sharpens attention over longer texts, by a factor on queries and keys alike (section 3.4)."""
+    if scaling is None or scaling.method != "yarn":
+        return 1.0
+    return scaling.attention_factor or 0.1 * math.log(scaling.factor) + 1.0
+
+
+def build_rotary(config: ModelConfig, kind: str) -> Rotary:
+    """The rotary part of one kind of layer: local layers may have an unscaled theta of their own (Gemma 3)."""
+    if kind == "local" and config.rope_local_theta is not None:
+        return Rotary(config.head_dim, config.rope_local_theta, config.context_length)
+    part = DynamicRotary if config.rope_scaling and config.rope_scaling.method == "dynamic" else Rotary
+    return part(config.head_dim, config.rope_theta, config.context_length, config.rope_scaling)
