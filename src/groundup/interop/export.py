@@ -1,0 +1,31 @@
+"""A model of ours in another layout, by the layout's name."""
+
+from pathlib import Path
+
+from torch import nn
+
+from groundup.artifacts.errors import UserError
+from groundup.interop.huggingface import DTYPES, export_huggingface
+from groundup.tokenizer import Tokenizer
+
+
+def export(model: nn.Module, tokenizer: Tokenizer, out: Path, *, format: str, dtype: str) -> list[Path]:
+    """Write `model` into the folder `out` as `format`, its weights as `dtype`. Returns the files written.
+
+    Raises UserError for a format or dtype that we do not write, and for a model that the format cannot hold.
+    """
+    if format not in FORMATS:
+        raise UserError(f"format {format!r}, expected one of {', '.join(FORMATS)}")
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
+    out.mkdir(parents=True, exist_ok=True)
+    return FORMATS[format](model, tokenizer, out, dtype)
+
+
+def _gguf(model: nn.Module, tokenizer: Tokenizer, out: Path, dtype: str) -> list[Path]:
+    from groundup.interop.gguf_writer import export_gguf  # only here, because the gguf package is optional
+
+    return [export_gguf(model, tokenizer, out / "model.gguf", dtype)]
+
+
+FORMATS = {"huggingface": export_huggingface, "gguf": _gguf}

@@ -1,0 +1,78 @@
+"""Which family can hold a model of ours? The first whose config.json, read again, describes the same model.
+
+So there is no second list of what a family can do that could disagree with the two maps of the first.
+"""
+
+from typing import Any
+
+from groundup.artifacts.errors import UserError
+from groundup.interop.families import FAMILIES
+from groundup.interop.families.family import Family
+from groundup.recipe import ModelConfig
+
+
+def family_for(config: ModelConfig) -> Family:
+    """The plainest family that says all of `config`.
+
+    Raises UserError naming the knobs that the nearest family cannot follow.
+    """
+    kin = [
+        f for f in FAMILIES.values() if f.kind == config.architecture and f.moe == (config.moe is not None)
+    ]
+    losses = {family.name: what_is_lost(config, family) for family in kin}
+    for family in kin:
+        if not losses[family.name]:
+            return family
+    if not losses:
+        raise UserError(
+            f"no family that others can open is an {config.architecture} with a mixture of experts"
+        )
+    nearest = min(losses, key=lambda name: len(losses[name]))
+    raise UserError(
+        f"no family that others can open holds this model; the nearest, {nearest}, cannot say "
+        f"{', '.join(losses[nearest])}",
+        hint=f"families: {', '.join(FAMILIES)}",
+    )
+
+
+def what_is_lost(config: ModelConfig, family: Family) -> list[str]:
+    """`knob = value` for each knob that comes back changed from the family's config.json."""
+    try:
+        found = essence(family.config(family.fields(config)))
+    except UserError as error:
+        return [error.message]
+    return [
+        f"{knob} = {value!r}"
+        for knob, value in essence(config).items()
+        if knob not in found or found[knob] != value
+    ]
+
+
+def essence(config: ModelConfig) -> dict[str, Any]:
+    """What decides the model's output, with one value for each meaning: knobs that nothing reads are left out."""
+    knobs = config.model_dump(exclude=set(UNSTORED))
+    knobs["attention_pattern"] = config.layer_kinds
+    knobs["attention_scale"] = config.attention_scale or config.head_dim**-0.5
+    local = "local" in config.layer_kinds
+    unread = {
+        "sliding_window": not local,
+        "rope_theta": config.positions != "rope" or set(config.layer_kinds) == {"local"},
+        "rope_scaling": config.positions != "rope",
+        "rope_local_theta": config.positions != "rope" or not local,
+        "relative_buckets": config.positions != "relative",
+        "relative_max_distance": config.positions != "relative",
+        "norm_bias": config.norm != "layernorm",
+        "num_encoder_layers": config.architecture != "encoder_decoder",
+        "decoder_start_id": config.architecture != "encoder_decoder",
+        "num_token_types": config.architecture != "encoder",
+        "masked_head": True,  # the weights say it
+    }
+    if not unread["rope_local_theta"] and config.rope_local_theta is None and config.rope_scaling is None:
+        knobs["rope_local_theta"] = config.rope_theta
+    if config.moe is not None:
+        knobs["moe"] = config.moe.model_dump(exclude={"balancing", "balancing_rate"})
+    return {knob: value for knob, value in knobs.items() if not unread.get(knob)}
+
+
+UNSTORED = ("init_std", "depth_scaled_init", "pooling", "moe")
+"""Knobs of training and of reading, which matter no more, or not to the weights."""

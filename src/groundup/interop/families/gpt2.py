@@ -1,0 +1,93 @@
+"""GPT-2: learned positions, LayerNorm with bias; matrices are kept as (in, out), and queries, keys, values as one.
+
+Source: transformers 5, models/gpt2; Radford et al. 2019.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from groundup.interop.families.family import Family, Json, choice, inverse
+from groundup.interop.pairs import Pair, joined, renamed, transposed
+from groundup.recipe import ModelConfig
+
+KEYS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "n_embd",
+    "num_layers": "n_layer",
+    "num_heads": "n_head",
+    "intermediate_size": "n_inner",
+    "context_length": "n_positions",
+    "norm_eps": "layer_norm_epsilon",
+    "tie_embeddings": "tie_word_embeddings",
+}
+DEFAULTS: Json = {
+    "n_inner": None,
+    "layer_norm_epsilon": 1e-5,
+    "tie_word_embeddings": True,
+    "activation_function": "gelu_new",
+    "n_positions": 1024,
+}
+FIXED: Json = {
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+}
+ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
+TENSORS = {
+    "embedding.tokens.": "transformer.wte.",
+    "embedding.positions.": "transformer.wpe.",
+    "blocks.*.attention_norm.": "transformer.h.*.ln_1.",
+    "blocks.*.attention.o_proj.": "transformer.h.*.attn.c_proj.",
+    "blocks.*.feed_forward_norm.": "transformer.h.*.ln_2.",
+    "blocks.*.feed_forward.up_proj.": "transformer.h.*.mlp.c_fc.",
+    "blocks.*.feed_forward.down_proj.": "transformer.h.*.mlp.c_proj.",
+    "final_norm.": "transformer.ln_f.",
+    "head.": "lm_head.",
+}
+QKV = ("q_proj", "k_proj", "v_proj")
+MATRICES = ("o_proj.weight", "up_proj.weight", "down_proj.weight")
+
+
+def _read(json: Json) -> Json:
+    return {
+        "norm": "layernorm",
+        "norm_bias": True,
+        "positions": "learned",
+        "attention_bias": "all",
+        "feed_forward": choice(json, "activation_function", ACTIVATIONS),
+        "feed_forward_bias": True,
+    }
+
+
+def _write(config: ModelConfig) -> Json:
+    return {"activation_function": inverse(ACTIVATIONS, config.feed_forward)}
+
+
+def _pairs(config: ModelConfig, names: Sequence[str]) -> Iterator[Pair]:
+    size = config.num_heads * config.head_dim
+    for i in range(config.num_layers):
+        for kind in ("weight", "bias"):
+            yield joined(
+                [f"blocks.{i}.attention.{part}.{kind}" for part in QKV],
+                f"transformer.h.{i}.attn.c_attn.{kind}",
+                [size] * 3,
+                transpose=kind == "weight",
+            )
+    others = [name for name in names if not any(f".{part}." in name for part in QKV)]
+    for pair in renamed(others, TENSORS):
+        matrix = pair.ours[0].endswith(MATRICES)
+        yield transposed(pair.ours[0], pair.theirs[0]) if matrix else pair
+
+
+GPT2 = Family(
+    name="gpt2",
+    architecture="GPT2LMHeadModel",
+    keys=KEYS,
+    defaults=DEFAULTS,
+    fixed=FIXED,
+    read=_read,
+    write=_write,
+    pairs=_pairs,
+    prefix="transformer.",
+    embedding="transformer.wte.weight",
+    ignored=("*.attn.bias", "*.attn.masked_bias"),
+)

@@ -1,0 +1,144 @@
+"""Hugging Face folders, in and out: config.json, safetensors, tokenizer files.
+
+No code of a folder is ever run: `auto_map` and the like are not looked at.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groundup.artifacts.errors import UserError
+from groundup.interop.assemble import assemble
+from groundup.interop.families import FAMILIES, Family
+from groundup.interop.families.fit import family_for
+from groundup.interop.pairs import to_theirs
+from groundup.interop.weights import MAX_SHARD_BYTES, SafetensorsFolder, Source, cast, write_safetensors
+from groundup.recipe import ModelConfig
+from groundup.tokenizer import Tokenizer
+
+CONFIG = "config.json"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_huggingface(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> nn.Module:
+    """The model of a Hugging Face folder, in evaluation mode; in `dtype`, or in the dtype of the files.
+
+    Raises UserError for a family we do not know (with the list of those we do), a setting we cannot follow, and weights
+    that are not those of the configuration: named tensor, expected and found.
+    """
+    folder = Path(folder)
+    fields = _read_json(folder / CONFIG)
+    family = _family_of(fields, folder)
+    source: Source = _Bare(SafetensorsFolder(folder), family.prefix)
+    config, ignored = _as_stored(family, family.config(fields, folder / CONFIG), source)
+    return assemble(
+        config, family.pairs, source, ignored=(*family.ignored, *ignored), device=device, dtype=dtype
+    )
+
+
+def export_huggingface(
+    model: nn.Module,
+    tokenizer: Tokenizer | Path | None,
+    out: Path,
+    dtype: str = "float32",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> list[Path]:
+    """Write a folder that transformers, vLLM and `load_huggingface` open. Returns the files written.
+
+    Args:
+        tokenizer: ours, or a folder that holds one; None writes none.
+        dtype: of the stored weights: float32, bfloat16 or float16.
+
+    Raises UserError when no family can hold the model: a part of it exists nowhere else.
+    """
+    config: ModelConfig = model.config  # type: ignore[assignment]
+    family = family_for(config)
+    tokenizer = Tokenizer.load(tokenizer) if isinstance(tokenizer, Path) else tokenizer
+    out.mkdir(parents=True, exist_ok=True)
+    weights: dict[str, Tensor] = model.state_dict()
+    theirs = to_theirs(family.pairs(config, list(weights)), weights)
+    files = write_safetensors(((n, cast(t, DTYPES[dtype]).cpu()) for n, t in theirs), out, max_shard_bytes)
+    fields = family.fields(config) | {"torch_dtype": dtype}
+    if tokenizer is not None:
+        tokenizer.save(out)
+        ends = sorted(tokenizer.stop_ids)
+        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends[0] if len(ends) == 1 else ends or None}
+        ids |= {"pad_token_id": tokenizer.pad_id} if tokenizer.pad_id is not None else {}
+        fields |= ids
+        files += [_write_json(out / "generation_config.json", ids)]
+        files += [out / "tokenizer.json", out / "tokenizer_config.json"]
+    return [*files, _write_json(out / CONFIG, fields)]
+
+
+class _Bare:
+    """A file of a bare model: one without the prefix that names have below the class with a head."""
+
+    def __init__(self, source: Source, prefix: str):
+        self.path, self._source = source.path, source
+        self._cut = 0 if any(name.startswith(prefix) for name in source.shapes) else len(prefix)
+        self.shapes = {prefix[: self._cut] + name: shape for name, shape in source.shapes.items()}
+
+    def read(self, name: str) -> Tensor:
+        return self._source.read(name[self._cut :])
+
+
+def _family_of(fields: dict[str, Any], folder: Path) -> Family:
+    name = fields.get("model_type")
+    if "quantization_config" in fields:
+        raise UserError(
+            f"{folder}: quantized weights ({fields['quantization_config'].get('quant_method', 'unknown')}), "
+            "expected plain ones",
+            hint="groundup.quantize.open_model opens the formats that we know",
+        )
+    if name not in FAMILIES:
+        raise UserError(
+            f"{folder / CONFIG}: model_type = {name!r} is not supported, expected one of {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[name]
+
+
+def _as_stored(family: Family, config: ModelConfig, source: Source) -> tuple[ModelConfig, list[str]]:
+    """The configuration that the tensors ask for, and names among them that only repeat others.
+
+    Files may lack a head (an encoder that only embeds), or hold a tied one as well. A tied head that differs from the
+    embedding is not tied, whatever the configuration says.
+    """
+    changes: dict[str, Any] = {}
+    if family.masked_head:
+        changes["masked_head"] = family.masked_head in source.shapes
+    repeated = []
+    if config.tie_embeddings and family.head in source.shapes:
+        if _equal(source, family.head, family.embedding):
+            repeated = [family.head]
+        else:
+            changes["tie_embeddings"] = False
+    return config.model_copy(update=changes), repeated
+
+
+def _equal(source: Source, first: str, second: str) -> bool:
+    shapes = source.shapes
+    return shapes.get(first) == shapes.get(second) and torch.equal(source.read(first), source.read(second))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file", hint="a Hugging Face folder has config.json and safetensors"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}", hint="copy or download the file again") from None
+    if not isinstance(fields, dict):
+        raise UserError(f"{path}: {type(fields).__name__} found, expected an object")
+    return fields
+
+
+def _write_json(path: Path, fields: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path

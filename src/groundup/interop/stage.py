@@ -1,0 +1,54 @@
+"""08-export: the chat model, or the base model where there is none, in the layout that other software reads."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groundup.artifacts.directory import FINGERPRINT_FILE
+from groundup.artifacts.machine import Machine
+from groundup.interop.export import export
+from groundup.interop.families.fit import family_for
+from groundup.interop.open import open_model
+
+SAMPLE_TOKENS = 32
+
+
+def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+    """Export, read the export again, and measure how far its logits are from those of the model.
+
+    Returns the metrics: format, dtype, family, from (which model), files, bytes, max_logit_difference.
+    """
+    for entry in out.iterdir():  # what a killed attempt left is quicker made again than continued
+        if entry.name != FINGERPRINT_FILE:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    source = "chat" if "chat" in inputs else "base"
+    with machine.progress.task("export", total=2, unit="steps") as task:
+        model, tokenizer = open_model(inputs[source], device="cpu")
+        files = export(model, tokenizer, out, format=recipe.export.format, dtype=recipe.export.dtype)
+        task.advance()
+        again, _ = open_model(out, device="cpu", dtype=torch.float32)
+        difference = logit_difference(model.float(), again)
+        task.advance()
+    return {
+        "format": recipe.export.format,
+        "dtype": recipe.export.dtype,
+        "family": family_for(model.config).name,
+        "from": source,
+        "files": len(files),
+        "bytes": sum(file.stat().st_size for file in files),
+        "max_logit_difference": difference,
+    }
+
+
+@torch.no_grad()
+def logit_difference(model: torch.nn.Module, other: torch.nn.Module) -> float:
+    """The largest absolute difference of a logit, over tokens from all of the vocabulary."""
+    vocabulary: int = model.config.vocab_size  # type: ignore[union-attr,assignment]
+    tokens = (torch.arange(SAMPLE_TOKENS)[None] * 7919) % vocabulary
+    return (logits(model, tokens) - logits(other, tokens)).abs().max().item()
+
+
+def logits(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    return model(tokens).logits
