@@ -7,7 +7,7 @@ The folders, read from top to bottom, are the pipeline: see each one's own first
     plan       2 what it will cost     interop    6 foreign weights       finetune   11 teaching
     data       3 text                  generate   7 speaking              quantize   12 shrinking
     tokenizer  4 tokens                evaluate   8 measuring             serve      13 answering
-                                       parallel   9 many devices          report     14 telling
+                                                                          report     14 telling
 
 Names below are imported when they are first used: `import groundup` alone is quick and needs no torch.
 """

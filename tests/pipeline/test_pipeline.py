@@ -1,0 +1,149 @@
+"""The runner does what is missing and nothing else, refuses to overwrite, and continues what was cut off."""
+
+import json
+import sys
+import types
+
+import pytest
+
+from groundup import pipeline
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.artifacts.manifest import Manifest, verify
+from groundup.pipeline import Stage
+from groundup.recipe import parse
+
+CALLS: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def toy_stages(monkeypatch):
+    """Three stages that count their calls: data -> tokenizer -> base."""
+    CALLS.clear()
+    module = types.ModuleType("toy_stages")
+
+    def stage(name):
+        def run(recipe, inputs, out, machine):
+            CALLS.append(name)
+            (out / "result.txt").write_text(name + "".join(sorted(path.name for path in inputs.values())))
+            return {"calls": 1}
+
+        return run
+
+    for name in ("data", "tokenizer", "base"):
+        setattr(module, name, stage(name))
+    module.identity = lambda section, machine: {"content": IDENTITY["value"]}
+    monkeypatch.setitem(sys.modules, "toy_stages", module)
+    stages = (
+        Stage("data", "01-data", "data", "toy_stages:data", reads=("seed",), identity="toy_stages:identity"),
+        Stage("tokenizer", "02-tokenizer", "tokenizer", "toy_stages:tokenizer", inputs=("data",)),
+        Stage("base", "04-base", "train", "toy_stages:base", reads=("model",), inputs=("tokenizer",)),
+    )
+    monkeypatch.setattr(pipeline, "STAGES", stages)
+
+
+IDENTITY = {"value": "one"}
+VALUES = {
+    "name": "toy",
+    "budget": {"hours": 0.1},
+    "data": {"sources": [{"name": "a", "kind": "text", "path": "*.txt"}]},
+    "tokenizer": {"vocab_size": 300},
+    "model": {"context_length": 64},
+    "train": {"learning_rate": 0.01},
+}
+
+
+def run(tmp_path, *overrides, **options):
+    return [(job.stage.name, state) for job, state in pipeline.run(parse(VALUES, overrides), tmp_path / "toy", Machine(), **options)]
+
+
+def test_everything_once_then_nothing(tmp_path):
+    assert run(tmp_path) == [("data", "built"), ("tokenizer", "built"), ("base", "built")]
+    assert run(tmp_path) == [("data", "done"), ("tokenizer", "done"), ("base", "done")]
+    assert CALLS == ["data", "tokenizer", "base"]
+    assert (tmp_path / "toy/04-base/result.txt").read_text() == "base02-tokenizer"
+    assert verify(tmp_path / "toy/01-data") == []
+
+
+def test_a_changed_knob_shows_the_difference_and_touches_nothing(tmp_path):
+    run(tmp_path)
+    with pytest.raises(UserError) as caught:
+        run(tmp_path, "train.learning_rate=0.02")
+    assert "train.learning_rate: 0.01 -> 0.02" in caught.value.message
+    assert "would be built again: 04-base" in caught.value.message
+    assert len(CALLS) == 3
+    assert run(tmp_path, "train.learning_rate=0.02", replace_stale=True)[-1] == ("base", "built")
+    assert CALLS[3:] == ["base"]
+
+
+def test_what_is_no_part_of_the_run_changes_nothing(tmp_path):
+    run(tmp_path)
+    assert run(tmp_path, "machine.threads=1", "machine.micro_batch=1") == [(n, "done") for n in ("data", "tokenizer", "base")]
+
+
+def test_changed_content_of_a_source_makes_everything_after_it_stale(tmp_path, monkeypatch):
+    run(tmp_path)
+    monkeypatch.setitem(IDENTITY, "value", "two")
+    with pytest.raises(UserError, match="content of a source file changed"):
+        run(tmp_path)
+    assert [state for _, state in run(tmp_path, replace_stale=True)] == ["built"] * 3
+
+
+def test_from_and_until(tmp_path):
+    assert run(tmp_path, until_stage="tokenizer") == [("data", "built"), ("tokenizer", "built")]
+    with pytest.raises(UserError, match="no such stage"):
+        run(tmp_path, from_stage="bse")
+    assert run(tmp_path, from_stage="tokenizer") == [("data", "done"), ("tokenizer", "built"), ("base", "built")]
+    with pytest.raises(UserError, match="does not ask for it"):
+        run(tmp_path, "tokenizer=none", "train=none", until_stage="tokenizer")
+
+
+def test_a_stage_that_fails_leaves_no_complete_folder_and_continues(tmp_path, monkeypatch):
+    def half(recipe, inputs, out, machine):
+        if (out / "first-half").exists():
+            (out / "second-half").write_text("2")
+            return {}
+        (out / "first-half").write_text("1")
+        raise KeyboardInterrupt
+
+    sys.modules["toy_stages"].base = half
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    assert not (tmp_path / "toy/04-base").exists()
+    jobs = pipeline.jobs(pipeline.derive(parse(VALUES)).recipe, tmp_path / "toy", Machine())
+    assert [job.state() for job in jobs] == ["complete", "complete", "interrupted"]
+    assert run(tmp_path)[-1] == ("base", "built")
+    manifest = Manifest.read(tmp_path / "toy/04-base")
+    assert manifest is not None
+    assert set(manifest.files) == {"first-half", "second-half"}
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    def full(recipe, inputs, out, machine):
+        raise OSError(28, "No space left on device")
+
+    sys.modules["toy_stages"].base = full
+    with pytest.raises(UserError, match="no space left"):
+        run(tmp_path)
+    assert not (tmp_path / "toy/04-base").exists()
+
+
+def test_a_stage_sees_only_what_it_declared(tmp_path):
+    def nosy(recipe, inputs, out, machine):
+        return {"seed": recipe.train.steps, "no": recipe.seed}
+
+    sys.modules["toy_stages"].base = nosy
+    with pytest.raises(AttributeError, match="declares train, model"):
+        run(tmp_path)
+
+
+def test_the_run_keeps_its_recipe_and_plan(tmp_path):
+    run(tmp_path)
+    assert pipeline.read_recipe(tmp_path / "toy") == parse(VALUES)
+    assert json.loads((tmp_path / "toy/plan.json").read_text())["train"]["learning_rate"] == 0.01
+    with pytest.raises(UserError, match="not a run folder"):
+        pipeline.read_recipe(tmp_path)
+
+
+def test_differences():
+    assert pipeline.differences({"a": {"b": 1, "c": [1, 2]}}, {"a": {"b": 2, "c": [1, 3]}, "d": None}) == ["a.b: 1 -> 2", "a.c[1]: 2 -> 3"]
