@@ -1,0 +1,67 @@
+"""How text is cut into pieces before any merging: no token ever reaches over such a cut.
+
+Each pattern is the very one of a published tokenizer, so that every other program that knows the tokenizer (llama.cpp
+keeps a list of them by name) cuts alike.
+"""
+
+from dataclasses import dataclass
+
+from tokenizers import Regex, pre_tokenizers
+
+CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A rule for cutting text.
+
+    Attributes:
+        regex: its matches are the pieces; every character is in exactly one of them.
+        gguf: what llama.cpp calls it in `tokenizer.ggml.pre`.
+        source: where it comes from.
+    """
+
+    regex: str
+    gguf: str
+    source: str
+
+
+PATTERNS = {
+    # Contractions, words, numbers of any length and runs of symbols, each with one space before it.
+    "gpt2": Pattern(
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        gguf="gpt-2",
+        source="Radford et al. 2019, section 2.2; openai/gpt-2 src/encoder.py",
+    ),
+    # Digits in groups of three; a word may carry any one symbol before it; line breaks stay with the symbols before them.
+    "gpt4": Pattern(
+        CONTRACTIONS
+        + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        gguf="llama-bpe",
+        source="openai/tiktoken cl100k_base, in the form of Llama 3's tokenizer.json",
+    ),
+    # As gpt4, and words are also cut where capitals follow small letters.
+    "gpt4o": Pattern(
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+" + CONTRACTIONS + "?"
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*" + CONTRACTIONS + "?"
+        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        gguf="gpt-4o",
+        source="openai/tiktoken o200k_base",
+    ),
+    # As gpt4, and each digit is a piece of its own: numbers of any length are written in one way.
+    "qwen2": Pattern(
+        CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        gguf="qwen2",
+        source="Qwen2's tokenizer.json",
+    ),
+}
+
+
+def pre_tokenizer(regex: str) -> pre_tokenizers.PreTokenizer:
+    """Cut by `regex`, then write each piece's UTF-8 bytes in the printable letters of GPT-2's byte alphabet."""
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(regex), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )

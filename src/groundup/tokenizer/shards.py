@@ -1,0 +1,246 @@
+"""Tokens on disk: written once, front to back; read by memory map, from any place.
+
+    train.bin   the ids of all documents, one after the other: little-endian uint16, or uint32 above 65,536 entries
+    train.idx   where each document lies, as Megatron-LM's IndexedDataset has it (megatron/core/datasets/indexed_dataset.py)
+    train.src   for each document the number of its source, little-endian uint16
+    train.json  the sidecar: counts, dtype, bytes of text, sources, and which tokenizer wrote the ids
+
+A nanoGPT-like reader maps train.bin alone; Megatron reads .bin and .idx; here all four must agree.
+"""
+
+import json
+import os
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groundup.artifacts.directory import write_atomically
+from groundup.artifacts.errors import UserError
+
+FORMAT = "groundup-tokens"
+VERSION = 1
+MAGIC = b"MMIDIDX\x00\x00"
+MEGATRON_CODES = {"uint16": 8, "uint32": 4}
+"""Megatron knows no uint32; its int32 has the same bytes for every id below 2**31."""
+
+LITTLE = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+
+
+def dtype_for(vocab_size: int) -> str:
+    """The name of the smallest type that holds every id."""
+    return "uint16" if vocab_size <= 1 << 16 else "uint32"
+
+
+class ShardWriter:
+    """Writes one split, and continues where a killed process left off.
+
+    `append` adds documents; `commit(done)` makes them last, together with a number that the caller chooses: how much
+    of its input they are. What was appended after the last commit is cut off by the next writer.
+    """
+
+    def __init__(self, folder: Path, split: str, *, vocab_size: int, tokenizer: str, end_of_text: int):
+        self._base = folder / split
+        self._journal = folder / f".{split}.journal"
+        self._identity = {"dtype": dtype_for(vocab_size), "vocab_size": vocab_size, "tokenizer": tokenizer, "end_of_text": end_of_text}
+        state = json.loads(self._journal.read_text()) if self._journal.exists() else {}
+        if state.get("identity") != self._identity:
+            state = {"done": 0, "tokens": 0, "documents": 0, "sources": {}}
+        self.done: int = state["done"]
+        self._tokens: int = state["tokens"]
+        self._documents: int = state["documents"]
+        self._sources: dict[str, dict[str, int]] = state["sources"]
+        self._numbers = {name: number for number, name in enumerate(self._sources)}
+        self._dtype = LITTLE[self._identity["dtype"]]
+        self._bin = _open_at(self._part(".bin"), self._tokens * self._dtype.itemsize)
+        self._lengths = _open_at(self._part(".lengths"), self._documents * 4)
+        self._src = _open_at(self._part(".src"), self._documents * 2)
+
+    def append(self, ids: np.ndarray, lengths: Sequence[int] | np.ndarray, sources: Sequence[str], sizes: Sequence[int]) -> None:
+        """Add documents: their ids in one row, and for each its number of tokens, its source and its bytes of text."""
+        lengths = np.asarray(lengths, dtype="<i4")
+        assert len(lengths) == len(sources) == len(sizes) and int(lengths.sum()) == len(ids)
+        numbers = np.empty(len(sources), dtype="<u2")
+        for index, (source, tokens, size) in enumerate(zip(sources, lengths.tolist(), sizes, strict=True)):
+            numbers[index] = self._numbers.setdefault(source, len(self._numbers))
+            counts = self._sources.setdefault(source, {"documents": 0, "tokens": 0, "bytes": 0})
+            counts["documents"] += 1
+            counts["tokens"] += tokens
+            counts["bytes"] += size
+        self._bin.write(np.ascontiguousarray(ids, dtype=self._dtype).data)
+        self._lengths.write(lengths.data)
+        self._src.write(numbers.data)
+        self._tokens += len(ids)
+        self._documents += len(lengths)
+
+    def commit(self, done: int) -> None:
+        """Make everything appended so far last through a kill or a power cut."""
+        for file in (self._bin, self._lengths, self._src):
+            file.flush()
+            os.fsync(file.fileno())
+        self.done = done
+        state = {
+            "identity": self._identity, "done": done, "tokens": self._tokens, "documents": self._documents,
+            "sources": self._sources,
+        }  # fmt: skip
+        write_atomically(self._journal, json.dumps(state).encode())
+
+    def close(self) -> dict[str, Any]:
+        """Write the index and the sidecar; returns the sidecar."""
+        for file in (self._bin, self._lengths, self._src):
+            file.close()
+        lengths = np.fromfile(self._part(".lengths"), dtype="<i4")
+        _write_index(self._base.with_suffix(".idx"), lengths, self._identity["dtype"])
+        sidecar = {
+            "format": FORMAT,
+            "version": VERSION,
+            **self._identity,
+            "tokens": self._tokens,
+            "documents": self._documents,
+            "bytes": sum(counts["bytes"] for counts in self._sources.values()),
+            "sources": self._sources,
+        }
+        write_atomically(self._base.with_suffix(".json"), (json.dumps(sidecar, indent=1, ensure_ascii=False) + "\n").encode())
+        is_complete(self._base.parent, self._base.name)
+        return sidecar
+
+    def _part(self, suffix: str) -> Path:
+        return self._base.with_suffix(suffix)
+
+
+def is_complete(folder: Path, split: str) -> bool:
+    """Is there a whole shard? The sidecar is written last; what only the writer needed is cleared away behind it."""
+    if not (folder / f"{split}.json").exists():
+        return False
+    for name in (f"{split}.lengths", f".{split}.journal"):
+        (folder / name).unlink(missing_ok=True)
+    return True
+
+
+class TokenShard:
+    """One split of tokens, mapped into memory. Nothing is read before it is asked for.
+
+    >>> shard = TokenShard("runs/small/03-tokens/train")
+    >>> shard.tokens[:10], shard.document(0), shard.num_documents
+
+    Attributes:
+        tokens: all ids in a row, read-only (num_tokens,).
+        lengths: tokens in each document, its end of text included (num_documents,).
+        begins: where each document begins in `tokens`, and at last their number (num_documents + 1,).
+        source_of: for each document the number of its source in `sources` (num_documents,).
+        sources: name -> {"documents", "tokens", "bytes"}.
+        bytes: bytes of text, UTF-8, that the tokens stand for; ends of text count nothing.
+
+    Raises UserError when a file is missing, or the four do not agree.
+    """
+
+    def __init__(self, base: Path | str):
+        base = Path(base)
+        self.base = base.with_suffix("") if base.suffix in (".bin", ".idx", ".json") else base
+        sidecar = self._sidecar()
+        self.dtype: str = sidecar["dtype"]
+        self.num_tokens: int = sidecar["tokens"]
+        self.num_documents: int = sidecar["documents"]
+        self.bytes: int = sidecar["bytes"]
+        self.vocab_size: int = sidecar["vocab_size"]
+        self.end_of_text: int = sidecar["end_of_text"]
+        self.tokenizer: str = sidecar["tokenizer"]
+        self.sources: dict[str, dict[str, int]] = sidecar["sources"]
+        self.tokens = self._map(".bin", LITTLE[self.dtype], self.num_tokens)
+        self.source_of = self._map(".src", np.dtype("<u2"), self.num_documents)
+        self.lengths = self._index()
+        self.begins = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+
+    def __repr__(self) -> str:
+        return f"TokenShard({str(self.base)!r}, {self.num_tokens:,} tokens, {self.num_documents:,} documents)"
+
+    def __len__(self) -> int:
+        return self.num_tokens
+
+    def document(self, index: int) -> np.ndarray:
+        """The ids of one document, its end of text included."""
+        if not 0 <= index < self.num_documents:
+            raise IndexError(f"document {index} of {self.num_documents}")
+        return self.tokens[self.begins[index] : self.begins[index + 1]]
+
+    def check(self, tokenizer: Any) -> None:
+        """Raises UserError when the ids are not those of `tokenizer`."""
+        if tokenizer.fingerprint != self.tokenizer:
+            raise UserError(
+                f"{self.base}: tokens of tokenizer {self.tokenizer[:12]}, expected {tokenizer.fingerprint[:12]}",
+                hint="encode the text again with the tokenizer you use: groundup run RECIPE --from tokens",
+            )
+
+    def _sidecar(self) -> dict[str, Any]:
+        path = self.base.with_suffix(".json")
+        if not path.is_file():
+            raise UserError(f"{path}: no such file", hint="token shards are .bin, .idx, .src and .json together")
+        try:
+            sidecar = json.loads(path.read_text(encoding="utf-8"))
+            found = sidecar.get("format"), sidecar.get("version")
+            ready = sidecar["dtype"] in LITTLE and min(sidecar["tokens"], sidecar["documents"], sidecar["bytes"]) >= 0
+            ready = ready and isinstance(sidecar["sources"], dict) and bool(sidecar["tokenizer"]) and sidecar["vocab_size"] > 0
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: not a sidecar of tokens ({error!r})", hint="groundup verify RUN") from None
+        if found != (FORMAT, VERSION) or not ready:
+            raise UserError(f"{path}: format {found[0]!r} version {found[1]!r}, expected {FORMAT!r} version {VERSION}", hint="encode the text again")
+        return sidecar
+
+    def _map(self, suffix: str, dtype: np.dtype, count: int) -> np.ndarray:
+        path = self.base.with_suffix(suffix)
+        self._check_size(path, count * dtype.itemsize)
+        return np.memmap(path, dtype=dtype, mode="r") if count else np.empty(0, dtype)
+
+    def _index(self) -> np.ndarray:
+        path = self.base.with_suffix(".idx")
+        self._check_size(path, _index_size(self.num_documents))
+        with path.open("rb") as file:
+            head = file.read(len(MAGIC) + 25)
+            lengths = np.frombuffer(file.read(4 * self.num_documents), dtype="<i4")
+        expected = _index_head(self.num_documents, self.dtype)
+        if head != expected:
+            raise UserError(f"{path}: its head is not that of {self.num_documents} documents of {self.dtype}", hint="groundup verify RUN")
+        if int(lengths.sum(dtype=np.int64)) != self.num_tokens:
+            raise UserError(
+                f"{path}: {int(lengths.sum(dtype=np.int64))} tokens, but {self.base.name}.json says {self.num_tokens}", hint="groundup verify RUN"
+            )
+        return lengths
+
+    def _check_size(self, path: Path, expected: int) -> None:
+        found = path.stat().st_size if path.is_file() else None
+        if found != expected:
+            raise UserError(
+                f"{path}: {'no such file' if found is None else f'{found} bytes'}, but {self.base.name}.json asks for {expected} bytes",
+                hint="the files of a shard belong together: copy all of them, or groundup verify RUN",
+            )
+
+
+def _index_head(documents: int, dtype: str) -> bytes:
+    return MAGIC + struct.pack("<QBQQ", 1, MEGATRON_CODES[dtype], documents, documents + 1)
+
+
+def _index_size(documents: int) -> int:
+    return len(MAGIC) + 25 + 4 * documents + 8 * documents + 8 * (documents + 1)
+
+
+def _write_index(path: Path, lengths: np.ndarray, dtype: str) -> None:
+    """Head, lengths (int32), byte offsets (int64), and that each sequence is a document (int64)."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    pointers = (ends - lengths) * LITTLE[dtype].itemsize
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(_index_head(len(lengths), dtype))
+        file.write(lengths.astype("<i4").tobytes())
+        file.write(pointers.astype("<i8").tobytes())
+        file.write(np.arange(len(lengths) + 1, dtype="<i8").tobytes())
+    temporary.replace(path)
+
+
+def _open_at(path: Path, size: int) -> Any:
+    """Open for writing with exactly the first `size` bytes kept."""
+    file = path.open("r+b" if path.exists() else "w+b")
+    file.truncate(size)
+    file.seek(size)
+    return file

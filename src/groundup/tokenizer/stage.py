@@ -1,0 +1,72 @@
+"""The two stages of this chapter: `train` learns the vocabulary (02-tokenizer), `encode` writes the tokens (03-tokens)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.tokenizer import corpus, facts
+from groundup.tokenizer.encode import encode_split
+from groundup.tokenizer.sample import draw
+from groundup.tokenizer.shards import TokenShard, is_complete
+from groundup.tokenizer.tokenizer import Tokenizer
+from groundup.tokenizer.train import train_bpe
+
+SPLITS = ("train", "validation")
+
+
+def train(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+    """Learn a vocabulary from the training text; writes tokenizer.json and tokenizer_config.json.
+
+    Raises UserError when there is no text, or too little of it for the vocabulary.
+    """
+    settings = recipe.tokenizer
+    _check_input(inputs["data"])
+    with machine.progress.task("reading text", unit="documents") as task:
+        sample = draw(inputs["data"], settings.sample_bytes, recipe.seed)
+        tokenizer = train_bpe(_counted(sample.texts(), task), settings.vocab_size, settings.pattern)
+    tokenizer.save(out)
+    text = sample.first_text
+    return {
+        **facts.vocabulary_facts(tokenizer),
+        "algorithm": settings.algorithm,
+        "pattern": settings.pattern,
+        "sample_bytes": sample.bytes,
+        "corpus_bytes": sample.corpus_bytes,
+        "sample": facts.sample_split(tokenizer, text),
+    }
+
+
+def encode(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+    """Encode both splits; writes train.* and validation.*.
+
+    Raises UserError when there is no text to train on.
+    """
+    _check_input(inputs["data"])
+    tokenizer = Tokenizer.load(inputs["tokenizer"])
+    for split in SPLITS:
+        if not is_complete(out, split):
+            encode_split(tokenizer, inputs["data"], split, out, machine)
+    shards = {split: TokenShard(out / split) for split in SPLITS}
+    if shards["train"].num_tokens == 0:
+        raise UserError(f"{inputs['data']}: no training text", hint="relax the filters of [data], or add sources")
+    used = np.bincount(shards["train"].tokens, minlength=tokenizer.vocab_size) > 0
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "unused_tokens": int((~used).sum()),
+        **{split: facts.shard_facts(shard) for split, shard in shards.items()},
+    }
+
+
+def _counted(texts: Iterator[str], task: Any) -> Iterator[str]:
+    for text in texts:
+        yield text
+        task.advance()
+
+
+def _check_input(data: Path) -> None:
+    if not corpus.files(data, "train"):
+        raise UserError(f"{data}/train: no parquet files", hint="build the data stage first: groundup run RECIPE --until data")

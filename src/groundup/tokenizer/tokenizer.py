@@ -1,0 +1,241 @@
+"""The tokenizer that every later chapter uses: ours, or one that came with a foreign model."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.fingerprint import fingerprint
+from groundup.tokenizer.chat_template import Message, Span, render, said_by_assistant
+from groundup.tokenizer.control import ControlTokens
+from groundup.tokenizer.special import KNOWN_STOPS
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+
+
+class Tokenizer:
+    """Text to ids and back, and conversations to ids.
+
+    Text never becomes a control token, however it is spelt: those are put in by id, or by a chat template.
+
+    Args:
+        backend: any tokenizer of the `tokenizers` library; byte-level BPE, SentencePiece-like, WordPiece, Unigram.
+        bos, eos, pad: spellings of the control tokens with these roles, where there are such.
+        stop: spellings at which generation ends, beside `eos`.
+        chat_template: a Jinja template, as in Hugging Face's tokenizer_config.json.
+
+    Raises UserError when a role names a token that the vocabulary does not have.
+    """
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        bos: str | None = None,
+        eos: str | None = None,
+        pad: str | None = None,
+        stop: Iterable[str | int] = (),
+        chat_template: str | None = None,
+    ):
+        # A truncation or padding rule in the file is a matter of some later batch, never of the text.
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True
+        self.backend = backend
+        self.chat_template = chat_template
+        self.bos, self.eos, self.pad = bos, eos, pad
+        self.bos_id, self.eos_id, self.pad_id = (self._role(name, token) for name, token in (("bos", bos), ("eos", eos), ("pad", pad)))
+        self._stop = tuple(stop)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({type(self.backend.model).__name__}, vocab_size={self.vocab_size}, eos={self.eos!r})"
+
+    # ---- text
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """The ids of `text`, which never holds a control token.
+
+        add_special_tokens puts around it what the tokenizer's own rule puts around every text, such as a Llama's
+        <s> or BERT's [CLS] and [SEP]; the tokenizers that are trained here have no such rule.
+        """
+        return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+
+    def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool = False) -> list[list[int]]:
+        """As `encode`, for many texts at once, on all cores."""
+        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
+        """The text of `ids`. Bytes that are no UTF-8, as when a letter is cut in two, become U+FFFD.
+
+        Raises UserError on an id outside of the vocabulary.
+        """
+        ids = [int(id) for id in ids]
+        if outside := next((id for id in ids if not 0 <= id < self.vocab_size), None):
+            raise UserError(f"token id {outside}, expected 0 to {self.vocab_size - 1}", hint="is it another tokenizer's?")
+        return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def token(self, id: int) -> str | None:
+        """How the vocabulary writes the token `id`, or None where there is none."""
+        return self.backend.id_to_token(id)
+
+    def token_id(self, token: str) -> int | None:
+        """The id of the vocabulary's entry `token`, or None where there is none."""
+        return self.backend.token_to_id(token)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """The highest id plus one: as many rows as an embedding must have at least."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of control tokens: what no text becomes."""
+        return frozenset(id for id, token in self.backend.get_added_tokens_decoder().items() if token.special)
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids at which generation ends: the end of text, and the end of a turn in the known chat formats."""
+        named = {self.token_id(stop) if isinstance(stop, str) else stop for stop in self._stop}
+        named |= {id for token in KNOWN_STOPS if (id := self.token_id(token)) in self.special_ids}
+        return frozenset(id for id in named | {self.eos_id} if id is not None)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the vocabulary, the rules and the control tokens: equal if and only if ids mean the same."""
+        rules = json.loads(self.backend.to_str())
+        return fingerprint({key: rules[key] for key in sorted(rules) if key not in ("truncation", "padding", "version")})
+
+    # ---- conversations
+
+    def render_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = False, **names: Any) -> list[int]:
+        """The ids of a conversation: [{"role": "user", "content": "Hello"}, ...].
+
+        add_generation_prompt ends with the opening of the assistant's turn. `names` goes to the template (tools, ...).
+        Control tokens that a message spells stay text. Raises UserError without a template, or when it refuses.
+        """
+        template, messages, names = self._guarded(messages, names)
+        text, _ = render(template, messages, add_generation_prompt=add_generation_prompt, **names)
+        return self._control.encode(text)[0]
+
+    def render_chat_with_mask(self, messages: Sequence[Message], **names: Any) -> tuple[list[int], list[int]]:
+        """The ids of a whole conversation and, for each, 1 where the assistant says it (its end of turn included)."""
+        template, messages, names = self._guarded(messages, names)
+        text, spans = said_by_assistant(template, messages, **names)
+        ids, offsets = self._control.encode(text)
+        return ids, _mask(offsets, [self._until_end_of_turn(text, span) for span in spans])
+
+    @cached_property
+    def _control(self) -> ControlTokens:
+        return ControlTokens(self.backend)
+
+    def _guarded(self, messages: Sequence[Message], names: dict[str, Any]) -> tuple[str, list[Message], dict[str, Any]]:
+        if self.chat_template is None:
+            raise UserError("the tokenizer has no chat template", hint="this is a base model: use generate, not chat")
+        roles = {"bos_token": self.bos or "", "eos_token": self.eos or "", "pad_token": self.pad or ""}
+        return self.chat_template, self._control.guard(messages), roles | self._control.guard(names)
+
+    def _until_end_of_turn(self, text: str, span: Span) -> Span:
+        """Without the white space behind the turn's last control token: the model stops before that."""
+        begin, end = span
+        trimmed = text[begin:end].rstrip()
+        return (begin, begin + len(trimmed)) if self._control.ends_with_one(trimmed) else span
+
+    def _role(self, role: str, token: str | None) -> int | None:
+        if token is None:
+            return None
+        id = self.backend.token_to_id(token)
+        if id is None:
+            raise UserError(f"{role} token {token!r} is not in the vocabulary", hint=f"mend {CONFIG_FILE}, or leave it out")
+        return id
+
+    # ---- files
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json, as transformers, vLLM and llama.cpp's converter read them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        rules = json.loads(self.backend.to_str())
+        (folder / TOKENIZER_FILE).write_text(json.dumps(rules, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        config: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self.bos,
+            "eos_token": self.eos,
+            "pad_token": self.pad,
+            "stop_tokens": sorted(filter(None, map(self.token, self.stop_ids))),
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": 10**9,
+            "chat_template": self.chat_template,
+        }
+        config = {key: value for key, value in config.items() if value is not None}
+        (folder / CONFIG_FILE).write_text(json.dumps(config, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """Open a folder of ours, or of Hugging Face's layout.
+
+        Raises UserError when there is no tokenizer.json, or it cannot be read.
+        """
+        folder = Path(folder)
+        path = folder / TOKENIZER_FILE
+        if not path.is_file():
+            raise UserError(f"{folder}: no {TOKENIZER_FILE}", hint="a tokenizer's or a model's folder holds one")
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError(f"{path}: not a readable tokenizer: {error}", hint="make or fetch it again") from None
+        config = _read_json(folder / CONFIG_FILE)
+        roles = _roles(config, _read_json(folder / "special_tokens_map.json"), backend)
+        generation = _read_json(folder / "generation_config.json").get("eos_token_id") or []
+        stop = [*config.get("stop_tokens", []), *(generation if isinstance(generation, list) else [generation])]
+        return cls(backend, **roles, stop=stop, chat_template=_chat_template(folder, config))
+
+
+def _roles(config: Mapping[str, Any], older: Mapping[str, Any], backend: tokenizers.Tokenizer) -> dict[str, str | None]:
+    """The tokens of the roles. Foreign files also name tokens that their vocabulary lacks: those count as absent."""
+    roles: dict[str, str | None] = {}
+    for role in ("bos", "eos", "pad"):
+        value = config.get(f"{role}_token", older.get(f"{role}_token"))
+        token = value.get("content") if isinstance(value, Mapping) else value
+        roles[role] = token if token and backend.token_to_id(token) is not None else None
+    return roles
+
+
+def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """The default template: in its own file (newer), or in the configuration, alone or among named ones."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    template = config.get("chat_template") or _read_json(folder / "chat_template.json").get("chat_template")
+    if isinstance(template, list):
+        named = {entry["name"]: entry["template"] for entry in template}
+        return named.get("default")
+    return template
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}", hint="make or fetch it again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: {type(value).__name__} found, expected an object", hint="make or fetch it again")
+    return value
+
+
+def _mask(offsets: Sequence[Span], spans: Sequence[Span]) -> list[int]:
+    """1 for each token that begins inside one of `spans`, which are in order and apart."""
+    mask = [0] * len(offsets)
+    following = iter(spans)
+    span = next(following, None)
+    for position, (first, last) in enumerate(offsets):
+        while span is not None and first >= span[1]:
+            span = next(following, None)
+        mask[position] = int(span is not None and span[0] <= first < last)
+    return mask
