@@ -23,7 +23,7 @@ def export(model: nn.Module, tokenizer: Tokenizer, out: Path, *, format: str, dt
 
 
 def _gguf(model: nn.Module, tokenizer: Tokenizer, out: Path, dtype: str) -> list[Path]:
-    from groundup.interop.gguf_writer import export_gguf  # only here, because the gguf package is optional
+    from groundup.interop.gguf import export_gguf  # only here, because the gguf package is optional
 
     return [export_gguf(model, tokenizer, out / "model.gguf", dtype)]
 

@@ -33,7 +33,7 @@ def open_model(
     path = find_model(Path(path))
     target = choose_device(device)
     if path.suffix == ".gguf":
-        from groundup.interop.gguf_reader import load_gguf  # only here, because the gguf package is optional
+        from groundup.interop.gguf import load_gguf  # only here, because the gguf package is optional
 
         return load_gguf(path, target, dtype)
     load = load_model if (path / NATIVE_CONFIG).is_file() else load_huggingface

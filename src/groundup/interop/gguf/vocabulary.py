@@ -1,0 +1,177 @@
+"""The tokenizer inside a GGUF file: byte-level BPE (GPT-2 on), as `tokenizer.ggml.*`.
+
+llama.cpp knows by name how a text is cut before merging (`tokenizer.ggml.pre`): the rules are in its source, not in the
+file. The names below are those whose rules we can follow, and whose rules our own tokenizers use.
+"""
+
+import json
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
+
+from groundup.artifacts.errors import UserError
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.patterns import PATTERNS
+
+Metadata = dict[str, Any]
+
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+"""Values of `tokenizer.ggml.token_type`."""
+
+GPT2, GPT4, QWEN2 = (PATTERNS[name].regex for name in ("gpt2", "gpt4", "qwen2"))
+DIGIT = r"\p{N}"
+
+CUTS: dict[str, tuple[tuple[str, ...], bool]] = {
+    "gpt-2": ((GPT2,), False),
+    "smollm": ((DIGIT, GPT2), False),
+    "dbrx": ((GPT4,), False),
+    "llama-bpe": ((GPT4,), True),
+    "qwen2": ((QWEN2,), False),
+    "gpt-4o": ((PATTERNS["gpt4o"].regex,), False),
+}
+"""By name: the regular expressions that cut one after the other, and whether a piece that is a token stays whole even
+where merging would not lead to it. Source: llama.cpp, src/llama-vocab.cpp."""
+
+SAME_AS = {
+    "default": "gpt-2",
+    "llama3": "llama-bpe",
+    "llama-v3": "llama-bpe",
+    "smaug-bpe": "dbrx",
+    "starcoder": "smollm",
+    "refact": "smollm",
+    "command-r": "smollm",
+    "llama4": "gpt-4o",
+    "deepseek-r1-qwen": "qwen2",
+}
+ROLES = {"bos": "bos_token_id", "eos": "eos_token_id", "pad": "padding_token_id"}
+
+
+def read_tokenizer(metadata: Metadata) -> Tokenizer:
+    """The tokenizer that the metadata describe.
+
+    Raises UserError for a kind of vocabulary or a cut that we cannot follow, with those that we can.
+    """
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind != "gpt2":
+        raise UserError(f"tokenizer.ggml.model = {kind!r} is not supported, expected 'gpt2' (byte-level BPE)")
+    name = metadata.get("tokenizer.ggml.pre", "default")
+    name = SAME_AS.get(name, name)
+    if name not in CUTS:
+        known = ", ".join(sorted(CUTS.keys() | SAME_AS.keys()))
+        raise UserError(f"tokenizer.ggml.pre = {name!r} is not supported, expected one of {known}")
+    cuts, whole = CUTS[name]
+    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
+    types: list[int] = metadata.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
+    merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
+    used = {token: id for id, token in enumerate(tokens) if types[id] != UNUSED}
+    backend = tokenizers.Tokenizer(models.BPE(used, merges, ignore_merges=whole))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            *(pre_tokenizers.Split(Regex(cut), "isolated") for cut in cuts),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    for type, special in ((CONTROL, True), (USER_DEFINED, False)):
+        added = [token for token, id in used.items() if types[id] == type]
+        backend.add_tokens([AddedToken(token, normalized=False, special=special) for token in added])
+    roles = {role: _token(tokens, metadata.get(f"tokenizer.ggml.{key}")) for role, key in ROLES.items()}
+    if metadata.get("tokenizer.ggml.add_bos_token", False) and (bos := roles["bos"]):
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, used[bos])]
+        )
+    stop = [
+        id for key in ("eot", "eom") if (id := metadata.get(f"tokenizer.ggml.{key}_token_id")) is not None
+    ]
+    return Tokenizer(backend, **roles, stop=stop, chat_template=metadata.get("tokenizer.chat_template"))
+
+
+def write_tokenizer(tokenizer: Tokenizer, size: int) -> Metadata:
+    """The metadata that describe `tokenizer`, for a model whose embedding has `size` rows.
+
+    Rows beyond the vocabulary get names that no text leads to. Raises UserError for a tokenizer that llama.cpp has no
+    rules for: it would cut texts in another way, and nobody would be told.
+    """
+    rules = json.loads(tokenizer.backend.to_str())
+    if rules["model"]["type"] != "BPE" or not _is_byte_level(rules["pre_tokenizer"]):
+        raise UserError(f"GGUF export: a {rules['model']['type']} tokenizer, expected byte-level BPE")
+    if (rules["normalizer"] or {"type": "NFC"})["type"] != "NFC":
+        raise UserError(
+            f"GGUF export: a tokenizer with a {rules['normalizer']['type']} normalizer, expected none"
+        )
+    if tokenizer.vocab_size > size:
+        raise UserError(f"GGUF export: {tokenizer.vocab_size} tokens, but the embedding has {size} rows")
+    wanted = tuple(_cuts(rules["pre_tokenizer"])), bool(rules["model"].get("ignore_merges"))
+    name = next((name for name, cut in CUTS.items() if cut == wanted), None)
+    if name is None:
+        raise UserError(
+            f"GGUF export: the tokenizer cuts texts by {' then '.join(wanted[0])}, which llama.cpp has no name for",
+            hint=f"it knows the cuts of {', '.join(CUTS)}",
+        )
+    tokens = [tokenizer.token(id) for id in range(size)]
+    added = tokenizer.backend.get_added_tokens_decoder()
+    types = [
+        UNUSED
+        if token is None
+        else (CONTROL if added[id].special else USER_DEFINED)
+        if id in added
+        else NORMAL
+        for id, token in enumerate(tokens)
+    ]
+    merges = rules["model"]["merges"]
+    metadata: Metadata = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": name,
+        "tokenizer.ggml.tokens": [token or f"[PAD{id}]" for id, token in enumerate(tokens)],
+        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.merges": [merge if isinstance(merge, str) else " ".join(merge) for merge in merges],
+        "tokenizer.ggml.add_bos_token": _puts_bos(tokenizer),
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+    ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
+    metadata |= {f"tokenizer.ggml.{ROLES[role]}": id for role, id in ids.items() if id is not None}
+    turn_ends = sorted(tokenizer.stop_ids - {tokenizer.eos_id})
+    if turn_ends:
+        metadata["tokenizer.ggml.eot_token_id"] = turn_ends[0]
+    if tokenizer.chat_template is not None:
+        metadata["tokenizer.chat_template"] = tokenizer.chat_template
+    return metadata
+
+
+def _token(tokens: list[str], id: int | None) -> str | None:
+    return tokens[id] if id is not None and 0 <= id < len(tokens) else None
+
+
+def _puts_bos(tokenizer: Tokenizer) -> bool:
+    return (
+        tokenizer.bos_id is not None and tokenizer.encode("a", add_special_tokens=True)[0] == tokenizer.bos_id
+    )
+
+
+def _parts(rules: Metadata | None) -> list[Metadata]:
+    if rules is None:
+        return []
+    return rules["pretokenizers"] if rules["type"] == "Sequence" else [rules]
+
+
+def _is_byte_level(rules: Metadata | None) -> bool:
+    """Whether text ends as bytes, without a space put before it."""
+    parts = _parts(rules)
+    return bool(parts) and parts[-1]["type"] == "ByteLevel" and not parts[-1]["add_prefix_space"]
+
+
+def _cuts(rules: Metadata) -> list[str]:
+    """The regular expressions that these rules cut by; a rule we have no expression for appears by its name."""
+    cuts = []
+    for part in _parts(rules):
+        match part:
+            case {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}:
+                cuts.append(regex)
+            case {"type": "Digits", "individual_digits": True}:
+                cuts.append(DIGIT)
+            case {"type": "ByteLevel", "use_regex": use_regex}:
+                cuts += [GPT2] if use_regex else []
+            case _:
+                cuts.append(part["type"])
+    return cuts
