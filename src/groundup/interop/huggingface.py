@@ -32,7 +32,7 @@ def load_huggingface(
     that are not those of the configuration: named tensor, expected and found.
     """
     folder = Path(folder)
-    fields = _read_json(folder / CONFIG)
+    fields = read_config(folder)
     family = _family_of(fields, folder)
     source: Source = _Bare(SafetensorsFolder(folder), family.prefix)
     config, ignored = _as_stored(family, family.config(fields, folder / CONFIG), source)
@@ -63,7 +63,15 @@ def export_huggingface(
     weights: dict[str, Tensor] = model.state_dict()
     theirs = to_theirs(family.pairs(config, list(weights)), weights)
     files = write_safetensors(((n, cast(t, DTYPES[dtype]).cpu()) for n, t in theirs), out, max_shard_bytes)
-    fields = family.fields(config) | {"torch_dtype": dtype}
+    return [*files, *write_description(config, tokenizer, out, dtype)]
+
+
+def write_description(
+    config: ModelConfig, tokenizer: Tokenizer | None, out: Path, dtype: str, more: dict[str, Any] | None = None
+) -> list[Path]:
+    """Write what stands beside the weights: config.json (with `more` in it), tokenizer files. Returns the files."""
+    fields = family_for(config).fields(config) | {"torch_dtype": dtype} | (more or {})
+    files = []
     if tokenizer is not None:
         tokenizer.save(out)
         ends = sorted(tokenizer.stop_ids)
@@ -73,6 +81,11 @@ def export_huggingface(
         files += [_write_json(out / "generation_config.json", ids)]
         files += [out / "tokenizer.json", out / "tokenizer_config.json"]
     return [*files, _write_json(out / CONFIG, fields)]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a Hugging Face folder. Raises UserError where it is missing or not an object."""
+    return _read_json(Path(folder) / CONFIG)
 
 
 class _Bare:
