@@ -1,0 +1,158 @@
+"""Questions with known answers, asked by likelihood: which of these would the model rather say?"""
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groundup.artifacts.errors import UserError
+from groundup.evaluate.intervals import bootstrap
+from groundup.evaluate.perplexity import Document, score, text_document
+from groundup.generate import GREEDY, stream_text
+from groundup.model import Decoder
+from groundup.recipe.evaluate import Task
+from groundup.tokenizer import Tokenizer
+
+CONTEXT_TOKENS, CHOICE_TOKENS, CHOICES = 64, 24, 4
+"""Of a continuation question: what is read, what is to be recognised, and among how many."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Each choice stands behind the question already: a document whose context is not scored."""
+
+    choices: tuple[Document, ...]
+    answer: int
+
+
+def ask(model: Decoder, questions: Sequence[Question]) -> list[bool]:
+    """Which questions are answered rightly: the right choice has the highest likelihood per byte of its text.
+
+    Per byte, because a choice is not worse for being longer (as lm-evaluation-harness's acc_norm has it).
+    """
+    result = score(model, [choice for question in questions for choice in question.choices])
+    per_byte = iter(nats / size for nats, size in zip(result.nats_each, result.bytes_each, strict=True))
+    right = []
+    for question in questions:
+        costs = [next(per_byte) for _ in question.choices]
+        right.append(costs.index(min(costs)) == question.answer)
+    return right
+
+
+def continuation_questions(
+    documents: Sequence[Document], tokenizer: Tokenizer, count: int, seed: int
+) -> list[Question]:
+    """Passages of held-out documents, each with its true continuation and three of others of its source.
+
+    Made of the run's own text, so that every run has them. `count` at most: one from each document that is
+    long enough, where its source has three others to take wrong answers from.
+    """
+    chance = random.Random(seed)
+    passages: dict[str, list[list[int]]] = {}
+    for document in documents:
+        ids = list(document.ids)
+        if len(ids) <= CONTEXT_TOKENS + CHOICE_TOKENS:
+            continue
+        begin = chance.randrange(len(ids) - CONTEXT_TOKENS - CHOICE_TOKENS)
+        passages.setdefault(document.source, []).append(ids[begin : begin + CONTEXT_TOKENS + CHOICE_TOKENS])
+    questions = []
+    for source, found in passages.items():
+        if len(found) < CHOICES:
+            continue
+        for index, passage in enumerate(found):
+            others = chance.sample([i for i in range(len(found)) if i != index], CHOICES - 1)
+            endings = [found[other][CONTEXT_TOKENS:] for other in others]
+            answer = chance.randrange(CHOICES)
+            endings.insert(answer, passage[CONTEXT_TOKENS:])
+            questions.append(
+                Question(tuple(_document(tokenizer, passage, end, source) for end in endings), answer)
+            )
+    chance.shuffle(questions)
+    return questions[:count]
+
+
+def run_task(task: Task, model: Decoder, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
+    """Ask every question of the task's file; returns what `summary` does."""
+    return RUNNERS[task.kind](Path(task.path), model, tokenizer, seed)
+
+
+def summary(right: Sequence[bool], chance: float | None, seed: int) -> dict[str, Any]:
+    """{"items", "accuracy", "interval" (95%, or None), "chance"}."""
+    return {
+        "items": len(right),
+        "accuracy": sum(right) / len(right),
+        "interval": bootstrap([float(r) for r in right], [1.0] * len(right), seed),
+        "chance": chance,
+    }
+
+
+def _choices(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
+    """{"question": ..., "choices": [...], "answer": index}: the choice follows the question after a space."""
+    questions = []
+    for where, item in _items(path, ("question", "choices", "answer")):
+        choices, answer = item["choices"], item["answer"]
+        if not (
+            isinstance(choices, list) and len(choices) > 1 and all(isinstance(c, str) and c for c in choices)
+        ):
+            raise UserError(f"{where}: choices = {choices!r}, expected a list of at least two texts")
+        if not (isinstance(answer, int) and 0 <= answer < len(choices)):
+            raise UserError(f"{where}: answer = {answer!r}, expected 0 to {len(choices) - 1}")
+        questions.append(
+            Question(tuple(_behind(tokenizer, item["question"], choice) for choice in choices), answer)
+        )
+    chance = sum(1 / len(question.choices) for question in questions) / len(questions)
+    return summary(ask(model, questions), chance, seed)
+
+
+def _completions(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
+    """{"prompt": ..., "completion": ...}: right when the likeliest tokens spell the completion."""
+    right = []
+    for _, item in _items(path, ("prompt", "completion")):
+        wanted = item["completion"].strip()
+        length = len(tokenizer.encode(" " + wanted)) + 2
+        said = "".join(stream_text(model, tokenizer, item["prompt"], sampling=GREEDY, max_tokens=length))
+        right.append(said.strip().startswith(wanted))
+    return summary(right, None, seed)
+
+
+RUNNERS: dict[str, Callable[[Path, Decoder, Tokenizer, int], dict[str, Any]]] = {
+    "choices": _choices,
+    "completions": _completions,
+}
+
+
+def _items(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines of a task file with where they stand. Raises UserError, naming the line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}", hint="expected a file of JSON lines") from None
+    numbered = [(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
+        raise UserError(f"{path}: no questions", hint="one JSON object a line, with " + ", ".join(keys))
+    for where, line in numbered:
+        try:
+            item = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{where}: not JSON: {error}") from None
+        if not isinstance(item, dict) or any(key not in item for key in keys):
+            raise UserError(f"{where}: expected an object with {', '.join(keys)}")
+        for key in keys:
+            if key not in ("choices", "answer") and not (isinstance(item[key], str) and item[key].strip()):
+                raise UserError(f"{where}: {key} = {item[key]!r}, expected some text")
+        yield where, item
+
+
+def _behind(tokenizer: Tokenizer, question: str, choice: str) -> Document:
+    """The choice behind the question, cut where the question's own tokens end."""
+    question = question.rstrip()
+    before, whole = text_document(tokenizer, question), text_document(tokenizer, f"{question} {choice}")
+    context = min(len(before.ids), len(whole.ids) - 1)
+    return Document(whole.ids, len(f" {choice}".encode()), context=context)
+
+
+def _document(tokenizer: Tokenizer, passage: list[int], ending: list[int], source: str) -> Document:
+    size = len(tokenizer.decode(ending).encode())
+    return Document([*passage[:CONTEXT_TOKENS], *ending], size, source, context=CONTEXT_TOKENS)

@@ -1,0 +1,76 @@
+"""A language of few words, a tokenizer for it, and a small model that has read some of it."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.model import Decoder
+from groundup.recipe import ModelConfig
+from groundup.tokenizer import Tokenizer, TokenShard
+from groundup.tokenizer.encode import encode_documents
+from groundup.tokenizer.shards import ShardWriter
+from groundup.tokenizer.train import train_bpe
+
+WORDS = ["river", "stone", "lantern", "winter", "garden", "silver", "morning", "thunder", "candle", "harbour"]
+
+
+def story(seed: int, sentences: int = 12) -> str:
+    """Sentences of a tale that keeps to its own hero and place."""
+    chance = random.Random(seed)
+    hero, place = chance.choice(WORDS), chance.choice(WORDS)
+    return " ".join(
+        f"The {hero} went to the {place} and saw the {chance.choice(WORDS)}." for _ in range(sentences)
+    )
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return train_bpe([story(seed) for seed in range(100)] + ["Größe, Ωμέγα, 東京 " * 3], 320)
+
+
+@pytest.fixture(scope="session")
+def shards(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train and validation shards of two sources."""
+    folder = tmp_path_factory.mktemp("tokens")
+    for split, seeds in (("train", range(100)), ("validation", range(1000, 1024))):
+        writer = ShardWriter(
+            folder, split, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.fingerprint, end_of_text=0
+        )
+        texts = [story(seed) for seed in seeds]
+        ids, lengths = encode_documents(tokenizer, texts)
+        names = [("tales", "legends")[seed % 2] for seed in seeds]
+        writer.append(ids, lengths, names, [len(text.encode()) for text in texts])
+        writer.commit(1)
+        writer.close()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def untrained(tokenizer: Tokenizer) -> Decoder:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=32,
+        num_layers=2,
+        num_heads=2,
+        context_length=48,
+        init_std=0.1,
+    )
+    return Decoder(config).eval()
+
+
+@pytest.fixture(scope="session")
+def trained(untrained: Decoder, shards: Path) -> Decoder:
+    model = Decoder(untrained.config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    row = torch.tensor(TokenShard(shards / "train").tokens.astype("int64"))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        begins = torch.randint(len(row) - 48, (16,), generator=generator)
+        batch = torch.stack([row[begin : begin + 48] for begin in begins])
+        model(batch, labels=batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()

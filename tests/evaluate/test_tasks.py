@@ -1,0 +1,104 @@
+import json
+from typing import get_args
+
+import pytest
+
+from groundup.artifacts.errors import UserError
+from groundup.evaluate import Document, held_out
+from groundup.evaluate.identity import identity
+from groundup.evaluate.tasks import (
+    CHOICE_TOKENS,
+    CHOICES,
+    CONTEXT_TOKENS,
+    RUNNERS,
+    ask,
+    continuation_questions,
+    run_task,
+)
+from groundup.recipe.evaluate import EvaluateSection, Task, TaskKind
+from groundup.tokenizer import TokenShard
+
+
+def write(path, items):
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    return path
+
+
+def test_kinds_and_runners_agree():
+    assert set(get_args(TaskKind)) == set(RUNNERS)
+
+
+def test_continuations_are_recognised_after_training(trained, untrained, shards, tokenizer):
+    """A tale keeps its hero and its place, so its true continuation names them."""
+    documents = held_out(TokenShard(shards / "train"), tokenizer, max_tokens=10**6, seed=0)
+    questions = continuation_questions(documents, tokenizer, 40, seed=0)
+    assert len(questions) == 40
+    for question in questions:
+        assert len(question.choices) == CHOICES
+        assert all(
+            choice.tokens == CHOICE_TOKENS and choice.context == CONTEXT_TOKENS for choice in question.choices
+        )
+        assert len({tuple(choice.ids[:CONTEXT_TOKENS]) for choice in question.choices}) == 1
+    assert questions == continuation_questions(documents, tokenizer, 40, seed=0)
+    assert sum(ask(trained, questions)) > sum(ask(untrained, questions))
+
+
+def test_the_true_continuation_is_the_answer(shards, tokenizer):
+    documents = held_out(TokenShard(shards / "train"), tokenizer, max_tokens=10**6, seed=0)
+    rows = [list(document.ids) for document in documents]
+    for question in continuation_questions(documents, tokenizer, 10, seed=3):
+        ids = list(question.choices[question.answer].ids)
+        assert any(ids == row[i : i + len(ids)] for row in rows for i in range(len(row)))
+
+
+def test_no_questions_of_too_little_text(tokenizer):
+    documents = [Document(list(range(200)), 400, "one"), Document(list(range(20)), 40, "two")]
+    assert continuation_questions(documents, tokenizer, 10, seed=0) == []
+
+
+def test_own_choices(trained, tokenizer, tmp_path):
+    right, wrong = "The river went to the garden and saw the stone.", "stone the saw and zzz qqq the the."
+    items = [{"question": right, "choices": [wrong, right], "answer": 1}] * 2
+    found = run_task(
+        Task(name="order", kind="choices", path=str(write(tmp_path / "a", items))), trained, tokenizer, 0
+    )
+    assert found == {"items": 2, "accuracy": 1.0, "interval": [1.0, 1.0], "chance": 0.5}
+
+
+def test_own_completions(trained, tokenizer, tmp_path):
+    items = [
+        {"prompt": "The river went to", "completion": "the"},
+        {"prompt": "The river went to", "completion": "xylophone"},
+    ]
+    task = Task(name="next", kind="completions", path=str(write(tmp_path / "c", items)))
+    assert run_task(task, trained, tokenizer, 0)["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "no questions"),
+        ("{", "line 1: not JSON"),
+        ('{"question": "a"}', "expected an object with question, choices, answer"),
+        ('{"question": "", "choices": ["a", "b"], "answer": 0}', "question = ''"),
+        ('{"question": "q", "choices": ["a"], "answer": 0}', "at least two"),
+        ('{"question": "q", "choices": ["a", "b"], "answer": 2}', "expected 0 to 1"),
+    ],
+)
+def test_bad_lines_are_named(line, message, trained, tokenizer, tmp_path):
+    path = tmp_path / "bad.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(UserError, match=message):
+        run_task(Task(name="bad", kind="choices", path=str(path)), trained, tokenizer, 0)
+
+
+def test_identity_is_the_content(tmp_path):
+    path = write(tmp_path / "c", [{"prompt": "a", "completion": "b"}])
+    section = EvaluateSection(tasks=(Task(name="mine", kind="completions", path=str(path)),))
+    before = identity(section, None)  # type: ignore[arg-type]
+    path.write_text("other")
+    assert identity(section, None) != before  # type: ignore[arg-type]
+    path.unlink()
+    with pytest.raises(UserError, match="no such file"):
+        identity(section, None)  # type: ignore[arg-type]
+    assert identity(EvaluateSection(), None) == {}  # type: ignore[arg-type]
