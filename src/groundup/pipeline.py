@@ -58,7 +58,10 @@ STAGES = (
     Stage("tokenizer", "02-tokenizer", "tokenizer", "groundup.tokenizer.stage:train", reads=("seed",), inputs=("data",)),
     Stage("tokens", "03-tokens", "tokenizer", "groundup.tokenizer.stage:encode", inputs=("data", "tokenizer")),
     Stage("base", "04-base", "train", "groundup.train.stage:run", reads=("model", "seed"), inputs=("tokenizer", "tokens")),
-    Stage("scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", reads=("seed",), inputs=("tokenizer", "tokens", "base")),
+    Stage(
+        "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", reads=("seed",),
+        inputs=("tokenizer", "tokens", "base"), identity="groundup.evaluate.identity:identity",
+    ),
     Stage(
         "chat", "06-chat", "finetune", "groundup.finetune.stage:run", reads=("seed",), inputs=("tokenizer", "base"),
         identity="groundup.finetune.identity:identity",
