@@ -1,0 +1,215 @@
+"""The batching engine: many requests share each step of the model, and join and leave between steps.
+
+Iteration-level scheduling (Yu et al. 2022, Orca): a request does not wait for others to finish. Each step
+reads at most one piece of one waiting prompt, then draws one token for every running request. A prompt is
+read in a cache of its own, piece by piece so that nobody waits long for a long prompt (Agrawal et al. 2023,
+Sarathi), and its row then joins the batch.
+"""
+
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from groundup.artifacts.errors import UserError
+from groundup.generate.loop import check_prompt
+from groundup.generate.rows import Rows
+from groundup.generate.sampling import Sampling, choose, likeliest, log_probabilities
+from groundup.model import Cache, Decoder, KeyValueCache
+
+
+@dataclass(eq=False)
+class Request:
+    """One prompt and what is wanted of it.
+
+    Attributes:
+        logprobs: also tell the log-probability of each token, and of this many likeliest others; None: no.
+        tokens: what was generated so far.
+    """
+
+    prompt_ids: Sequence[int]
+    max_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+    stop_ids: Collection[int] = ()
+    logprobs: int | None = None
+    tokens: list[int] = field(default_factory=list, init=False)
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a step brought for one request: a token, or the end, or both.
+
+    `finish` is "stop" at a stop token (which is not told), "length" when max_tokens or the context is
+    reached. `logprob` and `likeliest` are the model's own, in nats, when the request asked for them.
+    """
+
+    request: Request
+    token: int | None
+    finish: Literal["stop", "length"] | None
+    logprob: float | None = None
+    likeliest: list[tuple[int, float]] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class _Running:
+    request: Request
+    generator: torch.Generator
+    limit: int
+
+
+@dataclass(eq=False)
+class _Reading(_Running):
+    cache: KeyValueCache
+    read: int = 0
+
+
+class Engine:
+    """Runs requests in one batch. Not thread-safe: one thread submits, cancels and steps.
+
+    A greedy request gets the tokens that `generate_slowly` would give it alone, whatever else runs (up to
+    the rounding of matrix products of other shapes).
+
+    Args:
+        max_batch: requests that run at the same time; more wait in order.
+        prompt_piece: prompt tokens read in one step at most.
+    """
+
+    def __init__(self, model: Decoder, *, max_batch: int = 8, prompt_piece: int = 256):
+        self._model = model
+        self._device = next(model.parameters()).device
+        self.max_batch = max_batch
+        self._prompt_piece = prompt_piece
+        self._waiting: deque[Request] = deque()
+        self._reading: _Reading | None = None
+        self._running: list[_Running] = []  # in the order of their rows
+        self._rows = Rows(max_batch)
+
+    @property
+    def running(self) -> int:
+        return len(self._running) + (self._reading is not None)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._running or self._reading or self._waiting)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request. Raises UserError when its prompt is empty or leaves no room, or max_tokens is
+        below 1."""
+        if request.max_tokens < 1:
+            raise UserError(f"max_tokens = {request.max_tokens}, expected at least 1")
+        check_prompt(self._model, request.prompt_ids)
+        self._waiting.append(request)
+
+    @torch.inference_mode()
+    def cancel(self, request: Request) -> None:
+        """Forget a request; no further event tells of it. One that is not here any more is no error."""
+        if request in self._waiting:
+            self._waiting.remove(request)
+        elif self._reading and self._reading.request is request:
+            self._reading = None
+        else:
+            for row, running in enumerate(self._running):
+                if running.request is request:
+                    self._leave(row)
+                    return
+
+    def clear(self) -> None:
+        """Forget everything, as after a failed step."""
+        self._waiting.clear()
+        self._reading = None
+        self._running.clear()
+        self._rows = Rows(self.max_batch)
+
+    @torch.inference_mode()
+    def step(self) -> list[Event]:
+        """Read a piece of a prompt, if one waits and there is room, and draw a token for each running
+        request."""
+        events = self._decode()
+        events += self._read()
+        return events
+
+    def _decode(self) -> list[Event]:
+        if not self._running:
+            return []
+        last = [[running.request.tokens[-1]] for running in self._running]
+        logits = self._look(last, self._rows)
+        events = [self._draw(running, logits[row]) for row, running in enumerate(self._running)]
+        for row in reversed(range(len(events))):  # from the end: rows still to look at stay where they are
+            if events[row].finish:
+                self._leave(row)
+        return events
+
+    def _read(self) -> list[Event]:
+        if self._reading is None:
+            if not self._waiting or len(self._running) >= self.max_batch:
+                return []
+            request = self._waiting.popleft()
+            limit = min(request.max_tokens, check_prompt(self._model, request.prompt_ids))
+            cache = self._model.new_cache(1, len(request.prompt_ids))
+            self._reading = _Reading(request, request.sampling.generator(), limit, cache)
+        reading = self._reading
+        piece = list(reading.request.prompt_ids[reading.read : reading.read + self._prompt_piece])
+        logits = self._look([piece], reading.cache)[0]
+        reading.read += len(piece)
+        if reading.read < len(reading.request.prompt_ids):
+            return []
+        self._reading = None
+        event = self._draw(reading, logits)
+        if not event.finish:
+            self._rows.join(reading.cache)
+            self._running.append(_Running(reading.request, reading.generator, reading.limit))
+        return [event]
+
+    def _look(self, tokens: list[list[int]], cache: Cache) -> Float[Tensor, "B V"]:
+        """Logits of what follows each row; those of earlier positions are not needed, and would cost V
+        numbers each."""
+        hidden = self._model.hidden_states(torch.tensor(tokens, device=self._device), cache=cache)
+        return self._model.logits(hidden[:, -1])
+
+    def _draw(self, running: _Running, logits: Tensor) -> Event:
+        request = running.request
+        seen = (*request.prompt_ids, *request.tokens) if request.sampling.repetition_penalty != 1.0 else ()
+        token = choose(logits, request.sampling, seen, running.generator)
+        if token in request.stop_ids:
+            return Event(request, None, "stop")
+        request.tokens.append(token)
+        event = Event(request, token, "length" if len(request.tokens) >= running.limit else None)
+        if request.logprobs is None:
+            return event
+        logprobs = log_probabilities(logits)
+        return replace(event, logprob=float(logprobs[token]), likeliest=likeliest(logprobs, request.logprobs))
+
+    def _leave(self, row: int) -> None:
+        """Take a row out; the last row takes its place, in the cache as in the list."""
+        self._rows.leave(row)
+        self._running[row] = self._running[-1]
+        self._running.pop()
+
+
+def generate_many(
+    model: Decoder,
+    prompts: Iterable[Sequence[int]],
+    *,
+    max_tokens: int,
+    sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
+    stop_ids: Collection[int] = (),
+    max_batch: int = 8,
+) -> list[list[int]]:
+    """What follows each prompt, in their order. With a seed, prompt number i draws with seed + i."""
+    engine = Engine(model, max_batch=max_batch)
+    requests = []
+    for number, prompt in enumerate(prompts):
+        own = sampling if sampling.seed is None else replace(sampling, seed=(sampling.seed + number) % 2**64)
+        requests.append(Request(prompt, max_tokens, own, stop_ids))
+        engine.submit(requests[-1])
+    while engine.busy:
+        engine.step()
+    return [request.tokens for request in requests]

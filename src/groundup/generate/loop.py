@@ -1,0 +1,99 @@
+"""The plain loop: read the prompt once, then one token at a time, each looking back through the cache."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import torch
+
+from groundup.artifacts.errors import UserError
+from groundup.generate.sampling import Sampling, choose
+from groundup.generate.text import TextStream
+from groundup.model import Decoder
+from groundup.tokenizer import Tokenizer
+
+
+def generate(
+    model: Decoder,
+    prompt_ids: Sequence[int],
+    *,
+    max_tokens: int,
+    sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
+    stop_ids: Collection[int] = (),
+) -> Iterator[int]:
+    """Yield the tokens that continue `prompt_ids`, as they come.
+
+    Ends after `max_tokens`, when the context is full, or at a token of `stop_ids`, which is not yielded.
+    Raises UserError when the prompt is empty or leaves no room in the context.
+    """
+    room = check_prompt(model, prompt_ids)
+    length = min(max_tokens, room)
+    device = next(model.parameters()).device
+    generator = sampling.generator()
+    ids = list(prompt_ids)
+    cache = model.new_cache(1, len(ids) + length)
+    new = ids
+    for _ in range(length):
+        with torch.inference_mode():
+            hidden = model.hidden_states(torch.tensor([new], device=device), cache=cache)
+            logits = model.logits(hidden[0, -1])
+        token = choose(logits, sampling, ids, generator)
+        if token in stop_ids:
+            return
+        yield token
+        ids.append(token)
+        new = [token]
+
+
+def check_prompt(model: Decoder, prompt_ids: Sequence[int]) -> int:
+    """How many tokens may follow the prompt. Raises UserError when there is no prompt, or no room after
+    it."""
+    context_length = model.config.context_length
+    if not prompt_ids:
+        raise UserError("the prompt is empty, expected at least one token")
+    room = context_length - len(prompt_ids)
+    if room < 1:
+        raise UserError(
+            f"the prompt has {len(prompt_ids)} tokens, expected at most {context_length - 1}: "
+            f"the model's context holds {context_length}",
+            hint="shorten the prompt",
+        )
+    return room
+
+
+def stream_text(
+    model: Decoder,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    sampling: Sampling = Sampling(),  # noqa: B008  (frozen)
+    max_tokens: int = 128,
+    stop: Sequence[str] = (),
+) -> Iterator[str]:
+    """Yield the text that continues `text`, in pieces that end at whole characters. Errors as for
+    `generate`."""
+    prompt_ids = encode_prompt(tokenizer, text)
+    stream = TextStream(tokenizer, prompt_ids, stop)
+    for token in generate(
+        model, prompt_ids, max_tokens=max_tokens, sampling=sampling, stop_ids=tokenizer.stop_ids
+    ):
+        if piece := stream.push(token):
+            yield piece
+        if stream.stopped:
+            return
+    if piece := stream.finish():
+        yield piece
+
+
+def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a text to be continued, with what the tokenizer's own rule puts before every text, as
+    transformers has it.
+
+    No text at all begins where a training text would: at the token that begins or ends one. Raises
+    UserError when the tokenizer has no such token.
+    """
+    ids = tokenizer.encode(text, add_special_tokens=True)
+    if ids:
+        return ids
+    start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
+    if start is None:
+        raise UserError("the prompt is empty, expected some text to continue")
+    return [start]

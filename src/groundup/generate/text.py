@@ -1,0 +1,89 @@
+"""Tokens to text while they come: never half a character, and nothing that may turn out to be a stop
+string."""
+
+from collections.abc import Sequence
+
+from groundup.tokenizer import Tokenizer
+
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+"""What a decoder shows for bytes that are no UTF-8, or not yet."""
+
+HELD = 3
+"""Bytes that an unfinished character has at most. Byte-level decoders show one mark for them all,
+byte-fallback ones (SentencePiece) one each; held back for longer than necessary does no harm."""
+
+CONTEXT = 8
+"""Tokens kept before the new ones, because decoders treat the first token of a text differently (a leading
+space)."""
+
+WINDOW = 32
+"""Tokens decoded at a time at most, so that the cost of a token does not grow with the answer."""
+
+
+class TextStream:
+    """Turns one answer's tokens into pieces of text that add up to what decoding it whole would give.
+
+    A piece is held back while its last character is unfinished, and while it may be the beginning of a stop
+    string. Control tokens have no text, nor have ids past the vocabulary, of which a padded embedding has
+    some.
+
+    Args:
+        context: the prompt's tokens, so that the answer's first space is right.
+        stop: strings that end the answer; neither they nor what follows is returned.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, context: Sequence[int] = (), stop: Sequence[str] = ()):
+        self._tokenizer = tokenizer
+        self._window = [token for token in context[-CONTEXT:] if token < tokenizer.vocab_size]
+        self._settled = self._decode_settled()
+        self._stop = tuple(stop)
+        self._held = ""
+        self.stopped = False
+
+    def push(self, token: int) -> str:
+        """The text that `token` settles; often one word, sometimes nothing."""
+        if self.stopped or token >= self._tokenizer.vocab_size:
+            return ""
+        self._window.append(token)
+        settled = self._decode_settled()
+        piece = settled[len(self._settled) :]
+        self._settled = settled
+        if len(self._window) >= WINDOW:
+            self._window = self._window[-CONTEXT:]
+            self._settled = self._decode_settled()
+        return self._cut(piece)
+
+    def finish(self) -> str:
+        """What was held back, now that nothing follows; a half character becomes U+FFFD."""
+        if self.stopped:
+            return ""
+        piece = self._cut(self._decode()[len(self._settled) :])
+        rest, self._held = self._held, ""
+        return piece + rest
+
+    def _decode(self) -> str:
+        return self._tokenizer.decode(self._window, skip_special_tokens=True)
+
+    def _decode_settled(self) -> str:
+        text = self._decode()
+        unfinished = len(text) - len(text.rstrip(UNFINISHED))
+        return text[: len(text) - min(unfinished, HELD)]
+
+    def _cut(self, piece: str) -> str:
+        text = self._held + piece
+        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        if found:
+            self.stopped = True
+            self._held = ""
+            return text[: min(found)]
+        keep = max((_overlap(text, stop) for stop in self._stop), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a beginning of `stop`, but not all of it."""
+    for length in range(min(len(text), len(stop) - 1), 0, -1):
+        if text.endswith(stop[:length]):
+            return length
+    return 0

@@ -1,0 +1,74 @@
+"""The draw: its range, its seed, its frequencies."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundup.artifacts.errors import UserError
+from groundup.generate.sampling import Sampling, choose, filter_logits
+
+LOGITS = torch.tensor([2.0, 1.0, 0.5, -1.0, -3.0])
+
+
+def draw(count: int, **knobs) -> list[int]:
+    sampling = Sampling(**knobs)
+    generator = sampling.generator()
+    return [choose(LOGITS, sampling, (), generator) for _ in range(count)]
+
+
+def test_frequencies_are_the_softmax():
+    drawn = torch.bincount(torch.tensor(draw(4000, temperature=1.5, seed=0)), minlength=5) / 4000
+    assert torch.allclose(drawn, (LOGITS / 1.5).softmax(0), atol=0.025)
+
+
+def test_seeds():
+    assert draw(20, seed=1) == draw(20, seed=1)
+    assert draw(20, seed=1) != draw(20, seed=2)
+    assert draw(60) != draw(60)
+
+
+@pytest.mark.parametrize("temperature", [0, 1e-300, 1e-6])
+def test_temperatures_near_nothing_take_the_likeliest(temperature):
+    assert draw(20, temperature=temperature) == [0] * 20
+
+
+def test_greedy_looks_at_what_was_seen():
+    assert choose(LOGITS, Sampling(temperature=0, repetition_penalty=5.0), [0], torch.Generator()) == 1
+
+
+@given(
+    logits=st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=20),
+    temperature=st.floats(1e-5, 1e3),
+    top_k=st.integers(0, 30),
+    top_p=st.floats(0, 1, exclude_min=True),
+    min_p=st.floats(0, 1),
+)
+def test_something_can_always_be_drawn_and_a_likeliest_is_kept(logits, temperature, top_k, top_p, min_p):
+    kept = filter_logits(torch.tensor(logits), Sampling(temperature, top_k, top_p, min_p), ())
+    assert not kept.isnan().any()
+    assert kept.max() == (torch.tensor(logits) / temperature).max()
+    assert choose(
+        torch.tensor(logits), Sampling(temperature, top_k, top_p, min_p), (), torch.Generator()
+    ) < len(logits)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"temperature": -1},
+        {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"top_k": -1},
+        {"top_p": 0},
+        {"top_p": 1.5},
+        {"min_p": 2},
+        {"repetition_penalty": 0},
+        {"seed": -1},
+        {"seed": 2**64},
+    ],
+)
+def test_values_out_of_range_are_named(knobs):
+    (name,) = knobs
+    with pytest.raises(UserError, match=f"{name} = "):
+        Sampling(**knobs)
