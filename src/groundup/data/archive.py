@@ -1,0 +1,92 @@
+"""The members of an archive, read where they are: nothing is unpacked, so no name in it can lead anywhere."""
+
+import bz2
+import gzip
+import lzma
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from groundup.artifacts.errors import UserError
+
+ZIPS = (".zip", ".whl")
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", *ZIPS)
+COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    EOFError,
+    OSError,
+    lzma.LZMAError,
+    ValueError,
+    NotImplementedError,
+)
+
+
+@dataclass
+class Member:
+    """One file, alone or inside an archive. `stream` is good until the next member is asked for."""
+
+    name: str
+    size: int
+    stream: IO[bytes]
+
+
+def is_archive(name: str) -> bool:
+    """By its name: content is only trusted once it is read."""
+    return name.lower().endswith(ARCHIVES)
+
+
+def members(path: Path, pattern: str | None = None, *, strip_top: bool = False) -> Iterator[Member]:
+    """The regular files of an archive whose names match, in the archive's own order.
+
+    `strip_top` takes the one top folder off the names that source archives wrap everything in. Links, devices and
+    names that climb out ("../") are passed over. Raises UserError when the archive is broken.
+    """
+    wanted = matcher(pattern) if pattern else None
+    try:
+        for name, size, stream in _zip(path) if path.name.lower().endswith(ZIPS) else _tar(path):
+            parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+            if not parts or ".." in parts or name.startswith("/"):
+                continue
+            plain = "/".join(parts[1:] if strip_top and len(parts) > 1 else parts)
+            if wanted is None or wanted.match(plain):
+                with stream() as opened:
+                    yield Member(plain, size, opened)
+    except BROKEN as error:
+        raise UserError(
+            f"{path.name}: not a readable archive: {error}", hint="remove it and fetch it again"
+        ) from None
+
+
+def matcher(pattern: str) -> re.Pattern[str]:
+    """A glob over member names: `*` stays within a folder, `**` goes through folders."""
+    from fsspec.utils import glob_translate
+
+    return re.compile(glob_translate(pattern.removeprefix("./")))
+
+
+def decompressed(name: str, stream: IO[bytes]) -> tuple[str, IO[bytes]]:
+    """The name without its compression suffix, and a stream of what was compressed; both as they are without one."""
+    for suffix, opener in COMPRESSED.items():
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)], opener(stream, "rb")  # type: ignore[return-value]
+    return name, stream
+
+
+def _zip(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                yield info.filename, info.file_size, lambda info=info: archive.open(info)
+
+
+def _tar(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+    with tarfile.open(path, "r|*") as archive:  # one pass from front to back: no seeking in compressed data
+        for info in archive:
+            if info.isreg():
+                yield info.name, info.size, lambda info=info: archive.extractfile(info)  # type: ignore[misc,return-value]

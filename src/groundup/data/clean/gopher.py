@@ -1,0 +1,47 @@
+"""Gopher's rules of quality. Source: Rae et al. 2021, arXiv:2112.11446, table A1.
+
+A word is what stands between spaces. Published code (datatrove) splits with a tokenizer first; the verdicts are compared
+in tests/data.
+"""
+
+import re
+from collections.abc import Callable
+
+from groundup.recipe.data import GopherQuality
+
+STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
+BULLETS = ("•", "-", "*", "‣", "◦", "▪", "●")
+LETTER = re.compile(r"[^\W\d_]")
+PUNCTUATION = ".,;:!?\"'()[]{}…—–-“”‘’«»*/\\|<>`~_#&^%$@+="
+
+
+def quality_rule(settings: GopherQuality) -> Callable[[str], str | None]:
+    """A judge with the thresholds of `settings`; its answer names the first rule that a text breaks."""
+
+    def judge(text: str) -> str | None:
+        words = [word for word in text.split() if word.strip(PUNCTUATION)]
+        if len(words) < settings.min_words:
+            return "few_words"
+        if len(words) > settings.max_words:
+            return "many_words"
+        mean = sum(len(word.strip(PUNCTUATION)) for word in words) / len(words) if words else 0.0
+        if mean < settings.min_mean_word_length:
+            return "short_words"
+        if mean > settings.max_mean_word_length:
+            return "long_words"
+        if text.count("#") / len(words) > settings.max_symbol_ratio:
+            return "hashes"
+        if (text.count("...") + text.count("…")) / len(words) > settings.max_symbol_ratio:
+            return "ellipses"
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if sum(line.startswith(BULLETS) for line in lines) / len(lines) > settings.max_bullet_lines:
+            return "bullets"
+        if sum(line.endswith(("...", "…")) for line in lines) / len(lines) > settings.max_ellipsis_lines:
+            return "ellipsis_lines"
+        if sum(1 for word in words if LETTER.search(word)) / len(words) < settings.min_alphabetic_words:
+            return "no_letters"
+        if len(STOP_WORDS.intersection(words)) < settings.min_stop_words:
+            return "no_stop_words"
+        return None
+
+    return judge

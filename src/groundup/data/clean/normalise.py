@@ -1,0 +1,35 @@
+"""One spelling for what looks the same: Unicode's composed form, plain spaces, no control characters, no mojibake."""
+
+import re
+import unicodedata
+
+LINE_ENDS = re.compile("\r\n?|\u2028|\u2029|\x85|\x0b|\x0c")
+SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ufff9-\ufffb]|[\ud800-\udfff]"
+)
+TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
+MANY_LINES = re.compile(r"\n{4,}")
+MOJIBAKE = re.compile(
+    "[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]{1,3}"
+)
+"""A UTF-8 sequence that was read as Windows-1252: a lead byte's character and one to three of continuation bytes."""
+
+
+def normalise(text: str) -> str:
+    """Repair and normalise. Idempotent; changes no visible character but those of broken encodings.
+
+    NFC and not NFKC: compatibility forms would turn x² into x2 and code into other code.
+    """
+    text = LINE_ENDS.sub("\n", text)
+    text = MOJIBAKE.sub(_repair, text)
+    text = INVISIBLE.sub("", SPACES.sub(" ", text))
+    text = unicodedata.normalize("NFC", text)
+    return MANY_LINES.sub("\n\n\n", TRAILING.sub("", text)).strip("\n")
+
+
+def _repair(match: re.Match[str]) -> str:
+    try:
+        return match.group().encode("cp1252").decode("utf-8")
+    except UnicodeError:
+        return match.group()

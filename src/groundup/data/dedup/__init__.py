@@ -1,0 +1,1 @@
+"""Deduplication: `clusters` (union-find), `exact` (equal texts), `near` (MinHash)."""

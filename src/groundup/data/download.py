@@ -1,0 +1,132 @@
+"""One address to one file in the cache: whole and with the right checksum, or not there at all."""
+
+import base64
+import hashlib
+import os
+import shutil
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.request import Request, urlopen
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+
+ATTEMPTS = 4
+TIMEOUT = 60
+CHUNK = 1 << 20
+AGENT = "groundup"
+
+
+def open_url(
+    url: str, headers: dict[str, str], *, certificates: str | None = None, missing_ok: bool = False
+) -> Any:
+    """Open an address for reading, patiently. Returns None for "not found" when that is ok, raises UserError otherwise.
+
+    Credentials in the address (as package settings may hold them) are sent as basic authentication.
+    """
+    parts = urlsplit(url)
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers = {**headers, "Authorization": "Basic " + base64.b64encode(login.encode()).decode()}
+        url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    context = ssl.create_default_context(cafile=certificates) if parts.scheme == "https" else None
+    for attempt in range(ATTEMPTS):
+        try:
+            return urlopen(
+                Request(url, headers={"User-Agent": AGENT, **headers}), timeout=TIMEOUT, context=context
+            )
+        except HTTPError as error:
+            if missing_ok and error.code in (404, 410):
+                return None
+            if error.code not in (408, 429, 500, 502, 503, 504) or attempt == ATTEMPTS - 1:
+                raise UserError(
+                    f"{url}: the server answers {error.code} {error.reason}", hint="check the address"
+                ) from None
+        except (URLError, TimeoutError, OSError) as error:
+            if attempt == ATTEMPTS - 1:
+                reason = getattr(error, "reason", error)
+                raise UserError(
+                    f"{url}: cannot be reached: {reason}", hint="check the network, or set machine.offline"
+                ) from None
+        time.sleep(2**attempt)
+    return None
+
+
+def download(
+    url: str, target: Path, machine: Machine, *, sha256: str | None = None, certificates: str | None = None
+) -> Path:
+    """The file behind `url` at `target`, fetched if it is not there yet.
+
+    Bytes arrive under another name and are renamed when complete and right; a download that was cut off is continued
+    where the server can. Raises UserError offline, on a wrong checksum and when the server fails.
+    """
+    if target.exists():
+        return target
+    if machine.offline and urlsplit(url).scheme != "file":
+        raise UserError(
+            f"{target.name} is not in the cache and machine.offline is set",
+            hint=f"run once online to fetch {url}",
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.part")
+    with machine.progress.task(f"fetch {target.name}", unit="bytes") as task:
+        for attempt in range(ATTEMPTS):
+            if _fetch(url, partial, task, certificates):
+                break
+            if attempt == ATTEMPTS - 1:
+                raise UserError(
+                    f"{url}: the connection ended early {ATTEMPTS} times",
+                    hint="run again: the download continues",
+                )
+    found = _sha256(partial)
+    if sha256 is not None and found != sha256:
+        partial.unlink()
+        raise UserError(
+            f"{url}: sha256 {found}, expected {sha256}",
+            hint="the file changed, or the recipe's sha256 is wrong",
+        )
+    os.replace(partial, target)
+    return target
+
+
+def _fetch(url: str, partial: Path, task: Any, certificates: str | None) -> bool:
+    """One attempt; true when the file is complete."""
+    have = partial.stat().st_size if partial.exists() else 0
+    response = open_url(url, {"Range": f"bytes={have}-"} if have else {}, certificates=certificates)
+    with response:
+        continued = have > 0 and getattr(response, "status", 200) == 206
+        length = response.headers.get("Content-Length")
+        task.total = int(length) + (have if continued else 0) if length else None
+        task.start_at(have if continued else 0)
+        with partial.open("ab" if continued else "wb") as file:
+            try:
+                while chunk := response.read(CHUNK):
+                    file.write(chunk)
+                    task.advance(len(chunk))
+            except OSError as error:
+                if error.errno == 28:  # ENOSPC: waiting would not help
+                    raise
+                return False
+    return task.total is None or partial.stat().st_size == task.total
+
+
+def copy(source: Any, target: Path) -> Path:
+    """Everything that a binary stream holds, as a file that appears when it is complete."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            shutil.copyfileobj(source, file, CHUNK)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,95 @@
+"""Documentation in reStructuredText: to prose that reads without a renderer.
+
+Source of the grammar: https://docutils.sourceforge.io/docs/ref/rst/restructuredtext.html
+"""
+
+import re
+from collections.abc import Iterator
+from typing import IO
+
+from groundup.data.document import Document, Dropped, Read
+from groundup.data.readers import text as plain
+
+UNDERLINE = re.compile(r"^([=\-~^\"'`#*+.:_])\1{2,}\s*$")
+DIRECTIVE = re.compile(r"^\.\.(\s|$)")
+PROSE_DIRECTIVE = re.compile(
+    r"^\.\. (note|warning|admonition|tip|important|caution|hint|seealso|versionadded|versionchanged|deprecated)::\s*(.*)$"
+)
+ROLE = re.compile(r":[a-zA-Z][\w:+.-]*:`([^`]*)`")
+LITERAL = re.compile(r"``([^`]+)``")
+REFERENCE = re.compile(r"`([^`]+)`__?")
+PLAIN_REFERENCE = re.compile(r"\b(\w+)__?(?=[\s.,;:)]|$)")
+INTERPRETED = re.compile(r"`([^`]+)`")
+EMPHASIS = re.compile(r"(?<![\w*])\*{1,2}([^*\s](?:[^*]*[^*\s])?)\*{1,2}(?![\w*])")
+FIELD = re.compile(r"^:[\w -]+:")
+
+
+def read(name: str, stream: IO[bytes]) -> Iterator[Read]:
+    """One document a file."""
+    for found in plain.read(name, stream):
+        yield found if isinstance(found, Dropped) else Document(prose(found.text), found.id)
+
+
+def prose(source: str) -> str:
+    """Paragraphs, list items and headings, in their order; code, tables, directives and link targets are left out."""
+    blocks = re.split(r"\n[ \t]*\n", source.expandtabs(4).replace("\r\n", "\n"))
+    kept: list[str] = []
+    hidden_indent: int | None = (
+        None  # inside a directive or a literal block: everything deeper than this is left out
+    )
+    for block in blocks:
+        lines = [line.rstrip() for line in block.split("\n") if line.strip()]
+        if not lines:
+            continue
+        indent = len(lines[0]) - len(lines[0].lstrip())
+        if hidden_indent is not None:
+            if indent > hidden_indent:
+                continue
+            hidden_indent = None
+        first = lines[0].strip()
+        if directive := PROSE_DIRECTIVE.match(first):
+            said = directive.group(2) if directive.group(1) != "admonition" else ""
+            rest = [line.strip() for line in lines[1:] if not FIELD.match(line.strip())]
+            if directive.group(1) in ("versionadded", "versionchanged", "deprecated"):
+                said = ""
+            if text := _inline(" ".join([said, *rest]).strip()):
+                kept.append(text)
+            continue
+        if DIRECTIVE.match(first) or FIELD.match(first):
+            hidden_indent = indent if DIRECTIVE.match(first) else None
+            continue
+        if first.startswith((">>>", "+--", "|", "$ ", "...\\>")) or re.match(r"^=+\s+=+", first):
+            continue
+        ends_literal = lines[-1].endswith("::")
+        lines = [line for line in lines if not UNDERLINE.match(line.strip())]
+        if text := _inline(_join(lines)):
+            kept.append(re.sub(r"::$", ":", text) if text != "::" else "")
+        if ends_literal:
+            hidden_indent = indent
+    return "\n\n".join(text for text in kept if text)
+
+
+def _join(lines: list[str]) -> str:
+    """Wrapped lines become one; each list item keeps a line of its own."""
+    out: list[str] = []
+    for line in lines:
+        stripped = line.strip()
+        if not out or re.match(r"^([*+-]|#\.|\d+[.)]|\(\w\))\s", stripped):
+            out.append(stripped)
+        else:
+            out[-1] += " " + stripped
+    return "\n".join(re.sub(r"^([*+-]|#\.)\s+", "- ", line) for line in out)
+
+
+def _inline(text: str) -> str:
+    text = ROLE.sub(lambda match: _label(match.group(1)), text)
+    text = LITERAL.sub(r"\1", text)
+    text = REFERENCE.sub(lambda match: _label(match.group(1)), text)
+    text = INTERPRETED.sub(lambda match: _label(match.group(1)), text)
+    return EMPHASIS.sub(r"\1", text).strip()
+
+
+def _label(content: str) -> str:
+    """`title <target>` shows the title; `~a.b.c` shows the last name."""
+    shown = re.sub(r"\s*<[^<>]*>$", "", content)
+    return shown.rsplit(".", 1)[-1] if shown.startswith("~") else shown.lstrip("!")

@@ -1,0 +1,162 @@
+"""Wikitext to prose: one pass that follows the nesting of templates, tables, links and tags, then a few plain rules.
+
+Source of the grammar: https://www.mediawiki.org/wiki/Help:Formatting and Help:Links. Templates are removed, not
+expanded: what they would print is navigation and boxes far more often than sentences.
+"""
+
+import html
+import re
+
+REMOVED_TAGS = (
+    "ref", "references", "math", "chem", "gallery", "timeline", "table", "imagemap", "score", "syntaxhighlight", "source",
+    "templatedata", "mapframe", "graph", "hiero", "includeonly", "div", "code", "pre",
+)  # fmt: skip
+"""Their content is no prose. (`div` in articles wraps boxes and column lists.)"""
+
+COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
+SELF_CLOSED = re.compile(r"<[a-zA-Z][^<>]*/>")
+REMOVED = re.compile(rf"<({'|'.join(REMOVED_TAGS)})\b[^<>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+NOWIKI = re.compile(r"</?nowiki\s*/?>", re.IGNORECASE)
+MARK = re.compile(r"\{\{|\}\}|\{\||\|\}|\[\[|\]\]")
+OTHER_NAMESPACE = re.compile(r"\s*:?\s*([\w \-]+)\s*:", re.UNICODE)
+EXTERNAL = re.compile(r"\[(?:https?|ftp|mailto|//)[^\s\]]*\s*([^\]]*)\]")
+BARE_ADDRESS = re.compile(r"(?:https?|ftp)://\S+")
+EMPHASIS = re.compile(r"'{2,5}")
+MAGIC_WORD = re.compile(r"__[A-Z]+__")
+HEADING = re.compile(r"^(={1,6})\s*(.+?)\s*\1\s*$")
+LIST_MARK = re.compile(r"^[*#:;]+\s*")
+EMPTY_BRACKETS = re.compile(r"\s*\(\s*[,;.\s]*\)")
+LEADING_PUNCTUATION = re.compile(r"\(\s*[,;:]\s*")
+SPACE_BEFORE = re.compile(r"[ \t]+([,.;:)])")
+SPACES = re.compile(r"[ \t\xa0]+")
+
+NO_PROSE_SECTIONS = frozenset(
+    "see also|references|external links|further reading|notes|bibliography|sources|footnotes|notes and references|citations|"
+    "discography|filmography|gallery|works cited|literature|primary sources|secondary sources".split("|")
+)
+LANGUAGE_PREFIX = re.compile(r"^[a-z]{2,3}(-[a-z-]+)?$")
+DEPTH_LIMIT = 200
+
+
+def plain_text(wikitext: str) -> str:
+    """The prose of an article: paragraphs, list items and headings, one to a line, with a blank line between.
+
+    Sections that hold only references and links are left out, and so are headings without text under them.
+    """
+    text = COMMENT.sub("", wikitext)
+    text = SELF_CLOSED.sub("", text)
+    text = REMOVED.sub("", text)
+    text = TAG.sub("", NOWIKI.sub("", _unnest(text)))
+    text = EXTERNAL.sub(r"\1", text)
+    text = BARE_ADDRESS.sub("", text)
+    text = html.unescape(EMPHASIS.sub("", MAGIC_WORD.sub("", text)))
+    text = SPACES.sub(" ", text)
+    text = LEADING_PUNCTUATION.sub("(", text)
+    text = SPACE_BEFORE.sub(r"\1", EMPTY_BRACKETS.sub("", text))
+    return _lines(text)
+
+
+def _unnest(text: str) -> str:
+    """Follow {{ }}, {| |} and [[ ]] in one pass: templates and tables go, links leave the words that a reader sees."""
+    out: list[list[str]] = [[]]
+    open_marks: list[str] = []
+    position = 0
+    for mark in MARK.finditer(text):
+        kind = mark.group()
+        if kind == "{|" and not _at_line_start(text, mark.start()):
+            continue
+        if kind == "|}" and "{|" not in open_marks:
+            continue
+        out[-1].append(text[position : mark.start()])
+        position = mark.end()
+        if kind in ("{{", "{|", "[["):
+            if len(open_marks) >= DEPTH_LIMIT:
+                continue
+            open_marks.append(kind)
+            out.append([])
+            continue
+        opening = {"}}": "{{", "|}": "{|", "]]": "[["}[kind]
+        if opening not in open_marks:
+            continue
+        while True:  # what was opened inside and never closed ends here as well
+            inner, content = open_marks.pop(), "".join(out.pop())
+            if inner == opening:
+                break
+            out[-1].append("" if inner != "[[" else content)
+        if opening == "[[":
+            out[-1].append(_link(content))
+    out[-1].append(text[position:])
+    while len(out) > 1:
+        content, inner = "".join(out.pop()), open_marks.pop()
+        out[-1].append(_unclosed(inner, content))
+    return "".join(out[0])
+
+
+def _unclosed(kind: str, content: str) -> str:
+    """What follows a mark that is never closed: kept from the next blank line on, so that one slip costs one paragraph."""
+    if kind == "[[":
+        return content
+    _, blank, rest = content.partition("\n\n")
+    return blank + rest
+
+
+def _link(content: str) -> str:
+    target, bar, label = content.partition("|")
+    other = OTHER_NAMESPACE.match(target)
+    if other and not target.lstrip().startswith(":"):
+        name = other.group(1).strip().lower()
+        if name in (
+            "file",
+            "image",
+            "category",
+            "media",
+            "datei",
+            "bild",
+            "kategorie",
+            "fichier",
+            "catégorie",
+            "archivo",
+            "категория",
+            "файл",
+            "картинка",
+        ):
+            return ""
+        if LANGUAGE_PREFIX.match(name) and not bar:
+            return ""
+    if not bar:
+        return target.strip().lstrip(":")
+    return label.rsplit("|", 1)[-1].strip() or target.split(":", 1)[-1].split("(")[0].strip()
+
+
+def _at_line_start(text: str, position: int) -> bool:
+    start = text.rfind("\n", 0, position) + 1
+    return not text[start:position].strip(" :*#")
+
+
+def _lines(text: str) -> str:
+    kept: list[str] = []
+    skipping_level = 0
+    pending: list[tuple[int, str]] = []  # headings that wait for text under them
+    for raw in text.split("\n"):
+        line = raw.strip()
+        if not line:
+            continue
+        if heading := HEADING.match(line):
+            level, title = len(heading.group(1)), heading.group(2).strip()
+            if skipping_level and level > skipping_level:
+                continue
+            skipping_level = level if title.lower() in NO_PROSE_SECTIONS else 0
+            pending = [entry for entry in pending if entry[0] < level]
+            if not skipping_level:
+                pending.append((level, title))
+            continue
+        if skipping_level or line.startswith(("|", "!", "{", "}")):
+            continue
+        line = LIST_MARK.sub("", line).strip()
+        if not any(character.isalnum() for character in line):
+            continue
+        kept += [title for _, title in pending]
+        pending = []
+        kept.append(line)
+    return "\n\n".join(kept)

@@ -1,0 +1,63 @@
+"""Documents as parquet rows on their way through the stage."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from groundup.artifacts.directory import write_atomically
+
+CLEAN = pyarrow.schema([
+    ("ordinal", pyarrow.int64()), ("source", pyarrow.string()), ("id", pyarrow.string()), ("text", pyarrow.large_string()),
+    ("key", pyarrow.binary(16)),
+])  # fmt: skip
+"""What reading and cleaning leave: `ordinal` is unit * 2**32 + row, `key` the hash that equal texts share."""
+
+FINAL = pyarrow.schema(
+    [("text", pyarrow.large_string()), ("source", pyarrow.string()), ("id", pyarrow.string())]
+)
+"""What later stages read."""
+
+FLUSH_BYTES = 8 << 20
+"""Text that is held before it is written as one row group."""
+
+UNIT_BITS = 32
+
+
+class Writer:
+    """Writes rows to a parquet file that gets its name when it is complete."""
+
+    def __init__(self, path: Path, schema: pyarrow.Schema):
+        self.path, self.schema = path, schema
+        self.partial = path.with_name(f".{path.name}.part")
+        self.rows: list[dict[str, Any]] = []
+        self.bytes = 0
+        self.file = pyarrow.parquet.ParquetWriter(
+            self.partial, schema, compression="zstd", store_schema=False
+        )
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        self.bytes += len(row["text"])
+        if self.bytes >= FLUSH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """End the row group."""
+        self.file.write_table(pyarrow.Table.from_pylist(self.rows, schema=self.schema))
+        self.rows, self.bytes = [], 0
+
+    def close(self) -> None:
+        if self.rows:
+            self.flush()
+        self.file.close()
+        self.partial.replace(self.path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(
+        path,
+        (json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode("utf-8", "replace"),
+    )
