@@ -101,7 +101,7 @@ def derive(recipe: Recipe) -> Plan:
             "sequence_length": sequence_length,
             "learning_rate": train.learning_rate or float(f"{scaling.learning_rate(compute):.2g}"),
             "warmup_steps": train.warmup_steps if train.warmup_steps is not None else max(1, steps // 50),
-            "evaluate_every": train.evaluate_every or max(1, steps // 20),
+            "evaluate_every": train.evaluate_every or max(min(steps, 25), steps // 20),
         }
     )
     if batch_tokens % sequence_length:

@@ -23,4 +23,4 @@ class TrainSection(Section):
     final_learning_rate: float = knob(0.1, "learning rate at the last step, as a share of the peak", ge=0, le=1)
     precision: Literal["float32", "bfloat16"] = knob("bfloat16", "of the matrix products; weights and optimizer stay float32")
     z_loss: float = knob(0.0, "weight of the squared log-partition, which keeps logits from drifting (PaLM, section 5)", ge=0)
-    evaluate_every: int | None = knob(None, "steps between looks at held-out text; derived: a twentieth of the steps", ge=1)
+    evaluate_every: int | None = knob(None, "steps between looks at held-out text; derived: a twentieth of the steps, at least 25", ge=1)

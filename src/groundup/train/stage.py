@@ -20,7 +20,7 @@ from groundup.train.batches import Batches
 from groundup.train.device import prepare
 from groundup.train.loop import autocast, next_token_loss, train
 
-VALIDATION_TOKENS = 32_768
+VALIDATION_TOKENS = 16_384
 """Held-out tokens that are scored on schedule; 05-scores takes more of them, with intervals."""
 
 
@@ -64,7 +64,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "parameters_by_part": vars(count(config)) | {},
         "tokens": required(recipe.train.tokens, "train.tokens"),
-        "epochs": required(recipe.train.tokens, "train.tokens") / max(1, text.tokens),
+        "epochs": required(recipe.train.tokens, "train.tokens") / max(1, text.num_tokens),
         "steps": recipe.train.steps,
         "final_loss": math.fsum(record["loss"] for record in last) / len(last),
         "validation": result.probes,
