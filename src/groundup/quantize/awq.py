@@ -1,0 +1,102 @@
+"""AWQ (Lin et al. 2023, "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration").
+
+A few input channels are much larger than the rest, and rounding errors in their weights count most. Scale
+these weights up by s before rounding, and the inputs down by s: the product is the same, the relative error
+of the salient weights is smaller (section 3.2). The scale of a channel is its mean magnitude to a power
+between 0 and 1, found by trying (equation 5). Dividing the inputs costs nothing, because what comes before (a
+norm's weight, the rows of an earlier matrix) takes the division in: the result is a plain model.
+
+Differences from the paper's code: the error is measured at the output of each linear layer instead of that of
+the whole attention or feed-forward, which needs only the inputs' second moment; and weights are not clipped.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from groundup.model.block import PreNormBlock, SandwichBlock
+from groundup.model.feed_forward import GatedFeedForward
+from groundup.model.norm import RMSNorm, ZeroCenteredRMSNorm
+from groundup.quantize.calibrate import Moments
+from groundup.quantize.grid import Scheme
+from groundup.quantize.rtn import round_to_nearest
+
+STEPS = 20
+"""Powers that are tried: 0, 1/20, ... 19/20."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Linear layers that share an input, and what comes before it and can take in a division of its
+    channels.
+    """
+
+    source: nn.Module
+    layers: tuple[str, ...]
+
+
+def folds(block: nn.Module) -> list[Fold]:
+    """Where scales can be folded away in a block of ours; empty where the input is nobody's alone
+    (post-norm).
+
+    The output projection takes part where every query head has its own value head; with shared heads the rows
+    of the value matrix feed several channels, and one scale would have to serve them all.
+    """
+    if not isinstance(block, PreNormBlock | SandwichBlock):
+        return []
+    attention, feed_forward = block.attention, block.feed_forward
+    found = [Fold(block.attention_norm, ("attention.q_proj", "attention.k_proj", "attention.v_proj"))]
+    if attention.v_proj.out_features == attention.o_proj.in_features:
+        found.append(Fold(attention.v_proj, ("attention.o_proj",)))
+    if isinstance(feed_forward, GatedFeedForward):
+        found.append(Fold(block.feed_forward_norm, ("feed_forward.gate_proj", "feed_forward.up_proj")))
+        found.append(Fold(feed_forward.up_proj, ("feed_forward.down_proj",)))
+    elif isinstance(getattr(feed_forward, "up_proj", None), nn.Linear):
+        found.append(Fold(block.feed_forward_norm, ("feed_forward.up_proj",)))
+    return [fold for fold in found if isinstance(fold.source, DIVIDES)]
+
+
+DIVIDES = (nn.Linear, nn.LayerNorm, RMSNorm, ZeroCenteredRMSNorm)
+
+
+def search(weights: list[Tensor], moments: Moments, scheme: Scheme) -> tuple[Tensor, float]:
+    """The channel scales (in) under which rounding the weights (out in), which share an input, costs least.
+
+    Returns the scales and the power that made them; power 0 is plain rounding to nearest.
+    """
+    best: tuple[float, Tensor, float] | None = None
+    for step in range(STEPS):
+        power = step / STEPS
+        scales = channel_scales(moments.magnitude, power)
+        error = 0.0
+        for weight in weights:
+            difference = weight - round_to_nearest(weight * scales, scheme).dequantize() / scales
+            error += ((difference @ moments.hessian) * difference).sum().item()
+        if best is None or error < best[0]:
+            best = error, scales, power
+    assert best is not None
+    return best[1], best[2]
+
+
+def channel_scales(magnitude: Tensor, power: float) -> Tensor:
+    """magnitude^power, centred so that the largest and the smallest are equally far from 1; (in)."""
+    scales = magnitude.clamp(min=1e-4) ** power
+    return scales / (scales.max() * scales.min()).sqrt()
+
+
+@torch.no_grad()
+def fold_in(fold: Fold, layers: dict[str, nn.Linear], scales: Tensor) -> None:
+    """Multiply the layers' input channels by `scales`, and divide what comes before by them: the model is the
+    same.
+    """
+    source = fold.source
+    if isinstance(source, ZeroCenteredRMSNorm):
+        source.weight.copy_((1 + source.weight.float()) / scales - 1)
+    else:
+        weight: nn.Parameter = source.weight  # type: ignore[assignment]
+        weight.div_(scales[:, None] if isinstance(source, nn.Linear) else scales)
+        if isinstance(bias := getattr(source, "bias", None), Tensor):
+            bias.div_(scales)
+    for name in fold.layers:
+        layers[name].weight.mul_(scales)
