@@ -111,10 +111,12 @@ class Job:
         return "interrupted" if partial_path(self.path).exists() else "missing"
 
 
-def jobs(recipe: Recipe, run: Path, machine: Machine) -> list[Job]:
-    """What `recipe` asks for, in order; `recipe` has its derived values already."""
+def jobs(recipe: Recipe, run: Path, machine: Machine, until_stage: str | None = None) -> list[Job]:
+    """What `recipe` asks for, in order, as far as `until_stage`; `recipe` has its derived values already."""
+    names = [stage.name for stage in STAGES]
+    wanted = STAGES if until_stage is None else STAGES[: names.index(until_stage) + 1]
     found: dict[str, Job] = {}
-    for stage in STAGES:
+    for stage in wanted:
         section = getattr(recipe, stage.section)
         if section is None:
             continue
@@ -149,14 +151,14 @@ def run(
         _check_stage_name(name)
     plan = derive(recipe)
     with lock(run_folder):
-        todo = jobs(plan.recipe, run_folder, machine)
+        todo = jobs(plan.recipe, run_folder, machine, until_stage)
         if not todo:
             raise UserError("the recipe asks for nothing", hint="add a table such as [data], [tokenizer] or [train]")
-        if until_stage is not None:
-            last = [job.stage.name for job in todo].index(until_stage) if until_stage in [j.stage.name for j in todo] else -1
-            if last < 0:
-                raise UserError(f"--until {until_stage}: the recipe does not ask for it", hint=f"add [{until_stage}]")
-            todo = todo[: last + 1]
+        asked = {job.stage.name for job in todo}
+        for option, name in (("--from", from_stage), ("--until", until_stage)):
+            if name is not None and name not in asked:
+                section = next(stage.section for stage in STAGES if stage.name == name)
+                raise UserError(f"{option} {name}: the recipe does not ask for it", hint=f"add a [{section}] table")
         _refuse_to_overwrite(todo, replace_stale or from_stage is not None)
         _write_record(run_folder, recipe, plan)
         reached = from_stage is None
