@@ -1,8 +1,8 @@
 """6. Foreign weights: models of the families that people use, in and out, with equal logits.
 
-Reading order: `weights` (files of tensors), `pairs` (how one layout of weights becomes another), `families` (who they
-are), `assemble` (from foreign tensors to a model of ours), `huggingface`, `gguf` ..., `open` (whatever a path holds),
-`stage`.
+Reading order: `weights` (files of tensors), `pairs` (how one layout of weights becomes another), `families`
+(who they are), `assemble` (from foreign tensors to a model of ours), `huggingface`, `gguf` ..., `open`
+(whatever a path holds), `stage`.
 """
 
 from groundup.interop.export import export

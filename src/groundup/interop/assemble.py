@@ -1,4 +1,4 @@
-"""From foreign tensors to a model of ours: everything is compared before anything is read, and no weight is held twice."""
+"""From foreign tensors to a model of ours: all is compared before anything is read, nothing is held twice."""
 
 from collections.abc import Callable, Iterable, Sequence
 

@@ -28,8 +28,8 @@ def load_huggingface(
 ) -> nn.Module:
     """The model of a Hugging Face folder, in evaluation mode; in `dtype`, or in the dtype of the files.
 
-    Raises UserError for a family we do not know (with the list of those we do), a setting we cannot follow, and weights
-    that are not those of the configuration: named tensor, expected and found.
+    Raises UserError for a family we do not know (with the list of those we do), a setting we cannot follow,
+    and weights that are not those of the configuration: named tensor, expected and found.
     """
     folder = Path(folder)
     fields = read_config(folder)
@@ -67,16 +67,26 @@ def export_huggingface(
 
 
 def write_description(
-    config: ModelConfig, tokenizer: Tokenizer | None, out: Path, dtype: str, more: dict[str, Any] | None = None
+    config: ModelConfig,
+    tokenizer: Tokenizer | None,
+    out: Path,
+    dtype: str,
+    more: dict[str, Any] | None = None,
 ) -> list[Path]:
-    """Write what stands beside the weights: config.json (with `more` in it), tokenizer files. Returns the files."""
-    fields = family_for(config).fields(config) | {"torch_dtype": dtype} | (more or {})
+    """Write what stands beside the weights, `more` added to config.json; returns the files."""
+    # Where the file is silent, a family's own ids would be taken, which mean other tokens here.
+    fields: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    fields |= family_for(config).fields(config) | {"torch_dtype": dtype} | (more or {})
     files = []
     if tokenizer is not None:
         tokenizer.save(out)
         ends = sorted(tokenizer.stop_ids)
-        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends[0] if len(ends) == 1 else ends or None}
-        ids |= {"pad_token_id": tokenizer.pad_id} if tokenizer.pad_id is not None else {}
+        ids = {
+            "bos_token_id": tokenizer.bos_id,
+            "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
+            "pad_token_id": tokenizer.pad_id,
+        }
+        ids = {key: value for key, value in ids.items() if value is not None}
         fields |= ids
         files += [_write_json(out / "generation_config.json", ids)]
         files += [out / "tokenizer.json", out / "tokenizer_config.json"]
@@ -110,7 +120,8 @@ def _family_of(fields: dict[str, Any], folder: Path) -> Family:
         )
     if name not in FAMILIES:
         raise UserError(
-            f"{folder / CONFIG}: model_type = {name!r} is not supported, expected one of {', '.join(FAMILIES)}"
+            f"{folder / CONFIG}: model_type = {name!r} is not supported, "
+            f"expected one of {', '.join(FAMILIES)}"
         )
     return FAMILIES[name]
 
@@ -118,8 +129,8 @@ def _family_of(fields: dict[str, Any], folder: Path) -> Family:
 def _as_stored(family: Family, config: ModelConfig, source: Source) -> tuple[ModelConfig, list[str]]:
     """The configuration that the tensors ask for, and names among them that only repeat others.
 
-    Files may lack a head (an encoder that only embeds), or hold a tied one as well. A tied head that differs from the
-    embedding is not tied, whatever the configuration says.
+    Files may lack a head (an encoder that only embeds), or hold a tied one as well. A tied head that differs
+    from the embedding is not tied, whatever the configuration says.
     """
     changes: dict[str, Any] = {}
     if family.masked_head:

@@ -41,7 +41,7 @@ def open_model(
 
 
 def find_model(path: Path) -> Path:
-    """The model folder or .gguf file that `path` means: itself, or the best finished model of the run it is."""
+    """The model folder or .gguf file that `path` means: itself, or the best model of the run it is."""
     if not path.exists():
         raise UserError(f"{path}: no such file or folder, expected {EXPECTED}")
     if path.is_file():

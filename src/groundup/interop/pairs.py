@@ -1,8 +1,8 @@
 """How one layout of weights becomes another: a list of pairs, each read in both directions.
 
-A pair says which of our tensors hold the same numbers as which of theirs, and how to turn one into the other. Written
-once, it loads, it exports, and it tells which shapes a foreign file must have: the export applied to tensors without
-memory.
+A pair says which of our tensors hold the same numbers as which of theirs, and how to turn one into the other.
+Written once, it loads, it exports, and it tells which shapes a foreign file must have: the export applied to
+tensors without memory.
 """
 
 import re
@@ -35,7 +35,7 @@ def same(ours: str, theirs: str) -> Pair:
 
 
 def renamed(names: Iterable[str], table: Mapping[str, str]) -> Iterator[Pair]:
-    """One pair for each of our `names`: the first entry of `table` that a name begins with says what it is there.
+    """One pair for each of our `names`: the first entry of `table` that a name begins with renames it.
 
     `*` stands for one part of a name, such as a layer's number, and is the same on both sides.
     """
@@ -61,7 +61,7 @@ def transposed(ours: str, theirs: str) -> Pair:
 
 
 def shifted(ours: str, theirs: str, by: float) -> Pair:
-    """A weight that the other side keeps as `ours - by`, as Gemma's norms do. Computed in float32, kept in the dtype."""
+    """A weight that the other side keeps as `ours - by`."""
 
     def add(amount: float) -> Change:
         return lambda tensors: [(t.float() + amount).to(t.dtype) for t in tensors]
@@ -94,7 +94,7 @@ def stacked(ours: str, theirs: Iterable[str]) -> Pair:
 
 
 def expected_shapes(pairs: Iterable[Pair], ours: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shapes that a foreign file must have, for a model whose tensors are `ours` (values are not looked at)."""
+    """The shapes that a foreign file must have, for a model whose tensors have the shapes of `ours`."""
     shapes = {}
     for pair in pairs:
         empty = [torch.empty_like(ours[name], device="meta") for name in pair.ours]
@@ -105,7 +105,7 @@ def expected_shapes(pairs: Iterable[Pair], ours: Mapping[str, Tensor]) -> dict[s
 def check(expected: Mapping[str, tuple[int, ...]], source: Source, ignored: Iterable[str] = ()) -> None:
     """Compare names and shapes before anything is read.
 
-    Raises UserError that names the first missing, unexpected or misshaped tensor with what was expected and found.
+    Raises UserError that names the first missing, unexpected or misshaped tensor, expected and found.
     """
     found = source.shapes
     missing = [name for name in expected if name not in found]
@@ -122,13 +122,15 @@ def check(expected: Mapping[str, tuple[int, ...]], source: Source, ignored: Iter
     if wrong:
         name = wrong[0]
         raise UserError(
-            f"{source.path}: tensor {name} has shape {list(found[name])}, expected {list(expected[name])}{_more(wrong)}",
+            f"{source.path}: tensor {name} has shape {list(found[name])}, expected {list(expected[name])}"
+            f"{_more(wrong)}",
             hint="the weights do not belong to the configuration beside them",
         )
     if extra:
         raise UserError(
-            f"{source.path}: tensor {extra[0]} of shape {list(found[extra[0]])} is not part of this model{_more(extra)}",
-            hint="the weights do not belong to the configuration beside them, or the model has parts we do not have",
+            f"{source.path}: tensor {extra[0]} of shape {list(found[extra[0]])} is not part of this model"
+            f"{_more(extra)}",
+            hint="the weights do not belong to the configuration, or the model has parts that we do not have",
         )
 
 

@@ -1,4 +1,4 @@
-"""08-export: the chat model, or the base model where there is none, in the layout that other software reads."""
+"""08-export: the chat model, or the base model where there is none, in a layout that others read."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Weight files: a folder of safetensors, in one file or in shards with an index, read lazily and written in order.
+"""Weight files: a folder of safetensors, whole or in shards with an index, read lazily and written in order.
 
 Nothing is ever unpickled: a folder that has only `.bin` or `.pt` files is refused.
 """
@@ -62,7 +62,7 @@ class SafetensorsFolder:
 def write_safetensors(
     tensors: Iterable[tuple[str, Tensor]], folder: Path, max_shard_bytes: int = MAX_SHARD_BYTES
 ) -> list[Path]:
-    """Write named tensors as `model.safetensors`, or as numbered shards with an index where they exceed the size.
+    """Write named tensors as `model.safetensors`, or as shards with an index where that is too large.
 
     The tensors are consumed one by one, so that only one shard is held in memory. Returns the files written.
     """
@@ -136,8 +136,8 @@ def _shards(folder: Path) -> list[str]:
         )
     if pickled := sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt")):
         raise UserError(
-            f"{folder}: {pickled[0]} is a pickle, which can run any code when it is opened; expected safetensors",
-            hint="take the safetensors version of the model, or convert it where you trust it (safetensors.torch.save_file)",
+            f"{folder}: {pickled[0]} is a pickle, which can run any code when opened; expected safetensors",
+            hint="take the safetensors version of the model, or convert it where you trust it",
         )
     raise UserError(f"{folder}: no weights, expected {SINGLE} or {INDEX}")
 

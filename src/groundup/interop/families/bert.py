@@ -3,7 +3,10 @@
 Sources: Devlin et al. 2019; transformers 5, models/bert.
 """
 
-from groundup.interop.families.family import Family, Json, choice, inverse
+from collections.abc import Iterable, Sequence
+
+from groundup.interop.families.family import Family, Json
+from groundup.interop.pairs import Pair, renamed
 from groundup.recipe import ModelConfig
 
 KEYS = {
@@ -21,10 +24,32 @@ DEFAULTS: Json = {
     "layer_norm_eps": 1e-12,
     "type_vocab_size": 2,
     "tie_word_embeddings": True,
-    "hidden_act": "gelu",
 }
-FIXED: Json = {"is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"}
-ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+FIXED: Json = {
+    "hidden_act": "gelu",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "position_embedding_type": "absolute",
+}
+LAYER = "bert.encoder.layer.*."
+TENSORS = {
+    "embedding.tokens.": "bert.embeddings.word_embeddings.",
+    "embedding.positions.": "bert.embeddings.position_embeddings.",
+    "embedding.token_types.": "bert.embeddings.token_type_embeddings.",
+    "embedding.norm.": "bert.embeddings.LayerNorm.",
+    "blocks.*.attention.q_proj.": LAYER + "attention.self.query.",
+    "blocks.*.attention.k_proj.": LAYER + "attention.self.key.",
+    "blocks.*.attention.v_proj.": LAYER + "attention.self.value.",
+    "blocks.*.attention.o_proj.": LAYER + "attention.output.dense.",
+    "blocks.*.attention_norm.": LAYER + "attention.output.LayerNorm.",
+    "blocks.*.feed_forward.up_proj.": LAYER + "intermediate.dense.",
+    "blocks.*.feed_forward.down_proj.": LAYER + "output.dense.",
+    "blocks.*.feed_forward_norm.": LAYER + "output.LayerNorm.",
+    "head.dense.": "cls.predictions.transform.dense.",
+    "head.norm.": "cls.predictions.transform.LayerNorm.",
+    "head.head.bias": "cls.predictions.bias",
+    "head.head.weight": "cls.predictions.decoder.weight",
+}
 
 
 def _read(json: Json) -> Json:
@@ -36,10 +61,34 @@ def _read(json: Json) -> Json:
         "embedding_norm": True,
         "positions": "learned",
         "attention_bias": "all",
-        "feed_forward": choice(json, "hidden_act", ACTIVATIONS),
+        "feed_forward": "gelu",
         "feed_forward_bias": True,
     }
 
 
 def _write(config: ModelConfig) -> Json:
-    return {"hidden_act": inverse(ACTIVATIONS, config.feed_forward)}
+    return {}
+
+
+def _pairs(config: ModelConfig, names: Sequence[str]) -> Iterable[Pair]:
+    return renamed(names, TENSORS)
+
+
+BERT = Family(
+    name="bert",
+    architecture="BertForMaskedLM",
+    headless="BertModel",
+    keys=KEYS,
+    defaults=DEFAULTS,
+    kind="encoder",
+    fixed=FIXED,
+    read=_read,
+    write=_write,
+    pairs=_pairs,
+    prefix="bert.",
+    embedding="bert.embeddings.word_embeddings.weight",
+    head="cls.predictions.decoder.weight",
+    masked_head="cls.predictions.transform.dense.weight",
+    # Next-sentence prediction, the pooler that was made for it, and copies.
+    ignored=("bert.pooler.*", "cls.seq_relationship.*", "*.position_ids", "cls.predictions.decoder.bias"),
+)

@@ -1,8 +1,10 @@
 """Mixtral and Qwen3-MoE: Llama and Qwen3 with experts in place of one feed-forward.
 
-Sources: the configuration and modelling files of transformers 5, models/{mixtral,qwen3_moe}; the files keep each expert
-apart, which its conversion_mapping.py tells.
+Sources: the configuration and modelling files of transformers 5, models/{mixtral,qwen3_moe}; the files keep
+each expert apart, which its conversion_mapping.py tells.
 """
+
+from collections.abc import Iterator, Sequence
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.families.family import Family, Json, choice
@@ -11,11 +13,18 @@ from groundup.interop.families.llama import (
     BUFFERS,
     DEFAULTS,
     KEYS,
+    TENSORS,
     read_decoder,
     write_decoder,
 )
 from groundup.interop.families.positions import read_rope
+from groundup.interop.pairs import Pair, renamed, stacked
 from groundup.recipe import ModelConfig
+
+ROUTER = "blocks.*.feed_forward.router."
+EXPERTS = ".feed_forward.experts."
+MIXTRAL_NAMES = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
+QWEN_NAMES = {"gate_proj": "gate_proj", "up_proj": "up_proj", "down_proj": "down_proj"}
 
 
 def _read_mixtral(json: Json) -> Json:
@@ -56,7 +65,7 @@ def _read_qwen3_moe(json: Json) -> Json:
         "sliding_window": window,
         "attention_pattern": ("global",) if window is None else ("local",),
         "moe": {
-            "num_experts": json["num_experts"],
+            "num_experts": json.get("num_local_experts") or json["num_experts"],
             "experts_per_token": json["num_experts_per_tok"],
             "intermediate_size": json["moe_intermediate_size"],
             "num_dense_layers": len(dense),
@@ -78,3 +87,58 @@ def _write_qwen3_moe(config: ModelConfig) -> Json:
         "mlp_only_layers": list(range(config.moe.num_dense_layers)),
         "decoder_sparse_step": 1,
     }
+
+
+def _pairs(
+    config: ModelConfig, names: Sequence[str], part: str, expert_names: dict[str, str]
+) -> Iterator[Pair]:
+    """Ours hold all experts of a layer in one tensor, theirs each in its own, below `part` of the layer."""
+    assert config.moe
+    for name in names:
+        if EXPERTS in name:
+            layer, matrix = name.split(".")[1], name.rsplit(".", 1)[1]
+            below = f"model.layers.{layer}.{part}.experts"
+            experts = range(config.moe.num_experts)
+            yield stacked(name, [f"{below}.{expert}.{expert_names[matrix]}.weight" for expert in experts])
+    table = {ROUTER: f"model.layers.*.{part}.gate."} | TENSORS
+    yield from renamed([name for name in names if EXPERTS not in name], table)
+
+
+def _mixtral_pairs(config: ModelConfig, names: Sequence[str]) -> Iterator[Pair]:
+    return _pairs(config, names, "block_sparse_moe", MIXTRAL_NAMES)
+
+
+def _qwen3_moe_pairs(config: ModelConfig, names: Sequence[str]) -> Iterator[Pair]:
+    return _pairs(config, names, "mlp", QWEN_NAMES)
+
+
+MIXTRAL = Family(
+    name="mixtral",
+    architecture="MixtralForCausalLM",
+    keys=KEYS,
+    defaults={**DEFAULTS, "rms_norm_eps": 1e-5, "num_local_experts": 8, "num_experts_per_tok": 2},
+    moe=True,
+    read=_read_mixtral,
+    write=_write_mixtral,
+    pairs=_mixtral_pairs,
+    ignored=BUFFERS,
+)
+QWEN3_MOE = Family(
+    name="qwen3_moe",
+    architecture="Qwen3MoeForCausalLM",
+    keys=KEYS,
+    defaults={
+        **DEFAULTS,
+        "num_experts": 128,  # which transformers 5 also calls num_local_experts
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 768,
+        "norm_topk_prob": False,
+        "mlp_only_layers": None,
+        "decoder_sparse_step": 1,
+    },
+    moe=True,
+    read=_read_qwen3_moe,
+    write=_write_qwen3_moe,
+    pairs=_qwen3_moe_pairs,
+    ignored=BUFFERS,
+)

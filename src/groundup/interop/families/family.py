@@ -21,11 +21,12 @@ class Family:
     Attributes:
         name: `model_type` in config.json.
         architecture: the class in `transformers` that we write for.
+        headless: that class for an encoder that only embeds.
         keys: our knobs and their names in config.json, where the values are the same.
-        defaults: what the family's configuration means when it is silent, as its class in transformers has it.
+        defaults: what a silent config.json means: the values of the family's class in transformers.
         kind: which of the three transformers it is.
         moe: whether it has experts.
-        fixed: the value that a key must have, because the family's code in transformers knows others and we do not.
+        fixed: the value that a key must have, where transformers knows others and we do not.
         read: config.json (defaults filled in) -> the knobs of ModelConfig beyond `keys`.
         write: ModelConfig -> the keys of config.json beyond `keys`, for a model that the family can hold.
         pairs: our tensors beside theirs, for a model of this configuration whose tensors have these names.
@@ -42,6 +43,7 @@ class Family:
     read: Callable[[Json], Json]
     write: Callable[[ModelConfig], Json]
     pairs: Callable[[ModelConfig, Sequence[str]], Iterable[Pair]]
+    headless: str = ""
     kind: str = "decoder"
     moe: bool = False
     fixed: Json = field(default_factory=dict)
@@ -74,14 +76,10 @@ class Family:
 
     def fields(self, config: ModelConfig) -> Json:
         """A config.json for `config`. Whether it says all of `config` shows when it is read again."""
-        json = {theirs: getattr(config, ours) for ours, theirs in self.keys.items()}
-        return {
-            "architectures": [self.architecture],
-            "model_type": self.name,
-            **self.fixed,
-            **json,
-            **self.write(config),
-        }
+        same = {theirs: getattr(config, ours) for ours, theirs in self.keys.items()}
+        architecture = self.architecture if config.masked_head or not self.headless else self.headless
+        names = {"architectures": [architecture], "model_type": self.name}
+        return names | self.fixed | same | self.write(config)
 
 
 def choice(json: Json, key: str, meanings: Mapping[Any, Any]) -> Any:
@@ -93,5 +91,5 @@ def choice(json: Json, key: str, meanings: Mapping[Any, Any]) -> Any:
 
 
 def inverse(meanings: Mapping[Any, Any], value: Any) -> Any:
-    """The first word that means `value`; where there is none, any word: reading it again will show the difference."""
+    """The first word that means `value`; where there is none, any: reading it again shows the difference."""
     return next((word for word, meaning in meanings.items() if meaning == value), next(iter(meanings)))

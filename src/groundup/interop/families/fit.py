@@ -49,7 +49,7 @@ def what_is_lost(config: ModelConfig, family: Family) -> list[str]:
 
 
 def essence(config: ModelConfig) -> dict[str, Any]:
-    """What decides the model's output, with one value for each meaning: knobs that nothing reads are left out."""
+    """What decides the output, with one value for each meaning: knobs that nothing reads are left out."""
     knobs = config.model_dump(exclude=set(UNSTORED))
     knobs["attention_pattern"] = config.layer_kinds
     knobs["attention_scale"] = config.attention_scale or config.head_dim**-0.5
@@ -70,7 +70,9 @@ def essence(config: ModelConfig) -> dict[str, Any]:
     if not unread["rope_local_theta"] and config.rope_local_theta is None and config.rope_scaling is None:
         knobs["rope_local_theta"] = config.rope_theta
     if config.moe is not None:
-        knobs["moe"] = config.moe.model_dump(exclude={"balancing", "balancing_rate"})
+        knobs["moe"] = config.moe.model_dump(exclude={"balancing_rate"})
+        if config.moe.balancing == "auxiliary_loss":  # gone with the training; a bias goes on choosing
+            knobs["moe"]["balancing"] = "none"
     return {knob: value for knob, value in knobs.items() if not unread.get(knob)}
 
 

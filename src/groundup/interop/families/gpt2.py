@@ -1,4 +1,4 @@
-"""GPT-2: learned positions, LayerNorm with bias; matrices are kept as (in, out), and queries, keys, values as one.
+"""GPT-2: learned positions, LayerNorm with bias; matrices lie as (in, out), queries, keys and values in one.
 
 Source: transformers 5, models/gpt2; Radford et al. 2019.
 """

@@ -1,4 +1,4 @@
-"""Llama and those that differ from it by a knob: Mistral (a sliding window), Qwen2 (biases), Qwen3 (norms on heads).
+"""Llama and its kin, each a knob away: Mistral (a sliding window), Qwen2 (biases), Qwen3 (norms on heads).
 
 Sources: the configuration and modelling files of transformers 5, models/{llama,mistral,qwen2,qwen3}.
 """

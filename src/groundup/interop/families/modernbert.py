@@ -3,8 +3,11 @@
 Sources: Warner et al. 2024; transformers 5, models/modernbert.
 """
 
+from collections.abc import Iterator, Sequence
+
 from groundup.interop.families.family import Family, Json, choice, inverse
 from groundup.interop.families.positions import read_layers, read_two_ropes, write_layers, write_rope
+from groundup.interop.pairs import Pair, joined, renamed
 from groundup.recipe import ModelConfig
 
 KEYS = {
@@ -16,22 +19,41 @@ KEYS = {
     "context_length": "max_position_embeddings",
     "norm_eps": "norm_eps",
     "norm_bias": "norm_bias",
-    "feed_forward_bias": "mlp_bias",
     "tie_embeddings": "tie_word_embeddings",
 }
 DEFAULTS: Json = {
     "norm_eps": 1e-5,
     "norm_bias": False,
-    "mlp_bias": False,
     "attention_bias": False,
     "hidden_activation": "gelu",
     "local_attention": 128,
     "global_attn_every_n_layers": 3,
     "tie_word_embeddings": True,
 }
-FIXED: Json = {"classifier_activation": "gelu", "classifier_bias": False, "decoder_bias": True}
+FIXED: Json = {
+    "mlp_bias": False,
+    "classifier_activation": "gelu",
+    "classifier_bias": False,
+    "decoder_bias": True,
+}
 THETAS = (160_000.0, 10_000.0)
 ACTIVATIONS = {"gelu": "geglu", "gelu_pytorch_tanh": "geglu_tanh", "silu": "swiglu"}
+
+LAYER = "model.layers.*."
+TENSORS = {
+    "embedding.tokens.": "model.embeddings.tok_embeddings.",
+    "embedding.norm.": "model.embeddings.norm.",
+    "blocks.*.attention_norm.": LAYER + "attn_norm.",
+    "blocks.*.attention.o_proj.": LAYER + "attn.Wo.",
+    "blocks.*.feed_forward_norm.": LAYER + "mlp_norm.",
+    "blocks.*.feed_forward.down_proj.": LAYER + "mlp.Wo.",
+    "final_norm.": "model.final_norm.",
+    "head.dense.": "head.dense.",
+    "head.norm.": "head.norm.",
+    "head.head.": "decoder.",
+}
+QKV = ("q_proj", "k_proj", "v_proj")
+GATE_UP = ("gate_proj", "up_proj")
 
 
 def _read(json: Json) -> Json:
@@ -64,4 +86,36 @@ def _write(config: ModelConfig) -> Json:
         "global_rope_theta": rope["rope_theta"],
         "local_rope_theta": local,
         "rope_scaling": rope["rope_scaling"],
+        "cls_token_id": None,
+        "sep_token_id": None,
     }
+
+
+def _pairs(config: ModelConfig, names: Sequence[str]) -> Iterator[Pair]:
+    heads, wide = config.num_heads * config.head_dim, config.intermediate_size
+    kinds = ("weight",) if config.attention_bias == "none" else ("weight", "bias")
+    for i in range(config.num_layers):
+        for kind in kinds:
+            parts = [f"blocks.{i}.attention.{part}.{kind}" for part in QKV]
+            yield joined(parts, f"model.layers.{i}.attn.Wqkv.{kind}", [heads] * 3)
+        parts = [f"blocks.{i}.feed_forward.{part}.weight" for part in GATE_UP]
+        yield joined(parts, f"model.layers.{i}.mlp.Wi.weight", [wide] * 2)
+    in_pairs = tuple(f".{part}." for part in QKV + GATE_UP)
+    yield from renamed([name for name in names if not any(part in name for part in in_pairs)], TENSORS)
+
+
+MODERNBERT = Family(
+    name="modernbert",
+    architecture="ModernBertForMaskedLM",
+    headless="ModernBertModel",
+    keys=KEYS,
+    defaults=DEFAULTS,
+    kind="encoder",
+    fixed=FIXED,
+    read=_read,
+    write=_write,
+    pairs=_pairs,
+    embedding="model.embeddings.tok_embeddings.weight",
+    head="decoder.weight",
+    masked_head="head.dense.weight",
+)

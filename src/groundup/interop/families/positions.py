@@ -1,7 +1,7 @@
 """Rotary positions and layer patterns as config.json tells them, in today's spelling and in the older one.
 
-Until 2025: `rope_theta` beside `rope_scaling`. Since transformers 5: one `rope_parameters`, by layer type where types
-differ. We read both and write the older one, which every reader still knows.
+Until 2025: `rope_theta` beside `rope_scaling`. Since transformers 5: one `rope_parameters`, by layer type
+where types differ. We read both and write the older one, which every reader still knows.
 """
 
 from typing import Any

@@ -3,7 +3,10 @@
 Sources: Raffel et al. 2020; Shazeer 2020 (the gated feed-forward of v1.1); transformers 5, models/t5.
 """
 
+from collections.abc import Iterable, Sequence
+
 from groundup.interop.families.family import Family, Json, choice, inverse
+from groundup.interop.pairs import Pair, renamed
 from groundup.recipe import ModelConfig
 
 KEYS = {
@@ -33,6 +36,35 @@ ACTIVATIONS = {"gated-gelu": "geglu_tanh", "gated-silu": "swiglu"}
 """Of the feed-forward: the plain ReLU of the first T5 is not among ours."""
 
 
+def _stack(ours: str, layers: dict[str, int]) -> dict[str, str]:
+    """Names in one stack, in whose blocks the parts are numbered as `layers` says."""
+    block = f"{ours}.block.*.layer"
+    attentions = {"attention": "SelfAttention", "cross_attention": "EncDecAttention"}
+    table = {
+        f"{ours}.sights.*.bias.": f"{ours}.block.0.layer.0.SelfAttention.relative_attention_bias.",
+        f"{ours}.final_norm.": f"{ours}.final_layer_norm.",
+    }
+    for part, number in layers.items():
+        table[f"{ours}.blocks.*.{part}_norm."] = f"{block}.{number}.layer_norm."
+        if part in attentions:
+            for letter in "qkvo":
+                table[f"{ours}.blocks.*.{part}.{letter}_proj."] = (
+                    f"{block}.{number}.{attentions[part]}.{letter}."
+                )
+    for matrix, name in {"gate_proj": "wi_0", "up_proj": "wi_1", "down_proj": "wo"}.items():
+        number = layers["feed_forward"]
+        table[f"{ours}.blocks.*.feed_forward.{matrix}."] = f"{block}.{number}.DenseReluDense.{name}."
+    return table
+
+
+TENSORS = {
+    "embedding.tokens.": "shared.",
+    **_stack("encoder", {"attention": 0, "feed_forward": 1}),
+    **_stack("decoder", {"attention": 0, "cross_attention": 1, "feed_forward": 2}),
+    "head.": "lm_head.",
+}
+
+
 def _read(json: Json) -> Json:
     start = json.get("decoder_start_token_id")
     return {
@@ -43,7 +75,9 @@ def _read(json: Json) -> Json:
         "attention_scale": 1.0,
         "feed_forward": choice(json, "feed_forward_proj", ACTIVATIONS),
         # A tied head sees states made smaller (mesh-tensorflow's rule, kept by transformers).
-        "logit_scale": json["d_model"] ** -0.5 if json["tie_word_embeddings"] else 1.0,
+        "logit_scale": json["d_model"] ** -0.5
+        if json.get("scale_decoder_outputs", json["tie_word_embeddings"])
+        else 1.0,
         "decoder_start_id": json["pad_token_id"] if start is None else start,
     }
 
@@ -57,3 +91,26 @@ def _write(config: ModelConfig) -> Json:
         "decoder_start_token_id": config.decoder_start_id,
         "pad_token_id": config.decoder_start_id,
     }
+
+
+def _pairs(config: ModelConfig, names: Sequence[str]) -> Iterable[Pair]:
+    return renamed(names, TENSORS)
+
+
+T5 = Family(
+    name="t5",
+    architecture="T5ForConditionalGeneration",
+    keys=KEYS,
+    defaults=DEFAULTS,
+    kind="encoder_decoder",
+    read=_read,
+    write=_write,
+    pairs=_pairs,
+    prefix="",
+    embedding="shared.weight",
+    ignored=(
+        "encoder.embed_tokens.weight",
+        "decoder.embed_tokens.weight",
+        "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+    ),
+)

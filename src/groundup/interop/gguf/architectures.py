@@ -23,8 +23,8 @@ class Architecture:
     Attributes:
         name: `general.architecture`.
         knobs: what every model of the kind has, beyond what the metadata say.
-        interleaved: it turns neighbouring numbers of a head, where we turn halves: rows of queries and keys change
-            places on the way (Meta's original order of Llama; the conversion scripts call it permute).
+        interleaved: it turns neighbouring numbers of a head, where we turn halves: rows of queries and keys
+            change places on the way (Meta's original order of Llama; the conversion scripts call it permute).
     """
 
     name: str
@@ -73,6 +73,10 @@ TENSORS = {
     "blocks.*.attention.q_norm.": "blk.*.attn_q_norm.",
     "blocks.*.attention.k_norm.": "blk.*.attn_k_norm.",
     "blocks.*.feed_forward_norm.": "blk.*.ffn_norm.",
+    "blocks.*.feed_forward.router.": "blk.*.ffn_gate_inp.",
+    "blocks.*.feed_forward.experts.gate_proj": "blk.*.ffn_gate_exps.weight",
+    "blocks.*.feed_forward.experts.up_proj": "blk.*.ffn_up_exps.weight",
+    "blocks.*.feed_forward.experts.down_proj": "blk.*.ffn_down_exps.weight",
     "blocks.*.feed_forward.gate_proj.": "blk.*.ffn_gate.",
     "blocks.*.feed_forward.up_proj.": "blk.*.ffn_up.",
     "blocks.*.feed_forward.down_proj.": "blk.*.ffn_down.",
@@ -218,10 +222,11 @@ def _read_scaling(own: Metadata, factors: torch.Tensor | None, knobs: Metadata) 
 def _llama3_rule(factors: torch.Tensor, knobs: Metadata) -> Metadata:
     """The rule that gives these factors: the file keeps only what came out of it.
 
-    The slowest pair tells the factor. The other two bounds are 1 and 4 in every model with this rule, and the original
-    length is a power of two.
+    The slowest pair tells the factor. The other two bounds are 1 and 4 in every model with this rule, and the
+    original length is a power of two.
     """
     base = ModelConfig(**{**knobs, "rope_scaling": None})
+    factor = round(factors.max().item(), 4)
     for exponent in range(24):
         scaling = {
             "method": "llama3",
@@ -232,7 +237,7 @@ def _llama3_rule(factors: torch.Tensor, knobs: Metadata) -> Metadata:
         if given is not None and given.shape == factors.shape and torch.allclose(given, factors, rtol=1e-4):
             return scaling
     raise UserError(
-        f"{ROPE_FACTORS}: {len(factors)} factors up to {factors.max().item():g} do not come from Llama 3.1's rule, "
+        f"{ROPE_FACTORS}: {len(factors)} factors up to {factor:g} do not come from Llama 3.1's rule, "
         f"for heads of {base.head_dim} numbers and rope_theta = {base.rope_theta:g}"
     )
 

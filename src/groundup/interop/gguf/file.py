@@ -1,7 +1,7 @@
 """The bytes of a GGUF file: a header of keys and values, a table of tensors, then the tensors.
 
-Read here and not by the gguf package's GGUFReader, because that one makes several arrays for each of the hundred
-thousand entries of a vocabulary, which takes seconds. Unpacking the weights is left to the package.
+Read here and not by the gguf package's GGUFReader, because that one makes several arrays for each of the
+hundred thousand entries of a vocabulary, which takes seconds. Unpacking the weights is left to the package.
 
 Source: ggml-org/ggml, docs/gguf.md, version 3 of the format.
 """

@@ -19,8 +19,9 @@ def load_gguf(
     """The model, in evaluation mode, and the tokenizer of a .gguf file.
 
     Weights are float32 where `dtype` is None: packed types (Q8_0, Q4_1, Q4_K, ...) are unpacked.
-    Raises UserError for a damaged file, an architecture or a packed type that we do not know, and weights that are not
-    those of the metadata: named tensor, expected and found.
+
+    Raises UserError for a damaged file, an architecture or a packed type that we do not know, and weights
+    that are not those of the metadata: named tensor, expected and found.
     """
     source = GGUFFile(Path(path))
     try:

@@ -1,7 +1,7 @@
 """The tokenizer inside a GGUF file: byte-level BPE (GPT-2 on), as `tokenizer.ggml.*`.
 
-llama.cpp knows by name how a text is cut before merging (`tokenizer.ggml.pre`): the rules are in its source, not in the
-file. The names below are those whose rules we can follow, and whose rules our own tokenizers use.
+llama.cpp knows by name how a text is cut before merging (`tokenizer.ggml.pre`): the rules are in its source,
+not in the file. The names below are those whose rules we can follow, and whose rules our own tokenizers use.
 """
 
 import json
@@ -30,8 +30,8 @@ CUTS: dict[str, tuple[tuple[str, ...], bool]] = {
     "qwen2": ((QWEN2,), False),
     "gpt-4o": ((PATTERNS["gpt4o"].regex,), False),
 }
-"""By name: the regular expressions that cut one after the other, and whether a piece that is a token stays whole even
-where merging would not lead to it. Source: llama.cpp, src/llama-vocab.cpp."""
+"""By name: the regular expressions that cut one after the other, and whether a piece that is a token stays
+whole even where merging would not lead to it. Source: llama.cpp, src/llama-vocab.cpp."""
 
 SAME_AS = {
     "default": "gpt-2",
@@ -90,8 +90,8 @@ def read_tokenizer(metadata: Metadata) -> Tokenizer:
 def write_tokenizer(tokenizer: Tokenizer, size: int) -> Metadata:
     """The metadata that describe `tokenizer`, for a model whose embedding has `size` rows.
 
-    Rows beyond the vocabulary get names that no text leads to. Raises UserError for a tokenizer that llama.cpp has no
-    rules for: it would cut texts in another way, and nobody would be told.
+    Rows beyond the vocabulary get names that no text leads to. Raises UserError for a tokenizer that
+    llama.cpp has no rules for: it would cut texts in another way, and nobody would be told.
     """
     rules = json.loads(tokenizer.backend.to_str())
     if rules["model"]["type"] != "BPE" or not _is_byte_level(rules["pre_tokenizer"]):
@@ -106,7 +106,7 @@ def write_tokenizer(tokenizer: Tokenizer, size: int) -> Metadata:
     name = next((name for name, cut in CUTS.items() if cut == wanted), None)
     if name is None:
         raise UserError(
-            f"GGUF export: the tokenizer cuts texts by {' then '.join(wanted[0])}, which llama.cpp has no name for",
+            f"GGUF export: llama.cpp has no name for cutting texts by {' then '.join(wanted[0])}",
             hint=f"it knows the cuts of {', '.join(CUTS)}",
         )
     tokens = [tokenizer.token(id) for id in range(size)]
@@ -162,7 +162,7 @@ def _is_byte_level(rules: Metadata | None) -> bool:
 
 
 def _cuts(rules: Metadata) -> list[str]:
-    """The regular expressions that these rules cut by; a rule we have no expression for appears by its name."""
+    """The regular expressions that these rules cut by; a rule without one appears by its name."""
     cuts = []
     for part in _parts(rules):
         match part:

@@ -37,8 +37,9 @@ def export_gguf(model: nn.Module, tokenizer: Tokenizer, path: Path, dtype: str =
     """Write `model` and `tokenizer` as the file `path`, which is returned.
 
     Args:
-        dtype: of the matrices: float32, float16, bfloat16, q8_0 or q4_0 (by rounding to nearest). Vectors stay float32,
-            and so does a matrix whose rows do not fill the blocks of 32 that a packed type is made of.
+        dtype: of the matrices: float32, float16, bfloat16, q8_0 or q4_0 (by rounding to nearest). Vectors
+            stay float32, and so does a matrix whose rows do not fill the blocks of 32 that a packed type is
+            made of.
 
     Raises UserError for a model or a tokenizer that llama.cpp has no words for.
     """
