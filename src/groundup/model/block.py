@@ -1,15 +1,16 @@
 """A block: attention, then the feed-forward, each added to the stream that runs through the model.
 
-Where the norms stand makes three kinds of block. Before each part (pre-norm, GPT-2 on): the stream itself is never
-normalised, which is what lets deep models train without warm-up (Xiong et al. 2020). After each sum (post-norm, the
-original transformer and BERT). Before and after each part (sandwich, Gemma 2).
+Where the norms stand makes three kinds of block. Before each part (pre-norm, GPT-2 on): the stream itself is
+never normalised, which is what lets deep models train without warm-up (Xiong et al. 2020). After each sum
+(post-norm, the original transformer and BERT). Before and after each part (sandwich, Gemma 2).
 """
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from groundup.model.attention import Attention, KeyValues, View
+from groundup.model.attention import Attention, CrossAttention, Crossing, KeyValues, View
 from groundup.model.feed_forward import build_feed_forward
+from groundup.model.moe import MixtureOfExperts
 from groundup.model.norm import build_norm
 from groundup.recipe import ModelConfig
 
@@ -22,7 +23,7 @@ class PreNormBlock(nn.Module):
         self.attention_norm = nn.Identity() if repeats else build_norm(config, width)
         self.attention = Attention(config, layer)
         self.feed_forward_norm = build_norm(config, width)
-        self.feed_forward = build_feed_forward(config, layer)
+        self.feed_forward = _feed_forward(config, layer)
 
     def forward(
         self, x: Float[Tensor, "B T D"], view: View, cache: KeyValues | None = None
@@ -36,7 +37,7 @@ class PostNormBlock(nn.Module):
         super().__init__()
         self.attention = Attention(config, layer)
         self.attention_norm = build_norm(config, config.hidden_size)
-        self.feed_forward = build_feed_forward(config, layer)
+        self.feed_forward = _feed_forward(config, layer)
         self.feed_forward_norm = build_norm(config, config.hidden_size)
 
     def forward(
@@ -54,7 +55,7 @@ class SandwichBlock(nn.Module):
         self.attention = Attention(config, layer)
         self.attention_post_norm = build_norm(config, width)
         self.feed_forward_norm = build_norm(config, width)
-        self.feed_forward = build_feed_forward(config, layer)
+        self.feed_forward = _feed_forward(config, layer)
         self.feed_forward_post_norm = build_norm(config, width)
 
     def forward(
@@ -62,6 +63,27 @@ class SandwichBlock(nn.Module):
     ) -> Float[Tensor, "B T D"]:
         x = x + self.attention_post_norm(self.attention(self.attention_norm(x), view, cache))
         return x + self.feed_forward_post_norm(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class CrossBlock(nn.Module):
+    """A block that looks at an encoder's output between its own two parts (pre-norm, as in T5)."""
+
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        width = config.hidden_size
+        self.attention_norm = build_norm(config, width)
+        self.attention = Attention(config, layer)
+        self.cross_attention_norm = build_norm(config, width)
+        self.cross_attention = CrossAttention(config)
+        self.feed_forward_norm = build_norm(config, width)
+        self.feed_forward = _feed_forward(config, layer)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], view: View, crossing: Crossing, cache: KeyValues | None = None
+    ) -> Float[Tensor, "B T D"]:
+        x = x + self.attention(self.attention_norm(x), view, cache)
+        x = x + self.cross_attention(self.cross_attention_norm(x), crossing)
+        return x + self.feed_forward(self.feed_forward_norm(x))
 
 
 BLOCKS = {"pre": PreNormBlock, "post": PostNormBlock, "sandwich": SandwichBlock}
@@ -75,3 +97,9 @@ def build_blocks(config: ModelConfig, num_layers: int) -> nn.ModuleList:
 def build_final_norm(config: ModelConfig) -> nn.Module:
     """The norm before the head; after post-norm blocks there is nothing left to normalise."""
     return nn.Identity() if config.norm_placement == "post" else build_norm(config, config.hidden_size)
+
+
+def _feed_forward(config: ModelConfig, layer: int) -> nn.Module:
+    if config.moe is not None and layer >= config.moe.num_dense_layers:
+        return MixtureOfExperts(config, config.moe)
+    return build_feed_forward(config)

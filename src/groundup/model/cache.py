@@ -1,4 +1,4 @@
-"""The key/value cache: what earlier tokens left for later ones to look at, so that each token is computed once."""
+"""The key/value cache: what earlier tokens left for later ones to look at; each token is computed once."""
 
 from typing import Protocol
 
@@ -35,7 +35,7 @@ class Cache(Protocol):
 
 
 class KeyValueCache:
-    """Keys and values of a batch of sequences of one length, in one tensor each, written from left to right."""
+    """Keys and values of a batch of sequences of one length, written from left to right."""
 
     def __init__(
         self,

@@ -28,17 +28,6 @@ class Scale(nn.Module):
         return x * self.factor
 
 
-class Softcap(nn.Module):
-    """cap * tanh(x / cap): between -cap and cap, and unchanged near zero (Gemma 2, section 2)."""
-
-    def __init__(self, cap: float):
-        super().__init__()
-        self.cap = cap
-
-    def forward(self, x: Float[Tensor, "... V"]) -> Float[Tensor, "... V"]:
-        return self.cap * torch.tanh(x / self.cap)
-
-
 class AddedEmbedding(nn.Embedding):
     """x + table[index]: learned positions (GPT-2, BERT) and token types (BERT)."""
 
@@ -77,37 +66,34 @@ class Embedding(nn.Module):
 class Head(nn.Linear):
     """From the last hidden state to a score of each token."""
 
-    def __init__(self, config: ModelConfig, embedding: Embedding):
-        super().__init__(config.hidden_size, config.vocab_size, bias=False)
+    def __init__(self, config: ModelConfig, embedding: Embedding, bias: bool):
+        super().__init__(config.hidden_size, config.vocab_size, bias=bias)
 
 
 class TiedHead(nn.Module):
-    """A head whose matrix is the token embedding (Press & Wolf 2017). It holds no weight of its own."""
+    """A head whose matrix is the token embedding (Press & Wolf 2017). It holds no matrix of its own."""
 
-    bias = None
-
-    def __init__(self, config: ModelConfig, embedding: Embedding):
+    def __init__(self, config: ModelConfig, embedding: Embedding, bias: bool):
         super().__init__()
         self._embedding = (embedding.tokens,)  # in a tuple, so that it is a reference and not a submodule
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if bias else None
 
     @property
     def weight(self) -> Float[Tensor, "V D"]:
         return self._embedding[0].weight
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
-        return F.linear(x, self.weight)
+        return F.linear(x, self.weight, self.bias)
 
 
-def build_head(config: ModelConfig, embedding: Embedding) -> nn.Module:
-    return (TiedHead if config.tie_embeddings else Head)(config, embedding)
+def build_head(config: ModelConfig, embedding: Embedding, *, bias: bool = False) -> Head | TiedHead:
+    """The head of a model, over all of its vocabulary."""
+    return (TiedHead if config.tie_embeddings else Head)(config, embedding, bias)
 
 
 def build_scale(factor: float) -> nn.Module:
+    """x * factor, or nothing where the factor is one."""
     return Absent() if factor == 1.0 else Scale(factor)
-
-
-def build_softcap(cap: float | None) -> nn.Module:
-    return Absent() if cap is None else Softcap(cap)
 
 
 def check_tokens(tokens: Int[Tensor, "B T"], config: ModelConfig, earlier: int = 0) -> None:
@@ -124,7 +110,8 @@ def check_tokens(tokens: Int[Tensor, "B T"], config: ModelConfig, earlier: int =
     if tokens.device.type == "cpu" and not torch.compiler.is_compiling() and tokens.numel():
         low, high = (int(end) for end in tokens.aminmax())
         if low < 0 or high >= config.vocab_size:
+            found, last = low if low < 0 else high, config.vocab_size - 1
             raise UserError(
-                f"token id {low if low < 0 else high}, expected 0 to vocab_size - 1 = {config.vocab_size - 1}",
+                f"token id {found}, expected 0 to vocab_size - 1 = {last}",
                 hint="the tokens come from another tokenizer than the model was built for",
             )

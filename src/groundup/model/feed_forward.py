@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from groundup.model.precision import for_products
 from groundup.recipe import ModelConfig
 
 Activation = Callable[[Tensor], Tensor]
@@ -36,6 +37,7 @@ class GatedFeedForward(nn.Module):
         self.activation = activation
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        x = for_products(x)
         return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -54,7 +56,7 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def build_feed_forward(config: ModelConfig, layer: int) -> nn.Module:
+def build_feed_forward(config: ModelConfig) -> nn.Module:
     """The feed-forward that `config.feed_forward` names."""
     part = GatedFeedForward if config.gated else FeedForward
     activation = ACTIVATIONS[config.feed_forward]

@@ -1,8 +1,18 @@
-"""The weights before the first step, all in one place.
+"""The weights before the first step, all in one place, and what widening a model does to them.
 
-Matrices and embeddings are drawn from N(0, init_std^2), with init_std = 0.02 as in GPT-2; norms begin as identities and
-biases at zero. The maps that write into the residual stream (o_proj, down_proj) start smaller by sqrt(2 num_layers):
-the stream sums 2 num_layers of them, and so begins with the same size at any depth (Radford et al. 2019, section 2.3).
+Matrices and embeddings are drawn from N(0, init_std^2), with init_std = 0.02 as in GPT-2; norms begin as
+identities and biases at zero. The maps that write into the residual stream (o_proj, down_proj) start smaller
+by sqrt(2 num_layers): the stream sums 2 num_layers of them, and so begins with the same size at any depth
+(Radford et al. 2019, section 2.3).
+
+With mup_base_width, knobs that were tuned at that width hold at any width that grows by adding heads (Yang et
+al. 2022, Tensor Programs V, table 8, for Adam). Relative to the base, a model that is m times wider has
+
+    matrices of the blocks    initial deviation / sqrt(m), learning rate / m
+    embeddings and head       unchanged, and the last hidden state / m before the head
+
+The learning rate is the optimizer's affair: it divides that of the blocks' matrices by
+`ModelConfig.width_multiplier`.
 """
 
 import math
@@ -10,6 +20,9 @@ import math
 import torch
 from torch import nn
 
+from groundup.model.head import OwnHead
+from groundup.model.moe import Experts
+from groundup.model.norm import RMSNorm, ZeroCenteredRMSNorm
 from groundup.recipe import ModelConfig
 
 RESIDUAL = ("o_proj", "down_proj")
@@ -19,12 +32,19 @@ RESIDUAL = ("o_proj", "down_proj")
 @torch.no_grad()
 def init_weights(model: nn.Module, config: ModelConfig) -> None:
     """Draw every weight of `model` anew, in the order in which its parts were built."""
-    depth = math.sqrt(2 * config.num_layers) if config.depth_scaled_init else 1.0
+    matrix = config.init_std / math.sqrt(config.width_multiplier)
+    residual = matrix / math.sqrt(2 * config.num_layers) if config.depth_scaled_init else matrix
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            residual = name.rsplit(".", 1)[-1] in RESIDUAL
-            nn.init.normal_(module.weight, std=config.init_std / (depth if residual else 1.0))
+        part = name.rsplit(".", 1)[-1]
+        if isinstance(module, nn.Embedding | OwnHead):
+            nn.init.normal_(module.weight, std=config.init_std)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=residual if part in RESIDUAL else matrix)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=config.init_std)
+        elif isinstance(module, Experts):
+            nn.init.normal_(module.gate_proj, std=matrix)
+            nn.init.normal_(module.up_proj, std=matrix)
+            nn.init.normal_(module.down_proj, std=residual)
+        elif isinstance(module, RMSNorm | ZeroCenteredRMSNorm | nn.LayerNorm):
+            module.reset_parameters()

@@ -1,9 +1,10 @@
-"""Cross-entropy of the head's scores, a chunk of tokens at a time, so that the logits of a batch never exist at once.
+"""Cross-entropy of the head's scores, a chunk of tokens at a time: the logits never exist all at once.
 
-Logits of 8,192 tokens over 128,000 entries are 4 GB in float32, and their gradient is as much again. But a token's
-gradient needs that token's logits alone: each chunk's logits are made, turned into their gradient in place, multiplied
-into the gradients of the hidden states and of the head, and dropped. The backward pass has nothing left to do but to
-scale. (The idea: Wijmans et al. 2024, "Cut your losses"; Hsu et al. 2024, Liger Kernel.)
+Logits of 8,192 tokens over 128,000 entries are 4 GB in float32, and their gradient is as much again. But a
+token's gradient needs that token's logits alone: each chunk's logits are made, turned into their gradient in
+place, multiplied into the gradients of the hidden states and of the head, and dropped. The backward pass has
+nothing left to do but to scale. (The idea: Wijmans et al. 2024, "Cut your losses"; Hsu et al. 2024, Liger
+Kernel.)
 """
 
 from typing import Any
@@ -13,10 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from groundup.model.precision import product_dtype
+
 IGNORE = -100
 """The label of a position that is not predicted."""
 
-CHUNK = 1024
+CHUNK = 512
 """Tokens whose logits exist at one time."""
 
 
@@ -34,9 +37,11 @@ def linear_cross_entropy(
 
     Args:
         softcap: c, where logits become c tanh(logit / c).
-        z_loss: weight of the mean of log(sum exp(logits))^2, which keeps logits from drifting (PaLM, section 5).
+        z_loss: weight of the mean of log(sum exp(logits))^2, against drifting logits (PaLM, section 5).
         chunk: tokens whose logits exist at one time.
     """
+    if not torch.is_grad_enabled():
+        hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     return _LinearCrossEntropy.apply(hidden, weight, bias, labels, softcap, z_loss, chunk)  # type: ignore[return-value]
 
 
@@ -53,7 +58,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         chunk: int,
     ) -> Tensor:
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        dtype = _product_dtype(hidden)
+        dtype = product_dtype(hidden)
         matrix = weight.to(dtype)
         predicted = (labels != IGNORE).sum().clamp(min=1)
         total = hidden.new_zeros((), dtype=torch.float32)
@@ -103,9 +108,3 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None,
             None,
         )
-
-
-def _product_dtype(hidden: Tensor) -> torch.dtype:
-    """The dtype of matrix products: autocast's where it is on."""
-    kind = hidden.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype

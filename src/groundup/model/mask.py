@@ -1,8 +1,8 @@
 """Who sees whom: one predicate, from which each backend gets the mask that it is fast with.
 
-A query may see a key that is not later than itself (causal), not farther than the sliding window, and of the same
-document. Several documents are packed into one sequence by numbering them: `documents` (B T) holds each token's
-number, and padding is one more document. No mask at all, or causality alone, needs no tensor.
+A query may see a key that is not later than itself (causal), not farther than the sliding window, and of the
+same document. Several documents are packed into one sequence by numbering them: `documents` (B T) holds each
+token's number, and padding is one more document. No mask at all, or causality alone, needs no tensor.
 """
 
 from collections.abc import Callable
@@ -26,6 +26,22 @@ class Mask:
     """True where a query may look; or a number to add to each product of query and key."""
     blocks: BlockMask | None = None
 
+    def bias(self, num_queries: int, num_keys: int, products: Tensor) -> Float[Tensor, "#B #H #T #S"]:
+        """What to add to products of queries and keys: 0 where a query may look, -inf where not."""
+        if self.dense is not None:
+            return self.dense_for(products)
+        bias = products.new_zeros(1, 1, num_queries, num_keys)
+        if self.causal:
+            bias.fill_(-torch.inf).triu_(1 + num_keys - num_queries)
+        return bias
+
+    def dense_for(self, x: Tensor) -> Float[Tensor, "#B #H T S"]:
+        """`dense` as numbers to add, in the dtype of `x`."""
+        assert self.dense is not None
+        if self.dense.is_floating_point():
+            return self.dense.to(x.dtype)
+        return torch.zeros_like(self.dense, dtype=x.dtype).masked_fill_(~self.dense, -torch.inf)
+
 
 def build_mask(
     num_queries: int,
@@ -41,7 +57,7 @@ def build_mask(
 
     Args:
         window: how many tokens a query looks back, itself included; ahead too where it is not causal.
-        documents: number of each query token's document, and of each key's, unless `key_documents` tells those.
+        documents: number of each query's document, and of each key's, unless `key_documents` tells those.
     """
     if window is not None and window >= num_keys:
         window = None
@@ -50,7 +66,7 @@ def build_mask(
     offset = num_keys - num_queries if causal else 0
     predicate = sees(causal, window, documents, documents if key_documents is None else key_documents, offset)
     batch = None if documents is None else documents.shape[0]
-    if device.type == "cuda":
+    if device.type == "cuda" and num_queries > 1:
         return Mask(
             blocks=create_block_mask(predicate, batch, None, num_queries, num_keys, device=str(device))
         )
@@ -86,8 +102,10 @@ def dense(
     )
 
 
-def positions_in_documents(documents: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """Positions that start anew with each document: [7 7 7 9 9] -> [0 1 2 0 1]."""
+def positions_of(tokens: Int[Tensor, "B T"], documents: Int[Tensor, "B T"] | None) -> Int[Tensor, "*B T"]:
+    """Positions (T), or (B T) that start anew with each document: [7 7 7 9 9] -> [0 1 2 0 1]."""
+    if documents is None:
+        return torch.arange(tokens.shape[1], device=tokens.device)
     index = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
     begins = torch.ones_like(documents, dtype=torch.bool)
     begins[:, 1:] = documents[:, 1:] != documents[:, :-1]

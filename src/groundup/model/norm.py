@@ -9,15 +9,18 @@ from groundup.recipe import ModelConfig
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight (Zhang & Sennrich 2019): LayerNorm without the mean. T5 calls the same thing layer norm."""
+    """x / rms(x) * weight (Zhang & Sennrich 2019): LayerNorm without the mean; T5's layer norm is one too."""
 
     def __init__(self, size: int, eps: float):
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(size))
+        self.weight = nn.Parameter(torch.empty(size))
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.weight)
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+        return F.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.eps)
 
 
 class ZeroCenteredRMSNorm(nn.Module):
@@ -26,7 +29,10 @@ class ZeroCenteredRMSNorm(nn.Module):
     def __init__(self, size: int, eps: float):
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.zeros(size))
+        self.weight = nn.Parameter(torch.empty(size))
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         # In float32, because 1 + weight in bfloat16 would lose most of a small weight.

@@ -1,4 +1,4 @@
-"""T5's relative position bias (Raffel et al. 2020, section 2.1): a learned number for each head and distance."""
+"""T5's relative position bias (Raffel et al. 2020, section 2.1): a number for each head and distance."""
 
 import math
 
@@ -10,7 +10,7 @@ from groundup.recipe import ModelConfig
 
 
 class RelativeBias(nn.Embedding):
-    """From positions to the bias of every query-key product; near distances have a bucket each, far ones share."""
+    """From positions to the bias of every query-key product; near distances have a bucket each."""
 
     def __init__(self, config: ModelConfig, causal: bool):
         super().__init__(config.relative_buckets, config.num_heads)
@@ -26,7 +26,7 @@ class RelativeBias(nn.Embedding):
 def distance_bucket(
     distance: Int[Tensor, "T S"], num_buckets: int, max_distance: int, causal: bool
 ) -> Int[Tensor, "T S"]:
-    """The bucket of key position minus query position: exact up to half the buckets, then growing logarithmically.
+    """The bucket of key position minus query position: half the buckets are exact, half logarithmic.
 
     Where the model looks both ways, half the buckets are for keys behind and half for keys ahead.
     """

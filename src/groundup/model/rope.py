@@ -1,8 +1,9 @@
 """Rotary position embedding (Su et al. 2021, RoFormer) and the ways to stretch it.
 
-Each head's vector is K/2 pairs; the pair i of a token at position p is turned by the angle p * theta^(-2i/K). The
-product of a query and a key then depends on the distance of their positions alone. The pairs are (i, i + K/2), as in
-Hugging Face's weights; Meta's and GGUF's Llama files pair neighbours, and their importers permute the rows.
+Each head's vector is K/2 pairs; the pair i of a token at position p is turned by the angle p * theta^(-2i/K).
+The product of a query and a key then depends on the distance of their positions alone. The pairs are (i, i +
+K/2), as in Hugging Face's weights; Meta's and GGUF's Llama files pair neighbours, and their importers permute
+the rows.
 """
 
 import math
@@ -17,10 +18,12 @@ from groundup.recipe.model import RopeScaling
 
 
 class Rotation(NamedTuple):
-    """Cosine and sine of each pair's angle, written for both halves: the same for all heads."""
+    """Cosine and signed sine of each pair's angle, the same for all heads."""
 
     cos: Float[Tensor, "... T K"]
+    """cos for both halves of a head."""
     sin: Float[Tensor, "... T K"]
+    """-sin for the first half, sin for the second."""
 
 
 class Rotary(nn.Module):
@@ -30,62 +33,66 @@ class Rotary(nn.Module):
 
     def __init__(self, head_dim: int, theta: float, context_length: int, scaling: RopeScaling | None = None):
         super().__init__()
-        self.head_dim, self.theta, self.context_length, self.scaling = (
-            head_dim,
-            theta,
-            context_length,
-            scaling,
-        )
-        self.factor = _attention_factor(scaling)
-        self.register_buffer("frequencies", self.compute_frequencies(), persistent=False)
+        self.head_dim, self.theta, self.scaling = head_dim, theta, scaling
+        self.original_length = (scaling and scaling.original_context_length) or context_length
+        self.factor = attention_factor(scaling)
+        self.reset_buffers()
 
     def compute_frequencies(self) -> Float[Tensor, " K/2"]:
+        """The angle of each pair from one position to the next, on torch's default device."""
         frequencies = rope_frequencies(self.head_dim, self.theta)
         if self.scaling is None:
             return frequencies
-        original = self.scaling.original_context_length or self.context_length
-        return SCALINGS[self.scaling.method](frequencies, self.theta, original, self.scaling)
+        stretch = SCALINGS[self.scaling.method]
+        return stretch(frequencies, self.theta, self.original_length, self.scaling)
+
+    def reset_buffers(self) -> None:
+        """Compute what is held, on torch's default device."""
+        self.register_buffer("frequencies", self.compute_frequencies(), persistent=False)
 
     def forward(self, positions: Int[Tensor, "*B T"]) -> Rotation:
         """Rotations (T K), or (B 1 T K) where each sequence has positions of its own."""
-        angles = positions[..., None].float() * self.frequencies
-        angles = torch.cat((angles, angles), dim=-1)
+        angles = positions[..., None].float() * self.frequencies_for(positions)
         if positions.ndim == 2:
             angles = angles[:, None]
-        return Rotation(angles.cos() * self.factor, angles.sin() * self.factor)
+        cos, sin = angles.cos() * self.factor, angles.sin() * self.factor
+        return Rotation(torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1))
+
+    def frequencies_for(self, positions: Int[Tensor, "*B T"]) -> Float[Tensor, " K/2"]:
+        return self.frequencies
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        """Angles need float32 whatever the model is cast to, and a device that it may just have come to."""
+        """Follow the model to another device, but in float32: half precision cannot tell far positions."""
         super()._apply(fn, recurse)
         with torch.device(self.frequencies.device):
-            self.frequencies = self.compute_frequencies()
+            self.reset_buffers()
         return self
 
 
 class DynamicRotary(Rotary):
-    """Dynamic NTK: texts longer than the original length raise theta, just enough that the slowest pair still fits.
+    """Dynamic NTK: texts longer than the original length raise theta, so that the slowest pair still fits.
 
-    The rule is u/emozilla's (2023), with (factor * length / original - (factor - 1)) ^ (K / (K - 2)) as growth of theta.
+    theta grows by (factor * length / original - (factor - 1)) ^ (K / (K - 2)), as Hugging Face's "dynamic"
+    has it.
     """
 
-    def forward(self, positions: Int[Tensor, "*B T"]) -> Rotation:
+    def frequencies_for(self, positions: Int[Tensor, "*B T"]) -> Float[Tensor, " K/2"]:
         assert self.scaling is not None
-        original = self.scaling.original_context_length or self.context_length
-        length = (positions.max() + 1).clamp(min=original)
-        growth = self.scaling.factor * length / original - (self.scaling.factor - 1)
-        slower = growth ** (torch.arange(0, self.head_dim, 2, device=positions.device) / (self.head_dim - 2))
-        angles = positions[..., None].float() * (self.frequencies / slower)
-        angles = torch.cat((angles, angles), dim=-1)
-        if positions.ndim == 2:
-            angles = angles[:, None]
-        return Rotation(angles.cos(), angles.sin())
+        length = (positions.max() + 1).clamp(min=self.original_length)
+        growth = self.scaling.factor * length / self.original_length - (self.scaling.factor - 1)
+        pair = torch.arange(0, self.head_dim, 2, device=positions.device)
+        return self.frequencies / growth ** (pair / (self.head_dim - 2))
 
 
 def rotate(x: Float[Tensor, "B H T K"], rotation: Rotation) -> Float[Tensor, "B H T K"]:
     """Turn every pair of x by its angle: (a, b) -> (a cos - b sin, b cos + a sin)."""
     cos, sin = rotation.cos.to(x.dtype), rotation.sin.to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+
+
+def keep(x: Float[Tensor, "B H T K"], rotation: None) -> Float[Tensor, "B H T K"]:
+    """In place of `rotate`, where positions come another way."""
+    return x
 
 
 def rope_frequencies(head_dim: int, theta: float) -> Float[Tensor, " K/2"]:
@@ -104,7 +111,7 @@ def _dynamic(frequencies: Tensor, theta: float, original: int, scaling: RopeScal
 
 
 def _yarn(frequencies: Tensor, theta: float, original: int, scaling: RopeScaling) -> Tensor:
-    """YaRN (Peng et al. 2023, section 3.2): fast pairs are kept, slow ones interpolated, with a ramp between."""
+    """YaRN (Peng et al. 2023, section 3.2): fast pairs are kept, slow ones interpolated, others between."""
     pairs = len(frequencies)
 
     def pair_that_turns(times: float) -> float:
@@ -117,7 +124,7 @@ def _yarn(frequencies: Tensor, theta: float, original: int, scaling: RopeScaling
 
 
 def _llama3(frequencies: Tensor, theta: float, original: int, scaling: RopeScaling) -> Tensor:
-    """Llama 3.1's rule (Grattafiori et al. 2024, in its published code): like YaRN's, with a ramp in turns, not pairs."""
+    """Llama 3.1's rule (in its published code): YaRN's with a ramp in turns, not pairs."""
     turns = original * frequencies / (2 * math.pi)
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
     keep = ((turns - low) / (high - low)).clamp(0, 1)
@@ -127,7 +134,7 @@ def _llama3(frequencies: Tensor, theta: float, original: int, scaling: RopeScali
 SCALINGS = {"linear": _linear, "dynamic": _dynamic, "yarn": _yarn, "llama3": _llama3}
 
 
-def _attention_factor(scaling: RopeScaling | None) -> float:
+def attention_factor(scaling: RopeScaling | None) -> float:
     """YaRN sharpens attention over longer texts, by a factor on queries and keys alike (section 3.4)."""
     if scaling is None or scaling.method != "yarn":
         return 1.0
@@ -135,7 +142,7 @@ def _attention_factor(scaling: RopeScaling | None) -> float:
 
 
 def build_rotary(config: ModelConfig, kind: str) -> Rotary:
-    """The rotary part of one kind of layer: local layers may have an unscaled theta of their own (Gemma 3)."""
+    """The rotary part of one kind of layer: local ones may have their own theta (Gemma 3)."""
     if kind == "local" and config.rope_local_theta is not None:
         return Rotary(config.head_dim, config.rope_local_theta, config.context_length)
     part = DynamicRotary if config.rope_scaling and config.rope_scaling.method == "dynamic" else Rotary

@@ -4,8 +4,8 @@
     D  hidden size      S  key tokens       G  key/value heads     V  vocabulary
     E  experts          N  tokens, flat     K  head dim
 
-`x: Float[Tensor, "B T D"]` says: floating point, and these three. The annotations (jaxtyping) cost nothing when the
-model runs; the test suite turns them into checks (see tests/conftest.py).
+`x: Float[Tensor, "B T D"]` says: floating point, and these three. The annotations (jaxtyping) cost nothing
+when the model runs; the test suite turns them into checks (see tests/conftest.py).
 """
 
 from typing import TypeAlias

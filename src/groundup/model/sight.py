@@ -1,9 +1,12 @@
-"""What the layers of one kind see in one pass: which tokens (the mask), and how far away they are (the positions).
+"""What the layers of one kind see in one pass: which tokens (the mask), and how far away they are (the
+positions).
 
-Global layers see all that came before, local ones a sliding window. All layers of a kind share one view, so it is made
-once in a pass. Positions reach attention as a rotation of queries and keys (RoPE), as a bias on their products (T5), or
-not at all, where the embedding has added them (GPT-2).
+Global layers see all that came before, local ones a sliding window. All layers of a kind share one view, so
+it is made once in a pass. Positions reach attention as a rotation of queries and keys (RoPE), as a bias on
+their products (T5), or not at all, where the embedding has added them (GPT-2).
 """
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Int
@@ -82,7 +85,7 @@ class RelativeSight(PlainSight):
 SIGHTS = {"rope": RotarySight, "relative": RelativeSight, "learned": PlainSight}
 
 
-def build_sights(config: ModelConfig, causal: bool) -> nn.ModuleDict:
-    """One sight for each kind of layer that the model has."""
+def build_sights(config: ModelConfig, kinds: Sequence[str], causal: bool) -> nn.ModuleDict:
+    """One sight for each kind among those of the layers."""
     part = SIGHTS[config.positions]
-    return nn.ModuleDict({kind: part(config, kind, causal) for kind in sorted(set(config.layer_kinds))})
+    return nn.ModuleDict({kind: part(config, kind, causal) for kind in sorted(set(kinds))})

@@ -1,4 +1,5 @@
-"""A model as a folder: model.json says what it is, model.safetensors holds its weights. Nothing is ever unpickled."""
+"""A model as a folder: model.json says what it is, model.safetensors holds its weights. Nothing is ever
+unpickled."""
 
 import json
 from pathlib import Path
@@ -10,13 +11,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
+from groundup.model.decoder import Decoder
+from groundup.model.encoder import Encoder
+from groundup.model.encoder_decoder import EncoderDecoder
+from groundup.model.moe import ChoiceBias
+from groundup.model.rope import Rotary
 from groundup.recipe import ModelConfig
+
+ARCHITECTURES: dict[str, type[Decoder] | type[Encoder] | type[EncoderDecoder]] = {
+    "decoder": Decoder,
+    "encoder": Encoder,
+    "encoder_decoder": EncoderDecoder,
+}
 
 CONFIG, WEIGHTS = "model.json", "model.safetensors"
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
-    """Write `model` into `folder`, which is made where it is missing. A tied head is stored once, as the embedding."""
+    """Write `model` into `folder`, which is made where it is missing. A tied head is stored once, as the
+    embedding."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
@@ -29,11 +42,11 @@ def load_model(
 ) -> nn.Module:
     """The model that `save_model` wrote, in evaluation mode; in `dtype`, or in the dtype of the file.
 
-    Raises UserError for a missing or damaged file, and for weights that are not those of the described model, naming
-    the tensor, what was expected and what was found.
+    Raises UserError for a missing or damaged file, and for weights that are not those of the described model,
+    naming the tensor, what was expected and what was found.
     """
     folder = Path(folder)
-    model = build_model(load_config(folder))
+    model = empty_model(load_config(folder))
     assign_weights(model, _read_weights(folder / WEIGHTS), where=str(folder / WEIGHTS))
     return model.to(device=device, dtype=dtype).eval()
 
@@ -57,15 +70,20 @@ def load_config(folder: Path) -> ModelConfig:
 
 def build_model(config: ModelConfig) -> nn.Module:
     """A model of the architecture that `config` names, with fresh weights."""
-    from groundup.model import ARCHITECTURES
-
     return ARCHITECTURES[config.architecture](config)
+
+
+def empty_model(config: ModelConfig) -> nn.Module:
+    """The same without memory for its weights, which `assign_weights` brings."""
+    with torch.device("meta"):
+        return build_model(config)
 
 
 def assign_weights(model: nn.Module, weights: dict[str, Tensor], *, where: str) -> None:
     """Make `weights` those of `model`: all of them, each of the right shape, or none is touched.
 
-    Raises UserError, naming the tensor, what was expected and what was found; `where` says where they came from.
+    Raises UserError, naming the tensor, what was expected and what was found; `where` says where they came
+    from.
     """
     expected = model.state_dict()
     hint = "the file belongs to another model, or is incomplete"
@@ -80,6 +98,9 @@ def assign_weights(model: nn.Module, weights: dict[str, Tensor], *, where: str) 
                 hint=hint,
             )
     model.load_state_dict(weights, assign=True)
+    for module in model.modules():
+        if isinstance(module, Rotary | ChoiceBias):
+            module.reset_buffers()
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

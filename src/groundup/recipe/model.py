@@ -63,9 +63,9 @@ class MoEConfig(Section):
 class ModelConfig(Section):
     """A transformer, completely described. `groundup.Decoder(ModelConfig(...))` builds it.
 
-    What a smaller number of knobs implies is filled in: num_kv_heads = num_heads,
-    head_dim = hidden_size / num_heads, intermediate_size = 4 hidden_size, or 8/3 of it, in steps of 64, where the
-    feed-forward is gated.
+    What a smaller number of knobs implies is filled in: num_kv_heads = num_heads, head_dim = hidden_size /
+    num_heads, intermediate_size = 4 hidden_size, or 8/3 of it, in steps of 64, where the feed-forward is
+    gated.
     """
 
     # Shape
@@ -172,9 +172,17 @@ class ModelConfig(Section):
 
     @property
     def layer_kinds(self) -> tuple[LayerKind, ...]:
-        """`attention_pattern` repeated until each of `num_layers` layers has its kind."""
-        pattern = self.attention_pattern
-        return (pattern * math.ceil(self.num_layers / len(pattern)))[: self.num_layers]
+        """The kind of each of `num_layers` layers."""
+        return self.kinds_of(self.num_layers)
+
+    def kinds_of(self, num_layers: int) -> tuple[LayerKind, ...]:
+        """`attention_pattern` repeated over a stack of `num_layers` layers."""
+        return (self.attention_pattern * math.ceil(num_layers / len(self.attention_pattern)))[:num_layers]
+
+    @property
+    def width_multiplier(self) -> float:
+        """How many times wider than the width at which the knobs were tuned; 1 without muP."""
+        return self.hidden_size / (self.mup_base_width or self.hidden_size)
 
     @model_validator(mode="before")
     @classmethod
@@ -219,6 +227,8 @@ class ModelConfig(Section):
             raise ValueError(
                 f"feed_forward = {self.feed_forward!r}: experts are gated, expected one of {', '.join(GATED)}"
             )
+        if self.architecture == "encoder_decoder" and self.norm_placement != "pre":
+            raise ValueError(f"norm_placement = {self.norm_placement!r}: an encoder_decoder has 'pre'")
         return self
 
 

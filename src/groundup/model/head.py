@@ -1,0 +1,99 @@
+"""The heads: from hidden states to a score of every token, and to the loss of predicting one."""
+
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groundup.artifacts.errors import UserError
+from groundup.model.attention import softcap
+from groundup.model.embedding import Embedding, build_scale
+from groundup.model.loss import linear_cross_entropy
+from groundup.model.norm import build_norm
+from groundup.recipe import ModelConfig
+
+
+class Head(nn.Module):
+    """scores = cap(W (scale x) + bias). Where W comes from is the difference between the two heads below."""
+
+    weight: Tensor
+
+    def __init__(self, config: ModelConfig, bias: bool):
+        super().__init__()
+        self.limit = config.logit_softcap
+        self.scale = build_scale(config.logit_scale / config.width_multiplier)
+        self.cap = nn.Identity() if self.limit is None else partial(softcap, limit=self.limit)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if bias else None
+
+    def forward(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        return self.cap(F.linear(self.scale(hidden), self.weight, self.bias))
+
+    def loss(
+        self, hidden: Float[Tensor, "... D"], labels: Int[Tensor, "..."], z_loss: float = 0.0
+    ) -> Float[Tensor, ""]:
+        """Mean cross-entropy of predicting `labels`; the scores are never made in one piece."""
+        hidden = self.scale(hidden).flatten(0, -2)
+        return linear_cross_entropy(
+            hidden, self.weight, labels.flatten(), bias=self.bias, softcap=self.limit, z_loss=z_loss
+        )
+
+
+class OwnHead(Head):
+    """A head with a matrix of its own."""
+
+    def __init__(self, config: ModelConfig, bias: bool):
+        super().__init__(config, bias)
+        self.weight = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
+
+
+class TiedHead(Head):
+    """A head whose matrix is the token embedding (Press & Wolf 2017)."""
+
+    def __init__(self, config: ModelConfig, bias: bool, embedding: Embedding):
+        super().__init__(config, bias)
+        self._embedding = (embedding.tokens,)  # in a tuple, so that it is a reference and not a submodule
+
+    @property
+    def weight(self) -> Float[Tensor, "V D"]:  # type: ignore[override]
+        return self._embedding[0].weight
+
+
+class MaskedHead(nn.Module):
+    """A dense layer before the head proper: hidden states need not be embeddings (Devlin et al. 2018)."""
+
+    def __init__(self, config: ModelConfig, embedding: Embedding):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.feed_forward_bias)
+        self.norm = build_norm(config, config.hidden_size)
+        self.head = build_head(config, embedding, bias=True)
+
+    def transform(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        return self.norm(F.gelu(self.dense(hidden)))
+
+    def forward(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        return self.head(self.transform(hidden))
+
+    def loss(
+        self, hidden: Float[Tensor, "... D"], labels: Int[Tensor, "..."], z_loss: float = 0.0
+    ) -> Float[Tensor, ""]:
+        return self.head.loss(self.transform(hidden), labels, z_loss)
+
+
+class NoHead(nn.Module):
+    """The head of an encoder that only embeds: refuses to predict."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        raise UserError(
+            "this encoder has no head (masked_head = false), so it predicts no tokens",
+            hint="model.embed(tokens) gives one vector for each text",
+        )
+
+    def loss(self, hidden: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
+        return self(hidden)
+
+
+def build_head(config: ModelConfig, embedding: Embedding, *, bias: bool = False) -> Head:
+    """The head of a model, tied to its embedding or not."""
+    return TiedHead(config, bias, embedding) if config.tie_embeddings else OwnHead(config, bias)

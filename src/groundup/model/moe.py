@@ -1,0 +1,191 @@
+"""A mixture of experts (Shazeer et al. 2017): many feed-forwards, of which each token meets a few.
+
+A router scores the experts for each token, the best k are run and their outputs summed by score. No token is
+ever dropped: tokens are sorted by expert and each expert gets all of its own, however many (MegaBlocks, Gale
+et al. 2022). Experts must be kept equally busy, or the router learns to use a few only; see the three ways at
+the end.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groundup.model.feed_forward import ACTIVATIONS, Activation, GatedFeedForward
+from groundup.model.precision import for_products
+from groundup.recipe import ModelConfig
+from groundup.recipe.model import MoEConfig
+
+
+class MixtureOfExperts(nn.Module):
+    """The feed-forward of a block, in many parts."""
+
+    def __init__(self, config: ModelConfig, moe: MoEConfig):
+        super().__init__()
+        activation = ACTIVATIONS[config.feed_forward]
+        self.router = Router(config.hidden_size, moe)
+        self.experts = Experts(moe.num_experts, config.hidden_size, moe.intermediate_size, activation)
+        shared_size = moe.num_shared_experts * moe.intermediate_size
+        self.shared_experts = (
+            GatedFeedForward(config.hidden_size, shared_size, activation, bias=False)
+            if shared_size
+            else Nothing()
+        )
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        tokens = for_products(x.flatten(0, 1))
+        shares, chosen = self.router(tokens)
+        order = chosen.flatten().argsort(stable=True)  # (token, choice) pairs, sorted by expert
+        token = order // chosen.shape[1]
+        ends = self.router.count(chosen).cumsum(0)
+        outputs = self.experts(tokens[token], ends) * shares.flatten()[order, None].to(tokens.dtype)
+        mixed = torch.zeros_like(tokens).index_add(0, token, outputs)
+        return mixed.view_as(x) + self.shared_experts(x)
+
+
+class Router(nn.Linear):
+    """Which experts a token meets, and with what share each. Always in float32 (Zoph et al. 2022, ST-MoE)."""
+
+    def __init__(self, width: int, moe: MoEConfig):
+        super().__init__(width, moe.num_experts, bias=False)
+        self.experts_per_token = moe.experts_per_token
+        self.score = SCORINGS[moe.scoring]
+        self.normalize = normalize if moe.normalize_scores else nn.Identity()
+        self.balance = BALANCINGS[moe.balancing](moe)
+
+    def forward(self, x: Float[Tensor, "N D"]) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
+        """Shares and numbers of each token's experts."""
+        with torch.autocast(x.device.type, enabled=False):
+            scores = self.score(F.linear(x.float(), self.weight.float()))
+        chosen = self.balance.preferred(scores).topk(self.experts_per_token, dim=-1).indices
+        self.balance.observe(scores, self.count(chosen))
+        return self.normalize(scores.gather(1, chosen)), chosen
+
+    def count(self, chosen: Int[Tensor, "N k"]) -> Int[Tensor, " E"]:
+        """How often each expert was chosen."""
+        return torch.zeros(self.out_features, dtype=torch.long, device=chosen.device).scatter_add_(
+            0, chosen.flatten(), torch.ones_like(chosen.flatten())
+        )
+
+
+class Experts(nn.Module):
+    """The gated feed-forwards of all experts, each matrix one tensor."""
+
+    def __init__(self, num_experts: int, width: int, intermediate_size: int, activation: Activation):
+        super().__init__()
+        self.gate_proj = nn.Parameter(torch.empty(num_experts, intermediate_size, width))
+        self.up_proj = nn.Parameter(torch.empty(num_experts, intermediate_size, width))
+        self.down_proj = nn.Parameter(torch.empty(num_experts, width, intermediate_size))
+        self.activation = activation
+
+    def forward(self, x: Float[Tensor, "M D"], ends: Int[Tensor, " E"]) -> Float[Tensor, "M D"]:
+        """Rows of `x` stand in the order of their experts; those of expert e end before row ends[e]."""
+        gate, up = grouped_linear(x, self.gate_proj, ends), grouped_linear(x, self.up_proj, ends)
+        return grouped_linear(self.activation(gate) * up, self.down_proj, ends)
+
+
+def grouped_linear(
+    x: Float[Tensor, "M I"], weight: Float[Tensor, "E O I"], ends: Int[Tensor, " E"]
+) -> Float[Tensor, "M O"]:
+    """Each row of `x` times the matrix of its own group."""
+    weight = weight.to(x.dtype)
+    if x.device.type == "cuda" and x.dtype == torch.bfloat16:
+        return F.grouped_mm(x, weight.transpose(1, 2), offs=ends.to(torch.int32))
+    bounds = pairwise([0, *ends.tolist()])
+    return torch.cat(
+        [F.linear(x[begin:end], own) for (begin, end), own in zip(bounds, weight.unbind(), strict=True)]
+    )
+
+
+def normalize(scores: Float[Tensor, "N k"]) -> Float[Tensor, "N k"]:
+    """Scores that sum to one for each token."""
+    return scores / scores.sum(dim=-1, keepdim=True)
+
+
+class NoBalancing(nn.Module):
+    """The experts with the best scores, and nothing else."""
+
+    def __init__(self, moe: MoEConfig):
+        super().__init__()
+        self.rate = moe.balancing_rate
+
+    def preferred(self, scores: Float[Tensor, "N E"]) -> Float[Tensor, "N E"]:
+        """What the choice of experts goes by."""
+        return scores
+
+    def observe(self, scores: Float[Tensor, "N E"], counts: Int[Tensor, " E"]) -> None:
+        """Note how the tokens of one pass were spread."""
+
+
+class AuxiliaryLoss(NoBalancing):
+    """rate * E * sum over experts of (choices a token) * (mean score) (Fedus et al. 2021, eq. 4)."""
+
+    loss: Tensor | float = 0.0
+
+    def observe(self, scores: Float[Tensor, "N E"], counts: Int[Tensor, " E"]) -> None:
+        if self.training:
+            self.loss = self.rate * scores.shape[1] * (counts / scores.shape[0] * scores.mean(dim=0)).sum()
+
+
+class ChoiceBias(NoBalancing):
+    """A bias on the choice, not on the shares, that rises for idle experts (Wang et al. 2024).
+
+    `update_balance` moves it after each optimizer step.
+    """
+
+    bias: Tensor
+    load: Tensor
+
+    def __init__(self, moe: MoEConfig):
+        super().__init__(moe)
+        self.register_buffer("bias", torch.zeros(moe.num_experts))
+        self.num_experts = moe.num_experts
+        self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        """Forget the load since the last update, on torch's default device."""
+        self.register_buffer("load", torch.zeros(self.num_experts), persistent=False)
+
+    def preferred(self, scores: Float[Tensor, "N E"]) -> Float[Tensor, "N E"]:
+        return scores + self.bias
+
+    def observe(self, scores: Float[Tensor, "N E"], counts: Int[Tensor, " E"]) -> None:
+        if self.training:
+            self.load += counts
+
+    def update(self) -> None:
+        self.bias += self.rate * torch.sign(self.load.mean() - self.load)
+        self.load.zero_()
+
+
+class Nothing(nn.Module):
+    """In place of shared experts: adds nothing."""
+
+    def forward(self, x: Tensor) -> float:
+        return 0.0
+
+
+SCORINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda logits: logits.softmax(-1),
+    "sigmoid": torch.sigmoid,
+}
+BALANCINGS = {"none": NoBalancing, "auxiliary_loss": AuxiliaryLoss, "bias": ChoiceBias}
+
+
+def balancing_loss(model: nn.Module) -> Tensor | float:
+    """What the last pass adds to the loss, over all layers with an auxiliary loss."""
+    total: Tensor | float = 0.0
+    for part in model.modules():
+        if isinstance(part, AuxiliaryLoss):
+            total, part.loss = total + part.loss, 0.0
+    return total
+
+
+def update_balance(model: nn.Module) -> None:
+    """Move the choice biases of all layers that have one; to be called after each optimizer step."""
+    for part in model.modules():
+        if isinstance(part, ChoiceBias):
+            part.update()

@@ -1,0 +1,34 @@
+"""What a model returns, and what its labels become."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from groundup.model.loss import IGNORE
+
+
+class Output(NamedTuple):
+    """Where a loss was asked for, logits are left out: they would cost V numbers a token."""
+
+    logits: Float[Tensor, "B T V"] | None
+    loss: Float[Tensor, ""] | None
+
+
+def next_labels(
+    labels: Int[Tensor, "B T"], documents: Int[Tensor, "B T"] | None = None
+) -> Int[Tensor, "B T"]:
+    """[a b c] -> [b c -100]: what each position predicts; a document's last token predicts nothing."""
+    shifted = torch.full_like(labels, IGNORE)
+    shifted[:, :-1] = labels[:, 1:]
+    if documents is not None:
+        shifted[:, :-1].masked_fill_(documents[:, 1:] != documents[:, :-1], IGNORE)
+    return shifted
+
+
+def shift_right(labels: Int[Tensor, "B T"], first: int) -> Int[Tensor, "B T"]:
+    """[a b -100] -> [first a b]: what a decoder reads to predict `labels`; -100 is read as `first`."""
+    shifted = torch.full_like(labels, first)
+    shifted[:, 1:] = labels[:, :-1]
+    return shifted.masked_fill_(shifted == IGNORE, first)
