@@ -17,7 +17,8 @@ def correlated(rows: int, width: int, seed: int = 0) -> torch.Tensor:
 
 
 def obq(weight, hessian, scheme, damping):
-    """Round the first free column, correct the others by the inverse of what is left of H, drop the column."""
+    """Round the first free column, correct the others by the inverse of what is left of H, drop the
+    column."""
     weight = weight.clone()
     width = weight.shape[1]
     damped = hessian + damping * hessian.diagonal().mean() * torch.eye(width, dtype=hessian.dtype)
@@ -61,7 +62,9 @@ def test_output_error_is_far_below_rounding_to_nearest(scheme, act_order):
 def test_inputs_without_correlation_leave_nothing_to_correct():
     weight = torch.randn(8, 64)
     hessian = torch.diag(torch.rand(64) + 0.5)
-    assert torch.equal(gptq(weight, hessian, Scheme(4, 32)).codes, round_to_nearest(weight, Scheme(4, 32)).codes)
+    assert torch.equal(
+        gptq(weight, hessian, Scheme(4, 32)).codes, round_to_nearest(weight, Scheme(4, 32)).codes
+    )
 
 
 def test_inputs_that_never_were_active_keep_their_weights():

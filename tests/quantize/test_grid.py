@@ -39,7 +39,8 @@ def test_asymmetric_grids_suit_one_sided_weights_and_keep_zero():
     weight = torch.rand(4, 32) + 0.1
     weight[:, 0] = 0
     errors = {
-        s: (round_to_nearest(weight, Scheme(4, 32, s)).dequantize() - weight).square().mean() for s in (True, False)
+        s: (round_to_nearest(weight, Scheme(4, 32, s)).dequantize() - weight).square().mean()
+        for s in (True, False)
     }
     assert errors[False] < errors[True] / 3
     assert (round_to_nearest(weight, Scheme(4, 32, False)).dequantize()[:, 0] == 0).all()

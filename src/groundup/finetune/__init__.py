@@ -1,0 +1,40 @@
+"""11. Teaching: from a model that continues text to one that answers.
+
+Reading order: `dialogues` (conversations from files), `split` (which are held out), `variants` (what people
+also type), `batches` (conversations to rows of tokens, loss on the assistant's alone), `lora` (small
+additions to frozen weights), `rows` (the control tokens' embeddings, which no text has trained), `adapter`
+(the additions as a folder that PEFT opens), `sft` (one training run), `identity`, `stage`.
+
+Deliberately absent: a loop (chapter 10 has the only one), and learning from preferences and rewards (DPO,
+GRPO): a loss and its batches each, still to come.
+
+Names below are imported when they are first used: `identity` needs no torch, and must be quick to reach.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from groundup.finetune.batches import ChatBatches as ChatBatches
+    from groundup.finetune.dialogues import Conversation as Conversation
+    from groundup.finetune.dialogues import read_dialogues as read_dialogues
+    from groundup.finetune.lora import add_lora as add_lora
+    from groundup.finetune.lora import merge_lora as merge_lora
+
+_HOME = {
+    "ChatBatches": "batches",
+    "Conversation": "dialogues",
+    "read_dialogues": "dialogues",
+    "add_lora": "lora",
+    "merge_lora": "lora",
+}
+
+__all__ = ["ChatBatches", "Conversation", "add_lora", "merge_lora", "read_dialogues"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(
+            f"module 'groundup.finetune' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
+    return getattr(importlib.import_module(f"groundup.finetune.{_HOME[name]}"), name)

@@ -1,0 +1,79 @@
+"""LoRA (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models").
+
+A frozen matrix W gets an addition of low rank: W x + (alpha / r) B A x, with A (r in) and B (out r). B begins
+as zeros, so that training begins at the model as it was. Afterwards the product is added to W, and nothing of
+it remains to be computed (section 4.1).
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear layer with a trainable addition of low rank.
+
+    Attributes:
+        base: the layer as it was; its weights get no gradient.
+        lora_a: (r in), drawn as PEFT and the paper's code draw it.
+        lora_b: (out r), zeros.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float):
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.scale = alpha / rank
+        where = {"device": base.weight.device, "dtype": torch.float32}
+        self.lora_a = nn.Parameter(torch.empty(rank, base.in_features, **where))
+        self.lora_b = nn.Parameter(torch.zeros(base.out_features, rank, **where))
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+
+    def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
+        addition = nn.functional.linear(
+            nn.functional.linear(x.to(self.lora_a.dtype), self.lora_a), self.lora_b
+        )
+        y = self.base(x)
+        return y + (addition * self.scale).to(y.dtype)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """The plain layer that computes the same."""
+        addition = self.scale * (self.lora_b @ self.lora_a)
+        self.base.weight.copy_(self.base.weight.float() + addition)
+        return self.base
+
+
+def add_lora(model: nn.Module, rank: int, alpha: float) -> list[str]:
+    """Freeze the model and give the linear layers of its blocks an addition each, in place. Returns their
+    names.
+
+    Additions are drawn from torch's global random state, in the order of the names.
+    """
+    model.requires_grad_(False)
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and ".blocks." in f".{name}"
+    ]
+    for name in names:
+        put(model, name, LoRALinear(model.get_submodule(name), rank, alpha))  # type: ignore[arg-type]
+    return names
+
+
+def merge_lora(model: nn.Module) -> nn.Module:
+    """Add every addition to its matrix and leave a plain model, all of it trainable again. In place."""
+    for name, layer in lora_layers(model).items():
+        put(model, name, layer.merged())
+    return model.requires_grad_(True)
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
+    """The layers with additions, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
+
+
+def put(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(model.get_submodule(parent), own, module)

@@ -1,0 +1,153 @@
+"""06-chat: the base model learns to answer."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groundup.artifacts.directory import write_atomically
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.finetune.adapter import save_adapter
+from groundup.finetune.batches import ChatBatches, Encoded, encode
+from groundup.finetune.dialogues import DROP_REASONS, Conversation, Funnel, read_dialogues
+from groundup.finetune.lora import merge_lora
+from groundup.finetune.rows import merge_rows
+from groundup.finetune.sft import METHODS, finetune, held_out_loss
+from groundup.finetune.split import split
+from groundup.generate import GREEDY, generate
+from groundup.model import Decoder, load_model, save_model
+from groundup.recipe.finetune import FinetuneSection
+from groundup.tokenizer import Tokenizer
+from groundup.train.device import prepare
+
+ANSWER_TOKENS = 64
+"""Longest answer to one of the recipe's prompts."""
+
+
+def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+    """Fine-tune the base model on conversations; continues from a checkpoint in `out`.
+
+    Writes the chat model's folder (merged weights, tokenizer), `adapter/` (with lora), the conversations as
+    they were used (train.jsonl, validation.jsonl, dropped.jsonl) and steps.jsonl. Returns the metrics:
+    method, conversations (read, kept, dropped, train, validation, turns, topics), tokens, epochs, steps,
+    parameters (all, trained), loss (of training and of held-out conversations, at the start and the end),
+    validation (over time), answers (to recipe.finetune.prompts, each the likeliest), speed.
+    """
+    section: FinetuneSection = recipe.finetune
+    tokenizer = Tokenizer.load(inputs["tokenizer"])
+    conversations, funnel = read_dialogues(section.dialogues, machine)
+    device = prepare(machine)
+    torch.manual_seed(recipe.seed)
+    model = load_model(inputs["base"], device)
+    if not isinstance(model, Decoder):
+        raise UserError(f"{inputs['base']}: a {type(model).__name__} cannot converse, expected a decoder")
+    learned, held_out = (
+        _encoded(part, tokenizer, model.config.context_length, vary, funnel)
+        for part, vary in zip(
+            split(conversations, section.validation_fraction), (section.vary_user, False), strict=True
+        )
+    )
+    length = model.config.context_length
+    rows = max(1, section.batch_tokens // length)
+    pad = tokenizer.pad_id if tokenizer.pad_id is not None else 0
+    batches = ChatBatches([e for _, e in learned], length, rows, recipe.seed, pad)
+    validation = (
+        ChatBatches([e for _, e in held_out], length, rows, recipe.seed, pad).whole() if held_out else []
+    )
+
+    parameters = sum(weight.numel() for weight in model.parameters())
+    METHODS[section.method](model, section, tokenizer)
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    before = held_out_loss(model.eval(), validation, section.precision) if validation else None
+    result, settings = finetune(model, batches, validation, section, out, machine)
+
+    if section.method == "lora":
+        save_adapter(model, out / "adapter")
+        merge_rows(merge_lora(model))
+    save_model(model.cpu(), out)
+    tokenizer.save(out)
+    _write_lines(
+        out / "train.jsonl",
+        ({"messages": c.messages, "source": c.source, "topic": c.topic} for c, _ in learned),
+    )
+    _write_lines(
+        out / "validation.jsonl",
+        ({"messages": c.messages, "source": c.source, "topic": c.topic} for c, _ in held_out),
+    )
+    _write_lines(out / "dropped.jsonl", funnel.samples)
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    ends = max(1, len(result.records) // 20)
+    return {
+        "method": section.method,
+        "conversations": funnel.facts() | _counts(learned, held_out),
+        "tokens": settings.tokens,
+        "answer_tokens": sum(sum(e.variants[0][1]) for _, e in learned),
+        "epochs": section.epochs,
+        "steps": settings.steps,
+        "parameters": {"all": parameters, "trained": trained},
+        "loss": {
+            "train_start": _mean(record["loss"] for record in result.records[:ends]),
+            "train_end": _mean(record["loss"] for record in result.records[-ends:]),
+            "validation_start": before,
+            "validation_end": result.probes[-1]["loss"] if result.probes else None,
+        },
+        "validation": result.probes,
+        "answers": [
+            {"prompt": prompt, "answer": answer(model, tokenizer, prompt)} for prompt in section.prompts
+        ],
+        "speed": result.speed,
+    }
+
+
+def answer(model: Decoder, tokenizer: Tokenizer, prompt: str) -> str:
+    """The likeliest answer of `model` to one message. Raises UserError when the message does not fit its
+    context.
+    """
+    ids = tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True)
+    tokens = generate(model, ids, max_tokens=ANSWER_TOKENS, sampling=GREEDY, stop_ids=tokenizer.stop_ids)
+    return tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+
+def _encoded(
+    conversations: Sequence[Conversation], tokenizer: Tokenizer, length: int, vary: bool, funnel: Funnel
+) -> list[tuple[Conversation, Encoded]]:
+    """Those that fit the context, each with its tokens; the others are counted as dropped."""
+    found = []
+    for conversation in conversations:
+        encoded = encode(conversation, tokenizer, length, vary_user=vary)
+        if encoded is None:
+            funnel.kept -= 1
+            funnel.drop("too_long", conversation.messages, conversation.source)
+        else:
+            found.append((conversation, encoded))
+    return found
+
+
+def _counts(
+    learned: list[tuple[Conversation, Encoded]], held_out: list[tuple[Conversation, Encoded]]
+) -> dict[str, Any]:
+    everything = [conversation for conversation, _ in learned + held_out]
+    topics: dict[str, int] = {}
+    for conversation in everything:
+        topics[conversation.topic] = topics.get(conversation.topic, 0) + 1
+    return {
+        "train": len(learned),
+        "validation": len(held_out),
+        "turns": sum(len(conversation.turns) for conversation in everything),
+        "topics": topics,
+        "reasons": DROP_REASONS,
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return math.fsum(values) / max(1, len(values))
+
+
+def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    write_atomically(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode())

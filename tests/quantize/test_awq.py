@@ -1,0 +1,75 @@
+"""AWQ: folding changes nothing, and scaling saves the weights of outlier channels."""
+
+import pytest
+import torch
+
+from groundup.quantize.awq import channel_scales, fold_in, folds, search
+from groundup.quantize.calibrate import Moments, linears, output_error
+from groundup.quantize.grid import Scheme
+from groundup.quantize.rtn import round_to_nearest
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"num_kv_heads": 2},
+        {"norm": "layernorm", "norm_bias": True, "feed_forward_bias": True, "attention_bias": "all"},
+        {"norm": "zero_centered_rmsnorm", "norm_placement": "sandwich"},
+        {"feed_forward": "gelu"},
+        {"qk_norm": True},
+    ],
+    ids=str,
+)
+def test_folding_scales_leaves_the_model_as_it_was(make_decoder, windows, knobs):
+    model = make_decoder(**knobs)
+    with torch.no_grad():
+        expected = model(windows).logits
+        for block in model.blocks:
+            layers = linears(block)
+            for fold in folds(block):
+                fold_in(fold, layers, torch.rand(layers[fold.layers[0]].in_features) + 0.5)
+        found = model(windows).logits
+    torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-4)
+
+
+def test_what_is_folded_where(make_decoder):
+    def places(**knobs):
+        return [fold.layers[0].split(".")[1] for fold in folds(make_decoder(**knobs).blocks[0])]
+
+    assert places() == ["q_proj", "o_proj", "gate_proj", "down_proj"]
+    assert places(num_kv_heads=2) == [
+        "q_proj",
+        "gate_proj",
+        "down_proj",
+    ]  # shared values: no scale suits all heads
+    assert places(feed_forward="gelu") == ["q_proj", "o_proj", "up_proj"]  # gelu(x / s) is not gelu(x) / s
+    assert places(norm_placement="post") == []
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_beats_rounding_to_nearest_where_a_few_inputs_are_large(symmetric):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2000, 128, generator=generator)
+    inputs[:, [3, 50, 97]] *= 40
+    weight = torch.randn(64, 128, generator=generator) * 0.02
+    moments, scheme = Moments(128), Scheme(4, 64, symmetric)
+    moments.add(inputs)
+    scales, power = search([weight], moments, scheme)
+    ours = round_to_nearest(weight * scales, scheme).dequantize() / scales
+    nearest = round_to_nearest(weight, scheme).dequantize()
+    assert power > 0
+    assert output_error(weight, ours, moments.hessian) < output_error(weight, nearest, moments.hessian) / 2
+
+
+def test_alike_inputs_are_left_alone():
+    moments = Moments(32)
+    moments.add(torch.ones(10, 32) * torch.tensor([1.0, -1.0]).repeat(16))
+    scales, _ = search([torch.randn(8, 32)], moments, Scheme(4, 32))
+    torch.testing.assert_close(scales, torch.ones(32))
+
+
+def test_scales_are_centred_on_one():
+    scales = channel_scales(torch.tensor([0.01, 1.0, 50.0]), 0.7)
+    assert (scales.max() * scales.min()).item() == pytest.approx(1)
+    assert torch.equal(channel_scales(torch.rand(5) + 1, 0.0), torch.ones(5))
