@@ -170,7 +170,7 @@ def test_a_failed_step_leaves_an_engine_that_works(model, monkeypatch):
     engine.submit(Request([1, 2], 4, GREEDY))
     engine.step()
     with monkeypatch.context() as broken:
-        broken.setattr(model, "logits", lambda hidden: 1 / 0)
+        broken.setattr(model, "hidden_states", lambda tokens, cache: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             engine.step()
     engine.clear()

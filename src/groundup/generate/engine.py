@@ -12,14 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
-from groundup.generate.loop import check_prompt
+from groundup.generate.loop import check_prompt, look
 from groundup.generate.rows import Rows
 from groundup.generate.sampling import Sampling, choose, likeliest, log_probabilities
-from groundup.model import Cache, Decoder, KeyValueCache
+from groundup.model import Decoder, KeyValueCache
 
 
 @dataclass(eq=False)
@@ -80,7 +79,6 @@ class Engine:
 
     def __init__(self, model: Decoder, *, max_batch: int = 8, prompt_piece: int = 256):
         self._model = model
-        self._device = next(model.parameters()).device
         self.max_batch = max_batch
         self._prompt_piece = prompt_piece
         self._waiting: deque[Request] = deque()
@@ -140,7 +138,7 @@ class Engine:
         if not self._running:
             return []
         last = [[running.request.tokens[-1]] for running in self._running]
-        logits = self._look(last, self._rows)
+        logits = look(self._model, last, self._rows)
         events = [self._draw(running, logits[row]) for row, running in enumerate(self._running)]
         for row in reversed(range(len(events))):  # from the end: rows still to look at stay where they are
             if events[row].finish:
@@ -157,7 +155,7 @@ class Engine:
             self._reading = _Reading(request, request.sampling.generator(), limit, cache)
         reading = self._reading
         piece = list(reading.request.prompt_ids[reading.read : reading.read + self._prompt_piece])
-        logits = self._look([piece], reading.cache)[0]
+        logits = look(self._model, [piece], reading.cache)[0]
         reading.read += len(piece)
         if reading.read < len(reading.request.prompt_ids):
             return []
@@ -167,12 +165,6 @@ class Engine:
             self._rows.join(reading.cache)
             self._running.append(_Running(reading.request, reading.generator, reading.limit))
         return [event]
-
-    def _look(self, tokens: list[list[int]], cache: Cache) -> Float[Tensor, "B V"]:
-        """Logits of what follows each row; those of earlier positions are not needed, and would cost V
-        numbers each."""
-        hidden = self._model.hidden_states(torch.tensor(tokens, device=self._device), cache=cache)
-        return self._model.logits(hidden[:, -1])
 
     def _draw(self, running: _Running, logits: Tensor) -> Event:
         request = running.request

@@ -3,11 +3,13 @@
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from groundup.artifacts.errors import UserError
 from groundup.generate.sampling import Sampling, choose
 from groundup.generate.text import TextStream
-from groundup.model import Decoder
+from groundup.model import Cache, Decoder
 from groundup.tokenizer import Tokenizer
 
 
@@ -26,21 +28,26 @@ def generate(
     """
     room = check_prompt(model, prompt_ids)
     length = min(max_tokens, room)
-    device = next(model.parameters()).device
     generator = sampling.generator()
     ids = list(prompt_ids)
     cache = model.new_cache(1, len(ids) + length)
     new = ids
     for _ in range(length):
-        with torch.inference_mode():
-            hidden = model.hidden_states(torch.tensor([new], device=device), cache=cache)
-            logits = model.logits(hidden[0, -1])
-        token = choose(logits, sampling, ids, generator)
+        logits = look(model, [new], cache)
+        token = choose(logits[0], sampling, ids, generator)
         if token in stop_ids:
             return
         yield token
         ids.append(token)
         new = [token]
+
+
+@torch.inference_mode()
+def look(model: Decoder, tokens: Sequence[Sequence[int]], cache: Cache) -> Float[Tensor, "B V"]:
+    """Scores of what follows each row of `tokens`. Those of earlier positions would cost V numbers each."""
+    device = next(model.parameters()).device
+    hidden = model.hidden_states(torch.tensor(tokens, device=device), cache=cache)
+    return model.head(hidden[:, -1])
 
 
 def check_prompt(model: Decoder, prompt_ids: Sequence[int]) -> int:

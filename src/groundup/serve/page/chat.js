@@ -1,0 +1,314 @@
+// The chat page. What the model writes is only ever put in as text, never as HTML.
+
+const $ = (id) => document.getElementById(id);
+
+const STARTERS = {
+  chat: ["Hello! Who are you?", "What can you help me with?", "Tell me a short story."],
+  text: ["Once upon a time", "The history of", "It was a bright morning, and"],
+};
+const MAX_TEXT_TOKENS = 200;
+
+let model = null; // the server's card of it
+let turns = []; // {role, content, element}: what the model is told
+let running = null; // the AbortController of the answer that is being written
+let lastUsage = 0; // tokens of the last prompt and answer
+
+// ---- the server
+
+class Refused extends Error {
+  constructor(status, error) {
+    super(error?.message ?? `the server answered ${status}`);
+    this.status = status;
+    this.code = error?.code;
+  }
+}
+
+async function ask(path, options = {}) {
+  const key = sessionStorage.getItem("key");
+  const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
+  const response = await fetch(path, { ...options, headers });
+  if (response.ok) return response;
+  const body = await response.json().catch(() => ({}));
+  throw new Refused(response.status, body.error);
+}
+
+async function* events(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let buffer = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    buffer += value;
+    const lines = buffer.split("\n\n");
+    buffer = lines.pop();
+    for (const line of lines) {
+      const data = line.replace(/^data: /, "");
+      if (data === "[DONE]") return;
+      const event = JSON.parse(data);
+      if (event.error) throw new Refused(500, event.error);
+      yield event;
+    }
+  }
+}
+
+// ---- what is on the page
+
+function show(element, role, text) {
+  const turn = document.createElement("article");
+  turn.className = `turn ${role}`;
+  turn.setAttribute("aria-label", role === "user" ? "You" : model.id);
+  const words = document.createElement("div");
+  words.className = "words";
+  words.textContent = text;
+  turn.append(words);
+  element.append(turn);
+  return turn;
+}
+
+function showBelow(turn, facts, text) {
+  const below = document.createElement("div");
+  below.className = "below";
+  const said = document.createElement("span");
+  said.textContent = facts.filter(Boolean).join(" · ");
+  below.append(said);
+  if (navigator.clipboard && text) {
+    const copy = document.createElement("button");
+    copy.type = "button";
+    copy.className = "plain";
+    copy.textContent = "Copy";
+    copy.onclick = async () => {
+      await navigator.clipboard.writeText(text);
+      copy.textContent = "Copied";
+      setTimeout(() => (copy.textContent = "Copy"), 1500);
+    };
+    below.append(copy);
+  }
+  turn.append(below);
+}
+
+function notice(text) {
+  $("notice").textContent = text ?? "";
+  $("notice").hidden = !text;
+}
+
+function atEnd() {
+  const box = $("scroller");
+  return box.scrollHeight - box.scrollTop - box.clientHeight < 60;
+}
+
+function toEnd() {
+  $("scroller").scrollTop = $("scroller").scrollHeight;
+}
+
+function refresh() {
+  const started = $("log").childElementCount > 0;
+  $("welcome").hidden = started;
+  $("clear").hidden = !started;
+  $("composer").classList.toggle("busy", running !== null);
+  $("send").setAttribute("aria-label", running ? "Stop" : "Send");
+  $("send").disabled = !model || (!running && !$("text").value.trim());
+  $("text").style.height = "auto";
+  $("text").style.height = `${$("text").scrollHeight}px`;
+}
+
+// ---- conversation
+
+function forgetOldest() {
+  // A question and its answer go together, so that the conversation still begins with a question.
+  const gone = turns.splice(0, Math.min(2, turns.length - 1));
+  for (const { element } of gone) element.classList.add("forgotten");
+  if (!gone.length) return false;
+  document.querySelector(".divider")?.remove();
+  const divider = document.createElement("p");
+  divider.className = "divider";
+  divider.textContent = "The model no longer remembers what is above: its context is full.";
+  turns[0].element.before(divider);
+  return true;
+}
+
+function request() {
+  const shared = {
+    model: model.id,
+    temperature: Number($("temperature").value),
+    top_p: 0.95,
+    stream: true,
+    stream_options: { include_usage: true },
+  };
+  if (!model.chat) return ["/v1/completions", { ...shared, prompt: turns[0].content, max_tokens: MAX_TEXT_TOKENS }];
+  const messages = turns.map(({ role, content }) => ({ role, content }));
+  return ["/v1/chat/completions", { ...shared, messages }];
+}
+
+async function open() {
+  for (;;) {
+    const [path, body] = request();
+    try {
+      return await ask(path, { method: "POST", body: JSON.stringify(body), signal: running.signal });
+    } catch (error) {
+      if (error.code !== "context_length_exceeded" || !forgetOldest()) throw error;
+    }
+  }
+}
+
+async function answer(element) {
+  const words = element.querySelector(".words");
+  const began = performance.now();
+  let text = "", finish = null, usage = null, first = null;
+  element.classList.add("writing");
+  $("log").setAttribute("aria-busy", "true"); // a screen reader then reads the whole answer, not each word
+  try {
+    for await (const event of events(await open())) {
+      usage = event.usage ?? usage;
+      const choice = event.choices[0];
+      if (!choice) continue;
+      const piece = choice.delta?.content ?? choice.text ?? "";
+      finish = choice.finish_reason ?? finish;
+      if (!piece) continue;
+      first ??= performance.now();
+      const follow = atEnd();
+      text += piece;
+      words.append(piece); // a text node
+      if (follow) toEnd();
+    }
+  } catch (error) {
+    if (error.name !== "AbortError") {
+      if (error.status === 401) askForKey(error.message);
+      else notice(error instanceof Refused ? error.message : "The server does not answer. Is it still running?");
+    }
+    finish = "stopped";
+  } finally {
+    element.classList.remove("writing");
+    $("log").removeAttribute("aria-busy");
+  }
+  if (!text && finish === "stopped") return null;
+  const count = usage?.completion_tokens;
+  const speed = count > 1 && Math.round((count - 1) / ((performance.now() - (first ?? began)) / 1000));
+  const why = { stopped: "stopped", length: "cut off at the limit" }[finish];
+  lastUsage = usage?.total_tokens ?? lastUsage;
+  showBelow(element, [text ? count && `${count} tokens` : "nothing to say", speed && `${speed} a second`, why], text);
+  return text;
+}
+
+async function say(text) {
+  notice(null);
+  const log = $("log");
+  const mine = new AbortController();
+  running = mine;
+  const said = model.chat ? show(log, "user", text) : null;
+  const element = show(log, model.chat ? "assistant" : "text", "");
+  if (model.chat) {
+    turns.push({ role: "user", content: text, element: said });
+    // An answer needs room: when the context is three quarters full, the oldest turns go.
+    if (turns.length > 2 && lastUsage + text.length / 4 > 0.75 * model.context_length) forgetOldest();
+  } else {
+    const given = document.createElement("span");
+    given.className = "given";
+    given.textContent = text;
+    element.querySelector(".words").append(given);
+    turns = [{ role: "user", content: text, element }];
+  }
+  refresh();
+  toEnd();
+  const content = await answer(element);
+  if (running !== mine) return; // the conversation was cleared meanwhile
+  running = null;
+  if (content === null) {
+    turns.pop(); // as if it had not been said: the words go back to where they can be mended
+    said?.remove();
+    element.remove();
+    if (!$("text").value) $("text").value = text;
+  } else if (model.chat) {
+    turns.push({ role: "assistant", content, element });
+  }
+  const follow = atEnd();
+  refresh();
+  if (follow) toEnd();
+}
+
+function clear() {
+  running?.abort();
+  running = null;
+  turns = [];
+  lastUsage = 0;
+  $("log").replaceChildren();
+  notice(null);
+  refresh();
+  $("text").focus();
+}
+
+// ---- beginning
+
+function askForKey(message) {
+  $("key-notice").textContent = message;
+  $("key-notice").hidden = !sessionStorage.getItem("key");
+  if (!$("door").open) $("door").showModal();
+}
+
+async function begin() {
+  try {
+    model = (await (await ask("/v1/models")).json()).data[0];
+  } catch (error) {
+    if (error.status === 401) return askForKey(error.message);
+    $("greeting").textContent = "The server does not answer";
+    return notice(error.message);
+  }
+  $("door").close();
+  document.title = `${model.id} · groundup`;
+  $("model").textContent = model.id;
+  $("facts").textContent = `context of ${model.context_length.toLocaleString("en")} tokens`;
+  $("greeting").textContent = model.chat ? `Chat with ${model.id}` : `${model.id} continues your text`;
+  $("about").textContent = model.chat
+    ? "Built from the ground up: from raw text to the words you are about to read."
+    : "A base model: it was taught to write on, not to hold a conversation.";
+  $("text").placeholder = model.chat ? "Message" : "The beginning of a text";
+  $("text-label").textContent = $("text").placeholder;
+  $("clear").textContent = model.chat ? "New chat" : "Clear";
+  const starters = STARTERS[model.chat ? "chat" : "text"].map((text) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = text;
+    button.onclick = () => say(text);
+    const item = document.createElement("li");
+    item.append(button);
+    return item;
+  });
+  $("starters").replaceChildren(...starters);
+  refresh();
+}
+
+$("composer").onsubmit = (event) => {
+  event.preventDefault();
+  if (running) return running.abort();
+  const text = $("text").value.trim();
+  if (!text || !model) return;
+  $("text").value = "";
+  say(text);
+};
+$("text").oninput = refresh;
+$("text").onkeydown = (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  if (!running) $("composer").requestSubmit();
+};
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape") running?.abort();
+});
+$("clear").onclick = clear;
+$("temperature").oninput = () => {
+  $("temperature-value").textContent = Number($("temperature").value).toFixed(1);
+};
+$("theme").onclick = () => {
+  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  const now = document.documentElement.dataset.theme ?? system;
+  document.documentElement.dataset.theme = now === "dark" ? "light" : "dark";
+  localStorage.setItem("theme", document.documentElement.dataset.theme);
+};
+$("key-form").onsubmit = (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("key", $("key").value.trim());
+  begin();
+};
+
+const theme = localStorage.getItem("theme");
+if (theme) document.documentElement.dataset.theme = theme;
+begin();

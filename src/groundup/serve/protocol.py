@@ -1,0 +1,172 @@
+"""What a request may say: OpenAI's fields, checked here once, so that nothing behind this file meets a bad
+value.
+
+Fields that this server does not know are ignored. Fields that it knows and cannot honour are refused unless
+they ask for nothing, because an answer that silently lacks what was asked for is worse than none.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from groundup.generate import Sampling
+from groundup.serve.errors import ApiError
+
+MAX_STOPS = 16
+MAX_PROMPTS = 64
+MAX_MESSAGES = 4096
+
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": ("",),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "tools": ([],),
+    "functions": ([],),
+    "tool_choice": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+}
+"""Fields that this server cannot honour, and the values that ask for nothing; null always asks for
+nothing.
+"""
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class Asked(BaseModel):
+    """What both kinds of request share. Numbers must be numbers: "7" and true are not."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, frozen=True)
+
+    model: str | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_what_cannot_be_honoured(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for name, neutral in NEUTRAL.items():
+                value = values.get(name)
+                if value is not None and value not in neutral:
+                    raise ApiError(
+                        400, f"{name} = {_short(value)} is not supported here", param=name, code="unsupported"
+                    )
+        return values
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def sampling(self) -> Sampling:
+        """With OpenAI's defaults; -1 as top_k means no limit, as other servers have it."""
+        return Sampling(
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            top_k=max(self.top_k or 0, 0),
+            min_p=self.min_p or 0.0,
+            repetition_penalty=self.repetition_penalty or 1.0,
+            seed=None if self.seed is None else self.seed % 2**64,
+        )
+
+
+class CompletionRequest(Asked):
+    """POST /v1/completions: continue a text, or several."""
+
+    prompt: (
+        str
+        | TokenIds
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
+    )
+    logprobs: int | None = Field(None, ge=0, le=20)
+
+    @property
+    def prompts(self) -> Sequence[str | list[int]]:
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if isinstance(self.prompt[0], int):
+            return [self.prompt]  # type: ignore[list-item]
+        return self.prompt  # type: ignore[return-value]
+
+
+class TextPart(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+
+    def plain(self) -> dict[str, str]:
+        """As a chat template takes it; `developer` is OpenAI's newer word for `system`."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class ChatRequest(Asked):
+    """POST /v1/chat/completions: the assistant's next message."""
+
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+
+    @model_validator(mode="after")
+    def _top_needs_logprobs(self) -> "ChatRequest":
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ApiError(400, "top_logprobs needs logprobs = true", param="top_logprobs")
+        return self
+
+
+AnyRequest = TypeVar("AnyRequest", CompletionRequest, ChatRequest)
+
+
+def parse(kind: type[AnyRequest], body: bytes) -> AnyRequest:
+    """The request that `body` holds. Raises ApiError 400 that names the first wrong field."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+    first = faults[0]
+    if first["type"] == "json_invalid":
+        raise ApiError(400, f"the body is not JSON: {first['msg']}", code="invalid_json")
+    if not first["loc"]:
+        raise ApiError(400, "the body is not a JSON object", code="invalid_value")
+    field = str(first["loc"][0])
+    said = dict.fromkeys(_path(fault["loc"]) + fault["msg"] for fault in faults if fault["loc"][0] == field)
+    raise ApiError(400, f"{field}: {'; or '.join(list(said)[:4])}", param=field, code="invalid_value")
+
+
+def _path(place: tuple[int | str, ...]) -> str:
+    """Where in a list a fault is: messages[3].role."""
+    inner = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in place[1:]]
+    return "".join(inner).lstrip(".") + ": " if any(isinstance(part, int) for part in place) else ""
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

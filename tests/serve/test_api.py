@@ -1,0 +1,350 @@
+"""The API as a client sees it: what is asked, what comes back, what is refused."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from groundup.generate import GREEDY, Sampling, encode_prompt, generate_slowly
+from groundup.serve import create_app
+
+GREEDILY = {"temperature": 0}
+
+
+def events(response) -> list[dict]:
+    """The objects of a stream, which must be well formed and closed by [DONE]."""
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *objects, done, rest = response.text.split("\n\n")
+    assert (done, rest) == ("data: [DONE]", "")
+    return [json.loads(line.removeprefix("data: ")) for line in objects]
+
+
+def complete(client, **asked):
+    return client.post("/v1/completions", json={"prompt": "hello", **asked})
+
+
+def converse(client, **asked):
+    return client.post(
+        "/v1/chat/completions", json={"messages": [{"role": "user", "content": "hello"}], **asked}
+    )
+
+
+@pytest.fixture(scope="module")
+def oracle(model, tokenizer):
+    """What the slow loop says after a prompt, greedily."""
+
+    def answer(prompt_ids, max_tokens, sampling=GREEDY) -> str:
+        tokens = generate_slowly(
+            model, prompt_ids, max_tokens=max_tokens, sampling=sampling, stop_ids=tokenizer.stop_ids
+        )
+        return tokenizer.decode([t for t in tokens if t < tokenizer.vocab_size], skip_special_tokens=True)
+
+    return answer
+
+
+# ---- what is asked and what comes back
+
+
+def test_a_completion_is_the_oracles(client, tokenizer, oracle):
+    body = complete(client, max_tokens=20, **GREEDILY).json()
+    (choice,) = body["choices"]
+    assert choice["text"] == oracle(encode_prompt(tokenizer, "hello"), 20)
+    assert choice["finish_reason"] == "length"
+    assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": 20, "total_tokens": 25}
+    assert body["object"] == "text_completion"
+    assert body["model"] == "tiny"
+
+
+def test_a_chat_is_the_oracles_and_streams_the_same(client, tokenizer, oracle):
+    prompt = tokenizer.render_chat([{"role": "user", "content": "hello"}], add_generation_prompt=True)
+    wanted = oracle(prompt, 30)
+    body = converse(client, max_tokens=30, **GREEDILY).json()
+    assert body["choices"][0]["message"] == {"role": "assistant", "content": wanted}
+    assert body["object"] == "chat.completion"
+
+    chunks = events(
+        converse(client, max_tokens=30, stream=True, stream_options={"include_usage": True}, **GREEDILY)
+    )
+    *parts, last = chunks
+    assert parts[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert "".join(part["choices"][0]["delta"].get("content", "") for part in parts) == wanted
+    assert [part["choices"][0]["finish_reason"] for part in parts] == [None] * (len(parts) - 1) + ["length"]
+    assert last["choices"] == []
+    assert last["usage"] == body["usage"]
+    assert len({chunk["id"] for chunk in chunks}) == 1
+
+
+def test_a_completion_streams_the_same(client):
+    whole = complete(client, max_tokens=30, **GREEDILY).json()["choices"][0]
+    parts = [
+        event["choices"][0] for event in events(complete(client, max_tokens=30, stream=True, **GREEDILY))
+    ]
+    assert "".join(part["text"] for part in parts) == whole["text"]
+    assert len(parts) > 5
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_stop_strings_end_the_answer(client, stream):
+    text = complete(client, max_tokens=40, **GREEDILY).json()["choices"][0]["text"]
+    stop = text[12:15]
+    response = complete(client, max_tokens=40, stop=["never there", stop], stream=stream, **GREEDILY)
+    choices = [event["choices"][0] for event in events(response)] if stream else response.json()["choices"]
+    assert "".join(choice["text"] for choice in choices) == text[: text.index(stop)]
+    assert choices[-1]["finish_reason"] == "stop"
+
+
+def test_several_prompts_are_answered_in_their_order(client):
+    prompts = ["one", "two", "three", "one"]
+    body = complete(client, prompt=prompts, max_tokens=10, **GREEDILY).json()
+    alone = [
+        complete(client, prompt=p, max_tokens=10, **GREEDILY).json()["choices"][0]["text"] for p in prompts
+    ]
+    assert [choice["text"] for choice in body["choices"]] == alone
+    assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3]
+    assert body["usage"]["completion_tokens"] == 40
+    streamed = ["", "", "", ""]
+    for event in events(complete(client, prompt=prompts, max_tokens=10, stream=True, **GREEDILY)):
+        streamed[event["choices"][0]["index"]] += event["choices"][0]["text"]
+    assert streamed == alone
+
+
+def test_a_prompt_may_be_token_ids_or_nothing(client, tokenizer):
+    text = complete(client, **GREEDILY).json()["choices"][0]["text"]
+    ids = tokenizer.encode("hello")
+    assert complete(client, prompt=ids, **GREEDILY).json()["choices"][0]["text"] == text
+    assert complete(client, prompt=[ids, ids], **GREEDILY).json()["choices"][1]["text"] == text
+    assert complete(client, prompt="", **GREEDILY).json()["usage"]["prompt_tokens"] == 1
+
+
+def test_seeds_and_sampling_knobs_reach_the_model(client, tokenizer, oracle):
+    knobs = {
+        "temperature": 0.8,
+        "top_p": 0.9,
+        "top_k": 40,
+        "min_p": 0.01,
+        "repetition_penalty": 1.1,
+        "seed": 7,
+    }
+    text = complete(client, max_tokens=20, **knobs).json()["choices"][0]["text"]
+    assert text == oracle(encode_prompt(tokenizer, "hello"), 20, Sampling(**knobs))
+    assert text != complete(client, max_tokens=20, **knobs | {"seed": 8}).json()["choices"][0]["text"]
+    assert complete(client, seed=-5).status_code == 200
+
+
+def test_the_context_bounds_the_answer(client):
+    body = complete(client, prompt="x" * 250, max_tokens=10**12, **GREEDILY).json()
+    assert body["usage"]["completion_tokens"] == 6
+    assert body["choices"][0]["finish_reason"] == "length"
+
+
+def test_the_server_bounds_the_answer(model, tokenizer):
+    client = TestClient(create_app(model, tokenizer, name="tiny", max_tokens=4))
+    assert complete(client, max_tokens=100).json()["usage"]["completion_tokens"] <= 4
+
+
+def test_logprobs(client, model, tokenizer):
+    choice = complete(client, max_tokens=5, logprobs=3, **GREEDILY).json()["choices"][0]
+    told = choice["logprobs"]
+    with torch.inference_mode():
+        wanted = model(torch.tensor([tokenizer.encode("hello")])).logits[0, -1].log_softmax(-1).max()
+    assert told["token_logprobs"][0] == pytest.approx(float(wanted), abs=1e-4)
+    assert all(len(best) <= 3 for best in told["top_logprobs"])
+    assert len(told["tokens"]) == len(told["text_offset"]) == 5
+
+    choice = converse(client, max_tokens=5, logprobs=True, top_logprobs=2, **GREEDILY).json()["choices"][0]
+    for entry in choice["logprobs"]["content"]:
+        assert entry["logprob"] == entry["top_logprobs"][0]["logprob"]
+        assert len(entry["top_logprobs"]) == 2
+    assert converse(client).json()["choices"][0]["logprobs"] is None
+
+
+def test_content_may_be_parts_and_developer_is_system(client):
+    parts = [
+        {"role": "developer", "content": "S"},
+        {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+    ]
+    plain = [{"role": "system", "content": "S"}, {"role": "user", "content": "hi"}]
+    texts = [converse(client, messages=m, max_tokens=8, **GREEDILY).json() for m in (parts, plain)]
+    assert texts[0]["choices"] == texts[1]["choices"]
+
+
+def test_models(client):
+    (card,) = client.get("/v1/models").json()["data"]
+    assert card["id"] == "tiny"
+    assert card["context_length"] == 256
+    assert card["chat"] is True
+    assert client.get("/v1/models/tiny").json() == card
+    assert client.get("/v1/models/other").status_code == 404
+
+
+def test_unknown_and_neutral_fields_are_ignored(client):
+    neutral = {
+        "n": 1,
+        "presence_penalty": 0,
+        "frequency_penalty": 0.0,
+        "logit_bias": {},
+        "user": "me",
+        "new": [1],
+    }
+    assert converse(client, max_tokens=1, **neutral).status_code == 200
+
+
+# ---- what is refused
+
+
+def refused(response, status: int, code: str | None = None, param: str | None = None) -> str:
+    """The message of an error in OpenAI's shape."""
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert code is None or error["code"] == code
+    assert param is None or error["param"] == param
+    return error["message"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": "7"}, "max_tokens"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"temperature": -1}, "temperature"),
+        ({"temperature": 3}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"seed": 2**70}, "seed"),
+        ({"stop": ""}, "stop"),
+        ({"stop": ["a"] * 17}, "stop"),
+        ({"stream": "yes"}, "stream"),
+        ({"n": 2}, "n"),
+        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"presence_penalty": 0.5}, "presence_penalty"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"messages": []}, "messages"),
+        ({"messages": None}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
+        ({"messages": [{"role": "user"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "text": ""}]}]}, "messages"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ],
+)
+def test_bad_fields_are_named(client, asked, param):
+    refused(converse(client, **asked), 400, param=param)
+
+
+@pytest.mark.parametrize(
+    "prompt", [None, [], [[]], [-1], [260], [1.5], ["a", 1], [["a"]], {"a": 1}, ["x"] * 65]
+)
+def test_bad_prompts_are_refused(client, prompt):
+    refused(complete(client, prompt=prompt), 400, param="prompt")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"nothing",
+        b'{"prompt": "\xff"}',
+        b'{"prompt": "\\ud800"}',
+        b"[" * 100_000,
+        b"NaN",
+        b"[]",
+        b"7",
+    ],
+)
+def test_what_is_no_json_object_is_refused(client, body):
+    response = client.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
+    assert "the body is not" in refused(response, 400)
+
+
+def test_a_prompt_longer_than_the_context(client):
+    assert "256" in refused(complete(client, prompt="x" * 256), 400, "context_length_exceeded")
+    long = [{"role": "user", "content": "x" * 300}]
+    refused(converse(client, messages=long), 400, "context_length_exceeded")
+
+
+def test_another_model(client):
+    assert "'tiny'" in refused(complete(client, model="gpt-5"), 404, "model_not_found", "model")
+
+
+def test_a_large_body(client):
+    refused(complete(client, prompt="x" * 2_000_000), 413, "body_too_large")
+
+    def endless():
+        yield b'{"prompt": "'
+        for _ in range(40):
+            yield b"x" * 50_000
+
+    response = client.post("/v1/completions", content=endless(), headers={"Content-Type": "application/json"})
+    refused(response, 413, "body_too_large")
+
+
+def test_other_content_types(client):
+    """A page of another site can send text/plain without being asked whether it may."""
+    response = client.post(
+        "/v1/completions", content=b'{"prompt": "x"}', headers={"Content-Type": "text/plain"}
+    )
+    refused(response, 415)
+
+
+def test_addresses_and_methods_that_are_none(client):
+    refused(client.get("/v1/nothing"), 404)
+    refused(client.get("/chat.py"), 404)
+    refused(client.get("/..%2fapp.py"), 404)
+    assert client.get("/v1/completions").headers["allow"] == "POST"
+    refused(client.get("/v1/completions"), 405)
+
+
+def test_a_base_model_refuses_to_chat(model, base_tokenizer):
+    client = TestClient(create_app(model, base_tokenizer, name="base"))
+    assert "/v1/completions" in refused(converse(client), 400, "no_chat_template")
+    assert complete(client).status_code == 200
+    assert client.get("/v1/models").json()["data"][0]["chat"] is False
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+FIELDS = (
+    *("prompt", "messages", "model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k"),
+    *("min_p", "repetition_penalty", "seed", "stop", "stream", "stream_options", "n", "logprobs"),
+    *("top_logprobs", "logit_bias", "tools", "response_format"),
+)
+MESSAGES = st.lists(
+    st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant"]) | JSON, "content": JSON}),
+    max_size=4,
+)
+BODIES = st.builds(
+    lambda base, more: base | more,
+    st.fixed_dictionaries(
+        {}, optional={"prompt": JSON, "messages": MESSAGES, "max_tokens": st.integers(-1, 9)}
+    ),
+    st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4),
+)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=BODIES | JSON, address=st.sampled_from(["/v1/completions", "/v1/chat/completions"]))
+@example(body={"prompt": "x", "temperature": 1e-300, "max_tokens": 3}, address="/v1/completions")
+@example(body={"prompt": "\x00<|endoftext|>", "stop": "\x00"}, address="/v1/completions")
+def test_no_body_is_the_servers_fault(client, body, address):
+    text = json.dumps(body)
+    response = client.post(address, content=text, headers={"Content-Type": "application/json"})
+    assert response.status_code in (200, 400, 404), response.text
+    if response.status_code != 200:
+        refused(response, response.status_code)
+
+
+@settings(max_examples=60, deadline=None)
+@given(body=st.binary(max_size=60))
+def test_no_bytes_are_the_servers_fault(client, body):
+    response = client.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400

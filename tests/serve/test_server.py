@@ -1,0 +1,149 @@
+"""On a real socket: ports, addresses, a browser's and a client library's view."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from groundup.artifacts.errors import UserError
+from groundup.serve.server import listen
+
+SERVER = Path(__file__).with_name("tiny_server.py")
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A server process; gives its port."""
+    process = subprocess.Popen([sys.executable, SERVER], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        line = process.stderr.readline()
+        assert "http://127.0.0.1:" in line, line + process.stderr.read()
+        yield int(line.split("http://127.0.0.1:")[1].split("/")[0])
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=20)[1]
+    assert "Traceback" not in rest
+
+
+def post(port: int, body: dict) -> tuple[int, bytes]:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def get(port: int, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], str]:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        return response.status, dict(response.headers), response.read().decode()
+
+
+def gauge(port: int, name: str) -> int:
+    lines = get(port, "/metrics", {})[2].splitlines()
+    return int(next(line for line in lines if line.startswith(f"groundup_{name} ")).split()[1])
+
+
+def test_it_answers_and_streams_as_it_goes(server):
+    asked = {"prompt": "hi", "max_tokens": 60, "temperature": 0}
+    whole = json.loads(post(server, asked)[1])
+    times, text = [], ""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server, timeout=20)) as connection:
+        body = json.dumps(asked | {"stream": True})
+        connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        for line in connection.getresponse():
+            if line.startswith(b"data: {"):
+                times.append(time.perf_counter())
+                text += json.loads(line[6:])["choices"][0]["text"]
+    assert text == whole["choices"][0]["text"]
+    assert times[-1] - times[0] > 0.01  # not all at the end
+
+
+def test_a_connection_that_breaks_ends_its_generation(server):
+    before = gauge(server, "generated_tokens_total")
+    for _ in range(3):
+        connection = socket.create_connection(("127.0.0.1", server))
+        body = json.dumps({"prompt": "x", "max_tokens": 120, "stream": True}).encode()
+        head = (
+            "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        connection.sendall(head.encode() + body)
+        connection.recv(100)
+        connection.close()
+    end = time.monotonic() + 20
+    while gauge(server, "requests_running") or gauge(server, "requests_waiting"):
+        assert time.monotonic() < end
+    assert gauge(server, "generated_tokens_total") - before < 3 * 120
+
+
+def test_names_of_others_are_refused(server):
+    assert get(server, "/v1/models", {"Host": "evil.example"})[0] == 421
+
+
+def test_it_does_not_say_what_it_is_made_of(server):
+    assert "server" not in map(str.lower, get(server, "/", {})[1])
+
+
+def test_what_is_no_http_does_not_hurt(server):
+    for junk in (b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"x" * 200_000):
+        with socket.create_connection(("127.0.0.1", server)) as connection, contextlib.suppress(OSError):
+            connection.sendall(junk)
+            connection.settimeout(1)
+            connection.recv(1000)
+    assert post(server, {"prompt": "hi", "max_tokens": 1})[0] == 200
+
+
+def test_a_port_in_use(server):
+    with pytest.raises(UserError, match="in use") as caught:
+        listen("127.0.0.1", server)
+    assert "--port" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.7", "not a host"])
+def test_addresses_that_are_not_ours(host):
+    with pytest.raises(UserError) as caught:
+        listen(host, 0)
+    assert host in caught.value.message
+
+
+@pytest.mark.skipif(os.name != "posix" or not socket.has_ipv6, reason="needs IPv6")
+def test_ipv6():
+    with contextlib.suppress(UserError), listen("::1", 0) as listener:
+        assert listener.family == socket.AF_INET6
+
+
+@pytest.mark.interop
+def test_the_openai_client_understands_it(server):
+    openai = pytest.importorskip("openai")
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{server}/v1", api_key="none", max_retries=0)
+    assert [model.id for model in client.models.list()] == ["tiny"]
+    asked = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "hi"}],
+        "temperature": 0,
+        "max_tokens": 20,
+    }
+    whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=2)
+    parts = [*client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})]
+    assert (
+        "".join(p.choices[0].delta.content or "" for p in parts if p.choices)
+        == whole.choices[0].message.content
+    )
+    assert parts[-1].usage == whole.usage
+    assert len(whole.choices[0].logprobs.content) == 20
+    text = client.completions.create(model="tiny", prompt=["a", "b"], max_tokens=5, logprobs=2)
+    assert len(text.choices) == 2
+    with pytest.raises(openai.BadRequestError, match="context"):
+        client.completions.create(model="tiny", prompt="x" * 500)
+    with pytest.raises(openai.NotFoundError):
+        client.completions.create(model="other", prompt="x")
