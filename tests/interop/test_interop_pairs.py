@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
@@ -37,6 +37,7 @@ class Held:
 
 
 @given(heads=sizes, half=sizes, width=sizes, data=st.data())
+@settings(deadline=None)
 def test_every_pair_is_its_own_way_back(heads: int, half: int, width: int, data):
     rows = heads * 2 * half
     pair = data.draw(
@@ -73,7 +74,7 @@ def test_the_first_entry_that_fits_renames():
 
 
 def test_a_tensor_without_a_place_is_named():
-    with pytest.raises(UserError, match="tensor c.w has no place"):
+    with pytest.raises(UserError, match=r"tensor c\.w has no place"):
         list(renamed(["c.w"], {"a.": "b."}))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from groundup.artifacts.errors import UserError
-from groundup.interop.huggingface import DTYPES, export_huggingface
+from groundup.interop.huggingface import export_huggingface
 from groundup.tokenizer import Tokenizer
 
 
@@ -16,8 +16,6 @@ def export(model: nn.Module, tokenizer: Tokenizer, out: Path, *, format: str, dt
     """
     if format not in FORMATS:
         raise UserError(f"format {format!r}, expected one of {', '.join(FORMATS)}")
-    if dtype not in DTYPES:
-        raise UserError(f"dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
     out.mkdir(parents=True, exist_ok=True)
     return FORMATS[format](model, tokenizer, out, dtype)
 

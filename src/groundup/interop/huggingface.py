@@ -15,6 +15,7 @@ from groundup.interop.assemble import assemble
 from groundup.interop.families import FAMILIES, Family
 from groundup.interop.families.fit import family_for
 from groundup.interop.pairs import to_theirs
+from groundup.interop.plain import plain
 from groundup.interop.weights import MAX_SHARD_BYTES, SafetensorsFolder, Source, cast, write_safetensors
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
@@ -56,11 +57,12 @@ def export_huggingface(
 
     Raises UserError when no family can hold the model: a part of it exists nowhere else.
     """
-    config: ModelConfig = model.config  # type: ignore[assignment]
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r}, expected one of {', '.join(DTYPES)} in a Hugging Face folder")
+    config, weights = plain(model)
     family = family_for(config)
     tokenizer = Tokenizer.load(tokenizer) if isinstance(tokenizer, Path) else tokenizer
     out.mkdir(parents=True, exist_ok=True)
-    weights: dict[str, Tensor] = model.state_dict()
     theirs = to_theirs(family.pairs(config, list(weights)), weights)
     files = write_safetensors(((n, cast(t, DTYPES[dtype]).cpu()) for n, t in theirs), out, max_shard_bytes)
     return [*files, *write_description(config, tokenizer, out, dtype)]

@@ -11,6 +11,7 @@ from groundup.artifacts.machine import Machine
 from groundup.interop.export import export
 from groundup.interop.families.fit import family_for
 from groundup.interop.open import open_model
+from groundup.interop.plain import plain
 
 SAMPLE_TOKENS = 32
 
@@ -34,7 +35,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     return {
         "format": recipe.export.format,
         "dtype": recipe.export.dtype,
-        "family": family_for(model.config).name,
+        "family": family_for(plain(model)[0]).name,
         "from": source,
         "files": len(files),
         "bytes": sum(file.stat().st_size for file in files),

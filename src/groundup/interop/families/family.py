@@ -70,9 +70,7 @@ class Family:
         except KeyError as error:
             raise UserError(f"{where}: {error} is missing, expected in a {self.name} model") from None
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"{where}: {self.keys.get(field, field) or self.name}: {first['msg']}") from None
+            raise UserError(f"{where}: {first_problem(error, self.keys)}") from None
 
     def fields(self, config: ModelConfig) -> Json:
         """A config.json for `config`. Whether it says all of `config` shows when it is read again."""
@@ -80,6 +78,13 @@ class Family:
         architecture = self.architecture if config.masked_head or not self.headless else self.headless
         names = {"architectures": [architecture], "model_type": self.name}
         return names | self.fixed | same | self.write(config)
+
+
+def first_problem(error: ValidationError, names: Mapping[str, str]) -> str:
+    """The first thing that a configuration lacks or has wrong, by the name that the file has for it."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return f"{names.get(field, field) or 'model'}: {first['msg']}"
 
 
 def choice(json: Json, key: str, meanings: Mapping[Any, Any]) -> Any:

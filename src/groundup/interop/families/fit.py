@@ -51,12 +51,16 @@ def what_is_lost(config: ModelConfig, family: Family) -> list[str]:
 def essence(config: ModelConfig) -> dict[str, Any]:
     """What decides the output, with one value for each meaning: knobs that nothing reads are left out."""
     knobs = config.model_dump(exclude=set(UNSTORED))
-    knobs["attention_pattern"] = config.layer_kinds
+    kinds = config.layer_kinds
+    if config.rope_local_theta is None and (config.sliding_window or 0) >= config.context_length:
+        kinds = ("global",) * config.num_layers  # a window as long as the text hides nothing
+    knobs["attention_pattern"] = kinds
     knobs["attention_scale"] = config.attention_scale or config.head_dim**-0.5
-    local = "local" in config.layer_kinds
+    knobs["logit_scale"] = config.logit_scale / config.width_multiplier
+    local = "local" in kinds
     unread = {
         "sliding_window": not local,
-        "rope_theta": config.positions != "rope" or set(config.layer_kinds) == {"local"},
+        "rope_theta": config.positions != "rope",
         "rope_scaling": config.positions != "rope",
         "rope_local_theta": config.positions != "rope" or not local,
         "relative_buckets": config.positions != "relative",
@@ -76,5 +80,5 @@ def essence(config: ModelConfig) -> dict[str, Any]:
     return {knob: value for knob, value in knobs.items() if not unread.get(knob)}
 
 
-UNSTORED = ("init_std", "depth_scaled_init", "pooling", "moe")
+UNSTORED = ("init_std", "depth_scaled_init", "mup_base_width", "pooling", "moe")
 """Knobs of training and of reading, which matter no more, or not to the weights."""

@@ -148,6 +148,7 @@ def read_metadata(
     }
     tensors = set(tensors)
     knobs: Metadata = {knob: _plain(own[key]) for knob, key in KEYS.items() if key in own}
+    knobs.setdefault("vocab_size", len(metadata.get("tokenizer.ggml.tokens", ())))
     knobs |= ARCHITECTURES[name].knobs
     knobs["tie_embeddings"] = "output.weight" not in tensors
     biases = (
@@ -164,7 +165,11 @@ def read_metadata(
             "experts_per_token": own["expert_used_count"],
             "intermediate_size": own.get("expert_feed_forward_length", 0),
         }
-    return ModelConfig(**knobs)
+    config = ModelConfig(**knobs)
+    if own.get("rope.dimension_count", config.head_dim) != config.head_dim:
+        turned = own["rope.dimension_count"]
+        raise UserError(f"rope.dimension_count = {turned}, expected the width of a head, {config.head_dim}")
+    return config
 
 
 def write_metadata(architecture: Architecture, config: ModelConfig) -> Metadata:

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.assemble import assemble
-from groundup.interop.gguf.architectures import ARCHITECTURES, ROPE_FACTORS, pairs, read_metadata
+from groundup.interop.families.family import first_problem
+from groundup.interop.gguf.architectures import ARCHITECTURES, KEYS, ROPE_FACTORS, pairs, read_metadata
 from groundup.interop.gguf.file import GGUFFile
 from groundup.interop.gguf.vocabulary import read_tokenizer
 from groundup.tokenizer import Tokenizer
@@ -30,8 +32,10 @@ def load_gguf(
         tokenizer = read_tokenizer(source.metadata)
     except UserError as error:
         raise UserError(f"{path}: {error.message}", hint=error.hint) from None
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: incomplete metadata: {error}") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_problem(error, KEYS)}") from None
+    except KeyError as error:
+        raise UserError(f"{path}: {error} is missing, expected in the metadata") from None
     architecture = ARCHITECTURES[source.metadata["general.architecture"]]
 
     def pairs_of(config, names):

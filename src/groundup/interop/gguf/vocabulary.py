@@ -21,6 +21,11 @@ NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
 GPT2, GPT4, QWEN2 = (PATTERNS[name].regex for name in ("gpt2", "gpt4", "qwen2"))
 DIGIT = r"\p{N}"
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+TEKKEN = (  # of Mistral since 2024: words are also cut where capitals follow small letters
+    rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 CUTS: dict[str, tuple[tuple[str, ...], bool]] = {
     "gpt-2": ((GPT2,), False),
@@ -28,7 +33,7 @@ CUTS: dict[str, tuple[tuple[str, ...], bool]] = {
     "dbrx": ((GPT4,), False),
     "llama-bpe": ((GPT4,), True),
     "qwen2": ((QWEN2,), False),
-    "gpt-4o": ((PATTERNS["gpt4o"].regex,), False),
+    "tekken": ((TEKKEN,), True),
 }
 """By name: the regular expressions that cut one after the other, and whether a piece that is a token stays
 whole even where merging would not lead to it. Source: llama.cpp, src/llama-vocab.cpp."""
@@ -41,7 +46,6 @@ SAME_AS = {
     "starcoder": "smollm",
     "refact": "smollm",
     "command-r": "smollm",
-    "llama4": "gpt-4o",
     "deepseek-r1-qwen": "qwen2",
 }
 ROLES = {"bos": "bos_token_id", "eos": "eos_token_id", "pad": "padding_token_id"}

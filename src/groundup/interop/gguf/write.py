@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, LlamaFileType
 from gguf.quants import quant_shape_to_byte_shape
-from torch import Tensor, nn
+from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.gguf.architectures import (
@@ -19,7 +19,7 @@ from groundup.interop.gguf.architectures import (
 )
 from groundup.interop.gguf.vocabulary import write_tokenizer
 from groundup.interop.pairs import expected_shapes, to_theirs
-from groundup.recipe import ModelConfig
+from groundup.interop.plain import plain
 from groundup.tokenizer import Tokenizer
 
 TYPES = {
@@ -45,10 +45,9 @@ def export_gguf(model: nn.Module, tokenizer: Tokenizer, path: Path, dtype: str =
     """
     if dtype not in TYPES:
         raise UserError(f"dtype {dtype!r}, expected one of {', '.join(TYPES)} in a GGUF file")
-    config: ModelConfig = model.config  # type: ignore[assignment]
+    config, weights = plain(model)
     architecture = architecture_for(config)
     matrix_type, file_type = TYPES[dtype]
-    weights: dict[str, Tensor] = model.state_dict()
     matched = list(pairs(architecture, config, list(weights)))
 
     metadata = {"general.type": "model", "general.file_type": int(file_type)}
