@@ -106,6 +106,7 @@ function refresh() {
   $("clear").hidden = !started;
   $("composer").classList.toggle("busy", running !== null);
   $("send").setAttribute("aria-label", running ? "Stop" : "Send");
+  $("hint").textContent = running ? "Esc stops" : "Enter sends";
   $("send").disabled = !model || (!running && !$("text").value.trim());
   $("text").style.height = "auto";
   $("text").style.height = `${$("text").scrollHeight}px`;
@@ -258,7 +259,7 @@ async function begin() {
   $("facts").textContent = `context of ${model.context_length.toLocaleString("en")} tokens`;
   $("greeting").textContent = model.chat ? `Chat with ${model.id}` : `${model.id} continues your text`;
   $("about").textContent = model.chat
-    ? "Built from the ground up: from raw text to the words you are about to read."
+    ? "It knows what it was taught, and nothing else."
     : "A base model: it was taught to write on, not to hold a conversation.";
   $("text").placeholder = model.chat ? "Message" : "The beginning of a text";
   $("text-label").textContent = $("text").placeholder;
