@@ -3,13 +3,13 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer, TokenShard
-from groundup.tokenizer.encode import encode_documents
 from groundup.tokenizer.shards import ShardWriter
 from groundup.tokenizer.train import train_bpe
 
@@ -39,7 +39,8 @@ def shards(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pa
             folder, split, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.fingerprint, end_of_text=0
         )
         texts = [story(seed) for seed in seeds]
-        ids, lengths = encode_documents(tokenizer, texts)
+        rows = [[*row, tokenizer.eos_id] for row in tokenizer.encode_batch(texts)]
+        ids, lengths = np.concatenate(rows), [len(row) for row in rows]
         names = [("tales", "legends")[seed % 2] for seed in seeds]
         writer.append(ids, lengths, names, [len(text.encode()) for text in texts])
         writer.commit(1)

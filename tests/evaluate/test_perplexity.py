@@ -24,6 +24,7 @@ def slowly(model, ids, context, window, stride):
     return nats
 
 
+@settings(deadline=None)
 @given(
     st.integers(2, 200).flatmap(lambda length: st.tuples(st.just(length), st.integers(1, length - 1))),
     st.integers(1, 40).flatmap(lambda window: st.tuples(st.just(window), st.integers(1, window))),
@@ -76,7 +77,7 @@ def test_company_changes_nothing(untrained):
 
 
 @torch.no_grad()
-@settings(max_examples=5)
+@settings(max_examples=5, deadline=None)
 @given(st.integers(1, 30))
 def test_context_is_looked_at_and_not_scored(untrained, context):
     ids = list(range(31))

@@ -14,6 +14,7 @@ from groundup.evaluate.tasks import (
     ask,
     continuation_questions,
     run_task,
+    summary,
 )
 from groundup.recipe.evaluate import EvaluateSection, Task, TaskKind
 from groundup.tokenizer import TokenShard
@@ -47,12 +48,22 @@ def test_the_true_continuation_is_the_answer(shards, tokenizer):
     documents = held_out(TokenShard(shards / "train"), tokenizer, max_tokens=10**6, seed=0)
     rows = [list(document.ids) for document in documents]
     for question in continuation_questions(documents, tokenizer, 10, seed=3):
-        ids = list(question.choices[question.answer].ids)
-        assert any(ids == row[i : i + len(ids)] for row in rows for i in range(len(row)))
+        row = rows[question.document]
+        found = [list(choice.ids) for choice in question.choices]
+        begins = [any(ids == row[i : i + len(ids)] for i in range(len(row))) for ids in found]
+        assert begins == [index == question.answer for index in range(CHOICES)]
+
+
+def test_questions_of_one_document_count_as_one_draw():
+    alike = summary([True] * 10 + [False] * 10, [0] * 10 + [1] * 10, 0.25, seed=0)
+    apart = summary([True] * 10 + [False] * 10, range(20), 0.25, seed=0)
+    assert alike["interval"] == [0.0, 1.0]
+    assert apart["interval"][0] > 0.2
+    assert summary([True], [0], None, seed=0)["interval"] is None
 
 
 def test_no_questions_of_too_little_text(tokenizer):
-    documents = [Document(list(range(200)), 400, "one"), Document(list(range(20)), 40, "two")]
+    documents = [Document(list(range(270)), 400, "one"), Document(list(range(20)), 40, "two")]
     assert continuation_questions(documents, tokenizer, 10, seed=0) == []
 
 

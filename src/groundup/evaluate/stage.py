@@ -44,7 +44,9 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     baselines = unigram_and_bigram(TokenShard(inputs["tokens"] / "train"), documents) | compressors(text)
     tasks: dict[str, Any] = {}
     if questions := continuation_questions(documents, tokenizer, settings.continuations, seed):
-        tasks[CONTINUATIONS] = summary(ask(model, questions), 1 / CHOICES, seed)
+        tasks[CONTINUATIONS] = summary(
+            ask(model, questions), [q.document for q in questions], 1 / CHOICES, seed
+        )
     for own in settings.tasks:
         tasks[own.name] = run_task(own, model, tokenizer, seed)
     samples = continuations(

@@ -25,6 +25,8 @@ class Question:
 
     choices: tuple[Document, ...]
     answer: int
+    document: int
+    """Number of the document that it was made of."""
 
 
 def ask(model: Decoder, questions: Sequence[Question]) -> list[bool]:
@@ -44,31 +46,29 @@ def ask(model: Decoder, questions: Sequence[Question]) -> list[bool]:
 def continuation_questions(
     documents: Sequence[Document], tokenizer: Tokenizer, count: int, seed: int
 ) -> list[Question]:
-    """Passages of held-out documents, each with its true continuation and three of others of its source.
+    """Passages of held-out documents, each with its true continuation and three of other passages.
 
-    Made of the run's own text, so that every run has them. `count` at most: one from each document that is
-    long enough, where its source has three others to take wrong answers from.
+    Made of the run's own text, so that every run has them: the documents are cut into passages, and `count`
+    of them are drawn, or all. Wrong answers are taken from the same source, so that style gives nothing away.
     """
     chance = random.Random(seed)
-    passages: dict[str, list[list[int]]] = {}
-    for document in documents:
-        ids = list(document.ids)
-        if len(ids) <= CONTEXT_TOKENS + CHOICE_TOKENS:
-            continue
-        begin = chance.randrange(len(ids) - CONTEXT_TOKENS - CHOICE_TOKENS)
-        passages.setdefault(document.source, []).append(ids[begin : begin + CONTEXT_TOKENS + CHOICE_TOKENS])
+    passages: dict[str, list[tuple[int, list[int]]]] = {}
+    length = CONTEXT_TOKENS + CHOICE_TOKENS
+    for number, document in enumerate(documents):
+        ids = list(document.ids[document.context :])
+        cut = [(number, ids[begin : begin + length]) for begin in range(0, len(ids) - length + 1, length)]
+        passages.setdefault(document.source, []).extend(cut)
     questions = []
     for source, found in passages.items():
         if len(found) < CHOICES:
             continue
-        for index, passage in enumerate(found):
-            others = chance.sample([i for i in range(len(found)) if i != index], CHOICES - 1)
-            endings = [found[other][CONTEXT_TOKENS:] for other in others]
+        for index, (number, passage) in enumerate(found):
+            others = chance.sample(range(len(found) - 1), CHOICES - 1)
+            endings = [found[other + (other >= index)][1][CONTEXT_TOKENS:] for other in others]
             answer = chance.randrange(CHOICES)
             endings.insert(answer, passage[CONTEXT_TOKENS:])
-            questions.append(
-                Question(tuple(_document(tokenizer, passage, end, source) for end in endings), answer)
-            )
+            choices = tuple(_document(tokenizer, passage, ending, source) for ending in endings)
+            questions.append(Question(choices, answer, number))
     chance.shuffle(questions)
     return questions[:count]
 
@@ -78,19 +78,31 @@ def run_task(task: Task, model: Decoder, tokenizer: Tokenizer, seed: int) -> dic
     return RUNNERS[task.kind](Path(task.path), model, tokenizer, seed)
 
 
-def summary(right: Sequence[bool], chance: float | None, seed: int) -> dict[str, Any]:
-    """{"items", "accuracy", "interval" (95%, or None), "chance"}."""
+def summary(
+    right: Sequence[bool], documents: Sequence[int], chance: float | None, seed: int
+) -> dict[str, Any]:
+    """{"items", "accuracy", "interval" (95%, by the bootstrap over documents, or None), "chance"}.
+
+    Args:
+        documents: what each question was made of, by number: questions of one document are alike.
+        chance: share of right answers when guessing, where that can be said.
+    """
+    asked: dict[int, float] = {}
+    known: dict[int, float] = {}
+    for document, is_right in zip(documents, right, strict=True):
+        asked[document] = asked.get(document, 0.0) + 1
+        known[document] = known.get(document, 0.0) + is_right
     return {
         "items": len(right),
         "accuracy": sum(right) / len(right),
-        "interval": bootstrap([float(r) for r in right], [1.0] * len(right), seed),
+        "interval": bootstrap(list(known.values()), list(asked.values()), seed),
         "chance": chance,
     }
 
 
 def _choices(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
     """{"question": ..., "choices": [...], "answer": index}: the choice follows the question after a space."""
-    questions = []
+    questions: list[Question] = []
     for where, item in _items(path, ("question", "choices", "answer")):
         choices, answer = item["choices"], item["answer"]
         if not (
@@ -99,11 +111,10 @@ def _choices(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) -> dic
             raise UserError(f"{where}: choices = {choices!r}, expected a list of at least two texts")
         if not (isinstance(answer, int) and 0 <= answer < len(choices)):
             raise UserError(f"{where}: answer = {answer!r}, expected 0 to {len(choices) - 1}")
-        questions.append(
-            Question(tuple(_behind(tokenizer, item["question"], choice) for choice in choices), answer)
-        )
+        documents = tuple(_behind(tokenizer, item["question"], choice) for choice in choices)
+        questions.append(Question(documents, answer, len(questions)))
     chance = sum(1 / len(question.choices) for question in questions) / len(questions)
-    return summary(ask(model, questions), chance, seed)
+    return summary(ask(model, questions), range(len(questions)), chance, seed)
 
 
 def _completions(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
@@ -114,7 +125,7 @@ def _completions(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) ->
         length = len(tokenizer.encode(" " + wanted)) + 2
         said = "".join(stream_text(model, tokenizer, item["prompt"], sampling=GREEDY, max_tokens=length))
         right.append(said.strip().startswith(wanted))
-    return summary(right, None, seed)
+    return summary(right, range(len(right)), None, seed)
 
 
 RUNNERS: dict[str, Callable[[Path, Decoder, Tokenizer, int], dict[str, Any]]] = {
