@@ -26,15 +26,25 @@ app = typer.Typer(
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file; recipes/ holds examples.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart.")]
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A run, one of its artifacts, a Hugging Face folder or a .gguf file.")
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="A run, one of its artifacts, a Hugging Face folder or a .gguf file."
+    ),
 ]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="Override a knob; may be repeated.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="Override a knob; may be repeated.")
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token; higher is more varied.")]
-TopP = Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Draw from the likeliest tokens of this total share.")]
+Temperature = Annotated[
+    float, typer.Option(min=0.0, help="0 takes the likeliest token; higher is more varied.")
+]
+TopP = Annotated[
+    float,
+    typer.Option("--top-p", min=0.0, max=1.0, help="Draw from the likeliest tokens of this total share."),
+]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same text.")]
 
 
@@ -42,8 +52,12 @@ Seed = Annotated[int | None, typer.Option(help="Same seed, same text.")]
 def init(
     out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.toml"),
     goal: Annotated[str | None, typer.Option(help="base, chat or chat-4bit.")] = None,
-    data: Annotated[str | None, typer.Option(help="Your text: files with globs, an address, or `sample`.")] = None,
-    hardware: Annotated[str | None, typer.Option(help="A device that the plan knows, such as cpu-2 or h100.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Your text: files with globs, an address, or `sample`.")
+    ] = None,
+    hardware: Annotated[
+        str | None, typer.Option(help="A device that the plan knows, such as cpu-2 or h100.")
+    ] = None,
     devices: Annotated[int | None, typer.Option(min=1, help="How many of them.")] = None,
     hours: Annotated[float | None, typer.Option(help="Time for pretraining.")] = None,
 ) -> None:
@@ -87,9 +101,15 @@ def plan(
 def run(
     recipe: Recipe,
     sets: Sets = None,
-    from_stage: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Build again from here.")] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Build finished stages again whose recipe changed.")] = False,
+    from_stage: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Build again from here.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Build finished stages again whose recipe changed.")
+    ] = False,
     runs: Runs = Path("runs"),
 ) -> None:
     """Build what the recipe asks for; what is finished stays, what was interrupted continues."""
@@ -135,7 +155,9 @@ def status(run: Run, as_json: AsJson = False) -> None:
         return
     for row in rows:
         size = "" if row["bytes"] is None else f"{row['bytes'] / 1e6:9.1f} MB"
-        print(f"{row['stage']:<14} {row['state']:<12} {size:>12} {'' if row['seconds'] is None else _clock(row['seconds']):>9}")
+        print(
+            f"{row['stage']:<14} {row['state']:<12} {size:>12} {'' if row['seconds'] is None else _clock(row['seconds']):>9}"
+        )
 
 
 @app.command()
@@ -146,12 +168,17 @@ def verify(run: Run) -> None:
     from groundup.artifacts.manifest import verify as verify_folder
 
     pipeline.read_recipe(run)
-    folders = [run / stage.folder for stage in pipeline.STAGES if Manifest.read(run / stage.folder) is not None]
+    folders = [
+        run / stage.folder for stage in pipeline.STAGES if Manifest.read(run / stage.folder) is not None
+    ]
     problems = [line for folder in folders for line in verify_folder(folder)]
     for line in problems:
         print(line)
     if problems:
-        raise UserError(f"{run}: {len(problems)} file(s) differ", hint="groundup run RECIPE --from STAGE builds a stage again")
+        raise UserError(
+            f"{run}: {len(problems)} file(s) differ",
+            hint="groundup run RECIPE --from STAGE builds a stage again",
+        )
     print(f"{run}: {len(folders)} finished stages, every file as it was written")
 
 
@@ -178,7 +205,9 @@ def diff(
 @app.command()
 def generate(
     model: Model,
-    prompt: Annotated[str, typer.Option(help="The text to continue; - reads it from standard input.")] = "The",
+    prompt: Annotated[
+        str, typer.Option(help="The text to continue; - reads it from standard input.")
+    ] = "The",
     max_tokens: MaxTokens = 128,
     temperature: Temperature = 0.7,
     top_p: TopP = 0.95,
@@ -222,7 +251,10 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
     api_key: Annotated[
-        str | None, typer.Option(envvar="GROUNDUP_API_KEY", help="Let in only who sends this key; better set in the environment.")
+        str | None,
+        typer.Option(
+            envvar="GROUNDUP_API_KEY", help="Let in only who sends this key; better set in the environment."
+        ),
     ] = None,
     device: Device = "auto",
 ) -> None:
@@ -245,7 +277,11 @@ def evaluate(
 
     network, tokenizer = _open(model, device)
     score = score_text(network, tokenizer, _read_text(text))
-    print(json.dumps(score, indent=1) if as_json else "\n".join(f"{key:<22} {value:,.4f}" for key, value in score.items()))
+    print(
+        json.dumps(score, indent=1)
+        if as_json
+        else "\n".join(f"{key:<22} {value:,.4f}" for key, value in score.items())
+    )
 
 
 @app.command()
@@ -255,7 +291,9 @@ def quantize(
     method: Annotated[str, typer.Option(help="gptq, awq or rtn.")] = "gptq",
     bits: Annotated[int, typer.Option(help="4 or 8.")] = 4,
     group_size: Annotated[int, typer.Option(help="Weights that share a scale.")] = 128,
-    calibration: Annotated[Path | None, typer.Option(help="Text that gptq and awq look at: a UTF-8 file.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Text that gptq and awq look at: a UTF-8 file.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Keep 4 or 8 bits of each weight."""
@@ -272,7 +310,9 @@ def quantize(
 def export(
     model: Model,
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    format: Annotated[str, typer.Option(help="huggingface, gguf, gptq, awq or compressed-tensors.")] = "huggingface",
+    format: Annotated[
+        str, typer.Option(help="huggingface, gguf, gptq, awq or compressed-tensors.")
+    ] = "huggingface",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
 ) -> None:
     """Write a model in the layout that other software reads."""
@@ -285,7 +325,9 @@ def export(
 @app.command()
 def report(
     run: Run,
-    pdf: Annotated[Path | None, typer.Option(help="Where to put the PDF; default: report.pdf in the run.")] = None,
+    pdf: Annotated[
+        Path | None, typer.Option(help="Where to put the PDF; default: report.pdf in the run.")
+    ] = None,
 ) -> None:
     """Write the report of a run from what its manifests say, finished or not."""
     from groundup import pipeline
@@ -298,7 +340,9 @@ def report(
 @app.command()
 def explain(
     knob: Annotated[str | None, typer.Argument(help="A knob such as train.steps; none: all of them.")] = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the recipe's JSON schema, for editors.")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the recipe's JSON schema, for editors.")
+    ] = False,
 ) -> None:
     """What a knob means, what it takes and its default."""
     from groundup.recipe import explain as explaining
@@ -325,7 +369,9 @@ def main() -> None:
         print("\nstopped; the same command continues", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as `head`, has seen enough
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # the reader, such as `head`, has seen enough
         sys.exit(1)
 
 

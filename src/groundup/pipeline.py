@@ -9,6 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,17 @@ from groundup.artifacts.manifest import Manifest, list_files
 from groundup.plan import Plan, derive
 from groundup.recipe import Recipe
 
-PACKAGES = ("groundup", "torch", "numpy", "daft", "tokenizers", "safetensors", "trafilatura", "fastwarc", "typst")
+PACKAGES = (
+    "groundup",
+    "torch",
+    "numpy",
+    "daft",
+    "tokenizers",
+    "safetensors",
+    "trafilatura",
+    "fastwarc",
+    "typst",
+)
 """Recorded in every manifest."""
 
 RECIPE_FILE = "recipe.json"
@@ -87,7 +98,9 @@ class Sections:
             setattr(self, name, getattr(recipe, name))
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"this stage declares {', '.join(self._names)}; add {name!r} to its `reads` to use it")
+        raise AttributeError(
+            f"this stage declares {', '.join(self._names)}; add {name!r} to its `reads` to use it"
+        )
 
 
 @dataclass(frozen=True)
@@ -153,12 +166,16 @@ def run(
     with lock(run_folder):
         todo = jobs(plan.recipe, run_folder, machine, until_stage)
         if not todo:
-            raise UserError("the recipe asks for nothing", hint="add a table such as [data], [tokenizer] or [train]")
+            raise UserError(
+                "the recipe asks for nothing", hint="add a table such as [data], [tokenizer] or [train]"
+            )
         asked = {job.stage.name for job in todo}
         for option, name in (("--from", from_stage), ("--until", until_stage)):
             if name is not None and name not in asked:
                 section = next(stage.section for stage in STAGES if stage.name == name)
-                raise UserError(f"{option} {name}: the recipe does not ask for it", hint=f"add a [{section}] table")
+                raise UserError(
+                    f"{option} {name}: the recipe does not ask for it", hint=f"add a [{section}] table"
+                )
         _refuse_to_overwrite(todo, replace_stale or from_stage is not None)
         _write_record(run_folder, recipe, plan)
         reached = from_stage is None
@@ -171,7 +188,8 @@ def run(
                 continue
             if not reached:
                 raise UserError(
-                    f"--from {from_stage}: {job.path.name} is not complete", hint=f"leave --from out, or use --from {job.stage.name}"
+                    f"--from {from_stage}: {job.path.name} is not complete",
+                    hint=f"leave --from out, or use --from {job.stage.name}",
                 )
             build(job, plan.recipe, run_folder, machine, todo)
             yield job, "built"
@@ -222,7 +240,11 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
             lines += differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
         return lines
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [line for i, (a, b) in enumerate(zip(old, new, strict=True)) for line in differences(a, b, f"{prefix}[{i}]")]
+        return [
+            line
+            for i, (a, b) in enumerate(zip(old, new, strict=True))
+            for line in differences(a, b, f"{prefix}[{i}]")
+        ]
     return [] if old == new else [f"{prefix}: {_short(old)} -> {_short(new)}"]
 
 
@@ -230,7 +252,9 @@ def read_recipe(run_folder: Path) -> Recipe:
     """The recipe that a run folder was last asked for. Raises UserError where there is none."""
     path = run_folder / RECIPE_FILE
     if not path.is_file():
-        raise UserError(f"{run_folder}: not a run folder (no {RECIPE_FILE})", hint="groundup run RECIPE makes one")
+        raise UserError(
+            f"{run_folder}: not a run folder (no {RECIPE_FILE})", hint="groundup run RECIPE makes one"
+        )
     return Recipe.model_validate(json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -269,7 +293,9 @@ def _refuse_to_overwrite(todo: list[Job], allowed: bool) -> None:
 
 
 def _write_record(run_folder: Path, recipe: Recipe, plan: Plan) -> None:
-    as_asked = json.dumps(recipe.model_dump(mode="json", exclude_none=True), indent=1, ensure_ascii=False) + "\n"
+    as_asked = (
+        json.dumps(recipe.model_dump(mode="json", exclude_none=True), indent=1, ensure_ascii=False) + "\n"
+    )
     write_atomically(run_folder / RECIPE_FILE, as_asked.encode())
     facts = json.dumps(plan.facts(), indent=1, ensure_ascii=False) + "\n"
     write_atomically(run_folder / PLAN_FILE, facts.encode())
@@ -287,10 +313,8 @@ def _call(reference: str, *arguments: Any) -> Any:
 
 
 def _try_to_write(path: Path, text: str) -> None:
-    try:
+    with suppress(OSError):  # a full disk must not hide the error that is on its way up
         path.write_text(text)
-    except OSError:
-        pass  # a full disk must not hide the error that is on its way up
 
 
 def _short(value: Any) -> str:

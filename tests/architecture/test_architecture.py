@@ -23,18 +23,29 @@ def python_files():
     return sorted(SOURCE.rglob("*.py"))
 
 
-@pytest.mark.parametrize("module", ["groundup", "groundup.cli", "groundup.pipeline", *(f"groundup.{c}" for c in TORCH_FREE)])
+@pytest.mark.parametrize(
+    "module", ["groundup", "groundup.cli", "groundup.pipeline", *(f"groundup.{c}" for c in TORCH_FREE)]
+)
 def test_the_floors_before_the_model_import_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'daft' in sys.modules or 'matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, f"{module} imports torch, daft or matplotlib"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, (
+        f"{module} imports torch, daft or matplotlib"
+    )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plan", "recipes/llama-7b.toml"], ["explain", "train.steps"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["plan", "recipes/llama-7b.toml"], ["explain", "train.steps"]]
+)
 def test_light_commands_answer_at_once(arguments):
     # The promise is 0.3 s of work; the clock of a shared machine is not to be trusted, processor time is.
     def processor_seconds():
         before = os.times()
-        subprocess.run([sys.executable, "-m", "groundup.cli", *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-m", "groundup.cli", *arguments],
+            cwd=ROOT,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         after = os.times()
         return after.children_user + after.children_system - before.children_user - before.children_system
 
@@ -72,7 +83,11 @@ def test_only_the_pipeline_imports_a_stage_module():
 
 
 def test_no_file_is_two_ideas():
-    long = {str(p.relative_to(SOURCE)): n for p in python_files() if (n := len(p.read_text().splitlines())) > LONGEST}
+    long = {
+        str(p.relative_to(SOURCE)): n
+        for p in python_files()
+        if (n := len(p.read_text().splitlines())) > LONGEST
+    }
     assert long == {}
 
 
@@ -84,14 +99,33 @@ def test_no_drawer_for_odds_and_ends():
 def test_every_chapter_says_what_it_is():
     for chapter in sorted(path for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__"):
         first = ast.get_docstring(ast.parse((chapter / "__init__.py").read_text())) or ""
-        assert len(first) > 80, f"{chapter.name}/__init__.py: say what the chapter is and in which order to read it"
+        assert len(first) > 80, (
+            f"{chapter.name}/__init__.py: say what the chapter is and in which order to read it"
+        )
 
 
 def test_peers_are_never_imported():
-    peers = {"transformers", "peft", "trl", "gptqmodel", "litgpt", "llama_cpp", "vllm", "datatrove", "auto_gptq", "awq"}
+    peers = {
+        "transformers",
+        "peft",
+        "trl",
+        "gptqmodel",
+        "litgpt",
+        "llama_cpp",
+        "vllm",
+        "datatrove",
+        "auto_gptq",
+        "awq",
+    }
     for path in python_files():
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
             assert not peers & {name.split(".")[0] for name in names}, f"{path}: imports a peer"
 
 

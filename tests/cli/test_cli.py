@@ -18,8 +18,16 @@ def groundup(*arguments, cwd=ROOT):
     ("arguments", "error", "hint"),
     [
         (["run", "none.toml"], "none.toml: no such recipe file", "recipes/"),
-        (["plan", "recipes/llama-7b.toml", "--set", "train.stps=3"], "unknown knob train.stps", "train.steps"),
-        (["plan", "recipes/llama-7b.toml", "--set", "budget.devices=1"], "GB on each of 1 device", "budget.devices="),
+        (
+            ["plan", "recipes/llama-7b.toml", "--set", "train.stps=3"],
+            "unknown knob train.stps",
+            "train.steps",
+        ),
+        (
+            ["plan", "recipes/llama-7b.toml", "--set", "budget.devices=1"],
+            "GB on each of 1 device",
+            "budget.devices=",
+        ),
         (["explain", "train.stps"], "no such knob", "train.steps"),
         (["status", "recipes"], "not a run folder", "groundup run"),
         (["verify", "nowhere"], "not a run folder", "groundup run"),
@@ -41,7 +49,18 @@ def test_a_mistake_is_one_line_and_a_hint(arguments, error, hint):
 
 def test_init_writes_a_recipe_that_plans(tmp_path):
     out = tmp_path / "mine.toml"
-    answers = ["--goal", "chat-4bit", "--data", "texts/*.txt", "--hardware", "cpu-8", "--devices", "1", "--hours", "2"]
+    answers = [
+        "--goal",
+        "chat-4bit",
+        "--data",
+        "texts/*.txt",
+        "--hardware",
+        "cpu-8",
+        "--devices",
+        "1",
+        "--hours",
+        "2",
+    ]
     made = groundup("init", "--out", out, *answers)
     assert made.returncode == 0, made.stderr
     planned = groundup("plan", out)

@@ -105,11 +105,19 @@ def write_corpus(folder: Path) -> None:
             )
             warc.write(head.encode() + response + b"\r\n\r\n")
     (folder / "code").mkdir()
-    for path in sorted(Path(json.__file__).parent.glob("*.py")) + [Path(bz2.__file__), Path(html.__file__)]:
-        (folder / "code" / f"{path.parent.name}_{path.name}").write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
-    turns = [("Hello", "Hi, how are you?"), ("What is an integer?", "A whole number."), ("Thank you", "You are welcome.")]
+    for path in [*sorted(Path(json.__file__).parent.glob("*.py")), Path(bz2.__file__), Path(html.__file__)]:
+        (folder / "code" / f"{path.parent.name}_{path.name}").write_text(
+            path.read_text(encoding="utf-8"), encoding="utf-8"
+        )
+    turns = [
+        ("Hello", "Hi, how are you?"),
+        ("What is an integer?", "A whole number."),
+        ("Thank you", "You are welcome."),
+    ]
     lines = [
-        json.dumps({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]})
+        json.dumps(
+            {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+        )
         for question, answer in turns * 8
     ]
     (folder / "dialogues.jsonl").write_text("\n".join(lines) + "\n")

@@ -79,7 +79,9 @@ def test_a_flipped_byte_is_found(tiny_run):
 
 def test_training_learned(tiny_run):
     metrics = Manifest.read(tiny_run / "04-base").metrics
-    losses = [json.loads(line)["loss"] for line in (tiny_run / "04-base" / "steps.jsonl").read_text().splitlines()]
+    losses = [
+        json.loads(line)["loss"] for line in (tiny_run / "04-base" / "steps.jsonl").read_text().splitlines()
+    ]
     assert len(losses) == 40
     assert losses[0] > 6.0
     assert metrics["final_loss"] < 5.0
@@ -105,7 +107,9 @@ def test_transformers_reads_the_export_with_equal_logits(tiny_run):
 
 @pytest.mark.parametrize("artifact", ["", "04-base", "06-chat", "07-quantized", "08-export"])
 def test_generate_opens_every_kind_of_model(tiny_run, artifact):
-    done = groundup("generate", tiny_run / artifact, "--prompt", "The", "--max-tokens", 5, "--seed", 1, "--device", "cpu")
+    done = groundup(
+        "generate", tiny_run / artifact, "--prompt", "The", "--max-tokens", 5, "--seed", 1, "--device", "cpu"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("The")
 
@@ -144,7 +148,9 @@ def test_killed_at_random_moments_it_ends_in_the_same_bits(tiny_recipe, tiny_run
     command = [sys.executable, "-m", "groundup.cli", "run", str(tiny_recipe), "--runs", str(tmp_path)]
     finished = 0
     for _ in range(moments):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         try:
             process.wait(timeout=dice.uniform(1.0, 12.0))
             finished += 1

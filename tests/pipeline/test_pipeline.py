@@ -54,7 +54,10 @@ VALUES = {
 
 
 def run(tmp_path, *overrides, **options):
-    return [(job.stage.name, state) for job, state in pipeline.run(parse(VALUES, overrides), tmp_path / "toy", Machine(), **options)]
+    return [
+        (job.stage.name, state)
+        for job, state in pipeline.run(parse(VALUES, overrides), tmp_path / "toy", Machine(), **options)
+    ]
 
 
 def test_everything_once_then_nothing(tmp_path):
@@ -78,7 +81,9 @@ def test_a_changed_knob_shows_the_difference_and_touches_nothing(tmp_path):
 
 def test_what_is_no_part_of_the_run_changes_nothing(tmp_path):
     run(tmp_path)
-    assert run(tmp_path, "machine.threads=1", "machine.micro_batch=1") == [(n, "done") for n in ("data", "tokenizer", "base")]
+    assert run(tmp_path, "machine.threads=1", "machine.micro_batch=1") == [
+        (n, "done") for n in ("data", "tokenizer", "base")
+    ]
 
 
 def test_changed_content_of_a_source_makes_everything_after_it_stale(tmp_path, monkeypatch):
@@ -93,7 +98,11 @@ def test_from_and_until(tmp_path):
     assert run(tmp_path, until_stage="tokenizer") == [("data", "built"), ("tokenizer", "built")]
     with pytest.raises(UserError, match="no such stage"):
         run(tmp_path, from_stage="bse")
-    assert run(tmp_path, from_stage="tokenizer") == [("data", "done"), ("tokenizer", "built"), ("base", "built")]
+    assert run(tmp_path, from_stage="tokenizer") == [
+        ("data", "done"),
+        ("tokenizer", "built"),
+        ("base", "built"),
+    ]
     with pytest.raises(UserError, match="does not ask for it"):
         run(tmp_path, "tokenizer=none", "train=none", until_stage="tokenizer")
 
@@ -146,4 +155,7 @@ def test_the_run_keeps_its_recipe_and_plan(tmp_path):
 
 
 def test_differences():
-    assert pipeline.differences({"a": {"b": 1, "c": [1, 2]}}, {"a": {"b": 2, "c": [1, 3]}, "d": None}) == ["a.b: 1 -> 2", "a.c[1]: 2 -> 3"]
+    assert pipeline.differences({"a": {"b": 1, "c": [1, 2]}}, {"a": {"b": 2, "c": [1, 3]}, "d": None}) == [
+        "a.b: 1 -> 2",
+        "a.c[1]: 2 -> 3",
+    ]

@@ -13,7 +13,12 @@ from groundup.recipe import ModelConfig, parse
 
 
 def plan_for(**tables):
-    values = {"name": "x", "tokenizer": {"vocab_size": 32_000}, "train": {}, "model": {"context_length": 2048}}
+    values = {
+        "name": "x",
+        "tokenizer": {"vocab_size": 32_000},
+        "train": {},
+        "model": {"context_length": 2048},
+    }
     return derive(parse(values | tables))
 
 
@@ -25,7 +30,12 @@ def test_seven_billion_parameters_want_140_billion_tokens():
 
 def test_llama_7b_has_the_published_number_of_parameters():
     config = ModelConfig(
-        vocab_size=32_000, hidden_size=4096, num_layers=32, num_heads=32, intermediate_size=11_008, context_length=2048
+        vocab_size=32_000,
+        hidden_size=4096,
+        num_layers=32,
+        num_heads=32,
+        intermediate_size=11_008,
+        context_length=2048,
     )
     assert count(config).total == 6_738_415_616  # Touvron et al. 2023, and the published weights
 
@@ -47,14 +57,18 @@ def test_deepseek_law_at_its_own_example():
     assert scaling.batch_tokens(1e20) == pytest.approx(0.2920 * math.exp(0.3271 * math.log(1e20)))
 
 
-@pytest.mark.parametrize(("hardware", "devices", "hours"), [("cpu-2", 1, 0.1), ("h100", 1, 24), ("h100", 64, 300)])
+@pytest.mark.parametrize(
+    ("hardware", "devices", "hours"), [("cpu-2", 1, 0.1), ("h100", 1, 24), ("h100", 64, 300)]
+)
 def test_the_budget_is_spent_and_not_overspent(hardware, devices, hours):
     plan = plan_for(budget={"hardware": hardware, "devices": devices, "hours": hours})
     assert 0.8 * hours <= plan.seconds / 3600 <= 1.01 * hours
     train = plan.recipe.train
     assert train is not None
     assert train.steps * train.batch_tokens == train.tokens
-    assert plan.compute == pytest.approx(train.tokens * training_flops_per_token(model_config(plan.recipe), 2048))
+    assert plan.compute == pytest.approx(
+        train.tokens * training_flops_per_token(model_config(plan.recipe), 2048)
+    )
     if hours > 1:  # what the steps of the shape leave over goes into tokens: never fewer than asked for
         assert plan.facts()["tokens_per_parameter"] >= 19.5
 
@@ -90,7 +104,8 @@ def test_refusals():
 
 def test_more_devices_shard_what_one_cannot_hold():
     plan = plan_for(
-        budget={"hardware": "h100", "devices": 8}, model={"hidden_size": 4096, "num_layers": 32, "context_length": 4096}
+        budget={"hardware": "h100", "devices": 8},
+        model={"hidden_size": 4096, "num_layers": 32, "context_length": 4096},
     )
     assert plan.shards > 1
     assert plan.memory is not None
@@ -98,7 +113,9 @@ def test_more_devices_shard_what_one_cannot_hold():
 
 
 def test_the_table_tells_tokens_and_time():
-    text = table(plan_for(budget={"hardware": "h100", "devices": 64, "hours": 200, "price_per_hour": 2.0}).facts())
+    text = table(
+        plan_for(budget={"hardware": "h100", "devices": 64, "hours": 200, "price_per_hour": 2.0}).facts()
+    )
     assert "billion" in text
     assert "days" in text
     assert "25,6" in text or "25,5" in text  # 64 x 200 h x 2

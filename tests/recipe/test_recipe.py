@@ -20,7 +20,11 @@ SOURCE = {"name": "mine", "kind": "text", "path": "*.txt"}
         ({"train": {"steps": -1}}, "train.steps = -1", "groundup explain train.steps"),
         ({"train": {"schedule": "wavy"}}, "train.schedule = 'wavy'", "groundup explain train.schedule"),
         ({"data": {"sources": [{**SOURCE, "kind": "wikpedia"}]}}, "'wikpedia'", "data.sources[].kind"),
-        ({"data": {"sources": [{"name": "x", "kind": "text"}]}}, "needs a path or a package", "data.sources[]"),
+        (
+            {"data": {"sources": [{"name": "x", "kind": "text"}]}},
+            "needs a path or a package",
+            "data.sources[]",
+        ),
         ({"data": {}}, "data.sources is missing", "data.sources"),
         ({"name": "../evil"}, "name = '../evil'", "name"),
     ],
@@ -35,7 +39,14 @@ def test_what_is_wrong_is_named(values, message, hint):
 def test_overrides_are_toml_values_and_reach_every_table():
     recipe = parse(
         {"name": "x", "train": {"steps": 5}},
-        ["train.steps=50", "train.learning_rate=3e-4", "train.schedule=linear", "seed=7", "model.qk_norm=true", "train.tokens=none"],
+        [
+            "train.steps=50",
+            "train.learning_rate=3e-4",
+            "train.schedule=linear",
+            "seed=7",
+            "model.qk_norm=true",
+            "train.tokens=none",
+        ],
     )
     assert recipe.train is not None
     assert (recipe.train.steps, recipe.train.learning_rate, recipe.train.schedule) == (50, 3e-4, "linear")

@@ -45,12 +45,20 @@ class RandomBatches:
 
 
 def settings(**knobs):
-    given = {"steps": 30, "learning_rate": 0.01, "warmup_steps": 3, "evaluate_every": 10, "precision": "float32"}
+    given = {
+        "steps": 30,
+        "learning_rate": 0.01,
+        "warmup_steps": 3,
+        "evaluate_every": 10,
+        "precision": "float32",
+    }
     return TrainSection(**(given | knobs))
 
 
 def same_weights(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -59,7 +67,15 @@ def test_interrupted_training_ends_in_the_same_bits(tmp_path, optimizer, precisi
     knobs = settings(optimizer=optimizer, precision=precision)
     machine = Machine(checkpoint_seconds=0.0)
     straight = TinyModel()
-    whole = train(straight, RandomBatches(), mean_loss, knobs, tmp_path / "straight", machine, probe=lambda m: {"x": 1.0})
+    whole = train(
+        straight,
+        RandomBatches(),
+        mean_loss,
+        knobs,
+        tmp_path / "straight",
+        machine,
+        probe=lambda m: {"x": 1.0},
+    )
 
     class Killed(Exception):
         pass
@@ -75,14 +91,26 @@ def test_interrupted_training_ends_in_the_same_bits(tmp_path, optimizer, precisi
 
     for number, at in enumerate((7, 8, 20, 29)):  # after the first start the weights come from the checkpoint
         with pytest.raises(Killed):
-            train(TinyModel(seed=number), Killer(at), mean_loss, knobs, tmp_path / "cut", machine, probe=lambda m: {"x": 1.0})
+            train(
+                TinyModel(seed=number),
+                Killer(at),
+                mean_loss,
+                knobs,
+                tmp_path / "cut",
+                machine,
+                probe=lambda m: {"x": 1.0},
+            )
     resumed = TinyModel(seed=99)
-    rest = train(resumed, RandomBatches(), mean_loss, knobs, tmp_path / "cut", machine, probe=lambda m: {"x": 1.0})
+    rest = train(
+        resumed, RandomBatches(), mean_loss, knobs, tmp_path / "cut", machine, probe=lambda m: {"x": 1.0}
+    )
     assert same_weights(straight, resumed)
     assert rest.records == whole.records
     assert rest.probes == whole.probes
     assert [p["step"] for p in whole.probes] == [10, 20, 30]
-    assert (tmp_path / "cut" / "steps.jsonl").read_bytes() == (tmp_path / "straight" / "steps.jsonl").read_bytes()
+    assert (tmp_path / "cut" / "steps.jsonl").read_bytes() == (
+        tmp_path / "straight" / "steps.jsonl"
+    ).read_bytes()
 
 
 def test_a_kill_between_the_save_and_the_probe_loses_no_probe(tmp_path):
@@ -92,7 +120,9 @@ def test_a_kill_between_the_save_and_the_probe_loses_no_probe(tmp_path):
     machine = Machine(checkpoint_seconds=0.0)
     with pytest.raises(RuntimeError, match="killed"):
         train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path, machine, probe=failing)
-    result = train(TinyModel(5), RandomBatches(), mean_loss, settings(), tmp_path, machine, probe=lambda m: {"x": 1.0})
+    result = train(
+        TinyModel(5), RandomBatches(), mean_loss, settings(), tmp_path, machine, probe=lambda m: {"x": 1.0}
+    )
     assert [p["step"] for p in result.probes] == [10, 20, 30]
 
 
@@ -133,7 +163,10 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(tmp_p
 
     with pytest.raises(UserError, match="step 12: loss nan"):
         train(TinyModel(), Poisoned(), loss, settings(), tmp_path, Machine(checkpoint_seconds=0.0))
-    assert [path.name for path in checkpoint.complete(tmp_path / "checkpoints")] == ["step-00000011", "step-00000012"]
+    assert [path.name for path in checkpoint.complete(tmp_path / "checkpoints")] == [
+        "step-00000011",
+        "step-00000012",
+    ]
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):

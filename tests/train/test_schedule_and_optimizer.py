@@ -1,5 +1,7 @@
 """The learning rate at every step, and which weights decay."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -16,8 +18,8 @@ def test_warm_up_peak_and_end(name):
     assert shares[0] == pytest.approx(1 / 11)
     assert shares[10] == pytest.approx(1.0)
     assert shares[-1] == pytest.approx(1.0 if name == "constant" else 0.1)
-    assert all(a < b for a, b in zip(shares[:10], shares[1:11], strict=True))
-    assert all(a >= b for a, b in zip(shares[10:], shares[11:], strict=False))
+    assert all(a < b for a, b in pairwise(shares[:11]))
+    assert all(a >= b for a, b in pairwise(shares[10:]))
 
 
 def test_stable_phase_is_flat_until_the_decay():

@@ -76,7 +76,9 @@ def verify(folder: Path) -> list[str]:
         return [f"{folder.name}: no {FILE_NAME}: incomplete"]
     found = list_files(folder)
     lines = [f"{folder.name}/{name}: missing" for name in sorted(manifest.files.keys() - found.keys())]
-    lines += [f"{folder.name}/{name}: not in the manifest" for name in sorted(found.keys() - manifest.files.keys())]
+    lines += [
+        f"{folder.name}/{name}: not in the manifest" for name in sorted(found.keys() - manifest.files.keys())
+    ]
     for name in sorted(found.keys() & manifest.files.keys()):
         if found[name]["sha256"] != manifest.files[name]["sha256"]:
             expected, got = manifest.files[name], found[name]

@@ -32,7 +32,9 @@ class Question:
 
 QUESTIONS = (
     Question("goal", f"What shall it be? ({', '.join(GOALS)})", "chat-4bit"),
-    Question("data", "Your text: files with globs, an https:// address, or `sample` for the quickstart's", "sample"),
+    Question(
+        "data", "Your text: files with globs, an https:// address, or `sample` for the quickstart's", "sample"
+    ),
     Question("hardware", f"Which device? ({', '.join(DEVICES)})", "cpu-2"),
     Question("devices", "How many of them?", 1),
     Question("hours", "Hours for pretraining?", 1.0),
@@ -93,7 +95,13 @@ def _sources(data: str) -> list[str]:
             "",
         ]
     kind = next((kind for end, kind in KINDS.items() if data.lower().endswith(end)), "text")
-    return ["[[data.sources]]", 'name = "mine"', f"kind = {json.dumps(kind)}", f"path = {json.dumps(data)}", ""]
+    return [
+        "[[data.sources]]",
+        'name = "mine"',
+        f"kind = {json.dumps(kind)}",
+        f"path = {json.dumps(data)}",
+        "",
+    ]
 
 
 def _dialogues() -> list[str]:

@@ -49,7 +49,9 @@ class Plan:
         facts["compute"] = self.compute
         facts["hours"] = self.seconds / SECONDS_PER_HOUR
         price = self.recipe.budget.price_per_hour
-        facts["money"] = None if price is None else price * self.recipe.budget.devices * self.seconds / SECONDS_PER_HOUR
+        facts["money"] = (
+            None if price is None else price * self.recipe.budget.devices * self.seconds / SECONDS_PER_HOUR
+        )
         return facts
 
 
@@ -73,7 +75,8 @@ def derive(recipe: Recipe) -> Plan:
         config = largest_within(math.inf, budget.tokens_per_parameter, vocab_size, fixed)
     else:
         raise UserError(
-            "nothing says how large the model shall be", hint="set budget.hours, or model.hidden_size and model.num_layers"
+            "nothing says how large the model shall be",
+            hint="set budget.hours, or model.hidden_size and model.num_layers",
         )
     sequence_length = train.sequence_length or config.context_length
     if sequence_length > config.context_length:
@@ -89,7 +92,9 @@ def derive(recipe: Recipe) -> Plan:
     if tokens is None and available is not None:
         tokens = int(available / per_token)  # the shape comes in steps; the tokens take up what is left
     tokens = tokens or int(budget.tokens_per_parameter * parameters.active)
-    batch_tokens = train.batch_tokens or _round_batch(scaling.batch_tokens(tokens * per_token), sequence_length, tokens)
+    batch_tokens = train.batch_tokens or _round_batch(
+        scaling.batch_tokens(tokens * per_token), sequence_length, tokens
+    )
     steps = train.steps or max(1, tokens // batch_tokens)
     tokens = steps * batch_tokens
     compute = tokens * per_token
@@ -122,13 +127,17 @@ def model_config(recipe: Recipe) -> ModelConfig:
 def required(value: Any, name: str) -> Any:
     """A knob that `derive` fills in. Raises UserError when it was not derived."""
     if value is None:
-        raise UserError(f"{name} is open", hint="derive the recipe first: groundup.plan.derive(recipe).recipe")
+        raise UserError(
+            f"{name} is open", hint="derive the recipe first: groundup.plan.derive(recipe).recipe"
+        )
     return value
 
 
 def _vocab_size(recipe: Recipe) -> int:
     if recipe.tokenizer is None:
-        raise UserError("nothing says how large the vocabulary is", hint="set model.vocab_size, or add [tokenizer]")
+        raise UserError(
+            "nothing says how large the vocabulary is", hint="set model.vocab_size, or add [tokenizer]"
+        )
     return -(-recipe.tokenizer.vocab_size // VOCABULARY_STEP) * VOCABULARY_STEP
 
 

@@ -43,4 +43,6 @@ def training_memory(
     else:
         activations = config.num_layers * per_block
     logits = 8.0 * min(tokens, CROSS_ENTROPY_CHUNK) * config.vocab_size
-    return Memory(4.0 * parameters / shards, 4.0 * parameters / shards, 8.0 * parameters / shards, activations, logits)
+    return Memory(
+        4.0 * parameters / shards, 4.0 * parameters / shards, 8.0 * parameters / shards, activations, logits
+    )

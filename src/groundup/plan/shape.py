@@ -39,7 +39,11 @@ def _head_dim(width: int) -> int:
 
 
 def largest_within(
-    compute: float, tokens_per_parameter: float, vocab_size: int, fixed: dict[str, Any], tokens: int | None = None
+    compute: float,
+    tokens_per_parameter: float,
+    vocab_size: int,
+    fixed: dict[str, Any],
+    tokens: int | None = None,
 ) -> ModelConfig:
     """The widest shape whose training, with its share of tokens, costs at most `compute` operations.
 

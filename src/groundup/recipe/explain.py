@@ -15,7 +15,9 @@ def explain(name: str) -> str:
     known = knobs()
     if name not in known:
         near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-        raise UserError(f"{name}: no such knob", hint=f"did you mean {near[0]}?" if near else "groundup explain lists all")
+        raise UserError(
+            f"{name}: no such knob", hint=f"did you mean {near[0]}?" if near else "groundup explain lists all"
+        )
     field = known[name]
     lines = [f"{name}: {field.description}", f"  takes:   {_type(field.annotation)}{_bounds(field)}"]
     lines.append(f"  default: {_default(field)}")

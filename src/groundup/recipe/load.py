@@ -19,11 +19,15 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     Raises UserError for a missing file, broken TOML, an unknown knob (with the nearest known name) or a bad value.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such recipe file", hint="recipes/ holds examples; groundup init writes one for you")
+        raise UserError(
+            f"{path}: no such recipe file", hint="recipes/ holds examples; groundup init writes one for you"
+        )
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid TOML: {error}", hint="see https://toml.io for the syntax") from None
+        raise UserError(
+            f"{path}: not valid TOML: {error}", hint="see https://toml.io for the syntax"
+        ) from None
     values.setdefault("name", path.stem)
     return parse(values, overrides, where=str(path))
 
@@ -92,7 +96,10 @@ def _explain(error: ValidationError, where: str) -> UserError:
     """The first problem of a recipe in one line; the number of others behind it."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".") or "recipe"
+    name = (
+        "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+        or "recipe"
+    )
     others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
         return UserError(f"{where}: unknown knob {name}{others}", hint=_nearest(name))

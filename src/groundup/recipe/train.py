@@ -6,21 +6,41 @@ from groundup.recipe.section import Section, knob
 
 
 class TrainSection(Section):
-    tokens: int | None = knob(None, "tokens to train on; derived: budget.tokens_per_parameter for each parameter", ge=1)
+    tokens: int | None = knob(
+        None, "tokens to train on; derived: budget.tokens_per_parameter for each parameter", ge=1
+    )
     steps: int | None = knob(None, "optimizer steps; derived: tokens / batch_tokens", ge=1)
-    batch_tokens: int | None = knob(None, "tokens in one optimizer step, over all devices; derived from the model's size", ge=1)
-    sequence_length: int | None = knob(None, "tokens in one training sequence; derived: model.context_length", ge=8)
-    optimizer: Literal["adamw", "muon"] = knob("adamw", "adamw, or muon for the blocks' matrices with adamw for the rest")
-    learning_rate: float | None = knob(None, "peak learning rate of adamw; derived from the model's width", gt=0)
+    batch_tokens: int | None = knob(
+        None, "tokens in one optimizer step, over all devices; derived from the model's size", ge=1
+    )
+    sequence_length: int | None = knob(
+        None, "tokens in one training sequence; derived: model.context_length", ge=8
+    )
+    optimizer: Literal["adamw", "muon"] = knob(
+        "adamw", "adamw, or muon for the blocks' matrices with adamw for the rest"
+    )
+    learning_rate: float | None = knob(
+        None, "peak learning rate of adamw; derived from the model's width", gt=0
+    )
     matrix_learning_rate: float = knob(0.02, "peak learning rate of muon's matrices", gt=0)
     weight_decay: float = knob(0.1, "decoupled decay, on matrices only", ge=0)
     beta1: float = knob(0.9, "adamw's decay of the mean gradient", ge=0, lt=1)
     beta2: float = knob(0.95, "adamw's decay of the mean squared gradient", ge=0, lt=1)
     clip_norm: float | None = knob(1.0, "largest norm of the gradient; none: no clipping", gt=0)
-    schedule: Literal["cosine", "linear", "constant", "warmup-stable-decay"] = knob("cosine", "course of the learning rate after warm-up")
+    schedule: Literal["cosine", "linear", "constant", "warmup-stable-decay"] = knob(
+        "cosine", "course of the learning rate after warm-up"
+    )
     warmup_steps: int | None = knob(None, "steps of linear warm-up; derived: 2% of the steps", ge=0)
     decay_fraction: float = knob(0.4, "share of the steps in which warmup-stable-decay decays", gt=0, le=1)
-    final_learning_rate: float = knob(0.1, "learning rate at the last step, as a share of the peak", ge=0, le=1)
-    precision: Literal["float32", "bfloat16"] = knob("bfloat16", "of the matrix products; weights and optimizer stay float32")
-    z_loss: float = knob(0.0, "weight of the squared log-partition, which keeps logits from drifting (PaLM, section 5)", ge=0)
-    evaluate_every: int | None = knob(None, "steps between looks at held-out text; derived: a twentieth of the steps, at least 25", ge=1)
+    final_learning_rate: float = knob(
+        0.1, "learning rate at the last step, as a share of the peak", ge=0, le=1
+    )
+    precision: Literal["float32", "bfloat16"] = knob(
+        "bfloat16", "of the matrix products; weights and optimizer stay float32"
+    )
+    z_loss: float = knob(
+        0.0, "weight of the squared log-partition, which keeps logits from drifting (PaLM, section 5)", ge=0
+    )
+    evaluate_every: int | None = knob(
+        None, "steps between looks at held-out text; derived: a twentieth of the steps, at least 25", ge=1
+    )

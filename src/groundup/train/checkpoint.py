@@ -19,7 +19,13 @@ KEPT = 2
 """The newest and the one before it: a fault in the newest still leaves a run to continue."""
 
 
-def save(folder: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], records: dict[str, Any]) -> Path:
+def save(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    records: dict[str, Any],
+) -> Path:
     """Write the state after `step` finished steps; older checkpoints beyond the kept ones are removed afterwards."""
     final = folder / f"step-{step:08d}"
     work = folder / f".{final.name}.partial"
@@ -41,7 +47,9 @@ def complete(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if (path / "state.json").is_file())
 
 
-def load_latest(folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> tuple[int, dict[str, Any]]:
+def load_latest(
+    folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]
+) -> tuple[int, dict[str, Any]]:
     """Restore the newest readable checkpoint in place; returns (finished steps, records), or (0, {}) where there is none.
 
     Raises UserError when a checkpoint belongs to a model of another shape.
@@ -62,7 +70,11 @@ def load_latest(folder: Path, model: nn.Module, optimizers: list[torch.optim.Opt
 
 def _trainable(model: nn.Module) -> dict[str, torch.Tensor]:
     """Trainable weights by name, each once: a tied head is the embedding."""
-    return {name: weight.detach().contiguous() for name, weight in model.named_parameters() if weight.requires_grad}
+    return {
+        name: weight.detach().contiguous()
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
 
 
 def _restore_weights(path: Path, model: nn.Module, weights: dict[str, torch.Tensor]) -> None:

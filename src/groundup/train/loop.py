@@ -70,9 +70,16 @@ def train(
     The same settings, batches and machine give the same bits, however often the run was interrupted.
     Raises UserError on a loss that is not finite, naming the step; the last checkpoint stays.
     """
-    steps, peak, warmup, every = settings.steps, settings.learning_rate, settings.warmup_steps, settings.evaluate_every
+    steps, peak, warmup, every = (
+        settings.steps,
+        settings.learning_rate,
+        settings.warmup_steps,
+        settings.evaluate_every,
+    )
     if steps is None or peak is None or warmup is None or every is None:
-        raise ValueError("settings are not derived: steps, learning_rate, warmup_steps and evaluate_every are needed")
+        raise ValueError(
+            "settings are not derived: steps, learning_rate, warmup_steps and evaluate_every are needed"
+        )
     device = next(model.parameters()).device
     optimizers = build_optimizers(model, settings, peak)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -109,7 +116,9 @@ def train(
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            records.append({"step": step, "loss": value, "learning_rate": peak * share, "gradient_norm": norm.item()})
+            records.append(
+                {"step": step, "loss": value, "learning_rate": peak * share, "gradient_norm": norm.item()}
+            )
             trained += batch["labels"].numel()
             task.advance()
             task.note(f"loss {value:.3f}, {trained / (time.monotonic() - began):,.0f} tokens/s")
@@ -121,7 +130,9 @@ def train(
     model.eval()
     _write_lines(folder / "steps.jsonl", records)
     seconds = time.monotonic() - began
-    return Result(records, probes, {"tokens_per_second": trained / seconds, "seconds": seconds} if trained else {})
+    return Result(
+        records, probes, {"tokens_per_second": trained / seconds, "seconds": seconds} if trained else {}
+    )
 
 
 def accumulate(
@@ -136,7 +147,9 @@ def accumulate(
     predicted = count_predicted(batch["labels"])
     total = torch.zeros((), device=device)
     for begin in range(0, sequences, size):
-        micro = {key: value[begin : begin + size].to(device, non_blocking=True) for key, value in batch.items()}
+        micro = {
+            key: value[begin : begin + size].to(device, non_blocking=True) for key, value in batch.items()
+        }
         share = count_predicted(micro["labels"]) / max(predicted, 1)
         with autocast(device, settings.precision):
             part = loss(model, micro) * share

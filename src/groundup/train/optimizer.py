@@ -11,7 +11,9 @@ from torch import nn
 from groundup.recipe.train import TrainSection
 
 
-def build_optimizers(model: nn.Module, train: TrainSection, learning_rate: float) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    model: nn.Module, train: TrainSection, learning_rate: float
+) -> list[torch.optim.Optimizer]:
     """One AdamW, or Muon for the blocks' matrices beside an AdamW for the rest.
 
     Each parameter group carries `peak`, its learning rate at the top of the schedule; `set_learning_rate` scales it.
@@ -21,7 +23,11 @@ def build_optimizers(model: nn.Module, train: TrainSection, learning_rate: float
         # Muon's update has the same size in every direction (Jordan et al. 2024). With match_rms_adamw its step has
         # the root mean square of AdamW's, but the plain form with its own rate is what small models were tuned with.
         muon = torch.optim.Muon(
-            hidden, lr=train.matrix_learning_rate, momentum=0.95, nesterov=True, weight_decay=train.weight_decay
+            hidden,
+            lr=train.matrix_learning_rate,
+            momentum=0.95,
+            nesterov=True,
+            weight_decay=train.weight_decay,
         )
         groups = [{"params": embeddings, "weight_decay": 0.0}, {"params": vectors, "weight_decay": 0.0}]
         optimizers: list[torch.optim.Optimizer] = [muon, _adamw(groups, train, learning_rate)]

@@ -54,10 +54,14 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
             score = score_windows(network, held_out, length, max_tokens=VALIDATION_TOKENS)
         return {"bits_per_byte": score.bits_per_byte}
 
-    result = train(model, batches, next_token_loss, recipe.train, out, machine, probe=held_out_loss, name="pretraining")
+    result = train(
+        model, batches, next_token_loss, recipe.train, out, machine, probe=held_out_loss, name="pretraining"
+    )
     save_model(model.cpu(), out)
     tokenizer.save(out)
-    (out / "validation.jsonl").write_text("".join(json.dumps(probe) + "\n" for probe in result.probes), encoding="utf-8")
+    (out / "validation.jsonl").write_text(
+        "".join(json.dumps(probe) + "\n" for probe in result.probes), encoding="utf-8"
+    )
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     last = result.records[-max(1, len(result.records) // 50) :]
     return {
