@@ -1,8 +1,8 @@
-# The five things one does here. Each makes .venv first, if it is missing or the list of packages changed.
+# What one does here. Each makes .venv first, if it is missing or the list of packages changed.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := .venv/bin/
 
-.PHONY: quickstart test check slow book bench clean
+.PHONY: quickstart test check slow bench clean
 
 quickstart: .venv/.ready ## text to chat in about ten minutes, on two CPU cores
 	$(RUN)groundup run recipes/quickstart.toml
