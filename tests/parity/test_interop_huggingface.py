@@ -284,3 +284,13 @@ def test_sharded_export_is_read_by_them(tmp_path: Path):
     assert sum(file.suffix == ".safetensors" for file in files) > 2
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
     assert worst(logits(again), logits(theirs)) == 0
+
+
+def test_the_book_shows_every_toy_and_nothing_above_the_limit():
+    book = (Path(__file__).parents[2] / "book" / "parity.md").read_text(encoding="utf-8")
+    families, _ = book.split("GGUF files in float32")
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in families.splitlines() if line[:1] == "|"
+    ]
+    assert [name for name, *_ in rows[2:]] == list(TOYS)
+    assert all(float(figure) < LIMIT for _, *figures in rows[2:] for figure in figures)
