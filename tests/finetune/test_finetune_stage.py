@@ -1,0 +1,148 @@
+"""The stage: it teaches, it can be killed at any moment, and it ends in the same bits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.artifacts.manifest import list_files
+from groundup.finetune.adapter import load_adapter
+from groundup.finetune.sft import METHODS
+from groundup.finetune.stage import answer, run
+from groundup.model import load_model, save_model
+from groundup.recipe.finetune import FinetuneSection
+
+
+@pytest.fixture
+def inputs(make_decoder, byte_tokenizer, tmp_path) -> dict[str, Path]:
+    folders = {"tokenizer": tmp_path / "tokenizer", "base": tmp_path / "base"}
+    byte_tokenizer.save(folders["tokenizer"])
+    save_model(make_decoder(tie_embeddings=True), folders["base"])
+    return folders
+
+
+def recipe(place, **knobs):
+    section = FinetuneSection(
+        **{
+            "dialogues": (place,), "rank": 8, "epochs": 60, "batch_tokens": 192, "learning_rate": 1e-2,
+            "precision": "float32", "validation_fraction": 0.3, "prompts": ("How are you?", "What is AI?"),
+        }
+        | knobs
+    )  # fmt: skip
+    return SimpleNamespace(finetune=section, seed=3)
+
+
+def made(inputs, tmp_path, asked, name="out"):
+    out = tmp_path / name
+    out.mkdir(exist_ok=True)
+    metrics = run(asked, inputs, out, Machine(threads=1, device="cpu", checkpoint_seconds=0.0))
+    metrics.pop("speed")
+    return metrics, {n: f["sha256"] for n, f in list_files(out).items()}
+
+
+def test_the_recipe_and_the_methods_agree():
+    assert set(FinetuneSection.model_fields["method"].annotation.__args__) == set(METHODS)
+
+
+def test_it_learns_what_it_was_taught(inputs, tmp_path, messages_file, byte_tokenizer):
+    """All weights of a new model first; then other answers, with LoRA, over the model that came out."""
+    asked = recipe(messages_file, method="full", learning_rate=5e-3, epochs=120, validation_fraction=0)
+    metrics, files = made(inputs, tmp_path, asked)
+    assert [entry["answer"] for entry in metrics["answers"]] == ["Fine.", "A science."]
+    json.dumps(metrics, allow_nan=False)
+    assert metrics["loss"]["train_end"] < 0.1 < 1 < metrics["loss"]["train_start"]
+    assert metrics["conversations"]["kept"] == 4
+    assert metrics["conversations"]["dropped"] == {"duplicate": 4}
+    assert metrics["parameters"]["trained"] == metrics["parameters"]["all"]
+    assert not any("adapter" in name for name in files)
+    assert answer(load_model(tmp_path / "out"), byte_tokenizer, "how are you") == "Fine."  # as people type
+
+    path = Path(messages_file.path)
+    path.write_text(path.read_text().replace("Fine.", "Tired.").replace("A science.", "No idea."))
+    inputs = inputs | {"base": tmp_path / "out"}
+    metrics, files = made(inputs, tmp_path, recipe(messages_file, epochs=60, validation_fraction=0), "taught")
+    assert [entry["answer"] for entry in metrics["answers"]] == ["Tired.", "No idea."]
+    assert metrics["parameters"]["trained"] < metrics["parameters"]["all"]
+    assert {"adapter/adapter_model.safetensors", "adapter/adapter_config.json"} <= files.keys()
+    again = load_adapter(load_model(inputs["base"]), tmp_path / "taught" / "adapter")
+    tokens = torch.arange(30)[None]
+    torch.testing.assert_close(again(tokens).logits, load_model(tmp_path / "taught")(tokens).logits, rtol=1e-3, atol=1e-3)
+
+
+def test_held_out_conversations_are_scored_and_never_shown(inputs, tmp_path, messages_file):
+    metrics, _ = made(inputs, tmp_path, recipe(messages_file, epochs=5))
+    counts = metrics["conversations"]
+    assert counts["train"] + counts["validation"] == counts["kept"] == 4
+    assert counts["validation"] > 0
+    held_out, learned = ((tmp_path / "out" / f"{name}.jsonl").read_text() for name in ("validation", "train"))
+    assert not set(held_out.splitlines()) & set(learned.splitlines())
+    assert metrics["loss"]["validation_start"] > 0
+    assert metrics["validation"][-1]["step"] == metrics["steps"]
+
+
+def test_too_long_ones_are_counted(inputs, tmp_path, messages_file):
+    path = Path(messages_file.path)
+    long = {"messages": [{"role": "user", "content": "x" * 90}, {"role": "assistant", "content": "y"}]}
+    path.write_text(path.read_text() + json.dumps(long) + "\n")
+    metrics, _ = made(inputs, tmp_path, recipe(messages_file, epochs=1))
+    assert metrics["conversations"]["dropped"] == {"duplicate": 4, "too_long": 1}
+    assert metrics["conversations"]["kept"] == 4
+    assert '"too_long"' in (tmp_path / "out" / "dropped.jsonl").read_text()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+import torch
+from groundup.artifacts.machine import Machine
+from groundup.finetune.stage import run
+from groundup.recipe.finetune import FinetuneSection
+torch.set_num_threads(1)
+base, tokenizer, out, section = sys.argv[1:]
+asked = SimpleNamespace(finetune=FinetuneSection.model_validate_json(section), seed=3)
+run(asked, {"base": Path(base), "tokenizer": Path(tokenizer)}, Path(out), Machine(threads=1, device="cpu", checkpoint_seconds=0.0))
+"""
+
+
+def test_killed_and_continued_it_ends_in_the_same_bits(inputs, tmp_path, messages_file):
+    asked = recipe(messages_file, epochs=40)
+    straight = made(inputs, tmp_path, asked)
+    out = tmp_path / "killed"
+    out.mkdir()
+    command = [sys.executable, "-c", KILLED, inputs["base"], inputs["tokenizer"], out, asked.finetune.model_dump_json()]
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if len(list(out.glob("checkpoints/step-0000000[3-9]"))):  # in the middle of learning
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (out / "model.safetensors").exists()
+    assert made(inputs, tmp_path, asked, "killed") == straight
+
+
+def test_a_finished_attempt_without_a_manifest_ends_in_the_same_bits(inputs, tmp_path, messages_file):
+    asked = recipe(messages_file, epochs=3)
+    assert made(inputs, tmp_path, asked) == made(inputs, tmp_path, asked)
+
+
+def test_a_model_that_reads_only_cannot_converse(make_decoder, inputs, tmp_path, messages_file, byte_tokenizer):
+    from groundup.model import Encoder
+    from groundup.recipe import ModelConfig
+
+    encoder = Encoder(ModelConfig(architecture="encoder", vocab_size=264, hidden_size=32, num_layers=1, num_heads=2))
+    save_model(encoder, inputs["base"])
+    with pytest.raises(UserError, match="cannot converse"):
+        made(inputs, tmp_path, recipe(messages_file))

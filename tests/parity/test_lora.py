@@ -1,0 +1,115 @@
+"""LoRA against PEFT: the same outputs and gradients, and PEFT opens the adapters that we write."""
+
+import json
+
+import peft
+import pytest
+import torch
+import transformers
+
+from groundup.finetune.adapter import outer_names, save_adapter
+from groundup.finetune.lora import add_lora, lora_layers
+from groundup.finetune.rows import add_rows
+from groundup.interop import export_huggingface
+from groundup.model import Decoder
+from groundup.recipe import ModelConfig
+
+SHAPE = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "num_layers": 2,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "context_length": 32,
+}
+TOKENS = torch.randint(0, 64, (2, 16), generator=torch.Generator().manual_seed(1))
+RANK, ALPHA = 4, 12.0
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(params=[{"tie_embeddings": True}, {"qk_norm": True}], ids=("llama, tied", "qwen3"))
+def ours(request):
+    torch.manual_seed(0)
+    model = Decoder(ModelConfig(**SHAPE | request.param)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3) if parameter.ndim > 1 else None
+    return model
+
+
+@pytest.fixture
+def theirs(ours, tmp_path):
+    export_huggingface(ours, None, tmp_path / "base")
+    return transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
+
+
+def with_additions(model):
+    """Additions with numbers in them."""
+    add_lora(model, RANK, ALPHA)
+    rows = add_rows(model, [1, 5])
+    with torch.no_grad():
+        for layer in lora_layers(model).values():
+            layer.lora_b.normal_(std=0.1)
+        for addition in rows.values():
+            addition.delta.normal_(std=0.1)
+    return model
+
+
+def test_peft_opens_our_adapter_with_the_same_logits(ours, theirs, tmp_path):
+    with torch.no_grad():
+        before = ours(TOKENS).logits
+        torch.testing.assert_close(theirs(TOKENS).logits, before, rtol=1e-4, atol=1e-4)
+        expected = with_additions(ours)(TOKENS).logits
+        save_adapter(ours, tmp_path / "adapter")
+        found = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter")(TOKENS).logits
+    assert (expected - before).abs().max() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_are_peft_s(ours, theirs, tmp_path):
+    with_additions(ours)
+    save_adapter(ours, tmp_path / "adapter")
+    model = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter", is_trainable=True)
+    ours(TOKENS, labels=TOKENS).loss.backward()
+    model(TOKENS, labels=TOKENS).loss.backward()
+    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+    names = outer_names(ours, list(lora_layers(ours)))
+    for name, layer in lora_layers(ours).items():
+        for parameter, part in ((layer.lora_a, "A"), (layer.lora_b, "B")):
+            expected = found[f"base_model.model.{names[name]}.lora_{part}.default.weight"]
+            torch.testing.assert_close(parameter.grad, expected, rtol=1e-3, atol=1e-6)
+    rows = [name for name in found if "trainable_tokens_delta" in name]
+    mine = [addition.grad for name, addition in ours.named_parameters() if name.endswith(".delta")]
+    assert len(rows) == len(mine) >= 1
+    for gradient in mine:
+        assert any(torch.allclose(gradient, found[name], rtol=1e-3, atol=1e-6) for name in rows)
+
+
+def test_initial_additions_are_drawn_as_peft_draws_them(ours, theirs):
+    config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["q_proj"], init_lora_weights=True)
+    torch.manual_seed(5)
+    model = peft.get_peft_model(theirs, config)
+    first = model.base_model.model.model.layers[0].self_attn.q_proj
+    add_lora(ours, RANK, ALPHA)
+    layer = next(iter(lora_layers(ours).values()))
+    assert layer.scale == first.scaling["default"]
+    assert not layer.lora_b.any()
+    spread = layer.lora_a.abs().max().item(), first.lora_A["default"].weight.abs().max().item()
+    bound = 32**-0.5  # kaiming_uniform with a = sqrt(5): 1 / sqrt(in)
+    assert all(0.8 * bound < largest <= bound for largest in spread)
+
+
+def test_the_configuration_names_layers_as_they_are_called(ours, tmp_path):
+    save_adapter(with_additions(ours), tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["target_modules"] == [
+        "down_proj",
+        "gate_proj",
+        "k_proj",
+        "o_proj",
+        "q_proj",
+        "up_proj",
+        "v_proj",
+    ]
+    assert (config["r"], config["lora_alpha"]) == (RANK, ALPHA)
