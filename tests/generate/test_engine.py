@@ -94,8 +94,7 @@ ARRIVALS = st.lists(
 @settings(max_examples=25, deadline=None)
 @given(arrivals=ARRIVALS, max_batch=st.integers(1, 4), prompt_piece=st.integers(1, 16))
 def test_requests_that_come_and_go_at_any_time(model, arrivals, max_batch, prompt_piece):
-    """Whoever stays gets the oracle's tokens, who is called off gets the first of them, and nobody is left
-    over."""
+    """Whoever stays gets the oracle's tokens, who is called off gets the first of them, and nobody is left over."""
     engine = Engine(model, max_batch=max_batch, prompt_piece=prompt_piece)
     requests = [Request(prompt, wanted, GREEDY, stop_ids={0, 1, 2, 3}) for _, prompt, wanted, _ in arrivals]
     cancelled, finished = set(), {}

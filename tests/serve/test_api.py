@@ -184,6 +184,7 @@ def test_models(client):
 def test_unknown_and_neutral_fields_are_ignored(client):
     neutral = {
         "n": 1,
+        "top_logprobs": 0,
         "presence_penalty": 0,
         "frequency_penalty": 0.0,
         "logit_bias": {},

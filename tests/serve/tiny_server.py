@@ -1,6 +1,7 @@
 """A server of a tiny random model in a process of its own: python tests/serve/tiny_server.py [PORT [KEY]]."""
 
 import sys
+import time
 
 import torch
 
@@ -9,9 +10,18 @@ from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 from groundup.serve.server import serve
 
+
+class Leisurely(Decoder):
+    """Takes its time, so that one can leave before it has ended."""
+
+    def hidden_states(self, tokens, **knobs):
+        time.sleep(0.01)
+        return super().hidden_states(tokens, **knobs)
+
+
 if __name__ == "__main__":
     port, key = [*sys.argv[1:], None, None][:2]
     torch.set_num_threads(1)
     torch.manual_seed(1)
     config = ModelConfig(vocab_size=260, hidden_size=32, num_layers=1, num_heads=2, context_length=128)
-    serve(Decoder(config), byte_tokenizer(CHATML), name="tiny", port=int(port or 0), api_key=key)
+    serve(Leisurely(config), byte_tokenizer(CHATML), name="tiny", port=int(port or 0), api_key=key)

@@ -85,12 +85,13 @@ class Conversation:
         """The prompt, and how many of the oldest turns it leaves out (always whole pairs)."""
         context_length = self._model.config.context_length
         room = context_length - max(min(self._max_tokens, context_length // 8), 1)
+        prompt: list[int] = []
         for first in range(0, len(turns), 2):
             prompt = self._tokenizer.render_chat(self._system + turns[first:], add_generation_prompt=True)
             if len(prompt) <= room:
                 return prompt, first
         raise UserError(
-            f"that makes {len(prompt)} tokens, expected at most {room}",  # type: ignore[possibly-unbound]
+            f"that makes {len(prompt)} tokens, expected at most {room}",
             hint="say it in fewer words",
         )
 
@@ -146,7 +147,7 @@ def _answer(conversation: Conversation, text: str, sink: TextIO) -> None:
                 print(piece, end="", flush=True, file=sink)
         print(file=sink, flush=True)
     except UserError as error:
-        print(f"{error.message}; {error.hint}", file=sys.stderr)
+        print(error, file=sys.stderr)
     if conversation.forgotten > before:
         print("[the conversation outgrew the context: its oldest turns are forgotten]", file=sys.stderr)
 

@@ -99,8 +99,7 @@ class Engine:
         return bool(self._running or self._reading or self._waiting)
 
     def submit(self, request: Request) -> None:
-        """Queue a request. Raises UserError when its prompt is empty or leaves no room, or max_tokens is
-        below 1."""
+        """Queue a request. Raises UserError when nothing is asked for, or there is no prompt or no room for it."""
         if request.max_tokens < 1:
             raise UserError(f"max_tokens = {request.max_tokens}, expected at least 1")
         check_prompt(self._model, request.prompt_ids)
@@ -128,8 +127,7 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
-        """Read a piece of a prompt, if one waits and there is room, and draw a token for each running
-        request."""
+        """Draw a token for each running request, and read a piece of a prompt, if one waits and there is room."""
         events = self._decode()
         events += self._read()
         return events

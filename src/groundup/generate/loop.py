@@ -51,8 +51,7 @@ def look(model: Decoder, tokens: Sequence[Sequence[int]], cache: Cache) -> Float
 
 
 def check_prompt(model: Decoder, prompt_ids: Sequence[int]) -> int:
-    """How many tokens may follow the prompt. Raises UserError when there is no prompt, or no room after
-    it."""
+    """How many tokens may follow the prompt. Raises UserError when there is none, or no room after it."""
     context_length = model.config.context_length
     if not prompt_ids:
         raise UserError("the prompt is empty, expected at least one token")
@@ -75,8 +74,7 @@ def stream_text(
     max_tokens: int = 128,
     stop: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Yield the text that continues `text`, in pieces that end at whole characters. Errors as for
-    `generate`."""
+    """Yield the text that continues `text`, in pieces of whole characters. Errors as for `generate`."""
     prompt_ids = encode_prompt(tokenizer, text)
     stream = TextStream(tokenizer, prompt_ids, stop)
     for token in generate(
@@ -91,8 +89,7 @@ def stream_text(
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a text to be continued, with what the tokenizer's own rule puts before every text, as
-    transformers has it.
+    """The ids of a text to be continued, with what the tokenizer's own rule puts before every text.
 
     No text at all begins where a training text would: at the token that begins or ends one. Raises
     UserError when the tokenizer has no such token.

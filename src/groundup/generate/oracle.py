@@ -1,5 +1,4 @@
-"""The slow obvious loop: the whole text through the model again for every token. What everything faster
-must equal."""
+"""The slow obvious loop: the whole text through the model again for every token. All that is faster must equal it."""
 
 from collections.abc import Collection, Iterator, Sequence
 

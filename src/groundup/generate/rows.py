@@ -1,5 +1,4 @@
-"""The key/value cache of a running batch: sequences of different lengths that come and go while the others
-go on.
+"""The key/value cache of a running batch: sequences of different lengths that come and go one by one.
 
 The sequences stand in rows 0 to B - 1 without gaps, so that a step reads one slice of one tensor a layer.
 When one leaves, the last takes its row. Room grows by doubling, with the longest sequence.

@@ -51,13 +51,11 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        """Temperatures this near 0 could only draw the likeliest token, and would overflow on the way
-        there."""
+        """Temperatures this near 0 could only draw the likeliest token, and would overflow on the way there."""
         return self.temperature < 1e-5
 
     def generator(self) -> torch.Generator:
-        """The source of this request's random numbers, on the CPU, so that a seed draws alike on every
-        device."""
+        """The source of this request's random numbers, on the CPU, so that a seed draws alike on every device."""
         generator = torch.Generator()
         if self.seed is None:
             generator.seed()

@@ -1,5 +1,4 @@
-"""Tokens to text while they come: never half a character, and nothing that may turn out to be a stop
-string."""
+"""Tokens to text while they come: never half a character, nor the beginning of what may be a stop string."""
 
 from collections.abc import Sequence
 
@@ -13,8 +12,7 @@ HELD = 3
 byte-fallback ones (SentencePiece) one each; held back for longer than necessary does no harm."""
 
 CONTEXT = 8
-"""Tokens kept before the new ones, because decoders treat the first token of a text differently (a leading
-space)."""
+"""Tokens kept before the new ones: decoders treat the first token of a text differently (its leading space)."""
 
 WINDOW = 32
 """Tokens decoded at a time at most, so that the cost of a token does not grow with the answer."""

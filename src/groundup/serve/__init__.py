@@ -6,8 +6,8 @@ Reading order: `errors` and `protocol` (what may be asked), `worker` (the thread
 page: no build step, nothing from elsewhere).
 
 Deliberately absent: a stage (serving makes no artifact), CORS, TLS and accounts (a proxy's matter), and
-tools, images and
-several choices: who asks for these is told so.
+tools,
+images and several choices: who asks for these is told so.
 """
 
 from groundup.serve.app import create_app

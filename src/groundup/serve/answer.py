@@ -83,8 +83,7 @@ class Answers:
     began: float = field(default_factory=time.perf_counter)
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        """What comes, of all answers as it comes, until all are finished. Raises ApiError when the model
-        fails."""
+        """What comes, of all answers as it comes, until all are finished. Raises ApiError when the model fails."""
         by_request = {answer.request: answer for answer in self.answers}
         first = True
         while by_request:

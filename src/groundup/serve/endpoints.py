@@ -125,8 +125,7 @@ class Endpoints:
         return Response(status_code=499) if body is None else JSONResponse(body)
 
     async def _off_the_loop(self, work: Callable[[], Any], param: str = "prompt") -> Any:
-        """Tokenizing a long text takes a while: it happens in a thread, and what it refuses is the caller's
-        fault."""
+        """Tokenizing a long text takes a while: it happens in a thread, and what it refuses is the caller's fault."""
         try:
             return await asyncio.to_thread(work)
         except UserError as error:

@@ -1,5 +1,4 @@
-"""What a request may say: OpenAI's fields, checked here once, so that nothing behind this file meets a bad
-value.
+"""What a request may say: OpenAI's fields, checked here once, so that nothing behind this meets a bad value.
 
 Fields that this server does not know are ignored. Fields that it knows and cannot honour are refused unless
 they ask for nothing, because an answer that silently lacks what was asked for is worse than none.
@@ -34,9 +33,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
 }
-"""Fields that this server cannot honour, and the values that ask for nothing; null always asks for
-nothing.
-"""
+"""Fields that this server cannot honour, and the values that ask for nothing; so does null, always."""
 
 
 class StreamOptions(BaseModel):
@@ -137,7 +134,7 @@ class ChatRequest(Asked):
 
     @model_validator(mode="after")
     def _top_needs_logprobs(self) -> "ChatRequest":
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ApiError(400, "top_logprobs needs logprobs = true", param="top_logprobs")
         return self
 
@@ -153,7 +150,9 @@ def parse(kind: type[AnyRequest], body: bytes) -> AnyRequest:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
     first = faults[0]
     if first["type"] == "json_invalid":
-        raise ApiError(400, f"the body is not JSON: {first['msg']}", code="invalid_json")
+        raise ApiError(
+            400, "the body is not JSON: " + first["msg"].removeprefix("Invalid JSON: "), code="invalid_json"
+        )
     if not first["loc"]:
         raise ApiError(400, "the body is not a JSON object", code="invalid_value")
     field = str(first["loc"][0])

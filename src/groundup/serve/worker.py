@@ -80,24 +80,23 @@ class Worker:
     # ---- in the model's thread
 
     def _run(self) -> None:
-        while True:
-            self._read_inbox()
-            if self._stopping:
-                self._fail(ApiError(503, "the server is stopping", code="stopping"))
-                return
-            if not self._engine.busy:
-                continue
+        while not self._stopping:
             try:
-                events = self._engine.step()
-            except Exception:
+                self._read_inbox()
+                self._step()
+            except Exception:  # whatever it was, the next requests may fare better
                 log.exception("a step of the model failed; the requests that it served are given up")
                 self._fail(ApiError(500, "the model failed; the server's log says why", code="model_failed"))
-                continue
-            for event in events:
-                if stream := self._streams.get(event.request):
-                    stream.deliver(event)
-                if event.finish:
-                    self._streams.pop(event.request, None)
+        self._fail(ApiError(503, "the server is stopping", code="stopping"))
+
+    def _step(self) -> None:
+        if not self._engine.busy:
+            return
+        for event in self._engine.step():
+            if stream := self._streams.get(event.request):
+                stream.deliver(event)
+            if event.finish:
+                self._streams.pop(event.request, None)
 
     def _read_inbox(self) -> None:
         if not self._engine.busy:
@@ -125,9 +124,7 @@ class Worker:
 
 
 class Stream:
-    """The events of some requests, in the order in which they happen. Belongs to the event loop that made
-    it.
-    """
+    """The events of some requests, in the order in which they happen; for the event loop that made it."""
 
     def __init__(self, worker: Worker, requests: Sequence[Request]):
         self.requests = requests
