@@ -24,10 +24,10 @@ GB = 1e9
 
 DEVICES: dict[str, Device] = {
     # Two cores of a server processor with AVX-512 bfloat16: 400 GFLOP/s of matrix products in a loop (measured, lab
-    # book); a model of a few million parameters reaches half of it.
-    "cpu-2": Device(peak=400e9, memory=16 * GB, utilization=0.50),
+    # book); a model of a few million parameters reaches two fifths of it.
+    "cpu-2": Device(peak=400e9, memory=16 * GB, utilization=0.40),
     # A laptop of 8 such cores: the same, per core.
-    "cpu-8": Device(peak=1.6e12, memory=16 * GB, utilization=0.50),
+    "cpu-8": Device(peak=1.6e12, memory=16 * GB, utilization=0.40),
     # Peaks and memory: vendor data sheets. Utilization: what public trainers report for dense models of 1B and up.
     "rtx-4090": Device(peak=165e12, memory=24 * GB, utilization=0.40),
     "a100": Device(peak=312e12, memory=80 * GB, utilization=0.45),
