@@ -1,0 +1,198 @@
+"""The plan as a document, before anything is built: what it will be, what it needs and what it costs."""
+
+from pathlib import Path
+from typing import Any
+
+from groundup.artifacts.directory import write_atomically
+from groundup.artifacts.errors import UserError
+from groundup.report import wording
+from groundup.report.blocks import Cell, code, figure, pairs, paragraph, section, strong, table
+from groundup.report.sections.cover import model_words
+
+PARTS = {
+    "embedding": "token embedding",
+    "attention": "attention",
+    "feed_forward": "feed-forward",
+    "norms": "norms",
+    "head": "output head",
+}
+MEMORY = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer's state",
+    "activations": "activations",
+    "logits": "logits",
+}
+
+
+def write_blueprint(facts: dict[str, Any], pdf: Path) -> None:
+    """Write `Plan.facts()` as a PDF. Raises UserError when the recipe trains no model, or the file cannot be written."""
+    if "model" not in facts:
+        raise UserError(
+            f"{facts['name']}: the recipe has no [train], so there is no plan to draw", hint="add [train]"
+        )
+    from groundup.report.typeset import pdf as typeset
+
+    try:
+        pdf.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(pdf, typeset(blueprint(facts)))
+    except OSError as error:
+        raise UserError(
+            f"{pdf}: cannot be written: {error.strerror}", hint="choose another place with --pdf"
+        ) from None
+
+
+def blueprint(facts: dict[str, Any]) -> dict[str, Any]:
+    """The story of a plan."""
+    model, train, budget = facts["model"], facts["train"], facts["budget"]
+    words = model_words(model)
+    numbers = [
+        (wording.short_count(facts["parameters"]["total"]), "parameters"),
+        (wording.short_count(train["tokens"]), "training tokens"),
+        (wording.duration(3600 * facts["hours"]), "of pretraining"),
+    ]
+    if facts["money"] is not None:
+        numbers.append((f"{facts['money']:,.0f}", f"at {budget['price_per_hour']:g} an hour"))
+    else:
+        numbers.append((wording.size(facts["memory"]["total"]), "on each device"))
+    card: list[tuple[str, Cell]] = [
+        ("What it will be", words[0].upper() + words[1:]),
+        (
+            "It will read",
+            f"{model['context_length']:,} tokens at once, of a vocabulary of {model['vocab_size']:,}",
+        ),
+        (
+            "It will see",
+            f"{wording.count(train['tokens'])} tokens in {wording.plural(train['steps'], 'step')}",
+        ),
+        ("On", wording.plural(budget["devices"], budget["hardware"])),
+    ]
+    return {
+        "cover": {
+            "kind": "groundup · blueprint",
+            "title": facts["name"],
+            "subtitle": "What the recipe asks for, before anything is spent",
+            "author": None,
+            "numbers": [{"value": value, "label": label} for value, label in numbers],
+            "card": [[name, [value]] for name, value in card],
+            "voice": None,
+            "colophon": "Computed from the recipe alone, by formulas that the plan chapter cites",
+        },
+        "sections": [_model(facts), _training(facts), _memory(facts), _cost(facts)],
+    }
+
+
+def _model(facts: dict[str, Any]) -> dict[str, Any]:
+    model, parameters = facts["model"], facts["parameters"]
+    rows: list[list[Cell]] = [
+        [words, f"{parameters[part]:,}", wording.share(parameters[part], parameters["total"])]
+        for part, words in PARTS.items()
+        if parameters.get(part)
+    ]
+    rows.append(["together", f"{parameters['total']:,}", "100%"])
+    knobs: list[tuple[str, Cell]] = [
+        ("Feed-forward", f"{model['feed_forward']}, {model['intermediate_size']:,} wide"),
+        ("Attention", f"heads of {model['head_dim']}, {model['positions']} positions"),
+        ("Norm", f"{model['norm']}{', also of queries and keys' if model.get('qk_norm') else ''}"),
+        ("Output head", "the token embedding again" if model.get("tie_embeddings") else "its own"),
+    ]
+    return section(
+        "The model",
+        [
+            paragraph(
+                "A ", strong(model_words(model)), f", for up to {model['context_length']:,} tokens at once."
+            ),
+            table(("part", "parameters", "share"), rows, "Where the parameters will be.", total=True),
+            pairs(knobs),
+        ],
+    )
+
+
+def _training(facts: dict[str, Any]) -> dict[str, Any]:
+    train = facts["train"]
+    ratio = facts["tokens_per_parameter"]
+    beside = (
+        "less than the 20 that spend compute best" if ratio < 15
+        else "about the 20 that spend compute best" if ratio < 30
+        else "more than the 20 that spend compute best, for a smaller model that costs less to use"
+    )  # fmt: skip
+    rows: list[tuple[str, Cell]] = [
+        ("Steps", f"{train['steps']:,}, each of {train['batch_tokens']:,} tokens"),
+        ("Sequences", f"{train['sequence_length']:,} tokens"),
+        ("Optimizer", train["optimizer"]),
+        (
+            "Learning rate",
+            f"{train['learning_rate']:g} after {wording.plural(train['warmup_steps'], 'step')} of warm-up",
+        ),
+        ("Schedule", f"{train['schedule'].replace('-', ' ')}, to {100 * train['final_learning_rate']:g}%"),
+        ("Precision", train["precision"]),
+    ]
+    return section(
+        "The training",
+        [
+            paragraph(
+                f"It will see {wording.count(train['tokens'])} tokens, {wording.three_digits(ratio)} for each parameter: "
+                f"{beside} (Hoffmann et al. 2022)."
+            ),
+            pairs(rows),
+        ],
+    )
+
+
+def _memory(facts: dict[str, Any]) -> dict[str, Any]:
+    from groundup.report import plots
+
+    memory, layout, budget = facts["memory"], facts["layout"], facts["budget"]
+    parts = [(words, memory[part] / 1e9, None) for part, words in MEMORY.items()]
+    return section(
+        "The memory, and the layout",
+        [
+            paragraph(
+                f"Each of {wording.plural(layout['devices'], 'device')} ({budget['hardware']}) will hold "
+                f"{wording.size(memory['total'])}: the weights are "
+                + (
+                    f"spread over {layout['shards']} devices"
+                    if layout["shards"] > 1
+                    else "whole on each device"
+                )
+                + f", {wording.plural(layout['micro_batch'], 'sequence')} pass at once, and activations are "
+                + (
+                    "made again in the backward pass."
+                    if layout["activation_checkpointing"]
+                    else "kept for the backward pass."
+                )
+            ),
+            figure(
+                "memory",
+                plots.bars(parts, "GB on each device"),
+                "What fills the memory of a device during a training step.",
+                "Bars: " + ", ".join(f"{words} {wording.size(value * 1e9)}" for words, value, _ in parts),
+            ),
+        ],
+    )
+
+
+def _cost(facts: dict[str, Any]) -> dict[str, Any]:
+    budget = facts["budget"]
+    hours = facts["hours"] * budget["devices"]
+    rows: list[tuple[str, Cell]] = [
+        ("Arithmetic", wording.operations(facts["compute"])),
+        ("Time", wording.duration(3600 * facts["hours"])),
+        ("Device time", wording.duration(3600 * hours)),
+    ]
+    if facts["money"] is not None:
+        rows.append(
+            ("Money", f"{facts['money']:,.2f} at {budget['price_per_hour']:g} for an hour of one device")
+        )
+    return section(
+        "The cost",
+        [
+            pairs(rows),
+            paragraph(
+                "The time counts pretraining, at the share of the device's peak that comparable training reaches; other stages "
+                "come on top. ",
+                code("groundup run"),
+                " builds it.",
+            ),
+        ],
+    )

@@ -1,0 +1,174 @@
+"""Where the text came from, and what did not pass."""
+
+from typing import Any
+
+from groundup.report import plots, wording
+from groundup.report.blocks import Block, Cell, code, figure, lead, paragraph, quotation, section, table
+from groundup.report.collect import metrics
+
+RULES = {
+    "language": "language",
+    "gopher_quality": "quality",
+    "exact_duplicate": "duplicate",
+    "not_sampled": "not drawn",
+    "broken_archive": "broken file",
+}
+"""What a rule is called in a drawing; others under their own names."""
+
+EXAMPLES = 6
+REASONS = 14
+FILES = 16
+EXAMPLE_CHARACTERS = 340
+
+
+def text(facts: dict[str, Any]) -> dict[str, Any] | None:
+    data = metrics(facts, "data")
+    if not data.get("sources"):
+        return None
+    sources = data["sources"]
+    read, kept = _sum(sources, "read"), _sum(sources, "kept")
+    share = wording.share(kept["bytes"], read["bytes"])
+    return section(
+        "The text",
+        [
+            paragraph(
+                f"{wording.plural(read['documents'], 'document')} of {wording.plural(len(sources), 'source')} were read, "
+                f"{wording.size(read['bytes'])} in all. {kept['documents']:,} of them passed every rule: "
+                f"{wording.size(kept['bytes'])}, or {share} of what was read."
+            ),
+            _sources(sources, read, kept),
+            _files(sources),
+            _funnel(sources),
+            _reasons(sources, read),
+            *_examples(facts),
+        ],
+    )
+
+
+def _sources(sources: dict[str, Any], read: dict[str, int], kept: dict[str, int]) -> Block:
+    rows: list[list[Cell]] = [
+        [
+            name,
+            row.get("kind", ""),
+            f"{row['read']['documents']:,}",
+            wording.size(row["read"]["bytes"]),
+            f"{row['kept']['documents']:,}",
+            wording.size(row["kept"]["bytes"]),
+            f"{row.get('weight', 1):g}",
+        ]
+        for name, row in sources.items()
+    ]
+    total = [f"{amount['documents']:,}" for amount in (read, kept)]
+    sizes = [wording.size(amount["bytes"]) for amount in (read, kept)]
+    rows.append(["together", "", total[0], sizes[0], total[1], sizes[1], ""])
+    return table(
+        ("source", "kind", "read", "bytes", "kept", "bytes", "epochs"),
+        rows,
+        "Documents and bytes of each source, before and after cleaning. Epochs: how often one pass over the mix shows "
+        "it; below one, documents are left out by chance.",
+        align="llrrrrr",
+        total=True,
+    )
+
+
+def _files(sources: dict[str, Any]) -> Block | None:
+    found = [(name, file) for name, row in sources.items() for file in row.get("inputs", [])]
+    if not found:
+        return None
+    rows: list[list[Cell]] = [
+        [name, file["name"], wording.size(file["bytes"]), [code(file["sha256"][:16])]]
+        for name, file in found[:FILES]
+    ]
+    number = sum(row.get("input_files", len(row.get("inputs", []))) for row in sources.values())
+    more = f" The first {FILES} of {number:,}; the manifest has more." if number > len(rows) else ""
+    return table(
+        ("source", "file", "bytes", "SHA-256, its beginning"),
+        rows,
+        f"The files that the text was taken from.{more}",
+        align="llrr",
+    )
+
+
+def _funnel(sources: dict[str, Any]) -> Block:
+    rows = {}
+    for name, row in sources.items():
+        whole = row["read"]["bytes"] or 1
+        dropped: dict[str, float] = {}
+        for reason, counts in row["dropped"].items():
+            rule = rule_name(reason)
+            dropped[rule] = dropped.get(rule, 0.0) + counts["bytes"] / whole
+        trimmed = sum(row.get("trimmed", {}).values()) / whole
+        if trimmed > 0:
+            dropped["trimmed"] = trimmed
+        rows[name] = (row["kept"]["bytes"] / whole, dropped)
+    return figure(
+        "funnel",
+        plots.funnel(rows),
+        "What became of the bytes of each source. Trimmed: cut out of documents that were kept.",
+        "Stacked bars: "
+        + ", ".join(f"{name} {wording.share(kept, 1)} kept" for name, (kept, _) in rows.items()),
+    )
+
+
+def _reasons(sources: dict[str, Any], read: dict[str, int]) -> Block | None:
+    found: dict[str, dict[str, Any]] = {}
+    for name, row in sources.items():
+        for reason, counts in row["dropped"].items():
+            entry = found.setdefault(reason, {"documents": 0, "bytes": 0, "sources": {}})
+            entry["documents"] += counts["documents"]
+            entry["bytes"] += counts["bytes"]
+            entry["sources"][name] = counts["documents"]
+    if not found:
+        return None
+    ordered = sorted(found.items(), key=lambda item: (-item[1]["documents"], item[0]))
+    rows: list[list[Cell]] = [
+        [
+            reason.replace("_", " "),
+            f"{entry['documents']:,}",
+            wording.share(entry["documents"], read["documents"]),
+            wording.size(entry["bytes"]),
+            max(entry["sources"], key=entry["sources"].__getitem__),
+        ]
+        for reason, entry in ordered[:REASONS]
+    ]
+    if rest := [entry for _, entry in ordered[REASONS:]]:
+        documents = sum(entry["documents"] for entry in rest)
+        amount = wording.size(sum(entry["bytes"] for entry in rest))
+        share = wording.share(documents, read["documents"])
+        rows.append([f"{len(rest)} other reasons", f"{documents:,}", share, amount, ""])
+    return table(
+        ("reason", "documents", "of all read", "bytes", "most of them from"),
+        rows,
+        "Why documents were dropped. Every one is counted under the first rule that it failed.",
+        align="lrrrl",
+    )
+
+
+def _examples(facts: dict[str, Any]) -> list[Block]:
+    """For each rule one document, the longest that was kept as an example; sources take turns."""
+    chosen: dict[str, tuple[str, dict[str, str]]] = {}
+    for source, rows in facts["dropped"].items():
+        for row in sorted(rows, key=lambda row: -len(row.get("text", ""))):
+            rule = rule_name(row["reason"])
+            if row.get("text", "").strip() and rule != RULES["not_sampled"]:
+                chosen.setdefault(rule, (source, row))
+    blocks = [
+        quotation(
+            f"{row['reason'].replace('_', ' ')} · {source}",
+            wording.excerpt(row.get("id", ""), 90, 1),
+            wording.excerpt(row["text"], EXAMPLE_CHARACTERS, 7),
+        )
+        for source, row in list(chosen.values())[:EXAMPLES]
+    ]
+    words = lead("Some of what was dropped, as it stood when it failed. The run folder keeps more of each.")
+    return [words, *blocks] if blocks else []
+
+
+def rule_name(reason: str) -> str:
+    """ "gopher_quality: min_words" -> "quality"."""
+    rule = reason.split(":")[0].strip()
+    return RULES.get(rule, rule.replace("_", " "))
+
+
+def _sum(sources: dict[str, Any], column: str) -> dict[str, int]:
+    return {key: sum(row[column][key] for row in sources.values()) for key in ("documents", "bytes")}

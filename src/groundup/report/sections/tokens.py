@@ -1,0 +1,98 @@
+"""The vocabulary, and what a text looks like in it."""
+
+from typing import Any
+
+from groundup.report import plots, wording
+from groundup.report.blocks import Block, Cell, chips, code, figure, paragraph, section, table
+from groundup.report.blocks import tokens as cut_text
+from groundup.report.collect import metrics
+
+SAMPLE_TOKENS = 160
+LONGEST = 14
+
+
+def tokens(facts: dict[str, Any]) -> dict[str, Any] | None:
+    vocabulary, encoded = metrics(facts, "tokenizer"), metrics(facts, "tokens")
+    if not vocabulary and not encoded:
+        return None
+    return section(
+        "The tokens",
+        [*(_vocabulary(vocabulary) if vocabulary else []), *(_encoded(encoded) if encoded else [])],
+    )
+
+
+def _vocabulary(vocabulary: dict[str, Any]) -> list[Block | None]:
+    learned = vocabulary["vocab_size"] - len(vocabulary.get("special_tokens", {})) - 256
+    special = list(vocabulary.get("special_tokens", {}))
+    sample, longest = vocabulary.get("sample", []), vocabulary.get("longest_tokens", [])
+    words = paragraph(
+        f"The vocabulary has {vocabulary['vocab_size']:,} entries: {len(special)} control tokens that no text can spell, the "
+        f"256 bytes, and {learned:,} pieces that byte-pair encoding found in {wording.size(vocabulary['sample_bytes'])} of "
+        "the training text, which is first cut by the rule of ",
+        code(vocabulary["pattern"]),
+        ".",
+    )
+    return [
+        words,
+        cut_text(
+            sample[:SAMPLE_TOKENS], "The beginning of the text as the model sees it: each tint is one token."
+        )
+        if sample
+        else None,
+        chips(
+            [wording.excerpt(word.strip(), 30, 1) for word in longest[:LONGEST] if word.strip()],
+            "Its longest entries:",
+        )
+        if longest
+        else None,
+        chips(special, "Control tokens:") if special else None,
+    ]
+
+
+def _encoded(encoded: dict[str, Any]) -> list[Block | None]:
+    train, validation = encoded["train"], encoded["validation"]
+    unused = encoded.get("unused_tokens", 0)
+    rows: list[list[Cell]] = [
+        [
+            name,
+            wording.count(row["tokens"]),
+            wording.share(row["tokens"], train["tokens"]),
+            f"{row['bytes_per_token']:.2f}",
+            wording.count(validation["sources"].get(name, {}).get("tokens", 0)),
+        ]
+        for name, row in train["sources"].items()
+    ]
+    rows.append(
+        [
+            "together",
+            wording.count(train["tokens"]),
+            "100%",
+            f"{train['bytes_per_token']:.2f}",
+            wording.count(validation["tokens"]),
+        ]
+    )
+    parts = {name: row["tokens"] for name, row in train["sources"].items()}
+    return [
+        paragraph(
+            f"Encoded, the training text is {wording.count(train['tokens'])} tokens of {train['bytes_per_token']:.2f} bytes "
+            f"in the mean; {wording.count(validation['tokens'])} more are held out and never trained on. "
+            + (
+                f"{unused:,} entries of the vocabulary do not occur."
+                if unused
+                else "Every entry of the vocabulary occurs."
+            )
+        ),
+        figure(
+            "mixture",
+            plots.mixture(parts),
+            "What the training tokens are made of.",
+            "One bar: "
+            + ", ".join(f"{name} {wording.share(part, train['tokens'])}" for name, part in parts.items()),
+        ),
+        table(
+            ("source", "training tokens", "share", "bytes per token", "held out"),
+            rows,
+            "Tokens of each source.",
+            total=True,
+        ),
+    ]

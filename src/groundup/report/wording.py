@@ -1,0 +1,110 @@
+"""Numbers as one says them, and foreign text made fit to print.
+
+Between a number and its unit stands a space that no line is broken at.
+"""
+
+import re
+
+SPACE = "\N{NO-BREAK SPACE}"
+
+NOT_PRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")
+"""Control characters but tab and newline; half surrogate pairs, which no UTF-8 file may hold."""
+
+
+def count(value: float) -> str:
+    """5212416 -> "5.21 million"; 12500 -> "12,500"."""
+    for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if abs(value) >= size:
+            return f"{three_digits(value / size)}{SPACE}{word}"
+    return f"{value:,.0f}"
+
+
+def short_count(value: float) -> str:
+    """5212416 -> "5.21 M", for narrow columns and figures."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{three_digits(value / size)}{SPACE}{letter}"
+    return f"{value:,.0f}"
+
+
+def size(value: float) -> str:
+    """Bytes as B, kB, MB, GB or TB."""
+    for amount, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if abs(value) >= amount:
+            return f"{three_digits(value / amount)}{SPACE}{unit}"
+    return f"{value:.0f}{SPACE}B"
+
+
+def duration(seconds: float) -> str:
+    """75 -> "1 min 15 s"; whole days from three days up."""
+    if seconds < 60:
+        return f"{seconds:.1f}{SPACE}s" if seconds < 9.95 else f"{seconds:.0f}{SPACE}s"
+    if seconds < 3600:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes}{SPACE}min" + (f" {rest}{SPACE}s" if rest else "")
+    if seconds < 72 * 3600:
+        hours, rest = divmod(round(seconds / 60), 60)
+        return f"{hours}{SPACE}h" + (f" {rest}{SPACE}min" if rest else "")
+    return f"{seconds / 86400:.1f}{SPACE}days"
+
+
+def three_digits(value: float) -> str:
+    """Three significant digits, never in powers of ten: 5.21, 52.1, 521."""
+    magnitude = abs(value)
+    return f"{value:.2f}" if magnitude < 9.995 else f"{value:.1f}" if magnitude < 99.95 else f"{value:,.0f}"
+
+
+def share(part: float, whole: float) -> str:
+    """Per cent, with one decimal below ten; a dash where there is no whole."""
+    if not whole:
+        return "–"
+    percent = 100 * part / whole
+    if 0 < percent < 0.05:
+        return "<0.1%"
+    return f"{percent:.0f}%" if percent >= 9.95 or percent == 0 else f"{percent:.1f}%"
+
+
+def operations(value: float) -> str:
+    """Floating point operations with their SI prefix: 6.4e14 -> "640 teraFLOP"."""
+    for size, prefix in (
+        (1e24, "yotta"),
+        (1e21, "zetta"),
+        (1e18, "exa"),
+        (1e15, "peta"),
+        (1e12, "tera"),
+        (1e9, "giga"),
+    ):
+        if value >= size:
+            return f"{three_digits(value / size)} {prefix}FLOP"
+    return f"{value:,.0f} FLOP"
+
+
+def interval(edges: list[float] | None, digits: int = 3, joint: str = " to ") -> str:
+    """[1.377, 1.449] -> "1.377 to 1.449"; a dash where there is none."""
+    return f"{edges[0]:.{digits}f}{joint}{edges[1]:.{digits}f}" if edges else "–"
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """2, "step" -> "2 steps"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def listing(words: list[str]) -> str:
+    """["a", "b", "c"] -> "a, b and c"."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def printable(text: str) -> str:
+    """What no page can show becomes U+FFFD, and any end of line a newline."""
+    return NOT_PRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def excerpt(text: str, characters: int, lines: int = 12) -> str:
+    """The beginning of a text, cut at a word where one is near, with an ellipsis if something is missing."""
+    text = printable(text).strip("\n")
+    kept = "\n".join(text.split("\n")[:lines])
+    if len(kept) > characters:
+        kept = kept[:characters]
+        space = kept.rfind(" ")
+        kept = kept[:space] if space > 0.8 * characters else kept
+    return kept if kept == text else kept.rstrip() + " …"
