@@ -117,7 +117,7 @@ def test_generate_opens_every_kind_of_model(tiny_run, artifact):
 def test_chat_answers_lines_from_a_pipe(tiny_run):
     done = groundup("chat", tiny_run, "--max-tokens", 8, "--seed", 1, input="Hello\nThank you\n")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    assert len(done.stdout.splitlines()) >= 2  # so small a model may answer with nothing but spaces
 
 
 def test_the_report_is_a_pdf_and_a_page(tiny_run):
