@@ -44,8 +44,8 @@ def is_archive(name: str) -> bool:
 def members(path: Path, pattern: str | None = None, *, strip_top: bool = False) -> Iterator[Member]:
     """The regular files of an archive whose names match, in the archive's own order.
 
-    `strip_top` takes the one top folder off the names that source archives wrap everything in. Links, devices and
-    names that climb out ("../") are passed over. Raises UserError when the archive is broken.
+    `strip_top` takes the one top folder off the names that source archives wrap everything in. Links, devices
+    and names that climb out ("../") are passed over. Raises UserError when the archive is broken.
     """
     wanted = matcher(pattern) if pattern else None
     try:
@@ -71,11 +71,23 @@ def matcher(pattern: str) -> re.Pattern[str]:
 
 
 def decompressed(name: str, stream: IO[bytes]) -> tuple[str, IO[bytes]]:
-    """The name without its compression suffix, and a stream of what was compressed; both as they are without one."""
+    """The name without its compression suffix, and a stream of what was compressed; both as they are without
+    one.
+    """
     for suffix, opener in COMPRESSED.items():
         if name.lower().endswith(suffix):
             return name[: -len(suffix)], opener(stream, "rb")  # type: ignore[return-value]
     return name, stream
+
+
+def can_seek(stream: IO[bytes]) -> bool:
+    """May one go back in this stream? Members of a tar that is read front to back do not even know the
+    question.
+    """
+    try:
+        return stream.seekable()
+    except AttributeError:
+        return False
 
 
 def _zip(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Document:
-    """One text. `id` names it within its source: a title, an address, a path; never where it lies on this machine."""
+    """One text. `id` names it within its source: a title, an address, a path; never where it lies on this
+    machine.
+    """
 
     text: str
     id: str
@@ -13,7 +15,9 @@ class Document:
 
 @dataclass(slots=True)
 class Dropped:
-    """A document that does not pass, and why. `text` is as it was then, for people to look at; it may be empty."""
+    """A document that does not pass, and why. `text` is as it was then, for people to look at; it may be
+    empty.
+    """
 
     reason: str
     id: str

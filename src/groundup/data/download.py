@@ -1,11 +1,13 @@
 """One address to one file in the cache: whole and with the right checksum, or not there at all."""
 
 import base64
+import fcntl
 import hashlib
 import os
 import shutil
 import ssl
 import time
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -22,17 +24,18 @@ AGENT = "groundup"
 
 
 def open_url(
-    url: str, headers: dict[str, str], *, certificates: str | None = None, missing_ok: bool = False
+    url: str, headers: dict[str, str], *, certificates: str | None = None, absent: tuple[int, ...] = ()
 ) -> Any:
-    """Open an address for reading, patiently. Returns None for "not found" when that is ok, raises UserError otherwise.
+    """Open an address for reading, patiently. Returns None when the server answers one of `absent`; raises
+    UserError when it answers with another error, or not at all.
 
     Credentials in the address (as package settings may hold them) are sent as basic authentication.
     """
     parts = urlsplit(url)
+    url = without_login(url)
     if parts.username is not None:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers = {**headers, "Authorization": "Basic " + base64.b64encode(login.encode()).decode()}
-        url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     context = ssl.create_default_context(cafile=certificates) if parts.scheme == "https" else None
     for attempt in range(ATTEMPTS):
         try:
@@ -40,7 +43,7 @@ def open_url(
                 Request(url, headers={"User-Agent": AGENT, **headers}), timeout=TIMEOUT, context=context
             )
         except HTTPError as error:
-            if missing_ok and error.code in (404, 410):
+            if error.code in absent:
                 return None
             if error.code not in (408, 429, 500, 502, 503, 504) or attempt == ATTEMPTS - 1:
                 raise UserError(
@@ -61,42 +64,51 @@ def download(
 ) -> Path:
     """The file behind `url` at `target`, fetched if it is not there yet.
 
-    Bytes arrive under another name and are renamed when complete and right; a download that was cut off is continued
-    where the server can. Raises UserError offline, on a wrong checksum and when the server fails.
+    Bytes arrive under another name and are renamed when complete and right; a download that was cut off is
+    continued where the server can. Raises UserError offline, on a wrong checksum and when the server fails.
     """
     if target.exists():
         return target
     if machine.offline and urlsplit(url).scheme != "file":
         raise UserError(
             f"{target.name} is not in the cache and machine.offline is set",
-            hint=f"run once online to fetch {url}",
+            hint=f"run once online to fetch {without_login(url)}",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.part")
-    with machine.progress.task(f"fetch {target.name}", unit="bytes") as task:
-        for attempt in range(ATTEMPTS):
-            if _fetch(url, partial, task, certificates):
-                break
-            if attempt == ATTEMPTS - 1:
-                raise UserError(
-                    f"{url}: the connection ended early {ATTEMPTS} times",
-                    hint="run again: the download continues",
-                )
-    found = _sha256(partial)
-    if sha256 is not None and found != sha256:
-        partial.unlink()
-        raise UserError(
-            f"{url}: sha256 {found}, expected {sha256}",
-            hint="the file changed, or the recipe's sha256 is wrong",
-        )
-    os.replace(partial, target)
+    with (target.parent / f".{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be fetching the same file
+        if target.exists():
+            return target
+        with machine.progress.task(f"fetch {target.name}", unit="bytes") as task:
+            for attempt in range(ATTEMPTS):
+                if _fetch(url, partial, task, certificates):
+                    break
+                if attempt == ATTEMPTS - 1:
+                    raise UserError(
+                        f"{without_login(url)}: the connection ended early {ATTEMPTS} times",
+                        hint="run again: the download continues",
+                    )
+        found = _sha256(partial)
+        if sha256 is not None and found != sha256:
+            partial.unlink()
+            raise UserError(
+                f"{without_login(url)}: sha256 {found}, expected {sha256}",
+                hint="the file changed, or the recipe's sha256 is wrong",
+            )
+        os.replace(partial, target)
     return target
 
 
 def _fetch(url: str, partial: Path, task: Any, certificates: str | None) -> bool:
     """One attempt; true when the file is complete."""
     have = partial.stat().st_size if partial.exists() else 0
-    response = open_url(url, {"Range": f"bytes={have}-"} if have else {}, certificates=certificates)
+    response = open_url(
+        url, {"Range": f"bytes={have}-"} if have else {}, certificates=certificates, absent=(416,)
+    )
+    if response is None:  # nothing lies behind what we have: it is whole, or of another file
+        partial.unlink()
+        return False
     with response:
         continued = have > 0 and getattr(response, "status", 200) == 206
         length = response.headers.get("Content-Length")
@@ -107,8 +119,8 @@ def _fetch(url: str, partial: Path, task: Any, certificates: str | None) -> bool
                 while chunk := response.read(CHUNK):
                     file.write(chunk)
                     task.advance(len(chunk))
-            except OSError as error:
-                if error.errno == 28:  # ENOSPC: waiting would not help
+            except (OSError, HTTPException) as error:
+                if getattr(error, "errno", None) == 28:  # ENOSPC: waiting would not help
                     raise
                 return False
     return task.total is None or partial.stat().st_size == task.total
@@ -125,6 +137,12 @@ def copy(source: Any, target: Path) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return target
+
+
+def without_login(url: str) -> str:
+    """The address as it may be shown."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _sha256(path: Path) -> str:

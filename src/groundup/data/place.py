@@ -1,6 +1,9 @@
-"""From what a recipe calls a place (a path with globs, an address, a package's member) to files on this machine."""
+"""From what a recipe calls a place (a path with globs, an address, a package's member) to files on this
+machine.
+"""
 
 import glob
+import gzip
 import hashlib
 import os
 from collections.abc import Iterator
@@ -14,9 +17,12 @@ from groundup.artifacts.machine import Machine
 from groundup.data import archive
 from groundup.data.archive import Member
 from groundup.data.download import copy, download
-from groundup.data.package_index import ask_pip, find
+from groundup.data.package_index import find
 from groundup.data.seen import hash_once
 from groundup.recipe.data import Package
+
+COMMON_CRAWL = "https://data.commoncrawl.org/"
+"""Where its snapshots are published: https://commoncrawl.org/get-started."""
 
 
 class Place(Protocol):
@@ -32,19 +38,29 @@ class Place(Protocol):
 
 @dataclass(frozen=True)
 class Input:
-    """One file on this machine, named as it will be in documents: never by where it lies.
+    """One file, named as it will be in documents: never by where it lies.
 
     Attributes:
-        name: relative to the fixed part of the recipe's path, or the archive's own name.
-        path: where it lies.
+        name: relative to the fixed part of the recipe's path, or the file's own name.
+        path: where it lies, or will lie when it is fetched.
+        url: where to fetch it from; None: it is here.
         members: which members of it to read, when it is an archive; None is all of them.
         is_package: the names inside have one top folder too many.
     """
 
     name: str
     path: Path
+    url: str | None = None
     members: str | None = None
     is_package: bool = False
+
+    def fetch(self, machine: Machine) -> Path:
+        """Make sure that the file is here. Raises UserError when it cannot be had."""
+        if self.url is None or self.path.exists():
+            return self.path
+        if urlsplit(self.url).scheme in ("http", "https"):
+            return download(self.url, self.path, machine)
+        return _copy_remote(self.url, self.path, machine)
 
     def open(self) -> Iterator[Member]:
         """The file, or the members of it that are asked for, one after the other."""
@@ -56,25 +72,28 @@ class Input:
                 yield Member(self.name, self.path.stat().st_size, stream)
 
 
-def resolve(place: Place, machine: Machine) -> list[Input]:
-    """The files of a place, fetched where needed, in an order that is the same everywhere.
+def resolve(place: Place, machine: Machine, *, seed: int = 0) -> list[Input]:
+    """The files of a place, in an order that is the same everywhere. Packages are fetched, other remote files
+    are not yet.
 
     Raises UserError when there are none, when one is missing offline, and when a checksum is wrong.
     """
+    members = getattr(place, "members", None)
     if place.package is not None:
-        return [Input(*_package(place.package, machine), members=place.path, is_package=True)]
+        path = _package(place.package, machine)
+        return [Input(path.name, path, members=place.path or members, is_package=True)]
     assert place.path is not None  # the recipe sees to it
-    sha256 = getattr(place, "sha256", None)
     if "://" in place.path:
-        found = _remote(place.path, machine, sha256)
+        found = _remote(place.path, members, machine)
     else:
-        found = [Input(name, path) for name, path in local_files(place.path)]
+        found = [Input(name, path, members=members) for name, path in local_files(place.path)]
     if not found:
         raise UserError(
             f"source {place.name}: no file matches {place.path}",
             hint="globs: * within a folder, ** through folders",
         )
-    if sha256 is not None:
+    found = _sample(found, getattr(place, "sample_files", 1.0), seed)
+    if (sha256 := getattr(place, "sha256", None)) is not None:
         _check(found, sha256, place.name, machine)
     return found
 
@@ -86,16 +105,13 @@ def local_files(pattern: str) -> list[tuple[str, Path]]:
     """
     pattern = os.path.expanduser(pattern)
     base = _fixed_part(pattern)
-    paths = (
-        [Path(match) for match in glob.glob(pattern, recursive=True)]
-        if glob.has_magic(pattern)
-        else [Path(pattern)]
-    )
+    has_globs = glob.has_magic(pattern) and not Path(pattern).exists()
+    paths = [Path(match) for match in glob.iglob(pattern, recursive=True)] if has_globs else [Path(pattern)]
     found: dict[str, Path] = {}
     for path in paths:
-        for file in _walk(path) if path.is_dir() and not glob.has_magic(pattern) else [path]:
-            if file.is_file():
-                found[PurePosixPath(file).relative_to(base).as_posix() if file != base else file.name] = file
+        for file in _walk(path) if path.is_dir() and not has_globs else [path]:
+            if file.is_file() and not _is_hidden(file.relative_to(base)):
+                found[file.relative_to(base).as_posix()] = file
     return sorted(found.items())
 
 
@@ -104,87 +120,113 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(root) / name for name in names)
 
 
+def _is_hidden(name: Path) -> bool:
+    return any(part.startswith(".") for part in name.parts)
+
+
 def _fixed_part(pattern: str) -> Path:
     """The folder before the first glob; for a plain path the folder that it is, or the one that holds it."""
-    if not glob.has_magic(pattern):
-        path = Path(pattern)
+    path = Path(pattern)
+    if path.exists() or not glob.has_magic(pattern):
         return path if path.is_dir() else path.parent
     fixed = []
-    for part in Path(pattern).parts:
+    for part in path.parts:
         if glob.has_magic(part):
             break
         fixed.append(part)
     return Path(*fixed)
 
 
-def _package(package: Package, machine: Machine) -> tuple[str, Path]:
+def _sample(found: list[Input], share: float, seed: int) -> list[Input]:
+    """The files whose hashes are smallest: the same ones on every machine, and more of them for a larger
+    share.
+    """
+    if share >= 1:
+        return found
+    count = max(1, round(share * len(found)))
+    ranked = sorted(found, key=lambda file: hashlib.sha256(f"{seed} {file.name}".encode()).digest())
+    chosen = set(ranked[:count])
+    return [file for file in found if file in chosen]
+
+
+def _package(package: Package, machine: Machine) -> Path:
     folder = machine.cache / "packages" / f"{package.name}-{package.version}-{package.form}"
     present = sorted(path for path in folder.glob("[!.]*") if path.is_file())
     if not present:
         if machine.offline:
             raise UserError(
-                f"package {package.name} {package.version} ({package.form}) is not in the cache and machine.offline is set",
+                f"package {package.name} {package.version} ({package.form}) is not in the cache {folder}, "
+                "and machine.offline is set",
                 hint="run once online",
             )
         found = find(package)
+        target = folder / found.file_name
         expected = package.sha256 or found.sha256
-        present = [
-            download(
-                found.url,
-                folder / found.file_name,
-                machine,
-                sha256=expected,
-                certificates=ask_pip().certificates,
-            )
-        ]
+        present = [download(found.url, target, machine, sha256=expected, certificates=found.certificates)]
     path = present[0]
     if package.sha256 is not None and (sha256 := hash_once(path, machine)) != package.sha256:
         raise UserError(
             f"{path}: sha256 {sha256}, expected {package.sha256} for package {package.name}",
             hint="remove the file to fetch it again, or correct package.sha256",
         )
-    return path.name, path
+    return path
 
 
-def _remote(url: str, machine: Machine, sha256: str | None) -> list[Input]:
-    scheme = urlsplit(url).scheme
-    if scheme in ("http", "https"):
-        if glob.has_magic(urlsplit(url).path):
+def _remote(url: str, members: str | None, machine: Machine) -> list[Input]:
+    parts = urlsplit(url)
+    if parts.scheme == "commoncrawl":
+        return _common_crawl(parts.netloc, parts.path.strip("/") or "warc", machine)
+    if parts.scheme in ("http", "https"):
+        if glob.has_magic(parts.path):
             raise UserError(
                 f"{url}: a web address cannot hold globs", hint="list the files as sources of their own"
             )
-        target = _cached(url, machine)
-        return [Input(target.name, download(url, target, machine, sha256=sha256))]
+        return [_elsewhere(url, members, machine)]
+    if not glob.has_magic(parts.path):
+        return [_elsewhere(url, members, machine)]
     import fsspec
 
     try:
         file_system, path = fsspec.core.url_to_fs(url)
-        if machine.offline and "file" not in file_system.protocol:
-            target = _cached(url, machine)
-            if not target.exists():
-                raise UserError(
-                    f"{url} is not in the cache and machine.offline is set", hint="run once online"
-                )
-            return [Input(target.name, target)]
-        names = sorted(file_system.glob(path)) if glob.has_magic(path) else [path]
-        inputs = []
-        for name in names:
-            if file_system.isfile(name):
-                target = _cached(file_system.unstrip_protocol(name), machine)
-                if not target.exists():
-                    with file_system.open(name, "rb") as stream:
-                        copy(stream, target)
-                inputs.append(Input(target.name, target))
+        names = sorted(name for name in file_system.glob(path) if file_system.isfile(name))
     except (OSError, ImportError, ValueError) as error:
         raise UserError(
-            f"{url}: cannot be read: {error}", hint="fsspec's documentation lists what each scheme needs"
+            f"{url}: cannot be listed: {error}", hint="fsspec's documentation says what each scheme needs"
         ) from None
-    return inputs
+    return [_elsewhere(file_system.unstrip_protocol(str(name)), members, machine) for name in names]
 
 
-def _cached(url: str, machine: Machine) -> Path:
+def _elsewhere(url: str, members: str | None, machine: Machine) -> Input:
     name = PurePosixPath(urlsplit(url).path).name or "index"
-    return machine.cache / "files" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+    path = machine.cache / "files" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+    return Input(name, path, url, members)
+
+
+def _common_crawl(snapshot: str, kind: str, machine: Machine) -> list[Input]:
+    """The WARC or WET files of a snapshot such as CC-MAIN-2024-10, as its own list of paths has them."""
+    if kind not in ("warc", "wet"):
+        raise UserError(
+            f"commoncrawl://{snapshot}/{kind}: expected warc or wet", hint=f"commoncrawl://{snapshot}/warc"
+        )
+    listing = _elsewhere(f"{COMMON_CRAWL}crawl-data/{snapshot}/{kind}.paths.gz", None, machine).fetch(machine)
+    lines = gzip.decompress(listing.read_bytes()).decode().split()
+    return [_elsewhere(COMMON_CRAWL + line, None, machine) for line in lines]
+
+
+def _copy_remote(url: str, target: Path, machine: Machine) -> Path:
+    import fsspec
+
+    try:
+        file_system, path = fsspec.core.url_to_fs(url)
+        is_local = "file" in file_system.protocol or "memory" in file_system.protocol
+        if machine.offline and not is_local:
+            raise UserError(f"{url} is not in the cache and machine.offline is set", hint="run once online")
+        with file_system.open(path, "rb") as stream:
+            return copy(stream, target)
+    except (OSError, ImportError, ValueError) as error:
+        raise UserError(
+            f"{url}: cannot be read: {error}", hint="fsspec's documentation says what each scheme needs"
+        ) from None
 
 
 def _check(found: list[Input], sha256: str, name: str, machine: Machine) -> None:
@@ -193,8 +235,9 @@ def _check(found: list[Input], sha256: str, name: str, machine: Machine) -> None
             f"source {name}: sha256 is given but {len(found)} files match",
             hint="leave sha256 out, or name one file",
         )
-    if (actual := hash_once(found[0].path, machine)) != sha256:
+    path = found[0].fetch(machine)
+    if (actual := hash_once(path, machine)) != sha256:
         raise UserError(
-            f"source {name}: {found[0].path} has sha256 {actual}, expected {sha256}",
-            hint="the file changed, or sha256 is wrong",
+            f"source {name}: {path} has sha256 {actual}, expected {sha256}",
+            hint="the file changed, or sha256 is wrong; remove a cached file to fetch it again",
         )

@@ -9,10 +9,16 @@ import pyarrow.parquet
 
 from groundup.artifacts.directory import write_atomically
 
-CLEAN = pyarrow.schema([
-    ("ordinal", pyarrow.int64()), ("source", pyarrow.string()), ("id", pyarrow.string()), ("text", pyarrow.large_string()),
-    ("key", pyarrow.binary(16)),
-])  # fmt: skip
+CLEAN = pyarrow.schema(
+    [
+        ("ordinal", pyarrow.int64()),
+        ("source", pyarrow.string()),
+        ("id", pyarrow.string()),
+        ("text", pyarrow.large_string()),
+        ("key", pyarrow.uint64()),
+        ("bytes", pyarrow.int64()),
+    ]
+)
 """What reading and cleaning leave: `ordinal` is unit * 2**32 + row, `key` the hash that equal texts share."""
 
 FINAL = pyarrow.schema(

@@ -1,7 +1,8 @@
 """01-data: from sources to train/ and validation/, every drop counted.
 
-Four passes, each unit of each a file that is whole or absent: read and clean; find duplicates; route; gather. A killed
-run continues with the units that are missing.
+Four passes: read and clean (each unit by itself); judge (which documents and passages repeat others); route
+(split, mix); gather (shuffle). Whatever a pass writes is whole or absent, so that a killed run continues with
+what is missing.
 """
 
 import json
@@ -9,188 +10,243 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.data import shuffle, unit
-from groundup.data.dedup.exact import exact_duplicates
-from groundup.data.dedup.near import near_duplicates
-from groundup.data.engine import map_units
+from groundup.data import engine, shuffle, telling, unit, units
+from groundup.data.clean import classifier
+from groundup.data.decontaminate import Index
+from groundup.data.dedup import verdicts
+from groundup.data.dedup.verdicts import KEEP, Verdicts
+from groundup.data.document import Document
 from groundup.data.funnel import Funnel
 from groundup.data.place import resolve
-from groundup.data.rows import UNIT_BITS
-from groundup.data.seen import hashes
-from groundup.recipe.data import DataSection
+from groundup.data.readers.options import Options
+from groundup.data.units import Unit
+from groundup.recipe.data import DataSection, Files
 
 
 def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
-    """Write train/*.parquet, validation/*.parquet and dropped/*.jsonl; return the funnel. Reads recipe.data, recipe.seed."""
+    """Write train/*.parquet, validation/*.parquet, dropped/*.jsonl, clusters.jsonl and contaminated.jsonl.
+
+    Reads recipe.data and recipe.seed; returns the funnel. Raises UserError for a source that yields nothing.
+    """
     section: DataSection = recipe.data
+    engine.start(section.engine)
     work = out / "work"
-    files = {source.name: resolve(source, machine) for source in section.sources}
-    tasks = _units(section, files, work / "clean")
-    _read(tasks, machine)
-    funnels = _funnels(section, tasks)
-    dropped = _duplicates(section, tasks, work, recipe.seed, machine)
-    shards = max(1, round(sum(
-        funnels[source.name].kept[1] * source.weight for source in section.sources
-    ) / (1e6 * section.shard_megabytes)))  # fmt: skip
-    written = _write(section, tasks, dropped, shards, recipe.seed, out, machine)
-    for task in tasks:
-        answer = json.loads((work / "routed" / f"{task['number']:05d}.json").read_text())
-        funnels[task["source"]].merge(Funnel(**answer["funnel"]))
-    _samples(funnels, out / "dropped")
-    metrics = _metrics(section, funnels, files, written, machine)
+    todo = units.cut(section, machine, recipe.seed)
+    read_and_clean(section, todo, work, recipe.seed, machine)
+    answers = {unit.number: _json(work / "clean" / f"{unit.name}.json") for unit in todo}
+    funnels = _funnels(section, todo, answers)
+    judged = judge(section, todo, answers, work, recipe.seed, machine)
+    weights = _weights(section, todo, judged, work)
+    shards = max(
+        1, round(sum(weight * size for weight, size in weights.values()) / (1e6 * section.shard_megabytes))
+    )
+    route(section, todo, judged, weights, shards, recipe.seed, work, machine)
+    written = gather(todo, shards, out, machine)
+    for task in _own(todo):
+        funnels[task.source.name].merge(Funnel(**_json(work / "routed" / f"{task.name}.json")["funnel"]))
+    telling.write_samples(funnels, out / "dropped")
+    telling.write_clusters(judged, todo, answers, work / "clean", out / "clusters.jsonl")
+    hits = [hit for task in _own(todo) for hit in answers[task.number]["hits"]]
+    telling.write_lines(hits, out / "contaminated.jsonl")
+    metrics = telling.metrics(
+        section, funnels, answers, todo, {name: pair[0] for name, pair in weights.items()}, written
+    )
+    metrics["contaminated"] = len(hits)
     shutil.rmtree(work)
     return metrics
 
 
-def _units(section: DataSection, files: dict[str, list[Any]], folder: Path) -> list[dict[str, Any]]:
-    """The work of the first pass: small files together up to 64 MB, so that no unit is long and none is tiny."""
+def read_and_clean(section: DataSection, todo: list[Unit], work: Path, seed: int, machine: Machine) -> None:
+    """The first pass."""
+    folder = work / "clean"
     folder.mkdir(parents=True, exist_ok=True)
-    common = {"section": section.model_dump(mode="json"), "folder": str(folder)}
-    tasks: list[dict[str, Any]] = []
-    for source in section.sources:
-        group: list[Any] = []
-        size = 0
-        for file in files[source.name]:
-            amount = file.path.stat().st_size
-            if group and size + amount > 64 << 20:
-                tasks.append({**common, "number": len(tasks), "source": source.name, "files": group})
-                group, size = [], 0
-            group.append([file.name, str(file.path), file.members, file.is_package])
-            size += amount
-        tasks.append({**common, "number": len(tasks), "source": source.name, "files": group})
-    return tasks
-
-
-def _read(tasks: list[dict[str, Any]], machine: Machine) -> None:
-    missing = [task for task in tasks if not (Path(task["folder"]) / f"{task['number']:05d}.json").exists()]
-    total = sum(Path(file[1]).stat().st_size for task in tasks for file in task["files"])
-    with machine.progress.task("read and clean", total=total, unit="bytes") as progress:
-        progress.start_at(
-            total - sum(Path(file[1]).stat().st_size for task in missing for file in task["files"])
+    weights = _train_classifier(section, work, seed, machine)
+    evaluation = _index_evaluation(section, work, machine)
+    missing = [task for task in todo if not (folder / f"{task.name}.json").exists()]
+    sizes = {task.number: task.bytes for task in todo}
+    tasks = [
+        units.task(
+            task, section, folder, machine,
+            weights=weights and str(weights),
+            evaluation=None if evaluation is None or task.is_previous else str(evaluation),
         )
-        for answer in map_units(unit.work, missing, machine.threads):
-            progress.advance(sum(Path(file[1]).stat().st_size for file in tasks[answer["number"]]["files"]))
-
-
-def _funnels(section: DataSection, tasks: list[dict[str, Any]]) -> dict[str, Funnel]:
-    funnels = {source.name: Funnel() for source in section.sources}
-    for task in tasks:
-        answer = json.loads((Path(task["folder"]) / f"{task['number']:05d}.json").read_text())
-        funnels[task["source"]].merge(Funnel(**answer))
-    for name, funnel in funnels.items():
-        if funnel.kept[0] == 0:
-            reasons = (
-                ", ".join(f"{counts[0]} {reason}" for reason, counts in funnel.dropped.items())
-                or "no document in it"
-            )
-            raise UserError(
-                f"source {name} yields no text: {reasons}",
-                hint="check its kind and path, or loosen the rules in [data]",
-            )
-    return funnels
-
-
-def _duplicates(
-    section: DataSection, tasks: list[dict[str, Any]], work: Path, seed: int, machine: Machine
-) -> dict[int, str]:
-    """Ordinal -> reason, for every document that repeats another."""
-    files = [Path(task["folder"]) / f"{task['number']:05d}.parquet" for task in tasks]
-    dropped: dict[int, str] = {}
-    if section.minhash.enabled:
-        near = near_duplicates(files, work / "signatures", section.minhash, seed, machine.progress)
-        dropped |= dict.fromkeys(near, "near_duplicate")
-    if section.exact.enabled:
-        dropped |= dict.fromkeys(exact_duplicates(work / "clean"), "exact_duplicate")
-    return dropped
-
-
-def _write(
-    section: DataSection,
-    tasks: list[dict[str, Any]],
-    dropped: dict[int, str],
-    shards: int,
-    seed: int,
-    out: Path,
-    machine: Machine,
-) -> dict[str, dict[str, Any]]:
-    """Route and gather. Returns documents and bytes by split and source."""
-    folder = out / "work" / "routed"
-    folder.mkdir(exist_ok=True)
-    weights = {source.name: source.weight for source in section.sources}
-    by_unit: dict[int, dict[int, str]] = {}
-    for ordinal, reason in dropped.items():
-        by_unit.setdefault(ordinal >> UNIT_BITS, {})[ordinal] = reason
-    routes = [
-        {
-            "clean": task["folder"], "folder": str(folder), "number": task["number"], "dropped": by_unit.get(task["number"], {}),
-            "validation_fraction": section.validation_fraction, "weight": weights[task["source"]], "shards": shards, "seed": seed,
-        }
-        for task in tasks
-        if not (folder / f"{task['number']:05d}.json").exists()
+        for task in missing
     ]  # fmt: skip
-    for _ in map_units(shuffle.route, routes, machine.threads):
+    total = sum(sizes.values())
+    with machine.progress.task("read and clean", total=total or None, unit="bytes") as progress:
+        progress.start_at(total - sum(sizes[task.number] for task in missing))
+        documents = 0
+        for answer in engine.map_units(unit.work, tasks, machine.threads):
+            documents += answer["documents"]
+            progress.note(f"{documents} documents")
+            progress.advance(sizes[answer["number"]])
+
+
+def judge(
+    section: DataSection, todo: list[Unit], answers: dict[int, Any], work: Path, seed: int, machine: Machine
+) -> Verdicts:
+    """The second pass."""
+    path = work / "verdicts.npz"
+    if path.exists():
+        with numpy.load(path, allow_pickle=False) as stored:
+            return Verdicts(stored["codes"], stored["roots"])
+    counts = {task.number: answers[task.number]["funnel"]["kept"][0] for task in todo}
+    judged = verdicts.judge(section, work / "clean", work, counts, seed, machine)
+    partial = work / ".verdicts.part"
+    with partial.open("wb") as file:
+        numpy.savez(file, codes=judged.codes, roots=judged.roots)
+    partial.replace(path)
+    return judged
+
+
+def route(
+    section: DataSection, todo: list[Unit], judged: Verdicts, weights: dict[str, tuple[float, int]], shards: int,
+    seed: int, work: Path, machine: Machine,
+) -> None:  # fmt: skip
+    """The third pass."""
+    folder = work / "routed"
+    folder.mkdir(exist_ok=True)
+    keys = telling.column(todo, work / "clean", "key", numpy.uint64)
+    tasks = []
+    for task, start, stop in _spans(todo, work):
+        if task.is_previous or (folder / f"{task.name}.json").exists():
+            continue
+        numpy.save(folder / f"{task.name}.codes.npy", judged.codes[start:stop])
+        numpy.save(folder / f"{task.name}.splits.npy", keys[judged.roots[start:stop]])
+        tasks.append({
+            "number": task.number, "clean": str(work / "clean"), "folder": str(folder), "shards": shards, "seed": seed,
+            "weight": weights[task.source.name][0], "validation_fraction": section.validation_fraction,
+            "run_words": section.substring.words,
+        })  # fmt: skip
+    for _ in engine.map_units(shuffle.route, tasks, machine.threads):
         pass
+
+
+def gather(todo: list[Unit], shards: int, out: Path, machine: Machine) -> dict[str, dict[str, Any]]:
+    """The fourth pass. Returns documents and bytes by split and source."""
+    folder = out / "work" / "routed"
     targets = {place: out / "train" / f"{place:05d}.parquet" for place in range(shards)}
     targets[shuffle.VALIDATION] = out / "validation" / "00000.parquet"
     for name in ("train", "validation"):
         (out / name).mkdir(exist_ok=True)
-    gathers = [
-        {"folder": str(folder), "target": str(target), "place": place, "units": len(tasks)}
+    own = [task.number for task in _own(todo)]
+    tasks = [
+        {"folder": str(folder), "target": str(target), "place": place, "units": own}
         for place, target in targets.items()
+        if not (target.exists() and (folder / f"{place}.counts.json").exists())
     ]
+    for _ in engine.map_units(shuffle.gather, tasks, machine.threads):
+        pass
     written: dict[str, dict[str, Any]] = {"train": {}, "validation": {}}
-    for answer in map_units(shuffle.gather, gathers, machine.threads):
-        split = written["validation" if answer["place"] == shuffle.VALIDATION else "train"]
-        for source, (documents, size) in answer["counts"].items():
+    for place in targets:
+        split = written["validation" if place == shuffle.VALIDATION else "train"]
+        for source, (documents, size) in _json(folder / f"{place}.counts.json").items():
             counts = split.setdefault(source, {"documents": 0, "bytes": 0})
             counts["documents"] += documents
             counts["bytes"] += size
     return written
 
 
-def _samples(funnels: dict[str, Funnel], folder: Path) -> None:
-    """dropped/SOURCE.jsonl: a few documents for each reason, for people to look at."""
-    folder.mkdir(exist_ok=True)
+def _funnels(section: DataSection, todo: list[Unit], answers: dict[int, Any]) -> dict[str, Funnel]:
+    funnels = {source.name: Funnel() for source in section.sources}
+    for task in _own(todo):
+        funnels[task.source.name].merge(Funnel(**answers[task.number]["funnel"]))
     for name, funnel in funnels.items():
-        lines = [
-            json.dumps({"reason": reason, **sample}, ensure_ascii=False)
-            for reason, samples in sorted(funnel.samples.items())
-            for sample in samples
-        ]
-        (folder / f"{name}.jsonl").write_bytes(
-            "".join(line + "\n" for line in lines).encode("utf-8", "replace")
+        if funnel.kept[0] == 0:
+            reasons = ", ".join(f"{counts[0]} {reason}" for reason, counts in sorted(funnel.dropped.items()))
+            raise UserError(
+                f"source {name} yields no text: {reasons or 'no document in its files'}",
+                hint="check its kind and path, or loosen the rules in [data]",
+            )
+    return funnels
+
+
+def _weights(
+    section: DataSection, todo: list[Unit], judged: Verdicts, work: Path
+) -> dict[str, tuple[float, int]]:
+    """For each source its epochs, and its bytes after deduplication."""
+    sizes = telling.column(todo, work / "clean", "bytes", numpy.int64)
+    totals = {source.name: 0 for source in section.sources}
+    for task, start, stop in _spans(todo, work):
+        if not task.is_previous:
+            totals[task.source.name] += int(sizes[start:stop][judged.codes[start:stop] == KEEP].sum())
+    return {
+        source.name: (
+            source.weight if source.tokens is None else 4e6 * source.tokens / max(totals[source.name], 1),
+            totals[source.name],
         )
-
-
-def _metrics(
-    section: DataSection,
-    funnels: dict[str, Funnel],
-    files: dict[str, list[Any]],
-    written: dict[str, Any],
-    machine: Machine,
-) -> dict[str, Any]:
-    total = Funnel()
-    sources = {}
-    for source in section.sources:
-        funnel = funnels[source.name]
-        total.merge(funnel)
-        sums = hashes([file.path for file in files[source.name]], machine)
-        sources[source.name] = {
-            "kind": source.kind,
-            "weight": source.weight,
-            "inputs": [
-                {"name": file.name, "bytes": file.path.stat().st_size, "sha256": sha256}
-                for file, sha256 in list(zip(files[source.name], sums, strict=True))[:100]
-            ],
-            "input_files": len(sums),
-            **funnel.table(),
-            "train": written["train"].get(source.name, {"documents": 0, "bytes": 0}),
-            "validation": written["validation"].get(source.name, {"documents": 0, "bytes": 0}),
-        }
-    sums = {
-        split: {key: sum(counts[key] for counts in written[split].values()) for key in ("documents", "bytes")}
-        for split in ("train", "validation")
+        for source in section.sources
     }
-    return {"sources": sources, "total": {**total.table(), **sums}}
+
+
+def _spans(todo: list[Unit], work: Path) -> list[tuple[Unit, int, int]]:
+    """Each unit with the numbers of its first document and of the one behind its last."""
+    spans, start = [], 0
+    for task in todo:
+        stop = start + _json(work / "clean" / f"{task.name}.json")["funnel"]["kept"][0]
+        spans.append((task, start, stop))
+        start = stop
+    return spans
+
+
+def _train_classifier(section: DataSection, work: Path, seed: int, machine: Machine) -> Path | None:
+    if section.classifier is None:
+        return None
+    path = work / "classifier.npy"
+    if not path.exists():
+        limit = section.classifier.max_examples
+        good, bad = (
+            _texts(section, places, limit, machine)
+            for places in (section.classifier.good, section.classifier.bad)
+        )
+        partial = work / ".classifier.part"
+        with partial.open("wb") as file:
+            numpy.save(file, classifier.train(good, bad, seed))
+        partial.replace(path)
+    return path
+
+
+def _index_evaluation(section: DataSection, work: Path, machine: Machine) -> Path | None:
+    if not section.decontaminate.sets:
+        return None
+    path = work / "evaluation.npz"
+    if not path.exists():
+        items = (
+            (f"{place.name}/{found.id}", found.text)
+            for place in section.decontaminate.sets
+            for found in _documents(section, place, machine)
+        )
+        partial = work / ".evaluation.part"
+        Index.build(items, section.decontaminate.rule).save(partial)
+        partial.replace(path)
+    return path
+
+
+def _texts(section: DataSection, places: tuple[Files, ...], limit: int, machine: Machine) -> list[str]:
+    found = [document.text for place in places for document in _documents(section, place, machine)]
+    if not found:
+        raise UserError(
+            f"{places[0].name}: no example in it", hint="data.classifier learns from good and bad texts"
+        )
+    return found[:limit]
+
+
+def _documents(section: DataSection, place: Files, machine: Machine) -> list[Document]:
+    options = Options(column=place.column, extraction=section.extraction)
+    found = []
+    for file in resolve(place, machine):
+        file.fetch(machine)
+        found += [read for read in unit.documents(place.kind, file, options) if isinstance(read, Document)]
+    return found
+
+
+def _own(todo: list[Unit]) -> list[Unit]:
+    return [task for task in todo if not task.is_previous]
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The first pass: one file of a source, read and cleaned to one parquet file."""
+"""The first pass: some files of a source, read and cleaned to one parquet file."""
 
 import hashlib
 import re
@@ -7,62 +7,114 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 from groundup.artifacts.errors import UserError
-from groundup.data.clean.steps import clean, size, steps
-from groundup.data.document import Dropped, Read
+from groundup.artifacts.machine import Machine
+from groundup.data.clean.steps import Bench, clean, size, steps
+from groundup.data.dedup.passages import paragraph_keys, run_keys
+from groundup.data.document import Document, Dropped, Read
 from groundup.data.funnel import Funnel
 from groundup.data.place import Input
 from groundup.data.readers import reader
+from groundup.data.readers.options import Options
 from groundup.data.rows import CLEAN, UNIT_BITS, Writer, write_json
-from groundup.recipe.data import DataSection
+from groundup.data.seen import hash_once
+from groundup.recipe.data import DataSection, Source
 
 NO_WORD = re.compile(r"\W+")
 
 
 def work(task: dict[str, Any]) -> dict[str, Any]:
-    """Read and clean unit `number`: writes NNNNN.parquet, and then NNNNN.json, whose presence says that both are whole."""
+    """Read and clean one unit: writes NNNNN.parquet, then NNNNN.json, whose presence says that everything is
+    whole.
+
+    Where passages are compared, NNNNN.paragraphs.npy and NNNNN.runs.npy hold their keys, document after
+    document.
+    """
     section = DataSection.model_validate(task["section"])
-    source = next(source for source in section.sources if source.name == task["source"])
-    files = [
-        Input(name, Path(path), members, is_package) for name, path, members, is_package in task["files"]
-    ]
+    source = Source.model_validate(task["source"])
+    machine = Machine(cache=Path(task["cache"]), offline=task["offline"], threads=1)
+    weights, evaluation = (Path(task[name]) if task[name] else None for name in ("weights", "evaluation"))
+    bench = Bench(weights, evaluation)
+    todo = steps(section, source, bench)
+    options = Options(column=source.column, extraction=section.extraction)
     folder, number = Path(task["folder"]), task["number"]
-    todo = steps(section, source.kind)
-    funnel = Funnel()
+    funnel = Funnel(languages=bench.languages)
+    passages = Passages(section)
+    hits: list[dict[str, str]] = []
+    inputs: list[dict[str, Any]] = []
     writer = Writer(folder / f"{number:05d}.parquet", CLEAN)
-    row = 0
-    for found in documents(source.kind, files):
-        amount = size(found.text)
-        result = found if isinstance(found, Dropped) else clean(found, todo, funnel.trimmed)
-        if isinstance(result, Dropped):
-            funnel.drop(result, amount)
-            continue
-        funnel.keep(result, amount)
-        writer.add({
-            "ordinal": (number << UNIT_BITS) + row, "source": source.name, "id": result.id, "text": result.text,
-            "key": key(result.text),
-        })  # fmt: skip
-        row += 1
+    for file in (Input(name, Path(path), *rest) for name, path, *rest in task["files"]):
+        path = file.fetch(machine)
+        inputs.append({"name": file.name, "bytes": path.stat().st_size, "sha256": hash_once(path, machine)})
+        for found in documents(source.kind, file, options):
+            amount = size(found.text)
+            result = found if isinstance(found, Dropped) else clean(found, todo, funnel.trimmed)
+            if isinstance(result, Dropped):
+                funnel.drop(result, amount)
+                hits += [{"source": source.name, "id": found.id, "item": item} for item in bench.hits]
+                bench.hits.clear()
+                continue
+            writer.add(_row(result, source.name, (number << UNIT_BITS) + funnel.kept[0]))
+            funnel.keep(result, amount)
+            passages.add(result.text)
+        if file.url is not None and not task["keep_downloads"]:
+            path.unlink(missing_ok=True)
     writer.close()
-    write_json(folder / f"{number:05d}.json", asdict(funnel))
-    return {"number": number, "read": funnel.read, "kept": funnel.kept}
+    passages.save(folder / f"{number:05d}")
+    answer = {"funnel": asdict(funnel), "inputs": inputs, "hits": hits}
+    write_json(folder / f"{number:05d}.json", answer)
+    return {"number": number, "documents": funnel.read[0]}
 
 
-def documents(kind: str, files: list[Input]) -> Iterator[Read]:
-    """Everything that a reader finds in these files. A broken file is a drop, not the end of the run."""
+def _row(document: Document, source: str, ordinal: int) -> dict[str, Any]:
+    text = document.text
+    return {
+        "ordinal": ordinal, "source": source, "id": document.id, "text": text, "key": key(text), "bytes": size(text),
+    }  # fmt: skip
+
+
+def documents(kind: str, file: Input, options: Options) -> Iterator[Read]:
+    """Everything that a reader finds in a file. What is broken is a drop, not the end of the run."""
     read = reader(kind)
-    for file in files:
-        try:
-            for member in file.open():
-                try:
-                    yield from read(member.name, member.stream)
-                except (OSError, EOFError, ValueError) as error:
-                    yield Dropped("broken_file", member.name, str(error))
-        except UserError as error:
-            yield Dropped("broken_archive", file.name, error.message)
+    try:
+        for member in file.open():
+            try:
+                yield from read(member.name, member.stream, options)
+            except (OSError, EOFError, ValueError, RecursionError, MemoryError) as error:
+                yield Dropped("broken_file", member.name, str(error))
+    except UserError as error:
+        yield Dropped("broken_archive", file.name, error.message)
 
 
-def key(text: str) -> bytes:
-    """16 bytes that texts share when they differ only in case, punctuation and spaces."""
+def key(text: str) -> int:
+    """64 bits that texts share when they differ only in case, punctuation and spaces."""
     words = NO_WORD.sub("", text).lower() or text
-    return hashlib.blake2b(words.encode(), digest_size=16).digest()
+    return int.from_bytes(
+        hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+    )
+
+
+class Passages:
+    """The keys of all passages of a unit, for the kinds of passages that the recipe compares."""
+
+    def __init__(self, section: DataSection):
+        self.section = section
+        self.paragraphs: list[numpy.typing.NDArray[numpy.uint64]] = []
+        self.runs: list[numpy.typing.NDArray[numpy.uint64]] = []
+
+    def add(self, text: str) -> None:
+        if self.section.exact.paragraphs:
+            self.paragraphs.append(paragraph_keys(text, self.section.exact.min_paragraph_words))
+        if self.section.substring.enabled:
+            self.runs.append(run_keys(text, self.section.substring.words))
+
+    def save(self, stem: Path) -> None:
+        """STEM.KIND.npy: all keys in order; STEM.KIND.lengths.npy: how many each document has."""
+        for kind, keys in (("paragraphs", self.paragraphs), ("runs", self.runs)):
+            if keys:
+                numpy.save(stem.with_suffix(f".{kind}.npy"), numpy.concatenate(keys))
+                numpy.save(
+                    stem.with_suffix(f".{kind}.lengths.npy"), numpy.array([len(part) for part in keys])
+                )

@@ -6,44 +6,71 @@ from pydantic import model_validator
 
 from groundup.recipe.section import Section, knob
 
-SourceKind = Literal["wikipedia", "books", "web", "code", "text", "rst", "jsonl"]
-PROSE: tuple[SourceKind, ...] = ("wikipedia", "web", "text", "jsonl")
+SourceKind = Literal[
+    "wikipedia", "books", "web", "code", "text", "markdown", "rst", "html", "jsonl", "table", "huggingface"
+]
+PROSE: tuple[SourceKind, ...] = (
+    "wikipedia", "web", "text", "markdown", "html", "jsonl", "table", "huggingface",
+)  # fmt: skip
+"""Where rules made for web pages judge well. Not books: verse and plays break them on every page."""
 
 
 class Package(Section):
     """A pinned package of the Python package index, fetched with the machine's own package settings."""
 
-    name: str = knob(meaning="the package's name")
-    version: str = knob(meaning="the exact version")
+    name: str = knob(meaning="the package's name", pattern="^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+    version: str = knob(meaning="the exact version", pattern="^[A-Za-z0-9][A-Za-z0-9.!+_-]*$")
     form: Literal["sdist", "wheel"] = knob("sdist", "which of its archives")
     sha256: str | None = knob(None, "of the archive; checked when given", pattern="^[0-9a-f]{64}$")
 
 
-class Source(Section):
-    """One place that text comes from."""
+# Knobs with exclude=True say how the work is done, not what comes out: they are no part of what the run is.
 
-    name: str = knob(
-        meaning="how the source is called in tables and reports", pattern="^[a-z0-9][a-z0-9_-]*$"
-    )
+
+class Files(Section):
+    """Files that hold documents, wherever they are."""
+
+    name: str = knob(meaning="how it is called in tables and reports", pattern="^[a-z0-9][a-z0-9_-]*$")
     kind: SourceKind = knob(
-        meaning="how its files are read: a Wikipedia dump, books, a web crawl (WARC), code, plain text, documentation in "
-        "reStructuredText, JSON lines"
+        meaning="how its files are read: a MediaWiki dump; books (text, EPUB); a web crawl (WARC, WET); code; plain text; "
+        "Markdown; reStructuredText; HTML pages; JSON lines; a table (Parquet, CSV, Arrow); a Hugging Face dataset folder"
     )
     path: str | None = knob(
         None,
-        "files: a path with globs, an https:// address, or anything fsspec reads; in a package: its members, with globs",
+        "files: a path with globs, an https:// address, anything fsspec reads, or commoncrawl://SNAPSHOT/warc; "
+        "in a package: its members, with globs",
     )
     package: Package | None = knob(None, "take `path` from this package's archive")
+    members: str | None = knob(None, "which members of archives to read, with globs; default: all")
     sha256: str | None = knob(
         None, "of the one file that `path` names; checked when given", pattern="^[0-9a-f]{64}$"
     )
-    weight: float = knob(1.0, "epochs of this source in one pass over the mix", gt=0)
+    column: str = knob("text", "in tables and JSON lines: where the text stands")
 
     @model_validator(mode="after")
-    def _has_a_place(self) -> "Source":
+    def _has_a_place(self) -> "Files":
         if self.path is None and self.package is None:
             raise ValueError("needs a path or a package")
         return self
+
+
+class Source(Files):
+    """One place that text comes from."""
+
+    weight: float = knob(1.0, "epochs of this source in one pass over the mix", gt=0)
+    tokens: float | None = knob(
+        None, "instead of a weight: millions of tokens of it in one pass, at 4 bytes a token", gt=0
+    )
+    sample_files: float = knob(
+        1.0,
+        "share of its files to read, chosen by a stable hash of their names and the seed; at least one",
+        gt=0,
+        le=1,
+    )
+    keep_downloads: bool = knob(
+        True, "keep what was fetched for later runs; false removes each file once it was read", exclude=True
+    )
+    steps: bool = knob(True, "clean it; false takes it as it is, but for deduplication")
 
 
 class Language(Section):
@@ -56,7 +83,7 @@ class Language(Section):
 class GopherQuality(Section):
     """Rae et al. 2021, table A1: what a text written by people looks like."""
 
-    kinds: tuple[SourceKind, ...] = knob(PROSE, "the kinds of sources that it judges")
+    kinds: tuple[SourceKind, ...] = knob(PROSE, "the kinds of sources that it judges; none: off")
     min_words: int = knob(50, "least words", ge=0)
     max_words: int = knob(100_000, "most words", ge=1)
     min_mean_word_length: float = knob(3.0, "least mean word length in characters", ge=0)
@@ -68,16 +95,104 @@ class GopherQuality(Section):
     min_stop_words: int = knob(2, "least different words of: the, be, to, of, and, that, have, with", ge=0)
 
 
+class GopherRepetition(Section):
+    """Rae et al. 2021, table A1: a text that says the same again and again."""
+
+    kinds: tuple[SourceKind, ...] = knob(PROSE, "the kinds of sources that it judges; none: off")
+    max_repeated_lines: float = knob(
+        0.3, "greatest share of lines, or paragraphs, that were there before", ge=0, le=1
+    )
+    max_repeated_line_characters: float = knob(0.2, "greatest share of characters in them", ge=0, le=1)
+    max_top_ngrams: tuple[float, float, float] = knob(
+        (0.20, 0.18, 0.16), "greatest share of characters in the most frequent run of 2, 3, 4 words"
+    )
+    max_repeated_ngrams: tuple[float, float, float, float, float, float] = knob(
+        (0.15, 0.14, 0.13, 0.12, 0.11, 0.10), "greatest share of characters in repeated runs of 5 to 10 words"
+    )
+
+
+class C4(Section):
+    """Raffel et al. 2020: only lines that are sentences, only pages with some of them."""
+
+    kinds: tuple[SourceKind, ...] = knob((), "the kinds of sources that it cleans; none: off")
+    min_line_words: int = knob(3, "least words in a line", ge=0)
+    max_word_length: int = knob(1_000, "most characters in a word of a line that stays", ge=1)
+    min_sentences: int = knob(5, "least sentences in a page", ge=0)
+
+
+class FineWeb(Section):
+    """Penedo et al. 2024: three rules that helped most, over Gopher's and C4's."""
+
+    kinds: tuple[SourceKind, ...] = knob(("web",), "the kinds of sources that it judges; none: off")
+    min_ended_lines: float = knob(0.12, "least share of lines that end a sentence", ge=0, le=1)
+    short_line: int = knob(30, "most characters of a short line", ge=0)
+    max_short_lines: float = knob(0.67, "greatest share of short lines", ge=0, le=1)
+    max_repeated_characters: float = knob(0.01, "greatest share of characters in repeated lines", ge=0, le=1)
+    max_newlines_per_word: float = knob(0.3, "most line ends for each word", ge=0)
+
+
+class CodeRules(Section):
+    """Kocetkov et al. 2022 (The Stack) and Li et al. 2023 (StarCoder): minified, encoded and generated files."""
+
+    kinds: tuple[SourceKind, ...] = knob(("code",), "the kinds of sources that it judges; none: off")
+    max_line_length: int = knob(1_000, "most characters in a line", ge=1)
+    max_mean_line_length: float = knob(100.0, "most characters in a line on average", gt=0)
+    min_alphanumeric: float = knob(0.25, "least share of letters and digits", ge=0, le=1)
+    drop_generated: bool = knob(True, "drop files whose first lines say that a program wrote them")
+
+
+class Private(Section):
+    """Personal data and secrets, replaced by tokens such as <email>."""
+
+    emails: bool = knob(True, "e-mail addresses")
+    phones: bool = knob(True, "telephone numbers in international form, or with a word that says so")
+    ips: bool = knob(True, "public IP addresses, of version 4 and 6")
+    cards: bool = knob(True, "payment card numbers (Luhn's checksum must be right)")
+    ids: bool = knob(
+        True, "identity and account numbers with a right checksum: IBAN, CPF, DNI; and US social security"
+    )
+    secrets: bool = knob(True, "keys and tokens of services, private keys, passwords in addresses")
+
+
+class WordList(Section):
+    """Pages that use the words of a list too often are dropped: toxic, adult, spam."""
+
+    name: str = knob(meaning="the reason in tables and reports", pattern="^[a-z0-9][a-z0-9_-]*$")
+    path: str = knob(meaning="a text file: one word or phrase a line")
+    kinds: tuple[SourceKind, ...] = knob(PROSE, "the kinds of sources that it judges")
+    max_hits: int = knob(2, "most occurrences that are always let pass", ge=0)
+    max_share: float = knob(0.005, "greatest share of the words", ge=0, le=1)
+
+
+class Classifier(Section):
+    """A small classifier of good and bad text, trained on the user's own examples (after Joulin et al. 2016)."""
+
+    good: tuple[Files, ...] = knob(meaning="examples of what to keep", min_length=1)
+    bad: tuple[Files, ...] = knob(meaning="examples of what to drop", min_length=1)
+    kinds: tuple[SourceKind, ...] = knob(PROSE, "the kinds of sources that it judges")
+    threshold: float = knob(0.5, "least probability of being good", ge=0, le=1)
+    max_examples: int = knob(20_000, "documents of each side that are learnt from", ge=1)
+
+
 class Exact(Section):
     """Equal texts: case, punctuation and spaces aside."""
 
     enabled: bool = knob(True, "drop documents whose text was seen before")
+    paragraphs: bool = knob(False, "and take paragraphs out that stood in an earlier document")
+    min_paragraph_words: int = knob(
+        8, "least words of a paragraph that is compared: short ones repeat for good reasons", ge=1
+    )
 
 
 class MinHash(Section):
-    """Near duplicates: Broder 1997, with the banding of Leskovec et al., Mining of Massive Datasets, chapter 3."""
+    """Near duplicates: Broder 1997, with the banding of Leskovec et al., Mining of Massive Datasets, chapter
+    3.
+    """
 
-    enabled: bool = knob(True, "drop documents that nearly equal one that was seen before")
+    action: Literal["drop", "keep_together", "off"] = knob(
+        "drop",
+        "drop near duplicates; keep them, all on one side of the train/validation split; off: do not look for them",
+    )
     shingle: int = knob(5, "words in a shingle", ge=1)
     bands: int = knob(14, "bands; a pair that agrees in one of them is a candidate", ge=1)
     rows: int = knob(
@@ -85,25 +200,69 @@ class MinHash(Section):
         "hashes in a band; half of the pairs of Jaccard similarity (1 / bands) ** (1 / rows) are found",
         ge=1,
     )
+    threshold: float = knob(
+        0.0,
+        "least similarity of the whole signatures of a candidate pair; 0 takes every candidate, as is usual",
+        ge=0,
+        le=1,
+    )
+
+
+class Substring(Section):
+    """Lee et al. 2021: long passages that stood before, within a document or in another, are cut out."""
+
+    enabled: bool = knob(False, "cut repeated passages")
+    words: int = knob(50, "least words of a passage", ge=8)
+
+
+class Decontaminate(Section):
+    """Documents that hold what a model will be tested on."""
+
+    sets: tuple[Files, ...] = knob((), "the evaluation sets; none: off")
+    rule: Literal["13-gram", "8-gram"] = knob(
+        "13-gram",
+        "13-gram: a shared run of 13 words drops a document (Brown et al. 2020, appendix C); "
+        "8-gram: holding 70% of an item's runs of 8 words drops it (Chowdhery et al. 2022, section 8)",
+    )
 
 
 class DataSection(Section):
     sources: tuple[Source, ...] = knob(
         meaning="where the text comes from; of equal documents the first source keeps its own", min_length=1
     )
+    engine: Literal["native", "ray"] = knob(
+        "native", "what runs the work: this machine, or a Ray cluster", exclude=True
+    )
+    extraction: Literal["quality", "speed"] = knob(
+        "quality", "of a page's main text: trafilatura, or resiliparse at 7 times its speed"
+    )
     language: Language = knob(Language(), "which languages pass")
     gopher_quality: GopherQuality = knob(GopherQuality(), "rules of quality")
+    gopher_repetition: GopherRepetition = knob(GopherRepetition(), "rules of repetition")
+    c4: C4 = knob(C4(), "lines that are sentences")
+    fineweb: FineWeb = knob(FineWeb(), "lists and menus")
+    code: CodeRules = knob(CodeRules(), "rules for code")
+    word_lists: tuple[WordList, ...] = knob((), "words that a text must not use too often")
+    classifier: Classifier | None = knob(None, "a judge trained on examples")
+    private: Private = knob(Private(), "personal data")
     exact: Exact = knob(Exact(), "exact deduplication")
     minhash: MinHash = knob(MinHash(), "near deduplication")
-    private: bool = knob(True, "replace e-mail addresses, telephone numbers and the like by tokens")
+    substring: Substring = knob(Substring(), "repeated passages")
+    previous: tuple[Files, ...] = knob((), "corpora made earlier: what they hold is a duplicate here")
+    decontaminate: Decontaminate = knob(Decontaminate(), "evaluation sets to keep out")
     validation_fraction: float = knob(
         0.01, "share of the documents held out, chosen by a stable hash of the text", ge=0, lt=1
     )
     shard_megabytes: float = knob(64.0, "text in one file of the result", gt=0)
+    memory_gigabytes: float = knob(
+        4.0, "what deduplication may hold at once; more work is done in several passes", gt=0, exclude=True
+    )
 
     @model_validator(mode="after")
     def _names_are_different(self) -> "DataSection":
         names = [source.name for source in self.sources]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two sources are called {twice[0]}")
+        if self.exact.paragraphs and self.substring.enabled:
+            raise ValueError("exact.paragraphs and substring.enabled cut the same text: choose one of them")
         return self

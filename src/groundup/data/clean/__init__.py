@@ -1,5 +1,6 @@
 """Cleaning: what happens to a document before it is compared with others.
 
-Reading order: `step` (change or judge), `normalise`, `language`, `gopher`, `private`; `steps` says which of them a kind of
-source goes through, and in which order.
+Reading order: `step` (change or judge); `normalise`, `language`; `gopher`, `repetition`, `c4`, `fineweb`,
+`code` (rules as published); `words` (runs of words as numbers), `word_list`, `classifier`; `private`; `steps`
+says which of them a source goes through, and in which order.
 """

@@ -1,7 +1,7 @@
 """Gopher's rules of quality. Source: Rae et al. 2021, arXiv:2112.11446, table A1.
 
-A word is what stands between spaces. Published code (datatrove) splits with a tokenizer first; the verdicts are compared
-in tests/data.
+A word is what stands between spaces. Published code (datatrove) splits with a tokenizer first; the verdicts
+are compared in tests/data.
 """
 
 import re

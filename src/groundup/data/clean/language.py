@@ -1,4 +1,6 @@
-"""Which language is it? fastText's classifier (Joulin et al. 2016) in the small form whose weights come with its package."""
+"""Which language is it? fastText's classifier (Joulin et al. 2016) in the small form whose weights come with
+its package.
+"""
 
 import logging
 from collections.abc import Callable
@@ -9,13 +11,16 @@ CHARACTERS = 4_000
 """A text's beginning and middle tell its language as well as all of it does."""
 
 
-def language_rule(settings: Language) -> Callable[[str], str | None]:
-    """A judge: None for a text in one of the languages to keep, else the reason."""
+def language_rule(settings: Language, seen: dict[str, int]) -> Callable[[str], str | None]:
+    """A judge: None for a text in one of the languages to keep, else the reason. Counts what it sees in
+    `seen`.
+    """
     identify = identifier()
     keep = frozenset(settings.keep)
 
     def judge(text: str) -> str | None:
         label, probability = identify(text)
+        seen[label] = seen.get(label, 0) + 1
         if label not in keep:
             return label
         return None if probability >= settings.threshold else "unsure"

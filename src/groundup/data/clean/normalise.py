@@ -1,4 +1,6 @@
-"""One spelling for what looks the same: Unicode's composed form, plain spaces, no control characters, no mojibake."""
+"""One spelling for what looks the same: Unicode's composed form, plain spaces, no control characters, no
+mojibake.
+"""
 
 import re
 import unicodedata
@@ -13,7 +15,9 @@ MANY_LINES = re.compile(r"\n{4,}")
 MOJIBAKE = re.compile(
     "[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]{1,3}"
 )
-"""A UTF-8 sequence that was read as Windows-1252: a lead byte's character and one to three of continuation bytes."""
+"""A UTF-8 sequence that was read as Windows-1252: a lead byte's character and one to three of continuation
+bytes.
+"""
 
 
 def normalise(text: str) -> str:

@@ -1,14 +1,162 @@
-"""Personal data to tokens: a model must not learn whom to write to."""
+"""Personal data and secrets to tokens: a model must not learn whom to write to, nor with which key.
 
+Numbers count only with a right checksum where their kind has one: a random run of digits passes Luhn's once
+in ten times, so cards must also begin as issuers' numbers do.
+"""
+
+import ipaddress
 import re
+from collections.abc import Callable
 
-EMAIL = re.compile(r"\b[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
-IPV4 = re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])")
-PHONE = re.compile(r"(?<![\w.+-])\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]\d{2,4}){2,4}(?![\w-])")
+from groundup.recipe.data import Private
+
+EMAIL = re.compile(
+    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b"
+)
+IPV4 = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.]*\d)")
+IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
+NUMBER = re.compile(r"(?<![\w.,+/-])\+?\(?\d(?:(?: \((?=0\))|\) ?|[ .\-/])?\d){7,19}(?![\w.,-]*\d)")
+PHONE_WORD = re.compile(r"\b(?:tel|phone|telephone|mobile|cell|fax|call)\b[^\n]{0,12}$", re.IGNORECASE)
+IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
+DNI = re.compile(r"\b(\d{8})-?([A-HJ-NP-TV-Z])\b")
+SSN = re.compile(r"(?<![\w-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w-])")
+SECRETS = {
+    "-----BEGIN": r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----.{0,8192}?-----END (?:[A-Z]+ )*PRIVATE KEY-----",
+    "AKIA": r"AKIA[0-9A-Z]{16}\b",
+    "ASIA": r"ASIA[0-9A-Z]{16}\b",
+    "ghp_": r"ghp_[A-Za-z0-9]{36,255}\b",
+    "gho_": r"gho_[A-Za-z0-9]{36,255}\b",
+    "ghs_": r"ghs_[A-Za-z0-9]{36,255}\b",
+    "github_pat_": r"github_pat_[A-Za-z0-9_]{22,255}\b",
+    "glpat-": r"glpat-[A-Za-z0-9_-]{20,}",
+    "xox": r"xox[abposr]-[A-Za-z0-9-]{10,250}\b",
+    "AIza": r"AIza[0-9A-Za-z_-]{35}",
+    "sk-": r"sk-(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{20,}",
+    "hf_": r"hf_[A-Za-z0-9]{30,}\b",
+    "sk_live_": r"sk_live_[0-9a-zA-Z]{24,}\b",
+    "npm_": r"npm_[A-Za-z0-9]{36}\b",
+    "pypi-": r"pypi-[A-Za-z0-9_-]{50,}",
+    "eyJ": r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
+}
+"""Mark -> form of the keys that services give out with it. A text without the mark is not searched."""
+
+SECRET_FORMS = {mark: re.compile(rf"(?<![A-Za-z0-9]){form}", re.DOTALL) for mark, form in SECRETS.items()}
+LOGIN_IN_ADDRESS = re.compile(r"(?<=://)[^\s/:@]{1,64}:[^\s/:@]{1,128}(?=@)")
+
+DIGITS = re.compile(r"\d[\d .()/-]{5,}\d")
+"""What every number below holds: lines without it, nearly all, are not looked at again."""
+
+DNI_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
+CARD_STARTS = re.compile(r"4|5[1-5]|2[2-7]|3[47]|3[068]|6(?:011|5|4[4-9])|35|62")
 
 
-def replace_private(text: str) -> str:
-    """`text` with addresses and numbers of people replaced by <email>, <ip> and <phone>."""
-    if "@" in text:
-        text = EMAIL.sub("<email>", text)
-    return PHONE.sub("<phone>", IPV4.sub("<ip>", text))
+def private_change(settings: Private) -> Callable[[str], str]:
+    """A change that puts <email>, <phone>, <ip>, <card>, <id> and <secret> where such things stood."""
+
+    def numbers(line: str) -> str:
+        if settings.ids:
+            line = SSN.sub("<id>", IBAN.sub(_iban, DNI.sub(_dni, line)))
+        if settings.ips:
+            line = IPV4.sub(_ip, line)
+        if settings.cards or settings.phones or settings.ids:
+            line = NUMBER.sub(lambda match: _number(match, settings), line)
+        return line
+
+    def replace(text: str) -> str:
+        if settings.secrets:
+            for mark, form in SECRET_FORMS.items():
+                if mark in text:
+                    text = form.sub("<secret>", text)
+        if settings.secrets and "://" in text and "@" in text:
+            text = LOGIN_IN_ADDRESS.sub("<secret>", text)
+        if settings.emails and "@" in text:
+            text = EMAIL.sub("<email>", text)
+        if settings.ips and text.count(":") > 3:
+            text = IPV6.sub(_ip, text)
+        if DIGITS.search(text):
+            text = "\n".join(numbers(line) if DIGITS.search(line) else line for line in text.split("\n"))
+        return text
+
+    return replace
+
+
+def _ip(match: re.Match[str]) -> str:
+    try:
+        return "<ip>" if ipaddress.ip_address(match.group()).is_global else match.group()
+    except ValueError:
+        return match.group()
+
+
+def _number(match: re.Match[str], settings: Private) -> str:
+    text = match.group()
+    digits = re.sub(r"\D", "", text)
+    if (
+        settings.cards
+        and 13 <= len(digits) <= 19
+        and CARD_STARTS.match(digits)
+        and luhn(digits)
+        and is_grouped(text)
+    ):
+        return "<card>"
+    if (
+        settings.ids
+        and len(digits) == 11
+        and re.fullmatch(r"\d{3}\.\d{3}\.\d{3}-\d{2}", text)
+        and cpf(digits)
+    ):
+        return "<id>"
+    if settings.phones and 8 <= len(digits) <= 15:
+        before = match.string[max(match.start() - 24, 0) : match.start()]
+        if text.startswith("+") or PHONE_WORD.search(before):
+            return "<phone>"
+        if re.fullmatch(r"\(\d{3}\) ?\d{3}[-. ]\d{4}|\d{3}-\d{3}-\d{4}", text):
+            return "<phone>"
+    return text
+
+
+def _iban(match: re.Match[str]) -> str:
+    return "<id>" if iban(match.group()) else match.group()
+
+
+def _dni(match: re.Match[str]) -> str:
+    return "<id>" if DNI_LETTERS[int(match.group(1)) % 23] == match.group(2) else match.group()
+
+
+def is_grouped(text: str) -> bool:
+    """Cards are written in one run, or in groups parted by single spaces or hyphens; dates and versions are
+    not.
+    """
+    return (
+        re.fullmatch(r"\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{4,5}", text)
+        is not None
+    )
+
+
+def luhn(digits: str) -> bool:
+    """ISO/IEC 7812-1, annex B: every second digit from the right is doubled; the sum of all digits ends in 0."""
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        value = int(digit) * (1 + place % 2)
+        total += value - 9 * (value > 9)
+    return total % 10 == 0
+
+
+def iban(text: str) -> bool:
+    """ISO 13616: with the first four characters moved to the end and letters as 10 to 35, the number is 1
+    modulo 97.
+    """
+    plain = text.replace(" ", "")
+    if not 15 <= len(plain) <= 34:
+        return False
+    return int("".join(str(int(character, 36)) for character in plain[4:] + plain[:4])) % 97 == 1
+
+
+def cpf(digits: str) -> bool:
+    """Brazil's CPF: two check digits, each the weighted sum of those before it, modulo 11."""
+    if len(set(digits)) == 1:
+        return False
+    for length in (9, 10):
+        total = sum(int(digit) * (length + 1 - place) for place, digit in enumerate(digits[:length]))
+        if int(digits[length]) != total * 10 % 11 % 10:
+            return False
+    return True

@@ -1,15 +1,10 @@
 """Equal documents, found by the hash that was stored with each."""
 
-from pathlib import Path
-
-from groundup.data.dedup.clusters import Clusters
-from groundup.data.engine import repeats
+from groundup.data.dedup.clusters import Clusters, repeated
+from groundup.data.engine import Table
 
 
-def exact_duplicates(clean: Path) -> dict[int, int]:
-    """Ordinal of each repeated document -> ordinal of the first one with the same text."""
-    clusters = Clusters()
-    for first, others in repeats(clean, "key"):
-        for other in others:
-            clusters.join(first, other)
-    return clusters.others()
+def join_equal(clusters: Clusters, documents: Table, parts: int) -> None:
+    """Put documents of equal `key` into one cluster."""
+    for part in range(parts):
+        clusters.join(*repeated(*documents.keys("key", part, parts)))

@@ -1,31 +1,51 @@
-"""Near duplicates: MinHash signatures (Broder 1997), banded so that similar documents meet in a bucket.
+"""Near duplicates: MinHash signatures (Broder 1997), banded so that similar documents meet.
 
-Two documents of Jaccard similarity s over their word shingles agree in a hash with probability s, in a band of r hashes
-with s**r, and in at least one of b bands with 1 - (1 - s**r)**b. Only hashes are held, one band at a time.
+Two documents of Jaccard similarity s over their shingles agree in a hash with probability s, in a band of r
+hashes with s**r, and in at least one of b bands with 1 - (1 - s**r)**b. Only hashes are held, one band at a
+time.
 """
 
 from pathlib import Path
 
+import numpy
+
 from groundup.artifacts.progress import Progress
-from groundup.data.dedup.clusters import Clusters
-from groundup.data.engine import repeats, signatures
+from groundup.data.dedup.clusters import Clusters, Integers, repeated
+from groundup.data.engine import Table
 from groundup.recipe.data import MinHash
 
 
-def near_duplicates(
-    files: list[Path], work: Path, settings: MinHash, seed: int, progress: Progress
-) -> dict[int, int]:
-    """Ordinal of each near duplicate -> ordinal of the first document of its cluster."""
-    clusters = Clusters()
+def join_near(
+    clusters: Clusters,
+    documents: Table,
+    work: Path,
+    settings: MinHash,
+    seed: int,
+    parts: int,
+    progress: Progress,
+) -> None:
+    """Put documents that meet in a band into one cluster, if their whole signatures agree well enough."""
     with progress.task("near duplicates", total=settings.bands + 1, unit="bands") as task:
-        signatures(files, work, bands=settings.bands, rows=settings.rows, shingle=settings.shingle, seed=seed)
+        bands = documents.band_hashes(work, settings, seed)
         task.advance()
         for band in range(settings.bands):
-            for first, others in repeats(work, f"b{band}"):
-                for other in others:
-                    clusters.join(first, other)
+            for part in range(parts):
+                pairs = repeated(*bands.keys(f"b{band}", part, parts))
+                if settings.threshold > 0:
+                    pairs = _verified(pairs, bands, settings)
+                clusters.join(*pairs)
             task.advance()
-    return clusters.others()
+
+
+def _verified(pairs: tuple[Integers, Integers], bands: Table, settings: MinHash) -> tuple[Integers, Integers]:
+    firsts, others = pairs
+    if len(firsts) == 0:
+        return pairs
+    wanted = numpy.unique(numpy.concatenate(pairs))
+    signatures = bands.signatures(wanted, settings.bands * settings.rows)
+    same = signatures[numpy.searchsorted(wanted, firsts)] == signatures[numpy.searchsorted(wanted, others)]
+    alike = same.mean(axis=1) >= settings.threshold
+    return firsts[alike], others[alike]
 
 
 def found_share(similarity: float, settings: MinHash) -> float:

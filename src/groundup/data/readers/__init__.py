@@ -1,6 +1,9 @@
 """Readers: from the bytes of a file to documents, one reader for each kind of source.
 
-Each is `read(name, stream) -> Iterator[Document | Dropped]`: it never raises for bad content, and says what it left out.
+Each is `read(name, stream, options) -> Iterator[Document | Dropped]`; it says what it left out and keeps the
+bounds of `options`, whatever the bytes are. Reading order: `options`, `characters`; `text`, `markdown`,
+`rst`; `wikitext`, `wikipedia`; `html`, `web`; `books`, `epub`; `code`, `notebook`; `jsonl`, `table`,
+`huggingface`.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,21 +11,28 @@ from importlib import import_module
 from typing import IO
 
 from groundup.data.document import Read
+from groundup.data.readers.options import Options
 
-Reader = Callable[[str, IO[bytes]], Iterator[Read]]
+Reader = Callable[[str, IO[bytes], Options], Iterator[Read]]
 
-READERS = {
-    "wikipedia": "wikipedia",
-    "books": "books",
-    "web": "web",
-    "code": "code",
-    "text": "text",
-    "rst": "markup",
-    "jsonl": "jsonl",
-}
-"""SourceKind -> the module of this folder that reads it."""
+READERS = (
+    "wikipedia",
+    "books",
+    "web",
+    "code",
+    "text",
+    "markdown",
+    "rst",
+    "html",
+    "jsonl",
+    "table",
+    "huggingface",
+)
+"""Each is a SourceKind, and the module of this folder that reads it."""
 
 
 def reader(kind: str) -> Reader:
-    """The reader for a kind of source."""
-    return import_module(f"groundup.data.readers.{READERS[kind]}").read
+    """The reader for a kind of source; its libraries are imported when it is asked for."""
+    if kind not in READERS:
+        raise ValueError(f"{kind}: no reader; one of {', '.join(READERS)}")
+    return import_module(f"groundup.data.readers.{kind}").read

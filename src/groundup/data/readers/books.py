@@ -1,4 +1,6 @@
-"""Books as plain text: without the licence that Project Gutenberg wraps around them, in pieces of a few chapters."""
+"""Books: plain text without the licence that Project Gutenberg wraps around it, in pieces of some chapters;
+and EPUB.
+"""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +8,9 @@ from typing import IO
 
 from groundup.data.archive import decompressed
 from groundup.data.document import Document, Dropped, Read
-from groundup.data.readers.text import decode
+from groundup.data.readers import epub
+from groundup.data.readers import text as plain
+from groundup.data.readers.options import Options
 
 START = re.compile(
     r"\*{3}\s*START OF (?:THE|THIS) PROJECT GUTENBERG[^\n*]*\*{3}|^\*END[* ]+THE SMALL PRINT[^\n]*$",
@@ -19,20 +23,28 @@ END = re.compile(
 UNIT = re.compile(
     r"^\s*(?:chapter|book|act|part|canto|volume|scene|sonnet|letter|section)\b[^\n]{0,80}$", re.IGNORECASE
 )
+OTHER = (".png", ".jpg", ".jpeg", ".gif", ".pdf", ".css", ".svg")
 PIECE = 20_000
-"""Characters after which a book is cut at the next chapter, and twice that at the next paragraph: a filter or a
-deduplication that judges whole books is blunt, and one that judges paragraphs is blind."""
+"""Characters after which a book is cut at the next chapter, and twice that at the next paragraph: a filter or
+a deduplication that judges whole books is blunt, and one that judges paragraphs is blind.
+"""
 
 
-def read(name: str, stream: IO[bytes]) -> Iterator[Read]:
+def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
     """The pieces of one book, each a document `name#1`, `name#2` ..."""
-    name, stream = decompressed(name, stream)
-    if name.lower().endswith((".png", ".jpg", ".gif", ".pdf")):
+    plain_name, _ = decompressed(name, stream)
+    if plain_name.lower().endswith(OTHER):
         yield Dropped("not_text", name)
         return
-    text = body(decode(stream.read()))
-    for number, piece in enumerate(pieces(text), start=1):
-        yield Document(piece, f"{name}#{number}")
+    if name.lower().endswith(".epub"):
+        yield from epub.read(name, stream)
+        return
+    for found in plain.read(name, stream, options):
+        if isinstance(found, Dropped):
+            yield found
+            continue
+        for number, piece in enumerate(pieces(body(found.text)), start=1):
+            yield Document(piece, f"{found.id}#{number}")
 
 
 def body(text: str) -> str:
@@ -45,10 +57,9 @@ def body(text: str) -> str:
 
 def pieces(text: str) -> Iterator[str]:
     """Cut at chapters where they come at the right distance, else between paragraphs."""
-    paragraphs = re.split(r"\n\s*\n", text)
     piece: list[str] = []
     size = 0
-    for paragraph in paragraphs:
+    for paragraph in re.split(r"\n[ \t\r]*\n", text):
         if not paragraph.strip():
             continue
         is_unit = UNIT.match(paragraph.lstrip("\n")) is not None

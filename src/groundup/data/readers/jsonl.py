@@ -1,4 +1,4 @@
-"""JSON lines: one object a line, its text under "text"."""
+"""JSON lines: one object a line, its text in one of its fields."""
 
 import json
 from collections.abc import Iterator
@@ -6,14 +6,13 @@ from typing import IO
 
 from groundup.data.archive import decompressed
 from groundup.data.document import Document, Dropped, Read
-from groundup.data.readers.text import MAX_BYTES
+from groundup.data.readers.options import MAX_BYTES, Options
 
-TEXT_KEYS = ("text", "content", "body")
 ID_KEYS = ("id", "url", "title", "path")
 
 
-def read(name: str, stream: IO[bytes]) -> Iterator[Read]:
-    """A document for each line; lines that are no object with a text are dropped as "broken_line"."""
+def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
+    """A document for each line; lines that are no object with that field are dropped as "broken_line"."""
     name, stream = decompressed(name, stream)
     number = 0
     while line := stream.readline(MAX_BYTES + 1):
@@ -21,16 +20,22 @@ def read(name: str, stream: IO[bytes]) -> Iterator[Read]:
         where = f"{name}:{number}"
         if len(line) > MAX_BYTES:
             while line and not line.endswith(b"\n"):
-                line = stream.readline(MAX_BYTES)
+                line = stream.readline(1 << 20)
             yield Dropped("too_large", where)
-            continue
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line.decode("utf-8", "replace"))
-            text = next(record[key] for key in TEXT_KEYS if isinstance(record.get(key), str))
-        except (ValueError, AttributeError, StopIteration, RecursionError):
-            yield Dropped("broken_line", where, line[:2000].decode("utf-8", "replace"))
-            continue
-        found = next((record[key] for key in ID_KEYS if isinstance(record.get(key), str | int)), None)
-        yield Document(text, where if found is None else str(found))
+        elif line.strip():
+            yield _document(line, where, options.column)
+
+
+def _document(line: bytes, where: str, column: str) -> Read:
+    try:
+        record = json.loads(line.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict) or not isinstance(text := record.get(column), str):
+        return Dropped("broken_line", where, line[:2000].decode("utf-8", "replace"))
+    return Document(text, identify(record, where))
+
+
+def identify(record: dict, where: str) -> str:  # type: ignore[type-arg]
+    """What the record calls itself, else where it stands."""
+    return next((str(record[key]) for key in ID_KEYS if isinstance(record.get(key), str | int)), where)

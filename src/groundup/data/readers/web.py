@@ -1,34 +1,89 @@
-"""Web crawls: the HTML pages of WARC files, and the main text of each."""
+"""Web crawls: the pages of WARC files, as HTML (responses) or as text that somebody extracted (WET,
+"conversion" records).
+"""
 
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any, BinaryIO, cast
 
+from groundup.data.archive import can_seek
 from groundup.data.document import Document, Dropped, Read
-from groundup.data.readers.html import main_text
+from groundup.data.readers.body import decode_body
+from groundup.data.readers.characters import decode
+from groundup.data.readers.html import page
+from groundup.data.readers.options import MAX_PAGE_BYTES, Options
 
-MAX_BYTES = 4 << 20
 HTML_TYPES = ("text/html", "application/xhtml+xml")
+GZIP_MEMBER = b"\x1f\x8b\x08"
+MAX_REPAIRS = 1_000
 
 
-def read(name: str, stream: IO[bytes]) -> Iterator[Read]:
-    """A document for each HTML response. Revisits, redirects, errors and other content types are dropped."""
+def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
+    """A document for each page. Revisits, redirects, errors and other content types are dropped, each with
+    its address.
+
+    A gzip member that is damaged is one drop; reading goes on at the next member where the stream can be
+    searched.
+    """
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-    wanted = WarcRecordType.response | WarcRecordType.revisit
-    for record in ArchiveIterator(stream, record_types=wanted, parse_http=True):
-        address = record.headers.get("WARC-Target-URI") or record.record_id
-        if record.record_type == WarcRecordType.revisit:
-            yield Dropped("revisit", address)
-        elif record.http_headers is None:
-            yield Dropped("no_http_headers", address)
-        elif record.http_headers.status_code != 200:
-            yield Dropped("http_status", address, str(record.http_headers.status_code))
-        elif (record.http_content_type or "").lower() not in HTML_TYPES:
-            yield Dropped("not_html", address, record.http_content_type or "")
-        else:
-            data = record.reader.read(MAX_BYTES + 1)
-            if len(data) > MAX_BYTES:
-                yield Dropped("too_large", address)
-                continue
-            text = main_text(data, record.http_charset)
-            yield Document(text, address) if text else Dropped("no_main_text", address)
+    wanted = WarcRecordType.response | WarcRecordType.revisit | WarcRecordType.conversion
+    start = 0
+    for _ in range(MAX_REPAIRS):
+        position = start
+        records = 0
+        try:
+            for record in ArchiveIterator(cast(BinaryIO, stream), record_types=wanted, parse_http=True):
+                records += 1
+                position = start + record.stream_pos
+                yield _document(
+                    record, record.headers.get("WARC-Target-URI") or str(record.record_id), options
+                )
+            if records == 0 and start == 0:
+                yield Dropped("no_record", name)
+            return
+        except (OSError, EOFError, ValueError, RuntimeError) as error:
+            yield Dropped("broken_record", f"{name}@{position}", str(error))
+        found = _next_member(stream, position + 1)
+        if found is None:
+            return
+        start = found
+
+
+def _document(record: Any, address: str, options: Options) -> Read:
+    from fastwarc.warc import WarcRecordType
+
+    if record.record_type == WarcRecordType.revisit:
+        return Dropped("revisit", address)
+    is_page = record.record_type == WarcRecordType.response
+    if is_page and record.http_headers is None:
+        return Dropped("no_http_headers", address)
+    if is_page and record.http_headers.status_code != 200:
+        return Dropped("http_status", address, str(record.http_headers.status_code))
+    if is_page and (record.http_content_type or "").lower() not in HTML_TYPES:
+        return Dropped("not_html", address, record.http_content_type or "")
+    data: bytes | None = record.reader.read(MAX_PAGE_BYTES + 1)
+    if is_page and data is not None and len(data) <= MAX_PAGE_BYTES:
+        headers = record.http_headers
+        transfer, content = headers.get("Transfer-Encoding") or "", headers.get("Content-Encoding") or ""
+        data = decode_body(data, transfer, content, MAX_PAGE_BYTES)
+    if data is None or len(data) > MAX_PAGE_BYTES:
+        return Dropped("too_large", address)
+    return page(address, data, record.http_charset, options) if is_page else Document(decode(data), address)
+
+
+def _next_member(stream: IO[bytes], position: int) -> int | None:
+    """Move the stream to the next gzip member at or after `position`; None when there is none or it cannot be
+    moved.
+    """
+    if not can_seek(stream):
+        return None
+    stream.seek(position)
+    carried = b""
+    while part := stream.read(1 << 20):
+        window = carried + part
+        if (found := window.find(GZIP_MEMBER)) >= 0:
+            position = stream.tell() - len(window) + found
+            stream.seek(position)
+            return position
+        carried = window[-2:]
+    return None

@@ -1,11 +1,12 @@
 """Wikipedia and every other MediaWiki: the XML dump, page by page, in constant memory."""
 
 from collections.abc import Iterator
-from typing import IO
-from xml.etree.ElementTree import ParseError, iterparse
+from typing import IO, BinaryIO, cast
+from xml.etree.ElementTree import Element, ParseError, iterparse
 
 from groundup.data.archive import decompressed
 from groundup.data.document import Document, Dropped, Read
+from groundup.data.readers.options import Options
 from groundup.data.readers.wikitext import plain_text
 
 REDIRECT_WORDS = (
@@ -16,28 +17,54 @@ REDIRECT_WORDS = (
     "#redirección",
     "#перенаправление",
 )
+MAX_PAGE = 32 << 20
+MAX_DEPTH = 64
 
 
-def read(name: str, stream: IO[bytes]) -> Iterator[Read]:
+def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
     """The articles of a dump. Pages of other namespaces (talk, templates ...) and redirects are dropped.
 
-    A dump that ends in the middle gives the pages before the break and one drop with the reason "broken_dump".
-    Standard library only: expat expands no external entities, and refuses entity bombs since 2.4.1.
+    A dump that ends in the middle gives the pages before the break and one drop with the reason
+    "broken_dump".
     """
     _, stream = decompressed(name, stream)
-    root = None
+    meter = Meter(stream)
+    root: Element | None = None
+    depth = 0
     try:
-        for event, element in iterparse(stream, events=("start", "end")):
-            if root is None:
-                root = element
-            if event == "end" and element.tag.rpartition("}")[2] == "page":
+        for event, element in iterparse(cast(BinaryIO, meter), events=("start", "end")):
+            if event == "start":
+                root = element if root is None else root
+                depth += 1
+                if depth > MAX_DEPTH:
+                    raise ValueError(f"elements nested deeper than {MAX_DEPTH}")
+                continue
+            depth -= 1
+            if element.tag.rpartition("}")[2] == "page" and root is not None:
                 yield _page(element)
                 root.clear()
+                meter.size = 0
     except (ParseError, EOFError, OSError, ValueError) as error:
         yield Dropped("broken_dump", name, str(error))
 
 
-def _page(page) -> Read:  # noqa: ANN001
+class Meter:
+    """Counts what was read since the last page: an endless page must not fill the memory. (expat itself
+    bounds entities.)
+    """
+
+    def __init__(self, stream: IO[bytes]):
+        self.stream, self.size = stream, 0
+
+    def read(self, amount: int) -> bytes:
+        data = self.stream.read(amount)
+        self.size += len(data)
+        if self.size > MAX_PAGE:
+            raise ValueError(f"a page larger than {MAX_PAGE} bytes")
+        return data
+
+
+def _page(page: Element) -> Read:
     fields = {child.tag.rpartition("}")[2]: child for child in page}
     title = (fields["title"].text or "") if "title" in fields else ""
     namespace = fields["ns"].text if "ns" in fields else "0"

@@ -1,7 +1,8 @@
-"""Wikitext to prose: one pass that follows the nesting of templates, tables, links and tags, then a few plain rules.
+"""Wikitext to prose: one pass that follows the nesting of templates, tables, links and tags, then a few plain
+rules.
 
-Source of the grammar: https://www.mediawiki.org/wiki/Help:Formatting and Help:Links. Templates are removed, not
-expanded: what they would print is navigation and boxes far more often than sentences.
+Source of the grammar: https://www.mediawiki.org/wiki/Help:Formatting and Help:Links. Templates are removed,
+not expanded: what they would print is navigation and boxes far more often than sentences.
 """
 
 import html
@@ -32,8 +33,25 @@ SPACE_BEFORE = re.compile(r"[ \t]+([,.;:)])")
 SPACES = re.compile(r"[ \t\xa0]+")
 
 NO_PROSE_SECTIONS = frozenset(
-    "see also|references|external links|further reading|notes|bibliography|sources|footnotes|notes and references|citations|"
-    "discography|filmography|gallery|works cited|literature|primary sources|secondary sources".split("|")
+    [
+        "see also",
+        "references",
+        "external links",
+        "further reading",
+        "notes",
+        "bibliography",
+        "sources",
+        "footnotes",
+        "notes and references",
+        "citations",
+        "discography",
+        "filmography",
+        "gallery",
+        "works cited",
+        "literature",
+        "primary sources",
+        "secondary sources",
+    ]
 )
 LANGUAGE_PREFIX = re.compile(r"^[a-z]{2,3}(-[a-z-]+)?$")
 DEPTH_LIMIT = 200
@@ -58,7 +76,9 @@ def plain_text(wikitext: str) -> str:
 
 
 def _unnest(text: str) -> str:
-    """Follow {{ }}, {| |} and [[ ]] in one pass: templates and tables go, links leave the words that a reader sees."""
+    """Follow {{ }}, {| |} and [[ ]] in one pass: templates and tables go, links leave the words that a reader
+    sees.
+    """
     out: list[list[str]] = [[]]
     open_marks: list[str] = []
     position = 0
@@ -94,7 +114,9 @@ def _unnest(text: str) -> str:
 
 
 def _unclosed(kind: str, content: str) -> str:
-    """What follows a mark that is never closed: kept from the next blank line on, so that one slip costs one paragraph."""
+    """What follows a mark that is never closed: kept from the next blank line on, so that one slip costs one
+    paragraph.
+    """
     if kind == "[[":
         return content
     _, blank, rest = content.partition("\n\n")

@@ -9,6 +9,7 @@ from typing import IO
 
 from groundup.data.document import Document, Dropped, Read
 from groundup.data.readers import text as plain
+from groundup.data.readers.options import Options
 
 UNDERLINE = re.compile(r"^([=\-~^\"'`#*+.:_])\1{2,}\s*$")
 DIRECTIVE = re.compile(r"^\.\.(\s|$)")
@@ -24,14 +25,16 @@ EMPHASIS = re.compile(r"(?<![\w*])\*{1,2}([^*\s](?:[^*]*[^*\s])?)\*{1,2}(?![\w*]
 FIELD = re.compile(r"^:[\w -]+:")
 
 
-def read(name: str, stream: IO[bytes]) -> Iterator[Read]:
+def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
     """One document a file."""
-    for found in plain.read(name, stream):
+    for found in plain.read(name, stream, options):
         yield found if isinstance(found, Dropped) else Document(prose(found.text), found.id)
 
 
 def prose(source: str) -> str:
-    """Paragraphs, list items and headings, in their order; code, tables, directives and link targets are left out."""
+    """Paragraphs, list items and headings, in their order; code, tables, directives and link targets are left
+    out.
+    """
     blocks = re.split(r"\n[ \t]*\n", source.expandtabs(4).replace("\r\n", "\n"))
     kept: list[str] = []
     hidden_indent: int | None = (

@@ -1,0 +1,49 @@
+"""C4's rules. Source: Raffel et al. 2020, arXiv:1910.10683, section 2.2, and the code published with it.
+
+Lines without an end of a sentence are menus and headings; a page without five sentences is no prose.
+"""
+
+import re
+from collections.abc import Callable
+
+from groundup.recipe.data import C4
+
+CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
+ENDS = (".", "?", "!", '"', "'", "”", "’")
+POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+SENTENCE_END = re.compile(r"""[.?!]+["'”’)\]]*(?=\s|$)""")
+
+
+def line_change(settings: C4) -> Callable[[str], str]:
+    """Keeps the lines of a text that are sentences."""
+
+    def keep_sentences(text: str) -> str:
+        kept = []
+        for raw in text.split("\n"):
+            line = CITATION.sub("", raw.strip())
+            lower = line.lower()
+            words = line.split()
+            if not line.endswith(ENDS) or line.endswith("..."):
+                continue
+            if len(words) < settings.min_line_words or max(map(len, words)) > settings.max_word_length:
+                continue
+            if "javascript" in lower or any(phrase in lower for phrase in POLICY):
+                continue
+            kept.append(line)
+        return "\n".join(kept)
+
+    return keep_sentences
+
+
+def page_rule(settings: C4) -> Callable[[str], str | None]:
+    """Judges what the change left."""
+
+    def judge(text: str) -> str | None:
+        if "lorem ipsum" in text.lower():
+            return "lorem_ipsum"
+        if "{" in text:
+            return "curly_bracket"
+        sentences = sum(max(1, len(SENTENCE_END.findall(line))) for line in text.split("\n") if line)
+        return "few_sentences" if sentences < settings.min_sentences else None
+
+    return judge

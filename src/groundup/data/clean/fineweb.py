@@ -1,0 +1,49 @@
+"""FineWeb's additions. Source: Penedo et al. 2024, arXiv:2406.17557, section 3.4 and appendix C."""
+
+from collections.abc import Callable
+
+from groundup.data.clean.repetition import repeated
+from groundup.recipe.data import FineWeb
+
+ENDS = (
+    ".",
+    "!",
+    "?",
+    "。",
+    "！",
+    "？",
+    "…",
+    "．",
+    "؟",
+    "۔",
+    "।",
+    "॥",
+    "։",
+    "።",
+    "។",
+    "။",
+    "‼",
+    "⁇",
+    "⁈",
+    "⁉",
+)
+
+
+def fineweb_rule(settings: FineWeb) -> Callable[[str], str | None]:
+    """A judge with the thresholds of `settings`."""
+
+    def judge(text: str) -> str | None:
+        lines = [line for line in text.split("\n") if line.strip()]
+        if not lines:
+            return "empty"
+        if sum(line.endswith(ENDS) for line in lines) / len(lines) < settings.min_ended_lines:
+            return "few_ended_lines"
+        if sum(len(line) <= settings.short_line for line in lines) / len(lines) > settings.max_short_lines:
+            return "short_lines"
+        if repeated(lines)[1] / len(text.replace("\n", "")) > settings.max_repeated_characters:
+            return "repeated_lines"
+        if text.count("\n") / len(text.split()) > settings.max_newlines_per_word:
+            return "list"
+        return None
+
+    return judge

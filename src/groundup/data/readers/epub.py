@@ -1,0 +1,87 @@
+"""EPUB books: a zip of XHTML chapters, in the order of the spine. Source: https://www.w3.org/TR/epub-33/,
+sections 4 and 5.
+"""
+
+import io
+import posixpath
+import re
+import zipfile
+from collections.abc import Iterator
+from typing import IO
+from urllib.parse import unquote
+from xml.etree.ElementTree import ParseError, fromstring
+
+from groundup.data.document import Document, Dropped, Read
+from groundup.data.readers.characters import decode_page
+from groundup.data.readers.options import MAX_BYTES, MAX_PAGE_BYTES, read_bounded
+
+CONTAINER = "META-INF/container.xml"
+
+
+def read(name: str, stream: IO[bytes]) -> Iterator[Read]:
+    """A document for each chapter with text; the table of contents and cover pages have hardly any and are
+    dropped.
+    """
+    data = read_bounded(stream, MAX_BYTES)
+    if data is None:
+        yield Dropped("too_large", name)
+        return
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as book:
+            for chapter in spine(book):
+                where = f"{name}#{chapter}"
+                with book.open(chapter) as file:
+                    page = read_bounded(file, MAX_PAGE_BYTES)
+                if page is None:
+                    yield Dropped("too_large", where)
+                    continue
+                text = chapter_text(page)
+                yield Document(text, where) if len(text) > 200 else Dropped("no_main_text", where, text)
+    except (
+        zipfile.BadZipFile,
+        KeyError,
+        ParseError,
+        OSError,
+        EOFError,
+        ValueError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        yield Dropped("broken_book", name, str(error))
+
+
+def spine(book: zipfile.ZipFile) -> list[str]:
+    """The members that hold the chapters, in reading order."""
+    container = fromstring(_small(book, CONTAINER))
+    package = next(
+        element.get("full-path", "") for element in container.iter() if element.tag.endswith("rootfile")
+    )
+    root = fromstring(_small(book, package))
+    items = {item.get("id"): item for item in root.iter() if item.tag.endswith("}item")}
+    chapters = []
+    for reference in (element for element in root.iter() if element.tag.endswith("}itemref")):
+        item = items.get(reference.get("idref"))
+        if item is not None and "html" in (item.get("media-type") or "") and item.get("properties") != "nav":
+            place = posixpath.join(posixpath.dirname(package), unquote(item.get("href") or ""))
+            chapters.append(posixpath.normpath(place))
+    return chapters
+
+
+def _small(book: zipfile.ZipFile, name: str) -> bytes:
+    with book.open(name) as file:
+        data = read_bounded(file, MAX_PAGE_BYTES)
+    if data is None:
+        raise ValueError(f"{name} is larger than {MAX_PAGE_BYTES} bytes")
+    return data
+
+
+def chapter_text(page: bytes) -> str:
+    """All text of a chapter, paragraph by paragraph. A book has no navigation around it, so none is guessed
+    away.
+    """
+    from resiliparse.extract.html2text import extract_plain_text
+
+    text = extract_plain_text(
+        decode_page(page, None), main_content=False, alt_texts=False, list_bullets=False
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).strip()

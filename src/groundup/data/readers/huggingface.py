@@ -1,0 +1,22 @@
+"""Dataset folders of the Hugging Face hub: tables, of which only the training split is read."""
+
+import re
+from collections.abc import Iterator
+from typing import IO
+
+from groundup.data.document import Dropped, Read
+from groundup.data.readers import table
+from groundup.data.readers.options import Options
+
+HELD_OUT = re.compile(
+    r"(?:^|[/_.-])(?:test|testing|valid|validation|dev|eval|evaluation)(?:[/_.-]|$)", re.IGNORECASE
+)
+"""How the hub recognises splits in names: https://huggingface.co/docs/hub/datasets-file-names-and-splits."""
+
+
+def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
+    """The rows of a training file; a file of a test or validation split is one drop."""
+    if not HELD_OUT.search(name):
+        yield from table.read(name, stream, options)
+    elif name.lower().endswith((".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv", ".gz")):
+        yield Dropped("held_out_split", name)

@@ -1,0 +1,85 @@
+"""Tables with a column of texts: Parquet, Arrow, CSV, TSV; JSON lines count as a table as well."""
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import IO
+
+from groundup.data.archive import can_seek, decompressed
+from groundup.data.document import Document, Dropped, Read
+from groundup.data.readers import jsonl
+from groundup.data.readers.options import MAX_BYTES, Options
+
+BATCH = 256
+
+
+def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
+    """A document for each row. Rows without text are dropped as "no_text"; other files are passed over in
+    silence.
+    """
+    plain, opened = decompressed(name, stream)
+    suffix = plain.rpartition(".")[2].lower()
+    if suffix in ("jsonl", "json", "ndjson"):
+        yield from jsonl.read(name, stream, options)
+    elif suffix in ("csv", "tsv"):
+        yield from _csv(plain, opened, options, "\t" if suffix == "tsv" else ",")
+    elif suffix in ("parquet", "arrow", "feather"):
+        yield from _arrow(plain, opened, options, suffix)
+
+
+def _csv(name: str, stream: IO[bytes], options: Options, delimiter: str) -> Iterator[Read]:
+    csv.field_size_limit(MAX_BYTES)
+    lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")  # type: ignore[arg-type]
+    rows = csv.DictReader((line.replace("\0", "") for line in lines), delimiter=delimiter)
+    try:
+        for number, row in enumerate(rows, start=1):
+            yield _row(row, f"{name}:{number}", options.column)
+    except csv.Error as error:
+        yield Dropped("broken_table", name, str(error))
+    finally:
+        lines.detach()
+
+
+def _arrow(name: str, stream: IO[bytes], options: Options, suffix: str) -> Iterator[Read]:
+    import pyarrow
+    import pyarrow.parquet
+
+    source = stream if can_seek(stream) else io.BytesIO(stream.read())
+    number = 0
+    try:
+        if suffix == "parquet":
+            file = pyarrow.parquet.ParquetFile(source)
+            names = [
+                column for column in (options.column, *jsonl.ID_KEYS) if column in file.schema_arrow.names
+            ]
+            batches = file.iter_batches(batch_size=BATCH, columns=names)
+        else:
+            batches = _batches(source)
+        for batch in batches:
+            for row in batch.to_pylist():
+                number += 1
+                yield _row(row, f"{name}:{number}", options.column)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        yield Dropped("broken_table", name, str(error))
+
+
+def _batches(source: IO[bytes]):
+    """Arrow files come in two layouts; Hugging Face's caches use the stream."""
+    import pyarrow
+
+    try:
+        with pyarrow.ipc.open_file(source) as file:
+            yield from (file.get_batch(index) for index in range(file.num_record_batches))
+    except pyarrow.ArrowInvalid:
+        source.seek(0)
+        with pyarrow.ipc.open_stream(source) as batches:
+            yield from batches
+
+
+def _row(row: dict, where: str, column: str) -> Read:  # type: ignore[type-arg]
+    text = row.get(column)
+    return (
+        Document(text, jsonl.identify(row, where))
+        if isinstance(text, str) and text
+        else Dropped("no_text", where)
+    )
