@@ -7,7 +7,7 @@ with G < H heads of keys and values the cache shrinks by H / G; G = 1 is multi-q
 from collections.abc import Callable
 from functools import cache as once
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,7 @@ class View(NamedTuple):
     rotation: Rotation | None
 
 
+@runtime_checkable
 class KeyValues(Protocol):
     """Where a layer leaves the keys and values of new tokens and gets those of all back; see cache.py."""
 

@@ -1,6 +1,6 @@
 """The key/value cache: what earlier tokens left for later ones to look at; each token is computed once."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +11,7 @@ from groundup.model.mask import Mask, build_mask
 from groundup.recipe import ModelConfig
 
 
+@runtime_checkable
 class Cache(Protocol):
     """What a decoder needs of a cache. The paged cache of the generation engine is another one."""
 

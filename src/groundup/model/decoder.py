@@ -51,9 +51,7 @@ class Decoder(nn.Module):
         hidden = self.hidden_states(tokens, documents=documents, cache=cache)
         if labels is None:
             return Output(self.logits(hidden), None)
-        return Output(
-            None, self.head.loss(hidden, next_labels(labels, documents), z_loss) + balancing_loss(self)
-        )
+        return Output(None, self.head.loss(hidden, next_labels(labels), z_loss) + balancing_loss(self))
 
     def hidden_states(
         self,
@@ -73,7 +71,7 @@ class Decoder(nn.Module):
             cache.advance(tokens.shape[1])
         return self.final_norm(x)
 
-    def logits(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
+    def logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
         """A score of every token for each hidden state: of all of them, or of those that are needed."""
         return self.head(hidden)
 

@@ -67,6 +67,7 @@ class EncoderDecoder(nn.Module):
             if labels is None:
                 raise ValueError("found neither labels nor decoder_tokens, expected one of them")
             decoder_tokens = shift_right(labels, self.config.decoder_start_id)
+        check_tokens(decoder_tokens, self.config)
         memory = self.encode(tokens, documents=documents)
         if documents is not None and decoder_documents is None:
             decoder_documents = documents[:, :1].expand_as(decoder_tokens)

@@ -1,5 +1,7 @@
 """Normalisation: keep the size of activations in check, token by token."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -39,11 +41,14 @@ class ZeroCenteredRMSNorm(nn.Module):
         return F.rms_norm(x.float(), x.shape[-1:], 1.0 + self.weight.float(), self.eps).type_as(x)
 
 
+NORMS: dict[str, Callable[[ModelConfig, int], nn.Module]] = {
+    "rmsnorm": lambda config, size: RMSNorm(size, config.norm_eps),
+    "zero_centered_rmsnorm": lambda config, size: ZeroCenteredRMSNorm(size, config.norm_eps),
+    # (x - mean) / std * weight + bias (Ba et al. 2016)
+    "layernorm": lambda config, size: nn.LayerNorm(size, config.norm_eps, bias=config.norm_bias),
+}
+
+
 def build_norm(config: ModelConfig, size: int) -> nn.Module:
     """The norm that `config.norm` names, over the last dimension of `size`."""
-    if config.norm == "layernorm":  # (x - mean) / std * weight + bias (Ba et al. 2016)
-        return nn.LayerNorm(size, config.norm_eps, bias=config.norm_bias)
-    return NORMS[config.norm](size, config.norm_eps)
-
-
-NORMS = {"rmsnorm": RMSNorm, "zero_centered_rmsnorm": ZeroCenteredRMSNorm}
+    return NORMS[config.norm](config, size)

@@ -16,14 +16,10 @@ class Output(NamedTuple):
     loss: Float[Tensor, ""] | None
 
 
-def next_labels(
-    labels: Int[Tensor, "B T"], documents: Int[Tensor, "B T"] | None = None
-) -> Int[Tensor, "B T"]:
-    """[a b c] -> [b c -100]: what each position predicts; a document's last token predicts nothing."""
+def next_labels(labels: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """[a b c] -> [b c -100]: what each position predicts."""
     shifted = torch.full_like(labels, IGNORE)
     shifted[:, :-1] = labels[:, 1:]
-    if documents is not None:
-        shifted[:, :-1].masked_fill_(documents[:, 1:] != documents[:, :-1], IGNORE)
     return shifted
 
 

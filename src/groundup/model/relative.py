@@ -24,8 +24,8 @@ class RelativeBias(nn.Embedding):
 
 
 def distance_bucket(
-    distance: Int[Tensor, "T S"], num_buckets: int, max_distance: int, causal: bool
-) -> Int[Tensor, "T S"]:
+    distance: Int[Tensor, "..."], num_buckets: int, max_distance: int, causal: bool
+) -> Int[Tensor, "..."]:
     """The bucket of key position minus query position: half the buckets are exact, half logarithmic.
 
     Where the model looks both ways, half the buckets are for keys behind and half for keys ahead.

@@ -38,7 +38,7 @@ class Rotary(nn.Module):
         self.factor = attention_factor(scaling)
         self.reset_buffers()
 
-    def compute_frequencies(self) -> Float[Tensor, " K/2"]:
+    def compute_frequencies(self) -> Float[Tensor, " P"]:
         """The angle of each pair from one position to the next, on torch's default device."""
         frequencies = rope_frequencies(self.head_dim, self.theta)
         if self.scaling is None:
@@ -58,7 +58,7 @@ class Rotary(nn.Module):
         cos, sin = angles.cos() * self.factor, angles.sin() * self.factor
         return Rotation(torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1))
 
-    def frequencies_for(self, positions: Int[Tensor, "*B T"]) -> Float[Tensor, " K/2"]:
+    def frequencies_for(self, positions: Int[Tensor, "*B T"]) -> Float[Tensor, " P"]:
         return self.frequencies
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
@@ -76,7 +76,7 @@ class DynamicRotary(Rotary):
     has it.
     """
 
-    def frequencies_for(self, positions: Int[Tensor, "*B T"]) -> Float[Tensor, " K/2"]:
+    def frequencies_for(self, positions: Int[Tensor, "*B T"]) -> Float[Tensor, " P"]:
         assert self.scaling is not None
         length = (positions.max() + 1).clamp(min=self.original_length)
         growth = self.scaling.factor * length / self.original_length - (self.scaling.factor - 1)
@@ -95,7 +95,7 @@ def keep(x: Float[Tensor, "B H T K"], rotation: None) -> Float[Tensor, "B H T K"
     return x
 
 
-def rope_frequencies(head_dim: int, theta: float) -> Float[Tensor, " K/2"]:
+def rope_frequencies(head_dim: int, theta: float) -> Float[Tensor, " P"]:
     """theta^(-2i/K) for each pair i, in radians a token."""
     return 1.0 / theta ** (torch.arange(0, head_dim, 2).float() / head_dim)
 

@@ -1,0 +1,91 @@
+"""Every form of attention against the textbook's, head by head and token by token."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from groundup.model.attention import attend, attend_capped, attend_plainly, softcap
+from groundup.model.mask import Mask, build_mask
+
+SCALE = 0.3
+
+
+def textbook(query, key, value, seen, cap=lambda product: product):
+    """One token of one head after the other."""
+    out = torch.zeros_like(query)
+    group = query.shape[1] // key.shape[1]
+    for b, h, t in torch.cartesian_prod(*(torch.arange(n) for n in query.shape[:3])).tolist():
+        g = h // group
+        products = [float(cap(SCALE * query[b, h, t] @ key[b, g, s])) for s in range(key.shape[2])]
+        weights = [math.exp(p) if seen(b, t, s) else 0.0 for s, p in enumerate(products)]
+        out[b, h, t] = sum(w / sum(weights) * value[b, g, s] for s, w in enumerate(weights))
+    return out
+
+
+DOCUMENTS = torch.tensor([[0, 0, 1, 1, 1], [4, 4, 4, 4, 5]])
+MASKS = {
+    "all": ({"causal": False}, lambda b, t, s: True),
+    "causal": ({"causal": True}, lambda b, t, s: s <= t),
+    "window": ({"causal": True, "window": 2}, lambda b, t, s: t - 2 < s <= t),
+    "both ways": ({"causal": False, "window": 2}, lambda b, t, s: abs(t - s) < 2),
+    "documents": (
+        {"causal": True, "documents": DOCUMENTS},
+        lambda b, t, s: s <= t and DOCUMENTS[b, t] == DOCUMENTS[b, s],
+    ),
+}
+
+
+@pytest.mark.parametrize("heads", [(2, 2), (6, 2), (3, 1)])
+@pytest.mark.parametrize("name", MASKS)
+def test_all_forms_are_the_textbooks(name, heads):
+    settings, seen = MASKS[name]
+    query = torch.randn(2, heads[0], 5, 6, dtype=torch.float64)
+    key, value = torch.randn(2, 2, heads[1], 5, 6, dtype=torch.float64)
+    mask = build_mask(5, 5, query.device, **settings)
+    expected = textbook(query, key, value, seen)
+    torch.testing.assert_close(attend_plainly(query, key, value, mask, scale=SCALE), expected)
+    torch.testing.assert_close(attend(query, key, value, mask, scale=SCALE), expected)
+    cap = partial(softcap, limit=0.4)
+    capped = textbook(query, key, value, seen, cap)
+    torch.testing.assert_close(attend_capped(query, key, value, mask, scale=SCALE, cap=cap), capped)
+    assert (capped - expected).abs().max() > 1e-3
+
+
+def test_later_queries_see_all_earlier_keys():
+    query, key, value = torch.randn(3, 1, 2, 7, 4)
+    whole = attend_plainly(query, key, value, build_mask(7, 7, query.device, causal=True), scale=SCALE)
+    for cut in (1, 3, 6):
+        mask = build_mask(7 - cut, 7, query.device, causal=True)
+        for form in (attend, attend_plainly):
+            torch.testing.assert_close(
+                form(query[:, :, cut:], key, value, mask, scale=SCALE), whole[:, :, cut:]
+            )
+
+
+@pytest.mark.parametrize("length", [16, 600])
+def test_bfloat16_on_a_cpu_is_near_float32_in_both_of_its_forms(length):
+    query, key, value = torch.randn(3, 1, 2, length, 16)
+    mask = Mask(causal=True)
+    expected = attend(query, key, value, mask, scale=0.25)
+    found = attend(query.bfloat16(), key.bfloat16(), value.bfloat16(), mask, scale=0.25)
+    assert (found.float() - expected).abs().max() < 0.03
+
+
+def test_gradients_of_both_forms_agree():
+    tensors = [
+        x.clone().requires_grad_()
+        for x in (torch.randn(2, 4, 6, 8), torch.randn(2, 2, 6, 8), torch.randn(2, 2, 6, 8))
+    ]
+    mask = build_mask(6, 6, tensors[0].device, causal=True, window=3)
+    both = [
+        torch.autograd.grad(form(*tensors, mask, scale=SCALE).square().sum(), tensors)
+        for form in (attend, attend_plainly)
+    ]
+    for one, other in zip(*both, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_softcap():
+    assert torch.allclose(softcap(torch.tensor([1e-3, 100.0, -100.0]), 5.0), torch.tensor([1e-3, 5.0, -5.0]))

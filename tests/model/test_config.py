@@ -1,0 +1,97 @@
+"""The description of a model: closed sets agree with the parts, and contradictions are refused by name."""
+
+from typing import get_args
+
+import pytest
+from pydantic import ValidationError
+
+from groundup.artifacts.errors import UserError
+from groundup.model.block import BLOCKS
+from groundup.model.encoder import POOLINGS
+from groundup.model.feed_forward import ACTIVATIONS
+from groundup.model.moe import BALANCINGS, SCORINGS
+from groundup.model.norm import NORMS
+from groundup.model.rope import SCALINGS
+from groundup.model.sight import SIGHTS
+from groundup.model.storage import ARCHITECTURES
+from groundup.recipe import ModelConfig, parse
+from groundup.recipe.model import GATED, LayerKind, ModelSection, MoEConfig, RopeScaling
+
+
+@pytest.mark.parametrize(
+    ("model", "knob", "parts"),
+    [
+        (ModelConfig, "architecture", ARCHITECTURES),
+        (ModelConfig, "norm", NORMS),
+        (ModelConfig, "norm_placement", BLOCKS),
+        (ModelConfig, "positions", SIGHTS),
+        (ModelConfig, "feed_forward", ACTIVATIONS),
+        (ModelConfig, "pooling", POOLINGS),
+        (RopeScaling, "method", SCALINGS),
+        (MoEConfig, "scoring", SCORINGS),
+        (MoEConfig, "balancing", BALANCINGS),
+    ],
+)
+def test_closed_sets_agree_with_the_parts(model, knob, parts):
+    assert set(get_args(model.model_fields[knob].annotation)) == set(parts)
+
+
+def test_gated_activations_are_among_all():
+    assert set(GATED) < set(ACTIVATIONS)
+
+
+def test_what_is_left_out_is_filled_in(config):
+    filled = ModelConfig(vocab_size=10, hidden_size=96, num_layers=1, num_heads=6)
+    assert (filled.num_kv_heads, filled.head_dim, filled.intermediate_size) == (6, 16, 256)
+    plain = ModelConfig(vocab_size=10, hidden_size=96, num_layers=1, num_heads=6, feed_forward="gelu")
+    assert plain.intermediate_size == 4 * 96
+    assert (
+        config(moe={"num_experts": 2, "experts_per_token": 1}).moe.intermediate_size
+        == config().intermediate_size
+    )
+    assert config(architecture="encoder_decoder").num_encoder_layers == config().num_layers
+
+
+def test_layer_kinds_repeat_the_pattern(config):
+    made = config(num_layers=5, sliding_window=4, attention_pattern=("local", "local", "global"))
+    assert made.layer_kinds == ("local", "local", "global", "local", "local")
+    assert set(made.layer_kinds) == set(get_args(LayerKind))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"head_dim": 0, "num_heads": 5}, "num_heads = 5 must divide hidden_size = 24"),
+        ({"num_heads": 6, "num_kv_heads": 4}, "num_kv_heads = 4 must divide num_heads = 6"),
+        ({"head_dim": 7}, "head_dim = 7 must be even"),
+        ({"attention_pattern": ("local",)}, "sliding_window must say"),
+        ({"feed_forward": "gelu", "moe": {"num_experts": 2, "experts_per_token": 1}}, "experts are gated"),
+        ({"moe": {"num_experts": 2, "experts_per_token": 3}}, "expected at most num_experts = 2"),
+        ({"architecture": "encoder_decoder", "norm_placement": "post"}, "norm_placement = 'post'"),
+        ({"hidden_size": 0}, "hidden_size"),
+        ({"norm": "batchnorm"}, "norm"),
+        ({"hidden_sizes": 3}, "hidden_sizes"),
+    ],
+)
+def test_contradictions_are_refused_by_name(config, knobs, message):
+    with pytest.raises(ValidationError, match=message):
+        config(**knobs)
+
+
+def test_a_description_survives_json_and_recipe(decoder_config):
+    assert (
+        ModelConfig.model_validate_json(decoder_config.model_dump_json(exclude_none=True)) == decoder_config
+    )
+    section = ModelSection(**decoder_config.model_dump())
+    assert ModelConfig(**section.model_dump(exclude_none=True)) == decoder_config
+
+
+def test_recipes_take_parts_of_a_model_and_its_tables():
+    recipe = parse(
+        {"name": "r", "model": {"qk_norm": True, "moe": {"num_experts": 4, "experts_per_token": 2}}},
+        ["model.rope_scaling.method=linear", "model.rope_scaling.factor=2"],
+    )
+    assert recipe.model.moe.num_experts == 4
+    assert recipe.model.rope_scaling.factor == 2
+    with pytest.raises(UserError, match=r"unknown knob model\.moe\.experts"):
+        parse({"name": "r", "model": {"moe": {"num_experts": 4, "experts_per_token": 2, "experts": 3}}})

@@ -1,0 +1,110 @@
+"""The encoder: sees both ways, fills in masked tokens, and gives one vector for each text."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from groundup.artifacts.errors import UserError
+from groundup.model import IGNORE, Encoder
+
+ENCODERS = {
+    "bert": {
+        "norm": "layernorm",
+        "norm_bias": True,
+        "norm_placement": "post",
+        "embedding_norm": True,
+        "positions": "learned",
+        "num_token_types": 2,
+        "attention_bias": "all",
+        "feed_forward": "gelu",
+        "feed_forward_bias": True,
+        "tie_embeddings": True,
+    },
+    "modernbert": {
+        "norm": "layernorm",
+        "embedding_norm": True,
+        "feed_forward": "geglu",
+        "sliding_window": 3,
+        "attention_pattern": ("global", "local", "local"),
+        "rope_local_theta": 100.0,
+        "tie_embeddings": True,
+    },
+    "plain": {"pooling": "first"},
+}
+
+
+@pytest.fixture(params=ENCODERS)
+def encoder(request, config):
+    return Encoder(config(architecture="encoder", **ENCODERS[request.param])).eval()
+
+
+def test_every_token_depends_on_every_other(encoder):
+    tokens = torch.randint(0, 61, (1, 9))
+    before = encoder(tokens).logits
+    for place in (0, 8):
+        changed = tokens.clone()
+        changed[0, place] = (changed[0, place] + 1) % 61
+        assert ((encoder(changed).logits - before).abs().max(dim=-1).values > 0).all()
+
+
+def test_the_loss_is_that_of_the_masked_places(encoder):
+    tokens = torch.randint(0, 61, (2, 9))
+    labels = tokens.masked_fill(torch.rand(2, 9) < 0.7, IGNORE)
+    labels[0, 0] = tokens[0, 0]
+    outputs = encoder(tokens, labels=labels)
+    torch.testing.assert_close(
+        outputs.loss, F.cross_entropy(encoder(tokens).logits.flatten(0, 1), labels.flatten())
+    )
+    outputs.loss.backward()
+    assert not [name for name, weight in encoder.named_parameters() if weight.grad is None]
+
+
+def test_padding_changes_nothing(encoder):
+    tokens = torch.randint(0, 61, (2, 9))
+    mask = torch.tensor([[1] * 6 + [0] * 3, [1] * 9])
+    padded = encoder(tokens, documents=mask).logits
+    torch.testing.assert_close(padded[:1, :6], encoder(tokens[:1, :6]).logits, rtol=1e-4, atol=1e-5)
+    vectors = encoder.embed(tokens, documents=mask)
+    torch.testing.assert_close(vectors[:1], encoder.embed(tokens[:1, :6]), rtol=1e-4, atol=1e-5)
+    assert vectors.shape == (2, 24)
+
+
+def test_token_types_are_told_apart(config):
+    encoder = Encoder(config(architecture="encoder", **ENCODERS["bert"]))
+    tokens, types = torch.randint(0, 61, (1, 6)), torch.tensor([[0, 0, 0, 1, 1, 1]])
+    assert not torch.allclose(encoder(tokens).logits, encoder(tokens, token_types=types).logits)
+    torch.testing.assert_close(
+        encoder(tokens).logits, encoder(tokens, token_types=torch.zeros_like(types)).logits
+    )
+
+
+def test_the_first_block_does_not_normalise_again_what_comes_normalised(config):
+    encoder = Encoder(config(architecture="encoder", **ENCODERS["modernbert"]))
+    names = encoder.state_dict().keys()
+    assert "blocks.0.attention_norm.weight" not in names
+    assert "blocks.1.attention_norm.weight" in names
+
+
+def test_an_encoder_without_a_head_embeds_and_refuses_to_predict(config):
+    encoder = Encoder(config(architecture="encoder", masked_head=False))
+    tokens = torch.randint(0, 61, (2, 5))
+    assert encoder.embed(tokens).shape == (2, 24)
+    for labels in (None, tokens):
+        with pytest.raises(UserError, match="masked_head = false"):
+            encoder(tokens, labels=labels)
+
+
+def test_it_learns_to_fill_in_from_the_neighbours(config):
+    encoder = Encoder(config(architecture="encoder", num_layers=1, **ENCODERS["modernbert"])).train()
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-2)
+    for _ in range(100):
+        tokens = (torch.arange(16) + torch.randint(0, 20, (16, 1))) % 20
+        hidden = torch.rand(16, 16) < 0.2
+        labels = tokens.masked_fill(~hidden, IGNORE)
+        loss = encoder(tokens.masked_fill(hidden, 60), labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss.item() < math.log(20) - 0.2  # what one gets without looking around

@@ -1,0 +1,96 @@
+"""The encoder-decoder: reads the source as a whole, writes the target from left to right."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from groundup.artifacts.errors import UserError
+from groundup.model import IGNORE, EncoderDecoder
+
+T5 = {
+    "architecture": "encoder_decoder",
+    "positions": "relative",
+    "attention_scale": 1.0,
+    "feed_forward": "geglu_tanh",
+    "num_encoder_layers": 2,
+    "decoder_start_id": 3,
+}
+
+
+@pytest.fixture(params=["t5", "rope", "grouped"])
+def model(request, config):
+    knobs = {
+        "t5": {},
+        "rope": {"positions": "rope"},
+        "grouped": {"num_heads": 6, "num_kv_heads": 2, "tie_embeddings": True},
+    }
+    return EncoderDecoder(config(**(T5 | knobs[request.param]))).eval()
+
+
+@pytest.fixture
+def texts():
+    return torch.randint(0, 61, (2, 8)), torch.randint(0, 61, (2, 6))
+
+
+def test_the_decoder_reads_labels_one_place_to_the_right(model, texts):
+    source, target = texts
+    target[0, 4:] = IGNORE
+    read = torch.cat((torch.full((2, 1), 3), target[:, :-1]), dim=1)
+    read[read == IGNORE] = 3
+    logits = model(source, decoder_tokens=read).logits
+    outputs = model(source, labels=target)
+    torch.testing.assert_close(outputs.loss, F.cross_entropy(logits.flatten(0, 1), target.flatten()))
+    outputs.loss.backward()
+    assert not [name for name, weight in model.named_parameters() if weight.grad is None]
+
+
+def test_the_target_sees_all_of_the_source_and_nothing_later_of_itself(model, texts):
+    source, target = texts
+    before = model(source, decoder_tokens=target).logits
+    other = source.clone()
+    other[:, -1] = (other[:, -1] + 1) % 61
+    assert ((model(other, decoder_tokens=target).logits - before).abs().max(dim=-1).values > 0).all()
+    later = target.clone()
+    later[:, 4] = (later[:, 4] + 1) % 61
+    torch.testing.assert_close(model(source, decoder_tokens=later).logits[:, :4], before[:, :4])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padded", [False, True])
+def test_pieces_through_the_cache_are_the_whole(model, texts, padded):
+    source, target = texts
+    documents = torch.tensor([[1] * 5 + [0] * 3, [1] * 8]) if padded else None
+    whole = model(source, decoder_tokens=target, documents=documents).logits
+    cache = model.new_cache(source, 10, documents=documents)
+    pieces = [model.decode(target[:, begin:end], cache) for begin, end in ((0, 3), (3, 4), (4, 6))]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=1e-4, atol=1e-5)
+    if padded:
+        alone = model(source[:1, :5], decoder_tokens=target[:1]).logits
+        torch.testing.assert_close(whole[:1], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_stacks_have_their_own_depths(model):
+    assert len(model.encoder.blocks) == 2
+    assert len(model.decoder.blocks) == 3
+
+
+def test_bad_input_is_refused(model):
+    with pytest.raises(ValueError, match="neither labels nor decoder_tokens"):
+        model(torch.zeros(1, 2, dtype=torch.long))
+    with pytest.raises(UserError, match="token id 61"):
+        model(torch.tensor([[61]]), labels=torch.tensor([[1]]))
+    with pytest.raises(UserError, match="token id 99"):
+        model(torch.tensor([[1]]), labels=torch.tensor([[99, 2]]))
+
+
+def test_it_learns_to_copy(config):
+    model = EncoderDecoder(config(**(T5 | {"num_layers": 1, "num_encoder_layers": 1}))).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for step in range(60):
+        source = torch.randint(4, 12, (16, 5))
+        loss = model(source, labels=source).loss
+        first = loss.item() if step == 0 else first
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss.item() < 0.6 * first

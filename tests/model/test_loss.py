@@ -1,0 +1,92 @@
+"""The chunked loss equals the plain one, in value and in every gradient."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from groundup.model.loss import IGNORE, linear_cross_entropy
+
+
+def plain(hidden, weight, labels, *, bias=None, softcap=None, z_loss=0.0):
+    logits = F.linear(hidden, weight, bias).float()
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    kept = labels != IGNORE
+    return F.cross_entropy(logits, labels) + z_loss * logits.logsumexp(-1)[kept].square().mean()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_equals_the_plain_loss(data):
+    tokens, width, vocabulary = (data.draw(st.integers(low, high)) for low, high in ((1, 12), (1, 6), (2, 9)))
+    options = {
+        "softcap": data.draw(st.none() | st.floats(0.5, 30)),
+        "z_loss": data.draw(st.sampled_from([0.0, 0.1])),
+    }
+    torch.manual_seed(data.draw(st.integers(0, 999)))
+    hidden, weight, bias = torch.randn(tokens, width), torch.randn(vocabulary, width), torch.randn(vocabulary)
+    labels = torch.randint(0, vocabulary, (tokens,)).masked_fill(torch.rand(tokens) < 0.3, IGNORE)
+    labels[0] = 0
+    bias = bias if data.draw(st.booleans()) else None
+    inputs = [x.requires_grad_() for x in (hidden, weight, bias) if x is not None]
+    chunk = data.draw(st.integers(1, 13))
+    ours = linear_cross_entropy(hidden, weight, labels, bias=bias, chunk=chunk, **options)
+    theirs = plain(hidden, weight, labels, bias=bias, **options)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    for found, expected in zip(
+        torch.autograd.grad(3 * ours, inputs), torch.autograd.grad(3 * theirs, inputs), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_frozen_part_costs_nothing_and_gets_no_gradient():
+    hidden, weight = torch.randn(5, 3, requires_grad=True), torch.randn(7, 3)
+    linear_cross_entropy(hidden, weight, torch.arange(5)).backward()
+    assert hidden.grad is not None
+    with torch.no_grad():
+        loss = linear_cross_entropy(hidden, weight.requires_grad_(), torch.arange(5))
+    assert not loss.requires_grad
+
+
+def test_nothing_to_predict_is_zero_and_not_nan():
+    hidden, weight = torch.randn(4, 3, requires_grad=True), torch.randn(7, 3)
+    loss = linear_cross_entropy(hidden, weight, torch.full((4,), IGNORE))
+    loss.backward()
+    assert loss == 0
+    assert (hidden.grad == 0).all()
+
+
+def test_under_autocast_it_is_as_near_to_float32_as_the_plain_loss():
+    hidden, weight = torch.randn(64, 32, requires_grad=True), torch.randn(128, 32, requires_grad=True)
+    labels = torch.randint(0, 128, (64,))
+    exact = plain(hidden, weight, labels)
+    exact_grads = torch.autograd.grad(exact, (hidden, weight))
+    errors = {}
+    for form in (plain, linear_cross_entropy):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = form(hidden, weight, labels)
+        assert loss.dtype == torch.float32
+        grads = torch.autograd.grad(loss, (hidden, weight))
+        assert all(grad.dtype == torch.float32 for grad in grads)
+        pairs = [(loss.detach(), exact.detach()), *zip(grads, exact_grads, strict=True)]
+        errors[form] = [float((found - expected).norm() / expected.norm()) for found, expected in pairs]
+    for ours, theirs in zip(errors[linear_cross_entropy], errors[plain], strict=True):
+        assert ours < max(1.5 * theirs, 1e-3)
+
+
+@pytest.mark.parametrize("chunk", [3, 64])
+def test_logits_are_never_larger_than_a_chunk(chunk, monkeypatch):
+    seen = []
+    linear = F.linear
+
+    def spy(*inputs):
+        out = linear(*inputs)
+        seen.append(out.shape[0])
+        return out
+
+    monkeypatch.setattr("groundup.model.loss.F.linear", spy)
+    linear_cross_entropy(torch.randn(10, 3), torch.randn(7, 3), torch.randint(0, 7, (10,)), chunk=chunk)
+    assert max(seen) == min(chunk, 10)
+    assert sum(seen) == 10

@@ -1,0 +1,140 @@
+"""Experts: each token alone, expert by expert, says what they should give; and balancing balances."""
+
+import pytest
+import torch
+from torch import nn
+
+from groundup.model.moe import MixtureOfExperts, balancing_loss, grouped_linear, update_balance
+
+MOE = {"num_experts": 5, "experts_per_token": 2}
+
+
+def one_token_at_a_time(layer: MixtureOfExperts, x: torch.Tensor, moe) -> torch.Tensor:
+    out = torch.zeros_like(x)
+    for b, t in torch.cartesian_prod(torch.arange(x.shape[0]), torch.arange(x.shape[1])).tolist():
+        token = x[b, t]
+        logits = layer.router.weight @ token
+        scores = logits.softmax(-1) if moe.scoring == "softmax" else logits.sigmoid()
+        chosen = sorted(range(moe.num_experts), key=lambda e: -scores[e])[: moe.experts_per_token]
+        total = sum(scores[e] for e in chosen) if moe.normalize_scores else 1.0
+        for e in chosen:
+            gate, up = layer.experts.gate_proj[e] @ token, layer.experts.up_proj[e] @ token
+            out[b, t] += scores[e] / total * (layer.experts.down_proj[e] @ (nn.functional.silu(gate) * up))
+    return out
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"scoring": "sigmoid"},
+        {"normalize_scores": False},
+        {"experts_per_token": 1},
+        {"experts_per_token": 5},
+    ],
+)
+def test_the_layer_is_the_sum_of_the_chosen_experts(config, knobs):
+    config = config(moe=MOE | knobs, init_std=0.3)
+    layer = MixtureOfExperts(config, config.moe)
+    for weight in layer.parameters():
+        nn.init.normal_(weight, std=0.3)
+    x = torch.randn(2, 7, 24)
+    torch.testing.assert_close(layer(x), one_token_at_a_time(layer, x, config.moe))
+
+
+def test_shared_experts_meet_every_token(config):
+    config = config(moe=MOE | {"num_shared_experts": 2})
+    layer = MixtureOfExperts(config, config.moe)
+    for weight in layer.parameters():
+        nn.init.normal_(weight, std=0.3)
+    assert layer.shared_experts.up_proj.weight.shape == (2 * config.moe.intermediate_size, 24)
+    x = torch.randn(2, 3, 24)
+    torch.testing.assert_close(layer(x) - one_token_at_a_time(layer, x, config.moe), layer.shared_experts(x))
+
+
+def test_no_token_is_dropped_however_crowded_an_expert_is(config):
+    config = config(moe={"num_experts": 4, "experts_per_token": 1})
+    layer = MixtureOfExperts(config, config.moe)
+    for weight in layer.parameters():
+        nn.init.normal_(weight, std=0.3)
+    x = torch.randn(1, 1, 24).repeat(1, 50, 1)  # all alike: all go to one expert
+    y = layer(x)
+    assert y[0, 0].norm() > 0
+    torch.testing.assert_close(y, y[:, :1].expand_as(y))
+
+
+def test_every_chosen_expert_and_the_router_get_gradients(config):
+    config = config(moe=MOE)
+    layer = MixtureOfExperts(config, config.moe)
+    for weight in layer.parameters():
+        nn.init.normal_(weight, std=0.3)
+    x = torch.randn(1, 4, 24)
+    _, chosen = layer.router(x[0])
+    layer(x).square().sum().backward()
+    busy = {e for e in range(5) if layer.experts.gate_proj.grad[e].abs().sum() > 0}
+    assert busy == set(chosen.flatten().tolist())
+    assert layer.router.weight.grad.abs().sum() > 0
+
+
+def test_grouped_linear_with_empty_groups():
+    x, weight = torch.randn(5, 3), torch.randn(4, 2, 3)
+    found = grouped_linear(x, weight, torch.tensor([0, 2, 2, 5]))
+    torch.testing.assert_close(found, torch.cat((x[:2] @ weight[1].T, x[2:] @ weight[3].T)))
+
+
+def loads(config, steps: int) -> torch.Tensor:
+    """How choices spread over experts after training a router that starts by preferring one of them."""
+    layer = MixtureOfExperts(config, config.moe)
+    for weight in layer.parameters():
+        nn.init.normal_(weight, std=0.1)
+    with torch.no_grad():
+        layer.router.weight[0] += 0.05
+    x = torch.randn(8, 16, 24) + 1.0
+    optimizer = torch.optim.Adam([layer.router.weight], lr=0.01)
+    for _ in range(steps):
+        layer(x)
+        loss = balancing_loss(layer)
+        if isinstance(loss, torch.Tensor):
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        update_balance(layer)
+    return layer.router.count(layer.router(x.flatten(0, 1))[1]) / (128 * config.moe.experts_per_token)
+
+
+@pytest.mark.parametrize(("balancing", "rate"), [("auxiliary_loss", 1.0), ("bias", 0.01)])
+def test_balancing_keeps_experts_equally_busy(config, balancing, rate):
+    torch.manual_seed(7)
+    crowded = loads(config(moe=MOE), 1)
+    torch.manual_seed(7)
+    spread = loads(config(moe=MOE | {"balancing": balancing, "balancing_rate": rate}), 50)
+    assert crowded.max() > 0.4
+    assert spread.max() < 0.3
+
+
+def test_the_auxiliary_loss_is_least_when_equal_and_silent_in_evaluation(config):
+    config = config(
+        moe={"num_experts": 4, "experts_per_token": 1, "balancing": "auxiliary_loss", "balancing_rate": 2.0}
+    )
+    layer = MixtureOfExperts(config, config.moe)
+    balance = layer.router.balance
+    balance.observe(torch.full((8, 4), 0.25), torch.full((4,), 2))
+    assert balancing_loss(layer) == pytest.approx(2.0)  # rate * E * E * (1/E) * (1/E)
+    assert balancing_loss(layer) == 0.0  # told once
+    layer.eval()
+    layer(torch.randn(1, 4, 24))
+    assert balancing_loss(layer) == 0.0
+
+
+def test_the_choice_bias_moves_the_choice_and_not_the_shares(config):
+    config = config(
+        moe={"num_experts": 3, "experts_per_token": 1, "balancing": "bias", "normalize_scores": False}
+    )
+    layer = MixtureOfExperts(config, config.moe)
+    x = torch.randn(4, 24)
+    nn.init.normal_(layer.router.weight)
+    with torch.no_grad():
+        layer.router.balance.bias[1] = 10.0
+    shares, chosen = layer.router(x)
+    assert (chosen == 1).all()
+    torch.testing.assert_close(shares[:, 0], (x @ layer.router.weight.T).softmax(-1)[:, 1])
