@@ -5,7 +5,7 @@ import torch
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.families import FAMILIES
-from groundup.interop.families.fit import essence, family_for
+from groundup.interop.families.fit import essence, family_for, what_is_lost
 from groundup.interop.plain import plain
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
@@ -31,6 +31,19 @@ GPT2 = {
 }
 
 
+GEMMA3 = {
+    "norm": "zero_centered_rmsnorm",
+    "norm_placement": "sandwich",
+    "qk_norm": True,
+    "feed_forward": "geglu_tanh",
+    "embedding_scale": 24**0.5,
+    "attention_scale": 8**-0.5,
+    "sliding_window": 8,
+    "attention_pattern": ["local", "global"],
+    "rope_scaling": {"method": "linear", "factor": 2.0},
+}
+
+
 def config(**knobs) -> ModelConfig:
     return ModelConfig(**{**SMALL, **knobs})
 
@@ -48,6 +61,7 @@ def config(**knobs) -> ModelConfig:
         ({"sliding_window": 8, "attention_pattern": ["local"]}, "mistral"),
         ({"sliding_window": 1024, "attention_pattern": ["local"], "context_length": 1024}, "llama"),
         ({"hidden_size": 25, "head_dim": 8}, "mistral"),
+        (GEMMA3 | {"rope_local_theta": 5.0}, "gemma3_text"),
         ({"moe": MOE}, "mixtral"),
         ({"moe": {**MOE, "balancing": "auxiliary_loss"}}, "mixtral"),
         ({"moe": {**MOE, "normalize_scores": False}, "qk_norm": True}, "qwen3_moe"),
@@ -73,6 +87,12 @@ def test_a_model_is_written_as_the_plainest_family_that_holds_it(knobs, family: 
 def test_what_no_family_can_say_is_named_beside_the_nearest(knobs, message: str):
     with pytest.raises(UserError, match=message):
         family_for(config(**knobs))
+
+
+def test_local_layers_that_are_scaled_like_the_others_are_no_gemma3():
+    assert what_is_lost(config(**GEMMA3), FAMILIES["gemma3_text"]) == ["rope_local_theta = None"]
+    plain_rope = config(**GEMMA3 | {"rope_scaling": None})
+    assert what_is_lost(plain_rope, FAMILIES["gemma3_text"]) == []
 
 
 def test_the_essence_forgets_only_what_changes_no_output():

@@ -38,14 +38,15 @@ def family_for(config: ModelConfig) -> Family:
 def what_is_lost(config: ModelConfig, family: Family) -> list[str]:
     """`knob = value` for each knob that comes back changed from the family's config.json."""
     try:
-        found = essence(family.config(family.fields(config)))
+        return differences(config, family.config(family.fields(config)))
     except UserError as error:
         return [error.message]
-    return [
-        f"{knob} = {value!r}"
-        for knob, value in essence(config).items()
-        if knob not in found or found[knob] != value
-    ]
+
+
+def differences(wanted: ModelConfig, found: ModelConfig) -> list[str]:
+    """`knob = value`, as wanted, for each knob in which the models differ."""
+    left, right = essence(wanted), essence(found)
+    return [f"{knob} = {left.get(knob)!r}" for knob in left | right if left.get(knob) != right.get(knob)]
 
 
 def essence(config: ModelConfig) -> dict[str, Any]:
@@ -58,11 +59,14 @@ def essence(config: ModelConfig) -> dict[str, Any]:
     knobs["attention_scale"] = config.attention_scale or config.head_dim**-0.5
     knobs["logit_scale"] = config.logit_scale / config.width_multiplier
     local = "local" in kinds
+    # Local layers have a base of their own where it differs, or where theirs alone is not scaled.
+    unscaled = config.rope_local_theta is not None and config.rope_scaling is not None
+    own_base = unscaled or config.rope_local_theta not in (None, config.rope_theta)
     unread = {
         "sliding_window": not local,
         "rope_theta": config.positions != "rope",
         "rope_scaling": config.positions != "rope",
-        "rope_local_theta": config.positions != "rope" or not local,
+        "rope_local_theta": config.positions != "rope" or not local or not own_base,
         "relative_buckets": config.positions != "relative",
         "relative_max_distance": config.positions != "relative",
         "norm_bias": config.norm != "layernorm",
@@ -71,8 +75,6 @@ def essence(config: ModelConfig) -> dict[str, Any]:
         "num_token_types": config.architecture != "encoder",
         "masked_head": True,  # the weights say it
     }
-    if not unread["rope_local_theta"] and config.rope_local_theta is None and config.rope_scaling is None:
-        knobs["rope_local_theta"] = config.rope_theta
     if config.moe is not None:
         knobs["moe"] = config.moe.model_dump(exclude={"balancing_rate"})
         if config.moe.balancing == "auxiliary_loss":  # gone with the training; a bias goes on choosing

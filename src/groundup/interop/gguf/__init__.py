@@ -1,8 +1,8 @@
 """GGUF, the one-file format of llama.cpp: weights, tokenizer and configuration together.
 
-Reading order: `file` (the bytes), `architectures` (what the metadata and the tensor names mean), `vocabulary`
-(the tokenizer in it), `read`, `write`. The `gguf` package, which packs and unpacks weights, is an optional
-dependency.
+Reading order: `file` (the bytes), `architectures` (what the metadata and the tensor names mean),
+`sentencepiece` and `vocabulary` (the tokenizer in it), `read`, `write`. The `gguf` package, which packs and
+unpacks weights, is an optional dependency.
 
 Deliberately absent: architectures beyond the Llama-like ones, and writing the k-quants, which llama.cpp's own
 `llama-quantize` makes from a float file.

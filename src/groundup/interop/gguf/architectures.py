@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from groundup.artifacts.errors import UserError
-from groundup.interop.families.fit import essence, family_for
+from groundup.interop.families.fit import differences, family_for
 from groundup.interop.pairs import Pair, renamed
 from groundup.model.rope import Rotary, rope_frequencies
 from groundup.recipe import ModelConfig
@@ -125,8 +125,7 @@ def architecture_for(config: ModelConfig) -> Architecture:
         )
     architecture = ARCHITECTURES[OF_FAMILY[family]]
     metadata = write_metadata(architecture, config)
-    wanted, found = essence(config), essence(read_metadata(metadata, theirs_of(config), rope_factors(config)))
-    if lost := [f"{knob} = {value!r}" for knob, value in wanted.items() if found.get(knob) != value]:
+    if lost := differences(config, read_metadata(metadata, theirs_of(config), rope_factors(config))):
         raise UserError(f"GGUF cannot say {', '.join(lost)} of a {architecture.name} model")
     return architecture
 

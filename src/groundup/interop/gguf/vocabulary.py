@@ -1,22 +1,24 @@
-"""The tokenizer inside a GGUF file: byte-level BPE (GPT-2 on), as `tokenizer.ggml.*`.
+"""The tokenizer inside a GGUF file, as `tokenizer.ggml.*`: byte-level BPE (GPT-2 on) or SentencePiece's.
 
 llama.cpp knows by name how a text is cut before merging (`tokenizer.ggml.pre`): the rules are in its source,
 not in the file. The names below are those whose rules we can follow, and whose rules our own tokenizers use.
 """
 
 import json
+import re
 from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
 
 from groundup.artifacts.errors import UserError
+from groundup.interop.gguf.sentencepiece import build_backend, is_sentencepiece, puts_space, scores_of
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.patterns import PATTERNS
 
 Metadata = dict[str, Any]
 
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Values of `tokenizer.ggml.token_type`."""
 
 GPT2, GPT4, QWEN2 = (PATTERNS[name].regex for name in ("gpt2", "gpt4", "qwen2"))
@@ -48,6 +50,7 @@ SAME_AS = {
     "command-r": "smollm",
     "deepseek-r1-qwen": "qwen2",
 }
+BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 ROLES = {"bos": "bos_token_id", "eos": "eos_token_id", "pad": "padding_token_id"}
 
 
@@ -57,37 +60,23 @@ def read_tokenizer(metadata: Metadata) -> Tokenizer:
     Raises UserError for a kind of vocabulary or a cut that we cannot follow, with those that we can.
     """
     kind = metadata.get("tokenizer.ggml.model")
-    if kind != "gpt2":
-        raise UserError(f"tokenizer.ggml.model = {kind!r} is not supported, expected 'gpt2' (byte-level BPE)")
-    name = metadata.get("tokenizer.ggml.pre", "default")
-    name = SAME_AS.get(name, name)
-    if name not in CUTS:
-        known = ", ".join(sorted(CUTS.keys() | SAME_AS.keys()))
-        raise UserError(f"tokenizer.ggml.pre = {name!r} is not supported, expected one of {known}")
-    cuts, whole = CUTS[name]
+    if kind not in ("gpt2", "llama"):
+        raise UserError(f"tokenizer.ggml.model = {kind!r} is not supported, expected 'gpt2' or 'llama'")
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     types: list[int] = metadata.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
-    merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
-    used = {token: id for id, token in enumerate(tokens) if types[id] != UNUSED}
-    backend = tokenizers.Tokenizer(models.BPE(used, merges, ignore_merges=whole))
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            *(pre_tokenizers.Split(Regex(cut), "isolated") for cut in cuts),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
+    backend = (
+        _byte_level(metadata, tokens, types) if kind == "gpt2" else _sentencepiece(metadata, tokens, types)
     )
-    backend.decoder = decoders.ByteLevel()
     for type, special in ((CONTROL, True), (USER_DEFINED, False)):
-        added = [token for token, id in used.items() if types[id] == type]
+        added = [token for token, its_type in zip(tokens, types, strict=True) if its_type == type]
         backend.add_tokens([AddedToken(token, normalized=False, special=special) for token in added])
     roles = {role: _token(tokens, metadata.get(f"tokenizer.ggml.{key}")) for role, key in ROLES.items()}
-    if metadata.get("tokenizer.ggml.add_bos_token", False) and (bos := roles["bos"]):
+    if metadata.get("tokenizer.ggml.add_bos_token", kind == "llama") and (bos := roles["bos"]):
         backend.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, used[bos])]
+            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokens.index(bos))]
         )
-    stop = [
-        id for key in ("eot", "eom") if (id := metadata.get(f"tokenizer.ggml.{key}_token_id")) is not None
-    ]
+    turn_ends = (metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eot", "eom"))
+    stop = [id for id in turn_ends if id is not None]
     return Tokenizer(backend, **roles, stop=stop, chat_template=metadata.get("tokenizer.chat_template"))
 
 
@@ -98,14 +87,94 @@ def write_tokenizer(tokenizer: Tokenizer, size: int) -> Metadata:
     llama.cpp has no rules for: it would cut texts in another way, and nobody would be told.
     """
     rules = json.loads(tokenizer.backend.to_str())
-    if rules["model"]["type"] != "BPE" or not _is_byte_level(rules["pre_tokenizer"]):
-        raise UserError(f"GGUF export: a {rules['model']['type']} tokenizer, expected byte-level BPE")
-    if (rules["normalizer"] or {"type": "NFC"})["type"] != "NFC":
-        raise UserError(
-            f"GGUF export: a tokenizer with a {rules['normalizer']['type']} normalizer, expected none"
-        )
     if tokenizer.vocab_size > size:
         raise UserError(f"GGUF export: {tokenizer.vocab_size} tokens, but the embedding has {size} rows")
+    if rules["model"]["type"] != "BPE":
+        raise UserError(f"GGUF export: a {rules['model']['type']} tokenizer, expected BPE")
+    names = [tokenizer.token(id) for id in range(size)]
+    tokens = [f"[PAD{id}]" if name is None else name for id, name in enumerate(names)]
+    pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in rules["model"]["merges"]]
+    merges = [(first, second) for first, second in pairs]
+    types = _types(tokenizer, names, rules["model"])
+    metadata: Metadata = {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types}
+    if is_sentencepiece(rules):
+        metadata |= {
+            "tokenizer.ggml.model": "llama",
+            "tokenizer.ggml.pre": "default",
+            "tokenizer.ggml.scores": scores_of(tokens, merges),
+            "tokenizer.ggml.add_space_prefix": puts_space(rules),
+        }
+        if (unknown := rules["model"].get("unk_token")) is not None:
+            metadata["tokenizer.ggml.unknown_token_id"] = tokens.index(unknown)
+    else:
+        metadata |= {
+            "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.pre": _name_of_cut(rules),
+            "tokenizer.ggml.merges": [" ".join(merge) for merge in merges],
+            "tokenizer.ggml.add_space_prefix": False,
+        }
+    metadata["tokenizer.ggml.add_bos_token"] = _puts_bos(tokenizer)
+    ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
+    metadata |= {f"tokenizer.ggml.{ROLES[role]}": id for role, id in ids.items() if id is not None}
+    if turn_ends := sorted(tokenizer.stop_ids - {tokenizer.eos_id}):
+        metadata["tokenizer.ggml.eot_token_id"] = turn_ends[0]
+    if tokenizer.chat_template is not None:
+        metadata["tokenizer.chat_template"] = tokenizer.chat_template
+    return metadata
+
+
+def _byte_level(metadata: Metadata, tokens: list[str], types: list[int]) -> tokenizers.Tokenizer:
+    name = metadata.get("tokenizer.ggml.pre", "default")
+    name = SAME_AS.get(name, name)
+    if name not in CUTS:
+        known = ", ".join(sorted(CUTS.keys() | SAME_AS.keys()))
+        raise UserError(f"tokenizer.ggml.pre = {name!r} is not supported, expected one of {known}")
+    cuts, whole = CUTS[name]
+    merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
+    used = {token: id for id, token in enumerate(tokens) if types[id] != UNUSED}
+    backend = tokenizers.Tokenizer(models.BPE(used, merges, ignore_merges=whole))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            *(pre_tokenizers.Split(Regex(cut), "isolated") for cut in cuts),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _sentencepiece(metadata: Metadata, tokens: list[str], types: list[int]) -> tokenizers.Tokenizer:
+    used = [token for token, type in zip(tokens, types, strict=True) if type != UNUSED]
+    if used != tokens[: len(used)]:
+        raise UserError("tokenizer.ggml.token_type: unused tokens between others, expected them at the end")
+    unknown = _token(tokens, metadata.get("tokenizer.ggml.unknown_token_id"))
+    prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
+    return build_backend(used, metadata["tokenizer.ggml.scores"], unknown, prefix)
+
+
+def _types(tokenizer: Tokenizer, names: list[str | None], model: Metadata) -> list[int]:
+    added = tokenizer.backend.get_added_tokens_decoder()
+    types = []
+    for id, name in enumerate(names):
+        if name is None:
+            types.append(UNUSED)
+        elif name == model.get("unk_token"):
+            types.append(UNKNOWN)
+        elif id in added:
+            types.append(CONTROL if added[id].special else USER_DEFINED)
+        elif model.get("byte_fallback") and BYTE_TOKEN.fullmatch(name):
+            types.append(BYTE)
+        else:
+            types.append(NORMAL)
+    return types
+
+
+def _name_of_cut(rules: Metadata) -> str:
+    if not _is_byte_level(rules["pre_tokenizer"]):
+        raise UserError("GGUF export: the tokenizer's rules are neither byte-level BPE's nor SentencePiece's")
+    if (rules["normalizer"] or {"type": "NFC"})["type"] != "NFC":
+        kind = rules["normalizer"]["type"]
+        raise UserError(f"GGUF export: a tokenizer with a {kind} normalizer, expected none")
     wanted = tuple(_cuts(rules["pre_tokenizer"])), bool(rules["model"].get("ignore_merges"))
     name = next((name for name, cut in CUTS.items() if cut == wanted), None)
     if name is None:
@@ -113,34 +182,7 @@ def write_tokenizer(tokenizer: Tokenizer, size: int) -> Metadata:
             f"GGUF export: llama.cpp has no name for cutting texts by {' then '.join(wanted[0])}",
             hint=f"it knows the cuts of {', '.join(CUTS)}",
         )
-    tokens = [tokenizer.token(id) for id in range(size)]
-    added = tokenizer.backend.get_added_tokens_decoder()
-    types = [
-        UNUSED
-        if token is None
-        else (CONTROL if added[id].special else USER_DEFINED)
-        if id in added
-        else NORMAL
-        for id, token in enumerate(tokens)
-    ]
-    merges = rules["model"]["merges"]
-    metadata: Metadata = {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": name,
-        "tokenizer.ggml.tokens": [token or f"[PAD{id}]" for id, token in enumerate(tokens)],
-        "tokenizer.ggml.token_type": types,
-        "tokenizer.ggml.merges": [merge if isinstance(merge, str) else " ".join(merge) for merge in merges],
-        "tokenizer.ggml.add_bos_token": _puts_bos(tokenizer),
-        "tokenizer.ggml.add_space_prefix": False,
-    }
-    ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
-    metadata |= {f"tokenizer.ggml.{ROLES[role]}": id for role, id in ids.items() if id is not None}
-    turn_ends = sorted(tokenizer.stop_ids - {tokenizer.eos_id})
-    if turn_ends:
-        metadata["tokenizer.ggml.eot_token_id"] = turn_ends[0]
-    if tokenizer.chat_template is not None:
-        metadata["tokenizer.chat_template"] = tokenizer.chat_template
-    return metadata
+    return name
 
 
 def _token(tokens: list[str], id: int | None) -> str | None:
