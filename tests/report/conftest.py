@@ -73,26 +73,68 @@ def metrics() -> dict[str, dict[str, Any]]:
     }
     steps = 400
     return {
-        "data": {"sources": sources, "train": {"documents": 6_590, "bytes": 31_000_000}, "validation": {"documents": 66, "bytes": 312_000}},
+        "data": {
+            "sources": sources,
+            "train": {"documents": 6_590, "bytes": 31_000_000},
+            "validation": {"documents": 66, "bytes": 312_000},
+        },
         "tokenizer": {
             "vocab_size": 4096,
             "special_tokens": {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "<|pad|>": 3},
-            "longest_tokens": ["                ", " characteristics", " representation", " Constantinople", "================", NASTY],
+            "longest_tokens": [
+                "                ",
+                " characteristics",
+                " representation",
+                " Constantinople",
+                "================",
+                NASTY,
+            ],
             "algorithm": "bpe",
             "pattern": "gpt4",
             "sample_bytes": 12_000_000,
             "corpus_bytes": 31_000_000,
-            "sample": ["An", "arch", "ism", " is", " a", " political", " philosophy", ".\n\n", "#", "let", " x", " =", " <b>", " 東京", " é"] * 8,
+            "sample": [
+                "An",
+                "arch",
+                "ism",
+                " is",
+                " a",
+                " political",
+                " philosophy",
+                ".\n\n",
+                "#",
+                "let",
+                " x",
+                " =",
+                " <b>",
+                " 東京",
+                " é",
+            ]
+            * 8,
         },
         "tokens": {
             "vocab_size": 4096,
             "unused_tokens": 12,
             **{
                 split: {
-                    "tokens": total, "documents": total // 900, "bytes": total * 4, "bytes_per_token": 3.912, "dtype": "uint16",
+                    "tokens": total,
+                    "documents": total // 900,
+                    "bytes": total * 4,
+                    "bytes_per_token": 3.912,
+                    "dtype": "uint16",
                     "sources": {
-                        name: {"documents": 10, "tokens": int(total * share), "bytes": int(total * share * rate), "bytes_per_token": rate}
-                        for name, share, rate in (("wikipedia", 0.31, 4.11), ("books", 0.44, 4.02), ("web", 0.06, 3.8), ("code", 0.19, 3.21))
+                        name: {
+                            "documents": 10,
+                            "tokens": int(total * share),
+                            "bytes": int(total * share * rate),
+                            "bytes_per_token": rate,
+                        }
+                        for name, share, rate in (
+                            ("wikipedia", 0.31, 4.11),
+                            ("books", 0.44, 4.02),
+                            ("web", 0.06, 3.8),
+                            ("code", 0.19, 3.21),
+                        )
                     },
                 }
                 for split, total in (("train", 7_700_000), ("validation", 78_000))
@@ -100,30 +142,70 @@ def metrics() -> dict[str, dict[str, Any]]:
         },
         "base": {
             "parameters": 5_212_416,
-            "parameters_by_part": {"embedding": 1_048_576, "attention": 1_572_864, "feed_forward": 2_586_000, "norms": 5_000, "head": 0, "total": 5_212_440, "active": 5_212_440},
+            "parameters_by_part": {
+                "embedding": 1_048_576,
+                "attention": 1_572_864,
+                "feed_forward": 2_586_000,
+                "norms": 5_000,
+                "head": 0,
+                "total": 5_212_440,
+                "active": 5_212_440,
+            },
             "tokens": 20_480_000,
             "epochs": 2.66,
             "steps": steps,
             "final_loss": 3.312,
-            "validation": [{"step": s, "bits_per_byte": 1.35 + 2.4 * math.exp(-s / 70)} for s in range(20, steps + 1, 20)],
+            "validation": [
+                {"step": s, "bits_per_byte": 1.35 + 2.4 * math.exp(-s / 70)} for s in range(20, steps + 1, 20)
+            ],
             "speed": {"tokens_per_second": 51_200.0, "seconds": 400.0},
         },
         "scores": {
-            "bits_per_byte": 1.412, "bits_per_byte_interval": [1.377, 1.449], "perplexity": 46.1, "loss": 3.83,
-            "documents": 66, "tokens": 78_000, "bytes": 312_000,
+            "bits_per_byte": 1.412,
+            "bits_per_byte_interval": [1.377, 1.449],
+            "perplexity": 46.1,
+            "loss": 3.83,
+            "documents": 66,
+            "tokens": 78_000,
+            "bytes": 312_000,
             "held_out": {"documents": 66, "tokens": 78_066},
             "sources": {
-                name: {"bits_per_byte": bits, "bits_per_byte_interval": interval, "perplexity": 40.0, "loss": 3.7, "documents": n, "tokens": 9_000, "bytes": 36_000}
-                for name, bits, interval, n in (("books", 1.61, [1.55, 1.67], 20), ("code", 0.98, [0.91, 1.06], 25), ("web", 1.77, None, 1), ("wikipedia", 1.48, [1.44, 1.53], 20))
+                name: {
+                    "bits_per_byte": bits,
+                    "bits_per_byte_interval": interval,
+                    "perplexity": 40.0,
+                    "loss": 3.7,
+                    "documents": n,
+                    "tokens": 9_000,
+                    "bytes": 36_000,
+                }
+                for name, bits, interval, n in (
+                    ("books", 1.61, [1.55, 1.67], 20),
+                    ("code", 0.98, [0.91, 1.06], 25),
+                    ("web", 1.77, None, 1),
+                    ("wikipedia", 1.48, [1.44, 1.53], 20),
+                )
             },
             "baselines": {"unigram": 2.61, "bigram": 2.02, "gzip": 2.88, "bzip2": 2.33, "xz": 2.52},
             "tasks": {
-                "true continuation": {"items": 200, "accuracy": 0.61, "interval": [0.54, 0.675], "chance": 0.25},
+                "true continuation": {
+                    "items": 200,
+                    "accuracy": 0.61,
+                    "interval": [0.54, 0.675],
+                    "chance": 0.25,
+                },
                 "capitals": {"items": 40, "accuracy": 0.1, "interval": [0.025, 0.2], "chance": None},
             },
             "samples": [
-                {"prompt": "The city of", "text": " London, in the county of the same name, was founded in the twelfth century by the king of the Franks, who had been a member of the Council.\n\nIn 1844 the city was again made a seat."},
-                {"prompt": "def read(", "text": "self, path):\n    \"\"\"Return the file.\"\"\"\n    with open(path) as file:\n        return file.read()\n"},
+                {
+                    "prompt": "The city of",
+                    "text": " London, in the county of the same name, was founded in the twelfth century by the king of the "
+                    "Franks, who had been a member of the Council.\n\nIn 1844 the city was again made a seat.",
+                },
+                {
+                    "prompt": "def read(",
+                    "text": "self, path):\n    with open(path) as file:\n        return file.read()\n",
+                },
                 {"prompt": NASTY, "text": LONG + NASTY},
             ],
             "speed": {"tokens_per_second": 30_000.0},
@@ -131,10 +213,19 @@ def metrics() -> dict[str, dict[str, Any]]:
         "chat": {
             "method": "lora",
             "conversations": {
-                "read": 3_700, "kept": 3_663, "dropped": {"duplicate": 30, "too_long": 7}, "train": 3_480, "validation": 183,
-                "turns": 7_400, "topics": {"greetings": 800, "science": 700, NASTY: 3}, "reasons": {"duplicate": "again"},
+                "read": 3_700,
+                "kept": 3_663,
+                "dropped": {"duplicate": 30, "too_long": 7},
+                "train": 3_480,
+                "validation": 183,
+                "turns": 7_400,
+                "topics": {"greetings": 800, "science": 700, NASTY: 3},
+                "reasons": {"duplicate": "again"},
             },
-            "tokens": 182_000, "answer_tokens": 90_000, "epochs": 3.0, "steps": 133,
+            "tokens": 182_000,
+            "answer_tokens": 90_000,
+            "epochs": 3.0,
+            "steps": 133,
             "parameters": {"all": 5_212_416, "trained": 196_608},
             "loss": {"train_start": 4.1, "train_end": 1.2, "validation_start": 4.2, "validation_end": 2.3},
             "validation": [{"step": 50, "loss": 2.5}, {"step": 133, "loss": 2.3}],
@@ -147,29 +238,54 @@ def metrics() -> dict[str, dict[str, Any]]:
             "speed": {"tokens_per_second": 9_000.0},
         },
         "quantized": {
-            "from": "chat", "method": "gptq", "bits": 4, "group_size": 64, "symmetric": True, "bits_per_weight": 4.25,
+            "from": "chat",
+            "method": "gptq",
+            "bits": 4,
+            "group_size": 64,
+            "symmetric": True,
+            "bits_per_weight": 4.25,
             "bytes": {"before": 20_849_664, "after": 6_411_000},
             "weights": {"quantized": 4_158_864, "others": 1_053_552},
-            "mean_error": 0.0041, "mean_rtn_error": 0.0112,
-            "calibration_tokens": {"text": 49_152, "chat": 16_384}, "held_out_tokens": 65_536,
+            "mean_error": 0.0041,
+            "mean_rtn_error": 0.0112,
+            "calibration_tokens": {"text": 49_152, "chat": 16_384},
+            "held_out_tokens": 65_536,
             "held_out": {
                 "float": {"loss": 3.85, "divergence": 0.0, "agreement": 1.0, "bits_per_byte": 1.419},
                 "rtn": {"loss": 3.93, "divergence": 0.061, "agreement": 0.88, "bits_per_byte": 1.449},
                 "gptq": {"loss": 3.87, "divergence": 0.022, "agreement": 0.93, "bits_per_byte": 1.426},
             },
-            "layers": [{"layer": f"blocks.{i}.{n}", "error": chance.random() / 90, "rtn_error": chance.random() / 40} for i in range(6) for n in ("attention.query", "feed_forward.down")],
+            "layers": [
+                {"layer": f"blocks.{i}.{n}", "error": chance.random() / 90, "rtn_error": chance.random() / 40}
+                for i in range(6)
+                for n in ("attention.query", "feed_forward.down")
+            ],
         },
-        "export": {"format": "huggingface", "dtype": "float32", "family": "qwen3", "from": "chat", "files": 5, "bytes": 20_900_000, "max_logit_difference": 0.0},
-    }  # fmt: skip
+        "export": {
+            "format": "huggingface",
+            "dtype": "float32",
+            "family": "qwen3",
+            "from": "chat",
+            "files": 5,
+            "bytes": 20_900_000,
+            "max_logit_difference": 0.0,
+        },
+    }
 
 
 FOLDERS = {
-    "data": "01-data", "tokenizer": "02-tokenizer", "tokens": "03-tokens", "base": "04-base", "scores": "05-scores",
-    "chat": "06-chat", "quantized": "07-quantized", "export": "08-export",
-}  # fmt: skip
+    "data": "01-data",
+    "tokenizer": "02-tokenizer",
+    "tokens": "03-tokens",
+    "base": "04-base",
+    "scores": "05-scores",
+    "chat": "06-chat",
+    "quantized": "07-quantized",
+    "export": "08-export",
+}
 
 
-def write_run(run: Path, stages: tuple[str, ...] = tuple(FOLDERS)) -> Path:
+def made_up_run(run: Path, stages: tuple[str, ...] = tuple(FOLDERS)) -> Path:
     """A run folder in which `stages` are complete."""
     run.mkdir(parents=True, exist_ok=True)
     recipe = parse(RECIPE)
@@ -192,26 +308,40 @@ def write_run(run: Path, stages: tuple[str, ...] = tuple(FOLDERS)) -> Path:
         if stage == "base":
             chance = random.Random(1)
             rows = [
-                {"step": s, "loss": 3.3 + 5 * math.exp(-s / 60) + chance.gauss(0, 0.08), "learning_rate": 0.004 * min(1, s / 8), "gradient_norm": 0.5}
+                {
+                    "step": s,
+                    "loss": 3.3 + 5 * math.exp(-s / 60) + chance.gauss(0, 0.08),
+                    "learning_rate": 0.004 * min(1, s / 8),
+                    "gradient_norm": 0.5,
+                }
                 for s in range(400)
-            ]  # fmt: skip
+            ]
             (folder / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         Manifest(
             stage=stage,
             version=1,
             fingerprint=f"{number:x}" * 64,
-            sections={"seed": 1337, "train": plan.recipe.train.model_dump(mode="json")} if stage == "base" else {"seed": 1337},
+            sections={"seed": 1337, "train": plan.recipe.train.model_dump(mode="json")}
+            if stage == "base"
+            else {"seed": 1337},
             inputs={},
             files={"model.safetensors": {"bytes": 20_849_664, "sha256": "ab" * 32}},
             metrics=everything[stage],
             provenance={
-                "python": "3.11.9", "platform": "Linux-6.1-x86_64", "processor": "An Imaginary Processor @ 2.60GHz", "threads": 2,
-                "device": "auto", "seconds": 12.5 * (number + 1) ** 2, "packages": {"groundup": "0.1.0", "torch": "2.13.0"}, "commit": "0089f99abcde+",
+                "python": "3.11.9",
+                "platform": "Linux-6.1-x86_64",
+                "processor": "An Imaginary Processor @ 2.60GHz",
+                "threads": 2,
+                "device": "auto",
+                "seconds": 12.5 * (number + 1) ** 2,
+                "packages": {"groundup": "0.1.0", "torch": "2.13.0"},
+                "commit": "0089f99abcde+",
             },
-        ).write(folder)  # fmt: skip
+        ).write(folder)
     return run
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return write_run(tmp_path / "made-up")
+@pytest.fixture(scope="session")
+def write_run():
+    """Writes a run folder: write_run(path, stages)."""
+    return made_up_run

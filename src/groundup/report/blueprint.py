@@ -6,7 +6,7 @@ from typing import Any
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.report import wording
-from groundup.report.blocks import Cell, code, figure, pairs, paragraph, section, strong, table
+from groundup.report.blocks import Cell, figure, pairs, paragraph, section, strong, table
 from groundup.report.sections.cover import model_words
 
 PARTS = {
@@ -65,8 +65,12 @@ def blueprint(facts: dict[str, Any]) -> dict[str, Any]:
             "It will see",
             f"{wording.count(train['tokens'])} tokens in {wording.plural(train['steps'], 'step')}",
         ),
-        ("On", wording.plural(budget["devices"], budget["hardware"])),
+        ("On", f"{budget['devices']:,} × {budget['hardware']}"),
+        ("It takes", f"{wording.operations(facts['compute'])} of arithmetic, {_time(facts)}"),
     ]
+    if facts["money"] is not None:
+        price = f"{facts['money']:,.0f} at {budget['price_per_hour']:g} for an hour of one device"
+        card.append(("It costs", price))
     return {
         "cover": {
             "kind": "groundup · blueprint",
@@ -76,10 +80,17 @@ def blueprint(facts: dict[str, Any]) -> dict[str, Any]:
             "numbers": [{"value": value, "label": label} for value, label in numbers],
             "card": [[name, [value]] for name, value in card],
             "voice": None,
-            "colophon": "Computed from the recipe alone, by formulas that the plan chapter cites",
+            "colophon": "Computed from the recipe alone. The time is that of pretraining, at the share of the device's "
+            "peak that comparable training reaches; other stages come on top.",
         },
-        "sections": [_model(facts), _training(facts), _memory(facts), _cost(facts)],
+        "sections": [_model(facts), _training(facts), _memory(facts)],
     }
+
+
+def _time(facts: dict[str, Any]) -> str:
+    devices = facts["budget"]["devices"]
+    whole = wording.duration(3600 * facts["hours"] * devices)
+    return wording.duration(3600 * facts["hours"]) + (f" ({whole} of device time)" if devices > 1 else "")
 
 
 def _model(facts: dict[str, Any]) -> dict[str, Any]:
@@ -149,50 +160,21 @@ def _memory(facts: dict[str, Any]) -> dict[str, Any]:
         [
             paragraph(
                 f"Each of {wording.plural(layout['devices'], 'device')} ({budget['hardware']}) will hold "
-                f"{wording.size(memory['total'])}: the weights are "
+                f"{wording.size(memory['total'])}, with the weights "
                 + (
                     f"spread over {layout['shards']} devices"
                     if layout["shards"] > 1
                     else "whole on each device"
                 )
-                + f", {wording.plural(layout['micro_batch'], 'sequence')} pass at once, and activations are "
-                + (
-                    "made again in the backward pass."
-                    if layout["activation_checkpointing"]
-                    else "kept for the backward pass."
-                )
+                + f", {wording.plural(layout['micro_batch'], 'sequence')} at a time, and activations "
+                + ("made again in" if layout["activation_checkpointing"] else "kept for")
+                + " the backward pass."
             ),
             figure(
                 "memory",
                 plots.bars(parts, "GB on each device"),
                 "What fills the memory of a device during a training step.",
                 "Bars: " + ", ".join(f"{words} {wording.size(value * 1e9)}" for words, value, _ in parts),
-            ),
-        ],
-    )
-
-
-def _cost(facts: dict[str, Any]) -> dict[str, Any]:
-    budget = facts["budget"]
-    hours = facts["hours"] * budget["devices"]
-    rows: list[tuple[str, Cell]] = [
-        ("Arithmetic", wording.operations(facts["compute"])),
-        ("Time", wording.duration(3600 * facts["hours"])),
-        ("Device time", wording.duration(3600 * hours)),
-    ]
-    if facts["money"] is not None:
-        rows.append(
-            ("Money", f"{facts['money']:,.2f} at {budget['price_per_hour']:g} for an hour of one device")
-        )
-    return section(
-        "The cost",
-        [
-            pairs(rows),
-            paragraph(
-                "The time counts pretraining, at the share of the device's peak that comparable training reaches; other stages "
-                "come on top. ",
-                code("groundup run"),
-                " builds it.",
             ),
         ],
     )

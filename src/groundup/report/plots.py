@@ -7,7 +7,7 @@ browser takes the nearest serif it finds. The same numbers give the same bytes.
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any
@@ -25,7 +25,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from groundup.report import wording  # noqa: E402
 
 INK, SOFT, RULE, PALE = "#24272c", "#6a7079", "#d5d9de", "#e9ecef"
-BLUE, RUST = "#1f5a85", "#c4622d"
+BLUE, PALE_BLUE, RUST = "#1f5a85", "#b9c3cc", "#c4622d"
 SOURCES = ("#1f5a85", "#d99a3d", "#4f9a86", "#9c6390", "#7f8c3a", "#8f6a4a", "#6a7079")
 REASONS = ("#d99a3d", "#c4622d", "#8c99a6", "#bcc5cd", "#9c6390", "#7f8c3a", "#dfe3e7")
 """Told apart with any kind of colour vision, and in grey by their lightness."""
@@ -150,11 +150,11 @@ def funnel(rows: Mapping[str, tuple[float, Mapping[str, float]]]) -> str:
                 "other reasons",
             )
         for index, (kept, _) in enumerate(rows.values()):
-            axes.annotate(
-                wording.share(kept, 1), (min(kept, 0.06), index), xytext=(-4 if kept > 0.06 else 4, 0),
-                textcoords="offset points", ha="left" if kept <= 0.06 else "right", va="center", fontsize=8,
-                color="white" if kept > 0.06 else INK,
-            ) if kept > 0.08 else None  # fmt: skip
+            if kept > 0.08:  # else there is no room for it
+                axes.annotate(
+                    wording.share(kept, 1), (0, index), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8,
+                    color="white",
+                )  # fmt: skip
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
         _plain_rows(axes)
@@ -192,12 +192,24 @@ def mixture(parts: Mapping[str, float]) -> str:
     return drawing.svg
 
 
-def bars(rows: Sequence[Bar], label: str, *, emphasised: str = "", digits: int = 2) -> str:
-    """Horizontal bars with their values and intervals, in the given order from top to bottom; shorter is better."""
-    with _drawing(0.32 + 0.25 * len(rows)) as (drawing, axes):
+def bars(
+    rows: Sequence[Bar],
+    label: str = "",
+    *,
+    emphasised: str = "",
+    told: Callable[[float], str] = lambda value: f"{value:.2f}",
+) -> str:
+    """Horizontal bars with their values and intervals, in the given order from top to bottom.
+
+    Args:
+        label: what the values are.
+        emphasised: the name of the bar that the others stand beside; default: all are alike.
+        told: a value in words.
+    """
+    with _drawing((0.32 if label else 0.12) + 0.25 * len(rows)) as (drawing, axes):
         names = [name for name, _, _ in rows]
         values = [value for _, value, _ in rows]
-        colors = [BLUE if name == emphasised or not emphasised else "#b9c3cc" for name in names]
+        colors = [BLUE if name == emphasised or not emphasised else PALE_BLUE for name in names]
         axes.barh(range(len(rows)), values, height=0.62, color=colors)
         longest = max([*values, *(edges[1] for _, _, edges in rows if edges)])
         for index, (_, value, edges) in enumerate(rows):
@@ -206,12 +218,11 @@ def bars(rows: Sequence[Bar], label: str, *, emphasised: str = "", digits: int =
                 axes.plot(edges, [index, index], color=INK, linewidth=1.1, solid_capstyle="butt")
                 end = max(value, edges[1])
             axes.annotate(
-                f"{value:.{digits}f}", (end, index), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5,
-                color=INK,
+                told(value), (end, index), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK
             )  # fmt: skip
         axes.set_yticks(range(len(rows)), names)
         axes.set_xticks([])
-        axes.set_xlim(0, longest * 1.1)
+        axes.set_xlim(0, (longest or 1.0) * 1.14)
         axes.set_xlabel(label, loc="left")
         axes.spines["bottom"].set_visible(False)
         _plain_rows(axes)

@@ -42,6 +42,8 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         minutes, rest = divmod(round(seconds), 60)
         return f"{minutes}{SPACE}min" + (f" {rest}{SPACE}s" if rest else "")
+    if 10 * 3600 <= seconds < 72 * 3600:
+        return f"{seconds / 3600:.0f}{SPACE}h"
     if seconds < 72 * 3600:
         hours, rest = divmod(round(seconds / 60), 60)
         return f"{hours}{SPACE}h" + (f" {rest}{SPACE}min" if rest else "")

@@ -13,9 +13,7 @@ def bits(facts: dict[str, Any]) -> dict[str, Any] | None:
     found = metrics(facts, "quantized")
     if not found:
         return None
-    return section(
-        f"What {found['bits']} bits cost", [_words(found), _compared(found), _bars(found), _layers(found)]
-    )
+    return section(f"What {found['bits']} bits cost", [_words(found), _compared(found), _layers(found)])
 
 
 def _words(found: dict[str, Any]) -> Block:
@@ -60,28 +58,12 @@ def _compared(found: dict[str, Any]) -> Block | None:
         ("weights", "bits per byte", "more", "divergence (nats)", "same choice"),
         rows,
         "Before and after, on the same held-out text. Divergence: of the next-token probabilities from those of the "
-        "model as trained. Same choice: how often both hold the same token for the likeliest.",
-    )
-
-
-def _bars(found: dict[str, Any]) -> Block | None:
-    held_out = found.get("held_out", {})
-    rows: list[plots.Bar] = [
-        (_name(name), row["divergence"], None) for name, row in held_out.items() if name != "float"
-    ]
-    if len(rows) < 2:
-        return None
-    chosen = _name(found["method"])
-    return figure(
-        "divergence",
-        plots.bars(
-            rows,
-            "divergence from the model as trained, nats per token; less is better",
-            emphasised=chosen,
-            digits=4,
+        "model as trained. Same choice: how often both hold the same token for the likeliest."
+        + (
+            " What counts is the difference: learning to converse costs the chat model some foresight of ordinary text."
+            if found.get("from") == "chat"
+            else ""
         ),
-        f"How far {found['bits']}-bit models are from the one they came from.",
-        "Bars: " + ", ".join(f"{name} {value:.4f}" for name, value, _ in rows),
     )
 
 

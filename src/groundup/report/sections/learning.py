@@ -32,7 +32,7 @@ def _words(facts: dict[str, Any], base: dict[str, Any]) -> Block:
     model = facts["plan"].get("model")
     shape = f"The model is a {model_words(model)}. " if model else ""
     epochs = base.get("epochs")
-    seen = f", {wording.three_digits(epochs)} times over the text" if epochs else ""
+    seen = f", {wording.three_digits(epochs)} passes over the text" if epochs else ""
     return paragraph(
         f"{shape}It learned to predict each token from those before it, in {wording.plural(base['steps'], 'step')} over "
         f"{wording.count(base['tokens'])} tokens{seen}."

@@ -82,10 +82,9 @@ def _time(facts: dict[str, Any]) -> Block | None:
         return None
     whole = sum(amount for _, amount, _ in spent)
     name, most, _ = max(spent, key=lambda row: row[1])
-    unit, label = (60, "minutes") if whole > 180 else (1, "seconds")
     return figure(
         "time",
-        plots.bars([(folder, amount / unit, None) for folder, amount, _ in spent], label, digits=1),
+        plots.bars(spent, told=wording.duration),
         f"Where the time went: {wording.duration(whole)} in all, {wording.share(most, whole)} of it in {name}.",
         "Bars: " + ", ".join(f"{folder} {wording.duration(amount)}" for folder, amount, _ in spent),
     )
@@ -96,4 +95,4 @@ def _count(value: float | None) -> str:
 
 
 def _size(value: float | None) -> str:
-    return NOTHING if value is None else wording.size(value)
+    return "not measured" if value is None else wording.size(value)

@@ -3,9 +3,8 @@
 import json
 from typing import Any
 
-from pydantic import ValidationError
-
 from groundup.recipe import Recipe
+from groundup.recipe.load import knobs
 from groundup.report.blocks import listing, paragraph, section
 
 
@@ -33,16 +32,34 @@ def toml(values: dict[str, Any]) -> str:
 
 
 def _asked_for(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Without defaults, and without the machine, which has no part in what is built."""
-    try:
-        asked = Recipe.model_validate(recipe)
-    except ValidationError:  # written by another version of groundup: then as it stands
-        return recipe
-    values = asked.model_dump(mode="json", exclude_defaults=True, exclude={"machine"})
-    tables = [
-        name for name, field in Recipe.model_fields.items() if field.default is None and getattr(asked, name)
-    ]
-    return {name: {} for name in tables} | values
+    """Without defaults, and without the machine, which has no part in what is built.
+
+    Knobs that this version of groundup does not know stay as they are.
+    """
+    known = {name: field.get_default(call_default_factory=True) for name, field in knobs().items()}
+    kept = _without_defaults({name: value for name, value in recipe.items() if name != "machine"}, "", known)
+    tables = {
+        name: {} for name, value in recipe.items() if isinstance(value, dict) and known.get(name, 0) is None
+    }
+    return tables | kept
+
+
+def _without_defaults(values: dict[str, Any], prefix: str, known: dict[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for key, value in values.items():
+        name = prefix + key
+        if isinstance(value, dict):
+            if inner := _without_defaults(value, f"{name}.", known):
+                kept[key] = inner
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            kept[key] = [_without_defaults(entry, f"{name}[].", known) for entry in value]
+        elif name not in known or _plain(known[name]) != value:
+            kept[key] = value
+    return kept
+
+
+def _plain(default: Any) -> Any:
+    return list(default) if isinstance(default, tuple) else default
 
 
 def _value(value: Any) -> str:

@@ -55,7 +55,7 @@ def _beside(found: dict[str, Any]) -> Block:
     rows: list[plots.Bar] = [(MODEL, found["bits_per_byte"], found["bits_per_byte_interval"])]
     baselines = found.get("baselines", {})
     for name, bits in sorted(baselines.items(), key=lambda item: item[1]):
-        rows.append((BASELINES.get(name) or name, bits, None))  # noqa: PERF401
+        rows.append((BASELINES.get(name) or name, bits, None))
     return figure(
         "scores",
         plots.bars(rows, "bits per byte; less is better", emphasised=MODEL),

@@ -6,14 +6,8 @@ from groundup.report import plots, wording
 from groundup.report.blocks import Block, Cell, code, figure, lead, paragraph, quotation, section, table
 from groundup.report.collect import metrics
 
-RULES = {
-    "language": "language",
-    "gopher_quality": "quality",
-    "exact_duplicate": "duplicate",
-    "not_sampled": "not drawn",
-    "broken_archive": "broken file",
-}
-"""What a rule is called in a drawing; others under their own names."""
+NOT_SAMPLED = "not sampled"
+"""Left out by the weight of its source, for no fault of its own."""
 
 EXAMPLES = 6
 REASONS = 14
@@ -33,7 +27,7 @@ def text(facts: dict[str, Any]) -> dict[str, Any] | None:
         [
             paragraph(
                 f"{wording.plural(read['documents'], 'document')} of {wording.plural(len(sources), 'source')} were read, "
-                f"{wording.size(read['bytes'])} in all. {kept['documents']:,} of them passed every rule: "
+                f"{wording.size(read['bytes'])} in all. {kept['documents']:,} of them were kept: "
                 f"{wording.size(kept['bytes'])}, or {share} of what was read."
             ),
             _sources(sources, read, kept),
@@ -92,19 +86,16 @@ def _files(sources: dict[str, Any]) -> Block | None:
 def _funnel(sources: dict[str, Any]) -> Block:
     rows = {}
     for name, row in sources.items():
-        whole = row["read"]["bytes"] or 1
+        whole = row["read"]["documents"] or 1
         dropped: dict[str, float] = {}
         for reason, counts in row["dropped"].items():
             rule = rule_name(reason)
-            dropped[rule] = dropped.get(rule, 0.0) + counts["bytes"] / whole
-        trimmed = sum(row.get("trimmed", {}).values()) / whole
-        if trimmed > 0:
-            dropped["trimmed"] = trimmed
-        rows[name] = (row["kept"]["bytes"] / whole, dropped)
+            dropped[rule] = dropped.get(rule, 0.0) + counts["documents"] / whole
+        rows[name] = (row["kept"]["documents"] / whole, dropped)
     return figure(
         "funnel",
         plots.funnel(rows),
-        "What became of the bytes of each source. Trimmed: cut out of documents that were kept.",
+        "What became of the documents of each source.",
         "Stacked bars: "
         + ", ".join(f"{name} {wording.share(kept, 1)} kept" for name, (kept, _) in rows.items()),
     )
@@ -150,7 +141,7 @@ def _examples(facts: dict[str, Any]) -> list[Block]:
     for source, rows in facts["dropped"].items():
         for row in sorted(rows, key=lambda row: -len(row.get("text", ""))):
             rule = rule_name(row["reason"])
-            if row.get("text", "").strip() and rule != RULES["not_sampled"]:
+            if row.get("text", "").strip() and rule != NOT_SAMPLED:
                 chosen.setdefault(rule, (source, row))
     blocks = [
         quotation(
@@ -165,9 +156,8 @@ def _examples(facts: dict[str, Any]) -> list[Block]:
 
 
 def rule_name(reason: str) -> str:
-    """ "gopher_quality: min_words" -> "quality"."""
-    rule = reason.split(":")[0].strip()
-    return RULES.get(rule, rule.replace("_", " "))
+    """The rule of a reason: "gopher_quality: min_words" -> "gopher quality"."""
+    return reason.split(":")[0].strip().replace("_", " ")
 
 
 def _sum(sources: dict[str, Any], column: str) -> dict[str, int]:

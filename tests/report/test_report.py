@@ -1,0 +1,244 @@
+import json
+import subprocess
+import sys
+import tomllib
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.artifacts.manifest import Manifest
+from groundup.plan import derive
+from groundup.recipe import load, parse
+from groundup.recipe.report import ReportSection
+from groundup.report import write_report
+from groundup.report.blueprint import blueprint, write_blueprint
+from groundup.report.collect import collect
+from groundup.report.page import html
+from groundup.report.sections.recipe import recipe as recipe_section
+from groundup.report.stage import run as run_stage
+from groundup.report.story import tell
+from groundup.report.summary import summary
+from groundup.report.typeset import pdf
+
+ALL = ("data", "tokenizer", "tokens", "base", "scores", "chat", "quantized", "export")
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"))
+
+
+@pytest.fixture(scope="module")
+def told(write_run, tmp_path_factory):
+    """(facts, story) of a whole run."""
+    facts = collect(write_run(tmp_path_factory.mktemp("runs") / "made-up"))
+    return facts, tell(facts)
+
+
+def texts(value):
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from texts(inner)
+
+
+class Page(HTMLParser):
+    """What a browser would see: the elements, the attributes, the text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_every_section_of_a_whole_run(told):
+    titles = [section["title"] for section in told[1]["sections"]]
+    assert titles == [
+        "The plan, and what happened", "The text", "The tokens", "Learning", "Scores", "In its own words", "The chat",
+        "What 4 bits cost", "How to use it", "Provenance", "The recipe",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        (),
+        ("data",),
+        ("data", "tokenizer"),
+        ("data", "tokenizer", "tokens", "base"),
+        ("base", "scores"),
+        ("chat", "quantized"),
+    ],
+)
+def test_a_partial_run_tells_what_it_has(write_run, tmp_path, stages):
+    story = tell(collect(write_run(tmp_path / "part", stages)))
+    titles = [section["title"] for section in story["sections"]]
+    assert ("The text" in titles) == ("data" in stages)
+    assert ("Scores" in titles) == ("scores" in stages)
+    assert ("The chat" in titles) == ("chat" in stages)
+    assert pdf(story).startswith(b"%PDF-")
+    assert html(story).endswith("</html>\n")
+
+
+def test_manifests_of_another_age_still_tell(write_run, tmp_path):
+    """Metrics that a stage may leave out are left out of the report, and nothing breaks."""
+    run = write_run(tmp_path / "old")
+    for folder, needed in {
+        "04-base": ("parameters", "tokens", "steps", "final_loss"),
+        "05-scores": ("bits_per_byte", "bits_per_byte_interval", "perplexity", "documents", "tokens"),
+        "06-chat": (),
+        "07-quantized": ("method", "bits", "bytes", "group_size", "bits_per_weight"),
+        "08-export": ("format", "dtype"),
+    }.items():
+        manifest = json.loads((run / folder / "manifest.json").read_text())
+        manifest["metrics"] = {key: manifest["metrics"][key] for key in needed}
+        manifest["provenance"] = {}
+        (run / folder / "manifest.json").write_text(json.dumps(manifest))
+    (run / "plan.json").unlink()
+    (run / "04-base" / "steps.jsonl").unlink()
+    story = tell(collect(run))
+    assert pdf(story).startswith(b"%PDF-")
+    assert summary(run)
+
+
+def test_nothing_that_a_page_cannot_show(told):
+    assert all(ord(c) >= 32 or c in "\n\t" for text in texts(told[1]) for c in text)
+
+
+def test_foreign_text_is_never_markup(told):
+    """The run's texts hold Typst, HTML and Jinja that would fail or act if anything read them as such."""
+    story = told[1]
+    assert any("#panic(" in text for text in texts(story))
+    assert pdf(story).startswith(b"%PDF-")
+    page = Page(html(story))
+    assert "script" not in page.tags
+    assert '<script>alert("html")</script> {{ jinja }}' in page.text
+
+
+def test_the_page_needs_nothing_else(told):
+    page = Page(html(told[1]))
+    assert not {"link", "img", "iframe", "object", "script"} & set(page.tags)
+    targets = [value for name, value in page.attributes if name in ("href", "src", "xlink:href")]
+    assert targets
+    assert all(target.startswith("#") for target in targets)
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert {target[1:] for target in targets} <= set(ids)
+    assert page.tags.count("svg") == sum(
+        b["kind"] == "figure" for s in told[1]["sections"] for b in s["blocks"]
+    )
+
+
+def test_same_manifests_same_bytes(told):
+    facts, story = told
+    assert tell(facts) == story
+    assert pdf(story) == pdf(story)
+    assert html(story) == html(story)
+    assert b"CreationDate" not in pdf(story)
+
+
+def test_numbers_stand_where_they_belong(told):
+    page = Page(html(told[1])).text.replace("\u00a0", " ")
+    for said in (
+        "1.412 bits for each byte",
+        "between 1.377 and 1.449",
+        "5.21 million",
+        "6.41 MB instead of 20.8 MB",
+        "8,192 documents of 4 sources",
+    ):
+        assert said in page, said
+
+
+def test_the_stage_writes_three_files_and_leaves_itself_out(write_run, tmp_path):
+    run = write_run(tmp_path / "made-up", ("data", "base"))
+    recipe = SimpleNamespace(report=ReportSection(title="A *title*", author="An author"), name="made-up")
+    inputs = {"data": run / "01-data", "base": run / "04-base"}
+    found = []
+    for _ in range(2):
+        out = run / "09-report.partial"
+        out.mkdir(exist_ok=True)
+        assert run_stage(recipe, inputs, out, Machine()) == {"stages": ["data", "base"]}
+        found.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert found[0] == found[1]
+    assert set(found[0]) == {"report.pdf", "report.html", "facts.json"}
+    assert "A *title*" in found[0]["report.html"].decode()
+    Manifest("report", 1, "f" * 64).write(out)
+    out.rename(run / "09-report")
+    assert list(collect(run)["stages"]) == ["data", "base"]
+
+
+def test_the_command_writes_beside_the_run(write_run, tmp_path):
+    run = write_run(tmp_path / "made-up", ("data",))
+    assert write_report(run, tmp_path / "new" / "mine.pdf") == tmp_path / "new" / "mine.pdf"
+    assert (tmp_path / "new" / "mine.pdf").read_bytes().startswith(b"%PDF-")
+    assert (tmp_path / "new" / "mine.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_what_cannot_be_told_is_one_line(write_run, tmp_path):
+    with pytest.raises(UserError, match="no such run folder"):
+        write_report(tmp_path / "nowhere", tmp_path / "a.pdf")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no finished stage"):
+        write_report(tmp_path / "empty", tmp_path / "a.pdf")
+    run = write_run(tmp_path / "damaged", ("base",))
+    (run / "04-base" / "steps.jsonl").write_text('{"step": 0,')
+    with pytest.raises(UserError, match=r"steps.jsonl: not readable"):
+        collect(run)
+    whole = write_run(tmp_path / "whole", ("data",))
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report(whole, whole / "recipe.json" / "a.pdf")
+
+
+def test_closing_lines(write_run, tmp_path):
+    lines = summary(write_run(tmp_path / "made-up"))
+    for said in (
+        "5.21 million parameters",
+        "1.412 bits per byte",
+        "you:   Hello",
+        "groundup chat",
+        "groundup serve",
+    ):
+        assert said in lines
+    assert "\u00a0" not in lines
+    base_only = summary(write_run(tmp_path / "base", ("base", "scores")))
+    assert "The city of London" in base_only
+    assert "groundup chat" not in base_only
+
+
+def test_blueprint(tmp_path):
+    facts = derive(load(RECIPES[-1], ["budget.price_per_hour=2.5"])).facts()
+    write_blueprint(facts, tmp_path / "plan.pdf")
+    first = (tmp_path / "plan.pdf").read_bytes()
+    write_blueprint(facts, tmp_path / "plan.pdf")
+    assert first.startswith(b"%PDF-")
+    assert first == (tmp_path / "plan.pdf").read_bytes()
+    assert any(number["label"] == "at 2.5 an hour" for number in blueprint(facts)["cover"]["numbers"])
+    with pytest.raises(UserError, match=r"no \[train\]"):
+        write_blueprint({"name": "data-only"}, tmp_path / "none.pdf")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_recipe_in_the_report_is_the_recipe(path):
+    """What stands in the last section, typed in again, is the same recipe."""
+    recipe = load(path, ["machine.threads=3"])
+    dumped = json.loads(json.dumps(recipe.model_dump(mode="json", exclude_none=True)))
+    (listing,) = (b["text"] for b in recipe_section({"recipe": dumped})["blocks"] if b["kind"] == "listing")
+    again = parse(tomllib.loads(listing))
+    assert again == load(path).model_copy(update={"machine": again.machine})
+    assert "machine" not in listing
+    assert len(listing.splitlines()) < 120
+
+
+def test_no_torch_on_this_floor():
+    modules = ", ".join(
+        f"groundup.report.{name}" for name in ("stage", "story", "page", "typeset", "blueprint", "summary")
+    )
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
