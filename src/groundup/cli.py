@@ -12,6 +12,19 @@ from typing import Annotated, Any
 import typer
 
 from groundup.artifacts.errors import UserError
+from groundup.options import (
+    AsJson,
+    Device,
+    MaxTokens,
+    Model,
+    Recipe,
+    Run,
+    Runs,
+    Seed,
+    Sets,
+    Temperature,
+    TopP,
+)
 
 app = typer.Typer(
     name="groundup",
@@ -22,30 +35,6 @@ app = typer.Typer(
     add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file; recipes/ holds examples.")]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart.")]
-Model = Annotated[
-    Path,
-    typer.Argument(
-        metavar="MODEL", help="A run, one of its artifacts, a Hugging Face folder or a .gguf file."
-    ),
-]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="Override a knob; may be repeated.")
-]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")]
-Temperature = Annotated[
-    float, typer.Option(min=0.0, help="0 takes the likeliest token; higher is more varied.")
-]
-TopP = Annotated[
-    float,
-    typer.Option("--top-p", min=0.0, max=1.0, help="Draw from the likeliest tokens of this total share."),
-]
-Seed = Annotated[int | None, typer.Option(help="Same seed, same text.")]
 
 
 @app.command()
@@ -66,13 +55,19 @@ def init(
 
     if out.exists():
         raise UserError(f"{out} exists", hint="choose another name with --out")
-    given = {"goal": goal, "data": data, "hardware": hardware, "devices": devices, "hours": hours}
-    answers: dict[str, Any] = {}
+    answers: dict[str, Any] = {
+        "goal": goal,
+        "data": data,
+        "hardware": hardware,
+        "devices": devices,
+        "hours": hours,
+    }
     for question in advise.QUESTIONS:
-        value = given[question.name]
-        if value is None and sys.stdin.isatty():
-            value = typer.prompt(question.text, default=question.default, err=True)
-        answers[question.name] = question.default if value is None else value
+        if answers[question.name] is None:
+            ask = sys.stdin.isatty()
+            answers[question.name] = (
+                typer.prompt(question.text, question.default, err=True) if ask else question.default
+            )
     out.write_text(advise.recipe_text(answers, name=out.stem), encoding="utf-8")
     print(f"wrote {out}\nnext: groundup plan {out}")
 

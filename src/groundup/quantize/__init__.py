@@ -3,15 +3,15 @@
 Reading order: `grid` (what a weight is rounded to), `rtn` (the plain way), `calibrate` (what a layer's inputs
 look like), `gptq` and `awq` (two better ways), `packing`, `linear` (the layer that results), `quantize` (a
 whole model), `cpu` (the fast way of few rows), `empty`, `folder` (our files), `formats` (those of others),
-`load`, `compare`, `stage`.
+`load`, `compare`, `alone` (one model, outside of a run), `stage`.
 
 Deliberately absent: quantized activations and caches, formats that need training, and the embedding and the
 head, which stay as they are. Kernels for GPUs are a later chapter's work: there, layers de-quantize and
 multiply.
 """
 
+from groundup.quantize.alone import quantize_folder
 from groundup.quantize.load import export_model, open_model
 from groundup.quantize.quantize import METHODS, Settings, quantize_model
-from groundup.quantize.stage import quantize_folder
 
 __all__ = ["METHODS", "Settings", "export_model", "open_model", "quantize_folder", "quantize_model"]
