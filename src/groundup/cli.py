@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.progress import KINDS, clock
 from groundup.options import (
     AsJson,
     Device,
@@ -112,7 +113,7 @@ def run(
     from groundup.recipe import load
 
     wanted = load(recipe, sets or ())
-    machine = pipeline.machine_for(wanted, _progress(wanted.machine.progress))
+    machine = pipeline.machine_for(wanted, KINDS[wanted.machine.progress]())
     folder = runs / wanted.name
     built = 0
     finished = pipeline.run(
@@ -122,7 +123,7 @@ def run(
         built += state == "built"
         manifest = job.manifest()
         seconds = manifest.provenance["seconds"] if manifest and state == "built" else None
-        _note(f"{job.stage.folder:<14} " + ("complete" if seconds is None else f"built in {_clock(seconds)}"))
+        _note(f"{job.stage.folder:<14} " + ("complete" if seconds is None else f"built in {clock(seconds)}"))
     if not built:
         print(f"{folder}: nothing to do, everything is complete")
         return
@@ -138,7 +139,7 @@ def status(run: Run, as_json: AsJson = False) -> None:
     from groundup.plan import derive
 
     recipe = pipeline.read_recipe(run)
-    machine = pipeline.machine_for(recipe, _progress("none"))
+    machine = pipeline.machine_for(recipe, KINDS["none"]())
     rows = []
     for job in pipeline.jobs(derive(recipe).recipe, run, machine):
         manifest = job.manifest()
@@ -151,7 +152,7 @@ def status(run: Run, as_json: AsJson = False) -> None:
     for row in rows:
         size = "" if row["bytes"] is None else f"{row['bytes'] / 1e6:9.1f} MB"
         print(
-            f"{row['stage']:<14} {row['state']:<12} {size:>12} {'' if row['seconds'] is None else _clock(row['seconds']):>9}"
+            f"{row['stage']:<14} {row['state']:<12} {size:>12} {'' if row['seconds'] is None else clock(row['seconds']):>9}"
         )
 
 
@@ -296,7 +297,7 @@ def quantize(
 
     facts = quantize_folder(
         model, out, method=method, bits=bits, group_size=group_size, device=device,
-        calibration_text=_read_text(calibration) if calibration else None, progress=_progress("auto"),
+        calibration_text=_read_text(calibration) if calibration else None, progress=KINDS["auto"](),
     )  # fmt: skip
     print("\n".join(f"{key:<22} {value}" for key, value in facts.items()))
 
@@ -376,12 +377,6 @@ def _open(path: Path, device: str) -> tuple[Any, Any]:
     return open_model(path, device=device)
 
 
-def _progress(kind: str) -> Any:
-    from groundup.artifacts import progress
-
-    return progress.KINDS[kind]()
-
-
 def _scores(run: Path) -> dict[str, Any]:
     from groundup.artifacts.manifest import Manifest
 
@@ -400,12 +395,6 @@ def _read_text(path: Path) -> str:
 
 def _note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _clock(seconds: float) -> str:
-    from groundup.artifacts.progress import clock
-
-    return clock(seconds)
 
 
 if __name__ == "__main__":
