@@ -116,10 +116,8 @@ def run(
     machine = pipeline.machine_for(wanted, KINDS[wanted.machine.progress]())
     folder = runs / wanted.name
     built = 0
-    finished = pipeline.run(
-        wanted, folder, machine, from_stage=from_stage, until_stage=until, replace_stale=replace
-    )  # fmt: skip
-    for job, state in finished:
+    options = {"from_stage": from_stage, "until_stage": until, "replace_stale": replace}
+    for job, state in pipeline.run(wanted, folder, machine, **options):
         built += state == "built"
         manifest = job.manifest()
         seconds = manifest.provenance["seconds"] if manifest and state == "built" else None

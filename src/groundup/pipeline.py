@@ -20,7 +20,7 @@ from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.machine import Machine, provenance
 from groundup.artifacts.manifest import Manifest, list_files
 from groundup.plan import Plan, derive
-from groundup.recipe import Recipe
+from groundup.recipe import Recipe, parse
 
 PACKAGES = (
     "groundup",
@@ -255,7 +255,13 @@ def read_recipe(run_folder: Path) -> Recipe:
         raise UserError(
             f"{run_folder}: not a run folder (no {RECIPE_FILE})", hint="groundup run RECIPE makes one"
         )
-    return Recipe.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: not valid JSON ({error})", hint="groundup run RECIPE writes it anew"
+        ) from None
+    return parse(values, where=str(path))  # an older version's recipe may know knobs that are gone
 
 
 def machine_for(recipe: Recipe, progress: Any) -> Machine:
