@@ -189,8 +189,8 @@ def diff(
 
     mine = pipeline.read_recipe(run)
     theirs = pipeline.read_recipe(other) if other.is_dir() else load(other, sets or ())
-    dumps = [derive(recipe).recipe.model_dump(mode="json", exclude={"machine"}) for recipe in (mine, theirs)]
-    lines = pipeline.differences(*dumps)
+    one, two = (derive(recipe).recipe.model_dump(mode="json", exclude={"machine"}) for recipe in (mine, theirs))
+    lines = pipeline.differences(one, two)
     if other.is_dir():
         lines += pipeline.differences(_scores(run), _scores(other))
     print("\n".join(lines) if lines else f"{run} and {other}: no difference")
