@@ -18,7 +18,12 @@ from groundup.tokenizer.special import SPECIAL_TOKENS
 
 SHAPE = {"vocab_size": 264, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "context_length": 96}
 
-PAIRS = [("Hello", "Hi"), ("How are you?", "Fine."), ("Who made you?", "A human."), ("What is AI?", "A science.")]
+PAIRS = [
+    ("Hello", "Hi"),
+    ("How are you?", "Fine."),
+    ("Who made you?", "A human."),
+    ("What is AI?", "A science."),
+]
 
 
 @pytest.fixture
@@ -50,7 +55,8 @@ def conversations() -> list[Conversation]:
 @pytest.fixture
 def messages_file(tmp_path: Path) -> Dialogues:
     lines = [
-        {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in PAIRS * 2
+        {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]}
+        for q, a in PAIRS * 2
     ]
     path = tmp_path / "talk.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))

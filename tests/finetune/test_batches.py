@@ -1,4 +1,6 @@
-"""Batches of conversations: whose words count, what sees what, and that a step's batch depends on nothing else."""
+"""Batches of conversations: whose words count, what sees what, and that a step's batch depends on nothing
+else.
+"""
 
 import pytest
 import torch
@@ -55,7 +57,10 @@ def test_an_epoch_shows_every_conversation_as_often_as_its_weight_says(byte_toke
     items[0] = Encoded(items[0].variants, weight=3.0)
     batches = ChatBatches(items, 96, 1, seed=1, pad_id=3)
     for epoch in range(3):
-        shown = [batches.batch(step)["tokens"] for step in range(epoch * batches.num_rows, (epoch + 1) * batches.num_rows)]
+        shown = [
+            batches.batch(step)["tokens"]
+            for step in range(epoch * batches.num_rows, (epoch + 1) * batches.num_rows)
+        ]
         text = byte_tokenizer.decode(torch.cat(shown).flatten().tolist())
         counts = [text.count(c.opening + "<|im_end|>") for c in conversations]
         assert counts == [3, 1, 1, 1]
@@ -63,15 +68,22 @@ def test_an_epoch_shows_every_conversation_as_often_as_its_weight_says(byte_toke
 
 def test_epochs_show_other_variants(byte_tokenizer, conversations):
     batches = ChatBatches(encoded(byte_tokenizer, conversations, vary=True), 96, 1, seed=1, pad_id=3)
-    text = byte_tokenizer.decode(torch.cat([batches.batch(step)["tokens"] for step in range(60)]).flatten().tolist())
-    assert all(f"user\n{form}<|im_end|>" in text for form in ("How are you?", "how are you?", "How are you", "how are you"))
+    text = byte_tokenizer.decode(
+        torch.cat([batches.batch(step)["tokens"] for step in range(60)]).flatten().tolist()
+    )
+    assert all(
+        f"user\n{form}<|im_end|>" in text
+        for form in ("How are you?", "how are you?", "How are you", "how are you")
+    )
 
 
 def test_what_is_too_long_loses_its_last_turns(byte_tokenizer):
     turns = (("user", "a"), ("assistant", "b"), ("user", "c" * 50), ("assistant", "d"))
     short = encode(Conversation(turns, "s", "t"), byte_tokenizer, 60)
     assert short == encode(Conversation(turns[:2], "s", "t"), byte_tokenizer, 60)
-    assert encode(Conversation((("user", "a" * 100), ("assistant", "b")), "s", "t"), byte_tokenizer, 60) is None
+    assert (
+        encode(Conversation((("user", "a" * 100), ("assistant", "b")), "s", "t"), byte_tokenizer, 60) is None
+    )
     assert encode(Conversation((("system", "a" * 100), *turns[:2]), "s", "t"), byte_tokenizer, 60) is None
 
 

@@ -67,7 +67,11 @@ def test_lines_of_chatterbot_are_turns(tmp_path):
     ]  # fmt: skip
     assert found[0].topic == "greetings"
     assert found[0].weight == 2.5
-    assert funnel.facts() == {"read": 9, "kept": 4, "dropped": {"duplicate": 1, "malformed": 3, "no_answer": 1}}
+    assert funnel.facts() == {
+        "read": 9,
+        "kept": 4,
+        "dropped": {"duplicate": 1, "malformed": 3, "no_answer": 1},
+    }
     assert {sample["reason"] for sample in funnel.samples} <= set(DROP_REASONS)
 
 
@@ -104,7 +108,7 @@ def test_messages(tmp_path):
         "",
     ]
     found, funnel = read(tmp_path, "\n".join(lines), kind="messages", name="a.jsonl")
-    assert [c.messages for c in found][0] == [
+    assert found[0].messages == [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "Hello"},
         {"role": "assistant", "content": "Hi"},
@@ -143,7 +147,11 @@ def test_members_of_a_package_in_the_cache(tmp_path):
             info.size = len(text)
             archive.addfile(info, io.BytesIO(text.encode()))
     place = Dialogues(
-        name="d", kind="chatterbot_answers", path="data/*.yml", topics=("a",), package={"name": "talk", "version": "1.0"}
+        name="d",
+        kind="chatterbot_answers",
+        path="data/*.yml",
+        topics=("a",),
+        package={"name": "talk", "version": "1.0"},
     )
     found, _ = read_dialogues([place], Machine(cache=tmp_path / "cache", offline=True))
     assert [c.topic for c in found] == ["a", "a"]
@@ -174,7 +182,11 @@ def test_split_loses_nothing(openings, fraction):
 
 
 def test_split_keeps_the_same_question_on_one_side():
-    everything = [conversation(text) for i in range(200) for text in (f"Question {i}?", f"question {i}", f"QUESTION, {i}!")]
+    everything = [
+        conversation(text)
+        for i in range(200)
+        for text in (f"Question {i}?", f"question {i}", f"QUESTION, {i}!")
+    ]
     train, held_out = split(everything, 0.25)
     assert 90 < len(held_out) < 220
     assert len(held_out) % 3 == len(train) % 3 == 0

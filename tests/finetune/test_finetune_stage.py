@@ -75,7 +75,9 @@ def test_it_learns_what_it_was_taught(inputs, tmp_path, messages_file, byte_toke
     assert {"adapter/adapter_model.safetensors", "adapter/adapter_config.json"} <= files.keys()
     again = load_adapter(load_model(inputs["base"]), tmp_path / "taught" / "adapter")
     tokens = torch.arange(30)[None]
-    torch.testing.assert_close(again(tokens).logits, load_model(tmp_path / "taught")(tokens).logits, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        again(tokens).logits, load_model(tmp_path / "taught")(tokens).logits, rtol=1e-3, atol=1e-3
+    )
 
 
 def test_held_out_conversations_are_scored_and_never_shown(inputs, tmp_path, messages_file):
@@ -110,7 +112,8 @@ from groundup.recipe.finetune import FinetuneSection
 torch.set_num_threads(1)
 base, tokenizer, out, section = sys.argv[1:]
 asked = SimpleNamespace(finetune=FinetuneSection.model_validate_json(section), seed=3)
-run(asked, {"base": Path(base), "tokenizer": Path(tokenizer)}, Path(out), Machine(threads=1, device="cpu", checkpoint_seconds=0.0))
+machine = Machine(threads=1, device="cpu", checkpoint_seconds=0.0)
+run(asked, {"base": Path(base), "tokenizer": Path(tokenizer)}, Path(out), machine)
 """
 
 
@@ -119,7 +122,15 @@ def test_killed_and_continued_it_ends_in_the_same_bits(inputs, tmp_path, message
     straight = made(inputs, tmp_path, asked)
     out = tmp_path / "killed"
     out.mkdir()
-    command = [sys.executable, "-c", KILLED, inputs["base"], inputs["tokenizer"], out, asked.finetune.model_dump_json()]
+    command = [
+        sys.executable,
+        "-c",
+        KILLED,
+        inputs["base"],
+        inputs["tokenizer"],
+        out,
+        asked.finetune.model_dump_json(),
+    ]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
@@ -138,11 +149,15 @@ def test_a_finished_attempt_without_a_manifest_ends_in_the_same_bits(inputs, tmp
     assert made(inputs, tmp_path, asked) == made(inputs, tmp_path, asked)
 
 
-def test_a_model_that_reads_only_cannot_converse(make_decoder, inputs, tmp_path, messages_file, byte_tokenizer):
+def test_a_model_that_reads_only_cannot_converse(
+    make_decoder, inputs, tmp_path, messages_file, byte_tokenizer
+):
     from groundup.model import Encoder
     from groundup.recipe import ModelConfig
 
-    encoder = Encoder(ModelConfig(architecture="encoder", vocab_size=264, hidden_size=32, num_layers=1, num_heads=2))
+    encoder = Encoder(
+        ModelConfig(architecture="encoder", vocab_size=264, hidden_size=32, num_layers=1, num_heads=2)
+    )
     save_model(encoder, inputs["base"])
     with pytest.raises(UserError, match="cannot converse"):
         made(inputs, tmp_path, recipe(messages_file))

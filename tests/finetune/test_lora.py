@@ -52,7 +52,9 @@ def test_only_the_additions_learn(make_decoder, tied):
     assert all(parameter.abs().sum() > 0 for name, parameter in model.named_parameters() if name in learned)
 
 
-@pytest.mark.parametrize("knobs", [{"tie_embeddings": True}, {"attention_bias": "all", "feed_forward_bias": True}], ids=str)
+@pytest.mark.parametrize(
+    "knobs", [{"tie_embeddings": True}, {"attention_bias": "all", "feed_forward_bias": True}], ids=str
+)
 def test_merged_it_is_a_plain_model_with_the_same_logits(make_decoder, knobs):
     model = make_decoder(**knobs)
     names = [name for name, _ in model.named_parameters()]
@@ -68,7 +70,9 @@ def test_merged_it_is_a_plain_model_with_the_same_logits(make_decoder, knobs):
 
 
 def test_gradients_are_those_of_the_product(make_decoder):
-    """The chain rule by hand: dL/dA = s B^T (dL/dW) and dL/dB = s (dL/dW) A^T, with dL/dW of the merged matrix."""
+    """The chain rule by hand: dL/dA = s B^T (dL/dW) and dL/dB = s (dL/dW) A^T, with dL/dW of the merged
+    matrix.
+    """
     model = trained(make_decoder())
     name, layer = next(iter(lora_layers(model).items()))
     model(TOKENS, labels=TOKENS).loss.backward()
@@ -86,7 +90,11 @@ def test_gradients_are_those_of_the_product(make_decoder):
     [
         {"tie_embeddings": True},
         {},
-        {"norm": "layernorm", "positions": "learned", "feed_forward": "relu2"},  # no foreign family: our own names
+        {
+            "norm": "layernorm",
+            "positions": "learned",
+            "feed_forward": "relu2",
+        },  # no foreign family: our own names
     ],
     ids=str,
 )

@@ -25,7 +25,9 @@ SHAPE = {
 TOKENS = torch.randint(0, 64, (2, 16), generator=torch.Generator().manual_seed(1))
 RANK, ALPHA = 4, 12.0
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
+)
 
 
 @pytest.fixture(params=[{"tie_embeddings": True}, {"qk_norm": True}], ids=("llama, tied", "qwen3"))

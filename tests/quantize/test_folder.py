@@ -52,7 +52,7 @@ def test_open_model_opens_it_fast(decoder, byte_tokenizer, tmp_path):
     ("damage", "message"),
     [
         (lambda f: (f / "quantization.json").write_text("{"), "not a readable description"),
-        (lambda f: (f / "quantization.json").write_text('{"bits": 3, "group_size": 32, "symmetric": true, "layers": []}'), "bits = 3"),
+        (lambda f: _edit(f, bits=3), "bits = 3"),
         (lambda f: _edit(f, layers=["blocks.9.attention.q_proj"]), "no such linear layer"),
         (lambda f: _edit(f, group_size=16), "expected shape"),
         (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]), "safetensors"),

@@ -39,7 +39,8 @@ def test_a_layer_comes_back_as_it_was(name, scheme):
 
 def test_gptq_by_its_rule():
     """w[o, i] = (q - (z + 1)) * s with q and z taken apart bit by bit, as AutoGPTQ's pure torch layer
-    does."""
+    does.
+    """
     weight = round_to_nearest(torch.randn(16, 64), Scheme(4, 32))
     t = FORMATS["gptq"].write(weight, torch.float32)
     for o, i in ((0, 0), (3, 9), (15, 63), (7, 40)):

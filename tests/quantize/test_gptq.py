@@ -18,7 +18,8 @@ def correlated(rows: int, width: int, seed: int = 0) -> torch.Tensor:
 
 def obq(weight, hessian, scheme, damping):
     """Round the first free column, correct the others by the inverse of what is left of H, drop the
-    column."""
+    column.
+    """
     weight = weight.clone()
     width = weight.shape[1]
     damped = hessian + damping * hessian.diagonal().mean() * torch.eye(width, dtype=hessian.dtype)

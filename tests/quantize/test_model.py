@@ -57,7 +57,8 @@ def test_gptq_is_nearer_to_the_model_than_rounding_to_nearest(decoder, windows, 
 
 def test_layers_see_what_the_quantized_layers_before_them_give(decoder, windows, copy_of):
     """Sequential calibration: with the first block wiped out, the second one's inputs must be the
-    embedding."""
+    embedding.
+    """
     arrived = {}
     for station in stations(decoder, windows):
         arrived[station.name] = station.windows
@@ -158,7 +159,7 @@ def test_the_group_size_follows_the_narrowest_layer(make_decoder, windows):
     assert fit_scheme(model, Scheme(4, 128)).group_size == 16
     with pytest.raises(UserError, match="group_size = 128 does not divide"):
         quantize_model(model, Settings("rtn", Scheme(4, 128)))
-    with pytest.raises(UserError, match="input width 42 of blocks.0.attention.q_proj"):
+    with pytest.raises(UserError, match=r"input width 42 of blocks\.0\.attention\.q_proj"):
         fit_scheme(make_decoder(hidden_size=42, num_heads=3, intermediate_size=160), Scheme(4, 128))
 
 

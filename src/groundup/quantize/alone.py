@@ -1,4 +1,5 @@
-"""A model by itself, outside of a run: what `groundup quantize` does, and the facts of any quantized model."""
+"""A model by itself, outside of a run: what `groundup quantize` does, and the facts of any quantized
+model."""
 
 import json
 import shutil
@@ -29,7 +30,7 @@ def quantize_folder(
     symmetric: bool = True,
     device: str = "auto",
     calibration_text: str | None = None,
-    calibration_tokens: int = 65_536,
+    calibration_tokens: int = 32_768,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Quantize the model at `model_path` into the new folder `out`. Returns what was done and what it cost.

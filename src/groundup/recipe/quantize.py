@@ -20,7 +20,7 @@ class QuantizeSection(Section):
         0.01, "gptq: added to the diagonal of the inputs' second moment, as a share of its mean", gt=0
     )
     act_order: bool = knob(False, "gptq: round the weights of the largest inputs first")
-    calibration_tokens: int = knob(65_536, "training tokens that gptq and awq look at", ge=512)
+    calibration_tokens: int = knob(32_768, "training tokens that gptq and awq look at", ge=512)
     held_out_tokens: int = knob(
-        65_536, "held-out tokens on which the small model is compared with the large one", ge=512
+        32_768, "held-out tokens on which the small model is compared with the large one", ge=512
     )
