@@ -5,8 +5,6 @@ import sys
 
 import pytest
 import torch
-from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers
 
 from groundup.artifacts.errors import UserError
 from groundup.generate import GREEDY, stream_text
@@ -14,19 +12,9 @@ from groundup.generate.chat import Conversation, chat
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.chat_template import CHATML
+from groundup.tokenizer.train import train_bpe
 
-
-def byte_tokenizer(template: str | None = CHATML) -> Tokenizer:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Backend(models.BPE(vocab={letter: id for id, letter in enumerate(alphabet)}, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    return Tokenizer(backend, eos="<|endoftext|>", chat_template=template)
-
-
-TOKENIZER = byte_tokenizer()
+TOKENIZER = train_bpe([], 260)  # the control tokens, and a token a byte
 
 
 class Scripted:
@@ -126,7 +114,7 @@ def test_bytes_that_are_no_utf8_do_not_end_it(monkeypatch):
 
 def test_a_model_without_a_template_is_refused(monkeypatch):
     with pytest.raises(UserError, match="no chat template"):
-        chat(Scripted(monkeypatch, ""), byte_tokenizer(None), GREEDY)  # type: ignore[arg-type]
+        chat(Scripted(monkeypatch, ""), Tokenizer(TOKENIZER.backend), GREEDY)  # type: ignore[arg-type]
 
 
 def test_with_a_real_model():

@@ -72,7 +72,9 @@ def test_a_chat_is_the_oracles_and_streams_the_same(client, tokenizer, oracle):
     *parts, last = chunks
     assert parts[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert "".join(part["choices"][0]["delta"].get("content", "") for part in parts) == wanted
-    assert [part["choices"][0]["finish_reason"] for part in parts] == [None] * (len(parts) - 1) + ["length"]
+    assert [part["choices"][0]["finish_reason"] for part in parts] == [None] * (len(parts) - 1) + [
+        body["choices"][0]["finish_reason"]
+    ]
     assert last["choices"] == []
     assert last["usage"] == body["usage"]
     assert len({chunk["id"] for chunk in chunks}) == 1

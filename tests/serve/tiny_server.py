@@ -5,10 +5,10 @@ import time
 
 import torch
 
-from conftest import CHATML, byte_tokenizer
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 from groundup.serve.server import serve
+from groundup.tokenizer.train import train_bpe
 
 
 class Leisurely(Decoder):
@@ -24,4 +24,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.manual_seed(1)
     config = ModelConfig(vocab_size=260, hidden_size=32, num_layers=1, num_heads=2, context_length=128)
-    serve(Leisurely(config), byte_tokenizer(CHATML), name="tiny", port=int(port or 0), api_key=key)
+    serve(Leisurely(config), train_bpe([], 260), name="tiny", port=int(port or 0), api_key=key)
