@@ -1,11 +1,16 @@
 """4. Tokens: from text to the numbers a model reads, and back.
 
-Reading order: `patterns` (where text is cut), `special` (what no text can spell), `corpus` (the documents of a data
-artifact), `train` (learning a vocabulary), `control` and `chat_template` (conversations), `tokenizer` (what the rest of
-the house uses), `shards` (tokens on disk), `facts` (what the report tells), `stage`.
+Reading order. Vocabularies: `patterns` (where text is cut), `byte_letters` (how bytes are spelt), `bpe` (byte-pair
+encoding, written to be read), `special` (what no text can spell), `corpus` and `sample` (the documents to learn from),
+`train` (learning with the `tokenizers` library).
 
-Deliberately absent: torch, and tokenizer classes for each model family: what a foreign `tokenizer.json` says is done by
-the `tokenizers` library.
+Tokenizers: `control` and `chat_template` (conversations), `tokenizer` (what the rest of the house uses).
+
+Much text: `pieces` (cutting without a regex engine), `merge` (many pieces side by side), `bulk` (each distinct piece
+once), `shards` (tokens on disk), `encode` (from documents to shards), `facts` (what the report tells), `stage`.
+
+Deliberately absent: torch, and tokenizer classes for each model family: what a foreign `tokenizer.json` says is done
+by the `tokenizers` library.
 """
 
 from groundup.tokenizer.shards import TokenShard

@@ -15,6 +15,8 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
 import jinja2.sandbox
 
 from groundup.artifacts.errors import UserError
@@ -35,6 +37,7 @@ CHATML = (
 )
 """Turns between <|im_start|>role and <|im_end|>, as OpenAI's ChatML has them."""
 
+
 def render(
     template: str, messages: Sequence[Message], *, add_generation_prompt: bool = False, **names: Any
 ) -> tuple[str, list[Span]]:
@@ -50,7 +53,9 @@ def render(
     except jinja2.TemplateError as error:
         raise UserError(f"the chat template refuses: {error}", hint=_hint(messages)) from None
     except (TypeError, KeyError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise UserError(f"the chat template fails: {type(error).__name__}: {error}", hint=_hint(messages)) from None
+        raise UserError(
+            f"the chat template fails: {type(error).__name__}: {error}", hint=_hint(messages)
+        ) from None
     text: list[str] = []
     spans: list[Span] = []
     length, begins = 0, []
@@ -133,12 +138,20 @@ def _now(form: str) -> str:
     return datetime.now().strftime(form)
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: Any = None,
+    sort_keys: bool = False,
+) -> str:
     """Jinja's own filter escapes for HTML, which no model was trained on. Marks are never escaped: they would be lost."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
     if not ensure_ascii:
         return text
-    return re.sub(r"[^\x00-\x7f]", lambda match: match[0] if MARK.match(match[0]) else json.dumps(match[0])[1:-1], text)
+    return re.sub(
+        r"[^\x00-\x7f]", lambda match: match[0] if MARK.match(match[0]) else json.dumps(match[0])[1:-1], text
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -33,7 +33,9 @@ class ControlTokens:
     def __init__(self, backend: tokenizers.Tokenizer):
         added = backend.get_added_tokens_decoder()
         self.ids = {token.content: id for id, token in added.items() if token.special}
-        self._pattern = re.compile("|".join(map(re.escape, sorted(self.ids, key=len, reverse=True))) or r"(?!)")
+        self._pattern = re.compile(
+            "|".join(map(re.escape, sorted(self.ids, key=len, reverse=True))) or r"(?!)"
+        )
         firsts = sorted({token[0] for token in self.ids})
         if len(firsts) > LAST_MARK - FIRST_MARK - 3:
             raise UserError(
@@ -50,7 +52,9 @@ class ControlTokens:
     def guard(self, value: Any) -> Any:
         """`value` with every spelt control token marked, in all strings of lists and mappings."""
         if isinstance(value, str):
-            return self._pattern.sub(lambda match: self._mark_of[match[0][0]] + match[0][1:], MARK.sub("", value))
+            return self._pattern.sub(
+                lambda match: self._mark_of[match[0][0]] + match[0][1:], MARK.sub("", value)
+            )
         if isinstance(value, Mapping):
             return {self.guard(key): self.guard(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -85,7 +89,10 @@ class ControlTokens:
         parts.append(rendered[last:].translate(self._first_of))
         origin += range(last, len(rendered))
         encoding = self._renamed.encode("".join(parts), add_special_tokens=False)
-        offsets = [(origin[begin], origin[end - 1] + 1) if end > begin else (begin, begin) for begin, end in encoding.offsets]
+        offsets = [
+            (origin[begin], origin[end - 1] + 1) if end > begin else (begin, begin)
+            for begin, end in encoding.offsets
+        ]
         return [self._original.get(id, id) for id in encoding.ids], offsets
 
     def _rename(self) -> tokenizers.Tokenizer:

@@ -6,21 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow
-import pyarrow.compute as compute
+import pyarrow.compute
 import pyarrow.parquet
 
 from groundup.artifacts.errors import UserError
 
-ROWS = 256
-"""Documents that are held at once; a book may be one document."""
+ROWS = 64
+"""Documents that are read at once; a book may be one document."""
 
 
 @dataclass(frozen=True)
 class Documents:
-    """A run of documents: text and the name of the source, side by side."""
+    """Some documents: text, the name of the source and the bytes of the text in UTF-8, side by side."""
 
     texts: list[str]
     sources: list[str]
+    sizes: list[int]
 
 
 def files(data: Path, split: str) -> list[Path]:
@@ -28,19 +29,38 @@ def files(data: Path, split: str) -> list[Path]:
     return sorted((data / split).glob("*.parquet"))
 
 
-def read(path: Path) -> Iterator[Documents]:
-    """The documents of one parquet file, a few at a time. Raises UserError when it cannot be read."""
+def batches(path: Path, size: int) -> Iterator[Documents]:
+    """The documents of one parquet file, about `size` bytes of text at a time.
+
+    Raises UserError when the file cannot be read.
+    """
+    texts: list[str] = []
+    sources: list[str] = []
+    sizes: list[int] = []
     with _opened(path) as file:
-        for batch in file.iter_batches(batch_size=ROWS, columns=["text", "source"]):
-            columns = batch.to_pydict()
-            yield Documents(columns["text"], columns["source"])
+        for rows in file.iter_batches(batch_size=ROWS, columns=["text", "source"]):
+            texts += rows.column("text").to_pylist()
+            sources += rows.column("source").to_pylist()
+            sizes += pyarrow.compute.call_function("binary_length", [rows.column("text")]).to_pylist()
+            if sum(sizes) >= size:
+                yield Documents(texts, sources, sizes)
+                texts, sources, sizes = [], [], []
+    if texts:
+        yield Documents(texts, sources, sizes)
+
+
+def count(path: Path) -> int:
+    """Documents in one parquet file. Raises UserError when the file cannot be read."""
+    with _opened(path) as file:
+        return file.metadata.num_rows
 
 
 def text_bytes(path: Path) -> int:
-    """Bytes of text in one parquet file, UTF-8."""
+    """Bytes of text in one parquet file, in UTF-8. Raises UserError when the file cannot be read."""
     with _opened(path) as file:
-        columns = (batch.column("text") for batch in file.iter_batches(batch_size=ROWS, columns=["text"]))
-        return sum(compute.sum(compute.binary_length(column)).as_py() or 0 for column in columns)
+        columns = (rows.column("text") for rows in file.iter_batches(batch_size=ROWS, columns=["text"]))
+        lengths = (pyarrow.compute.call_function("binary_length", [column]) for column in columns)
+        return sum(pyarrow.compute.call_function("sum", [length]).as_py() or 0 for length in lengths)
 
 
 @contextmanager
@@ -49,4 +69,6 @@ def _opened(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
         with pyarrow.parquet.ParquetFile(path) as file:
             yield file
     except (pyarrow.ArrowException, OSError, KeyError) as error:
-        raise UserError(f"{path}: not a readable parquet file of documents: {error}", hint="groundup verify RUN") from None
+        raise UserError(
+            f"{path}: not a readable parquet file of documents: {error}", hint="groundup verify RUN"
+        ) from None

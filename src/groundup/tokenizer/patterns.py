@@ -1,14 +1,12 @@
 """How text is cut into pieces before any merging: no token ever reaches over such a cut.
 
-Each pattern is the very one of a published tokenizer, so that every other program that knows the tokenizer (llama.cpp
-keeps a list of them by name) cuts alike.
+Each pattern is the very one of a published tokenizer, so that every other program that knows the tokenizer
+(llama.cpp keeps a list of them by name) cuts alike.
 """
 
 from dataclasses import dataclass
 
 from tokenizers import Regex, pre_tokenizers
-
-CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 
 
 @dataclass(frozen=True)
@@ -33,24 +31,18 @@ PATTERNS = {
         gguf="gpt-2",
         source="Radford et al. 2019, section 2.2; openai/gpt-2 src/encoder.py",
     ),
-    # Digits in groups of three; a word may carry any one symbol before it; line breaks stay with the symbols before them.
+    # Digits in groups of three; a word may carry any one symbol before it; line breaks stay with the symbols
+    # before them, and end a run of white space.
     "gpt4": Pattern(
-        CONTRACTIONS
-        + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
         gguf="llama-bpe",
         source="openai/tiktoken cl100k_base, in the form of Llama 3's tokenizer.json",
     ),
-    # As gpt4, and words are also cut where capitals follow small letters.
-    "gpt4o": Pattern(
-        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+" + CONTRACTIONS + "?"
-        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*" + CONTRACTIONS + "?"
-        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        gguf="gpt-4o",
-        source="openai/tiktoken o200k_base",
-    ),
-    # As gpt4, and each digit is a piece of its own: numbers of any length are written in one way.
+    # As gpt4, and each digit is a piece of its own: a number of any length is written in one way.
     "qwen2": Pattern(
-        CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
         gguf="qwen2",
         source="Qwen2's tokenizer.json",
     ),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from groundup.tokenizer import corpus
 
+BATCH_BYTES = 4_000_000
+
 SHOWN_LETTERS = 200
 """A text of at least this length is fit to be shown in the report."""
 
@@ -21,7 +23,7 @@ class Sample:
 
     def texts(self) -> Iterator[str]:
         for path in corpus.files(self._data, "train"):
-            for documents in corpus.read(path):
+            for documents in corpus.batches(path, BATCH_BYTES):
                 for text in documents.texts:
                     if self._share < 1 and _draw(text, self._seed) >= self._share:
                         continue

@@ -30,6 +30,7 @@ def check_special_tokens(tokens: Iterable[str]) -> tuple[str, ...]:
         for other in tokens:
             if other != token and token in other:
                 raise UserError(
-                    f"special tokens collide: {token!r} is a part of {other!r}", hint="choose spellings of which none contains another"
+                    f"special tokens collide: {token!r} is a part of {other!r}",
+                    hint="choose spellings of which none contains another",
                 )
     return tokens

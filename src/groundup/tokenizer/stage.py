@@ -49,10 +49,12 @@ def encode(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) ->
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     for split in SPLITS:
         if not is_complete(out, split):
-            encode_split(tokenizer, inputs["data"], split, out, machine)
+            encode_split(inputs["tokenizer"], inputs["data"], split, out, machine)
     shards = {split: TokenShard(out / split) for split in SPLITS}
     if shards["train"].num_tokens == 0:
-        raise UserError(f"{inputs['data']}: no training text", hint="relax the filters of [data], or add sources")
+        raise UserError(
+            f"{inputs['data']}: no training text", hint="relax the filters of [data], or add sources"
+        )
     used = np.bincount(shards["train"].tokens, minlength=tokenizer.vocab_size) > 0
     return {
         "vocab_size": tokenizer.vocab_size,
@@ -69,4 +71,7 @@ def _counted(texts: Iterator[str], task: Any) -> Iterator[str]:
 
 def _check_input(data: Path) -> None:
     if not corpus.files(data, "train"):
-        raise UserError(f"{data}/train: no parquet files", hint="build the data stage first: groundup run RECIPE --until data")
+        raise UserError(
+            f"{data}/train: no parquet files",
+            hint="build the data stage first: groundup run RECIPE --until data",
+        )

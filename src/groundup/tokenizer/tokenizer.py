@@ -49,11 +49,15 @@ class Tokenizer:
         self.backend = backend
         self.chat_template = chat_template
         self.bos, self.eos, self.pad = bos, eos, pad
-        self.bos_id, self.eos_id, self.pad_id = (self._role(name, token) for name, token in (("bos", bos), ("eos", eos), ("pad", pad)))
+        self.bos_id, self.eos_id, self.pad_id = (
+            self._role(name, token) for name, token in (("bos", bos), ("eos", eos), ("pad", pad))
+        )
         self._stop = tuple(stop)
 
     def __repr__(self) -> str:
-        return f"Tokenizer({type(self.backend.model).__name__}, vocab_size={self.vocab_size}, eos={self.eos!r})"
+        return (
+            f"Tokenizer({type(self.backend.model).__name__}, vocab_size={self.vocab_size}, eos={self.eos!r})"
+        )
 
     # ---- text
 
@@ -77,7 +81,9 @@ class Tokenizer:
         """
         ids = [int(id) for id in ids]
         if outside := next((id for id in ids if not 0 <= id < self.vocab_size), None):
-            raise UserError(f"token id {outside}, expected 0 to {self.vocab_size - 1}", hint="is it another tokenizer's?")
+            raise UserError(
+                f"token id {outside}, expected 0 to {self.vocab_size - 1}", hint="is it another tokenizer's?"
+            )
         return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def token(self, id: int) -> str | None:
@@ -109,11 +115,15 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """SHA-256 of the vocabulary, the rules and the control tokens: equal if and only if ids mean the same."""
         rules = json.loads(self.backend.to_str())
-        return fingerprint({key: rules[key] for key in sorted(rules) if key not in ("truncation", "padding", "version")})
+        return fingerprint(
+            {key: rules[key] for key in sorted(rules) if key not in ("truncation", "padding", "version")}
+        )
 
     # ---- conversations
 
-    def render_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = False, **names: Any) -> list[int]:
+    def render_chat(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = False, **names: Any
+    ) -> list[int]:
         """The ids of a conversation: [{"role": "user", "content": "Hello"}, ...].
 
         add_generation_prompt ends with the opening of the assistant's turn. `names` goes to the template (tools, ...).
@@ -134,9 +144,13 @@ class Tokenizer:
     def _control(self) -> ControlTokens:
         return ControlTokens(self.backend)
 
-    def _guarded(self, messages: Sequence[Message], names: dict[str, Any]) -> tuple[str, list[Message], dict[str, Any]]:
+    def _guarded(
+        self, messages: Sequence[Message], names: dict[str, Any]
+    ) -> tuple[str, list[Message], dict[str, Any]]:
         if self.chat_template is None:
-            raise UserError("the tokenizer has no chat template", hint="this is a base model: use generate, not chat")
+            raise UserError(
+                "the tokenizer has no chat template", hint="this is a base model: use generate, not chat"
+            )
         roles = {"bos_token": self.bos or "", "eos_token": self.eos or "", "pad_token": self.pad or ""}
         return self.chat_template, self._control.guard(messages), roles | self._control.guard(names)
 
@@ -151,7 +165,10 @@ class Tokenizer:
             return None
         id = self.backend.token_to_id(token)
         if id is None:
-            raise UserError(f"{role} token {token!r} is not in the vocabulary", hint=f"mend {CONFIG_FILE}, or leave it out")
+            raise UserError(
+                f"{role} token {token!r} is not in the vocabulary",
+                hint=f"mend {CONFIG_FILE}, or leave it out",
+            )
         return id
 
     # ---- files
@@ -160,7 +177,9 @@ class Tokenizer:
         """Write tokenizer.json and tokenizer_config.json, as transformers, vLLM and llama.cpp's converter read them."""
         folder.mkdir(parents=True, exist_ok=True)
         rules = json.loads(self.backend.to_str())
-        (folder / TOKENIZER_FILE).write_text(json.dumps(rules, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        (folder / TOKENIZER_FILE).write_text(
+            json.dumps(rules, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+        )
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self.bos,
@@ -172,7 +191,9 @@ class Tokenizer:
             "chat_template": self.chat_template,
         }
         config = {key: value for key, value in config.items() if value is not None}
-        (folder / CONFIG_FILE).write_text(json.dumps(config, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        (folder / CONFIG_FILE).write_text(
+            json.dumps(config, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+        )
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
@@ -183,19 +204,28 @@ class Tokenizer:
         folder = Path(folder)
         path = folder / TOKENIZER_FILE
         if not path.is_file():
-            raise UserError(f"{folder}: no {TOKENIZER_FILE}", hint="a tokenizer's or a model's folder holds one")
+            raise UserError(
+                f"{folder}: no {TOKENIZER_FILE}", hint="a tokenizer's or a model's folder holds one"
+            )
         try:
             backend = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises nothing narrower
-            raise UserError(f"{path}: not a readable tokenizer: {error}", hint="make or fetch it again") from None
+            raise UserError(
+                f"{path}: not a readable tokenizer: {error}", hint="make or fetch it again"
+            ) from None
         config = _read_json(folder / CONFIG_FILE)
         roles = _roles(config, _read_json(folder / "special_tokens_map.json"), backend)
         generation = _read_json(folder / "generation_config.json").get("eos_token_id") or []
-        stop = [*config.get("stop_tokens", []), *(generation if isinstance(generation, list) else [generation])]
+        stop = [
+            *config.get("stop_tokens", []),
+            *(generation if isinstance(generation, list) else [generation]),
+        ]
         return cls(backend, **roles, stop=stop, chat_template=_chat_template(folder, config))
 
 
-def _roles(config: Mapping[str, Any], older: Mapping[str, Any], backend: tokenizers.Tokenizer) -> dict[str, str | None]:
+def _roles(
+    config: Mapping[str, Any], older: Mapping[str, Any], backend: tokenizers.Tokenizer
+) -> dict[str, str | None]:
     """The tokens of the roles. Foreign files also name tokens that their vocabulary lacks: those count as absent."""
     roles: dict[str, str | None] = {}
     for role in ("bos", "eos", "pad"):
@@ -225,7 +255,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}", hint="make or fetch it again") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: {type(value).__name__} found, expected an object", hint="make or fetch it again")
+        raise UserError(
+            f"{path}: {type(value).__name__} found, expected an object", hint="make or fetch it again"
+        )
     return value
 
 

@@ -16,7 +16,10 @@ MIN_FREQUENCY = 2
 
 
 def train_bpe(
-    texts: Iterable[str], vocab_size: int, pattern: str = "gpt4", special_tokens: tuple[str, ...] = SPECIAL_TOKENS
+    texts: Iterable[str],
+    vocab_size: int,
+    pattern: str = "gpt4",
+    special_tokens: tuple[str, ...] = SPECIAL_TOKENS,
 ) -> Tokenizer:
     """Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019, section 2.2).
 

@@ -1,0 +1,26 @@
+"""A small tokenizer, shared by the tests of this chapter."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from groundup.tokenizer.tokenizer import Tokenizer
+from groundup.tokenizer.train import train_bpe
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # for hard_texts
+
+
+@pytest.fixture(scope="session")
+def prose() -> list[str]:
+    from hard_texts import PROSE
+
+    recipe = HERE.parents[1] / "src" / "groundup" / "recipe"
+    code = [path.read_text(encoding="utf-8") for path in sorted(recipe.glob("*.py"))]
+    return [PROSE, *code]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(prose: list[str]) -> Tokenizer:
+    return train_bpe(prose, 700)

@@ -1,0 +1,145 @@
+"""Conversations: what a person types stays text, what the assistant says is known, templates are kept in a sandbox."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_tokenizer import llama_like
+
+from groundup.artifacts.errors import UserError
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.chat_template import CHATML
+from groundup.tokenizer.control import FIRST_MARK, LAST_MARK
+from groundup.tokenizer.special import SPECIAL_TOKENS
+
+CONVERSATION = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": "Hi there 🤗!"},
+    {"role": "user", "content": "Bye"},
+    {"role": "assistant", "content": "See you"},
+]
+WITHOUT_TAGS = CHATML.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+
+contents = st.lists(
+    st.one_of(st.sampled_from([*SPECIAL_TOKENS, "<|", "|>", "im_end", "\n", " "]), st.text(max_size=5)),
+    max_size=5,
+).map("".join)
+
+
+def with_template(tokenizer: Tokenizer, template: str) -> Tokenizer:
+    return Tokenizer(tokenizer.backend, bos=tokenizer.bos, eos=tokenizer.eos, chat_template=template)
+
+
+def test_chatml(tokenizer: Tokenizer):
+    text = tokenizer.decode(tokenizer.render_chat(CONVERSATION[:2], add_generation_prompt=True))
+    assert text == (
+        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+@pytest.mark.parametrize("template", [CHATML, WITHOUT_TAGS], ids=["tags", "incremental"])
+def test_the_mask_covers_what_the_assistant_says_with_its_end(tokenizer: Tokenizer, template: str):
+    tokenizer = with_template(tokenizer, template)
+    ids, mask = tokenizer.render_chat_with_mask(CONVERSATION)
+    assert ids == tokenizer.render_chat(CONVERSATION)
+    assert tokenizer.decode([id for id, said in zip(ids, mask, strict=True) if said]) == (
+        "Hi there 🤗!<|im_end|>See you<|im_end|>"
+    )
+
+
+@pytest.mark.parametrize("template", [CHATML, WITHOUT_TAGS], ids=["tags", "incremental"])
+@given(user=contents, assistant=contents)
+@settings(max_examples=100, deadline=None)
+def test_spelt_control_tokens_stay_text_and_stay_in_the_mask(
+    tokenizer: Tokenizer, template: str, user: str, assistant: str
+):
+    tokenizer = with_template(tokenizer, template)
+    marks = {chr(point) for point in range(FIRST_MARK, LAST_MARK + 1)}
+    if marks & set(user + assistant):
+        return
+    ids, mask = tokenizer.render_chat_with_mask(
+        [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+    )
+    start, end = (tokenizer.token_id(token) for token in ("<|im_start|>", "<|im_end|>"))
+    assert [id for id in ids if id in tokenizer.special_ids] == [start, end, start, end]
+    assert tokenizer.decode(ids) == (
+        f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n{assistant}<|im_end|>\n"
+    )
+    said = tokenizer.decode([id for id, one in zip(ids, mask, strict=True) if one])
+    assert said.endswith("<|im_end|>")
+    assert (assistant + "<|im_end|>").endswith(said)
+    if not assistant[:1].isspace():  # white space there may share a token with the line break before
+        assert said == assistant + "<|im_end|>"
+
+
+def test_marks_that_a_person_types_are_taken_out(tokenizer: Tokenizer):
+    content = chr(FIRST_MARK) + "|im_end|>" + chr(LAST_MARK)
+    ids = tokenizer.render_chat([{"role": "user", "content": content}])
+    assert tokenizer.decode(ids) == "<|im_start|>user\n|im_end|><|im_end|>\n"
+
+
+def test_a_template_that_cuts_and_joins_messages_cannot_make_control_tokens(tokenizer: Tokenizer):
+    template = (
+        "{% for m in messages %}{{ m.content[1:] }}{{ '<' + m.content[1:] }}{{ m.content.split('|') | join('|') }}"
+        "{{ m | tojson }}{{ m | tojson(ensure_ascii=True) }}{{ m.content.strip() }}{{ m.tool }}{% endfor %}"
+    )
+    tokenizer = with_template(tokenizer, template)
+    message = {"role": "user", "content": "a<|im_end|>", "tool": {"<|im_start|>": ["<|im_end|>"]}}
+    assert not set(tokenizer.render_chat([message])) & tokenizer.special_ids
+
+
+def test_the_rules_of_a_llama_like_tokenizer_hold_around_spelt_control_tokens():
+    tokenizer = Tokenizer(
+        llama_like(),
+        bos="<s>",
+        eos="</s>",
+        chat_template="{% for m in messages %}{{ bos_token + m.content + eos_token }}{% endfor %}",
+    )
+    plain = tokenizer.render_chat([{"role": "user", "content": "hi hi"}])
+    assert plain == [1, *tokenizer.encode("hi hi"), 2]
+    spelt = tokenizer.render_chat([{"role": "user", "content": "hi <s>"}, {"role": "user", "content": "hi"}])
+    assert spelt == [1, *tokenizer.encode("hi <s>"), 2, 1, *tokenizer.encode("hi"), 2]
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused_for_masks(tokenizer: Tokenizer):
+    template = "{{ messages | length }}{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+    tokenizer = with_template(tokenizer, template)
+    with pytest.raises(UserError, match="message 2: the chat template is not incremental"):
+        tokenizer.render_chat_with_mask(CONVERSATION)
+    assert tokenizer.render_chat(CONVERSATION)
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{{ raise_exception('roles must alternate') }}", "refuses: roles must alternate"),
+        ("{% for %}", "refuses"),
+        ("{{ messages[0].content + 1 }}", "fails: TypeError"),
+        ("{{ ''.__class__.__mro__ }}", "refuses: access to attribute '__class__'"),
+        ("{{ messages.append(1) }}", "refuses: access to attribute 'append'"),
+        ("{% set ns = namespace() %}{% set ns._x = 1 %}", "may not store"),
+        ("{{ raise_exception.__globals__.keys() }}", "refuses"),
+        ("{% for i in range(10**9) %}x{% endfor %}", "fails: OverflowError"),
+        ("{% include '/etc/passwd' %}", "fails|refuses"),
+    ],
+)
+def test_templates_are_kept_in_a_sandbox(tokenizer: Tokenizer, template: str, says: str):
+    with pytest.raises(UserError, match=says):
+        with_template(tokenizer, template).render_chat(CONVERSATION)
+
+
+def test_objects_reach_a_template_as_plain_data_only(tokenizer: Tokenizer):
+    class Rich(str):
+        def secret(self) -> str:
+            return "secret"
+
+    tokenizer = with_template(
+        tokenizer, "{{ messages[0].content }}{{ messages[0].content.secret }}{{ messages[0].tool }}"
+    )
+    ids = tokenizer.render_chat([{"role": "user", "content": Rich("x"), "tool": object()}])
+    assert tokenizer.decode(ids) == "x<object>"
+
+
+def test_without_a_template_there_is_no_chat(tokenizer: Tokenizer):
+    with pytest.raises(UserError, match="no chat template"):
+        Tokenizer(tokenizer.backend).render_chat(CONVERSATION)

@@ -1,0 +1,167 @@
+"""Shards: what is written is what is read, also after a kill; what does not agree is refused by name."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.artifacts.errors import UserError
+from groundup.tokenizer.shards import ShardWriter, TokenShard, dtype_for, is_complete
+from groundup.tokenizer.tokenizer import Tokenizer
+
+Document = tuple[list[int], str]
+documents = st.lists(
+    st.tuples(st.lists(st.integers(0, 999), min_size=1, max_size=12), st.sampled_from(["web", "books"])),
+    max_size=12,
+)
+
+
+def writer(folder: Path, vocab_size: int = 1000) -> ShardWriter:
+    return ShardWriter(folder, "train", vocab_size=vocab_size, tokenizer="t" * 64, end_of_text=0)
+
+
+def append(target: ShardWriter, part: list[Document]) -> None:
+    ids = np.array([id for tokens, _ in part for id in tokens], dtype=np.uint32)
+    target.append(
+        ids, [len(tokens) for tokens, _ in part], [s for _, s in part], [2 * len(t) for t, _ in part]
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@given(parts=st.lists(documents, max_size=4), vocab_size=st.sampled_from([1000, 70_000]))
+@settings(max_examples=25, deadline=None)
+def test_round_trip(tmp_path_factory: pytest.TempPathFactory, parts: list[list[Document]], vocab_size: int):
+    folder = tmp_path_factory.mktemp("shard")
+    target = writer(folder, vocab_size)
+    for number, part in enumerate(parts):
+        append(target, part)
+        target.commit(number + 1)
+    target.finish()
+    shard = TokenShard(folder / "train")
+    expected = [document for part in parts for document in part]
+    assert [shard.document(i).tolist() for i in range(shard.num_documents)] == [
+        tokens for tokens, _ in expected
+    ]
+    names = list(shard.sources)
+    assert [names[number] for number in shard.source_of] == [source for _, source in expected]
+    assert len(shard) == shard.num_tokens == sum(len(tokens) for tokens, _ in expected)
+    assert shard.bytes == 2 * shard.num_tokens
+    assert shard.tokens.dtype == np.dtype("<u2" if vocab_size == 1000 else "<u4")
+
+
+@given(parts=st.lists(documents, min_size=1, max_size=4), data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_killed_writer_continues_to_the_same_bytes(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[list[Document]], data: st.DataObject
+):
+    straight, killed = tmp_path_factory.mktemp("straight"), tmp_path_factory.mktemp("killed")
+    for folder in (straight, killed):
+        target = writer(folder)
+        if folder == killed:
+            for number in range(data.draw(st.integers(0, len(parts)))):
+                append(target, parts[number])
+                target.commit(number + 1)
+            append(target, [([7, 7, 7], "junk")])  # after the last commit: as if the process died here
+            target.__exit__()
+            target = writer(folder)
+        for number in range(target.done, len(parts)):
+            append(target, parts[number])
+            target.commit(number + 1)
+        target.finish()
+    assert files(straight) == files(killed)
+    assert sorted(files(killed)) == ["train.bin", "train.idx", "train.json", "train.src"]
+
+
+def test_leftovers_of_a_kill_during_close_are_cleared(tmp_path: Path):
+    target = writer(tmp_path)
+    append(target, [([1, 2], "web")])
+    target.commit(1)
+    kept = {
+        name: data for name, data in files(tmp_path).items() if name in ("train.lengths", ".train.journal")
+    }
+    assert not is_complete(tmp_path, "train")
+    target.finish()
+    for name, data in kept.items():
+        (tmp_path / name).write_bytes(data)
+    assert is_complete(tmp_path, "train")
+    assert sorted(files(tmp_path)) == ["train.bin", "train.idx", "train.json", "train.src"]
+
+
+def test_work_of_another_tokenizer_is_not_continued(tmp_path: Path):
+    target = writer(tmp_path)
+    append(target, [([1, 2], "web")])
+    target.commit(1)
+    target.__exit__()
+    with writer(tmp_path) as same:
+        assert same.done == 1
+    with writer(tmp_path, vocab_size=70_000) as other:
+        assert other.done == 0
+
+
+def test_an_empty_shard_is_a_shard(tmp_path: Path):
+    writer(tmp_path).finish()
+    assert len(TokenShard(tmp_path / "train")) == 0
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    target = writer(tmp_path)
+    append(target, [([1, 2, 3], "web"), ([4, 5], "books")])
+    target.commit(1)
+    target.finish()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("train.bin", lambda data: data[:-1], "9 bytes, but train.json asks for 10 bytes"),
+        ("train.bin", lambda data: data + b"\0", "11 bytes"),
+        ("train.src", lambda data: data[:-2], "2 bytes, but"),
+        ("train.idx", lambda data: data[:-8], "asks for"),
+        ("train.idx", lambda data: b"X" + data[1:], "its head is not that of 2 documents of uint16"),
+        ("train.idx", lambda data: data[:34] + b"\x09" + data[35:], "11 tokens, but train.json says 5"),
+        ("train.json", lambda data: b"{", "not a sidecar"),
+        ("train.json", lambda data: b"[]", "not a sidecar"),
+        ("train.json", lambda data: data.replace(b"groundup-tokens", b"other"), "format 'other'"),
+        ("train.json", lambda data: data.replace(b'"tokens": 5', b'"tokens": -5'), "expected"),
+    ],
+)  # fmt: skip
+def test_files_that_disagree_are_refused(whole: Path, name: str, change, says: str):
+    path = whole / name
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(UserError) as caught:
+        TokenShard(whole / "train")
+    assert says in caught.value.message
+    assert name.split(".")[0] in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["train.bin", "train.idx", "train.src", "train.json"])
+def test_a_missing_file_is_refused(whole: Path, name: str):
+    os.remove(whole / name)
+    with pytest.raises(UserError, match="no such file"):
+        TokenShard(whole / "train")
+
+
+def test_a_tokenizer_that_did_not_write_the_shard_is_refused(whole: Path, tokenizer: Tokenizer):
+    with pytest.raises(UserError, match="tokens of tokenizer tttttttttttt, expected"):
+        TokenShard(whole / "train").check(tokenizer)
+    sidecar = json.loads((whole / "train.json").read_text()) | {"tokenizer": tokenizer.fingerprint}
+    (whole / "train.json").write_text(json.dumps(sidecar))
+    TokenShard(whole / "train").check(tokenizer)
+
+
+def test_the_type_is_the_smallest_that_holds_every_id():
+    assert [dtype_for(size) for size in (1, 65_536, 65_537)] == ["uint16", "uint16", "uint32"]
+
+
+def test_a_plain_memory_map_reads_the_same_tokens(whole: Path):
+    assert np.fromfile(whole / "train.bin", dtype="<u2").tolist() == [1, 2, 3, 4, 5]  # as nanoGPT does

@@ -1,0 +1,150 @@
+"""The two stages: from parquet files to a tokenizer and shards, killed and continued to the same bytes."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hard_texts import PROSE
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.tokenizer import Tokenizer, TokenShard, encode, stage
+from groundup.tokenizer.sample import draw
+
+
+def recipe(**knobs: Any) -> SimpleNamespace:
+    tokenizer = {"algorithm": "bpe", "vocab_size": 400, "pattern": "gpt4", "sample_bytes": 10**9} | knobs
+    return SimpleNamespace(tokenizer=SimpleNamespace(**tokenizer), seed=7)
+
+
+def write_data(folder: Path, texts: list[str], files: int = 3) -> Path:
+    for split, part in (("train", texts), ("validation", texts[:2])):
+        (folder / split).mkdir(parents=True)
+        for number in range(files if split == "train" else 1):
+            rows = part[number::files] if split == "train" else part
+            sources = ["web" if index % 2 else "books" for index in range(len(rows))]
+            table = pyarrow.table({"text": rows, "source": sources, "id": [str(i) for i in range(len(rows))]})
+            pyarrow.parquet.write_table(table, folder / split / f"{number:05d}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    texts = [PROSE, PROSE[::-1], "", *(PROSE[begin:] * 2 for begin in range(0, 200, 7))]
+    return write_data(tmp_path_factory.mktemp("data"), texts)
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("tokenizer")
+    return out, stage.train(recipe(), {"data": data}, out, Machine())
+
+
+def run_encode(
+    data: Path, trained: tuple[Path, dict[str, Any]], out: Path, machine: Machine | None = None
+) -> dict[str, Any]:
+    out.mkdir(exist_ok=True)
+    return stage.encode(recipe(), {"data": data, "tokenizer": trained[0]}, out, machine or Machine())
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_training_writes_a_tokenizer_and_tells_about_it(trained: tuple[Path, dict[str, Any]]):
+    out, metrics = trained
+    tokenizer = Tokenizer.load(out)
+    assert tokenizer.vocab_size == metrics["vocab_size"] == 400
+    assert metrics["special_tokens"]["<|endoftext|>"] == 0
+    assert len(metrics["longest_tokens"]) == 20
+    assert PROSE[::-1].startswith("".join(metrics["sample"])) or "".join(metrics["sample"]) in PROSE * 2
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_encoding_keeps_every_document_with_its_source(
+    data: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+):
+    metrics = run_encode(data, trained, tmp_path)
+    tokenizer, shard = Tokenizer.load(trained[0]), TokenShard(tmp_path / "train")
+    shard.check(tokenizer)
+    texts, sources = [], []
+    for path in sorted((data / "train").glob("*.parquet")):
+        columns = pyarrow.parquet.read_table(path).to_pydict()
+        texts += columns["text"]
+        sources += columns["source"]
+    for index, text in enumerate(texts):
+        ids = shard.document(index).tolist()
+        assert ids == [*tokenizer.encode(text), tokenizer.eos_id]
+    names = list(shard.sources)
+    assert [names[number] for number in shard.source_of] == sources
+    assert shard.bytes == sum(len(text.encode()) for text in texts) == metrics["train"]["bytes"]
+    assert metrics["train"]["sources"]["web"]["documents"] == sources.count("web")
+    assert 0 <= metrics["unused_tokens"] < 400
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_a_killed_encoding_continues_to_the_same_bytes(
+    data: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    straight = run_encode(data, trained, tmp_path / "straight")
+    append = encode.ShardWriter.append
+    for kill_at in (0, 1, 1):
+        calls = iter(range(kill_at))
+
+        def die(self: encode.ShardWriter, *arguments: Any, calls: Iterator[int] = calls) -> None:
+            append(self, *arguments)
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(encode.ShardWriter, "append", die)
+            with contextlib.suppress(KeyboardInterrupt):
+                run_encode(data, trained, tmp_path / "killed")
+        assert not (tmp_path / "killed" / "train.json").exists()
+    assert run_encode(data, trained, tmp_path / "killed") == straight
+    assert files(tmp_path / "straight") == files(tmp_path / "killed")
+
+
+def test_several_processes_write_the_same_bytes(
+    data: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run_encode(data, trained, tmp_path / "one")
+    monkeypatch.setattr(encode, "WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(encode, "BATCH_BYTES", 1000)
+    run_encode(data, trained, tmp_path / "two", Machine(threads=2))
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_a_sample_is_even_and_does_not_depend_on_the_files(data: Path, tmp_path: Path):
+    everything = draw(data, 10**9, seed=1)
+    texts = list(everything.texts())
+    assert everything.bytes == everything.corpus_bytes == sum(len(text.encode()) for text in texts)
+    half = set(draw(data, everything.bytes // 2, seed=1).texts())
+    assert 0 < len(half) < len(texts)
+    other = write_data(tmp_path / "other", list(reversed(texts)), files=1)
+    assert set(draw(other, everything.bytes // 2, seed=1).texts()) == half
+    assert set(draw(data, everything.bytes // 2, seed=2).texts()) != half
+
+
+def test_bad_input_is_refused_by_name(data: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path):
+    with pytest.raises(UserError, match="the text supports only"):
+        stage.train(recipe(vocab_size=50_000), {"data": data}, tmp_path, Machine())
+    with pytest.raises(UserError, match="no parquet files"):
+        stage.train(recipe(), {"data": tmp_path}, tmp_path, Machine())
+    empty = write_data(tmp_path / "empty", [])
+    with pytest.raises(UserError, match="no training text"):
+        run_encode(empty, trained, tmp_path / "out")
+    broken = write_data(tmp_path / "broken", [PROSE] * 3)
+    (broken / "train" / "00001.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(UserError, match=r"00001\.parquet: not a readable parquet file"):
+        run_encode(broken, trained, tmp_path / "out2")
+    without_end = tmp_path / "no-end"
+    Tokenizer(Tokenizer.load(trained[0]).backend).save(without_end)
+    with pytest.raises(UserError, match="no end of text"):
+        run_encode(data, (without_end, {}), tmp_path / "out3")

@@ -1,0 +1,198 @@
+"""What the rest of the house uses: text is text, control tokens are control tokens, files are read back."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tokenizers
+from hard_texts import PROSE, texts
+from hypothesis import given, settings
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+
+from groundup.artifacts.errors import UserError
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.special import SPECIAL_TOKENS, check_special_tokens
+from groundup.tokenizer.train import train_bpe
+
+
+@given(text=texts)
+@settings(max_examples=200, deadline=None)
+def test_any_text_comes_back(tokenizer: Tokenizer, text: str):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("token", SPECIAL_TOKENS)
+def test_text_never_becomes_a_control_token(tokenizer: Tokenizer, token: str):
+    for text in (token, f"a{token}b", f" {token} " * 3, token[:-1] + token):
+        ids = tokenizer.encode(text)
+        assert not set(ids) & tokenizer.special_ids
+        assert tokenizer.decode(ids) == text
+        assert tokenizer.encode_batch([text]) == [ids]
+
+
+def test_the_roles_of_what_is_trained_here(tokenizer: Tokenizer):
+    assert [tokenizer.token_id(token) for token in SPECIAL_TOKENS] == [0, 1, 2, 3]
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (None, 0, 3)
+    assert tokenizer.stop_ids == {0, 2}
+    assert tokenizer.vocab_size == 700
+
+
+def test_saved_and_loaded_is_the_same(tokenizer: Tokenizer, tmp_path: Path):
+    tokenizer.save(tmp_path)
+    again = Tokenizer.load(tmp_path)
+    assert again.fingerprint == tokenizer.fingerprint
+    assert again.encode(PROSE) == tokenizer.encode(PROSE)
+    assert again.chat_template == tokenizer.chat_template
+    assert (again.bos_id, again.eos_id, again.pad_id, again.stop_ids) == (None, 0, 3, {0, 2})
+    again.save(tmp_path / "again")
+    assert (tmp_path / "tokenizer.json").read_bytes() == (tmp_path / "again" / "tokenizer.json").read_bytes()
+
+
+def test_training_twice_gives_the_same_bytes(prose: list[str], tokenizer: Tokenizer, tmp_path: Path):
+    tokenizer.save(tmp_path / "a")
+    train_bpe(iter(prose), 700).save(tmp_path / "b")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_fingerprint_tells_tokenizers_apart(prose: list[str], tokenizer: Tokenizer):
+    others = [train_bpe(prose, 699), train_bpe(prose, 700, "gpt2"), train_bpe(prose[:-1], 600)]
+    assert len({tokenizer.fingerprint, *(other.fingerprint for other in others)}) == 4
+
+
+def test_too_little_text_for_the_vocabulary_says_how_far_it_reaches():
+    with pytest.raises(
+        UserError, match=r"tokenizer.vocab_size = 5000: the text supports only (\d+) entries"
+    ) as caught:
+        train_bpe([PROSE], 5000)
+    reached = int(str(caught.value.hint).split("=")[1].split()[0])
+    assert train_bpe([PROSE], reached).vocab_size == reached
+
+
+@pytest.mark.parametrize(
+    ("tokens", "says"),
+    [
+        (("<a>", "<a>"), "there twice"),
+        (("<a>", "<<a>>"), "collide: '<a>' is a part"),
+        (("<a>", " "), "is empty"),
+    ],
+)
+def test_special_tokens_that_collide_are_refused(tokens: tuple[str, ...], says: str):
+    with pytest.raises(UserError, match=says):
+        check_special_tokens(tokens)
+    with pytest.raises(UserError, match=says):
+        train_bpe([PROSE], 300, special_tokens=tokens)
+
+
+def test_ids_outside_of_the_vocabulary_are_refused(tokenizer: Tokenizer):
+    for id in (-1, 700, 10**9):
+        with pytest.raises(UserError, match=f"token id {id}, expected 0 to 699"):
+            tokenizer.decode([5, id])
+
+
+def test_half_a_letter_decodes_to_the_replacement_character(tokenizer: Tokenizer):
+    ids = tokenizer.encode("\U0001f680")  # not in the training text: four bytes
+    assert len(ids) > 1
+    assert tokenizer.decode(ids[:-1]).endswith("\ufffd")
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({}, "no tokenizer.json"),
+        ({"tokenizer.json": "{"}, "not a readable tokenizer"),
+        ({"tokenizer.json": None, "tokenizer_config.json": "[1]"}, "expected an object"),
+        ({"tokenizer.json": None, "tokenizer_config.json": "{"}, "not valid JSON"),
+    ],
+)
+def test_broken_folders_are_refused(
+    tokenizer: Tokenizer, tmp_path: Path, files: dict[str, str | None], says: str
+):
+    for name, text in files.items():
+        (tmp_path / name).write_text(tokenizer.backend.to_str() if text is None else text)
+    with pytest.raises(UserError, match=says):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_role_that_the_vocabulary_lacks_is_refused(tokenizer: Tokenizer):
+    with pytest.raises(UserError, match="eos token '</s>' is not in the vocabulary"):
+        Tokenizer(tokenizer.backend, eos="</s>")
+
+
+# ---- foreign tokenizers, by the library's backend
+
+
+def llama_like() -> tokenizers.Tokenizer:
+    """A SentencePiece-like BPE as in Llama 2: a prefix space, byte fallback, <s> in front."""
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "▁",
+        "h",
+        "i",
+        "▁h",
+        "▁hi",
+        "<",
+        "s",
+        ">",
+    ]
+    vocabulary = {piece: id for id, piece in enumerate(pieces)}
+    backend = tokenizers.Tokenizer(
+        models.BPE(
+            vocabulary, [("▁", "h"), ("▁h", "i")], unk_token="<unk>", byte_fallback=True, fuse_unk=True
+        )
+    )
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])  # type: ignore[assignment]
+    backend.decoder = decoders.Sequence(  # type: ignore[assignment]
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in pieces[:3]])
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])  # type: ignore[assignment]
+    return backend
+
+
+def bert_like() -> tokenizers.Tokenizer:
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "hello", "world", "##s", ",", "[", "]", "cls"]
+    backend = tokenizers.Tokenizer(
+        models.WordPiece({piece: id for id, piece in enumerate(pieces)}, unk_token="[UNK]")
+    )
+    backend.normalizer = normalizers.BertNormalizer()  # type: ignore[assignment]
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
+    backend.decoder = decoders.WordPiece()  # type: ignore[assignment]
+    backend.add_special_tokens([AddedToken(token, special=True) for token in pieces[:4]])
+    backend.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return backend
+
+
+def test_a_llama_like_tokenizer(tmp_path: Path):
+    llama_like().save(str(tmp_path / "tokenizer.json"))
+    config = {"bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": "<nowhere>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 5]}))
+    tokenizer = Tokenizer.load(tmp_path)
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (1, 2, None)
+    assert tokenizer.stop_ids == {2, 5}
+    hi = tokenizer.token_id("▁hi")
+    assert tokenizer.encode("hi hi") == [hi, hi]
+    assert tokenizer.encode("hi", add_special_tokens=True) == [1, hi]
+    assert tokenizer.decode([1, hi, 2], skip_special_tokens=True) == "hi"
+    assert 1 not in tokenizer.encode("<s>")
+    assert tokenizer.decode(tokenizer.encode("hi é🤗")) == "hi é🤗"
+
+
+def test_a_bert_like_tokenizer():
+    tokenizer = Tokenizer(bert_like(), pad="[PAD]")
+    assert tokenizer.encode("Hello, WORLDs", add_special_tokens=True) == [2, 4, 7, 5, 6, 3]
+    assert 2 not in tokenizer.encode("[CLS]")
+    assert tokenizer.encode_batch(["hello", "world"]) == [[4], [5]]
+
+
+def test_truncation_and_padding_in_a_file_do_not_touch_texts():
+    backend = bert_like()
+    backend.enable_truncation(3)
+    backend.enable_padding(length=8)
+    assert Tokenizer(backend).encode("hello, world, hello, world") == [4, 7, 5, 7, 4, 7, 5]
