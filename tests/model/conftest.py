@@ -74,6 +74,12 @@ def decoder_config(request: pytest.FixtureRequest) -> ModelConfig:
     return ModelConfig(**(TOY | DECODERS[request.param]))
 
 
+@pytest.fixture
+def all_decoders() -> dict[str, dict[str, Any]]:
+    """The knobs of all those configurations."""
+    return {name: TOY | knobs for name, knobs in DECODERS.items()}
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(7)
