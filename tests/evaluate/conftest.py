@@ -35,16 +35,15 @@ def shards(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A folder with train and validation shards of two sources."""
     folder = tmp_path_factory.mktemp("tokens")
     for split, seeds in (("train", range(100)), ("validation", range(1000, 1024))):
-        writer = ShardWriter(
-            folder, split, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.fingerprint, end_of_text=0
-        )
         texts = [story(seed) for seed in seeds]
         rows = [[*row, tokenizer.eos_id] for row in tokenizer.encode_batch(texts)]
-        ids, lengths = np.concatenate(rows), [len(row) for row in rows]
         names = [("tales", "legends")[seed % 2] for seed in seeds]
-        writer.append(ids, lengths, names, [len(text.encode()) for text in texts])
-        writer.commit(1)
-        writer.close()
+        identity = {"vocab_size": tokenizer.vocab_size, "tokenizer": tokenizer.fingerprint, "end_of_text": 0}
+        with ShardWriter(folder, split, **identity) as writer:
+            lengths, sizes = [len(row) for row in rows], [len(text.encode()) for text in texts]
+            writer.append(np.concatenate(rows), lengths, names, sizes)
+            writer.commit(1)
+            writer.finish()
     return folder
 
 

@@ -116,7 +116,7 @@ def _tasks(found: dict[str, Any]) -> Block | None:
     ]
     own = "true continuation" in tasks
     note = (
-        " True continuation: a held-out passage goes on in one of four ways, three of them taken from other documents."
+        " True continuation: a held-out passage goes on in one of four ways, three of them those of other passages of its source."
         if own
         else ""
     )

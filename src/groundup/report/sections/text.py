@@ -28,7 +28,7 @@ def text(facts: dict[str, Any]) -> dict[str, Any] | None:
             paragraph(
                 f"{wording.plural(read['documents'], 'document')} of {wording.plural(len(sources), 'source')} were read, "
                 f"{wording.size(read['bytes'])} in all. {kept['documents']:,} of them were kept: "
-                f"{wording.size(kept['bytes'])}, or {share} of what was read."
+                f"{wording.size(kept['bytes'])}, or {share} of what was read." + _trimmed(sources)
             ),
             _sources(sources, read, kept),
             _files(sources),
@@ -37,6 +37,19 @@ def text(facts: dict[str, Any]) -> dict[str, Any] | None:
             *_examples(facts),
         ],
     )
+
+
+def _trimmed(sources: dict[str, Any]) -> str:
+    """How much was cut out of documents that stayed, and by which rule mostly."""
+    rules: dict[str, int] = {}
+    for row in sources.values():
+        for rule, amount in row.get("trimmed", {}).items():
+            rules[rule] = rules.get(rule, 0) + amount
+    whole = sum(rules.values())
+    if whole <= 0:
+        return ""
+    most = max(rules, key=rules.__getitem__).replace("_", " ")
+    return f" {wording.size(whole)} were cut out of documents that stayed, most of it by the rule “{most}”."
 
 
 def _sources(sources: dict[str, Any], read: dict[str, int], kept: dict[str, int]) -> Block:
@@ -48,7 +61,7 @@ def _sources(sources: dict[str, Any], read: dict[str, int], kept: dict[str, int]
             wording.size(row["read"]["bytes"]),
             f"{row['kept']['documents']:,}",
             wording.size(row["kept"]["bytes"]),
-            f"{row.get('weight', 1):g}",
+            f"{row.get('weight', 1):.3g}",
         ]
         for name, row in sources.items()
     ]
