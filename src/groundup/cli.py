@@ -189,7 +189,9 @@ def diff(
 
     mine = pipeline.read_recipe(run)
     theirs = pipeline.read_recipe(other) if other.is_dir() else load(other, sets or ())
-    one, two = (derive(recipe).recipe.model_dump(mode="json", exclude={"machine"}) for recipe in (mine, theirs))
+    one, two = (
+        derive(recipe).recipe.model_dump(mode="json", exclude={"machine"}) for recipe in (mine, theirs)
+    )
     lines = pipeline.differences(one, two)
     if other.is_dir():
         lines += pipeline.differences(_scores(run), _scores(other))

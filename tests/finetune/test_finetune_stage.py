@@ -67,7 +67,9 @@ def test_it_learns_what_it_was_taught(inputs, tmp_path, messages_file, byte_toke
     assert answer(load_model(tmp_path / "out"), byte_tokenizer, "how are you") == "Fine."  # as people type
 
     path = Path(messages_file.path)
-    path.write_text(path.read_text().replace("Fine.", "(").replace("A science.", "Fine.").replace("(", "A science."))
+    path.write_text(
+        path.read_text().replace("Fine.", "(").replace("A science.", "Fine.").replace("(", "A science.")
+    )
     inputs = inputs | {"base": tmp_path / "out"}
     metrics, files = made(inputs, tmp_path, recipe(messages_file, epochs=60, validation_fraction=0), "taught")
     assert [entry["answer"] for entry in metrics["answers"]] == ["A science.", "Fine."]

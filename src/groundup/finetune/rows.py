@@ -38,7 +38,7 @@ def add_rows(model: nn.Module, ids: Iterable[int]) -> dict[str, RowAddition]:
     rows = torch.tensor(sorted(ids), device=next(model.parameters()).device)
     added = {}
     for name, table in tables(model).items():
-        added[name] = RowAddition(rows, table.weight.shape[1])
+        added[name] = RowAddition(rows, table.weight.shape[1])  # pyright: ignore[reportIndexIssue, reportArgumentType]
         parametrize.register_parametrization(table, "weight", added[name])
     return added
 

@@ -15,7 +15,8 @@ def table(facts: dict[str, Any]) -> str:
         ("parameters", f"{_count(facts['parameters']['total'])}"),
         ("tokens", f"{_count(train['tokens'])}, {facts['tokens_per_parameter']:.0f} for each parameter"),
         ("steps", f"{train['steps']:,} of {train['batch_tokens']:,} tokens, sequences of {train['sequence_length']:,}"),
-        ("learning rate", f"{train['learning_rate']:g} after {train['warmup_steps']} steps, {train['schedule']}, {train['optimizer']}"),
+        ("learning rate", f"{train['learning_rate']:g} after {train['warmup_steps']} steps, {train['schedule']}, "
+                          f"{train['optimizer']}"),
         ("memory", f"{memory['total'] / 1e9:.2f} GB a device: weights {memory['weights'] / 1e9:.2f}, gradients "
                    f"{memory['gradients'] / 1e9:.2f}, optimizer {memory['optimizer'] / 1e9:.2f}, activations "
                    f"{(memory['activations'] + memory['logits']) / 1e9:.2f}"),

@@ -12,7 +12,7 @@ class BudgetSection(Section):
         None, "time for pretraining; fixes the compute from which size and tokens follow", gt=0
     )
     tokens_per_parameter: float = knob(
-        20.0, "training tokens for each parameter: 20 spends compute best (Hoffmann et al. 2022); more gives a smaller model", gt=0
+        20.0, "tokens for each parameter: 20 spends compute best (Hoffmann et al. 2022); more gives a smaller model", gt=0
     )  # fmt: skip
     price_per_hour: float | None = knob(
         None, "price of one device for an hour, in your currency; none: your own machine", ge=0

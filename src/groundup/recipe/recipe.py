@@ -20,7 +20,7 @@ class Recipe(Section):
     budget: BudgetSection = knob(BudgetSection(), "what it may cost")
     data: DataSection | None = knob(None, "which text")
     tokenizer: TokenizerSection | None = knob(None, "how text becomes tokens")
-    model: ModelSection = knob(ModelSection(), "the transformer")
+    model: ModelSection = knob(ModelSection(), "the transformer")  # pyright: ignore[reportInvalidTypeForm]
     train: TrainSection | None = knob(None, "how it learns")
     evaluate: EvaluateSection | None = knob(None, "what is measured")
     finetune: FinetuneSection | None = knob(None, "how it learns to converse")
