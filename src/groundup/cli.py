@@ -122,12 +122,12 @@ def run(
         manifest = job.manifest()
         seconds = manifest.provenance["seconds"] if manifest and state == "built" else None
         _note(f"{job.stage.folder:<14} " + ("complete" if seconds is None else f"built in {clock(seconds)}"))
-    if not built:
-        print(f"{folder}: nothing to do, everything is complete")
-        return
-    from groundup.report.summary import summary
+    if built:
+        from groundup.report.summary import summary
 
-    print(summary(folder))
+        print(summary(folder))
+    else:
+        print(f"{folder}: nothing to do, everything is complete")
 
 
 @app.command()
