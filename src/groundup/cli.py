@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.manifest import Manifest
 from groundup.artifacts.progress import KINDS, clock
 from groundup.options import (
     AsJson,
@@ -158,7 +159,6 @@ def status(run: Run, as_json: AsJson = False) -> None:
 def verify(run: Run) -> None:
     """Hash every file of a run's finished stages again, and compare with the manifests."""
     from groundup import pipeline
-    from groundup.artifacts.manifest import Manifest
     from groundup.artifacts.manifest import verify as verify_folder
 
     pipeline.read_recipe(run)
@@ -378,8 +378,6 @@ def _open(path: Path, device: str) -> tuple[Any, Any]:
 
 
 def _scores(run: Path) -> dict[str, Any]:
-    from groundup.artifacts.manifest import Manifest
-
     manifest = Manifest.read(run / "05-scores")
     return {"scores": manifest.metrics} if manifest else {}
 
