@@ -55,6 +55,8 @@ def config(**knobs) -> ModelConfig:
         ({"attention_bias": "all", "feed_forward_bias": True}, "llama"),
         ({"feed_forward": "geglu_tanh"}, "llama"),
         ({"rope_scaling": {"method": "llama3", "factor": 8, "original_context_length": 64}}, "llama"),
+        ({"rope_scaling": {"method": "linear", "factor": 8, "original_context_length": 64}}, "llama"),
+        ({"rope_scaling": {"method": "dynamic", "factor": 4, "original_context_length": 256}}, "llama"),
         ({"qk_norm": True}, "qwen3"),
         ({"attention_bias": "qkv"}, "qwen2"),
         ({"attention_bias": "qkv", "sliding_window": 8, "attention_pattern": ["global", "local"]}, "qwen2"),

@@ -144,7 +144,10 @@ def test_an_architecture_that_we_do_not_know_is_refused_with_those_we_do(
             r"GGUF cannot say sliding_window = 4, attention_pattern = \('local',\) of a llama",
         ),
         ({"feed_forward": "geglu_tanh"}, "GGUF cannot say feed_forward = 'geglu_tanh'"),
-        ({"rope_scaling": {"method": "dynamic", "factor": 2.0}}, "GGUF cannot say rope_scaling = "),
+        (
+            {"rope_scaling": {"method": "dynamic", "factor": 2.0, "original_context_length": 512}},
+            "GGUF cannot say rope_scaling = ",
+        ),
         (
             {"qk_norm": True, "moe": {"num_experts": 2, "experts_per_token": 1, "normalize_scores": False}},
             "GGUF cannot say moe = ",

@@ -16,7 +16,7 @@ from groundup.interop.export import FORMATS
 from groundup.interop.gguf.write import TYPES
 from groundup.interop.huggingface import DTYPES
 from groundup.interop.stage import run as run_stage
-from groundup.model import build_model, save_model
+from groundup.model import build_model, load_model, save_model
 from groundup.recipe import ModelConfig
 from groundup.recipe.export import ExportSection
 from groundup.tokenizer import Tokenizer
@@ -251,3 +251,48 @@ def test_the_stage_exports_measures_and_repeats_itself(format, dtype, limit, nat
     assert facts[0]["from"] == "chat"
     assert facts[0]["files"] == len(files[0]) - 1  # the fingerprint is the runner's
     json.dumps(facts[0], allow_nan=False)
+
+
+FUSED = {
+    "norm": "layernorm",
+    "norm_bias": True,
+    "positions": "learned",
+    "attention_bias": "all",
+    "feed_forward": "gelu_tanh",
+    "feed_forward_bias": True,
+}
+STACKED = {"moe": {"num_experts": 3, "experts_per_token": 2}}
+
+
+@pytest.mark.parametrize("knobs", [FUSED, STACKED], ids=["gpt2", "mixtral"])
+def test_a_foreign_model_can_be_kept_as_ours(knobs, tmp_path: Path):
+    """Tensors that were cut out of one must not go on sharing its memory: safetensors refuses that."""
+    shape = {"vocab_size": 50, "hidden_size": 24, "num_layers": 2, "num_heads": 3, "intermediate_size": 20}
+    model = build_model(ModelConfig(**shape, **knobs)).eval()
+    export_huggingface(model, None, tmp_path / "theirs")
+    save_model(load_huggingface(tmp_path / "theirs"), tmp_path / "ours")
+    assert same_logits(load_model(tmp_path / "ours"), model)
+
+
+def test_an_older_export_leaves_nothing_behind(tmp_path: Path, model):
+    export_huggingface(model, None, tmp_path, max_shard_bytes=4000)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    export_huggingface(model, None, tmp_path)
+    assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
+    assert same_logits(load_huggingface(tmp_path), model)
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"architecture": "encoder"}, {"architecture": "encoder", "masked_head": False}]
+)
+def test_the_stage_measures_encoders_too(knobs, tmp_path: Path, tokenizer):
+    shape = {"vocab_size": 270, "hidden_size": 24, "num_layers": 2, "num_heads": 3, "context_length": 16}
+    modern = {"norm": "layernorm", "embedding_norm": True, "feed_forward": "geglu", "tie_embeddings": True}
+    model = build_model(ModelConfig(**shape, **modern, **knobs)).eval()
+    save_model(model, tmp_path / "base")
+    tokenizer.save(tmp_path / "base")
+    (tmp_path / "out").mkdir()
+    recipe = SimpleNamespace(export=ExportSection())
+    facts = run_stage(recipe, {"base": tmp_path / "base"}, tmp_path / "out", Machine(device="cpu", threads=1))
+    assert facts["family"] == "modernbert"
+    assert facts["max_logit_difference"] == 0

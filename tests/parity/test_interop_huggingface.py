@@ -66,6 +66,15 @@ TOYS = {
     "llama, linear RoPE": Toy(
         {**TINY, **GROUPED, "model_type": "llama", "rope_scaling": {"rope_type": "linear", "factor": 3.0}}
     ),
+    "llama, dynamic RoPE": Toy(
+        {
+            **TINY,
+            **GROUPED,
+            "model_type": "llama",
+            "max_position_embeddings": 24,
+            "rope_scaling": {"rope_type": "dynamic", "factor": 3.0},
+        }
+    ),
     "llama, YaRN": Toy({**TINY, **GROUPED, "model_type": "llama", "rope_scaling": YARN}),
     "qwen2": Toy({**TINY, **GROUPED, "model_type": "qwen2", "rope_theta": 1e6, "tie_word_embeddings": True}),
     "qwen2, sliding": Toy(

@@ -105,7 +105,7 @@ def test_llama_cpp_gives_our_logits_and_our_ids(name: str, tmp_path: Path, token
     assert answer["chat_template"] == tokenizer.chat_template
     with torch.no_grad():
         expected = model(tokens).logits[0]
-    torch.testing.assert_close(torch.tensor(answer["logits"]), expected, atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(torch.tensor(answer["logits"]), expected, atol=1e-4, rtol=1e-4)
 
 
 def random_texts() -> list[str]:

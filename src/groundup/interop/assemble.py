@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import nn
 
+from groundup.artifacts.errors import UserError
 from groundup.interop.pairs import Pair, check, expected_shapes, to_ours
 from groundup.interop.weights import Source, cast
 from groundup.model import build_model
@@ -26,12 +27,15 @@ def assemble(
     Weights keep the dtype of the source where `dtype` is None.
     Raises UserError naming a tensor that is missing, unexpected or of another shape; there is then no model.
     """
+    if config.num_layers > len(source.shapes):  # a damaged number must not keep us building for hours
+        found = f"{len(source.shapes)} tensors for num_layers = {config.num_layers:,}"
+        raise UserError(f"{source.path}: {found}, expected several for each layer")
     with torch.device("meta"):  # shapes without memory; nothing is initialised in vain
         model = build_model(config)
     empty = model.state_dict()
     pairs = list(pairs_of(config, list(empty)))
     check(expected_shapes(pairs, empty), source, ignored)
-    weights = {name: cast(tensor, dtype).to(device) for name, tensor in to_ours(pairs, source)}
+    weights = {name: cast(tensor, dtype).to(device).contiguous() for name, tensor in to_ours(pairs, source)}
     model.load_state_dict(weights, assign=True)
     for module in model.modules():
         if isinstance(module, Rotary):

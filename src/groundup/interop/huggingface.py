@@ -114,7 +114,7 @@ class _Bare:
 
 def _family_of(fields: dict[str, Any], folder: Path) -> Family:
     name = fields.get("model_type")
-    if "quantization_config" in fields:
+    if fields.get("quantization_config"):
         raise UserError(
             f"{folder}: quantized weights ({fields['quantization_config'].get('quant_method', 'unknown')}), "
             "expected plain ones",

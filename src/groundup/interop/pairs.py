@@ -60,15 +60,6 @@ def transposed(ours: str, theirs: str) -> Pair:
     return Pair((ours,), (theirs,), flip, flip)
 
 
-def shifted(ours: str, theirs: str, by: float) -> Pair:
-    """A weight that the other side keeps as `ours - by`."""
-
-    def add(amount: float) -> Change:
-        return lambda tensors: [(t.float() + amount).to(t.dtype) for t in tensors]
-
-    return Pair((ours,), (theirs,), add(by), add(-by))
-
-
 def joined(ours: Iterable[str], theirs: str, sizes: Iterable[int], *, transpose: bool = False) -> Pair:
     """Several of our matrices (or biases) that the other side keeps as one, below one another."""
     sizes = list(sizes)

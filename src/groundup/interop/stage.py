@@ -12,6 +12,7 @@ from groundup.interop.export import export
 from groundup.interop.families.fit import family_for
 from groundup.interop.open import open_model
 from groundup.interop.plain import plain
+from groundup.recipe import ModelConfig
 
 SAMPLE_TOKENS = 32
 
@@ -46,10 +47,14 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
 @torch.no_grad()
 def logit_difference(model: torch.nn.Module, other: torch.nn.Module) -> float:
     """The largest absolute difference of a logit, over tokens from all of the vocabulary."""
-    vocabulary: int = model.config.vocab_size  # type: ignore[union-attr,assignment]
-    tokens = (torch.arange(SAMPLE_TOKENS)[None] * 7919) % vocabulary
-    return (logits(model, tokens) - logits(other, tokens)).abs().max().item()
+    config: ModelConfig = model.config  # type: ignore[assignment]
+    tokens = torch.arange(min(SAMPLE_TOKENS, config.context_length))[None] * 7919 % config.vocab_size
+    return (_output(model, config, tokens) - _output(other, config, tokens)).abs().max().item()
 
 
-def logits(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+def _output(model: Any, config: ModelConfig, tokens: torch.Tensor) -> torch.Tensor:
+    if config.architecture == "encoder_decoder":
+        return model(tokens, decoder_tokens=tokens).logits
+    if config.architecture == "encoder" and not config.masked_head:
+        return model.hidden_states(tokens)
     return model(tokens).logits

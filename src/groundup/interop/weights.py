@@ -64,7 +64,8 @@ def write_safetensors(
 ) -> list[Path]:
     """Write named tensors as `model.safetensors`, or as shards with an index where that is too large.
 
-    The tensors are consumed one by one, so that only one shard is held in memory. Returns the files written.
+    The tensors are consumed one by one, so that only one shard is held in memory. Weights
+    that the folder held before are replaced. Returns the files written.
     """
     shard: dict[str, Tensor] = {}
     drafts: list[Path] = []
@@ -90,6 +91,8 @@ def write_safetensors(
         total += size
     flush()
 
+    for older in (*folder.glob("model*.safetensors"), folder / INDEX):  # or a reader may take these for ours
+        older.unlink(missing_ok=True)
     if len(drafts) == 1:
         return [drafts[0].rename(folder / SINGLE)]
     names = [f"model-{i:05d}-of-{len(drafts):05d}.safetensors" for i in range(1, len(drafts) + 1)]
@@ -98,13 +101,6 @@ def write_safetensors(
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return [*files, folder / INDEX]
-
-
-def has_weights(folder: Path) -> bool:
-    """Whether `folder` has weights in some file, readable or not."""
-    return any(
-        next(folder.glob(pattern), None) for pattern in ("*.safetensors", "*.bin", "*.pt", "*.pth", INDEX)
-    )
 
 
 def _shards(folder: Path) -> list[str]:

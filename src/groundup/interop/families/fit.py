@@ -8,6 +8,7 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.interop.families import FAMILIES
 from groundup.interop.families.family import Family
+from groundup.interop.families.positions import READ_BY
 from groundup.recipe import ModelConfig
 
 
@@ -57,6 +58,11 @@ def essence(config: ModelConfig) -> dict[str, Any]:
         kinds = ("global",) * config.num_layers  # a window as long as the text hides nothing
     knobs["attention_pattern"] = kinds
     knobs["attention_scale"] = config.attention_scale or config.head_dim**-0.5
+    if scaling := config.rope_scaling:
+        read = {knob: getattr(scaling, knob) for knob in READ_BY[scaling.method]}
+        if "original_context_length" in read:
+            read["original_context_length"] = scaling.original_context_length or config.context_length
+        knobs["rope_scaling"] = {"method": scaling.method, **read}
     knobs["logit_scale"] = config.logit_scale / config.width_multiplier
     local = "local" in kinds
     # Local layers have a base of their own where it differs, or where theirs alone is not scaled.

@@ -21,7 +21,7 @@ KEYS = {
 }
 READ_BY = {
     "linear": ("factor",),
-    "dynamic": ("factor",),
+    "dynamic": ("factor", "original_context_length"),
     "yarn": ("factor", "original_context_length", "beta_fast", "beta_slow", "attention_factor"),
     "llama3": ("factor", "original_context_length", "low_freq_factor", "high_freq_factor"),
 }
@@ -31,7 +31,10 @@ def read_rope(json: Json, default_theta: float = 10_000.0) -> Json:
     """rope_theta and rope_scaling of ModelConfig."""
     rope = dict(json.get("rope_scaling") or json.get("rope_parameters") or {})
     theta = rope.get("rope_theta") or json.get("rope_theta") or default_theta
-    return {"rope_theta": theta, "rope_scaling": _scaling(rope, json["max_position_embeddings"])}
+    knobs: Json = {"rope_theta": theta, "rope_scaling": _scaling(rope, json["max_position_embeddings"])}
+    if rope.get("rope_type", rope.get("type")) == "dynamic":  # the file tells the length before stretching
+        knobs["context_length"] = int(rope["factor"] * json["max_position_embeddings"])
+    return knobs
 
 
 def write_rope(config: ModelConfig) -> Json:
@@ -40,10 +43,11 @@ def write_rope(config: ModelConfig) -> Json:
     if scaling := config.rope_scaling:
         rope: Json = {"rope_type": scaling.method}
         rope |= {KEYS[knob]: getattr(scaling, knob) for knob in READ_BY[scaling.method]}
+        original = scaling.original_context_length or config.context_length
         if "original_max_position_embeddings" in rope:
-            rope["original_max_position_embeddings"] = (
-                scaling.original_context_length or config.context_length
-            )
+            rope["original_max_position_embeddings"] = original
+        if scaling.method == "dynamic":
+            json["max_position_embeddings"] = original
         json["rope_scaling"] = {key: value for key, value in rope.items() if value is not None}
     return json
 

@@ -10,6 +10,13 @@ Deliberately absent: architectures beyond the Llama-like ones, and writing the k
 Source: the format's specification (ggml-org/ggml docs/gguf.md) and llama.cpp's convert_hf_to_gguf.py.
 """
 
+from groundup.artifacts.errors import UserError
+
+try:
+    import gguf as _package  # noqa: F401
+except ModuleNotFoundError:
+    raise UserError("GGUF files need the package gguf", hint="pip install 'groundup[gguf]'") from None
+
 from groundup.interop.gguf.read import load_gguf
 from groundup.interop.gguf.write import export_gguf
 

@@ -229,20 +229,15 @@ def _llama3_rule(factors: torch.Tensor, knobs: Metadata) -> Metadata:
     The slowest pair tells the factor. The other two bounds are 1 and 4 in every model with this rule, and the
     original length is a power of two.
     """
-    base = ModelConfig(**{**knobs, "rope_scaling": None})
     factor = round(factors.max().item(), 4)
     for exponent in range(24):
-        scaling = {
-            "method": "llama3",
-            "factor": round(factors.max().item(), 4),
-            "original_context_length": 2**exponent,
-        }
+        scaling = {"method": "llama3", "factor": factor, "original_context_length": 2**exponent}
         given = rope_factors(ModelConfig(**{**knobs, "rope_scaling": scaling}))
         if given is not None and given.shape == factors.shape and torch.allclose(given, factors, rtol=1e-4):
             return scaling
     raise UserError(
-        f"{ROPE_FACTORS}: {len(factors)} factors up to {factor:g} do not come from Llama 3.1's rule, "
-        f"for heads of {base.head_dim} numbers and rope_theta = {base.rope_theta:g}"
+        f"{ROPE_FACTORS}: {len(factors)} factors up to {factor:g} do not come from Llama 3.1's rule "
+        f"for rope.freq_base = {knobs.get('rope_theta')}"
     )
 
 

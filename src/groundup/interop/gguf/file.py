@@ -6,6 +6,7 @@ hundred thousand entries of a vocabulary, which takes seconds. Unpacking the wei
 Source: ggml-org/ggml, docs/gguf.md, version 3 of the format.
 """
 
+import math
 import mmap
 import struct
 from pathlib import Path
@@ -23,6 +24,7 @@ VERSIONS = (2, 3)
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """struct's letter by the format's number of a value type."""
 STRING, ARRAY = 8, 9
+MAX_DIMENSIONS = 4
 
 
 class GGUFFile:
@@ -50,7 +52,7 @@ class GGUFFile:
         self._places: dict[str, tuple[int, int]] = {}
         try:
             self._read_header()
-        except (struct.error, UnicodeDecodeError, ValueError, KeyError, OverflowError) as error:
+        except (struct.error, ValueError, KeyError, OverflowError, RecursionError) as error:
             raise self._damaged(str(error)) from None
 
     def read(self, name: str) -> Tensor:
@@ -82,16 +84,25 @@ class GGUFFile:
         offsets = {}
         for _ in range(num_tensors):
             name = self._string()
-            dimensions = [self._scalar("Q") for _ in range(self._scalar("I"))]
+            count = self._scalar("I")
+            if count > MAX_DIMENSIONS:
+                raise ValueError(f"tensor {name} has {count} dimensions, expected {MAX_DIMENSIONS} at most")
+            dimensions = [self._scalar("Q") for _ in range(count)]
             self.shapes[name] = tuple(reversed(dimensions))
             self._types[name] = gguf.GGMLQuantizationType(self._scalar("I"))
             offsets[name] = self._scalar("Q")
         alignment = self.metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise ValueError(f"general.alignment = {alignment!r}")
         start = -(-self._at // alignment) * alignment
         for name, offset in offsets.items():
             per_block, size = gguf.GGML_QUANT_SIZES[self._types[name]]
+            if self.shapes[name][-1:] and self.shapes[name][-1] % per_block:
+                raise ValueError(
+                    f"tensor {name} has rows of {self.shapes[name][-1]}, in blocks of {per_block}"
+                )
             begin = start + offset
-            end = begin + int(np.prod(self.shapes[name])) // per_block * size
+            end = begin + math.prod(self.shapes[name]) // per_block * size
             if end > len(self._bytes):
                 raise ValueError(f"tensor {name} ends at byte {end:,}")
             self._places[name] = begin, end

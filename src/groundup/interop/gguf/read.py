@@ -29,7 +29,7 @@ def load_gguf(
     try:
         factors = source.read(ROPE_FACTORS) if ROPE_FACTORS in source.shapes else None
         config = read_metadata(source.metadata, source.shapes, factors)
-        tokenizer = read_tokenizer(source.metadata)
+        tokenizer = _tokenizer(source)
     except UserError as error:
         raise UserError(f"{path}: {error.message}", hint=error.hint) from None
     except ValidationError as error:
@@ -43,3 +43,12 @@ def load_gguf(
 
     model = assemble(config, pairs_of, source, ignored=(ROPE_FACTORS,), device=device, dtype=dtype)
     return model, tokenizer
+
+
+def _tokenizer(source: GGUFFile) -> Tokenizer:
+    try:
+        return read_tokenizer(source.metadata)
+    except (UserError, KeyError):
+        raise
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise UserError(f"damaged vocabulary: {error}") from None
