@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import nn
 
+from groundup.artifacts.errors import UserError
 from groundup.interop.pairs import Pair, check, expected_shapes, to_ours
 from groundup.interop.weights import Source, cast
 from groundup.model import build_model
@@ -26,6 +27,11 @@ def assemble(
     Weights keep the dtype of the source where `dtype` is None.
     Raises UserError naming a tensor that is missing, unexpected or of another shape; there is then no model.
     """
+    if config.num_layers > len(source.shapes):  # a damaged file may describe millions of blocks: never build them
+        raise UserError(
+            f"{config.num_layers} blocks described, but only {len(source.shapes)} tensors found",
+            hint="the file is damaged, or incomplete",
+        )
     with torch.device("meta"):  # shapes without memory; nothing is initialised in vain
         model = build_model(config)
     empty = model.state_dict()
