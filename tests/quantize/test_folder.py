@@ -115,7 +115,7 @@ def inputs(make_decoder, byte_tokenizer, tmp_path) -> dict[str, Path]:
         ids = [*byte_tokenizer.encode(TEXT * 10), 0]
         writer.append(np.array(ids), [len(ids)], ["books"], [len(TEXT) * 10])
         writer.commit(1)
-        writer.close()
+        writer.finish()
     save_model(make_decoder(), folders["chat"])
     byte_tokenizer.save(folders["chat"])
     messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello to you"}]
