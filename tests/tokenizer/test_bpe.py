@@ -1,18 +1,24 @@
 """The readable oracle, the `tokenizers` library and the bulk encoder agree, id for id."""
 
 import json
+from typing import Any
 
 import pytest
+import tokenizers
 from hard_texts import PROSE, texts
 from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import models, pre_tokenizers, trainers
 
+from groundup.artifacts.errors import UserError
+from groundup.recipe.tokenizer import Algorithm
 from groundup.tokenizer import bpe
 from groundup.tokenizer.bulk import LONG, BulkEncoder
 from groundup.tokenizer.byte_letters import from_letters, to_letters
-from groundup.tokenizer.patterns import PATTERNS
+from groundup.tokenizer.patterns import PATTERNS, pre_tokenizer
 from groundup.tokenizer.special import SPECIAL_TOKENS
 from groundup.tokenizer.tokenizer import Tokenizer
-from groundup.tokenizer.train import train_bpe
+from groundup.tokenizer.train import ALGORITHMS, extend, train_bpe, train_unigram
 
 
 @pytest.fixture(scope="module", params=list(PATTERNS))
@@ -20,6 +26,37 @@ def pair(request: pytest.FixtureRequest) -> tuple[bpe.BytePairs, Tokenizer]:
     sample = [PROSE, PROSE[40:300], "aaaa aaa aa a aaaaaaaa", "low lower lowest newer wider"]
     oracle = bpe.learn(sample, 420, PATTERNS[request.param].regex, SPECIAL_TOKENS)
     return oracle, train_bpe(sample, 420, request.param)
+
+
+def by_the_library(texts: list[str], vocab_size: int, pattern: str) -> dict[str, Any]:
+    """The rules of the model that the `tokenizers` library trains."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizer(PATTERNS[pattern].regex)  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return json.loads(backend.to_str())["model"]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_learning_equals_the_library_s_trainer(prose: list[str], pattern: str):
+    rules = json.loads(train_bpe(prose, 900, pattern).backend.to_str())["model"]
+    expected = by_the_library(prose, 900, pattern)
+    assert rules["merges"] == expected["merges"]
+    assert rules["vocab"] == expected["vocab"]
+
+
+@given(sample=st.lists(st.text(alphabet="ab \n'é", max_size=60), min_size=1, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_learning_equals_the_library_s_trainer_on_repeats(sample: list[str]):
+    expected = by_the_library(sample, 330, "gpt4")
+    found = train_bpe(sample, len(expected["vocab"]))
+    assert json.loads(found.backend.to_str())["model"]["merges"] == expected["merges"]
 
 
 def test_both_learn_the_same_vocabulary(pair: tuple[bpe.BytePairs, Tokenizer]):
@@ -89,3 +126,50 @@ def test_byte_letters_are_the_library_s():
     ][0]
     assert to_letters("é \n\x00a".encode()) == spelt
     assert from_letters(spelt) == "é \n\x00a".encode()
+
+
+@pytest.fixture(scope="module")
+def unigram() -> Tokenizer:
+    return train_unigram([PROSE, PROSE[50:], "low lower lowest newer wider " * 3], 340)
+
+
+def test_unigram_in_bulk_equals_the_library(unigram: Tokenizer):
+    texts = [PROSE, "a<|endoftext|>b 🚀", "", "x" * 200]
+    encoder = BulkEncoder(unigram)
+    assert encoder.pattern == "gpt4"
+    assert encoder.encode(texts)[0].tolist() == [
+        id for text in texts for id in (*unigram.encode(text), unigram.eos_id)
+    ]
+    assert all(unigram.decode(unigram.encode(text)) == text for text in texts)
+    assert unigram.vocab_size == 340
+
+
+def test_unigram_is_trained_to_the_same_bytes_twice(unigram: Tokenizer):
+    again = train_unigram([PROSE, PROSE[50:], "low lower lowest newer wider " * 3], 340)
+    assert again.backend.to_str() == unigram.backend.to_str()
+
+
+def test_an_extended_tokenizer_keeps_its_entries_and_learns_more(tokenizer: Tokenizer):
+    new = ["zyzzyva zyzzyvas quokka quokkas " * 5, "def zyzzyva(quokka):"]
+    larger = extend(tokenizer, new, 720)
+    assert larger.vocab_size == 720
+    assert [larger.token(id) for id in range(700)] == [tokenizer.token(id) for id in range(700)]
+    assert len(larger.encode(new[0])) < len(tokenizer.encode(new[0]))
+    assert larger.decode(larger.encode(PROSE)) == PROSE
+    assert BulkEncoder(larger).encode(new)[0].tolist() == [
+        i for t in new for i in (*larger.encode(t), larger.eos_id)
+    ]
+    assert (larger.eos_id, larger.stop_ids, larger.chat_template) == (0, {0, 2}, tokenizer.chat_template)
+
+
+def test_what_cannot_be_extended_is_refused(tokenizer: Tokenizer, unigram: Tokenizer):
+    with pytest.raises(UserError, match="vocab_size = 700: the tokenizer to extend has 700 entries"):
+        extend(tokenizer, [PROSE], 700)
+    with pytest.raises(UserError, match="not byte-level BPE"):
+        extend(unigram, [PROSE], 800)
+    with pytest.raises(UserError, match="the text supports only"):
+        extend(tokenizer, ["a b"], 800)
+
+
+def test_the_recipe_names_exactly_the_algorithms_there_are():
+    assert set(Algorithm.__args__) == set(ALGORITHMS)

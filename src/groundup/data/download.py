@@ -43,6 +43,7 @@ def open_url(
                 Request(url, headers={"User-Agent": AGENT, **headers}), timeout=TIMEOUT, context=context
             )
         except HTTPError as error:
+            error.close()
             if error.code in absent:
                 return None
             if error.code not in (408, 429, 500, 502, 503, 504) or attempt == ATTEMPTS - 1:

@@ -72,10 +72,10 @@ class Input:
                 yield Member(self.name, self.path.stat().st_size, stream)
 
 
-def resolve(place: Place, machine: Machine, *, seed: int = 0) -> list[Input]:
-    """The files of a place, in an order that is the same everywhere. Packages are fetched, other remote files
-    are not yet.
+def resolve(place: Place, machine: Machine, *, seed: int = 0, later: bool = False) -> list[Input]:
+    """The files of a place, in an order that is the same everywhere.
 
+    What lies elsewhere is fetched now; with `later`, packages are, and other files when each is asked to `fetch`.
     Raises UserError when there are none, when one is missing offline, and when a checksum is wrong.
     """
     members = getattr(place, "members", None)
@@ -95,6 +95,9 @@ def resolve(place: Place, machine: Machine, *, seed: int = 0) -> list[Input]:
     found = _sample(found, getattr(place, "sample_files", 1.0), seed)
     if (sha256 := getattr(place, "sha256", None)) is not None:
         _check(found, sha256, place.name, machine)
+    if not later:
+        for file in found:
+            file.fetch(machine)
     return found
 
 

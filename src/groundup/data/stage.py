@@ -239,7 +239,6 @@ def _documents(section: DataSection, place: Files, machine: Machine) -> list[Doc
     options = Options(column=place.column, extraction=section.extraction)
     found = []
     for file in resolve(place, machine):
-        file.fetch(machine)
         found += [read for read in unit.documents(place.kind, file, options) if isinstance(read, Document)]
     return found
 

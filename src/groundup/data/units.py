@@ -43,7 +43,7 @@ def cut(section: DataSection, machine: Machine, seed: int) -> list[Unit]:
         source = place if isinstance(place, Source) else _as_source(place)
         group: list[Input] = []
         size = 0
-        for file in resolve(place, machine, seed=seed):
+        for file in resolve(place, machine, seed=seed, later=True):
             amount = file.path.stat().st_size if file.url is None else GROUP_BYTES
             if group and size + amount > GROUP_BYTES:
                 units.append(Unit(len(units), source, tuple(group), source is not place))

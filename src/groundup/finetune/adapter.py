@@ -80,7 +80,7 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
             f"{folder}: not an adapter ({error!r})", hint=f"{CONFIG} and {WEIGHTS} make one"
         ) from None
     file = SafetensorsFolder(folder)
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    linears = [name for name, module in model.named_modules() if type(module) is nn.Linear]
     names = outer_names(model, [*linears, *tables(model)])
     expected = {name for name in linears if f"{PREFIX}{names[name]}.lora_A.weight" in file.shapes}
     ids = next(iter(token_ids.values()), [])

@@ -55,7 +55,7 @@ def add_lora(model: nn.Module, rank: int, alpha: float) -> list[str]:
     names = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and ".blocks." in f".{name}"
+        if type(module) is nn.Linear and ".blocks." in f".{name}"
     ]
     for name in names:
         put(model, name, LoRALinear(model.get_submodule(name), rank, alpha))  # type: ignore[arg-type]

@@ -54,6 +54,7 @@ def merge_rows(model: nn.Module) -> nn.Module:
 def tables(model: nn.Module) -> dict[str, nn.Module]:
     """The modules that hold one row a token: the embedding, and a head that is not tied to it."""
     found: dict[str, nn.Module] = {"embedding.tokens": model.get_submodule("embedding.tokens")}
-    if any(True for _ in model.get_submodule("head").parameters()):
-        found["head"] = model.get_submodule("head")
+    head = model.get_submodule("head")
+    if "weight" in head._parameters or parametrize.is_parametrized(head, "weight"):
+        found["head"] = head
     return found

@@ -5,9 +5,9 @@ look like), `gptq` and `awq` (two better ways), `packing`, `linear` (the layer t
 whole model), `cpu` (the fast way of few rows), `empty`, `folder` (our files), `formats` (those of others),
 `load`, `compare`, `alone` (one model, outside of a run), `stage`.
 
-Deliberately absent: quantized activations and caches, formats that need training, and the embedding and the
-head, which stay as they are. Kernels for GPUs are a later chapter's work: there, layers de-quantize and
-multiply.
+Deliberately absent: quantized activations and caches, formats that need training, and the embedding, the head
+and a mixture's experts, which stay as they are. Kernels for GPUs are a later chapter's work: there, layers
+de-quantize and multiply.
 """
 
 from groundup.quantize.alone import quantize_folder

@@ -1,5 +1,6 @@
 """A model by itself, outside of a run: what `groundup quantize` does, and the facts of any quantized
-model."""
+model.
+"""
 
 import json
 import shutil

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from groundup.artifacts.errors import UserError
+
 BATCH_TOKENS = 8_192
 """Tokens that go through a block at once."""
 
@@ -50,8 +52,9 @@ def output_error(weight: Tensor, approximation: Tensor, hessian: Tensor) -> floa
 
 
 def linears(block: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers inside a block, by name."""
-    return {name: module for name, module in block.named_modules() if isinstance(module, nn.Linear)}
+    """The plain linear layers inside a block, by name. A mixture's router is none: it decides, and stays
+    exact."""
+    return {name: module for name, module in block.named_modules() if type(module) is nn.Linear}
 
 
 @dataclass
@@ -107,7 +110,13 @@ def stations(model: nn.Module, tokens: Tensor) -> Iterator[Station]:
     """Walk through the blocks of `model` with windows of tokens (N T), all of one length.
 
     Between two stations the caller may change the block: the next station sees what it then gives.
+    Raises UserError for a model that is not one row of blocks.
     """
+    if not isinstance(getattr(model, "blocks", None), nn.ModuleList):
+        raise UserError(
+            f"a model of kind {type(model).__name__} cannot be walked block by block",
+            hint="--method rtn needs no look at text",
+        )
     with torch.no_grad():
         calls = _calls(model, tokens[:1])
         windows = _embedded(model, tokens)

@@ -68,4 +68,9 @@ def speed_up(model: nn.Module) -> nn.Module:
 def suits(layer: QuantizedLinear) -> bool:
     """Whether the kernel takes this layer."""
     scheme = layer.scheme
-    return scheme.bits == 4 and scheme.group_size in GROUP_SIZES and layer.out_features % OUTPUTS == 0
+    return (
+        layer.packed.device.type == "cpu"
+        and scheme.bits == 4
+        and scheme.group_size in GROUP_SIZES
+        and layer.out_features % OUTPUTS == 0
+    )

@@ -51,7 +51,7 @@ def _empty_layer(model: nn.Module, name: str, scheme: Scheme, folder: Path) -> Q
         layer = model.get_submodule(name)
     except AttributeError:
         layer = None
-    if not isinstance(layer, nn.Linear):
+    if type(layer) is not nn.Linear:
         raise UserError(
             f"{folder / QUANTIZATION}: {name}: the model has no such linear layer", hint="the file was edited"
         )

@@ -189,11 +189,7 @@ def fit_scheme(model: nn.Module, scheme: Scheme) -> Scheme:
 
 def quantizable(model: nn.Module) -> dict[str, nn.Linear]:
     """The linear layers inside the model's blocks, by name. Raises UserError where there are none."""
-    found = {
-        name: layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and ".blocks." in f".{name}"
-    }
+    found = {name: layer for name, layer in linears(model).items() if ".blocks." in f".{name}"}
     if not found:
         raise UserError("the model has no plain linear layers in its blocks", hint="is it quantized already?")
     return found

@@ -24,7 +24,8 @@ from groundup.tokenizer import Tokenizer, TokenShard
 
 CHAT_SHARE = 4
 """At most one calibration window in so many is conversation; the rest is text that the base model learned
-from."""
+from.
+"""
 
 CONVERSATIONS = "train.jsonl"
 """In 06-chat: the conversations it was trained on, one {"messages": [...]} a line."""

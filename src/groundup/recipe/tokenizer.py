@@ -4,12 +4,14 @@ from typing import Literal
 
 from groundup.recipe.section import Section, knob
 
-Algorithm = Literal["bpe"]
+Algorithm = Literal["bpe", "unigram"]
 Pattern = Literal["gpt2", "gpt4", "qwen2"]
 
 
 class TokenizerSection(Section):
-    algorithm: Algorithm = knob("bpe", "byte-level byte-pair encoding (Sennrich et al. 2016)")
+    algorithm: Algorithm = knob(
+        "bpe", "byte-pair encoding (Sennrich et al. 2016) or unigram (Kudo 2018), on bytes"
+    )
     vocab_size: int = knob(
         32_000, "entries, special tokens included; 32,000 to 128,000 for real models", ge=260
     )

@@ -8,12 +8,11 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow
 import tokenizers
 
 from groundup.tokenizer.merge import Merges
-from groundup.tokenizer.patterns import PATTERNS
-from groundup.tokenizer.pieces import CUTS, SEPARATOR
+from groundup.tokenizer.patterns import known_pattern
+from groundup.tokenizer.pieces import CUTS, SEPARATOR, distinct
 from groundup.tokenizer.tokenizer import Tokenizer
 
 LONG = 64
@@ -26,7 +25,7 @@ REMEMBERED = 4_000_000
 class BulkEncoder:
     """Documents to ids, each followed by the end of text. Equal to Tokenizer.encode, id for id.
 
-    A tokenizer that is no byte-level BPE with a known pattern is left to the `tokenizers` library.
+    A tokenizer that does not cut by a known pattern is left to the `tokenizers` library.
     """
 
     def __init__(self, tokenizer: Tokenizer):
@@ -38,8 +37,9 @@ class BulkEncoder:
         if self.pattern is None:
             return
         self._cut = CUTS[self.pattern]
-        merges = [pair.split(" ", 1) if isinstance(pair, str) else pair for pair in rules["model"]["merges"]]
-        self._merges = Merges(rules["model"]["vocab"], merges)
+        merges = rules["model"].get("merges", [])
+        merges = [pair.split(" ", 1) if isinstance(pair, str) else pair for pair in merges]
+        self._merges = Merges(rules["model"]["vocab"], merges) if rules["model"]["type"] == "BPE" else None
         rules["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
         rules["pre_tokenizer"]["trim_offsets"] = True
         self._whole_pieces = tokenizers.Tokenizer.from_str(json.dumps(rules))
@@ -52,33 +52,24 @@ class BulkEncoder:
             return np.empty(0, np.uint32), np.empty(0, np.int64)
         if self.pattern is None:
             return self._encode_one_by_one(texts)
-        joined = SEPARATOR.join(texts) + SEPARATOR
-        places = np.flatnonzero(
-            self._cut(np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32))
-        )
-        data = np.frombuffer(joined.encode("utf-8", "surrogatepass"), np.uint8)
-        if len(data) > len(joined):  # from characters to bytes
-            places = np.flatnonzero((data & 0xC0) != 0x80)[places]
-        offsets = np.append(places, len(data))
-        buffers = [None, pyarrow.py_buffer(offsets), pyarrow.py_buffer(data)]
-        pieces = pyarrow.Array.from_buffers(pyarrow.large_binary(), len(places), buffers).dictionary_encode()
-        numbers = self._numbers(pieces.dictionary)[pieces.indices.to_numpy()]
+        pieces, places = distinct(texts, self._cut)
+        numbers = self._numbers(pieces)[places]
         begins = self._begins[numbers]
         lengths = self._begins[numbers + 1] - begins
         ends = np.cumsum(lengths)
         ids = self._ids[np.arange(ends[-1]) + np.repeat(begins - (ends - lengths), lengths)]
         return ids, np.diff(ends[numbers == 0], prepend=0)
 
-    def _numbers(self, pieces: pyarrow.Array) -> np.ndarray:
+    def _numbers(self, pieces: list[bytes]) -> np.ndarray:
         """The numbers under which pieces are remembered; those that are new are encoded first."""
         if len(self._number_of) > REMEMBERED:
             self._forget()
         known = self._number_of
-        spellings = pieces.to_pylist()
-        new = [piece for piece in spellings if piece not in known]
-        short = [piece for piece in new if len(piece) <= LONG]
-        long = [piece for piece in new if len(piece) > LONG]
-        if short:
+        new = [piece for piece in pieces if piece not in known]
+        longest = LONG if self._merges else 0
+        short = [piece for piece in new if len(piece) <= longest]
+        long = [piece for piece in new if len(piece) > longest]
+        if short and self._merges:
             ends = np.cumsum([len(piece) for piece in short])
             self._remember(short, *self._merges.encode(np.frombuffer(b"".join(short), np.uint8), ends))
         if long:
@@ -87,7 +78,7 @@ class BulkEncoder:
             )
             rows = [encoding.ids for encoding in encodings]
             self._remember(long, np.concatenate(rows), np.array([len(row) for row in rows]))
-        return np.fromiter(map(known.__getitem__, spellings), np.int64, len(spellings))
+        return np.fromiter(map(known.__getitem__, pieces), np.int64, len(pieces))
 
     def _remember(self, pieces: list[bytes], ids: np.ndarray, lengths: np.ndarray) -> None:
         first = len(self._number_of)
@@ -109,40 +100,6 @@ class BulkEncoder:
         rows = self._tokenizer.encode_batch(texts)
         lengths = np.array([len(row) + 1 for row in rows])
         return np.array([id for row in rows for id in (*row, self._end_of_text)], dtype=np.uint32), lengths
-
-
-def known_pattern(rules: dict) -> str | None:
-    """The name of the pattern, when these rules of a tokenizer.json are byte-level BPE and nothing else."""
-    model, cutting = rules["model"], rules["pre_tokenizer"] or {}
-    unusual = (
-        "dropout",
-        "unk_token",
-        "continuing_subword_prefix",
-        "end_of_word_suffix",
-        "byte_fallback",
-        "ignore_merges",
-    )
-    if model["type"] != "BPE" or any(model.get(name) for name in unusual) or rules["normalizer"]:
-        return None
-    if not all(token["special"] for token in rules["added_tokens"]):
-        return None
-    for name, pattern in PATTERNS.items():
-        split = {
-            "type": "Split",
-            "pattern": {"Regex": pattern.regex},
-            "behavior": "Isolated",
-            "invert": False,
-        }
-        bytes_only = {
-            "type": "ByteLevel",
-            "add_prefix_space": False,
-            "trim_offsets": True,
-            "use_regex": False,
-        }
-        if cutting == {"type": "Sequence", "pretokenizers": [split, bytes_only]}:
-            return name
-    gpt2 = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-    return "gpt2" if gpt2.items() <= cutting.items() else None
 
 
 def _with_room(array: np.ndarray, size: int) -> np.ndarray:

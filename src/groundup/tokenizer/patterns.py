@@ -4,7 +4,9 @@ Each pattern is the very one of a published tokenizer, so that every other progr
 (llama.cpp keeps a list of them by name) cuts alike.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tokenizers import Regex, pre_tokenizers
 
@@ -57,3 +59,37 @@ def pre_tokenizer(regex: str) -> pre_tokenizers.PreTokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
+
+
+def known_pattern(rules: Mapping[str, Any]) -> str | None:
+    """The name of the pattern, when a tokenizer.json cuts by one of PATTERNS into bytes, and does nothing else to text."""
+    cutting = rules["pre_tokenizer"] or {}
+    unusual = (
+        "dropout",
+        "unk_token",
+        "continuing_subword_prefix",
+        "end_of_word_suffix",
+        "byte_fallback",
+        "ignore_merges",
+    )
+    if rules["normalizer"] or any(rules["model"].get(name) for name in unusual):
+        return None
+    if not all(token["special"] for token in rules["added_tokens"]):
+        return None
+    for name, pattern in PATTERNS.items():
+        split = {
+            "type": "Split",
+            "pattern": {"Regex": pattern.regex},
+            "behavior": "Isolated",
+            "invert": False,
+        }
+        pairs = zip(cutting.get("pretokenizers", ()), (split, _BYTES_ONLY), strict=False)
+        if len(cutting.get("pretokenizers", ())) == 2 and all(
+            wanted.items() <= found.items() for found, wanted in pairs
+        ):
+            return name
+    return "gpt2" if _GPT2.items() <= cutting.items() else None
+
+
+_BYTES_ONLY = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+_GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}

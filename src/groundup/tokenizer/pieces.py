@@ -5,9 +5,11 @@ from the class before it, and in a few cases from the run of equal classes that 
 become a handful of operations on whole arrays. The regex, run by the `tokenizers` library, is the oracle.
 """
 
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 import numpy as np
+import pyarrow
 from tokenizers import Regex, pre_tokenizers
 
 SEPARATOR = "\ud800"
@@ -143,3 +145,18 @@ def _runs(member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 CUTS = {"gpt2": cut_gpt2, "gpt4": cut_gpt4, "qwen2": partial(cut_gpt4, digits=1)}
 """For each pattern of patterns.py the function that cuts like it."""
+
+
+def distinct(texts: Sequence[str], cut: Callable[[np.ndarray], np.ndarray]) -> tuple[list[bytes], np.ndarray]:
+    """The different pieces of some documents as UTF-8, and the sequence of all pieces as numbers of these.
+
+    Each document is followed by the separator. `cut` is one of CUTS.
+    """
+    joined = SEPARATOR.join([*texts, ""])
+    places = np.flatnonzero(cut(np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)))
+    data = np.frombuffer(joined.encode("utf-8", "surrogatepass"), np.uint8)
+    if len(data) > len(joined):  # from characters to bytes
+        places = np.flatnonzero((data & 0xC0) != 0x80)[places]
+    buffers = [None, pyarrow.py_buffer(np.append(places, len(data))), pyarrow.py_buffer(data)]
+    pieces = pyarrow.Array.from_buffers(pyarrow.large_binary(), len(places), buffers).dictionary_encode()
+    return pieces.dictionary.to_pylist(), pieces.indices.to_numpy()

@@ -13,7 +13,7 @@ from groundup.tokenizer.encode import encode_split
 from groundup.tokenizer.sample import draw
 from groundup.tokenizer.shards import TokenShard, is_complete
 from groundup.tokenizer.tokenizer import Tokenizer
-from groundup.tokenizer.train import train_bpe
+from groundup.tokenizer.train import ALGORITHMS
 
 SPLITS = ("train", "validation")
 
@@ -27,7 +27,8 @@ def train(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> 
     _check_input(inputs["data"])
     with machine.progress.task("reading text", unit="documents") as task:
         sample = draw(inputs["data"], settings.sample_bytes, recipe.seed)
-        tokenizer = train_bpe(_counted(sample.texts(), task), settings.vocab_size, settings.pattern)
+        learn = ALGORITHMS[settings.algorithm]
+        tokenizer = learn(_counted(sample.texts(), task), settings.vocab_size, settings.pattern)
     tokenizer.save(out)
     text = sample.first_text
     return {

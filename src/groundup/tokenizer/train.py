@@ -1,45 +1,139 @@
-"""Learn a vocabulary from text."""
+"""Learn a vocabulary from text, or let one that exists learn more."""
 
-from collections.abc import Iterable
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
 from groundup.artifacts.errors import UserError
+from groundup.tokenizer.byte_letters import BYTES_IN_ORDER, from_letters, to_letters
 from groundup.tokenizer.chat_template import CHATML
-from groundup.tokenizer.patterns import PATTERNS, pre_tokenizer
+from groundup.tokenizer.learn import Learner, Pair
+from groundup.tokenizer.merge import Merges
+from groundup.tokenizer.patterns import PATTERNS, known_pattern, pre_tokenizer
+from groundup.tokenizer.pieces import CUTS, SEPARATOR, distinct
 from groundup.tokenizer.special import END_OF_TEXT, PADDING, SPECIAL_TOKENS, check_special_tokens
 from groundup.tokenizer.tokenizer import Tokenizer
 
-MIN_FREQUENCY = 2
-"""A pair that was seen once is a peculiarity of one text."""
+BATCH_LETTERS = 4_000_000
+LONGEST_UNIGRAM = 16
+"""Bytes of the longest entry of a Unigram vocabulary, as in SentencePiece."""
 
 
 def train_bpe(
     texts: Iterable[str],
     vocab_size: int,
     pattern: str = "gpt4",
-    special_tokens: tuple[str, ...] = SPECIAL_TOKENS,
+    special_tokens: Sequence[str] = SPECIAL_TOKENS,
 ) -> Tokenizer:
     """Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019, section 2.2).
 
-    The vocabulary is the special tokens, the 256 bytes, and one entry for each merge, most frequent pair first.
+    The vocabulary is the special tokens, the 256 bytes, and one entry for each merge, most frequent pair first;
+    a pair that was seen once is a peculiarity of one text and is not merged.
     Raises UserError when the text has too few different pairs for `vocab_size`, and when special tokens collide.
     """
-    check_special_tokens(special_tokens)
-    backend = tokenizers.Tokenizer(models.BPE())
+    special_tokens = check_special_tokens(special_tokens)
+    counts = count_pieces(texts, CUTS[pattern])
+    spelling = {len(special_tokens) + index: byte for index, byte in enumerate(BYTES_IN_ORDER)}
+    id_of_byte = np.empty(256, np.int64)
+    for id, byte in spelling.items():
+        id_of_byte[byte[0]] = id
+    text, lengths, times = _as_arrays(counts)
+    learner = Learner(id_of_byte[text], lengths, times, spelling)
+    merges = learner.learn(vocab_size)
+    check_size(len(special_tokens) + len(learner.spelling), vocab_size)
+    vocabulary = {token: id for id, token in enumerate(special_tokens)}
+    backend = _byte_level(_bpe(vocabulary, learner.spelling, merges), PATTERNS[pattern].regex, special_tokens)
+    return Tokenizer(backend, eos=END_OF_TEXT, pad=PADDING, chat_template=CHATML)
+
+
+def train_unigram(
+    texts: Iterable[str],
+    vocab_size: int,
+    pattern: str = "gpt4",
+    special_tokens: Sequence[str] = SPECIAL_TOKENS,
+) -> Tokenizer:
+    """A Unigram language model over byte strings (Kudo 2018): of all ways to split a piece, the likeliest is taken.
+
+    Trained by the `tokenizers` library. Scores are rounded, because it adds them up in an order that varies.
+    Raises UserError as `train_bpe` does.
+    """
+    special_tokens = check_special_tokens(special_tokens)
+    backend = tokenizers.Tokenizer(models.Unigram())
     backend.pre_tokenizer = pre_tokenizer(PATTERNS[pattern].regex)  # type: ignore[assignment]
-    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    trainer = trainers.BpeTrainer(
+    trainer = trainers.UnigramTrainer(
         vocab_size=vocab_size,
-        min_frequency=MIN_FREQUENCY,
         special_tokens=list(special_tokens),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        max_piece_length=LONGEST_UNIGRAM,
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
     check_size(backend.get_vocab_size(), vocab_size)
+    scores = [(token, round(score, 6)) for token, score in json.loads(backend.to_str())["model"]["vocab"]]
+    count = len(special_tokens)
+    scores[count:] = sorted(scores[count:], key=lambda entry: (-entry[1], entry[0]))
+    backend = _byte_level(models.Unigram(scores), PATTERNS[pattern].regex, special_tokens)
     return Tokenizer(backend, eos=END_OF_TEXT, pad=PADDING, chat_template=CHATML)
+
+
+ALGORITHMS = {"bpe": train_bpe, "unigram": train_unigram}
+
+
+def extend(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A tokenizer whose first entries are those of `tokenizer`, with more merges learnt from `texts`.
+
+    Text that the old merges encode well keeps its ids; embeddings of the old entries keep their meaning.
+    Raises UserError when it is no byte-level BPE with a known pattern, or `vocab_size` is no larger than it has.
+    """
+    rules = json.loads(tokenizer.backend.to_str())
+    pattern = known_pattern(rules)
+    if pattern is None or rules["model"]["type"] != "BPE":
+        raise UserError(
+            f"cannot extend {tokenizer!r}: not byte-level BPE with one of the patterns {', '.join(PATTERNS)}",
+            hint="train a new one",
+        )
+    if vocab_size <= tokenizer.vocab_size:
+        raise UserError(
+            f"tokenizer.vocab_size = {vocab_size}: the tokenizer to extend has {tokenizer.vocab_size} entries",
+            hint=f"set tokenizer.vocab_size above {tokenizer.vocab_size}",
+        )
+    vocabulary, old = rules["model"]["vocab"], [tuple(pair) for pair in rules["model"]["merges"]]
+    specials = [token["content"] for token in rules["added_tokens"]]
+    text, lengths, times = _as_arrays(count_pieces(texts, CUTS[pattern]))
+    ids, lengths = Merges(vocabulary, old).encode(text, np.cumsum(lengths))
+    spelling = {id: from_letters(token) for token, id in vocabulary.items() if token not in specials}
+    # New ids begin behind the control tokens too, wherever those are.
+    learner = Learner(ids, lengths, times, spelling, first_new_id=tokenizer.vocab_size)
+    new = learner.learn(vocab_size)
+    check_size(max(learner.spelling) + 1, vocab_size)
+    rules["model"]["vocab"] = vocabulary | {
+        to_letters(token): id for id, token in learner.spelling.items() if id not in spelling
+    }
+    rules["model"]["merges"] = [*old, *_spelt(learner.spelling, new)]
+    return Tokenizer(
+        tokenizers.Tokenizer.from_str(json.dumps(rules)),
+        bos=tokenizer.bos,
+        eos=tokenizer.eos,
+        pad=tokenizer.pad,
+        stop=sorted(tokenizer.stop_ids),
+        chat_template=tokenizer.chat_template,
+    )
+
+
+def count_pieces(texts: Iterable[str], cut: Callable[[np.ndarray], np.ndarray]) -> Counter[bytes]:
+    """The different pieces of all texts and how often each occurs."""
+    counts: Counter[bytes] = Counter()
+    for batch in _batches(texts):
+        pieces, places = distinct(batch, cut)
+        times = np.bincount(places, minlength=len(pieces)).tolist()
+        for piece, number in zip(pieces, times, strict=True):
+            counts[piece] += number
+    counts.pop(SEPARATOR.encode("utf-8", "surrogatepass"), None)
+    return counts
 
 
 def check_size(reached: int, wanted: int) -> None:
@@ -49,3 +143,41 @@ def check_size(reached: int, wanted: int) -> None:
             f"tokenizer.vocab_size = {wanted}: the text supports only {reached} entries",
             hint=f"set tokenizer.vocab_size={reached} or less, or add text",
         )
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    letters = 0
+    for text in texts:
+        batch.append(text)
+        letters += len(text)
+        if letters >= BATCH_LETTERS:
+            yield batch
+            batch, letters = [], 0
+    if batch:
+        yield batch
+
+
+def _as_arrays(counts: Mapping[bytes, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All pieces in a row, the length of each, and how often it occurs."""
+    text = np.frombuffer(b"".join(counts), np.uint8)
+    return text, np.array([len(piece) for piece in counts], np.int64), np.array([*counts.values()], np.int64)
+
+
+def _spelt(spelling: Mapping[int, bytes], merges: Sequence[Pair]) -> list[tuple[str, str]]:
+    return [(to_letters(spelling[left]), to_letters(spelling[right])) for left, right in merges]
+
+
+def _bpe(vocabulary: dict[str, int], spelling: Mapping[int, bytes], merges: Sequence[Pair]) -> models.BPE:
+    letters = {to_letters(token): id for id, token in spelling.items()}
+    return models.BPE(vocabulary | letters, _spelt(spelling, merges))
+
+
+def _byte_level(model: models.Model, regex: str, special_tokens: Sequence[str]) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizer(regex)  # type: ignore[assignment]
+    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    backend.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in special_tokens]
+    )
+    return backend

@@ -15,7 +15,7 @@ def code_rule(settings: CodeRules) -> Callable[[str], str | None]:
     """A judge with the thresholds of `settings`."""
 
     def judge(text: str) -> str | None:
-        lines = text.split("\n")
+        lines = text.rstrip("\n").split("\n")
         if max(map(len, lines)) > settings.max_line_length:
             return "long_line"
         if len(text) / len(lines) > settings.max_mean_line_length:

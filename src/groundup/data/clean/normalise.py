@@ -25,10 +25,12 @@ def normalise(text: str) -> str:
 
     NFC and not NFKC: compatibility forms would turn x² into x2 and code into other code.
     """
-    text = LINE_ENDS.sub("\n", text)
-    text = MOJIBAKE.sub(_repair, text)
-    text = INVISIBLE.sub("", SPACES.sub(" ", text))
-    text = unicodedata.normalize("NFC", text)
+    text = SPACES.sub(" ", LINE_ENDS.sub("\n", text))
+    while True:  # what is taken out may bring together what then composes or decodes
+        repaired = unicodedata.normalize("NFC", INVISIBLE.sub("", MOJIBAKE.sub(_repair, text)))
+        if repaired == text:
+            break
+        text = repaired
     return MANY_LINES.sub("\n\n\n", TRAILING.sub("", text)).strip("\n")
 
 

@@ -24,6 +24,9 @@ UNIT = re.compile(
     r"^\s*(?:chapter|book|act|part|canto|volume|scene|sonnet|letter|section)\b[^\n]{0,80}$", re.IGNORECASE
 )
 OTHER = (".png", ".jpg", ".jpeg", ".gif", ".pdf", ".css", ".svg")
+WRAPPING = 60_000
+"""The marks stand within so many characters of the file's ends."""
+
 PIECE = 20_000
 """Characters after which a book is cut at the next chapter, and twice that at the next paragraph: a filter or
 a deduplication that judges whole books is blunt, and one that judges paragraphs is blind.
@@ -49,9 +52,9 @@ def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
 
 def body(text: str) -> str:
     """What stands between Project Gutenberg's start and end marks, where there are any."""
-    starts = [match.end() for match in START.finditer(text, 0, min(len(text), 60_000))]
+    starts = [match.end() for match in START.finditer(text, 0, min(len(text), WRAPPING))]
     text = text[starts[-1] :] if starts else text
-    end = END.search(text, len(text) // 2)
+    end = END.search(text, max(len(text) - WRAPPING, 0))
     return text[: end.start()] if end else text
 
 

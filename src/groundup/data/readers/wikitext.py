@@ -2,11 +2,12 @@
 rules.
 
 Source of the grammar: https://www.mediawiki.org/wiki/Help:Formatting and Help:Links. Templates are removed,
-not expanded: what they would print is navigation and boxes far more often than sentences.
+not expanded, but for a few that stand for words: most print navigation and boxes.
 """
 
 import html
 import re
+from dataclasses import dataclass
 
 REMOVED_TAGS = (
     "ref", "references", "math", "chem", "gallery", "timeline", "table", "imagemap", "score", "syntaxhighlight", "source",
@@ -53,6 +54,33 @@ NO_PROSE_SECTIONS = frozenset(
         "secondary sources",
     ]
 )
+
+
+@dataclass(frozen=True)
+class Template:
+    """What is printed, and which of the template's unnamed arguments stand in it."""
+
+    words: str
+    places: tuple[int, ...]
+
+
+TEMPLATES = {
+    "lang": Template("{}", (1,)),
+    "transl": Template("{}", (1,)),
+    "nowrap": Template("{}", (0,)),
+    "abbr": Template("{}", (0,)),
+    "ill": Template("{}", (0,)),
+    "val": Template("{}", (0,)),
+    "formatnum": Template("{}", (0,)),
+    "convert": Template("{} {}", (0, 1)),
+    "cvt": Template("{} {}", (0, 1)),
+    "frac": Template("{}/{}", (0, 1)),
+    "circa": Template("c. {}", (0,)),
+    "c.": Template("c. {}", (0,)),
+    "as of": Template("As of {}", (0,)),
+}
+"""Each is documented on its page, such as https://en.wikipedia.org/wiki/Template:Convert."""
+
 LANGUAGE_PREFIX = re.compile(r"^[a-z]{2,3}(-[a-z-]+)?$")
 DEPTH_LIMIT = 200
 
@@ -106,6 +134,8 @@ def _unnest(text: str) -> str:
             out[-1].append("" if inner != "[[" else content)
         if opening == "[[":
             out[-1].append(_link(content))
+        elif opening == "{{":
+            out[-1].append(_template(content))
     out[-1].append(text[position:])
     while len(out) > 1:
         content, inner = "".join(out.pop()), open_marks.pop()
@@ -149,6 +179,16 @@ def _link(content: str) -> str:
     if not bar:
         return target.strip().lstrip(":")
     return label.rsplit("|", 1)[-1].strip() or target.split(":", 1)[-1].split("(")[0].strip()
+
+
+def _template(content: str) -> str:
+    """What the few templates that stand for words in a sentence would print; nothing for all others."""
+    name, *arguments = content.split("|")
+    form = TEMPLATES.get(name.strip().lower())
+    values = [argument.strip() for argument in arguments if "=" not in argument]
+    if form is None or len(values) <= max(form.places):
+        return ""
+    return form.words.format(*(values[place] for place in form.places))
 
 
 def _at_line_start(text: str, position: int) -> bool:

@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+
+from groundup.data.decontaminate import Index, contamination_rule
+
+ITEM = "When a farmer has seventeen sheep and all but nine of them die, how many sheep does he have left in the end?"
+WORDS = ITEM.lower().replace("?", "").replace(",", "").split()
+
+
+def judge(rule: str, *items: tuple[str, str]):
+    hits: list[str] = []
+    return contamination_rule(Index.build(items, rule), rule, hits), hits
+
+
+def test_a_shared_run_of_13_words_drops_a_document():
+    rule, hits = judge(
+        "13-gram",
+        ("riddles/1", ITEM),
+        ("riddles/2", "something else that nobody would ever think of asking in an exam today"),
+    )
+    assert (
+        rule("He said: WHEN a farmer -- has seventeen sheep and all, but nine of them die ... then what?")
+        == "riddles"
+    )
+    assert hits == ["riddles/1"]
+    assert rule(" ".join(WORDS[:12]) + " nothing " + " ".join(WORDS[12:])) is None
+    assert rule("") is None
+
+
+def test_short_items_count_whole():
+    rule, _ = judge(
+        "13-gram", ("q/1", "who wrote the book about the white whale"), ("q/2", "too short to tell")
+    )
+    assert rule("I asked him who wrote the book about the white whale, and he left") == "q"
+    assert rule("who wrote the book about the white shark") is None
+    assert rule("it is too short to tell anything by") is None
+
+
+def test_70_percent_of_the_8_grams_of_an_item():
+    rule, hits = judge("8-gram", ("riddles/1", ITEM))
+    runs = len(WORDS) - 7
+    enough = -(-7 * runs // 10) + 7
+    assert rule(" ".join(WORDS[:enough])) == "riddles"
+    assert rule(" ".join(WORDS[: enough - 1])) is None
+    assert hits == ["riddles/1"]
+
+
+def test_an_index_is_what_it_was_after_a_file(tmp_path: Path):
+    index = Index.build(
+        [("set/a", ITEM), ("set/b", ITEM + " And why, if one may ask so plainly?")], "13-gram"
+    )
+    index.save(tmp_path / "index.npz")
+    again = Index.load(tmp_path / "index.npz")
+    for rule in (contamination_rule(index, "13-gram", []), contamination_rule(again, "13-gram", [])):
+        assert rule(ITEM) == "set"
+
+
+@pytest.mark.parametrize("rule", ["13-gram", "8-gram"])
+def test_no_items_no_hits(rule: str):
+    judged, _ = judge(rule)
+    assert judged(ITEM) is None

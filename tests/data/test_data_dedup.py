@@ -1,0 +1,218 @@
+import random
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.artifacts.progress import Progress
+from groundup.data.dedup.clusters import Clusters, passes, repeated
+from groundup.data.dedup.near import found_share, join_near
+from groundup.data.dedup.passages import cut_paragraphs, cut_runs, mark_repeats, paragraph_keys, run_keys
+from groundup.data.engine import Table
+from groundup.data.rows import CLEAN, Writer
+from groundup.recipe.data import MinHash
+
+# ---- clusters
+
+
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=30))
+def test_clusters_are_the_connected_parts_and_the_first_member_stands_for_each(pairs: list[tuple[int, int]]):
+    clusters = Clusters(20)
+    clusters.join(
+        numpy.array([a for a, _ in pairs], dtype=int), numpy.array([b for _, b in pairs], dtype=int)
+    )
+    sets = [{number} for number in range(20)]
+    for a, b in pairs:
+        joined = next(s for s in sets if a in s) | next(s for s in sets if b in s)
+        sets = [s for s in sets if not s & joined] + [joined]
+    expected = {number: min(s) for s in sets for number in s}
+    assert clusters.roots().tolist() == [expected[number] for number in range(20)]
+
+
+@given(st.lists(st.integers(0, 5), max_size=40), st.integers(1, 4))
+def test_repeated_keys_in_one_part_and_in_several(values: list[int], parts: int):
+    keys = numpy.array(values, dtype=numpy.uint64)
+    numbers = numpy.arange(len(values), dtype=numpy.int64)
+    expected = {
+        (values.index(value), place) for place, value in enumerate(values) if values.index(value) != place
+    }
+    found: set[tuple[int, int]] = set()
+    for part in range(parts):
+        mine = keys % numpy.uint64(parts) == part
+        firsts, others = repeated(numbers[mine], keys[mine])
+        found |= set(zip(firsts.tolist(), others.tolist(), strict=True))
+    assert found == expected
+
+
+def test_passes_keep_within_the_limit():
+    assert passes(0, 1e9) == 1
+    assert passes(10_000_000, 1e9) == 1
+    assert passes(1_000_000_000, 4e9) == 10
+
+
+# ---- MinHash against brute force
+
+
+def shingles(text: str, size: int) -> set[str]:
+    words = text.split()
+    return {" ".join(words[start : start + size]) for start in range(max(len(words) - size + 1, 1))}
+
+
+def jaccard(a: set[str], b: set[str]) -> float:
+    return len(a & b) / len(a | b)
+
+
+def corpus(count: int, seed: int) -> list[str]:
+    """Texts, half of them copies of another with some words changed."""
+    chance = random.Random(seed)
+    vocabulary = [f"w{number}" for number in range(400)]
+    texts: list[list[str]] = []
+    for _ in range(count):
+        if texts and chance.random() < 0.5:
+            text = list(chance.choice(texts))
+            for _ in range(chance.choice([0, 1, 2, 3, 5, 8, 12])):
+                text[chance.randrange(len(text))] = chance.choice(vocabulary)
+        else:
+            text = chance.choices(vocabulary, k=150)
+        texts.append(text)
+    return [" ".join(text) for text in texts]
+
+
+def table(texts: list[str], folder: Path) -> Table:
+    """Two units, to try the numbering as well."""
+    folder.mkdir(exist_ok=True)
+    half = len(texts) // 2
+    for unit, part in enumerate((texts[:half], texts[half:])):
+        writer = Writer(folder / f"{unit:05d}.parquet", CLEAN)
+        for row, text in enumerate(part):
+            writer.add(
+                {
+                    "ordinal": (unit << 32) + row,
+                    "source": "s",
+                    "id": str(row),
+                    "text": text,
+                    "key": hash(text) & 0xFFFF,
+                    "bytes": len(text),
+                }
+            )
+        writer.close()
+    return Table([folder / "00000.parquet", folder / "00001.parquet"], {0: 0, 1: half})
+
+
+def near_pairs(texts: list[str], tmp_path: Path, knobs: MinHash, parts: int = 1) -> set[tuple[int, int]]:
+    """Pairs of texts that end in one cluster."""
+    clusters = Clusters(len(texts))
+    join_near(
+        clusters, table(texts, tmp_path / "clean"), tmp_path / "signatures", knobs, 1, parts, Progress()
+    )
+    roots = clusters.roots()
+    return {(a, b) for b in range(len(texts)) for a in range(b) if roots[a] == roots[b]}
+
+
+def test_recall_and_precision_against_brute_force(tmp_path: Path):
+    texts, knobs = corpus(120, seed=3), MinHash()
+    sets = [shingles(text, knobs.shingle) for text in texts]
+    found = near_pairs(texts, tmp_path, knobs)
+    similarity = {(a, b): jaccard(sets[a], sets[b]) for b in range(len(texts)) for a in range(b)}
+    near = {pair for pair, value in similarity.items() if value >= 0.8}
+    assert len(near) > 20
+    assert (
+        len(found & near) / len(near) >= found_share(0.8, knobs) - 0.05
+    )  # 0.92 of the pairs at 0.8 exactly, more above
+    assert all(similarity[pair] > 0.2 for pair in found), "chains join pairs that differ, but never strangers"
+
+
+def test_verified_pairs_are_more_alike(tmp_path: Path):
+    texts = corpus(120, seed=4)
+    loose = near_pairs(texts, tmp_path / "a", MinHash()) if (tmp_path / "a").mkdir() is None else set()
+    strict = (
+        near_pairs(texts, tmp_path / "b", MinHash(threshold=0.9))
+        if (tmp_path / "b").mkdir() is None
+        else set()
+    )
+    sets = [shingles(text, 5) for text in texts]
+    assert strict < loose
+    assert min(jaccard(sets[a], sets[b]) for a, b in strict) > min(
+        jaccard(sets[a], sets[b]) for a, b in loose
+    )
+
+
+def test_several_passes_find_the_same(tmp_path: Path):
+    texts = corpus(80, seed=5)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert near_pairs(texts, tmp_path / "a", MinHash()) == near_pairs(
+        texts, tmp_path / "b", MinHash(), parts=3
+    )
+
+
+def test_the_curve_of_the_bands():
+    knobs = MinHash()
+    assert found_share((1 / knobs.bands) ** (1 / knobs.rows), knobs) == pytest.approx(0.645, abs=0.01)
+    assert found_share(0.8, knobs) == pytest.approx(
+        0.924, abs=0.001
+    )  # as datatrove states it for these parameters
+    assert all(a < b for a, b in pairwise(found_share(s / 10, knobs) for s in range(11)))
+
+
+# ---- passages
+
+
+def test_a_paragraph_that_stood_before_is_cut(tmp_path: Path):
+    shared = "this paragraph of nine words is in both texts"
+    texts = [
+        f"first text\n\n{shared}\n\nits end",
+        f"second text\n{shared}\nshort\nshort\n\n{shared.upper()}",
+        shared,
+    ]
+    marks = marked([paragraph_keys(text, 8) for text in texts], tmp_path)
+    assert [cut_paragraphs(text, mark) for text, mark in zip(texts, marks, strict=True)] == [
+        texts[0],
+        f"second text\nshort\nshort\n\n{shared.upper()}",
+        "",
+    ]
+
+
+def marked(keys: list[numpy.ndarray], folder: Path, parts: int = 1) -> list[numpy.ndarray]:
+    """Marks for the keys of some texts, spread over two units."""
+    half = len(keys) // 2
+    for unit, part in enumerate((keys[:half], keys[half:])):
+        numpy.save(
+            folder / f"{unit}.runs.npy", numpy.concatenate([numpy.zeros(0, dtype=numpy.uint64), *part])
+        )
+    mark_repeats([folder / "0.runs.npy", folder / "1.runs.npy"], parts)
+    marks = numpy.concatenate([numpy.load(folder / f"{unit}.runs.marks.npy") for unit in (0, 1)])
+    return numpy.split(marks, numpy.cumsum([len(part) for part in keys])[:-1])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.sampled_from("abc"), max_size=30), min_size=2, max_size=6), st.integers(1, 3))
+def test_repeated_runs_are_what_a_slow_search_finds(
+    tmp_path_factory: pytest.TempPathFactory, words: list[list[str]], parts: int
+):
+    length = 4
+    texts = [" ".join(text) for text in words]
+    marks = marked([run_keys(text, length) for text in texts], tmp_path_factory.mktemp("runs"), parts)
+    seen: set[tuple[str, ...]] = set()
+    for text, mark in zip(words, marks, strict=True):
+        gone = [False] * len(text)
+        for start in range(len(text) - length + 1):
+            run = tuple(text[start : start + length])
+            if run in seen:
+                gone[start : start + length] = [True] * length
+            seen.add(run)
+        expected = [word for word, cut in zip(text, gone, strict=True) if not cut]
+        assert cut_runs(" ".join(text), mark, length).split() == expected
+
+
+def test_cutting_keeps_the_layout_of_what_stays(tmp_path: Path, prose: Callable[..., str]):
+    passage = " ".join(prose(1, 80).split())
+    texts = [f"{passage}", f"Before it.\n\n{passage}\n\nBehind  it."]
+    marks = marked([run_keys(text, 50) for text in texts], tmp_path)
+    assert cut_runs(texts[0], marks[0], 50) == texts[0]
+    assert cut_runs(texts[1], marks[1], 50).startswith("Before it.\n\n")
+    assert "river" not in cut_runs(texts[1], marks[1], 50)

@@ -1,0 +1,187 @@
+import hashlib
+import io
+import json
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.data import package_index, place
+from groundup.data.package_index import Places, find, matches
+from groundup.recipe.data import Package, Source
+
+PACKAGE = Package(name="Some_Data", version="1.0")
+
+
+def sdist(text: str = "hello") -> bytes:
+    """An archive whose setup script must never run."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, data in (
+            ("some_data-1.0/setup.py", b"raise SystemExit('run')"),
+            ("some_data-1.0/texts/a.txt", text.encode()),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+class Index(BaseHTTPRequestHandler):
+    """A package index on the loopback: JSON (PEP 691) or HTML (PEP 503), and the files themselves."""
+
+    pages: dict[str, tuple[str, bytes]] = {}  # noqa: RUF012
+    asked: list[tuple[str, str | None]] = []  # noqa: RUF012
+    break_after: int | None = None
+
+    def do_GET(self) -> None:
+        self.asked.append((self.path, self.headers.get("Range")))
+        if self.path not in self.pages:
+            self.send_error(404)
+            return
+        kind, body = self.pages[self.path]
+        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        if start >= len(body) > 0:
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        cls = type(self)
+        if cls.break_after is not None and "texts" not in kind and self.path.endswith(".gz"):
+            self.wfile.write(body[start : start + cls.break_after])
+            cls.break_after = None
+            self.close_connection = True
+            return
+        self.wfile.write(body[start:])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def index() -> Iterator[str]:
+    Index.pages, Index.asked, Index.break_after = {}, [], None
+    server = HTTPServer(("127.0.0.1", 0), Index)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def look_at(monkeypatch: pytest.MonkeyPatch, *indexes: str, folders: tuple[str, ...] = ()) -> None:
+    monkeypatch.setattr(package_index, "ask_pip", lambda: Places(indexes, folders, None))
+
+
+@pytest.mark.parametrize(
+    ("file", "form", "same"),
+    [
+        ("some_data-1.0.tar.gz", "sdist", True),
+        ("Some.Data-1.0.zip", "sdist", True),
+        ("some_data-1.0.1.tar.gz", "sdist", False),
+        ("some-data-extra-1.0.tar.gz", "sdist", False),
+        ("some_data-1.0-py3-none-any.whl", "sdist", False),
+        ("some_data-1.0-py3-none-any.whl", "wheel", True),
+        ("some_data-1.0.tar.gz", "wheel", False),
+        ("some_data-1.0.tar.gz.asc", "sdist", False),
+    ],
+)
+def test_archives_are_recognised_by_name(file: str, form: str, same: bool):
+    assert matches(file, Package(name="some-data", version="1.0", form=form)) is same
+
+
+def test_a_json_index_is_read_and_its_hash_is_checked(
+    index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine
+):
+    body = sdist()
+    files = [
+        {
+            "filename": "some_data-1.0.tar.gz",
+            "url": "/files/some_data-1.0.tar.gz",
+            "hashes": {"sha256": hashlib.sha256(body).hexdigest()},
+        }
+    ]
+    Index.pages["/simple/some-data/"] = (
+        "application/vnd.pypi.simple.v1+json",
+        json.dumps({"files": files}).encode(),
+    )
+    Index.pages["/files/some_data-1.0.tar.gz"] = ("application/gzip", body)
+    look_at(monkeypatch, f"{index}/missing", f"{index}/simple")
+    source = Source(name="x", kind="text", package=PACKAGE, path="texts/*.txt")
+    (found,) = place.resolve(source, machine)
+    assert [(member.name, member.stream.read()) for member in found.open()] == [("texts/a.txt", b"hello")]
+    asked = len(Index.asked)
+    place.resolve(source, Machine(cache=machine.cache, offline=True))
+    assert len(Index.asked) == asked, "what is in the cache is not fetched again"
+
+
+def test_an_html_index_and_a_wrong_hash(index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine):
+    Index.pages["/simple/some-data/"] = (
+        "text/html",
+        b'<a href="../../f/some_data-1.0.tar.gz#sha256=' + b"0" * 64 + b'">x</a>',
+    )
+    Index.pages["/f/some_data-1.0.tar.gz"] = ("application/gzip", sdist())
+    look_at(monkeypatch, f"{index}/simple")
+    with pytest.raises(UserError, match=f"expected {'0' * 64}"):
+        place.resolve(Source(name="x", kind="text", package=PACKAGE), machine)
+    assert not list(machine.cache.rglob("*.gz")), "nothing wrong is left looking right"
+
+
+def test_a_download_that_breaks_off_is_continued(
+    index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine
+):
+    body = sdist("many words " * 5000)
+    Index.pages["/simple/some-data/"] = ("text/html", b'<a href="/f/some_data-1.0.tar.gz">x</a>')
+    Index.pages["/f/some_data-1.0.tar.gz"] = ("application/gzip", body)
+    Index.break_after = 100
+    look_at(monkeypatch, f"{index}/simple")
+    (found,) = place.resolve(Source(name="x", kind="text", package=PACKAGE), machine)
+    assert found.path.read_bytes() == body
+    assert ("/f/some_data-1.0.tar.gz", "bytes=100-") in Index.asked
+
+
+def test_folders_of_archives_count_as_an_index(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: Machine
+):
+    folder = tmp_path / "links"
+    folder.mkdir()
+    (folder / "some_data-1.0.tar.gz").write_bytes(sdist())
+    look_at(monkeypatch, folders=(str(folder),))
+    assert find(PACKAGE).url == (folder / "some_data-1.0.tar.gz").as_uri()
+    (found,) = place.resolve(Source(name="x", kind="text", package=PACKAGE, path="texts/*"), machine)
+    assert [member.name for member in found.open()] == ["texts/a.txt"]
+
+
+def test_what_is_missing_is_named(index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine):
+    look_at(monkeypatch, f"{index}/simple")
+    with pytest.raises(UserError, match=r"Some_Data 1\.0 \(sdist\) is not in this machine's package index"):
+        place.resolve(Source(name="x", kind="text", package=PACKAGE), machine)
+    with pytest.raises(UserError, match=r"Some_Data 1\.0 .* is not in the cache"):
+        place.resolve(
+            Source(name="x", kind="text", package=PACKAGE), Machine(cache=machine.cache, offline=True)
+        )
+
+
+def test_pip_says_where_it_looks(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "https://user:secret@example.org/simple")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    places = package_index.ask_pip()
+    assert places.indexes[0] == "https://user:secret@example.org/simple"
+
+
+def test_passwords_in_addresses_are_sent_and_not_shown(
+    index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine
+):
+    look_at(monkeypatch, index.replace("http://", "http://user:secret@") + "/simple")
+    Index.pages["/simple/some-data/"] = ("text/html", b'<a href="/gone/some_data-1.0.tar.gz">x</a>')
+    with pytest.raises(UserError) as caught:
+        place.resolve(Source(name="x", kind="text", package=PACKAGE), machine)
+    assert "secret" not in str(caught.value)

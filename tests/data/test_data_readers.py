@@ -1,0 +1,365 @@
+import bz2
+import gzip
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import get_args
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from groundup.data.document import Document, Dropped, Read
+from groundup.data.readers import READERS, reader
+from groundup.data.readers.body import decode_body, join_chunks
+from groundup.data.readers.characters import decode, decode_page
+from groundup.data.readers.html import EXTRACTORS
+from groundup.data.readers.options import Options
+from groundup.data.readers.wikitext import plain_text
+from groundup.recipe.data import DataSection, SourceKind
+
+
+def read(kind: str, name: str, data: bytes, **options: str) -> list[Read]:
+    return list(reader(kind)(name, io.BytesIO(data), Options(**options)))  # type: ignore[arg-type]
+
+
+def texts(found: list[Read]) -> list[str]:
+    return [document.text for document in found if isinstance(document, Document)]
+
+
+def reasons(found: list[Read]) -> list[str]:
+    return [drop.reason for drop in found if isinstance(drop, Dropped)]
+
+
+def test_the_recipe_and_the_readers_agree():
+    assert set(get_args(SourceKind)) == set(READERS)
+    for kind in READERS:
+        assert callable(reader(kind))
+    assert set(get_args(DataSection.model_fields["extraction"].annotation)) == set(EXTRACTORS)
+
+
+# ---- Wikipedia
+
+DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/"><siteinfo/>
+<page><title>A</title><ns>0</ns><revision><text>'''A''' is a [[letter|sign]].</text></revision></page>
+<page><title>B</title><ns>0</ns><redirect title="A"/><revision><text>#REDIRECT [[A]]</text></revision></page>
+<page><title>Talk:A</title><ns>1</ns><revision><text>chat</text></revision></page>
+</mediawiki>"""
+
+
+def test_a_dump_gives_its_articles():
+    for name, data in (("d.xml", DUMP.encode()), ("d.xml.bz2", bz2.compress(DUMP.encode()))):
+        found = read("wikipedia", name, data)
+        assert texts(found) == ["A is a sign."]
+        assert reasons(found) == ["redirect", "not_an_article"]
+
+
+def test_a_dump_of_several_streams_is_one_dump():
+    cut = DUMP.index("<page><title>B")
+    data = bz2.compress(DUMP[:cut].encode()) + bz2.compress(DUMP[cut:].encode())
+    assert texts(read("wikipedia", "multistream.xml.bz2", data)) == ["A is a sign."]
+
+
+def test_a_dump_that_breaks_off_gives_what_came_before():
+    found = read("wikipedia", "d.xml", DUMP[: DUMP.index("<page><title>Talk")].encode())
+    assert texts(found) == ["A is a sign."]
+    assert reasons(found) == ["redirect", "broken_dump"]
+
+
+@pytest.mark.parametrize(
+    ("wikitext", "plain"),
+    [
+        ("a {{cite|{{inner}}|x}} b", "a b"),
+        ("{| class=x\n|-\n| cell {{t}} || [[L]]\n|}\nafter", "after"),
+        ("{{box\n|a=[[File:x.png|thumb|A [[nested]] caption]]\n}}Text.", "Text."),
+        ("[[File:x.png|thumb|left|A [[nested]] caption.]]Text.", "Text."),
+        (
+            "see [[Paris (city)|]] and [[Rome]] and [[:Category:Towns]]",
+            "see Paris and Rome and Category:Towns",
+        ),
+        ("[[de:Haus]][[Category:Houses]]A house.", "A house."),
+        ("one<ref name=a>note [[x]]</ref> two<ref name=b/> three<!-- hidden -->.", "one two three."),
+        (
+            "== History ==\n=== Early ===\nOld.\n== See also ==\n* [[X]]\n== Life ==\nGood.",
+            "History\n\nEarly\n\nOld.\n\nLife\n\nGood.",
+        ),
+        ("== Empty ==\n== Full ==\ntext", "Full\n\ntext"),
+        ("* one\n# two\n; three", "one\n\ntwo\n\nthree"),
+        ("[http://example.org a page] and http://example.org/x end", "a page and end"),
+        ("''it'' is '''bold''' &amp; &nbsp;fine __TOC__", "it is bold & fine"),
+        ("{{never closed\nand so on\n\nThe next paragraph.", "The next paragraph."),
+        ("stray }} and ]] marks", "stray and marks"),
+        ("word ({{IPA|y}}; {{pron|z}}) end", "word end"),
+        ("It is {{convert|5|km|abbr=on}} from {{lang|de|Bonn}}.", "It is 5 km from Bonn."),
+    ],
+)
+def test_wikitext_to_prose(wikitext: str, plain: str):
+    assert plain_text(wikitext) == plain
+
+
+def test_deep_nesting_takes_no_stack_and_little_time():
+    assert plain_text("{{" * 100_000 + "x" + "}}" * 100_000 + "\n\nafter") == "after"
+    plain_text("[[" * 100_000 + "x")
+
+
+# ---- books
+
+BOOK = (
+    "The Project Gutenberg EBook\n\n*** START OF THIS PROJECT GUTENBERG EBOOK X ***\n\n{}\n\n"
+    "*** END OF THIS PROJECT GUTENBERG EBOOK X ***\nlicence"
+)
+
+
+def test_the_licence_is_taken_off_a_book():
+    assert texts(read("books", "b.txt", BOOK.format("CHAPTER I\n\nIt was night.").encode())) == [
+        "CHAPTER I\n\nIt was night."
+    ]
+
+
+def test_a_book_is_cut_at_chapters_and_nothing_is_lost():
+    chapters = [f"CHAPTER {number}\n\n" + "\n\n".join(["word " * 100] * 30) for number in range(8)]
+    found = texts(read("books", "b.txt", BOOK.format("\n\n".join(chapters)).encode()))
+    assert len(found) > 2
+    assert all(piece.startswith("CHAPTER") for piece in found)
+    assert "".join("\n\n".join(found).split()) == "".join("\n\n".join(chapters).split())
+
+
+def epub(chapters: dict[str, str], order: list[str]) -> bytes:
+    items = "".join(
+        f'<item id="i{n}" href="{name}" media-type="application/xhtml+xml"/>' for n, name in enumerate(order)
+    )
+    refs = "".join(f'<itemref idref="i{n}"/>' for n in range(len(order)))
+    opf = f'<package xmlns="http://www.idpf.org/2007/opf"><manifest>{items}</manifest><spine>{refs}</spine></package>'
+    container = (
+        '<container xmlns="urn:x"><rootfiles><rootfile full-path="OEBPS/c.opf"/></rootfiles></container>'
+    )
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("META-INF/container.xml", container)
+        file.writestr("OEBPS/c.opf", opf)
+        for name, text in chapters.items():
+            file.writestr(f"OEBPS/{name}", f"<html><body><h1>{name}</h1><p>{text}</p></body></html>")
+    return buffer.getvalue()
+
+
+def test_an_epub_is_read_in_the_order_of_its_spine():
+    chapters = {"b.xhtml": "second " * 60, "a.xhtml": "first " * 60, "cover.xhtml": "x"}
+    found = read("books", "x.epub", epub(chapters, ["cover.xhtml", "a.xhtml", "b.xhtml"]))
+    assert [text.split()[1] for text in texts(found)] == ["first", "second"]
+    assert reasons(found) == ["no_main_text"]
+
+
+def test_an_epub_that_points_outside_is_broken_and_no_more():
+    assert reasons(read("books", "x.epub", epub({"a.xhtml": "x"}, ["../../../etc/passwd"]))) == [
+        "broken_book"
+    ]
+
+
+# ---- the web
+
+PAGE = (
+    "<html><head><title>T</title></head><body><nav><a href=x>menu</a></nav>"
+    "<article><h1>Head</h1>{}</article></body></html>"
+).format(
+    "".join(
+        f"<p>Paragraph number {number} tells something that nobody knew about the old town.</p>"
+        for number in range(8)
+    )
+)
+
+
+def record(
+    body: bytes,
+    *,
+    status: str = "200 OK",
+    kind: str = "response",
+    headers: str = "",
+    type_: str = "text/html",
+) -> bytes:
+    http = f"HTTP/1.1 {status}\r\nContent-Type: {type_}\r\n{headers}\r\n".encode() + body
+    block = body if kind == "conversion" else http
+    mime = "text/plain" if kind == "conversion" else "application/http; msgtype=response"
+    head = (
+        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: http://example.org/{kind}\r\nWARC-Record-ID: <urn:uuid:1>\r\n"
+        f"WARC-Date: 2024-01-01T00:00:00Z\r\nContent-Type: {mime}\r\nContent-Length: {len(block)}\r\n\r\n"
+    )
+    return head.encode() + block + b"\r\n\r\n"
+
+
+def test_pages_of_a_crawl_and_what_is_none():
+    crawl = b"".join(
+        gzip.compress(part)
+        for part in (
+            record(PAGE.encode()),
+            record(b"", status="404 Not Found"),
+            record(b"\x89PNG", type_="image/png"),
+            record(b"", kind="revisit"),
+            record(b"WET text is text already. " * 3, kind="conversion"),
+        )
+    )
+    found = read("web", "c.warc.gz", crawl)
+    assert "Paragraph number 3" in texts(found)[0]
+    assert "menu" not in texts(found)[0]
+    assert texts(found)[1].startswith("WET text")
+    assert reasons(found) == ["http_status", "not_html", "revisit"]
+
+
+@pytest.mark.parametrize("extraction", ["quality", "speed"])
+def test_both_extractors_find_the_main_text(extraction: str):
+    (text,) = texts(read("html", "a.html", PAGE.encode(), extraction=extraction))
+    assert text.count("Paragraph number") == 8
+    assert "menu" not in text
+
+
+def test_bodies_are_decoded_by_what_they_are():
+    page = PAGE.encode()
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (page[:100], page[100:])) + b"0\r\n\r\n"
+    headers = "Transfer-Encoding: chunked\r\n"
+    for body, said in (
+        (chunks, headers),
+        (page, headers),  # the crawler undid it and left the header
+        (gzip.compress(page), "Content-Encoding: gzip\r\n"),
+        (page, "Content-Encoding: gzip\r\n"),
+        (gzip.compress(page)[:-20], "Content-Encoding: gzip\r\n"),
+    ):
+        (text,) = texts(read("web", "c.warc", record(body, headers=said)))
+        assert "Paragraph number 1" in text
+    assert join_chunks(b"5\r\nhello\r\nzz") == b"hello"
+
+
+def test_a_compression_bomb_is_refused_within_its_bound():
+    bomb = gzip.compress(b"\0" * (50 << 20))
+    assert decode_body(bomb, "", "gzip", 1 << 20) is None
+    assert reasons(read("web", "c.warc", record(bomb, headers="Content-Encoding: gzip\r\n"))) == ["too_large"]
+
+
+def test_a_damaged_member_costs_itself_alone(tmp_path: Path):
+    good = gzip.compress(record(PAGE.encode()))
+    bad = bytearray(gzip.compress(record(PAGE.replace("old", "new").encode())))
+    bad[40:90] = b"\xff" * 50
+    path = tmp_path / "c.warc.gz"
+    path.write_bytes(good + bytes(bad) + good + good[: len(good) // 2])
+    with path.open("rb") as stream:
+        found = list(reader("web")("c.warc.gz", stream, Options()))
+    whole = [text for text in texts(found) if "number 7" in text]
+    assert len(whole) == 2
+    assert "broken_record" in reasons(found)
+
+
+def test_character_sets():
+    text = "Käse und Brot für Åse, déjà vu"
+    assert decode_page(text.encode("latin-1"), "iso-8859-1") == text
+    assert decode_page(f'<meta charset="iso-8859-1">{text}'.encode("latin-1"), None).endswith(text)
+    assert decode_page(text.encode(), "windows-1252-nonsense") == text
+    assert decode_page(text.encode("utf-16"), "utf-8") == text
+    assert decode_page("привет, как дела сегодня".encode("koi8-r"), "koi8-r") == "привет, как дела сегодня"
+    assert decode_page(b"plain", "zip") == "plain", "a codec that is no character set is not tried"
+    assert decode("naïve “quotes”".encode("cp1252")) == "naïve “quotes”"
+
+
+def test_pages_built_to_hurt_are_refused():
+    assert reasons(read("html", "a.html", b"<div>" * 2_000)) == ["too_complex"]
+    assert reasons(read("html", "a.html", b"<b>x" * 60_000)) == ["too_complex"]
+    assert reasons(read("html", "a.html", b"<p>" + b"x" * (5 << 20))) == ["too_large"]
+
+
+# ---- code, tables, markup
+
+
+def test_code_is_source_files_only():
+    notebook = json.dumps({"cells": [
+        {"cell_type": "markdown", "source": ["# Title\n", "words"]},
+        {"cell_type": "code", "source": "%matplotlib inline\nprint(1)", "outputs": [{"data": "no"}]},
+    ]})  # fmt: skip
+    assert texts(read("code", "a/b.py", b"print('x')\n")) == ["print('x')\n"]
+    assert read("code", "a/readme.txt", b"x") == []
+    assert reasons(read("code", "a/node_modules/b.js", b"x")) == ["vendored"]
+    assert reasons(read("code", "a/b.min.js", b"x")) == ["generated"]
+    assert reasons(read("code", "a/b.c", b"\0\0")) == ["not_text"]
+    assert texts(read("code", "n.ipynb", notebook.encode())) == ["# # Title\n# words\n\nprint(1)\n"]
+    assert reasons(read("code", "n.ipynb", b'{"cells": 3}')) == ["broken_notebook"]
+
+
+def test_json_lines():
+    lines = b'{"text": "one", "id": 7}\nnonsense\n{"other": 1}\n[1]\n\n{"text": "two"}'
+    found = read("jsonl", "a.jsonl", lines)
+    assert [(document.text, document.id) for document in found if isinstance(document, Document)] == [
+        ("one", "7"),
+        ("two", "a.jsonl:6"),
+    ]
+    assert reasons(found) == ["broken_line"] * 3
+    assert texts(read("jsonl", "a.jsonl.gz", gzip.compress(lines))) == ["one", "two"]
+    assert texts(read("jsonl", "a.jsonl", b'{"content": "c"}', column="content")) == ["c"]
+
+
+def test_tables_of_every_form(tmp_path: Path):
+    table = pyarrow.table({"text": ["one", None, "three"], "url": ["u1", "u2", "u3"]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pyarrow.ipc.new_file(tmp_path / "file.arrow", table.schema) as file:
+        file.write_table(table)
+    with pyarrow.ipc.new_stream(tmp_path / "stream.arrow", table.schema) as file:
+        file.write_table(table)
+    (tmp_path / "a.csv").write_text('text,url\none,u1\n,u2\n"thr\nee",u3\n')
+    (tmp_path / "a.tsv").write_text("url\ttext\nu1\tone\n")
+    for name in ("a.parquet", "file.arrow", "stream.arrow"):
+        found = read("table", name, (tmp_path / name).read_bytes())
+        assert [(read.id, getattr(read, "text", None)) for read in found if isinstance(read, Document)] == [
+            ("u1", "one"),
+            ("u3", "three"),
+        ]
+        assert reasons(found) == ["no_text"]
+    assert texts(read("table", "a.csv", (tmp_path / "a.csv").read_bytes())) == ["one", "thr\nee"]
+    assert texts(read("table", "a.tsv", (tmp_path / "a.tsv").read_bytes())) == ["one"]
+    assert reasons(read("table", "a.parquet", b"PAR1 nonsense")) == ["broken_table"]
+
+
+def test_a_dataset_folder_gives_its_training_split():
+    line = b'{"text": "one"}'
+    assert texts(read("huggingface", "data/train-00000-of-00001.jsonl", line)) == ["one"]
+    assert reasons(read("huggingface", "data/test-00000-of-00001.jsonl", line)) == ["held_out_split"]
+    assert reasons(read("huggingface", "validation/a.jsonl", line)) == ["held_out_split"]
+    assert read("huggingface", "README.md", b"# test") == []
+    assert texts(read("huggingface", "latest/attestation.jsonl", line)) == ["one"], "a word is no split"
+
+
+def test_markdown_to_prose():
+    source = (
+        "---\ntitle: x\n---\n# Head #\n\nSome *words* and `code`, a [link](http://x.org/a_(b)).\n\n"
+        "```py\nhidden\n```\n| a | b |\n|---|---|\n\n> said\n\n![i](x.png)[ref]: http://x\n2 * 3 * 4 and snake_case_name"
+    )
+    (text,) = texts(read("markdown", "a.md", source.encode()))
+    assert text.split() == [
+        "Head",
+        "Some",
+        "words",
+        "and",
+        "code,",
+        "a",
+        "link.",
+        "said",
+        "[ref]:",
+        "http://x",
+        "2",
+        "*",
+        "3",
+        "*",
+        "4",
+        "and",
+        "snake_case_name",
+    ]
+
+
+def test_rst_to_prose():
+    source = (
+        "Head\n====\n\nUse :class:`~a.b.Model` or ``x = 1``, see `Docs <http://x>`_ and *this*::\n\n    hidden code\n\n"
+        ".. note::\n\n    Noted text.\n\n.. code-block:: py\n\n    hidden\n\n* one\n  more\n* two\n\n.. _label:\n"
+    )
+    (text,) = texts(read("rst", "a.txt", source.encode()))
+    assert text == "Head\n\nUse Model or x = 1, see Docs and this:\n\nNoted text.\n\n- one more\n- two"
+
+
+def test_text_that_is_none():
+    assert reasons(read("text", "a.txt", b"ab\0cd")) == ["not_text"]
+    assert texts(read("text", "a.txt", "\ufeffhé".encode())) == ["hé"]
+    assert texts(read("text", "a.txt", "hé".encode("utf-16"))) == ["hé"]
