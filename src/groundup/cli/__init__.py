@@ -1,0 +1,53 @@
+"""The commands. Each imports its chapter when it is asked for, so that `--help`, `plan` and `status` answer at once.
+
+Reading order: `options` (what several commands share), `build` (recipe, plan, run), `look` (at what is there), `use` (a
+model). Results go to stdout, progress and notes to stderr. What the user can mend is one line and a hint, with exit
+code 2.
+"""
+
+import os
+import sys
+
+import typer
+
+from groundup.artifacts.errors import UserError
+from groundup.cli import build, look, use
+
+COMMANDS = {
+    "Build": (build.init, build.plan, build.run),
+    "Look": (look.status, look.verify, look.diff, look.report, look.explain),
+    "Use a model": (use.generate, use.chat, use.serve, use.evaluate, use.quantize, use.export),
+}
+"""In the order of the help page."""
+
+app = typer.Typer(
+    name="groundup",
+    help="Build a language model from the ground up: one recipe in; a tokenizer, a base model, a chat model, a 4-bit "
+    "model, a server and a report out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+
+
+def main() -> None:
+    """Entry point: a UserError is one line and a hint; an interrupt ends quietly; the rest is a bug with a traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command continues", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # the reader, such as `head`, has seen enough
+        sys.exit(1)

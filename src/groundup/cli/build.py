@@ -1,0 +1,105 @@
+"""Commands that decide and make: a recipe, its plan, its run."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.progress import KINDS, clock
+from groundup.cli.options import AsJson, Recipe, Runs, Sets
+
+
+def init(
+    out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.toml"),
+    goal: Annotated[str | None, typer.Option(help="base, chat or chat-4bit.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Your text: files with globs, an address, or `sample`.")
+    ] = None,
+    hardware: Annotated[
+        str | None, typer.Option(help="A device that the plan knows, such as cpu-2 or h100.")
+    ] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="How many of them.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Time for pretraining.")] = None,
+) -> None:
+    """Ask for goal, data, hardware and budget, and write a recipe made for them."""
+    from groundup.plan import advise
+
+    if out.exists():
+        raise UserError(f"{out} exists", hint="choose another name with --out")
+    answers: dict[str, Any] = {
+        "goal": goal,
+        "data": data,
+        "hardware": hardware,
+        "devices": devices,
+        "hours": hours,
+    }
+    for question in advise.QUESTIONS:
+        if answers[question.name] is None:
+            ask = sys.stdin.isatty()
+            answers[question.name] = (
+                typer.prompt(question.text, question.default, err=True) if ask else question.default
+            )
+    out.write_text(advise.recipe_text(answers, name=out.stem), encoding="utf-8")
+    print(f"wrote {out}\nnext: groundup plan {out}")
+
+
+def plan(
+    recipe: Recipe,
+    sets: Sets = None,
+    pdf: Annotated[Path | None, typer.Option(help="Also write the blueprint as a PDF.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a recipe will cost: parameters, tokens, memory, layout, hours, money. Refuses what will not fit."""
+    from groundup.plan import derive, tell
+    from groundup.recipe import load
+
+    facts = derive(load(recipe, sets or ())).facts()
+    print(json.dumps(facts, indent=1) if as_json else tell.table(facts))
+    if pdf is not None:
+        from groundup.report.blueprint import write_blueprint
+
+        write_blueprint(facts, pdf)
+        _note(f"wrote {pdf}")
+
+
+def run(
+    recipe: Recipe,
+    sets: Sets = None,
+    from_stage: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Build again from here.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Build finished stages again whose recipe changed.")
+    ] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Build what the recipe asks for; what is finished stays, what was interrupted continues."""
+    from groundup import pipeline
+    from groundup.recipe import load
+
+    wanted = load(recipe, sets or ())
+    machine = pipeline.machine_for(wanted, KINDS[wanted.machine.progress]())
+    folder = runs / wanted.name
+    built = 0
+    options = {"from_stage": from_stage, "until_stage": until, "replace_stale": replace}
+    for job, state in pipeline.run(wanted, folder, machine, **options):
+        built += state == "built"
+        manifest = job.manifest()
+        seconds = manifest.provenance["seconds"] if manifest and state == "built" else None
+        _note(f"{job.stage.folder:<14} " + ("complete" if seconds is None else f"built in {clock(seconds)}"))
+    if built:
+        from groundup.report.summary import summary
+
+        print(summary(folder))
+    else:
+        print(f"{folder}: nothing to do, everything is complete")
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,113 @@
+"""Commands that only look: at a run, its files, its differences, its story, and at the knobs."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.manifest import Manifest
+from groundup.artifacts.progress import KINDS, clock
+from groundup.cli.options import AsJson, Run, Sets
+
+
+def status(run: Run, as_json: AsJson = False) -> None:
+    """Which stages of a run are complete, stale, interrupted or missing."""
+    from groundup import pipeline
+    from groundup.plan import derive
+
+    recipe = pipeline.read_recipe(run)
+    machine = pipeline.machine_for(recipe, KINDS["none"]())
+    rows = []
+    for job in pipeline.jobs(derive(recipe).recipe, run, machine):
+        manifest = job.manifest()
+        size = sum(file["bytes"] for file in manifest.files.values()) if manifest else None
+        seconds = manifest.provenance.get("seconds") if manifest else None
+        rows.append({"stage": job.stage.folder, "state": job.state(), "bytes": size, "seconds": seconds})
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        size = "" if row["bytes"] is None else f"{row['bytes'] / 1e6:9.1f} MB"
+        print(
+            f"{row['stage']:<14} {row['state']:<12} {size:>12} {'' if row['seconds'] is None else clock(row['seconds']):>9}"
+        )
+
+
+def verify(run: Run) -> None:
+    """Hash every file of a run's finished stages again, and compare with the manifests."""
+    from groundup import pipeline
+    from groundup.artifacts.manifest import verify as verify_folder
+
+    pipeline.read_recipe(run)
+    folders = [
+        run / stage.folder for stage in pipeline.STAGES if Manifest.read(run / stage.folder) is not None
+    ]
+    problems = [line for folder in folders for line in verify_folder(folder)]
+    for line in problems:
+        print(line)
+    if problems:
+        raise UserError(
+            f"{run}: {len(problems)} file(s) differ",
+            hint="groundup run RECIPE --from STAGE builds a stage again",
+        )
+    print(f"{run}: {len(folders)} finished stages, every file as it was written")
+
+
+def diff(
+    run: Run,
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="Another run, or a recipe file.")],
+    sets: Sets = None,
+) -> None:
+    """How two runs, or a run and a recipe, differ: knobs, derived values and scores."""
+    from groundup import pipeline
+    from groundup.plan import derive
+    from groundup.recipe import load
+
+    mine = pipeline.read_recipe(run)
+    theirs = pipeline.read_recipe(other) if other.is_dir() else load(other, sets or ())
+    one, two = (
+        derive(recipe).recipe.model_dump(mode="json", exclude={"machine"}) for recipe in (mine, theirs)
+    )
+    lines = pipeline.differences(one, two)
+    if other.is_dir():
+        lines += pipeline.differences(_scores(run), _scores(other))
+    print("\n".join(lines) if lines else f"{run} and {other}: no difference")
+
+
+def report(
+    run: Run,
+    pdf: Annotated[
+        Path | None, typer.Option(help="Where to put the PDF; default: report.pdf in the run.")
+    ] = None,
+) -> None:
+    """Write the report of a run from what its manifests say, finished or not."""
+    from groundup import pipeline
+    from groundup.report import write_report
+
+    pipeline.read_recipe(run)
+    print(write_report(run, pdf or run / "report.pdf"))
+
+
+def explain(
+    knob: Annotated[str | None, typer.Argument(help="A knob such as train.steps; none: all of them.")] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the recipe's JSON schema, for editors.")
+    ] = False,
+) -> None:
+    """What a knob means, what it takes and its default."""
+    from groundup.recipe import explain as explaining
+
+    if schema:
+        print(json.dumps(explaining.json_schema(), indent=1))
+    elif knob:
+        print(explaining.explain(knob))
+    else:
+        for name, takes, default, meaning in explaining.table():
+            print(f"{name:<38} {meaning} [{takes}; default {default}]")
+
+
+def _scores(run: Path) -> dict[str, Any]:
+    manifest = Manifest.read(run / "05-scores")
+    return {"scores": manifest.metrics} if manifest else {}
