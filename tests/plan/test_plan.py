@@ -89,6 +89,17 @@ def test_what_is_said_by_hand_stays():
     assert (train.steps, train.tokens, train.learning_rate) == (10, 10_240, 0.5)
 
 
+def test_a_batch_that_begins_small_takes_more_steps_for_the_same_tokens():
+    knobs = {"tokens": 1_024_000, "batch_tokens": 8192, "sequence_length": 256, "first_batch_tokens": 2048}
+    train = plan_for(budget={"hours": 0.1}, train=knobs).recipe.train
+    assert train is not None
+    assert train.growth_steps == 12  # a tenth of the 125 steps that full batches would take
+    assert train.steps == 12 + (1_024_000 - 6 * 2048 - 6 * 4096) // 8192
+    assert train.tokens == 6 * 2048 + 6 * 4096 + (train.steps - 12) * 8192
+    with pytest.raises(UserError, match="train.first_batch_tokens = 3000: 8192 is not that, doubled"):
+        plan_for(budget={"hours": 0.1}, train=knobs | {"first_batch_tokens": 3000})
+
+
 def test_refusals():
     with pytest.raises(UserError, match="not in the table"):
         plan_for(budget={"hardware": "abacus", "hours": 1})

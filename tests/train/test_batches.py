@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
+from groundup.plan.growth import Growth
+from groundup.recipe.train import Packing
 from groundup.tokenizer import TokenShard
 from groundup.tokenizer.shards import ShardWriter
-from groundup.train.batches import PACKINGS, Batches, Packing
+from groundup.train.batches import IGNORE, PACKINGS, Batches
 from groundup.train.order import Mixture, permute
-from groundup.train.sequences import IGNORE, best_fit
+from groundup.train.sequences import best_fit
 
 
 def write_shard(folder: Path, lengths: list[int], sources: list[str] | None = None) -> TokenShard:
@@ -50,10 +52,10 @@ def test_an_epoch_predicts_every_token_but_the_first_exactly_once(shard: TokenSh
 def test_the_next_epoch_has_another_order(shard: TokenShard):
     batches = Batches(shard, 32, 1, seed=3)
     n = batches.num_sequences
-    first, second = ([batches.order(step, range(1))[0][1] for step in range(a, a + n)] for a in (0, n))
+    first, second = ([place for _, place in batches.order(begin, n)] for begin in (0, n))
     assert sorted(first) == sorted(second) == list(range(n))
     assert first != second
-    assert Batches(shard, 32, 1, seed=4).order(0, range(8)) != batches.order(0, range(8))
+    assert Batches(shard, 32, 1, seed=4).order(0, 8) != batches.order(0, 8)
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -66,14 +68,13 @@ def test_the_global_batch_does_not_depend_on_the_ranks(shard: TokenShard, packin
         ]
         for field, value in whole.batch(step).items():
             assert torch.equal(value, torch.cat([part[field] for part in parts]))
-    micro = [whole.rows(7, range(begin, begin + 4))["tokens"] for begin in (0, 4, 8)]
-    assert torch.equal(whole.batch(7)["tokens"], torch.cat(micro))
 
 
 def test_batches_cross_epochs_without_a_seam(shard: TokenShard):
     batches = Batches(shard, 64, 5, seed=0)
     n = batches.num_sequences
-    order = [place for step in range(2 * n) for _, place in batches.order(step, range(5))]
+    order = [place for _, place in batches.order(0, 10 * n)]
+    assert order[13:18] == [place for _, place in batches.order(13, 5)]
     for epoch in range(10):
         assert sorted(order[epoch * n : (epoch + 1) * n]) == list(range(n))
 
@@ -96,7 +97,7 @@ def test_weights_choose_the_sources_and_no_other_document_appears(shard: TokenSh
     assert (sources == sources[:, :1]).all()  # a sequence has one source
     shares = np.bincount(sources[:, 0], minlength=3) / len(rows)
     assert shares.tolist() == [0.25 if name == "web" else 0.75 if name == "code" else 0 for name in names]
-    seen = batches.seen(64)["epochs"]
+    seen = batches.facts(63)["epochs_of"]
     assert seen["code"] > 3 * seen["web"] > 0  # three times the share of a smaller source
 
 
@@ -106,7 +107,7 @@ def test_a_weighted_source_is_seen_whole_in_each_of_its_epochs(shard: TokenShard
     count = {0: 0, 1: 0}
     for step in range(400):
         batch = batches.batch(step)
-        for row, (source, _) in enumerate(batches.order(step, range(8))):
+        for row, (source, _) in enumerate(batches.order(8 * step, 8)):
             if count[source] < list(batches._sources.values())[source].count:
                 labels = batch["labels"][row, 1:]
                 tokens[source] += labels[labels != IGNORE].tolist()
@@ -143,6 +144,49 @@ def test_best_fit_cuts_only_what_is_longer_than_a_sequence(tmp_path: Path):
     rows = [predicted(batches.batch(step)) for step in range(batches.num_sequences)]
     assert batches.num_sequences == 7
     assert sum(len(row) + 1 for row in rows) == 197
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("weights", [None, {"web": 1.0, "code": 3.0}])
+def test_the_log_counts_the_tokens_of_each_source(
+    shard: TokenShard, packing: Packing, weights: dict[str, float] | None
+):
+    batches = Batches(shard, 24, 6, 1, packing=packing, weights=weights)
+    for step in (0, 5, 50):
+        batch = batches.batch(step)
+        stands = batch["tokens"][batch["tokens"] != shard.end_of_text].numpy()
+        documents = np.searchsorted(shard.begins, stands - 1, side="right") - 1
+        counts = np.bincount(np.asarray(shard.source_of)[documents], minlength=3).tolist()
+        assert batches.facts(step)["tokens_of"] == dict(zip(shard.sources, counts, strict=True))
+    n = batches.num_sequences
+    assert batches.facts(2 * n - 1)["epoch"] == 12.0
+
+
+def test_a_batch_and_its_sequences_grow_and_nothing_is_lost_or_repeated(shard: TokenShard):
+    grown = Batches(shard, 32, 8, 3, first_sequences=2, first_length=8, growth_steps=6, documents=True)
+    shapes = [tuple(grown.batch(step)["tokens"].shape) for step in range(8)]
+    assert shapes == [(8, 8)] * 3 + [(8, 16)] * 3 + [(8, 32)] * 2
+    whole = Batches(shard, 32, 1, 3)
+    one_by_one = torch.cat([whole.batch(step)["tokens"].flatten() for step in range(3 * 2 + 3 * 4 + 2 * 8)])
+    assert torch.equal(torch.cat([grown.batch(step)["tokens"].flatten() for step in range(8)]), one_by_one)
+    parts = [
+        Batches(shard, 32, 8, 3, rank=rank, ranks=2, first_sequences=2, first_length=8, growth_steps=6)
+        for rank in range(2)
+    ]
+    for step in range(8):
+        both = torch.cat([part.batch(step)["tokens"] for part in parts])
+        assert torch.equal(both, grown.batch(step)["tokens"])
+
+
+@given(doublings=st.integers(0, 6), steps=st.integers(0, 40), first=st.integers(1, 5))
+@settings(max_examples=60, deadline=None)
+def test_growth_adds_up(doublings: int, steps: int, first: int):
+    growth = Growth(first << doublings, first, steps)
+    sizes = [growth.size(step) for step in range(60)]
+    assert sizes == sorted(sizes)
+    assert set(sizes) <= {first << n for n in range(doublings + 1)}
+    assert sizes[steps:] == [growth.full] * (60 - steps)
+    assert [growth.before(step) for step in range(60)] == [sum(sizes[:step]) for step in range(60)]
 
 
 @given(lengths=st.lists(st.integers(1, 32), max_size=200))
@@ -185,6 +229,10 @@ def test_bad_input_is_refused_by_name(shard: TokenShard, tmp_path: Path):
         Batches(shard, 100_000, 4, 1)
     with pytest.raises(UserError, match="10 sequences cannot be shared by 4"):
         Batches(shard, 32, 10, 1, ranks=4)
+    with pytest.raises(UserError, match="3 sequences cannot be shared by 4"):
+        Batches(shard, 32, 12, 1, ranks=4, first_sequences=3, growth_steps=9)
+    with pytest.raises(UserError, match="train.first_sequence_length = 12: 32 is not that, doubled"):
+        Batches(shard, 32, 12, 1, first_length=12, growth_steps=9)
     with pytest.raises(UserError, match="'wiki': no such source"):
         Batches(shard, 32, 8, 1, weights={"wiki": 1.0})
     with pytest.raises(UserError, match="all weights are 0"):

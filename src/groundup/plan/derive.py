@@ -7,6 +7,7 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.plan import hardware, scaling
 from groundup.plan.count import Parameters, count, training_flops_per_token
+from groundup.plan.growth import Growth
 from groundup.plan.memory import Memory, training_memory
 from groundup.plan.shape import largest_within
 from groundup.recipe import ModelConfig, Recipe
@@ -96,12 +97,17 @@ def derive(recipe: Recipe) -> Plan:
         scaling.batch_tokens(tokens * per_token), sequence_length, tokens
     )
     steps = train.steps or max(1, tokens // batch_tokens)
-    tokens = steps * batch_tokens
+    growth = train.growth_steps or max(1, steps // 10)
+    batch = Growth(batch_tokens, train.first_batch_tokens, growth, "train.first_batch_tokens")
+    if train.steps is None and batch.doublings:
+        steps = growth + max(0, (tokens - batch.before(growth)) // batch_tokens)
+    tokens = batch.before(steps)
     compute = tokens * per_token
     train = train.model_copy(
         update={
             "tokens": tokens,
             "steps": steps,
+            "growth_steps": growth if train.first_batch_tokens or train.first_sequence_length else None,
             "batch_tokens": batch_tokens,
             "sequence_length": sequence_length,
             "learning_rate": train.learning_rate or float(f"{scaling.learning_rate(compute):.2g}"),

@@ -4,6 +4,8 @@ from typing import Literal
 
 from groundup.recipe.section import Section, knob
 
+Packing = Literal["plain", "best-fit"]
+
 
 class TrainSection(Section):
     tokens: int | None = knob(
@@ -15,6 +17,26 @@ class TrainSection(Section):
     )
     sequence_length: int | None = knob(
         None, "tokens in one training sequence; derived: model.context_length", ge=8
+    )
+    packing: Packing = knob(
+        "plain",
+        "plain: the text in a row, cut every sequence_length tokens; best-fit: whole documents side by side",
+    )
+    document_mask: bool = knob(False, "attention stays inside a document; costs speed where it needs a mask")
+    mix: dict[str, float] | None = knob(
+        None,
+        "share of the sequences from each source, whatever there is of it; none: the text as it was encoded",
+    )
+    first_batch_tokens: int | None = knob(
+        None, "tokens in the first steps' batch, which doubles up to batch_tokens; none: it starts full", ge=1
+    )
+    first_sequence_length: int | None = knob(
+        None,
+        "tokens in the first steps' sequences, which double up to sequence_length; none: they start full",
+        ge=2,
+    )
+    growth_steps: int | None = knob(
+        None, "step from which batch and sequences have their full size; derived: a tenth of the steps", ge=1
     )
     optimizer: Literal["adamw", "muon"] = knob(
         "adamw", "adamw, or muon for the blocks' matrices with adamw for the rest"

@@ -5,32 +5,43 @@ any time, and a resumed run sees what the straight one saw.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
+from groundup.plan.derive import required
+from groundup.plan.growth import Growth
+from groundup.recipe.train import Packing, TrainSection
 from groundup.tokenizer import TokenShard
 from groundup.train.order import Mixture, permute
-from groundup.train.sequences import Packed, Sequences, Windows
+from groundup.train.sequences import Packed, Run, Sequences, Windows
 
-Packing = Literal["plain", "best-fit"]
-PACKINGS = {"plain": Windows, "best-fit": Packed}
+PACKINGS: dict[Packing, type[Windows] | type[Packed]] = {"plain": Windows, "best-fit": Packed}
+
+IGNORE = -100
+"""The label of a position that is not predicted."""
+
+BLOCK = 4096
+"""Places in the order of sequences that are worked out at once: for one it would take as long."""
 
 
 class Batches:
     """Batches of one shard.
 
     Args:
-        sequence_length: tokens in a sequence.
+        sequence_length: tokens in a sequence, T.
         batch_sequences: sequences in the batch of all ranks together.
         rank, ranks: which part of every batch is wanted: rows rank * B / ranks and following.
         shuffle: False takes the sequences in their order.
         packing: plain cuts the row of documents every T tokens; best-fit keeps documents whole and pads.
         documents: also give the number of the document that each token is in, for attention that stays inside one.
         weights: name of a source -> its share of the sequences. None takes the text as the shard has it.
+        first_sequences, first_length: sequences in the first batch, and the tokens in which they are cut there. Both
+            double until they have their full size at step `growth_steps`. A cut never changes which tokens a step sees.
 
     Raises UserError when a source is shorter than one sequence or unknown, or the ranks do not divide the batch.
     """
@@ -48,15 +59,29 @@ class Batches:
         packing: Packing = "plain",
         documents: bool = False,
         weights: Mapping[str, float] | None = None,
+        first_sequences: int | None = None,
+        first_length: int | None = None,
+        growth_steps: int = 0,
     ):
-        if batch_sequences % ranks:
+        self.sequence_length, self.seed, self.shuffle, self.documents = (
+            sequence_length,
+            seed,
+            shuffle,
+            documents,
+        )
+        self._sequences = Growth(
+            batch_sequences, first_sequences, growth_steps, "train.first_batch_tokens, in sequences,"
+        )
+        self._length = Growth(sequence_length, first_length, growth_steps, "train.first_sequence_length")
+        if self._sequences.size(0) % ranks:
+            least = -(-batch_sequences // ranks) * ranks * sequence_length
             raise UserError(
-                f"a batch of {batch_sequences} sequences cannot be shared by {ranks} devices evenly",
-                hint=f"set train.batch_tokens={-(-batch_sequences // ranks) * ranks * sequence_length}",
+                f"a batch of {self._sequences.size(0)} sequences cannot be shared by {ranks} devices evenly",
+                hint=f"set train.batch_tokens={least}"
+                if first_sequences is None
+                else "start with a larger one",
             )
-        self.sequence_length, self.batch_sequences = sequence_length, batch_sequences
-        self.seed, self.shuffle, self.documents = seed, shuffle, documents
-        self._rows = range(rank * batch_sequences // ranks, (rank + 1) * batch_sequences // ranks)
+        self.shard, self._rank, self._ranks = shard, rank, ranks
         self._sources: dict[str, Sequences]
         if weights is None:
             self._sources = {"": PACKINGS[packing](shard, sequence_length)}
@@ -66,6 +91,34 @@ class Batches:
                 name: PACKINGS[packing](shard, sequence_length, part) for name, part in chosen.items()
             }
         self._mixture = Mixture([weights[name] for name in self._sources] if weights else [1.0], seed)
+        self._block = lru_cache(maxsize=8)(self._order_of_block)
+
+    @classmethod
+    def of(
+        cls, shard: TokenShard, settings: TrainSection, seed: int, *, rank: int = 0, ranks: int = 1
+    ) -> "Batches":
+        """The batches that a derived recipe asks for."""
+        length = required(settings.sequence_length, "train.sequence_length")
+        first = settings.first_batch_tokens
+        if first is not None and first % length:
+            raise UserError(
+                f"train.first_batch_tokens = {first}: not a whole number of sequences of {length} tokens",
+                hint=f"set train.first_batch_tokens={max(1, first // length) * length}",
+            )
+        return cls(
+            shard,
+            length,
+            required(settings.batch_tokens, "train.batch_tokens") // length,
+            seed,
+            rank=rank,
+            ranks=ranks,
+            packing=settings.packing,
+            documents=settings.document_mask,
+            weights=settings.mix,
+            first_sequences=first and first // length,
+            first_length=settings.first_sequence_length,
+            growth_steps=settings.growth_steps or 0,
+        )
 
     @property
     def num_sequences(self) -> int:
@@ -75,21 +128,49 @@ class Batches:
     def batch(self, step: int) -> dict[str, Tensor]:
         """The batch of one step: `tokens` and `labels`, int64 (B T), of this rank's B sequences.
 
-        Labels stand in the places of tokens (the model shifts); -100 marks what is not predicted.
+        Labels stand in the places of tokens (the model shifts); -100 marks what is not predicted. Where everything is
+        predicted the two are one tensor. Raises UserError for a token that the vocabulary does not have.
         """
-        return self.rows(step, self._rows)
-
-    def rows(self, step: int, rows: range) -> dict[str, Tensor]:
-        """Some rows of a step's batch: a micro-batch, without making the others."""
         sources = list(self._sources.values())
-        found = [sources[source].sequence(number) for source, number in self.order(step, rows)]
-        fields = ("tokens", "labels", "documents") if self.documents else ("tokens", "labels")
-        return {field: torch.from_numpy(np.stack([getattr(row, field) for row in found])) for field in fields}
+        begin = self._sequences.before(step)
+        part = self._sequences.size(step) // self._ranks
+        order = self.order(begin + self._rank * part, part)
+        rows = [sources[source].runs(number) for source, number in order]
+        found = self._gather(rows, [sources[source].repeated(number) for source, number in order])
+        length = self._length.size(step)
+        return {name: torch.from_numpy(value).view(-1, length) for name, value in found.items()}
 
-    def order(self, step: int, rows: range) -> list[tuple[int, int]]:
-        """For each row of a step: the number of its source, and which of the source's sequences it holds."""
-        numbers = step * self.batch_sequences + np.arange(rows.start, rows.stop, dtype=np.int64)
-        sources, numbers = self._mixture.source_of(numbers)
+    def order(self, begin: int, count: int) -> list[tuple[int, int]]:
+        """For `count` sequences from the `begin`-th of the training: the number of the source, and of its sequence."""
+        found: list[tuple[int, int]] = []
+        while count > len(found):
+            block, place = divmod(begin + len(found), BLOCK)
+            found += self._block(block)[place : place + count - len(found)]
+        return found
+
+    def facts(self, step: int) -> dict[str, Any]:
+        """What the log says of a step: the epochs that are done behind it, and the tokens it takes from each source.
+
+        `epochs_of` each source where they are mixed by weight; `tokens_of` each source, of all ranks together.
+        """
+        begin, count = self._sequences.before(step), self._sequences.size(step)
+        used = self._mixture.counts(begin + count)
+        facts: dict[str, Any] = {"epoch": round((begin + count) / self.num_sequences, 6)}
+        if len(self._sources) > 1:
+            facts["epochs_of"] = {
+                name: round(int(number) / source.count, 6)
+                for number, (name, source) in zip(used, self._sources.items(), strict=True)
+            }
+        sources = list(self._sources.values())
+        tokens = np.zeros(len(self.shard.sources), np.int64)
+        for source, number in self.order(begin, count):
+            for run in sources[source].runs(number):
+                documents, sizes = self._documents(run)
+                np.add.at(tokens, self.shard.source_of[documents], sizes)
+        return facts | {"tokens_of": dict(zip(self.shard.sources, tokens.tolist(), strict=True))}
+
+    def _order_of_block(self, block: int) -> list[tuple[int, int]]:
+        sources, numbers = self._mixture.source_of(block * BLOCK + np.arange(BLOCK, dtype=np.int64))
         counts = np.array([source.count for source in self._sources.values()])[sources]
         epochs, places = np.divmod(numbers, counts)
         if self.shuffle:
@@ -99,14 +180,49 @@ class Batches:
                 places[chosen] = permute(places[chosen], size, self.seed, epoch * len(self._sources) + source)
         return list(zip(sources.tolist(), places.tolist(), strict=True))
 
-    def seen(self, step: int) -> dict[str, Any]:
-        """What was used before `step`: sequences, and epochs of each source."""
-        counts = self._mixture.counts(step * self.batch_sequences)
-        epochs = {
-            name or "all": round(int(count) / source.count, 6)
-            for count, (name, source) in zip(counts, self._sources.items(), strict=True)
-        }
-        return {"sequences": step * self.batch_sequences, "epochs": epochs}
+    def _gather(self, rows: list[list[Run]], repeated: list[int]) -> dict[str, np.ndarray]:
+        """Copy the stretches of each row out of the shard; that they are read once is why this is quick."""
+        shard, length = self.shard, self.sequence_length
+        tokens = np.empty((len(rows), length), np.int64)
+        labels = tokens
+        for row, (runs, known) in enumerate(zip(rows, repeated, strict=True)):
+            filled = 0
+            for begin, end in runs:
+                tokens[row, filled : filled + end - begin] = shard.read(begin, end)
+                filled += end - begin
+            tokens[row, filled:] = shard.end_of_text
+        if tokens.max(initial=0) >= shard.vocab_size:
+            raise UserError(
+                f"{shard.base}: token {tokens.max()}, but its tokenizer has {shard.vocab_size} entries",
+                hint="the file is damaged: groundup verify RUN",
+            )
+        sizes = [sum(end - begin for begin, end in runs) for runs in rows]
+        if any(repeated) or min(sizes) < length:
+            labels = tokens.copy()
+            for row, (known, size) in enumerate(zip(repeated, sizes, strict=True)):
+                labels[row, :known] = IGNORE
+                labels[row, size:] = IGNORE
+        found = {"tokens": tokens, "labels": labels}
+        if self.documents:
+            found["documents"] = np.stack([self._document_numbers(runs) for runs in rows])
+        return found
+
+    def _document_numbers(self, runs: list[Run]) -> np.ndarray:
+        """0, 1, 2, ... for the document that each token of a row is in; padding is a document of its own."""
+        starts = np.zeros(self.sequence_length, np.int64)
+        filled = 0
+        for run in runs:
+            ends = filled + np.cumsum(self._documents(run)[1])
+            starts[ends[ends < self.sequence_length]] = 1
+            filled = int(ends[-1])
+        return np.cumsum(starts)
+
+    def _documents(self, run: Run) -> tuple[slice, np.ndarray]:
+        """The documents that a run touches, and how many of its tokens are of each."""
+        begins = self.shard.begins
+        first = int(np.searchsorted(begins, run[0], side="right")) - 1
+        last = int(np.searchsorted(begins, run[1]))
+        return slice(first, last), np.diff(np.clip(begins[first : last + 1], *run))
 
 
 def _documents_of(shard: TokenShard, weights: Mapping[str, float]) -> dict[str, np.ndarray]:

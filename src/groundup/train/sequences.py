@@ -1,9 +1,8 @@
 """How a row of documents becomes sequences of one length: cut as it comes, or packed so that few documents are cut.
 
-Both give, for a number, the tokens of one sequence. They keep no copy of the tokens.
+Both say, for the number of a sequence, which stretches of the shard it is made of. They keep no copy of the tokens.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -11,31 +10,25 @@ import numpy as np
 from groundup.artifacts.errors import UserError
 from groundup.tokenizer import TokenShard
 
-IGNORE = -100
-"""The label of a position that is not predicted."""
-
-
-@dataclass(frozen=True)
-class Sequence:
-    """One training sequence (T,): int64 each.
-
-    Attributes:
-        tokens: ids.
-        labels: the same, with -100 where nothing is to be learnt: padding, and what another sequence teaches.
-        documents: 0, 1, 2, ... for the document that each token is in.
-    """
-
-    tokens: np.ndarray
-    labels: np.ndarray
-    documents: np.ndarray
+Run = tuple[int, int]
+"""[begin, end) in a shard's row of tokens."""
 
 
 class Sequences(Protocol):
-    """A number of sequences; `sequence(0)` to `sequence(count - 1)`."""
+    """A number of sequences of T tokens, 0 to count - 1."""
 
     count: int
 
-    def sequence(self, number: int) -> Sequence: ...
+    def runs(self, number: int) -> list[Run]:
+        """What a sequence is made of, in order; where that is less than T tokens, the rest is padding.
+
+        Another document begins with each run, and at each boundary inside one.
+        """
+        ...
+
+    def repeated(self, number: int) -> int:
+        """How many tokens at its begin another sequence teaches already."""
+        ...
 
 
 class Windows:
@@ -49,13 +42,14 @@ class Windows:
     """
 
     def __init__(self, shard: TokenShard, length: int, documents: np.ndarray | None = None):
-        self._shard, self._length = shard, length
-        if documents is None:
-            self._segments, self._ends = np.array([[0, shard.num_tokens]]), np.array([shard.num_tokens])
-        else:
+        self._length = length
+        self._segments: np.ndarray | None = None
+        self._ends = np.empty(0, np.int64)
+        self._tokens = shard.num_tokens
+        if documents is not None:
             self._segments = _segments(shard.begins, documents)
             self._ends = np.cumsum(self._segments[:, 1] - self._segments[:, 0])
-        self._tokens = int(self._ends[-1]) if len(self._ends) else 0
+            self._tokens = int(self._ends[-1]) if len(self._ends) else 0
         if self._tokens < length:
             raise UserError(
                 f"{shard.base}: {self._tokens} tokens, fewer than one sequence of {length}",
@@ -63,28 +57,27 @@ class Windows:
             )
         self.count = max(1, -(-(self._tokens - 1) // (length - 1)))
 
-    def sequence(self, number: int) -> Sequence:
-        wanted = number * (self._length - 1)
-        begin = min(wanted, self._tokens - self._length)
-        tokens = np.empty(self._length, np.int64)
-        starts = np.zeros(self._length, bool)
-        filled, segment = 0, int(np.searchsorted(self._ends, begin, side="right"))
-        while filled < self._length:
+    def runs(self, number: int) -> list[Run]:
+        begin = self._begin(number)
+        if self._segments is None:
+            return [(begin, begin + self._length)]
+        found: list[Run] = []
+        missing, segment = self._length, int(np.searchsorted(self._ends, begin, side="right"))
+        while missing:
             first, last = self._segments[segment].tolist()
-            offset = first + begin + filled - (int(self._ends[segment]) - (last - first))
-            size = min(self._length - filled, last - offset)
-            tokens[filled : filled + size] = self._shard.read(offset, offset + size)
-            boundaries = self._shard.begins
-            inside = boundaries[
-                np.searchsorted(boundaries, offset) : np.searchsorted(boundaries, offset + size)
-            ]
-            starts[filled + inside - offset] = True
-            filled, segment = filled + size, segment + 1
-        labels = tokens.copy()
-        if begin != wanted:
-            labels[: wanted - begin + 1] = IGNORE
-        starts[0] = False
-        return Sequence(tokens, labels, np.cumsum(starts))
+            first = max(first, last - (int(self._ends[segment]) - begin))
+            found.append((first, min(last, first + missing)))
+            size = found[-1][1] - first
+            begin, missing, segment = begin + size, missing - size, segment + 1
+        return found
+
+    def repeated(self, number: int) -> int:
+        wanted = number * (self._length - 1)
+        begin = self._begin(number)
+        return wanted - begin + 1 if begin != wanted else 0
+
+    def _begin(self, number: int) -> int:
+        return min(number * (self._length - 1), self._tokens - self._length)
 
 
 class Packed:
@@ -96,28 +89,20 @@ class Packed:
     """
 
     def __init__(self, shard: TokenShard, length: int, documents: np.ndarray | None = None):
-        self._shard, self._length = shard, length
         begins, lengths = _pieces(shard, length, documents)
         sequence_of, self.count = best_fit(lengths, length)
         order = np.argsort(sequence_of, kind="stable")
-        self._begins, self._lengths = begins[order], lengths[order]
+        self._begins, self._ends = begins[order], (begins + lengths)[order]
         self._first = np.searchsorted(sequence_of[order], np.arange(self.count + 1))
         if self.count == 0:
             raise UserError(f"{shard.base}: no documents", hint="add text")
 
-    def sequence(self, number: int) -> Sequence:
-        tokens = np.full(self._length, self._shard.end_of_text, np.int64)
-        labels = np.full(self._length, IGNORE, np.int64)
-        documents = np.empty(self._length, np.int64)
-        filled = index = 0
-        for piece in range(self._first[number], self._first[number + 1]):
-            begin, size = int(self._begins[piece]), int(self._lengths[piece])
-            tokens[filled : filled + size] = self._shard.read(begin, begin + size)
-            labels[filled : filled + size] = tokens[filled : filled + size]
-            documents[filled : filled + size] = index
-            filled, index = filled + size, index + 1
-        documents[filled:] = index
-        return Sequence(tokens, labels, documents)
+    def runs(self, number: int) -> list[Run]:
+        pieces = slice(self._first[number], self._first[number + 1])
+        return list(zip(self._begins[pieces].tolist(), self._ends[pieces].tolist(), strict=True))
+
+    def repeated(self, number: int) -> int:
+        return 0
 
 
 def best_fit(lengths: np.ndarray, room: int) -> tuple[np.ndarray, int]:

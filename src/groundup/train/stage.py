@@ -42,12 +42,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     torch.manual_seed(recipe.seed)
     model = build_model(config).to(device)
     length = required(recipe.train.sequence_length, "train.sequence_length")
-    batches = Batches(
-        text,
-        sequence_length=length,
-        batch_sequences=required(recipe.train.batch_tokens, "train.batch_tokens") // length,
-        seed=recipe.seed,
-    )
+    batches = Batches.of(text, recipe.train, recipe.seed)
 
     def held_out_loss(network: torch.nn.Module) -> dict[str, float]:
         with autocast(device, recipe.train.precision):
@@ -63,12 +58,14 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
         "".join(json.dumps(probe) + "\n" for probe in result.probes), encoding="utf-8"
     )
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    seen = batches.facts(required(recipe.train.steps, "train.steps") - 1)
     last = result.records[-max(1, len(result.records) // 50) :]
     return {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "parameters_by_part": vars(count(config)) | {},
         "tokens": required(recipe.train.tokens, "train.tokens"),
-        "epochs": required(recipe.train.tokens, "train.tokens") / max(1, text.num_tokens),
+        "epochs": seen["epoch"],
+        "epochs_of": seen.get("epochs_of", {}),
         "steps": recipe.train.steps,
         "final_loss": math.fsum(record["loss"] for record in last) / len(last),
         "validation": result.probes,
