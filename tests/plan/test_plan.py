@@ -96,7 +96,7 @@ def test_a_batch_that_begins_small_takes_more_steps_for_the_same_tokens():
     assert train.growth_steps == 12  # a tenth of the 125 steps that full batches would take
     assert train.steps == 12 + (1_024_000 - 6 * 2048 - 6 * 4096) // 8192
     assert train.tokens == 6 * 2048 + 6 * 4096 + (train.steps - 12) * 8192
-    with pytest.raises(UserError, match="train.first_batch_tokens = 3000: 8192 is not that, doubled"):
+    with pytest.raises(UserError, match=r"train\.first_batch_tokens = 3000: 8192 is not that, doubled"):
         plan_for(budget={"hours": 0.1}, train=knobs | {"first_batch_tokens": 3000})
 
 

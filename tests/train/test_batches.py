@@ -231,7 +231,7 @@ def test_bad_input_is_refused_by_name(shard: TokenShard, tmp_path: Path):
         Batches(shard, 32, 10, 1, ranks=4)
     with pytest.raises(UserError, match="3 sequences cannot be shared by 4"):
         Batches(shard, 32, 12, 1, ranks=4, first_sequences=3, growth_steps=9)
-    with pytest.raises(UserError, match="train.first_sequence_length = 12: 32 is not that, doubled"):
+    with pytest.raises(UserError, match=r"train\.first_sequence_length = 12: 32 is not that, doubled"):
         Batches(shard, 32, 12, 1, first_length=12, growth_steps=9)
     with pytest.raises(UserError, match="'wiki': no such source"):
         Batches(shard, 32, 8, 1, weights={"wiki": 1.0})

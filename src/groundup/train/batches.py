@@ -185,7 +185,7 @@ class Batches:
         shard, length = self.shard, self.sequence_length
         tokens = np.empty((len(rows), length), np.int64)
         labels = tokens
-        for row, (runs, known) in enumerate(zip(rows, repeated, strict=True)):
+        for row, runs in enumerate(rows):
             filled = 0
             for begin, end in runs:
                 tokens[row, filled : filled + end - begin] = shard.read(begin, end)
