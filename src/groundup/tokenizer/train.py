@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
 from groundup.artifacts.errors import UserError
-from groundup.tokenizer.byte_letters import BYTES_IN_ORDER, from_letters, to_letters
+from groundup.tokenizer.byte_letters import BYTES_IN_ORDER, LETTER_OF, from_letters, to_letters
 from groundup.tokenizer.chat_template import CHATML
 from groundup.tokenizer.learn import Learner, Pair
 from groundup.tokenizer.merge import Merges
@@ -58,7 +58,8 @@ def train_unigram(
 ) -> Tokenizer:
     """A Unigram language model over byte strings (Kudo 2018): of all ways to split a piece, the likeliest is taken.
 
-    Trained by the `tokenizers` library. Scores are rounded, because it adds them up in an order that varies.
+    Trained by the `tokenizers` library. It adds scores up in an order that varies, so they are rounded; and it appends
+    the bytes that its text lacks in an order that varies, 0.0001 apart, so all of these get the lowest score.
     Raises UserError as `train_bpe` does.
     """
     special_tokens = check_special_tokens(special_tokens)
@@ -67,15 +68,20 @@ def train_unigram(
     trainer = trainers.UnigramTrainer(
         vocab_size=vocab_size,
         special_tokens=list(special_tokens),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        initial_alphabet=sorted(LETTER_OF.values()),
         max_piece_length=LONGEST_UNIGRAM,
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
     check_size(backend.get_vocab_size(), vocab_size)
-    scores = [(token, round(score, 6)) for token, score in json.loads(backend.to_str())["model"]["vocab"]]
-    count = len(special_tokens)
-    scores[count:] = sorted(scores[count:], key=lambda entry: (-entry[1], entry[0]))
+    entries: list[tuple[str, float]] = json.loads(backend.to_str())["model"]["vocab"][len(special_tokens) :]
+    lowest = min(score for _, score in entries)
+    learnt = [
+        (token, round(lowest if len(token) == 1 and score < lowest + 0.03 else score, 4))
+        for token, score in entries
+    ]
+    scores = [(token, 0.0) for token in special_tokens]
+    scores += sorted(learnt, key=lambda entry: (-entry[1], entry[0]))
     backend = _byte_level(models.Unigram(scores), PATTERNS[pattern].regex, special_tokens)
     return Tokenizer(backend, eos=END_OF_TEXT, pad=PADDING, chat_template=CHATML)
 
