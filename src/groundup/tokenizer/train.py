@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tokenizers
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, decoders, models, trainers
 
 from groundup.artifacts.errors import UserError
 from groundup.tokenizer.byte_letters import BYTES_IN_ORDER, LETTER_OF, from_letters, to_letters
