@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from groundup.artifacts.errors import UserError
 from groundup.finetune.batches import ChatBatches, Encoded, encode, pack
 from groundup.finetune.dialogues import Conversation
-from groundup.train.loop import IGNORE
+from groundup.train.objectives import IGNORE
 
 
 def encoded(tokenizer, conversations, vary=False):

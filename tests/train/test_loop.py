@@ -9,8 +9,9 @@ from torch import nn
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.recipe.train import TrainSection
-from groundup.train import checkpoint
-from groundup.train.loop import IGNORE, count_predicted, train
+from groundup.train import NativeEngine, Objective, loop
+from groundup.train.checkpoints import complete
+from groundup.train.objectives import IGNORE, count_labels, count_shifted
 
 
 class TinyModel(nn.Module):
@@ -30,6 +31,11 @@ class TinyModel(nn.Module):
 def mean_loss(model, batch):
     logits = model(batch["tokens"])[:, :-1].flatten(0, 1)
     return nn.functional.cross_entropy(logits.float(), batch["labels"][:, 1:].flatten(), ignore_index=IGNORE)
+
+
+def train(model, batches, loss, knobs, folder, machine, probe=None):
+    engine = NativeEngine(model, Objective(loss, count_shifted), knobs, machine)
+    return loop.train(engine, batches, knobs, folder, machine, probe=probe)
 
 
 class RandomBatches:
@@ -163,7 +169,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(tmp_p
 
     with pytest.raises(UserError, match="step 12: loss nan"):
         train(TinyModel(), Poisoned(), loss, settings(), tmp_path, Machine(checkpoint_seconds=0.0))
-    assert [path.name for path in checkpoint.complete(tmp_path / "checkpoints")] == [
+    assert [path.name for path in complete(tmp_path / "checkpoints")] == [
         "step-00000011",
         "step-00000012",
     ]
@@ -176,7 +182,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
     short = settings()
     with pytest.raises(RuntimeError):
         train(TinyModel(), RandomBatches(), mean_loss, short, tmp_path / "b", machine, probe=_fail)
-    newest = checkpoint.complete(tmp_path / "b" / "checkpoints")[-1] / "model.safetensors"
+    newest = complete(tmp_path / "b" / "checkpoints")[-1] / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:100])
     resumed = TinyModel(3)
     train(resumed, RandomBatches(), mean_loss, settings(), tmp_path / "b", machine)
@@ -195,6 +201,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         train(other, RandomBatches(), mean_loss, settings(), tmp_path, dataclasses.replace(Machine()))
 
 
-def test_count_predicted():
-    labels = torch.tensor([[5, 1, 2], [5, IGNORE, 2]])
-    assert count_predicted(labels) == 3
+def test_what_counts():
+    batch = {"labels": torch.tensor([[5, 1, 2], [5, IGNORE, 2]])}
+    assert count_shifted(batch) == 3
+    assert count_labels(batch) == 5

@@ -17,7 +17,7 @@ from groundup.finetune.split import share
 from groundup.finetune.variants import Turns, variants
 from groundup.tokenizer import Tokenizer
 from groundup.train.batches import permute
-from groundup.train.loop import IGNORE
+from groundup.train.objectives import IGNORE
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from groundup.model import Decoder
 from groundup.recipe.finetune import FinetuneSection
 from groundup.recipe.train import TrainSection
 from groundup.tokenizer import Tokenizer
-from groundup.train import Result, next_token_loss, train
-from groundup.train.loop import Batch, autocast, count_predicted
+from groundup.train import NEXT_TOKEN, Result, build_engine, train
+from groundup.train.objectives import Batch
+from groundup.train.precision import autocast
 
 WARMUP_SHARE = 0.05
 LOOKS = 10
@@ -78,9 +79,9 @@ def finetune(
         return {"loss": held_out_loss(network, held_out, section.precision)}
 
     probe = look if held_out else None
-    result = train(
-        model, batches, next_token_loss, settings, folder, machine, probe=probe, name="fine-tuning"
-    )
+    engine = build_engine(model, NEXT_TOKEN, settings, machine)
+    result = train(engine, batches, settings, folder, machine, probe=probe, name="fine-tuning")
+    engine.trained()
     return result, settings
 
 
@@ -90,9 +91,9 @@ def held_out_loss(model: nn.Module, batches: Sequence[Batch], precision: str) ->
     device = next(model.parameters()).device
     total, count = 0.0, 0
     for batch in batches:
-        predicted = count_predicted(batch["labels"])
+        predicted = NEXT_TOKEN.count(batch)
         with autocast(device, precision):
-            loss = next_token_loss(model, {name: tensor.to(device) for name, tensor in batch.items()})
+            loss = NEXT_TOKEN.loss(model, {name: tensor.to(device) for name, tensor in batch.items()})
         total += loss.item() * predicted
         count += predicted
     return total / max(count, 1)

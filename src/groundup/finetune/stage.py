@@ -69,7 +69,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     if section.method == "lora":
         save_adapter(model, out / "adapter")
         merge_rows(merge_lora(model))
-    save_model(model.cpu(), out)
+    save_model(model, out)
     tokenizer.save(out)
     _write_lines(
         out / "train.jsonl",

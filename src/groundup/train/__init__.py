@@ -1,12 +1,15 @@
 """10. Learning: one loop that can be read, and that can be killed at any moment.
 
 Reading order: `order` and `sequences` (what is seen when), `batches` (tokens from the shards, a pure function of the
-step), `schedule` (the learning rate),
-`optimizer` (which weights move how), `checkpoint` (what a killed run continues from), `loop` (the only one), `stage`.
+step), `objectives` (the loss), `schedule` (the learning rate), `optimizer` (which weights move how), `engines/` (one
+step, on one device or many), `checkpoints` (what a killed run continues from), `journal` (what happened), `loop` (the
+only one), `stage`.
 
 Deliberately absent: a second loop. Fine-tuning brings a loss and its batches.
 """
 
-from groundup.train.loop import Result, next_token_loss, train
+from groundup.train.engines import Engine, NativeEngine, build_engine
+from groundup.train.loop import Result, train
+from groundup.train.objectives import IN_PLACE, NEXT_TOKEN, Objective
 
-__all__ = ["Result", "next_token_loss", "train"]
+__all__ = ["IN_PLACE", "NEXT_TOKEN", "Engine", "NativeEngine", "Objective", "Result", "build_engine", "train"]

@@ -1,19 +1,55 @@
-"""What a model learns from a row of tokens: pure functions from tokens to what it reads and what it predicts.
+"""What a model learns: the loss that is minimised, and what it reads and predicts of a row of tokens.
 
-Each returns the arguments of `model(**batch)`: `tokens`, `labels`, and `documents` where rows are padded.
-Chance comes from a generator alone, so that a batch of a step can be made again.
+The latter are pure functions from tokens to the arguments of `model(**batch)`: `tokens`, `labels`, and `documents`
+where rows are padded. Chance comes from a generator alone, so that a batch of a step can be made again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-IGNORE = -100
-"""The label of a position that is not predicted."""
+from groundup.model.loss import IGNORE
 
 Batch = dict[str, Tensor]
+"""Tensors of equal first dimension, by the names of the loss's arguments: rows of them can be cut off."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss that is a mean, and over how many things: what the parts of a batch must be weighted by.
+
+    Attributes:
+        loss: (model, batch) -> mean loss over what the batch counts.
+        count: how many positions (pairs, answers, ...) of a batch the mean is over.
+    """
+
+    loss: Callable[[nn.Module, Batch], Tensor]
+    count: Callable[[Batch], int]
+
+
+def own_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """The loss that the model itself makes of a batch: mean cross-entropy of its labels, in nats."""
+    return model(**batch).loss
+
+
+def count_shifted(batch: Batch) -> int:
+    """Positions that a decoder predicts: not the first of a sequence, and not those marked -100."""
+    return int((batch["labels"][:, 1:] != IGNORE).sum())
+
+
+def count_labels(batch: Batch) -> int:
+    """Positions that an encoder, or the decoder of an encoder-decoder, predicts: those not marked -100."""
+    return int((batch["labels"] != IGNORE).sum())
+
+
+NEXT_TOKEN = Objective(own_loss, count_shifted)
+"""Each token from those before it: the model shifts the labels."""
+
+IN_PLACE = Objective(own_loss, count_labels)
+"""Labels in the places where they are predicted: masked tokens, and the target of an encoder-decoder."""
 
 
 def next_token(tokens: Int[Tensor, "B T"]) -> Batch:

@@ -1,6 +1,5 @@
 """04-base: a transformer learns to continue the text."""
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -18,7 +17,9 @@ from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer, TokenShard
 from groundup.train.batches import Batches
 from groundup.train.device import prepare
-from groundup.train.loop import autocast, next_token_loss, train
+from groundup.train.engines import build_engine
+from groundup.train.loop import train
+from groundup.train.objectives import NEXT_TOKEN
 
 VALIDATION_TOKENS = 16_384
 """Held-out tokens that are scored on schedule; 05-scores takes more of them, with intervals."""
@@ -27,7 +28,7 @@ VALIDATION_TOKENS = 16_384
 def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Train a model of `recipe.model` by `recipe.train` on the token shards.
 
-    Writes the model folder (model.json, model.safetensors, the tokenizer) and steps.jsonl.
+    Writes the model folder (model.json, model.safetensors, the tokenizer) steps.jsonl and probes.jsonl.
     Returns parameters, tokens, the loss at the end, held-out bits per byte on schedule, and the speed.
     """
     tokenizer = Tokenizer.load(inputs["tokenizer"])
@@ -41,22 +42,18 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     device = prepare(machine)
     torch.manual_seed(recipe.seed)
     model = build_model(config).to(device)
+    engine = build_engine(model, NEXT_TOKEN, recipe.train, machine)
     length = required(recipe.train.sequence_length, "train.sequence_length")
-    batches = Batches.of(text, recipe.train, recipe.seed)
+    batches = Batches.of(text, recipe.train, recipe.seed, rank=engine.data_rank, ranks=engine.data_ranks)
 
     def held_out_loss(network: torch.nn.Module) -> dict[str, float]:
-        with autocast(device, recipe.train.precision):
-            score = score_windows(network, held_out, length, max_tokens=VALIDATION_TOKENS)
+        score = score_windows(network, held_out, length, max_tokens=VALIDATION_TOKENS)
         return {"bits_per_byte": score.bits_per_byte}
 
-    result = train(
-        model, batches, next_token_loss, recipe.train, out, machine, probe=held_out_loss, name="pretraining"
-    )
-    save_model(model.cpu(), out)
+    result = train(engine, batches, recipe.train, out, machine, probe=held_out_loss, name="pretraining")
+    model = engine.trained()
+    save_model(model, out)
     tokenizer.save(out)
-    (out / "validation.jsonl").write_text(
-        "".join(json.dumps(probe) + "\n" for probe in result.probes), encoding="utf-8"
-    )
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     seen = batches.facts(required(recipe.train.steps, "train.steps") - 1)
     last = result.records[-max(1, len(result.records) // 50) :]

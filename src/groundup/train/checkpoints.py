@@ -1,0 +1,116 @@
+"""What a killed run continues from: the engine's state and the loop's, in safetensors and JSON, never pickled.
+
+A checkpoint is a folder that gets its name when it is complete: `checkpoints/step-00000120/`. It is written by a thread
+beside the training, from a copy of the state.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from groundup.artifacts.errors import UserError
+from groundup.train.engines import Damaged, Engine
+
+STATE = "state.json"
+KEPT = 2
+"""The newest and the one before it: a fault in the newest still leaves a run to continue."""
+
+
+class Checkpoints:
+    """The checkpoints of one run; a context, which ends when the last one is written.
+
+    Args:
+        kept: how many of the newest stay.
+        before: called on the writing thread before a checkpoint gets its name: what must be on the disk by then.
+    """
+
+    def __init__(
+        self, folder: Path, engine: Engine, *, kept: int = KEPT, before: Callable[[], None] = lambda: None
+    ):
+        self.folder, self.engine, self.kept, self.before = folder, engine, kept, before
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
+        if engine.main:
+            for path in folder.glob(".step-*.partial"):  # of a run that was killed while it wrote
+                shutil.rmtree(path)
+
+    def restore(self) -> dict[str, Any]:
+        """Continue from the newest checkpoint that can be read; returns its state, which is {} where there is none.
+
+        Raises UserError when it belongs to a model of another shape.
+        """
+        for path in reversed(complete(self.folder)):
+            try:
+                state = json.loads((path / STATE).read_text(encoding="utf-8"))
+                self.engine.load(path)
+            except (Damaged, ValueError, OSError):
+                continue  # the one before it is whole
+            return state
+        return {}
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a checkpoint of now, named after `state["step"]` finished steps; older ones are removed after it.
+
+        Raises UserError when the one before could not be written.
+        """
+        self.wait()
+        final = self.folder / f"step-{state['step']:08d}"
+        work = self.folder / f".{final.name}.partial"
+        work.mkdir(parents=True, exist_ok=True)
+        self._pending = self._thread.submit(self._finish, work, final, state, self.engine.save(work))
+
+    def wait(self) -> None:
+        """Return when everything is written. Raises UserError when something could not be."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        try:
+            pending.result()
+        except OSError as error:
+            newest = complete(self.folder)[-1:]
+            raise UserError(
+                f"a checkpoint could not be written to {self.folder}: {error.strerror or error}",
+                hint=f"the run continues from {newest[0].name if newest else 'its beginning'}, once there is space",
+            ) from error
+
+    def _finish(self, work: Path, final: Path, state: dict[str, Any], write: Callable[[], None]) -> None:
+        write()
+        if not self.engine.main:
+            return
+        self.before()
+        (work / STATE).write_text(json.dumps(state), encoding="utf-8")
+        for path in (*work.iterdir(), work):
+            _sync(path)
+        shutil.rmtree(final, ignore_errors=True)
+        work.rename(final)
+        _sync(self.folder)
+        for old in complete(self.folder)[: -self.kept]:
+            shutil.rmtree(old)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+        if error is None:  # else that one is what people must hear of
+            self.wait()
+
+
+def complete(folder: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if (path / STATE).is_file())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
