@@ -14,7 +14,7 @@ from groundup.artifacts.errors import UserError
 from groundup.cli import build, look, use
 
 COMMANDS = {
-    "Build": (build.init, build.plan, build.run),
+    "Build": (build.init, build.plan, build.run, build.sweep, build.ladder),
     "Look": (look.status, look.verify, look.diff, look.report, look.explain),
     "Use a model": (use.generate, use.chat, use.serve, use.evaluate, use.quantize, use.export),
 }

@@ -11,6 +11,9 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import KINDS, clock
 from groundup.cli.options import AsJson, Recipe, Runs, Sets
 
+LADDER = "ladder"
+"""The folder of a run's ladder, beside its stages."""
+
 
 def init(
     out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.toml"),
@@ -51,12 +54,16 @@ def plan(
     sets: Sets = None,
     pdf: Annotated[Path | None, typer.Option(help="Also write the blueprint as a PDF.")] = None,
     as_json: AsJson = False,
+    runs: Runs = Path("runs"),
 ) -> None:
     """What a recipe will cost: parameters, tokens, memory, layout, hours, money. Refuses what will not fit."""
     from groundup.plan import derive, tell
+    from groundup.plan.expected import expected
     from groundup.recipe import load
 
-    facts = derive(load(recipe, sets or ())).facts()
+    wanted = load(recipe, sets or ())
+    facts = derive(wanted).facts()
+    facts["expected"] = expected(wanted, runs / wanted.name / LADDER)
     print(json.dumps(facts, indent=1) if as_json else tell.table(facts))
     if pdf is not None:
         from groundup.report.blueprint import write_blueprint
@@ -99,6 +106,56 @@ def run(
         print(summary(folder))
     else:
         print(f"{folder}: nothing to do, everything is complete")
+
+
+def sweep(
+    recipe: Recipe,
+    sets: Sets = None,
+    until: Annotated[
+        str, typer.Option("--until", metavar="STAGE", help="Build each variant up to this stage.")
+    ] = "base",
+    as_json: AsJson = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Build variants side by side and compare them: --set train.learning_rate=1e-4,3e-4,1e-3."""
+    from groundup import pipeline
+    from groundup.experiments import sweep as sweeping
+    from groundup.experiments.variants import build_all
+
+    recipes = sweeping.grid(recipe, sets or ())
+    first = next(iter(recipes.values()))
+    machine = pipeline.machine_for(first, KINDS[first.machine.progress]())
+    home = runs / first.name
+    outcomes = build_all(recipes, home / "sweep", machine, until=until, borrow_from=[home], tell=_note)
+    print(sweeping.as_json(outcomes) if as_json else sweeping.table(outcomes))
+    if all(outcome.error for outcome in outcomes):
+        raise UserError("every variant failed", hint="the table says why")
+
+
+def ladder(
+    recipe: Recipe,
+    sets: Sets = None,
+    rungs: Annotated[int, typer.Option(min=4, help="How many small models.")] = 5,
+    share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Compute of the largest, of the recipe's own.")
+    ] = 0.1,
+    as_json: AsJson = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Train a row of small models, fit a law to their losses, and predict the recipe's own: `plan` then shows it."""
+    from groundup import pipeline
+    from groundup.experiments import ladder as climbing
+    from groundup.experiments.variants import build_all
+    from groundup.recipe import load
+
+    wanted = load(recipe, sets or ())
+    machine = pipeline.machine_for(wanted, KINDS[wanted.machine.progress]())
+    home = runs / wanted.name
+    small = climbing.rungs(wanted, rungs, share)
+    outcomes = build_all(small, home / LADDER, machine, borrow_from=[home], tell=_note)
+    found = climbing.conclude(wanted, outcomes, home / LADDER)
+    del found["law"]
+    print(json.dumps(found, indent=1) if as_json else climbing.table(found))
 
 
 def _note(text: str) -> None:

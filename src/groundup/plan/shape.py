@@ -51,7 +51,7 @@ def largest_within(
     costs more.
     """
     best = None
-    for config in _shapes(vocab_size, fixed):
+    for config in shapes(vocab_size, fixed):
         trained_on = tokens or tokens_per_parameter * count(config).active
         cost = trained_on * training_flops_per_token(config, config.context_length)
         if best is not None and cost > compute:
@@ -61,7 +61,8 @@ def largest_within(
     return best
 
 
-def _shapes(vocab_size: int, fixed: dict[str, Any]) -> Iterator[ModelConfig]:
+def shapes(vocab_size: int, fixed: dict[str, Any]) -> Iterator[ModelConfig]:
+    """Every width worth planning, smallest first; only the one that `fixed` names, where it does."""
     if width := fixed.get("hidden_size"):
         yield shape_for_width(width, vocab_size, fixed)
         return

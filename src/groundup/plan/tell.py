@@ -25,6 +25,9 @@ def table(facts: dict[str, Any]) -> str:
         ("compute", f"{facts['compute']:.3g} floating point operations"),
         ("time", _hours(facts["hours"])),
     ]  # fmt: skip
+    if expected := facts.get("expected"):
+        rows.append(("expected", f"{expected['loss']:.3f} bits per byte of held-out text, 90% between {expected['low']:.3f} "
+                                 f"and {expected['high']:.3f}, from a ladder of {expected['rungs']} models"))  # fmt: skip
     if facts["money"] is not None:
         rows.append(("money", f"{facts['money']:,.0f} at {budget['price_per_hour']:g} an hour and device"))
     return "\n".join(f"{name:<14} {value}" for name, value in rows)

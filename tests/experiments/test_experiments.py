@@ -1,0 +1,169 @@
+"""Sweeps and ladders: every combination once, shared stages made once, failures told, and a law that the plan reads."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from groundup import pipeline
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.artifacts.manifest import Manifest, verify
+from groundup.experiments import ladder, sweep
+from groundup.experiments.variants import build_all
+from groundup.pipeline import Stage
+from groundup.plan import derive
+from groundup.plan.expected import expected
+from groundup.recipe import load
+
+TOML = """
+name = "toy"
+[budget]
+hours = 40
+[data]
+sources = [{ name = "a", kind = "text", path = "*.txt" }]
+[tokenizer]
+vocab_size = 512
+[model]
+context_length = 64
+[train]
+learning_rate = 0.01
+"""
+CALLS: list[str] = []
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "toy.toml"
+    path.write_text(TOML)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _toy_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two stages: text, and a `training` whose held-out score follows a law of size and hates large learning rates."""
+    CALLS.clear()
+
+    def data(recipe: Any, inputs: Any, out: Path, machine: Machine) -> dict[str, Any]:
+        CALLS.append("data")
+        (out / "text.txt").write_text("text")
+        return {}
+
+    def base(recipe: Any, inputs: Any, out: Path, machine: Machine) -> dict[str, Any]:
+        CALLS.append("base")
+        if recipe.train.learning_rate > 1:
+            raise UserError("step 3: loss nan: not finite", hint="lower it")
+        size = derive_size(recipe)
+        score = 1 + 0.5 * (size / 1e6) ** -0.3 + recipe.train.learning_rate
+        return {
+            "validation": [{"step": 1, "bits_per_byte": score}], "final_loss": score, "speed": {"tokens_per_second": 9.0}
+        }  # fmt: skip
+
+    def derive_size(recipe: Any) -> float:
+        from groundup.plan.count import count
+        from groundup.recipe import ModelConfig
+
+        return count(ModelConfig(**recipe.model.model_dump(exclude_none=True))).total
+
+    import sys
+
+    monkeypatch.setitem(sys.modules, "toy_stages", SimpleNamespace(data=data, base=base))
+    stages = (
+        Stage("data", "01-data", "data", "toy_stages:data", reads=("seed",)),
+        Stage("base", "04-base", "train", "toy_stages:base", reads=("model",), inputs=("data",)),
+    )
+    monkeypatch.setattr(pipeline, "STAGES", stages)
+
+
+def test_the_grid_is_every_combination(recipe: Path):
+    found = sweep.grid(recipe, ["train.learning_rate=1e-3,1e-2", "train.beta2=0.9,0.95", "seed=4"])
+    assert list(found) == [
+        "train.learning_rate=1e-3,train.beta2=0.9",
+        "train.learning_rate=1e-3,train.beta2=0.95",
+        "train.learning_rate=1e-2,train.beta2=0.9",
+        "train.learning_rate=1e-2,train.beta2=0.95",
+    ]
+    last = found["train.learning_rate=1e-2,train.beta2=0.95"]
+    assert last.train is not None
+    assert (last.seed, last.train.learning_rate, last.train.beta2) == (4, 0.01, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("override", "values"),
+    [
+        ("a=1,2", ["1", "2"]),
+        ('a=["x,y"],["z"]', ['["x,y"]', '["z"]']),
+        ('a="x,y",{b=1,c=2}', ['"x,y"', "{b=1,c=2}"]),
+        ("a=1", ["1"]),
+    ],
+)
+def test_commas_inside_a_value_belong_to_it(override: str, values: list[str]):
+    assert sweep.values(override) == values
+
+
+def test_a_variant_s_name_is_safe_as_a_folder_s():
+    assert "/" not in sweep.folder_name(['data.sources="../../x"'])
+    assert sweep.folder_name(['a="x/y"']) != sweep.folder_name(['a="x:y"'])
+    assert len(sweep.folder_name(["train.learning_rate=" + "1" * 300])) <= sweep.LONGEST_NAME
+
+
+def test_what_compares_nothing_is_refused(recipe: Path):
+    with pytest.raises(UserError, match="no knob has several values"):
+        sweep.grid(recipe, ["train.learning_rate=1e-3"])
+    with pytest.raises(UserError, match=r"machine\.threads changes where a run happens"):
+        sweep.grid(recipe, ["machine.threads=1,2"])
+
+
+def test_shared_stages_are_made_once_and_failures_are_told(recipe: Path, tmp_path: Path):
+    recipes = sweep.grid(recipe, ["train.learning_rate=1e-2,1e-3,100"])
+    outcomes = build_all(recipes, tmp_path / "sweep", Machine())
+    assert CALLS == ["data", "base", "base", "base"]
+    for outcome in outcomes[:2]:
+        assert verify(outcome.run / "01-data") == []
+        assert Manifest.read(outcome.run / "04-base") is not None
+    lines = sweep.table(outcomes).splitlines()
+    assert lines[1].startswith("train.learning_rate=1e-3 ")
+    assert "failed: step 3: loss nan" in lines[3]
+    assert [row["error"] is None for row in json.loads(sweep.as_json(outcomes))] == [True, True, False]
+    build_all(recipes, tmp_path / "sweep", Machine())
+    assert CALLS == ["data", "base", "base", "base", "base"], "only the failed one is tried again"
+
+
+def test_a_link_does_not_tie_two_runs_together(recipe: Path, tmp_path: Path):
+    recipes = sweep.grid(recipe, ["train.learning_rate=1e-2,1e-3"])
+    first, second = build_all(recipes, tmp_path / "sweep", Machine())
+    (first.run / "01-data" / "text.txt").unlink()
+    assert verify(second.run / "01-data") == []
+
+
+def test_a_ladder_predicts_what_the_plan_then_shows(recipe: Path, tmp_path: Path):
+    wanted = load(recipe)
+    rungs = ladder.rungs(wanted, 6, 0.1)
+    totals = [derive(rung).facts() for rung in rungs.values()]
+    target = derive(wanted).facts()
+    assert 4 <= len(rungs) <= 6
+    for facts in totals:
+        assert facts["parameters"]["total"] < target["parameters"]["total"]
+        assert facts["tokens_per_parameter"] == pytest.approx(target["tokens_per_parameter"], rel=0.01)
+    assert totals[-1]["compute"] == pytest.approx(0.1 * target["compute"], rel=0.6)
+
+    found = ladder.conclude(wanted, build_all(rungs, tmp_path / "ladder", Machine()), tmp_path / "ladder")
+    size = target["parameters"]["total"]
+    assert found["prediction"]["loss"] == pytest.approx(1.01 + 0.5 * (size / 1e6) ** -0.3, abs=0.02)
+    assert "prediction:" in ladder.table(found)
+    shown = expected(wanted, tmp_path / "ladder")
+    assert shown is not None
+    assert math.isclose(shown["loss"], found["prediction"]["loss"])
+    assert expected(load(recipe, ["budget.hours=80"]), tmp_path / "ladder") is not None, (
+        "another size, same kind"
+    )
+    assert expected(load(recipe, ["train.learning_rate=0.02"]), tmp_path / "ladder") is None, "another kind"
+    assert expected(load(recipe, ["train.tokens=1000000"]), tmp_path / "ladder") is None, "another ratio"
+
+
+def test_too_few_sizes_are_refused(recipe: Path):
+    with pytest.raises(UserError, match="different sizes up to"):
+        ladder.rungs(load(recipe, ["budget.hours=0.01"]), 5, 0.1)
