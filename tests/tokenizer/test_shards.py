@@ -62,10 +62,11 @@ def test_a_killed_writer_continues_to_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, parts: list[list[Document]], data: st.DataObject
 ):
     straight, killed = tmp_path_factory.mktemp("straight"), tmp_path_factory.mktemp("killed")
+    killed_after = data.draw(st.integers(0, len(parts)))
     for folder in (straight, killed):
         target = writer(folder)
         if folder == killed:
-            for number in range(data.draw(st.integers(0, len(parts)))):
+            for number in range(killed_after):
                 append(target, parts[number])
                 target.commit(number + 1)
             append(target, [([7, 7, 7], "junk")])  # after the last commit: as if the process died here
@@ -125,13 +126,19 @@ def whole(tmp_path: Path) -> Path:
         ("train.bin", lambda data: data[:-1], "9 bytes, but train.json asks for 10 bytes"),
         ("train.bin", lambda data: data + b"\0", "11 bytes"),
         ("train.src", lambda data: data[:-2], "2 bytes, but"),
+        ("train.src", lambda data: b"\0\0\0\0", "documents of each source [2, 0], but its sidecar says [1, 1]"),
+        ("train.src", lambda data: b"\0\0\7\0", "documents of each source [1, 0, 0, 0, 0, 0, 0, 1], but"),
         ("train.idx", lambda data: data[:-8], "asks for"),
         ("train.idx", lambda data: b"X" + data[1:], "its head is not that of 2 documents of uint16"),
-        ("train.idx", lambda data: data[:34] + b"\x09" + data[35:], "11 tokens, but train.json says 5"),
+        ("train.idx", lambda data: data[:34] + b"\x09" + data[35:], "do not lie one after the other"),
+        ("train.idx", lambda data: data[:38] + b"\x09" + data[39:], "12 tokens, but its sidecar says 5"),
+        ("train.idx", lambda data: data[:50] + b"\x04" + data[51:], "do not lie one after the other"),
         ("train.json", lambda data: b"{", "not a sidecar"),
         ("train.json", lambda data: b"[]", "not a sidecar"),
+        ("train.json", lambda data: b"\xff\xfe", "not a sidecar"),
         ("train.json", lambda data: data.replace(b"groundup-tokens", b"other"), "format 'other'"),
         ("train.json", lambda data: data.replace(b'"tokens": 5', b'"tokens": -5'), "expected"),
+        ("train.json", lambda data: data.replace(b'"vocab_size": 1000', b'"vocab_size": 0'), "expected"),
     ],
 )  # fmt: skip
 def test_files_that_disagree_are_refused(whole: Path, name: str, change, says: str):
@@ -161,7 +168,3 @@ def test_a_tokenizer_that_did_not_write_the_shard_is_refused(whole: Path, tokeni
 
 def test_the_type_is_the_smallest_that_holds_every_id():
     assert [dtype_for(size) for size in (1, 65_536, 65_537)] == ["uint16", "uint16", "uint32"]
-
-
-def test_a_plain_memory_map_reads_the_same_tokens(whole: Path):
-    assert np.fromfile(whole / "train.bin", dtype="<u2").tolist() == [1, 2, 3, 4, 5]  # as nanoGPT does

@@ -8,10 +8,12 @@
 A nanoGPT-like reader maps train.bin alone; Megatron reads .bin and .idx; here all four must agree.
 """
 
+import bisect
+import hashlib
 import json
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,17 @@ import numpy as np
 
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import default_cache
+from groundup.tokenizer.ranges import RangedFile, is_remote, read_whole
 
 FORMAT = "groundup-tokens"
 VERSION = 1
 MAGIC = b"MMIDIDX\x00\x00"
 MEGATRON_CODES = {"uint16": 8, "uint32": 4}
 """Megatron knows no uint32; its int32 has the same bytes for every id below 2**31."""
+
+CHECKED_AT_ONCE = 1 << 20
+"""Documents whose index is checked at once."""
 
 LITTLE = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
@@ -146,10 +153,12 @@ class TokenShard:
     >>> shard = TokenShard("runs/small/03-tokens/train")
     >>> shard.tokens[:10], shard.document(0), shard.num_documents
 
+    Args:
+        base: path without suffix; or an address such as s3://corpus/tokens/train, whose tokens are fetched in ranges
+            when they are asked for and kept in `cache`.
+
     Attributes:
-        tokens: all ids in a row, read-only (num_tokens,).
         lengths: tokens in each document, its end of text included (num_documents,).
-        begins: where each document begins in `tokens`, and at last their number (num_documents + 1,).
         source_of: for each document the number of its source in `sources` (num_documents,).
         sources: name -> {"documents", "tokens", "bytes"}.
         bytes: bytes of text, UTF-8, that the tokens stand for; ends of text count nothing.
@@ -157,10 +166,10 @@ class TokenShard:
     Raises UserError when a file is missing, or the four do not agree.
     """
 
-    def __init__(self, base: Path | str):
-        base = Path(base)
-        self.base = base.with_suffix("") if base.suffix in (".bin", ".idx", ".json") else base
-        sidecar = self._sidecar()
+    def __init__(self, base: Path | str, cache: Path | None = None):
+        self.base = str(base).removesuffix(".bin").removesuffix(".idx").removesuffix(".json")
+        text = self._sidecar_text()
+        sidecar = _checked_sidecar(text, f"{self.base}.json")
         self.dtype: str = sidecar["dtype"]
         self.num_tokens: int = sidecar["tokens"]
         self.num_documents: int = sidecar["documents"]
@@ -169,27 +178,64 @@ class TokenShard:
         self.end_of_text: int = sidecar["end_of_text"]
         self.tokenizer: str = sidecar["tokenizer"]
         self.sources: dict[str, dict[str, int]] = sidecar["sources"]
-        self.tokens = self._map(".bin", LITTLE[self.dtype], self.num_tokens)
-        self._flat = np.asarray(self.tokens)  # slices of a plain array cost a tenth of those of a memmap
+        self._remote: RangedFile | None = None
+        self._files = Path(self.base).parent
+        if is_remote(self.base):
+            key = hashlib.sha256(self.base.encode() + text).hexdigest()[:16]
+            self._files = (cache or default_cache()) / "tokens" / key
+        self._token_bytes = LITTLE[self.dtype].itemsize
+        tokens = self._map(".bin", LITTLE[self.dtype], self.num_tokens)
+        self._flat = np.asarray(tokens)  # slices of a plain array cost a tenth of those of a memmap
         self.source_of = self._map(".src", np.dtype("<u2"), self.num_documents)
-        self.lengths = self._index()
-        self.begins = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+        self.lengths, self._pointers = self._index()
+        self._check_sources()
 
     def __repr__(self) -> str:
-        return f"TokenShard({str(self.base)!r}, {self.num_tokens:,} tokens, {self.num_documents:,} documents)"
+        return f"TokenShard({self.base!r}, {self.num_tokens:,} tokens, {self.num_documents:,} documents)"
 
     def __len__(self) -> int:
         return self.num_tokens
 
+    @property
+    def tokens(self) -> np.ndarray:
+        """All ids in a row, read-only (num_tokens,). Of a remote shard, this fetches everything."""
+        self.fetch([(0, self.num_tokens)])
+        return self._flat
+
+    @property
+    def begins(self) -> np.ndarray:
+        """Where each document begins in `tokens`, and at last their number (num_documents + 1,); made anew each time."""
+        return np.append(self._pointers // self._token_bytes, self.num_tokens)
+
+    def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Bring these ranges of tokens [begin, end) close, all at once; nothing to do for a local shard."""
+        if self._remote is not None:
+            size = self._token_bytes
+            self._remote.fetch((begin * size, end * size) for begin, end in ranges)
+
     def read(self, begin: int, end: int) -> np.ndarray:
-        """The ids from `begin` to `end`, wherever they are."""
+        """The ids from `begin` to `end`, which `fetch` has brought close."""
         return self._flat[begin:end]
 
     def document(self, index: int) -> np.ndarray:
         """The ids of one document, its end of text included."""
         if not 0 <= index < self.num_documents:
             raise IndexError(f"document {index} of {self.num_documents}")
-        return self.tokens[self.begins[index] : self.begins[index + 1]]
+        begin = int(self._pointers[index]) // self._token_bytes
+        end = begin + int(self.lengths[index])
+        self.fetch([(begin, end)])
+        return self.read(begin, end)
+
+    def documents(self, begin: int, end: int) -> tuple[slice, np.ndarray]:
+        """The numbers of the documents that the tokens from `begin` to `end` touch, and how many are of each."""
+        size = self._token_bytes
+        first = (
+            bisect.bisect_right(self._pointers, begin * size) - 1
+        )  # searchsorted would copy the whole index
+        last = bisect.bisect_left(self._pointers, end * size, lo=first)
+        edges = np.append(self._pointers[first:last] // size, end)
+        edges[0] = begin
+        return slice(first, last), np.diff(edges)
 
     def check(self, tokenizer: Any) -> None:
         """Raises UserError when the ids are not those of `tokenizer`."""
@@ -199,67 +245,101 @@ class TokenShard:
                 hint="encode the text again with the tokenizer you use: groundup run RECIPE --from tokens",
             )
 
-    def _sidecar(self) -> dict[str, Any]:
-        path = self.base.with_suffix(".json")
-        if not path.is_file():
+    def _sidecar_text(self) -> bytes:
+        path = f"{self.base}.json"
+        if is_remote(path):
+            return read_whole(path)
+        if not Path(path).is_file():
             raise UserError(
                 f"{path}: no such file", hint="token shards are .bin, .idx, .src and .json together"
             )
-        try:
-            sidecar = json.loads(path.read_text(encoding="utf-8"))
-            found = sidecar.get("format"), sidecar.get("version")
-            ready = (
-                sidecar["dtype"] in LITTLE
-                and min(sidecar["tokens"], sidecar["documents"], sidecar["bytes"]) >= 0
-            )
-            ready = (
-                ready
-                and isinstance(sidecar["sources"], dict)
-                and bool(sidecar["tokenizer"])
-                and sidecar["vocab_size"] > 0
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{path}: not a sidecar of tokens ({error!r})", hint="groundup verify RUN"
-            ) from None
-        if found != (FORMAT, VERSION) or not ready:
-            raise UserError(
-                f"{path}: format {found[0]!r} version {found[1]!r}, expected {FORMAT!r} version {VERSION}",
-                hint="encode the text again",
-            )
-        return sidecar
+        return Path(path).read_bytes()
 
-    def _map(self, suffix: str, dtype: np.dtype, count: int) -> np.ndarray:
-        path = self.base.with_suffix(suffix)
-        self._check_size(path, count * dtype.itemsize)
-        return np.memmap(path, dtype=dtype, mode="r") if count else np.empty(0, dtype)
-
-    def _index(self) -> np.ndarray:
-        path = self.base.with_suffix(".idx")
-        self._check_size(path, _index_size(self.num_documents))
-        with path.open("rb") as file:
-            head = file.read(len(MAGIC) + 25)
-            lengths = np.frombuffer(file.read(4 * self.num_documents), dtype="<i4")
-        expected = _index_head(self.num_documents, self.dtype)
-        if head != expected:
-            raise UserError(
-                f"{path}: its head is not that of {self.num_documents} documents of {self.dtype}",
-                hint="groundup verify RUN",
-            )
-        if int(lengths.sum(dtype=np.int64)) != self.num_tokens:
-            raise UserError(
-                f"{path}: {int(lengths.sum(dtype=np.int64))} tokens, but {self.base.name}.json says {self.num_tokens}",
-                hint="groundup verify RUN",
-            )
-        return lengths
-
-    def _check_size(self, path: Path, expected: int) -> None:
+    def _file(self, suffix: str, size: int) -> Path:
+        """A local file of `size` bytes with this part of the shard. Raises UserError when it has another size."""
+        path = self._files / (self.base.rpartition("/")[2] + suffix)
+        if is_remote(self.base):
+            file = RangedFile(self.base + suffix, path, size)
+            if suffix == ".bin":
+                self._remote = file
+            else:
+                file.fetch([(0, size)])
+            return path
         found = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
-        if found != f"{expected} bytes":
+        if found != f"{size} bytes":
             raise UserError(
-                f"{path}: {found}, but {self.base.name}.json asks for {expected} bytes",
+                f"{path}: {found}, but {Path(self.base).name}.json asks for {size} bytes",
                 hint="the files of a shard belong together: copy all of them, or groundup verify RUN",
             )
+        return path
+
+    def _map(self, suffix: str, dtype: np.dtype, count: int) -> np.ndarray:
+        path = self._file(suffix, count * dtype.itemsize)
+        return np.memmap(path, dtype=dtype, mode="r") if count else np.empty(0, dtype)
+
+    def _index(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lengths in tokens and begins in bytes, mapped; checked piece by piece, so that no copy of them is held."""
+        path = self._file(".idx", _index_size(self.num_documents))
+        head = _index_head(self.num_documents, self.dtype)
+        data = np.memmap(path, np.uint8, "r")
+        if data[: len(head)].tobytes() != head:
+            raise UserError(
+                f"{self.base}.idx: its head is not that of {self.num_documents} documents of {self.dtype}",
+                hint="groundup verify RUN",
+            )
+        middle, end = len(head) + 4 * self.num_documents, len(head) + 12 * self.num_documents
+        lengths, pointers = data[len(head) : middle].view("<i4"), data[middle:end].view("<i8")
+        total = 0
+        for first in range(0, self.num_documents, CHECKED_AT_ONCE):
+            part = lengths[first : first + CHECKED_AT_ONCE].astype(np.int64)
+            ends = total + np.cumsum(part)
+            begins = (ends - part) * self._token_bytes
+            if part.min() < 0 or not np.array_equal(begins, pointers[first : first + CHECKED_AT_ONCE]):
+                raise UserError(
+                    f"{self.base}.idx: its documents do not lie one after the other",
+                    hint="groundup verify RUN",
+                )
+            total = int(ends[-1])
+        if total != self.num_tokens:
+            raise UserError(
+                f"{self.base}.idx: {total} tokens, but its sidecar says {self.num_tokens}",
+                hint="groundup verify RUN",
+            )
+        return lengths, pointers
+
+    def _check_sources(self) -> None:
+        counts = np.zeros(1 << 16, np.int64)
+        for first in range(0, self.num_documents, CHECKED_AT_ONCE):
+            counts += np.bincount(self.source_of[first : first + CHECKED_AT_ONCE], minlength=1 << 16)
+        expected = [source["documents"] for source in self.sources.values()]
+        found = counts[: max(len(expected), *np.flatnonzero(counts) + 1, 0)].tolist()
+        if found != expected:
+            raise UserError(
+                f"{self.base}.src: documents of each source {found}, but its sidecar says {expected}",
+                hint="groundup verify RUN",
+            )
+
+
+def _checked_sidecar(text: bytes, path: str) -> dict[str, Any]:
+    try:
+        sidecar = json.loads(text)
+        found = sidecar.get("format"), sidecar.get("version")
+        counts = [sidecar["tokens"], sidecar["documents"], sidecar["bytes"]]
+        counts += [source["documents"] for source in sidecar["sources"].values()]
+        ready = (
+            sidecar["dtype"] in LITTLE
+            and min(counts) >= 0
+            and bool(sidecar["tokenizer"])
+            and 0 <= sidecar["end_of_text"] < sidecar["vocab_size"]
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a sidecar of tokens ({error!r})", hint="groundup verify RUN") from None
+    if found != (FORMAT, VERSION) or not ready:
+        raise UserError(
+            f"{path}: format {found[0]!r} version {found[1]!r}, expected {FORMAT!r} version {VERSION}",
+            hint="encode the text again",
+        )
+    return sidecar
 
 
 def _index_head(documents: int, dtype: str) -> bytes:

@@ -165,7 +165,7 @@ class Batches:
         tokens = np.zeros(len(self.shard.sources), np.int64)
         for source, number in self.order(begin, count):
             for run in sources[source].runs(number):
-                documents, sizes = self._documents(run)
+                documents, sizes = self.shard.documents(*run)
                 np.add.at(tokens, self.shard.source_of[documents], sizes)
         return facts | {"tokens_of": dict(zip(self.shard.sources, tokens.tolist(), strict=True))}
 
@@ -185,6 +185,7 @@ class Batches:
         shard, length = self.shard, self.sequence_length
         tokens = np.empty((len(rows), length), np.int64)
         labels = tokens
+        shard.fetch(run for runs in rows for run in runs)
         for row, runs in enumerate(rows):
             filled = 0
             for begin, end in runs:
@@ -212,17 +213,10 @@ class Batches:
         starts = np.zeros(self.sequence_length, np.int64)
         filled = 0
         for run in runs:
-            ends = filled + np.cumsum(self._documents(run)[1])
+            ends = filled + np.cumsum(self.shard.documents(*run)[1])
             starts[ends[ends < self.sequence_length]] = 1
             filled = int(ends[-1])
         return np.cumsum(starts)
-
-    def _documents(self, run: Run) -> tuple[slice, np.ndarray]:
-        """The documents that a run touches, and how many of its tokens are of each."""
-        begins = self.shard.begins
-        first = int(np.searchsorted(begins, run[0], side="right")) - 1
-        last = int(np.searchsorted(begins, run[1]))
-        return slice(first, last), np.diff(np.clip(begins[first : last + 1], *run))
 
 
 def _documents_of(shard: TokenShard, weights: Mapping[str, float]) -> dict[str, np.ndarray]:

@@ -1,0 +1,152 @@
+"""Shards on object stores: what is read is fetched, once and no more than needed; the same tokens come out."""
+
+import http.server
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from groundup.artifacts.errors import UserError
+from groundup.tokenizer import TokenShard, ranges
+from groundup.tokenizer.shards import ShardWriter
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> TokenShard:
+    folder = tmp_path / "local"
+    folder.mkdir()
+    lengths = np.random.default_rng(1).integers(1, 900, 400)
+    ids = np.random.default_rng(2).integers(0, 60_000, lengths.sum())
+    with ShardWriter(folder, "train", vocab_size=60_000, tokenizer="t", end_of_text=0) as writer:
+        writer.append(ids, lengths, ["web", "books"] * 200, lengths.tolist())
+        writer.commit(1)
+        writer.finish()
+    return TokenShard(folder / "train")
+
+
+class Server(http.server.SimpleHTTPRequestHandler):
+    """Files by ranges, as object stores give them."""
+
+    ranges = True
+    failures = 0
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        type(self).asked.append(f"{path.name} {self.headers.get('Range')}")
+        if wanted and type(self).failures:
+            type(self).failures -= 1
+            self.send_error(503)
+            return
+        data = path.read_bytes()
+        part = data[int(wanted[1]) : int(wanted[2]) + 1] if wanted and self.ranges else data
+        self.send_response(206 if wanted and self.ranges else 200)
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, type[Server]]]:
+    class Own(Server):
+        asked: list[str] = []  # noqa: RUF012
+
+        def __init__(self, *arguments: object):
+            super().__init__(*arguments, directory=str(tmp_path))  # type: ignore[arg-type]
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Own) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}", Own
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "BLOCK", 1 << 12)
+    monkeypatch.setattr(ranges.time, "sleep", lambda seconds: None)
+
+
+def fetched(server: type[Server]) -> list[str]:
+    return [line for line in server.asked if line.startswith("train.bin bytes")]
+
+
+def test_only_what_is_read_is_fetched_and_only_once(
+    local: TokenShard, server: tuple[str, type[Server]], tmp_path: Path
+):
+    remote = TokenShard(f"{server[0]}/local/train", cache=tmp_path / "cache")
+    assert fetched(server[1]) == []
+    assert np.array_equal(remote.document(7), local.document(7))
+    assert len(fetched(server[1])) == 1
+    remote.fetch([(100, 110), (100_000, 100_010)])
+    assert np.array_equal(remote.read(100_000, 100_010), local.read(100_000, 100_010))
+    before = fetched(server[1])
+    again = TokenShard(f"{server[0]}/local/train", cache=tmp_path / "cache")
+    assert np.array_equal(again.document(7), local.document(7))
+    assert np.array_equal(again.read(100_000, 100_010), local.read(100_000, 100_010))
+    assert fetched(server[1]) == before
+    assert np.array_equal(again.tokens, local.tokens)
+    assert again.begins.tolist() == local.begins.tolist()
+    assert again.source_of.tolist() == local.source_of.tolist()
+
+
+def test_any_store_of_fsspec_will_do(local: TokenShard, tmp_path: Path):
+    memory = fsspec.filesystem("memory")
+    memory.put(str(Path(local.base).parent) + "/", "/corpus/", recursive=True)
+    try:
+        remote = TokenShard("memory://corpus/train", cache=tmp_path / "cache")
+        assert np.array_equal(remote.document(399), local.document(399))
+        memory.pipe("/corpus/train.bin", memory.cat("/corpus/train.bin")[:-2])
+        with pytest.raises(UserError, match=r"train\.bin: \d+ bytes, but its sidecar asks for"):
+            TokenShard("memory://corpus/train", cache=tmp_path / "new")
+        with pytest.raises(UserError, match=r"memory://elsewhere/train\.json: no such file"):
+            TokenShard("memory://elsewhere/train", cache=tmp_path / "cache")
+    finally:
+        memory.rm("/corpus", recursive=True)
+    with pytest.raises(UserError, match=r"teleport://corpus/train\.json: cannot be opened"):
+        TokenShard("teleport://corpus/train", cache=tmp_path / "cache")
+
+
+def test_a_store_that_fails_for_a_moment_is_asked_again(
+    local: TokenShard, server: tuple[str, type[Server]], tmp_path: Path
+):
+    remote = TokenShard(f"{server[0]}/local/train", cache=tmp_path / "cache")
+    server[1].failures = 2
+    assert np.array_equal(remote.document(7), local.document(7))
+    server[1].failures = 100
+    with pytest.raises(UserError, match="cannot be read"):
+        remote.document(300)
+    server[1].failures = 0
+    assert np.array_equal(remote.document(300), local.document(300))
+
+
+def test_a_server_without_ranges_is_refused(
+    local: TokenShard, server: tuple[str, type[Server]], tmp_path: Path
+):
+    remote = TokenShard(f"{server[0]}/local/train", cache=tmp_path / "cache")
+    server[1].ranges = False
+    with pytest.raises(UserError, match="its server does not know ranges"):
+        remote.document(7)
+
+
+def test_another_shard_at_the_same_address_has_a_cache_of_its_own(
+    local: TokenShard, server: tuple[str, type[Server]], tmp_path: Path
+):
+    url, folder = f"{server[0]}/local/train", Path(local.base).parent
+    TokenShard(url, cache=tmp_path / "cache").document(0)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    with ShardWriter(folder, "train", vocab_size=60_000, tokenizer="t", end_of_text=0) as writer:
+        writer.append(np.array([5, 6, 0]), [3], ["web"], [2])
+        writer.commit(1)
+        writer.finish()
+    assert TokenShard(url, cache=tmp_path / "cache").document(0).tolist() == [5, 6, 0]
