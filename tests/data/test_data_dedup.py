@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.artifacts.progress import Progress
-from groundup.data.dedup.clusters import Clusters, passes, repeated
+from groundup.data.dedup.clusters import Clusters, repeated
+from groundup.data.dedup.keys import KeyTable, KeyWriter
+from groundup.data.dedup.memory import DOCUMENT_BYTES, PROGRAM_BYTES, held, passes
 from groundup.data.dedup.near import found_share, join_near
 from groundup.data.dedup.passages import cut_paragraphs, cut_runs, mark_repeats, paragraph_keys, run_keys
-from groundup.data.engine import Table
-from groundup.data.rows import CLEAN, Writer
 from groundup.recipe.data import MinHash
 
 # ---- clusters
@@ -42,16 +42,18 @@ def test_repeated_keys_in_one_part_and_in_several(values: list[int], parts: int)
     }
     found: set[tuple[int, int]] = set()
     for part in range(parts):
-        mine = keys % numpy.uint64(parts) == part
+        mine = keys % numpy.uint64(parts) == part  # any cut will do, and the numbers ascend
         firsts, others = repeated(numbers[mine], keys[mine])
         found |= set(zip(firsts.tolist(), others.tolist(), strict=True))
     assert found == expected
 
 
-def test_passes_keep_within_the_limit():
-    assert passes(0, 1e9) == 1
-    assert passes(10_000_000, 1e9) == 1
-    assert passes(1_000_000_000, 4e9) == 10
+@given(st.integers(0, 10**9), st.floats(0.5e9, 64e9))
+def test_passes_keep_within_the_limit(documents: int, limit: float):
+    parts = passes(documents, documents, limit)
+    if DOCUMENT_BYTES * documents < limit - PROGRAM_BYTES - 1e7:
+        assert held(documents, documents, parts) <= limit
+    assert parts == 1 or held(documents, documents, parts - 1) > limit
 
 
 # ---- MinHash against brute force
@@ -82,35 +84,28 @@ def corpus(count: int, seed: int) -> list[str]:
     return [" ".join(text) for text in texts]
 
 
-def table(texts: list[str], folder: Path) -> Table:
+def key_table(texts: list[str], folder: Path, knobs: MinHash) -> KeyTable:
     """Two units, to try the numbering as well."""
-    folder.mkdir(exist_ok=True)
     half = len(texts) // 2
     for unit, part in enumerate((texts[:half], texts[half:])):
-        writer = Writer(folder / f"{unit:05d}.parquet", CLEAN)
-        for row, text in enumerate(part):
-            writer.add(
-                {
-                    "ordinal": (unit << 32) + row,
-                    "source": "s",
-                    "id": str(row),
-                    "text": text,
-                    "key": hash(text) & 0xFFFF,
-                    "bytes": len(text),
-                }
-            )
-        writer.close()
-    return Table([folder / "00000.parquet", folder / "00001.parquet"], {0: 0, 1: half})
+        writer = KeyWriter(knobs, seed=1)
+        for text in part:
+            writer.add(hash(text) & 0xFFFF, text)
+        writer.save(folder / f"{unit:05d}")
+    return KeyTable(folder, {0: half, 1: len(texts) - half})
 
 
 def near_pairs(texts: list[str], tmp_path: Path, knobs: MinHash, parts: int = 1) -> set[tuple[int, int]]:
     """Pairs of texts that end in one cluster."""
     clusters = Clusters(len(texts))
-    join_near(
-        clusters, table(texts, tmp_path / "clean"), tmp_path / "signatures", knobs, 1, parts, Progress()
-    )
+    join_near(clusters, key_table(texts, tmp_path, knobs), knobs, parts, Progress())
     roots = clusters.roots()
     return {(a, b) for b in range(len(texts)) for a in range(b) if roots[a] == roots[b]}
+
+
+def test_texts_too_short_for_a_shingle_are_like_their_equals_alone(tmp_path: Path):
+    texts = ["one two", "One, two!", "two three", "???", "!", ""]
+    assert near_pairs(texts, tmp_path, MinHash()) == {(0, 1)}
 
 
 def test_recall_and_precision_against_brute_force(tmp_path: Path):

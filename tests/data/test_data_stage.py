@@ -11,7 +11,10 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
 from groundup.data import engine, shuffle, stage, unit
-from groundup.data.engine import Table
+from groundup.data.dedup import verdicts
+
+several_workers = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""Daft leaves the pipes of its worker processes to the garbage collector, which warns of them."""
 
 Recipe = Callable[..., Any]
 Prose = Callable[..., str]
@@ -54,7 +57,8 @@ def two_sources(tmp_path: Path, recipe: Recipe, prose: Prose) -> Any:
     french = (
         "Ceci est une phrase française tout à fait ordinaire sur le temps qu'il fait et sur les gens. " * 8
     )
-    texts = [*long, long[0].upper(), near, french, "too short", ""]
+    short = prose(99, 30)
+    texts = [*long, long[0].replace(",", " --"), near, french, short, ""]
     path = Path(jsonl(tmp_path / "a.jsonl", texts))
     path.write_text(path.read_text() + "no json\n")
     code = tmp_path / "code"
@@ -125,6 +129,7 @@ def test_what_is_written_is_what_is_counted(two_sources: Any, tmp_path: Path, ma
     assert str(tmp_path) not in json.dumps(metrics)
 
 
+@several_workers
 def test_same_bytes_again_and_with_more_processes(two_sources: Any, tmp_path: Path, machine: Machine):
     first = build(two_sources, tmp_path / "a", machine)
     assert build(two_sources, tmp_path / "b", Machine(threads=2, cache=machine.cache)) == first
@@ -159,7 +164,7 @@ def test_a_killed_run_continues_to_the_same_bytes(
 
     with monkeypatch.context() as patch:
         if where == "judge":
-            patch.setattr(Table, "band_hashes", lambda *_: (_ for _ in ()).throw(Killed()))
+            patch.setattr(verdicts, "join_near", lambda *_: (_ for _ in ()).throw(Killed()))
         elif where == "tell":
             patch.setattr("groundup.data.telling.write_clusters", lambda *_: (_ for _ in ()).throw(Killed()))
         else:
@@ -313,7 +318,7 @@ def test_little_memory_means_more_passes_and_the_same_corpus(
     build(two_sources, tmp_path / "a", machine)
     said: list[str] = []
     monkeypatch.setattr(type(machine.progress), "say", lambda self, text: said.append(text))
-    monkeypatch.setattr("groundup.data.dedup.verdicts.passes", lambda rows, limit: 3)
+    monkeypatch.setattr(verdicts, "passes", lambda documents, keys, limit: 3)
     monkeypatch.setattr(shuffle, "HELD_BYTES", 1000)
     build(two_sources, tmp_path / "b", machine)
     assert files(tmp_path / "a") == files(tmp_path / "b")
@@ -326,9 +331,12 @@ def test_the_engine_is_no_part_of_what_a_run_is(two_sources: Any):
     assert section.model_dump(mode="json") == other.model_dump(mode="json")
 
 
-def test_a_bug_in_a_worker_keeps_its_traceback(tmp_path: Path):
-    with pytest.raises(RuntimeError, match="KeyError: 'section'"):
+@several_workers
+def test_a_bug_in_a_worker_keeps_its_traceback():
+    with pytest.raises(KeyError, match="section"):
         list(engine.map_units(unit.work, [{}], 1))
+    with pytest.raises(RuntimeError, match="KeyError: 'section'"):
+        list(engine.map_units(unit.work, [{}, {}], 2))
 
 
 @pytest.mark.interop

@@ -1,63 +1,74 @@
-"""The one door to Daft: many units of work at once, and queries over parquet files larger than memory.
+"""The one door to Daft: many units of work at once, here or on a Ray cluster, and MinHash signatures.
 
-The same calls run on one machine (Daft's native runner) and on a Ray cluster whose nodes share a file system;
-nothing else in the project imports Daft.
+Native or Ray, the same functions do the same work on the same units, and their results meet on disk (a cluster's
+nodes share a file system). Nothing else in the project imports Daft.
 """
 
 import json
 import os
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy
 import pyarrow
+from numpy.typing import NDArray
 
 from groundup.artifacts.errors import UserError
-from groundup.recipe.data import MinHash
 
 os.environ["DO_NOT_TRACK"] = "true"  # before the import: Daft reports its use to its makers otherwise
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
 
 import daft
-from daft import DataType, Series, col
+from daft import DataType, col
+from daft.expressions import ExpressionsProjection
 from daft.functions import minhash, normalize
+from daft.recordbatch import MicroPartition
 
 Work = Callable[[dict[str, Any]], dict[str, Any]]
-Integers = numpy.typing.NDArray[numpy.int64]
-Keys = numpy.typing.NDArray[numpy.uint64]
 
 
-def start(engine: Literal["native", "ray"]) -> None:
-    """Choose the runner for this process; the first choice stays. Raises UserError when Ray is asked for and
-    absent.
+def start(engine: Literal["native", "ray"], threads: int) -> int:
+    """Choose the runner for this process, once; returns how many workers there are: `threads`, or the cluster's cores.
+
+    Ray is found by $RAY_ADDRESS; without it one is started here, and ends with this process. Raises UserError when
+    Ray is asked for and absent.
     """
     if engine == "native":
-        return
+        return threads
     try:
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(
-            'data.engine = "ray", but Ray is not installed', hint='pip install "daft[ray]"'
+            'data.engine = "ray", but Ray is not installed', hint='pip install "groundup[ray]"'
         ) from None
     if not ray.is_initialized():
-        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, include_dashboard=False)
+        address = os.environ.get("RAY_ADDRESS")
+        ray.init(
+            address=address,
+            num_cpus=None if address else threads,
+            log_to_driver=False,
+            include_dashboard=False,
+        )
     daft.set_runner_ray(noop_if_initialized=True)
+    return int(ray.cluster_resources().get("CPU", 1))
 
 
-def map_units(work: Work, units: list[dict[str, Any]], processes: int) -> Iterator[dict[str, Any]]:
+def map_units(work: Work, units: list[dict[str, Any]], workers: int) -> Iterator[dict[str, Any]]:
     """The answer of `work` to each unit, as they come in. Units and answers are plain JSON values.
 
-    `work` is a module's function; it runs in worker processes when there are several, and writes its own
-    files. A UserError there is raised here.
+    `work` is a module's function and writes its own files. One native worker is this process; several are processes
+    of their own. A UserError there is raised here, and so is a bug, with its traceback.
     """
+    remote = daft.runners.get_or_infer_runner_type() == "ray"
     if not units:
         return
-    several = processes > 1 and len(units) > 1
+    if not remote and min(workers, len(units)) == 1:
+        yield from map(work, units)
+        return
 
-    @daft.cls(use_process=several, max_concurrency=min(processes, len(units)) if several else 1)
+    @daft.cls(use_process=not remote, max_concurrency=min(workers, len(units)))
     class Worker:
         @daft.method(return_dtype=DataType.string())
         def run(self, unit: str) -> str:
@@ -79,74 +90,18 @@ def map_units(work: Work, units: list[dict[str, Any]], processes: int) -> Iterat
         yield result["answer"]
 
 
-class Table:
-    """Parquet files with an `ordinal` column that numbers their rows as unit * 2**32 + row."""
+def signatures(texts: list[str], shingle: int, hashes: int, seed: int) -> NDArray[numpy.uint32]:
+    """The MinHash signature of each text (N, hashes). Computed here, by one thread: units run side by side already.
 
-    def __init__(self, files: list[Path], bases: dict[int, int]):
-        """`bases`: unit -> the number of its first document among all; with it ordinals become 0 to N - 1."""
-        self.files, self.bases = files, bases
-
-    def keys(self, column: str, part: int, parts: int) -> tuple[Integers, Keys]:
-        """Document numbers and keys of the rows whose key falls into one of `parts`."""
-        table = self._read().select(col("ordinal"), col(column))
-        if parts > 1:
-            table = table.where((col(column) % daft.lit(parts)) == daft.lit(part))
-        found = table.to_arrow()
-        return self._numbers(found["ordinal"].to_numpy()), found[column].to_numpy()
-
-    def band_hashes(self, folder: Path, settings: MinHash, seed: int) -> "Table":
-        """The MinHash signature of each text, as one hash for each band: columns b0, b1 ... in a new table.
-
-        Shingles are runs of words in lower case without punctuation. Text streams through; only hashes stay.
-        """
-        bands, rows = settings.bands, settings.rows
-
-        @daft.func.batch(return_dtype=DataType.fixed_size_list(DataType.uint64(), bands))
-        def hash_bands(signature: Series) -> Any:
-            values = signature.to_arrow().flatten().to_numpy().astype(numpy.uint64).reshape(-1, bands, rows)
-            mixed = numpy.full(values.shape[:2], 0xCBF29CE484222325, dtype=numpy.uint64)
-            for row in range(rows):  # FNV-1a over words of 32 bits
-                mixed = (mixed ^ values[:, :, row]) * numpy.uint64(0x100000001B3)
-                mixed ^= mixed >> numpy.uint64(29)
-            return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(mixed.reshape(-1)), bands)
-
-        text = normalize(col("text"), remove_punct=True, lowercase=True, white_space=True)
-        signature = minhash(
-            text,
-            num_hashes=bands * rows,
-            ngram_size=settings.shingle,
-            seed=seed % (1 << 31),
-            hash_function="xxhash64",
-        )
-        kept = [col("signature")] if settings.threshold > 0 else []
-        table = self._read().select(col("ordinal"), signature.alias("signature"))
-        table = table.select(col("ordinal"), hash_bands(col("signature")).alias("bands"), *kept)
-        table = table.select(
-            col("ordinal"), *[col("bands").get(b).alias(f"b{b}") for b in range(bands)], *kept
-        )
-        table.write_parquet(str(folder), write_mode="overwrite")
-        return Table(sorted(folder.glob("*.parquet")), self.bases)
-
-    def signatures(self, numbers: Integers, length: int) -> Keys:
-        """The whole signatures (len(numbers), length) of some documents, whose numbers ascend."""
-        wanted = daft.from_pydict({"ordinal": self._ordinals(numbers)})
-        found = (
-            self._read().select(col("ordinal"), col("signature")).join(wanted, on="ordinal").sort("ordinal")
-        )
-        column = found.to_arrow()["signature"].combine_chunks()
-        return column.flatten().to_numpy().reshape(-1, length)
-
-    def _read(self) -> Any:
-        return daft.read_parquet([str(file) for file in self.files])
-
-    def _numbers(self, ordinals: Integers) -> Integers:
-        units = ordinals >> 32
-        bases = numpy.zeros(max(self.bases, default=0) + 1, dtype=numpy.int64)
-        bases[list(self.bases)] = list(self.bases.values())
-        return bases[units] + (ordinals & 0xFFFFFFFF)
-
-    def _ordinals(self, numbers: Integers) -> Integers:
-        units = numpy.array(sorted(self.bases))
-        firsts = numpy.array([self.bases[unit] for unit in units])
-        place = numpy.searchsorted(firsts, numbers, side="right") - 1
-        return (units[place] << 32) + (numbers - firsts[place])
+    Shingles are runs of `shingle` words in lower case without punctuation; a shorter text is one shingle. A text
+    without any word has the greatest number everywhere.
+    """
+    words = normalize(col("text"), remove_punct=True, lowercase=True, white_space=True)
+    found = minhash(
+        words, num_hashes=hashes, ngram_size=shingle, seed=seed % (1 << 31), hash_function="xxhash64"
+    )
+    table = MicroPartition.from_arrow(pyarrow.table({"text": pyarrow.array(texts, pyarrow.large_string())}))
+    column = table.eval_expression_list(ExpressionsProjection([found.alias("signature")])).to_arrow()[
+        "signature"
+    ]
+    return column.combine_chunks().flatten().to_numpy().astype(numpy.uint32).reshape(len(texts), hashes)

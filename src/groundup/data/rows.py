@@ -1,11 +1,14 @@
 """Documents as parquet rows on their way through the stage."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pyarrow
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from groundup.artifacts.directory import write_atomically
 
@@ -32,12 +35,24 @@ FLUSH_BYTES = 8 << 20
 UNIT_BITS = 32
 
 
+def partial(path: Path) -> Path:
+    """Where a file grows until it is complete: a name of this process, for one that was cut off may still write."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """As .npy; the file gets its name when it is complete."""
+    with partial(path).open("wb") as file:
+        numpy.save(file, array, allow_pickle=False)
+    partial(path).replace(path)
+
+
 class Writer:
     """Writes rows to a parquet file that gets its name when it is complete."""
 
     def __init__(self, path: Path, schema: pyarrow.Schema):
         self.path, self.schema = path, schema
-        self.partial = path.with_name(f".{path.name}.part")
+        self.partial = partial(path)
         self.rows: list[dict[str, Any]] = []
         self.bytes = 0
         self.file = pyarrow.parquet.ParquetWriter(

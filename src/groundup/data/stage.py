@@ -33,19 +33,19 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     Reads recipe.data and recipe.seed; returns the funnel. Raises UserError for a source that yields nothing.
     """
     section: DataSection = recipe.data
-    engine.start(section.engine)
+    workers = engine.start(section.engine, machine.threads)
     work = out / "work"
     todo = units.cut(section, machine, recipe.seed)
-    read_and_clean(section, todo, work, recipe.seed, machine)
+    read_and_clean(section, todo, work, recipe.seed, machine, workers)
     answers = {unit.number: _json(work / "clean" / f"{unit.name}.json") for unit in todo}
     funnels = _funnels(section, todo, answers)
-    judged = judge(section, todo, answers, work, recipe.seed, machine)
+    judged = judge(section, todo, answers, work, machine)
     weights = _weights(section, todo, judged, work)
     shards = max(
         1, round(sum(weight * size for weight, size in weights.values()) / (1e6 * section.shard_megabytes))
     )
-    route(section, todo, judged, weights, shards, recipe.seed, work, machine)
-    written = gather(todo, shards, out, machine)
+    route(section, todo, judged, weights, shards, recipe.seed, work, workers)
+    written = gather(todo, shards, out, workers)
     for task in _own(todo):
         funnels[task.source.name].merge(Funnel(**_json(work / "routed" / f"{task.name}.json")["funnel"]))
     telling.write_samples(funnels, out / "dropped")
@@ -60,7 +60,9 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     return metrics
 
 
-def read_and_clean(section: DataSection, todo: list[Unit], work: Path, seed: int, machine: Machine) -> None:
+def read_and_clean(
+    section: DataSection, todo: list[Unit], work: Path, seed: int, machine: Machine, workers: int
+) -> None:
     """The first pass."""
     folder = work / "clean"
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +72,7 @@ def read_and_clean(section: DataSection, todo: list[Unit], work: Path, seed: int
     sizes = {task.number: task.bytes for task in todo}
     tasks = [
         units.task(
-            task, section, folder, machine,
+            task, section, folder, seed, machine,
             weights=weights and str(weights),
             evaluation=None if evaluation is None or task.is_previous else str(evaluation),
         )
@@ -80,14 +82,14 @@ def read_and_clean(section: DataSection, todo: list[Unit], work: Path, seed: int
     with machine.progress.task("read and clean", total=total or None, unit="bytes") as progress:
         progress.start_at(total - sum(sizes[task.number] for task in missing))
         documents = 0
-        for answer in engine.map_units(unit.work, tasks, machine.threads):
+        for answer in engine.map_units(unit.work, tasks, workers):
             documents += answer["documents"]
             progress.note(f"{documents} documents")
             progress.advance(sizes[answer["number"]])
 
 
 def judge(
-    section: DataSection, todo: list[Unit], answers: dict[int, Any], work: Path, seed: int, machine: Machine
+    section: DataSection, todo: list[Unit], answers: dict[int, Any], work: Path, machine: Machine
 ) -> Verdicts:
     """The second pass."""
     path = work / "verdicts.npz"
@@ -95,7 +97,7 @@ def judge(
         with numpy.load(path, allow_pickle=False) as stored:
             return Verdicts(stored["codes"], stored["roots"])
     counts = {task.number: answers[task.number]["funnel"]["kept"][0] for task in todo}
-    judged = verdicts.judge(section, work / "clean", work, counts, seed, machine)
+    judged = verdicts.judge(section, work / "clean", counts, machine)
     partial = work / ".verdicts.part"
     with partial.open("wb") as file:
         numpy.savez(file, codes=judged.codes, roots=judged.roots)
@@ -105,7 +107,7 @@ def judge(
 
 def route(
     section: DataSection, todo: list[Unit], judged: Verdicts, weights: dict[str, tuple[float, int]], shards: int,
-    seed: int, work: Path, machine: Machine,
+    seed: int, work: Path, workers: int,
 ) -> None:  # fmt: skip
     """The third pass."""
     folder = work / "routed"
@@ -122,24 +124,26 @@ def route(
             "weight": weights[task.source.name][0], "validation_fraction": section.validation_fraction,
             "run_words": section.substring.words,
         })  # fmt: skip
-    for _ in engine.map_units(shuffle.route, tasks, machine.threads):
+    for _ in engine.map_units(shuffle.route, tasks, workers):
         pass
 
 
-def gather(todo: list[Unit], shards: int, out: Path, machine: Machine) -> dict[str, dict[str, Any]]:
+def gather(todo: list[Unit], shards: int, out: Path, workers: int) -> dict[str, dict[str, Any]]:
     """The fourth pass. Returns documents and bytes by split and source."""
     folder = out / "work" / "routed"
     targets = {place: out / "train" / f"{place:05d}.parquet" for place in range(shards)}
     targets[shuffle.VALIDATION] = out / "validation" / "00000.parquet"
-    for name in ("train", "validation"):
-        (out / name).mkdir(exist_ok=True)
+    for folder_of_split in (out / "train", out / "validation"):
+        folder_of_split.mkdir(exist_ok=True)
+        for left_over in folder_of_split.glob(".*.part"):
+            left_over.unlink()
     own = [task.number for task in _own(todo)]
     tasks = [
         {"folder": str(folder), "target": str(target), "place": place, "units": own}
         for place, target in targets.items()
         if not (target.exists() and (folder / f"{place}.counts.json").exists())
     ]
-    for _ in engine.map_units(shuffle.gather, tasks, machine.threads):
+    for _ in engine.map_units(shuffle.gather, tasks, workers):
         pass
     written: dict[str, dict[str, Any]] = {"train": {}, "validation": {}}
     for place in targets:

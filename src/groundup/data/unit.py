@@ -7,12 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy
-
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.clean.steps import Bench, clean, size, steps
-from groundup.data.dedup.passages import paragraph_keys, run_keys
+from groundup.data.dedup.keys import KeyWriter
+from groundup.data.dedup.passages import PassageWriter
 from groundup.data.document import Document, Dropped, Read
 from groundup.data.funnel import Funnel
 from groundup.data.place import Input
@@ -29,8 +28,8 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
     """Read and clean one unit: writes NNNNN.parquet, then NNNNN.json, whose presence says that everything is
     whole.
 
-    Where passages are compared, NNNNN.paragraphs.npy and NNNNN.runs.npy hold their keys, document after
-    document.
+    Beside it stand the keys by which documents and passages are compared, document after document: NNNNN.keys.npy
+    and, where the recipe asks, NNNNN.paragraphs.npy or NNNNN.runs.npy.
     """
     section = DataSection.model_validate(task["section"])
     source = Source.model_validate(task["source"])
@@ -41,7 +40,7 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
     options = Options(column=source.column, extraction=section.extraction)
     folder, number = Path(task["folder"]), task["number"]
     funnel = Funnel(languages=bench.languages)
-    passages = Passages(section)
+    keys, passages = KeyWriter(section.minhash, task["seed"]), PassageWriter(section)
     hits: list[dict[str, str]] = []
     inputs: list[dict[str, Any]] = []
     writer = Writer(folder / f"{number:05d}.parquet", CLEAN)
@@ -56,13 +55,16 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
                 hits += [{"source": source.name, "id": found.id, "item": item} for item in bench.hits]
                 bench.hits.clear()
                 continue
-            writer.add(_row(result, source.name, (number << UNIT_BITS) + funnel.kept[0]))
+            row = _row(result, source.name, (number << UNIT_BITS) + funnel.kept[0])
+            writer.add(row)
+            keys.add(row["key"], result.text)
             funnel.keep(result, amount)
             passages.add(result.text)
         if file.url is not None and not task["keep_downloads"]:
             path.unlink(missing_ok=True)
     writer.close()
-    passages.save(folder / f"{number:05d}")
+    for part in (keys, passages):
+        part.save(folder / f"{number:05d}")
     answer = {"funnel": asdict(funnel), "inputs": inputs, "hits": hits}
     write_json(folder / f"{number:05d}.json", answer)
     return {"number": number, "documents": funnel.read[0]}
@@ -94,27 +96,3 @@ def key(text: str) -> int:
     return int.from_bytes(
         hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
     )
-
-
-class Passages:
-    """The keys of all passages of a unit, for the kinds of passages that the recipe compares."""
-
-    def __init__(self, section: DataSection):
-        self.section = section
-        self.paragraphs: list[numpy.typing.NDArray[numpy.uint64]] = []
-        self.runs: list[numpy.typing.NDArray[numpy.uint64]] = []
-
-    def add(self, text: str) -> None:
-        if self.section.exact.paragraphs:
-            self.paragraphs.append(paragraph_keys(text, self.section.exact.min_paragraph_words))
-        if self.section.substring.enabled:
-            self.runs.append(run_keys(text, self.section.substring.words))
-
-    def save(self, stem: Path) -> None:
-        """STEM.KIND.npy: all keys in order; STEM.KIND.lengths.npy: how many each document has."""
-        for kind, keys in (("paragraphs", self.paragraphs), ("runs", self.runs)):
-            if keys:
-                numpy.save(stem.with_suffix(f".{kind}.npy"), numpy.concatenate(keys))
-                numpy.save(
-                    stem.with_suffix(f".{kind}.lengths.npy"), numpy.array([len(part) for part in keys])
-                )

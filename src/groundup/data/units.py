@@ -59,7 +59,9 @@ def _as_source(place: Files) -> Source:
     return Source(**place.model_dump(), steps=False)
 
 
-def task(unit: Unit, section: DataSection, folder: Path, machine: Machine, **more: Any) -> dict[str, Any]:
+def task(
+    unit: Unit, section: DataSection, folder: Path, seed: int, machine: Machine, **more: Any
+) -> dict[str, Any]:
     """What a worker is told of a unit, as JSON values."""
     return {
         "number": unit.number,
@@ -70,6 +72,7 @@ def task(unit: Unit, section: DataSection, folder: Path, machine: Machine, **mor
             [file.name, str(file.path), file.url, file.members, file.is_package] for file in unit.files
         ],
         "folder": str(folder),
+        "seed": seed,
         "cache": str(machine.cache),
         "offline": machine.offline,
         **more,

@@ -4,6 +4,9 @@ import numpy
 from numpy.typing import NDArray
 
 Integers = NDArray[numpy.int64]
+Keys = NDArray[numpy.uint64]
+PAIRS_AT_ONCE = 1 << 18
+"""Pairs that are held as Python integers while they are joined."""
 
 
 class Clusters:
@@ -22,43 +25,36 @@ class Clusters:
 
     def join(self, firsts: Integers, others: Integers) -> None:
         """Make one set of the two that hold each pair (E pairs)."""
-        for a, b in zip(firsts.tolist(), others.tolist(), strict=True):
-            a, b = self.root(a), self.root(b)
-            if a != b:
-                self.parent[max(a, b)] = min(a, b)
+        self.roots()
+        for start in range(0, len(firsts), PAIRS_AT_ONCE):
+            some = slice(start, start + PAIRS_AT_ONCE)
+            a, b = self.parent[firsts[some]], self.parent[others[some]]
+            new = a != b  # most pairs of a later band were joined by an earlier one
+            for first, other in zip(a[new].tolist(), b[new].tolist(), strict=True):
+                self._join(first, other)
+
+    def _join(self, a: int, b: int) -> None:
+        a, b = self.root(a), self.root(b)
+        if a != b:
+            self.parent[max(a, b)] = min(a, b)
 
     def roots(self) -> Integers:
-        """The root of every number (N)."""
-        parent = self.parent
+        """The root of every number (N); every way there is one step afterwards."""
         while True:
-            up = parent[parent]
-            if numpy.array_equal(up, parent):
-                return parent
-            parent = up
+            up = self.parent[self.parent]
+            if numpy.array_equal(up, self.parent):
+                return up
+            self.parent = up
 
 
-def repeated(numbers: Integers, keys: NDArray[numpy.uint64]) -> tuple[Integers, Integers]:
-    """Pairs (first, other) of numbers with equal keys: for each key that repeats, its smallest number with
-    every other.
-
-    Takes about 40 bytes for each of the N rows while it works.
+def repeated(numbers: Integers, keys: Keys) -> tuple[Integers, Integers]:
+    """Pairs (first, other) of numbers with equal keys: for each key that repeats, its smallest number with every
+    other. The N numbers ascend.
     """
-    order = numpy.lexsort((numbers, keys))
-    numbers, keys = numbers[order], keys[order]
-    starts = numpy.ones(len(keys), dtype=bool)
-    starts[1:] = keys[1:] != keys[:-1]
-    first = (
-        numbers[numpy.maximum.accumulate(numpy.where(starts, numpy.arange(len(keys)), 0))]
-        if len(keys)
-        else numbers
-    )
-    return first[~starts], numbers[~starts]
-
-
-ROW_BYTES = 40
-"""What `repeated` holds for a row."""
-
-
-def passes(rows: int, limit_bytes: float) -> int:
-    """Into how many parts the keys must be cut for one to fit into the limit."""
-    return max(1, -(-int(rows * ROW_BYTES) // max(int(limit_bytes), 1)))
+    order = numpy.argsort(keys, kind="stable")
+    keys = keys[order]
+    again = numpy.flatnonzero(keys[1:] == keys[:-1]) + 1
+    begins = numpy.ones(len(again), dtype=bool)
+    begins[1:] = again[1:] != again[:-1] + 1
+    firsts = (again[begins] - 1)[numpy.cumsum(begins) - 1]
+    return numbers[order[firsts]], numbers[order[again]]

@@ -7,19 +7,43 @@ earlier place of the corpus marks its passage for cutting; the first one always 
 
 import hashlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
 from numpy.typing import NDArray
 
 from groundup.data.clean.words import run_hashes
-from groundup.data.dedup.clusters import repeated
+from groundup.data.dedup.clusters import Keys, repeated
+from groundup.data.dedup.keys import collect
+from groundup.data.rows import save_array
+from groundup.recipe.data import DataSection
 
 WORD = re.compile(r"\S+")
 PARAGRAPH = re.compile(r"\n\s*\n|\n")
-Keys = NDArray[numpy.uint64]
-NO_KEY = numpy.uint64(0)
+KINDS = ("paragraphs", "runs")
+
+
+class PassageWriter:
+    """Collects the keys of all passages of a unit, for the kinds of passages that the recipe compares."""
+
+    def __init__(self, section: DataSection):
+        self.section = section
+        self.found: dict[str, list[Keys]] = {}
+
+    def add(self, text: str) -> None:
+        """The next document."""
+        if self.section.exact.paragraphs:
+            keys = paragraph_keys(text, self.section.exact.min_paragraph_words)
+            self.found.setdefault("paragraphs", []).append(keys)
+        if self.section.substring.enabled:
+            self.found.setdefault("runs", []).append(run_keys(text, self.section.substring.words))
+
+    def save(self, stem: Path) -> None:
+        """STEM.KIND.npy: all keys in order; STEM.KIND.lengths.npy: how many each document has."""
+        for kind, keys in self.found.items():
+            save_array(stem.with_suffix(f".{kind}.npy"), numpy.concatenate(keys))
+            lengths = numpy.array([len(part) for part in keys])
+            save_array(stem.with_suffix(f".{kind}.lengths.npy"), lengths)
 
 
 def paragraph_keys(text: str, min_words: int) -> Keys:
@@ -77,28 +101,14 @@ def mark_repeats(files: list[Path], parts: int) -> None:
     """
     lengths = [len(numpy.load(file, mmap_mode="r")) for file in files]
     bases = numpy.concatenate([[0], numpy.cumsum(lengths)]).astype(numpy.int64)
-    marks = [numpy.zeros(length, dtype=bool) for length in lengths]
+    marked = [file.with_suffix(".marks.npy") for file in files]
+    for path, length in zip(marked, lengths, strict=True):
+        numpy.save(path, numpy.zeros(length, dtype=bool))
     for part in range(parts):
-        places, keys = zip(*_part(files, bases, part, parts), strict=True) if files else ((), ())
-        if not places:
-            continue
-        _, others = repeated(numpy.concatenate(places), numpy.concatenate(keys))
+        arrays = (numpy.load(file, mmap_mode="r") for file in files)
+        _, others = repeated(*collect(zip(bases.tolist(), arrays, strict=False), part, parts))
         others.sort()
-        for index, mark in enumerate(marks):
-            mine = others[
-                numpy.searchsorted(others, bases[index]) : numpy.searchsorted(others, bases[index + 1])
-            ]
-            mark[mine - bases[index]] = True
-    for file, mark in zip(files, marks, strict=True):
-        numpy.save(file.with_suffix(".marks.npy"), mark)
-
-
-def _part(
-    files: list[Path], bases: NDArray[numpy.int64], part: int, parts: int
-) -> Iterator[tuple[NDArray[numpy.int64], Keys]]:
-    for file, base in zip(files, bases, strict=False):
-        keys = numpy.load(file, mmap_mode="r")
-        wanted = numpy.flatnonzero(
-            (keys != NO_KEY) & ((keys >> numpy.uint64(8)) % numpy.uint64(parts) == part)
-        )
-        yield wanted + base, numpy.asarray(keys[wanted])
+        cuts = numpy.searchsorted(others, bases)
+        for path, base, first, last in zip(marked, bases, cuts, cuts[1:], strict=False):
+            if first < last:
+                numpy.load(path, mmap_mode="r+")[others[first:last] - base] = True
