@@ -161,7 +161,9 @@ def test_a_ladder_predicts_what_the_plan_then_shows(recipe: Path, tmp_path: Path
         "another size, same kind"
     )
     assert expected(load(recipe, ["train.learning_rate=0.02"]), tmp_path / "ladder") is None, "another kind"
-    assert expected(load(recipe, ["budget.tokens_per_parameter=60"]), tmp_path / "ladder") is None, "another ratio"
+    assert expected(load(recipe, ["budget.tokens_per_parameter=60"]), tmp_path / "ladder") is None, (
+        "another ratio"
+    )
 
 
 def test_too_few_sizes_are_refused(recipe: Path):
