@@ -272,6 +272,11 @@ def machine_for(recipe: Recipe, progress: Any) -> Machine:
         micro_batch=section.micro_batch,
         offline=section.offline,
         checkpoint_seconds=60 * section.checkpoint_minutes,
+        keep_checkpoints=section.keep_checkpoints,
+        keep_every=section.keep_every,
+        trackers=section.trackers,
+        layers_every=section.layers_every,
+        trace_steps=section.trace_steps,
         progress=progress,
     )
     if section.threads is not None:

@@ -1,16 +1,22 @@
 """The loop: the split of a batch changes nothing, an interruption changes no bit, a bad loss is named."""
 
 import dataclasses
+import json
+import os
+import signal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
+from groundup.artifacts.progress import Progress
 from groundup.recipe.train import TrainSection
 from groundup.train import NativeEngine, Objective, loop
-from groundup.train.checkpoints import complete
+from groundup.train.checkpoints import clear, complete
+from groundup.train.meter import MEASURED
 from groundup.train.objectives import IGNORE, count_labels, count_shifted
 
 
@@ -36,6 +42,10 @@ def mean_loss(model, batch):
 def train(model, batches, loss, knobs, folder, machine, probe=None):
     engine = NativeEngine(model, Objective(loss, count_shifted), knobs, machine)
     return loop.train(engine, batches, knobs, folder, machine, probe=probe)
+
+
+def repeatable(records):
+    return [{key: value for key, value in record.items() if key not in MEASURED} for record in records]
 
 
 class RandomBatches:
@@ -111,12 +121,11 @@ def test_interrupted_training_ends_in_the_same_bits(tmp_path, optimizer, precisi
         resumed, RandomBatches(), mean_loss, knobs, tmp_path / "cut", machine, probe=lambda m: {"x": 1.0}
     )
     assert same_weights(straight, resumed)
-    assert rest.records == whole.records
+    assert repeatable(rest.records) == repeatable(whole.records)
     assert rest.probes == whole.probes
     assert [p["step"] for p in whole.probes] == [10, 20, 30]
-    assert (tmp_path / "cut" / "steps.jsonl").read_bytes() == (
-        tmp_path / "straight" / "steps.jsonl"
-    ).read_bytes()
+    written = [json.loads(line) for line in (tmp_path / "cut" / "steps.jsonl").read_text().splitlines()]
+    assert written == rest.records
 
 
 def test_a_kill_between_the_save_and_the_probe_loses_no_probe(tmp_path):
@@ -159,20 +168,146 @@ def test_training_learns():
     assert records[-1]["loss"] < 0.05
 
 
-def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(tmp_path):
-    class Poisoned(RandomBatches):
+class Poisoned(RandomBatches):
+    """One batch has a NaN in it."""
+
+    def __init__(self, at, value=float("nan")):
+        self.at, self.value = at, value
+
+    def batch(self, step):
+        return {**super().batch(step), "poison": torch.full((6, 1), self.value if step == self.at else 1.0)}
+
+
+def poisoned_loss(model, batch):
+    return mean_loss(model, batch) * batch["poison"].mean()
+
+
+def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_weights_before_it(tmp_path):
+    machine = Machine(checkpoint_seconds=0.0)
+    with pytest.raises(UserError, match="step 12, batch 12: loss nan"):
+        train(TinyModel(), Poisoned(12), poisoned_loss, settings(), tmp_path, machine)
+    assert [path.name for path in complete(tmp_path / "checkpoints")] == ["step-00000011", "step-00000012"]
+    place = tmp_path / "checkpoints" / "emergency-step-00000012"
+    assert load_file(place / "batch-0.safetensors")["poison"].isnan().all()
+    before, kept = (
+        load_file(path / "model.safetensors") for path in (tmp_path / "checkpoints" / "step-00000012", place)
+    )
+    assert all(torch.equal(before[name], kept[name]) for name in before)
+    # Once the data is mended the run goes on, and ends as if nothing had been.
+    mended, straight = TinyModel(7), TinyModel()
+    train(mended, Poisoned(-1), poisoned_loss, settings(), tmp_path, machine)
+    train(straight, RandomBatches(), mean_loss, settings(), tmp_path / "straight", machine)
+    assert same_weights(mended, straight)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1000.0])
+def test_a_spike_is_skipped_and_told(tmp_path, value):
+    knobs = settings(on_spike="skip", steps=40)
+    model, progress = TinyModel(), Said()
+    records = train(
+        model, Poisoned(25, value), poisoned_loss, knobs, tmp_path, Machine(progress=progress)
+    ).records
+    assert [record["step"] for record in records if "left_out" in record] == [25]
+    assert len(records) == 40
+    assert "batch 25 is left out" in progress.text
+    assert all(weight.isfinite().all() for weight in model.parameters())
+
+
+def test_a_spike_rolls_back_over_the_batches_since_the_checkpoint(tmp_path):
+    knobs = settings(on_spike="rollback", steps=40)
+    seen = []
+
+    class Watched(Poisoned):
         def batch(self, step):
-            return {**super().batch(step), "poison": torch.full((6, 1), float("nan") if step == 12 else 1.0)}
+            seen.append(step)
+            return super().batch(step)
 
-    def loss(model, batch):
-        return mean_loss(model, batch) * batch["poison"].mean()
+    progress = Said()
+    machine = Machine(progress=progress)
+    result = train(
+        TinyModel(), Watched(25, 1000.0), poisoned_loss, knobs, tmp_path, machine, probe=lambda m: {"x": 1.0}
+    )
+    assert seen == [*range(26), *range(26, 46)]  # back to step 20, and on with batch 26
+    assert [record["step"] for record in result.records] == list(range(40))
+    assert "back to step 20" in progress.text
+    assert [probe["step"] for probe in result.probes] == [10, 20, 30, 40]
+    # A run that is killed after the rollback does not meet the batch again.
+    state = json.loads((complete(tmp_path / "checkpoints")[-1] / "state.json").read_text())
+    assert state == {"step": 40, "left_out": 6, "rollbacks": 1}
 
-    with pytest.raises(UserError, match="step 12: loss nan"):
-        train(TinyModel(), Poisoned(), loss, settings(), tmp_path, Machine(checkpoint_seconds=0.0))
-    assert [path.name for path in complete(tmp_path / "checkpoints")] == [
-        "step-00000011",
-        "step-00000012",
-    ]
+
+def test_batches_that_are_all_bad_are_not_skipped_for_ever(tmp_path):
+    class AllBad(RandomBatches):
+        def batch(self, step):
+            return {**super().batch(step), "poison": torch.full((6, 1), float("nan"))}
+
+    with pytest.raises(UserError, match="step 20, batch 20: loss nan"):
+        train(TinyModel(), AllBad(), poisoned_loss, settings(on_spike="skip", steps=50), tmp_path, Machine())
+
+
+class Said(Progress):
+    """Remembers the lines that stay."""
+
+    def __init__(self):
+        self.text = ""
+
+    def say(self, text):
+        self.text += text + "\n"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_signal_is_granted_after_the_step_and_everything_is_saved(tmp_path, name):
+    class Asked(RandomBatches):
+        def batch(self, step):
+            if step == 13:
+                os.kill(os.getpid(), getattr(signal, name))
+            return super().batch(step)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        train(TinyModel(), Asked(), mean_loss, settings(), tmp_path, Machine())
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert [path.name for path in complete(tmp_path / "checkpoints")] == ["step-00000014"]
+    rest, straight = TinyModel(3), TinyModel()
+    train(rest, RandomBatches(), mean_loss, settings(), tmp_path, Machine())
+    train(straight, RandomBatches(), mean_loss, settings(), tmp_path / "straight", Machine())
+    assert same_weights(rest, straight)
+
+
+def test_training_ends_early_when_looks_grow_no_better(tmp_path):
+    scores = iter([3.0, 2.0, 2.5, 2.1, 1.0])
+    knobs = settings(patience=2, steps=100)
+    result = train(
+        TinyModel(),
+        RandomBatches(),
+        mean_loss,
+        knobs,
+        tmp_path,
+        Machine(),
+        probe=lambda m: {"x": next(scores)},
+    )
+    assert len(result.records) == 40
+    again = train(
+        TinyModel(),
+        RandomBatches(),
+        mean_loss,
+        knobs,
+        tmp_path,
+        Machine(),
+        probe=lambda m: {"x": next(scores)},
+    )
+    assert len(again.records) == 40, "the end of a finished run is its end"
+
+
+def test_checkpoints_that_stay(tmp_path):
+    machine = Machine(checkpoint_seconds=0.0, keep_checkpoints=3, keep_every=10)
+    train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path, machine)
+    folder = tmp_path / "checkpoints"
+    assert [int(path.name[5:]) for path in complete(folder)] == [10, 20, 28, 29, 30]
+    clear(folder, 10)
+    assert [int(path.name[5:]) for path in complete(folder)] == [10, 20, 30]
+    clear(folder, None)
+    assert not folder.exists()
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):

@@ -40,6 +40,10 @@ class Machine:
         cache: folder for downloads, shared by all runs.
         offline: never fetch; a missing input is an error.
         checkpoint_seconds: time between two checkpoints of a training run.
+        keep_checkpoints, keep_every: how many of the newest stay, and one every so many steps beside them.
+        trackers: names of the boards that get copies of a training run's records; None: TensorBoard, if it is there.
+        layers_every: steps between two records of each layer's gradients and activations; None: never.
+        trace_steps: first and last step of a trace of where the time goes.
         progress: where long work reports how far it is.
     """
 
@@ -49,6 +53,11 @@ class Machine:
     cache: Path = field(default_factory=default_cache)
     offline: bool = False
     checkpoint_seconds: float = 60.0
+    keep_checkpoints: int = 2
+    keep_every: int | None = None
+    trackers: tuple[str, ...] | None = ()
+    layers_every: int | None = None
+    trace_steps: tuple[int, int] | None = None
     progress: Progress = field(default_factory=Progress)
 
 

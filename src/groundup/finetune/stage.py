@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from groundup.generate import GREEDY, generate
 from groundup.model import Decoder, load_model, save_model
 from groundup.recipe.finetune import FinetuneSection
 from groundup.tokenizer import Tokenizer
+from groundup.train.checkpoints import clear
 from groundup.train.device import prepare
 
 ANSWER_TOKENS = 64
@@ -80,7 +80,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
         ({"messages": c.messages, "source": c.source, "topic": c.topic} for c, _ in held_out),
     )
     _write_lines(out / "dropped.jsonl", funnel.samples)
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    clear(out / "checkpoints", machine.keep_every)
     ends = max(1, len(result.records) // 20)
     return {
         "method": section.method,

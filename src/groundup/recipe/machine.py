@@ -15,5 +15,20 @@ class MachineSection(Section):
         None, "folder for downloads; default: $GROUNDUP_CACHE or the user's cache folder"
     )
     checkpoint_minutes: float = knob(1.0, "time between checkpoints, from which a killed run continues", gt=0)
+    keep_checkpoints: int = knob(
+        2, "newest checkpoints that stay; with two, a fault in the last leaves one to continue from", ge=1
+    )
+    keep_every: int | None = knob(
+        None, "also keep the checkpoint of every so many steps, and leave it in the finished folder", ge=1
+    )
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] | None = knob(
+        None, "boards that get copies of the training records; none: tensorboard, where it is installed"
+    )
+    layers_every: int | None = knob(
+        None, "steps between two records of each layer's gradient and activation norms; none: never", ge=1
+    )
+    trace_steps: tuple[int, int] | None = knob(
+        None, "first and last step, from 0, of a trace of where the time goes, for a trace viewer"
+    )
     offline: bool = knob(False, "never fetch; a missing input is an error")
     progress: Literal["auto", "bars", "lines", "none"] = knob("auto", "how long work shows how far it is")

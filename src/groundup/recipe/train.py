@@ -66,3 +66,17 @@ class TrainSection(Section):
     evaluate_every: int | None = knob(
         None, "steps between looks at held-out text; derived: a twentieth of the steps, at least 25", ge=1
     )
+    patience: int | None = knob(
+        None, "looks without a better one after which training ends early; none: it takes all steps", ge=1
+    )
+    on_spike: Literal["ignore", "skip", "rollback"] = knob(
+        "ignore",
+        "a loss far above those before it, or not finite: train on (and stop where it is not finite), leave the batch "
+        "out, or go back to the newest checkpoint and leave out the batches since",
+    )
+    spike_deviations: float = knob(
+        6.0, "how far above the mean of the last 64 losses a spike is, in standard deviations", gt=0
+    )
+    sample_prompts: tuple[str, ...] = knob(
+        (), "beginnings that the model continues at each look, to be read in probes.jsonl"
+    )

@@ -13,26 +13,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from safetensors.torch import save_file
+
+from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
 from groundup.train.engines import Damaged, Engine
+from groundup.train.objectives import Batch
 
 STATE = "state.json"
-KEPT = 2
-"""The newest and the one before it: a fault in the newest still leaves a run to continue."""
 
 
 class Checkpoints:
     """The checkpoints of one run; a context, which ends when the last one is written.
 
     Args:
-        kept: how many of the newest stay.
+        machine: `keep_checkpoints` of the newest stay, and one every `keep_every` steps.
         before: called on the writing thread before a checkpoint gets its name: what must be on the disk by then.
     """
 
     def __init__(
-        self, folder: Path, engine: Engine, *, kept: int = KEPT, before: Callable[[], None] = lambda: None
+        self, folder: Path, engine: Engine, machine: Machine, before: Callable[[], None] = lambda: None
     ):
-        self.folder, self.engine, self.kept, self.before = folder, engine, kept, before
+        self.folder, self.engine, self.before = folder, engine, before
+        self.newest, self.every = machine.keep_checkpoints, machine.keep_every
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
         if engine.main:
@@ -64,6 +68,17 @@ class Checkpoints:
         work.mkdir(parents=True, exist_ok=True)
         self._pending = self._thread.submit(self._finish, work, final, state, self.engine.save(work))
 
+    def emergency(self, state: dict[str, Any], batch: Batch) -> Path:
+        """Write a checkpoint of now and the batch that broke the run, beside those that the run continues from."""
+        place = self.folder / f"emergency-step-{state['step']:08d}"
+        place.mkdir(parents=True, exist_ok=True)
+        self.engine.save(place)()
+        unshared = {name: rows.clone() for name, rows in batch.items()}
+        save_file(unshared, place / f"batch-{self.engine.data_rank}.safetensors")
+        if self.engine.main:
+            write_atomically(place / STATE, json.dumps(state).encode())
+        return place
+
     def wait(self) -> None:
         """Return when everything is written. Raises UserError when something could not be."""
         pending, self._pending = self._pending, None
@@ -89,8 +104,9 @@ class Checkpoints:
         shutil.rmtree(final, ignore_errors=True)
         work.rename(final)
         _sync(self.folder)
-        for old in complete(self.folder)[: -self.kept]:
-            shutil.rmtree(old)
+        for old in complete(self.folder)[: -self.newest]:
+            if not is_kept(old, self.every):
+                shutil.rmtree(old)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -101,6 +117,20 @@ class Checkpoints:
         self._thread.shutdown()
         if error is None:  # else that one is what people must hear of
             self.wait()
+
+
+def is_kept(path: Path, every: int | None) -> bool:
+    """Whether a checkpoint is one of those that stay, one every `every` steps."""
+    return every is not None and int(path.name.removeprefix("step-")) % every == 0
+
+
+def clear(folder: Path, every: int | None) -> None:
+    """Remove what only an unfinished run needs: all but the checkpoints that stay."""
+    for path in folder.glob("*"):
+        if not (path.name.startswith("step-") and is_kept(path, every)):
+            shutil.rmtree(path)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def complete(folder: Path) -> list[Path]:

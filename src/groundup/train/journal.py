@@ -1,6 +1,7 @@
 """What happened, one JSON line a step, written as it happens: the truth that every picture is drawn from."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ class Journal:
             write_atomically(self.path, lines.encode())
 
     def append(self, record: Record) -> None:
-        """Write one record; whoever reads the file sees it at once."""
+        """Write one record; whoever reads the file sees it at once. JSON has no word for what is not finite."""
+        record = {key: None if _odd(value) else value for key, value in record.items()}
         self.records.append(record)
         if self.path:
             with self.path.open("a", encoding="utf-8") as file:
@@ -52,3 +54,7 @@ def _read(path: Path) -> list[Record]:
         except ValueError:
             break
     return records
+
+
+def _odd(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

@@ -1,21 +1,24 @@
 """04-base: a transformer learns to continue the text."""
 
 import math
-import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.evaluate import score_windows
-from groundup.model import build_model, save_model
-from groundup.plan.count import count
+from groundup.evaluate.samples import continuations
+from groundup.model import Decoder, build_model, save_model
+from groundup.plan.count import count, training_flops_per_token
 from groundup.plan.derive import required
 from groundup.recipe import ModelConfig
+from groundup.recipe.train import TrainSection
 from groundup.tokenizer import Tokenizer, TokenShard
 from groundup.train.batches import Batches
+from groundup.train.checkpoints import clear
 from groundup.train.device import prepare
 from groundup.train.engines import build_engine
 from groundup.train.loop import train
@@ -24,13 +27,17 @@ from groundup.train.objectives import NEXT_TOKEN
 VALIDATION_TOKENS = 16_384
 """Held-out tokens that are scored on schedule; 05-scores takes more of them, with intervals."""
 
+SAMPLE_TOKENS, SAMPLE_TEMPERATURE = 48, 0.8
+"""Of the texts that are continued on schedule."""
+
 
 def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Train a model of `recipe.model` by `recipe.train` on the token shards.
 
-    Writes the model folder (model.json, model.safetensors, the tokenizer) steps.jsonl and probes.jsonl.
+    Writes the model folder (model.json, model.safetensors, the tokenizer), steps.jsonl and probes.jsonl.
     Returns parameters, tokens, the loss at the end, held-out bits per byte on schedule, and the speed.
     """
+    settings: TrainSection = recipe.train
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     text, held_out = TokenShard(inputs["tokens"] / "train"), TokenShard(inputs["tokens"] / "validation")
     config = ModelConfig(**recipe.model.model_dump(exclude_none=True))
@@ -42,29 +49,47 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     device = prepare(machine)
     torch.manual_seed(recipe.seed)
     model = build_model(config).to(device)
-    engine = build_engine(model, NEXT_TOKEN, recipe.train, machine)
-    length = required(recipe.train.sequence_length, "train.sequence_length")
-    batches = Batches.of(text, recipe.train, recipe.seed, rank=engine.data_rank, ranks=engine.data_ranks)
+    engine = build_engine(model, NEXT_TOKEN, settings, machine)
+    length = required(settings.sequence_length, "train.sequence_length")
+    batches = Batches.of(text, settings, recipe.seed, rank=engine.data_rank, ranks=engine.data_ranks)
 
-    def held_out_loss(network: torch.nn.Module) -> dict[str, float]:
+    def look(network: nn.Module) -> dict[str, Any]:
         score = score_windows(network, held_out, length, max_tokens=VALIDATION_TOKENS)
-        return {"bits_per_byte": score.bits_per_byte}
+        found: dict[str, Any] = {"bits_per_byte": score.bits_per_byte}
+        if settings.sample_prompts:
+            found["samples"] = continuations(
+                cast(Decoder, network), tokenizer, settings.sample_prompts,
+                max_tokens=SAMPLE_TOKENS, temperature=SAMPLE_TEMPERATURE, seed=recipe.seed,
+            )  # fmt: skip
+        return found
 
-    result = train(engine, batches, recipe.train, out, machine, probe=held_out_loss, name="pretraining")
+    result = train(
+        engine,
+        batches,
+        settings,
+        out,
+        machine,
+        probe=look,
+        facts=batches.facts,
+        flops_per_token=training_flops_per_token(config, length),
+        seed=recipe.seed,
+        name="pretraining",
+    )
     model = engine.trained()
     save_model(model, out)
     tokenizer.save(out)
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    seen = batches.facts(required(recipe.train.steps, "train.steps") - 1)
-    last = result.records[-max(1, len(result.records) // 50) :]
+    clear(out / "checkpoints", machine.keep_every)
+    seen = batches.facts(len(result.records) - 1)
+    steps = len(result.records)
+    last = [record["loss"] for record in result.records[-max(1, steps // 50) :] if record["loss"] is not None]
     return {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "parameters_by_part": vars(count(config)) | {},
-        "tokens": required(recipe.train.tokens, "train.tokens"),
+        "tokens": sum(record["tokens"] for record in result.records),
         "epochs": seen["epoch"],
         "epochs_of": seen.get("epochs_of", {}),
-        "steps": recipe.train.steps,
-        "final_loss": math.fsum(record["loss"] for record in last) / len(last),
+        "steps": steps,
+        "final_loss": math.fsum(last) / max(1, len(last)),
         "validation": result.probes,
         "speed": result.speed,
     }
