@@ -1,6 +1,8 @@
 """Commands that only look: at a run, its files, its differences, its story, and at the knobs."""
 
+import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,6 +90,51 @@ def report(
 
     pipeline.read_recipe(run)
     print(write_report(run, pdf or run / "report.pdf"))
+
+
+def inspect(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, its 01-data, or a folder of documents.")],
+    show: Annotated[
+        str | None,
+        typer.Option(
+            help="kept, dropped, changed, duplicates or contaminated; default: the first that fits."
+        ),
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Only this source.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only what fell or was changed by this rule.")] = None,
+    search: Annotated[str | None, typer.Option(help="Only what holds this text.")] = None,
+    split: Annotated[str | None, typer.Option(help="train or validation.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Draw kept documents in this random order.")] = None,
+    limit: Annotated[
+        int, typer.Option(min=0, help="At most so many of each kind; 0: all. Not in the pager.")
+    ] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Page through the documents that a run kept and dropped, with the reasons."""
+    from groundup.data import browse
+
+    if show is None and reason is not None:
+        show = "dropped"
+    for name, value, choices in (("--show", show, browse.KINDS), ("--split", split, browse.SPLITS)):
+        if value is not None and value not in choices:
+            raise UserError(f"{name} {value}: no such thing", hint=f"one of {', '.join(choices)}")
+    corpus = browse.Corpus.open(run)
+    filters = browse.Filters(source=source, reason=reason, split=split, search=search, seed=seed)
+    kinds = [show] if show else browse.KINDS
+    if as_json:
+        for kind in kinds:
+            for entry in itertools.islice(corpus.entries(kind, filters), limit or None):
+                print(json.dumps(entry.as_json()))
+    elif sys.stdin.isatty() and sys.stdout.isatty():
+        from groundup.data.pager import page_through
+
+        page_through(corpus, kinds[0], filters)
+    else:
+        from rich.console import Console
+
+        from groundup.data.show import write
+
+        write(corpus, kinds, filters, limit, Console(highlight=False))
 
 
 def explain(

@@ -5,12 +5,17 @@ dropped.
 from dataclasses import dataclass, field
 from typing import Any
 
+from groundup.data.clean.private import TOKENS
 from groundup.data.clean.steps import size
 from groundup.data.document import Document, Dropped
 
 SAMPLES = 20
 """Examples kept for each source and reason."""
 SAMPLE_CHARACTERS = 2_000
+SURROUNDINGS = 160
+CHANGE_CHARACTERS = 800
+PRIVATE = "private"
+"""The change whose examples show only what came: what went must not be kept anywhere."""
 
 
 @dataclass
@@ -26,6 +31,8 @@ class Funnel:
     samples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     languages: dict[str, int] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
+    replaced: dict[str, int] = field(default_factory=dict)
+    changes: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
     def drop(self, found: Dropped, bytes_read: int) -> None:
         """Count a document of `bytes_read` bytes that fell while it was read or cleaned."""
@@ -45,10 +52,21 @@ class Funnel:
         _add(self.dropped.setdefault(found.reason, [0, 0]), 1, amount)
         self.show(found)
 
-    def cut(self, name: str, amount: int) -> None:
-        """A later pass took `amount` bytes out of a document that stays."""
-        self.kept[1] -= amount
-        self.trimmed[name] = self.trimmed.get(name, 0) + amount
+    def change(self, rule: str, id: str, before: str, after: str) -> None:
+        """Cleaning changed a document that passes: count the bytes that went, and keep the first few as examples."""
+        self.trimmed[rule] = self.trimmed.get(rule, 0) + size(before) - size(after)
+        if rule == PRIVATE:
+            for token in TOKENS:
+                if count := after.count(token) - before.count(token):
+                    self.replaced[token] = self.replaced.get(token, 0) + count
+        examples = self.changes.setdefault(rule, [])
+        if len(examples) < SAMPLES:
+            examples.append({"id": id, **_place(before, after, rule != PRIVATE)})
+
+    def cut(self, rule: str, id: str, before: str, after: str) -> None:
+        """A later pass took something out of a document that stays."""
+        self.kept[1] -= size(before) - size(after)
+        self.change(rule, id, before, after)
 
     def stay(self, text: str) -> None:
         """Note the length of a document that passed everything, by the next power of two of its bytes."""
@@ -71,12 +89,14 @@ class Funnel:
             (self.trimmed, other.trimmed),
             (self.languages, other.languages),
             (self.lengths, other.lengths),
+            (self.replaced, other.replaced),
         ):
             for name, amount in theirs.items():
                 mine[name] = mine.get(name, 0) + amount
-        for reason, samples in other.samples.items():
-            shown = self.samples.setdefault(reason, [])
-            shown += samples[: SAMPLES - len(shown)]
+        for mine, theirs in ((self.samples, other.samples), (self.changes, other.changes)):
+            for name, examples in theirs.items():
+                shown = mine.setdefault(name, [])
+                shown += examples[: SAMPLES - len(shown)]
 
     def table(self) -> dict[str, Any]:
         """The counts as metrics, without the samples."""
@@ -91,7 +111,17 @@ class Funnel:
             "trimmed": dict(sorted(self.trimmed.items())),
             "languages": dict(sorted(self.languages.items(), key=lambda entry: (-entry[1], entry[0]))),
             "lengths": dict(sorted(self.lengths.items(), key=lambda entry: int(entry[0]))),
+            "replaced": dict(sorted(self.replaced.items())),
         }
+
+
+def _place(before: str, after: str, show_before: bool) -> dict[str, str]:
+    """Where two texts begin to differ, and a little around it."""
+    pairs = enumerate(zip(before, after, strict=False))
+    first = next((place for place, (a, b) in pairs if a != b), min(len(before), len(after)))
+    start = max(0, first - SURROUNDINGS)
+    place = {"after": after[start : start + CHANGE_CHARACTERS]}
+    return {"before": before[start : start + CHANGE_CHARACTERS], **place} if show_before else place
 
 
 def _add(counts: list[int], documents: int, amount: int) -> None:

@@ -50,7 +50,7 @@ def route(task: dict[str, Any]) -> dict[str, Any]:
 
     for index, row in enumerate(_rows(clean / f"{number:05d}.parquet")):
         code = int(codes[index])
-        text = cuts.apply(row["text"], funnel if code == KEEP else Funnel())
+        text = cuts.apply(row["id"], row["text"], funnel if code == KEEP else Funnel())
         if code != KEEP:
             funnel.later(Dropped(REASONS[code], row["id"], row["text"]))
             continue
@@ -88,22 +88,15 @@ class Cuts:
         self.paragraphs = _marks(stem, "paragraphs")
         self.runs = _marks(stem, "runs")
 
-    def apply(self, text: str, funnel: Funnel) -> str:
+    def apply(self, id: str, text: str, funnel: Funnel) -> str:
         """The next document without its repeated passages; counts the bytes that go."""
+        after, rule = text, ""
         if self.runs is not None:  # runs first: their places count in the words of the whole text
-            text = self._counted(
-                text, cut_runs(text, next(self.runs), self.run_words), "repeated_runs", funnel
-            )
+            after, rule = cut_runs(text, next(self.runs), self.run_words), "repeated_runs"
         elif self.paragraphs is not None:
-            text = self._counted(
-                text, cut_paragraphs(text, next(self.paragraphs)), "repeated_paragraphs", funnel
-            )
-        return text
-
-    @staticmethod
-    def _counted(before: str, after: str, name: str, funnel: Funnel) -> str:
-        if before != after:
-            funnel.cut(name, size(before) - size(after))
+            after, rule = cut_paragraphs(text, next(self.paragraphs)), "repeated_paragraphs"
+        if after != text:
+            funnel.cut(rule, id, text, after)
         return after
 
 

@@ -28,7 +28,7 @@ from groundup.recipe.data import DataSection, Files
 
 
 def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
-    """Write train/*.parquet, validation/*.parquet, dropped/*.jsonl, clusters.jsonl and contaminated.jsonl.
+    """Write train/*.parquet, validation/*.parquet, dropped/*.jsonl, changed/*.jsonl, clusters.jsonl and contaminated.jsonl.
 
     Reads recipe.data and recipe.seed; returns the funnel. Raises UserError for a source that yields nothing.
     """
@@ -48,7 +48,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     written = gather(todo, shards, out, workers)
     for task in _own(todo):
         funnels[task.source.name].merge(Funnel(**_json(work / "routed" / f"{task.name}.json")["funnel"]))
-    telling.write_samples(funnels, out / "dropped")
+    telling.write_samples(funnels, out)
     telling.write_clusters(judged, todo, answers, work / "clean", out / "clusters.jsonl")
     hits = [hit for task in _own(todo) for hit in answers[task.number]["hits"]]
     telling.write_lines(hits, out / "contaminated.jsonl")

@@ -57,16 +57,17 @@ def metrics(
     return {"sources": sources, "total": {**total.table(), **sums}}
 
 
-def write_samples(funnels: dict[str, Funnel], folder: Path) -> None:
-    """dropped/SOURCE.jsonl: a few documents for each reason, for people to look at."""
-    folder.mkdir(exist_ok=True)
+def write_samples(funnels: dict[str, Funnel], out: Path) -> None:
+    """dropped/SOURCE.jsonl and changed/SOURCE.jsonl: a few documents for each reason and rule, for people to look at."""
+    for folder in ("dropped", "changed"):
+        (out / folder).mkdir(exist_ok=True)
     for name, funnel in funnels.items():
-        lines = [
-            {"reason": reason, **sample}
-            for reason, samples in sorted(funnel.samples.items())
-            for sample in samples
-        ]
-        write_lines(lines, folder / f"{name}.jsonl")
+        write_lines(_examples("reason", funnel.samples), out / "dropped" / f"{name}.jsonl")
+        write_lines(_examples("rule", funnel.changes), out / "changed" / f"{name}.jsonl")
+
+
+def _examples(name: str, samples: dict[str, list[dict[str, str]]]) -> list[dict[str, str]]:
+    return [{name: value, **sample} for value in sorted(samples) for sample in samples[value]]
 
 
 def write_clusters(

@@ -49,7 +49,7 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
         inputs.append({"name": file.name, "bytes": path.stat().st_size, "sha256": hash_once(path, machine)})
         for found in documents(source.kind, file, options):
             amount = size(found.text)
-            result = found if isinstance(found, Dropped) else clean(found, todo, funnel.trimmed)
+            result = found if isinstance(found, Dropped) else clean(found, todo, funnel.change)
             if isinstance(result, Dropped):
                 funnel.drop(result, amount)
                 hits += [{"source": source.name, "id": found.id, "item": item} for item in bench.hits]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from groundup.artifacts.printable import printable
 from groundup.report.sections.bits import bits
 from groundup.report.sections.cover import cover
 from groundup.report.sections.learning import learning
@@ -14,7 +15,6 @@ from groundup.report.sections.speech import conversation, samples
 from groundup.report.sections.text import text
 from groundup.report.sections.tokens import tokens
 from groundup.report.sections.use import use
-from groundup.report.wording import printable
 
 SECTIONS: tuple[Callable[[dict[str, Any]], dict[str, Any] | None], ...] = (
     planned, text, tokens, learning, scores, samples, conversation, bits, use, provenance, recipe,

@@ -3,12 +3,9 @@
 Between a number and its unit stands a space that no line is broken at.
 """
 
-import re
+from groundup.artifacts.printable import printable
 
 SPACE = "\N{NO-BREAK SPACE}"
-
-NOT_PRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")
-"""Control characters but tab and newline; half surrogate pairs, which no UTF-8 file may hold."""
 
 
 def count(value: float) -> str:
@@ -94,11 +91,6 @@ def plural(number: int, one: str, many: str | None = None) -> str:
 def listing(words: list[str]) -> str:
     """["a", "b", "c"] -> "a, b and c"."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
-
-
-def printable(text: str) -> str:
-    """What no page can show becomes U+FFFD, and any end of line a newline."""
-    return NOT_PRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def excerpt(text: str, characters: int, lines: int = 12) -> str:

@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 from groundup.recipe.data import Private
 
+TOKENS = ("<email>", "<phone>", "<ip>", "<card>", "<id>", "<secret>")
+"""What stands where such things stood."""
+
 EMAIL = re.compile(
     r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b"
 )
@@ -51,7 +54,7 @@ CARD_STARTS = re.compile(r"4|5[1-5]|2[2-7]|3[47]|3[068]|6(?:011|5|4[4-9])|35|62"
 
 
 def private_change(settings: Private) -> Callable[[str], str]:
-    """A change that puts <email>, <phone>, <ip>, <card>, <id> and <secret> where such things stood."""
+    """A change that puts TOKENS where such things stood."""
 
     def numbers(line: str) -> str:
         if settings.ids:

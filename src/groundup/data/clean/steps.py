@@ -1,5 +1,6 @@
 """Which steps a document of a source goes through, in order."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,22 +77,26 @@ def _empty(text: str) -> str | None:
     return None if text.strip() else "empty"
 
 
-def clean(document: Document, todo: list[Step], trimmed: dict[str, int]) -> Document | Dropped:
-    """The document after all steps, or why it fell. Bytes that a change takes from it are added to `trimmed`."""
+def clean(
+    document: Document, todo: list[Step], changed: Callable[[str, str, str, str], None]
+) -> Document | Dropped:
+    """The document after all steps, or why it fell. When it passes, `changed` is told of each change:
+    its rule, the document's id, the text before and after it.
+    """
     text = document.text
-    taken: dict[str, int] = {}
+    changes: list[tuple[str, str, str]] = []
     for step in todo:
         if isinstance(step, Change):
-            changed = step.apply(text)
-            if changed != text:
-                taken[step.name] = size(text) - size(changed)
-                text = changed
+            after = step.apply(text)
+            if after != text:
+                changes.append((step.name, text, after))
+                text = after
         elif (reason := step.judge(text)) is not None:
             return Dropped(
                 step.name if reason == step.name else f"{step.name}: {reason}", document.id, document.text
             )
-    for name, amount in taken.items():
-        trimmed[name] = trimmed.get(name, 0) + amount
+    for rule, before, after in changes:
+        changed(rule, document.id, before, after)
     return Document(text, document.id)
 
 

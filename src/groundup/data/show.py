@@ -1,0 +1,143 @@
+"""An entry of a corpus as styled lines for a terminal: the same in the pager and on paper.
+
+Foreign text is shown, never obeyed: control characters and turns of direction become U+FFFD.
+"""
+
+import difflib
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from groundup.artifacts.printable import for_terminal
+from groundup.data.browse import Corpus, Entry, Filters
+from groundup.data.clean.private import TOKENS
+
+LONGEST = 200_000
+"""Characters of a document that are shown: a book of more is cut, and says so."""
+REPLACED = re.compile("|".join(TOKENS))
+BAR = 24
+SOFT, NAME, WARN, GONE, CAME, FOUND = "dim", "bold cyan", "yellow", "red", "green", "black on yellow"
+
+
+def title(entry: Entry) -> Text:
+    """What it is, where from and why, in one line."""
+    parts = [(_one_line(entry.source) or "?", NAME)]
+    if entry.split:
+        parts.append((f"  {entry.split}", SOFT))
+    if entry.reason:
+        parts.append((f"  {_one_line(entry.reason).replace('_', ' ')}", WARN))
+    parts.append((f"  {_one_line(entry.id)}", SOFT))
+    return Text.assemble(*parts)
+
+
+def body(entry: Entry, search: str | None = None) -> Text:
+    """The text itself, with what was found and what was replaced marked in it."""
+    if entry.kind == "changed":
+        text = _change(entry)
+    elif entry.members:
+        text = _members(entry)
+    else:
+        text = Text(for_terminal(entry.text[:LONGEST]))
+        if len(entry.text) > LONGEST:
+            text.append(f"\n… {len(entry.text) - LONGEST:,} characters more", SOFT)
+        if not entry.text:
+            text.append("(no text was kept of it)", SOFT)
+    text.highlight_regex(REPLACED, WARN)
+    if search:
+        text.highlight_regex(re.compile(re.escape(search), re.IGNORECASE), FOUND)
+    return text
+
+
+def facts(entry: Entry) -> str:
+    """Length and replacements, in a few words."""
+    found = [f"{len(entry.text):,} characters"] if entry.text and not entry.members else []
+    counts: dict[str, int] = {}
+    for match in REPLACED.finditer(entry.text):
+        counts[match.group()] = counts.get(match.group(), 0) + 1
+    found += [f"{count} {name}" for name, count in counts.items()]
+    return " · ".join(found)
+
+
+def overview(corpus: Corpus) -> Text:
+    """Every source as a bar of what stayed, and every reason with its count."""
+    text = Text()
+    sources: dict[str, Any] = corpus.metrics.get("sources", {})
+    if not sources:
+        return Text(f"{corpus.folder}: no manifest, so no counts; the documents themselves can be looked at.")
+    width = max(len(name) for name in sources)
+    digits = max(len(f"{row['read']['documents']:,}") for row in sources.values())
+    for name, row in sources.items():
+        read, kept = row["read"]["documents"], row["kept"]["documents"]
+        filled = round(BAR * kept / read) if read else 0
+        text.append(f"{name:<{width}}  ", NAME).append("━" * filled, "cyan").append(
+            "─" * (BAR - filled), SOFT
+        )
+        text.append(f"  {kept:>{digits},} of {read:>{digits},} documents kept")
+        text.append(f"  {_size(row['kept']['bytes']):>9}\n", SOFT)
+    reasons: dict[str, int] = {}
+    for row in sources.values():
+        for reason, counts in row["dropped"].items():
+            reasons[reason] = reasons.get(reason, 0) + counts["documents"]
+    if reasons:
+        text.append("\ndropped\n", "bold")
+    for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
+        text.append(f"{count:>11,}  ").append(f"{for_terminal(reason).replace('_', ' ')}\n", WARN)
+    cut: dict[str, int] = {}
+    for row in sources.values():
+        for rule, amount in row.get("trimmed", {}).items():
+            cut[rule] = cut.get(rule, 0) + amount
+    if cut:
+        text.append("\ntaken out of documents that stayed\n", "bold")
+    for rule, amount in sorted(cut.items(), key=lambda item: (-item[1], item[0])):
+        text.append(f"{_size(amount):>11}  ").append(f"{rule.replace('_', ' ')}\n", WARN)
+    return text
+
+
+def write(corpus: Corpus, kinds: Sequence[str], filters: Filters, limit: int, console: Console) -> None:
+    """Entries one after another, at most `limit` of each kind (0: all); before the whole of a corpus its funnel."""
+    if len(kinds) > 1:
+        console.print(overview(corpus), soft_wrap=True)
+    for kind in kinds:
+        for entry in itertools.islice(corpus.entries(kind, filters), limit or None):
+            console.print(Text.assemble((f"── {kind}  ", SOFT), title(entry)), soft_wrap=True)
+            console.print(body(entry, filters.search).append("\n"), soft_wrap=True)
+
+
+def _change(entry: Entry) -> Text:
+    after = for_terminal(entry.text).split("\n")
+    if entry.before is None:
+        return Text("\n".join(after)).append("\n\n(what stood there before is not kept)", SOFT)
+    text = Text()
+    before = for_terminal(entry.before).split("\n")
+    for line in difflib.ndiff(before, after):
+        mark, content = line[0], line[2:]
+        if mark != "?":
+            style = {"-": GONE, "+": CAME}.get(mark, "")
+            text.append(f"{ {'-': '−', '+': '+'}.get(mark, ' ') } {content}\n", style)
+    return text
+
+
+def _members(entry: Entry) -> Text:
+    text = Text()
+    for member in entry.members:
+        text.append(_one_line(member.get("source", "")), NAME).append(
+            f"  {_one_line(member.get('id', ''))}\n", SOFT
+        )
+        text.append(f"{for_terminal(member.get('text', ''))} …\n\n")
+    return text
+
+
+def _one_line(text: str) -> str:
+    return " ".join(for_terminal(text).split())
+
+
+def _size(amount: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(amount) < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
