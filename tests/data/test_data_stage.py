@@ -77,6 +77,26 @@ def two_sources(tmp_path: Path, recipe: Recipe, prose: Prose) -> Any:
     )
 
 
+def test_changes_are_counted_and_shown_but_not_what_was_private(
+    tmp_path: Path, recipe: Recipe, prose: Prose, machine: Machine
+):
+    texts = [
+        f"{prose(seed, 200)} Write to jane{seed}@example.org or anna{seed}@example.org." for seed in range(3)
+    ]
+    path = jsonl(tmp_path / "a.jsonl", [texts[0], texts[1], texts[2].replace(" ", "\r\n", 1)])
+    wanted = recipe(sources=[{"name": "mail", "kind": "jsonl", "path": path}])
+    metrics = build(wanted, tmp_path / "out", machine)
+    assert metrics["sources"]["mail"]["replaced"] == {"<email>": 6}
+    found = [
+        json.loads(line) for line in (tmp_path / "out" / "changed" / "mail.jsonl").read_text().splitlines()
+    ]
+    private = [row for row in found if row["rule"] == "private"]
+    assert [row["id"] for row in private] == ["a0", "a1", "a2"]
+    assert all("<email> or <email>" in row["after"] and "before" not in row for row in private)
+    repaired = [row for row in found if row["rule"] == "normalise"]
+    assert [("\r" in row["before"], "\r" in row["after"]) for row in repaired] == [(True, False)]
+
+
 def test_the_funnel_adds_up_to_the_last_document(two_sources: Any, tmp_path: Path, machine: Machine):
     metrics = build(two_sources, tmp_path / "out", machine)
     prose, code = metrics["sources"]["prose"], metrics["sources"]["code"]

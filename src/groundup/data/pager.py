@@ -6,9 +6,10 @@ import shutil
 import sys
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from rich.console import Console
 from rich.text import Text
@@ -34,6 +35,7 @@ o          the whole funnel
 q          leave"""
 FOOT = "n next · p back · ↑↓ scroll · tab kind · r reason · s source · / search · o funnel · ? keys · q quit"
 POLL = 0.25
+T = TypeVar("T")
 
 
 @dataclass
@@ -85,13 +87,14 @@ class Pager:
         elif key == "back" and self.index > 0:
             self.index, self.top = self.index - 1, 0
         elif key in ("kind", "last kind"):
-            self.kind = _turn(list(KINDS), self.kind, -1 if key == "last kind" else 1)
+            self.kind = _turn(KINDS, self.kind, -1 if key == "last kind" else 1)
             self._filter(reason=None)
         elif key in ("reason", "last reason"):
-            reasons = [None, *self.corpus.reasons(self.kind)]
+            reasons: list[str | None] = [None, *self.corpus.reasons(self.kind)]
             self._filter(reason=_turn(reasons, self.filters.reason, -1 if key == "last reason" else 1))
         elif key == "source":
-            self._filter(source=_turn([None, *self.corpus.sources()], self.filters.source, 1))
+            sources: list[str | None] = [None, *self.corpus.sources()]
+            self._filter(source=_turn(sources, self.filters.source, 1))
         elif key == "search":
             self.typing = self.filters.search or ""
 
@@ -204,7 +207,7 @@ def page_through(corpus: Corpus, kind: str, filters: Filters) -> None:
                     pager.press(KEYS.get(data, ""), size.lines - 4) if data else pager.press("quit")
 
 
-def _turn(choices: list[str | None] | list[str], now: str | None, step: int):
+def _turn(choices: Sequence[T], now: T, step: int) -> T:
     """The choice after `now`, round and round."""
     place = choices.index(now) if now in choices else 0
     return choices[(place + step) % len(choices)]
