@@ -2,10 +2,12 @@
 
 import bz2
 import gzip
+import io
 import lzma
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,9 @@ from groundup.artifacts.errors import UserError
 
 ZIPS = (".zip", ".whl")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", *ZIPS)
-COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+MAX_HEADER = 1 << 20
+"""Bytes of a name or of other facts on a tar's member; a header that claims more is built to fill the memory."""
+
 BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -23,8 +27,10 @@ BROKEN = (
     OSError,
     lzma.LZMAError,
     ValueError,
-    NotImplementedError,
+    RuntimeError,
+    zlib.error,
 )
+"""What the standard library says of archives that are damaged, encrypted or of a form that it does not know."""
 
 
 @dataclass
@@ -41,17 +47,22 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ARCHIVES)
 
 
-def members(path: Path, pattern: str | None = None, *, strip_top: bool = False) -> Iterator[Member]:
+def members(
+    path: Path, pattern: str | None = None, *, strip_top: bool = False, refused: list[str] | None = None
+) -> Iterator[Member]:
     """The regular files of an archive whose names match, in the archive's own order.
 
-    `strip_top` takes the one top folder off the names that source archives wrap everything in. Links, devices
-    and names that climb out ("../") are passed over. Raises UserError when the archive is broken.
+    `strip_top` takes the one top folder off the names that source archives wrap everything in. Links and
+    devices are no files; names that climb out ("../") are added to `refused`. Raises UserError when the archive
+    is broken.
     """
     wanted = matcher(pattern) if pattern else None
     try:
         for name, size, stream in _zip(path) if path.name.lower().endswith(ZIPS) else _tar(path):
             parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
             if not parts or ".." in parts or name.startswith("/"):
+                if refused is not None:
+                    refused.append(name)
                 continue
             plain = "/".join(parts[1:] if strip_top and len(parts) > 1 else parts)
             if wanted is None or wanted.match(plain):
@@ -74,10 +85,23 @@ def decompressed(name: str, stream: IO[bytes]) -> tuple[str, IO[bytes]]:
     """The name without its compression suffix, and a stream of what was compressed; both as they are without
     one.
     """
-    for suffix, opener in COMPRESSED.items():
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)], opener(stream, "rb")  # type: ignore[return-value]
-    return name, stream
+    stem, dot, suffix = name.rpartition(".")
+    opener = COMPRESSED.get(suffix.lower()) if dot else None
+    return (stem, opener(stream)) if opener else (name, stream)
+
+
+def _unzstd(stream: IO[bytes]) -> IO[bytes]:
+    from pyarrow import CompressedInputStream
+
+    return io.BufferedReader(CompressedInputStream(stream, "zstd"), 1 << 16)
+
+
+COMPRESSED: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
+    "gz": lambda stream: gzip.GzipFile(fileobj=stream),
+    "bz2": lambda stream: bz2.BZ2File(stream),
+    "xz": lambda stream: lzma.LZMAFile(stream),
+    "zst": _unzstd,
+}
 
 
 def can_seek(stream: IO[bytes]) -> bool:
@@ -98,7 +122,21 @@ def _zip(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
 
 
 def _tar(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
-    with tarfile.open(path, "r|*") as archive:  # one pass from front to back: no seeking in compressed data
+    with tarfile.open(path, "r|*", tarinfo=_Info) as archive:  # one pass from front to back: no seeking in compressed data
         for info in archive:
             if info.isreg():
                 yield info.name, info.size, lambda info=info: archive.extractfile(info)  # type: ignore[misc,return-value]
+
+
+class _Info(tarfile.TarInfo):
+    """A header as the standard library reads it, but one that is damaged or built to hurt ends the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Info":
+        try:
+            info = super().frombuf(buf, encoding, errors)
+        except tarfile.InvalidHeaderError as error:  # would be taken for the end of the archive
+            raise tarfile.ReadError(f"damaged header: {error}") from None
+        if info.type not in tarfile.REGULAR_TYPES and info.size > MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {info.size} bytes")
+        return info

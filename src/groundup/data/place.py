@@ -62,11 +62,11 @@ class Input:
             return download(self.url, self.path, machine)
         return _copy_remote(self.url, self.path, machine)
 
-    def open(self) -> Iterator[Member]:
-        """The file, or the members of it that are asked for, one after the other."""
+    def open(self, refused: list[str] | None = None) -> Iterator[Member]:
+        """The file, or the members of it that are asked for, one after the other; see `archive.members`."""
         if self.is_package or archive.is_archive(self.name):
             top = self.is_package and not self.name.endswith(".whl")
-            yield from archive.members(self.path, self.members, strip_top=top)
+            yield from archive.members(self.path, self.members, strip_top=top, refused=refused)
         else:
             with self.path.open("rb") as stream:
                 yield Member(self.name, self.path.stat().st_size, stream)

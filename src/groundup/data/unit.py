@@ -80,14 +80,19 @@ def _row(document: Document, source: str, ordinal: int) -> dict[str, Any]:
 def documents(kind: str, file: Input, options: Options) -> Iterator[Read]:
     """Everything that a reader finds in a file. What is broken is a drop, not the end of the run."""
     read = reader(kind)
+    refused: list[str] = []
     try:
-        for member in file.open():
+        for member in file.open(refused):
+            if member.size == 0:
+                yield Dropped("empty_file", member.name)
+                continue
             try:
                 yield from read(member.name, member.stream, options)
-            except (OSError, EOFError, ValueError, RecursionError, MemoryError) as error:
-                yield Dropped("broken_file", member.name, str(error))
+            except Exception as error:  # whatever a parser says of one file, the next one is another matter
+                yield Dropped("broken_file", member.name, f"{type(error).__name__}: {error}")
     except UserError as error:
         yield Dropped("broken_archive", file.name, error.message)
+    yield from (Dropped("unsafe_name", name) for name in refused)
 
 
 def key(text: str) -> int:

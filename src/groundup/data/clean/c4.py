@@ -11,7 +11,7 @@ from groundup.recipe.data import C4
 CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 ENDS = (".", "?", "!", '"', "'", "”", "’")
 POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
-SENTENCE_END = re.compile(r"""[.?!]+["'”’)\]]*(?=\s|$)""")
+SENTENCE_END = re.compile(r"""(?<![.?!])[.?!]++["'”’)\]]*+(?=\s|$)""")
 
 
 def line_change(settings: C4) -> Callable[[str], str]:

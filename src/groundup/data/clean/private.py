@@ -24,7 +24,7 @@ IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"
 DNI = re.compile(r"\b(\d{8})-?([A-HJ-NP-TV-Z])\b")
 SSN = re.compile(r"(?<![\w-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w-])")
 SECRETS = {
-    "-----BEGIN": r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----.{0,8192}?-----END (?:[A-Z]+ )*PRIVATE KEY-----",
+    "-----BEGIN": r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----(?:[^-]|-(?!----)){0,8192}+-----END (?:[A-Z]+ )*PRIVATE KEY-----",
     "AKIA": r"AKIA[0-9A-Z]{16}\b",
     "ASIA": r"ASIA[0-9A-Z]{16}\b",
     "ghp_": r"ghp_[A-Za-z0-9]{36,255}\b",
@@ -43,7 +43,7 @@ SECRETS = {
 }
 """Mark -> form of the keys that services give out with it. A text without the mark is not searched."""
 
-SECRET_FORMS = {mark: re.compile(rf"(?<![A-Za-z0-9]){form}", re.DOTALL) for mark, form in SECRETS.items()}
+SECRET_FORMS = {mark: re.compile(rf"(?<![A-Za-z0-9_-]){form}") for mark, form in SECRETS.items()}
 LOGIN_IN_ADDRESS = re.compile(r"(?<=://)[^\s/:@]{1,64}:[^\s/:@]{1,128}(?=@)")
 
 DIGITS = re.compile(r"\d[\d .()/-]{5,}\d")

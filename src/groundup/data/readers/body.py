@@ -2,13 +2,18 @@
 
 Crawlers disagree on what they store: some undo the coding and leave the header that announces it. So a header
 is only a hint, and the bytes decide. Source: RFC 9112, section 7.1 (chunked); RFC 9110, section 8.4 (content
-codings).
+codings); RFC 8878 (zstd).
 """
 
+import io
 import re
 import zlib
 
 CHUNK_HEAD = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]{0,200})?\r\n")
+DEFLATES = ("gzip", "x-gzip", "deflate")
+ARROW_NAMES = {"br": "brotli", "zstd": "zstd"}
+PIECE = 1 << 16
+MAX_CODINGS = 4
 
 
 def decode_body(data: bytes, transfer: str, content: str, limit: int) -> bytes | None:
@@ -17,12 +22,16 @@ def decode_body(data: bytes, transfer: str, content: str, limit: int) -> bytes |
     """
     if "chunked" in transfer.lower() and CHUNK_HEAD.match(data):
         data = join_chunks(data)
-    coding = content.lower().strip()
-    if coding in ("gzip", "x-gzip", "deflate") and data[:1] != b"<":
-        return inflate(data, limit)
-    if coding == "br" and data[:1] != b"<":
-        return unbrotli(data, limit)
-    return data
+    codings = [coding.strip() for coding in content.lower().split(",")][:MAX_CODINGS]
+    body: bytes | None = data
+    for coding in reversed(codings):  # they are named in the order in which they were put on
+        if body is None or body[:1] == b"<":
+            break
+        if coding in DEFLATES:
+            body = inflate(body, limit)
+        elif coding in ARROW_NAMES:
+            body = decompress(body, ARROW_NAMES[coding], limit)
+    return body
 
 
 def join_chunks(data: bytes) -> bytes:
@@ -49,22 +58,18 @@ def inflate(data: bytes, limit: int) -> bytes | None:
     return data
 
 
-def unbrotli(data: bytes, limit: int) -> bytes | None:
-    """Brotli, where its package is installed; it comes with the usual HTTP clients. Empty where it is not, or
-    data is broken.
-    """
+def decompress(data: bytes, codec: str, limit: int) -> bytes | None:
+    """Brotli or zstd, by pyarrow, never more than `limit` bytes of it."""
+    import pyarrow
+
+    parts, size = [], 0
     try:
-        import brotli
-    except ImportError:
-        return b""
-    engine, parts, size = brotli.Decompressor(), [], 0
-    try:
-        for start in range(0, len(data), 1 << 12):  # small steps: one step's output is bounded by the window
-            part = engine.process(data[start : start + (1 << 12)])
+        stream = pyarrow.CompressedInputStream(io.BytesIO(data), codec)
+        while part := stream.read(PIECE):
             size += len(part)
             if size > limit:
                 return None
             parts.append(part)
-    except brotli.error:
+    except OSError:
         pass
     return b"".join(parts)

@@ -17,11 +17,11 @@ START = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 END = re.compile(
-    r"\*{3}\s*END OF (?:THE|THIS) PROJECT GUTENBERG|^\s*End of (?:the |this )?Project Gutenberg",
+    r"\*{3}\s*END OF (?:THE|THIS) PROJECT GUTENBERG|^[ \t]*End of (?:the |this )?Project Gutenberg",
     re.IGNORECASE | re.MULTILINE,
 )
 UNIT = re.compile(
-    r"^\s*(?:chapter|book|act|part|canto|volume|scene|sonnet|letter|section)\b[^\n]{0,80}$", re.IGNORECASE
+    r"^[ \t]*(?:chapter|book|act|part|canto|volume|scene|sonnet|letter|section)\b[^\n]{0,80}$", re.IGNORECASE
 )
 OTHER = (".png", ".jpg", ".jpeg", ".gif", ".pdf", ".css", ".svg")
 WRAPPING = 60_000

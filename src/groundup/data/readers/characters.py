@@ -8,18 +8,7 @@ IN_PAGE = re.compile(
     rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([A-Za-z0-9_.:-]{2,40})|<\?xml[^>]{0,100}?encoding=["']([A-Za-z0-9_.:-]{2,40})""",
     re.IGNORECASE,
 )
-WIDE = {
-    "iso-8859-1": "cp1252",
-    "latin-1": "cp1252",
-    "latin1": "cp1252",
-    "us-ascii": "cp1252",
-    "ascii": "cp1252",
-    "gb2312": "gb18030",
-    "gbk": "gb18030",
-    "shift_jis": "cp932",
-    "ks_c_5601-1987": "cp949",
-    "euc-kr": "cp949",
-}
+WIDER = {"gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "big5hkscs"}
 """Names that stand for more than they say, as browsers read them
 (https://encoding.spec.whatwg.org/#names-and-labels).
 """
@@ -56,13 +45,17 @@ def decode_page(data: bytes, charset: str | None) -> str:
 
 
 def _strictly(data: bytes, name: str) -> str | None:
-    """The text when all bytes fit the encoding, or nearly all: one broken byte must not change every letter."""
-    name = name.strip().lower()
+    """The text when all bytes fit the encoding, or nearly all: one broken byte must not change every letter.
+
+    Only what browsers know is an encoding: Python's others ("hex", "punycode") are none, or slow on purpose.
+    """
+    from resiliparse.parse.encoding import map_encoding_to_html5
+
+    known = map_encoding_to_html5(name.strip().lower(), False)
+    if known is None:
+        return None
     try:
-        codec = codecs.lookup(WIDE.get(name, name))
-        if not codec._is_text_encoding:  # "hex", "zip" and others are no character sets
-            return None
-        text = data.decode(codec.name, "replace")
-    except (LookupError, ValueError, UnicodeError):
+        text = data.decode(WIDER.get(known, known), "replace")
+    except (LookupError, UnicodeError):
         return None
     return text if text.count("\ufffd") * 1000 <= len(text) else None

@@ -28,13 +28,18 @@ def read(name: str, stream: IO[bytes]) -> Iterator[Read]:
         return
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as book:
+            left = MAX_BYTES
             for chapter in spine(book):
                 where = f"{name}#{chapter}"
+                if left <= 0:
+                    yield Dropped("too_large", where)
+                    return
                 with book.open(chapter) as file:
                     page = read_bounded(file, MAX_PAGE_BYTES)
                 if page is None:
                     yield Dropped("too_large", where)
                     continue
+                left -= len(page)
                 text = chapter_text(page)
                 yield Document(text, where) if len(text) > 200 else Dropped("no_main_text", where, text)
     except (
@@ -51,7 +56,7 @@ def read(name: str, stream: IO[bytes]) -> Iterator[Read]:
 
 
 def spine(book: zipfile.ZipFile) -> list[str]:
-    """The members that hold the chapters, in reading order."""
+    """The members that hold the chapters, in reading order, each once."""
     container = fromstring(_small(book, CONTAINER))
     package = next(
         element.get("full-path", "") for element in container.iter() if element.tag.endswith("rootfile")
@@ -64,7 +69,7 @@ def spine(book: zipfile.ZipFile) -> list[str]:
         if item is not None and "html" in (item.get("media-type") or "") and item.get("properties") != "nav":
             place = posixpath.join(posixpath.dirname(package), unquote(item.get("href") or ""))
             chapters.append(posixpath.normpath(place))
-    return chapters
+    return list(dict.fromkeys(chapters))
 
 
 def _small(book: zipfile.ZipFile, name: str) -> bytes:

@@ -8,6 +8,9 @@ from groundup.data.archive import decompressed
 from groundup.data.document import Document, Dropped, Read
 from groundup.data.readers.options import MAX_BYTES, Options
 
+MAX_SKIPPED = 16 * MAX_BYTES
+"""Bytes of a line that are read to get past it."""
+
 ID_KEYS = ("id", "url", "title", "path")
 
 
@@ -19,11 +22,20 @@ def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
         number += 1
         where = f"{name}:{number}"
         if len(line) > MAX_BYTES:
-            while line and not line.endswith(b"\n"):
-                line = stream.readline(1 << 20)
             yield Dropped("too_large", where)
+            if not _skip_line(stream):
+                return
         elif line.strip():
             yield _document(line, where, options.column)
+
+
+def _skip_line(stream: IO[bytes]) -> bool:
+    """Read to the end of a line; false when there is none within bounds (a decompression bomb has none)."""
+    for _ in range(MAX_SKIPPED >> 20):
+        part = stream.readline(1 << 20)
+        if not part or part.endswith(b"\n"):
+            return True
+    return False
 
 
 def _document(line: bytes, where: str, column: str) -> Read:

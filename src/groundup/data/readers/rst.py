@@ -16,10 +16,9 @@ DIRECTIVE = re.compile(r"^\.\.(\s|$)")
 PROSE_DIRECTIVE = re.compile(
     r"^\.\. (note|warning|admonition|tip|important|caution|hint|seealso|versionadded|versionchanged|deprecated)::\s*(.*)$"
 )
-ROLE = re.compile(r":[a-zA-Z][\w:+.-]*:`([^`]*)`")
+ROLE = re.compile(r"(?<![\w:]):(?:[a-zA-Z][\w+.-]*+:)++`([^`]*+)`")
 LITERAL = re.compile(r"``([^`]+)``")
 REFERENCE = re.compile(r"`([^`]+)`__?")
-PLAIN_REFERENCE = re.compile(r"\b(\w+)__?(?=[\s.,;:)]|$)")
 INTERPRETED = re.compile(r"`([^`]+)`")
 EMPHASIS = re.compile(r"(?<![\w*])\*{1,2}([^*\s](?:[^*]*[^*\s])?)\*{1,2}(?![\w*])")
 FIELD = re.compile(r"^:[\w -]+:")
@@ -74,14 +73,14 @@ def prose(source: str) -> str:
 
 def _join(lines: list[str]) -> str:
     """Wrapped lines become one; each list item keeps a line of its own."""
-    out: list[str] = []
+    out: list[list[str]] = []
     for line in lines:
         stripped = line.strip()
         if not out or re.match(r"^([*+-]|#\.|\d+[.)]|\(\w\))\s", stripped):
-            out.append(stripped)
+            out.append([stripped])
         else:
-            out[-1] += " " + stripped
-    return "\n".join(re.sub(r"^([*+-]|#\.)\s+", "- ", line) for line in out)
+            out[-1].append(stripped)
+    return "\n".join(re.sub(r"^([*+-]|#\.)\s+", "- ", " ".join(parts)) for parts in out)
 
 
 def _inline(text: str) -> str:
@@ -94,5 +93,5 @@ def _inline(text: str) -> str:
 
 def _label(content: str) -> str:
     """`title <target>` shows the title; `~a.b.c` shows the last name."""
-    shown = re.sub(r"\s*<[^<>]*>$", "", content)
+    shown = re.sub(r"<[^<>]*+>$", "", content).rstrip()
     return shown.rsplit(".", 1)[-1] if shown.startswith("~") else shown.lstrip("!")

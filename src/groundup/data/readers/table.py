@@ -29,15 +29,37 @@ def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
 
 def _csv(name: str, stream: IO[bytes], options: Options, delimiter: str) -> Iterator[Read]:
     csv.field_size_limit(MAX_BYTES)
-    lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")  # type: ignore[arg-type]
-    rows = csv.DictReader((line.replace("\0", "") for line in lines), delimiter=delimiter)
+    lines = Lines(stream)
+    rows = csv.DictReader(lines, delimiter=delimiter)
     try:
         for number, row in enumerate(rows, start=1):
+            lines.size = 0
             yield _row(row, f"{name}:{number}", options.column)
     except csv.Error as error:
         yield Dropped("broken_table", name, str(error))
-    finally:
-        lines.detach()
+
+
+class Lines:
+    """The lines of a UTF-8 file without NULs. Counts what was read since the last row: one that never ends must
+    not fill the memory.
+    """
+
+    def __init__(self, stream: IO[bytes]):
+        self.stream, self.size, self.is_first = stream, 0, True
+
+    def __iter__(self) -> "Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self.stream.readline(MAX_BYTES + 1)
+        if not line:
+            raise StopIteration
+        self.size += len(line)
+        if self.size > MAX_BYTES:
+            raise csv.Error(f"a row larger than {MAX_BYTES} bytes")
+        encoding = "utf-8-sig" if self.is_first else "utf-8"
+        self.is_first = False
+        return line.decode(encoding, "replace").replace("\0", "")
 
 
 def _arrow(name: str, stream: IO[bytes], options: Options, suffix: str) -> Iterator[Read]:
@@ -56,6 +78,7 @@ def _arrow(name: str, stream: IO[bytes], options: Options, suffix: str) -> Itera
         else:
             batches = _batches(source)
         for batch in batches:
+            batch.validate(full=True)  # a damaged file must not lead into memory that is not its own
             for row in batch.to_pylist():
                 number += 1
                 yield _row(row, f"{name}:{number}", options.column)

@@ -18,11 +18,14 @@ REDIRECT_WORDS = (
     "#перенаправление",
 )
 MAX_PAGE = 32 << 20
+MAX_ELEMENTS = 1 << 20
 MAX_DEPTH = 64
+"""Bytes, elements and nesting of a page: what is beyond them is no page that a wiki wrote."""
 
 
 def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
-    """The articles of a dump. Pages of other namespaces (talk, templates ...) and redirects are dropped.
+    """The articles of a dump, each as its last revision. Pages of other namespaces (talk, templates ...) and
+    redirects are dropped.
 
     A dump that ends in the middle gives the pages before the break and one drop with the reason
     "broken_dump".
@@ -30,31 +33,45 @@ def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
     _, stream = decompressed(name, stream)
     meter = Meter(stream)
     root: Element | None = None
-    depth = 0
+    open_elements: list[Element] = []
     try:
         for event, element in iterparse(cast(BinaryIO, meter), events=("start", "end")):
             if event == "start":
                 root = element if root is None else root
-                depth += 1
-                if depth > MAX_DEPTH:
-                    raise ValueError(f"elements nested deeper than {MAX_DEPTH}")
+                open_elements.append(element)
+                meter.element(len(open_elements))
                 continue
-            depth -= 1
-            if element.tag.rpartition("}")[2] == "page" and root is not None:
+            open_elements.pop()
+            tag = element.tag.rpartition("}")[2]
+            if tag == "page" and root is not None:
                 yield _page(element)
                 root.clear()
-                meter.size = 0
+                meter.reset()
+            elif tag == "revision" and open_elements:  # a full history: the last one is enough
+                page = open_elements[-1]
+                for older in [child for child in page if child.tag == element.tag and child is not element]:
+                    page.remove(older)
+                meter.reset()
     except (ParseError, EOFError, OSError, ValueError) as error:
         yield Dropped("broken_dump", name, str(error))
 
 
 class Meter:
-    """Counts what was read since the last page: an endless page must not fill the memory. (expat itself
-    bounds entities.)
+    """Counts what was read since the last page or revision: an endless one must not fill the memory. (expat
+    itself bounds entities.)
     """
 
     def __init__(self, stream: IO[bytes]):
-        self.stream, self.size = stream, 0
+        self.stream = stream
+        self.reset()
+
+    def reset(self) -> None:
+        self.size = self.elements = 0
+
+    def element(self, depth: int) -> None:
+        self.elements += 1
+        if depth > MAX_DEPTH or self.elements > MAX_ELEMENTS:
+            raise ValueError(f"a page of more than {MAX_ELEMENTS} elements, or nested deeper than {MAX_DEPTH}")
 
     def read(self, amount: int) -> bytes:
         data = self.stream.read(amount)

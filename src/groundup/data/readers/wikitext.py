@@ -17,21 +17,22 @@ REMOVED_TAGS = (
 
 COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 SELF_CLOSED = re.compile(r"<[a-zA-Z][^<>]*/>")
-REMOVED = re.compile(rf"<({'|'.join(REMOVED_TAGS)})\b[^<>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+REMOVED = re.compile(rf"<({'|'.join(REMOVED_TAGS)})\b[^<>]*>", re.IGNORECASE)
+REMOVED_END = {tag: re.compile(rf"</{tag}\s*>", re.IGNORECASE) for tag in REMOVED_TAGS}
 TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 NOWIKI = re.compile(r"</?nowiki\s*/?>", re.IGNORECASE)
 MARK = re.compile(r"\{\{|\}\}|\{\||\|\}|\[\[|\]\]")
 OTHER_NAMESPACE = re.compile(r"\s*:?\s*([\w \-]+)\s*:", re.UNICODE)
-EXTERNAL = re.compile(r"\[(?:https?|ftp|mailto|//)[^\s\]]*\s*([^\]]*)\]")
+EXTERNAL = re.compile(r"\[(?:https?:|ftp:|mailto:|//)[^\s\[\]]*+[ \t]*+([^\[\]]*+)\]")
 BARE_ADDRESS = re.compile(r"(?:https?|ftp)://\S+")
 EMPHASIS = re.compile(r"'{2,5}")
 MAGIC_WORD = re.compile(r"__[A-Z]+__")
 HEADING = re.compile(r"^(={1,6})\s*(.+?)\s*\1\s*$")
 LIST_MARK = re.compile(r"^[*#:;]+\s*")
-EMPTY_BRACKETS = re.compile(r"\s*\(\s*[,;.\s]*\)")
+EMPTY_BRACKETS = re.compile(r" ?\([,;.\s]*+\)")
 LEADING_PUNCTUATION = re.compile(r"\(\s*[,;:]\s*")
-SPACE_BEFORE = re.compile(r"[ \t]+([,.;:)])")
-SPACES = re.compile(r"[ \t\xa0]+")
+SPACE_BEFORE = re.compile(r" ([,.;:)])")
+SPACES = re.compile(r"[^\S\n]+")
 
 NO_PROSE_SECTIONS = frozenset(
     [
@@ -92,7 +93,7 @@ def plain_text(wikitext: str) -> str:
     """
     text = COMMENT.sub("", wikitext)
     text = SELF_CLOSED.sub("", text)
-    text = REMOVED.sub("", text)
+    text = _without_removed(text)
     text = TAG.sub("", NOWIKI.sub("", _unnest(text)))
     text = EXTERNAL.sub(r"\1", text)
     text = BARE_ADDRESS.sub("", text)
@@ -101,6 +102,23 @@ def plain_text(wikitext: str) -> str:
     text = LEADING_PUNCTUATION.sub("(", text)
     text = SPACE_BEFORE.sub(r"\1", EMPTY_BRACKETS.sub("", text))
     return _lines(text)
+
+
+def _without_removed(text: str) -> str:
+    """The text without the elements that hold no prose. One pass: a tag that is never closed is looked for once."""
+    out, position = [], 0
+    unclosed: set[str] = set()
+    for opening in REMOVED.finditer(text):
+        tag = opening.group(1).lower()
+        if opening.start() < position or tag in unclosed:
+            continue
+        closing = REMOVED_END[tag].search(text, opening.end())
+        if closing is None:
+            unclosed.add(tag)
+            continue
+        out.append(text[position : opening.start()])
+        position = closing.end()
+    return "".join([*out, text[position:]])
 
 
 def _unnest(text: str) -> str:
@@ -192,8 +210,8 @@ def _template(content: str) -> str:
 
 
 def _at_line_start(text: str, position: int) -> bool:
-    start = text.rfind("\n", 0, position) + 1
-    return not text[start:position].strip(" :*#")
+    before = text[max(position - 64, 0) : position]
+    return not before.rpartition("\n")[2].strip(" :*#")
 
 
 def _lines(text: str) -> str:
