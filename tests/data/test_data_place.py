@@ -1,10 +1,15 @@
+import functools
+import gzip
 import io
 import os
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import zipfile
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -70,8 +75,6 @@ def test_what_fsspec_reads_is_fetched_once(machine: Machine):
 
 
 def test_a_snapshot_resolves_to_its_files(machine: Machine, monkeypatch: pytest.MonkeyPatch):
-    import gzip
-
     fetched = []
 
     def download(url: str, target: Path, _: Machine) -> Path:
@@ -121,7 +124,10 @@ def test_members_that_climb_out_are_passed_over(tmp_path: Path):
         "top/sub/b.py": b"b",
     }
     made = tar_of(members, tmp_path / "t.tar.gz", link=("top/l.txt", "/etc/passwd"))
-    assert [member.name for member in archive.members(made, strip_top=True)] == ["a.txt", "sub/b.py"]
+    refused: list[str] = []
+    names = [member.name for member in archive.members(made, strip_top=True, refused=refused)]
+    assert names == ["a.txt", "sub/b.py"]
+    assert refused == ["../evil.txt", "/etc/evil.txt", "top/../../evil.txt"]
     assert [member.name for member in archive.members(made, "**/*.py")] == ["top/sub/b.py"]
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as file:
         for name, data in members.items():
@@ -174,3 +180,78 @@ def test_identity_is_quick_and_imports_no_engine(tmp_path: Path):
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
     assert time.monotonic() - began < 10
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """An address on this machine, and the folder that it shows."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/", folder
+        running.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_a_snapshot_is_fetched_as_common_crawl_lays_it_out(
+    server: tuple[str, Path], machine: Machine, monkeypatch: pytest.MonkeyPatch
+):
+    address, folder = server
+    monkeypatch.setattr(place, "COMMON_CRAWL", address)
+    segment = "crawl-data/CC-MAIN-2024-10/segments/1707947473347.0"
+    for kind in ("warc", "wet"):
+        names = [f"{segment}/{kind}/CC-MAIN-2024-{n:05d}.warc.{kind}.gz" for n in range(6)]
+        listing = folder / f"crawl-data/CC-MAIN-2024-10/{kind}.paths.gz"
+        listing.parent.mkdir(parents=True, exist_ok=True)
+        listing.write_bytes(gzip.compress("".join(f"{name}\n" for name in names).encode()))
+        for name in names:
+            write(folder / name, name)
+    for kind in ("warc", "wet"):
+        entry = source(f"commoncrawl://CC-MAIN-2024-10/{kind}", kind="web", sample_files=0.5)
+        found = place.resolve(entry, machine, seed=1, later=True)
+        assert len(found) == 3
+        assert not any(file.path.exists() for file in found), "each is fetched when its turn comes"
+        for file in found:
+            assert file.fetch(machine).read_text() == f"{segment}/{kind}/{file.name}"
+    with pytest.raises(UserError, match="the server answers 404"):
+        place.resolve(source("commoncrawl://CC-MAIN-1999-01", kind="web"), machine)
+    with pytest.raises(UserError, match="expected warc or wet"):
+        place.resolve(source("commoncrawl://CC-MAIN-2024-10/wat", kind="web"), machine)
+
+
+def test_a_web_address_is_fetched_once_and_read_offline(server: tuple[str, Path], machine: Machine):
+    address, folder = server
+    write(folder / "b/book.txt", "said")
+    (file,) = place.resolve(source(f"{address}b/book.txt"), machine)
+    (folder / "b/book.txt").unlink()
+    offline = Machine(cache=machine.cache, offline=True)
+    (again,) = place.resolve(source(f"{address}b/book.txt"), offline)
+    assert (file.name, again.path.read_text()) == ("book.txt", "said")
+
+
+def test_files_elsewhere_are_named_by_what_follows_the_fixed_part(machine: Machine):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/texts/a/1.txt": b"one", "/texts/b/1.txt": b"two", "/texts/c.bin": b"three"})
+    names = lambda url: [file.name for file in place.resolve(source(url), machine)]  # noqa: E731
+    assert names("memory://texts/**/*.txt") == ["a/1.txt", "b/1.txt"]
+    assert names("memory://texts/*/1.txt") == ["a/1.txt", "b/1.txt"]
+    assert names("memory://texts") == ["a/1.txt", "b/1.txt", "c.bin"], "a folder stands for its files"
+    assert names("memory://texts/c.bin") == ["c.bin"]
+    memory.rm("/texts", recursive=True)
+
+
+def test_globs_do_not_walk_in_circles(tmp_path: Path):
+    write(tmp_path / "f" / "deep" / "a.txt")
+    for name in ("f/one", "f/two", "f/deep/three"):  # with two loops in each folder there are 2**40 ways down
+        os.symlink(tmp_path / "f", tmp_path / name)
+    os.symlink(tmp_path / "f" / "self", tmp_path / "f" / "self")
+    for pattern in ("f/**/*.txt", "f/**", "**/*.txt", "f"):
+        found = [path.resolve() for _, path in place.local_files(str(tmp_path / pattern))]
+        assert found == [tmp_path / "f" / "deep" / "a.txt"], pattern

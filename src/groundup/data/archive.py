@@ -7,7 +7,6 @@ import lzma
 import re
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +18,6 @@ ZIPS = (".zip", ".whl")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", *ZIPS)
 MAX_HEADER = 1 << 20
 """Bytes of a name or of other facts on a tar's member; a header that claims more is built to fill the memory."""
-
-BROKEN = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    EOFError,
-    OSError,
-    lzma.LZMAError,
-    ValueError,
-    RuntimeError,
-    zlib.error,
-)
-"""What the standard library says of archives that are damaged, encrypted or of a form that it does not know."""
 
 
 @dataclass
@@ -68,7 +55,7 @@ def members(
             if wanted is None or wanted.match(plain):
                 with stream() as opened:
                     yield Member(plain, size, opened)
-    except BROKEN as error:
+    except Exception as error:  # of what is cut off, the standard library says TypeError as well
         raise UserError(
             f"{path.name}: not a readable archive: {error}", hint="remove it and fetch it again"
         ) from None
@@ -98,8 +85,8 @@ def _unzstd(stream: IO[bytes]) -> IO[bytes]:
 
 COMPRESSED: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
     "gz": lambda stream: gzip.GzipFile(fileobj=stream),
-    "bz2": lambda stream: bz2.BZ2File(stream),
-    "xz": lambda stream: lzma.LZMAFile(stream),
+    "bz2": bz2.BZ2File,
+    "xz": lzma.LZMAFile,
     "zst": _unzstd,
 }
 
@@ -122,7 +109,9 @@ def _zip(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
 
 
 def _tar(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
-    with tarfile.open(path, "r|*", tarinfo=_Info) as archive:  # one pass from front to back: no seeking in compressed data
+    with tarfile.open(
+        path, "r|*", tarinfo=_Info
+    ) as archive:  # one pass from front to back: no seeking in compressed data
         for info in archive:
             if info.isreg():
                 yield info.name, info.size, lambda info=info: archive.extractfile(info)  # type: ignore[misc,return-value]

@@ -6,6 +6,7 @@ import glob
 import gzip
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -54,6 +55,16 @@ class Input:
     members: str | None = None
     is_package: bool = False
 
+    @property
+    def is_archive(self) -> bool:
+        """It holds files with names of their own."""
+        return self.is_package or archive.is_archive(self.name)
+
+    @property
+    def strips_top(self) -> bool:
+        """Its names all begin with one folder that says nothing."""
+        return self.is_package and not self.name.endswith(".whl")
+
     def fetch(self, machine: Machine) -> Path:
         """Make sure that the file is here. Raises UserError when it cannot be had."""
         if self.url is None or self.path.exists():
@@ -64,9 +75,8 @@ class Input:
 
     def open(self, refused: list[str] | None = None) -> Iterator[Member]:
         """The file, or the members of it that are asked for, one after the other; see `archive.members`."""
-        if self.is_package or archive.is_archive(self.name):
-            top = self.is_package and not self.name.endswith(".whl")
-            yield from archive.members(self.path, self.members, strip_top=top, refused=refused)
+        if self.is_archive:
+            yield from archive.members(self.path, self.members, strip_top=self.strips_top, refused=refused)
         else:
             with self.path.open("rb") as stream:
                 yield Member(self.name, self.path.stat().st_size, stream)
@@ -104,18 +114,18 @@ def resolve(place: Place, machine: Machine, *, seed: int = 0, later: bool = Fals
 def local_files(pattern: str) -> list[tuple[str, Path]]:
     """Files that a path with globs names, with their names relative to its fixed part, sorted by name.
 
-    A folder stands for all files under it; folders that are links are not followed, so no loop can hold us.
+    A folder stands for all files under it; neither it nor `**` follows folders that are links, so no loop can
+    hold us.
     """
     pattern = os.path.expanduser(pattern)
     base = _fixed_part(pattern)
-    has_globs = glob.has_magic(pattern) and not Path(pattern).exists()
-    paths = [Path(match) for match in glob.iglob(pattern, recursive=True)] if has_globs else [Path(pattern)]
-    found: dict[str, Path] = {}
-    for path in paths:
-        for file in _walk(path) if path.is_dir() and not has_globs else [path]:
-            if file.is_file() and not _is_hidden(file.relative_to(base)):
-                found[file.relative_to(base).as_posix()] = file
-    return sorted(found.items())
+    if glob.has_magic(pattern) and not Path(pattern).exists():
+        rest = Path(pattern).relative_to(base).as_posix()
+        paths = base.glob(f"{rest}/*" if rest.endswith("**") else rest)
+    else:
+        paths = _walk(base) if Path(pattern).is_dir() else [Path(pattern)]
+    found = {path.relative_to(base): path for path in paths if path.is_file()}
+    return sorted((name.as_posix(), path) for name, path in found.items() if not _is_hidden(name))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -185,24 +195,36 @@ def _remote(url: str, members: str | None, machine: Machine) -> list[Input]:
                 f"{url}: a web address cannot hold globs", hint="list the files as sources of their own"
             )
         return [_elsewhere(url, members, machine)]
-    if not glob.has_magic(parts.path):
-        return [_elsewhere(url, members, machine)]
+    return _listed(url, members, machine)
+
+
+def _listed(url: str, members: str | None, machine: Machine) -> list[Input]:
+    """What fsspec finds behind an address: one file, the files of a folder, or those that globs name."""
     import fsspec
 
     try:
         file_system, path = fsspec.core.url_to_fs(url)
-        names = sorted(name for name in file_system.glob(path) if file_system.isfile(name))
+        if not glob.has_magic(path):
+            one = _elsewhere(url, members, machine)
+            if one.path.exists() or machine.offline or not file_system.isdir(path):
+                return [one]
+            path = f"{path.rstrip('/')}/**"
+        found = sorted(str(name) for name in file_system.glob(path) if file_system.isfile(name))
     except (OSError, ImportError, ValueError) as error:
         raise UserError(
             f"{url}: cannot be listed: {error}", hint="fsspec's documentation says what each scheme needs"
         ) from None
-    return [_elsewhere(file_system.unstrip_protocol(str(name)), members, machine) for name in names]
+    base = re.split(r"[^/]*[*?\[]", path, maxsplit=1)[0]
+    return [
+        _elsewhere(file_system.unstrip_protocol(name), members, machine, name.removeprefix(base))
+        for name in found
+    ]
 
 
-def _elsewhere(url: str, members: str | None, machine: Machine) -> Input:
-    name = PurePosixPath(urlsplit(url).path).name or "index"
-    path = machine.cache / "files" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
-    return Input(name, path, url, members)
+def _elsewhere(url: str, members: str | None, machine: Machine, name: str | None = None) -> Input:
+    file_name = PurePosixPath(urlsplit(url).path).name or "index"
+    path = machine.cache / "files" / hashlib.sha256(url.encode()).hexdigest()[:16] / file_name
+    return Input(name or file_name, path, url, members)
 
 
 def _common_crawl(snapshot: str, kind: str, machine: Machine) -> list[Input]:

@@ -14,6 +14,7 @@ from groundup.data.dedup.keys import KeyWriter
 from groundup.data.dedup.passages import PassageWriter
 from groundup.data.document import Document, Dropped, Read
 from groundup.data.funnel import Funnel
+from groundup.data.licence import Licences, expand, is_allowed
 from groundup.data.place import Input
 from groundup.data.readers import reader
 from groundup.data.readers.options import Options
@@ -37,7 +38,7 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
     weights, evaluation = (Path(task[name]) if task[name] else None for name in ("weights", "evaluation"))
     bench = Bench(weights, evaluation)
     todo = steps(section, source, bench)
-    options = Options(column=source.column, extraction=section.extraction)
+    options = Options(source.column, section.extraction, expand(section.code.licenses))
     folder, number = Path(task["folder"]), task["number"]
     funnel = Funnel(languages=bench.languages)
     keys, passages = KeyWriter(section.minhash, task["seed"]), PassageWriter(section)
@@ -82,17 +83,26 @@ def documents(kind: str, file: Input, options: Options) -> Iterator[Read]:
     read = reader(kind)
     refused: list[str] = []
     try:
+        licences = Licences(file) if kind == "code" and options.licenses else None
         for member in file.open(refused):
             if member.size == 0:
                 yield Dropped("empty_file", member.name)
                 continue
             try:
-                yield from read(member.name, member.stream, options)
+                for found in read(member.name, member.stream, options):
+                    yield found if licences is None else _licensed(found, licences, options.licenses)
             except Exception as error:  # whatever a parser says of one file, the next one is another matter
                 yield Dropped("broken_file", member.name, f"{type(error).__name__}: {error}")
     except UserError as error:
         yield Dropped("broken_archive", file.name, error.message)
     yield from (Dropped("unsafe_name", name) for name in refused)
+
+
+def _licensed(found: Read, licences: Licences, allowed: frozenset[str]) -> Read:
+    if isinstance(found, Dropped):
+        return found
+    licence = licences.of(found.id, found.text)
+    return found if is_allowed(licence, allowed) else Dropped(f"licence: {licence}", found.id, found.text)
 
 
 def key(text: str) -> int:

@@ -139,6 +139,11 @@ class CodeRules(Section):
     max_mean_line_length: float = knob(100.0, "most characters in a line on average", gt=0)
     min_alphanumeric: float = knob(0.25, "least share of letters and digits", ge=0, le=1)
     drop_generated: bool = knob(True, "drop files whose first lines say that a program wrote them")
+    licenses: tuple[str, ...] = knob(
+        (),
+        "SPDX names of the licences to keep, such as MIT; permissive: the usual ones that ask for little; none: all files, "
+        "those without a known licence too",
+    )
 
 
 class Private(Section):

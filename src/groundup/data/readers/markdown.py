@@ -56,7 +56,9 @@ def prose(source: str) -> str:
         if TABLE.match(line) or DEFINITION.match(line) or RULE.match(line) or UNDERLINE.match(line):
             continue
         heading = HEADING.match(line)
-        out.append(_inline(heading.group(1).rstrip().rstrip("#").rstrip() if heading else line.removeprefix("> ")))
+        out.append(
+            _inline(heading.group(1).rstrip().rstrip("#").rstrip() if heading else line.removeprefix("> "))
+        )
     return "\n".join(out)
 
 

@@ -16,6 +16,7 @@ class Options:
 
     column: str = "text"
     extraction: Literal["quality", "speed"] = "quality"
+    licenses: frozenset[str] = frozenset()
 
 
 def read_bounded(stream: IO[bytes], limit: int) -> bytes | None:

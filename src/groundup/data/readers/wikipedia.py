@@ -71,7 +71,9 @@ class Meter:
     def element(self, depth: int) -> None:
         self.elements += 1
         if depth > MAX_DEPTH or self.elements > MAX_ELEMENTS:
-            raise ValueError(f"a page of more than {MAX_ELEMENTS} elements, or nested deeper than {MAX_DEPTH}")
+            raise ValueError(
+                f"a page of more than {MAX_ELEMENTS} elements, or nested deeper than {MAX_DEPTH}"
+            )
 
     def read(self, amount: int) -> bytes:
         data = self.stream.read(amount)
