@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from groundup.artifacts.errors import UserError
 
@@ -83,7 +83,7 @@ def _unzstd(stream: IO[bytes]) -> IO[bytes]:
     return io.BufferedReader(CompressedInputStream(stream, "zstd"), 1 << 16)
 
 
-COMPRESSED: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
+COMPRESSED: dict[str, Callable[[Any], Any]] = {
     "gz": lambda stream: gzip.GzipFile(fileobj=stream),
     "bz2": bz2.BZ2File,
     "xz": lzma.LZMAFile,
@@ -124,7 +124,8 @@ class _Info(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Info":
         try:
             info = super().frombuf(buf, encoding, errors)
-        except tarfile.InvalidHeaderError as error:  # would be taken for the end of the archive
+        except tarfile.InvalidHeaderError as error:  # pyright: ignore[reportAttributeAccessIssue]
+            # it would be taken for the end of the archive
             raise tarfile.ReadError(f"damaged header: {error}") from None
         if info.type not in tarfile.REGULAR_TYPES and info.size > MAX_HEADER:
             raise tarfile.ReadError(f"a header of {info.size} bytes")
