@@ -1,5 +1,4 @@
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -357,28 +356,3 @@ def test_a_bug_in_a_worker_keeps_its_traceback():
         list(engine.map_units(unit.work, [{}], 1))
     with pytest.raises(RuntimeError, match="KeyError: 'section'"):
         list(engine.map_units(unit.work, [{}, {}], 2))
-
-
-@pytest.mark.interop
-def test_ray_gives_the_same_bytes(two_sources: Any, tmp_path: Path, machine: Machine):
-    """In a process of its own: a process keeps the runner that it began with."""
-    import subprocess
-    import sys
-
-    pytest.importorskip("ray")
-    build(two_sources, tmp_path / "native", machine)
-    section = two_sources.data.model_dump(mode="json") | {"engine": "ray"}
-    (tmp_path / "section.json").write_text(json.dumps(section))
-    (tmp_path / "ray").mkdir()
-    code = (
-        "import json, sys; from pathlib import Path; from types import SimpleNamespace;"
-        "from groundup.recipe.data import DataSection; from groundup.data import stage;"
-        "from groundup.artifacts.machine import Machine;"
-        f"folder = Path({str(tmp_path)!r});"
-        "section = DataSection.model_validate(json.loads((folder / 'section.json').read_text()));"
-        f"stage.run(SimpleNamespace(data=section, seed={two_sources.seed}), {{}}, folder / 'ray',"
-        f"Machine(threads=2, cache=folder / 'cache'))"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
-    assert files(tmp_path / "ray") == files(tmp_path / "native")
-    shutil.rmtree(tmp_path / "ray")

@@ -16,6 +16,7 @@ import numpy
 import pyarrow
 import pyarrow.parquet
 
+from groundup.artifacts.fingerprint import hash_file
 from groundup.data.clean.steps import size
 from groundup.data.dedup.passages import cut_paragraphs, cut_runs
 from groundup.data.dedup.verdicts import KEEP, REASONS
@@ -128,7 +129,8 @@ def gather(task: dict[str, Any]) -> dict[str, Any]:
             pair[0] += 1
             pair[1] += size(row["text"])
     writer.close()
-    write_json(folder / f"{place}.counts.json", counts)
+    written = {"name": f"{target.parent.name}/{target.name}", "sha256": hash_file(target), "sources": counts}
+    write_json(folder / f"{place}.written.json", written)
     return {"place": place}
 
 

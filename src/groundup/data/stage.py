@@ -13,6 +13,7 @@ from typing import Any
 import numpy
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.machine import Machine
 from groundup.data import engine, shuffle, telling, unit, units
 from groundup.data.clean import classifier
@@ -30,7 +31,8 @@ from groundup.recipe.data import DataSection, Files
 def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Write train/*.parquet, validation/*.parquet, dropped/*.jsonl, changed/*.jsonl, clusters.jsonl and contaminated.jsonl.
 
-    Reads recipe.data and recipe.seed; returns the funnel. Raises UserError for a source that yields nothing.
+    Reads recipe.data and recipe.seed; returns the funnel, and as "fingerprint" what the corpus is: equal ones hold
+    the same texts in the same order. Raises UserError for a source that yields nothing.
     """
     section: DataSection = recipe.data
     workers = engine.start(section.engine, machine.threads)
@@ -45,7 +47,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
         1, round(sum(weight * size for weight, size in weights.values()) / (1e6 * section.shard_megabytes))
     )
     route(section, todo, judged, weights, shards, recipe.seed, work, workers)
-    written = gather(todo, shards, out, workers)
+    written, corpus = gather(todo, shards, out, workers)
     for task in _own(todo):
         funnels[task.source.name].merge(Funnel(**_json(work / "routed" / f"{task.name}.json")["funnel"]))
     telling.write_samples(funnels, out)
@@ -55,7 +57,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     metrics = telling.metrics(
         section, funnels, answers, todo, {name: pair[0] for name, pair in weights.items()}, written
     )
-    metrics["contaminated"] = len(hits)
+    metrics |= {"contaminated": len(hits), "fingerprint": corpus}
     shutil.rmtree(work)
     return metrics
 
@@ -128,8 +130,8 @@ def route(
         pass
 
 
-def gather(todo: list[Unit], shards: int, out: Path, workers: int) -> dict[str, dict[str, Any]]:
-    """The fourth pass. Returns documents and bytes by split and source."""
+def gather(todo: list[Unit], shards: int, out: Path, workers: int) -> tuple[dict[str, dict[str, Any]], str]:
+    """The fourth pass. Returns documents and bytes by split and source, and the fingerprint of all files."""
     folder = out / "work" / "routed"
     targets = {place: out / "train" / f"{place:05d}.parquet" for place in range(shards)}
     targets[shuffle.VALIDATION] = out / "validation" / "00000.parquet"
@@ -141,18 +143,21 @@ def gather(todo: list[Unit], shards: int, out: Path, workers: int) -> dict[str, 
     tasks = [
         {"folder": str(folder), "target": str(target), "place": place, "units": own}
         for place, target in targets.items()
-        if not (target.exists() and (folder / f"{place}.counts.json").exists())
+        if not (target.exists() and (folder / f"{place}.written.json").exists())
     ]
     for _ in engine.map_units(shuffle.gather, tasks, workers):
         pass
-    written: dict[str, dict[str, Any]] = {"train": {}, "validation": {}}
+    counted: dict[str, dict[str, Any]] = {"train": {}, "validation": {}}
+    hashes = {}
     for place in targets:
-        split = written["validation" if place == shuffle.VALIDATION else "train"]
-        for source, (documents, size) in _json(folder / f"{place}.counts.json").items():
+        written = _json(folder / f"{place}.written.json")
+        hashes[written["name"]] = written["sha256"]
+        split = counted["validation" if place == shuffle.VALIDATION else "train"]
+        for source, (documents, size) in written["sources"].items():
             counts = split.setdefault(source, {"documents": 0, "bytes": 0})
             counts["documents"] += documents
             counts["bytes"] += size
-    return written
+    return counted, fingerprint(hashes)
 
 
 def _funnels(section: DataSection, todo: list[Unit], answers: dict[int, Any]) -> dict[str, Funnel]:
