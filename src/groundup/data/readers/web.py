@@ -10,7 +10,7 @@ from groundup.data.document import Document, Dropped, Read
 from groundup.data.readers.body import decode_body
 from groundup.data.readers.characters import decode
 from groundup.data.readers.html import page
-from groundup.data.readers.options import MAX_PAGE_BYTES, Options
+from groundup.data.readers.options import MAX_BYTES, MAX_PAGE_BYTES, Options
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 GZIP_MEMBER = b"\x1f\x8b\x08"
@@ -28,6 +28,9 @@ def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
 
     wanted = WarcRecordType.response | WarcRecordType.revisit | WarcRecordType.conversion
     start = 0
+    has_members = can_seek(stream) and stream.read(3) == GZIP_MEMBER
+    if can_seek(stream):
+        stream.seek(0)
     for _ in range(MAX_REPAIRS):
         position = start
         records = 0
@@ -35,6 +38,10 @@ def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
             for record in ArchiveIterator(cast(BinaryIO, stream), record_types=wanted, parse_http=True):
                 records += 1
                 position = start + record.stream_pos
+                if (
+                    has_members and record.content_length > MAX_BYTES
+                ):  # else a wrong length swallows what follows
+                    raise ValueError(f"a record of {record.content_length} bytes")
                 yield _document(
                     record, record.headers.get("WARC-Target-URI") or str(record.record_id), options
                 )

@@ -49,8 +49,11 @@ def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
                 meter.reset()
             elif tag == "revision" and open_elements:  # a full history: the last one is enough
                 page = open_elements[-1]
-                for older in [child for child in page if child.tag == element.tag and child is not element]:
-                    page.remove(older)
+                for child in list(page):  # those that follow may be there already: events come in bunches
+                    if child is element:
+                        break
+                    if child.tag == element.tag:
+                        page.remove(child)
                 meter.reset()
     except (ParseError, EOFError, OSError, ValueError) as error:
         yield Dropped("broken_dump", name, str(error))

@@ -1,0 +1,101 @@
+"""How fast is each step of reading and cleaning on one core, and what would a snapshot of the web cost?
+
+    python benchmarks/data_steps.py CRAWL.warc.gz ... [--pages 1500]
+
+Each step works on what the one before it left, as in the stage. MB are those of the step's own input (HTML for the
+extractors, text for the rest). A make-believe crawl does not do: give real WARC files.
+"""
+
+import argparse
+import io
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+from groundup.artifacts.machine import processor_name
+from groundup.data.clean.step import Change
+from groundup.data.clean.steps import Bench, size, steps
+from groundup.data.readers import html, web
+from groundup.data.readers.options import Options
+from groundup.recipe.data import DataSection, Source
+
+SNAPSHOT_TB = 100.0
+"""Of uncompressed WARC, about what one Common Crawl snapshot holds."""
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("crawl", nargs="+", type=Path)
+    parser.add_argument("--pages", type=int, default=1_500)
+    given = parser.parse_args()
+
+    pages: list[str] = []
+    kept_page, raw = web.page, [0]
+
+    def take(
+        _name: str, data: bytes, charset: str | None, _options: Options
+    ):  # the reader, without the extractor
+        raw[0] += len(data)
+        pages.append(html.decode_page(data, charset))
+        return html.Document("", "")
+
+    web.page = take  # type: ignore[assignment]
+    files = [path.read_bytes() for path in given.crawl]
+    seconds = timed(lambda: [list(web.read("c.warc.gz", io.BytesIO(data), Options())) for data in files])
+    web.page = kept_page
+    total = raw[0] / 1e6
+    cost = {"WARC, HTTP, characters": seconds / total}
+    print(f"{date.today()}, {processor_name()}, one core; {len(pages)} pages, {total:.1f} MB of HTML")
+    print(f"{'step':28} {'MB/s of its input':>18} {'s for each GB of HTML':>22} {'documents left':>15}")
+
+    step_pages = pages[:: max(len(pages) // given.pages, 1)]
+    megabytes = sum(map(size, step_pages)) / 1e6
+
+    def line(name: str, amount: float, seconds: float, left: int) -> None:
+        print(f"{name:28} {amount / max(seconds, 1e-9):18.1f} {1000 * seconds / megabytes:22.2f} {left:15}")
+
+    print(
+        f"{'WARC, HTTP, characters':28} {total / seconds:18.1f} {1000 * seconds / total:22.2f} {len(pages):15}"
+    )
+    totals = {}
+    for extraction, extract in html.EXTRACTORS.items():
+        found: list[str] = []
+        spent = timed(lambda extract=extract, found=found: found.extend(extract(page) for page in step_pages))
+        line(f"extraction: {extraction}", megabytes, spent, sum(map(bool, found)))
+        totals[extraction] = cost["WARC, HTTP, characters"] + spent / megabytes
+        texts = [text for text in found if text]
+        source = Source(name="crawl", kind="web", path="x")
+        cleaning = 0.0
+        for step in steps(DataSection(sources=(source,)), source, Bench()):
+            amount, after = sum(map(size, texts)) / 1e6, []
+            if isinstance(step, Change):
+                spent = timed(
+                    lambda step=step, after=after, texts=texts: after.extend(map(step.apply, texts))
+                )
+            else:
+                spent = timed(
+                    lambda step=step, after=after, texts=texts: after.extend(
+                        text for text in texts if step.judge(text) is None
+                    )
+                )
+            texts = after
+            cleaning += spent
+            if extraction == "quality":
+                line(step.name, amount, spent, len(texts))
+        totals[extraction] += cleaning / megabytes
+    for extraction, each in totals.items():
+        hours = each * SNAPSHOT_TB * 1e6 / 3600
+        print(
+            f"{SNAPSHOT_TB:.0f} TB of HTML, extraction for {extraction}: {1 / each:.2f} MB/s/core, {hours:,.0f} core-hours"
+        )
+
+
+if __name__ == "__main__":
+    main()

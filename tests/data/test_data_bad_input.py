@@ -1,0 +1,167 @@
+"""What is built to hurt is counted and left, within bounds of memory and in time that grows as its size."""
+
+import gzip
+import io
+import tarfile
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow
+import pytest
+
+from groundup.artifacts.errors import UserError
+from groundup.data import archive
+from groundup.data.clean import c4, normalise, private
+from groundup.data.document import Document, Dropped, Read
+from groundup.data.place import Input
+from groundup.data.readers import jsonl, markdown, reader, rst, table, wikipedia
+from groundup.data.readers.body import decode_body
+from groundup.data.readers.books import body
+from groundup.data.readers.characters import decode_page
+from groundup.data.readers.options import Options
+from groundup.data.readers.wikitext import plain_text
+from groundup.data.unit import documents
+from groundup.recipe.data import Private
+
+
+def read(kind: str, name: str, data: bytes) -> list[Read]:
+    return list(reader(kind)(name, io.BytesIO(data), Options(extraction="speed")))
+
+
+def reasons(found: list[Read]) -> list[str]:
+    return [drop.reason for drop in found if isinstance(drop, Dropped)]
+
+
+HURTFUL: list[tuple[Callable[[str], object], tuple[str, ...]]] = [
+    (plain_text, ("<ref>", "<div>", "[http://a", "[http://a ", "\n", "\u2003", "{|", "{{", "[[")),
+    (markdown.prose, ("a `", "``a ", "_a ", "*a ", "![", "[a](", "<http://", "# #", "<!--")),
+    (rst.prose, ("a:", ":a:", "`a <", "a\n")),
+    (body, ("\n", " \n")),
+    (normalise.normalise, (" ", " \t", "\u00c3")),
+    (
+        private.private_change(Private()),
+        ("sk-", "-eyJaaaaaaaaaaaaaaaa", "-----BEGIN PRIVATE KEY-----", "1 ", "a@b."),
+    ),
+    (c4.page_rule(c4.C4()), (".", "?'")),
+]
+
+
+@pytest.mark.parametrize(
+    ("work", "part"),
+    [(work, part) for work, parts in HURTFUL for part in parts],
+    ids=lambda value: repr(value)[:30],
+)
+@pytest.mark.timeout(60)
+def test_no_text_takes_the_square_of_its_length(work: Callable[[str], object], part: str):
+    """A pattern that looks twice would need minutes for this; one that looks once, a fraction of a second."""
+    work(part * (300_000 // len(part)) + "x")
+
+
+def peak(call: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_bodies_in_every_coding():
+    page = b"words " * 5_000
+    brotli, zstd = (pyarrow.Codec(name).compress(page, asbytes=True) for name in ("brotli", "zstd"))
+    assert decode_body(brotli, "", "br", 1 << 20) == page
+    assert decode_body(zstd, "", "zstd", 1 << 20) == page
+    assert decode_body(gzip.compress(brotli), "", "br, gzip", 1 << 20) == page
+    assert page.startswith(decode_body(brotli[:-3], "", "br", 1 << 20) or b"")
+    for name, said in (("brotli", "br"), ("zstd", "zstd")):
+        bomb = pyarrow.Codec(name).compress(b"\0" * (64 << 20), asbytes=True)
+        assert decode_body(bomb, "", said, 1 << 20) is None
+        assert peak(lambda bomb=bomb, said=said: decode_body(bomb, "", said, 1 << 20)) < 8 << 20
+
+
+def test_a_codec_that_is_no_character_set_is_never_tried():
+    assert decode_page(b"plain-" * 100_000, "punycode").startswith("plain-plain")
+
+
+def test_a_line_without_end_is_left(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jsonl, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(jsonl, "MAX_SKIPPED", 4 << 20)
+    monkeypatch.setattr(table, "MAX_BYTES", 1 << 20)
+    good = b'{"text": "one"}\n'
+    assert [type(each) for each in read("jsonl", "a.jsonl", b"9" * (2 << 20) + b"\n" + good)] == [
+        Dropped,
+        Document,
+    ]
+    bomb = gzip.compress(b"9" * (100 << 20) + b"\n" + good)
+    assert reasons(read("jsonl", "a.jsonl.gz", bomb)) == ["too_large"]
+    assert peak(lambda: read("jsonl", "a.jsonl.gz", bomb)) < 16 << 20
+    for rows in (b"text\n" + b"a," * (1 << 20), b'text\n"' + b"a\n" * (1 << 20)):
+        assert reasons(read("table", "a.csv", rows)) == ["broken_table"]
+
+
+def test_a_page_without_end_ends_the_dump(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(wikipedia, "MAX_ELEMENTS", 1_000)
+    assert reasons(read("wikipedia", "d.xml", b"<m><page>" + b"<x/>" * 5_000)) == ["broken_dump"]
+    assert reasons(read("wikipedia", "d.xml", b"<m>" + b"<x>" * 500)) == ["broken_dump"]
+
+
+def test_a_full_history_gives_the_last_revision(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(wikipedia, "MAX_PAGE", 1 << 20)
+    revisions = "".join(f"<revision><text>{n} {'word ' * 2_000}</text></revision>" for n in range(400))
+    (found,) = read("wikipedia", "d.xml", f"<m><page><title>A</title>{revisions}</page></m>".encode())
+    assert isinstance(found, Document)
+    assert found.text.startswith("399 ")
+
+
+def test_a_book_whose_spine_repeats_a_chapter_gives_it_once():
+    buffer = io.BytesIO()
+    refs = '<itemref idref="1"/>' * 1_000
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("META-INF/container.xml", '<c><rootfile full-path="a.opf"/></c>')
+        item = '<item id="1" href="b.html" media-type="application/xhtml+xml"/>'
+        file.writestr("a.opf", f'<p xmlns="x">{item}{refs}</p>')
+        file.writestr("b.html", f"<html><body><p>{'word ' * 100}</p></body></html>")
+    assert len(read("books", "b.epub", buffer.getvalue())) == 1
+
+
+def crawl(lengths: list[int]) -> bytes:
+    """Records of equal pages whose headers are off by so many bytes, each a gzip member."""
+    page = b"Sentences that stand here are long enough to be text. " * 20
+    head = (
+        "WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Target-URI: http://x.org/{}\r\nContent-Length: {}\r\n\r\n"
+    )
+    return b"".join(
+        gzip.compress(head.format(n, len(page) + wrong).encode() + page + b"\r\n\r\n")
+        for n, wrong in enumerate(lengths)
+    )
+
+
+@pytest.mark.parametrize("wrong", [-500, -3, 3, 500, 10**12])
+def test_a_record_with_a_wrong_length_costs_no_other_member(wrong: int, tmp_path: Path):
+    path = tmp_path / "c.warc.gz"
+    path.write_bytes(crawl([0, wrong, 0, 0]))
+    found = list(documents("web", Input(path.name, path), Options()))
+    whole = {each.id for each in found if isinstance(each, Document) and each.text.count("Sentences") == 20}
+    assert whole >= {"http://x.org/0", "http://x.org/3"}
+
+
+def test_empty_files_and_names_that_climb_out_are_counted(tmp_path: Path):
+    (tmp_path / "a.txt").write_bytes(b"")
+    assert reasons(list(documents("text", Input("a.txt", tmp_path / "a.txt"), Options()))) == ["empty_file"]
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as file:
+        file.writestr("../evil.py", "x = 1")
+        file.writestr("good.py", "x = 1")
+    found = list(documents("code", Input("z.zip", tmp_path / "z.zip"), Options()))
+    assert reasons(found) == ["unsafe_name"]
+    assert len(found) == 2
+    assert not (tmp_path.parent / "evil.py").exists()
+
+
+def test_a_header_that_would_fill_the_memory_ends_the_archive(tmp_path: Path):
+    info = tarfile.TarInfo("long")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 33
+    (tmp_path / "t.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + b"a" * 10_240)
+    with pytest.raises(UserError, match="not a readable archive: a header of"):
+        list(archive.members(tmp_path / "t.tar"))
