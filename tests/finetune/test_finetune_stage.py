@@ -20,6 +20,7 @@ from groundup.finetune.sft import METHODS
 from groundup.finetune.stage import answer, run
 from groundup.model import load_model, save_model
 from groundup.recipe.finetune import FinetuneSection
+from groundup.train.meter import MEASURED
 
 
 @pytest.fixture
@@ -46,7 +47,12 @@ def made(inputs, tmp_path, asked, name="out"):
     out.mkdir(exist_ok=True)
     metrics = run(asked, inputs, out, Machine(threads=1, device="cpu", checkpoint_seconds=0.0))
     metrics.pop("speed")
-    return metrics, {n: f["sha256"] for n, f in list_files(out).items()}
+    files = {n: f["sha256"] for n, f in list_files(out).items()}
+    files["steps.jsonl"] = [  # but for what the clock says
+        {key: value for key, value in json.loads(line).items() if key not in MEASURED}
+        for line in (out / "steps.jsonl").read_text().splitlines()
+    ]
+    return metrics, files
 
 
 def test_the_recipe_and_the_methods_agree():
@@ -111,6 +117,7 @@ import torch
 from groundup.artifacts.machine import Machine
 from groundup.finetune.stage import run
 from groundup.recipe.finetune import FinetuneSection
+from groundup.train.meter import MEASURED
 torch.set_num_threads(1)
 base, tokenizer, out, section = sys.argv[1:]
 asked = SimpleNamespace(finetune=FinetuneSection.model_validate_json(section), seed=3)

@@ -24,7 +24,7 @@ class Journal:
     def start_at(self, step: int) -> None:
         """Keep the records of the steps before `step`, in the file too."""
         self.records = [record for record in self.records if record["step"] < step]
-        if self.path:
+        if self.path and self.path.exists():
             lines = "".join(json.dumps(record) + "\n" for record in self.records)
             write_atomically(self.path, lines.encode())
 
