@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from groundup.artifacts.manifest import Manifest
+from groundup.train.meter import MEASURED
 
 FOLDERS = (
     "01-data", "02-tokenizer", "03-tokens", "04-base", "05-scores", "06-chat", "07-quantized", "08-export", "09-report",
@@ -25,13 +27,20 @@ def groundup(*arguments, **options):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **options)
 
 
-def hashes(run: Path) -> dict[str, dict[str, str]]:
-    """The hashes of every artifact's files; the report is left out, because it tells how long the run took."""
+def hashes(run: Path) -> dict[str, dict[str, Any]]:
+    """The hashes of every artifact's files, and of trainings' records all that no clock has a say in; the report is left
+    out, because it tells how long the run took."""
     found = {}
     for folder in FOLDERS[:-1]:
         manifest = Manifest.read(run / folder)
         assert manifest is not None, folder
         found[folder] = {name: file["sha256"] for name, file in manifest.files.items()}
+        if "steps.jsonl" in manifest.files:
+            lines = (run / folder / "steps.jsonl").read_text().splitlines()
+            found[folder]["steps.jsonl"] = [
+                {name: value for name, value in json.loads(line).items() if name not in MEASURED}
+                for line in lines
+            ]
     return found
 
 
