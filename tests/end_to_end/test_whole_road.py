@@ -34,7 +34,11 @@ def hashes(run: Path) -> dict[str, dict[str, Any]]:
     for folder in FOLDERS[:-1]:
         manifest = Manifest.read(run / folder)
         assert manifest is not None, folder
-        found[folder] = {name: file["sha256"] for name, file in manifest.files.items()}
+        found[folder] = {
+            name: file["sha256"]
+            for name, file in manifest.files.items()
+            if not name.startswith("tensorboard/")  # named by the hour and the process
+        }
         if "steps.jsonl" in manifest.files:
             lines = (run / folder / "steps.jsonl").read_text().splitlines()
             found[folder]["steps.jsonl"] = [
