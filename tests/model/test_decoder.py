@@ -1,5 +1,6 @@
 """The decoder, whatever it is made of: causal, cached, packed, and with the loss of its own logits."""
 
+import jaxtyping
 import pytest
 import torch
 from torch.nn import functional as F
@@ -137,3 +138,24 @@ def test_what_is_not_in_the_model_is_refused(config):
     small = decoder.new_cache(1, 4)
     with pytest.raises(UserError, match="5 tokens, expected at most max_length = 4"):
         decoder(torch.zeros(1, 5, dtype=torch.long), cache=small)
+
+
+def test_labels_that_no_row_of_the_head_stands_for_are_refused(config):
+    decoder = Decoder(config())
+    tokens = torch.tensor([[3, 4]])
+    with pytest.raises(UserError, match="label id 61, expected 0 to vocab_size - 1 = 60"):
+        decoder(tokens, labels=torch.tensor([[3, 61]]))
+    assert decoder(tokens, labels=torch.tensor([[3, -100]])).loss == 0
+
+
+def test_shapes_are_refused_in_words(config):
+    """As users meet them: without the shape checks of these tests."""
+    decoder = Decoder(config())
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(UserError, match=r"tokens of shape \(2,\), expected \(batch, length\)"):
+            decoder(torch.tensor([3, 4]))
+        with pytest.raises(UserError, match=r"labels of shape \(1, 3\), expected that of the tokens, \(1, 2\)"):
+            decoder(torch.tensor([[3, 4]]), labels=torch.tensor([[3, 4, 5]]))
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from groundup.model.block import build_blocks, build_final_norm
 from groundup.model.cache import Cache, KeyValueCache
-from groundup.model.embedding import Embedding, check_tokens
+from groundup.model.embedding import Embedding, check_labels, check_tokens
 from groundup.model.head import build_head
 from groundup.model.init import init_weights
 from groundup.model.mask import positions_of
@@ -51,6 +51,7 @@ class Decoder(nn.Module):
         hidden = self.hidden_states(tokens, documents=documents, cache=cache)
         if labels is None:
             return Output(self.logits(hidden), None)
+        check_labels(labels, tokens, self.config)
         return Output(None, self.head.loss(hidden, next_labels(labels), z_loss) + balancing_loss(self))
 
     def hidden_states(

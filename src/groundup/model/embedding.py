@@ -1,11 +1,11 @@
-"""The two ends of the model: from token ids to vectors, and from vectors to scores of tokens."""
+"""The beginning of the model: from token ids to vectors, and what ids it refuses."""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from groundup.artifacts.errors import UserError
+from groundup.model.loss import IGNORE
 from groundup.model.norm import build_norm
 from groundup.recipe import ModelConfig
 
@@ -63,34 +63,6 @@ class Embedding(nn.Module):
         return self.norm(x)
 
 
-class Head(nn.Linear):
-    """From the last hidden state to a score of each token."""
-
-    def __init__(self, config: ModelConfig, embedding: Embedding, bias: bool):
-        super().__init__(config.hidden_size, config.vocab_size, bias=bias)
-
-
-class TiedHead(nn.Module):
-    """A head whose matrix is the token embedding (Press & Wolf 2017). It holds no matrix of its own."""
-
-    def __init__(self, config: ModelConfig, embedding: Embedding, bias: bool):
-        super().__init__()
-        self._embedding = (embedding.tokens,)  # in a tuple, so that it is a reference and not a submodule
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if bias else None
-
-    @property
-    def weight(self) -> Float[Tensor, "V D"]:
-        return self._embedding[0].weight
-
-    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
-        return F.linear(x, self.weight, self.bias)
-
-
-def build_head(config: ModelConfig, embedding: Embedding, *, bias: bool = False) -> Head | TiedHead:
-    """The head of a model, over all of its vocabulary."""
-    return (TiedHead if config.tie_embeddings else Head)(config, embedding, bias)
-
-
 def build_scale(factor: float) -> nn.Module:
     """x * factor, or nothing where the factor is one."""
     return Absent() if factor == 1.0 else Scale(factor)
@@ -101,17 +73,36 @@ def check_tokens(tokens: Int[Tensor, "B T"], config: ModelConfig, earlier: int =
 
     Raises UserError naming what was found and what was expected.
     """
+    if tokens.ndim != 2:
+        raise UserError(
+            f"tokens of shape {tuple(tokens.shape)}, expected (batch, length)",
+            hint="tokens[None] makes a batch of one text",
+        )
     length = earlier + tokens.shape[1]
     if length > config.context_length:
         raise UserError(
             f"a sequence of {length} tokens, expected at most context_length = {config.context_length}",
             hint="shorten the text, or build the model with a longer context",
         )
-    if tokens.device.type == "cpu" and not torch.compiler.is_compiling() and tokens.numel():
-        low, high = (int(end) for end in tokens.aminmax())
-        if low < 0 or high >= config.vocab_size:
-            found, last = low if low < 0 else high, config.vocab_size - 1
+    _check_ids("token", tokens, config.vocab_size)
+
+
+def check_labels(labels: Int[Tensor, "B T"], tokens: Int[Tensor, "B T"], config: ModelConfig) -> None:
+    """Refuse labels that do not stand in the places of `tokens`, or that the head has no row for."""
+    if labels.shape != tokens.shape:
+        raise UserError(
+            f"labels of shape {tuple(labels.shape)}, expected that of the tokens, {tuple(tokens.shape)}",
+            hint="labels stand in the places of tokens: the model shifts them",
+        )
+    _check_ids("label", labels.masked_fill(labels == IGNORE, 0), config.vocab_size)
+
+
+def _check_ids(name: str, ids: Int[Tensor, "B T"], vocab_size: int) -> None:
+    if ids.device.type == "cpu" and not torch.compiler.is_compiling() and ids.numel():
+        low, high = (int(end) for end in ids.aminmax())
+        if low < 0 or high >= vocab_size:
+            found = low if low < 0 else high
             raise UserError(
-                f"token id {found}, expected 0 to vocab_size - 1 = {last}",
+                f"{name} id {found}, expected 0 to vocab_size - 1 = {vocab_size - 1}",
                 hint="the tokens come from another tokenizer than the model was built for",
             )

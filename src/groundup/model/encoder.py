@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from groundup.model.block import build_blocks, build_final_norm
-from groundup.model.embedding import Embedding, check_tokens
+from groundup.model.embedding import Embedding, check_labels, check_tokens
 from groundup.model.head import MaskedHead, NoHead
 from groundup.model.init import init_weights
 from groundup.model.loss import IGNORE
@@ -56,6 +56,7 @@ class Encoder(nn.Module):
         hidden = self.hidden_states(tokens, documents=documents, token_types=token_types)
         if labels is None:
             return Output(self.head(hidden), None)
+        check_labels(labels, tokens, self.config)
         predicted = labels != IGNORE  # the other places need no head at all
         return Output(
             None, self.head.loss(hidden[predicted], labels[predicted], z_loss) + balancing_loss(self)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from groundup.model.attention import Crossing
 from groundup.model.block import CrossBlock, build_blocks, build_final_norm
 from groundup.model.cache import KeyValueCache
-from groundup.model.embedding import Embedding, check_tokens
+from groundup.model.embedding import Embedding, check_labels, check_tokens
 from groundup.model.head import build_head
 from groundup.model.init import init_weights
 from groundup.model.mask import build_mask, positions_of
@@ -75,6 +75,7 @@ class EncoderDecoder(nn.Module):
         hidden = self.decoder(self.embedding, decoder_tokens, crossings, decoder_documents)
         if labels is None:
             return Output(self.head(hidden), None)
+        check_labels(labels, decoder_tokens, self.config)
         return Output(None, self.head.loss(hidden, labels, z_loss) + balancing_loss(self))
 
     def encode(
