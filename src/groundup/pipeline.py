@@ -68,7 +68,10 @@ STAGES = (
     Stage("data", "01-data", "data", "groundup.data.stage:run", reads=("seed",), identity="groundup.data.identity:identity"),
     Stage("tokenizer", "02-tokenizer", "tokenizer", "groundup.tokenizer.stage:train", reads=("seed",), inputs=("data",)),
     Stage("tokens", "03-tokens", "tokenizer", "groundup.tokenizer.stage:encode", inputs=("data", "tokenizer")),
-    Stage("base", "04-base", "train", "groundup.train.stage:run", reads=("model", "seed"), inputs=("tokenizer", "tokens")),
+    Stage(
+        "base", "04-base", "train", "groundup.train.stage:run", reads=("model", "seed"), inputs=("tokenizer", "tokens"),
+        identity="groundup.tokenizer.identity:identity",
+    ),
     Stage(
         "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", reads=("seed",),
         inputs=("tokenizer", "tokens", "base"), identity="groundup.evaluate.identity:identity",
@@ -271,6 +274,7 @@ def machine_for(recipe: Recipe, progress: Any) -> Machine:
         device=section.device,
         micro_batch=section.micro_batch,
         offline=section.offline,
+        loader_threads=section.loader_threads,
         checkpoint_seconds=60 * section.checkpoint_minutes,
         keep_checkpoints=section.keep_checkpoints,
         keep_every=section.keep_every,

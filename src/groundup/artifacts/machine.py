@@ -37,6 +37,7 @@ class Machine:
         threads: CPU threads for one process.
         micro_batch: sequences that one forward pass holds; None lets the trainer choose. Never changes the effective
             batch.
+        loader_threads: threads that make training batches ahead of their step.
         cache: folder for downloads, shared by all runs.
         offline: never fetch; a missing input is an error.
         checkpoint_seconds: time between two checkpoints of a training run.
@@ -50,6 +51,7 @@ class Machine:
     device: str = "auto"
     threads: int = field(default_factory=usable_cores)
     micro_batch: int | None = None
+    loader_threads: int = 1
     cache: Path = field(default_factory=default_cache)
     offline: bool = False
     checkpoint_seconds: float = 60.0

@@ -11,6 +11,7 @@ class MachineSection(Section):
     micro_batch: int | None = knob(
         None, "sequences in one forward pass; the effective batch stays what the recipe says", ge=1
     )
+    loader_threads: int = knob(1, "threads that make training batches ahead of their step; 0: none", ge=0)
     cache: str | None = knob(
         None, "folder for downloads; default: $GROUNDUP_CACHE or the user's cache folder"
     )

@@ -18,6 +18,9 @@ class TrainSection(Section):
     sequence_length: int | None = knob(
         None, "tokens in one training sequence; derived: model.context_length", ge=8
     )
+    shards: str | None = knob(
+        None, "folder or address of train.* and validation.* shards to learn from; none: those of the run"
+    )
     packing: Packing = knob(
         "plain",
         "plain: the text in a row, cut every sequence_length tokens; best-fit: whole documents side by side",

@@ -161,6 +161,7 @@ class TokenShard:
         lengths: tokens in each document, its end of text included (num_documents,).
         source_of: for each document the number of its source in `sources` (num_documents,).
         sources: name -> {"documents", "tokens", "bytes"}.
+        sidecar: the text of the .json file.
         bytes: bytes of text, UTF-8, that the tokens stand for; ends of text count nothing.
 
     Raises UserError when a file is missing, or the four do not agree.
@@ -168,8 +169,8 @@ class TokenShard:
 
     def __init__(self, base: Path | str, cache: Path | None = None):
         self.base = str(base).removesuffix(".bin").removesuffix(".idx").removesuffix(".json")
-        text = self._sidecar_text()
-        sidecar = _checked_sidecar(text, f"{self.base}.json")
+        self.sidecar = self._sidecar_text()
+        sidecar = _checked_sidecar(self.sidecar, f"{self.base}.json")
         self.dtype: str = sidecar["dtype"]
         self.num_tokens: int = sidecar["tokens"]
         self.num_documents: int = sidecar["documents"]
@@ -181,7 +182,7 @@ class TokenShard:
         self._remote: RangedFile | None = None
         self._files = Path(self.base).parent
         if is_remote(self.base):
-            key = hashlib.sha256(self.base.encode() + text).hexdigest()[:16]
+            key = hashlib.sha256(self.base.encode() + self.sidecar).hexdigest()[:16]
             self._files = (cache or default_cache()) / "tokens" / key
         self._token_bytes = LITTLE[self.dtype].itemsize
         tokens = self._map(".bin", LITTLE[self.dtype], self.num_tokens)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from groundup.train.engines import Engine
 from groundup.train.guard import spike
 from groundup.train.journal import Record
 from groundup.train.objectives import Batch
+from groundup.train.prefetch import Batches
 from groundup.train.schedule import learning_rate_share
 from groundup.train.stop import Stopped, listening
 from groundup.train.telling import Telling
@@ -27,12 +28,6 @@ Probe = Callable[[nn.Module], dict[str, Any]]
 
 PATIENCE_WITH_BATCHES = 20
 """Steps in a row, or rollbacks, after which it is not the batches' fault."""
-
-
-class Batches(Protocol):
-    """Where batches come from: a pure function of the step, so that a resumed run sees what the straight one saw."""
-
-    def batch(self, step: int) -> Batch: ...
 
 
 @dataclass(frozen=True)

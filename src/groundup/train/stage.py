@@ -23,6 +23,7 @@ from groundup.train.device import prepare
 from groundup.train.engines import build_engine
 from groundup.train.loop import train
 from groundup.train.objectives import NEXT_TOKEN
+from groundup.train.prefetch import Prefetch
 
 VALIDATION_TOKENS = 16_384
 """Held-out tokens that are scored on schedule; 05-scores takes more of them, with intervals."""
@@ -39,7 +40,10 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     """
     settings: TrainSection = recipe.train
     tokenizer = Tokenizer.load(inputs["tokenizer"])
-    text, held_out = TokenShard(inputs["tokens"] / "train"), TokenShard(inputs["tokens"] / "validation")
+    place = settings.shards or inputs["tokens"]
+    text, held_out = (TokenShard(f"{place}/{split}", machine.cache) for split in ("train", "validation"))
+    for shard in (text, held_out):
+        shard.check(tokenizer)
     config = ModelConfig(**recipe.model.model_dump(exclude_none=True))
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
@@ -63,18 +67,20 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
             )  # fmt: skip
         return found
 
-    result = train(
-        engine,
-        batches,
-        settings,
-        out,
-        machine,
-        probe=look,
-        facts=batches.facts,
-        flops_per_token=training_flops_per_token(config, length),
-        seed=recipe.seed,
-        name="pretraining",
-    )
+    steps = required(settings.steps, "train.steps")
+    with Prefetch(batches, steps=steps, threads=machine.loader_threads, pin=device.type == "cuda") as ahead:
+        result = train(
+            engine,
+            ahead,
+            settings,
+            out,
+            machine,
+            probe=look,
+            facts=batches.facts,
+            flops_per_token=training_flops_per_token(config, length),
+            seed=recipe.seed,
+            name="pretraining",
+        )
     model = engine.trained()
     save_model(model, out)
     tokenizer.save(out)
