@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
+from groundup.data import unit
 from groundup.data.clean import (
     c4,
     classifier,
@@ -75,6 +76,27 @@ def test_normalising_twice_changes_nothing(text: str):
     once = normalise.normalise(text)
     assert normalise.normalise(once) == once
     once.encode()  # what comes out can be written
+
+
+@given(
+    st.text(
+        st.sampled_from("ab \t\n\r\x0b\x85\u00a0\u200b\u2028e\u0301\u00e9\u00c3\u00a9\u00e2\u20ac\ud800 ,."),
+        max_size=30,
+    )
+)
+def test_normalising_takes_no_short_way_past_anything(text: str):
+    slow = "\n".join(line.rstrip(" \t") for line in normalise._repaired(text).split("\n"))
+    assert normalise.normalise(text) == normalise.MANY_LINES.sub("\n\n\n", slow).strip("\n")
+
+
+@given(st.text(st.sampled_from("aBé_É «—.,9 \n\u0130\ud800"), max_size=20))
+def test_equal_texts_share_a_key_whatever_their_case_and_punctuation(text: str):
+    words = re.sub(r"\W+", "", text).lower()
+    if words:
+        assert unit.key(text) == unit.key(f"-- {text.upper() if words.upper().lower() == words else text}!\n")
+        assert unit.key(text) != unit.key(text + "x")
+    elif text:
+        assert unit.key(text) != unit.key(text + "!")
 
 
 # ---- language
@@ -148,9 +170,19 @@ def test_gopher_repetition(text: str, reason: str | None):
 
 @settings(max_examples=200)
 @given(st.lists(st.sampled_from(["a", "bb", "ccc", "dddd"]), max_size=60), st.integers(5, 10))
-def test_the_bound_on_repeated_runs_is_one(words: list[str], n: int):
-    numbers, lengths = word_numbers(words), numpy.array([len(word) for word in words])
-    assert repetition.repeated_characters(words, n) <= repetition.repeated_bound(numbers, lengths, 5)
+def test_repeated_runs_are_what_a_slow_search_finds_and_no_more_than_their_bound(words: list[str], n: int):
+    seen: set[tuple[str, ...]] = set()
+    characters = position = 0
+    while position <= len(words) - n:
+        run = tuple(words[position : position + n])
+        hit = run in seen
+        characters += len("".join(run)) if hit else 0
+        position += n if hit else 1
+        seen.add(run)
+    numbers, lengths = word_numbers(words), numpy.array([len(word) for word in words], dtype=numpy.int64)
+    places = repetition.repeating(run_hashes(numbers, 5))
+    assert repetition.repeated_characters(numbers, lengths, places, n) == characters
+    assert characters <= repetition.repeated_bound(places, lengths, 5)
 
 
 @settings(max_examples=200)
@@ -162,6 +194,7 @@ def test_the_most_frequent_run_is_found(words: list[str], n: int):
     run, count = Counter(runs).most_common(1)[0] if runs else ("", 0)
     lengths = numpy.array([len(word) for word in words])
     assert repetition.top_characters(word_numbers(words), lengths, n) == len(run) * count
+    assert n * repetition.top_bound(word_numbers(words), lengths) >= len(run) * count
 
 
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 5))

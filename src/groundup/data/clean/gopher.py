@@ -19,12 +19,14 @@ def quality_rule(settings: GopherQuality) -> Callable[[str], str | None]:
     """A judge with the thresholds of `settings`; its answer names the first rule that a text breaks."""
 
     def judge(text: str) -> str | None:
-        words = [word for word in text.split() if word.strip(PUNCTUATION)]
+        everything = text.split()
+        bare = [word.strip(PUNCTUATION) for word in everything]
+        words = [word for word in bare if word]
         if len(words) < settings.min_words:
             return "few_words"
         if len(words) > settings.max_words:
             return "many_words"
-        mean = sum(len(word.strip(PUNCTUATION)) for word in words) / len(words) if words else 0.0
+        mean = sum(map(len, words)) / len(words) if words else 0.0
         if mean < settings.min_mean_word_length:
             return "short_words"
         if mean > settings.max_mean_word_length:
@@ -38,9 +40,11 @@ def quality_rule(settings: GopherQuality) -> Callable[[str], str | None]:
             return "bullets"
         if sum(line.endswith(("...", "…")) for line in lines) / len(lines) > settings.max_ellipsis_lines:
             return "ellipsis_lines"
-        if sum(1 for word in words if LETTER.search(word)) / len(words) < settings.min_alphabetic_words:
+        mixed = [word for word in words if not word.isalpha()]
+        lettered = len(words) - sum(LETTER.search(word) is None for word in mixed)
+        if lettered / len(words) < settings.min_alphabetic_words:
             return "no_letters"
-        if len(STOP_WORDS.intersection(words)) < settings.min_stop_words:
+        if len(STOP_WORDS.intersection(everything)) < settings.min_stop_words:
             return "no_stop_words"
         return None
 

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from groundup.data.clean.words import run_hashes, word_numbers
 from groundup.recipe.data import GopherRepetition
 
+Numbers = NDArray[numpy.uint64]
+Lengths = NDArray[numpy.int64]
+
 PARAGRAPHS = re.compile(r"\n{2,}")
-LINES = re.compile(r"\n+")
 
 
 def repetition_rule(settings: GopherRepetition) -> Callable[[str], str | None]:
@@ -27,7 +29,8 @@ def repetition_rule(settings: GopherRepetition) -> Callable[[str], str | None]:
         text = text.strip()
         if not text:
             return None
-        for name, parts in (("paragraphs", PARAGRAPHS.split(text)), ("lines", LINES.split(text))):
+        lines = [line for line in text.split("\n") if line]
+        for name, parts in (("paragraphs", PARAGRAPHS.split(text)), ("lines", lines)):
             count, characters = repeated(parts)
             if count / len(parts) > settings.max_repeated_lines:
                 return f"repeated_{name}"
@@ -35,14 +38,16 @@ def repetition_rule(settings: GopherRepetition) -> Callable[[str], str | None]:
                 return f"repeated_{name}_characters"
         words = text.split()
         numbers = word_numbers(words)
-        lengths = numpy.array([len(word) for word in words])
+        lengths = numpy.fromiter(map(len, words), dtype=numpy.int64, count=len(words))
+        most = top_bound(numbers, lengths)
         for n, limit in tops:
-            if top_characters(numbers, lengths, n) / len(text) > limit:
+            if n * most > limit * len(text) and top_characters(numbers, lengths, n) / len(text) > limit:
                 return f"top_{n}_gram"
-        if repeated_bound(numbers, lengths, repeats[0][0]) / len(text) <= min(limit for _, limit in repeats):
+        places = repeating(run_hashes(numbers, repeats[0][0]))
+        if repeated_bound(places, lengths, repeats[0][0]) / len(text) <= min(limit for _, limit in repeats):
             return None
         for n, limit in repeats:
-            if repeated_characters(words, n) / len(text) > limit:
+            if repeated_characters(numbers, lengths, places, n) / len(text) > limit:
                 return f"repeated_{n}_grams"
         return None
 
@@ -51,17 +56,21 @@ def repetition_rule(settings: GopherRepetition) -> Callable[[str], str | None]:
 
 def repeated(parts: list[str]) -> tuple[int, int]:
     """How many parts were there before, and their characters."""
-    seen: set[str] = set()
-    count = characters = 0
-    for part in parts:
-        if part in seen:
-            count += 1
-            characters += len(part)
-        seen.add(part)
-    return count, characters
+    distinct = set(parts)
+    return len(parts) - len(distinct), sum(map(len, parts)) - sum(map(len, distinct))
 
 
-def top_characters(numbers: NDArray[numpy.uint64], lengths: NDArray[numpy.int64], n: int) -> int:
+def top_bound(numbers: Numbers, lengths: Lengths) -> int:
+    """n times this is no less than `top_characters` for n: a run is no more frequent than each of its words, and
+    takes a space for each.
+    """
+    if len(numbers) == 0:
+        return 0
+    counts = numpy.bincount(numbers.astype(numpy.int64))
+    return int((counts[numbers] * (lengths + 1)).max())
+
+
+def top_characters(numbers: Numbers, lengths: Lengths, n: int) -> int:
     """Characters (spaces within included) of all occurrences of the most frequent run of n words; of several,
     the first.
     """
@@ -74,34 +83,42 @@ def top_characters(numbers: NDArray[numpy.uint64], lengths: NDArray[numpy.int64]
     return most * (int(lengths[position : position + n].sum()) + n - 1)
 
 
-def repeated_bound(numbers: NDArray[numpy.uint64], lengths: NDArray[numpy.int64], n: int) -> int:
-    """Characters of all words in runs of n words that occurred before: no less than `repeated_characters` for
-    n or more.
+def repeating(hashes: NDArray[numpy.uint64]) -> Lengths:
+    """Places of all hashes that occur more than once, in order."""
+    ordered = numpy.sort(hashes)
+    doubles = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(doubles) == 0:
+        return numpy.zeros(0, dtype=numpy.int64)
+    nearest = numpy.minimum(numpy.searchsorted(doubles, hashes), len(doubles) - 1)
+    return numpy.flatnonzero(doubles[nearest] == hashes)
+
+
+def repeated_bound(places: Lengths, lengths: Lengths, n: int) -> int:
+    """Characters of all words in runs of n words that occur more than once, which begin at `places`: no less than
+    `repeated_characters` for n or more.
     """
-    hashes = run_hashes(numbers, n)
-    if len(hashes) == 0:
-        return 0
-    _, first = numpy.unique(hashes, return_index=True)
-    again = numpy.ones(len(hashes), dtype=bool)
-    again[first] = False
     covered = numpy.zeros(len(lengths), dtype=bool)
     for offset in range(n):
-        covered[offset : offset + len(hashes)] |= again
+        covered[places + offset] = True
     return int(lengths[covered].sum())
 
 
-def repeated_characters(words: list[str], n: int) -> int:
+def repeated_characters(numbers: Numbers, lengths: Lengths, places: Lengths, n: int) -> int:
     """Characters of the runs of n words that occurred before, none counted twice: after a hit the search goes
-    on behind it.
+    on behind it. `places`: where such runs may be.
     """
-    seen: set[str] = set()
-    characters = position = 0
-    while position <= len(words) - n:
-        run = "".join(words[position : position + n])
+    hashes = run_hashes(numbers, n)
+    places = places[places < len(hashes)]
+    ends = numpy.concatenate([[0], numpy.cumsum(lengths)])
+    seen: set[int] = set()
+    characters = free = 0
+    sizes = (ends[places + n] - ends[places]).tolist()
+    for place, run, size in zip(places.tolist(), hashes[places].tolist(), sizes, strict=True):
+        if place < free:
+            continue
         if run in seen:
-            characters += len(run)
-            position += n
+            characters += size
+            free = place + n
         else:
             seen.add(run)
-            position += 1
     return characters

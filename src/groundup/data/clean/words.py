@@ -11,8 +11,8 @@ BASE = numpy.uint64(0x9E3779B97F4A7C15)
 
 def word_numbers(words: list[str]) -> NDArray[numpy.uint64]:
     """Words (N) -> numbers in order of first appearance (N). Comparable within one text only."""
-    known: dict[str, int] = {}
-    return numpy.array([known.setdefault(word, len(known)) for word in words], dtype=numpy.uint64)
+    known = {word: number for number, word in enumerate(dict.fromkeys(words))}
+    return numpy.fromiter(map(known.__getitem__, words), dtype=numpy.uint64, count=len(words))
 
 
 def run_hashes(numbers: NDArray[numpy.uint64], length: int) -> NDArray[numpy.uint64]:

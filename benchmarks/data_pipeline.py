@@ -1,0 +1,340 @@
+"""Documents a second from raw text to a deduplicated corpus, ours and datatrove's: same input, rules and output.
+
+    python benchmarks/data_pipeline.py --peer-python PYTHON 'web:docs-*.warc.gz' 'books:texts/*.txt' ...
+    python benchmarks/data_pipeline.py --memory 'web:docs-*.warc.gz' ...   # ours at 1, 2, 8 and 24 times the input
+
+Each argument is KIND:GLOB, read by our readers (HTML by resiliparse) into JSON lines, which both then start from. A
+fifth of the documents come once more with some words changed. "pipeline": Gopher's repetition and quality rules,
+FineWeb's rules, e-mail and IP addresses, MinHash (14 bands of 8, runs of 5 words), Parquet. "minhash": the last two
+alone. Gopher's share of words with a letter is off in both: datatrove counts punctuation marks as words there (we and
+the paper do not), and a third of these documents would fall on one side only. Each contestant runs in processes of its
+own, bound to its cores; memory is of all of them together. Recall is measured on the output: of all pairs of input
+documents with a Jaccard similarity of 0.8 or more of which at least one was kept, the share of which not both were.
+datatrove lives in an environment of its own.
+"""
+
+import argparse
+import glob
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+FILES = 8
+CHANGED = 0.2
+NEAR = 0.8
+
+
+# ---- the input
+
+
+def make_input(places: list[str], folder: Path, times: int = 1) -> int:
+    """FILES files of JSON lines; with `times`, each document so often, other words in each copy. Returns documents."""
+    from groundup.data.document import Document
+    from groundup.data.place import Input
+    from groundup.data.readers.options import Options
+    from groundup.data.unit import documents
+
+    chance, count = random.Random(0), 0
+    folder.mkdir(parents=True)
+    outs = [(folder / f"{number:05d}.jsonl").open("w") for number in range(FILES)]
+    for kind, path in (
+        (kind, Path(path))
+        for place in places
+        for kind, _, pattern in [place.partition(":")]
+        for path in sorted(glob.glob(pattern, recursive=True))
+    ):
+        for found in documents(kind, Input(path.name, path), Options(extraction="speed")):
+            if not isinstance(found, Document) or not found.text.strip():
+                continue
+            for copy in range(times):
+                texts = [renamed(found.text, copy)]
+                if chance.random() < CHANGED:
+                    texts.append(altered(texts[0], chance))
+                for text in texts:
+                    outs[count % FILES].write(json.dumps({"text": text, "id": str(count)}) + "\n")
+                    count += 1
+    for out in outs:
+        out.close()
+    return count
+
+
+def altered(text: str, chance: random.Random) -> str:
+    """Another text for every fiftieth, every hundredth or every two hundredth word."""
+    words = text.split(" ")
+    for place in range(chance.randrange(50), len(words), chance.choice((50, 100, 200))):
+        words[place] = chance.choice(words)
+    return " ".join(words)
+
+
+def renamed(text: str, copy: int) -> str:
+    """A text as like the first as two languages are: every word of four letters or more gets a number."""
+    return " ".join(word + str(copy) if len(word) > 3 else word for word in text.split(" ")) if copy else text
+
+
+# ---- the contestants: each is started with its role in a process of its own
+
+
+def groundup(mode: str, source: Path, out: Path, cores: int) -> None:
+    from types import SimpleNamespace
+
+    from groundup.artifacts.machine import Machine
+    from groundup.data import stage
+    from groundup.recipe.data import DataSection
+
+    sources = [
+        {"name": f"s{n}", "kind": "jsonl", "path": str(path), "steps": mode == "pipeline"}
+        for n, path in enumerate(sorted(source.glob("*.jsonl")))
+    ]
+    section = DataSection.model_validate(
+        {
+            "sources": sources,
+            "language": {"keep": []},
+            "gopher_quality": {"min_alphabetic_words": 0.0},
+            "fineweb": {"kinds": ["jsonl"]},
+            "private": {"phones": False, "cards": False, "ids": False, "secrets": False},
+            "validation_fraction": 0.0,
+            "memory_gigabytes": 1.0,
+        }
+    )
+    out.mkdir()
+    stage.run(
+        SimpleNamespace(data=section, seed=0), {}, out, Machine(threads=cores, cache=out.parent / "cache")
+    )
+
+
+def datatrove(mode: str, source: Path, out: Path, cores: int) -> None:
+    from datatrove.executor.local import LocalPipelineExecutor
+    from datatrove.pipeline.dedup import MinhashDedupSignature
+    from datatrove.pipeline.dedup.minhash import (
+        MinhashConfig,
+        MinhashDedupBuckets,
+        MinhashDedupCluster,
+        MinhashDedupFilter,
+    )
+    from datatrove.pipeline.filters import (
+        FineWebQualityFilter,
+        GopherQualityFilter,
+        GopherRepetitionFilter,
+    )
+    from datatrove.pipeline.formatters import PIIFormatter
+    from datatrove.pipeline.readers import JsonlReader
+    from datatrove.pipeline.writers.jsonl import JsonlWriter
+    from datatrove.pipeline.writers.parquet import ParquetWriter
+
+    def run(tasks: int, *steps: Any) -> None:
+        number = len(list(out.glob("logs*")))
+        LocalPipelineExecutor(
+            pipeline=list(steps), tasks=tasks, workers=cores, logging_dir=str(out / f"logs{number}"), skip_completed=False
+        ).run()  # fmt: skip
+
+    config = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8)
+    cleaned = str(source)
+    if mode == "pipeline":
+        cleaned = str(out / "cleaned")
+        rules = (
+            GopherRepetitionFilter(),
+            GopherQualityFilter(max_non_alpha_words_ratio=None),
+            FineWebQualityFilter(),
+            PIIFormatter(),
+        )
+        run(FILES, JsonlReader(str(source)), *rules, JsonlWriter(cleaned, compression=None))
+    sigs, buckets, removed = (str(out / name) for name in ("sigs", "buckets", "removed"))
+    run(FILES, JsonlReader(cleaned), MinhashDedupSignature(sigs, config=config))
+    run(14, MinhashDedupBuckets(sigs, buckets, config=config))
+    run(1, MinhashDedupCluster(buckets, removed, config=config))
+    run(FILES, JsonlReader(cleaned), MinhashDedupFilter(removed), ParquetWriter(str(out / "train")))
+
+
+ROLES = {"groundup": groundup, "datatrove": datatrove}
+
+
+# ---- measuring
+
+
+def measure(
+    role: str, python: str, mode: str, source: Path, out: Path, cores: int, allowed: list[int]
+) -> dict[str, float]:
+    """Wall seconds, and the most memory (GB) that its processes held together."""
+    command = [python, __file__, "--role", role, mode, str(source), str(out), str(cores)]
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        ["taskset", "-c", ",".join(map(str, allowed[:cores])), *command],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    peak = [0]
+
+    def watch() -> None:
+        while process.poll() is None:
+            peak[0] = max(peak[0], family_bytes(process.pid))
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    _, errors = process.communicate()
+    seconds = time.perf_counter() - began
+    thread.join()
+    if process.returncode:
+        raise SystemExit(f"{role} failed:\n{errors[-3000:]}")
+    return {"seconds": seconds, "gigabytes": peak[0] / 1e9}
+
+
+def family_bytes(root: int) -> int:
+    """Proportional memory of a process and all that it started."""
+    children = defaultdict(list)
+    for stat in glob.glob("/proc/[0-9]*/stat"):
+        try:
+            fields = Path(stat).read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        children[int(fields[1])].append(int(stat.split("/")[2]))
+    total, todo = 0, [root]
+    while todo:
+        pid = todo.pop()
+        todo += children[pid]
+        try:
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += 1024 * int(line.split()[1])
+        except OSError:
+            continue
+    return total
+
+
+def kept(out: Path) -> set[int]:
+    import pyarrow.parquet
+
+    found: set[int] = set()
+    for path in (out / "train").glob("*.parquet"):
+        found |= {int(name) for name in pyarrow.parquet.read_table(path, columns=["id"])["id"].to_pylist()}
+    return found
+
+
+def similar_pairs(texts: list[str], least: float, run: int = 5) -> dict[tuple[int, int], float]:
+    """All pairs with a Jaccard similarity of at least `least`, exactly: two such sets share one of the rarest
+    (1 - least) of their members (Bayardo et al. 2007), so only these are looked up.
+    """
+    import re
+
+    sets = []
+    counts: dict[int, int] = defaultdict(int)
+    for text in texts:
+        words = re.sub(r"[^\w\s]|_", "", text.lower()).split()
+        sets.append({hash(tuple(words[i : i + run])) for i in range(max(len(words) - run + 1, 1))})
+        for member in sets[-1]:
+            counts[member] += 1
+    lists = defaultdict(list)
+    found = {}
+    for number, members in enumerate(sets):
+        rare = sorted(members, key=lambda member: (counts[member], member))
+        near: set[int] = set()
+        for member in rare[: len(rare) - int(least * len(rare)) + 1]:
+            near.update(lists[member])
+            lists[member].append(number)
+        for other in near:
+            small, large = sorted((len(members), len(sets[other])))
+            if small >= least * large:
+                shared = len(members & sets[other])
+                similarity = shared / (small + large - shared)
+                if similarity >= least:
+                    found[other, number] = similarity
+    return found
+
+
+def recall(pairs: dict[tuple[int, int], float], left: set[int]) -> float:
+    judged = [pair for pair in pairs if pair[0] in left or pair[1] in left]
+    return 1 - sum(a in left and b in left for a, b in judged) / max(len(judged), 1)
+
+
+def compare(given: Any, folder: Path) -> None:
+    count = make_input(given.places, folder / "input")
+    texts = [
+        (int(row["id"]), row["text"])
+        for path in (folder / "input").glob("*.jsonl")
+        for row in map(json.loads, path.open())
+    ]
+    ordered = [text for _, text in sorted(texts)]
+    size = sum(len(text.encode()) for text in ordered) / 1e6
+    pairs = similar_pairs(ordered, NEAR)
+    print(f"{count} documents, {size:.1f} MB, {len(pairs)} pairs of a similarity of {NEAR} or more")
+    print(
+        f"{'':10} {'cores':>5} {'':10} {'seconds':>8} {'documents/s':>12} {'MB/s':>7} {'GB':>6} {'kept':>6} {'recall':>7}"
+    )
+    contestants = {"groundup": sys.executable} | (
+        {"datatrove": given.peer_python} if given.peer_python else {}
+    )
+    allowed = sorted(os.sched_getaffinity(0))
+    for mode in given.modes.split(","):
+        for cores in map(int, given.cores.split(",")):
+            rates, lefts = {}, {}
+            for role, python in contestants.items():
+                out = folder / f"{role}-{mode}-{cores}"
+                runs = [
+                    measure(role, python, mode, folder / "input", out, cores, allowed)
+                    for number in range(given.rounds)
+                    if number == 0 or shutil.rmtree(out) is None
+                ]
+                best = min(runs, key=lambda one: one["seconds"])
+                left = kept(out)
+                rates[role], lefts[role] = count / best["seconds"], left
+                print(
+                    f"{mode:10} {cores:5} {role:10} {best['seconds']:8.1f} {rates[role]:12.1f} {size / best['seconds']:7.2f} "
+                    f"{best['gigabytes']:6.2f} {len(left):6} {recall(pairs, left):7.3f}",
+                    flush=True,
+                )
+                shutil.rmtree(out)
+            if len(rates) == 2:
+                a, b = lefts.values()
+                print(
+                    f"{mode:10} {cores:5} ratio {rates['groundup'] / rates['datatrove']:.1f}; "
+                    f"kept by both {len(a & b)}, by groundup alone {len(a - b)}, by datatrove alone {len(b - a)}"
+                )
+
+
+def memory(given: Any, folder: Path) -> None:
+    print(f"{'times':>5} {'documents':>10} {'MB':>8} {'seconds':>8} {'GB':>6}")
+    for times in (1, 2, 8, 24):
+        source, out = folder / f"input{times}", folder / f"out{times}"
+        count = make_input(given.places, source, times)
+        size = sum(path.stat().st_size for path in source.glob("*")) / 1e6
+        found = measure(
+            "groundup", sys.executable, "pipeline", source, out, 2, sorted(os.sched_getaffinity(0))
+        )
+        print(
+            f"{times:5} {count:10} {size:8.1f} {found['seconds']:8.1f} {found['gigabytes']:6.2f}", flush=True
+        )
+        shutil.rmtree(source)
+        shutil.rmtree(out)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--role"]:
+        _, _, role, mode, source, out, cores = sys.argv
+        ROLES[role](mode, Path(source), Path(out), int(cores))
+        return
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("places", nargs="+", metavar="KIND:GLOB")
+    parser.add_argument("--peer-python", help="of the environment that datatrove is installed in")
+    parser.add_argument("--modes", default="pipeline,minhash")
+    parser.add_argument("--cores", default="1,2")
+    parser.add_argument("--rounds", type=int, default=2, help="of each, of which the best counts")
+    parser.add_argument("--memory", action="store_true", help="ours alone, at 1, 2, 8 and 24 times the input")
+    given = parser.parse_args()
+    from groundup.artifacts.machine import processor_name
+
+    print(f"{date.today()}, {processor_name()}, {len(os.sched_getaffinity(0))} cores")
+    with tempfile.TemporaryDirectory() as name:
+        (memory if given.memory else compare)(given, Path(name))
+
+
+if __name__ == "__main__":
+    main()
