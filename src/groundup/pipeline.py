@@ -273,6 +273,8 @@ def machine_for(recipe: Recipe, progress: Any) -> Machine:
     machine = Machine(
         device=section.device,
         micro_batch=section.micro_batch,
+        activation_checkpointing=section.activation_checkpointing,
+        compile=section.compile,
         offline=section.offline,
         loader_threads=section.loader_threads,
         checkpoint_seconds=60 * section.checkpoint_minutes,

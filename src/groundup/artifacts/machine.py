@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from groundup.artifacts.progress import Progress
 
@@ -38,6 +38,8 @@ class Machine:
         micro_batch: sequences that one forward pass holds; None lets the trainer choose. Never changes the effective
             batch.
         loader_threads: threads that make training batches ahead of their step.
+        activation_checkpointing: none, selective or full.
+        compile: auto, always or never.
         cache: folder for downloads, shared by all runs.
         offline: never fetch; a missing input is an error.
         checkpoint_seconds: time between two checkpoints of a training run.
@@ -52,6 +54,8 @@ class Machine:
     threads: int = field(default_factory=usable_cores)
     micro_batch: int | None = None
     loader_threads: int = 1
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    compile: Literal["auto", "always", "never"] = "never"
     cache: Path = field(default_factory=default_cache)
     offline: bool = False
     checkpoint_seconds: float = 60.0

@@ -9,7 +9,18 @@ class MachineSection(Section):
     device: str = knob("auto", "auto, cpu, cuda, cuda:N or mps; auto takes an accelerator when there is one")
     threads: int | None = knob(None, "CPU threads; default: all that this process may use", ge=1)
     micro_batch: int | None = knob(
-        None, "sequences in one forward pass; the effective batch stays what the recipe says", ge=1
+        None,
+        "sequences in one forward pass; default: as many as are quick and fit. The effective batch stays what the "
+        "recipe says",
+        ge=1,
+    )
+    activation_checkpointing: Literal["none", "selective", "full"] = knob(
+        "none",
+        "forget what blocks computed and compute it again: all of it, or all but matrix products; saves memory, costs "
+        "time, and changes no number",
+    )
+    compile: Literal["auto", "always", "never"] = knob(
+        "never", "compile the training step; auto: when the run is long enough to win the time back"
     )
     loader_threads: int = knob(1, "threads that make training batches ahead of their step; 0: none", ge=0)
     cache: str | None = knob(

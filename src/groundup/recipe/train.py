@@ -5,6 +5,7 @@ from typing import Literal
 from groundup.recipe.section import Section, knob
 
 Packing = Literal["plain", "best-fit"]
+Precision = Literal["float32", "bfloat16", "bfloat16-pure", "float8"]
 
 
 class TrainSection(Section):
@@ -60,9 +61,23 @@ class TrainSection(Section):
     final_learning_rate: float = knob(
         0.1, "learning rate at the last step, as a share of the peak", ge=0, le=1
     )
-    precision: Literal["float32", "bfloat16"] = knob(
-        "bfloat16", "of the matrix products; weights and optimizer stay float32"
+    precision: Precision = knob(
+        "bfloat16",
+        "of the matrix products; weights and optimizer stay float32. bfloat16-pure keeps the weights in bfloat16 too, "
+        "float8 needs an accelerator that has it",
     )
+    stochastic_rounding: bool = knob(
+        True, "with bfloat16-pure: round weights up or down by chance, so that small updates are not lost"
+    )
+    optimizer_state: Literal["float32", "float8"] = knob(
+        "float32", "of adamw's two moments: 8 bytes a weight, or 2 with one scale for 256"
+    )
+    average: Literal["none", "ema", "tail"] = knob(
+        "none",
+        "the model is the last weights, their exponential moving average, or the mean of the last steps",
+    )
+    ema_decay: float = knob(0.999, "what the moving average keeps of itself at each step", ge=0, lt=1)
+    average_fraction: float = knob(0.1, "share of the steps that the tail's mean is over", gt=0, le=1)
     z_loss: float = knob(
         0.0, "weight of the squared log-partition, which keeps logits from drifting (PaLM, section 5)", ge=0
     )

@@ -30,9 +30,9 @@ class Objective:
     count: Callable[[Batch], int]
 
 
-def own_loss(model: nn.Module, batch: Batch) -> Tensor:
+def own_loss(model: nn.Module, batch: Batch, z_loss: float = 0.0) -> Tensor:
     """The loss that the model itself makes of a batch: mean cross-entropy of its labels, in nats."""
-    return model(**batch).loss
+    return model(**batch, z_loss=z_loss).loss
 
 
 def count_shifted(batch: Batch) -> int:

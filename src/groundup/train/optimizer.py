@@ -8,7 +8,9 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from groundup.artifacts.errors import UserError
 from groundup.recipe.train import TrainSection
+from groundup.train.lean_adamw import LeanAdamW
 
 
 def build_optimizers(
@@ -16,10 +18,17 @@ def build_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """One AdamW, or Muon for the blocks' matrices beside an AdamW for the rest.
 
+    Raises UserError for Muon with bfloat16 weights, which its small steps would not move.
+
     Each parameter group carries `peak`, its learning rate at the top of the schedule; `set_learning_rate` scales it.
     """
     hidden, embeddings, vectors = split_parameters(model)
     if train.optimizer == "muon":
+        if train.precision == "bfloat16-pure":
+            raise UserError(
+                "train.optimizer = muon needs float32 weights, and train.precision = bfloat16-pure has none",
+                hint="set train.precision=bfloat16",
+            )
         # Muon's update has the same size in every direction (Jordan et al. 2024). With match_rms_adamw its step has
         # the root mean square of AdamW's, but the plain form with its own rate is what small models were tuned with.
         muon = torch.optim.Muon(
@@ -67,6 +76,12 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     return hidden, embeddings, vectors
 
 
-def _adamw(groups: list[dict], train: TrainSection, learning_rate: float) -> torch.optim.AdamW:
+def _adamw(groups: list[dict], train: TrainSection, learning_rate: float) -> torch.optim.Optimizer:
     groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(train.beta1, train.beta2), eps=1e-8, fused=True)
+    betas = (train.beta1, train.beta2)
+    if train.optimizer_state == "float8" or train.precision == "bfloat16-pure":
+        return LeanAdamW(
+            groups, lr=learning_rate, betas=betas,
+            float8_state=train.optimizer_state == "float8", stochastic_rounding=train.stochastic_rounding,
+        )  # fmt: skip
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=1e-8, fused=True)

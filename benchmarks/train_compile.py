@@ -1,0 +1,83 @@
+"""When does compiling the step pay? Time to the first step, cold and warm, and tokens/s, eager beside compiled.
+
+    python benchmarks/train_compile.py [--hidden 256 --layers 6 --steps 12]
+
+Each variant runs in a process of its own, so that nothing is warm that should be cold.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+
+
+def measure(hidden: int, layers: int, steps: int, how: str, cache: str) -> dict[str, float]:
+    from pathlib import Path
+
+    import torch
+
+    from groundup.artifacts.machine import Machine
+    from groundup.model import build_model
+    from groundup.recipe import ModelConfig
+    from groundup.recipe.train import TrainSection
+    from groundup.train import NEXT_TOKEN, NativeEngine
+
+    config = ModelConfig(
+        vocab_size=8192,
+        hidden_size=hidden,
+        num_layers=layers,
+        num_heads=hidden // 64,
+        context_length=512,
+    )
+    torch.manual_seed(0)
+    settings = TrainSection(steps=steps, learning_rate=1e-3, warmup_steps=1, evaluate_every=steps)
+    engine = NativeEngine(
+        build_model(config), NEXT_TOKEN, settings, Machine(compile=how, cache=Path(cache), micro_batch=4)
+    )
+    tokens = torch.randint(0, 8192, (8, 512))
+    times = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        engine.accumulate({"tokens": tokens, "labels": tokens})
+        engine.update(1.0)
+        times.append(time.perf_counter() - began)
+    rest = sorted(times[2:])
+    return {"first_step_seconds": times[0], "tokens_per_second": tokens.numel() / rest[len(rest) // 2]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--one", nargs=2, metavar=("HOW", "CACHE"))
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.hidden, options.layers, options.steps, *options.one)))
+        return
+    with tempfile.TemporaryDirectory() as cache:
+        found = {}
+        for name, how in (("eager", "never"), ("cold", "always"), ("warm", "always")):
+            command = [
+                sys.executable,
+                __file__,
+                "--hidden",
+                str(options.hidden),
+                "--layers",
+                str(options.layers),
+            ]
+            command += ["--steps", str(options.steps), "--one", how, cache]
+            found[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+            print(f"{name:<6}", {key: round(value, 2) for key, value in found[name].items()}, flush=True)
+    gain = found["warm"]["tokens_per_second"] / found["eager"]["tokens_per_second"]
+    print(f"compiled to eager: {gain:.3f}")
+    for name in ("cold", "warm"):
+        lost = found[name]["first_step_seconds"] - found["eager"]["first_step_seconds"]
+        pays = f"{lost / (1 - 1 / gain):,.0f} s of eager training" if gain > 1 else "never"
+        print(f"{name}: {lost:.1f} s lost at the start; won back after {pays}")
+
+
+if __name__ == "__main__":
+    main()

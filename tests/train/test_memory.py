@@ -1,0 +1,273 @@
+"""What saves memory, against what it stands for: rounding, lean AdamW, float8, recomputation, averages, micro-batches."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.model import build_model
+from groundup.recipe import ModelConfig
+from groundup.recipe.train import TrainSection
+from groundup.train import NEXT_TOKEN, NativeEngine, micro_batch
+from groundup.train.average import Average
+from groundup.train.compiling import compiles
+from groundup.train.float8 import require_float8, use_float8
+from groundup.train.lean_adamw import LeanAdamW, pack, unpack
+from groundup.train.recompute import recompute
+from groundup.train.rounding import round_randomly
+
+CONFIG = ModelConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, context_length=32)
+
+
+def decoder(seed=0):
+    torch.manual_seed(seed)
+    return build_model(CONFIG)
+
+
+def tokens(seed=0, rows=4):
+    drawn = torch.randint(0, 64, (rows, 32), generator=torch.Generator().manual_seed(seed))
+    return {"tokens": drawn, "labels": drawn}
+
+
+def settings(**knobs):
+    given = {
+        "steps": 10,
+        "learning_rate": 0.01,
+        "warmup_steps": 1,
+        "evaluate_every": 5,
+        "precision": "float32",
+    }
+    return TrainSection(**(given | knobs))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_rounding_by_chance_is_right_on_average_and_takes_a_neighbour(dtype):
+    torch.manual_seed(0)
+    x = torch.tensor([1.0003, -0.71, 3.1415, -200.3, 0.0, 1.0])
+    rounded = torch.stack([round_randomly(x, dtype).float() for _ in range(20_000)])
+    spacing = 2.0 ** (x.abs().clamp(min=1e-9).log2().floor() - {torch.bfloat16: 7}.get(dtype, 3))
+    assert (((rounded - x) / spacing).abs() < 1).all()
+    assert (((rounded.mean(dim=0) - x) / spacing).abs() < 0.02).all()
+    assert (rounded[:, -2:] == x[-2:]).all(), "what can be written is written"
+
+
+def test_small_steps_move_bfloat16_weights_only_by_chance():
+    found = {}
+    for by_chance in (False, True):
+        torch.manual_seed(0)
+        weight = nn.Parameter(torch.ones(4096, dtype=torch.bfloat16))
+        optimizer = LeanAdamW([weight], lr=1e-4, betas=(0.9, 0.95), stochastic_rounding=by_chance)
+        for _ in range(50):
+            weight.grad = torch.ones_like(weight)
+            optimizer.step()
+        found[by_chance] = weight.float().mean().item()
+    assert found[False] == 1.0
+    assert found[True] == pytest.approx(1 - 50 * 1e-4, abs=5e-4)
+
+
+def test_lean_adamw_with_float32_is_adamw():
+    ours, theirs = (nn.Parameter(torch.linspace(-1, 1, 300).clone()) for _ in range(2))
+    options = {"lr": 0.01, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
+    pair = LeanAdamW([ours], **options), torch.optim.AdamW([theirs], **options)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        gradient = torch.randn(300, generator=generator)
+        for weight, optimizer in zip((ours, theirs), pair, strict=True):
+            weight.grad = gradient.clone()
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_float8_state_takes_two_bytes_a_weight_and_follows_adamw():
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randn(64, 64, generator=generator)
+    losses = {}
+    for name, make in {
+        "lean": lambda w: LeanAdamW([w], lr=0.03, betas=(0.9, 0.95), float8_state=True),
+        "exact": lambda w: torch.optim.AdamW([w], lr=0.03, betas=(0.9, 0.95), weight_decay=0.0),
+    }.items():
+        torch.manual_seed(1)
+        weight = nn.Parameter(torch.zeros(64, 64))
+        optimizer = make(weight)
+        for step in range(150):
+            x = torch.randn(32, 64, generator=torch.Generator().manual_seed(step))
+            loss = F.mse_loss(x @ weight, x @ target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        losses[name] = loss.item()
+        if name == "lean":
+            state = optimizer.state[weight]
+            size = sum(value.numel() * value.element_size() for value in state.values())
+            assert size / weight.numel() < 2.05
+    assert losses["lean"] == pytest.approx(losses["exact"], rel=0.2)
+    assert losses["exact"] < 10
+
+
+def test_a_moment_that_decays_falls_although_a_step_of_it_is_less_than_a_digit():
+    torch.manual_seed(0)
+    value = torch.full((256,), 0.7)
+    for _ in range(40):
+        value = unpack(*pack(torch.cat((value[:255] * 0.975, torch.ones(1)))), torch.Size([256]))
+    assert value[:255].mean().item() == pytest.approx(0.7 * 0.975**40, rel=0.1)
+
+
+def test_no_divisor_becomes_zero():
+    root = torch.zeros(256)
+    root[0], root[1] = 1.0, 1e-9
+    assert (unpack(*pack(root, least=2.0**-9), torch.Size([256])) > 0).all()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_float8_products_are_near_the_exact_ones(bias):
+    torch.manual_seed(0)
+    exact, rough = nn.Linear(64, 48, bias=bias), nn.Linear(64, 48, bias=bias)
+    rough.load_state_dict(exact.state_dict())
+    assert use_float8(rough) == 1
+    x = torch.randn(2, 16, 64)
+    for layer in (exact, rough):
+        own = x.clone().requires_grad_()
+        layer.input = own
+        layer.output = layer(own)
+        (layer.output.float() * torch.linspace(-1, 1, 48)).sum().backward()
+    for ours, theirs in (
+        (rough.output, exact.output),
+        (rough.input.grad, exact.input.grad),
+        (rough.weight.grad, exact.weight.grad),
+    ):
+        error = (ours.float() - theirs).norm() / theirs.norm()
+        assert 1e-4 < error < 0.08
+
+
+def test_a_decoder_learns_in_float8(monkeypatch):
+    monkeypatch.setattr("groundup.train.precision.require_float8", lambda device: None)
+    losses = {}
+    for precision in ("bfloat16", "float8"):
+        engine = NativeEngine(decoder(), NEXT_TOKEN, settings(precision=precision), Machine())
+        for _ in range(15):
+            losses[precision] = engine.accumulate(tokens())
+            engine.update(1.0)
+    assert losses["bfloat16"] < 2.0
+    assert losses["float8"] == pytest.approx(losses["bfloat16"], rel=0.2)
+
+
+def test_float8_is_refused_by_name_where_there_is_none():
+    with pytest.raises(UserError, match="float8: needs an accelerator"):
+        require_float8(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", ["selective", "full"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_recomputation_keeps_less_and_changes_no_bit(kind, precision):
+    plain, forgetful = (
+        NativeEngine(
+            decoder(), NEXT_TOKEN, settings(precision=precision), Machine(activation_checkpointing=how)
+        )
+        for how in ("none", kind)
+    )
+    for step in range(3):
+        assert plain.accumulate(tokens(step)) == forgetful.accumulate(tokens(step))
+        assert plain.update(1.0) == forgetful.update(1.0)
+    names = plain.module.state_dict().keys()
+    assert names == forgetful.module.state_dict().keys()
+    for a, b in zip(plain.weights.values(), forgetful.weights.values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_full_recomputation_keeps_less_than_half():
+    kept = {}
+    for kind in ("none", "selective", "full"):
+        model = decoder()
+        recompute(model, kind)
+        kept[kind] = micro_batch.kept_bytes(model, NEXT_TOKEN, tokens())
+    assert kept["full"] < kept["none"] / 2
+
+
+def test_kept_bytes_are_those_of_the_forward_pass():
+    layer = nn.Linear(8, 8, bias=False)
+
+    class Objective:
+        loss = staticmethod(lambda model, batch: torch.tanh(model(batch["x"])).sum())
+
+    batch = {"x": torch.ones(4, 8)}
+    assert micro_batch.kept_bytes(layer, Objective, batch) == 2 * 4 * 8 * 4  # the input, and what tanh gave
+
+
+def test_the_micro_batch_fits_the_free_memory(monkeypatch):
+    one = micro_batch.kept_bytes(decoder(), NEXT_TOKEN, tokens(rows=1))
+    for free, expected in ((11 * one, 8), (6 * one, 4), (0, 1), (None, 16)):
+        monkeypatch.setattr(micro_batch, "free_memory", lambda free=free: free)
+        size = micro_batch.choose(decoder(), NEXT_TOKEN, tokens(rows=16), torch.device("cpu"))
+        assert size == expected
+
+
+def test_where_memory_runs_out_the_pieces_are_halved_and_the_batch_stays(monkeypatch):
+    engine = NativeEngine(decoder(), NEXT_TOKEN, settings(), Machine(micro_batch=4))
+    whole = NativeEngine(decoder(), NEXT_TOKEN, settings(), Machine(micro_batch=1))
+    forward = NEXT_TOKEN.loss
+
+    def narrow(model, batch):
+        if len(batch["tokens"]) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(model, batch)
+
+    monkeypatch.setattr(engine, "objective", type(NEXT_TOKEN)(narrow, NEXT_TOKEN.count))
+    assert engine.accumulate(tokens()) == whole.accumulate(tokens())
+    assert engine.micro_batch == 1
+    assert engine.update(1.0) == whole.update(1.0)
+
+    def none(model, batch):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(engine, "objective", type(NEXT_TOKEN)(none, NEXT_TOKEN.count))
+    with pytest.raises(UserError, match="one sequence needs more memory"):
+        engine.accumulate(tokens())
+
+
+def test_averages_are_what_they_say():
+    weight = torch.zeros(3)
+    tail, ema = (Average({"w": weight}, kind, decay=0.5, first=2) for kind in ("tail", "ema"))
+    expected = 0.0
+    for value in (10.0, 20.0, 1.0, 2.0, 6.0):
+        weight.fill_(value)
+        tail.update()
+        ema.update()
+    torch.testing.assert_close(tail.tensors["w"], torch.full((3,), 3.0))
+    expected = 0.0
+    for number, value in enumerate((1.0, 2.0, 6.0), start=1):
+        decay = min(0.5, (1 + number) / (10 + number))
+        expected = decay * expected + (1 - decay) * value
+    torch.testing.assert_close(ema.tensors["w"], torch.full((3,), expected))
+    with tail.in_place():
+        assert weight.tolist() == [3.0] * 3
+    assert weight.tolist() == [6.0] * 3
+
+
+@pytest.mark.parametrize("kind", ["ema", "tail"])
+def test_probes_and_the_trained_model_have_averaged_weights(kind):
+    engine = NativeEngine(decoder(), NEXT_TOKEN, settings(average=kind, average_fraction=0.5), Machine())
+    for step in range(10):
+        engine.accumulate(tokens(step))
+        engine.update(1.0)
+    last = {name: weight.detach().clone() for name, weight in engine.weights.items()}
+    with engine.evaluating() as model:
+        seen = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    assert all(torch.equal(engine.weights[name], last[name]) for name in last)
+    assert not any(torch.equal(seen[name], last[name]) for name in last)
+    trained = dict(engine.trained().named_parameters())
+    assert all(torch.equal(seen[name], trained[name]) for name in seen)
+
+
+def test_muon_with_bfloat16_weights_is_refused():
+    with pytest.raises(UserError, match="muon needs float32 weights"):
+        NativeEngine(decoder(), NEXT_TOKEN, settings(optimizer="muon", precision="bfloat16-pure"), Machine())
+
+
+def test_long_runs_are_compiled():
+    cpu = torch.device("cpu")
+    assert not compiles(Machine(compile="auto"), cpu, 1e13)
+    assert compiles(Machine(compile="auto"), cpu, 1e15)
+    assert not compiles(Machine(compile="never"), cpu, 1e15)
+    assert compiles(Machine(compile="always"), cpu, 0)
