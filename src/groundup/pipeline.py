@@ -277,6 +277,7 @@ def machine_for(recipe: Recipe, progress: Any) -> Machine:
         compile=section.compile,
         offline=section.offline,
         loader_threads=section.loader_threads,
+        layout=section.layout.model_dump(),
         checkpoint_seconds=60 * section.checkpoint_minutes,
         keep_checkpoints=section.keep_checkpoints,
         keep_every=section.keep_every,

@@ -42,6 +42,7 @@ class Machine:
         compile: auto, always or never.
         cache: folder for downloads, shared by all runs.
         offline: never fetch; a missing input is an error.
+        layout: how several devices share the work: the knobs of [machine.layout], by name.
         checkpoint_seconds: time between two checkpoints of a training run.
         keep_checkpoints, keep_every: how many of the newest stay, and one every so many steps beside them.
         trackers: names of the boards that get copies of a training run's records; None: TensorBoard, if it is there.
@@ -58,6 +59,7 @@ class Machine:
     compile: Literal["auto", "always", "never"] = "never"
     cache: Path = field(default_factory=default_cache)
     offline: bool = False
+    layout: Mapping[str, Any] = field(default_factory=dict)
     checkpoint_seconds: float = 60.0
     keep_checkpoints: int = 2
     keep_every: int | None = None

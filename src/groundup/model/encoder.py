@@ -11,7 +11,6 @@ from groundup.model.block import build_blocks, build_final_norm
 from groundup.model.embedding import Embedding, check_labels, check_tokens
 from groundup.model.head import MaskedHead, NoHead
 from groundup.model.init import init_weights
-from groundup.model.loss import IGNORE
 from groundup.model.mask import positions_of
 from groundup.model.moe import balancing_loss
 from groundup.model.output import Output
@@ -57,10 +56,7 @@ class Encoder(nn.Module):
         if labels is None:
             return Output(self.head(hidden), None)
         check_labels(labels, tokens, self.config)
-        predicted = labels != IGNORE  # the other places need no head at all
-        return Output(
-            None, self.head.loss(hidden[predicted], labels[predicted], z_loss) + balancing_loss(self)
-        )
+        return Output(None, self.head.loss(hidden, labels, z_loss) + balancing_loss(self))
 
     def hidden_states(
         self,

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from groundup.artifacts.errors import UserError
 from groundup.model.attention import softcap
 from groundup.model.embedding import Embedding, build_scale
-from groundup.model.loss import linear_cross_entropy
+from groundup.model.loss import IGNORE, linear_cross_entropy
 from groundup.model.norm import build_norm
 from groundup.recipe import ModelConfig
 
@@ -78,7 +78,8 @@ class MaskedHead(nn.Module):
     def loss(
         self, hidden: Float[Tensor, "... D"], labels: Int[Tensor, "..."], z_loss: float = 0.0
     ) -> Float[Tensor, ""]:
-        return self.head.loss(self.transform(hidden), labels, z_loss)
+        predicted = labels != IGNORE  # the other places need no head at all
+        return self.head.loss(self.transform(hidden[predicted]), labels[predicted], z_loss)
 
 
 class NoHead(nn.Module):

@@ -52,10 +52,13 @@ def build_mask(
     window: int | None = None,
     documents: Int[Tensor, "B T"] | None = None,
     key_documents: Int[Tensor, "B S"] | None = None,
+    first: int | None = None,
 ) -> Mask:
-    """The mask of `num_queries` tokens over `num_keys`; the queries are the last ones where there are fewer.
+    """The mask of `num_queries` tokens over `num_keys`.
 
     Args:
+        first: the place of the first query among the keys; default: the queries are the last ones where the mask is
+            causal, and the first ones where it is not.
         window: how many tokens a query looks back, itself included; ahead too where it is not causal.
         documents: number of each query's document, and of each key's, unless `key_documents` tells those.
     """
@@ -63,7 +66,7 @@ def build_mask(
         window = None
     if window is None and documents is None and (not causal or num_queries in (1, num_keys)):
         return Mask(causal=causal and num_queries > 1)
-    offset = num_keys - num_queries if causal else 0
+    offset = first if first is not None else num_keys - num_queries if causal else 0
     predicate = sees(causal, window, documents, documents if key_documents is None else key_documents, offset)
     batch = None if documents is None else documents.shape[0]
     if device.type == "cuda" and num_queries > 1:

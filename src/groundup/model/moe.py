@@ -83,8 +83,20 @@ class Experts(nn.Module):
 
     def forward(self, x: Float[Tensor, "M D"], ends: Int[Tensor, " E"]) -> Float[Tensor, "M D"]:
         """Rows of `x` stand in the order of their experts; those of expert e end before row ends[e]."""
-        gate, up = grouped_linear(x, self.gate_proj, ends), grouped_linear(x, self.up_proj, ends)
-        return grouped_linear(self.activation(gate) * up, self.down_proj, ends)
+        return run_experts(x, ends, self.gate_proj, self.up_proj, self.down_proj, self.activation)
+
+
+def run_experts(
+    x: Float[Tensor, "M D"],
+    ends: Int[Tensor, " E"],
+    gate_proj: Float[Tensor, "E F D"],
+    up_proj: Float[Tensor, "E F D"],
+    down_proj: Float[Tensor, "E D F"],
+    activation: Activation,
+) -> Float[Tensor, "M D"]:
+    """Each row through its own expert."""
+    gate, up = grouped_linear(x, gate_proj, ends), grouped_linear(x, up_proj, ends)
+    return grouped_linear(activation(gate) * up, down_proj, ends)
 
 
 def grouped_linear(

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from groundup.recipe.layout import Layout
 from groundup.recipe.section import Section, knob
 
 
@@ -42,5 +43,6 @@ class MachineSection(Section):
     trace_steps: tuple[int, int] | None = knob(
         None, "first and last step, from 0, of a trace of where the time goes, for a trace viewer"
     )
+    layout: Layout = knob(Layout(), "how several devices share the work")
     offline: bool = knob(False, "never fetch; a missing input is an error")
     progress: Literal["auto", "bars", "lines", "none"] = knob("auto", "how long work shows how far it is")

@@ -12,6 +12,7 @@ from groundup.artifacts.machine import Machine
 from groundup.evaluate import score_windows
 from groundup.evaluate.samples import continuations
 from groundup.model import Decoder, build_model, save_model
+from groundup.parallel import joined
 from groundup.plan.count import count, training_flops_per_token
 from groundup.plan.derive import required
 from groundup.recipe import ModelConfig
@@ -38,6 +39,13 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     Writes the model folder (model.json, model.safetensors, the tokenizer), steps.jsonl and probes.jsonl.
     Returns parameters, tokens, the loss at the end, held-out bits per byte on schedule, and the speed.
     """
+    with joined(prepare(machine)) as device:
+        return _run(recipe, inputs, out, machine, device)
+
+
+def _run(
+    recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine, device: torch.device
+) -> dict[str, Any]:
     settings: TrainSection = recipe.train
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     place = settings.shards or inputs["tokens"]
@@ -50,7 +58,6 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
             f"model.vocab_size = {config.vocab_size}, but the tokenizer has {tokenizer.vocab_size} entries",
             hint=f"leave model.vocab_size out, or set it to {tokenizer.vocab_size} or more",
         )
-    device = prepare(machine)
     torch.manual_seed(recipe.seed)
     model = build_model(config).to(device)
     engine = build_engine(model, NEXT_TOKEN, settings, machine)
@@ -82,9 +89,10 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
             name="pretraining",
         )
     model = engine.trained()
-    save_model(model, out)
-    tokenizer.save(out)
-    clear(out / "checkpoints", machine.keep_every)
+    if engine.main:
+        save_model(model, out)
+        tokenizer.save(out)
+        clear(out / "checkpoints", machine.keep_every)
     seen = batches.facts(len(result.records) - 1)
     steps = len(result.records)
     last = [record["loss"] for record in result.records[-max(1, steps // 50) :] if record["loss"] is not None]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
+from groundup.model import update_balance
 from groundup.recipe.train import TrainSection
 from groundup.train import micro_batch
 from groundup.train.average import build_average
@@ -91,6 +92,7 @@ class NativeEngine:
                 optimizer.step()
             if self.average is not None:
                 self.average.update()
+            update_balance(self.module)
         self.discard()
         return norm
 

@@ -1,0 +1,76 @@
+"""From a whole model to this rank's part of it, by one fixed order of changes from outside.
+
+The model's code knows of none of them. The order matters: each step takes what the one before it left.
+
+    1. pipeline      which blocks are here at all
+    2. experts       which experts of each mixture
+    3. tensor        which part of each matrix
+    4. context       which part of each sequence
+    5. checkpointing each block keeps only its input
+    6. compile       each block, with all of the above inside
+    7. shard         weights are spread over whoever sees other tokens
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from groundup.parallel.context import share_sequences
+from groundup.parallel.expert import balance_over_all, share_experts
+from groundup.parallel.mesh import Mesh
+from groundup.parallel.parts import blocks, override
+from groundup.parallel.pipeline import Piece, cut_pipeline
+from groundup.parallel.shard import shard_weights
+from groundup.parallel.tensor import share_matrices
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a rank has of a model.
+
+    Attributes:
+        models: the model, or the pieces of it that are here, each with the names of the whole.
+        pieces: the stages of a pipeline, in the order of `models`; empty without one.
+        shares: parameters whose gradients are shares of a sum over the tensor axis.
+    """
+
+    models: list[nn.Module]
+    pieces: list[Piece] = field(default_factory=list)
+    shares: list[nn.Parameter] = field(default_factory=list)
+
+
+def apply(
+    model: nn.Module, mesh: Mesh, *, precision: str = "float32", loss: Callable[..., Any] | None = None
+) -> Parts:
+    """Turn `model`, the same on every rank, into this rank's part of it. It is used up.
+
+    Args:
+        precision: of the matrix products, as in train.precision; see shard.py.
+        loss: (model, batch) -> loss, which the pieces of a pipeline call.
+    """
+    layout = mesh.layout
+    pieces = cut_pipeline(model, mesh, loss) if layout.pipeline > 1 and loss is not None else []
+    models = [piece.model for piece in pieces] or [model]
+    shares: list[str] = []
+    for part in models:
+        if layout.expert > 1:
+            share_experts(part, mesh)
+        balance_over_all(part, mesh)
+        if layout.tensor > 1:
+            shares += share_matrices(part, mesh)
+        if layout.context > 1:
+            share_sequences(part, mesh)
+        for block in blocks(part):
+            if layout.checkpointing:
+                override(block, "forward", partial(checkpoint, use_reentrant=False), block.forward)
+            if layout.compile:
+                block.compile()
+    for part in pieces or models:
+        if mesh.size("replicate") * mesh.size("data") > 1:
+            shard_weights(part, mesh, precision)
+    named = [item for part in models for item in part.named_parameters()]
+    return Parts(models, pieces, [parameter for name, parameter in named if name in set(shares)])

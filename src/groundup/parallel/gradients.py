@@ -1,0 +1,60 @@
+"""What is left to do with gradients when the backward pass is over: complete the shares, and bound the norm."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from groundup.parallel.mesh import Mesh
+
+
+def complete_shares(parameters: Iterable[nn.Parameter], mesh: Mesh) -> None:
+    """Sum the gradients of parameters that every rank of the tensor axis has whole but used for a part of the work."""
+    gradients = [_here(parameter.grad) for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat, group=mesh.group("tensor"))
+    for gradient, whole in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(whole.view_as(gradient))
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter], mesh: Mesh) -> Tensor:
+    """The norm of the gradient of the whole model, whatever the layout.
+
+    Each rank adds the squares that it holds, each divided by the number of ranks that hold it too.
+    """
+    squares = torch.zeros((), device=mesh.device)
+    stages = mesh.size("pipeline")
+    for parameter in parameters:
+        if parameter.grad is not None:
+            copies = dist.get_world_size() // stages // pieces(parameter)
+            squares += _here(parameter.grad).float().square().sum().to(mesh.device) / copies
+    dist.all_reduce(squares)
+    return squares.sqrt()
+
+
+def clip(parameters: Iterable[nn.Parameter], norm: Tensor, largest: float | None) -> None:
+    """Scale the gradient down to `largest`, as torch.nn.utils.clip_grad_norm_ does."""
+    if largest is None:
+        return
+    factor = (largest / (norm + 1e-6)).clamp(max=1.0)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            here = _here(parameter.grad)
+            here.mul_(factor.to(here.device))
+
+
+def pieces(parameter: Tensor) -> int:
+    """Into how many a parameter is cut."""
+    if not isinstance(parameter, DTensor):
+        return 1
+    sizes = zip(parameter.device_mesh.shape, parameter.placements, strict=True)
+    return math.prod(size for size, placement in sizes if not placement.is_replicate())
+
+
+def _here(gradient: Tensor) -> Tensor:
+    return gradient.to_local() if isinstance(gradient, DTensor) else gradient

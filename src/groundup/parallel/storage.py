@@ -1,0 +1,82 @@
+"""A state in files that do not depend on the layout: written by some ranks, read by any others.
+
+Every rank writes its own pieces of tensors as safetensors, with their places in the whole tensors in the file's header,
+as PyTorch's distributed checkpoint does for Hugging Face's layout; and PyTorch's reader puts together what a rank
+needs. (Its own default format would be pickled.) Whole tensors are pieces too, so one device's files are no exception.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed.checkpoint import HuggingFaceStorageReader
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from groundup.parallel.mesh import Mesh
+from groundup.parallel.parts import is_cut
+
+
+@dataclass(frozen=True)
+class PieceOf:
+    """A part of a tensor, and where it begins in the whole."""
+
+    tensor: Tensor
+    begins: tuple[int, ...]
+
+
+def pieces_of(state: dict[str, Tensor], mesh: Mesh | None = None) -> dict[str, PieceOf]:
+    """Copies, on the CPU, of what this rank has to write: each piece is written by the first of those that have it."""
+    pieces = {}
+    for name, tensor in state.items():
+        if mesh is not None and not _first_copy(tensor, mesh):
+            continue
+        here, begins = tensor, (0,) * tensor.ndim
+        if isinstance(tensor, DTensor):
+            here = tensor.to_local()
+            _, begins = compute_local_shape_and_global_offset(
+                tensor.shape, tensor.device_mesh, tensor.placements
+            )
+        if here.numel() or not tensor.numel():
+            pieces[name] = PieceOf(here.detach().to("cpu", copy=True).contiguous(), tuple(begins))
+    return pieces
+
+
+def write_pieces(pieces: dict[str, PieceOf], path: Path) -> None:
+    """Write the pieces of one rank as one file. Raises OSError."""
+    places = {name: {"saved_offsets": list(piece.begins)} for name, piece in pieces.items()}
+    metadata = {"format": "pt", "DCP_SHARDING_INFO": json.dumps(places), "DCP_VERSION": "1.0"}
+    save_file({name: piece.tensor for name, piece in pieces.items()}, path, metadata=metadata)
+
+
+def shapes_in(folder: Path) -> dict[str, torch.Size]:
+    """The whole shape of every tensor in the files of `folder`. Raises OSError or SafetensorError."""
+    found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    shapes = {}
+    for name, entry in found.items():
+        size: Any = entry.size  # type: ignore[union-attr]
+        held = sum(chunk.sizes.numel() for chunk in entry.chunks)  # type: ignore[union-attr]
+        if held != size.numel():
+            raise OSError(
+                f"{folder}: {name}: {held} of {size.numel()} numbers, the file of a rank is missing"
+            )
+        shapes[name] = size
+    return shapes
+
+
+def read_into(folder: Path, state: dict[str, Tensor]) -> None:
+    """Fill the tensors of `state` in place, each rank what it holds."""
+    dcp.load(dict(state), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+
+
+def _first_copy(tensor: Tensor, mesh: Mesh) -> bool:
+    """Whether this rank is the first of all that hold the same piece."""
+    axes = ("replicate", "data", "tensor")
+    if is_cut(tensor, "expert"):
+        axes = ("replicate", "expert_shard", "expert", "tensor")
+    return all(is_cut(tensor, axis) or mesh.rank(axis) == 0 for axis in axes)

@@ -1,0 +1,173 @@
+"""Tensor parallelism: every matrix is shared by the devices of the tensor axis (Shoeybi et al. 2019, Megatron-LM).
+
+The first matrix of a pair is cut by columns (queries, keys, values; gate, up), the second by rows (o_proj, down_proj),
+so that a pair needs one sum over the devices. With sequence parallelism (Korthikanti et al. 2022) what lies between the
+pairs is shared along the sequence, and the sum becomes a gather before each pair and a scatter behind it.
+
+Weights are cut as DTensors, which know what they are a part of: that is how checkpoints, norms and sharding see them.
+The arithmetic runs on the local parts. In evaluation the sequence is not shared, so that any length will do. A mixture
+of experts keeps its weights whole and works on its part of the sequence; its own axis is in expert.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groundup.model.attention import Attention, CrossAttention, Crossing, View
+from groundup.model.embedding import Embedding
+from groundup.model.feed_forward import FeedForward, GatedFeedForward
+from groundup.model.mask import Mask
+from groundup.model.sight import RelativeSight
+from groundup.parallel.collectives import gather, join, part_of, scatter, split, spread, total
+from groundup.parallel.mesh import Mesh
+from groundup.parallel.parts import blocks, cut, final_norms, heads, is_cut, local, override, own_bias, stacks
+from groundup.parallel.vocabulary import share_embedding, share_head
+
+SEQUENCE = 1
+"""The dimension of (B T D) that is shared between the matrices."""
+
+
+def share_matrices(model: nn.Module, mesh: Mesh) -> list[str]:
+    """Cut the matrices of `model` over the tensor axis.
+
+    Returns the names of the parameters that stay whole on every rank but see a part of the work only: their gradients
+    are shares of a sum (see gradients.py).
+    """
+    shares: set[int] = set()
+    for block in blocks(model):
+        for part in block.children():
+            if isinstance(part, Attention | CrossAttention):
+                shares |= _share_attention(part, mesh)
+                _surround(part, mesh)
+                if isinstance(part, CrossAttention):
+                    override(part, "look_at", _look_at, part.look_at, mesh)
+            elif isinstance(part, FeedForward | GatedFeedForward):
+                for name, linear in part.named_children():
+                    if name == "down_proj":
+                        _cut_rows(linear, mesh)
+                    else:
+                        _cut_columns(linear, mesh)
+                        shares.add(id(linear.bias))
+                _surround(part, mesh)
+        if mesh.layout.sequence_parallel:
+            shares |= {id(p) for p in block.parameters() if not is_cut(p, "tensor")}
+    for stack in stacks(model):
+        for sight in stack.sights.values():
+            if isinstance(sight, RelativeSight):
+                override(sight, "forward", _see, sight.forward, mesh)
+                shares |= {id(p) for p in sight.parameters()}
+    if isinstance(model.embedding, Embedding):
+        share_embedding(model.embedding.tokens, mesh)
+    for head in heads(model):
+        share_head(head, mesh)
+        shares.add(id(head.bias))
+    if mesh.layout.sequence_parallel:
+        if isinstance(model.embedding, Embedding):
+            model.embedding.register_forward_hook(partial(_split_sequence, mesh=mesh))
+        for norm in final_norms(model):
+            shares |= {id(p) for p in norm.parameters()}
+            norm.register_forward_hook(partial(_join_sequence, mesh=mesh))
+    return [name for name, parameter in model.named_parameters() if id(parameter) in shares]
+
+
+def _cut_columns(linear: nn.Module, mesh: Mesh) -> None:
+    assert isinstance(linear, nn.Linear)
+    cut(linear, "weight", 0, mesh.weights["tensor"])
+    override(linear, "forward", _columns, linear, mesh)
+
+
+def _cut_rows(linear: nn.Module, mesh: Mesh) -> None:
+    assert isinstance(linear, nn.Linear)
+    cut(linear, "weight", 1, mesh.weights["tensor"])
+    override(linear, "forward", _rows, linear, mesh)
+
+
+def _columns(linear: nn.Linear, mesh: Mesh, x: Tensor) -> Tensor:
+    return F.linear(x, local(linear.weight), own_bias(linear.bias, mesh))
+
+
+def _rows(linear: nn.Linear, mesh: Mesh, x: Tensor) -> Tensor:
+    """The bias is added to the sum, once."""
+    share = F.linear(x, local(linear.weight))
+    if _shares_sequence(linear, mesh):
+        out = scatter(share, SEQUENCE, mesh.group("tensor"))
+    else:
+        out = total(share, mesh.group("tensor"))
+    return out if linear.bias is None else out + linear.bias.to(out.dtype)
+
+
+def _shares_sequence(module: nn.Module, mesh: Mesh) -> bool:
+    return mesh.layout.sequence_parallel and module.training
+
+
+def _surround(part: nn.Module, mesh: Mesh) -> None:
+    """Before a pair of matrices: the whole sequence, on which each rank will do other work."""
+
+    def enter(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        x, *rest = inputs
+        group = mesh.group("tensor")
+        whole = gather(x, SEQUENCE, group) if _shares_sequence(module, mesh) else spread(x, group)
+        return (whole, *rest)
+
+    part.register_forward_pre_hook(enter)
+
+
+def _look_at(look_at: Callable[..., Crossing], mesh: Mesh, memory: Tensor, mask: Mask) -> Crossing:
+    return look_at(spread(memory, mesh.group("tensor")), mask)
+
+
+def _share_attention(attention: Attention | CrossAttention, mesh: Mesh) -> set[int]:
+    """Each rank has its own query heads, and the key and value heads that they look at.
+
+    Where there are fewer of those than ranks, or they do not divide, their matrices stay whole and each rank computes
+    the heads that it needs. Returns what stays whole.
+    """
+    size, rank, head_dim = mesh.size("tensor"), mesh.rank("tensor"), attention.head_dim
+    query_heads = attention.q_proj.out_features // head_dim
+    kv_heads = attention.k_proj.out_features // head_dim
+    _cut_columns(attention.q_proj, mesh)
+    _cut_rows(attention.o_proj, mesh)
+    for linear in (attention.k_proj, attention.v_proj):
+        if kv_heads % size == 0:
+            _cut_columns(linear, mesh)
+        else:
+            own = torch.arange(query_heads).chunk(size)[rank]
+            rows = key_heads_of(own, query_heads // kv_heads)[:, None] * head_dim + torch.arange(head_dim)
+            override(linear, "forward", _chosen_columns, linear, rows.flatten())
+    return {id(p) for p in attention.parameters() if not is_cut(p, "tensor")} - {id(attention.o_proj.bias)}
+
+
+def key_heads_of(queries: Tensor, group: int) -> Tensor:
+    """The key heads of some query heads, of which `group` neighbours share one; each once, where that fits."""
+    wanted = queries // group
+    once = wanted.unique()
+    each = len(wanted) // len(once)
+    return once if torch.equal(once.repeat_interleave(each), wanted) else wanted
+
+
+def _chosen_columns(linear: nn.Linear, rows: Tensor, x: Tensor) -> Tensor:
+    rows = rows.to(x.device)
+    bias = linear.bias
+    return F.linear(
+        x, linear.weight.index_select(0, rows), None if bias is None else bias.index_select(0, rows)
+    )
+
+
+def _see(forward: Callable[..., View], mesh: Mesh, *inputs: Any) -> View:
+    """T5's bias differs from head to head: of the own heads."""
+    view = forward(*inputs)
+    assert view.mask.dense is not None
+    return View(replace(view.mask, dense=part_of(view.mask.dense, 1, mesh.group("tensor"))), view.rotation)
+
+
+def _split_sequence(module: nn.Module, inputs: Any, x: Tensor, *, mesh: Mesh) -> Tensor:
+    return split(x, SEQUENCE, mesh.group("tensor")) if module.training else x
+
+
+def _join_sequence(module: nn.Module, inputs: Any, x: Tensor, *, mesh: Mesh) -> Tensor:
+    return join(x, SEQUENCE, mesh.group("tensor")) if module.training else x

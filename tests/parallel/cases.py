@@ -1,0 +1,91 @@
+"""The layouts that are held against one process, by the name that the book's table gives them."""
+
+from sameness import Case
+
+SCHEDULES = ("gpipe", "1f1b", "interleaved-1f1b", "interleaved-zero-bubble", "zero-bubble-v", "dualpipe-v")
+
+QUICK: dict[str, tuple[int, Case]] = {
+    "DDP": (2, Case({"replicate": 2})),
+    "FSDP": (2, Case({"shard": 2})),
+    "FSDP, 4 micro-batches": (2, Case({"shard": 2}, micro_batch=2)),
+    "hybrid": (4, Case({"replicate": 2, "shard": 2})),
+    "TP": (2, Case({"tensor": 2, "sequence_parallel": False})),
+    "TP+SP": (2, Case({"tensor": 2})),
+    "FSDP x TP+SP": (4, Case({"shard": 2, "tensor": 2})),
+    "TP+SP, 1 key head": (2, Case({"tensor": 2}, "odd")),
+    "CP all-gather": (2, Case({"context": 2})),
+    "CP ulysses": (2, Case({"context": 2, "context_method": "ulysses"})),
+    "CP ring": (2, Case({"context": 2, "context_method": "ring"})),
+    "PP 1f1b": (2, Case({"pipeline": 2}, "deep", 4)),
+    "PP zero-bubble-v x FSDP": (4, Case({"pipeline": 2, "shard": 2, "schedule": "zero-bubble-v"}, "deep", 2)),
+    "EP": (2, Case({"shard": 2, "expert": 2}, "moe")),
+    "CP x TP+SP": (4, Case({"context": 2, "tensor": 2}, "gemma")),
+}
+"""Run by default: each axis once, in half a minute of processor time or so."""
+
+SLOW: dict[str, tuple[int, Case]] = {
+    "FSDP 4": (4, Case({})),
+    "FSDP 8": (8, Case({})),
+    "DDP 4": (4, Case({"replicate": 4})),
+    "DDP 8": (8, Case({"replicate": 8})),
+    "hybrid 4 x 2": (8, Case({"replicate": 4, "shard": 2})),
+    "FSDP, CPU offload": (2, Case({"shard": 2, "offload": True})),
+    "FSDP, checkpointing": (2, Case({"shard": 2, "checkpointing": True})),
+    "FSDP, weights kept": (2, Case({"shard": 2, "reshard": False})),
+    "FSDP, compiled": (2, Case({"shard": 2, "compile": True})),
+    "TP+SP, compiled, checkpointing": (2, Case({"tensor": 2, "compile": True, "checkpointing": True})),
+    "TP+SP 4": (4, Case({"tensor": 4})),
+    "TP+SP 8, 1 key head": (8, Case({"tensor": 8}, "odd")),
+    "FSDP x TP+SP 4 x 2": (8, Case({"shard": 4, "tensor": 2})),
+    "FSDP x TP+SP 2 x 4": (8, Case({"shard": 2, "tensor": 4}, "gpt2")),
+    "hybrid x TP+SP": (8, Case({"replicate": 2, "shard": 2, "tensor": 2})),
+    "CP all-gather 4": (4, Case({"context": 4})),
+    "CP ulysses 4": (4, Case({"context": 4, "context_method": "ulysses"})),
+    "CP ring 4": (4, Case({"context": 4, "context_method": "ring"})),
+    "FSDP x CP": (4, Case({"shard": 2, "context": 2})),
+    "FSDP x CP x TP+SP": (8, Case({"shard": 2, "context": 2, "tensor": 2})),
+    "CP ring, documents": (2, Case({"context": 2, "context_method": "ring"}, "packed")),
+    "CP all-gather x TP+SP, documents": (4, Case({"context": 2, "tensor": 2}, "documents")),
+    "EP 4": (4, Case({"expert": 4}, "moe")),
+    "EP x FSDP": (4, Case({"expert": 2}, "moe")),
+    "hybrid x EP": (4, Case({"replicate": 2, "shard": 2, "expert": 2}, "moe")),
+    "EP over CP": (4, Case({"shard": 2, "context": 2, "expert": 4}, "moe")),
+    "EP x FSDP x TP+SP": (8, Case({"shard": 4, "expert": 2, "tensor": 2}, "moe")),
+    "EP, bias": (2, Case({"expert": 2}, "moe-bias")),
+    "PP x CP x EP": (4, Case({"pipeline": 2, "context": 2, "expert": 2}, "moe-deep", 2)),
+    "PP zero-bubble-v x CP x EP": (
+        4, Case({"pipeline": 2, "context": 2, "expert": 2, "schedule": "zero-bubble-v"}, "moe-deep", 2)
+    ),
+    "PP, checkpointing": (2, Case({"pipeline": 2, "checkpointing": True}, "deep", 4)),
+    "PP zero-bubble-v, checkpointing": (
+        2, Case({"pipeline": 2, "schedule": "zero-bubble-v", "checkpointing": True}, "deep", 4)
+    ),
+    "PP, compiled": (2, Case({"pipeline": 2, "compile": True}, "deep", 4)),
+    "PP x DDP": (4, Case({"pipeline": 2, "replicate": 2}, "deep", 2)),
+    "PP, encoder": (2, Case({"pipeline": 2}, "bert-deep", 4)),
+    **{f"PP {name}": (2, Case({"pipeline": 2, "schedule": name}, "deep", 4)) for name in SCHEDULES if name != "1f1b"},
+    **{f"PP {name} 4": (4, Case({"pipeline": 4, "schedule": name}, "deep", 2)) for name in SCHEDULES},
+    **{
+        f"PP {name} x FSDP": (4, Case({"pipeline": 2, "schedule": name}, "deep", 2))
+        for name in SCHEDULES if name != "zero-bubble-v"
+    },
+    **{f"PP {name} x FSDP x TP+SP": (8, Case({"pipeline": 2, "tensor": 2, "schedule": name}, "deep", 2)) for name in SCHEDULES},
+    **{
+        f"{axis}, {model}": (2, Case(layout, model))
+        for axis, layout in {
+            "FSDP": {"shard": 2}, "TP": {"tensor": 2, "sequence_parallel": False}, "TP+SP": {"tensor": 2},
+            "CP all-gather": {"context": 2}, "CP ulysses": {"context": 2, "context_method": "ulysses"},
+        }.items()
+        for model in ("odd", "gemma", "gpt2", "bert", "t5", "moe")
+    },
+    "DDP, Muon": (2, Case({"replicate": 2}, train=(("optimizer", "muon"),))),
+    "FSDP, Muon": (2, Case({"shard": 2}, train=(("optimizer", "muon"),))),
+    "TP+SP, Muon": (2, Case({"tensor": 2}, train=(("optimizer", "muon"),))),
+    "FSDP x TP+SP, Muon": (4, Case({"tensor": 2}, train=(("optimizer", "muon"),))),
+    "PP, Muon": (2, Case({"pipeline": 2}, "deep", 4, train=(("optimizer", "muon"),))),
+    "FSDP, bfloat16": (2, Case({"shard": 2}, train=(("precision", "bfloat16"),))),
+    "DDP, bfloat16": (2, Case({"replicate": 2}, train=(("precision", "bfloat16"),))),
+    "TP+SP, bfloat16": (2, Case({"tensor": 2}, train=(("precision", "bfloat16"),))),
+    "PP x FSDP x TP+SP, bfloat16": (8, Case({"pipeline": 2, "tensor": 2}, "deep", 2, train=(("precision", "bfloat16"),))),
+}  # fmt: skip
+"""The rest of the table."""
