@@ -116,9 +116,9 @@ def alone(name: str, train: TrainSection, micro_batch: int = 16) -> dict[str, An
     return follow(NativeEngine(fresh(name), objective(config), train, Machine(micro_batch=micro_batch)), name)
 
 
-def follow(engine: Any, name: str, steps: int = STEPS) -> dict[str, Any]:
+def follow(engine: Any, name: str, steps: range = range(STEPS)) -> dict[str, Any]:
     losses, norms, gradients = [], [], {}
-    for step in range(steps):
+    for step in steps:
         rows = 16 // engine.data_ranks
         begin = engine.data_rank * rows
         part = {key: value[begin : begin + rows] for key, value in batch(name, step).items()}

@@ -1,0 +1,121 @@
+"""What ranks do in the tests of the engine's state: save, continue elsewhere, answer, refuse."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from sameness import Case, batch, build, follow, fresh, objective
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.model import save_model
+from groundup.recipe.layout import Layout
+from groundup.train.engines.engine import Damaged
+from groundup.train.engines.parallel import ParallelEngine
+
+
+@dataclass(frozen=True)
+class Errand:
+    case: Case
+    folder: Path
+
+
+def save_after_two(errand: Errand) -> list[float]:
+    """Two steps, a checkpoint, and three steps more while it is written. The losses of all five."""
+    engine = build(errand.case)
+    losses = follow(engine, errand.case.model, range(2))["losses"]
+    write = engine.save(errand.folder)
+    losses += follow(engine, errand.case.model, range(2, 5))["losses"]
+    write()
+    return losses
+
+
+def load_and_go_on(errand: Errand) -> list[float]:
+    engine = build(errand.case)
+    engine.load(errand.folder)
+    return follow(engine, errand.case.model, range(2, 5))["losses"]
+
+
+def load_damaged(errand: Errand) -> tuple[str, bool]:
+    engine = build(errand.case)
+    before = [weight.detach().clone() for weight in engine.parameters]
+    try:
+        engine.load(errand.folder)
+        answer = "read it"
+    except (Damaged, UserError) as error:
+        answer = type(error).__name__
+    same = all(torch.equal(a.to_local() if hasattr(a, "to_local") else a, b.to_local() if hasattr(b, "to_local") else b)
+               for a, b in zip(engine.parameters, before, strict=True))  # fmt: skip
+    return answer, same
+
+
+def leave_whole(errand: Errand) -> None:
+    """Five steps, then the whole model in a folder."""
+    engine = build(errand.case)
+    follow(engine, errand.case.model)
+    model = engine.trained()
+    if engine.main:
+        save_model(model, errand.folder)
+
+
+def answer(case: Case) -> dict[str, Any]:
+    """What the whole model says in evaluation, before the first step and after one, and what the next step's loss is."""
+    engine = build(case)
+    tokens = batch(case.model, 0)["tokens"][:, :13]  # a length that no axis divides
+    found: dict[str, Any] = {}
+    for when in ("before", "after"):
+        with engine.evaluating() as model, torch.no_grad():
+            hidden = model.hidden_states(tokens)
+            found[f"hidden, {when}"] = model.logits(hidden[:, -2:]).numpy()
+            found[f"logits, {when}"] = model(tokens).logits.numpy()
+            found[f"loss, {when}"] = float(model(tokens, tokens).loss)
+        found[f"step, {when}"] = follow(engine, case.model, range(1))["losses"]
+    return found
+
+
+def differ_in_seed(case: Case) -> str:
+    torch_seed = fresh(case.model)
+    if dist.get_rank() == 1:
+        with torch.no_grad():
+            next(torch_seed.parameters()).add_(1e-3)
+    return _error_of(lambda: _build(case, torch_seed))
+
+
+def differ_in_recipe(case: Case) -> str:
+    train = case.settings.model_copy(update={"learning_rate": 5e-3}) if dist.get_rank() == 1 else case.settings
+    return _error_of(lambda: _build(case, fresh(case.model), train))
+
+
+def differ_in_data(case: Case) -> str:
+    engine = build(case)
+    part = batch(case.model, dist.get_rank())
+    return _error_of(lambda: engine.accumulate(part))
+
+
+def _build(case: Case, model: Any, train: Any = None) -> ParallelEngine:
+    machine = Machine(micro_batch=16)
+    return ParallelEngine(model, objective(model.config), train or case.settings, machine, Layout(**case.layout))
+
+
+def _error_of(call: Any) -> str:
+    """What every rank meets: the same error, or the ranks would wait for each other."""
+    try:
+        call()
+        mine = "none"
+    except UserError as error:
+        mine = str(error)
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    assert len(set(everyone)) == 1, everyone
+    return mine
+
+
+def spoiled(case: Case) -> dict[str, Any]:
+    """A layout that the plan refuses, computed all the same."""
+    from groundup.plan import layout
+    from sameness import together
+
+    layout._check_pipeline = lambda *_: None
+    return together(replace(case))
