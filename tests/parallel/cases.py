@@ -4,6 +4,9 @@ from sameness import Case
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved-1f1b", "interleaved-zero-bubble", "zero-bubble-v", "dualpipe-v")
 
+AGAIN = (("activation_checkpointing", "full"),)
+COMPILED = (("compile", "always"),)
+
 QUICK: dict[str, tuple[int, Case]] = {
     "DDP": (2, Case({"replicate": 2})),
     "FSDP": (2, Case({"shard": 2})),
@@ -30,10 +33,11 @@ SLOW: dict[str, tuple[int, Case]] = {
     "DDP 8": (8, Case({"replicate": 8})),
     "hybrid 4 x 2": (8, Case({"replicate": 4, "shard": 2})),
     "FSDP, CPU offload": (2, Case({"shard": 2, "offload": True})),
-    "FSDP, checkpointing": (2, Case({"shard": 2, "checkpointing": True})),
+    "FSDP, checkpointing": (2, Case({"shard": 2}, machine=AGAIN)),
+    "FSDP, selective checkpointing": (2, Case({"shard": 2}, machine=(("activation_checkpointing", "selective"),))),
     "FSDP, weights kept": (2, Case({"shard": 2, "reshard": False})),
-    "FSDP, compiled": (2, Case({"shard": 2, "compile": True})),
-    "TP+SP, compiled, checkpointing": (2, Case({"tensor": 2, "compile": True, "checkpointing": True})),
+    "FSDP, compiled": (2, Case({"shard": 2}, machine=COMPILED)),
+    "TP+SP, compiled, checkpointing": (2, Case({"tensor": 2}, machine=COMPILED + AGAIN)),
     "TP+SP 4": (4, Case({"tensor": 4})),
     "TP+SP 8, 1 key head": (8, Case({"tensor": 8}, "odd")),
     "FSDP x TP+SP 4 x 2": (8, Case({"shard": 4, "tensor": 2})),
@@ -56,11 +60,11 @@ SLOW: dict[str, tuple[int, Case]] = {
     "PP zero-bubble-v x CP x EP": (
         4, Case({"pipeline": 2, "context": 2, "expert": 2, "schedule": "zero-bubble-v"}, "moe-deep", 2)
     ),
-    "PP, checkpointing": (2, Case({"pipeline": 2, "checkpointing": True}, "deep", 4)),
+    "PP, checkpointing": (2, Case({"pipeline": 2}, "deep", 4, machine=AGAIN)),
     "PP zero-bubble-v, checkpointing": (
-        2, Case({"pipeline": 2, "schedule": "zero-bubble-v", "checkpointing": True}, "deep", 4)
+        2, Case({"pipeline": 2, "schedule": "zero-bubble-v"}, "deep", 4, machine=AGAIN)
     ),
-    "PP, compiled": (2, Case({"pipeline": 2, "compile": True}, "deep", 4)),
+    "PP, compiled": (2, Case({"pipeline": 2}, "deep", 4, machine=COMPILED)),
     "PP x DDP": (4, Case({"pipeline": 2, "replicate": 2}, "deep", 2)),
     "PP, encoder": (2, Case({"pipeline": 2}, "bert-deep", 4)),
     **{f"PP {name}": (2, Case({"pipeline": 2, "schedule": name}, "deep", 4)) for name in SCHEDULES if name != "1f1b"},

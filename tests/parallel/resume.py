@@ -84,7 +84,9 @@ def differ_in_seed(case: Case) -> str:
 
 
 def differ_in_recipe(case: Case) -> str:
-    train = case.settings.model_copy(update={"learning_rate": 5e-3}) if dist.get_rank() == 1 else case.settings
+    train = (
+        case.settings.model_copy(update={"learning_rate": 5e-3}) if dist.get_rank() == 1 else case.settings
+    )
     return _error_of(lambda: _build(case, fresh(case.model), train))
 
 
@@ -96,7 +98,9 @@ def differ_in_data(case: Case) -> str:
 
 def _build(case: Case, model: Any, train: Any = None) -> ParallelEngine:
     machine = Machine(micro_batch=16)
-    return ParallelEngine(model, objective(model.config), train or case.settings, machine, Layout(**case.layout))
+    return ParallelEngine(
+        model, objective(model.config), train or case.settings, machine, Layout(**case.layout)
+    )
 
 
 def _error_of(call: Any) -> str:
@@ -114,8 +118,9 @@ def _error_of(call: Any) -> str:
 
 def spoiled(case: Case) -> dict[str, Any]:
     """A layout that the plan refuses, computed all the same."""
-    from groundup.plan import layout
     from sameness import together
+
+    from groundup.plan import layout
 
     layout._check_pipeline = lambda *_: None
     return together(replace(case))

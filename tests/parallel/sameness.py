@@ -135,7 +135,9 @@ def gradients_of(engine: Any) -> dict[str, Any]:
     found = {}
     for part in parts:
         for name, weight in part.named_parameters():
-            assert weight.grad is not None, f"{name} has no gradient"
+            if weight.grad is None:
+                found[name] = np.full(weight.shape, np.nan, np.float32)
+                continue
             whole = weight.grad.full_tensor() if isinstance(weight.grad, DTensor) else weight.grad
             found[name] = whole.detach().numpy().copy()
     return found
@@ -149,6 +151,7 @@ class Case:
     model: str = "llama"
     micro_batch: int | None = None
     train: tuple[tuple[str, Any], ...] = ()
+    machine: tuple[tuple[str, Any], ...] = ()
 
     @property
     def settings(self) -> TrainSection:
@@ -168,7 +171,7 @@ def build(case: Case) -> ParallelEngine:
     # A micro-batch of the reference is the whole batch; of a rank, its part of it.
     micro = case.micro_batch or 16
     config = config_of(case.model)
-    machine = Machine(micro_batch=micro)
+    machine = Machine(micro_batch=micro, **dict(case.machine))
     return ParallelEngine(fresh(case.model), objective(config), case.settings, machine, Layout(**case.layout))
 
 

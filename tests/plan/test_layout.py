@@ -67,5 +67,10 @@ def test_what_does_not_divide_or_goes_wrong_is_refused(layout, model, train, wor
 
 def test_layouts_that_work_are_not_refused():
     config = ModelConfig(**MODEL)
-    for layout in ({"tensor": 2}, {"context": 2}, {"pipeline": 2, "schedule": "dualpipe-v"}, {"replicate": 2}):
+    for layout in (
+        {"tensor": 2},
+        {"context": 2},
+        {"pipeline": 2, "schedule": "dualpipe-v"},
+        {"replicate": 2},
+    ):
         check(complete(Layout(**layout), 2), config, TrainSection(sequence_length=32, batch_tokens=256))

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.model import build_model
+from groundup.parallel.recompute import recompute
 from groundup.recipe import ModelConfig
 from groundup.recipe.train import TrainSection
 from groundup.train import NEXT_TOKEN, NativeEngine, micro_batch
@@ -15,7 +16,6 @@ from groundup.train.average import Average
 from groundup.train.compiling import compiles
 from groundup.train.float8 import require_float8, use_float8
 from groundup.train.lean_adamw import LeanAdamW, pack, unpack
-from groundup.train.recompute import recompute
 from groundup.train.rounding import round_randomly
 
 CONFIG = ModelConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, context_length=32)

@@ -2,8 +2,8 @@
 
 Reading order: `world` (being one of many), `mesh` (who works with whom), `collectives` (what ranks say to each other),
 `parts` (what of a model the axes take hold of); then an axis each: `tensor` with `vocabulary`, `context` with `ring`,
-`expert`, `pipeline`, `shard`; `apply` (all of them, in one order); `gradients` (what is left to do after the backward
-pass) and `storage` (a state that any other layout can read).
+`expert`, `pipeline`, `recompute`, `shard`; `apply` (all of them, in one order); `gradients` (what is left to do after
+the backward pass) and `storage` (a state that any other layout can read).
 
 Deliberately absent: any trace of this in the model, and refusals, which are the plan's (plan/layout.py).
 """

@@ -6,24 +6,23 @@ The model's code knows of none of them. The order matters: each step takes what 
     2. experts       which experts of each mixture
     3. tensor        which part of each matrix
     4. context       which part of each sequence
-    5. checkpointing each block keeps only its input
+    5. recompute     each block forgets what it can compute again
     6. compile       each block, with all of the above inside
     7. shard         weights are spread over whoever sees other tokens
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from groundup.parallel.context import share_sequences
 from groundup.parallel.expert import balance_over_all, share_experts
 from groundup.parallel.mesh import Mesh
-from groundup.parallel.parts import blocks, override
+from groundup.parallel.parts import blocks
 from groundup.parallel.pipeline import Piece, cut_pipeline
+from groundup.parallel.recompute import Recompute, recompute
 from groundup.parallel.shard import shard_weights
 from groundup.parallel.tensor import share_matrices
 
@@ -44,13 +43,21 @@ class Parts:
 
 
 def apply(
-    model: nn.Module, mesh: Mesh, *, precision: str = "float32", loss: Callable[..., Any] | None = None
+    model: nn.Module,
+    mesh: Mesh,
+    *,
+    precision: str = "float32",
+    loss: Callable[..., Any] | None = None,
+    checkpointing: Recompute = "none",
+    compiled: bool = False,
 ) -> Parts:
     """Turn `model`, the same on every rank, into this rank's part of it. It is used up.
 
     Args:
         precision: of the matrix products, as in train.precision; see shard.py.
         loss: (model, batch) -> loss, which the pieces of a pipeline call.
+        checkpointing: what blocks forget; see recompute.py.
+        compiled: compile each block.
     """
     layout = mesh.layout
     pieces = cut_pipeline(model, mesh, loss) if layout.pipeline > 1 and loss is not None else []
@@ -64,11 +71,9 @@ def apply(
             shares += share_matrices(part, mesh)
         if layout.context > 1:
             share_sequences(part, mesh)
-        for block in blocks(part):
-            if layout.checkpointing:
-                override(block, "forward", partial(checkpoint, use_reentrant=False), block.forward)
-            if layout.compile:
-                block.compile()
+        recompute(part, checkpointing)
+        for block in blocks(part) if compiled else ():
+            block.compile()
     for part in pieces or models:
         if mesh.size("replicate") * mesh.size("data") > 1:
             shard_weights(part, mesh, precision)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.distributed.pipelining import (
     PipelineStage,
     Schedule1F1B,
@@ -108,6 +108,10 @@ class Piece(nn.Module):
             self.model.head.share = share  # type: ignore[union-attr]
             return self.loss(self.model, batch)
         return self.loss(self.model, batch) * share
+
+    def look(self, call: Callable[[Any], Tensor]) -> Tensor:
+        """What `call` says of the model: for passes that are no step of a schedule."""
+        return call(self.model)
 
     def take_added(self) -> Tensor:
         """What blocks of this piece have added to the loss since the last call, as a number."""
@@ -205,10 +209,14 @@ class Chain:
     def __enter__(self) -> None:
         self.front.hidden_states, self.front.logits = self.hidden_states, self.logits
         self.front.forward = self.forward
+        for piece in self.pieces.values():
+            register_fsdp_forward_method(piece, "look")  # which gathers the weights of its ends
 
     def __exit__(self, *_: object) -> None:
         for name in ("hidden_states", "logits", "forward"):
             del self.front.__dict__[name]
+        for piece in self.pieces.values():
+            piece.__dict__.pop("look", None)
 
     def hidden_states(self, tokens: Tensor, **inputs: Any) -> Tensor:
         shape = (*tokens.shape, self.front.config.hidden_size)
@@ -216,14 +224,14 @@ class Chain:
         for index in range(self.count):
             if piece := self.pieces.get(index):
                 piece.receive(hidden)
-                hidden = _gathered(piece, lambda model: type(model).hidden_states(model, tokens, **inputs))
+                hidden = piece.look(lambda model: type(model).hidden_states(model, tokens, **inputs))
             hidden = self._from(index, hidden.float())
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
         scores = torch.empty((*hidden.shape[:-1], self.front.config.vocab_size), device=self.mesh.device)
         if last := self.pieces.get(self.count - 1):
-            scores = _gathered(last, lambda model: model.head(hidden))
+            scores = last.look(lambda model: model.head(hidden))
         return self._from(self.count - 1, scores.float())
 
     def forward(self, tokens: Tensor, labels: Tensor | None = None, **inputs: Any) -> Output:
@@ -234,17 +242,10 @@ class Chain:
         loss = torch.zeros((), device=self.mesh.device)
         if last := self.pieces.get(self.count - 1):
             targets = next_labels(labels) if isinstance(last.model, Decoder) else labels
-            loss = _gathered(last, lambda model: model.head.loss(hidden, targets, z_loss))
+            loss = last.look(lambda model: model.head.loss(hidden, targets, z_loss))
         return Output(None, self._from(self.count - 1, loss.float()))
 
     def _from(self, index: int, x: Tensor) -> Tensor:
         x = x.contiguous()
         dist.broadcast(x, group=self.mesh.group("pipeline"), group_src=device_of(index, self.mesh.layout))
         return x
-
-
-def _gathered(piece: Piece, call: Callable[[Any], Tensor]) -> Tensor:
-    """Run a part of a piece with the weights that its root gathers."""
-    if isinstance(piece, FSDPModule):
-        piece.unshard()
-    return call(piece.model)

@@ -47,6 +47,11 @@ def pieces_of(state: dict[str, Tensor], mesh: Mesh | None = None) -> dict[str, P
     return pieces
 
 
+def rank_file(folder: Path, rank: int, ranks: int) -> Path:
+    """What one rank of so many writes. The name tells how many files there must be: a part of a checkpoint looks whole."""
+    return folder / f"rank-{rank:05d}-of-{ranks:05d}.safetensors"
+
+
 def write_pieces(pieces: dict[str, PieceOf], path: Path) -> None:
     """Write the pieces of one rank as one file. Raises OSError."""
     places = {name: {"saved_offsets": list(piece.begins)} for name, piece in pieces.items()}
@@ -56,6 +61,9 @@ def write_pieces(pieces: dict[str, PieceOf], path: Path) -> None:
 
 def shapes_in(folder: Path) -> dict[str, torch.Size]:
     """The whole shape of every tensor in the files of `folder`. Raises OSError or SafetensorError."""
+    ranks = list(folder.glob("rank-*.safetensors"))
+    if ranks and len(ranks) != (written := int(ranks[0].stem.rpartition("-")[2])):
+        raise OSError(f"{folder}: the files of {len(ranks)} ranks, and {written} wrote")
     found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     shapes = {}
     for name, entry in found.items():

@@ -43,6 +43,4 @@ class Layout(Section):
         None,
         "drop gathered weights after the forward pass and gather them again; derived: unless there is a pipeline",
     )
-    checkpointing: bool = knob(False, "keep only what enters a block and compute the rest again")
-    compile: bool = knob(False, "compile each block")
     offload: bool = knob(False, "keep weights, gradients and optimizer state in the CPU's memory")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.model import update_balance
+from groundup.parallel.recompute import recompute
 from groundup.recipe.train import TrainSection
 from groundup.train import micro_batch
 from groundup.train.average import build_average
@@ -22,7 +23,6 @@ from groundup.train.engines.engine import Damaged
 from groundup.train.objectives import Batch, Objective
 from groundup.train.optimizer import build_optimizers, set_learning_rate
 from groundup.train.precision import autocast, prepare_weights
-from groundup.train.recompute import recompute
 
 WEIGHTS, OPTIMIZER, AVERAGE = "model.safetensors", "optimizer.safetensors", "average.safetensors"
 

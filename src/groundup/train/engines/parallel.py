@@ -23,12 +23,13 @@ from groundup.parallel import Mesh, apply, build_mesh
 from groundup.parallel.gradients import clip, complete_shares, gradient_norm
 from groundup.parallel.parts import trained
 from groundup.parallel.pipeline import Chain, build_schedule
-from groundup.parallel.storage import pieces_of, read_into, shapes_in, write_pieces
+from groundup.parallel.storage import pieces_of, rank_file, read_into, shapes_in, write_pieces
 from groundup.plan import layout as layouts
 from groundup.recipe.layout import Layout
 from groundup.recipe.train import TrainSection
+from groundup.train import micro_batch
+from groundup.train.compiling import compiles, keep_compiled
 from groundup.train.engines.engine import Damaged
-from groundup.train.engines.native import MICRO_BATCH_TOKENS
 from groundup.train.objectives import Batch, Objective, own_loss
 from groundup.train.optimizer import build_optimizers, set_learning_rate
 from groundup.train.precision import autocast
@@ -51,6 +52,7 @@ class ParallelEngine:
             backend="gloo"
         )  # for words on the CPU, beside the tensors of a step
         self.writing: Any = dist.new_group(backend="gloo")  # for the thread that writes checkpoints
+        refuse(settings)
         layout = layouts.complete(layout, dist.get_world_size())
         if config := getattr(model, "config", None):
             layouts.check(layout, config, settings)
@@ -64,7 +66,17 @@ class ParallelEngine:
         self.mesh: Mesh = build_mesh(layout, self.device)
         self.main = dist.get_rank() == 0
         self.data_rank, self.data_ranks = self.mesh.row_rank, self.mesh.row_ranks
-        self.parts = apply(model, self.mesh, precision=settings.precision, loss=self._loss)
+        operations = 6.0 * sum(weight.numel() for weight in model.parameters()) * (settings.tokens or 0)
+        if compiled := compiles(machine, self.device, operations):
+            keep_compiled(machine)
+        self.parts = apply(
+            model,
+            self.mesh,
+            precision=settings.precision,
+            loss=self._loss,
+            checkpointing=machine.activation_checkpointing,
+            compiled=compiled,
+        )
         self.module: nn.Module = (
             nn.ModuleList(self.parts.models) if self.parts.pieces else self.parts.models[0]
         )
@@ -143,7 +155,7 @@ class ParallelEngine:
 
     def _micro_batch(self, sequences: int, length: int) -> int:
         """Sequences in one piece: what memory allows, and in a pipeline few enough to keep all devices at work."""
-        wanted = self.micro_batch or max(1, MICRO_BATCH_TOKENS[self.device.type] // length)
+        wanted = self.micro_batch or max(1, micro_batch.TOKENS[self.device.type] // length)
         if self.parts.pieces and self.micro_batch is None:
             wanted = min(wanted, max(1, sequences // (4 * self.mesh.layout.pipeline)))
         return max(
@@ -189,7 +201,7 @@ class ParallelEngine:
         def write() -> None:
             failure: OSError | None = None
             try:
-                write_pieces(pieces, folder / f"rank-{dist.get_rank():05d}.safetensors")
+                write_pieces(pieces, rank_file(folder, dist.get_rank(), dist.get_world_size()))
             except OSError as error:
                 failure = error
             if self._any(failure is not None, self.writing):
@@ -206,7 +218,12 @@ class ParallelEngine:
             missing = error
         if self._any(missing is not None, self.control):
             raise Damaged(f"{folder}: {missing or 'not readable on another rank'}")
-        other = any(found.get(name) != weight.shape for name, weight in self._weights().items())
+        weights = self._weights()
+        other = any(found.get(name) != weight.shape for name, weight in weights.items())
+        known: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(known, list(weights), group=self.control)
+        names = set().union(*known)
+        other |= any(name not in names and name.rpartition(".")[0] not in names for name in found)
         if self._any(other, self.control):
             raise UserError(
                 f"{folder}: a checkpoint of another model", hint=f"remove {folder.parent} to start anew"
@@ -293,6 +310,20 @@ class ParallelEngine:
                 if theirs[name] != everyone[0][name]:
                     detail = _difference(everyone[0][name], theirs[name])
                     raise UserError(f"rank {rank} has another {name} than rank 0{detail}", hint=hint)
+
+
+def refuse(settings: TrainSection) -> None:
+    """Raises UserError for what only one device does so far: it would be left out without a word."""
+    for name, value, known in (
+        ("train.average", settings.average, ("none",)),
+        ("train.precision", settings.precision, ("float32", "bfloat16")),
+        ("train.optimizer_state", settings.optimizer_state, ("float32",)),
+    ):
+        if value not in known:
+            raise UserError(
+                f"{name} = {value!r} on several devices: expected {' or '.join(known)}",
+                hint=f"leave {name} out, or train on one device",
+            )
 
 
 def _difference(one: str, other: str) -> str:
