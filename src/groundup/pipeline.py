@@ -6,6 +6,7 @@ Its fingerprint is made of exactly these, so that "is it up to date?" has one an
 
 import importlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from groundup.artifacts.directory import lock, open_partial, partial_path, promote, write_atomically
+from groundup.artifacts.directory import is_open, lock, open_partial, partial_path, promote, write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.machine import Machine, provenance
@@ -35,6 +36,9 @@ PACKAGES = (
 )
 """Recorded in every manifest."""
 
+SECONDS_BETWEEN_LOOKS = 0.2
+"""Of a rank that waits for the first one."""
+
 RECIPE_FILE = "recipe.json"
 PLAN_FILE = "plan.json"
 
@@ -51,6 +55,7 @@ class Stage:
         reads: the recipe tables it may read, beside `section`.
         inputs: earlier stages whose folders it may read, those of them that the recipe asks for.
         version: raised when the same recipe would give another result than before.
+        together: where a launcher started several ranks, all of them make it; any other stage is the first one's alone.
         identity: "module:function" that maps (section, machine) to the content identity of outside inputs.
     """
 
@@ -61,6 +66,7 @@ class Stage:
     reads: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     version: int = 1
+    together: bool = False
     identity: str | None = None
 
 
@@ -70,7 +76,7 @@ STAGES = (
     Stage("tokens", "03-tokens", "tokenizer", "groundup.tokenizer.stage:encode", inputs=("data", "tokenizer")),
     Stage(
         "base", "04-base", "train", "groundup.train.stage:run", reads=("model", "seed"), inputs=("tokenizer", "tokens"),
-        identity="groundup.tokenizer.identity:identity",
+        together=True, identity="groundup.tokenizer.identity:identity",
     ),
     Stage(
         "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", reads=("seed",),
@@ -166,6 +172,11 @@ def run(
     for name in (from_stage, until_stage):
         _check_stage_name(name)
     plan = derive(recipe)
+    if int(os.environ.get("RANK", "0")) > 0:  # torchrun and its like say so
+        yield from _follow(
+            jobs(plan.recipe, run_folder, machine, until_stage), plan.recipe, machine, from_stage
+        )
+        return
     with lock(run_folder):
         todo = jobs(plan.recipe, run_folder, machine, until_stage)
         if not todo:
@@ -200,14 +211,12 @@ def run(
 
 def build(job: Job, recipe: Recipe, run_folder: Path, machine: Machine, todo: list[Job]) -> None:
     """Run one stage in its work folder; give the folder its manifest and its name when everything is there."""
-    names = (job.stage.section, *job.stage.reads)
-    inputs = {other.stage.name: other.path for other in todo if other.stage.name in job.inputs}
     partial = open_partial(job.path, job.fingerprint)
     began = time.monotonic()
     seconds_file = run_folder / f".{job.stage.folder}.seconds"
     before = float(seconds_file.read_text()) if seconds_file.exists() else 0.0
     try:
-        metrics = _call(job.stage.function, Sections(recipe, names), inputs, partial, machine)
+        metrics = _perform(job, recipe, partial, machine, todo)
     except OSError as error:
         if error.errno == 28:  # ENOSPC
             raise UserError(
@@ -233,6 +242,31 @@ def build(job: Job, recipe: Recipe, run_folder: Path, machine: Machine, todo: li
     ).write(partial)
     promote(partial, job.path)
     seconds_file.unlink(missing_ok=True)
+
+
+def _perform(job: Job, recipe: Recipe, partial: Path, machine: Machine, todo: list[Job]) -> dict[str, Any]:
+    """Call the stage's function on its work folder; returns its metrics."""
+    names = (job.stage.section, *job.stage.reads)
+    inputs = {other.stage.name: other.path for other in todo if other.stage.name in job.inputs}
+    return _call(job.stage.function, Sections(recipe, names), inputs, partial, machine)
+
+
+def _follow(
+    todo: list[Job], recipe: Recipe, machine: Machine, from_stage: str | None
+) -> Iterator[tuple[Job, str]]:
+    """What a rank does that is not the first: wait for each stage, and take part in those that are made together.
+
+    When the first rank fails, its launcher ends the others.
+    """
+    forced = False
+    for job in todo:
+        forced |= job.stage.name == from_stage
+        mine = job.stage.together and (forced or job.state() != "complete")
+        while not is_open(job.path, job.fingerprint) if mine else job.state() != "complete":
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        if mine:
+            _perform(job, recipe, partial_path(job.path), machine, todo)
+        yield job, "done"
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -25,12 +25,18 @@ def open_partial(final: Path, fingerprint: str) -> Path:
     """The work folder for `final`: the interrupted one if it did the same work, else a new, empty one."""
     partial = partial_path(final)
     mark = partial / FINGERPRINT_FILE
-    if partial.exists() and (not mark.exists() or mark.read_text() != fingerprint):
+    if partial.exists() and not is_open(final, fingerprint):
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
     if not mark.exists():
         write_atomically(mark, fingerprint.encode())
     return partial
+
+
+def is_open(final: Path, fingerprint: str) -> bool:
+    """Whether the work folder of `final` is there, for the work with this fingerprint."""
+    mark = partial_path(final) / FINGERPRINT_FILE
+    return mark.exists() and mark.read_text() == fingerprint
 
 
 def promote(partial: Path, final: Path) -> None:

@@ -1,6 +1,7 @@
 """Commands that decide and make: a recipe, its plan, its run."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,11 +92,14 @@ def run(
     from groundup.recipe import load
 
     wanted = load(recipe, sets or ())
-    machine = pipeline.machine_for(wanted, KINDS[wanted.machine.progress]())
+    first = os.environ.get("RANK", "0") == "0"  # of the ranks that a launcher started, the one that speaks
+    machine = pipeline.machine_for(wanted, KINDS[wanted.machine.progress if first else "none"]())
     folder = runs / wanted.name
     built = 0
     options = {"from_stage": from_stage, "until_stage": until, "replace_stale": replace}
     for job, state in pipeline.run(wanted, folder, machine, **options):
+        if not first:
+            continue
         built += state == "built"
         manifest = job.manifest()
         seconds = manifest.provenance["seconds"] if manifest and state == "built" else None
@@ -104,7 +108,7 @@ def run(
         from groundup.report.summary import summary
 
         print(summary(folder))
-    else:
+    elif first:
         print(f"{folder}: nothing to do, everything is complete")
 
 
