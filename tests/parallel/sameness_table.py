@@ -20,7 +20,7 @@ and 2e-5, and above the bounds it states for bfloat16 and for Muon, whose produc
 |---|---:|---:|---:|---:|
 """
 FOOTER = """
-Refused by the plan, because PyTorch computes them wrongly without a word: the schedules with late weight gradients
+Refused before the first step, because PyTorch computes them wrongly without a word: the schedules with late weight gradients
 (interleaved-zero-bubble, zero-bubble-v, dualpipe-v) with weights that are dropped after the forward pass. A slow test
 computes them all the same and fails when PyTorch is mended.
 
