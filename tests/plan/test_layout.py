@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from groundup.artifacts.errors import UserError
+from groundup.plan import derive
 from groundup.plan.layout import check, complete
-from groundup.recipe import ModelConfig
+from groundup.recipe import ModelConfig, parse
 from groundup.recipe.layout import Layout
 from groundup.recipe.train import TrainSection
 
@@ -74,3 +75,18 @@ def test_layouts_that_work_are_not_refused():
         {"replicate": 2},
     ):
         check(complete(Layout(**layout), 2), config, TrainSection(sequence_length=32, batch_tokens=256))
+
+
+@pytest.mark.parametrize(
+    ("layout", "words"),
+    [
+        ({"tensor": 3}, "axes|devices"),
+        ({"pipeline": 2, "schedule": "zero-bubble-v", "reshard": True}, "late weight"),
+    ],
+)
+def test_the_plan_itself_refuses(layout, words):
+    values: dict[str, Any] = {"name": "toy", "budget": {"devices": 4}, "train": {"learning_rate": 1e-3}}
+    values["model"] = MODEL | {"context_length": 32, "tie_embeddings": False}
+    derive(parse(values | {"machine": {"layout": {"tensor": 2}}}))
+    with pytest.raises(UserError, match=words):
+        derive(parse(values | {"machine": {"layout": layout}}))
