@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from groundup.artifacts.errors import UserError
-from groundup.serve.server import listen
+from groundup.artifacts.listen import listen
 
 SERVER = Path(__file__).with_name("tiny_server.py")
 

@@ -1,19 +1,13 @@
 """A corpus under one's fingers: one document a screen, keys to go on, back, and to another kind, reason or source."""
 
-import os
-import select
-import shutil
-import sys
-import termios
-import tty
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from rich.console import Console
 from rich.text import Text
 
+from groundup.artifacts.screen import whole_screen
 from groundup.data import show
 from groundup.data.browse import KINDS, Corpus, Entry, Filters
 
@@ -34,7 +28,6 @@ s          another source
 o          the whole funnel
 q          leave"""
 FOOT = "n next · p back · ↑↓ scroll · tab kind · r reason · s source · / search · o funnel · ? keys · q quit"
-POLL = 0.25
 T = TypeVar("T")
 
 
@@ -189,52 +182,19 @@ class Pager:
 
 def page_through(corpus: Corpus, kind: str, filters: Filters) -> None:
     """Show `corpus` on this terminal until the user leaves."""
-    console = Console(highlight=False)
     pager = Pager(corpus, kind, filters)
-    with _raw_screen() as descriptor:
-        size = None
+    with whole_screen() as screen:
         while not pager.done:
-            size = shutil.get_terminal_size()
-            _draw(console, pager.lines(console, *size))
-            while not select.select([descriptor], [], [], POLL)[0]:
-                if shutil.get_terminal_size() != size:
-                    break
-            else:
-                data = os.read(descriptor, 64)
+            size = screen.size()
+            screen.draw(pager.lines(screen.console, *size))
+            for key in screen.wait():
                 if pager.typing is not None:
-                    pager.type(data)
+                    pager.type(key)
                 else:
-                    pager.press(KEYS.get(data, ""), size.lines - 4) if data else pager.press("quit")
+                    pager.press(KEYS.get(key, ""), size.lines - 4)
 
 
 def _turn(choices: Sequence[T], now: T, step: int) -> T:
     """The choice after `now`, round and round."""
     place = choices.index(now) if now in choices else 0
     return choices[(place + step) % len(choices)]
-
-
-def _draw(console: Console, lines: list[Text]) -> None:
-    rows = []
-    for line in lines:
-        with console.capture() as capture:
-            console.print(line, end="", soft_wrap=True)
-        rows.append(capture.get() + "\x1b[K")
-    sys.stdout.write("\x1b[H" + "\r\n".join(rows) + "\x1b[J")
-    sys.stdout.flush()
-
-
-@contextmanager
-def _raw_screen() -> Iterator[int]:
-    """The terminal's other screen, without a cursor, and keys as they are pressed; all as it was afterwards."""
-    descriptor = sys.stdin.fileno()
-    before = termios.tcgetattr(descriptor)
-    try:
-        tty.setcbreak(descriptor)
-        sys.stdout.write("\x1b[?1049h\x1b[?25l")
-        yield descriptor
-    except KeyboardInterrupt:
-        pass
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-        sys.stdout.write("\x1b[?25h\x1b[?1049l")
-        sys.stdout.flush()

@@ -1,15 +1,13 @@
 """Listening: the application on a socket, until Ctrl-C."""
 
-import errno
 import ipaddress
-import os
 import socket
 import sys
 from contextlib import suppress
 
 import uvicorn
 
-from groundup.artifacts.errors import UserError
+from groundup.artifacts.listen import listen
 from groundup.model import Decoder
 from groundup.serve.app import create_app
 from groundup.tokenizer import Tokenizer
@@ -61,34 +59,6 @@ def serve(
         )
         with suppress(KeyboardInterrupt):  # which uvicorn raises again when it has closed everything in order
             uvicorn.Server(config).run(sockets=[listener])
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on the address. Raises UserError when it cannot be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise UserError(
-            f"host {host!r}: {error.strerror or error}",
-            hint="127.0.0.1 is this machine, 0.0.0.0 all its addresses",
-        ) from None
-    listener = socket.socket(family, kind, protocol)
-    try:
-        if os.name == "posix":  # elsewhere it would let two servers share a port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise UserError(f"{host}:{port}: {error.strerror}", hint=_HINTS.get(error.errno or 0)) from None
-    return listener
-
-
-_HINTS = {
-    errno.EADDRINUSE: "something listens there already: choose another with --port; 0 takes a free one",
-    errno.EACCES: "ports below 1024 need rights: choose another with --port",
-    errno.EADDRNOTAVAIL: "not an address of this machine: 127.0.0.1 is itself, 0.0.0.0 all it has",
-}
 
 
 def _is_loopback(listener: socket.socket) -> bool:
