@@ -1,4 +1,8 @@
-"""Where the steps of a run are computed. `engine` says what the loop expects, `native` is one device, `parallel` many."""
+"""Where the steps of a run are computed.
+
+`engine` says what the loop expects; `native` is one device; `parallel` many, with `ranks` (what they say to each other)
+and `parallel_state` (what they hold together).
+"""
 
 import torch.distributed as dist
 from torch import nn

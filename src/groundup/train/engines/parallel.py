@@ -1,8 +1,5 @@
 """Many devices: one rank of a mesh, whose layout changes nothing but where things are computed."""
 
-import copy
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
@@ -23,13 +19,13 @@ from groundup.parallel import Mesh, apply, build_mesh
 from groundup.parallel.gradients import clip, complete_shares, gradient_norm
 from groundup.parallel.parts import trained
 from groundup.parallel.pipeline import Chain, build_schedule
-from groundup.parallel.storage import pieces_of, rank_file, read_into, shapes_in, write_pieces
 from groundup.plan import layout as layouts
 from groundup.recipe.layout import Layout
 from groundup.recipe.train import TrainSection
 from groundup.train import micro_batch
 from groundup.train.compiling import compiles, keep_compiled
-from groundup.train.engines.engine import Damaged
+from groundup.train.engines.parallel_state import ParallelState, empty_copy
+from groundup.train.engines.ranks import Ranks
 from groundup.train.objectives import Batch, Objective, own_loss
 from groundup.train.optimizer import build_optimizers, set_learning_rate
 from groundup.train.precision import autocast
@@ -48,10 +44,8 @@ class ParallelEngine:
             raise ValueError("settings are not derived: learning_rate is needed")
         self.settings, self.objective, self.micro_batch = settings, objective, machine.micro_batch
         self.device = next(model.parameters()).device
-        self.control: Any = dist.new_group(
-            backend="gloo"
-        )  # for words on the CPU, beside the tensors of a step
-        self.writing: Any = dist.new_group(backend="gloo")  # for the thread that writes checkpoints
+        self.ranks = Ranks()
+        self.ranks.compare_run(settings, layout, model)  # first: what a layout refuses, all ranks must
         refuse(settings)
         layout = layouts.complete(layout, dist.get_world_size())
         if config := getattr(model, "config", None):
@@ -61,7 +55,6 @@ class ParallelEngine:
                 "machine.layout.pipeline: this objective looks at the whole model, which no device has",
                 hint="use machine.layout.shard or tensor",
             )
-        self._agree_on(layout, model)
         self.whole = empty_copy(model)
         self.mesh: Mesh = build_mesh(layout, self.device)
         self.main = dist.get_rank() == 0
@@ -86,16 +79,14 @@ class ParallelEngine:
             for part in self.parts.models
             for optimizer in build_optimizers(part, settings, settings.learning_rate)
         ]
+        self.state = ParallelState(self.parts, self.optimizers, self.mesh, self.ranks)
         self._schedules: dict[Any, Any] = {}
-        self._seen_data = False
         self.module.train()
 
     def accumulate(self, batch: Batch) -> float:
-        self._compare_data(batch)
-        counted = torch.tensor(self.objective.count(batch), dtype=torch.float64)
-        dist.all_reduce(counted, group=self.control)
-        rows = self.mesh.layout.replicate * self.mesh.size("shard")
-        predicted = max(1.0, counted.item() * rows / dist.get_world_size())
+        self.ranks.compare_data(batch, self.data_rank, self.data_ranks)
+        counted = self.ranks.sum(self.objective.count(batch))
+        predicted = max(1.0, counted * self.data_ranks / dist.get_world_size())
         size = self._micro_batch(*next(iter(batch.values())).shape[:2])
         sizes = next(iter(batch.values())).shape[0] // size
         pieces = [
@@ -106,9 +97,7 @@ class ParallelEngine:
         total = self._run_pipeline(batch, shares) if self.parts.pieces else self._run(pieces, shares)
         if self.parts.shares:
             complete_shares(self.parts.shares, self.mesh)
-        total = total.double().cpu() / self.mesh.size("tensor")  # whose ranks all have the same one
-        dist.all_reduce(total, group=self.control)
-        return total.item()
+        return self.ranks.sum(total.item() / self.mesh.size("tensor"))  # whose ranks all have the same one
 
     def _run(self, pieces: list[Batch], shares: list[float]) -> Tensor:
         total = torch.zeros((), device=self.device)
@@ -195,121 +184,18 @@ class ParallelEngine:
                 part.reshard()
             self.module.train()
 
+    def agree(self, wish: bool) -> bool:
+        return self.ranks.any(wish)
+
     def save(self, folder: Path) -> Callable[[], None]:
-        pieces = pieces_of(self._state(), self.mesh)
-
-        def write() -> None:
-            failure: OSError | None = None
-            try:
-                write_pieces(pieces, rank_file(folder, dist.get_rank(), dist.get_world_size()))
-            except OSError as error:
-                failure = error
-            if self._any(failure is not None, self.writing):
-                raise failure or OSError("another rank could not write its part")
-
-        return write
+        return self.state.save(folder)
 
     def load(self, folder: Path) -> None:
-        missing: Exception | None = None
-        found: dict[str, torch.Size] = {}
-        try:
-            found = shapes_in(folder)
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
-            missing = error
-        if self._any(missing is not None, self.control):
-            raise Damaged(f"{folder}: {missing or 'not readable on another rank'}")
-        weights = self._weights()
-        other = any(found.get(name) != weight.shape for name, weight in weights.items())
-        known: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(known, list(weights), group=self.control)
-        names = set().union(*known)
-        other |= any(name not in names and name.rpartition(".")[0] not in names for name in found)
-        if self._any(other, self.control):
-            raise UserError(
-                f"{folder}: a checkpoint of another model", hint=f"remove {folder.parent} to start anew"
-            )
-        for optimizer in self.optimizers:
-            _fill(optimizer)
-        read_into(folder, self._state())
-
-    def agree(self, wish: bool) -> bool:
-        return self._any(wish, self.control)
+        self.state.load(folder)
 
     def trained(self) -> nn.Module:
-        """Weights come to the main rank one by one; no other ever has more than one of them whole."""
-        own = self._weights()
-        for name, place in self.whole.state_dict().items():
-            here = name in own
-            owner = torch.tensor(self.mesh.rank("pipeline") if here else -1)
-            dist.all_reduce(owner, dist.ReduceOp.MAX, group=self.control)
-            weight = _full(own[name]) if here else torch.empty_like(place, device=self.device)
-            if self.mesh.size("pipeline") > 1:
-                group = self.mesh.group("pipeline")
-                dist.broadcast(weight, group=group, group_src=int(owner))
-            if self.main:
-                _put(self.whole, name, weight.cpu())
+        self.state.gather(self.whole)
         return self.whole.eval()
-
-    def _weights(self) -> dict[str, Tensor]:
-        """This rank's parts of what learns and what is kept beside it, each once: a tied head is the embedding."""
-        state = {}
-        for part in self.parts.models:
-            state |= dict(part.named_parameters())
-            kept = part.state_dict().keys()
-            state |= {name: buffer for name, buffer in part.named_buffers() if name in kept}
-        return state
-
-    def _state(self) -> dict[str, Tensor]:
-        """The weights, and the optimizer's tensors as `name of the weight.key`."""
-        weights = self._weights()
-        names = {id(weight): name for name, weight in weights.items()}
-        state = dict(weights)
-        for optimizer in self.optimizers:
-            for weight, tensors in optimizer.state.items():
-                state |= {f"{names[id(weight)]}.{key}": value for key, value in tensors.items()}
-        return state
-
-    def _any(self, wish: bool, group: dist.ProcessGroup) -> bool:
-        flag = torch.tensor(int(wish))
-        dist.all_reduce(flag, dist.ReduceOp.MAX, group=group)
-        return bool(flag)
-
-    def _agree_on(self, layout: Layout, model: nn.Module) -> None:
-        """Every rank must have been given the same run; what differs is named."""
-        config = getattr(model, "config", None)
-        first = next(model.parameters()).detach().flatten()[:1024].cpu()
-        mine = {
-            "train": self.settings.model_dump_json(),
-            "machine.layout": layout.model_dump_json(),
-            "model": config.model_dump_json() if config else "",
-            "initial weights": hashlib.sha256(first.numpy().tobytes()).hexdigest(),
-        }
-        self._compare(mine, "set the same recipe and seed on every rank")
-
-    def _compare_data(self, batch: Batch) -> None:
-        """Ranks that share rows must have been fed the same ones; looked at once, in the first step."""
-        if self._seen_data:
-            return
-        self._seen_data = True
-        digest = hashlib.sha256(
-            b"".join(rows.contiguous().numpy().tobytes() for rows in batch.values())
-        ).hexdigest()
-        everyone: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(everyone, (self.data_rank, digest), group=self.control)
-        if len(set(everyone)) > self.data_ranks:
-            raise UserError(
-                "the ranks read different data: those that share a sequence were given different ones",
-                hint="let every rank read the same token shards",
-            )
-
-    def _compare(self, mine: dict[str, str], hint: str) -> None:
-        everyone: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(everyone, mine, group=self.control)
-        for name in mine:
-            for rank, theirs in enumerate(everyone):
-                if theirs[name] != everyone[0][name]:
-                    detail = _difference(everyone[0][name], theirs[name])
-                    raise UserError(f"rank {rank} has another {name} than rank 0{detail}", hint=hint)
 
 
 def refuse(settings: TrainSection) -> None:
@@ -326,27 +212,6 @@ def refuse(settings: TrainSection) -> None:
             )
 
 
-def _difference(one: str, other: str) -> str:
-    """The first knob in which two tables differ."""
-    try:
-        first, second = json.loads(one), json.loads(other)
-    except ValueError:
-        return ""
-    for name in first:
-        if first[name] != second.get(name):
-            return f": {name} = {second.get(name)}, and there {first[name]}"
-    return ""
-
-
-def empty_copy(model: nn.Module) -> nn.Module:
-    """The same model without memory for its weights."""
-    empty = {
-        id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=weight.requires_grad)
-        for weight in model.parameters()
-    }
-    return copy.deepcopy(model, empty)  # type: ignore[arg-type]
-
-
 def split_by_mesh(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """Let every parameter group be of one mesh: fused kernels take no mixed lists."""
     groups = []
@@ -360,19 +225,6 @@ def split_by_mesh(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
-def _fill(optimizer: torch.optim.Optimizer) -> None:
-    """Give an optimizer that has not moved yet the tensors that it will have, by a step that moves nothing."""
-    rates = [group["lr"] for group in optimizer.param_groups]
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0
-        for weight in group["params"]:
-            weight.grad = torch.zeros_like(weight)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-
-
 @contextmanager
 def _gathering(model: nn.Module) -> Iterator[None]:
     """Let more than `forward` gather weights, as long as it lasts."""
@@ -384,17 +236,3 @@ def _gathering(model: nn.Module) -> Iterator[None]:
     finally:
         for name in names:
             model.__dict__.pop(name, None)
-
-
-def _full(weight: Tensor) -> Tensor:
-    return weight.full_tensor() if isinstance(weight, DTensor) else weight.detach()
-
-
-def _put(model: nn.Module, name: str, value: Tensor) -> None:
-    path, _, leaf = name.rpartition(".")
-    module = model.get_submodule(path)
-    if leaf in module._parameters:
-        own = module.get_parameter(leaf)
-        setattr(module, leaf, nn.Parameter(value, requires_grad=own.requires_grad))
-    else:
-        module.get_buffer(leaf).copy_(value)

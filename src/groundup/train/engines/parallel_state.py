@@ -1,0 +1,143 @@
+"""What the ranks of a mesh hold together: written by any layout, read by any other, and made whole at the end."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from groundup.artifacts.errors import UserError
+from groundup.parallel import Mesh, Parts
+from groundup.parallel.storage import pieces_of, rank_file, read_into, shapes_in, write_pieces
+from groundup.train.engines.engine import Damaged
+from groundup.train.engines.ranks import Ranks
+
+
+class ParallelState:
+    """The weights and the optimizers' tensors of one rank, by the names of the whole model. Methods are collective."""
+
+    def __init__(self, parts: Parts, optimizers: list[torch.optim.Optimizer], mesh: Mesh, ranks: Ranks):
+        self._parts, self._optimizers, self._mesh, self._ranks = parts, optimizers, mesh, ranks
+
+    def save(self, folder: Path) -> Callable[[], None]:
+        """See Engine.save."""
+        pieces = pieces_of(self._all(), self._mesh)
+
+        def write() -> None:
+            failure: OSError | None = None
+            try:
+                write_pieces(pieces, rank_file(folder, dist.get_rank(), dist.get_world_size()))
+            except OSError as error:
+                failure = error
+            if self._ranks.any(failure is not None, self._ranks.writing):
+                raise failure or OSError("another rank could not write its part")
+
+        return write
+
+    def load(self, folder: Path) -> None:
+        """See Engine.load."""
+        weights = self._weights()
+        check_folder(folder, {name: weight.shape for name, weight in weights.items()}, self._ranks)
+        for optimizer in self._optimizers:
+            _fill(optimizer)
+        read_into(folder, self._all())
+
+    def gather(self, whole: nn.Module) -> None:
+        """Fill `whole`, an empty copy of the model, on rank 0.
+
+        Weights come one by one; no other rank ever has more than one of them whole.
+        """
+        own = self._weights()
+        for name, place in whole.state_dict().items():
+            here = name in own
+            owner = torch.tensor(self._mesh.rank("pipeline") if here else -1)
+            dist.all_reduce(owner, dist.ReduceOp.MAX, group=self._ranks.control)
+            weight = _full(own[name]) if here else torch.empty_like(place, device=self._mesh.device)
+            if self._mesh.size("pipeline") > 1:
+                group = self._mesh.group("pipeline")
+                dist.broadcast(weight, group=group, group_src=int(owner))
+            if dist.get_rank() == 0:
+                put(whole, name, weight.cpu())
+
+    def _weights(self) -> dict[str, Tensor]:
+        """This rank's parts of what learns and what is kept beside it, each once: a tied head is the embedding."""
+        state = {}
+        for part in self._parts.models:
+            state |= dict(part.named_parameters())
+            kept = part.state_dict().keys()
+            state |= {name: buffer for name, buffer in part.named_buffers() if name in kept}
+        return state
+
+    def _all(self) -> dict[str, Tensor]:
+        """The weights, and the optimizer's tensors as `name of the weight.key`."""
+        weights = self._weights()
+        names = {id(weight): name for name, weight in weights.items()}
+        state = dict(weights)
+        for optimizer in self._optimizers:
+            for weight, tensors in optimizer.state.items():
+                state |= {f"{names[id(weight)]}.{key}": value for key, value in tensors.items()}
+        return state
+
+
+def check_folder(folder: Path, shapes: dict[str, torch.Size], ranks: Ranks) -> None:
+    """Raises Damaged, on all ranks, when the checkpoint in `folder` cannot be read; UserError when it is another's.
+
+    Args:
+        shapes: of the whole weights of which this rank has parts.
+    """
+    missing: Exception | None = None
+    found: dict[str, torch.Size] = {}
+    try:
+        found = shapes_in(folder)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        missing = error
+    if ranks.any(missing is not None):
+        raise Damaged(f"{folder}: {missing or 'not readable on another rank'}")
+    other = any(found.get(name) != shape for name, shape in shapes.items())
+    names = set().union(*ranks.gather(list(shapes)))
+    other |= any(name not in names and name.rpartition(".")[0] not in names for name in found)
+    if ranks.any(other):
+        raise UserError(
+            f"{folder}: a checkpoint of another model", hint=f"remove {folder.parent} to start anew"
+        )
+
+
+def empty_copy(model: nn.Module) -> nn.Module:
+    """The same model without memory for its weights."""
+    empty = {
+        id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=weight.requires_grad)
+        for weight in model.parameters()
+    }
+    return copy.deepcopy(model, empty)  # type: ignore[arg-type]
+
+
+def put(model: nn.Module, name: str, value: Tensor) -> None:
+    """Give an empty copy one of its weights, or fill one of its buffers."""
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    if leaf in module._parameters:
+        own = module.get_parameter(leaf)
+        setattr(module, leaf, nn.Parameter(value, requires_grad=own.requires_grad))
+    else:
+        module.get_buffer(leaf).copy_(value)
+
+
+def _fill(optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimizer that has not moved yet the tensors that it will have, by a step that moves nothing."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for weight in group["params"]:
+            weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def _full(weight: Tensor) -> Tensor:
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight.detach()
