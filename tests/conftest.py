@@ -1,6 +1,14 @@
 """What every test has: one thread (two cores are shared), no network by accident, nothing written to the home folder."""
 
+import fcntl
 import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -22,3 +30,38 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("GROUNDUP_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def in_terminal():
+    """Runs a command of ours on a terminal: see `run_in_terminal`."""
+    return run_in_terminal
+
+
+def run_in_terminal(
+    arguments: list[str], keys: list[bytes], seconds: float = 60, size: tuple[int, int] = (24, 80)
+) -> tuple[str, int]:
+    """What a command draws on a terminal of `size` (lines, columns) while `keys` are pressed, and how it ends."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+    command = [sys.executable, "-m", "groundup.cli", *arguments]
+
+    def take_the_terminal() -> None:  # so that Ctrl-C is a signal
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, preexec_fn=take_the_terminal)
+    os.close(slave)
+    drawn, waiting, end = b"", list(keys), time.monotonic() + seconds
+    while time.monotonic() < end:
+        if select.select([master], [], [], 0.5)[0]:
+            try:
+                part = os.read(master, 65536)
+            except OSError:
+                break
+            drawn += part
+        elif waiting and b"\x1b[J" in drawn:
+            os.write(master, waiting.pop(0))
+    code = process.wait(timeout=10)
+    os.close(master)
+    return drawn.decode("utf-8", "replace"), code

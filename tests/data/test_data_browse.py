@@ -1,13 +1,8 @@
 """Looking at a corpus: what passes the filters, what the keys do, and that foreign text is shown and never obeyed."""
 
 import json
-import os
-import pty
-import select
-import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -188,33 +183,8 @@ def test_foreign_text_is_shown_and_not_obeyed(folder: Path, kind: str) -> None:
     assert "\x1b" not in console.export_text(styles=False)
 
 
-def run_in_terminal(arguments: list[str], keys: list[bytes], seconds: float = 60) -> tuple[str, int]:
-    """What a command draws on a terminal of 24 by 80 while `keys` are pressed, and how it ends."""
-    import fcntl
-    import termios
-
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    command = [sys.executable, "-m", "groundup.cli", *arguments]
-    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, close_fds=True)
-    os.close(slave)
-    drawn, waiting, end = b"", list(keys), time.monotonic() + seconds
-    while time.monotonic() < end:
-        if select.select([master], [], [], 0.5)[0]:
-            try:
-                part = os.read(master, 65536)
-            except OSError:
-                break
-            drawn += part
-        elif waiting and b"\x1b[J" in drawn:
-            os.write(master, waiting.pop(0))
-    code = process.wait(timeout=10)
-    os.close(master)
-    return drawn.decode("utf-8", "replace"), code
-
-
-def test_on_a_terminal(folder: Path) -> None:
-    drawn, code = run_in_terminal(["inspect", str(folder)], [b"n", b"\t", b"q"])
+def test_on_a_terminal(folder: Path, in_terminal) -> None:
+    drawn, code = in_terminal(["inspect", str(folder)], [b"n", b"\t", b"q"])
     assert code == 0, drawn
     assert "Document 1," in drawn
     assert "Gallia est omnis" in drawn

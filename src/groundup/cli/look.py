@@ -78,6 +78,29 @@ def diff(
     print("\n".join(lines) if lines else f"{run} and {other}: no difference")
 
 
+def watch(
+    run: Run,
+    stage: Annotated[
+        str | None, typer.Option(help="base or chat; default: the one that is going on.")
+    ] = None,
+    page: Annotated[bool, typer.Option("--page", help="Serve a live page instead of drawing here.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 8001,
+) -> None:
+    """The curves of a training while it goes on, and afterwards: loss, held-out text, learning rate, speed, memory."""
+    from groundup.report.watch.journals import Journals
+
+    journals = Journals(run, stage)
+    journals.look()
+    if page:
+        from groundup.report.watch.live import serve
+
+        serve(journals, port)
+    else:
+        from groundup.report.watch import terminal
+
+        terminal.watch(journals)
+
+
 def report(
     run: Run,
     pdf: Annotated[

@@ -33,11 +33,11 @@ def collect(run: Path, folders: Sequence[Path] | None = None) -> dict[str, Any]:
         manifest = Manifest.read(folder)
         if manifest is not None and manifest.stage != OWN_STAGE:
             stages[manifest.stage] = _stage(folder, manifest)
-    plan = _json(run / PLAN, {})
+    plan = read_json(run / PLAN, {})
     return {
         "name": plan.get("name", run.name),
         "plan": plan,
-        "recipe": _json(run / RECIPE, {}),
+        "recipe": read_json(run / RECIPE, {}),
         "stages": stages,
         "steps": _lines(run / stages["base"]["folder"] / "steps.jsonl") if "base" in stages else [],
         "dropped": _dropped(run / stages["data"]["folder"] / "dropped") if "data" in stages else {},
@@ -82,7 +82,8 @@ def _lines(path: Path, most: int | None = None) -> list[dict[str, Any]]:
             raise _unreadable(path, error) from None
 
 
-def _json(path: Path, default: Any) -> Any:
+def read_json(path: Path, default: Any) -> Any:
+    """What a file holds, or `default` where it is not there. Raises UserError when it is not JSON."""
     if not path.is_file():
         return default
     try:

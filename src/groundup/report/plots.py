@@ -9,7 +9,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
 from typing import Any
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it tells of the font cache that it makes once
@@ -23,6 +22,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator  # noqa: E402
 
 from groundup.report import wording  # noqa: E402
+from groundup.report.curves import smooth, thin  # noqa: E402
 
 INK, SOFT, RULE, PALE = "#24272c", "#6a7079", "#d5d9de", "#e9ecef"
 BLUE, PALE_BLUE, RUST = "#1f5a85", "#b9c3cc", "#c4622d"
@@ -69,9 +69,6 @@ STYLE: Any = {
     "path.simplify": True,
 }
 
-LONGEST_CURVE = 800
-"""Points of a curve: more are not seen, and would make the file large."""
-
 Bar = tuple[str, float, Sequence[float] | None]
 """A name, a value, and the two ends of its interval if it has one."""
 
@@ -81,12 +78,12 @@ def learning(steps: Sequence[Mapping[str, float]]) -> str:
     with _drawing(3.1, rows=2, height_ratios=(2.6, 1), sharex=True) as (drawing, (above, below)):
         at = [row["step"] + 1 for row in steps]
         loss = [row["loss"] for row in steps]
-        above.plot(*_thin(at, loss), color=BLUE, linewidth=0.6, alpha=0.35)
-        above.plot(*_thin(at, _smooth(loss)), color=BLUE)
+        above.plot(*thin(at, loss), color=BLUE, linewidth=0.6, alpha=0.35)
+        above.plot(*thin(at, smooth(loss)), color=BLUE)
         above.set_ylabel("loss (nats per token)")
-        final = _smooth(loss)[-1]
+        final = smooth(loss)[-1]
         _mark_end(above, at[-1], final, f"{final:.2f}", BLUE)
-        below.plot(*_thin(at, [row["learning_rate"] for row in steps]), color=RUST)
+        below.plot(*thin(at, [row["learning_rate"] for row in steps]), color=RUST)
         below.set_ylabel("learning\nrate")
         peak = max(row["learning_rate"] for row in steps)
         below.set_ylim(0, 1.12 * peak)
@@ -292,21 +289,3 @@ def _mark_end(axes: Axes, x: float, y: float, text: str, color: str) -> None:
     axes.annotate(
         text, (x, y), xytext=(5, 0), textcoords="offset points", va="center", color=color, fontsize=9
     )
-
-
-def _smooth(values: Sequence[float]) -> list[float]:
-    """The mean of each value's neighbourhood, about a fortieth of the run, cut off at the ends."""
-    reach = max(1, len(values) // 80)
-    sums = [0.0, *accumulate(values)]
-    smooth = []
-    for i in range(len(values)):
-        begin, end = max(0, i - reach), min(len(values), i + reach + 1)
-        smooth.append((sums[end] - sums[begin]) / (end - begin))
-    return smooth
-
-
-def _thin(at: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Every n-th point and the last one, so that at most LONGEST_CURVE or so are left."""
-    every = max(1, len(at) // LONGEST_CURVE)
-    chosen = sorted({*range(0, len(at), every), len(at) - 1})
-    return [at[i] for i in chosen], [values[i] for i in chosen]

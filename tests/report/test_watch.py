@@ -1,0 +1,300 @@
+"""A training looked at while it goes on: what counts, what is drawn, and what both faces show."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from groundup.artifacts.errors import UserError
+from groundup.report.curves import smooth, thin
+from groundup.report.watch.braille import DOTS, EMPTY, Canvas, ticks
+from groundup.report.watch.journals import Columns, Journals
+from groundup.report.watch.live import create_app
+from groundup.report.watch.tail import Tail
+from groundup.report.watch.terminal import still
+from groundup.report.watch.view import QUIET, mark, view
+
+
+def record(step: int, loss: float | None = None, **more) -> dict:
+    loss = 8.0 / (1 + step) if loss is None else loss
+    return {
+        "step": step, "loss": loss, "learning_rate": 1e-3, "tokens_per_second": 4000.0, "memory": 10**9, "seconds": 0.5,
+    } | more  # fmt: skip
+
+
+def write(path: Path, records: list[dict], mode: str = "w") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open(mode) as file:
+        file.writelines(json.dumps(each) + "\n" for each in records)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of 200 steps that has come to its step 100."""
+    run = tmp_path / "made-up"
+    write(run / "04-base.partial" / "steps.jsonl", [record(step) for step in range(100)])
+    write(
+        run / "04-base.partial" / "probes.jsonl",
+        [{"step": 50, "bits_per_byte": 2.5}, {"step": 100, "bits_per_byte": 2.25}],
+    )
+    (run / "recipe.json").write_text("{}")
+    (run / "plan.json").write_text(json.dumps({"name": "made-up", "train": {"steps": 200}}))
+    return run
+
+
+def looked(path: Path, stage: str | None = None) -> Journals:
+    journals = Journals(path, stage)
+    journals.look()
+    return journals
+
+
+# ---- a file that grows
+
+
+def test_a_line_counts_when_its_end_is_there(tmp_path: Path) -> None:
+    path, tail = tmp_path / "steps.jsonl", Tail()
+    assert tail.read(path) == (False, [])
+    path.write_text('{"step": 0}\n{"step": 1, "lo')
+    assert tail.read(path) == (True, [{"step": 0}])
+    assert tail.read(path) == (False, [])
+    with path.open("a") as file:
+        file.write('ss": 2.5}\n')
+    assert tail.read(path) == (False, [{"step": 1, "loss": 2.5}])
+
+
+def test_what_is_no_record_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "steps.jsonl"
+    path.write_bytes(b'{"step": 0}\n{"step": 1, "lo{"step": 1}\n[]\n\xff\xfe\n{"loss": 3}\n\n{"step": 2}\n')
+    assert [each["step"] for each in Tail().read(path)[1]] == [0, 2]
+
+
+def test_a_file_that_moved_goes_on_and_one_that_was_replaced_begins_anew(tmp_path: Path) -> None:
+    path, tail = tmp_path / "a", Tail()
+    write(path, [record(0), record(1)])
+    assert len(tail.read(path)[1]) == 2
+    moved = path.rename(tmp_path / "b")
+    write(moved, [record(2)], "a")
+    anew, found = tail.read(moved)
+    assert (anew, [each["step"] for each in found]) == (False, [2])
+    other = tmp_path / "c"  # as a run that continues writes it: whole, and then renamed
+    write(other, [record(0)])
+    os.replace(other, moved)
+    anew, found = tail.read(moved)
+    assert (anew, [each["step"] for each in found]) == (True, [0])
+    write(moved, [])
+    assert tail.read(moved) == (True, [])
+
+
+@given(st.lists(st.integers(0, 12), max_size=60))
+def test_of_a_step_that_repeats_the_later_one_counts(steps: list[int]) -> None:
+    columns, kept = Columns(), []
+    for number, step in enumerate(steps):
+        columns.add({"step": step, "loss": float(number)})
+        kept = [pair for pair in kept if pair[0] < step] + [(step, number)]
+    assert list(zip(columns.of["step"], columns.of["loss"], strict=True)) == kept
+
+
+def test_losses_that_the_weights_did_not_follow_are_not_drawn() -> None:
+    columns = Columns()
+    columns.add(record(0))
+    columns.add(record(1, loss=99.0, left_out="a spike"))
+    columns.add({"step": 2, "loss": None})
+    assert [math.isnan(loss) for loss in columns.of["loss"]] == [False, True, True]
+
+
+# ---- which training
+
+
+def test_before_the_first_step(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        Journals(tmp_path / "none")
+    with pytest.raises(UserError, match="neither a run"):
+        Journals(tmp_path)
+    (tmp_path / ".lock").touch()  # a run that has only begun
+    (tmp_path / "01-data.partial").mkdir()
+    seen = view(looked(tmp_path))
+    assert seen.state == "no step yet; 01-data is being made"
+    assert (seen.panels, seen.finished) == ([], False)
+    (tmp_path / "04-base.partial").mkdir()
+    (tmp_path / "04-base.partial" / "steps.jsonl").touch()
+    assert view(looked(tmp_path)).panels == []
+    (tmp_path / "plan.json").write_text('{"name": "x"}')
+    with pytest.raises(UserError, match="trains no model"):
+        looked(tmp_path)
+
+
+def test_while_it_goes_on(run: Path) -> None:
+    journals = looked(run)
+    seen = view(journals)
+    assert seen.title == "made-up · 04-base"
+    assert seen.state == "step 100 of 200 · 50% · 0:50 left"
+    assert [panel.name for panel in seen.panels] == [
+        "training loss",
+        "held-out text",
+        "learning rate",
+        "speed",
+        "memory",
+    ]
+    assert [panel.value for panel in seen.panels] == ["0.080", "2.250", "0.001", "4.00 k", "1.00 GB"]
+    assert seen.panels[0].curve[0][0] == 1
+    assert seen.panels[0].curve[0][-1] == seen.panels[1].curve[0][-1] == 100  # steps done, in both files
+    before = journals.changes
+    journals.look()
+    assert journals.changes == before
+    write(run / "04-base.partial" / "steps.jsonl", [record(step, 1.0) for step in range(100, 150)], "a")
+    journals.look()
+    assert journals.changes > before
+    assert view(journals).state.startswith("step 150 of 200 · 75%")
+
+
+def test_a_run_that_went_back_and_one_that_fell_silent(run: Path) -> None:
+    journals = looked(run)
+    write(run / "new", [record(step) for step in range(40)])
+    os.replace(run / "new", run / "04-base.partial" / "steps.jsonl")
+    journals.look()
+    assert view(journals).state.startswith("step 40 of 200")
+    past = os.path.getmtime(run / "04-base.partial" / "steps.jsonl") - QUIET - 60
+    os.utime(run / "04-base.partial" / "steps.jsonl", (past, past))
+    assert "no step for 1:3" in view(journals).state
+
+
+def test_after_it(run: Path) -> None:
+    journals = looked(run)
+    (run / "04-base.partial").rename(run / "04-base")
+    journals.look()
+    seen = view(journals)
+    assert (seen.state, seen.finished, seen.share) == ("finished after 100 steps", True, 1.0)
+    write(run / "06-chat.partial" / "steps.jsonl", [record(0), record(1)])
+    write(run / "06-chat.partial" / "probes.jsonl", [{"step": 2, "loss": 1.5}])
+    journals.look()  # follows what goes on
+    assert view(journals).title == "made-up · 06-chat"
+    assert view(journals).state == "step 2"
+    assert view(journals).panels[1].unit == "nats per token"
+    (run / "06-chat.partial").rename(run / "06-chat")
+    assert view(looked(run)).title == "made-up · 04-base"
+    assert view(looked(run, "chat")).title == "made-up · 06-chat"
+    assert view(looked(run / "06-chat")).state == "finished after 2 steps"
+    with pytest.raises(UserError, match="no training 'scores' yet"):
+        looked(run, "scores")
+
+
+# ---- drawing
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=400), st.integers(4, 50))
+def test_curves_are_smoothed_and_thinned_as_a_slow_loop_does(values: list[float], most: int) -> None:
+    reach = max(1, len(values) // 80)
+    parts = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
+    assert smooth(values) == pytest.approx([sum(part) / len(part) for part in parts], abs=1e-6)
+    at, heights = thin(range(len(values)), values, most)
+    assert len(at) <= most or len(at) == len(values)
+    assert (at[0], at[-1]) == (0, len(values) - 1)
+    assert at == sorted(set(at))
+    assert [values[int(step)] for step in at] == heights
+    assert (min(heights), max(heights)) == (min(values), max(values))
+
+
+def dots(canvas: Canvas) -> set[tuple[int, int]]:
+    """(column, row from the bottom) of every dot, read from the letters."""
+    found = set()
+    for line, text in enumerate(canvas.lines()):
+        for column, letter in enumerate(text.plain):
+            bits = 0 if letter == " " else ord(letter) - EMPTY
+            found |= {
+                (2 * column + x, 4 * (canvas.height - 1 - line) + 3 - y)
+                for y in range(4)
+                for x in range(2)
+                if bits & DOTS[y][x]
+            }
+    return found
+
+
+def test_a_line_of_letters_goes_where_it_should() -> None:
+    canvas = Canvas(4, 2, 0, 7, 0, 7)  # eight dots by eight, so that a value is a dot
+    canvas.curve([0, 7], [0, 7], "")
+    assert dots(canvas) == {(i, i) for i in range(8)}
+    canvas = Canvas(4, 2, 0, 7, 0, 7)
+    canvas.points([0, 3, 9, 2], [7, 0, 1, -4], "")
+    assert dots(canvas) == {(0, 7), (3, 0)}  # beyond the edges there is nothing
+    assert [canvas.line_of(value) for value in (0, 3, 4, 7)] == [1, 1, 0, 0]
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 9))
+def test_ticks_are_few_and_inside(low: float, size: float, most: int) -> None:
+    found = ticks(low, low + size, most)
+    assert 1 <= len(found) <= most
+    assert all(low - 1e-6 * size - 1e-9 <= value <= low + size * (1 + 1e-6) + 1e-9 for value in found)
+
+
+@pytest.mark.parametrize("width", [1, 7, 20, 33, 50, 80, 200])
+@pytest.mark.parametrize("height", [1, 2, 3, 5, 9, 14, 24, 60])
+def test_a_picture_fits_any_window(run: Path, width: int, height: int) -> None:
+    lines = still(view(looked(run)), width, height)
+    assert len(lines) <= height
+    assert max(line.cell_len for line in lines) <= width
+    if width >= 50 and height >= 24:
+        assert "training loss" in "".join(line.plain for line in lines)
+
+
+def test_marks_beside_an_axis_are_round(run: Path) -> None:
+    loss, _, _, speed, memory = view(looked(run)).panels
+    assert [mark(loss, value) for value in (2.5, 3.0, 10.0, 0.125)] == ["2.5", "3", "10", "0.125"]
+    assert [mark(speed, value) for value in (0, 500, 4000)] == ["0", "500", "4 k"]
+    assert mark(memory, 1.5e9) == "1.5 GB"
+
+
+# ---- both faces
+
+
+def test_in_a_pipe_without_torch(run: Path) -> None:
+    code = (
+        "import sys; from groundup.cli import app; app(['watch', sys.argv[1]], standalone_mode=False); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, run], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "step 100 of 200" in done.stdout
+    assert "held-out text 2.250 bits per byte" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_on_a_terminal(run: Path, in_terminal) -> None:
+    for key in (b"q", b"\x03"):
+        drawn, code = in_terminal(["watch", str(run)], [b"\t", key])
+        assert code == 0, drawn
+        assert "training loss" in drawn
+        assert drawn.rstrip().endswith("\x1b[?1049l")
+
+
+def test_the_page(run: Path) -> None:
+    with TestClient(create_app(looked(run)), base_url="http://127.0.0.1") as client:
+        page = client.get("/")
+        assert "script-src 'self'" in page.headers["content-security-policy"]
+        for name in ("watch.js", "watch.css"):
+            assert name in page.text
+            assert client.get(f"/{name}").status_code == 200
+        first = client.get("/view").json()
+        assert first["state"] == "step 100 of 200 · 50% · 0:50 left"
+        assert len(first["panels"]) == 5
+        again = client.get("/view", params={"since": first["version"]}).json()
+        assert "panels" not in again
+        write(run / "04-base.partial" / "steps.jsonl", [record(100)], "a")
+        more = client.get("/view", params={"since": first["version"]}).json()
+        assert more["panels"][0]["curve"][0][-1] == 101
+        write(run / "06-chat" / "steps.jsonl", [record(0)])
+        assert client.get("/view").json()["stages"] == ["base", "chat"]
+        assert client.get("/view", params={"stage": "chat"}).json()["title"] == "made-up · 06-chat"
+        assert client.get("/view", params={"stage": "../x"}).json()["title"] == "made-up · 04-base"
+        assert client.get("/steps.jsonl").status_code == 404
+        assert client.get("/view", headers={"Host": "elsewhere.example"}).status_code == 400
+        (run / "plan.json").write_text("{")
+        broken = client.get("/view")
+        assert broken.status_code == 503
+        assert "plan.json: not readable" in broken.json()["error"]
