@@ -16,7 +16,7 @@ from groundup.data import archive
 from groundup.data.clean import c4, normalise, private
 from groundup.data.document import Document, Dropped, Read
 from groundup.data.place import Input
-from groundup.data.readers import jsonl, markdown, reader, rst, table, wikipedia
+from groundup.data.readers import jsonl, markdown, reader, rst, table, text, wikipedia
 from groundup.data.readers.body import decode_body
 from groundup.data.readers.books import body
 from groundup.data.readers.characters import decode_page
@@ -38,7 +38,7 @@ HURTFUL: list[tuple[Callable[[str], object], tuple[str, ...]]] = [
     (plain_text, ("<ref>", "<div>", "[http://a", "[http://a ", "\n", "\u2003", "{|", "{{", "[[")),
     (markdown.prose, ("a `", "``a ", "_a ", "*a ", "![", "[a](", "<http://", "# #", "<!--")),
     (rst.prose, ("a:", ":a:", "`a <", "a\n")),
-    (body, ("\n", " \n")),
+    (lambda text: list(body([text])), ("\n", " \n")),
     (normalise.normalise, (" ", " \t", "\u00c3")),
     (
         private.private_change(Private()),
@@ -99,6 +99,27 @@ def test_a_line_without_end_is_left(monkeypatch: pytest.MonkeyPatch):
     assert peak(lambda: read("jsonl", "a.jsonl.gz", bomb)) < 16 << 20
     for rows in (b"text\n" + b"a," * (1 << 20), b'text\n"' + b"a\n" * (1 << 20)):
         assert reasons(read("table", "a.csv", rows)) == ["broken_table"]
+
+
+def test_a_text_larger_than_any_memory_is_read_in_parts(monkeypatch: pytest.MonkeyPatch):
+    class Endless(io.RawIOBase):
+        """Lines for as long as anyone asks, up to `left` bytes."""
+
+        left = 300 << 20
+
+        def read(self, size: int = -1) -> bytes:
+            amount = min(size, self.left)
+            self.left -= amount
+            return (b"Nobody has lived there since the war.\n" * (amount // 38 + 1))[:amount]
+
+    found = reader("text")("a.txt", Endless(), Options())
+    assert peak(lambda: [len(each.text) for each in found]) < 8 << 20
+
+    monkeypatch.setattr(text, "MAX_BYTES", 1 << 20)
+    bomb = read("text", "a.txt.gz", gzip.compress(b"a " * (20 << 20)))
+    assert reasons(bomb) == ["too_large"]
+    assert len(bomb) < 70
+    assert reasons(read("text", "a.txt.gz", gzip.compress(bytes(20 << 20)))) == ["not_text"]
 
 
 def test_a_page_without_end_ends_the_dump(monkeypatch: pytest.MonkeyPatch):

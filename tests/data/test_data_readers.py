@@ -16,6 +16,7 @@ from groundup.data.readers.body import decode_body, join_chunks
 from groundup.data.readers.characters import decode, decode_page
 from groundup.data.readers.html import EXTRACTORS
 from groundup.data.readers.options import Options
+from groundup.data.readers.text import PART
 from groundup.data.readers.wikitext import plain_text
 from groundup.recipe.data import DataSection, SourceKind
 
@@ -363,3 +364,25 @@ def test_text_that_is_none():
     assert reasons(read("text", "a.txt", b"ab\0cd")) == ["not_text"]
     assert texts(read("text", "a.txt", "\ufeffhé".encode())) == ["hé"]
     assert texts(read("text", "a.txt", "hé".encode("utf-16"))) == ["hé"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+@pytest.mark.parametrize("mark", ["\n\n", "\n", " ", ""])
+def test_a_long_text_comes_in_parts_and_nothing_is_lost(encoding: str, mark: str):
+    sentence = "The mill by the river stood empty for a hundred years, said Ågren"
+    text = mark.join([sentence if mark.strip(" ") == mark else sentence.replace(" ", "_")] * 20_000)
+    found = read("text", "a.txt", text.encode(encoding))
+    parts = texts(found)
+    assert len(parts) > 3
+    assert [each.id for each in found] == [f"a.txt#{number}" for number in range(1, len(parts) + 1)]
+    assert "".join(parts) == text
+    assert all(part.endswith(mark) for part in parts[:-1])
+    assert all(len(part.encode()) < 2 * PART for part in parts)
+    assert "".join("".join(texts(read("markdown", "a.md", text.encode()))).split()) == "".join(text.split())
+
+
+def test_a_long_book_loses_its_licence_at_both_ends_and_nothing_between():
+    chapters = [f"CHAPTER {number}\n\n" + "\n\n".join(["word " * 100] * 30) for number in range(80)]
+    found = texts(read("books", "b.txt", BOOK.format("\n\n".join(chapters)).encode()))
+    assert "".join("\n\n".join(found).split()) == "".join("\n\n".join(chapters).split())
+    assert sum(piece.startswith("CHAPTER") for piece in found) > len(found) - 10

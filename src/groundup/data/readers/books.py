@@ -3,7 +3,7 @@ and EPUB.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO
 
 from groundup.data.archive import decompressed
@@ -42,27 +42,40 @@ def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
     if name.lower().endswith(".epub"):
         yield from epub.read(name, stream)
         return
-    for found in plain.read(name, stream, options):
-        if isinstance(found, Dropped):
-            yield found
-            continue
-        for number, piece in enumerate(pieces(body(found.text)), start=1):
-            yield Document(piece, f"{found.id}#{number}")
+    dropped: list[Dropped] = []
+    for number, piece in enumerate(pieces(body(_kept(plain.texts(name, stream), dropped))), start=1):
+        yield Document(piece, f"{plain_name}#{number}")
+    yield from dropped
 
 
-def body(text: str) -> str:
-    """What stands between Project Gutenberg's start and end marks, where there are any."""
-    starts = [match.end() for match in START.finditer(text, 0, min(len(text), WRAPPING))]
-    text = text[starts[-1] :] if starts else text
-    end = END.search(text, max(len(text) - WRAPPING, 0))
-    return text[: end.start()] if end else text
+def _kept(found: Iterator[str | Dropped], dropped: list[Dropped]) -> Iterator[str]:
+    for part in found:
+        if isinstance(part, Dropped):
+            dropped.append(part)
+        else:
+            yield part
 
 
-def pieces(text: str) -> Iterator[str]:
-    """Cut at chapters where they come at the right distance, else between paragraphs."""
+def body(parts: Iterable[str]) -> Iterator[str]:
+    """What stands between Project Gutenberg's start and end marks, where there are any, of a text in parts."""
+    last: str | None = None
+    for part in parts:
+        if last is None:
+            starts = [match.end() for match in START.finditer(part, 0, min(len(part), WRAPPING))]
+            last = part[starts[-1] :] if starts else part
+        else:
+            yield last
+            last = part
+    if last is not None:
+        end = END.search(last, max(len(last) - WRAPPING, 0))
+        yield last[: end.start()] if end else last
+
+
+def pieces(parts: Iterable[str]) -> Iterator[str]:
+    """Cut a text that comes in parts at chapters where they come at the right distance, else between paragraphs."""
     piece: list[str] = []
     size = 0
-    for paragraph in re.split(r"\n[ \t\r]*\n", text):
+    for paragraph in (paragraph for part in parts for paragraph in re.split(r"\n[ \t\r]*\n", part)):
         if not paragraph.strip():
             continue
         is_unit = UNIT.match(paragraph.lstrip("\n")) is not None

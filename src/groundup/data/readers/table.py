@@ -8,7 +8,7 @@ from typing import IO
 from groundup.data.archive import can_seek, decompressed
 from groundup.data.document import Document, Dropped, Read
 from groundup.data.readers import jsonl
-from groundup.data.readers.options import MAX_BYTES, Options
+from groundup.data.readers.options import MAX_BYTES, Options, read_bounded
 
 BATCH = 256
 
@@ -66,7 +66,10 @@ def _arrow(name: str, stream: IO[bytes], options: Options, suffix: str) -> Itera
     import pyarrow
     import pyarrow.parquet
 
-    source = stream if can_seek(stream) else io.BytesIO(stream.read())
+    source = stream if can_seek(stream) else _copied(stream)
+    if source is None:
+        yield Dropped("too_large", name)
+        return
     number = 0
     try:
         if suffix == "parquet":
@@ -84,6 +87,12 @@ def _arrow(name: str, stream: IO[bytes], options: Options, suffix: str) -> Itera
                 yield _row(row, f"{name}:{number}", options.column)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         yield Dropped("broken_table", name, str(error))
+
+
+def _copied(stream: IO[bytes]) -> IO[bytes] | None:
+    """A copy to go back and forth in, of what comes from an archive's front to its back."""
+    data = read_bounded(stream, MAX_BYTES)
+    return None if data is None else io.BytesIO(data)
 
 
 def _batches(source: IO[bytes]):

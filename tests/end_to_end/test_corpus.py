@@ -1,0 +1,147 @@
+"""The corpus of recipes/corpus.toml over real inputs: the same twice, here and on Ray, killed or not, to the last document.
+
+Takes most of an hour on two cores, and 0.5 GB of downloads unless CORPUS_INPUTS names the folder that
+recipes/corpus_inputs.py made.
+"""
+
+import gzip
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+
+from groundup.artifacts.manifest import Manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "recipes" / "corpus.toml"
+KILLS = 4
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(10_000)]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to run in: the recipe's paths begin there."""
+    home = tmp_path_factory.mktemp("corpus")
+    if given := os.environ.get("CORPUS_INPUTS"):
+        (home / "corpus-inputs").symlink_to(Path(given).resolve())
+    else:
+        made = subprocess.run(
+            [sys.executable, str(ROOT / "recipes" / "corpus_inputs.py")], cwd=home, check=False
+        )
+        if made.returncode:
+            pytest.skip("the inputs cannot be fetched here: see recipes/corpus_inputs.py")
+    return home
+
+
+@pytest.fixture(scope="module")
+def whole(home: Path) -> tuple[Manifest, float]:
+    """The corpus made without a break, and the seconds that it took."""
+    began = time.perf_counter()
+    return build(home, "whole", "native"), time.perf_counter() - began
+
+
+def command(runs: str, engine: str) -> list[str]:
+    program = [sys.executable, "-m", "groundup.cli", "run", str(RECIPE), "--runs", runs]
+    return [*program, "--set", f"data.engine={engine}", "--set", "machine.threads=2"]
+
+
+def build(home: Path, runs: str, engine: str) -> Manifest:
+    done = subprocess.run(command(runs, engine), cwd=home, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    manifest = Manifest.read(home / runs / "corpus" / "01-data")
+    assert manifest is not None
+    return manifest
+
+
+def build_with_kills(home: Path, runs: str, engine: str, seconds: float) -> Manifest:
+    """Kill the process KILLS times, each at a random moment of the time that a whole run takes; then let it finish."""
+    seed = time.time_ns()
+    print(f"{engine}: kills drawn with seed {seed}")
+    chance = random.Random(seed)
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            command(runs, engine), cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )  # fmt: skip
+        try:
+            process.wait(chance.uniform(0.02, 1.0) * seconds)
+        except subprocess.TimeoutExpired:
+            partial = home / runs / "corpus" / "01-data.partial" / "work"
+            done = {
+                folder.name: len(list(folder.glob("*.json")))
+                for folder in partial.glob("*")
+                if folder.is_dir()
+            }
+            os.killpg(process.pid, signal.SIGKILL)
+            print(f"{engine}: killed with {done or 'nothing'} done")
+        process.wait()
+    return build(home, runs, engine)
+
+
+def content(manifest: Manifest) -> dict[str, Any]:
+    return {"fingerprint": manifest.fingerprint, "files": manifest.files, "metrics": manifest.metrics}
+
+
+def test_killed_at_random_moments_it_is_the_same_corpus(home: Path, whole: tuple[Manifest, float]):
+    manifest, seconds = whole
+    assert content(build_with_kills(home, "killed", "native", seconds)) == content(manifest)
+
+
+def test_on_ray_it_is_the_same_corpus(home: Path, whole: tuple[Manifest, float]):
+    pytest.importorskip("ray")
+    began = time.perf_counter()
+    assert content(build(home, "ray", "ray")) == content(whole[0])
+    seconds = time.perf_counter() - began
+    assert content(build_with_kills(home, "ray-killed", "ray", seconds)) == content(whole[0])
+
+
+def test_the_funnel_adds_up_to_the_last_document(home: Path, whole: tuple[Manifest, float]):
+    metrics = whole[0].metrics
+    for name, row in [*metrics["sources"].items(), ("total", metrics["total"])]:
+        dropped = row["dropped"].values()
+        assert row["read"]["documents"] == row["kept"]["documents"] + sum(
+            one["documents"] for one in dropped
+        ), name
+        lost = sum(one["bytes"] for one in dropped) + sum(row["trimmed"].values())
+        assert row["read"]["bytes"] == row["kept"]["bytes"] + lost, name
+        written = [row[split] for split in ("train", "validation")]
+        assert row["kept"]["documents"] == sum(split["documents"] for split in written), name
+        assert row["kept"]["bytes"] == sum(split["bytes"] for split in written), name
+    rows = [
+        row
+        for split in ("train", "validation")
+        for path in sorted((home / "whole" / "corpus" / "01-data" / split).glob("*.parquet"))
+        for row in pyarrow.parquet.read_table(path).to_pylist()
+    ]
+    assert len(rows) == metrics["total"]["kept"]["documents"]
+    assert (
+        sum(len(row["text"].encode("utf-8", "surrogatepass")) for row in rows)
+        == metrics["total"]["kept"]["bytes"]
+    )
+
+
+def test_nothing_that_went_in_is_missing_from_the_funnel(home: Path, whole: tuple[Manifest, float]):
+    """Counted again without our readers."""
+    sources = whole[0].metrics["sources"]
+    read = {name: row["read"]["documents"] for name, row in sources.items()}
+    inputs = home / "corpus-inputs"
+    assert read["code"] == sum(1 for path in (inputs / "stdlib").rglob("*.py") if path.is_file())
+    assert read["mail"] == len(list(inputs.glob("mail/*ham*/*.txt")))
+    counts = [
+        len(
+            re.findall(
+                rb"^WARC-Type: (?:response|revisit)\r$", gzip.decompress(path.read_bytes()), re.MULTILINE
+            )
+        )
+        for path in inputs.glob("crawl/*.warc.gz")
+    ]
+    assert sum(counts) > 2_000
+    assert read["crawl"] == sum(counts) + counts.count(0)  # a file without a page is a drop as well
