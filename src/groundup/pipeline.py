@@ -71,7 +71,10 @@ class Stage:
 
 
 STAGES = (
-    Stage("data", "01-data", "data", "groundup.data.stage:run", reads=("seed",), identity="groundup.data.identity:identity"),
+    Stage(
+        "data", "01-data", "data", "groundup.data.stage:run", reads=("seed",), identity="groundup.data.identity:identity",
+        version=2,
+    ),
     Stage("tokenizer", "02-tokenizer", "tokenizer", "groundup.tokenizer.stage:train", reads=("seed",), inputs=("data",)),
     Stage("tokens", "03-tokens", "tokenizer", "groundup.tokenizer.stage:encode", inputs=("data", "tokenizer")),
     Stage(

@@ -57,9 +57,10 @@ def test_light_commands_answer_at_once(arguments):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_parses_and_plans(path):
-    facts = derive(load(path)).facts()
+    recipe = load(path)
+    facts = derive(recipe).facts()
     assert facts["name"] == path.stem
-    assert facts["hours"] > 0
+    assert recipe.train is None or facts["hours"] > 0
 
 
 def test_stages_and_recipe_agree():

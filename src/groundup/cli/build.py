@@ -65,6 +65,11 @@ def plan(
     wanted = load(recipe, sets or ())
     facts = derive(wanted).facts()
     facts["expected"] = expected(wanted, runs / wanted.name / LADDER)
+    if wanted.data is not None:
+        from groundup import pipeline
+        from groundup.data.expect import deduplication
+
+        facts["deduplication"] = deduplication(wanted.data, pipeline.machine_for(wanted, KINDS["none"]()))
     print(json.dumps(facts, indent=1) if as_json else tell.table(facts))
     if pdf is not None:
         from groundup.report.blueprint import write_blueprint

@@ -162,10 +162,20 @@ def _sample(found: list[Input], share: float, seed: int) -> list[Input]:
     return [file for file in found if file in chosen]
 
 
+def cached_package(package: Package, machine: Machine) -> Path | None:
+    """Its archive, if it was fetched before."""
+    present = (path for path in _package_folder(package, machine).glob("[!.]*") if path.is_file())
+    return min(present, default=None)
+
+
+def _package_folder(package: Package, machine: Machine) -> Path:
+    return machine.cache / "packages" / f"{package.name}-{package.version}-{package.form}"
+
+
 def _package(package: Package, machine: Machine) -> Path:
-    folder = machine.cache / "packages" / f"{package.name}-{package.version}-{package.form}"
-    present = sorted(path for path in folder.glob("[!.]*") if path.is_file())
-    if not present:
+    folder = _package_folder(package, machine)
+    path = cached_package(package, machine)
+    if path is None:
         if machine.offline:
             raise UserError(
                 f"package {package.name} {package.version} ({package.form}) is not in the cache {folder}, "
@@ -175,8 +185,7 @@ def _package(package: Package, machine: Machine) -> Path:
         found = find(package)
         target = folder / found.file_name
         expected = package.sha256 or found.sha256
-        present = [download(found.url, target, machine, sha256=expected, certificates=found.certificates)]
-    path = present[0]
+        path = download(found.url, target, machine, sha256=expected, certificates=found.certificates)
     if package.sha256 is not None and (sha256 := hash_once(path, machine)) != package.sha256:
         raise UserError(
             f"{path}: sha256 {sha256}, expected {package.sha256} for package {package.name}",

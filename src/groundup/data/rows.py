@@ -40,11 +40,24 @@ def partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
-def save_array(path: Path, array: NDArray[Any]) -> None:
-    """As .npy; the file gets its name when it is complete."""
-    with partial(path).open("wb") as file:
-        numpy.save(file, array, allow_pickle=False)
-    partial(path).replace(path)
+class Numbers:
+    """A file of numbers that grows by what is added, and gets its name when it is complete."""
+
+    def __init__(self, path: Path):
+        self.path, self.partial = path, partial(path)
+        self.file = self.partial.open("wb")
+
+    def add(self, array: NDArray[Any]) -> None:
+        self.file.write(numpy.ascontiguousarray(array).data)
+
+    def close(self) -> None:
+        self.file.close()
+        self.partial.replace(self.path)
+
+
+def numbers(path: Path, kind: Any) -> NDArray[Any]:
+    """What a file of `Numbers` holds (N), without reading it before it is needed."""
+    return numpy.memmap(path, kind, mode="r") if path.stat().st_size else numpy.zeros(0, kind)
 
 
 class Writer:

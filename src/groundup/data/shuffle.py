@@ -18,14 +18,13 @@ import pyarrow.parquet
 
 from groundup.artifacts.fingerprint import hash_file
 from groundup.data.clean.steps import size
-from groundup.data.dedup.passages import cut_paragraphs, cut_runs
+from groundup.data.dedup.passages import cut_paragraphs, cut_runs, marks
 from groundup.data.dedup.verdicts import KEEP, REASONS
 from groundup.data.document import Dropped
 from groundup.data.funnel import Funnel
 from groundup.data.rows import FINAL, Writer, write_json
 
 ROUTED = FINAL.append(pyarrow.field("order", pyarrow.binary(16)))
-VALIDATION = -1
 HELD_BYTES = 256 << 20
 """Text that routing holds before it writes what it has: more row groups, the same result."""
 
@@ -43,10 +42,10 @@ def route(task: dict[str, Any]) -> dict[str, Any]:
     held = 0
 
     def flush() -> None:
-        for place in sorted(places):
-            writer.rows = places[place]
+        for where in sorted(places):
+            writer.rows = places[where]
             writer.flush()
-            groups.append(place)
+            groups.append(where)
         places.clear()
 
     for index, row in enumerate(_rows(clean / f"{number:05d}.parquet")):
@@ -68,9 +67,10 @@ def route(task: dict[str, Any]) -> dict[str, Any]:
             order = hashlib.blake2b(
                 f"{task['seed']} {row['ordinal']} {copy}".encode(), digest_size=16
             ).digest()
-            place = VALIDATION if held_out else int.from_bytes(order[:8], "big") % task["shards"]
+            split = "validation" if held_out else "train"
+            where = place(split, int.from_bytes(order[:8], "big") % task["shards"][split])
             final = {"text": text, "source": row["source"], "id": row["id"], "order": order}
-            places.setdefault(place, []).append(final)
+            places.setdefault(where, []).append(final)
             held += len(text)
         if held > HELD_BYTES:
             flush()
@@ -81,13 +81,18 @@ def route(task: dict[str, Any]) -> dict[str, Any]:
     return {"number": number}
 
 
+def place(split: str, number: int) -> int:
+    """One number for each file of the result: those of the validation split count down from -1."""
+    return number if split == "train" else -1 - number
+
+
 class Cuts:
     """The passages that are to be cut from each document of a unit, in the documents' order."""
 
     def __init__(self, stem: Path, run_words: int):
         self.run_words = run_words
-        self.paragraphs = _marks(stem, "paragraphs")
-        self.runs = _marks(stem, "runs")
+        self.paragraphs = marks(stem, "paragraphs")
+        self.runs = marks(stem, "runs")
 
     def apply(self, id: str, text: str, funnel: Funnel) -> str:
         """The next document without its repeated passages; counts the bytes that go."""
@@ -101,21 +106,13 @@ class Cuts:
         return after
 
 
-def _marks(stem: Path, kind: str) -> Iterator[Any] | None:
-    path = stem.with_suffix(f".{kind}.marks.npy")
-    if not path.exists():
-        return None
-    lengths = numpy.load(stem.with_suffix(f".{kind}.lengths.npy"))
-    return iter(numpy.split(numpy.load(path), numpy.cumsum(lengths)[:-1]))
-
-
 def gather(task: dict[str, Any]) -> dict[str, Any]:
     """Write one file of the result: everything that was routed to it, in hash order."""
-    folder, target, place = Path(task["folder"]), Path(task["target"]), task["place"]
+    folder, target, where = Path(task["folder"]), Path(task["target"]), task["place"]
     tables = [ROUTED.empty_table()]
     for number in task["units"]:
         groups = json.loads((folder / f"{number:05d}.json").read_text())["groups"]
-        wanted = [index for index, group in enumerate(groups) if group == place]
+        wanted = [index for index, group in enumerate(groups) if group == where]
         if wanted:
             with pyarrow.parquet.ParquetFile(folder / f"{number:05d}.parquet") as file:
                 tables.append(file.read_row_groups(wanted).cast(ROUTED))
@@ -130,8 +127,8 @@ def gather(task: dict[str, Any]) -> dict[str, Any]:
             pair[1] += size(row["text"])
     writer.close()
     written = {"name": f"{target.parent.name}/{target.name}", "sha256": hash_file(target), "sources": counts}
-    write_json(folder / f"{place}.written.json", written)
-    return {"place": place}
+    write_json(folder / f"{where}.written.json", written)
+    return {"place": where}
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

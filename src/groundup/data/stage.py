@@ -7,6 +7,8 @@ what is missing.
 
 import json
 import shutil
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +41,22 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     work = out / "work"
     todo = units.cut(section, machine, recipe.seed)
     read_and_clean(section, todo, work, recipe.seed, machine, workers)
-    answers = {unit.number: _json(work / "clean" / f"{unit.name}.json") for unit in todo}
-    funnels = _funnels(section, todo, answers)
-    judged = judge(section, todo, answers, work, machine)
-    weights = _weights(section, todo, judged, work)
-    shards = max(
-        1, round(sum(weight * size for weight, size in weights.values()) / (1e6 * section.shard_megabytes))
-    )
-    route(section, todo, judged, weights, shards, recipe.seed, work, workers)
+    found = Found.read(section, todo, work / "clean")
+    judged = judge(section, found.counts, work, machine)
+    weights = _weights(section, todo, found.counts, judged, work)
+    shards = _shards(section, weights)
+    route(section, todo, found.counts, judged, weights, shards, recipe.seed, work, workers)
     written, corpus = gather(todo, shards, out, workers)
     for task in _own(todo):
-        funnels[task.source.name].merge(Funnel(**_json(work / "routed" / f"{task.name}.json")["funnel"]))
-    telling.write_samples(funnels, out)
-    telling.write_clusters(judged, todo, answers, work / "clean", out / "clusters.jsonl")
-    hits = [hit for task in _own(todo) for hit in answers[task.number]["hits"]]
-    telling.write_lines(hits, out / "contaminated.jsonl")
-    metrics = telling.metrics(
-        section, funnels, answers, todo, {name: pair[0] for name, pair in weights.items()}, written
-    )
-    metrics |= {"contaminated": len(hits), "fingerprint": corpus}
+        found.funnels[task.source.name].merge(
+            Funnel(**_json(work / "routed" / f"{task.name}.json")["funnel"])
+        )
+    telling.write_samples(found.funnels, out)
+    telling.write_clusters(judged, todo, found.counts, work / "clean", out / "clusters.jsonl")
+    telling.write_lines(found.hits, out / "contaminated.jsonl")
+    epochs = {name: epochs for name, (epochs, _) in weights.items()}
+    metrics = telling.metrics(section, found.funnels, found.inputs, epochs, written)
+    metrics |= {"contaminated": len(found.hits), "fingerprint": corpus}
     shutil.rmtree(work)
     return metrics
 
@@ -90,15 +89,53 @@ def read_and_clean(
             progress.advance(sizes[answer["number"]])
 
 
-def judge(
-    section: DataSection, todo: list[Unit], answers: dict[int, Any], work: Path, machine: Machine
-) -> Verdicts:
+@dataclass
+class Found:
+    """What the first pass says of all units, put together one by one: thousands of them would fill the memory.
+
+    Attributes:
+        counts: documents that passed, by unit.
+        funnels: by source.
+        inputs: the files that were read, by source.
+        hits: evaluation items that were found.
+    """
+
+    counts: dict[int, int]
+    funnels: dict[str, Funnel]
+    inputs: dict[str, telling.Inputs]
+    hits: list[dict[str, str]]
+
+    @classmethod
+    def read(cls, section: DataSection, todo: list[Unit], clean: Path) -> "Found":
+        """Raises UserError for a source without a document."""
+        names = [source.name for source in section.sources]
+        found = cls({}, {name: Funnel() for name in names}, {name: telling.Inputs() for name in names}, [])
+        for task in todo:
+            answer = _json(clean / f"{task.name}.json")
+            funnel = Funnel(**answer["funnel"])
+            found.counts[task.number] = funnel.kept[0]
+            if not task.is_previous:
+                found.funnels[task.source.name].merge(funnel)
+                found.inputs[task.source.name].add(answer["inputs"])
+                found.hits += answer["hits"]
+        for name, funnel in found.funnels.items():
+            if funnel.kept[0] == 0:
+                reasons = ", ".join(
+                    f"{counts[0]} {reason}" for reason, counts in sorted(funnel.dropped.items())
+                )
+                raise UserError(
+                    f"source {name} yields no text: {reasons or 'no document in its files'}",
+                    hint="check its kind and path, or loosen the rules in [data]",
+                )
+        return found
+
+
+def judge(section: DataSection, counts: dict[int, int], work: Path, machine: Machine) -> Verdicts:
     """The second pass."""
     path = work / "verdicts.npz"
     if path.exists():
         with numpy.load(path, allow_pickle=False) as stored:
             return Verdicts(stored["codes"], stored["roots"])
-    counts = {task.number: answers[task.number]["funnel"]["kept"][0] for task in todo}
     judged = verdicts.judge(section, work / "clean", counts, machine)
     partial = work / ".verdicts.part"
     with partial.open("wb") as file:
@@ -108,15 +145,15 @@ def judge(
 
 
 def route(
-    section: DataSection, todo: list[Unit], judged: Verdicts, weights: dict[str, tuple[float, int]], shards: int,
-    seed: int, work: Path, workers: int,
+    section: DataSection, todo: list[Unit], counts: dict[int, int], judged: Verdicts,
+    weights: dict[str, tuple[float, int]], shards: dict[str, int], seed: int, work: Path, workers: int,
 ) -> None:  # fmt: skip
     """The third pass."""
     folder = work / "routed"
     folder.mkdir(exist_ok=True)
     keys = telling.column(todo, work / "clean", "key", numpy.uint64)
     tasks = []
-    for task, start, stop in _spans(todo, work):
+    for task, start, stop in _spans(todo, counts):
         if task.is_previous or (folder / f"{task.name}.json").exists():
             continue
         numpy.save(folder / f"{task.name}.codes.npy", judged.codes[start:stop])
@@ -130,11 +167,16 @@ def route(
         pass
 
 
-def gather(todo: list[Unit], shards: int, out: Path, workers: int) -> tuple[dict[str, dict[str, Any]], str]:
+def gather(
+    todo: list[Unit], shards: dict[str, int], out: Path, workers: int
+) -> tuple[dict[str, dict[str, Any]], str]:
     """The fourth pass. Returns documents and bytes by split and source, and the fingerprint of all files."""
     folder = out / "work" / "routed"
-    targets = {place: out / "train" / f"{place:05d}.parquet" for place in range(shards)}
-    targets[shuffle.VALIDATION] = out / "validation" / "00000.parquet"
+    targets = {
+        shuffle.place(split, number): out / split / f"{number:05d}.parquet"
+        for split, count in shards.items()
+        for number in range(count)
+    }
     for folder_of_split in (out / "train", out / "validation"):
         folder_of_split.mkdir(exist_ok=True)
         for left_over in folder_of_split.glob(".*.part"):
@@ -149,10 +191,10 @@ def gather(todo: list[Unit], shards: int, out: Path, workers: int) -> tuple[dict
         pass
     counted: dict[str, dict[str, Any]] = {"train": {}, "validation": {}}
     hashes = {}
-    for place in targets:
+    for place, target in targets.items():
         written = _json(folder / f"{place}.written.json")
         hashes[written["name"]] = written["sha256"]
-        split = counted["validation" if place == shuffle.VALIDATION else "train"]
+        split = counted[target.parent.name]
         for source, (documents, size) in written["sources"].items():
             counts = split.setdefault(source, {"documents": 0, "bytes": 0})
             counts["documents"] += documents
@@ -160,27 +202,23 @@ def gather(todo: list[Unit], shards: int, out: Path, workers: int) -> tuple[dict
     return counted, fingerprint(hashes)
 
 
-def _funnels(section: DataSection, todo: list[Unit], answers: dict[int, Any]) -> dict[str, Funnel]:
-    funnels = {source.name: Funnel() for source in section.sources}
-    for task in _own(todo):
-        funnels[task.source.name].merge(Funnel(**answers[task.number]["funnel"]))
-    for name, funnel in funnels.items():
-        if funnel.kept[0] == 0:
-            reasons = ", ".join(f"{counts[0]} {reason}" for reason, counts in sorted(funnel.dropped.items()))
-            raise UserError(
-                f"source {name} yields no text: {reasons or 'no document in its files'}",
-                hint="check its kind and path, or loosen the rules in [data]",
-            )
-    return funnels
+def _shards(section: DataSection, weights: dict[str, tuple[float, int]]) -> dict[str, int]:
+    """How many files each split has: each is put in order in memory, so none may be much larger than the rest."""
+    total = sum(size for _, size in weights.values())
+    sizes = {
+        "train": sum(weight * size for weight, size in weights.values()),
+        "validation": section.validation_fraction * total,
+    }
+    return {split: max(1, round(size / (1e6 * section.shard_megabytes))) for split, size in sizes.items()}
 
 
 def _weights(
-    section: DataSection, todo: list[Unit], judged: Verdicts, work: Path
+    section: DataSection, todo: list[Unit], counts: dict[int, int], judged: Verdicts, work: Path
 ) -> dict[str, tuple[float, int]]:
     """For each source its epochs, and its bytes after deduplication."""
     sizes = telling.column(todo, work / "clean", "bytes", numpy.int64)
     totals = {source.name: 0 for source in section.sources}
-    for task, start, stop in _spans(todo, work):
+    for task, start, stop in _spans(todo, counts):
         if not task.is_previous:
             totals[task.source.name] += int(sizes[start:stop][judged.codes[start:stop] == KEEP].sum())
     return {
@@ -192,14 +230,10 @@ def _weights(
     }
 
 
-def _spans(todo: list[Unit], work: Path) -> list[tuple[Unit, int, int]]:
+def _spans(todo: list[Unit], counts: dict[int, int]) -> list[tuple[Unit, int, int]]:
     """Each unit with the numbers of its first document and of the one behind its last."""
-    spans, start = [], 0
-    for task in todo:
-        stop = start + _json(work / "clean" / f"{task.name}.json")["funnel"]["kept"][0]
-        spans.append((task, start, stop))
-        start = stop
-    return spans
+    ends = list(accumulate(counts[task.number] for task in todo))
+    return list(zip(todo, [0, *ends], ends, strict=False))
 
 
 def _train_classifier(section: DataSection, work: Path, seed: int, machine: Machine) -> Path | None:

@@ -4,6 +4,7 @@ model will read.
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,22 @@ BYTES_PER_TOKEN = 4
 """Of English, in a vocabulary of some ten thousand: good enough for a table of shares."""
 
 
+@dataclass
+class Inputs:
+    """The files of a source: how many, and the first ones with their sizes and hashes."""
+
+    count: int = 0
+    first: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, files: list[dict[str, Any]]) -> None:
+        """The files of one more unit."""
+        self.count += len(files)
+        self.first += files[: INPUTS_SHOWN - len(self.first)]
+
+
 def metrics(
-    section: DataSection, funnels: dict[str, Funnel], answers: dict[int, Any], todo: list[Unit],
-    weights: dict[str, float], written: dict[str, dict[str, Any]],
+    section: DataSection, funnels: dict[str, Funnel], inputs: dict[str, Inputs], epochs: dict[str, float],
+    written: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
     """The funnel of every source and of all, and the mix: what one pass over the training text holds."""
     total = Funnel()
@@ -36,19 +50,13 @@ def metrics(
     for source in section.sources:
         funnel = funnels[source.name]
         total.merge(funnel)
-        files = [
-            file
-            for unit in todo
-            if unit.source.name == source.name
-            for file in answers[unit.number]["inputs"]
-        ]
         train = written["train"].get(source.name, nothing)
         sources[source.name] = {
             "kind": source.kind,
-            "inputs": files[:INPUTS_SHOWN],
-            "input_files": len(files),
+            "inputs": inputs[source.name].first,
+            "input_files": inputs[source.name].count,
             **funnel.table(),
-            "weight": round(weights[source.name], 6),
+            "weight": round(epochs[source.name], 6),
             "train": train,
             "validation": written["validation"].get(source.name, nothing),
             "share": round(train["bytes"] / max(sums["train"]["bytes"], 1), 6),
@@ -71,13 +79,13 @@ def _examples(name: str, samples: dict[str, list[dict[str, str]]]) -> list[dict[
 
 
 def write_clusters(
-    judged: Verdicts, todo: list[Unit], answers: dict[int, Any], clean: Path, target: Path
+    judged: Verdicts, todo: list[Unit], counts: dict[int, int], clean: Path, target: Path
 ) -> None:
     """The largest clusters of equal and nearly equal documents, with the beginnings of three of each."""
     starts, total = [], 0
     for unit in todo:
         starts.append(total)
-        total += answers[unit.number]["funnel"]["kept"][0]
+        total += counts[unit.number]
     lines = []
     for cluster in clusters_to_show(judged):
         members = []

@@ -32,8 +32,8 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
     """Read and clean one unit: writes NNNNN.parquet, then NNNNN.json, whose presence says that everything is
     whole.
 
-    Beside it stand the keys by which documents and passages are compared, document after document: NNNNN.keys.npy
-    and, where the recipe asks, NNNNN.paragraphs.npy or NNNNN.runs.npy.
+    Beside it stand the keys by which documents and passages are compared, document after document: NNNNN.keys
+    and, where the recipe asks, NNNNN.paragraphs or NNNNN.runs.
     """
     section = DataSection.model_validate(task["section"])
     source = Source.model_validate(task["source"])
@@ -44,7 +44,8 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
     options = Options(source.column, section.extraction, expand(section.code.licenses))
     folder, number = Path(task["folder"]), task["number"]
     funnel = Funnel(languages=bench.languages)
-    keys, passages = KeyWriter(section.minhash, task["seed"]), PassageWriter(section)
+    stem = folder / f"{number:05d}"
+    keys, passages = KeyWriter(section.minhash, task["seed"], stem), PassageWriter(section, source.kind, stem)
     hits: list[dict[str, str]] = []
     inputs: list[dict[str, Any]] = []
     writer = Writer(folder / f"{number:05d}.parquet", CLEAN)
@@ -66,9 +67,8 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
             passages.add(result.text)
         if file.url is not None and not task["keep_downloads"]:
             path.unlink(missing_ok=True)
-    writer.close()
-    for part in (keys, passages):
-        part.save(folder / f"{number:05d}")
+    for part in (writer, keys, passages):
+        part.close()
     answer = {"funnel": asdict(funnel), "inputs": inputs, "hits": hits}
     write_json(folder / f"{number:05d}.json", answer)
     return {"number": number, "documents": funnel.read[0]}

@@ -5,8 +5,9 @@ from typing import Any
 
 def table(facts: dict[str, Any]) -> str:
     """The facts of `Plan.facts()` in aligned lines."""
+    text = [("deduplication", _deduplication(facts["deduplication"]))] if "deduplication" in facts else []
     if "model" not in facts:
-        return f"{facts['name']}: no [train] table, so nothing to plan: the other stages take minutes"
+        return _aligned([*text, ("training", "none: the recipe has no [train] table")])
     model, train, memory, layout = facts["model"], facts["train"], facts["memory"], facts["layout"]
     budget = facts["budget"]
     rows = [
@@ -30,7 +31,17 @@ def table(facts: dict[str, Any]) -> str:
                                  f"and {expected['high']:.3f}, from a ladder of {expected['rungs']} models"))  # fmt: skip
     if facts["money"] is not None:
         rows.append(("money", f"{facts['money']:,.0f} at {budget['price_per_hour']:g} an hour and device"))
+    return _aligned(rows + text)
+
+
+def _aligned(rows: list[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<14} {value}" for name, value in rows)
+
+
+def _deduplication(found: dict[str, Any]) -> str:
+    unknown = f"; not here yet, and not counted: {', '.join(found['unknown'])}" if found["unknown"] else ""
+    return (f"{found['held'] / 1e9:.2g} GB of {found['limit'] / 1e9:g} GB for about {found['documents']:,} documents, "
+            f"{found['passes']} pass{'es' if found['passes'] > 1 else ''}{unknown}")  # fmt: skip
 
 
 def _count(value: float) -> str:

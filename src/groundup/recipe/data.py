@@ -13,6 +13,8 @@ PROSE: tuple[SourceKind, ...] = (
     "wikipedia", "web", "text", "markdown", "html", "jsonl", "table", "huggingface",
 )  # fmt: skip
 """Where rules made for web pages judge well. Not books: verse and plays break them on every page."""
+TEXTS: tuple[SourceKind, ...] = (*PROSE, "rst", "books")
+"""Everything but code."""
 
 
 class Package(Section):
@@ -217,6 +219,9 @@ class Substring(Section):
     """Lee et al. 2021: long passages that stood before, within a document or in another, are cut out."""
 
     enabled: bool = knob(False, "cut repeated passages")
+    kinds: tuple[SourceKind, ...] = knob(
+        TEXTS, "the kinds of sources that it cuts; code with holes is none any more"
+    )
     words: int = knob(50, "least words of a passage", ge=8)
 
 

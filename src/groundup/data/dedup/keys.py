@@ -1,7 +1,8 @@
 """The keys of all documents: 64 bits that equal texts share, and 64 for each band that similar texts share.
 
-The first pass leaves one file a unit, NNNNN.keys.npy (1 + bands, N): row 0 holds the keys of equal texts, row 1 + b
-those of band b. The second pass takes one row at a time, and of it no more than fits into memory.
+The first pass leaves one file a unit, NNNNN.keys: chunks of up to CHUNK documents, each (1 + bands, N), of which row 0
+holds the keys of equal texts, row 1 + b those of band b. The second pass takes one row at a time, and of it no more
+than fits into memory.
 """
 
 from collections.abc import Iterator
@@ -12,57 +13,72 @@ from numpy.typing import NDArray
 
 from groundup.data.dedup.clusters import Integers, Keys
 from groundup.data.engine import signatures
-from groundup.data.rows import save_array
+from groundup.data.rows import Numbers, numbers
 from groundup.recipe.data import MinHash
 
 NO_KEY = numpy.uint64(0)
 """Of what is compared with nothing: a text without any word is like no other."""
 
 BATCH_CHARACTERS = 1 << 20
-CHUNK = 1 << 20
+CHUNK = 1 << 16
 NO_WORDS = numpy.uint32(0xFFFFFFFF)
 
 
 class KeyWriter:
-    """Collects the keys of one unit's documents, in their order."""
+    """Writes STEM.keys, the keys of one unit's documents in their order, and STEM.signatures (N, hashes) where whole
+    signatures are compared.
+    """
 
-    def __init__(self, settings: MinHash, seed: int):
+    def __init__(self, settings: MinHash, seed: int, stem: Path):
         self.settings, self.seed = settings, seed
+        bands = settings.bands if settings.action != "off" else 0
+        self.chunk = numpy.empty((1 + bands, CHUNK), numpy.uint64)
+        self.filled = 0
         self.equal: list[int] = []
         self.texts: list[str] = []
         self.held = 0
-        self.bands: list[Keys] = []
-        self.signatures: list[NDArray[numpy.uint32]] = []
+        self.keys = Numbers(stem.with_suffix(".keys"))
+        self.signatures = (
+            Numbers(stem.with_suffix(".signatures")) if bands and settings.threshold > 0 else None
+        )
 
     def add(self, key: int, text: str) -> None:
         """The next document, with the key that equal texts share."""
         self.equal.append(key)
-        if self.settings.action != "off":
-            self.texts.append(text)
-            self.held += len(text)
-            if self.held > BATCH_CHARACTERS:
-                self._sign()
-
-    def save(self, stem: Path) -> None:
-        """STEM.keys.npy, and STEM.signatures.npy (N, hashes) where whole signatures are compared."""
-        if self.texts:
+        self.texts.append(text)
+        self.held += len(text)
+        if self.held > BATCH_CHARACTERS or len(self.equal) == CHUNK:
             self._sign()
-        equal = numpy.array(self.equal, dtype=numpy.uint64)[None]
-        save_array(stem.with_suffix(".keys.npy"), numpy.concatenate([equal, *_joined(self.bands, axis=1)]))
-        if self.signatures:
-            save_array(stem.with_suffix(".signatures.npy"), numpy.concatenate(self.signatures))
+
+    def close(self) -> None:
+        self._sign()
+        self.keys.add(self.chunk[:, : self.filled])
+        self.keys.close()
+        if self.signatures is not None:
+            self.signatures.close()
 
     def _sign(self) -> None:
-        bands, rows = self.settings.bands, self.settings.rows
-        found = signatures(self.texts, self.settings.shingle, bands * rows, self.seed)
-        self.bands.append(band_keys(found, bands))
-        if self.settings.threshold > 0:
-            self.signatures.append(found)
-        self.texts, self.held = [], 0
+        rows = [numpy.array(self.equal, dtype=numpy.uint64)[None]]
+        if len(self.chunk) > 1 and self.texts:
+            bands = self.settings.bands
+            found = signatures(self.texts, self.settings.shingle, bands * self.settings.rows, self.seed)
+            rows.append(band_keys(found, bands))
+            if self.signatures is not None:
+                self.signatures.add(found)
+        if self.equal:
+            self._append(numpy.concatenate(rows))
+        self.equal, self.texts, self.held = [], [], 0
 
-
-def _joined(parts: list[Keys], axis: int) -> list[Keys]:
-    return [numpy.concatenate(parts, axis=axis)] if parts else []
+    def _append(self, found: Keys) -> None:
+        """Fill the chunk, and write it when it is full (1 + bands, up to CHUNK)."""
+        room = CHUNK - self.filled
+        first, rest = found[:, :room], found[:, room:]
+        self.chunk[:, self.filled : self.filled + first.shape[1]] = first
+        self.filled += first.shape[1]
+        if self.filled == CHUNK:
+            self.keys.add(self.chunk)
+            self.chunk[:, : rest.shape[1]] = rest
+            self.filled = rest.shape[1]
 
 
 def band_keys(found: NDArray[numpy.uint32], bands: int) -> Keys:
@@ -83,33 +99,44 @@ class KeyTable:
     def __init__(self, folder: Path, counts: dict[int, int]):
         """`counts`: how many documents each unit has."""
         self.stems = [folder / f"{number:05d}" for number in sorted(counts) if counts[number]]
-        sizes = [counts[number] for number in sorted(counts) if counts[number]]
-        self.starts = numpy.concatenate([[0], numpy.cumsum(sizes)]).astype(numpy.int64)
+        self.sizes = [counts[number] for number in sorted(counts) if counts[number]]
+        self.starts = numpy.concatenate([[0], numpy.cumsum(self.sizes)]).astype(numpy.int64)
 
     def row(self, row: int, part: int = 0, parts: int = 1) -> tuple[Integers, Keys]:
         """Numbers, ascending, and keys of the documents whose key in this row falls into one of `parts`."""
-        arrays = (numpy.load(stem.with_suffix(".keys.npy"), mmap_mode="r")[row] for stem in self.stems)
-        return collect(zip(self.starts.tolist(), arrays, strict=False), part, parts)
+        return collect(self._pieces(row), part, parts)
 
-    def signatures(self, numbers: Integers) -> NDArray[numpy.uint32]:
-        """The whole signatures (len(numbers), hashes) of some documents, whose numbers ascend."""
-        cuts = numpy.searchsorted(numbers, self.starts)
+    def signatures(self, wanted: Integers) -> NDArray[numpy.uint32]:
+        """The whole signatures (len(wanted), hashes) of some documents, whose numbers ascend."""
+        cuts = numpy.searchsorted(wanted, self.starts)
         found = [
-            numpy.load(stem.with_suffix(".signatures.npy"), mmap_mode="r")[numbers[first:last] - start]
-            for stem, start, first, last in zip(self.stems, self.starts, cuts, cuts[1:], strict=False)
+            numbers(stem.with_suffix(".signatures"), numpy.uint32).reshape(size, -1)[wanted[first:last] - start]
+            for stem, size, start, first, last in zip(self.stems, self.sizes, self.starts, cuts, cuts[1:], strict=False)
             if first < last
-        ]
+        ]  # fmt: skip
         return numpy.concatenate(found)
 
+    def _pieces(self, row: int) -> Iterator[tuple[int, Keys]]:
+        for stem, size, start in zip(self.stems, self.sizes, self.starts.tolist(), strict=False):
+            keys = numbers(stem.with_suffix(".keys"), numpy.uint64)
+            rows = len(keys) // size
+            for first in range(0, size, CHUNK):
+                chunk = keys[rows * first : rows * min(first + CHUNK, size)].reshape(rows, -1)
+                yield start + first, chunk[row]
 
-def collect(arrays: Iterator[tuple[int, Keys]], part: int, parts: int) -> tuple[Integers, Keys]:
-    """Of (number of the first key, keys) pairs all that falls into a part, as (numbers, keys); reads piece by piece."""
-    numbers, keys = [numpy.zeros(0, dtype=numpy.int64)], [numpy.zeros(0, dtype=numpy.uint64)]
-    for start, array in arrays:
-        for first in range(0, len(array), CHUNK):
-            piece = numpy.asarray(array[first : first + CHUNK])
-            # The lowest bit is no key's own, so parts are made of those above it.
-            wanted = (piece != NO_KEY) & ((piece >> numpy.uint64(8)) % numpy.uint64(parts) == part)
-            numbers.append(numpy.flatnonzero(wanted) + (start + first))
-            keys.append(piece[wanted])
-    return numpy.concatenate(numbers), numpy.concatenate(keys)
+
+def pieces(start: int, keys: Keys) -> Iterator[tuple[int, Keys]]:
+    """One long row of keys piece by piece, each with the number of its first key."""
+    for first in range(0, len(keys), CHUNK):
+        yield start + first, keys[first : first + CHUNK]
+
+
+def collect(found: Iterator[tuple[int, Keys]], part: int, parts: int) -> tuple[Integers, Keys]:
+    """Of (number of the first key, keys) pairs all that falls into a part, as (numbers, keys)."""
+    places, kept = [numpy.zeros(0, dtype=numpy.int64)], [numpy.zeros(0, dtype=numpy.uint64)]
+    for start, keys in found:
+        # The lowest bit is no key's own, so parts are made of those above it.
+        wanted = (keys != NO_KEY) & ((keys >> numpy.uint64(8)) % numpy.uint64(parts) == part)
+        places.append(numpy.flatnonzero(wanted) + start)
+        kept.append(keys[wanted])
+    return numpy.concatenate(places), numpy.concatenate(kept)

@@ -7,6 +7,7 @@ earlier place of the corpus marks its passage for cutting; the first one always 
 
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 
 from groundup.data.clean.words import run_hashes
 from groundup.data.dedup.clusters import Keys, repeated
-from groundup.data.dedup.keys import collect
-from groundup.data.rows import save_array
-from groundup.recipe.data import DataSection
+from groundup.data.dedup.keys import collect, pieces
+from groundup.data.rows import Numbers, numbers
+from groundup.recipe.data import DataSection, SourceKind
 
 WORD = re.compile(r"\S+")
 PARAGRAPH = re.compile(r"\n\s*\n|\n")
@@ -24,26 +25,34 @@ KINDS = ("paragraphs", "runs")
 
 
 class PassageWriter:
-    """Collects the keys of all passages of a unit, for the kinds of passages that the recipe compares."""
+    """Writes the keys of all passages of a unit, for the kinds of passages that the recipe compares: STEM.KIND, all
+    keys in order, and STEM.KIND.lengths, how many each document has.
+    """
 
-    def __init__(self, section: DataSection):
+    def __init__(self, section: DataSection, kind: SourceKind, stem: Path):
         self.section = section
-        self.found: dict[str, list[Keys]] = {}
+        wanted = (section.exact.paragraphs, section.substring.enabled and kind in section.substring.kinds)
+        self.files = {
+            kind: (Numbers(stem.with_suffix(f".{kind}")), Numbers(stem.with_suffix(f".{kind}.lengths")))
+            for kind, is_wanted in zip(KINDS, wanted, strict=True)
+            if is_wanted
+        }
 
     def add(self, text: str) -> None:
         """The next document."""
-        if self.section.exact.paragraphs:
-            keys = paragraph_keys(text, self.section.exact.min_paragraph_words)
-            self.found.setdefault("paragraphs", []).append(keys)
-        if self.section.substring.enabled:
-            self.found.setdefault("runs", []).append(run_keys(text, self.section.substring.words))
+        for kind, (keys, lengths) in self.files.items():
+            found = (
+                paragraph_keys(text, self.section.exact.min_paragraph_words)
+                if kind == "paragraphs"
+                else run_keys(text, self.section.substring.words)
+            )
+            keys.add(found)
+            lengths.add(numpy.array([len(found)], dtype=numpy.int64))
 
-    def save(self, stem: Path) -> None:
-        """STEM.KIND.npy: all keys in order; STEM.KIND.lengths.npy: how many each document has."""
-        for kind, keys in self.found.items():
-            save_array(stem.with_suffix(f".{kind}.npy"), numpy.concatenate(keys))
-            lengths = numpy.array([len(part) for part in keys])
-            save_array(stem.with_suffix(f".{kind}.lengths.npy"), lengths)
+    def close(self) -> None:
+        for pair in self.files.values():
+            for file in pair:
+                file.close()
 
 
 def paragraph_keys(text: str, min_words: int) -> Keys:
@@ -66,10 +75,10 @@ def cut_paragraphs(text: str, marked: NDArray[numpy.bool_]) -> str:
 def run_keys(text: str, length: int) -> Keys:
     """A key for each run of `length` words, at the run's first word."""
     known: dict[str, int] = {}
-    numbers = [
+    found = [
         known[word] if word in known else known.setdefault(word, _hash(word)) for word in WORD.findall(text)
     ]
-    return run_hashes(numpy.array(numbers, dtype=numpy.uint64), length)
+    return run_hashes(numpy.array(found, dtype=numpy.uint64), length)
 
 
 def cut_runs(text: str, marked: NDArray[numpy.bool_], length: int) -> str:
@@ -96,19 +105,33 @@ def _hash(text: str) -> int:
 
 
 def mark_repeats(files: list[Path], parts: int) -> None:
-    """For each file of keys NAME.npy write NAME.marks.npy: true where the key stood at an earlier place of
-    the corpus.
-    """
-    lengths = [len(numpy.load(file, mmap_mode="r")) for file in files]
-    bases = numpy.concatenate([[0], numpy.cumsum(lengths)]).astype(numpy.int64)
-    marked = [file.with_suffix(".marks.npy") for file in files]
-    for path, length in zip(marked, lengths, strict=True):
-        numpy.save(path, numpy.zeros(length, dtype=bool))
+    """For each file of keys NAME write NAME.marks: true where the key stood at an earlier place of the corpus."""
+    keys = [numbers(file, numpy.uint64) for file in files]
+    bases = numpy.concatenate([[0], numpy.cumsum([len(row) for row in keys])]).astype(numpy.int64)
+    marked = [file.with_name(f"{file.name}.marks") for file in files]
+    for path, row in zip(marked, keys, strict=True):
+        with path.open("wb") as file:
+            file.truncate(len(row))
     for part in range(parts):
-        arrays = (numpy.load(file, mmap_mode="r") for file in files)
-        _, others = repeated(*collect(zip(bases.tolist(), arrays, strict=False), part, parts))
+        found = (
+            piece for base, row in zip(bases.tolist(), keys, strict=False) for piece in pieces(base, row)
+        )
+        _, others = repeated(*collect(found, part, parts))
         others.sort()
         cuts = numpy.searchsorted(others, bases)
         for path, base, first, last in zip(marked, bases, cuts, cuts[1:], strict=False):
             if first < last:
-                numpy.load(path, mmap_mode="r+")[others[first:last] - base] = True
+                numpy.memmap(path, bool, mode="r+")[others[first:last] - base] = True
+
+
+def marks(stem: Path, kind: str) -> Iterator[NDArray[numpy.bool_]] | None:
+    """The marks of each document of a unit, in order; None where nothing was compared."""
+    path = stem.with_suffix(f".{kind}.marks")
+    return _marks(path, stem.with_suffix(f".{kind}.lengths")) if path.exists() else None
+
+
+def _marks(path: Path, lengths: Path) -> Iterator[NDArray[numpy.bool_]]:
+    marked, place = numbers(path, numpy.bool_), 0
+    for length in numbers(lengths, numpy.int64).tolist():
+        yield numpy.array(marked[place : place + length])
+        place += length

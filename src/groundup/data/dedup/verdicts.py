@@ -52,8 +52,8 @@ def judge(section: DataSection, clean: Path, counts: dict[int, int], machine: Ma
     if section.minhash.action == "drop":
         codes[(roots != numpy.arange(total)) & (codes == KEEP)] = NEAR
     for kind in KINDS:
-        files = [path for number in sorted(counts) if (path := clean / f"{number:05d}.{kind}.npy").exists()]
-        keys = sum(len(numpy.load(path, mmap_mode="r")) for path in files)
+        files = [path for number in sorted(counts) if (path := clean / f"{number:05d}.{kind}").exists()]
+        keys = sum(path.stat().st_size for path in files) // 8
         mark_repeats(files, passes(total, keys, limit))
     return Verdicts(codes, roots)
 
@@ -68,9 +68,10 @@ def say_plan(section: DataSection, documents: int, parts: int, machine: Machine)
 
 def clusters_to_show(verdicts: Verdicts, limit: int = 20) -> list[dict[str, Any]]:
     """The largest clusters: how many members, and the numbers of the first three."""
-    roots, sizes = numpy.unique(verdicts.roots, return_counts=True)
-    largest = sorted(zip((-sizes[sizes > 1]).tolist(), roots[sizes > 1].tolist(), strict=True))[:limit]
+    sizes = numpy.bincount(verdicts.roots) if len(verdicts.roots) else numpy.zeros(0, numpy.int64)
+    repeated = numpy.flatnonzero(sizes > 1)
+    largest = repeated[numpy.lexsort((repeated, -sizes[repeated]))[:limit]]
     return [
-        {"size": -size, "members": numpy.flatnonzero(verdicts.roots == root)[:3].tolist()}
-        for size, root in largest
+        {"size": int(sizes[root]), "members": numpy.flatnonzero(verdicts.roots == root)[:3].tolist()}
+        for root in largest
     ]
