@@ -25,6 +25,7 @@ from groundup.data.dedup.passages import (
     paragraph_keys,
     run_keys,
 )
+from groundup.data.dedup.verdicts import Verdicts, cluster_counts, clusters_to_show
 from groundup.plan import tell
 from groundup.recipe.data import DataSection, MinHash
 
@@ -43,6 +44,22 @@ def test_clusters_are_the_connected_parts_and_the_first_member_stands_for_each(p
         sets = [s for s in sets if not s & joined] + [joined]
     expected = {number: min(s) for s in sets for number in s}
     assert clusters.roots().tolist() == [expected[number] for number in range(20)]
+
+
+@given(st.lists(st.integers(0, 9), max_size=60))
+def test_clusters_are_counted_by_size_and_the_largest_shown(owners: list[int]):
+    members = {owner: [place for place, o in enumerate(owners) if o == owner] for owner in owners}
+    roots = numpy.array([members[owner][0] for owner in owners], dtype=numpy.int64)
+    verdicts = Verdicts(numpy.zeros(len(owners), dtype=numpy.uint8), roots)
+    clusters = sorted((m for m in members.values() if len(m) > 1), key=lambda m: (-len(m), m[0]))
+    assert clusters_to_show(verdicts, 3) == [{"size": len(m), "members": m[:3]} for m in clusters[:3]]
+    sizes: dict[str, int] = {}
+    for cluster in clusters:
+        power = next(str(2**n) for n in range(1, 9) if 2**n >= len(cluster))
+        sizes[power] = sizes.get(power, 0) + 1
+    counts = cluster_counts(verdicts)
+    assert (counts["clusters"], counts["documents"]) == (len(clusters), sum(map(len, clusters)))
+    assert counts["sizes"] == sizes
 
 
 @given(st.lists(st.integers(0, 5), max_size=40), st.integers(1, 4))

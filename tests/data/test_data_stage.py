@@ -144,6 +144,7 @@ def test_what_is_written_is_what_is_counted(two_sources: Any, tmp_path: Path, ma
         "a15",
         "a2",
     ]
+    assert metrics["repeats"] == {"clusters": len(clusters), "documents": 4, "sizes": {"2": len(clusters)}}
     assert not (out / "work").exists()
     assert str(tmp_path) not in json.dumps(metrics)
 

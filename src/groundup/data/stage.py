@@ -56,7 +56,11 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     telling.write_lines(found.hits, out / "contaminated.jsonl")
     epochs = {name: epochs for name, (epochs, _) in weights.items()}
     metrics = telling.metrics(section, found.funnels, found.inputs, epochs, written)
-    metrics |= {"contaminated": len(found.hits), "fingerprint": corpus}
+    metrics |= {
+        "repeats": verdicts.cluster_counts(judged),
+        "contaminated": len(found.hits),
+        "fingerprint": corpus,
+    }
     shutil.rmtree(work)
     return metrics
 

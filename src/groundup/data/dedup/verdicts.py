@@ -68,10 +68,26 @@ def say_plan(section: DataSection, documents: int, parts: int, machine: Machine)
 
 def clusters_to_show(verdicts: Verdicts, limit: int = 20) -> list[dict[str, Any]]:
     """The largest clusters: how many members, and the numbers of the first three."""
-    sizes = numpy.bincount(verdicts.roots) if len(verdicts.roots) else numpy.zeros(0, numpy.int64)
+    sizes = _sizes(verdicts)
     repeated = numpy.flatnonzero(sizes > 1)
     largest = repeated[numpy.lexsort((repeated, -sizes[repeated]))[:limit]]
     return [
         {"size": int(sizes[root]), "members": numpy.flatnonzero(verdicts.roots == root)[:3].tolist()}
         for root in largest
     ]
+
+
+def cluster_counts(verdicts: Verdicts) -> dict[str, Any]:
+    """How many clusters there are, how many documents are in them, and the clusters by the next power of two of their
+    size.
+    """
+    sizes = _sizes(verdicts)
+    sizes = sizes[sizes > 1]
+    by_power = numpy.bincount(numpy.ceil(numpy.log2(sizes)).astype(numpy.int64))
+    by_size = {str(1 << power): int(count) for power, count in enumerate(by_power) if count}
+    return {"clusters": len(sizes), "documents": int(sizes.sum()), "sizes": by_size}
+
+
+def _sizes(verdicts: Verdicts) -> NDArray[numpy.int64]:
+    """For each document how many are in the cluster that it is the first of (N); 0 when it is not the first."""
+    return numpy.bincount(verdicts.roots, minlength=1)
