@@ -19,7 +19,7 @@ from groundup.model.precision import product_dtype
 IGNORE = -100
 """The label of a position that is not predicted."""
 
-CHUNK = 512
+CHUNK = 1024
 """Tokens whose logits exist at one time."""
 
 
@@ -60,38 +60,48 @@ class _LinearCrossEntropy(torch.autograd.Function):
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         dtype = product_dtype(hidden)
         matrix = weight.to(dtype)
+        offset = None if bias is None else bias.to(dtype)
         predicted = (labels != IGNORE).sum().clamp(min=1)
         total = hidden.new_zeros((), dtype=torch.float32)
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needs_bias else None
+        # Every chunk uses the same memory: fresh pages for each would cost more time than the arithmetic.
+        size = min(chunk, hidden.shape[0]), weight.shape[0]
+        scores, products = weight.new_empty(size, dtype=torch.float32), weight.new_empty(size, dtype=dtype)
         for begin in range(0, hidden.shape[0], chunk):
             part = hidden[begin : begin + chunk].to(dtype)
             label = labels[begin : begin + chunk, None]
             counts = (label != IGNORE).float() / predicted
-            logits = F.linear(part, matrix, None if bias is None else bias.to(dtype)).float()
+            product, logits = products[: len(part)], scores[: len(part)]
+            torch.mm(part, matrix.T, out=product)
+            if offset is not None:
+                product += offset
+            logits.copy_(product)
             capped = None
             if softcap is not None:
                 capped = torch.tanh(logits / softcap)
-                logits = softcap * capped
-            log_sum = logits.logsumexp(dim=-1, keepdim=True)
+                torch.mul(capped, softcap, out=logits)
             right = logits.gather(1, label.clamp(min=0))
+            highest = logits.amax(dim=-1, keepdim=True)
+            exponentials = logits.sub_(highest).exp_()
+            sums = exponentials.sum(dim=-1, keepdim=True)
+            log_sum = sums.log() + highest
             total += ((log_sum - right + z_loss * log_sum.square()) * counts).sum()
             if not (needs_hidden or needs_weight or needs_bias):
                 continue
             # d loss / d logits = softmax * (1 + 2 z log_sum) - onehot(label)
-            grad = (logits - log_sum).exp_()
-            grad *= counts * (1 + 2 * z_loss * log_sum)
+            grad = exponentials.mul_(counts * (1 + 2 * z_loss * log_sum) / sums)
             grad.scatter_add_(1, label.clamp(min=0), -counts)
             if capped is not None:
                 grad *= 1 - capped.square()
             if grad_bias is not None:
                 grad_bias += grad.sum(dim=0)
-            grad = grad.to(dtype)
+            product.copy_(grad)
             if grad_hidden is not None:
-                grad_hidden[begin : begin + chunk] = grad @ matrix
+                grad_hidden[begin : begin + chunk] = product @ matrix
             if grad_weight is not None:
-                grad_weight += grad.T @ part
+                grad_weight += product.T @ part
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         ctx.dtypes = hidden.dtype, weight.dtype
         return total
