@@ -1,8 +1,8 @@
 """A training step of one Llama shape, in ours, in transformers and in litgpt: tokens a second, memory, share of peak.
 
-    python benchmarks/model_forward_backward.py                     # the quickstart's shape, on the CPU
-    python benchmarks/model_forward_backward.py --device cuda       # GPT-2's size, on a GPU
-    python benchmarks/model_forward_backward.py --compiled --steps 20
+    python benchmarks/model_forward_backward.py                              # the quickstart's shape, on the CPU
+    python benchmarks/model_forward_backward.py --shape 30m --compiled
+    python benchmarks/model_forward_backward.py --device cuda --shape 124m --compiled --steps 20
 
 Same shape, dtype (bfloat16 autocast over float32 weights), batch and optimizer (fused AdamW) for all. Each contestant
 runs in a process of its own, in several rounds that take turns, and its best step counts: on a shared machine the best
@@ -24,7 +24,16 @@ import torch
 from torch import Tensor, nn
 
 SHAPES = {
-    "cpu": {
+    "tiny": {
+        "vocab": 512,
+        "width": 64,
+        "layers": 2,
+        "heads": 2,
+        "feed_forward": 176,
+        "length": 64,
+        "batch": 2,
+    },
+    "6m": {
         "vocab": 4096,
         "width": 256,
         "layers": 8,
@@ -33,7 +42,16 @@ SHAPES = {
         "length": 256,
         "batch": 8,
     },
-    "cuda": {
+    "30m": {
+        "vocab": 8192,
+        "width": 512,
+        "layers": 8,
+        "heads": 8,
+        "feed_forward": 1408,
+        "length": 512,
+        "batch": 8,
+    },
+    "124m": {
         "vocab": 50_304,
         "width": 768,
         "layers": 12,
@@ -42,7 +60,17 @@ SHAPES = {
         "length": 1024,
         "batch": 16,
     },
+    "1.3b": {
+        "vocab": 32_000,
+        "width": 2048,
+        "layers": 24,
+        "heads": 16,
+        "feed_forward": 5632,
+        "length": 2048,
+        "batch": 8,
+    },
 }
+"""The tied Llama shapes to choose from: 6m is the quickstart's, 124m has GPT-2's size, 1.3b is GPT-3 XL's."""
 CONTESTANTS = ("groundup", "transformers", "litgpt")
 
 Loss = Callable[[Tensor], Tensor]
@@ -106,10 +134,8 @@ def litgpt(shape: dict[str, int]) -> tuple[nn.Module, Loss]:
     return model, lambda tokens: chunked_cross_entropy(model(tokens)[:, :-1], tokens[:, 1:])
 
 
-def measure(name: str, compiled: bool, device: str, steps: int, threads: int) -> dict[str, float]:
+def measure(name: str, compiled: bool, device: str, shape: dict[str, int], steps: int) -> dict[str, float]:
     """The best step of one contestant, in this process."""
-    torch.set_num_threads(threads)
-    shape = SHAPES[device]
     torch.manual_seed(0)
     model, loss = {"groundup": groundup, "transformers": transformers, "litgpt": litgpt}[name](shape)
     model.to(device).train()
@@ -180,7 +206,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", choices=list(SHAPES), default="cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--shape", choices=list(SHAPES), default="6m")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -191,18 +218,20 @@ def main() -> None:
     parser.add_argument("--json", help="file for the figures")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    shape, best = SHAPES[options.shape], {}
     if options.one:
+        torch.set_num_threads(options.threads)
         name, mode = options.one
-        print(json.dumps(measure(name, mode == "compiled", options.device, options.steps, options.threads)))
+        print(json.dumps(measure(name, mode == "compiled", options.device, shape, options.steps)))
         return
 
-    shape, best = SHAPES[options.device], {}
     pythons = {name: options.litgpt_python if name == "litgpt" else sys.executable for name in CONTESTANTS}
     present = [name for name in CONTESTANTS if not missing(name, pythons[name])]
     for _ in range(options.rounds):
         for mode in ("eager", "compiled") if options.compiled else ("eager",):
             for name in present:
-                command = [pythons[name], __file__, "--one", name, mode, "--device", options.device]
+                command = [pythons[name], __file__, "--one", name, mode]
+                command += ["--device", options.device, "--shape", options.shape]
                 command += ["--steps", str(options.steps), "--threads", str(options.threads)]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:

@@ -1,0 +1,437 @@
+"""Everything that faces a GPU, in one call of less than nine minutes: is it right, and how fast is it.
+
+    python benchmarks/gpu.py --json results.json             # on a GPU
+    python benchmarks/gpu.py --device cpu --small            # the same code, tiny, anywhere: what the tests run
+
+Each part runs in a process of its own, the checks first, and gets the time that is left; a part that fails or finds no
+time is named, and the others go on. A check compares with float64 on the CPU by ||found - right|| / ||right||. Peers
+that are not installed are left out.
+"""
+
+import argparse
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from loss_memory import FORMS as LOSSES
+from loss_memory import measure as measure_loss
+from model_forward_backward import CONTESTANTS, SHAPES, groundup, matmul_peak, missing, operations
+from model_forward_backward import measure as measure_step
+from torch import Tensor
+
+from groundup import Decoder, ModelConfig
+
+BUDGET = 520
+"""Seconds for all parts together."""
+DATASHEET = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
+"""Dense bfloat16 operations a second, as the vendor states them: what published utilizations are shares of."""
+
+
+@dataclass
+class Finding:
+    """One line of the table. `right` is None where something was measured and nothing checked."""
+
+    part: str
+    what: str
+    value: float
+    unit: str
+    right: bool | None = None
+
+
+Part = Callable[[str, bool], list[Finding]]
+
+
+def error(found: Tensor, right: Tensor) -> float:
+    right = right.double().cpu()
+    return float((found.double().cpu() - right).norm() / right.norm())
+
+
+def check(part: str, what: str, found: Tensor, right: Tensor, limit: float) -> Finding:
+    difference = error(found, right)
+    return Finding(part, what, difference, f"error (at most {limit:g})", difference <= limit)
+
+
+def small_decoder(**knobs: object) -> Decoder:
+    torch.manual_seed(0)
+    shape = {"vocab_size": 512, "hidden_size": 256, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2}
+    return Decoder(ModelConfig(**(shape | {"intermediate_size": 512, "context_length": 512} | knobs)))
+
+
+def ceilings(device: str, small: bool) -> list[Finding]:
+    """The two limits that nothing exceeds: matrix products, and bytes through memory."""
+    source = torch.randn((2**22 if small else 2**30) // 4, device=device)
+    target = torch.empty_like(source)
+    seconds = quickest(lambda: target.copy_(source), device)
+    return [
+        Finding("ceilings", "bfloat16 matrix products", matmul_peak(device, 2) / 1e12, "TFLOP/s"),
+        Finding("ceilings", "copy, read and written", 2 * source.nbytes / seconds / 1e9, "GB/s"),
+    ]
+
+
+def attention(device: str, small: bool) -> list[Finding]:
+    """Every form of attention, with its gradient, against the one that is written out."""
+    from groundup.model.attention import attend, attend_plainly
+    from groundup.model.sight import build_sights
+
+    findings, length = [], 128 if small else 512
+    documents = torch.arange(length).div(length // 3, rounding_mode="floor")[None].expand(2, -1)
+    for name, packed, kind in (
+        ("causal", False, "global"),
+        ("documents", True, "global"),
+        ("window", False, "local"),
+        ("window in documents", True, "local"),
+    ):
+        config = small_decoder(attention_pattern=(kind,), sliding_window=30).config
+        results = {}
+        torch.manual_seed(1)
+        inputs = [torch.randn(2, heads, length, 64) for heads in (4, 2, 2)]
+        for place, dtype, form in (("cpu", torch.float64, attend_plainly), (device, torch.bfloat16, attend)):
+            positions = torch.arange(length, device=place)
+            numbers = documents.to(place) if packed else None
+            view = build_sights(config, (kind,), causal=True)[kind](positions, numbers, None)
+            tensors = [x.to(torch.bfloat16).to(place, dtype).requires_grad_() for x in inputs]
+            out = form(*tensors, view.mask, scale=0.125)
+            out.float().square().sum().backward()
+            results[form] = [out, *(x.grad for x in tensors)]
+        pairs = zip(
+            ("output", "query", "key", "value"), results[attend], results[attend_plainly], strict=True
+        )
+        findings += [
+            check("attention", f"{name}, {what}", found, right, 1e-2) for what, found, right in pairs
+        ]
+    return findings
+
+
+def decoder(device: str, small: bool) -> list[Finding]:
+    """A whole model: logits, gradients, packed documents, and the cache, in float32."""
+    torch.set_float32_matmul_precision("highest")
+    here, there = small_decoder(), small_decoder().to(device)
+    tokens = torch.randint(512, (2, 96 if small else 384))
+    documents = torch.arange(tokens.shape[1]).div(40, rounding_mode="floor")[None].expand(2, -1)
+    findings = []
+    for name, numbers in (("plain", None), ("packed", documents)):
+        found = []
+        for model, place in ((here, "cpu"), (there, device)):
+            placed = None if numbers is None else numbers.to(place)
+            model.zero_grad()
+            loss = model(tokens.to(place), labels=tokens.to(place), documents=placed).loss
+            loss.backward()
+            found.append(torch.cat([loss.detach()[None], *(w.grad.flatten() for w in model.parameters())]))
+        findings.append(check("decoder", f"{name}, loss and gradients", found[1], found[0], 1e-3))
+    with torch.inference_mode():
+        whole, cache = there(tokens.to(device)).logits, there.new_cache(2)
+        pieces = [
+            there(piece.to(device), cache=cache).logits
+            for piece in tokens.split([50, 1, 1, len(tokens[0]) - 52], dim=1)[:3]
+        ]
+    findings.append(check("decoder", "cache", torch.cat(pieces, dim=1), whole[:, :52], 1e-4))
+    return findings
+
+
+def loss(device: str, small: bool) -> list[Finding]:
+    """Memory and time of the loss over 128,000 tokens, beside those that hold all logits."""
+    sizes = (256, 4096, 64) if small else (8192, 128_000, 2048)
+    figures = {
+        name: alone("measure_loss", name, device, *sizes)
+        for name in LOSSES
+        if name != "transformers" or not missing(name, sys.executable)
+    }
+    findings = []
+    for name, found in figures.items():
+        findings.append(Finding("loss", f"{name}, memory", found["bytes"] / 1e6, "MB"))
+        findings.append(Finding("loss", f"{name}, forward and backward", found["seconds"] * 1e3, "ms"))
+    difference = abs(figures["chunked"]["loss"] / figures["plain"]["loss"] - 1)
+    return [
+        *findings,
+        Finding("loss", "chunked beside plain", difference, "error (at most 0.001)", difference < 1e-3),
+    ]
+
+
+def float8(device: str, small: bool) -> list[Finding]:
+    """Products in float8, forwards and backwards, where the hardware has them."""
+    from groundup.artifacts.errors import UserError
+    from groundup.train.float8 import require_float8, use_float8
+
+    try:
+        require_float8(torch.device(device))
+    except UserError as reason:
+        return [Finding("float8", str(reason), math.nan, "")]
+    torch.manual_seed(0)
+    size = 256 if small else 4096
+    layer = torch.nn.Linear(size, size, bias=False, device=device)
+    x, upward = torch.randn(2, size, size, device=device).unbind()
+    results = []
+    for run in ("right", "found"):
+        if run == "found":
+            use_float8(layer)
+        inputs = x.clone().requires_grad_()
+        out = layer(inputs)
+        out.backward(upward.to(out.dtype))
+        results.append((out, inputs.grad, layer.weight.grad.clone()))
+        layer.zero_grad()
+    findings = [
+        check("float8", what, found, right, 5e-2 if what == "product" else 0.1)
+        for what, found, right in zip(
+            ("product", "gradient of x", "gradient of W"), results[1], results[0], strict=True
+        )
+    ]
+    seconds = quickest(lambda: layer(x), device)
+    return [
+        *findings,
+        Finding("float8", "product, scaling included", 2 * size**3 / seconds / 1e12, "TFLOP/s"),
+    ]
+
+
+def steps(device: str, small: bool) -> list[Finding]:
+    """A training step of GPT-2's size, beside the peers, eager and compiled."""
+    name = "tiny" if small else "124m"
+    findings = []
+    for mode in ("eager",) if small else ("eager", "compiled"):
+        for contestant in CONTESTANTS:
+            if not missing(contestant, sys.executable):
+                findings += step("steps", contestant, mode, device, name)
+    return findings
+
+
+def large(device: str, small: bool) -> list[Finding]:
+    """A training step of 1.3 billion parameters, 2,048 tokens a sequence: the share of the device that learns."""
+    return step("large", "groundup", "eager" if small else "compiled", device, "tiny" if small else "1.3b")
+
+
+def step(part: str, contestant: str, mode: str, device: str, name: str) -> list[Finding]:
+    shape = SHAPES[name]
+    try:
+        found = alone("measure_step", contestant, mode == "compiled", device, shape, 8)
+    except RuntimeError as reason:
+        return [Finding(part, f"{contestant}, {name}, {mode}: {reason}", math.nan, "", False)]
+    rate, who = operations(shape) / found["seconds"], f"{contestant}, {name}, {mode}"
+    rows = [
+        Finding(part, who, shape["batch"] * shape["length"] / found["seconds"], "tokens/s"),
+        Finding(part, f"{who}, most memory", found["memory"] / 1e9, "GB"),
+    ]
+    peak = stated_peak(device)
+    return (
+        rows
+        if peak is None
+        else [*rows, Finding(part, f"{who}, utilization", 100 * rate / peak, "% of stated peak")]
+    )
+
+
+def engines(device: str, small: bool) -> list[Finding]:
+    """The training engine, and weights sharded over one rank alone, beside a bare loop: both should cost nothing."""
+    shape = SHAPES["tiny" if small else "124m"]
+    bare, *others = [
+        alone("measure_step", "groundup", False, device, shape, 8),
+        alone("measure_native", device, shape),
+        alone("measure_sharded", device, shape),
+    ]
+    findings = [Finding("engines", "a bare loop, a step", bare["seconds"] * 1e3, "ms")]
+    for name, found in zip(("the native engine", "sharded over one rank"), others, strict=True):
+        findings.append(
+            Finding("engines", f"{name} adds", 100 * (found["seconds"] / bare["seconds"] - 1), "%")
+        )
+    return findings
+
+
+def measure_native(device: str, shape: dict[str, int]) -> dict[str, float]:
+    """The best step of NativeEngine, in this process."""
+    from groundup.artifacts.machine import Machine
+    from groundup.recipe.train import TrainSection
+    from groundup.train import NEXT_TOKEN, NativeEngine
+
+    settings = TrainSection(
+        optimizer="adamw", learning_rate=1e-4, precision="bfloat16", sequence_length=shape["length"]
+    )
+    model, _ = groundup(shape)
+    engine = NativeEngine(model.to(device), NEXT_TOKEN, settings, Machine(micro_batch=shape["batch"]))
+    tokens = torch.randint(shape["vocab"], (shape["batch"], shape["length"]))
+
+    def one() -> None:
+        engine.accumulate({"tokens": tokens, "labels": tokens})
+        engine.update(1.0)
+
+    return {"seconds": quickest(one, device)}
+
+
+def measure_sharded(device: str, shape: dict[str, int]) -> dict[str, float]:
+    """The best step of a model whose weights are sharded (FSDP2) over one rank, in this process."""
+    import torch.distributed as dist
+
+    from groundup.parallel.mesh import build_mesh
+    from groundup.parallel.shard import shard_weights
+    from groundup.recipe.layout import Layout
+
+    with tempfile.NamedTemporaryFile() as store:
+        backend = "nccl" if device == "cuda" else "gloo"
+        dist.init_process_group(backend, init_method=f"file://{store.name}", rank=0, world_size=1)
+        try:
+            model, loss = groundup(shape)
+            model.to(device).train()
+            shard_weights(model, build_mesh(Layout(shard=1), torch.device(device)), "bfloat16")
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+            tokens = torch.randint(shape["vocab"], (shape["batch"], shape["length"]), device=device)
+
+            def one() -> None:
+                with torch.autocast(device, dtype=torch.bfloat16):
+                    mean = loss(tokens)
+                mean.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+            return {"seconds": quickest(one, device)}
+        finally:
+            dist.destroy_process_group()
+
+
+def speaking(device: str, small: bool) -> list[Finding]:
+    """Greedy tokens a second of GPT-2's size, one text and many, in bfloat16."""
+    from groundup.generate.loop import look
+
+    shape = SHAPES["tiny" if small else "124m"]
+    config = ModelConfig(
+        vocab_size=shape["vocab"],
+        hidden_size=shape["width"],
+        num_layers=shape["layers"],
+        num_heads=shape["heads"],
+        intermediate_size=shape["feed_forward"],
+        context_length=shape["length"],
+    )
+    model = Decoder(config).to(device, torch.bfloat16).eval()
+    findings = []
+    for rows in (1, 32):
+        cache, new = model.new_cache(rows), [[1] * 16] * rows
+        look(model, new, cache)
+        began, count = time.perf_counter(), 8 if small else 128
+        for _ in range(count):
+            new = look(model, new, cache).argmax(-1, keepdim=True).tolist()
+        seconds = time.perf_counter() - began
+        findings.append(Finding("speaking", f"{rows} at a time", rows * count / seconds, "tokens/s"))
+    return findings
+
+
+PARTS: dict[str, Part] = {
+    part.__name__: part
+    for part in (ceilings, attention, decoder, loss, float8, steps, large, engines, speaking)
+}
+
+
+def quickest(run: Callable[[], object], device: str, times: int = 8) -> float:
+    """Seconds of the best of some runs, after two that warm up."""
+    seconds = []
+    for _ in range(times + 2):
+        began = time.perf_counter()
+        run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds[2:])
+
+
+def stated_peak(device: str) -> float | None:
+    """What the vendor says of this device, in bfloat16 operations a second; None where it is not in our table."""
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    return next((peak for kind, peak in DATASHEET.items() if kind in name), None)
+
+
+def alone(function: str, *arguments: object) -> dict[str, float]:
+    """What one of this file's measurements returns in a process of its own, whose memory nobody else has touched."""
+    command = [sys.executable, __file__, "--alone", json.dumps([function, *arguments])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["killed"])[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+MEASUREMENTS = {
+    "measure_loss": measure_loss,
+    "measure_step": measure_step,
+    "measure_native": measure_native,
+    "measure_sharded": measure_sharded,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument(
+        "--small", action="store_true", help="tiny sizes: seconds, and figures that say nothing"
+    )
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.alone:
+        function, *arguments = json.loads(options.alone)
+        print(json.dumps(MEASUREMENTS[function](*arguments)))
+        return
+    if options.part:
+        findings = PARTS[options.part](options.device, options.small)
+        print(json.dumps([asdict(finding) for finding in findings]))
+        return
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.exit(
+            "no GPU here (torch.cuda.is_available() is false): --device cpu --small runs the same code, tiny"
+        )
+
+    began, findings = time.monotonic(), []
+    for part in options.parts:
+        findings += run_part(part, options, BUDGET - (time.monotonic() - began))
+    print(title(options.device))
+    for finding in findings:
+        verdict = {None: "", True: "ok", False: "WRONG"}[finding.right]
+        value = "" if math.isnan(finding.value) else f"{finding.value:,.6g}"
+        print(f"{finding.part:10} {finding.what:58} {value:>12} {finding.unit:24} {verdict}")
+    wrong = sum(finding.right is False for finding in findings)
+    print(f"{wrong or 'nothing'} wrong, {time.monotonic() - began:.0f} s")
+    if options.json:
+        figures = {"title": title(options.device), "findings": [asdict(finding) for finding in findings]}
+        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    sys.exit(wrong > 0)
+
+
+def run_part(part: str, options: argparse.Namespace, seconds: float) -> list[Finding]:
+    """The findings of one part, from a process of its own; its failure is a finding too."""
+    command = [
+        sys.executable,
+        __file__,
+        "--part",
+        part,
+        "--device",
+        options.device,
+        *["--small"] * options.small,
+    ]
+    print(f"{part} ...", file=sys.stderr, flush=True)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
+        try:
+            out, errors = run.communicate(timeout=max(1.0, seconds))
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)
+            return [
+                Finding(part, f"not finished in the {max(0, seconds):.0f} s that were left", math.nan, "")
+            ]
+    if run.returncode:
+        return [Finding(part, (errors.strip().splitlines() or ["killed"])[-1], math.nan, "", False)]
+    return [Finding(**finding) for finding in json.loads(out.splitlines()[-1])]
+
+
+def title(device: str) -> str:
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{len(os.sched_getaffinity(0))} CPU cores"
+    return f"{name}, torch {torch.__version__}, Python {sys.version.split()[0]}"
+
+
+if __name__ == "__main__":
+    main()
