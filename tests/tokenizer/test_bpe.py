@@ -1,8 +1,11 @@
 """The readable oracle, the `tokenizers` library and the bulk encoder agree, id for id."""
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tokenizers
 from hard_texts import PROSE, texts
@@ -13,7 +16,7 @@ from tokenizers import models, pre_tokenizers, trainers
 from groundup.artifacts.errors import UserError
 from groundup.recipe.tokenizer import Algorithm
 from groundup.tokenizer import bpe
-from groundup.tokenizer.bulk import LONG, BulkEncoder
+from groundup.tokenizer.bulk import HARD, BulkEncoder
 from groundup.tokenizer.byte_letters import from_letters, to_letters
 from groundup.tokenizer.patterns import PATTERNS, pre_tokenizer
 from groundup.tokenizer.special import SPECIAL_TOKENS
@@ -86,18 +89,40 @@ def test_all_three_encode_alike(pair: tuple[bpe.BytePairs, Tokenizer], text: str
 
 def test_long_pieces_and_repeats(tokenizer: Tokenizer):
     encoder = BulkEncoder(tokenizer)
-    texts = ["=" * (LONG * 5), "東" * 100, "x" * LONG, "a" * (LONG + 1) + " " + "é" * LONG, PROSE]
-    for _ in range(2):  # the second time everything is remembered
+    texts = ["=" * 300, "東" * 100, "x" * 64, "a" * 65 + " " + "é" * 64, PROSE, *HARD]
+    for _ in range(2):  # the second time pieces are remembered
         ids, lengths = encoder.encode(texts)
         assert ids.tolist() == [id for text in texts for id in (*tokenizer.encode(text), tokenizer.eos_id)]
         assert lengths.tolist() == [len(tokenizer.encode(text)) + 1 for text in texts]
+    ids, lengths = encoder.encode([])
+    assert (len(ids), len(lengths)) == (0, 0)
 
 
-def test_forgetting_changes_nothing(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("groundup.tokenizer.bulk.REMEMBERED", 10)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_bulk_encodes_real_text_as_the_library_does(prose: list[str], pattern: str):
+    """Python's own sources and whatever letters their tests use, about two megabytes."""
+    fast = train_bpe(prose, 900, pattern)
+    folder = Path(os.__file__).parent
+    texts = [
+        path.read_text(encoding="utf-8")
+        for part in ("json", "email", "encodings")
+        for path in sorted((folder / part).glob("*.py"))
+    ]
+    texts.append("".join(chr(point) for point in range(1, 0x32400) if not 0xD800 <= point < 0xE000))
+    encoder = BulkEncoder(fast)
+    assert encoder.fast
+    ids, lengths = encoder.encode(texts)
+    expected = fast.encode_batch(texts)
+    assert lengths.tolist() == [len(row) + 1 for row in expected]
+    assert ids.tolist() == [id for row in expected for id in (*row, fast.eos_id)]
+
+
+def test_an_encoder_that_is_not_exact_is_not_used(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch):
+    wrong = np.zeros(3, np.uint32), np.array([3])
+    monkeypatch.setattr("groundup.tokenizer.bulk.rows_of", lambda *_: wrong)
     encoder = BulkEncoder(tokenizer)
-    for text in (PROSE, PROSE[::-1], PROSE):
-        assert encoder.encode([text])[0].tolist() == [*tokenizer.encode(text), tokenizer.eos_id]
+    assert not encoder.fast
+    assert encoder.encode([PROSE])[0].tolist() == [*tokenizer.encode(PROSE), tokenizer.eos_id]
 
 
 def test_texts_that_spell_control_tokens_stay_text(tokenizer: Tokenizer):
@@ -107,12 +132,13 @@ def test_texts_that_spell_control_tokens_stay_text(tokenizer: Tokenizer):
     assert not set(ids[:-1].tolist()) & tokenizer.special_ids
 
 
-def test_a_tokenizer_of_another_kind_is_left_to_the_library(tokenizer: Tokenizer):
+@pytest.mark.parametrize(("normalizer", "fast"), [("NFC", True), ("NFKC", False)])
+def test_a_tokenizer_with_other_rules(tokenizer: Tokenizer, normalizer: str, fast: bool):
     rules = json.loads(tokenizer.backend.to_str())
-    rules["normalizer"] = {"type": "NFC"}
+    rules["normalizer"] = {"type": normalizer}
     other = Tokenizer(type(tokenizer.backend).from_str(json.dumps(rules)), eos=tokenizer.eos)
     encoder = BulkEncoder(other)
-    assert encoder.pattern is None
+    assert encoder.fast == fast  # what fastokens refuses is left to the library
     ids, lengths = encoder.encode(["e\u0301", "b"])
     assert ids.tolist() == [*other.encode("é"), other.eos_id, *other.encode("b"), other.eos_id]
     assert lengths.tolist() == [len(other.encode("é")) + 1, 2]
@@ -136,7 +162,7 @@ def unigram(prose: list[str]) -> Tokenizer:
 def test_unigram_in_bulk_equals_the_library(unigram: Tokenizer):
     texts = [PROSE, "a<|endoftext|>b 🚀", "", "x" * 200]
     encoder = BulkEncoder(unigram)
-    assert encoder.pattern == "gpt4"
+    assert not encoder.fast
     assert encoder.encode(texts)[0].tolist() == [
         id for text in texts for id in (*unigram.encode(text), unigram.eos_id)
     ]

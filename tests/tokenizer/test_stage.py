@@ -111,11 +111,10 @@ def test_a_killed_encoding_continues_to_the_same_bytes(
     assert files(tmp_path / "straight") == files(tmp_path / "killed")
 
 
-def test_several_processes_write_the_same_bytes(
+def test_the_size_of_batches_changes_nothing(
     data: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run_encode(data, trained, tmp_path / "one")
-    monkeypatch.setattr(encode, "WORTH_A_PROCESS", 1)
     monkeypatch.setattr(encode, "BATCH_BYTES", 1000)
     run_encode(data, trained, tmp_path / "two", Machine(threads=2))
     assert files(tmp_path / "one") == files(tmp_path / "two")

@@ -6,8 +6,8 @@ encoding, written to be read), `special` (what no text can spell), `corpus` and 
 
 Tokenizers: `control` and `chat_template` (conversations), `tokenizer` (what the rest of the house uses).
 
-Much text: `pieces` (cutting without a regex engine), `merge` (many pieces side by side), `bulk` (each distinct piece
-once), `ranges` (a file on an object store) and `shards` (tokens on disk), `encode` (from documents to shards),
+Much text: `pieces` (cutting without a regex engine), `learn` (merges of a large corpus), `bulk` (the fastest exact
+encoder), `ranges` (a file on an object store) and `shards` (tokens on disk), `encode` (from documents to shards),
 `facts` (what the report tells), `stage`.
 
 Deliberately absent: torch, and tokenizer classes for each model family: what a foreign `tokenizer.json` says is done

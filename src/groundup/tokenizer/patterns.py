@@ -70,7 +70,6 @@ def known_pattern(rules: Mapping[str, Any]) -> str | None:
         "continuing_subword_prefix",
         "end_of_word_suffix",
         "byte_fallback",
-        "ignore_merges",
     )
     if rules["normalizer"] or any(rules["model"].get(name) for name in unusual):
         return None

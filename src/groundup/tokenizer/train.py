@@ -4,20 +4,22 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+import fastokens
 import numpy as np
 import tokenizers
 from tokenizers import AddedToken, decoders, models, trainers
 
 from groundup.artifacts.errors import UserError
+from groundup.tokenizer.bulk import rows_of
 from groundup.tokenizer.byte_letters import BYTES_IN_ORDER, LETTER_OF, from_letters, to_letters
 from groundup.tokenizer.chat_template import CHATML
 from groundup.tokenizer.learn import Learner, Pair
-from groundup.tokenizer.merge import Merges
 from groundup.tokenizer.patterns import PATTERNS, known_pattern, pre_tokenizer
 from groundup.tokenizer.pieces import CUTS, SEPARATOR, distinct
 from groundup.tokenizer.special import END_OF_TEXT, PADDING, SPECIAL_TOKENS, check_special_tokens
 from groundup.tokenizer.tokenizer import Tokenizer
 
+_BYTES_ONLY = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 BATCH_LETTERS = 4_000_000
 LONGEST_UNIGRAM = 16
 """Bytes of the longest entry of a Unigram vocabulary, as in SentencePiece."""
@@ -109,9 +111,16 @@ def extend(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int) -> Token
         )
     vocabulary, old = rules["model"]["vocab"], [tuple(pair) for pair in rules["model"]["merges"]]
     specials = [token["content"] for token in rules["added_tokens"]]
-    text, lengths, times = _as_arrays(count_pieces(texts, CUTS[pattern]))
-    ids, lengths = Merges(vocabulary, old).encode(text, np.cumsum(lengths))
-    spelling = {id: from_letters(token) for token, id in vocabulary.items() if token not in specials}
+    counts = count_pieces(texts, CUTS[pattern])
+    ordinary = {token: id for token, id in vocabulary.items() if token not in specials}
+    whole_pieces = rules | {"pre_tokenizer": _BYTES_ONLY, "added_tokens": []}
+    # Control tokens keep their ids under spellings that no piece has.
+    unreachable = {f" {id}": id for token, id in vocabulary.items() if token in specials}
+    whole_pieces["model"] = rules["model"] | {"vocab": ordinary | unreachable}
+    encoder = fastokens.Tokenizer.from_json_str(json.dumps(whole_pieces))
+    ids, lengths = rows_of(encoder, [piece.decode() for piece in counts])
+    times = np.array([*counts.values()], np.int64)
+    spelling = {id: from_letters(token) for token, id in ordinary.items()}
     # New ids begin behind the control tokens too, wherever those are.
     learner = Learner(ids, lengths, times, spelling, first_new_id=tokenizer.vocab_size)
     new = learner.learn(vocab_size)
