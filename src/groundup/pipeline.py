@@ -6,7 +6,6 @@ Its fingerprint is made of exactly these, so that "is it up to date?" has one an
 
 import importlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,12 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from groundup.artifacts.directory import is_open, lock, open_partial, partial_path, promote, write_atomically
+from groundup import ranks
+from groundup.artifacts.differences import differences
+from groundup.artifacts.directory import lock, open_partial, partial_path, promote, write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.machine import Machine, provenance
 from groundup.artifacts.manifest import Manifest, list_files
 from groundup.plan import Plan, derive
+from groundup.plan.layout import devices_here
 from groundup.recipe import Recipe, parse
 
 PACKAGES = (
@@ -35,9 +37,6 @@ PACKAGES = (
     "typst",
 )
 """Recorded in every manifest."""
-
-SECONDS_BETWEEN_LOOKS = 0.2
-"""Of a rank that waits for the first one."""
 
 RECIPE_FILE = "recipe.json"
 PLAN_FILE = "plan.json"
@@ -55,7 +54,7 @@ class Stage:
         reads: the recipe tables it may read, beside `section`.
         inputs: earlier stages whose folders it may read, those of them that the recipe asks for.
         version: raised when the same recipe would give another result than before.
-        together: where a launcher started several ranks, all of them make it; any other stage is the first one's alone.
+        together: where there are several ranks, all of them make it; any other stage is the first one's alone.
         identity: "module:function" that maps (section, machine) to the content identity of outside inputs.
     """
 
@@ -174,12 +173,31 @@ def run(
     """
     for name in (from_stage, until_stage):
         _check_stage_name(name)
-    plan = derive(recipe)
-    if int(os.environ.get("RANK", "0")) > 0:  # torchrun and its like say so
-        yield from _follow(
-            jobs(plan.recipe, run_folder, machine, until_stage), plan.recipe, machine, from_stage
-        )
+    if ranks.number() == 1:
+        yield from _lead(recipe, run_folder, machine, from_stage, until_stage, replace_stale)
         return
+    world = ranks.world()
+    with world.as_one():
+        todo = jobs(derive(recipe).recipe, run_folder, machine, until_stage)
+        mine = {job.stage.name: {"sections": job.sections, "identity": job.fingerprint} for job in todo}
+        mine = json.loads(json.dumps(mine))
+        world.agree(json.dumps(mine), lambda first: differences(json.loads(first), mine)[0])
+        if world.own_rank() == 0:
+            yield from _lead(recipe, run_folder, machine, from_stage, until_stage, replace_stale)
+        else:
+            yield from _follow(todo, derive(recipe).recipe, machine)
+
+
+def _lead(
+    recipe: Recipe,
+    run_folder: Path,
+    machine: Machine,
+    from_stage: str | None,
+    until_stage: str | None,
+    replace_stale: bool,
+) -> Iterator[tuple[Job, str]]:
+    """What the only or the first process does: every stage in its turn."""
+    plan = derive(recipe)
     with lock(run_folder):
         todo = jobs(plan.recipe, run_folder, machine, until_stage)
         if not todo:
@@ -201,6 +219,7 @@ def run(
             if job.stage.name == from_stage:
                 forced = reached = True
             if job.state() == "complete" and not forced:
+                ranks.tell(job.stage.name, "done")
                 yield job, "done"
                 continue
             if not reached:
@@ -209,6 +228,7 @@ def run(
                     hint=f"leave --from out, or use --from {job.stage.name}",
                 )
             build(job, plan.recipe, run_folder, machine, todo)
+            ranks.tell(job.stage.name, "done")
             yield job, "built"
 
 
@@ -219,7 +239,12 @@ def build(job: Job, recipe: Recipe, run_folder: Path, machine: Machine, todo: li
     seconds_file = run_folder / f".{job.stage.folder}.seconds"
     before = float(seconds_file.read_text()) if seconds_file.exists() else 0.0
     try:
-        metrics = _perform(job, recipe, partial, machine, todo)
+        if job.stage.together and ranks.number() == 1 and machine.devices > 1:
+            metrics = ranks.perform(job.path, job.stage.name, machine)
+        else:
+            if job.stage.together:
+                ranks.tell(job.stage.name, ranks.TOGETHER)
+            metrics = _perform(job, recipe, partial, machine, todo)
     except OSError as error:
         if error.errno == 28:  # ENOSPC
             raise UserError(
@@ -254,38 +279,25 @@ def _perform(job: Job, recipe: Recipe, partial: Path, machine: Machine, todo: li
     return _call(job.stage.function, Sections(recipe, names), inputs, partial, machine)
 
 
-def _follow(
-    todo: list[Job], recipe: Recipe, machine: Machine, from_stage: str | None
-) -> Iterator[tuple[Job, str]]:
-    """What a rank does that is not the first: wait for each stage, and take part in those that are made together.
+def take_part(run_folder: Path, name: str, machine: Machine) -> None:
+    """Be one rank of those that make a stage, whose work folder another process of the same run has opened."""
+    with ranks.world().as_one():
+        recipe = derive(read_recipe(run_folder)).recipe
+        todo = jobs(recipe, run_folder, machine, name)
+        job = todo[-1]
+        ranks.wait_until_open(job.path, job.fingerprint)
+        metrics = _perform(job, recipe, partial_path(job.path), machine, todo)
+    if ranks.world().own_rank() == 0:
+        write_atomically(partial_path(job.path) / ranks.METRICS_FILE, json.dumps(metrics).encode())
 
-    When the first rank fails, its launcher ends the others.
-    """
-    forced = False
+
+def _follow(todo: list[Job], recipe: Recipe, machine: Machine) -> Iterator[tuple[Job, str]]:
+    """What a rank does that is not the first: wait for each stage, and take part in those that are made together."""
     for job in todo:
-        forced |= job.stage.name == from_stage
-        mine = job.stage.together and (forced or job.state() != "complete")
-        while not is_open(job.path, job.fingerprint) if mine else job.state() != "complete":
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-        if mine:
+        if ranks.world().hear(job.stage.name) == ranks.TOGETHER:
+            ranks.wait_until_open(job.path, job.fingerprint)
             _perform(job, recipe, partial_path(job.path), machine, todo)
         yield job, "done"
-
-
-def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Lines like `train.learning_rate: 0.0003 -> 0.0001` for every leaf that differs."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        lines: list[str] = []
-        for key in [*old, *(key for key in new if key not in old)]:
-            lines += differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
-        return lines
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [
-            line
-            for i, (a, b) in enumerate(zip(old, new, strict=True))
-            for line in differences(a, b, f"{prefix}[{i}]")
-        ]
-    return [] if old == new else [f"{prefix}: {_short(old)} -> {_short(new)}"]
 
 
 def read_recipe(run_folder: Path) -> Recipe:
@@ -314,6 +326,9 @@ def machine_for(recipe: Recipe, progress: Any) -> Machine:
         compile=section.compile,
         offline=section.offline,
         loader_threads=section.loader_threads,
+        devices=devices_here(section),
+        restarts=section.restarts,
+        stall_seconds=60 * section.stall_minutes,
         layout=section.layout.model_dump(),
         checkpoint_seconds=60 * section.checkpoint_minutes,
         keep_checkpoints=section.keep_checkpoints,
@@ -370,8 +385,3 @@ def _call(reference: str, *arguments: Any) -> Any:
 def _try_to_write(path: Path, text: str) -> None:
     with suppress(OSError):  # a full disk must not hide the error that is on its way up
         path.write_text(text)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -25,8 +25,8 @@ Refused before the first step, because PyTorch computes them wrongly without a w
 computes them all the same and fails when PyTorch is mended.
 
 Not there yet: averages, pure bfloat16, float8 and 8-bit optimizer state on several devices (refused by name), pipelines
-of an encoder-decoder or with a tied head (refused), DeepSpeed and Megatron engines, launching by `groundup` itself.
-Started by a launcher, `torchrun --nproc-per-node N -m groundup.cli run RECIPE`, the ranks join one run.
+of an encoder-decoder or with a tied head (refused), DeepSpeed and Megatron engines. How ranks are started, watched and
+started again is in `launching.md`.
 """
 
 

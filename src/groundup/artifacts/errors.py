@@ -1,4 +1,4 @@
-"""The one exception a user is meant to see."""
+"""The one exception a user is meant to see, and two that say that another process has seen it."""
 
 
 class UserError(Exception):
@@ -17,3 +17,11 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} (hint: {self.hint})" if self.hint else self.message
+
+
+class Told(Exception):
+    """The run ends by an error of the user's that another process of it tells: exit code 2, without a word."""
+
+
+class Lost(Exception):
+    """Another process of the run is gone: exit code 1, and whoever started this one may start it again."""

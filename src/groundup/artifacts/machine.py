@@ -28,6 +28,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def share_of_cores() -> int:
+    """The cores for this process, where a launcher has started several of them on this machine."""
+    return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 @dataclass(frozen=True)
 class Machine:
     """What a stage may use.
@@ -42,6 +47,9 @@ class Machine:
         compile: auto, always or never.
         cache: folder for downloads, shared by all runs.
         offline: never fetch; a missing input is an error.
+        devices: how many processes make the stages that are made together.
+        restarts: times that they are started again after one died, without a checkpoint in between.
+        stall_seconds: time without a step after which they tell who waits for whom.
         layout: how several devices share the work: the knobs of [machine.layout], by name.
         checkpoint_seconds: time between two checkpoints of a training run.
         keep_checkpoints, keep_every: how many of the newest stay, and one every so many steps beside them.
@@ -52,13 +60,16 @@ class Machine:
     """
 
     device: str = "auto"
-    threads: int = field(default_factory=usable_cores)
+    threads: int = field(default_factory=share_of_cores)
     micro_batch: int | None = None
     loader_threads: int = 1
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
     compile: Literal["auto", "always", "never"] = "never"
     cache: Path = field(default_factory=default_cache)
     offline: bool = False
+    devices: int = 1
+    restarts: int = 3
+    stall_seconds: float = 60.0
     layout: Mapping[str, Any] = field(default_factory=dict)
     checkpoint_seconds: float = 60.0
     keep_checkpoints: int = 2

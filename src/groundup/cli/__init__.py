@@ -10,7 +10,8 @@ import sys
 
 import typer
 
-from groundup.artifacts.errors import UserError
+from groundup import ranks
+from groundup.artifacts.errors import Lost, Told, UserError
 from groundup.cli import build, look, use
 
 COMMANDS = {
@@ -32,10 +33,17 @@ app = typer.Typer(
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.command(hidden=True)(build.rank)
+
+INTERRUPTED = 130
+"""Exit code that typer makes of a KeyboardInterrupt."""
 
 
 def main() -> None:
-    """Entry point: a UserError is one line and a hint; an interrupt ends quietly; the rest is a bug with a traceback."""
+    """Entry point: a UserError is one line and a hint; an interrupt ends quietly; the rest is a bug with a traceback.
+
+    What several processes of one run meet is said by one of them.
+    """
     try:
         app()
     except UserError as error:
@@ -43,9 +51,15 @@ def main() -> None:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command continues", file=sys.stderr)
-        sys.exit(130)
+    except Told:
+        sys.exit(2)
+    except Lost as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except SystemExit as end:
+        if end.code == INTERRUPTED and ranks.number() == 1:
+            print("\nstopped; the same command continues", file=sys.stderr)
+        raise
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()

@@ -1,7 +1,6 @@
 """Commands that decide and make: a recipe, its plan, its run."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ import typer
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import KINDS, clock
-from groundup.cli.options import AsJson, Recipe, Runs, Sets
+from groundup.cli.options import AsJson, Recipe, Run, Runs, Sets
 
 LADDER = "ladder"
 """The folder of a run's ladder, beside its stages."""
@@ -93,11 +92,11 @@ def run(
     runs: Runs = Path("runs"),
 ) -> None:
     """Build what the recipe asks for; what is finished stays, what was interrupted continues."""
-    from groundup import pipeline
+    from groundup import pipeline, ranks
     from groundup.recipe import load
 
     wanted = load(recipe, sets or ())
-    first = os.environ.get("RANK", "0") == "0"  # of the ranks that a launcher started, the one that speaks
+    first = ranks.first()
     machine = pipeline.machine_for(wanted, KINDS[wanted.machine.progress if first else "none"]())
     folder = runs / wanted.name
     built = 0
@@ -115,6 +114,15 @@ def run(
         print(summary(folder))
     elif first:
         print(f"{folder}: nothing to do, everything is complete")
+
+
+def rank(run: Run, stage: Annotated[str, typer.Argument()]) -> None:
+    """One process of a stage that several make together; `run` starts it."""
+    from groundup import pipeline, ranks
+
+    recipe = pipeline.read_recipe(run)
+    progress = KINDS[recipe.machine.progress if ranks.first() else "none"]()
+    pipeline.take_part(run, stage, pipeline.machine_for(recipe, progress))
 
 
 def sweep(

@@ -8,7 +8,7 @@ from groundup.artifacts.errors import UserError
 from groundup.plan import hardware, scaling
 from groundup.plan.count import Parameters, count, training_flops_per_token
 from groundup.plan.growth import Growth
-from groundup.plan.layout import check, complete
+from groundup.plan.layout import check, complete, planned_devices
 from groundup.plan.memory import Memory, training_memory
 from groundup.plan.shape import largest_within
 from groundup.recipe import ModelConfig, Recipe
@@ -122,7 +122,7 @@ def derive(recipe: Recipe) -> Plan:
             hint=f"set train.batch_tokens={max(1, round(batch_tokens / sequence_length)) * sequence_length}",
         )
     resolved = recipe.model_copy(update={"train": train, "model": ModelSection(**config.model_dump())})
-    check(complete(recipe.machine.layout, budget.devices), config, train)
+    check(complete(recipe.machine.layout, planned_devices(recipe)), config, train)
     layout = _layout(config, sequence_length, batch_tokens, budget.devices, device.memory)
     return Plan(resolved, parameters, layout[0], compute, compute / speed, *layout[1:])
 

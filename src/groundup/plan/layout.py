@@ -7,8 +7,9 @@ compute wrongly without a word (found by comparing every gradient with one proce
 import math
 
 from groundup.artifacts.errors import UserError
-from groundup.recipe import ModelConfig
+from groundup.recipe import ModelConfig, Recipe
 from groundup.recipe.layout import Layout
+from groundup.recipe.machine import MachineSection
 from groundup.recipe.train import TrainSection
 
 LATE_WEIGHTS = ("interleaved-zero-bubble", "zero-bubble-v", "dualpipe-v")
@@ -34,6 +35,18 @@ def complete(layout: Layout, devices: int) -> Layout:
             hint="leave machine.layout.shard out, and let the other axes divide the number of devices",
         )
     return layout.model_copy(update={"shard": shard})
+
+
+def devices_here(machine: MachineSection) -> int:
+    """How many processes a run on one machine has: as many as it is told, else as the layout's axes multiply to."""
+    layout = machine.layout
+    axes = (layout.replicate, layout.shard or 1, layout.context, layout.tensor, layout.pipeline)
+    return machine.devices or math.prod(axes)
+
+
+def planned_devices(recipe: Recipe) -> int:
+    """Of all machines: what the budget has, else what this machine has."""
+    return recipe.budget.devices if recipe.budget.devices > 1 else devices_here(recipe.machine)
 
 
 def num_stages(layout: Layout) -> int:

@@ -8,7 +8,20 @@ from groundup.recipe.section import Section, knob
 
 class MachineSection(Section):
     device: str = knob("auto", "auto, cpu, cuda, cuda:N or mps; auto takes an accelerator when there is one")
-    threads: int | None = knob(None, "CPU threads; default: all that this process may use", ge=1)
+    devices: int | None = knob(
+        None,
+        "devices of this machine that work together, one process each; derived: as many as machine.layout names",
+        ge=1,
+    )
+    restarts: int = knob(
+        3, "times that the processes are started again after one died, without a checkpoint in between", ge=0
+    )
+    stall_minutes: float = knob(
+        1.0, "time without a step after which a run on several devices tells who waits for whom", gt=0
+    )
+    threads: int | None = knob(
+        None, "CPU threads of a process; default: its share of all that may be used", ge=1
+    )
     micro_batch: int | None = knob(
         None,
         "sequences in one forward pass; default: as many as are quick and fit. The effective batch stays what the "

@@ -7,6 +7,7 @@ from typing import Any
 
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.progress import Progress, Task
+from groundup.parallel import watch
 from groundup.train.engines import Engine
 from groundup.train.journal import Journal, Record
 from groundup.train.layers import Layers
@@ -63,6 +64,7 @@ class Telling:
     @contextmanager
     def watched(self, step: int) -> Iterator[None]:
         """Look into the step's forward and backward pass where that was asked for."""
+        watch.reached(step)
         with self._trace.step(step), self._layers.watched(step):
             yield
 

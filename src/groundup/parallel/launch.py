@@ -1,0 +1,123 @@
+"""Starting the ranks of one machine, and starting them again when one of them dies.
+
+PyTorch's elastic agent starts them, tells them of each other, and ends all when one ends. What is done about it is said
+here: a rank that was killed is no fault of the run's, which goes on from its last checkpoint; an error that a person
+must mend is told once; and ranks that die again and again without getting further are given up.
+"""
+
+import logging
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from groundup.artifacts.errors import Told, UserError
+
+SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
+"""Handed on to the ranks, which save and end: see train/stop.py."""
+
+SECONDS_TO_SAVE = 300
+"""For ranks that were asked to stop, before they are killed."""
+
+USERS_ERROR = 2
+"""Exit code of a rank whose error was told."""
+
+
+def start(
+    command: list[str],
+    ranks: int,
+    *,
+    restarts: int,
+    reached: Callable[[], Any],
+    say: Callable[[str], None],
+) -> None:
+    """Run `python command...` as `ranks` ranks on this machine; return when all have ended well.
+
+    Args:
+        restarts: how often they are started again, when they got no further in between.
+        reached: says how far the work is: another value means further.
+        say: a line for people.
+
+    Raises UserError when they keep dying, Told when a rank has told what is wrong, KeyboardInterrupt when the run was
+    asked to stop and has saved.
+    """
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say is said here
+    far, left = reached(), restarts
+    while True:
+        try:
+            with tempfile.TemporaryDirectory() as logs, _own_signals():
+                elastic_launch(_config(ranks, logs), sys.executable)(*command)
+            return
+        except SignalException:
+            raise KeyboardInterrupt from None
+        except ChildFailedError as error:
+            if any(failure.exitcode == USERS_ERROR for failure in error.failures.values()):
+                raise Told from None
+            what = _first(error)
+        if (now := reached()) != far:
+            far, left = now, restarts
+        if left == 0:
+            raise UserError(
+                f"{what}, and so it was {restarts} times before, without a new checkpoint in between",
+                hint="what the ranks wrote above says more; machine.restarts allows more attempts",
+            )
+        left -= 1
+        say(f"{what}; all ranks start again from the last checkpoint")
+
+
+def check_devices(device: str, ranks: int) -> None:
+    """Raises UserError when there are fewer accelerators on this machine than ranks that each want one."""
+    kind = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    here = torch.cuda.device_count()
+    if kind.startswith("cuda") and ranks > here:
+        raise UserError(
+            f"machine.devices = {ranks}: this machine has {here}",
+            hint="groundup launch writes a job for several machines",
+        )
+
+
+def _config(ranks: int, logs: str) -> LaunchConfig:
+    return LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=logs),
+        signals_to_handle=",".join(SIGNALS),
+        shutdown_timeout=SECONDS_TO_SAVE,
+    )
+
+
+def _first(error: ChildFailedError) -> str:
+    """What ended first. Those that were killed come before those that missed them."""
+    failures = sorted(error.failures.items(), key=lambda item: (item[1].exitcode >= 0, item[1].timestamp))
+    rank, failure = failures[0]
+    if failure.exitcode < 0:
+        return f"rank {rank} was killed by {signal.Signals(-failure.exitcode).name}"
+    return f"rank {rank} ended with exit code {failure.exitcode}"
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """The agent takes the signals and does not give them back."""
+    numbers = [getattr(signal, name) for name in SIGNALS]
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,290 @@
+"""Who waits for whom: a thread beside each rank looks at what it does, and the first rank tells when a step hangs.
+
+A rank that waits is inside of a function of torch.distributed: its innermost Python frame says so, and which ranks the
+function is among. So nothing has to be written around collectives, and whoever is not in one when all others are is
+the one that they wait for. Each rank leaves what it does as a note for the first one, a few times a minute.
+
+A kernel that waits on an accelerator is not seen as such: the processor runs ahead of it and stands at its next look
+at a result. PyTorch's flight recorder tells more there (TORCH_FR_BUFFER_SIZE).
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch.distributed as dist
+
+SECONDS_BETWEEN_LOOKS = 0.25
+"""At what this rank does. Costs some tens of microseconds each."""
+
+LOOKS_IN_A_NOTE = 8
+
+ERROR = "error"
+"""Name of the note that ends the run; see world.py."""
+
+SLOW, HELD_UP = 0.1, 0.4
+"""A rank is slow that waits for less than this share of the time, while the others wait for more than that."""
+
+LOOKS_TO_JUDGE = 240
+
+SECONDS_TO_LEAVE = 10.0
+"""After an error was told to a rank that is held in a collective."""
+
+TORCH_DISTRIBUTED = str(Path(dist.__file__).parent)
+OWN = str(Path(__file__).parents[1])
+
+
+@dataclass(frozen=True)
+class Doing:
+    """What a rank does.
+
+    Attributes:
+        step: the one it is in.
+        seconds: since that began.
+        where: place in the code.
+        collective: the function of torch.distributed in which it waits; None while it works.
+        among: the ranks that must call it too.
+        looks, waits: how often it was looked at, and found waiting.
+        process: host and number, for people who want to look themselves.
+        left: whether it is done with the training.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    where: str = ""
+    collective: str | None = None
+    among: tuple[int, ...] = ()
+    looks: int = 0
+    waits: int = 0
+    process: str = ""
+    left: bool = False
+
+
+class Watch:
+    """The thread of one rank; on the first rank also the one that reads all notes."""
+
+    def __init__(self, store: dist.Store, rank: int, ranks: int, stall_seconds: float):
+        self.store: dist.Store = store.clone()  # type: ignore[attr-defined]
+        self.rank, self.ranks, self.stall = rank, ranks, stall_seconds
+        self.main = threading.main_thread().ident
+        self.step, self.began = 0, time.monotonic()
+        self.looks = self.waits = 0
+        self._process = f"{socket.gethostname()}, process {os.getpid()}"
+        self._parent = os.getppid()
+        self._heard: dict[int, tuple[Doing, float]] = {}
+        self._tell_after = stall_seconds
+        self._judged: dict[int, Doing] = {}
+        self._slow: set[int] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+        with suppress(dist.DistError, RuntimeError):
+            self.store.set(f"doing/{self.rank}", json.dumps(asdict(Doing(left=True))))
+
+    def reached(self, step: int) -> None:
+        self.step, self.began = step, time.monotonic()
+
+    def _run(self) -> None:
+        with suppress(dist.DistError, RuntimeError):  # the store is gone, and soon this process
+            while not self._over.wait(SECONDS_BETWEEN_LOOKS):
+                doing = self._look()
+                if doing.looks % LOOKS_IN_A_NOTE:
+                    continue
+                self.store.set(f"doing/{self.rank}", json.dumps(asdict(doing)))
+                if self.rank == 0:
+                    self._read()
+                if os.getppid() != self._parent:  # the launcher is gone: save, and end
+                    self._parent = os.getppid()
+                    os.kill(os.getpid(), signal.SIGTERM)
+                if self.store.check([ERROR]):
+                    self._leave()
+
+    def _leave(self) -> None:
+        """An error ends the run, and this rank may be held in a collective that another one never joins."""
+        if self._over.wait(SECONDS_TO_LEAVE if self.rank == 0 else 2 * SECONDS_TO_LEAVE):
+            return
+        if self.rank == 0:
+            error = json.loads(self.store.get(ERROR))
+            print(f"error: {error['message']}\nhint: {error['hint']}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    def _look(self) -> Doing:
+        where, collective, among = place_of(sys._current_frames().get(self.main or 0))
+        self.looks += 1
+        self.waits += collective is not None
+        seconds = time.monotonic() - self.began
+        return Doing(self.step, seconds, where, collective, among, self.looks, self.waits, self._process)
+
+    def _read(self) -> None:
+        now = time.monotonic()
+        for rank in range(self.ranks):
+            if not self.store.check([f"doing/{rank}"]):
+                continue
+            values = json.loads(self.store.get(f"doing/{rank}"))
+            doing = Doing(**values | {"among": tuple(values["among"])})
+            if rank not in self._heard or self._heard[rank][0] != doing:
+                self._heard[rank] = doing, now
+        quiet = now - self.began
+        if quiet < self._tell_after:
+            self._tell_after = self.stall if quiet < self.stall else self._tell_after
+            self._judge()
+            return
+        self._tell_after = 2 * quiet
+        silent = {rank: now - when for rank, (_, when) in self._heard.items() if now - when > self.stall / 2}
+        if text := diagnose({rank: doing for rank, (doing, _) in self._heard.items()}, silent):
+            print(text, file=sys.stderr, flush=True)
+
+    def _judge(self) -> None:
+        now = {rank: doing for rank, (doing, _) in self._heard.items()}
+        if len(now) < self.ranks or any(
+            doing.looks - self._judged.get(rank, Doing()).looks < LOOKS_TO_JUDGE
+            for rank, doing in now.items()
+        ):
+            return
+        for rank, text in stragglers(self._judged, now).items():
+            if rank not in self._slow:
+                print(text, file=sys.stderr, flush=True)
+        self._judged = now
+
+
+def place_of(frame: FrameType | None) -> tuple[str, str | None, tuple[int, ...]]:
+    """Where a thread is in the code, the collective in which it waits, and the ranks that this one is among."""
+    collective, among, where = None, (), ""
+    inside = True
+    while frame is not None:
+        path, name = frame.f_code.co_filename, frame.f_code.co_name
+        inside = inside and path.startswith(TORCH_DISTRIBUTED)
+        if inside:
+            if name != "wrapper":
+                collective = name
+            among = among or _ranks_of(frame.f_locals)
+        elif path.startswith(OWN):
+            where = f"{path[len(OWN) + 1 :]}:{frame.f_lineno} {name}"
+            break
+        else:
+            where = where or f"{Path(path).name}:{frame.f_lineno} {name}"
+        frame = frame.f_back
+    return where, collective, among
+
+
+def _ranks_of(local: Mapping[str, Any]) -> tuple[int, ...]:
+    """Of the first process group among a function's variables; without one it is among all."""
+    for value in local.values():
+        if isinstance(value, dist.ProcessGroup):
+            with suppress(Exception):
+                return tuple(dist.get_process_group_ranks(value))
+    return ()
+
+
+def diagnose(doing: Mapping[int, Doing], silent: Mapping[int, float]) -> str | None:
+    """Why no step ends: who works or is silent, and who waits for them. None where nobody waits.
+
+    Args:
+        doing: what each rank does, as it told last.
+        silent: ranks that have told nothing for so many seconds.
+    """
+    here = {rank: what for rank, what in doing.items() if not what.left}
+    waiting = [rank for rank, what in here.items() if what.collective is not None and rank not in silent]
+    if not waiting:
+        return None
+    working = [rank for rank in here if rank not in waiting and rank not in silent]
+    seconds = max(what.seconds for what in here.values())
+    step = min(what.step for what in here.values())
+    guilty = [*silent, *working]
+    if guilty:
+        cause = f"waiting for {_names(guilty)}"
+    else:
+        cause = (
+            "all ranks wait, in different places"
+            if len(_places(here, waiting)) > 1
+            else "all ranks wait in one place"
+        )
+    lines = [f"step {step} has taken {seconds:.0f} seconds: {cause}"]
+    lines += [
+        f"  {_names([rank])}: nothing heard for {age:.0f} seconds ({here[rank].process}); last at {here[rank].where}"
+        for rank, age in sorted(silent.items()) if rank in here
+    ]  # fmt: skip
+    lines += [f"  {_names(ranks)}: at {where}" for where, ranks in _places(here, working).items()]
+    lines += [f"  {_names(ranks)}: in {where}" for where, ranks in _places(here, waiting).items()]
+    return "\n".join(lines)
+
+
+def stragglers(before: Mapping[int, Doing], now: Mapping[int, Doing]) -> dict[int, str]:
+    """Ranks that hardly wait while all others wait a lot, with a line on each."""
+    share = {
+        rank: (what.waits - before.get(rank, Doing()).waits)
+        / max(1, what.looks - before.get(rank, Doing()).looks)
+        for rank, what in now.items()
+    }
+    found = {}
+    for rank, own in share.items():
+        others = [value for other, value in share.items() if other != rank]
+        if own < SLOW and others and min(others) > HELD_UP:
+            found[rank] = (
+                f"rank {rank} is slow ({now[rank].process}): it waits {own:.0%} of the time, every other rank at least "
+                f"{min(others):.0%}"
+            )
+    return found
+
+
+def _places(doing: Mapping[int, Doing], ranks: list[int]) -> dict[str, list[int]]:
+    """What is done there -> who does it."""
+    places: dict[str, list[int]] = {}
+    for rank in ranks:
+        what = doing[rank]
+        text = f"step {what.step}, {what.where}"
+        if what.collective is not None:
+            text = f"{what.collective} among {_names(what.among) if what.among else 'all'}, {text}"
+        places.setdefault(text, []).append(rank)
+    return places
+
+
+def _names(ranks: Any) -> str:
+    """rank 3; ranks 0-2, 5"""
+    ordered = sorted(ranks)
+    runs: list[list[int]] = []
+    for rank in ordered:
+        if runs and rank == runs[-1][-1] + 1:
+            runs[-1].append(rank)
+        else:
+            runs.append([rank])
+    text = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return f"rank{'s' if len(ordered) > 1 else ''} {text}"
+
+
+_current: Watch | None = None
+
+
+def reached(step: int) -> None:
+    """This rank begins a step. Without others it means nothing."""
+    if _current is not None:
+        _current.reached(step)
+
+
+@contextmanager
+def watching(store: dist.Store, rank: int, ranks: int, stall_seconds: float) -> Iterator[None]:
+    """Be watched for as long as the block runs."""
+    global _current
+    _current = Watch(store, rank, ranks, stall_seconds)
+    _current.start()
+    try:
+        yield
+    finally:
+        _current.stop()
+        _current = None

@@ -1,0 +1,109 @@
+"""What ranks do in the tests of how they meet, wait and end."""
+
+import io
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from groundup.artifacts.errors import Told, UserError
+from groundup.parallel import watch, world
+
+
+def stall(seconds: float) -> str:
+    """Rank 1 sleeps in its second step, and the others wait for its sum. What rank 0 tells meanwhile."""
+    said = io.StringIO()
+    store = dist.distributed_c10d._get_default_store()
+    rank = dist.get_rank()
+    with redirect_stderr(said), watch.watching(store, rank, dist.get_world_size(), seconds / 4):
+        for step in range(3):
+            watch.reached(step)
+            if rank == 1 and step == 1:
+                time.sleep(seconds)
+            dist.all_reduce(torch.ones(()))
+    return said.getvalue()
+
+
+def part_ways(seconds: float) -> str:
+    """Rank 1 calls another collective than the others do."""
+    said = io.StringIO()
+    store = dist.distributed_c10d._get_default_store()
+    rank = dist.get_rank()
+    pairs = [dist.new_group([0, 1]), dist.new_group([1, 2])]
+    done = threading.Event()
+    with redirect_stderr(said), watch.watching(store, rank, dist.get_world_size(), seconds / 4):
+        watch.reached(7)
+        threading.Timer(seconds, done.set).start()
+        order = {0: [0], 1: [1, 0], 2: []}[rank]
+        if rank == 2:
+            done.wait()
+            order = [1]
+        for number in order:
+            dist.all_reduce(torch.ones(()), group=pairs[number])
+    return said.getvalue()
+
+
+def as_ranks(meet: tuple[str, Callable[[], Any]]) -> list[str]:
+    """Every rank runs the function as a launcher's rank would; how each ended."""
+    address, function = meet
+    host, port = address.split(":")
+    os.environ |= {"RANK": str(dist.get_rank()), "WORLD_SIZE": str(dist.get_world_size())}
+    os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": port}
+    try:
+        with world.as_one():
+            function()
+        ended = "well"
+    except UserError as error:
+        ended = f"error: {error.message}"
+    except Told:
+        ended = "told"
+    except Exception as error:
+        ended = f"{type(error).__name__}: {error}"
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, ended)
+    return everyone
+
+
+def same_recipe() -> None:
+    world.agree("recipe", str)
+
+
+def other_recipe() -> None:
+    world.agree(f"recipe {min(world.own_rank(), 1)}", lambda first: f"not {first}")
+
+
+def first_fails() -> None:
+    """In a stage of its own, while the others wait for their turn."""
+    if world.own_rank() == 0:
+        raise UserError("no text in data/*.txt")
+    world.hear("base")
+
+
+def turns() -> None:
+    if world.own_rank() == 0:
+        time.sleep(0.5)
+        world.tell("tokens", "done")
+        world.tell("base", "together")
+    else:
+        assert [world.hear("tokens"), world.hear("base")] == ["done", "together"]
+
+
+def one_leaves() -> None:
+    """With an error of its own, while the others are in a collective."""
+    if world.own_rank() == 1:
+        raise UserError("data.bin is not here")
+    raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer")
+
+
+def one_is_lost() -> None:
+    if world.own_rank() != 1:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer")
+
+
+def a_bug() -> None:
+    raise ZeroDivisionError("a bug keeps its trace")
