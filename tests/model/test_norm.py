@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from groundup.model.norm import RMSNorm, ZeroCenteredRMSNorm, build_norm
+from groundup.model.norm import RMSNorm, ZeroCenteredRMSNorm, build_norm, rms_norm
 
 
 @pytest.mark.parametrize("part", [RMSNorm, ZeroCenteredRMSNorm])
@@ -37,3 +37,27 @@ def test_zero_centered_weights_keep_their_precision_in_half_precision():
 def test_layernorm_has_a_bias_when_asked(config):
     assert build_norm(config(norm="layernorm"), 4).bias is None
     assert build_norm(config(norm="layernorm", norm_bias=True), 4).bias is not None
+
+
+@pytest.mark.parametrize("shape", [(7,), (5, 7), (2, 3, 4, 64)])
+def test_the_gradient_of_the_form_for_cpus_is_that_of_the_formula(shape):
+    torch.manual_seed(0)
+    x, weight = (torch.randn(shape) * 3 + 1).requires_grad_(), torch.randn(shape[-1:]).requires_grad_()
+    upstream = torch.randn(shape) + 0.5
+    found = torch.autograd.grad(rms_norm(x, weight, 1e-5), (x, weight), upstream)
+    formula = x.double() / (x.double().square().mean(dim=-1, keepdim=True) + 1e-5).sqrt() * weight
+    for ours, right in zip(found, torch.autograd.grad(formula, (x, weight), upstream.double()), strict=True):
+        torch.testing.assert_close(ours, right, rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision_is_rounded_once():
+    torch.manual_seed(0)
+    x, weight = torch.randn(64, 32), torch.rand(32) + 0.5
+    narrow, scale = x.to(torch.bfloat16).requires_grad_(), weight.to(torch.bfloat16).requires_grad_()
+    ours = rms_norm(narrow, scale, 1e-5)
+    exact = torch.nn.functional.rms_norm(narrow.double(), (32,), scale.double(), 1e-5)
+    torch.testing.assert_close(ours, exact.to(torch.bfloat16), rtol=2**-7, atol=0)
+    gradients = [torch.autograd.grad(y, (narrow, scale), torch.ones_like(y)) for y in (ours, exact)]
+    for mine, right in zip(*gradients, strict=True):
+        assert mine.dtype == torch.bfloat16
+        torch.testing.assert_close(mine, right, rtol=2**-6, atol=2**-6)

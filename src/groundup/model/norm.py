@@ -1,10 +1,12 @@
 """Normalisation: keep the size of activations in check, token by token."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from groundup.recipe import ModelConfig
@@ -22,7 +24,7 @@ class RMSNorm(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        return F.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.eps)
+        return rms_norm(x, self.weight.to(x.dtype), self.eps)
 
 
 class ZeroCenteredRMSNorm(nn.Module):
@@ -38,7 +40,43 @@ class ZeroCenteredRMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         # In float32, because 1 + weight in bfloat16 would lose most of a small weight.
-        return F.rms_norm(x.float(), x.shape[-1:], 1.0 + self.weight.float(), self.eps).type_as(x)
+        return rms_norm(x.float(), 1.0 + self.weight.float(), self.eps).type_as(x)
+
+
+def rms_norm(x: Float[Tensor, "... D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "... D"]:
+    """x / sqrt(mean(x^2) + eps) * weight, in float32 inside.
+
+    PyTorch has one kernel for it on accelerators, and when it compiles. On a CPU it takes a dozen passes over the
+    memory, forward and back; the form below takes four.
+    """
+    trains = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if trains and type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _RMSNorm.apply(x, weight, eps)  # type: ignore[return-value]
+    return F.rms_norm(x, x.shape[-1:], weight, eps)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """With LayerNorm's kernel for the way back: told that the mean is zero it gives the same gradient, but for the mean
+    of the incoming one, which it takes away and which is put back here."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        inverse = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, inverse)
+        return (x * inverse).mul_(weight).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        x, weight, inverse = ctx.saved_tensors
+        # The kernel would sum a bfloat16 weight's gradient in bfloat16.
+        wide, size, scale = grad.float(), x.shape[-1], weight.float()
+        grad_x, grad_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            wide, x.float(), [size], torch.zeros_like(inverse), inverse, scale, None, [True, True, False]
+        )
+        grad_x += (wide @ scale / size)[..., None] * inverse
+        return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None
 
 
 NORMS: dict[str, Callable[[ModelConfig, int], nn.Module]] = {
