@@ -1,12 +1,15 @@
 """The chunked loss equals the plain one, in value and in every gradient."""
 
+import threading
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from groundup.model.loss import IGNORE, linear_cross_entropy
+from groundup.model.loss import IGNORE, Share, linear_cross_entropy
 
 
 def plain(hidden, weight, labels, *, bias=None, softcap=None, z_loss=0.0):
@@ -79,14 +82,55 @@ def test_under_autocast_it_is_as_near_to_float32_as_the_plain_loss():
 @pytest.mark.parametrize("chunk", [3, 64])
 def test_logits_are_never_larger_than_a_chunk(chunk, monkeypatch):
     seen = []
-    linear = F.linear
+    product = torch.mm
 
-    def spy(*inputs):
-        out = linear(*inputs)
+    def spy(*inputs, out):
         seen.append(out.shape[0])
-        return out
+        return product(*inputs, out=out)
 
-    monkeypatch.setattr("groundup.model.loss.F.linear", spy)
+    monkeypatch.setattr("groundup.model.loss.torch.mm", spy)
     linear_cross_entropy(torch.randn(10, 3), torch.randn(7, 3), torch.randint(0, 7, (10,)), chunk=chunk)
     assert max(seen) == min(chunk, 10)
     assert sum(seen) == 10
+
+
+def test_shares_of_the_rows_make_the_loss_and_the_gradients_of_the_whole():
+    torch.manual_seed(0)
+    hidden, weight, bias = torch.randn(6, 4), torch.randn(9, 4), torch.randn(9)
+    labels = torch.tensor([0, 8, 3, IGNORE, 4, 5])
+    options = {"softcap": 3.0, "z_loss": 0.1, "chunk": 2}
+    whole = [x.clone().requires_grad_() for x in (hidden, weight, bias)]
+    loss = linear_cross_entropy(*whole[:2], labels, bias=whole[2], **options)
+    loss.backward()
+
+    # Each share runs in a thread of its own, and waits where it asks for what the others have.
+    bounds, results = ((0, 4), (4, 9)), {}
+    meeting, told = threading.Barrier(2, timeout=30), [torch.empty(0)] * 2
+
+    def meet(number, combine, mine):
+        told[number] = mine
+        meeting.wait()
+        found = combine(torch.stack(told))
+        meeting.wait()
+        return found
+
+    def run(number):
+        first, stop = bounds[number]
+        parts = [x.clone().requires_grad_() for x in (hidden, weight[first:stop], bias[first:stop])]
+        share = Share(
+            first, partial(meet, number, lambda x: x.amax(0)), partial(meet, number, lambda x: x.sum(0))
+        )
+        found = linear_cross_entropy(*parts[:2], labels, bias=parts[2], share=share, **options)
+        found.backward()
+        results[number] = (found.detach(), *(x.grad for x in parts))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(2):
+        torch.testing.assert_close(results[number][0], loss.detach())
+    torch.testing.assert_close(results[0][1] + results[1][1], whole[0].grad)
+    for place in (2, 3):
+        torch.testing.assert_close(torch.cat([results[0][place], results[1][place]]), whole[place - 1].grad)

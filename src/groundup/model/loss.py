@@ -7,7 +7,8 @@ nothing left to do but to scale. (The idea: Wijmans et al. 2024, "Cut your losse
 Kernel.)
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +23,19 @@ CHUNK = 1024
 """Tokens whose logits exist at one time."""
 
 
+class Share(NamedTuple):
+    """Which rows of the head's matrix are here, where others have the rest.
+
+    Attributes:
+        first: number of the first row that is here.
+        largest, total: make of a number for each token, known here, that of all rows: the maximum, and the sum.
+    """
+
+    first: int
+    largest: Callable[[Tensor], Tensor]
+    total: Callable[[Tensor], Tensor]
+
+
 def linear_cross_entropy(
     hidden: Float[Tensor, "N D"],
     weight: Float[Tensor, "V D"],
@@ -31,6 +45,7 @@ def linear_cross_entropy(
     softcap: float | None = None,
     z_loss: float = 0.0,
     chunk: int = CHUNK,
+    share: Share | None = None,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy, in nats, of softmax(hidden weight^T + bias) over the labels that are not -100.
 
@@ -38,10 +53,12 @@ def linear_cross_entropy(
         softcap: c, where logits become c tanh(logit / c).
         z_loss: weight of the mean of log(sum exp(logits))^2, against drifting logits (PaLM, section 5).
         chunk: tokens whose logits exist at one time.
+        share: where `weight` and `bias` are but some rows of the whole. The loss is that of the whole; the gradient
+            of `hidden` is this share's part of a sum.
     """
     if not torch.is_grad_enabled():
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
-    return _LinearCrossEntropy.apply(hidden, weight, bias, labels, softcap, z_loss, chunk)  # type: ignore[return-value]
+    return _LinearCrossEntropy.apply(hidden, weight, bias, labels, softcap, z_loss, chunk, share)  # type: ignore[return-value]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -55,6 +72,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         softcap: float | None,
         z_loss: float,
         chunk: int,
+        share: Share | None,
     ) -> Tensor:
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         dtype = product_dtype(hidden)
@@ -72,6 +90,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             part = hidden[begin : begin + chunk].to(dtype)
             label = labels[begin : begin + chunk, None]
             counts = (label != IGNORE).float() / predicted
+            place = label if share is None else label - share.first
+            here = (label != IGNORE) & (place >= 0) & (place < weight.shape[0])
+            place = place.masked_fill(~here, 0)
             product, logits = products[: len(part)], scores[: len(part)]
             torch.mm(part, matrix.T, out=product)
             if offset is not None:
@@ -81,17 +102,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if softcap is not None:
                 capped = torch.tanh(logits / softcap)
                 torch.mul(capped, softcap, out=logits)
-            right = logits.gather(1, label.clamp(min=0))
+            right = logits.gather(1, place) * here
             highest = logits.amax(dim=-1, keepdim=True)
+            if share is not None:
+                highest = share.largest(highest)
             exponentials = logits.sub_(highest).exp_()
             sums = exponentials.sum(dim=-1, keepdim=True)
+            if share is not None:
+                sums, right = share.total(torch.cat((sums, right), dim=1)).split(1, dim=1)
             log_sum = sums.log() + highest
             total += ((log_sum - right + z_loss * log_sum.square()) * counts).sum()
             if not (needs_hidden or needs_weight or needs_bias):
                 continue
             # d loss / d logits = softmax * (1 + 2 z log_sum) - onehot(label)
             grad = exponentials.mul_(counts * (1 + 2 * z_loss * log_sum) / sums)
-            grad.scatter_add_(1, label.clamp(min=0), -counts)
+            grad.scatter_add_(1, place, -counts * here)
             if capped is not None:
                 grad *= 1 - capped.square()
             if grad_bias is not None:
@@ -102,18 +127,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_weight is not None:
                 grad_weight += product.T @ part
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
-        ctx.dtypes = hidden.dtype, weight.dtype
+        ctx.dtypes = hidden.dtype, weight.dtype, weight.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
-        return (
-            None if grad_hidden is None else grad_hidden * grad_loss,
-            None if grad_weight is None else (grad_weight * grad_loss).to(ctx.dtypes[1]),
-            None if grad_bias is None else (grad_bias * grad_loss).to(ctx.dtypes[1]),
-            None,
-            None,
-            None,
-            None,
+        grad_hidden, grad_weight, grad_bias = (
+            None if grad is None else (grad * grad_loss).to(dtype)
+            for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
+        return grad_hidden, grad_weight, grad_bias, *(None,) * 5
