@@ -26,7 +26,7 @@ def test_every_knob():
     compare("knobs.txt", "".join(rows))
 
 
-@pytest.mark.parametrize("command", ["", "run", "generate", "serve"])
+@pytest.mark.parametrize("command", ["", "run", "launch", "generate", "serve"])
 def test_help(command):
     environment = {**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}
     arguments = [sys.executable, "-m", "groundup.cli", *([command] if command else []), "--help"]

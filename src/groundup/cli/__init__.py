@@ -15,7 +15,7 @@ from groundup.artifacts.errors import Lost, Told, UserError
 from groundup.cli import build, look, use
 
 COMMANDS = {
-    "Build": (build.init, build.plan, build.run, build.sweep, build.ladder),
+    "Build": (build.init, build.plan, build.run, build.launch, build.sweep, build.ladder),
     "Look": (look.status, look.watch, look.verify, look.diff, look.report, look.inspect, look.explain),
     "Use a model": (use.generate, use.chat, use.serve, use.evaluate, use.quantize, use.export),
 }

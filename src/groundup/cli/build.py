@@ -125,6 +125,29 @@ def rank(run: Run, stage: Annotated[str, typer.Argument()]) -> None:
     pipeline.take_part(run, stage, pipeline.machine_for(recipe, progress))
 
 
+def launch(
+    recipe: Recipe,
+    on: Annotated[str, typer.Option(help="slurm, kubernetes or skypilot.")],
+    sets: Sets = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; default: by the recipe's name.")
+    ] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Write the file with which a cluster runs the recipe on many machines: to read, complete and submit."""
+    from groundup.plan import derive, job_file
+    from groundup.recipe import load
+
+    if on not in job_file.KINDS:
+        raise UserError(f"--on {on}: not known", hint=f"one of {', '.join(job_file.KINDS)}")
+    job = job_file.job_of(derive(load(recipe, sets or ())), str(recipe), tuple(sets or ()), str(runs))
+    out = out or Path(f"{job.name}.{job_file.ENDINGS[on]}")
+    if out.exists():
+        raise UserError(f"{out} exists", hint="choose another name with --out")
+    out.write_text(job_file.KINDS[on](job), encoding="utf-8")
+    print(f"wrote {out}: read it, and change what says CHANGE, before you submit it")
+
+
 def sweep(
     recipe: Recipe,
     sets: Sets = None,

@@ -1,0 +1,98 @@
+"""Job files: as they were, valid in their languages, and with the keys that their schemas know."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from groundup.artifacts.errors import UserError
+from groundup.plan import derive
+from groundup.plan.job_file import ENDINGS, KINDS, job_of
+from groundup.recipe import load
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+RECIPE = "recipes/llama-7b.toml"
+
+
+def job(*sets: str, recipe: str = RECIPE):
+    return job_of(derive(load(ROOT / recipe, sets)), recipe, sets, "/shared/runs")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_files_change_only_on_purpose(kind):
+    text = KINDS[kind](job("train.learning_rate=1e-4"))
+    path = GOLDEN / f"job.{ENDINGS[kind]}"
+    if os.environ.get("GOLDEN") == "write":
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("recipe", "sets"),
+    [(RECIPE, ()), (RECIPE, ("budget.devices=1024",)), ("recipes/quickstart.toml", ("machine.devices=2",)),
+     (RECIPE, ('name="A_strange.Name"', "budget.devices=12", "machine.devices=4"))],
+)  # fmt: skip
+def test_the_files_are_valid(kind, recipe, sets):
+    text = KINDS[kind](job(*sets, recipe=recipe))
+    if kind == "slurm":
+        scripts = [text]
+    elif kind == "kubernetes":
+        scripts = _check_jobset(yaml.safe_load(text))
+    else:
+        scripts = _check_task(yaml.safe_load(text))
+    for script in scripts:
+        done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "-m groundup.cli run" in text
+    assert ("gpu" in text.lower() or "H100" in text) == ("llama" in recipe)
+
+
+def _check_jobset(values: dict[str, Any]) -> list[str]:
+    """The fields of jobset.x-k8s.io/v1alpha2 (kubernetes-sigs/jobset, api/jobset/v1alpha2/jobset_types.go)."""
+    assert values["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
+    assert values["kind"] == "JobSet"
+    spec = values["spec"]
+    assert spec.keys() == {"failurePolicy", "network", "replicatedJobs"}
+    assert spec["failurePolicy"].keys() == {"maxRestarts"}
+    assert spec["network"].keys() == {"enableDNSHostnames", "publishNotReadyAddresses", "subdomain"}
+    (replicated,) = spec["replicatedJobs"]
+    assert replicated.keys() == {"name", "replicas", "template"}
+    inner = replicated["template"]["spec"]
+    assert inner["parallelism"] == inner["completions"]
+    pod = inner["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"
+    (container,) = pod["containers"]
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in pod["volumes"]}
+    # host name: <JobSet>-<replicated job>-<job>-<pod>.<subdomain>
+    host = f"{values['metadata']['name']}-{replicated['name']}-0-0.{spec['network']['subdomain']}"
+    assert f'"{host}:29500"' in container["args"][0]
+    return container["args"]
+
+
+def _check_task(values: dict[str, Any]) -> list[str]:
+    """The fields of a SkyPilot task (docs.skypilot.co/en/latest/reference/yaml-spec.html)."""
+    assert values.keys() == {"name", "num_nodes", "resources", "workdir", "setup", "run"}
+    assert values["resources"].keys() <= {"accelerators", "network_tier", "cpus"}
+    return [values["setup"], values["run"]]
+
+
+def test_devices_fill_machines():
+    many = job("budget.devices=1024")
+    assert (many.machines, many.devices) == (128, 8)
+    assert (job("budget.devices=4").machines, job("budget.devices=4").devices) == (1, 4)
+    with pytest.raises(
+        UserError, match=r"budget.devices = 12: not a whole number of machines with 8"
+    ) as error:
+        job("budget.devices=12")
+    assert error.value.hint == "set machine.devices=4, or budget.devices=16"
+
+
+def test_the_command_quotes_what_a_shell_would_read():
+    made = job('name="x"', "machine.cache=/a b/$HOME")
+    assert "'machine.cache=/a b/$HOME'" in KINDS["slurm"](made)
