@@ -206,3 +206,15 @@ def test_in_a_pipe(folder: Path) -> None:
     wrong = subprocess.run([*command, "--show", "lost"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
     assert "kept, dropped" in wrong.stderr
+
+
+def test_the_mix_is_shown(folder: Path) -> None:
+    corpus = Corpus.open(folder)
+    counts = {"documents": 1_000, "bytes": 4_000_000}
+    row = {"read": counts, "kept": counts, "dropped": {}, "train": {"documents": 1_500, "bytes": 6_000_000}}
+    row |= {"tokens_estimated": 1_500_000, "share": 0.75, "weight": 1.5}
+    corpus.metrics = {"sources": {"books": row, "web": {**row, "share": 0.25}}}
+    text = show.overview(corpus).plain
+    mix = text[text.index("what a model will see") :].splitlines()
+    assert mix[2].split() == ["books", "1,500", "1,500,000", "75.0%", "1.50"]
+    assert mix[4].split() == ["3,000", "3,000,000"]

@@ -78,6 +78,7 @@ def overview(corpus: Corpus) -> Text:
         )
         text.append(f"  {kept:>{digits},} of {read:>{digits},} documents kept")
         text.append(f"  {_size(row['kept']['bytes']):>9}\n", SOFT)
+    text.append(_mix(sources, width))
     reasons: dict[str, int] = {}
     for row in sources.values():
         for reason, counts in row["dropped"].items():
@@ -95,6 +96,22 @@ def overview(corpus: Corpus) -> Text:
     for rule, amount in sorted(cut.items(), key=lambda item: (-item[1], item[0])):
         text.append(f"{_size(amount):>11}  ").append(f"{rule.replace('_', ' ')}\n", WARN)
     return text
+
+
+def _mix(sources: dict[str, Any], width: int) -> Text:
+    """What one pass over the training text shows a model; tokens at four bytes each, until they are counted."""
+    text = Text().append("\nwhat a model will see\n", "bold")
+    text.append(
+        f"{'':<{width}}  {'documents':>11}  {'tokens, about':>13}  {'share':>6}  {'epochs':>6}\n", SOFT
+    )
+    rows = {name: row for name, row in sources.items() if "train" in row}
+    for name, row in rows.items():
+        text.append(f"{name:<{width}}  ", NAME)
+        text.append(f"{row['train']['documents']:>11,}  {row['tokens_estimated']:>13,}  ")
+        text.append(f"{row['share']:>6.1%}  {row['weight']:>6.2f}\n")
+    documents = sum(row["train"]["documents"] for row in rows.values())
+    tokens = sum(row["tokens_estimated"] for row in rows.values())
+    return text.append(f"{'':<{width}}  {documents:>11,}  {tokens:>13,}\n") if rows else Text()
 
 
 def write(corpus: Corpus, kinds: Sequence[str], filters: Filters, limit: int, console: Console) -> None:

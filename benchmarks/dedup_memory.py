@@ -1,0 +1,108 @@
+"""What deduplication says it will hold, and what it holds: the second pass alone, over keys of documents that never were.
+
+    python benchmarks/dedup_memory.py [--millions 1,4,16] [--limits 1,2]
+
+No peer: it holds the statement of `groundup plan` against the process. A third of the documents repeat earlier ones,
+half of these word for word; a tenth of the rest meets another document in one band. Memory is what the process has for
+itself (RssAnon); pages of files that it reads through a mapping belong to the system, which takes them back when it likes.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy
+
+UNIT = 500_000
+BANDS = 14
+
+
+def make(folder: Path, millions: float) -> int:
+    """The key files of some million documents; returns how many documents."""
+    from groundup.data.dedup.keys import CHUNK
+
+    chance = numpy.random.default_rng(0)
+    count = round(1e6 * millions)
+    for unit, start in enumerate(range(0, count, UNIT)):
+        size = min(UNIT, count - start)
+        number = numpy.arange(start, start + size)
+        source = numpy.where(chance.random(size) < 1 / 3, chance.integers(0, number + 1), number)
+        equal = numpy.where(chance.random(size) < 0.5, source, number)
+        met = numpy.where(chance.random(size) < 0.1, chance.integers(0, number + 1), source)
+        rows = numpy.stack([equal, met, *([source] * (BANDS - 1))]).astype(numpy.uint64)
+        keys = mixed(rows + (numpy.arange(1 + BANDS, dtype=numpy.uint64) << numpy.uint64(40))[:, None])
+        with (folder / f"{unit:05d}.keys").open("wb") as file:
+            for first in range(0, size, CHUNK):
+                file.write(numpy.ascontiguousarray(keys[:, first : first + CHUNK]).data)
+    return count
+
+
+def mixed(values: numpy.ndarray) -> numpy.ndarray:
+    from groundup.data.clean.words import mix
+
+    return mix(values) | numpy.uint64(1)
+
+
+def judge(folder: Path, count: int, gigabytes: float) -> None:
+    """In a process of its own: prints seconds, the most memory in GB, and documents that stay."""
+    from groundup.artifacts.machine import Machine
+    from groundup.data.dedup import verdicts
+    from groundup.recipe.data import DataSection
+
+    peak = [0]
+
+    def watch() -> None:
+        while True:
+            line = next(line for line in open("/proc/self/status") if line.startswith("RssAnon"))
+            peak[0] = max(peak[0], 1024 * int(line.split()[1]))
+            time.sleep(0.01)
+
+    threading.Thread(target=watch, daemon=True).start()
+    counts = {unit: min(UNIT, count - start) for unit, start in enumerate(range(0, count, UNIT))}
+    source = {"name": "x", "kind": "jsonl", "path": "x"}
+    section = DataSection.model_validate({"sources": [source], "memory_gigabytes": gigabytes})
+    began = time.perf_counter()
+    found = verdicts.judge(section, folder, counts, Machine())
+    print(time.perf_counter() - began, peak[0] / 1e9, int((found.codes == verdicts.KEEP).sum()))
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--judge"]:
+        judge(Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+        return
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--millions", default="1,4,16", help="of documents")
+    parser.add_argument("--limits", default="0.5,1,2", help="GB allowed")
+    given = parser.parse_args()
+    from groundup.artifacts.errors import UserError
+    from groundup.artifacts.machine import processor_name
+    from groundup.data.dedup.memory import held, passes
+
+    print(f"{date.today()}, {processor_name()}, {len(os.sched_getaffinity(0))} cores")
+    print(f"{'documents':>12} {'GB allowed':>10} {'passes':>7} {'GB stated':>10} {'GB held':>8} {'seconds':>8} {'kept':>12}")
+    for millions in map(float, given.millions.split(",")):
+        with tempfile.TemporaryDirectory() as name:
+            count = make(Path(name), millions)
+            for limit in map(float, given.limits.split(",")):
+                try:
+                    parts = passes(count, count, 1e9 * limit)
+                except UserError as error:
+                    print(f"{count:12,} {limit:10g} refused: {error.message}", flush=True)
+                    continue
+                command = [sys.executable, __file__, "--judge", name, str(count), str(limit)]
+                seconds, held_gb, kept = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+                print(
+                    f"{count:12,} {limit:10g} {parts:7} {held(count, count, parts) / 1e9:10.2f} {float(held_gb):8.2f} "
+                    f"{float(seconds):8.1f} {int(kept):12,}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
