@@ -59,7 +59,8 @@ def judge(folder: Path, count: int, gigabytes: float) -> None:
 
     def watch() -> None:
         while True:
-            line = next(line for line in open("/proc/self/status") if line.startswith("RssAnon"))
+            status = Path("/proc/self/status").read_text()
+            line = next(line for line in status.splitlines() if line.startswith("RssAnon"))
             peak[0] = max(peak[0], 1024 * int(line.split()[1]))
             time.sleep(0.01)
 
@@ -85,7 +86,9 @@ def main() -> None:
     from groundup.data.dedup.memory import held, passes
 
     print(f"{date.today()}, {processor_name()}, {len(os.sched_getaffinity(0))} cores")
-    print(f"{'documents':>12} {'GB allowed':>10} {'passes':>7} {'GB stated':>10} {'GB held':>8} {'seconds':>8} {'kept':>12}")
+    print(
+        f"{'documents':>12} {'GB allowed':>10} {'passes':>7} {'GB stated':>10} {'GB held':>8} {'seconds':>8} {'kept':>12}"
+    )
     for millions in map(float, given.millions.split(",")):
         with tempfile.TemporaryDirectory() as name:
             count = make(Path(name), millions)
@@ -96,7 +99,9 @@ def main() -> None:
                     print(f"{count:12,} {limit:10g} refused: {error.message}", flush=True)
                     continue
                 command = [sys.executable, __file__, "--judge", name, str(count), str(limit)]
-                seconds, held_gb, kept = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+                seconds, held_gb, kept = subprocess.run(
+                    command, check=True, capture_output=True, text=True
+                ).stdout.split()
                 print(
                     f"{count:12,} {limit:10g} {parts:7} {held(count, count, parts) / 1e9:10.2f} {float(held_gb):8.2f} "
                     f"{float(seconds):8.1f} {int(kept):12,}",

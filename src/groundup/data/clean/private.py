@@ -16,10 +16,16 @@ TOKENS = ("<email>", "<phone>", "<ip>", "<card>", "<id>", "<secret>")
 EMAIL = re.compile(
     r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b"
 )
-IPV4 = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.]*\d)")
+IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![A-Za-z]|[\d.]*\d)")
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
-NUMBER = re.compile(r"(?<![\w.,+/-])\+?\(?\d(?:(?: \((?=0\))|\) ?|[ .\-/])?\d){7,19}(?![\w.,-]*\d)")
-PHONE_WORD = re.compile(r"\b(?:tel|phone|telephone|mobile|cell|fax|call)\b[^\n]{0,12}$", re.IGNORECASE)
+NUMBER = re.compile(r"(?<![\w.,+/])(?<!\d-)\+?\(?\d(?:(?: ?\(|\) ?|[ .\-/])?\d){7,19}(?!(?!x\d)[\w.,-]*\d)")
+PHONE_WORD = re.compile(
+    r"\b(?:tel|ph|phone|telephone|mob|mobile|cell|fax|voice|call|calling|dial|dialing)\b[^\n]{0,12}$",
+    re.IGNORECASE,
+)
+AMERICAN = re.compile(r"(?:1[-. ]?)?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-.])[2-9]\d\d[-. ]\d{4}")
+"""Area code and exchange of the North American numbering plan, which begin with neither 0 nor 1."""
+DATE = re.compile(r"\d/\d{1,2}/\d|\d{4}-\d\d-\d\d")
 IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
 DNI = re.compile(r"\b(\d{8})-?([A-HJ-NP-TV-Z])\b")
 SSN = re.compile(r"(?<![\w-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w-])")
@@ -84,6 +90,9 @@ def private_change(settings: Private) -> Callable[[str], str]:
 
 
 def _ip(match: re.Match[str]) -> str:
+    parts = match.group().split(".")
+    if len(parts[0]) == 1 and sum(int(part) < 20 for part in parts[1:]) > 1:
+        return match.group()  # a version or a section: one address in fifty that begin so looks like this
     try:
         return "<ip>" if ipaddress.ip_address(match.group()).is_global else match.group()
     except ValueError:
@@ -108,11 +117,16 @@ def _number(match: re.Match[str], settings: Private) -> str:
         and cpf(digits)
     ):
         return "<id>"
-    if settings.phones and 8 <= len(digits) <= 15:
+    if (
+        settings.phones
+        and 8 <= len(digits) <= 15
+        and not DATE.search(text)
+        and not IPV4.fullmatch(text.strip("()"))
+    ):
         before = match.string[max(match.start() - 24, 0) : match.start()]
         if text.startswith("+") or PHONE_WORD.search(before):
             return "<phone>"
-        if re.fullmatch(r"\(\d{3}\) ?\d{3}[-. ]\d{4}|\d{3}-\d{3}-\d{4}", text):
+        if AMERICAN.fullmatch(text) or AMERICAN.fullmatch(text.lstrip("(")):
             return "<phone>"
     return text
 
