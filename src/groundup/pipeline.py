@@ -22,6 +22,7 @@ from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.machine import Machine, provenance
 from groundup.artifacts.manifest import Manifest, list_files
 from groundup.plan import Plan, derive
+from groundup.plan.engines import check_installed
 from groundup.plan.layout import devices_here
 from groundup.recipe import Recipe, parse
 
@@ -212,6 +213,8 @@ def _lead(
                     f"{option} {name}: the recipe does not ask for it", hint=f"add a [{section}] table"
                 )
         _refuse_to_overwrite(todo, replace_stale or from_stage is not None)
+        if plan.recipe.train and any(j.stage.section == "train" and j.state() != "complete" for j in todo):
+            check_installed(plan.recipe.train.engine)  # now, and not when the data are ready
         _write_record(run_folder, recipe, plan)
         reached = from_stage is None
         forced = False

@@ -32,7 +32,7 @@ SLOW: dict[str, tuple[int, Case]] = {
     "DDP 4": (4, Case({"replicate": 4})),
     "DDP 8": (8, Case({"replicate": 8})),
     "hybrid 4 x 2": (8, Case({"replicate": 4, "shard": 2})),
-    "FSDP, CPU offload": (2, Case({"shard": 2, "offload": True})),
+    "FSDP, CPU offload": (2, Case({"shard": 2, "offload": "all"})),
     "FSDP, checkpointing": (2, Case({"shard": 2}, machine=AGAIN)),
     "FSDP, selective checkpointing": (2, Case({"shard": 2}, machine=(("activation_checkpointing", "selective"),))),
     "FSDP, weights kept": (2, Case({"shard": 2, "reshard": False})),

@@ -57,6 +57,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "odd": {"num_heads": 8, "num_kv_heads": 1, "head_dim": 4, "qk_norm": True, "attention_bias": "qkv"},
     "gemma": GEMMA,
     "gpt2": GPT2,
+    "qwen": {"qk_norm": True, "attention_bias": "qkv", "tie_embeddings": True},
     "bert": BERT,
     "bert-deep": BERT | {"num_layers": 8, "tie_embeddings": False},
     "t5": T5,
@@ -131,6 +132,8 @@ def follow(engine: Any, name: str, steps: range = range(STEPS)) -> dict[str, Any
 
 def gradients_of(engine: Any) -> dict[str, Any]:
     """Whole gradients of the parameters that this rank has."""
+    if hasattr(engine, "state") and hasattr(engine.state, "gradients"):
+        return {name: gradient.numpy().copy() for name, gradient in engine.state.gradients().items()}
     parts = engine.parts.models if hasattr(engine, "parts") else [engine.module]
     found = {}
     for part in parts:
@@ -167,12 +170,25 @@ def together(case: Case) -> dict[str, Any]:
     return result | {"gradients": everyone}
 
 
-def build(case: Case) -> ParallelEngine:
+def build(case: Case) -> Any:
     # A micro-batch of the reference is the whole batch; of a rank, its part of it.
     micro = case.micro_batch or 16
     config = config_of(case.model)
     machine = Machine(micro_batch=micro, **dict(case.machine))
-    return ParallelEngine(fresh(case.model), objective(config), case.settings, machine, Layout(**case.layout))
+    kinds = {"native": ParallelEngine}
+    if case.settings.engine == "deepspeed":
+        from groundup.train.engines.deepspeed import DeepSpeedEngine
+
+        kinds["deepspeed"] = DeepSpeedEngine
+    if case.settings.engine == "megatron":
+        import megatron_shim
+
+        megatron_shim.install()
+        from groundup.train.engines.megatron import MegatronEngine
+
+        kinds["megatron"] = MegatronEngine
+    kind: Any = kinds[case.settings.engine]
+    return kind(fresh(case.model), objective(config), case.settings, machine, Layout(**case.layout))
 
 
 def differences(case: Case, result: dict[str, Any]) -> dict[str, float]:

@@ -36,7 +36,7 @@ def shard_weights(model: nn.Module, mesh: Mesh, precision: str) -> None:
     reshard = layout.reshard if layout.reshard is not None else layout.pipeline == 1
     reshard = reshard and layout.shard * layout.context > 1  # type: ignore[operator]
     offload: Any = OffloadPolicy()
-    if layout.offload:
+    if layout.offload == "all":
         offload = CPUOffloadPolicy(pin_memory=mesh.device.type != "cpu")
     half = MixedPrecisionPolicy()
     if precision == "bfloat16":

@@ -140,22 +140,37 @@ def _wait_for(name: str, seconds: float = SECONDS_TO_BE_TOLD) -> bool:
 
 @contextmanager
 def joined(
-    device: torch.device, patience: timedelta = PATIENCE, stall_seconds: float = 60.0
+    device: torch.device,
+    patience: timedelta = PATIENCE,
+    stall_seconds: float = 60.0,
+    *,
+    alone: bool = False,
 ) -> Iterator[torch.device]:
-    """Be a rank for as long as the block runs; gives this rank's device. Alone, it does nothing.
+    """Be a rank for as long as the block runs; gives this rank's device. Without others it does nothing.
+
+    Args:
+        alone: be a rank without others too, for engines that know nothing else.
 
     The process group is taken down whatever happens: a rank that leaves by an error ends the others' waiting, and a
     rank that forgets to leave may abort. After `stall_seconds` without a step, the first rank tells who waits for whom.
     """
-    if not started_with_others() or dist.is_initialized():
+    if dist.is_initialized() or not (started_with_others() or alone):
         yield device
+        return
+    # Both, because weights may be kept in the CPU's memory, and ranks speak of other things than tensors.
+    backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
+    if not started_with_others():
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        try:
+            yield device
+        finally:
+            dist.destroy_process_group()
         return
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    # Both, because weights may be kept in the CPU's memory, and ranks speak of other things than tensors.
     dist.init_process_group(
-        "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo",
+        backend,
         store=dist.PrefixStore("group", notes()),
         rank=own_rank(),
         world_size=int(os.environ["WORLD_SIZE"]),

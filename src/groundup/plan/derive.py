@@ -7,6 +7,7 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.plan import hardware, scaling
 from groundup.plan.count import Parameters, count, training_flops_per_token
+from groundup.plan.engines import check_machine
 from groundup.plan.growth import Growth
 from groundup.plan.layout import check, complete, planned_devices
 from groundup.plan.memory import Memory, training_memory
@@ -122,6 +123,7 @@ def derive(recipe: Recipe) -> Plan:
             hint=f"set train.batch_tokens={max(1, round(batch_tokens / sequence_length)) * sequence_length}",
         )
     resolved = recipe.model_copy(update={"train": train, "model": ModelSection(**config.model_dump())})
+    check_machine(recipe.machine, train)
     check(complete(recipe.machine.layout, planned_devices(recipe)), config, train)
     layout = _layout(config, sequence_length, batch_tokens, budget.devices, device.memory)
     return Plan(resolved, parameters, layout[0], compute, compute / speed, *layout[1:])

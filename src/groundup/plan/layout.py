@@ -7,6 +7,7 @@ compute wrongly without a word (found by comparing every gradient with one proce
 import math
 
 from groundup.artifacts.errors import UserError
+from groundup.plan import engines
 from groundup.recipe import ModelConfig, Recipe
 from groundup.recipe.layout import Layout
 from groundup.recipe.machine import MachineSection
@@ -58,6 +59,8 @@ def num_stages(layout: Layout) -> int:
 
 def check(layout: Layout, config: ModelConfig, train: TrainSection | None = None) -> None:
     """Raises UserError for a layout, complete, that cannot compute `config`, naming what was found and expected."""
+    if train is not None:
+        engines.check(layout, config, train)
     _check_tensor(layout, config)
     _check_experts(layout, config)
     _check_pipeline(layout, config)

@@ -31,7 +31,8 @@ class Layout(Section):
     )
     tensor: int = knob(1, "devices that share each matrix (Shoeybi et al. 2019)", ge=1)
     sequence_parallel: bool = knob(
-        True, "between the matrices, share the sequence over the tensor axis (Korthikanti et al. 2022)"
+        True,
+        "between the matrices, share the sequence over the tensor axis (Korthikanti et al. 2022); native engine only",
     )
     pipeline: int = knob(1, "devices that hold the blocks one after the other", ge=1)
     schedule: Schedule = knob("1f1b", "in which order a pipeline's micro-batches go forward and back")
@@ -43,4 +44,12 @@ class Layout(Section):
         None,
         "drop gathered weights after the forward pass and gather them again; derived: unless there is a pipeline",
     )
-    offload: bool = knob(False, "keep weights, gradients and optimizer state in the CPU's memory")
+    zero: Literal[1, 2, 3] | None = knob(
+        None,
+        "with train.engine = deepspeed, what the shard axis cuts: optimizer state, gradients too, weights too "
+        "(Rajbhandari et al. 2020); derived: 3. The native engine always cuts all three",
+    )
+    offload: Literal["none", "optimizer", "all"] = knob(
+        "none",
+        "keep in the CPU's memory: the optimizer's state (deepspeed), or weights, gradients and optimizer state",
+    )

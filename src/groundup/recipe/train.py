@@ -8,7 +8,15 @@ Packing = Literal["plain", "best-fit"]
 Precision = Literal["float32", "bfloat16", "bfloat16-pure", "float8"]
 
 
+EngineName = Literal["native", "deepspeed", "megatron"]
+
+
 class TrainSection(Section):
+    engine: EngineName = knob(
+        "native",
+        "what computes the steps: PyTorch's own parts, DeepSpeed's ZeRO, or Megatron-Core's model and optimizer; "
+        "the losses are the same",
+    )
     tokens: int | None = knob(
         None, "tokens to train on; derived: budget.tokens_per_parameter for each parameter", ge=1
     )

@@ -39,7 +39,8 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     Writes the model folder (model.json, model.safetensors, the tokenizer), steps.jsonl and probes.jsonl.
     Returns parameters, tokens, the loss at the end, held-out bits per byte on schedule, and the speed.
     """
-    with joined(prepare(machine), stall_seconds=machine.stall_seconds) as device:
+    apart = recipe.train.engine != "native"
+    with joined(prepare(machine), stall_seconds=machine.stall_seconds, alone=apart) as device:
         return _run(recipe, inputs, out, machine, device)
 
 

@@ -1,7 +1,8 @@
 """Where the steps of a run are computed.
 
 `engine` says what the loop expects; `native` is one device; `parallel` many, with `ranks` (what they say to each other)
-and `parallel_state` (what they hold together).
+and `parallel_state` (what they hold together); `deepspeed` and `megatron` let others compute. The last two are imported
+where a recipe asks for them.
 """
 
 import torch.distributed as dist
@@ -25,6 +26,14 @@ def build_engine(model: nn.Module, objective: Objective, settings: TrainSection,
     Raises UserError when machine.layout is not for as many devices as there are, or cannot compute the model.
     """
     wanted = Layout(**machine.layout)
+    if settings.engine == "deepspeed":
+        from groundup.train.engines.deepspeed import DeepSpeedEngine
+
+        return DeepSpeedEngine(model, objective, settings, machine, wanted)
+    if settings.engine == "megatron":
+        from groundup.train.engines.megatron import MegatronEngine
+
+        return MegatronEngine(model, objective, settings, machine, wanted)
     if dist.is_initialized() and dist.get_world_size() > 1:
         return ParallelEngine(model, objective, settings, machine, wanted)
     layout.complete(wanted, 1)

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from groundup.artifacts.errors import UserError
 from groundup.parallel import Mesh, Parts
-from groundup.parallel.storage import pieces_of, rank_file, read_into, shapes_in, write_pieces
+from groundup.parallel.storage import PieceOf, pieces_of, rank_file, read_into, shapes_in, write_pieces
 from groundup.train.engines.engine import Damaged
 from groundup.train.engines.ranks import Ranks
 
@@ -26,17 +26,7 @@ class ParallelState:
     def save(self, folder: Path) -> Callable[[], None]:
         """See Engine.save."""
         pieces = pieces_of(self._all(), self._mesh)
-
-        def write() -> None:
-            failure: OSError | None = None
-            try:
-                write_pieces(pieces, rank_file(folder, dist.get_rank(), dist.get_world_size()))
-            except OSError as error:
-                failure = error
-            if self._ranks.any(failure is not None, self._ranks.writing):
-                raise failure or OSError("another rank could not write its part")
-
-        return write
+        return write_by_all(pieces, rank_file(folder, dist.get_rank(), dist.get_world_size()), self._ranks)
 
     def load(self, folder: Path) -> None:
         """See Engine.load."""
@@ -81,6 +71,21 @@ class ParallelState:
             for weight, tensors in optimizer.state.items():
                 state |= {f"{names[id(weight)]}.{key}": value for key, value in tensors.items()}
         return state
+
+
+def write_by_all(pieces: dict[str, PieceOf], path: Path, ranks: Ranks) -> Callable[[], None]:
+    """A function, for another thread, that writes this rank's pieces and returns when all ranks have written theirs."""
+
+    def write() -> None:
+        failure: OSError | None = None
+        try:
+            write_pieces(pieces, path)
+        except OSError as error:
+            failure = error
+        if ranks.any(failure is not None, ranks.writing):
+            raise failure or OSError("another rank could not write its part")
+
+    return write
 
 
 def check_folder(folder: Path, shapes: dict[str, torch.Size], ranks: Ranks) -> None:

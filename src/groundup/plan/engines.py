@@ -1,0 +1,156 @@
+"""What each engine does not do, refused by name and with the reason before anything is spent.
+
+The native engine does whatever a layout can say. DeepSpeed shards and nothing else; Megatron-Core has a model of its own,
+which is some decoders and no other transformer.
+"""
+
+from importlib.util import find_spec
+from typing import Any
+
+from groundup.artifacts.errors import UserError
+from groundup.recipe import ModelConfig
+from groundup.recipe.layout import Layout
+from groundup.recipe.machine import MachineSection
+from groundup.recipe.train import EngineName, TrainSection
+
+PACKAGES: dict[EngineName, tuple[str, str, str]] = {
+    "deepspeed": (
+        "deepspeed",
+        "DeepSpeed",
+        "pip install setuptools wheel, then pip install --no-build-isolation 'groundup[deepspeed]'",
+    ),
+    "megatron": ("megatron", "Megatron-Core", "pip install 'groundup[megatron]'"),
+}
+"""What an engine needs beside PyTorch: module, name, and how it comes here."""
+
+
+def check_installed(engine: EngineName) -> None:
+    """Raises UserError where what the engine needs is not installed; imports nothing."""
+    if engine in PACKAGES:
+        module, name, hint = PACKAGES[engine]
+        if find_spec(module) is None:
+            raise UserError(f"train.engine = {engine!r}: {name} is not installed here", hint=hint)
+
+
+def check_machine(machine: MachineSection, train: TrainSection) -> None:
+    """Raises UserError for what `train.engine` does not do with a step."""
+    if train.engine != "native" and machine.compile == "always":
+        _refuse(
+            train.engine,
+            "machine.compile = 'always'",
+            "its own code runs between the blocks",
+            "set machine.compile=auto",
+        )
+    if train.engine == "megatron" and machine.activation_checkpointing == "selective":
+        _refuse("megatron", "machine.activation_checkpointing = 'selective'", "it has another idea of what to keep",
+                "set machine.activation_checkpointing=full")  # fmt: skip
+
+
+def check(layout: Layout, config: ModelConfig, train: TrainSection) -> None:
+    """Raises UserError for what `train.engine` cannot compute; `layout` is complete."""
+    if train.engine != "deepspeed" and layout.zero is not None:
+        _refuse(train.engine, f"machine.layout.zero = {layout.zero}", "only DeepSpeed has these stages",
+                "leave machine.layout.zero out, or set train.engine=deepspeed")  # fmt: skip
+    if train.engine == "native" and layout.offload == "optimizer":
+        _refuse("native", "machine.layout.offload = 'optimizer'", "PyTorch moves weights and state together",
+                "set machine.layout.offload=all, or train.engine=deepspeed")  # fmt: skip
+    if train.engine == "deepspeed":
+        _check_training(train)
+        _check_deepspeed(layout, config)
+    if train.engine == "megatron":
+        _check_training(train)
+        _check_megatron(layout, train)
+        _check_megatron_model(config)
+        if config.num_kv_heads % layout.tensor:
+            _refuse("megatron", f"machine.layout.tensor = {layout.tensor} and model.num_kv_heads = {config.num_kv_heads}",
+                    "a device has whole groups of heads", f"set machine.layout.tensor={config.num_kv_heads}")  # fmt: skip
+
+
+def _check_training(train: TrainSection) -> None:
+    """What both foreign engines have in common: an AdamW of float32 state over partitions of their own."""
+    for name, value, known, reason in (
+        ("optimizer", train.optimizer, ("adamw",), "its partitions are flat, and Muon needs whole matrices"),
+        ("precision", train.precision, ("float32", "bfloat16"), "it keeps master weights in float32"),
+        ("optimizer_state", train.optimizer_state, ("float32",), "its optimizer keeps float32 state"),
+        ("average", train.average, ("none",), "no average is kept beside its partitions"),
+    ):
+        if value not in known:
+            _refuse(train.engine, f"train.{name} = {value!r}", reason,
+                    f"set train.{name}={known[-1]}, or train.engine=native")  # fmt: skip
+
+
+def _check_deepspeed(layout: Layout, config: ModelConfig) -> None:
+    _check_axes(
+        "deepspeed",
+        layout,
+        ("replicate", "context", "tensor", "pipeline", "expert"),
+        "ZeRO has the shard axis alone",
+    )
+    if config.moe is not None:
+        _refuse("deepspeed", "model.moe", "experts are balanced over all devices, which ZeRO does not tell them",
+                "set train.engine=native, which has machine.layout.expert too")  # fmt: skip
+    if layout.offload == "all" and layout.zero in (1, 2):
+        _refuse("deepspeed", f"machine.layout.offload = 'all' with zero = {layout.zero}",
+                "weights can leave the device only where they are cut",
+                "set machine.layout.zero=3, or machine.layout.offload=optimizer")  # fmt: skip
+
+
+def _check_megatron(layout: Layout, train: TrainSection) -> None:
+    _check_axes(
+        "megatron",
+        layout,
+        ("context", "pipeline", "expert"),
+        "its local layers are used with tensor and data ranks",
+    )
+    if layout.replicate > 1 and layout.shard not in (None, 1):
+        _refuse("megatron", f"machine.layout.replicate = {layout.replicate} and shard = {layout.shard}",
+                "its optimizer is cut over all data ranks or over none", "set one of them to 1")  # fmt: skip
+    if layout.offload != "none":
+        _refuse("megatron", f"machine.layout.offload = {layout.offload!r}", "it keeps what it has on the device",
+                "leave machine.layout.offload out, or set train.engine=deepspeed")  # fmt: skip
+    if train.document_mask:
+        _refuse("megatron", "train.document_mask", "its local attention is causal and knows no documents",
+                "set train.document_mask=false, or train.engine=native")  # fmt: skip
+
+
+def _check_megatron_model(config: ModelConfig) -> None:
+    """Megatron's GPT model has pre-norm blocks, and their parts in fewer kinds."""
+    plain = {
+        "rope_scaling": None,
+        "attention_scale": None,
+        "attention_softcap": None,
+        "logit_softcap": None,
+        "moe": None,
+    }
+    plain |= {"embedding_scale": 1.0, "logit_scale": 1.0, "embedding_norm": False, "architecture": "decoder"}
+    plain |= {"norm_placement": "pre", "mup_base_width": None}
+    wrong: dict[str, Any] = {name: value for name in plain if (value := getattr(config, name)) != plain[name]}
+    if config.norm == "zero_centered_rmsnorm" or (config.norm == "layernorm" and not config.norm_bias):
+        wrong["norm"] = config.norm if config.norm_bias else f"{config.norm}, without norm_bias"
+    if config.positions == "relative":
+        wrong["positions"] = config.positions
+    if "local" in config.layer_kinds:
+        wrong["attention_pattern"] = config.attention_pattern
+    if (config.attention_bias == "all") != config.feed_forward_bias:  # it has one word for both
+        wrong["attention_bias"] = (
+            f"{config.attention_bias}, with feed_forward_bias = {config.feed_forward_bias}"
+        )
+    for name, value in wrong.items():
+        found = value if isinstance(value, int | float | str) else type(value).__name__
+        _refuse(
+            "megatron",
+            f"model.{name} = {found}",
+            "Megatron's GPT model has no such part",
+            "set train.engine=native",
+        )
+
+
+def _check_axes(engine: str, layout: Layout, axes: tuple[str, ...], reason: str) -> None:
+    for axis in axes:
+        if (size := getattr(layout, axis)) > 1:
+            _refuse(engine, f"machine.layout.{axis} = {size}", reason,
+                    f"leave machine.layout.{axis} out, or set train.engine=native")  # fmt: skip
+
+
+def _refuse(engine: str, what: str, reason: str, hint: str) -> None:
+    raise UserError(f"{what} with train.engine = {engine!r}: {reason}", hint=hint)

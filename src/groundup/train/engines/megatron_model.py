@@ -1,0 +1,185 @@
+"""A recipe's decoder as Megatron-Core's GPT model, its optimizer, and a view of it that answers like our own model."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from groundup.artifacts.errors import UserError
+from groundup.model.feed_forward import ACTIVATIONS
+from groundup.model.loss import IGNORE
+from groundup.model.output import Output, next_labels
+from groundup.plan.engines import PACKAGES, check_installed
+from groundup.recipe import ModelConfig
+from groundup.recipe.layout import Layout
+from groundup.recipe.train import TrainSection
+from groundup.train.engines.megatron_weights import to_megatron
+
+
+def installed() -> None:
+    """Raises UserError where Megatron-Core cannot be imported."""
+    check_installed("megatron")
+    try:
+        import megatron.core  # type: ignore[import-not-found] # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"train.engine = 'megatron': Megatron-Core cannot be imported here: {error}",
+            hint=PACKAGES["megatron"][2],
+        ) from None
+
+
+def build(model: nn.Module, settings: TrainSection, layout: Layout, checkpointing: str) -> tuple[Any, Any]:
+    """Megatron's model with the weights of `model`, wrapped for data parallelism, and its optimizer. Collective.
+
+    Args:
+        checkpointing: none or full: whether layers forget what they computed.
+    """
+    from megatron.core import parallel_state  # type: ignore[import-not-found]
+    from megatron.core.distributed import (  # type: ignore[import-not-found]
+        DistributedDataParallel,
+        DistributedDataParallelConfig,
+    )
+    from megatron.core.models.gpt import GPTModel  # type: ignore[import-not-found]
+    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec  # type: ignore[import-not-found]
+    from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer  # type: ignore[import-not-found]
+    from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed  # type: ignore[import-not-found]
+    from megatron.core.transformer import TransformerConfig  # type: ignore[import-not-found]
+    from megatron.core.transformer.module import Float16Module  # type: ignore[import-not-found]
+
+    config: Any = model.config
+    if parallel_state.model_parallel_is_initialized():
+        parallel_state.destroy_model_parallel()  # of an engine whose life has ended
+    parallel_state.initialize_model_parallel(tensor_model_parallel_size=layout.tensor)
+    model_parallel_cuda_manual_seed(0)  # for dropout, of which there is none
+    half = settings.precision == "bfloat16"
+    shape = TransformerConfig(**shape_of(config), **_how(layout, half, checkpointing))
+    network: Any = GPTModel(
+        config=shape,
+        transformer_layer_spec=get_gpt_layer_local_spec(
+            qk_layernorm=config.qk_norm, normalization=NORMS[config.norm]
+        ),
+        vocab_size=config.vocab_size,
+        max_sequence_length=config.context_length,
+        share_embeddings_and_output_weights=config.tie_embeddings,
+        position_embedding_type="rope" if config.positions == "rope" else "learned_absolute",
+        rotary_base=config.rope_theta,
+    )
+    own = dict(network.named_parameters())
+    rank = dist.get_rank() % layout.tensor
+    given = to_megatron(dict(model.named_parameters()), config, rank, layout.tensor)
+    if own.keys() != given.keys():
+        raise RuntimeError(f"Megatron's model has other parameters: {sorted(own.keys() ^ given.keys())}")
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(given[name])
+    network = network.to(next(model.parameters()).device)
+    if half:
+        network = Float16Module(shape, network)
+    cut = layout.shard not in (None, 1)
+    reduced = DistributedDataParallelConfig(grad_reduce_in_fp32=True, use_distributed_optimizer=cut)
+    wrapped = DistributedDataParallel(shape, reduced, network)
+    optimizer = get_megatron_optimizer(
+        OptimizerConfig(
+            optimizer="adam", lr=settings.learning_rate, weight_decay=settings.weight_decay, bf16=half,
+            adam_beta1=settings.beta1, adam_beta2=settings.beta2, adam_eps=1e-8, clip_grad=0.0,
+            params_dtype=torch.bfloat16 if half else torch.float32, use_distributed_optimizer=cut,
+        ),
+        [wrapped],
+    )  # fmt: skip
+    wrapped.train()
+    return wrapped, optimizer
+
+
+RECOMPUTED = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+
+NORMS = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
+
+
+def shape_of(config: ModelConfig) -> dict[str, Any]:
+    """The model in Megatron's words."""
+    return {
+        "num_layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+        "ffn_hidden_size": config.intermediate_size,
+        "num_attention_heads": config.num_heads,
+        "num_query_groups": config.num_kv_heads,
+        "kv_channels": config.head_dim,
+        "normalization": NORMS[config.norm],
+        "layernorm_epsilon": config.norm_eps,
+        "qk_layernorm": config.qk_norm,
+        "add_bias_linear": config.feed_forward_bias,
+        "add_qkv_bias": config.attention_bias != "none",
+        "gated_linear_unit": config.gated,
+        "activation_func": ACTIVATIONS[config.feed_forward],
+        "attention_dropout": 0.0,
+        "hidden_dropout": 0.0,
+    }
+
+
+def _how(layout: Layout, half: bool, checkpointing: str) -> dict[str, Any]:
+    """How it is computed."""
+    return {
+        "tensor_model_parallel_size": layout.tensor,
+        "params_dtype": torch.bfloat16 if half else torch.float32,
+        "pipeline_dtype": torch.float32,
+        "bf16": half,
+        # Overwritten, but not to be left out: it is what marks parameters as cut, and the norm counts others once.
+        "use_cpu_initialization": True,
+        "calculate_per_token_loss": True,  # gradients are summed over ranks, not averaged
+        "gradient_accumulation_fusion": False,
+        "masked_softmax_fusion": False,
+        "attention_softmax_in_fp32": True,
+        "persist_layer_norm": False,
+        "bias_activation_fusion": False,
+        "bias_dropout_fusion": False,
+        "apply_rope_fusion": False,
+    } | (RECOMPUTED if checkpointing == "full" else {})
+
+
+class View(nn.Module):
+    """Megatron's model, called like ours. All ranks of a tensor axis call it together."""
+
+    def __init__(self, config: ModelConfig, network: nn.Module):
+        super().__init__()
+        self.config = config
+        self.network = network
+
+    def forward(
+        self, tokens: Int[Tensor, "B T"], labels: Int[Tensor, "B T"] | None = None, *, z_loss: float = 0.0
+    ) -> Output:
+        if labels is None:
+            return Output(self.logits(self.hidden_states(tokens)), None)
+        following = next_labels(labels)
+        losses = self.losses(self.network, tokens, following)
+        return Output(None, losses[following != IGNORE].mean())
+
+    def losses(
+        self, network: nn.Module, tokens: Int[Tensor, "B T"], following: Int[Tensor, "B T"]
+    ) -> Float[Tensor, "B T"]:
+        """Of predicting `following` in its places, in nats, by the network or its wrapper; -100 gives any number."""
+        return network(tokens, _positions(tokens), None, labels=following)
+
+    def hidden_states(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        inner = self._inner
+        inner.post_process = False  # so it stops before the head
+        try:
+            return self.network(tokens, _positions(tokens), None).transpose(0, 1)
+        finally:
+            inner.post_process = True
+
+    def logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        inner = self._inner
+        weight = inner.shared_embedding_or_output_weight()
+        scores, _ = inner.output_layer(hidden.to(weight.dtype), weight=weight, runtime_gather_output=True)
+        return scores.float()
+
+    @property
+    def _inner(self) -> Any:
+        """The model itself, which a wrapper for bfloat16 may surround."""
+        return getattr(self.network, "module", self.network)
+
+
+def _positions(tokens: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    return torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)

@@ -1,0 +1,76 @@
+"""Let Megatron-Core compute on a CPU: where it asks for a CUDA device it gets the CPU, and for a stream nothing.
+
+Megatron names its device in the middle of its functions, so it can be tested without one only by lying to it. No number
+goes through here. In tests alone: the engine itself runs on what Megatron runs on.
+"""
+
+import functools
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+FACTORIES = (
+    "tensor",
+    "zeros",
+    "ones",
+    "empty",
+    "full",
+    "arange",
+    "rand",
+    "randn",
+    "zeros_like",
+    "empty_like",
+)
+
+
+class Nothing:
+    """A stream or an event of a device that has none."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_, **__: self
+
+
+def install() -> None:
+    """Once in a process, before Megatron is imported."""
+    if getattr(torch.cuda, "_is_a_cpu", False):
+        return
+    torch.cuda._is_a_cpu = True
+    for name in FACTORIES:
+        setattr(torch, name, _on_cpu(getattr(torch, name)))
+    for name in ("current_stream", "default_stream", "Stream", "Event"):
+        setattr(torch.cuda, name, Nothing)
+    torch.cuda.current_device = lambda: "cpu"
+    torch.cuda.stream = lambda *_: nullcontext()
+    torch.cuda.synchronize = lambda *_: None
+    torch.Tensor.cuda = lambda self, *_, **__: self
+    torch.Tensor.to = _on_cpu(torch.Tensor.to)
+    torch.nn.Module.cuda = lambda self, *_: self
+    plain_type = torch.Tensor.type
+    torch.Tensor.type = lambda self, *given, **named: (
+        plain_type(self, *given, **named)
+        if given or named
+        else plain_type(self).replace("torch.", "torch.cuda.", 1)
+    )
+    import megatron.core.tensor_parallel as tensor_parallel
+    import megatron.core.tensor_parallel.random as chance
+
+    tensor_parallel.model_parallel_cuda_manual_seed = lambda *_, **__: None
+    chance._get_cuda_rng_state = lambda *_, **__: torch.zeros(0)
+    chance._set_cuda_rng_state = lambda *_, **__: None
+    chance.CudaRNGStatesTracker.fork = lambda *_, **__: nullcontext()
+
+
+def _on_cpu(function: Any) -> Any:
+    def is_cuda(value: Any) -> bool:
+        return str(value).startswith("cuda") if isinstance(value, str | torch.device) else False
+
+    @functools.wraps(function)
+    def call(*given: Any, **named: Any) -> Any:
+        given = tuple("cpu" if is_cuda(value) else value for value in given)
+        named = {key: "cpu" if is_cuda(value) else value for key, value in named.items()}
+        return function(*given, **named)
+
+    return call

@@ -1,0 +1,40 @@
+"""Our weights and Megatron's are the same numbers: nothing is lost or rounded on the way, for any number of ranks."""
+
+import pytest
+import torch
+from sameness import config_of, fresh
+
+from groundup.train.engines.megatron_weights import from_megatron, rules, to_megatron
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen"])
+def test_weights_come_back_bit_for_bit(name, ranks):
+    config, weights = config_of(name), dict(fresh(name).named_parameters())
+    parts = [to_megatron(weights, config, rank, ranks) for rank in range(ranks)]
+    back = from_megatron(parts, config)
+    assert back.keys() == weights.keys()
+    for key, weight in weights.items():
+        assert torch.equal(back[key], weight), key
+
+
+def test_every_weight_is_in_one_rule():
+    for name in ("llama", "gpt2", "qwen"):
+        ours = [own for rule in rules(config_of(name)).values() for own in rule.ours]
+        assert sorted(ours) == sorted(dict(fresh(name).named_parameters()))
+
+
+def test_a_group_of_heads_lies_together():
+    """Two key heads, four query heads of 8 numbers: queries 0 and 1, key 0, value 0, and then the second group."""
+    config, weights = config_of("llama"), dict(fresh("llama").named_parameters())
+    merged = to_megatron(weights, config, 0, 1)["decoder.layers.0.self_attention.linear_qkv.weight"]
+    query, key, value = (weights[f"blocks.0.attention.{part}_proj.weight"] for part in "qkv")
+    expected = [query[:16], key[:8], value[:8], query[16:], key[8:], value[8:]]
+    assert torch.equal(merged, torch.cat(expected))
+
+
+def test_the_second_rank_has_its_rows_of_gate_and_up():
+    config, weights = config_of("llama"), dict(fresh("llama").named_parameters())
+    second = to_megatron(weights, config, 1, 2)["decoder.layers.3.mlp.linear_fc1.weight"]
+    gate, up = (weights[f"blocks.3.feed_forward.{part}_proj.weight"] for part in ("gate", "up"))
+    assert torch.equal(second, torch.cat([gate[24:], up[24:]]))
