@@ -22,6 +22,7 @@ from groundup.model.attention import Attention, CrossAttention, Crossing, View
 from groundup.model.embedding import Embedding
 from groundup.model.feed_forward import FeedForward, GatedFeedForward
 from groundup.model.mask import Mask
+from groundup.model.precision import for_products
 from groundup.model.sight import RelativeSight
 from groundup.parallel.collectives import gather, join, part_of, scatter, split, spread, total
 from groundup.parallel.mesh import Mesh
@@ -110,6 +111,7 @@ def _surround(part: nn.Module, mesh: Mesh) -> None:
 
     def enter(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         x, *rest = inputs
+        x = for_products(x)  # which read it in that dtype alone: half as much to send
         group = mesh.group("tensor")
         whole = gather(x, SEQUENCE, group) if _shares_sequence(module, mesh) else spread(x, group)
         return (whole, *rest)

@@ -1,0 +1,169 @@
+"""Bytes that a rank sends in one step, by axis: closed formulas, which benchmarks/parallel.py holds against the counted.
+
+What a collective of n ranks sends at least is in parallel/traffic.py: (n - 1) / n of the whole for a gather, a scatter and
+an exchange, twice that for a sum. Formulas are for decoders without biases, as plan/count.py counts them.
+"""
+
+from dataclasses import dataclass
+
+from groundup.plan.layout import LATE_WEIGHTS, num_stages
+from groundup.recipe import ModelConfig
+from groundup.recipe.layout import Layout
+
+WIDE = 4
+"""Bytes of a number of the stream, of a gradient and of a master weight: float32."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one rank does in a step.
+
+    Attributes:
+        sequences: rows of the batch that it sees.
+        length: tokens in each, over all of the context axis.
+        micro_batches: into how many pieces they fall.
+        product: bytes of a number in a matrix product: 2 for bfloat16.
+        recompute: whether blocks compute their forward pass again.
+        place: of the rank in the pipeline, from 0.
+    """
+
+    sequences: int
+    length: int
+    micro_batches: int = 1
+    product: int = 2
+    recompute: bool = False
+    place: int = 0
+
+
+@dataclass(frozen=True)
+class Held:
+    """Parameters of one pipeline place, whole over its other axes: of a block's matrices and vectors, and of the ends."""
+
+    blocks: int
+    matrices: int
+    vectors: int
+    first: int
+    last: int
+
+    def here(self, layout: Layout, kept_whole: int = 0) -> tuple[float, float]:
+        """After tensor parallelism: of all blocks, and of the ends. `kept_whole` of a block's matrices are not cut."""
+        block = (self.matrices - kept_whole) / layout.tensor + kept_whole + self.vectors
+        return self.blocks * block, (self.first + self.last) / layout.tensor
+
+
+def held(config: ModelConfig, layout: Layout, place: int = 0) -> Held:
+    """What one place of the pipeline holds, of all its pieces."""
+    width, stages = config.hidden_size, num_stages(layout)
+    query, key_value = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    gates = 3 if config.feed_forward in ("swiglu", "geglu") else 2
+    matrices = width * (2 * query + 2 * key_value) + gates * width * config.intermediate_size
+    vectors = 2 * width + (2 * config.head_dim if config.qk_norm else 0)
+    pieces = pieces_of(place, layout)
+    blocks = sum((n + 1) * config.num_layers // stages - n * config.num_layers // stages for n in pieces)
+    embedding = config.vocab_size * width
+    first = embedding if 0 in pieces else 0
+    last = embedding if stages - 1 in pieces and not (config.tie_embeddings and stages == 1) else 0
+    return Held(blocks, matrices, vectors, first, last)
+
+
+def pieces_of(place: int, layout: Layout) -> list[int]:
+    """The pipeline's pieces on one device; as parallel/pipeline.py lays them."""
+    stages = num_stages(layout)
+    if layout.schedule in LATE_WEIGHTS[1:] and layout.pipeline > 1:
+        return [place, stages - 1 - place]
+    return list(range(place, stages, layout.pipeline))
+
+
+def traffic(config: ModelConfig, layout: Layout, work: Work) -> dict[str, float]:
+    """Bytes sent by one rank in one step along each axis of a complete layout; a few words between all come to it.
+
+    replicate: sums of gradients; data: weights gathered and gradients scattered over shard x context; context, tensor and
+    pipeline: activations and their gradients.
+    """
+    assert layout.shard is not None
+    sent = {
+        "replicate": 0.0,
+        "data": 0.0,
+        "context": _context(config, layout, work),
+        "tensor": _tensor(config, layout, work),
+        "pipeline": _pipeline(config, layout, work),
+    }
+    data = layout.shard * layout.context
+    part, uncut = held(config, layout, work.place), _uncut(config, layout)
+    blocks, ends = part.here(layout, uncut)
+    ends += config.hidden_size if part.last or num_stages(layout) == 1 else 0  # the final norm
+    if data > 1:
+        again = layout.reshard if layout.reshard is not None else layout.pipeline == 1
+        gathers = (2 if again else 1) * work.micro_batches if again or layout.pipeline == 1 else 1
+        gathered = blocks * work.product * gathers
+        gathered += ends * WIDE * (work.micro_batches if layout.pipeline == 1 else 1)
+        sent["data"] = (data - 1) / data * (gathered + (blocks + ends) * WIDE)
+    if layout.replicate > 1:
+        sent["replicate"] = 2 * (layout.replicate - 1) / layout.replicate * (blocks + ends) / data * WIDE
+    return sent
+
+
+def _uncut(config: ModelConfig, layout: Layout) -> int:
+    """Weights of a block's matrices that stay whole: keys and values, where there are fewer heads than ranks."""
+    if config.num_kv_heads % layout.tensor == 0:
+        return 0
+    return 2 * config.hidden_size * config.num_kv_heads * config.head_dim
+
+
+def _tensor(config: ModelConfig, layout: Layout, work: Work) -> float:
+    """Two pairs of matrices a block, each with a sum (or a gather and a scatter) forward and back; then both ends."""
+    size = layout.tensor
+    if size == 1:
+        return 0.0
+    part = held(config, layout, work.place)
+    tokens = work.sequences * work.length // layout.context
+    stream = tokens * config.hidden_size
+    of_whole = (size - 1) / size
+    data = (layout.shard or 1) * layout.context
+    if layout.sequence_parallel:
+        calls = 4 + 4 + (3 if work.recompute else 0)
+        sent = part.blocks * calls * of_whole * stream * work.product
+        shares = part.blocks * (part.vectors + _uncut(config, layout))
+        shares += config.hidden_size if part.last else 0
+        sent += 2 * of_whole * shares / data * WIDE
+    else:
+        calls = 2 + 2 + (1 if work.recompute else 0)
+        sent = part.blocks * calls * 2 * of_whole * stream * work.product
+        sent += 2 * of_whole * part.blocks * _uncut(config, layout) / data * WIDE
+    if part.first:  # the sum of embeddings, and the way back of splitting them
+        sent += (2 + layout.sequence_parallel) * of_whole * stream * WIDE
+    if (
+        part.last
+    ):  # joining the sequence, the gradient of the hidden states, three numbers a token for the loss
+        sent += (2 + layout.sequence_parallel) * of_whole * stream * WIDE
+        sent += 2 * of_whole * 3 * tokens * WIDE
+    return sent
+
+
+def _context(config: ModelConfig, layout: Layout, work: Work) -> float:
+    """Keys and values of a block, gathered, exchanged for heads, or passed around; and their gradients."""
+    size = layout.context
+    if size == 1:
+        return 0.0
+    tokens = work.sequences * work.length
+    keys = 2 * tokens * max(1, config.num_kv_heads // layout.tensor) * config.head_dim
+    passes = 3 if work.recompute else 2
+    if layout.context_method == "ulysses":
+        queries = 2 * tokens * config.num_heads // layout.tensor * config.head_dim
+        each = (size - 1) / size * (queries + keys) / size
+    elif layout.context_method == "ring":
+        each = (size - 1) * keys / size
+    else:
+        each = (size - 1) / size * keys
+    return held(config, layout, work.place).blocks * passes * each * work.product
+
+
+def _pipeline(config: ModelConfig, layout: Layout, work: Work) -> float:
+    """Hidden states to the next piece and their gradients to the one before, between devices."""
+    if layout.pipeline == 1:
+        return 0.0
+    stages, mine = num_stages(layout), pieces_of(work.place, layout)
+    tokens = work.sequences * work.length // layout.context
+    tokens //= layout.tensor if layout.sequence_parallel else 1
+    neighbours = [n for piece in mine for n in (piece - 1, piece + 1) if 0 <= n < stages and n not in mine]
+    return len(neighbours) * tokens * config.hidden_size * WIDE
