@@ -94,7 +94,7 @@ def _ranks(args: Any, kwargs: Any) -> tuple[int, ...]:
             return tuple(dist.get_process_group_ranks(group))
         if isinstance(value, str):
             try:
-                return tuple(dist.get_process_group_ranks(_resolve_process_group(value)))
+                return tuple(dist.get_process_group_ranks(_resolve_process_group(value)))  # type: ignore[arg-type]
             except (RuntimeError, ValueError, LookupError):
                 continue
     raise LookupError("a collective without a group")
