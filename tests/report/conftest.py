@@ -37,6 +37,11 @@ def table(read: int, kept: int, dropped: dict[str, int], size: int = 5_000) -> d
         "kept": {"documents": kept, "bytes": int(kept * size * 0.97)},
         "dropped": {reason: {"documents": count, "bytes": count * size} for reason, count in dropped.items()},
         "trimmed": {"private": int(kept * size * 0.03)},
+        "lengths": {"64": kept // 4, "8192": kept - kept // 4},
+        "languages": {"en": read - 9, "la": 7, "unsure": 2},
+        "train": {"documents": kept - 3, "bytes": (kept - 3) * size},
+        "validation": {"documents": 3, "bytes": 3 * size},
+        "tokens_estimated": (kept - 3) * size // 4,
         "kind": "text",
         "weight": 1.0,
         "inputs": [{"name": f"file-{read}.bz2", "bytes": 5_000_000, "sha256": "c0ffee" + "0" * 58}],
@@ -75,6 +80,7 @@ def metrics() -> dict[str, dict[str, Any]]:
     return {
         "data": {
             "sources": sources,
+            "repeats": {"clusters": 40, "documents": 91, "sizes": {"2": 37, "4": 2, "16": 1}},
             "train": {"documents": 6_590, "bytes": 31_000_000},
             "validation": {"documents": 66, "bytes": 312_000},
         },
@@ -305,6 +311,8 @@ def made_up_run(run: Path, stages: tuple[str, ...] = tuple(FOLDERS)) -> Path:
                 (folder / "dropped" / f"{source}.jsonl").write_text(
                     "".join(json.dumps(row) + "\n" for row in rows)
                 )
+            members = [{"source": "web", "id": f"{LONG}{i}", "text": f"{NASTY} {LONG}"} for i in range(3)]
+            (folder / "clusters.jsonl").write_text(json.dumps({"size": 9, "members": members}) + "\n")
         if stage == "base":
             chance = random.Random(1)
             rows = [

@@ -14,11 +14,12 @@ from groundup.artifacts.manifest import Manifest
 from groundup.plan import derive
 from groundup.recipe import load, parse
 from groundup.recipe.report import ReportSection
-from groundup.report import write_report
+from groundup.report import text_plots, write_report
 from groundup.report.blueprint import blueprint, write_blueprint
 from groundup.report.collect import collect
 from groundup.report.page import html
 from groundup.report.sections.recipe import recipe as recipe_section
+from groundup.report.sections.text import _lost
 from groundup.report.stage import run as run_stage
 from groundup.report.story import tell
 from groundup.report.summary import summary
@@ -61,8 +62,8 @@ class Page(HTMLParser):
 def test_every_section_of_a_whole_run(told):
     titles = [section["title"] for section in told[1]["sections"]]
     assert titles == [
-        "The plan, and what happened", "The text", "The tokens", "Learning", "Scores", "In its own words", "The chat",
-        "What 4 bits cost", "How to use it", "Provenance", "The recipe",
+        "The plan, and what happened", "The text", "What the text holds", "The tokens", "Learning", "Scores",
+        "In its own words", "The chat", "What 4 bits cost", "How to use it", "Provenance", "The recipe",
     ]  # fmt: skip
 
 
@@ -101,6 +102,13 @@ def test_manifests_of_another_age_still_tell(write_run, tmp_path):
         manifest["metrics"] = {key: manifest["metrics"][key] for key in needed}
         manifest["provenance"] = {}
         (run / folder / "manifest.json").write_text(json.dumps(manifest))
+    manifest = json.loads((run / "01-data" / "manifest.json").read_text())
+    for row in manifest["metrics"]["sources"].values():
+        for key in ("lengths", "languages", "train", "validation", "tokens_estimated", "inputs", "trimmed"):
+            del row[key]
+    del manifest["metrics"]["repeats"]
+    (run / "01-data" / "manifest.json").write_text(json.dumps(manifest))
+    (run / "01-data" / "clusters.jsonl").unlink()
     (run / "plan.json").unlink()
     (run / "04-base" / "steps.jsonl").unlink()
     story = tell(collect(run))
@@ -152,8 +160,45 @@ def test_numbers_stand_where_they_belong(told):
         "5.21 million",
         "6.41 MB instead of 20.8 MB",
         "8,192 documents of 4 sources",
+        "8,156 of 8,192 texts whose language was judged are in “en”",
+        "356 equal and 157 nearly equal ones fell",
+        "40 clusters of 91 documents in all, 37 of them pairs",
+        "9 alike · web",
     ):
         assert said in page, said
+
+
+def test_funnels_count_down_to_what_was_kept(told):
+    sources = told[0]["stages"]["data"]["metrics"]["sources"]
+    (figure,) = (b for s in told[1]["sections"] for b in s["blocks"] if b.get("name") == "funnels")
+    for name, row in sources.items():
+        assert (
+            f"{name} {row['read']['documents']:,} found, {row['kept']['documents']:,} kept" in figure["alt"]
+        )
+    lost = _lost(sources["wikipedia"])
+    assert lost == {
+        "readable": 0, "no test item": 0, "right language": 312, "good enough": 280, "no repeat": 117, "in the mix": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [1, 2, 7, 8, 40])
+def test_drawings_of_any_number_of_sources(number):
+    parts = {f"source {i} with a name": float(number - i) ** 3 for i in range(number)}
+    drawn = [
+        text_plots.mixtures({"read": parts, "shown": parts}),
+        text_plots.lengths({name: {64: 3, 1 << 20: 1} for name in parts}),
+        text_plots.funnels({name: [9, 5, 0] for name in parts}, ["found", "a", "b"]),
+    ]
+    assert all("</svg>" in svg for svg in drawn)
+    said = [drawn[0], drawn[1]]
+    assert all((f"{number - 6} others" in svg) == (number > 7) for svg in said)
+
+
+def test_losses_that_are_no_numbers_do_not_stop_the_report(write_run, tmp_path):
+    facts = collect(write_run(tmp_path / "spikes"))
+    facts["steps"][7] |= {"loss": None, "left_out": "loss nan"}
+    facts["steps"][9] |= {"loss": 1e9, "left_out": "a spike"}
+    assert html(tell(facts)).endswith("</html>\n")
 
 
 def test_the_stage_writes_three_files_and_leaves_itself_out(write_run, tmp_path):

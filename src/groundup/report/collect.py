@@ -1,7 +1,7 @@
 """A run folder in one plain dictionary: its plan, and what the manifests of its finished stages say.
 
-Only manifests are read, and three small files that stages write to be told: the loss of each step, examples of what
-was dropped, and the plan. A missing stage is missing here too; what the report says of it is then left out.
+Only manifests are read, and a few small files that stages write to be told: the loss of each step, examples of what
+was dropped and of what repeats, and the plan. A missing stage is missing here too; what the report says of it is then left out.
 """
 
 import json
@@ -15,11 +15,12 @@ from groundup.artifacts.manifest import Manifest
 PLAN, RECIPE = "plan.json", "recipe.json"
 OWN_STAGE = "report"
 EXAMPLES = 200
-"""Dropped documents that are read for each source, at most."""
+"""Dropped documents that are read for each source, and clusters of duplicates, at most."""
 
 
 def collect(run: Path, folders: Sequence[Path] | None = None) -> dict[str, Any]:
-    """{"name", "plan", "recipe", "stages": {stage: ...}, "steps": [...], "dropped": {file: [...]}} of a run.
+    """{"name", "plan", "recipe", "stages": {stage: ...}, "steps": [...], "dropped": {file: [...]}, "clusters": [...]}
+    of a run.
 
     Of its finished stages those in `folders`, or all.
 
@@ -41,6 +42,9 @@ def collect(run: Path, folders: Sequence[Path] | None = None) -> dict[str, Any]:
         "stages": stages,
         "steps": _lines(run / stages["base"]["folder"] / "steps.jsonl") if "base" in stages else [],
         "dropped": _dropped(run / stages["data"]["folder"] / "dropped") if "data" in stages else {},
+        "clusters": _lines(run / stages["data"]["folder"] / "clusters.jsonl", EXAMPLES)
+        if "data" in stages
+        else [],
     }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from groundup.artifacts.printable import printable
 from groundup.report.sections.bits import bits
+from groundup.report.sections.corpus import corpus
 from groundup.report.sections.cover import cover
 from groundup.report.sections.learning import learning
 from groundup.report.sections.planned import planned
@@ -17,7 +18,7 @@ from groundup.report.sections.tokens import tokens
 from groundup.report.sections.use import use
 
 SECTIONS: tuple[Callable[[dict[str, Any]], dict[str, Any] | None], ...] = (
-    planned, text, tokens, learning, scores, samples, conversation, bits, use, provenance, recipe,
+    planned, text, corpus, tokens, learning, scores, samples, conversation, bits, use, provenance, recipe,
 )  # fmt: skip
 
 

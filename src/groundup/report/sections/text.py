@@ -2,14 +2,35 @@
 
 from typing import Any
 
-from groundup.report import plots, wording
+from groundup.report import text_plots, wording
 from groundup.report.blocks import Block, Cell, code, figure, lead, paragraph, quotation, section, table
 from groundup.report.collect import metrics
 
 NOT_SAMPLED = "not sampled"
 """Left out by the weight of its source, for no fault of its own."""
 
+STEPS = {
+    "readable": (),
+    "no test item": ("decontaminate",),
+    "right language": ("language",),
+    "good enough": (
+        "code",
+        "gopher_quality",
+        "gopher_repetition",
+        "c4",
+        "fineweb",
+        "word_list",
+        "classifier",
+    ),
+    "no repeat": ("exact_duplicate", "near_duplicate", "all_passages_repeated"),
+    "in the mix": ("not_sampled",),
+}
+"""Kinds of rules in about the order in which they are asked, with those whose names belong to each; all others are the
+readers' own.
+"""
+
 EXAMPLES = 6
+FUNNELS = 12
 REASONS = 14
 FILES = 16
 EXAMPLE_CHARACTERS = 340
@@ -32,7 +53,8 @@ def text(facts: dict[str, Any]) -> dict[str, Any] | None:
             ),
             _sources(sources, read, kept),
             _files(sources),
-            _funnel(sources),
+            _funnels(sources),
+            _shares(sources),
             _reasons(sources, read),
             *_examples(facts),
         ],
@@ -61,19 +83,17 @@ def _sources(sources: dict[str, Any], read: dict[str, int], kept: dict[str, int]
             wording.size(row["read"]["bytes"]),
             f"{row['kept']['documents']:,}",
             wording.size(row["kept"]["bytes"]),
-            f"{row.get('weight', 1):.3g}",
         ]
         for name, row in sources.items()
     ]
     total = [f"{amount['documents']:,}" for amount in (read, kept)]
     sizes = [wording.size(amount["bytes"]) for amount in (read, kept)]
-    rows.append(["together", "", total[0], sizes[0], total[1], sizes[1], ""])
+    rows.append(["together", "", total[0], sizes[0], total[1], sizes[1]])
     return table(
-        ("source", "kind", "read", "bytes", "kept", "bytes", "epochs"),
+        ("source", "kind", "read", "bytes", "kept", "bytes"),
         rows,
-        "Documents and bytes of each source, before and after cleaning. Epochs: how often one pass over the mix shows "
-        "it; below one, documents are left out by chance.",
-        align="llrrrrr",
+        "Documents and bytes of each source, before and after cleaning.",
+        align="llrrrr",
         total=True,
     )
 
@@ -96,7 +116,41 @@ def _files(sources: dict[str, Any]) -> Block | None:
     )
 
 
-def _funnel(sources: dict[str, Any]) -> Block:
+def _funnels(sources: dict[str, Any]) -> Block | None:
+    """How many documents of each source passed each kind of rule, for the kinds that stopped any."""
+    lost = {name: _lost(row) for name, row in sources.items()}
+    steps = [step for step in STEPS if any(counts[step] for counts in lost.values())]
+    if not steps:
+        return None
+    rows = {}
+    for name in sorted(sources, key=lambda name: -sources[name]["read"]["documents"])[:FUNNELS]:
+        left = [sources[name]["read"]["documents"]]
+        for step in steps:
+            left.append(left[-1] - lost[name][step])
+        rows[name] = left
+    more = len(sources) - len(rows)
+    return figure(
+        "funnels",
+        text_plots.funnels(rows, ["found", *steps]),
+        "How many documents of each source were left after each kind of rule. “Readable” is what the reader of its kind took"
+        " for text; “in the mix” is what the source's weight lets in."
+        + (f" {wording.plural(more, 'smaller source')} are left out here." if more else ""),
+        "Funnels: "
+        + "; ".join(f"{name} {left[0]:,} found, {left[-1]:,} kept" for name, left in rows.items()),
+    )
+
+
+def _lost(row: dict[str, Any]) -> dict[str, int]:
+    """Documents of a source that fell, by the kind of rule."""
+    found = dict.fromkeys(STEPS, 0)
+    for reason, counts in row["dropped"].items():
+        rule = reason.split(":")[0].strip()
+        step = next((step for step, rules in STEPS.items() if rule in rules), "readable")
+        found[step] += counts["documents"]
+    return found
+
+
+def _shares(sources: dict[str, Any]) -> Block:
     rows = {}
     for name, row in sources.items():
         whole = row["read"]["documents"] or 1
@@ -106,9 +160,9 @@ def _funnel(sources: dict[str, Any]) -> Block:
             dropped[rule] = dropped.get(rule, 0.0) + counts["documents"] / whole
         rows[name] = (row["kept"]["documents"] / whole, dropped)
     return figure(
-        "funnel",
-        plots.funnel(rows),
-        "What became of the documents of each source.",
+        "reasons",
+        text_plots.reasons(rows),
+        "The rules under which documents of each source fell, by their share of the documents.",
         "Stacked bars: "
         + ", ".join(f"{name} {wording.share(kept, 1)} kept" for name, (kept, _) in rows.items()),
     )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from groundup.report import plots, wording
+from groundup.report import text_plots, wording
 from groundup.report.blocks import Block, Cell, chips, code, figure, paragraph, section, table
 from groundup.report.blocks import tokens as cut_text
 from groundup.report.collect import metrics
@@ -72,6 +72,7 @@ def _encoded(encoded: dict[str, Any]) -> list[Block | None]:
         ]
     )
     parts = {name: row["tokens"] for name, row in train["sources"].items()}
+    parts = dict(sorted(parts.items(), key=lambda part: -part[1]))
     return [
         paragraph(
             f"Encoded, the training text is {wording.count(train['tokens'])} tokens of {train['bytes_per_token']:.2f} bytes "
@@ -84,7 +85,7 @@ def _encoded(encoded: dict[str, Any]) -> list[Block | None]:
         ),
         figure(
             "mixture",
-            plots.mixture(parts),
+            text_plots.mixtures({"": parts}),
             "What the training tokens are made of.",
             "One bar: "
             + ", ".join(f"{name} {wording.share(part, train['tokens'])}" for name, part in parts.items()),
