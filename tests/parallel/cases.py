@@ -1,5 +1,7 @@
 """The layouts that are held against one process, by the name that the book's table gives them."""
 
+from typing import Any
+
 from sameness import Case
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved-1f1b", "interleaved-zero-bubble", "zero-bubble-v", "dualpipe-v")
@@ -93,3 +95,60 @@ SLOW: dict[str, tuple[int, Case]] = {
     "PP x FSDP x TP+SP, bfloat16": (8, Case({"pipeline": 2, "tensor": 2}, "deep", 2, train=(("precision", "bfloat16"),))),
 }  # fmt: skip
 """The rest of the table."""
+
+
+def _by(engine: str, layout: dict, model: str = "llama", micro: int | None = None, **more: Any) -> Case:
+    train = (("engine", engine), *more.pop("train", {}).items())
+    return Case(layout, model, micro, train=train, machine=tuple(more.pop("machine", {}).items()))
+
+
+HALF = {"precision": "bfloat16"}
+
+FOREIGN: dict[str, dict[str, tuple[int, Case]]] = {
+    "deepspeed": {
+        "DeepSpeed, alone": (1, _by("deepspeed", {})),
+        "DeepSpeed ZeRO-1": (2, _by("deepspeed", {"zero": 1})),
+        "DeepSpeed ZeRO-2": (2, _by("deepspeed", {"zero": 2})),
+        "DeepSpeed ZeRO-3": (2, _by("deepspeed", {"zero": 3})),
+        "DeepSpeed ZeRO-3, 4 ranks": (4, _by("deepspeed", {"zero": 3})),
+        **{
+            f"DeepSpeed ZeRO-{stage}, 4 micro-batches": (2, _by("deepspeed", {"zero": stage}, micro=2))
+            for stage in (1, 2, 3)
+        },
+        "DeepSpeed ZeRO-2, optimizer offload": (2, _by("deepspeed", {"zero": 2, "offload": "optimizer"})),
+        "DeepSpeed ZeRO-2, optimizer offload, 4 micro-batches": (
+            2, _by("deepspeed", {"zero": 2, "offload": "optimizer"}, micro=2)
+        ),
+        "DeepSpeed ZeRO-3, optimizer offload": (2, _by("deepspeed", {"zero": 3, "offload": "optimizer"})),
+        "DeepSpeed ZeRO-3, parameter offload": (2, _by("deepspeed", {"zero": 3, "offload": "all"})),
+        "DeepSpeed ZeRO-3, checkpointing": (
+            2, _by("deepspeed", {"zero": 3}, machine={"activation_checkpointing": "full"})
+        ),
+        **{
+            f"DeepSpeed ZeRO-{stage}, {model}": (2, _by("deepspeed", {"zero": stage}, model))
+            for stage in (1, 3) for model in ("odd", "gemma", "gpt2", "bert", "t5")
+        },
+        **{
+            f"DeepSpeed ZeRO-{stage}, bfloat16": (2, _by("deepspeed", {"zero": stage}, train=HALF))
+            for stage in (1, 2, 3)
+        },
+    },
+    "megatron": {
+        "Megatron, alone": (1, _by("megatron", {})),
+        "Megatron tp=2": (2, _by("megatron", {"tensor": 2})),
+        "Megatron dp=2": (2, _by("megatron", {"replicate": 2})),
+        "Megatron dp=2, distributed optimizer": (2, _by("megatron", {"shard": 2})),
+        "Megatron tp=2, dp=2": (4, _by("megatron", {"tensor": 2, "replicate": 2})),
+        "Megatron tp=2, dp=2, distributed optimizer": (4, _by("megatron", {"tensor": 2})),
+        "Megatron tp=2, 4 micro-batches": (2, _by("megatron", {"tensor": 2}, micro=4)),
+        "Megatron tp=2, checkpointing": (
+            2, _by("megatron", {"tensor": 2}, machine={"activation_checkpointing": "full"})
+        ),
+        "Megatron tp=4, gpt2": (4, _by("megatron", {"tensor": 4}, "gpt2")),
+        "Megatron tp=2, gpt2": (2, _by("megatron", {"tensor": 2}, "gpt2")),
+        "Megatron tp=2, qwen": (2, _by("megatron", {"tensor": 2}, "qwen")),
+        "Megatron tp=2, bfloat16": (2, _by("megatron", {"tensor": 2}, train=HALF)),
+        "Megatron dp=2, distributed optimizer, bfloat16": (2, _by("megatron", {"shard": 2}, train=HALF)),
+    },
+}  # fmt: skip
+"""What others compute, each in an environment of its own where it is installed."""

@@ -1,19 +1,19 @@
 """What ranks do in the tests of the engine's state: save, continue elsewhere, answer, refuse."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from sameness import Case, batch, build, follow, fresh, objective
+from sameness import ENGINES, Case, batch, build, follow, fresh, objective
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.model import save_model
 from groundup.recipe.layout import Layout
 from groundup.train.engines.engine import Damaged
-from groundup.train.engines.parallel import ParallelEngine
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,30 @@ def answer(case: Case) -> dict[str, Any]:
     return found
 
 
+def leave_out(case: Case) -> dict[str, Any]:
+    """Three steps; before the second, a batch is discarded and another has an endless gradient. Losses, and that norm."""
+    engine = build(case)
+    losses = follow(engine, case.model, range(1))["losses"]
+    rows = 16 // engine.data_ranks
+    mine = slice(engine.data_rank * rows, (engine.data_rank + 1) * rows)
+    part = {name: value[mine] for name, value in batch(case.model, 4).items()}
+    engine.accumulate(part)
+    engine.discard()
+    own = engine.objective
+    if case.settings.engine == "megatron":  # whose model makes the losses
+        plain = engine._view.losses
+        engine._view.losses = lambda *inputs: plain(*inputs) * math.inf
+    else:
+        engine.objective = replace(own, loss=lambda model, batch: own.loss(model, batch) * math.inf)
+    engine.accumulate(part)
+    norm = engine.update(1.0)
+    engine.objective = own
+    if case.settings.engine == "megatron":
+        del engine._view.losses
+    losses += follow(engine, case.model, range(1, 3))["losses"]
+    return {"norm": norm, "losses": losses}
+
+
 def differ_in_seed(case: Case) -> str:
     torch_seed = fresh(case.model)
     if dist.get_rank() == 1:
@@ -96,9 +120,9 @@ def differ_in_data(case: Case) -> str:
     return _error_of(lambda: engine.accumulate(part))
 
 
-def _build(case: Case, model: Any, train: Any = None) -> ParallelEngine:
+def _build(case: Case, model: Any, train: Any = None) -> Any:
     machine = Machine(micro_batch=16)
-    return ParallelEngine(
+    return ENGINES[case.settings.engine]()(
         model, objective(model.config), train or case.settings, machine, Layout(**case.layout)
     )
 

@@ -170,24 +170,30 @@ def together(case: Case) -> dict[str, Any]:
     return result | {"gradients": everyone}
 
 
+def megatron() -> Any:
+    import megatron_shim
+
+    megatron_shim.install()
+    from groundup.train.engines.megatron import MegatronEngine
+
+    return MegatronEngine
+
+
+def deepspeed() -> Any:
+    from groundup.train.engines.deepspeed import DeepSpeedEngine
+
+    return DeepSpeedEngine
+
+
+ENGINES = {"native": lambda: ParallelEngine, "deepspeed": deepspeed, "megatron": megatron}
+
+
 def build(case: Case) -> Any:
     # A micro-batch of the reference is the whole batch; of a rank, its part of it.
     micro = case.micro_batch or 16
     config = config_of(case.model)
     machine = Machine(micro_batch=micro, **dict(case.machine))
-    kinds = {"native": ParallelEngine}
-    if case.settings.engine == "deepspeed":
-        from groundup.train.engines.deepspeed import DeepSpeedEngine
-
-        kinds["deepspeed"] = DeepSpeedEngine
-    if case.settings.engine == "megatron":
-        import megatron_shim
-
-        megatron_shim.install()
-        from groundup.train.engines.megatron import MegatronEngine
-
-        kinds["megatron"] = MegatronEngine
-    kind: Any = kinds[case.settings.engine]
+    kind: Any = ENGINES[case.settings.engine]()
     return kind(fresh(case.model), objective(config), case.settings, machine, Layout(**case.layout))
 
 

@@ -171,7 +171,8 @@ class View(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
         inner = self._inner
-        weight = inner.shared_embedding_or_output_weight()
+        tied = self.config.tie_embeddings
+        weight = inner.shared_embedding_or_output_weight() if tied else inner.output_layer.weight
         scores, _ = inner.output_layer(hidden.to(weight.dtype), weight=weight, runtime_gather_output=True)
         return scores.float()
 
