@@ -1,8 +1,9 @@
 """6. Foreign weights: models of the families that people use, in and out, with equal logits.
 
-Reading order: `weights` (files of tensors), `pairs` (how one layout of weights becomes another), `families`
-(who they are), `assemble` (from foreign tensors to a model of ours), `plain` (what others have no word for),
-`huggingface` and `gguf` (the two layouts), `export` (either, by name), `open` (whatever a path holds), `stage`.
+Reading order: `weights` (files of tensors), `deepspeed` (what a ZeRO run leaves), `pairs` (how one layout of weights
+becomes another), `families` (who they are), `assemble` (from foreign tensors to a model of ours), `plain` (what others
+have no word for), `huggingface` and `gguf` (the two layouts), `export` (either, by name), `open` (whatever a path
+holds), `stage`.
 
 Deliberately absent: code that comes with a model, pickles, a hub to download from (paths only), and families
 whose parts the model chapter does not have: they are refused by name. Packed weights are unpacked on the way

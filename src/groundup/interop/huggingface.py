@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.assemble import assemble
+from groundup.interop.deepspeed import DeepSpeedFolder, holds_deepspeed
 from groundup.interop.families import FAMILIES, Family
 from groundup.interop.families.fit import family_for
 from groundup.interop.pairs import to_theirs
@@ -29,13 +30,17 @@ def load_huggingface(
 ) -> nn.Module:
     """The model of a Hugging Face folder, in evaluation mode; in `dtype`, or in the dtype of the files.
 
+    Where the folder has no safetensors but what DeepSpeed saved while it trained the model, that is read.
+
     Raises UserError for a family we do not know (with the list of those we do), a setting we cannot follow,
     and weights that are not those of the configuration: named tensor, expected and found.
     """
     folder = Path(folder)
     fields = read_config(folder)
     family = _family_of(fields, folder)
-    source: Source = _Bare(SafetensorsFolder(folder), family.prefix)
+    trained = not any(folder.glob("*.safetensors")) and holds_deepspeed(folder)
+    files: Source = DeepSpeedFolder(folder) if trained else SafetensorsFolder(folder)
+    source: Source = _Bare(files, family.prefix)
     config, ignored = _as_stored(family, family.config(fields, folder / CONFIG), source)
     return assemble(
         config, family.pairs, source, ignored=(*family.ignored, *ignored), device=device, dtype=dtype
