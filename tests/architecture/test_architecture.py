@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import time
@@ -139,4 +140,7 @@ def test_nothing_is_unpickled():
                 .replace("Loader=yaml.BaseLoader", "")
                 .replace("yaml.load(text, )", "")
             )
+            harmless = re.sub(
+                r"torch\.load\([^()]*weights_only=True[^()]*\)", "", harmless
+            )  # which runs nothing
             assert word not in harmless, f"{path}: {word}"

@@ -5,9 +5,9 @@ The files are pickles. They are read by PyTorch's reader of plain values and ten
 of DeepSpeed's own that stand in them become records without any code. A file with anything else is refused.
 """
 
-import pickle
 import re
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -128,7 +128,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(STAND_INS):
             found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         name = re.search(r"GLOBAL (\S+)", str(error))
         raise UserError(
             f"{file}: holds {name.group(1) if name else 'more than tensors'}, expected numbers and names alone; "
