@@ -1,0 +1,246 @@
+"""A step of training as a run makes it, beside the loops that people write: tokens/s, memory, share of the matmul peak.
+
+    python benchmarks/train_step.py --shape 30m --litgpt-python /path/to/python
+    python benchmarks/train_step.py --shape 30m --vocab 32000 --compiled
+    python benchmarks/train_step.py --shape 124m --batch 4 --length 512 --steps 3
+    python benchmarks/train_step.py --shape 30m --loop          # what the loop adds to its steps
+
+Ours is the engine that `groundup run` uses, with the micro-batch that it chooses. The peers are the models of
+transformers, litgpt and a GPT in nanoGPT's manner in nanoGPT's loop: bfloat16 autocast over float32 weights, gradients
+clipped, fused AdamW that decays matrices only. Each runs with the whole batch in one pass and in passes of 2,048 tokens,
+as ours does, and its better figure counts. Every contestant has a process of its own; rounds take turns; its best step
+counts. Memory is the most that was held, from before the model was made: weights, gradients, moments and activations.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from model_forward_backward import SHAPES, litgpt, matmul_peak, memory, missing, operations, transformers
+from torch import Tensor, nn
+
+PASS_TOKENS = 2_048
+"""Tokens in one forward pass of ours on a CPU, and of the peers' second try."""
+PEERS = ("transformers", "litgpt", "nanogpt")
+Shape = dict[str, int]
+Step = Callable[[Tensor], object]
+
+
+def nanogpt(shape: Shape) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    from plain_gpt import PlainGPT
+
+    model = PlainGPT(shape)
+    return model, model
+
+
+def engine_of(shape: Shape, compiled: bool):
+    """Imported inside: groundup is not there where litgpt is."""
+    from groundup.artifacts.machine import Machine
+    from groundup.model import build_model
+    from groundup.recipe import ModelConfig
+    from groundup.recipe.train import TrainSection
+    from groundup.train import NEXT_TOKEN, NativeEngine
+
+    config = ModelConfig(
+        vocab_size=shape["vocab"],
+        hidden_size=shape["width"],
+        num_layers=shape["layers"],
+        num_heads=shape["heads"],
+        intermediate_size=shape["feed_forward"],
+        context_length=shape["length"],
+        tie_embeddings=True,
+    )
+    settings = TrainSection(steps=1_000, learning_rate=1e-4, warmup_steps=0, evaluate_every=1_000)
+    machine = Machine(device="cpu", compile="always" if compiled else "never")
+    return NativeEngine(build_model(config), NEXT_TOKEN, settings, machine)
+
+
+def our_step(shape: Shape, compiled: bool) -> Step:
+    engine = engine_of(shape, compiled)
+
+    def step(tokens: Tensor) -> None:
+        engine.accumulate({"tokens": tokens, "labels": tokens})
+        engine.update(1.0)
+
+    return step
+
+
+def peer_step(name: str, shape: Shape, compiled: bool, passes: int) -> Step:
+    model, loss = {"transformers": transformers, "litgpt": litgpt, "nanogpt": nanogpt}[name](shape)
+    model.train()
+    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+    vectors = [weight for weight in model.parameters() if weight.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95), fused=True)
+    if compiled:
+        loss = torch.compile(loss)
+
+    def step(tokens: Tensor) -> None:
+        for part in tokens.chunk(passes):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                mean = loss(part) / passes
+            mean.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def measure(name: str, shape: Shape, compiled: bool, passes: int, steps: int) -> dict[str, float]:
+    """Seconds of the best step of one contestant, and bytes, in this process."""
+    if name != "nanogpt":
+        importlib.import_module("groundup.train" if name == "groundup" else name)
+    before = memory("cpu")
+    torch.manual_seed(0)
+    step = our_step(shape, compiled) if name == "groundup" else peer_step(name, shape, compiled, passes)
+    tokens = torch.randint(shape["vocab"], (shape["batch"], shape["length"]))
+    seconds = []
+    for _ in range(steps + 2):
+        began = time.perf_counter()
+        step(tokens)
+        seconds.append(time.perf_counter() - began)
+    return {"seconds": min(seconds[2:]), "memory": memory("cpu") - before, "first_step": seconds[0]}
+
+
+def loop_overhead(shape: Shape, steps: int) -> float:
+    """The share of a run's time that is spent outside of the engine: batches, records, guards, progress."""
+    from groundup.artifacts.machine import Machine
+    from groundup.train import train
+
+    engine, inside = engine_of(shape, False), 0.0
+
+    def timed(call):
+        def wrapped(*arguments):
+            nonlocal inside
+            began = time.perf_counter()
+            result = call(*arguments)
+            inside += time.perf_counter() - began
+            return result
+
+        return wrapped
+
+    class Same:
+        tokens = torch.randint(shape["vocab"], (shape["batch"], shape["length"]))
+
+        def batch(self, step: int) -> dict[str, Tensor]:
+            return {"tokens": self.tokens, "labels": self.tokens}
+
+    engine.accumulate, engine.update = timed(engine.accumulate), timed(engine.update)
+    settings = engine.settings.model_copy(update={"steps": steps})
+    with tempfile.TemporaryDirectory() as folder:
+        machine = Machine(device="cpu", trackers=None, checkpoint_seconds=1e9)
+        began = time.perf_counter()
+        result = train(engine, Same(), settings, Path(folder), machine, flops_per_token=1.0)
+        whole = sum(record["seconds"] for record in result.records)
+    assert whole <= time.perf_counter() - began
+    return 1 - inside / whole
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shape", choices=list(SHAPES), default="30m")
+    parser.add_argument("--vocab", type=int)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--length", type=int)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--compiled", action="store_true", help="also with torch.compile (minutes)")
+    parser.add_argument("--loop", action="store_true", help="only what the loop adds to its steps")
+    parser.add_argument(
+        "--litgpt-python", default=sys.executable, help="Python of an environment that has litgpt"
+    )
+    parser.add_argument("--json", help="file for the figures")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    given = {name: getattr(options, name) for name in ("vocab", "batch", "length")}
+    shape = SHAPES[options.shape] | {name: value for name, value in given.items() if value is not None}
+    if options.one:
+        name, mode, passes = options.one
+        print(json.dumps(measure(name, shape, mode == "compiled", int(passes), options.steps)))
+        return
+    if options.loop:
+        print(f"outside of the engine: {loop_overhead(shape, options.steps):.2%} of {options.steps} steps")
+        return
+
+    pythons = {name: options.litgpt_python if name == "litgpt" else sys.executable for name in PEERS}
+    present = [name for name in PEERS if name == "nanogpt" or not missing(name, pythons[name])]
+    passes = max(1, shape["batch"] * shape["length"] // PASS_TOKENS)
+    runs = [
+        (name, mode, split) for name in present for split in sorted({1, passes}) for mode in modes(options)
+    ]
+    runs = [("groundup", mode, passes) for mode in modes(options)] + runs
+    best: dict[tuple[str, str, int], dict[str, float]] = {}
+    flags = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    flags += ["--shape", options.shape, "--steps", str(options.steps), "--threads", str(options.threads)]
+    for _ in range(options.rounds):
+        for run in runs:
+            command = [pythons.get(run[0], sys.executable), __file__, "--one", *map(str, run), *flags]
+            environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+            if done.returncode:
+                print(f"{run}: failed: {(done.stderr.strip() or 'killed').splitlines()[-1]}", file=sys.stderr)
+                continue
+            found = json.loads(done.stdout.splitlines()[-1])
+            known = best.setdefault(run, found)
+            best[run] = {key: min(found[key], known[key]) for key in found}
+    report(best, shape, options)
+    for name in set(PEERS) - set(present):
+        print(f"{name}: not installed in {pythons[name]}")
+
+
+def modes(options: argparse.Namespace) -> tuple[str, ...]:
+    return ("eager", "compiled") if options.compiled else ("eager",)
+
+
+def report(best: dict, shape: Shape, options: argparse.Namespace) -> None:
+    peak, tokens = matmul_peak("cpu", options.threads), shape["batch"] * shape["length"]
+    print(f"{shape}, {options.threads} threads, matmul peak {peak / 1e9:,.0f} GFLOP/s")
+    print(f"{'':30} {'tokens/s':>9} {'of peak':>8} {'MB':>7} {'first step':>11}")
+    rows = []
+    for (name, mode, passes), figures in best.items():
+        rows.append(
+            {
+                "name": name,
+                "mode": mode,
+                "passes": passes,
+                "tokens_per_second": tokens / figures["seconds"],
+                "share_of_peak": operations(shape) / figures["seconds"] / peak,
+                "memory_bytes": figures["memory"],
+                "first_step_seconds": figures["first_step"],
+            }
+        )
+        row = rows[-1]
+        print(
+            f"{f'{name}, {mode}, {passes} passes':30} {row['tokens_per_second']:>9,.0f} "
+            f"{row['share_of_peak']:>8.0%} {row['memory_bytes'] / 1e6:>7,.0f} {figures['first_step']:>9.1f} s"
+        )
+    ours = [row for row in rows if row["name"] == "groundup"]
+    peers = [row for row in rows if row["name"] != "groundup"]
+    if ours and peers:
+        speed = max(r["tokens_per_second"] for r in ours) / max(r["tokens_per_second"] for r in peers)
+        held = ours[0]["memory_bytes"]
+        whole = held / min(r["memory_bytes"] for r in peers if r["passes"] == 1)
+        split = held / min(r["memory_bytes"] for r in peers)
+        print(f"ours to the fastest peer: {speed:.2f} times the tokens/s")
+        print(f"memory, eager, of the leanest peer: {whole:.2f} with its batch whole, {split:.2f} in passes")
+    if options.json:
+        Path(options.json).write_text(
+            json.dumps({"shape": shape, "matmul_peak": peak, "rows": rows}, indent=1)
+        )
+
+
+if __name__ == "__main__":
+    main()
