@@ -16,8 +16,9 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import list_files
 from groundup.finetune.adapter import load_adapter
+from groundup.finetune.forms import answer
 from groundup.finetune.sft import METHODS
-from groundup.finetune.stage import answer, run
+from groundup.finetune.stage import run
 from groundup.model import load_model, save_model
 from groundup.recipe.finetune import FinetuneSection
 from groundup.train.meter import MEASURED

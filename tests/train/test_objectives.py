@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.train.objectives import IGNORE, masked, next_token, padded_pairs, span_corruption, span_mask
+from groundup.model.hiding import masked, span_corruption, span_mask
+from groundup.train.objectives import IGNORE, next_token, padded_pairs
 
 SENTINELS = list(range(999, 899, -1))
 EOS = 1

@@ -2,7 +2,8 @@
 
 Reading order: `perplexity` (the score), `documents` (what is scored), `baselines` (what one
 gets without a network), `intervals` (how sure we are), `tasks` (questions with known answers), `samples`
-(what it says by itself), `identity` (which outside files count), `stage`.
+(what it says by itself), `hidden` (what is asked of a model that does not go from left to right), `identity`
+(which outside files count), `stage`.
 
 Deliberately absent: metrics that others define and maintain (BLEU, ROUGE, the large benchmarks' own scoring).
 

@@ -11,12 +11,13 @@ import torch
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.baselines import compressors, unigram_and_bigram
 from groundup.evaluate.documents import held_out
+from groundup.evaluate.hidden import hiding, score_hidden
 from groundup.evaluate.intervals import bootstrap
 from groundup.evaluate.perplexity import Score, score
 from groundup.evaluate.samples import continuations
 from groundup.evaluate.tasks import CHOICES, ask, continuation_questions, run_task, summary
 from groundup.interop import open_model
-from groundup.model import Decoder
+from groundup.model import Decoder, load_config
 from groundup.tokenizer import TokenShard
 
 CONTINUATIONS = "true continuation"
@@ -24,15 +25,19 @@ CONTINUATIONS = "true continuation"
 
 
 def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
-    """Score the base model on held-out text, ask it questions and let it speak.
+    """Score the base model on held-out text, ask it questions and let it speak; or, where it does not go from left to
+    right, let it guess hidden tokens.
 
     Writes documents.jsonl: source, tokens, bytes and nats of each. After a kill it begins anew.
     """
     settings, seed = recipe.evaluate, recipe.seed
     torch.set_num_threads(machine.threads)
     model, tokenizer = open_model(inputs["base"], device=machine.device)
-    assert isinstance(model, Decoder)  # nothing else is trained by 04-base
     shard = TokenShard(inputs["tokens"] / "validation")
+    if not isinstance(model, Decoder):
+        config = load_config(inputs["base"])
+        length, hide = min(config.context_length, shard.num_tokens), hiding(config, tokenizer)
+        return {"hidden": score_hidden(model, hide, shard, length, max_tokens=settings.max_tokens, seed=seed)}
     documents = held_out(shard, tokenizer, max_tokens=settings.max_tokens, seed=seed)
     began = time.monotonic()
     with machine.progress.task(

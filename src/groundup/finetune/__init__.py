@@ -1,7 +1,8 @@
 """11. Teaching: from a model that continues text to one that answers.
 
 Reading order: `dialogues` (conversations from files), `split` (which are held out), `variants` (what people
-also type), `batches` (conversations to rows of tokens, loss on the assistant's alone), `lora` (small
+also type), `batches` (conversations to rows of tokens, loss on the assistant's alone), `pairs` (the same for an
+encoder-decoder, as in translation), `forms` (which of the two a model learns from), `lora` (small
 additions to frozen weights), `rows` (the control tokens' embeddings, which no text has trained), `adapter`
 (the additions as a folder that PEFT opens), `sft` (one training run), `identity`, `stage`.
 

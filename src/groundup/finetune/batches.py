@@ -76,7 +76,7 @@ class ChatBatches:
             raise UserError("no conversations to learn from", hint="see finetune.dialogues")
         self.conversations, self.sequence_length, self.batch_rows = conversations, sequence_length, batch_rows
         self.seed, self.pad_id = seed, pad_id
-        shown = _copies(conversations, seed)
+        shown = copies(conversations, seed)
         order = permute(np.arange(len(shown)), len(shown), seed, epoch=0)
         self.rows = pack(
             [shown[place] for place in order], lambda index: conversations[index].longest, sequence_length
@@ -145,7 +145,7 @@ OPEN_ROWS = 64
 """Rows that are looked at for space: first-fit wastes little, and all rows would take quadratic time."""
 
 
-def _copies(conversations: Sequence[Encoded], seed: int) -> list[int]:
+def copies(conversations: Sequence[Encoded], seed: int) -> list[int]:
     """Indices, each as often as its weight says; a fraction of a copy by chance."""
     return [
         index

@@ -1,4 +1,4 @@
-"""Conversations from files: ChatterBot's YAML, or JSON lines with a `messages` list.
+"""Conversations from files: ChatterBot's YAML, JSON lines with a `messages` list, or gettext's translations.
 
     conversations:                              {"messages": [{"role": "user", "content": "Hello"},
     - - Hello                                                 {"role": "assistant", "content": "Hi"}]}
@@ -8,6 +8,7 @@ What cannot be learned from is counted under a reason, and kept aside to be look
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -210,13 +211,40 @@ def _text(data: bytes, name: str) -> str:
         raise UserError(f"{name}: not UTF-8 text ({error})", hint="convert it with iconv") from None
 
 
+def parse_gettext(text: str, name: str) -> list[Any]:
+    """[message, translation] of each entry of a catalogue that has both: not the header, plurals or doubtful ones."""
+    entries: list[Any] = []
+    for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
+        if re.search(r"^#,.*\bfuzzy\b", block, re.MULTILINE) or "\nmsgid_plural" in block:
+            continue
+        parts: dict[str, str] = {}
+        key = ""
+        for line in block.splitlines():
+            if found := PO_LINE.match(line):
+                key = found["key"] or key
+                parts[key] = parts.get(key, "") + _unescaped(found["text"])
+        if parts.get("msgid") and parts.get("msgstr"):
+            entries.append([parts["msgid"], parts["msgstr"]])
+    return entries
+
+
+PO_LINE = re.compile(r'^(?P<key>msgctxt|msgid|msgstr)?\s*"(?P<text>.*)"\s*$')
+
+
+def _unescaped(text: str) -> str:
+    escapes = {"n": "\n", "t": "\t", "r": "\r"}
+    return re.sub(r"\\(.)", lambda found: escapes.get(found[1], found[1]), text)
+
+
 PARSERS: dict[str, Callable[[str, str], list[Any]]] = {
     "chatterbot": parse_chatterbot,
     "chatterbot_answers": parse_chatterbot,
     "messages": parse_messages,
+    "gettext": parse_gettext,
 }
 SHAPES: dict[str, Callable[[Any], Iterator[tuple[tuple[str, str], ...]]]] = {
     "chatterbot": turns_of_dialogue,
     "chatterbot_answers": turns_of_answers,
     "messages": turns_of_messages,
+    "gettext": turns_of_dialogue,
 }

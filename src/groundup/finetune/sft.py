@@ -8,14 +8,13 @@ import torch
 from torch import nn
 
 from groundup.artifacts.machine import Machine
-from groundup.finetune.batches import ChatBatches
+from groundup.finetune.forms import Batches
 from groundup.finetune.lora import add_lora
 from groundup.finetune.rows import add_rows
-from groundup.model import Decoder
 from groundup.recipe.finetune import FinetuneSection
 from groundup.recipe.train import TrainSection
 from groundup.tokenizer import Tokenizer
-from groundup.train import NEXT_TOKEN, Result, build_engine, train
+from groundup.train import Objective, Result, build_engine, train
 from groundup.train.objectives import Batch
 from groundup.train.precision import autocast
 
@@ -41,7 +40,7 @@ METHODS: dict[str, Callable[[nn.Module, FinetuneSection, Tokenizer], None]] = {
 }
 
 
-def settings_for(section: FinetuneSection, batches: ChatBatches) -> TrainSection:
+def settings_for(section: FinetuneSection, batches: Batches) -> TrainSection:
     """The loop's settings: `epochs` over the rows, a short warm-up, then a cosine to zero; no decay of the
     weights.
     """
@@ -62,8 +61,9 @@ def settings_for(section: FinetuneSection, batches: ChatBatches) -> TrainSection
 
 
 def finetune(
-    model: Decoder,
-    batches: ChatBatches,
+    model: nn.Module,
+    objective: Objective,
+    batches: Batches,
     held_out: Sequence[Batch],
     section: FinetuneSection,
     folder: Path,
@@ -76,24 +76,24 @@ def finetune(
     settings = settings_for(section, batches)
 
     def look(network: nn.Module) -> dict[str, float]:
-        return {"loss": held_out_loss(network, held_out, section.precision)}
+        return {"loss": held_out_loss(network, objective, held_out, section.precision)}
 
     probe = look if held_out else None
-    engine = build_engine(model, NEXT_TOKEN, settings, machine)
+    engine = build_engine(model, objective, settings, machine)
     result = train(engine, batches, settings, folder, machine, probe=probe, name="fine-tuning")
     engine.trained()
     return result, settings
 
 
 @torch.no_grad()
-def held_out_loss(model: nn.Module, batches: Sequence[Batch], precision: str) -> float:
+def held_out_loss(model: nn.Module, objective: Objective, batches: Sequence[Batch], precision: str) -> float:
     """Mean loss over all that the assistant says in `batches`, in nats per token."""
     device = next(model.parameters()).device
     total, count = 0.0, 0
     for batch in batches:
-        predicted = NEXT_TOKEN.count(batch)
+        predicted = objective.count(batch)
         with autocast(device, precision):
-            loss = NEXT_TOKEN.loss(model, {name: tensor.to(device) for name, tensor in batch.items()})
+            loss = objective.loss(model, {name: tensor.to(device) for name, tensor in batch.items()})
         total += loss.item() * predicted
         count += predicted
     return total / max(count, 1)

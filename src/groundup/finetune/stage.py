@@ -1,4 +1,4 @@
-"""06-chat: the base model learns to answer."""
+"""06-chat: the base model learns to answer: in conversation, or one text by another."""
 
 import json
 import math
@@ -9,24 +9,20 @@ from typing import Any
 import torch
 
 from groundup.artifacts.directory import write_atomically
-from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.finetune.adapter import save_adapter
-from groundup.finetune.batches import ChatBatches, Encoded, encode
+from groundup.finetune.batches import Encoded
 from groundup.finetune.dialogues import DROP_REASONS, Conversation, Funnel, read_dialogues
+from groundup.finetune.forms import Form, form_of
 from groundup.finetune.lora import merge_lora
 from groundup.finetune.rows import merge_rows
 from groundup.finetune.sft import METHODS, finetune, held_out_loss
 from groundup.finetune.split import split
-from groundup.generate import GREEDY, generate
-from groundup.model import Decoder, load_model, save_model
+from groundup.model import load_config, load_model, save_model
 from groundup.recipe.finetune import FinetuneSection
 from groundup.tokenizer import Tokenizer
 from groundup.train.checkpoints import clear
 from groundup.train.device import prepare
-
-ANSWER_TOKENS = 64
-"""Longest answer to one of the recipe's prompts."""
 
 
 def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
@@ -44,27 +40,29 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     device = prepare(machine)
     torch.manual_seed(recipe.seed)
     model = load_model(inputs["base"], device)
-    if not isinstance(model, Decoder):
-        raise UserError(f"{inputs['base']}: a {type(model).__name__} cannot converse, expected a decoder")
+    form = form_of(model, section.method)
+    length = load_config(inputs["base"]).context_length
     learned, held_out = (
-        _encoded(part, tokenizer, model.config.context_length, vary, funnel)
+        _encoded(part, form, tokenizer, length, vary, funnel)
         for part, vary in zip(
             split(conversations, section.validation_fraction), (section.vary_user, False), strict=True
         )
     )
-    length = model.config.context_length
     rows = max(1, section.batch_tokens // length)
-    pad = tokenizer.pad_id if tokenizer.pad_id is not None else 0
-    batches = ChatBatches([e for _, e in learned], length, rows, recipe.seed, pad)
+    batches = form.batches([e for _, e in learned], length, rows, recipe.seed, tokenizer)
     validation = (
-        ChatBatches([e for _, e in held_out], length, rows, recipe.seed, pad).whole() if held_out else []
+        form.batches([e for _, e in held_out], length, rows, recipe.seed, tokenizer).whole()
+        if held_out
+        else []
     )
 
     parameters = sum(weight.numel() for weight in model.parameters())
     METHODS[section.method](model, section, tokenizer)
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    before = held_out_loss(model.eval(), validation, section.precision) if validation else None
-    result, settings = finetune(model, batches, validation, section, out, machine)
+    before = (
+        held_out_loss(model.eval(), form.objective, validation, section.precision) if validation else None
+    )
+    result, settings = finetune(model, form.objective, batches, validation, section, out, machine)
 
     if section.method == "lora":
         save_adapter(model, out / "adapter")
@@ -98,28 +96,24 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
         },
         "validation": result.probes,
         "answers": [
-            {"prompt": prompt, "answer": answer(model, tokenizer, prompt)} for prompt in section.prompts
+            {"prompt": prompt, "answer": form.answer(model, tokenizer, prompt)} for prompt in section.prompts
         ],
         "speed": result.speed,
     }
 
 
-def answer(model: Decoder, tokenizer: Tokenizer, prompt: str) -> str:
-    """The likeliest answer of `model` to one message. Raises UserError when the message does not fit its
-    context.
-    """
-    ids = tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True)
-    tokens = generate(model, ids, max_tokens=ANSWER_TOKENS, sampling=GREEDY, stop_ids=tokenizer.stop_ids)
-    return tokenizer.decode(tokens, skip_special_tokens=True).strip()
-
-
 def _encoded(
-    conversations: Sequence[Conversation], tokenizer: Tokenizer, length: int, vary: bool, funnel: Funnel
+    conversations: Sequence[Conversation],
+    form: Form,
+    tokenizer: Tokenizer,
+    length: int,
+    vary: bool,
+    funnel: Funnel,
 ) -> list[tuple[Conversation, Encoded]]:
     """Those that fit the context, each with its tokens; the others are counted as dropped."""
     found = []
     for conversation in conversations:
-        encoded = encode(conversation, tokenizer, length, vary_user=vary)
+        encoded = form.encode(conversation, tokenizer, length, vary_user=vary)
         if encoded is None:
             funnel.kept -= 1
             funnel.drop("too_long", conversation.messages, conversation.source)

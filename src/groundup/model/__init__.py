@@ -2,7 +2,7 @@
 
 Reading order: `shapes` (the legend of tensor letters), then the parts: `norm`, `rope`, `relative`, `mask`,
 `attention`, `feed_forward`, `moe`, `block`, `embedding`, `loss`, `head`, `cache`, `sight`, and what is made
-of them: `decoder`, `encoder`, `encoder_decoder`. Beside them `precision`, `output`, `init` and `storage`.
+of them: `decoder`, `encoder`, `encoder_decoder`. Beside them `precision`, `output`, `hiding`, `init` and `storage`.
 
 Deliberately absent: devices, optimizers, dropout (one pass over the data does not overfit), quantizing,
 serving and foreign weights. Others transform a model from outside.

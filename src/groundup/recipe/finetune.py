@@ -1,4 +1,4 @@
-"""[finetune]: how a base model learns to converse."""
+"""[finetune]: how a base model learns to converse; or, with an encoder between, to answer one text by another."""
 
 from typing import Literal
 
@@ -12,9 +12,9 @@ class Dialogues(Section):
     """One place that conversations come from."""
 
     name: str = knob(meaning="how it is called in tables and reports")
-    kind: Literal["chatterbot", "chatterbot_answers", "messages"] = knob(
+    kind: Literal["chatterbot", "chatterbot_answers", "messages", "gettext"] = knob(
         meaning="chatterbot's YAML, whose lines are turns, or whose lines after the first are answers to choose from; "
-        "or JSON lines with a `messages` list"
+        "JSON lines with a `messages` list; or gettext catalogues (.po), whose messages are answered by their translations"
     )
     path: str | None = knob(None, "files, as in data.sources")
     package: Package | None = knob(None, "take `path` from this package's archive")

@@ -18,6 +18,11 @@ class TokenizerSection(Section):
     pattern: Pattern = knob(
         "gpt4", "how text is cut before merging: gpt2, gpt4 (digits in threes), qwen2 (single digits)"
     )
+    mask_tokens: int = knob(
+        0,
+        "tokens that stand for hidden text: 1 for an encoder, one for each span for an encoder_decoder (T5: 100)",
+        ge=0,
+    )
     sample_bytes: int = knob(
         1_000_000_000, "text to learn the vocabulary from, at most; an even sample of the rest", ge=1_000
     )

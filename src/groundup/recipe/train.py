@@ -86,6 +86,10 @@ class TrainSection(Section):
     )
     ema_decay: float = knob(0.999, "what the moving average keeps of itself at each step", ge=0, lt=1)
     average_fraction: float = knob(0.1, "share of the steps that the tail's mean is over", gt=0, le=1)
+    hidden_share: float = knob(
+        0.15, "encoder, encoder_decoder: share of the tokens that are hidden, to be predicted", gt=0, lt=1
+    )
+    span_length: float = knob(3.0, "encoder_decoder: mean length of a hidden span, in tokens", ge=1)
     z_loss: float = knob(
         0.0, "weight of the squared log-partition, which keeps logits from drifting (PaLM, section 5)", ge=0
     )

@@ -37,6 +37,11 @@ def _scores(facts: dict[str, Any]) -> list[str]:
     scores = metrics(facts, "scores")
     if not scores:
         return []
+    if guessed := scores.get("hidden"):
+        return [
+            f"it guesses {wording.share(guessed['right'], 1)} of the hidden tokens of held-out text "
+            f"({guessed['loss']:.2f} nats for each)"
+        ]
     baselines = scores.get("baselines", {})
     beside = ", ".join(f"{name} {baselines[name]:.2f}" for name in ("xz", "gzip") if name in baselines)
     sure = (

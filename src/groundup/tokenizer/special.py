@@ -12,6 +12,12 @@ PADDING = "<|pad|>"
 SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END, PADDING)
 """Ids 0 to 3 of every vocabulary that is trained here."""
 
+
+def mask_tokens(number: int) -> tuple[str, ...]:
+    """`number` tokens that stand for hidden text: BERT's mask is the first, T5's sentinels are all of them."""
+    return tuple(f"<|mask_{index}|>" for index in range(number))
+
+
 KNOWN_STOPS = (TURN_END, "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<turn|>", "<|end|>", "<|end_of_turn|>")
 """Ends of a turn in the chat formats of known families; where a vocabulary has one, generation stops at it."""
 

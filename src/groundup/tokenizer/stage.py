@@ -12,6 +12,7 @@ from groundup.tokenizer import corpus, facts
 from groundup.tokenizer.encode import encode_split
 from groundup.tokenizer.sample import draw
 from groundup.tokenizer.shards import TokenShard, is_complete
+from groundup.tokenizer.special import SPECIAL_TOKENS, mask_tokens
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.train import ALGORITHMS
 
@@ -28,7 +29,8 @@ def train(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> 
     with machine.progress.task("reading text", unit="documents") as task:
         sample = draw(inputs["data"], settings.sample_bytes, recipe.seed)
         learn = ALGORITHMS[settings.algorithm]
-        tokenizer = learn(_counted(sample.texts(), task), settings.vocab_size, settings.pattern)
+        special = (*SPECIAL_TOKENS, *mask_tokens(settings.mask_tokens))
+        tokenizer = learn(_counted(sample.texts(), task), settings.vocab_size, settings.pattern, special)
     tokenizer.save(out)
     text = sample.first_text
     return {

@@ -1,4 +1,4 @@
-"""04-base: a transformer learns to continue the text."""
+"""04-base: a transformer learns to continue the text, or to guess what is hidden from it."""
 
 import math
 from pathlib import Path
@@ -10,6 +10,7 @@ from torch import nn
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.evaluate import score_windows
+from groundup.evaluate.hidden import Hide, hiding, score_hidden
 from groundup.evaluate.samples import continuations
 from groundup.model import Decoder, build_model, save_model
 from groundup.parallel import joined
@@ -22,8 +23,9 @@ from groundup.train.batches import Batches
 from groundup.train.checkpoints import clear
 from groundup.train.device import prepare
 from groundup.train.engines import build_engine
-from groundup.train.loop import train
-from groundup.train.objectives import NEXT_TOKEN
+from groundup.train.hidden import HiddenBatches
+from groundup.train.loop import Probe, train
+from groundup.train.objectives import IN_PLACE, NEXT_TOKEN
 from groundup.train.prefetch import Prefetch
 
 VALIDATION_TOKENS = 16_384
@@ -37,7 +39,8 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     """Train a model of `recipe.model` by `recipe.train` on the token shards.
 
     Writes the model folder (model.json, model.safetensors, the tokenizer), steps.jsonl and probes.jsonl.
-    Returns parameters, tokens, the loss at the end, held-out bits per byte on schedule, and the speed.
+    Returns parameters, tokens, the loss at the end, held-out bits per byte (or hidden tokens guessed) on schedule, and
+    the speed.
     """
     apart = recipe.train.engine != "native"
     with joined(prepare(machine), stall_seconds=machine.stall_seconds, alone=apart) as device:
@@ -61,19 +64,16 @@ def _run(
         )
     torch.manual_seed(recipe.seed)
     model = build_model(config).to(device)
-    engine = build_engine(model, NEXT_TOKEN, settings, machine)
+    from_left = config.architecture == "decoder"
+    engine = build_engine(model, NEXT_TOKEN if from_left else IN_PLACE, settings, machine)
     length = required(settings.sequence_length, "train.sequence_length")
     batches = Batches.of(text, settings, recipe.seed, rank=engine.data_rank, ranks=engine.data_ranks)
-
-    def look(network: nn.Module) -> dict[str, Any]:
-        score = score_windows(network, held_out, length, max_tokens=VALIDATION_TOKENS)
-        found: dict[str, Any] = {"bits_per_byte": score.bits_per_byte}
-        if settings.sample_prompts:
-            found["samples"] = continuations(
-                cast(Decoder, network), tokenizer, settings.sample_prompts,
-                max_tokens=SAMPLE_TOKENS, temperature=SAMPLE_TEMPERATURE, seed=recipe.seed,
-            )  # fmt: skip
-        return found
+    look = _look_from_left(recipe, tokenizer, held_out, length)
+    if not from_left:
+        hide = hiding(config, tokenizer, settings.hidden_share, settings.span_length)
+        plain = settings.packing == "plain" and not settings.document_mask
+        batches = HiddenBatches(batches, hide, recipe.seed, engine.data_rank, plain=plain)
+        look = _look_at_hidden(recipe, hiding(config, tokenizer), held_out, length)
 
     steps = required(settings.steps, "train.steps")
     with Prefetch(batches, steps=steps, threads=machine.loader_threads, pin=device.type == "cuda") as ahead:
@@ -108,3 +108,29 @@ def _run(
         "validation": result.probes,
         "speed": result.speed,
     }
+
+
+def _look_from_left(recipe: Any, tokenizer: Tokenizer, held_out: TokenShard, length: int) -> Probe:
+    """Bits per byte of held-out text, and samples where they are asked for."""
+    settings: TrainSection = recipe.train
+
+    def look(network: nn.Module) -> dict[str, Any]:
+        score = score_windows(network, held_out, length, max_tokens=VALIDATION_TOKENS)
+        found: dict[str, Any] = {"bits_per_byte": score.bits_per_byte}
+        if settings.sample_prompts:
+            found["samples"] = continuations(
+                cast(Decoder, network), tokenizer, settings.sample_prompts,
+                max_tokens=SAMPLE_TOKENS, temperature=SAMPLE_TEMPERATURE, seed=recipe.seed,
+            )  # fmt: skip
+        return found
+
+    return look
+
+
+def _look_at_hidden(recipe: Any, hide: Hide, held_out: TokenShard, length: int) -> Probe:
+    """How many hidden tokens of held-out text the model guesses."""
+
+    def look(network: nn.Module) -> dict[str, Any]:
+        return score_hidden(network, hide, held_out, length, max_tokens=VALIDATION_TOKENS, seed=recipe.seed)
+
+    return look

@@ -37,7 +37,7 @@ def _numbers(facts: dict[str, Any]) -> list[dict[str, str]]:
     if base:
         found.append((wording.short_count(base["parameters"]), "parameters"))
         found.append((wording.short_count(base["tokens"]), "training tokens"))
-    if scores:
+    if "bits_per_byte" in scores:
         found.append((f"{scores['bits_per_byte']:.2f}", "bits per byte, held out"))
     if quantized:
         found.append((wording.size(quantized["bytes"]["after"]), f"in {quantized['bits']} bits a weight"))
@@ -64,7 +64,10 @@ def _card(facts: dict[str, Any]) -> list[tuple[str, Cell]]:
         rows.append(
             ("Trained", f"{wording.plural(base['steps'], 'step')} in {wording.duration(took)} on {where}")
         )
-    if scores := metrics(facts, "scores"):
+    scores = metrics(facts, "scores")
+    if guessed := scores.get("hidden"):
+        rows.append(("Scores", f"{wording.share(guessed['right'], 1)} of hidden tokens guessed"))
+    if "bits_per_byte" in scores:
         edges = scores["bits_per_byte_interval"]
         sure = f" (95% interval {wording.interval(edges, 2)})" if edges else ""
         beside = f"; xz needs {scores['baselines']['xz']:.2f}" if "xz" in scores.get("baselines", {}) else ""

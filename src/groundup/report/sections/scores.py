@@ -20,7 +20,17 @@ def scores(facts: dict[str, Any]) -> dict[str, Any] | None:
     found = metrics(facts, "scores")
     if not found:
         return None
+    if guessed := found.get("hidden"):
+        return section("Scores", [_guessed(guessed)])
     return section("Scores", [*_words(found), _beside(found), _sources(found), _tasks(found)])
+
+
+def _guessed(found: dict[str, float]) -> Block:
+    return paragraph(
+        f"Of {wording.count(found['hidden_tokens'])} tokens of held-out text that were hidden from it, the model guessed ",
+        strong(wording.share(found["right"], 1)),
+        f", at {found['loss']:.2f} nats for each.",
+    )
 
 
 def _words(found: dict[str, Any]) -> list[Block]:
