@@ -51,6 +51,32 @@ def test_count_equals_the_model_that_is_built():
         assert count(config).total == sum(p.numel() for p in Decoder(config).parameters())
 
 
+def test_count_of_the_other_architectures_is_right_but_for_biases_and_tables():
+    from groundup.model import build_model
+
+    shape = {"vocab_size": 600, "hidden_size": 64, "num_layers": 3, "num_heads": 4}
+    for knobs in (
+        {"architecture": "encoder", "feed_forward": "geglu", "embedding_norm": True},
+        {"architecture": "encoder", "tie_embeddings": True, "masked_head": False},
+        {"architecture": "encoder_decoder", "positions": "relative", "num_encoder_layers": 2},
+    ):
+        config = ModelConfig(**shape, **knobs)
+        built = sum(p.numel() for p in build_model(config).parameters())
+        assert count(config).total == pytest.approx(built, rel=0.005)
+
+
+def test_an_encoder_decoder_reads_and_writes_a_part_of_the_text_each():
+    from groundup.plan.count import training_flops_per_token
+
+    shape = {"vocab_size": 600, "hidden_size": 64, "num_layers": 3, "num_heads": 4}
+    each = {
+        kind: training_flops_per_token(ModelConfig(**shape, architecture=kind), 128)
+        for kind in ("decoder", "encoder", "encoder_decoder")
+    }
+    assert each["encoder"] - each["decoder"] == 6 * 3 * 64 * 128
+    assert 0.8 * each["encoder"] < each["encoder_decoder"] < 1.5 * each["encoder"]
+
+
 def test_deepseek_law_at_its_own_example():
     # DeepSeek LLM 2024, section 3.1: 1e20 operations are near the middle of their fit.
     assert scaling.learning_rate(1e20) == pytest.approx(0.3118 * math.exp(-0.125 * math.log(1e20)))

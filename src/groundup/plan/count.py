@@ -19,26 +19,50 @@ class Parameters:
 
 
 def count(config: ModelConfig) -> Parameters:
-    """Weights of a decoder; biases and position tables, under 0.1% at any size worth planning, are left out."""
+    """Weights of a model; biases and position tables, under 0.1% at any size worth planning, are left out."""
     width, layers = config.hidden_size, config.num_layers
-    query, key_value = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    attention = layers * width * (2 * query + 2 * key_value)
-    matrices = 3 if config.feed_forward in ("swiglu", "geglu") else 2
-    expert = layers * matrices * width * config.intermediate_size
-    norms = (2 * layers + 1) * width + (2 * layers * config.head_dim if config.qk_norm else 0)
+    reading = config.num_encoder_layers if config.architecture == "encoder_decoder" else 0
+    crossing = layers if reading else 0  # the attention to what was read
+    attention = (layers + crossing + reading) * _attention(config)
+    feed_forward = (layers + reading) * _feed_forward(config)
+    norms = (2 * (layers + reading) + crossing + (2 if reading else 1)) * width
+    norms += 2 * layers * config.head_dim if config.qk_norm else 0
     embedding = config.vocab_size * width
     head = 0 if config.tie_embeddings else embedding
-    total = embedding + attention + expert + norms + head
-    return Parameters(embedding, attention, expert, norms, head, total, total)
+    if config.architecture == "encoder":
+        head += width * (width + 1) if config.masked_head else 0  # a layer and a norm before the scores
+    total = embedding + attention + feed_forward + norms + head
+    return Parameters(embedding, attention, feed_forward, norms, head, total, total)
+
+
+def _attention(config: ModelConfig) -> int:
+    """Weights of one layer's attention."""
+    return 2 * config.hidden_size * (config.num_heads + config.num_kv_heads) * config.head_dim
+
+
+def _feed_forward(config: ModelConfig) -> int:
+    """Weights of one layer's feed-forward."""
+    return (3 if config.gated else 2) * config.hidden_size * config.intermediate_size
+
+
+READ, WRITTEN = 0.9, 0.2
+"""Of the tokens of a text, what an encoder reads and a decoder writes when 15% are cut out in spans of three."""
 
 
 def training_flops_per_token(config: ModelConfig, sequence_length: int) -> float:
     """Operations for one training token: 6 for each weight of a matrix product, 12 L T W for attention, halved.
 
     PaLM (Chowdhery et al. 2022, appendix B); half of it, because a causal mask needs no product above the diagonal.
-    The embedding is a look-up; the head, tied or not, is a product.
+    The embedding is a look-up; the head, tied or not, is a product. An encoder sees above the diagonal too. An
+    encoder-decoder reads and writes a part of the text's tokens each; its writer's attention is short, and left out.
     """
-    parameters = count(config)
-    weights = parameters.attention + parameters.feed_forward + config.vocab_size * config.hidden_size
-    attention = 12 * config.num_layers * config.num_heads * config.head_dim * sequence_length / 2
-    return 6 * weights + attention
+    attention = 12 * config.num_heads * config.head_dim * sequence_length
+    head = config.vocab_size * config.hidden_size
+    layer = _attention(config) + _feed_forward(config)
+    if config.architecture == "decoder":
+        return config.num_layers * (6 * layer + attention / 2) + 6 * head
+    if config.architecture == "encoder":
+        return config.num_layers * (6 * layer + attention) + 6 * head
+    reads = config.num_encoder_layers * (6 * layer + attention)
+    writes = config.num_layers * 6 * (layer + _attention(config)) + 6 * head
+    return READ * reads + WRITTEN * writes

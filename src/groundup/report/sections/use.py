@@ -26,6 +26,8 @@ def next_commands(facts: dict[str, Any], run: str) -> list[tuple[str, str]]:
     """(command, what it does) for what the run in the folder `run` has built, most wanted first."""
     stages = facts["stages"]
     lines = []
+    if facts["recipe"].get("model", {}).get("architecture", "decoder") != "decoder":
+        return [(f"groundup verify {run}", "is every byte as it was written?")] if stages else []
     if "chat" in stages:
         lines.append((f"groundup chat {run}", "talk with it in the terminal"))
         lines.append((f"groundup serve {run}", "OpenAI's API and a chat page at http://127.0.0.1:8000"))
