@@ -9,7 +9,8 @@ Ours is the engine that `groundup run` uses, with the micro-batch that it choose
 transformers, litgpt and a GPT in nanoGPT's manner in nanoGPT's loop: bfloat16 autocast over float32 weights, gradients
 clipped, fused AdamW that decays matrices only. Each runs with the whole batch in one pass and in passes of 2,048 tokens,
 as ours does, and its better figure counts. Every contestant has a process of its own; rounds take turns; its best step
-counts; on a machine with other work the CPU seconds tell more than the clock. Memory is the most that was held, from before the model was made: weights, gradients, moments and activations.
+counts; on a machine with other work the CPU seconds tell more than the clock. Memory is the most that was held, from
+before the model was made: weights, gradients, moments and activations.
 """
 
 import argparse
@@ -230,9 +231,10 @@ def report(best: dict, shape: Shape, options: argparse.Namespace) -> None:
             }
         )
         row = rows[-1]
+        label, megabytes = f"{name}, {mode}, {passes} passes", row["memory_bytes"] / 1e6
         print(
-            f"{f'{name}, {mode}, {passes} passes':30} {row['tokens_per_second']:>9,.0f} "
-            f"{row['share_of_peak']:>8.0%} {row['processor_seconds']:>7.2f} {row['memory_bytes'] / 1e6:>7,.0f} {figures['first_step']:>9.1f} s"
+            f"{label:30} {row['tokens_per_second']:>9,.0f} {row['share_of_peak']:>8.0%} "
+            f"{row['processor_seconds']:>7.2f} {megabytes:>7,.0f} {figures['first_step']:>9.1f} s"
         )
     ours = [row for row in rows if row["name"] == "groundup"]
     peers = [row for row in rows if row["name"] != "groundup"]
