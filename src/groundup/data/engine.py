@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy
-import pyarrow
 from numpy.typing import NDArray
 
 from groundup.artifacts.errors import UserError
@@ -19,8 +18,10 @@ from groundup.artifacts.errors import UserError
 os.environ["DO_NOT_TRACK"] = "true"  # before the import: Daft reports its use to its makers otherwise
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its own keeps what was freed, 30 MB a worker
 
 import daft
+import pyarrow
 from daft import DataType, col
 from daft.expressions import ExpressionsProjection
 from daft.functions import minhash, normalize
@@ -55,13 +56,18 @@ def start(engine: Literal["native", "ray"], threads: int) -> int:
     return int(ray.cluster_resources().get("CPU", 1))
 
 
+def worth(workers: int, amount: float, least: float) -> int:
+    """How many workers such an amount of work is worth, when one that gets less than `least` would only cost its start."""
+    return workers if _is_remote() else max(1, min(workers, int(amount / least)))
+
+
 def map_units(work: Work, units: list[dict[str, Any]], workers: int) -> Iterator[dict[str, Any]]:
     """The answer of `work` to each unit, as they come in. Units and answers are plain JSON values.
 
     `work` is a module's function and writes its own files. One native worker is this process; several are processes
     of their own. A UserError there is raised here, and so is a bug, with its traceback.
     """
-    remote = daft.runners.get_or_infer_runner_type() == "ray"
+    remote = _is_remote()
     if not units:
         return
     if not remote and min(workers, len(units)) == 1:
@@ -88,6 +94,11 @@ def map_units(work: Work, units: list[dict[str, Any]], workers: int) -> Iterator
         if "bug" in result:
             raise RuntimeError(f"in a worker:\n{result['bug']}")
         yield result["answer"]
+
+
+def _is_remote() -> bool:
+    """Ray's workers are there already; native ones start, which takes each of them a second."""
+    return daft.runners.get_or_infer_runner_type() == "ray"
 
 
 def signatures(texts: list[str], shingle: int, hashes: int, seed: int) -> NDArray[numpy.uint32]:

@@ -29,6 +29,9 @@ from groundup.data.readers.options import Options
 from groundup.data.units import Unit
 from groundup.recipe.data import DataSection, Files
 
+MOVED_BYTES = 100e6
+"""Of text that one worker routes and gathers in the time that two need to start."""
+
 
 def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Write train/*.parquet, validation/*.parquet, dropped/*.jsonl, changed/*.jsonl, clusters.jsonl and contaminated.jsonl.
@@ -45,6 +48,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     judged = judge(section, found.counts, work, machine)
     weights = _weights(section, todo, found.counts, judged, work)
     shards = _shards(section, weights)
+    workers = engine.worth(workers, sum(size for _, size in weights.values()), MOVED_BYTES)
     route(section, todo, found.counts, judged, weights, shards, recipe.seed, work, workers)
     written, corpus = gather(todo, shards, out, workers)
     for task in _own(todo):
