@@ -316,7 +316,12 @@ def read_recipe(run_folder: Path) -> Recipe:
         raise UserError(
             f"{path}: not valid JSON ({error})", hint="groundup run RECIPE writes it anew"
         ) from None
-    return parse(values, where=str(path))  # an older version's recipe may know knobs that are gone
+    try:
+        return parse(values, where=str(path))
+    except (
+        UserError
+    ):  # an older version's recipe may know knobs that are gone; where it ran does not matter any more
+        return parse({name: value for name, value in values.items() if name != "machine"}, where=str(path))
 
 
 def machine_for(recipe: Recipe, progress: Any) -> Machine:
