@@ -1,11 +1,17 @@
 """What a user types, and what a user is told."""
 
+import re
 import subprocess
 import sys
+import tempfile
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from groundup.cli import extras
+
+PLAN = ["plan", "recipes/quickstart.toml", "--set"]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -28,7 +34,19 @@ def groundup(*arguments, cwd=ROOT):
             "GB on each of 1 device",
             "budget.devices=",
         ),
+        (
+            ["plan", "recipes/quickstart.toml", "--set", "train.steps=many"],
+            "expected a whole number",
+            "explain train.steps",
+        ),
+        (
+            ["plan", "recipes/quickstart.toml", "--set", "model.num_heads=3"],
+            "head_dim = 85 must be even",
+            "explain model.head_dim",
+        ),
         (["explain", "train.stps"], "no such knob", "train.steps"),
+        (["watch", "recipes"], "neither a run", "groundup run"),
+        (["watch", "nowhere", "--page"], "no such folder", "groundup run"),
         (["status", "recipes"], "not a run folder", "groundup run"),
         (["verify", "nowhere"], "not a run folder", "groundup run"),
         (["init", "--out", "README.md"], "README.md exists", "--out"),
@@ -45,6 +63,45 @@ def test_a_mistake_is_one_line_and_a_hint(arguments, error, hint):
     assert error in done.stderr
     assert hint in done.stderr
     assert done.stdout == ""
+
+
+def test_a_missing_package_is_one_line_with_the_extra_that_brings_it():
+    code = (
+        "import sys; sys.modules['starlette'] = None; sys.argv = ['groundup', 'watch', sys.argv[1], '--page']; "
+        "from groundup.cli import main; main()"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, ".lock").touch()
+        done = subprocess.run(
+            [sys.executable, "-c", code, folder], capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == (
+        "error: this needs starlette, which is not installed\nhint: pip install 'groundup[serve]'\n"
+    )
+    assert extras.explain(ModuleNotFoundError("no", name="groundup.nothing")) is None
+
+
+def test_the_extras_are_those_of_the_package():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra, packages in extras.EXTRAS.items():
+        names = {re.split(r"[\[<>=]", line)[0].replace("-", "_") for line in listed[extra]}
+        assert names <= set(packages), extra
+        assert set(packages) - names <= {"pyarrow"}, extra
+
+
+def test_an_interrupted_run_says_that_it_continues(tmp_path):
+    (tmp_path / "text.txt").write_text("some words\n" * 20)
+    (tmp_path / "r.toml").write_text('[[data.sources]]\nname = "t"\nkind = "text"\npath = "text.txt"\n')
+    code = (
+        "import sys; from groundup import pipeline; from groundup.cli import main\n"
+        "def stop(*a, **k): raise KeyboardInterrupt\n"
+        "pipeline.build = stop; sys.argv = ['groundup', 'run', 'r.toml']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (130, "stopped; the same command continues\n")
 
 
 def test_init_writes_a_recipe_that_plans(tmp_path):
@@ -80,6 +137,6 @@ def test_help_names_every_command():
     text = groundup("--help").stdout
     for command in (
         "init", "plan", "run", "status", "verify", "diff", "generate", "chat", "serve", "evaluate", "quantize", "export",
-        "report", "explain",
+        "report", "explain", "watch", "inspect",
     ):  # fmt: skip
         assert command in text

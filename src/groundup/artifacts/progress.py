@@ -37,18 +37,17 @@ class Task:
         pass
 
     def line(self, now: float) -> str:
-        """The state as one plain line."""
+        """How far it is, as one plain line without the note."""
         elapsed = max(now - (self.started_at or now), 1e-9)
         rate = (self.done - self._origin) / elapsed
         parts = [f"{self.name}: {_quantity(self.done)}"]
         if self.total:
             parts = [f"{self.name}: {100 * self.done / self.total:3.0f}% of {_quantity(self.total)}"]
         parts[0] += f" {self.unit}"
-        parts.append(f"{_quantity(rate)}/s")
+        if rate > 0:
+            parts.append(f"{_quantity(rate)}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
         if self.total and rate > 0:
             parts.append(f"{clock(max(self.total - self.done, 0) / rate)} left")
-        if self.text:
-            parts.append(self.text)
         return ", ".join(parts)
 
 
@@ -81,7 +80,7 @@ class LineProgress(Progress):
                 now = time.monotonic()
                 if now - self.last >= SECONDS_BETWEEN_LINES:
                     self.last = now
-                    progress.say(self.line(now))
+                    progress.say(", ".join(filter(None, (self.line(now), self.text))))
 
         task = LineTask(name, total, unit)
         task.started_at = task.last = time.monotonic()
@@ -93,7 +92,7 @@ class LineProgress(Progress):
 
 
 class BarProgress(Progress):
-    """A moving bar for people at a terminal."""
+    """A moving bar for people at a terminal, with the note beneath it: it moves only when the work does."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -102,23 +101,28 @@ class BarProgress(Progress):
 
     @contextmanager
     def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
-        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.console import Group
+        from rich.live import Live
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
 
-        columns = (
-            TextColumn("  {task.description}"),
-            BarColumn(bar_width=28),
-            TextColumn("{task.fields[line]}"),
-        )
-        with Progress(*columns, console=self.console, transient=True, refresh_per_second=4) as bar:
-            handle = bar.add_task(name, total=total, line="")
+        class BarTask(Task):
+            def __rich__(self) -> Group:
+                row = Table.grid(padding=(0, 2))
+                share = min(self.done / self.total, 1.0) if self.total else None
+                bar = ProgressBar(100, 100 * (share or 0), width=28, pulse=share is None)
+                far = self.line(time.monotonic()).split(": ", 1)[1]
+                far, note = (
+                    Text(words, style, no_wrap=True, overflow="ellipsis")
+                    for words, style in ((far, ""), (f"  {self.text}", "dim"))
+                )
+                row.add_row(f"  {self.name}", bar, far)
+                return Group(row, note) if self.text else Group(row)
 
-            class BarTask(Task):
-                def _changed(self) -> None:
-                    words = self.line(time.monotonic()).split(": ", 1)[1]
-                    bar.update(handle, completed=self.done, line=words)
-
-            task = BarTask(name, total, unit)
-            task.started_at = time.monotonic()
+        task = BarTask(name, total, unit)
+        task.started_at = time.monotonic()
+        with Live(task, console=self.console, transient=True, refresh_per_second=4):
             yield task
 
     def say(self, text: str) -> None:

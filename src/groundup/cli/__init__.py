@@ -1,18 +1,18 @@
 """The commands. Each imports its chapter when it is asked for, so that `--help`, `plan` and `status` answer at once.
 
-Reading order: `options` (what several commands share), `build` (recipe, plan, run), `look` (at what is there), `use` (a
-model). Results go to stdout, progress and notes to stderr. What the user can mend is one line and a hint, with exit
-code 2.
+Reading order: `options` (what several commands share), `extras` (packages that may be missing), `build` (recipe, plan,
+run), `look` (at what is there), `use` (a model). Results go to stdout, progress and notes to stderr. What the user can
+mend is one line and a hint, with exit code 2.
 """
 
 import os
 import sys
+from typing import NoReturn
 
 import typer
 
-from groundup import ranks
 from groundup.artifacts.errors import Lost, Told, UserError
-from groundup.cli import build, look, use
+from groundup.cli import build, extras, look, use
 
 COMMANDS = {
     "Build": (build.init, build.plan, build.run, build.launch, build.sweep, build.ladder),
@@ -35,9 +35,6 @@ for panel, commands in COMMANDS.items():
         app.command(rich_help_panel=panel)(command)
 app.command(hidden=True)(build.rank)
 
-INTERRUPTED = 130
-"""Exit code that typer makes of a KeyboardInterrupt."""
-
 
 def main() -> None:
     """Entry point: a UserError is one line and a hint; an interrupt ends quietly; the rest is a bug with a traceback.
@@ -47,21 +44,25 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(error)
+    except ModuleNotFoundError as error:
+        if (known := extras.explain(error)) is None:
+            raise
+        _refuse(known)
     except Told:
         sys.exit(2)
     except Lost as error:
         print(error, file=sys.stderr)
         sys.exit(1)
-    except SystemExit as end:
-        if end.code == INTERRUPTED and ranks.number() == 1:
-            print("\nstopped; the same command continues", file=sys.stderr)
-        raise
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
         )  # the reader, such as `head`, has seen enough
         sys.exit(1)
+
+
+def _refuse(error: UserError) -> NoReturn:
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    sys.exit(2)

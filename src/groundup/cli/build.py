@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,13 +103,16 @@ def run(
     folder = runs / wanted.name
     built = 0
     options = {"from_stage": from_stage, "until_stage": until, "replace_stale": replace}
-    for job, state in pipeline.run(wanted, folder, machine, **options):
-        if not first:
-            continue
-        built += state == "built"
-        manifest = job.manifest()
-        seconds = manifest.provenance["seconds"] if manifest and state == "built" else None
-        _note(f"{job.stage.folder:<14} " + ("complete" if seconds is None else f"built in {clock(seconds)}"))
+    with _continuing():
+        for job, state in pipeline.run(wanted, folder, machine, **options):
+            if not first:
+                continue
+            built += state == "built"
+            manifest = job.manifest()
+            seconds = manifest.provenance["seconds"] if manifest and state == "built" else None
+            _note(
+                f"{job.stage.folder:<14} " + ("complete" if seconds is None else f"built in {clock(seconds)}")
+            )
     if built:
         from groundup.report.summary import summary
 
@@ -166,7 +171,8 @@ def sweep(
     first = next(iter(recipes.values()))
     machine = pipeline.machine_for(first, KINDS[first.machine.progress]())
     home = runs / first.name
-    outcomes = build_all(recipes, home / "sweep", machine, until=until, borrow_from=[home], tell=_note)
+    with _continuing():
+        outcomes = build_all(recipes, home / "sweep", machine, until=until, borrow_from=[home], tell=_note)
     print(sweeping.as_json(outcomes) if as_json else sweeping.table(outcomes))
     if all(outcome.error for outcome in outcomes):
         raise UserError("every variant failed", hint="the table says why")
@@ -192,10 +198,24 @@ def ladder(
     machine = pipeline.machine_for(wanted, KINDS[wanted.machine.progress]())
     home = runs / wanted.name
     small = climbing.rungs(wanted, rungs, share)
-    outcomes = build_all(small, home / LADDER, machine, borrow_from=[home], tell=_note)
+    with _continuing():
+        outcomes = build_all(small, home / LADDER, machine, borrow_from=[home], tell=_note)
     found = climbing.conclude(wanted, outcomes, home / LADDER)
     del found["law"]
     print(json.dumps(found, indent=1) if as_json else climbing.table(found))
+
+
+@contextmanager
+def _continuing() -> Iterator[None]:
+    """Say of interrupted work that it is not lost; of several processes of one run the launcher says it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from groundup import ranks
+
+        if ranks.number() == 1:
+            _note("stopped; the same command continues")
+        raise
 
 
 def _note(text: str) -> None:

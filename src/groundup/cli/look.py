@@ -142,6 +142,9 @@ def inspect(
         if value is not None and value not in choices:
             raise UserError(f"{name} {value}: no such thing", hint=f"one of {', '.join(choices)}")
     corpus = browse.Corpus.open(run)
+    known = corpus.sources()
+    if source is not None and known and source not in known:
+        raise UserError(f"--source {source}: no such source", hint=f"one of {', '.join(known)}")
     filters = browse.Filters(source=source, reason=reason, split=split, search=search, seed=seed)
     kinds = [show] if show else browse.KINDS
     if as_json:

@@ -137,5 +137,7 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file", hint="give a UTF-8 text file") from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, expected a UTF-8 text file") from None
+    except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a UTF-8 text file ({error})", hint="convert it with iconv") from None

@@ -19,6 +19,7 @@ os.environ["DO_NOT_TRACK"] = "true"  # before the import: Daft reports its use t
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its own keeps what was freed, 30 MB a worker
+os.environ.setdefault("DAFT_SHOW_QUERY_ID", "0")  # a line on the terminal that says nothing to our users
 
 import daft
 import pyarrow

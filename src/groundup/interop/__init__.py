@@ -10,8 +10,16 @@ whose parts the model chapter does not have: they are refused by name. Packed we
 in; models that stay packed are the matter of `quantize`.
 """
 
-from groundup.interop.export import export
+from groundup.interop.export import FORMATS, export
 from groundup.interop.huggingface import export_huggingface, load_huggingface
 from groundup.interop.open import choose_device, find_model, open_model
 
-__all__ = ["choose_device", "export", "export_huggingface", "find_model", "load_huggingface", "open_model"]
+__all__ = [
+    "FORMATS",
+    "choose_device",
+    "export",
+    "export_huggingface",
+    "find_model",
+    "load_huggingface",
+    "open_model",
+]

@@ -43,7 +43,9 @@ def open_model(
 def find_model(path: Path) -> Path:
     """The model folder or .gguf file that `path` means: itself, or the best model of the run it is."""
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder, expected {EXPECTED}")
+        raise UserError(
+            f"{path}: no such file or folder, expected {EXPECTED}", hint="groundup run RECIPE makes a run"
+        )
     if path.is_file():
         return _check_file(path)
     if any((path / name).is_file() for name in (NATIVE_CONFIG, HUGGINGFACE_CONFIG)):
@@ -61,7 +63,10 @@ def find_model(path: Path) -> Path:
     if files:
         raise UserError(f"{path}: {len(files)} .gguf files, expected one", hint=f"name it: {files[0]}")
     inside = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
-    raise UserError(f"{path}: holds {inside}; expected {EXPECTED}")
+    raise UserError(
+        f"{path}: holds {inside}; expected {EXPECTED}",
+        hint="in a run, 04-base, 06-chat and 07-quantized hold models",
+    )
 
 
 def choose_device(device: str) -> torch.device:

@@ -12,7 +12,7 @@ from groundup.plan.growth import Growth
 from groundup.plan.layout import check, complete, planned_devices
 from groundup.plan.memory import Memory, training_memory
 from groundup.plan.shape import largest_within
-from groundup.recipe import ModelConfig, Recipe
+from groundup.recipe import ModelConfig, Recipe, complete_model
 from groundup.recipe.recipe import ModelSection
 
 SECONDS_PER_HOUR = 3600
@@ -131,7 +131,7 @@ def derive(recipe: Recipe) -> Plan:
 
 def model_config(recipe: Recipe) -> ModelConfig:
     """The complete model of a derived recipe."""
-    return ModelConfig(**recipe.model.model_dump(exclude_none=True))
+    return complete_model(recipe.model.model_dump(exclude_none=True))
 
 
 def required(value: Any, name: str) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from groundup.plan.count import count, training_flops_per_token
-from groundup.recipe import ModelConfig
+from groundup.recipe import ModelConfig, complete_model
 
 SMALLEST_WIDTH, LARGEST_WIDTH = 64, 16_384
 
@@ -30,7 +30,7 @@ def shape_for_width(width: int, vocab_size: int, fixed: dict[str, Any]) -> Model
         "num_kv_heads": 8 if width >= 4096 and num_heads % 8 == 0 else num_heads,
         "tie_embeddings": width < 2048,  # below, the embedding is too large a share to hold it twice
     }
-    return ModelConfig(**(derived | fixed))
+    return complete_model(derived | fixed)
 
 
 def _head_dim(width: int) -> int:

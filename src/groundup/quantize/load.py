@@ -46,9 +46,14 @@ def export_model(path: Path | str, out: Path | str, *, format: str, dtype: str =
     """Write the model at `path` as the folder `out` in another layout. Returns the files written.
 
     huggingface and gguf take any model (a quantized one is written out in full); gptq, awq and
-    compressed-tensors take quantized ones. Raises UserError for a layout that cannot hold the model.
+    compressed-tensors take quantized ones. Raises UserError for a layout that cannot hold the model, and when `out` is in
+    use already.
     """
     path, out = Path(path), Path(out)
+    if format not in (known := (*interop.FORMATS, *FORMATS)):
+        raise UserError(f"format {format!r}, expected one of {', '.join(known)}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists already", hint="name a new folder with --out")
     if format not in FORMATS:
         model, tokenizer = load_exact(path) if is_quantized(path) else interop.open_model(path, "cpu")
         return interop.export(dequantize(model), tokenizer, out, format=format, dtype=dtype)

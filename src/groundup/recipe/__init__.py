@@ -8,8 +8,8 @@ knob means, and the JSON schema).
 Deliberately absent: torch, and anything derived. What follows from the knobs is computed in `plan`.
 """
 
-from groundup.recipe.load import load, parse
+from groundup.recipe.load import complete_model, load, parse
 from groundup.recipe.model import ModelConfig
 from groundup.recipe.recipe import Recipe
 
-__all__ = ["ModelConfig", "Recipe", "load", "parse"]
+__all__ = ["ModelConfig", "Recipe", "complete_model", "load", "parse"]

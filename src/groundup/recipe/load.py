@@ -10,7 +10,15 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from groundup.artifacts.errors import UserError
+from groundup.recipe.model import ModelConfig
 from groundup.recipe.recipe import Recipe
+
+KINDS = {
+    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
+    "float_type": "a number", "float_parsing": "a number", "bool_type": "true or false", "bool_parsing": "true or false",
+    "tuple_type": 'a list, such as ["one", "two"]', "string_type": "a text", "model_type": "a table",
+}  # fmt: skip
+"""What pydantic expects, in words that are not Python's."""
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -41,6 +49,14 @@ def parse(values: Mapping[str, Any], overrides: Iterable[str] = (), *, where: st
         return Recipe.model_validate(merged)
     except ValidationError as error:
         raise _explain(error, where) from None
+
+
+def complete_model(values: Mapping[str, Any]) -> ModelConfig:
+    """The model that `values` describe completely. Raises UserError when its parts do not fit together."""
+    try:
+        return ModelConfig(**values)
+    except ValidationError as error:
+        raise _explain(error, "[model]") from None
 
 
 def knobs(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, Any]:
@@ -96,16 +112,18 @@ def _explain(error: ValidationError, where: str) -> UserError:
     """The first problem of a recipe in one line; the number of others behind it."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    name = (
-        "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-        or "recipe"
-    )
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
         return UserError(f"{where}: unknown knob {name}{others}", hint=_nearest(name))
     if first["type"] == "missing":
         return UserError(f"{where}: {name} is missing{others}", hint=f"groundup explain {_generic(name)}")
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    if kind := KINDS.get(first["type"]):
+        message = f"expected {kind}"
+    if not name:  # several knobs do not fit together: the message names them
+        named = next((knob for knob in knobs() if knob.split(".")[-1] == message.split()[0]), "")
+        return UserError(f"{where}: {message}{others}", hint=f"groundup explain {named}".rstrip())
     found = "" if isinstance(first["input"], dict | list | tuple) else f" = {first['input']!r}"
     return UserError(f"{where}: {name}{found}: {message}{others}", hint=f"groundup explain {_generic(name)}")
 

@@ -42,6 +42,8 @@ def next_commands(facts: dict[str, Any], run: str) -> list[tuple[str, str]]:
         )
         lines.append((f"groundup evaluate {run}/{folder} --text FILE", "bits per byte of a text of yours"))
         lines.append((f"groundup export {run} --format gguf --out DIR", "a file for llama.cpp"))
+    if "data" in stages:
+        lines.append((f"groundup inspect {run}", "page through what was kept and dropped"))
     if stages:
         lines.append((f"groundup verify {run}", "is every byte as it was written?"))
     return lines

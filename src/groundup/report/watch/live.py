@@ -37,15 +37,10 @@ POINTS = 1200
 
 
 def serve(journals: Journals, port: int) -> None:
-    """Serve the page until interrupted. Raises UserError when the port cannot be had, or the server is not installed."""
-    try:
-        import uvicorn
+    """Serve the page until interrupted. Raises UserError when the port cannot be had."""
+    import uvicorn
 
-        app = create_app(journals)
-    except ImportError as error:
-        raise UserError(
-            f"watch --page needs {error.name}, which is not installed", hint="pip install 'groundup[serve]'"
-        ) from None
+    app = create_app(journals)
     with listen(HOST, port) as listener:
         address = f"http://{HOST}:{listener.getsockname()[1]}/"
         print(f"{journals.path}: live page {address} · Ctrl-C ends", file=sys.stderr)
