@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -155,6 +156,11 @@ class DeepSpeedEngine:
         self._engine.set_gradient_accumulation_boundary(True)
         self._backward(self._engine(own_loss, {"tokens": nothing, "labels": nothing}) * 0.0)
         self.update(0.0)
+        optimizer = self._engine.optimizer
+        if hasattr(optimizer, "_hp_optimizer_states_linked"):
+            # ZeRO-1 and 2 link weights to their moments once, when the first group has moved and the others have none.
+            optimizer._hp_optimizer_states_linked = False
+            optimizer._lazy_init_hp_params_optimizer_state()
         self.state.set_step(torch.zeros(()))
 
 
@@ -192,6 +198,8 @@ def installed(device: torch.device) -> Any:
             f"train.engine = 'deepspeed': DeepSpeed cannot be imported here: {error}",
             hint=PACKAGES["deepspeed"][2],
         ) from None
+    # It calls collectives of PyTorch by their old names.
+    warnings.filterwarnings("ignore", message=r".*(all_gather_into|reduce_scatter)_tensor", category=FutureWarning)
     said = logging.getLogger("DeepSpeed")
     said.setLevel(logging.WARNING)
     for handler in said.handlers:
