@@ -9,6 +9,9 @@ SCHEDULES = ("gpipe", "1f1b", "interleaved-1f1b", "interleaved-zero-bubble", "ze
 AGAIN = (("activation_checkpointing", "full"),)
 COMPILED = (("compile", "always"),)
 
+PURE = (("precision", "bfloat16-pure"), ("stochastic_rounding", False))
+"""Rounded to the nearest: what chance does is another thing in every layout."""
+
 QUICK: dict[str, tuple[int, Case]] = {
     "DDP": (2, Case({"replicate": 2})),
     "FSDP": (2, Case({"shard": 2})),
@@ -24,6 +27,7 @@ QUICK: dict[str, tuple[int, Case]] = {
     "PP 1f1b": (2, Case({"pipeline": 2}, "deep", 4)),
     "PP zero-bubble-v x FSDP": (4, Case({"pipeline": 2, "shard": 2, "schedule": "zero-bubble-v"}, "deep", 2)),
     "EP": (2, Case({"shard": 2, "expert": 2}, "moe")),
+    "FSDP, pure bfloat16": (2, Case({"shard": 2}, train=PURE)),
     "CP x TP+SP": (4, Case({"context": 2, "tensor": 2}, "gemma")),
 }
 """Run by default: each axis once, in half a minute of processor time or so."""
@@ -92,6 +96,14 @@ SLOW: dict[str, tuple[int, Case]] = {
     "FSDP, bfloat16": (2, Case({"shard": 2}, train=(("precision", "bfloat16"),))),
     "DDP, bfloat16": (2, Case({"replicate": 2}, train=(("precision", "bfloat16"),))),
     "TP+SP, bfloat16": (2, Case({"tensor": 2}, train=(("precision", "bfloat16"),))),
+    **{
+        f"{axis}, pure bfloat16": (ranks, Case(layout, "deep" if "PP" in axis else "llama", micro, train=PURE))
+        for axis, ranks, layout, micro in (
+            ("DDP", 2, {"replicate": 2}, None), ("FSDP x TP+SP", 4, {"tensor": 2}, None), ("CP", 2, {"context": 2}, None),
+            ("PP x FSDP", 4, {"pipeline": 2}, 2),
+        )
+    },
+    "EP, pure bfloat16": (2, Case({"expert": 2}, "moe", train=PURE)),
     "PP x FSDP x TP+SP, bfloat16": (8, Case({"pipeline": 2, "tensor": 2}, "deep", 2, train=(("precision", "bfloat16"),))),
 }  # fmt: skip
 """The rest of the table."""

@@ -1,5 +1,6 @@
 """What ranks do in the tests of the engine's state: save, continue elsewhere, answer, refuse."""
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from sameness import ENGINES, Case, batch, build, follow, fresh, objective
+from torch.distributed.tensor import DTensor
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
@@ -73,6 +75,41 @@ def answer(case: Case) -> dict[str, Any]:
             found[f"loss, {when}"] = float(model(tokens, tokens).loss)
         found[f"step, {when}"] = follow(engine, case.model, range(1))["losses"]
     return found
+
+
+def averaged(errand: Errand) -> dict[str, Any]:
+    """Three steps; what the averaged model says, before and after a checkpoint was taken up elsewhere, and the model."""
+    engine = build(errand.case)
+    follow(engine, errand.case.model, range(3))
+    engine.save(errand.folder)()
+    found = {"said": _said(engine, errand.case)}
+    again = build(errand.case)
+    again.load(errand.folder)
+    found["said again"] = _said(again, errand.case)
+    found["loss"] = [follow(each, errand.case.model, range(3, 4))["losses"] for each in (engine, again)]
+    found["said later"] = _said(again, errand.case)
+    model = again.trained()
+    found["model"] = (
+        {name: weight.numpy() for name, weight in model.state_dict().items()} if again.main else {}
+    )
+    return found
+
+
+def _said(engine: Any, case: Case) -> Any:
+    with engine.evaluating() as model, torch.no_grad():
+        return model(batch(case.model, 0)["tokens"]).logits.numpy()
+
+
+def round_by_chance(case: Case) -> dict[str, Any]:
+    """Three steps of weights that are rounded by chance: the same whole weights on every rank."""
+    engine = build(case)
+    torch.manual_seed(dist.get_rank())  # as the loop does
+    losses = follow(engine, case.model, range(3))["losses"]
+    whole = [weight.full_tensor() if isinstance(weight, DTensor) else weight for weight in engine.parameters]
+    digest = hashlib.sha256(b"".join(w.detach().float().numpy().tobytes() for w in whole)).hexdigest()
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, digest)
+    return {"losses": losses, "different": len(set(everyone))}
 
 
 def leave_out(case: Case) -> dict[str, Any]:

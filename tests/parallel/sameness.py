@@ -142,7 +142,7 @@ def gradients_of(engine: Any) -> dict[str, Any]:
                 found[name] = np.full(weight.shape, np.nan, np.float32)
                 continue
             whole = weight.grad.full_tensor() if isinstance(weight.grad, DTensor) else weight.grad
-            found[name] = whole.detach().numpy().copy()
+            found[name] = whole.detach().float().numpy().copy()
     return found
 
 
@@ -222,7 +222,7 @@ def differences(case: Case, result: dict[str, Any]) -> dict[str, float]:
 def bounds(case: Case) -> dict[str, float]:
     """Rounding, and no more. Products in bfloat16, which Muon has too, round 65,000 times coarser."""
     train = case.settings
-    if train.precision == "bfloat16":
+    if train.precision.startswith("bfloat16"):
         return {"loss": 1e-3, "norm": 3e-2, "gradient": 0.1}
     if train.optimizer == "muon":
         return {"loss": 1e-4, "norm": 5e-3, "gradient": 1e-5}

@@ -29,9 +29,8 @@ Refused before the first step, because PyTorch computes them wrongly without a w
 (interleaved-zero-bubble, zero-bubble-v, dualpipe-v) with weights that are dropped after the forward pass. A slow test
 computes them all the same and fails when PyTorch is mended.
 
-Not there yet: averages, pure bfloat16, float8 and 8-bit optimizer state on several devices (refused by name), pipelines
-of an encoder-decoder or with a tied head (refused). How ranks are started, watched and
-started again is in `launching.md`.
+Not there yet: float8 and 8-bit optimizer state on several devices (refused by name), pipelines of an encoder-decoder or
+with a tied head (refused). How ranks are started, watched and started again is in `launching.md`.
 """
 
 

@@ -6,7 +6,7 @@ import resume
 import torch
 import world
 from resume import Errand
-from sameness import Case, differences, fresh, objective, settings
+from sameness import Case, alone, differences, fresh, objective, settings
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
@@ -119,13 +119,42 @@ def test_ranks_that_were_given_different_runs_all_end_with_one_error(errand, wor
     assert words in world.run(2, errand, Case({"tensor": 2}))
 
 
-@pytest.mark.parametrize(
-    "knobs", [{"average": "ema"}, {"precision": "bfloat16-pure"}, {"optimizer_state": "float8"}], ids=str
-)
+@pytest.mark.parametrize("knobs", [{"precision": "float8"}, {"optimizer_state": "float8"}], ids=str)
 def test_what_many_devices_do_not_do_is_refused_and_not_left_out(knobs):
     with pytest.raises(UserError, match=rf"train\.{next(iter(knobs))} = .* on several devices"):
         refuse(settings(**knobs))
     refuse(settings())
+
+
+@pytest.mark.parametrize("kind", ["ema", "tail"])
+@pytest.mark.parametrize(
+    ("ranks", "layout", "name"),
+    [(4, {"shard": 2, "tensor": 2}, "llama"), (2, {"pipeline": 2}, "deep")],
+    ids=str,
+)
+def test_averages_are_kept_in_pieces_answer_whole_and_are_saved(ranks, layout, name, kind, tmp_path):
+    knobs = {"average": kind, "average_fraction": 0.6}
+    case = Case(layout, name, 2 if "pipeline" in layout else None, train=tuple(knobs.items()))
+    found = world.run(ranks, resume.averaged, Errand(case, tmp_path))
+    engine = NativeEngine(
+        fresh(name), objective(fresh(name).config), settings(**knobs), Machine(micro_batch=16)
+    )
+    resume.follow(engine, name, range(3))
+    np.testing.assert_allclose(found["said"], resume._said(engine, case), atol=2e-4)
+    np.testing.assert_array_equal(found["said again"], found["said"])
+    assert found["loss"][0] == found["loss"][1]
+    resume.follow(engine, name, range(3, 4))
+    np.testing.assert_allclose(found["said later"], resume._said(engine, case), atol=2e-4)
+    for key, weight in engine.trained().state_dict().items():
+        np.testing.assert_allclose(found["model"][key], weight.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_copies_of_a_weight_are_rounded_alike():
+    """Ranks draw differently in a step; a weight that two of them have must not become two."""
+    case = Case({"replicate": 2, "tensor": 2}, train=(("precision", "bfloat16-pure"),))
+    found = world.run(4, resume.round_by_chance, case)
+    assert found["different"] == 1
+    assert found["losses"] == pytest.approx(alone("llama", case.settings)["losses"][:3], rel=1e-3)
 
 
 @pytest.mark.slow

@@ -175,7 +175,9 @@ def build_schedule(pieces: list[Piece], mesh: Mesh, micro_batches: int, shape: t
         shape: of the hidden states that travel, (B T D) with the B of a micro-batch and the T of a rank.
     """
     layout, device = mesh.layout, mesh.device
-    hidden = torch.empty(shape, device="meta", requires_grad=True)
+    # In the dtype of the weights, as the stream is: a receiver that expects another would read the bytes as such.
+    dtype = next(pieces[0].parameters()).dtype
+    hidden = torch.empty(shape, dtype=dtype, device="meta", requires_grad=True)
     loss = torch.empty(1, device="meta", requires_grad=True)
     stages = [
         PipelineStage(

@@ -38,8 +38,8 @@ def shard_weights(model: nn.Module, mesh: Mesh, precision: str) -> None:
     offload: Any = OffloadPolicy()
     if layout.offload == "all":
         offload = CPUOffloadPolicy(pin_memory=mesh.device.type != "cpu")
-    half = MixedPrecisionPolicy()
-    if precision == "bfloat16":
+    half = rest = MixedPrecisionPolicy()
+    if precision.startswith("bfloat16"):
         half = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
@@ -48,6 +48,8 @@ def shard_weights(model: nn.Module, mesh: Mesh, precision: str) -> None:
         "offload_policy": offload,
         "shard_placement_fn": _other_dimension,
     }
+    if precision == "bfloat16-pure":
+        rest = half  # all weights are in it; sums of gradients are not
     data = _grid(mesh, "weights", "data")
     for block in blocks(model):
         for part in block.modules():
@@ -59,7 +61,7 @@ def shard_weights(model: nn.Module, mesh: Mesh, precision: str) -> None:
                     fully_shard(linear, mesh=data, mp_policy=half, **common)
         fully_shard(block, mesh=data, mp_policy=half, **common)
     common["reshard_after_forward"] = False
-    fully_shard(model, mesh=data, **common)
+    fully_shard(model, mesh=data, mp_policy=rest, **common)
     for part in model.modules():
         if isinstance(part, FSDPModule):
             part.set_gradient_divide_factor(1.0)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from groundup.parallel.parts import local
 from groundup.train.rounding import round_randomly
 
 BLOCK = 256
@@ -61,10 +62,13 @@ class LeanAdamW(torch.optim.Optimizer):
             self._keep(state, torch.zeros_like(gradient), torch.zeros_like(gradient))
         state["step"] += 1
         step, (beta1, beta2) = state["step"].item(), group["betas"]
-        mean, root = self._kept(state, weight.shape)
+        # Each number is moved by itself: of a weight that is cut over devices, the part that is here.
+        mean, root = (local(moment) for moment in self._kept(state, weight.shape))
+        weight, gradient = local(weight), local(gradient)
         mean.lerp_(gradient, 1 - beta1)
         root.square_().mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2).sqrt_()
-        self._keep(state, mean, root)
+        if self.float8_state:
+            self._keep(state, mean, root)
         master = weight.float()  # the weight itself where it is float32
         master.mul_(1 - group["lr"] * group["weight_decay"])
         scale = group["lr"] / (1 - beta1**step)

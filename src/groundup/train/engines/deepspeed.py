@@ -199,7 +199,9 @@ def installed(device: torch.device) -> Any:
             hint=PACKAGES["deepspeed"][2],
         ) from None
     # It calls collectives of PyTorch by their old names.
-    warnings.filterwarnings("ignore", message=r".*(all_gather_into|reduce_scatter)_tensor", category=FutureWarning)
+    warnings.filterwarnings(
+        "ignore", message=r".*(all_gather_into|reduce_scatter)_tensor", category=FutureWarning
+    )
     said = logging.getLogger("DeepSpeed")
     said.setLevel(logging.WARNING)
     for handler in said.handlers:

@@ -23,12 +23,13 @@ from groundup.plan import layout as layouts
 from groundup.recipe.layout import Layout
 from groundup.recipe.train import TrainSection
 from groundup.train import micro_batch
+from groundup.train.average import build_average
 from groundup.train.compiling import compiles, keep_compiled
 from groundup.train.engines.parallel_state import ParallelState, empty_copy
 from groundup.train.engines.ranks import Ranks
 from groundup.train.objectives import Batch, Objective, own_loss
 from groundup.train.optimizer import build_optimizers, set_learning_rate
-from groundup.train.precision import autocast
+from groundup.train.precision import autocast, prepare_weights
 
 
 class ParallelEngine:
@@ -55,6 +56,7 @@ class ParallelEngine:
                 "machine.layout.pipeline: this objective looks at the whole model, which no device has",
                 hint="use machine.layout.shard or tensor",
             )
+        prepare_weights(model, settings.precision, self.device)
         self.whole = empty_copy(model)
         self.mesh: Mesh = build_mesh(layout, self.device)
         self.main = dist.get_rank() == 0
@@ -79,7 +81,9 @@ class ParallelEngine:
             for part in self.parts.models
             for optimizer in build_optimizers(part, settings, settings.learning_rate)
         ]
-        self.state = ParallelState(self.parts, self.optimizers, self.mesh, self.ranks)
+        weights = {name: weight for part in self.parts.models for name, weight in trained(part)}
+        self.average = build_average(weights, settings)
+        self.state = ParallelState(self.parts, self.optimizers, self.average, self.mesh, self.ranks)
         self._schedules: dict[Any, Any] = {}
         self.module.train()
 
@@ -157,12 +161,23 @@ class ParallelEngine:
         if math.isfinite(value):
             clip(self.parameters, norm, self.settings.clip_norm)
             set_learning_rate(self.optimizers, share)
+            self._agree_on_chance()
             for optimizer in self.optimizers:
                 optimizer.step()
+            if self.average is not None:
+                self.average.update()
             for part in self.parts.models:
                 update_balance(part)
         self.discard()
         return value
+
+    def _agree_on_chance(self) -> None:
+        """Where weights are rounded by chance: alike in all copies of a weight, and not in its parts."""
+        if self.settings.precision == "bfloat16-pure":
+            drawn = torch.randint(1 << 62, ())
+            dist.broadcast(drawn, 0, group=self.ranks.control)
+            place = self.mesh.rank("pipeline") * self.mesh.size("data") + self.mesh.rank("data")
+            torch.manual_seed(int(drawn) + place)
 
     def discard(self) -> None:
         for weight in self.parameters:
@@ -174,6 +189,8 @@ class ParallelEngine:
         model = self.parts.models[0]
         try:
             with ExitStack() as methods, autocast(self.device, self.settings.precision):
+                if self.average is not None:
+                    methods.enter_context(self.average.in_place())
                 if self.parts.pieces:
                     methods.enter_context(Chain(self.parts.pieces, self.mesh))
                 else:
@@ -194,6 +211,8 @@ class ParallelEngine:
         self.state.load(folder)
 
     def trained(self) -> nn.Module:
+        if self.average is not None:
+            self.average.settle()
         self.state.gather(self.whole)
         return self.whole.eval()
 
@@ -201,8 +220,7 @@ class ParallelEngine:
 def refuse(settings: TrainSection) -> None:
     """Raises UserError for what only one device does so far: it would be left out without a word."""
     for name, value, known in (
-        ("train.average", settings.average, ("none",)),
-        ("train.precision", settings.precision, ("float32", "bfloat16")),
+        ("train.precision", settings.precision, ("float32", "bfloat16", "bfloat16-pure")),
         ("train.optimizer_state", settings.optimizer_state, ("float32",)),
     ):
         if value not in known:

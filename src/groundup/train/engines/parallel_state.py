@@ -13,15 +13,29 @@ from torch.distributed.tensor import DTensor
 from groundup.artifacts.errors import UserError
 from groundup.parallel import Mesh, Parts
 from groundup.parallel.storage import PieceOf, pieces_of, rank_file, read_into, shapes_in, write_pieces
+from groundup.train.average import Average
 from groundup.train.engines.engine import Damaged
 from groundup.train.engines.ranks import Ranks
 
+UPDATES = "averaged_updates"
+
 
 class ParallelState:
-    """The weights and the optimizers' tensors of one rank, by the names of the whole model. Methods are collective."""
+    """One rank's weights, their average and the optimizers' tensors, by the names of the whole model.
 
-    def __init__(self, parts: Parts, optimizers: list[torch.optim.Optimizer], mesh: Mesh, ranks: Ranks):
-        self._parts, self._optimizers, self._mesh, self._ranks = parts, optimizers, mesh, ranks
+    Methods are collective.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        optimizers: list[torch.optim.Optimizer],
+        average: Average | None,
+        mesh: Mesh,
+        ranks: Ranks,
+    ):
+        self._parts, self._optimizers, self._average = parts, optimizers, average
+        self._mesh, self._ranks = mesh, ranks
 
     def save(self, folder: Path) -> Callable[[], None]:
         """See Engine.save."""
@@ -34,7 +48,11 @@ class ParallelState:
         check_folder(folder, {name: weight.shape for name, weight in weights.items()}, self._ranks)
         for optimizer in self._optimizers:
             _fill(optimizer)
-        read_into(folder, self._all())
+        state = self._all()
+        read_into(folder, state)
+        if self._average is not None:
+            name = next(iter(self._average.tensors))
+            self._average.updates = int(state[f"{name}.{UPDATES}"])
 
     def gather(self, whole: nn.Module) -> None:
         """Fill `whole`, an empty copy of the model, on rank 0.
@@ -70,6 +88,10 @@ class ParallelState:
         for optimizer in self._optimizers:
             for weight, tensors in optimizer.state.items():
                 state |= {f"{names[id(weight)]}.{key}": value for key, value in tensors.items()}
+        if self._average is not None:
+            for name, mean in self._average.tensors.items():
+                state[f"{name}.average"] = mean
+                state[f"{name}.{UPDATES}"] = torch.tensor(float(self._average.updates))
         return state
 
 
