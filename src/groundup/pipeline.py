@@ -75,11 +75,14 @@ STAGES = (
         "data", "01-data", "data", "groundup.data.stage:run", reads=("seed",), identity="groundup.data.identity:identity",
         version=2,
     ),
-    Stage("tokenizer", "02-tokenizer", "tokenizer", "groundup.tokenizer.stage:train", reads=("seed",), inputs=("data",)),
+    Stage(
+        "tokenizer", "02-tokenizer", "tokenizer", "groundup.tokenizer.stage:train", reads=("seed",), inputs=("data",),
+        identity="groundup.tokenizer.identity:tokenizers",
+    ),
     Stage("tokens", "03-tokens", "tokenizer", "groundup.tokenizer.stage:encode", inputs=("data", "tokenizer")),
     Stage(
         "base", "04-base", "train", "groundup.train.stage:run", reads=("model", "seed"), inputs=("tokenizer", "tokens"),
-        together=True, identity="groundup.tokenizer.identity:identity",
+        together=True, identity="groundup.tokenizer.identity:shards",
     ),
     Stage(
         "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", reads=("seed",),

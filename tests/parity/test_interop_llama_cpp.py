@@ -18,11 +18,11 @@ from groundup.artifacts.machine import default_cache
 from groundup.generate import GREEDY, generate
 from groundup.interop import open_model
 from groundup.interop.gguf import export_gguf
-from groundup.interop.gguf.sentencepiece import build_backend
 from groundup.interop.gguf.vocabulary import CUTS, read_tokenizer, write_tokenizer
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.sentencepiece import build_backend
 from groundup.tokenizer.train import train_bpe
 
 pytestmark = pytest.mark.interop

@@ -19,7 +19,8 @@ from groundup.tokenizer.sample import draw
 
 
 def recipe(**knobs: Any) -> SimpleNamespace:
-    tokenizer = {"algorithm": "bpe", "vocab_size": 400, "pattern": "gpt4", "sample_bytes": 10**9} | knobs
+    tokenizer = {"algorithm": "bpe", "vocab_size": 400, "pattern": "gpt4", "sample_bytes": 10**9}
+    tokenizer |= {"file": None, "compare": {}} | knobs
     return SimpleNamespace(tokenizer=SimpleNamespace(**tokenizer), seed=7)
 
 

@@ -9,8 +9,16 @@ Pattern = Literal["gpt2", "gpt4", "qwen2"]
 
 
 class TokenizerSection(Section):
+    file: str | None = knob(
+        None,
+        "an existing tokenizer, instead of learning one: a folder with tokenizer.json, a tiktoken file or a SentencePiece "
+        "model; as it is where vocab_size is its size, extended with the text's own pieces where it is larger",
+    )
+    compare: dict[str, str] = knob(
+        {}, "name -> file of other tokenizers that the report sets beside this one, such as GPT-2's"
+    )
     algorithm: Algorithm = knob(
-        "bpe", "byte-pair encoding (Sennrich et al. 2016) or unigram (Kudo 2018), on bytes"
+        "bpe", "how to learn: byte-pair encoding (Sennrich et al. 2016) or unigram (Kudo 2018), on bytes"
     )
     vocab_size: int = knob(
         32_000, "entries, special tokens included; 32,000 to 128,000 for real models", ge=260

@@ -4,7 +4,8 @@ Reading order. Vocabularies: `patterns` (where text is cut), `byte_letters` (how
 encoding, written to be read), `special` (what no text can spell), `corpus` and `sample` (the documents to learn from),
 `train` (learning with the `tokenizers` library).
 
-Tokenizers: `control` and `chat_template` (conversations), `tokenizer` (what the rest of the house uses).
+Tokenizers: `control` and `chat_template` (conversations), `tokenizer` (what the rest of the house uses), and those of
+others: `foreign` (a tokenizer.json, a tiktoken file), `sentencepiece`, `protobuf`.
 
 Much text: `pieces` (cutting without a regex engine), `learn` (merges of a large corpus), `bulk` (the fastest exact
 encoder), `ranges` (a file on an object store) and `shards` (tokens on disk), `encode` (from documents to shards),

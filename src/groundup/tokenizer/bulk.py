@@ -1,4 +1,4 @@
-"""Encode much text, by the fastest exact encoder there is: `fastokens`, measured in benchmarks/tokenize.py.
+"""Encode much text, by the fastest exact encoder there is: `fastokens`, measured in benchmarks/tokenization.py.
 
 It refuses what it cannot do, such as Unigram, and it is not believed: it first has to encode a few hard texts as the
 `tokenizers` library does, which encodes whatever is left.

@@ -1,5 +1,6 @@
 """The two stages of this chapter: `train` learns the vocabulary (02-tokenizer), `encode` writes the tokens (03-tokens)."""
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,18 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.tokenizer import corpus, facts
 from groundup.tokenizer.encode import encode_split
+from groundup.tokenizer.foreign import open_foreign
 from groundup.tokenizer.sample import draw
 from groundup.tokenizer.shards import TokenShard, is_complete
 from groundup.tokenizer.special import SPECIAL_TOKENS, mask_tokens
 from groundup.tokenizer.tokenizer import Tokenizer
-from groundup.tokenizer.train import ALGORITHMS
+from groundup.tokenizer.train import ALGORITHMS, extend
 
 SPLITS = ("train", "validation")
 
 
 def train(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
-    """Learn a vocabulary from the training text; writes tokenizer.json and tokenizer_config.json.
+    """Learn a vocabulary from the training text, or take one; writes tokenizer.json and tokenizer_config.json.
 
     Raises UserError when there is no text, or too little of it for the vocabulary.
     """
@@ -28,9 +30,7 @@ def train(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> 
     _check_input(inputs["data"])
     with machine.progress.task("reading text", unit="documents") as task:
         sample = draw(inputs["data"], settings.sample_bytes, recipe.seed)
-        learn = ALGORITHMS[settings.algorithm]
-        special = (*SPECIAL_TOKENS, *mask_tokens(settings.mask_tokens))
-        tokenizer = learn(_counted(sample.texts(), task), settings.vocab_size, settings.pattern, special)
+        tokenizer = _tokenizer(settings, _counted(sample.texts(), task))
     tokenizer.save(out)
     text = sample.first_text
     return {
@@ -64,6 +64,34 @@ def encode(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) ->
         "unused_tokens": int((~used).sum()),
         **{split: facts.shard_facts(shard) for split, shard in shards.items()},
     }
+
+
+def _tokenizer(settings: Any, texts: Iterator[str]) -> Tokenizer:
+    size = settings.vocab_size
+    masks = mask_tokens(settings.mask_tokens)
+    if settings.file is None:
+        special = (*SPECIAL_TOKENS, *masks)
+        return ALGORITHMS[settings.algorithm](texts, size, settings.pattern, special)
+    taken = open_foreign(Path(settings.file), settings.pattern)
+    if size < taken.vocab_size:
+        raise UserError(
+            f"tokenizer.vocab_size = {size}: {settings.file} has {taken.vocab_size} entries",
+            hint=f"set tokenizer.vocab_size={taken.vocab_size} to take it as it is, or more to extend it",
+        )
+    if missing := [name for name in masks if taken.token_id(name) not in taken.special_ids]:
+        raise UserError(
+            f"tokenizer.mask_tokens = {len(masks)}: {settings.file} has no {missing[0]}",
+            hint="take a tokenizer that has them, or learn one",
+        )
+    if taken.eos_id is None:
+        raise UserError(
+            f"{settings.file}: it names no end of text, which divides documents",
+            hint="name its eos_token in a tokenizer_config.json beside it",
+        )
+    if size > taken.vocab_size:
+        return extend(taken, texts, size)
+    deque(texts, maxlen=0)  # the sample is read all the same: the report tells of it
+    return taken
 
 
 def _counted(texts: Iterator[str], task: Any) -> Iterator[str]:

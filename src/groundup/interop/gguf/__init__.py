@@ -1,7 +1,7 @@
 """GGUF, the one-file format of llama.cpp: weights, tokenizer and configuration together.
 
 Reading order: `file` (the bytes), `architectures` (what the metadata and the tensor names mean),
-`sentencepiece` and `vocabulary` (the tokenizer in it), `read`, `write`. The `gguf` package, which packs and
+`vocabulary` (the tokenizer in it), `read`, `write`. The `gguf` package, which packs and
 unpacks weights, is an optional dependency.
 
 Deliberately absent: architectures beyond the Llama-like ones, and writing the k-quants, which llama.cpp's own

@@ -12,9 +12,9 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
 
 from groundup.artifacts.errors import UserError
-from groundup.interop.gguf.sentencepiece import build_backend, is_sentencepiece, puts_space, scores_of
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.patterns import PATTERNS
+from groundup.tokenizer.sentencepiece import build_backend, is_sentencepiece, puts_space, scores_of
 
 Metadata = dict[str, Any]
 
