@@ -14,14 +14,13 @@ from hard_texts import PROSE
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
+from groundup.recipe.tokenizer import TokenizerSection
 from groundup.tokenizer import Tokenizer, TokenShard, encode, stage
 from groundup.tokenizer.sample import draw
 
 
 def recipe(**knobs: Any) -> SimpleNamespace:
-    tokenizer = {"algorithm": "bpe", "vocab_size": 400, "pattern": "gpt4", "sample_bytes": 10**9}
-    tokenizer |= {"file": None, "compare": {}} | knobs
-    return SimpleNamespace(tokenizer=SimpleNamespace(**tokenizer), seed=7)
+    return SimpleNamespace(tokenizer=TokenizerSection(**{"vocab_size": 400} | knobs), seed=7)
 
 
 def write_data(folder: Path, texts: list[str], files: int = 3) -> Path:
