@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundup.plan.tell import operations
 from groundup.report import wording
 from groundup.report.wording import SPACE
 
@@ -33,7 +34,7 @@ from groundup.report.wording import SPACE
         (wording.plural(2_000, "step"), "2,000 steps"),
         (wording.listing(["a", "b", "c"]), "a, b and c"),
         (wording.listing([]), ""),
-        (wording.operations(6.4e14), "640 teraFLOP"),
+        (operations(6.4e14), "640 teraFLOP"),
         (wording.excerpt("one two three", 8), "one two …"),
         (wording.excerpt("a\nb\nc", 100, lines=2), "a\nb …"),
         (wording.excerpt("\nwhole\n", 100), "whole"),

@@ -83,11 +83,11 @@ def evaluate(
 
     network, tokenizer = _open(model, device)
     score = score_text(network, tokenizer, _read_text(text))
-    print(
-        json.dumps(score, indent=1)
-        if as_json
-        else "\n".join(f"{key:<22} {value:,.4f}" for key, value in score.items())
-    )
+    if as_json:
+        print(json.dumps(score, indent=1))
+        return
+    for key, value in score.items():
+        print(f"{key:<16} " + (f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"))
 
 
 def quantize(

@@ -52,7 +52,7 @@ def recipe_text(answers: dict[str, Any], name: str) -> str:
     hours, devices = float(answers["hours"]), int(answers["devices"])
     laptop = str(answers["hardware"]).startswith("cpu")
     lines = [
-        f"# Written by groundup init for: {goal} on {devices} x {answers['hardware']} in {hours:g} hours.",
+        f"# Written by groundup init for: {goal} on {devices} x {answers['hardware']} in {hours:g} h.",
         "# groundup explain KNOB says what a knob means; groundup plan says what the whole will cost.",
         f"name = {json.dumps(name)}",
         "",

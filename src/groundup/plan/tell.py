@@ -14,7 +14,7 @@ def table(facts: dict[str, Any]) -> str:
         ("model", f"{model['architecture']}, {model['num_layers']} blocks, {model['hidden_size']} wide, "
                   f"{model['num_heads']} heads ({model['num_kv_heads']} for keys), vocabulary {model['vocab_size']:,}"),
         ("parameters", f"{_count(facts['parameters']['total'])}"),
-        ("tokens", f"{_count(train['tokens'])}, {facts['tokens_per_parameter']:.0f} for each parameter"),
+        ("tokens", f"{_count(train['tokens'])}, {facts['tokens_per_parameter']:.3g} for each parameter"),
         ("steps", f"{train['steps']:,} of {train['batch_tokens']:,} tokens, sequences of {train['sequence_length']:,}"),
         ("learning rate", f"{train['learning_rate']:g} after {train['warmup_steps']} steps, {train['schedule']}, "
                           f"{train['optimizer']}"),
@@ -23,7 +23,7 @@ def table(facts: dict[str, Any]) -> str:
                    f"{(memory['activations'] + memory['logits']) / 1e9:.2f}"),
         ("layout", f"{layout['devices']} x {budget['hardware']}, weights over {layout['shards']}, micro-batch "
                    f"{layout['micro_batch']}{', activation checkpointing' if layout['activation_checkpointing'] else ''}"),
-        ("compute", f"{facts['compute']:.3g} floating point operations"),
+        ("compute", f"{operations(facts['compute'])} of arithmetic"),
         ("time", _hours(facts["hours"])),
     ]  # fmt: skip
     if expected := facts.get("expected"):
@@ -34,12 +34,30 @@ def table(facts: dict[str, Any]) -> str:
     return _aligned(rows + text)
 
 
+def operations(value: float) -> str:
+    """Floating point operations with their SI prefix: 6.4e14 -> "640 teraFLOP"."""
+    for size, prefix in (
+        (1e24, "yotta"),
+        (1e21, "zetta"),
+        (1e18, "exa"),
+        (1e15, "peta"),
+        (1e12, "tera"),
+        (1e9, "giga"),
+    ):
+        if value >= size:
+            return f"{value / size:.3g} {prefix}FLOP"
+    return f"{value:,.0f} FLOP"
+
+
 def _aligned(rows: list[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<14} {value}" for name, value in rows)
 
 
 def _deduplication(found: dict[str, Any]) -> str:
-    unknown = f"; not here yet, and not counted: {', '.join(found['unknown'])}" if found["unknown"] else ""
+    names = ", ".join(found["unknown"])
+    if names and not found["documents"]:
+        return f"up to {found['limit'] / 1e9:g} GB; more can be said when {names} is here"
+    unknown = f"; not here yet, and not counted: {names}" if names else ""
     return (f"{found['held'] / 1e9:.2g} GB of {found['limit'] / 1e9:g} GB for about {found['documents']:,} documents, "
             f"{found['passes']} pass{'es' if found['passes'] > 1 else ''}{unknown}")  # fmt: skip
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
+from groundup.plan.tell import operations
 from groundup.report import wording
 from groundup.report.blocks import Cell, figure, pairs, paragraph, section, strong, table
 from groundup.report.sections.cover import model_words
@@ -66,7 +67,7 @@ def blueprint(facts: dict[str, Any]) -> dict[str, Any]:
             f"{wording.count(train['tokens'])} tokens in {wording.plural(train['steps'], 'step')}",
         ),
         ("On", f"{budget['devices']:,} × {budget['hardware']}"),
-        ("It takes", f"{wording.operations(facts['compute'])} of arithmetic, {_time(facts)}"),
+        ("It takes", f"{operations(facts['compute'])} of arithmetic, {_time(facts)}"),
     ]
     if facts["money"] is not None:
         price = f"{facts['money']:,.0f} at {budget['price_per_hour']:g} for an hour of one device"

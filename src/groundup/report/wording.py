@@ -63,21 +63,6 @@ def share(part: float, whole: float) -> str:
     return f"{percent:.0f}%" if percent >= 9.95 or percent == 0 else f"{percent:.1f}%"
 
 
-def operations(value: float) -> str:
-    """Floating point operations with their SI prefix: 6.4e14 -> "640 teraFLOP"."""
-    for size, prefix in (
-        (1e24, "yotta"),
-        (1e21, "zetta"),
-        (1e18, "exa"),
-        (1e15, "peta"),
-        (1e12, "tera"),
-        (1e9, "giga"),
-    ):
-        if value >= size:
-            return f"{three_digits(value / size)} {prefix}FLOP"
-    return f"{value:,.0f} FLOP"
-
-
 def interval(edges: list[float] | None, digits: int = 3, joint: str = " to ") -> str:
     """[1.377, 1.449] -> "1.377 to 1.449"; a dash where there is none."""
     return f"{edges[0]:.{digits}f}{joint}{edges[1]:.{digits}f}" if edges else "–"

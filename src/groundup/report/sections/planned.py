@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from groundup.plan.tell import operations
 from groundup.report import plots, wording
 from groundup.report.blocks import Block, Cell, figure, paragraph, section, table
 from groundup.report.collect import metrics, seconds
@@ -42,8 +43,8 @@ def _rows(facts: dict[str, Any]) -> list[list[Cell]]:
         ["optimizer steps", f"{train['steps']:,}", f"{base['steps']:,}" if base else NOTHING],
         [
             "arithmetic",
-            wording.operations(plan["compute"]),
-            wording.operations(plan["compute"] * base["tokens"] / train["tokens"]) if base else NOTHING,
+            operations(plan["compute"]),
+            operations(plan["compute"] * base["tokens"] / train["tokens"]) if base else NOTHING,
         ],
         [
             "time for pretraining",
