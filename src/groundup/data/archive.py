@@ -16,6 +16,9 @@ from groundup.artifacts.errors import UserError
 
 ZIPS = (".zip", ".whl")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", *ZIPS)
+PACKED = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".parquet", *ZIPS)
+COMPRESSION = 4
+"""How many times its size compressed text unpacks to, about."""
 MAX_HEADER = 1 << 20
 """Bytes of a name or of other facts on a tar's member; a header that claims more is built to fill the memory."""
 
@@ -59,6 +62,11 @@ def members(
         raise UserError(
             f"{path.name}: not a readable archive: {error}", hint="remove it and fetch it again"
         ) from None
+
+
+def unpacked_bytes(name: str, size: int) -> int:
+    """About how many bytes of text a file holds."""
+    return size * COMPRESSION if name.lower().endswith(PACKED) else size
 
 
 def matcher(pattern: str) -> re.Pattern[str]:

@@ -4,19 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.machine import Machine
+from groundup.data.archive import unpacked_bytes
 from groundup.data.dedup.memory import held, passes
 from groundup.data.place import cached_package, local_files
 from groundup.recipe.data import DataSection, Files, Source, SourceKind
 
 DOCUMENT_BYTES: dict[SourceKind, float] = {
     "wikipedia": 2e3, "books": 24e3, "web": 36e3, "code": 8e3, "text": 4e3, "markdown": 4e3, "rst": 4e3, "html": 16e3,
-    "jsonl": 2e3, "table": 1e3, "huggingface": 1e3,
+    "jsonl": 2e3, "table": 2e3, "huggingface": 2e3,
 }  # fmt: skip
 """Of a file for each document in it, about; cleaning leaves fewer."""
-
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".whl", ".tgz")
-COMPRESSION = 4
-"""How many times its size compressed text unpacks to, about."""
 
 
 def deduplication(section: DataSection, machine: Machine) -> dict[str, Any]:
@@ -31,7 +28,11 @@ def deduplication(section: DataSection, machine: Machine) -> dict[str, Any]:
             unknown.append(place.name)
             continue
         share = place.sample_files if isinstance(place, Source) else 1.0
-        documents += share * sum(_unpacked(path) for path in files) / DOCUMENT_BYTES[place.kind]
+        documents += (
+            share
+            * sum(unpacked_bytes(path.name, path.stat().st_size) for path in files)
+            / DOCUMENT_BYTES[place.kind]
+        )
     count = round(documents)
     limit = 1e9 * section.memory_gigabytes
     parts = passes(count, count, limit)
@@ -51,7 +52,3 @@ def _here(place: Files, machine: Machine) -> list[Path] | None:
         return None if path is None else [path]
     assert place.path is not None  # the recipe sees to it
     return None if "://" in place.path else [path for _, path in local_files(place.path)] or None
-
-
-def _unpacked(path: Path) -> float:
-    return path.stat().st_size * (COMPRESSION if path.name.lower().endswith(COMPRESSED) else 1)

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.machine import Machine
+from groundup.data.archive import unpacked_bytes
 from groundup.data.place import Input, resolve
 from groundup.recipe.data import DataSection, Files, Source
 
 GROUP_BYTES = 64 << 20
-"""Small files are read together up to this: no unit is tiny, and none that could be small is long."""
+"""Of text, about: small files are read together up to this. No unit is tiny, and a kill costs no more than one."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ def cut(section: DataSection, machine: Machine, seed: int) -> list[Unit]:
         group: list[Input] = []
         size = 0
         for file in resolve(place, machine, seed=seed, later=True):
-            amount = file.path.stat().st_size if file.url is None else GROUP_BYTES
+            amount = GROUP_BYTES
+            if file.url is None:
+                amount = unpacked_bytes(file.name, file.path.stat().st_size)
             if group and size + amount > GROUP_BYTES:
                 units.append(Unit(len(units), source, tuple(group), source is not place))
                 group, size = [], 0
