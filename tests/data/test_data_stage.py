@@ -345,6 +345,30 @@ def test_little_memory_means_more_passes_and_the_same_corpus(
     assert any("deduplication: 20 documents" in line and "3 passes" in line for line in said)
 
 
+def test_no_file_of_either_split_grows_with_the_corpus(
+    tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose
+):
+    path = jsonl(tmp_path / "a.jsonl", [prose(seed, 200) for seed in range(60)])
+    wanted = recipe(
+        sources=[{"name": "mine", "kind": "jsonl", "path": path}],
+        validation_fraction=0.5,
+        shard_megabytes=0.01,
+    )
+    metrics = build(wanted, tmp_path / "out", machine)
+    sizes = {
+        split: [
+            pyarrow.parquet.read_metadata(path).num_rows
+            for path in (tmp_path / "out" / split).glob("*.parquet")
+        ]
+        for split in ("train", "validation")
+    }
+    assert all(len(counts) > 2 and max(counts) < 25 for counts in sizes.values())
+    assert {split: sum(counts) for split, counts in sizes.items()} == {
+        split: metrics["sources"]["mine"][split]["documents"] for split in sizes
+    }
+    assert len({row["id"] for split in sizes for row in rows(tmp_path / "out", split)}) == 60
+
+
 def test_the_engine_is_no_part_of_what_a_run_is(two_sources: Any):
     section = two_sources.data
     other = section.model_copy(update={"engine": "ray", "memory_gigabytes": 1.0})

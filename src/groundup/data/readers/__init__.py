@@ -16,18 +16,8 @@ from groundup.data.readers.options import Options
 Reader = Callable[[str, IO[bytes], Options], Iterator[Read]]
 
 READERS = (
-    "wikipedia",
-    "books",
-    "web",
-    "code",
-    "text",
-    "markdown",
-    "rst",
-    "html",
-    "jsonl",
-    "table",
-    "huggingface",
-)
+    "wikipedia", "books", "web", "code", "text", "markdown", "rst", "html", "jsonl", "table", "huggingface",
+)  # fmt: skip
 """Each is a SourceKind, and the module of this folder that reads it."""
 
 

@@ -20,32 +20,10 @@ seconds for 50,000 of `<p>`).
 """
 
 OPENING = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]{0,15})\b")
-VOID = frozenset(
-    [
-        "area",
-        "base",
-        "br",
-        "col",
-        "embed",
-        "hr",
-        "img",
-        "input",
-        "link",
-        "meta",
-        "param",
-        "source",
-        "track",
-        "wbr",
-        "p",
-        "li",
-        "td",
-        "tr",
-        "th",
-        "dt",
-        "dd",
-        "option",
-    ]
-)
+VOID = frozenset([
+    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr",
+    "p", "li", "td", "tr", "th", "dt", "dd", "option",
+])  # fmt: skip
 
 
 def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
@@ -87,9 +65,7 @@ def careful(source: str) -> str:
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
     try:
         return extract(source, fast=True, include_comments=False, include_tables=False) or ""
-    except (
-        Exception
-    ):  # a parser that meets the whole web fails in ways that nobody can list; no text, no document
+    except Exception:  # a parser that meets the whole web fails in ways that nobody can list
         return ""
 
 

@@ -34,27 +34,18 @@ LEADING_PUNCTUATION = re.compile(r"\(\s*[,;:]\s*")
 SPACE_BEFORE = re.compile(r" ([,.;:)])")
 SPACES = re.compile(r"[^\S\n]+")
 
-NO_PROSE_SECTIONS = frozenset(
-    [
-        "see also",
-        "references",
-        "external links",
-        "further reading",
-        "notes",
-        "bibliography",
-        "sources",
-        "footnotes",
-        "notes and references",
-        "citations",
-        "discography",
-        "filmography",
-        "gallery",
-        "works cited",
-        "literature",
-        "primary sources",
-        "secondary sources",
-    ]
-)
+NO_PROSE_SECTIONS = frozenset([
+    "see also", "references", "external links", "further reading", "notes", "bibliography", "sources", "footnotes",
+    "notes and references", "citations", "discography", "filmography", "gallery", "works cited", "literature",
+    "primary sources", "secondary sources",
+])  # fmt: skip
+
+
+FILE_NAMESPACES = frozenset([
+    "file", "image", "category", "media", "datei", "bild", "kategorie", "fichier", "catégorie", "archivo", "категория", "файл",
+    "картинка",
+])  # fmt: skip
+"""Links into these print no words."""
 
 
 @dataclass(frozen=True)
@@ -176,21 +167,7 @@ def _link(content: str) -> str:
     other = OTHER_NAMESPACE.match(target)
     if other and not target.lstrip().startswith(":"):
         name = other.group(1).strip().lower()
-        if name in (
-            "file",
-            "image",
-            "category",
-            "media",
-            "datei",
-            "bild",
-            "kategorie",
-            "fichier",
-            "catégorie",
-            "archivo",
-            "категория",
-            "файл",
-            "картинка",
-        ):
+        if name in FILE_NAMESPACES:
             return ""
         if LANGUAGE_PREFIX.match(name) and not bar:
             return ""
