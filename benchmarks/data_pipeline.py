@@ -220,34 +220,33 @@ def kept(out: Path) -> set[int]:
     return found
 
 
-def similar_pairs(texts: list[str], least: float, run: int = 5) -> dict[tuple[int, int], float]:
-    """All pairs with a Jaccard similarity of at least `least`, exactly: two such sets share one of the rarest
-    (1 - least) of their members (Bayardo et al. 2007), so only these are looked up.
-    """
+def similar_pairs(texts: list[str], least: float, size: int = 5) -> dict[tuple[int, int], float]:
+    """All pairs with a Jaccard similarity of at least `least`, exactly: counts what each text shares with every other."""
     import re
 
+    import numpy
+
     sets = []
-    counts: dict[int, int] = defaultdict(int)
     for text in texts:
         words = re.sub(r"[^\w\s]|_", "", text.lower()).split()
-        sets.append({hash(tuple(words[i : i + run])) for i in range(max(len(words) - run + 1, 1))})
-        for member in sets[-1]:
-            counts[member] += 1
-    lists = defaultdict(list)
+        runs = {hash(tuple(words[start : start + size])) for start in range(max(len(words) - size + 1, 1))}
+        sets.append(numpy.fromiter(runs, dtype=numpy.int64, count=len(runs)))
+    sizes = numpy.array([len(runs) for runs in sets])
+    owners = numpy.repeat(numpy.arange(len(sets)), sizes)
+    _, names = numpy.unique(numpy.concatenate(sets), return_inverse=True)
+    owners_of = owners[numpy.argsort(names, kind="stable")]
+    counts = numpy.bincount(names)
+    begins = numpy.cumsum(counts) - counts
     found = {}
-    for number, members in enumerate(sets):
-        rare = sorted(members, key=lambda member: (counts[member], member))
-        near: set[int] = set()
-        for member in rare[: len(rare) - int(least * len(rare)) + 1]:
-            near.update(lists[member])
-            lists[member].append(number)
-        for other in near:
-            small, large = sorted((len(members), len(sets[other])))
-            if small >= least * large:
-                shared = len(members & sets[other])
-                similarity = shared / (small + large - shared)
-                if similarity >= least:
-                    found[other, number] = similarity
+    for number, runs in enumerate(numpy.split(names, numpy.cumsum(sizes)[:-1])):
+        lengths = counts[runs]
+        ends = numpy.cumsum(lengths)
+        places = numpy.arange(ends[-1]) + numpy.repeat(begins[runs] - (ends - lengths), lengths)
+        shared = numpy.bincount(owners_of[places], minlength=len(sets))[:number]
+        similarity = shared / (sizes[number] + sizes[:number] - shared)
+        found |= {
+            (int(other), number): float(similarity[other]) for other in numpy.flatnonzero(similarity >= least)
+        }
     return found
 
 

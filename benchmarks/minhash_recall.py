@@ -4,7 +4,7 @@
 
 The documents are as they are: whatever repeats in them, people and programs repeated. Each argument is KIND:GLOB, read by
 our readers (HTML by resiliparse). Similarity is Jaccard's over runs of 5 words, computed for every pair that can reach
-0.5. The peer is arithmetic: the share that the bands should find, and all pairs, looked at one by one.
+0.5, by counting what each text shares with every other. The peer is arithmetic: the share that the bands should find.
 """
 
 import argparse

@@ -8,6 +8,7 @@ import gzip
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,23 +67,31 @@ def build_with_kills(home: Path, runs: str, engine: str, seconds: float) -> Mani
     """Kill the process KILLS times, each at a random moment of the time that a whole run takes; then let it finish."""
     seed = time.time_ns()
     print(f"{engine}: kills drawn with seed {seed}")
-    chance = random.Random(seed)
-    for _ in range(KILLS):
+    chance, kills, longest = random.Random(seed), 0, seconds
+    work = home / runs / "corpus" / "01-data.partial" / "work"
+    while kills < KILLS:
         process = subprocess.Popen(
-            command(runs, engine), cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )  # fmt: skip
+            command(runs, engine),
+            cwd=home,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
-            process.wait(chance.uniform(0.02, 1.0) * seconds)
+            process.wait(chance.uniform(0.02, 1.0) * longest)
         except subprocess.TimeoutExpired:
-            partial = home / runs / "corpus" / "01-data.partial" / "work"
             done = {
-                folder.name: len(list(folder.glob("*.json")))
-                for folder in partial.glob("*")
-                if folder.is_dir()
+                folder.name: len(list(folder.glob("*.json"))) for folder in work.glob("*") if folder.is_dir()
             }
             os.killpg(process.pid, signal.SIGKILL)
-            print(f"{engine}: killed with {done or 'nothing'} done")
+            kills += 1
+            print(f"{engine}: killed with {done or 'nothing'} done", flush=True)
         process.wait()
+        if process.returncode == 0 and kills:
+            break  # it finished before the next moment
+        if process.returncode == 0:  # before the first one: once more, and sooner
+            shutil.rmtree(home / runs)
+            longest /= 2
     return build(home, runs, engine)
 
 
