@@ -38,6 +38,28 @@ def test_a_run_continues_in_another_layout(one, other, tmp_path):
         assert resumed == pytest.approx(straight[2:], rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["deep", "moe-bias"])
+def test_a_run_moves_from_one_device_to_many_and_back(name, tmp_path):
+    one, many = tmp_path / "one", tmp_path / "many"
+    one.mkdir()
+    many.mkdir()
+    case = Case({"shard": 2}, name)
+
+    def alone() -> NativeEngine:
+        return NativeEngine(fresh(name), objective(fresh(name).config), settings(), Machine(micro_batch=16))
+
+    engine = alone()
+    straight = resume.follow(engine, name, range(2))["losses"]
+    engine.save(one)()
+    straight += resume.follow(engine, name, range(2, 5))["losses"]
+    moved = world.run(2, resume.load_and_go_on, Errand(case, one))
+    assert moved == pytest.approx(straight[2:], rel=1e-6)
+    straight = world.run(2, resume.save_after_two, Errand(case, many))
+    engine = alone()
+    engine.load(many)
+    assert resume.follow(engine, name, range(2, 5))["losses"] == pytest.approx(straight[2:], rel=1e-6)
+
+
 def test_experts_move_between_layouts_too(tmp_path):
     case = Case({"expert": 2, "tensor": 2}, "moe-bias")
     straight = world.run(4, resume.save_after_two, Errand(case, tmp_path))

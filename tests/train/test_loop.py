@@ -190,7 +190,8 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_weights_before_
     place = tmp_path / "checkpoints" / "emergency-step-00000012"
     assert load_file(place / "batch-0.safetensors")["poison"].isnan().all()
     before, kept = (
-        load_file(path / "model.safetensors") for path in (tmp_path / "checkpoints" / "step-00000012", place)
+        load_file(path / "rank-00000-of-00001.safetensors")
+        for path in (tmp_path / "checkpoints" / "step-00000012", place)
     )
     assert all(torch.equal(before[name], kept[name]) for name in before)
     # Once the data is mended the run goes on, and ends as if nothing had been.
@@ -317,7 +318,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
     short = settings()
     with pytest.raises(RuntimeError):
         train(TinyModel(), RandomBatches(), mean_loss, short, tmp_path / "b", machine, probe=_fail)
-    newest = complete(tmp_path / "b" / "checkpoints")[-1] / "model.safetensors"
+    newest = complete(tmp_path / "b" / "checkpoints")[-1] / "rank-00000-of-00001.safetensors"
     newest.write_bytes(newest.read_bytes()[:100])
     resumed = TinyModel(3)
     train(resumed, RandomBatches(), mean_loss, settings(), tmp_path / "b", machine)

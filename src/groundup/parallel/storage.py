@@ -6,12 +6,15 @@ needs. (Its own default format would be pickled.) Whole tensors are pieces too, 
 """
 
 import json
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader
@@ -52,17 +55,30 @@ def rank_file(folder: Path, rank: int, ranks: int) -> Path:
     return folder / f"rank-{rank:05d}-of-{ranks:05d}.safetensors"
 
 
-def write_pieces(pieces: dict[str, PieceOf], path: Path) -> None:
-    """Write the pieces of one rank as one file. Raises OSError."""
+def write_pieces(pieces: dict[str, PieceOf], path: Path, facts: Mapping[str, str]) -> None:
+    """Write the pieces of one rank as one file, `facts` in its header. Raises OSError."""
     places = {name: {"saved_offsets": list(piece.begins)} for name, piece in pieces.items()}
     metadata = {"format": "pt", "DCP_SHARDING_INFO": json.dumps(places), "DCP_VERSION": "1.0"}
-    save_file({name: piece.tensor for name, piece in pieces.items()}, path, metadata=metadata)
+    try:
+        save_file(
+            {name: piece.tensor for name, piece in pieces.items()}, path, metadata={**metadata, **facts}
+        )
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def facts_in(folder: Path) -> dict[str, str]:
+    """What rank 0 wrote in the header of its file."""
+    with safe_open(min(folder.glob("rank-*.safetensors")), "pt") as file:
+        return file.metadata() or {}
 
 
 def shapes_in(folder: Path) -> dict[str, torch.Size]:
     """The whole shape of every tensor in the files of `folder`. Raises OSError or SafetensorError."""
     ranks = list(folder.glob("rank-*.safetensors"))
-    if ranks and len(ranks) != (written := int(ranks[0].stem.rpartition("-")[2])):
+    if not ranks:
+        raise OSError(f"{folder}: no rank's file")
+    if len(ranks) != (written := int(ranks[0].stem.rpartition("-")[2])):
         raise OSError(f"{folder}: the files of {len(ranks)} ranks, and {written} wrote")
     found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     shapes = {}
@@ -79,7 +95,11 @@ def shapes_in(folder: Path) -> dict[str, torch.Size]:
 
 def read_into(folder: Path, state: dict[str, Tensor]) -> None:
     """Fill the tensors of `state` in place, each rank what it holds."""
-    dcp.load(dict(state), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "torch.distributed is disabled"
+        )  # which is meant, and the same for each rank
+        dcp.load(dict(state), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
 
 
 def _first_copy(tensor: Tensor, mesh: Mesh) -> bool:

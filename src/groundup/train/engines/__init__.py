@@ -1,7 +1,7 @@
 """Where the steps of a run are computed.
 
-`engine` says what the loop expects; `native` is one device; `parallel` many, with `ranks` (what they say to each other)
-and `parallel_state` (what they hold together); `deepspeed` and `megatron` let others compute. The last two are imported
+`engine` says what the loop expects; `native` is one device; `parallel` many, with `ranks` (what they say to each other);
+`state` is what both continue from; `deepspeed` and `megatron` let others compute. The last two are imported
 where a recipe asks for them.
 """
 

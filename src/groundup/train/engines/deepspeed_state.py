@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from groundup.train.engines.parallel_state import check_folder, empty_copy, put
 from groundup.train.engines.ranks import Ranks
+from groundup.train.engines.state import check_folder, empty_copy, put
 from groundup.train.engines.whole_state import MOMENTS, read_whole, save_whole
 
 

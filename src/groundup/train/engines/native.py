@@ -1,15 +1,13 @@
 """One device: the plain engine, and the one to read first."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
@@ -19,12 +17,11 @@ from groundup.recipe.train import TrainSection
 from groundup.train import micro_batch
 from groundup.train.average import build_average
 from groundup.train.compiling import compiles, keep_compiled
-from groundup.train.engines.engine import Damaged
+from groundup.train.engines.ranks import Alone
+from groundup.train.engines.state import State
 from groundup.train.objectives import Batch, Objective
 from groundup.train.optimizer import build_optimizers, set_learning_rate
 from groundup.train.precision import autocast, prepare_weights
-
-WEIGHTS, OPTIMIZER, AVERAGE = "model.safetensors", "optimizer.safetensors", "average.safetensors"
 
 
 class NativeEngine:
@@ -44,6 +41,7 @@ class NativeEngine:
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.optimizers = build_optimizers(model, settings, settings.learning_rate)
         self.average = build_average(self.weights, settings)
+        self.state = State([model], self.optimizers, self.average, Alone())
         operations = 6.0 * sum(weight.numel() for weight in model.parameters()) * (settings.tokens or 0)
         if compiles(machine, self.device, operations):
             keep_compiled(machine)
@@ -110,44 +108,12 @@ class NativeEngine:
             self.module.train()
 
     def save(self, folder: Path) -> Callable[[], None]:
-        files = {WEIGHTS: _copied(self.weights), OPTIMIZER: _copied(self._optimizer_tensors())}
-        facts = {"micro_batch": str(self.micro_batch)}
-        if self.average is not None:
-            files[AVERAGE] = _copied(self.average.tensors)
-            facts["averaged_updates"] = str(self.average.updates)
-
-        def write() -> None:
-            for name, tensors in files.items():
-                try:
-                    save_file(tensors, folder / name, metadata=facts)
-                except SafetensorError as error:
-                    raise OSError(str(error)) from error
-
-        return write
+        return self.state.save(folder, micro_batch=str(self.micro_batch))
 
     def load(self, folder: Path) -> None:
-        try:
-            weights, optimizer = load_file(folder / WEIGHTS), load_file(folder / OPTIMIZER)
-            average = load_file(folder / AVERAGE) if self.average else {}
-            with safe_open(folder / WEIGHTS, "pt") as file:
-                facts = file.metadata() or {}
-        except (SafetensorError, OSError) as error:
-            raise Damaged(f"{folder}: {error}") from error
-        if (what := _difference(self.weights, weights)) is not None:
-            raise UserError(
-                f"{folder}: a checkpoint of another model: {what}",
-                hint=f"remove {folder.parent} to start anew",
-            )
-        with torch.no_grad():
-            for name, weight in self.weights.items():
-                weight.copy_(weights[name])
-        self._restore_optimizers(optimizer)
-        if self.average is not None:
-            self.average.updates = int(facts.get("averaged_updates", 0))
-            for name, mean in self.average.tensors.items():
-                mean.copy_(average[name])
-        if self.micro_batch is None and facts.get("micro_batch", "None") != "None":
-            self.micro_batch = int(facts["micro_batch"])  # another split would round otherwise
+        known = self.state.load(folder).get("micro_batch", "None")
+        if self.micro_batch is None and known != "None":
+            self.micro_batch = int(known)  # another split would round otherwise
 
     def agree(self, wish: bool) -> bool:
         return wish
@@ -159,44 +125,3 @@ class NativeEngine:
 
     def _casting(self) -> AbstractContextManager[Any]:
         return autocast(self.device, self.settings.precision)
-
-    def _optimizer_tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the optimizers' states, named after its weight."""
-        names = {id(weight): name for name, weight in self.weights.items()}
-        return {
-            f"{names[id(weight)]}:{key}": value
-            for optimizer in self.optimizers
-            for weight, state in optimizer.state.items()
-            for key, value in state.items()
-        }
-
-    def _restore_optimizers(self, tensors: dict[str, Tensor]) -> None:
-        """Put the states back as they were: the optimizers' own way would change their dtypes to the weights'."""
-        states: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            weight, key = name.rsplit(":", 1)
-            states.setdefault(weight, {})[key] = tensor.to(self.device)
-        names = {id(weight): name for name, weight in self.weights.items()}
-        for optimizer in self.optimizers:
-            optimizer.state.clear()
-            for group in optimizer.param_groups:
-                for weight in group["params"]:
-                    if state := states.get(names[id(weight)]):
-                        optimizer.state[weight] = state
-
-
-def _difference(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
-    """The first thing in which two sets of weights differ, but for their values."""
-    for name in sorted(own.keys() | found.keys()):
-        if name not in found:
-            return f"{name} is missing"
-        if name not in own:
-            return f"{name} is not expected"
-        if own[name].shape != found[name].shape:
-            return f"{name} has shape {tuple(found[name].shape)}, expected {tuple(own[name].shape)}"
-    return None
-
-
-def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU, which later steps do not change."""
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}

@@ -25,8 +25,8 @@ from groundup.recipe.train import TrainSection
 from groundup.train import micro_batch
 from groundup.train.average import build_average
 from groundup.train.compiling import compiles, keep_compiled
-from groundup.train.engines.parallel_state import ParallelState, empty_copy
 from groundup.train.engines.ranks import Ranks
+from groundup.train.engines.state import State, empty_copy
 from groundup.train.objectives import Batch, Objective, own_loss
 from groundup.train.optimizer import build_optimizers, set_learning_rate
 from groundup.train.precision import autocast, prepare_weights
@@ -83,7 +83,7 @@ class ParallelEngine:
         ]
         weights = {name: weight for part in self.parts.models for name, weight in trained(part)}
         self.average = build_average(weights, settings)
-        self.state = ParallelState(self.parts, self.optimizers, self.average, self.mesh, self.ranks)
+        self.state = State(self.parts.models, self.optimizers, self.average, self.ranks, self.mesh)
         self._schedules: dict[Any, Any] = {}
         self.module.train()
 

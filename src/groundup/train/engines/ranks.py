@@ -14,10 +14,23 @@ from groundup.recipe.train import TrainSection
 from groundup.train.objectives import Batch
 
 
+class Alone:
+    """One device that knows of no other."""
+
+    rank, size, control, writing = 0, 1, None, None
+
+    def any(self, wish: bool, group: None = None) -> bool:
+        return wish
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+
 class Ranks:
     """All ranks of the default process group; making it is collective, and so is every method.
 
     Attributes:
+        rank, size: which one this is, of how many.
         control: a group for words on the CPU, beside the tensors of a step.
         writing: another one, for the thread that writes checkpoints.
     """
@@ -25,6 +38,7 @@ class Ranks:
     def __init__(self) -> None:
         self.control: Any = dist.new_group(backend="gloo")
         self.writing: Any = dist.new_group(backend="gloo")
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._seen_data = False
 
     def any(self, wish: bool, group: dist.ProcessGroup | None = None) -> bool:

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from groundup.parallel.storage import PieceOf, rank_file, read_into
-from groundup.train.engines.parallel_state import write_by_all
 from groundup.train.engines.ranks import Ranks
+from groundup.train.engines.state import write_by_all
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """What AdamW keeps for every weight, beside `step`."""

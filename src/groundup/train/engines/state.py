@@ -1,4 +1,4 @@
-"""What the ranks of a mesh hold together: written by any layout, read by any other, and made whole at the end."""
+"""What a run continues from: written by one device or the ranks of any mesh, read by any other, and made whole at the end."""
 
 import copy
 from collections.abc import Callable
@@ -11,39 +11,54 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from groundup.artifacts.errors import UserError
-from groundup.parallel import Mesh, Parts
-from groundup.parallel.storage import PieceOf, pieces_of, rank_file, read_into, shapes_in, write_pieces
+from groundup.parallel import Mesh
+from groundup.parallel.parts import trained
+from groundup.parallel.storage import (
+    PieceOf,
+    facts_in,
+    pieces_of,
+    rank_file,
+    read_into,
+    shapes_in,
+    write_pieces,
+)
 from groundup.train.average import Average
 from groundup.train.engines.engine import Damaged
-from groundup.train.engines.ranks import Ranks
+from groundup.train.engines.ranks import Alone, Ranks
 
 UPDATES = "averaged_updates"
 
 
-class ParallelState:
+class State:
     """One rank's weights, their average and the optimizers' tensors, by the names of the whole model.
 
     Methods are collective.
+
+    Args:
+        models: the model, or the pieces of it that are here.
+        mesh: who shares what; None on one device.
     """
 
     def __init__(
         self,
-        parts: Parts,
+        models: list[nn.Module],
         optimizers: list[torch.optim.Optimizer],
         average: Average | None,
-        mesh: Mesh,
-        ranks: Ranks,
+        ranks: Ranks | Alone,
+        mesh: Mesh | None = None,
     ):
-        self._parts, self._optimizers, self._average = parts, optimizers, average
+        self._models, self._optimizers, self._average = models, optimizers, average
         self._mesh, self._ranks = mesh, ranks
 
-    def save(self, folder: Path) -> Callable[[], None]:
-        """See Engine.save."""
+    def save(self, folder: Path, **facts: str) -> Callable[[], None]:
+        """See Engine.save. `facts` are written beside the tensors."""
         pieces = pieces_of(self._all(), self._mesh)
-        return write_by_all(pieces, rank_file(folder, dist.get_rank(), dist.get_world_size()), self._ranks)
+        return write_by_all(
+            pieces, rank_file(folder, self._ranks.rank, self._ranks.size), self._ranks, **facts
+        )
 
-    def load(self, folder: Path) -> None:
-        """See Engine.load."""
+    def load(self, folder: Path) -> dict[str, str]:
+        """See Engine.load. Returns the facts that rank 0 wrote."""
         weights = self._weights()
         check_folder(folder, {name: weight.shape for name, weight in weights.items()}, self._ranks)
         for optimizer in self._optimizers:
@@ -53,12 +68,14 @@ class ParallelState:
         if self._average is not None:
             name = next(iter(self._average.tensors))
             self._average.updates = int(state[f"{name}.{UPDATES}"])
+        return facts_in(folder)
 
     def gather(self, whole: nn.Module) -> None:
         """Fill `whole`, an empty copy of the model, on rank 0.
 
         Weights come one by one; no other rank ever has more than one of them whole.
         """
+        assert self._mesh is not None
         own = self._weights()
         for name, place in whole.state_dict().items():
             here = name in own
@@ -74,8 +91,8 @@ class ParallelState:
     def _weights(self) -> dict[str, Tensor]:
         """This rank's parts of what learns and what is kept beside it, each once: a tied head is the embedding."""
         state = {}
-        for part in self._parts.models:
-            state |= dict(part.named_parameters())
+        for part in self._models:
+            state |= dict(trained(part))
             kept = part.state_dict().keys()
             state |= {name: buffer for name, buffer in part.named_buffers() if name in kept}
         return state
@@ -95,13 +112,15 @@ class ParallelState:
         return state
 
 
-def write_by_all(pieces: dict[str, PieceOf], path: Path, ranks: Ranks) -> Callable[[], None]:
+def write_by_all(
+    pieces: dict[str, PieceOf], path: Path, ranks: Ranks | Alone, **facts: str
+) -> Callable[[], None]:
     """A function, for another thread, that writes this rank's pieces and returns when all ranks have written theirs."""
 
     def write() -> None:
         failure: OSError | None = None
         try:
-            write_pieces(pieces, path)
+            write_pieces(pieces, path, facts)
         except OSError as error:
             failure = error
         if ranks.any(failure is not None, ranks.writing):
@@ -110,7 +129,7 @@ def write_by_all(pieces: dict[str, PieceOf], path: Path, ranks: Ranks) -> Callab
     return write
 
 
-def check_folder(folder: Path, shapes: dict[str, torch.Size], ranks: Ranks) -> None:
+def check_folder(folder: Path, shapes: dict[str, torch.Size], ranks: Ranks | Alone) -> None:
     """Raises Damaged, on all ranks, when the checkpoint in `folder` cannot be read; UserError when it is another's.
 
     Args:
@@ -124,13 +143,26 @@ def check_folder(folder: Path, shapes: dict[str, torch.Size], ranks: Ranks) -> N
         missing = error
     if ranks.any(missing is not None):
         raise Damaged(f"{folder}: {missing or 'not readable on another rank'}")
-    other = any(found.get(name) != shape for name, shape in shapes.items())
     names = set().union(*ranks.gather(list(shapes)))
-    other |= any(name not in names and name.rpartition(".")[0] not in names for name in found)
-    if ranks.any(other):
+    other = _difference(shapes, found, names)
+    if ranks.any(other is not None):
         raise UserError(
-            f"{folder}: a checkpoint of another model", hint=f"remove {folder.parent} to start anew"
+            f"{folder}: a checkpoint of another model: {other or 'on another rank'}",
+            hint=f"remove {folder.parent} to start anew",
         )
+
+
+def _difference(shapes: dict[str, torch.Size], found: dict[str, torch.Size], names: set[str]) -> str | None:
+    """The first thing in which a checkpoint and this rank's weights differ; `names` are those of all ranks."""
+    for name, shape in shapes.items():
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != shape:
+            return f"{name} has shape {tuple(found[name])}, expected {tuple(shape)}"
+    for name in found:
+        if name not in names and name.rpartition(".")[0] not in names:
+            return f"{name} is not expected"
+    return None
 
 
 def empty_copy(model: nn.Module) -> nn.Module:
