@@ -6,7 +6,9 @@ MLFLOW_TRACKING_URI, TRACKIO_DIR), and nothing is sent anywhere unless the recip
 
 import importlib.util
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,13 +70,15 @@ class Trackio:
         import trackio  # pyright: ignore[reportMissingImports]
 
         self._trackio = trackio
-        trackio.init(project="groundup", name=name)
+        with redirect_stdout(sys.stderr):  # what it says is no result
+            trackio.init(project="groundup", name=name)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._trackio.log(dict(values), step=step)
 
     def close(self) -> None:
-        self._trackio.finish()
+        with redirect_stdout(sys.stderr):
+            self._trackio.finish()
 
 
 TRACKERS: dict[str, Callable[[Path, str, int], Tracker]] = {
@@ -101,7 +105,5 @@ def open_trackers(names: Sequence[str] | None, folder: Path, name: str, first: i
 def numbers(record: Mapping[str, Any]) -> dict[str, float]:
     """What of a record a board can draw."""
     return {
-        key: float(value)
-        for key, value in record.items()
-        if isinstance(value, int | float) and key not in ("step",)
+        key: float(value) for key, value in record.items() if isinstance(value, int | float) and key != "step"
     }
