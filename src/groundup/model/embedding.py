@@ -98,7 +98,8 @@ def check_labels(labels: Int[Tensor, "B T"], tokens: Int[Tensor, "B T"], config:
 
 
 def _check_ids(name: str, ids: Int[Tensor, "B T"], vocab_size: int) -> None:
-    if ids.device.type == "cpu" and not torch.compiler.is_compiling() and ids.numel():
+    real = type(ids) is Tensor and ids.device.type == "cpu"  # not the fake ones of a simulation
+    if real and not torch.compiler.is_compiling() and ids.numel():
         low, high = (int(end) for end in ids.aminmax())
         if low < 0 or high >= vocab_size:
             found = low if low < 0 else high
