@@ -1,5 +1,6 @@
 """What ranks do in the tests of traffic: count what one step sends, by the axis that it goes along."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,32 +25,39 @@ class Found:
 
 def count(case: Case) -> list[Found]:
     """Of every rank."""
-    engine = build(case)
-    mesh, whole = engine.mesh, batch(case.model, 0)
+    engine, whole = build(case), batch(case.model, 0)
     rows = len(whole["tokens"]) // engine.data_ranks
     part = {name: x[engine.data_rank * rows : (engine.data_rank + 1) * rows] for name, x in whole.items()}
-    engine.accumulate(part)
-    engine.update(1.0)  # what is made once is made
-    with Traffic() as seen:
+
+    def step() -> None:
         engine.accumulate(part)
         engine.update(1.0)
-    config: Any = engine.parts.models[0].config
-    work = Work(
-        sequences=rows,
-        length=part["tokens"].shape[1],
+
+    step()  # what is made once is made
+    mine = traffic_of(
+        engine,
+        part,
+        step,
         micro_batches=rows // min(rows, case.micro_batch or rows),
         product=2 if case.settings.precision == "bfloat16" else 4,
         recompute=dict(case.machine).get("activation_checkpointing") == "full",
-        place=mesh.rank("pipeline"),
     )
-    expected: dict[tuple[int, ...], float] = {}
-    everyone = tuple(range(dist.get_world_size()))
-    expected[everyone] = 2 * (len(everyone) - 1) / len(everyone) * WORDS
-    for axis, sent in traffic(config, mesh.layout, work).items():
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    return everyone
+
+
+def traffic_of(engine: Any, part: Any, step: Callable[[], None], **work: Any) -> Found:
+    """What this rank sends in a step on `part` of a batch."""
+    mesh, config = engine.mesh, engine.parts.models[0].config
+    with Traffic() as seen:
+        step()
+    sequences, length = part["tokens"].shape
+    here = Work(sequences, length, place=mesh.rank("pipeline"), **work)
+    ranks = tuple(range(dist.get_world_size()))
+    expected: dict[tuple[int, ...], float] = {ranks: 2 * (len(ranks) - 1) / len(ranks) * WORDS}
+    for axis, sent in traffic(config, mesh.layout, here).items():
         if sent:
             ranks = tuple(dist.get_process_group_ranks(mesh.group(axis)))
             expected[ranks] = expected.get(ranks, 0.0) + sent
-    mine = Found({ranks: seen.among(ranks) for ranks, _ in seen.sent}, expected)
-    all_found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(all_found, mine)
-    return all_found
+    return Found({ranks: seen.among(ranks) for ranks, _ in seen.sent}, expected)

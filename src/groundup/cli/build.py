@@ -55,6 +55,9 @@ def plan(
     recipe: Recipe,
     sets: Sets = None,
     pdf: Annotated[Path | None, typer.Option(help="Also write the blueprint as a PDF.")] = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Also build one rank of all on fake devices, and count.")
+    ] = False,
     as_json: AsJson = False,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -64,13 +67,19 @@ def plan(
     from groundup.recipe import load
 
     wanted = load(recipe, sets or ())
-    facts = derive(wanted).facts()
+    planned = derive(wanted)
+    facts = planned.facts()
     facts["expected"] = expected(wanted, runs / wanted.name / LADDER)
     if wanted.data is not None:
         from groundup import pipeline
         from groundup.data.expect import deduplication
 
         facts["deduplication"] = deduplication(wanted.data, pipeline.machine_for(wanted, KINDS["none"]()))
+    if simulate:
+        from groundup.train import simulate as simulation
+
+        _note("building one rank on fake devices: a minute or so")
+        facts["simulation"] = simulation.simulate(planned)
     print(json.dumps(facts, indent=1) if as_json else tell.table(facts))
     if pdf is not None:
         from groundup.report.blueprint import write_blueprint

@@ -111,7 +111,9 @@ def _surround(part: nn.Module, mesh: Mesh) -> None:
 
     def enter(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         x, *rest = inputs
-        x = for_products(x)  # which read it in that dtype alone: half as much to send, and to sum on the way back
+        x = for_products(
+            x
+        )  # which read it in that dtype alone: half as much to send, and to sum on the way back
         group = mesh.group("tensor")
         whole = gather(x, SEQUENCE, group) if _shares_sequence(module, mesh) else spread(x, group)
         return (whole, *rest)

@@ -1,7 +1,7 @@
 """From what the recipe says to everything that follows from it."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from groundup.artifacts.errors import UserError
@@ -10,10 +10,13 @@ from groundup.plan.count import Parameters, count, training_flops_per_token
 from groundup.plan.engines import check_machine
 from groundup.plan.growth import Growth
 from groundup.plan.layout import check, complete, planned_devices
-from groundup.plan.memory import Memory, training_memory
+from groundup.plan.memory import Memory, Recompute, training_memory
 from groundup.plan.shape import largest_within
 from groundup.recipe import ModelConfig, Recipe, complete_model
+from groundup.recipe.layout import Layout
+from groundup.recipe.machine import MachineSection
 from groundup.recipe.recipe import ModelSection
+from groundup.recipe.train import TrainSection
 
 SECONDS_PER_HOUR = 3600
 VOCABULARY_STEP = 64
@@ -29,9 +32,9 @@ class Plan:
     memory: Memory | None = None
     compute: float = 0.0
     seconds: float = 0.0
-    shards: int = 1
+    layout: Layout = field(default_factory=Layout)
     micro_batch: int = 1
-    checkpointing: bool = False
+    recompute: Recompute = "none"
 
     def facts(self) -> dict[str, Any]:
         """The plan as plain JSON values: for `plan --json`, for plan.json and for the report."""
@@ -46,8 +49,9 @@ class Plan:
         facts["tokens_per_parameter"] = required(train.tokens, "train.tokens") / self.parameters.active
         facts["memory"] = asdict(self.memory) | {"total": self.memory.total}
         facts["layout"] = {
-            "devices": self.recipe.budget.devices, "shards": self.shards, "micro_batch": self.micro_batch,
-            "activation_checkpointing": self.checkpointing,
+            "devices": planned_devices(self.recipe), "shards": (self.layout.shard or 1) * self.layout.context,
+            "tensor": self.layout.tensor, "pipeline": self.layout.pipeline, "replicate": self.layout.replicate,
+            "micro_batch": self.micro_batch, "activation_checkpointing": self.recompute != "none",
         }  # fmt: skip
         facts["compute"] = self.compute
         facts["hours"] = self.seconds / SECONDS_PER_HOUR
@@ -124,9 +128,10 @@ def derive(recipe: Recipe) -> Plan:
         )
     resolved = recipe.model_copy(update={"train": train, "model": ModelSection(**config.model_dump())})
     check_machine(recipe.machine, train)
-    check(complete(recipe.machine.layout, planned_devices(recipe)), config, train)
-    layout = _layout(config, sequence_length, batch_tokens, budget.devices, device.memory)
-    return Plan(resolved, parameters, layout[0], compute, compute / speed, *layout[1:])
+    layout = complete(recipe.machine.layout, planned_devices(recipe))
+    check(layout, config, train)
+    fit = _fit(config, train, layout, recipe.machine, device.memory)
+    return Plan(resolved, parameters, fit[0], compute, compute / speed, layout, *fit[1:])
 
 
 def model_config(recipe: Recipe) -> ModelConfig:
@@ -158,23 +163,28 @@ def _round_batch(wanted: float, sequence_length: int, tokens: int) -> int:
     return sequences * sequence_length
 
 
-def _layout(
-    config: ModelConfig, sequence_length: int, batch_tokens: int, devices: int, memory: float
-) -> tuple[Memory, int, int, bool]:
-    """Fewest shards, then no checkpointing, then the largest micro-batch that fits 90% of a device."""
-    per_device = max(1, batch_tokens // sequence_length // devices)
-    room = 0.9 * memory
-    shard_choices = sorted({1, *(n for n in range(2, devices + 1) if devices % n == 0)})
-    for shards in shard_choices:
-        for checkpointing in (False, True):
-            micro_batch = per_device
-            while micro_batch >= 1:
-                need = training_memory(config, sequence_length, micro_batch, shards, checkpointing)
-                if need.total <= room:
-                    return need, shards, micro_batch, checkpointing
-                micro_batch //= 2
-    least = training_memory(config, sequence_length, 1, devices, True)
-    needed = math.ceil(16 * count(config).total / max(room - least.activations - least.logits, 1e9))
+def _fit(
+    config: ModelConfig, train: TrainSection, layout: Layout, machine: MachineSection, memory: float
+) -> tuple[Memory, int, Recompute]:
+    """The least recomputation, then the largest micro-batch, that fits 90% of a device; what is set by hand stays."""
+    assert layout.shard is not None
+    length = required(train.sequence_length, "train.sequence_length")
+    rows = required(train.batch_tokens, "train.batch_tokens") // length // (layout.replicate * layout.shard)
+    product = 4 if train.precision == "float32" else 2
+    wanted: tuple[Recompute, ...] = ("none", "full")
+    if machine.activation_checkpointing != "none":
+        wanted = (machine.activation_checkpointing,)
+    for recompute in wanted:
+        micro_batch = machine.micro_batch or max(1, rows)
+        while micro_batch >= 1:
+            need = training_memory(config, length, micro_batch, layout, recompute, product)
+            if need.total <= 0.9 * memory:
+                return need, micro_batch, recompute
+            micro_batch = 0 if machine.micro_batch else micro_batch // 2
+    least = training_memory(config, length, machine.micro_batch or 1, layout, wanted[-1], product)
+    state = least.weights + least.gradients + least.optimizer
+    devices = layout.replicate * layout.shard * layout.context * layout.tensor * layout.pipeline
+    needed = math.ceil(state * devices / max(0.9 * memory - least.total + state, 1e9))
     raise UserError(
         f"training needs {least.total / 1e9:.0f} GB on each of {devices} device(s), and one holds {memory / 1e9:.0f} GB",
         hint=f"set budget.devices={max(needed, devices + 1)}, or a smaller model.hidden_size",

@@ -13,11 +13,16 @@ class Device:
         peak: dense bfloat16 matrix operations per second.
         memory: bytes.
         utilization: share of `peak` that training reaches; published or measured, see the comment at each.
+        link, network: bytes a second, one way, to the other devices of a machine and to other machines; None: unknown.
+        kernels: share of `peak` that products and what is between them reach where nothing waits for a link.
     """
 
     peak: float
     memory: float
     utilization: float
+    link: float | None = None
+    network: float | None = None
+    kernels: float = 0.5
 
 
 GB = 1e9
@@ -30,9 +35,12 @@ DEVICES: dict[str, Device] = {
     "cpu-8": Device(peak=1.6e12, memory=16 * GB, utilization=0.40),
     # Peaks and memory: vendor data sheets. Utilization: what public trainers report for dense models of 1B and up.
     "rtx-4090": Device(peak=165e12, memory=24 * GB, utilization=0.40),
-    "a100": Device(peak=312e12, memory=80 * GB, utilization=0.45),
-    "h100": Device(peak=989e12, memory=80 * GB, utilization=0.40),
-    "h200": Device(peak=989e12, memory=141 * GB, utilization=0.40),
+    # Links: NVLink's 600 and 900 GB/s are both ways together; the network is 200 and 400 Gb/s for each device, as in
+    # NVIDIA's DGX A100 and H100 (Meta's machines have the latter too: torchtitan, benchmarks). Kernels: calibrated on
+    # one published run each, which book/thousand-devices.md names.
+    "a100": Device(312e12, 80 * GB, utilization=0.45, link=300 * GB, network=25 * GB, kernels=0.62),
+    "h100": Device(989e12, 80 * GB, utilization=0.40, link=450 * GB, network=50 * GB, kernels=0.40),
+    "h200": Device(989e12, 141 * GB, utilization=0.40, link=450 * GB, network=50 * GB, kernels=0.40),
 }
 
 

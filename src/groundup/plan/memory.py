@@ -1,48 +1,84 @@
 """Bytes that training holds on each device."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from groundup.plan.count import count
+from groundup.plan.traffic import WIDE, held, uncut
 from groundup.recipe import ModelConfig
+from groundup.recipe.layout import Layout
 
-CROSS_ENTROPY_CHUNK = 2048
+CROSS_ENTROPY_CHUNK = 1024
 """Tokens whose logits exist at one time; see model/loss.py."""
+
+Recompute = Literal["none", "selective", "full"]
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device during a training step."""
+    """Bytes on one device during a training step.
+
+    `gathered` are copies of weights for the blocks at work, in the precision of their products or whole again, and
+    gradients on their way to their shards.
+    """
 
     weights: float
     gradients: float
     optimizer: float
+    gathered: float
     activations: float
     logits: float
 
     @property
     def total(self) -> float:
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+        return self.weights + self.gradients + self.optimizer + self.gathered + self.activations + self.logits
 
 
 def training_memory(
-    config: ModelConfig, sequence_length: int, micro_batch: int, shards: int = 1, checkpointing: bool = False
+    config: ModelConfig,
+    sequence_length: int,
+    micro_batch: int,
+    layout: Layout,
+    recompute: Recompute = "none",
+    product: int = 2,
 ) -> Memory:
-    """Memory with float32 master weights, bfloat16 products and AdamW, all three sharded over `shards` devices.
+    """Memory with float32 master weights, products of `product` bytes and AdamW, on the first device of a pipeline.
 
     Weights, gradients and the two moments take 4 + 4 + 8 bytes a parameter (Rajbhandari et al. 2020, section 3.1, in
-    float32). Activations without checkpointing follow Korthikanti et al. 2022, equation 1 without the score matrix,
-    which fused attention never stores: about 34 bytes for each of B T D in a block with a 4 D feed-forward, scaled
-    to the real width; with checkpointing one bfloat16 copy of the residual stream a block, and one block in full.
+    float32), cut over the tensor, pipeline, shard and context axes. For each token of a block the backward pass wants,
+    in bytes, 18 D for the float32 stream with its two norms, 4 D for what products read of it, 4 (H + G) K for
+    attention and 8 F for the gated feed-forward. Kept selectively are the results of products: 4 D for the stream,
+    2 D (or 4 D, before they are summed over the tensor axis), 4 (H + G) K and 4 F. With full recomputation it is the
+    stream alone, 4 D, beside one block in full. What products read and give at the edge of a pair is not cut over the
+    tensor axis; all else is. The constants come from counting what a step keeps on fake devices (train/simulate.py):
+    they follow PyTorch's kernels as Korthikanti et al. 2022, equation 1, followed Megatron's.
     """
-    parameters = count(config).total
-    tokens = sequence_length * micro_batch
-    widths = 18 * config.hidden_size + 4 * config.intermediate_size
-    per_block = tokens * float(widths)
-    if checkpointing:
-        activations = config.num_layers * tokens * config.hidden_size * 2.0 + per_block
+    assert layout.shard is not None
+    data = layout.shard * layout.context
+    if config.moe is not None:  # counted whole: its experts are cut along an axis of their own
+        parameters = count(config).total / layout.tensor / layout.pipeline
+        part, blocks, ends = None, parameters, 0.0
+        each = parameters * layout.pipeline / config.num_layers
     else:
-        activations = config.num_layers * per_block
-    logits = 8.0 * min(tokens, CROSS_ENTROPY_CHUNK) * config.vocab_size
-    return Memory(
-        4.0 * parameters / shards, 4.0 * parameters / shards, 8.0 * parameters / shards, activations, logits
-    )
+        part = held(config, layout)
+        blocks, ends = part.here(layout, uncut(config, layout))
+        each = blocks / max(1, part.blocks)
+    state = (blocks + ends) / data
+    reshard = layout.reshard if layout.reshard is not None else layout.pipeline == 1
+    if data > 1:
+        gathered = ends * WIDE + (2 * each if reshard else blocks) * product + each * WIDE
+    else:
+        gathered = blocks * product if product < WIDE else 0.0
+    tokens = sequence_length * micro_batch / layout.context
+    width, tensor = config.hidden_size, layout.tensor
+    row = tokens * width  # a number for each token and place of the stream
+    own = row / (tensor if layout.sequence_parallel else 1)
+    heads = 4 * (config.num_heads + config.num_kv_heads) * config.head_dim
+    whole = 18 * own + 4 * row + tokens * (heads + 8 * config.intermediate_size) / tensor
+    some = 4 * own + (4 if tensor > 1 else 2) * row + tokens * (heads + 4 * config.intermediate_size) / tensor
+    kept = {"none": whole, "selective": some, "full": WIDE * own}[recompute]
+    num_blocks = part.blocks if part is not None else config.num_layers / layout.pipeline
+    activations = layout.pipeline * num_blocks * kept + (0 if recompute == "none" else whole - kept)
+    vocabulary = config.vocab_size / tensor
+    logits = vocabulary * (6 * min(tokens, CROSS_ENTROPY_CHUNK) + WIDE * width) + tokens * width * WIDE
+    return Memory(WIDE * state, WIDE * state, 2 * WIDE * state, gathered, activations, logits)

@@ -19,9 +19,10 @@ def table(facts: dict[str, Any]) -> str:
         ("learning rate", f"{train['learning_rate']:g} after {train['warmup_steps']} steps, {train['schedule']}, "
                           f"{train['optimizer']}"),
         ("memory", f"{memory['total'] / 1e9:.2f} GB a device: weights {memory['weights'] / 1e9:.2f}, gradients "
-                   f"{memory['gradients'] / 1e9:.2f}, optimizer {memory['optimizer'] / 1e9:.2f}, activations "
+                   f"{memory['gradients'] / 1e9:.2f}, optimizer {memory['optimizer'] / 1e9:.2f}, copies for "
+                   f"products {memory['gathered'] / 1e9:.2f}, activations "
                    f"{(memory['activations'] + memory['logits']) / 1e9:.2f}"),
-        ("layout", f"{layout['devices']} x {budget['hardware']}, weights over {layout['shards']}, micro-batch "
+        ("layout", f"{layout['devices']} x {budget['hardware']}, {_axes(layout)}, micro-batch "
                    f"{layout['micro_batch']}{', activation checkpointing' if layout['activation_checkpointing'] else ''}"),
         ("compute", f"{operations(facts['compute'])} of arithmetic"),
         ("time", _hours(facts["hours"])),
@@ -29,6 +30,7 @@ def table(facts: dict[str, Any]) -> str:
     if expected := facts.get("expected"):
         rows.append(("expected", f"{expected['loss']:.3f} bits per byte of held-out text, 90% between {expected['low']:.3f} "
                                  f"and {expected['high']:.3f}, from a ladder of {expected['rungs']} models"))  # fmt: skip
+    rows += _simulation(facts.get("simulation"))
     if facts["money"] is not None:
         rows.append(("money", f"{facts['money']:,.0f} at {budget['price_per_hour']:g} an hour and device"))
     return _aligned(rows + text)
@@ -60,6 +62,26 @@ def _deduplication(found: dict[str, Any]) -> str:
     unknown = f"; not here yet, and not counted: {names}" if names else ""
     return (f"{found['held'] / 1e9:.2g} GB of {found['limit'] / 1e9:g} GB for about {found['documents']:,} documents, "
             f"{found['passes']} pass{'es' if found['passes'] > 1 else ''}{unknown}")  # fmt: skip
+
+
+def _simulation(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What was counted on fake devices, beside what the formulas say."""
+    if found is None:
+        return []
+    pairs = [("held between steps", found["memory"]["state"]), ("held at most", found["memory"]["peak"])]
+    pairs += [(f"sent along {axis}", both) for axis, both in found["sent"].items()]
+    words = [
+        f"{name} {both['simulated'] / 1e9:.2f} GB (planned {both['planned'] / 1e9:.2f})"
+        for name, both in pairs
+    ]
+    head = f"one rank of {found['devices']:,} and one micro-batch: "
+    return [("simulation", head + ", ".join(words))]
+
+
+def _axes(layout: dict[str, Any]) -> str:
+    axes = {axis: layout[axis] for axis in ("replicate", "tensor", "pipeline") if layout[axis] > 1}
+    words = [f"weights over {layout['shards']}", *(f"{axis} {size}" for axis, size in axes.items())]
+    return " x ".join(words)
 
 
 def _count(value: float) -> str:

@@ -89,8 +89,8 @@ def traffic(config: ModelConfig, layout: Layout, work: Work) -> dict[str, float]
         "pipeline": _pipeline(config, layout, work),
     }
     data = layout.shard * layout.context
-    part, uncut = held(config, layout, work.place), _uncut(config, layout)
-    blocks, ends = part.here(layout, uncut)
+    part = held(config, layout, work.place)
+    blocks, ends = part.here(layout, uncut(config, layout))
     ends += config.hidden_size if part.last or num_stages(layout) == 1 else 0  # the final norm
     if data > 1:
         again = layout.reshard if layout.reshard is not None else layout.pipeline == 1
@@ -103,7 +103,7 @@ def traffic(config: ModelConfig, layout: Layout, work: Work) -> dict[str, float]
     return sent
 
 
-def _uncut(config: ModelConfig, layout: Layout) -> int:
+def uncut(config: ModelConfig, layout: Layout) -> int:
     """Weights of a block's matrices that stay whole: keys and values, where there are fewer heads than ranks."""
     if config.num_kv_heads % layout.tensor == 0:
         return 0
@@ -123,13 +123,13 @@ def _tensor(config: ModelConfig, layout: Layout, work: Work) -> float:
     if layout.sequence_parallel:
         calls = 4 + 4 + (3 if work.recompute else 0)
         sent = part.blocks * calls * of_whole * stream * work.product
-        shares = part.blocks * (part.vectors + _uncut(config, layout))
+        shares = part.blocks * (part.vectors + uncut(config, layout))
         shares += config.hidden_size if part.last else 0
         sent += 2 * of_whole * shares / data * WIDE
     else:
         calls = 2 + 2 + (1 if work.recompute else 0)
         sent = part.blocks * calls * 2 * of_whole * stream * work.product
-        sent += 2 * of_whole * part.blocks * _uncut(config, layout) / data * WIDE
+        sent += 2 * of_whole * part.blocks * uncut(config, layout) / data * WIDE
     if part.first:  # the sum of embeddings, and the way back of splitting them
         sent += (2 + layout.sequence_parallel) * of_whole * stream * WIDE
     if (

@@ -21,6 +21,7 @@ MEMORY = {
     "weights": "weights",
     "gradients": "gradients",
     "optimizer": "optimizer's state",
+    "gathered": "copies for products",
     "activations": "activations",
     "logits": "logits",
 }
