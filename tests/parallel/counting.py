@@ -40,7 +40,7 @@ def count(case: Case) -> list[Found]:
         step,
         micro_batches=rows // min(rows, case.micro_batch or rows),
         product=2 if case.settings.precision == "bfloat16" else 4,
-        recompute=dict(case.machine).get("activation_checkpointing") == "full",
+        recompute=dict(case.machine).get("activation_checkpointing", "none"),
     )
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, mine)

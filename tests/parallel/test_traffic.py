@@ -20,6 +20,10 @@ QUICK = {
     "PP 1f1b x FSDP": (4, Case({"pipeline": 2, "shard": 2}, "deep", 2)),
 }
 SLOW = {
+    "TP+SP x CP, selective": (
+        4,
+        Case({"tensor": 2, "context": 2}, machine=(("activation_checkpointing", "selective"),)),
+    ),
     "FSDP, weights kept": (2, Case({"shard": 2, "reshard": False}, micro_batch=2)),
     "TP+SP, bfloat16": (2, Case({"tensor": 2}, train=HALF)),
     "TP+SP 4, 2 key heads": (4, Case({"tensor": 4})),

@@ -55,11 +55,11 @@ def step_time(config: ModelConfig, layout: Layout, work: Work, device: Device, p
     own = training_flops_per_token(config, work.length) * work.sequences * work.length
     own /= layout.context * layout.tensor * layout.pipeline
     peak = device.peak * (2 / work.product if work.product < 2 else 1)
-    products = own * (4 / 3 if work.recompute else 1) / (peak * device.kernels)
+    products = own * (4 / 3 if work.recompute == "full" else 1) / (peak * device.kernels)
     sent = traffic(config, layout, work)
     blocks = config.num_layers / layout.pipeline
     speed = {axis: bandwidth(axis, layout, device, per_machine) for axis in sent}
-    passes = 3 if work.recompute else 2
+    passes = 3 if work.recompute != "none" else 2
     tensor = sent["tensor"] / speed["tensor"]
     tensor += 4 * passes * blocks * work.micro_batches * (layout.tensor - 1) * HOP / 10  # within a machine
     context = 0.0 if layout.context_method == "ring" else sent["context"] / speed["context"]

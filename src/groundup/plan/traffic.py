@@ -5,6 +5,7 @@ an exchange, twice that for a sum. Formulas are for decoders without biases, as 
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from groundup.plan.layout import LATE_WEIGHTS, num_stages
 from groundup.recipe import ModelConfig
@@ -23,7 +24,7 @@ class Work:
         length: tokens in each, over all of the context axis.
         micro_batches: into how many pieces they fall.
         product: bytes of a number in a matrix product: 2 for bfloat16.
-        recompute: whether blocks compute their forward pass again.
+        recompute: what blocks compute again; their collectives are, in both kinds.
         place: of the rank in the pipeline, from 0.
     """
 
@@ -31,7 +32,7 @@ class Work:
     length: int
     micro_batches: int = 1
     product: int = 2
-    recompute: bool = False
+    recompute: Literal["none", "selective", "full"] = "none"
     place: int = 0
 
 
@@ -121,13 +122,13 @@ def _tensor(config: ModelConfig, layout: Layout, work: Work) -> float:
     of_whole = (size - 1) / size
     data = (layout.shard or 1) * layout.context
     if layout.sequence_parallel:
-        calls = 4 + 4 + (3 if work.recompute else 0)
+        calls = 4 + 4 + (3 if work.recompute != "none" else 0)
         sent = part.blocks * calls * of_whole * stream * work.product
         shares = part.blocks * (part.vectors + uncut(config, layout))
         shares += config.hidden_size if part.last else 0
         sent += 2 * of_whole * shares / data * WIDE
     else:
-        calls = 2 + 2 + (1 if work.recompute else 0)
+        calls = 2 + 2 + (1 if work.recompute != "none" else 0)
         sent = part.blocks * calls * 2 * of_whole * stream * work.product
         sent += 2 * of_whole * part.blocks * uncut(config, layout) / data * WIDE
     if part.first:  # the sum of embeddings, and the way back of splitting them
@@ -147,7 +148,7 @@ def _context(config: ModelConfig, layout: Layout, work: Work) -> float:
         return 0.0
     tokens = work.sequences * work.length
     keys = 2 * tokens * max(1, config.num_kv_heads // layout.tensor) * config.head_dim
-    passes = 3 if work.recompute else 2
+    passes = 3 if work.recompute != "none" else 2
     if layout.context_method == "ulysses":
         queries = 2 * tokens * config.num_heads // layout.tensor * config.head_dim
         each = (size - 1) / size * (queries + keys) / size

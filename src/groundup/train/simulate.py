@@ -63,7 +63,7 @@ def simulate(plan: Plan) -> dict[str, Any]:
     finally:
         dist.destroy_process_group()
     product = 4 if train.precision == "float32" else 2
-    work = Work(rows, length, 1, product, plan.recompute == "full")
+    work = Work(rows, length, 1, product, plan.recompute)
     memory = training_memory(config, length, rows, layout, plan.recompute, product)
     planned = traffic(config, layout, work)
     return {
