@@ -300,11 +300,17 @@ def compare(given: Any, folder: Path) -> None:
                 )
                 shutil.rmtree(out)
             if len(rates) == 2:
-                a, b = lefts.values()
+                ours, theirs = lefts.values()
                 print(
-                    f"{mode:10} {cores:5} ratio {rates['groundup'] / rates['datatrove']:.1f}; "
-                    f"kept by both {len(a & b)}, by groundup alone {len(a - b)}, by datatrove alone {len(b - a)}"
+                    f"{mode:10} {cores:5} ratio {rates['groundup'] / rates['datatrove']:.1f}; kept by both {len(ours & theirs)}, "
+                    f"by groundup alone {alone(ours, theirs, pairs)}, by datatrove alone {alone(theirs, ours, pairs)}"
                 )
+
+
+def alone(mine: set[int], others: set[int], pairs: dict[tuple[int, int], float]) -> str:
+    """How many documents one keeps and the other does not, and of how many of them the other kept a near duplicate."""
+    near = {a for a, b in pairs if b in others} | {b for a, b in pairs if a in others}
+    return f"{len(mine - others)} ({len((mine - others) & near)} of which the other has nearly the same)"
 
 
 def memory(given: Any, folder: Path) -> None:
