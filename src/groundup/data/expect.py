@@ -14,6 +14,8 @@ DOCUMENT_BYTES: dict[SourceKind, float] = {
     "jsonl": 2e3, "table": 2e3, "huggingface": 2e3,
 }  # fmt: skip
 """Of a file for each document in it, about; cleaning leaves fewer."""
+DOCUMENT_WORDS = 600
+"""Each begins a passage that is compared, where the recipe cuts those that repeat."""
 
 
 def deduplication(section: DataSection, machine: Machine) -> dict[str, Any]:
@@ -28,17 +30,15 @@ def deduplication(section: DataSection, machine: Machine) -> dict[str, Any]:
             unknown.append(place.name)
             continue
         share = place.sample_files if isinstance(place, Source) else 1.0
-        documents += (
-            share
-            * sum(unpacked_bytes(path.name, path.stat().st_size) for path in files)
-            / DOCUMENT_BYTES[place.kind]
-        )
+        size = sum(unpacked_bytes(path.name, path.stat().st_size) for path in files)
+        documents += share * size / DOCUMENT_BYTES[place.kind]
     count = round(documents)
+    keys = count * DOCUMENT_WORDS if section.substring.enabled else count
     limit = 1e9 * section.memory_gigabytes
-    parts = passes(count, count, limit)
+    parts = passes(count, keys, limit)
     return {
         "documents": count,
-        "held": held(count, count, parts),
+        "held": held(count, keys, parts),
         "limit": limit,
         "passes": parts,
         "unknown": unknown,

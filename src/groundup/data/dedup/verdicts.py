@@ -38,8 +38,13 @@ def judge(section: DataSection, clean: Path, counts: dict[int, int], machine: Ma
     """
     total = sum(counts.values())
     limit = 1e9 * section.memory_gigabytes
+    passages = {
+        kind: [path for number in sorted(counts) if (path := clean / f"{number:05d}.{kind}").exists()]
+        for kind in KINDS
+    }
+    keys = {kind: sum(path.stat().st_size for path in files) // 8 for kind, files in passages.items()}
     parts = passes(total, total, limit)
-    say_plan(section, total, parts, machine)
+    say_plan(section, total, max(total, *keys.values()), machine)
     table = KeyTable(clean, counts)
     clusters = Clusters(total)
     codes = numpy.zeros(total, dtype=numpy.uint8)
@@ -51,17 +56,16 @@ def judge(section: DataSection, clean: Path, counts: dict[int, int], machine: Ma
     roots = clusters.roots()
     if section.minhash.action == "drop":
         codes[(roots != numpy.arange(total)) & (codes == KEEP)] = NEAR
-    for kind in KINDS:
-        files = [path for number in sorted(counts) if (path := clean / f"{number:05d}.{kind}").exists()]
-        keys = sum(path.stat().st_size for path in files) // 8
-        mark_repeats(files, passes(total, keys, limit))
+    for kind, files in passages.items():
+        mark_repeats(files, passes(total, keys[kind], limit))
     return Verdicts(codes, roots)
 
 
-def say_plan(section: DataSection, documents: int, parts: int, machine: Machine) -> None:
-    """Tell what deduplication will hold before it begins."""
+def say_plan(section: DataSection, documents: int, keys: int, machine: Machine) -> None:
+    """Tell what deduplication will hold before it begins; `keys`: the most that are compared at once."""
+    parts = passes(documents, keys, 1e9 * section.memory_gigabytes)
     machine.progress.say(
-        f"deduplication: {documents} documents, {held(documents, documents, parts) / 1e9:.2g} GB "
+        f"deduplication: {documents} documents, {held(documents, keys, parts) / 1e9:.2g} GB "
         f"of {section.memory_gigabytes:g} GB allowed, in {parts} pass{'es' if parts > 1 else ''}"
     )
 
