@@ -28,8 +28,8 @@ from typing import Any
 SUFFIXES = {".py", ".md", ".rst", ".txt", ".po"}
 PATTERN = "gpt4"
 MEGABYTE = 1e6
-ENCODED, CHECKED = 3, 7
-"""Of the documents that are learnt from every third is encoded, and of these every seventh is compared."""
+CHECKED = 7
+"""Of the encoded documents, every seventh is compared."""
 
 Seconds = tuple[float, float]
 """By the clock, and of all processors together."""
@@ -221,9 +221,9 @@ def learn(name: str, folders: tuple[str, ...], size: int) -> tuple[Seconds, floa
     return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3, entries
 
 
-def encode(name: str, folders: tuple[str, ...], file: str) -> tuple[Seconds, int]:
+def encode(name: str, folders: tuple[str, ...], file: str, every: int) -> tuple[Seconds, int]:
     """Seconds for all documents, and in how many the ids are not those of the `tokenizers` library."""
-    texts = documents(folders)[::ENCODED]
+    texts = documents(folders)[::every]
     function = ENCODERS[name](file)
     function(["warm up the threads"])
     seconds, rows = timed(lambda: function(texts))
@@ -250,6 +250,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+")
     parser.add_argument("--sizes", type=int, nargs="+", default=[32_000, 128_000])
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--every", type=int, default=3, help="of the documents, this one is encoded")
     parser.add_argument("--only", choices=["learn", "encode"])
     given = parser.parse_args()
     os.environ["RAYON_NUM_THREADS"] = str(given.threads)
@@ -281,11 +282,11 @@ def main() -> None:
             print(f"\nencoding with {size:,} entries")
             with TemporaryDirectory() as folder:
                 train_bpe(texts, size, PATTERN).save(Path(folder))
-                encoded = texts[::ENCODED]
+                encoded = texts[:: given.every]
                 size_of = sum(len(text.encode()) for text in encoded) / MEGABYTE
                 ours = None
                 for name in filter(installed, ENCODERS):
-                    result = alone(encode, name, folders, f"{folder}/tokenizer.json")
+                    result = alone(encode, name, folders, f"{folder}/tokenizer.json", given.every)
                     if isinstance(result, Exception):
                         print(f"  {titled(name):24} {type(result).__name__}: {str(result)[:80]}")
                         continue

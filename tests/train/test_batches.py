@@ -19,11 +19,18 @@ from groundup.train.order import Mixture, permute
 from groundup.train.sequences import best_fit
 
 
-def write_shard(folder: Path, lengths: list[int], sources: list[str] | None = None) -> TokenShard:
-    """Documents whose tokens count up through the whole shard, so that a token tells where it stood."""
+def write_shard(
+    folder: Path, lengths: list[int], sources: list[str] | None = None, ends: bool = False
+) -> TokenShard:
+    """Documents whose tokens count up through the whole shard, so that a token tells where it stood.
+
+    `ends` puts the end of text in the last place of each; without it every token is another.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     writer = ShardWriter(folder, "train", vocab_size=70_000, tokenizer="test", end_of_text=0)
     ids = np.arange(1, sum(lengths) + 1)
+    if ends:
+        ids[np.cumsum(lengths) - 1] = 0
     writer.append(ids, lengths, sources or ["web"] * len(lengths), lengths)
     writer.commit(1)
     writer.finish()
@@ -79,13 +86,24 @@ def test_batches_cross_epochs_without_a_seam(shard: TokenShard):
         assert sorted(order[epoch * n : (epoch + 1) * n]) == list(range(n))
 
 
-def test_documents_are_numbered_from_the_first_of_the_sequence(shard: TokenShard):
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_documents_are_numbered_from_the_first_of_the_sequence(tmp_path: Path, packing: Packing):
+    lengths = np.random.default_rng(0).integers(2, 60, 100).tolist()
+    shard = write_shard(tmp_path, lengths, ["web", "books", "web", "code", "books"] * 20, ends=True)
     for weights in (None, {"web": 1.0, "books": 1.0}):
-        batches = Batches(shard, 48, 4, 1, documents=True, weights=weights)
+        batches = Batches(shard, 48, 4, 1, documents=True, weights=weights, packing=packing)
         batch = batches.batch(2)
-        for row, numbers in zip(batch["tokens"].numpy(), batch["documents"].numpy(), strict=True):
+        for row, labels, numbers in zip(
+            *(batch[key].numpy() for key in ("tokens", "labels", "documents")), strict=True
+        ):
+            row = row[: np.flatnonzero(labels != IGNORE)[-1] + 1]  # without the padding
             true = np.searchsorted(shard.begins, row - 1, side="right") - 1
-            assert numbers.tolist() == np.unique(true, return_inverse=True)[1].tolist()
+            for place in np.flatnonzero(row == 0):  # an end of text belongs to the document before it
+                true[place] = true[place - 1] if place else -1
+            changes = np.flatnonzero(np.diff(true, prepend=true[0]))
+            expected = np.cumsum(np.isin(np.arange(len(row)), changes))
+            assert numbers[: len(row)].tolist() == expected.tolist()
+            assert set(numbers[len(row) :]) <= {expected[-1] + 1}
 
 
 def test_weights_choose_the_sources_and_no_other_document_appears(shard: TokenShard):

@@ -205,18 +205,23 @@ class Batches:
                 labels[row, size:] = IGNORE
         found = {"tokens": tokens, "labels": labels}
         if self.documents:
-            found["documents"] = np.stack([self._document_numbers(runs) for runs in rows])
+            found["documents"] = self._document_numbers(tokens, rows)
         return found
 
-    def _document_numbers(self, runs: list[Run]) -> np.ndarray:
-        """0, 1, 2, ... for the document that each token of a row is in; padding is a document of its own."""
-        starts = np.zeros(self.sequence_length, np.int64)
-        filled = 0
-        for run in runs:
-            ends = filled + np.cumsum(self.shard.documents(*run)[1])
-            starts[ends[ends < self.sequence_length]] = 1
-            filled = int(ends[-1])
-        return np.cumsum(starts)
+    def _document_numbers(self, tokens: np.ndarray, rows: list[list[Run]]) -> np.ndarray:
+        """0, 1, 2, ... for the document that each token of a row is in; padding is a document of its own.
+
+        Another begins behind each end of text, which no text spells, and with each run.
+        """
+        begins = np.zeros(tokens.shape, np.int64)
+        begins[:, 1:] = tokens[:, :-1] == self.shard.end_of_text
+        for row, runs in enumerate(rows):
+            filled = 0
+            for begin, end in runs:
+                filled += end - begin
+                begins[row, filled : filled + 1] = 1
+            begins[row, filled + 1 :] = 0
+        return np.cumsum(begins, axis=1)
 
 
 def _documents_of(shard: TokenShard, weights: Mapping[str, float]) -> dict[str, np.ndarray]:
