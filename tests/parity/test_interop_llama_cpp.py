@@ -8,6 +8,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,12 @@ from groundup.interop.gguf.vocabulary import CUTS, read_tokenizer, write_tokeniz
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.patterns import PATTERNS
 from groundup.tokenizer.sentencepiece import build_backend
 from groundup.tokenizer.train import train_bpe
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tokenizer"))
+from hard_texts import TORTURE
 
 pytestmark = pytest.mark.interop
 
@@ -142,6 +147,15 @@ def random_texts() -> list[str]:
         "\r\n",
     ]
     return ["".join(chance.choices(parts, k=chance.randint(1, 14))) for _ in range(300)]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_llama_cpp_gives_our_ids_on_every_script(pattern: str, tmp_path: Path):
+    tokenizer = train_bpe([text[:400] * 3 for text in TORTURE], 700, pattern)
+    model = build_model(ModelConfig(**{**SHAPE, "vocab_size": 700}))
+    answer = ask(export_gguf(model, tokenizer, tmp_path / "m.gguf"), [1], list(TORTURE))
+    for text, ids in zip(TORTURE, answer["ids"], strict=True):
+        assert ids == tokenizer.encode(text), text
 
 
 @pytest.mark.parametrize("name", CUTS)
