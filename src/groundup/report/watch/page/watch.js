@@ -6,6 +6,7 @@ const MARGIN = { left: 52, right: 12, top: 8, bottom: 22 };
 const SVG = "http://www.w3.org/2000/svg";
 const byId = (id) => document.getElementById(id);
 const figures = new Map(); // a panel's name -> what is drawn of it
+let pointed = null; // the step under the pointer
 let version = "", stage = "", last = 2; // the last is the step at which all axes end
 
 const compact = (value, sizes) => {
@@ -66,6 +67,7 @@ function tell(seen) {
     figure.panel = panel;
     draw(figure);
   });
+  point(pointed);
 }
 
 function offer(stages, shown) {
@@ -84,19 +86,20 @@ function offer(stages, shown) {
 
 function make() {
   const section = document.createElement("section");
-  const [name, value, unit, here] = ["span", "output", "small", "small"].map((tag) => document.createElement(tag));
+  const [name, value, unit] = ["span", "output", "small"].map((tag) => document.createElement(tag));
   const head = document.createElement("h2");
-  head.append(name, value, unit, here);
+  head.append(name, value, unit);
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("role", "img");
   section.append(head, svg);
-  const figure = { section, svg, name, value, unit, here };
+  const figure = { section, svg, name, value, unit };
   new ResizeObserver(() => figure.panel && draw(figure)).observe(svg);
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();
     point(figure.stepAt(event.clientX - box.left));
   });
   svg.addEventListener("pointerleave", () => point(null));
+  svg.addEventListener("pointercancel", () => point(null));
   return figure;
 }
 
@@ -141,7 +144,8 @@ function draw(figure) {
   figure.point = (step) => {
     const near = step === null ? -1 : nearest(at, step);
     line.style.visibility = near < 0 ? "hidden" : "visible";
-    figure.here.textContent = near < 0 ? "" : `${say(values[near])} at step ${at[near].toLocaleString("en")}`;
+    figure.value.textContent = near < 0 ? panel.value : say(values[near]);
+    figure.unit.textContent = near < 0 ? panel.unit : `at step ${at[near].toLocaleString("en")}`;
     if (near >= 0) for (const end of ["x1", "x2"]) line.setAttribute(end, x(at[near]));
   };
 }
@@ -174,6 +178,7 @@ function nearest(at, step) {
 }
 
 function point(step) {
+  pointed = step;
   for (const figure of figures.values()) figure.point?.(step);
 }
 
