@@ -13,7 +13,9 @@ from groundup.data.browse import KINDS, Corpus, Entry, Filters
 
 KEYS = {
     b"\x1b[A": "up", b"\x1b[B": "down", b"\x1b[C": "next", b"\x1b[D": "back", b"\x1b[5~": "page up",
-    b"\x1b[6~": "page down", b"\x1b[Z": "last kind", b"\x1b[H": "top", b"\x1b[F": "end", b"\x1b": "leave",
+    b"\x1b[6~": "page down", b"\x1b[Z": "last kind", b"\x1b[H": "top", b"\x1b[F": "end",
+    b"\x1b[1~": "top", b"\x1b[4~": "end", b"\x1bOA": "up", b"\x1bOB": "down", b"\x1bOC": "next", b"\x1bOD": "back",
+    b"\x1bOH": "top", b"\x1bOF": "end", b"\x1b": "leave",
     b"n": "next", b"l": "next", b"p": "back", b"h": "back", b"k": "up", b"j": "down", b" ": "page down",
     b"b": "page up", b"\t": "kind", b"r": "reason", b"R": "last reason", b"s": "source", b"/": "search",
     b"o": "overview", b"g": "top", b"G": "end", b"?": "help", b"q": "quit", b"\x04": "quit",
@@ -27,7 +29,7 @@ s          another source
 /          only what holds these words; Enter takes it, nothing clears it
 o          the whole funnel
 q          leave"""
-FOOT = "n next · p back · ↑↓ scroll · tab kind · r reason · s source · / search · o funnel · ? keys · q quit"
+FOOT = "q quit · ? keys · n next · p back · ↑↓ scroll · tab kind · r reason · s source · / search · o funnel"
 T = TypeVar("T")
 
 
