@@ -77,10 +77,22 @@ def same_weights(a, b):
     )
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_interrupted_training_ends_in_the_same_bits(tmp_path, optimizer, precision, monkeypatch):
-    knobs = settings(optimizer=optimizer, precision=precision)
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"optimizer": "adamw"},
+        {"optimizer": "muon"},
+        {"optimizer": "adamw", "precision": "bfloat16"},
+        {"optimizer": "muon", "precision": "bfloat16"},
+        {"optimizer_state": "float8"},
+        {"precision": "bfloat16-pure"},
+        {"average": "tail"},
+        {"average": "ema", "optimizer_state": "float8", "precision": "bfloat16-pure"},
+    ],
+    ids=lambda knobs: ", ".join(knobs.values()),
+)
+def test_interrupted_training_ends_in_the_same_bits(tmp_path, chosen):
+    knobs = settings(**chosen)
     machine = Machine(checkpoint_seconds=0.0)
     straight = TinyModel()
     whole = train(

@@ -1,11 +1,10 @@
 """AdamW where memory is short: moments of one byte each, bfloat16 weights without float32 copies, or both.
 
-Written out here because the two libraries that have it are not to be had everywhere: one is for CUDA alone, the other
-follows one version of PyTorch each. Blocks with a scale of their own are from Dettmers et al. 2022, "8-bit Optimizers
-via Block-wise Quantization"; in place of its table of 256 numbers stands the float8 format that PyTorch has on every
-device. Two things make three bits of mantissa enough. The second moment is kept as its square root, whose range is half
-as wide. And both are rounded by chance: a moment that decays by a few percent a step would else be rounded back to
-where it was, and never fall.
+Written out here because the libraries that have it are tied to a vendor's devices or to one version of PyTorch. Blocks
+with a scale of their own are from Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization"; in place of its
+table of 256 numbers stands the float8 format that PyTorch has on every device. Two things make three bits of mantissa
+enough. The second moment is kept as its square root, whose range is half as wide. And both are rounded by chance: a
+moment that decays by a few percent a step would else be rounded back to where it was, and never fall.
 """
 
 from collections.abc import Callable
