@@ -201,6 +201,7 @@ def main() -> None:
                 print(f"{run}: failed: {(done.stderr.strip() or 'killed').splitlines()[-1]}", file=sys.stderr)
                 continue
             found = json.loads(done.stdout.splitlines()[-1])
+            print(run, {name: round(value, 3) for name, value in found.items()}, file=sys.stderr, flush=True)
             known = best.setdefault(run, found)
             best[run] = {key: min(found[key], known[key]) for key in found}
     report(best, shape, options)
