@@ -66,6 +66,15 @@ SLOW: dict[str, tuple[int, Case]] = {
     "PP zero-bubble-v x CP x EP": (
         4, Case({"pipeline": 2, "context": 2, "expert": 2, "schedule": "zero-bubble-v"}, "moe-deep", 2)
     ),
+    "PP zero-bubble-v x hybrid": (8, Case({"pipeline": 2, "replicate": 2, "shard": 2, "schedule": "zero-bubble-v"}, "deep", 1)),
+    "PP interleaved-zero-bubble x DDP": (
+        4,
+        Case({"pipeline": 2, "replicate": 2, "schedule": "interleaved-zero-bubble"}, "deep", 2),
+    ),
+    "PP zero-bubble-v x DDP": (4, Case({"pipeline": 2, "replicate": 2, "schedule": "zero-bubble-v"}, "deep", 2)),
+    "PP dualpipe-v x DDP": (4, Case({"pipeline": 2, "replicate": 2, "schedule": "dualpipe-v"}, "deep", 2)),
+    "PP zero-bubble-v, compiled": (2, Case({"pipeline": 2, "schedule": "zero-bubble-v"}, "deep", 4, machine=COMPILED)),
+    "PP 1f1b x FSDP, weights dropped": (4, Case({"pipeline": 2, "shard": 2, "reshard": True}, "deep", 2)),
     "PP, checkpointing": (2, Case({"pipeline": 2}, "deep", 4, machine=AGAIN)),
     "PP zero-bubble-v, checkpointing": (
         2, Case({"pipeline": 2, "schedule": "zero-bubble-v"}, "deep", 4, machine=AGAIN)

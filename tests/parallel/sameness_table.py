@@ -27,7 +27,8 @@ to the same bounds.
 FOOTER = """
 Refused before the first step, because PyTorch computes them wrongly without a word: the schedules with late weight gradients
 (interleaved-zero-bubble, zero-bubble-v, dualpipe-v) with weights that are dropped after the forward pass. A slow test
-computes them all the same and fails when PyTorch is mended.
+computes them all the same and fails when PyTorch is mended. Refused too, because PyTorch raises in the middle of a step: these
+schedules with selective checkpointing.
 
 Not there yet: float8 and 8-bit optimizer state on several devices (refused by name), pipelines of an encoder-decoder or
 with a tied head (refused). How ranks are started, watched and started again is in `launching.md`.

@@ -90,3 +90,12 @@ def test_the_plan_itself_refuses(layout, words):
     derive(parse(values | {"machine": {"layout": {"tensor": 2}}}))
     with pytest.raises(UserError, match=words):
         derive(parse(values | {"machine": {"layout": layout}}))
+
+
+def test_late_weight_gradients_go_back_twice_and_selective_checkpoints_do_not():
+    values: dict[str, Any] = {"name": "toy", "budget": {"devices": 2}, "train": {"learning_rate": 1e-3}}
+    values["model"] = MODEL | {"context_length": 32, "tie_embeddings": False}
+    machine = {"layout": {"pipeline": 2, "schedule": "zero-bubble-v"}, "activation_checkpointing": "full"}
+    derive(parse(values | {"machine": machine}))
+    with pytest.raises(UserError, match=r"selective.*a second time"):
+        derive(parse(values | {"machine": machine | {"activation_checkpointing": "selective"}}))

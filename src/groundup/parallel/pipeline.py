@@ -33,6 +33,7 @@ from groundup.model.moe import balancing_loss
 from groundup.model.output import Output, next_labels
 from groundup.parallel.mesh import Mesh
 from groundup.parallel.parts import Elsewhere
+from groundup.plan.layout import num_stages, pieces_of
 from groundup.recipe.layout import Layout
 
 ONE_PIECE = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
@@ -128,24 +129,9 @@ class Piece(nn.Module):
 
 def cut_pipeline(model: nn.Module, mesh: Mesh, loss: Callable[..., Tensor]) -> list[Piece]:
     """The pieces of this rank, which share the weights of `model`."""
-    count = num_pieces(mesh.layout)
+    count = num_stages(mesh.layout)
     places = pieces_of(mesh.rank("pipeline"), mesh.layout)
     return [Piece(_keep(model, index, count), index, count, loss) for index in places]
-
-
-def num_pieces(layout: Layout) -> int:
-    """Pieces on all devices together."""
-    if layout.schedule in ONE_PIECE:
-        return layout.pipeline
-    return layout.pipeline * (2 if layout.schedule in THERE_AND_BACK else layout.stages_per_device)
-
-
-def pieces_of(rank: int, layout: Layout) -> list[int]:
-    """The pieces on one device."""
-    count = num_pieces(layout)
-    if layout.schedule in THERE_AND_BACK:
-        return [rank, count - 1 - rank]
-    return list(range(rank, count, layout.pipeline))
 
 
 def device_of(piece: int, layout: Layout) -> int:

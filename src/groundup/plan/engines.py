@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from groundup.artifacts.errors import UserError
+from groundup.plan.layout import LATE_WEIGHTS
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout import Layout
 from groundup.recipe.machine import MachineSection
@@ -40,6 +41,13 @@ def check_machine(machine: MachineSection, train: TrainSection) -> None:
             "machine.compile = 'always'",
             "its own code runs between the blocks",
             "set machine.compile=auto",
+        )
+    late = machine.layout.pipeline > 1 and machine.layout.schedule in LATE_WEIGHTS
+    if train.engine == "native" and late and machine.activation_checkpointing == "selective":
+        raise UserError(
+            f"machine.layout.schedule = {machine.layout.schedule!r} with machine.activation_checkpointing = "
+            "'selective': its late weight gradients go back through a block a second time, which PyTorch refuses there",
+            hint="set machine.activation_checkpointing=full, or machine.layout.schedule=1f1b",
         )
     if train.engine == "megatron" and machine.activation_checkpointing == "selective":
         _refuse("megatron", "machine.activation_checkpointing = 'selective'", "it has another idea of what to keep",

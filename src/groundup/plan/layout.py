@@ -57,6 +57,14 @@ def num_stages(layout: Layout) -> int:
     return layout.pipeline * (2 if layout.schedule in TWO_PIECES else layout.stages_per_device)
 
 
+def pieces_of(place: int, layout: Layout) -> list[int]:
+    """The pieces on one device of a pipeline: there and back again, or every so many."""
+    stages = num_stages(layout)
+    if layout.pipeline > 1 and layout.schedule in TWO_PIECES:
+        return [place, stages - 1 - place]
+    return list(range(place, stages, layout.pipeline))
+
+
 def check(layout: Layout, config: ModelConfig, train: TrainSection | None = None) -> None:
     """Raises UserError for a layout, complete, that cannot compute `config`, naming what was found and expected."""
     if train is not None:

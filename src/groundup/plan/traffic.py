@@ -7,7 +7,7 @@ an exchange, twice that for a sum. Formulas are for decoders without biases, as 
 from dataclasses import dataclass
 from typing import Literal
 
-from groundup.plan.layout import LATE_WEIGHTS, num_stages
+from groundup.plan.layout import num_stages, pieces_of
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout import Layout
 
@@ -65,14 +65,6 @@ def held(config: ModelConfig, layout: Layout, place: int = 0) -> Held:
     first = embedding if 0 in pieces else 0
     last = embedding if stages - 1 in pieces and not (config.tie_embeddings and stages == 1) else 0
     return Held(blocks, matrices, vectors, first, last)
-
-
-def pieces_of(place: int, layout: Layout) -> list[int]:
-    """The pipeline's pieces on one device; as parallel/pipeline.py lays them."""
-    stages = num_stages(layout)
-    if layout.schedule in LATE_WEIGHTS[1:] and layout.pipeline > 1:
-        return [place, stages - 1 - place]
-    return list(range(place, stages, layout.pipeline))
 
 
 def traffic(config: ModelConfig, layout: Layout, work: Work) -> dict[str, float]:
