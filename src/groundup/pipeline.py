@@ -39,6 +39,9 @@ PACKAGES = (
 )
 """Recorded in every manifest."""
 
+WHERE = {"train": {"engine"}}
+"""Knobs outside [machine] that say where a run is computed: its recipe.json has them, no fingerprint."""
+
 RECIPE_FILE = "recipe.json"
 PLAN_FILE = "plan.json"
 
@@ -152,7 +155,10 @@ def jobs(recipe: Recipe, run: Path, machine: Machine, until_stage: str | None = 
         sections: dict[str, Any] = {}
         for name in names:
             value = getattr(recipe, name)
-            sections[name] = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+            where = WHERE.get(name, set())
+            sections[name] = (
+                value.model_dump(mode="json", exclude=where) if hasattr(value, "model_dump") else value
+            )
         inputs = {name: found[name].fingerprint for name in stage.inputs if name in found}
         outside = _call(stage.identity, section, machine) if stage.identity else {}
         identity = {

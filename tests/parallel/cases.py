@@ -97,6 +97,8 @@ SLOW: dict[str, tuple[int, Case]] = {
         }.items()
         for model in ("odd", "gemma", "gpt2", "bert", "t5", "moe")
     },
+    "TP+SP, z-loss": (2, Case({"tensor": 2}, train=(("z_loss", 0.01),))),
+    "CP x PP, z-loss": (4, Case({"context": 2, "pipeline": 2}, "deep", 4, train=(("z_loss", 0.01),))),
     "DDP, Muon": (2, Case({"replicate": 2}, train=(("optimizer", "muon"),))),
     "FSDP, Muon": (2, Case({"shard": 2}, train=(("optimizer", "muon"),))),
     "TP+SP, Muon": (2, Case({"tensor": 2}, train=(("optimizer", "muon"),))),
@@ -149,6 +151,7 @@ FOREIGN: dict[str, dict[str, tuple[int, Case]]] = {
             f"DeepSpeed ZeRO-{stage}, {model}": (2, _by("deepspeed", {"zero": stage}, model))
             for stage in (1, 3) for model in ("odd", "gemma", "gpt2", "bert", "t5")
         },
+        "DeepSpeed ZeRO-3, z-loss": (2, _by("deepspeed", {"zero": 3}, train={"z_loss": 0.01})),
         **{
             f"DeepSpeed ZeRO-{stage}, bfloat16": (2, _by("deepspeed", {"zero": stage}, train=HALF))
             for stage in (1, 2, 3)

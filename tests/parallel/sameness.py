@@ -18,7 +18,7 @@ from groundup.recipe.layout import Layout
 from groundup.recipe.train import TrainSection
 from groundup.train.engines.native import NativeEngine
 from groundup.train.engines.parallel import ParallelEngine
-from groundup.train.objectives import IN_PLACE, NEXT_TOKEN
+from groundup.train.objectives import IN_PLACE, NEXT_TOKEN, with_z_loss
 
 STEPS = 5
 TOY: dict[str, Any] = {
@@ -92,8 +92,8 @@ def batch(name: str, step: int) -> dict[str, Tensor]:
     return {"tokens": tokens, "labels": labels}
 
 
-def objective(config: ModelConfig) -> Any:
-    return NEXT_TOKEN if config.architecture == "decoder" else IN_PLACE
+def objective(config: ModelConfig, z_loss: float = 0.0) -> Any:
+    return with_z_loss(NEXT_TOKEN if config.architecture == "decoder" else IN_PLACE, z_loss)
 
 
 def config_of(name: str) -> ModelConfig:
@@ -114,7 +114,8 @@ def fresh(name: str) -> nn.Module:
 def alone(name: str, train: TrainSection, micro_batch: int = 16) -> dict[str, Any]:
     """The run in one process."""
     config = config_of(name)
-    return follow(NativeEngine(fresh(name), objective(config), train, Machine(micro_batch=micro_batch)), name)
+    machine = Machine(micro_batch=micro_batch)
+    return follow(NativeEngine(fresh(name), objective(config, train.z_loss), train, machine), name)
 
 
 def follow(engine: Any, name: str, steps: range = range(STEPS)) -> dict[str, Any]:
@@ -194,7 +195,8 @@ def build(case: Case) -> Any:
     config = config_of(case.model)
     machine = Machine(micro_batch=micro, **dict(case.machine))
     kind: Any = ENGINES[case.settings.engine]()
-    return kind(fresh(case.model), objective(config), case.settings, machine, Layout(**case.layout))
+    learned = objective(config, case.settings.z_loss)
+    return kind(fresh(case.model), learned, case.settings, machine, Layout(**case.layout))
 
 
 def differences(case: Case, result: dict[str, Any]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest, verify
 from groundup.pipeline import Stage
+from groundup.plan import engines
 from groundup.recipe import parse
 
 CALLS: list[str] = []
@@ -84,6 +85,14 @@ def test_what_is_no_part_of_the_run_changes_nothing(tmp_path):
     assert run(tmp_path, "machine.threads=1", "machine.micro_batch=1") == [
         (n, "done") for n in ("data", "tokenizer", "base")
     ]
+    assert run(tmp_path, "train.engine=deepspeed")[-1] == ("base", "done")  # nor needs what is not installed
+
+
+def test_an_engine_that_is_not_installed_is_missed_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda module: None)
+    with pytest.raises(UserError, match="Megatron-Core is not installed here"):
+        run(tmp_path, "train.engine=megatron")
+    assert CALLS == []
 
 
 def test_changed_content_of_a_source_makes_everything_after_it_stale(tmp_path, monkeypatch):

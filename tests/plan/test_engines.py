@@ -63,6 +63,7 @@ def test_deepspeed_says_what_it_does_not_do(layout, model, train, words):
         ({}, {"attention_bias": "all"}, {}, "model.attention_bias = all"),
         ({}, {"feed_forward_bias": True}, {}, "feed_forward_bias = True"),
         ({}, {}, {"document_mask": True}, "train.document_mask"),
+        ({}, {}, {"z_loss": 1e-4}, "train.z_loss = 0.0001"),
         ({}, {}, {"optimizer": "muon"}, "train.optimizer = 'muon'"),
     ],
 )  # fmt: skip

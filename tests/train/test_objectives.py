@@ -5,8 +5,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundup.model import Decoder
 from groundup.model.hiding import masked, span_corruption, span_mask
-from groundup.train.objectives import IGNORE, next_token, padded_pairs
+from groundup.recipe import ModelConfig
+from groundup.train.objectives import (
+    IGNORE,
+    NEXT_TOKEN,
+    is_own,
+    next_token,
+    padded_pairs,
+    with_z_loss,
+)
 
 SENTINELS = list(range(999, 899, -1))
 EOS = 1
@@ -19,6 +28,18 @@ def random(seed: int = 0) -> torch.Generator:
 def test_next_token():
     tokens = torch.tensor([[3, 4, 5]])
     assert all(torch.equal(value, tokens) for value in next_token(tokens).values())
+
+
+def test_the_recipe_s_z_loss_is_in_the_loss():
+    torch.manual_seed(0)
+    model = Decoder(ModelConfig(vocab_size=32, hidden_size=16, num_layers=1, num_heads=2))
+    batch = next_token(torch.randint(0, 32, (2, 8)))
+    plain, added = (with_z_loss(NEXT_TOKEN, weight) for weight in (0.0, 0.5))
+    assert plain is NEXT_TOKEN
+    assert is_own(added)
+    logits = model(batch["tokens"]).logits[:, :-1]
+    expected = plain.loss(model, batch) + 0.5 * logits.logsumexp(-1).square().mean()
+    torch.testing.assert_close(added.loss(model, batch), expected)
 
 
 def test_masked_shares_are_berts():

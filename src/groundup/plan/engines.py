@@ -116,6 +116,9 @@ def _check_megatron(layout: Layout, train: TrainSection) -> None:
     if layout.offload != "none":
         _refuse("megatron", f"machine.layout.offload = {layout.offload!r}", "it keeps what it has on the device",
                 "leave machine.layout.offload out, or set train.engine=deepspeed")  # fmt: skip
+    if train.z_loss:
+        _refuse("megatron", f"train.z_loss = {train.z_loss}", "its model makes the plain loss",
+                "leave train.z_loss out, or set train.engine=native")  # fmt: skip
     if train.document_mask:
         _refuse("megatron", "train.document_mask", "its local attention is causal and knows no documents",
                 "set train.document_mask=false, or train.engine=native")  # fmt: skip

@@ -5,7 +5,8 @@ where rows are padded. What an encoder learns from is in the model's `hiding`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Int
@@ -43,6 +44,16 @@ def count_shifted(batch: Batch) -> int:
 def count_labels(batch: Batch) -> int:
     """Positions that an encoder, or the decoder of an encoder-decoder, predicts: those not marked -100."""
     return int((batch["labels"] != IGNORE).sum())
+
+
+def with_z_loss(objective: Objective, weight: float) -> Objective:
+    """The objective of a model's own loss, with `weight` of the squared log-partition added (see model/loss.py)."""
+    return replace(objective, loss=partial(own_loss, z_loss=weight)) if weight else objective
+
+
+def is_own(objective: Objective) -> bool:
+    """Whether the loss is what the model itself makes of a batch, so that it may be made where the model's end is."""
+    return getattr(objective.loss, "func", objective.loss) is own_loss
 
 
 NEXT_TOKEN = Objective(own_loss, count_shifted)

@@ -25,7 +25,7 @@ from groundup.train.device import prepare
 from groundup.train.engines import build_engine
 from groundup.train.hidden import HiddenBatches
 from groundup.train.loop import Probe, train
-from groundup.train.objectives import IN_PLACE, NEXT_TOKEN
+from groundup.train.objectives import IN_PLACE, NEXT_TOKEN, with_z_loss
 from groundup.train.prefetch import Prefetch
 
 VALIDATION_TOKENS = 16_384
@@ -65,7 +65,8 @@ def _run(
     torch.manual_seed(recipe.seed)
     model = build_model(config).to(device)
     from_left = config.architecture == "decoder"
-    engine = build_engine(model, NEXT_TOKEN if from_left else IN_PLACE, settings, machine)
+    objective = with_z_loss(NEXT_TOKEN if from_left else IN_PLACE, settings.z_loss)
+    engine = build_engine(model, objective, settings, machine)
     length = required(settings.sequence_length, "train.sequence_length")
     batches = Batches.of(text, settings, recipe.seed, rank=engine.data_rank, ranks=engine.data_ranks)
     look = _look_from_left(recipe, tokenizer, held_out, length)

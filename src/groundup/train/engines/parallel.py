@@ -27,7 +27,7 @@ from groundup.train.average import build_average
 from groundup.train.compiling import compiles, keep_compiled
 from groundup.train.engines.ranks import Ranks
 from groundup.train.engines.state import State, empty_copy
-from groundup.train.objectives import Batch, Objective, own_loss
+from groundup.train.objectives import Batch, Objective, is_own
 from groundup.train.optimizer import build_optimizers, set_learning_rate
 from groundup.train.precision import autocast, prepare_weights
 
@@ -51,7 +51,7 @@ class ParallelEngine:
         layout = layouts.complete(layout, dist.get_world_size())
         if config := getattr(model, "config", None):
             layouts.check(layout, config, settings)
-        if layout.pipeline > 1 and objective.loss is not own_loss:
+        if layout.pipeline > 1 and not is_own(objective):
             raise UserError(
                 "machine.layout.pipeline: this objective looks at the whole model, which no device has",
                 hint="use machine.layout.shard or tensor",
