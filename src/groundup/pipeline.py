@@ -27,16 +27,8 @@ from groundup.plan.layout import devices_here
 from groundup.recipe import Recipe, parse
 
 PACKAGES = (
-    "groundup",
-    "torch",
-    "numpy",
-    "daft",
-    "tokenizers",
-    "safetensors",
-    "trafilatura",
-    "fastwarc",
-    "typst",
-)
+    "groundup", "torch", "numpy", "daft", "tokenizers", "safetensors", "trafilatura", "fastwarc", "typst",
+)  # fmt: skip
 """Recorded in every manifest."""
 
 WHERE = {"train": {"engine"}}
