@@ -102,6 +102,10 @@ def test_an_interrupted_run_says_that_it_continues(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert (done.returncode, done.stderr) == (130, "stopped; the same command continues\n")
+    (tmp_path / "runs" / "r" / "01-data.partial").mkdir()
+    told = groundup("status", "runs/r", cwd=tmp_path)
+    assert "01-data        interrupted" in told.stdout
+    assert told.stderr == "interrupted: groundup run RECIPE continues it\n"
 
 
 def test_init_writes_a_recipe_that_plans(tmp_path):

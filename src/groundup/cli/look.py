@@ -13,6 +13,12 @@ from groundup.artifacts.manifest import Manifest
 from groundup.artifacts.progress import KINDS, clock
 from groundup.cli.options import AsJson, Run, Sets
 
+NEXT = {
+    "stale": "made by another recipe or version; groundup run RECIPE says what changed, and with --replace builds again",
+    "interrupted": "groundup run RECIPE continues it",
+}
+"""What one does about a stage in such a state."""
+
 
 def status(run: Run, as_json: AsJson = False) -> None:
     """Which stages of a run are complete, stale, interrupted or missing."""
@@ -35,6 +41,9 @@ def status(run: Run, as_json: AsJson = False) -> None:
         print(
             f"{row['stage']:<14} {row['state']:<12} {size:>12} {'' if row['seconds'] is None else clock(row['seconds']):>9}"
         )
+    for state in dict.fromkeys(row["state"] for row in rows):
+        if state in NEXT:
+            print(f"{state}: {NEXT[state]}", file=sys.stderr)
 
 
 def verify(run: Run) -> None:
