@@ -19,6 +19,7 @@ import glob
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -165,9 +166,9 @@ ROLES = {"groundup": groundup, "datatrove": datatrove}
 def measure(
     role: str, python: str, mode: str, source: Path, out: Path, cores: int, allowed: list[int]
 ) -> dict[str, float]:
-    """Wall seconds, and the most memory (GB) that its processes held together."""
+    """Wall seconds, processor seconds, and the most memory (GB) that its processes held together."""
     command = [python, __file__, "--role", role, mode, str(source), str(out), str(cores)]
-    began = time.perf_counter()
+    began, used = time.perf_counter(), processor_seconds()
     process = subprocess.Popen(
         ["taskset", "-c", ",".join(map(str, allowed[:cores])), *command],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -186,7 +187,13 @@ def measure(
     thread.join()
     if process.returncode:
         raise SystemExit(f"{role} failed:\n{errors[-3000:]}")
-    return {"seconds": seconds, "gigabytes": peak[0] / 1e9}
+    return {"seconds": seconds, "processor": processor_seconds() - used, "gigabytes": peak[0] / 1e9}
+
+
+def processor_seconds() -> float:
+    """Of all processes that were started here and have ended: what a busy machine leaves comparable."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def family_bytes(root: int) -> int:
@@ -273,7 +280,7 @@ def compare(given: Any, folder: Path) -> None:
     pairs = similar_pairs(ordered, NEAR)
     print(f"{count} documents, {size:.1f} MB, {len(pairs)} pairs of a similarity of {NEAR} or more")
     print(
-        f"{'':10} {'cores':>5} {'':10} {'seconds':>8} {'documents/s':>12} {'MB/s':>7} {'GB':>6} {'kept':>6}  "
+        f"{'':10} {'cores':>5} {'':10} {'seconds':>8} {'CPU s':>7} {'documents/s':>12} {'MB/s':>7} {'GB':>6} {'kept':>6}  "
         "pairs parted/judged (expected of bands)"
     )
     contestants = {"groundup": sys.executable} | (
@@ -282,7 +289,7 @@ def compare(given: Any, folder: Path) -> None:
     allowed = sorted(os.sched_getaffinity(0))
     for mode in given.modes.split(","):
         for cores in map(int, given.cores.split(",")):
-            rates, lefts = {}, {}
+            rates, lefts, work = {}, {}, {}
             for role, python in contestants.items():
                 out = folder / f"{role}-{mode}-{cores}"
                 runs = [
@@ -292,9 +299,10 @@ def compare(given: Any, folder: Path) -> None:
                 ]
                 best = min(runs, key=lambda one: one["seconds"])
                 left = kept(out)
-                rates[role], lefts[role] = count / best["seconds"], left
+                rates[role], lefts[role], work[role] = count / best["seconds"], left, best["processor"]
                 print(
-                    f"{mode:10} {cores:5} {role:10} {best['seconds']:8.1f} {rates[role]:12.1f} {size / best['seconds']:7.2f} "
+                    f"{mode:10} {cores:5} {role:10} {best['seconds']:8.1f} {best['processor']:7.1f} "
+                    f"{rates[role]:12.1f} {size / best['seconds']:7.2f} "
                     f"{best['gigabytes']:6.2f} {len(left):6}  {recall(pairs, left)}",
                     flush=True,
                 )
@@ -302,7 +310,8 @@ def compare(given: Any, folder: Path) -> None:
             if len(rates) == 2:
                 ours, theirs = lefts.values()
                 print(
-                    f"{mode:10} {cores:5} ratio {rates['groundup'] / rates['datatrove']:.1f}; kept by both {len(ours & theirs)}, "
+                    f"{mode:10} {cores:5} ratio {rates['groundup'] / rates['datatrove']:.1f}, of CPU time "
+                    f"{work['datatrove'] / work['groundup']:.1f}; kept by both {len(ours & theirs)}, "
                     f"by groundup alone {alone(ours, theirs, pairs)}, by datatrove alone {alone(theirs, ours, pairs)}"
                 )
 
