@@ -97,6 +97,20 @@ def metrics() -> dict[str, dict[str, Any]]:
             ],
             "algorithm": "bpe",
             "pattern": "gpt4",
+            "file": None,
+            "fit": {
+                by: {
+                    name: {
+                        "documents": 9,
+                        "bytes": 90_000,
+                        "words": 14_000,
+                        "bytes_per_token": {"this vocabulary": 3.9, "GPT-2": 4.1},
+                        "words_split": {"this vocabulary": 0.25, "GPT-2": 0.2},
+                    }
+                    for name in names
+                }
+                for by, names in (("source", ("wikipedia", "books")), ("language", ("en", NASTY)))
+            },
             "sample_bytes": 12_000_000,
             "corpus_bytes": 31_000_000,
             "sample": [

@@ -16,7 +16,9 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.recipe.tokenizer import TokenizerSection
 from groundup.tokenizer import Tokenizer, TokenShard, encode, stage
+from groundup.tokenizer.compare import fit
 from groundup.tokenizer.sample import draw
+from groundup.tokenizer.train import train_bpe
 
 
 def recipe(**knobs: Any) -> SimpleNamespace:
@@ -65,6 +67,25 @@ def test_training_writes_a_tokenizer_and_tells_about_it(trained: tuple[Path, dic
     assert len(metrics["longest_tokens"]) == 20
     assert PROSE[::-1].startswith("".join(metrics["sample"])) or "".join(metrics["sample"]) in PROSE * 2
     json.dumps(metrics, allow_nan=False)
+
+
+def test_the_fit_is_measured_by_source_and_language_beside_others(
+    data: Path, trained: tuple[Path, Any], tmp_path: Path
+):
+    other = train_bpe([PROSE * 2], 300)
+    texts = {
+        "en": "The cat sat on the mat and the dog was there, too. " * 9,
+        "de": "Der Hund und die Katze sind im Haus. " * 9,
+    }
+    held_out = write_data(tmp_path / "data", list(texts.values()))
+    found = fit({"own": Tokenizer.load(trained[0]), "other": other}, held_out)
+    assert {name: row["documents"] for name, row in found["language"].items()} == {"en": 1, "de": 1}
+    assert set(found["source"]) == {"books", "web"}
+    row, text = found["language"]["de"], texts["de"]
+    assert (row["bytes"], row["words"]) == (len(text), 72)
+    assert row["bytes_per_token"]["other"] == round(len(text) / len(other.encode(text)), 4)
+    split = sum(len(other.encode(f" {word}")) > 1 for word in text.split())
+    assert row["words_split"]["other"] == round(split / 72, 4)
 
 
 def test_encoding_keeps_every_document_with_its_source(

@@ -9,7 +9,7 @@ others: `foreign` (a tokenizer.json, a tiktoken file), `sentencepiece`, `protobu
 
 Much text: `pieces` (cutting without a regex engine), `learn` (merges of a large corpus), `bulk` (the fastest exact
 encoder), `ranges` (a file on an object store) and `shards` (tokens on disk), `encode` (from documents to shards),
-`facts` (what the report tells), `stage`.
+`facts` and `compare` (what the report tells), `stage`.
 
 Deliberately absent: torch, and tokenizer classes for each model family: what a foreign `tokenizer.json` says is done
 by the `tokenizers` library.

@@ -10,6 +10,7 @@ import numpy as np
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.tokenizer import corpus, facts
+from groundup.tokenizer.compare import fit
 from groundup.tokenizer.encode import encode_split
 from groundup.tokenizer.foreign import open_foreign
 from groundup.tokenizer.sample import draw
@@ -19,6 +20,7 @@ from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.train import ALGORITHMS, extend
 
 SPLITS = ("train", "validation")
+OWN = "this vocabulary"
 
 
 def train(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
@@ -33,6 +35,7 @@ def train(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> 
         tokenizer = _tokenizer(settings, _counted(sample.texts(), task))
     tokenizer.save(out)
     text = sample.first_text
+    others = {name: open_foreign(Path(file), settings.pattern) for name, file in settings.compare.items()}
     return {
         **facts.vocabulary_facts(tokenizer),
         "algorithm": settings.algorithm,
@@ -40,6 +43,8 @@ def train(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> 
         "sample_bytes": sample.bytes,
         "corpus_bytes": sample.corpus_bytes,
         "sample": facts.sample_split(tokenizer, text),
+        "file": settings.file,
+        "fit": fit({OWN: tokenizer} | others, inputs["data"]),
     }
 
 

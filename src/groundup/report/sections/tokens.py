@@ -9,6 +9,9 @@ from groundup.report.collect import metrics
 
 SAMPLE_TOKENS = 160
 LONGEST = 14
+ALGORITHMS = {"bpe": "byte-pair encoding", "unigram": "a Unigram model"}
+GROUPS = 12
+"""Sources or languages in a table, those with most documents."""
 
 
 def tokens(facts: dict[str, Any]) -> dict[str, Any] | None:
@@ -25,13 +28,24 @@ def _vocabulary(vocabulary: dict[str, Any]) -> list[Block | None]:
     learned = vocabulary["vocab_size"] - len(vocabulary.get("special_tokens", {})) - 256
     special = list(vocabulary.get("special_tokens", {}))
     sample, longest = vocabulary.get("sample", []), vocabulary.get("longest_tokens", [])
-    words = paragraph(
-        f"The vocabulary has {vocabulary['vocab_size']:,} entries: {len(special)} control tokens that no text can spell, the "
-        f"256 bytes, and {learned:,} pieces that byte-pair encoding found in {wording.size(vocabulary['sample_bytes'])} of "
-        "the training text, which is first cut by the rule of ",
-        code(vocabulary["pattern"]),
-        ".",
+    size, control = (
+        f"{vocabulary['vocab_size']:,} entries",
+        f"{len(special)} control tokens that no text can spell",
     )
+    if vocabulary.get("file"):
+        words = paragraph(
+            f"The vocabulary has {size}, {control} among them. It was taken from ",
+            code(vocabulary["file"]),
+            ".",
+        )
+    else:
+        words = paragraph(
+            f"The vocabulary has {size}: {control}, the 256 bytes, and {learned:,} pieces that "
+            f"{ALGORITHMS[vocabulary['algorithm']]} found in {wording.size(vocabulary['sample_bytes'])} of "
+            "the training text, which is first cut by the rule of ",
+            code(vocabulary["pattern"]),
+            ".",
+        )
     return [
         words,
         cut_text(
@@ -46,7 +60,24 @@ def _vocabulary(vocabulary: dict[str, Any]) -> list[Block | None]:
         if longest
         else None,
         chips(special, "Control tokens:") if special else None,
+        *(_fit(by, rows) for by, rows in vocabulary.get("fit", {}).items()),
     ]
+
+
+def _fit(by: str, rows: dict[str, Any]) -> Block | None:
+    """How many bytes a token holds and how many words are split, by source or by language, for each vocabulary."""
+    if not rows:
+        return None
+    names = list(next(iter(rows.values()))["bytes_per_token"])
+    cells: list[list[Cell]] = []
+    for name, row in list(rows.items())[:GROUPS]:
+        fits = (f"{row['bytes_per_token'][one]:.2f} · {row['words_split'][one]:.0%}" for one in names)
+        cells.append([name, wording.size(row["bytes"]), *fits])
+    return table(
+        (by, "held-out text", *names),
+        cells,
+        f"Bytes for each token, and the share of words that take more than one, by {by}, on text held out.",
+    )
 
 
 def _encoded(encoded: dict[str, Any]) -> list[Block | None]:

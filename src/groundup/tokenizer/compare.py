@@ -1,0 +1,69 @@
+"""How well does a vocabulary fit its text, by source and by language, beside others?
+
+Measured on held-out documents: bytes for each token, and the share of words that a token alone does not hold. Languages
+that a vocabulary fits badly cost their readers more tokens, time and money (Petrov et al. 2023, "Language Model
+Tokenizers Introduce Unfairness Between Languages").
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from groundup.data.clean.language import identifier
+from groundup.tokenizer import corpus
+from groundup.tokenizer.tokenizer import Tokenizer
+
+MEASURED = 1_000_000
+"""Bytes of text of each source that are looked at, at most."""
+
+READ = 16
+"""Files of held-out text that are looked through, at most."""
+
+Groups = dict[str, dict[str, list[str]]]
+
+
+def fit(tokenizers: Mapping[str, Tokenizer], data: Path) -> dict[str, Any]:
+    """What each of `tokenizers` makes of the held-out text of a data artifact.
+
+    Returns {"source" | "language": {name: {"documents", "bytes", "words", "bytes_per_token": {tokenizer: ...},
+    "words_split": {tokenizer: share}}}}.
+    """
+    groups: Groups = {"source": defaultdict(list), "language": defaultdict(list)}
+    identify = identifier()
+    for source, text in _held_out(data):
+        groups["source"][source].append(text)
+        groups["language"][identify(text)[0]].append(text)
+    return {
+        by: {
+            name: _measure(tokenizers, texts)
+            for name, texts in sorted(found.items(), key=lambda item: -len(item[1]))
+        }
+        for by, found in groups.items()
+    }
+
+
+def _measure(tokenizers: Mapping[str, Tokenizer], texts: list[str]) -> dict[str, Any]:
+    size = sum(len(text.encode()) for text in texts)
+    words = Counter(word for text in texts for word in text.split())
+    total = sum(words.values())
+    found: dict[str, Any] = {"documents": len(texts), "bytes": size, "words": total}
+    found |= {"bytes_per_token": {}, "words_split": {}}
+    for name, tokenizer in tokenizers.items():
+        tokens = sum(map(len, tokenizer.encode_batch(texts)))
+        pieces = tokenizer.encode_batch([f" {word}" for word in words])
+        split = sum(number for ids, number in zip(pieces, words.values(), strict=True) if len(ids) > 1)
+        found["bytes_per_token"][name] = round(size / max(tokens, 1), 4)
+        found["words_split"][name] = round(split / max(total, 1), 4)
+    return found
+
+
+def _held_out(data: Path) -> Iterator[tuple[str, str]]:
+    """Source and text of documents, until there is enough of each source."""
+    taken: Counter[str] = Counter()
+    for path in corpus.files(data, "validation")[:READ]:
+        for documents in corpus.batches(path, MEASURED):
+            for source, text, size in zip(documents.sources, documents.texts, documents.sizes, strict=True):
+                if size and taken[source] < MEASURED:
+                    taken[source] += size
+                    yield source, text
