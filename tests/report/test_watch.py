@@ -20,6 +20,7 @@ from groundup.report.watch.live import create_app
 from groundup.report.watch.tail import Tail
 from groundup.report.watch.terminal import still
 from groundup.report.watch.view import QUIET, mark, view
+from groundup.train.journal import Journal
 
 
 def record(step: int, loss: float | None = None, **more) -> dict:
@@ -163,6 +164,29 @@ def test_a_run_that_went_back_and_one_that_fell_silent(run: Path) -> None:
     past = os.path.getmtime(run / "04-base.partial" / "steps.jsonl") - QUIET - 60
     os.utime(run / "04-base.partial" / "steps.jsonl", (past, past))
     assert "no step for 1:3" in view(journals).state
+
+
+def test_what_the_training_itself_writes_is_followed_through_a_resume(tmp_path: Path) -> None:
+    folder = tmp_path / "04-base.partial"
+    folder.mkdir()
+    (tmp_path / ".lock").touch()
+    writer = Journal(folder / "steps.jsonl")
+    for step in range(8):
+        writer.append(record(step, float("nan") if step == 3 else 5.0))
+    journals = looked(tmp_path)
+    with (folder / "steps.jsonl").open("a") as file:
+        file.write('{"step": 8, "lo')  # killed here
+    journals.look()
+    again = Journal(folder / "steps.jsonl")
+    again.start_at(5)
+    again.append(record(5, 4.0))
+    journals.look()
+    assert list(journals.steps.of["step"]) == [0, 1, 2, 3, 4, 5]
+    assert [loss for loss in journals.steps.of["loss"] if math.isfinite(loss)] == [5, 5, 5, 5, 4]
+    again.append(record(6, 3.0))
+    journals.look()
+    assert journals.steps.of["loss"][-1] == 3.0
+    assert view(journals).state.startswith("step 7")
 
 
 def test_after_it(run: Path) -> None:

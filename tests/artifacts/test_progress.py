@@ -1,0 +1,59 @@
+"""What long work shows: how far it is, how fast, how long yet; in a log and on a terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from groundup.artifacts.progress import BarProgress, LineProgress, Task
+
+
+@pytest.mark.parametrize(
+    ("total", "before", "done", "seconds", "line"),
+    [
+        (200, 0, 50, 10, "work:  25% of 200 steps, 5/s, 0:30 left"),
+        (
+            200,
+            40,
+            50,
+            10,
+            "work:  25% of 200 steps, 1/s, 2:30 left",
+        ),  # what an earlier process did is no rate
+        (60, 0, 5, 60, "work:   8% of 60 steps, 12.0 s each, 11:00 left"),
+        (60, 0, 0, 5, "work:   0% of 60 steps"),
+        (None, 0, 25_000, 5, "work: 25.0k steps, 5000/s"),
+    ],
+)
+def test_a_line_says_how_far_how_fast_and_how_long_yet(total, before, done, seconds, line):
+    task = Task("work", total, "steps")
+    task.started_at = 100.0
+    task.start_at(before)
+    task.advance(done - before)
+    task.note("loss 3.2")
+    assert task.line(100.0 + seconds) == line
+
+
+def test_a_log_has_the_note_too(monkeypatch):
+    monkeypatch.setattr("groundup.artifacts.progress.SECONDS_BETWEEN_LINES", 0.0)
+    stream = io.StringIO()
+    with LineProgress(stream).task("work", 4, "steps") as task:
+        task.advance()
+        task.note("loss 3.2")
+    lines = stream.getvalue().splitlines()
+    assert any(line.startswith("work:  25% of 4 steps") and line.endswith(", loss 3.2") for line in lines)
+    assert lines[-1].startswith("work: 1 steps in 0:0")
+
+
+@pytest.mark.parametrize("width", [20, 45, 80, 120])
+def test_a_bar_fits_its_window_and_foreign_words_are_no_markup(width):
+    progress = BarProgress()
+    progress.console = Console(file=io.StringIO(), width=width, record=True)
+    with progress.task("work [bold]", 748, "steps") as task:
+        task.advance(100)
+        task.note("loss 3.2, [red]1,282[/] tokens/s, " + "word " * 40)
+        progress.console.print(task)
+    shown = progress.console.export_text().splitlines()
+    assert max(map(len, shown)) <= width
+    if width >= 80:
+        assert any("13% of 748 steps" in line for line in shown)
+        assert any("[red]1,282[/] tokens/s" in line for line in shown)
