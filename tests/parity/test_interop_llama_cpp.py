@@ -19,10 +19,12 @@ from groundup.artifacts.machine import default_cache
 from groundup.generate import GREEDY, generate
 from groundup.interop import open_model
 from groundup.interop.gguf import export_gguf
+from groundup.interop.gguf.file import GGUFFile
 from groundup.interop.gguf.vocabulary import CUTS, read_tokenizer, write_tokenizer
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.bulk import BulkEncoder
 from groundup.tokenizer.patterns import PATTERNS
 from groundup.tokenizer.sentencepiece import build_backend
 from groundup.tokenizer.train import train_bpe
@@ -156,6 +158,25 @@ def test_llama_cpp_gives_our_ids_on_every_script(pattern: str, tmp_path: Path):
     answer = ask(export_gguf(model, tokenizer, tmp_path / "m.gguf"), [1], list(TORTURE))
     for text, ids in zip(TORTURE, answer["ids"], strict=True):
         assert ids == tokenizer.encode(text), text
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt-2", "llama-bpe", "qwen2", "llama-spm", "phi-3", "command-r", "starcoder", "refact"]
+)
+def test_real_vocabularies_give_the_ids_that_llama_cpp_keeps_with_them(name: str):
+    """llama.cpp's own test vectors; its sources, and so llama-cpp-python's sdist, hold them in models/."""
+    folder = os.environ.get("GROUNDUP_LLAMA_CPP_VOCABULARIES")
+    if not folder:
+        pytest.skip("GROUNDUP_LLAMA_CPP_VOCABULARIES names no folder with llama.cpp's ggml-vocab-*.gguf")
+    file = Path(folder) / f"ggml-vocab-{name}.gguf"
+    tokenizer = read_tokenizer(GGUFFile(file).metadata)
+    texts = file.with_suffix(".gguf.inp").read_text(encoding="utf-8").split("\n__ggml_vocab_test__\n")
+    lines = file.with_suffix(".gguf.out").read_text().split("\n")[: len(texts)]
+    expected = [[int(id) for id in line.split()] for line in lines]
+    assert tokenizer.encode_batch(texts) == expected
+    bulk = BulkEncoder(tokenizer)
+    assert bulk.fast
+    assert bulk.encode(texts)[0].tolist() == [id for ids in expected for id in (*ids, tokenizer.eos_id)]
 
 
 @pytest.mark.parametrize("name", CUTS)
