@@ -1,7 +1,12 @@
 """DeepSpeed and Megatron as engines: the losses, norms and gradients of one process, and checkpoints that others read.
 
-Each runs in an environment where it is installed, with this repository's own dependencies beside it:
-`python -m pytest -m slow tests/parallel/test_foreign.py`.
+Each runs in an environment of its own, with torch first:
+
+    pip install torch==2.13.0 && pip install setuptools wheel
+    pip install -c constraints.txt --no-build-isolation -e ".[deepspeed]" pytest pytest-timeout hypothesis beartype
+    python -m pytest -m slow tests/parallel/test_foreign.py tests/interop/test_deepspeed.py
+
+and so with `megatron`.
 """
 
 from importlib.util import find_spec
