@@ -44,6 +44,7 @@ def groundup(*arguments, cwd=ROOT):
             "head_dim = 85 must be even",
             "explain model.head_dim",
         ),
+        (["launch", "recipes/llama-7b.toml", "--on", "mars"], "--on mars: not known", "slurm, kubernetes"),
         (["explain", "train.stps"], "no such knob", "train.steps"),
         (["watch", "recipes"], "neither a run", "groundup run"),
         (["watch", "nowhere", "--page"], "no such folder", "groundup run"),
@@ -140,7 +141,7 @@ def test_diff_of_two_recipes(tmp_path):
 def test_help_names_every_command():
     text = groundup("--help").stdout
     for command in (
-        "init", "plan", "run", "status", "verify", "diff", "generate", "chat", "serve", "evaluate", "quantize", "export",
+        "init", "plan", "run", "launch", "status", "verify", "diff", "generate", "chat", "serve", "evaluate", "quantize", "export",
         "report", "explain", "watch", "inspect",
     ):  # fmt: skip
         assert command in text
