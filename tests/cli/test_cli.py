@@ -141,7 +141,8 @@ def test_diff_of_two_recipes(tmp_path):
 def test_help_names_every_command():
     text = groundup("--help").stdout
     for command in (
-        "init", "plan", "run", "launch", "status", "verify", "diff", "generate", "chat", "serve", "evaluate", "quantize", "export",
+        "init", "plan", "run", "launch", "status", "verify", "diff", "generate", "chat", "serve", "evaluate", "quantize",
+        "export",
         "report", "explain", "watch", "inspect",
     ):  # fmt: skip
         assert command in text
