@@ -12,8 +12,9 @@ from groundup.artifacts.machine import Machine
 Compile = Literal["auto", "always", "never"]
 
 WORTH = {"cpu": 1.5e14, "cuda": 1e17}
-"""Operations of a run above which compiling is taken to pay: estimates, not measured, which is why `never` is the default.
-CPU: 45 s cold at a gain of a tenth is won back after eight minutes of two cores. CUDA: two minutes of an H100."""
+"""Operations of a run above which compiling is taken to pay. CPU: 10 s at a gain of 1% are won back after 800 s of one core
+(lab book, 6.9M weights). So small a gain may be none on another machine, which is why `never` is the default. CUDA: two
+minutes of an H100, an estimate."""
 
 
 def compiles(machine: Machine, device: torch.device, operations: float) -> bool:
