@@ -1,4 +1,4 @@
-"""What every test has: one thread (two cores are shared), no network by accident, nothing written to the home folder."""
+"""What every test has: one thread (two cores are shared), patience, no network by accident, nothing written to the home folder."""
 
 import fcntl
 import os
@@ -12,9 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A busy machine is no fault of what is tested.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True, scope="session")
