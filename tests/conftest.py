@@ -1,4 +1,4 @@
-"""What every test has: one thread (two cores are shared), patience, no network by accident, nothing written to the home folder."""
+"""What every test has: one thread (two cores are shared), patience, no accidental network, nothing written to the home folder."""
 
 import fcntl
 import os
