@@ -19,7 +19,7 @@ from groundup.train.engines.megatron_weights import to_megatron
 
 
 def installed() -> None:
-    """Raises UserError where Megatron-Core cannot be imported."""
+    """Raises UserError where Megatron-Core cannot be imported, or has nothing to compute on."""
     check_installed("megatron")
     try:
         import megatron.core  # type: ignore[import-not-found] # noqa: F401
@@ -27,6 +27,13 @@ def installed() -> None:
         raise UserError(
             f"train.engine = 'megatron': Megatron-Core cannot be imported here: {error}",
             hint=PACKAGES["megatron"][2],
+        ) from None
+    try:
+        torch.cuda.current_device()
+    except (AssertionError, RuntimeError) as error:
+        raise UserError(
+            f"train.engine = 'megatron': Megatron-Core computes on CUDA devices alone, and here is none ({error})",
+            hint="set train.engine=native",
         ) from None
 
 
