@@ -33,7 +33,6 @@ class BulkEncoder:
     """
 
     def __init__(self, tokenizer: Tokenizer):
-        assert tokenizer.eos_id is not None
         self._end_of_text = tokenizer.eos_id
         self._tokenizer = tokenizer
         self._encoder = _fast_encoder(tokenizer)
@@ -41,11 +40,15 @@ class BulkEncoder:
 
     def encode(self, texts: Sequence[str]) -> Rows:
         """The ids of all documents and how many each has, its end of text included."""
-        if self._encoder is not None:
-            ids, lengths = rows_of(self._encoder, texts)
-        else:
-            ids, lengths = _flat(self._tokenizer.encode_batch(texts))
+        assert self._end_of_text is not None
+        ids, lengths = self.rows(texts)
         return np.insert(ids, np.cumsum(lengths), np.uint32(self._end_of_text)), lengths + 1
+
+    def rows(self, texts: Sequence[str]) -> Rows:
+        """The ids of all texts and how many each has, with nothing between them."""
+        if self._encoder is not None:
+            return rows_of(self._encoder, texts)
+        return _flat(self._tokenizer.encode_batch(texts))
 
 
 def rows_of(encoder: fastokens.Tokenizer, texts: Sequence[str]) -> Rows:

@@ -12,6 +12,7 @@ from typing import Any
 
 from groundup.data.clean.language import identifier
 from groundup.tokenizer import corpus
+from groundup.tokenizer.bulk import BulkEncoder
 from groundup.tokenizer.tokenizer import Tokenizer
 
 MEASURED = 1_000_000
@@ -31,28 +32,29 @@ def fit(tokenizers: Mapping[str, Tokenizer], data: Path) -> dict[str, Any]:
     """
     groups: Groups = {"source": defaultdict(list), "language": defaultdict(list)}
     identify = identifier()
+    encoders = {name: BulkEncoder(tokenizer) for name, tokenizer in tokenizers.items()}
     for source, text in _held_out(data):
         groups["source"][source].append(text)
         groups["language"][identify(text)[0]].append(text)
     return {
         by: {
-            name: _measure(tokenizers, texts)
+            name: _measure(encoders, texts)
             for name, texts in sorted(found.items(), key=lambda item: -len(item[1]))
         }
         for by, found in groups.items()
     }
 
 
-def _measure(tokenizers: Mapping[str, Tokenizer], texts: list[str]) -> dict[str, Any]:
+def _measure(encoders: Mapping[str, BulkEncoder], texts: list[str]) -> dict[str, Any]:
     size = sum(len(text.encode()) for text in texts)
     words = Counter(word for text in texts for word in text.split())
     total = sum(words.values())
     found: dict[str, Any] = {"documents": len(texts), "bytes": size, "words": total}
     found |= {"bytes_per_token": {}, "words_split": {}}
-    for name, tokenizer in tokenizers.items():
-        tokens = sum(map(len, tokenizer.encode_batch(texts)))
-        pieces = tokenizer.encode_batch([f" {word}" for word in words])
-        split = sum(number for ids, number in zip(pieces, words.values(), strict=True) if len(ids) > 1)
+    for name, encoder in encoders.items():
+        tokens = len(encoder.rows(texts)[0])
+        _, lengths = encoder.rows([f" {word}" for word in words])
+        split = sum(number for length, number in zip(lengths, words.values(), strict=True) if length > 1)
         found["bytes_per_token"][name] = round(size / max(tokens, 1), 4)
         found["words_split"][name] = round(split / max(total, 1), 4)
     return found
