@@ -64,6 +64,12 @@ def test_an_error_that_a_rank_has_told_ends_the_run(ranks, tmp_path):
     assert starts(tmp_path) == 1
 
 
+def test_a_rank_that_the_others_death_ended_is_not_blamed(ranks):
+    """Rank 1 is still at work, and is ended by the agent."""
+    with pytest.raises(UserError, match="rank 0 ended with exit code 3"):
+        ranks("if rank == 0: sys.exit(3)\ntime.sleep(60)", restarts=0)
+
+
 def test_being_asked_to_stop_reaches_the_ranks_and_the_signals_are_given_back(ranks, tmp_path):
     before = signal.getsignal(signal.SIGUSR1)
     lines = f"""

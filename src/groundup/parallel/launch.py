@@ -27,6 +27,8 @@ SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
 SECONDS_TO_SAVE = 300
 """For ranks that were asked to stop, before they are killed."""
 
+SECONDS_OF_A_MOMENT = 5
+
 USERS_ERROR = 2
 """Exit code of a rank whose error was told."""
 
@@ -103,8 +105,19 @@ def _config(ranks: int, logs: str) -> LaunchConfig:
 
 
 def _first(error: ChildFailedError) -> str:
-    """What ended first. Those that were killed come before those that missed them."""
-    failures = sorted(error.failures.items(), key=lambda item: (item[1].exitcode >= 0, item[1].timestamp))
+    """What ended first. The agent lists those that it ended itself too: they come later, or by its SIGTERM.
+
+    Of those that ended in the same moment, one that was killed comes before those that missed it.
+    """
+    earliest = min(failure.timestamp for failure in error.failures.values())
+    failures = sorted(
+        error.failures.items(),
+        key=lambda item: (
+            item[1].timestamp > earliest + SECONDS_OF_A_MOMENT,
+            item[1].exitcode == -signal.SIGTERM,
+            item[1].exitcode >= 0,
+        ),
+    )
     rank, failure = failures[0]
     if failure.exitcode < 0:
         return f"rank {rank} was killed by {signal.Signals(-failure.exitcode).name}"
