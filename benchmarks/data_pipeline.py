@@ -19,7 +19,6 @@ import glob
 import json
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -168,16 +167,17 @@ def measure(
 ) -> dict[str, float]:
     """Wall seconds, processor seconds, and the most memory (GB) that its processes held together."""
     command = [python, __file__, "--role", role, mode, str(source), str(out), str(cores)]
-    began, used = time.perf_counter(), processor_seconds()
+    began = time.perf_counter()
     process = subprocess.Popen(
         ["taskset", "-c", ",".join(map(str, allowed[:cores])), *command],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     peak = [0]
+    ticks: dict[int, int] = {}
 
     def watch() -> None:
         while process.poll() is None:
-            peak[0] = max(peak[0], family_bytes(process.pid))
+            peak[0] = max(peak[0], family_bytes(process.pid, ticks))
             time.sleep(0.05)
 
     thread = threading.Thread(target=watch)
@@ -187,28 +187,28 @@ def measure(
     thread.join()
     if process.returncode:
         raise SystemExit(f"{role} failed:\n{errors[-3000:]}")
-    return {"seconds": seconds, "processor": processor_seconds() - used, "gigabytes": peak[0] / 1e9}
+    processor = sum(ticks.values()) / os.sysconf("SC_CLK_TCK")
+    return {"seconds": seconds, "processor": processor, "gigabytes": peak[0] / 1e9}
 
 
-def processor_seconds() -> float:
-    """Of all processes that were started here and have ended: what a busy machine leaves comparable."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def family_bytes(root: int) -> int:
-    """Proportional memory of a process and all that it started."""
+def family_bytes(root: int, ticks: dict[int, int]) -> int:
+    """Proportional memory of a process and all that it started. Notes the processor time of each: what a busy machine
+    leaves comparable.
+    """
     children = defaultdict(list)
+    used = {}
     for stat in glob.glob("/proc/[0-9]*/stat"):
         try:
             fields = Path(stat).read_text().rpartition(")")[2].split()
         except OSError:
             continue
         children[int(fields[1])].append(int(stat.split("/")[2]))
+        used[int(stat.split("/")[2])] = int(fields[11]) + int(fields[12])
     total, todo = 0, [root]
     while todo:
         pid = todo.pop()
         todo += children[pid]
+        ticks[pid] = used.get(pid, 0)
         try:
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):
