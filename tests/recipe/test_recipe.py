@@ -58,6 +58,15 @@ def test_overrides_are_toml_values_and_reach_every_table():
         parse({"name": "x"}, ["name.first=1"])
 
 
+def test_none_takes_a_knob_out_unless_it_is_one_of_its_words():
+    words = ["train.tokens=none", "machine.activation_checkpointing=none", "train.average=none"]
+    recipe = parse({"name": "x"}, words)
+    assert recipe.train is not None
+    assert recipe.train.tokens is None
+    assert recipe.machine.activation_checkpointing == "none"
+    assert recipe.train.average == "none"
+
+
 def test_a_file_gives_its_name_to_the_recipe(tmp_path):
     path = tmp_path / "tiny.toml"
     path.write_text("[train]\nsteps = 3\n")

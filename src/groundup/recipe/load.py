@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -95,13 +95,21 @@ def _apply(values: dict[str, Any], override: str) -> None:
                 f"--set {override}: {'.'.join(tables[: depth + 1])} is not a table",
                 hint="lists are written whole: --set 'evaluate.prompts=[\"The\"]'",
             )
-    values[last] = _value(text.strip())
+    field = knobs().get(key.strip())
+    values[last] = _value(text.strip(), _words(field.annotation) if field else set())
 
 
-def _value(text: str) -> Any:
-    """A TOML value where the text is one, else the text itself; `none` takes a knob out."""
+def _words(annotation: Any) -> set[Any]:
+    """The values that a knob's type lists."""
+    if get_origin(annotation) is Literal:
+        return set(get_args(annotation))
+    return {word for part in get_args(annotation) for word in _words(part)}
+
+
+def _value(text: str, words: set[Any]) -> Any:
+    """A TOML value where the text is one, else the text itself; `none` takes a knob out, unless it is one of its `words`."""
     if text.lower() == "none":
-        return None
+        return "none" if "none" in words else None
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
