@@ -51,7 +51,7 @@ class Plan:
         facts["layout"] = {
             "devices": planned_devices(self.recipe), "shards": (self.layout.shard or 1) * self.layout.context,
             "tensor": self.layout.tensor, "pipeline": self.layout.pipeline, "replicate": self.layout.replicate,
-            "micro_batch": self.micro_batch, "activation_checkpointing": self.recompute != "none",
+            "micro_batch": self.micro_batch, "activation_checkpointing": self.recompute,
         }  # fmt: skip
         facts["compute"] = self.compute
         facts["hours"] = self.seconds / SECONDS_PER_HOUR

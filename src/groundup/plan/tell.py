@@ -23,7 +23,7 @@ def table(facts: dict[str, Any]) -> str:
                    f"products {memory['gathered'] / 1e9:.2f}, activations "
                    f"{(memory['activations'] + memory['logits']) / 1e9:.2f}"),
         ("layout", f"{layout['devices']} x {budget['hardware']}, {_axes(layout)}, micro-batch "
-                   f"{layout['micro_batch']}{', activation checkpointing' if layout['activation_checkpointing'] else ''}"),
+                   f"{layout['micro_batch']}{_recomputed(layout['activation_checkpointing'])}"),
         ("compute", f"{operations(facts['compute'])} of arithmetic"),
         ("time", _hours(facts["hours"])),
     ]  # fmt: skip
@@ -34,6 +34,11 @@ def table(facts: dict[str, Any]) -> str:
     if facts["money"] is not None:
         rows.append(("money", f"{facts['money']:,.0f} at {budget['price_per_hour']:g} an hour and device"))
     return _aligned(rows + text)
+
+
+def _recomputed(kind: str) -> str:
+    """A run recomputes what its recipe says, so what the plan needs is said as the knob that says it."""
+    return "" if kind == "none" else f", with machine.activation_checkpointing = {kind}"
 
 
 def operations(value: float) -> str:

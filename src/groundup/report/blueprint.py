@@ -169,7 +169,7 @@ def _memory(facts: dict[str, Any]) -> dict[str, Any]:
                     else "whole on each device"
                 )
                 + f", {wording.plural(layout['micro_batch'], 'sequence')} at a time, and activations "
-                + ("made again in" if layout["activation_checkpointing"] else "kept for")
+                + ("made again in" if layout["activation_checkpointing"] != "none" else "kept for")
                 + " the backward pass."
             ),
             figure(
