@@ -65,6 +65,9 @@ def engine_of(shape: Shape, compiled: bool):
 
 
 def our_step(shape: Shape, compiled: bool) -> Step:
+    from groundup.train.heap import keep_freed_memory
+
+    keep_freed_memory()  # as every training does
     engine = engine_of(shape, compiled)
 
     def step(tokens: Tensor) -> None:

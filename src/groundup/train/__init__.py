@@ -3,7 +3,7 @@
 Reading order: `order` and `sequences` (what is seen when), `batches` (tokens from the shards, a pure function of the
 step), `hidden` (the same, with tokens hidden), `prefetch` (made ahead), `objectives` (the loss), `schedule` (the
 learning rate), `optimizer` (which weights move how), `engines/` (one step, on one device or many), `checkpoints` (what a
-killed run continues from), `journal` (what happened), `loop` (the only one), `stage`.
+killed run continues from), `journal` (what happened), `heap` (memory that stays), `loop` (the only one), `stage`.
 
 Deliberately absent: a second loop. Fine-tuning brings a loss and its batches.
 """

@@ -4,12 +4,16 @@ import torch
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
+from groundup.train.heap import keep_freed_memory
 
 
 def prepare(machine: Machine) -> torch.device:
     """Set the threads and return the device. Raises UserError for a device that is not here."""
     torch.set_num_threads(machine.threads)
-    return resolve(machine.device)
+    device = resolve(machine.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
 
 
 def resolve(name: str) -> torch.device:

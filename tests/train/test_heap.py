@@ -1,0 +1,30 @@
+"""A process that keeps what it frees asks the kernel for no page twice."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+COUNT = """
+import resource, sys, torch
+from groundup.train.heap import keep_freed_memory
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+torch.set_num_threads(1)
+torch.ones(16_000_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(16_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(way: str) -> int:
+    done = subprocess.run([sys.executable, "-c", COUNT, way], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
+def test_memory_that_was_freed_is_there_again_without_the_kernel():
+    assert faults("kept") < faults("given back") / 4
