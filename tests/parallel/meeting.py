@@ -20,7 +20,7 @@ def stall(seconds: float) -> str:
     said = io.StringIO()
     store = dist.distributed_c10d._get_default_store()
     rank = dist.get_rank()
-    with redirect_stderr(said), watch.watching(store, rank, dist.get_world_size(), seconds / 4):
+    with redirect_stderr(said), watch.watching(store, rank, dist.get_world_size(), seconds / 8):
         for step in range(3):
             watch.reached(step)
             if rank == 1 and step == 1:
