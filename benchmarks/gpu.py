@@ -297,15 +297,8 @@ def speaking(device: str, small: bool) -> list[Finding]:
     from groundup.generate.loop import look
 
     shape = SHAPES["tiny" if small else "124m"]
-    config = ModelConfig(
-        vocab_size=shape["vocab"],
-        hidden_size=shape["width"],
-        num_layers=shape["layers"],
-        num_heads=shape["heads"],
-        intermediate_size=shape["feed_forward"],
-        context_length=shape["length"],
-    )
-    model = Decoder(config).to(device, torch.bfloat16).eval()
+    model, _ = groundup(shape)
+    model.to(device, torch.bfloat16).eval()
     findings = []
     for rows in (1, 32):
         cache, new = model.new_cache(rows), [[1] * 16] * rows

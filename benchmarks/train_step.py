@@ -25,7 +25,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from model_forward_backward import SHAPES, litgpt, matmul_peak, memory, missing, operations, transformers
+from model_forward_backward import (
+    SHAPES,
+    groundup,
+    litgpt,
+    matmul_peak,
+    memory,
+    missing,
+    operations,
+    transformers,
+)
 from torch import Tensor, nn
 
 PASS_TOKENS = 2_048
@@ -45,23 +54,13 @@ def nanogpt(shape: Shape) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
 def engine_of(shape: Shape, compiled: bool):
     """Imported inside: groundup is not there where litgpt is."""
     from groundup.artifacts.machine import Machine
-    from groundup.model import build_model
-    from groundup.recipe import ModelConfig
     from groundup.recipe.train import TrainSection
     from groundup.train import NEXT_TOKEN, NativeEngine
 
-    config = ModelConfig(
-        vocab_size=shape["vocab"],
-        hidden_size=shape["width"],
-        num_layers=shape["layers"],
-        num_heads=shape["heads"],
-        intermediate_size=shape["feed_forward"],
-        context_length=shape["length"],
-        tie_embeddings=True,
-    )
+    model, _ = groundup(shape)
     settings = TrainSection(steps=1_000, learning_rate=1e-4, warmup_steps=0, evaluate_every=1_000)
     machine = Machine(device="cpu", compile="always" if compiled else "never")
-    return NativeEngine(build_model(config), NEXT_TOKEN, settings, machine)
+    return NativeEngine(model, NEXT_TOKEN, settings, machine)
 
 
 def our_step(shape: Shape, compiled: bool) -> Step:
