@@ -20,12 +20,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from groundup.artifacts.errors import Told, UserError
-
-SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
-"""Handed on to the ranks, which save and end: see train/stop.py."""
-
-SECONDS_TO_SAVE = 300
-"""For ranks that were asked to stop, before they are killed."""
+from groundup.plan.job_file import SECONDS_TO_SAVE, SIGNALS
 
 SECONDS_OF_A_MOMENT = 5
 

@@ -21,7 +21,8 @@ SECONDS_TO_SAVE = 300
 DEVICES_OF_A_MACHINE = 8
 """At most, where machine.devices says nothing."""
 
-SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
+"""Handed on to the ranks, which save and end: see train/stop.py."""
 
 
 SKYPILOT_NAMES = {"A100": "A100-80GB", "RTX-4090": "RTX4090"}
@@ -64,7 +65,7 @@ class Job:
             f'--rdzv-id="{run}"',
             "--rdzv-backend=c10d",
             f'--rdzv-endpoint="{head}:{PORT}"',
-            f"--signals-to-handle={SIGNALS}",
+            f"--signals-to-handle={','.join(SIGNALS)}",
         ]
         return " \\\n  ".join([*words, shlex.join(self.command)])
 

@@ -1,7 +1,7 @@
 """13. Answering: a model over HTTP, as OpenAI's API has it, with a page to chat on.
 
 Reading order: `errors` and `protocol` (what may be asked), `worker` (the thread of the model), `answer`
-(events to text), `shape` (text to JSON), `body` and `listen` (clients that are slow, or leave), `metrics`,
+(events to text), `shape` (text to JSON), `body` and `leaving` (clients that are slow, or leave), `metrics`,
 `endpoints`, `guard` (keys, hosts, headers), `app` (all of it), `server` (on a socket), `page/` (the chat
 page: no build step, nothing from elsewhere).
 

@@ -15,7 +15,7 @@ from groundup.serve import metrics
 from groundup.serve.answer import Answer, Answers
 from groundup.serve.body import read_json
 from groundup.serve.errors import ApiError
-from groundup.serve.listen import EventStream, unless_gone
+from groundup.serve.leaving import EventStream, unless_gone
 from groundup.serve.metrics import Metrics
 from groundup.serve.protocol import Asked, ChatRequest, CompletionRequest, parse
 from groundup.serve.shape import ChatShape, Shape, TextShape
