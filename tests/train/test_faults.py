@@ -1,4 +1,6 @@
-"""What may happen to a run from outside: it is killed, or its disk is full. It ends in the same bits all the same."""
+"""What may happen to a run from outside: it is killed, its disk is full, its data vanish. It ends in the same bits all
+the same.
+"""
 
 import json
 import os
@@ -8,11 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import trial
 from safetensors.torch import load_file
 
 from groundup.artifacts.errors import UserError
+from groundup.tokenizer.shards import ShardWriter
 from groundup.train.checkpoints import complete
 from groundup.train.meter import MEASURED
 
@@ -50,6 +54,36 @@ def test_a_full_disk_in_the_middle_of_a_save_is_told_and_the_last_checkpoint_sta
     assert whole, "those from before the disk was full are intact"
     trial.run(tmp_path)
     assert outcome(tmp_path) == straight
+
+
+@pytest.mark.parametrize("fault", ["vanishes", "is cut"])
+def test_a_data_file_that_goes_wrong_is_named_and_the_run_continues_once_it_is_back(tmp_path, fault):
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    tokens = write_shard(tmp_path / "tokens")
+    trial.run(straight, source=trial.FromShard(tmp_path / "tokens"))
+    whole = tokens.read_bytes()
+
+    def going_wrong(step: int) -> None:
+        if step == 100:
+            tokens.unlink() if fault == "vanishes" else os.truncate(tokens, 1000)
+
+    with pytest.raises(UserError, match=r"train\.bin: (no such file|1000 bytes), but train\.json asks for"):
+        trial.run(broken, source=trial.FromShard(tmp_path / "tokens", going_wrong))
+    assert complete(broken / "checkpoints"), "those from before are intact"
+    tokens.write_bytes(whole)
+    trial.run(broken, source=trial.FromShard(tmp_path / "tokens"))
+    assert outcome(broken) == outcome(straight)
+
+
+def write_shard(folder: Path) -> Path:
+    """A shard of 20,000 tokens of a vocabulary of 64; returns its file of tokens."""
+    folder.mkdir()
+    ids = np.random.default_rng(0).integers(1, 64, 20_000, dtype="<u2")
+    with ShardWriter(folder, "train", vocab_size=64, tokenizer="none", end_of_text=0) as writer:
+        writer.append(ids, [200] * 100, ["text"] * 100, [800] * 100)
+        writer.commit(100)
+        writer.finish()
+    return folder / "train.bin"
 
 
 def run_with_small_files(folder: Path) -> None:

@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,8 +19,11 @@ from groundup.artifacts.machine import Machine
 from groundup.model import build_model, save_model
 from groundup.recipe import ModelConfig
 from groundup.recipe.train import TrainSection
+from groundup.tokenizer import TokenShard
 from groundup.train import NEXT_TOKEN, NativeEngine, train
+from groundup.train.batches import Batches
 from groundup.train.checkpoints import complete
+from groundup.train.prefetch import Batches as Source
 from groundup.train.prefetch import Prefetch
 
 STEPS = 240
@@ -33,7 +37,20 @@ class RandomTokens:
         return {"tokens": tokens, "labels": tokens}
 
 
-def run(folder: Path, steps: int = STEPS, checkpoint_seconds: float = 0.0) -> None:
+class FromShard:
+    """Rows of the tokens of `folder`; before each batch, `before` may change what is there."""
+
+    def __init__(self, folder: Path, before: Callable[[int], object] = lambda step: None):
+        self.batches, self.before = Batches(TokenShard(folder / "train"), 16, 4, seed=0), before
+
+    def batch(self, step: int) -> dict[str, torch.Tensor]:
+        self.before(step)
+        return self.batches.batch(step)
+
+
+def run(
+    folder: Path, steps: int = STEPS, checkpoint_seconds: float = 0.0, source: Source | None = None
+) -> None:
     """Train to the end, from wherever `folder` is; all options that have a state of their own are on."""
     torch.manual_seed(0)
     config = ModelConfig(vocab_size=64, hidden_size=16, num_layers=2, num_heads=2, context_length=16)
@@ -44,7 +61,7 @@ def run(folder: Path, steps: int = STEPS, checkpoint_seconds: float = 0.0) -> No
     )  # fmt: skip
     machine = Machine(device="cpu", checkpoint_seconds=checkpoint_seconds, micro_batch=2)
     engine = NativeEngine(model, NEXT_TOKEN, settings, machine)
-    with Prefetch(RandomTokens(), steps=steps, threads=1) as batches:
+    with Prefetch(source or RandomTokens(), steps=steps, threads=1) as batches:
         train(
             engine,
             batches,

@@ -209,10 +209,15 @@ class TokenShard:
         return np.append(self._pointers // self._token_bytes, self.num_tokens)
 
     def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Bring these ranges of tokens [begin, end) close, all at once; nothing to do for a local shard."""
+        """Bring these ranges of tokens [begin, end) close, all at once; a local shard need only be there still.
+
+        Raises UserError when it is not, or was cut: to read a map behind the end of its file would kill the process.
+        """
         if self._remote is not None:
             size = self._token_bytes
             self._remote.fetch((begin * size, end * size) for begin, end in ranges)
+        else:
+            self._file(".bin", self.num_tokens * self._token_bytes)
 
     def read(self, begin: int, end: int) -> np.ndarray:
         """The ids from `begin` to `end`, which `fetch` has brought close."""
