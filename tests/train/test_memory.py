@@ -13,7 +13,6 @@ from groundup.recipe import ModelConfig
 from groundup.recipe.train import TrainSection
 from groundup.train import NEXT_TOKEN, NativeEngine, micro_batch
 from groundup.train.average import Average
-from groundup.train.compiling import compiles
 from groundup.train.float8 import require_float8, use_float8
 from groundup.train.lean_adamw import LeanAdamW, pack, unpack
 from groundup.train.rounding import round_randomly
@@ -263,11 +262,3 @@ def test_probes_and_the_trained_model_have_averaged_weights(kind):
 def test_muon_with_bfloat16_weights_is_refused():
     with pytest.raises(UserError, match="muon needs float32 weights"):
         NativeEngine(decoder(), NEXT_TOKEN, settings(optimizer="muon", precision="bfloat16-pure"), Machine())
-
-
-def test_long_runs_are_compiled():
-    cpu = torch.device("cpu")
-    assert not compiles(Machine(compile="auto"), cpu, 1e13)
-    assert compiles(Machine(compile="auto"), cpu, 1e15)
-    assert not compiles(Machine(compile="never"), cpu, 1e15)
-    assert compiles(Machine(compile="always"), cpu, 0)

@@ -41,7 +41,9 @@ def kept_bytes(model: nn.Module, objective: Objective, batch: Batch) -> int:
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    # Not compiled: it would be for a batch of this size, and then again for any size.
+    eagerly = torch.compiler.set_stance("force_eager")
+    with eagerly, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = objective.loss(model, batch)
     del loss
     return sum(sizes.values())

@@ -1,0 +1,60 @@
+"""Compiled training: the same course as eager, within rounding, from one compilation; and when it is worth its wait."""
+
+import shutil
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from groundup.artifacts.machine import Machine
+from groundup.model import build_model
+from groundup.recipe import ModelConfig
+from groundup.recipe.train import TrainSection
+from groundup.train import NEXT_TOKEN, NativeEngine, train
+from groundup.train.compiling import compiles
+
+
+class RandomTokens:
+    """Six rows of tokens, of which five go through the model at a time: the last pass has another size."""
+
+    def batch(self, step: int) -> dict[str, torch.Tensor]:
+        tokens = torch.randint(64, (6, 16), generator=torch.Generator().manual_seed(step))
+        return {"tokens": tokens, "labels": tokens}
+
+
+def losses(folder, compile: str, micro_batch: int | None) -> list[float]:
+    torch.manual_seed(0)
+    model = build_model(
+        ModelConfig(vocab_size=64, hidden_size=32, num_layers=1, num_heads=2, context_length=16)
+    )
+    settings = TrainSection(
+        steps=8, learning_rate=0.01, warmup_steps=2, evaluate_every=8, precision="float32"
+    )
+    machine = Machine(device="cpu", compile=compile, micro_batch=micro_batch, cache=folder / "cache")
+    engine = NativeEngine(model, NEXT_TOKEN, settings, machine)
+    return [
+        record["loss"] for record in train(engine, RandomTokens(), settings, folder / "run", machine).records
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch's own modules
+@pytest.mark.skipif(not shutil.which("g++"), reason="nothing to compile with")
+@pytest.mark.parametrize("micro_batch", [None, 5])
+def test_compiled_and_eager_take_the_same_course(tmp_path, micro_batch):
+    torch.compiler.reset()
+    counters.clear()
+    compiled = losses(tmp_path / "compiled", "always", micro_batch)
+    graphs = counters["stats"]["unique_graphs"]
+    torch.compiler.reset()
+    assert graphs == (1 if micro_batch is None else 2), "looking for the micro-batch compiles nothing"
+    eager = losses(tmp_path / "eager", "never", micro_batch)
+    assert eager[-1] != eager[0]
+    assert compiled == pytest.approx(eager, rel=1e-5)
+
+
+def test_long_runs_are_compiled():
+    cpu = torch.device("cpu")
+    assert not compiles(Machine(compile="auto"), cpu, 1e13)
+    assert compiles(Machine(compile="auto"), cpu, 1e15)
+    assert not compiles(Machine(compile="never"), cpu, 1e15)
+    assert compiles(Machine(compile="always"), cpu, 0)
