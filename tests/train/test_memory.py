@@ -1,5 +1,8 @@
 """What saves memory, against what it stands for: rounding, lean AdamW, float8, recomputation, averages, micro-batches."""
 
+import resource
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -192,6 +195,23 @@ def test_kept_bytes_are_those_of_the_forward_pass():
 
     batch = {"x": torch.ones(4, 8)}
     assert micro_batch.kept_bytes(layer, Objective, batch) == 2 * 4 * 8 * 4  # the input, and what tanh gave
+
+
+def test_looking_for_the_micro_batch_keeps_nothing():
+    weights = nn.ParameterList([torch.ones(2**20)])
+
+    class Objective:
+        loss = staticmethod(lambda model, batch: torch.tanh(model[0] * batch["x"]).sum())
+
+    def held() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    batch = {"x": torch.ones(1)}
+    micro_batch.kept_bytes(weights, Objective, batch)
+    before = held()
+    for _ in range(20):
+        assert micro_batch.kept_bytes(weights, Objective, batch) > 4 * 2**20
+    assert held() - before < 5 * 4 * 2**20, "of 20 results of tanh not even five were left"
 
 
 def test_the_micro_batch_fits_the_free_memory(monkeypatch):

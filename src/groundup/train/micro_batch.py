@@ -39,7 +39,7 @@ def kept_bytes(model: nn.Module, objective: Objective, batch: Batch) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the graph that holds it, for ever
 
     # Not compiled: it would be for a batch of this size, and then again for any size.
     eagerly = torch.compiler.set_stance("force_eager")
