@@ -34,7 +34,7 @@ class MachineSection(Section):
         "time, and changes no number",
     )
     compile: Literal["auto", "always", "never"] = knob(
-        "never", "compile the training step; auto: when the run is long enough to win the time back"
+        "auto", "compile the training step; auto: when the run is long enough to win the time back"
     )
     loader_threads: int = knob(1, "threads that make training batches ahead of their step; 0: none", ge=0)
     cache: str | None = knob(

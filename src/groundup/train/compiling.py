@@ -11,10 +11,9 @@ from groundup.artifacts.machine import Machine
 
 Compile = Literal["auto", "always", "never"]
 
-WORTH = {"cpu": 1.5e14, "cuda": 1e17}
-"""Operations of a run above which compiling is taken to pay. CPU: 10 s at a gain of 1% are won back after 800 s of one core
-(lab book, 6.9M weights). So small a gain may be none on another machine, which is why `never` is the default. CUDA: two
-minutes of an H100, an estimate."""
+WORTH = {"cpu": 5e14, "cuda": 1e17}
+"""Operations of a run above which compiling is taken to pay. CPU: 43 s at a gain of 5% are won back after a quarter of an
+hour of two cores with matrix units (lab book, 30M weights). CUDA: two minutes of an H100, an estimate."""
 
 
 def compiles(machine: Machine, device: torch.device, operations: float) -> bool:
