@@ -1,11 +1,10 @@
-"""Freed memory stays with the process, in large pages: a step takes the same tensors again and again.
+"""Freed memory stays with the process: a step takes the same tensors again and again.
 
 The C library gives large blocks back as soon as they are freed, and the kernel hands out the next ones page by page, each
 filled with zeros first. On a CPU that takes a fifth of a training step. Nothing that is computed changes.
 """
 
 import ctypes
-import os
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 """Names of what `mallopt` sets (glibc's malloc.h)."""
@@ -25,6 +24,4 @@ def keep_freed_memory() -> bool:
         return False
     wishes = {MMAP_THRESHOLD: WHATEVER_SIZE, TRIM_THRESHOLD: WHATEVER_SIZE, TOP_PAD: GROWTH}
     answers = [set_option(name, value) for name, value in wishes.items()]
-    # PyTorch asks for large pages, if it is told before its first tensor.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     return answers == [1] * len(wishes)
