@@ -29,6 +29,9 @@ SECONDS_BETWEEN_LOOKS = 0.25
 
 LOOKS_IN_A_NOTE = 8
 
+SECONDS_OF_SILENCE = 4 * LOOKS_IN_A_NOTE * SECONDS_BETWEEN_LOOKS
+"""A rank that is just about to leave its next note is not silent: no fewer seconds than some notes take."""
+
 ERROR = "error"
 """Name of the note that ends the run; see world.py."""
 
@@ -146,7 +149,8 @@ class Watch:
             self._judge()
             return
         self._tell_after = 2 * quiet
-        silent = {rank: now - when for rank, (_, when) in self._heard.items() if now - when > self.stall / 2}
+        long = max(self.stall / 2, SECONDS_OF_SILENCE)
+        silent = {rank: now - when for rank, (_, when) in self._heard.items() if now - when > long}
         if text := diagnose({rank: doing for rank, (doing, _) in self._heard.items()}, silent):
             print(text, file=sys.stderr, flush=True)
 
