@@ -24,9 +24,10 @@ from pathlib import Path
 import torch
 from loss_memory import FORMS as LOSSES
 from loss_memory import measure as measure_loss
-from model_forward_backward import CONTESTANTS, SHAPES, groundup, matmul_peak, missing, operations
-from model_forward_backward import measure as measure_step
+from model_forward_backward import SHAPES, groundup, matmul_peak, missing, operations
 from torch import Tensor
+from train_step import PEERS
+from train_step import measure as measure_step
 
 from groundup import Decoder, ModelConfig
 
@@ -192,104 +193,132 @@ def float8(device: str, small: bool) -> list[Finding]:
 
 
 def steps(device: str, small: bool) -> list[Finding]:
-    """A training step of GPT-2's size, beside the peers, eager and compiled."""
-    name = "tiny" if small else "124m"
+    """A training step of GPT-2's size as a run makes it, beside the peers', eager and compiled."""
+    name, batch = ("tiny", 2) if small else ("124m", 32)
     findings = []
     for mode in ("eager",) if small else ("eager", "compiled"):
-        for contestant in CONTESTANTS:
-            if not missing(contestant, sys.executable):
-                findings += step("steps", contestant, mode, device, name)
+        for contestant in ("groundup", *PEERS):
+            if contestant == "nanogpt" or not missing(contestant, sys.executable):
+                findings += step("steps", contestant, mode, device, name, batch)
     return findings
 
 
 def large(device: str, small: bool) -> list[Finding]:
     """A training step of 1.3 billion parameters, 2,048 tokens a sequence: the share of the device that learns."""
-    return step("large", "groundup", "eager" if small else "compiled", device, "tiny" if small else "1.3b")
+    name, batch, mode = ("tiny", 2, "eager") if small else ("1.3b", 32, "compiled")
+    return step("large", "groundup", mode, device, name, batch)
 
 
-def step(part: str, contestant: str, mode: str, device: str, name: str) -> list[Finding]:
-    shape = SHAPES[name]
+def step(
+    part: str, contestant: str, mode: str, device: str, name: str, batch: int, precision: str = "bfloat16"
+) -> list[Finding]:
+    """Speed, memory and share of the peak of one contestant's step of `batch` sequences."""
+    shape, who = SHAPES[name] | {"batch": batch}, f"{contestant}, {name}, {mode}, {precision}"
     try:
-        found = alone("measure_step", contestant, mode == "compiled", device, shape, 8)
+        found = alone("measure_step", contestant, shape, mode == "compiled", 1, 6, device, precision)
     except RuntimeError as reason:
-        return [Finding(part, f"{contestant}, {name}, {mode}: {reason}", math.nan, "", False)]
-    rate, who = operations(shape) / found["seconds"], f"{contestant}, {name}, {mode}"
+        return [Finding(part, f"{who}: {reason}", math.nan, "", False)]
     rows = [
         Finding(part, who, shape["batch"] * shape["length"] / found["seconds"], "tokens/s"),
+        Finding(part, f"{who}, first step", found["first_step"], "s"),
         Finding(part, f"{who}, most memory", found["memory"] / 1e9, "GB"),
     ]
-    peak = stated_peak(device)
-    return (
-        rows
-        if peak is None
-        else [*rows, Finding(part, f"{who}, utilization", 100 * rate / peak, "% of stated peak")]
-    )
+    if peak := stated_peak(device):
+        share = 100 * operations(shape) / found["seconds"] / peak
+        rows.append(Finding(part, f"{who}, utilization", share, "% of stated peak"))
+    return rows
 
 
 def engines(device: str, small: bool) -> list[Finding]:
-    """The training engine, and weights sharded over one rank alone, beside a bare loop: both should cost nothing."""
+    """Weights sharded (FSDP2) over one rank alone, beside the plain engine: that should cost nothing."""
     shape = SHAPES["tiny" if small else "124m"]
-    bare, *others = [
-        alone("measure_step", "groundup", False, device, shape, 8),
-        alone("measure_native", device, shape),
-        alone("measure_sharded", device, shape),
+    plain = alone("measure_step", "groundup", shape, False, 1, 8, device)
+    sharded = alone("measure_sharded", device, shape)
+    return [
+        Finding("engines", "the plain engine, a step", plain["seconds"] * 1e3, "ms"),
+        Finding(
+            "engines", "sharded over one rank adds", 100 * (sharded["seconds"] / plain["seconds"] - 1), "%"
+        ),
     ]
-    findings = [Finding("engines", "a bare loop, a step", bare["seconds"] * 1e3, "ms")]
-    for name, found in zip(("the native engine", "sharded over one rank"), others, strict=True):
-        findings.append(
-            Finding("engines", f"{name} adds", 100 * (found["seconds"] / bare["seconds"] - 1), "%")
-        )
-    return findings
-
-
-def measure_native(device: str, shape: dict[str, int]) -> dict[str, float]:
-    """The best step of NativeEngine, in this process."""
-    from groundup.artifacts.machine import Machine
-    from groundup.recipe.train import TrainSection
-    from groundup.train import NEXT_TOKEN, NativeEngine
-
-    settings = TrainSection(
-        optimizer="adamw", learning_rate=1e-4, precision="bfloat16", sequence_length=shape["length"]
-    )
-    model, _ = groundup(shape)
-    engine = NativeEngine(model.to(device), NEXT_TOKEN, settings, Machine(micro_batch=shape["batch"]))
-    tokens = torch.randint(shape["vocab"], (shape["batch"], shape["length"]))
-
-    def one() -> None:
-        engine.accumulate({"tokens": tokens, "labels": tokens})
-        engine.update(1.0)
-
-    return {"seconds": quickest(one, device)}
 
 
 def measure_sharded(device: str, shape: dict[str, int]) -> dict[str, float]:
     """The best step of a model whose weights are sharded (FSDP2) over one rank, in this process."""
     import torch.distributed as dist
 
-    from groundup.parallel.mesh import build_mesh
-    from groundup.parallel.shard import shard_weights
+    from groundup.artifacts.machine import Machine
     from groundup.recipe.layout import Layout
+    from groundup.train import NEXT_TOKEN
+    from groundup.train.engines.parallel import ParallelEngine
 
     with tempfile.NamedTemporaryFile() as store:
-        backend = "nccl" if device == "cuda" else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
         dist.init_process_group(backend, init_method=f"file://{store.name}", rank=0, world_size=1)
         try:
-            model, loss = groundup(shape)
-            model.to(device).train()
-            shard_weights(model, build_mesh(Layout(shard=1), torch.device(device)), "bfloat16")
-            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-            tokens = torch.randint(shape["vocab"], (shape["batch"], shape["length"]), device=device)
+            model, _ = groundup(shape)
+            engine = ParallelEngine(
+                model.to(device), NEXT_TOKEN, training(), Machine(device=device), Layout(shard=1)
+            )
+            tokens = torch.randint(shape["vocab"], (shape["batch"], shape["length"]))
 
             def one() -> None:
-                with torch.autocast(device, dtype=torch.bfloat16):
-                    mean = loss(tokens)
-                mean.backward()
-                optimizer.step()
-                optimizer.zero_grad()
+                engine.accumulate({"tokens": tokens, "labels": tokens})
+                engine.update(1.0)
 
             return {"seconds": quickest(one, device)}
         finally:
             dist.destroy_process_group()
+
+
+def training(**knobs: object):
+    """Settings of a training, complete."""
+    from groundup.recipe.train import TrainSection
+
+    return TrainSection(
+        **({"steps": 8, "learning_rate": 1e-3, "warmup_steps": 2, "evaluate_every": 8} | knobs)
+    )
+
+
+def repeats(device: str, small: bool) -> list[Finding]:
+    """The same training twice, and once killed and resumed: the same bits. Compiled: the same course."""
+    straight = trained_weights(device, small)
+    findings = []
+    for name, how, limit in (
+        ("again", {}, 0.0),
+        ("killed after step 4, resumed", {"killed": True}, 0.0),
+        *(() if small else (("compiled", {"compile": "always"}, 2e-2),)),
+    ):
+        findings.append(check("repeats", name, trained_weights(device, small, **how), straight, limit))
+    return findings
+
+
+def trained_weights(device: str, small: bool, killed: bool = False, compile: str = "never") -> Tensor:
+    """All weights of a small decoder after eight steps, of which a killed run forgets what it did after the fourth."""
+    from groundup.artifacts.machine import Machine
+    from groundup.train import NEXT_TOKEN, NativeEngine, train
+
+    class Batches:
+        def __init__(self, ends: float):
+            self.ends = ends
+
+        def batch(self, step: int) -> dict[str, Tensor]:
+            if step == self.ends:
+                raise KeyboardInterrupt
+            drawn = torch.randint(
+                512, (8, 64 if small else 512), generator=torch.Generator().manual_seed(step)
+            )
+            return {"tokens": drawn, "labels": drawn}
+
+    machine = Machine(device=device, compile=compile, micro_batch=4, checkpoint_seconds=0)
+    with tempfile.TemporaryDirectory() as folder:
+        for ends in [4, math.inf] if killed else [math.inf]:
+            model = small_decoder().to(device)
+            engine = NativeEngine(model, NEXT_TOKEN, training(), machine)
+            try:
+                train(engine, Batches(ends), engine.settings, Path(folder), machine)
+            except KeyboardInterrupt:
+                continue
+    return torch.cat([weight.detach().flatten() for weight in model.parameters()])
 
 
 def speaking(device: str, small: bool) -> list[Finding]:
@@ -313,7 +342,7 @@ def speaking(device: str, small: bool) -> list[Finding]:
 
 PARTS: dict[str, Part] = {
     part.__name__: part
-    for part in (ceilings, attention, decoder, loss, float8, steps, large, engines, speaking)
+    for part in (ceilings, attention, decoder, repeats, loss, float8, large, steps, engines, speaking)
 }
 
 
@@ -347,7 +376,6 @@ def alone(function: str, *arguments: object) -> dict[str, float]:
 MEASUREMENTS = {
     "measure_loss": measure_loss,
     "measure_step": measure_step,
-    "measure_native": measure_native,
     "measure_sharded": measure_sharded,
 }
 

@@ -51,23 +51,26 @@ def nanogpt(shape: Shape) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     return model, model
 
 
-def engine_of(shape: Shape, compiled: bool):
+def engine_of(shape: Shape, compiled: bool, device: str = "cpu", precision: str = "bfloat16"):
     """Imported inside: groundup is not there where litgpt is."""
     from groundup.artifacts.machine import Machine
     from groundup.recipe.train import TrainSection
     from groundup.train import NEXT_TOKEN, NativeEngine
 
     model, _ = groundup(shape)
-    settings = TrainSection(steps=1_000, learning_rate=1e-4, warmup_steps=0, evaluate_every=1_000)
-    machine = Machine(device="cpu", compile="always" if compiled else "never")
-    return NativeEngine(model, NEXT_TOKEN, settings, machine)
+    settings = TrainSection(
+        steps=1_000, learning_rate=1e-4, warmup_steps=0, evaluate_every=1_000, precision=precision
+    )
+    machine = Machine(device=device, compile="always" if compiled else "never")
+    return NativeEngine(model.to(device), NEXT_TOKEN, settings, machine)
 
 
-def our_step(shape: Shape, compiled: bool) -> Step:
+def our_step(shape: Shape, compiled: bool, device: str, precision: str) -> Step:
     from groundup.train.heap import keep_freed_memory
 
-    keep_freed_memory()  # as every training does
-    engine = engine_of(shape, compiled)
+    if device == "cpu":
+        keep_freed_memory()  # as every training does
+    engine = engine_of(shape, compiled, device, precision)
 
     def step(tokens: Tensor) -> None:
         engine.accumulate({"tokens": tokens, "labels": tokens})
@@ -76,9 +79,9 @@ def our_step(shape: Shape, compiled: bool) -> Step:
     return step
 
 
-def peer_step(name: str, shape: Shape, compiled: bool, passes: int) -> Step:
+def peer_step(name: str, shape: Shape, compiled: bool, passes: int, device: str) -> Step:
     model, loss = {"transformers": transformers, "litgpt": litgpt, "nanogpt": nanogpt}[name](shape)
-    model.train()
+    model.to(device).train()
     matrices = [weight for weight in model.parameters() if weight.ndim > 1]
     vectors = [weight for weight in model.parameters() if weight.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
@@ -87,8 +90,8 @@ def peer_step(name: str, shape: Shape, compiled: bool, passes: int) -> Step:
         loss = torch.compile(loss)
 
     def step(tokens: Tensor) -> None:
-        for part in tokens.chunk(passes):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+        for part in tokens.to(device, non_blocking=True).chunk(passes):
+            with torch.autocast(device, dtype=torch.bfloat16):
                 mean = loss(part) / passes
             mean.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -98,24 +101,39 @@ def peer_step(name: str, shape: Shape, compiled: bool, passes: int) -> Step:
     return step
 
 
-def measure(name: str, shape: Shape, compiled: bool, passes: int, steps: int) -> dict[str, float]:
-    """Seconds of the best step of one contestant, and bytes, in this process."""
+def measure(
+    name: str,
+    shape: Shape,
+    compiled: bool,
+    passes: int,
+    steps: int,
+    device: str = "cpu",
+    precision: str = "bfloat16",
+) -> dict[str, float]:
+    """Seconds of the best step of one contestant, and bytes, in this process. `precision` is ours alone."""
     if name != "nanogpt":
         importlib.import_module("groundup.train" if name == "groundup" else name)
-    before = memory("cpu")
+    before = memory(device)
     torch.manual_seed(0)
-    step = our_step(shape, compiled) if name == "groundup" else peer_step(name, shape, compiled, passes)
+    if name == "groundup":
+        step = our_step(shape, compiled, device, precision)
+    else:
+        step = peer_step(name, shape, compiled, passes, device)
     tokens = torch.randint(shape["vocab"], (shape["batch"], shape["length"]))
+    if device == "cuda":
+        tokens = tokens.pin_memory()
     seconds, worked = [], []
     for _ in range(steps + 2):
         began, busy = time.perf_counter(), time.process_time()
         step(tokens)
+        if device == "cuda":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
         worked.append(time.process_time() - busy)
     return {
         "seconds": min(seconds[2:]),
         "processor_seconds": min(worked[2:]),
-        "memory": memory("cpu") - before,
+        "memory": memory(device) - before,
         "first_step": seconds[0],
     }
 

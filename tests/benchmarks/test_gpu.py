@@ -22,6 +22,7 @@ def test_every_part_runs_tiny_on_the_cpu(tmp_path):
         "ceilings",
         "attention",
         "decoder",
+        "repeats",
         "loss",
         "float8",
         "steps",
@@ -35,7 +36,7 @@ def test_every_part_runs_tiny_on_the_cpu(tmp_path):
 
 
 def test_a_wrong_result_and_a_failed_part_are_named_and_the_exit_code_says_so(tmp_path):
-    for name in ("gpu.py", "loss_memory.py", "model_forward_backward.py"):
+    for name in ("gpu.py", "loss_memory.py", "model_forward_backward.py", "train_step.py"):
         (tmp_path / name).write_text((SCRIPT.parent / name).read_text())
     script = tmp_path / "gpu.py"
     broken = script.read_text().replace("there.new_cache(2)", "there.new_cache(3)").replace("1e-2)", "0.0)")

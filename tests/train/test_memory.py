@@ -216,10 +216,13 @@ def test_looking_for_the_micro_batch_keeps_nothing():
 
 def test_the_micro_batch_fits_the_free_memory(monkeypatch):
     one = micro_batch.kept_bytes(decoder(), NEXT_TOKEN, tokens(rows=1))
-    for free, expected in ((11 * one, 8), (6 * one, 4), (0, 1), (None, 16)):
-        monkeypatch.setattr(micro_batch, "free_memory", lambda free=free: free)
+    later = 3 * sum(weight.nbytes for weight in decoder().parameters())
+    for free, expected in ((11 * one, 8), (17 * one, 8), (6 * one, 4), (0, 1)):
+        monkeypatch.setattr(micro_batch, "free_memory", lambda device, free=free: later + free)
         size = micro_batch.choose(decoder(), NEXT_TOKEN, tokens(rows=16), torch.device("cpu"))
         assert size == expected
+    monkeypatch.setattr(micro_batch, "free_memory", lambda device: None)
+    assert micro_batch.choose(decoder(), NEXT_TOKEN, tokens(rows=16), torch.device("cpu")) == 16
 
 
 def test_where_memory_runs_out_the_pieces_are_halved_and_the_batch_stays(monkeypatch):

@@ -155,8 +155,9 @@ def attend(
     if slow and query.shape[2] * key.shape[2] <= SMALL:
         return attend_plainly(query, key, value, mask, scale=scale)
     dense = None if mask.dense is None else mask.dense_for(query)
+    grouped = query.shape[1] != key.shape[1]  # not all kernels know groups
     return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=dense, is_causal=mask.causal, scale=scale, enable_gqa=True
+        query, key, value, attn_mask=dense, is_causal=mask.causal, scale=scale, enable_gqa=grouped
     )
 
 

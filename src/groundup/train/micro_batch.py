@@ -1,5 +1,6 @@
 """How many sequences go through the model at one time: as many as are quick, and as few as memory asks for."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -16,18 +17,25 @@ ROOM = 0.8
 
 
 def choose(model: nn.Module, objective: Objective, batch: Batch, device: torch.device) -> int:
-    """Sequences of `batch` for one pass, before anything was tried.
+    """Sequences of `batch` for one pass, before the first step: all passes of a step have this size, or nearly.
 
-    On a CPU too many would not be refused but kill the process, so one sequence is measured. An accelerator refuses,
-    and the engine then halves.
+    One sequence is measured, because on a CPU too many would not be refused but kill the process. An accelerator
+    refuses, and the engine then halves; but what was compiled is compiled again.
     """
     sequences, length = next(iter(batch.values())).shape[:2]
-    quick = min(sequences, max(1, TOKENS[device.type] // length))
-    free = free_memory() if device.type == "cpu" else None
-    if free is None or quick == 1:
-        return quick
-    one = {name: rows[:1] for name, rows in batch.items()}
-    return max(1, min(quick, int(ROOM * free / max(1, kept_bytes(model, objective, one)))))
+    size = min(sequences, max(1, TOKENS[device.type] // length))
+    free = free_memory(device)
+    if free is not None and size > 1:
+        one = {name: rows[:1].to(device) for name, rows in batch.items()}
+        room = ROOM * (free - to_come(model))
+        size = max(1, min(size, int(room / max(1, kept_bytes(model, objective, one)))))
+    passes = math.ceil(sequences / size)
+    return math.ceil(sequences / passes)
+
+
+def to_come(model: nn.Module) -> int:
+    """Bytes that the first step will take and keep: gradients, and two moments of AdamW."""
+    return sum(3 * weight.nbytes for weight in model.parameters() if weight.requires_grad)
 
 
 def kept_bytes(model: nn.Module, objective: Objective, batch: Batch) -> int:
@@ -41,16 +49,19 @@ def kept_bytes(model: nn.Module, objective: Objective, batch: Batch) -> int:
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor.detach()  # the tensor itself would hold the graph that holds it, for ever
 
-    # Not compiled: it would be for a batch of this size, and then again for any size.
-    eagerly = torch.compiler.set_stance("force_eager")
-    with eagerly, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = objective.loss(model, batch)
     del loss
     return sum(sizes.values())
 
 
-def free_memory() -> int | None:
-    """Bytes that this process may still take: what the system has, and what its control group leaves."""
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that this process may still take: of an accelerator's memory, or of what the system and the control group
+    leave it. None where nobody tells."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return None
     found = []
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():

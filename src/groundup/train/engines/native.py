@@ -43,9 +43,11 @@ class NativeEngine:
         self.average = build_average(self.weights, settings)
         self.state = State([model], self.optimizers, self.average, Alone())
         operations = 6.0 * sum(weight.numel() for weight in model.parameters()) * (settings.tokens or 0)
+        # Steps alone go through what is compiled: every other look at the model would be compiled again.
+        self._network = model
         if compiles(machine, self.device, operations):
             keep_compiled(machine)
-            model.compile()
+            self._network = torch.compile(model)
 
     def accumulate(self, batch: Batch) -> float:
         if self.micro_batch is None:
@@ -65,7 +67,7 @@ class NativeEngine:
             share = self.objective.count(piece) / predicted
             piece = {name: rows.to(self.device, non_blocking=True) for name, rows in piece.items()}
             with self._casting():
-                loss = self.objective.loss(self.module, piece) * share
+                loss = self.objective.loss(self._network, piece) * share
             loss.backward()
             total += loss.detach()
         return total.item()
