@@ -389,6 +389,7 @@ def main() -> None:
         "--small", action="store_true", help="tiny sizes: seconds, and figures that say nothing"
     )
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--seconds", type=float, default=BUDGET, help="for all parts together")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     parser.add_argument("--part", help=argparse.SUPPRESS)
@@ -407,13 +408,15 @@ def main() -> None:
         )
 
     began, findings = time.monotonic(), []
-    for part in options.parts:
-        findings += run_part(part, options, BUDGET - (time.monotonic() - began))
     print(title(options.device))
-    for finding in findings:
-        verdict = {None: "", True: "ok", False: "WRONG"}[finding.right]
-        value = "" if math.isnan(finding.value) else f"{finding.value:,.6g}"
-        print(f"{finding.part:10} {finding.what:58} {value:>12} {finding.unit:24} {verdict}")
+    for part in options.parts:
+        found = run_part(part, options, options.seconds - (time.monotonic() - began))
+        findings += found
+        for finding in found:
+            verdict = {None: "", True: "ok", False: "WRONG"}[finding.right]
+            value = "" if math.isnan(finding.value) else f"{finding.value:,.6g}"
+            line = f"{finding.part:10} {finding.what:58} {value:>12} {finding.unit:24} {verdict}"
+            print(line.rstrip(), flush=True)
     wrong = sum(finding.right is False for finding in findings)
     print(f"{wrong or 'nothing'} wrong, {time.monotonic() - began:.0f} s")
     if options.json:
