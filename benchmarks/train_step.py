@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from model_forward_backward import (
@@ -51,26 +52,25 @@ def nanogpt(shape: Shape) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     return model, model
 
 
-def engine_of(shape: Shape, compiled: bool, device: str = "cpu", precision: str = "bfloat16"):
-    """Imported inside: groundup is not there where litgpt is."""
+def engine_of(shape: Shape, device: str = "cpu", **how: Any):
+    """Imported inside: groundup is not there where litgpt is. `how` are knobs of the machine, and the precision."""
     from groundup.artifacts.machine import Machine
     from groundup.recipe.train import TrainSection
     from groundup.train import NEXT_TOKEN, NativeEngine
+    from groundup.train.device import prepare
 
-    model, _ = groundup(shape)
+    precision = how.pop("precision", "bfloat16")
+    machine = Machine(device=device, threads=torch.get_num_threads(), **how)
     settings = TrainSection(
         steps=1_000, learning_rate=1e-4, warmup_steps=0, evaluate_every=1_000, precision=precision
     )
-    machine = Machine(device=device, compile="always" if compiled else "never")
-    return NativeEngine(model.to(device), NEXT_TOKEN, settings, machine)
+    with prepare(machine):
+        model, _ = groundup(shape)
+    return NativeEngine(model, NEXT_TOKEN, settings, machine)
 
 
-def our_step(shape: Shape, compiled: bool, device: str, precision: str) -> Step:
-    from groundup.train.heap import keep_freed_memory
-
-    if device == "cpu":
-        keep_freed_memory()  # as every training does
-    engine = engine_of(shape, compiled, device, precision)
+def our_step(shape: Shape, device: str, **how: Any) -> Step:
+    engine = engine_of(shape, device, **how)
 
     def step(tokens: Tensor) -> None:
         engine.accumulate({"tokens": tokens, "labels": tokens})
@@ -80,8 +80,9 @@ def our_step(shape: Shape, compiled: bool, device: str, precision: str) -> Step:
 
 
 def peer_step(name: str, shape: Shape, compiled: bool, passes: int, device: str) -> Step:
-    model, loss = {"transformers": transformers, "litgpt": litgpt, "nanogpt": nanogpt}[name](shape)
-    model.to(device).train()
+    with torch.device(device):
+        model, loss = {"transformers": transformers, "litgpt": litgpt, "nanogpt": nanogpt}[name](shape)
+    model.train()
     matrices = [weight for weight in model.parameters() if weight.ndim > 1]
     vectors = [weight for weight in model.parameters() if weight.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
@@ -108,15 +109,15 @@ def measure(
     passes: int,
     steps: int,
     device: str = "cpu",
-    precision: str = "bfloat16",
+    how: dict[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Seconds of the best step of one contestant, and bytes, in this process. `precision` is ours alone."""
+    """Seconds of the best step of one contestant, and bytes, in this process. `how` tells more of ours; see engine_of."""
     if name != "nanogpt":
         importlib.import_module("groundup.train" if name == "groundup" else name)
     before = memory(device)
     torch.manual_seed(0)
     if name == "groundup":
-        step = our_step(shape, compiled, device, precision)
+        step = our_step(shape, device, compile="always" if compiled else "never", **(how or {}))
     else:
         step = peer_step(name, shape, compiled, passes, device)
     tokens = torch.randint(shape["vocab"], (shape["batch"], shape["length"]))
@@ -143,7 +144,7 @@ def loop_overhead(shape: Shape, steps: int) -> float:
     from groundup.artifacts.machine import Machine
     from groundup.train import train
 
-    engine, inside = engine_of(shape, False), 0.0
+    engine, inside = engine_of(shape), 0.0
 
     def timed(call):
         def wrapped(*arguments):

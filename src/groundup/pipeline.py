@@ -333,6 +333,7 @@ def machine_for(recipe: Recipe, progress: Any) -> Machine:
         micro_batch=section.micro_batch,
         activation_checkpointing=section.activation_checkpointing,
         compile=section.compile,
+        deterministic=section.deterministic,
         offline=section.offline,
         loader_threads=section.loader_threads,
         devices=devices_here(section),

@@ -2,6 +2,7 @@
 
 import threading
 from functools import partial
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from groundup.model.loss import IGNORE, Share, linear_cross_entropy
+from groundup.model.loss import IGNORE, Share, linear_cross_entropy, loss_by_kernels
 
 
 def plain(hidden, weight, labels, *, bias=None, softcap=None, z_loss=0.0):
@@ -34,8 +35,11 @@ def test_equals_the_plain_loss(data):
     labels[0] = 0
     bias = bias if data.draw(st.booleans()) else None
     inputs = [x.requires_grad_() for x in (hidden, weight, bias) if x is not None]
-    chunk = data.draw(st.integers(1, 13))
-    ours = linear_cross_entropy(hidden, weight, labels, bias=bias, chunk=chunk, **options)
+    chunk, compiled = data.draw(st.integers(1, 13)), data.draw(st.booleans())
+    with patch("groundup.model.loss._fused", lambda: loss_by_kernels):  # what is compiled, as it is written
+        ours = linear_cross_entropy(
+            hidden, weight, labels, bias=bias, chunk=chunk, compiled=compiled, **options
+        )
     theirs = plain(hidden, weight, labels, bias=bias, **options)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     for found, expected in zip(

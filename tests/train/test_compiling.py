@@ -25,7 +25,7 @@ class RandomTokens:
 def losses(folder, compile: str, micro_batch: int | None) -> list[float]:
     torch.manual_seed(0)
     model = build_model(
-        ModelConfig(vocab_size=64, hidden_size=32, num_layers=1, num_heads=2, context_length=16)
+        ModelConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, context_length=16)
     )
     settings = TrainSection(
         steps=8, learning_rate=0.01, warmup_steps=2, evaluate_every=8, precision="float32"
@@ -38,6 +38,7 @@ def losses(folder, compile: str, micro_batch: int | None) -> list[float]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch's own modules
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # PyTorch looks at it itself
 @pytest.mark.skipif(not shutil.which("g++"), reason="nothing to compile with")
 @pytest.mark.parametrize("micro_batch", [None, 5])
 def test_compiled_and_eager_take_the_same_course(tmp_path, micro_batch):

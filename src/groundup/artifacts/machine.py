@@ -45,6 +45,7 @@ class Machine:
         loader_threads: threads that make training batches ahead of their step.
         activation_checkpointing: none, selective or full.
         compile: auto, always or never.
+        deterministic: the same bits every time on an accelerator too.
         cache: folder for downloads, shared by all runs.
         offline: never fetch; a missing input is an error.
         devices: how many processes make the stages that are made together.
@@ -65,6 +66,7 @@ class Machine:
     loader_threads: int = 1
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
     compile: Literal["auto", "always", "never"] = "never"
+    deterministic: bool = True
     cache: Path = field(default_factory=default_cache)
     offline: bool = False
     devices: int = 1

@@ -19,6 +19,8 @@ class Head(nn.Module):
     """scores = cap(W (scale x) + bias). Where W comes from is the difference between the two heads below."""
 
     weight: Tensor
+    compiled = False
+    """Whether the loss is compiled, see loss.py."""
 
     def __init__(self, config: ModelConfig, bias: bool):
         super().__init__()
@@ -36,8 +38,9 @@ class Head(nn.Module):
         """Mean cross-entropy of predicting `labels`; the scores are never made in one piece."""
         hidden = self.scale(hidden).flatten(0, -2)
         return linear_cross_entropy(
-            hidden, self.weight, labels.flatten(), bias=self.bias, softcap=self.limit, z_loss=z_loss
-        )
+            hidden, self.weight, labels.flatten(),
+            bias=self.bias, softcap=self.limit, z_loss=z_loss, compiled=self.compiled,
+        )  # fmt: skip
 
 
 class OwnHead(Head):

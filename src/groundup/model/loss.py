@@ -8,6 +8,8 @@ Kernel.)
 """
 
 from collections.abc import Callable
+from functools import cache as once
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,8 +21,9 @@ from groundup.model.precision import product_dtype
 IGNORE = -100
 """The label of a position that is not predicted."""
 
+CHUNKS = {"cuda": 4096}
 CHUNK = 1024
-"""Tokens whose logits exist at one time."""
+"""Tokens whose logits exist at one time, on each kind of device, and on any other."""
 
 
 class Share(NamedTuple):
@@ -44,7 +47,8 @@ def linear_cross_entropy(
     bias: Float[Tensor, " V"] | None = None,
     softcap: float | None = None,
     z_loss: float = 0.0,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
+    compiled: bool = False,
     share: Share | None = None,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy, in nats, of softmax(hidden weight^T + bias) over the labels that are not -100.
@@ -52,13 +56,16 @@ def linear_cross_entropy(
     Args:
         softcap: c, where logits become c tanh(logit / c).
         z_loss: weight of the mean of log(sum exp(logits))^2, against drifting logits (PaLM, section 5).
-        chunk: tokens whose logits exist at one time.
+        chunk: tokens whose logits exist at one time; None: what is quick on the device.
+        compiled: whether to compile what lies between the products, which then takes a fraction of its time.
         share: where `weight` and `bias` are but some rows of the whole. The loss is that of the whole; the gradient
             of `hidden` is this share's part of a sum.
     """
     if not torch.is_grad_enabled():
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
-    return _LinearCrossEntropy.apply(hidden, weight, bias, labels, softcap, z_loss, chunk, share)  # type: ignore[return-value]
+    chunk = chunk or CHUNKS.get(hidden.device.type, CHUNK)
+    options = softcap, z_loss, chunk, compiled, share
+    return _LinearCrossEntropy.apply(hidden, weight, bias, labels, *options)  # type: ignore[return-value]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -72,6 +79,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         softcap: float | None,
         z_loss: float,
         chunk: int,
+        compiled: bool,
         share: Share | None,
     ) -> Tensor:
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
@@ -83,45 +91,29 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needs_bias else None
-        # Every chunk uses the same memory: fresh pages for each would cost more time than the arithmetic.
+        needs_gradient = needs_hidden or needs_weight or needs_bias
         size = min(chunk, hidden.shape[0]), weight.shape[0]
-        scores, products = weight.new_empty(size, dtype=torch.float32), weight.new_empty(size, dtype=dtype)
+        products = weight.new_empty(size, dtype=dtype)
+        if compiled and share is None:
+            take_loss = _fused()
+        else:
+            # Every chunk uses the same memory: fresh pages for each would cost more time than the arithmetic.
+            take_loss = partial(
+                loss_in_place, scores=weight.new_empty(size, dtype=torch.float32), share=share
+            )
         for begin in range(0, hidden.shape[0], chunk):
             part = hidden[begin : begin + chunk].to(dtype)
             label = labels[begin : begin + chunk, None]
             counts = (label != IGNORE).float() / predicted
-            place = label if share is None else label - share.first
-            here = (label != IGNORE) & (place >= 0) & (place < weight.shape[0])
-            place = place.masked_fill(~here, 0)
-            product, logits = products[: len(part)], scores[: len(part)]
+            product = products[: len(part)]
             torch.mm(part, matrix.T, out=product)
             if offset is not None:
                 product += offset
-            logits.copy_(product)
-            capped = None
-            if softcap is not None:
-                capped = torch.tanh(logits / softcap)
-                torch.mul(capped, softcap, out=logits)
-            right = logits.gather(1, place) * here
-            highest = logits.amax(dim=-1, keepdim=True)
-            if share is not None:
-                highest = share.largest(highest)
-            exponentials = logits.sub_(highest).exp_()
-            sums = exponentials.sum(dim=-1, keepdim=True)
-            if share is not None:
-                sums, right = share.total(torch.cat((sums, right), dim=1)).split(1, dim=1)
-            log_sum = sums.log() + highest
-            total += ((log_sum - right + z_loss * log_sum.square()) * counts).sum()
-            if not (needs_hidden or needs_weight or needs_bias):
+            total += take_loss(product, label, counts, softcap, z_loss, needs_gradient)
+            if not needs_gradient:
                 continue
-            # d loss / d logits = softmax * (1 + 2 z log_sum) - onehot(label)
-            grad = exponentials.mul_(counts * (1 + 2 * z_loss * log_sum) / sums)
-            grad.scatter_add_(1, place, -counts * here)
-            if capped is not None:
-                grad *= 1 - capped.square()
             if grad_bias is not None:
-                grad_bias += grad.sum(dim=0)
-            product.copy_(grad)
+                grad_bias += product.sum(dim=0, dtype=torch.float32)
             if grad_hidden is not None:
                 grad_hidden[begin : begin + chunk] = product @ matrix
             if grad_weight is not None:
@@ -136,4 +128,79 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if grad is None else (grad * grad_loss).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
-        return grad_hidden, grad_weight, grad_bias, *(None,) * 5
+        return grad_hidden, grad_weight, grad_bias, *(None,) * 6
+
+
+def loss_in_place(
+    product: Float[Tensor, "C V"],
+    label: Int[Tensor, "C 1"],
+    counts: Float[Tensor, "C 1"],
+    softcap: float | None,
+    z_loss: float,
+    needs_gradient: bool,
+    *,
+    scores: Float[Tensor, "D V"],
+    share: Share | None = None,
+) -> Float[Tensor, ""]:
+    """What a chunk of scores adds to the loss; the scores become its gradient, if that is needed.
+
+    Args:
+        counts: weight of each token in the mean.
+        scores: memory for at least C rows.
+    """
+    logits = scores[: len(product)].copy_(product)
+    place = label if share is None else label - share.first
+    here = (label != IGNORE) & (place >= 0) & (place < product.shape[1])
+    place = place.masked_fill(~here, 0)
+    capped = None
+    if softcap is not None:
+        capped = torch.tanh(logits / softcap)
+        torch.mul(capped, softcap, out=logits)
+    right = logits.gather(1, place) * here
+    highest = logits.amax(dim=-1, keepdim=True)
+    if share is not None:
+        highest = share.largest(highest)
+    exponentials = logits.sub_(highest).exp_()
+    sums = exponentials.sum(dim=-1, keepdim=True)
+    if share is not None:
+        sums, right = share.total(torch.cat((sums, right), dim=1)).split(1, dim=1)
+    log_sum = sums.log() + highest
+    if needs_gradient:
+        # d loss / d logits = softmax * (1 + 2 z log_sum) - onehot(label)
+        grad = exponentials.mul_(counts * (1 + 2 * z_loss * log_sum) / sums)
+        grad.scatter_add_(1, place, -counts * here)
+        if capped is not None:
+            grad *= 1 - capped.square()
+        product.copy_(grad)
+    return ((log_sum - right + z_loss * log_sum.square()) * counts).sum()
+
+
+def loss_by_kernels(
+    product: Float[Tensor, "C V"],
+    label: Int[Tensor, "C 1"],
+    counts: Float[Tensor, "C 1"],
+    softcap: float | None,
+    z_loss: float,
+    needs_gradient: bool,
+) -> Float[Tensor, ""]:
+    """As `loss_in_place`, written for a compiler: two kernels that keep float32 in registers."""
+    here = label != IGNORE
+    place = label.masked_fill(~here, 0)
+    logits = product.float()
+    capped = None
+    if softcap is not None:
+        capped = torch.tanh(logits / softcap)
+        logits = capped * softcap
+    log_sum = logits.logsumexp(dim=-1, keepdim=True)
+    right = logits.gather(1, place) * here
+    if needs_gradient:
+        onehot = torch.arange(product.shape[1], device=product.device) == place
+        grad = (torch.exp(logits - log_sum) * (1 + 2 * z_loss * log_sum) - onehot) * counts
+        product.copy_(grad if capped is None else grad * (1 - capped.square()))
+    return ((log_sum - right + z_loss * log_sum.square()) * counts).sum()
+
+
+@once
+def _fused() -> Callable[..., Tensor]:
+    """A dozen passes over the scores become three."""
+    return torch.compile(loss_by_kernels)

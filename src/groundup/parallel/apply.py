@@ -7,7 +7,7 @@ The model's code knows of none of them. The order matters: each step takes what 
     3. tensor        which part of each matrix
     4. context       which part of each sequence
     5. recompute     each block forgets what it can compute again
-    6. compile       each block, with all of the above inside
+    6. compile       each block, with all of the above inside, and the loss
     7. shard         weights are spread over whoever sees other tokens
 """
 
@@ -20,7 +20,7 @@ from torch import nn
 from groundup.parallel.context import share_sequences
 from groundup.parallel.expert import balance_over_all, share_experts
 from groundup.parallel.mesh import Mesh
-from groundup.parallel.parts import blocks
+from groundup.parallel.parts import blocks, heads
 from groundup.parallel.pipeline import Piece, cut_pipeline
 from groundup.parallel.recompute import Recompute, recompute
 from groundup.parallel.shard import shard_weights
@@ -57,7 +57,7 @@ def apply(
         precision: of the matrix products, as in train.precision; see shard.py.
         loss: (model, batch) -> loss, which the pieces of a pipeline call.
         checkpointing: what blocks forget; see recompute.py.
-        compiled: compile each block.
+        compiled: compile each block, and the loss.
     """
     layout = mesh.layout
     pieces = cut_pipeline(model, mesh, loss) if layout.pipeline > 1 and loss is not None else []
@@ -74,6 +74,8 @@ def apply(
         recompute(part, checkpointing)
         for block in blocks(part) if compiled else ():
             block.compile()
+        for head in heads(part):
+            head.compiled = compiled
     for part in pieces or models:
         if mesh.size("replicate") * mesh.size("data") > 1:
             shard_weights(part, mesh, precision)

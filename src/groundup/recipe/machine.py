@@ -36,6 +36,10 @@ class MachineSection(Section):
     compile: Literal["auto", "always", "never"] = knob(
         "auto", "compile the training step; auto: when the run is long enough to win the time back"
     )
+    deterministic: bool = knob(
+        True,
+        "the same bits in every run on an accelerator too; false: attention's gradient in any order, but faster",
+    )
     loader_threads: int = knob(1, "threads that make training batches ahead of their step; 0: none", ge=0)
     cache: str | None = knob(
         None, "folder for downloads; default: $GROUNDUP_CACHE or the user's cache folder"

@@ -1,5 +1,7 @@
 """Which device computes, and how it must be set up for the same bits every time."""
 
+import os
+
 import torch
 
 from groundup.artifacts.errors import UserError
@@ -13,7 +15,16 @@ def prepare(machine: Machine) -> torch.device:
     device = resolve(machine.device)
     if device.type == "cpu":
         keep_freed_memory()
+    if device.type == "cuda":
+        _be_deterministic(machine.deterministic)
     return device
+
+
+def _be_deterministic(wanted: bool) -> None:
+    """Have the gradient of attention, above all, summed in one order every time."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it products would be refused
+    torch.utils.deterministic.fill_uninitialized_memory = False  # which finds bugs, and costs time
+    torch.use_deterministic_algorithms(wanted)
 
 
 def resolve(name: str) -> torch.device:

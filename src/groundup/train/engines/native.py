@@ -16,7 +16,7 @@ from groundup.parallel.recompute import recompute
 from groundup.recipe.train import TrainSection
 from groundup.train import micro_batch
 from groundup.train.average import build_average
-from groundup.train.compiling import compiles, keep_compiled
+from groundup.train.compiling import compile_blocks, compiles, keep_compiled
 from groundup.train.engines.ranks import Alone
 from groundup.train.engines.state import State
 from groundup.train.objectives import Batch, Objective
@@ -43,11 +43,10 @@ class NativeEngine:
         self.average = build_average(self.weights, settings)
         self.state = State([model], self.optimizers, self.average, Alone())
         operations = 6.0 * sum(weight.numel() for weight in model.parameters()) * (settings.tokens or 0)
-        # Steps alone go through what is compiled: every other look at the model would be compiled again.
         self._network = model
         if compiles(machine, self.device, operations):
             keep_compiled(machine)
-            self._network = torch.compile(model)
+            self._network = compile_blocks(model)
 
     def accumulate(self, batch: Batch) -> float:
         if self.micro_batch is None:
