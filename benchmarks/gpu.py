@@ -33,6 +33,8 @@ from groundup import Decoder, ModelConfig
 
 BUDGET = 520
 """Seconds for all parts together."""
+PASS_TOKENS = 32_768
+"""Tokens in one forward pass of the peers, and of ours where they fit."""
 DATASHEET = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bfloat16 operations a second, as the vendor states them: what published utilizations are shares of."""
 
@@ -195,13 +197,23 @@ def float8(device: str, small: bool) -> list[Finding]:
 
 
 def steps(device: str, small: bool) -> list[Finding]:
-    """A training step of GPT-2's size as a run makes it, beside the peers', eager and compiled."""
-    name, batch = ("tiny", 2) if small else ("124m", 32)
-    findings = []
-    for mode in ("eager",) if small else ("eager", "compiled"):
-        for contestant in ("groundup", *PEERS):
-            if contestant == "nanogpt" or not missing(contestant, sys.executable):
-                findings += step("steps", contestant, mode, device, name, batch)
+    """A training step of GPT-2's size as a run makes it, compiled, beside the peers'."""
+    return race("steps", "eager" if small else "compiled", device, small)
+
+
+def eager(device: str, small: bool) -> list[Finding]:
+    """The same, not compiled."""
+    return [] if small else race("eager", "eager", device, small)
+
+
+def race(part: str, mode: str, device: str, small: bool) -> list[Finding]:
+    name, batch = ("tiny", 2) if small else ("124m", 128)
+    findings = step(part, "groundup", mode, device, name, batch)
+    if not small:
+        findings += step(part, "groundup", mode, device, name, batch, {"deterministic": False})
+    for peer in PEERS:
+        if peer == "nanogpt" or not missing(peer, sys.executable):
+            findings += step(part, peer, mode, device, name, batch)
     return findings
 
 
@@ -229,7 +241,8 @@ def step(
     shape, who = SHAPES[name] | {"batch": batch}, f"{contestant}, {name}, {mode}"
     who += "".join(f", {knob} {value}".lower() for knob, value in (how or {}).items())
     try:
-        found = alone("measure_step", contestant, shape, mode == "compiled", 1, 5, device, how)
+        passes = max(1, batch * shape["length"] // PASS_TOKENS)
+        found = alone("measure_step", contestant, shape, mode == "compiled", passes, 5, device, how)
     except RuntimeError as reason:
         return [Finding(part, f"{who}: {reason}", math.nan, "", False)]
     rows = [
@@ -363,7 +376,7 @@ def speaking(device: str, small: bool) -> list[Finding]:
 
 PARTS: dict[str, Part] = {
     part.__name__: part
-    for part in (ceilings, attention, decoder, repeats, loss, float8, large, steps, engines, speaking)
+    for part in (ceilings, attention, decoder, repeats, loss, float8, large, steps, eager, engines, speaking)
 }
 
 

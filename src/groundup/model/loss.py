@@ -194,7 +194,7 @@ def loss_by_kernels(
     log_sum = logits.logsumexp(dim=-1, keepdim=True)
     right = logits.gather(1, place) * here
     if needs_gradient:
-        onehot = torch.arange(product.shape[1], device=product.device) == place
+        onehot = (torch.arange(product.shape[1], device=product.device) == place).float()
         grad = (torch.exp(logits - log_sum) * (1 + 2 * z_loss * log_sum) - onehot) * counts
         product.copy_(grad if capped is None else grad * (1 - capped.square()))
     return ((log_sum - right + z_loss * log_sum.square()) * counts).sum()

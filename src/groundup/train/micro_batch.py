@@ -1,6 +1,5 @@
 """How many sequences go through the model at one time: as many as are quick, and as few as memory asks for."""
 
-import math
 from pathlib import Path
 
 import torch
@@ -17,9 +16,10 @@ ROOM = 0.8
 
 
 def choose(model: nn.Module, objective: Objective, batch: Batch, device: torch.device) -> int:
-    """Sequences of `batch` for one pass, before the first step: all passes of a step have this size, or nearly.
+    """Sequences of `batch` for one pass, before the first step.
 
-    One sequence is measured, because on a CPU too many would not be refused but kill the process. An accelerator
+    All passes of a step have this size if that costs no more than half of what fits: kernels are made for a size. One
+    sequence is measured, because on a CPU too many would not be refused but kill the process. An accelerator
     refuses, and the engine then halves; but what was compiled is compiled again.
     """
     sequences, length = next(iter(batch.values())).shape[:2]
@@ -29,8 +29,8 @@ def choose(model: nn.Module, objective: Objective, batch: Batch, device: torch.d
         one = {name: rows[:1].to(device) for name, rows in batch.items()}
         room = ROOM * (free - to_come(model))
         size = max(1, min(size, int(room / max(1, kept_bytes(model, objective, one)))))
-    passes = math.ceil(sequences / size)
-    return math.ceil(sequences / passes)
+    even = next(smaller for smaller in range(size, 0, -1) if sequences % smaller == 0)
+    return even if 2 * even >= size else size
 
 
 def to_come(model: nn.Module) -> int:
