@@ -33,7 +33,8 @@ DEVICES: dict[str, Device] = {
     "cpu-2": Device(peak=400e9, memory=16 * GB, utilization=0.40),
     # A laptop of 8 such cores: the same, per core.
     "cpu-8": Device(peak=1.6e12, memory=16 * GB, utilization=0.40),
-    # Peaks and memory: vendor data sheets. Utilization: what public trainers report for dense models of 1B and up.
+    # Peaks and memory: vendor data sheets. Utilization: what public trainers report for dense models of 1B and up; ours
+    # on one H200 was 0.50 at 1.3B weights and 0.36 at 124M (benchmarks/results/2026-11-26-gpu-h200.md).
     "rtx-4090": Device(peak=165e12, memory=24 * GB, utilization=0.40),
     # Links: NVLink's 600 and 900 GB/s are both ways together; the network is 200 and 400 Gb/s for each device, as in
     # NVIDIA's DGX A100 and H100 (Meta's machines have the latter too: torchtitan, benchmarks). Kernels: calibrated on

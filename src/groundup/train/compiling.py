@@ -17,9 +17,10 @@ from groundup.model.head import Head
 
 Compile = Literal["auto", "always", "never"]
 
-WORTH = {"cpu": 5e14, "cuda": 1e17}
+WORTH = {"cpu": 5e14, "cuda": 1e16}
 """Operations of a run above which compiling is taken to pay. CPU: 43 s at a gain of 5% are won back after a quarter of an
-hour of two cores with matrix units (lab book, 30M weights). CUDA: two minutes of an H100, an estimate."""
+hour of two cores with matrix units (lab book, 30M weights). CUDA: half a minute of an H200, whose blocks take 7 s to compile
+(2026-11-26; what eager steps would have taken is an estimate)."""
 
 
 def compiles(machine: Machine, device: torch.device, operations: float) -> bool:
