@@ -49,6 +49,7 @@ class Stage:
         function: "module:function" with the signature run(recipe, inputs, out, machine) -> metrics.
         reads: the recipe tables it may read, beside `section`.
         inputs: earlier stages whose folders it may read, those of them that the recipe asks for.
+        needs: recipe tables without which it cannot be made.
         version: raised when the same recipe would give another result than before.
         together: where there are several ranks, all of them make it; any other stage is the first one's alone.
         identity: "module:function" that maps (section, machine) to the content identity of outside inputs.
@@ -60,6 +61,7 @@ class Stage:
     function: str
     reads: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     version: int = 1
     together: bool = False
     identity: str | None = None
@@ -72,26 +74,26 @@ STAGES = (
     ),
     Stage(
         "tokenizer", "02-tokenizer", "tokenizer", "groundup.tokenizer.stage:train", reads=("seed",), inputs=("data",),
-        identity="groundup.tokenizer.identity:tokenizers",
+        needs=("data",), identity="groundup.tokenizer.identity:tokenizers",
     ),
     Stage("tokens", "03-tokens", "tokenizer", "groundup.tokenizer.stage:encode", inputs=("data", "tokenizer")),
     Stage(
         "base", "04-base", "train", "groundup.train.stage:run", reads=("model", "seed"), inputs=("tokenizer", "tokens"),
-        together=True, identity="groundup.tokenizer.identity:shards",
+        needs=("model", "tokenizer"), together=True, identity="groundup.tokenizer.identity:shards",
     ),
     Stage(
         "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", reads=("seed",),
-        inputs=("tokenizer", "tokens", "base"), identity="groundup.evaluate.identity:identity",
+        inputs=("tokenizer", "tokens", "base"), needs=("train",), identity="groundup.evaluate.identity:identity",
     ),
     Stage(
         "chat", "06-chat", "finetune", "groundup.finetune.stage:run", reads=("seed",), inputs=("tokenizer", "base"),
-        identity="groundup.finetune.identity:identity",
+        needs=("train",), identity="groundup.finetune.identity:identity",
     ),
     Stage(
         "quantized", "07-quantized", "quantize", "groundup.quantize.stage:run", reads=("seed",),
-        inputs=("tokenizer", "tokens", "base", "chat"),
+        inputs=("tokenizer", "tokens", "base", "chat"), needs=("train",),
     ),
-    Stage("export", "08-export", "export", "groundup.interop.stage:run", inputs=("base", "chat")),
+    Stage("export", "08-export", "export", "groundup.interop.stage:run", inputs=("base", "chat"), needs=("train",)),
     Stage(
         "report", "09-report", "report", "groundup.report.stage:run", reads=("name",),
         inputs=("data", "tokenizer", "tokens", "base", "scores", "chat", "quantized", "export"),
@@ -143,6 +145,11 @@ def jobs(recipe: Recipe, run: Path, machine: Machine, until_stage: str | None = 
         section = getattr(recipe, stage.section)
         if section is None:
             continue
+        if missing := [table for table in stage.needs if getattr(recipe, table) is None]:
+            raise UserError(
+                f"[{stage.section}] needs [{missing[0]}], which the recipe does not have",
+                hint=f"add a [{missing[0]}] table, or take [{stage.section}] out",
+            )
         names = (stage.section, *stage.reads)
         sections: dict[str, Any] = {}
         for name in names:
@@ -152,12 +159,28 @@ def jobs(recipe: Recipe, run: Path, machine: Machine, until_stage: str | None = 
                 value.model_dump(mode="json", exclude=where) if hasattr(value, "model_dump") else value
             )
         inputs = {name: found[name].fingerprint for name in stage.inputs if name in found}
-        outside = _call(stage.identity, section, machine) if stage.identity else {}
-        identity = {
-            "stage": stage.name, "version": stage.version, "sections": sections, "inputs": inputs, "outside": outside,
-        }  # fmt: skip
-        found[stage.name] = Job(stage, run / stage.folder, sections, inputs, fingerprint(identity))
+        identity = {"stage": stage.name, "version": stage.version, "sections": sections, "inputs": inputs}
+        try:
+            outside = _call(stage.identity, section, machine) if stage.identity else {}
+            mark = fingerprint(identity | {"outside": outside})
+        except UserError:
+            mark = _of_what_is_gone(run / stage.folder, identity)
+            if mark is None:
+                raise
+        found[stage.name] = Job(stage, run / stage.folder, sections, inputs, mark)
     return list(found.values())
+
+
+def _of_what_is_gone(folder: Path, identity: dict[str, Any]) -> str | None:
+    """The fingerprint of a stage that was finished by the same recipe from files that are not here any more.
+
+    A crawl is deleted when it is cleaned, and a finished corpus goes to the machine that trains.
+    """
+    made = Manifest.read(folder)
+    if made is None:
+        return None
+    was = {"stage": made.stage, "version": made.version, "sections": made.sections, "inputs": made.inputs}
+    return made.fingerprint if was == json.loads(json.dumps(identity)) else None
 
 
 def run(

@@ -33,13 +33,22 @@ def toy_stages(monkeypatch):
 
     for name in ("data", "tokenizer", "base"):
         setattr(module, name, stage(name))
-    module.identity = lambda section, machine: {"content": IDENTITY["value"]}
+
+    def identity(section, machine):
+        if IDENTITY["value"] is None:
+            raise UserError("source a: no file matches *.txt")
+        return {"content": IDENTITY["value"]}
+
+    module.identity = identity
     monkeypatch.setitem(sys.modules, "toy_stages", module)
     stages = (
         Stage("data", "01-data", "data", "toy_stages:data", reads=("seed",), identity="toy_stages:identity"),
         Stage("tokenizer", "02-tokenizer", "tokenizer", "toy_stages:tokenizer", inputs=("data",)),
-        Stage("base", "04-base", "train", "toy_stages:base", reads=("model",), inputs=("tokenizer",)),
-    )
+        Stage(
+            "base", "04-base", "train", "toy_stages:base", reads=("model",), inputs=("tokenizer",),
+            needs=("tokenizer",),
+        ),
+    )  # fmt: skip
     monkeypatch.setattr(pipeline, "STAGES", stages)
 
 
@@ -101,6 +110,20 @@ def test_changed_content_of_a_source_makes_everything_after_it_stale(tmp_path, m
     with pytest.raises(UserError, match="content of a source file changed"):
         run(tmp_path)
     assert [state for _, state in run(tmp_path, replace_stale=True)] == ["built"] * 3
+
+
+def test_a_finished_stage_outlives_its_sources(tmp_path, monkeypatch):
+    run(tmp_path, until_stage="tokenizer")
+    monkeypatch.setitem(IDENTITY, "value", None)
+    assert run(tmp_path) == [("data", "done"), ("tokenizer", "done"), ("base", "built")]
+    with pytest.raises(UserError, match="no file matches"):
+        run(tmp_path, "seed=2")
+
+
+def test_a_table_that_another_one_needs_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"\[train\] needs \[tokenizer\], which the recipe does not have"):
+        run(tmp_path, "tokenizer=none", "model.vocab_size=300")
+    assert CALLS == []
 
 
 def test_from_and_until(tmp_path):

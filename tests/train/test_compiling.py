@@ -54,6 +54,30 @@ def test_compiled_and_eager_take_the_same_course(tmp_path, micro_batch):
     assert compiled == pytest.approx(eager, rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+@pytest.mark.skipif(not shutil.which("g++"), reason="nothing to compile with")
+@pytest.mark.parametrize(
+    ("precision", "checkpointing"),
+    [("float32", "none"), ("float32", "full"), ("float32", "selective"), ("float8", "none")],
+)
+def test_one_compilation_serves_any_depth(monkeypatch, precision, checkpointing):
+    """Ten blocks, where PyTorch gives up after eight compilations."""
+    monkeypatch.setattr("groundup.train.precision.require_float8", lambda device: None)
+    torch.compiler.reset()
+    counters.clear()
+    model = build_model(
+        ModelConfig(vocab_size=64, hidden_size=32, num_layers=10, num_heads=2, context_length=16)
+    )
+    settings = TrainSection(
+        steps=8, learning_rate=0.01, warmup_steps=2, evaluate_every=8, precision=precision
+    )
+    machine = Machine(device="cpu", compile="always", activation_checkpointing=checkpointing, micro_batch=6)
+    engine = NativeEngine(model, NEXT_TOKEN, settings, machine)
+    engine.accumulate(RandomTokens().batch(0))
+    assert counters["stats"]["unique_graphs"] == 2, "a block, and the loss"
+
+
 def test_long_runs_are_compiled():
     cpu = torch.device("cpu")
     assert not compiles(Machine(compile="auto"), cpu, 1e13)

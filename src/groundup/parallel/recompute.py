@@ -5,11 +5,11 @@ arithmetic. Selective also keeps the results of matrix products and attention, w
 again what is between them (after Korthikanti et al. 2022, section 5). The numbers are the same, bit for bit.
 """
 
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 Recompute = Literal["none", "selective", "full"]
@@ -34,13 +34,22 @@ def recompute(model: nn.Module, kind: Recompute) -> None:
     """Let the blocks of `model`, the members of its module lists, forget. They keep their names and weights."""
     if kind == "none":
         return
-    contexts = {"context_fn": partial(create_selective_checkpoint_contexts, _policy)}
-    options: dict[str, Any] = contexts if kind == "selective" else {}
     for part in model.modules():
         for block in part if isinstance(part, nn.ModuleList) else ():
-            block.forward = partial(
-                checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False, **options
-            )
+            block.__class__ = _forgetful(type(block), kind)
+
+
+@cache
+def _forgetful(block: type[nn.Module], kind: Recompute) -> type[nn.Module]:
+    """A kind of block that forgets. One class for all such blocks: whoever compiles one has compiled them all."""
+    contexts = {"context_fn": partial(create_selective_checkpoint_contexts, _policy)}
+    options: dict[str, Any] = contexts if kind == "selective" else {}
+
+    def forward(self: nn.Module, *inputs: Any, **named: Any) -> Tensor:
+        run = partial(block.forward, self)
+        return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False, **options, **named)
+
+    return type(f"Forgetful{block.__name__}", (block,), {"forward": forward})
 
 
 def _policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

@@ -6,7 +6,6 @@ range is wider, in E5M2. Weights stay float32, and so does the optimizer. The em
 sensitive and are no `nn.Linear`, stay in bfloat16.
 """
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -39,21 +38,25 @@ def use_float8(model: nn.Module) -> int:
     layers = [
         layer
         for layer in model.modules()
-        if isinstance(layer, nn.Linear)
+        if type(layer)
+        is nn.Linear  # what is made from it may do something else, as the router of experts does
         and layer.in_features % MULTIPLE == 0
         and layer.out_features % MULTIPLE == 0
     ]
     for layer in layers:
-        layer.forward = partial(_forward, layer)  # pyright: ignore[reportAttributeAccessIssue]
+        layer.__class__ = Float8Linear
     return len(layers)
 
 
-def _forward(layer: nn.Linear, x: Float[Tensor, "... D"]) -> Float[Tensor, "... F"]:
-    rows = x.flatten(0, -2)
-    if rows.shape[0] % MULTIPLE:
-        return F.linear(x, layer.weight.to(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
-    y = _Float8Product.apply(rows.to(torch.bfloat16), layer.weight).unflatten(0, x.shape[:-1])  # type: ignore[union-attr]
-    return y if layer.bias is None else y + layer.bias.to(y.dtype)
+class Float8Linear(nn.Linear):
+    """A linear layer of float32 weights that multiplies in float8."""
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... F"]:
+        rows = x.flatten(0, -2)
+        if rows.shape[0] % MULTIPLE:
+            return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        y = _Float8Product.apply(rows.to(torch.bfloat16), self.weight).unflatten(0, x.shape[:-1])  # type: ignore[union-attr]
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
 class _Float8Product(torch.autograd.Function):
