@@ -77,29 +77,38 @@ def share_matrices(model: nn.Module, mesh: Mesh) -> list[str]:
 
 
 def _cut_columns(linear: nn.Module, mesh: Mesh) -> None:
-    assert isinstance(linear, nn.Linear)
     cut(linear, "weight", 0, mesh.weights["tensor"])
-    override(linear, "forward", _columns, linear, mesh)
+    linear.__class__ = _Columns
+    vars(linear)["mesh"] = mesh
 
 
 def _cut_rows(linear: nn.Module, mesh: Mesh) -> None:
-    assert isinstance(linear, nn.Linear)
     cut(linear, "weight", 1, mesh.weights["tensor"])
-    override(linear, "forward", _rows, linear, mesh)
+    linear.__class__ = _Rows
+    vars(linear)["mesh"] = mesh
 
 
-def _columns(linear: nn.Linear, mesh: Mesh, x: Tensor) -> Tensor:
-    return F.linear(x, local(linear.weight), own_bias(linear.bias, mesh))
+class _Columns(nn.Linear):
+    """Some of a layer's outputs. A class, where a function for each layer would be compiled for each anew."""
+
+    mesh: Mesh
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, local(self.weight), own_bias(self.bias, self.mesh))
 
 
-def _rows(linear: nn.Linear, mesh: Mesh, x: Tensor) -> Tensor:
-    """The bias is added to the sum, once."""
-    share = F.linear(x, local(linear.weight))
-    if _shares_sequence(linear, mesh):
-        out = scatter(share, SEQUENCE, mesh.group("tensor"))
-    else:
-        out = total(share, mesh.group("tensor"))
-    return out if linear.bias is None else out + linear.bias.to(out.dtype)
+class _Rows(nn.Linear):
+    """A share of the sum that a layer's outputs are. The bias is added to the sum, once."""
+
+    mesh: Mesh
+
+    def forward(self, x: Tensor) -> Tensor:
+        share = F.linear(x, local(self.weight))
+        if _shares_sequence(self, self.mesh):
+            out = scatter(share, SEQUENCE, self.mesh.group("tensor"))
+        else:
+            out = total(share, self.mesh.group("tensor"))
+        return out if self.bias is None else out + self.bias.to(out.dtype)
 
 
 def _shares_sequence(module: nn.Module, mesh: Mesh) -> bool:
@@ -142,7 +151,7 @@ def _share_attention(attention: Attention | CrossAttention, mesh: Mesh) -> set[i
         else:
             own = torch.arange(query_heads).chunk(size)[rank]
             rows = key_heads_of(own, query_heads // kv_heads)[:, None] * head_dim + torch.arange(head_dim)
-            override(linear, "forward", _chosen_columns, linear, rows.flatten())
+            linear.__class__, linear.rows = _ChosenColumns, rows.flatten()
     return {id(p) for p in attention.parameters() if not is_cut(p, "tensor")} - {id(attention.o_proj.bias)}
 
 
@@ -154,12 +163,15 @@ def key_heads_of(queries: Tensor, group: int) -> Tensor:
     return once if torch.equal(once.repeat_interleave(each), wanted) else wanted
 
 
-def _chosen_columns(linear: nn.Linear, rows: Tensor, x: Tensor) -> Tensor:
-    rows = rows.to(x.device)
-    bias = linear.bias
-    return F.linear(
-        x, linear.weight.index_select(0, rows), None if bias is None else bias.index_select(0, rows)
-    )
+class _ChosenColumns(nn.Linear):
+    """The outputs of a whole layer that the rank's own heads need."""
+
+    rows: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.rows.to(x.device)
+        bias = None if self.bias is None else self.bias.index_select(0, rows)
+        return F.linear(x, self.weight.index_select(0, rows), bias)
 
 
 def _see(forward: Callable[..., View], mesh: Mesh, *inputs: Any) -> View:

@@ -72,7 +72,7 @@ class TrainSection(Section):
     precision: Precision = knob(
         "bfloat16",
         "of the matrix products; weights and optimizer stay float32. bfloat16-pure keeps the weights in bfloat16 too, "
-        "float8 needs an accelerator that has it, and was slower than bfloat16 where it was measured (one H200)",
+        "float8 needs an accelerator that has it",
     )
     stochastic_rounding: bool = knob(
         True, "with bfloat16-pure: round weights up or down by chance, so that small updates are not lost"

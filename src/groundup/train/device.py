@@ -3,6 +3,7 @@
 import os
 
 import torch
+from torch.utils import deterministic
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
@@ -23,7 +24,7 @@ def prepare(machine: Machine) -> torch.device:
 def _be_deterministic(wanted: bool) -> None:
     """Have the gradient of attention, above all, summed in one order every time."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it products would be refused
-    torch.utils.deterministic.fill_uninitialized_memory = False  # which finds bugs, and costs time
+    setattr(deterministic, "fill_uninitialized_memory", False)  # which finds bugs, and costs time
     torch.use_deterministic_algorithms(wanted)
 
 
