@@ -276,7 +276,7 @@ def measure_sharded(device: str, shape: dict[str, int]) -> dict[str, float]:
     from groundup.artifacts.machine import Machine
     from groundup.recipe.layout import Layout
     from groundup.train import NEXT_TOKEN
-    from groundup.train.device import prepare
+    from groundup.train.device import prepare, same_bits
     from groundup.train.engines.parallel import ParallelEngine
 
     with tempfile.NamedTemporaryFile() as store:
@@ -289,7 +289,8 @@ def measure_sharded(device: str, shape: dict[str, int]) -> dict[str, float]:
             tokens = torch.randint(shape["vocab"], (shape["batch"], shape["length"]))
 
             def one() -> None:
-                engine.accumulate({"tokens": tokens, "labels": tokens})
+                with same_bits(engine.device, True):
+                    engine.accumulate({"tokens": tokens, "labels": tokens})
                 engine.update(1.0)
 
             return {"seconds": quickest(one, device)}

@@ -70,10 +70,13 @@ def engine_of(shape: Shape, device: str = "cpu", **how: Any):
 
 
 def our_step(shape: Shape, device: str, **how: Any) -> Step:
-    engine = engine_of(shape, device, **how)
+    from groundup.train.device import same_bits
+
+    engine, exact = engine_of(shape, device, **how), how.get("deterministic", True)
 
     def step(tokens: Tensor) -> None:
-        engine.accumulate({"tokens": tokens, "labels": tokens})
+        with same_bits(engine.device, exact):
+            engine.accumulate({"tokens": tokens, "labels": tokens})
         engine.update(1.0)
 
     return step

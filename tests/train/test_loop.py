@@ -16,6 +16,7 @@ from groundup.artifacts.progress import Progress
 from groundup.recipe.train import TrainSection
 from groundup.train import NativeEngine, Objective, loop
 from groundup.train.checkpoints import clear, complete
+from groundup.train.device import same_bits
 from groundup.train.meter import MEASURED
 from groundup.train.objectives import IGNORE, count_labels, count_shifted
 
@@ -353,3 +354,10 @@ def test_what_counts():
     batch = {"labels": torch.tensor([[5, 1, 2], [5, IGNORE, 2]])}
     assert count_shifted(batch) == 3
     assert count_labels(batch) == 5
+
+
+def test_the_same_bits_are_asked_for_while_a_step_computes_and_no_longer():
+    for kind, wanted, seen in (("cuda", True, True), ("cuda", False, False), ("cpu", True, False)):
+        with same_bits(torch.device(kind), wanted):
+            assert torch.are_deterministic_algorithms_enabled() == seen
+        assert not torch.are_deterministic_algorithms_enabled()

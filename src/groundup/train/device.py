@@ -1,6 +1,8 @@
 """Which device computes, and how it must be set up for the same bits every time."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch.utils import deterministic
@@ -17,15 +19,28 @@ def prepare(machine: Machine) -> torch.device:
     if device.type == "cpu":
         keep_freed_memory()
     if device.type == "cuda":
-        _be_deterministic(machine.deterministic)
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # without it `same_bits` would refuse products
     return device
 
 
-def _be_deterministic(wanted: bool) -> None:
-    """Have the gradient of attention, above all, summed in one order every time."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it products would be refused
-    setattr(deterministic, "fill_uninitialized_memory", False)  # which finds bugs, and costs time
-    torch.use_deterministic_algorithms(wanted)
+@contextmanager
+def same_bits(device: torch.device, wanted: bool) -> Iterator[None]:
+    """While the block runs, an accelerator sums everything in one order, above all the gradient of attention.
+
+    Not for longer: PyTorch refuses what it has no such form of, and drawing from the likeliest tokens is among that.
+    """
+    if device.type != "cuda" or not wanted:
+        yield
+        return
+    # To fill memory that is not written yet finds bugs, and costs time:
+    deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def resolve(name: str) -> torch.device:

@@ -15,6 +15,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.recipe.train import TrainSection
 from groundup.train.checkpoints import Checkpoints
+from groundup.train.device import same_bits
 from groundup.train.engines import Engine
 from groundup.train.guard import spike
 from groundup.train.journal import Record
@@ -114,7 +115,7 @@ def train(
             batch = batches.batch(number)
             share = learning_rate_share(step, steps, settings.warmup_steps, settings)
             torch.manual_seed(_seed_of(seed, step, engine.data_rank))
-            with telling.watched(step):
+            with telling.watched(step), same_bits(engine.device, machine.deterministic):
                 loss = engine.accumulate(batch)
             wrong = _objection(loss, telling.losses(), settings)
             norm = engine.discard() if wrong else engine.update(share)

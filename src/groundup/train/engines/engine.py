@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import nn
 
 from groundup.train.objectives import Batch
@@ -28,6 +29,7 @@ class Engine(Protocol):
         data_rank: which part of every batch this rank is fed, from 0. Ranks that share the work on the same sequences
             (tensor, pipeline, context parallel) have the same one.
         data_ranks: into how many such parts a batch falls.
+        device: where it computes.
         module: this rank's part of the model, to be looked into: by hooks, and at its gradients between `accumulate`
             and `update`. Never called by the loop.
     """
@@ -35,6 +37,7 @@ class Engine(Protocol):
     main: bool
     data_rank: int
     data_ranks: int
+    device: torch.device
     module: nn.Module
 
     def accumulate(self, batch: Batch) -> float:
