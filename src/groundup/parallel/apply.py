@@ -72,7 +72,9 @@ def apply(
         if layout.context > 1:
             share_sequences(part, mesh)
         recompute(part, checkpointing)
-        for block in blocks(part) if compiled else ():
+        # PyTorch cannot compile a block that forgets and asks a mesh for its group.
+        compilable = compiled and not (checkpointing != "none" and layout.tensor > 1)
+        for block in blocks(part) if compilable else ():
             block.compile()
         for head in heads(part):
             head.compiled = compiled
