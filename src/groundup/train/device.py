@@ -18,10 +18,8 @@ def prepare(machine: Machine) -> torch.device:
     device = resolve(machine.device)
     if device.type == "cpu":
         keep_freed_memory()
-    if device.type == "cuda":
-        os.environ.setdefault(
-            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-        )  # without it `same_bits` would refuse products
+    if device.type == "cuda":  # where `same_bits` would refuse products without this
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return device
 
 

@@ -35,11 +35,11 @@ def require_float8(device: torch.device) -> None:
 
 def use_float8(model: nn.Module) -> int:
     """Let the linear layers of `model` multiply in float8; returns how many can. Names and weights stay."""
+    # Not what is made from nn.Linear: the router of experts does something else.
     layers = [
         layer
         for layer in model.modules()
-        if type(layer)
-        is nn.Linear  # what is made from it may do something else, as the router of experts does
+        if type(layer) is nn.Linear
         and layer.in_features % MULTIPLE == 0
         and layer.out_features % MULTIPLE == 0
     ]
