@@ -57,15 +57,17 @@ def run_in_terminal(
     process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, preexec_fn=take_the_terminal)
     os.close(slave)
     drawn, waiting, end = b"", list(keys), time.monotonic() + seconds
+    pressed = time.monotonic()
     while time.monotonic() < end:
-        if select.select([master], [], [], 0.5)[0]:
+        if select.select([master], [], [], 0.1)[0]:
             try:
                 part = os.read(master, 65536)
             except OSError:
                 break
             drawn += part
-        elif waiting and b"\x1b[J" in drawn:
+        if waiting and b"\x1b[J" in drawn and time.monotonic() > pressed + 0.5:
             os.write(master, waiting.pop(0))
+            pressed = time.monotonic()
     code = process.wait(timeout=10)
     os.close(master)
     return drawn.decode("utf-8", "replace"), code

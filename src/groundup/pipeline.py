@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from groundup.plan import Plan, derive
 from groundup.plan.engines import check_installed
 from groundup.plan.layout import devices_here
 from groundup.recipe import Recipe, parse
+from groundup.recipe.sections import Sections
 
 PACKAGES = (
     "groundup", "torch", "numpy", "daft", "tokenizers", "safetensors", "trafilatura", "fastwarc", "typst",
@@ -101,20 +102,6 @@ STAGES = (
 )  # fmt: skip
 
 
-class Sections:
-    """What a stage sees of the recipe: the tables it declared, and an error for any other."""
-
-    def __init__(self, recipe: Recipe, names: tuple[str, ...]):
-        self._names = names
-        for name in names:
-            setattr(self, name, getattr(recipe, name))
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
-            f"this stage declares {', '.join(self._names)}; add {name!r} to its `reads` to use it"
-        )
-
-
 @dataclass(frozen=True)
 class Job:
     """A stage of one recipe: where it goes and what it must be."""
@@ -151,21 +138,20 @@ def jobs(recipe: Recipe, run: Path, machine: Machine, until_stage: str | None = 
                 hint=f"add a [{missing[0]}] table, or take [{stage.section}] out",
             )
         names = (stage.section, *stage.reads)
-        sections: dict[str, Any] = {}
-        for name in names:
-            value = getattr(recipe, name)
-            where = WHERE.get(name, set())
-            sections[name] = (
-                value.model_dump(mode="json", exclude=where) if hasattr(value, "model_dump") else value
-            )
+        values = {name: getattr(recipe, name) for name in names}
+        sections: dict[str, Any] = {
+            name: value.model_dump(mode="json", exclude=WHERE.get(name))
+            if hasattr(value, "model_dump")
+            else value
+            for name, value in values.items()
+        }
         inputs = {name: found[name].fingerprint for name in stage.inputs if name in found}
         identity = {"stage": stage.name, "version": stage.version, "sections": sections, "inputs": inputs}
         try:
             outside = _call(stage.identity, section, machine) if stage.identity else {}
             mark = fingerprint(identity | {"outside": outside})
         except UserError:
-            mark = _of_what_is_gone(run / stage.folder, identity)
-            if mark is None:
+            if (mark := _of_what_is_gone(run / stage.folder, identity)) is None:
                 raise
         found[stage.name] = Job(stage, run / stage.folder, sections, inputs, mark)
     return list(found.values())
@@ -177,10 +163,8 @@ def _of_what_is_gone(folder: Path, identity: dict[str, Any]) -> str | None:
     A crawl is deleted when it is cleaned, and a finished corpus goes to the machine that trains.
     """
     made = Manifest.read(folder)
-    if made is None:
-        return None
-    was = {"stage": made.stage, "version": made.version, "sections": made.sections, "inputs": made.inputs}
-    return made.fingerprint if was == json.loads(json.dumps(identity)) else None
+    was = {name: getattr(made, name, None) for name in identity}
+    return made.fingerprint if made and was == json.loads(json.dumps(identity)) else None
 
 
 def run(
@@ -351,29 +335,15 @@ def read_recipe(run_folder: Path) -> Recipe:
 def machine_for(recipe: Recipe, progress: Any) -> Machine:
     """The machine as [machine] describes it, with everything unsaid taken from what is here."""
     section = recipe.machine
-    machine = Machine(
-        device=section.device,
-        micro_batch=section.micro_batch,
-        activation_checkpointing=section.activation_checkpointing,
-        compile=section.compile,
-        deterministic=section.deterministic,
-        offline=section.offline,
-        loader_threads=section.loader_threads,
-        devices=devices_here(section),
-        restarts=section.restarts,
-        stall_seconds=60 * section.stall_minutes,
-        layout=section.layout.model_dump(),
-        checkpoint_seconds=60 * section.checkpoint_minutes,
-        keep_checkpoints=section.keep_checkpoints,
-        keep_every=section.keep_every,
-        trackers=section.trackers,
-        layers_every=section.layers_every,
-        trace_steps=section.trace_steps,
-        progress=progress,
-    )
-    if section.threads is not None:
-        machine = replace(machine, threads=section.threads)
-    return replace(machine, cache=Path(section.cache).expanduser()) if section.cache else machine
+    given = {field.name: getattr(section, field.name, None) for field in fields(Machine)} | {
+        "devices": devices_here(section),
+        "layout": section.layout.model_dump(),
+        "stall_seconds": 60 * section.stall_minutes,
+        "checkpoint_seconds": 60 * section.checkpoint_minutes,
+        "cache": Path(section.cache).expanduser() if section.cache else None,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    return Machine(**given | {"trackers": section.trackers, "progress": progress})
 
 
 def _refuse_to_overwrite(todo: list[Job], allowed: bool) -> None:

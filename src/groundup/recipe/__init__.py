@@ -2,8 +2,8 @@
 
 Reading order: `section` (what every table has in common), then one file per table of the recipe, in the order of the
 pipeline: `data`, `tokenizer`, `model`, `train`, `evaluate`, `finetune`, `quantize`, `export`, `report`; `budget` (what
-it may cost) and `machine` (where it runs); `recipe` (all of them), `load` (TOML and overrides), `explain` (what a
-knob means, and the JSON schema).
+it may cost) and `machine` (where it runs); `recipe` (all of them), `sections` (those that a stage may read), `load`
+(TOML and overrides), `explain` (what a knob means, and the JSON schema).
 
 Deliberately absent: torch, and anything derived. What follows from the knobs is computed in `plan`.
 """
