@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -51,6 +52,7 @@ def run_in_terminal(
     command = [sys.executable, "-m", "groundup.cli", *arguments]
 
     def take_the_terminal() -> None:  # so that Ctrl-C is a signal
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # shells take it from what they start in the background
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
