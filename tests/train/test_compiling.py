@@ -1,5 +1,6 @@
 """Compiled training: the same course as eager, within rounding, from one compilation; and when it is worth its wait."""
 
+import json
 import shutil
 
 import pytest
@@ -22,7 +23,7 @@ class RandomTokens:
         return {"tokens": tokens, "labels": tokens}
 
 
-def losses(folder, compile: str, micro_batch: int | None) -> list[float]:
+def losses(folder, compile: str, micro_batch: int | None, layers_every: int | None = None) -> list[float]:
     torch.manual_seed(0)
     model = build_model(
         ModelConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, context_length=16)
@@ -30,7 +31,13 @@ def losses(folder, compile: str, micro_batch: int | None) -> list[float]:
     settings = TrainSection(
         steps=8, learning_rate=0.01, warmup_steps=2, evaluate_every=8, precision="float32"
     )
-    machine = Machine(device="cpu", compile=compile, micro_batch=micro_batch, cache=folder / "cache")
+    machine = Machine(
+        device="cpu",
+        compile=compile,
+        micro_batch=micro_batch,
+        layers_every=layers_every,
+        cache=folder / "cache",
+    )
     engine = NativeEngine(model, NEXT_TOKEN, settings, machine)
     return [
         record["loss"] for record in train(engine, RandomTokens(), settings, folder / "run", machine).records
@@ -52,6 +59,20 @@ def test_compiled_and_eager_take_the_same_course(tmp_path, micro_batch):
     eager = losses(tmp_path / "eager", "never", micro_batch)
     assert eager[-1] != eager[0]
     assert compiled == pytest.approx(eager, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+@pytest.mark.skipif(not shutil.which("g++"), reason="nothing to compile with")
+def test_compiled_blocks_can_be_looked_into(tmp_path):
+    torch.compiler.reset()
+    counters.clear()
+    losses(tmp_path, "always", None, layers_every=3)
+    assert counters["stats"]["unique_graphs"] == 2, "a look compiles nothing"
+    lines = (tmp_path / "run" / "layers.jsonl").read_text().splitlines()
+    found = {record["step"]: record["activation"] for record in map(json.loads, lines)}
+    assert list(found) == [0, 3, 6]
+    assert all(activations.keys() == {"blocks.0", "blocks.1"} for activations in found.values())
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -11,8 +11,10 @@ from torch.nn import functional as F
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.model import build_model
+from groundup.model.moe import Router
 from groundup.parallel.recompute import recompute
 from groundup.recipe import ModelConfig
+from groundup.recipe.model import MoEConfig
 from groundup.recipe.train import TrainSection
 from groundup.train import NEXT_TOKEN, NativeEngine, micro_batch
 from groundup.train.average import Average
@@ -141,6 +143,15 @@ def test_float8_products_are_near_the_exact_ones(bias):
     ):
         error = (ours.float() - theirs).norm() / theirs.norm()
         assert 1e-4 < error < 0.08
+
+
+def test_the_router_of_experts_stays_one():
+    moe = {"num_experts": 16, "experts_per_token": 2, "intermediate_size": 32}
+    model = build_model(CONFIG.model_copy(update={"moe": MoEConfig(**moe)}))
+    routers = [part for part in model.modules() if isinstance(part, Router)]
+    assert use_float8(model) > 0
+    assert routers
+    assert all(type(router) is Router for router in routers)
 
 
 def test_a_decoder_learns_in_float8(monkeypatch):
