@@ -35,6 +35,12 @@ BUDGET = 520
 """Seconds for all parts together."""
 PASS_TOKENS = 32_768
 """Tokens in one forward pass of the peers, and of ours where they fit."""
+LARGE: list[dict[str, object]] = [
+    {},
+    {"deterministic": False},
+    {"deterministic": False, "precision": "float8"},
+]
+"""How the large step is made: by default, and in other ways."""
 DATASHEET = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bfloat16 operations a second, as the vendor states them: what published utilizations are shares of."""
 
@@ -207,6 +213,7 @@ def eager(device: str, small: bool) -> list[Finding]:
 
 
 def race(part: str, mode: str, device: str, small: bool) -> list[Finding]:
+    """Ours, by default and with attention's gradient in any order as the peers have it; and the peers."""
     name, batch = ("tiny", 2) if small else ("124m", 128)
     findings = step(part, "groundup", mode, device, name, batch)
     if not small:
@@ -224,14 +231,6 @@ def large(device: str, small: bool) -> list[Finding]:
     for how in LARGE[:2] if small else LARGE:
         findings += step("large", "groundup", mode, device, name, batch, how)
     return findings
-
-
-LARGE: list[dict[str, object]] = [
-    {},
-    {"deterministic": False},
-    {"deterministic": False, "precision": "float8"},
-]
-"""How the large step is made: by default, and in other ways."""
 
 
 def step(

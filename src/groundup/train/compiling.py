@@ -19,8 +19,8 @@ Compile = Literal["auto", "always", "never"]
 
 WORTH = {"cpu": 5e14, "cuda": 1e16}
 """Operations of a run above which compiling is taken to pay. CPU: 43 s at a gain of 5% are won back after a quarter of an
-hour of two cores with matrix units (lab book, 30M weights). CUDA: half a minute of an H200, whose blocks take 7 s to compile
-(2026-11-26; what eager steps would have taken is an estimate)."""
+hour of two cores with matrix units (lab book, 30M weights; the whole model, where blocks take 25 s). CUDA: half a minute of
+an H200, whose blocks take 7 s to compile (2026-11-26; what eager steps would have taken is an estimate)."""
 
 
 def compiles(machine: Machine, device: torch.device, operations: float) -> bool:
@@ -66,7 +66,7 @@ def _twin(part: Any) -> Any:
 
 
 class Compiled(nn.Module):
-    """A block, compiled; but as it was while hooks watch it, which a compiler would not see come and go."""
+    """A block, compiled; but as it was while hooks watch it, for which it would be compiled anew each time."""
 
     def __init__(self, block: nn.Module):
         super().__init__()
