@@ -41,9 +41,9 @@ NEAR = 0.8
 def make_input(places: list[str], folder: Path, times: int = 1) -> int:
     """FILES files of JSON lines; with `times`, each document so often, other words in each copy. Returns documents."""
     from groundup.data.document import Document
-    from groundup.data.place import Input
-    from groundup.data.readers.options import Options
-    from groundup.data.unit import documents
+    from groundup.data.inputs import InputFile
+    from groundup.data.process_unit import read_documents
+    from groundup.data.readers.reader_options import ReaderOptions
 
     chance, count = random.Random(0), 0
     folder.mkdir(parents=True)
@@ -54,7 +54,9 @@ def make_input(places: list[str], folder: Path, times: int = 1) -> int:
         for kind, _, pattern in [place.partition(":")]
         for path in sorted(glob.glob(pattern, recursive=True))
     ):
-        for found in documents(kind, Input(path.name, path), Options(extraction="speed")):
+        for found in read_documents(
+            kind, InputFile(path.name, path), ReaderOptions(html_extractor="resiliparse")
+        ):
             if not isinstance(found, Document) or not found.text.strip():
                 continue
             for copy in range(times):
@@ -90,13 +92,13 @@ def groundup(mode: str, source: Path, out: Path, cores: int) -> None:
 
     from groundup.artifacts.machine import Machine
     from groundup.data import stage
-    from groundup.recipe.data import DataSection
+    from groundup.recipe.data_config import DataConfig
 
     sources = [
         {"name": f"s{n}", "kind": "jsonl", "path": str(path), "steps": mode == "pipeline"}
         for n, path in enumerate(sorted(source.glob("*.jsonl")))
     ]
-    section = DataSection.model_validate(
+    section = DataConfig.model_validate(
         {
             "sources": sources,
             "language": {"keep": []},
@@ -109,7 +111,7 @@ def groundup(mode: str, source: Path, out: Path, cores: int) -> None:
     )
     out.mkdir()
     stage.run(
-        SimpleNamespace(data=section, seed=0), {}, out, Machine(threads=cores, cache=out.parent / "cache")
+        SimpleNamespace(data=section, seed=0), {}, out, Machine(threads=cores, cache_dir=out.parent / "cache")
     )
 
 
@@ -259,12 +261,12 @@ def similar_pairs(texts: list[str], least: float, size: int = 5) -> dict[tuple[i
 
 def recall(pairs: dict[tuple[int, int], float], left: set[int]) -> str:
     """How many pairs, of which at least one text was kept, did not both stay; and what the bands' arithmetic expects."""
-    from groundup.data.dedup.near import found_share
-    from groundup.recipe.data import MinHash
+    from groundup.data.dedup.minhash import candidate_probability
+    from groundup.recipe.data_config import MinHashDedupConfig
 
     judged = [pair for pair in pairs if pair[0] in left or pair[1] in left]
     parted = sum(not (a in left and b in left) for a, b in judged)
-    expected = sum(found_share(pairs[pair], MinHash()) for pair in judged)
+    expected = sum(candidate_probability(pairs[pair], MinHashDedupConfig()) for pair in judged)
     return f"{parted}/{len(judged)} ({expected:.1f})"
 
 

@@ -14,11 +14,11 @@ from datetime import date
 from pathlib import Path
 
 from groundup.artifacts.machine import processor_name
-from groundup.data.clean.step import Change
-from groundup.data.clean.steps import Bench, size, steps
+from groundup.data.clean.cleaning_steps import FilterContext, build_steps, utf8_bytes
+from groundup.data.clean.step_types import Mapper
 from groundup.data.readers import html, web
-from groundup.data.readers.options import Options
-from groundup.recipe.data import DataSection, Source
+from groundup.data.readers.reader_options import ReaderOptions
+from groundup.recipe.data_config import DataConfig, SourceConfig
 
 SNAPSHOT_TB = 100.0
 """Of uncompressed WARC, about what one Common Crawl snapshot holds."""
@@ -37,26 +37,28 @@ def main() -> None:
     given = parser.parse_args()
 
     pages: list[str] = []
-    kept_page, raw = web.page, [0]
+    kept_page, raw = web.extract_page, [0]
 
     def take(
-        _name: str, data: bytes, charset: str | None, _options: Options
+        _name: str, data: bytes, charset: str | None, _options: ReaderOptions
     ):  # the reader, without the extractor
         raw[0] += len(data)
         pages.append(html.decode_page(data, charset))
         return html.Document("", "")
 
-    web.page = take  # type: ignore[assignment]
+    web.extract_page = take  # type: ignore[assignment]
     files = [path.read_bytes() for path in given.crawl]
-    seconds = timed(lambda: [list(web.read("c.warc.gz", io.BytesIO(data), Options())) for data in files])
-    web.page = kept_page
+    seconds = timed(
+        lambda: [list(web.read("c.warc.gz", io.BytesIO(data), ReaderOptions())) for data in files]
+    )
+    web.extract_page = kept_page
     total = raw[0] / 1e6
     cost = {"WARC, HTTP, characters": seconds / total}
     print(f"{date.today()}, {processor_name()}, one core; {len(pages)} pages, {total:.1f} MB of HTML")
     print(f"{'step':28} {'MB/s of its input':>18} {'s for each GB of HTML':>22} {'documents left':>15}")
 
     step_pages = pages[:: max(len(pages) // given.pages, 1)]
-    megabytes = sum(map(size, step_pages)) / 1e6
+    megabytes = sum(map(utf8_bytes, step_pages)) / 1e6
 
     def line(name: str, amount: float, seconds: float, left: int) -> None:
         print(f"{name:28} {amount / max(seconds, 1e-9):18.1f} {1000 * seconds / megabytes:22.2f} {left:15}")
@@ -71,23 +73,23 @@ def main() -> None:
         line(f"extraction: {extraction}", megabytes, spent, sum(map(bool, found)))
         totals[extraction] = cost["WARC, HTTP, characters"] + spent / megabytes
         texts = [text for text in found if text]
-        source = Source(name="crawl", kind="web", path="x")
+        source = SourceConfig(name="crawl", kind="web", path="x")
         cleaning = 0.0
-        for step in steps(DataSection(sources=(source,)), source, Bench()):
-            amount, after = sum(map(size, texts)) / 1e6, []
-            if isinstance(step, Change):
+        for step in build_steps(DataConfig(sources=(source,)), source, FilterContext()):
+            amount, after = sum(map(utf8_bytes, texts)) / 1e6, []
+            if isinstance(step, Mapper):
                 spent = timed(
                     lambda step=step, after=after, texts=texts: after.extend(map(step.apply, texts))
                 )
             else:
                 spent = timed(
                     lambda step=step, after=after, texts=texts: after.extend(
-                        text for text in texts if step.judge(text) is None
+                        text for text in texts if step.drop_reason(text) is None
                     )
                 )
             texts = after
             cleaning += spent
-            if extraction == "quality":
+            if extraction == "trafilatura":
                 line(step.name, amount, spent, len(texts))
         totals[extraction] += cleaning / megabytes
     for extraction, each in totals.items():

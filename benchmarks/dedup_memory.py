@@ -25,7 +25,7 @@ BANDS = 14
 
 def make(folder: Path, millions: float) -> int:
     """The key files of some million documents; returns how many documents."""
-    from groundup.data.dedup.keys import CHUNK
+    from groundup.data.dedup.document_keys import CHUNK_DOCUMENTS
 
     chance = numpy.random.default_rng(0)
     count = round(1e6 * millions)
@@ -38,22 +38,22 @@ def make(folder: Path, millions: float) -> int:
         rows = numpy.stack([equal, met, *([source] * (BANDS - 1))]).astype(numpy.uint64)
         keys = mixed(rows + (numpy.arange(1 + BANDS, dtype=numpy.uint64) << numpy.uint64(40))[:, None])
         with (folder / f"{unit:05d}.keys").open("wb") as file:
-            for first in range(0, size, CHUNK):
-                file.write(numpy.ascontiguousarray(keys[:, first : first + CHUNK]).data)
+            for first in range(0, size, CHUNK_DOCUMENTS):
+                file.write(numpy.ascontiguousarray(keys[:, first : first + CHUNK_DOCUMENTS]).data)
     return count
 
 
 def mixed(values: numpy.ndarray) -> numpy.ndarray:
-    from groundup.data.clean.words import mix
+    from groundup.data.clean.ngrams import splitmix64
 
-    return mix(values) | numpy.uint64(1)
+    return splitmix64(values) | numpy.uint64(1)
 
 
 def judge(folder: Path, count: int, gigabytes: float) -> None:
     """In a process of its own: prints seconds, the most memory in GB, and documents that stay."""
     from groundup.artifacts.machine import Machine
-    from groundup.data.dedup import verdicts
-    from groundup.recipe.data import DataSection
+    from groundup.data.dedup import duplicates
+    from groundup.recipe.data_config import DataConfig
 
     peak = [0]
 
@@ -67,10 +67,10 @@ def judge(folder: Path, count: int, gigabytes: float) -> None:
     threading.Thread(target=watch, daemon=True).start()
     counts = {unit: min(UNIT, count - start) for unit, start in enumerate(range(0, count, UNIT))}
     source = {"name": "x", "kind": "jsonl", "path": "x"}
-    section = DataSection.model_validate({"sources": [source], "memory_gigabytes": gigabytes})
+    section = DataConfig.model_validate({"sources": [source], "memory_gigabytes": gigabytes})
     began = time.perf_counter()
-    found = verdicts.judge(section, folder, counts, Machine())
-    print(time.perf_counter() - began, peak[0] / 1e9, int((found.codes == verdicts.KEEP).sum()))
+    found = duplicates.find_duplicates(section, folder, counts, Machine())
+    print(time.perf_counter() - began, peak[0] / 1e9, int((found.codes == duplicates.KEEP).sum()))
 
 
 def main() -> None:
@@ -83,7 +83,7 @@ def main() -> None:
     given = parser.parse_args()
     from groundup.artifacts.errors import UserError
     from groundup.artifacts.machine import processor_name
-    from groundup.data.dedup.memory import held, passes
+    from groundup.data.dedup.memory_budget import num_passes, peak_bytes
 
     print(f"{date.today()}, {processor_name()}, {len(os.sched_getaffinity(0))} cores")
     print(
@@ -94,7 +94,7 @@ def main() -> None:
             count = make(Path(name), millions)
             for limit in map(float, given.limits.split(",")):
                 try:
-                    parts = passes(count, count, 1e9 * limit)
+                    parts = num_passes(count, count, 1e9 * limit)
                 except UserError as error:
                     print(f"{count:12,} {limit:10g} refused: {error.message}", flush=True)
                     continue
@@ -103,7 +103,7 @@ def main() -> None:
                     command, check=True, capture_output=True, text=True
                 ).stdout.split()
                 print(
-                    f"{count:12,} {limit:10g} {parts:7} {held(count, count, parts) / 1e9:10.2f} {float(held_gb):8.2f} "
+                    f"{count:12,} {limit:10g} {parts:7} {peak_bytes(count, count, parts) / 1e9:10.2f} {float(held_gb):8.2f} "
                     f"{float(seconds):8.1f} {int(kept):12,}",
                     flush=True,
                 )

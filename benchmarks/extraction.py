@@ -143,7 +143,7 @@ def main() -> None:
     found = [page for place in given.places for page in pages(place)]
     found = found[:: max(1, len(found) // given.limit)]
     contestants = {
-        "groundup, quality": html.careful, "groundup, speed": html.quick, "trafilatura": trafilatura_text,
+        "groundup, quality": html.extract_trafilatura, "groundup, speed": html.extract_resiliparse, "trafilatura": trafilatura_text,
         "resiliparse": resiliparse_text, "justext": justext_text,
     }  # fmt: skip
     if given.peer_python:

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from loss_memory import FORMS as LOSSES
 from loss_memory import measure as measure_loss
-from model_forward_backward import SHAPES, groundup, matmul_peak, missing, operations
+from model_forward_backward import SHAPES, flops, groundup, matmul_peak, missing
 from torch import Tensor
 from train_step import PEERS
 from train_step import measure as measure_step
@@ -50,23 +50,23 @@ class Finding:
     """One line of the table. `right` is None where something was measured and nothing checked."""
 
     part: str
-    what: str
+    name: str
     value: float
     unit: str
-    right: bool | None = None
+    correct: bool | None = None
 
 
 Part = Callable[[str, bool], list[Finding]]
 
 
-def error(found: Tensor, right: Tensor) -> float:
-    right = right.double().cpu()
-    return float((found.double().cpu() - right).norm() / right.norm())
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    expected = expected.double().cpu()
+    return float((found.double().cpu() - expected).norm() / expected.norm())
 
 
-def check(part: str, what: str, found: Tensor, right: Tensor, limit: float) -> Finding:
-    difference = error(found, right)
-    return Finding(part, what, difference, f"error (at most {limit:g})", difference <= limit)
+def check(part: str, name: str, found: Tensor, expected: Tensor, limit: float) -> Finding:
+    difference = relative_error(found, expected)
+    return Finding(part, name, difference, f"error (at most {limit:g})", difference <= limit)
 
 
 def small_decoder(**knobs: object) -> Decoder:
@@ -88,8 +88,8 @@ def ceilings(device: str, small: bool) -> list[Finding]:
 
 def attention(device: str, small: bool) -> list[Finding]:
     """Every form of attention, with its gradient, against the one that is written out."""
-    from groundup.model.attention import attend, attend_plainly
-    from groundup.model.sight import build_sights
+    from groundup.model.attention import eager_attention, sdpa_attention
+    from groundup.model.position_encoding import build_position_encodings
 
     findings, length = [], 128 if small else 512
     documents = torch.arange(length).div(length // 3, rounding_mode="floor")[None].expand(2, -1)
@@ -103,17 +103,23 @@ def attention(device: str, small: bool) -> list[Finding]:
         results = {}
         torch.manual_seed(1)
         inputs = [torch.randn(2, heads, length, 64) for heads in (4, 2, 2)]
-        for place, dtype, form in (("cpu", torch.float64, attend_plainly), (device, torch.bfloat16, attend)):
+        for place, dtype, form in (
+            ("cpu", torch.float64, eager_attention),
+            (device, torch.bfloat16, sdpa_attention),
+        ):
             positions = torch.arange(length, device=place)
             numbers = documents.to(place) if packed else None
-            sight = build_sights(config, (kind,), causal=True)[kind].to(place)
+            sight = build_position_encodings(config, (kind,), causal=True)[kind].to(place)
             view = sight(positions, numbers, None)
             tensors = [x.to(torch.bfloat16).to(place, dtype).requires_grad_() for x in inputs]
             out = form(*tensors, view.mask, scale=0.125)
             out.float().square().sum().backward()
             results[form] = [out, *(x.grad for x in tensors)]
         pairs = zip(
-            ("output", "query", "key", "value"), results[attend], results[attend_plainly], strict=True
+            ("output", "query", "key", "value"),
+            results[sdpa_attention],
+            results[eager_attention],
+            strict=True,
         )
         findings += [
             check("attention", f"{name}, {what}", found, right, 1e-2) for what, found, right in pairs
@@ -133,7 +139,7 @@ def decoder(device: str, small: bool) -> list[Finding]:
         for model, place in ((here, "cpu"), (there, device)):
             placed = None if numbers is None else numbers.to(place)
             model.zero_grad()
-            loss = model(tokens.to(place), labels=tokens.to(place), documents=placed).loss
+            loss = model(tokens.to(place), labels=tokens.to(place), document_ids=placed).loss
             loss.backward()
             found.append(torch.cat([loss.detach()[None], *(w.grad.flatten() for w in model.parameters())]))
         findings.append(check("decoder", f"{name}, loss and gradients", found[1], found[0], 1e-3))
@@ -151,7 +157,7 @@ def loss(device: str, small: bool) -> list[Finding]:
     """Memory and time of the loss over 128,000 tokens, beside those that hold all logits."""
     sizes = (256, 4096, 64) if small else (8192, 128_000, 2048)
     figures = {
-        name: alone("measure_loss", name, device, *sizes)
+        name: run_isolated("measure_loss", name, device, *sizes)
         for name in LOSSES
         if name != "transformers" or not missing(name, sys.executable)
     }
@@ -170,7 +176,7 @@ def loss(device: str, small: bool) -> list[Finding]:
 def float8(device: str, small: bool) -> list[Finding]:
     """Products in float8, forwards and backwards, where the hardware has them."""
     from groundup.artifacts.errors import UserError
-    from groundup.train.float8 import require_float8, use_float8
+    from groundup.train.float8 import convert_to_float8_training, require_float8
 
     try:
         require_float8(torch.device(device))
@@ -183,7 +189,7 @@ def float8(device: str, small: bool) -> list[Finding]:
     results = []
     for run in ("right", "found"):
         if run == "found":
-            use_float8(layer)
+            convert_to_float8_training(layer)
         inputs = x.clone().requires_grad_()
         out = layer(inputs)
         out.backward(upward.to(out.dtype))
@@ -234,14 +240,16 @@ def large(device: str, small: bool) -> list[Finding]:
 
 
 def step(
-    part: str, contestant: str, mode: str, device: str, name: str, batch: int, how: dict | None = None
+    part: str, contestant: str, mode: str, device: str, name: str, batch: int, options: dict | None = None
 ) -> list[Finding]:
     """Speed, memory and share of the peak of one contestant's step of `batch` sequences."""
     shape, who = SHAPES[name] | {"batch": batch}, f"{contestant}, {name}, {mode}"
-    who += "".join(f", {knob} {value}".lower() for knob, value in (how or {}).items())
+    who += "".join(f", {knob} {value}".lower() for knob, value in (options or {}).items())
     try:
         passes = max(1, batch * shape["length"] // PASS_TOKENS)
-        found = alone("measure_step", contestant, shape, mode == "compiled", passes, 5, device, how)
+        found = run_isolated(
+            "measure_step", contestant, shape, mode == "compiled", passes, 5, device, options
+        )
     except RuntimeError as reason:
         return [Finding(part, f"{who}: {reason}", math.nan, "", False)]
     rows = [
@@ -250,7 +258,7 @@ def step(
         Finding(part, f"{who}, most memory", found["memory"] / 1e9, "GB"),
     ]
     if peak := stated_peak(device):
-        share = 100 * operations(shape) / found["seconds"] / peak
+        share = 100 * flops(shape) / found["seconds"] / peak
         rows.append(Finding(part, f"{who}, utilization", share, "% of stated peak"))
     return rows
 
@@ -258,8 +266,8 @@ def step(
 def engines(device: str, small: bool) -> list[Finding]:
     """Weights sharded (FSDP2) over one rank alone, beside the plain engine: that should cost nothing."""
     shape = SHAPES["tiny" if small else "124m"]
-    plain = alone("measure_step", "groundup", shape, False, 1, 8, device)
-    sharded = alone("measure_sharded", device, shape)
+    plain = run_isolated("measure_step", "groundup", shape, False, 1, 8, device)
+    sharded = run_isolated("measure_sharded", device, shape)
     return [
         Finding("engines", "the plain engine, a step", plain["seconds"] * 1e3, "ms"),
         Finding(
@@ -273,24 +281,24 @@ def measure_sharded(device: str, shape: dict[str, int]) -> dict[str, float]:
     import torch.distributed as dist
 
     from groundup.artifacts.machine import Machine
-    from groundup.recipe.layout import Layout
+    from groundup.recipe.layout_config import LayoutConfig
     from groundup.train import NEXT_TOKEN
-    from groundup.train.device import prepare, same_bits
-    from groundup.train.engines.parallel import ParallelEngine
+    from groundup.train.device import deterministic_algorithms, setup_device
+    from groundup.train.engines.parallel_engine import ParallelEngine
 
     with tempfile.NamedTemporaryFile() as store:
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
         dist.init_process_group(backend, init_method=f"file://{store.name}", rank=0, world_size=1)
         try:
             machine = Machine(device=device)
-            model = groundup(shape)[0].to(prepare(machine))
-            engine = ParallelEngine(model, NEXT_TOKEN, training(), machine, Layout(shard=1))
+            model = groundup(shape)[0].to(setup_device(machine))
+            engine = ParallelEngine(model, NEXT_TOKEN, training(), machine, LayoutConfig(shard=1))
             tokens = torch.randint(shape["vocab"], (shape["batch"], shape["length"]))
 
             def one() -> None:
-                with same_bits(engine.device, True):
-                    engine.accumulate({"tokens": tokens, "labels": tokens})
-                engine.update(1.0)
+                with deterministic_algorithms(engine.device, True):
+                    engine.forward_backward({"tokens": tokens, "labels": tokens})
+                engine.optimizer_step(1.0)
 
             return {"seconds": quickest(one, device)}
         finally:
@@ -299,9 +307,9 @@ def measure_sharded(device: str, shape: dict[str, int]) -> dict[str, float]:
 
 def training(**knobs: object):
     """Settings of a training, complete."""
-    from groundup.recipe.train import TrainSection
+    from groundup.recipe.train_config import TrainConfig
 
-    return TrainSection(
+    return TrainConfig(
         **({"steps": 8, "learning_rate": 1e-3, "warmup_steps": 2, "evaluate_every": 8} | knobs)
     )
 
@@ -329,7 +337,7 @@ def trained_weights(
     """All weights of a small decoder after eight steps, of which a killed run forgets what it did after the fourth."""
     from groundup.artifacts.machine import Machine
     from groundup.train import NEXT_TOKEN, NativeEngine, train
-    from groundup.train.device import prepare
+    from groundup.train.device import setup_device
 
     # On a GPU the gradient of attention at this size differs from call to call, where it may.
     length, rows = (64, 16) if small else (1024, 64)
@@ -345,10 +353,10 @@ def trained_weights(
             drawn = torch.randint(512, (rows, length), generator=torch.Generator().manual_seed(step))
             return {"tokens": drawn, "labels": drawn}
 
-    machine = Machine(device=device, compile=compile, micro_batch=rows // 2, checkpoint_seconds=0)
+    machine = Machine(device=device, compile=compile, micro_batch_size=rows // 2, checkpoint_every_seconds=0)
     with tempfile.TemporaryDirectory() as folder:
         for ends in [4, math.inf] if killed else [math.inf]:
-            model = small_decoder(context_length=length, **shape).to(prepare(machine))
+            model = small_decoder(context_length=length, **shape).to(setup_device(machine))
             engine = NativeEngine(model, NEXT_TOKEN, training(**knobs), machine)
             try:
                 train(engine, Batches(ends), engine.settings, Path(folder), machine)
@@ -357,9 +365,9 @@ def trained_weights(
     return torch.cat([weight.detach().flatten() for weight in model.parameters()])
 
 
-def speaking(device: str, small: bool) -> list[Finding]:
+def generation(device: str, small: bool) -> list[Finding]:
     """Greedy tokens a second of GPT-2's size, one text and many, in bfloat16."""
-    from groundup.generate.loop import look
+    from groundup.generate.generation import next_token_logits
 
     shape = SHAPES["tiny" if small else "124m"]
     model, _ = groundup(shape)
@@ -367,10 +375,10 @@ def speaking(device: str, small: bool) -> list[Finding]:
     findings = []
     for rows in (1, 32):
         cache, new = model.new_cache(rows), [[1] * 16] * rows
-        look(model, new, cache)
+        next_token_logits(model, new, cache)
         began, count = time.perf_counter(), 8 if small else 128
         for _ in range(count):
-            new = look(model, new, cache).argmax(-1, keepdim=True).tolist()
+            new = next_token_logits(model, new, cache).argmax(-1, keepdim=True).tolist()
         seconds = time.perf_counter() - began
         findings.append(Finding("speaking", f"{rows} at a time", rows * count / seconds, "tokens/s"))
     return findings
@@ -378,7 +386,19 @@ def speaking(device: str, small: bool) -> list[Finding]:
 
 PARTS: dict[str, Part] = {
     part.__name__: part
-    for part in (ceilings, attention, decoder, repeats, loss, float8, large, steps, engines, speaking, eager)
+    for part in (
+        ceilings,
+        attention,
+        decoder,
+        repeats,
+        loss,
+        float8,
+        large,
+        steps,
+        engines,
+        generation,
+        eager,
+    )
 }
 
 
@@ -400,7 +420,7 @@ def stated_peak(device: str) -> float | None:
     return next((peak for kind, peak in DATASHEET.items() if kind in name), None)
 
 
-def alone(function: str, *arguments: object) -> dict[str, float]:
+def run_isolated(function: str, *arguments: object) -> dict[str, float]:
     """What one of this file's measurements returns in a process of its own, whose memory nobody else has touched."""
     command = [sys.executable, __file__, "--alone", json.dumps([function, *arguments])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -449,9 +469,9 @@ def main() -> None:
         found = run_part(part, options, options.seconds - (time.monotonic() - began))
         findings += found
         for finding in found:
-            verdict = {None: "", True: "ok", False: "WRONG"}[finding.right]
+            verdict = {None: "", True: "ok", False: "WRONG"}[finding.correct]
             value = "" if math.isnan(finding.value) else f"{finding.value:,.6g}"
-            line = f"{finding.part:10} {finding.what:58} {value:>12} {finding.unit:24} {verdict}"
+            line = f"{finding.part:10} {finding.name:58} {value:>12} {finding.unit:24} {verdict}"
             print(line.rstrip(), flush=True)
     wrong = sum(finding.right is False for finding in findings)
     print(f"{wrong or 'nothing'} wrong, {time.monotonic() - began:.0f} s")

@@ -25,7 +25,7 @@ import torch
 
 VOCABULARY, END = 32_000, 0
 MEAN_DOCUMENT = 800
-ASKED = 1_000_000
+TARGET_TOKENS_PER_SECOND = 1_000_000
 """Tokens a second that the fastest process is thought to train on."""
 WARM_UP = 20
 STEPS = 3
@@ -33,7 +33,7 @@ STEPS = 3
 
 def write(folder: Path, tokens: int) -> None:
     """Random documents, as shards of ours and, where it is installed, as litdata's chunks."""
-    from groundup.tokenizer.shards import ShardWriter
+    from groundup.tokenizer.token_shards import ShardWriter
 
     random = np.random.default_rng(0)
     lengths = np.maximum(
@@ -53,21 +53,21 @@ def write(folder: Path, tokens: int) -> None:
             for begin in range(0, len(ids), 1_000_000)
         ]
         litdata.optimize(
-            fn=_piece, inputs=pieces, output_dir=str(folder / "litdata"), chunk_size=8_000_000, num_workers=1,
+            fn=_read_chunk, inputs=pieces, output_dir=str(folder / "litdata"), chunk_size=8_000_000, num_workers=1,
             item_loader=litdata.TokensLoader(), verbose=False,
         )  # fmt: skip
 
 
-def _piece(place: tuple[str, int, int]) -> Iterator[torch.Tensor]:
+def _read_chunk(place: tuple[str, int, int]) -> Iterator[torch.Tensor]:
     file, begin, end = place
     yield torch.from_numpy(np.fromfile(file, np.uint16, end - begin, offset=2 * begin).astype(np.int32))
 
 
 def groundup(folder: Path, length: int, sequences: int, **options: Any) -> Iterator[dict[str, torch.Tensor]]:
     from groundup.tokenizer import TokenShard
-    from groundup.train.batches import Batches
+    from groundup.train.token_batches import TokenBatches
 
-    batches = Batches(TokenShard(folder / "train"), length, sequences, seed=0, **options)
+    batches = TokenBatches(TokenShard(folder / "train"), length, sequences, seed=0, **options)
     step = 0
     while True:
         yield batches.batch(step)
@@ -102,7 +102,7 @@ def litdata(folder: Path, length: int, sequences: int) -> Iterator[dict[str, tor
 CONTENDERS: dict[str, tuple[Callable[..., Iterator[dict[str, torch.Tensor]]], dict[str, Any]]] = {
     "groundup, plain": (groundup, {}),
     "groundup, best-fit": (groundup, {"packing": "best-fit"}),
-    "groundup, document masks": (groundup, {"documents": True}),
+    "groundup, document masks": (groundup, {"document_mask": True}),
     "nanoGPT's get_batch": (nanogpt, {}),
     "litdata": (litdata, {}),
 }
@@ -130,7 +130,7 @@ def measure(
 def step_rate(length: int, sequences: int) -> tuple[float, float]:
     """Tokens of a training step for each second of processor time, and the model's weights."""
     from groundup.model import Decoder
-    from groundup.recipe.model import ModelConfig
+    from groundup.recipe.model_config import ModelConfig
 
     model = Decoder(
         ModelConfig(
@@ -192,7 +192,7 @@ def main() -> None:
     for contender, rate in rates.items():
         if contender.startswith("groundup"):
             print(
-                f"  {contender:26}{step / rate:9.4%} of that step{ASKED / rate:7.2%} at {ASKED:,} tokens/s a process"
+                f"  {contender:26}{step / rate:9.4%} of that step{TARGET_TOKENS_PER_SECOND / rate:7.2%} at {TARGET_TOKENS_PER_SECOND:,} tokens/s a process"
             )
 
 

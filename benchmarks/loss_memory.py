@@ -30,7 +30,7 @@ def compiled(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return linear_cross_entropy(hidden, weight, labels, compiled=True)
 
 
-def plain(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+def unchunked(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(F.linear(hidden, weight), labels)
 
 
@@ -41,7 +41,7 @@ def transformers(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return ForCausalLMLoss(logits, labels, vocab_size=weight.shape[0], shift_labels=labels)
 
 
-FORMS = {"chunked": chunked, "compiled": compiled, "plain": plain, "transformers": transformers}
+FORMS = {"chunked": chunked, "compiled": compiled, "plain": unchunked, "transformers": transformers}
 
 
 def measure(name: str, device: str, tokens: int, vocabulary: int, width: int) -> dict[str, float]:
@@ -52,7 +52,7 @@ def measure(name: str, device: str, tokens: int, vocabulary: int, width: int) ->
     labels = torch.randint(vocabulary, (tokens,), device=device)
     hidden.grad, weight.grad = torch.zeros_like(hidden), torch.zeros_like(weight)
     FORMS[name](hidden[:2], weight[:8].detach(), labels[:2] % 8).backward()  # imports and kernels are loaded
-    before, seconds, loss = held(device), [], torch.zeros(())
+    before, seconds, loss = peak_bytes(device), [], torch.zeros(())
     for _ in range(3):
         began = time.perf_counter()
         with torch.autocast(device, dtype=torch.bfloat16):
@@ -61,10 +61,10 @@ def measure(name: str, device: str, tokens: int, vocabulary: int, width: int) ->
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-    return {"loss": loss.item(), "seconds": min(seconds), "bytes": held(device) - before}
+    return {"loss": loss.item(), "seconds": min(seconds), "bytes": peak_bytes(device) - before}
 
 
-def held(device: str) -> float:
+def peak_bytes(device: str) -> float:
     """The most that was held so far, in bytes."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()

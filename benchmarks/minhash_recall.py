@@ -21,14 +21,14 @@ import numpy
 from data_pipeline import similar_pairs
 
 from groundup.artifacts.machine import processor_name
-from groundup.data.dedup.keys import NO_KEY, band_keys
-from groundup.data.dedup.near import found_share
+from groundup.data.dedup.document_keys import NO_KEY, band_keys
+from groundup.data.dedup.minhash import candidate_probability
 from groundup.data.document import Document
-from groundup.data.engine import signatures
-from groundup.data.place import Input
-from groundup.data.readers.options import Options
-from groundup.data.unit import documents
-from groundup.recipe.data import MinHash
+from groundup.data.executor import minhash_signatures
+from groundup.data.inputs import InputFile
+from groundup.data.process_unit import read_documents
+from groundup.data.readers.reader_options import ReaderOptions
+from groundup.recipe.data_config import MinHashDedupConfig
 
 LEAST = 0.5
 STEP = 0.05
@@ -40,17 +40,21 @@ def read(place: str, limit: int) -> list[str]:
     kind, _, pattern = place.partition(":")
     found: list[str] = []
     for path in map(Path, sorted(glob.glob(pattern, recursive=True))):
-        read = documents(kind, Input(path.name, path), Options(extraction="speed"))
+        read = read_documents(kind, InputFile(path.name, path), ReaderOptions(html_extractor="resiliparse"))
         found += [each.text for each in read if isinstance(each, Document) and 200 < len(each.text) < LONGEST]
     step = max(1, len(found) // limit)
     return found[::step]
 
 
-def met(texts: list[str], settings: MinHash, seed: int) -> tuple[set[tuple[int, int]], numpy.ndarray]:
+def met(
+    texts: list[str], settings: MinHashDedupConfig, seed: int
+) -> tuple[set[tuple[int, int]], numpy.ndarray]:
     """All pairs that agree in a band, and the signatures."""
-    found = signatures(texts, settings.shingle, settings.bands * settings.rows, seed)
+    found = minhash_signatures(
+        texts, settings.ngram_size, settings.num_bands * settings.hashes_per_band, seed
+    )
     pairs: set[tuple[int, int]] = set()
-    for keys in band_keys(found, settings.bands):
+    for keys in band_keys(found, settings.num_bands):
         groups = defaultdict(list)
         for number, key in enumerate(keys.tolist()):
             if key != int(NO_KEY):
@@ -60,8 +64,8 @@ def met(texts: list[str], settings: MinHash, seed: int) -> tuple[set[tuple[int, 
     return pairs, found
 
 
-def table(texts: list[str], settings: MinHash) -> list[str]:
-    exact = similar_pairs(texts, LEAST, settings.shingle)
+def table(texts: list[str], settings: MinHashDedupConfig) -> list[str]:
+    exact = similar_pairs(texts, LEAST, settings.ngram_size)
     pairs, found = met(texts, settings, 1337)
     lines = ["| similarity | pairs | found | share | by the bands' arithmetic |", "|---|---:|---:|---:|---:|"]
     for low in numpy.arange(LEAST, 1, STEP):
@@ -70,7 +74,7 @@ def table(texts: list[str], settings: MinHash) -> list[str]:
         if not inside:
             continue
         hits = sum(pair in pairs for pair in inside)
-        theory = numpy.mean([found_share(exact[pair], settings) for pair in inside])
+        theory = numpy.mean([candidate_probability(exact[pair], settings) for pair in inside])
         lines.append(
             f"| {low:.2f} to {min(high, 1):.2f} | {len(inside):,} | {hits:,} | {hits / len(inside):.3f} | {theory:.3f} |"
         )
@@ -102,13 +106,13 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=4_000, help="documents of each place")
     parser.add_argument("--out", type=Path, help="the page to write")
     given = parser.parse_args()
-    settings = MinHash()
+    settings = MinHashDedupConfig()
     shown = " ".join(f"'{place.partition(':')[0]}:{Path(place).name}'" for place in given.places)
     lines = [
         "# Near duplicates that are found, and that are",
         "",
-        f"Written by `python benchmarks/minhash_recall.py {shown}`: {settings.bands} bands of {settings.rows}, runs of "
-        f"{settings.shingle} words, against the exact similarity of all pairs of real documents.",
+        f"Written by `python benchmarks/minhash_recall.py {shown}`: {settings.num_bands} bands of {settings.hashes_per_band}, runs of "
+        f"{settings.ngram_size} words, against the exact similarity of all pairs of real documents.",
         f"{date.today()}, {processor_name()}, {len(os.sched_getaffinity(0))} cores.",
     ]
     for place in given.places:

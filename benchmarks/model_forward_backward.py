@@ -142,7 +142,7 @@ def measure(name: str, compiled: bool, device: str, shape: dict[str, int], steps
     model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     tokens = torch.randint(shape["vocab"], (shape["batch"], shape["length"]), device=device)
-    before = memory(device)
+    before = peak_bytes(device)
 
     def forward(tokens: Tensor) -> Tensor:
         with torch.autocast(device, dtype=torch.bfloat16):
@@ -164,11 +164,11 @@ def measure(name: str, compiled: bool, device: str, shape: dict[str, int], steps
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "seconds": min(seconds[2:]),
         "processor_seconds": min(processor[2:]),
-        "memory": memory(device) - before,
+        "memory": peak_bytes(device) - before,
     }
 
 
-def memory(device: str) -> float:
+def peak_bytes(device: str) -> float:
     """The most that was held so far, in bytes."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
@@ -190,7 +190,7 @@ def matmul_peak(device: str, threads: int) -> float:
     return 2 * size**3 / best
 
 
-def operations(shape: dict[str, int]) -> float:
+def flops(shape: dict[str, int]) -> float:
     """Of one step's matrix products: 6 for each weight and token, and attention's, halved by causality (PaLM, app. B)."""
     width, tokens = shape["width"], shape["batch"] * shape["length"]
     weights = shape["layers"] * (4 * width**2 + 3 * width * shape["feed_forward"]) + shape["vocab"] * width
@@ -252,7 +252,7 @@ def main() -> None:
             "name": name,
             "mode": mode,
             "tokens_per_second": tokens / figures["seconds"],
-            "share_of_peak": operations(shape) / figures["seconds"] / peak,
+            "share_of_peak": flops(shape) / figures["seconds"] / peak,
             "processor_seconds": figures["processor_seconds"],
             "memory_bytes": figures["memory"],
             "ratio": figures["seconds"] / ours["seconds"],

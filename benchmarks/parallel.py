@@ -2,8 +2,8 @@
 
     python benchmarks/parallel.py [--out FILE] [--quick]
 
-Every layout trains the same model on the same batch. Bytes are counted at the collectives (parallel/traffic.py) and must be
-those of the formulas (plan/traffic.py): the script fails when a rank sends one byte more. Steps a second on one machine say
+Every layout trains the same model on the same batch. Bytes are counted at the collectives (parallel/comm_counter.py) and must be
+those of the formulas (plan/communication.py): the script fails when a rank sends one byte more. Steps a second on one machine say
 what a layout costs in processor time, and nothing about a network. The peer is torch.nn.parallel's DistributedDataParallel
 around the same model, with the loop of its tutorial.
 """
@@ -45,34 +45,34 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any], int | None]] = {
 """Name -> ranks, layout, micro-batch."""
 
 
-def ours(job: tuple[dict[str, Any], int | None, int]) -> tuple[float, int, float]:
+def measure_groundup(job: tuple[dict[str, Any], int | None, int]) -> tuple[float, int, float]:
     """Seconds of a step, and the bytes that the busiest rank sent: counted, and by the formulas."""
     import torch
     import torch.distributed as dist
-    from counting import traffic_of
-    from sameness import settings
+    from comm_counting import traffic_of
+    from equivalence import settings
 
     from groundup.artifacts.machine import Machine
     from groundup.model import build_model
     from groundup.recipe import ModelConfig
-    from groundup.recipe.layout import Layout
-    from groundup.train.engines.parallel import ParallelEngine
-    from groundup.train.objectives import NEXT_TOKEN, next_token
+    from groundup.recipe.layout_config import LayoutConfig
+    from groundup.train.engines.parallel_engine import ParallelEngine
+    from groundup.train.objectives import NEXT_TOKEN, next_token_batch
 
     layout, micro_batch, steps = job
     torch.manual_seed(0)
     model = build_model(ModelConfig(**MODEL))
-    machine = Machine(micro_batch=micro_batch or SEQUENCES)
-    engine = ParallelEngine(model, NEXT_TOKEN, settings(), machine, Layout(**layout))
+    machine = Machine(micro_batch_size=micro_batch or SEQUENCES)
+    engine = ParallelEngine(model, NEXT_TOKEN, settings(), machine, LayoutConfig(**layout))
     tokens = torch.randint(
         MODEL["vocab_size"], (SEQUENCES, LENGTH), generator=torch.Generator().manual_seed(1)
     )
-    rows = SEQUENCES // engine.data_ranks
-    batch = next_token(tokens[engine.data_rank * rows : (engine.data_rank + 1) * rows])
+    rows = SEQUENCES // engine.data_world_size
+    batch = next_token_batch(tokens[engine.data_rank * rows : (engine.data_rank + 1) * rows])
 
     def step() -> None:
-        engine.accumulate(batch)
-        engine.update(1.0)
+        engine.forward_backward(batch)
+        engine.optimizer_step(1.0)
 
     step()
     seconds = _time(step, steps)
@@ -87,15 +87,15 @@ def ours(job: tuple[dict[str, Any], int | None, int]) -> tuple[float, int, float
     return seconds, sum(busiest.counted.values()), sum(busiest.expected.values())
 
 
-def peer(job: tuple[dict[str, Any], int | None, int]) -> tuple[float, int, float]:
+def measure_ddp(job: tuple[dict[str, Any], int | None, int]) -> tuple[float, int, float]:
     """The same model under PyTorch's DistributedDataParallel."""
     import torch
     import torch.distributed as dist
-    from sameness import settings
+    from equivalence import settings
 
     from groundup.model import build_model
     from groundup.recipe import ModelConfig
-    from groundup.train.objectives import next_token
+    from groundup.train.objectives import next_token_batch
 
     torch.manual_seed(0)
     model = torch.nn.parallel.DistributedDataParallel(build_model(ModelConfig(**MODEL)))
@@ -107,7 +107,7 @@ def peer(job: tuple[dict[str, Any], int | None, int]) -> tuple[float, int, float
         MODEL["vocab_size"], (SEQUENCES, LENGTH), generator=torch.Generator().manual_seed(1)
     )
     rows = SEQUENCES // dist.get_world_size()
-    batch = next_token(tokens[dist.get_rank() * rows : (dist.get_rank() + 1) * rows])
+    batch = next_token_batch(tokens[dist.get_rank() * rows : (dist.get_rank() + 1) * rows])
 
     def step() -> None:
         model(**batch).loss.backward()
@@ -139,7 +139,7 @@ def main() -> None:
     arguments.add_argument("--out", type=Path)
     arguments.add_argument("--steps", type=int, default=12)
     chosen = arguments.parse_args()
-    import world
+    import gloo_ranks
 
     lines = [
         "| layout | ranks | steps/s | of torch DDP | sent a step and rank | by the formulas |",
@@ -148,13 +148,15 @@ def main() -> None:
     peers: dict[int, float] = {}
     for name, (ranks, layout, micro_batch) in LAYOUTS.items():
         if ranks not in peers:
-            seconds, sent, _ = world.run(ranks, peer, (layout, micro_batch, chosen.steps))
+            seconds, sent, _ = gloo_ranks.run_ranks(ranks, measure_ddp, (layout, micro_batch, chosen.steps))
             peers[ranks] = seconds
             lines.append(
                 f"| torch DDP | {ranks} | {1 / seconds:.2f} | 1.00 | {sent / 1e6:.2f} MB (not counted) | |"
             )
             print(lines[-1], flush=True)
-        seconds, sent, expected = world.run(ranks, ours, (layout, micro_batch, chosen.steps))
+        seconds, sent, expected = gloo_ranks.run_ranks(
+            ranks, measure_groundup, (layout, micro_batch, chosen.steps)
+        )
         lines.append(
             f"| {name} | {ranks} | {1 / seconds:.2f} | {peers[ranks] / seconds:.2f} | {sent / 1e6:.3f} MB | "
             f"{expected / 1e6:.3f} MB |"

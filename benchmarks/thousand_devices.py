@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from groundup.plan import derive
-from groundup.plan.derive import model_config
-from groundup.plan.hardware import DEVICES, Device
-from groundup.plan.speed import HOP, Step, step_time
-from groundup.plan.traffic import Work, traffic
-from groundup.recipe import ModelConfig, load
-from groundup.recipe.layout import Layout
+from groundup.plan.communication import StepSpec, communication_bytes
+from groundup.plan.derive import resolved_model_config
+from groundup.plan.hardware import DEVICES, DeviceSpec
+from groundup.plan.step_time import HOP_SECONDS, StepTime, estimate_step_time
+from groundup.recipe import ModelConfig, load_recipe
+from groundup.recipe.layout_config import LayoutConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "book" / "thousand-devices.md"
@@ -47,7 +47,7 @@ MODELS = {
 
 
 @dataclass(frozen=True)
-class Run:
+class PublishedRun:
     """A published run: what it was, and the tokens a second and device that it reached."""
 
     model: str
@@ -56,61 +56,61 @@ class Run:
     sequences: int
     micro_batches: int
     recompute: Any
-    published: float
-    words: str = ""
+    tokens_per_second: float
+    label: str = ""
 
 
 @dataclass(frozen=True)
-class Table:
+class BenchmarkTable:
     name: str
     source: str
     device: str
-    product: int
+    product_bytes: int
     remark: str
-    runs: tuple[Run, ...]
+    runs: tuple[PublishedRun, ...]
 
 
 TITAN = "https://github.com/pytorch/torchtitan/blob/main/"
 NVIDIA = "https://github.com/NVIDIA-NeMo/Megatron-Bridge/blob/main/docs/performance-summary.md"
 TABLES = (
-    Table(
+    BenchmarkTable(
         "torchtitan, H100, compiled", TITAN + "benchmarks/llama3_h100_202412_torchtitan.md", "h100", 2,
         "Tables 1 and 3: bfloat16, FSDP, selective checkpointing, 500 W a device. The first run sets the share.",
         (
-            Run("Llama 3 8B", 8, {"shard": 8}, 2, 1, "none", 6667),
-            Run("Llama 3 8B", 128, {"shard": 128}, 2, 1, "none", 6514),
+            PublishedRun("Llama 3 8B", 8, {"shard": 8}, 2, 1, "none", 6667),
+            PublishedRun("Llama 3 8B", 128, {"shard": 128}, 2, 1, "none", 6514),
         ),
     ),
-    Table(
+    BenchmarkTable(
         "torchtitan, H100, not compiled", TITAN + "benchmarks/llama3_h100_202412_torchtitan.md", "h100", 2,
         "The same tables, without torch.compile.",
         (
-            Run("Llama 3 8B", 8, {"shard": 8}, 2, 1, "none", 5762),
-            Run("Llama 3 8B", 128, {"shard": 128}, 2, 1, "none", 5605),
+            PublishedRun("Llama 3 8B", 8, {"shard": 8}, 2, 1, "none", 5762),
+            PublishedRun("Llama 3 8B", 128, {"shard": 128}, 2, 1, "none", 5605),
         ),
     ),
-    Table(
+    BenchmarkTable(
         "torchtitan, A100", "https://github.com/pytorch/torchtitan/blob/041336434916bdc0f88c1f89fda176fd3c2092e4/docs/performance.md",
         "a100", 2,
         "Bfloat16, FSDP over 64 devices. The page does not name the network; 200 Gb/s a device is assumed.",
         (
-            Run("Llama 2 13B", 64, {"shard": 64}, 2, 1, "none", 2162),
-            Run("Llama 2 13B", 64, {"shard": 64}, 2, 1, "selective", 1904, "selective checkpointing"),
-            Run("Llama 2 70B", 64, {"shard": 64}, 2, 1, "full", 353, "full checkpointing"),
-            Run("Llama 3 8B", 64, {"shard": 64}, 1, 1, "selective", 2973, "selective checkpointing"),
-            Run("Llama 3 70B", 64, {"shard": 64}, 1, 1, "full", 331, "full checkpointing"),
+            PublishedRun("Llama 2 13B", 64, {"shard": 64}, 2, 1, "none", 2162),
+            PublishedRun("Llama 2 13B", 64, {"shard": 64}, 2, 1, "selective", 1904, "selective checkpointing"),
+            PublishedRun("Llama 2 70B", 64, {"shard": 64}, 2, 1, "full", 353, "full checkpointing"),
+            PublishedRun("Llama 3 8B", 64, {"shard": 64}, 1, 1, "selective", 2973, "selective checkpointing"),
+            PublishedRun("Llama 3 70B", 64, {"shard": 64}, 1, 1, "full", 331, "full checkpointing"),
         ),
     ),
-    Table(
+    BenchmarkTable(
         "Megatron (Megatron-Bridge 25.11), H100, 8-bit products", NVIDIA, "h100", 1,
         "FP8 with current scaling; the peak is twice that of bfloat16. Copies of the weights (their FSDP = 0) with the optimizer "
         "spread over them, which sends as much as a sum of gradients.",
         (
-            Run("Llama 3 8B", 8, {"shard": 8}, 16, 16, "none", 14_451, "FSDP"),
-            Run("Llama 3 70B", 64,
+            PublishedRun("Llama 3 8B", 8, {"shard": 8}, 16, 16, "none", 14_451, "FSDP"),
+            PublishedRun("Llama 3 70B", 64,
                 {"replicate": 2, "shard": 1, "tensor": 4, "pipeline": 8, "schedule": "interleaved-1f1b", "stages_per_device": 5},
                 64, 64, "none", 1602, "TP 4, PP 8, 5 pieces a device"),
-            Run("Llama 3.1 405B", 1024,
+            PublishedRun("Llama 3.1 405B", 1024,
                 {"replicate": 8, "shard": 1, "tensor": 8, "pipeline": 8, "context": 2, "schedule": "interleaved-1f1b",
                  "stages_per_device": 8},
                 64, 64, "none", 292, "TP 8, PP 8, CP 2, 8 pieces a device"),
@@ -119,46 +119,46 @@ TABLES = (
 )  # fmt: skip
 
 
-def predict(run: Run, device: Device, product: int) -> tuple[Step, float]:
+def predict(run: PublishedRun, device: DeviceSpec, product: int) -> tuple[StepTime, float]:
     """The step, and its tokens a second and device."""
-    config, layout = MODELS[run.model], Layout(**run.layout)
-    work = Work(run.sequences, config.context_length, run.micro_batches, product, run.recompute)
-    step = step_time(config, layout, work, device)
+    config, layout = MODELS[run.model], LayoutConfig(**run.layout)
+    work = StepSpec(run.sequences, config.context_length, run.micro_batches, product, run.recompute)
+    step = estimate_step_time(config, layout, work, device)
     sharing = layout.context * layout.tensor * layout.pipeline
     return step, run.sequences * config.context_length / step.total / sharing
 
 
-def calibrated(table: Table) -> Device:
+def calibrate(table: BenchmarkTable) -> DeviceSpec:
     """The device with the share of its peak at which the table's first run is met."""
     device, run = DEVICES[table.device], table.runs[0]
     low, high = 0.05, 1.0
     for _ in range(40):
         middle = (low + high) / 2
-        _, tokens = predict(run, replace(device, kernels=middle), table.product)
-        low, high = (middle, high) if tokens < run.published else (low, middle)
+        _, tokens = predict(run, replace(device, kernels=middle), table.product_bytes)
+        low, high = (middle, high) if tokens < run.tokens_per_second else (low, middle)
     return replace(device, kernels=low)
 
 
-def rows(table: Table) -> tuple[list[str], float, list[float]]:
+def table_rows(table: BenchmarkTable) -> tuple[list[str], float, list[float]]:
     """Markdown, the calibrated share, and the errors of what was predicted."""
-    device = calibrated(table)
+    device = calibrate(table)
     lines = [
         "| model | devices | layout | published tokens/s | predicted | error | of it products | links | bubble |",
         "|---|---:|---|---:|---:|---:|---:|---:|---:|",
     ]
     errors = []
     for number, run in enumerate(table.runs):
-        step, tokens = predict(run, device, table.product)
-        error = tokens / run.published - 1
+        step, tokens = predict(run, device, table.product_bytes)
+        error = tokens / run.tokens_per_second - 1
         if number:
             errors.append(error)
         links = step.tensor + step.context + step.data + step.replicate
         lines.append(
-            f"| {run.model} | {run.devices:,} | {run.words or 'FSDP'} | {run.published:,.0f} | {tokens:,.0f} | "
-            f"{f'{error:+.0%}' if number else 'sets the share'} | {step.products / step.total:.0%} | "
+            f"| {run.model} | {run.devices:,} | {run.label or 'FSDP'} | {run.tokens_per_second:,.0f} | {tokens:,.0f} | "
+            f"{f'{error:+.0%}' if number else 'sets the share'} | {step.compute / step.total:.0%} | "
             f"{links / step.total:.1%} | {step.pipeline / step.total:.1%} |"
         )
-    return lines, device.kernels, errors
+    return lines, device.kernel_efficiency, errors
 
 
 def recipe_rows() -> list[str]:
@@ -168,18 +168,20 @@ def recipe_rows() -> list[str]:
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, sets in (("llama-7b", ("budget.devices=1024",)), ("llama-70b", ())):
-        plan = derive(load(ROOT / "recipes" / f"{name}.toml", sets))
-        config, layout, train = model_config(plan.recipe), plan.layout, plan.recipe.train
+        plan = derive(load_recipe(ROOT / "recipes" / f"{name}.toml", sets))
+        config, layout, train = resolved_model_config(plan.recipe), plan.layout, plan.recipe.train
         assert train is not None
         assert train.sequence_length is not None
         assert train.batch_tokens is not None
         assert layout.shard is not None
         sequences = train.batch_tokens // train.sequence_length // (layout.replicate * layout.shard)
-        work = Work(sequences, train.sequence_length, sequences // plan.micro_batch, 2, plan.recompute)
-        step = step_time(config, layout, work, DEVICES["h100"])
-        sent = traffic(config, layout, work)
+        work = StepSpec(
+            sequences, train.sequence_length, sequences // plan.micro_batch, 2, plan.activation_checkpointing
+        )
+        step = estimate_step_time(config, layout, work, DEVICES["h100"])
+        sent = communication_bytes(config, layout, work)
         lines.append(
-            f"| {name} | tensor {layout.tensor}, weights over {layout.shard} | {step.total:.2f} s | {step.products:.2f} s | "
+            f"| {name} | tensor {layout.tensor}, weights over {layout.shard} | {step.total:.2f} s | {step.compute:.2f} s | "
             f"{step.tensor:.2f} s | {step.data:.2f} s | {step.utilization:.0%} | {sent['tensor'] / 1e9:.1f} GB | "
             f"{sent['data'] / 1e9:.1f} GB |"
         )
@@ -231,16 +233,16 @@ against what others published. Written by `python benchmarks/thousand_devices.py
 
 `groundup plan RECIPE --simulate` applies the layout to a model without memory on PyTorch's fake process group of 1,024 ranks,
 runs one micro-batch forward and back with tensors that have shapes and no numbers, and counts. Beside it stands what
-`plan/memory.py` and `plan/traffic.py` say without building anything. What differs is padding where 1,024 does not divide a
+`plan/memory_estimate.py` and `plan/communication.py` say without building anything. What differs is padding where 1,024 does not divide a
 dimension, and activations, of which a CPU's kernels keep other things than an accelerator's may.
 
 {simulated}
 
-The traffic formulas are also held against counted bytes on real ranks of gloo, byte for byte: `tests/parallel/test_traffic.py`.
+The traffic formulas are also held against counted bytes on real ranks of gloo, byte for byte: `tests/parallel/test_comm_bytes.py`.
 
 ## What a step takes
 
-`plan/speed.py` adds the products' time, at one share of the peak for all, and what of the links is not hidden behind them.
+`plan/step_time.py` adds the products' time, at one share of the peak for all, and what of the links is not hidden behind them.
 An H100's link is taken as 450 GB/s one way and its network as 400 Gb/s, an A100's as 300 GB/s and 200 Gb/s, of which the plan
 assumes all; a hop between two ranks as {hop:.0f} microseconds, which is an assumption. These are data sheet figures: what real
 collectives reach is less, and the errors below say by how much that matters.
@@ -273,7 +275,7 @@ def main() -> None:
     simulate = arguments.parse_args().simulate
     parts, errors, shares = [], [], []
     for table in TABLES:
-        lines, share, missed = rows(table)
+        lines, share, missed = table_rows(table)
         errors += missed
         shares.append(share)
         parts.append(
@@ -283,7 +285,7 @@ def main() -> None:
     PAGE.write_text(
         HEADER.format(
             simulated="\n".join(simulated_rows(simulate)), recipes="\n".join(recipe_rows()), tables="\n\n".join(parts),
-            hop=HOP * 1e6, h100=DEVICES["h100"].kernels,
+            hop=HOP_SECONDS * 1e6, h100=DEVICES["h100"].kernel_efficiency,
             low=min(s for t, s in zip(TABLES, shares, strict=True) if t.device == "h100"),
             high=max(s for t, s in zip(TABLES, shares, strict=True) if t.device == "h100"), number=len(errors),
             mean=sum(map(abs, errors)) / len(errors), worst=max(map(abs, errors)),

@@ -50,7 +50,7 @@ def documents(folders: tuple[str, ...]) -> list[str]:
 
 
 def regex() -> str:
-    from groundup.tokenizer.patterns import PATTERNS
+    from groundup.tokenizer.split_patterns import PATTERNS
 
     return PATTERNS[PATTERN].regex
 
@@ -58,21 +58,21 @@ def regex() -> str:
 # ---- learning: texts and a size in, the entries in the order of their ids out, as bytes, without special tokens
 
 
-def groundup_learns(texts: list[str], size: int) -> list[bytes]:
-    from groundup.tokenizer.train import train_bpe
+def train_with_groundup(texts: list[str], size: int) -> list[bytes]:
+    from groundup.tokenizer.train_tokenizer import train_bpe
 
     return _entries(train_bpe(texts, size, PATTERN).backend)
 
 
-def tokenizers_learns(texts: list[str], size: int) -> list[bytes]:
+def train_with_tokenizers(texts: list[str], size: int) -> list[bytes]:
     import tokenizers
     from tokenizers import models, pre_tokenizers, trainers
 
-    from groundup.tokenizer.patterns import pre_tokenizer
-    from groundup.tokenizer.special import SPECIAL_TOKENS
+    from groundup.tokenizer.special_tokens import SPECIAL_TOKENS
+    from groundup.tokenizer.split_patterns import build_pre_tokenizer
 
     backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizer(regex())  # type: ignore[assignment]
+    backend.pre_tokenizer = build_pre_tokenizer(regex())  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         min_frequency=2,
@@ -84,7 +84,7 @@ def tokenizers_learns(texts: list[str], size: int) -> list[bytes]:
     return _entries(backend)
 
 
-def rustbpe_learns(texts: list[str], size: int) -> list[bytes]:
+def train_with_rustbpe(texts: list[str], size: int) -> list[bytes]:
     import rustbpe
 
     learner = rustbpe.Tokenizer()
@@ -92,13 +92,13 @@ def rustbpe_learns(texts: list[str], size: int) -> list[bytes]:
     return [bytes(token) for token, _ in learner.get_mergeable_ranks()]
 
 
-def bpeasy_learns(texts: list[str], size: int) -> list[bytes]:
+def train_with_bpeasy(texts: list[str], size: int) -> list[bytes]:
     import bpeasy
 
     return list(bpeasy.train_bpe(iter(texts), regex(), 128, size - 4))
 
 
-def gigatoken_learns(texts: list[str], size: int) -> list[bytes]:
+def train_with_gigatoken(texts: list[str], size: int) -> list[bytes]:
     """It takes one text and cuts by a rule of its own; given documents in a row."""
     import gigatoken
 
@@ -107,23 +107,23 @@ def gigatoken_learns(texts: list[str], size: int) -> list[bytes]:
 
 
 def _entries(backend: Any) -> list[bytes]:
-    from groundup.tokenizer.byte_letters import from_letters
+    from groundup.tokenizer.bytes_to_unicode import from_unicode
 
     special = {token.content for token in backend.get_added_tokens_decoder().values()}
     vocabulary = backend.get_vocab()
-    return [from_letters(token) for token in sorted(vocabulary, key=vocabulary.get) if token not in special]
+    return [from_unicode(token) for token in sorted(vocabulary, key=vocabulary.get) if token not in special]
 
 
 # ---- encoding: the file of a tokenizer in, a function out
 
 
-def groundup_encodes(file: str) -> Encode:
+def groundup_encoder(file: str) -> Encode:
     import numpy as np
 
     from groundup.tokenizer import Tokenizer
-    from groundup.tokenizer.bulk import BulkEncoder
+    from groundup.tokenizer.batch_encoder import BatchEncoder
 
-    encoder = BulkEncoder(Tokenizer.load(Path(file).parent))
+    encoder = BatchEncoder(Tokenizer.load(Path(file).parent))
 
     def encode(texts: list[str]) -> Sequence[Sequence[int]]:
         ids, lengths = encoder.encode(texts)
@@ -132,7 +132,7 @@ def groundup_encodes(file: str) -> Encode:
     return encode
 
 
-def tokenizers_encodes(file: str) -> Encode:
+def tokenizers_encoder(file: str) -> Encode:
     import tokenizers
 
     backend = tokenizers.Tokenizer.from_file(file)
@@ -140,7 +140,7 @@ def tokenizers_encodes(file: str) -> Encode:
     return lambda texts: [row.ids for row in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
-def tiktoken_encodes(file: str) -> Encode:
+def tiktoken_encoder(file: str) -> Encode:
     import tiktoken
     import tokenizers
 
@@ -152,7 +152,7 @@ def tiktoken_encodes(file: str) -> Encode:
     return lambda texts: encoding.encode_ordinary_batch(texts, num_threads=threads)
 
 
-def gigatoken_encodes(file: str) -> Encode:
+def gigatoken_encoder(file: str) -> Encode:
     import gigatoken
 
     parallel = os.environ["RAYON_NUM_THREADS"] != "1"
@@ -160,50 +160,50 @@ def gigatoken_encodes(file: str) -> Encode:
     return lambda texts: tokenizer.encode_batch(texts, parallel=parallel)
 
 
-def kitoken_encodes(file: str) -> Encode:
+def kitoken_encoder(file: str) -> Encode:
     import kitoken
 
     tokenizer = kitoken.Kitoken.from_file(file)
     return lambda texts: tokenizer.encode_all(texts, False)
 
 
-def tokie_encodes(file: str) -> Encode:
+def tokie_encoder(file: str) -> Encode:
     import tokie
 
     tokenizer = tokie.Tokenizer.from_json(file)
     return lambda texts: [row.ids for row in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
 
-def splintr_encodes(file: str) -> Encode:
+def splintr_encoder(file: str) -> Encode:
     import splintr
 
     tokenizer = splintr.from_json(file)
     return lambda texts: tokenizer.encode_batch(texts)
 
 
-def iree_encodes(file: str) -> Encode:
+def iree_encoder(file: str) -> Encode:
     import iree.tokenizer
 
     tokenizer = iree.tokenizer.Tokenizer.from_file(file)
     return lambda texts: [tokenizer.encode(text, add_special_tokens=False) for text in texts]
 
 
-LEARNERS = {
-    "groundup": groundup_learns,
-    "tokenizers": tokenizers_learns,
-    "rustbpe": rustbpe_learns,
-    "bpeasy": bpeasy_learns,
-    "gigatoken": gigatoken_learns,
+TRAINERS = {
+    "groundup": train_with_groundup,
+    "tokenizers": train_with_tokenizers,
+    "rustbpe": train_with_rustbpe,
+    "bpeasy": train_with_bpeasy,
+    "gigatoken": train_with_gigatoken,
 }
 ENCODERS = {
-    "groundup": groundup_encodes,
-    "tokenizers": tokenizers_encodes,
-    "tiktoken": tiktoken_encodes,
-    "gigatoken": gigatoken_encodes,
-    "kitoken": kitoken_encodes,
-    "tokie": tokie_encodes,
-    "splintr-rs": splintr_encodes,
-    "iree-tokenizer": iree_encodes,
+    "groundup": groundup_encoder,
+    "tokenizers": tokenizers_encoder,
+    "tiktoken": tiktoken_encoder,
+    "gigatoken": gigatoken_encoder,
+    "kitoken": kitoken_encoder,
+    "tokie": tokie_encoder,
+    "splintr-rs": splintr_encoder,
+    "iree-tokenizer": iree_encoder,
 }
 
 
@@ -213,27 +213,27 @@ def timed(work: Callable[[], Any]) -> tuple[Seconds, Any]:
     return (time.perf_counter() - began, time.process_time() - cpu), result
 
 
-def learn(name: str, folders: tuple[str, ...], size: int) -> tuple[Seconds, float, list[bytes]]:
+def time_training(name: str, folders: tuple[str, ...], size: int) -> tuple[Seconds, float, list[bytes]]:
     """Seconds, peak of memory in MB beyond what the text itself takes, and the entries."""
     texts = documents(folders)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds, entries = timed(lambda: LEARNERS[name](texts, size))
+    seconds, entries = timed(lambda: TRAINERS[name](texts, size))
     return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3, entries
 
 
-def encode(name: str, folders: tuple[str, ...], file: str, every: int) -> tuple[Seconds, int]:
+def time_encoding(name: str, folders: tuple[str, ...], file: str, every: int) -> tuple[Seconds, int]:
     """Seconds for all documents, and in how many the ids are not those of the `tokenizers` library."""
     texts = documents(folders)[::every]
     function = ENCODERS[name](file)
     function(["warm up the threads"])
     seconds, rows = timed(lambda: function(texts))
     sample = range(0, len(texts), CHECKED)
-    expected = tokenizers_encodes(file)([texts[index] for index in sample])
+    expected = tokenizers_encoder(file)([texts[index] for index in sample])
     wrong = sum(list(rows[index]) != ids for index, ids in zip(sample, expected, strict=True))
     return seconds, wrong
 
 
-def alone(work: Callable[..., Any], *arguments: Any) -> Any:
+def run_in_new_process(work: Callable[..., Any], *arguments: Any) -> Any:
     """What `work` returns in a process of its own, or the error that it ended with."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         try:
@@ -244,7 +244,7 @@ def alone(work: Callable[..., Any], *arguments: Any) -> Any:
 
 def main() -> None:
     from groundup.artifacts.machine import processor_name
-    from groundup.tokenizer.train import train_bpe
+    from groundup.tokenizer.train_tokenizer import train_bpe
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folders", nargs="+")
@@ -264,7 +264,11 @@ def main() -> None:
     for size in given.sizes:
         if given.only != "encode":
             print(f"\nlearning {size:,} entries")
-            found = {name: alone(learn, name, folders, size) for name in LEARNERS if installed(name)}
+            found = {
+                name: run_in_new_process(time_training, name, folders, size)
+                for name in TRAINERS
+                if installed(name)
+            }
             _, _, expected = found["tokenizers"]
             for name, result in found.items():
                 if isinstance(result, Exception):
@@ -286,7 +290,9 @@ def main() -> None:
                 size_of = sum(len(text.encode()) for text in encoded) / MEGABYTE
                 ours = None
                 for name in filter(installed, ENCODERS):
-                    result = alone(encode, name, folders, f"{folder}/tokenizer.json", given.every)
+                    result = run_in_new_process(
+                        time_encoding, name, folders, f"{folder}/tokenizer.json", given.every
+                    )
                     if isinstance(result, Exception):
                         print(f"  {titled(name):24} {type(result).__name__}: {str(result)[:80]}")
                         continue

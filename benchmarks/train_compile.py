@@ -27,7 +27,7 @@ def measure(hidden: int, layers: int, steps: int, how: str, cache: str) -> dict[
     from groundup.artifacts.machine import Machine
     from groundup.model import build_model
     from groundup.recipe import ModelConfig
-    from groundup.recipe.train import TrainSection
+    from groundup.recipe.train_config import TrainConfig
     from groundup.train import NEXT_TOKEN, NativeEngine
 
     config = ModelConfig(
@@ -38,16 +38,19 @@ def measure(hidden: int, layers: int, steps: int, how: str, cache: str) -> dict[
         context_length=512,
     )
     torch.manual_seed(0)
-    settings = TrainSection(steps=steps, learning_rate=1e-3, warmup_steps=1, evaluate_every=steps)
+    settings = TrainConfig(steps=steps, learning_rate=1e-3, warmup_steps=1, evaluate_every=steps)
     engine = NativeEngine(
-        build_model(config), NEXT_TOKEN, settings, Machine(compile=how, cache=Path(cache), micro_batch=4)
+        build_model(config),
+        NEXT_TOKEN,
+        settings,
+        Machine(compile=how, cache_dir=Path(cache), micro_batch_size=4),
     )
     tokens = torch.randint(0, 8192, (8, 512))
     times = []
     for _ in range(steps):
         began = busy()
-        engine.accumulate({"tokens": tokens, "labels": tokens})
-        engine.update(1.0)
+        engine.forward_backward({"tokens": tokens, "labels": tokens})
+        engine.optimizer_step(1.0)
         times.append(busy() - began)
     return {"first_step_seconds": times[0], "tokens_per_second": tokens.numel() / min(times[2:])}
 

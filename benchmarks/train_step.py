@@ -28,12 +28,12 @@ from typing import Any
 import torch
 from model_forward_backward import (
     SHAPES,
+    flops,
     groundup,
     litgpt,
     matmul_peak,
-    memory,
     missing,
-    operations,
+    peak_bytes,
     transformers,
 )
 from torch import Tensor, nn
@@ -46,38 +46,38 @@ Step = Callable[[Tensor], object]
 
 
 def nanogpt(shape: Shape) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    from plain_gpt import PlainGPT
+    from minimal_gpt import MinimalGPT
 
-    model = PlainGPT(shape)
+    model = MinimalGPT(shape)
     return model, model
 
 
 def engine_of(shape: Shape, device: str = "cpu", **how: Any):
     """Imported inside: groundup is not there where litgpt is. `how` are knobs of the machine, and the precision."""
     from groundup.artifacts.machine import Machine
-    from groundup.recipe.train import TrainSection
+    from groundup.recipe.train_config import TrainConfig
     from groundup.train import NEXT_TOKEN, NativeEngine
-    from groundup.train.device import prepare
+    from groundup.train.device import setup_device
 
     precision = how.pop("precision", "bfloat16")
     machine = Machine(device=device, threads=torch.get_num_threads(), **how)
-    settings = TrainSection(
+    settings = TrainConfig(
         steps=1_000, learning_rate=1e-4, warmup_steps=0, evaluate_every=1_000, precision=precision
     )
-    with prepare(machine):
+    with setup_device(machine):
         model, _ = groundup(shape)
     return NativeEngine(model, NEXT_TOKEN, settings, machine)
 
 
 def our_step(shape: Shape, device: str, **how: Any) -> Step:
-    from groundup.train.device import same_bits
+    from groundup.train.device import deterministic_algorithms
 
     engine, exact = engine_of(shape, device, **how), how.get("deterministic", True)
 
     def step(tokens: Tensor) -> None:
-        with same_bits(engine.device, exact):
-            engine.accumulate({"tokens": tokens, "labels": tokens})
-        engine.update(1.0)
+        with deterministic_algorithms(engine.device, exact):
+            engine.forward_backward({"tokens": tokens, "labels": tokens})
+        engine.optimizer_step(1.0)
 
     return step
 
@@ -112,15 +112,15 @@ def measure(
     passes: int,
     steps: int,
     device: str = "cpu",
-    how: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
 ) -> dict[str, float]:
     """Seconds of the best step of one contestant, and bytes, in this process. `how` tells more of ours; see engine_of."""
     if name != "nanogpt":
         importlib.import_module("groundup.train" if name == "groundup" else name)
-    before = memory(device)
+    before = peak_bytes(device)
     torch.manual_seed(0)
     if name == "groundup":
-        step = our_step(shape, device, compile="always" if compiled else "never", **(how or {}))
+        step = our_step(shape, device, compile="always" if compiled else "never", **(options or {}))
     else:
         step = peer_step(name, shape, compiled, passes, device)
     tokens = torch.randint(shape["vocab"], (shape["batch"], shape["length"]))
@@ -137,7 +137,7 @@ def measure(
     return {
         "seconds": min(seconds[2:]),
         "processor_seconds": min(worked[2:]),
-        "memory": memory(device) - before,
+        "memory": peak_bytes(device) - before,
         "first_step": seconds[0],
     }
 
@@ -165,10 +165,13 @@ def loop_overhead(shape: Shape, steps: int) -> float:
         def batch(self, step: int) -> dict[str, Tensor]:
             return {"tokens": self.tokens, "labels": self.tokens}
 
-    engine.accumulate, engine.update = timed(engine.accumulate), timed(engine.update)
+    engine.forward_backward, engine.optimizer_step = (
+        timed(engine.forward_backward),
+        timed(engine.optimizer_step),
+    )
     settings = engine.settings.model_copy(update={"steps": steps})
     with tempfile.TemporaryDirectory() as folder:
-        machine = Machine(device="cpu", trackers=None, checkpoint_seconds=1e9)
+        machine = Machine(device="cpu", trackers=None, checkpoint_every_seconds=1e9)
         began = time.perf_counter()
         result = train(engine, Same(), settings, Path(folder), machine, flops_per_token=1.0)
         whole = sum(record["seconds"] for record in result.records)
@@ -249,7 +252,7 @@ def report(best: dict, shape: Shape, options: argparse.Namespace) -> None:
                 "mode": mode,
                 "passes": passes,
                 "tokens_per_second": tokens / figures["seconds"],
-                "share_of_peak": operations(shape) / figures["seconds"] / peak,
+                "fraction_of_peak": flops(shape) / figures["seconds"] / peak,
                 "processor_seconds": figures["processor_seconds"],
                 "memory_bytes": figures["memory"],
                 "first_step_seconds": figures["first_step"],
@@ -258,7 +261,7 @@ def report(best: dict, shape: Shape, options: argparse.Namespace) -> None:
         row = rows[-1]
         label, megabytes = f"{name}, {mode}, {passes} passes", row["memory_bytes"] / 1e6
         print(
-            f"{label:30} {row['tokens_per_second']:>9,.0f} {row['share_of_peak']:>8.0%} "
+            f"{label:30} {row['tokens_per_second']:>9,.0f} {row['fraction_of_peak']:>8.0%} "
             f"{row['processor_seconds']:>7.2f} {megabytes:>7,.0f} {figures['first_step']:>9.1f} s"
         )
     ours = [row for row in rows if row["name"] == "groundup"]

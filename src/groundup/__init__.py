@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from groundup.recipe import ModelConfig as ModelConfig
     from groundup.tokenizer import Tokenizer as Tokenizer
 
-_HOME = {
+_LAZY_IMPORTS = {
     "ModelConfig": "groundup.recipe",
     "Decoder": "groundup.model",
     "Encoder": "groundup.model",
@@ -36,6 +36,6 @@ __all__ = ["Decoder", "Encoder", "EncoderDecoder", "ModelConfig", "Tokenizer", "
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'groundup' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_LAZY_IMPORTS[name]), name)

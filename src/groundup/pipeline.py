@@ -15,24 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from groundup import ranks
-from groundup.artifacts.differences import differences
-from groundup.artifacts.directory import lock, open_partial, partial_path, promote, write_atomically
+from groundup.artifacts.differences import list_differences
+from groundup.artifacts.directory import lock_folder, open_partial, partial_path, promote, write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.machine import Machine, provenance
 from groundup.artifacts.manifest import Manifest, list_files
 from groundup.plan import Plan, derive
-from groundup.plan.engines import check_installed
-from groundup.plan.layout import devices_here
-from groundup.recipe import Recipe, parse
-from groundup.recipe.sections import Sections
+from groundup.plan.engine_support import check_engine_installed
+from groundup.plan.parallel_layout import configured_devices
+from groundup.recipe import Recipe, parse_recipe
+from groundup.recipe.recipe_view import RecipeView
 
-PACKAGES = (
+RECORDED_PACKAGES = (
     "groundup", "torch", "numpy", "daft", "tokenizers", "safetensors", "trafilatura", "fastwarc", "typst",
 )  # fmt: skip
 """Recorded in every manifest."""
 
-WHERE = {"train": {"engine"}}
+NOT_FINGERPRINTED = {"train": {"engine"}}
 """Knobs outside [machine] that say where a run is computed: its recipe.json has them, no fingerprint."""
 
 RECIPE_FILE = "recipe.json"
@@ -60,50 +60,50 @@ class Stage:
     folder: str
     section: str
     function: str
-    reads: tuple[str, ...] = ()
+    extra_sections: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
+    required_sections: tuple[str, ...] = ()
     version: int = 1
-    together: bool = False
+    distributed: bool = False
     identity: str | None = None
 
 
 STAGES = (
     Stage(
-        "data", "01-data", "data", "groundup.data.stage:run", reads=("seed",), identity="groundup.data.identity:identity",
+        "data", "01-data", "data", "groundup.data.stage:run", extra_sections=("seed",), identity="groundup.data.input_hashes:identity",
         version=2,
     ),
     Stage(
-        "tokenizer", "02-tokenizer", "tokenizer", "groundup.tokenizer.stage:train", reads=("seed",), inputs=("data",),
-        needs=("data",), identity="groundup.tokenizer.identity:tokenizers",
+        "tokenizer", "02-tokenizer", "tokenizer", "groundup.tokenizer.stage:train", extra_sections=("seed",), inputs=("data",),
+        required_sections=("data",), identity="groundup.tokenizer.identity:hash_tokenizers",
     ),
     Stage("tokens", "03-tokens", "tokenizer", "groundup.tokenizer.stage:encode", inputs=("data", "tokenizer")),
     Stage(
-        "base", "04-base", "train", "groundup.train.stage:run", reads=("model", "seed"), inputs=("tokenizer", "tokens"),
-        needs=("model", "tokenizer"), together=True, identity="groundup.tokenizer.identity:shards",
+        "base", "04-base", "train", "groundup.train.stage:run", extra_sections=("model", "seed"), inputs=("tokenizer", "tokens"),
+        required_sections=("model", "tokenizer"), distributed=True, identity="groundup.tokenizer.identity:hash_shards",
     ),
     Stage(
-        "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", reads=("seed",),
-        inputs=("tokenizer", "tokens", "base"), needs=("train",), identity="groundup.evaluate.identity:identity",
+        "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", extra_sections=("seed",),
+        inputs=("tokenizer", "tokens", "base"), required_sections=("train",), identity="groundup.evaluate.identity:hash_task_files",
     ),
     Stage(
-        "chat", "06-chat", "finetune", "groundup.finetune.stage:run", reads=("seed",), inputs=("tokenizer", "base"),
-        needs=("train",), identity="groundup.finetune.identity:identity",
+        "chat", "06-chat", "finetune", "groundup.finetune.stage:run", extra_sections=("seed",), inputs=("tokenizer", "base"),
+        required_sections=("train",), identity="groundup.finetune.conversation_identity:identity",
     ),
     Stage(
-        "quantized", "07-quantized", "quantize", "groundup.quantize.stage:run", reads=("seed",),
-        inputs=("tokenizer", "tokens", "base", "chat"), needs=("train",),
+        "quantized", "07-quantized", "quantize", "groundup.quantize.stage:run", extra_sections=("seed",),
+        inputs=("tokenizer", "tokens", "base", "chat"), required_sections=("train",),
     ),
-    Stage("export", "08-export", "export", "groundup.interop.stage:run", inputs=("base", "chat"), needs=("train",)),
+    Stage("export", "08-export", "export", "groundup.interop.stage:run", inputs=("base", "chat"), required_sections=("train",)),
     Stage(
-        "report", "09-report", "report", "groundup.report.stage:run", reads=("name",),
+        "report", "09-report", "report", "groundup.report.stage:run", extra_sections=("name",),
         inputs=("data", "tokenizer", "tokens", "base", "scores", "chat", "quantized", "export"),
     ),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Job:
+class StageRun:
     """A stage of one recipe: where it goes and what it must be."""
 
     stage: Stage
@@ -123,24 +123,26 @@ class Job:
         return "interrupted" if partial_path(self.path).exists() else "missing"
 
 
-def jobs(recipe: Recipe, run: Path, machine: Machine, until_stage: str | None = None) -> list[Job]:
+def resolve_stage_runs(
+    recipe: Recipe, run_folder: Path, machine: Machine, until_stage: str | None = None
+) -> list[StageRun]:
     """What `recipe` asks for, in order, as far as `until_stage`; `recipe` has its derived values already."""
     names = [stage.name for stage in STAGES]
     wanted = STAGES if until_stage is None else STAGES[: names.index(until_stage) + 1]
-    found: dict[str, Job] = {}
+    found: dict[str, StageRun] = {}
     for stage in wanted:
         section = getattr(recipe, stage.section)
         if section is None:
             continue
-        if missing := [table for table in stage.needs if getattr(recipe, table) is None]:
+        if missing := [table for table in stage.required_sections if getattr(recipe, table) is None]:
             raise UserError(
                 f"[{stage.section}] needs [{missing[0]}], which the recipe does not have",
                 hint=f"add a [{missing[0]}] table, or take [{stage.section}] out",
             )
-        names = (stage.section, *stage.reads)
+        names = (stage.section, *stage.extra_sections)
         values = {name: getattr(recipe, name) for name in names}
         sections: dict[str, Any] = {
-            name: value.model_dump(mode="json", exclude=WHERE.get(name))
+            name: value.model_dump(mode="json", exclude=NOT_FINGERPRINTED.get(name))
             if hasattr(value, "model_dump")
             else value
             for name, value in values.items()
@@ -148,16 +150,16 @@ def jobs(recipe: Recipe, run: Path, machine: Machine, until_stage: str | None = 
         inputs = {name: found[name].fingerprint for name in stage.inputs if name in found}
         identity = {"stage": stage.name, "version": stage.version, "sections": sections, "inputs": inputs}
         try:
-            outside = _call(stage.identity, section, machine) if stage.identity else {}
+            outside = _call_by_reference(stage.identity, section, machine) if stage.identity else {}
             mark = fingerprint(identity | {"outside": outside})
         except UserError:
-            if (mark := _of_what_is_gone(run / stage.folder, identity)) is None:
+            if (mark := _fingerprint_without_inputs(run_folder / stage.folder, identity)) is None:
                 raise
-        found[stage.name] = Job(stage, run / stage.folder, sections, inputs, mark)
+        found[stage.name] = StageRun(stage, run_folder / stage.folder, sections, inputs, mark)
     return list(found.values())
 
 
-def _of_what_is_gone(folder: Path, identity: dict[str, Any]) -> str | None:
+def _fingerprint_without_inputs(folder: Path, identity: dict[str, Any]) -> str | None:
     """The fingerprint of a stage that was finished by the same recipe from files that are not here any more.
 
     A crawl is deleted when it is cleaned, and a finished corpus goes to the machine that trains.
@@ -175,40 +177,40 @@ def run(
     from_stage: str | None = None,
     until_stage: str | None = None,
     replace_stale: bool = False,
-) -> Iterator[tuple[Job, str]]:
+) -> Iterator[tuple[StageRun, str]]:
     """Make what is missing, stage by stage; yields (job, "done" | "built") after each.
 
     Raises UserError when a finished stage belongs to another recipe and `replace_stale` is false: nothing is touched.
     """
     for name in (from_stage, until_stage):
         _check_stage_name(name)
-    if ranks.number() == 1:
-        yield from _lead(recipe, run_folder, machine, from_stage, until_stage, replace_stale)
+    if ranks.world_size() == 1:
+        yield from _run_main(recipe, run_folder, machine, from_stage, until_stage, replace_stale)
         return
-    world = ranks.world()
-    with world.as_one():
-        todo = jobs(derive(recipe).recipe, run_folder, machine, until_stage)
+    world = ranks.rendezvous()
+    with world.propagate_errors():
+        todo = resolve_stage_runs(derive(recipe).recipe, run_folder, machine, until_stage)
         mine = {job.stage.name: {"sections": job.sections, "identity": job.fingerprint} for job in todo}
         mine = json.loads(json.dumps(mine))
-        world.agree(json.dumps(mine), lambda first: differences(json.loads(first), mine)[0])
-        if world.own_rank() == 0:
-            yield from _lead(recipe, run_folder, machine, from_stage, until_stage, replace_stale)
+        world.check_same(json.dumps(mine), lambda first: list_differences(json.loads(first), mine)[0])
+        if world.env_rank() == 0:
+            yield from _run_main(recipe, run_folder, machine, from_stage, until_stage, replace_stale)
         else:
-            yield from _follow(todo, derive(recipe).recipe, machine)
+            yield from _run_worker(todo, derive(recipe).recipe, machine)
 
 
-def _lead(
+def _run_main(
     recipe: Recipe,
     run_folder: Path,
     machine: Machine,
     from_stage: str | None,
     until_stage: str | None,
     replace_stale: bool,
-) -> Iterator[tuple[Job, str]]:
+) -> Iterator[tuple[StageRun, str]]:
     """What the only or the first process does: every stage in its turn."""
     plan = derive(recipe)
-    with lock(run_folder):
-        todo = jobs(plan.recipe, run_folder, machine, until_stage)
+    with lock_folder(run_folder):
+        todo = resolve_stage_runs(plan.recipe, run_folder, machine, until_stage)
         if not todo:
             raise UserError(
                 "the recipe asks for nothing", hint="add a table such as [data], [tokenizer] or [train]"
@@ -220,17 +222,17 @@ def _lead(
                 raise UserError(
                     f"{option} {name}: the recipe does not ask for it", hint=f"add a [{section}] table"
                 )
-        _refuse_to_overwrite(todo, replace_stale or from_stage is not None)
+        _check_overwrite(todo, replace_stale or from_stage is not None)
         if plan.recipe.train and any(j.stage.section == "train" and j.state() != "complete" for j in todo):
-            check_installed(plan.recipe.train.engine)  # now, and not when the data are ready
-        _write_record(run_folder, recipe, plan)
+            check_engine_installed(plan.recipe.train.engine)  # now, and not when the data are ready
+        _write_recipe_and_plan(run_folder, recipe, plan)
         reached = from_stage is None
         forced = False
         for job in todo:
             if job.stage.name == from_stage:
                 forced = reached = True
             if job.state() == "complete" and not forced:
-                ranks.tell(job.stage.name, "done")
+                ranks.publish(job.stage.name, "done")
                 yield job, "done"
                 continue
             if not reached:
@@ -238,24 +240,26 @@ def _lead(
                     f"--from {from_stage}: {job.path.name} is not complete",
                     hint=f"leave --from out, or use --from {job.stage.name}",
                 )
-            build(job, plan.recipe, run_folder, machine, todo)
-            ranks.tell(job.stage.name, "done")
+            build_stage(job, plan.recipe, run_folder, machine, todo)
+            ranks.publish(job.stage.name, "done")
             yield job, "built"
 
 
-def build(job: Job, recipe: Recipe, run_folder: Path, machine: Machine, todo: list[Job]) -> None:
+def build_stage(
+    stage_run: StageRun, recipe: Recipe, run_folder: Path, machine: Machine, stage_runs: list[StageRun]
+) -> None:
     """Run one stage in its work folder; give the folder its manifest and its name when everything is there."""
-    partial = open_partial(job.path, job.fingerprint)
+    partial = open_partial(stage_run.path, stage_run.fingerprint)
     began = time.monotonic()
-    seconds_file = run_folder / f".{job.stage.folder}.seconds"
+    seconds_file = run_folder / f".{stage_run.stage.folder}.seconds"
     before = float(seconds_file.read_text()) if seconds_file.exists() else 0.0
     try:
-        if job.stage.together and ranks.number() == 1 and machine.devices > 1:
-            metrics = ranks.perform(job.path, job.stage.name, machine)
+        if stage_run.stage.distributed and ranks.world_size() == 1 and machine.devices > 1:
+            metrics = ranks.launch_stage(stage_run.path, stage_run.stage.name, machine)
         else:
-            if job.stage.together:
-                ranks.tell(job.stage.name, ranks.TOGETHER)
-            metrics = _perform(job, recipe, partial, machine, todo)
+            if stage_run.stage.distributed:
+                ranks.publish(stage_run.stage.name, ranks.ALL_RANKS)
+            metrics = _run_stage_function(stage_run, recipe, partial, machine, stage_runs)
     except OSError as error:
         if error.errno == 28:  # ENOSPC
             raise UserError(
@@ -266,48 +270,52 @@ def build(job: Job, recipe: Recipe, run_folder: Path, machine: Machine, todo: li
     finally:
         seconds = before + time.monotonic() - began
         if partial.exists():
-            _try_to_write(seconds_file, f"{seconds:.2f}")
+            _write_best_effort(seconds_file, f"{seconds:.2f}")
     mark = partial / ".fingerprint"
     files = {name: facts for name, facts in list_files(partial).items() if name != mark.name}
     Manifest(
-        stage=job.stage.name,
-        version=job.stage.version,
-        fingerprint=job.fingerprint,
-        sections=job.sections,
-        inputs=job.inputs,
+        stage=stage_run.stage.name,
+        version=stage_run.stage.version,
+        fingerprint=stage_run.fingerprint,
+        sections=stage_run.sections,
+        inputs=stage_run.inputs,
         files=files,
         metrics=metrics,
-        provenance=provenance(machine, seconds, PACKAGES),
+        provenance=provenance(machine, seconds, RECORDED_PACKAGES),
     ).write(partial)
-    promote(partial, job.path)
+    promote(partial, stage_run.path)
     seconds_file.unlink(missing_ok=True)
 
 
-def _perform(job: Job, recipe: Recipe, partial: Path, machine: Machine, todo: list[Job]) -> dict[str, Any]:
+def _run_stage_function(
+    stage_run: StageRun, recipe: Recipe, partial: Path, machine: Machine, stage_runs: list[StageRun]
+) -> dict[str, Any]:
     """Call the stage's function on its work folder; returns its metrics."""
-    names = (job.stage.section, *job.stage.reads)
-    inputs = {other.stage.name: other.path for other in todo if other.stage.name in job.inputs}
-    return _call(job.stage.function, Sections(recipe, names), inputs, partial, machine)
+    names = (stage_run.stage.section, *stage_run.stage.extra_sections)
+    inputs = {other.stage.name: other.path for other in stage_runs if other.stage.name in stage_run.inputs}
+    return _call_by_reference(stage_run.stage.function, RecipeView(recipe, names), inputs, partial, machine)
 
 
-def take_part(run_folder: Path, name: str, machine: Machine) -> None:
+def run_as_rank(run_folder: Path, name: str, machine: Machine) -> None:
     """Be one rank of those that make a stage, whose work folder another process of the same run has opened."""
-    with ranks.world().as_one():
+    with ranks.rendezvous().propagate_errors():
         recipe = derive(read_recipe(run_folder)).recipe
-        todo = jobs(recipe, run_folder, machine, name)
+        todo = resolve_stage_runs(recipe, run_folder, machine, name)
         job = todo[-1]
-        ranks.wait_until_open(job.path, job.fingerprint)
-        metrics = _perform(job, recipe, partial_path(job.path), machine, todo)
-    if ranks.world().own_rank() == 0:
-        write_atomically(partial_path(job.path) / ranks.METRICS_FILE, json.dumps(metrics).encode())
+        ranks.wait_for_partial_folder(job.path, job.fingerprint)
+        metrics = _run_stage_function(job, recipe, partial_path(job.path), machine, todo)
+    if ranks.rendezvous().env_rank() == 0:
+        write_atomically(partial_path(job.path) / ranks.RANK_METRICS_FILE, json.dumps(metrics).encode())
 
 
-def _follow(todo: list[Job], recipe: Recipe, machine: Machine) -> Iterator[tuple[Job, str]]:
+def _run_worker(
+    stage_runs: list[StageRun], recipe: Recipe, machine: Machine
+) -> Iterator[tuple[StageRun, str]]:
     """What a rank does that is not the first: wait for each stage, and take part in those that are made together."""
-    for job in todo:
-        if ranks.world().hear(job.stage.name) == ranks.TOGETHER:
-            ranks.wait_until_open(job.path, job.fingerprint)
-            _perform(job, recipe, partial_path(job.path), machine, todo)
+    for job in stage_runs:
+        if ranks.rendezvous().wait_for(job.stage.name) == ranks.ALL_RANKS:
+            ranks.wait_for_partial_folder(job.path, job.fingerprint)
+            _run_stage_function(job, recipe, partial_path(job.path), machine, stage_runs)
         yield job, "done"
 
 
@@ -325,36 +333,38 @@ def read_recipe(run_folder: Path) -> Recipe:
             f"{path}: not valid JSON ({error})", hint="groundup run RECIPE writes it anew"
         ) from None
     try:
-        return parse(values, where=str(path))
+        return parse_recipe(values, source_name=str(path))
     except (
         UserError
     ):  # an older version's recipe may know knobs that are gone; where it ran does not matter any more
-        return parse({name: value for name, value in values.items() if name != "machine"}, where=str(path))
+        return parse_recipe(
+            {name: value for name, value in values.items() if name != "machine"}, source_name=str(path)
+        )
 
 
-def machine_for(recipe: Recipe, progress: Any) -> Machine:
+def resolve_machine(recipe: Recipe, progress: Any) -> Machine:
     """The machine as [machine] describes it, with everything unsaid taken from what is here."""
     section = recipe.machine
     given = {field.name: getattr(section, field.name, None) for field in fields(Machine)} | {
-        "devices": devices_here(section),
+        "devices": configured_devices(section),
         "layout": section.layout.model_dump(),
-        "stall_seconds": 60 * section.stall_minutes,
-        "checkpoint_seconds": 60 * section.checkpoint_minutes,
-        "cache": Path(section.cache).expanduser() if section.cache else None,
+        "stall_timeout_seconds": 60 * section.stall_timeout_minutes,
+        "checkpoint_every_seconds": 60 * section.checkpoint_every_minutes,
+        "cache_dir": Path(section.cache_dir).expanduser() if section.cache_dir else None,
     }
     given = {name: value for name, value in given.items() if value is not None}
     return Machine(**given | {"trackers": section.trackers, "progress": progress})
 
 
-def _refuse_to_overwrite(todo: list[Job], allowed: bool) -> None:
-    stale = [job for job in todo if job.state() == "stale"]
+def _check_overwrite(stage_runs: list[StageRun], allowed: bool) -> None:
+    stale = [job for job in stage_runs if job.state() == "stale"]
     if not stale or allowed:
         return
     lines: dict[str, None] = {}
     for job in stale:
         manifest = job.manifest()
         assert manifest is not None
-        lines |= dict.fromkeys(differences(manifest.sections, job.sections))
+        lines |= dict.fromkeys(list_differences(manifest.sections, job.sections))
         if manifest.version != job.stage.version:
             lines |= {f"stage {job.stage.name}: version {manifest.version} -> {job.stage.version}": None}
     changes = "\n  ".join(lines or {"the content of a source file changed": None})
@@ -365,12 +375,12 @@ def _refuse_to_overwrite(todo: list[Job], allowed: bool) -> None:
     )
 
 
-def _write_record(run_folder: Path, recipe: Recipe, plan: Plan) -> None:
+def _write_recipe_and_plan(run_folder: Path, recipe: Recipe, plan: Plan) -> None:
     as_asked = (
         json.dumps(recipe.model_dump(mode="json", exclude_none=True), indent=1, ensure_ascii=False) + "\n"
     )
     write_atomically(run_folder / RECIPE_FILE, as_asked.encode())
-    facts = json.dumps(plan.facts(), indent=1, ensure_ascii=False) + "\n"
+    facts = json.dumps(plan.summary(), indent=1, ensure_ascii=False) + "\n"
     write_atomically(run_folder / PLAN_FILE, facts.encode())
 
 
@@ -380,11 +390,11 @@ def _check_stage_name(name: str | None) -> None:
         raise UserError(f"{name}: no such stage", hint=f"one of {', '.join(known)}")
 
 
-def _call(reference: str, *arguments: Any) -> Any:
+def _call_by_reference(reference: str, *arguments: Any) -> Any:
     module, _, function = reference.partition(":")
     return getattr(importlib.import_module(module), function)(*arguments)
 
 
-def _try_to_write(path: Path, text: str) -> None:
+def _write_best_effort(path: Path, text: str) -> None:
     with suppress(OSError):  # a full disk must not hide the error that is on its way up
         path.write_text(text)

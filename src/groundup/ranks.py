@@ -12,65 +12,65 @@ import time
 from pathlib import Path
 from typing import Any
 
-from groundup.artifacts.directory import is_open, partial_path
+from groundup.artifacts.directory import partial_matches, partial_path
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 
-SECONDS_TO_APPEAR = 120
+SHARED_DISK_TIMEOUT_SECONDS = 120
 """For a folder that one rank has made, until the others see it."""
 
-METRICS_FILE = ".metrics.json"
+RANK_METRICS_FILE = ".metrics.json"
 """What a stage returned that was made by other processes."""
 
-TOGETHER = "together"
+ALL_RANKS = "all-ranks"
 """A note on a stage that all ranks make; any other means that it is made."""
 
 
-def number() -> int:
+def world_size() -> int:
     """Processes that a launcher has started for this run; torchrun and its like say so."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def first() -> bool:
+def is_main() -> bool:
     """Whether this is the one that speaks."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def world() -> Any:
-    return importlib.import_module("groundup.parallel.world")
+def rendezvous() -> Any:
+    return importlib.import_module("groundup.parallel.rendezvous")
 
 
-def tell(stage: str, state: str) -> None:
+def publish(stage: str, status: str) -> None:
     """Let the ranks that follow know whose turn it is; alone, it does nothing."""
-    if number() > 1:
-        world().tell(stage, state)
+    if world_size() > 1:
+        rendezvous().publish(stage, status)
 
 
-def perform(final: Path, stage: str, machine: Machine) -> dict[str, Any]:
+def launch_stage(final: Path, stage: str, machine: Machine) -> dict[str, Any]:
     """Let as many processes as machine.devices make a stage, whose work folder is open; returns its metrics.
 
     Raises UserError when this machine has fewer devices, or when the processes keep dying.
     """
-    launch = importlib.import_module("groundup.parallel.launch")
+    launch = importlib.import_module("groundup.parallel.elastic_launch")
     launch.check_devices(machine.device, machine.devices)
     checkpoints = partial_path(final) / "checkpoints"
-    launch.start(
-        ["-m", "groundup.cli", "rank", str(final.parent), stage],
+    launch.launch_ranks(
+        ["-m", "groundup.cli", "_worker", str(final.parent), stage],
         machine.devices,
-        restarts=machine.restarts,
-        reached=lambda: max((path.name for path in checkpoints.glob("step-*")), default=""),
-        say=machine.progress.say,
+        max_max_restarts=machine.max_restarts,
+        get_progress=lambda: max((path.name for path in checkpoints.glob("step-*")), default=""),
+        log=machine.progress.log,
     )
-    metrics = partial_path(final) / METRICS_FILE
+    metrics = partial_path(final) / RANK_METRICS_FILE
     found = json.loads(metrics.read_text(encoding="utf-8"))
     metrics.unlink()
     return found
 
 
-def wait_until_open(final: Path, fingerprint: str) -> None:
+def wait_for_partial_folder(final: Path, fingerprint: str) -> None:
     """Until this rank sees the work folder that the first one has opened: a shared disk may take a while."""
-    latest = time.monotonic() + SECONDS_TO_APPEAR
-    while not is_open(final, fingerprint):
+    latest = time.monotonic() + SHARED_DISK_TIMEOUT_SECONDS
+    while not partial_matches(final, fingerprint):
         if time.monotonic() > latest:
             raise UserError(
                 f"{partial_path(final)}: not seen here, or of another recipe, and the first rank works there",

@@ -12,7 +12,7 @@ import pytest
 
 from groundup import pipeline
 from groundup.plan import derive
-from groundup.recipe import Recipe, load
+from groundup.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "groundup"
@@ -58,8 +58,8 @@ def test_light_commands_answer_at_once(arguments):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_parses_and_plans(path):
-    recipe = load(path)
-    facts = derive(recipe).facts()
+    recipe = load_recipe(path)
+    facts = derive(recipe).summary()
     assert facts["name"] == path.stem
     assert recipe.train is None or facts["hours"] > 0
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from groundup.artifacts import directory
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import canonical_json, fingerprint, hash_file
-from groundup.artifacts.manifest import Manifest, list_files, verify
+from groundup.artifacts.manifest import Manifest, list_files, verify_folder
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -48,7 +48,7 @@ def make_artifact(folder: Path) -> None:
 def test_a_finished_folder_verifies_until_a_byte_flips(tmp_path):
     folder = tmp_path / "04-base"
     make_artifact(folder)
-    assert verify(folder) == []
+    assert verify_folder(folder) == []
     manifest = Manifest.read(folder)
     assert manifest is not None
     assert manifest.metrics == {"loss": 1.5}
@@ -57,12 +57,12 @@ def test_a_finished_folder_verifies_until_a_byte_flips(tmp_path):
     data[500] ^= 1
     (folder / "deep" / "weights.bin").write_bytes(data)
     (folder / "stray").touch()
-    assert [line.split(":")[0:2] for line in verify(folder)] == [
+    assert [line.split(":")[0:2] for line in verify_folder(folder)] == [
         ["04-base/stray", " not in the manifest"],
         ["04-base/deep/weights.bin", " changed"],
     ]
     (folder / "deep" / "weights.bin").unlink()
-    assert any("missing" in line for line in verify(folder))
+    assert any("missing" in line for line in verify_folder(folder))
 
 
 def test_interrupted_work_continues_only_with_the_same_fingerprint(tmp_path):
@@ -103,7 +103,7 @@ def test_write_atomically_leaves_old_bytes_when_it_fails(tmp_path, monkeypatch):
 
 def _try_lock(folder: Path, queue) -> None:
     try:
-        with directory.lock(folder):
+        with directory.lock_folder(folder):
             queue.put("got it")
     except UserError as error:
         queue.put(error.message)
@@ -112,12 +112,12 @@ def _try_lock(folder: Path, queue) -> None:
 def test_a_second_process_is_refused(tmp_path):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    with directory.lock(tmp_path):
+    with directory.lock_folder(tmp_path):
         process = context.Process(target=_try_lock, args=(tmp_path, queue))
         process.start()
         assert "in use" in queue.get(timeout=30)
         process.join()
-    with directory.lock(tmp_path):
+    with directory.lock_folder(tmp_path):
         pass
 
 

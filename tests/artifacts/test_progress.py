@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from groundup.artifacts.progress import BarProgress, LineProgress, Task
+from groundup.artifacts.progress import BarProgress, LineProgress, ProgressTask
 
 
 @pytest.mark.parametrize(
@@ -25,20 +25,20 @@ from groundup.artifacts.progress import BarProgress, LineProgress, Task
     ],
 )
 def test_a_line_says_how_far_how_fast_and_how_long_yet(total, before, done, seconds, line):
-    task = Task("work", total, "steps")
+    task = ProgressTask("work", total, "steps")
     task.started_at = 100.0
-    task.start_at(before)
+    task.resume_at(before)
     task.advance(done - before)
-    task.note("loss 3.2")
-    assert task.line(100.0 + seconds) == line
+    task.set_status("loss 3.2")
+    assert task.format_line(100.0 + seconds) == line
 
 
 def test_a_log_has_the_note_too(monkeypatch):
-    monkeypatch.setattr("groundup.artifacts.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("groundup.artifacts.progress.LOG_INTERVAL_SECONDS", 0.0)
     stream = io.StringIO()
     with LineProgress(stream).task("work", 4, "steps") as task:
         task.advance()
-        task.note("loss 3.2")
+        task.set_status("loss 3.2")
     lines = stream.getvalue().splitlines()
     assert any(line.startswith("work:  25% of 4 steps") and line.endswith(", loss 3.2") for line in lines)
     assert lines[-1].startswith("work: 1 steps in 0:0")
@@ -50,7 +50,7 @@ def test_a_bar_fits_its_window_and_foreign_words_are_no_markup(width):
     progress.console = Console(file=io.StringIO(), width=width, record=True)
     with progress.task("work [bold]", 748, "steps") as task:
         task.advance(100)
-        task.note("loss 3.2, [red]1,282[/] tokens/s, " + "word " * 40)
+        task.set_status("loss 3.2, [red]1,282[/] tokens/s, " + "word " * 40)
         progress.console.print(task)
     shown = progress.console.export_text().splitlines()
     assert max(map(len, shown)) <= width

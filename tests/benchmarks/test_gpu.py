@@ -28,7 +28,7 @@ def test_every_part_runs_tiny_on_the_cpu(tmp_path):
         "steps",
         "large",
         "engines",
-        "speaking",
+        "generation",
     }
     checked = [finding for finding in findings if finding["right"] is not None]
     assert len(checked) >= 16

@@ -80,7 +80,7 @@ def test_a_missing_package_is_one_line_with_the_extra_that_brings_it():
     assert done.stderr == (
         "error: this needs starlette, which is not installed\nhint: pip install 'groundup[serve]'\n"
     )
-    assert extras.explain(ModuleNotFoundError("no", name="groundup.nothing")) is None
+    assert extras.missing_package_error(ModuleNotFoundError("no", name="groundup.nothing")) is None
 
 
 def test_the_extras_are_those_of_the_package():
@@ -97,7 +97,7 @@ def test_an_interrupted_run_says_that_it_continues(tmp_path):
     code = (
         "import sys; from groundup import pipeline; from groundup.cli import main\n"
         "def stop(*a, **k): raise KeyboardInterrupt\n"
-        "pipeline.build = stop; sys.argv = ['groundup', 'run', 'r.toml']; main()"
+        "pipeline.build_stage = stop; sys.argv = ['groundup', 'run', 'r.toml']; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path

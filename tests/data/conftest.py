@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from groundup.artifacts.machine import Machine
-from groundup.recipe.data import DataSection
+from groundup.recipe.data_config import DataConfig
 
 NOUNS = [
     "river",
@@ -179,7 +179,7 @@ def prose() -> Callable[..., str]:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    return Machine(threads=1, cache=tmp_path / "cache")
+    return Machine(threads=1, cache_dir=tmp_path / "cache")
 
 
 @pytest.fixture
@@ -187,6 +187,6 @@ def recipe() -> Callable[..., Any]:
     """recipe(sources=[...], **knobs) -> what the stage sees of a recipe."""
 
     def make(seed: int = 7, **knobs: Any) -> Any:
-        return SimpleNamespace(data=DataSection.model_validate(knobs), seed=seed)
+        return SimpleNamespace(data=DataConfig.model_validate(knobs), seed=seed)
 
     return make

@@ -13,38 +13,38 @@ import pytest
 
 from groundup.artifacts.errors import UserError
 from groundup.data import archive
-from groundup.data.clean import c4, normalise, private
-from groundup.data.document import Document, Dropped, Read
-from groundup.data.place import Input
-from groundup.data.readers import jsonl, markdown, reader, rst, table, text, wikipedia
-from groundup.data.readers.body import decode_body
-from groundup.data.readers.books import body
-from groundup.data.readers.characters import decode_page
-from groundup.data.readers.options import Options
-from groundup.data.readers.wikitext import plain_text
-from groundup.data.unit import documents
-from groundup.recipe.data import Private
+from groundup.data.clean import c4, normalize, pii
+from groundup.data.document import Document, DroppedDocument, ReadResult
+from groundup.data.inputs import InputFile
+from groundup.data.process_unit import read_documents
+from groundup.data.readers import get_reader, jsonl, markdown, rst, table, text, wikipedia
+from groundup.data.readers.books import strip_gutenberg
+from groundup.data.readers.encoding import decode_page
+from groundup.data.readers.http_body import decode_http_body
+from groundup.data.readers.reader_options import ReaderOptions
+from groundup.data.readers.wikitext import wikitext_to_text
+from groundup.recipe.data_config import PiiConfig
 
 
-def read(kind: str, name: str, data: bytes) -> list[Read]:
-    return list(reader(kind)(name, io.BytesIO(data), Options(extraction="speed")))
+def read(kind: str, name: str, data: bytes) -> list[ReadResult]:
+    return list(get_reader(kind)(name, io.BytesIO(data), ReaderOptions(html_extractor="resiliparse")))
 
 
-def reasons(found: list[Read]) -> list[str]:
-    return [drop.reason for drop in found if isinstance(drop, Dropped)]
+def reasons(found: list[ReadResult]) -> list[str]:
+    return [drop.reason for drop in found if isinstance(drop, DroppedDocument)]
 
 
 HURTFUL: list[tuple[Callable[[str], object], tuple[str, ...]]] = [
-    (plain_text, ("<ref>", "<div>", "[http://a", "[http://a ", "\n", "\u2003", "{|", "{{", "[[")),
-    (markdown.prose, ("a `", "``a ", "_a ", "*a ", "![", "[a](", "<http://", "# #", "<!--")),
-    (rst.prose, ("a:", ":a:", "`a <", "a\n")),
-    (lambda text: list(body([text])), ("\n", " \n")),
-    (normalise.normalise, (" ", " \t", "\u00c3")),
+    (wikitext_to_text, ("<ref>", "<div>", "[http://a", "[http://a ", "\n", "\u2003", "{|", "{{", "[[")),
+    (markdown.markdown_to_text, ("a `", "``a ", "_a ", "*a ", "![", "[a](", "<http://", "# #", "<!--")),
+    (rst.rst_to_text, ("a:", ":a:", "`a <", "a\n")),
+    (lambda text: list(strip_gutenberg([text])), ("\n", " \n")),
+    (normalize.normalize, (" ", " \t", "\u00c3")),
     (
-        private.private_change(Private()),
+        pii.pii_mapper(PiiConfig()),
         ("sk-", "-eyJaaaaaaaaaaaaaaaa", "-----BEGIN PRIVATE KEY-----", "1 ", "a@b."),
     ),
-    (c4.page_rule(c4.C4()), (".", "?'")),
+    (c4.c4_filter(c4.C4Config()), (".", "?'")),
 ]
 
 
@@ -71,14 +71,14 @@ def peak(call: Callable[[], object]) -> int:
 def test_bodies_in_every_coding():
     page = b"words " * 5_000
     brotli, zstd = (pyarrow.Codec(name).compress(page, asbytes=True) for name in ("brotli", "zstd"))
-    assert decode_body(brotli, "", "br", 1 << 20) == page
-    assert decode_body(zstd, "", "zstd", 1 << 20) == page
-    assert decode_body(gzip.compress(brotli), "", "br, gzip", 1 << 20) == page
-    assert page.startswith(decode_body(brotli[:-3], "", "br", 1 << 20) or b"")
+    assert decode_http_body(brotli, "", "br", 1 << 20) == page
+    assert decode_http_body(zstd, "", "zstd", 1 << 20) == page
+    assert decode_http_body(gzip.compress(brotli), "", "br, gzip", 1 << 20) == page
+    assert page.startswith(decode_http_body(brotli[:-3], "", "br", 1 << 20) or b"")
     for name, said in (("brotli", "br"), ("zstd", "zstd")):
         bomb = pyarrow.Codec(name).compress(b"\0" * (64 << 20), asbytes=True)
-        assert decode_body(bomb, "", said, 1 << 20) is None
-        assert peak(lambda bomb=bomb, said=said: decode_body(bomb, "", said, 1 << 20)) < 8 << 20
+        assert decode_http_body(bomb, "", said, 1 << 20) is None
+        assert peak(lambda bomb=bomb, said=said: decode_http_body(bomb, "", said, 1 << 20)) < 8 << 20
 
 
 def test_a_codec_that_is_no_character_set_is_never_tried():
@@ -87,11 +87,11 @@ def test_a_codec_that_is_no_character_set_is_never_tried():
 
 def test_a_line_without_end_is_left(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jsonl, "MAX_BYTES", 1 << 20)
-    monkeypatch.setattr(jsonl, "MAX_SKIPPED", 4 << 20)
+    monkeypatch.setattr(jsonl, "MAX_SKIPPED_BYTES", 4 << 20)
     monkeypatch.setattr(table, "MAX_BYTES", 1 << 20)
     good = b'{"text": "one"}\n'
     assert [type(each) for each in read("jsonl", "a.jsonl", b"9" * (2 << 20) + b"\n" + good)] == [
-        Dropped,
+        DroppedDocument,
         Document,
     ]
     bomb = gzip.compress(b"9" * (100 << 20) + b"\n" + good)
@@ -112,7 +112,7 @@ def test_a_text_larger_than_any_memory_is_read_in_parts(monkeypatch: pytest.Monk
             self.left -= amount
             return (b"Nobody has lived there since the war.\n" * (amount // 38 + 1))[:amount]
 
-    found = reader("text")("a.txt", Endless(), Options())
+    found = get_reader("text")("a.txt", Endless(), ReaderOptions())
     assert peak(lambda: [len(each.text) for each in found]) < 8 << 20
 
     monkeypatch.setattr(text, "MAX_BYTES", 1 << 20)
@@ -129,7 +129,7 @@ def test_a_page_without_end_ends_the_dump(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_full_history_gives_the_last_revision(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(wikipedia, "MAX_PAGE", 1 << 20)
+    monkeypatch.setattr(wikipedia, "MAX_WIKI_PAGE_BYTES", 1 << 20)
     revisions = "".join(f"<revision><text>{n} {'word ' * 2_000}</text></revision>" for n in range(400))
     (found,) = read("wikipedia", "d.xml", f"<m><page><title>A</title>{revisions}</page></m>".encode())
     assert isinstance(found, Document)
@@ -163,18 +163,20 @@ def crawl(lengths: list[int]) -> bytes:
 def test_a_record_with_a_wrong_length_costs_no_other_member(wrong: int, tmp_path: Path):
     path = tmp_path / "c.warc.gz"
     path.write_bytes(crawl([0, wrong, 0, 0]))
-    found = list(documents("web", Input(path.name, path), Options()))
+    found = list(read_documents("web", InputFile(path.name, path), ReaderOptions()))
     whole = {each.id for each in found if isinstance(each, Document) and each.text.count("Sentences") == 20}
     assert whole >= {"http://x.org/0", "http://x.org/3"}
 
 
 def test_empty_files_and_names_that_climb_out_are_counted(tmp_path: Path):
     (tmp_path / "a.txt").write_bytes(b"")
-    assert reasons(list(documents("text", Input("a.txt", tmp_path / "a.txt"), Options()))) == ["empty_file"]
+    assert reasons(list(read_documents("text", InputFile("a.txt", tmp_path / "a.txt"), ReaderOptions()))) == [
+        "empty_file"
+    ]
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as file:
         file.writestr("../evil.py", "x = 1")
         file.writestr("good.py", "x = 1")
-    found = list(documents("code", Input("z.zip", tmp_path / "z.zip"), Options()))
+    found = list(read_documents("code", InputFile("z.zip", tmp_path / "z.zip"), ReaderOptions()))
     assert reasons(found) == ["unsafe_name"]
     assert len(found) == 2
     assert not (tmp_path.parent / "evil.py").exists()
@@ -185,4 +187,4 @@ def test_a_header_that_would_fill_the_memory_ends_the_archive(tmp_path: Path):
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 33
     (tmp_path / "t.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + b"a" * 10_240)
     with pytest.raises(UserError, match="not a readable archive: a header of"):
-        list(archive.members(tmp_path / "t.tar"))
+        list(archive.iter_members(tmp_path / "t.tar"))

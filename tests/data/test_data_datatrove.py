@@ -19,9 +19,9 @@ import pytest
 
 from groundup.data.clean import c4, fineweb, gopher, repetition
 from groundup.data.document import Document
-from groundup.data.readers import reader
-from groundup.data.readers.options import Options
-from groundup.recipe.data import C4, FineWeb, GopherQuality, GopherRepetition
+from groundup.data.readers import get_reader
+from groundup.data.readers.reader_options import ReaderOptions
+from groundup.recipe.data_config import C4Config, FineWebConfig, GopherQualityConfig, GopherRepetitionConfig
 
 PYTHON = os.environ.get("DATATROVE_PYTHON")
 THEIRS = """
@@ -49,7 +49,7 @@ def texts() -> Iterator[str]:
     if pattern := os.environ.get("DATATROVE_CRAWL"):
         for path in sorted(glob.glob(pattern)):
             with open(path, "rb") as stream:
-                found = reader("web")(path, stream, Options(extraction="speed"))
+                found = get_reader("web")(path, stream, ReaderOptions(html_extractor="resiliparse"))
                 yield from (read.text for read in found if isinstance(read, Document))
         return
     for package in metadata.distributions():
@@ -61,12 +61,12 @@ def texts() -> Iterator[str]:
 
 
 def ours() -> dict[str, Callable[[str], str | None]]:
-    change, judge = c4.line_change(C4()), c4.page_rule(C4())
+    change, judge = c4.c4_line_mapper(C4Config()), c4.c4_filter(C4Config())
     return {
-        "gopher_quality": gopher.quality_rule(GopherQuality()),
-        "gopher_repetition": repetition.repetition_rule(GopherRepetition()),
+        "gopher_quality": gopher.gopher_quality_filter(GopherQualityConfig()),
+        "gopher_repetition": repetition.gopher_repetition_filter(GopherRepetitionConfig()),
         "c4": lambda text: judge(change(text)),
-        "fineweb": fineweb.fineweb_rule(FineWeb()),
+        "fineweb": fineweb.fineweb_filter(FineWebConfig()),
     }
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.data.decontaminate import Index, contamination_rule
+from groundup.data.decontaminate import EvaluationIndex, contamination_filter
 
 ITEM = "When a farmer has seventeen sheep and all but nine of them die, how many sheep does he have left in the end?"
 WORDS = ITEM.lower().replace("?", "").replace(",", "").split()
@@ -10,7 +10,7 @@ WORDS = ITEM.lower().replace("?", "").replace(",", "").split()
 
 def judge(rule: str, *items: tuple[str, str]):
     hits: list[str] = []
-    return contamination_rule(Index.build(items, rule), rule, hits), hits
+    return contamination_filter(EvaluationIndex.build(items, rule), rule, hits), hits
 
 
 def test_a_shared_run_of_13_words_drops_a_document():
@@ -47,12 +47,12 @@ def test_70_percent_of_the_8_grams_of_an_item():
 
 
 def test_an_index_is_what_it_was_after_a_file(tmp_path: Path):
-    index = Index.build(
+    index = EvaluationIndex.build(
         [("set/a", ITEM), ("set/b", ITEM + " And why, if one may ask so plainly?")], "13-gram"
     )
     index.save(tmp_path / "index.npz")
-    again = Index.load(tmp_path / "index.npz")
-    for rule in (contamination_rule(index, "13-gram", []), contamination_rule(again, "13-gram", [])):
+    again = EvaluationIndex.load(tmp_path / "index.npz")
+    for rule in (contamination_filter(index, "13-gram", []), contamination_filter(again, "13-gram", [])):
         assert rule(ITEM) == "set"
 
 

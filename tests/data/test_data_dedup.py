@@ -11,31 +11,30 @@ from hypothesis import strategies as st
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.progress import Progress
-from groundup.data import expect
-from groundup.data.dedup import keys
-from groundup.data.dedup.clusters import Clusters, repeated
-from groundup.data.dedup.keys import KeyTable, KeyWriter
-from groundup.data.dedup.memory import DOCUMENT_BYTES, PROGRAM_BYTES, held, passes
-from groundup.data.dedup.near import found_share, join_near
+from groundup.data import dedup_estimate
+from groundup.data.dedup.document_keys import DedupKeyTable, DedupKeyWriter
+from groundup.data.dedup.duplicates import DedupDecisions, cluster_stats, largest_clusters
+from groundup.data.dedup.memory_budget import BYTES_PER_DOCUMENT, PROGRAM_BYTES, num_passes, peak_bytes
+from groundup.data.dedup.minhash import candidate_probability, union_near
 from groundup.data.dedup.passages import (
-    cut_paragraphs,
-    cut_runs,
-    mark_repeats,
-    marks,
+    flag_repeats,
+    ngram_keys,
     paragraph_keys,
-    run_keys,
+    remove_ngrams,
+    remove_paragraphs,
+    repeat_flags,
 )
-from groundup.data.dedup.verdicts import Verdicts, cluster_counts, clusters_to_show
-from groundup.plan import tell
-from groundup.recipe.data import DataSection, MinHash
+from groundup.data.dedup.union_find import UnionFind, repeated_pairs
+from groundup.plan import plan_table
+from groundup.recipe.data_config import DataConfig, MinHashDedupConfig
 
 # ---- clusters
 
 
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=30))
 def test_clusters_are_the_connected_parts_and_the_first_member_stands_for_each(pairs: list[tuple[int, int]]):
-    clusters = Clusters(20)
-    clusters.join(
+    clusters = UnionFind(20)
+    clusters.union(
         numpy.array([a for a, _ in pairs], dtype=int), numpy.array([b for _, b in pairs], dtype=int)
     )
     sets = [{number} for number in range(20)]
@@ -50,14 +49,14 @@ def test_clusters_are_the_connected_parts_and_the_first_member_stands_for_each(p
 def test_clusters_are_counted_by_size_and_the_largest_shown(owners: list[int]):
     members = {owner: [place for place, o in enumerate(owners) if o == owner] for owner in owners}
     roots = numpy.array([members[owner][0] for owner in owners], dtype=numpy.int64)
-    verdicts = Verdicts(numpy.zeros(len(owners), dtype=numpy.uint8), roots)
+    verdicts = DedupDecisions(numpy.zeros(len(owners), dtype=numpy.uint8), roots)
     clusters = sorted((m for m in members.values() if len(m) > 1), key=lambda m: (-len(m), m[0]))
-    assert clusters_to_show(verdicts, 3) == [{"size": len(m), "members": m[:3]} for m in clusters[:3]]
+    assert largest_clusters(verdicts, 3) == [{"size": len(m), "members": m[:3]} for m in clusters[:3]]
     sizes: dict[str, int] = {}
     for cluster in clusters:
         power = next(str(2**n) for n in range(1, 9) if 2**n >= len(cluster))
         sizes[power] = sizes.get(power, 0) + 1
-    counts = cluster_counts(verdicts)
+    counts = cluster_stats(verdicts)
     assert (counts["clusters"], counts["documents"]) == (len(clusters), sum(map(len, clusters)))
     assert counts["sizes"] == sizes
 
@@ -72,7 +71,7 @@ def test_repeated_keys_in_one_part_and_in_several(values: list[int], parts: int)
     found: set[tuple[int, int]] = set()
     for part in range(parts):
         mine = keys % numpy.uint64(parts) == part  # any cut will do, and the numbers ascend
-        firsts, others = repeated(numbers[mine], keys[mine])
+        firsts, others = repeated_pairs(numbers[mine], keys[mine])
         found |= set(zip(firsts.tolist(), others.tolist(), strict=True))
     assert found == expected
 
@@ -80,12 +79,12 @@ def test_repeated_keys_in_one_part_and_in_several(values: list[int], parts: int)
 @given(st.integers(0, 10**9), st.floats(0.5e9, 64e9))
 def test_passes_keep_within_the_limit(documents: int, limit: float):
     try:
-        parts = passes(documents, documents, limit)
+        parts = num_passes(documents, documents, limit)
     except UserError:
-        assert DOCUMENT_BYTES * documents + 5e6 > limit - PROGRAM_BYTES
+        assert BYTES_PER_DOCUMENT * documents + 5e6 > limit - PROGRAM_BYTES
         return
-    assert held(documents, documents, parts) <= limit
-    assert parts == 1 or held(documents, documents, parts - 1) > limit
+    assert peak_bytes(documents, documents, parts) <= limit
+    assert parts == 1 or peak_bytes(documents, documents, parts - 1) > limit
 
 
 # ---- MinHash against brute force
@@ -116,48 +115,52 @@ def corpus(count: int, seed: int) -> list[str]:
     return [" ".join(text) for text in texts]
 
 
-def key_table(texts: list[str], folder: Path, knobs: MinHash) -> KeyTable:
+def key_table(texts: list[str], folder: Path, knobs: MinHashDedupConfig) -> DedupKeyTable:
     """Two units, to try the numbering as well."""
     half = len(texts) // 2
     for unit, part in enumerate((texts[:half], texts[half:])):
-        writer = KeyWriter(knobs, 1, folder / f"{unit:05d}")
+        writer = DedupKeyWriter(knobs, 1, folder / f"{unit:05d}")
         for text in part:
             writer.add(hash(text) & 0xFFFF, text)
         writer.close()
-    return KeyTable(folder, {0: half, 1: len(texts) - half})
+    return DedupKeyTable(folder, {0: half, 1: len(texts) - half})
 
 
-def near_pairs(texts: list[str], tmp_path: Path, knobs: MinHash, parts: int = 1) -> set[tuple[int, int]]:
+def near_pairs(
+    texts: list[str], tmp_path: Path, knobs: MinHashDedupConfig, parts: int = 1
+) -> set[tuple[int, int]]:
     """Pairs of texts that end in one cluster."""
-    clusters = Clusters(len(texts))
-    join_near(clusters, key_table(texts, tmp_path, knobs), knobs, parts, Progress())
+    clusters = UnionFind(len(texts))
+    union_near(clusters, key_table(texts, tmp_path, knobs), knobs, parts, Progress())
     roots = clusters.roots()
     return {(a, b) for b in range(len(texts)) for a in range(b) if roots[a] == roots[b]}
 
 
 def test_texts_too_short_for_a_shingle_are_like_their_equals_alone(tmp_path: Path):
     texts = ["one two", "One, two!", "two three", "???", "!", ""]
-    assert near_pairs(texts, tmp_path, MinHash()) == {(0, 1)}
+    assert near_pairs(texts, tmp_path, MinHashDedupConfig()) == {(0, 1)}
 
 
 def test_recall_and_precision_against_brute_force(tmp_path: Path):
-    texts, knobs = corpus(120, seed=3), MinHash()
-    sets = [shingles(text, knobs.shingle) for text in texts]
+    texts, knobs = corpus(120, seed=3), MinHashDedupConfig()
+    sets = [shingles(text, knobs.ngram_size) for text in texts]
     found = near_pairs(texts, tmp_path, knobs)
     similarity = {(a, b): jaccard(sets[a], sets[b]) for b in range(len(texts)) for a in range(b)}
     near = {pair for pair, value in similarity.items() if value >= 0.8}
     assert len(near) > 20
     assert (
-        len(found & near) / len(near) >= found_share(0.8, knobs) - 0.05
+        len(found & near) / len(near) >= candidate_probability(0.8, knobs) - 0.05
     )  # 0.92 of the pairs at 0.8 exactly, more above
     assert all(similarity[pair] > 0.2 for pair in found), "chains join pairs that differ, but never strangers"
 
 
 def test_verified_pairs_are_more_alike(tmp_path: Path):
     texts = corpus(120, seed=4)
-    loose = near_pairs(texts, tmp_path / "a", MinHash()) if (tmp_path / "a").mkdir() is None else set()
+    loose = (
+        near_pairs(texts, tmp_path / "a", MinHashDedupConfig()) if (tmp_path / "a").mkdir() is None else set()
+    )
     strict = (
-        near_pairs(texts, tmp_path / "b", MinHash(threshold=0.9))
+        near_pairs(texts, tmp_path / "b", MinHashDedupConfig(threshold=0.9))
         if (tmp_path / "b").mkdir() is None
         else set()
     )
@@ -172,18 +175,20 @@ def test_several_passes_find_the_same(tmp_path: Path):
     texts = corpus(80, seed=5)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    assert near_pairs(texts, tmp_path / "a", MinHash()) == near_pairs(
-        texts, tmp_path / "b", MinHash(), parts=3
+    assert near_pairs(texts, tmp_path / "a", MinHashDedupConfig()) == near_pairs(
+        texts, tmp_path / "b", MinHashDedupConfig(), parts=3
     )
 
 
 def test_the_curve_of_the_bands():
-    knobs = MinHash()
-    assert found_share((1 / knobs.bands) ** (1 / knobs.rows), knobs) == pytest.approx(0.645, abs=0.01)
-    assert found_share(0.8, knobs) == pytest.approx(
+    knobs = MinHashDedupConfig()
+    assert candidate_probability(
+        (1 / knobs.num_bands) ** (1 / knobs.hashes_per_band), knobs
+    ) == pytest.approx(0.645, abs=0.01)
+    assert candidate_probability(0.8, knobs) == pytest.approx(
         0.924, abs=0.001
     )  # as datatrove states it for these parameters
-    assert all(a < b for a, b in pairwise(found_share(s / 10, knobs) for s in range(11)))
+    assert all(a < b for a, b in pairwise(candidate_probability(s / 10, knobs) for s in range(11)))
 
 
 # ---- passages
@@ -197,7 +202,7 @@ def test_a_paragraph_that_stood_before_is_cut(tmp_path: Path):
         shared,
     ]
     found = marked([paragraph_keys(text, 8) for text in texts], tmp_path)
-    assert [cut_paragraphs(text, mark) for text, mark in zip(texts, found, strict=True)] == [
+    assert [remove_paragraphs(text, mark) for text, mark in zip(texts, found, strict=True)] == [
         texts[0],
         f"second text\nshort\nshort\n\n{shared.upper()}",
         "",
@@ -208,10 +213,10 @@ def marked(keys: list[numpy.ndarray], folder: Path, parts: int = 1) -> list[nump
     """Marks for the keys of some texts, spread over two units."""
     half = len(keys) // 2
     for unit, part in enumerate((keys[:half], keys[half:])):
-        numpy.concatenate([numpy.zeros(0, dtype=numpy.uint64), *part]).tofile(folder / f"{unit}.runs")
-        numpy.array([len(row) for row in part]).tofile(folder / f"{unit}.runs.lengths")
-    mark_repeats([folder / "0.runs", folder / "1.runs"], parts)
-    return [row for unit in (0, 1) for row in marks(folder / str(unit), "runs") or ()]
+        numpy.concatenate([numpy.zeros(0, dtype=numpy.uint64), *part]).tofile(folder / f"{unit}.ngrams")
+        numpy.array([len(row) for row in part]).tofile(folder / f"{unit}.ngrams.lengths")
+    flag_repeats([folder / "0.ngrams", folder / "1.ngrams"], parts)
+    return [row for unit in (0, 1) for row in repeat_flags(folder / str(unit), "ngrams") or ()]
 
 
 @settings(max_examples=40, deadline=None)
@@ -221,7 +226,7 @@ def test_repeated_runs_are_what_a_slow_search_finds(
 ):
     length = 4
     texts = [" ".join(text) for text in words]
-    found = marked([run_keys(text, length) for text in texts], tmp_path_factory.mktemp("runs"), parts)
+    found = marked([ngram_keys(text, length) for text in texts], tmp_path_factory.mktemp("runs"), parts)
     seen: set[tuple[str, ...]] = set()
     for text, mark in zip(words, found, strict=True):
         gone = [False] * len(text)
@@ -231,27 +236,27 @@ def test_repeated_runs_are_what_a_slow_search_finds(
                 gone[start : start + length] = [True] * length
             seen.add(run)
         expected = [word for word, cut in zip(text, gone, strict=True) if not cut]
-        assert cut_runs(" ".join(text), mark, length).split() == expected
+        assert remove_ngrams(" ".join(text), mark, length).split() == expected
 
 
 def test_cutting_keeps_the_layout_of_what_stays(tmp_path: Path, prose: Callable[..., str]):
     passage = " ".join(prose(1, 80).split())
     texts = [f"{passage}", f"Before it.\n\n{passage}\n\nBehind  it."]
-    found = marked([run_keys(text, 50) for text in texts], tmp_path)
-    assert cut_runs(texts[0], found[0], 50) == texts[0]
-    assert cut_runs(texts[1], found[1], 50).startswith("Before it.\n\n")
-    assert "river" not in cut_runs(texts[1], found[1], 50)
+    found = marked([ngram_keys(text, 50) for text in texts], tmp_path)
+    assert remove_ngrams(texts[0], found[0], 50) == texts[0]
+    assert remove_ngrams(texts[1], found[1], 50).startswith("Before it.\n\n")
+    assert "river" not in remove_ngrams(texts[1], found[1], 50)
 
 
 # ---- memory
 
 
 def test_a_limit_that_cannot_be_kept_is_refused():
-    assert passes(10**7, 10**9, 2e9) > 10
+    assert num_passes(10**7, 10**9, 2e9) > 10
     with pytest.raises(
         UserError, match=r"memory_gigabytes = 2: deduplication of 100,000,000 documents needs 3\.2"
     ):
-        passes(10**8, 10**8, 2e9)
+        num_passes(10**8, 10**8, 2e9)
 
 
 def test_many_documents_are_stored_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -260,13 +265,13 @@ def test_many_documents_are_stored_in_chunks(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     some, parts = numpy.array([3, 44, 45, 89]), [(row, part) for row in range(15) for part in range(2)]
-    whole = key_table(texts, tmp_path / "a", MinHash(threshold=0.1))
-    expected = [whole.row(row, part, 2) for row, part in parts]
-    monkeypatch.setattr(keys, "CHUNK", 7)
+    whole = key_table(texts, tmp_path / "a", MinHashDedupConfig(threshold=0.1))
+    expected = [whole.read_row(row, part, 2) for row, part in parts]
+    monkeypatch.setattr(keys, "CHUNK_DOCUMENTS", 7)
     monkeypatch.setattr(keys, "BATCH_CHARACTERS", 5_000)
-    cut = key_table(texts, tmp_path / "b", MinHash(threshold=0.1))
+    cut = key_table(texts, tmp_path / "b", MinHashDedupConfig(threshold=0.1))
     for (row, part), (numbers, found) in zip(parts, expected, strict=True):
-        same_numbers, same = cut.row(row, part, 2)
+        same_numbers, same = cut.read_row(row, part, 2)
         assert numpy.array_equal(numbers, same_numbers)
         assert numpy.array_equal(found, same)
     assert numpy.array_equal(whole.signatures(some), cut.signatures(some))
@@ -274,24 +279,24 @@ def test_many_documents_are_stored_in_chunks(tmp_path: Path, monkeypatch: pytest
 
 def test_the_plan_states_what_deduplication_holds(tmp_path: Path):
     (tmp_path / "a.jsonl").write_bytes(b"x" * 2_000_000)
-    section = DataSection.model_validate({
+    section = DataConfig.model_validate({
         "sources": [
             {"name": "here", "kind": "jsonl", "path": str(tmp_path / "*.jsonl")},
             {"name": "there", "kind": "web", "path": "commoncrawl://CC-MAIN-2024-10/warc"},
         ],
     })  # fmt: skip
-    machine = Machine(cache=tmp_path / "cache")
-    found = expect.deduplication(section, machine)
+    machine = Machine(cache_dir=tmp_path / "cache")
+    found = dedup_estimate.estimate_dedup(section, machine)
     assert found == {
         "documents": 1000,
-        "held": held(1000, 1000, 1),
+        "held": peak_bytes(1000, 1000, 1),
         "limit": 4e9,
         "passes": 1,
         "unknown": ["there"],
     }
     facts = {"name": "x", "deduplication": found}
-    assert tell.table(facts).startswith(
+    assert plan_table.format_plan(facts).startswith(
         "deduplication  0.35 GB of 4 GB for about 1,000 documents, 1 pass; not here yet"
     )
     with pytest.raises(UserError, match="memory_gigabytes"):
-        expect.deduplication(section.model_copy(update={"memory_gigabytes": 0.3}), machine)
+        dedup_estimate.estimate_dedup(section.model_copy(update={"memory_gigabytes": 0.3}), machine)

@@ -21,13 +21,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from groundup.data.clean.steps import Bench, Step, clean, steps
-from groundup.data.document import Document, Dropped, Read
-from groundup.data.place import Input
-from groundup.data.readers import reader
-from groundup.data.readers.options import Options
-from groundup.data.unit import documents
-from groundup.recipe.data import DataSection, Source
+from groundup.data.clean.cleaning_steps import CleaningStep, FilterContext, build_steps, clean_document
+from groundup.data.document import Document, DroppedDocument, ReadResult
+from groundup.data.inputs import InputFile
+from groundup.data.process_unit import read_documents
+from groundup.data.readers import get_reader
+from groundup.data.readers.reader_options import ReaderOptions
+from groundup.recipe.data_config import DataConfig, SourceConfig
 
 PROSE = "The old house of Ms. Ågren stands by the river, and nobody has lived there since the war. " * 6
 PAGE = (
@@ -161,27 +161,29 @@ def damaged(draw: st.DrawFn) -> tuple[str, str, bytes]:
     return kind, name, data
 
 
-def direct(kind: str, name: str, data: bytes) -> list[Read]:
+def direct(kind: str, name: str, data: bytes) -> list[ReadResult]:
     """What the reader itself says; of damaged compression it may complain as the standard library does."""
-    found: list[Read] = []
+    found: list[ReadResult] = []
     try:
-        found += reader(kind)(name, io.BytesIO(data), Options(extraction="speed"))
+        found += get_reader(kind)(name, io.BytesIO(data), ReaderOptions(html_extractor="resiliparse"))
     except BROKEN as error:
-        found.append(Dropped("broken_file", name, str(error)))
+        found.append(DroppedDocument("broken_file", name, str(error)))
     return found
 
 
-def in_a_file(kind: str, name: str, data: bytes) -> list[Read]:
+def in_a_file(kind: str, name: str, data: bytes) -> list[ReadResult]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         path.write_bytes(data)
-        return list(documents(kind, Input(name, path), Options(extraction="speed")))
+        return list(read_documents(kind, InputFile(name, path), ReaderOptions(html_extractor="resiliparse")))
 
 
 @cache
-def todo(kind: str) -> list[Step]:
-    source = Source.model_validate({"name": "x", "kind": kind, "path": "x"})
-    return steps(DataSection.model_validate({"sources": (source,), "c4": {"kinds": [kind]}}), source, Bench())
+def todo(kind: str) -> list[CleaningStep]:
+    source = SourceConfig.model_validate({"name": "x", "kind": kind, "path": "x"})
+    return build_steps(
+        DataConfig.model_validate({"sources": (source,), "c4": {"kinds": [kind]}}), source, FilterContext()
+    )
 
 
 @pytest.mark.parametrize("examples", [400, pytest.param(40_000, marks=pytest.mark.slow)])
@@ -196,11 +198,13 @@ def test_no_damage_stops_a_reader(examples: int):
         kind, name, _ = sample
         found = in_a_file(*sample) if name.startswith("a.") and kind == "code" else direct(*sample)
         for read in found:
-            assert isinstance(read, Document | Dropped)
+            assert isinstance(read, Document | DroppedDocument)
             assert isinstance(read.text, str)
             assert isinstance(read.id, str)
             if isinstance(read, Document):
-                assert isinstance(clean(read, todo(kind), lambda *_: None), Document | Dropped)
+                assert isinstance(
+                    clean_document(read, todo(kind), lambda *_: None), Document | DroppedDocument
+                )
 
     check()
 
@@ -212,7 +216,7 @@ def test_the_samples_are_valid():
         else:
             found = direct(kind, name, data)
         assert any(isinstance(read, Document) for read in found), (kind, name, found)
-        assert not any("broken" in read.reason for read in found if isinstance(read, Dropped)), (
+        assert not any("broken" in read.reason for read in found if isinstance(read, DroppedDocument)), (
             kind,
             name,
             found,

@@ -11,11 +11,11 @@ import pytest
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.data import package_index, place
-from groundup.data.package_index import Places, find, matches
-from groundup.recipe.data import Package, Source
+from groundup.data import inputs, package_index
+from groundup.data.package_index import PipSettings, find_package, matches_package
+from groundup.recipe.data_config import PackageConfig, SourceConfig
 
-PACKAGE = Package(name="Some_Data", version="1.0")
+PACKAGE = PackageConfig(name="Some_Data", version="1.0")
 
 
 def sdist(text: str = "hello") -> bytes:
@@ -78,7 +78,7 @@ def index() -> Iterator[str]:
 
 
 def look_at(monkeypatch: pytest.MonkeyPatch, *indexes: str, folders: tuple[str, ...] = ()) -> None:
-    monkeypatch.setattr(package_index, "ask_pip", lambda: Places(indexes, folders, None))
+    monkeypatch.setattr(package_index, "read_pip_settings", lambda: PipSettings(indexes, folders, None))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def look_at(monkeypatch: pytest.MonkeyPatch, *indexes: str, folders: tuple[str, 
     ],
 )
 def test_archives_are_recognised_by_name(file: str, form: str, same: bool):
-    assert matches(file, Package(name="some-data", version="1.0", form=form)) is same
+    assert matches_package(file, PackageConfig(name="some-data", version="1.0", distribution=form)) is same
 
 
 def test_a_json_index_is_read_and_its_hash_is_checked(
@@ -115,11 +115,13 @@ def test_a_json_index_is_read_and_its_hash_is_checked(
     )
     Index.pages["/files/some_data-1.0.tar.gz"] = ("application/gzip", body)
     look_at(monkeypatch, f"{index}/missing", f"{index}/simple")
-    source = Source(name="x", kind="text", package=PACKAGE, path="texts/*.txt")
-    (found,) = place.resolve(source, machine)
-    assert [(member.name, member.stream.read()) for member in found.open()] == [("texts/a.txt", b"hello")]
+    source = SourceConfig(name="x", kind="text", package=PACKAGE, path="texts/*.txt")
+    (found,) = inputs.resolve_files(source, machine)
+    assert [(member.name, member.stream.read()) for member in found.iter_members()] == [
+        ("texts/a.txt", b"hello")
+    ]
     asked = len(Index.asked)
-    place.resolve(source, Machine(cache=machine.cache, offline=True))
+    inputs.resolve_files(source, Machine(cache_dir=machine.cache_dir, offline=True))
     assert len(Index.asked) == asked, "what is in the cache is not fetched again"
 
 
@@ -131,8 +133,8 @@ def test_an_html_index_and_a_wrong_hash(index: str, monkeypatch: pytest.MonkeyPa
     Index.pages["/f/some_data-1.0.tar.gz"] = ("application/gzip", sdist())
     look_at(monkeypatch, f"{index}/simple")
     with pytest.raises(UserError, match=f"expected {'0' * 64}"):
-        place.resolve(Source(name="x", kind="text", package=PACKAGE), machine)
-    assert not list(machine.cache.rglob("*.gz")), "nothing wrong is left looking right"
+        inputs.resolve_files(SourceConfig(name="x", kind="text", package=PACKAGE), machine)
+    assert not list(machine.cache_dir.rglob("*.gz")), "nothing wrong is left looking right"
 
 
 def test_a_download_that_breaks_off_is_continued(
@@ -143,7 +145,7 @@ def test_a_download_that_breaks_off_is_continued(
     Index.pages["/f/some_data-1.0.tar.gz"] = ("application/gzip", body)
     Index.break_after = 100
     look_at(monkeypatch, f"{index}/simple")
-    (found,) = place.resolve(Source(name="x", kind="text", package=PACKAGE), machine)
+    (found,) = inputs.resolve_files(SourceConfig(name="x", kind="text", package=PACKAGE), machine)
     assert found.path.read_bytes() == body
     assert ("/f/some_data-1.0.tar.gz", "bytes=100-") in Index.asked
 
@@ -155,25 +157,28 @@ def test_folders_of_archives_count_as_an_index(
     folder.mkdir()
     (folder / "some_data-1.0.tar.gz").write_bytes(sdist())
     look_at(monkeypatch, folders=(str(folder),))
-    assert find(PACKAGE).url == (folder / "some_data-1.0.tar.gz").as_uri()
-    (found,) = place.resolve(Source(name="x", kind="text", package=PACKAGE, path="texts/*"), machine)
-    assert [member.name for member in found.open()] == ["texts/a.txt"]
+    assert find_package(PACKAGE).url == (folder / "some_data-1.0.tar.gz").as_uri()
+    (found,) = inputs.resolve_files(
+        SourceConfig(name="x", kind="text", package=PACKAGE, path="texts/*"), machine
+    )
+    assert [member.name for member in found.iter_members()] == ["texts/a.txt"]
 
 
 def test_what_is_missing_is_named(index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine):
     look_at(monkeypatch, f"{index}/simple")
     with pytest.raises(UserError, match=r"Some_Data 1\.0 \(sdist\) is not in this machine's package index"):
-        place.resolve(Source(name="x", kind="text", package=PACKAGE), machine)
+        inputs.resolve_files(SourceConfig(name="x", kind="text", package=PACKAGE), machine)
     with pytest.raises(UserError, match=r"Some_Data 1\.0 .* is not in the cache"):
-        place.resolve(
-            Source(name="x", kind="text", package=PACKAGE), Machine(cache=machine.cache, offline=True)
+        inputs.resolve_files(
+            SourceConfig(name="x", kind="text", package=PACKAGE),
+            Machine(cache_dir=machine.cache_dir, offline=True),
         )
 
 
 def test_pip_says_where_it_looks(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PIP_INDEX_URL", "https://user:secret@example.org/simple")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    places = package_index.ask_pip()
+    places = package_index.read_pip_settings()
     assert places.indexes[0] == "https://user:secret@example.org/simple"
 
 
@@ -183,5 +188,5 @@ def test_passwords_in_addresses_are_sent_and_not_shown(
     look_at(monkeypatch, index.replace("http://", "http://user:secret@") + "/simple")
     Index.pages["/simple/some-data/"] = ("text/html", b'<a href="/gone/some_data-1.0.tar.gz">x</a>')
     with pytest.raises(UserError) as caught:
-        place.resolve(Source(name="x", kind="text", package=PACKAGE), machine)
+        inputs.resolve_files(SourceConfig(name="x", kind="text", package=PACKAGE), machine)
     assert "secret" not in str(caught.value)

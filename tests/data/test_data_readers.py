@@ -10,34 +10,34 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from groundup.data.document import Document, Dropped, Read
-from groundup.data.readers import READERS, reader
-from groundup.data.readers.body import decode_body, join_chunks
-from groundup.data.readers.characters import decode, decode_page
+from groundup.data.document import Document, DroppedDocument, ReadResult
+from groundup.data.readers import READERS, get_reader
+from groundup.data.readers.encoding import decode_page, decode_text
 from groundup.data.readers.html import EXTRACTORS
-from groundup.data.readers.options import Options
-from groundup.data.readers.text import PART
-from groundup.data.readers.wikitext import plain_text
-from groundup.recipe.data import DataSection, SourceKind
+from groundup.data.readers.http_body import dechunk, decode_http_body
+from groundup.data.readers.reader_options import ReaderOptions
+from groundup.data.readers.text import PART_BYTES
+from groundup.data.readers.wikitext import wikitext_to_text
+from groundup.recipe.data_config import DataConfig, SourceKind
 
 
-def read(kind: str, name: str, data: bytes, **options: str) -> list[Read]:
-    return list(reader(kind)(name, io.BytesIO(data), Options(**options)))  # type: ignore[arg-type]
+def read(kind: str, name: str, data: bytes, **options: str) -> list[ReadResult]:
+    return list(get_reader(kind)(name, io.BytesIO(data), ReaderOptions(**options)))  # type: ignore[arg-type]
 
 
-def texts(found: list[Read]) -> list[str]:
+def texts(found: list[ReadResult]) -> list[str]:
     return [document.text for document in found if isinstance(document, Document)]
 
 
-def reasons(found: list[Read]) -> list[str]:
-    return [drop.reason for drop in found if isinstance(drop, Dropped)]
+def reasons(found: list[ReadResult]) -> list[str]:
+    return [drop.reason for drop in found if isinstance(drop, DroppedDocument)]
 
 
 def test_the_recipe_and_the_readers_agree():
     assert set(get_args(SourceKind)) == set(READERS)
     for kind in READERS:
-        assert callable(reader(kind))
-    assert set(get_args(DataSection.model_fields["extraction"].annotation)) == set(EXTRACTORS)
+        assert callable(get_reader(kind))
+    assert set(get_args(DataConfig.model_fields["extraction"].annotation)) == set(EXTRACTORS)
 
 
 # ---- Wikipedia
@@ -96,12 +96,12 @@ def test_a_dump_that_breaks_off_gives_what_came_before():
     ],
 )
 def test_wikitext_to_prose(wikitext: str, plain: str):
-    assert plain_text(wikitext) == plain
+    assert wikitext_to_text(wikitext) == plain
 
 
 def test_deep_nesting_takes_no_stack_and_little_time():
-    assert plain_text("{{" * 100_000 + "x" + "}}" * 100_000 + "\n\nafter") == "after"
-    plain_text("[[" * 100_000 + "x")
+    assert wikitext_to_text("{{" * 100_000 + "x" + "}}" * 100_000 + "\n\nafter") == "after"
+    wikitext_to_text("[[" * 100_000 + "x")
 
 
 # ---- books
@@ -206,7 +206,7 @@ def test_pages_of_a_crawl_and_what_is_none():
     assert reasons(found) == ["http_status", "not_html", "revisit"]
 
 
-@pytest.mark.parametrize("extraction", ["quality", "speed"])
+@pytest.mark.parametrize("html_extractor", ["trafilatura", "resiliparse"])
 def test_both_extractors_find_the_main_text(extraction: str):
     (text,) = texts(read("html", "a.html", PAGE.encode(), extraction=extraction))
     assert text.count("Paragraph number") == 8
@@ -226,12 +226,12 @@ def test_bodies_are_decoded_by_what_they_are():
     ):
         (text,) = texts(read("web", "c.warc", record(body, headers=said)))
         assert "Paragraph number 1" in text
-    assert join_chunks(b"5\r\nhello\r\nzz") == b"hello"
+    assert dechunk(b"5\r\nhello\r\nzz") == b"hello"
 
 
 def test_a_compression_bomb_is_refused_within_its_bound():
     bomb = gzip.compress(b"\0" * (50 << 20))
-    assert decode_body(bomb, "", "gzip", 1 << 20) is None
+    assert decode_http_body(bomb, "", "gzip", 1 << 20) is None
     assert reasons(read("web", "c.warc", record(bomb, headers="Content-Encoding: gzip\r\n"))) == ["too_large"]
 
 
@@ -242,7 +242,7 @@ def test_a_damaged_member_costs_itself_alone(tmp_path: Path):
     path = tmp_path / "c.warc.gz"
     path.write_bytes(good + bytes(bad) + good + good[: len(good) // 2])
     with path.open("rb") as stream:
-        found = list(reader("web")("c.warc.gz", stream, Options()))
+        found = list(get_reader("web")("c.warc.gz", stream, ReaderOptions()))
     whole = [text for text in texts(found) if "number 7" in text]
     assert len(whole) == 2
     assert "broken_record" in reasons(found)
@@ -256,7 +256,7 @@ def test_character_sets():
     assert decode_page(text.encode("utf-16"), "utf-8") == text
     assert decode_page("привет, как дела сегодня".encode("koi8-r"), "koi8-r") == "привет, как дела сегодня"
     assert decode_page(b"plain", "zip") == "plain", "a codec that is no character set is not tried"
-    assert decode("naïve “quotes”".encode("cp1252")) == "naïve “quotes”"
+    assert decode_text("naïve “quotes”".encode("cp1252")) == "naïve “quotes”"
 
 
 def test_pages_built_to_hurt_are_refused():
@@ -318,8 +318,8 @@ def test_tables_of_every_form(tmp_path: Path):
 def test_a_dataset_folder_gives_its_training_split():
     line = b'{"text": "one"}'
     assert texts(read("huggingface", "data/train-00000-of-00001.jsonl", line)) == ["one"]
-    assert reasons(read("huggingface", "data/test-00000-of-00001.jsonl", line)) == ["held_out_split"]
-    assert reasons(read("huggingface", "validation/a.jsonl", line)) == ["held_out_split"]
+    assert reasons(read("huggingface", "data/test-00000-of-00001.jsonl", line)) == ["evaluation_split"]
+    assert reasons(read("huggingface", "validation/a.jsonl", line)) == ["evaluation_split"]
     assert read("huggingface", "README.md", b"# test") == []
     assert texts(read("huggingface", "latest/attestation.jsonl", line)) == ["one"], "a word is no split"
 
@@ -377,7 +377,7 @@ def test_a_long_text_comes_in_parts_and_nothing_is_lost(encoding: str, mark: str
     assert [each.id for each in found] == [f"a.txt#{number}" for number in range(1, len(parts) + 1)]
     assert "".join(parts) == text
     assert all(part.endswith(mark) for part in parts[:-1])
-    assert all(len(part.encode()) < 2 * PART for part in parts)
+    assert all(len(part.encode()) < 2 * PART_BYTES for part in parts)
     assert "".join("".join(texts(read("markdown", "a.md", text.encode()))).split()) == "".join(text.split())
 
 

@@ -9,8 +9,8 @@ import pytest
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
-from groundup.data import engine, shuffle, stage, unit
-from groundup.data.dedup import verdicts
+from groundup.data import executor, process_unit, shuffle, stage
+from groundup.data.dedup import duplicates
 
 several_workers = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 """Daft leaves the pipes of its worker processes to the garbage collector, which warns of them."""
@@ -89,10 +89,10 @@ def test_changes_are_counted_and_shown_but_not_what_was_private(
     found = [
         json.loads(line) for line in (tmp_path / "out" / "changed" / "mail.jsonl").read_text().splitlines()
     ]
-    private = [row for row in found if row["rule"] == "private"]
+    private = [row for row in found if row["rule"] == "pii"]
     assert [row["id"] for row in private] == ["a0", "a1", "a2"]
     assert all("<email> or <email>" in row["after"] and "before" not in row for row in private)
-    repaired = [row for row in found if row["rule"] == "normalise"]
+    repaired = [row for row in found if row["rule"] == "normalize"]
     assert [("\r" in row["before"], "\r" in row["after"]) for row in repaired] == [(True, False)]
 
 
@@ -115,7 +115,9 @@ def test_the_funnel_adds_up_to_the_last_document(two_sources: Any, tmp_path: Pat
         ) + sum(table["trimmed"].values())
         assert sum(table["lengths"].values()) == table["kept"]["documents"]
     assert prose["languages"]["fr"] == 1
-    assert sum(source["share"] for source in metrics["sources"].values()) == pytest.approx(1, abs=1e-4)
+    assert sum(source["byte_fraction"] for source in metrics["sources"].values()) == pytest.approx(
+        1, abs=1e-4
+    )
 
 
 def test_what_is_written_is_what_is_counted(two_sources: Any, tmp_path: Path, machine: Machine):
@@ -144,7 +146,11 @@ def test_what_is_written_is_what_is_counted(two_sources: Any, tmp_path: Path, ma
         "a15",
         "a2",
     ]
-    assert metrics["repeats"] == {"clusters": len(clusters), "documents": 4, "sizes": {"2": len(clusters)}}
+    assert metrics["duplicate_clusters"] == {
+        "clusters": len(clusters),
+        "documents": 4,
+        "sizes": {"2": len(clusters)},
+    }
     assert not (out / "work").exists()
     assert str(tmp_path) not in json.dumps(metrics)
 
@@ -152,7 +158,7 @@ def test_what_is_written_is_what_is_counted(two_sources: Any, tmp_path: Path, ma
 @several_workers
 def test_same_bytes_again_and_with_more_processes(two_sources: Any, tmp_path: Path, machine: Machine):
     first = build(two_sources, tmp_path / "a", machine)
-    assert build(two_sources, tmp_path / "b", Machine(threads=2, cache=machine.cache)) == first
+    assert build(two_sources, tmp_path / "b", Machine(threads=2, cache_dir=machine.cache_dir)) == first
     assert files(tmp_path / "a") == files(tmp_path / "b")
     two_sources.seed += 1
     build(two_sources, tmp_path / "c", machine)
@@ -173,8 +179,12 @@ def test_a_killed_run_continues_to_the_same_bytes(
 ):
     expected = build(two_sources, tmp_path / "whole", machine)
     out = tmp_path / "killed"
-    real = engine.map_units
-    place = {"clean": unit.work, "route": shuffle.route, "gather": shuffle.gather}
+    real = executor.map_units
+    place = {
+        "clean": process_unit.process_unit,
+        "route": shuffle.partition_unit,
+        "gather": shuffle.merge_partition,
+    }
 
     def dying(work: Any, units: list[Any], processes: int) -> Any:
         for number, answer in enumerate(real(work, units, processes)):
@@ -184,16 +194,18 @@ def test_a_killed_run_continues_to_the_same_bytes(
 
     with monkeypatch.context() as patch:
         if where == "judge":
-            patch.setattr(verdicts, "join_near", lambda *_: (_ for _ in ()).throw(Killed()))
+            patch.setattr(duplicates, "union_near", lambda *_: (_ for _ in ()).throw(Killed()))
         elif where == "tell":
-            patch.setattr("groundup.data.telling.write_clusters", lambda *_: (_ for _ in ()).throw(Killed()))
+            patch.setattr(
+                "groundup.data.corpus_summary.write_clusters", lambda *_: (_ for _ in ()).throw(Killed())
+            )
         else:
-            patch.setattr(engine, "map_units", dying)
+            patch.setattr(executor, "map_units", dying)
         with pytest.raises(Killed):
             build(two_sources, out, machine)
     done: list[Any] = []
     monkeypatch.setattr(
-        engine,
+        executor,
         "map_units",
         lambda work, units, processes: (done.extend(units), real(work, units, processes))[1],
     )
@@ -290,7 +302,7 @@ def test_a_classifier_is_trained_and_applied(tmp_path: Path, recipe: Recipe, mac
     )
     metrics = build(wanted, tmp_path / "out", machine)
     assert metrics["sources"]["mine"]["dropped"] == {
-        "classifier: bad": {"documents": 2, "bytes": sum(len(text) for text in spam[:2])}
+        "classifier: low_score": {"documents": 2, "bytes": sum(len(text) for text in spam[:2])}
     }
 
 
@@ -298,7 +310,7 @@ def test_a_classifier_is_trained_and_applied(tmp_path: Path, recipe: Recipe, mac
     ("knobs", "name"),
     [
         ({"exact": {"paragraphs": True}}, "repeated_paragraphs"),
-        ({"substring": {"enabled": True, "words": 40}}, "repeated_runs"),
+        ({"substring": {"enabled": True, "words": 40}}, "repeated_ngrams"),
     ],
 )
 def test_repeated_passages_are_cut_and_counted(
@@ -338,8 +350,8 @@ def test_little_memory_means_more_passes_and_the_same_corpus(
     build(two_sources, tmp_path / "a", machine)
     said: list[str] = []
     monkeypatch.setattr(type(machine.progress), "say", lambda self, text: said.append(text))
-    monkeypatch.setattr(verdicts, "passes", lambda documents, keys, limit: 3)
-    monkeypatch.setattr(shuffle, "HELD_BYTES", 1000)
+    monkeypatch.setattr(duplicates, "num_passes", lambda documents, keys, limit: 3)
+    monkeypatch.setattr(shuffle, "PARTITION_BUFFER_BYTES", 1000)
     build(two_sources, tmp_path / "b", machine)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     assert any("deduplication: 20 documents" in line and "3 passes" in line for line in said)
@@ -378,6 +390,6 @@ def test_the_engine_is_no_part_of_what_a_run_is(two_sources: Any):
 @several_workers
 def test_a_bug_in_a_worker_keeps_its_traceback():
     with pytest.raises(KeyError, match="section"):
-        list(engine.map_units(unit.work, [{}], 1))
+        list(executor.map_units(process_unit.process_unit, [{}], 1))
     with pytest.raises(RuntimeError, match="KeyError: 'section'"):
-        list(engine.map_units(unit.work, [{}, {}], 2))
+        list(executor.map_units(process_unit.process_unit, [{}, {}], 2))

@@ -55,13 +55,13 @@ optimizer = "muon"
 [evaluate]
 max_tokens = 4000
 prompts = ["The value"]
-sample_tokens = 10
+max_new_tokens = 10
 
 [finetune]
 epochs = 2
 prompts = ["Hello", "What is an integer?"]
 
-[[finetune.dialogues]]
+[[finetune.conversations]]
 name = "mine"
 kind = "messages"
 path = "{folder}/dialogues.jsonl"
@@ -77,7 +77,7 @@ calibration_tokens = 2048
 [machine]
 threads = 1
 progress = "lines"
-checkpoint_minutes = 0.01
+checkpoint_every_minutes = 0.01
 """
 
 

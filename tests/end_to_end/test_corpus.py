@@ -52,7 +52,7 @@ def whole(home: Path) -> tuple[Manifest, float]:
 
 def command(runs: str, engine: str) -> list[str]:
     program = [sys.executable, "-m", "groundup.cli", "run", str(RECIPE), "--runs", runs]
-    return [*program, "--set", f"data.engine={engine}", "--set", "machine.threads=2"]
+    return [*program, "--set", f"data.executor={engine}", "--set", "machine.threads=2"]
 
 
 def build(home: Path, runs: str, engine: str) -> Manifest:

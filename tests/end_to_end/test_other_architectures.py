@@ -66,14 +66,14 @@ def test_an_encoder_learns_to_guess_hidden_tokens(text, tmp_path):
     assert "groundup chat" not in shown, "it cannot speak"
     probes = metrics(tmp_path / "encoder" / "04-base")["validation"]
     assert probes[-1]["loss"] < probes[0]["loss"] < 6.3
-    scores = metrics(tmp_path / "encoder" / "05-scores")["hidden"]
-    assert scores["hidden_tokens"] > 50
+    scores = metrics(tmp_path / "encoder" / "05-scores")["masked_lm"]
+    assert scores["masked_tokens"] > 50
     assert scores["loss"] == pytest.approx(probes[-1]["loss"], rel=0.2)
 
 
 def test_an_encoder_decoder_fills_in_spans_and_then_learns_pairs(text, tmp_path):
     pairs = f'[{{name="pairs", kind="gettext", path="{text}/*.po"}}]'
-    more = {"finetune.dialogues": pairs, "finetune.epochs": "6", "finetune.prompts": '["Open file 7"]'}
+    more = {"finetune.conversations": pairs, "finetune.epochs": "6", "finetune.prompts": '["Open file 7"]'}
     run("t5-translate", text, tmp_path, **more, **{"finetune.validation_fraction": "0.2"})
     folder = tmp_path / "t5-translate"
     probes = metrics(folder / "04-base")["validation"]

@@ -29,6 +29,6 @@ def test_the_quickstart_keeps_its_promises():
     assert "doing" in answers["How are you doing?"] or "good" in answers["How are you doing?"]
     assert len(answers["Hello"]) > 1
     held_out = small["held_out"]
-    assert held_out["gptq"]["divergence"] < held_out["rtn"]["divergence"] < 0.1
+    assert held_out["gptq"]["kl_divergence"] < held_out["rtn"]["kl_divergence"] < 0.1
     assert held_out["gptq"]["bits_per_byte"] - held_out["float"]["bits_per_byte"] < 0.05
     assert metrics("08-export")["max_logit_difference"] < 1e-4

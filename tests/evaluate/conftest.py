@@ -10,8 +10,8 @@ import torch
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer, TokenShard
-from groundup.tokenizer.shards import ShardWriter
-from groundup.tokenizer.train import train_bpe
+from groundup.tokenizer.token_shards import ShardWriter
+from groundup.tokenizer.train_tokenizer import train_bpe
 
 WORDS = ["river", "stone", "lantern", "winter", "garden", "silver", "morning", "thunder", "candle", "harbour"]
 

@@ -4,8 +4,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from groundup.evaluate import Document, held_out
-from groundup.evaluate.baselines import compressors, unigram_and_bigram
+from groundup.evaluate import ScoredDocument, sample_validation_documents
+from groundup.evaluate.baselines import compression_baselines, ngram_baselines
 from groundup.tokenizer import TokenShard
 
 
@@ -13,7 +13,7 @@ def test_counts_by_hand(shards):
     """The same formulas, one token at a time with dictionaries."""
     shard = TokenShard(shards / "train")
     ids = shard.tokens.tolist()
-    document = Document([0, *ids[:30], 7, 8], bytes=50)
+    document = ScoredDocument([0, *ids[:30], 7, 8], bytes=50)
     singles = np.bincount(ids, minlength=shard.vocab_size)
     pairs: dict[tuple[int, int], int] = {}
     for pair in pairwise(ids):
@@ -28,28 +28,30 @@ def test_counts_by_hand(shards):
         )
         unigram -= math.log2(alone)
         bigram -= math.log2(both)
-    found = unigram_and_bigram(shard, [document])
+    found = ngram_baselines(shard, [document])
     assert found["unigram"] == pytest.approx(unigram / 50)
     assert found["bigram"] == pytest.approx(bigram / 50)
 
 
 def test_bigram_knows_more_than_unigram(shards, tokenizer):
-    documents = held_out(TokenShard(shards / "validation"), tokenizer, max_tokens=5000, seed=0)
-    found = unigram_and_bigram(TokenShard(shards / "train"), documents)
+    documents = sample_validation_documents(
+        TokenShard(shards / "validation"), tokenizer, max_tokens=5000, seed=0
+    )
+    found = ngram_baselines(TokenShard(shards / "train"), documents)
     assert found["bigram"] < 0.7 * found["unigram"]
 
 
 def test_a_large_shard_is_drawn_evenly(shards, tokenizer, monkeypatch):
     shard = TokenShard(shards / "train")
-    whole = unigram_and_bigram(shard, [Document(shard.tokens[:500], 1000)])
+    whole = ngram_baselines(shard, [ScoredDocument(shard.tokens[:500], 1000)])
     monkeypatch.setattr("groundup.evaluate.baselines.COUNTED_TOKENS", 4000)
-    monkeypatch.setattr("groundup.evaluate.baselines.RUN", 100)
-    part = unigram_and_bigram(shard, [Document(shard.tokens[:500], 1000)])
+    monkeypatch.setattr("groundup.evaluate.baselines.SPAN_TOKENS", 100)
+    part = ngram_baselines(shard, [ScoredDocument(shard.tokens[:500], 1000)])
     assert part != whole
     assert part["unigram"] == pytest.approx(whole["unigram"], rel=0.05)
 
 
 def test_compressors_see_repetition_and_noise():
     noise = np.random.default_rng(0).bytes(20_000)
-    assert all(8 <= bits < 8.2 for bits in compressors(noise).values())
-    assert all(bits < 0.2 for bits in compressors(b"the same again " * 2000).values())
+    assert all(8 <= bits < 8.2 for bits in compression_baselines(noise).values())
+    assert all(bits < 0.2 for bits in compression_baselines(b"the same again " * 2000).values())

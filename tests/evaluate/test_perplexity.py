@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
-from groundup.evaluate import Document, held_out, score, score_text, score_windows
-from groundup.evaluate.perplexity import _pieces
+from groundup.evaluate import ScoredDocument, sample_validation_documents, score, score_text, score_windows
+from groundup.evaluate.perplexity import _split_windows
 from groundup.tokenizer import TokenShard
 
 
@@ -31,21 +31,23 @@ def slowly(model, ids, context, window, stride):
 )
 def test_every_token_is_scored_once_with_context(lengths, windows):
     (length, context), (window, stride) = lengths, windows
-    pieces = list(_pieces(0, Document(range(length), 1, context=context), window, stride))
-    scored = [place for piece in pieces for place in range(piece.first, piece.end)]
+    pieces = list(
+        _split_windows(0, ScoredDocument(range(length), 1, num_context_tokens=context), window, stride)
+    )
+    scored = [place for piece in pieces for place in range(piece.first_scored, piece.end)]
     assert scored == list(range(context, length))
     for piece in pieces:
         assert piece.begin >= 0
         assert piece.end - piece.begin - 1 <= window
     for piece in pieces[1:]:
-        assert piece.first - piece.begin > window - stride
+        assert piece.first_scored - piece.begin > window - stride
 
 
 @pytest.mark.parametrize(("window", "stride"), [(48, 24), (16, 8), (16, 16), (10, 3)])
 @torch.no_grad()
 def test_equals_one_token_at_a_time(untrained, window, stride):
     ids = torch.randint(0, 320, (60,), generator=torch.Generator().manual_seed(1)).tolist()
-    result = score(untrained, [Document(ids, 100)], window=window, stride=stride)
+    result = score(untrained, [ScoredDocument(ids, 100)], window=window, stride=stride)
     assert result.nats == pytest.approx(slowly(untrained, ids, 1, window, stride), rel=1e-5)
     assert result.tokens == 59
 
@@ -53,7 +55,7 @@ def test_equals_one_token_at_a_time(untrained, window, stride):
 @torch.no_grad()
 def test_equals_the_training_loss_of_a_document_that_fits(untrained):
     ids = list(range(40))
-    result = score(untrained, [Document(ids, 80)])
+    result = score(untrained, [ScoredDocument(ids, 80)])
     tokens = torch.tensor([ids])
     assert result.loss == pytest.approx(untrained(tokens, labels=tokens).loss.item(), rel=1e-5)
     assert result.perplexity == pytest.approx(math.exp(result.loss))
@@ -65,11 +67,12 @@ def test_company_changes_nothing(untrained):
     generator = torch.Generator().manual_seed(2)
     lengths = [2, 90, 3, 47, 48, 49, 50, 120]
     documents = [
-        Document(torch.randint(0, 320, (n,), generator=generator).tolist(), n, "ab"[n % 2]) for n in lengths
+        ScoredDocument(torch.randint(0, 320, (n,), generator=generator).tolist(), n, "ab"[n % 2])
+        for n in lengths
     ]
     together = score(untrained, documents)
     for index, document in enumerate(documents):
-        assert together.nats_each[index] == pytest.approx(score(untrained, [document]).nats, rel=1e-5)
+        assert together.document_nats[index] == pytest.approx(score(untrained, [document]).nats, rel=1e-5)
     parts = together.by_source()
     assert list(parts) == ["a", "b"]
     assert sum(part.tokens for part in parts.values()) == together.tokens == sum(lengths) - len(lengths)
@@ -81,16 +84,16 @@ def test_company_changes_nothing(untrained):
 @given(st.integers(1, 30))
 def test_context_is_looked_at_and_not_scored(untrained, context):
     ids = list(range(31))
-    result = score(untrained, [Document(ids, 10, context=context)])
+    result = score(untrained, [ScoredDocument(ids, 10, num_context_tokens=context)])
     assert result.nats == pytest.approx(slowly(untrained, ids, context, 48, 24), rel=1e-5)
 
 
 def test_leaves_the_model_as_it_was(untrained):
     untrained.train()
-    score(untrained, [Document([1, 2, 3], 3)])
+    score(untrained, [ScoredDocument([1, 2, 3], 3)])
     assert untrained.training
     untrained.eval()
-    score(untrained, [Document([1, 2, 3], 3)])
+    score(untrained, [ScoredDocument([1, 2, 3], 3)])
     assert not untrained.training
 
 
@@ -100,9 +103,9 @@ def test_nothing_to_score_is_the_users_error(untrained, tokenizer):
     with pytest.raises(UserError, match="too short"):
         score_text(untrained, tokenizer, "")
     with pytest.raises(UserError, match="kind Linear"):
-        score(torch.nn.Linear(2, 2), [Document([1, 2], 1)])
+        score(torch.nn.Linear(2, 2), [ScoredDocument([1, 2], 1)])
     with pytest.raises(ValueError, match="context"):
-        Document([1], 1)
+        ScoredDocument([1], 1)
 
 
 def test_a_text_is_scored_after_the_end_of_another(untrained, tokenizer):
@@ -116,17 +119,19 @@ def test_a_text_is_scored_after_the_end_of_another(untrained, tokenizer):
 
 def test_held_out_documents_are_whole(shards, tokenizer, monkeypatch):
     shard = TokenShard(shards / "validation")
-    documents = held_out(shard, tokenizer, max_tokens=10**9, seed=1)
+    documents = sample_validation_documents(shard, tokenizer, max_tokens=10**9, seed=1)
     assert sum(document.bytes for document in documents) == shard.bytes
     assert sum(document.tokens for document in documents) == shard.num_tokens - shard.num_documents
     assert all(document.ids[0] == shard.end_of_text for document in documents)
     counts = {name: sum(d.bytes for d in documents if d.source == name) for name in shard.sources}
     assert counts == {name: facts["bytes"] for name, facts in shard.sources.items()}
-    few = held_out(shard, tokenizer, max_tokens=500, seed=1)
+    few = sample_validation_documents(shard, tokenizer, max_tokens=500, seed=1)
     assert [d.ids for d in few] == [d.ids for d in documents[: len(few)]]
     assert sum(d.tokens for d in few[:-1]) < 500 <= sum(d.tokens for d in few)
-    monkeypatch.setattr("groundup.evaluate.documents.DOCUMENT_TOKENS", 50)
-    assert max(d.tokens for d in held_out(shard, tokenizer, max_tokens=10**9, seed=1)) == 50
+    monkeypatch.setattr("groundup.evaluate.validation_documents.DOCUMENT_TOKENS", 50)
+    assert (
+        max(d.tokens for d in sample_validation_documents(shard, tokenizer, max_tokens=10**9, seed=1)) == 50
+    )
 
 
 def test_windows_of_a_shard(untrained, trained, shards):

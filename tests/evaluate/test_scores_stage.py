@@ -7,7 +7,7 @@ from groundup.artifacts.fingerprint import canonical_json
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.stage import run
 from groundup.model import save_model
-from groundup.recipe.evaluate import EvaluateSection
+from groundup.recipe.evaluate_config import EvaluateConfig
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def inputs(trained, tokenizer, shards, tmp_path):
 
 
 def test_scores(inputs, tmp_path):
-    settings = EvaluateSection(
-        max_tokens=2000, continuations=5, prompts=("The river", "The"), sample_tokens=8
+    settings = EvaluateConfig(
+        max_tokens=2000, num_continuations=5, prompts=("The river", "The"), max_new_tokens=8
     )
     recipe = SimpleNamespace(evaluate=settings, seed=3)
     machine = Machine(device="cpu", threads=1)

@@ -4,19 +4,19 @@ from typing import get_args
 import pytest
 
 from groundup.artifacts.errors import UserError
-from groundup.evaluate import Document, held_out
-from groundup.evaluate.identity import identity
+from groundup.evaluate import ScoredDocument, sample_validation_documents
+from groundup.evaluate.identity import hash_task_files
 from groundup.evaluate.tasks import (
     CHOICE_TOKENS,
     CHOICES,
     CONTEXT_TOKENS,
-    RUNNERS,
-    ask,
-    continuation_questions,
+    TASK_RUNNERS,
+    continuation_items,
     run_task,
-    summary,
+    score_choices,
+    summarize_accuracy,
 )
-from groundup.recipe.evaluate import EvaluateSection, Task, TaskKind
+from groundup.recipe.evaluate_config import EvaluateConfig, TaskConfig, TaskKind
 from groundup.tokenizer import TokenShard
 
 
@@ -26,52 +26,56 @@ def write(path, items):
 
 
 def test_kinds_and_runners_agree():
-    assert set(get_args(TaskKind)) == set(RUNNERS)
+    assert set(get_args(TaskKind)) == set(TASK_RUNNERS)
 
 
 def test_continuations_are_recognised_after_training(trained, untrained, shards, tokenizer):
     """A tale keeps its hero and its place, so its true continuation names them."""
-    documents = held_out(TokenShard(shards / "train"), tokenizer, max_tokens=10**6, seed=0)
-    questions = continuation_questions(documents, tokenizer, 40, seed=0)
+    documents = sample_validation_documents(TokenShard(shards / "train"), tokenizer, max_tokens=10**6, seed=0)
+    questions = continuation_items(documents, tokenizer, 40, seed=0)
     assert len(questions) == 40
     for question in questions:
         assert len(question.choices) == CHOICES
         assert all(
-            choice.tokens == CHOICE_TOKENS and choice.context == CONTEXT_TOKENS for choice in question.choices
+            choice.tokens == CHOICE_TOKENS and choice.num_context_tokens == CONTEXT_TOKENS
+            for choice in question.choices
         )
         assert len({tuple(choice.ids[:CONTEXT_TOKENS]) for choice in question.choices}) == 1
-    assert questions == continuation_questions(documents, tokenizer, 40, seed=0)
-    assert sum(ask(trained, questions)) > sum(ask(untrained, questions))
+    assert questions == continuation_items(documents, tokenizer, 40, seed=0)
+    assert sum(score_choices(trained, questions)) > sum(score_choices(untrained, questions))
 
 
 def test_the_true_continuation_is_the_answer(shards, tokenizer):
-    documents = held_out(TokenShard(shards / "train"), tokenizer, max_tokens=10**6, seed=0)
+    documents = sample_validation_documents(TokenShard(shards / "train"), tokenizer, max_tokens=10**6, seed=0)
     rows = [list(document.ids) for document in documents]
-    for question in continuation_questions(documents, tokenizer, 10, seed=3):
-        row = rows[question.document]
+    for question in continuation_items(documents, tokenizer, 10, seed=3):
+        row = rows[question.document_index]
         found = [list(choice.ids) for choice in question.choices]
         begins = [any(ids == row[i : i + len(ids)] for i in range(len(row))) for ids in found]
         assert begins == [index == question.answer for index in range(CHOICES)]
 
 
 def test_questions_of_one_document_count_as_one_draw():
-    alike = summary([True] * 10 + [False] * 10, [0] * 10 + [1] * 10, 0.25, seed=0)
-    apart = summary([True] * 10 + [False] * 10, range(20), 0.25, seed=0)
+    alike = summarize_accuracy([True] * 10 + [False] * 10, [0] * 10 + [1] * 10, 0.25, seed=0)
+    apart = summarize_accuracy([True] * 10 + [False] * 10, range(20), 0.25, seed=0)
     assert alike["interval"] == [0.0, 1.0]
     assert apart["interval"][0] > 0.2
-    assert summary([True], [0], None, seed=0)["interval"] is None
+    assert summarize_accuracy([True], [0], None, seed=0)["interval"] is None
 
 
 def test_no_questions_of_too_little_text(tokenizer):
-    documents = [Document(list(range(270)), 400, "one"), Document(list(range(20)), 40, "two")]
-    assert continuation_questions(documents, tokenizer, 10, seed=0) == []
+    documents = [ScoredDocument(list(range(270)), 400, "one"), ScoredDocument(list(range(20)), 40, "two")]
+    assert continuation_items(documents, tokenizer, 10, seed=0) == []
 
 
 def test_own_choices(trained, tokenizer, tmp_path):
     right, wrong = "The river went to the garden and saw the stone.", "stone the saw and zzz qqq the the."
     items = [{"question": right, "choices": [wrong, right], "answer": 1}] * 2
     found = run_task(
-        Task(name="order", kind="choices", path=str(write(tmp_path / "a", items))), trained, tokenizer, 0
+        TaskConfig(name="order", kind="choices", path=str(write(tmp_path / "a", items))),
+        trained,
+        tokenizer,
+        0,
     )
     assert found == {"items": 2, "accuracy": 1.0, "interval": [1.0, 1.0], "chance": 0.5}
 
@@ -81,7 +85,7 @@ def test_own_completions(trained, tokenizer, tmp_path):
         {"prompt": "The river went to", "completion": "the"},
         {"prompt": "The river went to", "completion": "xylophone"},
     ]
-    task = Task(name="next", kind="completions", path=str(write(tmp_path / "c", items)))
+    task = TaskConfig(name="next", kind="completions", path=str(write(tmp_path / "c", items)))
     assert run_task(task, trained, tokenizer, 0)["accuracy"] == 0.5
 
 
@@ -100,16 +104,16 @@ def test_bad_lines_are_named(line, message, trained, tokenizer, tmp_path):
     path = tmp_path / "bad.jsonl"
     path.write_text(line + "\n")
     with pytest.raises(UserError, match=message):
-        run_task(Task(name="bad", kind="choices", path=str(path)), trained, tokenizer, 0)
+        run_task(TaskConfig(name="bad", kind="choices", path=str(path)), trained, tokenizer, 0)
 
 
 def test_identity_is_the_content(tmp_path):
     path = write(tmp_path / "c", [{"prompt": "a", "completion": "b"}])
-    section = EvaluateSection(tasks=(Task(name="mine", kind="completions", path=str(path)),))
-    before = identity(section, None)  # type: ignore[arg-type]
+    section = EvaluateConfig(tasks=(TaskConfig(name="mine", kind="completions", path=str(path)),))
+    before = hash_task_files(section, None)  # type: ignore[arg-type]
     path.write_text("other")
-    assert identity(section, None) != before  # type: ignore[arg-type]
+    assert hash_task_files(section, None) != before  # type: ignore[arg-type]
     path.unlink()
     with pytest.raises(UserError, match="no such file"):
-        identity(section, None)  # type: ignore[arg-type]
-    assert identity(EvaluateSection(), None) == {}  # type: ignore[arg-type]
+        hash_task_files(section, None)  # type: ignore[arg-type]
+    assert hash_task_files(EvaluateConfig(), None) == {}  # type: ignore[arg-type]

@@ -11,13 +11,13 @@ import pytest
 from groundup import pipeline
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.artifacts.manifest import Manifest, verify
+from groundup.artifacts.manifest import Manifest, verify_folder
 from groundup.experiments import ladder, sweep
-from groundup.experiments.variants import build_all
+from groundup.experiments.variants import build_variants
 from groundup.pipeline import Stage
 from groundup.plan import derive
-from groundup.plan.expected import expected
-from groundup.recipe import load
+from groundup.plan.prediction import predict_loss
+from groundup.recipe import load_recipe
 
 TOML = """
 name = "toy"
@@ -63,23 +63,23 @@ def _toy_stages(monkeypatch: pytest.MonkeyPatch) -> None:
         }  # fmt: skip
 
     def derive_size(recipe: Any) -> float:
-        from groundup.plan.count import count
+        from groundup.plan.parameter_count import count_parameters
         from groundup.recipe import ModelConfig
 
-        return count(ModelConfig(**recipe.model.model_dump(exclude_none=True))).total
+        return count_parameters(ModelConfig(**recipe.model.model_dump(exclude_none=True))).total
 
     import sys
 
     monkeypatch.setitem(sys.modules, "toy_stages", SimpleNamespace(data=data, base=base))
     stages = (
-        Stage("data", "01-data", "data", "toy_stages:data", reads=("seed",)),
-        Stage("base", "04-base", "train", "toy_stages:base", reads=("model",), inputs=("data",)),
+        Stage("data", "01-data", "data", "toy_stages:data", extra_sections=("seed",)),
+        Stage("base", "04-base", "train", "toy_stages:base", extra_sections=("model",), inputs=("data",)),
     )
     monkeypatch.setattr(pipeline, "STAGES", stages)
 
 
 def test_the_grid_is_every_combination(recipe: Path):
-    found = sweep.grid(recipe, ["train.learning_rate=1e-3,1e-2", "train.beta2=0.9,0.95", "seed=4"])
+    found = sweep.expand_grid(recipe, ["train.learning_rate=1e-3,1e-2", "train.beta2=0.9,0.95", "seed=4"])
     assert list(found) == [
         "train.learning_rate=1e-3,train.beta2=0.9",
         "train.learning_rate=1e-3,train.beta2=0.95",
@@ -101,71 +101,79 @@ def test_the_grid_is_every_combination(recipe: Path):
     ],
 )
 def test_commas_inside_a_value_belong_to_it(override: str, values: list[str]):
-    assert sweep.values(override) == values
+    assert sweep.split_values(override) == values
 
 
 def test_a_variant_s_name_is_safe_as_a_folder_s():
-    assert "/" not in sweep.folder_name(['data.sources="../../x"'])
-    assert sweep.folder_name(['a="x/y"']) != sweep.folder_name(['a="x:y"'])
-    assert len(sweep.folder_name(["train.learning_rate=" + "1" * 300])) <= sweep.LONGEST_NAME
+    assert "/" not in sweep.variant_name(['data.sources="../../x"'])
+    assert sweep.variant_name(['a="x/y"']) != sweep.variant_name(['a="x:y"'])
+    assert len(sweep.variant_name(["train.learning_rate=" + "1" * 300])) <= sweep.MAX_NAME_LENGTH
 
 
 def test_what_compares_nothing_is_refused(recipe: Path):
     with pytest.raises(UserError, match="no knob has several values"):
-        sweep.grid(recipe, ["train.learning_rate=1e-3"])
+        sweep.expand_grid(recipe, ["train.learning_rate=1e-3"])
     with pytest.raises(UserError, match=r"machine\.threads changes where a run happens"):
-        sweep.grid(recipe, ["machine.threads=1,2"])
+        sweep.expand_grid(recipe, ["machine.threads=1,2"])
 
 
 def test_shared_stages_are_made_once_and_failures_are_told(recipe: Path, tmp_path: Path):
-    recipes = sweep.grid(recipe, ["train.learning_rate=1e-2,1e-3,100"])
-    outcomes = build_all(recipes, tmp_path / "sweep", Machine())
+    recipes = sweep.expand_grid(recipe, ["train.learning_rate=1e-2,1e-3,100"])
+    outcomes = build_variants(recipes, tmp_path / "sweep", Machine())
     assert CALLS == ["data", "base", "base", "base"]
     for outcome in outcomes[:2]:
-        assert verify(outcome.run / "01-data") == []
-        assert Manifest.read(outcome.run / "04-base") is not None
-    lines = sweep.table(outcomes).splitlines()
+        assert verify_folder(outcome.run_folder / "01-data") == []
+        assert Manifest.read(outcome.run_folder / "04-base") is not None
+    lines = sweep.format_sweep(outcomes).splitlines()
     assert lines[1].startswith("train.learning_rate=1e-3 ")
     assert "failed: step 3: loss nan" in lines[3]
-    assert [row["error"] is None for row in json.loads(sweep.as_json(outcomes))] == [True, True, False]
-    build_all(recipes, tmp_path / "sweep", Machine())
+    assert [row["error"] is None for row in json.loads(sweep.results_to_json(outcomes))] == [
+        True,
+        True,
+        False,
+    ]
+    build_variants(recipes, tmp_path / "sweep", Machine())
     assert CALLS == ["data", "base", "base", "base", "base"], "only the failed one is tried again"
 
 
 def test_a_link_does_not_tie_two_runs_together(recipe: Path, tmp_path: Path):
-    recipes = sweep.grid(recipe, ["train.learning_rate=1e-2,1e-3"])
-    first, second = build_all(recipes, tmp_path / "sweep", Machine())
-    (first.run / "01-data" / "text.txt").unlink()
-    assert verify(second.run / "01-data") == []
+    recipes = sweep.expand_grid(recipe, ["train.learning_rate=1e-2,1e-3"])
+    first, second = build_variants(recipes, tmp_path / "sweep", Machine())
+    (first.run_folder / "01-data" / "text.txt").unlink()
+    assert verify_folder(second.run_folder / "01-data") == []
 
 
 def test_a_ladder_predicts_what_the_plan_then_shows(recipe: Path, tmp_path: Path):
-    wanted = load(recipe)
-    rungs = ladder.rungs(wanted, 6, 0.1)
-    totals = [derive(rung).facts() for rung in rungs.values()]
-    target = derive(wanted).facts()
+    wanted = load_recipe(recipe)
+    rungs = ladder.ladder_recipes(wanted, 6, 0.1)
+    totals = [derive(rung).summary() for rung in rungs.values()]
+    target = derive(wanted).summary()
     assert 4 <= len(rungs) <= 6
     for facts in totals:
         assert facts["parameters"]["total"] < target["parameters"]["total"]
         assert facts["tokens_per_parameter"] == pytest.approx(target["tokens_per_parameter"], rel=0.01)
     assert totals[-1]["compute"] == pytest.approx(0.1 * target["compute"], rel=0.6)
 
-    found = ladder.conclude(wanted, build_all(rungs, tmp_path / "ladder", Machine()), tmp_path / "ladder")
+    found = ladder.fit_and_predict(
+        wanted, build_variants(rungs, tmp_path / "ladder", Machine()), tmp_path / "ladder"
+    )
     size = target["parameters"]["total"]
     assert found["prediction"]["loss"] == pytest.approx(1.01 + 0.5 * (size / 1e6) ** -0.3, abs=0.02)
-    assert "prediction:" in ladder.table(found)
-    shown = expected(wanted, tmp_path / "ladder")
+    assert "prediction:" in ladder.format_ladder(found)
+    shown = predict_loss(wanted, tmp_path / "ladder")
     assert shown is not None
     assert math.isclose(shown["loss"], found["prediction"]["loss"])
-    assert expected(load(recipe, ["budget.hours=80"]), tmp_path / "ladder") is not None, (
+    assert predict_loss(load_recipe(recipe, ["budget.hours=80"]), tmp_path / "ladder") is not None, (
         "another size, same kind"
     )
-    assert expected(load(recipe, ["train.learning_rate=0.02"]), tmp_path / "ladder") is None, "another kind"
-    assert expected(load(recipe, ["budget.tokens_per_parameter=60"]), tmp_path / "ladder") is None, (
-        "another ratio"
+    assert predict_loss(load_recipe(recipe, ["train.learning_rate=0.02"]), tmp_path / "ladder") is None, (
+        "another kind"
     )
+    assert (
+        predict_loss(load_recipe(recipe, ["budget.tokens_per_parameter=60"]), tmp_path / "ladder") is None
+    ), "another ratio"
 
 
 def test_too_few_sizes_are_refused(recipe: Path):
     with pytest.raises(UserError, match="different sizes up to"):
-        ladder.rungs(load(recipe, ["budget.hours=0.01"]), 5, 0.1)
+        ladder.ladder_recipes(load_recipe(recipe, ["budget.hours=0.01"]), 5, 0.1)

@@ -8,13 +8,13 @@ import tokenizers
 import torch
 from tokenizers import decoders, models, pre_tokenizers
 
-from groundup.finetune.dialogues import Conversation
+from groundup.finetune.conversations import TrainingConversation
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
-from groundup.recipe.finetune import Dialogues
+from groundup.recipe.finetune_config import ConversationSourceConfig
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat_template import CHATML
-from groundup.tokenizer.special import SPECIAL_TOKENS
+from groundup.tokenizer.special_tokens import SPECIAL_TOKENS
 
 SHAPE = {"vocab_size": 264, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "context_length": 96}
 
@@ -48,16 +48,16 @@ def byte_tokenizer() -> Tokenizer:
 
 
 @pytest.fixture
-def conversations() -> list[Conversation]:
-    return [Conversation((("user", q), ("assistant", a)), "test", "small") for q, a in PAIRS]
+def conversations() -> list[TrainingConversation]:
+    return [TrainingConversation((("user", q), ("assistant", a)), "test", "small") for q, a in PAIRS]
 
 
 @pytest.fixture
-def messages_file(tmp_path: Path) -> Dialogues:
+def messages_file(tmp_path: Path) -> ConversationSourceConfig:
     lines = [
         {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]}
         for q, a in PAIRS * 2
     ]
     path = tmp_path / "talk.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return Dialogues(name="talk", kind="messages", path=str(path))
+    return ConversationSourceConfig(name="talk", kind="messages", path=str(path))

@@ -16,12 +16,12 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import list_files
 from groundup.finetune.adapter import load_adapter
-from groundup.finetune.forms import answer
+from groundup.finetune.finetune_task import greedy_answer
 from groundup.finetune.sft import METHODS
 from groundup.finetune.stage import run
 from groundup.model import load_model, save_model
-from groundup.recipe.finetune import FinetuneSection
-from groundup.train.meter import MEASURED
+from groundup.recipe.finetune_config import FinetuneConfig
+from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def inputs(make_decoder, byte_tokenizer, tmp_path) -> dict[str, Path]:
 
 
 def recipe(place, **knobs):
-    section = FinetuneSection(
+    section = FinetuneConfig(
         **{
             "dialogues": (place,), "rank": 8, "epochs": 60, "batch_tokens": 192, "learning_rate": 1e-2,
             "precision": "float32", "validation_fraction": 0.3, "prompts": ("How are you?", "What is AI?"),
@@ -46,18 +46,18 @@ def recipe(place, **knobs):
 def made(inputs, tmp_path, asked, name="out"):
     out = tmp_path / name
     out.mkdir(exist_ok=True)
-    metrics = run(asked, inputs, out, Machine(threads=1, device="cpu", checkpoint_seconds=0.0))
+    metrics = run(asked, inputs, out, Machine(threads=1, device="cpu", checkpoint_every_seconds=0.0))
     metrics.pop("speed")
     files = {n: f["sha256"] for n, f in list_files(out).items()}
     files["steps.jsonl"] = [  # but for what the clock says
-        {key: value for key, value in json.loads(line).items() if key not in MEASURED}
+        {key: value for key, value in json.loads(line).items() if key not in NON_REPRODUCIBLE_FIELDS}
         for line in (out / "steps.jsonl").read_text().splitlines()
     ]
     return metrics, files
 
 
 def test_the_recipe_and_the_methods_agree():
-    assert set(FinetuneSection.model_fields["method"].annotation.__args__) == set(METHODS)
+    assert set(FinetuneConfig.model_fields["method"].annotation.__args__) == set(METHODS)
 
 
 def test_it_learns_what_it_was_taught(inputs, tmp_path, messages_file, byte_tokenizer):
@@ -71,7 +71,9 @@ def test_it_learns_what_it_was_taught(inputs, tmp_path, messages_file, byte_toke
     assert metrics["conversations"]["dropped"] == {"duplicate": 4}
     assert metrics["parameters"]["trained"] == metrics["parameters"]["all"]
     assert not any("adapter" in name for name in files)
-    assert answer(load_model(tmp_path / "out"), byte_tokenizer, "how are you") == "Fine."  # as people type
+    assert (
+        greedy_answer(load_model(tmp_path / "out"), byte_tokenizer, "how are you") == "Fine."
+    )  # as people type
 
     path = Path(messages_file.path)
     path.write_text(
@@ -117,11 +119,11 @@ from types import SimpleNamespace
 import torch
 from groundup.artifacts.machine import Machine
 from groundup.finetune.stage import run
-from groundup.recipe.finetune import FinetuneSection
-from groundup.train.meter import MEASURED
+from groundup.recipe.finetune_config import FinetuneConfig
+from groundup.train.throughput import MEASURED
 torch.set_num_threads(1)
 base, tokenizer, out, section = sys.argv[1:]
-asked = SimpleNamespace(finetune=FinetuneSection.model_validate_json(section), seed=3)
+asked = SimpleNamespace(finetune=FinetuneConfig.model_validate_json(section), seed=3)
 machine = Machine(threads=1, device="cpu", checkpoint_seconds=0.0)
 run(asked, {"base": Path(base), "tokenizer": Path(tokenizer)}, Path(out), machine)
 """

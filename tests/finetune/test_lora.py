@@ -8,7 +8,7 @@ import torch
 from groundup.artifacts.errors import UserError
 from groundup.finetune.adapter import load_adapter, save_adapter
 from groundup.finetune.lora import add_lora, lora_layers, merge_lora
-from groundup.finetune.rows import add_rows, merge_rows, tables
+from groundup.finetune.trainable_tokens import add_trainable_tokens, merge_trainable_tokens, token_matrices
 
 TOKENS = torch.randint(0, 260, (2, 20), generator=torch.Generator().manual_seed(0))
 
@@ -16,7 +16,7 @@ TOKENS = torch.randint(0, 260, (2, 20), generator=torch.Generator().manual_seed(
 def trained(model, rank=4):
     """A model with additions after a few steps."""
     add_lora(model, rank, alpha=8.0)
-    add_rows(model, [0, 1, 2])
+    add_trainable_tokens(model, [0, 1, 2])
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(3):
         model(TOKENS, labels=TOKENS).loss.backward()
@@ -29,7 +29,7 @@ def test_additions_begin_as_nothing(make_decoder):
     model = make_decoder()
     expected = model(TOKENS).logits
     names = add_lora(model, 4, 8.0)
-    add_rows(model, [1, 2])
+    add_trainable_tokens(model, [1, 2])
     assert len(names) == 14
     assert torch.equal(model(TOKENS).logits, expected)
 
@@ -48,7 +48,7 @@ def test_only_the_additions_learn(make_decoder, tied):
             place = name.replace("proj.", "proj.base.")
         assert torch.equal(after[place], tensor), name
     learned = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert len(learned) == 28 + len(tables(model)) == 28 + (1 if tied else 2)
+    assert len(learned) == 28 + len(token_matrices(model)) == 28 + (1 if tied else 2)
     assert all(parameter.abs().sum() > 0 for name, parameter in model.named_parameters() if name in learned)
 
 
@@ -61,7 +61,7 @@ def test_merged_it_is_a_plain_model_with_the_same_logits(make_decoder, knobs):
     untouched = model.embedding.tokens.weight.detach()[5:].clone()
     trained(model)
     expected = model(TOKENS).logits
-    merge_rows(merge_lora(model))
+    merge_trainable_tokens(merge_lora(model))
     torch.testing.assert_close(model(TOKENS).logits, expected, rtol=1e-4, atol=1e-5)
     assert sorted(name for name, _ in model.named_parameters()) == sorted(names)
     assert not lora_layers(model)
@@ -78,7 +78,7 @@ def test_gradients_are_those_of_the_product(make_decoder):
     model(TOKENS, labels=TOKENS).loss.backward()
     found_a, found_b = layer.lora_a.grad.clone(), layer.lora_b.grad.clone()
     a, b, scale = layer.lora_a.detach(), layer.lora_b.detach(), layer.scale
-    merge_rows(merge_lora(model))
+    merge_trainable_tokens(merge_lora(model))
     model(TOKENS, labels=TOKENS).loss.backward()
     whole = model.get_submodule(name).weight.grad
     torch.testing.assert_close(found_a, scale * b.T @ whole, rtol=1e-3, atol=1e-6)

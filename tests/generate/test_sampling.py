@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
-from groundup.generate.sampling import Sampling, choose, filter_logits
+from groundup.generate.sampling import SamplingParams, filter_logits, sample_token
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, -1.0, -3.0])
 
 
 def draw(count: int, **knobs) -> list[int]:
-    sampling = Sampling(**knobs)
+    sampling = SamplingParams(**knobs)
     generator = sampling.generator()
-    return [choose(LOGITS, sampling, (), generator) for _ in range(count)]
+    return [sample_token(LOGITS, sampling, (), generator) for _ in range(count)]
 
 
 def test_frequencies_are_the_softmax():
@@ -34,7 +34,10 @@ def test_temperatures_near_nothing_take_the_likeliest(temperature):
 
 
 def test_greedy_looks_at_what_was_seen():
-    assert choose(LOGITS, Sampling(temperature=0, repetition_penalty=5.0), [0], torch.Generator()) == 1
+    assert (
+        sample_token(LOGITS, SamplingParams(temperature=0, repetition_penalty=5.0), [0], torch.Generator())
+        == 1
+    )
 
 
 @given(
@@ -45,11 +48,11 @@ def test_greedy_looks_at_what_was_seen():
     min_p=st.floats(0, 1),
 )
 def test_something_can_always_be_drawn_and_a_likeliest_is_kept(logits, temperature, top_k, top_p, min_p):
-    kept = filter_logits(torch.tensor(logits), Sampling(temperature, top_k, top_p, min_p), ())
+    kept = filter_logits(torch.tensor(logits), SamplingParams(temperature, top_k, top_p, min_p), ())
     assert not kept.isnan().any()
     assert kept.max() == (torch.tensor(logits) / temperature).max()
-    assert choose(
-        torch.tensor(logits), Sampling(temperature, top_k, top_p, min_p), (), torch.Generator()
+    assert sample_token(
+        torch.tensor(logits), SamplingParams(temperature, top_k, top_p, min_p), (), torch.Generator()
     ) < len(logits)
 
 
@@ -71,4 +74,4 @@ def test_something_can_always_be_drawn_and_a_likeliest_is_kept(logits, temperatu
 def test_values_out_of_range_are_named(knobs):
     (name,) = knobs
     with pytest.raises(UserError, match=f"{name} = "):
-        Sampling(**knobs)
+        SamplingParams(**knobs)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.recipe.explain import table
+from groundup.recipe.explain import knob_table
 
 HERE = Path(__file__).parent
 
@@ -22,7 +22,9 @@ def compare(name: str, text: str) -> None:
 
 
 def test_every_knob():
-    rows = (f"{name} [{takes}] = {default}\n    {meaning}\n" for name, takes, default, meaning in table())
+    rows = (
+        f"{name} [{takes}] = {default}\n    {meaning}\n" for name, takes, default, meaning in knob_table()
+    )
     compare("knobs.txt", "".join(rows))
 
 

@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 import torch
 
-from groundup.model.attention import attend, attend_capped, attend_plainly, softcap
-from groundup.model.mask import Mask, build_mask
+from groundup.model.attention import eager_attention, sdpa_attention, softcap, softcap_attention
+from groundup.model.attention_mask import AttentionMask, build_mask
 
 SCALE = 0.3
 
@@ -31,7 +31,7 @@ MASKS = {
     "window": ({"causal": True, "window": 2}, lambda b, t, s: t - 2 < s <= t),
     "both ways": ({"causal": False, "window": 2}, lambda b, t, s: abs(t - s) < 2),
     "documents": (
-        {"causal": True, "documents": DOCUMENTS},
+        {"causal": True, "document_ids": DOCUMENTS},
         lambda b, t, s: s <= t and DOCUMENTS[b, t] == DOCUMENTS[b, s],
     ),
 }
@@ -45,20 +45,20 @@ def test_all_forms_are_the_textbooks(name, heads):
     key, value = torch.randn(2, 2, heads[1], 5, 6, dtype=torch.float64)
     mask = build_mask(5, 5, query.device, **settings)
     expected = textbook(query, key, value, seen)
-    torch.testing.assert_close(attend_plainly(query, key, value, mask, scale=SCALE), expected)
-    torch.testing.assert_close(attend(query, key, value, mask, scale=SCALE), expected)
+    torch.testing.assert_close(eager_attention(query, key, value, mask, scale=SCALE), expected)
+    torch.testing.assert_close(sdpa_attention(query, key, value, mask, scale=SCALE), expected)
     cap = partial(softcap, limit=0.4)
     capped = textbook(query, key, value, seen, cap)
-    torch.testing.assert_close(attend_capped(query, key, value, mask, scale=SCALE, cap=cap), capped)
+    torch.testing.assert_close(softcap_attention(query, key, value, mask, scale=SCALE, cap=cap), capped)
     assert (capped - expected).abs().max() > 1e-3
 
 
 def test_later_queries_see_all_earlier_keys():
     query, key, value = torch.randn(3, 1, 2, 7, 4)
-    whole = attend_plainly(query, key, value, build_mask(7, 7, query.device, causal=True), scale=SCALE)
+    whole = eager_attention(query, key, value, build_mask(7, 7, query.device, causal=True), scale=SCALE)
     for cut in (1, 3, 6):
         mask = build_mask(7 - cut, 7, query.device, causal=True)
-        for form in (attend, attend_plainly):
+        for form in (sdpa_attention, eager_attention):
             torch.testing.assert_close(
                 form(query[:, :, cut:], key, value, mask, scale=SCALE), whole[:, :, cut:]
             )
@@ -67,9 +67,9 @@ def test_later_queries_see_all_earlier_keys():
 @pytest.mark.parametrize("length", [16, 600])
 def test_bfloat16_on_a_cpu_is_near_float32_in_both_of_its_forms(length):
     query, key, value = torch.randn(3, 1, 2, length, 16)
-    mask = Mask(causal=True)
-    expected = attend(query, key, value, mask, scale=0.25)
-    found = attend(query.bfloat16(), key.bfloat16(), value.bfloat16(), mask, scale=0.25)
+    mask = AttentionMask(causal=True)
+    expected = sdpa_attention(query, key, value, mask, scale=0.25)
+    found = sdpa_attention(query.bfloat16(), key.bfloat16(), value.bfloat16(), mask, scale=0.25)
     assert (found.float() - expected).abs().max() < 0.03
 
 
@@ -81,7 +81,7 @@ def test_gradients_of_both_forms_agree():
     mask = build_mask(6, 6, tensors[0].device, causal=True, window=3)
     both = [
         torch.autograd.grad(form(*tensors, mask, scale=SCALE).square().sum(), tensors)
-        for form in (attend, attend_plainly)
+        for form in (sdpa_attention, eager_attention)
     ]
     for one, other in zip(*both, strict=True):
         torch.testing.assert_close(one, other)

@@ -22,7 +22,7 @@ for name, values in knobs.items():
 
     def step(tokens, documents):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            return model(tokens, labels=tokens, documents=documents, z_loss=0.01).loss
+            return model(tokens, labels=tokens, document_ids=documents, z_loss=0.01).loss
 
     found = []
     for run in (step, torch.compile(step, fullgraph=True, backend=backend)):

@@ -9,13 +9,19 @@ from groundup.artifacts.errors import UserError
 from groundup.model.block import BLOCKS
 from groundup.model.encoder import POOLINGS
 from groundup.model.feed_forward import ACTIVATIONS
-from groundup.model.moe import BALANCINGS, SCORINGS
+from groundup.model.moe import LOAD_BALANCERS, ROUTER_ACTIVATIONS
 from groundup.model.norm import NORMS
+from groundup.model.position_encoding import POSITION_ENCODINGS
 from groundup.model.rope import SCALINGS
-from groundup.model.sight import SIGHTS
-from groundup.model.storage import ARCHITECTURES
-from groundup.recipe import ModelConfig, parse
-from groundup.recipe.model import GATED, LayerKind, ModelSection, MoEConfig, RopeScaling
+from groundup.model.serialization import ARCHITECTURES
+from groundup.recipe import ModelConfig, parse_recipe
+from groundup.recipe.model_config import (
+    GATED_ACTIVATIONS,
+    LayerType,
+    MoEConfig,
+    PartialModelConfig,
+    RopeScalingConfig,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,12 +30,12 @@ from groundup.recipe.model import GATED, LayerKind, ModelSection, MoEConfig, Rop
         (ModelConfig, "architecture", ARCHITECTURES),
         (ModelConfig, "norm", NORMS),
         (ModelConfig, "norm_placement", BLOCKS),
-        (ModelConfig, "positions", SIGHTS),
+        (ModelConfig, "positions", POSITION_ENCODINGS),
         (ModelConfig, "feed_forward", ACTIVATIONS),
         (ModelConfig, "pooling", POOLINGS),
-        (RopeScaling, "method", SCALINGS),
-        (MoEConfig, "scoring", SCORINGS),
-        (MoEConfig, "balancing", BALANCINGS),
+        (RopeScalingConfig, "method", SCALINGS),
+        (MoEConfig, "scoring", ROUTER_ACTIVATIONS),
+        (MoEConfig, "balancing", LOAD_BALANCERS),
     ],
 )
 def test_closed_sets_agree_with_the_parts(model, knob, parts):
@@ -37,7 +43,7 @@ def test_closed_sets_agree_with_the_parts(model, knob, parts):
 
 
 def test_gated_activations_are_among_all():
-    assert set(GATED) < set(ACTIVATIONS)
+    assert set(GATED_ACTIVATIONS) < set(ACTIVATIONS)
 
 
 def test_what_is_left_out_is_filled_in(config):
@@ -54,8 +60,8 @@ def test_what_is_left_out_is_filled_in(config):
 
 def test_layer_kinds_repeat_the_pattern(config):
     made = config(num_layers=5, sliding_window=4, attention_pattern=("local", "local", "global"))
-    assert made.layer_kinds == ("local", "local", "global", "local", "local")
-    assert set(made.layer_kinds) == set(get_args(LayerKind))
+    assert made.layer_types == ("local", "local", "global", "local", "local")
+    assert set(made.layer_types) == set(get_args(LayerType))
 
 
 @pytest.mark.parametrize(
@@ -82,16 +88,18 @@ def test_a_description_survives_json_and_recipe(decoder_config):
     assert (
         ModelConfig.model_validate_json(decoder_config.model_dump_json(exclude_none=True)) == decoder_config
     )
-    section = ModelSection(**decoder_config.model_dump())
+    section = PartialModelConfig(**decoder_config.model_dump())
     assert ModelConfig(**section.model_dump(exclude_none=True)) == decoder_config
 
 
 def test_recipes_take_parts_of_a_model_and_its_tables():
-    recipe = parse(
+    recipe = parse_recipe(
         {"name": "r", "model": {"qk_norm": True, "moe": {"num_experts": 4, "experts_per_token": 2}}},
         ["model.rope_scaling.method=linear", "model.rope_scaling.factor=2"],
     )
     assert recipe.model.moe.num_experts == 4
     assert recipe.model.rope_scaling.factor == 2
     with pytest.raises(UserError, match=r"unknown knob model\.moe\.experts"):
-        parse({"name": "r", "model": {"moe": {"num_experts": 4, "experts_per_token": 2, "experts": 3}}})
+        parse_recipe(
+            {"name": "r", "model": {"moe": {"num_experts": 4, "experts_per_token": 2, "experts": 3}}}
+        )

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from groundup.artifacts.errors import UserError
-from groundup.model import IGNORE, Decoder
+from groundup.model import IGNORE_INDEX, Decoder
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_logits_do_not_depend_on_later_tokens(decoder, tokens):
 
 def test_the_loss_is_that_of_the_next_token(decoder, tokens):
     labels = tokens.clone()
-    labels[0, :4] = IGNORE
+    labels[0, :4] = IGNORE_INDEX
     expected = F.cross_entropy(decoder(tokens).logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
     outputs = decoder(tokens, labels=labels)
     assert outputs.logits is None
@@ -68,7 +68,7 @@ def test_a_truncated_cache_goes_on_from_there(decoder, tokens):
 def test_packed_documents_are_as_if_alone(decoder, tokens):
     documents = torch.tensor([[0] * 5 + [1] * 8, [3] * 13])
     with torch.no_grad():
-        packed = decoder(tokens, documents=documents).logits
+        packed = decoder(tokens, document_ids=documents).logits
         alone = torch.cat((decoder(tokens[:1, :5]).logits, decoder(tokens[:1, 5:]).logits), dim=1)
         torch.testing.assert_close(packed[:1], alone, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(packed[1:], decoder(tokens[1:]).logits, rtol=1e-4, atol=1e-5)

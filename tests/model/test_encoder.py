@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from groundup.artifacts.errors import UserError
-from groundup.model import IGNORE, Encoder
+from groundup.model import IGNORE_INDEX, Encoder
 
 ENCODERS = {
     "bert": {
@@ -51,7 +51,7 @@ def test_every_token_depends_on_every_other(encoder):
 
 def test_the_loss_is_that_of_the_masked_places(encoder):
     tokens = torch.randint(0, 61, (2, 9))
-    labels = tokens.masked_fill(torch.rand(2, 9) < 0.7, IGNORE)
+    labels = tokens.masked_fill(torch.rand(2, 9) < 0.7, IGNORE_INDEX)
     labels[0, 0] = tokens[0, 0]
     outputs = encoder(tokens, labels=labels)
     torch.testing.assert_close(
@@ -64,9 +64,9 @@ def test_the_loss_is_that_of_the_masked_places(encoder):
 def test_padding_changes_nothing(encoder):
     tokens = torch.randint(0, 61, (2, 9))
     mask = torch.tensor([[1] * 6 + [0] * 3, [1] * 9])
-    padded = encoder(tokens, documents=mask).logits
+    padded = encoder(tokens, document_ids=mask).logits
     torch.testing.assert_close(padded[:1, :6], encoder(tokens[:1, :6]).logits, rtol=1e-4, atol=1e-5)
-    vectors = encoder.embed(tokens, documents=mask)
+    vectors = encoder.embed(tokens, document_ids=mask)
     torch.testing.assert_close(vectors[:1], encoder.embed(tokens[:1, :6]), rtol=1e-4, atol=1e-5)
     assert vectors.shape == (2, 24)
 
@@ -102,7 +102,7 @@ def test_it_learns_to_fill_in_from_the_neighbours(config):
     for _ in range(100):
         tokens = (torch.arange(16) + torch.randint(0, 20, (16, 1))) % 20
         hidden = torch.rand(16, 16) < 0.2
-        labels = tokens.masked_fill(~hidden, IGNORE)
+        labels = tokens.masked_fill(~hidden, IGNORE_INDEX)
         loss = encoder(tokens.masked_fill(hidden, 60), labels=labels).loss
         loss.backward()
         optimizer.step()

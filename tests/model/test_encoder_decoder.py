@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from groundup.artifacts.errors import UserError
-from groundup.model import IGNORE, EncoderDecoder
+from groundup.model import IGNORE_INDEX, EncoderDecoder
 
 T5 = {
     "architecture": "encoder_decoder",
@@ -34,9 +34,9 @@ def texts():
 
 def test_the_decoder_reads_labels_one_place_to_the_right(model, texts):
     source, target = texts
-    target[0, 4:] = IGNORE
+    target[0, 4:] = IGNORE_INDEX
     read = torch.cat((torch.full((2, 1), 3), target[:, :-1]), dim=1)
-    read[read == IGNORE] = 3
+    read[read == IGNORE_INDEX] = 3
     logits = model(source, decoder_tokens=read).logits
     outputs = model(source, labels=target)
     torch.testing.assert_close(outputs.loss, F.cross_entropy(logits.flatten(0, 1), target.flatten()))
@@ -60,8 +60,8 @@ def test_the_target_sees_all_of_the_source_and_nothing_later_of_itself(model, te
 def test_pieces_through_the_cache_are_the_whole(model, texts, padded):
     source, target = texts
     documents = torch.tensor([[1] * 5 + [0] * 3, [1] * 8]) if padded else None
-    whole = model(source, decoder_tokens=target, documents=documents).logits
-    cache = model.new_cache(source, 10, documents=documents)
+    whole = model(source, decoder_tokens=target, document_ids=documents).logits
+    cache = model.new_cache(source, 10, document_ids=documents)
     pieces = [model.decode(target[:, begin:end], cache) for begin, end in ((0, 3), (3, 4), (4, 6))]
     torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=1e-4, atol=1e-5)
     if padded:

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from groundup.model.loss import IGNORE, Share, linear_cross_entropy, loss_by_kernels
+from groundup.model.loss import IGNORE_INDEX, VocabShard, chunk_loss_compiled, linear_cross_entropy
 
 
-def plain(hidden, weight, labels, *, bias=None, softcap=None, z_loss=0.0):
+def reference_loss(hidden, weight, labels, *, bias=None, softcap=None, z_loss=0.0):
     logits = F.linear(hidden, weight, bias).float()
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
-    kept = labels != IGNORE
+    kept = labels != IGNORE_INDEX
     return F.cross_entropy(logits, labels) + z_loss * logits.logsumexp(-1)[kept].square().mean()
 
 
@@ -31,16 +31,18 @@ def test_equals_the_plain_loss(data):
     }
     torch.manual_seed(data.draw(st.integers(0, 999)))
     hidden, weight, bias = torch.randn(tokens, width), torch.randn(vocabulary, width), torch.randn(vocabulary)
-    labels = torch.randint(0, vocabulary, (tokens,)).masked_fill(torch.rand(tokens) < 0.3, IGNORE)
+    labels = torch.randint(0, vocabulary, (tokens,)).masked_fill(torch.rand(tokens) < 0.3, IGNORE_INDEX)
     labels[0] = 0
     bias = bias if data.draw(st.booleans()) else None
     inputs = [x.requires_grad_() for x in (hidden, weight, bias) if x is not None]
     chunk, compiled = data.draw(st.integers(1, 13)), data.draw(st.booleans())
-    with patch("groundup.model.loss._fused", lambda: loss_by_kernels):  # what is compiled, as it is written
+    with patch(
+        "groundup.model.loss._compiled_chunk_loss", lambda: chunk_loss_compiled
+    ):  # what is compiled, as it is written
         ours = linear_cross_entropy(
-            hidden, weight, labels, bias=bias, chunk=chunk, compiled=compiled, **options
+            hidden, weight, labels, bias=bias, chunk_size=chunk, compiled=compiled, **options
         )
-    theirs = plain(hidden, weight, labels, bias=bias, **options)
+    theirs = reference_loss(hidden, weight, labels, bias=bias, **options)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     for found, expected in zip(
         torch.autograd.grad(3 * ours, inputs), torch.autograd.grad(3 * theirs, inputs), strict=True
@@ -59,7 +61,7 @@ def test_a_frozen_part_costs_nothing_and_gets_no_gradient():
 
 def test_nothing_to_predict_is_zero_and_not_nan():
     hidden, weight = torch.randn(4, 3, requires_grad=True), torch.randn(7, 3)
-    loss = linear_cross_entropy(hidden, weight, torch.full((4,), IGNORE))
+    loss = linear_cross_entropy(hidden, weight, torch.full((4,), IGNORE_INDEX))
     loss.backward()
     assert loss == 0
     assert (hidden.grad == 0).all()
@@ -68,10 +70,10 @@ def test_nothing_to_predict_is_zero_and_not_nan():
 def test_under_autocast_it_is_as_near_to_float32_as_the_plain_loss():
     hidden, weight = torch.randn(64, 32, requires_grad=True), torch.randn(128, 32, requires_grad=True)
     labels = torch.randint(0, 128, (64,))
-    exact = plain(hidden, weight, labels)
+    exact = reference_loss(hidden, weight, labels)
     exact_grads = torch.autograd.grad(exact, (hidden, weight))
     errors = {}
-    for form in (plain, linear_cross_entropy):
+    for form in (reference_loss, linear_cross_entropy):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = form(hidden, weight, labels)
         assert loss.dtype == torch.float32
@@ -79,7 +81,7 @@ def test_under_autocast_it_is_as_near_to_float32_as_the_plain_loss():
         assert all(grad.dtype == torch.float32 for grad in grads)
         pairs = [(loss.detach(), exact.detach()), *zip(grads, exact_grads, strict=True)]
         errors[form] = [float((found - expected).norm() / expected.norm()) for found, expected in pairs]
-    for ours, theirs in zip(errors[linear_cross_entropy], errors[plain], strict=True):
+    for ours, theirs in zip(errors[linear_cross_entropy], errors[reference_loss], strict=True):
         assert ours < max(1.5 * theirs, 1e-3)
 
 
@@ -93,7 +95,7 @@ def test_logits_are_never_larger_than_a_chunk(chunk, monkeypatch):
         return product(*inputs, out=out)
 
     monkeypatch.setattr("groundup.model.loss.torch.mm", spy)
-    linear_cross_entropy(torch.randn(10, 3), torch.randn(7, 3), torch.randint(0, 7, (10,)), chunk=chunk)
+    linear_cross_entropy(torch.randn(10, 3), torch.randn(7, 3), torch.randint(0, 7, (10,)), chunk_size=chunk)
     assert max(seen) == min(chunk, 10)
     assert sum(seen) == 10
 
@@ -101,8 +103,8 @@ def test_logits_are_never_larger_than_a_chunk(chunk, monkeypatch):
 def test_shares_of_the_rows_make_the_loss_and_the_gradients_of_the_whole():
     torch.manual_seed(0)
     hidden, weight, bias = torch.randn(6, 4), torch.randn(9, 4), torch.randn(9)
-    labels = torch.tensor([0, 8, 3, IGNORE, 4, 5])
-    options = {"softcap": 3.0, "z_loss": 0.1, "chunk": 2}
+    labels = torch.tensor([0, 8, 3, IGNORE_INDEX, 4, 5])
+    options = {"softcap": 3.0, "z_loss": 0.1, "chunk_size": 2}
     whole = [x.clone().requires_grad_() for x in (hidden, weight, bias)]
     loss = linear_cross_entropy(*whole[:2], labels, bias=whole[2], **options)
     loss.backward()
@@ -121,10 +123,10 @@ def test_shares_of_the_rows_make_the_loss_and_the_gradients_of_the_whole():
     def run(number):
         first, stop = bounds[number]
         parts = [x.clone().requires_grad_() for x in (hidden, weight[first:stop], bias[first:stop])]
-        share = Share(
+        share = VocabShard(
             first, partial(meet, number, lambda x: x.amax(0)), partial(meet, number, lambda x: x.sum(0))
         )
-        found = linear_cross_entropy(*parts[:2], labels, bias=parts[2], share=share, **options)
+        found = linear_cross_entropy(*parts[:2], labels, bias=parts[2], vocab_shard=share, **options)
         found.backward()
         results[number] = (found.detach(), *(x.grad for x in parts))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from groundup.model.moe import MixtureOfExperts, balancing_loss, grouped_linear, update_balance
+from groundup.model.moe import MixtureOfExperts, grouped_linear, pop_aux_loss, update_expert_bias
 
 MOE = {"num_experts": 5, "experts_per_token": 2}
 
@@ -93,13 +93,13 @@ def loads(config, steps: int) -> torch.Tensor:
     optimizer = torch.optim.Adam([layer.router.weight], lr=0.01)
     for _ in range(steps):
         layer(x)
-        loss = balancing_loss(layer)
+        loss = pop_aux_loss(layer)
         if isinstance(loss, torch.Tensor):
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-        update_balance(layer)
-    return layer.router.count(layer.router(x.flatten(0, 1))[1]) / (128 * config.moe.experts_per_token)
+        update_expert_bias(layer)
+    return layer.router.count_tokens(layer.router(x.flatten(0, 1))[1]) / (128 * config.moe.experts_per_token)
 
 
 @pytest.mark.parametrize(("balancing", "rate"), [("auxiliary_loss", 1.0), ("bias", 0.01)])
@@ -117,13 +117,13 @@ def test_the_auxiliary_loss_is_least_when_equal_and_silent_in_evaluation(config)
         moe={"num_experts": 4, "experts_per_token": 1, "balancing": "auxiliary_loss", "balancing_rate": 2.0}
     )
     layer = MixtureOfExperts(config, config.moe)
-    balance = layer.router.balance
+    balance = layer.router.load_balancer
     balance.observe(torch.full((8, 4), 0.25), torch.full((4,), 2))
-    assert balancing_loss(layer) == pytest.approx(2.0)  # rate * E * E * (1/E) * (1/E)
-    assert balancing_loss(layer) == 0.0  # told once
+    assert pop_aux_loss(layer) == pytest.approx(2.0)  # rate * E * E * (1/E) * (1/E)
+    assert pop_aux_loss(layer) == 0.0  # told once
     layer.eval()
     layer(torch.randn(1, 4, 24))
-    assert balancing_loss(layer) == 0.0
+    assert pop_aux_loss(layer) == 0.0
 
 
 def test_the_choice_bias_moves_the_choice_and_not_the_shares(config):
@@ -134,7 +134,7 @@ def test_the_choice_bias_moves_the_choice_and_not_the_shares(config):
     x = torch.randn(4, 24)
     nn.init.normal_(layer.router.weight)
     with torch.no_grad():
-        layer.router.balance.bias[1] = 10.0
+        layer.router.load_balancer.bias[1] = 10.0
     shares, chosen = layer.router(x)
     assert (chosen == 1).all()
     torch.testing.assert_close(shares[:, 0], (x @ layer.router.weight.T).softmax(-1)[:, 1])

@@ -5,16 +5,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.model.rope import Rotary, rotate
-from groundup.recipe.model import RopeScaling
+from groundup.model.rope import RotaryEmbedding, rotate
+from groundup.recipe.model_config import RopeScalingConfig
 
-LINEAR = RopeScaling(method="linear", factor=4.0)
+LINEAR = RopeScalingConfig(method="linear", factor=4.0)
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 500), st.integers(0, 500), st.integers(0, 3000), st.integers(1, 8))
 def test_products_depend_on_the_distance_alone(first, second, shift, pairs):
-    rotary = Rotary(2 * pairs, 10_000.0, 4096)
+    rotary = RotaryEmbedding(2 * pairs, 10_000.0, 4096)
     query, key = torch.randn(2, 1, 1, 1, 2 * pairs, dtype=torch.float64)
 
     def product(i: int, j: int) -> torch.Tensor:
@@ -28,14 +28,14 @@ def test_products_depend_on_the_distance_alone(first, second, shift, pairs):
 
 def test_turning_is_multiplication_by_a_complex_number():
     x, positions = torch.randn(1, 2, 5, 8), torch.arange(5)
-    rotary = Rotary(8, 100.0, 16)
+    rotary = RotaryEmbedding(8, 100.0, 16)
     pairs = torch.complex(x[..., :4], x[..., 4:])
     turned = pairs * torch.polar(torch.ones(5, 4), positions[:, None] * rotary.frequencies)
     torch.testing.assert_close(rotate(x, rotary(positions)), torch.cat((turned.real, turned.imag), dim=-1))
 
 
 def test_positions_of_each_sequence():
-    rotary, x = Rotary(8, 100.0, 16), torch.randn(2, 3, 4, 8)
+    rotary, x = RotaryEmbedding(8, 100.0, 16), torch.randn(2, 3, 4, 8)
     positions = torch.tensor([[0, 1, 2, 3], [2, 3, 0, 1]])
     both = rotate(x, rotary(positions))
     for row in range(2):
@@ -43,13 +43,13 @@ def test_positions_of_each_sequence():
 
 
 def test_linear_scaling_divides_positions():
-    plain, slow = Rotary(8, 100.0, 16), Rotary(8, 100.0, 16, LINEAR)
+    plain, slow = RotaryEmbedding(8, 100.0, 16), RotaryEmbedding(8, 100.0, 16, LINEAR)
     torch.testing.assert_close(slow(torch.tensor([12])), plain(torch.tensor([3])))
 
 
 @pytest.mark.parametrize("move", [lambda m: m.to(torch.bfloat16), lambda m: m.half(), lambda m: m.double()])
 def test_angles_stay_in_float32_whatever_the_model_is_cast_to(move):
-    rotary = Rotary(8, 10_000.0, 1 << 20)
+    rotary = RotaryEmbedding(8, 10_000.0, 1 << 20)
     before = rotary(torch.tensor([1_000_003]))
     after = move(torch.nn.Sequential(rotary))[0](torch.tensor([1_000_003]))
     assert torch.equal(before.cos, after.cos)
@@ -57,6 +57,6 @@ def test_angles_stay_in_float32_whatever_the_model_is_cast_to(move):
 
 def test_a_model_built_without_memory_gets_its_frequencies():
     with torch.device("meta"):
-        rotary = Rotary(8, 100.0, 16, LINEAR)
+        rotary = RotaryEmbedding(8, 100.0, 16, LINEAR)
     rotary.to_empty(device="cpu")
-    assert torch.equal(rotary.frequencies, Rotary(8, 100.0, 16, LINEAR).frequencies)
+    assert torch.equal(rotary.frequencies, RotaryEmbedding(8, 100.0, 16, LINEAR).frequencies)

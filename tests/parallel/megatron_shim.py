@@ -24,7 +24,7 @@ FACTORIES = (
 )
 
 
-class Nothing:
+class NullStream:
     """A stream or an event of a device that has none."""
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
@@ -41,7 +41,7 @@ def install() -> None:
     for name in FACTORIES:
         setattr(torch, name, _on_cpu(getattr(torch, name)))
     for name in ("current_stream", "default_stream", "Stream", "Event"):
-        setattr(torch.cuda, name, Nothing)
+        setattr(torch.cuda, name, NullStream)
     torch.cuda.current_device = lambda: "cpu"
     torch.cuda.stream = lambda *_: nullcontext()
     torch.cuda.synchronize = lambda *_: None

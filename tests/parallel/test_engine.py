@@ -1,18 +1,18 @@
 """The engine between steps: checkpoints that any layout reads, whole models, answers in evaluation, refusals."""
 
+import engine_cases
+import gloo_ranks
 import numpy as np
 import pytest
-import resume
 import torch
-import world
-from resume import Errand
-from sameness import Case, alone, differences, fresh, objective, settings
+from engine_cases import CheckpointCase
+from equivalence import Case, build_toy_model, differences, objective, run_single_process, settings
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.model import load_model
-from groundup.train.engines.native import NativeEngine
-from groundup.train.engines.parallel import refuse
+from groundup.train.engines.native_engine import NativeEngine
+from groundup.train.engines.parallel_engine import check_supported
 
 LAYOUTS = {
     "FSDP": (2, Case({"shard": 2}, "deep", 2)),
@@ -28,10 +28,10 @@ LAYOUTS = {
 )
 def test_a_run_continues_in_another_layout(one, other, tmp_path):
     ranks, case = LAYOUTS[one]
-    straight = world.run(ranks, resume.save_after_two, Errand(case, tmp_path))
+    straight = gloo_ranks.run_ranks(ranks, engine_cases.save_after_two, CheckpointCase(case, tmp_path))
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
     ranks, case = LAYOUTS[other]
-    resumed = world.run(ranks, resume.load_and_go_on, Errand(case, tmp_path))
+    resumed = gloo_ranks.run_ranks(ranks, engine_cases.load_and_continue, CheckpointCase(case, tmp_path))
     if one == other:
         assert resumed == straight[2:]  # bit for bit
     else:
@@ -46,40 +46,55 @@ def test_a_run_moves_from_one_device_to_many_and_back(name, tmp_path):
     case = Case({"shard": 2}, name)
 
     def alone() -> NativeEngine:
-        return NativeEngine(fresh(name), objective(fresh(name).config), settings(), Machine(micro_batch=16))
+        return NativeEngine(
+            build_toy_model(name),
+            objective(build_toy_model(name).config),
+            settings(),
+            Machine(micro_batch_size=16),
+        )
 
     engine = alone()
-    straight = resume.follow(engine, name, range(2))["losses"]
+    straight = engine_cases.run_steps(engine, name, range(2))["losses"]
     engine.save(one)()
-    straight += resume.follow(engine, name, range(2, 5))["losses"]
-    moved = world.run(2, resume.load_and_go_on, Errand(case, one))
+    straight += engine_cases.run_steps(engine, name, range(2, 5))["losses"]
+    moved = gloo_ranks.run_ranks(2, engine_cases.load_and_continue, CheckpointCase(case, one))
     assert moved == pytest.approx(straight[2:], rel=1e-6)
-    straight = world.run(2, resume.save_after_two, Errand(case, many))
+    straight = gloo_ranks.run_ranks(2, engine_cases.save_after_two, CheckpointCase(case, many))
     engine = alone()
     engine.load(many)
-    assert resume.follow(engine, name, range(2, 5))["losses"] == pytest.approx(straight[2:], rel=1e-6)
+    assert engine_cases.run_steps(engine, name, range(2, 5))["losses"] == pytest.approx(
+        straight[2:], rel=1e-6
+    )
 
 
 def test_experts_move_between_layouts_too(tmp_path):
     case = Case({"expert": 2, "tensor": 2}, "moe-bias")
-    straight = world.run(4, resume.save_after_two, Errand(case, tmp_path))
-    resumed = world.run(2, resume.load_and_go_on, Errand(Case({"shard": 2}, "moe-bias"), tmp_path))
+    straight = gloo_ranks.run_ranks(4, engine_cases.save_after_two, CheckpointCase(case, tmp_path))
+    resumed = gloo_ranks.run_ranks(
+        2, engine_cases.load_and_continue, CheckpointCase(Case({"shard": 2}, "moe-bias"), tmp_path)
+    )
     assert resumed == pytest.approx(straight[2:], rel=1e-6)
 
 
 def test_a_checkpoint_without_a_rank_is_damaged_and_changes_nothing(tmp_path):
     ranks, case = LAYOUTS["FSDP"]
-    world.run(ranks, resume.save_after_two, Errand(case, tmp_path))
+    gloo_ranks.run_ranks(ranks, engine_cases.save_after_two, CheckpointCase(case, tmp_path))
     second = sorted(tmp_path.iterdir())[1]
     whole = second.read_bytes()
     second.write_bytes(whole[:-1])
-    assert world.run(ranks, resume.load_damaged, Errand(case, tmp_path)) == ("Damaged", True)
+    assert gloo_ranks.run_ranks(ranks, engine_cases.load_corrupt, CheckpointCase(case, tmp_path)) == (
+        "Damaged",
+        True,
+    )
     second.unlink()
-    assert world.run(ranks, resume.load_damaged, Errand(case, tmp_path)) == ("Damaged", True)
+    assert gloo_ranks.run_ranks(ranks, engine_cases.load_corrupt, CheckpointCase(case, tmp_path)) == (
+        "Damaged",
+        True,
+    )
     second.write_bytes(whole)
     for model in ("odd", "llama"):  # other shapes; fewer blocks of the same shapes
-        other = Errand(Case({"shard": 2}, model), tmp_path)
-        assert world.run(ranks, resume.load_damaged, other) == ("UserError", True)
+        other = CheckpointCase(Case({"shard": 2}, model), tmp_path)
+        assert gloo_ranks.run_ranks(ranks, engine_cases.load_corrupt, other) == ("UserError", True)
 
 
 @pytest.mark.parametrize(
@@ -92,12 +107,17 @@ def test_a_checkpoint_without_a_rank_is_damaged_and_changes_nothing(tmp_path):
 )
 def test_the_whole_model_comes_out(ranks, layout, name, tmp_path):
     case = Case(layout, name, 2 if "pipeline" in layout else None)
-    world.run(ranks, resume.leave_whole, Errand(case, tmp_path))
-    engine = NativeEngine(fresh(name), objective(fresh(name).config), settings(), Machine(micro_batch=16))
+    gloo_ranks.run_ranks(ranks, engine_cases.save_full_model, CheckpointCase(case, tmp_path))
+    engine = NativeEngine(
+        build_toy_model(name),
+        objective(build_toy_model(name).config),
+        settings(),
+        Machine(micro_batch_size=16),
+    )
     for step in range(5):
-        engine.accumulate(resume.batch(name, step))
-        engine.update(1.0)
-    mine, theirs = load_model(tmp_path).state_dict(), engine.trained().state_dict()
+        engine.forward_backward(engine_cases.batch(name, step))
+        engine.optimizer_step(1.0)
+    mine, theirs = load_model(tmp_path).state_dict(), engine.finalize().state_dict()
     assert mine.keys() == theirs.keys()
     for key, weight in theirs.items():
         torch.testing.assert_close(mine[key], weight, rtol=1e-3, atol=1e-4)
@@ -116,36 +136,41 @@ def test_the_whole_model_comes_out(ranks, layout, name, tmp_path):
 )
 def test_the_model_answers_whole_in_evaluation(ranks, layout):
     case = Case(layout, "deep", 2)
-    found = world.run(ranks, resume.answer, case)
-    engine = NativeEngine(fresh("deep"), objective(fresh("deep").config), settings(), Machine(micro_batch=16))
-    tokens = resume.batch("deep", 0)["tokens"][:, :13]
+    found = gloo_ranks.run_ranks(ranks, engine_cases.evaluate_full_model, case)
+    engine = NativeEngine(
+        build_toy_model("deep"),
+        objective(build_toy_model("deep").config),
+        settings(),
+        Machine(micro_batch_size=16),
+    )
+    tokens = engine_cases.batch("deep", 0)["tokens"][:, :13]
     for when in ("before", "after"):
-        with engine.evaluating() as model, torch.no_grad():
+        with engine.eval_model() as model, torch.no_grad():
             logits = model(tokens).logits.numpy()
             np.testing.assert_allclose(found[f"logits, {when}"], logits, atol=2e-4)
             np.testing.assert_allclose(found[f"hidden, {when}"], logits[:, -2:], atol=2e-4)
             assert found[f"loss, {when}"] == pytest.approx(float(model(tokens, tokens).loss), rel=1e-4)
-        losses = resume.follow(engine, "deep", range(1))["losses"]
+        losses = engine_cases.run_steps(engine, "deep", range(1))["losses"]
         assert found[f"step, {when}"] == pytest.approx(losses, rel=1e-5)
 
 
 @pytest.mark.parametrize(
     ("errand", "words"),
     [
-        (resume.differ_in_seed, "rank 1 has another initial weights"),
-        (resume.differ_in_recipe, "learning_rate = 0.005, and there 0.001"),
-        (resume.differ_in_data, "different data"),
+        (engine_cases.differ_in_seed, "rank 1 has another initial weights"),
+        (engine_cases.differ_in_recipe, "learning_rate = 0.005, and there 0.001"),
+        (engine_cases.differ_in_data, "different data"),
     ],
 )
 def test_ranks_that_were_given_different_runs_all_end_with_one_error(errand, words):
-    assert words in world.run(2, errand, Case({"tensor": 2}))
+    assert words in gloo_ranks.run_ranks(2, errand, Case({"tensor": 2}))
 
 
 @pytest.mark.parametrize("knobs", [{"precision": "float8"}, {"optimizer_state": "float8"}], ids=str)
 def test_what_many_devices_do_not_do_is_refused_and_not_left_out(knobs):
     with pytest.raises(UserError, match=rf"train\.{next(iter(knobs))} = .* on several devices"):
-        refuse(settings(**knobs))
-    refuse(settings())
+        check_supported(settings(**knobs))
+    check_supported(settings())
 
 
 @pytest.mark.parametrize("kind", ["ema", "tail"])
@@ -157,26 +182,31 @@ def test_what_many_devices_do_not_do_is_refused_and_not_left_out(knobs):
 def test_averages_are_kept_in_pieces_answer_whole_and_are_saved(ranks, layout, name, kind, tmp_path):
     knobs = {"average": kind, "average_fraction": 0.6}
     case = Case(layout, name, 2 if "pipeline" in layout else None, train=tuple(knobs.items()))
-    found = world.run(ranks, resume.averaged, Errand(case, tmp_path))
+    found = gloo_ranks.run_ranks(ranks, engine_cases.evaluate_averages, CheckpointCase(case, tmp_path))
     engine = NativeEngine(
-        fresh(name), objective(fresh(name).config), settings(**knobs), Machine(micro_batch=16)
+        build_toy_model(name),
+        objective(build_toy_model(name).config),
+        settings(**knobs),
+        Machine(micro_batch_size=16),
     )
-    resume.follow(engine, name, range(3))
-    np.testing.assert_allclose(found["said"], resume._said(engine, case), atol=2e-4)
+    engine_cases.run_steps(engine, name, range(3))
+    np.testing.assert_allclose(found["said"], engine_cases._logits(engine, case), atol=2e-4)
     np.testing.assert_array_equal(found["said again"], found["said"])
     assert found["loss"][0] == found["loss"][1]
-    resume.follow(engine, name, range(3, 4))
-    np.testing.assert_allclose(found["said later"], resume._said(engine, case), atol=2e-4)
-    for key, weight in engine.trained().state_dict().items():
+    engine_cases.run_steps(engine, name, range(3, 4))
+    np.testing.assert_allclose(found["said later"], engine_cases._logits(engine, case), atol=2e-4)
+    for key, weight in engine.finalize().state_dict().items():
         np.testing.assert_allclose(found["model"][key], weight.numpy(), rtol=1e-3, atol=1e-4)
 
 
 def test_copies_of_a_weight_are_rounded_alike():
     """Ranks draw differently in a step; a weight that two of them have must not become two."""
     case = Case({"replicate": 2, "tensor": 2}, train=(("precision", "bfloat16-pure"),))
-    found = world.run(4, resume.round_by_chance, case)
+    found = gloo_ranks.run_ranks(4, engine_cases.round_stochastically, case)
     assert found["different"] == 1
-    assert found["losses"] == pytest.approx(alone("llama", case.settings)["losses"][:3], rel=1e-3)
+    assert found["losses"] == pytest.approx(
+        run_single_process("llama", case.settings)["losses"][:3], rel=1e-3
+    )
 
 
 @pytest.mark.slow
@@ -184,5 +214,5 @@ def test_copies_of_a_weight_are_rounded_alike():
 def test_what_is_refused_is_wrong(schedule):
     """Late weight gradients and dropped weights. When this fails, PyTorch is mended and the refusal can go."""
     case = Case({"pipeline": 2, "shard": 2, "schedule": schedule, "reshard": True}, "deep", 2)
-    found = differences(case, world.run(4, resume.spoiled, case))
+    found = differences(case, gloo_ranks.run_ranks(4, engine_cases.run_unsupported_layout, case))
     assert found["gradient"] > 0.1

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from sameness import config_of, fresh
+from equivalence import build_toy_model, config_of
 
-from groundup.train.engines.megatron_weights import from_megatron, rules, to_megatron
+from groundup.train.engines.megatron_weights import build_weight_rules, from_megatron, to_megatron
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "qwen"])
 def test_weights_come_back_bit_for_bit(name, ranks):
-    config, weights = config_of(name), dict(fresh(name).named_parameters())
+    config, weights = config_of(name), dict(build_toy_model(name).named_parameters())
     parts = [to_megatron(weights, config, rank, ranks) for rank in range(ranks)]
     back = from_megatron(parts, config)
     assert back.keys() == weights.keys()
@@ -20,13 +20,13 @@ def test_weights_come_back_bit_for_bit(name, ranks):
 
 def test_every_weight_is_in_one_rule():
     for name in ("llama", "gpt2", "qwen"):
-        ours = [own for rule in rules(config_of(name)).values() for own in rule.ours]
-        assert sorted(ours) == sorted(dict(fresh(name).named_parameters()))
+        ours = [own for rule in build_weight_rules(config_of(name)).values() for own in rule.sources]
+        assert sorted(ours) == sorted(dict(build_toy_model(name).named_parameters()))
 
 
 def test_a_group_of_heads_lies_together():
     """Two key heads, four query heads of 8 numbers: queries 0 and 1, key 0, value 0, and then the second group."""
-    config, weights = config_of("llama"), dict(fresh("llama").named_parameters())
+    config, weights = config_of("llama"), dict(build_toy_model("llama").named_parameters())
     merged = to_megatron(weights, config, 0, 1)["decoder.layers.0.self_attention.linear_qkv.weight"]
     query, key, value = (weights[f"blocks.0.attention.{part}_proj.weight"] for part in "qkv")
     expected = [query[:16], key[:8], value[:8], query[16:], key[8:], value[8:]]
@@ -34,7 +34,7 @@ def test_a_group_of_heads_lies_together():
 
 
 def test_the_second_rank_has_its_rows_of_gate_and_up():
-    config, weights = config_of("llama"), dict(fresh("llama").named_parameters())
+    config, weights = config_of("llama"), dict(build_toy_model("llama").named_parameters())
     second = to_megatron(weights, config, 1, 2)["decoder.layers.3.mlp.linear_fc1.weight"]
     gate, up = (weights[f"blocks.3.feed_forward.{part}_proj.weight"] for part in ("gate", "up"))
     assert torch.equal(second, torch.cat([gate[24:], up[24:]]))

@@ -15,12 +15,12 @@ import transformers
 from torch import Tensor, nn
 
 from groundup.interop.gguf import export_gguf, load_gguf
-from groundup.interop.gguf.file import GGUFFile
-from groundup.interop.gguf.vocabulary import read_tokenizer, write_tokenizer
+from groundup.interop.gguf.gguf_file import GGUFFile
+from groundup.interop.gguf.gguf_tokenizer import read_tokenizer, write_tokenizer
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.train import train_bpe
+from groundup.tokenizer.train_tokenizer import train_bpe
 
 LIMIT = 1e-4
 VOCABULARY = 288

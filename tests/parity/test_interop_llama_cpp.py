@@ -19,15 +19,15 @@ from groundup.artifacts.machine import default_cache
 from groundup.generate import GREEDY, generate
 from groundup.interop import open_model
 from groundup.interop.gguf import export_gguf
-from groundup.interop.gguf.file import GGUFFile
-from groundup.interop.gguf.vocabulary import CUTS, read_tokenizer, write_tokenizer
+from groundup.interop.gguf.gguf_file import GGUFFile
+from groundup.interop.gguf.gguf_tokenizer import PRETOKENIZERS, read_tokenizer, write_tokenizer
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.bulk import BulkEncoder
-from groundup.tokenizer.patterns import PATTERNS
-from groundup.tokenizer.sentencepiece import build_backend
-from groundup.tokenizer.train import train_bpe
+from groundup.tokenizer.batch_encoder import BatchEncoder
+from groundup.tokenizer.sentencepiece import build_sentencepiece_backend
+from groundup.tokenizer.split_patterns import PATTERNS
+from groundup.tokenizer.train_tokenizer import train_bpe
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tokenizer"))
 from hard_texts import TORTURE
@@ -174,12 +174,12 @@ def test_real_vocabularies_give_the_ids_that_llama_cpp_keeps_with_them(name: str
     lines = file.with_suffix(".gguf.out").read_text().split("\n")[: len(texts)]
     expected = [[int(id) for id in line.split()] for line in lines]
     assert tokenizer.encode_batch(texts) == expected
-    bulk = BulkEncoder(tokenizer)
-    assert bulk.fast
+    bulk = BatchEncoder(tokenizer)
+    assert bulk.uses_fastokens
     assert bulk.encode(texts)[0].tolist() == [id for ids in expected for id in (*ids, tokenizer.eos_id)]
 
 
-@pytest.mark.parametrize("name", CUTS)
+@pytest.mark.parametrize("name", PRETOKENIZERS)
 def test_every_cut_is_that_of_llama_cpp(name: str, tmp_path: Path, tokenizer: Tokenizer):
     metadata = write_tokenizer(tokenizer, tokenizer.vocab_size) | {"tokenizer.ggml.pre": name}
     cut_otherwise = read_tokenizer(metadata)
@@ -198,7 +198,7 @@ def test_sentencepiece_is_that_of_llama_cpp(prefix: bool, tmp_path: Path):
     letters = sorted(set("".join(TEXTS).replace(" ", "▁")) - set("狐🦊ü"))
     tokens = [*control, *(f"<0x{byte:02X}>" for byte in range(256)), *pieces, *letters]
     scores = [0.0] * 259 + [-float(place) for place in range(len(tokens) - 259)]
-    backend = build_backend(tokens, scores, "<unk>", prefix)
+    backend = build_sentencepiece_backend(tokens, scores, "<unk>", prefix)
     backend.add_special_tokens(control)
     tokenizer = Tokenizer(backend, bos="<s>", eos="</s>")
     shape = {**SHAPE, "vocab_size": len(tokens) + 2}

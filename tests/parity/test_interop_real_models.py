@@ -136,7 +136,7 @@ def test_minilm_embeds_as_in_transformers_and_comes_back_whole(tmp_path: Path):
     weights = batch.attention_mask[..., None].float()
     with torch.no_grad():
         expected = (theirs(**batch).last_hidden_state * weights).sum(1) / weights.sum(1)
-        found = model.embed(batch.input_ids, documents=batch.attention_mask)
+        found = model.embed(batch.input_ids, document_ids=batch.attention_mask)
     assert (found - expected).abs().max().item() < 1e-5
     export_huggingface(model, tokenizer, tmp_path)
     again, _ = open_model(tmp_path, device="cpu")

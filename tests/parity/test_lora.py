@@ -7,9 +7,9 @@ import pytest
 import torch
 import transformers
 
-from groundup.finetune.adapter import outer_names, save_adapter
+from groundup.finetune.adapter import huggingface_names, save_adapter
 from groundup.finetune.lora import add_lora, lora_layers
-from groundup.finetune.rows import add_rows
+from groundup.finetune.trainable_tokens import add_trainable_tokens
 from groundup.interop import export_huggingface
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
@@ -49,7 +49,7 @@ def theirs(ours, tmp_path):
 def with_additions(model):
     """Additions with numbers in them."""
     add_lora(model, RANK, ALPHA)
-    rows = add_rows(model, [1, 5])
+    rows = add_trainable_tokens(model, [1, 5])
     with torch.no_grad():
         for layer in lora_layers(model).values():
             layer.lora_b.normal_(std=0.1)
@@ -76,7 +76,7 @@ def test_gradients_are_peft_s(ours, theirs, tmp_path):
     ours(TOKENS, labels=TOKENS).loss.backward()
     model(TOKENS, labels=TOKENS).loss.backward()
     found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
-    names = outer_names(ours, list(lora_layers(ours)))
+    names = huggingface_names(ours, list(lora_layers(ours)))
     for name, layer in lora_layers(ours).items():
         for parameter, part in ((layer.lora_a, "A"), (layer.lora_b, "B")):
             expected = found[f"base_model.model.{names[name]}.lora_{part}.default.weight"]

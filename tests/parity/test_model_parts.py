@@ -14,10 +14,10 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from groundup.model.attention import Attention
 from groundup.model.loss import linear_cross_entropy
-from groundup.model.moe import MixtureOfExperts, balancing_loss
-from groundup.model.relative import RelativeBias
-from groundup.model.rope import build_rotary, rotate
-from groundup.model.sight import build_sights
+from groundup.model.moe import MixtureOfExperts, pop_aux_loss
+from groundup.model.position_encoding import build_position_encodings
+from groundup.model.relative_bias import RelativeBias
+from groundup.model.rope import build_rotary_embedding, rotate
 from groundup.recipe import ModelConfig
 
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -79,7 +79,7 @@ def test_rotary_positions(name, head_dim, length):
     positions = torch.arange(length)
     cos, sin = LlamaRotaryEmbedding(theirs)(query, positions[None])
     expected = apply_rotary_pos_emb(query, key, cos, sin)
-    rotation = build_rotary(ours, "global")(positions)
+    rotation = build_rotary_embedding(ours, "global")(positions)
     for found, wanted in zip((rotate(query, rotation), rotate(key, rotation)), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=0, atol=5e-5)
 
@@ -92,7 +92,7 @@ def test_attention(heads, kv_heads, head_dim):
     x, positions = torch.randn(2, 9, 30), torch.arange(9)
     later = torch.full((9, 9), -torch.inf).triu(1)[None, None]
     expected, _ = peer(x, LlamaRotaryEmbedding(theirs)(x, positions[None]), later)
-    view = build_sights(ours, ours.layer_kinds, causal=True)["global"](positions)
+    view = build_position_encodings(ours, ours.layer_types, causal=True)["global"](positions)
     torch.testing.assert_close(part(x, view), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -104,7 +104,7 @@ def test_t5s_bias(causal, buckets, distance):
         hidden_size=30,
         num_layers=1,
         num_heads=5,
-        positions="relative",
+        position_embedding="relative",
         relative_buckets=buckets,
         relative_max_distance=distance,
     )
@@ -165,14 +165,14 @@ def test_the_auxiliary_loss():
     x = torch.randn(2, 13, 14)
     ours(x)
     logits = (theirs.gate(x.flatten(0, 1))[0],)
-    torch.testing.assert_close(balancing_loss(ours), load_balancing_loss_func(logits, 7, 3))
+    torch.testing.assert_close(pop_aux_loss(ours), load_balancing_loss_func(logits, 7, 3))
 
 
 def test_cross_entropy_of_128_thousand_entries():
     hidden, weight = torch.randn(9, 8, requires_grad=True), torch.randn(128_000, 8, requires_grad=True)
     labels = torch.randint(128_000, (9,))
     expected = nn.functional.cross_entropy(hidden @ weight.T, labels)
-    found = linear_cross_entropy(hidden, weight, labels, chunk=4)
+    found = linear_cross_entropy(hidden, weight, labels, chunk_size=4)
     torch.testing.assert_close(found, expected)
     for ours, theirs in zip(
         torch.autograd.grad(found, (hidden, weight)),

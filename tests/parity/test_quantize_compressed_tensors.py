@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from groundup.model import Decoder
-from groundup.quantize.formats.folder import export_quantized, load_quantized
-from groundup.quantize.grid import Scheme
-from groundup.quantize.quantize import Settings, quantize_model
+from groundup.quantize.formats.huggingface_folder import (
+    export_huggingface_quantized,
+    load_huggingface_quantized,
+)
+from groundup.quantize.quantization_grid import QuantizationScheme
+from groundup.quantize.quantizer import QuantizationSettings, quantize_model
 from groundup.recipe import ModelConfig
 
 pytestmark = [
@@ -30,10 +33,10 @@ def test_the_same_logits(tmp_path, bits, knobs):
     model = Decoder(
         ModelConfig(vocab_size=256, hidden_size=128, num_layers=2, num_heads=4, context_length=64, **knobs)
     ).eval()
-    quantize_model(model, Settings("rtn", Scheme(bits, 64)))
-    export_quantized(model, None, tmp_path, format="compressed-tensors", dtype="float32")
+    quantize_model(model, QuantizationSettings("rtn", QuantizationScheme(bits, 64)))
+    export_huggingface_quantized(model, None, tmp_path, format="compressed-tensors", dtype="float32")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     with torch.no_grad():
         expected, found = model(TOKENS).logits, theirs(TOKENS).logits
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-        assert torch.equal(load_quantized(tmp_path)(TOKENS).logits, expected)
+        assert torch.equal(load_huggingface_quantized(tmp_path)(TOKENS).logits, expected)

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from groundup.artifacts.progress import Task
+from groundup.artifacts.progress import ProgressTask
 from groundup.interop import export_huggingface
 from groundup.model import Decoder
-from groundup.quantize.compare import compare
-from groundup.quantize.formats.folder import load_quantized
-from groundup.quantize.grid import Scheme
-from groundup.quantize.quantize import Settings, quantize_model
+from groundup.quantize.float_comparison import compare_with_float
+from groundup.quantize.formats.huggingface_folder import load_huggingface_quantized
+from groundup.quantize.quantization_grid import QuantizationScheme
+from groundup.quantize.quantizer import QuantizationSettings, quantize_model
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
 
@@ -67,11 +67,11 @@ def test_as_near_to_the_model_as_gptqmodel(tmp_path):
         [python, "-c", SCRIPT, tmp_path / "plain", tmp_path / "windows.json", tmp_path / "theirs"],
         check=True, timeout=900, capture_output=True, text=True,
     )  # fmt: skip
-    models = {"theirs": load_quantized(tmp_path / "theirs")}
+    models = {"theirs": load_huggingface_quantized(tmp_path / "theirs")}
     for method in ("gptq", "rtn"):
         models[method] = copy.deepcopy(model)
-        quantize_model(models[method], Settings(method, Scheme(4, 64)), windows)
-    found = compare(model, models, held_out, Task("", None, ""))
-    print({name: comparison.divergence for name, comparison in found.items()})
-    assert found["gptq"].divergence < 0.9 * found["rtn"].divergence
-    assert found["gptq"].divergence < 1.1 * found["theirs"].divergence
+        quantize_model(models[method], QuantizationSettings(method, QuantizationScheme(4, 64)), windows)
+    found = compare_with_float(model, models, held_out, ProgressTask("", None, ""))
+    print({name: comparison.kl_divergence for name, comparison in found.items()})
+    assert found["gptq"].kl_divergence < 0.9 * found["rtn"].kl_divergence
+    assert found["gptq"].kl_divergence < 1.1 * found["theirs"].kl_divergence

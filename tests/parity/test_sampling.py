@@ -5,7 +5,7 @@ import torch
 from transformers.generation import logits_process as theirs
 
 from groundup.generate import sampling as ours
-from groundup.generate.sampling import Sampling
+from groundup.generate.sampling import SamplingParams
 
 V = 500
 
@@ -18,28 +18,28 @@ def rows(seed: int, scale: float = 4.0) -> torch.Tensor:
 @pytest.mark.parametrize("k", [1, 5, 499, 500, 1000])
 def test_top_k(seed, k):
     logits = rows(seed)
-    assert torch.equal(ours.keep_top_k(logits, k), theirs.TopKLogitsWarper(k)(None, logits))
+    assert torch.equal(ours.apply_top_k(logits, k), theirs.TopKLogitsWarper(k)(None, logits))
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("p", [0.01, 0.3, 0.9, 0.999])
 def test_top_p(seed, p):
     logits = rows(seed)
-    assert torch.equal(ours.keep_top_p(logits, p), theirs.TopPLogitsWarper(p)(None, logits))
+    assert torch.equal(ours.apply_top_p(logits, p), theirs.TopPLogitsWarper(p)(None, logits))
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("p", [0.01, 0.3, 1.0])
 def test_min_p(seed, p):
     logits = rows(seed)
-    assert torch.equal(ours.keep_min_p(logits, p), theirs.MinPLogitsWarper(p)(None, logits))
+    assert torch.equal(ours.apply_min_p(logits, p), theirs.MinPLogitsWarper(p)(None, logits))
 
 
 @pytest.mark.parametrize("penalty", [0.8, 1.0, 1.3])
 def test_repetition_penalty(penalty):
     logits, seen = rows(0)[0], [3, 7, 7, 499]
     wanted = theirs.RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([seen]), logits[None].clone())[0]
-    assert torch.equal(ours.penalize_repetition(logits, seen, penalty), wanted)
+    assert torch.equal(ours.apply_repetition_penalty(logits, seen, penalty), wanted)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -55,7 +55,7 @@ def test_all_in_order(seed):
         ]
     )
     wanted = chain(torch.tensor([seen]), logits[None].clone())[0]
-    knobs = Sampling(temperature=0.7, top_k=50, top_p=0.9, min_p=0.02, repetition_penalty=1.2)
+    knobs = SamplingParams(temperature=0.7, top_k=50, top_p=0.9, min_p=0.02, repetition_penalty=1.2)
     assert torch.equal(ours.filter_logits(logits, knobs, seen), wanted)
     assert wanted.isinf().any()
     assert not wanted.isinf().all()

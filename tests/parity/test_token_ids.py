@@ -10,9 +10,9 @@ from groundup.interop.gguf import export_gguf, load_gguf
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.bulk import BulkEncoder
-from groundup.tokenizer.patterns import PATTERNS
-from groundup.tokenizer.train import train_bpe
+from groundup.tokenizer.batch_encoder import BatchEncoder
+from groundup.tokenizer.split_patterns import PATTERNS
+from groundup.tokenizer.train_tokenizer import train_bpe
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tokenizer"))
 from hard_texts import PROSE, TORTURE
@@ -30,8 +30,8 @@ def test_ids_are_the_same_everywhere(tokenizer: Tokenizer, tmp_path: Path):
     assert [tokenizer.decode(ids) for ids in expected] == list(TORTURE)
     assert not tokenizer.special_ids & {id for ids in expected for id in ids}
 
-    bulk = BulkEncoder(tokenizer)
-    assert bulk.fast
+    bulk = BatchEncoder(tokenizer)
+    assert bulk.uses_fastokens
     assert bulk.encode(TORTURE)[0].tolist() == [id for ids in expected for id in (*ids, tokenizer.eos_id)]
 
     tokenizer.save(tmp_path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from groundup.tokenizer import TokenShard
-from groundup.tokenizer.shards import ShardWriter
+from groundup.tokenizer.token_shards import ShardWriter
 
 END = 0
 
@@ -44,7 +44,7 @@ def test_olmo_reads_ranges_of_bytes_and_finds_the_documents_by_their_ends(shard:
     window = np.frombuffer(data[100 * size : 164 * size], dtype=shard.dtype)
     assert np.array_equal(window, shard.tokens[100:164])
     ends = np.flatnonzero(np.frombuffer(data, dtype=shard.dtype) == END) + 1
-    assert [0, *ends.tolist()] == shard.begins.tolist()
+    assert [0, *ends.tolist()] == shard.document_offsets.tolist()
 
 
 @pytest.mark.interop

@@ -9,10 +9,10 @@ import pytest
 from groundup import pipeline
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.artifacts.manifest import Manifest, verify
+from groundup.artifacts.manifest import Manifest, verify_folder
 from groundup.pipeline import Stage
-from groundup.plan import engines
-from groundup.recipe import parse
+from groundup.plan import engine_support
+from groundup.recipe import parse_recipe
 
 CALLS: list[str] = []
 
@@ -42,11 +42,11 @@ def toy_stages(monkeypatch):
     module.identity = identity
     monkeypatch.setitem(sys.modules, "toy_stages", module)
     stages = (
-        Stage("data", "01-data", "data", "toy_stages:data", reads=("seed",), identity="toy_stages:identity"),
+        Stage("data", "01-data", "data", "toy_stages:data", extra_sections=("seed",), identity="toy_stages:identity"),
         Stage("tokenizer", "02-tokenizer", "tokenizer", "toy_stages:tokenizer", inputs=("data",)),
         Stage(
-            "base", "04-base", "train", "toy_stages:base", reads=("model",), inputs=("tokenizer",),
-            needs=("tokenizer",),
+            "base", "04-base", "train", "toy_stages:base", extra_sections=("model",), inputs=("tokenizer",),
+            required_sections=("tokenizer",),
         ),
     )  # fmt: skip
     monkeypatch.setattr(pipeline, "STAGES", stages)
@@ -66,7 +66,9 @@ VALUES = {
 def run(tmp_path, *overrides, **options):
     return [
         (job.stage.name, state)
-        for job, state in pipeline.run(parse(VALUES, overrides), tmp_path / "toy", Machine(), **options)
+        for job, state in pipeline.run(
+            parse_recipe(VALUES, overrides), tmp_path / "toy", Machine(), **options
+        )
     ]
 
 
@@ -75,7 +77,7 @@ def test_everything_once_then_nothing(tmp_path):
     assert run(tmp_path) == [("data", "done"), ("tokenizer", "done"), ("base", "done")]
     assert CALLS == ["data", "tokenizer", "base"]
     assert (tmp_path / "toy/04-base/result.txt").read_text() == "base02-tokenizer"
-    assert verify(tmp_path / "toy/01-data") == []
+    assert verify_folder(tmp_path / "toy/01-data") == []
 
 
 def test_a_changed_knob_shows_the_difference_and_touches_nothing(tmp_path):
@@ -91,14 +93,14 @@ def test_a_changed_knob_shows_the_difference_and_touches_nothing(tmp_path):
 
 def test_what_is_no_part_of_the_run_changes_nothing(tmp_path):
     run(tmp_path)
-    assert run(tmp_path, "machine.threads=1", "machine.micro_batch=1") == [
+    assert run(tmp_path, "machine.threads=1", "machine.micro_batch_size=1") == [
         (n, "done") for n in ("data", "tokenizer", "base")
     ]
     assert run(tmp_path, "train.engine=deepspeed")[-1] == ("base", "done")  # nor needs what is not installed
 
 
 def test_an_engine_that_is_not_installed_is_missed_before_anything_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(engines, "find_spec", lambda module: None)
+    monkeypatch.setattr(engine_support, "find_spec", lambda module: None)
     with pytest.raises(UserError, match="Megatron-Core is not installed here"):
         run(tmp_path, "train.engine=megatron")
     assert CALLS == []
@@ -151,7 +153,9 @@ def test_a_stage_that_fails_leaves_no_complete_folder_and_continues(tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     assert not (tmp_path / "toy/04-base").exists()
-    jobs = pipeline.jobs(pipeline.derive(parse(VALUES)).recipe, tmp_path / "toy", Machine())
+    jobs = pipeline.resolve_stage_runs(
+        pipeline.derive(parse_recipe(VALUES)).recipe, tmp_path / "toy", Machine()
+    )
     assert [job.state() for job in jobs] == ["complete", "complete", "interrupted"]
     assert run(tmp_path)[-1] == ("base", "built")
     manifest = Manifest.read(tmp_path / "toy/04-base")
@@ -180,14 +184,16 @@ def test_a_stage_sees_only_what_it_declared(tmp_path):
 
 def test_the_run_keeps_its_recipe_and_plan(tmp_path):
     run(tmp_path)
-    assert pipeline.read_recipe(tmp_path / "toy") == parse(VALUES)
+    assert pipeline.read_recipe(tmp_path / "toy") == parse_recipe(VALUES)
     assert json.loads((tmp_path / "toy/plan.json").read_text())["train"]["learning_rate"] == 0.01
     with pytest.raises(UserError, match="not a run folder"):
         pipeline.read_recipe(tmp_path)
 
 
 def test_differences():
-    assert pipeline.differences({"a": {"b": 1, "c": [1, 2]}}, {"a": {"b": 2, "c": [1, 3]}, "d": None}) == [
+    assert pipeline.list_differences(
+        {"a": {"b": 1, "c": [1, 2]}}, {"a": {"b": 2, "c": [1, 3]}, "d": None}
+    ) == [
         "a.b: 1 -> 2",
         "a.c[1]: 2 -> 3",
     ]

@@ -10,8 +10,8 @@ import yaml
 
 from groundup.artifacts.errors import UserError
 from groundup.plan import derive
-from groundup.plan.job_file import ENDINGS, KINDS, job_of
-from groundup.recipe import load
+from groundup.plan.job_file import FILE_SUFFIXES, JOB_FORMATS, cluster_job
+from groundup.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -19,26 +19,26 @@ RECIPE = "recipes/llama-7b.toml"
 
 
 def job(*sets: str, recipe: str = RECIPE):
-    return job_of(derive(load(ROOT / recipe, sets)), recipe, sets, "/shared/runs")
+    return cluster_job(derive(load_recipe(ROOT / recipe, sets)), recipe, sets, "/shared/runs")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", JOB_FORMATS)
 def test_the_files_change_only_on_purpose(kind):
-    text = KINDS[kind](job("train.learning_rate=1e-4"))
-    path = GOLDEN / f"job.{ENDINGS[kind]}"
+    text = JOB_FORMATS[kind](job("train.learning_rate=1e-4"))
+    path = GOLDEN / f"job.{FILE_SUFFIXES[kind]}"
     if os.environ.get("GOLDEN") == "write":
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", JOB_FORMATS)
 @pytest.mark.parametrize(
     ("recipe", "sets"),
     [(RECIPE, ()), (RECIPE, ("budget.devices=1024",)), ("recipes/quickstart.toml", ("machine.devices=2",)),
      (RECIPE, ('name="A_strange.Name"', "budget.devices=12", "machine.devices=4"))],
 )  # fmt: skip
 def test_the_files_are_valid(kind, recipe, sets):
-    text = KINDS[kind](job(*sets, recipe=recipe))
+    text = JOB_FORMATS[kind](job(*sets, recipe=recipe))
     if kind == "slurm":
         scripts = [text]
     elif kind == "kubernetes":
@@ -84,8 +84,8 @@ def _check_task(values: dict[str, Any]) -> list[str]:
 
 def test_devices_fill_machines():
     many = job("budget.devices=1024")
-    assert (many.machines, many.devices) == (128, 8)
-    assert (job("budget.devices=4").machines, job("budget.devices=4").devices) == (1, 4)
+    assert (many.machines, many.devices_per_machine) == (128, 8)
+    assert (job("budget.devices=4").machines, job("budget.devices=4").devices_per_machine) == (1, 4)
     with pytest.raises(
         UserError, match=r"budget.devices = 12: not a whole number of machines with 8"
     ) as error:
@@ -94,5 +94,5 @@ def test_devices_fill_machines():
 
 
 def test_the_command_quotes_what_a_shell_would_read():
-    made = job('name="x"', "machine.cache=/a b/$HOME")
-    assert "'machine.cache=/a b/$HOME'" in KINDS["slurm"](made)
+    made = job('name="x"', "machine.cache_dir=/a b/$HOME")
+    assert "'machine.cache_dir=/a b/$HOME'" in JOB_FORMATS["slurm"](made)

@@ -5,11 +5,11 @@ import math
 import pytest
 
 from groundup.artifacts.errors import UserError
-from groundup.plan import derive, scaling
-from groundup.plan.count import count, training_flops_per_token
-from groundup.plan.derive import model_config
-from groundup.plan.tell import table
-from groundup.recipe import ModelConfig, parse
+from groundup.plan import compute_optimal, derive
+from groundup.plan.derive import resolved_model_config
+from groundup.plan.parameter_count import count_parameters, training_flops_per_token
+from groundup.plan.plan_table import format_plan
+from groundup.recipe import ModelConfig, parse_recipe
 
 
 def plan_for(**tables):
@@ -19,11 +19,11 @@ def plan_for(**tables):
         "train": {},
         "model": {"context_length": 2048},
     }
-    return derive(parse(values | tables))
+    return derive(parse_recipe(values | tables))
 
 
 def test_seven_billion_parameters_want_140_billion_tokens():
-    parameters, tokens = scaling.compute_optimal(6 * 7e9 * 140e9)
+    parameters, tokens = compute_optimal.compute_optimal_size(6 * 7e9 * 140e9)
     assert parameters == pytest.approx(7e9)
     assert tokens == pytest.approx(140e9)
 
@@ -37,7 +37,7 @@ def test_llama_7b_has_the_published_number_of_parameters():
         intermediate_size=11_008,
         context_length=2048,
     )
-    assert count(config).total == 6_738_415_616  # Touvron et al. 2023, and the published weights
+    assert count_parameters(config).total == 6_738_415_616  # Touvron et al. 2023, and the published weights
 
 
 def test_count_equals_the_model_that_is_built():
@@ -48,7 +48,7 @@ def test_count_equals_the_model_that_is_built():
             vocab_size=100, hidden_size=48, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=16, intermediate_size=80,
             qk_norm=True, tie_embeddings=tied,
         )  # fmt: skip
-        assert count(config).total == sum(p.numel() for p in Decoder(config).parameters())
+        assert count_parameters(config).total == sum(p.numel() for p in Decoder(config).parameters())
 
 
 def test_count_of_the_other_architectures_is_right_but_for_biases_and_tables():
@@ -62,11 +62,11 @@ def test_count_of_the_other_architectures_is_right_but_for_biases_and_tables():
     ):
         config = ModelConfig(**shape, **knobs)
         built = sum(p.numel() for p in build_model(config).parameters())
-        assert count(config).total == pytest.approx(built, rel=0.005)
+        assert count_parameters(config).total == pytest.approx(built, rel=0.005)
 
 
 def test_an_encoder_decoder_reads_and_writes_a_part_of_the_text_each():
-    from groundup.plan.count import training_flops_per_token
+    from groundup.plan.parameter_count import training_flops_per_token
 
     shape = {"vocab_size": 600, "hidden_size": 64, "num_layers": 3, "num_heads": 4}
     each = {
@@ -79,8 +79,12 @@ def test_an_encoder_decoder_reads_and_writes_a_part_of_the_text_each():
 
 def test_deepseek_law_at_its_own_example():
     # DeepSeek LLM 2024, section 3.1: 1e20 operations are near the middle of their fit.
-    assert scaling.learning_rate(1e20) == pytest.approx(0.3118 * math.exp(-0.125 * math.log(1e20)))
-    assert scaling.batch_tokens(1e20) == pytest.approx(0.2920 * math.exp(0.3271 * math.log(1e20)))
+    assert compute_optimal.optimal_learning_rate(1e20) == pytest.approx(
+        0.3118 * math.exp(-0.125 * math.log(1e20))
+    )
+    assert compute_optimal.optimal_batch_tokens(1e20) == pytest.approx(
+        0.2920 * math.exp(0.3271 * math.log(1e20))
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,11 +96,11 @@ def test_the_budget_is_spent_and_not_overspent(hardware, devices, hours):
     train = plan.recipe.train
     assert train is not None
     assert train.steps * train.batch_tokens == train.tokens
-    assert plan.compute == pytest.approx(
-        train.tokens * training_flops_per_token(model_config(plan.recipe), 2048)
+    assert plan.total_flops == pytest.approx(
+        train.tokens * training_flops_per_token(resolved_model_config(plan.recipe), 2048)
     )
     if hours > 1:  # what the steps of the shape leave over goes into tokens: never fewer than asked for
-        assert plan.facts()["tokens_per_parameter"] >= 19.5
+        assert plan.summary()["tokens_per_parameter"] >= 19.5
 
 
 def test_derived_recipe_derives_to_itself():
@@ -109,7 +113,7 @@ def test_what_is_said_by_hand_stays():
         budget={}, model={"hidden_size": 64, "num_layers": 3, "num_heads": 4, "context_length": 128},
         train={"steps": 10, "batch_tokens": 1024, "learning_rate": 0.5},
     )  # fmt: skip
-    config, train = model_config(plan.recipe), plan.recipe.train
+    config, train = resolved_model_config(plan.recipe), plan.recipe.train
     assert (config.hidden_size, config.num_layers, config.head_dim) == (64, 3, 16)
     assert train is not None
     assert (train.steps, train.tokens, train.learning_rate) == (10, 10_240, 0.5)
@@ -119,7 +123,7 @@ def test_a_batch_that_begins_small_takes_more_steps_for_the_same_tokens():
     knobs = {"tokens": 1_024_000, "batch_tokens": 8192, "sequence_length": 256, "first_batch_tokens": 2048}
     train = plan_for(budget={"hours": 0.1}, train=knobs).recipe.train
     assert train is not None
-    assert train.growth_steps == 12  # a tenth of the 125 steps that full batches would take
+    assert train.batch_warmup_steps == 12  # a tenth of the 125 steps that full batches would take
     assert train.steps == 12 + (1_024_000 - 6 * 2048 - 6 * 4096) // 8192
     assert train.tokens == 6 * 2048 + 6 * 4096 + (train.steps - 12) * 8192
     with pytest.raises(UserError, match=r"train\.first_batch_tokens = 3000: 8192 is not that, doubled"):
@@ -150,8 +154,8 @@ def test_more_devices_shard_what_one_cannot_hold():
 
 
 def test_the_table_tells_tokens_and_time():
-    text = table(
-        plan_for(budget={"hardware": "h100", "devices": 64, "hours": 200, "price_per_hour": 2.0}).facts()
+    text = format_plan(
+        plan_for(budget={"hardware": "h100", "devices": 64, "hours": 200, "price_per_hour": 2.0}).summary()
     )
     assert "billion" in text
     assert "days" in text

@@ -11,7 +11,7 @@ from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat_template import CHATML
-from groundup.tokenizer.special import SPECIAL_TOKENS
+from groundup.tokenizer.special_tokens import SPECIAL_TOKENS
 
 SHAPE = {
     "vocab_size": 264,

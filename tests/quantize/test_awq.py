@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from groundup.quantize.awq import channel_scales, fold_in, folds, search
-from groundup.quantize.calibrate import Moments, linears, output_error
-from groundup.quantize.grid import Scheme
+from groundup.quantize.awq import apply_scales, channel_scales, scale_groups, search_scales
+from groundup.quantize.calibration import InputStats, linear_layers, output_error
+from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.rtn import round_to_nearest
 
 
@@ -26,16 +26,16 @@ def test_folding_scales_leaves_the_model_as_it_was(make_decoder, windows, knobs)
     with torch.no_grad():
         expected = model(windows).logits
         for block in model.blocks:
-            layers = linears(block)
-            for fold in folds(block):
-                fold_in(fold, layers, torch.rand(layers[fold.layers[0]].in_features) + 0.5)
+            layers = linear_layers(block)
+            for fold in scale_groups(block):
+                apply_scales(fold, layers, torch.rand(layers[fold.layers[0]].in_features) + 0.5)
         found = model(windows).logits
     torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-4)
 
 
 def test_what_is_folded_where(make_decoder):
     def places(**knobs):
-        return [fold.layers[0].split(".")[1] for fold in folds(make_decoder(**knobs).blocks[0])]
+        return [fold.layers[0].split(".")[1] for fold in scale_groups(make_decoder(**knobs).blocks[0])]
 
     assert places() == ["q_proj", "o_proj", "gate_proj", "down_proj"]
     assert places(num_kv_heads=2) == [
@@ -53,9 +53,9 @@ def test_beats_rounding_to_nearest_where_a_few_inputs_are_large(symmetric):
     inputs = torch.randn(2000, 128, generator=generator)
     inputs[:, [3, 50, 97]] *= 40
     weight = torch.randn(64, 128, generator=generator) * 0.02
-    moments, scheme = Moments(128), Scheme(4, 64, symmetric)
+    moments, scheme = InputStats(128), QuantizationScheme(4, 64, symmetric)
     moments.add(inputs)
-    scales, power = search([weight], moments, scheme)
+    scales, power = search_scales([weight], moments, scheme)
     ours = round_to_nearest(weight * scales, scheme).dequantize() / scales
     nearest = round_to_nearest(weight, scheme).dequantize()
     assert power > 0
@@ -63,9 +63,9 @@ def test_beats_rounding_to_nearest_where_a_few_inputs_are_large(symmetric):
 
 
 def test_alike_inputs_are_left_alone():
-    moments = Moments(32)
+    moments = InputStats(32)
     moments.add(torch.ones(10, 32) * torch.tensor([1.0, -1.0]).repeat(16))
-    scales, _ = search([torch.randn(8, 32)], moments, Scheme(4, 32))
+    scales, _ = search_scales([torch.randn(8, 32)], moments, QuantizationScheme(4, 32))
     torch.testing.assert_close(scales, torch.ones(32))
 
 

@@ -7,21 +7,24 @@ import torch
 
 from groundup.artifacts.errors import UserError
 from groundup.quantize.formats import FORMATS
-from groundup.quantize.formats.folder import export_quantized, load_quantized
-from groundup.quantize.grid import Scheme
-from groundup.quantize.linear import quantized_layers
-from groundup.quantize.load import export_model, open_model
-from groundup.quantize.quantize import Settings, quantize_model
+from groundup.quantize.formats.huggingface_folder import (
+    export_huggingface_quantized,
+    load_huggingface_quantized,
+)
+from groundup.quantize.model_loader import export_model, open_model
+from groundup.quantize.quantization_grid import QuantizationScheme
+from groundup.quantize.quantized_linear import quantized_layers
+from groundup.quantize.quantizer import QuantizationSettings, quantize_model
 from groundup.quantize.rtn import round_to_nearest
 
 CASES = [
-    ("gptq", Scheme(4, 32, True)),
-    ("gptq", Scheme(8, 32, True)),
-    ("awq", Scheme(4, 32, False)),
-    ("awq", Scheme(4, 32, True)),
-    ("compressed-tensors", Scheme(4, 32, True)),
-    ("compressed-tensors", Scheme(4, 32, False)),
-    ("compressed-tensors", Scheme(8, 32, False)),
+    ("gptq", QuantizationScheme(4, 32, True)),
+    ("gptq", QuantizationScheme(8, 32, True)),
+    ("awq", QuantizationScheme(4, 32, False)),
+    ("awq", QuantizationScheme(4, 32, True)),
+    ("compressed-tensors", QuantizationScheme(4, 32, True)),
+    ("compressed-tensors", QuantizationScheme(4, 32, False)),
+    ("compressed-tensors", QuantizationScheme(8, 32, False)),
 ]
 
 
@@ -29,9 +32,9 @@ CASES = [
 def test_a_layer_comes_back_as_it_was(name, scheme):
     weight = round_to_nearest(torch.randn(48, 96, generator=torch.Generator().manual_seed(0)), scheme)
     layout = FORMATS[name]
-    tensors = layout.write(weight, torch.float32)
-    assert layout.shape(tuple(tensors[layout.layout].shape), scheme) == (48, 96)
-    found = layout.read(tensors, layout.scheme(layout.describe(scheme)))
+    tensors = layout.to_tensors(weight, torch.float32)
+    assert layout.weight_shape(tuple(tensors[layout.key_tensor].shape), scheme) == (48, 96)
+    found = layout.from_tensors(tensors, layout.scheme_from_config(layout.to_config(scheme)))
     assert torch.equal(found.codes, weight.codes)
     assert torch.equal(found.zero, weight.zero)
     assert torch.equal(found.scale, weight.scale)
@@ -41,8 +44,8 @@ def test_gptq_by_its_rule():
     """w[o, i] = (q - (z + 1)) * s with q and z taken apart bit by bit, as AutoGPTQ's pure torch layer
     does.
     """
-    weight = round_to_nearest(torch.randn(16, 64), Scheme(4, 32))
-    t = FORMATS["gptq"].write(weight, torch.float32)
+    weight = round_to_nearest(torch.randn(16, 64), QuantizationScheme(4, 32))
+    t = FORMATS["gptq"].to_tensors(weight, torch.float32)
     for o, i in ((0, 0), (3, 9), (15, 63), (7, 40)):
         group = int(t["g_idx"][i])
         q = (int(t["qweight"][i // 8, o]) >> (4 * (i % 8))) & 15
@@ -51,8 +54,8 @@ def test_gptq_by_its_rule():
 
 
 def test_awq_by_its_rule():
-    weight = round_to_nearest(torch.randn(16, 64), Scheme(4, 32, False))
-    t = FORMATS["awq"].write(weight, torch.float32)
+    weight = round_to_nearest(torch.randn(16, 64), QuantizationScheme(4, 32, False))
+    t = FORMATS["awq"].to_tensors(weight, torch.float32)
     place = {output: slot for slot, output in enumerate((0, 2, 4, 6, 1, 3, 5, 7))}
     for o, i in ((0, 0), (3, 9), (15, 63), (6, 40)):
         q = (int(t["qweight"][i, o // 8]) >> (4 * place[o % 8])) & 15
@@ -61,8 +64,8 @@ def test_awq_by_its_rule():
 
 
 def test_compressed_tensors_by_its_rule():
-    weight = round_to_nearest(torch.randn(16, 64), Scheme(4, 32, False))
-    t = FORMATS["compressed-tensors"].write(weight, torch.float32)
+    weight = round_to_nearest(torch.randn(16, 64), QuantizationScheme(4, 32, False))
+    t = FORMATS["compressed-tensors"].to_tensors(weight, torch.float32)
     for o, i in ((0, 0), (3, 9), (15, 63), (6, 40)):
         q = ((int(t["weight_packed"][o, i // 8]) >> (4 * (i % 8))) & 15) - 8
         z = ((int(t["weight_zero_point"][o // 8, i // 32]) >> (4 * (o % 8))) & 15) - 8
@@ -77,22 +80,22 @@ def test_compressed_tensors_by_its_rule():
 @pytest.mark.parametrize(("name", "scheme"), CASES[::2], ids=str)
 def test_a_folder_comes_back_as_it_was(make_decoder, byte_tokenizer, windows, tmp_path, name, scheme, knobs):
     model = make_decoder(**knobs)
-    quantize_model(model, Settings("rtn", scheme))
-    files = export_quantized(model, byte_tokenizer, tmp_path, format=name, dtype="float32")
+    quantize_model(model, QuantizationSettings("rtn", scheme))
+    files = export_huggingface_quantized(model, byte_tokenizer, tmp_path, format=name, dtype="float32")
     assert {file.name for file in files} >= {"model.safetensors", "config.json", "tokenizer.json"}
-    again = load_quantized(tmp_path)
+    again = load_huggingface_quantized(tmp_path)
     before, after = quantized_layers(model), quantized_layers(again)
     assert before.keys() == after.keys()
     for layer, found in after.items():
-        assert torch.equal(before[layer].quantized().codes, found.quantized().codes)
+        assert torch.equal(before[layer].unpack_weight().codes, found.unpack_weight().codes)
         assert torch.equal(before[layer].scale, found.scale)
     with torch.no_grad():
         assert torch.equal(model(windows).logits, again(windows).logits)
 
 
 def test_open_model_reads_them_too(decoder, byte_tokenizer, tmp_path):
-    quantize_model(decoder, Settings("rtn", Scheme(4, 32)))
-    export_quantized(decoder, byte_tokenizer, tmp_path, format="gptq", dtype="float16")
+    quantize_model(decoder, QuantizationSettings("rtn", QuantizationScheme(4, 32)))
+    export_huggingface_quantized(decoder, byte_tokenizer, tmp_path, format="gptq", dtype="float16")
     model, tokenizer = open_model(tmp_path, device="cpu")
     assert tokenizer.encode("ok") == byte_tokenizer.encode("ok")
     assert model(torch.tensor([[5, 6, 7]])).logits.shape == (1, 3, 264)
@@ -100,21 +103,21 @@ def test_open_model_reads_them_too(decoder, byte_tokenizer, tmp_path):
 
 def test_what_a_format_cannot_hold_is_said(decoder, make_decoder, byte_tokenizer, tmp_path, copy_of):
     with pytest.raises(UserError, match="the model has none"):
-        export_quantized(decoder, None, tmp_path, format="gptq", dtype="float32")
+        export_huggingface_quantized(decoder, None, tmp_path, format="gptq", dtype="float32")
     asymmetric = copy_of(decoder)
-    quantize_model(asymmetric, Settings("rtn", Scheme(4, 32, False)))
+    quantize_model(asymmetric, QuantizationSettings("rtn", QuantizationScheme(4, 32, False)))
     with pytest.raises(UserError, match="symmetric grids only"):
-        export_quantized(asymmetric, None, tmp_path, format="gptq", dtype="float32")
-    quantize_model(decoder, Settings("rtn", Scheme(8, 32)))
+        export_huggingface_quantized(asymmetric, None, tmp_path, format="gptq", dtype="float32")
+    quantize_model(decoder, QuantizationSettings("rtn", QuantizationScheme(8, 32)))
     with pytest.raises(UserError, match="holds 4 bits"):
-        export_quantized(decoder, None, tmp_path, format="awq", dtype="float32")
+        export_huggingface_quantized(decoder, None, tmp_path, format="awq", dtype="float32")
     gpt2 = make_decoder(
         norm="layernorm", norm_bias=True, positions="learned", feed_forward="gelu_tanh", feed_forward_bias=True,
         attention_bias="all", tie_embeddings=True,
     )  # fmt: skip
-    quantize_model(gpt2, Settings("rtn", Scheme(4, 32)))
+    quantize_model(gpt2, QuantizationSettings("rtn", QuantizationScheme(4, 32)))
     with pytest.raises(UserError, match="transposed"):
-        export_quantized(gpt2, None, tmp_path, format="gptq", dtype="float32")
+        export_huggingface_quantized(gpt2, None, tmp_path, format="gptq", dtype="float32")
     assert not (tmp_path / "config.json").exists()
 
 
@@ -129,8 +132,8 @@ def test_what_a_format_cannot_hold_is_said(decoder, make_decoder, byte_tokenizer
     ],
 )
 def test_kinds_that_we_do_not_read_are_named(decoder, byte_tokenizer, tmp_path, name, changes, message):
-    quantize_model(decoder, Settings("rtn", Scheme(4, 32)))
-    export_quantized(decoder, byte_tokenizer, tmp_path, format=name, dtype="float32")
+    quantize_model(decoder, QuantizationSettings("rtn", QuantizationScheme(4, 32)))
+    export_huggingface_quantized(decoder, byte_tokenizer, tmp_path, format=name, dtype="float32")
     config = json.loads((tmp_path / "config.json").read_text())
     config["quantization_config"] |= changes
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -139,18 +142,18 @@ def test_kinds_that_we_do_not_read_are_named(decoder, byte_tokenizer, tmp_path, 
 
 
 def test_activation_order_is_refused_and_not_read_wrong():
-    weight = round_to_nearest(torch.randn(16, 64), Scheme(4, 32))
-    tensors = FORMATS["gptq"].write(weight, torch.float32)
+    weight = round_to_nearest(torch.randn(16, 64), QuantizationScheme(4, 32))
+    tensors = FORMATS["gptq"].to_tensors(weight, torch.float32)
     tensors["g_idx"] = tensors["g_idx"].flip(0)
     with pytest.raises(UserError, match="activation order"):
-        FORMATS["gptq"].read(tensors, weight.scheme)
+        FORMATS["gptq"].from_tensors(tensors, weight.scheme)
 
 
 def test_a_plain_export_of_a_quantized_model_holds_its_values(decoder, byte_tokenizer, windows, tmp_path):
-    from groundup.quantize.folder import save_quantized
+    from groundup.quantize.quantized_folder import save_quantized_folder
 
-    quantize_model(decoder, Settings("rtn", Scheme(4, 32)))
-    save_quantized(decoder, tmp_path / "small", "rtn")
+    quantize_model(decoder, QuantizationSettings("rtn", QuantizationScheme(4, 32)))
+    save_quantized_folder(decoder, tmp_path / "small", "rtn")
     byte_tokenizer.save(tmp_path / "small")
     export_model(tmp_path / "small", tmp_path / "plain", format="huggingface", dtype="float32")
     plain, _ = open_model(tmp_path / "plain", device="cpu")

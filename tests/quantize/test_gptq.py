@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from groundup.quantize.calibrate import Moments, output_error
-from groundup.quantize.gptq import gptq, inverse_factor
-from groundup.quantize.grid import Scheme, fit
+from groundup.quantize.calibration import InputStats, output_error
+from groundup.quantize.gptq import gptq, inverse_cholesky
+from groundup.quantize.quantization_grid import QuantizationScheme, find_params
 from groundup.quantize.rtn import round_to_nearest
 
 
@@ -26,7 +26,7 @@ def obq(weight, hessian, scheme, damping):
     codes = torch.empty_like(weight, dtype=torch.uint8)
     for column in range(width):
         if column % scheme.group_size == 0:
-            scale, zero = fit(weight[:, column : column + scheme.group_size], scheme)
+            scale, zero = find_params(weight[:, column : column + scheme.group_size], scheme)
         inverse = torch.linalg.inv(damped[column:, column:])
         code = ((weight[:, column] / scale[:, 0]).round() + zero[:, 0]).clamp(0, scheme.top)
         error = weight[:, column] - (code - zero[:, 0]) * scale[:, 0]
@@ -41,15 +41,19 @@ def test_equals_column_by_column_with_the_inverse(width, group_size, symmetric):
     inputs = correlated(2000, width).double()
     hessian = 2 * inputs.T @ inputs / len(inputs)
     weight = torch.randn(12, width, generator=torch.Generator().manual_seed(1)).double()
-    scheme = Scheme(4, group_size, symmetric)
+    scheme = QuantizationScheme(4, group_size, symmetric)
     assert torch.equal(gptq(weight, hessian, scheme).codes, obq(weight, hessian, scheme, 0.01))
 
 
 @pytest.mark.parametrize("act_order", [False, True])
-@pytest.mark.parametrize("scheme", [Scheme(4, 32, True), Scheme(4, 32, False), Scheme(8, 32, True)], ids=str)
+@pytest.mark.parametrize(
+    "scheme",
+    [QuantizationScheme(4, 32, True), QuantizationScheme(4, 32, False), QuantizationScheme(8, 32, True)],
+    ids=str,
+)
 def test_output_error_is_far_below_rounding_to_nearest(scheme, act_order):
     inputs = correlated(4000, 96)
-    moments = Moments(96)
+    moments = InputStats(96)
     moments.add(inputs)
     weight = torch.randn(64, 96, generator=torch.Generator().manual_seed(2))
     ours = gptq(weight, moments.hessian, scheme, act_order=act_order).dequantize()
@@ -64,7 +68,8 @@ def test_inputs_without_correlation_leave_nothing_to_correct():
     weight = torch.randn(8, 64)
     hessian = torch.diag(torch.rand(64) + 0.5)
     assert torch.equal(
-        gptq(weight, hessian, Scheme(4, 32)).codes, round_to_nearest(weight, Scheme(4, 32)).codes
+        gptq(weight, hessian, QuantizationScheme(4, 32)).codes,
+        round_to_nearest(weight, QuantizationScheme(4, 32)).codes,
     )
 
 
@@ -72,7 +77,7 @@ def test_inputs_that_never_were_active_keep_their_weights():
     inputs = correlated(500, 32)
     inputs[:, 5] = 0
     weight = torch.randn(4, 32, generator=torch.Generator().manual_seed(3))
-    scheme = Scheme(8, 32)
+    scheme = QuantizationScheme(8, 32)
     found = gptq(weight, inputs.T @ inputs, scheme).dequantize()
     step = round_to_nearest(weight, scheme).scale.float()
     assert ((found[:, 5] - weight[:, 5]).abs() <= 1.5 * step[:, 0]).all()
@@ -80,14 +85,14 @@ def test_inputs_that_never_were_active_keep_their_weights():
 
 def test_fewer_rows_than_columns_are_enough():
     inputs = correlated(10, 64)
-    found = gptq(torch.randn(4, 64), inputs.T @ inputs, Scheme(4, 32))
+    found = gptq(torch.randn(4, 64), inputs.T @ inputs, QuantizationScheme(4, 32))
     assert torch.isfinite(found.dequantize()).all()
 
 
 def test_factor_is_that_of_the_damped_inverse():
     inputs = correlated(300, 24).double()
     hessian = inputs.T @ inputs
-    factor = inverse_factor(hessian, 0.05)
+    factor = inverse_cholesky(hessian, 0.05)
     damped = hessian + 0.05 * hessian.diagonal().mean() * torch.eye(24)
     torch.testing.assert_close(factor.T @ factor @ damped, torch.eye(24).double(), rtol=0, atol=1e-6)
     assert torch.equal(factor, factor.triu())
@@ -95,10 +100,10 @@ def test_factor_is_that_of_the_damped_inverse():
 
 def test_moments_do_not_depend_on_how_the_inputs_arrive():
     inputs = correlated(101, 16)
-    whole, parts = Moments(16), Moments(16)
+    whole, parts = InputStats(16), InputStats(16)
     whole.add(inputs)
     for part in inputs.split([1, 40, 60]):
         parts.add(part[None])
     torch.testing.assert_close(whole.hessian, parts.hessian)
-    torch.testing.assert_close(whole.magnitude, parts.magnitude)
+    torch.testing.assert_close(whole.mean_abs, parts.mean_abs)
     torch.testing.assert_close(whole.hessian, 2 * inputs.T @ inputs / 101)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
-from groundup.recipe import Recipe, load, parse
-from groundup.recipe.explain import explain, json_schema, table
+from groundup.recipe import Recipe, load_recipe, parse_recipe
+from groundup.recipe.explain import explain, json_schema, knob_table
 
 SOURCE = {"name": "mine", "kind": "text", "path": "*.txt"}
 
@@ -18,7 +18,11 @@ SOURCE = {"name": "mine", "kind": "text", "path": "*.txt"}
         ({"model": {"hiden_size": 1}}, "unknown knob model.hiden_size", "model.hidden_size"),
         ({"trane": {}}, "unknown knob trane", "train"),
         ({"train": {"steps": -1}}, "train.steps = -1", "groundup explain train.steps"),
-        ({"train": {"schedule": "wavy"}}, "train.schedule = 'wavy'", "groundup explain train.schedule"),
+        (
+            {"train": {"lr_schedule": "wavy"}},
+            "train.lr_schedule = 'wavy'",
+            "groundup explain train.lr_schedule",
+        ),
         ({"data": {"sources": [{**SOURCE, "kind": "wikpedia"}]}}, "'wikpedia'", "data.sources[].kind"),
         (
             {"data": {"sources": [{"name": "x", "kind": "text"}]}},
@@ -31,51 +35,51 @@ SOURCE = {"name": "mine", "kind": "text", "path": "*.txt"}
 )
 def test_what_is_wrong_is_named(values, message, hint):
     with pytest.raises(UserError) as caught:
-        parse({"name": "x", **values})
+        parse_recipe({"name": "x", **values})
     assert message in caught.value.message
     assert hint in (caught.value.hint or "")
 
 
 def test_overrides_are_toml_values_and_reach_every_table():
-    recipe = parse(
+    recipe = parse_recipe(
         {"name": "x", "train": {"steps": 5}},
         [
             "train.steps=50",
             "train.learning_rate=3e-4",
-            "train.schedule=linear",
+            "train.lr_schedule=linear",
             "seed=7",
             "model.qk_norm=true",
             "train.tokens=none",
         ],
     )
     assert recipe.train is not None
-    assert (recipe.train.steps, recipe.train.learning_rate, recipe.train.schedule) == (50, 3e-4, "linear")
+    assert (recipe.train.steps, recipe.train.learning_rate, recipe.train.lr_schedule) == (50, 3e-4, "linear")
     assert recipe.seed == 7
     assert recipe.model.qk_norm is True
     with pytest.raises(UserError, match="expected knob=value"):
-        parse({"name": "x"}, ["train.steps"])
+        parse_recipe({"name": "x"}, ["train.steps"])
     with pytest.raises(UserError, match="name is not a table"):
-        parse({"name": "x"}, ["name.first=1"])
+        parse_recipe({"name": "x"}, ["name.first=1"])
 
 
 def test_none_takes_a_knob_out_unless_it_is_one_of_its_words():
-    words = ["train.tokens=none", "machine.activation_checkpointing=none", "train.average=none"]
-    recipe = parse({"name": "x"}, words)
+    words = ["train.tokens=none", "machine.activation_checkpointing=none", "train.weight_averaging=none"]
+    recipe = parse_recipe({"name": "x"}, words)
     assert recipe.train is not None
     assert recipe.train.tokens is None
     assert recipe.machine.activation_checkpointing == "none"
-    assert recipe.train.average == "none"
+    assert recipe.train.weight_averaging == "none"
 
 
 def test_a_file_gives_its_name_to_the_recipe(tmp_path):
     path = tmp_path / "tiny.toml"
     path.write_text("[train]\nsteps = 3\n")
-    assert load(path).name == "tiny"
+    assert load_recipe(path).name == "tiny"
     path.write_text("[train\n")
     with pytest.raises(UserError, match="not valid TOML"):
-        load(path)
+        load_recipe(path)
     with pytest.raises(UserError, match="no such recipe file"):
-        load(tmp_path / "none.toml")
+        load_recipe(tmp_path / "none.toml")
 
 
 @given(
@@ -83,7 +87,7 @@ def test_a_file_gives_its_name_to_the_recipe(tmp_path):
     hours=st.none() | st.floats(0.001, 1e6),
 )  # fmt: skip
 def test_dump_and_parse_are_inverse(steps, rate, seed, width, hours):
-    recipe = parse(
+    recipe = parse_recipe(
         {"name": "x", "seed": seed, "budget": {"hours": hours}, "data": {"sources": [SOURCE]},
          "train": {"steps": steps, "learning_rate": rate}, "model": {"hidden_size": width}}
     )  # fmt: skip
@@ -91,7 +95,7 @@ def test_dump_and_parse_are_inverse(steps, rate, seed, width, hours):
 
 
 def test_every_knob_is_explained():
-    rows = table()
+    rows = knob_table()
     assert len(rows) > 60
     assert [name for name, _, _, meaning in rows if not meaning] == []
     assert "peak learning rate" in explain("train.learning_rate")

@@ -10,7 +10,7 @@ import pytest
 
 from groundup.artifacts.manifest import Manifest
 from groundup.plan import derive
-from groundup.recipe import parse
+from groundup.recipe import parse_recipe
 
 NASTY = '#panic("typst") $x_1$ *bold* @ref <script>alert("html")</script> {{ jinja }} \\ & "quotes" `code` 東京 مرحبا \x00\x1b[0m'
 LONG = "https://example.org/" + "a" * 400
@@ -36,7 +36,7 @@ def table(read: int, kept: int, dropped: dict[str, int], size: int = 5_000) -> d
         "read": {"documents": read, "bytes": read * size},
         "kept": {"documents": kept, "bytes": int(kept * size * 0.97)},
         "dropped": {reason: {"documents": count, "bytes": count * size} for reason, count in dropped.items()},
-        "trimmed": {"private": int(kept * size * 0.03)},
+        "trimmed": {"pii": int(kept * size * 0.03)},
         "lengths": {"64": kept // 4, "8192": kept - kept // 4},
         "languages": {"en": read - 9, "la": 7, "unsure": 2},
         "train": {"documents": kept - 3, "bytes": (kept - 3) * size},
@@ -80,7 +80,7 @@ def metrics() -> dict[str, dict[str, Any]]:
     return {
         "data": {
             "sources": sources,
-            "repeats": {"clusters": 40, "documents": 91, "sizes": {"2": 37, "4": 2, "16": 1}},
+            "duplicate_clusters": {"clusters": 40, "documents": 91, "sizes": {"2": 37, "4": 2, "16": 1}},
             "train": {"documents": 6_590, "bytes": 31_000_000},
             "validation": {"documents": 66, "bytes": 312_000},
         },
@@ -96,22 +96,22 @@ def metrics() -> dict[str, dict[str, Any]]:
                 NASTY,
             ],
             "algorithm": "bpe",
-            "pattern": "gpt4",
-            "file": None,
-            "fit": {
+            "pretokenizer": "gpt4",
+            "pretrained": None,
+            "fertility": {
                 by: {
                     name: {
                         "documents": 9,
                         "bytes": 90_000,
                         "words": 14_000,
                         "bytes_per_token": {"this vocabulary": 3.9, "GPT-2": 4.1},
-                        "words_split": {"this vocabulary": 0.25, "GPT-2": 0.2},
+                        "split_word_fraction": {"this vocabulary": 0.25, "GPT-2": 0.2},
                     }
                     for name in names
                 }
                 for by, names in (("source", ("wikipedia", "books")), ("language", ("en", NASTY)))
             },
-            "sample_bytes": 12_000_000,
+            "train_bytes": 12_000_000,
             "corpus_bytes": 31_000_000,
             "sample": [
                 "An",
@@ -271,9 +271,14 @@ def metrics() -> dict[str, dict[str, Any]]:
             "calibration_tokens": {"text": 49_152, "chat": 16_384},
             "held_out_tokens": 65_536,
             "held_out": {
-                "float": {"loss": 3.85, "divergence": 0.0, "agreement": 1.0, "bits_per_byte": 1.419},
-                "rtn": {"loss": 3.93, "divergence": 0.061, "agreement": 0.88, "bits_per_byte": 1.449},
-                "gptq": {"loss": 3.87, "divergence": 0.022, "agreement": 0.93, "bits_per_byte": 1.426},
+                "float": {"loss": 3.85, "kl_divergence": 0.0, "top1_agreement": 1.0, "bits_per_byte": 1.419},
+                "rtn": {"loss": 3.93, "kl_divergence": 0.061, "top1_agreement": 0.88, "bits_per_byte": 1.449},
+                "gptq": {
+                    "loss": 3.87,
+                    "kl_divergence": 0.022,
+                    "top1_agreement": 0.93,
+                    "bits_per_byte": 1.426,
+                },
             },
             "layers": [
                 {"layer": f"blocks.{i}.{n}", "error": chance.random() / 90, "rtn_error": chance.random() / 40}
@@ -308,10 +313,10 @@ FOLDERS = {
 def made_up_run(run: Path, stages: tuple[str, ...] = tuple(FOLDERS)) -> Path:
     """A run folder in which `stages` are complete."""
     run.mkdir(parents=True, exist_ok=True)
-    recipe = parse(RECIPE)
+    recipe = parse_recipe(RECIPE)
     plan = derive(recipe)
     (run / "recipe.json").write_text(json.dumps(recipe.model_dump(mode="json", exclude_none=True)))
-    (run / "plan.json").write_text(json.dumps(plan.facts()))
+    (run / "plan.json").write_text(json.dumps(plan.summary()))
     everything = metrics()
     for number, stage in enumerate(stages):
         folder = run / FOLDERS[stage]

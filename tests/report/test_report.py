@@ -12,18 +12,18 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest
 from groundup.plan import derive
-from groundup.recipe import load, parse
-from groundup.recipe.report import ReportSection
-from groundup.report import text_plots, write_report
-from groundup.report.blueprint import blueprint, write_blueprint
-from groundup.report.collect import collect
-from groundup.report.page import html
-from groundup.report.sections.recipe import recipe as recipe_section
-from groundup.report.sections.text import _lost
+from groundup.recipe import load_recipe, parse_recipe
+from groundup.recipe.report_config import ReportConfig
+from groundup.report import corpus_plots, write_report
+from groundup.report.html_report import render_html
+from groundup.report.pdf_report import render_pdf
+from groundup.report.plan_document import plan_document, write_plan_pdf
+from groundup.report.report_document import build_document
+from groundup.report.run_data import collect_run
+from groundup.report.run_summary import summarize_run
+from groundup.report.sections.data_section import _dropped_by_stage
+from groundup.report.sections.recipe_section import recipe_section as recipe_section
 from groundup.report.stage import run as run_stage
-from groundup.report.story import tell
-from groundup.report.summary import summary
-from groundup.report.typeset import pdf
 
 ALL = ("data", "tokenizer", "tokens", "base", "scores", "chat", "quantized", "export")
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"))
@@ -32,8 +32,8 @@ RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"
 @pytest.fixture(scope="module")
 def told(write_run, tmp_path_factory):
     """(facts, story) of a whole run."""
-    facts = collect(write_run(tmp_path_factory.mktemp("runs") / "made-up"))
-    return facts, tell(facts)
+    facts = collect_run(write_run(tmp_path_factory.mktemp("runs") / "made-up"))
+    return facts, build_document(facts)
 
 
 def texts(value):
@@ -79,13 +79,13 @@ def test_every_section_of_a_whole_run(told):
     ],
 )
 def test_a_partial_run_tells_what_it_has(write_run, tmp_path, stages):
-    story = tell(collect(write_run(tmp_path / "part", stages)))
+    story = build_document(collect_run(write_run(tmp_path / "part", stages)))
     titles = [section["title"] for section in story["sections"]]
     assert ("The text" in titles) == ("data" in stages)
     assert ("Scores" in titles) == ("scores" in stages)
     assert ("The chat" in titles) == ("chat" in stages)
-    assert pdf(story).startswith(b"%PDF-")
-    assert html(story).endswith("</html>\n")
+    assert render_pdf(story).startswith(b"%PDF-")
+    assert render_html(story).endswith("</html>\n")
 
 
 def test_manifests_of_another_age_still_tell(write_run, tmp_path):
@@ -106,14 +106,14 @@ def test_manifests_of_another_age_still_tell(write_run, tmp_path):
     for row in manifest["metrics"]["sources"].values():
         for key in ("lengths", "languages", "train", "validation", "tokens_estimated", "inputs", "trimmed"):
             del row[key]
-    del manifest["metrics"]["repeats"]
+    del manifest["metrics"]["duplicate_clusters"]
     (run / "01-data" / "manifest.json").write_text(json.dumps(manifest))
     (run / "01-data" / "clusters.jsonl").unlink()
     (run / "plan.json").unlink()
     (run / "04-base" / "steps.jsonl").unlink()
-    story = tell(collect(run))
-    assert pdf(story).startswith(b"%PDF-")
-    assert summary(run)
+    story = build_document(collect_run(run))
+    assert render_pdf(story).startswith(b"%PDF-")
+    assert summarize_run(run)
 
 
 def test_nothing_that_a_page_cannot_show(told):
@@ -124,14 +124,14 @@ def test_foreign_text_is_never_markup(told):
     """The run's texts hold Typst, HTML and Jinja that would fail or act if anything read them as such."""
     story = told[1]
     assert any("#panic(" in text for text in texts(story))
-    assert pdf(story).startswith(b"%PDF-")
-    page = Page(html(story))
+    assert render_pdf(story).startswith(b"%PDF-")
+    page = Page(render_html(story))
     assert "script" not in page.tags
     assert '<script>alert("html")</script> {{ jinja }}' in page.text
 
 
 def test_the_page_needs_nothing_else(told):
-    page = Page(html(told[1]))
+    page = Page(render_html(told[1]))
     assert not {"link", "img", "iframe", "object", "script"} & set(page.tags)
     targets = [value for name, value in page.attributes if name in ("href", "src", "xlink:href")]
     assert targets
@@ -140,20 +140,20 @@ def test_the_page_needs_nothing_else(told):
     assert len(ids) == len(set(ids))
     assert {target[1:] for target in targets} <= set(ids)
     assert page.tags.count("svg") == sum(
-        b["kind"] == "figure" for s in told[1]["sections"] for b in s["blocks"]
+        b["kind"] == "figure" for s in told[1]["sections"] for b in s["elements"]
     )
 
 
 def test_same_manifests_same_bytes(told):
     facts, story = told
-    assert tell(facts) == story
-    assert pdf(story) == pdf(story)
-    assert html(story) == html(story)
-    assert b"CreationDate" not in pdf(story)
+    assert build_document(facts) == story
+    assert render_pdf(story) == render_pdf(story)
+    assert render_html(story) == render_html(story)
+    assert b"CreationDate" not in render_pdf(story)
 
 
 def test_numbers_stand_where_they_belong(told):
-    page = Page(html(told[1])).text.replace("\u00a0", " ")
+    page = Page(render_html(told[1])).text.replace("\u00a0", " ")
     for said in (
         "1.412 bits for each byte",
         "between 1.377 and 1.449",
@@ -170,12 +170,12 @@ def test_numbers_stand_where_they_belong(told):
 
 def test_funnels_count_down_to_what_was_kept(told):
     sources = told[0]["stages"]["data"]["metrics"]["sources"]
-    (figure,) = (b for s in told[1]["sections"] for b in s["blocks"] if b.get("name") == "funnels")
+    (figure,) = (b for s in told[1]["sections"] for b in s["elements"] if b.get("name") == "funnels")
     for name, row in sources.items():
         assert (
             f"{name} {row['read']['documents']:,} found, {row['kept']['documents']:,} kept" in figure["alt"]
         )
-    lost = _lost(sources["wikipedia"])
+    lost = _dropped_by_stage(sources["wikipedia"])
     assert lost == {
         "readable": 0, "no test item": 0, "right language": 312, "good enough": 280, "no repeat": 117, "in the mix": 0,
     }  # fmt: skip
@@ -185,9 +185,9 @@ def test_funnels_count_down_to_what_was_kept(told):
 def test_drawings_of_any_number_of_sources(number):
     parts = {f"source {i} with a name": float(number - i) ** 3 for i in range(number)}
     drawn = [
-        text_plots.mixtures({"read": parts, "shown": parts}),
-        text_plots.lengths({name: {64: 3, 1 << 20: 1} for name in parts}),
-        text_plots.funnels({name: [9, 5, 0] for name in parts}, ["found", "a", "b"]),
+        corpus_plots.plot_mixtures({"read": parts, "shown": parts}),
+        corpus_plots.plot_lengths({name: {64: 3, 1 << 20: 1} for name in parts}),
+        corpus_plots.plot_funnels({name: [9, 5, 0] for name in parts}, ["found", "a", "b"]),
     ]
     assert all("</svg>" in svg for svg in drawn)
     said = [drawn[0], drawn[1]]
@@ -195,15 +195,15 @@ def test_drawings_of_any_number_of_sources(number):
 
 
 def test_losses_that_are_no_numbers_do_not_stop_the_report(write_run, tmp_path):
-    facts = collect(write_run(tmp_path / "spikes"))
-    facts["steps"][7] |= {"loss": None, "left_out": "loss nan"}
-    facts["steps"][9] |= {"loss": 1e9, "left_out": "a spike"}
-    assert html(tell(facts)).endswith("</html>\n")
+    facts = collect_run(write_run(tmp_path / "spikes"))
+    facts["steps"][7] |= {"loss": None, "skipped": "loss nan"}
+    facts["steps"][9] |= {"loss": 1e9, "skipped": "a spike"}
+    assert render_html(build_document(facts)).endswith("</html>\n")
 
 
 def test_the_stage_writes_three_files_and_leaves_itself_out(write_run, tmp_path):
     run = write_run(tmp_path / "made-up", ("data", "base"))
-    recipe = SimpleNamespace(report=ReportSection(title="A *title*", author="An author"), name="made-up")
+    recipe = SimpleNamespace(report=ReportConfig(title="A *title*", author="An author"), name="made-up")
     inputs = {"data": run / "01-data", "base": run / "04-base"}
     found = []
     for _ in range(2):
@@ -212,11 +212,11 @@ def test_the_stage_writes_three_files_and_leaves_itself_out(write_run, tmp_path)
         assert run_stage(recipe, inputs, out, Machine()) == {"stages": ["data", "base"]}
         found.append({path.name: path.read_bytes() for path in out.iterdir()})
     assert found[0] == found[1]
-    assert set(found[0]) == {"report.pdf", "report.html", "facts.json"}
+    assert set(found[0]) == {"report.pdf", "report.html", "report.json"}
     assert "A *title*" in found[0]["report.html"].decode()
     Manifest("report", 1, "f" * 64).write(out)
     out.rename(run / "09-report")
-    assert list(collect(run)["stages"]) == ["data", "base"]
+    assert list(collect_run(run)["stages"]) == ["data", "base"]
 
 
 def test_the_command_writes_beside_the_run(write_run, tmp_path):
@@ -235,14 +235,14 @@ def test_what_cannot_be_told_is_one_line(write_run, tmp_path):
     run = write_run(tmp_path / "damaged", ("base",))
     (run / "04-base" / "steps.jsonl").write_text('{"step": 0,')
     with pytest.raises(UserError, match=r"steps.jsonl: not readable"):
-        collect(run)
+        collect_run(run)
     whole = write_run(tmp_path / "whole", ("data",))
     with pytest.raises(UserError, match="cannot be written"):
         write_report(whole, whole / "recipe.json" / "a.pdf")
 
 
 def test_closing_lines(write_run, tmp_path):
-    lines = summary(write_run(tmp_path / "made-up"))
+    lines = summarize_run(write_run(tmp_path / "made-up"))
     for said in (
         "5.21 million parameters",
         "1.412 bits per byte",
@@ -252,31 +252,31 @@ def test_closing_lines(write_run, tmp_path):
     ):
         assert said in lines
     assert "\u00a0" not in lines
-    base_only = summary(write_run(tmp_path / "base", ("base", "scores")))
+    base_only = summarize_run(write_run(tmp_path / "base", ("base", "scores")))
     assert "The city of London" in base_only
     assert "groundup chat" not in base_only
 
 
 def test_blueprint(tmp_path):
-    facts = derive(load(RECIPES[-1], ["budget.price_per_hour=2.5"])).facts()
-    write_blueprint(facts, tmp_path / "plan.pdf")
+    facts = derive(load_recipe(RECIPES[-1], ["budget.price_per_hour=2.5"])).summary()
+    write_plan_pdf(facts, tmp_path / "plan.pdf")
     first = (tmp_path / "plan.pdf").read_bytes()
-    write_blueprint(facts, tmp_path / "plan.pdf")
+    write_plan_pdf(facts, tmp_path / "plan.pdf")
     assert first.startswith(b"%PDF-")
     assert first == (tmp_path / "plan.pdf").read_bytes()
-    assert any(number["label"] == "at 2.5 an hour" for number in blueprint(facts)["cover"]["numbers"])
+    assert any(number["label"] == "at 2.5 an hour" for number in plan_document(facts)["cover"]["numbers"])
     with pytest.raises(UserError, match=r"no \[train\]"):
-        write_blueprint({"name": "data-only"}, tmp_path / "none.pdf")
+        write_plan_pdf({"name": "data-only"}, tmp_path / "none.pdf")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_recipe_in_the_report_is_the_recipe(path):
     """What stands in the last section, typed in again, is the same recipe."""
-    recipe = load(path, ["machine.threads=3"])
+    recipe = load_recipe(path, ["machine.threads=3"])
     dumped = json.loads(json.dumps(recipe.model_dump(mode="json", exclude_none=True)))
-    (listing,) = (b["text"] for b in recipe_section({"recipe": dumped})["blocks"] if b["kind"] == "listing")
-    again = parse(tomllib.loads(listing))
-    assert again == load(path).model_copy(update={"machine": again.machine})
+    (listing,) = (b["text"] for b in recipe_section({"recipe": dumped})["elements"] if b["kind"] == "listing")
+    again = parse_recipe(tomllib.loads(listing))
+    assert again == load_recipe(path).model_copy(update={"machine": again.machine})
     assert "machine" not in listing
     assert len(listing.splitlines()) < 120
 

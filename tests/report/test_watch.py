@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from groundup.artifacts.errors import UserError
-from groundup.report.curves import smooth, thin
-from groundup.report.watch.braille import DOTS, EMPTY, Canvas, ticks
-from groundup.report.watch.journals import Columns, Journals
-from groundup.report.watch.live import create_app
-from groundup.report.watch.tail import Tail
-from groundup.report.watch.terminal import still
-from groundup.report.watch.view import QUIET, mark, view
-from groundup.train.journal import Journal
+from groundup.report.curves import downsample, smooth
+from groundup.report.watch.braille_canvas import DOTS, EMPTY, BrailleCanvas, ticks
+from groundup.report.watch.dashboard import QUIET_SECONDS, build_dashboard, format_tick
+from groundup.report.watch.dashboard_server import create_dashboard_app
+from groundup.report.watch.jsonl_tail import JsonlTail
+from groundup.report.watch.run_reader import RunReader, StepColumns
+from groundup.report.watch.terminal_dashboard import render_frame
+from groundup.train.jsonl_log import JsonlLog
 
 
 def record(step: int, loss: float | None = None, **more) -> dict:
@@ -42,7 +42,7 @@ def run(tmp_path: Path) -> Path:
     run = tmp_path / "made-up"
     write(run / "04-base.partial" / "steps.jsonl", [record(step) for step in range(100)])
     write(
-        run / "04-base.partial" / "probes.jsonl",
+        run / "04-base.partial" / "eval.jsonl",
         [{"step": 50, "bits_per_byte": 2.5}, {"step": 100, "bits_per_byte": 2.25}],
     )
     (run / "recipe.json").write_text("{}")
@@ -50,9 +50,9 @@ def run(tmp_path: Path) -> Path:
     return run
 
 
-def looked(path: Path, stage: str | None = None) -> Journals:
-    journals = Journals(path, stage)
-    journals.look()
+def looked(path: Path, stage: str | None = None) -> RunReader:
+    journals = RunReader(path, stage)
+    journals.refresh()
     return journals
 
 
@@ -60,7 +60,7 @@ def looked(path: Path, stage: str | None = None) -> Journals:
 
 
 def test_a_line_counts_when_its_end_is_there(tmp_path: Path) -> None:
-    path, tail = tmp_path / "steps.jsonl", Tail()
+    path, tail = tmp_path / "steps.jsonl", JsonlTail()
     assert tail.read(path) == (False, [])
     path.write_text('{"step": 0}\n{"step": 1, "lo')
     assert tail.read(path) == (True, [{"step": 0}])
@@ -73,11 +73,11 @@ def test_a_line_counts_when_its_end_is_there(tmp_path: Path) -> None:
 def test_what_is_no_record_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "steps.jsonl"
     path.write_bytes(b'{"step": 0}\n{"step": 1, "lo{"step": 1}\n[]\n\xff\xfe\n{"loss": 3}\n\n{"step": 2}\n')
-    assert [each["step"] for each in Tail().read(path)[1]] == [0, 2]
+    assert [each["step"] for each in JsonlTail().read(path)[1]] == [0, 2]
 
 
 def test_a_file_that_moved_goes_on_and_one_that_was_replaced_begins_anew(tmp_path: Path) -> None:
-    path, tail = tmp_path / "a", Tail()
+    path, tail = tmp_path / "a", JsonlTail()
     write(path, [record(0), record(1)])
     assert len(tail.read(path)[1]) == 2
     moved = path.rename(tmp_path / "b")
@@ -95,19 +95,19 @@ def test_a_file_that_moved_goes_on_and_one_that_was_replaced_begins_anew(tmp_pat
 
 @given(st.lists(st.integers(0, 12), max_size=60))
 def test_of_a_step_that_repeats_the_later_one_counts(steps: list[int]) -> None:
-    columns, kept = Columns(), []
+    columns, kept = StepColumns(), []
     for number, step in enumerate(steps):
         columns.add({"step": step, "loss": float(number)})
         kept = [pair for pair in kept if pair[0] < step] + [(step, number)]
-    assert list(zip(columns.of["step"], columns.of["loss"], strict=True)) == kept
+    assert list(zip(columns.columns["step"], columns.columns["loss"], strict=True)) == kept
 
 
 def test_losses_that_the_weights_did_not_follow_are_not_drawn() -> None:
-    columns = Columns()
+    columns = StepColumns()
     columns.add(record(0))
-    columns.add(record(1, loss=99.0, left_out="a spike"))
+    columns.add(record(1, loss=99.0, skipped="a spike"))
     columns.add({"step": 2, "loss": None})
-    assert [math.isnan(loss) for loss in columns.of["loss"]] == [False, True, True]
+    assert [math.isnan(loss) for loss in columns.columns["loss"]] == [False, True, True]
 
 
 # ---- which training
@@ -115,17 +115,17 @@ def test_losses_that_the_weights_did_not_follow_are_not_drawn() -> None:
 
 def test_before_the_first_step(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
-        Journals(tmp_path / "none")
+        RunReader(tmp_path / "none")
     with pytest.raises(UserError, match="neither a run"):
-        Journals(tmp_path)
+        RunReader(tmp_path)
     (tmp_path / ".lock").touch()  # a run that has only begun
     (tmp_path / "01-data.partial").mkdir()
-    seen = view(looked(tmp_path))
-    assert seen.state == "no step yet; 01-data is being made"
+    seen = build_dashboard(looked(tmp_path))
+    assert seen.status == "no step yet; 01-data is being made"
     assert (seen.panels, seen.finished) == ([], False)
     (tmp_path / "04-base.partial").mkdir()
     (tmp_path / "04-base.partial" / "steps.jsonl").touch()
-    assert view(looked(tmp_path)).panels == []
+    assert build_dashboard(looked(tmp_path)).panels == []
     (tmp_path / "plan.json").write_text('{"name": "x"}')
     with pytest.raises(UserError, match="trains no model"):
         looked(tmp_path)
@@ -133,9 +133,9 @@ def test_before_the_first_step(tmp_path: Path) -> None:
 
 def test_while_it_goes_on(run: Path) -> None:
     journals = looked(run)
-    seen = view(journals)
+    seen = build_dashboard(journals)
     assert seen.title == "made-up · 04-base"
-    assert seen.state == "step 100 of 200 · 50% · 0:50 left"
+    assert seen.status == "step 100 of 200 · 50% · 0:50 left"
     assert [panel.name for panel in seen.panels] == [
         "training loss",
         "held-out text",
@@ -146,65 +146,65 @@ def test_while_it_goes_on(run: Path) -> None:
     assert [panel.value for panel in seen.panels] == ["0.080", "2.250", "0.001", "4.00 k", "1.00 GB"]
     assert seen.panels[0].curve[0][0] == 1
     assert seen.panels[0].curve[0][-1] == seen.panels[1].curve[0][-1] == 100  # steps done, in both files
-    before = journals.changes
-    journals.look()
-    assert journals.changes == before
+    before = journals.version
+    journals.refresh()
+    assert journals.version == before
     write(run / "04-base.partial" / "steps.jsonl", [record(step, 1.0) for step in range(100, 150)], "a")
-    journals.look()
-    assert journals.changes > before
-    assert view(journals).state.startswith("step 150 of 200 · 75%")
+    journals.refresh()
+    assert journals.version > before
+    assert build_dashboard(journals).status.startswith("step 150 of 200 · 75%")
 
 
 def test_a_run_that_went_back_and_one_that_fell_silent(run: Path) -> None:
     journals = looked(run)
     write(run / "new", [record(step) for step in range(40)])
     os.replace(run / "new", run / "04-base.partial" / "steps.jsonl")
-    journals.look()
-    assert view(journals).state.startswith("step 40 of 200")
-    past = os.path.getmtime(run / "04-base.partial" / "steps.jsonl") - QUIET - 60
+    journals.refresh()
+    assert build_dashboard(journals).status.startswith("step 40 of 200")
+    past = os.path.getmtime(run / "04-base.partial" / "steps.jsonl") - QUIET_SECONDS - 60
     os.utime(run / "04-base.partial" / "steps.jsonl", (past, past))
-    assert "no step for 1:3" in view(journals).state
+    assert "no step for 1:3" in build_dashboard(journals).status
 
 
 def test_what_the_training_itself_writes_is_followed_through_a_resume(tmp_path: Path) -> None:
     folder = tmp_path / "04-base.partial"
     folder.mkdir()
     (tmp_path / ".lock").touch()
-    writer = Journal(folder / "steps.jsonl")
+    writer = JsonlLog(folder / "steps.jsonl")
     for step in range(8):
         writer.append(record(step, float("nan") if step == 3 else 5.0))
     journals = looked(tmp_path)
     with (folder / "steps.jsonl").open("a") as file:
         file.write('{"step": 8, "lo')  # killed here
-    journals.look()
-    again = Journal(folder / "steps.jsonl")
-    again.start_at(5)
+    journals.refresh()
+    again = JsonlLog(folder / "steps.jsonl")
+    again.truncate(5)
     again.append(record(5, 4.0))
-    journals.look()
-    assert list(journals.steps.of["step"]) == [0, 1, 2, 3, 4, 5]
-    assert [loss for loss in journals.steps.of["loss"] if math.isfinite(loss)] == [5, 5, 5, 5, 4]
+    journals.refresh()
+    assert list(journals.steps.columns["step"]) == [0, 1, 2, 3, 4, 5]
+    assert [loss for loss in journals.steps.columns["loss"] if math.isfinite(loss)] == [5, 5, 5, 5, 4]
     again.append(record(6, 3.0))
-    journals.look()
-    assert journals.steps.of["loss"][-1] == 3.0
-    assert view(journals).state.startswith("step 7")
+    journals.refresh()
+    assert journals.steps.columns["loss"][-1] == 3.0
+    assert build_dashboard(journals).status.startswith("step 7")
 
 
 def test_after_it(run: Path) -> None:
     journals = looked(run)
     (run / "04-base.partial").rename(run / "04-base")
-    journals.look()
-    seen = view(journals)
-    assert (seen.state, seen.finished, seen.share) == ("finished after 100 steps", True, 1.0)
+    journals.refresh()
+    seen = build_dashboard(journals)
+    assert (seen.status, seen.finished, seen.progress) == ("finished after 100 steps", True, 1.0)
     write(run / "06-chat.partial" / "steps.jsonl", [record(0), record(1)])
-    write(run / "06-chat.partial" / "probes.jsonl", [{"step": 2, "loss": 1.5}])
-    journals.look()  # follows what goes on
-    assert view(journals).title == "made-up · 06-chat"
-    assert view(journals).state == "step 2"
-    assert view(journals).panels[1].unit == "nats per token"
+    write(run / "06-chat.partial" / "eval.jsonl", [{"step": 2, "loss": 1.5}])
+    journals.refresh()  # follows what goes on
+    assert build_dashboard(journals).title == "made-up · 06-chat"
+    assert build_dashboard(journals).status == "step 2"
+    assert build_dashboard(journals).panels[1].unit == "nats per token"
     (run / "06-chat.partial").rename(run / "06-chat")
-    assert view(looked(run)).title == "made-up · 04-base"
-    assert view(looked(run, "chat")).title == "made-up · 06-chat"
-    assert view(looked(run / "06-chat")).state == "finished after 2 steps"
+    assert build_dashboard(looked(run)).title == "made-up · 04-base"
+    assert build_dashboard(looked(run, "chat")).title == "made-up · 06-chat"
+    assert build_dashboard(looked(run / "06-chat")).status == "finished after 2 steps"
     with pytest.raises(UserError, match="no training 'scores' yet"):
         looked(run, "scores")
 
@@ -217,7 +217,7 @@ def test_curves_are_smoothed_and_thinned_as_a_slow_loop_does(values: list[float]
     reach = max(1, len(values) // 80)
     parts = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
     assert smooth(values) == pytest.approx([sum(part) / len(part) for part in parts], abs=1e-6)
-    at, heights = thin(range(len(values)), values, most)
+    at, heights = downsample(range(len(values)), values, most)
     assert len(at) <= most or len(at) == len(values)
     assert (at[0], at[-1]) == (0, len(values) - 1)
     assert at == sorted(set(at))
@@ -225,7 +225,7 @@ def test_curves_are_smoothed_and_thinned_as_a_slow_loop_does(values: list[float]
     assert (min(heights), max(heights)) == (min(values), max(values))
 
 
-def dots(canvas: Canvas) -> set[tuple[int, int]]:
+def dots(canvas: BrailleCanvas) -> set[tuple[int, int]]:
     """(column, row from the bottom) of every dot, read from the letters."""
     found = set()
     for line, text in enumerate(canvas.lines()):
@@ -241,13 +241,13 @@ def dots(canvas: Canvas) -> set[tuple[int, int]]:
 
 
 def test_a_line_of_letters_goes_where_it_should() -> None:
-    canvas = Canvas(4, 2, 0, 7, 0, 7)  # eight dots by eight, so that a value is a dot
-    canvas.curve([0, 7], [0, 7], "")
+    canvas = BrailleCanvas(4, 2, 0, 7, 0, 7)  # eight dots by eight, so that a value is a dot
+    canvas.draw_curve([0, 7], [0, 7], "")
     assert dots(canvas) == {(i, i) for i in range(8)}
-    canvas = Canvas(4, 2, 0, 7, 0, 7)
-    canvas.points([0, 3, 9, 2], [7, 0, 1, -4], "")
+    canvas = BrailleCanvas(4, 2, 0, 7, 0, 7)
+    canvas.draw_points([0, 3, 9, 2], [7, 0, 1, -4], "")
     assert dots(canvas) == {(0, 7), (3, 0)}  # beyond the edges there is nothing
-    assert [canvas.line_of(value) for value in (0, 3, 4, 7)] == [1, 1, 0, 0]
+    assert [canvas.line_at(value) for value in (0, 3, 4, 7)] == [1, 1, 0, 0]
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 9))
@@ -260,7 +260,7 @@ def test_ticks_are_few_and_inside(low: float, size: float, most: int) -> None:
 @pytest.mark.parametrize("width", [1, 7, 20, 33, 50, 80, 200])
 @pytest.mark.parametrize("height", [1, 2, 3, 5, 9, 14, 24, 60])
 def test_a_picture_fits_any_window(run: Path, width: int, height: int) -> None:
-    lines = still(view(looked(run)), width, height)
+    lines = render_frame(build_dashboard(looked(run)), width, height)
     assert len(lines) <= height
     assert max(line.cell_len for line in lines) <= width
     if width >= 50 and height >= 24:
@@ -268,10 +268,10 @@ def test_a_picture_fits_any_window(run: Path, width: int, height: int) -> None:
 
 
 def test_marks_beside_an_axis_are_round(run: Path) -> None:
-    loss, _, _, speed, memory = view(looked(run)).panels
-    assert [mark(loss, value) for value in (2.5, 3.0, 10.0, 0.125)] == ["2.5", "3", "10", "0.125"]
-    assert [mark(speed, value) for value in (0, 500, 4000)] == ["0", "500", "4 k"]
-    assert mark(memory, 1.5e9) == "1.5 GB"
+    loss, _, _, speed, memory = build_dashboard(looked(run)).panels
+    assert [format_tick(loss, value) for value in (2.5, 3.0, 10.0, 0.125)] == ["2.5", "3", "10", "0.125"]
+    assert [format_tick(speed, value) for value in (0, 500, 4000)] == ["0", "500", "4 k"]
+    assert format_tick(memory, 1.5e9) == "1.5 GB"
 
 
 # ---- both faces
@@ -298,7 +298,7 @@ def test_on_a_terminal(run: Path, in_terminal) -> None:
 
 
 def test_the_page(run: Path) -> None:
-    with TestClient(create_app(looked(run)), base_url="http://127.0.0.1") as client:
+    with TestClient(create_dashboard_app(looked(run)), base_url="http://127.0.0.1") as client:
         page = client.get("/")
         assert "script-src 'self'" in page.headers["content-security-policy"]
         for name in ("watch.js", "watch.css"):

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from groundup.generate import GREEDY, Sampling, encode_prompt, generate_slowly
+from groundup.generate import GREEDY, SamplingParams, encode_prompt, generate_reference
 from groundup.serve import create_app
 
 GREEDILY = {"temperature": 0}
@@ -38,7 +38,7 @@ def oracle(model, tokenizer):
     """What the slow loop says after a prompt, greedily."""
 
     def answer(prompt_ids, max_tokens, sampling=GREEDY) -> str:
-        tokens = generate_slowly(
+        tokens = generate_reference(
             model, prompt_ids, max_tokens=max_tokens, sampling=sampling, stop_ids=tokenizer.stop_ids
         )
         return tokenizer.decode([t for t in tokens if t < tokenizer.vocab_size], skip_special_tokens=True)
@@ -132,7 +132,7 @@ def test_seeds_and_sampling_knobs_reach_the_model(client, tokenizer, oracle):
         "seed": 7,
     }
     text = complete(client, max_tokens=20, **knobs).json()["choices"][0]["text"]
-    assert text == oracle(encode_prompt(tokenizer, "hello"), 20, Sampling(**knobs))
+    assert text == oracle(encode_prompt(tokenizer, "hello"), 20, SamplingParams(**knobs))
     assert text != complete(client, max_tokens=20, **knobs | {"seed": 8}).json()["choices"][0]["text"]
     assert complete(client, seed=-5).status_code == 200
 

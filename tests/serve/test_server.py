@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from groundup.artifacts.errors import UserError
-from groundup.artifacts.listen import listen
+from groundup.artifacts.sockets import bind_socket
 
 SERVER = Path(__file__).with_name("tiny_server.py")
 
@@ -105,20 +105,20 @@ def test_what_is_no_http_does_not_hurt(server):
 
 def test_a_port_in_use(server):
     with pytest.raises(UserError, match="in use") as caught:
-        listen("127.0.0.1", server)
+        bind_socket("127.0.0.1", server)
     assert "--port" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.7", "not a host"])
 def test_addresses_that_are_not_ours(host):
     with pytest.raises(UserError) as caught:
-        listen(host, 0)
+        bind_socket(host, 0)
     assert host in caught.value.message
 
 
 @pytest.mark.skipif(os.name != "posix" or not socket.has_ipv6, reason="needs IPv6")
 def test_ipv6():
-    with contextlib.suppress(UserError), listen("::1", 0) as listener:
+    with contextlib.suppress(UserError), bind_socket("::1", 0) as listener:
         assert listener.family == socket.AF_INET6
 
 

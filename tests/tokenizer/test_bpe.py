@@ -14,27 +14,27 @@ from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, trainers
 
 from groundup.artifacts.errors import UserError
-from groundup.recipe.tokenizer import Algorithm
+from groundup.recipe.tokenizer_config import TokenizerAlgorithm
 from groundup.tokenizer import bpe
-from groundup.tokenizer.bulk import HARD, BulkEncoder
-from groundup.tokenizer.byte_letters import from_letters, to_letters
-from groundup.tokenizer.patterns import PATTERNS, pre_tokenizer
-from groundup.tokenizer.special import SPECIAL_TOKENS
+from groundup.tokenizer.batch_encoder import SELF_TEST_TEXTS, BatchEncoder
+from groundup.tokenizer.bytes_to_unicode import from_unicode, to_unicode
+from groundup.tokenizer.special_tokens import SPECIAL_TOKENS
+from groundup.tokenizer.split_patterns import PATTERNS, build_pre_tokenizer
 from groundup.tokenizer.tokenizer import Tokenizer
-from groundup.tokenizer.train import ALGORITHMS, extend, train_bpe, train_unigram
+from groundup.tokenizer.train_tokenizer import ALGORITHMS, extend_tokenizer, train_bpe, train_unigram
 
 
 @pytest.fixture(scope="module", params=list(PATTERNS))
-def pair(request: pytest.FixtureRequest) -> tuple[bpe.BytePairs, Tokenizer]:
+def pair(request: pytest.FixtureRequest) -> tuple[bpe.ReferenceBPE, Tokenizer]:
     sample = [PROSE, PROSE[40:300], "aaaa aaa aa a aaaaaaaa", "low lower lowest newer wider"]
-    oracle = bpe.learn(sample, 420, PATTERNS[request.param].regex, SPECIAL_TOKENS)
+    oracle = bpe.train_reference_bpe(sample, 420, PATTERNS[request.param].regex, SPECIAL_TOKENS)
     return oracle, train_bpe(sample, 420, request.param)
 
 
 def by_the_library(texts: list[str], vocab_size: int, pattern: str) -> dict[str, Any]:
     """The rules of the model that the `tokenizers` library trains."""
     backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizer(PATTERNS[pattern].regex)  # type: ignore[assignment]
+    backend.pre_tokenizer = build_pre_tokenizer(PATTERNS[pattern].regex)  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
@@ -62,34 +62,34 @@ def test_learning_equals_the_library_s_trainer_on_repeats(sample: list[str]):
     assert json.loads(found.backend.to_str())["model"]["merges"] == expected["merges"]
 
 
-def test_both_learn_the_same_vocabulary(pair: tuple[bpe.BytePairs, Tokenizer]):
+def test_both_learn_the_same_vocabulary(pair: tuple[bpe.ReferenceBPE, Tokenizer]):
     oracle, fast = pair
     rules = json.loads(fast.backend.to_str())["model"]
     letters = [
-        token if token in SPECIAL_TOKENS else to_letters(oracle.vocabulary[id])
+        token if token in SPECIAL_TOKENS else to_unicode(oracle.vocabulary[id])
         for token, id in rules["vocab"].items()
     ]
     assert letters == list(rules["vocab"])
-    assert [tuple(map(to_letters, merge)) for merge in oracle.merges] == [
+    assert [tuple(map(to_unicode, merge)) for merge in oracle.merges] == [
         tuple(merge) for merge in rules["merges"]
     ]
 
 
 @given(text=texts)
 @settings(max_examples=150, deadline=None)
-def test_all_three_encode_alike(pair: tuple[bpe.BytePairs, Tokenizer], text: str):
+def test_all_three_encode_alike(pair: tuple[bpe.ReferenceBPE, Tokenizer], text: str):
     oracle, fast = pair
     expected = oracle.encode(text)
     assert fast.encode(text) == expected
-    ids, lengths = BulkEncoder(fast).encode([text, text[::2]])
+    ids, lengths = BatchEncoder(fast).encode([text, text[::2]])
     assert ids.tolist() == [*expected, fast.eos_id, *oracle.encode(text[::2]), fast.eos_id]
     assert lengths.tolist() == [len(expected) + 1, len(ids) - len(expected) - 1]
     assert oracle.decode(expected) == fast.decode(expected) == text
 
 
 def test_long_pieces_and_repeats(tokenizer: Tokenizer):
-    encoder = BulkEncoder(tokenizer)
-    texts = ["=" * 300, "東" * 100, "x" * 64, "a" * 65 + " " + "é" * 64, PROSE, *HARD]
+    encoder = BatchEncoder(tokenizer)
+    texts = ["=" * 300, "東" * 100, "x" * 64, "a" * 65 + " " + "é" * 64, PROSE, *SELF_TEST_TEXTS]
     for _ in range(2):  # the second time pieces are remembered
         ids, lengths = encoder.encode(texts)
         assert ids.tolist() == [id for text in texts for id in (*tokenizer.encode(text), tokenizer.eos_id)]
@@ -109,8 +109,8 @@ def test_bulk_encodes_real_text_as_the_library_does(prose: list[str], pattern: s
         for path in sorted((folder / part).glob("*.py"))
     ]
     texts.append("".join(chr(point) for point in range(1, 0x32400) if not 0xD800 <= point < 0xE000))
-    encoder = BulkEncoder(fast)
-    assert encoder.fast
+    encoder = BatchEncoder(fast)
+    assert encoder.uses_fastokens
     ids, lengths = encoder.encode(texts)
     expected = fast.encode_batch(texts)
     assert lengths.tolist() == [len(row) + 1 for row in expected]
@@ -119,15 +119,15 @@ def test_bulk_encodes_real_text_as_the_library_does(prose: list[str], pattern: s
 
 def test_an_encoder_that_is_not_exact_is_not_used(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch):
     wrong = np.zeros(3, np.uint32), np.array([3])
-    monkeypatch.setattr("groundup.tokenizer.bulk.rows_of", lambda *_: wrong)
-    encoder = BulkEncoder(tokenizer)
-    assert not encoder.fast
+    monkeypatch.setattr("groundup.tokenizer.batch_encoder.fastokens_encode", lambda *_: wrong)
+    encoder = BatchEncoder(tokenizer)
+    assert not encoder.uses_fastokens
     assert encoder.encode([PROSE])[0].tolist() == [*tokenizer.encode(PROSE), tokenizer.eos_id]
 
 
 def test_texts_that_spell_control_tokens_stay_text(tokenizer: Tokenizer):
     text = "a<|endoftext|>b<|im_start|>"
-    ids, _ = BulkEncoder(tokenizer).encode([text])
+    ids, _ = BatchEncoder(tokenizer).encode([text])
     assert ids.tolist() == [*tokenizer.encode(text), tokenizer.eos_id]
     assert not set(ids[:-1].tolist()) & tokenizer.special_ids
 
@@ -137,8 +137,8 @@ def test_a_tokenizer_with_other_rules(tokenizer: Tokenizer, normalizer: str, fas
     rules = json.loads(tokenizer.backend.to_str())
     rules["normalizer"] = {"type": normalizer}
     other = Tokenizer(type(tokenizer.backend).from_str(json.dumps(rules)), eos=tokenizer.eos)
-    encoder = BulkEncoder(other)
-    assert encoder.fast == fast  # what fastokens refuses is left to the library
+    encoder = BatchEncoder(other)
+    assert encoder.uses_fastokens == fast  # what fastokens refuses is left to the library
     ids, lengths = encoder.encode(["e\u0301", "b"])
     assert ids.tolist() == [*other.encode("é"), other.eos_id, *other.encode("b"), other.eos_id]
     assert lengths.tolist() == [len(other.encode("é")) + 1, 2]
@@ -150,8 +150,8 @@ def test_byte_letters_are_the_library_s():
     spelt = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str("é \n\x00a")[
         0
     ][0]
-    assert to_letters("é \n\x00a".encode()) == spelt
-    assert from_letters(spelt) == "é \n\x00a".encode()
+    assert to_unicode("é \n\x00a".encode()) == spelt
+    assert from_unicode(spelt) == "é \n\x00a".encode()
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +161,8 @@ def unigram(prose: list[str]) -> Tokenizer:
 
 def test_unigram_in_bulk_equals_the_library(unigram: Tokenizer):
     texts = [PROSE, "a<|endoftext|>b 🚀", "", "x" * 200]
-    encoder = BulkEncoder(unigram)
-    assert not encoder.fast
+    encoder = BatchEncoder(unigram)
+    assert not encoder.uses_fastokens
     assert encoder.encode(texts)[0].tolist() == [
         id for text in texts for id in (*unigram.encode(text), unigram.eos_id)
     ]
@@ -177,12 +177,12 @@ def test_unigram_is_trained_to_the_same_bytes_twice(unigram: Tokenizer, prose: l
 
 def test_an_extended_tokenizer_keeps_its_entries_and_learns_more(tokenizer: Tokenizer):
     new = ["zyzzyva zyzzyvas quokka quokkas " * 5, "def zyzzyva(quokka):"]
-    larger = extend(tokenizer, new, 712)
+    larger = extend_tokenizer(tokenizer, new, 712)
     assert larger.vocab_size == 712
     assert [larger.token(id) for id in range(700)] == [tokenizer.token(id) for id in range(700)]
     assert len(larger.encode(new[0])) < len(tokenizer.encode(new[0]))
     assert larger.decode(larger.encode(PROSE)) == PROSE
-    assert BulkEncoder(larger).encode(new)[0].tolist() == [
+    assert BatchEncoder(larger).encode(new)[0].tolist() == [
         i for t in new for i in (*larger.encode(t), larger.eos_id)
     ]
     assert (larger.eos_id, larger.stop_ids, larger.chat_template) == (0, {0, 2}, tokenizer.chat_template)
@@ -190,12 +190,12 @@ def test_an_extended_tokenizer_keeps_its_entries_and_learns_more(tokenizer: Toke
 
 def test_what_cannot_be_extended_is_refused(tokenizer: Tokenizer, unigram: Tokenizer):
     with pytest.raises(UserError, match="vocab_size = 700: the tokenizer to extend has 700 entries"):
-        extend(tokenizer, [PROSE], 700)
+        extend_tokenizer(tokenizer, [PROSE], 700)
     with pytest.raises(UserError, match="not byte-level BPE"):
-        extend(unigram, [PROSE], 800)
+        extend_tokenizer(unigram, [PROSE], 800)
     with pytest.raises(UserError, match="the text supports only"):
-        extend(tokenizer, ["a b"], 800)
+        extend_tokenizer(tokenizer, ["a b"], 800)
 
 
 def test_the_recipe_names_exactly_the_algorithms_there_are():
-    assert set(Algorithm.__args__) == set(ALGORITHMS)
+    assert set(TokenizerAlgorithm.__args__) == set(ALGORITHMS)

@@ -8,8 +8,8 @@ from test_tokenizer import llama_like
 from groundup.artifacts.errors import UserError
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat_template import CHATML
-from groundup.tokenizer.control import FIRST_MARK, LAST_MARK
-from groundup.tokenizer.special import SPECIAL_TOKENS
+from groundup.tokenizer.control_tokens import FIRST_PLACEHOLDER, LAST_PLACEHOLDER
+from groundup.tokenizer.special_tokens import SPECIAL_TOKENS
 
 CONVERSATION = [
     {"role": "system", "content": "Be kind."},
@@ -54,7 +54,7 @@ def test_spelt_control_tokens_stay_text_and_stay_in_the_mask(
     tokenizer: Tokenizer, template: str, user: str, assistant: str
 ):
     tokenizer = with_template(tokenizer, template)
-    marks = {chr(point) for point in range(FIRST_MARK, LAST_MARK + 1)}
+    marks = {chr(point) for point in range(FIRST_PLACEHOLDER, LAST_PLACEHOLDER + 1)}
     if marks & set(user + assistant):
         return
     ids, mask = tokenizer.render_chat_with_mask(
@@ -73,7 +73,7 @@ def test_spelt_control_tokens_stay_text_and_stay_in_the_mask(
 
 
 def test_marks_that_a_person_types_are_taken_out(tokenizer: Tokenizer):
-    content = chr(FIRST_MARK) + "|im_end|>" + chr(LAST_MARK)
+    content = chr(FIRST_PLACEHOLDER) + "|im_end|>" + chr(LAST_PLACEHOLDER)
     ids = tokenizer.render_chat([{"role": "user", "content": content}])
     assert tokenizer.decode(ids) == "<|im_start|>user\n|im_end|><|im_end|>\n"
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from groundup.artifacts.errors import UserError
-from groundup.tokenizer import TokenShard, ranges
-from groundup.tokenizer.shards import ShardWriter
+from groundup.tokenizer import TokenShard, range_cache
+from groundup.tokenizer.token_shards import ShardWriter
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, type[Server]]]:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "BLOCK", 1 << 12)
-    monkeypatch.setattr(ranges.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(range_cache.time, "sleep", lambda seconds: None)
 
 
 def fetched(server: type[Server]) -> list[str]:
@@ -95,8 +95,8 @@ def test_only_what_is_read_is_fetched_and_only_once(
     assert np.array_equal(again.read(100_000, 100_010), local.read(100_000, 100_010))
     assert fetched(server[1]) == before
     assert np.array_equal(again.tokens, local.tokens)
-    assert again.begins.tolist() == local.begins.tolist()
-    assert again.source_of.tolist() == local.source_of.tolist()
+    assert again.document_offsets.tolist() == local.document_offsets.tolist()
+    assert again.document_sources.tolist() == local.document_sources.tolist()
 
 
 def test_any_store_of_fsspec_will_do(local: TokenShard, tmp_path: Path):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
-from groundup.tokenizer.shards import ShardWriter, TokenShard, dtype_for, is_complete
+from groundup.tokenizer.token_shards import ShardWriter, TokenShard, dtype_for, is_complete
 from groundup.tokenizer.tokenizer import Tokenizer
 
 Document = tuple[list[int], str]
@@ -50,7 +50,7 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, parts: list[list[D
         tokens for tokens, _ in expected
     ]
     names = list(shard.sources)
-    assert [names[number] for number in shard.source_of] == [source for _, source in expected]
+    assert [names[number] for number in shard.document_sources] == [source for _, source in expected]
     assert len(shard) == shard.num_tokens == sum(len(tokens) for tokens, _ in expected)
     assert shard.bytes == 2 * shard.num_tokens
     assert shard.tokens.dtype == np.dtype("<u2" if vocab_size == 1000 else "<u4")
@@ -160,10 +160,10 @@ def test_a_missing_file_is_refused(whole: Path, name: str):
 
 def test_a_tokenizer_that_did_not_write_the_shard_is_refused(whole: Path, tokenizer: Tokenizer):
     with pytest.raises(UserError, match="tokens of tokenizer tttttttttttt, expected"):
-        TokenShard(whole / "train").check(tokenizer)
+        TokenShard(whole / "train").check_tokenizer(tokenizer)
     sidecar = json.loads((whole / "train.json").read_text()) | {"tokenizer": tokenizer.fingerprint}
     (whole / "train.json").write_text(json.dumps(sidecar))
-    TokenShard(whole / "train").check(tokenizer)
+    TokenShard(whole / "train").check_tokenizer(tokenizer)
 
 
 def test_the_type_is_the_smallest_that_holds_every_id():

@@ -14,15 +14,15 @@ from hard_texts import PROSE
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.recipe.tokenizer import TokenizerSection
-from groundup.tokenizer import Tokenizer, TokenShard, encode, stage
-from groundup.tokenizer.compare import fit
-from groundup.tokenizer.sample import draw
-from groundup.tokenizer.train import train_bpe
+from groundup.recipe.tokenizer_config import TokenizerConfig
+from groundup.tokenizer import Tokenizer, TokenShard, encode_corpus, stage
+from groundup.tokenizer.corpus_sample import sample_corpus
+from groundup.tokenizer.fertility import measure_fertility
+from groundup.tokenizer.train_tokenizer import train_bpe
 
 
 def recipe(**knobs: Any) -> SimpleNamespace:
-    return SimpleNamespace(tokenizer=TokenizerSection(**{"vocab_size": 400} | knobs), seed=7)
+    return SimpleNamespace(tokenizer=TokenizerConfig(**{"vocab_size": 400} | knobs), seed=7)
 
 
 def write_data(folder: Path, texts: list[str], files: int = 3) -> Path:
@@ -78,14 +78,14 @@ def test_the_fit_is_measured_by_source_and_language_beside_others(
         "de": "Der Hund und die Katze sind im Haus. " * 9,
     }
     held_out = write_data(tmp_path / "data", list(texts.values()))
-    found = fit({"own": Tokenizer.load(trained[0]), "other": other}, held_out)
+    found = measure_fertility({"own": Tokenizer.load(trained[0]), "other": other}, held_out)
     assert {name: row["documents"] for name, row in found["language"].items()} == {"en": 1, "de": 1}
     assert set(found["source"]) == {"books", "web"}
     row, text = found["language"]["de"], texts["de"]
     assert (row["bytes"], row["words"]) == (len(text), 72)
     assert row["bytes_per_token"]["other"] == round(len(text) / len(other.encode(text)), 4)
     split = sum(len(other.encode(f" {word}")) > 1 for word in text.split())
-    assert row["words_split"]["other"] == round(split / 72, 4)
+    assert row["split_word_fraction"]["other"] == round(split / 72, 4)
 
 
 def test_encoding_keeps_every_document_with_its_source(
@@ -93,7 +93,7 @@ def test_encoding_keeps_every_document_with_its_source(
 ):
     metrics = run_encode(data, trained, tmp_path)
     tokenizer, shard = Tokenizer.load(trained[0]), TokenShard(tmp_path / "train")
-    shard.check(tokenizer)
+    shard.check_tokenizer(tokenizer)
     texts, sources = [], []
     for path in sorted((data / "train").glob("*.parquet")):
         columns = pyarrow.parquet.read_table(path).to_pydict()
@@ -103,7 +103,7 @@ def test_encoding_keeps_every_document_with_its_source(
         ids = shard.document(index).tolist()
         assert ids == [*tokenizer.encode(text), tokenizer.eos_id]
     names = list(shard.sources)
-    assert [names[number] for number in shard.source_of] == sources
+    assert [names[number] for number in shard.document_sources] == sources
     assert shard.bytes == sum(len(text.encode()) for text in texts) == metrics["train"]["bytes"]
     assert metrics["train"]["sources"]["web"]["documents"] == sources.count("web")
     assert 0 <= metrics["unused_tokens"] < 400
@@ -114,17 +114,17 @@ def test_a_killed_encoding_continues_to_the_same_bytes(
     data: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     straight = run_encode(data, trained, tmp_path / "straight")
-    append = encode.ShardWriter.append
+    append = encode_corpus.ShardWriter.append
     for kill_at in (0, 1, 1):
         calls = iter(range(kill_at))
 
-        def die(self: encode.ShardWriter, *arguments: Any, calls: Iterator[int] = calls) -> None:
+        def die(self: encode_corpus.ShardWriter, *arguments: Any, calls: Iterator[int] = calls) -> None:
             append(self, *arguments)
             if next(calls, None) is None:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(encode.ShardWriter, "append", die)
+            patch.setattr(encode_corpus.ShardWriter, "append", die)
             with contextlib.suppress(KeyboardInterrupt):
                 run_encode(data, trained, tmp_path / "killed")
         assert not (tmp_path / "killed" / "train.json").exists()
@@ -136,20 +136,20 @@ def test_the_size_of_batches_changes_nothing(
     data: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run_encode(data, trained, tmp_path / "one")
-    monkeypatch.setattr(encode, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(encode_corpus, "BATCH_BYTES", 1000)
     run_encode(data, trained, tmp_path / "two", Machine(threads=2))
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
 def test_a_sample_is_even_and_does_not_depend_on_the_files(data: Path, tmp_path: Path):
-    everything = draw(data, 10**9, seed=1)
+    everything = sample_corpus(data, 10**9, seed=1)
     texts = list(everything.texts())
     assert everything.bytes == everything.corpus_bytes == sum(len(text.encode()) for text in texts)
-    half = set(draw(data, everything.bytes // 2, seed=1).texts())
+    half = set(sample_corpus(data, everything.bytes // 2, seed=1).texts())
     assert 0 < len(half) < len(texts)
     other = write_data(tmp_path / "other", list(reversed(texts)), files=1)
-    assert set(draw(other, everything.bytes // 2, seed=1).texts()) == half
-    assert set(draw(data, everything.bytes // 2, seed=2).texts()) != half
+    assert set(sample_corpus(other, everything.bytes // 2, seed=1).texts()) == half
+    assert set(sample_corpus(data, everything.bytes // 2, seed=2).texts()) != half
 
 
 def test_bad_input_is_refused_by_name(data: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path):

@@ -11,8 +11,8 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from groundup.artifacts.errors import UserError
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.special import SPECIAL_TOKENS, check_special_tokens
-from groundup.tokenizer.train import train_bpe
+from groundup.tokenizer.special_tokens import SPECIAL_TOKENS, check_special_tokens
+from groundup.tokenizer.train_tokenizer import train_bpe
 
 
 @given(text=texts)

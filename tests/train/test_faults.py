@@ -16,17 +16,19 @@ import trial
 from safetensors.torch import load_file
 
 from groundup.artifacts.errors import UserError
-from groundup.tokenizer.shards import ShardWriter
-from groundup.train.checkpoints import complete
-from groundup.train.meter import MEASURED
+from groundup.tokenizer.token_shards import ShardWriter
+from groundup.train.checkpoints import list_checkpoints
+from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
 
 
 def outcome(folder: Path) -> tuple:
     """All that a run leaves, but for what a clock has a say in."""
     steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
-    steps = [{name: value for name, value in step.items() if name not in MEASURED} for step in steps]
+    steps = [
+        {name: value for name, value in step.items() if name not in NON_REPRODUCIBLE_FIELDS} for step in steps
+    ]
     weights = load_file(folder / "model.safetensors")
-    return steps, (folder / "probes.jsonl").read_text(), {name: w.tolist() for name, w in weights.items()}
+    return steps, (folder / "eval.jsonl").read_text(), {name: w.tolist() for name, w in weights.items()}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def test_killed_twenty_times_at_random_moments_it_ends_in_the_same_bits(tmp_path
 
 def test_a_full_disk_in_the_middle_of_a_save_is_told_and_the_last_checkpoint_stays(tmp_path, straight):
     run_with_small_files(tmp_path)
-    whole = complete(tmp_path / "checkpoints")
+    whole = list_checkpoints(tmp_path / "checkpoints")
     assert whole, "those from before the disk was full are intact"
     trial.run(tmp_path)
     assert outcome(tmp_path) == straight
@@ -69,7 +71,7 @@ def test_a_data_file_that_goes_wrong_is_named_and_the_run_continues_once_it_is_b
 
     with pytest.raises(UserError, match=r"train\.bin: (no such file|1000 bytes), but train\.json asks for"):
         trial.run(broken, source=trial.FromShard(tmp_path / "tokens", going_wrong))
-    assert complete(broken / "checkpoints"), "those from before are intact"
+    assert list_checkpoints(broken / "checkpoints"), "those from before are intact"
     tokens.write_bytes(whole)
     trial.run(broken, source=trial.FromShard(tmp_path / "tokens"))
     assert outcome(broken) == outcome(straight)

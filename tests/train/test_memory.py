@@ -12,15 +12,15 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.model import build_model
 from groundup.model.moe import Router
-from groundup.parallel.recompute import recompute
+from groundup.parallel.activation_checkpointing import apply_activation_checkpointing
 from groundup.recipe import ModelConfig
-from groundup.recipe.model import MoEConfig
-from groundup.recipe.train import TrainSection
+from groundup.recipe.model_config import MoEConfig
+from groundup.recipe.train_config import TrainConfig
 from groundup.train import NEXT_TOKEN, NativeEngine, micro_batch
-from groundup.train.average import Average
-from groundup.train.float8 import require_float8, use_float8
-from groundup.train.lean_adamw import LeanAdamW, pack, unpack
-from groundup.train.rounding import round_randomly
+from groundup.train.float8 import convert_to_float8_training, require_float8
+from groundup.train.low_memory_adamw import LowMemoryAdamW, dequantize_moment, quantize_moment
+from groundup.train.stochastic_rounding import stochastic_round
+from groundup.train.weight_average import WeightAverage
 
 CONFIG = ModelConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, context_length=32)
 
@@ -43,14 +43,14 @@ def settings(**knobs):
         "evaluate_every": 5,
         "precision": "float32",
     }
-    return TrainSection(**(given | knobs))
+    return TrainConfig(**(given | knobs))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
 def test_rounding_by_chance_is_right_on_average_and_takes_a_neighbour(dtype):
     torch.manual_seed(0)
     x = torch.tensor([1.0003, -0.71, 3.1415, -200.3, 0.0, 1.0])
-    rounded = torch.stack([round_randomly(x, dtype).float() for _ in range(20_000)])
+    rounded = torch.stack([stochastic_round(x, dtype).float() for _ in range(20_000)])
     spacing = 2.0 ** (x.abs().clamp(min=1e-9).log2().floor() - {torch.bfloat16: 7}.get(dtype, 3))
     assert (((rounded - x) / spacing).abs() < 1).all()
     assert (((rounded.mean(dim=0) - x) / spacing).abs() < 0.02).all()
@@ -62,7 +62,7 @@ def test_small_steps_move_bfloat16_weights_only_by_chance():
     for by_chance in (False, True):
         torch.manual_seed(0)
         weight = nn.Parameter(torch.ones(4096, dtype=torch.bfloat16))
-        optimizer = LeanAdamW([weight], lr=1e-4, betas=(0.9, 0.95), stochastic_rounding=by_chance)
+        optimizer = LowMemoryAdamW([weight], lr=1e-4, betas=(0.9, 0.95), stochastic_rounding=by_chance)
         for _ in range(50):
             weight.grad = torch.ones_like(weight)
             optimizer.step()
@@ -74,7 +74,7 @@ def test_small_steps_move_bfloat16_weights_only_by_chance():
 def test_lean_adamw_with_float32_is_adamw():
     ours, theirs = (nn.Parameter(torch.linspace(-1, 1, 300).clone()) for _ in range(2))
     options = {"lr": 0.01, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
-    pair = LeanAdamW([ours], **options), torch.optim.AdamW([theirs], **options)
+    pair = LowMemoryAdamW([ours], **options), torch.optim.AdamW([theirs], **options)
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         gradient = torch.randn(300, generator=generator)
@@ -89,7 +89,7 @@ def test_float8_state_takes_two_bytes_a_weight_and_follows_adamw():
     target = torch.randn(64, 64, generator=generator)
     losses = {}
     for name, make in {
-        "lean": lambda w: LeanAdamW([w], lr=0.03, betas=(0.9, 0.95), float8_state=True),
+        "lean": lambda w: LowMemoryAdamW([w], lr=0.03, betas=(0.9, 0.95), float8_state=True),
         "exact": lambda w: torch.optim.AdamW([w], lr=0.03, betas=(0.9, 0.95), weight_decay=0.0),
     }.items():
         torch.manual_seed(1)
@@ -114,14 +114,16 @@ def test_a_moment_that_decays_falls_although_a_step_of_it_is_less_than_a_digit()
     torch.manual_seed(0)
     value = torch.full((256,), 0.7)
     for _ in range(40):
-        value = unpack(*pack(torch.cat((value[:255] * 0.975, torch.ones(1)))), torch.Size([256]))
+        value = dequantize_moment(
+            *quantize_moment(torch.cat((value[:255] * 0.975, torch.ones(1)))), torch.Size([256])
+        )
     assert value[:255].mean().item() == pytest.approx(0.7 * 0.975**40, rel=0.1)
 
 
 def test_no_divisor_becomes_zero():
     root = torch.zeros(256)
     root[0], root[1] = 1.0, 1e-9
-    assert (unpack(*pack(root, least=2.0**-9), torch.Size([256])) > 0).all()
+    assert (dequantize_moment(*quantize_moment(root, minimum=2.0**-9), torch.Size([256])) > 0).all()
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -129,7 +131,7 @@ def test_float8_products_are_near_the_exact_ones(bias):
     torch.manual_seed(0)
     exact, rough = nn.Linear(64, 48, bias=bias), nn.Linear(64, 48, bias=bias)
     rough.load_state_dict(exact.state_dict())
-    assert use_float8(rough) == 1
+    assert convert_to_float8_training(rough) == 1
     x = torch.randn(2, 16, 64)
     for layer in (exact, rough):
         own = x.clone().requires_grad_()
@@ -149,19 +151,19 @@ def test_the_router_of_experts_stays_one():
     moe = {"num_experts": 16, "experts_per_token": 2, "intermediate_size": 32}
     model = build_model(CONFIG.model_copy(update={"moe": MoEConfig(**moe)}))
     routers = [part for part in model.modules() if isinstance(part, Router)]
-    assert use_float8(model) > 0
+    assert convert_to_float8_training(model) > 0
     assert routers
     assert all(type(router) is Router for router in routers)
 
 
 def test_a_decoder_learns_in_float8(monkeypatch):
-    monkeypatch.setattr("groundup.train.precision.require_float8", lambda device: None)
+    monkeypatch.setattr("groundup.train.mixed_precision.require_float8", lambda device: None)
     losses = {}
     for precision in ("bfloat16", "float8"):
         engine = NativeEngine(decoder(), NEXT_TOKEN, settings(precision=precision), Machine())
         for _ in range(15):
-            losses[precision] = engine.accumulate(tokens())
-            engine.update(1.0)
+            losses[precision] = engine.forward_backward(tokens())
+            engine.optimizer_step(1.0)
     assert losses["bfloat16"] < 2.0
     assert losses["float8"] == pytest.approx(losses["bfloat16"], rel=0.2)
 
@@ -181,8 +183,8 @@ def test_recomputation_keeps_less_and_changes_no_bit(kind, precision):
         for how in ("none", kind)
     )
     for step in range(3):
-        assert plain.accumulate(tokens(step)) == forgetful.accumulate(tokens(step))
-        assert plain.update(1.0) == forgetful.update(1.0)
+        assert plain.forward_backward(tokens(step)) == forgetful.forward_backward(tokens(step))
+        assert plain.optimizer_step(1.0) == forgetful.optimizer_step(1.0)
     names = plain.module.state_dict().keys()
     assert names == forgetful.module.state_dict().keys()
     for a, b in zip(plain.weights.values(), forgetful.weights.values(), strict=True):
@@ -193,8 +195,8 @@ def test_full_recomputation_keeps_less_than_half():
     kept = {}
     for kind in ("none", "selective", "full"):
         model = decoder()
-        recompute(model, kind)
-        kept[kind] = micro_batch.kept_bytes(model, NEXT_TOKEN, tokens())
+        apply_activation_checkpointing(model, kind)
+        kept[kind] = micro_batch.activation_bytes(model, NEXT_TOKEN, tokens())
     assert kept["full"] < kept["none"] / 2
 
 
@@ -205,7 +207,9 @@ def test_kept_bytes_are_those_of_the_forward_pass():
         loss = staticmethod(lambda model, batch: torch.tanh(model(batch["x"])).sum())
 
     batch = {"x": torch.ones(4, 8)}
-    assert micro_batch.kept_bytes(layer, Objective, batch) == 2 * 4 * 8 * 4  # the input, and what tanh gave
+    assert (
+        micro_batch.activation_bytes(layer, Objective, batch) == 2 * 4 * 8 * 4
+    )  # the input, and what tanh gave
 
 
 def test_looking_for_the_micro_batch_keeps_nothing():
@@ -218,27 +222,27 @@ def test_looking_for_the_micro_batch_keeps_nothing():
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
     batch = {"x": torch.ones(1)}
-    micro_batch.kept_bytes(weights, Objective, batch)
+    micro_batch.activation_bytes(weights, Objective, batch)
     before = held()
     for _ in range(40):
-        assert micro_batch.kept_bytes(weights, Objective, batch) > 4 * 2**20
+        assert micro_batch.activation_bytes(weights, Objective, batch) > 4 * 2**20
     assert held() - before < 20 * 4 * 2**20, "of 40 results of tanh not even half were left"
 
 
 def test_the_micro_batch_fits_the_free_memory(monkeypatch):
-    one = micro_batch.kept_bytes(decoder(), NEXT_TOKEN, tokens(rows=1))
+    one = micro_batch.activation_bytes(decoder(), NEXT_TOKEN, tokens(rows=1))
     later = 3 * sum(weight.nbytes for weight in decoder().parameters())
     for free, expected in ((11 * one, 8), (17 * one, 8), (6 * one, 4), (0, 1)):
         monkeypatch.setattr(micro_batch, "free_memory", lambda device, free=free: later + free)
-        size = micro_batch.choose(decoder(), NEXT_TOKEN, tokens(rows=16), torch.device("cpu"))
+        size = micro_batch.choose_micro_batch(decoder(), NEXT_TOKEN, tokens(rows=16), torch.device("cpu"))
         assert size == expected
     monkeypatch.setattr(micro_batch, "free_memory", lambda device: None)
-    assert micro_batch.choose(decoder(), NEXT_TOKEN, tokens(rows=16), torch.device("cpu")) == 16
+    assert micro_batch.choose_micro_batch(decoder(), NEXT_TOKEN, tokens(rows=16), torch.device("cpu")) == 16
 
 
 def test_where_memory_runs_out_the_pieces_are_halved_and_the_batch_stays(monkeypatch):
-    engine = NativeEngine(decoder(), NEXT_TOKEN, settings(), Machine(micro_batch=4))
-    whole = NativeEngine(decoder(), NEXT_TOKEN, settings(), Machine(micro_batch=1))
+    engine = NativeEngine(decoder(), NEXT_TOKEN, settings(), Machine(micro_batch_size=4))
+    whole = NativeEngine(decoder(), NEXT_TOKEN, settings(), Machine(micro_batch_size=1))
     forward = NEXT_TOKEN.loss
 
     def narrow(model, batch):
@@ -247,21 +251,21 @@ def test_where_memory_runs_out_the_pieces_are_halved_and_the_batch_stays(monkeyp
         return forward(model, batch)
 
     monkeypatch.setattr(engine, "objective", type(NEXT_TOKEN)(narrow, NEXT_TOKEN.count))
-    assert engine.accumulate(tokens()) == whole.accumulate(tokens())
+    assert engine.forward_backward(tokens()) == whole.forward_backward(tokens())
     assert engine.micro_batch == 1
-    assert engine.update(1.0) == whole.update(1.0)
+    assert engine.optimizer_step(1.0) == whole.optimizer_step(1.0)
 
     def none(model, batch):
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(engine, "objective", type(NEXT_TOKEN)(none, NEXT_TOKEN.count))
     with pytest.raises(UserError, match="one sequence needs more memory"):
-        engine.accumulate(tokens())
+        engine.forward_backward(tokens())
 
 
 def test_averages_are_what_they_say():
     weight = torch.zeros(3)
-    tail, ema = (Average({"w": weight}, kind, decay=0.5, first=2) for kind in ("tail", "ema"))
+    tail, ema = (WeightAverage({"w": weight}, kind, decay=0.5, start_update=2) for kind in ("tail", "ema"))
     expected = 0.0
     for value in (10.0, 20.0, 1.0, 2.0, 6.0):
         weight.fill_(value)
@@ -273,7 +277,7 @@ def test_averages_are_what_they_say():
         decay = min(0.5, (1 + number) / (10 + number))
         expected = decay * expected + (1 - decay) * value
     torch.testing.assert_close(ema.tensors["w"], torch.full((3,), expected))
-    with tail.in_place():
+    with tail.applied():
         assert weight.tolist() == [3.0] * 3
     assert weight.tolist() == [6.0] * 3
 
@@ -282,14 +286,14 @@ def test_averages_are_what_they_say():
 def test_probes_and_the_trained_model_have_averaged_weights(kind):
     engine = NativeEngine(decoder(), NEXT_TOKEN, settings(average=kind, average_fraction=0.5), Machine())
     for step in range(10):
-        engine.accumulate(tokens(step))
-        engine.update(1.0)
+        engine.forward_backward(tokens(step))
+        engine.optimizer_step(1.0)
     last = {name: weight.detach().clone() for name, weight in engine.weights.items()}
-    with engine.evaluating() as model:
+    with engine.eval_model() as model:
         seen = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     assert all(torch.equal(engine.weights[name], last[name]) for name in last)
     assert not any(torch.equal(seen[name], last[name]) for name in last)
-    trained = dict(engine.trained().named_parameters())
+    trained = dict(engine.finalize().named_parameters())
     assert all(torch.equal(seen[name], trained[name]) for name in seen)
 
 

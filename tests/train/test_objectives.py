@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.model import Decoder
-from groundup.model.hiding import masked, span_corruption, span_mask
+from groundup.model.token_masking import mask_random_tokens, span_corruption, span_mask
 from groundup.recipe import ModelConfig
 from groundup.train.objectives import (
-    IGNORE,
+    IGNORE_INDEX,
     NEXT_TOKEN,
-    is_own,
-    next_token,
-    padded_pairs,
+    next_token_batch,
+    seq2seq_batch,
+    uses_model_loss,
     with_z_loss,
 )
 
@@ -27,16 +27,16 @@ def random(seed: int = 0) -> torch.Generator:
 
 def test_next_token():
     tokens = torch.tensor([[3, 4, 5]])
-    assert all(torch.equal(value, tokens) for value in next_token(tokens).values())
+    assert all(torch.equal(value, tokens) for value in next_token_batch(tokens).values())
 
 
 def test_the_recipe_s_z_loss_is_in_the_loss():
     torch.manual_seed(0)
     model = Decoder(ModelConfig(vocab_size=32, hidden_size=16, num_layers=1, num_heads=2))
-    batch = next_token(torch.randint(0, 32, (2, 8)))
+    batch = next_token_batch(torch.randint(0, 32, (2, 8)))
     plain, added = (with_z_loss(NEXT_TOKEN, weight) for weight in (0.0, 0.5))
     assert plain is NEXT_TOKEN
-    assert is_own(added)
+    assert uses_model_loss(added)
     logits = model(batch["tokens"]).logits[:, :-1]
     expected = plain.loss(model, batch) + 0.5 * logits.logsumexp(-1).square().mean()
     torch.testing.assert_close(added.loss(model, batch), expected)
@@ -45,8 +45,8 @@ def test_the_recipe_s_z_loss_is_in_the_loss():
 def test_masked_shares_are_berts():
     tokens = torch.randint(10, 1000, (64, 512), generator=random())
     tokens[:, 0] = 2
-    batch = masked(tokens, random(), mask_id=4, vocab_size=1000, special_ids=[2, 3])
-    chosen = batch["labels"] != IGNORE
+    batch = mask_random_tokens(tokens, random(), mask_id=4, vocab_size=1000, special_ids=[2, 3])
+    chosen = batch["labels"] != IGNORE_INDEX
     assert not chosen[:, 0].any()
     assert torch.equal(batch["labels"][chosen], tokens[chosen])
     assert torch.equal(batch["tokens"][~chosen], tokens[~chosen])
@@ -75,7 +75,7 @@ def restored(read: list[int], answer: list[int]) -> list[int]:
 def test_span_corruption_loses_nothing(rows, length, rate, mean_length, seed):
     tokens = torch.randint(10, 800, (rows, length), generator=random(seed))
     batch = span_corruption(
-        tokens, random(seed), sentinel_ids=SENTINELS, eos_id=EOS, rate=rate, mean_length=mean_length
+        tokens, random(seed), sentinel_ids=SENTINELS, eos_id=EOS, mask_rate=rate, mean_length=mean_length
     )
     for text, read, answer in zip(
         tokens.tolist(), batch["tokens"].tolist(), batch["labels"].tolist(), strict=True
@@ -85,7 +85,7 @@ def test_span_corruption_loses_nothing(rows, length, rate, mean_length, seed):
 
 
 def test_spans_are_t5s():
-    mask = span_mask(200, 512, random(), rate=0.15, mean_length=3.0)
+    mask = span_mask(200, 512, random(), mask_rate=0.15, mean_length=3.0)
     assert (mask.sum(dim=1) == 77).all()
     spans = (mask[:, 1:] & ~mask[:, :-1]).sum(dim=1)
     assert (spans == 26).all()
@@ -97,7 +97,7 @@ def test_spans_are_t5s():
 def test_the_generator_decides_alone():
     tokens = torch.randint(10, 800, (3, 40))
     for make in (
-        lambda g: masked(tokens, g, mask_id=4, vocab_size=800),
+        lambda g: mask_random_tokens(tokens, g, mask_id=4, vocab_size=800),
         lambda g: span_corruption(tokens, g, sentinel_ids=SENTINELS, eos_id=EOS),
     ):
         one, same, other = make(random(1)), make(random(1)), make(random(2))
@@ -109,11 +109,11 @@ def test_too_few_sentinels_and_too_short_rows_are_refused():
     with pytest.raises(ValueError, match="found 2 sentinel_ids, expected 5"):
         span_corruption(torch.zeros(1, 100, dtype=torch.long), random(), sentinel_ids=[8, 9], eos_id=1)
     with pytest.raises(ValueError, match="rows of 1 tokens"):
-        span_mask(1, 1, random(), rate=0.15, mean_length=3.0)
+        span_mask(1, 1, random(), mask_rate=0.15, mean_length=3.0)
 
 
 def test_pairs_are_padded_and_the_padding_is_told():
-    batch = padded_pairs([[5, 6, 7], [8]], [[9], [10, 11]], pad_id=0, eos_id=EOS)
+    batch = seq2seq_batch([[5, 6, 7], [8]], [[9], [10, 11]], pad_id=0, eos_id=EOS)
     assert batch["tokens"].tolist() == [[5, 6, 7, 1], [8, 1, 0, 0]]
-    assert batch["documents"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
-    assert batch["labels"].tolist() == [[9, 1, IGNORE], [10, 11, 1]]
+    assert batch["document_ids"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert batch["labels"].tolist() == [[9, 1, IGNORE_INDEX], [10, 11, 1]]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from groundup.artifacts.errors import UserError
-from groundup.train.prefetch import Prefetch
+from groundup.train.prefetch import Prefetcher
 
 
 class Numbered:
@@ -27,14 +27,14 @@ class Numbered:
 
 @pytest.mark.parametrize("threads", [0, 1, 4])
 def test_any_number_of_threads_gives_the_same_batches(threads: int):
-    with Prefetch(Numbered(), steps=10, threads=threads) as batches:
+    with Prefetcher(Numbered(), steps=10, threads=threads) as batches:
         for step in (*range(6), 2, 3, 9, 15, 0):  # also after a jump back, to the end and beyond it
             assert torch.equal(batches.batch(step)["tokens"], Numbered().batch(step)["tokens"])
 
 
 def test_the_next_batches_are_made_without_being_asked_for_and_only_once():
     source = Numbered()
-    with Prefetch(source, steps=4, threads=1) as batches:
+    with Prefetcher(source, steps=4, threads=1) as batches:
         batches.batch(0)
         assert source.events[1].wait(30)
         assert source.events[2].wait(30)
@@ -45,7 +45,7 @@ def test_the_next_batches_are_made_without_being_asked_for_and_only_once():
 
 def test_a_fault_is_raised_in_its_own_step():
     source = Numbered(fails_at=2)
-    with Prefetch(source, steps=10, threads=1) as batches:
+    with Prefetcher(source, steps=10, threads=1) as batches:
         batches.batch(0)
         assert source.events[2].wait(30)
         batches.batch(1)

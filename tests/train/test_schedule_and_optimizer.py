@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from groundup.recipe.train import TrainSection
+from groundup.recipe.train_config import TrainConfig
+from groundup.train.lr_schedule import SCHEDULES, lr_multiplier
 from groundup.train.optimizer import build_optimizers, set_learning_rate, split_parameters
-from groundup.train.schedule import SCHEDULES, learning_rate_share
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_warm_up_peak_and_end(name):
-    settings = TrainSection(schedule=name, final_learning_rate=0.1)
-    shares = [learning_rate_share(step, 100, 10, settings) for step in range(100)]
+    settings = TrainConfig(lr_schedule=name, min_lr_ratio=0.1)
+    shares = [lr_multiplier(step, 100, 10, settings) for step in range(100)]
     assert shares[0] == pytest.approx(1 / 11)
     assert shares[10] == pytest.approx(1.0)
     assert shares[-1] == pytest.approx(1.0 if name == "constant" else 0.1)
@@ -23,13 +23,13 @@ def test_warm_up_peak_and_end(name):
 
 
 def test_stable_phase_is_flat_until_the_decay():
-    settings = TrainSection(schedule="warmup-stable-decay", decay_fraction=0.25, final_learning_rate=0.0)
-    assert {learning_rate_share(step, 101, 0, settings) for step in range(75)} == {1.0}
-    assert learning_rate_share(88, 101, 0, settings) == pytest.approx(0.48)
+    settings = TrainConfig(lr_schedule="warmup-stable-decay", decay_fraction=0.25, min_lr_ratio=0.0)
+    assert {lr_multiplier(step, 101, 0, settings) for step in range(75)} == {1.0}
+    assert lr_multiplier(88, 101, 0, settings) == pytest.approx(0.48)
 
 
 def test_the_recipe_and_the_schedules_agree():
-    allowed = TrainSection.model_fields["schedule"].annotation
+    allowed = TrainConfig.model_fields["schedule"].annotation
     assert set(SCHEDULES) == set(allowed.__args__)
 
 
@@ -49,7 +49,7 @@ def test_only_matrices_decay_and_each_weight_moves_once():
     assert len(embeddings) == 2
     assert len(vectors) == 3
     for name in ("adamw", "muon"):
-        optimizers = build_optimizers(model, TrainSection(optimizer=name, weight_decay=0.3), 1e-3)
+        optimizers = build_optimizers(model, TrainConfig(optimizer=name, weight_decay=0.3), 1e-3)
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         moved = [id(p) for group in groups for p in group["params"]]
         assert sorted(moved) == sorted(id(p) for p in model.parameters())
@@ -57,14 +57,14 @@ def test_only_matrices_decay_and_each_weight_moves_once():
             if any(p.ndim < 2 for p in group["params"]):
                 assert group["weight_decay"] == 0.0
         set_learning_rate(optimizers, 0.5)
-        assert all(group["lr"] == pytest.approx(0.5 * group["peak"]) for group in groups)
+        assert all(group["lr"] == pytest.approx(0.5 * group["peak_lr"]) for group in groups)
 
 
 def test_adamw_groups_follow_the_textbook():
     torch.manual_seed(0)
     model = Tiny()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    (optimizer,) = build_optimizers(model, TrainSection(weight_decay=0.1, beta1=0.9, beta2=0.95), 0.01)
+    (optimizer,) = build_optimizers(model, TrainConfig(weight_decay=0.1, beta1=0.9, beta2=0.95), 0.01)
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     optimizer.step()

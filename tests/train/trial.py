@@ -18,13 +18,13 @@ import torch
 from groundup.artifacts.machine import Machine
 from groundup.model import build_model, save_model
 from groundup.recipe import ModelConfig
-from groundup.recipe.train import TrainSection
+from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import TokenShard
 from groundup.train import NEXT_TOKEN, NativeEngine, train
-from groundup.train.batches import Batches
-from groundup.train.checkpoints import complete
-from groundup.train.prefetch import Batches as Source
-from groundup.train.prefetch import Prefetch
+from groundup.train.checkpoints import list_checkpoints
+from groundup.train.prefetch import BatchSource as Source
+from groundup.train.prefetch import Prefetcher
+from groundup.train.token_batches import TokenBatches
 
 STEPS = 240
 
@@ -41,7 +41,7 @@ class FromShard:
     """Rows of the tokens of `folder`; before each batch, `before` may change what is there."""
 
     def __init__(self, folder: Path, before: Callable[[int], object] = lambda step: None):
-        self.batches, self.before = Batches(TokenShard(folder / "train"), 16, 4, seed=0), before
+        self.batches, self.before = TokenBatches(TokenShard(folder / "train"), 16, 4, seed=0), before
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
         self.before(step)
@@ -55,22 +55,22 @@ def run(
     torch.manual_seed(0)
     config = ModelConfig(vocab_size=64, hidden_size=16, num_layers=2, num_heads=2, context_length=16)
     model = build_model(config)
-    settings = TrainSection(
-        steps=steps, learning_rate=0.01, warmup_steps=3, evaluate_every=50, optimizer="muon", average="ema",
+    settings = TrainConfig(
+        steps=steps, learning_rate=0.01, warmup_steps=3, evaluate_every=50, optimizer="muon", weight_averaging="ema",
         precision="bfloat16",
     )  # fmt: skip
-    machine = Machine(device="cpu", checkpoint_seconds=checkpoint_seconds, micro_batch=2)
+    machine = Machine(device="cpu", checkpoint_every_seconds=checkpoint_seconds, micro_batch_size=2)
     engine = NativeEngine(model, NEXT_TOKEN, settings, machine)
-    with Prefetch(source or RandomTokens(), steps=steps, threads=1) as batches:
+    with Prefetcher(source or RandomTokens(), steps=steps, threads=1) as batches:
         train(
             engine,
             batches,
             settings,
             folder,
             machine,
-            probe=lambda network: {"norm": sum(w.norm().item() for w in network.parameters())},
+            eval_fn=lambda network: {"norm": sum(w.norm().item() for w in network.parameters())},
         )
-    save_model(engine.trained(), folder)
+    save_model(engine.finalize(), folder)
 
 
 def attempt(folder: Path, seconds: float) -> bool:
@@ -92,7 +92,7 @@ def main() -> None:
     torch.set_num_threads(1)
     found, killed = [], 0
     for _ in range(kills):
-        steps = [int(path.name[5:]) for path in complete(folder / "checkpoints")]
+        steps = [int(path.name[5:]) for path in list_checkpoints(folder / "checkpoints")]
         found.append(max(steps, default=0))
         killed += attempt(folder, dice.uniform(0.05, 0.5))
     run(folder)

@@ -25,7 +25,7 @@ def open_partial(final: Path, fingerprint: str) -> Path:
     """The work folder for `final`: the interrupted one if it did the same work, else a new, empty one."""
     partial = partial_path(final)
     mark = partial / FINGERPRINT_FILE
-    if partial.exists() and not is_open(final, fingerprint):
+    if partial.exists() and not partial_matches(final, fingerprint):
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
     if not mark.exists():
@@ -33,7 +33,7 @@ def open_partial(final: Path, fingerprint: str) -> Path:
     return partial
 
 
-def is_open(final: Path, fingerprint: str) -> bool:
+def partial_matches(final: Path, fingerprint: str) -> bool:
     """Whether the work folder of `final` is there, for the work with this fingerprint."""
     mark = partial_path(final) / FINGERPRINT_FILE
     return mark.exists() and mark.read_text() == fingerprint
@@ -47,14 +47,14 @@ def promote(partial: Path, final: Path) -> None:
     (partial / FINGERPRINT_FILE).unlink(missing_ok=True)
     for path in partial.rglob("*"):
         if path.is_file():
-            _sync(path)
+            _fsync(path)
     old = final.with_name(final.name + ".old")
     if old.exists():
         shutil.rmtree(old)
     if final.exists():
         final.rename(old)
     partial.rename(final)
-    _sync(final.parent)
+    _fsync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -72,7 +72,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Hold `folder` against a second process. Raises UserError when another one has it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
@@ -85,7 +85,7 @@ def lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def _sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

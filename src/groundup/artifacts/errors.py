@@ -19,9 +19,9 @@ class UserError(Exception):
         return f"{self.message} (hint: {self.hint})" if self.hint else self.message
 
 
-class Told(Exception):
+class AlreadyReported(Exception):
     """The run ends by an error of the user's that another process of it tells: exit code 2, without a word."""
 
 
-class Lost(Exception):
+class PeerLost(Exception):
     """Another process of the run is gone: exit code 1, and whoever started this one may start it again."""

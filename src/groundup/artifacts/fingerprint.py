@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-CHUNK = 1 << 20
+CHUNK_BYTES = 1 << 20
 
 
 def canonical_json(value: Any) -> str:
@@ -22,6 +22,6 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits, in constant memory."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

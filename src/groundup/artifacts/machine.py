@@ -28,7 +28,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def share_of_cores() -> int:
+def cores_per_process() -> int:
     """The cores for this process, where a launcher has started several of them on this machine."""
     return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
@@ -61,24 +61,24 @@ class Machine:
     """
 
     device: str = "auto"
-    threads: int = field(default_factory=share_of_cores)
-    micro_batch: int | None = None
-    loader_threads: int = 1
+    threads: int = field(default_factory=cores_per_process)
+    micro_batch_size: int | None = None
+    dataloader_threads: int = 1
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
     compile: Literal["auto", "always", "never"] = "never"
     deterministic: bool = True
-    cache: Path = field(default_factory=default_cache)
+    cache_dir: Path = field(default_factory=default_cache)
     offline: bool = False
     devices: int = 1
-    restarts: int = 3
-    stall_seconds: float = 60.0
+    max_restarts: int = 3
+    stall_timeout_seconds: float = 60.0
     layout: Mapping[str, Any] = field(default_factory=dict)
-    checkpoint_seconds: float = 60.0
+    checkpoint_every_seconds: float = 60.0
     keep_checkpoints: int = 2
-    keep_every: int | None = None
+    keep_checkpoint_every: int | None = None
     trackers: tuple[str, ...] | None = ()
-    layers_every: int | None = None
-    trace_steps: tuple[int, int] | None = None
+    log_layer_stats_every: int | None = None
+    profile_steps: tuple[int, int] | None = None
     progress: Progress = field(default_factory=Progress)
 
 
@@ -91,8 +91,8 @@ def provenance(machine: Machine, seconds: float, packages: tuple[str, ...]) -> d
         "threads": machine.threads,
         "device": machine.device,
         "seconds": round(seconds, 2),
-        "packages": {name: version for name in packages if (version := _version(name))},
-        "commit": _commit(),
+        "packages": {name: version for name in packages if (version := _package_version(name))},
+        "commit": _source_commit(),
     }
 
 
@@ -109,14 +109,14 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _version(package: str) -> str | None:
+def _package_version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _commit() -> str | None:
+def _source_commit() -> str | None:
     """The commit of the source tree that we run from, with a '+' when it was changed; None outside a checkout."""
     here = Path(__file__).parent
     try:

@@ -11,7 +11,7 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
 
-FILE_NAME = "manifest.json"
+MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write into `folder`; the last thing that happens before the folder gets its final name."""
         text = json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+        (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest | None":
         """The manifest of `folder`, or None where there is none. Raises UserError where it cannot be read."""
-        path = folder / FILE_NAME
+        path = folder / MANIFEST_FILE
         if not path.exists():
             return None
         try:
@@ -59,21 +59,21 @@ class Manifest:
 
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Bytes and hash of every file under `folder`, the manifest aside, in a stable order."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILE_NAME)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
     return {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": hash_file(path)}
         for path in paths
     }
 
 
-def verify(folder: Path) -> list[str]:
+def verify_folder(folder: Path) -> list[str]:
     """Compare a complete folder with its manifest, byte for byte.
 
     Returns one line per difference (missing, changed, unexpected); an empty list means intact.
     """
     manifest = Manifest.read(folder)
     if manifest is None:
-        return [f"{folder.name}: no {FILE_NAME}: incomplete"]
+        return [f"{folder.name}: no {MANIFEST_FILE}: incomplete"]
     found = list_files(folder)
     lines = [f"{folder.name}/{name}: missing" for name in sorted(manifest.files.keys() - found.keys())]
     lines += [

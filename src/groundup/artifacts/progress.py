@@ -6,48 +6,50 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-SECONDS_BETWEEN_LINES = 10.0
+LOG_INTERVAL_SECONDS = 10.0
 
 
-class Task:
+class ProgressTask:
     """One piece of long work. `advance` moves it; `note` sets the few words shown behind the bar."""
 
     def __init__(self, name: str, total: float | None, unit: str):
         self.name, self.total, self.unit = name, total, unit
-        self.done, self.text = 0.0, ""
+        self.completed, self.status = 0.0, ""
         self.started_at: float | None = None
-        self._origin = 0.0
+        self._resumed_at = 0.0
 
-    def start_at(self, done: float) -> None:
+    def resume_at(self, completed: float) -> None:
         """Continue interrupted work: `done` units were finished by an earlier process and do not count for the rate."""
-        self.done = self._origin = done
-        self._changed()
+        self.completed = self._resumed_at = completed
+        self._refresh()
 
     def advance(self, amount: float = 1) -> None:
         """`amount` more units are finished."""
-        self.done += amount
-        self._changed()
+        self.completed += amount
+        self._refresh()
 
-    def note(self, text: str) -> None:
+    def set_status(self, status: str) -> None:
         """Set the words shown behind the bar, such as the current loss."""
-        self.text = text
-        self._changed()
+        self.status = status
+        self._refresh()
 
-    def _changed(self) -> None:
+    def _refresh(self) -> None:
         pass
 
-    def line(self, now: float) -> str:
+    def format_line(self, now: float) -> str:
         """How far it is, as one plain line without the note."""
         elapsed = max(now - (self.started_at or now), 1e-9)
-        rate = (self.done - self._origin) / elapsed
-        parts = [f"{self.name}: {_quantity(self.done)}"]
+        rate = (self.completed - self._resumed_at) / elapsed
+        parts = [f"{self.name}: {_format_quantity(self.completed)}"]
         if self.total:
-            parts = [f"{self.name}: {100 * self.done / self.total:3.0f}% of {_quantity(self.total)}"]
+            parts = [
+                f"{self.name}: {100 * self.completed / self.total:3.0f}% of {_format_quantity(self.total)}"
+            ]
         parts[0] += f" {self.unit}"
         if rate > 0:
-            parts.append(f"{_quantity(rate)}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
+            parts.append(f"{_format_quantity(rate)}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
         if self.total and rate > 0:
-            parts.append(f"{clock(max(self.total - self.done, 0) / rate)} left")
+            parts.append(f"{format_duration(max(self.total - self.completed, 0) / rate)} left")
         return ", ".join(parts)
 
 
@@ -55,11 +57,11 @@ class Progress:
     """Makes tasks. This base class is silent: tests and libraries get it when nobody asked for a display."""
 
     @contextmanager
-    def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+    def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[ProgressTask]:
         """Show one piece of work while the block runs."""
-        yield Task(name, total, unit)
+        yield ProgressTask(name, total, unit)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line that stays on the screen."""
 
 
@@ -70,24 +72,26 @@ class LineProgress(Progress):
         self.stream = stream or sys.stderr
 
     @contextmanager
-    def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+    def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[ProgressTask]:
         progress = self
 
-        class LineTask(Task):
-            last = 0.0
+        class LineTask(ProgressTask):
+            last_logged_at = 0.0
 
-            def _changed(self) -> None:
+            def _refresh(self) -> None:
                 now = time.monotonic()
-                if now - self.last >= SECONDS_BETWEEN_LINES:
-                    self.last = now
-                    progress.say(", ".join(filter(None, (self.line(now), self.text))))
+                if now - self.last_logged_at >= LOG_INTERVAL_SECONDS:
+                    self.last_logged_at = now
+                    progress.log(", ".join(filter(None, (self.format_line(now), self.status))))
 
         task = LineTask(name, total, unit)
-        task.started_at = task.last = time.monotonic()
+        task.started_at = task.last_logged_at = time.monotonic()
         yield task
-        self.say(f"{name}: {_quantity(task.done)} {unit} in {clock(time.monotonic() - task.started_at)}")
+        self.log(
+            f"{name}: {_format_quantity(task.completed)} {unit} in {format_duration(time.monotonic() - task.started_at)}"
+        )
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         print(text, file=self.stream, flush=True)
 
 
@@ -100,52 +104,52 @@ class BarProgress(Progress):
         self.console = Console(stderr=True)
 
     @contextmanager
-    def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+    def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[ProgressTask]:
         from rich.console import Group
         from rich.live import Live
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        class BarTask(Task):
+        class BarTask(ProgressTask):
             def __rich__(self) -> Group:
                 row = Table.grid(padding=(0, 2))
-                share = min(self.done / self.total, 1.0) if self.total else None
+                share = min(self.completed / self.total, 1.0) if self.total else None
                 bar = ProgressBar(100, 100 * (share or 0), width=28, pulse=share is None)
-                far = self.line(time.monotonic()).split(": ", 1)[1]
+                far = self.format_line(time.monotonic()).split(": ", 1)[1]
                 far, note = (
                     Text(words, style, no_wrap=True, overflow="ellipsis")
-                    for words, style in ((far, ""), (f"  {self.text}", "dim"))
+                    for words, style in ((far, ""), (f"  {self.status}", "dim"))
                 )
                 row.add_row(f"  {self.name}", bar, far)
-                return Group(row, note) if self.text else Group(row)
+                return Group(row, note) if self.status else Group(row)
 
         task = BarTask(name, total, unit)
         task.started_at = time.monotonic()
         with Live(task, console=self.console, transient=True, refresh_per_second=4):
             yield task
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)
 
 
-def for_stream() -> Progress:
+def auto_progress() -> Progress:
     """Bars when stderr is a terminal, lines when it is not."""
     return BarProgress() if sys.stderr.isatty() else LineProgress()
 
 
-KINDS = {"auto": for_stream, "bars": BarProgress, "lines": LineProgress, "none": Progress}
+PROGRESS_KINDS = {"auto": auto_progress, "bars": BarProgress, "lines": LineProgress, "none": Progress}
 """What `machine.progress` may say."""
 
 
-def _quantity(value: float) -> str:
+def _format_quantity(value: float) -> str:
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if letter == 'k' else size):.1f}{letter}"
     return f"{value:.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.1f}"
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as m:ss or h:mm:ss."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)

@@ -11,13 +11,35 @@ from typing import NoReturn
 
 import typer
 
-from groundup.artifacts.errors import Lost, Told, UserError
-from groundup.cli import build, extras, look, use
+from groundup.artifacts.errors import AlreadyReported, PeerLost, UserError
+from groundup.cli import extras, inspect_commands, model_commands, pipeline_commands
 
 COMMANDS = {
-    "Build": (build.init, build.plan, build.run, build.launch, build.sweep, build.ladder),
-    "Look": (look.status, look.watch, look.verify, look.diff, look.report, look.inspect, look.explain),
-    "Use a model": (use.generate, use.chat, use.serve, use.evaluate, use.quantize, use.export),
+    "Build": (
+        pipeline_commands.init,
+        pipeline_commands.plan,
+        pipeline_commands.run,
+        pipeline_commands.launch,
+        pipeline_commands.sweep,
+        pipeline_commands.ladder,
+    ),
+    "Inspect": (
+        inspect_commands.status,
+        inspect_commands.watch,
+        inspect_commands.verify,
+        inspect_commands.diff,
+        inspect_commands.report,
+        inspect_commands.inspect,
+        inspect_commands.explain,
+    ),
+    "Use a model": (
+        model_commands.generate,
+        model_commands.chat,
+        model_commands.serve,
+        model_commands.evaluate,
+        model_commands.quantize,
+        model_commands.export,
+    ),
 }
 """In the order of the help page."""
 
@@ -33,7 +55,7 @@ app = typer.Typer(
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
-app.command(hidden=True)(build.rank)
+app.command("_worker", hidden=True)(pipeline_commands.worker)
 
 
 def main() -> None:
@@ -44,14 +66,14 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        _refuse(error)
+        _exit_with_error(error)
     except ModuleNotFoundError as error:
-        if (known := extras.explain(error)) is None:
+        if (known := extras.missing_package_error(error)) is None:
             raise
-        _refuse(known)
-    except Told:
+        _exit_with_error(known)
+    except AlreadyReported:
         sys.exit(2)
-    except Lost as error:
+    except PeerLost as error:
         print(error, file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
@@ -61,7 +83,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def _refuse(error: UserError) -> NoReturn:
+def _exit_with_error(error: UserError) -> NoReturn:
     print(f"error: {error.message}", file=sys.stderr)
     if error.hint:
         print(f"hint: {error.hint}", file=sys.stderr)

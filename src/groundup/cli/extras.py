@@ -22,7 +22,7 @@ EXTRAS = {
 """Names as they are imported; pyarrow comes with daft."""
 
 
-def explain(error: ModuleNotFoundError) -> UserError | None:
+def missing_package_error(error: ModuleNotFoundError) -> UserError | None:
     """What the user can do about a package that is not there; None when it is none of these: then it is a bug."""
     package = (error.name or "").split(".")[0]
     extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)

@@ -5,26 +5,28 @@ from typing import Annotated
 
 import typer
 
-Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file; recipes/ holds examples.")]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart.")]
-Model = Annotated[
+RecipeArgument = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe file; recipes/ holds examples.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart.")]
+ModelArgument = Annotated[
     Path,
     typer.Argument(
         metavar="MODEL", help="A run, one of its artifacts, a Hugging Face folder or a .gguf file."
     ),
 ]
-Sets = Annotated[
+SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="Override a knob; may be repeated.")
 ]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")]
-Temperature = Annotated[
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
+MaxTokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")]
+TemperatureOption = Annotated[
     float, typer.Option(min=0.0, help="0 takes the likeliest token; higher is more varied.")
 ]
-TopP = Annotated[
+TopPOption = Annotated[
     float,
     typer.Option("--top-p", min=0.0, max=1.0, help="Draw from the likeliest tokens of this total share."),
 ]
-Seed = Annotated[int | None, typer.Option(help="Same seed, same text.")]
+SeedOption = Annotated[int | None, typer.Option(help="Same seed, same text.")]

@@ -14,17 +14,17 @@ from typing import IO, Any
 
 from groundup.artifacts.errors import UserError
 
-ZIPS = (".zip", ".whl")
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", *ZIPS)
-PACKED = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".parquet", *ZIPS)
-COMPRESSION = 4
+ZIP_SUFFIXES = (".zip", ".whl")
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", *ZIP_SUFFIXES)
+COMPRESSED_SUFFIXES = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".parquet", *ZIP_SUFFIXES)
+TYPICAL_COMPRESSION = 4
 """How many times its size compressed text unpacks to, about."""
-MAX_HEADER = 1 << 20
+MAX_HEADER_BYTES = 1 << 20
 """Bytes of a name or of other facts on a tar's member; a header that claims more is built to fill the memory."""
 
 
 @dataclass
-class Member:
+class ArchiveMember:
     """One file, alone or inside an archive. `stream` is good until the next member is asked for."""
 
     name: str
@@ -34,72 +34,74 @@ class Member:
 
 def is_archive(name: str) -> bool:
     """By its name: content is only trusted once it is read."""
-    return name.lower().endswith(ARCHIVES)
+    return name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
-def members(
-    path: Path, pattern: str | None = None, *, strip_top: bool = False, refused: list[str] | None = None
-) -> Iterator[Member]:
+def iter_members(
+    path: Path, pattern: str | None = None, *, strip_top: bool = False, unsafe_names: list[str] | None = None
+) -> Iterator[ArchiveMember]:
     """The regular files of an archive whose names match, in the archive's own order.
 
     `strip_top` takes the one top folder off the names that source archives wrap everything in. Links and
     devices are no files; names that climb out ("../") are added to `refused`. Raises UserError when the archive
     is broken.
     """
-    wanted = matcher(pattern) if pattern else None
+    wanted = compile_glob(pattern) if pattern else None
     try:
-        for name, size, stream in _zip(path) if path.name.lower().endswith(ZIPS) else _tar(path):
+        for name, size, stream in (
+            _iter_zip(path) if path.name.lower().endswith(ZIP_SUFFIXES) else _iter_tar(path)
+        ):
             parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
             if not parts or ".." in parts or name.startswith("/"):
-                if refused is not None:
-                    refused.append(name)
+                if unsafe_names is not None:
+                    unsafe_names.append(name)
                 continue
             plain = "/".join(parts[1:] if strip_top and len(parts) > 1 else parts)
             if wanted is None or wanted.match(plain):
                 with stream() as opened:
-                    yield Member(plain, size, opened)
+                    yield ArchiveMember(plain, size, opened)
     except Exception as error:  # of what is cut off, the standard library says TypeError as well
         raise UserError(
             f"{path.name}: not a readable archive: {error}", hint="remove it and fetch it again"
         ) from None
 
 
-def unpacked_bytes(name: str, size: int) -> int:
+def estimate_text_bytes(name: str, size: int) -> int:
     """About how many bytes of text a file holds."""
-    return size * COMPRESSION if name.lower().endswith(PACKED) else size
+    return size * TYPICAL_COMPRESSION if name.lower().endswith(COMPRESSED_SUFFIXES) else size
 
 
-def matcher(pattern: str) -> re.Pattern[str]:
+def compile_glob(pattern: str) -> re.Pattern[str]:
     """A glob over member names: `*` stays within a folder, `**` goes through folders."""
     from fsspec.utils import glob_translate
 
     return re.compile(glob_translate(pattern.removeprefix("./")))
 
 
-def decompressed(name: str, stream: IO[bytes]) -> tuple[str, IO[bytes]]:
+def open_decompressed(name: str, stream: IO[bytes]) -> tuple[str, IO[bytes]]:
     """The name without its compression suffix, and a stream of what was compressed; both as they are without
     one.
     """
     stem, dot, suffix = name.rpartition(".")
-    opener = COMPRESSED.get(suffix.lower()) if dot else None
+    opener = DECOMPRESSORS.get(suffix.lower()) if dot else None
     return (stem, opener(stream)) if opener else (name, stream)
 
 
-def _unzstd(stream: IO[bytes]) -> IO[bytes]:
+def _open_zstd(stream: IO[bytes]) -> IO[bytes]:
     from pyarrow import CompressedInputStream
 
     return io.BufferedReader(CompressedInputStream(stream, "zstd"), 1 << 16)
 
 
-COMPRESSED: dict[str, Callable[[Any], Any]] = {
+DECOMPRESSORS: dict[str, Callable[[Any], Any]] = {
     "gz": lambda stream: gzip.GzipFile(fileobj=stream),
     "bz2": bz2.BZ2File,
     "xz": lzma.LZMAFile,
-    "zst": _unzstd,
+    "zst": _open_zstd,
 }
 
 
-def can_seek(stream: IO[bytes]) -> bool:
+def is_seekable(stream: IO[bytes]) -> bool:
     """May one go back in this stream? Members of a tar that is read front to back do not even know the
     question.
     """
@@ -109,32 +111,32 @@ def can_seek(stream: IO[bytes]) -> bool:
         return False
 
 
-def _zip(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+def _iter_zip(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if not info.is_dir():
                 yield info.filename, info.file_size, lambda info=info: archive.open(info)
 
 
-def _tar(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+def _iter_tar(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
     with tarfile.open(
-        path, "r|*", tarinfo=_Info
+        path, "r|*", tarinfo=_CheckedTarInfo
     ) as archive:  # one pass from front to back: no seeking in compressed data
         for info in archive:
             if info.isreg():
                 yield info.name, info.size, lambda info=info: archive.extractfile(info)  # type: ignore[misc,return-value]
 
 
-class _Info(tarfile.TarInfo):
+class _CheckedTarInfo(tarfile.TarInfo):
     """A header as the standard library reads it, but one that is damaged or built to hurt ends the archive."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Info":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_CheckedTarInfo":
         try:
             info = super().frombuf(buf, encoding, errors)
         except tarfile.InvalidHeaderError as error:  # pyright: ignore[reportAttributeAccessIssue]
             # it would be taken for the end of the archive
             raise tarfile.ReadError(f"damaged header: {error}") from None
-        if info.type not in tarfile.REGULAR_TYPES and info.size > MAX_HEADER:
+        if info.type not in tarfile.REGULAR_TYPES and info.size > MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {info.size} bytes")
         return info

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
-from groundup.data.clean.words import run_hashes
+from groundup.data.clean.ngrams import ngram_hashes
 
 WORD = re.compile(r"[^\W_]+")
-SHORTEST = 8
-ITEM_SHARE = 0.7
+MIN_ITEM_WORDS = 8
+MIN_ITEM_OVERLAP = 0.7
 Keys = NDArray[numpy.uint64]
 Integers = NDArray[numpy.int64]
-LENGTHS = {"13-gram": 13, "8-gram": 8}
+NGRAM_SIZES = {"13-gram": 13, "8-gram": 8}
 
 
-class Index:
+class EvaluationIndex:
     """The runs of words of all evaluation items: `hashes` (R, ascending) and, beside each, the number of its
     item.
 
@@ -33,20 +33,26 @@ class Index:
     """
 
     def __init__(self, hashes: Keys, items: Integers, runs: Integers, sizes: Integers, names: list[str]):
-        self.hashes, self.items, self.runs, self.sizes, self.names = hashes, items, runs, sizes, names
+        self.hashes, self.items, self.num_ngrams, self.ngram_sizes, self.names = (
+            hashes,
+            items,
+            runs,
+            sizes,
+            names,
+        )
 
     @classmethod
-    def build(cls, texts: Iterable[tuple[str, str]], rule: str) -> "Index":
+    def build(cls, texts: Iterable[tuple[str, str]], rule: str) -> "EvaluationIndex":
         """From (name, text) pairs. Items of fewer than 8 words are too common to be looked for."""
         hashes, items, runs, names = [], [], [], []
         sizes: set[int] = set()
         for name, text in texts:
-            numbers = _numbers(text)
-            if len(numbers) < SHORTEST:
+            numbers = _word_hashes(text)
+            if len(numbers) < MIN_ITEM_WORDS:
                 continue
-            size = min(LENGTHS[rule], len(numbers))
+            size = min(NGRAM_SIZES[rule], len(numbers))
             sizes.add(size)
-            found = numpy.unique(run_hashes(numbers, size))
+            found = numpy.unique(ngram_hashes(numbers, size))
             hashes.append(found)
             items.append(numpy.full(len(found), len(names), dtype=numpy.int64))
             runs.append(len(found))
@@ -62,26 +68,31 @@ class Index:
         names = numpy.array(self.names, dtype=numpy.str_)
         with path.open("wb") as file:
             numpy.savez(
-                file, hashes=self.hashes, items=self.items, runs=self.runs, sizes=self.sizes, names=names
+                file,
+                hashes=self.hashes,
+                items=self.items,
+                runs=self.num_ngrams,
+                sizes=self.ngram_sizes,
+                names=names,
             )
 
     @classmethod
-    def load(cls, path: Path) -> "Index":
+    def load(cls, path: Path) -> "EvaluationIndex":
         with numpy.load(path, allow_pickle=False) as file:
             return cls(file["hashes"], file["items"], file["runs"], file["sizes"], file["names"].tolist())
 
 
-def contamination_rule(index: Index, rule: str, hits: list[str]) -> Callable[[str], str | None]:
+def contamination_filter(index: EvaluationIndex, rule: str, hits: list[str]) -> Callable[[str], str | None]:
     """A judge: the reason names the evaluation set; the item that a document holds is appended to `hits`."""
 
-    def said(item: int) -> str:
+    def record_hit(item: int) -> str:
         hits.append(index.names[item])
         return index.names[item].partition("/")[0]
 
-    def judge(text: str) -> str | None:
-        numbers = _numbers(text)
-        for size in index.sizes.tolist():
-            found = numpy.unique(run_hashes(numbers, size))
+    def drop_reason(text: str) -> str | None:
+        numbers = _word_hashes(text)
+        for size in index.ngram_sizes.tolist():
+            found = numpy.unique(ngram_hashes(numbers, size))
             places = numpy.searchsorted(index.hashes, found)
             shared = found[index.hashes[numpy.minimum(places, len(index.hashes) - 1)] == found]
             if len(shared) == 0:
@@ -92,17 +103,17 @@ def contamination_rule(index: Index, rule: str, hits: list[str]) -> Callable[[st
                 [index.items[start:stop] for start, stop in zip(starts, stops, strict=True)]
             )
             if rule == "13-gram":
-                return said(int(items.min()))
-            counts = numpy.bincount(items, minlength=len(index.runs))
-            full = numpy.flatnonzero(counts >= ITEM_SHARE * index.runs)
+                return record_hit(int(items.min()))
+            counts = numpy.bincount(items, minlength=len(index.num_ngrams))
+            full = numpy.flatnonzero(counts >= MIN_ITEM_OVERLAP * index.num_ngrams)
             if len(full):
-                return said(int(full[0]))
+                return record_hit(int(full[0]))
         return None
 
-    return judge
+    return drop_reason
 
 
-def _numbers(text: str) -> Keys:
+def _word_hashes(text: str) -> Keys:
     known: dict[str, int] = {}
     return numpy.array(
         [

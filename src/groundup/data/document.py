@@ -14,7 +14,7 @@ class Document:
 
 
 @dataclass(slots=True)
-class Dropped:
+class DroppedDocument:
     """A document that does not pass, and why. `text` is as it was then, for people to look at; it may be
     empty.
     """
@@ -24,5 +24,5 @@ class Dropped:
     text: str = ""
 
 
-Read = Document | Dropped
+ReadResult = Document | DroppedDocument
 """What a reader yields."""

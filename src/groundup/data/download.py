@@ -18,13 +18,17 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 
 ATTEMPTS = 4
-TIMEOUT = 60
-CHUNK = 1 << 20
-AGENT = "groundup"
+TIMEOUT_SECONDS = 60
+CHUNK_BYTES = 1 << 20
+USER_AGENT = "groundup"
 
 
 def open_url(
-    url: str, headers: dict[str, str], *, certificates: str | None = None, absent: tuple[int, ...] = ()
+    url: str,
+    headers: dict[str, str],
+    *,
+    certificates: str | None = None,
+    missing_statuses: tuple[int, ...] = (),
 ) -> Any:
     """Open an address for reading, patiently. Returns None when the server answers one of `absent`; raises
     UserError when it answers with another error, or not at all.
@@ -32,7 +36,7 @@ def open_url(
     Credentials in the address (as package settings may hold them) are sent as basic authentication.
     """
     parts = urlsplit(url)
-    url = without_login(url)
+    url = redact_credentials(url)
     if parts.username is not None:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers = {**headers, "Authorization": "Basic " + base64.b64encode(login.encode()).decode()}
@@ -40,11 +44,13 @@ def open_url(
     for attempt in range(ATTEMPTS):
         try:
             return urlopen(
-                Request(url, headers={"User-Agent": AGENT, **headers}), timeout=TIMEOUT, context=context
+                Request(url, headers={"User-Agent": USER_AGENT, **headers}),
+                timeout=TIMEOUT_SECONDS,
+                context=context,
             )
         except HTTPError as error:
             error.close()
-            if error.code in absent:
+            if error.code in missing_statuses:
                 return None
             if error.code not in (408, 429, 500, 502, 503, 504) or attempt == ATTEMPTS - 1:
                 raise UserError(
@@ -73,7 +79,7 @@ def download(
     if machine.offline and urlsplit(url).scheme != "file":
         raise UserError(
             f"{target.name} is not in the cache and machine.offline is set",
-            hint=f"run once online to fetch {without_login(url)}",
+            hint=f"run once online to fetch {redact_credentials(url)}",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.part")
@@ -83,29 +89,29 @@ def download(
             return target
         with machine.progress.task(f"fetch {target.name}", unit="bytes") as task:
             for attempt in range(ATTEMPTS):
-                if _fetch(url, partial, task, certificates):
+                if _download_once(url, partial, task, certificates):
                     break
                 if attempt == ATTEMPTS - 1:
                     raise UserError(
-                        f"{without_login(url)}: the connection ended early {ATTEMPTS} times",
+                        f"{redact_credentials(url)}: the connection ended early {ATTEMPTS} times",
                         hint="run again: the download continues",
                     )
         found = _sha256(partial)
         if sha256 is not None and found != sha256:
             partial.unlink()
             raise UserError(
-                f"{without_login(url)}: sha256 {found}, expected {sha256}",
+                f"{redact_credentials(url)}: sha256 {found}, expected {sha256}",
                 hint="the file changed, or the recipe's sha256 is wrong",
             )
         os.replace(partial, target)
     return target
 
 
-def _fetch(url: str, partial: Path, task: Any, certificates: str | None) -> bool:
+def _download_once(url: str, partial: Path, task: Any, certificates: str | None) -> bool:
     """One attempt; true when the file is complete."""
     have = partial.stat().st_size if partial.exists() else 0
     response = open_url(
-        url, {"Range": f"bytes={have}-"} if have else {}, certificates=certificates, absent=(416,)
+        url, {"Range": f"bytes={have}-"} if have else {}, certificates=certificates, missing_statuses=(416,)
     )
     if response is None:  # nothing lies behind what we have: it is whole, or of another file
         partial.unlink()
@@ -114,10 +120,10 @@ def _fetch(url: str, partial: Path, task: Any, certificates: str | None) -> bool
         continued = have > 0 and getattr(response, "status", 200) == 206
         length = response.headers.get("Content-Length")
         task.total = int(length) + (have if continued else 0) if length else None
-        task.start_at(have if continued else 0)
+        task.resume_at(have if continued else 0)
         with partial.open("ab" if continued else "wb") as file:
             try:
-                while chunk := response.read(CHUNK):
+                while chunk := response.read(CHUNK_BYTES):
                     file.write(chunk)
                     task.advance(len(chunk))
             except (OSError, HTTPException) as error:
@@ -127,20 +133,20 @@ def _fetch(url: str, partial: Path, task: Any, certificates: str | None) -> bool
     return task.total is None or partial.stat().st_size == task.total
 
 
-def copy(source: Any, target: Path) -> Path:
+def copy_stream(source: Any, target: Path) -> Path:
     """Everything that a binary stream holds, as a file that appears when it is complete."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
-            shutil.copyfileobj(source, file, CHUNK)
+            shutil.copyfileobj(source, file, CHUNK_BYTES)
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
     return target
 
 
-def without_login(url: str) -> str:
+def redact_credentials(url: str) -> str:
     """The address as it may be shown."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

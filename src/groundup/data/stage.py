@@ -17,19 +17,19 @@ import numpy
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.machine import Machine
-from groundup.data import engine, shuffle, telling, unit, units
+from groundup.data import corpus_summary, executor, process_unit, shuffle, work_units
 from groundup.data.clean import classifier
-from groundup.data.decontaminate import Index
-from groundup.data.dedup import verdicts
-from groundup.data.dedup.verdicts import KEEP, Verdicts
+from groundup.data.decontaminate import EvaluationIndex
+from groundup.data.dedup import duplicates
+from groundup.data.dedup.duplicates import KEEP, DedupDecisions
 from groundup.data.document import Document
-from groundup.data.funnel import Funnel
-from groundup.data.place import resolve
-from groundup.data.readers.options import Options
-from groundup.data.units import Unit
-from groundup.recipe.data import DataSection, Files
+from groundup.data.filter_stats import FilterStats
+from groundup.data.inputs import resolve_files
+from groundup.data.readers.reader_options import ReaderOptions
+from groundup.data.work_units import WorkUnit
+from groundup.recipe.data_config import DataConfig, FilesConfig
 
-MOVED_BYTES = 100e6
+SHUFFLE_BYTES_PER_WORKER = 100e6
 """Of text that one worker routes and gathers in the time that two need to start."""
 
 
@@ -39,30 +39,32 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     Reads recipe.data and recipe.seed; returns the funnel, and as "fingerprint" what the corpus is: equal ones hold
     the same texts in the same order. Raises UserError for a source that yields nothing.
     """
-    section: DataSection = recipe.data
-    workers = engine.start(section.engine, machine.threads)
+    section: DataConfig = recipe.data
+    workers = executor.start_executor(section.executor, machine.threads)
     work = out / "work"
-    todo = units.cut(section, machine, recipe.seed)
+    todo = work_units.plan_units(section, machine, recipe.seed)
     read_and_clean(section, todo, work, recipe.seed, machine, workers)
-    found = Found.read(section, todo, work / "clean")
-    judged = judge(section, found.counts, work, machine)
-    weights = _weights(section, todo, found.counts, judged, work)
-    shards = _shards(section, weights)
-    workers = engine.worth(workers, sum(size for _, size in weights.values()), MOVED_BYTES)
-    route(section, todo, found.counts, judged, weights, shards, recipe.seed, work, workers)
-    written, corpus = gather(todo, shards, out, workers)
-    for task in _own(todo):
-        found.funnels[task.source.name].merge(
-            Funnel(**_json(work / "routed" / f"{task.name}.json")["funnel"])
+    found = UnitResults.load(section, todo, work / "clean")
+    judged = deduplicate(section, found.counts, work, machine)
+    weights = _source_epochs(section, todo, found.counts, judged, work)
+    shards = _num_shards(section, weights)
+    workers = executor.useful_workers(
+        workers, sum(size for _, size in weights.values()), SHUFFLE_BYTES_PER_WORKER
+    )
+    partition(section, todo, found.counts, judged, weights, shards, recipe.seed, work, workers)
+    written, corpus = merge(todo, shards, out, workers)
+    for task in _source_units(todo):
+        found.stats[task.source.name].merge(
+            FilterStats(**_read_json(work / "partitioned" / f"{task.name}.json")["stats"])
         )
-    telling.write_samples(found.funnels, out)
-    telling.write_clusters(judged, todo, found.counts, work / "clean", out / "clusters.jsonl")
-    telling.write_lines(found.hits, out / "contaminated.jsonl")
+    corpus_summary.write_samples(found.stats, out)
+    corpus_summary.write_clusters(judged, todo, found.counts, work / "clean", out / "clusters.jsonl")
+    corpus_summary.write_jsonl(found.contaminated, out / "contaminated.jsonl")
     epochs = {name: epochs for name, (epochs, _) in weights.items()}
-    metrics = telling.metrics(section, found.funnels, found.inputs, epochs, written)
+    metrics = corpus_summary.corpus_metrics(section, found.stats, found.inputs, epochs, written)
     metrics |= {
-        "repeats": verdicts.cluster_counts(judged),
-        "contaminated": len(found.hits),
+        "duplicate_clusters": duplicates.cluster_stats(judged),
+        "contaminated": len(found.contaminated),
         "fingerprint": corpus,
     }
     shutil.rmtree(work)
@@ -70,35 +72,35 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
 
 
 def read_and_clean(
-    section: DataSection, todo: list[Unit], work: Path, seed: int, machine: Machine, workers: int
+    section: DataConfig, todo: list[WorkUnit], work: Path, seed: int, machine: Machine, workers: int
 ) -> None:
     """The first pass."""
     folder = work / "clean"
     folder.mkdir(parents=True, exist_ok=True)
-    weights = _train_classifier(section, work, seed, machine)
-    evaluation = _index_evaluation(section, work, machine)
+    weights = _load_or_train_classifier(section, work, seed, machine)
+    evaluation = _load_or_build_index(section, work, machine)
     missing = [task for task in todo if not (folder / f"{task.name}.json").exists()]
-    sizes = {task.number: task.bytes for task in todo}
+    sizes = {task.index: task.local_bytes for task in todo}
     tasks = [
-        units.task(
+        work_units.unit_task(
             task, section, folder, seed, machine,
             weights=weights and str(weights),
-            evaluation=None if evaluation is None or task.is_previous else str(evaluation),
+            evaluation=None if evaluation is None or task.is_dedup_reference else str(evaluation),
         )
         for task in missing
     ]  # fmt: skip
     total = sum(sizes.values())
     with machine.progress.task("read and clean", total=total or None, unit="bytes") as progress:
-        progress.start_at(total - sum(sizes[task.number] for task in missing))
+        progress.resume_at(total - sum(sizes[task.index] for task in missing))
         documents = 0
-        for answer in engine.map_units(unit.work, tasks, workers):
+        for answer in executor.map_units(process_unit.process_unit, tasks, workers):
             documents += answer["documents"]
-            progress.note(f"{documents} documents")
-            progress.advance(sizes[answer["number"]])
+            progress.set_status(f"{documents} documents")
+            progress.advance(sizes[answer["unit"]])
 
 
 @dataclass
-class Found:
+class UnitResults:
     """What the first pass says of all units, put together one by one: thousands of them would fill the memory.
 
     Attributes:
@@ -109,24 +111,29 @@ class Found:
     """
 
     counts: dict[int, int]
-    funnels: dict[str, Funnel]
-    inputs: dict[str, telling.Inputs]
-    hits: list[dict[str, str]]
+    stats: dict[str, FilterStats]
+    inputs: dict[str, corpus_summary.InputSummary]
+    contaminated: list[dict[str, str]]
 
     @classmethod
-    def read(cls, section: DataSection, todo: list[Unit], clean: Path) -> "Found":
+    def load(cls, section: DataConfig, todo: list[WorkUnit], clean: Path) -> "UnitResults":
         """Raises UserError for a source without a document."""
         names = [source.name for source in section.sources]
-        found = cls({}, {name: Funnel() for name in names}, {name: telling.Inputs() for name in names}, [])
+        found = cls(
+            {},
+            {name: FilterStats() for name in names},
+            {name: corpus_summary.InputSummary() for name in names},
+            [],
+        )
         for task in todo:
-            answer = _json(clean / f"{task.name}.json")
-            funnel = Funnel(**answer["funnel"])
-            found.counts[task.number] = funnel.kept[0]
-            if not task.is_previous:
-                found.funnels[task.source.name].merge(funnel)
+            answer = _read_json(clean / f"{task.name}.json")
+            funnel = FilterStats(**answer["stats"])
+            found.counts[task.index] = funnel.kept[0]
+            if not task.is_dedup_reference:
+                found.stats[task.source.name].merge(funnel)
                 found.inputs[task.source.name].add(answer["inputs"])
-                found.hits += answer["hits"]
-        for name, funnel in found.funnels.items():
+                found.contaminated += answer["contaminated"]
+        for name, funnel in found.stats.items():
             if funnel.kept[0] == 0:
                 reasons = ", ".join(
                     f"{counts[0]} {reason}" for reason, counts in sorted(funnel.dropped.items())
@@ -138,50 +145,50 @@ class Found:
         return found
 
 
-def judge(section: DataSection, counts: dict[int, int], work: Path, machine: Machine) -> Verdicts:
+def deduplicate(section: DataConfig, counts: dict[int, int], work: Path, machine: Machine) -> DedupDecisions:
     """The second pass."""
-    path = work / "verdicts.npz"
+    path = work / "duplicates.npz"
     if path.exists():
         with numpy.load(path, allow_pickle=False) as stored:
-            return Verdicts(stored["codes"], stored["roots"])
-    judged = verdicts.judge(section, work / "clean", counts, machine)
-    partial = work / ".verdicts.part"
+            return DedupDecisions(stored["codes"], stored["roots"])
+    judged = duplicates.find_duplicates(section, work / "clean", counts, machine)
+    partial = work / ".duplicates.part"
     with partial.open("wb") as file:
         numpy.savez(file, codes=judged.codes, roots=judged.roots)
     partial.replace(path)
     return judged
 
 
-def route(
-    section: DataSection, todo: list[Unit], counts: dict[int, int], judged: Verdicts,
+def partition(
+    section: DataConfig, todo: list[WorkUnit], counts: dict[int, int], judged: DedupDecisions,
     weights: dict[str, tuple[float, int]], shards: dict[str, int], seed: int, work: Path, workers: int,
 ) -> None:  # fmt: skip
     """The third pass."""
-    folder = work / "routed"
+    folder = work / "partitioned"
     folder.mkdir(exist_ok=True)
-    keys = telling.column(todo, work / "clean", "key", numpy.uint64)
+    keys = corpus_summary.read_column(todo, work / "clean", "key", numpy.uint64)
     tasks = []
-    for task, start, stop in _spans(todo, counts):
-        if task.is_previous or (folder / f"{task.name}.json").exists():
+    for task, start, stop in _document_ranges(todo, counts):
+        if task.is_dedup_reference or (folder / f"{task.name}.json").exists():
             continue
         numpy.save(folder / f"{task.name}.codes.npy", judged.codes[start:stop])
         numpy.save(folder / f"{task.name}.splits.npy", keys[judged.roots[start:stop]])
         tasks.append({
-            "number": task.number, "clean": str(work / "clean"), "folder": str(folder), "shards": shards, "seed": seed,
-            "weight": weights[task.source.name][0], "validation_fraction": section.validation_fraction,
-            "run_words": section.substring.words,
+            "unit": task.index, "clean": str(work / "clean"), "folder": str(folder), "shards": shards, "seed": seed,
+            "epochs": weights[task.source.name][0], "validation_fraction": section.validation_fraction,
+            "ngram_words": section.substring_dedup.min_words,
         })  # fmt: skip
-    for _ in engine.map_units(shuffle.route, tasks, workers):
+    for _ in executor.map_units(shuffle.partition_unit, tasks, workers):
         pass
 
 
-def gather(
-    todo: list[Unit], shards: dict[str, int], out: Path, workers: int
+def merge(
+    todo: list[WorkUnit], shards: dict[str, int], out: Path, workers: int
 ) -> tuple[dict[str, dict[str, Any]], str]:
     """The fourth pass. Returns documents and bytes by split and source, and the fingerprint of all files."""
-    folder = out / "work" / "routed"
+    folder = out / "work" / "partitioned"
     targets = {
-        shuffle.place(split, number): out / split / f"{number:05d}.parquet"
+        shuffle.partition_id(split, number): out / split / f"{number:05d}.parquet"
         for split, count in shards.items()
         for number in range(count)
     }
@@ -189,18 +196,18 @@ def gather(
         folder_of_split.mkdir(exist_ok=True)
         for left_over in folder_of_split.glob(".*.part"):
             left_over.unlink()
-    own = [task.number for task in _own(todo)]
+    own = [task.index for task in _source_units(todo)]
     tasks = [
-        {"folder": str(folder), "target": str(target), "place": place, "units": own}
+        {"folder": str(folder), "target": str(target), "partition": place, "units": own}
         for place, target in targets.items()
         if not (target.exists() and (folder / f"{place}.written.json").exists())
     ]
-    for _ in engine.map_units(shuffle.gather, tasks, workers):
+    for _ in executor.map_units(shuffle.merge_partition, tasks, workers):
         pass
     counted: dict[str, dict[str, Any]] = {"train": {}, "validation": {}}
     hashes = {}
     for place, target in targets.items():
-        written = _json(folder / f"{place}.written.json")
+        written = _read_json(folder / f"{place}.written.json")
         hashes[written["name"]] = written["sha256"]
         split = counted[target.parent.name]
         for source, (documents, size) in written["sources"].items():
@@ -210,7 +217,7 @@ def gather(
     return counted, fingerprint(hashes)
 
 
-def _shards(section: DataSection, weights: dict[str, tuple[float, int]]) -> dict[str, int]:
+def _num_shards(section: DataConfig, weights: dict[str, tuple[float, int]]) -> dict[str, int]:
     """How many files each split has: each is put in order in memory, so none may be much larger than the rest."""
     total = sum(size for _, size in weights.values())
     sizes = {
@@ -220,65 +227,69 @@ def _shards(section: DataSection, weights: dict[str, tuple[float, int]]) -> dict
     return {split: max(1, round(size / (1e6 * section.shard_megabytes))) for split, size in sizes.items()}
 
 
-def _weights(
-    section: DataSection, todo: list[Unit], counts: dict[int, int], judged: Verdicts, work: Path
+def _source_epochs(
+    section: DataConfig, todo: list[WorkUnit], counts: dict[int, int], judged: DedupDecisions, work: Path
 ) -> dict[str, tuple[float, int]]:
     """For each source its epochs, and its bytes after deduplication."""
-    sizes = telling.column(todo, work / "clean", "bytes", numpy.int64)
+    sizes = corpus_summary.read_column(todo, work / "clean", "bytes", numpy.int64)
     totals = {source.name: 0 for source in section.sources}
-    for task, start, stop in _spans(todo, counts):
-        if not task.is_previous:
+    for task, start, stop in _document_ranges(todo, counts):
+        if not task.is_dedup_reference:
             totals[task.source.name] += int(sizes[start:stop][judged.codes[start:stop] == KEEP].sum())
     return {
         source.name: (
-            source.weight if source.tokens is None else 4e6 * source.tokens / max(totals[source.name], 1),
+            source.epochs
+            if source.target_tokens is None
+            else 4e6 * source.target_tokens / max(totals[source.name], 1),
             totals[source.name],
         )
         for source in section.sources
     }
 
 
-def _spans(todo: list[Unit], counts: dict[int, int]) -> list[tuple[Unit, int, int]]:
+def _document_ranges(todo: list[WorkUnit], counts: dict[int, int]) -> list[tuple[WorkUnit, int, int]]:
     """Each unit with the numbers of its first document and of the one behind its last."""
-    ends = list(accumulate(counts[task.number] for task in todo))
+    ends = list(accumulate(counts[task.index] for task in todo))
     return list(zip(todo, [0, *ends], ends, strict=False))
 
 
-def _train_classifier(section: DataSection, work: Path, seed: int, machine: Machine) -> Path | None:
+def _load_or_train_classifier(section: DataConfig, work: Path, seed: int, machine: Machine) -> Path | None:
     if section.classifier is None:
         return None
     path = work / "classifier.npy"
     if not path.exists():
-        limit = section.classifier.max_examples
+        limit = section.classifier.max_examples_per_class
         good, bad = (
-            _texts(section, places, limit, machine)
-            for places in (section.classifier.good, section.classifier.bad)
+            _classifier_texts(section, places, limit, machine)
+            for places in (section.classifier.positive, section.classifier.negative)
         )
         partial = work / ".classifier.part"
         with partial.open("wb") as file:
-            numpy.save(file, classifier.train(good, bad, seed))
+            numpy.save(file, classifier.train_classifier(good, bad, seed))
         partial.replace(path)
     return path
 
 
-def _index_evaluation(section: DataSection, work: Path, machine: Machine) -> Path | None:
-    if not section.decontaminate.sets:
+def _load_or_build_index(section: DataConfig, work: Path, machine: Machine) -> Path | None:
+    if not section.decontaminate.evaluation_sets:
         return None
     path = work / "evaluation.npz"
     if not path.exists():
         items = (
             (f"{place.name}/{found.id}", found.text)
-            for place in section.decontaminate.sets
-            for found in _documents(section, place, machine)
+            for place in section.decontaminate.evaluation_sets
+            for found in _read_all(section, place, machine)
         )
         partial = work / ".evaluation.part"
-        Index.build(items, section.decontaminate.rule).save(partial)
+        EvaluationIndex.build(items, section.decontaminate.rule).save(partial)
         partial.replace(path)
     return path
 
 
-def _texts(section: DataSection, places: tuple[Files, ...], limit: int, machine: Machine) -> list[str]:
-    found = [document.text for place in places for document in _documents(section, place, machine)]
+def _classifier_texts(
+    section: DataConfig, places: tuple[FilesConfig, ...], limit: int, machine: Machine
+) -> list[str]:
+    found = [document.text for place in places for document in _read_all(section, place, machine)]
     if not found:
         raise UserError(
             f"{places[0].name}: no example in it", hint="data.classifier learns from good and bad texts"
@@ -286,17 +297,21 @@ def _texts(section: DataSection, places: tuple[Files, ...], limit: int, machine:
     return found[:limit]
 
 
-def _documents(section: DataSection, place: Files, machine: Machine) -> list[Document]:
-    options = Options(column=place.column, extraction=section.extraction)
+def _read_all(section: DataConfig, place: FilesConfig, machine: Machine) -> list[Document]:
+    options = ReaderOptions(column=place.text_column, html_extractor=section.html_extractor)
     found = []
-    for file in resolve(place, machine):
-        found += [read for read in unit.documents(place.kind, file, options) if isinstance(read, Document)]
+    for file in resolve_files(place, machine):
+        found += [
+            read
+            for read in process_unit.read_documents(place.kind, file, options)
+            if isinstance(read, Document)
+        ]
     return found
 
 
-def _own(todo: list[Unit]) -> list[Unit]:
-    return [task for task in todo if not task.is_previous]
+def _source_units(todo: list[WorkUnit]) -> list[WorkUnit]:
+    return [task for task in todo if not task.is_dedup_reference]
 
 
-def _json(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))

@@ -14,30 +14,40 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from groundup.evaluate.documents import held_out as held_out
-    from groundup.evaluate.intervals import bootstrap as bootstrap
-    from groundup.evaluate.perplexity import Document as Document
+    from groundup.evaluate.bootstrap import bootstrap_interval as bootstrap_interval
     from groundup.evaluate.perplexity import Score as Score
+    from groundup.evaluate.perplexity import ScoredDocument as ScoredDocument
     from groundup.evaluate.perplexity import score as score
     from groundup.evaluate.perplexity import score_text as score_text
     from groundup.evaluate.perplexity import score_windows as score_windows
+    from groundup.evaluate.validation_documents import (
+        sample_validation_documents as sample_validation_documents,
+    )
 
-_HOME = {
-    "held_out": "documents",
-    "bootstrap": "intervals",
-    "Document": "perplexity",
+_LAZY_IMPORTS = {
+    "sample_validation_documents": "validation_documents",
+    "bootstrap_interval": "bootstrap",
+    "ScoredDocument": "perplexity",
     "Score": "perplexity",
     "score": "perplexity",
     "score_text": "perplexity",
     "score_windows": "perplexity",
 }
 
-__all__ = ["Document", "Score", "bootstrap", "held_out", "score", "score_text", "score_windows"]
+__all__ = [
+    "Score",
+    "ScoredDocument",
+    "bootstrap_interval",
+    "sample_validation_documents",
+    "score",
+    "score_text",
+    "score_windows",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(
             f"module 'groundup.evaluate' has no attribute {name!r}; it has {', '.join(__all__)}"
         )
-    return getattr(importlib.import_module(f"groundup.evaluate.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"groundup.evaluate.{_LAZY_IMPORTS[name]}"), name)

@@ -8,22 +8,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from groundup.evaluate.perplexity import Document
+from groundup.evaluate.perplexity import ScoredDocument
 from groundup.tokenizer import TokenShard
 
 COUNTED_TOKENS = 20_000_000
 """Training tokens that the counting models see at most, in runs spread evenly over the shard."""
 
-RUN = 1 << 16
+SPAN_TOKENS = 1 << 16
 
 
-def unigram_and_bigram(shard: TokenShard, documents: Sequence[Document]) -> dict[str, float]:
+def ngram_baselines(shard: TokenShard, documents: Sequence[ScoredDocument]) -> dict[str, float]:
     """Bits per byte of `documents` under the counts of single tokens and of pairs in the training shard.
 
     Unigram: add-one smoothing. Bigram: interpolated with the unigram by how likely something new follows: the
     kinds of followers seen, over these and the number of times (Witten and Bell 1991, method C).
     """
-    rows = _runs(shard)
+    rows = _sample_spans(shard)
     size = shard.vocab_size
     singles = np.bincount(np.concatenate(rows), minlength=size).astype(np.float64)
     unigram = (singles + 1) / (singles.sum() + size)
@@ -34,7 +34,7 @@ def unigram_and_bigram(shard: TokenShard, documents: Sequence[Document]) -> dict
     nats = np.zeros(2)
     for document in documents:
         ids = np.asarray(document.ids, dtype=np.int64)
-        before, after = ids[document.context - 1 : -1], ids[document.context :]
+        before, after = ids[document.num_context_tokens - 1 : -1], ids[document.num_context_tokens :]
         alone = unigram[after]
         wanted = before * size + after
         places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
@@ -46,7 +46,7 @@ def unigram_and_bigram(shard: TokenShard, documents: Sequence[Document]) -> dict
     return {"unigram": float(bits[0]), "bigram": float(bits[1])}
 
 
-def compressors(text: bytes) -> dict[str, float]:
+def compression_baselines(text: bytes) -> dict[str, float]:
     """Bits per byte of a text as one file, at each program's best setting; they have seen no other text."""
     packed = {
         "gzip": len(gzip.compress(text, compresslevel=9, mtime=0)),
@@ -56,10 +56,10 @@ def compressors(text: bytes) -> dict[str, float]:
     return {name: 8 * size / len(text) for name, size in packed.items()}
 
 
-def _runs(shard: TokenShard) -> list[np.ndarray]:
+def _sample_spans(shard: TokenShard) -> list[np.ndarray]:
     """All of the shard, or runs of RUN tokens spread evenly over it."""
     if shard.num_tokens <= COUNTED_TOKENS:
         return [np.asarray(shard.tokens)]
-    count = COUNTED_TOKENS // RUN
-    begins = [(shard.num_tokens - RUN) * i // (count - 1) for i in range(count)]
-    return [np.asarray(shard.tokens[begin : begin + RUN]) for begin in begins]
+    count = COUNTED_TOKENS // SPAN_TOKENS
+    begins = [(shard.num_tokens - SPAN_TOKENS) * i // (count - 1) for i in range(count)]
+    return [np.asarray(shard.tokens[begin : begin + SPAN_TOKENS]) for begin in begins]

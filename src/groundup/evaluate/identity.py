@@ -6,10 +6,10 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
-from groundup.recipe.evaluate import EvaluateSection
+from groundup.recipe.evaluate_config import EvaluateConfig
 
 
-def identity(section: EvaluateSection, machine: Machine) -> dict[str, Any]:
+def hash_task_files(section: EvaluateConfig, machine: Machine) -> dict[str, Any]:
     """SHA-256 of each task's file, by the task's name. Raises UserError for a file that is not there."""
     found = {}
     for task in section.tasks:

@@ -26,7 +26,7 @@ HEAD_TOKENS = 1_024
 
 
 @dataclass(frozen=True)
-class Document:
+class ScoredDocument:
     """Tokens to be scored.
 
     Attributes:
@@ -39,18 +39,18 @@ class Document:
     ids: Sequence[int] | np.ndarray
     bytes: float
     source: str = ""
-    context: int = 1
+    num_context_tokens: int = 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.context < len(self.ids):
+        if not 1 <= self.num_context_tokens < len(self.ids):
             raise ValueError(
-                f"{len(self.ids)} tokens, {self.context} of context: at least one of each is needed"
+                f"{len(self.ids)} tokens, {self.num_context_tokens} of context: at least one of each is needed"
             )
 
     @property
     def tokens(self) -> int:
         """Number of scored tokens."""
-        return len(self.ids) - self.context
+        return len(self.ids) - self.num_context_tokens
 
 
 @dataclass(frozen=True)
@@ -58,22 +58,22 @@ class Score:
     """What a model made of some documents: one entry a document, and the sums that follow from them."""
 
     sources: tuple[str, ...]
-    tokens_each: tuple[int, ...]
-    bytes_each: tuple[float, ...]
-    nats_each: tuple[float, ...] = field(repr=False)
+    document_tokens: tuple[int, ...]
+    document_bytes: tuple[float, ...]
+    document_nats: tuple[float, ...] = field(repr=False)
 
     @cached_property
     def tokens(self) -> int:
-        return sum(self.tokens_each)
+        return sum(self.document_tokens)
 
     @cached_property
     def bytes(self) -> float:
-        return sum(self.bytes_each)
+        return sum(self.document_bytes)
 
     @cached_property
     def nats(self) -> float:
         """Negative log likelihood of everything."""
-        return math.fsum(self.nats_each)
+        return math.fsum(self.document_nats)
 
     @property
     def loss(self) -> float:
@@ -91,21 +91,21 @@ class Score:
 
     def by_source(self) -> dict[str, "Score"]:
         """The same for each source alone, in alphabetical order."""
-        return {name: self._where(name) for name in sorted(set(self.sources))}
+        return {name: self._select_source(name) for name in sorted(set(self.sources))}
 
-    def _where(self, name: str) -> "Score":
+    def _select_source(self, name: str) -> "Score":
         mine = [i for i, source in enumerate(self.sources) if source == name]
         return Score(
             tuple(self.sources[i] for i in mine),
-            tuple(self.tokens_each[i] for i in mine),
-            tuple(self.bytes_each[i] for i in mine),
-            tuple(self.nats_each[i] for i in mine),
+            tuple(self.document_tokens[i] for i in mine),
+            tuple(self.document_bytes[i] for i in mine),
+            tuple(self.document_nats[i] for i in mine),
         )
 
 
 def score(
     model: nn.Module,
-    documents: Sequence[Document],
+    documents: Sequence[ScoredDocument],
     *,
     window: int | None = None,
     stride: int | None = None,
@@ -137,7 +137,9 @@ def score(
     if not 1 <= stride <= window:
         raise ValueError(f"stride = {stride}, expected 1 to window = {window}")
     device = next(model.parameters()).device
-    pieces = [p for index, document in enumerate(documents) for p in _pieces(index, document, window, stride)]
+    pieces = [
+        p for index, document in enumerate(documents) for p in _split_windows(index, document, window, stride)
+    ]
     # Alike lengths side by side: little padding. Longest first: what needs too much memory fails at once.
     pieces.sort(key=lambda piece: (piece.begin - piece.end, piece.document, piece.begin))
     nats = torch.zeros(len(documents), dtype=torch.float64, device=device)
@@ -145,10 +147,10 @@ def score(
     model.eval()
     with torch.no_grad():  # not inference_mode: what a model keeps of this pass must still serve its training
         for batch in _batches(pieces, BATCH_TOKENS):
-            tokens, labels, owners = _tensors(batch, documents, device)
+            tokens, labels, owners = _collate(batch, documents, device)
             hidden = model.hidden_states(tokens)
             scored = labels >= 0
-            losses = _losses(model, hidden[scored], labels[scored])
+            losses = _token_losses(model, hidden[scored], labels[scored])
             nats.index_add_(0, owners[scored], losses)
             if task is not None:
                 task.advance(sum(piece.end - piece.begin - 1 for piece in batch))
@@ -174,7 +176,9 @@ def score_windows(model: nn.Module, shard: TokenShard, window: int, *, max_token
     count = max(1, min(max_tokens, shard.num_tokens) // length)
     begins = [places * i // max(1, count - 1) for i in range(count)]
     rate = shard.bytes / shard.num_tokens
-    windows = [Document(shard.tokens[begin : begin + length], bytes=rate * (length - 1)) for begin in begins]
+    windows = [
+        ScoredDocument(shard.tokens[begin : begin + length], bytes=rate * (length - 1)) for begin in begins
+    ]
     return score(model, windows, window=window, stride=window)
 
 
@@ -193,7 +197,7 @@ def score_text(model: nn.Module, tokenizer: Tokenizer, text: str) -> dict[str, f
     }
 
 
-def text_document(tokenizer: Tokenizer, text: str, source: str = "") -> Document:
+def text_document(tokenizer: Tokenizer, text: str, source: str = "") -> ScoredDocument:
     """A text after the token that documents begin with: the tokenizer's beginning of text, else its end.
 
     Where the tokenizer has neither, the first token is only looked at. Raises UserError when nothing is left.
@@ -209,32 +213,32 @@ def text_document(tokenizer: Tokenizer, text: str, source: str = "") -> Document
         raise UserError(
             f"a text of {len(text)} characters: too short to be scored", hint="give some sentences"
         )
-    return Document(ids, size, source)
+    return ScoredDocument(ids, size, source)
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _ScoredWindow:
     """ids[begin:end] of a document, of which ids[first:end] are scored here."""
 
     document: int
     begin: int
     end: int
-    first: int
+    first_scored: int
 
 
-def _pieces(index: int, document: Document, window: int, stride: int) -> Iterator[_Piece]:
+def _split_windows(index: int, document: ScoredDocument, window: int, stride: int) -> Iterator[_ScoredWindow]:
     """A piece holds one token more than the window: the last one is predicted and never read."""
     length = len(document.ids)
-    end = min(length, max(window + 1, document.context + 1))
-    yield _Piece(index, max(0, end - window - 1), end, document.context)
+    end = min(length, max(window + 1, document.num_context_tokens + 1))
+    yield _ScoredWindow(index, max(0, end - window - 1), end, document.num_context_tokens)
     while end < length:
         first, end = end, min(length, end + stride)
-        yield _Piece(index, end - window - 1, end, first)
+        yield _ScoredWindow(index, end - window - 1, end, first)
 
 
-def _batches(pieces: list[_Piece], batch_tokens: int) -> Iterator[list[_Piece]]:
+def _batches(pieces: list[_ScoredWindow], batch_tokens: int) -> Iterator[list[_ScoredWindow]]:
     """Runs of `pieces`, which come longest first, of at most `batch_tokens` tokens with their padding."""
-    batch: list[_Piece] = []
+    batch: list[_ScoredWindow] = []
     for piece in pieces:
         longest = batch[0].end - batch[0].begin - 1 if batch else 0
         if batch and longest * (len(batch) + 1) > batch_tokens:
@@ -245,8 +249,8 @@ def _batches(pieces: list[_Piece], batch_tokens: int) -> Iterator[list[_Piece]]:
         yield batch
 
 
-def _tensors(
-    batch: list[_Piece], documents: Sequence[Document], device: torch.device
+def _collate(
+    batch: list[_ScoredWindow], documents: Sequence[ScoredDocument], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens, labels (-1: not scored) and document numbers, each (B T); padded on the right."""
     longest = batch[0].end - batch[0].begin - 1
@@ -257,12 +261,14 @@ def _tensors(
         read = documents[piece.document].ids[piece.begin : piece.end]
         ids = torch.from_numpy(np.array(read, dtype=np.int64))
         tokens[row, : len(ids) - 1] = ids[:-1]
-        labels[row, piece.first - piece.begin - 1 : len(ids) - 1] = ids[piece.first - piece.begin :]
+        labels[row, piece.first_scored - piece.begin - 1 : len(ids) - 1] = ids[
+            piece.first_scored - piece.begin :
+        ]
         owners[row] = piece.document
     return tokens.to(device), labels.to(device), owners.to(device)
 
 
-def _losses(model: Decoder, hidden: Tensor, labels: Tensor) -> Tensor:
+def _token_losses(model: Decoder, hidden: Tensor, labels: Tensor) -> Tensor:
     """-log p of each label (N) given its hidden state (N D), in nats, in float64."""
     losses = []
     for begin in range(0, len(labels), HEAD_TOKENS):

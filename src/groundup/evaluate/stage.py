@@ -9,18 +9,18 @@ from typing import Any
 import torch
 
 from groundup.artifacts.machine import Machine
-from groundup.evaluate.baselines import compressors, unigram_and_bigram
-from groundup.evaluate.documents import held_out
-from groundup.evaluate.hidden import hiding, score_hidden
-from groundup.evaluate.intervals import bootstrap
+from groundup.evaluate.baselines import compression_baselines, ngram_baselines
+from groundup.evaluate.bootstrap import bootstrap_interval
+from groundup.evaluate.masked_lm import make_mask_function, score_masked
 from groundup.evaluate.perplexity import Score, score
-from groundup.evaluate.samples import continuations
-from groundup.evaluate.tasks import CHOICES, ask, continuation_questions, run_task, summary
+from groundup.evaluate.tasks import CHOICES, continuation_items, run_task, score_choices, summarize_accuracy
+from groundup.evaluate.text_samples import sample_continuations
+from groundup.evaluate.validation_documents import sample_validation_documents
 from groundup.interop import open_model
 from groundup.model import Decoder, load_config
 from groundup.tokenizer import TokenShard
 
-CONTINUATIONS = "true continuation"
+CONTINUATION_TASK = "true continuation"
 """What the task that is made of the held-out text is called."""
 
 
@@ -36,9 +36,11 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     shard = TokenShard(inputs["tokens"] / "validation")
     if not isinstance(model, Decoder):
         config = load_config(inputs["base"])
-        length, hide = min(config.context_length, shard.num_tokens), hiding(config, tokenizer)
-        return {"hidden": score_hidden(model, hide, shard, length, max_tokens=settings.max_tokens, seed=seed)}
-    documents = held_out(shard, tokenizer, max_tokens=settings.max_tokens, seed=seed)
+        length, hide = min(config.context_length, shard.num_tokens), make_mask_function(config, tokenizer)
+        return {
+            "masked_lm": score_masked(model, hide, shard, length, max_tokens=settings.max_tokens, seed=seed)
+        }
+    documents = sample_validation_documents(shard, tokenizer, max_tokens=settings.max_tokens, seed=seed)
     began = time.monotonic()
     with machine.progress.task(
         "scoring", total=sum(document.tokens for document in documents), unit="tokens"
@@ -46,15 +48,17 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
         result = score(model, documents, task=task)
     speed = {"tokens_per_second": result.tokens / (time.monotonic() - began)}
     text = "".join(tokenizer.decode(document.ids[1:]) for document in documents).encode()
-    baselines = unigram_and_bigram(TokenShard(inputs["tokens"] / "train"), documents) | compressors(text)
+    baselines = ngram_baselines(TokenShard(inputs["tokens"] / "train"), documents) | compression_baselines(
+        text
+    )
     tasks: dict[str, Any] = {}
-    if questions := continuation_questions(documents, tokenizer, settings.continuations, seed):
-        tasks[CONTINUATIONS] = summary(
-            ask(model, questions), [q.document for q in questions], 1 / CHOICES, seed
+    if questions := continuation_items(documents, tokenizer, settings.continuations, seed):
+        tasks[CONTINUATION_TASK] = summarize_accuracy(
+            score_choices(model, questions), [q.document_index for q in questions], 1 / CHOICES, seed
         )
     for own in settings.tasks:
         tasks[own.name] = run_task(own, model, tokenizer, seed)
-    samples = continuations(
+    samples = sample_continuations(
         model,
         tokenizer,
         settings.prompts,
@@ -64,9 +68,9 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     )
     _write_documents(result, out / "documents.jsonl")
     return {
-        **facts(result, seed),
+        **score_metrics(result, seed),
         "held_out": {"documents": shard.num_documents, "tokens": shard.num_tokens},
-        "sources": {name: facts(part, seed) for name, part in result.by_source().items()},
+        "sources": {name: score_metrics(part, seed) for name, part in result.by_source().items()},
         "baselines": baselines,
         "tasks": tasks,
         "samples": samples,
@@ -74,7 +78,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     }
 
 
-def facts(result: Score, seed: int) -> dict[str, Any]:
+def score_metrics(result: Score, seed: int) -> dict[str, Any]:
     """A score as JSON values, with the 95% interval of its bits per byte (None for a single document)."""
     return {
         "bits_per_byte": result.bits_per_byte,
@@ -89,11 +93,13 @@ def facts(result: Score, seed: int) -> dict[str, Any]:
 
 def bits_per_byte_interval(result: Score, seed: int) -> list[float] | None:
     """[low, high] of bits per byte by the bootstrap over documents."""
-    bits = [nats / math.log(2) for nats in result.nats_each]
-    return bootstrap(bits, result.bytes_each, seed)
+    bits = [nats / math.log(2) for nats in result.document_nats]
+    return bootstrap_interval(bits, result.document_bytes, seed)
 
 
 def _write_documents(result: Score, path: Path) -> None:
-    rows = zip(result.sources, result.tokens_each, result.bytes_each, result.nats_each, strict=True)
+    rows = zip(
+        result.sources, result.document_tokens, result.document_bytes, result.document_nats, strict=True
+    )
     lines = [json.dumps(dict(zip(("source", "tokens", "bytes", "nats"), row, strict=True))) for row in rows]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

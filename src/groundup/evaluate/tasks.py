@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.errors import UserError
-from groundup.evaluate.intervals import bootstrap
-from groundup.evaluate.perplexity import Document, score, text_document
+from groundup.evaluate.bootstrap import bootstrap_interval
+from groundup.evaluate.perplexity import ScoredDocument, score, text_document
 from groundup.generate import GREEDY, stream_text
 from groundup.model import Decoder
-from groundup.recipe.evaluate import Task
+from groundup.recipe.evaluate_config import TaskConfig
 from groundup.tokenizer import Tokenizer
 
 CONTEXT_TOKENS, CHOICE_TOKENS, CHOICES = 64, 24, 4
@@ -20,32 +20,34 @@ CONTEXT_TOKENS, CHOICE_TOKENS, CHOICES = 64, 24, 4
 
 
 @dataclass(frozen=True)
-class Question:
+class MultipleChoiceItem:
     """Each choice stands behind the question already: a document whose context is not scored."""
 
-    choices: tuple[Document, ...]
+    choices: tuple[ScoredDocument, ...]
     answer: int
-    document: int
+    document_index: int
     """Number of the document that it was made of."""
 
 
-def ask(model: Decoder, questions: Sequence[Question]) -> list[bool]:
+def score_choices(model: Decoder, items: Sequence[MultipleChoiceItem]) -> list[bool]:
     """Which questions are answered rightly: the right choice has the highest likelihood per byte of its text.
 
     Per byte, because a choice is not worse for being longer (as lm-evaluation-harness's acc_norm has it).
     """
-    result = score(model, [choice for question in questions for choice in question.choices])
-    per_byte = iter(nats / size for nats, size in zip(result.nats_each, result.bytes_each, strict=True))
+    result = score(model, [choice for question in items for choice in question.choices])
+    per_byte = iter(
+        nats / size for nats, size in zip(result.document_nats, result.document_bytes, strict=True)
+    )
     right = []
-    for question in questions:
+    for question in items:
         costs = [next(per_byte) for _ in question.choices]
         right.append(costs.index(min(costs)) == question.answer)
     return right
 
 
-def continuation_questions(
-    documents: Sequence[Document], tokenizer: Tokenizer, count: int, seed: int
-) -> list[Question]:
+def continuation_items(
+    documents: Sequence[ScoredDocument], tokenizer: Tokenizer, count: int, seed: int
+) -> list[MultipleChoiceItem]:
     """Passages of held-out documents, each with its true continuation and three of other passages.
 
     Made of the run's own text, so that every run has them: the documents are cut into passages, and `count`
@@ -55,7 +57,7 @@ def continuation_questions(
     passages: dict[str, list[tuple[int, list[int]]]] = {}
     length = CONTEXT_TOKENS + CHOICE_TOKENS
     for number, document in enumerate(documents):
-        ids = list(document.ids[document.context :])
+        ids = list(document.ids[document.num_context_tokens :])
         cut = [(number, ids[begin : begin + length]) for begin in range(0, len(ids) - length + 1, length)]
         passages.setdefault(document.source, []).extend(cut)
     questions = []
@@ -67,18 +69,18 @@ def continuation_questions(
             endings = [found[other + (other >= index)][1][CONTEXT_TOKENS:] for other in others]
             answer = chance.randrange(CHOICES)
             endings.insert(answer, passage[CONTEXT_TOKENS:])
-            choices = tuple(_document(tokenizer, passage, ending, source) for ending in endings)
-            questions.append(Question(choices, answer, number))
+            choices = tuple(_continuation_document(tokenizer, passage, ending, source) for ending in endings)
+            questions.append(MultipleChoiceItem(choices, answer, number))
     chance.shuffle(questions)
     return questions[:count]
 
 
-def run_task(task: Task, model: Decoder, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
+def run_task(task: TaskConfig, model: Decoder, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
     """Ask every question of the task's file; returns what `summary` does."""
-    return RUNNERS[task.kind](Path(task.path), model, tokenizer, seed)
+    return TASK_RUNNERS[task.kind](Path(task.path), model, tokenizer, seed)
 
 
-def summary(
+def summarize_accuracy(
     right: Sequence[bool], documents: Sequence[int], chance: float | None, seed: int
 ) -> dict[str, Any]:
     """{"items", "accuracy", "interval" (95%, by the bootstrap over documents, or None), "chance"}.
@@ -95,15 +97,15 @@ def summary(
     return {
         "items": len(right),
         "accuracy": sum(right) / len(right),
-        "interval": bootstrap(list(known.values()), list(asked.values()), seed),
+        "interval": bootstrap_interval(list(known.values()), list(asked.values()), seed),
         "chance": chance,
     }
 
 
-def _choices(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
+def _run_choices(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
     """{"question": ..., "choices": [...], "answer": index}: the choice follows the question after a space."""
-    questions: list[Question] = []
-    for where, item in _items(path, ("question", "choices", "answer")):
+    questions: list[MultipleChoiceItem] = []
+    for where, item in _read_items(path, ("question", "choices", "answer")):
         choices, answer = item["choices"], item["answer"]
         if not (
             isinstance(choices, list) and len(choices) > 1 and all(isinstance(c, str) and c for c in choices)
@@ -111,30 +113,30 @@ def _choices(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) -> dic
             raise UserError(f"{where}: choices = {choices!r}, expected a list of at least two texts")
         if not (isinstance(answer, int) and 0 <= answer < len(choices)):
             raise UserError(f"{where}: answer = {answer!r}, expected 0 to {len(choices) - 1}")
-        documents = tuple(_behind(tokenizer, item["question"], choice) for choice in choices)
-        questions.append(Question(documents, answer, len(questions)))
+        documents = tuple(_choice_document(tokenizer, item["question"], choice) for choice in choices)
+        questions.append(MultipleChoiceItem(documents, answer, len(questions)))
     chance = sum(1 / len(question.choices) for question in questions) / len(questions)
-    return summary(ask(model, questions), range(len(questions)), chance, seed)
+    return summarize_accuracy(score_choices(model, questions), range(len(questions)), chance, seed)
 
 
-def _completions(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
+def _run_completions(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) -> dict[str, Any]:
     """{"prompt": ..., "completion": ...}: right when the likeliest tokens spell the completion."""
     right = []
-    for _, item in _items(path, ("prompt", "completion")):
+    for _, item in _read_items(path, ("prompt", "completion")):
         wanted = item["completion"].strip()
         length = len(tokenizer.encode(" " + wanted)) + 2
         said = "".join(stream_text(model, tokenizer, item["prompt"], sampling=GREEDY, max_tokens=length))
         right.append(said.strip().startswith(wanted))
-    return summary(right, range(len(right)), None, seed)
+    return summarize_accuracy(right, range(len(right)), None, seed)
 
 
-RUNNERS: dict[str, Callable[[Path, Decoder, Tokenizer, int], dict[str, Any]]] = {
-    "choices": _choices,
-    "completions": _completions,
+TASK_RUNNERS: dict[str, Callable[[Path, Decoder, Tokenizer, int], dict[str, Any]]] = {
+    "choices": _run_choices,
+    "completions": _run_completions,
 }
 
 
-def _items(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_items(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The lines of a task file with where they stand. Raises UserError, naming the line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -156,14 +158,18 @@ def _items(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[str, A
         yield where, item
 
 
-def _behind(tokenizer: Tokenizer, question: str, choice: str) -> Document:
+def _choice_document(tokenizer: Tokenizer, question: str, choice: str) -> ScoredDocument:
     """The choice behind the question, cut where the question's own tokens end."""
     question = question.rstrip()
     before, whole = text_document(tokenizer, question), text_document(tokenizer, f"{question} {choice}")
     context = min(len(before.ids), len(whole.ids) - 1)
-    return Document(whole.ids, len(f" {choice}".encode()), context=context)
+    return ScoredDocument(whole.ids, len(f" {choice}".encode()), num_context_tokens=context)
 
 
-def _document(tokenizer: Tokenizer, passage: list[int], ending: list[int], source: str) -> Document:
+def _continuation_document(
+    tokenizer: Tokenizer, passage: list[int], ending: list[int], source: str
+) -> ScoredDocument:
     size = len(tokenizer.decode(ending).encode())
-    return Document([*passage[:CONTEXT_TOKENS], *ending], size, source, context=CONTEXT_TOKENS)
+    return ScoredDocument(
+        [*passage[:CONTEXT_TOKENS], *ending], size, source, num_context_tokens=CONTEXT_TOKENS
+    )

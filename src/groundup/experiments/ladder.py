@@ -14,16 +14,16 @@ from typing import Any
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
-from groundup.experiments.variants import Outcome
-from groundup.plan import derive, law
-from groundup.plan.count import count
-from groundup.plan.derive import model_config
-from groundup.plan.expected import COURSE, LAW_FILE, SIZES, kind_of
-from groundup.plan.shape import shapes
-from groundup.recipe import Recipe, parse
+from groundup.experiments.variants import VariantResult
+from groundup.plan import derive, scaling_law
+from groundup.plan.derive import resolved_model_config
+from groundup.plan.model_shape import candidate_configs
+from groundup.plan.parameter_count import count_parameters
+from groundup.plan.prediction import DERIVED_FROM_SIZE, MODEL_SIZE_KNOBS, SCALING_LAW_FILE, recipe_signature
+from groundup.recipe import Recipe, parse_recipe
 
 
-def rungs(recipe: Recipe, number: int, largest_share: float) -> dict[str, Recipe]:
+def ladder_recipes(recipe: Recipe, num_sizes: int, max_compute_fraction: float) -> dict[str, Recipe]:
     """`number` smaller recipes by name, each with half the parameters of the next or more.
 
     The largest takes `largest_share` of the recipe's compute, which grows as the square of the parameters where tokens
@@ -34,66 +34,71 @@ def rungs(recipe: Recipe, number: int, largest_share: float) -> dict[str, Recipe
     if recipe.train is None or plan.parameters is None:
         raise UserError("the recipe has no [train] table: nothing to predict", hint="add one")
     asked = recipe.model_dump(mode="json", exclude_none=True)
-    asked["model"] = {name: value for name, value in asked["model"].items() if name not in SIZES}
-    asked["train"] = {name: value for name, value in asked["train"].items() if name not in COURSE}
+    asked["model"] = {name: value for name, value in asked["model"].items() if name not in MODEL_SIZE_KNOBS}
+    asked["train"] = {name: value for name, value in asked["train"].items() if name not in DERIVED_FROM_SIZE}
     asked["budget"].pop("hours", None)  # with a width and no hours the tokens are the ratio, to the token
-    asked["budget"]["tokens_per_parameter"] = plan.facts()["tokens_per_parameter"]
-    vocab_size = model_config(plan.recipe).vocab_size
-    sizes = {count(config).total: config.hidden_size for config in shapes(vocab_size, asked["model"])}
-    largest = plan.parameters.total * math.sqrt(largest_share)
-    step = min(2.0, max(1.0, largest / min(sizes)) ** (1 / (number - 1)))
-    wanted = [largest / step**rung for rung in range(number)]
+    asked["budget"]["tokens_per_parameter"] = plan.summary()["tokens_per_parameter"]
+    vocab_size = resolved_model_config(plan.recipe).vocab_size
+    sizes = {
+        count_parameters(config).total: config.hidden_size
+        for config in candidate_configs(vocab_size, asked["model"])
+    }
+    largest = plan.parameters.total * math.sqrt(max_compute_fraction)
+    step = min(2.0, max(1.0, largest / min(sizes)) ** (1 / (num_sizes - 1)))
+    wanted = [largest / step**rung for rung in range(num_sizes)]
     chosen = {min(sizes, key=lambda size: abs(math.log(size / goal))) for goal in wanted}
-    if len(chosen) < law.FEWEST:
+    if len(chosen) < scaling_law.MIN_POINTS:
         raise UserError(
-            f"the ladder has {len(chosen)} different sizes up to {largest:,.0f} parameters; a law needs {law.FEWEST}",
-            hint="more --rungs, a larger --share, or a larger budget",
+            f"the ladder has {len(chosen)} different sizes up to {largest:,.0f} parameters; a law needs {scaling_law.MIN_POINTS}",
+            hint="more --sizes, a larger --compute-fraction, or a larger budget",
         )
-    return {f"{size:011d}": parse(asked, [f"model.hidden_size={sizes[size]}"]) for size in sorted(chosen)}
+    return {
+        f"{size:011d}": parse_recipe(asked, [f"model.hidden_size={sizes[size]}"]) for size in sorted(chosen)
+    }
 
 
-def conclude(recipe: Recipe, outcomes: list[Outcome], folder: Path) -> dict[str, Any]:
+def fit_and_predict(recipe: Recipe, results: list[VariantResult], folder: Path) -> dict[str, Any]:
     """Fit the law to the rungs that were trained, keep it in `folder`, and predict the recipe's own size.
 
     Raises UserError as `law.fit` does.
     """
     points = [
         {
-            "run": outcome.run.name,
+            "run": outcome.run_folder.name,
             "parameters": outcome.plan["parameters"]["total"],
             "tokens": outcome.plan["train"]["tokens"],
             "bits_per_byte": outcome.bits_per_byte,
         }
-        for outcome in outcomes
+        for outcome in results
         if outcome.bits_per_byte is not None
     ]
     sizes = [point["parameters"] for point in points]
     losses = [point["bits_per_byte"] for point in points]
-    fitted = law.fit(sizes, losses)
-    facts = derive(recipe).facts()
+    fitted = scaling_law.fit_scaling_law(sizes, losses)
+    facts = derive(recipe).summary()
     found = {
-        "kind": fingerprint(kind_of(recipe)),
+        "kind": fingerprint(recipe_signature(recipe)),
         "tokens_per_parameter": facts["tokens_per_parameter"],
         "points": points,
-        "typical": fitted.typical(),
-        "check": law.last_as_check(sizes, losses),
+        "typical": fitted.medians(),
+        "check": scaling_law.holdout_check(sizes, losses),
         "prediction": {
             "parameters": facts["parameters"]["total"],
             **fitted.predict(facts["parameters"]["total"]),
         },
         "law": asdict(fitted),
     }
-    write_atomically(folder / LAW_FILE, (json.dumps(found, indent=1) + "\n").encode())
+    write_atomically(folder / SCALING_LAW_FILE, (json.dumps(found, indent=1) + "\n").encode())
     return found
 
 
-def table(found: Mapping[str, Any]) -> str:
+def format_ladder(ladder: Mapping[str, Any]) -> str:
     """The rungs, the law, how it did on the largest rung, and what it says of the recipe."""
-    typical, prediction, check = found["typical"], found["prediction"], found["check"]
+    typical, prediction, check = ladder["typical"], ladder["prediction"], ladder["check"]
     lines = ["   parameters        tokens  bits/byte"]
     lines += [
         f"{point['parameters']:>13,} {point['tokens']:>13,} {point['bits_per_byte']:>10.4f}"
-        for point in found["points"]
+        for point in ladder["points"]
     ]
     unit = typical["unit"]
     lines.append(

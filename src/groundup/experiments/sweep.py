@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.errors import UserError
-from groundup.artifacts.progress import clock
-from groundup.experiments.variants import Outcome
-from groundup.recipe import Recipe, load
+from groundup.artifacts.progress import format_duration
+from groundup.experiments.variants import VariantResult
+from groundup.recipe import Recipe, load_recipe
 
-LONGEST_NAME = 80
+MAX_NAME_LENGTH = 80
 
 
-def grid(path: Path, sets: Iterable[str]) -> dict[str, Recipe]:
+def expand_grid(path: Path, sets: Iterable[str]) -> dict[str, Recipe]:
     """Every combination of the values of `sets` as a recipe, by a name that fits a folder.
 
     Raises UserError when no knob has several values, and for a knob of [machine], which changes nothing in what comes out.
     """
-    knobs = [(override.partition("=")[0].strip(), values(override)) for override in sets]
+    knobs = [(override.partition("=")[0].strip(), split_values(override)) for override in sets]
     several = [knob for knob, choices in knobs if len(choices) > 1]
     if not several:
         raise UserError(
@@ -37,11 +37,11 @@ def grid(path: Path, sets: Iterable[str]) -> dict[str, Recipe]:
     for combination in itertools.product(*(choices for _, choices in knobs)):
         overrides = [f"{knob}={value}" for (knob, _), value in zip(knobs, combination, strict=True)]
         compared = [override for override in overrides if override.partition("=")[0] in several]
-        recipes[folder_name(compared)] = load(path, overrides)
+        recipes[variant_name(compared)] = load_recipe(path, overrides)
     return recipes
 
 
-def values(override: str) -> list[str]:
+def split_values(override: str) -> list[str]:
     """The values of `knob=a,b,c`; commas inside brackets, braces and quotes belong to a value."""
     _, _, text = override.partition("=")
     parts, depth, quote, begin = [], 0, "", 0
@@ -60,21 +60,21 @@ def values(override: str) -> list[str]:
     return [part.strip() for part in [*parts, text[begin:]]]
 
 
-def folder_name(overrides: list[str]) -> str:
+def variant_name(overrides: list[str]) -> str:
     """A name for the variant that is safe as a folder's."""
     name = ",".join(overrides)
     safe = re.sub(r"[^A-Za-z0-9=,.+_-]", "_", name).lstrip(".")
-    if safe == name and len(safe) <= LONGEST_NAME:
+    if safe == name and len(safe) <= MAX_NAME_LENGTH:
         return safe
-    return f"{safe[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{safe[: MAX_NAME_LENGTH - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def table(outcomes: list[Outcome]) -> str:
+def format_sweep(results: list[VariantResult]) -> str:
     """The variants, best first, failed ones last."""
     ranked = sorted(
-        outcomes, key=lambda outcome: (outcome.bits_per_byte is None, outcome.bits_per_byte or 0.0)
+        results, key=lambda outcome: (outcome.bits_per_byte is None, outcome.bits_per_byte or 0.0)
     )
-    width = max(len(outcome.name) for outcome in outcomes)
+    width = max(len(outcome.name) for outcome in results)
     lines = [f"{'variant':<{width}}  bits/byte  train loss  tokens/s      time"]
     for outcome in ranked:
         if outcome.error is not None:
@@ -83,14 +83,14 @@ def table(outcomes: list[Outcome]) -> str:
         bits = "        -" if outcome.bits_per_byte is None else f"{outcome.bits_per_byte:9.4f}"
         lines.append(
             f"{outcome.name:<{width}}  {bits}  {outcome.final_loss:10.4f}  {outcome.tokens_per_second or 0:8,.0f}"
-            f"  {clock(outcome.seconds or 0):>8}"
+            f"  {format_duration(outcome.seconds or 0):>8}"
         )
     return "\n".join(lines)
 
 
-def as_json(outcomes: list[Outcome]) -> str:
-    return json.dumps([_plain(outcome) for outcome in outcomes], indent=1)
+def results_to_json(results: list[VariantResult]) -> str:
+    return json.dumps([_json_fields(outcome) for outcome in results], indent=1)
 
 
-def _plain(outcome: Outcome) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(outcome).items()}
+def _json_fields(result: VariantResult) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(result).items()}

@@ -16,26 +16,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from groundup.finetune.batches import ChatBatches as ChatBatches
-    from groundup.finetune.dialogues import Conversation as Conversation
-    from groundup.finetune.dialogues import read_dialogues as read_dialogues
+    from groundup.finetune.chat_batches import ChatBatches as ChatBatches
+    from groundup.finetune.conversations import TrainingConversation as TrainingConversation
+    from groundup.finetune.conversations import read_conversations as read_conversations
     from groundup.finetune.lora import add_lora as add_lora
     from groundup.finetune.lora import merge_lora as merge_lora
 
-_HOME = {
-    "ChatBatches": "batches",
-    "Conversation": "dialogues",
-    "read_dialogues": "dialogues",
+_LAZY_IMPORTS = {
+    "ChatBatches": "chat_batches",
+    "TrainingConversation": "conversations",
+    "read_conversations": "conversations",
     "add_lora": "lora",
     "merge_lora": "lora",
 }
 
-__all__ = ["ChatBatches", "Conversation", "add_lora", "merge_lora", "read_dialogues"]
+__all__ = ["ChatBatches", "TrainingConversation", "add_lora", "merge_lora", "read_conversations"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(
             f"module 'groundup.finetune' has no attribute {name!r}; it has {', '.join(__all__)}"
         )
-    return getattr(importlib.import_module(f"groundup.finetune.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"groundup.finetune.{_LAZY_IMPORTS[name]}"), name)

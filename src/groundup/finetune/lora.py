@@ -38,7 +38,7 @@ class LoRALinear(nn.Module):
         return y + (addition * self.scale).to(y.dtype)
 
     @torch.no_grad()
-    def merged(self) -> nn.Linear:
+    def merge(self) -> nn.Linear:
         """The plain layer that computes the same."""
         addition = self.scale * (self.lora_b @ self.lora_a)
         self.base.weight.copy_(self.base.weight.float() + addition)
@@ -58,14 +58,14 @@ def add_lora(model: nn.Module, rank: int, alpha: float) -> list[str]:
         if type(module) is nn.Linear and ".blocks." in f".{name}"
     ]
     for name in names:
-        put(model, name, LoRALinear(model.get_submodule(name), rank, alpha))  # type: ignore[arg-type]
+        replace_module(model, name, LoRALinear(model.get_submodule(name), rank, alpha))  # type: ignore[arg-type]
     return names
 
 
 def merge_lora(model: nn.Module) -> nn.Module:
     """Add every addition to its matrix and leave a plain model, all of it trainable again. In place."""
     for name, layer in lora_layers(model).items():
-        put(model, name, layer.merged())
+        replace_module(model, name, layer.merge())
     return model.requires_grad_(True)
 
 
@@ -74,6 +74,6 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
-def put(model: nn.Module, name: str, module: nn.Module) -> None:
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, own = name.rpartition(".")
     setattr(model.get_submodule(parent), own, module)

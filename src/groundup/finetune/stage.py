@@ -11,18 +11,23 @@ import torch
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.machine import Machine
 from groundup.finetune.adapter import save_adapter
-from groundup.finetune.batches import Encoded
-from groundup.finetune.dialogues import DROP_REASONS, Conversation, Funnel, read_dialogues
-from groundup.finetune.forms import Form, form_of
+from groundup.finetune.chat_batches import EncodedConversation
+from groundup.finetune.conversations import (
+    DROP_REASONS,
+    ConversationStats,
+    TrainingConversation,
+    read_conversations,
+)
+from groundup.finetune.finetune_task import FinetuneTask, task_for_model
 from groundup.finetune.lora import merge_lora
-from groundup.finetune.rows import merge_rows
-from groundup.finetune.sft import METHODS, finetune, held_out_loss
-from groundup.finetune.split import split
+from groundup.finetune.sft import METHODS, finetune, validation_loss
+from groundup.finetune.trainable_tokens import merge_trainable_tokens
+from groundup.finetune.validation_split import split_conversations
 from groundup.model import load_config, load_model, save_model
-from groundup.recipe.finetune import FinetuneSection
+from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.tokenizer import Tokenizer
-from groundup.train.checkpoints import clear
-from groundup.train.device import prepare
+from groundup.train.checkpoints import prune_checkpoints
+from groundup.train.device import setup_device
 
 
 def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
@@ -34,24 +39,26 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     parameters (all, trained), loss (of training and of held-out conversations, at the start and the end),
     validation (over time), answers (to recipe.finetune.prompts, each the likeliest), speed.
     """
-    section: FinetuneSection = recipe.finetune
+    section: FinetuneConfig = recipe.finetune
     tokenizer = Tokenizer.load(inputs["tokenizer"])
-    conversations, funnel = read_dialogues(section.dialogues, machine)
-    device = prepare(machine)
+    conversations, funnel = read_conversations(section.conversations, machine)
+    device = setup_device(machine)
     torch.manual_seed(recipe.seed)
     model = load_model(inputs["base"], device)
-    form = form_of(model, section.method)
+    form = task_for_model(model, section.method)
     length = load_config(inputs["base"]).context_length
     learned, held_out = (
         _encoded(part, form, tokenizer, length, vary, funnel)
         for part, vary in zip(
-            split(conversations, section.validation_fraction), (section.vary_user, False), strict=True
+            split_conversations(conversations, section.validation_fraction),
+            (section.augment_user_turns, False),
+            strict=True,
         )
     )
     rows = max(1, section.batch_tokens // length)
     batches = form.batches([e for _, e in learned], length, rows, recipe.seed, tokenizer)
     validation = (
-        form.batches([e for _, e in held_out], length, rows, recipe.seed, tokenizer).whole()
+        form.batches([e for _, e in held_out], length, rows, recipe.seed, tokenizer).first_epoch()
         if held_out
         else []
     )
@@ -60,13 +67,13 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     METHODS[section.method](model, section, tokenizer)
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     before = (
-        held_out_loss(model.eval(), form.objective, validation, section.precision) if validation else None
+        validation_loss(model.eval(), form.objective, validation, section.precision) if validation else None
     )
     result, settings = finetune(model, form.objective, batches, validation, section, out, machine)
 
     if section.method == "lora":
         save_adapter(model, out / "adapter")
-        merge_rows(merge_lora(model))
+        merge_trainable_tokens(merge_lora(model))
     save_model(model, out)
     tokenizer.save(out)
     _write_lines(
@@ -78,11 +85,11 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
         ({"messages": c.messages, "source": c.source, "topic": c.topic} for c, _ in held_out),
     )
     _write_lines(out / "dropped.jsonl", funnel.samples)
-    clear(out / "checkpoints", machine.keep_every)
+    prune_checkpoints(out / "checkpoints", machine.keep_checkpoint_every)
     ends = max(1, len(result.records) // 20)
     return {
         "method": section.method,
-        "conversations": funnel.facts() | _counts(learned, held_out),
+        "conversations": funnel.summary() | _counts(learned, held_out),
         "tokens": settings.tokens,
         "answer_tokens": sum(sum(e.variants[0][1]) for _, e in learned),
         "epochs": section.epochs,
@@ -92,9 +99,9 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
             "train_start": _mean(record["loss"] for record in result.records[:ends]),
             "train_end": _mean(record["loss"] for record in result.records[-ends:]),
             "validation_start": before,
-            "validation_end": result.probes[-1]["loss"] if result.probes else None,
+            "validation_end": result.evaluations[-1]["loss"] if result.evaluations else None,
         },
-        "validation": result.probes,
+        "validation": result.evaluations,
         "answers": [
             {"prompt": prompt, "answer": form.answer(model, tokenizer, prompt)} for prompt in section.prompts
         ],
@@ -103,13 +110,13 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
 
 
 def _encoded(
-    conversations: Sequence[Conversation],
-    form: Form,
+    conversations: Sequence[TrainingConversation],
+    form: FinetuneTask,
     tokenizer: Tokenizer,
     length: int,
     vary: bool,
-    funnel: Funnel,
-) -> list[tuple[Conversation, Encoded]]:
+    funnel: ConversationStats,
+) -> list[tuple[TrainingConversation, EncodedConversation]]:
     """Those that fit the context, each with its tokens; the others are counted as dropped."""
     found = []
     for conversation in conversations:
@@ -123,7 +130,8 @@ def _encoded(
 
 
 def _counts(
-    learned: list[tuple[Conversation, Encoded]], held_out: list[tuple[Conversation, Encoded]]
+    learned: list[tuple[TrainingConversation, EncodedConversation]],
+    held_out: list[tuple[TrainingConversation, EncodedConversation]],
 ) -> dict[str, Any]:
     everything = [conversation for conversation, _ in learned + held_out]
     topics: dict[str, int] = {}

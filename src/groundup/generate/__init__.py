@@ -8,22 +8,22 @@ Deliberately absent: HTTP, threads and queues (chapter 13 has them), and control
 say. Not yet written: pages in place of rows, shared prefixes, speculative decoding.
 """
 
-from groundup.generate.engine import Engine, Event, Request, generate_many
-from groundup.generate.loop import encode_prompt, generate, stream_text
-from groundup.generate.oracle import generate_slowly
-from groundup.generate.sampling import GREEDY, Sampling
-from groundup.generate.text import TextStream
+from groundup.generate.batching_engine import BatchingEngine, Request, StepOutput, generate_many
+from groundup.generate.detokenizer import StreamDetokenizer
+from groundup.generate.generation import encode_prompt, generate, stream_text
+from groundup.generate.reference_generation import generate_reference
+from groundup.generate.sampling import GREEDY, SamplingParams
 
 __all__ = [
     "GREEDY",
-    "Engine",
-    "Event",
+    "BatchingEngine",
     "Request",
-    "Sampling",
-    "TextStream",
+    "SamplingParams",
+    "StepOutput",
+    "StreamDetokenizer",
     "encode_prompt",
     "generate",
     "generate_many",
-    "generate_slowly",
+    "generate_reference",
     "stream_text",
 ]

@@ -15,7 +15,7 @@ from groundup.artifacts.errors import UserError
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How the next token is chosen.
 
     Attributes:
@@ -64,22 +64,22 @@ class Sampling:
         return generator
 
 
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 
 
-def penalize_repetition(
-    logits: Float[Tensor, "V"], seen: Sequence[int], penalty: float
+def apply_repetition_penalty(
+    logits: Float[Tensor, "V"], previous_ids: Sequence[int], penalty: float
 ) -> Float[Tensor, "V"]:
     """Shrink the logits of `seen` tokens: positive ones are divided, negative ones multiplied (Keskar et
     al. 2019, 4.1)."""
-    if penalty == 1.0 or not seen:
+    if penalty == 1.0 or not previous_ids:
         return logits
-    ids = torch.tensor(sorted(set(seen)), device=logits.device)
+    ids = torch.tensor(sorted(set(previous_ids)), device=logits.device)
     values = logits[ids]
     return logits.index_copy(0, ids, torch.where(values < 0, values * penalty, values / penalty))
 
 
-def keep_top_k(logits: Float[Tensor, "... V"], k: int) -> Float[Tensor, "... V"]:
+def apply_top_k(logits: Float[Tensor, "... V"], k: int) -> Float[Tensor, "... V"]:
     """Keep the k largest (and ties with the smallest of them); 0 keeps all (Fan et al. 2018)."""
     if k == 0 or k >= logits.shape[-1]:
         return logits
@@ -87,7 +87,7 @@ def keep_top_k(logits: Float[Tensor, "... V"], k: int) -> Float[Tensor, "... V"]
     return logits.masked_fill(logits < smallest, -torch.inf)
 
 
-def keep_top_p(logits: Float[Tensor, "... V"], p: float) -> Float[Tensor, "... V"]:
+def apply_top_p(logits: Float[Tensor, "... V"], p: float) -> Float[Tensor, "... V"]:
     """Keep the smallest set of likeliest tokens that holds probability p: nucleus sampling (Holtzman et al.
     2020)."""
     if p == 1.0:
@@ -98,7 +98,7 @@ def keep_top_p(logits: Float[Tensor, "... V"], p: float) -> Float[Tensor, "... V
     return logits.masked_fill(drop.scatter(-1, order, drop), -torch.inf)
 
 
-def keep_min_p(logits: Float[Tensor, "... V"], p: float) -> Float[Tensor, "... V"]:
+def apply_min_p(logits: Float[Tensor, "... V"], p: float) -> Float[Tensor, "... V"]:
     """Keep tokens at least p times as likely as the likeliest one (Nguyen et al. 2024)."""
     if p == 0.0:
         return logits
@@ -106,24 +106,29 @@ def keep_min_p(logits: Float[Tensor, "... V"], p: float) -> Float[Tensor, "... V
     return logits.masked_fill(probabilities < p * probabilities.amax(dim=-1, keepdim=True), -torch.inf)
 
 
-def filter_logits(logits: Float[Tensor, "V"], sampling: Sampling, seen: Sequence[int]) -> Float[Tensor, "V"]:
+def filter_logits(
+    logits: Float[Tensor, "V"], sampling: SamplingParams, previous_ids: Sequence[int]
+) -> Float[Tensor, "V"]:
     """All of the above in their order, for a temperature above 0: the softmax of the result is what is
     drawn from."""
-    logits = penalize_repetition(logits, seen, sampling.repetition_penalty)
+    logits = apply_repetition_penalty(logits, previous_ids, sampling.repetition_penalty)
     logits = logits / sampling.temperature
-    logits = keep_top_k(logits, sampling.top_k)
-    logits = keep_top_p(logits, sampling.top_p)
-    return keep_min_p(logits, sampling.min_p)
+    logits = apply_top_k(logits, sampling.top_k)
+    logits = apply_top_p(logits, sampling.top_p)
+    return apply_min_p(logits, sampling.min_p)
 
 
-def choose(
-    logits: Float[Tensor, "V"], sampling: Sampling, seen: Sequence[int], generator: torch.Generator
+def sample_token(
+    logits: Float[Tensor, "V"],
+    sampling: SamplingParams,
+    previous_ids: Sequence[int],
+    generator: torch.Generator,
 ) -> int:
     """The next token's id. `seen` are the tokens of the prompt and of the answer so far."""
     logits = logits.detach().to("cpu", torch.float32)
     if sampling.greedy:
-        return int(penalize_repetition(logits, seen, sampling.repetition_penalty).argmax())
-    probabilities = filter_logits(logits, sampling, seen).softmax(dim=-1)
+        return int(apply_repetition_penalty(logits, previous_ids, sampling.repetition_penalty).argmax())
+    probabilities = filter_logits(logits, sampling, previous_ids).softmax(dim=-1)
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
 
@@ -132,7 +137,7 @@ def log_probabilities(logits: Float[Tensor, "V"]) -> Float[Tensor, "V"]:
     return logits.detach().to("cpu", torch.float32).log_softmax(dim=-1)
 
 
-def likeliest(logprobs: Float[Tensor, "V"], k: int) -> list[tuple[int, float]]:
+def top_logprobs(logprobs: Float[Tensor, "V"], k: int) -> list[tuple[int, float]]:
     """The k likeliest tokens and their log-probabilities, best first."""
     values, ids = logprobs.topk(min(k, logprobs.shape[-1]))
     return [(int(i), float(value)) for i, value in zip(ids.tolist(), values.tolist(), strict=True)]

@@ -10,16 +10,16 @@ whose parts the model chapter does not have: they are refused by name. Packed we
 in; models that stay packed are the matter of `quantize`.
 """
 
-from groundup.interop.export import FORMATS, export
-from groundup.interop.huggingface import export_huggingface, load_huggingface
-from groundup.interop.open import choose_device, find_model, open_model
+from groundup.interop.huggingface_model import export_huggingface, load_huggingface
+from groundup.interop.model_export import EXPORT_FORMATS, export
+from groundup.interop.model_loading import open_model, resolve_device, resolve_model_path
 
 __all__ = [
-    "FORMATS",
-    "choose_device",
+    "EXPORT_FORMATS",
     "export",
     "export_huggingface",
-    "find_model",
     "load_huggingface",
     "open_model",
+    "resolve_device",
+    "resolve_model_path",
 ]

@@ -8,10 +8,10 @@ import torch
 
 from groundup.artifacts.directory import FINGERPRINT_FILE
 from groundup.artifacts.machine import Machine
-from groundup.interop.export import export
-from groundup.interop.families.fit import family_for
-from groundup.interop.open import open_model
-from groundup.interop.plain import plain
+from groundup.interop.families.select_family import select_family
+from groundup.interop.fold_scales import fold_scales
+from groundup.interop.model_export import export
+from groundup.interop.model_loading import open_model
 from groundup.recipe import ModelConfig
 
 SAMPLE_TOKENS = 32
@@ -36,7 +36,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     return {
         "format": recipe.export.format,
         "dtype": recipe.export.dtype,
-        "family": family_for(plain(model)[0]).name,
+        "family": select_family(fold_scales(model)[0]).name,
         "from": source,
         "files": len(files),
         "bytes": sum(file.stat().st_size for file in files),
@@ -55,6 +55,6 @@ def logit_difference(model: torch.nn.Module, other: torch.nn.Module) -> float:
 def _output(model: Any, config: ModelConfig, tokens: torch.Tensor) -> torch.Tensor:
     if config.architecture == "encoder_decoder":
         return model(tokens, decoder_tokens=tokens).logits
-    if config.architecture == "encoder" and not config.masked_head:
+    if config.architecture == "encoder" and not config.masked_lm_head:
         return model.hidden_states(tokens)
     return model(tokens).logits

@@ -8,41 +8,41 @@ Deliberately absent: devices, optimizers, dropout (one pass over the data does n
 serving and foreign weights. Others transform a model from outside.
 """
 
-from groundup.model.cache import Cache, KeyValueCache
 from groundup.model.decoder import Decoder
 from groundup.model.encoder import Encoder
-from groundup.model.encoder_decoder import CrossCache, EncoderDecoder
-from groundup.model.init import init_weights
-from groundup.model.loss import IGNORE, linear_cross_entropy
-from groundup.model.moe import update_balance
-from groundup.model.output import Output
-from groundup.model.storage import (
+from groundup.model.encoder_decoder import EncoderDecoder, EncoderDecoderCache
+from groundup.model.kv_cache import KVCache, StaticKVCache
+from groundup.model.loss import IGNORE_INDEX, linear_cross_entropy
+from groundup.model.model_output import ModelOutput
+from groundup.model.moe import update_expert_bias
+from groundup.model.serialization import (
     ARCHITECTURES,
     assign_weights,
+    build_meta_model,
     build_model,
-    empty_model,
     load_config,
     load_model,
     save_model,
 )
+from groundup.model.weight_init import init_weights
 
 __all__ = [
     "ARCHITECTURES",
-    "IGNORE",
-    "Cache",
-    "CrossCache",
+    "IGNORE_INDEX",
     "Decoder",
     "Encoder",
     "EncoderDecoder",
-    "KeyValueCache",
-    "Output",
+    "EncoderDecoderCache",
+    "KVCache",
+    "ModelOutput",
+    "StaticKVCache",
     "assign_weights",
+    "build_meta_model",
     "build_model",
-    "empty_model",
     "init_weights",
     "linear_cross_entropy",
     "load_config",
     "load_model",
     "save_model",
-    "update_balance",
+    "update_expert_bias",
 ]

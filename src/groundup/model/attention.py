@@ -15,23 +15,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import flex_attention
 
-from groundup.model.mask import Mask
+from groundup.model.attention_mask import AttentionMask
+from groundup.model.matmul_precision import cast_for_matmul
 from groundup.model.norm import build_norm
-from groundup.model.precision import for_products
-from groundup.model.rope import Rotation, keep, rotate
+from groundup.model.rope import Rotation, no_rotation, rotate
 from groundup.recipe import ModelConfig
 
 
-class View(NamedTuple):
+class AttentionContext(NamedTuple):
     """What all layers of one kind have in common in one pass of the model."""
 
-    mask: Mask
+    mask: AttentionMask
     rotation: Rotation | None
 
 
 @runtime_checkable
-class KeyValues(Protocol):
-    """Where a layer leaves the keys and values of new tokens and gets those of all back; see cache.py."""
+class KeyValueStore(Protocol):
+    """Where a layer leaves the keys and values of new tokens and gets those of all back; see kv_cache.py."""
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -50,27 +50,27 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(heads * config.head_dim, width, bias=config.attention_bias == "all")
         self.q_norm = build_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
         self.k_norm = build_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
-        self.rotate: Callable[..., Tensor] = rotate if config.positions == "rope" else keep
-        self.attend = build_attend(config)
+        self.rotate: Callable[..., Tensor] = rotate if config.position_embedding == "rope" else no_rotation
+        self.attention_function = build_attention_function(config)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], view: View, cache: KeyValues | None = None
+        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KeyValueStore | None = None
     ) -> Float[Tensor, "B T D"]:
-        x = for_products(x)
-        query = self.rotate(self.q_norm(split_heads(self.q_proj(x), self.head_dim)), view.rotation)
-        key = self.rotate(self.k_norm(split_heads(self.k_proj(x), self.head_dim)), view.rotation)
+        x = cast_for_matmul(x)
+        query = self.rotate(self.q_norm(split_heads(self.q_proj(x), self.head_dim)), context.rotation)
+        key = self.rotate(self.k_norm(split_heads(self.k_proj(x), self.head_dim)), context.rotation)
         value = split_heads(self.v_proj(x), self.head_dim)
         if cache is not None:
             key, value = cache.append(self.layer, key, value)
-        return self.o_proj(merge_heads(self.attend(query, key, value, view.mask)))
+        return self.o_proj(merge_heads(self.attention_function(query, key, value, context.mask)))
 
 
-class Crossing(NamedTuple):
+class CrossKeyValues(NamedTuple):
     """What a layer of a decoder looks at in the encoder's output: made once for each text that is read."""
 
     keys: Float[Tensor, "B G S K"]
     values: Float[Tensor, "B G S K"]
-    mask: Mask
+    mask: AttentionMask
 
 
 class CrossAttention(nn.Module):
@@ -85,17 +85,17 @@ class CrossAttention(nn.Module):
         self.k_proj = nn.Linear(width, kv_heads * config.head_dim, bias=bias)
         self.v_proj = nn.Linear(width, kv_heads * config.head_dim, bias=bias)
         self.o_proj = nn.Linear(heads * config.head_dim, width, bias=config.attention_bias == "all")
-        self.attend = build_attend(config)
+        self.attention_function = build_attention_function(config)
 
-    def look_at(self, memory: Float[Tensor, "B S D"], mask: Mask) -> Crossing:
+    def project_memory(self, memory: Float[Tensor, "B S D"], mask: AttentionMask) -> CrossKeyValues:
         """Keys and values of the encoder's output."""
-        memory = for_products(memory)
+        memory = cast_for_matmul(memory)
         keys, values = self.k_proj(memory), self.v_proj(memory)
-        return Crossing(split_heads(keys, self.head_dim), split_heads(values, self.head_dim), mask)
+        return CrossKeyValues(split_heads(keys, self.head_dim), split_heads(values, self.head_dim), mask)
 
-    def forward(self, x: Float[Tensor, "B T D"], crossing: Crossing) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], cross_key_values: CrossKeyValues) -> Float[Tensor, "B T D"]:
         query = split_heads(self.q_proj(x), self.head_dim)
-        return self.o_proj(merge_heads(self.attend(query, *crossing)))
+        return self.o_proj(merge_heads(self.attention_function(query, *cross_key_values)))
 
 
 def split_heads(x: Float[Tensor, "B T HK"], head_dim: int) -> Float[Tensor, "B H T K"]:
@@ -106,29 +106,29 @@ def merge_heads(x: Float[Tensor, "B H T K"]) -> Float[Tensor, "B T HK"]:
     return x.transpose(1, 2).flatten(2)
 
 
-Attend = Callable[[Tensor, Tensor, Tensor, Mask], Tensor]
-Cap = Callable[[Tensor], Tensor]
+AttentionFunction = Callable[[Tensor, Tensor, Tensor, AttentionMask], Tensor]
+SoftcapFunction = Callable[[Tensor], Tensor]
 
-SMALL = 2**18
+EAGER_MAX_SCORES = 2**18
 """Products of queries and keys in a head up to which the plain form is faster, on a CPU in bfloat16."""
 
 
-def build_attend(config: ModelConfig) -> Attend:
+def build_attention_function(config: ModelConfig) -> AttentionFunction:
     """The function that a layer gathers with."""
     scale = config.attention_scale or config.head_dim**-0.5
     if config.attention_softcap is not None:
-        return partial(attend_capped, scale=scale, cap=partial(softcap, limit=config.attention_softcap))
-    return partial(attend, scale=scale)
+        return partial(softcap_attention, scale=scale, cap=partial(softcap, limit=config.attention_softcap))
+    return partial(sdpa_attention, scale=scale)
 
 
-def attend_plainly(
+def eager_attention(
     query: Float[Tensor, "B H T K"],
     key: Float[Tensor, "B G S K"],
     value: Float[Tensor, "B G S K"],
-    mask: Mask,
+    mask: AttentionMask,
     *,
     scale: float,
-    cap: Cap = lambda products: products,
+    cap: SoftcapFunction = lambda products: products,
 ) -> Float[Tensor, "B H T K"]:
     """softmax(cap(scale * query key^T)) value, written out. The fused forms are tested against it."""
     B, H, T, K = query.shape
@@ -140,44 +140,46 @@ def attend_plainly(
     return (weights.view(B, G, H // G * T, S) @ value).view(B, H, T, K)
 
 
-def attend(
+def sdpa_attention(
     query: Float[Tensor, "B H T K"],
     key: Float[Tensor, "C G S K"],
     value: Float[Tensor, "C G S K"],
-    mask: Mask,
+    mask: AttentionMask,
     *,
     scale: float,
 ) -> Float[Tensor, "B H T K"]:
     """softmax(scale * query key^T) value, in the form that is fastest where the tensors are."""
-    if mask.blocks is not None:
-        return _flex()(query, key, value, block_mask=mask.blocks, scale=scale, enable_gqa=True)
+    if mask.block_mask is not None:
+        return _flex()(query, key, value, block_mask=mask.block_mask, scale=scale, enable_gqa=True)
     slow = query.device.type == "cpu" and query.dtype == torch.bfloat16
-    if slow and query.shape[2] * key.shape[2] <= SMALL:
-        return attend_plainly(query, key, value, mask, scale=scale)
-    dense = None if mask.dense is None else mask.dense_for(query)
+    if slow and query.shape[2] * key.shape[2] <= EAGER_MAX_SCORES:
+        return eager_attention(query, key, value, mask, scale=scale)
+    dense = None if mask.dense is None else mask.additive_mask(query)
     grouped = query.shape[1] != key.shape[1]  # not all kernels know groups
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=dense, is_causal=mask.causal, scale=scale, enable_gqa=grouped
     )
 
 
-def attend_capped(
+def softcap_attention(
     query: Float[Tensor, "B H T K"],
     key: Float[Tensor, "C G S K"],
     value: Float[Tensor, "C G S K"],
-    mask: Mask,
+    mask: AttentionMask,
     *,
     scale: float,
-    cap: Cap,
+    cap: SoftcapFunction,
 ) -> Float[Tensor, "B H T K"]:
     """As `attend`, with each product squeezed by `cap`. Only FlexAttention has a fused form of it."""
-    if mask.blocks is None:
-        return attend_plainly(query, key, value, mask, scale=scale, cap=cap)
+    if mask.block_mask is None:
+        return eager_attention(query, key, value, mask, scale=scale, cap=cap)
 
     def capped(product: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return cap(product)
 
-    return _flex()(query, key, value, score_mod=capped, block_mask=mask.blocks, scale=scale, enable_gqa=True)
+    return _flex()(
+        query, key, value, score_mod=capped, block_mask=mask.block_mask, scale=scale, enable_gqa=True
+    )
 
 
 def softcap(x: Float[Tensor, "..."], limit: float) -> Float[Tensor, "..."]:

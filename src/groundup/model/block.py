@@ -8,7 +8,13 @@ never normalised, which is what lets deep models train without warm-up (Xiong et
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from groundup.model.attention import Attention, CrossAttention, Crossing, KeyValues, View
+from groundup.model.attention import (
+    Attention,
+    AttentionContext,
+    CrossAttention,
+    CrossKeyValues,
+    KeyValueStore,
+)
 from groundup.model.feed_forward import build_feed_forward
 from groundup.model.moe import MixtureOfExperts
 from groundup.model.norm import build_norm
@@ -26,9 +32,9 @@ class PreNormBlock(nn.Module):
         self.feed_forward = _feed_forward(config, layer)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], view: View, cache: KeyValues | None = None
+        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KeyValueStore | None = None
     ) -> Float[Tensor, "B T D"]:
-        x = x + self.attention(self.attention_norm(x), view, cache)
+        x = x + self.attention(self.attention_norm(x), context, cache)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
@@ -41,9 +47,9 @@ class PostNormBlock(nn.Module):
         self.feed_forward_norm = build_norm(config, config.hidden_size)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], view: View, cache: KeyValues | None = None
+        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KeyValueStore | None = None
     ) -> Float[Tensor, "B T D"]:
-        x = self.attention_norm(x + self.attention(x, view, cache))
+        x = self.attention_norm(x + self.attention(x, context, cache))
         return self.feed_forward_norm(x + self.feed_forward(x))
 
 
@@ -59,13 +65,13 @@ class SandwichBlock(nn.Module):
         self.feed_forward_post_norm = build_norm(config, width)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], view: View, cache: KeyValues | None = None
+        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KeyValueStore | None = None
     ) -> Float[Tensor, "B T D"]:
-        x = x + self.attention_post_norm(self.attention(self.attention_norm(x), view, cache))
+        x = x + self.attention_post_norm(self.attention(self.attention_norm(x), context, cache))
         return x + self.feed_forward_post_norm(self.feed_forward(self.feed_forward_norm(x)))
 
 
-class CrossBlock(nn.Module):
+class CrossAttentionBlock(nn.Module):
     """A block that looks at an encoder's output between its own two parts (pre-norm, as in T5)."""
 
     def __init__(self, config: ModelConfig, layer: int):
@@ -79,10 +85,14 @@ class CrossBlock(nn.Module):
         self.feed_forward = _feed_forward(config, layer)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], view: View, crossing: Crossing, cache: KeyValues | None = None
+        self,
+        x: Float[Tensor, "B T D"],
+        context: AttentionContext,
+        cross_key_values: CrossKeyValues,
+        cache: KeyValueStore | None = None,
     ) -> Float[Tensor, "B T D"]:
-        x = x + self.attention(self.attention_norm(x), view, cache)
-        x = x + self.cross_attention(self.cross_attention_norm(x), crossing)
+        x = x + self.attention(self.attention_norm(x), context, cache)
+        x = x + self.cross_attention(self.cross_attention_norm(x), cross_key_values)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 

@@ -3,15 +3,15 @@
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from groundup.model.attention_mask import compute_positions
 from groundup.model.block import build_blocks, build_final_norm
-from groundup.model.cache import Cache, KeyValueCache
 from groundup.model.embedding import Embedding, check_labels, check_tokens
 from groundup.model.head import build_head
-from groundup.model.init import init_weights
-from groundup.model.mask import positions_of
-from groundup.model.moe import balancing_loss
-from groundup.model.output import Output, next_labels
-from groundup.model.sight import build_sights
+from groundup.model.kv_cache import KVCache, StaticKVCache
+from groundup.model.model_output import ModelOutput, shift_labels
+from groundup.model.moe import pop_aux_loss
+from groundup.model.position_encoding import build_position_encodings
+from groundup.model.weight_init import init_weights
 from groundup.recipe import ModelConfig
 
 
@@ -22,7 +22,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = Embedding(config)
-        self.sights = build_sights(config, config.layer_kinds, causal=True)
+        self.position_encodings = build_position_encodings(config, config.layer_types, causal=True)
         self.blocks = build_blocks(config, config.num_layers)
         self.final_norm = build_final_norm(config)
         self.head = build_head(config, self.embedding)
@@ -33,10 +33,10 @@ class Decoder(nn.Module):
         tokens: Int[Tensor, "B T"],
         labels: Int[Tensor, "B T"] | None = None,
         *,
-        documents: Int[Tensor, "B T"] | None = None,
-        cache: Cache | None = None,
+        document_ids: Int[Tensor, "B T"] | None = None,
+        cache: KVCache | None = None,
         z_loss: float = 0.0,
-    ) -> Output:
+    ) -> ModelOutput:
         """Scores of the token after each one, or the mean loss of predicting `labels`.
 
         Args:
@@ -48,25 +48,29 @@ class Decoder(nn.Module):
 
         Raises UserError beyond the context length and, on a CPU, for ids outside the vocabulary.
         """
-        hidden = self.hidden_states(tokens, documents=documents, cache=cache)
+        hidden = self.hidden_states(tokens, document_ids=document_ids, cache=cache)
         if labels is None:
-            return Output(self.logits(hidden), None)
+            return ModelOutput(self.logits(hidden), None)
         check_labels(labels, tokens, self.config)
-        return Output(None, self.head.loss(hidden, next_labels(labels), z_loss) + balancing_loss(self))
+        return ModelOutput(None, self.head.loss(hidden, shift_labels(labels), z_loss) + pop_aux_loss(self))
 
     def hidden_states(
         self,
         tokens: Int[Tensor, "B T"],
         *,
-        documents: Int[Tensor, "B T"] | None = None,
-        cache: Cache | None = None,
+        document_ids: Int[Tensor, "B T"] | None = None,
+        cache: KVCache | None = None,
     ) -> Float[Tensor, "B T D"]:
         """The last block's output, normalised: what `head` turns into scores."""
         check_tokens(tokens, self.config, 0 if cache is None else cache.length)
-        positions = positions_of(tokens, documents) if cache is None else cache.positions(tokens.shape[1])
-        views = {kind: sight(positions, documents, cache) for kind, sight in self.sights.items()}
+        positions = (
+            compute_positions(tokens, document_ids) if cache is None else cache.positions(tokens.shape[1])
+        )
+        views = {
+            kind: sight(positions, document_ids, cache) for kind, sight in self.position_encodings.items()
+        }
         x = self.embedding(tokens, positions)
-        for block, kind in zip(self.blocks, self.config.layer_kinds, strict=True):
+        for block, kind in zip(self.blocks, self.config.layer_types, strict=True):
             x = block(x, views[kind], cache)
         if cache is not None:
             cache.advance(tokens.shape[1])
@@ -76,8 +80,8 @@ class Decoder(nn.Module):
         """A score of every token for each hidden state: of all of them, or of those that are needed."""
         return self.head(hidden)
 
-    def new_cache(self, batch_size: int, max_length: int | None = None) -> KeyValueCache:
+    def new_cache(self, batch_size: int, max_length: int | None = None) -> StaticKVCache:
         """An empty cache for `batch_size` sequences of `max_length` tokens (default: the context length)."""
         weight = self.embedding.tokens.weight
         length = max_length or self.config.context_length
-        return KeyValueCache(self.config, batch_size, length, weight.dtype, weight.device)
+        return StaticKVCache(self.config, batch_size, length, weight.dtype, weight.device)

@@ -5,12 +5,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
-from groundup.model.loss import IGNORE
+from groundup.model.loss import IGNORE_INDEX
 from groundup.model.norm import build_norm
 from groundup.recipe import ModelConfig
 
 
-class Absent(nn.Module):
+class PassThrough(nn.Module):
     """In place of a part that a model does not have: gives back its first input."""
 
     def forward(self, x: Tensor, *_: object) -> Tensor:
@@ -28,7 +28,7 @@ class Scale(nn.Module):
         return x * self.factor
 
 
-class AddedEmbedding(nn.Embedding):
+class AdditiveEmbedding(nn.Embedding):
     """x + table[index]: learned positions (GPT-2, BERT) and token types (BERT)."""
 
     def forward(self, x: Float[Tensor, "B T D"], index: Int[Tensor, "*B T"]) -> Float[Tensor, "B T D"]:  # type: ignore[override]
@@ -44,12 +44,14 @@ class Embedding(nn.Module):
         self.tokens = nn.Embedding(config.vocab_size, width)
         self.scale = build_scale(config.embedding_scale)
         self.positions = (
-            AddedEmbedding(config.context_length, width) if config.positions == "learned" else Absent()
+            AdditiveEmbedding(config.context_length, width)
+            if config.position_embedding == "learned"
+            else PassThrough()
         )
         self.token_types = (
-            AddedEmbedding(config.num_token_types, width) if config.num_token_types else Absent()
+            AdditiveEmbedding(config.num_token_types, width) if config.num_token_types else PassThrough()
         )
-        self.norm = build_norm(config, width) if config.embedding_norm else Absent()
+        self.norm = build_norm(config, width) if config.embedding_norm else PassThrough()
 
     def forward(
         self,
@@ -65,10 +67,10 @@ class Embedding(nn.Module):
 
 def build_scale(factor: float) -> nn.Module:
     """x * factor, or nothing where the factor is one."""
-    return Absent() if factor == 1.0 else Scale(factor)
+    return PassThrough() if factor == 1.0 else Scale(factor)
 
 
-def check_tokens(tokens: Int[Tensor, "B T"], config: ModelConfig, earlier: int = 0) -> None:
+def check_tokens(tokens: Int[Tensor, "B T"], config: ModelConfig, cache_length: int = 0) -> None:
     """Refuse what the model has no weights for, where looking is cheap: ids on the CPU, lengths everywhere.
 
     Raises UserError naming what was found and what was expected.
@@ -78,7 +80,7 @@ def check_tokens(tokens: Int[Tensor, "B T"], config: ModelConfig, earlier: int =
             f"tokens of shape {tuple(tokens.shape)}, expected (batch, length)",
             hint="tokens[None] makes a batch of one text",
         )
-    length = earlier + tokens.shape[1]
+    length = cache_length + tokens.shape[1]
     if length > config.context_length:
         raise UserError(
             f"a sequence of {length} tokens, expected at most context_length = {config.context_length}",
@@ -94,7 +96,7 @@ def check_labels(labels: Int[Tensor, "B T"], tokens: Int[Tensor, "B T"], config:
             f"labels of shape {tuple(labels.shape)}, expected that of the tokens, {tuple(tokens.shape)}",
             hint="labels stand in the places of tokens: the model shifts them",
         )
-    _check_ids("label", labels.masked_fill(labels == IGNORE, 0), config.vocab_size)
+    _check_ids("label", labels.masked_fill(labels == IGNORE_INDEX, 0), config.vocab_size)
 
 
 def _check_ids(name: str, ids: Int[Tensor, "B T"], vocab_size: int) -> None:

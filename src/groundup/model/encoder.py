@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from groundup.model.attention_mask import compute_positions
 from groundup.model.block import build_blocks, build_final_norm
 from groundup.model.embedding import Embedding, check_labels, check_tokens
-from groundup.model.head import MaskedHead, NoHead
-from groundup.model.init import init_weights
-from groundup.model.mask import positions_of
-from groundup.model.moe import balancing_loss
-from groundup.model.output import Output
-from groundup.model.sight import build_sights
+from groundup.model.head import MaskedLMHead, NoHead
+from groundup.model.model_output import ModelOutput
+from groundup.model.moe import pop_aux_loss
+from groundup.model.position_encoding import build_position_encodings
+from groundup.model.weight_init import init_weights
 from groundup.recipe import ModelConfig
 
 
@@ -25,10 +25,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = Embedding(config)
-        self.sights = build_sights(config, config.layer_kinds, causal=False)
+        self.position_encodings = build_position_encodings(config, config.layer_types, causal=False)
         self.blocks = build_blocks(config, config.num_layers)
         self.final_norm = build_final_norm(config)
-        self.head = MaskedHead(config, self.embedding) if config.masked_head else NoHead()
+        self.head = MaskedLMHead(config, self.embedding) if config.masked_lm_head else NoHead()
         self.pool = POOLINGS[config.pooling]
         init_weights(self, config)
 
@@ -37,10 +37,10 @@ class Encoder(nn.Module):
         tokens: Int[Tensor, "B T"],
         labels: Int[Tensor, "B T"] | None = None,
         *,
-        documents: Int[Tensor, "B T"] | None = None,
+        document_ids: Int[Tensor, "B T"] | None = None,
         token_types: Int[Tensor, "B T"] | None = None,
         z_loss: float = 0.0,
-    ) -> Output:
+    ) -> ModelOutput:
         """Scores of the token in each place, or the mean loss of predicting `labels`.
 
         Args:
@@ -52,25 +52,25 @@ class Encoder(nn.Module):
 
         Raises UserError beyond the context length and, on a CPU, for ids outside the vocabulary.
         """
-        hidden = self.hidden_states(tokens, documents=documents, token_types=token_types)
+        hidden = self.hidden_states(tokens, document_ids=document_ids, token_types=token_types)
         if labels is None:
-            return Output(self.head(hidden), None)
+            return ModelOutput(self.head(hidden), None)
         check_labels(labels, tokens, self.config)
-        return Output(None, self.head.loss(hidden, labels, z_loss) + balancing_loss(self))
+        return ModelOutput(None, self.head.loss(hidden, labels, z_loss) + pop_aux_loss(self))
 
     def hidden_states(
         self,
         tokens: Int[Tensor, "B T"],
         *,
-        documents: Int[Tensor, "B T"] | None = None,
+        document_ids: Int[Tensor, "B T"] | None = None,
         token_types: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """The last block's output, normalised."""
         check_tokens(tokens, self.config)
-        positions = positions_of(tokens, documents)
-        views = {kind: sight(positions, documents) for kind, sight in self.sights.items()}
+        positions = compute_positions(tokens, document_ids)
+        views = {kind: sight(positions, document_ids) for kind, sight in self.position_encodings.items()}
         x = self.embedding(tokens, positions, token_types)
-        for block, kind in zip(self.blocks, self.config.layer_kinds, strict=True):
+        for block, kind in zip(self.blocks, self.config.layer_types, strict=True):
             x = block(x, views[kind])
         return self.final_norm(x)
 
@@ -78,26 +78,28 @@ class Encoder(nn.Module):
         self,
         tokens: Int[Tensor, "B T"],
         *,
-        documents: Int[Tensor, "B T"] | None = None,
+        document_ids: Int[Tensor, "B T"] | None = None,
         token_types: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B D"]:
         """One vector for each row: of the document that the row's first token belongs to."""
-        hidden = self.hidden_states(tokens, documents=documents, token_types=token_types)
+        hidden = self.hidden_states(tokens, document_ids=document_ids, token_types=token_types)
         own = (
-            torch.ones_like(tokens, dtype=torch.bool) if documents is None else documents == documents[:, :1]
+            torch.ones_like(tokens, dtype=torch.bool)
+            if document_ids is None
+            else document_ids == document_ids[:, :1]
         )
         return self.pool(hidden, own)
 
 
-def mean_of_tokens(hidden: Float[Tensor, "B T D"], own: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
+def mean_pool(hidden: Float[Tensor, "B T D"], token_mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
     """Mean of the tokens that count (Reimers & Gurevych 2019, Sentence-BERT)."""
-    weights = own.to(hidden.dtype)[..., None]
+    weights = token_mask.to(hidden.dtype)[..., None]
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
 
 
-def first_token(hidden: Float[Tensor, "B T D"], own: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
+def cls_pool(hidden: Float[Tensor, "B T D"], token_mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
     """The state of the first token, which BERT calls [CLS]."""
     return hidden[:, 0]
 
 
-POOLINGS = {"mean": mean_of_tokens, "first": first_token}
+POOLINGS = {"mean": mean_pool, "first": cls_pool}

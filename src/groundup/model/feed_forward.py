@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.model.precision import for_products
+from groundup.model.matmul_precision import cast_for_matmul
 from groundup.recipe import ModelConfig
 
 Activation = Callable[[Tensor], Tensor]
@@ -37,7 +37,7 @@ class GatedFeedForward(nn.Module):
         self.activation = activation
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        x = for_products(x)
+        x = cast_for_matmul(x)
         return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from groundup.artifacts.errors import UserError
 from groundup.model.attention import softcap
 from groundup.model.embedding import Embedding, build_scale
-from groundup.model.loss import IGNORE, linear_cross_entropy
+from groundup.model.loss import IGNORE_INDEX, linear_cross_entropy
 from groundup.model.norm import build_norm
 from groundup.recipe import ModelConfig
 
@@ -24,13 +24,15 @@ class Head(nn.Module):
 
     def __init__(self, config: ModelConfig, bias: bool):
         super().__init__()
-        self.limit = config.logit_softcap
+        self.logit_softcap = config.logit_softcap
         self.scale = build_scale(config.logit_scale / config.width_multiplier)
-        self.cap = nn.Identity() if self.limit is None else partial(softcap, limit=self.limit)
+        self.softcap = (
+            nn.Identity() if self.logit_softcap is None else partial(softcap, limit=self.logit_softcap)
+        )
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if bias else None
 
     def forward(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
-        return self.cap(F.linear(self.scale(hidden), self.weight, self.bias))
+        return self.softcap(F.linear(self.scale(hidden), self.weight, self.bias))
 
     def loss(
         self, hidden: Float[Tensor, "... D"], labels: Int[Tensor, "..."], z_loss: float = 0.0
@@ -39,11 +41,11 @@ class Head(nn.Module):
         hidden = self.scale(hidden).flatten(0, -2)
         return linear_cross_entropy(
             hidden, self.weight, labels.flatten(),
-            bias=self.bias, softcap=self.limit, z_loss=z_loss, compiled=self.compiled,
+            bias=self.bias, softcap=self.logit_softcap, z_loss=z_loss, compiled=self.compiled,
         )  # fmt: skip
 
 
-class OwnHead(Head):
+class UntiedHead(Head):
     """A head with a matrix of its own."""
 
     def __init__(self, config: ModelConfig, bias: bool):
@@ -63,7 +65,7 @@ class TiedHead(Head):
         return self._embedding[0].weight
 
 
-class MaskedHead(nn.Module):
+class MaskedLMHead(nn.Module):
     """A dense layer before the head proper: hidden states need not be embeddings (Devlin et al. 2018)."""
 
     def __init__(self, config: ModelConfig, embedding: Embedding):
@@ -81,7 +83,7 @@ class MaskedHead(nn.Module):
     def loss(
         self, hidden: Float[Tensor, "... D"], labels: Int[Tensor, "..."], z_loss: float = 0.0
     ) -> Float[Tensor, ""]:
-        predicted = labels != IGNORE  # the other places need no head at all
+        predicted = labels != IGNORE_INDEX  # the other places need no head at all
         return self.head.loss(self.transform(hidden[predicted]), labels[predicted], z_loss)
 
 
@@ -100,4 +102,4 @@ class NoHead(nn.Module):
 
 def build_head(config: ModelConfig, embedding: Embedding, *, bias: bool = False) -> Head:
     """The head of a model, tied to its embedding or not."""
-    return TiedHead(config, bias, embedding) if config.tie_embeddings else OwnHead(config, bias)
+    return TiedHead(config, bias, embedding) if config.tie_embeddings else UntiedHead(config, bias)

@@ -16,17 +16,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from groundup.model.precision import product_dtype
+from groundup.model.matmul_precision import matmul_dtype
 
-IGNORE = -100
+IGNORE_INDEX = -100
 """The label of a position that is not predicted."""
 
-CHUNKS = {"cuda": 4096}
-CHUNK = 1024
+CHUNK_SIZES = {"cuda": 4096}
+DEFAULT_CHUNK_SIZE = 1024
 """Tokens whose logits exist at one time, on each kind of device, and on any other."""
 
 
-class Share(NamedTuple):
+class VocabShard(NamedTuple):
     """Which rows of the head's matrix are here, where others have the rest.
 
     Attributes:
@@ -34,9 +34,9 @@ class Share(NamedTuple):
         largest, total: make of a number for each token, known here, that of all rows: the maximum, and the sum.
     """
 
-    first: int
-    largest: Callable[[Tensor], Tensor]
-    total: Callable[[Tensor], Tensor]
+    start: int
+    all_reduce_max: Callable[[Tensor], Tensor]
+    all_reduce_sum: Callable[[Tensor], Tensor]
 
 
 def linear_cross_entropy(
@@ -47,9 +47,9 @@ def linear_cross_entropy(
     bias: Float[Tensor, " V"] | None = None,
     softcap: float | None = None,
     z_loss: float = 0.0,
-    chunk: int | None = None,
+    chunk_size: int | None = None,
     compiled: bool = False,
-    share: Share | None = None,
+    vocab_shard: VocabShard | None = None,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy, in nats, of softmax(hidden weight^T + bias) over the labels that are not -100.
 
@@ -63,8 +63,8 @@ def linear_cross_entropy(
     """
     if not torch.is_grad_enabled():
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
-    chunk = chunk or CHUNKS.get(hidden.device.type, CHUNK)
-    options = softcap, z_loss, chunk, compiled, share
+    chunk_size = chunk_size or CHUNK_SIZES.get(hidden.device.type, DEFAULT_CHUNK_SIZE)
+    options = softcap, z_loss, chunk_size, compiled, vocab_shard
     return _LinearCrossEntropy.apply(hidden, weight, bias, labels, *options)  # type: ignore[return-value]
 
 
@@ -78,33 +78,33 @@ class _LinearCrossEntropy(torch.autograd.Function):
         labels: Tensor,
         softcap: float | None,
         z_loss: float,
-        chunk: int,
+        chunk_size: int,
         compiled: bool,
-        share: Share | None,
+        vocab_shard: VocabShard | None,
     ) -> Tensor:
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        dtype = product_dtype(hidden)
+        dtype = matmul_dtype(hidden)
         matrix = weight.to(dtype)
         offset = None if bias is None else bias.to(dtype)
-        predicted = (labels != IGNORE).sum().clamp(min=1)
+        predicted = (labels != IGNORE_INDEX).sum().clamp(min=1)
         total = hidden.new_zeros((), dtype=torch.float32)
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needs_bias else None
         needs_gradient = needs_hidden or needs_weight or needs_bias
-        size = min(chunk, hidden.shape[0]), weight.shape[0]
+        size = min(chunk_size, hidden.shape[0]), weight.shape[0]
         products = weight.new_empty(size, dtype=dtype)
-        if compiled and share is None:
-            take_loss = _fused()
+        if compiled and vocab_shard is None:
+            take_loss = _compiled_chunk_loss()
         else:
             # Every chunk uses the same memory: fresh pages for each would cost more time than the arithmetic.
             take_loss = partial(
-                loss_in_place, scores=weight.new_empty(size, dtype=torch.float32), share=share
+                chunk_loss_eager, scores=weight.new_empty(size, dtype=torch.float32), vocab_shard=vocab_shard
             )
-        for begin in range(0, hidden.shape[0], chunk):
-            part = hidden[begin : begin + chunk].to(dtype)
-            label = labels[begin : begin + chunk, None]
-            counts = (label != IGNORE).float() / predicted
+        for begin in range(0, hidden.shape[0], chunk_size):
+            part = hidden[begin : begin + chunk_size].to(dtype)
+            label = labels[begin : begin + chunk_size, None]
+            counts = (label != IGNORE_INDEX).float() / predicted
             product = products[: len(part)]
             torch.mm(part, matrix.T, out=product)
             if offset is not None:
@@ -115,7 +115,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_bias is not None:
                 grad_bias += product.sum(dim=0, dtype=torch.float32)
             if grad_hidden is not None:
-                grad_hidden[begin : begin + chunk] = product @ matrix
+                grad_hidden[begin : begin + chunk_size] = product @ matrix
             if grad_weight is not None:
                 grad_weight += product.T @ part
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
@@ -131,16 +131,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return grad_hidden, grad_weight, grad_bias, *(None,) * 6
 
 
-def loss_in_place(
+def chunk_loss_eager(
     product: Float[Tensor, "C V"],
     label: Int[Tensor, "C 1"],
-    counts: Float[Tensor, "C 1"],
+    token_weights: Float[Tensor, "C 1"],
     softcap: float | None,
     z_loss: float,
     needs_gradient: bool,
     *,
     scores: Float[Tensor, "D V"],
-    share: Share | None = None,
+    vocab_shard: VocabShard | None = None,
 ) -> Float[Tensor, ""]:
     """What a chunk of scores adds to the loss; the scores become its gradient, if that is needed.
 
@@ -149,8 +149,8 @@ def loss_in_place(
         scores: memory for at least C rows.
     """
     logits = scores[: len(product)].copy_(product)
-    place = label if share is None else label - share.first
-    here = (label != IGNORE) & (place >= 0) & (place < product.shape[1])
+    place = label if vocab_shard is None else label - vocab_shard.start
+    here = (label != IGNORE_INDEX) & (place >= 0) & (place < product.shape[1])
     place = place.masked_fill(~here, 0)
     capped = None
     if softcap is not None:
@@ -158,33 +158,33 @@ def loss_in_place(
         torch.mul(capped, softcap, out=logits)
     right = logits.gather(1, place) * here
     highest = logits.amax(dim=-1, keepdim=True)
-    if share is not None:
-        highest = share.largest(highest)
+    if vocab_shard is not None:
+        highest = vocab_shard.all_reduce_max(highest)
     exponentials = logits.sub_(highest).exp_()
     sums = exponentials.sum(dim=-1, keepdim=True)
-    if share is not None:
-        sums, right = share.total(torch.cat((sums, right), dim=1)).split(1, dim=1)
+    if vocab_shard is not None:
+        sums, right = vocab_shard.all_reduce_sum(torch.cat((sums, right), dim=1)).split(1, dim=1)
     log_sum = sums.log() + highest
     if needs_gradient:
         # d loss / d logits = softmax * (1 + 2 z log_sum) - onehot(label)
-        grad = exponentials.mul_(counts * (1 + 2 * z_loss * log_sum) / sums)
-        grad.scatter_add_(1, place, -counts * here)
+        grad = exponentials.mul_(token_weights * (1 + 2 * z_loss * log_sum) / sums)
+        grad.scatter_add_(1, place, -token_weights * here)
         if capped is not None:
             grad *= 1 - capped.square()
         product.copy_(grad)
-    return ((log_sum - right + z_loss * log_sum.square()) * counts).sum()
+    return ((log_sum - right + z_loss * log_sum.square()) * token_weights).sum()
 
 
-def loss_by_kernels(
+def chunk_loss_compiled(
     product: Float[Tensor, "C V"],
     label: Int[Tensor, "C 1"],
-    counts: Float[Tensor, "C 1"],
+    token_weights: Float[Tensor, "C 1"],
     softcap: float | None,
     z_loss: float,
     needs_gradient: bool,
 ) -> Float[Tensor, ""]:
-    """As `loss_in_place`, written for a compiler: two kernels that keep float32 in registers."""
-    here = label != IGNORE
+    """As `chunk_loss_eager`, written for a compiler: two kernels that keep float32 in registers."""
+    here = label != IGNORE_INDEX
     place = label.masked_fill(~here, 0)
     logits = product.float()
     capped = None
@@ -195,12 +195,12 @@ def loss_by_kernels(
     right = logits.gather(1, place) * here
     if needs_gradient:
         onehot = (torch.arange(product.shape[1], device=product.device) == place).float()
-        grad = (torch.exp(logits - log_sum) * (1 + 2 * z_loss * log_sum) - onehot) * counts
+        grad = (torch.exp(logits - log_sum) * (1 + 2 * z_loss * log_sum) - onehot) * token_weights
         product.copy_(grad if capped is None else grad * (1 - capped.square()))
-    return ((log_sum - right + z_loss * log_sum.square()) * counts).sum()
+    return ((log_sum - right + z_loss * log_sum.square()) * token_weights).sum()
 
 
 @once
-def _fused() -> Callable[..., Tensor]:
+def _compiled_chunk_loss() -> Callable[..., Tensor]:
     """A dozen passes over the scores become three."""
-    return torch.compile(loss_by_kernels)
+    return torch.compile(chunk_loss_compiled)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.model.feed_forward import ACTIVATIONS, Activation, GatedFeedForward
-from groundup.model.precision import for_products
+from groundup.model.matmul_precision import cast_for_matmul
 from groundup.recipe import ModelConfig
-from groundup.recipe.model import MoEConfig
+from groundup.recipe.model_config import MoEConfig
 
 
 class MixtureOfExperts(nn.Module):
@@ -32,15 +32,15 @@ class MixtureOfExperts(nn.Module):
         self.shared_experts = (
             GatedFeedForward(config.hidden_size, shared_size, activation, bias=False)
             if shared_size
-            else Nothing()
+            else ZeroExperts()
         )
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        tokens = for_products(x.flatten(0, 1))
+        tokens = cast_for_matmul(x.flatten(0, 1))
         shares, chosen = self.router(tokens)
         order = chosen.flatten().argsort(stable=True)  # (token, choice) pairs, sorted by expert
         token = order // chosen.shape[1]
-        ends = self.router.count(chosen).cumsum(0)
+        ends = self.router.count_tokens(chosen).cumsum(0)
         outputs = self.experts(tokens[token], ends) * shares.flatten()[order, None].to(tokens.dtype)
         mixed = torch.zeros_like(tokens).index_add(0, token, outputs)
         return mixed.view_as(x) + self.shared_experts(x)
@@ -52,19 +52,19 @@ class Router(nn.Linear):
     def __init__(self, width: int, moe: MoEConfig):
         super().__init__(width, moe.num_experts, bias=False)
         self.experts_per_token = moe.experts_per_token
-        self.score = SCORINGS[moe.scoring]
+        self.activation = ROUTER_ACTIVATIONS[moe.router_activation]
         self.normalize = normalize if moe.normalize_scores else nn.Identity()
-        self.balance = BALANCINGS[moe.balancing](moe)
+        self.load_balancer = LOAD_BALANCERS[moe.load_balancing](moe)
 
     def forward(self, x: Float[Tensor, "N D"]) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
         """Shares and numbers of each token's experts."""
         with torch.autocast(x.device.type, enabled=False):
-            scores = self.score(F.linear(x.float(), self.weight.float()))
-        chosen = self.balance.preferred(scores).topk(self.experts_per_token, dim=-1).indices
-        self.balance.observe(scores, self.count(chosen))
+            scores = self.activation(F.linear(x.float(), self.weight.float()))
+        chosen = self.load_balancer.preferred(scores).topk(self.experts_per_token, dim=-1).indices
+        self.load_balancer.observe(scores, self.count_tokens(chosen))
         return self.normalize(scores.gather(1, chosen)), chosen
 
-    def count(self, chosen: Int[Tensor, "N k"]) -> Int[Tensor, " E"]:
+    def count_tokens(self, chosen: Int[Tensor, "N k"]) -> Int[Tensor, " E"]:
         """How often each expert was chosen."""
         return torch.zeros(self.out_features, dtype=torch.long, device=chosen.device).scatter_add_(
             0, chosen.flatten(), torch.ones_like(chosen.flatten())
@@ -122,9 +122,9 @@ class NoBalancing(nn.Module):
 
     def __init__(self, moe: MoEConfig):
         super().__init__()
-        self.rate = moe.balancing_rate
+        self.rate = moe.load_balancing_rate
 
-    def preferred(self, scores: Float[Tensor, "N E"]) -> Float[Tensor, "N E"]:
+    def selection_scores(self, scores: Float[Tensor, "N E"]) -> Float[Tensor, "N E"]:
         """What the choice of experts goes by."""
         return scores
 
@@ -142,10 +142,10 @@ class AuxiliaryLoss(NoBalancing):
             self.loss = self.rate * scores.shape[1] * (counts / scores.shape[0] * scores.mean(dim=0)).sum()
 
 
-class ChoiceBias(NoBalancing):
+class ExpertBias(NoBalancing):
     """A bias on the choice, not on the shares, that rises for idle experts (Wang et al. 2024).
 
-    `update_balance` moves it after each optimizer step.
+    `update_expert_bias` moves it after each optimizer step.
     """
 
     bias: Tensor
@@ -161,7 +161,7 @@ class ChoiceBias(NoBalancing):
         """Forget the load since the last update, on torch's default device."""
         self.register_buffer("load", torch.zeros(self.num_experts), persistent=False)
 
-    def preferred(self, scores: Float[Tensor, "N E"]) -> Float[Tensor, "N E"]:
+    def selection_scores(self, scores: Float[Tensor, "N E"]) -> Float[Tensor, "N E"]:
         return scores + self.bias
 
     def observe(self, scores: Float[Tensor, "N E"], counts: Int[Tensor, " E"]) -> None:
@@ -173,21 +173,21 @@ class ChoiceBias(NoBalancing):
         self.load.zero_()
 
 
-class Nothing(nn.Module):
+class ZeroExperts(nn.Module):
     """In place of shared experts: adds nothing."""
 
     def forward(self, x: Tensor) -> float:
         return 0.0
 
 
-SCORINGS: dict[str, Callable[[Tensor], Tensor]] = {
+ROUTER_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda logits: logits.softmax(-1),
     "sigmoid": torch.sigmoid,
 }
-BALANCINGS = {"none": NoBalancing, "auxiliary_loss": AuxiliaryLoss, "bias": ChoiceBias}
+LOAD_BALANCERS = {"none": NoBalancing, "auxiliary_loss": AuxiliaryLoss, "bias": ExpertBias}
 
 
-def balancing_loss(model: nn.Module) -> Tensor | float:
+def pop_aux_loss(model: nn.Module) -> Tensor | float:
     """What the last pass adds to the loss, over all layers with an auxiliary loss."""
     total: Tensor | float = 0.0
     for part in model.modules():
@@ -196,8 +196,8 @@ def balancing_loss(model: nn.Module) -> Tensor | float:
     return total
 
 
-def update_balance(model: nn.Module) -> None:
+def update_expert_bias(model: nn.Module) -> None:
     """Move the choice biases of all layers that have one; to be called after each optimizer step."""
     for part in model.modules():
-        if isinstance(part, ChoiceBias):
+        if isinstance(part, ExpertBias):
             part.update()

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.recipe import ModelConfig
-from groundup.recipe.model import RopeScaling
+from groundup.recipe.model_config import RopeScalingConfig
 
 
 class Rotation(NamedTuple):
@@ -26,12 +26,14 @@ class Rotation(NamedTuple):
     """-sin for the first half, sin for the second."""
 
 
-class Rotary(nn.Module):
+class RotaryEmbedding(nn.Module):
     """From positions to rotations. Holds no weights, only the frequency of each pair."""
 
     frequencies: Tensor
 
-    def __init__(self, head_dim: int, theta: float, context_length: int, scaling: RopeScaling | None = None):
+    def __init__(
+        self, head_dim: int, theta: float, context_length: int, scaling: RopeScalingConfig | None = None
+    ):
         super().__init__()
         self.head_dim, self.theta, self.scaling = head_dim, theta, scaling
         self.original_length = (scaling and scaling.original_context_length) or context_length
@@ -69,7 +71,7 @@ class Rotary(nn.Module):
         return self
 
 
-class DynamicRotary(Rotary):
+class DynamicRotaryEmbedding(RotaryEmbedding):
     """Dynamic NTK: texts longer than the original length raise theta, so that the slowest pair still fits.
 
     theta grows by (factor * length / original - (factor - 1)) ^ (K / (K - 2)), as Hugging Face's "dynamic"
@@ -90,7 +92,7 @@ def rotate(x: Float[Tensor, "B H T K"], rotation: Rotation) -> Float[Tensor, "B 
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
-def keep(x: Float[Tensor, "B H T K"], rotation: None) -> Float[Tensor, "B H T K"]:
+def no_rotation(x: Float[Tensor, "B H T K"], rotation: None) -> Float[Tensor, "B H T K"]:
     """In place of `rotate`, where positions come another way."""
     return x
 
@@ -100,17 +102,17 @@ def rope_frequencies(head_dim: int, theta: float) -> Float[Tensor, " P"]:
     return 1.0 / theta ** (torch.arange(0, head_dim, 2).float() / head_dim)
 
 
-def _linear(frequencies: Tensor, theta: float, original: int, scaling: RopeScaling) -> Tensor:
+def _linear(frequencies: Tensor, theta: float, original: int, scaling: RopeScalingConfig) -> Tensor:
     """Position interpolation (Chen et al. 2023): all pairs turn slower by the same factor."""
     return frequencies / scaling.factor
 
 
-def _dynamic(frequencies: Tensor, theta: float, original: int, scaling: RopeScaling) -> Tensor:
-    """Unchanged up to the original length; see DynamicRotary for what lies beyond."""
+def _dynamic(frequencies: Tensor, theta: float, original: int, scaling: RopeScalingConfig) -> Tensor:
+    """Unchanged up to the original length; see DynamicRotaryEmbedding for what lies beyond."""
     return frequencies
 
 
-def _yarn(frequencies: Tensor, theta: float, original: int, scaling: RopeScaling) -> Tensor:
+def _yarn(frequencies: Tensor, theta: float, original: int, scaling: RopeScalingConfig) -> Tensor:
     """YaRN (Peng et al. 2023, section 3.2): fast pairs are kept, slow ones interpolated, others between."""
     pairs = len(frequencies)
 
@@ -123,7 +125,7 @@ def _yarn(frequencies: Tensor, theta: float, original: int, scaling: RopeScaling
     return frequencies / scaling.factor * ramp + frequencies * (1 - ramp)
 
 
-def _llama3(frequencies: Tensor, theta: float, original: int, scaling: RopeScaling) -> Tensor:
+def _llama3(frequencies: Tensor, theta: float, original: int, scaling: RopeScalingConfig) -> Tensor:
     """Llama 3.1's rule (in its published code): YaRN's with a ramp in turns, not pairs."""
     turns = original * frequencies / (2 * math.pi)
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
@@ -134,16 +136,20 @@ def _llama3(frequencies: Tensor, theta: float, original: int, scaling: RopeScali
 SCALINGS = {"linear": _linear, "dynamic": _dynamic, "yarn": _yarn, "llama3": _llama3}
 
 
-def attention_factor(scaling: RopeScaling | None) -> float:
+def attention_factor(scaling: RopeScalingConfig | None) -> float:
     """YaRN sharpens attention over longer texts, by a factor on queries and keys alike (section 3.4)."""
     if scaling is None or scaling.method != "yarn":
         return 1.0
     return scaling.attention_factor or 0.1 * math.log(scaling.factor) + 1.0
 
 
-def build_rotary(config: ModelConfig, kind: str) -> Rotary:
+def build_rotary_embedding(config: ModelConfig, kind: str) -> RotaryEmbedding:
     """The rotary part of one kind of layer: local ones may have their own theta (Gemma 3)."""
     if kind == "local" and config.rope_local_theta is not None:
-        return Rotary(config.head_dim, config.rope_local_theta, config.context_length)
-    part = DynamicRotary if config.rope_scaling and config.rope_scaling.method == "dynamic" else Rotary
+        return RotaryEmbedding(config.head_dim, config.rope_local_theta, config.context_length)
+    part = (
+        DynamicRotaryEmbedding
+        if config.rope_scaling and config.rope_scaling.method == "dynamic"
+        else RotaryEmbedding
+    )
     return part(config.head_dim, config.rope_theta, config.context_length, config.rope_scaling)

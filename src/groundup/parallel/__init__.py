@@ -6,11 +6,11 @@ axis each: `tensor` with `vocabulary`, `context` with `ring`, `expert`, `pipelin
 of them, in one order); `gradients` (what is left to do after the backward pass) and `storage` (a state that any other
 layout can read).
 
-Deliberately absent: any trace of this in the model, and refusals, which are the plan's (plan/layout.py).
+Deliberately absent: any trace of this in the model, and refusals, which are the plan's (plan/parallel_layout.py).
 """
 
-from groundup.parallel.apply import Parts, apply
 from groundup.parallel.mesh import Mesh, build_mesh
-from groundup.parallel.world import joined
+from groundup.parallel.parallelize import ParallelModel, parallelize
+from groundup.parallel.rendezvous import process_group
 
-__all__ = ["Mesh", "Parts", "apply", "build_mesh", "joined"]
+__all__ = ["Mesh", "ParallelModel", "build_mesh", "parallelize", "process_group"]

@@ -11,9 +11,9 @@ from torch.distributed.tensor import DTensor
 from groundup.parallel.mesh import Mesh
 
 
-def complete_shares(parameters: Iterable[nn.Parameter], mesh: Mesh) -> None:
+def all_reduce_partial_grads(parameters: Iterable[nn.Parameter], mesh: Mesh) -> None:
     """Sum the gradients of parameters that every rank of the tensor axis has whole but used for a part of the work."""
-    gradients = [_here(parameter.grad) for parameter in parameters if parameter.grad is not None]
+    gradients = [_local_grad(parameter.grad) for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return
     flat = torch.cat([gradient.flatten() for gradient in gradients])
@@ -31,24 +31,24 @@ def gradient_norm(parameters: Iterable[nn.Parameter], mesh: Mesh) -> Tensor:
     stages = mesh.size("pipeline")
     for parameter in parameters:
         if parameter.grad is not None:
-            copies = dist.get_world_size() // stages // pieces(parameter)
-            squares += _here(parameter.grad).float().square().sum().to(mesh.device) / copies
+            copies = dist.get_world_size() // stages // num_shards(parameter)
+            squares += _local_grad(parameter.grad).float().square().sum().to(mesh.device) / copies
     dist.all_reduce(squares)
     return squares.sqrt()
 
 
-def clip(parameters: Iterable[nn.Parameter], norm: Tensor, largest: float | None) -> None:
+def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, max_norm: float | None) -> None:
     """Scale the gradient down to `largest`, as torch.nn.utils.clip_grad_norm_ does."""
-    if largest is None:
+    if max_norm is None:
         return
-    factor = (largest / (norm + 1e-6)).clamp(max=1.0)
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for parameter in parameters:
         if parameter.grad is not None:
-            here = _here(parameter.grad)
+            here = _local_grad(parameter.grad)
             here.mul_(factor.to(here.device))
 
 
-def pieces(parameter: Tensor) -> int:
+def num_shards(parameter: Tensor) -> int:
     """Into how many a parameter is cut."""
     if not isinstance(parameter, DTensor):
         return 1
@@ -56,5 +56,5 @@ def pieces(parameter: Tensor) -> int:
     return math.prod(size for size, placement in sizes if not placement.is_replicate())
 
 
-def _here(gradient: Tensor) -> Tensor:
+def _local_grad(gradient: Tensor) -> Tensor:
     return gradient.to_local() if isinstance(gradient, DTensor) else gradient

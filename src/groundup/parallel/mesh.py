@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from groundup.recipe.layout import Layout
+from groundup.recipe.layout_config import LayoutConfig
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class Mesh:
         experts: (pipeline, replicate, expert_shard, expert, tensor): data, folded for the experts. None without them.
     """
 
-    layout: Layout
+    layout: LayoutConfig
     device: torch.device
-    weights: DeviceMesh
-    tokens: DeviceMesh | None
-    experts: DeviceMesh | None
+    weight_mesh: DeviceMesh
+    token_mesh: DeviceMesh | None
+    expert_mesh: DeviceMesh | None
 
     def group(self, axis: str) -> dist.ProcessGroup:
-        grid, name = self._grid(axis)
+        grid, name = self._mesh_of(axis)
         return grid.get_group(name)
 
     def rank(self, axis: str) -> int:
@@ -48,26 +48,26 @@ class Mesh:
         }
 
     @property
-    def row_ranks(self) -> int:
+    def data_world_size(self) -> int:
         """Groups of ranks that read different rows of a batch."""
         return self.size("replicate") * self.size("shard")
 
     @property
-    def row_rank(self) -> int:
+    def data_rank(self) -> int:
         """Which of them this rank belongs to."""
         return self.rank("replicate") * self.size("shard") + self.rank("shard")
 
-    def _grid(self, axis: str) -> tuple[DeviceMesh, str]:
+    def _mesh_of(self, axis: str) -> tuple[DeviceMesh, str]:
         if axis in ("shard", "context"):
-            return (self.weights, "data") if self.tokens is None else (self.tokens, axis)
+            return (self.weight_mesh, "data") if self.token_mesh is None else (self.token_mesh, axis)
         if axis in ("expert", "expert_shard"):
-            assert self.experts is not None
-            return self.experts, axis
-        return self.weights, axis
+            assert self.expert_mesh is not None
+            return self.expert_mesh, axis
+        return self.weight_mesh, axis
 
 
-def build_mesh(layout: Layout, device: torch.device) -> Mesh:
-    """The grids over all ranks of the default process group; `layout` is complete (see plan/layout.py)."""
+def build_mesh(layout: LayoutConfig, device: torch.device) -> Mesh:
+    """The grids over all ranks of the default process group; `layout` is complete (see plan/parallel_layout.py)."""
     assert layout.shard is not None
     data = layout.shard * layout.context
 

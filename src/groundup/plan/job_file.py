@@ -12,17 +12,17 @@ from dataclasses import dataclass
 
 from groundup.artifacts.errors import UserError
 from groundup.plan.derive import Plan
-from groundup.plan.layout import planned_devices
+from groundup.plan.parallel_layout import planned_devices
 
-PORT = 29500
-SECONDS_TO_SAVE = 300
+RENDEZVOUS_PORT = 29500
+SHUTDOWN_SECONDS = 300
 """Between being asked to stop and being killed: for the step that runs, and its checkpoint."""
 
-DEVICES_OF_A_MACHINE = 8
+MAX_DEVICES_PER_MACHINE = 8
 """At most, where machine.devices says nothing."""
 
-SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
-"""Handed on to the ranks, which save and end: see train/stop.py."""
+FORWARDED_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
+"""Handed on to the ranks, which save and end: see train/signals.py."""
 
 
 SKYPILOT_NAMES = {"A100": "A100-80GB", "RTX-4090": "RTX4090"}
@@ -30,7 +30,7 @@ SKYPILOT_NAMES = {"A100": "A100-80GB", "RTX-4090": "RTX4090"}
 
 
 @dataclass(frozen=True)
-class Job:
+class ClusterJob:
     """What all kinds of job files need.
 
     Attributes:
@@ -44,72 +44,72 @@ class Job:
 
     name: str
     machines: int
-    devices: int
+    devices_per_machine: int
     hours: float
     accelerator: str | None
-    restarts: int
+    max_restarts: int
     command: tuple[str, ...]
 
     @property
-    def label(self) -> str:
+    def dns_label(self) -> str:
         """The name as host names allow it."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
-    def torchrun(self, head: str, run: str) -> str:
+    def torchrun_command(self, head_node: str, run_id: str) -> str:
         """The command of each machine, one word a line. `head` and `run` may be variables of the shell."""
         words = [
-            f"env TORCH_ELASTIC_SHUTDOWN_TIMEOUT={SECONDS_TO_SAVE} torchrun",
+            f"env TORCH_ELASTIC_SHUTDOWN_TIMEOUT={SHUTDOWN_SECONDS} torchrun",
             f"--nnodes={self.machines}",
-            f"--nproc-per-node={self.devices}",
-            f"--max-restarts={self.restarts}",
-            f'--rdzv-id="{run}"',
+            f"--nproc-per-node={self.devices_per_machine}",
+            f"--max-restarts={self.max_restarts}",
+            f'--rdzv-id="{run_id}"',
             "--rdzv-backend=c10d",
-            f'--rdzv-endpoint="{head}:{PORT}"',
-            f"--signals-to-handle={','.join(SIGNALS)}",
+            f'--rdzv-endpoint="{head_node}:{RENDEZVOUS_PORT}"',
+            f"--signals-to-handle={','.join(FORWARDED_SIGNALS)}",
         ]
         return " \\\n  ".join([*words, shlex.join(self.command)])
 
 
-def job_of(plan: Plan, recipe_file: str, sets: tuple[str, ...], runs: str) -> Job:
+def cluster_job(plan: Plan, recipe_file: str, overrides: tuple[str, ...], runs_folder: str) -> ClusterJob:
     """The job of a derived recipe. Raises UserError when its devices do not fill machines."""
     machine = plan.recipe.machine
     total = planned_devices(plan.recipe)
-    devices = machine.devices or min(total, DEVICES_OF_A_MACHINE)
+    devices = machine.devices or min(total, MAX_DEVICES_PER_MACHINE)
     if total % devices:
         raise UserError(
             f"budget.devices = {total}: not a whole number of machines with {devices}",
             hint=f"set machine.devices={math.gcd(total, devices)}, or budget.devices={-(-total // devices) * devices}",
         )
     hardware = plan.recipe.budget.hardware
-    command = ("-m", "groundup.cli", "run", recipe_file, "--runs", runs)
-    command += tuple(word for knob in sets for word in ("--set", knob))
-    return Job(
+    command = ("-m", "groundup.cli", "run", recipe_file, "--runs", runs_folder)
+    command += tuple(word for knob in overrides for word in ("--set", knob))
+    return ClusterJob(
         plan.recipe.name, total // devices, devices, plan.seconds / 3600,
-        None if hardware.startswith("cpu") else hardware.upper(), machine.restarts, command,
+        None if hardware.startswith("cpu") else hardware.upper(), machine.max_restarts, command,
     )  # fmt: skip
 
 
-def slurm(job: Job) -> str:
+def render_slurm(job: ClusterJob) -> str:
     """A batch script. It asks to be put back into the queue when its time is over before the run is."""
-    gpus = f"#SBATCH --gpus-per-node={job.devices}\n" if job.accelerator else ""
+    gpus = f"#SBATCH --gpus-per-node={job.devices_per_machine}\n" if job.accelerator else ""
     return f"""#!/bin/bash
-# {job.name}: {job.machines} machines with {job.devices} devices each. Submit it with: sbatch THIS_FILE
+# {job.name}: {job.machines} machines with {job.devices_per_machine} devices each. Submit it with: sbatch THIS_FILE
 # The folder of runs must be on a disk that all machines share.
-#SBATCH --job-name={job.label}
+#SBATCH --job-name={job.dns_label}
 #SBATCH --nodes={job.machines}
 #SBATCH --ntasks-per-node=1
 {gpus}#SBATCH --exclusive
-#SBATCH --time={_clock(job.hours)}
-#SBATCH --signal=B:USR1@{SECONDS_TO_SAVE}
+#SBATCH --time={_slurm_time(job.hours)}
+#SBATCH --signal=B:USR1@{SHUTDOWN_SECONDS}
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output={job.label}-%j.log
+#SBATCH --output={job.dns_label}-%j.log
 #CHANGE --partition and --account, where your cluster has them: ##SBATCH --partition=...
 set -euo pipefail
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
-srun --kill-on-bad-exit=1 {job.torchrun("$head", "$SLURM_JOB_ID")} &
+srun --kill-on-bad-exit=1 {job.torchrun_command("$head", "$SLURM_JOB_ID")} &
 work=$!
 
 # Shortly before the time is over: let the ranks save, and continue in another job.
@@ -123,27 +123,27 @@ wait "$work"
 """
 
 
-def kubernetes(job: Job) -> str:
+def render_kubernetes(job: ClusterJob) -> str:
     """A JobSet (https://jobset.sigs.k8s.io): one indexed job with a pod for each machine."""
-    head = f"{job.label}-machine-0-0.{job.label}"
+    head = f"{job.dns_label}-machine-0-0.{job.dns_label}"
     gpus = f"""
                   resources:
                     limits:
-                      nvidia.com/gpu: {job.devices}""" if job.accelerator else ""  # fmt: skip
-    command = job.torchrun(head, job.label).replace("\n", "\n" + 22 * " ")
-    return f"""# {job.name}: {job.machines} machines with {job.devices} devices each. Submit it with: kubectl apply -f THIS_FILE
+                      nvidia.com/gpu: {job.devices_per_machine}""" if job.accelerator else ""  # fmt: skip
+    command = job.torchrun_command(head, job.dns_label).replace("\n", "\n" + 22 * " ")
+    return f"""# {job.name}: {job.machines} machines with {job.devices_per_machine} devices each. Submit it with: kubectl apply -f THIS_FILE
 # The recipe and the folder of runs are on the claimed volume, which all pods share (ReadWriteMany).
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
 metadata:
-  name: {job.label}
+  name: {job.dns_label}
 spec:
   failurePolicy:
-    maxRestarts: {job.restarts}
+    maxRestarts: {job.max_restarts}
   network:
     enableDNSHostnames: true
     publishNotReadyAddresses: true
-    subdomain: {job.label}
+    subdomain: {job.dns_label}
   replicatedJobs:
     - name: machine
       replicas: 1
@@ -155,7 +155,7 @@ spec:
           template:
             spec:
               restartPolicy: Never
-              terminationGracePeriodSeconds: {SECONDS_TO_SAVE}
+              terminationGracePeriodSeconds: {SHUTDOWN_SECONDS}
               containers:
                 - name: groundup
                   image: CHANGE/groundup:latest
@@ -165,7 +165,7 @@ spec:
                     - |
                       exec {command}
                   ports:
-                    - containerPort: {PORT}{gpus}
+                    - containerPort: {RENDEZVOUS_PORT}{gpus}
                   volumeMounts:
                     - name: work
                       mountPath: /work
@@ -181,18 +181,18 @@ spec:
 """
 
 
-def skypilot(job: Job) -> str:
+def render_skypilot(job: ClusterJob) -> str:
     """A task of SkyPilot (https://docs.skypilot.co/en/latest/reference/yaml-spec.html)."""
     hardware = (
-        f"accelerators: {SKYPILOT_NAMES.get(job.accelerator, job.accelerator)}:{job.devices}\n  network_tier: best"
+        f"accelerators: {SKYPILOT_NAMES.get(job.accelerator, job.accelerator)}:{job.devices_per_machine}\n  network_tier: best"
         if job.accelerator
-        else f"cpus: {job.devices}+"
+        else f"cpus: {job.devices_per_machine}+"
     )
-    command = job.torchrun("$head", "$SKYPILOT_TASK_ID").replace("\n", "\n  ")
-    return f"""# {job.name}: {job.machines} machines with {job.devices} devices each.
-# Submit it with: sky launch -c {job.label} THIS_FILE
+    command = job.torchrun_command("$head", "$SKYPILOT_TASK_ID").replace("\n", "\n  ")
+    return f"""# {job.name}: {job.machines} machines with {job.devices_per_machine} devices each.
+# Submit it with: sky launch -c {job.dns_label} THIS_FILE
 # The folder of runs must be on a disk that all machines share, with locks and renames: a mounted bucket is none.
-name: {job.label}
+name: {job.dns_label}
 
 num_nodes: {job.machines}
 
@@ -210,11 +210,11 @@ run: |
 """
 
 
-KINDS = {"slurm": slurm, "kubernetes": kubernetes, "skypilot": skypilot}
-ENDINGS = {"slurm": "sbatch", "kubernetes": "jobset.yaml", "skypilot": "sky.yaml"}
+JOB_FORMATS = {"slurm": render_slurm, "kubernetes": render_kubernetes, "skypilot": render_skypilot}
+FILE_SUFFIXES = {"slurm": "sbatch", "kubernetes": "jobset.yaml", "skypilot": "sky.yaml"}
 
 
-def _clock(hours: float) -> str:
+def _slurm_time(hours: float) -> str:
     """Half as long again as planned, and at least an hour, as Slurm writes it: days-hours:minutes:seconds."""
     minutes = max(60, math.ceil(1.5 * hours * 60))
     return f"{minutes // 1440}-{minutes % 1440 // 60:02d}:{minutes % 60:02d}:00"

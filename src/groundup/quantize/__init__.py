@@ -10,8 +10,15 @@ and a mixture's experts, which stay as they are. Kernels for GPUs are a later ch
 de-quantize and multiply.
 """
 
-from groundup.quantize.alone import quantize_folder
-from groundup.quantize.load import export_model, open_model
-from groundup.quantize.quantize import METHODS, Settings, quantize_model
+from groundup.quantize.model_loader import export_model, open_model
+from groundup.quantize.quantizer import METHODS, QuantizationSettings, quantize_model
+from groundup.quantize.standalone import quantize_folder
 
-__all__ = ["METHODS", "Settings", "export_model", "open_model", "quantize_folder", "quantize_model"]
+__all__ = [
+    "METHODS",
+    "QuantizationSettings",
+    "export_model",
+    "open_model",
+    "quantize_folder",
+    "quantize_model",
+]

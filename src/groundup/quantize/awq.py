@@ -18,25 +18,25 @@ from torch import Tensor, nn
 from groundup.model.block import PreNormBlock, SandwichBlock
 from groundup.model.feed_forward import GatedFeedForward
 from groundup.model.norm import RMSNorm, ZeroCenteredRMSNorm
-from groundup.quantize.calibrate import Moments
-from groundup.quantize.grid import Scheme
+from groundup.quantize.calibration import InputStats
+from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.rtn import round_to_nearest
 
-STEPS = 20
+NUM_POWERS = 20
 """Powers that are tried: 0, 1/20, ... 19/20."""
 
 
 @dataclass(frozen=True)
-class Fold:
+class ScaleGroup:
     """Linear layers that share an input, and what comes before it and can take in a division of its
     channels.
     """
 
-    source: nn.Module
+    preceding: nn.Module
     layers: tuple[str, ...]
 
 
-def folds(block: nn.Module) -> list[Fold]:
+def scale_groups(block: nn.Module) -> list[ScaleGroup]:
     """Where scales can be folded away in a block of ours; empty where the input is nobody's alone
     (post-norm).
 
@@ -46,33 +46,35 @@ def folds(block: nn.Module) -> list[Fold]:
     if not isinstance(block, PreNormBlock | SandwichBlock):
         return []
     attention, feed_forward = block.attention, block.feed_forward
-    found = [Fold(block.attention_norm, ("attention.q_proj", "attention.k_proj", "attention.v_proj"))]
+    found = [ScaleGroup(block.attention_norm, ("attention.q_proj", "attention.k_proj", "attention.v_proj"))]
     if attention.v_proj.out_features == attention.o_proj.in_features:
-        found.append(Fold(attention.v_proj, ("attention.o_proj",)))
+        found.append(ScaleGroup(attention.v_proj, ("attention.o_proj",)))
     if isinstance(feed_forward, GatedFeedForward):
-        found.append(Fold(block.feed_forward_norm, ("feed_forward.gate_proj", "feed_forward.up_proj")))
-        found.append(Fold(feed_forward.up_proj, ("feed_forward.down_proj",)))
+        found.append(ScaleGroup(block.feed_forward_norm, ("feed_forward.gate_proj", "feed_forward.up_proj")))
+        found.append(ScaleGroup(feed_forward.up_proj, ("feed_forward.down_proj",)))
     elif isinstance(getattr(feed_forward, "up_proj", None), nn.Linear):
-        found.append(Fold(block.feed_forward_norm, ("feed_forward.up_proj",)))
-    return [fold for fold in found if isinstance(fold.source, DIVIDES)]
+        found.append(ScaleGroup(block.feed_forward_norm, ("feed_forward.up_proj",)))
+    return [fold for fold in found if isinstance(fold.preceding, SCALABLE_LAYERS)]
 
 
-DIVIDES = (nn.Linear, nn.LayerNorm, RMSNorm, ZeroCenteredRMSNorm)
+SCALABLE_LAYERS = (nn.Linear, nn.LayerNorm, RMSNorm, ZeroCenteredRMSNorm)
 
 
-def search(weights: list[Tensor], moments: Moments, scheme: Scheme) -> tuple[Tensor, float]:
+def search_scales(
+    weights: list[Tensor], stats: InputStats, scheme: QuantizationScheme
+) -> tuple[Tensor, float]:
     """The channel scales (in) under which rounding the weights (out in), which share an input, costs least.
 
     Returns the scales and the power that made them; power 0 is plain rounding to nearest.
     """
     best: tuple[float, Tensor, float] | None = None
-    for step in range(STEPS):
-        power = step / STEPS
-        scales = channel_scales(moments.magnitude, power)
+    for step in range(NUM_POWERS):
+        power = step / NUM_POWERS
+        scales = channel_scales(stats.mean_abs, power)
         error = 0.0
         for weight in weights:
             difference = weight - round_to_nearest(weight * scales, scheme).dequantize() / scales
-            error += ((difference @ moments.hessian) * difference).sum().item()
+            error += ((difference @ stats.hessian) * difference).sum().item()
         if best is None or error < best[0]:
             best = error, scales, power
     assert best is not None
@@ -86,11 +88,11 @@ def channel_scales(magnitude: Tensor, power: float) -> Tensor:
 
 
 @torch.no_grad()
-def fold_in(fold: Fold, layers: dict[str, nn.Linear], scales: Tensor) -> None:
+def apply_scales(group: ScaleGroup, layers: dict[str, nn.Linear], scales: Tensor) -> None:
     """Multiply the layers' input channels by `scales`, and divide what comes before by them: the model is the
     same.
     """
-    source = fold.source
+    source = group.preceding
     if isinstance(source, ZeroCenteredRMSNorm):
         source.weight.copy_((1 + source.weight.float()) / scales - 1)
     else:
@@ -98,5 +100,5 @@ def fold_in(fold: Fold, layers: dict[str, nn.Linear], scales: Tensor) -> None:
         weight.div_(scales[:, None] if isinstance(source, nn.Linear) else scales)
         if isinstance(bias := getattr(source, "bias", None), Tensor):
             bias.div_(scales)
-    for name in fold.layers:
+    for name in group.layers:
         layers[name].weight.mul_(scales)

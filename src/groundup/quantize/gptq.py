@@ -11,14 +11,19 @@ import torch
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
-from groundup.quantize.grid import QuantizedWeight, Scheme, fit
+from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight, find_params
 
-BLOCK = 128
+LAZY_UPDATE_COLUMNS = 128
 """About as many columns hand their corrections to the rest together; changes speed only."""
 
 
 def gptq(
-    weight: Tensor, hessian: Tensor, scheme: Scheme, *, damping: float = 0.01, act_order: bool = False
+    weight: Tensor,
+    hessian: Tensor,
+    scheme: QuantizationScheme,
+    *,
+    damp_percent: float = 0.01,
+    act_order: bool = False,
 ) -> QuantizedWeight:
     """Round `weight` column by column, each time correcting the columns that are still free.
 
@@ -34,16 +39,16 @@ def gptq(
     Raises UserError for weights that are not finite.
     """
     width = weight.shape[1]
-    scale, zero = fit(weight, scheme)
+    scale, zero = find_params(weight, scheme)
     order = (
         torch.argsort(hessian.diagonal(), descending=True, stable=True) if act_order else torch.arange(width)
     )
     place = order.tolist()
     work = weight[:, order].to(hessian.dtype, copy=True)
-    factor = inverse_factor(hessian[order][:, order], damping)
+    factor = inverse_cholesky(hessian[order][:, order], damp_percent)
     codes = torch.empty_like(work, dtype=torch.uint8)
     span = scheme.group_size * max(
-        1, BLOCK // scheme.group_size
+        1, LAZY_UPDATE_COLUMNS // scheme.group_size
     )  # whole groups, so that none waits for corrections
 
     for begin in range(0, width, span):
@@ -52,10 +57,10 @@ def gptq(
         for column in range(begin, end):
             group = place[column] // scheme.group_size
             if not act_order and column % scheme.group_size == 0:
-                own_scale, own_zero = fit(work[:, column : column + scheme.group_size], scheme)
+                own_scale, own_zero = find_params(work[:, column : column + scheme.group_size], scheme)
                 scale[:, group], zero[:, group] = own_scale[:, 0], own_zero[:, 0]
             s, z = scale[:, group], zero[:, group]
-            code = ((work[:, column] / s).round() + z).clamp(0, scheme.top)
+            code = ((work[:, column] / s).round() + z).clamp(0, scheme.max_code)
             codes[:, column] = code.to(torch.uint8)
             error = (work[:, column] - (code - z) * s) / factor[column, column]
             work[:, column:end] -= error[:, None] * factor[column, column:end]
@@ -65,7 +70,7 @@ def gptq(
     return QuantizedWeight(codes[:, torch.argsort(order)], scale.half(), zero.byte(), scheme)
 
 
-def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
+def inverse_cholesky(hessian: Tensor, damp_percent: float) -> Tensor:
     """The upper triangular U with U^T U = (H + damping * mean(diag H) * I)^-1, (in in).
 
     Row i of U, divided by its diagonal, says how the later columns make up for an error in column i when the
@@ -77,12 +82,12 @@ def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
     for _ in range(5):
         damped = (
             matrix
-            + damping * matrix.diagonal().mean() * torch.eye(len(matrix), device=matrix.device).double()
+            + damp_percent * matrix.diagonal().mean() * torch.eye(len(matrix), device=matrix.device).double()
         )
         lower, failed = torch.linalg.cholesky_ex(damped)
         if not failed:
             return torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True).to(hessian.dtype)
-        damping = max(10 * damping, 1e-4)
+        damp_percent = max(10 * damp_percent, 1e-4)
     raise UserError(
         "the calibration inputs of a layer have no usable second moment (not finite?)",
         hint="more or other calibration text, or quantize.method = rtn",

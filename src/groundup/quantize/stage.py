@@ -14,20 +14,20 @@ from torch import Tensor, nn
 from groundup import interop
 from groundup.artifacts.directory import FINGERPRINT_FILE
 from groundup.artifacts.machine import Machine
-from groundup.quantize.alone import context, facts
-from groundup.quantize.compare import compare
-from groundup.quantize.folder import save_quantized
-from groundup.quantize.grid import Scheme
-from groundup.quantize.quantize import Settings, fit_scheme, quantize_model
-from groundup.quantize.windows import side_by_side, spread
+from groundup.quantize.calibration_windows import concatenated_windows, evenly_spaced_windows
+from groundup.quantize.float_comparison import compare_with_float
+from groundup.quantize.quantization_grid import QuantizationScheme
+from groundup.quantize.quantized_folder import save_quantized_folder
+from groundup.quantize.quantizer import QuantizationSettings, adapt_scheme, quantize_model
+from groundup.quantize.standalone import calibration_length, quantization_summary
 from groundup.tokenizer import Tokenizer, TokenShard
 
-CHAT_SHARE = 4
+CHAT_DIVISOR = 4
 """At most one calibration window in so many is conversation; the rest is text that the base model learned
 from.
 """
 
-CONVERSATIONS = "train.jsonl"
+CONVERSATIONS_FILE = "train.jsonl"
 """In 06-chat: the conversations it was trained on, one {"messages": [...]} a line."""
 
 
@@ -36,7 +36,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
 
     Returns the metrics: method, bits, group_size, symmetric, bits_per_weight, from (which model), bytes
     (before, after), weights (quantized, others), calibration_tokens (text, chat), held_out (for float, rtn
-    and the method: loss, bits_per_byte, divergence, agreement), layers (for each: error, rtn_error).
+    and the method: loss, bits_per_byte, kl_divergence, top1_agreement), layers (for each: error, rtn_error).
     """
     for entry in out.iterdir():  # what a killed attempt left is quicker made again than continued
         if entry.name != FINGERPRINT_FILE:
@@ -45,26 +45,28 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     source = inputs["chat" if "chat" in inputs else "base"]
     torch.set_num_threads(machine.threads)
     model, tokenizer = interop.open_model(source, machine.device)
-    scheme = fit_scheme(model, Scheme(section.bits, section.group_size, section.symmetric))
-    settings = Settings(section.method, scheme, section.damping, section.act_order)
-    text, chat = _calibration(model, tokenizer, inputs, section.calibration_tokens)
+    scheme = adapt_scheme(model, QuantizationScheme(section.bits, section.group_size, section.symmetric))
+    settings = QuantizationSettings(section.method, scheme, section.damping, section.act_order)
+    text, chat = _calibration_windows(model, tokenizer, inputs, section.calibration_tokens)
     held_out = TokenShard(inputs["tokens"] / "validation")
-    windows = spread(held_out.tokens, min(context(model), held_out.num_tokens), section.held_out_tokens)
+    windows = evenly_spaced_windows(
+        held_out.tokens, min(calibration_length(model), held_out.num_tokens), section.held_out_tokens
+    )
 
     quantized = copy.deepcopy(model)
     errors = quantize_model(quantized, settings, torch.cat([text, chat]), machine.progress)
     models = {"rtn": copy.deepcopy(model)}
-    quantize_model(models["rtn"], Settings("rtn", scheme))
+    quantize_model(models["rtn"], QuantizationSettings("rtn", scheme))
     models |= {section.method: quantized}
     with machine.progress.task("comparing", total=windows.numel(), unit="tokens") as task:
-        compared = compare(model, models, windows, task)
+        compared = compare_with_float(model, models, windows, task)
 
-    save_quantized(quantized.cpu(), out, section.method)
+    save_quantized_folder(quantized.cpu(), out, section.method)
     tokenizer.save(out)
     rate = held_out.bytes / held_out.num_tokens
     return {
         "from": "chat" if "chat" in inputs else "base",
-        **facts(quantized, errors, source, out),
+        **quantization_summary(quantized, errors, source, out),
         "calibration_tokens": {"text": text.numel(), "chat": chat.numel()},
         "held_out_tokens": windows.numel(),
         "held_out": {n: asdict(c) | {"bits_per_byte": c.bits_per_byte(rate)} for n, c in compared.items()},
@@ -72,18 +74,18 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     }
 
 
-def _calibration(
+def _calibration_windows(
     model: nn.Module, tokenizer: Tokenizer, inputs: dict[str, Path], tokens: int
 ) -> tuple[Tensor, Tensor]:
     """Windows of training text, and of the conversations that a chat model has learned."""
     shard = TokenShard(inputs["tokens"] / "train")
-    length = min(context(model), shard.num_tokens)
+    length = min(calibration_length(model), shard.num_tokens)
     chat = torch.zeros(0, length, dtype=torch.int64)
-    if "chat" in inputs and (file := inputs["chat"] / CONVERSATIONS).is_file():
-        chat = side_by_side(_rendered(tokenizer, file), length, tokens // CHAT_SHARE)
-    return spread(shard.tokens, length, max(length, tokens - chat.numel())), chat
+    if "chat" in inputs and (file := inputs["chat"] / CONVERSATIONS_FILE).is_file():
+        chat = concatenated_windows(_rendered_conversations(tokenizer, file), length, tokens // CHAT_DIVISOR)
+    return evenly_spaced_windows(shard.tokens, length, max(length, tokens - chat.numel())), chat
 
 
-def _rendered(tokenizer: Tokenizer, file: Path) -> Iterator[list[int]]:
+def _rendered_conversations(tokenizer: Tokenizer, file: Path) -> Iterator[list[int]]:
     for line in file.read_text(encoding="utf-8").splitlines():
         yield tokenizer.render_chat(json.loads(line)["messages"])

@@ -8,8 +8,8 @@ it may cost) and `machine` (where it runs); `recipe` (all of them), `sections` (
 Deliberately absent: torch, and anything derived. What follows from the knobs is computed in `plan`.
 """
 
-from groundup.recipe.load import complete_model, load, parse
-from groundup.recipe.model import ModelConfig
+from groundup.recipe.load import build_model_config, load_recipe, parse_recipe
+from groundup.recipe.model_config import ModelConfig
 from groundup.recipe.recipe import Recipe
 
-__all__ = ["ModelConfig", "Recipe", "complete_model", "load", "parse"]
+__all__ = ["ModelConfig", "Recipe", "build_model_config", "load_recipe", "parse_recipe"]

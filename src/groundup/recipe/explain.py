@@ -6,30 +6,38 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic_core import PydanticUndefined
 
 from groundup.artifacts.errors import UserError
-from groundup.recipe.load import knobs
+from groundup.recipe.load import all_knobs
 from groundup.recipe.recipe import Recipe
 
 
 def explain(name: str) -> str:
     """A few lines on one knob: meaning, type, default. Raises UserError for a name that is none."""
-    known = knobs()
+    known = all_knobs()
     if name not in known:
         near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
         raise UserError(
             f"{name}: no such knob", hint=f"did you mean {near[0]}?" if near else "groundup explain lists all"
         )
     field = known[name]
-    lines = [f"{name}: {field.description}", f"  takes:   {_type(field.annotation)}{_bounds(field)}"]
-    lines.append(f"  default: {_default(field)}")
+    lines = [
+        f"{name}: {field.description}",
+        f"  takes:   {_format_type(field.annotation)}{_format_bounds(field)}",
+    ]
+    lines.append(f"  default: {_format_default(field)}")
     lines += [f"  holds:   {inner}" for inner in known if inner.startswith((f"{name}.", f"{name}[]."))]
     return "\n".join(lines)
 
 
-def table() -> list[tuple[str, str, str, str]]:
+def knob_table() -> list[tuple[str, str, str, str]]:
     """Every knob as (name, what it takes, default, meaning), in the order of the pipeline."""
     return [
-        (name, _type(field.annotation) + _bounds(field), _default(field), field.description or "")
-        for name, field in knobs().items()
+        (
+            name,
+            _format_type(field.annotation) + _format_bounds(field),
+            _format_default(field),
+            field.description or "",
+        )
+        for name, field in all_knobs().items()
     ]
 
 
@@ -38,21 +46,21 @@ def json_schema() -> dict[str, Any]:
     return Recipe.model_json_schema()
 
 
-def _type(annotation: Any) -> str:
+def _format_type(annotation: Any) -> str:
     if annotation is None or annotation is type(None):
         return "none"
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " | ".join(str(arg) for arg in args)
     if origin is tuple:
-        return f"list of {_type(args[0])}"
+        return f"list of {_format_type(args[0])}"
     if args:
-        return " | ".join(_type(arg) for arg in args if arg is not type(None))
+        return " | ".join(_format_type(arg) for arg in args if arg is not type(None))
     words = {int: "whole number", float: "number", str: "text", bool: "true | false"}
     return words.get(annotation, "table")
 
 
-def _bounds(field: Any) -> str:
+def _format_bounds(field: Any) -> str:
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     parts = [
         f"{sign} {getattr(bound, attribute):g}"
@@ -63,7 +71,7 @@ def _bounds(field: Any) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _default(field: Any) -> str:
+def _format_default(field: Any) -> str:
     if field.default is PydanticUndefined:
         return "must be given"
     if field.default is None:

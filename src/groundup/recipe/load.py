@@ -10,10 +10,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from groundup.artifacts.errors import UserError
-from groundup.recipe.model import ModelConfig
+from groundup.recipe.model_config import ModelConfig
 from groundup.recipe.recipe import Recipe
 
-KINDS = {
+TYPE_NAMES = {
     "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
     "float_type": "a number", "float_parsing": "a number", "bool_type": "true or false", "bool_parsing": "true or false",
     "tuple_type": 'a list, such as ["one", "two"]', "string_type": "a text", "model_type": "a table",
@@ -21,7 +21,7 @@ KINDS = {
 """What pydantic expects, in words that are not Python's."""
 
 
-def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe file and apply overrides of the form "train.steps=50".
 
     Raises UserError for a missing file, broken TOML, an unknown knob (with the nearest known name) or a bad value.
@@ -37,35 +37,37 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
             f"{path}: not valid TOML: {error}", hint="see https://toml.io for the syntax"
         ) from None
     values.setdefault("name", path.stem)
-    return parse(values, overrides, where=str(path))
+    return parse_recipe(values, overrides, source_name=str(path))
 
 
-def parse(values: Mapping[str, Any], overrides: Iterable[str] = (), *, where: str = "recipe") -> Recipe:
+def parse_recipe(
+    values: Mapping[str, Any], overrides: Iterable[str] = (), *, source_name: str = "recipe"
+) -> Recipe:
     """A recipe from plain values (what TOML gives). Raises UserError as `load` does."""
-    merged = _copy(values)
+    merged = _copy_tables(values)
     for override in overrides:
-        _apply(merged, override)
+        _apply_override(merged, override)
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
-        raise _explain(error, where) from None
+        raise _user_error(error, source_name) from None
 
 
-def complete_model(values: Mapping[str, Any]) -> ModelConfig:
+def build_model_config(values: Mapping[str, Any]) -> ModelConfig:
     """The model that `values` describe completely. Raises UserError when its parts do not fit together."""
     try:
         return ModelConfig(**values)
     except ValidationError as error:
-        raise _explain(error, "[model]") from None
+        raise _user_error(error, "[model]") from None
 
 
-def knobs(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, Any]:
+def all_knobs(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, Any]:
     """Every knob by its dotted name, with its pydantic field; list items are written `data.sources[].kind`."""
     found: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         found[prefix + name] = field
         for inner, is_list in _inner_models(field.annotation):
-            found |= knobs(inner, f"{prefix}{name}{'[]' if is_list else ''}.")
+            found |= all_knobs(inner, f"{prefix}{name}{'[]' if is_list else ''}.")
     return found
 
 
@@ -79,11 +81,13 @@ def _inner_models(annotation: Any) -> list[tuple[type[BaseModel], bool]]:
     return []
 
 
-def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+def _copy_tables(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _copy_tables(value) if isinstance(value, Mapping) else value for key, value in values.items()
+    }
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set {override}: expected knob=value", hint="for example --set train.steps=50")
@@ -95,18 +99,18 @@ def _apply(values: dict[str, Any], override: str) -> None:
                 f"--set {override}: {'.'.join(tables[: depth + 1])} is not a table",
                 hint="lists are written whole: --set 'evaluate.prompts=[\"The\"]'",
             )
-    field = knobs().get(key.strip())
-    values[last] = _value(text.strip(), _words(field.annotation) if field else set())
+    field = all_knobs().get(key.strip())
+    values[last] = _parse_value(text.strip(), _literal_values(field.annotation) if field else set())
 
 
-def _words(annotation: Any) -> set[Any]:
+def _literal_values(annotation: Any) -> set[Any]:
     """The values that a knob's type lists."""
     if get_origin(annotation) is Literal:
         return set(get_args(annotation))
-    return {word for part in get_args(annotation) for word in _words(part)}
+    return {word for part in get_args(annotation) for word in _literal_values(part)}
 
 
-def _value(text: str, words: set[Any]) -> Any:
+def _parse_value(text: str, words: set[Any]) -> Any:
     """A TOML value where the text is one, else the text itself; `none` takes a knob out, unless it is one of its `words`."""
     if text.lower() == "none":
         return "none" if "none" in words else None
@@ -116,33 +120,37 @@ def _value(text: str, words: set[Any]) -> Any:
         return text
 
 
-def _explain(error: ValidationError, where: str) -> UserError:
+def _user_error(error: ValidationError, where: str) -> UserError:
     """The first problem of a recipe in one line; the number of others behind it."""
     problems = error.errors(include_url=False)
     first = problems[0]
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
-        return UserError(f"{where}: unknown knob {name}{others}", hint=_nearest(name))
+        return UserError(f"{where}: unknown knob {name}{others}", hint=_suggestion(name))
     if first["type"] == "missing":
-        return UserError(f"{where}: {name} is missing{others}", hint=f"groundup explain {_generic(name)}")
+        return UserError(
+            f"{where}: {name} is missing{others}", hint=f"groundup explain {_without_indices(name)}"
+        )
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    if kind := KINDS.get(first["type"]):
+    if kind := TYPE_NAMES.get(first["type"]):
         message = f"expected {kind}"
     if not name:  # several knobs do not fit together: the message names them
-        named = next((knob for knob in knobs() if knob.split(".")[-1] == message.split()[0]), "")
+        named = next((knob for knob in all_knobs() if knob.split(".")[-1] == message.split()[0]), "")
         return UserError(f"{where}: {message}{others}", hint=f"groundup explain {named}".rstrip())
     found = "" if isinstance(first["input"], dict | list | tuple) else f" = {first['input']!r}"
-    return UserError(f"{where}: {name}{found}: {message}{others}", hint=f"groundup explain {_generic(name)}")
+    return UserError(
+        f"{where}: {name}{found}: {message}{others}", hint=f"groundup explain {_without_indices(name)}"
+    )
 
 
-def _generic(name: str) -> str:
+def _without_indices(name: str) -> str:
     return "".join("[]" if part.isdigit() else part for part in name.replace("]", "[").split("["))
 
 
-def _nearest(name: str) -> str:
-    known = list(knobs())
-    generic = _generic(name)
+def _suggestion(name: str) -> str:
+    known = list(all_knobs())
+    generic = _without_indices(name)
     if near := difflib.get_close_matches(generic, known, n=1, cutoff=0.6):
         return f"did you mean {near[0]}?"
     last = generic.rsplit(".", 1)[-1]

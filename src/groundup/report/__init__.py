@@ -8,6 +8,6 @@ document is made of), `plots` (drawings), `sections` (the words, one file for ea
 Deliberately absent: torch and every chapter but the plan. A report reads manifests; no stage pushes to it.
 """
 
-from groundup.report.write import write_report
+from groundup.report.report_files import write_report
 
 __all__ = ["write_report"]

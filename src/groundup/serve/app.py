@@ -15,16 +15,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from groundup.artifacts.errors import UserError
-from groundup.generate import Engine
+from groundup.generate import BatchingEngine
 from groundup.model import Decoder
+from groundup.serve.api_error import ApiError
 from groundup.serve.endpoints import Endpoints
-from groundup.serve.errors import ApiError
-from groundup.serve.guard import CheckHost, CheckKey, Count, Protect
-from groundup.serve.metrics import Metrics
-from groundup.serve.worker import Worker
+from groundup.serve.engine_thread import EngineThread
+from groundup.serve.middleware import ApiKeyAuth, RequestMetrics, SecurityHeaders, TrustedHost
+from groundup.serve.prometheus import ServerMetrics
 from groundup.tokenizer import Tokenizer
 
-PAGE = {
+CHAT_PAGE_FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/chat.css": ("chat.css", "text/css; charset=utf-8"),
     "/chat.js": ("chat.js", "text/javascript; charset=utf-8"),
@@ -62,8 +62,8 @@ def create_app(
         raise UserError(
             "the API key is empty, expected some characters", hint="leave it out to let everybody in"
         )
-    worker = Worker(Engine(model.eval(), max_batch=max_batch), max_waiting=max_waiting)
-    metrics = Metrics(lambda: worker.running, lambda: worker.waiting)
+    worker = EngineThread(BatchingEngine(model.eval(), max_batch=max_batch), max_waiting=max_waiting)
+    metrics = ServerMetrics(lambda: worker.running, lambda: worker.waiting)
     answer = Endpoints(
         model=model,
         tokenizer=tokenizer,
@@ -75,34 +75,34 @@ def create_app(
         created=int(time.time()),
     )
     routes = [
-        *(Route(address, _file(*file)) for address, file in PAGE.items()),
+        *(Route(address, _static_file(*file)) for address, file in CHAT_PAGE_FILES.items()),
         Route("/health", answer.health),
-        Route("/metrics", answer.prometheus),
-        Route("/v1/models", answer.models),
-        Route("/v1/models/{name:path}", answer.one_model),
+        Route("/metrics", answer.prometheus_metrics),
+        Route("/v1/models", answer.list_models),
+        Route("/v1/models/{name:path}", answer.retrieve_model),
         Route("/v1/completions", answer.completions, methods=["POST"]),
-        Route("/v1/chat/completions", answer.chat, methods=["POST"]),
+        Route("/v1/chat/completions", answer.chat_completions, methods=["POST"]),
     ]
     middleware = [
-        Middleware(Protect),
-        Middleware(Count, metrics=metrics, addresses={route.path for route in routes}),
+        Middleware(SecurityHeaders),
+        Middleware(RequestMetrics, metrics=metrics, paths={route.path for route in routes}),
     ]
     if hosts is not None:
-        middleware.append(Middleware(CheckHost, hosts=hosts))
+        middleware.append(Middleware(TrustedHost, hosts=hosts))
     if api_key is not None:
-        middleware.append(Middleware(CheckKey, key=api_key, open_to_all={"/health", *PAGE}))
+        middleware.append(Middleware(ApiKeyAuth, key=api_key, public_paths={"/health", *CHAT_PAGE_FILES}))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(worker.stop)
 
-    handlers = {ApiError: _api_error, HTTPException: _http_error, Exception: _bug}
+    handlers = {ApiError: _api_error, HTTPException: _http_error, Exception: _internal_error}
     return Starlette(routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers=handlers)  # type: ignore[arg-type]
 
 
-def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    content = (Path(__file__).parent / "page" / name).read_bytes()
+def _static_file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    content = (Path(__file__).parent / "chat_page" / name).read_bytes()
 
     async def answer(request: Request) -> Response:
         return Response(content, headers={"Content-Type": kind, "Cache-Control": "no-cache"})
@@ -120,5 +120,5 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     return ApiError(error.status_code, said, headers=dict(error.headers or {})).response()
 
 
-async def _bug(request: Request, error: Exception) -> Response:
+async def _internal_error(request: Request, error: Exception) -> Response:
     return ApiError(500, "a fault in the server; its log says more", code="internal_error").response()

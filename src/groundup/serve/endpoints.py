@@ -11,15 +11,15 @@ from starlette.responses import JSONResponse, Response
 from groundup.artifacts.errors import UserError
 from groundup.generate import Request, encode_prompt
 from groundup.model import Decoder
-from groundup.serve import metrics
-from groundup.serve.answer import Answer, Answers
-from groundup.serve.body import read_json
-from groundup.serve.errors import ApiError
-from groundup.serve.leaving import EventStream, unless_gone
-from groundup.serve.metrics import Metrics
-from groundup.serve.protocol import Asked, ChatRequest, CompletionRequest, parse
-from groundup.serve.shape import ChatShape, Shape, TextShape
-from groundup.serve.worker import Worker
+from groundup.serve import prometheus
+from groundup.serve.api_error import ApiError
+from groundup.serve.completion_choices import CompletionChoice, CompletionChoices
+from groundup.serve.disconnect import EventStreamResponse, cancel_on_disconnect
+from groundup.serve.engine_thread import EngineThread
+from groundup.serve.prometheus import ServerMetrics
+from groundup.serve.protocol import ChatRequest, CompletionRequest, SamplingRequest, parse_request
+from groundup.serve.request_body import read_json_body
+from groundup.serve.response_format import ChatFormatter, CompletionFormatter, ResponseFormatter
 from groundup.tokenizer import Tokenizer
 
 DEFAULT_COMPLETION_TOKENS = 16
@@ -39,8 +39,8 @@ class Endpoints:
     model: Decoder
     tokenizer: Tokenizer
     name: str
-    worker: Worker
-    metrics: Metrics
+    worker: EngineThread
+    metrics: ServerMetrics
     max_tokens: int
     max_body: int
     created: int
@@ -50,27 +50,29 @@ class Endpoints:
     async def health(self, http: HttpRequest) -> Response:
         return JSONResponse({"status": "ok"})
 
-    async def prometheus(self, http: HttpRequest) -> Response:
-        return Response(self.metrics.text(), headers={"Content-Type": metrics.CONTENT_TYPE})
+    async def prometheus_metrics(self, http: HttpRequest) -> Response:
+        return Response(self.metrics.render(), headers={"Content-Type": prometheus.CONTENT_TYPE})
 
-    async def models(self, http: HttpRequest) -> Response:
+    async def list_models(self, http: HttpRequest) -> Response:
         return JSONResponse({"object": "list", "data": [self._model_card()]})
 
-    async def one_model(self, http: HttpRequest) -> Response:
+    async def retrieve_model(self, http: HttpRequest) -> Response:
         self._check_name(http.path_params["name"])
         return JSONResponse(self._model_card())
 
     # ---- POST
 
     async def completions(self, http: HttpRequest) -> Response:
-        asked = parse(CompletionRequest, await read_json(http, self.max_body))
+        asked = parse_request(CompletionRequest, await read_json_body(http, self.max_body))
         self._check_name(asked.model)
-        prompts = await self._off_the_loop(lambda: [self._prompt_ids(prompt) for prompt in asked.prompts])
+        prompts = await self._run_in_thread(lambda: [self._prompt_ids(prompt) for prompt in asked.prompts])
         wanted = asked.max_tokens or DEFAULT_COMPLETION_TOKENS
-        return await self._respond(http, asked, prompts, wanted, asked.logprobs, TextShape(self.name))
+        return await self._respond(
+            http, asked, prompts, wanted, asked.logprobs, CompletionFormatter(self.name)
+        )
 
-    async def chat(self, http: HttpRequest) -> Response:
-        asked = parse(ChatRequest, await read_json(http, self.max_body))
+    async def chat_completions(self, http: HttpRequest) -> Response:
+        asked = parse_request(ChatRequest, await read_json_body(http, self.max_body))
         self._check_name(asked.model)
         if self.tokenizer.chat_template is None:
             raise ApiError(
@@ -79,24 +81,24 @@ class Endpoints:
                 "use /v1/completions",
                 code="no_chat_template",
             )
-        messages = [message.plain() for message in asked.messages]
-        prompt = await self._off_the_loop(
+        messages = [message.to_chat_message() for message in asked.messages]
+        prompt = await self._run_in_thread(
             lambda: self.tokenizer.render_chat(messages, add_generation_prompt=True), param="messages"
         )
         wanted = asked.max_completion_tokens or asked.max_tokens or self.max_tokens
         logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
-        return await self._respond(http, asked, [prompt], wanted, logprobs, ChatShape(self.name))
+        return await self._respond(http, asked, [prompt], wanted, logprobs, ChatFormatter(self.name))
 
     # ----
 
     async def _respond(
         self,
         http: HttpRequest,
-        asked: Asked,
+        asked: SamplingRequest,
         prompts: Sequence[Sequence[int]],
         max_tokens: int,
         logprobs: int | None,
-        shape: Shape,
+        formatter: ResponseFormatter,
     ) -> Response:
         for prompt in prompts:
             self._check_length(prompt)
@@ -104,27 +106,32 @@ class Endpoints:
             Request(
                 prompt,
                 min(max_tokens, self.max_tokens),
-                asked.sampling(),
+                asked.sampling_params(),
                 self.tokenizer.stop_ids,
                 logprobs,
             )
             for prompt in prompts
         ]
-        answers = Answers(
+        answers = CompletionChoices(
             self.worker.submit(requests),
-            [Answer(i, request, self.tokenizer, asked.stops) for i, request in enumerate(requests)],
+            [
+                CompletionChoice(i, request, self.tokenizer, asked.stop_strings)
+                for i, request in enumerate(requests)
+            ],
             self.metrics,
         )
         self.metrics.prompt_tokens += sum(map(len, prompts))
         if asked.stream:
-            return EventStream(_chunks(answers, shape, asked.include_usage), answers.stream.close)
+            return EventStreamResponse(
+                _response_chunks(answers, formatter, asked.include_usage), answers.stream.close
+            )
         try:
-            body = await unless_gone(http.receive, _whole(answers, shape))
+            body = await cancel_on_disconnect(http.receive, _full_response(answers, formatter))
         finally:
             answers.stream.close()
         return Response(status_code=499) if body is None else JSONResponse(body)
 
-    async def _off_the_loop(self, work: Callable[[], Any], param: str = "prompt") -> Any:
+    async def _run_in_thread(self, work: Callable[[], Any], param: str = "prompt") -> Any:
         """Tokenizing a long text takes a while: it happens in a thread, and what it refuses is the caller's fault."""
         try:
             return await asyncio.to_thread(work)
@@ -166,21 +173,23 @@ class Endpoints:
         }
 
 
-async def _whole(answers: Answers, shape: Shape) -> dict[str, Any]:
+async def _full_response(answers: CompletionChoices, formatter: ResponseFormatter) -> dict[str, Any]:
     async for _ in answers.deltas():
         pass
-    return shape.whole(answers.answers, answers.usage())
+    return formatter.full_response(answers.choices, answers.usage())
 
 
-async def _chunks(answers: Answers, shape: Shape, include_usage: bool) -> AsyncIterator[dict[str, Any]]:
-    for chunk in shape.opening(len(answers.answers)):
+async def _response_chunks(
+    answers: CompletionChoices, formatter: ResponseFormatter, include_usage: bool
+) -> AsyncIterator[dict[str, Any]]:
+    for chunk in formatter.first_chunks(len(answers.choices)):
         yield chunk
     try:
         async for delta in answers.deltas():
-            if delta.text or delta.told or delta.finish:
-                yield shape.chunk(delta)
+            if delta.text or delta.logprobs or delta.finish_reason:
+                yield formatter.chunk(delta)
     except ApiError as error:  # the status is out already
-        yield error.body()
+        yield error.payload()
         return
     if include_usage:
-        yield shape.closing(answers.usage())
+        yield formatter.usage_chunk(answers.usage())

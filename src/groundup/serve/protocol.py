@@ -9,17 +9,17 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from groundup.generate import Sampling
-from groundup.serve.errors import ApiError
+from groundup.generate import SamplingParams
+from groundup.serve.api_error import ApiError
 
 MAX_STOPS = 16
 MAX_PROMPTS = 64
 MAX_MESSAGES = 4096
 
-Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
-NEUTRAL: dict[str, tuple[Any, ...]] = {
+IGNORED_IF_DEFAULT: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "best_of": (1,),
     "echo": (False,),
@@ -40,7 +40,7 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class Asked(BaseModel):
+class SamplingRequest(BaseModel):
     """What both kinds of request share. Numbers must be numbers: "7" and true are not."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False, frozen=True)
@@ -53,15 +53,15 @@ class Asked(BaseModel):
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_what_cannot_be_honoured(cls, values: Any) -> Any:
+    def _reject_unsupported(cls, values: Any) -> Any:
         if isinstance(values, dict):
-            for name, neutral in NEUTRAL.items():
+            for name, neutral in IGNORED_IF_DEFAULT.items():
                 value = values.get(name)
                 if value is not None and value not in neutral:
                     raise ApiError(
@@ -70,16 +70,16 @@ class Asked(BaseModel):
         return values
 
     @property
-    def stops(self) -> tuple[str, ...]:
+    def stop_strings(self) -> tuple[str, ...]:
         return () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def sampling(self) -> Sampling:
+    def sampling_params(self) -> SamplingParams:
         """With OpenAI's defaults; -1 as top_k means no limit, as other servers have it."""
-        return Sampling(
+        return SamplingParams(
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
             top_k=max(self.top_k or 0, 0),
@@ -89,7 +89,7 @@ class Asked(BaseModel):
         )
 
 
-class CompletionRequest(Asked):
+class CompletionRequest(SamplingRequest):
     """POST /v1/completions: continue a text, or several."""
 
     prompt: (
@@ -109,25 +109,25 @@ class CompletionRequest(Asked):
         return self.prompt  # type: ignore[return-value]
 
 
-class TextPart(BaseModel):
+class TextContentPart(BaseModel):
     type: Literal["text"]
     text: str
 
 
-class Message(BaseModel):
+class RequestMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | list[TextContentPart]
 
-    def plain(self) -> dict[str, str]:
+    def to_chat_message(self) -> dict[str, str]:
         """As a chat template takes it; `developer` is OpenAI's newer word for `system`."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 
-class ChatRequest(Asked):
+class ChatRequest(SamplingRequest):
     """POST /v1/chat/completions: the assistant's next message."""
 
-    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    messages: list[RequestMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
@@ -139,10 +139,10 @@ class ChatRequest(Asked):
         return self
 
 
-AnyRequest = TypeVar("AnyRequest", CompletionRequest, ChatRequest)
+RequestType = TypeVar("AnyRequest", CompletionRequest, ChatRequest)
 
 
-def parse(kind: type[AnyRequest], body: bytes) -> AnyRequest:
+def parse_request(kind: type[RequestType], body: bytes) -> RequestType:
     """The request that `body` holds. Raises ApiError 400 that names the first wrong field."""
     try:
         return kind.model_validate_json(body)
@@ -156,14 +156,16 @@ def parse(kind: type[AnyRequest], body: bytes) -> AnyRequest:
     if not first["loc"]:
         raise ApiError(400, "the body is not a JSON object", code="invalid_value")
     field = str(first["loc"][0])
-    said = dict.fromkeys(_path(fault["loc"]) + fault["msg"] for fault in faults if fault["loc"][0] == field)
+    said = dict.fromkeys(
+        _format_location(fault["loc"]) + fault["msg"] for fault in faults if fault["loc"][0] == field
+    )
     raise ApiError(400, f"{field}: {'; or '.join(list(said)[:4])}", param=field, code="invalid_value")
 
 
-def _path(place: tuple[int | str, ...]) -> str:
+def _format_location(location: tuple[int | str, ...]) -> str:
     """Where in a list a fault is: messages[3].role."""
-    inner = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in place[1:]]
-    return "".join(inner).lstrip(".") + ": " if any(isinstance(part, int) for part in place) else ""
+    inner = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:]]
+    return "".join(inner).lstrip(".") + ": " if any(isinstance(part, int) for part in location) else ""
 
 
 def _short(value: object) -> str:

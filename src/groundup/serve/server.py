@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import uvicorn
 
-from groundup.artifacts.listen import listen
+from groundup.artifacts.sockets import bind_socket
 from groundup.model import Decoder
 from groundup.serve.app import create_app
 from groundup.tokenizer import Tokenizer
@@ -35,7 +35,7 @@ def serve(
 
     Raises UserError when the address cannot be had: in use, not of this machine, not allowed.
     """
-    with listen(host, port) as listener:
+    with bind_socket(host, port) as listener:
         local = _is_loopback(listener)
         hosts = {*LOOPBACK_NAMES, host.lower()} if local and api_key is None else None
         app = create_app(model, tokenizer, name=name, api_key=api_key, hosts=hosts)

@@ -15,7 +15,7 @@ Deliberately absent: torch, and tokenizer classes for each model family: what a 
 by the `tokenizers` library.
 """
 
-from groundup.tokenizer.shards import TokenShard
+from groundup.tokenizer.token_shards import TokenShard
 from groundup.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["TokenShard", "Tokenizer"]

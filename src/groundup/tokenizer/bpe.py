@@ -1,6 +1,6 @@
 """Byte-pair encoding, written to be read: learn merges, encode, decode. The oracle of every faster way.
 
-A text is cut into pieces (patterns.py) and each piece into bytes. Learning joins the most frequent pair of
+A text is cut into pieces (split_patterns.py) and each piece into bytes. Learning joins the most frequent pair of
 neighbours into a new token, again and again; encoding does the joins it can, the earliest learnt first.
 
 Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units", on bytes as in Radford et al. 2019.
@@ -13,20 +13,20 @@ from itertools import pairwise
 
 from tokenizers import Regex, pre_tokenizers
 
-from groundup.tokenizer.byte_letters import BYTES_IN_ORDER
+from groundup.tokenizer.bytes_to_unicode import BYTE_VOCABULARY
 
-Pair = tuple[bytes, bytes]
+BytesPair = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True)
-class BytePairs:
+class ReferenceBPE:
     """A vocabulary in the order of its ids, the merges in the order they were learnt, and where text is cut.
 
     The first `num_special` entries are special tokens, which no text becomes.
     """
 
     vocabulary: list[bytes]
-    merges: list[Pair]
+    merges: list[BytesPair]
     regex: str
     num_special: int = 0
 
@@ -35,7 +35,7 @@ class BytePairs:
         rank = {pair: index for index, pair in enumerate(self.merges)}
         id_of = {token: id for id, token in enumerate(self.vocabulary) if id >= self.num_special}
         ids: list[int] = []
-        for piece in cut(text, self.regex):
+        for piece in pretokenize(text, self.regex):
             parts = [bytes([byte]) for byte in piece]
             while len(parts) > 1:
                 place = min(
@@ -52,19 +52,21 @@ class BytePairs:
         return b"".join(self.vocabulary[id] for id in ids).decode("utf-8", errors="replace")
 
 
-def learn(texts: Iterable[str], vocab_size: int, regex: str, special_tokens: Sequence[str] = ()) -> BytePairs:
+def train_reference_bpe(
+    texts: Iterable[str], vocab_size: int, regex: str, special_tokens: Sequence[str] = ()
+) -> ReferenceBPE:
     """Learn a vocabulary: the special tokens, the 256 bytes, then one entry for each merge.
 
     Among equally frequent pairs the one with the smaller ids is joined first. Pairs that occur once are not
     joined, so the vocabulary may stay smaller than asked for.
     """
-    vocabulary = [token.encode() for token in special_tokens] + BYTES_IN_ORDER
-    id_of = {token: len(special_tokens) + index for index, token in enumerate(BYTES_IN_ORDER)}
-    merges: list[Pair] = []
-    counts = Counter(piece for text in texts for piece in cut(text, regex))
+    vocabulary = [token.encode() for token in special_tokens] + BYTE_VOCABULARY
+    id_of = {token: len(special_tokens) + index for index, token in enumerate(BYTE_VOCABULARY)}
+    merges: list[BytesPair] = []
+    counts = Counter(piece for text in texts for piece in pretokenize(text, regex))
     words = {piece: [bytes([byte]) for byte in piece] for piece in counts}
     while len(vocabulary) < vocab_size:
-        pairs: Counter[Pair] = Counter()
+        pairs: Counter[BytesPair] = Counter()
         for piece, parts in words.items():
             for pair in pairwise(parts):
                 pairs[pair] += counts[piece]
@@ -77,11 +79,11 @@ def learn(texts: Iterable[str], vocab_size: int, regex: str, special_tokens: Seq
             id_of[joined] = len(vocabulary)
             vocabulary.append(joined)
         for parts in words.values():
-            join(parts, best)
-    return BytePairs(vocabulary, merges, regex, len(special_tokens))
+            merge_pair(parts, best)
+    return ReferenceBPE(vocabulary, merges, regex, len(special_tokens))
 
 
-def join(parts: list[bytes], pair: Pair) -> None:
+def merge_pair(parts: list[bytes], pair: BytesPair) -> None:
     """Make every occurrence of `pair` one part, from left to right."""
     place = 0
     while place < len(parts) - 1:
@@ -90,7 +92,7 @@ def join(parts: list[bytes], pair: Pair) -> None:
         place += 1
 
 
-def cut(text: str, regex: str) -> list[bytes]:
+def pretokenize(text: str, regex: str) -> list[bytes]:
     """The pieces of a text, as UTF-8."""
     return [
         piece.encode() for piece, _ in pre_tokenizers.Split(Regex(regex), "isolated").pre_tokenize_str(text)

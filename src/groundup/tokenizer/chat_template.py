@@ -20,7 +20,7 @@ import jinja2.parser
 import jinja2.sandbox
 
 from groundup.artifacts.errors import UserError
-from groundup.tokenizer.control import MARK, SAID_BEGIN, SAID_END
+from groundup.tokenizer.control_tokens import ASSISTANT_BEGIN, ASSISTANT_END, PLACEHOLDER
 
 Message = Mapping[str, Any]
 Span = tuple[int, int]
@@ -48,7 +48,9 @@ def render(
     """
     try:
         marked = _compile(template).render(
-            messages=_plain(messages), add_generation_prompt=add_generation_prompt, **_plain(names)
+            messages=_to_json_types(messages),
+            add_generation_prompt=add_generation_prompt,
+            **_to_json_types(names),
         )
     except jinja2.TemplateError as error:
         raise UserError(f"the chat template refuses: {error}", hint=_hint(messages)) from None
@@ -59,10 +61,10 @@ def render(
     text: list[str] = []
     spans: list[Span] = []
     length, begins = 0, []
-    for part in re.split(f"([{SAID_BEGIN}{SAID_END}])", marked):
-        if part == SAID_BEGIN:
+    for part in re.split(f"([{ASSISTANT_BEGIN}{ASSISTANT_END}])", marked):
+        if part == ASSISTANT_BEGIN:
             begins.append(length)
-        elif part == SAID_END:
+        elif part == ASSISTANT_END:
             begin = begins.pop()
             if not begins:
                 spans.append((begin, length))
@@ -72,7 +74,7 @@ def render(
     return "".join(text), spans
 
 
-def said_by_assistant(template: str, messages: Sequence[Message], **names: Any) -> tuple[str, list[Span]]:
+def assistant_spans(template: str, messages: Sequence[Message], **names: Any) -> tuple[str, list[Span]]:
     """The conversation as text, and the character spans that the assistant says, each with its end of turn.
 
     Templates with `{% generation %}` say it themselves. For others a turn is what rendering adds to the prompt that
@@ -97,7 +99,7 @@ def said_by_assistant(template: str, messages: Sequence[Message], **names: Any) 
     return text, spans
 
 
-class _Generation(jinja2.ext.Extension):
+class _GenerationBlock(jinja2.ext.Extension):
     """`{% generation %} ... {% endgeneration %}`: put marks around what the block writes."""
 
     tags = {"generation"}  # noqa: RUF012 (the name and type that Jinja asks for)
@@ -108,7 +110,7 @@ class _Generation(jinja2.ext.Extension):
         return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
 
     def _mark(self, caller: Any) -> str:
-        return SAID_BEGIN + caller() + SAID_END
+        return ASSISTANT_BEGIN + caller() + ASSISTANT_END
 
 
 class _Namespace(jinja2.utils.Namespace):
@@ -123,14 +125,18 @@ class _Namespace(jinja2.utils.Namespace):
 @lru_cache(maxsize=32)
 def _compile(template: str) -> jinja2.Template:
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _to_json
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": _now, "namespace": _Namespace}
+    environment.globals |= {
+        "raise_exception": _raise_template_error,
+        "strftime_now": _now,
+        "namespace": _Namespace,
+    }
     return environment.from_string(template)
 
 
-def _refuse(message: str) -> None:
+def _raise_template_error(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
@@ -150,18 +156,20 @@ def _to_json(
     if not ensure_ascii:
         return text
     return re.sub(
-        r"[^\x00-\x7f]", lambda match: match[0] if MARK.match(match[0]) else json.dumps(match[0])[1:-1], text
+        r"[^\x00-\x7f]",
+        lambda match: match[0] if PLACEHOLDER.match(match[0]) else json.dumps(match[0])[1:-1],
+        text,
     )
 
 
-def _plain(value: Any) -> Any:
+def _to_json_types(value: Any) -> Any:
     """A copy made of JSON's types alone: methods of richer objects would be open to the template."""
     if value is None or type(value) in (str, int, float, bool):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_json_types(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_json_types(item) for item in value]
     if isinstance(value, str | int | float):
         return next(kind(value) for kind in (str, int, float) if isinstance(value, kind))
     return f"<{type(value).__name__}>"

@@ -6,21 +6,23 @@ from typing import Any
 
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
-from groundup.recipe.tokenizer import TokenizerSection
-from groundup.recipe.train import TrainSection
-from groundup.tokenizer.foreign import files_of
-from groundup.tokenizer.shards import TokenShard
+from groundup.recipe.tokenizer_config import TokenizerConfig
+from groundup.recipe.train_config import TrainConfig
+from groundup.tokenizer.pretrained import tokenizer_files
+from groundup.tokenizer.token_shards import TokenShard
 
 
-def tokenizers(section: TokenizerSection, machine: Machine) -> dict[str, Any]:
+def hash_tokenizers(section: TokenizerConfig, machine: Machine) -> dict[str, Any]:
     """SHA-256 of each file of the tokenizers that the recipe names. Raises UserError where there is none."""
-    named = [*section.compare.values(), *([section.file] if section.file else [])]
-    return {f"{name}: {file.name}": hash_file(file) for name in named for file in files_of(Path(name))}
+    named = [*section.compare.values(), *([section.pretrained] if section.pretrained else [])]
+    return {f"{name}: {file.name}": hash_file(file) for name in named for file in tokenizer_files(Path(name))}
 
 
-def shards(section: TrainSection, machine: Machine) -> dict[str, Any]:
-    """SHA-256 of the sidecar of each split, where `train.shards` names some. Raises UserError where there are none."""
-    if section.shards is None:
+def hash_shards(section: TrainConfig, machine: Machine) -> dict[str, Any]:
+    """SHA-256 of the sidecar of each split, where `train.token_shards` names some. Raises UserError where there are none."""
+    if section.token_shards is None:
         return {}
-    named = (TokenShard(f"{section.shards}/{split}", machine.cache) for split in ("train", "validation"))
+    named = (
+        TokenShard(f"{section.token_shards}/{split}", machine.cache_dir) for split in ("train", "validation")
+    )
     return {shard.base: hashlib.sha256(shard.sidecar).hexdigest() for shard in named}

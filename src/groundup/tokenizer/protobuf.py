@@ -7,24 +7,24 @@ many bytes, 5 four bytes.
 import struct
 from collections.abc import Iterator
 
-Value = int | bytes
+FieldValue = int | bytes
 
 
-def fields(message: bytes) -> Iterator[tuple[int, Value]]:
+def parse_fields(message: bytes) -> Iterator[tuple[int, FieldValue]]:
     """The fields of a message in their order: integers, or the raw bytes of everything else.
 
     Raises ValueError when it is no message.
     """
     place = 0
     while place < len(message):
-        key, place = _varint(message, place)
+        key, place = _read_varint(message, place)
         kind = key & 7
         if kind == 0:
-            value, place = _varint(message, place)
+            value, place = _read_varint(message, place)
             yield key >> 3, value
             continue
         if kind == 2:
-            size, place = _varint(message, place)
+            size, place = _read_varint(message, place)
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
         else:
@@ -35,14 +35,14 @@ def fields(message: bytes) -> Iterator[tuple[int, Value]]:
         place += size
 
 
-def number(value: Value) -> float:
+def decode_float(value: FieldValue) -> float:
     """A `float` field."""
     if not isinstance(value, bytes) or len(value) != 4:
         raise ValueError("expected four bytes")
     return struct.unpack("<f", value)[0]
 
 
-def _varint(message: bytes, place: int) -> tuple[int, int]:
+def _read_varint(message: bytes, place: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if place >= len(message) or shift > 63:

@@ -16,24 +16,26 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
-from groundup.tokenizer.protobuf import fields, number
+from groundup.tokenizer.protobuf import decode_float, parse_fields
 from groundup.tokenizer.tokenizer import Tokenizer
 
 SPACE = "▁"
 Merge = tuple[str, str]
 
 
-def build_backend(
-    tokens: list[str], scores: list[float], unknown: str | None, prefix: bool
+def build_sentencepiece_backend(
+    tokens: list[str], scores: list[float], unknown: str | None, add_dummy_prefix: bool
 ) -> tokenizers.Tokenizer:
     """The rules of such a vocabulary; `prefix` says whether a space is put before the text."""
     vocabulary = {token: id for id, token in enumerate(tokens)}
-    merges = merges_of(vocabulary, scores)
+    merges = merges_from_scores(vocabulary, scores)
     model = models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     backend = tokenizers.Tokenizer(model)
     spaces = normalizers.Replace(" ", SPACE)
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaces]) if prefix else spaces
-    backend.decoder = _decoder(prefix)
+    backend.normalizer = (
+        normalizers.Sequence([normalizers.Prepend(SPACE), spaces]) if add_dummy_prefix else spaces
+    )
+    backend.decoder = _decoder(add_dummy_prefix)
     return backend
 
 
@@ -46,7 +48,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """Types of pieces."""
 
 
-def read_model(data: bytes) -> Tokenizer:
+def load_sentencepiece(data: bytes) -> Tokenizer:
     """The tokenizer in a SentencePiece model file (BPE or Unigram), with the ids of `SentencePieceProcessor.encode`.
 
     Where the model brings a table of normalized characters, the library applies it to a letter with all its marks at
@@ -55,14 +57,14 @@ def read_model(data: bytes) -> Tokenizer:
     Raises ValueError when it is none, or does what these rules cannot.
     """
     parts: dict[int, list[Any]] = {1: [], 2: [], 3: []}
-    for key, value in fields(data):
+    for key, value in parse_fields(data):
         parts.setdefault(key, []).append(value)
     trainer: dict[int, Any]
     normalizer: dict[int, Any]
-    trainer, normalizer = (dict(fields(b"".join(parts[key]))) for key in (2, 3))
-    pieces = [{1: b"", 2: b"\0\0\0\0", 3: NORMAL, **dict(fields(piece))} for piece in parts[1]]
+    trainer, normalizer = (dict(parse_fields(b"".join(parts[key]))) for key in (2, 3))
+    pieces = [{1: b"", 2: b"\0\0\0\0", 3: NORMAL, **dict(parse_fields(piece))} for piece in parts[1]]
     tokens = [piece[1].decode() for piece in pieces]
-    scores, types = [number(piece[2]) for piece in pieces], [piece[3] for piece in pieces]
+    scores, types = [decode_float(piece[2]) for piece in pieces], [piece[3] for piece in pieces]
     unknown = next((id for id, type in enumerate(types) if type == UNKNOWN), None)
     kind = {1: "Unigram", 2: "BPE"}.get(trainer.get(3, 1))
     if unknown is None or kind is None or UNUSED in types or trainer.get(24) or not normalizer.get(5, 1):
@@ -74,7 +76,7 @@ def read_model(data: bytes) -> Tokenizer:
         vocabulary = {token: id for id, token in enumerate(tokens)}
         ordinary = {token: id for token, id in vocabulary.items() if types[id] == NORMAL}
         model: Any = models.BPE(
-            vocabulary, merges_of(ordinary, scores), unk_token=tokens[unknown], fuse_unk=True,
+            vocabulary, merges_from_scores(ordinary, scores), unk_token=tokens[unknown], fuse_unk=True,
             byte_fallback=bool(trainer.get(35)), ignore_merges=bool(own),
         )  # fmt: skip
     else:
@@ -105,7 +107,7 @@ def read_model(data: bytes) -> Tokenizer:
     return Tokenizer(backend, **{role: tokens[id] for role, id in roles.items() if id in control})
 
 
-def merges_of(vocabulary: dict[str, int], scores: list[float]) -> list[Merge]:
+def merges_from_scores(vocabulary: dict[str, int], scores: list[float]) -> list[Merge]:
     """Every way to make a token of two others, those first that make the token with the best score."""
     merges = [
         (-scores[id], vocabulary[token[:cut]], vocabulary[token[cut:]], (token[:cut], token[cut:]))
@@ -116,7 +118,7 @@ def merges_of(vocabulary: dict[str, int], scores: list[float]) -> list[Merge]:
     return [merge for *_, merge in sorted(merges)]
 
 
-def scores_of(tokens: list[str], merges: list[Merge]) -> list[float]:
+def scores_from_merges(tokens: list[str], merges: list[Merge]) -> list[float]:
     """A score for each token: minus the place of the first merge that makes it; tokens that none makes come
     last."""
     place: dict[str, int] = {}
@@ -136,7 +138,7 @@ def is_sentencepiece(rules: dict[str, Any]) -> bool:
     )
 
 
-def puts_space(rules: dict[str, Any]) -> bool:
+def adds_dummy_prefix(rules: dict[str, Any]) -> bool:
     """Whether a space is put before the text."""
     return len(_steps(rules["normalizer"])) == 2
 

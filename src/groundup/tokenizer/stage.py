@@ -9,18 +9,18 @@ import numpy as np
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.tokenizer import corpus, facts
-from groundup.tokenizer.compare import fit
-from groundup.tokenizer.encode import encode_split
-from groundup.tokenizer.foreign import open_foreign
-from groundup.tokenizer.sample import draw
-from groundup.tokenizer.shards import TokenShard, is_complete
-from groundup.tokenizer.special import SPECIAL_TOKENS, mask_tokens
+from groundup.tokenizer import corpus_reader, tokenizer_stats
+from groundup.tokenizer.corpus_sample import sample_corpus
+from groundup.tokenizer.encode_corpus import encode_split
+from groundup.tokenizer.fertility import measure_fertility
+from groundup.tokenizer.pretrained import load_pretrained_tokenizer
+from groundup.tokenizer.special_tokens import SPECIAL_TOKENS, mask_token_names
+from groundup.tokenizer.token_shards import TokenShard, is_complete
 from groundup.tokenizer.tokenizer import Tokenizer
-from groundup.tokenizer.train import ALGORITHMS, extend
+from groundup.tokenizer.train_tokenizer import ALGORITHMS, extend_tokenizer
 
 SPLITS = ("train", "validation")
-OWN = "this vocabulary"
+THIS_TOKENIZER = "this vocabulary"
 
 
 def train(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
@@ -31,20 +31,23 @@ def train(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> 
     settings = recipe.tokenizer
     _check_input(inputs["data"])
     with machine.progress.task("reading text", unit="documents") as task:
-        sample = draw(inputs["data"], settings.sample_bytes, recipe.seed)
-        tokenizer = _tokenizer(settings, _counted(sample.texts(), task))
+        sample = sample_corpus(inputs["data"], settings.sample_bytes, recipe.seed)
+        tokenizer = _train_or_load(settings, _with_progress(sample.texts(), task))
     tokenizer.save(out)
-    text = sample.first_text
-    others = {name: open_foreign(Path(file), settings.pattern) for name, file in settings.compare.items()}
+    text = sample.example_text
+    others = {
+        name: load_pretrained_tokenizer(Path(file), settings.pattern)
+        for name, file in settings.compare.items()
+    }
     return {
-        **facts.vocabulary_facts(tokenizer),
+        **tokenizer_stats.vocabulary_stats(tokenizer),
         "algorithm": settings.algorithm,
-        "pattern": settings.pattern,
+        "pretokenizer": settings.pattern,
         "sample_bytes": sample.bytes,
         "corpus_bytes": sample.corpus_bytes,
-        "sample": facts.sample_split(tokenizer, text),
-        "file": settings.file,
-        "fit": fit({OWN: tokenizer} | others, inputs["data"]),
+        "sample": tokenizer_stats.tokenized_sample(tokenizer, text),
+        "pretrained": settings.file,
+        "fertility": measure_fertility({THIS_TOKENIZER: tokenizer} | others, inputs["data"]),
     }
 
 
@@ -67,17 +70,17 @@ def encode(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) ->
     return {
         "vocab_size": tokenizer.vocab_size,
         "unused_tokens": int((~used).sum()),
-        **{split: facts.shard_facts(shard) for split, shard in shards.items()},
+        **{split: tokenizer_stats.shard_stats(shard) for split, shard in shards.items()},
     }
 
 
-def _tokenizer(settings: Any, texts: Iterator[str]) -> Tokenizer:
+def _train_or_load(settings: Any, texts: Iterator[str]) -> Tokenizer:
     size = settings.vocab_size
-    masks = mask_tokens(settings.mask_tokens)
+    masks = mask_token_names(settings.mask_tokens)
     if settings.file is None:
         special = (*SPECIAL_TOKENS, *masks)
         return ALGORITHMS[settings.algorithm](texts, size, settings.pattern, special)
-    taken = open_foreign(Path(settings.file), settings.pattern)
+    taken = load_pretrained_tokenizer(Path(settings.file), settings.pattern)
     if size < taken.vocab_size:
         raise UserError(
             f"tokenizer.vocab_size = {size}: {settings.file} has {taken.vocab_size} entries",
@@ -85,7 +88,7 @@ def _tokenizer(settings: Any, texts: Iterator[str]) -> Tokenizer:
         )
     if missing := [name for name in masks if taken.token_id(name) not in taken.special_ids]:
         raise UserError(
-            f"tokenizer.mask_tokens = {len(masks)}: {settings.file} has no {missing[0]}",
+            f"tokenizer.num_mask_tokens = {len(masks)}: {settings.file} has no {missing[0]}",
             hint="take a tokenizer that has them, or learn one",
         )
     if taken.eos_id is None:
@@ -94,19 +97,19 @@ def _tokenizer(settings: Any, texts: Iterator[str]) -> Tokenizer:
             hint="name its eos_token in a tokenizer_config.json beside it",
         )
     if size > taken.vocab_size:
-        return extend(taken, texts, size)
+        return extend_tokenizer(taken, texts, size)
     deque(texts, maxlen=0)  # the sample is read all the same: the report tells of it
     return taken
 
 
-def _counted(texts: Iterator[str], task: Any) -> Iterator[str]:
+def _with_progress(texts: Iterator[str], task: Any) -> Iterator[str]:
     for text in texts:
         yield text
         task.advance()
 
 
 def _check_input(data: Path) -> None:
-    if not corpus.files(data, "train"):
+    if not corpus_reader.parquet_files(data, "train"):
         raise UserError(
             f"{data}/train: no parquet files",
             hint="build the data stage first: groundup run RECIPE --until data",

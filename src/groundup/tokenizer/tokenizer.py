@@ -10,9 +10,9 @@ import tokenizers
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
-from groundup.tokenizer.chat_template import Message, Span, render, said_by_assistant
-from groundup.tokenizer.control import ControlTokens
-from groundup.tokenizer.special import KNOWN_STOPS
+from groundup.tokenizer.chat_template import Message, Span, assistant_spans, render
+from groundup.tokenizer.control_tokens import ControlTokens
+from groundup.tokenizer.special_tokens import CHAT_STOP_TOKENS
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -50,7 +50,7 @@ class Tokenizer:
         self.chat_template = chat_template
         self.bos, self.eos, self.pad = bos, eos, pad
         self.bos_id, self.eos_id, self.pad_id = (
-            self._role(name, token) for name, token in (("bos", bos), ("eos", eos), ("pad", pad))
+            self._role_id(name, token) for name, token in (("bos", bos), ("eos", eos), ("pad", pad))
         )
         self._stop = tuple(stop)
 
@@ -108,7 +108,7 @@ class Tokenizer:
     def stop_ids(self) -> frozenset[int]:
         """Ids at which generation ends: the end of text, and the end of a turn in the known chat formats."""
         named = {self.token_id(stop) if isinstance(stop, str) else stop for stop in self._stop}
-        named |= {id for token in KNOWN_STOPS if (id := self.token_id(token)) in self.special_ids}
+        named |= {id for token in CHAT_STOP_TOKENS if (id := self.token_id(token)) in self.special_ids}
         return frozenset(id for id in named | {self.eos_id} if id is not None)
 
     @cached_property
@@ -129,22 +129,22 @@ class Tokenizer:
         add_generation_prompt ends with the opening of the assistant's turn. `names` goes to the template (tools, ...).
         Control tokens that a message spells stay text. Raises UserError without a template, or when it refuses.
         """
-        template, messages, names = self._guarded(messages, names)
+        template, messages, names = self._escape_inputs(messages, names)
         text, _ = render(template, messages, add_generation_prompt=add_generation_prompt, **names)
         return self._control.encode(text)[0]
 
     def render_chat_with_mask(self, messages: Sequence[Message], **names: Any) -> tuple[list[int], list[int]]:
         """The ids of a whole conversation and, for each, 1 where the assistant says it (its end of turn included)."""
-        template, messages, names = self._guarded(messages, names)
-        text, spans = said_by_assistant(template, messages, **names)
+        template, messages, names = self._escape_inputs(messages, names)
+        text, spans = assistant_spans(template, messages, **names)
         ids, offsets = self._control.encode(text)
-        return ids, _mask(offsets, [self._until_end_of_turn(text, span) for span in spans])
+        return ids, _token_mask(offsets, [self._trim_after_end_of_turn(text, span) for span in spans])
 
     @cached_property
     def _control(self) -> ControlTokens:
         return ControlTokens(self.backend)
 
-    def _guarded(
+    def _escape_inputs(
         self, messages: Sequence[Message], names: dict[str, Any]
     ) -> tuple[str, list[Message], dict[str, Any]]:
         if self.chat_template is None:
@@ -152,15 +152,15 @@ class Tokenizer:
                 "the tokenizer has no chat template", hint="this is a base model: use generate, not chat"
             )
         roles = {"bos_token": self.bos or "", "eos_token": self.eos or "", "pad_token": self.pad or ""}
-        return self.chat_template, self._control.guard(messages), roles | self._control.guard(names)
+        return self.chat_template, self._control.escape(messages), roles | self._control.escape(names)
 
-    def _until_end_of_turn(self, text: str, span: Span) -> Span:
+    def _trim_after_end_of_turn(self, text: str, span: Span) -> Span:
         """Without the white space behind the turn's last control token: the model stops before that."""
         begin, end = span
         trimmed = text[begin:end].rstrip()
-        return (begin, begin + len(trimmed)) if self._control.ends_with_one(trimmed) else span
+        return (begin, begin + len(trimmed)) if self._control.ends_with_control_token(trimmed) else span
 
-    def _role(self, role: str, token: str | None) -> int | None:
+    def _role_id(self, role: str, token: str | None) -> int | None:
         if token is None:
             return None
         id = self.backend.token_to_id(token)
@@ -214,7 +214,7 @@ class Tokenizer:
                 f"{path}: not a readable tokenizer: {error}", hint="make or fetch it again"
             ) from None
         config = _read_json(folder / CONFIG_FILE)
-        roles = _roles(config, _read_json(folder / "special_tokens_map.json"), backend)
+        roles = _read_roles(config, _read_json(folder / "special_tokens_map.json"), backend)
         generation = _read_json(folder / "generation_config.json").get("eos_token_id") or []
         stop = [
             *config.get("stop_tokens", []),
@@ -223,7 +223,7 @@ class Tokenizer:
         return cls(backend, **roles, stop=stop, chat_template=_chat_template(folder, config))
 
 
-def _roles(
+def _read_roles(
     config: Mapping[str, Any], older: Mapping[str, Any], backend: tokenizers.Tokenizer
 ) -> dict[str, str | None]:
     """The tokens of the roles. Foreign files also name tokens that their vocabulary lacks: those count as absent."""
@@ -261,7 +261,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _mask(offsets: Sequence[Span], spans: Sequence[Span]) -> list[int]:
+def _token_mask(offsets: Sequence[Span], spans: Sequence[Span]) -> list[int]:
     """1 for each token that begins inside one of `spans`, which are in order and apart."""
     mask = [0] * len(offsets)
     following = iter(spans)

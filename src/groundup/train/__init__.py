@@ -9,7 +9,16 @@ Deliberately absent: a second loop. Fine-tuning brings a loss and its batches.
 """
 
 from groundup.train.engines import Engine, NativeEngine, build_engine
-from groundup.train.loop import Result, train
-from groundup.train.objectives import IN_PLACE, NEXT_TOKEN, Objective
+from groundup.train.objectives import NEXT_TOKEN, UNSHIFTED, Objective
+from groundup.train.training_loop import TrainResult, train
 
-__all__ = ["IN_PLACE", "NEXT_TOKEN", "Engine", "NativeEngine", "Objective", "Result", "build_engine", "train"]
+__all__ = [
+    "NEXT_TOKEN",
+    "UNSHIFTED",
+    "Engine",
+    "NativeEngine",
+    "Objective",
+    "TrainResult",
+    "build_engine",
+    "train",
+]

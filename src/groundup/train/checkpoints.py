@@ -18,13 +18,13 @@ from safetensors.torch import save_file
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.train.engines import Damaged, Engine
+from groundup.train.engines import CorruptCheckpoint, Engine
 from groundup.train.objectives import Batch
 
-STATE = "state.json"
+LOOP_STATE_FILE = "state.json"
 
 
-class Checkpoints:
+class CheckpointManager:
     """The checkpoints of one run; a context, which ends when the last one is written.
 
     Args:
@@ -33,13 +33,13 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Path, engine: Engine, machine: Machine, before: Callable[[], None] = lambda: None
+        self, folder: Path, engine: Engine, machine: Machine, before_commit: Callable[[], None] = lambda: None
     ):
-        self.folder, self.engine, self.before = folder, engine, before
-        self.newest, self.every = machine.keep_checkpoints, machine.keep_every
+        self.folder, self.engine, self.before_commit = folder, engine, before_commit
+        self.keep_newest, self.keep_every = machine.keep_checkpoints, machine.keep_checkpoint_every
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
-        if engine.main:
+        if engine.is_main:
             for path in folder.glob(".step-*.partial"):  # of a run that was killed while it wrote
                 shutil.rmtree(path)
 
@@ -48,11 +48,11 @@ class Checkpoints:
 
         Raises UserError when it belongs to a model of another shape.
         """
-        for path in reversed(complete(self.folder)):
+        for path in reversed(list_checkpoints(self.folder)):
             try:
-                state = json.loads((path / STATE).read_text(encoding="utf-8"))
+                state = json.loads((path / LOOP_STATE_FILE).read_text(encoding="utf-8"))
                 self.engine.load(path)
-            except (Damaged, ValueError, OSError):
+            except (CorruptCheckpoint, ValueError, OSError):
                 continue  # the one before it is whole
             return state
         return {}
@@ -68,15 +68,15 @@ class Checkpoints:
         work.mkdir(parents=True, exist_ok=True)
         self._pending = self._thread.submit(self._finish, work, final, state, self.engine.save(work))
 
-    def emergency(self, state: dict[str, Any], batch: Batch) -> Path:
+    def save_emergency(self, state: dict[str, Any], batch: Batch) -> Path:
         """Write a checkpoint of now and the batch that broke the run, beside those that the run continues from."""
         place = self.folder / f"emergency-step-{state['step']:08d}"
         place.mkdir(parents=True, exist_ok=True)
         self.engine.save(place)()
         unshared = {name: rows.clone() for name, rows in batch.items()}
         save_file(unshared, place / f"batch-{self.engine.data_rank}.safetensors")
-        if self.engine.main:
-            write_atomically(place / STATE, json.dumps(state).encode())
+        if self.engine.is_main:
+            write_atomically(place / LOOP_STATE_FILE, json.dumps(state).encode())
         return place
 
     def wait(self) -> None:
@@ -87,7 +87,7 @@ class Checkpoints:
         try:
             pending.result()
         except OSError as error:
-            newest = complete(self.folder)[-1:]
+            newest = list_checkpoints(self.folder)[-1:]
             raise UserError(
                 f"a checkpoint could not be written to {self.folder}: {error.strerror or error}",
                 hint=f"the run continues from {newest[0].name if newest else 'its beginning'}, once there is space",
@@ -95,20 +95,20 @@ class Checkpoints:
 
     def _finish(self, work: Path, final: Path, state: dict[str, Any], write: Callable[[], None]) -> None:
         write()
-        if not self.engine.main:
+        if not self.engine.is_main:
             return
-        self.before()
-        (work / STATE).write_text(json.dumps(state), encoding="utf-8")
+        self.before_commit()
+        (work / LOOP_STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
         for path in (*work.iterdir(), work):
-            _sync(path)
+            _fsync(path)
         shutil.rmtree(final, ignore_errors=True)
         work.rename(final)
-        _sync(self.folder)
-        for old in complete(self.folder)[: -self.newest]:
-            if not is_kept(old, self.every):
+        _fsync(self.folder)
+        for old in list_checkpoints(self.folder)[: -self.keep_newest]:
+            if not is_kept(old, self.keep_every):
                 shutil.rmtree(old)
 
-    def __enter__(self) -> "Checkpoints":
+    def __enter__(self) -> "CheckpointManager":
         return self
 
     def __exit__(
@@ -119,26 +119,26 @@ class Checkpoints:
             self.wait()
 
 
-def is_kept(path: Path, every: int | None) -> bool:
+def is_kept(path: Path, keep_every: int | None) -> bool:
     """Whether a checkpoint is one of those that stay, one every `every` steps."""
-    return every is not None and int(path.name.removeprefix("step-")) % every == 0
+    return keep_every is not None and int(path.name.removeprefix("step-")) % keep_every == 0
 
 
-def clear(folder: Path, every: int | None) -> None:
+def prune_checkpoints(folder: Path, keep_every: int | None) -> None:
     """Remove what only an unfinished run needs: all but the checkpoints that stay."""
     for path in folder.glob("*"):
-        if not (path.name.startswith("step-") and is_kept(path, every)):
+        if not (path.name.startswith("step-") and is_kept(path, keep_every)):
             shutil.rmtree(path)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
 
-def complete(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if (path / STATE).is_file())
+    return sorted(path for path in folder.glob("step-*") if (path / LOOP_STATE_FILE).is_file())
 
 
-def _sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -9,27 +9,27 @@ from torch.utils import deterministic
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.train.heap import keep_freed_memory
+from groundup.train.malloc import disable_malloc_trim
 
 
-def prepare(machine: Machine) -> torch.device:
+def setup_device(machine: Machine) -> torch.device:
     """Set the threads and return the device. Raises UserError for a device that is not here."""
     torch.set_num_threads(machine.threads)
-    device = resolve(machine.device)
+    device = resolve_device(machine.device)
     if device.type == "cpu":
-        keep_freed_memory()
-    if device.type == "cuda":  # where `same_bits` would refuse products without this
+        disable_malloc_trim()
+    if device.type == "cuda":  # where `deterministic_algorithms` would refuse products without this
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return device
 
 
 @contextmanager
-def same_bits(device: torch.device, wanted: bool) -> Iterator[None]:
+def deterministic_algorithms(device: torch.device, enabled: bool) -> Iterator[None]:
     """While the block runs, an accelerator sums everything in one order, above all the gradient of attention.
 
     Not for longer: PyTorch refuses what it has no such form of, and drawing from the likeliest tokens is among that.
     """
-    if device.type != "cuda" or not wanted:
+    if device.type != "cuda" or not enabled:
         yield
         return
     # To fill memory that is not written yet finds bugs, and costs time:
@@ -41,7 +41,7 @@ def same_bits(device: torch.device, wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
-def resolve(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """The torch device for "auto", "cpu", "cuda", "cuda:1" or "mps"; auto takes an accelerator when there is one."""
     if name == "auto":
         if torch.cuda.is_available():

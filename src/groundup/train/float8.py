@@ -15,16 +15,16 @@ from torch.nn import functional as F
 
 from groundup.artifacts.errors import UserError
 
-FINE, WIDE = torch.float8_e4m3fn, torch.float8_e5m2
-MULTIPLE = 16
+E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
+DIM_MULTIPLE = 16
 """What every side of a float8 product must be a multiple of."""
-CAPABILITY = (8, 9)
+MIN_CUDA_CAPABILITY = (8, 9)
 """The first CUDA devices with float8 products: Ada, then Hopper."""
 
 
 def require_float8(device: torch.device) -> None:
     """Raises UserError where the device has no float8 products that are worth it."""
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= CAPABILITY:
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= MIN_CUDA_CAPABILITY:
         return
     found = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     raise UserError(
@@ -33,15 +33,15 @@ def require_float8(device: torch.device) -> None:
     )
 
 
-def use_float8(model: nn.Module) -> int:
+def convert_to_float8_training(model: nn.Module) -> int:
     """Let the linear layers of `model` multiply in float8; returns how many can. Names and weights stay."""
     # Not what is made from nn.Linear: the router of experts does something else.
     layers = [
         layer
         for layer in model.modules()
         if type(layer) is nn.Linear
-        and layer.in_features % MULTIPLE == 0
-        and layer.out_features % MULTIPLE == 0
+        and layer.in_features % DIM_MULTIPLE == 0
+        and layer.out_features % DIM_MULTIPLE == 0
     ]
     for layer in layers:
         layer.__class__ = Float8Linear
@@ -53,38 +53,38 @@ class Float8Linear(nn.Linear):
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... F"]:
         rows = x.flatten(0, -2)
-        if rows.shape[0] % MULTIPLE:
+        if rows.shape[0] % DIM_MULTIPLE:
             return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
-        y = _Float8Product.apply(rows.to(torch.bfloat16), self.weight).unflatten(0, x.shape[:-1])  # type: ignore[union-attr]
+        y = _Float8Matmul.apply(rows.to(torch.bfloat16), self.weight).unflatten(0, x.shape[:-1])  # type: ignore[union-attr]
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
-class _Float8Product(torch.autograd.Function):
+class _Float8Matmul(torch.autograd.Function):
     """x (N D), W (F D) -> x W^T (N F)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        x8, x_scale = scaled(x, FINE)
-        w8, w_scale = scaled(weight, FINE)
+        x8, x_scale = to_float8(x, E4M3)
+        w8, w_scale = to_float8(weight, E4M3)
         ctx.save_for_backward(x8, x_scale, w8, w_scale)
         ctx.dtype = weight.dtype
-        return product(x8, x_scale, w8.t(), w_scale)
+        return float8_matmul(x8, x_scale, w8.t(), w_scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         x8, x_scale, w8, w_scale = ctx.saved_tensors
-        g8, g_scale = scaled(gradient, WIDE)
-        for_x = product(g8, g_scale, w8.t().contiguous().t(), w_scale)
-        for_weight = product(g8.t().contiguous(), g_scale, x8.t().contiguous().t(), x_scale)
+        g8, g_scale = to_float8(gradient, E5M2)
+        for_x = float8_matmul(g8, g_scale, w8.t().contiguous().t(), w_scale)
+        for_weight = float8_matmul(g8.t().contiguous(), g_scale, x8.t().contiguous().t(), x_scale)
         return for_x, for_weight.to(ctx.dtype)
 
 
-def scaled(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def to_float8(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """`x` as float8 values and one float32 scale: x is about values * scale."""
     scale = (x.abs().amax().float() / torch.finfo(dtype).max).clamp(min=torch.finfo(torch.float32).tiny)
     return (x.float() / scale).clamp(-torch.finfo(dtype).max, torch.finfo(dtype).max).to(dtype), scale
 
 
-def product(a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor) -> Tensor:
+def float8_matmul(a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor) -> Tensor:
     """a (N K) in rows times b (K M) in columns, bfloat16."""
     return torch._scaled_mm(a, b, scale_a=a_scale, scale_b=b_scale, out_dtype=torch.bfloat16)

@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 from groundup.train.objectives import Batch, Objective
 
-TOKENS = {"cpu": 2_048, "cuda": 32_768, "mps": 8_192}
+DEFAULT_TOKENS = {"cpu": 2_048, "cuda": 32_768, "mps": 8_192}
 """Tokens in one forward pass that are quick. A CPU is quickest while activations stay in its cache (lab book); an
 accelerator wants to be filled."""
 
-ROOM = 0.8
+MEMORY_FRACTION = 0.8
 """Share of the free memory that activations may take."""
 
 
-def choose(model: nn.Module, objective: Objective, batch: Batch, device: torch.device) -> int:
+def choose_micro_batch(model: nn.Module, objective: Objective, batch: Batch, device: torch.device) -> int:
     """Sequences of `batch` for one pass, before the first step.
 
     All passes of a step have this size if that costs no more than half of what fits: kernels are made for a size. One
@@ -23,22 +23,22 @@ def choose(model: nn.Module, objective: Objective, batch: Batch, device: torch.d
     refuses, and the engine then halves; but what was compiled is compiled again.
     """
     sequences, length = next(iter(batch.values())).shape[:2]
-    size = min(sequences, max(1, TOKENS[device.type] // length))
+    size = min(sequences, max(1, DEFAULT_TOKENS[device.type] // length))
     free = free_memory(device)
     if free is not None and size > 1:
         one = {name: rows[:1].to(device) for name, rows in batch.items()}
-        room = ROOM * (free - to_come(model))
-        size = max(1, min(size, int(room / max(1, kept_bytes(model, objective, one)))))
+        room = MEMORY_FRACTION * (free - grad_and_optimizer_bytes(model))
+        size = max(1, min(size, int(room / max(1, activation_bytes(model, objective, one)))))
     even = next(smaller for smaller in range(size, 0, -1) if sequences % smaller == 0)
     return even if 2 * even >= size else size
 
 
-def to_come(model: nn.Module) -> int:
+def grad_and_optimizer_bytes(model: nn.Module) -> int:
     """Bytes that the first step will take and keep: gradients, and two moments of AdamW."""
     return sum(3 * weight.nbytes for weight in model.parameters() if weight.requires_grad)
 
 
-def kept_bytes(model: nn.Module, objective: Objective, batch: Batch) -> int:
+def activation_bytes(model: nn.Module, objective: Objective, batch: Batch) -> int:
     """Bytes that the forward pass of a batch keeps for the backward pass, weights not counted."""
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     sizes: dict[int, int] = {}

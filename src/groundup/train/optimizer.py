@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from groundup.artifacts.errors import UserError
-from groundup.recipe.train import TrainSection
-from groundup.train.lean_adamw import LeanAdamW
+from groundup.recipe.train_config import TrainConfig
+from groundup.train.low_memory_adamw import LowMemoryAdamW
 
 
 def build_optimizers(
-    model: nn.Module, train: TrainSection, learning_rate: float
+    model: nn.Module, train: TrainConfig, learning_rate: float
 ) -> list[torch.optim.Optimizer]:
     """One AdamW, or Muon for the blocks' matrices beside an AdamW for the rest.
 
@@ -33,7 +33,7 @@ def build_optimizers(
         # the root mean square of AdamW's, but the plain form with its own rate is what small models were tuned with.
         muon = torch.optim.Muon(
             hidden,
-            lr=train.matrix_learning_rate,
+            lr=train.muon_learning_rate,
             momentum=0.95,
             nesterov=True,
             weight_decay=train.weight_decay,
@@ -48,15 +48,15 @@ def build_optimizers(
         optimizers = [_adamw(groups, train, learning_rate)]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["peak"] = group["lr"]
+            group["peak_lr"] = group["lr"]
     return optimizers
 
 
-def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], share: float) -> None:
+def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], multiplier: float) -> None:
     """Put every group at `share` of its peak learning rate."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = share * group["peak"]
+            group["lr"] = multiplier * group["peak_lr"]
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
@@ -76,12 +76,12 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     return hidden, embeddings, vectors
 
 
-def _adamw(groups: list[dict], train: TrainSection, learning_rate: float) -> torch.optim.Optimizer:
+def _adamw(groups: list[dict], train: TrainConfig, learning_rate: float) -> torch.optim.Optimizer:
     groups = [group for group in groups if group["params"]]
     betas = (train.beta1, train.beta2)
-    if train.optimizer_state == "float8" or train.precision == "bfloat16-pure":
-        return LeanAdamW(
+    if train.optimizer_state_dtype == "float8" or train.precision == "bfloat16-pure":
+        return LowMemoryAdamW(
             groups, lr=learning_rate, betas=betas,
-            float8_state=train.optimizer_state == "float8", stochastic_rounding=train.stochastic_rounding,
+            float8_state=train.optimizer_state_dtype == "float8", stochastic_rounding=train.stochastic_rounding,
         )  # fmt: skip
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=1e-8, fused=True)

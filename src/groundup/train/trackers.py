@@ -23,11 +23,11 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files in `folder/tensorboard`, to be looked at with `tensorboard --logdir`."""
 
-    def __init__(self, folder: Path, name: str, first: int):
+    def __init__(self, folder: Path, name: str, first_step: int):
         from torch.utils.tensorboard import SummaryWriter
 
         # What a killed run wrote beyond `first` is not shown.
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first or None)
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step or None)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         for tag, value in values.items():
@@ -38,7 +38,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    def __init__(self, folder: Path, name: str, first: int):
+    def __init__(self, folder: Path, name: str, first_step: int):
         import wandb  # pyright: ignore[reportMissingImports]
 
         self._run = wandb.init(project="groundup", name=name, dir=str(folder))
@@ -51,7 +51,7 @@ class WeightsAndBiases:
 
 
 class MLflow:
-    def __init__(self, folder: Path, name: str, first: int):
+    def __init__(self, folder: Path, name: str, first_step: int):
         import mlflow  # pyright: ignore[reportMissingImports]
 
         self._mlflow = mlflow
@@ -66,7 +66,7 @@ class MLflow:
 
 
 class Trackio:
-    def __init__(self, folder: Path, name: str, first: int):
+    def __init__(self, folder: Path, name: str, first_step: int):
         import trackio  # pyright: ignore[reportMissingImports]
 
         self._trackio = trackio
@@ -86,7 +86,7 @@ TRACKERS: dict[str, Callable[[Path, str, int], Tracker]] = {
 }  # fmt: skip
 
 
-def open_trackers(names: Sequence[str] | None, folder: Path, name: str, first: int) -> list[Tracker]:
+def open_trackers(names: Sequence[str] | None, folder: Path, name: str, first_step: int) -> list[Tracker]:
     """The trackers of these names, for a run that begins at step `first`. None: TensorBoard, where it is installed.
 
     Raises UserError for one that is named and not installed.
@@ -99,10 +99,10 @@ def open_trackers(names: Sequence[str] | None, folder: Path, name: str, first: i
             raise UserError(
                 f"machine.trackers names {wanted}, which is not installed", hint=f"pip install {wanted}"
             )
-    return [TRACKERS[wanted](folder, name, first) for wanted in names]
+    return [TRACKERS[wanted](folder, name, first_step) for wanted in names]
 
 
-def numbers(record: Mapping[str, Any]) -> dict[str, float]:
+def scalar_values(record: Mapping[str, Any]) -> dict[str, float]:
     """What of a record a board can draw."""
     return {
         key: float(value) for key, value in record.items() if isinstance(value, int | float) and key != "step"

@@ -6,7 +6,7 @@ Lines without an end of a sentence are menus and headings; a page without five s
 import re
 from collections.abc import Callable
 
-from groundup.recipe.data import C4
+from groundup.recipe.data_config import C4Config
 
 CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 ENDS = (".", "?", "!", '"', "'", "”", "’")
@@ -14,7 +14,7 @@ POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "us
 SENTENCE_END = re.compile(r"""(?<![.?!])[.?!]++["'”’)\]]*+(?=\s|$)""")
 
 
-def line_change(settings: C4) -> Callable[[str], str]:
+def c4_line_mapper(settings: C4Config) -> Callable[[str], str]:
     """Keeps the lines of a text that are sentences."""
 
     def keep_sentences(text: str) -> str:
@@ -35,10 +35,10 @@ def line_change(settings: C4) -> Callable[[str], str]:
     return keep_sentences
 
 
-def page_rule(settings: C4) -> Callable[[str], str | None]:
+def c4_filter(settings: C4Config) -> Callable[[str], str | None]:
     """Judges what the change left."""
 
-    def judge(text: str) -> str | None:
+    def drop_reason(text: str) -> str | None:
         if "lorem ipsum" in text.lower():
             return "lorem_ipsum"
         if "{" in text:
@@ -46,4 +46,4 @@ def page_rule(settings: C4) -> Callable[[str], str | None]:
         sentences = sum(max(1, len(SENTENCE_END.findall(line))) for line in text.split("\n") if line)
         return "few_sentences" if sentences < settings.min_sentences else None
 
-    return judge
+    return drop_reason

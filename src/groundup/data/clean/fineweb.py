@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from groundup.data.clean.repetition import repeated
-from groundup.recipe.data import FineWeb
+from groundup.data.clean.repetition import count_repeated
+from groundup.recipe.data_config import FineWebConfig
 
 ENDS = (
     ".",
@@ -29,21 +29,24 @@ ENDS = (
 )
 
 
-def fineweb_rule(settings: FineWeb) -> Callable[[str], str | None]:
+def fineweb_filter(settings: FineWebConfig) -> Callable[[str], str | None]:
     """A judge with the thresholds of `settings`."""
 
-    def judge(text: str) -> str | None:
+    def drop_reason(text: str) -> str | None:
         lines = [line for line in text.split("\n") if line.strip()]
         if not lines:
             return "empty"
-        if sum(line.endswith(ENDS) for line in lines) / len(lines) < settings.min_ended_lines:
+        if sum(line.endswith(ENDS) for line in lines) / len(lines) < settings.min_punctuated_lines_ratio:
             return "few_ended_lines"
-        if sum(len(line) <= settings.short_line for line in lines) / len(lines) > settings.max_short_lines:
+        if (
+            sum(len(line) <= settings.short_line_length for line in lines) / len(lines)
+            > settings.max_short_lines_ratio
+        ):
             return "short_lines"
-        if repeated(lines)[1] / len(text.replace("\n", "")) > settings.max_repeated_characters:
+        if count_repeated(lines)[1] / len(text.replace("\n", "")) > settings.max_duplicate_characters_ratio:
             return "repeated_lines"
         if text.count("\n") / len(text.split()) > settings.max_newlines_per_word:
             return "list"
         return None
 
-    return judge
+    return drop_reason

@@ -7,7 +7,7 @@ are compared in tests/data.
 import re
 from collections.abc import Callable
 
-from groundup.recipe.data import GopherQuality
+from groundup.recipe.data_config import GopherQualityConfig
 
 STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 BULLETS = ("•", "-", "*", "‣", "◦", "▪", "●")
@@ -15,10 +15,10 @@ LETTER = re.compile(r"[^\W\d_]")
 PUNCTUATION = ".,;:!?\"'()[]{}…—–-“”‘’«»*/\\|<>`~_#&^%$@+="
 
 
-def quality_rule(settings: GopherQuality) -> Callable[[str], str | None]:
+def gopher_quality_filter(settings: GopherQualityConfig) -> Callable[[str], str | None]:
     """A judge with the thresholds of `settings`; its answer names the first rule that a text breaks."""
 
-    def judge(text: str) -> str | None:
+    def drop_reason(text: str) -> str | None:
         everything = text.split()
         bare = [word.strip(PUNCTUATION) for word in everything]
         words = [word for word in bare if word]
@@ -36,16 +36,19 @@ def quality_rule(settings: GopherQuality) -> Callable[[str], str | None]:
         if (text.count("...") + text.count("…")) / len(words) > settings.max_symbol_ratio:
             return "ellipses"
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        if sum(line.startswith(BULLETS) for line in lines) / len(lines) > settings.max_bullet_lines:
+        if sum(line.startswith(BULLETS) for line in lines) / len(lines) > settings.max_bullet_lines_ratio:
             return "bullets"
-        if sum(line.endswith(("...", "…")) for line in lines) / len(lines) > settings.max_ellipsis_lines:
+        if (
+            sum(line.endswith(("...", "…")) for line in lines) / len(lines)
+            > settings.max_ellipsis_lines_ratio
+        ):
             return "ellipsis_lines"
         mixed = [word for word in words if not word.isalpha()]
         lettered = len(words) - sum(LETTER.search(word) is None for word in mixed)
-        if lettered / len(words) < settings.min_alphabetic_words:
+        if lettered / len(words) < settings.min_alphabetic_words_ratio:
             return "no_letters"
         if len(STOP_WORDS.intersection(everything)) < settings.min_stop_words:
             return "no_stop_words"
         return None
 
-    return judge
+    return drop_reason

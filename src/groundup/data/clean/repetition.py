@@ -11,39 +11,39 @@ from collections.abc import Callable
 import numpy
 from numpy.typing import NDArray
 
-from groundup.data.clean.words import run_hashes, word_numbers
-from groundup.recipe.data import GopherRepetition
+from groundup.data.clean.ngrams import ngram_hashes, word_ids
+from groundup.recipe.data_config import GopherRepetitionConfig
 
-Numbers = NDArray[numpy.uint64]
+WordIds = NDArray[numpy.uint64]
 Lengths = NDArray[numpy.int64]
 
 PARAGRAPHS = re.compile(r"\n{2,}")
 
 
-def repetition_rule(settings: GopherRepetition) -> Callable[[str], str | None]:
+def gopher_repetition_filter(settings: GopherRepetitionConfig) -> Callable[[str], str | None]:
     """A judge with the thresholds of `settings`; its answer names the first rule that a text breaks."""
-    tops = tuple(zip((2, 3, 4), settings.max_top_ngrams, strict=True))
-    repeats = tuple(zip((5, 6, 7, 8, 9, 10), settings.max_repeated_ngrams, strict=True))
+    tops = tuple(zip((2, 3, 4), settings.max_top_ngram_ratios, strict=True))
+    repeats = tuple(zip((5, 6, 7, 8, 9, 10), settings.max_duplicate_ngram_ratios, strict=True))
 
-    def judge(text: str) -> str | None:
+    def drop_reason(text: str) -> str | None:
         text = text.strip()
         if not text:
             return None
         lines = [line for line in text.split("\n") if line]
         for name, parts in (("paragraphs", PARAGRAPHS.split(text)), ("lines", lines)):
-            count, characters = repeated(parts)
-            if count / len(parts) > settings.max_repeated_lines:
+            count, characters = count_repeated(parts)
+            if count / len(parts) > settings.max_duplicate_lines_ratio:
                 return f"repeated_{name}"
-            if characters / len(text) > settings.max_repeated_line_characters:
+            if characters / len(text) > settings.max_duplicate_line_characters_ratio:
                 return f"repeated_{name}_characters"
         words = text.split()
-        numbers = word_numbers(words)
+        numbers = word_ids(words)
         lengths = numpy.fromiter(map(len, words), dtype=numpy.int64, count=len(words))
         most = top_bound(numbers, lengths)
         for n, limit in tops:
             if n * most > limit * len(text) and top_characters(numbers, lengths, n) / len(text) > limit:
                 return f"top_{n}_gram"
-        places = repeating(run_hashes(numbers, repeats[0][0]))
+        places = repeated_positions(ngram_hashes(numbers, repeats[0][0]))
         if repeated_bound(places, lengths, repeats[0][0]) / len(text) <= min(limit for _, limit in repeats):
             return None
         for n, limit in repeats:
@@ -51,30 +51,30 @@ def repetition_rule(settings: GopherRepetition) -> Callable[[str], str | None]:
                 return f"repeated_{n}_grams"
         return None
 
-    return judge
+    return drop_reason
 
 
-def repeated(parts: list[str]) -> tuple[int, int]:
+def count_repeated(parts: list[str]) -> tuple[int, int]:
     """How many parts were there before, and their characters."""
     distinct = set(parts)
     return len(parts) - len(distinct), sum(map(len, parts)) - sum(map(len, distinct))
 
 
-def top_bound(numbers: Numbers, lengths: Lengths) -> int:
+def top_bound(word_ids: WordIds, lengths: Lengths) -> int:
     """n times this is no less than `top_characters` for n: a run is no more frequent than each of its words, and
     takes a space for each.
     """
-    if len(numbers) == 0:
+    if len(word_ids) == 0:
         return 0
-    counts = numpy.bincount(numbers.astype(numpy.int64))
-    return int((counts[numbers] * (lengths + 1)).max())
+    counts = numpy.bincount(word_ids.astype(numpy.int64))
+    return int((counts[word_ids] * (lengths + 1)).max())
 
 
-def top_characters(numbers: Numbers, lengths: Lengths, n: int) -> int:
+def top_characters(word_ids: WordIds, lengths: Lengths, n: int) -> int:
     """Characters (spaces within included) of all occurrences of the most frequent run of n words; of several,
     the first.
     """
-    hashes = run_hashes(numbers, n)
+    hashes = ngram_hashes(word_ids, n)
     if len(hashes) == 0:
         return 0
     _, first, counts = numpy.unique(hashes, return_index=True, return_counts=True)
@@ -83,7 +83,7 @@ def top_characters(numbers: Numbers, lengths: Lengths, n: int) -> int:
     return most * (int(lengths[position : position + n].sum()) + n - 1)
 
 
-def repeating(hashes: NDArray[numpy.uint64]) -> Lengths:
+def repeated_positions(hashes: NDArray[numpy.uint64]) -> Lengths:
     """Places of all hashes that occur more than once, in order."""
     ordered = numpy.sort(hashes)
     doubles = ordered[1:][ordered[1:] == ordered[:-1]]
@@ -93,27 +93,27 @@ def repeating(hashes: NDArray[numpy.uint64]) -> Lengths:
     return numpy.flatnonzero(doubles[nearest] == hashes)
 
 
-def repeated_bound(places: Lengths, lengths: Lengths, n: int) -> int:
+def repeated_bound(positions: Lengths, lengths: Lengths, n: int) -> int:
     """Characters of all words in runs of n words that occur more than once, which begin at `places`: no less than
     `repeated_characters` for n or more.
     """
     covered = numpy.zeros(len(lengths), dtype=bool)
     for offset in range(n):
-        covered[places + offset] = True
+        covered[positions + offset] = True
     return int(lengths[covered].sum())
 
 
-def repeated_characters(numbers: Numbers, lengths: Lengths, places: Lengths, n: int) -> int:
+def repeated_characters(word_ids: WordIds, lengths: Lengths, positions: Lengths, n: int) -> int:
     """Characters of the runs of n words that occurred before, none counted twice: after a hit the search goes
     on behind it. `places`: where such runs may be.
     """
-    hashes = run_hashes(numbers, n)
-    places = places[places < len(hashes)]
+    hashes = ngram_hashes(word_ids, n)
+    positions = positions[positions < len(hashes)]
     ends = numpy.concatenate([[0], numpy.cumsum(lengths)])
     seen: set[int] = set()
     characters = free = 0
-    sizes = (ends[places + n] - ends[places]).tolist()
-    for place, run, size in zip(places.tolist(), hashes[places].tolist(), sizes, strict=True):
+    sizes = (ends[positions + n] - ends[positions]).tolist()
+    for place, run, size in zip(positions.tolist(), hashes[positions].tolist(), sizes, strict=True):
         if place < free:
             continue
         if run in seen:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from groundup.artifacts.errors import UserError
-from groundup.recipe.data import WordList
+from groundup.recipe.data_config import WordListConfig
 
 WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
 
-def word_list_rule(settings: WordList) -> Callable[[str], str | None]:
+def word_list_filter(settings: WordListConfig) -> Callable[[str], str | None]:
     """A judge: the reason is the list's name. Entries may be phrases. Raises UserError when the file cannot
     be read.
     """
@@ -25,14 +25,14 @@ def word_list_rule(settings: WordList) -> Callable[[str], str | None]:
     words = frozenset(entry for entry in entries if " " not in entry)
     phrases = tuple(sorted(entry for entry in entries if " " in entry))
 
-    def judge(text: str) -> str | None:
+    def drop_reason(text: str) -> str | None:
         lower = text.lower()
         found = WORD.findall(lower)
         hits = sum(word in words for word in found) + sum(lower.count(phrase) for phrase in phrases)
         return (
             settings.name
-            if hits > settings.max_hits and hits / max(len(found), 1) > settings.max_share
+            if hits > settings.max_hits and hits / max(len(found), 1) > settings.max_words_ratio
             else None
         )
 
-    return judge
+    return drop_reason

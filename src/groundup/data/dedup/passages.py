@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
-from groundup.data.clean.words import run_hashes
-from groundup.data.dedup.clusters import Keys, repeated
-from groundup.data.dedup.keys import collect, pieces
-from groundup.data.rows import Numbers, numbers
-from groundup.recipe.data import DataSection, SourceKind
+from groundup.data.clean.ngrams import ngram_hashes
+from groundup.data.dedup.document_keys import iter_key_chunks, select_part
+from groundup.data.dedup.union_find import Keys, repeated_pairs
+from groundup.data.work_files import ArrayWriter, open_array
+from groundup.recipe.data_config import DataConfig, SourceKind
 
 WORD = re.compile(r"\S+")
 PARAGRAPH = re.compile(r"\n\s*\n|\n")
-KINDS = ("paragraphs", "runs")
+PASSAGE_KINDS = ("paragraphs", "ngrams")
 
 
 class PassageWriter:
@@ -29,12 +29,18 @@ class PassageWriter:
     keys in order, and STEM.KIND.lengths, how many each document has.
     """
 
-    def __init__(self, section: DataSection, kind: SourceKind, stem: Path):
+    def __init__(self, section: DataConfig, kind: SourceKind, stem: Path):
         self.section = section
-        wanted = (section.exact.paragraphs, section.substring.enabled and kind in section.substring.kinds)
+        wanted = (
+            section.exact_dedup.paragraphs,
+            section.substring_dedup.enabled and kind in section.substring_dedup.kinds,
+        )
         self.files = {
-            kind: (Numbers(stem.with_suffix(f".{kind}")), Numbers(stem.with_suffix(f".{kind}.lengths")))
-            for kind, is_wanted in zip(KINDS, wanted, strict=True)
+            kind: (
+                ArrayWriter(stem.with_suffix(f".{kind}")),
+                ArrayWriter(stem.with_suffix(f".{kind}.lengths")),
+            )
+            for kind, is_wanted in zip(PASSAGE_KINDS, wanted, strict=True)
             if is_wanted
         }
 
@@ -42,9 +48,9 @@ class PassageWriter:
         """The next document."""
         for kind, (keys, lengths) in self.files.items():
             found = (
-                paragraph_keys(text, self.section.exact.min_paragraph_words)
+                paragraph_keys(text, self.section.exact_dedup.min_paragraph_words)
                 if kind == "paragraphs"
-                else run_keys(text, self.section.substring.words)
+                else ngram_keys(text, self.section.substring_dedup.min_words)
             )
             keys.add(found)
             lengths.add(numpy.array([len(found)], dtype=numpy.int64))
@@ -63,30 +69,30 @@ def paragraph_keys(text: str, min_words: int) -> Keys:
     )
 
 
-def cut_paragraphs(text: str, marked: NDArray[numpy.bool_]) -> str:
+def remove_paragraphs(text: str, repeated: NDArray[numpy.bool_]) -> str:
     """The text without the marked paragraphs, and without the space behind each of them."""
     ends = [match.span() for match in PARAGRAPH.finditer(text)]
     starts = [0, *(end for _, end in ends)]
     stops = [*(end for _, end in ends), len(text)]
-    kept = [text[start:stop] for start, stop, cut in zip(starts, stops, marked, strict=True) if not cut]
+    kept = [text[start:stop] for start, stop, cut in zip(starts, stops, repeated, strict=True) if not cut]
     return "".join(kept).strip("\n")
 
 
-def run_keys(text: str, length: int) -> Keys:
+def ngram_keys(text: str, length: int) -> Keys:
     """A key for each run of `length` words, at the run's first word."""
     known: dict[str, int] = {}
     found = [
         known[word] if word in known else known.setdefault(word, _hash(word)) for word in WORD.findall(text)
     ]
-    return run_hashes(numpy.array(found, dtype=numpy.uint64), length)
+    return ngram_hashes(numpy.array(found, dtype=numpy.uint64), length)
 
 
-def cut_runs(text: str, marked: NDArray[numpy.bool_], length: int) -> str:
+def remove_ngrams(text: str, repeated: NDArray[numpy.bool_], length: int) -> str:
     """The text without the words of marked runs."""
     spans = [match.span() for match in WORD.finditer(text)]
     gone = numpy.zeros(len(spans), dtype=bool)
     for offset in range(length):
-        gone[offset : offset + len(marked)] |= marked
+        gone[offset : offset + len(repeated)] |= repeated
     kept, position = [], 0
     for (start, end), cut in zip(spans, gone, strict=True):
         if cut:
@@ -104,19 +110,21 @@ def _hash(text: str) -> int:
     )
 
 
-def mark_repeats(files: list[Path], parts: int) -> None:
+def flag_repeats(files: list[Path], parts: int) -> None:
     """For each file of keys NAME write NAME.marks: true where the key stood at an earlier place of the corpus."""
-    keys = [numbers(file, numpy.uint64) for file in files]
+    keys = [open_array(file, numpy.uint64) for file in files]
     bases = numpy.concatenate([[0], numpy.cumsum([len(row) for row in keys])]).astype(numpy.int64)
-    marked = [file.with_name(f"{file.name}.marks") for file in files]
+    marked = [file.with_name(f"{file.name}.repeats") for file in files]
     for path, row in zip(marked, keys, strict=True):
         with path.open("wb") as file:
             file.truncate(len(row))
     for part in range(parts):
         found = (
-            piece for base, row in zip(bases.tolist(), keys, strict=False) for piece in pieces(base, row)
+            piece
+            for base, row in zip(bases.tolist(), keys, strict=False)
+            for piece in iter_key_chunks(base, row)
         )
-        _, others = repeated(*collect(found, part, parts))
+        _, others = repeated_pairs(*select_part(found, part, parts))
         others.sort()
         cuts = numpy.searchsorted(others, bases)
         for path, base, first, last in zip(marked, bases, cuts, cuts[1:], strict=False):
@@ -124,14 +132,14 @@ def mark_repeats(files: list[Path], parts: int) -> None:
                 numpy.memmap(path, bool, mode="r+")[others[first:last] - base] = True
 
 
-def marks(stem: Path, kind: str) -> Iterator[NDArray[numpy.bool_]] | None:
+def repeat_flags(stem: Path, kind: str) -> Iterator[NDArray[numpy.bool_]] | None:
     """The marks of each document of a unit, in order; None where nothing was compared."""
-    path = stem.with_suffix(f".{kind}.marks")
-    return _marks(path, stem.with_suffix(f".{kind}.lengths")) if path.exists() else None
+    path = stem.with_suffix(f".{kind}.repeats")
+    return _iter_flags(path, stem.with_suffix(f".{kind}.lengths")) if path.exists() else None
 
 
-def _marks(path: Path, lengths: Path) -> Iterator[NDArray[numpy.bool_]]:
-    marked, place = numbers(path, numpy.bool_), 0
-    for length in numbers(lengths, numpy.int64).tolist():
+def _iter_flags(path: Path, lengths: Path) -> Iterator[NDArray[numpy.bool_]]:
+    marked, place = open_array(path, numpy.bool_), 0
+    for length in open_array(lengths, numpy.int64).tolist():
         yield numpy.array(marked[place : place + length])
         place += length

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import IO
 
-from groundup.data.document import Read
-from groundup.data.readers.options import Options
+from groundup.data.document import ReadResult
+from groundup.data.readers.reader_options import ReaderOptions
 
-Reader = Callable[[str, IO[bytes], Options], Iterator[Read]]
+Reader = Callable[[str, IO[bytes], ReaderOptions], Iterator[ReadResult]]
 
 READERS = (
     "wikipedia", "books", "web", "code", "text", "markdown", "rst", "html", "jsonl", "table", "huggingface",
@@ -21,7 +21,7 @@ READERS = (
 """Each is a SourceKind, and the module of this folder that reads it."""
 
 
-def reader(kind: str) -> Reader:
+def get_reader(kind: str) -> Reader:
     """The reader for a kind of source; its libraries are imported when it is asked for."""
     if kind not in READERS:
         raise ValueError(f"{kind}: no reader; one of {', '.join(READERS)}")

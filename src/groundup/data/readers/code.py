@@ -4,44 +4,44 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import IO
 
-from groundup.data.document import Document, Dropped, Read
-from groundup.data.readers.characters import decode
-from groundup.data.readers.notebook import script
-from groundup.data.readers.options import MAX_PAGE_BYTES, Options, read_bounded
+from groundup.data.document import Document, DroppedDocument, ReadResult
+from groundup.data.readers.encoding import decode_text
+from groundup.data.readers.notebook import notebook_to_script
+from groundup.data.readers.reader_options import MAX_PAGE_BYTES, ReaderOptions, read_bounded
 
-EXTENSIONS = frozenset([
+SOURCE_SUFFIXES = frozenset([
     ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".cxx", ".hh", ".hpp", ".rs", ".go", ".java", ".kt", ".scala", ".js",
     ".mjs", ".ts", ".tsx", ".jsx", ".rb", ".php", ".pl", ".pm", ".sh", ".lua", ".r", ".jl", ".swift", ".cs", ".fs",
     ".hs", ".ml", ".mli", ".ex", ".exs", ".erl", ".clj", ".sql", ".zig", ".nim", ".dart", ".f", ".f90", ".m",
     ".ipynb", ".cu", ".vue", ".css", ".scss", ".tex", ".el", ".lisp", ".scm", ".v", ".vhdl", ".asm", ".s", ".proto",
 ])  # fmt: skip
-VENDORED = frozenset([
+VENDORED_FOLDERS = frozenset([
     "vendor", "vendored", "_vendor", "third_party", "third-party", "node_modules", "bower_components",
     "site-packages", "dist", "build", ".git", ".hg", ".svn", ".tox", ".eggs", "__pycache__", "deps", "externals",
     "external",
 ])  # fmt: skip
-MINIFIED = (".min.js", ".min.css", "-min.js", ".bundle.js", "_pb2.py", ".pb.go", ".g.dart")
+GENERATED_SUFFIXES = (".min.js", ".min.css", "-min.js", ".bundle.js", "_pb2.py", ".pb.go", ".g.dart")
 
 
-def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
+def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
     """One document, or the reason why the file is none. Files that are no source code are passed over in
     silence.
     """
     path = PurePosixPath(name)
-    if path.suffix.lower() not in EXTENSIONS:
+    if path.suffix.lower() not in SOURCE_SUFFIXES:
         return
-    if VENDORED & set(path.parts[:-1]):
-        yield Dropped("vendored", name)
+    if VENDORED_FOLDERS & set(path.parts[:-1]):
+        yield DroppedDocument("vendored", name)
         return
-    if name.lower().endswith(MINIFIED):
-        yield Dropped("generated", name)
+    if name.lower().endswith(GENERATED_SUFFIXES):
+        yield DroppedDocument("generated", name)
         return
     data = read_bounded(stream, MAX_PAGE_BYTES)
     if data is None:
-        yield Dropped("too_large", name)
+        yield DroppedDocument("too_large", name)
     elif b"\0" in data:
-        yield Dropped("not_text", name)
+        yield DroppedDocument("not_text", name)
     elif path.suffix == ".ipynb":
-        yield script(name, data)
+        yield notebook_to_script(name, data)
     else:
-        yield Document(decode(data), name)
+        yield Document(decode_text(data), name)

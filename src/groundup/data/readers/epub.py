@@ -11,20 +11,20 @@ from typing import IO
 from urllib.parse import unquote
 from xml.etree.ElementTree import ParseError, fromstring
 
-from groundup.data.document import Document, Dropped, Read
-from groundup.data.readers.characters import decode_page
-from groundup.data.readers.options import MAX_BYTES, MAX_PAGE_BYTES, read_bounded
+from groundup.data.document import Document, DroppedDocument, ReadResult
+from groundup.data.readers.encoding import decode_page
+from groundup.data.readers.reader_options import MAX_BYTES, MAX_PAGE_BYTES, read_bounded
 
 CONTAINER = "META-INF/container.xml"
 
 
-def read(name: str, stream: IO[bytes]) -> Iterator[Read]:
+def read(name: str, stream: IO[bytes]) -> Iterator[ReadResult]:
     """A document for each chapter with text; the table of contents and cover pages have hardly any and are
     dropped.
     """
     data = read_bounded(stream, MAX_BYTES)
     if data is None:
-        yield Dropped("too_large", name)
+        yield DroppedDocument("too_large", name)
         return
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as book:
@@ -32,16 +32,18 @@ def read(name: str, stream: IO[bytes]) -> Iterator[Read]:
             for chapter in spine(book):
                 where = f"{name}#{chapter}"
                 if left <= 0:
-                    yield Dropped("too_large", where)
+                    yield DroppedDocument("too_large", where)
                     return
                 with book.open(chapter) as file:
                     page = read_bounded(file, MAX_PAGE_BYTES)
                 if page is None:
-                    yield Dropped("too_large", where)
+                    yield DroppedDocument("too_large", where)
                     continue
                 left -= len(page)
                 text = chapter_text(page)
-                yield Document(text, where) if len(text) > 200 else Dropped("no_main_text", where, text)
+                yield (
+                    Document(text, where) if len(text) > 200 else DroppedDocument("no_main_text", where, text)
+                )
     except (
         zipfile.BadZipFile,
         KeyError,
@@ -52,16 +54,16 @@ def read(name: str, stream: IO[bytes]) -> Iterator[Read]:
         NotImplementedError,
         RuntimeError,
     ) as error:
-        yield Dropped("broken_book", name, str(error))
+        yield DroppedDocument("broken_book", name, str(error))
 
 
 def spine(book: zipfile.ZipFile) -> list[str]:
     """The members that hold the chapters, in reading order, each once."""
-    container = fromstring(_small(book, CONTAINER))
+    container = fromstring(_read_member(book, CONTAINER))
     package = next(
         element.get("full-path", "") for element in container.iter() if element.tag.endswith("rootfile")
     )
-    root = fromstring(_small(book, package))
+    root = fromstring(_read_member(book, package))
     items = {item.get("id"): item for item in root.iter() if item.tag.endswith("}item")}
     chapters = []
     for reference in (element for element in root.iter() if element.tag.endswith("}itemref")):
@@ -72,7 +74,7 @@ def spine(book: zipfile.ZipFile) -> list[str]:
     return list(dict.fromkeys(chapters))
 
 
-def _small(book: zipfile.ZipFile, name: str) -> bytes:
+def _read_member(book: zipfile.ZipFile, name: str) -> bytes:
     with book.open(name) as file:
         data = read_bounded(file, MAX_PAGE_BYTES)
     if data is None:

@@ -5,58 +5,58 @@ import re
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from groundup.data.archive import decompressed
-from groundup.data.document import Document, Dropped, Read
-from groundup.data.readers.characters import decode_page
-from groundup.data.readers.options import MAX_PAGE_BYTES, Options, read_bounded
+from groundup.data.archive import open_decompressed
+from groundup.data.document import Document, DroppedDocument, ReadResult
+from groundup.data.readers.encoding import decode_page
+from groundup.data.readers.reader_options import MAX_PAGE_BYTES, ReaderOptions, read_bounded
 
 MAX_TAGS = 50_000
 MAX_DEPTH = 500
 """Beyond these a page is built to hurt or is no page for people."""
 
-MAX_CAREFUL_TAGS = 15_000
+MAX_TRAFILATURA_TAGS = 15_000
 """Beyond these the quick extractor reads the page: the careful one's time grows with the square of some tags (20
 seconds for 50,000 of `<p>`).
 """
 
-OPENING = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]{0,15})\b")
-VOID = frozenset([
+TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]{0,15})\b")
+VOID_TAGS = frozenset([
     "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr",
     "p", "li", "td", "tr", "th", "dt", "dd", "option",
 ])  # fmt: skip
 
 
-def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
+def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
     """One document a file."""
-    name, stream = decompressed(name, stream)
+    name, stream = open_decompressed(name, stream)
     if not name.lower().endswith((".html", ".htm", ".xhtml")):
         return
     data = read_bounded(stream, MAX_PAGE_BYTES)
-    yield Dropped("too_large", name) if data is None else page(name, data, None, options)
+    yield DroppedDocument("too_large", name) if data is None else extract_page(name, data, None, options)
 
 
-def page(name: str, data: bytes, charset: str | None, options: Options) -> Read:
+def extract_page(name: str, data: bytes, charset: str | None, options: ReaderOptions) -> ReadResult:
     """The document of a page, or why there is none."""
     source = decode_page(data, charset).replace("\0", "")
     tags = source.count("<")
-    if tags > MAX_TAGS or depth(source) > MAX_DEPTH:
-        return Dropped("too_complex", name, source[:2000])
-    extract = quick if tags > MAX_CAREFUL_TAGS else EXTRACTORS[options.extraction]
+    if tags > MAX_TAGS or nesting_depth(source) > MAX_DEPTH:
+        return DroppedDocument("too_complex", name, source[:2000])
+    extract = extract_resiliparse if tags > MAX_TRAFILATURA_TAGS else EXTRACTORS[options.html_extractor]
     text = extract(source)
-    return Document(text, name) if text else Dropped("no_main_text", name, source[:2000])
+    return Document(text, name) if text else DroppedDocument("no_main_text", name, source[:2000])
 
 
-def depth(source: str) -> int:
+def nesting_depth(source: str) -> int:
     """How deep elements are nested, about: tags that browsers close by themselves do not count."""
     level = deepest = 0
-    for closing, tag in OPENING.findall(source):
-        if tag.lower() not in VOID:
+    for closing, tag in TAG.findall(source):
+        if tag.lower() not in VOID_TAGS:
             level = max(level - 1, 0) if closing else level + 1
             deepest = max(deepest, level)
     return deepest
 
 
-def careful(source: str) -> str:
+def extract_trafilatura(source: str) -> str:
     """trafilatura (Barbaresi 2021): the best F1 of the extractors that were measured, some fifty pages a
     second.
     """
@@ -69,11 +69,14 @@ def careful(source: str) -> str:
         return ""
 
 
-def quick(source: str) -> str:
+def extract_resiliparse(source: str) -> str:
     """resiliparse (Bevendorff et al. 2018): seven times as fast, some points of F1 less."""
     from resiliparse.extract.html2text import extract_plain_text
 
     return extract_plain_text(source, main_content=True, alt_texts=False, list_bullets=False).strip()
 
 
-EXTRACTORS: dict[str, Callable[[str], str]] = {"quality": careful, "speed": quick}
+EXTRACTORS: dict[str, Callable[[str], str]] = {
+    "trafilatura": extract_trafilatura,
+    "resiliparse": extract_resiliparse,
+}

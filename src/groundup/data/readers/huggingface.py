@@ -4,19 +4,19 @@ import re
 from collections.abc import Iterator
 from typing import IO
 
-from groundup.data.document import Dropped, Read
+from groundup.data.document import DroppedDocument, ReadResult
 from groundup.data.readers import table
-from groundup.data.readers.options import Options
+from groundup.data.readers.reader_options import ReaderOptions
 
-HELD_OUT = re.compile(
+EVALUATION_SPLIT = re.compile(
     r"(?:^|[/_.-])(?:test|testing|valid|validation|dev|eval|evaluation)(?:[/_.-]|$)", re.IGNORECASE
 )
 """How the hub recognises splits in names: https://huggingface.co/docs/hub/datasets-file-names-and-splits."""
 
 
-def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
+def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
     """The rows of a training file; a file of a test or validation split is one drop."""
-    if not HELD_OUT.search(name):
+    if not EVALUATION_SPLIT.search(name):
         yield from table.read(name, stream, options)
     elif name.lower().endswith((".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv", ".gz")):
-        yield Dropped("held_out_split", name)
+        yield DroppedDocument("evaluation_split", name)

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from typing import IO
 
-from groundup.data.document import Document, Dropped, Read
+from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.readers import text as plain
-from groundup.data.readers.options import Options
+from groundup.data.readers.reader_options import ReaderOptions
 
 FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 HEADING = re.compile(r"^ {0,3}#{1,6}\s+(.*)$")
@@ -29,13 +29,15 @@ FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 """Each looks at every character a bounded number of times, whatever the text: no start runs past the next one."""
 
 
-def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
+def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
     """One document a file."""
     for found in plain.read(name, stream, options):
-        yield found if isinstance(found, Dropped) else Document(prose(found.text), found.id)
+        yield (
+            found if isinstance(found, DroppedDocument) else Document(markdown_to_text(found.text), found.id)
+        )
 
 
-def prose(source: str) -> str:
+def markdown_to_text(source: str) -> str:
     """The text with its headings, paragraphs and lists; marks, links' targets, images, tables and code blocks
     are left out.
     """

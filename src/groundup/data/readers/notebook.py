@@ -4,21 +4,21 @@
 
 import json
 
-from groundup.data.document import Document, Dropped, Read
+from groundup.data.document import Document, DroppedDocument, ReadResult
 
 PYTHON_MAGIC = ("%", "!")
 
 
-def script(name: str, data: bytes) -> Read:
+def notebook_to_script(name: str, data: bytes) -> ReadResult:
     """The notebook as one script, in the order of its cells; outputs are left out."""
     try:
         notebook = json.loads(data)
         cells = notebook["cells"]
         parts = [_cell(cell) for cell in cells if isinstance(cell, dict)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return Dropped("broken_notebook", name, str(error))
+        return DroppedDocument("broken_notebook", name, str(error))
     text = "\n\n".join(part for part in parts if part.strip())
-    return Document(text + "\n", name) if text else Dropped("empty", name)
+    return Document(text + "\n", name) if text else DroppedDocument("empty", name)
 
 
 def _cell(cell: dict) -> str:  # type: ignore[type-arg]

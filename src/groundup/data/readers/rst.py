@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import IO
 
-from groundup.data.document import Document, Dropped, Read
+from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.readers import text as plain
-from groundup.data.readers.options import Options
+from groundup.data.readers.reader_options import ReaderOptions
 
 UNDERLINE = re.compile(r"^([=\-~^\"'`#*+.:_])\1{2,}\s*$")
 DIRECTIVE = re.compile(r"^\.\.(\s|$)")
@@ -24,13 +24,13 @@ EMPHASIS = re.compile(r"(?<![\w*])\*{1,2}([^*\s](?:[^*]*[^*\s])?)\*{1,2}(?![\w*]
 FIELD = re.compile(r"^:[\w -]+:")
 
 
-def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
+def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
     """One document a file."""
     for found in plain.read(name, stream, options):
-        yield found if isinstance(found, Dropped) else Document(prose(found.text), found.id)
+        yield found if isinstance(found, DroppedDocument) else Document(rst_to_text(found.text), found.id)
 
 
-def prose(source: str) -> str:
+def rst_to_text(source: str) -> str:
     """Paragraphs, list items and headings, in their order; code, tables, directives and link targets are left
     out.
     """

@@ -5,19 +5,19 @@ import io
 from collections.abc import Iterator
 from typing import IO
 
-from groundup.data.archive import can_seek, decompressed
-from groundup.data.document import Document, Dropped, Read
+from groundup.data.archive import is_seekable, open_decompressed
+from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.readers import jsonl
-from groundup.data.readers.options import MAX_BYTES, Options, read_bounded
+from groundup.data.readers.reader_options import MAX_BYTES, ReaderOptions, read_bounded
 
-BATCH = 256
+BATCH_ROWS = 256
 
 
-def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
+def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
     """A document for each row. Rows without text are dropped as "no_text"; other files are passed over in
     silence.
     """
-    plain, opened = decompressed(name, stream)
+    plain, opened = open_decompressed(name, stream)
     suffix = plain.rpartition(".")[2].lower()
     if suffix in ("jsonl", "json", "ndjson"):
         yield from jsonl.read(name, stream, options)
@@ -27,19 +27,19 @@ def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
         yield from _arrow(plain, opened, options, suffix)
 
 
-def _csv(name: str, stream: IO[bytes], options: Options, delimiter: str) -> Iterator[Read]:
+def _csv(name: str, stream: IO[bytes], options: ReaderOptions, delimiter: str) -> Iterator[ReadResult]:
     csv.field_size_limit(MAX_BYTES)
-    lines = Lines(stream)
+    lines = BoundedLines(stream)
     rows = csv.DictReader(lines, delimiter=delimiter)
     try:
         for number, row in enumerate(rows, start=1):
             lines.size = 0
-            yield _row(row, f"{name}:{number}", options.column)
+            yield _row_document(row, f"{name}:{number}", options.column)
     except csv.Error as error:
-        yield Dropped("broken_table", name, str(error))
+        yield DroppedDocument("broken_table", name, str(error))
 
 
-class Lines:
+class BoundedLines:
     """The lines of a UTF-8 file without NULs. Counts what was read since the last row: one that never ends must
     not fill the memory.
     """
@@ -47,7 +47,7 @@ class Lines:
     def __init__(self, stream: IO[bytes]):
         self.stream, self.size, self.is_first = stream, 0, True
 
-    def __iter__(self) -> "Lines":
+    def __iter__(self) -> "BoundedLines":
         return self
 
     def __next__(self) -> str:
@@ -62,13 +62,13 @@ class Lines:
         return line.decode(encoding, "replace").replace("\0", "")
 
 
-def _arrow(name: str, stream: IO[bytes], options: Options, suffix: str) -> Iterator[Read]:
+def _arrow(name: str, stream: IO[bytes], options: ReaderOptions, suffix: str) -> Iterator[ReadResult]:
     import pyarrow
     import pyarrow.parquet
 
-    source = stream if can_seek(stream) else _copied(stream)
+    source = stream if is_seekable(stream) else _read_into_memory(stream)
     if source is None:
-        yield Dropped("too_large", name)
+        yield DroppedDocument("too_large", name)
         return
     number = 0
     try:
@@ -77,19 +77,19 @@ def _arrow(name: str, stream: IO[bytes], options: Options, suffix: str) -> Itera
             names = [
                 column for column in (options.column, *jsonl.ID_KEYS) if column in file.schema_arrow.names
             ]
-            batches = file.iter_batches(batch_size=BATCH, columns=names)
+            batches = file.iter_batches(batch_size=BATCH_ROWS, columns=names)
         else:
             batches = _batches(source)
         for batch in batches:
             batch.validate(full=True)  # a damaged file must not lead into memory that is not its own
             for row in batch.to_pylist():
                 number += 1
-                yield _row(row, f"{name}:{number}", options.column)
+                yield _row_document(row, f"{name}:{number}", options.column)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        yield Dropped("broken_table", name, str(error))
+        yield DroppedDocument("broken_table", name, str(error))
 
 
-def _copied(stream: IO[bytes]) -> IO[bytes] | None:
+def _read_into_memory(stream: IO[bytes]) -> IO[bytes] | None:
     """A copy to go back and forth in, of what comes from an archive's front to its back."""
     data = read_bounded(stream, MAX_BYTES)
     return None if data is None else io.BytesIO(data)
@@ -108,10 +108,10 @@ def _batches(source: IO[bytes]):
             yield from batches
 
 
-def _row(row: dict, where: str, column: str) -> Read:  # type: ignore[type-arg]
+def _row_document(row: dict, where: str, column: str) -> ReadResult:  # type: ignore[type-arg]
     text = row.get(column)
     return (
-        Document(text, jsonl.identify(row, where))
+        Document(text, jsonl.record_id(row, where))
         if isinstance(text, str) and text
-        else Dropped("no_text", where)
+        else DroppedDocument("no_text", where)
     )

@@ -5,19 +5,19 @@
 from collections.abc import Iterator
 from typing import IO, Any, BinaryIO, cast
 
-from groundup.data.archive import can_seek
-from groundup.data.document import Document, Dropped, Read
-from groundup.data.readers.body import decode_body
-from groundup.data.readers.characters import decode
-from groundup.data.readers.html import page
-from groundup.data.readers.options import MAX_BYTES, MAX_PAGE_BYTES, Options
+from groundup.data.archive import is_seekable
+from groundup.data.document import Document, DroppedDocument, ReadResult
+from groundup.data.readers.encoding import decode_text
+from groundup.data.readers.html import extract_page
+from groundup.data.readers.http_body import decode_http_body
+from groundup.data.readers.reader_options import MAX_BYTES, MAX_PAGE_BYTES, ReaderOptions
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 GZIP_MEMBER = b"\x1f\x8b\x08"
 MAX_REPAIRS = 1_000
 
 
-def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
+def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
     """A document for each page. Revisits, redirects, errors and other content types are dropped, each with
     its address.
 
@@ -28,8 +28,8 @@ def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
 
     wanted = WarcRecordType.response | WarcRecordType.revisit | WarcRecordType.conversion
     start = 0
-    has_members = can_seek(stream) and stream.read(3) == GZIP_MEMBER
-    if can_seek(stream):
+    has_members = is_seekable(stream) and stream.read(3) == GZIP_MEMBER
+    if is_seekable(stream):
         stream.seek(0)
     for _ in range(MAX_REPAIRS):
         position = start
@@ -46,43 +46,47 @@ def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
                     record, record.headers.get("WARC-Target-URI") or str(record.record_id), options
                 )
             if records == 0 and start == 0:
-                yield Dropped("no_record", name)
+                yield DroppedDocument("no_record", name)
             return
         except (OSError, EOFError, ValueError, RuntimeError) as error:
-            yield Dropped("broken_record", f"{name}@{position}", str(error))
+            yield DroppedDocument("broken_record", f"{name}@{position}", str(error))
         found = _next_member(stream, position + 1)
         if found is None:
             return
         start = found
 
 
-def _document(record: Any, address: str, options: Options) -> Read:
+def _document(record: Any, address: str, options: ReaderOptions) -> ReadResult:
     from fastwarc.warc import WarcRecordType
 
     if record.record_type == WarcRecordType.revisit:
-        return Dropped("revisit", address)
+        return DroppedDocument("revisit", address)
     is_page = record.record_type == WarcRecordType.response
     if is_page and record.http_headers is None:
-        return Dropped("no_http_headers", address)
+        return DroppedDocument("no_http_headers", address)
     if is_page and record.http_headers.status_code != 200:
-        return Dropped("http_status", address, str(record.http_headers.status_code))
+        return DroppedDocument("http_status", address, str(record.http_headers.status_code))
     if is_page and (record.http_content_type or "").lower() not in HTML_TYPES:
-        return Dropped("not_html", address, record.http_content_type or "")
+        return DroppedDocument("not_html", address, record.http_content_type or "")
     data: bytes | None = record.reader.read(MAX_PAGE_BYTES + 1)
     if is_page and data is not None and len(data) <= MAX_PAGE_BYTES:
         headers = record.http_headers
         transfer, content = headers.get("Transfer-Encoding") or "", headers.get("Content-Encoding") or ""
-        data = decode_body(data, transfer, content, MAX_PAGE_BYTES)
+        data = decode_http_body(data, transfer, content, MAX_PAGE_BYTES)
     if data is None or len(data) > MAX_PAGE_BYTES:
-        return Dropped("too_large", address)
-    return page(address, data, record.http_charset, options) if is_page else Document(decode(data), address)
+        return DroppedDocument("too_large", address)
+    return (
+        extract_page(address, data, record.http_charset, options)
+        if is_page
+        else Document(decode_text(data), address)
+    )
 
 
 def _next_member(stream: IO[bytes], position: int) -> int | None:
     """Move the stream to the next gzip member at or after `position`; None when there is none or it cannot be
     moved.
     """
-    if not can_seek(stream):
+    if not is_seekable(stream):
         return None
     stream.seek(position)
     carried = b""

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import IO, BinaryIO, cast
 from xml.etree.ElementTree import Element, ParseError, iterparse
 
-from groundup.data.archive import decompressed
-from groundup.data.document import Document, Dropped, Read
-from groundup.data.readers.options import Options
-from groundup.data.readers.wikitext import plain_text
+from groundup.data.archive import open_decompressed
+from groundup.data.document import Document, DroppedDocument, ReadResult
+from groundup.data.readers.reader_options import ReaderOptions
+from groundup.data.readers.wikitext import wikitext_to_text
 
 REDIRECT_WORDS = (
     "#redirect",
@@ -17,21 +17,21 @@ REDIRECT_WORDS = (
     "#redirección",
     "#перенаправление",
 )
-MAX_PAGE = 32 << 20
+MAX_WIKI_PAGE_BYTES = 32 << 20
 MAX_ELEMENTS = 1 << 20
 MAX_DEPTH = 64
 """Bytes, elements and nesting of a page: what is beyond them is no page that a wiki wrote."""
 
 
-def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
+def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
     """The articles of a dump, each as its last revision. Pages of other namespaces (talk, templates ...) and
     redirects are dropped.
 
     A dump that ends in the middle gives the pages before the break and one drop with the reason
     "broken_dump".
     """
-    _, stream = decompressed(name, stream)
-    meter = Meter(stream)
+    _, stream = open_decompressed(name, stream)
+    meter = PageLimiter(stream)
     root: Element | None = None
     open_elements: list[Element] = []
     try:
@@ -39,7 +39,7 @@ def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
             if event == "start":
                 root = element if root is None else root
                 open_elements.append(element)
-                meter.element(len(open_elements))
+                meter.count_element(len(open_elements))
                 continue
             open_elements.pop()
             tag = element.tag.rpartition("}")[2]
@@ -56,10 +56,10 @@ def read(name: str, stream: IO[bytes], options: Options) -> Iterator[Read]:
                         page.remove(child)
                 meter.reset()
     except (ParseError, EOFError, OSError, ValueError) as error:
-        yield Dropped("broken_dump", name, str(error))
+        yield DroppedDocument("broken_dump", name, str(error))
 
 
-class Meter:
+class PageLimiter:
     """Counts what was read since the last page or revision: an endless one must not fill the memory. (expat
     itself bounds entities.)
     """
@@ -71,7 +71,7 @@ class Meter:
     def reset(self) -> None:
         self.size = self.elements = 0
 
-    def element(self, depth: int) -> None:
+    def count_element(self, depth: int) -> None:
         self.elements += 1
         if depth > MAX_DEPTH or self.elements > MAX_ELEMENTS:
             raise ValueError(
@@ -81,12 +81,12 @@ class Meter:
     def read(self, amount: int) -> bytes:
         data = self.stream.read(amount)
         self.size += len(data)
-        if self.size > MAX_PAGE:
-            raise ValueError(f"a page larger than {MAX_PAGE} bytes")
+        if self.size > MAX_WIKI_PAGE_BYTES:
+            raise ValueError(f"a page larger than {MAX_WIKI_PAGE_BYTES} bytes")
         return data
 
 
-def _page(page: Element) -> Read:
+def _page(page: Element) -> ReadResult:
     fields = {child.tag.rpartition("}")[2]: child for child in page}
     title = (fields["title"].text or "") if "title" in fields else ""
     namespace = fields["ns"].text if "ns" in fields else "0"
@@ -95,7 +95,7 @@ def _page(page: Element) -> Read:
         found = [child.text for child in fields["revision"] if child.tag.rpartition("}")[2] == "text"]
         text = found[-1] or "" if found else ""
     if "redirect" in fields or text.lstrip().lower().startswith(REDIRECT_WORDS):
-        return Dropped("redirect", title, text[:200])
+        return DroppedDocument("redirect", title, text[:200])
     if namespace != "0":
-        return Dropped("not_an_article", title, text[:2000])
-    return Document(plain_text(text), title)
+        return DroppedDocument("not_an_article", title, text[:2000])
+    return Document(wikitext_to_text(text), title)

@@ -49,27 +49,27 @@ FILE_NAMESPACES = frozenset([
 
 
 @dataclass(frozen=True)
-class Template:
+class TemplateExpansion:
     """What is printed, and which of the template's unnamed arguments stand in it."""
 
-    words: str
-    places: tuple[int, ...]
+    format: str
+    arguments: tuple[int, ...]
 
 
 TEMPLATES = {
-    "lang": Template("{}", (1,)),
-    "transl": Template("{}", (1,)),
-    "nowrap": Template("{}", (0,)),
-    "abbr": Template("{}", (0,)),
-    "ill": Template("{}", (0,)),
-    "val": Template("{}", (0,)),
-    "formatnum": Template("{}", (0,)),
-    "convert": Template("{} {}", (0, 1)),
-    "cvt": Template("{} {}", (0, 1)),
-    "frac": Template("{}/{}", (0, 1)),
-    "circa": Template("c. {}", (0,)),
-    "c.": Template("c. {}", (0,)),
-    "as of": Template("As of {}", (0,)),
+    "lang": TemplateExpansion("{}", (1,)),
+    "transl": TemplateExpansion("{}", (1,)),
+    "nowrap": TemplateExpansion("{}", (0,)),
+    "abbr": TemplateExpansion("{}", (0,)),
+    "ill": TemplateExpansion("{}", (0,)),
+    "val": TemplateExpansion("{}", (0,)),
+    "formatnum": TemplateExpansion("{}", (0,)),
+    "convert": TemplateExpansion("{} {}", (0, 1)),
+    "cvt": TemplateExpansion("{} {}", (0, 1)),
+    "frac": TemplateExpansion("{}/{}", (0, 1)),
+    "circa": TemplateExpansion("c. {}", (0,)),
+    "c.": TemplateExpansion("c. {}", (0,)),
+    "as of": TemplateExpansion("As of {}", (0,)),
 }
 """Each is documented on its page, such as https://en.wikipedia.org/wiki/Template:Convert."""
 
@@ -77,7 +77,7 @@ LANGUAGE_PREFIX = re.compile(r"^[a-z]{2,3}(-[a-z-]+)?$")
 DEPTH_LIMIT = 200
 
 
-def plain_text(wikitext: str) -> str:
+def wikitext_to_text(wikitext: str) -> str:
     """The prose of an article: paragraphs, list items and headings, one to a line, with a blank line between.
 
     Sections that hold only references and links are left out, and so are headings without text under them.
@@ -181,9 +181,9 @@ def _template(content: str) -> str:
     name, *arguments = content.split("|")
     form = TEMPLATES.get(name.strip().lower())
     values = [argument.strip() for argument in arguments if "=" not in argument]
-    if form is None or len(values) <= max(form.places):
+    if form is None or len(values) <= max(form.arguments):
         return ""
-    return form.words.format(*(values[place] for place in form.places))
+    return form.format.format(*(values[place] for place in form.arguments))
 
 
 def _at_line_start(text: str, position: int) -> bool:

@@ -6,11 +6,11 @@ plainest one, and Mistral, Qwen2, Qwen3), `experts` (Mixtral, Qwen3-MoE), `gemma
 """
 
 from groundup.interop.families.bert import BERT
-from groundup.interop.families.experts import MIXTRAL, QWEN3_MOE
 from groundup.interop.families.family import Family
 from groundup.interop.families.gemma import GEMMA, GEMMA2, GEMMA3
 from groundup.interop.families.gpt2 import GPT2
 from groundup.interop.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from groundup.interop.families.mixtral import MIXTRAL, QWEN3_MOE
 from groundup.interop.families.modernbert import MODERNBERT
 from groundup.interop.families.t5 import T5
 

@@ -6,7 +6,7 @@ Sources: Devlin et al. 2019; transformers 5, models/bert.
 from collections.abc import Iterable, Sequence
 
 from groundup.interop.families.family import Family, Json
-from groundup.interop.pairs import Pair, renamed
+from groundup.interop.weight_map import TensorMap, map_names
 from groundup.recipe import ModelConfig
 
 KEYS = {
@@ -70,21 +70,21 @@ def _write(config: ModelConfig) -> Json:
     return {}
 
 
-def _pairs(config: ModelConfig, names: Sequence[str]) -> Iterable[Pair]:
-    return renamed(names, TENSORS)
+def _weight_map(config: ModelConfig, names: Sequence[str]) -> Iterable[TensorMap]:
+    return map_names(names, TENSORS)
 
 
 BERT = Family(
     name="bert",
     architecture="BertForMaskedLM",
-    headless="BertModel",
+    headless_architecture="BertModel",
     keys=KEYS,
     defaults=DEFAULTS,
     kind="encoder",
     fixed=FIXED,
     read=_read,
     write=_write,
-    pairs=_pairs,
+    weight_map=_weight_map,
     prefix="bert.",
     embedding="bert.embeddings.word_embeddings.weight",
     head="cls.predictions.decoder.weight",

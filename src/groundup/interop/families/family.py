@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from groundup.artifacts.errors import UserError
-from groundup.interop.pairs import Pair
+from groundup.interop.weight_map import TensorMap
 from groundup.recipe import ModelConfig
 
 Json = dict[str, Any]
@@ -42,8 +42,8 @@ class Family:
     defaults: Json
     read: Callable[[Json], Json]
     write: Callable[[ModelConfig], Json]
-    pairs: Callable[[ModelConfig, Sequence[str]], Iterable[Pair]]
-    headless: str = ""
+    weight_map: Callable[[ModelConfig, Sequence[str]], Iterable[TensorMap]]
+    headless_architecture: str = ""
     kind: str = "decoder"
     moe: bool = False
     fixed: Json = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Family:
     prefix: str = "model."
     ignored: tuple[str, ...] = ()
 
-    def config(self, json: Json, where: Path | str = "config.json") -> ModelConfig:
+    def read_config(self, json: Json, path: Path | str = "config.json") -> ModelConfig:
         """The model that `json`, a parsed config.json, describes; `where` it came from.
 
         Raises UserError for a value that is missing, or that we cannot follow.
@@ -66,28 +66,32 @@ class Family:
             knobs = {ours: json[theirs] for ours, theirs in self.keys.items() if json[theirs] is not None}
             return ModelConfig(**knobs | self.read(json))
         except UserError as error:
-            raise UserError(f"{where}: {error.message}", hint=error.hint) from None
+            raise UserError(f"{path}: {error.message}", hint=error.hint) from None
         except KeyError as error:
-            raise UserError(f"{where}: {error} is missing, expected in a {self.name} model") from None
+            raise UserError(f"{path}: {error} is missing, expected in a {self.name} model") from None
         except ValidationError as error:
-            raise UserError(f"{where}: {first_problem(error, self.keys)}") from None
+            raise UserError(f"{path}: {first_validation_error(error, self.keys)}") from None
 
-    def fields(self, config: ModelConfig) -> Json:
+    def write_config(self, config: ModelConfig) -> Json:
         """A config.json for `config`. Whether it says all of `config` shows when it is read again."""
         same = {theirs: getattr(config, ours) for ours, theirs in self.keys.items()}
-        architecture = self.architecture if config.masked_head or not self.headless else self.headless
+        architecture = (
+            self.architecture
+            if config.masked_lm_head or not self.headless_architecture
+            else self.headless_architecture
+        )
         names = {"architectures": [architecture], "model_type": self.name}
         return names | self.fixed | same | self.write(config)
 
 
-def first_problem(error: ValidationError, names: Mapping[str, str]) -> str:
+def first_validation_error(error: ValidationError, names: Mapping[str, str]) -> str:
     """The first thing that a configuration lacks or has wrong, by the name that the file has for it."""
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
     return f"{names.get(field, field) or 'model'}: {first['msg']}"
 
 
-def choice(json: Json, key: str, meanings: Mapping[Any, Any]) -> Any:
+def map_value(json: Json, key: str, meanings: Mapping[Any, Any]) -> Any:
     """What `json[key]` means in our words. Raises UserError for a word without a meaning here."""
     if json[key] not in meanings:
         known = ", ".join(repr(word) for word in meanings)
@@ -95,6 +99,6 @@ def choice(json: Json, key: str, meanings: Mapping[Any, Any]) -> Any:
     return meanings[json[key]]
 
 
-def inverse(meanings: Mapping[Any, Any], value: Any) -> Any:
+def inverse_map_value(meanings: Mapping[Any, Any], value: Any) -> Any:
     """The first word that means `value`; where there is none, any: reading it again shows the difference."""
     return next((word for word, meaning in meanings.items() if meaning == value), next(iter(meanings)))

@@ -5,16 +5,16 @@ Sources: the configuration and modelling files of transformers 5, models/{gemma,
 
 from collections.abc import Iterable, Sequence
 
-from groundup.interop.families.family import Family, Json, choice, inverse
-from groundup.interop.families.llama import BIASES, BUFFERS, KEYS, TENSORS, llama_pairs
-from groundup.interop.families.positions import (
+from groundup.interop.families.family import Family, Json, inverse_map_value, map_value
+from groundup.interop.families.llama import BIASES, BUFFERS, KEYS, TENSORS, llama_weight_map
+from groundup.interop.families.rope_config import (
     read_layers,
     read_rope,
     read_two_ropes,
     write_layers,
     write_rope,
 )
-from groundup.interop.pairs import Pair, renamed
+from groundup.interop.weight_map import TensorMap, map_names
 from groundup.recipe import ModelConfig
 
 DEFAULTS: Json = {
@@ -40,7 +40,7 @@ def _read_gemma(json: Json) -> Json:
     return {
         "norm": "zero_centered_rmsnorm",
         "embedding_scale": json["hidden_size"] ** 0.5,
-        "attention_bias": choice(json, "attention_bias", BIASES),
+        "attention_bias": map_value(json, "attention_bias", BIASES),
     }
 
 
@@ -59,7 +59,7 @@ def _write_gemma1(config: ModelConfig) -> Json:
 
 def _read_sandwich(json: Json) -> Json:
     return _read_gemma(json) | {
-        "feed_forward": choice(json, "hidden_activation", ACTIVATIONS),
+        "feed_forward": map_value(json, "hidden_activation", ACTIVATIONS),
         "norm_placement": "sandwich",
         "attention_scale": json["query_pre_attn_scalar"] ** -0.5,
         "attention_softcap": json["attn_logit_softcapping"],
@@ -70,7 +70,7 @@ def _read_sandwich(json: Json) -> Json:
 def _write_sandwich(config: ModelConfig) -> Json:
     scalar = config.attention_scale**-2 if config.attention_scale else float(config.head_dim)
     return {
-        "hidden_activation": inverse(ACTIVATIONS, config.feed_forward),
+        "hidden_activation": inverse_map_value(ACTIVATIONS, config.feed_forward),
         "attention_bias": config.attention_bias != "none",
         "query_pre_attn_scalar": round(scalar),
         "attn_logit_softcapping": config.attention_softcap,
@@ -105,8 +105,8 @@ def _write_gemma3(config: ModelConfig) -> Json:
     return _write_sandwich(config) | write_rope(config) | {"rope_local_base_freq": local}
 
 
-def _sandwich_pairs(config: ModelConfig, names: Sequence[str]) -> Iterable[Pair]:
-    return renamed(names, TENSORS | SANDWICH)
+def _sandwich_weight_map(config: ModelConfig, names: Sequence[str]) -> Iterable[TensorMap]:
+    return map_names(names, TENSORS | SANDWICH)
 
 
 GEMMA = Family(
@@ -116,7 +116,7 @@ GEMMA = Family(
     defaults={**DEFAULTS, "hidden_act": "gelu_pytorch_tanh"},
     read=_read_gemma1,
     write=_write_gemma1,
-    pairs=llama_pairs,
+    weight_map=llama_weight_map,
     ignored=BUFFERS,
 )
 GEMMA2 = Family(
@@ -133,7 +133,7 @@ GEMMA2 = Family(
     fixed={"use_bidirectional_attention": None},
     read=_read_gemma2,
     write=_write_gemma2,
-    pairs=_sandwich_pairs,
+    weight_map=_sandwich_weight_map,
     ignored=BUFFERS,
 )
 GEMMA3 = Family(
@@ -150,6 +150,6 @@ GEMMA3 = Family(
     fixed={"use_bidirectional_attention": False},
     read=_read_gemma3,
     write=_write_gemma3,
-    pairs=_sandwich_pairs,
+    weight_map=_sandwich_weight_map,
     ignored=BUFFERS,
 )

@@ -5,8 +5,8 @@ Source: transformers 5, models/gpt2; Radford et al. 2019.
 
 from collections.abc import Iterator, Sequence
 
-from groundup.interop.families.family import Family, Json, choice, inverse
-from groundup.interop.pairs import Pair, joined, renamed, transposed
+from groundup.interop.families.family import Family, Json, inverse_map_value, map_value
+from groundup.interop.weight_map import TensorMap, map_concatenated, map_names, map_transposed
 from groundup.recipe import ModelConfig
 
 KEYS = {
@@ -53,29 +53,29 @@ def _read(json: Json) -> Json:
         "norm_bias": True,
         "positions": "learned",
         "attention_bias": "all",
-        "feed_forward": choice(json, "activation_function", ACTIVATIONS),
+        "feed_forward": map_value(json, "activation_function", ACTIVATIONS),
         "feed_forward_bias": True,
     }
 
 
 def _write(config: ModelConfig) -> Json:
-    return {"activation_function": inverse(ACTIVATIONS, config.feed_forward)}
+    return {"activation_function": inverse_map_value(ACTIVATIONS, config.feed_forward)}
 
 
-def _pairs(config: ModelConfig, names: Sequence[str]) -> Iterator[Pair]:
+def _weight_map(config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap]:
     size = config.num_heads * config.head_dim
     for i in range(config.num_layers):
         for kind in ("weight", "bias"):
-            yield joined(
+            yield map_concatenated(
                 [f"blocks.{i}.attention.{part}.{kind}" for part in QKV],
                 f"transformer.h.{i}.attn.c_attn.{kind}",
                 [size] * 3,
                 transpose=kind == "weight",
             )
     others = [name for name in names if not any(f".{part}." in name for part in QKV)]
-    for pair in renamed(others, TENSORS):
-        matrix = pair.ours[0].endswith(MATRICES)
-        yield transposed(pair.ours[0], pair.theirs[0]) if matrix else pair
+    for pair in map_names(others, TENSORS):
+        matrix = pair.native[0].endswith(MATRICES)
+        yield map_transposed(pair.native[0], pair.foreign[0]) if matrix else pair
 
 
 GPT2 = Family(
@@ -86,7 +86,7 @@ GPT2 = Family(
     fixed=FIXED,
     read=_read,
     write=_write,
-    pairs=_pairs,
+    weight_map=_weight_map,
     prefix="transformer.",
     embedding="transformer.wte.weight",
     ignored=("*.attn.bias", "*.attn.masked_bias"),

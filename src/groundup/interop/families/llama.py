@@ -6,9 +6,9 @@ Sources: the configuration and modelling files of transformers 5, models/{llama,
 from collections.abc import Iterable, Sequence
 
 from groundup.artifacts.errors import UserError
-from groundup.interop.families.family import Family, Json, choice, inverse
-from groundup.interop.families.positions import read_layers, read_rope, write_layers, write_rope
-from groundup.interop.pairs import Pair, renamed
+from groundup.interop.families.family import Family, Json, inverse_map_value, map_value
+from groundup.interop.families.rope_config import read_layers, read_rope, write_layers, write_rope
+from groundup.interop.weight_map import TensorMap, map_names
 from groundup.recipe import ModelConfig
 
 KEYS = {
@@ -51,11 +51,11 @@ BUFFERS = ("*.rotary_emb.inv_freq", "*.attention.masked_bias", "*.attn.masked_bi
 
 def read_decoder(json: Json) -> Json:
     """What every decoder of this kind has."""
-    return {"feed_forward": choice(json, "hidden_act", ACTIVATIONS), "norm": "rmsnorm", **read_rope(json)}
+    return {"feed_forward": map_value(json, "hidden_act", ACTIVATIONS), "norm": "rmsnorm", **read_rope(json)}
 
 
 def write_decoder(config: ModelConfig) -> Json:
-    return {"hidden_act": inverse(ACTIVATIONS, config.feed_forward), **write_rope(config)}
+    return {"hidden_act": inverse_map_value(ACTIVATIONS, config.feed_forward), **write_rope(config)}
 
 
 def _read_llama(json: Json) -> Json:
@@ -64,7 +64,10 @@ def _read_llama(json: Json) -> Json:
             f"hidden_size = {json['hidden_size']} is no multiple of num_attention_heads = "
             f"{json['num_attention_heads']}, which a llama model must be"
         )
-    biases = {"attention_bias": choice(json, "attention_bias", BIASES), "feed_forward_bias": json["mlp_bias"]}
+    biases = {
+        "attention_bias": map_value(json, "attention_bias", BIASES),
+        "feed_forward_bias": json["mlp_bias"],
+    }
     return read_decoder(json) | biases
 
 
@@ -95,7 +98,7 @@ def read_qwen_layers(json: Json) -> Json:
 
 
 def write_qwen_layers(config: ModelConfig) -> Json:
-    kinds = config.layer_kinds
+    kinds = config.layer_types
     if "local" not in kinds:
         return {"use_sliding_window": False, "sliding_window": None}
     return {
@@ -115,7 +118,7 @@ def _write_qwen2(config: ModelConfig) -> Json:
 
 
 def _read_qwen3(json: Json) -> Json:
-    bias = choice(json, "attention_bias", BIASES)
+    bias = map_value(json, "attention_bias", BIASES)
     return read_decoder(json) | read_qwen_layers(json) | {"attention_bias": bias, "qk_norm": True}
 
 
@@ -124,8 +127,8 @@ def _write_qwen3(config: ModelConfig) -> Json:
     return write_decoder(config) | write_qwen_layers(config) | bias
 
 
-def llama_pairs(config: ModelConfig, names: Sequence[str]) -> Iterable[Pair]:
-    return renamed(names, TENSORS)
+def llama_weight_map(config: ModelConfig, names: Sequence[str]) -> Iterable[TensorMap]:
+    return map_names(names, TENSORS)
 
 
 LLAMA = Family(
@@ -135,7 +138,7 @@ LLAMA = Family(
     defaults=DEFAULTS,
     read=_read_llama,
     write=_write_llama,
-    pairs=llama_pairs,
+    weight_map=llama_weight_map,
     ignored=BUFFERS,
 )
 MISTRAL = Family(
@@ -145,7 +148,7 @@ MISTRAL = Family(
     defaults={**DEFAULTS, "sliding_window": 4096},
     read=_read_mistral,
     write=_write_mistral,
-    pairs=llama_pairs,
+    weight_map=llama_weight_map,
     ignored=BUFFERS,
 )
 QWEN2 = Family(
@@ -155,7 +158,7 @@ QWEN2 = Family(
     defaults=DEFAULTS,
     read=_read_qwen2,
     write=_write_qwen2,
-    pairs=llama_pairs,
+    weight_map=llama_weight_map,
     ignored=BUFFERS,
 )
 QWEN3 = Family(
@@ -165,6 +168,6 @@ QWEN3 = Family(
     defaults={**DEFAULTS, "head_dim": 128},
     read=_read_qwen3,
     write=_write_qwen3,
-    pairs=llama_pairs,
+    weight_map=llama_weight_map,
     ignored=BUFFERS,
 )

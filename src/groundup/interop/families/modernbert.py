@@ -5,9 +5,9 @@ Sources: Warner et al. 2024; transformers 5, models/modernbert.
 
 from collections.abc import Iterator, Sequence
 
-from groundup.interop.families.family import Family, Json, choice, inverse
-from groundup.interop.families.positions import read_layers, read_two_ropes, write_layers, write_rope
-from groundup.interop.pairs import Pair, joined, renamed
+from groundup.interop.families.family import Family, Json, inverse_map_value, map_value
+from groundup.interop.families.rope_config import read_layers, read_two_ropes, write_layers, write_rope
+from groundup.interop.weight_map import TensorMap, map_concatenated, map_names
 from groundup.recipe import ModelConfig
 
 KEYS = {
@@ -66,7 +66,7 @@ def _read(json: Json) -> Json:
         "norm": "layernorm",
         "embedding_norm": True,
         "attention_bias": "all" if json["attention_bias"] else "none",
-        "feed_forward": choice(json, "hidden_activation", ACTIVATIONS),
+        "feed_forward": map_value(json, "hidden_activation", ACTIVATIONS),
         **read_layers(json.get("layer_types") or types, window),
         **read_two_ropes(json, "global_rope_theta", "local_rope_theta", THETAS),
     }
@@ -78,7 +78,7 @@ def _write(config: ModelConfig) -> Json:
     rope = write_rope(config)
     local = config.rope_theta if config.rope_local_theta is None else config.rope_local_theta
     return {
-        "hidden_activation": inverse(ACTIVATIONS, config.feed_forward),
+        "hidden_activation": inverse_map_value(ACTIVATIONS, config.feed_forward),
         "attention_bias": config.attention_bias != "none",
         "local_attention": 2 * ((config.sliding_window or 1) - 1),
         "layer_types": layers,
@@ -91,30 +91,30 @@ def _write(config: ModelConfig) -> Json:
     }
 
 
-def _pairs(config: ModelConfig, names: Sequence[str]) -> Iterator[Pair]:
+def _weight_map(config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap]:
     heads, wide = config.num_heads * config.head_dim, config.intermediate_size
     kinds = ("weight",) if config.attention_bias == "none" else ("weight", "bias")
     for i in range(config.num_layers):
         for kind in kinds:
             parts = [f"blocks.{i}.attention.{part}.{kind}" for part in QKV]
-            yield joined(parts, f"model.layers.{i}.attn.Wqkv.{kind}", [heads] * 3)
+            yield map_concatenated(parts, f"model.layers.{i}.attn.Wqkv.{kind}", [heads] * 3)
         parts = [f"blocks.{i}.feed_forward.{part}.weight" for part in GATE_UP]
-        yield joined(parts, f"model.layers.{i}.mlp.Wi.weight", [wide] * 2)
+        yield map_concatenated(parts, f"model.layers.{i}.mlp.Wi.weight", [wide] * 2)
     in_pairs = tuple(f".{part}." for part in QKV + GATE_UP)
-    yield from renamed([name for name in names if not any(part in name for part in in_pairs)], TENSORS)
+    yield from map_names([name for name in names if not any(part in name for part in in_pairs)], TENSORS)
 
 
 MODERNBERT = Family(
     name="modernbert",
     architecture="ModernBertForMaskedLM",
-    headless="ModernBertModel",
+    headless_architecture="ModernBertModel",
     keys=KEYS,
     defaults=DEFAULTS,
     kind="encoder",
     fixed=FIXED,
     read=_read,
     write=_write,
-    pairs=_pairs,
+    weight_map=_weight_map,
     embedding="model.embeddings.tok_embeddings.weight",
     head="decoder.weight",
     masked_head="head.dense.weight",

@@ -5,8 +5,8 @@ Sources: Raffel et al. 2020; Shazeer 2020 (the gated feed-forward of v1.1); tran
 
 from collections.abc import Iterable, Sequence
 
-from groundup.interop.families.family import Family, Json, choice, inverse
-from groundup.interop.pairs import Pair, renamed
+from groundup.interop.families.family import Family, Json, inverse_map_value, map_value
+from groundup.interop.weight_map import TensorMap, map_names
 from groundup.recipe import ModelConfig
 
 KEYS = {
@@ -36,24 +36,24 @@ ACTIVATIONS = {"gated-gelu": "geglu_tanh", "gated-silu": "swiglu"}
 """Of the feed-forward: the plain ReLU of the first T5 is not among ours."""
 
 
-def _stack(ours: str, layers: dict[str, int]) -> dict[str, str]:
+def _stack(stack: str, layers: dict[str, int]) -> dict[str, str]:
     """Names in one stack, in whose blocks the parts are numbered as `layers` says."""
-    block = f"{ours}.block.*.layer"
+    block = f"{stack}.block.*.layer"
     attentions = {"attention": "SelfAttention", "cross_attention": "EncDecAttention"}
     table = {
-        f"{ours}.sights.*.bias.": f"{ours}.block.0.layer.0.SelfAttention.relative_attention_bias.",
-        f"{ours}.final_norm.": f"{ours}.final_layer_norm.",
+        f"{stack}.position_encodings.*.bias.": f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.",
+        f"{stack}.final_norm.": f"{stack}.final_layer_norm.",
     }
     for part, number in layers.items():
-        table[f"{ours}.blocks.*.{part}_norm."] = f"{block}.{number}.layer_norm."
+        table[f"{stack}.blocks.*.{part}_norm."] = f"{block}.{number}.layer_norm."
         if part in attentions:
             for letter in "qkvo":
-                table[f"{ours}.blocks.*.{part}.{letter}_proj."] = (
+                table[f"{stack}.blocks.*.{part}.{letter}_proj."] = (
                     f"{block}.{number}.{attentions[part]}.{letter}."
                 )
     for matrix, name in {"gate_proj": "wi_0", "up_proj": "wi_1", "down_proj": "wo"}.items():
         number = layers["feed_forward"]
-        table[f"{ours}.blocks.*.feed_forward.{matrix}."] = f"{block}.{number}.DenseReluDense.{name}."
+        table[f"{stack}.blocks.*.feed_forward.{matrix}."] = f"{block}.{number}.DenseReluDense.{name}."
     return table
 
 
@@ -73,7 +73,7 @@ def _read(json: Json) -> Json:
         "context_length": json["n_positions"],
         "positions": "relative",
         "attention_scale": 1.0,
-        "feed_forward": choice(json, "feed_forward_proj", ACTIVATIONS),
+        "feed_forward": map_value(json, "feed_forward_proj", ACTIVATIONS),
         # A tied head sees states made smaller (mesh-tensorflow's rule, kept by transformers).
         "logit_scale": json["d_model"] ** -0.5
         if json.get("scale_decoder_outputs", json["tie_word_embeddings"])
@@ -87,14 +87,14 @@ def _write(config: ModelConfig) -> Json:
         "is_encoder_decoder": True,
         "num_decoder_layers": config.num_layers,
         "n_positions": config.context_length,
-        "feed_forward_proj": inverse(ACTIVATIONS, config.feed_forward),
-        "decoder_start_token_id": config.decoder_start_id,
-        "pad_token_id": config.decoder_start_id,
+        "feed_forward_proj": inverse_map_value(ACTIVATIONS, config.feed_forward),
+        "decoder_start_token_id": config.decoder_start_token_id,
+        "pad_token_id": config.decoder_start_token_id,
     }
 
 
-def _pairs(config: ModelConfig, names: Sequence[str]) -> Iterable[Pair]:
-    return renamed(names, TENSORS)
+def _weight_map(config: ModelConfig, names: Sequence[str]) -> Iterable[TensorMap]:
+    return map_names(names, TENSORS)
 
 
 T5 = Family(
@@ -105,7 +105,7 @@ T5 = Family(
     kind="encoder_decoder",
     read=_read,
     write=_write,
-    pairs=_pairs,
+    weight_map=_weight_map,
     prefix="",
     embedding="shared.weight",
     ignored=(

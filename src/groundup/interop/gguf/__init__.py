@@ -17,7 +17,7 @@ try:
 except ModuleNotFoundError:
     raise UserError("GGUF files need the package gguf", hint="pip install 'groundup[gguf]'") from None
 
-from groundup.interop.gguf.read import load_gguf
-from groundup.interop.gguf.write import export_gguf
+from groundup.interop.gguf.gguf_export import export_gguf
+from groundup.interop.gguf.gguf_import import load_gguf
 
 __all__ = ["export_gguf", "load_gguf"]

@@ -7,11 +7,11 @@ Deliberately absent: act-order files, per-row scales, grids of more than one sch
 read wrong by half of the engines.
 """
 
-from groundup.quantize.formats.awq import AWQ
+from groundup.quantize.formats.awq_format import AWQ
 from groundup.quantize.formats.compressed_tensors import COMPRESSED_TENSORS
-from groundup.quantize.formats.format import Format
-from groundup.quantize.formats.gptq import GPTQ
+from groundup.quantize.formats.gptq_format import GPTQ
+from groundup.quantize.formats.quantized_format import QuantizedFormat
 
-FORMATS: dict[str, Format] = {format.name: format for format in (GPTQ, AWQ, COMPRESSED_TENSORS)}
+FORMATS: dict[str, QuantizedFormat] = {format.name: format for format in (GPTQ, AWQ, COMPRESSED_TENSORS)}
 
-__all__ = ["FORMATS", "Format"]
+__all__ = ["FORMATS", "QuantizedFormat"]

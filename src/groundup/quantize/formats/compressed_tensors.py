@@ -15,40 +15,40 @@ import torch
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
-from groundup.quantize.formats.format import Format
-from groundup.quantize.grid import QuantizedWeight, Scheme
-from groundup.quantize.packing import pack, unpack
+from groundup.quantize.bit_packing import pack_codes, unpack_codes
+from groundup.quantize.formats.quantized_format import QuantizedFormat
+from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight
 
 
-def shape(stored: tuple[int, ...], scheme: Scheme) -> tuple[int, int]:
+def weight_shape(stored: tuple[int, ...], scheme: QuantizationScheme) -> tuple[int, int]:
     return stored[0], stored[1] * 32 // scheme.bits
 
 
-def write(weight: QuantizedWeight, dtype: torch.dtype) -> dict[str, Tensor]:
+def to_tensors(weight: QuantizedWeight, dtype: torch.dtype) -> dict[str, Tensor]:
     bits = weight.scheme.bits
     tensors = {
-        "weight_packed": pack(weight.codes, bits, torch.int32),
+        "weight_packed": pack_codes(weight.codes, bits, torch.int32),
         "weight_scale": weight.scale.to(dtype).contiguous(),
         "weight_shape": torch.tensor(weight.codes.shape, dtype=torch.int64),
     }
     if not weight.scheme.symmetric:
-        tensors["weight_zero_point"] = pack(weight.zero, bits, torch.int32, dim=0)
+        tensors["weight_zero_point"] = pack_codes(weight.zero, bits, torch.int32, dim=0)
     return tensors
 
 
-def read(tensors: Mapping[str, Tensor], scheme: Scheme) -> QuantizedWeight:
+def from_tensors(tensors: Mapping[str, Tensor], scheme: QuantizationScheme) -> QuantizedWeight:
     if "weight_g_idx" in tensors:
         raise UserError("compressed-tensors in activation order (weight_g_idx) is not supported")
     out_features, in_features = tensors["weight_shape"].tolist()
-    codes = unpack(tensors["weight_packed"], scheme.bits)[:, :in_features]
+    codes = unpack_codes(tensors["weight_packed"], scheme.bits)[:, :in_features]
     scale = tensors["weight_scale"].half()
-    zero = torch.full(scale.shape, scheme.middle, dtype=torch.uint8)
+    zero = torch.full(scale.shape, scheme.mid_code, dtype=torch.uint8)
     if not scheme.symmetric:
-        zero = unpack(tensors["weight_zero_point"], scheme.bits, dim=0)[:out_features]
+        zero = unpack_codes(tensors["weight_zero_point"], scheme.bits, dim=0)[:out_features]
     return QuantizedWeight(codes.contiguous(), scale.contiguous(), zero.contiguous(), scheme)
 
 
-def describe(scheme: Scheme) -> dict[str, Any]:
+def to_config(scheme: QuantizationScheme) -> dict[str, Any]:
     weights = {
         "num_bits": scheme.bits,
         "type": "int",
@@ -68,7 +68,7 @@ def describe(scheme: Scheme) -> dict[str, Any]:
     }
 
 
-def scheme(config: Mapping[str, Any]) -> Scheme:
+def scheme_from_config(config: Mapping[str, Any]) -> QuantizationScheme:
     groups = list(config.get("config_groups", {}).values())
     weights = groups[0].get("weights") if len(groups) == 1 else None
     wanted = {"type": "int", "strategy": "group"}
@@ -85,7 +85,15 @@ def scheme(config: Mapping[str, Any]) -> Scheme:
         raise UserError(
             f"compressed-tensors with num_bits = {weights['num_bits']}, expected 4 or 8, with plain inputs"
         )
-    return Scheme(weights["num_bits"], weights["group_size"], weights["symmetric"])
+    return QuantizationScheme(weights["num_bits"], weights["group_size"], weights["symmetric"])
 
 
-COMPRESSED_TENSORS = Format("compressed-tensors", "weight_packed", shape, write, read, describe, scheme)
+COMPRESSED_TENSORS = QuantizedFormat(
+    "compressed-tensors",
+    "weight_packed",
+    weight_shape,
+    to_tensors,
+    from_tensors,
+    to_config,
+    scheme_from_config,
+)

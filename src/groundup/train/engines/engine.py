@@ -28,19 +28,19 @@ class Engine(Protocol):
         main: true on the one rank that writes records, finishes checkpoints and speaks to people.
         data_rank: which part of every batch this rank is fed, from 0. Ranks that share the work on the same sequences
             (tensor, pipeline, context parallel) have the same one.
-        data_ranks: into how many such parts a batch falls.
+        data_world_size: into how many such parts a batch falls.
         device: where it computes.
         module: this rank's part of the model, to be looked into: by hooks, and at its gradients between `accumulate`
             and `update`. Never called by the loop.
     """
 
-    main: bool
+    is_main: bool
     data_rank: int
-    data_ranks: int
+    data_world_size: int
     device: torch.device
     module: nn.Module
 
-    def accumulate(self, batch: Batch) -> float:
+    def forward_backward(self, batch: Batch) -> float:
         """Forward and backward over this rank's part of a batch, in as many pieces as memory asks for.
 
         Leaves the gradient of, and returns, the mean loss over all positions that the whole batch predicts: over all
@@ -50,18 +50,18 @@ class Engine(Protocol):
         """
         ...
 
-    def update(self, share: float) -> float:
+    def optimizer_step(self, lr_multiplier: float) -> float:
         """Clip the gradient, move the weights at `share` of the peak learning rates, and drop the gradient.
 
         Returns the gradient's norm over all ranks, before clipping. Where that is not finite nothing has moved.
         """
         ...
 
-    def discard(self) -> None:
+    def zero_grad(self) -> None:
         """Drop the gradient and leave everything as it was before `accumulate`."""
         ...
 
-    def evaluating(self) -> AbstractContextManager[nn.Module]:
+    def eval_model(self) -> AbstractContextManager[nn.Module]:
         """A module to be called like the whole model, for as long as the block runs: in evaluation mode, in the
         precision of training, with averaged weights where averages are kept. All ranks call it together.
         """
@@ -83,11 +83,11 @@ class Engine(Protocol):
         """
         ...
 
-    def agree(self, wish: bool) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """True on all ranks when `wish` is true on any."""
         ...
 
-    def trained(self) -> nn.Module:
+    def finalize(self) -> nn.Module:
         """The whole model on the CPU in evaluation mode, averaged where averages are kept; ends the engine's life.
 
         Whole on the main rank; what the others get has no meaning.
@@ -95,5 +95,5 @@ class Engine(Protocol):
         ...
 
 
-class Damaged(Exception):
+class CorruptCheckpoint(Exception):
     """A checkpoint that cannot be read; the one before it may be whole."""

@@ -9,24 +9,24 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.model.feed_forward import ACTIVATIONS
-from groundup.model.loss import IGNORE
-from groundup.model.output import Output, next_labels
-from groundup.plan.engines import PACKAGES, check_installed
+from groundup.model.loss import IGNORE_INDEX
+from groundup.model.model_output import ModelOutput, shift_labels
+from groundup.plan.engine_support import ENGINE_PACKAGES, check_engine_installed
 from groundup.recipe import ModelConfig
-from groundup.recipe.layout import Layout
-from groundup.recipe.train import TrainSection
+from groundup.recipe.layout_config import LayoutConfig
+from groundup.recipe.train_config import TrainConfig
 from groundup.train.engines.megatron_weights import to_megatron
 
 
-def installed() -> None:
+def check_megatron() -> None:
     """Raises UserError where Megatron-Core cannot be imported, or has nothing to compute on."""
-    check_installed("megatron")
+    check_engine_installed("megatron")
     try:
         import megatron.core  # type: ignore[import-not-found] # noqa: F401
     except ImportError as error:
         raise UserError(
             f"train.engine = 'megatron': Megatron-Core cannot be imported here: {error}",
-            hint=PACKAGES["megatron"][2],
+            hint=ENGINE_PACKAGES["megatron"][2],
         ) from None
     try:
         torch.cuda.current_device()
@@ -37,7 +37,9 @@ def installed() -> None:
         ) from None
 
 
-def build(model: nn.Module, settings: TrainSection, layout: Layout, checkpointing: str) -> tuple[Any, Any]:
+def build_megatron(
+    model: nn.Module, settings: TrainConfig, layout: LayoutConfig, checkpointing: str
+) -> tuple[Any, Any]:
     """Megatron's model with the weights of `model`, wrapped for data parallelism, and its optimizer. Collective.
 
     Args:
@@ -61,11 +63,13 @@ def build(model: nn.Module, settings: TrainSection, layout: Layout, checkpointin
     parallel_state.initialize_model_parallel(tensor_model_parallel_size=layout.tensor)
     model_parallel_cuda_manual_seed(0)  # for dropout, of which there is none
     half = settings.precision == "bfloat16"
-    shape = TransformerConfig(**shape_of(config), **_how(layout, half, checkpointing))
+    shape = TransformerConfig(
+        **model_config_fields(config), **_compute_config_fields(layout, half, checkpointing)
+    )
     network: Any = GPTModel(
         config=shape,
         transformer_layer_spec=get_gpt_layer_local_spec(
-            qk_layernorm=config.qk_norm, normalization=NORMS[config.norm]
+            qk_layernorm=config.qk_norm, normalization=NORM_NAMES[config.norm]
         ),
         vocab_size=config.vocab_size,
         max_sequence_length=config.context_length,
@@ -99,12 +103,12 @@ def build(model: nn.Module, settings: TrainSection, layout: Layout, checkpointin
     return wrapped, optimizer
 
 
-RECOMPUTED = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+FULL_RECOMPUTE = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
 
-NORMS = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
+NORM_NAMES = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
 
 
-def shape_of(config: ModelConfig) -> dict[str, Any]:
+def model_config_fields(config: ModelConfig) -> dict[str, Any]:
     """The model in Megatron's words."""
     return {
         "num_layers": config.num_layers,
@@ -113,7 +117,7 @@ def shape_of(config: ModelConfig) -> dict[str, Any]:
         "num_attention_heads": config.num_heads,
         "num_query_groups": config.num_kv_heads,
         "kv_channels": config.head_dim,
-        "normalization": NORMS[config.norm],
+        "normalization": NORM_NAMES[config.norm],
         "layernorm_epsilon": config.norm_eps,
         "qk_layernorm": config.qk_norm,
         "add_bias_linear": config.feed_forward_bias,
@@ -125,7 +129,7 @@ def shape_of(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _how(layout: Layout, half: bool, checkpointing: str) -> dict[str, Any]:
+def _compute_config_fields(layout: LayoutConfig, half: bool, checkpointing: str) -> dict[str, Any]:
     """How it is computed."""
     return {
         "tensor_model_parallel_size": layout.tensor,
@@ -142,10 +146,10 @@ def _how(layout: Layout, half: bool, checkpointing: str) -> dict[str, Any]:
         "bias_activation_fusion": False,
         "bias_dropout_fusion": False,
         "apply_rope_fusion": False,
-    } | (RECOMPUTED if checkpointing == "full" else {})
+    } | (FULL_RECOMPUTE if checkpointing == "full" else {})
 
 
-class View(nn.Module):
+class MegatronAdapter(nn.Module):
     """Megatron's model, called like ours. All ranks of a tensor axis call it together."""
 
     def __init__(self, config: ModelConfig, network: nn.Module):
@@ -155,12 +159,12 @@ class View(nn.Module):
 
     def forward(
         self, tokens: Int[Tensor, "B T"], labels: Int[Tensor, "B T"] | None = None, *, z_loss: float = 0.0
-    ) -> Output:
+    ) -> ModelOutput:
         if labels is None:
-            return Output(self.logits(self.hidden_states(tokens)), None)
-        following = next_labels(labels)
+            return ModelOutput(self.logits(self.hidden_states(tokens)), None)
+        following = shift_labels(labels)
         losses = self.losses(self.network, tokens, following)
-        return Output(None, losses[following != IGNORE].mean())
+        return ModelOutput(None, losses[following != IGNORE_INDEX].mean())
 
     def losses(
         self, network: nn.Module, tokens: Int[Tensor, "B T"], following: Int[Tensor, "B T"]

@@ -1,0 +1,151 @@
+"""Commands that take a model: speak with it, measure it, shrink it, hand it on."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.progress import PROGRESS_KINDS
+from groundup.cli.options import (
+    DeviceOption,
+    JsonOption,
+    MaxTokensOption,
+    ModelArgument,
+    SeedOption,
+    TemperatureOption,
+    TopPOption,
+)
+
+
+def generate(
+    model: ModelArgument,
+    prompt: Annotated[
+        str, typer.Option(help="The text to continue; - reads it from standard input.")
+    ] = "The",
+    max_tokens: MaxTokensOption = 128,
+    temperature: TemperatureOption = 0.7,
+    top_p: TopPOption = 0.95,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Continue a text."""
+    from groundup.generate import SamplingParams, stream_text
+
+    network, tokenizer = _open_model(model, device)
+    text = sys.stdin.read() if prompt == "-" else prompt
+    print(text, end="", flush=True)
+    sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
+    for piece in stream_text(network, tokenizer, text, sampling=sampling, max_tokens=max_tokens):
+        print(piece, end="", flush=True)
+    print()
+
+
+def chat(
+    model: ModelArgument,
+    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    max_tokens: MaxTokensOption = 256,
+    temperature: TemperatureOption = 0.5,
+    top_p: TopPOption = 0.95,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Talk with a model in the terminal."""
+    from groundup.generate import SamplingParams
+    from groundup.generate.terminal_chat import chat as converse
+
+    network, tokenizer = _open_model(model, device)
+    sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
+    converse(network, tokenizer, sampling, system=system, max_tokens=max_tokens)
+
+
+def serve(
+    model: ModelArgument,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="GROUNDUP_API_KEY", help="Let in only who sends this key; better set in the environment."
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Serve a model over HTTP as OpenAI's API has it, with a chat page at /."""
+    from groundup.serve.server import serve as serve_forever
+
+    network, tokenizer = _open_model(model, device)
+    serve_forever(network, tokenizer, name=model.resolve().name, host=host, port=port, api_key=api_key)
+
+
+def evaluate(
+    model: ModelArgument,
+    text: Annotated[Path, typer.Option(help="The text to score: a UTF-8 file.")],
+    as_json: JsonOption = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Bits per byte and perplexity of a model on a text."""
+    from groundup.evaluate import score_text
+
+    network, tokenizer = _open_model(model, device)
+    score = score_text(network, tokenizer, _read_text(text))
+    if as_json:
+        print(json.dumps(score, indent=1))
+        return
+    for key, value in score.items():
+        print(f"{key:<16} " + (f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"))
+
+
+def quantize(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    method: Annotated[str, typer.Option(help="gptq, awq or rtn.")] = "gptq",
+    bits: Annotated[int, typer.Option(help="4 or 8.")] = 4,
+    group_size: Annotated[int, typer.Option(help="Weights that share a scale.")] = 128,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Text that gptq and awq look at: a UTF-8 file.")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Keep 4 or 8 bits of each weight."""
+    from groundup.quantize import quantize_folder
+
+    facts = quantize_folder(
+        model, out, method=method, bits=bits, group_size=group_size, device=device,
+        calibration_text=_read_text(calibration) if calibration else None, progress=PROGRESS_KINDS["auto"](),
+    )  # fmt: skip
+    print("\n".join(f"{key:<22} {value}" for key, value in facts.items()))
+
+
+def export(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    format: Annotated[
+        str, typer.Option(help="huggingface, gguf, gptq, awq or compressed-tensors.")
+    ] = "huggingface",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+) -> None:
+    """Write a model in the layout that other software reads."""
+    from groundup.quantize import export_model
+
+    for path in export_model(model, out, format=format, dtype=dtype):
+        print(path)
+
+
+def _open_model(path: Path, device: str) -> tuple[Any, Any]:
+    from groundup.quantize import open_model
+
+    return open_model(path, device=device)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file", hint="give a UTF-8 text file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, expected a UTF-8 text file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a UTF-8 text file ({error})", hint="convert it with iconv") from None

@@ -1,0 +1,205 @@
+"""What there is to look at in a data artifact: documents that stayed, documents that fell, what was changed, what
+repeats. Everything is read as it is asked for: a corpus may be larger than memory.
+"""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.manifest import Manifest
+
+DATA_FOLDER = "01-data"
+ENTRY_KINDS = ("kept", "dropped", "changed", "duplicates", "contaminated")
+SPLITS = ("train", "validation")
+BATCH_ROWS = 64
+
+
+@dataclass(frozen=True)
+class CorpusEntry:
+    """One thing to look at.
+
+    Attributes:
+        kind: one of KINDS.
+        reason: why it fell, which rule changed it, how many documents are alike, or which evaluation item it holds.
+        split: where a kept document is.
+        text: what it says; of a changed document, the place after the change.
+        before: of a changed document, the place before it, unless that must not be shown.
+        members: of documents that are alike, the beginnings of some.
+    """
+
+    kind: str
+    source: str
+    id: str
+    text: str
+    reason: str = ""
+    split: str = ""
+    before: str | None = None
+    members: tuple[dict[str, str], ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """As a plain dictionary, without what is not there."""
+        return {name: value for name, value in asdict(self).items() if value or name == "text"}
+
+
+@dataclass(frozen=True)
+class EntryFilters:
+    """Which entries: by source, by a part of the reason, by split, by a text in them. `seed` draws kept documents in
+    a random order, else they come as they are stored.
+    """
+
+    source: str | None = None
+    reason: str | None = None
+    split: str | None = None
+    search: str | None = None
+    seed: int | None = None
+
+    def passes(self, entry: CorpusEntry) -> bool:
+        if self.source and entry.source != self.source:
+            return False
+        if self.reason and _normalize_reason(self.reason) not in _normalize_reason(entry.reason):
+            return False
+        if not self.search:
+            return True
+        wanted = self.search.casefold()
+        texts = [entry.id, entry.text, entry.before or "", *(member["text"] for member in entry.members)]
+        return any(wanted in text.casefold() for text in texts)
+
+
+class Corpus:
+    """A data artifact, or any folder that holds train/*.parquet with the columns text, source and id."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        manifest = Manifest.read(folder)
+        self.metrics: dict[str, Any] = manifest.metrics if manifest else {}
+
+    @classmethod
+    def open(cls, path: Path) -> "Corpus":
+        """`path` is a run or the folder itself. Raises UserError when there is no corpus."""
+        for folder in (path / DATA_FOLDER, path):
+            if any(folder.glob("train/*.parquet")) or (folder / "dropped").is_dir():
+                return cls(folder)
+        raise UserError(
+            f"{path}: neither a run with {DATA_FOLDER} nor a folder of documents",
+            hint="groundup run RECIPE --until data makes one",
+        )
+
+    def sources(self) -> list[str]:
+        """Names of the sources, as far as the manifest or the examples tell."""
+        known = list(self.metrics.get("sources", {}))
+        return known or sorted(path.stem for path in self.folder.glob("dropped/*.jsonl"))
+
+    def reasons(self, kind: str) -> list[str]:
+        """The rules under which there are examples of `kind`, by name."""
+        if kind not in ("dropped", "changed"):
+            return []
+        return sorted({entry.reason for entry in self.entries(kind, EntryFilters())})
+
+    def entries(self, kind: str, filters: EntryFilters) -> Iterator[CorpusEntry]:
+        """Those of `kind` that pass. Raises UserError when a file cannot be read."""
+        found = {
+            "kept": lambda: self._kept(filters),
+            "dropped": self._dropped,
+            "changed": self._changed,
+            "duplicates": self._duplicates,
+            "contaminated": self._contaminated,
+        }[kind]()
+        return (entry for entry in found if filters.passes(entry))
+
+    def _kept(self, filters: EntryFilters) -> Iterator[CorpusEntry]:
+        splits = [filters.split] if filters.split else list(SPLITS)
+        groups = [
+            (split, path, group)
+            for split in splits
+            for path in sorted(self.folder.glob(f"{split}/*.parquet"))
+            for group in range(_open_parquet(path).metadata.num_row_groups)
+        ]
+        chance = None if filters.seed is None else random.Random(filters.seed)
+        if chance is not None:
+            chance.shuffle(groups)
+        for split, path, group in groups:
+            for batch in _iter_batches(path, group, chance):
+                for row in batch:
+                    source, id = str(row.get("source") or ""), str(row.get("id") or "")
+                    yield CorpusEntry("kept", source, id, row["text"] or "", split=split)
+
+    def _dropped(self) -> Iterator[CorpusEntry]:
+        for source, row in self._examples("dropped"):
+            yield CorpusEntry(
+                "dropped", source, row.get("id", ""), row.get("text", ""), row.get("reason", "unknown")
+            )
+
+    def _changed(self) -> Iterator[CorpusEntry]:
+        for source, row in self._examples("changed"):
+            before, rule = row.get("before"), row.get("rule", "unknown")
+            yield CorpusEntry("changed", source, row.get("id", ""), row.get("after", ""), rule, before=before)
+
+    def _duplicates(self) -> Iterator[CorpusEntry]:
+        for row in _read_jsonl(self.folder / "clusters.jsonl"):
+            members = tuple(row["members"])
+            first = members[0]
+            reason = f"{row['size']} alike"
+            yield CorpusEntry(
+                "duplicates", first["source"], first["id"], first["text"], reason, members=members
+            )
+
+    def _contaminated(self) -> Iterator[CorpusEntry]:
+        for row in _read_jsonl(self.folder / "contaminated.jsonl"):
+            yield CorpusEntry("contaminated", row["source"], row["id"], "", row["item"])
+
+    def _examples(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for path in sorted(self.folder.glob(f"{folder}/*.jsonl")):
+            for row in _read_jsonl(path):
+                yield path.stem, row
+
+
+def _iter_batches(path: Path, group: int, rng: random.Random | None) -> Iterator[list[dict[str, Any]]]:
+    """The rows of one row group, a few at a time; in a random order when there is a `chance`."""
+    file = _open_parquet(path)
+    columns = [name for name in ("text", "source", "id") if name in file.schema_arrow.names]
+    try:
+        if rng is None:
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
+                yield batch.to_pylist()
+        else:
+            rows = file.read_row_group(group, columns=columns).to_pylist()
+            rng.shuffle(rows)
+            yield rows
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path}: cannot be read: {error}", hint="groundup verify RUN") from None
+
+
+def _open_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable parquet file: {error}", hint="groundup verify RUN") from None
+    if "text" not in file.schema_arrow.names:
+        raise UserError(
+            f"{path}: has no column `text`", hint=f"its columns are {', '.join(file.schema_arrow.names)}"
+        )
+    return file
+
+
+def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise UserError(
+                    f"{path}, line {number}: not JSON ({error})", hint="groundup verify RUN"
+                ) from None
+
+
+def _normalize_reason(reason: str) -> str:
+    return reason.casefold().replace("_", " ")

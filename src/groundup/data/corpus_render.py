@@ -1,0 +1,169 @@
+"""An entry of a corpus as styled lines for a terminal: the same in the pager and on paper.
+
+Foreign text is shown, never obeyed: control characters and turns of direction become U+FFFD.
+"""
+
+import difflib
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from groundup.artifacts.sanitize import sanitize_for_terminal
+from groundup.data.clean.pii import PII_TOKENS
+from groundup.data.corpus_browser import Corpus, CorpusEntry, EntryFilters
+
+MAX_CHARACTERS = 200_000
+"""Characters of a document that are shown: a book of more is cut, and says so."""
+PII_TOKEN = re.compile("|".join(PII_TOKENS))
+BAR_WIDTH = 24
+MUTED, EMPHASIS, WARN, REMOVED, ADDED, MATCHED = (
+    "dim",
+    "bold cyan",
+    "yellow",
+    "red",
+    "green",
+    "black on yellow",
+)
+
+
+def entry_title(entry: CorpusEntry) -> Text:
+    """What it is, where from and why, in one line."""
+    parts = [(_one_line(entry.source) or "?", EMPHASIS)]
+    if entry.split:
+        parts.append((f"  {entry.split}", MUTED))
+    if entry.reason:
+        parts.append((f"  {_one_line(entry.reason).replace('_', ' ')}", WARN))
+    parts.append((f"  {_one_line(entry.id)}", MUTED))
+    return Text.assemble(*parts)
+
+
+def entry_text(entry: CorpusEntry, search: str | None = None) -> Text:
+    """The text itself, with what was found and what was replaced marked in it."""
+    if entry.kind == "changed":
+        text = _diff_text(entry)
+    elif entry.members:
+        text = _cluster_text(entry)
+    else:
+        text = Text(sanitize_for_terminal(entry.text[:MAX_CHARACTERS]))
+        if len(entry.text) > MAX_CHARACTERS:
+            text.append(f"\n… {len(entry.text) - MAX_CHARACTERS:,} characters more", MUTED)
+        if not entry.text:
+            text.append("(no text was kept of it)", MUTED)
+    text.highlight_regex(PII_TOKEN, WARN)
+    if search:
+        text.highlight_regex(re.compile(re.escape(search), re.IGNORECASE), MATCHED)
+    return text
+
+
+def entry_stats(entry: CorpusEntry) -> str:
+    """Length and replacements, in a few words."""
+    found = [f"{len(entry.text):,} characters"] if entry.text and not entry.members else []
+    counts: dict[str, int] = {}
+    for match in PII_TOKEN.finditer(entry.text):
+        counts[match.group()] = counts.get(match.group(), 0) + 1
+    found += [f"{count} {name}" for name, count in counts.items()]
+    return " · ".join(found)
+
+
+def overview(corpus: Corpus) -> Text:
+    """Every source as a bar of what stayed, and every reason with its count."""
+    text = Text()
+    sources: dict[str, Any] = corpus.metrics.get("sources", {})
+    if not sources:
+        return Text(f"{corpus.folder}: no manifest, so no counts; the documents themselves can be looked at.")
+    width = max(len(name) for name in sources)
+    digits = max(len(f"{row['read']['documents']:,}") for row in sources.values())
+    for name, row in sources.items():
+        read, kept = row["read"]["documents"], row["kept"]["documents"]
+        filled = round(BAR_WIDTH * kept / read) if read else 0
+        text.append(f"{name:<{width}}  ", EMPHASIS).append("━" * filled, "cyan").append(
+            "─" * (BAR_WIDTH - filled), MUTED
+        )
+        text.append(f"  {kept:>{digits},} of {read:>{digits},} documents kept")
+        text.append(f"  {_format_bytes(row['kept']['bytes']):>9}\n", MUTED)
+    text.append(_mixture_table(sources, width))
+    reasons: dict[str, int] = {}
+    for row in sources.values():
+        for reason, counts in row["dropped"].items():
+            reasons[reason] = reasons.get(reason, 0) + counts["documents"]
+    if reasons:
+        text.append("\ndropped\n", "bold")
+    for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
+        text.append(f"{count:>11,}  ").append(f"{sanitize_for_terminal(reason).replace('_', ' ')}\n", WARN)
+    cut: dict[str, int] = {}
+    for row in sources.values():
+        for rule, amount in row.get("trimmed", {}).items():
+            cut[rule] = cut.get(rule, 0) + amount
+    if cut:
+        text.append("\ntaken out of documents that stayed\n", "bold")
+    for rule, amount in sorted(cut.items(), key=lambda item: (-item[1], item[0])):
+        text.append(f"{_format_bytes(amount):>11}  ").append(f"{rule.replace('_', ' ')}\n", WARN)
+    return text
+
+
+def _mixture_table(sources: dict[str, Any], width: int) -> Text:
+    """What one pass over the training text shows a model; tokens at four bytes each, until they are counted."""
+    text = Text().append("\nwhat a model will see\n", "bold")
+    text.append(
+        f"{'':<{width}}  {'documents':>11}  {'tokens, about':>13}  {'share':>6}  {'epochs':>6}\n", MUTED
+    )
+    rows = {name: row for name, row in sources.items() if "train" in row}
+    for name, row in rows.items():
+        text.append(f"{name:<{width}}  ", EMPHASIS)
+        text.append(f"{row['train']['documents']:>11,}  {row['tokens_estimated']:>13,}  ")
+        text.append(f"{row['byte_fraction']:>6.1%}  {row['epochs']:>6.2f}\n")
+    documents = sum(row["train"]["documents"] for row in rows.values())
+    tokens = sum(row["tokens_estimated"] for row in rows.values())
+    return text.append(f"{'':<{width}}  {documents:>11,}  {tokens:>13,}\n") if rows else Text()
+
+
+def print_entries(
+    corpus: Corpus, kinds: Sequence[str], filters: EntryFilters, limit: int, console: Console
+) -> None:
+    """Entries one after another, at most `limit` of each kind (0: all); before the whole of a corpus its funnel."""
+    if len(kinds) > 1:
+        console.print(overview(corpus), soft_wrap=True)
+    for kind in kinds:
+        for entry in itertools.islice(corpus.entries(kind, filters), limit or None):
+            console.print(Text.assemble((f"── {kind}  ", MUTED), entry_title(entry)), soft_wrap=True)
+            console.print(entry_text(entry, filters.search).append("\n"), soft_wrap=True)
+
+
+def _diff_text(entry: CorpusEntry) -> Text:
+    after = sanitize_for_terminal(entry.text).split("\n")
+    if entry.before is None:
+        return Text("\n".join(after)).append("\n\n(what stood there before is not kept)", MUTED)
+    text = Text()
+    before = sanitize_for_terminal(entry.before).split("\n")
+    for line in difflib.ndiff(before, after):
+        mark, content = line[0], line[2:]
+        if mark != "?":
+            style = {"-": REMOVED, "+": ADDED}.get(mark, "")
+            text.append(f"{ {'-': '−', '+': '+'}.get(mark, ' ') } {content}\n", style)
+    return text
+
+
+def _cluster_text(entry: CorpusEntry) -> Text:
+    text = Text()
+    for member in entry.members:
+        text.append(_one_line(member.get("source", "")), EMPHASIS).append(
+            f"  {_one_line(member.get('id', ''))}\n", MUTED
+        )
+        text.append(f"{sanitize_for_terminal(member.get('text', ''))} …\n\n")
+    return text
+
+
+def _one_line(text: str) -> str:
+    return " ".join(sanitize_for_terminal(text).split())
+
+
+def _format_bytes(amount: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(amount) < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"

@@ -1,0 +1,281 @@
+"""From what a recipe calls a place (a path with globs, an address, a package's member) to files on this
+machine.
+"""
+
+import glob
+import gzip
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.data import archive
+from groundup.data.archive import ArchiveMember
+from groundup.data.download import copy_stream, download
+from groundup.data.hash_cache import cached_sha256
+from groundup.data.package_index import find_package
+from groundup.recipe.data_config import PackageConfig
+
+COMMON_CRAWL_URL = "https://data.commoncrawl.org/"
+"""Where its snapshots are published: https://commoncrawl.org/get-started."""
+
+
+class FileSpec(Protocol):
+    """What a recipe's entries that name files have in common."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> str | None: ...
+    @property
+    def package(self) -> PackageConfig | None: ...
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file, named as it will be in documents: never by where it lies.
+
+    Attributes:
+        name: relative to the fixed part of the recipe's path, or the file's own name.
+        path: where it lies, or will lie when it is fetched.
+        url: where to fetch it from; None: it is here.
+        members: which members of it to read, when it is an archive; None is all of them.
+        is_package: the names inside have one top folder too many.
+    """
+
+    name: str
+    path: Path
+    url: str | None = None
+    members: str | None = None
+    is_package: bool = False
+
+    @property
+    def is_archive(self) -> bool:
+        """It holds files with names of their own."""
+        return self.is_package or archive.is_archive(self.name)
+
+    @property
+    def strip_top_folder(self) -> bool:
+        """Its names all begin with one folder that says nothing."""
+        return self.is_package and not self.name.endswith(".whl")
+
+    def fetch(self, machine: Machine) -> Path:
+        """Make sure that the file is here. Raises UserError when it cannot be had."""
+        if self.url is None or self.path.exists():
+            return self.path
+        if urlsplit(self.url).scheme in ("http", "https"):
+            return download(self.url, self.path, machine)
+        return _fetch_with_fsspec(self.url, self.path, machine)
+
+    def iter_members(self, unsafe_names: list[str] | None = None) -> Iterator[ArchiveMember]:
+        """The file, or the members of it that are asked for, one after the other; see `archive.members`."""
+        if self.is_archive:
+            yield from archive.iter_members(
+                self.path, self.members, strip_top=self.strip_top_folder, unsafe_names=unsafe_names
+            )
+        else:
+            with self.path.open("rb") as stream:
+                yield ArchiveMember(self.name, self.path.stat().st_size, stream)
+
+
+def resolve_files(spec: FileSpec, machine: Machine, *, seed: int = 0, lazy: bool = False) -> list[InputFile]:
+    """The files of a place, in an order that is the same everywhere.
+
+    What lies elsewhere is fetched now; with `later`, packages are, and other files when each is asked to `fetch`.
+    Raises UserError when there are none, when one is missing offline, and when a checksum is wrong.
+    """
+    members = getattr(spec, "members", None)
+    if spec.package is not None:
+        path = _fetch_package(spec.package, machine)
+        return [InputFile(path.name, path, members=spec.path or members, is_package=True)]
+    assert spec.path is not None  # the recipe sees to it
+    if "://" in spec.path:
+        found = _resolve_url(spec.path, members, machine)
+    else:
+        found = [InputFile(name, path, members=members) for name, path in local_files(spec.path)]
+    if not found:
+        raise UserError(
+            f"source {spec.name}: no file matches {spec.path}",
+            hint="globs: * within a folder, ** through folders",
+        )
+    found = _sample_files(found, getattr(spec, "sample_files", 1.0), seed)
+    if (sha256 := getattr(spec, "sha256", None)) is not None:
+        _check_sha256(found, sha256, spec.name, machine)
+    if not lazy:
+        for file in found:
+            file.fetch(machine)
+    return found
+
+
+def local_files(pattern: str) -> list[tuple[str, Path]]:
+    """Files that a path with globs names, with their names relative to its fixed part, sorted by name.
+
+    A folder stands for all files under it; neither it nor `**` follows folders that are links, so no loop can
+    hold us.
+    """
+    pattern = os.path.expanduser(pattern)
+    base = _glob_root(pattern)
+    if glob.has_magic(pattern) and not Path(pattern).exists():
+        rest = Path(pattern).relative_to(base).as_posix()
+        paths = base.glob(f"{rest}/*" if rest.endswith("**") else rest)
+    else:
+        paths = _walk_folder(base) if Path(pattern).is_dir() else [Path(pattern)]
+    found = {path.relative_to(base): path for path in paths if path.is_file()}
+    return sorted((name.as_posix(), path) for name, path in found.items() if not _is_hidden(name))
+
+
+def _walk_folder(folder: Path) -> Iterator[Path]:
+    for root, _, names in os.walk(folder, followlinks=False):
+        yield from (Path(root) / name for name in names)
+
+
+def _is_hidden(name: Path) -> bool:
+    return any(part.startswith(".") for part in name.parts)
+
+
+def _glob_root(pattern: str) -> Path:
+    """The folder before the first glob; for a plain path the folder that it is, or the one that holds it."""
+    path = Path(pattern)
+    if path.exists() or not glob.has_magic(pattern):
+        return path if path.is_dir() else path.parent
+    fixed = []
+    for part in path.parts:
+        if glob.has_magic(part):
+            break
+        fixed.append(part)
+    return Path(*fixed)
+
+
+def _sample_files(found: list[InputFile], fraction: float, seed: int) -> list[InputFile]:
+    """The files whose hashes are smallest: the same ones on every machine, and more of them for a larger
+    share.
+    """
+    if fraction >= 1:
+        return found
+    count = max(1, round(fraction * len(found)))
+    ranked = sorted(found, key=lambda file: hashlib.sha256(f"{seed} {file.name}".encode()).digest())
+    chosen = set(ranked[:count])
+    return [file for file in found if file in chosen]
+
+
+def cached_package(package: PackageConfig, machine: Machine) -> Path | None:
+    """Its archive, if it was fetched before."""
+    present = (path for path in _package_folder(package, machine).glob("[!.]*") if path.is_file())
+    return min(present, default=None)
+
+
+def _package_folder(package: PackageConfig, machine: Machine) -> Path:
+    return machine.cache_dir / "packages" / f"{package.name}-{package.version}-{package.distribution}"
+
+
+def _fetch_package(package: PackageConfig, machine: Machine) -> Path:
+    folder = _package_folder(package, machine)
+    path = cached_package(package, machine)
+    if path is None:
+        if machine.offline:
+            raise UserError(
+                f"package {package.name} {package.version} ({package.distribution}) is not in the cache {folder}, "
+                "and machine.offline is set",
+                hint="run once online",
+            )
+        found = find_package(package)
+        target = folder / found.file_name
+        expected = package.sha256 or found.sha256
+        path = download(found.url, target, machine, sha256=expected, certificates=found.certificates)
+    if package.sha256 is not None and (sha256 := cached_sha256(path, machine)) != package.sha256:
+        raise UserError(
+            f"{path}: sha256 {sha256}, expected {package.sha256} for package {package.name}",
+            hint="remove the file to fetch it again, or correct package.sha256",
+        )
+    return path
+
+
+def _resolve_url(url: str, members: str | None, machine: Machine) -> list[InputFile]:
+    parts = urlsplit(url)
+    if parts.scheme == "commoncrawl":
+        return _common_crawl_files(parts.netloc, parts.path.strip("/") or "warc", machine)
+    if parts.scheme in ("http", "https"):
+        if glob.has_magic(parts.path):
+            raise UserError(
+                f"{url}: a web address cannot hold globs", hint="list the files as sources of their own"
+            )
+        return [_cached_file(url, members, machine)]
+    return _list_with_fsspec(url, members, machine)
+
+
+def _list_with_fsspec(url: str, members: str | None, machine: Machine) -> list[InputFile]:
+    """What fsspec finds behind an address: one file, the files of a folder, or those that globs name."""
+    import fsspec
+
+    try:
+        file_system, path = fsspec.core.url_to_fs(url)
+        if not glob.has_magic(path):
+            one = _cached_file(url, members, machine)
+            if one.path.exists() or machine.offline or not file_system.isdir(path):
+                return [one]
+            path = f"{path.rstrip('/')}/**"
+        found = sorted(str(name) for name in file_system.glob(path) if file_system.isfile(name))
+    except (OSError, ImportError, ValueError) as error:
+        raise UserError(
+            f"{url}: cannot be listed: {error}", hint="fsspec's documentation says what each scheme needs"
+        ) from None
+    base = re.split(r"[^/]*[*?\[]", path, maxsplit=1)[0]
+    return [
+        _cached_file(file_system.unstrip_protocol(name), members, machine, name.removeprefix(base))
+        for name in found
+    ]
+
+
+def _cached_file(url: str, members: str | None, machine: Machine, name: str | None = None) -> InputFile:
+    file_name = PurePosixPath(urlsplit(url).path).name or "index"
+    path = machine.cache_dir / "files" / hashlib.sha256(url.encode()).hexdigest()[:16] / file_name
+    return InputFile(name or file_name, path, url, members)
+
+
+def _common_crawl_files(snapshot: str, kind: str, machine: Machine) -> list[InputFile]:
+    """The WARC or WET files of a snapshot such as CC-MAIN-2024-10, as its own list of paths has them."""
+    if kind not in ("warc", "wet"):
+        raise UserError(
+            f"commoncrawl://{snapshot}/{kind}: expected warc or wet", hint=f"commoncrawl://{snapshot}/warc"
+        )
+    listing = _cached_file(f"{COMMON_CRAWL_URL}crawl-data/{snapshot}/{kind}.paths.gz", None, machine).fetch(
+        machine
+    )
+    lines = gzip.decompress(listing.read_bytes()).decode().split()
+    return [_cached_file(COMMON_CRAWL_URL + line, None, machine) for line in lines]
+
+
+def _fetch_with_fsspec(url: str, target: Path, machine: Machine) -> Path:
+    import fsspec
+
+    try:
+        file_system, path = fsspec.core.url_to_fs(url)
+        is_local = "file" in file_system.protocol or "memory" in file_system.protocol
+        if machine.offline and not is_local:
+            raise UserError(f"{url} is not in the cache and machine.offline is set", hint="run once online")
+        with file_system.open(path, "rb") as stream:
+            return copy_stream(stream, target)
+    except (OSError, ImportError, ValueError) as error:
+        raise UserError(
+            f"{url}: cannot be read: {error}", hint="fsspec's documentation says what each scheme needs"
+        ) from None
+
+
+def _check_sha256(files: list[InputFile], sha256: str, name: str, machine: Machine) -> None:
+    if len(files) > 1:
+        raise UserError(
+            f"source {name}: sha256 is given but {len(files)} files match",
+            hint="leave sha256 out, or name one file",
+        )
+    path = files[0].fetch(machine)
+    if (actual := cached_sha256(path, machine)) != sha256:
+        raise UserError(
+            f"source {name}: {path} has sha256 {actual}, expected {sha256}",
+            hint="the file changed, or sha256 is wrong; remove a cached file to fetch it again",
+        )

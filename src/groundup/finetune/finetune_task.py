@@ -1,0 +1,84 @@
+"""What fine-tuning is for each architecture: a decoder learns to converse, an encoder-decoder to answer text by text."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from groundup.artifacts.errors import UserError
+from groundup.finetune.chat_batches import ChatBatches, EncodedConversation, encode_conversation
+from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq, greedy_decode
+from groundup.generate import GREEDY, generate
+from groundup.model import Decoder, EncoderDecoder
+from groundup.tokenizer import Tokenizer
+from groundup.train.objectives import NEXT_TOKEN, UNSHIFTED, Objective
+
+ANSWER_TOKENS = 64
+"""Longest answer to one of the recipe's prompts."""
+
+FinetuneBatches = ChatBatches | Seq2SeqBatches
+
+
+@dataclass(frozen=True)
+class FinetuneTask:
+    """
+    Attributes:
+        encode: a conversation as tokens, or None where it does not fit.
+        batches: (encoded, context length, rows of a batch, seed, tokenizer) -> their batches.
+        objective: what is learned of a batch.
+        answer: (model, tokenizer, prompt) -> the likeliest answer.
+    """
+
+    encode: Callable[..., EncodedConversation | None]
+    batches: Callable[[Sequence[EncodedConversation], int, int, int, Tokenizer], FinetuneBatches]
+    objective: Objective
+    answer: Callable[[Any, Tokenizer, str], str]
+
+
+def task_for_model(model: nn.Module, method: str) -> FinetuneTask:
+    """Raises UserError for a model that answers nothing, and for additions to a model that has no use for them."""
+    if isinstance(model, Decoder):
+        return CHAT
+    if not isinstance(model, EncoderDecoder):
+        raise UserError(
+            f"a model of kind {type(model).__name__} cannot converse, expected a decoder or an encoder_decoder",
+            hint="leave [finetune] out",
+        )
+    if method != "full":
+        raise UserError(
+            f"finetune.method = {method}: an encoder_decoder learns its pairs with all weights",
+            hint="set finetune.method=full",
+        )
+    return SEQ2SEQ
+
+
+def greedy_answer(model: Decoder, tokenizer: Tokenizer, prompt: str) -> str:
+    """The likeliest answer of `model` to one message. Raises UserError when the message does not fit its
+    context.
+    """
+    ids = tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True)
+    tokens = generate(model, ids, max_tokens=ANSWER_TOKENS, sampling=GREEDY, stop_ids=tokenizer.stop_ids)
+    return tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+
+CHAT = FinetuneTask(
+    encode_conversation,
+    lambda encoded, length, rows, seed, tokenizer: ChatBatches(
+        encoded, length, rows, seed, _pad_id(tokenizer)
+    ),
+    NEXT_TOKEN,
+    greedy_answer,
+)
+SEQ2SEQ = FinetuneTask(
+    encode_seq2seq,
+    lambda encoded, length, rows, seed, tokenizer: Seq2SeqBatches(
+        encoded, length, rows, seed, _pad_id(tokenizer), tokenizer.eos_id or 0
+    ),
+    UNSHIFTED,
+    lambda model, tokenizer, prompt: greedy_decode(model, tokenizer, prompt, ANSWER_TOKENS),
+)
+
+
+def _pad_id(tokenizer: Tokenizer) -> int:
+    return tokenizer.pad_id if tokenizer.pad_id is not None else 0

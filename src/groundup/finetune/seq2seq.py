@@ -1,0 +1,113 @@
+"""A text answered by another: what an encoder-decoder makes of a conversation (Sutskever et al. 2014, Raffel et al. 2020).
+
+The encoder reads what the user says, and the decoder learns to write the answer, as a translation is. Of longer
+conversations the first question and its answer count.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from groundup.artifacts.errors import UserError
+from groundup.finetune.chat_batches import EncodedConversation, repeat_by_weight
+from groundup.finetune.conversations import TrainingConversation
+from groundup.model import EncoderDecoder
+from groundup.tokenizer import Tokenizer
+from groundup.train.objectives import seq2seq_batch
+from groundup.train.sequence_order import feistel_permutation
+
+
+def encode_seq2seq(
+    conversation: TrainingConversation,
+    tokenizer: Tokenizer,
+    max_tokens: int,
+    *,
+    augment_user_turns: bool = False,
+) -> EncodedConversation | None:
+    """The first question (mask 0) and its answer (mask 1) as tokens; None where one does not fit with its end.
+
+    `vary_user` changes nothing: a text to translate is meant as it is written.
+    """
+    spoken = [text for role, text in conversation.turns if role != "system"]
+    source, target = (tuple(tokenizer.encode(text)) for text in spoken[:2])
+    if not source or not target or max(len(source), len(target)) >= max_tokens:
+        return None
+    mask = (0,) * len(source) + (1,) * len(target)
+    return EncodedConversation(((source + target, mask),), conversation.weight)
+
+
+class Seq2SeqBatches:
+    """Batches of pairs, each padded to its own longest; a pure function of (seed, step).
+
+    Attributes:
+        num_rows: pairs in one epoch.
+
+    Args:
+        sequence_length: tokens that a text may have; a batch is as many pairs as fill `batch_rows` of these with their
+            sources on average.
+
+    Raises UserError when there are no pairs.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[EncodedConversation],
+        sequence_length: int,
+        batch_rows: int,
+        seed: int,
+        pad_id: int,
+        eos_id: int,
+    ):
+        if not pairs:
+            raise UserError("no pairs to learn from", hint="see finetune.conversations")
+        self.sequence_length, self.seed, self.pad_id, self.eos_id = sequence_length, seed, pad_id, eos_id
+        self.pairs = [_split_pair(pairs[index]) for index in repeat_by_weight(pairs, seed)]
+        self.num_rows = len(self.pairs)
+        mean = sum(len(source) + 1 for source, _ in self.pairs) / self.num_rows
+        self.batch_rows = max(1, round(batch_rows * sequence_length / mean))
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """`tokens` (B S), `document_ids` (B S), which are 0 at padding, and `labels` (B T), -100 at padding."""
+        positions = step * self.batch_rows + np.arange(self.batch_rows)
+        epochs, places = np.divmod(positions, self.num_rows)
+        return self._tensors(
+            [
+                int(feistel_permutation(np.array([place]), self.num_rows, self.seed, int(epoch))[0])
+                for epoch, place in zip(epochs, places, strict=True)
+            ]
+        )
+
+    def first_epoch(self) -> list[dict[str, Tensor]]:
+        """Every pair once, in order: what held-out pairs are scored on."""
+        rows = range(self.num_rows)
+        return [
+            self._tensors(rows[i : i + self.batch_rows]) for i in range(0, self.num_rows, self.batch_rows)
+        ]
+
+    def _tensors(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        sources, targets = zip(*(self.pairs[row] for row in rows), strict=True)
+        return seq2seq_batch(sources, targets, pad_id=self.pad_id, eos_id=self.eos_id)
+
+
+@torch.no_grad()
+def greedy_decode(model: EncoderDecoder, tokenizer: Tokenizer, text: str, max_tokens: int) -> str:
+    """The answer to `text` that takes the likeliest token at each step."""
+    device, eos = next(model.parameters()).device, tokenizer.eos_id
+    assert eos is not None
+    source = torch.tensor([[*tokenizer.encode(text)[: model.config.context_length - 1], eos]], device=device)
+    cache = model.new_cache(source, max_tokens)
+    last, answer = model.config.decoder_start_token_id, []
+    while len(answer) < max_tokens:
+        last = int(model.decode(torch.tensor([[last]], device=device), cache)[0, -1].argmax())
+        if last == eos:
+            break
+        answer.append(last)
+    return tokenizer.decode(answer, skip_special_tokens=True).strip()
+
+
+def _split_pair(pair: EncodedConversation) -> tuple[list[int], list[int]]:
+    ids, mask = pair.variants[0]
+    begin = mask.index(1)
+    return list(ids[:begin]), list(ids[begin:])

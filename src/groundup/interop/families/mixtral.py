@@ -1,0 +1,144 @@
+"""Mixtral and Qwen3-MoE: Llama and Qwen3 with experts in place of one feed-forward.
+
+Sources: the configuration and modelling files of transformers 5, models/{mixtral,qwen3_moe}; the files keep
+each expert apart, which its conversion_mapping.py tells.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from groundup.artifacts.errors import UserError
+from groundup.interop.families.family import Family, Json, map_value
+from groundup.interop.families.llama import (
+    BIASES,
+    BUFFERS,
+    DEFAULTS,
+    KEYS,
+    TENSORS,
+    read_decoder,
+    write_decoder,
+)
+from groundup.interop.families.rope_config import read_rope
+from groundup.interop.weight_map import TensorMap, map_names, map_stacked
+from groundup.recipe import ModelConfig
+
+ROUTER = "blocks.*.feed_forward.router."
+EXPERTS = ".feed_forward.experts."
+MIXTRAL_NAMES = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
+QWEN_NAMES = {"gate_proj": "gate_proj", "up_proj": "up_proj", "down_proj": "down_proj"}
+
+
+def _read_mixtral(json: Json) -> Json:
+    window = json.get("sliding_window")
+    return read_decoder(json) | {
+        **read_rope(json, default_theta=1e6),
+        "sliding_window": window,
+        "attention_pattern": ("global",) if window is None else ("local",),
+        "moe": {"num_experts": json["num_local_experts"], "experts_per_token": json["num_experts_per_tok"]},
+    }
+
+
+def _write_mixtral(config: ModelConfig) -> Json:
+    assert config.moe
+    return write_decoder(config) | {
+        "sliding_window": config.sliding_window,
+        "num_local_experts": config.moe.num_experts,
+        "num_experts_per_tok": config.moe.experts_per_token,
+    }
+
+
+def _read_qwen3_moe(json: Json) -> Json:
+    count = json["num_hidden_layers"]
+    dense = [
+        i
+        for i in range(count)
+        if i in (json["mlp_only_layers"] or ()) or (i + 1) % json["decoder_sparse_step"]
+    ]
+    if dense != list(range(len(dense))):
+        raise UserError(
+            f"layers {dense} have no experts (mlp_only_layers, decoder_sparse_step), "
+            "expected only the first ones to be so"
+        )
+    window = json.get("sliding_window") if json.get("use_sliding_window") else None
+    return read_decoder(json) | {
+        "qk_norm": True,
+        "attention_bias": map_value(json, "attention_bias", BIASES),
+        "sliding_window": window,
+        "attention_pattern": ("global",) if window is None else ("local",),
+        "moe": {
+            "num_experts": json.get("num_local_experts") or json["num_experts"],
+            "experts_per_token": json["num_experts_per_tok"],
+            "intermediate_size": json["moe_intermediate_size"],
+            "num_dense_layers": len(dense),
+            "normalize_scores": json["norm_topk_prob"],
+        },
+    }
+
+
+def _write_qwen3_moe(config: ModelConfig) -> Json:
+    assert config.moe
+    return write_decoder(config) | {
+        "attention_bias": config.attention_bias != "none",
+        "use_sliding_window": config.sliding_window is not None,
+        "sliding_window": config.sliding_window,
+        "num_experts": config.moe.num_experts,
+        "num_experts_per_tok": config.moe.experts_per_token,
+        "moe_intermediate_size": config.moe.intermediate_size,
+        "norm_topk_prob": config.moe.normalize_scores,
+        "mlp_only_layers": list(range(config.moe.num_dense_layers)),
+        "decoder_sparse_step": 1,
+    }
+
+
+def _weight_map(
+    config: ModelConfig, names: Sequence[str], part: str, expert_names: dict[str, str]
+) -> Iterator[TensorMap]:
+    """Ours hold all experts of a layer in one tensor, theirs each in its own, below `part` of the layer."""
+    assert config.moe
+    for name in names:
+        if EXPERTS in name:
+            layer, matrix = name.split(".")[1], name.rsplit(".", 1)[1]
+            below = f"model.layers.{layer}.{part}.experts"
+            experts = range(config.moe.num_experts)
+            yield map_stacked(name, [f"{below}.{expert}.{expert_names[matrix]}.weight" for expert in experts])
+    table = {ROUTER: f"model.layers.*.{part}.gate."} | TENSORS
+    yield from map_names([name for name in names if EXPERTS not in name], table)
+
+
+def _mixtral_weight_map(config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap]:
+    return _weight_map(config, names, "block_sparse_moe", MIXTRAL_NAMES)
+
+
+def _qwen3_moe_weight_map(config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap]:
+    return _weight_map(config, names, "mlp", QWEN_NAMES)
+
+
+MIXTRAL = Family(
+    name="mixtral",
+    architecture="MixtralForCausalLM",
+    keys=KEYS,
+    defaults={**DEFAULTS, "rms_norm_eps": 1e-5, "num_local_experts": 8, "num_experts_per_tok": 2},
+    moe=True,
+    read=_read_mixtral,
+    write=_write_mixtral,
+    weight_map=_mixtral_weight_map,
+    ignored=BUFFERS,
+)
+QWEN3_MOE = Family(
+    name="qwen3_moe",
+    architecture="Qwen3MoeForCausalLM",
+    keys=KEYS,
+    defaults={
+        **DEFAULTS,
+        "num_experts": 128,  # which transformers 5 also calls num_local_experts
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 768,
+        "norm_topk_prob": False,
+        "mlp_only_layers": None,
+        "decoder_sparse_step": 1,
+    },
+    moe=True,
+    read=_read_qwen3_moe,
+    write=_write_qwen3_moe,
+    weight_map=_qwen3_moe_weight_map,
+    ignored=BUFFERS,
+)

@@ -1,0 +1,103 @@
+"""Rotary positions and layer patterns as config.json tells them, in today's spelling and in the older one.
+
+Until 2025: `rope_theta` beside `rope_scaling`. Since transformers 5: one `rope_parameters`, by layer type
+where types differ. We read both and write the older one, which every reader still knows.
+"""
+
+from typing import Any
+
+from groundup.artifacts.errors import UserError
+from groundup.interop.families.family import Json
+from groundup.recipe import ModelConfig
+
+KEYS = {
+    "factor": "factor",
+    "original_context_length": "original_max_position_embeddings",
+    "beta_fast": "beta_fast",
+    "beta_slow": "beta_slow",
+    "attention_factor": "attention_factor",
+    "low_freq_factor": "low_freq_factor",
+    "high_freq_factor": "high_freq_factor",
+}
+ROPE_SCALING_FIELDS = {
+    "linear": ("factor",),
+    "dynamic": ("factor", "original_context_length"),
+    "yarn": ("factor", "original_context_length", "beta_fast", "beta_slow", "attention_factor"),
+    "llama3": ("factor", "original_context_length", "low_freq_factor", "high_freq_factor"),
+}
+
+
+def read_rope(json: Json, default_theta: float = 10_000.0) -> Json:
+    """rope_theta and rope_scaling of ModelConfig."""
+    rope = dict(json.get("rope_scaling") or json.get("rope_parameters") or {})
+    theta = rope.get("rope_theta") or json.get("rope_theta") or default_theta
+    knobs: Json = {"rope_theta": theta, "rope_scaling": _scaling(rope, json["max_position_embeddings"])}
+    if rope.get("rope_type", rope.get("type")) == "dynamic":  # the file tells the length before stretching
+        knobs["context_length"] = int(rope["factor"] * json["max_position_embeddings"])
+    return knobs
+
+
+def write_rope(config: ModelConfig) -> Json:
+    """rope_theta and rope_scaling of config.json."""
+    json: Json = {"rope_theta": config.rope_theta, "rope_scaling": None}
+    if scaling := config.rope_scaling:
+        rope: Json = {"rope_type": scaling.method}
+        rope |= {KEYS[knob]: getattr(scaling, knob) for knob in ROPE_SCALING_FIELDS[scaling.method]}
+        original = scaling.original_context_length or config.context_length
+        if "original_max_position_embeddings" in rope:
+            rope["original_max_position_embeddings"] = original
+        if scaling.method == "dynamic":
+            json["max_position_embeddings"] = original
+        json["rope_scaling"] = {key: value for key, value in rope.items() if value is not None}
+    return json
+
+
+def read_two_ropes(json: Json, theta_key: str, local_key: str, thetas: tuple[float, float]) -> Json:
+    """The same for families whose local layers turn with a base of their own and are never scaled."""
+    rope: Any = json.get("rope_parameters") or {}
+    whole = {**(rope.get("full_attention") or {}), **(json.get("rope_scaling") or {})}
+    local = rope.get("sliding_attention") or {}
+    if local.get("rope_type", "default") != "default":
+        raise UserError(f"rope_type = {local['rope_type']!r} in sliding layers, expected 'default'")
+    return {
+        "rope_theta": whole.get("rope_theta") or json.get(theta_key) or thetas[0],
+        "rope_local_theta": local.get("rope_theta") or json.get(local_key) or thetas[1],
+        "rope_scaling": _scaling(whole, json["max_position_embeddings"]),
+    }
+
+
+def read_layers(types: list[str] | None, window: int | None) -> Json:
+    """sliding_window and attention_pattern from a list of layer types; None for all of them full."""
+    kinds = ["local" if kind == "sliding_attention" else "global" for kind in types or ()]
+    if unknown := set(types or ()) - {"sliding_attention", "full_attention"}:
+        raise UserError(
+            f"layer_types has {sorted(unknown)[0]!r}, expected sliding_attention or full_attention"
+        )
+    if window is None or "local" not in kinds:
+        return {"sliding_window": None, "attention_pattern": ("global",)}
+    return {"sliding_window": window, "attention_pattern": tuple(kinds)}
+
+
+def write_layers(config: ModelConfig) -> list[str]:
+    """The layer type of every layer."""
+    return [{"local": "sliding_attention", "global": "full_attention"}[kind] for kind in config.layer_types]
+
+
+def _scaling(rope: Json, context_length: int) -> Json | None:
+    method = rope.get("rope_type") or rope.get("type") or "default"
+    if method == "default":
+        return None
+    if method not in ROPE_SCALING_FIELDS:
+        raise UserError(
+            f"rope_type = {method!r} is not supported, expected one of default, {', '.join(ROPE_SCALING_FIELDS)}"
+        )
+    if not rope.get("truncate", True) or rope.get("mscale") or rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise UserError(f"rope_scaling = {rope}: truncate, mscale and partial rotation are not supported")
+    if rope.get("factor") is None:
+        raise UserError(f"rope_scaling = {rope}: factor is missing")
+    knobs = {
+        knob: rope[KEYS[knob]] for knob in ROPE_SCALING_FIELDS[method] if rope.get(KEYS[knob]) is not None
+    }
+    if "original_context_length" in ROPE_SCALING_FIELDS[method]:
+        knobs.setdefault("original_context_length", context_length)
+    return {"method": method, **knobs}

@@ -1,0 +1,111 @@
+"""Writing a GGUF file that llama.cpp and everything built on it can run."""
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType, LlamaFileType
+from gguf.quants import quant_shape_to_byte_shape
+from torch import nn
+
+from groundup.artifacts.errors import UserError
+from groundup.interop.fold_scales import fold_scales
+from groundup.interop.gguf.gguf_metadata import (
+    ROPE_FACTORS,
+    gguf_weight_map,
+    rope_factors,
+    select_architecture,
+    write_metadata,
+)
+from groundup.interop.gguf.gguf_tokenizer import write_tokenizer
+from groundup.interop.weight_map import convert_to_foreign, expected_shapes
+from groundup.tokenizer import Tokenizer
+
+GGUF_DTYPES = {
+    "float32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
+    "float16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
+    "bfloat16": (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
+    "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
+    "q4_0": (GGMLQuantizationType.Q4_0, LlamaFileType.MOSTLY_Q4_0),
+}
+QUANTIZATION_VERSION = 2
+"""Of the packed types' layout (GGML_QNT_VERSION)."""
+
+
+def export_gguf(model: nn.Module, tokenizer: Tokenizer, path: Path, dtype: str = "float32") -> Path:
+    """Write `model` and `tokenizer` as the file `path`, which is returned.
+
+    Args:
+        dtype: of the matrices: float32, float16, bfloat16, q8_0 or q4_0 (by rounding to nearest). Vectors
+            stay float32, and so does a matrix whose rows do not fill the blocks of 32 that a packed type is
+            made of.
+
+    Raises UserError for a model or a tokenizer that llama.cpp has no words for.
+    """
+    if dtype not in GGUF_DTYPES:
+        raise UserError(f"dtype {dtype!r}, expected one of {', '.join(GGUF_DTYPES)} in a GGUF file")
+    config, weights = fold_scales(model)
+    architecture = select_architecture(config)
+    matrix_type, file_type = GGUF_DTYPES[dtype]
+    matched = list(gguf_weight_map(architecture, config, list(weights)))
+
+    metadata = {"general.type": "model", "general.file_type": int(file_type)}
+    metadata |= write_metadata(architecture, config) | write_tokenizer(tokenizer, config.vocab_size)
+    if dtype.startswith("q"):
+        metadata["general.quantization_version"] = QUANTIZATION_VERSION
+    writer = gguf.GGUFWriter(path, architecture.name)
+    for key, value in metadata.items():
+        _add(writer, key, value)
+
+    factors = rope_factors(config)
+    if factors is not None:
+        writer.add_tensor_info(ROPE_FACTORS, factors.shape, np.dtype(np.float32), factors.nbytes)
+    types = {}
+    for name, shape in expected_shapes(matched, weights).items():
+        types[name] = _type_of(name, shape, matrix_type)
+        # Announced first and written one by one, so that one tensor at a time is held in its new form.
+        _announce(writer, name, shape, types[name])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    if factors is not None:
+        writer.write_tensor_data(factors.numpy())
+    for name, tensor in convert_to_foreign(matched, weights):
+        writer.write_tensor_data(gguf.quantize(tensor.float().cpu().numpy(), types[name]))
+    writer.close()
+    return path
+
+
+def _type_of(name: str, shape: tuple[int, ...], matrix_type: GGMLQuantizationType) -> GGMLQuantizationType:
+    """llama.cpp wants vectors and the router of experts in float32."""
+    block, _ = gguf.GGML_QUANT_SIZES[matrix_type]
+    if len(shape) < 2 or "ffn_gate_inp" in name or shape[-1] % block:
+        return GGMLQuantizationType.F32
+    return matrix_type
+
+
+def _announce(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], type: GGMLQuantizationType) -> None:
+    stored = np.dtype(np.float32) if type is GGMLQuantizationType.F32 else np.dtype(np.uint8)
+    size = 4 * int(np.prod(shape))
+    if type is not GGMLQuantizationType.F32:
+        shape = quant_shape_to_byte_shape(shape, type)
+        size = int(np.prod(shape))
+    writer.add_tensor_info(name, shape, stored, size, raw_dtype=type)
+
+
+def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+    """One entry, in the type that llama.cpp reads it as."""
+    if key == "general.architecture":  # the writer has put it there itself
+        return
+    match value:
+        case bool():
+            writer.add_bool(key, value)
+        case int():
+            writer.add_uint32(key, value)
+        case float():
+            writer.add_float32(key, value)
+        case str():
+            writer.add_string(key, value)
+        case list():
+            writer.add_array(key, value)

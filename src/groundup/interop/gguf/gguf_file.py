@@ -1,0 +1,143 @@
+"""The bytes of a GGUF file: a header of keys and values, a table of tensors, then the tensors.
+
+Read here and not by the gguf package's GGUFReader, because that one makes several arrays for each of the
+hundred thousand entries of a vocabulary, which takes seconds. Unpacking the weights is left to the package.
+
+Source: ggml-org/ggml, docs/gguf.md, version 3 of the format.
+"""
+
+import math
+import mmap
+import struct
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from torch import Tensor
+
+from groundup.artifacts.errors import UserError
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+"""struct's letter by the format's number of a value type."""
+STRING, ARRAY = 8, 9
+MAX_DIMENSIONS = 4
+
+
+class GGUFFile:
+    """Metadata and named tensors of a file, which is mapped into memory and read where it is touched.
+
+    Attributes:
+        metadata: value by key; arrays are lists.
+        shapes: shape by tensor name, outermost dimension first.
+
+    Raises UserError where the file is something else, or is cut off.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        with path.open("rb") as file:
+            if (magic := file.read(4)) != MAGIC:
+                raise UserError(
+                    f"{path}: begins with {magic!r}, expected {MAGIC!r}", hint="is it a .gguf file?"
+                )
+            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._position = len(MAGIC)
+        self.metadata: dict[str, Any] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._types: dict[str, gguf.GGMLQuantizationType] = {}
+        self._byte_ranges: dict[str, tuple[int, int]] = {}
+        try:
+            self._read_header()
+        except (struct.error, ValueError, KeyError, OverflowError, RecursionError) as error:
+            raise self._damaged(str(error)) from None
+
+    def read(self, name: str) -> Tensor:
+        """The tensor `name` as float32, unpacked where it is packed.
+
+        Raises UserError for a packed type that the gguf package does not unpack.
+        """
+        begin, end = self._byte_ranges[name]
+        kind = self._types[name]
+        packed = np.frombuffer(self._bytes, np.uint8, end - begin, begin)
+        if len(self.shapes[name]) > 1:
+            packed = packed.reshape(*self.shapes[name][:-1], -1)
+        try:
+            values = gguf.dequantize(packed, kind)
+        except NotImplementedError:
+            raise UserError(
+                f"{self.path}: tensor {name} is packed as {kind.name}, which is unknown here"
+            ) from None
+        return torch.from_numpy(np.array(values, dtype=np.float32).reshape(self.shapes[name]))
+
+    def _read_header(self) -> None:
+        version = self._scalar("I")
+        if version not in VERSIONS:
+            raise ValueError(f"version {version}, expected one of {VERSIONS}")
+        num_tensors, num_entries = self._scalar("Q"), self._scalar("Q")
+        for _ in range(num_entries):
+            key = self._string()
+            self.metadata[key] = self._value(self._scalar("I"))
+        offsets = {}
+        for _ in range(num_tensors):
+            name = self._string()
+            count = self._scalar("I")
+            if count > MAX_DIMENSIONS:
+                raise ValueError(f"tensor {name} has {count} dimensions, expected {MAX_DIMENSIONS} at most")
+            dimensions = [self._scalar("Q") for _ in range(count)]
+            self.shapes[name] = tuple(reversed(dimensions))
+            self._types[name] = gguf.GGMLQuantizationType(self._scalar("I"))
+            offsets[name] = self._scalar("Q")
+        alignment = self.metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise ValueError(f"general.alignment = {alignment!r}")
+        start = -(-self._position // alignment) * alignment
+        for name, offset in offsets.items():
+            per_block, size = gguf.GGML_QUANT_SIZES[self._types[name]]
+            if self.shapes[name][-1:] and self.shapes[name][-1] % per_block:
+                raise ValueError(
+                    f"tensor {name} has rows of {self.shapes[name][-1]}, in blocks of {per_block}"
+                )
+            begin = start + offset
+            end = begin + math.prod(self.shapes[name]) // per_block * size
+            if end > len(self._bytes):
+                raise ValueError(f"tensor {name} ends at byte {end:,}")
+            self._byte_ranges[name] = begin, end
+
+    def _value(self, kind: int) -> Any:
+        if kind == STRING:
+            return self._string()
+        if kind != ARRAY:
+            return self._scalar(SCALARS[kind])
+        item, count = self._scalar("I"), self._scalar("Q")
+        if item in SCALARS:
+            return list(self._scalars(SCALARS[item], count))
+        if count > len(self._bytes):
+            raise ValueError(f"an array of {count} entries")
+        return [self._value(item) for _ in range(count)]
+
+    def _string(self) -> str:
+        length = self._scalar("Q")
+        begin, self._position = self._position, self._position + length
+        if self._position > len(self._bytes):
+            raise ValueError(f"a text of {length} bytes at byte {begin:,}")
+        return self._bytes[begin : self._position].decode()
+
+    def _scalar(self, letter: str) -> Any:
+        return self._scalars(letter, 1)[0]
+
+    def _scalars(self, letter: str, count: int) -> tuple[Any, ...]:
+        if count > len(self._bytes):
+            raise ValueError(f"an array of {count} numbers")
+        values = struct.unpack_from(f"<{count}{letter}", self._bytes, self._position)
+        self._position += struct.calcsize(f"<{count}{letter}")
+        return values
+
+    def _damaged(self, reason: str) -> UserError:
+        return UserError(
+            f"{self.path}: not a whole GGUF file ({reason}; {len(self._bytes):,} bytes on disk)",
+            hint="it may have been cut off: copy or download it again",
+        )

@@ -1,0 +1,62 @@
+"""Opening a GGUF file: its weights become plain numbers again, whatever they were packed as."""
+
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from groundup.artifacts.errors import UserError
+from groundup.interop.build_from_tensors import build_from_tensors
+from groundup.interop.families.family import first_validation_error
+from groundup.interop.gguf.gguf_file import GGUFFile
+from groundup.interop.gguf.gguf_metadata import (
+    GGUF_ARCHITECTURES,
+    KEYS,
+    ROPE_FACTORS,
+    gguf_weight_map,
+    read_metadata,
+)
+from groundup.interop.gguf.gguf_tokenizer import read_tokenizer
+from groundup.tokenizer import Tokenizer
+
+
+def load_gguf(
+    path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> tuple[nn.Module, Tokenizer]:
+    """The model, in evaluation mode, and the tokenizer of a .gguf file.
+
+    Weights are float32 where `dtype` is None: packed types (Q8_0, Q4_1, Q4_K, ...) are unpacked.
+
+    Raises UserError for a damaged file, an architecture or a packed type that we do not know, and weights
+    that are not those of the metadata: named tensor, expected and found.
+    """
+    source = GGUFFile(Path(path))
+    try:
+        factors = source.read(ROPE_FACTORS) if ROPE_FACTORS in source.shapes else None
+        config = read_metadata(source.metadata, source.shapes, factors)
+        tokenizer = _tokenizer(source)
+    except UserError as error:
+        raise UserError(f"{path}: {error.message}", hint=error.hint) from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_validation_error(error, KEYS)}") from None
+    except KeyError as error:
+        raise UserError(f"{path}: {error} is missing, expected in the metadata") from None
+    architecture = GGUF_ARCHITECTURES[source.metadata["general.architecture"]]
+
+    def build_weight_map(config, names):
+        return gguf_weight_map(architecture, config, names)
+
+    model = build_from_tensors(
+        config, build_weight_map, source, ignored=(ROPE_FACTORS,), device=device, dtype=dtype
+    )
+    return model, tokenizer
+
+
+def _tokenizer(source: GGUFFile) -> Tokenizer:
+    try:
+        return read_tokenizer(source.metadata)
+    except (UserError, KeyError):
+        raise
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise UserError(f"damaged vocabulary: {error}") from None

@@ -1,0 +1,185 @@
+"""Hugging Face folders, in and out: config.json, safetensors, tokenizer files.
+
+No code of a folder is ever run: `auto_map` and the like are not looked at.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groundup.artifacts.errors import UserError
+from groundup.interop.build_from_tensors import build_from_tensors
+from groundup.interop.families import FAMILIES, Family
+from groundup.interop.families.select_family import select_family
+from groundup.interop.fold_scales import fold_scales
+from groundup.interop.safetensors_files import (
+    MAX_SHARD_BYTES,
+    SafetensorsFolder,
+    TensorSource,
+    cast_floating,
+    write_safetensors,
+)
+from groundup.interop.weight_map import convert_to_foreign
+from groundup.interop.zero_checkpoint import ZeroCheckpoint, is_zero_checkpoint
+from groundup.recipe import ModelConfig
+from groundup.tokenizer import Tokenizer
+
+CONFIG_FILE = "config.json"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_huggingface(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> nn.Module:
+    """The model of a Hugging Face folder, in evaluation mode; in `dtype`, or in the dtype of the files.
+
+    Where the folder has no safetensors but what DeepSpeed saved while it trained the model, that is read.
+
+    Raises UserError for a family we do not know (with the list of those we do), a setting we cannot follow,
+    and weights that are not those of the configuration: named tensor, expected and found.
+    """
+    folder = Path(folder)
+    fields = read_config(folder)
+    family = _family_of(fields, folder)
+    trained = not any(folder.glob("*.safetensors")) and is_zero_checkpoint(folder)
+    files: TensorSource = ZeroCheckpoint(folder) if trained else SafetensorsFolder(folder)
+    source: TensorSource = _WithoutPrefix(files, family.prefix)
+    config, ignored = _adjust_to_tensors(family, family.read_config(fields, folder / CONFIG_FILE), source)
+    return build_from_tensors(
+        config, family.weight_map, source, ignored=(*family.ignored, *ignored), device=device, dtype=dtype
+    )
+
+
+def export_huggingface(
+    model: nn.Module,
+    tokenizer: Tokenizer | Path | None,
+    out: Path,
+    dtype: str = "float32",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> list[Path]:
+    """Write a folder that transformers, vLLM and `load_huggingface` open. Returns the files written.
+
+    Args:
+        tokenizer: ours, or a folder that holds one; None writes none.
+        dtype: of the stored weights: float32, bfloat16 or float16.
+
+    Raises UserError when no family can hold the model: a part of it exists nowhere else.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r}, expected one of {', '.join(DTYPES)} in a Hugging Face folder")
+    config, weights = fold_scales(model)
+    family = select_family(config)
+    tokenizer = Tokenizer.load(tokenizer) if isinstance(tokenizer, Path) else tokenizer
+    out.mkdir(parents=True, exist_ok=True)
+    theirs = convert_to_foreign(family.weight_map(config, list(weights)), weights)
+    files = write_safetensors(
+        ((n, cast_floating(t, DTYPES[dtype]).cpu()) for n, t in theirs), out, max_shard_bytes
+    )
+    return [*files, *write_config_files(config, tokenizer, out, dtype)]
+
+
+def write_config_files(
+    config: ModelConfig,
+    tokenizer: Tokenizer | None,
+    out: Path,
+    dtype: str,
+    extra_fields: dict[str, Any] | None = None,
+) -> list[Path]:
+    """Write what stands beside the weights, `more` added to config.json; returns the files."""
+    # Where the file is silent, a family's own ids would be taken, which mean other tokens here.
+    fields: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    fields |= select_family(config).write_config(config) | {"torch_dtype": dtype} | (extra_fields or {})
+    files = []
+    if tokenizer is not None:
+        tokenizer.save(out)
+        ends = sorted(tokenizer.stop_ids)
+        ids = {
+            "bos_token_id": tokenizer.bos_id,
+            "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
+            "pad_token_id": tokenizer.pad_id,
+        }
+        ids = {key: value for key, value in ids.items() if value is not None}
+        fields |= ids
+        files += [_write_json(out / "generation_config.json", ids)]
+        files += [out / "tokenizer.json", out / "tokenizer_config.json"]
+    return [*files, _write_json(out / CONFIG_FILE, fields)]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a Hugging Face folder. Raises UserError where it is missing or not an object."""
+    return _read_json(Path(folder) / CONFIG_FILE)
+
+
+class _WithoutPrefix:
+    """A file of a bare model: one without the prefix that names have below the class with a head."""
+
+    def __init__(self, source: TensorSource, prefix: str):
+        self.path, self._source = source.path, source
+        self._prefix_length = 0 if any(name.startswith(prefix) for name in source.shapes) else len(prefix)
+        self.shapes = {prefix[: self._prefix_length] + name: shape for name, shape in source.shapes.items()}
+
+    def read(self, name: str) -> Tensor:
+        return self._source.read(name[self._prefix_length :])
+
+
+def _family_of(fields: dict[str, Any], folder: Path) -> Family:
+    name = fields.get("model_type")
+    if fields.get("quantization_config"):
+        raise UserError(
+            f"{folder}: quantized weights ({fields['quantization_config'].get('quant_method', 'unknown')}), "
+            "expected plain ones",
+            hint="groundup.quantize.open_model opens the formats that we know",
+        )
+    if name not in FAMILIES:
+        raise UserError(
+            f"{folder / CONFIG_FILE}: model_type = {name!r} is not supported, "
+            f"expected one of {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[name]
+
+
+def _adjust_to_tensors(
+    family: Family, config: ModelConfig, source: TensorSource
+) -> tuple[ModelConfig, list[str]]:
+    """The configuration that the tensors ask for, and names among them that only repeat others.
+
+    Files may lack a head (an encoder that only embeds), or hold a tied one as well. A tied head that differs
+    from the embedding is not tied, whatever the configuration says.
+    """
+    changes: dict[str, Any] = {}
+    if family.masked_head:
+        changes["masked_head"] = family.masked_head in source.shapes
+    repeated = []
+    if config.tie_embeddings and family.head in source.shapes:
+        if _equal(source, family.head, family.embedding):
+            repeated = [family.head]
+        else:
+            changes["tie_embeddings"] = False
+    return config.model_copy(update=changes), repeated
+
+
+def _equal(source: TensorSource, left: str, right: str) -> bool:
+    shapes = source.shapes
+    return shapes.get(left) == shapes.get(right) and torch.equal(source.read(left), source.read(right))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file", hint="a Hugging Face folder has config.json and safetensors"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}", hint="copy or download the file again") from None
+    if not isinstance(fields, dict):
+        raise UserError(f"{path}: {type(fields).__name__} found, expected an object")
+    return fields
+
+
+def _write_json(path: Path, fields: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,103 @@
+"""Whatever a path holds: a model of ours, a run, a Hugging Face folder, a GGUF file."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from groundup.artifacts import manifest
+from groundup.artifacts.errors import UserError
+from groundup.interop.huggingface_model import CONFIG_FILE as HUGGINGFACE_CONFIG
+from groundup.interop.huggingface_model import load_huggingface
+from groundup.model import load_model
+from groundup.model.serialization import CONFIG_FILE as NATIVE_CONFIG
+from groundup.tokenizer import Tokenizer
+
+MODEL_STAGES_BY_PREFERENCE = ("06-chat", "04-base")
+"""The artifacts of a run that hold a model; the chat model is what the base model became."""
+
+EXPECTED = "a model folder, a run, a Hugging Face folder or a .gguf file"
+
+
+def open_model(
+    path: Path | str, device: str = "auto", dtype: torch.dtype | None = None
+) -> tuple[nn.Module, Tokenizer]:
+    """The model and the tokenizer that `path` holds, ready to speak.
+
+    Args:
+        device: "auto" takes an accelerator where there is one.
+        dtype: of the weights; None keeps that of the files (float32 for a GGUF file).
+
+    Raises UserError that says what was found where `path` holds no model, or not all of one.
+    """
+    path = resolve_model_path(Path(path))
+    target = resolve_device(device)
+    if path.suffix == ".gguf":
+        from groundup.interop.gguf import load_gguf  # only here, because the gguf package is optional
+
+        return load_gguf(path, target, dtype)
+    load = load_model if (path / NATIVE_CONFIG).is_file() else load_huggingface
+    return load(path, target, dtype), Tokenizer.load(path)
+
+
+def resolve_model_path(path: Path) -> Path:
+    """The model folder or .gguf file that `path` means: itself, or the best model of the run it is."""
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file or folder, expected {EXPECTED}", hint="groundup run RECIPE makes a run"
+        )
+    if path.is_file():
+        return _check_file(path)
+    if any((path / name).is_file() for name in (NATIVE_CONFIG, HUGGINGFACE_CONFIG)):
+        return path
+    for name in MODEL_STAGES_BY_PREFERENCE:
+        if (path / name / manifest.MANIFEST_FILE).is_file():
+            return path / name
+    if unfinished := [name for name in MODEL_STAGES_BY_PREFERENCE if (path / f"{name}.partial").exists()]:
+        raise UserError(
+            f"{path}: a run without a finished model; {unfinished[-1]} is not complete",
+            hint="groundup run continues it",
+        )
+    if len(files := sorted(path.glob("*.gguf"))) == 1:
+        return files[0]
+    if files:
+        raise UserError(f"{path}: {len(files)} .gguf files, expected one", hint=f"name it: {files[0]}")
+    inside = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
+    raise UserError(
+        f"{path}: holds {inside}; expected {EXPECTED}",
+        hint="in a run, 04-base, 06-chat and 07-quantized hold models",
+    )
+
+
+def resolve_device(device: str) -> torch.device:
+    """What "auto" means here: the first kind of accelerator that is there, else the CPU.
+
+    Raises UserError for a device that is not there.
+    """
+    if device == "auto":
+        device = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"device {device!r}: {reason}", hint='"auto" takes what is there, "cpu" always works'
+        ) from None
+    return torch.device(device)
+
+
+def _check_file(path: Path) -> Path:
+    if path.suffix == ".gguf":
+        return path
+    if path.suffix == ".safetensors":
+        raise UserError(
+            f"{path}: weights alone, expected {EXPECTED}", hint=f"open the folder they lie in: {path.parent}"
+        )
+    if path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
+        raise UserError(
+            f"{path}: a pickle, which can run any code when it is opened; expected {EXPECTED}",
+            hint="take the safetensors version of the model",
+        )
+    raise UserError(f"{path}: not a model, expected {EXPECTED}")

@@ -1,0 +1,157 @@
+"""Weight files: a folder of safetensors, whole or in shards with an index, read lazily and written in order.
+
+Nothing is ever unpickled: a folder that has only `.bin` or `.pt` files is refused.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from groundup.artifacts.errors import UserError
+
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+MAX_SHARD_BYTES = 5 * 10**9
+"""The size above which transformers, too, starts another file."""
+
+
+class TensorSource(Protocol):
+    """Named tensors in a file: shapes without reading, values one at a time."""
+
+    path: Path
+    shapes: dict[str, tuple[int, ...]]
+
+    def read(self, name: str) -> Tensor: ...
+
+
+class SafetensorsFolder:
+    """The tensors of a folder. Raises UserError where files are missing, damaged, or could run code.
+
+    Attributes:
+        path: the folder.
+        shapes: shape by tensor name, over all shards.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._opened = {}
+        self._home: dict[str, str] = {}
+        for file in _shards(path):
+            self._opened[file] = handle = _open(path / file)
+            for name in handle.keys():  # noqa: SIM118 (a safetensors handle is no dict)
+                if name in self._home:
+                    raise UserError(
+                        f"{path}: tensor {name} is in both {self._home[name]} and {file}, expected once"
+                    )
+                self._home[name] = file
+                self.shapes[name] = tuple(handle.get_slice(name).get_shape())
+
+    def read(self, name: str) -> Tensor:
+        """The tensor `name` in the dtype of the file."""
+        return self._opened[self._home[name]].get_tensor(name)
+
+
+def write_safetensors(
+    tensors: Iterable[tuple[str, Tensor]], folder: Path, max_shard_bytes: int = MAX_SHARD_BYTES
+) -> list[Path]:
+    """Write named tensors as `model.safetensors`, or as shards with an index where that is too large.
+
+    The tensors are consumed one by one, so that only one shard is held in memory. Weights
+    that the folder held before are replaced. Returns the files written.
+    """
+    shard: dict[str, Tensor] = {}
+    drafts: list[Path] = []
+    homes: list[list[str]] = []
+    total = 0
+
+    def flush() -> None:
+        drafts.append(folder / f".shard-{len(drafts) + 1}.safetensors")
+        homes.append(list(shard))
+        try:
+            save_file(shard, drafts[-1], metadata={"format": "pt"})
+        except SafetensorError as error:
+            if "code: 28" in str(error) or "No space" in str(error):
+                raise OSError(28, f"no space left to write {drafts[-1]}") from None
+            raise
+        shard.clear()
+
+    for name, tensor in tensors:
+        size = tensor.numel() * tensor.element_size()
+        if shard and sum(t.numel() * t.element_size() for t in shard.values()) + size > max_shard_bytes:
+            flush()
+        shard[name] = tensor.detach().contiguous()
+        total += size
+    flush()
+
+    for older in (
+        *folder.glob("model*.safetensors"),
+        folder / INDEX_FILE,
+    ):  # or a reader may take these for ours
+        older.unlink(missing_ok=True)
+    if len(drafts) == 1:
+        return [drafts[0].rename(folder / SINGLE_FILE)]
+    names = [f"model-{i:05d}-of-{len(drafts):05d}.safetensors" for i in range(1, len(drafts) + 1)]
+    files = [draft.rename(folder / name) for draft, name in zip(drafts, names, strict=True)]
+    weight_map = {tensor: name for name, home in zip(names, homes, strict=True) for tensor in home}
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return [*files, folder / INDEX_FILE]
+
+
+def _shards(folder: Path) -> list[str]:
+    if (folder / SINGLE_FILE).is_file():
+        return [SINGLE_FILE]
+    if (folder / INDEX_FILE).is_file():
+        try:
+            files = sorted(
+                set(json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"].values())
+            )
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise UserError(
+                f"{folder / INDEX_FILE}: not a readable index ({error})", hint="download it again"
+            ) from None
+        for file in files:
+            if not isinstance(file, str) or not re.fullmatch(r"[\w][\w.-]*\.safetensors", file):
+                raise UserError(f"{folder / INDEX_FILE}: {file!r} is no plain .safetensors file name")
+            if not (folder / file).is_file():
+                raise UserError(
+                    f"{folder}: shard {file} is missing, {INDEX_FILE} names it", hint="download it again"
+                )
+        return files
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    if len(others) == 1:
+        return others
+    if others:
+        raise UserError(
+            f"{folder}: {len(others)} .safetensors files and no {INDEX_FILE}, expected {SINGLE_FILE} or an index"
+        )
+    if pickled := sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt")):
+        raise UserError(
+            f"{folder}: {pickled[0]} is a pickle, which can run any code when opened; expected safetensors",
+            hint="take the safetensors version of the model, or convert it where you trust it",
+        )
+    raise UserError(f"{folder}: no weights, expected {SINGLE_FILE} or {INDEX_FILE}")
+
+
+def _open(file: Path):
+    try:
+        return safe_open(file, framework="pt")
+    except SafetensorError as error:
+        size = file.stat().st_size
+        raise UserError(
+            f"{file}: not a whole safetensors file ({error}; {size:,} bytes on disk)",
+            hint="it may have been cut off: copy or download it again",
+        ) from None
+
+
+def cast_floating(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """`tensor` as `dtype`; integers, and everything when dtype is None, stay as they are."""
+    return tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)

@@ -1,0 +1,80 @@
+"""The key/value cache: what earlier tokens left for later ones to look at; each token is computed once."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from groundup.artifacts.errors import UserError
+from groundup.model.attention_mask import AttentionMask, build_mask
+from groundup.recipe import ModelConfig
+
+
+@runtime_checkable
+class KVCache(Protocol):
+    """What a decoder needs of a cache. The paged cache of the generation engine is another one."""
+
+    length: int
+    """Tokens that the longest sequence holds."""
+
+    def positions(self, num_tokens: int) -> Int[Tensor, "*B T"]:
+        """Positions of the next tokens: (T), or (B T) where sequences are of different lengths."""
+        ...
+
+    def mask(self, num_tokens: int, window: int | None) -> AttentionMask:
+        """Which keys, in the order in which `append` returns them, the next tokens may see."""
+        ...
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep the next tokens' keys and values (B G T K) of a layer; returns all that it holds (B G S K)."""
+        ...
+
+    def advance(self, num_tokens: int) -> None:
+        """Called once by the model when all layers have appended."""
+        ...
+
+
+class StaticKVCache:
+    """Keys and values of a batch of sequences of one length, written from left to right."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        batch_size: int,
+        max_length: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
+        shape = (config.num_layers, batch_size, config.num_kv_heads, max_length, config.head_dim)
+        self.keys: Float[Tensor, "L B G S K"] = torch.zeros(shape, dtype=dtype, device=device)
+        self.values: Float[Tensor, "L B G S K"] = torch.zeros(shape, dtype=dtype, device=device)
+        self.length = 0
+        self.max_length = max_length
+
+    def positions(self, num_tokens: int) -> Int[Tensor, " T"]:
+        end = self.length + num_tokens
+        if end > self.max_length:
+            raise UserError(
+                f"cache: {end} tokens, expected at most max_length = {self.max_length}",
+                hint="make room for the prompt and the answer: model.new_cache(batch_size, max_length)",
+            )
+        return torch.arange(self.length, end, device=self.keys.device)
+
+    def mask(self, num_tokens: int, window: int | None) -> AttentionMask:
+        return build_mask(num_tokens, self.length + num_tokens, self.keys.device, causal=True, window=window)
+
+    def append(
+        self, layer: int, keys: Float[Tensor, "B G T K"], values: Float[Tensor, "B G T K"]
+    ) -> tuple[Float[Tensor, "B G S K"], Float[Tensor, "B G S K"]]:
+        end = self.length + keys.shape[2]
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def advance(self, num_tokens: int) -> None:
+        self.length += num_tokens
+
+    def truncate(self, length: int) -> None:
+        """Forget all but the first `length` tokens, as speculative decoding does with refused ones."""
+        self.length = length

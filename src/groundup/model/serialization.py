@@ -1,0 +1,119 @@
+"""A model as a folder: model.json says what it is, model.safetensors holds its weights. Nothing is ever
+unpickled."""
+
+import json
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from groundup.artifacts.errors import UserError
+from groundup.model.decoder import Decoder
+from groundup.model.encoder import Encoder
+from groundup.model.encoder_decoder import EncoderDecoder
+from groundup.model.moe import ExpertBias
+from groundup.model.rope import RotaryEmbedding
+from groundup.recipe import ModelConfig
+
+ARCHITECTURES: dict[str, type[Decoder] | type[Encoder] | type[EncoderDecoder]] = {
+    "decoder": Decoder,
+    "encoder": Encoder,
+    "encoder_decoder": EncoderDecoder,
+}
+
+CONFIG_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
+
+
+def save_model(model: nn.Module, folder: Path) -> None:
+    """Write `model` into `folder`, which is made where it is missing. A tied head is stored once, as the
+    embedding."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    config = model.config.model_dump(mode="json", exclude_none=True)  # type: ignore[union-attr,operator]
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def load_model(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> nn.Module:
+    """The model that `save_model` wrote, in evaluation mode; in `dtype`, or in the dtype of the file.
+
+    Raises UserError for a missing or damaged file, and for weights that are not those of the described model,
+    naming the tensor, what was expected and what was found.
+    """
+    folder = Path(folder)
+    model = build_meta_model(load_config(folder))
+    assign_weights(model, _read_weights(folder / WEIGHTS_FILE), source=str(folder / WEIGHTS_FILE))
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """The description of the model in `folder`."""
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file", hint="expected a model folder with model.json and model.safetensors"
+        )
+    try:
+        return ModelConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "model"
+        raise UserError(f"{path}: {field}: {first['msg']}", hint="the file was damaged or edited") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}", hint="the file was damaged or edited") from None
+
+
+def build_model(config: ModelConfig) -> nn.Module:
+    """A model of the architecture that `config` names, with fresh weights."""
+    return ARCHITECTURES[config.architecture](config)
+
+
+def build_meta_model(config: ModelConfig) -> nn.Module:
+    """The same without memory for its weights, which `assign_weights` brings."""
+    with torch.device("meta"):
+        return build_model(config)
+
+
+def assign_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str) -> None:
+    """Make `weights` those of `model`: all of them, each of the right shape, or none is touched.
+
+    Raises UserError, naming the tensor, what was expected and what was found; `where` says where they came
+    from.
+    """
+    expected = model.state_dict()
+    hint = "the file belongs to another model, or is incomplete"
+    if missing := sorted(expected.keys() - weights.keys()):
+        raise UserError(f"{source}: {_few(missing)}: expected, not found", hint=hint)
+    if extra := sorted(weights.keys() - expected.keys()):
+        raise UserError(f"{source}: {_few(extra)}: found, not expected", hint=hint)
+    for name, tensor in expected.items():
+        if weights[name].shape != tensor.shape:
+            raise UserError(
+                f"{source}: {name}: expected shape {tuple(tensor.shape)}, found {tuple(weights[name].shape)}",
+                hint=hint,
+            )
+    model.load_state_dict(weights, assign=True)
+    for module in model.modules():
+        if isinstance(module, RotaryEmbedding | ExpertBias):
+            module.reset_buffers()
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file", hint="expected a model folder with model.json and model.safetensors"
+        ) from None
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged: {error}", hint="copy or download the file again") from None
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

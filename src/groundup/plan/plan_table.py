@@ -1,0 +1,106 @@
+"""The plan as a table for the terminal."""
+
+from typing import Any
+
+
+def format_plan(summary: dict[str, Any]) -> str:
+    """The facts of `Plan.facts()` in aligned lines."""
+    text = (
+        [("deduplication", _format_deduplication(summary["deduplication"]))]
+        if "deduplication" in summary
+        else []
+    )
+    if "model" not in summary:
+        return _align([*text, ("training", "none: the recipe has no [train] table")])
+    model, train, memory, layout = summary["model"], summary["train"], summary["memory"], summary["layout"]
+    budget = summary["budget"]
+    rows = [
+        ("model", f"{model['architecture']}, {model['num_layers']} blocks, {model['hidden_size']} wide, "
+                  f"{model['num_heads']} heads ({model['num_kv_heads']} for keys), vocabulary {model['vocab_size']:,}"),
+        ("parameters", f"{_format_count(summary['parameters']['total'])}"),
+        ("tokens", f"{_format_count(train['tokens'])}, {summary['tokens_per_parameter']:.3g} for each parameter"),
+        ("steps", f"{train['steps']:,} of {train['batch_tokens']:,} tokens, sequences of {train['sequence_length']:,}"),
+        ("learning rate", f"{train['learning_rate']:g} after {train['warmup_steps']} steps, {train['schedule']}, "
+                          f"{train['optimizer']}"),
+        ("memory", f"{memory['total'] / 1e9:.2f} GB a device: weights {memory['weights'] / 1e9:.2f}, gradients "
+                   f"{memory['gradients'] / 1e9:.2f}, optimizer {memory['optimizer'] / 1e9:.2f}, copies for "
+                   f"products {memory['unsharded'] / 1e9:.2f}, activations "
+                   f"{(memory['activations'] + memory['logits']) / 1e9:.2f}"),
+        ("layout", f"{layout['devices']} x {budget['hardware']}, {_format_axes(layout)}, micro-batch "
+                   f"{layout['micro_batch']}{_format_checkpointing(layout['activation_checkpointing'])}"),
+        ("compute", f"{format_flops(summary['compute'])} of arithmetic"),
+        ("time", _format_hours(summary["hours"])),
+    ]  # fmt: skip
+    if expected := summary.get("expected"):
+        rows.append(("expected", f"{expected['loss']:.3f} bits per byte of held-out text, 90% between {expected['low']:.3f} "
+                                 f"and {expected['high']:.3f}, from a ladder of {expected['rungs']} models"))  # fmt: skip
+    rows += _simulation_rows(summary.get("simulation"))
+    if summary["money"] is not None:
+        rows.append(("money", f"{summary['money']:,.0f} at {budget['price_per_hour']:g} an hour and device"))
+    return _align(rows + text)
+
+
+def _format_checkpointing(kind: str) -> str:
+    """A run recomputes what its recipe says, so what the plan needs is said as the knob that says it."""
+    return "" if kind == "none" else f", with machine.activation_checkpointing = {kind}"
+
+
+def format_flops(value: float) -> str:
+    """Floating point operations with their SI prefix: 6.4e14 -> "640 teraFLOP"."""
+    for size, prefix in (
+        (1e24, "yotta"),
+        (1e21, "zetta"),
+        (1e18, "exa"),
+        (1e15, "peta"),
+        (1e12, "tera"),
+        (1e9, "giga"),
+    ):
+        if value >= size:
+            return f"{value / size:.3g} {prefix}FLOP"
+    return f"{value:,.0f} FLOP"
+
+
+def _align(rows: list[tuple[str, str]]) -> str:
+    return "\n".join(f"{name:<14} {value}" for name, value in rows)
+
+
+def _format_deduplication(found: dict[str, Any]) -> str:
+    names = ", ".join(found["unknown_sources"])
+    if names and not found["documents"]:
+        return f"up to {found['limit_bytes'] / 1e9:g} GB; more can be said when {names} is here"
+    unknown = f"; not here yet, and not counted: {names}" if names else ""
+    return (f"{found['peak_bytes'] / 1e9:.2g} GB of {found['limit_bytes'] / 1e9:g} GB for about {found['documents']:,} documents, "
+            f"{found['passes']} pass{'es' if found['passes'] > 1 else ''}{unknown}")  # fmt: skip
+
+
+def _simulation_rows(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What was counted on fake devices, beside what the formulas say."""
+    if found is None:
+        return []
+    pairs = [("held between steps", found["memory"]["state"]), ("held at most", found["memory"]["peak"])]
+    pairs += [(f"sent along {axis}", both) for axis, both in found["sent"].items()]
+    words = [
+        f"{name} {both['simulated'] / 1e9:.2f} GB (planned {both['planned'] / 1e9:.2f})"
+        for name, both in pairs
+    ]
+    head = f"one rank of {found['devices']:,} and one micro-batch: "
+    return [("simulation", head + ", ".join(words))]
+
+
+def _format_axes(layout: dict[str, Any]) -> str:
+    axes = {axis: layout[axis] for axis in ("replicate", "tensor", "pipeline") if layout[axis] > 1}
+    words = [f"weights over {layout['shards']}", *(f"{axis} {size}" for axis, size in axes.items())]
+    return " x ".join(words)
+
+
+def _format_count(value: float) -> str:
+    for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if value >= size:
+            return f"{value / size:.3g} {word}"
+    return f"{value:,.0f}"
+
+
+def _format_hours(hours: float) -> str:
+    if hours < 1:
+        return f"{60 * hours:.1f} minutes"
+    return f"{hours:.1f} hours" if hours < 72 else f"{hours / 24:.1f} days"

@@ -1,0 +1,136 @@
+"""The grid that a weight is rounded to: a few equally spaced values for each group of a row.
+
+A code q from 0 to 2**bits - 1 stands for the weight (q - zero) * scale. Symmetric grids have their zero in
+the middle, so only the scale is stored. Scales are float16 numbers from the start: every file format can then
+hold them exactly, and what was measured here is what others load.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from groundup.artifacts.errors import UserError
+
+SMALLEST_SCALE = 2.0**-20
+"""Below this float16 has too few digits left; a group of weights that small rounds to zeros."""
+
+
+@dataclass(frozen=True)
+class QuantizationScheme:
+    """How weights are kept.
+
+    Attributes:
+        bits: bits of one code, 4 or 8.
+        group_size: weights of one row, side by side, that share a scale.
+        symmetric: the zero is in the middle of the codes and is not stored.
+    """
+
+    bits: int = 4
+    group_size: int = 128
+    symmetric: bool = True
+
+    @property
+    def max_code(self) -> int:
+        """The largest code."""
+        return 2**self.bits - 1
+
+    @property
+    def mid_code(self) -> int:
+        """The zero of a symmetric grid."""
+        return 2 ** (self.bits - 1)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Code plus its share of the group's scale (16 bits) and zero (8 bits, if stored)."""
+        return self.bits + (16 if self.symmetric else 24) / self.group_size
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """A matrix on its grid.
+
+    Attributes:
+        codes: uint8 (out in).
+        scale: float16 (out groups).
+        zero: uint8 (out groups).
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor
+    scheme: QuantizationScheme
+
+    def dequantize(self) -> Tensor:
+        """The matrix that the codes stand for: float32 (out in)."""
+        return dequantize_weight(self.codes, self.scale, self.zero)
+
+
+def find_params(weight: Tensor, scheme: QuantizationScheme) -> tuple[Tensor, Tensor]:
+    """The grid that spans each group from its smallest to its largest weight.
+
+    Args:
+        weight: (out in), `in` a multiple of the group size.
+
+    Returns:
+        scale and zero, float32 (out groups); the scales are float16 numbers, the zeros whole ones.
+
+    Raises UserError for weights that are not finite.
+    """
+    groups = weight.float().unflatten(1, (-1, scheme.group_size))
+    if not torch.isfinite(groups).all():
+        raise UserError(
+            "a weight is not finite, expected numbers", hint="the model is damaged or its training diverged"
+        )
+    if scheme.symmetric:
+        scale = _storable(2 * groups.abs().amax(2) / scheme.max_code)
+        return scale, torch.full_like(scale, scheme.mid_code)
+    low, high = (
+        groups.amin(2).clamp(max=0),
+        groups.amax(2).clamp(min=0),
+    )  # the span includes 0, which stays exact
+    scale = _storable((high - low) / scheme.max_code)
+    return scale, (-low / scale).round().clamp(0, scheme.max_code)
+
+
+def _storable(scale: Tensor) -> Tensor:
+    """The nearest scales that float16 holds well, as float32."""
+    return scale.clamp(SMALLEST_SCALE, torch.finfo(torch.float16).max).half().float()
+
+
+def quantize_weight(weight: Tensor, scale: Tensor, zero: Tensor, scheme: QuantizationScheme) -> Tensor:
+    """The nearest code of each weight: uint8 (out in), from weight (out in) and a grid (out groups)."""
+    groups = weight.float().unflatten(1, (scale.shape[1], -1))
+    codes = (groups / scale[:, :, None]).round() + zero[:, :, None]
+    return codes.clamp(0, scheme.max_code).to(torch.uint8).flatten(1)
+
+
+def dequantize_weight(
+    codes: Tensor, scale: Tensor, zero: Tensor, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The weights that codes stand for, computed in float32: (out in), from codes (out in) and a grid (out
+    groups).
+    """
+    groups = codes.unflatten(1, (scale.shape[1], -1)).float()
+    return ((groups - zero.float()[:, :, None]) * scale.float()[:, :, None]).flatten(1).to(dtype)
+
+
+def divisible_group_size(requested: int, widths: dict[str, int], smallest: int = 16) -> int:
+    """`wanted`, halved until it divides every width: one size for the whole model, as file formats want it.
+
+    Args:
+        widths: input width by layer name.
+
+    Raises UserError when even `smallest` does not divide them all, naming a layer.
+    """
+    size = requested
+    while size >= smallest:
+        if all(width % size == 0 for width in widths.values()):
+            return size
+        size //= 2
+    name, width = next((name, width) for name, width in widths.items() if width % (size * 2))
+    raise UserError(
+        f"quantize.group_size = {requested}: neither it nor a half, a quarter ... of it, down to {smallest}, "
+        f"divides the input width {width} of {name}",
+        hint=f"set a divisor of {width}, or choose model widths that are multiples of {smallest}",
+    )

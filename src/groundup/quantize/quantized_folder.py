@@ -1,0 +1,78 @@
+"""A quantized model as a folder of ours: what 07-quantized is.
+
+model.json          the model before it was quantized, as in every model folder
+quantization.json   which layers hold codes, and on which grid
+model.safetensors   the weights; a quantized layer is `packed`, `scale` and, on asymmetric grids, `zero`
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from groundup.artifacts.errors import UserError
+from groundup.interop.safetensors_files import SafetensorsFolder
+from groundup.model import assign_weights, load_config, save_model
+from groundup.quantize.meta_model import build_meta_model
+from groundup.quantize.quantization_grid import QuantizationScheme
+from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
+from groundup.quantize.quantizer import replace_modules
+
+QUANTIZATION = "quantization.json"
+
+
+def save_quantized_folder(model: nn.Module, folder: Path, method: str) -> None:
+    """Write a model that `quantize_model` has changed; `method` is kept as a note."""
+    layers = quantized_layers(model)
+    scheme = next(iter(layers.values())).scheme
+    save_model(model, folder)
+    described = {"method": method, **asdict(scheme), "layers": list(layers)}
+    (folder / QUANTIZATION).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+
+
+def load_quantized_folder(folder: Path, device: torch.device | str = "cpu") -> nn.Module:
+    """The model that `save_quantized_folder` wrote, in evaluation mode.
+
+    Raises UserError for a missing or damaged file, and for weights that are not those of the described model.
+    """
+    scheme, names = _read(folder / QUANTIZATION)
+    model = build_meta_model(load_config(folder), device)
+    with torch.device("meta"):
+        replace_modules(model, {name: _empty_layer(model, name, scheme, folder) for name in names})
+    file = SafetensorsFolder(folder)
+    assign_weights(model, {name: file.read(name).to(device) for name in file.shapes}, source=str(folder))
+    return model.eval()
+
+
+def _empty_layer(model: nn.Module, name: str, scheme: QuantizationScheme, folder: Path) -> QuantizedLinear:
+    try:
+        layer = model.get_submodule(name)
+    except AttributeError:
+        layer = None
+    if type(layer) is not nn.Linear:
+        raise UserError(
+            f"{folder / QUANTIZATION}: {name}: the model has no such linear layer", hint="the file was edited"
+        )
+    bias = None if layer.bias is None else layer.bias.dtype
+    return QuantizedLinear(layer.in_features, layer.out_features, scheme, bias)
+
+
+def _read(path: Path) -> tuple[QuantizationScheme, list[str]]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        scheme = QuantizationScheme(found["bits"], found["group_size"], found["symmetric"])
+        names = found["layers"]
+        ready = (
+            scheme.bits in (4, 8) and scheme.group_size > 0 and all(isinstance(name, str) for name in names)
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not a readable description ({error!r})", hint="the file was damaged or edited"
+        ) from None
+    if not ready:
+        raise UserError(
+            f"{path}: bits = {scheme.bits}, group_size = {scheme.group_size}; expected 4 or 8, and above 0"
+        )
+    return scheme, names

@@ -1,0 +1,89 @@
+"""A linear layer that keeps its weight as codes: packed, with float16 scales, and de-quantized when it is
+used.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groundup.quantize.bit_packing import pack_codes, unpack_codes
+from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight, dequantize_weight
+
+
+class QuantizedLinear(nn.Module):
+    """y = x W^T + b with W on its grid. Right on every device and in every floating dtype.
+
+    Attributes:
+        packed: uint8 (out in) for 8 bits, (out in/2) for 4 bits: the even column in the low half.
+        scale: float16 (out groups).
+        zero: uint8 (out groups), or None where the grid is symmetric.
+        bias: (out), or None.
+    """
+
+    packed: Tensor
+    scale: Tensor
+    zero: Tensor | None
+    bias: Tensor | None
+
+    def __init__(
+        self, in_features: int, out_features: int, scheme: QuantizationScheme, bias: torch.dtype | None = None
+    ):
+        super().__init__()
+        self.in_features, self.out_features, self.scheme = in_features, out_features, scheme
+        groups = in_features // scheme.group_size
+        self.register_buffer(
+            "packed", torch.zeros(out_features, in_features * scheme.bits // 8, dtype=torch.uint8)
+        )
+        self.register_buffer("scale", torch.zeros(out_features, groups, dtype=torch.float16))
+        zero = None if scheme.symmetric else torch.zeros(out_features, groups, dtype=torch.uint8)
+        self.register_buffer("zero", zero)
+        self.register_buffer("bias", None if bias is None else torch.zeros(out_features, dtype=bias))
+
+    @classmethod
+    def from_weight(cls, weight: QuantizedWeight, bias: Tensor | None = None) -> "QuantizedLinear":
+        out_features, in_features = weight.codes.shape
+        layer = cls(in_features, out_features, weight.scheme, None if bias is None else bias.dtype)
+        layer.packed = pack_codes(weight.codes, weight.scheme.bits, torch.uint8)
+        layer.scale = weight.scale
+        if not weight.scheme.symmetric:
+            layer.zero = weight.zero
+        if bias is not None:
+            layer.bias = bias.detach().clone()
+        return layer
+
+    def unpack_weight(self) -> QuantizedWeight:
+        """The weight as unpacked codes on their grid."""
+        zero = (
+            self.zero
+            if self.zero is not None
+            else torch.full_like(self.scale, self.scheme.mid_code, dtype=torch.uint8)
+        )
+        return QuantizedWeight(unpack_codes(self.packed, self.scheme.bits), self.scale, zero, self.scheme)
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The weight as numbers, (out in)."""
+        weight = self.unpack_weight()
+        return dequantize_weight(weight.codes, weight.scale, weight.zero, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.dequantize(x.dtype), bias)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "QuantizedLinear":
+        """Move with the model, but keep the scales' dtype: `model.to(torch.bfloat16)` must not change the
+        weights.
+        """
+        scale = self.scale
+        super()._apply(fn, recurse)
+        self.scale = self.scale.half() if scale.is_meta else scale.to(self.scale.device)
+        return self
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, {self.scheme}"
+
+
+def quantized_layers(model: nn.Module) -> dict[str, QuantizedLinear]:
+    """The quantized layers of a model, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}

@@ -1,0 +1,115 @@
+"""A model by itself, outside of a run: what `groundup quantize` does, and the facts of any quantized
+model.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from groundup import interop
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.progress import Progress
+from groundup.model.serialization import WEIGHTS_FILE
+from groundup.quantize.calibration_windows import evenly_spaced_windows
+from groundup.quantize.quantization_grid import QuantizationScheme
+from groundup.quantize.quantized_folder import save_quantized_folder
+from groundup.quantize.quantized_linear import quantized_layers
+from groundup.quantize.quantizer import (
+    METHODS,
+    LayerQuantizationError,
+    QuantizationSettings,
+    adapt_scheme,
+    quantize_model,
+)
+from groundup.tokenizer import Tokenizer, TokenShard
+
+
+def quantize_folder(
+    model_path: Path | str,
+    out: Path | str,
+    *,
+    method: str = "gptq",
+    bits: int = 4,
+    group_size: int = 128,
+    symmetric: bool = True,
+    device: str = "auto",
+    calibration_text: str | None = None,
+    calibration_tokens: int = 32_768,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Quantize the model at `model_path` into the new folder `out`. Returns what was done and what it cost.
+
+    Where gptq or awq get no calibration text, they take the training tokens of the run that the model belongs
+    to. Raises UserError when there are none, for an unknown method, and when `out` is in use already.
+    """
+    model_path, out = Path(model_path), Path(out)
+    if method not in METHODS or bits not in (4, 8):
+        raise UserError(f"method = {method}, bits = {bits}; expected one of {', '.join(METHODS)} and 4 or 8")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists already", hint="name a new folder with --out")
+    source = interop.resolve_model_path(model_path)
+    model, tokenizer = interop.open_model(source, device)
+    scheme = adapt_scheme(model, QuantizationScheme(bits, group_size, symmetric))
+    windows = _calibration_windows(model, tokenizer, source, calibration_text, calibration_tokens, method)
+    errors = quantize_model(model, QuantizationSettings(method, scheme), windows, progress)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_quantized_folder(model.cpu(), partial, method)
+    tokenizer.save(partial)
+    if out.exists():
+        out.rmdir()
+    partial.rename(out)
+    return quantization_summary(model, errors, source, out)
+
+
+def quantization_summary(
+    model: nn.Module, errors: list[LayerQuantizationError], source: Path, out: Path
+) -> dict[str, Any]:
+    """What a quantized model is, and how it compares in size with the one it came from."""
+    layers = quantized_layers(model)
+    scheme = next(iter(layers.values())).scheme
+    before = sum(
+        file.stat().st_size for file in ([source] if source.is_file() else source.glob("*.safetensors"))
+    )
+    mean = [
+        sum(getattr(error, name) for error in errors) / max(1, len(errors)) for name in ("error", "rtn_error")
+    ]
+    method = json.loads((out / "quantization.json").read_text())["method"]
+    return {
+        "method": method,
+        "bits": scheme.bits,
+        "group_size": scheme.group_size,
+        "symmetric": scheme.symmetric,
+        "bits_per_weight": scheme.bits_per_weight,
+        "bytes": {"before": before, "after": (out / WEIGHTS_FILE).stat().st_size},
+        "weights": {
+            "quantized": sum(layer.in_features * layer.out_features for layer in layers.values()),
+            "others": sum(parameter.numel() for parameter in model.parameters()),
+        },
+        **({"mean_error": mean[0], "mean_rtn_error": mean[1]} if errors else {}),
+    }
+
+
+def _calibration_windows(
+    model: nn.Module, tokenizer: Tokenizer, source: Path, text: str | None, tokens: int, method: str
+) -> Tensor | None:
+    if text is not None:
+        ids = tokenizer.encode(text)
+        return evenly_spaced_windows(ids, min(calibration_length(model), max(1, len(ids))), tokens)
+    beside = source.parent / "03-tokens" / "train"
+    if beside.with_suffix(".json").is_file():
+        shard = TokenShard(beside)
+        shard.check_tokenizer(tokenizer)
+        return evenly_spaced_windows(shard.tokens, min(calibration_length(model), shard.num_tokens), tokens)
+    if method == "rtn":
+        return None
+    raise UserError(f"{method} looks at text, and none was given", hint="--calibration FILE, or --method rtn")
+
+
+def calibration_length(model: nn.Module) -> int:
+    """The model's context, or as much of it as calibration text needs."""
+    return min(model.config.context_length, 2_048)  # type: ignore[union-attr,operator]

@@ -1,8 +1,0 @@
-"""[report]: the PDF and the page that tell what happened."""
-
-from groundup.recipe.section import Section, knob
-
-
-class ReportSection(Section):
-    title: str | None = knob(None, "title of the report; default: the recipe's name")
-    author: str | None = knob(None, "who built the model; left out when not given")

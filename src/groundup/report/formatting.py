@@ -1,0 +1,89 @@
+"""Numbers as one says them, and foreign text made fit to print.
+
+Between a number and its unit stands a space that no line is broken at.
+"""
+
+from groundup.artifacts.sanitize import sanitize_text
+
+NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
+
+
+def count(value: float) -> str:
+    """5212416 -> "5.21 million"; 12500 -> "12,500"."""
+    for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if abs(value) >= size:
+            return f"{three_digits(value / size)}{NO_BREAK_SPACE}{word}"
+    return f"{value:,.0f}"
+
+
+def short_count(value: float) -> str:
+    """5212416 -> "5.21 M", for narrow columns and figures."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{three_digits(value / size)}{NO_BREAK_SPACE}{letter}"
+    return f"{value:,.0f}"
+
+
+def byte_size(value: float) -> str:
+    """Bytes as B, kB, MB, GB or TB."""
+    for amount, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if abs(value) >= amount:
+            return f"{three_digits(value / amount)}{NO_BREAK_SPACE}{unit}"
+    return f"{value:.0f}{NO_BREAK_SPACE}B"
+
+
+def duration(seconds: float) -> str:
+    """75 -> "1 min 15 s"; whole days from three days up."""
+    if seconds < 60:
+        return f"{seconds:.1f}{NO_BREAK_SPACE}s" if seconds < 9.95 else f"{seconds:.0f}{NO_BREAK_SPACE}s"
+    if seconds < 3600:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes}{NO_BREAK_SPACE}min" + (f" {rest}{NO_BREAK_SPACE}s" if rest else "")
+    if 10 * 3600 <= seconds < 72 * 3600:
+        return f"{seconds / 3600:.0f}{NO_BREAK_SPACE}h"
+    if seconds < 72 * 3600:
+        hours, rest = divmod(round(seconds / 60), 60)
+        return f"{hours}{NO_BREAK_SPACE}h" + (f" {rest}{NO_BREAK_SPACE}min" if rest else "")
+    return f"{seconds / 86400:.1f}{NO_BREAK_SPACE}days"
+
+
+def three_digits(value: float) -> str:
+    """Three significant digits, never in powers of ten: 5.21, 52.1, 521."""
+    magnitude = abs(value)
+    return f"{value:.2f}" if magnitude < 9.995 else f"{value:.1f}" if magnitude < 99.95 else f"{value:,.0f}"
+
+
+def percent(part: float, whole: float) -> str:
+    """Per cent, with one decimal below ten; a dash where there is no whole."""
+    if not whole:
+        return "–"
+    percent = 100 * part / whole
+    if 0 < percent < 0.05:
+        return "<0.1%"
+    return f"{percent:.0f}%" if percent >= 9.95 or percent == 0 else f"{percent:.1f}%"
+
+
+def interval(bounds: list[float] | None, digits: int = 3, separator: str = " to ") -> str:
+    """[1.377, 1.449] -> "1.377 to 1.449"; a dash where there is none."""
+    return f"{bounds[0]:.{digits}f}{separator}{bounds[1]:.{digits}f}" if bounds else "–"
+
+
+def pluralize(number: int, one: str, many: str | None = None) -> str:
+    """2, "step" -> "2 steps"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def join_words(words: list[str]) -> str:
+    """["a", "b", "c"] -> "a, b and c"."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def excerpt(text: str, max_characters: int, max_lines: int = 12) -> str:
+    """The beginning of a text, cut at a word where one is near, with an ellipsis if something is missing."""
+    text = sanitize_text(text).strip("\n")
+    kept = "\n".join(text.split("\n")[:max_lines])
+    if len(kept) > max_characters:
+        kept = kept[:max_characters]
+        space = kept.rfind(" ")
+        kept = kept[:space] if space > 0.8 * max_characters else kept
+    return kept if kept == text else kept.rstrip() + " …"

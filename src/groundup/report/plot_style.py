@@ -1,0 +1,103 @@
+"""How a report draws: one quiet style, colours that everyone can tell apart, and SVG as the only product.
+
+Text stays text in the report's own typeface, which Typst has; a
+browser takes the nearest serif it finds. The same numbers give the same bytes.
+"""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it tells of the font cache that it makes once
+
+import matplotlib  # noqa: E402
+
+matplotlib.use("svg")
+from matplotlib import pyplot  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+INK, SOFT, RULE, PALE = "#24272c", "#6a7079", "#d5d9de", "#e9ecef"
+BLUE, PALE_BLUE, RUST = "#1f5a85", "#b9c3cc", "#c4622d"
+SOURCES = ("#1f5a85", "#d99a3d", "#4f9a86", "#9c6390", "#7f8c3a", "#8f6a4a", "#6a7079")
+REASONS = ("#d99a3d", "#c4622d", "#8c99a6", "#bcc5cd", "#9c6390", "#7f8c3a", "#dfe3e7")
+"""Told apart with any kind of colour vision, and in grey by their lightness."""
+
+MEASURED_IN = ["STIXGeneral", "DejaVu Serif", "DejaVu Sans"]
+"""What matplotlib has, as wide as the typeface that is meant: the report's own is inside Typst."""
+SHOWN_IN = "'Libertinus Serif', 'Linux Libertine O', 'Iowan Old Style', Palatino, Georgia, serif"
+
+WIDTH = 6.2
+"""Inches: the width of the report's text, so that nine points are nine points."""
+
+STYLE: Any = {
+    "font.family": MEASURED_IN,
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": SOFT,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": PALE,
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": SOFT,
+    "ytick.labelcolor": SOFT,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "legend.labelcolor": INK,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "groundup",
+    "path.simplify": True,
+}
+
+
+class SvgFigure:
+    """What `drawn` gives its block; `svg` is there when the block has ended."""
+
+    svg = ""
+
+    def __init__(self, figure: Figure):
+        self.align_ylabels = figure.align_ylabels
+
+
+@contextmanager
+def svg_figure(
+    height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> Iterator[tuple[SvgFigure, Any]]:
+    """A figure of the text's width; when the block ends, its SVG is in `drawing.svg`."""
+    ratios = options.pop("height_ratios", None)
+    with pyplot.rc_context(STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a letter that only the report's own typeface has
+        figure, axes = pyplot.subplots(
+            rows, columns, figsize=(WIDTH, height), layout="constrained", height_ratios=ratios, **options
+        )  # fmt: skip
+        drawing = SvgFigure(figure)
+        try:
+            yield drawing, axes
+            file = io.StringIO()
+            figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        finally:
+            pyplot.close(figure)
+    quoted = ", ".join(f"'{family}'" for family in MEASURED_IN)
+    drawing.svg = file.getvalue().replace(quoted, SHOWN_IN)
+
+
+def style_bar_axis(axes: Axes) -> None:
+    axes.invert_yaxis()
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", labelcolor=INK)

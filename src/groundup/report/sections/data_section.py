@@ -1,0 +1,243 @@
+"""Where the text came from, and what did not pass."""
+
+from typing import Any
+
+from groundup.report import corpus_plots, formatting
+from groundup.report.elements import (
+    Cell,
+    Element,
+    code,
+    figure,
+    lead_in,
+    paragraph,
+    quotation,
+    section,
+    table,
+)
+from groundup.report.run_data import stage_metrics
+
+NOT_SAMPLED = "not sampled"
+"""Left out by the weight of its source, for no fault of its own."""
+
+FILTER_STAGES = {
+    "readable": (),
+    "no test item": ("decontaminate",),
+    "right language": ("language",),
+    "good enough": (
+        "code",
+        "gopher_quality",
+        "gopher_repetition",
+        "c4",
+        "fineweb",
+        "word_list",
+        "classifier",
+    ),
+    "no repeat": ("exact_duplicate", "near_duplicate", "all_passages_repeated"),
+    "in the mix": ("not_sampled",),
+}
+"""Kinds of rules in about the order in which they are asked, with those whose names belong to each; all others are the
+readers' own.
+"""
+
+MAX_EXAMPLES = 6
+MAX_FUNNELS = 12
+MAX_REASONS = 14
+MAX_FILES = 16
+EXAMPLE_CHARACTERS = 340
+
+
+def data_section(facts: dict[str, Any]) -> dict[str, Any] | None:
+    data = stage_metrics(facts, "data")
+    if not data.get("sources"):
+        return None
+    sources = data["sources"]
+    read, kept = _sum(sources, "read"), _sum(sources, "kept")
+    share = formatting.percent(kept["bytes"], read["bytes"])
+    return section(
+        "The text",
+        [
+            paragraph(
+                f"{formatting.pluralize(read['documents'], 'document')} of {formatting.pluralize(len(sources), 'source')} were read, "
+                f"{formatting.byte_size(read['bytes'])} in all. {kept['documents']:,} of them were kept: "
+                f"{formatting.byte_size(kept['bytes'])}, or {share} of what was read." + _trimmed(sources)
+            ),
+            _sources(sources, read, kept),
+            _files(sources),
+            _funnels(sources),
+            _kept_and_dropped(sources),
+            _reasons(sources, read),
+            *_examples(facts),
+        ],
+    )
+
+
+def _trimmed(sources: dict[str, Any]) -> str:
+    """How much was cut out of documents that stayed, and by which rule mostly."""
+    rules: dict[str, int] = {}
+    for row in sources.values():
+        for rule, amount in row.get("trimmed", {}).items():
+            rules[rule] = rules.get(rule, 0) + amount
+    whole = sum(rules.values())
+    if whole <= 0:
+        return ""
+    most = max(rules, key=rules.__getitem__).replace("_", " ")
+    return f" {formatting.byte_size(whole)} were cut out of documents that stayed, most of it by the rule “{most}”."
+
+
+def _sources(sources: dict[str, Any], read: dict[str, int], kept: dict[str, int]) -> Element:
+    rows: list[list[Cell]] = [
+        [
+            name,
+            row.get("kind", ""),
+            f"{row['read']['documents']:,}",
+            formatting.byte_size(row["read"]["bytes"]),
+            f"{row['kept']['documents']:,}",
+            formatting.byte_size(row["kept"]["bytes"]),
+        ]
+        for name, row in sources.items()
+    ]
+    total = [f"{amount['documents']:,}" for amount in (read, kept)]
+    sizes = [formatting.byte_size(amount["bytes"]) for amount in (read, kept)]
+    rows.append(["together", "", total[0], sizes[0], total[1], sizes[1]])
+    return table(
+        ("source", "kind", "read", "bytes", "kept", "bytes"),
+        rows,
+        "Documents and bytes of each source, before and after cleaning.",
+        align="llrrrr",
+        total=True,
+    )
+
+
+def _files(sources: dict[str, Any]) -> Element | None:
+    found = [(name, file) for name, row in sources.items() for file in row.get("inputs", [])]
+    if not found:
+        return None
+    rows: list[list[Cell]] = [
+        [name, file["name"], formatting.byte_size(file["bytes"]), [code(file["sha256"][:16])]]
+        for name, file in found[:MAX_FILES]
+    ]
+    number = sum(row.get("input_files", len(row.get("inputs", []))) for row in sources.values())
+    more = f" The first {MAX_FILES} of {number:,}; the manifest has more." if number > len(rows) else ""
+    return table(
+        ("source", "file", "bytes", "SHA-256, its beginning"),
+        rows,
+        f"The files that the text was taken from.{more}",
+        align="llrr",
+    )
+
+
+def _funnels(sources: dict[str, Any]) -> Element | None:
+    """How many documents of each source passed each kind of rule, for the kinds that stopped any."""
+    lost = {name: _dropped_by_stage(row) for name, row in sources.items()}
+    steps = [step for step in FILTER_STAGES if any(counts[step] for counts in lost.values())]
+    if not steps:
+        return None
+    rows = {}
+    for name in sorted(sources, key=lambda name: -sources[name]["read"]["documents"])[:MAX_FUNNELS]:
+        left = [sources[name]["read"]["documents"]]
+        for step in steps:
+            left.append(left[-1] - lost[name][step])
+        rows[name] = left
+    more = len(sources) - len(rows)
+    return figure(
+        "funnels",
+        corpus_plots.plot_funnels(rows, ["found", *steps]),
+        "How many documents of each source were left after each kind of rule. “Readable” is what the reader of its kind took"
+        " for text; “in the mix” is what the source's weight lets in."
+        + (f" {formatting.pluralize(more, 'smaller source')} are left out here." if more else ""),
+        "Funnels: "
+        + "; ".join(f"{name} {left[0]:,} found, {left[-1]:,} kept" for name, left in rows.items()),
+    )
+
+
+def _dropped_by_stage(row: dict[str, Any]) -> dict[str, int]:
+    """Documents of a source that fell, by the kind of rule."""
+    found = dict.fromkeys(FILTER_STAGES, 0)
+    for reason, counts in row["dropped"].items():
+        rule = reason.split(":")[0].strip()
+        step = next((step for step, rules in FILTER_STAGES.items() if rule in rules), "readable")
+        found[step] += counts["documents"]
+    return found
+
+
+def _kept_and_dropped(sources: dict[str, Any]) -> Element:
+    rows = {}
+    for name, row in sources.items():
+        whole = row["read"]["documents"] or 1
+        dropped: dict[str, float] = {}
+        for reason, counts in row["dropped"].items():
+            rule = rule_name(reason)
+            dropped[rule] = dropped.get(rule, 0.0) + counts["documents"] / whole
+        rows[name] = (row["kept"]["documents"] / whole, dropped)
+    return figure(
+        "reasons",
+        corpus_plots.plot_drop_reasons(rows),
+        "The rules under which documents of each source fell, by their share of the documents.",
+        "Stacked bars: "
+        + ", ".join(f"{name} {formatting.percent(kept, 1)} kept" for name, (kept, _) in rows.items()),
+    )
+
+
+def _reasons(sources: dict[str, Any], read: dict[str, int]) -> Element | None:
+    found: dict[str, dict[str, Any]] = {}
+    for name, row in sources.items():
+        for reason, counts in row["dropped"].items():
+            entry = found.setdefault(reason, {"documents": 0, "bytes": 0, "sources": {}})
+            entry["documents"] += counts["documents"]
+            entry["bytes"] += counts["bytes"]
+            entry["sources"][name] = counts["documents"]
+    if not found:
+        return None
+    ordered = sorted(found.items(), key=lambda item: (-item[1]["documents"], item[0]))
+    rows: list[list[Cell]] = [
+        [
+            reason.replace("_", " "),
+            f"{entry['documents']:,}",
+            formatting.percent(entry["documents"], read["documents"]),
+            formatting.byte_size(entry["bytes"]),
+            max(entry["sources"], key=entry["sources"].__getitem__),
+        ]
+        for reason, entry in ordered[:MAX_REASONS]
+    ]
+    if rest := [entry for _, entry in ordered[MAX_REASONS:]]:
+        documents = sum(entry["documents"] for entry in rest)
+        amount = formatting.byte_size(sum(entry["bytes"] for entry in rest))
+        share = formatting.percent(documents, read["documents"])
+        rows.append([f"{len(rest)} other reasons", f"{documents:,}", share, amount, ""])
+    return table(
+        ("reason", "documents", "of all read", "bytes", "most of them from"),
+        rows,
+        "Why documents were dropped. Every one is counted under the first rule that it failed.",
+        align="lrrrl",
+    )
+
+
+def _examples(facts: dict[str, Any]) -> list[Element]:
+    """For each rule one document, the longest that was kept as an example; sources take turns."""
+    chosen: dict[str, tuple[str, dict[str, str]]] = {}
+    for source, rows in facts["dropped"].items():
+        for row in sorted(rows, key=lambda row: -len(row.get("text", ""))):
+            rule = rule_name(row["reason"])
+            if row.get("text", "").strip() and rule != NOT_SAMPLED:
+                chosen.setdefault(rule, (source, row))
+    blocks = [
+        quotation(
+            f"{row['reason'].replace('_', ' ')} · {source}",
+            formatting.excerpt(row.get("id", ""), 90, 1),
+            formatting.excerpt(row["text"], EXAMPLE_CHARACTERS, 7),
+        )
+        for source, row in list(chosen.values())[:MAX_EXAMPLES]
+    ]
+    words = lead_in(
+        "Some of what was dropped, as it stood when it failed. The run folder keeps more of each."
+    )
+    return [words, *blocks] if blocks else []
+
+
+def rule_name(reason: str) -> str:
+    """The rule of a reason: "gopher_quality: min_words" -> "gopher quality"."""
+    return reason.split(":")[0].strip().replace("_", " ")
+
+
+def _sum(sources: dict[str, Any], column: str) -> dict[str, int]:
+    return {key: sum(row[column][key] for row in sources.values()) for key in ("documents", "bytes")}

@@ -1,0 +1,70 @@
+"""The recipe itself: what one needs to build the same again."""
+
+import json
+from typing import Any
+
+from groundup.recipe import Recipe
+from groundup.recipe.load import all_knobs
+from groundup.report.elements import listing, paragraph, section
+
+
+def recipe_section(facts: dict[str, Any]) -> dict[str, Any] | None:
+    if not facts["recipe"]:
+        return None
+    words = "Every knob that differs from its default. The same recipe gives the same model again."
+    return section("The recipe", [paragraph(words), listing(toml(_non_default(facts["recipe"])))])
+
+
+def toml(values: dict[str, Any]) -> str:
+    """A recipe as TOML: plain knobs first, then a table for each section, and one for each source."""
+    lines = [f"{key} = {_value(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    for name in (name for name in Recipe.model_fields if isinstance(values.get(name), dict)):
+        lines += ["", f"[{name}]"]
+        tables: list[str] = []
+        for key, value in values[name].items():
+            if isinstance(value, list) and value and isinstance(value[0], dict):
+                for entry in value:
+                    tables += ["", f"[[{name}.{key}]]", *(f"{k} = {_value(v)}" for k, v in entry.items())]
+            else:
+                lines.append(f"{key} = {_value(value)}")
+        lines += tables
+    return "\n".join(lines)
+
+
+def _non_default(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Without defaults, and without the machine, which has no part in what is built.
+
+    Knobs that this version of groundup does not know stay as they are.
+    """
+    known = {name: field.get_default(call_default_factory=True) for name, field in all_knobs().items()}
+    kept = _without_defaults({name: value for name, value in recipe.items() if name != "machine"}, "", known)
+    tables = {
+        name: {} for name, value in recipe.items() if isinstance(value, dict) and known.get(name, 0) is None
+    }
+    return tables | kept
+
+
+def _without_defaults(values: dict[str, Any], prefix: str, known: dict[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for key, value in values.items():
+        name = prefix + key
+        if isinstance(value, dict):
+            if inner := _without_defaults(value, f"{name}.", known):
+                kept[key] = inner
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            kept[key] = [_without_defaults(entry, f"{name}[].", known) for entry in value]
+        elif name not in known or _to_list(known[name]) != value:
+            kept[key] = value
+    return kept
+
+
+def _to_list(default: Any) -> Any:
+    return list(default) if isinstance(default, tuple) else default
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_value(inner)}" for key, inner in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(inner) for inner in value) + "]"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,126 @@
+"""The drawings of a training and of a model: direct labels where there is room.
+
+Each function takes plain numbers and returns an SVG.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from groundup.report.curves import downsample, smooth
+from groundup.report.plot_style import BLUE, INK, PALE_BLUE, RULE, RUST, SOFT, style_bar_axis, svg_figure
+
+Bar = tuple[str, float, Sequence[float] | None]
+"""A name, a value, and the two ends of its interval if it has one."""
+
+
+def plot_training(steps: Sequence[Mapping[str, float]]) -> str:
+    """Training loss over the steps, with the learning rate beneath."""
+    with svg_figure(3.1, rows=2, height_ratios=(2.6, 1), sharex=True) as (drawing, (above, below)):
+        followed = [row for row in steps if row["loss"] is not None and "skipped" not in row]
+        at = [row["step"] + 1 for row in followed]
+        loss = [row["loss"] for row in followed]
+        above.plot(*downsample(at, loss), color=BLUE, linewidth=0.6, alpha=0.35)
+        above.plot(*downsample(at, smooth(loss)), color=BLUE)
+        above.set_ylabel("loss (nats per token)")
+        final = smooth(loss)[-1]
+        _mark_end(above, at[-1], final, f"{final:.2f}", BLUE)
+        below.plot(*downsample(at, [row["learning_rate"] for row in followed]), color=RUST)
+        below.set_ylabel("learning\nrate")
+        peak = max(row["learning_rate"] for row in steps)
+        below.set_ylim(0, 1.12 * peak)
+        below.set_yticks([0, peak], ["0", f"{peak:.2g}"])
+        _steps_axis(below, at)
+        drawing.align_ylabels()
+    return drawing.svg
+
+
+def plot_validation(evaluations: Sequence[Mapping[str, float]], baselines: Mapping[str, float]) -> str:
+    """Bits per byte of held-out text while the model learns; `marks` are levels to compare with, by name."""
+    with svg_figure(2.3) as (drawing, axes):
+        at, bits = [probe["step"] for probe in evaluations], [probe["bits_per_byte"] for probe in evaluations]
+        axes.plot(at, bits, color=BLUE, marker="o", markersize=3.2)
+        low, high = min(bits), max(bits)
+        for name, level in baselines.items():
+            if low * 0.9 < level < high * 1.15:
+                axes.axhline(level, color=SOFT, linewidth=0.9, linestyle=(0, (4, 3)))
+                axes.annotate(
+                    name, (1, level), xycoords=axes.get_yaxis_transform(), xytext=(0, 3), textcoords="offset points",
+                    ha="right", color=SOFT, fontsize=8.5,
+                )  # fmt: skip
+        _mark_end(axes, at[-1], bits[-1], f"{bits[-1]:.2f}", BLUE)
+        axes.set_ylabel("bits per byte")
+        _steps_axis(axes, at)
+    return drawing.svg
+
+
+def plot_bars(
+    rows: Sequence[Bar],
+    label: str = "",
+    *,
+    highlighted: str = "",
+    format_value: Callable[[float], str] = lambda value: f"{value:.2f}",
+) -> str:
+    """Horizontal bars with their values and intervals, in the given order from top to bottom.
+
+    Args:
+        label: what the values are.
+        emphasised: the name of the bar that the others stand beside; default: all are alike.
+        told: a value in words.
+    """
+    with svg_figure((0.32 if label else 0.12) + 0.25 * len(rows)) as (drawing, axes):
+        names = [name for name, _, _ in rows]
+        values = [value for _, value, _ in rows]
+        colors = [BLUE if name == highlighted or not highlighted else PALE_BLUE for name in names]
+        axes.barh(range(len(rows)), values, height=0.62, color=colors)
+        longest = max([*values, *(edges[1] for _, _, edges in rows if edges)])
+        for index, (_, value, edges) in enumerate(rows):
+            end = value
+            if edges:
+                axes.plot(edges, [index, index], color=INK, linewidth=1.1, solid_capstyle="butt")
+                end = max(value, edges[1])
+            axes.annotate(
+                format_value(value), (end, index), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK
+            )  # fmt: skip
+        axes.set_yticks(range(len(rows)), names)
+        axes.set_xticks([])
+        axes.set_xlim(0, (longest or 1.0) * 1.14)
+        axes.set_xlabel(label, loc="left")
+        axes.spines["bottom"].set_visible(False)
+        style_bar_axis(axes)
+        axes.grid(visible=False)
+    return drawing.svg
+
+
+def plot_layer_errors(
+    names: Sequence[str], chosen: Sequence[float], nearest: Sequence[float], method: str
+) -> str:
+    """Share of each layer's output that is error, for a method and for rounding to nearest."""
+    with svg_figure(2.2) as (drawing, axes):
+        at = range(1, len(names) + 1)
+        axes.vlines(at, chosen, nearest, color=RULE, linewidth=1.2)
+        axes.plot(at, nearest, "o", color=RUST, markersize=3.4, label="round to nearest")
+        axes.plot(at, chosen, "o", color=BLUE, markersize=3.4, label=method)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("layer, from the first block to the last")
+        axes.set_ylabel("error of the output")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2, handletextpad=0.2)
+    return drawing.svg
+
+
+def _steps_axis(axes: Axes, at: Sequence[float]) -> None:
+    axes.set_xlabel("step")
+    axes.set_xlim(0, max(at) * 1.06)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def _mark_end(axes: Axes, x: float, y: float, text: str, color: str) -> None:
+    axes.plot([x], [y], "o", color=color, markersize=4)
+    axes.annotate(
+        text, (x, y), xytext=(5, 0), textcoords="offset points", va="center", color=color, fontsize=9
+    )

@@ -1,0 +1,130 @@
+"""The curves in a terminal: live, for whatever size it has, or as one still picture in a pipe."""
+
+import shutil
+import sys
+
+from rich.console import Console
+from rich.text import Text
+
+from groundup.artifacts.alternate_screen import AlternateScreen, alternate_screen
+from groundup.report.watch.braille_canvas import BrailleCanvas, ticks
+from groundup.report.watch.dashboard import Dashboard, MetricPanel, build_dashboard, format_tick
+from groundup.report.watch.run_reader import RunReader
+
+REFRESH_SECONDS = 1.0
+"""Between two looks at the files."""
+SOFT, NAME, CURVE, FAINT = "dim", "bold", "cyan", "bright_black"
+MIN_PANEL_LINES, MIN_PANEL_COLUMNS = 4, 34
+"""Lines that a picture needs; columns from which two stand side by side."""
+PIPE_SIZE = (100, 36)
+"""Columns and lines of a picture that goes into a pipe."""
+KEYS_HELP, SWITCH_HELP = " q quit", " · tab another training"
+
+
+def show_dashboard(journals: RunReader) -> None:
+    """Show the training until the user leaves; where there is no terminal, once."""
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        with alternate_screen() as screen:
+            _live(journals, screen)
+        return
+    journals.refresh()
+    console = Console(highlight=False, width=shutil.get_terminal_size(PIPE_SIZE).columns)
+    for line in render_frame(build_dashboard(journals), console.width, PIPE_SIZE[1]):
+        line.rstrip()
+        console.print(line, soft_wrap=True)
+
+
+def _live(journals: RunReader, screen: AlternateScreen) -> None:
+    while True:
+        journals.refresh()
+        width, height = screen.size()
+        names, now = list(journals.trainings()), journals.current_stage()
+        foot = Text(KEYS_HELP + (SWITCH_HELP if len(names) > 1 else ""), SOFT)
+        screen.draw([*render_frame(build_dashboard(journals, 4 * width), width, height - 1), foot][:height])
+        for key in screen.read_keys(REFRESH_SECONDS):
+            if key in (b"q", b"Q", b"\x04", b"\x1b"):
+                return
+            if key == b"\t" and now in names:
+                journals.requested_stage = names[(names.index(now) + 1) % len(names)]
+
+
+def render_frame(dashboard: Dashboard, width: int, height: int) -> list[Text]:
+    """At most `height` lines of at most `width` cells."""
+    title, state = Text(f" {dashboard.title}", NAME), Text(f" {dashboard.status}")
+    heads = [Text.assemble(title, " ", state)]
+    if heads[0].cell_len > width:
+        heads = [title, state]
+    lines = [*heads, _progress_bar(dashboard.progress, width)]
+    rows = _panel_rows(dashboard.panels, width, height - len(lines))
+    room = height - len(lines)
+    last = max((panel.curve[0][-1] for panel in dashboard.panels), default=1.0)
+    for number, row in enumerate(rows):
+        # The first picture, the loss, gets what the division leaves over, and twice a share where there are several.
+        shares = len(rows) + (len(rows) > 1)
+        tall = room // shares if number else room - (len(rows) - 1) * (room // shares)
+        lines += _join_columns(
+            [_render_panel(panel, width // len(row) - 1, tall, last) for panel in row], width // len(row)
+        )
+    for line in lines:
+        line.truncate(width, overflow="ellipsis")
+        line.no_wrap = True
+    return lines[:height]
+
+
+def _panel_rows(panels: list[MetricPanel], width: int, room: int) -> list[list[MetricPanel]]:
+    """Which pictures stand beside which, for as many as there is room: the loss has a row of its own."""
+    first, rest = panels[:1], panels[1:]
+    rows = -(-len(rest) // max(1, width // MIN_PANEL_COLUMNS))
+    each = -(-len(rest) // max(1, rows))
+    found = [first, *(rest[start : start + each] for start in range(0, len(rest), max(1, each)))]
+    return [row for row in found if row][: max(1, room // MIN_PANEL_LINES - 1)]
+
+
+def _progress_bar(share: float | None, width: int) -> Text:
+    done = 0 if share is None else round(share * width)
+    return Text.assemble(("━" * done, CURVE), ("─" * (width - done), SOFT))
+
+
+def _render_panel(panel: MetricPanel, width: int, height: int, last: float) -> list[Text]:
+    """One curve under its name, with axes up to step `last`: `height` lines of `width` cells."""
+    at, values = panel.curve
+    head = Text.assemble(
+        (f" {panel.name} ", NAME),
+        (panel.value, f"{NAME} {CURVE}"),
+        (f" {panel.unit}" if panel.unit else "", SOFT),
+    )
+    low, high = _range(panel)
+    marks = ticks(low, high, max(2, (height - 2) // 2))
+    labels = [format_tick(panel, value) for value in marks]
+    margin = max([len(label) for label in labels], default=0) + 2
+    canvas = BrailleCanvas(max(2, width - margin - 1), max(1, height - 2), 1, last, low, high)
+    canvas.draw_points(*panel.raw_points, FAINT)
+    canvas.draw_curve(at, values, CURVE)
+    beside = {canvas.line_at(value): label for value, label in zip(marks, labels, strict=True)}
+    lines = [head]
+    for number, drawn in enumerate(canvas.lines()):
+        label = beside.get(number)
+        axis = f" {label or '':>{margin - 2}}{'┤' if label else '│'}"
+        lines.append(Text(axis, SOFT).append_text(drawn))
+    ends = "1", f"{last:,.0f}"
+    return [*lines, Text(" " * margin + ends[0] + ends[1].rjust(canvas.width - len(ends[0])), SOFT)]
+
+
+def _range(panel: MetricPanel) -> tuple[float, float]:
+    """What the vertical axis shows: the curve, and of the single values all but the wildest."""
+    values = sorted([*panel.curve[1], *panel.raw_points[1]])
+    spare = len(values) // 100 if panel.raw_points[1] else 0
+    low, high = min(values[spare], *panel.curve[1]), max(values[-1 - spare], *panel.curve[1])
+    low = low if panel.y_min is None else panel.y_min
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _join_columns(pictures: list[list[Text]], width: int) -> list[Text]:
+    lines = []
+    for row in zip(*pictures, strict=True):
+        line = Text()
+        for part in row:
+            part.truncate(width, pad=True)
+            line.append_text(part)
+        lines.append(line)
+    return lines

@@ -1,0 +1,61 @@
+"""Work that ends when the client leaves, and responses that send what comes as it comes."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+T = TypeVar("T")
+
+
+async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`, or None when the client left first: then `work` is cancelled."""
+    task = asyncio.ensure_future(work)
+    left = asyncio.ensure_future(_wait_for_disconnect(receive))
+    try:
+        await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        for each in (task, left):
+            each.cancel()
+        await asyncio.gather(task, left, return_exceptions=True)
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStreamResponse(Response):
+    """Server-sent events (WHATWG HTML, section 9.2): one JSON object each, then [DONE].
+
+    Args:
+        objects: what to send.
+        close: called at the end, however it comes: also when sending never began.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, objects: AsyncIterator[dict[str, Any]], close: Callable[[], None]):
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._objects, self._close = objects, close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await cancel_on_disconnect(receive, self._send(send))
+        finally:
+            self._close()
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for item in self._objects:
+            await send(_sse_message(json.dumps(item, ensure_ascii=False, separators=(",", ":")), more=True))
+        await send(_sse_message("[DONE]", more=False))
+
+
+def _sse_message(data: str, *, more: bool) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": more}

@@ -1,0 +1,119 @@
+"""Control tokens in conversations: those that the template writes become ids, those that a person spelt stay text.
+
+Before rendering, the first letter of every control token in a message is replaced by a mark: a private-use letter that
+is taken out of whatever comes in. Marks keep a text's length, and a template that cuts, trims or joins messages cannot
+make a control token of marked letters. In the rendered text every whole control token is thus the template's own.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import tokenizers
+
+from groundup.artifacts.errors import UserError
+
+FIRST_PLACEHOLDER, LAST_PLACEHOLDER = 0x10FF00, 0x10FFFD
+"""The end of the last private-use plane, of which no text has any use."""
+
+ASSISTANT_BEGIN, ASSISTANT_END, UNTYPABLE = (chr(LAST_PLACEHOLDER - index) for index in range(3))
+"""Around what the assistant says; and in spellings that nobody can type."""
+
+PLACEHOLDER = re.compile(f"[{chr(FIRST_PLACEHOLDER)}-{chr(LAST_PLACEHOLDER)}]")
+
+
+class ControlTokens:
+    """The control tokens of one tokenizer.
+
+    A text in which people spelt control tokens is encoded, in one go, by a copy of the tokenizer whose control tokens
+    have spellings that nobody can type. So all other rules (normalizer, prefix space, ...) work as they always do.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer):
+        added = backend.get_added_tokens_decoder()
+        self.ids = {token.content: id for id, token in added.items() if token.special}
+        self._pattern = re.compile(
+            "|".join(map(re.escape, sorted(self.ids, key=len, reverse=True))) or r"(?!)"
+        )
+        firsts = sorted({token[0] for token in self.ids})
+        if len(firsts) > LAST_PLACEHOLDER - FIRST_PLACEHOLDER - 3:
+            raise UserError(
+                f"control tokens begin with {len(firsts)} different letters, expected 250 at most",
+                hint="are ordinary tokens declared special in tokenizer.json?",
+            )
+        self._placeholder_of = {first: chr(FIRST_PLACEHOLDER + index) for index, first in enumerate(firsts)}
+        self._letter_of = {ord(mark): first for first, mark in self._placeholder_of.items()}
+        self._rules = backend.to_str()
+        self._reader: tokenizers.Tokenizer | None = None
+        self._renamed: tokenizers.Tokenizer | None = None
+        self._original: dict[int, int] = {}
+
+    def escape(self, value: Any) -> Any:
+        """`value` with every spelt control token marked, in all strings of lists and mappings."""
+        if isinstance(value, str):
+            return self._pattern.sub(
+                lambda match: self._placeholder_of[match[0][0]] + match[0][1:], PLACEHOLDER.sub("", value)
+            )
+        if isinstance(value, Mapping):
+            return {self.escape(key): self.escape(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.escape(item) for item in value]
+        return value
+
+    def ends_with_control_token(self, text: str) -> bool:
+        """Is the last thing in a rendered text a control token?"""
+        return text.endswith(tuple(self.ids))
+
+    def encode(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of a rendered text, and for each the characters of `rendered` that it stands for."""
+        if not PLACEHOLDER.search(rendered):
+            if self._reader is None:
+                self._reader = tokenizers.Tokenizer.from_str(self._rules)
+            encoding = self._reader.encode(rendered, add_special_tokens=False)
+            return encoding.ids, encoding.offsets
+        return self._encode_marked(rendered)
+
+    def _encode_marked(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
+        if self._renamed is None:
+            self._renamed = self._rename()
+        parts: list[str] = []
+        origin: list[int] = []  # for each character of the respelt text, where it was
+        last = 0
+        for match in self._pattern.finditer(rendered):
+            new = _spelling(self.ids[match[0]])
+            parts += (rendered[last : match.start()].translate(self._letter_of), new)
+            origin += range(last, match.start())
+            origin += [match.start()] + [match.end() - 1] * (len(new) - 1)
+            last = match.end()
+        parts.append(rendered[last:].translate(self._letter_of))
+        origin += range(last, len(rendered))
+        encoding = self._renamed.encode("".join(parts), add_special_tokens=False)
+        offsets = [
+            (origin[begin], origin[end - 1] + 1) if end > begin else (begin, begin)
+            for begin, end in encoding.offsets
+        ]
+        return [self._original.get(id, id) for id in encoding.ids], offsets
+
+    def _rename(self) -> tokenizers.Tokenizer:
+        rules = json.loads(self._rules)
+        new = {token: _spelling(id) for token, id in self.ids.items()}
+        for token in rules["added_tokens"]:
+            token["content"] = new.get(token["content"], token["content"])
+        model = rules["model"]
+        if isinstance(model["vocab"], list):  # Unigram: pairs of token and score
+            model["vocab"] = [[new.get(token, token), score] for token, score in model["vocab"]]
+        else:
+            model["vocab"] = {new.get(token, token): id for token, id in model["vocab"].items()}
+        if model.get("unk_token") in new:
+            model["unk_token"] = new[model["unk_token"]]
+        rules["post_processor"] = None
+        renamed = tokenizers.Tokenizer.from_str(json.dumps(rules))
+        # Control tokens outside of the model's vocabulary are numbered anew when they are added.
+        numbers = ((renamed.token_to_id(_spelling(id)), id) for id in self.ids.values())
+        self._original = {number: id for number, id in numbers if number is not None}
+        return renamed
+
+
+def _spelling(id: int) -> str:
+    return f"{UNTYPABLE}{id}{UNTYPABLE}"

@@ -1,0 +1,77 @@
+"""The documents of a data artifact, in one order that never changes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow
+import pyarrow.compute
+import pyarrow.parquet
+
+from groundup.artifacts.errors import UserError
+
+READ_BATCH_DOCUMENTS = 64
+"""Documents that are read at once; a book may be one document."""
+
+
+@dataclass(frozen=True)
+class DocumentBatch:
+    """Some documents: text, the name of the source and the bytes of the text in UTF-8, side by side."""
+
+    texts: list[str]
+    sources: list[str]
+    sizes: list[int]
+
+
+def parquet_files(data: Path, split: str) -> list[Path]:
+    """The parquet files of "train" or "validation", in order."""
+    return sorted((data / split).glob("*.parquet"))
+
+
+def read_batches(path: Path, size: int) -> Iterator[DocumentBatch]:
+    """The documents of one parquet file, about `size` bytes of text at a time.
+
+    Raises UserError when the file cannot be read.
+    """
+    texts: list[str] = []
+    sources: list[str] = []
+    sizes: list[int] = []
+    with _open_parquet(path) as file:
+        for rows in file.iter_batches(batch_size=READ_BATCH_DOCUMENTS, columns=["text", "source"]):
+            texts += rows.column("text").to_pylist()
+            sources += rows.column("source").to_pylist()
+            sizes += pyarrow.compute.call_function("binary_length", [rows.column("text")]).to_pylist()
+            if sum(sizes) >= size:
+                yield DocumentBatch(texts, sources, sizes)
+                texts, sources, sizes = [], [], []
+    if texts:
+        yield DocumentBatch(texts, sources, sizes)
+
+
+def count_documents(path: Path) -> int:
+    """Documents in one parquet file. Raises UserError when the file cannot be read."""
+    with _open_parquet(path) as file:
+        return file.metadata.num_rows
+
+
+def count_text_bytes(path: Path) -> int:
+    """Bytes of text in one parquet file, in UTF-8. Raises UserError when the file cannot be read."""
+    with _open_parquet(path) as file:
+        columns = (
+            rows.column("text")
+            for rows in file.iter_batches(batch_size=READ_BATCH_DOCUMENTS, columns=["text"])
+        )
+        lengths = (pyarrow.compute.call_function("binary_length", [column]) for column in columns)
+        return sum(pyarrow.compute.call_function("sum", [length]).as_py() or 0 for length in lengths)
+
+
+@contextmanager
+def _open_parquet(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            yield file
+    except (pyarrow.ArrowException, OSError, KeyError) as error:
+        raise UserError(
+            f"{path}: not a readable parquet file of documents: {error}", hint="groundup verify RUN"
+        ) from None

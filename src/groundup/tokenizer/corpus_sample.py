@@ -1,0 +1,45 @@
+"""The text that a vocabulary is learnt from: all of it, or an even sample of a large corpus."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from groundup.tokenizer import corpus_reader
+
+BATCH_BYTES = 4_000_000
+
+MIN_EXAMPLE_CHARACTERS = 200
+"""A text of at least this length is fit to be shown in the report."""
+
+
+class CorpusSample:
+    """Documents chosen by a hash of (seed, text): the same ones on every machine, in any order of the files."""
+
+    def __init__(self, data: Path, corpus_bytes: int, fraction: float, seed: int):
+        self.corpus_bytes = corpus_bytes
+        self.bytes = 0
+        self.example_text = ""
+        self._data, self._fraction, self._seed = data, fraction, seed
+
+    def texts(self) -> Iterator[str]:
+        for path in corpus_reader.parquet_files(self._data, "train"):
+            for documents in corpus_reader.read_batches(path, BATCH_BYTES):
+                for text in documents.texts:
+                    if self._fraction < 1 and _hash_fraction(text, self._seed) >= self._fraction:
+                        continue
+                    self.bytes += len(text.encode())
+                    if len(self.example_text) < MIN_EXAMPLE_CHARACTERS:
+                        self.example_text = max(self.example_text, text, key=len)
+                    yield text
+
+
+def sample_corpus(data: Path, sample_bytes: int, seed: int) -> CorpusSample:
+    """A sample of about `sample_bytes` bytes of the training text, or all of it where there is less."""
+    total = sum(corpus_reader.count_text_bytes(path) for path in corpus_reader.parquet_files(data, "train"))
+    return CorpusSample(data, total, min(1.0, sample_bytes / max(total, 1)), seed)
+
+
+def _hash_fraction(text: str, seed: int) -> float:
+    """A number in [0, 1) that depends on the seed and the text alone."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode()).digest()
+    return int.from_bytes(digest, "little") / 2**64

@@ -1,0 +1,64 @@
+"""Text to token shards: every document's ids and then the end of text, in the order of the data artifact."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.tokenizer import corpus_reader
+from groundup.tokenizer.batch_encoder import BatchEncoder
+from groundup.tokenizer.token_shards import ShardWriter
+from groundup.tokenizer.tokenizer import Tokenizer
+
+BATCH_BYTES = 16_000_000
+"""Text that is encoded in one go, unless one document is longer."""
+
+Item = TypeVar("Item")
+
+
+def encode_split(folder: Path, data: Path, split: str, out: Path, machine: Machine) -> dict[str, Any]:
+    """Write `out`/`split`.bin and what belongs to it, with the tokenizer in `folder`; returns the sidecar.
+
+    Continues after the last parquet file that a killed process finished, to the same bytes.
+    Raises UserError when the tokenizer has no end of text.
+    """
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.eos_id is None:
+        raise UserError(
+            f"{folder}: the tokenizer has no end of text", hint="name its eos_token in tokenizer_config.json"
+        )
+    # The encoders start as many threads as this says, once.
+    os.environ.setdefault("RAYON_NUM_THREADS", str(machine.threads))
+    encoder = BatchEncoder(tokenizer)
+    files = corpus_reader.parquet_files(data, split)
+    counts = [corpus_reader.count_documents(path) for path in files]
+    with (
+        ShardWriter(
+            out,
+            split,
+            vocab_size=tokenizer.vocab_size,
+            tokenizer=tokenizer.fingerprint,
+            end_of_text=tokenizer.eos_id,
+        ) as writer,
+        machine.progress.task(f"encoding {split}", total=sum(counts), unit="documents") as task,
+        ThreadPoolExecutor(1, "reading") as reader,
+    ):
+        task.resume_at(sum(counts[: writer.done]))
+        for number in range(writer.done, len(files)):
+            for documents in _prefetch(corpus_reader.read_batches(files[number], BATCH_BYTES), reader):
+                ids, lengths = encoder.encode(documents.texts)
+                writer.append(ids, lengths, documents.sources, documents.sizes)
+                task.advance(len(documents.texts))
+            writer.commit(number + 1)
+        return writer.finish()
+
+
+def _prefetch(items: Iterator[Item], reader: ThreadPoolExecutor) -> Iterator[Item]:
+    """`items`, of which the next is fetched while this one is worked on."""
+    coming = reader.submit(next, items, None)
+    while (item := coming.result()) is not None:
+        coming = reader.submit(next, items, None)
+        yield item

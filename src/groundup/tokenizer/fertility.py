@@ -1,0 +1,71 @@
+"""How well does a vocabulary fit its text, by source and by language, beside others?
+
+Measured on held-out documents: bytes for each token, and the share of words that a token alone does not hold. Languages
+that a vocabulary fits badly cost their readers more tokens, time and money (Petrov et al. 2023, "Language Model
+Tokenizers Introduce Unfairness Between Languages").
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from groundup.data.clean.language import language_identifier
+from groundup.tokenizer import corpus_reader
+from groundup.tokenizer.batch_encoder import BatchEncoder
+from groundup.tokenizer.tokenizer import Tokenizer
+
+MAX_BYTES_PER_SOURCE = 1_000_000
+"""Bytes of text of each source that are looked at, at most."""
+
+MAX_FILES = 16
+"""Files of held-out text that are looked through, at most."""
+
+TextGroups = dict[str, dict[str, list[str]]]
+
+
+def measure_fertility(tokenizers: Mapping[str, Tokenizer], data: Path) -> dict[str, Any]:
+    """What each of `tokenizers` makes of the held-out text of a data artifact.
+
+    Returns {"source" | "language": {name: {"documents", "bytes", "words", "bytes_per_token": {tokenizer: ...},
+    "split_word_fraction": {tokenizer: share}}}}.
+    """
+    groups: TextGroups = {"source": defaultdict(list), "language": defaultdict(list)}
+    identify = language_identifier()
+    encoders = {name: BatchEncoder(tokenizer) for name, tokenizer in tokenizers.items()}
+    for source, text in _validation_texts(data):
+        groups["source"][source].append(text)
+        groups["language"][identify(text)[0]].append(text)
+    return {
+        by: {
+            name: _measure(encoders, texts)
+            for name, texts in sorted(found.items(), key=lambda item: -len(item[1]))
+        }
+        for by, found in groups.items()
+    }
+
+
+def _measure(encoders: Mapping[str, BatchEncoder], texts: list[str]) -> dict[str, Any]:
+    size = sum(len(text.encode()) for text in texts)
+    words = Counter(word for text in texts for word in text.split())
+    total = sum(words.values())
+    found: dict[str, Any] = {"documents": len(texts), "bytes": size, "words": total}
+    found |= {"bytes_per_token": {}, "split_word_fraction": {}}
+    for name, encoder in encoders.items():
+        tokens = len(encoder.encode_flat(texts)[0])
+        _, lengths = encoder.encode_flat([f" {word}" for word in words])
+        split = sum(number for length, number in zip(lengths, words.values(), strict=True) if length > 1)
+        found["bytes_per_token"][name] = round(size / max(tokens, 1), 4)
+        found["split_word_fraction"][name] = round(split / max(total, 1), 4)
+    return found
+
+
+def _validation_texts(data: Path) -> Iterator[tuple[str, str]]:
+    """Source and text of documents, until there is enough of each source."""
+    taken: Counter[str] = Counter()
+    for path in corpus_reader.parquet_files(data, "validation")[:MAX_FILES]:
+        for documents in corpus_reader.read_batches(path, MAX_BYTES_PER_SOURCE):
+            for source, text, size in zip(documents.sources, documents.texts, documents.sizes, strict=True):
+                if size and taken[source] < MAX_BYTES_PER_SOURCE:
+                    taken[source] += size
+                    yield source, text

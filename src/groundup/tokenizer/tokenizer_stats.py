@@ -1,0 +1,51 @@
+"""What a report tells about a tokenizer."""
+
+from typing import Any
+
+from groundup.tokenizer.token_shards import TokenShard
+from groundup.tokenizer.tokenizer import Tokenizer
+
+NUM_LONGEST_TOKENS = 20
+SAMPLE_CHARACTERS = 600
+
+
+def vocabulary_stats(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Size, special tokens and the longest entries, as text."""
+    ordinary = [id for id in range(tokenizer.vocab_size) if id not in tokenizer.special_ids]
+    texts = [tokenizer.decode([id]) for id in ordinary]
+    longest = sorted((text for text in texts if text.strip()), key=lambda text: (-len(text), text))
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "special_tokens": {tokenizer.token(id): id for id in sorted(tokenizer.special_ids)},
+        "longest_tokens": longest[:NUM_LONGEST_TOKENS],
+    }
+
+
+def tokenized_sample(tokenizer: Tokenizer, text: str) -> list[str]:
+    """The beginning of a text cut into its tokens; where a letter spans tokens, they are shown as one."""
+    ids = tokenizer.encode(text[:SAMPLE_CHARACTERS])
+    pieces: list[str] = []
+    pending: list[int] = []
+    for id in ids:
+        pending.append(id)
+        piece = tokenizer.decode(pending)
+        if "\ufffd" not in piece or len(pending) > 8:
+            pieces.append(piece)
+            pending = []
+    return pieces
+
+
+def shard_stats(shard: TokenShard) -> dict[str, Any]:
+    """Counts of one split: in all, and for each source with its bytes per token."""
+    per_source = {
+        name: counts | {"bytes_per_token": round(counts["bytes"] / max(counts["tokens"], 1), 4)}
+        for name, counts in shard.sources.items()
+    }
+    return {
+        "tokens": shard.num_tokens,
+        "documents": shard.num_documents,
+        "bytes": shard.bytes,
+        "bytes_per_token": round(shard.bytes / max(shard.num_tokens, 1), 4),
+        "dtype": shard.dtype,
+        "sources": per_source,
+    }

@@ -1,0 +1,111 @@
+"""AdamW where memory is short: moments of one byte each, bfloat16 weights without float32 copies, or both.
+
+Written out here because the libraries that have it are tied to a vendor's devices or to one version of PyTorch. Blocks
+with a scale of their own are from Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization"; in place of its
+table of 256 numbers stands the float8 format that PyTorch has on every device. Two things make three bits of mantissa
+enough. The second moment is kept as its square root, whose range is half as wide. And both are rounded by chance: a
+moment that decays by a few percent a step would else be rounded back to where it was, and never fall.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groundup.parallel.module_surgery import local_tensor
+from groundup.train.stochastic_rounding import stochastic_round
+
+GROUP_SIZE = 256
+"""Values that share a scale."""
+FLOAT8 = torch.float8_e4m3fn
+MAX_FLOAT8 = torch.finfo(FLOAT8).max
+MIN_FLOAT8 = 2.0**-9
+"""The least number above zero that FLOAT8 has."""
+
+
+class LowMemoryAdamW(torch.optim.Optimizer):
+    """AdamW (Loshchilov and Hutter 2019), computed in float32 a parameter at a time.
+
+    Args:
+        float8_state: keep the moments in 2 bytes a weight, and not in 8.
+        stochastic_rounding: round weights that are not float32 by chance, and not to the nearest.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        float8_state: bool = False,
+        stochastic_rounding: bool = True,
+    ):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        self.float8_state, self.stochastic_rounding = float8_state, stochastic_rounding
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._update_parameter(weight, group)
+
+    def _update_parameter(self, weight: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[weight]
+        gradient = weight.grad.float()  # type: ignore[union-attr]
+        if not state:
+            state["step"] = torch.zeros(())
+            self._store_moments(state, torch.zeros_like(gradient), torch.zeros_like(gradient))
+        state["step"] += 1
+        step, (beta1, beta2) = state["step"].item(), group["betas"]
+        # Each number is moved by itself: of a weight that is cut over devices, the part that is here.
+        mean, root = (local_tensor(moment) for moment in self._load_moments(state, weight.shape))
+        weight, gradient = local_tensor(weight), local_tensor(gradient)
+        mean.lerp_(gradient, 1 - beta1)
+        root.square_().mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2).sqrt_()
+        if self.float8_state:
+            self._store_moments(state, mean, root)
+        master = weight.float()  # the weight itself where it is float32
+        master.mul_(1 - group["lr"] * group["weight_decay"])
+        scale = group["lr"] / (1 - beta1**step)
+        master.addcdiv_(mean, (root / (1 - beta2**step) ** 0.5).add_(group["eps"]), value=-scale)
+        if weight.dtype == torch.bfloat16 and self.stochastic_rounding:
+            weight.copy_(stochastic_round(master, weight.dtype))
+        elif weight.dtype != torch.float32:
+            weight.copy_(master)
+
+    def _store_moments(self, state: dict[str, Tensor], mean: Tensor, root: Tensor) -> None:
+        """The first moment, and the root of the second."""
+        if self.float8_state:
+            state["mean"], state["mean_scale"] = quantize_moment(mean)
+            state["root"], state["root_scale"] = quantize_moment(root, minimum=MIN_FLOAT8)
+        else:
+            state["mean"], state["root"] = mean, root
+
+    def _load_moments(self, state: dict[str, Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:
+        if self.float8_state:
+            return dequantize_moment(state["mean"], state["mean_scale"], shape), dequantize_moment(
+                state["root"], state["root_scale"], shape
+            )
+        return state["mean"], state["root"]
+
+
+def quantize_moment(x: Tensor, minimum: float | None = None) -> tuple[Tensor, Tensor]:
+    """Float8 values, a scale for each BLOCK of them.
+
+    With `least` no value is less than that times the scale: a divisor must not become zero.
+    """
+    blocks = torch.nn.functional.pad(x.flatten(), (0, -x.numel() % GROUP_SIZE)).view(-1, GROUP_SIZE)
+    scale = blocks.abs().amax(dim=1, keepdim=True) / MAX_FLOAT8
+    blocks = (blocks / scale.clamp(min=torch.finfo(torch.float32).tiny)).clamp_(-MAX_FLOAT8, MAX_FLOAT8)
+    if minimum is not None:
+        blocks.clamp_(min=minimum)
+    return stochastic_round(blocks, FLOAT8), scale
+
+
+def dequantize_moment(values: Tensor, scale: Tensor, shape: torch.Size) -> Tensor:
+    """What `pack` was given, to three bits and a sign, float32."""
+    return (values.float() * scale).flatten()[: shape.numel()].view(shape)

@@ -1,0 +1,360 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.artifacts.errors import UserError
+from groundup.data import process_unit
+from groundup.data.clean import (
+    c4,
+    classifier,
+    code_filter,
+    fineweb,
+    gopher,
+    language,
+    normalize,
+    pii,
+    repetition,
+    word_list,
+)
+from groundup.data.clean.ngrams import ngram_hashes, word_ids
+from groundup.recipe.data_config import (
+    C4Config,
+    CodeFilterConfig,
+    FineWebConfig,
+    GopherQualityConfig,
+    GopherRepetitionConfig,
+    LanguageConfig,
+    PiiConfig,
+    WordListConfig,
+)
+
+GOOD = """The old mill stands where the road leaves the village and turns to the hills. Nobody has ground \
+corn there for eighty years.
+Its wheel was taken down in the second winter of the war, when wood was dear, and the stones were \
+sold to a builder from the coast.
+What is left are four thick walls, a roof that somebody mends every spring, and a door that will not close.
+Children have always gone there. They say that a lamp can be seen in the upper window on nights \
+without a moon.
+My grandmother, who did not believe in lamps of that sort, went up with a stick and came back with \
+a tramp, whom she fed for a week.
+He repaid her by telling long stories of harbours in the south, of ships that carried oranges, and \
+of a captain who could not swim.
+I heard those tales later from her, and I could never tell which of them were his and which she had made.
+There is a plan to turn the place into a museum. The council will vote on it in June, and most \
+people expect that it will pass."""
+
+
+# ---- normalisation
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("a\r\nb\rc\u2028d", "a\nb\nc\nd"),
+        ("cafÃ© â€œquotedâ€\u009d it’s", "café “quotedâ€ it’s"),
+        ("e\u0301", "é"),
+        ("zero\u200bwidth soft\u00adhyphen\ufeff", "zerowidth softhyphen"),
+        ("no\u00a0break\u3000space   ", "no break space"),
+        ("x² ﬁ", "x² ﬁ"),
+        ("a\x00b\ud800c", "abc"),
+        ("a\n\n\n\n\n\nb\n", "a\n\n\nb"),
+        ("\tindented", "\tindented"),
+        ("naïve Ärger Ã la", "naïve Ärger Ã la"),
+    ],
+)
+def test_normalise(text: str, clean: str):
+    assert normalize.normalize(text) == clean
+
+
+@given(st.text(max_size=80))
+def test_normalising_twice_changes_nothing(text: str):
+    once = normalize.normalize(text)
+    assert normalize.normalize(once) == once
+    once.encode()  # what comes out can be written
+
+
+@given(
+    st.text(
+        st.sampled_from("ab \t\n\r\x0b\x85\u00a0\u200b\u2028e\u0301\u00e9\u00c3\u00a9\u00e2\u20ac\ud800 ,."),
+        max_size=30,
+    )
+)
+def test_normalising_takes_no_short_way_past_anything(text: str):
+    slow = "\n".join(line.rstrip(" \t") for line in normalize._repair(text).split("\n"))
+    assert normalize.normalize(text) == normalize.MANY_LINES.sub("\n\n\n", slow).strip("\n")
+
+
+@given(st.text(st.sampled_from("aBé_É «—.,9 \n\u0130\ud800"), max_size=20))
+def test_equal_texts_share_a_key_whatever_their_case_and_punctuation(text: str):
+    words = re.sub(r"\W+", "", text).lower()
+    if words:
+        assert process_unit.text_key(text) == process_unit.text_key(
+            f"-- {text.upper() if words.upper().lower() == words else text}!\n"
+        )
+        assert process_unit.text_key(text) != process_unit.text_key(text + "x")
+    elif text:
+        assert process_unit.text_key(text) != process_unit.text_key(text + "!")
+
+
+# ---- language
+
+
+def test_language():
+    seen: dict[str, int] = {}
+    judge = language.language_filter(LanguageConfig(languages=("en", "de")), seen)
+    assert judge("This is a plain English sentence about the weather.") is None
+    assert judge("Dies ist ein einfacher deutscher Satz über das Wetter.") is None
+    assert judge("Ceci est une simple phrase française sur le temps qu'il fait.") == "fr"
+    assert seen == {"en": 1, "de": 1, "fr": 1}
+    strict = language.language_filter(LanguageConfig(threshold=1.0), {})
+    assert strict("Haus and house und so on 12 34") is not None
+
+
+# ---- the published rules, each with a text that breaks it alone
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (GOOD, None),
+        ("the cat sat and that is to be", "few_words"),
+        ("a b " * 60 + "the to be of", "short_words"),
+        ("incomprehensibilities antidisestablishmentarianism " * 40 + "the to", "long_words"),
+        (GOOD + " # # # # # # # #" * 8, "hashes"),
+        (GOOD.replace(" ", "... ", 40), "ellipses"),
+        ("\n".join("- " + line for line in GOOD.split("\n")), "bullets"),
+        (
+            "\n".join(line + "..." if number % 2 else line for number, line in enumerate(GOOD.split("\n"))),
+            "ellipsis_lines",
+        ),
+        (GOOD + " 1234" * 120, "no_letters"),
+        (re.sub(r"\b([Tt]he|be|to|of|and|that|have|with)\b", "zum", GOOD), "no_stop_words"),
+    ],
+)
+def test_gopher_quality(text: str, reason: str | None):
+    assert gopher.gopher_quality_filter(GopherQualityConfig())(text) == reason
+
+
+def test_gopher_quality_can_be_tuned():
+    assert (
+        gopher.gopher_quality_filter(GopherQualityConfig(min_words=3))(
+            "the small cat sat there and wants to sleep"
+        )
+        is None
+    )
+    assert gopher.gopher_quality_filter(GopherQualityConfig(max_words=50))(GOOD) == "many_words"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (GOOD, None),
+        ("\n\n".join(["one short paragraph"] * 4 + [GOOD]), "repeated_paragraphs"),
+        ("\n".join(["a line"] * 9 + GOOD.split("\n")[:9]), "repeated_lines"),
+        (
+            GOOD + "\n" + "\n".join([GOOD[:400]] * 3) + "\n" + "\n".join(GOOD.split()),
+            "repeated_paragraphs_characters",
+        ),
+        (GOOD + " very very" * 60, "top_2_gram"),
+        ("we say what we always say here " * 40, "top_3_gram"),
+    ],
+)
+def test_gopher_repetition(text: str, reason: str | None):
+    judged = repetition.gopher_repetition_filter(GopherRepetitionConfig())(text)
+    if reason == "repeated_paragraphs_characters":
+        assert judged is not None
+        assert judged.startswith("repeated_")
+    else:
+        assert judged == reason
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sampled_from(["a", "bb", "ccc", "dddd"]), max_size=60), st.integers(5, 10))
+def test_repeated_runs_are_what_a_slow_search_finds_and_no_more_than_their_bound(words: list[str], n: int):
+    seen: set[tuple[str, ...]] = set()
+    characters = position = 0
+    while position <= len(words) - n:
+        run = tuple(words[position : position + n])
+        hit = run in seen
+        characters += len("".join(run)) if hit else 0
+        position += n if hit else 1
+        seen.add(run)
+    numbers, lengths = word_ids(words), numpy.array([len(word) for word in words], dtype=numpy.int64)
+    places = repetition.repeated_positions(ngram_hashes(numbers, 5))
+    assert repetition.repeated_characters(numbers, lengths, places, n) == characters
+    assert characters <= repetition.repeated_bound(places, lengths, 5)
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sampled_from(["a", "bb", "ccc"]), min_size=1, max_size=40), st.integers(2, 4))
+def test_the_most_frequent_run_is_found(words: list[str], n: int):
+    from collections import Counter
+
+    runs = [" ".join(words[start : start + n]) for start in range(len(words) - n + 1)]
+    run, count = Counter(runs).most_common(1)[0] if runs else ("", 0)
+    lengths = numpy.array([len(word) for word in words])
+    assert repetition.top_characters(word_ids(words), lengths, n) == len(run) * count
+    assert n * repetition.top_bound(word_ids(words), lengths) >= len(run) * count
+
+
+@given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 5))
+def test_runs_have_equal_hashes_when_they_are_equal(numbers: list[int], length: int):
+    hashes = ngram_hashes(numpy.array(numbers, dtype=numpy.uint64), length).tolist()
+    runs = [tuple(numbers[start : start + length]) for start in range(len(numbers) - length + 1)]
+    assert len(hashes) == len(runs)
+    assert len(set(zip(runs, hashes, strict=True))) == len(set(runs)) == len(set(hashes))
+
+
+def test_c4_keeps_lines_that_are_sentences():
+    change, judge = c4.c4_line_mapper(C4Config()), c4.c4_filter(C4Config())
+    text = (
+        "Home | About\nThis is a line that ends.[1]\nToo short.\nPlease enable Javascript to see it.\n"
+        'Read the privacy policy of this site.\nAnd so on...\nIs it? Yes! He said "no."'
+    )
+    assert change(text) == 'This is a line that ends.\nIs it? Yes! He said "no."'
+    assert judge("One. Two. Three. Four. Five.") is None
+    assert judge("One. Two. Three. Four.") == "few_sentences"
+    assert judge("One. Two. Three. Four. Lorem ipsum dolor.") == "lorem_ipsum"
+    assert judge("One. Two. Three. Four. function() {") == "curly_bracket"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (GOOD, None),
+        ("\n".join(line + " and so" for line in GOOD.split("\n")), "few_ended_lines"),
+        ("\n".join(["A short line."] * 1 + [f"Line {n}." for n in range(9)] + [GOOD[:200]]), "short_lines"),
+        (GOOD + "\n" + GOOD.split("\n")[0], "repeated_lines"),
+    ],
+)
+def test_fineweb(text: str, reason: str | None):
+    assert fineweb.fineweb_filter(FineWebConfig())(text) == reason
+    assert fineweb.fineweb_filter(FineWebConfig(max_newlines_per_word=0.0))(GOOD) == "list"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("def f(x):\n    return x + 1\n", None),
+        ("x = '" + "a" * 1001 + "'\n" + "y = 1\n" * 200, "long_line"),
+        (
+            "value = call(argument, another, more, and, more, until, this, line, is, too, very, long, indeed, it, is, not, so)\n"
+            * 3,
+            "long_lines",
+        ),
+        ("{}[]();--==++\n" * 9, "few_letters"),
+        ("<?xml version='1.0'?>\n<a>text</a>\n", "xml"),
+        ("# Code generated by protoc. DO NOT EDIT.\nx = 1\n", "generated"),
+    ],
+)
+def test_code(text: str, reason: str | None):
+    assert code_filter.code_filter(CodeFilterConfig())(text) == reason
+    if reason == "generated":
+        assert code_filter.code_filter(CodeFilterConfig(drop_generated=False))(text) is None
+
+
+def test_word_lists(tmp_path: Path):
+    path = tmp_path / "words.txt"
+    path.write_text("# a comment\nspam\nbuy now\n")
+    judge = word_list.word_list_filter(WordListConfig(name="spam", path=str(path), max_hits=1))
+    assert judge("Spam! Buy now, spam.") == "spam"
+    assert judge("One word of spam is let pass.") is None
+    assert judge("spam buy now " + "other words " * 500) is None
+    with pytest.raises(UserError, match=r"none\.txt cannot be read"):
+        word_list.word_list_filter(WordListConfig(name="spam", path=str(tmp_path / "none.txt")))
+
+
+# ---- private data
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("write to a.b+c@mail.example.com.", "write to <email>."),
+        ("user@localhost and @name and a@b", "user@localhost and @name and a@b"),
+        (
+            "81.2.69.8 but 192.168.0.1, 999.1.1.1 and 1.2.3.4.5",
+            "<ip> but 192.168.0.1, 999.1.1.1 and 1.2.3.4.5",
+        ),
+        ("at 2001:4860:4860::8888 or 12:30:45", "at <ip> or 12:30:45"),
+        ("card 4111 1111 1111 1111.", "card <card>."),
+        ("card 4111 1111 1111 1112.", "card 4111 1111 1111 1112."),
+        ("number 5500005555555559", "number <card>"),
+        ("order 1234567812345670", "order 1234567812345670"),
+        ("call +49 30 123456-78 now", "call <phone> now"),
+        ("Tel: 030 1234567", "Tel: <phone>"),
+        ("(415) 555-2671 or 415-555-2671", "<phone> or <phone>"),
+        ("415.555.2671 1-800-555-2671 800-555-2671x5 115-555-2671", "<phone> <phone> <phone>x5 115-555-2671"),
+        ("Voice: 020 7555 2671, dialing 1 800 555 2671", "Voice: <phone>, dialing <phone>"),
+        ("At 3:36 PM +1000 8/11/02, she wrote", "At 3:36 PM +1000 8/11/02, she wrote"),
+        ("Fax-415-555-2671 or 1(415) 555-2671 (415-555-2671)", "Fax-<phone> or <phone> <phone>)"),
+        ("fax.ph (10.34.130.14)", "fax.ph (10.34.130.14)"),
+        ("Fax 2002-10-06 and tel 02/10/2002", "Fax 2002-10-06 and tel 02/10/2002"),
+        (
+            "Mutt/1.2.5.1i, revision 1.115.2.11, 4.6.2.0, v12.13.14.15",
+            "Mutt/1.2.5.1i, revision 1.115.2.11, 4.6.2.0, v12.13.14.15",
+        ),
+        ("http://66.149.49.6/x [4.35.128.90] 212.185.255.162.", "http://<ip>/x [<ip>] <ip>."),
+        (
+            "in 1914-1918 and 12 345 678 people, ISBN 978-3-16-148410-0",
+            "in 1914-1918 and 12 345 678 people, ISBN 978-3-16-148410-0",
+        ),
+        ("pi is 3.14159265358979 and 10.1000/182", "pi is 3.14159265358979 and 10.1000/182"),
+        ("GB82 WEST 1234 5698 7654 32", "<id>"),
+        ("GB82 WEST 1234 5698 7654 33", "GB82 WEST 1234 5698 7654 33"),
+        ("cpf 529.982.247-25, dni 12345678Z, ssn 078-05-1120", "cpf <id>, dni <id>, ssn <id>"),
+        (
+            "cpf 529.982.247-26, dni 12345678A, no 000-05-1120",
+            "cpf 529.982.247-26, dni 12345678A, no 000-05-1120",
+        ),
+        ("key AKIAIOSFODNN7EXAMPLE", "key <secret>"),
+        ("https://bob:hunter2@host.example/x", "https://<secret>@host.example/x"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY-----", "<secret>"),
+        (
+            "a risk-based-approach-to-quality and ask-me-anything-you-like",
+            "a risk-based-approach-to-quality and ask-me-anything-you-like",
+        ),
+    ],
+)
+def test_private_data(text: str, clean: str):
+    assert pii.pii_mapper(PiiConfig())(text) == clean
+
+
+def test_private_steps_are_off_when_told():
+    text = "a@example.com 8.8.8.8 4111111111111111 +49 30 123456-78 AKIAIOSFODNN7EXAMPLE 12345678Z"
+    off = dict.fromkeys(PiiConfig.model_fields, False)
+    assert pii.pii_mapper(PiiConfig(**off))(text) == text
+    assert pii.pii_mapper(PiiConfig(**{**off, "emails": True}))(text) == text.replace(
+        "a@example.com", "<email>"
+    )
+
+
+@given(st.integers(0, 10**14))
+def test_luhn_finds_every_single_wrong_digit(number: int):
+    digits = str(number)
+    check = next(str(last) for last in range(10) if pii.is_valid_luhn(digits + str(last)))
+    whole = digits + check
+    for place, digit in enumerate(whole):
+        wrong = whole[:place] + str((int(digit) + 1) % 10) + whole[place + 1 :]
+        assert not pii.is_valid_luhn(wrong)
+
+
+# ---- the classifier
+
+
+def test_a_classifier_learns_from_examples_and_always_the_same(prose: Callable[..., str]):
+    good = [prose(seed) for seed in range(40)]
+    bad = [
+        f"BUY cheap {word} now!!! click here $$$ best price {word} deal"
+        for word in "abcdefghijklmnopqrstuvwxyz"
+    ] * 2
+    weights = classifier.train_classifier(good, bad, seed=5)
+    assert min(classifier.quality_score(weights, prose(seed)) for seed in range(100, 110)) > 0.8
+    assert classifier.quality_score(weights, "click here for the best cheap price!!!") < 0.2
+    assert numpy.array_equal(weights, classifier.train_classifier(good, bad, seed=5))
+    assert classifier.quality_score(weights, "") == 0.5

@@ -1,0 +1,257 @@
+import functools
+import gzip
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.data import archive, inputs
+from groundup.data.hash_cache import cached_sha256
+from groundup.data.input_hashes import input_hashes
+from groundup.recipe.data_config import DataConfig, SourceConfig
+
+
+def write(path: Path, text: str = "x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def source(path: object, **more: object) -> SourceConfig:
+    return SourceConfig.model_validate({"name": "x", "kind": "text", "path": str(path), **more})
+
+
+def test_files_are_named_by_what_follows_the_fixed_part(tmp_path: Path):
+    for name in ("books/b.txt", "books/a.txt", "books/deep/c.txt", "books/.hidden/d.txt", "books/.e.txt"):
+        write(tmp_path / name)
+    names = lambda pattern: [name for name, _ in inputs.local_files(str(tmp_path / pattern))]  # noqa: E731
+    assert names("books") == ["a.txt", "b.txt", "deep/c.txt"]
+    assert names("books/*.txt") == ["a.txt", "b.txt"]
+    assert names("books/**/*.txt") == ["a.txt", "b.txt", "deep/c.txt"]
+    assert names("books/a.txt") == ["a.txt"]
+    assert names("nothing/*") == []
+
+
+def test_names_with_brackets_are_names(tmp_path: Path):
+    write(tmp_path / "a[1].txt")
+    assert [name for name, _ in inputs.local_files(str(tmp_path / "a[1].txt"))] == ["a[1].txt"]
+
+
+def test_a_loop_of_links_ends(tmp_path: Path):
+    write(tmp_path / "f" / "a.txt")
+    os.symlink(tmp_path / "f", tmp_path / "f" / "loop")
+    assert [name for name, _ in inputs.local_files(str(tmp_path / "f"))] == ["a.txt"]
+
+
+def test_nothing_found_is_an_error(tmp_path: Path, machine: Machine):
+    with pytest.raises(UserError, match="no file matches"):
+        inputs.resolve_files(source(tmp_path / "*.txt"), machine)
+
+
+def test_a_wrong_checksum_is_an_error(tmp_path: Path, machine: Machine):
+    with pytest.raises(UserError, match="expected 0000"):
+        inputs.resolve_files(source(write(tmp_path / "a.txt"), sha256="0" * 64), machine)
+
+
+def test_what_fsspec_reads_is_fetched_once(machine: Machine):
+    import fsspec
+
+    fsspec.filesystem("memory").pipe({"/texts/a.txt": b"one", "/texts/b.txt": b"two"})
+    found = inputs.resolve_files(source("memory://texts/*.txt"), machine)
+    assert [(file.name, file.path.read_bytes()) for file in found] == [("a.txt", b"one"), ("b.txt", b"two")]
+    fsspec.filesystem("memory").rm("/texts", recursive=True)
+    assert found[0].fetch(machine).read_bytes() == b"one"
+
+
+def test_a_snapshot_resolves_to_its_files(machine: Machine, monkeypatch: pytest.MonkeyPatch):
+    fetched = []
+
+    def download(url: str, target: Path, _: Machine) -> Path:
+        fetched.append(url)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(
+            gzip.compress(b"".join(b"crawl-data/warc/%05d.warc.gz\n" % number for number in range(50)))
+        )
+        return target
+
+    monkeypatch.setattr(inputs, "download", download)
+    entry = source("commoncrawl://CC-MAIN-2024-10/warc", kind="web", sample_files=0.1)
+    found = inputs.resolve_files(entry, machine, seed=3, lazy=True)
+    assert len(found) == 5
+    assert fetched == ["https://data.commoncrawl.org/crawl-data/CC-MAIN-2024-10/warc.paths.gz"]
+    assert found == inputs.resolve_files(entry, machine, seed=3, lazy=True)
+    more = inputs.resolve_files(entry.model_copy(update={"sample_files": 0.2}), machine, seed=3, lazy=True)
+    assert set(found) < set(more), "a larger sample holds the smaller one"
+    assert set(found) != set(inputs.resolve_files(entry, machine, seed=4, lazy=True))
+
+
+def test_offline_names_what_is_missing(machine: Machine):
+    offline = Machine(cache_dir=machine.cache_dir, offline=True)
+    with pytest.raises(UserError, match=r"book\.txt is not in the cache"):
+        inputs.resolve_files(source("https://example.org/book.txt"), offline)
+
+
+def tar_of(members: dict[str, bytes], path: Path, link: tuple[str, str] | None = None) -> Path:
+    with tarfile.open(path, "w:gz") as file:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+        if link:
+            info = tarfile.TarInfo(link[0])
+            info.type, info.linkname = tarfile.SYMTYPE, link[1]
+            file.addfile(info)
+    return path
+
+
+def test_members_that_climb_out_are_passed_over(tmp_path: Path):
+    members = {
+        "top/a.txt": b"a",
+        "../evil.txt": b"e",
+        "/etc/evil.txt": b"e",
+        "top/../../evil.txt": b"e",
+        "top/sub/b.py": b"b",
+    }
+    made = tar_of(members, tmp_path / "t.tar.gz", link=("top/l.txt", "/etc/passwd"))
+    refused: list[str] = []
+    names = [member.name for member in archive.iter_members(made, strip_top=True, unsafe_names=refused)]
+    assert names == ["a.txt", "sub/b.py"]
+    assert refused == ["../evil.txt", "/etc/evil.txt", "top/../../evil.txt"]
+    assert [member.name for member in archive.iter_members(made, "**/*.py")] == ["top/sub/b.py"]
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    assert [member.name for member in archive.iter_members(tmp_path / "z.zip", "top/*")] == ["top/a.txt"]
+
+
+def read_all(path: Path) -> None:
+    for member in archive.iter_members(path):
+        member.stream.read()
+
+
+@pytest.mark.parametrize("keep", [0, 10, 60])
+def test_broken_archives_are_an_error_for_people(tmp_path: Path, keep: int):
+    data = tar_of({"a.txt": b"a" * 5000}, tmp_path / "t.tar.gz").read_bytes()
+    (tmp_path / "t.tar.gz").write_bytes(data[:keep])
+    (tmp_path / "t.zip").write_bytes(data[:keep])
+    for name in ("t.tar.gz", "t.zip"):
+        with pytest.raises(UserError, match="not a readable archive"):
+            read_all(tmp_path / name)
+
+
+def test_identity_follows_content_and_not_time(tmp_path: Path, machine: Machine):
+    path = write(tmp_path / "a.txt", "one")
+    section = DataConfig(sources=(source(tmp_path / "*.txt"),))
+    first = input_hashes(section, machine)
+    os.utime(path, ns=(1, 1))
+    assert input_hashes(section, machine) == first
+    write(path, "two")
+    assert input_hashes(section, machine) != first
+
+
+def test_a_file_is_hashed_once(tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch):
+    path = write(tmp_path / "a.txt", "one")
+    expected = cached_sha256(path, machine)
+    monkeypatch.setattr("groundup.data.hash_cache.hash_file", lambda path: pytest.fail("hashed again"))
+    assert cached_sha256(path, machine) == expected
+
+
+def test_identity_is_quick_and_imports_no_engine(tmp_path: Path):
+    write(tmp_path / "a.txt")
+    code = (
+        "import sys; from groundup.recipe.data_config import *; from groundup.data.input_hashes import identity;"
+        "from groundup.artifacts.machine import Machine; from pathlib import Path;"
+        f"identity(DataConfig(sources=(Source(name='x', kind='text', path={str(tmp_path / '*.txt')!r}),)),"
+        f"Machine(cache=Path({str(tmp_path / 'c')!r})));"
+        "print([name for name in ('daft', 'torch', 'numpy', 'pyarrow', 'fsspec', 'trafilatura') if name in sys.modules])"
+    )
+    began = time.monotonic()
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+    assert time.monotonic() - began < 10
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """An address on this machine, and the folder that it shows."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/", folder
+        running.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_a_snapshot_is_fetched_as_common_crawl_lays_it_out(
+    server: tuple[str, Path], machine: Machine, monkeypatch: pytest.MonkeyPatch
+):
+    address, folder = server
+    monkeypatch.setattr(inputs, "COMMON_CRAWL_URL", address)
+    segment = "crawl-data/CC-MAIN-2024-10/segments/1707947473347.0"
+    for kind in ("warc", "wet"):
+        names = [f"{segment}/{kind}/CC-MAIN-2024-{n:05d}.warc.{kind}.gz" for n in range(6)]
+        listing = folder / f"crawl-data/CC-MAIN-2024-10/{kind}.paths.gz"
+        listing.parent.mkdir(parents=True, exist_ok=True)
+        listing.write_bytes(gzip.compress("".join(f"{name}\n" for name in names).encode()))
+        for name in names:
+            write(folder / name, name)
+    for kind in ("warc", "wet"):
+        entry = source(f"commoncrawl://CC-MAIN-2024-10/{kind}", kind="web", sample_files=0.5)
+        found = inputs.resolve_files(entry, machine, seed=1, lazy=True)
+        assert len(found) == 3
+        assert not any(file.path.exists() for file in found), "each is fetched when its turn comes"
+        for file in found:
+            assert file.fetch(machine).read_text() == f"{segment}/{kind}/{file.name}"
+    with pytest.raises(UserError, match="the server answers 404"):
+        inputs.resolve_files(source("commoncrawl://CC-MAIN-1999-01", kind="web"), machine)
+    with pytest.raises(UserError, match="expected warc or wet"):
+        inputs.resolve_files(source("commoncrawl://CC-MAIN-2024-10/wat", kind="web"), machine)
+
+
+def test_a_web_address_is_fetched_once_and_read_offline(server: tuple[str, Path], machine: Machine):
+    address, folder = server
+    write(folder / "b/book.txt", "said")
+    (file,) = inputs.resolve_files(source(f"{address}b/book.txt"), machine)
+    (folder / "b/book.txt").unlink()
+    offline = Machine(cache_dir=machine.cache_dir, offline=True)
+    (again,) = inputs.resolve_files(source(f"{address}b/book.txt"), offline)
+    assert (file.name, again.path.read_text()) == ("book.txt", "said")
+
+
+def test_files_elsewhere_are_named_by_what_follows_the_fixed_part(machine: Machine):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/texts/a/1.txt": b"one", "/texts/b/1.txt": b"two", "/texts/c.bin": b"three"})
+    names = lambda url: [file.name for file in inputs.resolve_files(source(url), machine)]  # noqa: E731
+    assert names("memory://texts/**/*.txt") == ["a/1.txt", "b/1.txt"]
+    assert names("memory://texts/*/1.txt") == ["a/1.txt", "b/1.txt"]
+    assert names("memory://texts") == ["a/1.txt", "b/1.txt", "c.bin"], "a folder stands for its files"
+    assert names("memory://texts/c.bin") == ["c.bin"]
+    memory.rm("/texts", recursive=True)
+
+
+def test_globs_do_not_walk_in_circles(tmp_path: Path):
+    write(tmp_path / "f" / "deep" / "a.txt")
+    for name in ("f/one", "f/two", "f/deep/three"):  # with two loops in each folder there are 2**40 ways down
+        os.symlink(tmp_path / "f", tmp_path / name)
+    os.symlink(tmp_path / "f" / "self", tmp_path / "f" / "self")
+    for pattern in ("f/**/*.txt", "f/**", "**/*.txt", "f"):
+        found = [path.resolve() for _, path in inputs.local_files(str(tmp_path / pattern))]
+        assert found == [tmp_path / "f" / "deep" / "a.txt"], pattern

@@ -1,0 +1,181 @@
+"""From raw text to the report by the command line, as a user types it; killed and resumed to the same bits."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.artifacts.manifest import Manifest
+from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
+
+FOLDERS = (
+    "01-data", "02-tokenizer", "03-tokens", "04-base", "05-scores", "06-chat", "07-quantized", "08-export", "09-report",
+)  # fmt: skip
+
+
+def groundup(*arguments, **options):
+    """Run the command line; returns the finished process."""
+    command = [sys.executable, "-m", "groundup.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **options)
+
+
+def hashes(run: Path) -> dict[str, dict[str, Any]]:
+    """The hashes of every artifact's files, and of trainings' records all that no clock has a say in; the report is left
+    out, because it tells how long the run took."""
+    found = {}
+    for folder in FOLDERS[:-1]:
+        manifest = Manifest.read(run / folder)
+        assert manifest is not None, folder
+        found[folder] = {
+            name: file["sha256"]
+            for name, file in manifest.files.items()
+            if not name.startswith("tensorboard/")  # named by the hour and the process
+        }
+        if "steps.jsonl" in manifest.files:
+            lines = (run / folder / "steps.jsonl").read_text().splitlines()
+            found[folder]["steps.jsonl"] = [
+                {
+                    name: value
+                    for name, value in json.loads(line).items()
+                    if name not in NON_REPRODUCIBLE_FIELDS
+                }
+                for line in lines
+            ]
+    return found
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_recipe, tmp_path_factory) -> Path:
+    """The finished run of the tiny recipe."""
+    runs = tmp_path_factory.mktemp("runs")
+    done = groundup("run", tiny_recipe, "--runs", runs)
+    assert done.returncode == 0, done.stderr
+    assert "groundup chat" in done.stdout
+    return runs / "tiny"
+
+
+def test_every_stage_is_complete_and_verifies(tiny_run):
+    assert [folder.name for folder in sorted(tiny_run.glob("0*"))] == list(FOLDERS)
+    done = groundup("verify", tiny_run)
+    assert done.returncode == 0, done.stderr
+    assert "9 finished stages" in done.stdout
+    states = {row["stage"]: row["state"] for row in json.loads(groundup("status", tiny_run, "--json").stdout)}
+    assert set(states.values()) == {"complete"}
+
+
+def test_a_second_run_has_nothing_to_do_and_a_changed_knob_stops(tiny_recipe, tiny_run):
+    done = groundup("run", tiny_recipe, "--runs", tiny_run.parent)
+    assert done.returncode == 0
+    assert "nothing to do" in done.stdout
+    changed = groundup("run", tiny_recipe, "--runs", tiny_run.parent, "--set", "train.learning_rate=0.02")
+    assert changed.returncode == 2
+    assert "train.learning_rate: 0.01 -> 0.02" in changed.stderr
+    assert "hint: --replace" in changed.stderr
+    assert "Traceback" not in changed.stderr
+
+
+def test_a_flipped_byte_is_found(tiny_run):
+    path = tiny_run / "04-base" / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        done = groundup("verify", tiny_run)
+    finally:
+        path.write_bytes(whole)
+    assert done.returncode == 2
+    assert "04-base/model.safetensors: changed" in done.stdout
+
+
+def test_training_learned(tiny_run):
+    metrics = Manifest.read(tiny_run / "04-base").metrics
+    losses = [
+        json.loads(line)["loss"] for line in (tiny_run / "04-base" / "steps.jsonl").read_text().splitlines()
+    ]
+    assert len(losses) == 40
+    assert losses[0] > 6.0
+    assert metrics["final_loss"] < 5.0
+
+
+def test_transformers_reads_the_export_with_equal_logits(tiny_run):
+    import transformers
+
+    from groundup.quantize import open_model
+
+    ours, tokenizer = open_model(tiny_run / "06-chat", device="cpu")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tiny_run / "08-export", dtype=torch.float32)
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_run / "08-export")
+    text = "The value of an integer is a number. Über 1234!"
+    assert their_tokenizer(text, add_special_tokens=False).input_ids == tokenizer.encode(text)
+    tokens = torch.tensor([tokenizer.encode(text)])
+    with torch.no_grad():
+        torch.testing.assert_close(ours(tokens).logits, theirs(tokens).logits, rtol=1e-4, atol=1e-4)
+    messages = [{"role": "user", "content": "Hello"}]
+    expected = their_tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert tokenizer.render_chat(messages, add_generation_prompt=True) == expected
+
+
+@pytest.mark.parametrize("artifact", ["", "04-base", "06-chat", "07-quantized", "08-export"])
+def test_generate_opens_every_kind_of_model(tiny_run, artifact):
+    done = groundup(
+        "generate", tiny_run / artifact, "--prompt", "The", "--max-tokens", 5, "--seed", 1, "--device", "cpu"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("The")
+
+
+def test_chat_answers_lines_from_a_pipe(tiny_run):
+    done = groundup("chat", tiny_run, "--max-tokens", 8, "--seed", 1, input="Hello\nThank you\n")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= 2  # so small a model may answer with nothing but spaces
+
+
+def test_the_report_is_a_pdf_and_a_page(tiny_run):
+    assert (tiny_run / "09-report" / "report.pdf").read_bytes().startswith(b"%PDF-")
+    assert "tiny" in (tiny_run / "09-report" / "report.html").read_text()
+
+
+def test_evaluate_quantize_and_export_from_the_command_line(tiny_run, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("A list is a sequence of values. " * 20)
+    score = groundup("evaluate", tiny_run, "--text", text, "--json")
+    assert score.returncode == 0, score.stderr
+    assert 0 < json.loads(score.stdout)["bits_per_byte"] < 8
+    made = groundup("quantize", tiny_run, "--method", "rtn", "--group-size", 32, "--out", tmp_path / "small")
+    assert made.returncode == 0, made.stderr
+    assert groundup("generate", tmp_path / "small", "--max-tokens", 3).returncode == 0
+    written = groundup("export", tiny_run, "--format", "gguf", "--out", tmp_path / "gguf")
+    assert written.returncode == 0, written.stderr
+    (file,) = (tmp_path / "gguf").glob("*.gguf")
+    assert groundup("generate", file, "--max-tokens", 3).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "moments", [pytest.param(3, id="3 moments"), pytest.param(10, id="10 moments", marks=pytest.mark.slow)]
+)
+def test_killed_at_random_moments_it_ends_in_the_same_bits(tiny_recipe, tiny_run, tmp_path, moments):
+    dice = random.Random(moments)
+    command = [sys.executable, "-m", "groundup.cli", "run", str(tiny_recipe), "--runs", str(tmp_path)]
+    finished = 0
+    for _ in range(moments):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            process.wait(timeout=dice.uniform(1.0, 12.0))
+            finished += 1
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        time.sleep(0.1)
+    assert finished < moments, "it was never killed: the moments are too late"
+    done = groundup("run", tiny_recipe, "--runs", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert hashes(tmp_path / "tiny") == hashes(tiny_run)

@@ -1,0 +1,120 @@
+"""Batches of conversations: whose words count, what sees what, and that a step's batch depends on nothing
+else.
+"""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundup.artifacts.errors import UserError
+from groundup.finetune.chat_batches import (
+    ChatBatches,
+    EncodedConversation,
+    encode_conversation,
+    pack_first_fit,
+)
+from groundup.finetune.conversations import TrainingConversation
+from groundup.train.objectives import IGNORE_INDEX
+
+
+def encoded(tokenizer, conversations, vary=False):
+    return [encode_conversation(c, tokenizer, 96, augment_user_turns=vary) for c in conversations]
+
+
+def test_only_the_assistants_words_and_their_end_are_learned(byte_tokenizer):
+    talk = TrainingConversation(
+        (("user", "Hi"), ("assistant", "Yes"), ("user", "Ok"), ("assistant", "No")), "s", "t"
+    )
+    batch = ChatBatches([encode_conversation(talk, byte_tokenizer, 96)], 96, 1, seed=0, pad_id=3).batch(0)
+    learned = batch["labels"][0][batch["labels"][0] != IGNORE_INDEX]
+    end = byte_tokenizer.token_id("<|im_end|>")
+    assert learned.tolist() == [*byte_tokenizer.encode("Yes"), end, *byte_tokenizer.encode("No"), end]
+    at = batch["labels"][0] != IGNORE_INDEX
+    assert torch.equal(batch["tokens"][0][at], learned)
+
+
+def test_a_packed_row_has_the_loss_of_its_conversations_alone(make_decoder, byte_tokenizer, conversations):
+    """Neighbours and padding change nothing: the sum over a row is the sum over single conversations."""
+    model, items = make_decoder(), encoded(byte_tokenizer, conversations)
+    batch = ChatBatches(items, 96, 4, seed=0, pad_id=3).first_epoch()
+    assert sum(len(part["tokens"]) for part in batch) < len(items)
+    with torch.no_grad():
+        packed = sum(model(**part).loss * (part["labels"] != IGNORE_INDEX).sum() for part in batch)
+        alone = 0.0
+        for item in items:
+            ids, mask = (torch.tensor([row]) for row in item.variants[0])
+            alone += model(ids, labels=torch.where(mask == 1, ids, IGNORE_INDEX)).loss * mask.sum()
+    torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_a_batch_is_a_function_of_seed_and_step(byte_tokenizer, conversations):
+    items = encoded(byte_tokenizer, conversations * 5, vary=True)
+    first, second = (ChatBatches(items, 96, 2, seed=7, pad_id=3) for _ in range(2))
+    straight = [first.batch(step) for step in range(12)]
+    for step in (11, 3, 0):
+        for name, tensor in second.batch(step).items():
+            assert torch.equal(tensor, straight[step][name])
+    other = ChatBatches(items, 96, 2, seed=8, pad_id=3)
+    assert any(not torch.equal(other.batch(step)["tokens"], straight[step]["tokens"]) for step in range(12))
+
+
+def test_an_epoch_shows_every_conversation_as_often_as_its_weight_says(byte_tokenizer, conversations):
+    items = encoded(byte_tokenizer, conversations)
+    items[0] = EncodedConversation(items[0].variants, weight=3.0)
+    batches = ChatBatches(items, 96, 1, seed=1, pad_id=3)
+    for epoch in range(3):
+        shown = [
+            batches.batch(step)["tokens"]
+            for step in range(epoch * batches.num_rows, (epoch + 1) * batches.num_rows)
+        ]
+        text = byte_tokenizer.decode(torch.cat(shown).flatten().tolist())
+        counts = [text.count(c.opening + "<|im_end|>") for c in conversations]
+        assert counts == [3, 1, 1, 1]
+
+
+def test_epochs_show_other_variants(byte_tokenizer, conversations):
+    batches = ChatBatches(encoded(byte_tokenizer, conversations, vary=True), 96, 1, seed=1, pad_id=3)
+    text = byte_tokenizer.decode(
+        torch.cat([batches.batch(step)["tokens"] for step in range(60)]).flatten().tolist()
+    )
+    assert all(
+        f"user\n{form}<|im_end|>" in text
+        for form in ("How are you?", "how are you?", "How are you", "how are you")
+    )
+
+
+def test_what_is_too_long_loses_its_last_turns(byte_tokenizer):
+    turns = (("user", "a"), ("assistant", "b"), ("user", "c" * 50), ("assistant", "d"))
+    short = encode_conversation(TrainingConversation(turns, "s", "t"), byte_tokenizer, 60)
+    assert short == encode_conversation(TrainingConversation(turns[:2], "s", "t"), byte_tokenizer, 60)
+    assert (
+        encode_conversation(
+            TrainingConversation((("user", "a" * 100), ("assistant", "b")), "s", "t"), byte_tokenizer, 60
+        )
+        is None
+    )
+    assert (
+        encode_conversation(
+            TrainingConversation((("system", "a" * 100), *turns[:2]), "s", "t"), byte_tokenizer, 60
+        )
+        is None
+    )
+
+
+def test_spelt_control_tokens_stay_text(byte_tokenizer):
+    talk = TrainingConversation((("user", "<|im_end|>"), ("assistant", "<|im_start|>user")), "s", "t")
+    ids, _ = encode_conversation(talk, byte_tokenizer, 200).variants[0]
+    assert sum(id in byte_tokenizer.special_ids for id in ids) == 4
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=200), st.integers(20, 50))
+def test_packing_loses_nothing_and_never_overflows(lengths, room):
+    rows = pack_first_fit(range(len(lengths)), lambda item: lengths[item], room)
+    assert sorted(item for row in rows for item in row) == list(range(len(lengths)))
+    assert all(sum(lengths[item] for item in row) <= room for row in rows)
+
+
+def test_nothing_to_learn_from_is_said():
+    with pytest.raises(UserError, match="no conversations"):
+        ChatBatches([], 96, 1, seed=0, pad_id=3)

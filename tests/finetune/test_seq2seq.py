@@ -1,0 +1,105 @@
+"""Pairs: read from catalogues, learned by an encoder-decoder, answered by its likeliest words."""
+
+import pytest
+import torch
+
+from groundup.artifacts.errors import UserError
+from groundup.finetune.conversations import parse_gettext
+from groundup.finetune.finetune_task import CHAT, SEQ2SEQ, task_for_model
+from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq, greedy_decode
+from groundup.model import build_model
+from groundup.recipe import ModelConfig
+from groundup.train.objectives import IGNORE_INDEX, UNSHIFTED
+
+CATALOGUE = r"""# Header
+msgid ""
+msgstr ""
+"Language: de\n"
+
+#: a.py:1
+msgid "Save"
+msgstr "Speichern"
+
+msgctxt "month"
+msgid ""
+"Two \"quoted\" "
+"lines\n"
+msgstr "Zwei \"Zeilen\""
+
+#, fuzzy
+msgid "Doubtful"
+msgstr "Zweifelhaft"
+
+msgid "Open"
+msgstr ""
+
+msgid "%d day"
+msgid_plural "%d days"
+msgstr[0] "%d Tag"
+msgstr[1] "%d Tage"
+
+#~ msgid "Old"
+#~ msgstr "Alt"
+"""
+
+
+def encoder_decoder(seed: int = 0):
+    torch.manual_seed(seed)
+    shape = {"vocab_size": 264, "hidden_size": 48, "num_layers": 2, "num_heads": 2, "context_length": 32}
+    return build_model(ModelConfig(architecture="encoder_decoder", **shape))
+
+
+def test_a_catalogue_gives_what_was_translated_and_nothing_else():
+    assert parse_gettext(CATALOGUE, "x.po") == [
+        ["Save", "Speichern"],
+        ['Two "quoted" lines\n', 'Zwei "Zeilen"'],
+    ]
+    assert parse_gettext(CATALOGUE.replace("\n", "\r\n"), "x.po")[0] == ["Save", "Speichern"]
+
+
+def test_a_pair_is_question_and_answer_and_must_fit(conversations, byte_tokenizer):
+    encoded = encode_seq2seq(conversations[0], byte_tokenizer, 8)
+    assert encoded is not None
+    ids, mask = encoded.variants[0]
+    assert (
+        byte_tokenizer.decode([id for id, answers in zip(ids, mask, strict=True) if not answers]) == "Hello"
+    )
+    assert byte_tokenizer.decode([id for id, answers in zip(ids, mask, strict=True) if answers]) == "Hi"
+    assert encode_seq2seq(conversations[0], byte_tokenizer, 5) is None, (
+        "five letters and the end are six tokens"
+    )
+
+
+def test_an_epoch_shows_each_pair_once(conversations, byte_tokenizer):
+    pairs = [encode_seq2seq(conversation, byte_tokenizer, 32) for conversation in conversations]
+    batches = Seq2SeqBatches(pairs, 10, 2, 0, 3, 0)
+    assert (batches.num_rows, batches.batch_rows) == (4, 2)
+    shown = [tuple(row.tolist()) for step in (0, 1) for row in batches.batch(step)["labels"]]
+    plain = [tuple(id for id in row if id not in (IGNORE_INDEX, 0)) for row in shown]
+    assert sorted(byte_tokenizer.decode(list(row)) for row in plain) == sorted(
+        ["Hi", "Fine.", "A human.", "A science."]
+    )
+    batch = batches.batch(0)
+    assert torch.equal(batch["document_ids"] == 0, batch["tokens"] == 3)
+
+
+def test_it_learns_its_pairs_by_heart(conversations, byte_tokenizer):
+    model = encoder_decoder()
+    pairs = [encode_seq2seq(conversation, byte_tokenizer, 32) for conversation in conversations]
+    batches = Seq2SeqBatches(pairs, 12, 4, 0, 3, 0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(60):
+        UNSHIFTED.loss(model, batches.batch(step)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+    assert greedy_decode(model, byte_tokenizer, "How are you?", 16) == "Fine."
+    assert greedy_decode(model, byte_tokenizer, "Hello", 1) == "H"
+
+
+def test_each_architecture_has_its_form():
+    assert task_for_model(encoder_decoder(), "full") is SEQ2SEQ
+    with pytest.raises(UserError, match=r"set finetune\.method=full"):
+        task_for_model(encoder_decoder(), "lora")
+    shape = {"vocab_size": 9, "hidden_size": 8, "num_layers": 1, "num_heads": 1}
+    assert task_for_model(build_model(ModelConfig(**shape)), "lora") is CHAT

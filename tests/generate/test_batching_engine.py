@@ -1,0 +1,188 @@
+"""Whatever shares the batch, each request gets what it would get alone, the slow way."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.artifacts.errors import UserError
+from groundup.generate import (
+    GREEDY,
+    BatchingEngine,
+    Request,
+    SamplingParams,
+    generate,
+    generate_many,
+    generate_reference,
+)
+from groundup.model import Decoder
+from groundup.recipe import ModelConfig
+
+VOCAB = 97
+
+
+def tiny(**knobs) -> Decoder:
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "context_length": 64}
+    model = Decoder(ModelConfig(vocab_size=VOCAB, **(sizes | knobs))).eval()
+    with torch.no_grad():  # bigger weights, so that the likeliest token depends on all of the text
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(std=0.3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model() -> Decoder:
+    return tiny()
+
+
+def alone(model: Decoder, prompt: list[int], **knobs) -> list[int]:
+    return list(generate_reference(model, prompt, **({"sampling": GREEDY} | knobs)))
+
+
+def test_the_oracle_says_different_things_after_different_prompts(model):
+    """Else the tests below would prove nothing."""
+    answers = {tuple(alone(model, [i], max_tokens=8)) for i in range(20)}
+    assert len(answers) > 15
+
+
+def test_the_loop_equals_the_oracle(model):
+    for sampling in (GREEDY, SamplingParams(seed=3), SamplingParams(seed=4, top_k=5, repetition_penalty=1.3)):
+        prompt = [5, 6, 7]
+        fast = list(generate(model, prompt, max_tokens=30, sampling=sampling))
+        assert fast == alone(model, prompt, max_tokens=30, sampling=sampling)
+        assert len(fast) == 30
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"positions": "learned", "norm": "layernorm", "feed_forward": "gelu"},
+        {"sliding_window": 5, "attention_pattern": ("local", "global")},
+        {"attention_softcap": 20.0, "logit_softcap": 10.0, "qk_norm": True},
+    ],
+    ids=["llama", "gpt2", "windows", "softcaps"],
+)
+def test_each_request_of_a_batch_equals_the_oracle(knobs):
+    model = tiny(**knobs)
+    prompts = [[3], list(range(40)), [9, 8, 7], [1, 2] * 6, [50], [60, 61]]
+    wanted = [alone(model, prompt, max_tokens=20) for prompt in prompts]
+    assert generate_many(model, prompts, max_tokens=20, sampling=GREEDY, max_batch=3) == wanted
+
+
+def test_sampled_requests_keep_their_own_random_numbers(model):
+    prompts = [[i, i + 1] for i in range(6)]
+    sampling = SamplingParams(temperature=0.9, top_p=0.9, min_p=0.01, seed=11)
+    wanted = [
+        alone(
+            model,
+            prompt,
+            max_tokens=12,
+            sampling=SamplingParams(temperature=0.9, top_p=0.9, min_p=0.01, seed=11 + i),
+        )
+        for i, prompt in enumerate(prompts)
+    ]
+    assert generate_many(model, prompts, max_tokens=12, sampling=sampling, max_batch=4) == wanted
+
+
+ARRIVALS = st.lists(
+    st.tuples(
+        st.integers(0, 12),  # the step at which it comes
+        st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=30),
+        st.integers(1, 10),  # tokens wanted
+        st.none() | st.integers(0, 30),  # the step at which it is called off
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(arrivals=ARRIVALS, max_batch=st.integers(1, 4), prefill_chunk=st.integers(1, 16))
+def test_requests_that_come_and_go_at_any_time(model, arrivals, max_batch, prefill_chunk):
+    """Whoever stays gets the oracle's tokens, who is called off gets the first of them, and nobody is left over."""
+    engine = BatchingEngine(model, max_batch=max_batch, prefill_chunk=prefill_chunk)
+    requests = [Request(prompt, wanted, GREEDY, stop_ids={0, 1, 2, 3}) for _, prompt, wanted, _ in arrivals]
+    cancelled, finished = set(), {}
+    for step in range(400):
+        for request, (comes, _, _, leaves) in zip(requests, arrivals, strict=True):
+            if step == comes:
+                engine.submit(request)
+            if step == leaves and leaves >= comes:
+                engine.cancel(request)
+                cancelled.add(request)
+        for event in engine.step():
+            assert event.request not in cancelled
+            if event.finish_reason:
+                finished[event.request] = event.finish_reason
+    assert not engine.busy
+    assert engine.running == engine.waiting == 0
+    for request in requests:
+        wanted = alone(model, request.prompt_ids, max_tokens=request.max_tokens, stop_ids=request.stop_ids)
+        if request in finished:
+            assert request.tokens == wanted
+            assert finished[request] == ("stop" if len(wanted) < request.max_tokens else "length")
+        else:
+            assert request in cancelled
+            assert request.tokens == wanted[: len(request.tokens)]
+
+
+def test_a_full_context_ends_the_answer(model):
+    prompt = list(range(60))
+    assert len(list(generate(model, prompt, max_tokens=99, sampling=GREEDY))) == 4
+    assert len(generate_many(model, [prompt], max_tokens=99, sampling=GREEDY)[0]) == 4
+
+
+def test_a_stop_token_ends_the_answer_and_is_not_told(model):
+    said = alone(model, [5, 6], max_tokens=10)
+    stop = said[4]
+    wanted = said[: said.index(stop)]
+    assert list(generate(model, [5, 6], max_tokens=10, sampling=GREEDY, stop_ids={stop})) == wanted
+    assert generate_many(model, [[5, 6]], max_tokens=10, sampling=GREEDY, stop_ids={stop}) == [wanted]
+
+
+@pytest.mark.parametrize(("prompt", "says"), [([], "empty"), ([1] * 64, "64 tokens, expected at most 63")])
+def test_prompts_without_a_place_are_refused(model, prompt, says):
+    with pytest.raises(UserError, match=says):
+        next(generate(model, prompt, max_tokens=3))
+    with pytest.raises(UserError, match=says):
+        BatchingEngine(model).submit(Request(prompt, 3))
+
+
+def test_no_tokens_wanted(model):
+    assert list(generate(model, [1], max_tokens=0)) == []
+    with pytest.raises(UserError, match="max_tokens = 0"):
+        BatchingEngine(model).submit(Request([1], 0))
+
+
+def test_logprobs_are_the_models_own(model):
+    engine = BatchingEngine(model)
+    request = Request([4, 5, 6], 5, SamplingParams(temperature=0.5, top_k=3, seed=1), logprobs=4)
+    engine.submit(request)
+    events = []
+    while engine.busy:
+        events += engine.step()
+    with torch.inference_mode():
+        logits = model(torch.tensor([[4, 5, 6, *request.tokens]])).logits[0, 2:-1]
+    wanted = logits.log_softmax(-1)
+    for event, row in zip(events, wanted, strict=True):
+        assert event.logprob == pytest.approx(float(row[event.token]), abs=1e-4)
+        assert [id for id, _ in event.top_logprobs] == row.topk(4).indices.tolist()
+
+
+def test_a_failed_step_leaves_an_engine_that_works(model, monkeypatch):
+    engine = BatchingEngine(model)
+    engine.submit(Request([1, 2], 4, GREEDY))
+    engine.step()
+    with monkeypatch.context() as broken:
+        broken.setattr(model, "hidden_states", lambda tokens, cache: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            engine.step()
+    engine.clear()
+    request = Request([1, 2], 4, GREEDY)
+    engine.submit(request)
+    while engine.busy:
+        engine.step()
+    assert request.tokens == alone(model, [1, 2], max_tokens=4)

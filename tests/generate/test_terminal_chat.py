@@ -1,0 +1,128 @@
+"""The terminal conversation: turns, commands, what is forgotten, and what an interrupt leaves."""
+
+import io
+import sys
+
+import pytest
+import torch
+
+from groundup.artifacts.errors import UserError
+from groundup.generate import GREEDY, stream_text
+from groundup.generate.terminal_chat import ChatSession, chat
+from groundup.model import Decoder
+from groundup.recipe import ModelConfig
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.train_tokenizer import train_bpe
+
+TOKENIZER = train_bpe([], 260)  # the control tokens, and a token a byte
+
+
+class Scripted:
+    """Stands for a model: repeats its script, and remembers the prompts that it was given."""
+
+    def __init__(self, monkeypatch, script: str, context_length: int = 400):
+        self.config = ModelConfig(
+            vocab_size=300, hidden_size=8, num_layers=1, num_heads=2, context_length=context_length
+        )
+        self.prompts: list[str] = []
+        self.interrupt_after: int | None = None
+        self._script = TOKENIZER.encode(script)
+        monkeypatch.setattr("groundup.generate.terminal_chat.generate", self._generate)
+
+    def _generate(self, model, prompt, *, max_tokens, sampling, stop_ids):
+        self.prompts.append(TOKENIZER.decode(prompt))
+        for count, id in enumerate(self._script[:max_tokens]):
+            if count == self.interrupt_after:
+                raise KeyboardInterrupt
+            yield id
+
+
+def converse(model, said: str, **knobs) -> str:
+    output = io.StringIO()
+    chat(model, TOKENIZER, GREEDY, input=io.StringIO(said), output=output, **knobs)
+    return output.getvalue()
+
+
+def test_a_line_is_a_turn_and_all_turns_are_remembered(monkeypatch):
+    model = Scripted(monkeypatch, "Well.")
+    assert converse(model, "one\n\n  two  \n", system="Be brief.") == "Well.\nWell.\n"
+    assert model.prompts[1] == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\none<|im_end|>\n"
+        "<|im_start|>assistant\nWell.<|im_end|>\n<|im_start|>user\ntwo<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_reset_forgets_and_quit_leaves(monkeypatch):
+    model = Scripted(monkeypatch, "Yes.")
+    assert converse(model, "one\n/reset\ntwo\n/quit\nthree\n") == "Yes.\nYes.\n"
+    assert "one" not in model.prompts[1]
+    assert len(model.prompts) == 2
+
+
+def test_the_oldest_turns_are_forgotten_and_the_system_message_never(monkeypatch, capsys):
+    model = Scripted(monkeypatch, "ok", context_length=160)
+    said = "".join(f"turn {number}\n" for number in range(8))
+    assert converse(model, said, system="SYS", max_tokens=30).count("ok") == 8
+    assert all("SYS" in prompt for prompt in model.prompts)
+    assert "turn 0" not in model.prompts[-1]
+    assert "turn 6" in model.prompts[-1]
+    assert all(len(TOKENIZER.encode(prompt)) < 400 for prompt in model.prompts)
+    assert "forgotten" in capsys.readouterr().err
+
+
+def test_a_turn_that_is_too_long_is_refused_and_not_remembered(monkeypatch, capsys):
+    model = Scripted(monkeypatch, "ok", context_length=100)
+    assert converse(model, "x" * 200 + "\nshort\n") == "ok\n"
+    assert "expected at most" in capsys.readouterr().err
+    assert "xxx" not in model.prompts[0]
+
+
+def test_an_answer_that_is_stopped_counts_as_far_as_it_came(monkeypatch):
+    model = Scripted(monkeypatch, "A long answer")
+    model.interrupt_after = 6
+    conversation = ChatSession(model, TOKENIZER, GREEDY)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        list(conversation.send("hello"))
+    model.interrupt_after = None
+    list(conversation.send("again"))
+    assert "<|im_start|>assistant\nA long<|im_end|>" in model.prompts[1]
+
+
+def test_control_c_on_a_terminal_stops_the_answer_not_the_program(monkeypatch, capsys):
+    model = Scripted(monkeypatch, "A long answer")
+    model.interrupt_after = 6
+    typed = iter(["hello", KeyboardInterrupt, "again", EOFError])
+
+    def read(prompt: str) -> str:
+        line = next(typed)
+        if isinstance(line, str):
+            return line
+        raise line
+
+    monkeypatch.setattr("builtins.input", read)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    chat(model, TOKENIZER, GREEDY)  # type: ignore[arg-type]
+    assert capsys.readouterr().out.count("A long [stopped]") == 2
+
+
+def test_bytes_that_are_no_utf8_do_not_end_it(monkeypatch):
+    model = Scripted(monkeypatch, "ok")
+    output = io.StringIO()
+    chat(model, TOKENIZER, GREEDY, input=io.TextIOWrapper(io.BytesIO(b"a\xff\nb\n"), "utf-8"), output=output)  # type: ignore[arg-type]
+    assert output.getvalue() == "ok\nok\n"
+
+
+def test_a_model_without_a_template_is_refused(monkeypatch):
+    with pytest.raises(UserError, match="no chat template"):
+        chat(Scripted(monkeypatch, ""), Tokenizer(TOKENIZER.backend), GREEDY)  # type: ignore[arg-type]
+
+
+def test_with_a_real_model():
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vocab_size=TOKENIZER.vocab_size, hidden_size=32, num_layers=1, num_heads=2, context_length=128
+    )
+    model = Decoder(config).eval()
+    assert len(converse(model, "hello\n", max_tokens=10)) > 1
+    assert "".join(stream_text(model, TOKENIZER, "hello", sampling=GREEDY, max_tokens=10))
+    assert "".join(stream_text(model, TOKENIZER, "", sampling=GREEDY, max_tokens=10))

@@ -1,0 +1,332 @@
+"""The bytes of GGUF files, their packed types and their vocabularies."""
+
+import json
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import tokenizers
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from groundup.artifacts.errors import UserError
+from groundup.interop.gguf import export_gguf, load_gguf
+from groundup.interop.gguf.gguf_file import GGUFFile
+from groundup.interop.gguf.gguf_metadata import ARCHITECTURE_BY_FAMILY, GGUF_ARCHITECTURES
+from groundup.interop.gguf.gguf_tokenizer import (
+    PRETOKENIZER_ALIASES,
+    PRETOKENIZERS,
+    read_tokenizer,
+    write_tokenizer,
+)
+from groundup.model import build_model
+from groundup.recipe import ModelConfig
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.split_patterns import PATTERNS
+from groundup.tokenizer.train_tokenizer import train_bpe
+
+CORPUS = ["the quick brown fox's 12 cubs jump over the lazy dog, don't they? Ünïcödé 狐 and 🦊 too"] * 20
+SHAPE = {"vocab_size": 300, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 32}
+UNPACKED_BY_THE_PACKAGE = [
+    kind
+    for kind in gguf.GGMLQuantizationType
+    if kind in gguf.quants._type_traits or kind.name in ("F32", "F16")
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_bpe(CORPUS, 290)
+
+
+@pytest.fixture
+def file(tmp_path: Path, tokenizer: Tokenizer) -> Path:
+    torch.manual_seed(0)
+    return export_gguf(build_model(ModelConfig(**SHAPE)), tokenizer, tmp_path / "m.gguf")
+
+
+def test_we_read_what_the_package_reads(file: Path):
+    ours, theirs = GGUFFile(file), gguf.GGUFReader(file)
+    entries = {key: field.contents() for key, field in theirs.fields.items() if not key.startswith("GGUF.")}
+    assert ours.metadata == entries
+    assert list(ours.shapes) == [tensor.name for tensor in theirs.tensors]
+    for tensor in theirs.tensors:
+        assert np.array_equal(
+            ours.read(tensor.name).numpy(), gguf.dequantize(tensor.data, tensor.tensor_type)
+        )
+
+
+@pytest.mark.parametrize("kind", UNPACKED_BY_THE_PACKAGE, ids=lambda kind: kind.name)
+def test_every_packed_type_is_unpacked(kind: gguf.GGMLQuantizationType, tmp_path: Path):
+    per_block, size = gguf.GGML_QUANT_SIZES[kind]
+    bytes_of = np.random.default_rng(0).integers(1, 60, (3, 2 * size), dtype=np.uint8)  # no scale is NaN
+    writer = gguf.GGUFWriter(tmp_path / "t.gguf", "llama")
+    writer.add_tensor("t", bytes_of, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    opened = GGUFFile(tmp_path / "t.gguf")
+    assert opened.shapes == {"t": (3, 2 * per_block)}
+    assert np.array_equal(opened.read("t").numpy(), gguf.dequantize(bytes_of, kind).astype(np.float32))
+
+
+def test_a_type_that_nobody_unpacks_is_named(tmp_path: Path):
+    writer = gguf.GGUFWriter(tmp_path / "t.gguf", "llama")
+    writer.add_tensor("t", np.zeros((2, 4), dtype=np.int32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UserError, match="tensor t is packed as I32"):
+        GGUFFile(tmp_path / "t.gguf").read("t")
+
+
+@given(share=st.floats(0, 0.999))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_a_file_cut_off_anywhere_is_one_clear_error(whole_file: Path, share: float):
+    data = whole_file.read_bytes()
+    cut = whole_file.with_name("cut.gguf")
+    cut.write_bytes(data[: int(share * (len(data) - 4000))])
+    with pytest.raises(UserError, match=r"cut\.gguf: (not a whole GGUF file|begins with)"):
+        load_gguf(cut)
+
+
+@pytest.fixture(scope="module")
+def whole_file(tmp_path_factory, tokenizer: Tokenizer) -> Path:
+    folder = tmp_path_factory.mktemp("gguf")
+    return export_gguf(build_model(ModelConfig(**SHAPE)), tokenizer, folder / "m.gguf")
+
+
+@given(at=st.integers(8, 3000), value=st.integers(0, 255))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_a_flipped_byte_in_the_header_never_ends_in_a_traceback(whole_file: Path, at: int, value: int):
+    data = bytearray(whole_file.read_bytes())
+    data[at] = value
+    flipped = whole_file.with_name("flipped.gguf")
+    flipped.write_bytes(data)
+    with suppress(UserError):
+        load_gguf(flipped)
+
+
+def test_an_old_version_is_refused(file: Path):
+    data = bytearray(file.read_bytes())
+    data[4:8] = struct.pack("<I", 1)
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=r"version 1, expected one of \(2, 3\)"):
+        load_gguf(file)
+
+
+def test_an_architecture_that_we_do_not_know_is_refused_with_those_we_do(
+    tmp_path: Path, tokenizer: Tokenizer
+):
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "rwkv7")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(
+        UserError, match="'rwkv7' is not supported, expected one of llama, qwen2, qwen3, qwen3moe"
+    ):
+        load_gguf(tmp_path / "m.gguf")
+    assert set(ARCHITECTURE_BY_FAMILY.values()) == set(GGUF_ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        (
+            {"norm": "zero_centered_rmsnorm", "embedding_scale": 32**0.5, "feed_forward": "geglu_tanh"},
+            "a gemma model",
+        ),
+        (
+            {"sliding_window": 4, "attention_pattern": ["local"]},
+            r"GGUF cannot say sliding_window = 4, attention_pattern = \('local',\) of a llama",
+        ),
+        ({"feed_forward": "geglu_tanh"}, "GGUF cannot say feed_forward = 'geglu_tanh'"),
+        (
+            {"rope_scaling": {"method": "dynamic", "factor": 2.0, "original_context_length": 512}},
+            "GGUF cannot say rope_scaling = ",
+        ),
+        (
+            {"qk_norm": True, "moe": {"num_experts": 2, "experts_per_token": 1, "normalize_scores": False}},
+            "GGUF cannot say moe = ",
+        ),
+    ],
+)
+def test_what_the_format_cannot_say_is_named(knobs, message: str, tmp_path: Path, tokenizer: Tokenizer):
+    with pytest.raises(UserError, match=message):
+        export_gguf(build_model(ModelConfig(**{**SHAPE, **knobs})), tokenizer, tmp_path / "m.gguf")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("factor", [2.0, 8.0, 32.0])
+@pytest.mark.parametrize("length", [64, 8192])
+def test_llama_3s_rule_is_found_again_from_its_factors(
+    factor: float, length: int, tmp_path: Path, tokenizer: Tokenizer
+):
+    scaling = {"method": "llama3", "factor": factor, "original_context_length": length}
+    knobs = {"rope_theta": 5e5, "rope_scaling": scaling, "head_dim": 64, "context_length": 2 * length}
+    model = build_model(ModelConfig(**{**SHAPE, **knobs}))
+    opened, _ = load_gguf(export_gguf(model, tokenizer, tmp_path / "m.gguf"))
+    frequencies = [
+        part.get_submodule("position_encodings.global.rotary").frequencies for part in (model, opened)
+    ]
+    torch.testing.assert_close(*frequencies)
+    assert opened.config.rope_scaling.method == "llama3"
+
+
+def trained(pre_tokenizer, ignore_merges: bool = False) -> Tokenizer:
+    backend = tokenizers.Tokenizer(models.BPE(ignore_merges=ignore_merges))
+    backend.pre_tokenizer = pre_tokenizer
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<|end|>", "<s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(CORPUS, trainer)
+    backend.add_tokens([AddedToken("<think>", special=False, normalized=False)])
+    return Tokenizer(backend, eos="<|end|>", bos="<s>")
+
+
+BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+PRE_TOKENIZERS = {
+    "gpt-2": (pre_tokenizers.ByteLevel(add_prefix_space=False), False),
+    "smollm": (
+        pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        ),
+        False,
+    ),
+    **{
+        name: (
+            pre_tokenizers.Sequence(
+                [*(pre_tokenizers.Split(tokenizers.Regex(cut), "isolated") for cut in cuts), BYTES]
+            ),
+            whole,
+        )
+        for name, (cuts, whole) in PRETOKENIZERS.items()
+        if name not in ("gpt-2", "smollm")
+    },
+}
+
+
+@pytest.mark.parametrize("name", PRETOKENIZERS)
+@given(text=st.text(max_size=40) | st.sampled_from(CORPUS))
+@settings(max_examples=15, deadline=None)
+def test_every_cut_goes_there_and_back_again(name: str, text: str):
+    before = trained(*PRE_TOKENIZERS[name])
+    metadata = write_tokenizer(before, before.vocab_size + 3)
+    assert metadata["tokenizer.ggml.pre"] == name
+    after = read_tokenizer(metadata)
+    assert after.encode(text) == before.encode(text)
+    assert after.decode(after.encode(text)) == before.decode(before.encode(text))
+    assert (after.vocab_size, after.bos_id, after.eos_id) == (before.vocab_size, before.bos_id, before.eos_id)
+    assert after.special_ids == before.special_ids
+    assert after.encode("<think>") == before.encode("<think>") == [before.token_id("<think>")]
+
+
+def test_our_own_patterns_have_names():
+    for pattern in PATTERNS.values():
+        assert any(cuts == (pattern.regex,) for cuts, _ in PRETOKENIZERS.values())
+        assert pattern.gguf in PRETOKENIZERS
+    assert set(PRETOKENIZER_ALIASES.values()) <= set(PRETOKENIZERS)
+
+
+def make_sentencepiece(prefix: bool) -> Tokenizer:
+    """As Llama 2's tokenizer.json: bytes, then merges; a space before the text."""
+    specials = ["<unk>", "<s>", "</s>"]
+    backend = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    spaces = normalizers.Replace(" ", "▁")
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaces]) if prefix else spaces
+    back = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence([*back, decoders.Strip(" ", 1, 0)] if prefix else back)
+    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    # Sentences of words, so that merges do not reach over all of a text.
+    words = [word for text in CORPUS for word in text.split()]
+    trainer = trainers.BpeTrainer(
+        vocab_size=350, special_tokens=[*specials, *byte_tokens], show_progress=False
+    )
+    backend.train_from_iterator(words, trainer)
+    rules = backend.to_str()
+    for byte in byte_tokens:  # bytes are tokens of the vocabulary, and no control tokens
+        rules = rules.replace(f'"content":"{byte}"', f'"content":"{byte}","gone":true')
+    loaded = json.loads(rules)
+    loaded["added_tokens"] = [token for token in loaded["added_tokens"] if "gone" not in token]
+    backend = tokenizers.Tokenizer.from_str(json.dumps(loaded))
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return Tokenizer(backend, bos="<s>", eos="</s>")
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+@given(text=st.text(max_size=40) | st.sampled_from([*CORPUS, "  two  spaces "]))
+@settings(max_examples=25, deadline=None)
+def test_sentencepiece_goes_there_and_back_again(prefix: bool, text: str):
+    before = make_sentencepiece(prefix)
+    metadata = write_tokenizer(before, before.vocab_size + 3)
+    assert metadata["tokenizer.ggml.model"] == "llama"
+    assert metadata["tokenizer.ggml.token_type"][:4] == [2, 3, 3, 6]
+    after = read_tokenizer(metadata)
+    assert after.encode(text) == before.encode(text)
+    assert after.encode(text, add_special_tokens=True)[0] == before.bos_id
+    assert after.decode(after.encode(text)) == before.decode(before.encode(text))
+
+
+def unigram() -> tokenizers.Tokenizer:
+    return tokenizers.Tokenizer(models.Unigram([("a", 0.0)], unk_id=0))
+
+
+def cut_by_spaces() -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(models.BPE({"a": 0}, []))
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), BYTES])
+    return backend
+
+
+def lowercased() -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(models.BPE({"a": 0}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.normalizer = normalizers.Lowercase()
+    return backend
+
+
+def cut_by_nothing() -> tokenizers.Tokenizer:
+    return tokenizers.Tokenizer(models.BPE({"a": 0}, []))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (unigram, "a Unigram tokenizer, expected BPE"),
+        (cut_by_spaces, "no name for cutting texts by Whitespace"),
+        (lowercased, "a Lowercase normalizer"),
+        (cut_by_nothing, "neither byte-level BPE's nor SentencePiece's"),
+    ],
+)
+def test_a_tokenizer_that_llama_cpp_would_not_follow_is_refused(make, message: str):
+    with pytest.raises(UserError, match=message):
+        write_tokenizer(Tokenizer(make()), 10)
+
+
+def test_a_vocabulary_larger_than_the_embedding_is_refused(tokenizer: Tokenizer):
+    with pytest.raises(UserError, match="290 tokens, but the embedding has 289 rows"):
+        write_tokenizer(tokenizer, 289)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"tokenizer.ggml.model": "rwkv"}, "'rwkv' is not supported, expected 'gpt2' or 'llama'"),
+        (
+            {"tokenizer.ggml.pre": "viking"},
+            "'viking' is not supported, expected one of command-r, dbrx, .*tekken",
+        ),
+    ],
+)
+def test_a_vocabulary_that_we_cannot_follow_is_refused(entry, message: str, tokenizer: Tokenizer):
+    with pytest.raises(UserError, match=message):
+        read_tokenizer(write_tokenizer(tokenizer, 290) | entry)

@@ -1,0 +1,304 @@
+"""Opening whatever a path holds, saying what is wrong where it holds no model, and the export stage."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.artifacts.manifest import Manifest, list_files
+from groundup.interop import (
+    export_huggingface,
+    load_huggingface,
+    model_export,
+    open_model,
+    resolve_model_path,
+)
+from groundup.interop.gguf.gguf_export import GGUF_DTYPES
+from groundup.interop.huggingface_model import DTYPES
+from groundup.interop.model_export import EXPORT_FORMATS
+from groundup.interop.stage import run as run_stage
+from groundup.model import build_model, load_model, save_model
+from groundup.recipe import ModelConfig
+from groundup.recipe.export_config import ExportConfig
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.train_tokenizer import train_bpe
+
+TEXT = ["the quick brown fox jumps over the lazy dog, again and again and again"] * 20
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_bpe(TEXT, 270)
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vocab_size=270, hidden_size=24, num_layers=2, num_heads=3, num_kv_heads=1, init_std=0.3
+    )
+    return build_model(config).eval()
+
+
+@pytest.fixture
+def native(tmp_path: Path, model, tokenizer) -> Path:
+    save_model(model, tmp_path / "native")
+    tokenizer.save(tmp_path / "native")
+    return tmp_path / "native"
+
+
+def same_logits(opened, model) -> bool:
+    tokens = torch.arange(20).view(2, 10)
+    return torch.equal(opened(tokens).logits, model(tokens).logits)
+
+
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
+def test_every_format_is_opened_again_and_speaks_alike(format: str, tmp_path: Path, model, tokenizer):
+    files = model_export(model, tokenizer, tmp_path / "out", format=format, dtype="float32")
+    assert sorted(files) == sorted((tmp_path / "out").iterdir())
+    opened, again = open_model(tmp_path / "out", device="cpu")
+    assert same_logits(opened, model)
+    assert again.encode("the fox's 12 dogs") == tokenizer.encode("the fox's 12 dogs")
+    assert (again.eos_id, again.pad_id, again.stop_ids) == (
+        tokenizer.eos_id,
+        tokenizer.pad_id,
+        tokenizer.stop_ids,
+    )
+    messages = [{"role": "user", "content": "fox <|im_end|>"}]
+    assert again.render_chat(messages) == tokenizer.render_chat(messages)
+
+
+def test_the_recipe_offers_what_the_writers_write():
+    assert ExportConfig.model_fields["format"].annotation.__args__ == tuple(EXPORT_FORMATS)
+    assert set(ExportConfig.model_fields["dtype"].annotation.__args__) == set(GGUF_DTYPES) >= set(DTYPES)
+
+
+def test_a_native_folder_is_opened(native: Path, model):
+    opened, tokenizer = open_model(str(native), device="cpu")
+    assert same_logits(opened, model)
+    assert tokenizer.vocab_size == 270
+
+
+def test_a_run_is_opened_at_its_best_finished_model(native: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    for name in ("04-base", "06-chat"):
+        shutil.copytree(native, run / name)
+    with pytest.raises(UserError, match="holds 04-base, 06-chat"):
+        resolve_model_path(run)
+    for name in ("04-base", "06-chat"):
+        Manifest(stage="x", version=1, fingerprint="f", files=list_files(run / name)).write(run / name)
+        assert resolve_model_path(run) == run / name
+
+
+def test_a_run_that_is_still_training_is_not_opened(native: Path, tmp_path: Path):
+    shutil.copytree(native, tmp_path / "run" / "04-base.partial")
+    with pytest.raises(UserError, match=r"04-base is not complete .*groundup run continues it"):
+        open_model(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing", "no such file or folder, expected a model folder, a run"),
+        ("model.bin", "a pickle, which can run any code"),
+        ("model.safetensors", "weights alone"),
+        ("notes.txt", "not a model, expected"),
+        ("model.gguf", r"begins with b'oops', expected b'GGUF'"),
+    ],
+)
+def test_what_is_no_model_is_told_so(name: str, message: str, tmp_path: Path):
+    if name != "nothing":
+        (tmp_path / name).write_bytes(b"oops")
+    with pytest.raises(UserError, match=message):
+        open_model(tmp_path / name)
+
+
+def test_two_gguf_files_are_one_too_many(tmp_path: Path):
+    for name in "ab":
+        (tmp_path / f"{name}.gguf").touch()
+    with pytest.raises(UserError, match=r"2 \.gguf files, expected one"):
+        resolve_model_path(tmp_path)
+
+
+def test_a_device_that_is_not_there_is_named(native: Path):
+    with pytest.raises(UserError, match="device 'nonsense'"):
+        open_model(native, device="nonsense")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, model) -> Path:
+    export_huggingface(model, None, tmp_path / "hf")
+    return tmp_path / "hf"
+
+
+def edit(folder: Path, **fields) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"model_type": "mamba"},
+            r"model_type = 'mamba' is not supported, expected one of llama, qwen3, .*modernbert",
+        ),
+        ({"model_type": None}, "model_type = None is not supported"),
+        ({"hidden_act": "swish2"}, r"hidden_act = 'swish2' is not supported, expected one of 'silu'"),
+        (
+            {"rope_scaling": {"type": "su", "factor": 2}},
+            "rope_type = 'su' is not supported, expected one of default",
+        ),
+        ({"rope_scaling": {"type": "linear"}}, "factor is missing"),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2, "mscale": 1}},
+            "mscale and partial rotation are not supported",
+        ),
+        ({"num_hidden_layers": "two"}, "num_hidden_layers: Input should be a valid integer"),
+        ({"num_attention_heads": 5}, "hidden_size = 24 is no multiple of num_attention_heads = 5"),
+        ({"quantization_config": {"quant_method": "gptq"}}, r"quantized weights \(gptq\)"),
+        ({"num_hidden_layers": 3}, r"tensor model\.layers\.2\.\S+ is missing, expected shape"),
+        (
+            {"num_hidden_layers": 1},
+            r"tensor model\.layers\.1\.\S+ of shape \[\d+.* is not part of this model \(and 8 more\)",
+        ),
+        ({"intermediate_size": 65}, r"tensor \S+ has shape \[64, 24\], expected \[65, 24\] \(and 5 more\)"),
+    ],
+)
+def test_a_folder_that_does_not_fit_is_refused_by_name(fields, message: str, folder: Path):
+    edit(folder, **fields)
+    with pytest.raises(UserError, match=message):
+        load_huggingface(folder)
+
+
+def test_a_config_without_a_needed_key_names_it(folder: Path):
+    config = json.loads((folder / "config.json").read_text())
+    del config["vocab_size"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"config\.json: 'vocab_size' is missing, expected in a llama model"):
+        load_huggingface(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{"])
+def test_a_config_that_is_no_json_object_is_one_clear_error(text: str, folder: Path):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json"):
+        load_huggingface(folder)
+
+
+def test_remote_code_is_never_run(folder: Path, tmp_path: Path):
+    edit(folder, auto_map={"AutoModelForCausalLM": "modeling.Model"})
+    (folder / "modeling.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    load_huggingface(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_tied_head_that_is_there_again_is_ignored_and_another_one_is_kept(tmp_path: Path, model):
+    tied = build_model(model.config.model_copy(update={"tie_embeddings": True})).eval()
+    export_huggingface(tied, None, tmp_path / "tied")
+    export_huggingface(model, None, tmp_path / "own")
+    edit(tmp_path / "own", tie_word_embeddings=True)
+    assert same_logits(load_huggingface(tmp_path / "own"), model)
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(tmp_path / "tied" / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, tmp_path / "tied" / "model.safetensors")
+    opened = load_huggingface(tmp_path / "tied")
+    assert opened.config.tie_embeddings
+    assert same_logits(opened, tied)
+
+
+def test_an_export_in_half_precision_halves_the_file(tmp_path: Path, model):
+    whole, *_ = export_huggingface(model, None, tmp_path / "whole")
+    half, *_ = export_huggingface(model, None, tmp_path / "half", "bfloat16")
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    assert {t.dtype for t in load_huggingface(tmp_path / "half").state_dict().values()} == {torch.bfloat16}
+    as_asked = load_huggingface(tmp_path / "half", dtype=torch.float32)
+    assert {t.dtype for t in as_asked.state_dict().values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("format", "dtype"), [("onnx", "float32"), ("huggingface", "q8_0"), ("gguf", "int3")]
+)
+def test_an_unknown_format_or_dtype_is_refused_with_the_known_ones(
+    format, dtype, tmp_path: Path, model, tokenizer
+):
+    with pytest.raises(UserError, match="expected one of"):
+        model_export(model, tokenizer, tmp_path, format=format, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("format", "dtype", "limit"), [("huggingface", "float32", 0), ("gguf", "bfloat16", 0.2)]
+)
+def test_the_stage_exports_measures_and_repeats_itself(format, dtype, limit, native: Path, tmp_path: Path):
+    recipe = SimpleNamespace(export=ExportConfig(format=format, dtype=dtype))
+    facts, files = [], []
+    for name in ("first", "second"):
+        out = tmp_path / name
+        out.mkdir()
+        (out / ".fingerprint").write_text("kept")
+        (out / "leftover").mkdir()
+        (out / "leftover" / "shard").write_text("of a killed attempt")
+        facts.append(
+            run_stage(recipe, {"base": native, "chat": native}, out, Machine(device="cpu", threads=1))
+        )
+        files.append(list_files(out))
+    assert facts[0] == facts[1]
+    assert files[0] == files[1]
+    assert "leftover/shard" not in files[0]
+    assert facts[0]["max_logit_difference"] <= limit
+    assert facts[0]["family"] == "llama"
+    assert facts[0]["from"] == "chat"
+    assert facts[0]["files"] == len(files[0]) - 1  # the fingerprint is the runner's
+    json.dumps(facts[0], allow_nan=False)
+
+
+FUSED = {
+    "norm": "layernorm",
+    "norm_bias": True,
+    "positions": "learned",
+    "attention_bias": "all",
+    "feed_forward": "gelu_tanh",
+    "feed_forward_bias": True,
+}
+STACKED = {"moe": {"num_experts": 3, "experts_per_token": 2}}
+
+
+@pytest.mark.parametrize("knobs", [FUSED, STACKED], ids=["gpt2", "mixtral"])
+def test_a_foreign_model_can_be_kept_as_ours(knobs, tmp_path: Path):
+    """Tensors that were cut out of one must not go on sharing its memory: safetensors refuses that."""
+    shape = {"vocab_size": 50, "hidden_size": 24, "num_layers": 2, "num_heads": 3, "intermediate_size": 20}
+    model = build_model(ModelConfig(**shape, **knobs)).eval()
+    export_huggingface(model, None, tmp_path / "theirs")
+    save_model(load_huggingface(tmp_path / "theirs"), tmp_path / "ours")
+    assert same_logits(load_model(tmp_path / "ours"), model)
+
+
+def test_an_older_export_leaves_nothing_behind(tmp_path: Path, model):
+    export_huggingface(model, None, tmp_path, max_shard_bytes=4000)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    export_huggingface(model, None, tmp_path)
+    assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
+    assert same_logits(load_huggingface(tmp_path), model)
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"architecture": "encoder"}, {"architecture": "encoder", "masked_head": False}]
+)
+def test_the_stage_measures_encoders_too(knobs, tmp_path: Path, tokenizer):
+    shape = {"vocab_size": 270, "hidden_size": 24, "num_layers": 2, "num_heads": 3, "context_length": 16}
+    modern = {"norm": "layernorm", "embedding_norm": True, "feed_forward": "geglu", "tie_embeddings": True}
+    model = build_model(ModelConfig(**shape, **modern, **knobs)).eval()
+    save_model(model, tmp_path / "base")
+    tokenizer.save(tmp_path / "base")
+    (tmp_path / "out").mkdir()
+    recipe = SimpleNamespace(export=ExportConfig())
+    facts = run_stage(recipe, {"base": tmp_path / "base"}, tmp_path / "out", Machine(device="cpu", threads=1))
+    assert facts["family"] == "modernbert"
+    assert facts["max_logit_difference"] == 0

@@ -1,0 +1,138 @@
+"""Which family a model is written as, and what is said where there is none."""
+
+import pytest
+import torch
+
+from groundup.artifacts.errors import UserError
+from groundup.interop.families import FAMILIES
+from groundup.interop.families.select_family import canonical_config, lossy_fields, select_family
+from groundup.interop.fold_scales import fold_scales
+from groundup.model import build_model
+from groundup.recipe import ModelConfig
+
+SMALL = {
+    "vocab_size": 50,
+    "hidden_size": 24,
+    "num_layers": 2,
+    "num_heads": 3,
+    "num_kv_heads": 1,
+    "intermediate_size": 20,
+}
+MOE = {"num_experts": 3, "experts_per_token": 2}
+GPT2 = {
+    "norm": "layernorm",
+    "norm_bias": True,
+    "positions": "learned",
+    "attention_bias": "all",
+    "feed_forward": "gelu_tanh",
+    "feed_forward_bias": True,
+    "tie_embeddings": True,
+    "num_kv_heads": 3,
+}
+
+
+GEMMA3 = {
+    "norm": "zero_centered_rmsnorm",
+    "norm_placement": "sandwich",
+    "qk_norm": True,
+    "feed_forward": "geglu_tanh",
+    "embedding_scale": 24**0.5,
+    "attention_scale": 8**-0.5,
+    "sliding_window": 8,
+    "attention_pattern": ["local", "global"],
+    "rope_scaling": {"method": "linear", "factor": 2.0},
+}
+
+
+def config(**knobs) -> ModelConfig:
+    return ModelConfig(**{**SMALL, **knobs})
+
+
+@pytest.mark.parametrize(
+    ("knobs", "family"),
+    [
+        ({}, "llama"),
+        ({"attention_bias": "all", "feed_forward_bias": True}, "llama"),
+        ({"feed_forward": "geglu_tanh"}, "llama"),
+        ({"rope_scaling": {"method": "llama3", "factor": 8, "original_context_length": 64}}, "llama"),
+        ({"rope_scaling": {"method": "linear", "factor": 8, "original_context_length": 64}}, "llama"),
+        ({"rope_scaling": {"method": "dynamic", "factor": 4, "original_context_length": 256}}, "llama"),
+        ({"qk_norm": True}, "qwen3"),
+        ({"attention_bias": "qkv"}, "qwen2"),
+        ({"attention_bias": "qkv", "sliding_window": 8, "attention_pattern": ["global", "local"]}, "qwen2"),
+        ({"sliding_window": 8, "attention_pattern": ["local"]}, "mistral"),
+        ({"sliding_window": 1024, "attention_pattern": ["local"], "context_length": 1024}, "llama"),
+        ({"hidden_size": 25, "head_dim": 8}, "mistral"),
+        (GEMMA3 | {"rope_local_theta": 5.0}, "gemma3_text"),
+        ({"moe": MOE}, "mixtral"),
+        ({"moe": {**MOE, "balancing": "auxiliary_loss"}}, "mixtral"),
+        ({"moe": {**MOE, "normalize_scores": False}, "qk_norm": True}, "qwen3_moe"),
+        (GPT2, "gpt2"),
+        ({"init_std": 0.1, "depth_scaled_init": False}, "llama"),
+    ],
+)
+def test_a_model_is_written_as_the_plainest_family_that_holds_it(knobs, family: str):
+    assert select_family(config(**knobs)).name == family
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"feed_forward": "relu2"}, r"nearest, llama, cannot say feed_forward = 'relu2'"),
+        ({"attention_softcap": 5.0}, r"llama, cannot say attention_softcap = 5.0"),
+        ({"qk_norm": True, "norm": "layernorm"}, r"qwen3, cannot say norm = 'layernorm'"),
+        ({"moe": {**MOE, "num_shared_experts": 1}}, r"mixtral, cannot say moe = "),
+        ({"moe": {**MOE, "balancing": "bias"}}, r"mixtral, cannot say moe = "),
+        ({"architecture": "encoder", "moe": MOE}, r"no family .* is an encoder with a mixture of experts"),
+    ],
+)
+def test_what_no_family_can_say_is_named_beside_the_nearest(knobs, message: str):
+    with pytest.raises(UserError, match=message):
+        select_family(config(**knobs))
+
+
+def test_local_layers_that_are_scaled_like_the_others_are_no_gemma3():
+    assert lossy_fields(config(**GEMMA3), FAMILIES["gemma3_text"]) == ["rope_local_theta = None"]
+    plain_rope = config(**GEMMA3 | {"rope_scaling": None})
+    assert lossy_fields(plain_rope, FAMILIES["gemma3_text"]) == []
+
+
+def test_the_essence_forgets_only_what_changes_no_output():
+    assert canonical_config(config()) == canonical_config(
+        config(init_std=0.5, sliding_window=7, relative_buckets=6)
+    )
+    for knobs in ({"norm_eps": 1e-3}, {"rope_theta": 7.0}, {"tie_embeddings": True}, {"logit_scale": 2.0}):
+        assert canonical_config(config()) != canonical_config(config(**knobs))
+
+
+@pytest.mark.parametrize("norm", ["rmsnorm", "zero_centered_rmsnorm", "layernorm"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_scales_of_the_head_are_folded_into_the_norm_before_it(norm: str, tied: bool):
+    knobs = {"norm": norm, "norm_bias": norm == "layernorm", "tie_embeddings": tied}
+    model = build_model(config(**knobs, logit_scale=3.0, mup_base_width=12)).eval()
+    torch.nn.init.normal_(model.get_submodule("final_norm").weight)
+    folded, weights = fold_scales(model)
+    assert (folded.logit_scale, folded.mup_base_width) == (1.0, None)
+    same = build_model(folded).eval()
+    same.load_state_dict(weights)
+    tokens = torch.arange(12).view(2, 6)
+    torch.testing.assert_close(same(tokens).logits, model(tokens).logits)
+    assert not torch.equal(weights["final_norm.weight"], model.state_dict()["final_norm.weight"])
+
+
+def test_a_tied_encoder_decoder_keeps_t5s_factor():
+    knobs = {
+        "architecture": "encoder_decoder",
+        "positions": "relative",
+        "attention_scale": 1.0,
+        "num_kv_heads": 3,
+        "feed_forward": "geglu_tanh",
+        "tie_embeddings": True,
+    }
+    folded, _ = fold_scales(build_model(config(**knobs)))
+    assert folded.logit_scale == 24**-0.5
+    assert select_family(folded).name == "t5"
+
+
+def test_families_are_listed_under_their_own_names():
+    assert all(name == family.name for name, family in FAMILIES.items())

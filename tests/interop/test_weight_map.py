@@ -1,0 +1,107 @@
+"""Pairs of tensors: what goes there and back again is what it was, and what does not fit is named."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.artifacts.errors import UserError
+from groundup.interop.gguf.gguf_metadata import map_interleaved
+from groundup.interop.weight_map import (
+    check_tensors,
+    convert_to_foreign,
+    convert_to_native,
+    expected_shapes,
+    map_concatenated,
+    map_identical,
+    map_names,
+    map_stacked,
+    map_transposed,
+)
+
+sizes = st.integers(1, 7)
+
+
+class InMemoryTensors:
+    """A source that lies in memory."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]):
+        self.path = Path("held")
+        self.tensors = tensors
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+    def read(self, name: str) -> torch.Tensor:
+        return self.tensors[name]
+
+
+@given(heads=sizes, half=sizes, width=sizes, data=st.data())
+@settings(deadline=None)
+def test_every_pair_is_its_own_way_back(heads: int, half: int, width: int, data):
+    rows = heads * 2 * half
+    pair = data.draw(
+        st.sampled_from(
+            [
+                map_identical("a", "x"),
+                map_transposed("a", "x"),
+                map_stacked("a", [f"x{i}" for i in range(rows)]),
+                map_interleaved("a", "x", heads),
+                map_concatenated(["a", "b"], "x", [rows, rows]),
+                map_concatenated(["a", "b"], "x", [rows, rows], transpose=True),
+            ]
+        )
+    )
+    ours = {name: torch.randn(rows, width) for name in pair.ours}
+    theirs = dict(convert_to_foreign([pair], ours))
+    back = dict(convert_to_native([pair], InMemoryTensors(theirs)))
+    assert back.keys() == ours.keys()
+    assert all(torch.equal(back[name], ours[name]) for name in ours)
+    assert expected_shapes([pair], ours) == {name: tuple(tensor.shape) for name, tensor in theirs.items()}
+
+
+def test_interleaved_rows_are_those_of_the_conversion_script():
+    """llama.cpp's convert_hf_to_gguf.py: reshape(n_head, 2, rows // n_head // 2, ...).swapaxes(1, 2)."""
+    weight = torch.randn(12, 5)
+    expected = weight.numpy().reshape(3, 2, 2, 5).swapaxes(1, 2).reshape(12, 5)
+    assert (
+        dict(convert_to_foreign([map_interleaved("a", "x", 3)], {"a": weight}))["x"].numpy() == expected
+    ).all()
+
+
+def test_the_first_entry_that_fits_renames():
+    table = {"blocks.*.a.": "layers.*.first.", "blocks.*.": "layers.*.other."}
+    pairs = list(map_names(["blocks.3.a.w", "blocks.11.b"], table))
+    assert [pair.foreign[0] for pair in pairs] == ["layers.3.first.w", "layers.11.other.b"]
+
+
+def test_a_tensor_without_a_place_is_named():
+    with pytest.raises(UserError, match=r"tensor c\.w has no place"):
+        list(map_names(["c.w"], {"a.": "b."}))
+
+
+EXPECTED = {"a": (2, 3), "b": (4,)}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"a": (2, 3)}, r"tensor b is missing, expected shape \[4\]"),
+        ({"a": (2, 3), "b": (5,)}, r"tensor b has shape \[5\], expected \[4\]"),
+        ({"a": (2, 3), "b": (4,), "c": (1,)}, r"tensor c of shape \[1\] is not part of this model"),
+        ({"a": (3, 2), "B": (4,)}, r"tensor b is missing, expected shape \[4\]; the file has B instead"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_what_was_expected(shapes, message: str):
+    with pytest.raises(UserError, match=message):
+        check_tensors(EXPECTED, InMemoryTensors({name: torch.zeros(shape) for name, shape in shapes.items()}))
+
+
+def test_what_is_ignored_may_be_there():
+    check_tensors(
+        EXPECTED,
+        InMemoryTensors(
+            {name: torch.zeros(shape) for name, shape in (EXPECTED | {"x.inv_freq": (2,)}).items()}
+        ),
+        ("*.inv_freq",),
+    )

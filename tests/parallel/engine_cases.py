@@ -1,0 +1,187 @@
+"""What ranks do in the tests of the engine's state: save, continue elsewhere, answer, refuse."""
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from equivalence import ENGINES, Case, batch, build, build_toy_model, objective, run_steps
+from torch.distributed.tensor import DTensor
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.model import save_model
+from groundup.recipe.layout_config import LayoutConfig
+from groundup.train.engines.engine import CorruptCheckpoint
+
+
+@dataclass(frozen=True)
+class CheckpointCase:
+    case: Case
+    folder: Path
+
+
+def save_after_two(errand: CheckpointCase) -> list[float]:
+    """Two steps, a checkpoint, and three steps more while it is written. The losses of all five."""
+    engine = build(errand.case)
+    losses = run_steps(engine, errand.case.model, range(2))["losses"]
+    write = engine.save(errand.folder)
+    losses += run_steps(engine, errand.case.model, range(2, 5))["losses"]
+    write()
+    return losses
+
+
+def load_and_continue(errand: CheckpointCase) -> list[float]:
+    engine = build(errand.case)
+    engine.load(errand.folder)
+    return run_steps(engine, errand.case.model, range(2, 5))["losses"]
+
+
+def load_corrupt(errand: CheckpointCase) -> tuple[str, bool]:
+    engine = build(errand.case)
+    before = [weight.detach().clone() for weight in engine.parameters]
+    try:
+        engine.load(errand.folder)
+        answer = "read it"
+    except (CorruptCheckpoint, UserError) as error:
+        answer = type(error).__name__
+    same = all(torch.equal(a.to_local() if hasattr(a, "to_local") else a, b.to_local() if hasattr(b, "to_local") else b)
+               for a, b in zip(engine.parameters, before, strict=True))  # fmt: skip
+    return answer, same
+
+
+def save_full_model(errand: CheckpointCase) -> None:
+    """Five steps, then the whole model in a folder."""
+    engine = build(errand.case)
+    run_steps(engine, errand.case.model)
+    model = engine.finalize()
+    if engine.is_main:
+        save_model(model, errand.folder)
+
+
+def evaluate_full_model(case: Case) -> dict[str, Any]:
+    """What the whole model says in evaluation, before the first step and after one, and what the next step's loss is."""
+    engine = build(case)
+    tokens = batch(case.model, 0)["tokens"][:, :13]  # a length that no axis divides
+    found: dict[str, Any] = {}
+    for when in ("before", "after"):
+        with engine.eval_model() as model, torch.no_grad():
+            hidden = model.hidden_states(tokens)
+            found[f"hidden, {when}"] = model.logits(hidden[:, -2:]).numpy()
+            found[f"logits, {when}"] = model(tokens).logits.numpy()
+            found[f"loss, {when}"] = float(model(tokens, tokens).loss)
+        found[f"step, {when}"] = run_steps(engine, case.model, range(1))["losses"]
+    return found
+
+
+def evaluate_averages(errand: CheckpointCase) -> dict[str, Any]:
+    """Three steps; what the averaged model says, before and after a checkpoint was taken up elsewhere, and the model."""
+    engine = build(errand.case)
+    run_steps(engine, errand.case.model, range(3))
+    engine.save(errand.folder)()
+    found = {"said": _logits(engine, errand.case)}
+    again = build(errand.case)
+    again.load(errand.folder)
+    found["said again"] = _logits(again, errand.case)
+    found["loss"] = [run_steps(each, errand.case.model, range(3, 4))["losses"] for each in (engine, again)]
+    found["said later"] = _logits(again, errand.case)
+    model = again.finalize()
+    found["model"] = (
+        {name: weight.numpy() for name, weight in model.state_dict().items()} if again.is_main else {}
+    )
+    return found
+
+
+def _logits(engine: Any, case: Case) -> Any:
+    with engine.eval_model() as model, torch.no_grad():
+        return model(batch(case.model, 0)["tokens"]).logits.numpy()
+
+
+def round_stochastically(case: Case) -> dict[str, Any]:
+    """Three steps of weights that are rounded by chance: the same whole weights on every rank."""
+    engine = build(case)
+    torch.manual_seed(dist.get_rank())  # as the loop does
+    losses = run_steps(engine, case.model, range(3))["losses"]
+    whole = [weight.full_tensor() if isinstance(weight, DTensor) else weight for weight in engine.parameters]
+    digest = hashlib.sha256(b"".join(w.detach().float().numpy().tobytes() for w in whole)).hexdigest()
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, digest)
+    return {"losses": losses, "different": len(set(everyone))}
+
+
+def skip_batches(case: Case) -> dict[str, Any]:
+    """Three steps; before the second, a batch is discarded and another has an endless gradient. Losses, and that norm."""
+    engine = build(case)
+    losses = run_steps(engine, case.model, range(1))["losses"]
+    rows = 16 // engine.data_world_size
+    mine = slice(engine.data_rank * rows, (engine.data_rank + 1) * rows)
+    part = {name: value[mine] for name, value in batch(case.model, 4).items()}
+    engine.forward_backward(part)
+    engine.zero_grad()
+    own = engine.objective
+    if case.settings.engine == "megatron":  # whose model makes the losses
+        plain = engine._adapter.losses
+        engine._adapter.losses = lambda *inputs: plain(*inputs) * math.inf
+    else:
+        engine.objective = replace(own, loss=lambda model, batch: own.loss(model, batch) * math.inf)
+    engine.forward_backward(part)
+    norm = engine.optimizer_step(1.0)
+    engine.objective = own
+    if case.settings.engine == "megatron":
+        del engine._adapter.losses
+    losses += run_steps(engine, case.model, range(1, 3))["losses"]
+    return {"norm": norm, "losses": losses}
+
+
+def differ_in_seed(case: Case) -> str:
+    torch_seed = build_toy_model(case.model)
+    if dist.get_rank() == 1:
+        with torch.no_grad():
+            next(torch_seed.parameters()).add_(1e-3)
+    return _error_of(lambda: _build(case, torch_seed))
+
+
+def differ_in_recipe(case: Case) -> str:
+    train = (
+        case.settings.model_copy(update={"learning_rate": 5e-3}) if dist.get_rank() == 1 else case.settings
+    )
+    return _error_of(lambda: _build(case, build_toy_model(case.model), train))
+
+
+def differ_in_data(case: Case) -> str:
+    engine = build(case)
+    part = batch(case.model, dist.get_rank())
+    return _error_of(lambda: engine.forward_backward(part))
+
+
+def _build(case: Case, model: Any, train: Any = None) -> Any:
+    machine = Machine(micro_batch_size=16)
+    return ENGINES[case.settings.engine]()(
+        model, objective(model.config), train or case.settings, machine, LayoutConfig(**case.layout)
+    )
+
+
+def _error_of(call: Any) -> str:
+    """What every rank meets: the same error, or the ranks would wait for each other."""
+    try:
+        call()
+        mine = "none"
+    except UserError as error:
+        mine = str(error)
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    assert len(set(everyone)) == 1, everyone
+    return mine
+
+
+def run_unsupported_layout(case: Case) -> dict[str, Any]:
+    """A layout that the plan refuses, computed all the same."""
+    from equivalence import run_rank
+
+    from groundup.plan import parallel_layout
+
+    parallel_layout._check_pipeline = lambda *_: None
+    return run_rank(replace(case))

@@ -1,0 +1,163 @@
+"""DeepSpeed and Megatron as engines: the losses, norms and gradients of one process, and checkpoints that others read.
+
+Each runs in an environment of its own, with torch first:
+
+    pip install torch==2.13.0 && pip install setuptools wheel
+    pip install -c constraints.txt --no-build-isolation -e ".[deepspeed]" pytest pytest-timeout hypothesis beartype
+    python -m pytest -m slow tests/parallel/test_other_engines.py tests/interop/test_deepspeed.py
+
+and so with `megatron`.
+"""
+
+from importlib.util import find_spec
+
+import engine_cases
+import gloo_ranks
+import numpy as np
+import pytest
+import torch
+from engine_cases import CheckpointCase
+from equivalence import (
+    Case,
+    bounds,
+    build_toy_model,
+    config_of,
+    differences,
+    objective,
+    run_rank,
+    run_single_process,
+    settings,
+)
+from layout_cases import OTHER_ENGINES
+
+from groundup.artifacts.machine import Machine
+from groundup.model import load_model
+from groundup.train.engines.native_engine import NativeEngine
+
+MODULES = {"deepspeed": "deepspeed", "megatron": "megatron"}
+
+
+def needs(engine):
+    absent = find_spec(MODULES[engine]) is None
+    return pytest.mark.skipif(absent, reason=f"{engine} is not installed in this environment")
+
+
+def of(engine, *values):
+    return pytest.param(*values, marks=needs(engine))
+
+
+def named(engine, name):
+    return OTHER_ENGINES[engine][name]
+
+
+pytestmark = pytest.mark.slow
+
+ALL = [of(engine, engine, name) for engine, cases in OTHER_ENGINES.items() for name in cases]
+SOME = [
+    of("deepspeed", "deepspeed", "DeepSpeed ZeRO-1"),
+    of("deepspeed", "deepspeed", "DeepSpeed ZeRO-2, optimizer offload"),
+    of("deepspeed", "deepspeed", "DeepSpeed ZeRO-3"),
+    of("deepspeed", "deepspeed", "DeepSpeed ZeRO-3, parameter offload"),
+    of("megatron", "megatron", "Megatron tp=2"),
+    of("megatron", "megatron", "Megatron dp=2, distributed optimizer"),
+    of("megatron", "megatron", "Megatron tp=2, dp=2, distributed optimizer"),
+]
+HALF = [
+    of("deepspeed", "deepspeed", "DeepSpeed ZeRO-1, bfloat16"),
+    of("deepspeed", "deepspeed", "DeepSpeed ZeRO-3, bfloat16"),
+    of("megatron", "megatron", "Megatron tp=2, bfloat16"),
+    of("megatron", "megatron", "Megatron dp=2, distributed optimizer, bfloat16"),
+]
+FSDP = (2, Case({"shard": 2}))
+
+
+@pytest.mark.parametrize(("engine", "name"), ALL)
+def test_an_engine_trains_like_one_process(engine, name):
+    ranks, case = named(engine, name)
+    found = differences(case, gloo_ranks.run_ranks(ranks, run_rank, case))
+    for key, bound in bounds(case).items():
+        assert found[key] < bound, f"{key} differs by {found[key]:.1e}"
+
+
+@pytest.mark.parametrize(("engine", "name"), SOME + HALF)
+def test_a_run_continues_bit_for_bit_in_the_same_engine(engine, name, tmp_path):
+    ranks, case = named(engine, name)
+    straight = gloo_ranks.run_ranks(ranks, engine_cases.save_after_two, CheckpointCase(case, tmp_path))
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
+    assert (
+        gloo_ranks.run_ranks(ranks, engine_cases.load_and_continue, CheckpointCase(case, tmp_path))
+        == straight[2:]
+    )
+
+
+@pytest.mark.parametrize(("engine", "name"), SOME)
+def test_a_run_moves_to_pytorchs_own_engine_and_back(engine, name, tmp_path):
+    theirs, ours = named(engine, name), FSDP
+    for number, (one, other) in enumerate(((theirs, ours), (ours, theirs))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        straight = gloo_ranks.run_ranks(one[0], engine_cases.save_after_two, CheckpointCase(one[1], folder))
+        resumed = gloo_ranks.run_ranks(
+            other[0], engine_cases.load_and_continue, CheckpointCase(other[1], folder)
+        )
+        assert resumed == pytest.approx(straight[2:], rel=1e-6)
+
+
+@pytest.mark.parametrize(("engine", "name"), SOME)
+def test_the_whole_model_comes_out(engine, name, tmp_path):
+    ranks, case = named(engine, name)
+    gloo_ranks.run_ranks(ranks, engine_cases.save_full_model, CheckpointCase(case, tmp_path))
+    reference = NativeEngine(
+        build_toy_model("llama"), objective(config_of("llama")), settings(), Machine(micro_batch_size=16)
+    )
+    engine_cases.run_steps(reference, "llama")
+    mine, right = load_model(tmp_path).state_dict(), reference.finalize().state_dict()
+    assert mine.keys() == right.keys()
+    for key, weight in right.items():
+        torch.testing.assert_close(mine[key], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("engine", "name"), SOME)
+def test_the_model_answers_whole_in_evaluation(engine, name):
+    ranks, case = named(engine, name)
+    found = gloo_ranks.run_ranks(ranks, engine_cases.evaluate_full_model, case)
+    reference = NativeEngine(
+        build_toy_model("llama"), objective(config_of("llama")), settings(), Machine(micro_batch_size=16)
+    )
+    tokens = engine_cases.batch("llama", 0)["tokens"][:, :13]
+    for when in ("before", "after"):
+        with reference.eval_model() as model, torch.no_grad():
+            logits = model(tokens).logits.numpy()
+            np.testing.assert_allclose(found[f"logits, {when}"], logits, atol=2e-4)
+            np.testing.assert_allclose(found[f"hidden, {when}"], logits[:, -2:], atol=2e-4)
+            assert found[f"loss, {when}"] == pytest.approx(float(model(tokens, tokens).loss), rel=1e-4)
+        losses = engine_cases.run_steps(reference, "llama", range(1))["losses"]
+        assert found[f"step, {when}"] == pytest.approx(losses, rel=1e-5)
+
+
+@pytest.mark.parametrize(("engine", "name"), SOME)
+def test_what_is_discarded_or_not_finite_moves_nothing(engine, name):
+    ranks, case = named(engine, name)
+    found = gloo_ranks.run_ranks(ranks, engine_cases.skip_batches, case)
+    assert not np.isfinite(found["norm"])
+    right = run_single_process("llama", settings())["losses"][:3]
+    assert found["losses"] == pytest.approx(right, rel=1e-6)
+
+
+@pytest.mark.parametrize(("engine", "name"), [SOME[0], SOME[4]])
+@pytest.mark.parametrize(
+    ("errand", "words"),
+    [
+        (engine_cases.differ_in_seed, "rank 1 has another initial weights"),
+        (engine_cases.differ_in_recipe, "learning_rate = 0.005, and there 0.001"),
+    ],
+)
+def test_ranks_that_were_given_different_runs_all_end_with_one_error(engine, name, errand, words):
+    ranks, case = named(engine, name)
+    assert words in gloo_ranks.run_ranks(ranks, errand, case)
+
+
+@pytest.mark.parametrize(("engine", "name"), [SOME[4]])
+def test_ranks_that_share_rows_must_be_fed_the_same(engine, name):
+    ranks, case = named(engine, name)
+    assert "different data" in gloo_ranks.run_ranks(ranks, engine_cases.differ_in_data, case)

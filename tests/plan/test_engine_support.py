@@ -1,0 +1,113 @@
+"""What an engine does not do is refused by name, with the reason, before anything is spent."""
+
+import pytest
+
+from groundup.artifacts.errors import UserError
+from groundup.plan import engine_support
+from groundup.plan.parallel_layout import check_layout, complete_layout
+from groundup.recipe import ModelConfig
+from groundup.recipe.layout_config import LayoutConfig
+from groundup.recipe.machine_config import MachineConfig
+from groundup.recipe.model_config import MoEConfig
+from groundup.recipe.train_config import TrainConfig
+
+SHAPE = {"vocab_size": 64, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2}
+
+
+def refusal(engine, layout=None, model=None, devices=2, **train):
+    wanted = complete_layout(LayoutConfig(**(layout or {})), devices)
+    with pytest.raises(UserError) as caught:
+        check_layout(wanted, ModelConfig(**(SHAPE | (model or {}))), TrainConfig(engine=engine, **train))
+    assert caught.value.hint
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("layout", "model", "train", "words"),
+    [
+        ({"tensor": 2}, {}, {}, r"layout\.tensor = 2 with train\.engine = 'deepspeed': ZeRO has the shard axis alone"),
+        ({"pipeline": 2}, {}, {}, r"layout\.pipeline = 2"),
+        ({"context": 2}, {}, {}, r"layout\.context = 2"),
+        ({"replicate": 2}, {}, {}, r"layout\.replicate = 2"),
+        ({}, {"moe": MoEConfig(num_experts=4, experts_per_token=2)}, {}, r"model\.moe .* experts are balanced"),
+        ({"zero": 2, "offload": "all"}, {}, {}, r"offload = 'all' with zero = 2"),
+        ({}, {}, {"optimizer": "muon"}, r"train\.optimizer = 'muon'"),
+        ({}, {}, {"precision": "float8"}, r"train\.precision = 'float8'"),
+        ({}, {}, {"optimizer_state": "float8"}, r"train\.optimizer_state = 'float8'"),
+        ({}, {}, {"average": "ema"}, r"train\.average = 'ema'"),
+    ],
+)  # fmt: skip
+def test_deepspeed_says_what_it_does_not_do(layout, model, train, words):
+    import re
+
+    assert re.search(words, refusal("deepspeed", layout, model, **train))
+
+
+@pytest.mark.parametrize(
+    ("layout", "model", "train", "words"),
+    [
+        ({"pipeline": 2}, {}, {}, "machine.layout.pipeline = 2"),
+        ({"context": 2}, {}, {}, "machine.layout.context = 2"),
+        ({"zero": 1}, {}, {}, "machine.layout.zero_stage = 1"),
+        ({"offload": "all"}, {}, {}, "machine.layout.cpu_offload = 'all'"),
+        ({"tensor": 4}, {}, {}, "model.num_kv_heads = 2"),
+        ({}, {"architecture": "encoder"}, {}, "model.architecture = encoder"),
+        ({}, {"architecture": "encoder_decoder"}, {}, "model.architecture = encoder_decoder"),
+        ({}, {"moe": MoEConfig(num_experts=4, experts_per_token=2)}, {}, "model.moe"),
+        ({}, {"norm_placement": "sandwich"}, {}, "model.norm_placement = sandwich"),
+        ({}, {"norm": "zero_centered_rmsnorm"}, {}, "model.norm = zero_centered_rmsnorm"),
+        ({}, {"norm": "layernorm"}, {}, "without norm_bias"),
+        ({}, {"positions": "relative"}, {}, "model.position_embedding = relative"),
+        ({}, {"sliding_window": 4, "attention_pattern": ("local",)}, {}, "model.attention_pattern"),
+        ({}, {"attention_softcap": 4.0}, {}, "model.attention_softcap = 4.0"),
+        ({}, {"attention_bias": "all"}, {}, "model.attention_bias = all"),
+        ({}, {"feed_forward_bias": True}, {}, "feed_forward_bias = True"),
+        ({}, {}, {"document_mask": True}, "train.document_mask"),
+        ({}, {}, {"z_loss": 1e-4}, "train.z_loss = 0.0001"),
+        ({}, {}, {"optimizer": "muon"}, "train.optimizer = 'muon'"),
+    ],
+)  # fmt: skip
+def test_megatron_says_what_it_does_not_do(layout, model, train, words):
+    devices = 4 if layout.get("tensor") == 4 else 2
+    assert words in refusal("megatron", layout, model, devices, **train)
+
+
+def test_megatron_cuts_its_optimizer_over_all_data_ranks_or_none():
+    assert "replicate = 2 and shard = 2" in refusal("megatron", {"replicate": 2, "shard": 2}, devices=4)
+
+
+def test_only_deepspeed_has_stages_and_an_offload_of_the_optimizer_alone():
+    assert "machine.layout.zero_stage = 2 with train.engine = 'native'" in refusal("native", {"zero": 2})
+    assert "machine.layout.cpu_offload = 'optimizer'" in refusal("native", {"offload": "optimizer"})
+
+
+@pytest.mark.parametrize("engine", ["deepspeed", "megatron"])
+def test_what_the_engines_do_passes(engine):
+    layouts = {
+        "deepspeed": [{}, {"zero": 1, "offload": "optimizer"}, {"zero": 3, "offload": "all"}],
+        "megatron": [{}, {"tensor": 2}, {"replicate": 2}],
+    }
+    for layout in layouts[engine]:
+        check_layout(
+            complete_layout(LayoutConfig(**layout), 2), ModelConfig(**SHAPE), TrainConfig(engine=engine)
+        )
+    if engine == "deepspeed":  # which shards any transformer
+        other = ModelConfig(**SHAPE, architecture="encoder")
+        check_layout(complete_layout(LayoutConfig(), 2), other, TrainConfig(engine=engine))
+
+
+def test_a_step_of_foreign_code_is_not_compiled():
+    with pytest.raises(UserError, match=r"machine\.compile = 'always' with train\.engine = 'deepspeed'"):
+        engine_support.check_engine_machine(MachineConfig(compile="always"), TrainConfig(engine="deepspeed"))
+    engine_support.check_engine_machine(MachineConfig(compile="always"), TrainConfig())
+
+
+@pytest.mark.parametrize(("engine", "name"), [("deepspeed", "DeepSpeed"), ("megatron", "Megatron-Core")])
+def test_a_missing_install_is_one_error_with_the_way_to_get_it(engine, name, monkeypatch):
+    monkeypatch.setattr(engine_support, "find_spec", lambda module: None)
+    with pytest.raises(
+        UserError, match=rf"train\.engine = '{engine}': {name} is not installed here"
+    ) as caught:
+        engine_support.check_engine_installed(engine)
+    assert f"groundup[{engine}]" in (caught.value.hint or "")
+    engine_support.check_engine_installed("native")

@@ -1,0 +1,74 @@
+"""The prediction of a step: links where the ranks are, a bubble that micro-batches fill, and published runs within a sixth."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup.plan.communication import StepSpec
+from groundup.plan.hardware import DEVICES
+from groundup.plan.step_time import axis_bandwidth, estimate_step_time
+from groundup.recipe import ModelConfig
+from groundup.recipe.layout_config import LayoutConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+H100 = DEVICES["h100"]
+CONFIG = ModelConfig(
+    vocab_size=32_000, hidden_size=4096, num_layers=32, num_heads=32, intermediate_size=11_008, context_length=4096
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page() -> Any:
+    spec = importlib.util.spec_from_file_location("thousand_devices", ROOT / "benchmarks/thousand_devices.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("axis", "layout", "expected"),
+    [
+        ("tensor", {"tensor": 8, "shard": 128}, 450e9),  # inside a machine
+        ("data", {"tensor": 8, "shard": 128}, 50e9),  # one rank of the group in each machine
+        ("data", {"tensor": 2, "shard": 4}, 450e9),
+        ("data", {"tensor": 4, "shard": 256}, 100e9),  # two ranks of a machine reach the network together
+        ("data", {"shard": 1024}, 400e9),
+        ("replicate", {"shard": 8, "replicate": 16}, 50e9),
+        ("tensor", {"tensor": 16, "shard": 1}, 400e9),
+    ],
+)
+def test_a_link_is_as_fast_as_where_it_leads(axis, layout, expected):
+    assert axis_bandwidth(axis, LayoutConfig(**layout), H100, 8) == expected
+
+
+def test_micro_batches_fill_the_bubble():
+    layout = LayoutConfig(pipeline=8, shard=1)
+    few, many = (estimate_step_time(CONFIG, layout, StepSpec(count, 4096, count), H100) for count in (8, 64))
+    assert few.pipeline == pytest.approx(7 / 8 * few.compute)
+    assert many.pipeline == pytest.approx(7 / 64 * many.compute)
+    assert many.utilization > few.utilization
+
+
+def test_recomputation_costs_a_third_and_weights_hide_behind_enough_tokens():
+    layout = LayoutConfig(shard=64)
+    plain, again = (
+        estimate_step_time(CONFIG, layout, StepSpec(4, 4096, 1, activation_checkpointing=kind), H100)
+        for kind in ("none", "full")
+    )
+    assert again.compute == pytest.approx(4 / 3 * plain.compute)
+    assert plain.data < 0.02 * plain.total
+    starved = estimate_step_time(CONFIG, layout, StepSpec(1, 256, 1), H100)
+    assert starved.data > starved.compute
+
+
+def test_published_runs_are_met_and_the_page_says_so(page):
+    text = (ROOT / "book/thousand-devices.md").read_text(encoding="utf-8")
+    for table in page.TABLES:
+        lines, _, errors = page.rows(table)
+        assert all(abs(error) < 1 / 6 for error in errors), table.name
+        assert "\n".join(lines) in text, "python benchmarks/thousand_devices.py writes it anew"
+    assert "\n".join(page.recipe_rows()) in text

@@ -1,0 +1,113 @@
+"""The grid, rounding to nearest, and packing."""
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+
+from groundup.artifacts.errors import UserError
+from groundup.quantize.bit_packing import pack_codes, unpack_codes
+from groundup.quantize.quantization_grid import (
+    QuantizationScheme,
+    dequantize_weight,
+    divisible_group_size,
+    find_params,
+    quantize_weight,
+)
+from groundup.quantize.rtn import round_to_nearest
+
+SCHEMES = [QuantizationScheme(bits, 16, symmetric) for bits in (4, 8) for symmetric in (True, False)]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_each_weight_takes_the_nearest_value_of_its_grid(scheme):
+    torch.manual_seed(0)
+    weight = torch.randn(6, 48)
+    found = round_to_nearest(weight, scheme)
+    values = torch.arange(scheme.top + 1)[None, None] - found.zero[..., None].float()
+    values = (values * found.scale[..., None].float()).repeat_interleave(16, 1)  # (out, in, codes)
+    nearest = (values - weight[..., None]).abs().amin(-1)
+    torch.testing.assert_close((found.dequantize() - weight).abs(), nearest, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_error_is_at_most_half_a_step_and_a_step_at_the_ends(scheme):
+    torch.manual_seed(1)
+    weight = torch.randn(32, 64)
+    found = round_to_nearest(weight, scheme)
+    errors = (found.dequantize() - weight).abs() / found.scale.float().repeat_interleave(16, 1)
+    at_end = (found.codes == 0) | (found.codes == scheme.top)  # where the grid stops half a step too early
+    assert (errors[~at_end] <= 0.501).all()
+    assert (errors <= 1.1).all()
+
+
+def test_asymmetric_grids_suit_one_sided_weights_and_keep_zero():
+    weight = torch.rand(4, 32) + 0.1
+    weight[:, 0] = 0
+    errors = {
+        s: (round_to_nearest(weight, QuantizationScheme(4, 32, s)).dequantize() - weight).square().mean()
+        for s in (True, False)
+    }
+    assert errors[False] < errors[True] / 3
+    assert (round_to_nearest(weight, QuantizationScheme(4, 32, False)).dequantize()[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_groups_of_zeros_and_of_tiny_and_of_huge_weights(symmetric):
+    weight = torch.cat([torch.zeros(2, 16), torch.full((2, 16), 1e-12), torch.full((2, 16), 1e9)], 1)
+    found = round_to_nearest(weight, QuantizationScheme(4, 16, symmetric)).dequantize()
+    assert torch.isfinite(found).all()
+    assert (found[:, :32] == 0).all()
+
+
+def test_weights_that_are_no_numbers_are_refused():
+    with pytest.raises(UserError, match="not finite"):
+        round_to_nearest(torch.tensor([[float("nan")] * 16]), QuantizationScheme(4, 16))
+
+
+@given(seed=st.integers(0, 10_000), scheme=st.sampled_from(SCHEMES), spread=st.floats(1e-3, 1e3))
+@settings(max_examples=40, deadline=None)
+def test_encoding_values_of_the_grid_gives_their_codes_back(seed, scheme, spread):
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(3, 32, generator=generator) * spread
+    found = round_to_nearest(weight, scheme)
+    scale, zero = found.scale.float(), found.zero.float()
+    assert torch.equal(
+        quantize_weight(dequantize_weight(found.codes, scale, zero), scale, zero, scheme), found.codes
+    )
+
+
+def test_scales_are_float16_numbers():
+    scale, zero = find_params(torch.randn(8, 64), QuantizationScheme(4, 16, False))
+    assert torch.equal(scale, scale.half().float())
+    assert torch.equal(zero, zero.round())
+
+
+@given(
+    bits=st.sampled_from([4, 8]),
+    word=st.sampled_from([torch.uint8, torch.int32]),
+    dim=st.sampled_from([0, 1]),
+    seed=st.integers(0, 10_000),
+)
+@settings(max_examples=40, deadline=None)
+def test_packing_loses_nothing(bits, word, dim, seed):
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, 2**bits, (16, 24), generator=generator, dtype=torch.uint8)
+    packed = pack_codes(codes, bits, word, dim)
+    assert packed.dtype is word
+    assert packed.numel() * packed.element_size() * 8 == codes.numel() * bits
+    assert torch.equal(unpack_codes(packed, bits, dim), codes)
+
+
+def test_the_first_code_stands_in_the_low_bits():
+    codes = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 15]])
+    assert pack_codes(codes, 4, torch.uint8).tolist() == [[0x21, 0x43, 0x65, 0xF7]]
+    assert pack_codes(codes, 4, torch.int32).item() == 0xF7654321 - 2**32
+
+
+def test_group_size_is_halved_until_it_fits():
+    assert divisible_group_size(128, {"a": 256, "b": 512}) == 128
+    assert divisible_group_size(128, {"a": 192, "b": 704}) == 64
+    assert divisible_group_size(128, {"a": 48}) == 16
+    with pytest.raises(UserError, match=r"input width 42 of b"):
+        divisible_group_size(128, {"a": 256, "b": 42})

@@ -1,0 +1,159 @@
+"""The folder of a quantized model: written, opened, damaged; and the stage that makes it."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.artifacts.manifest import list_files
+from groundup.model import save_model
+from groundup.quantize import export_model, open_model, quantize_folder
+from groundup.quantize.calibration_windows import concatenated_windows, evenly_spaced_windows
+from groundup.quantize.int4_cpu import Int4Linear
+from groundup.quantize.quantization_grid import QuantizationScheme
+from groundup.quantize.quantized_folder import load_quantized_folder, save_quantized_folder
+from groundup.quantize.quantizer import QuantizationSettings, quantize_model
+from groundup.quantize.stage import run
+from groundup.recipe.quantize_config import QuantizeConfig
+from groundup.tokenizer.token_shards import ShardWriter
+
+TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness. "
+
+
+@pytest.mark.parametrize("scheme", [QuantizationScheme(4, 32), QuantizationScheme(8, 16, False)], ids=str)
+@pytest.mark.parametrize(
+    "knobs", [{}, {"tie_embeddings": True, "attention_bias": "all", "norm": "layernorm"}], ids=str
+)
+def test_a_saved_model_opens_with_the_same_logits(make_decoder, windows, tmp_path, scheme, knobs):
+    model = make_decoder(**knobs)
+    quantize_model(model, QuantizationSettings("rtn", scheme))
+    save_quantized_folder(model, tmp_path, "rtn")
+    again = load_quantized_folder(tmp_path)
+    assert not any(tensor.is_meta for tensor in [*again.parameters(), *again.buffers()])
+    with torch.no_grad():
+        assert torch.equal(model(windows).logits, again(windows).logits)
+
+
+def test_open_model_opens_it_fast(decoder, byte_tokenizer, tmp_path):
+    quantize_model(decoder, QuantizationSettings("rtn", QuantizationScheme(4, 32)))
+    save_quantized_folder(decoder, tmp_path, "rtn")
+    byte_tokenizer.save(tmp_path)
+    model, tokenizer = open_model(str(tmp_path), device="cpu")
+    assert any(isinstance(module, Int4Linear) for module in model.modules())
+    assert tokenizer.vocab_size == 260
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "quantization.json").write_text("{"), "not a readable description"),
+        (lambda f: _edit(f, bits=3), "bits = 3"),
+        (lambda f: _edit(f, layers=["blocks.9.attention.q_proj"]), "no such linear layer"),
+        (lambda f: _edit(f, group_size=16), "expected shape"),
+        (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]), "safetensors"),
+        (lambda f: (f / "model.safetensors").unlink(), "no weights"),
+    ],
+)  # fmt: skip
+def test_a_damaged_folder_is_one_clear_error(decoder, byte_tokenizer, tmp_path, damage, message):
+    quantize_model(decoder, QuantizationSettings("rtn", QuantizationScheme(4, 32)))
+    save_quantized_folder(decoder, tmp_path, "rtn")
+    byte_tokenizer.save(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(UserError, match=message):
+        open_model(tmp_path, device="cpu")
+
+
+def test_quantize_folder_and_export(decoder, byte_tokenizer, tmp_path):
+    plain, small = tmp_path / "plain", tmp_path / "small"
+    save_model(decoder, plain)
+    byte_tokenizer.save(plain)
+    with pytest.raises(UserError, match="looks at text"):
+        quantize_folder(plain, small)
+    facts = quantize_folder(plain, small, calibration_text=TEXT * 20, device="cpu")
+    assert facts["group_size"] == 32  # 96 wide feed-forward
+    assert (
+        facts["bytes"]["after"] < facts["bytes"]["before"] * 0.6
+    )  # half of so small a model is its vocabulary
+    assert facts["mean_error"] < facts["mean_rtn_error"]
+    with pytest.raises(UserError, match="exists already"):
+        quantize_folder(plain, small, method="rtn")
+    assert (tmp_path / "out" / "config.json") in export_model(small, tmp_path / "out", format="gptq")
+    with pytest.raises(UserError, match="holds quantized weights, and these are not"):
+        export_model(plain, tmp_path / "other", format="gptq")
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_spread_covers_the_row_from_end_to_end():
+    found = evenly_spaced_windows(np.arange(100), 10, 40)
+    assert found.shape == (4, 10)
+    assert (found[0, 0].item(), found[-1, -1].item()) == (0, 99)
+    assert evenly_spaced_windows(list(range(12)), 10, 1000).shape == (1, 10)
+    with pytest.raises(UserError, match="9 tokens of text"):
+        evenly_spaced_windows(range(9), 10, 10)
+
+
+def test_side_by_side_cuts_short_rows_into_windows():
+    assert concatenated_windows([[1, 2, 3], [4, 5], [6, 7]], 3, 100).tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert concatenated_windows([[1]], 3, 100).shape == (0, 3)
+
+
+@pytest.fixture
+def inputs(make_decoder, byte_tokenizer, tmp_path) -> dict[str, Path]:
+    folders = {name: tmp_path / name for name in ("tokenizer", "tokens", "base", "chat")}
+    for folder in folders.values():
+        folder.mkdir()
+    byte_tokenizer.save(folders["tokenizer"])
+    for split in ("train", "validation"):
+        writer = ShardWriter(
+            folders["tokens"], split, vocab_size=260, tokenizer=byte_tokenizer.fingerprint, end_of_text=0
+        )
+        ids = [*byte_tokenizer.encode(TEXT * 10), 0]
+        writer.append(np.array(ids), [len(ids)], ["books"], [len(TEXT) * 10])
+        writer.commit(1)
+        writer.finish()
+    save_model(make_decoder(), folders["chat"])
+    byte_tokenizer.save(folders["chat"])
+    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello to you"}]
+    (folders["chat"] / "train.jsonl").write_text((json.dumps({"messages": messages}) + "\n") * 20)
+    return folders
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "rtn"])
+def test_the_stage_twice_over_a_killed_attempt_gives_the_same_files(inputs, tmp_path, method):
+    section = QuantizeConfig(method=method, calibration_tokens=600, eval_tokens=512, group_size=64)
+    recipe = SimpleNamespace(quantize=section, seed=1)
+    results = []
+    for name in ("first", "second"):
+        out = tmp_path / name
+        out.mkdir()
+        (out / ".fingerprint").write_text("x")
+        if name == "second":
+            (out / "model.safetensors").write_text("half a fi")
+            (out / "left").mkdir()
+        metrics = run(recipe, inputs, out, Machine(device="cpu", threads=1))
+        results.append((metrics, {n: f["sha256"] for n, f in list_files(out).items()}))
+    assert results[0] == results[1]
+    metrics = json.loads(json.dumps(results[0][0], allow_nan=False))
+    assert metrics["from"] == "chat"
+    assert metrics["group_size"] == 32
+    assert metrics["bits_per_weight"] == 4.5
+    assert set(metrics["held_out"]) == {"float", "rtn", method}
+    assert metrics["held_out"]["float"]["kl_divergence"] == 0
+    assert metrics["held_out"][method]["kl_divergence"] > 0
+    assert metrics["calibration_tokens"]["chat"] > 0
+    assert len(metrics["layers"]) == 14
+    assert (
+        metrics["bytes"]["before"]
+        > metrics["bytes"]["after"]
+        == (tmp_path / "first" / "model.safetensors").stat().st_size
+    )
+
+
+def _edit(folder: Path, **changes: object) -> None:
+    path = folder / "quantization.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))

@@ -1,0 +1,210 @@
+"""Whole models: what is replaced, what it costs, and that quantized layers compute what their codes say."""
+
+import pytest
+import torch
+from torch import nn
+
+from groundup.artifacts.errors import UserError
+from groundup.quantize.calibration import iter_blocks
+from groundup.quantize.float_comparison import compare_with_float
+from groundup.quantize.int4_cpu import Int4Linear, is_supported, use_int4_kernel
+from groundup.quantize.quantization_grid import QuantizationScheme
+from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
+from groundup.quantize.quantizer import (
+    METHODS,
+    QuantizationSettings,
+    adapt_scheme,
+    dequantize_model,
+    quantizable_layers,
+    quantize_model,
+)
+from groundup.quantize.rtn import round_to_nearest
+from groundup.recipe.quantize_config import QuantizeConfig
+
+SCHEME = QuantizationScheme(4, 32, True)
+
+
+def test_the_recipe_and_the_methods_agree():
+    annotation = QuantizeConfig.model_fields["method"].annotation
+    assert set(annotation.__args__) == set(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_all_linear_layers_of_the_blocks_and_no_others_are_replaced(decoder, windows, copy_of, method, bits):
+    names = list(quantizable_layers(decoder))
+    small = copy_of(decoder)
+    errors = quantize_model(small, QuantizationSettings(method, QuantizationScheme(bits, 32)), windows)
+    assert list(quantized_layers(small)) == names == [name for name in names if name.startswith("blocks.")]
+    assert len(names) == 14
+    assert sorted(error.layer for error in errors) == sorted(names)
+    assert torch.equal(small.embedding.tokens.weight, decoder.embedding.tokens.weight)
+    assert type(small.head) is type(decoder.head)
+    with torch.no_grad():
+        expected, found = decoder(windows).logits, small(windows).logits
+    error = (found - expected).norm() / expected.norm()
+    assert 0 < error < (0.3 if bits == 4 else 0.02)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_gptq_is_nearer_to_the_model_than_rounding_to_nearest(decoder, windows, copy_of, symmetric):
+    models = {}
+    for method in ("rtn", "gptq"):
+        models[method] = copy_of(decoder)
+        errors = quantize_model(
+            models[method], QuantizationSettings(method, QuantizationScheme(4, 32, symmetric)), windows
+        )
+        if method == "gptq":
+            assert all(error.error < error.rtn_error for error in errors)
+        else:
+            assert all(error.error == pytest.approx(error.rtn_error) for error in errors)
+    other_text = torch.randint(0, 260, (8, 48), generator=torch.Generator().manual_seed(9))
+    found = compare_with_float(decoder, models, other_text, _task())
+    assert found["gptq"].kl_divergence < 0.85 * found["rtn"].kl_divergence
+    assert found["gptq"].top1_agreement > found["rtn"].top1_agreement
+
+
+def test_layers_see_what_the_quantized_layers_before_them_give(decoder, windows, copy_of):
+    """Sequential calibration: with the first block wiped out, the second one's inputs must be the
+    embedding.
+    """
+    arrived = {}
+    for station in iter_blocks(decoder, windows):
+        arrived[station.name] = station.windows
+        if station.name == "blocks.0":
+            for layer in (station.block.attention.o_proj, station.block.feed_forward.down_proj):
+                layer.weight.data.zero_()
+    torch.testing.assert_close(arrived["blocks.1"], arrived["blocks.0"])
+
+
+def test_subsets_are_the_layers_that_share_an_input(decoder, windows):
+    subsets = next(iter(iter_blocks(decoder, windows))).layers_by_input()
+    assert [[name.split(".")[1] for name in subset] for subset in subsets] == [
+        ["q_proj", "k_proj", "v_proj"],
+        ["o_proj"],
+        ["gate_proj", "up_proj"],
+        ["down_proj"],
+    ]
+
+
+def test_blocks_of_two_kinds_get_their_own_views(make_decoder, windows):
+    """Local and global layers: walking block by block gives what the whole model gives."""
+    model = make_decoder(num_layers=3, attention_pattern=("local", "global"), sliding_window=5)
+    for station in iter_blocks(model, windows):
+        last = station.outputs()
+    with torch.no_grad():
+        torch.testing.assert_close(model.final_norm(last), model.hidden_states(windows))
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [SCHEME, QuantizationScheme(4, 32, False), QuantizationScheme(8, 16), QuantizationScheme(8, 32, False)],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_quantized_layer_is_the_plain_layer_of_its_weights(scheme, dtype):
+    torch.manual_seed(0)
+    weight, bias, x = torch.randn(24, 64), torch.randn(24), torch.randn(2, 3, 64).to(dtype)
+    codes = round_to_nearest(weight, scheme)
+    layer = QuantizedLinear.from_weight(codes, bias)
+    expected = nn.functional.linear(x, codes.dequantize().to(dtype), bias.to(dtype))
+    assert torch.equal(layer(x), expected)
+    found = layer.unpack_weight()
+    assert torch.equal(found.codes, codes.codes)
+    assert torch.equal(found.zero, codes.zero)
+    stored = sum(
+        tensor.numel() * tensor.element_size()
+        for name, tensor in layer.state_dict().items()
+        if name != "bias"
+    )
+    assert stored * 8 == weight.numel() * scheme.bits_per_weight
+
+
+def test_casting_a_model_leaves_the_grid_alone():
+    layer = QuantizedLinear.from_weight(round_to_nearest(torch.randn(16, 32), SCHEME), torch.randn(16))
+    scale = layer.scale.clone()
+    for change in (lambda module: module.to(torch.bfloat16), lambda module: module.float()):
+        change(nn.Sequential(layer))
+        assert layer.scale.dtype is torch.float16
+        assert torch.equal(layer.scale, scale)
+    assert layer.to("meta").scale.is_meta
+    assert layer.to_empty(device="cpu").scale.dtype is torch.float16
+
+
+@pytest.mark.parametrize("scheme", [SCHEME, QuantizationScheme(4, 64, False)], ids=str)
+@pytest.mark.parametrize("rows", [1, 5, 40])
+def test_the_fast_way_on_a_cpu_is_near_the_exact_one(scheme, rows):
+    torch.manual_seed(0)
+    exact = QuantizedLinear.from_weight(round_to_nearest(torch.randn(48, 128), scheme), torch.randn(48))
+    x = torch.randn(rows, 1, 128)
+    found, expected = Int4Linear(exact)(x), exact(x)
+    assert found.shape == expected.shape
+    assert found.dtype is x.dtype
+    assert (found - expected).norm() / expected.norm() < 0.01
+    assert torch.equal(found, expected) == (rows > 16)
+
+
+def test_only_layers_that_the_kernel_takes_are_sped_up(decoder, windows, copy_of):
+    assert is_supported(QuantizedLinear(64, 32, SCHEME))
+    assert not is_supported(QuantizedLinear(64, 24, SCHEME))
+    assert not is_supported(QuantizedLinear(64, 32, QuantizationScheme(8, 32)))
+    assert not is_supported(QuantizedLinear(64, 32, QuantizationScheme(4, 16)))
+    quantize_model(decoder, QuantizationSettings("rtn", SCHEME))
+    with torch.no_grad():
+        expected = decoder(windows[:1, :8]).logits
+        found = use_int4_kernel(copy_of(decoder))(windows[:1, :8]).logits
+    assert 0 < (found - expected).norm() / expected.norm() < 0.02
+
+
+def test_dequantized_models_are_plain_and_the_same(decoder, windows, copy_of):
+    quantize_model(decoder, QuantizationSettings("rtn", SCHEME))
+    plain = dequantize_model(copy_of(decoder))
+    assert not quantized_layers(plain)
+    assert len(quantizable_layers(plain)) == 14
+    with torch.no_grad():
+        torch.testing.assert_close(plain(windows).logits, decoder(windows).logits)
+
+
+def test_the_group_size_follows_the_narrowest_layer(make_decoder, windows):
+    model = make_decoder(hidden_size=48, num_heads=3, intermediate_size=160)
+    assert adapt_scheme(model, QuantizationScheme(4, 128)).group_size == 16
+    with pytest.raises(UserError, match="group_size = 128 does not divide"):
+        quantize_model(model, QuantizationSettings("rtn", QuantizationScheme(4, 128)))
+    with pytest.raises(UserError, match=r"input width 42 of blocks\.0\.attention\.q_proj"):
+        adapt_scheme(
+            make_decoder(hidden_size=42, num_heads=3, intermediate_size=160), QuantizationScheme(4, 128)
+        )
+
+
+def test_wrong_use_is_one_clear_error(decoder):
+    with pytest.raises(UserError, match="looks at text, and there is none"):
+        quantize_model(decoder, QuantizationSettings("gptq", SCHEME))
+    quantize_model(decoder, QuantizationSettings("rtn", SCHEME))
+    with pytest.raises(UserError, match="no plain linear layers"):
+        quantize_model(decoder, QuantizationSettings("rtn", SCHEME))
+
+
+def test_quantizing_twice_gives_the_same_bits(decoder, windows, copy_of):
+    first, second = copy_of(decoder), copy_of(decoder)
+    for model in (first, second):
+        quantize_model(model, QuantizationSettings("gptq", SCHEME), windows)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+def test_comparison_counts_what_it_says(decoder, windows):
+    found = compare_with_float(decoder, {"same": decoder}, windows, _task())
+    with torch.no_grad():
+        loss = decoder(windows, labels=windows).loss.item()
+    assert found["float"].loss == pytest.approx(loss, rel=1e-5)
+    assert found["same"].kl_divergence == 0
+    assert found["same"].top1_agreement == 1
+    assert found["float"].bits_per_byte(2.0) == pytest.approx(loss / 0.6931472 / 2, rel=1e-4)
+
+
+def _task():
+    from groundup.artifacts.progress import ProgressTask
+
+    return ProgressTask("comparing", None, "tokens")

@@ -1,0 +1,246 @@
+"""Many at once: each gets what it would get alone, who leaves is forgotten, too many are turned away."""
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+
+import pytest
+
+from groundup.generate import GREEDY, BatchingEngine, Request, encode_prompt, generate_reference
+from groundup.serve import create_app
+from groundup.serve.api_error import ApiError
+from groundup.serve.engine_thread import EngineThread
+
+
+async def call(app, path: str, body: dict, leave: asyncio.Event | None = None) -> tuple[int, bytes]:
+    """One POST to an ASGI application; the client leaves when `leave` is set."""
+    sent = False
+    status, received = 0, b""
+
+    async def receive():
+        nonlocal sent
+        if not sent:
+            sent = True
+            return {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
+        await (leave or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        nonlocal status, received
+        status = message.get("status", status)
+        received += message.get("body", b"")
+
+    headers = [(b"content-type", b"application/json"), (b"host", b"localhost")]
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": path,
+        "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http", "headers": headers,
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000),
+    }  # fmt: skip
+    await app(scope, receive, send)
+    return status, received
+
+
+@contextlib.asynccontextmanager
+async def running(model, tokenizer, **knobs):
+    """An application, and the metrics by which its inside shows."""
+    app = create_app(model, tokenizer, name="tiny", **knobs)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+async def gauge(app, name: str) -> int:
+    received = b""
+
+    async def send(message):
+        nonlocal received
+        received += message.get("body", b"")
+
+    async def receive():
+        return {"type": "http.request"}
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/metrics",
+        "headers": [],
+        "query_string": b"",
+        "root_path": "",
+    }
+    await app(scope, receive, send)
+    (line,) = [line for line in received.decode().splitlines() if line.startswith(f"groundup_{name} ")]
+    return int(line.split()[1])
+
+
+async def until(condition, seconds: float = 20.0) -> None:
+    """Wait for something to happen; fails when it does not."""
+    end = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < end, "it did not happen"
+        await asyncio.sleep(0.005)
+
+
+class Slow:
+    """A model whose steps take a while, so that others can do something meanwhile."""
+
+    def __init__(self, model, seconds: float):
+        self.config, self._model, self._seconds = model.config, model, seconds
+        self.broken = False
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def eval(self):
+        return self
+
+    def hidden_states(self, tokens, **cache):
+        time.sleep(self._seconds)
+        if self.broken:
+            raise RuntimeError("out of memory")
+        return self._model.hidden_states(tokens, **cache)
+
+
+def test_parallel_requests_get_what_they_would_get_alone(model, tokenizer):
+    prompts = [f"{number} " * (1 + 9 * number % 17) for number in range(8)]
+
+    async def all_at_once():
+        async with running(model, tokenizer, max_batch=3) as app:
+            asks = [
+                call(
+                    app,
+                    "/v1/completions",
+                    {"prompt": prompt, "max_tokens": 25, "temperature": 0, "stream": i % 2 == 0},
+                )
+                for i, prompt in enumerate(prompts)
+            ]
+            return await asyncio.gather(*asks)
+
+    for prompt, (status, body) in zip(prompts, asyncio.run(all_at_once()), strict=True):
+        assert status == 200
+        tokens = generate_reference(
+            model,
+            encode_prompt(tokenizer, prompt),
+            max_tokens=25,
+            sampling=GREEDY,
+            stop_ids=tokenizer.stop_ids,
+        )
+        wanted = tokenizer.decode([t for t in tokens if t < tokenizer.vocab_size], skip_special_tokens=True)
+        if body.startswith(b"data:"):
+            objects = [json.loads(line[6:]) for line in body.decode().split("\n\n")[:-2]]
+            assert "".join(each["choices"][0]["text"] for each in objects) == wanted
+        else:
+            assert json.loads(body)["choices"][0]["text"] == wanted
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_ends_its_generation(model, tokenizer, stream):
+    async def leave_early():
+        async with running(Slow(model, 0.02), tokenizer) as app:
+            leave = asyncio.Event()
+            ask = {"prompt": "x", "max_tokens": 250, "temperature": 0, "stream": stream}
+            task = asyncio.create_task(call(app, "/v1/completions", ask, leave))
+
+            async def runs():
+                return await gauge(app, "requests_running") == 1
+
+            async def rests():
+                return await gauge(app, "requests_running") == 0 == await gauge(app, "requests_waiting")
+
+            await until(runs)
+            leave.set()
+            await task
+            await until(rests)
+            return await gauge(app, "generated_tokens_total")
+
+    assert asyncio.run(leave_early()) < 200
+
+
+def test_too_many_are_turned_away_and_the_others_served(model, tokenizer):
+    async def crowd():
+        async with running(Slow(model, 0.002), tokenizer, max_batch=2, max_waiting=3) as app:
+            ask = {"prompt": "x", "max_tokens": 10, "temperature": 0}
+            answers = await asyncio.gather(*(call(app, "/v1/completions", ask) for _ in range(9)))
+            assert (await call(app, "/v1/completions", ask))[0] == 200  # there is room again
+            return answers
+
+    answers = asyncio.run(crowd())
+    assert sorted(status for status, _ in answers) == [200] * 5 + [503] * 4
+    assert {json.loads(body)["error"]["code"] for status, body in answers if status == 503} == {"overloaded"}
+    assert len({json.loads(body)["choices"][0]["text"] for status, body in answers if status == 200}) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_that_fails_is_told_and_the_server_goes_on(model, tokenizer, stream, caplog):
+    async def fail():
+        slow = Slow(model, 0)
+        async with running(slow, tokenizer) as app:
+            ask = {"prompt": "x", "max_tokens": 5, "temperature": 0, "stream": stream}
+            slow.broken = True
+            first = await call(app, "/v1/completions", ask)
+            slow.broken = False
+            return first, await call(app, "/v1/completions", ask)
+
+    (status, body), (later, _) = asyncio.run(fail())
+    assert status == (200 if stream else 500)  # a stream's status is out before the model begins
+    assert b"model_failed" in body
+    assert b"out of memory" not in body
+    assert "out of memory" in caplog.text
+    assert later == 200
+
+
+def test_a_request_that_the_engine_refuses_does_not_end_the_thread(model):
+    async def refuse():
+        worker = EngineThread(BatchingEngine(model), max_waiting=1)
+        bad = worker.submit([Request([], 5)])
+        with pytest.raises(ApiError, match="failed"):
+            await bad.next()
+        bad.close()
+        good = worker.submit([Request([1], 1, GREEDY)])
+        event = await good.next()
+        good.close()
+        worker.stop()
+        return event
+
+    assert asyncio.run(refuse()).finish_reason == "length"
+
+
+def test_the_event_loop_goes_on_while_the_model_works(model, tokenizer):
+    async def watch():
+        async with running(Slow(model, 0.3), tokenizer) as app:
+            ask = asyncio.create_task(call(app, "/v1/completions", {"prompt": "x", "max_tokens": 3}))
+            turns = 0
+            while not ask.done():
+                await asyncio.sleep(0.001)
+                turns += 1
+            return turns
+
+    assert asyncio.run(watch()) > 30  # a loop that waited for each step would turn a few times
+
+
+def test_stopping_ends_the_thread_and_tells_who_waits(model):
+    def threads() -> int:
+        return sum(thread.name == "groundup-model" for thread in threading.enumerate())
+
+    before = threads()
+
+    async def stop():
+        worker = EngineThread(BatchingEngine(Slow(model, 0.01)), max_waiting=1)  # type: ignore[arg-type]
+        stream = worker.submit([Request([1], 200, GREEDY)])
+        await stream.next()
+        assert threads() == before + 1
+        await asyncio.to_thread(worker.stop)
+        with pytest.raises(ApiError, match="stopping"):
+            await exhaust(stream)
+        with pytest.raises(ApiError, match="stopping"):
+            worker.submit([Request([1], 2)])
+        stream.close()
+        worker.stop()
+
+    asyncio.run(stop())
+    assert threads() == before
+
+
+async def exhaust(stream) -> None:
+    while True:
+        await stream.next()

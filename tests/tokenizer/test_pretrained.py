@@ -1,0 +1,226 @@
+"""Tokenizers of others: the ids are those of the library that made the file, and what cannot be taken is refused."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentencepiece
+import tiktoken
+from hard_texts import PROSE, TORTURE, texts
+from hypothesis import given, settings
+from test_stage import recipe, write_data
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.recipe.tokenizer_config import TokenizerConfig
+from groundup.tokenizer import Tokenizer, identity, stage
+from groundup.tokenizer.batch_encoder import BatchEncoder
+from groundup.tokenizer.bytes_to_unicode import from_unicode
+from groundup.tokenizer.pretrained import TiktokenRanks, from_tiktoken, load_pretrained_tokenizer
+from groundup.tokenizer.protobuf import parse_fields
+from groundup.tokenizer.sentencepiece import load_sentencepiece
+from groundup.tokenizer.split_patterns import PATTERNS
+
+
+@pytest.fixture(scope="module")
+def ranks(tokenizer: Tokenizer) -> TiktokenRanks:
+    """The vocabulary of the tests' tokenizer, as tiktoken writes one."""
+    entries = (tokenizer.token(id) for id in range(4, tokenizer.vocab_size))
+    return {from_unicode(token): rank for rank, token in enumerate(entries) if token}
+
+
+@pytest.fixture(scope="module")
+def tiktoken_file(ranks: TiktokenRanks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiktoken") / "own.tiktoken"
+    path.write_bytes(b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in ranks.items()))
+    return path
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_tiktoken_file_gives_tiktoken_s_ids(tiktoken_file: Path, ranks: TiktokenRanks, pattern: str):
+    theirs = tiktoken.Encoding(
+        "own", pat_str=PATTERNS[pattern].regex, mergeable_ranks=ranks, special_tokens={}
+    )
+    ours = load_pretrained_tokenizer(tiktoken_file, pattern)
+    bulk = BatchEncoder(ours)
+    assert bulk.uses_fastokens
+
+    @given(text=texts)
+    @settings(max_examples=150, deadline=None)
+    def same(text: str):
+        expected = theirs.encode_ordinary(text)
+        assert ours.encode(text) == expected
+        assert bulk.encode([text])[0].tolist() == [*expected, ours.eos_id]
+
+    same()
+    for text in (PROSE, *TORTURE):
+        assert ours.encode(text) == theirs.encode_ordinary(text)
+        assert ours.decode(ours.encode(text)) == text
+    assert (ours.vocab_size, ours.eos_id) == (len(ranks) + 4, len(ranks))
+
+
+def test_a_token_that_is_made_in_several_ways():
+    """tiktoken joins whatever makes the token of the lowest rank, not only the pair that was learnt."""
+    ranks = {bytes([byte]): byte for byte in range(256)} | {
+        b"bc": 256,
+        b"ab": 257,
+        b"abc": 258,
+        b"abcbc": 259,
+    }
+    theirs = tiktoken.Encoding(
+        "own", pat_str=PATTERNS["gpt4"].regex, mergeable_ranks=ranks, special_tokens={}
+    )
+    ours = from_tiktoken(ranks, "gpt4")
+    for text in ("abc", "aabc", "abcab", "ababcbc", "abcbc", "xabcbcx"):
+        assert ours.encode(text) == theirs.encode_ordinary(text)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "bpe", "byte_fallback": True, "split_digits": True},
+    "no prefix": {"model_type": "bpe", "byte_fallback": True, "add_dummy_prefix": False},
+    "own pieces": {"model_type": "bpe", "user_defined_symbols": ["[X]", "\n\n"], "byte_fallback": True},
+    "unigram": {"model_type": "unigram", "byte_fallback": True},
+    "unigram, unknown": {"model_type": "unigram", "pad_id": 3},
+}
+
+
+def sentencepiece_model(prose: list[str], **options: Any) -> bytes:
+    model = io.BytesIO()
+    lines = [line for text in [PROSE * 3, *prose] for line in text.splitlines()]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=model, vocab_size=600, hard_vocab_limit=False, minloglevel=2, **options
+    )  # fmt: skip
+    return model.getvalue()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sentencepiece_model_gives_sentencepiece_s_ids(kind: str, prose: list[str]):
+    plain = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
+    model = sentencepiece_model(prose, **plain, **KINDS[kind])
+    theirs, ours = sentencepiece.SentencePieceProcessor(model_proto=model), load_sentencepiece(model)
+
+    @given(text=texts)
+    @settings(max_examples=150, deadline=None)
+    def same(text: str):
+        if "\0" not in text:  # which ends a text in sentencepiece
+            assert ours.encode(text) == theirs.encode(text)
+
+    same()
+    for text in (PROSE, *TORTURE):
+        if "<s>" not in text:
+            assert ours.encode(text) == theirs.encode(text), text
+    assert (ours.bos, ours.eos, ours.pad) == ("<s>", "</s>", "<pad>" if "pad_id" in KINDS[kind] else None)
+    ids = ours.encode("<unk>a<s></s><s>[X]<s> <0x41>")
+    assert not {1, 2, ours.token_id("<0x41>")} & set(ids)
+    assert 0 not in ids or kind == "unigram, unknown"
+
+
+def test_a_model_that_normalizes_gives_sentencepiece_s_ids_on_real_text(prose: list[str]):
+    model = sentencepiece_model(prose, model_type="unigram")
+    theirs, ours = sentencepiece.SentencePieceProcessor(model_proto=model), load_sentencepiece(model)
+    for text in (*prose, "  ﬁ  ２ ①  Ａ \u00a0 é e\u0301 ", ""):
+        assert ours.encode(text) == theirs.encode(text)
+
+
+def test_every_kind_of_file_is_known_by_its_content(
+    tokenizer: Tokenizer, tiktoken_file: Path, prose: list[str], tmp_path: Path
+):
+    tokenizer.save(tmp_path / "folder")
+    (tmp_path / "plain.json").write_text(tokenizer.backend.to_str())
+    (tmp_path / "tokenizer.model").write_bytes(tiktoken_file.read_bytes())  # as Llama 3 has it
+    (tmp_path / "spm.model").write_bytes(sentencepiece_model(prose, model_type="bpe"))
+    expected = tokenizer.encode(PROSE)
+    for name in ("folder", "folder/tokenizer.json", "plain.json"):
+        assert load_pretrained_tokenizer(tmp_path / name).encode(PROSE) == expected
+    assert load_pretrained_tokenizer(tmp_path / "folder").eos_id == 0
+    assert load_pretrained_tokenizer(tmp_path).encode(PROSE) == load_pretrained_tokenizer(
+        tiktoken_file
+    ).encode(PROSE)
+    assert load_pretrained_tokenizer(tmp_path / "spm.model").eos == "</s>"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "no tokenizer that can be taken"),
+        (b"{}", "not a readable tokenizer"),
+        (b"YQ== 0\n", "no token for byte 0x00"),
+        (b"".join(b"%s 7\n" % base64.b64encode(bytes([byte])) for byte in range(256)), "two tokens with one rank"),
+        (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "does not end"),
+        (b"\x0a\x7fabc", "a field of 127 bytes"),
+        (b"\x0b", "wire type 3"),
+        (b"hello world, this is no tokenizer\n", "no tokenizer that can be taken"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_tokenizer_are_refused(tmp_path: Path, data: bytes, says: str):
+    (tmp_path / "tokenizer.model").write_bytes(data)
+    with pytest.raises(UserError, match=says):
+        load_pretrained_tokenizer(tmp_path)
+
+
+def test_a_place_without_a_tokenizer_is_refused(tmp_path: Path):
+    for path in (tmp_path, tmp_path / "nothing.tiktoken", tmp_path / "tokenizer.json"):
+        with pytest.raises(UserError, match="no such tokenizer"):
+            load_pretrained_tokenizer(path)
+
+
+def test_fields_of_a_message():
+    message = b"\x08\x96\x01" + b"\x12\x03abc" + b"\x1d\x00\x00\x80\x3f" + b"\x21" + bytes(8)
+    assert list(parse_fields(message)) == [(1, 150), (2, b"abc"), (3, b"\x00\x00\x80\x3f"), (4, bytes(8))]
+
+
+# ---- in a recipe
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(
+        tmp_path_factory.mktemp("data"), [PROSE, "zyzzyva quokka " * 50, *(PROSE[n:] for n in range(40))]
+    )
+
+
+def run(data: Path, out: Path, **knobs: Any) -> Tokenizer:
+    out.mkdir()
+    stage.train(recipe(**knobs), {"data": data}, out, Machine())
+    return Tokenizer.load(out)
+
+
+def test_a_recipe_takes_a_tokenizer_as_it_is_or_extends_it(data: Path, tiktoken_file: Path, tmp_path: Path):
+    given = load_pretrained_tokenizer(tiktoken_file)
+    size = given.vocab_size
+    taken = run(data, tmp_path / "taken", file=str(tiktoken_file), vocab_size=size)
+    assert taken.fingerprint == given.fingerprint
+    larger = run(data, tmp_path / "larger", file=str(tiktoken_file), vocab_size=size + 20)
+    assert larger.vocab_size == size + 20
+    assert [larger.token(id) for id in range(size)] == [taken.token(id) for id in range(size)]
+    assert len(larger.encode("zyzzyva quokka")) < len(taken.encode("zyzzyva quokka"))
+    assert larger.encode(PROSE[:20]) == taken.encode(PROSE[:20]) or len(larger.encode(PROSE)) < len(
+        taken.encode(PROSE)
+    )
+    assert larger.decode(larger.encode(PROSE)) == PROSE
+
+
+def test_what_a_recipe_cannot_take_is_refused(
+    data: Path, tiktoken_file: Path, tokenizer: Tokenizer, tmp_path: Path
+):
+    with pytest.raises(UserError, match=r"vocab_size = 400: .*own.tiktoken has 700 entries"):
+        run(data, tmp_path / "a", file=str(tiktoken_file), vocab_size=400)
+    with pytest.raises(UserError, match=r"mask_tokens = 1: .* has no <\|mask_0\|>"):
+        run(data, tmp_path / "c", file=str(tiktoken_file), vocab_size=700, mask_tokens=1)
+    (tmp_path / "plain.json").write_text(tokenizer.backend.to_str())
+    with pytest.raises(UserError, match="names no end of text"):
+        run(data, tmp_path / "b", file=str(tmp_path / "plain.json"), vocab_size=700)
+
+
+def test_another_tokenizer_in_the_same_place_is_another_run(tiktoken_file: Path, tmp_path: Path):
+    path = tmp_path / "t.tiktoken"
+    path.write_bytes(tiktoken_file.read_bytes())
+    section = TokenizerConfig(pretrained=str(path), compare={"other": str(tiktoken_file)})
+    before = identity.hash_tokenizers(section, Machine())
+    assert len(before) == 2
+    path.write_bytes(path.read_bytes()[:-1])
+    assert identity.hash_tokenizers(section, Machine()) != before
+    with pytest.raises(UserError, match="no such tokenizer"):
+        identity.hash_tokenizers(TokenizerConfig(pretrained=str(tmp_path / "none")), Machine())

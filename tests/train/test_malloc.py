@@ -1,0 +1,33 @@
+"""A process that keeps what it frees asks the kernel for no page twice."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+COUNT = """
+import resource, sys, torch
+from groundup.train.malloc import disable_malloc_trim
+if sys.argv[1] == "kept":
+    assert disable_malloc_trim()
+torch.set_num_threads(1)
+torch.ones(16_000_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(16_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(way: str) -> int:
+    clean = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    command = [sys.executable, "-c", COUNT, way]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
+def test_memory_that_was_freed_is_there_again_without_the_kernel():
+    assert faults("kept") < faults("given back") / 4

@@ -1,0 +1,105 @@
+"""Hidden tokens: the same in every run and on any number of devices, measured rightly, and refused where they cannot be."""
+
+import numpy as np
+import pytest
+import torch
+
+from groundup.artifacts.errors import UserError
+from groundup.evaluate.masked_lm import make_mask_function, score_masked
+from groundup.model import IGNORE_INDEX, build_model
+from groundup.recipe import ModelConfig
+from groundup.tokenizer import TokenShard
+from groundup.tokenizer.special_tokens import SPECIAL_TOKENS, mask_token_names
+from groundup.tokenizer.token_shards import ShardWriter
+from groundup.tokenizer.train_tokenizer import train_bpe
+from groundup.train.masked_batches import MaskedBatches
+from groundup.train.token_batches import TokenBatches
+
+SHAPE = {"vocab_size": 320, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "context_length": 48}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_bpe(
+        ["the cat sat on the mat, the hat"] * 3, 271, special_tokens=(*SPECIAL_TOKENS, *mask_token_names(8))
+    )
+
+
+@pytest.fixture(scope="module")
+def shard(tokenizer, tmp_path_factory) -> TokenShard:
+    folder = tmp_path_factory.mktemp("shard")
+    with ShardWriter(
+        folder,
+        "train",
+        vocab_size=tokenizer.vocab_size,
+        tokenizer=tokenizer.fingerprint,
+        end_of_text=tokenizer.eos_id,
+    ) as writer:
+        lengths = np.array([700, 301])
+        ids = np.random.default_rng(0).integers(20, 268, lengths.sum())
+        writer.append(ids, lengths, ["a", "a"], [700, 301])
+        writer.commit(1)
+        writer.finish()
+    return TokenShard(folder / "train")
+
+
+def config(kind: str) -> ModelConfig:
+    return ModelConfig(architecture=kind, **SHAPE)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "encoder_decoder"])
+def test_two_ranks_see_what_one_sees_and_every_step_is_its_own(shard, tokenizer, kind):
+    hide = make_mask_function(config(kind), tokenizer)
+    whole = MaskedBatches(TokenBatches(shard, 48, 4, seed=3), hide, 3, 0, concat=True)
+    halves = [
+        MaskedBatches(TokenBatches(shard, 48, 4, seed=3, rank=rank, num_ranks=2), hide, 3, rank, concat=True)
+        for rank in range(2)
+    ]
+    for step in (0, 5):
+        found = whole.batch(step)
+        for name, rows in found.items():
+            assert torch.equal(rows, torch.cat([half.batch(step)[name] for half in halves]))
+            assert torch.equal(rows, whole.batch(step)[name])
+    places = [
+        rows.ne(IGNORE_INDEX) if kind == "encoder" else rows
+        for rows in (whole.batch(0)["labels"], whole.batch(1)["labels"])
+    ]
+    assert not torch.equal(*places)
+
+
+def test_padding_is_not_hidden_but_refused(shard, tokenizer):
+    with pytest.raises(UserError, match="are for decoders"):
+        MaskedBatches(
+            TokenBatches(shard, 48, 4, seed=3),
+            make_mask_function(config("encoder"), tokenizer),
+            3,
+            0,
+            concat=False,
+        )
+
+
+def test_a_tokenizer_without_masks_is_refused_and_one_with_too_few(shard, tokenizer):
+    plain = train_bpe(["the cat sat on the mat, the hat"] * 3, 262)
+    with pytest.raises(UserError, match=r"tokenizer\.mask_tokens=1"):
+        make_mask_function(config("encoder"), plain)
+    hide = make_mask_function(config("encoder_decoder"), tokenizer, mask_rate=0.5, mean_span_length=1.0)
+    with pytest.raises(UserError, match="24 hidden spans, and the tokenizer has 8"):
+        hide(torch.zeros(1, 48, dtype=torch.long), torch.Generator())
+
+
+@pytest.mark.parametrize("kind", ["encoder", "encoder_decoder"])
+def test_the_score_is_the_model_s_own_loss_and_a_fresh_model_knows_nothing(shard, tokenizer, kind):
+    torch.manual_seed(0)
+    model = build_model(config(kind)).eval()
+    hide = make_mask_function(config(kind), tokenizer)
+    found = score_masked(model, hide, shard, 48, max_tokens=400, seed=1)
+    begins = [(shard.num_tokens - 48) * row // 7 for row in range(8)]
+    rows = torch.stack(
+        [torch.from_numpy(shard.tokens[begin : begin + 48].astype(np.int64)) for begin in begins]
+    )
+    with torch.no_grad():
+        loss = model(**hide(rows, torch.Generator().manual_seed(1))).loss.item()
+    assert found["loss"] == pytest.approx(loss, rel=1e-5)
+    assert found["accuracy"] < 0.1
+    with pytest.raises(UserError, match="expected one row of 5000"):
+        score_masked(model, hide, shard, 5000, max_tokens=400, seed=1)

@@ -1,0 +1,173 @@
+"""What a run lets people see: records as they happen, boards, layers, a trace."""
+
+import contextlib
+import json
+import math
+import sqlite3
+
+import pytest
+import torch
+from torch import nn
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.recipe.train_config import TrainConfig
+from groundup.train import UNSHIFTED, NativeEngine, Objective, train
+from groundup.train.jsonl_log import JsonlLog
+from groundup.train.loss_spike import detect_spike
+from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS, ThroughputMeter, peak_flops
+from groundup.train.trackers import TRACKERS
+
+SETTINGS = TrainConfig(steps=6, learning_rate=0.01, warmup_steps=1, evaluate_every=3, precision="float32")
+
+
+class Stack(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(4, 4, bias=False) for _ in range(2))
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class Ones:
+    def batch(self, step):
+        return {"x": torch.ones(2, 4), "labels": torch.ones(2, 4, dtype=torch.long)}
+
+
+SQUARES = Objective(lambda model, batch: model(batch["x"]).square().mean(), UNSHIFTED.count)
+
+
+def run(folder, machine, settings=SETTINGS, **options):
+    torch.manual_seed(0)
+    engine = NativeEngine(Stack(), SQUARES, settings, machine)
+    return train(engine, Ones(), settings, folder, machine, **options)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_record_says_what_happened_and_how_fast(tmp_path):
+    result = run(tmp_path, Machine(), facts=lambda step: {"epoch": step / 2}, flops_per_token=100.0)
+    record = lines(tmp_path / "steps.jsonl")[3]
+    assert record == result.records[3]
+    assert {
+        *NON_REPRODUCIBLE_FIELDS,
+        "step",
+        "loss",
+        "learning_rate",
+        "gradient_norm",
+        "tokens",
+        "epoch",
+    } == set(record)
+    assert record["tokens"] == 8
+    assert record["epoch"] == 1.5
+    assert record["tokens_per_second"] == pytest.approx(8 / record["seconds"], rel=1e-3)
+    assert record["mfu"] == pytest.approx(800 / record["seconds"] / peak_flops(torch.device("cpu")), abs=1e-6)
+    assert record["memory"] > 1e8
+
+
+def test_records_are_there_while_the_run_goes_on(tmp_path):
+    seen = []
+
+    class Looking(Ones):
+        def batch(self, step):
+            path = tmp_path / "steps.jsonl"
+            seen.append(len(lines(path)) if path.exists() else 0)
+            return super().batch(step)
+
+    engine = NativeEngine(Stack(), SQUARES, SETTINGS, Machine())
+    train(engine, Looking(), SETTINGS, tmp_path, Machine())
+    assert seen == list(range(6))
+
+
+def test_a_journal_forgets_what_came_after_and_survives_half_a_line(tmp_path):
+    path = tmp_path / "steps.jsonl"
+    journal = JsonlLog(path)
+    for step in range(5):
+        journal.append({"step": step, "loss": math.nan if step == 1 else 1.0})
+    with path.open("a") as file:
+        file.write('{"step": 5, "lo')
+    again = JsonlLog(path)
+    assert [record["step"] for record in again.records] == list(range(5))
+    assert again.records[1]["loss"] is None
+    again.truncate(3)
+    assert lines(path) == again.records == journal.records[:3]
+
+
+def test_layers_on_request(tmp_path):
+    run(tmp_path, Machine(log_layer_stats_every=2))
+    records = lines(tmp_path / "layers.jsonl")
+    assert [record["step"] for record in records] == [0, 2, 4]
+    torch.manual_seed(0)
+    model = Stack()
+    hidden = model.blocks[0](torch.ones(2, 4))
+    model(torch.ones(2, 4)).square().mean().backward()
+    assert records[0]["activation"]["blocks.0"] == pytest.approx(hidden.square().mean().sqrt().item())
+    gradient = model.blocks[1].weight.grad.norm().item()
+    assert records[0]["gradient"]["blocks.1.weight"] == pytest.approx(gradient)
+
+
+def test_a_trace_of_some_steps(tmp_path):
+    run(tmp_path, Machine(profile_steps=(1, 2)))
+    assert (tmp_path / "trace-1-2.json.gz").stat().st_size > 0
+
+
+def test_tensorboard_shows_the_records(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, Machine(trackers=None), probe=lambda model: {"bits_per_byte": 2.0})
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    losses = [event.value for event in events.Scalars("loss")]
+    assert losses == pytest.approx([record["loss"] for record in lines(tmp_path / "steps.jsonl")])
+    assert [event.step for event in events.Scalars("eval/bits_per_byte")] == [3, 6]
+
+
+@pytest.mark.filterwarnings("ignore")  # their own and their libraries, which are not ours to mend
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio"])
+def test_other_boards_work_offline(tmp_path, name, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
+    pytest.importorskip(name)
+    run(tmp_path, Machine(trackers=(name,)))
+    pattern = {"wandb": "**/*.wandb", "mlflow": "mlflow.db", "trackio": "trackio/*.db"}[name]
+    (file,) = tmp_path.glob(pattern)
+    if name == "wandb":  # in a format of its own
+        assert file.stat().st_size > 0
+        return
+    question = {
+        "mlflow": "select count(*) from metrics where key = 'loss'",
+        "trackio": "select count(*) from metrics where cast(metrics as text) like '%\"loss\"%'",
+    }[name]
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        assert database.execute(question).fetchone() == (6,)
+
+
+def test_a_board_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(TRACKERS, "wandb_is_not_here", TRACKERS["wandb"])
+    with pytest.raises(UserError, match="wandb_is_not_here, which is not installed"):
+        run(tmp_path, Machine(trackers=("wandb_is_not_here",)))
+
+
+def test_what_is_a_spike():
+    calm = [2.0 + 0.01 * (step % 5) for step in range(100)]
+    assert detect_spike(2.05, calm, 6.0) is None
+    assert "deviations above" in detect_spike(2.2, calm, 6.0)
+    assert detect_spike(1.0, calm, 6.0) is None
+    assert detect_spike(9.9, calm[:10], 6.0) is None, "too early to tell"
+    assert detect_spike(math.inf, [], 6.0) == "loss inf"
+
+
+def test_the_meter_leaves_pauses_out():
+    meter = ThroughputMeter(torch.device("cpu"))
+    import time
+
+    time.sleep(0.05)
+    meter.exclude_elapsed()
+    assert meter.step(100)["seconds"] < 0.05
+    assert meter.summary()["seconds"] >= 0.05

@@ -1,0 +1,48 @@
+"""One rank of a thousand, built on devices that are not there, holds and sends what the formulas say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def simulation(recipe: str, *sets: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "groundup.cli", "plan", f"recipes/{recipe}.toml", "--json", "--simulate"]
+    command += [word for knob in sets for word in ("--set", knob)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["simulation"]
+
+
+def check(found: dict[str, Any], memory: float, sent: float) -> None:
+    """Up to what padding adds where a dimension does not divide by a thousand."""
+    for both in found["memory"].values():
+        assert both["simulated"] == pytest.approx(both["planned"], rel=memory)
+    for both in found["sent"].values():
+        assert both["simulated"] == pytest.approx(both["planned"], rel=sent)
+
+
+def test_a_small_model_on_a_thousand_devices():
+    small = ("model.num_layers=2", "train.batch_tokens=1048576", "budget.devices=1024")
+    found = simulation("gpt2-124m", *small)
+    assert found["devices"] == 1024
+    check(found, memory=0.4, sent=0.35)  # 768 over 1024 devices: a third of what is sent is padding
+    (data,) = found["sent"].values()
+    assert data["simulated"] > data["planned"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
+@pytest.mark.parametrize("tensor", [1, 8])
+def test_seven_billion_parameters_on_a_thousand_devices(checkpointing, tensor):
+    knobs = ["budget.devices=1024", "machine.micro_batch_size=1", f"machine.layout.tensor={tensor}"]
+    if checkpointing != "none":
+        knobs.append(f"machine.activation_checkpointing={checkpointing}")
+    found = simulation("llama-7b", *knobs)
+    check(found, memory=0.12, sent=0.015)
+    assert found["sent"].keys() == ({"data", "tensor"} if tensor > 1 else {"data"})

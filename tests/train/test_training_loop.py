@@ -1,0 +1,373 @@
+"""The loop: the split of a batch changes nothing, an interruption changes no bit, a bad loss is named."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.artifacts.progress import Progress
+from groundup.recipe.train_config import TrainConfig
+from groundup.train import NativeEngine, Objective, training_loop
+from groundup.train.checkpoints import list_checkpoints, prune_checkpoints
+from groundup.train.device import deterministic_algorithms
+from groundup.train.objectives import IGNORE_INDEX, count_labels, count_shifted
+from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
+
+
+class TinyModel(nn.Module):
+    """Predicts the next token from the one before it."""
+
+    def __init__(self, seed: int = 0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embedding = nn.Embedding(16, 8)
+        self.inner = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 16, bias=False)
+
+    def forward(self, tokens):
+        return self.head(torch.tanh(self.inner(self.embedding(tokens))))
+
+
+def mean_loss(model, batch):
+    logits = model(batch["tokens"])[:, :-1].flatten(0, 1)
+    return nn.functional.cross_entropy(
+        logits.float(), batch["labels"][:, 1:].flatten(), ignore_index=IGNORE_INDEX
+    )
+
+
+def train(model, batches, loss, knobs, folder, machine, probe=None):
+    engine = NativeEngine(model, Objective(loss, count_shifted), knobs, machine)
+    return training_loop.train(engine, batches, knobs, folder, machine, eval_fn=probe)
+
+
+def repeatable(records):
+    return [
+        {key: value for key, value in record.items() if key not in NON_REPRODUCIBLE_FIELDS}
+        for record in records
+    ]
+
+
+class RandomBatches:
+    """Sequences with unequal numbers of predicted positions, a pure function of the step."""
+
+    def batch(self, step):
+        generator = torch.Generator().manual_seed(step)
+        tokens = torch.randint(0, 16, (6, 12), generator=generator)
+        labels = tokens.clone()
+        for row in range(6):
+            labels[row, : 2 * row] = IGNORE_INDEX
+        return {"tokens": tokens, "labels": labels}
+
+
+def settings(**knobs):
+    given = {
+        "steps": 30,
+        "learning_rate": 0.01,
+        "warmup_steps": 3,
+        "evaluate_every": 10,
+        "precision": "float32",
+    }
+    return TrainConfig(**(given | knobs))
+
+
+def same_weights(a, b):
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"optimizer": "adamw"},
+        {"optimizer": "muon"},
+        {"optimizer": "adamw", "precision": "bfloat16"},
+        {"optimizer": "muon", "precision": "bfloat16"},
+        {"optimizer_state": "float8"},
+        {"precision": "bfloat16-pure"},
+        {"average": "tail"},
+        {"average": "ema", "optimizer_state": "float8", "precision": "bfloat16-pure"},
+    ],
+    ids=lambda knobs: ", ".join(knobs.values()),
+)
+def test_interrupted_training_ends_in_the_same_bits(tmp_path, chosen):
+    knobs = settings(**chosen)
+    machine = Machine(checkpoint_every_seconds=0.0)
+    straight = TinyModel()
+    whole = train(
+        straight,
+        RandomBatches(),
+        mean_loss,
+        knobs,
+        tmp_path / "straight",
+        machine,
+        probe=lambda m: {"x": 1.0},
+    )
+
+    class Killed(Exception):
+        pass
+
+    class Killer(RandomBatches):
+        def __init__(self, at):
+            self.at = at
+
+        def batch(self, step):
+            if step == self.at:
+                raise Killed
+            return super().batch(step)
+
+    for number, at in enumerate((7, 8, 20, 29)):  # after the first start the weights come from the checkpoint
+        with pytest.raises(Killed):
+            train(
+                TinyModel(seed=number),
+                Killer(at),
+                mean_loss,
+                knobs,
+                tmp_path / "cut",
+                machine,
+                probe=lambda m: {"x": 1.0},
+            )
+    resumed = TinyModel(seed=99)
+    rest = train(
+        resumed, RandomBatches(), mean_loss, knobs, tmp_path / "cut", machine, probe=lambda m: {"x": 1.0}
+    )
+    assert same_weights(straight, resumed)
+    assert repeatable(rest.records) == repeatable(whole.records)
+    assert rest.evaluations == whole.evaluations
+    assert [p["step"] for p in whole.evaluations] == [10, 20, 30]
+    written = [json.loads(line) for line in (tmp_path / "cut" / "steps.jsonl").read_text().splitlines()]
+    assert written == rest.records
+
+
+def test_a_kill_between_the_save_and_the_probe_loses_no_probe(tmp_path):
+    def failing(model):
+        raise RuntimeError("killed in the probe")
+
+    machine = Machine(checkpoint_every_seconds=0.0)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path, machine, probe=failing)
+    result = train(
+        TinyModel(5), RandomBatches(), mean_loss, settings(), tmp_path, machine, probe=lambda m: {"x": 1.0}
+    )
+    assert [p["step"] for p in result.evaluations] == [10, 20, 30]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4, 5])
+def test_the_split_into_micro_batches_changes_only_rounding(tmp_path, micro_batch):
+    whole, split = TinyModel(), TinyModel()
+    a = train(whole, RandomBatches(), mean_loss, settings(), tmp_path / "a", Machine())
+    b = train(
+        split, RandomBatches(), mean_loss, settings(), tmp_path / "b", Machine(micro_batch_size=micro_batch)
+    )
+    for x, y in zip(a.records, b.records, strict=True):
+        assert x["loss"] == pytest.approx(y["loss"], rel=2e-5)
+    for x, y in zip(whole.parameters(), split.parameters(), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+def test_training_learns():
+    class Counting:
+        def batch(self, step):
+            tokens = (torch.arange(12)[None, :] + torch.arange(6)[:, None]) % 16
+            return {"tokens": tokens, "labels": tokens}
+
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        knobs = settings(steps=200, learning_rate=0.05)
+        records = train(TinyModel(), Counting(), mean_loss, knobs, Path(folder), Machine()).records
+    assert records[0]["loss"] > 2.5
+    assert records[-1]["loss"] < 0.05
+
+
+class Poisoned(RandomBatches):
+    """One batch has a NaN in it."""
+
+    def __init__(self, at, value=float("nan")):
+        self.at, self.value = at, value
+
+    def batch(self, step):
+        return {**super().batch(step), "poison": torch.full((6, 1), self.value if step == self.at else 1.0)}
+
+
+def poisoned_loss(model, batch):
+    return mean_loss(model, batch) * batch["poison"].mean()
+
+
+def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_weights_before_it(tmp_path):
+    machine = Machine(checkpoint_every_seconds=0.0)
+    with pytest.raises(UserError, match="step 12, batch 12: loss nan"):
+        train(TinyModel(), Poisoned(12), poisoned_loss, settings(), tmp_path, machine)
+    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == [
+        "step-00000011",
+        "step-00000012",
+    ]
+    place = tmp_path / "checkpoints" / "emergency-step-00000012"
+    assert load_file(place / "batch-0.safetensors")["poison"].isnan().all()
+    before, kept = (
+        load_file(path / "rank-00000-of-00001.safetensors")
+        for path in (tmp_path / "checkpoints" / "step-00000012", place)
+    )
+    assert all(torch.equal(before[name], kept[name]) for name in before)
+    # Once the data is mended the run goes on, and ends as if nothing had been.
+    mended, straight = TinyModel(7), TinyModel()
+    train(mended, Poisoned(-1), poisoned_loss, settings(), tmp_path, machine)
+    train(straight, RandomBatches(), mean_loss, settings(), tmp_path / "straight", machine)
+    assert same_weights(mended, straight)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1000.0])
+def test_a_spike_is_skipped_and_told(tmp_path, value):
+    knobs = settings(on_spike="skip", steps=40)
+    model, progress = TinyModel(), Said()
+    records = train(
+        model, Poisoned(25, value), poisoned_loss, knobs, tmp_path, Machine(progress=progress)
+    ).records
+    assert [record["step"] for record in records if "skipped" in record] == [25]
+    assert len(records) == 40
+    assert "batch 25 is left out" in progress.text
+    assert all(weight.isfinite().all() for weight in model.parameters())
+
+
+def test_a_spike_rolls_back_over_the_batches_since_the_checkpoint(tmp_path):
+    knobs = settings(on_spike="rollback", steps=40)
+    seen = []
+
+    class Watched(Poisoned):
+        def batch(self, step):
+            seen.append(step)
+            return super().batch(step)
+
+    progress = Said()
+    machine = Machine(progress=progress)
+    result = train(
+        TinyModel(), Watched(25, 1000.0), poisoned_loss, knobs, tmp_path, machine, probe=lambda m: {"x": 1.0}
+    )
+    assert seen == [*range(26), *range(26, 46)]  # back to step 20, and on with batch 26
+    assert [record["step"] for record in result.records] == list(range(40))
+    assert "back to step 20" in progress.text
+    assert [probe["step"] for probe in result.evaluations] == [10, 20, 30, 40]
+    # A run that is killed after the rollback does not meet the batch again.
+    state = json.loads((list_checkpoints(tmp_path / "checkpoints")[-1] / "state.json").read_text())
+    assert state == {"step": 40, "skipped_batches": 6, "rollbacks": 1}
+
+
+def test_batches_that_are_all_bad_are_not_skipped_for_ever(tmp_path):
+    class AllBad(RandomBatches):
+        def batch(self, step):
+            return {**super().batch(step), "poison": torch.full((6, 1), float("nan"))}
+
+    with pytest.raises(UserError, match="step 20, batch 20: loss nan"):
+        train(TinyModel(), AllBad(), poisoned_loss, settings(on_spike="skip", steps=50), tmp_path, Machine())
+
+
+class Said(Progress):
+    """Remembers the lines that stay."""
+
+    def __init__(self):
+        self.text = ""
+
+    def log(self, text):
+        self.text += text + "\n"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_signal_is_granted_after_the_step_and_everything_is_saved(tmp_path, name):
+    class Asked(RandomBatches):
+        def batch(self, step):
+            if step == 13:
+                os.kill(os.getpid(), getattr(signal, name))
+            return super().batch(step)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        train(TinyModel(), Asked(), mean_loss, settings(), tmp_path, Machine())
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step-00000014"]
+    rest, straight = TinyModel(3), TinyModel()
+    train(rest, RandomBatches(), mean_loss, settings(), tmp_path, Machine())
+    train(straight, RandomBatches(), mean_loss, settings(), tmp_path / "straight", Machine())
+    assert same_weights(rest, straight)
+
+
+def test_training_ends_early_when_looks_grow_no_better(tmp_path):
+    scores = iter([3.0, 2.0, 2.5, 2.1, 1.0])
+    knobs = settings(patience=2, steps=100)
+    result = train(
+        TinyModel(),
+        RandomBatches(),
+        mean_loss,
+        knobs,
+        tmp_path,
+        Machine(),
+        probe=lambda m: {"x": next(scores)},
+    )
+    assert len(result.records) == 40
+    again = train(
+        TinyModel(),
+        RandomBatches(),
+        mean_loss,
+        knobs,
+        tmp_path,
+        Machine(),
+        probe=lambda m: {"x": next(scores)},
+    )
+    assert len(again.records) == 40, "the end of a finished run is its end"
+
+
+def test_checkpoints_that_stay(tmp_path):
+    machine = Machine(checkpoint_every_seconds=0.0, keep_checkpoints=3, keep_checkpoint_every=10)
+    train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path, machine)
+    folder = tmp_path / "checkpoints"
+    assert [int(path.name[5:]) for path in list_checkpoints(folder)] == [10, 20, 28, 29, 30]
+    prune_checkpoints(folder, 10)
+    assert [int(path.name[5:]) for path in list_checkpoints(folder)] == [10, 20, 30]
+    prune_checkpoints(folder, None)
+    assert not folder.exists()
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
+    machine = Machine(checkpoint_every_seconds=0.0)
+    straight = TinyModel()
+    train(straight, RandomBatches(), mean_loss, settings(), tmp_path / "a", machine)
+    short = settings()
+    with pytest.raises(RuntimeError):
+        train(TinyModel(), RandomBatches(), mean_loss, short, tmp_path / "b", machine, probe=_fail)
+    newest = list_checkpoints(tmp_path / "b" / "checkpoints")[-1] / "rank-00000-of-00001.safetensors"
+    newest.write_bytes(newest.read_bytes()[:100])
+    resumed = TinyModel(3)
+    train(resumed, RandomBatches(), mean_loss, settings(), tmp_path / "b", machine)
+    assert same_weights(straight, resumed)
+
+
+def _fail(model):
+    raise RuntimeError("stop here")
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path, Machine())
+    other = TinyModel()
+    other.inner = nn.Linear(8, 8, bias=False)
+    with pytest.raises(UserError, match="another model"):
+        train(other, RandomBatches(), mean_loss, settings(), tmp_path, dataclasses.replace(Machine()))
+
+
+def test_what_counts():
+    batch = {"labels": torch.tensor([[5, 1, 2], [5, IGNORE_INDEX, 2]])}
+    assert count_shifted(batch) == 3
+    assert count_labels(batch) == 5
+
+
+def test_the_same_bits_are_asked_for_while_a_step_computes_and_no_longer():
+    for kind, wanted, seen in (("cuda", True, True), ("cuda", False, False), ("cpu", True, False)):
+        with deterministic_algorithms(torch.device(kind), wanted):
+            assert torch.are_deterministic_algorithms_enabled() == seen
+        assert not torch.are_deterministic_algorithms_enabled()
