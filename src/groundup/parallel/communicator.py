@@ -42,10 +42,10 @@ class Communicator:
         self._seen_data = False
 
     def any(self, flag: bool, group: dist.ProcessGroup | None = None) -> bool:
-        """True on all ranks when `wish` is true on one of them."""
-        flag = torch.tensor(int(flag))
-        dist.all_reduce(flag, dist.ReduceOp.MAX, group=group or self.control_group)
-        return bool(flag)
+        """True on all ranks when `flag` is true on one of them."""
+        value = torch.tensor(int(flag))
+        dist.all_reduce(value, dist.ReduceOp.MAX, group=group or self.control_group)
+        return bool(value)
 
     def all_reduce_sum(self, value: float) -> float:
         """The sum of what the ranks bring."""

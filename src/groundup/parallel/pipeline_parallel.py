@@ -167,22 +167,22 @@ def build_schedule(
     dtype = next(stages[0].parameters()).dtype
     hidden = torch.empty(shape, dtype=dtype, device="meta", requires_grad=True)
     loss = torch.empty(1, device="meta", requires_grad=True)
-    stages = [
+    pipeline_stages = [
         PipelineStage(
-            piece,
-            piece.index,
-            piece.num_stages,
+            stage,
+            stage.index,
+            stage.num_stages,
             device,
-            input_args=() if piece.index == 0 else hidden,
-            output_args=hidden if piece.index < piece.num_stages - 1 else loss,
+            input_args=() if stage.index == 0 else hidden,
+            output_args=hidden if stage.index < stage.num_stages - 1 else loss,
             group=mesh.group("pipeline"),
         )
-        for piece in stages
+        for stage in stages
     ]
     options: dict[str, Any] = {"loss_fn": lambda output, _: output.sum(), "scale_grads": False}
     if layout.pipeline_schedule in SINGLE_STAGE:
-        return SINGLE_STAGE[layout.pipeline_schedule](stages[0], num_micro_batches, **options)
-    return (INTERLEAVED | V_SHAPED)[layout.pipeline_schedule](stages, num_micro_batches, **options)  # type: ignore[arg-type]
+        return SINGLE_STAGE[layout.pipeline_schedule](pipeline_stages[0], num_micro_batches, **options)
+    return (INTERLEAVED | V_SHAPED)[layout.pipeline_schedule](pipeline_stages, num_micro_batches, **options)  # type: ignore[arg-type]
 
 
 class PipelineEvaluator:

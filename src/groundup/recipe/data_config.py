@@ -245,8 +245,8 @@ class DataConfig(BaseConfig):
     executor: Literal["native", "ray"] = knob(
         "native", "what runs the work: this machine, or a Ray cluster", exclude=True
     )
-    html_extractor: Literal["quality", "speed"] = knob(
-        "quality", "of a page's main text: trafilatura, or resiliparse at 7 times its speed"
+    html_extractor: Literal["trafilatura", "resiliparse"] = knob(
+        "trafilatura", "of a page's main text: trafilatura, or resiliparse at 7 times its speed"
     )
     language: LanguageConfig = knob(LanguageConfig(), "which languages pass")
     gopher_quality: GopherQualityConfig = knob(GopherQualityConfig(), "rules of quality")

@@ -139,7 +139,7 @@ class ChatRequest(SamplingRequest):
         return self
 
 
-RequestType = TypeVar("AnyRequest", CompletionRequest, ChatRequest)
+RequestType = TypeVar("RequestType", CompletionRequest, ChatRequest)
 
 
 def parse_request(kind: type[RequestType], body: bytes) -> RequestType:

@@ -44,7 +44,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     """
     apart = recipe.train.engine != "native"
     with process_group(
-        setup_device(machine), stall_seconds=machine.stall_timeout_seconds, alone=apart
+        setup_device(machine), stall_seconds=machine.stall_timeout_seconds, single_process=apart
     ) as device:
         return _run(recipe, inputs, out, machine, device)
 

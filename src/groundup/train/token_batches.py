@@ -120,13 +120,13 @@ class TokenBatches:
             require_derived(settings.batch_tokens, "train.batch_tokens") // length,
             seed,
             rank=rank,
-            ranks=num_ranks,
+            num_ranks=num_ranks,
             packing=settings.packing,
-            documents=settings.document_mask,
+            document_mask=settings.document_mask,
             weights=settings.mix,
-            first_sequences=first and first // length,
-            first_length=settings.initial_sequence_length,
-            growth_steps=settings.batch_warmup_steps or 0,
+            initial_sequences=first and first // length,
+            initial_length=settings.initial_sequence_length,
+            batch_warmup_steps=settings.batch_warmup_steps or 0,
         )
 
     @property
