@@ -5,7 +5,7 @@
 
 Each argument is KIND:GLOB, read by our readers (HTML by resiliparse) into JSON lines, which both then start from. A
 fifth of the documents come once more with some words changed. "pipeline": Gopher's repetition and quality rules,
-FineWeb's rules, e-mail and IP addresses, MinHash (14 bands of 8, runs of 5 words), Parquet. "minhash": the last two
+FineWeb's rules, e-mail and IP addresses, MinHash (14 bands of 8, runs of 5 words), Parquet. "minhash_dedup": the last two
 alone. Gopher's share of words with a letter is off in both: datatrove counts punctuation marks as words there (we and
 the paper do not), and a third of these documents would fall on one side only. Each contestant runs in processes of its
 own, bound to its cores; memory is of all of them together. Recall is measured on the output: of all pairs of input
@@ -101,10 +101,10 @@ def groundup(mode: str, source: Path, out: Path, cores: int) -> None:
     section = DataConfig.model_validate(
         {
             "sources": sources,
-            "language": {"keep": []},
-            "gopher_quality": {"min_alphabetic_words": 0.0},
+            "language": {"languages": []},
+            "gopher_quality": {"min_alphabetic_words_ratio": 0.0},
             "fineweb": {"kinds": ["jsonl"]},
-            "private": {"phones": False, "cards": False, "ids": False, "secrets": False},
+            "pii": {"phones": False, "cards": False, "ids": False, "secrets": False},
             "validation_fraction": 0.0,
             "memory_gigabytes": 1.0,
         }

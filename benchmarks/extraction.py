@@ -143,7 +143,8 @@ def main() -> None:
     found = [page for place in given.places for page in pages(place)]
     found = found[:: max(1, len(found) // given.limit)]
     contestants = {
-        "groundup, quality": html.extract_trafilatura, "groundup, speed": html.extract_resiliparse, "trafilatura": trafilatura_text,
+        "groundup, trafilatura": html.extract_trafilatura,
+        "groundup, resiliparse": html.extract_resiliparse, "trafilatura": trafilatura_text,
         "resiliparse": resiliparse_text, "justext": justext_text,
     }  # fmt: skip
     if given.peer_python:

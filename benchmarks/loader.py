@@ -192,7 +192,8 @@ def main() -> None:
     for contender, rate in rates.items():
         if contender.startswith("groundup"):
             print(
-                f"  {contender:26}{step / rate:9.4%} of that step{TARGET_TOKENS_PER_SECOND / rate:7.2%} at {TARGET_TOKENS_PER_SECOND:,} tokens/s a process"
+                f"  {contender:26}{step / rate:9.4%} of that step{TARGET_TOKENS_PER_SECOND / rate:7.2%} "
+                f"at {TARGET_TOKENS_PER_SECOND:,} tokens/s a process"
             )
 
 

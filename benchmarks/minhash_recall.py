@@ -111,7 +111,8 @@ def main() -> None:
     lines = [
         "# Near duplicates that are found, and that are",
         "",
-        f"Written by `python benchmarks/minhash_recall.py {shown}`: {settings.num_bands} bands of {settings.hashes_per_band}, runs of "
+        f"Written by `python benchmarks/minhash_recall.py {shown}`: "
+        f"{settings.num_bands} bands of {settings.hashes_per_band}, runs of "
         f"{settings.ngram_size} words, against the exact similarity of all pairs of real documents.",
         f"{date.today()}, {processor_name()}, {len(os.sched_getaffinity(0))} cores.",
     ]

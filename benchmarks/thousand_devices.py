@@ -233,12 +233,14 @@ against what others published. Written by `python benchmarks/thousand_devices.py
 
 `groundup plan RECIPE --simulate` applies the layout to a model without memory on PyTorch's fake process group of 1,024 ranks,
 runs one micro-batch forward and back with tensors that have shapes and no numbers, and counts. Beside it stands what
-`plan/memory_estimate.py` and `plan/communication.py` say without building anything. What differs is padding where 1,024 does not divide a
+`plan/memory_estimate.py` and `plan/communication.py` say without
+building anything. What differs is padding where 1,024 does not divide a
 dimension, and activations, of which a CPU's kernels keep other things than an accelerator's may.
 
 {simulated}
 
-The traffic formulas are also held against counted bytes on real ranks of gloo, byte for byte: `tests/parallel/test_comm_bytes.py`.
+The traffic formulas are also held against counted bytes on real ranks of gloo, byte for byte:
+`tests/parallel/test_comm_bytes.py`.
 
 ## What a step takes
 

@@ -70,7 +70,8 @@ class Stage:
 
 STAGES = (
     Stage(
-        "data", "01-data", "data", "groundup.data.stage:run", extra_sections=("seed",), identity="groundup.data.input_hashes:identity",
+        "data", "01-data", "data", "groundup.data.stage:run", extra_sections=("seed",),
+        identity="groundup.data.input_hashes:identity",
         version=2,
     ),
     Stage(
@@ -84,7 +85,8 @@ STAGES = (
     ),
     Stage(
         "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", extra_sections=("seed",),
-        inputs=("tokenizer", "tokens", "base"), required_sections=("train",), identity="groundup.evaluate.identity:hash_task_files",
+        inputs=("tokenizer", "tokens", "base"), required_sections=("train",),
+        identity="groundup.evaluate.identity:hash_task_files",
     ),
     Stage(
         "chat", "06-chat", "finetune", "groundup.finetune.stage:run", extra_sections=("seed",), inputs=("tokenizer", "base"),

@@ -86,12 +86,12 @@ def test_a_snapshot_resolves_to_its_files(machine: Machine, monkeypatch: pytest.
         return target
 
     monkeypatch.setattr(inputs, "download", download)
-    entry = source("commoncrawl://CC-MAIN-2024-10/warc", kind="web", sample_files=0.1)
+    entry = source("commoncrawl://CC-MAIN-2024-10/warc", kind="web", file_fraction=0.1)
     found = inputs.resolve_files(entry, machine, seed=3, lazy=True)
     assert len(found) == 5
     assert fetched == ["https://data.commoncrawl.org/crawl-data/CC-MAIN-2024-10/warc.paths.gz"]
     assert found == inputs.resolve_files(entry, machine, seed=3, lazy=True)
-    more = inputs.resolve_files(entry.model_copy(update={"sample_files": 0.2}), machine, seed=3, lazy=True)
+    more = inputs.resolve_files(entry.model_copy(update={"file_fraction": 0.2}), machine, seed=3, lazy=True)
     assert set(found) < set(more), "a larger sample holds the smaller one"
     assert set(found) != set(inputs.resolve_files(entry, machine, seed=4, lazy=True))
 
@@ -212,7 +212,7 @@ def test_a_snapshot_is_fetched_as_common_crawl_lays_it_out(
         for name in names:
             write(folder / name, name)
     for kind in ("warc", "wet"):
-        entry = source(f"commoncrawl://CC-MAIN-2024-10/{kind}", kind="web", sample_files=0.5)
+        entry = source(f"commoncrawl://CC-MAIN-2024-10/{kind}", kind="web", file_fraction=0.5)
         found = inputs.resolve_files(entry, machine, seed=1, lazy=True)
         assert len(found) == 3
         assert not any(file.path.exists() for file in found), "each is fetched when its turn comes"

@@ -37,7 +37,7 @@ def test_the_recipe_and_the_readers_agree():
     assert set(get_args(SourceKind)) == set(READERS)
     for kind in READERS:
         assert callable(get_reader(kind))
-    assert set(get_args(DataConfig.model_fields["extraction"].annotation)) == set(EXTRACTORS)
+    assert set(get_args(DataConfig.model_fields["html_extractor"].annotation)) == set(EXTRACTORS)
 
 
 # ---- Wikipedia
@@ -207,8 +207,8 @@ def test_pages_of_a_crawl_and_what_is_none():
 
 
 @pytest.mark.parametrize("html_extractor", ["trafilatura", "resiliparse"])
-def test_both_extractors_find_the_main_text(extraction: str):
-    (text,) = texts(read("html", "a.html", PAGE.encode(), extraction=extraction))
+def test_both_extractors_find_the_main_text(html_extractor: str):
+    (text,) = texts(read("html", "a.html", PAGE.encode(), html_extractor=html_extractor))
     assert text.count("Paragraph number") == 8
     assert "menu" not in text
 

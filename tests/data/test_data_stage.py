@@ -248,7 +248,7 @@ def test_an_earlier_corpus_keeps_its_documents(
     )
     wanted = recipe(
         sources=[{"name": "new", "kind": "jsonl", "path": jsonl(tmp_path / "new.jsonl", texts)}],
-        previous=[{"name": "old", "kind": "table", "path": str(tmp_path / "old" / "train")}],
+        dedup_against=[{"name": "old", "kind": "table", "path": str(tmp_path / "old" / "train")}],
         validation_fraction=0,
     )
     metrics = build(wanted, tmp_path / "out", machine)
@@ -298,7 +298,7 @@ def test_a_classifier_is_trained_and_applied(tmp_path: Path, recipe: Recipe, mac
             "bad": [{"name": "bad", "kind": "jsonl", "path": jsonl(tmp_path / "bad.jsonl", spam[2:] * 5)}],
         },
         gopher_repetition={"kinds": []},
-        minhash={"action": "off"},
+        minhash_dedup={"action": "off"},
     )
     metrics = build(wanted, tmp_path / "out", machine)
     assert metrics["sources"]["mine"]["dropped"] == {
@@ -309,8 +309,8 @@ def test_a_classifier_is_trained_and_applied(tmp_path: Path, recipe: Recipe, mac
 @pytest.mark.parametrize(
     ("knobs", "name"),
     [
-        ({"exact": {"paragraphs": True}}, "repeated_paragraphs"),
-        ({"substring": {"enabled": True, "words": 40}}, "repeated_ngrams"),
+        ({"exact_dedup": {"paragraphs": True}}, "repeated_paragraphs"),
+        ({"substring_dedup": {"enabled": True, "words": 40}}, "repeated_ngrams"),
     ],
 )
 def test_repeated_passages_are_cut_and_counted(
@@ -335,7 +335,7 @@ def test_near_duplicates_are_kept_on_one_side(tmp_path: Path, recipe: Recipe, ma
     near = [text.replace("The", "Then the", 1) for text in texts]
     wanted = recipe(
         sources=[{"name": "mine", "kind": "jsonl", "path": jsonl(tmp_path / "a.jsonl", texts + near)}],
-        minhash={"action": "keep_together"},
+        minhash_dedup={"action": "keep_together"},
         validation_fraction=0.5,
     )
     build(wanted, tmp_path / "out", machine)

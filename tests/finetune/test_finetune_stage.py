@@ -35,7 +35,7 @@ def inputs(make_decoder, byte_tokenizer, tmp_path) -> dict[str, Path]:
 def recipe(place, **knobs):
     section = FinetuneConfig(
         **{
-            "dialogues": (place,), "rank": 8, "epochs": 60, "batch_tokens": 192, "learning_rate": 1e-2,
+            "conversations": (place,), "lora_rank": 8, "epochs": 60, "batch_tokens": 192, "learning_rate": 1e-2,
             "precision": "float32", "validation_fraction": 0.3, "prompts": ("How are you?", "What is AI?"),
         }
         | knobs

@@ -92,7 +92,7 @@ def test_gradients_are_those_of_the_product(make_decoder):
         {},
         {
             "norm": "layernorm",
-            "positions": "learned",
+            "position_embedding": "learned",
             "feed_forward": "relu2",
         },  # no foreign family: our own names
     ],

@@ -59,7 +59,7 @@ def test_the_loop_equals_the_oracle(model):
     "knobs",
     [
         {},
-        {"positions": "learned", "norm": "layernorm", "feed_forward": "gelu"},
+        {"position_embedding": "learned", "norm": "layernorm", "feed_forward": "gelu"},
         {"sliding_window": 5, "attention_pattern": ("local", "global")},
         {"attention_softcap": 20.0, "logit_softcap": 10.0, "qk_norm": True},
     ],

@@ -262,7 +262,7 @@ def test_the_stage_exports_measures_and_repeats_itself(format, dtype, limit, nat
 FUSED = {
     "norm": "layernorm",
     "norm_bias": True,
-    "positions": "learned",
+    "position_embedding": "learned",
     "attention_bias": "all",
     "feed_forward": "gelu_tanh",
     "feed_forward_bias": True,
@@ -289,7 +289,7 @@ def test_an_older_export_leaves_nothing_behind(tmp_path: Path, model):
 
 
 @pytest.mark.parametrize(
-    "knobs", [{"architecture": "encoder"}, {"architecture": "encoder", "masked_head": False}]
+    "knobs", [{"architecture": "encoder"}, {"architecture": "encoder", "masked_lm_head": False}]
 )
 def test_the_stage_measures_encoders_too(knobs, tmp_path: Path, tokenizer):
     shape = {"vocab_size": 270, "hidden_size": 24, "num_layers": 2, "num_heads": 3, "context_length": 16}

@@ -22,7 +22,7 @@ MOE = {"num_experts": 3, "experts_per_token": 2}
 GPT2 = {
     "norm": "layernorm",
     "norm_bias": True,
-    "positions": "learned",
+    "position_embedding": "learned",
     "attention_bias": "all",
     "feed_forward": "gelu_tanh",
     "feed_forward_bias": True,
@@ -65,7 +65,7 @@ def config(**knobs) -> ModelConfig:
         ({"hidden_size": 25, "head_dim": 8}, "mistral"),
         (GEMMA3 | {"rope_local_theta": 5.0}, "gemma3_text"),
         ({"moe": MOE}, "mixtral"),
-        ({"moe": {**MOE, "balancing": "auxiliary_loss"}}, "mixtral"),
+        ({"moe": {**MOE, "load_balancing": "auxiliary_loss"}}, "mixtral"),
         ({"moe": {**MOE, "normalize_scores": False}, "qk_norm": True}, "qwen3_moe"),
         (GPT2, "gpt2"),
         ({"init_std": 0.1, "depth_scaled_init": False}, "llama"),
@@ -82,7 +82,7 @@ def test_a_model_is_written_as_the_plainest_family_that_holds_it(knobs, family: 
         ({"attention_softcap": 5.0}, r"llama, cannot say attention_softcap = 5.0"),
         ({"qk_norm": True, "norm": "layernorm"}, r"qwen3, cannot say norm = 'layernorm'"),
         ({"moe": {**MOE, "num_shared_experts": 1}}, r"mixtral, cannot say moe = "),
-        ({"moe": {**MOE, "balancing": "bias"}}, r"mixtral, cannot say moe = "),
+        ({"moe": {**MOE, "load_balancing": "bias"}}, r"mixtral, cannot say moe = "),
         ({"architecture": "encoder", "moe": MOE}, r"no family .* is an encoder with a mixture of experts"),
     ],
 )
@@ -123,7 +123,7 @@ def test_scales_of_the_head_are_folded_into_the_norm_before_it(norm: str, tied: 
 def test_a_tied_encoder_decoder_keeps_t5s_factor():
     knobs = {
         "architecture": "encoder_decoder",
-        "positions": "relative",
+        "position_embedding": "relative",
         "attention_scale": 1.0,
         "num_kv_heads": 3,
         "feed_forward": "geglu_tanh",

@@ -35,7 +35,7 @@ DECODERS: dict[str, dict[str, Any]] = {
         "tie_embeddings": True,
     },
     "gpt2": {
-        "positions": "learned",
+        "position_embedding": "learned",
         "norm": "layernorm",
         "norm_bias": True,
         "attention_bias": "all",
@@ -44,7 +44,7 @@ DECODERS: dict[str, dict[str, Any]] = {
         "tie_embeddings": True,
     },
     "relative": {
-        "positions": "relative",
+        "position_embedding": "relative",
         "attention_scale": 1.0,
         "relative_buckets": 8,
         "relative_max_distance": 12,

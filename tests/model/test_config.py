@@ -30,12 +30,12 @@ from groundup.recipe.model_config import (
         (ModelConfig, "architecture", ARCHITECTURES),
         (ModelConfig, "norm", NORMS),
         (ModelConfig, "norm_placement", BLOCKS),
-        (ModelConfig, "positions", POSITION_ENCODINGS),
+        (ModelConfig, "position_embedding", POSITION_ENCODINGS),
         (ModelConfig, "feed_forward", ACTIVATIONS),
         (ModelConfig, "pooling", POOLINGS),
         (RopeScalingConfig, "method", SCALINGS),
-        (MoEConfig, "scoring", ROUTER_ACTIVATIONS),
-        (MoEConfig, "balancing", LOAD_BALANCERS),
+        (MoEConfig, "router_activation", ROUTER_ACTIVATIONS),
+        (MoEConfig, "load_balancing", LOAD_BALANCERS),
     ],
 )
 def test_closed_sets_agree_with_the_parts(model, knob, parts):

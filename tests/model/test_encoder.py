@@ -15,7 +15,7 @@ ENCODERS = {
         "norm_bias": True,
         "norm_placement": "post",
         "embedding_norm": True,
-        "positions": "learned",
+        "position_embedding": "learned",
         "num_token_types": 2,
         "attention_bias": "all",
         "feed_forward": "gelu",
@@ -88,7 +88,7 @@ def test_the_first_block_does_not_normalise_again_what_comes_normalised(config):
 
 
 def test_an_encoder_without_a_head_embeds_and_refuses_to_predict(config):
-    encoder = Encoder(config(architecture="encoder", masked_head=False))
+    encoder = Encoder(config(architecture="encoder", masked_lm_head=False))
     tokens = torch.randint(0, 61, (2, 5))
     assert encoder.embed(tokens).shape == (2, 24)
     for labels in (None, tokens):

@@ -9,11 +9,11 @@ from groundup.model import IGNORE_INDEX, EncoderDecoder
 
 T5 = {
     "architecture": "encoder_decoder",
-    "positions": "relative",
+    "position_embedding": "relative",
     "attention_scale": 1.0,
     "feed_forward": "geglu_tanh",
     "num_encoder_layers": 2,
-    "decoder_start_id": 3,
+    "decoder_start_token_id": 3,
 }
 
 
@@ -21,7 +21,7 @@ T5 = {
 def model(request, config):
     knobs = {
         "t5": {},
-        "rope": {"positions": "rope"},
+        "rope": {"position_embedding": "rope"},
         "grouped": {"num_heads": 6, "num_kv_heads": 2, "tie_embeddings": True},
     }
     return EncoderDecoder(config(**(T5 | knobs[request.param]))).eval()

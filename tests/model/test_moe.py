@@ -27,7 +27,7 @@ def one_token_at_a_time(layer: MixtureOfExperts, x: torch.Tensor, moe) -> torch.
     "knobs",
     [
         {},
-        {"scoring": "sigmoid"},
+        {"router_activation": "sigmoid"},
         {"normalize_scores": False},
         {"experts_per_token": 1},
         {"experts_per_token": 5},
@@ -107,14 +107,19 @@ def test_balancing_keeps_experts_equally_busy(config, balancing, rate):
     torch.manual_seed(7)
     crowded = loads(config(moe=MOE), 1)
     torch.manual_seed(7)
-    spread = loads(config(moe=MOE | {"balancing": balancing, "balancing_rate": rate}), 50)
+    spread = loads(config(moe=MOE | {"load_balancing": balancing, "load_balancing_rate": rate}), 50)
     assert crowded.max() > 0.4
     assert spread.max() < 0.3
 
 
 def test_the_auxiliary_loss_is_least_when_equal_and_silent_in_evaluation(config):
     config = config(
-        moe={"num_experts": 4, "experts_per_token": 1, "balancing": "auxiliary_loss", "balancing_rate": 2.0}
+        moe={
+            "num_experts": 4,
+            "experts_per_token": 1,
+            "load_balancing": "auxiliary_loss",
+            "load_balancing_rate": 2.0,
+        }
     )
     layer = MixtureOfExperts(config, config.moe)
     balance = layer.router.load_balancer
@@ -128,7 +133,7 @@ def test_the_auxiliary_loss_is_least_when_equal_and_silent_in_evaluation(config)
 
 def test_the_choice_bias_moves_the_choice_and_not_the_shares(config):
     config = config(
-        moe={"num_experts": 3, "experts_per_token": 1, "balancing": "bias", "normalize_scores": False}
+        moe={"num_experts": 3, "experts_per_token": 1, "load_balancing": "bias", "normalize_scores": False}
     )
     layer = MixtureOfExperts(config, config.moe)
     x = torch.randn(4, 24)

@@ -23,7 +23,7 @@ def test_both_ways_tell_behind_from_ahead():
 
 
 def test_the_bias_depends_on_the_distance_alone(config):
-    bias = RelativeBias(config(positions="relative"), causal=True)
+    bias = RelativeBias(config(position_embedding="relative"), causal=True)
     whole = bias(torch.arange(9), torch.arange(9))
     assert whole.shape == (1, 3, 9, 9)
     torch.testing.assert_close(whole[..., 1:, 1:], whole[..., :-1, :-1])

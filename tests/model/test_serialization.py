@@ -46,7 +46,7 @@ def test_dtype(config, tmp_path):
 
 
 def test_choice_biases_are_kept(config, tmp_path):
-    model = Decoder(config(moe={"num_experts": 3, "experts_per_token": 1, "balancing": "bias"}))
+    model = Decoder(config(moe={"num_experts": 3, "experts_per_token": 1, "load_balancing": "bias"}))
     model.blocks[1].feed_forward.router.load_balancer.bias.fill_(0.5)
     save_model(model, tmp_path)
     read = load_model(tmp_path)

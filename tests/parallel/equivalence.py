@@ -38,7 +38,7 @@ GEMMA = {
     "tie_embeddings": True, "qk_norm": True,
 }  # fmt: skip
 GPT2 = {
-    "positions": "learned", "norm": "layernorm", "norm_bias": True, "attention_bias": "all", "num_kv_heads": 4,
+    "position_embedding": "learned", "norm": "layernorm", "norm_bias": True, "attention_bias": "all", "num_kv_heads": 4,
     "feed_forward": "gelu_tanh", "feed_forward_bias": True, "tie_embeddings": True,
 }  # fmt: skip
 BERT = GPT2 | {
@@ -48,7 +48,7 @@ BERT = GPT2 | {
     "num_token_types": 2,
 }
 T5 = {
-    "architecture": "encoder_decoder", "positions": "relative", "attention_scale": 1.0, "relative_buckets": 8,
+    "architecture": "encoder_decoder", "position_embedding": "relative", "attention_scale": 1.0, "relative_buckets": 8,
     "relative_max_distance": 12, "num_layers": 2, "num_kv_heads": 4,
 }  # fmt: skip
 MODELS: dict[str, dict[str, Any]] = {
@@ -61,9 +61,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "bert": BERT,
     "bert-deep": BERT | {"num_layers": 8, "tie_embeddings": False},
     "t5": T5,
-    "moe": {"moe": MOE | {"balancing": "auxiliary_loss", "balancing_rate": 0.1}},
-    "moe-deep": {"num_layers": 8, "moe": MOE | {"balancing": "auxiliary_loss", "balancing_rate": 0.1}},
-    "moe-bias": {"moe": MOE | {"balancing": "bias", "balancing_rate": 0.1}},
+    "moe": {"moe": MOE | {"load_balancing": "auxiliary_loss", "load_balancing_rate": 0.1}},
+    "moe-deep": {
+        "num_layers": 8,
+        "moe": MOE | {"load_balancing": "auxiliary_loss", "load_balancing_rate": 0.1},
+    },
+    "moe-bias": {"moe": MOE | {"load_balancing": "bias", "load_balancing_rate": 0.1}},
 }
 
 
@@ -73,7 +76,7 @@ def settings(**knobs: Any) -> TrainConfig:
         "warmup_steps": 1,
         "steps": STEPS,
         "precision": "float32",
-        "clip_norm": 0.5,
+        "max_grad_norm": 0.5,
     }
     sizes = {"sequence_length": 32, "batch_tokens": 16 * 32, "evaluate_every": 100}
     return TrainConfig(**(fixed | sizes | knobs))

@@ -25,7 +25,10 @@ QUICK: dict[str, tuple[int, Case]] = {
     "CP ulysses": (2, Case({"context": 2, "context_method": "ulysses"})),
     "CP ring": (2, Case({"context": 2, "context_method": "ring"})),
     "PP 1f1b": (2, Case({"pipeline": 2}, "deep", 4)),
-    "PP zero-bubble-v x FSDP": (4, Case({"pipeline": 2, "shard": 2, "schedule": "zero-bubble-v"}, "deep", 2)),
+    "PP zero-bubble-v x FSDP": (
+        4,
+        Case({"pipeline": 2, "shard": 2, "pipeline_schedule": "zero-bubble-v"}, "deep", 2),
+    ),
     "EP": (2, Case({"shard": 2, "expert": 2}, "moe")),
     "FSDP, pure bfloat16": (2, Case({"shard": 2}, train=PURE_BFLOAT16)),
     "CP x TP+SP": (4, Case({"context": 2, "tensor": 2}, "gemma")),
@@ -38,10 +41,10 @@ SLOW: dict[str, tuple[int, Case]] = {
     "DDP 4": (4, Case({"replicate": 4})),
     "DDP 8": (8, Case({"replicate": 8})),
     "hybrid 4 x 2": (8, Case({"replicate": 4, "shard": 2})),
-    "FSDP, CPU offload": (2, Case({"shard": 2, "offload": "all"})),
+    "FSDP, CPU offload": (2, Case({"shard": 2, "cpu_offload": "all"})),
     "FSDP, checkpointing": (2, Case({"shard": 2}, machine=FULL_CHECKPOINTING)),
     "FSDP, selective checkpointing": (2, Case({"shard": 2}, machine=(("activation_checkpointing", "selective"),))),
-    "FSDP, weights kept": (2, Case({"shard": 2, "reshard": False})),
+    "FSDP, weights kept": (2, Case({"shard": 2, "reshard_after_forward": False})),
     "FSDP, compiled": (2, Case({"shard": 2}, machine=COMPILED)),
     "TP+SP, compiled, checkpointing": (2, Case({"tensor": 2}, machine=COMPILED + FULL_CHECKPOINTING)),
     "TP+SP 4": (4, Case({"tensor": 4})),
@@ -64,31 +67,36 @@ SLOW: dict[str, tuple[int, Case]] = {
     "EP, bias": (2, Case({"expert": 2}, "moe-bias")),
     "PP x CP x EP": (4, Case({"pipeline": 2, "context": 2, "expert": 2}, "moe-deep", 2)),
     "PP zero-bubble-v x CP x EP": (
-        4, Case({"pipeline": 2, "context": 2, "expert": 2, "schedule": "zero-bubble-v"}, "moe-deep", 2)
+        4, Case({"pipeline": 2, "context": 2, "expert": 2, "pipeline_schedule": "zero-bubble-v"}, "moe-deep", 2)
     ),
-    "PP zero-bubble-v x hybrid": (8, Case({"pipeline": 2, "replicate": 2, "shard": 2, "schedule": "zero-bubble-v"}, "deep", 1)),
+    "PP zero-bubble-v x hybrid": (
+        8, Case({"pipeline": 2, "replicate": 2, "shard": 2, "pipeline_schedule": "zero-bubble-v"}, "deep", 1)
+    ),
     "PP interleaved-zero-bubble x DDP": (
         4,
-        Case({"pipeline": 2, "replicate": 2, "schedule": "interleaved-zero-bubble"}, "deep", 2),
+        Case({"pipeline": 2, "replicate": 2, "pipeline_schedule": "interleaved-zero-bubble"}, "deep", 2),
     ),
-    "PP zero-bubble-v x DDP": (4, Case({"pipeline": 2, "replicate": 2, "schedule": "zero-bubble-v"}, "deep", 2)),
-    "PP dualpipe-v x DDP": (4, Case({"pipeline": 2, "replicate": 2, "schedule": "dualpipe-v"}, "deep", 2)),
-    "PP zero-bubble-v, compiled": (2, Case({"pipeline": 2, "schedule": "zero-bubble-v"}, "deep", 4, machine=COMPILED)),
-    "PP 1f1b x FSDP, weights dropped": (4, Case({"pipeline": 2, "shard": 2, "reshard": True}, "deep", 2)),
+    "PP zero-bubble-v x DDP": (4, Case({"pipeline": 2, "replicate": 2, "pipeline_schedule": "zero-bubble-v"}, "deep", 2)),
+    "PP dualpipe-v x DDP": (4, Case({"pipeline": 2, "replicate": 2, "pipeline_schedule": "dualpipe-v"}, "deep", 2)),
+    "PP zero-bubble-v, compiled": (2, Case({"pipeline": 2, "pipeline_schedule": "zero-bubble-v"}, "deep", 4, machine=COMPILED)),
+    "PP 1f1b x FSDP, weights dropped": (4, Case({"pipeline": 2, "shard": 2, "reshard_after_forward": True}, "deep", 2)),
     "PP, checkpointing": (2, Case({"pipeline": 2}, "deep", 4, machine=FULL_CHECKPOINTING)),
     "PP zero-bubble-v, checkpointing": (
-        2, Case({"pipeline": 2, "schedule": "zero-bubble-v"}, "deep", 4, machine=FULL_CHECKPOINTING)
+        2, Case({"pipeline": 2, "pipeline_schedule": "zero-bubble-v"}, "deep", 4, machine=FULL_CHECKPOINTING)
     ),
     "PP, compiled": (2, Case({"pipeline": 2}, "deep", 4, machine=COMPILED)),
     "PP x DDP": (4, Case({"pipeline": 2, "replicate": 2}, "deep", 2)),
     "PP, encoder": (2, Case({"pipeline": 2}, "bert-deep", 4)),
-    **{f"PP {name}": (2, Case({"pipeline": 2, "schedule": name}, "deep", 4)) for name in SCHEDULES if name != "1f1b"},
-    **{f"PP {name} 4": (4, Case({"pipeline": 4, "schedule": name}, "deep", 2)) for name in SCHEDULES},
+    **{f"PP {name}": (2, Case({"pipeline": 2, "pipeline_schedule": name}, "deep", 4)) for name in SCHEDULES if name != "1f1b"},
+    **{f"PP {name} 4": (4, Case({"pipeline": 4, "pipeline_schedule": name}, "deep", 2)) for name in SCHEDULES},
     **{
-        f"PP {name} x FSDP": (4, Case({"pipeline": 2, "schedule": name}, "deep", 2))
+        f"PP {name} x FSDP": (4, Case({"pipeline": 2, "pipeline_schedule": name}, "deep", 2))
         for name in SCHEDULES if name != "zero-bubble-v"
     },
-    **{f"PP {name} x FSDP x TP+SP": (8, Case({"pipeline": 2, "tensor": 2, "schedule": name}, "deep", 2)) for name in SCHEDULES},
+    **{
+        f"PP {name} x FSDP x TP+SP": (8, Case({"pipeline": 2, "tensor": 2, "pipeline_schedule": name}, "deep", 2))
+        for name in SCHEDULES
+    },
     **{
         f"{axis}, {model}": (2, Case(layout, model))
         for axis, layout in {
@@ -132,30 +140,30 @@ BFLOAT16 = {"precision": "bfloat16"}
 OTHER_ENGINES: dict[str, dict[str, tuple[int, Case]]] = {
     "deepspeed": {
         "DeepSpeed, alone": (1, _engine_case("deepspeed", {})),
-        "DeepSpeed ZeRO-1": (2, _engine_case("deepspeed", {"zero": 1})),
-        "DeepSpeed ZeRO-2": (2, _engine_case("deepspeed", {"zero": 2})),
-        "DeepSpeed ZeRO-3": (2, _engine_case("deepspeed", {"zero": 3})),
-        "DeepSpeed ZeRO-3, 4 ranks": (4, _engine_case("deepspeed", {"zero": 3})),
+        "DeepSpeed ZeRO-1": (2, _engine_case("deepspeed", {"zero_stage": 1})),
+        "DeepSpeed ZeRO-2": (2, _engine_case("deepspeed", {"zero_stage": 2})),
+        "DeepSpeed ZeRO-3": (2, _engine_case("deepspeed", {"zero_stage": 3})),
+        "DeepSpeed ZeRO-3, 4 ranks": (4, _engine_case("deepspeed", {"zero_stage": 3})),
         **{
-            f"DeepSpeed ZeRO-{stage}, 4 micro-batches": (2, _engine_case("deepspeed", {"zero": stage}, micro=2))
+            f"DeepSpeed ZeRO-{stage}, 4 micro-batches": (2, _engine_case("deepspeed", {"zero_stage": stage}, micro=2))
             for stage in (1, 2, 3)
         },
-        "DeepSpeed ZeRO-2, optimizer offload": (2, _engine_case("deepspeed", {"zero": 2, "offload": "optimizer"})),
+        "DeepSpeed ZeRO-2, optimizer offload": (2, _engine_case("deepspeed", {"zero_stage": 2, "cpu_offload": "optimizer"})),
         "DeepSpeed ZeRO-2, optimizer offload, 4 micro-batches": (
-            2, _engine_case("deepspeed", {"zero": 2, "offload": "optimizer"}, micro=2)
+            2, _engine_case("deepspeed", {"zero_stage": 2, "cpu_offload": "optimizer"}, micro=2)
         ),
-        "DeepSpeed ZeRO-3, optimizer offload": (2, _engine_case("deepspeed", {"zero": 3, "offload": "optimizer"})),
-        "DeepSpeed ZeRO-3, parameter offload": (2, _engine_case("deepspeed", {"zero": 3, "offload": "all"})),
+        "DeepSpeed ZeRO-3, optimizer offload": (2, _engine_case("deepspeed", {"zero_stage": 3, "cpu_offload": "optimizer"})),
+        "DeepSpeed ZeRO-3, parameter offload": (2, _engine_case("deepspeed", {"zero_stage": 3, "cpu_offload": "all"})),
         "DeepSpeed ZeRO-3, checkpointing": (
-            2, _engine_case("deepspeed", {"zero": 3}, machine={"activation_checkpointing": "full"})
+            2, _engine_case("deepspeed", {"zero_stage": 3}, machine={"activation_checkpointing": "full"})
         ),
         **{
-            f"DeepSpeed ZeRO-{stage}, {model}": (2, _engine_case("deepspeed", {"zero": stage}, model))
+            f"DeepSpeed ZeRO-{stage}, {model}": (2, _engine_case("deepspeed", {"zero_stage": stage}, model))
             for stage in (1, 3) for model in ("odd", "gemma", "gpt2", "bert", "t5")
         },
-        "DeepSpeed ZeRO-3, z-loss": (2, _engine_case("deepspeed", {"zero": 3}, train={"z_loss": 0.01})),
+        "DeepSpeed ZeRO-3, z-loss": (2, _engine_case("deepspeed", {"zero_stage": 3}, train={"z_loss": 0.01})),
         **{
-            f"DeepSpeed ZeRO-{stage}, bfloat16": (2, _engine_case("deepspeed", {"zero": stage}, train=BFLOAT16))
+            f"DeepSpeed ZeRO-{stage}, bfloat16": (2, _engine_case("deepspeed", {"zero_stage": stage}, train=BFLOAT16))
             for stage in (1, 2, 3)
         },
     },

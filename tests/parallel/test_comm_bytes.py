@@ -10,7 +10,7 @@ FULL_CHECKPOINTING = (("activation_checkpointing", "full"),)
 
 QUICK = {
     "DDP": (2, Case({"replicate": 2})),
-    "FSDP, 4 micro-batches, bfloat16": (2, Case({"shard": 2}, micro_batch=2, train=BFLOAT16)),
+    "FSDP, 4 micro-batches, bfloat16": (2, Case({"shard": 2}, micro_batch_size=2, train=BFLOAT16)),
     "hybrid": (4, Case({"replicate": 2, "shard": 2})),
     "TP, bfloat16": (2, Case({"tensor": 2, "sequence_parallel": False}, train=BFLOAT16)),
     "FSDP x TP+SP, checkpointing": (4, Case({"shard": 2, "tensor": 2}, machine=FULL_CHECKPOINTING)),
@@ -24,7 +24,7 @@ SLOW = {
         4,
         Case({"tensor": 2, "context": 2}, machine=(("activation_checkpointing", "selective"),)),
     ),
-    "FSDP, weights kept": (2, Case({"shard": 2, "reshard": False}, micro_batch=2)),
+    "FSDP, weights kept": (2, Case({"shard": 2, "reshard_after_forward": False}, micro_batch_size=2)),
     "TP+SP, bfloat16": (2, Case({"tensor": 2}, train=BFLOAT16)),
     "TP+SP 4, 2 key heads": (4, Case({"tensor": 4})),
     "FSDP x CP x TP+SP": (8, Case({"shard": 2, "context": 2, "tensor": 2})),
@@ -33,8 +33,8 @@ SLOW = {
         Case({"context": 4, "context_method": "ring"}, machine=FULL_CHECKPOINTING),
     ),
     "PP x FSDP x TP+SP, bfloat16": (8, Case({"pipeline": 2, "shard": 2, "tensor": 2}, "deep", 2, BFLOAT16)),
-    "PP interleaved": (2, Case({"pipeline": 2, "schedule": "interleaved-1f1b"}, "deep", 4)),
-    "PP zero-bubble-v": (2, Case({"pipeline": 2, "schedule": "zero-bubble-v"}, "deep", 4)),
+    "PP interleaved": (2, Case({"pipeline": 2, "pipeline_schedule": "interleaved-1f1b"}, "deep", 4)),
+    "PP zero-bubble-v": (2, Case({"pipeline": 2, "pipeline_schedule": "zero-bubble-v"}, "deep", 4)),
 }
 
 

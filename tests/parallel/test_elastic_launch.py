@@ -24,7 +24,7 @@ def ranks(tmp_path: Path):
         said: list[str] = []
         far = tmp_path / "far"
         launch_ranks(
-            [str(script)], 2, max_restarts=restarts, log=said.append,
+            [str(script)], 2, restarts=restarts, log=said.append,
             get_progress=lambda: far.read_text() if far.exists() else "",
         )  # fmt: skip
         return said

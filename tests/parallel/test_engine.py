@@ -17,7 +17,7 @@ from groundup.train.engines.parallel_engine import check_supported
 LAYOUTS = {
     "FSDP": (2, Case({"shard": 2}, "deep", 2)),
     "FSDP x TP": (4, Case({"shard": 2, "tensor": 2}, "deep", 2)),
-    "PP": (2, Case({"pipeline": 2, "schedule": "zero-bubble-v"}, "deep", 2)),
+    "PP": (2, Case({"pipeline": 2, "pipeline_schedule": "zero-bubble-v"}, "deep", 2)),
     "hybrid": (4, Case({"replicate": 2, "shard": 2}, "deep", 2)),
 }
 
@@ -130,7 +130,7 @@ def test_the_whole_model_comes_out(ranks, layout, name, tmp_path):
         (4, {"tensor": 2}),
         (2, {"context": 2}),
         (2, {"pipeline": 2}),
-        (4, {"pipeline": 2, "schedule": "zero-bubble-v"}),
+        (4, {"pipeline": 2, "pipeline_schedule": "zero-bubble-v"}),
     ],
     ids=str,
 )
@@ -166,7 +166,7 @@ def test_ranks_that_were_given_different_runs_all_end_with_one_error(errand, wor
     assert words in gloo_ranks.run_ranks(2, errand, Case({"tensor": 2}))
 
 
-@pytest.mark.parametrize("knobs", [{"precision": "float8"}, {"optimizer_state": "float8"}], ids=str)
+@pytest.mark.parametrize("knobs", [{"precision": "float8"}, {"optimizer_state_dtype": "float8"}], ids=str)
 def test_what_many_devices_do_not_do_is_refused_and_not_left_out(knobs):
     with pytest.raises(UserError, match=rf"train\.{next(iter(knobs))} = .* on several devices"):
         check_supported(settings(**knobs))
@@ -180,7 +180,7 @@ def test_what_many_devices_do_not_do_is_refused_and_not_left_out(knobs):
     ids=str,
 )
 def test_averages_are_kept_in_pieces_answer_whole_and_are_saved(ranks, layout, name, kind, tmp_path):
-    knobs = {"average": kind, "average_fraction": 0.6}
+    knobs = {"weight_averaging": kind, "tail_fraction": 0.6}
     case = Case(layout, name, 2 if "pipeline" in layout else None, train=tuple(knobs.items()))
     found = gloo_ranks.run_ranks(ranks, engine_cases.evaluate_averages, CheckpointCase(case, tmp_path))
     engine = NativeEngine(
@@ -213,6 +213,8 @@ def test_copies_of_a_weight_are_rounded_alike():
 @pytest.mark.parametrize("schedule", ["interleaved-zero-bubble", "zero-bubble-v", "dualpipe-v"])
 def test_what_is_refused_is_wrong(schedule):
     """Late weight gradients and dropped weights. When this fails, PyTorch is mended and the refusal can go."""
-    case = Case({"pipeline": 2, "shard": 2, "schedule": schedule, "reshard": True}, "deep", 2)
+    case = Case(
+        {"pipeline": 2, "shard": 2, "pipeline_schedule": schedule, "reshard_after_forward": True}, "deep", 2
+    )
     found = differences(case, gloo_ranks.run_ranks(4, engine_cases.run_unsupported_layout, case))
     assert found["gradient"] > 0.1

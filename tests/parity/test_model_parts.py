@@ -161,7 +161,7 @@ def test_mixture_of_experts_and_its_gradients():
 
 
 def test_the_auxiliary_loss():
-    ours, theirs = experts(balancing="auxiliary_loss", balancing_rate=1.0)
+    ours, theirs = experts(load_balancing="auxiliary_loss", load_balancing_rate=1.0)
     x = torch.randn(2, 13, 14)
     ours(x)
     logits = (theirs.gate(x.flatten(0, 1))[0],)

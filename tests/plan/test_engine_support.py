@@ -30,11 +30,11 @@ def refusal(engine, layout=None, model=None, devices=2, **train):
         ({"context": 2}, {}, {}, r"layout\.context = 2"),
         ({"replicate": 2}, {}, {}, r"layout\.replicate = 2"),
         ({}, {"moe": MoEConfig(num_experts=4, experts_per_token=2)}, {}, r"model\.moe .* experts are balanced"),
-        ({"zero": 2, "offload": "all"}, {}, {}, r"offload = 'all' with zero = 2"),
+        ({"zero_stage": 2, "cpu_offload": "all"}, {}, {}, r"offload = 'all' with zero = 2"),
         ({}, {}, {"optimizer": "muon"}, r"train\.optimizer = 'muon'"),
         ({}, {}, {"precision": "float8"}, r"train\.precision = 'float8'"),
-        ({}, {}, {"optimizer_state": "float8"}, r"train\.optimizer_state = 'float8'"),
-        ({}, {}, {"average": "ema"}, r"train\.average = 'ema'"),
+        ({}, {}, {"optimizer_state_dtype": "float8"}, r"train\.optimizer_state = 'float8'"),
+        ({}, {}, {"weight_averaging": "ema"}, r"train\.average = 'ema'"),
     ],
 )  # fmt: skip
 def test_deepspeed_says_what_it_does_not_do(layout, model, train, words):
@@ -48,8 +48,8 @@ def test_deepspeed_says_what_it_does_not_do(layout, model, train, words):
     [
         ({"pipeline": 2}, {}, {}, "machine.layout.pipeline = 2"),
         ({"context": 2}, {}, {}, "machine.layout.context = 2"),
-        ({"zero": 1}, {}, {}, "machine.layout.zero_stage = 1"),
-        ({"offload": "all"}, {}, {}, "machine.layout.cpu_offload = 'all'"),
+        ({"zero_stage": 1}, {}, {}, "machine.layout.zero_stage = 1"),
+        ({"cpu_offload": "all"}, {}, {}, "machine.layout.cpu_offload = 'all'"),
         ({"tensor": 4}, {}, {}, "model.num_kv_heads = 2"),
         ({}, {"architecture": "encoder"}, {}, "model.architecture = encoder"),
         ({}, {"architecture": "encoder_decoder"}, {}, "model.architecture = encoder_decoder"),
@@ -57,7 +57,7 @@ def test_deepspeed_says_what_it_does_not_do(layout, model, train, words):
         ({}, {"norm_placement": "sandwich"}, {}, "model.norm_placement = sandwich"),
         ({}, {"norm": "zero_centered_rmsnorm"}, {}, "model.norm = zero_centered_rmsnorm"),
         ({}, {"norm": "layernorm"}, {}, "without norm_bias"),
-        ({}, {"positions": "relative"}, {}, "model.position_embedding = relative"),
+        ({}, {"position_embedding": "relative"}, {}, "model.position_embedding = relative"),
         ({}, {"sliding_window": 4, "attention_pattern": ("local",)}, {}, "model.attention_pattern"),
         ({}, {"attention_softcap": 4.0}, {}, "model.attention_softcap = 4.0"),
         ({}, {"attention_bias": "all"}, {}, "model.attention_bias = all"),
@@ -77,14 +77,20 @@ def test_megatron_cuts_its_optimizer_over_all_data_ranks_or_none():
 
 
 def test_only_deepspeed_has_stages_and_an_offload_of_the_optimizer_alone():
-    assert "machine.layout.zero_stage = 2 with train.engine = 'native'" in refusal("native", {"zero": 2})
-    assert "machine.layout.cpu_offload = 'optimizer'" in refusal("native", {"offload": "optimizer"})
+    assert "machine.layout.zero_stage = 2 with train.engine = 'native'" in refusal(
+        "native", {"zero_stage": 2}
+    )
+    assert "machine.layout.cpu_offload = 'optimizer'" in refusal("native", {"cpu_offload": "optimizer"})
 
 
 @pytest.mark.parametrize("engine", ["deepspeed", "megatron"])
 def test_what_the_engines_do_passes(engine):
     layouts = {
-        "deepspeed": [{}, {"zero": 1, "offload": "optimizer"}, {"zero": 3, "offload": "all"}],
+        "deepspeed": [
+            {},
+            {"zero_stage": 1, "cpu_offload": "optimizer"},
+            {"zero_stage": 3, "cpu_offload": "all"},
+        ],
         "megatron": [{}, {"tensor": 2}, {"replicate": 2}],
     }
     for layout in layouts[engine]:

@@ -42,11 +42,11 @@ def test_a_grid_that_does_not_multiply_is_refused(layout, devices):
         ({"expert": 4, "shard": 4}, EXPERTS, {}, "expert = 4 does not divide model.moe.num_experts = 6"),
         ({"expert": 3, "shard": 4}, EXPERTS, {}, "expert = 3 does not divide shard x context = 4"),
         ({"pipeline": 8, "shard": 1}, {}, {}, "8 pipeline stages, and model.num_layers = 4"),
-        ({"pipeline": 4, "shard": 1, "schedule": "zero-bubble-v"}, {}, {}, "8 pipeline stages"),
+        ({"pipeline": 4, "shard": 1, "pipeline_schedule": "zero-bubble-v"}, {}, {}, "8 pipeline stages"),
         ({"pipeline": 2, "shard": 1}, {"tie_embeddings": True}, {}, "tie_embeddings"),
         ({"pipeline": 2, "shard": 1}, {"architecture": "encoder_decoder"}, {}, "two stacks"),
         (
-            {"pipeline": 2, "shard": 2, "schedule": "zero-bubble-v", "reshard": True}, {}, {},
+            {"pipeline": 2, "shard": 2, "pipeline_schedule": "zero-bubble-v", "reshard_after_forward": True}, {}, {},
             "late weight gradients would be wrong",
         ),
         ({"context": 4, "shard": 1, "context_method": "ulysses"}, {}, {}, "does not divide query heads"),
@@ -71,7 +71,7 @@ def test_layouts_that_work_are_not_refused():
     for layout in (
         {"tensor": 2},
         {"context": 2},
-        {"pipeline": 2, "schedule": "dualpipe-v"},
+        {"pipeline": 2, "pipeline_schedule": "dualpipe-v"},
         {"replicate": 2},
     ):
         check_layout(
@@ -85,7 +85,7 @@ def test_layouts_that_work_are_not_refused():
     ("layout", "words"),
     [
         ({"tensor": 3}, "axes|devices"),
-        ({"pipeline": 2, "schedule": "zero-bubble-v", "reshard": True}, "late weight"),
+        ({"pipeline": 2, "pipeline_schedule": "zero-bubble-v", "reshard_after_forward": True}, "late weight"),
     ],
 )
 def test_the_plan_itself_refuses(layout, words):
@@ -99,7 +99,10 @@ def test_the_plan_itself_refuses(layout, words):
 def test_late_weight_gradients_go_back_twice_and_selective_checkpoints_do_not():
     values: dict[str, Any] = {"name": "toy", "budget": {"devices": 2}, "train": {"learning_rate": 1e-3}}
     values["model"] = MODEL | {"context_length": 32, "tie_embeddings": False}
-    machine = {"layout": {"pipeline": 2, "schedule": "zero-bubble-v"}, "activation_checkpointing": "full"}
+    machine = {
+        "layout": {"pipeline": 2, "pipeline_schedule": "zero-bubble-v"},
+        "activation_checkpointing": "full",
+    }
     derive(parse_recipe(values | {"machine": machine}))
     with pytest.raises(UserError, match=r"selective.*a second time"):
         derive(parse_recipe(values | {"machine": machine | {"activation_checkpointing": "selective"}}))

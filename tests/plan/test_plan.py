@@ -57,8 +57,8 @@ def test_count_of_the_other_architectures_is_right_but_for_biases_and_tables():
     shape = {"vocab_size": 600, "hidden_size": 64, "num_layers": 3, "num_heads": 4}
     for knobs in (
         {"architecture": "encoder", "feed_forward": "geglu", "embedding_norm": True},
-        {"architecture": "encoder", "tie_embeddings": True, "masked_head": False},
-        {"architecture": "encoder_decoder", "positions": "relative", "num_encoder_layers": 2},
+        {"architecture": "encoder", "tie_embeddings": True, "masked_lm_head": False},
+        {"architecture": "encoder_decoder", "position_embedding": "relative", "num_encoder_layers": 2},
     ):
         config = ModelConfig(**shape, **knobs)
         built = sum(p.numel() for p in build_model(config).parameters())
@@ -120,14 +120,14 @@ def test_what_is_said_by_hand_stays():
 
 
 def test_a_batch_that_begins_small_takes_more_steps_for_the_same_tokens():
-    knobs = {"tokens": 1_024_000, "batch_tokens": 8192, "sequence_length": 256, "first_batch_tokens": 2048}
+    knobs = {"tokens": 1_024_000, "batch_tokens": 8192, "sequence_length": 256, "initial_batch_tokens": 2048}
     train = plan_for(budget={"hours": 0.1}, train=knobs).recipe.train
     assert train is not None
     assert train.batch_warmup_steps == 12  # a tenth of the 125 steps that full batches would take
     assert train.steps == 12 + (1_024_000 - 6 * 2048 - 6 * 4096) // 8192
     assert train.tokens == 6 * 2048 + 6 * 4096 + (train.steps - 12) * 8192
     with pytest.raises(UserError, match=r"train\.first_batch_tokens = 3000: 8192 is not that, doubled"):
-        plan_for(budget={"hours": 0.1}, train=knobs | {"first_batch_tokens": 3000})
+        plan_for(budget={"hours": 0.1}, train=knobs | {"initial_batch_tokens": 3000})
 
 
 def test_refusals():

@@ -269,7 +269,7 @@ def metrics() -> dict[str, dict[str, Any]]:
             "mean_error": 0.0041,
             "mean_rtn_error": 0.0112,
             "calibration_tokens": {"text": 49_152, "chat": 16_384},
-            "held_out_tokens": 65_536,
+            "eval_tokens": 65_536,
             "held_out": {
                 "float": {"loss": 3.85, "kl_divergence": 0.0, "top1_agreement": 1.0, "bits_per_byte": 1.419},
                 "rtn": {"loss": 3.93, "kl_divergence": 0.061, "top1_agreement": 0.88, "bits_per_byte": 1.449},

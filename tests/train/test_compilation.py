@@ -65,7 +65,7 @@ def test_compiled_and_eager_take_the_same_course(tmp_path, micro_batch):
 def test_compiled_blocks_can_be_looked_into(tmp_path):
     torch.compiler.reset()
     counters.clear()
-    losses(tmp_path, "always", None, layers_every=3)
+    losses(tmp_path, "always", None, log_layer_stats_every=3)
     assert counters["stats"]["unique_graphs"] == 2, "a look compiles nothing"
     lines = (tmp_path / "run" / "layers.jsonl").read_text().splitlines()
     found = {record["step"]: record["activation"] for record in map(json.loads, lines)}

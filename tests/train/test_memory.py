@@ -284,7 +284,9 @@ def test_averages_are_what_they_say():
 
 @pytest.mark.parametrize("kind", ["ema", "tail"])
 def test_probes_and_the_trained_model_have_averaged_weights(kind):
-    engine = NativeEngine(decoder(), NEXT_TOKEN, settings(average=kind, average_fraction=0.5), Machine())
+    engine = NativeEngine(
+        decoder(), NEXT_TOKEN, settings(weight_averaging=kind, tail_fraction=0.5), Machine()
+    )
     for step in range(10):
         engine.forward_backward(tokens(step))
         engine.optimizer_step(1.0)

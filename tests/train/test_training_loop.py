@@ -90,10 +90,10 @@ def same_weights(a, b):
         {"optimizer": "muon"},
         {"optimizer": "adamw", "precision": "bfloat16"},
         {"optimizer": "muon", "precision": "bfloat16"},
-        {"optimizer_state": "float8"},
+        {"optimizer_state_dtype": "float8"},
         {"precision": "bfloat16-pure"},
-        {"average": "tail"},
-        {"average": "ema", "optimizer_state": "float8", "precision": "bfloat16-pure"},
+        {"weight_averaging": "tail"},
+        {"weight_averaging": "ema", "optimizer_state_dtype": "float8", "precision": "bfloat16-pure"},
     ],
     ids=lambda knobs: ", ".join(knobs.values()),
 )
@@ -300,7 +300,7 @@ def test_a_signal_is_granted_after_the_step_and_everything_is_saved(tmp_path, na
 
 def test_training_ends_early_when_looks_grow_no_better(tmp_path):
     scores = iter([3.0, 2.0, 2.5, 2.1, 1.0])
-    knobs = settings(patience=2, steps=100)
+    knobs = settings(early_stopping_patience=2, steps=100)
     result = train(
         TinyModel(),
         RandomBatches(),

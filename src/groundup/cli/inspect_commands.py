@@ -39,7 +39,8 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
     for row in rows:
         size = "" if row["bytes"] is None else f"{row['bytes'] / 1e6:9.1f} MB"
         print(
-            f"{row['stage']:<14} {row['state']:<12} {size:>12} {'' if row['seconds'] is None else format_duration(row['seconds']):>9}"
+            f"{row['stage']:<14} {row['state']:<12} {size:>12} "
+            f"{'' if row['seconds'] is None else format_duration(row['seconds']):>9}"
         )
     for state in dict.fromkeys(row["state"] for row in rows):
         if state in NEXT_STEPS:

@@ -104,7 +104,7 @@ def resolve_files(spec: FileSpec, machine: Machine, *, seed: int = 0, lazy: bool
             f"source {spec.name}: no file matches {spec.path}",
             hint="globs: * within a folder, ** through folders",
         )
-    found = _sample_files(found, getattr(spec, "sample_files", 1.0), seed)
+    found = _sample_files(found, getattr(spec, "file_fraction", 1.0), seed)
     if (sha256 := getattr(spec, "sha256", None)) is not None:
         _check_sha256(found, sha256, spec.name, machine)
     if not lazy:

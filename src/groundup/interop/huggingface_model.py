@@ -151,7 +151,7 @@ def _adjust_to_tensors(
     """
     changes: dict[str, Any] = {}
     if family.masked_head:
-        changes["masked_head"] = family.masked_head in source.shapes
+        changes["masked_lm_head"] = family.masked_head in source.shapes
     repeated = []
     if config.tie_embeddings and family.head in source.shapes:
         if _equal(source, family.head, family.embedding):

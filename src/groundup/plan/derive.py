@@ -113,7 +113,9 @@ def derive(recipe: Recipe) -> Plan:
         update={
             "tokens": tokens,
             "steps": steps,
-            "growth_steps": growth if train.initial_batch_tokens or train.initial_sequence_length else None,
+            "batch_warmup_steps": growth
+            if train.initial_batch_tokens or train.initial_sequence_length
+            else None,
             "batch_tokens": batch_tokens,
             "sequence_length": sequence_length,
             "learning_rate": train.learning_rate

@@ -70,7 +70,8 @@ def check_engine_layout(layout: LayoutConfig, config: ModelConfig, train: TrainC
         _check_megatron(layout, train)
         _check_megatron_model(config)
         if config.num_kv_heads % layout.tensor:
-            _raise_unsupported("megatron", f"machine.layout.tensor = {layout.tensor} and model.num_kv_heads = {config.num_kv_heads}",
+            _raise_unsupported("megatron",
+                    f"machine.layout.tensor = {layout.tensor} and model.num_kv_heads = {config.num_kv_heads}",
                     "a device has whole groups of heads", f"set machine.layout.tensor={config.num_kv_heads}")  # fmt: skip
 
 
@@ -79,8 +80,13 @@ def _check_training(train: TrainConfig) -> None:
     for name, value, known, reason in (
         ("optimizer", train.optimizer, ("adamw",), "its partitions are flat, and Muon needs whole matrices"),
         ("precision", train.precision, ("float32", "bfloat16"), "it keeps master weights in float32"),
-        ("optimizer_state", train.optimizer_state_dtype, ("float32",), "its optimizer keeps float32 state"),
-        ("average", train.weight_averaging, ("none",), "no average is kept beside its partitions"),
+        (
+            "optimizer_state_dtype",
+            train.optimizer_state_dtype,
+            ("float32",),
+            "its optimizer keeps float32 state",
+        ),
+        ("weight_averaging", train.weight_averaging, ("none",), "no average is kept beside its partitions"),
     ):
         if value not in known:
             _raise_unsupported(train.engine, f"train.{name} = {value!r}", reason,
@@ -114,7 +120,8 @@ def _check_megatron(layout: LayoutConfig, train: TrainConfig) -> None:
         _raise_unsupported("megatron", f"machine.layout.replicate = {layout.replicate} and shard = {layout.shard}",
                 "its optimizer is cut over all data ranks or over none", "set one of them to 1")  # fmt: skip
     if layout.cpu_offload != "none":
-        _raise_unsupported("megatron", f"machine.layout.cpu_offload = {layout.cpu_offload!r}", "it keeps what it has on the device",
+        _raise_unsupported("megatron",
+                f"machine.layout.cpu_offload = {layout.cpu_offload!r}", "it keeps what it has on the device",
                 "leave machine.layout.cpu_offload out, or set train.engine=deepspeed")  # fmt: skip
     if train.z_loss:
         _raise_unsupported("megatron", f"train.z_loss = {train.z_loss}", "its model makes the plain loss",
@@ -139,7 +146,7 @@ def _check_megatron_model(config: ModelConfig) -> None:
     if config.norm == "zero_centered_rmsnorm" or (config.norm == "layernorm" and not config.norm_bias):
         wrong["norm"] = config.norm if config.norm_bias else f"{config.norm}, without norm_bias"
     if config.position_embedding == "relative":
-        wrong["positions"] = config.position_embedding
+        wrong["position_embedding"] = config.position_embedding
     if "local" in config.layer_types:
         wrong["attention_pattern"] = config.attention_pattern
     if (config.attention_bias == "all") != config.feed_forward_bias:  # it has one word for both

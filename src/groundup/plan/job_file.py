@@ -131,7 +131,8 @@ def render_kubernetes(job: ClusterJob) -> str:
                     limits:
                       nvidia.com/gpu: {job.devices_per_machine}""" if job.accelerator else ""  # fmt: skip
     command = job.torchrun_command(head, job.dns_label).replace("\n", "\n" + 22 * " ")
-    return f"""# {job.name}: {job.machines} machines with {job.devices_per_machine} devices each. Submit it with: kubectl apply -f THIS_FILE
+    return f"""# {job.name}: {job.machines} machines with {job.devices_per_machine} devices each.
+# Submit it with: kubectl apply -f THIS_FILE
 # The recipe and the folder of runs are on the claimed volume, which all pods share (ReadWriteMany).
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet

@@ -80,7 +80,7 @@ def check_layout(layout: LayoutConfig, config: ModelConfig, train: TrainConfig |
         odd = (
             "attention_softcap"
             if config.attention_softcap
-            else config.position_embedding == "relative" and "positions"
+            else config.position_embedding == "relative" and "position_embedding"
         )
         if odd:
             raise UserError(
@@ -151,7 +151,8 @@ def _check_pipeline(layout: LayoutConfig, config: ModelConfig) -> None:
         )
     if layout.pipeline_schedule in ZERO_BUBBLE and layout.reshard_after_forward:
         raise UserError(
-            f"machine.layout.pipeline_schedule = {layout.pipeline_schedule!r} with reshard: its late weight gradients would be wrong, "
+            f"machine.layout.pipeline_schedule = {layout.pipeline_schedule!r} with reshard: "
+            "its late weight gradients would be wrong, "
             "because the gathered weights are gone by then, and PyTorch does not say so",
             hint="leave machine.layout.reshard_after_forward out, or set machine.layout.pipeline_schedule=1f1b",
         )

@@ -69,7 +69,8 @@ def _format_deduplication(found: dict[str, Any]) -> str:
     if names and not found["documents"]:
         return f"up to {found['limit_bytes'] / 1e9:g} GB; more can be said when {names} is here"
     unknown = f"; not here yet, and not counted: {names}" if names else ""
-    return (f"{found['peak_bytes'] / 1e9:.2g} GB of {found['limit_bytes'] / 1e9:g} GB for about {found['documents']:,} documents, "
+    return (f"{found['peak_bytes'] / 1e9:.2g} GB of {found['limit_bytes'] / 1e9:g} GB "
+            f"for about {found['documents']:,} documents, "
             f"{found['passes']} pass{'es' if found['passes'] > 1 else ''}{unknown}")  # fmt: skip
 
 

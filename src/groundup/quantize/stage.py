@@ -68,7 +68,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
         "from": "chat" if "chat" in inputs else "base",
         **quantization_summary(quantized, errors, source, out),
         "calibration_tokens": {"text": text.numel(), "chat": chat.numel()},
-        "held_out_tokens": windows.numel(),
+        "eval_tokens": windows.numel(),
         "held_out": {n: asdict(c) | {"bits_per_byte": c.bits_per_byte(rate)} for n, c in compared.items()},
         "layers": [asdict(error) for error in errors],
     }

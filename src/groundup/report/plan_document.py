@@ -105,7 +105,7 @@ def _model(facts: dict[str, Any]) -> dict[str, Any]:
     rows.append(["together", f"{parameters['total']:,}", "100%"])
     knobs: list[tuple[str, Cell]] = [
         ("Feed-forward", f"{model['feed_forward']}, {model['intermediate_size']:,} wide"),
-        ("Attention", f"heads of {model['head_dim']}, {model['positions']} positions"),
+        ("Attention", f"heads of {model['head_dim']}, {model['position_embedding']} positions"),
         ("Norm", f"{model['norm']}{', also of queries and keys' if model.get('qk_norm') else ''}"),
         ("Output head", "the token embedding again" if model.get("tie_embeddings") else "its own"),
     ]
@@ -139,7 +139,7 @@ def _training(facts: dict[str, Any]) -> dict[str, Any]:
             "Learning rate",
             f"{train['learning_rate']:g} after {formatting.pluralize(train['warmup_steps'], 'step')} of warm-up",
         ),
-        ("Schedule", f"{train['schedule'].replace('-', ' ')}, to {100 * train['final_learning_rate']:g}%"),
+        ("Schedule", f"{train['schedule'].replace('-', ' ')}, to {100 * train['min_lr_ratio']:g}%"),
         ("Precision", train["precision"]),
     ]
     return section(

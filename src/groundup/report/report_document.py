@@ -18,7 +18,8 @@ from groundup.report.sections.tokenization_section import tokenization_section
 from groundup.report.sections.usage_section import usage_section
 
 SECTIONS: tuple[Callable[[dict[str, Any]], dict[str, Any] | None], ...] = (
-    plan_vs_actual_section, data_section, corpus_section, tokenization_section, pretraining_section, scores_section, samples_section, chat_section, quantization_section, usage_section, provenance_section, recipe_section,
+    plan_vs_actual_section, data_section, corpus_section, tokenization_section, pretraining_section, scores_section,
+    samples_section, chat_section, quantization_section, usage_section, provenance_section, recipe_section,
 )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def train(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> 
         **tokenizer_stats.vocabulary_stats(tokenizer),
         "algorithm": settings.algorithm,
         "pretokenizer": settings.pattern,
-        "sample_bytes": sample.bytes,
+        "train_bytes": sample.bytes,
         "corpus_bytes": sample.corpus_bytes,
         "sample": tokenizer_stats.tokenized_sample(tokenizer, text),
         "pretrained": settings.file,

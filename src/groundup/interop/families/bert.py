@@ -59,7 +59,7 @@ def _read(json: Json) -> Json:
         "norm_bias": True,
         "norm_placement": "post",
         "embedding_norm": True,
-        "positions": "learned",
+        "position_embedding": "learned",
         "attention_bias": "all",
         "feed_forward": "gelu",
         "feed_forward_bias": True,

@@ -51,7 +51,7 @@ def _read(json: Json) -> Json:
     return {
         "norm": "layernorm",
         "norm_bias": True,
-        "positions": "learned",
+        "position_embedding": "learned",
         "attention_bias": "all",
         "feed_forward": map_value(json, "activation_function", ACTIVATIONS),
         "feed_forward_bias": True,

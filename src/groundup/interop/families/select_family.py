@@ -77,14 +77,14 @@ def canonical_config(config: ModelConfig) -> dict[str, Any]:
         "relative_max_distance": config.position_embedding != "relative",
         "norm_bias": config.norm != "layernorm",
         "num_encoder_layers": config.architecture != "encoder_decoder",
-        "decoder_start_id": config.architecture != "encoder_decoder",
+        "decoder_start_token_id": config.architecture != "encoder_decoder",
         "num_token_types": config.architecture != "encoder",
-        "masked_head": True,  # the weights say it
+        "masked_lm_head": True,  # the weights say it
     }
     if config.moe is not None:
-        knobs["moe"] = config.moe.model_dump(exclude={"balancing_rate"})
+        knobs["moe"] = config.moe.model_dump(exclude={"load_balancing_rate"})
         if config.moe.load_balancing == "auxiliary_loss":  # gone with the training; a bias goes on choosing
-            knobs["moe"]["balancing"] = "none"
+            knobs["moe"]["load_balancing"] = "none"
     return {knob: value for knob, value in knobs.items() if not unread.get(knob)}
 
 

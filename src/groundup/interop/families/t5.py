@@ -71,14 +71,14 @@ def _read(json: Json) -> Json:
         "architecture": "encoder_decoder",
         "num_layers": json["num_decoder_layers"] or json["num_layers"],
         "context_length": json["n_positions"],
-        "positions": "relative",
+        "position_embedding": "relative",
         "attention_scale": 1.0,
         "feed_forward": map_value(json, "feed_forward_proj", ACTIVATIONS),
         # A tied head sees states made smaller (mesh-tensorflow's rule, kept by transformers).
         "logit_scale": json["d_model"] ** -0.5
         if json.get("scale_decoder_outputs", json["tie_word_embeddings"])
         else 1.0,
-        "decoder_start_id": json["pad_token_id"] if start is None else start,
+        "decoder_start_token_id": json["pad_token_id"] if start is None else start,
     }
 
 

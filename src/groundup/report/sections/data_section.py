@@ -57,7 +57,8 @@ def data_section(facts: dict[str, Any]) -> dict[str, Any] | None:
         "The text",
         [
             paragraph(
-                f"{formatting.pluralize(read['documents'], 'document')} of {formatting.pluralize(len(sources), 'source')} were read, "
+                f"{formatting.pluralize(read['documents'], 'document')} of "
+                f"{formatting.pluralize(len(sources), 'source')} were read, "
                 f"{formatting.byte_size(read['bytes'])} in all. {kept['documents']:,} of them were kept: "
                 f"{formatting.byte_size(kept['bytes'])}, or {share} of what was read." + _trimmed(sources)
             ),

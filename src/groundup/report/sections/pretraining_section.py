@@ -62,13 +62,13 @@ def _knobs(facts: dict[str, Any]) -> Element | None:
         ("Optimizer", _optimizer(train)),
         (
             "Learning rate",
-            f"{rate}; {train['schedule'].replace('-', ' ')}, to {100 * train['final_learning_rate']:g}% of it",
+            f"{rate}; {train['schedule'].replace('-', ' ')}, to {100 * train['min_lr_ratio']:g}% of it",
         ),
         ("Batch", f"{train['batch_tokens']:,} tokens, in sequences of {train['sequence_length']:,}"),
         ("Precision", f"{train['precision']} products over float32 weights"),
         (
             "Regularisation",
-            f"weight decay {train['weight_decay']:g}; gradients clipped at {train['clip_norm'] or 'no'} norm",
+            f"weight decay {train['weight_decay']:g}; gradients clipped at {train['max_grad_norm'] or 'no'} norm",
         ),
     ]
     return key_values(rows)
@@ -76,9 +76,7 @@ def _knobs(facts: dict[str, Any]) -> Element | None:
 
 def _optimizer(train: dict[str, Any]) -> str:
     if train["optimizer"] == "muon":
-        return (
-            f"Muon for the matrices of the blocks (at {train['matrix_learning_rate']:g}), AdamW for the rest"
-        )
+        return f"Muon for the matrices of the blocks (at {train['muon_learning_rate']:g}), AdamW for the rest"
     return f"AdamW, β {train['beta1']:g} and {train['beta2']:g}"
 
 

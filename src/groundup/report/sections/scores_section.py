@@ -36,7 +36,8 @@ def _masked_lm(found: dict[str, float]) -> Element:
 def _words(found: dict[str, Any]) -> list[Element]:
     edges = found["bits_per_byte_interval"]
     sure = (
-        f" With other documents of the same kind it would lie between {formatting.interval(edges, separator=' and ')} (95% interval)."
+        f" With other documents of the same kind it would lie "
+        f"between {formatting.interval(edges, separator=' and ')} (95% interval)."
         if edges
         else " From one document, how far this could be off cannot be told."
     )

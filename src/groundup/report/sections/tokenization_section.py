@@ -41,7 +41,7 @@ def _vocabulary(vocabulary: dict[str, Any]) -> list[Element | None]:
     else:
         words = paragraph(
             f"The vocabulary has {size}: {control}, the 256 bytes, and {learned:,} pieces that "
-            f"{ALGORITHMS[vocabulary['algorithm']]} found in {formatting.byte_size(vocabulary['sample_bytes'])} of "
+            f"{ALGORITHMS[vocabulary['algorithm']]} found in {formatting.byte_size(vocabulary['train_bytes'])} of "
             "the training text, which is first cut by the rule of ",
             code(vocabulary["pattern"]),
             ".",

@@ -1,7 +1,7 @@
 """CheckpointManager of engines whose partitions are their own: put together a whole tensor at a time, and written in turn.
 
-The files are those of any other layout (parallel/sharded_checkpoint.py), so such a run goes on under another engine, and the other
-way round. AdamW's tensors are named as PyTorch names them.
+The files are those of any other layout (parallel/sharded_checkpoint.py), so such a run goes on under another engine, and the
+other way round. AdamW's tensors are named as PyTorch names them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
