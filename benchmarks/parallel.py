@@ -49,7 +49,7 @@ def measure_groundup(job: tuple[dict[str, Any], int | None, int]) -> tuple[float
     """Seconds of a step, and the bytes that the busiest rank sent: counted, and by the formulas."""
     import torch
     import torch.distributed as dist
-    from comm_counting import traffic_of
+    from comm_counting import measure_step
     from equivalence import settings
 
     from groundup.artifacts.machine import Machine
@@ -76,7 +76,9 @@ def measure_groundup(job: tuple[dict[str, Any], int | None, int]) -> tuple[float
 
     step()
     seconds = _time(step, steps)
-    found = traffic_of(engine, batch, step, micro_batches=rows // min(rows, micro_batch or rows), product=4)
+    found = measure_step(
+        engine, batch, step, num_micro_batches=rows // min(rows, micro_batch or rows), compute_bytes=4
+    )
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, found)
     for rank, one in enumerate(everyone):

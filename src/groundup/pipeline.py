@@ -12,15 +12,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from groundup import ranks
 from groundup.artifacts.differences import list_differences
 from groundup.artifacts.directory import lock_folder, open_partial, partial_path, promote, write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.machine import Machine, provenance
 from groundup.artifacts.manifest import Manifest, list_files
+from groundup.artifacts.rank_environment import rank, world_size
 from groundup.plan import Plan, derive
 from groundup.plan.engine_support import check_engine_installed
 from groundup.plan.parallel_layout import configured_devices
@@ -37,6 +38,9 @@ NOT_FINGERPRINTED = {"train": {"engine"}}
 
 RECIPE_FILE = "recipe.json"
 PLAN_FILE = "plan.json"
+
+ALL_RANKS = "all-ranks"
+"""Published status of a stage that every rank takes part in; any other status means that the stage is done."""
 
 
 @dataclass(frozen=True)
@@ -186,16 +190,16 @@ def run(
     """
     for name in (from_stage, until_stage):
         _check_stage_name(name)
-    if ranks.world_size() == 1:
+    if world_size() == 1:
         yield from _run_main(recipe, run_folder, machine, from_stage, until_stage, replace_stale)
         return
-    world = ranks.rendezvous()
-    with world.propagate_errors():
+    rendezvous = _rendezvous()
+    with rendezvous.propagate_errors():
         todo = resolve_stage_runs(derive(recipe).recipe, run_folder, machine, until_stage)
         mine = {job.stage.name: {"sections": job.sections, "identity": job.fingerprint} for job in todo}
         mine = json.loads(json.dumps(mine))
-        world.check_same(json.dumps(mine), lambda first: list_differences(json.loads(first), mine)[0])
-        if world.env_rank() == 0:
+        rendezvous.check_same(json.dumps(mine), lambda first: list_differences(json.loads(first), mine)[0])
+        if rank() == 0:
             yield from _run_main(recipe, run_folder, machine, from_stage, until_stage, replace_stale)
         else:
             yield from _run_worker(todo, derive(recipe).recipe, machine)
@@ -234,7 +238,7 @@ def _run_main(
             if job.stage.name == from_stage:
                 forced = reached = True
             if job.state() == "complete" and not forced:
-                ranks.publish(job.stage.name, "done")
+                _publish(job.stage.name, "done")
                 yield job, "done"
                 continue
             if not reached:
@@ -243,7 +247,7 @@ def _run_main(
                     hint=f"leave --from out, or use --from {job.stage.name}",
                 )
             build_stage(job, plan.recipe, run_folder, machine, todo)
-            ranks.publish(job.stage.name, "done")
+            _publish(job.stage.name, "done")
             yield job, "built"
 
 
@@ -256,11 +260,11 @@ def build_stage(
     seconds_file = run_folder / f".{stage_run.stage.folder}.seconds"
     before = float(seconds_file.read_text()) if seconds_file.exists() else 0.0
     try:
-        if stage_run.stage.distributed and ranks.world_size() == 1 and machine.devices > 1:
-            metrics = ranks.launch_stage(stage_run.path, stage_run.stage.name, machine)
+        if stage_run.stage.distributed and world_size() == 1 and machine.devices > 1:
+            metrics = _launcher().launch_stage(stage_run.path, stage_run.stage.name, machine)
         else:
             if stage_run.stage.distributed:
-                ranks.publish(stage_run.stage.name, ranks.ALL_RANKS)
+                _publish(stage_run.stage.name, ALL_RANKS)
             metrics = _run_stage_function(stage_run, recipe, partial, machine, stage_runs)
     except OSError as error:
         if error.errno == 28:  # ENOSPC
@@ -300,14 +304,14 @@ def _run_stage_function(
 
 def run_as_rank(run_folder: Path, name: str, machine: Machine) -> None:
     """Be one rank of those that make a stage, whose work folder another process of the same run has opened."""
-    with ranks.rendezvous().propagate_errors():
+    with _rendezvous().propagate_errors():
         recipe = derive(read_recipe(run_folder)).recipe
         todo = resolve_stage_runs(recipe, run_folder, machine, name)
         job = todo[-1]
-        ranks.wait_for_partial_folder(job.path, job.fingerprint)
+        _rendezvous().wait_for_partial_folder(job.path, job.fingerprint)
         metrics = _run_stage_function(job, recipe, partial_path(job.path), machine, todo)
-    if ranks.rendezvous().env_rank() == 0:
-        write_atomically(partial_path(job.path) / ranks.RANK_METRICS_FILE, json.dumps(metrics).encode())
+    if rank() == 0:
+        _launcher().write_metrics(job.path, metrics)
 
 
 def _run_worker(
@@ -315,10 +319,25 @@ def _run_worker(
 ) -> Iterator[tuple[StageRun, str]]:
     """What a rank does that is not the first: wait for each stage, and take part in those that are made together."""
     for job in stage_runs:
-        if ranks.rendezvous().wait_for(job.stage.name) == ranks.ALL_RANKS:
-            ranks.wait_for_partial_folder(job.path, job.fingerprint)
+        if _rendezvous().wait_for(job.stage.name) == ALL_RANKS:
+            _rendezvous().wait_for_partial_folder(job.path, job.fingerprint)
             _run_stage_function(job, recipe, partial_path(job.path), machine, stage_runs)
         yield job, "done"
+
+
+def _rendezvous() -> ModuleType:
+    """Communication with the other ranks; imports torch."""
+    return importlib.import_module("groundup.parallel.rendezvous")
+
+
+def _launcher() -> ModuleType:
+    return importlib.import_module("groundup.parallel.elastic_launch")
+
+
+def _publish(stage: str, status: str) -> None:
+    """Tell the other ranks, if there are any, that a stage is done or is for all of them."""
+    if world_size() > 1:
+        _rendezvous().publish(stage, status)
 
 
 def read_recipe(run_folder: Path) -> Recipe:

@@ -99,7 +99,7 @@ def test_a_run_outlives_a_killed_rank_and_ends_in_the_same_bits(tiny_recipe: Pat
     wait_for_checkpoint(runs, process, 5)
     os.kill(dict(ranks_of(process.pid))[1], signal.SIGKILL)
     _, said = end(process)
-    assert "rank 1 was killed by SIGKILL; all ranks start again from the last checkpoint" in said
+    assert "rank 1 was killed by SIGKILL; restarting all ranks from the last checkpoint" in said
     assert "Traceback" not in said
     assert [record["step"] for record in records(runs)] == list(range(40))
     assert weights(runs) == weights(two)

@@ -38,9 +38,9 @@ def count_step_bytes(case: Case) -> list[MeasuredBytes]:
         engine,
         part,
         step,
-        micro_batches=rows // min(rows, case.micro_batch or rows),
-        product=2 if case.settings.precision == "bfloat16" else 4,
-        recompute=dict(case.machine).get("activation_checkpointing", "none"),
+        num_micro_batches=rows // min(rows, case.micro_batch_size or rows),
+        compute_bytes=2 if case.settings.precision == "bfloat16" else 4,
+        activation_checkpointing=dict(case.machine).get("activation_checkpointing", "none"),
     )
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, mine)

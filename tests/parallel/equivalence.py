@@ -158,7 +158,7 @@ class Case:
 
     layout: dict[str, Any]
     model: str = "llama"
-    micro_batch: int | None = None
+    micro_batch_size: int | None = None
     train: tuple[tuple[str, Any], ...] = ()
     machine: tuple[tuple[str, Any], ...] = ()
 
@@ -196,7 +196,7 @@ ENGINES = {"native": lambda: ParallelEngine, "deepspeed": deepspeed, "megatron":
 
 def build(case: Case) -> Any:
     # A micro-batch of the reference is the whole batch; of a rank, its part of it.
-    micro = case.micro_batch or 16
+    micro = case.micro_batch_size or 16
     config = config_of(case.model)
     machine = Machine(micro_batch_size=micro, **dict(case.machine))
     kind: Any = ENGINES[case.settings.engine]()
@@ -207,7 +207,7 @@ def build(case: Case) -> Any:
 def differences(case: Case, result: dict[str, Any]) -> dict[str, float]:
     """Relative to one process: the worst loss, norm and gradient."""
     # Experts are balanced over a micro-batch, so there the reference must have the same ones.
-    alike = case.micro_batch if case.model.startswith("moe") and case.micro_batch else 16
+    alike = case.micro_batch_size if case.model.startswith("moe") and case.micro_batch_size else 16
     reference = run_single_process(case.model, case.settings, alike)
     whole = reference["norms"][0]
     worst = 0.0

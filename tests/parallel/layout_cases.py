@@ -15,7 +15,7 @@ PURE_BFLOAT16 = (("precision", "bfloat16-pure"), ("stochastic_rounding", False))
 QUICK: dict[str, tuple[int, Case]] = {
     "DDP": (2, Case({"replicate": 2})),
     "FSDP": (2, Case({"shard": 2})),
-    "FSDP, 4 micro-batches": (2, Case({"shard": 2}, micro_batch=2)),
+    "FSDP, 4 micro-batches": (2, Case({"shard": 2}, micro_batch_size=2)),
     "hybrid": (4, Case({"replicate": 2, "shard": 2})),
     "TP": (2, Case({"tensor": 2, "sequence_parallel": False})),
     "TP+SP": (2, Case({"tensor": 2})),

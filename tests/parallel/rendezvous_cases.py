@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from groundup.artifacts.errors import AlreadyReported, UserError
+from groundup.artifacts.rank_environment import rank
 from groundup.parallel import rendezvous, stall_detector
 
 
@@ -74,18 +75,18 @@ def same_recipe() -> None:
 
 
 def other_recipe() -> None:
-    rendezvous.check_same(f"recipe {min(rendezvous.env_rank(), 1)}", lambda first: f"not {first}")
+    rendezvous.check_same(f"recipe {min(rank(), 1)}", lambda first: f"not {first}")
 
 
 def main_rank_fails() -> None:
     """In a stage of its own, while the others wait for their turn."""
-    if rendezvous.env_rank() == 0:
+    if rank() == 0:
         raise UserError("no text in data/*.txt")
     rendezvous.wait_for("base")
 
 
 def turns() -> None:
-    if rendezvous.env_rank() == 0:
+    if rank() == 0:
         time.sleep(0.5)
         rendezvous.publish("tokens", "done")
         rendezvous.publish("base", "together")
@@ -95,13 +96,13 @@ def turns() -> None:
 
 def one_rank_fails() -> None:
     """With an error of its own, while the others are in a collective."""
-    if rendezvous.env_rank() == 1:
+    if rank() == 1:
         raise UserError("data.bin is not here")
     raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer")
 
 
 def one_rank_is_killed() -> None:
-    if rendezvous.env_rank() != 1:
+    if rank() != 1:
         raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer")
 
 

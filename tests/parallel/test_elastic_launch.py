@@ -1,4 +1,4 @@
-"""Starting ranks: they are started again as long as they get further, and what a person must mend is told once."""
+"""Launching ranks: restarts after a failure, one error message, forwarded signals."""
 
 import os
 import signal
@@ -9,25 +9,31 @@ import pytest
 from groundup.artifacts.errors import AlreadyReported, UserError
 from groundup.parallel.elastic_launch import check_devices, launch_ranks
 
+HEADER = """
+import os, pathlib, signal, sys, time
+folder, rank = pathlib.Path({folder!r}), int(os.environ["RANK"])
+if rank == 0:
+    with open(folder / "starts", "a") as file: file.write("x")
+    (folder / "started").touch()
+else:
+    while not (folder / "started").exists(): time.sleep(0.01)
+    (folder / "started").unlink()
+"""
+
 
 @pytest.fixture
-def ranks(tmp_path: Path):
-    """Run two ranks of a few lines of Python, with how often they started in `count`; gives what was said."""
+def launch(tmp_path: Path):
+    """Run lines of Python on two ranks; returns what was logged. Rank 1 begins when rank 0 has written to `starts`."""
 
-    def run(lines: str, restarts: int = 2) -> list[str]:
-        script = tmp_path / "rank.py"
-        script.write_text(
-            f"import os, signal, sys, time, pathlib\nfolder = pathlib.Path({str(tmp_path)!r})\n"
-            "rank = int(os.environ['RANK'])\nif rank == 0:\n"
-            "    with open(folder / 'starts', 'a') as file: file.write('x')\n" + lines
-        )
-        said: list[str] = []
-        far = tmp_path / "far"
+    def run(lines: str, max_restarts: int = 2) -> list[str]:
+        script, progress = tmp_path / "rank.py", tmp_path / "progress"
+        script.write_text(HEADER.format(folder=str(tmp_path)) + lines)
+        logged: list[str] = []
         launch_ranks(
-            [str(script)], 2, restarts=restarts, log=said.append,
-            get_progress=lambda: far.read_text() if far.exists() else "",
+            [str(script)], 2, max_restarts=max_restarts, log=logged.append,
+            get_progress=lambda: progress.read_text() if progress.exists() else "",
         )  # fmt: skip
-        return said
+        return logged
 
     return run
 
@@ -36,59 +42,58 @@ def starts(folder: Path) -> int:
     return len((folder / "starts").read_text())
 
 
-def test_ranks_that_end_well_are_started_once(ranks, tmp_path):
-    assert ranks("assert os.environ['WORLD_SIZE'] == '2'") == []
+def test_successful_ranks_are_started_once(launch, tmp_path):
+    assert launch("assert os.environ['WORLD_SIZE'] == '2'") == []
     assert starts(tmp_path) == 1
 
 
-def test_ranks_that_keep_dying_are_given_up_in_one_line(ranks, tmp_path):
-    with pytest.raises(UserError, match="rank 1 was killed by SIGKILL, and so it was 2 times before"):
-        ranks("if rank == 1: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)")
+def test_restarts_without_progress_are_limited(launch, tmp_path):
+    with pytest.raises(UserError, match="rank 1 was killed by SIGKILL, after 2 restarts without"):
+        launch("if rank == 1: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)")
     assert starts(tmp_path) == 3
 
 
-def test_ranks_that_get_further_in_between_are_not(ranks, tmp_path):
+def test_progress_resets_the_restart_count(launch):
     lines = """
 number = (folder / "starts").stat().st_size
 if rank == 0:
-    (folder / "far").write_text(str(number))
+    (folder / "progress").write_text(str(number))
     if number < 5: sys.exit(1)
 """
-    said = ranks(lines, restarts=1)
-    assert said == ["rank 0 ended with exit code 1; all ranks start again from the last checkpoint"] * 4
+    logged = launch(lines, max_restarts=1)
+    assert logged == ["rank 0 ended with exit code 1; restarting all ranks from the last checkpoint"] * 4
 
 
-def test_an_error_that_a_rank_has_told_ends_the_run(ranks, tmp_path):
+def test_reported_user_error_is_not_retried(launch, tmp_path):
     with pytest.raises(AlreadyReported):
-        ranks("if rank == 0: sys.exit(2)\ntime.sleep(60)")
+        launch("if rank == 0: sys.exit(2)\ntime.sleep(60)")
     assert starts(tmp_path) == 1
 
 
-def test_a_rank_that_the_others_death_ended_is_not_blamed(ranks):
-    """Rank 1 is still at work, and is ended by the agent."""
+def test_rank_stopped_by_the_agent_is_not_blamed(launch):
     with pytest.raises(UserError, match="rank 0 ended with exit code 3"):
-        ranks("if rank == 0: sys.exit(3)\ntime.sleep(60)", restarts=0)
+        launch("if rank == 0: sys.exit(3)\ntime.sleep(60)", max_restarts=0)
 
 
-def test_being_asked_to_stop_reaches_the_ranks_and_the_signals_are_given_back(ranks, tmp_path):
+def test_signals_are_forwarded_and_handlers_restored(launch, tmp_path):
     before = signal.getsignal(signal.SIGUSR1)
     lines = f"""
-def hear(*_):
-    (folder / f"heard-{{rank}}").write_text("")
+def handle(*_):
+    (folder / f"received-{{rank}}").write_text("")
     sys.exit(130)
-signal.signal(signal.SIGUSR1, hear)
+signal.signal(signal.SIGUSR1, handle)
 (folder / f"ready-{{rank}}").write_text("")
 while not (folder / "ready-1").exists(): time.sleep(0.01)
 if rank == 0: os.kill({os.getpid()}, signal.SIGUSR1)
 time.sleep(60)
 """
     with pytest.raises(KeyboardInterrupt):
-        ranks(lines)
-    assert {path.name for path in tmp_path.glob("heard-*")} == {"heard-0", "heard-1"}
+        launch(lines)
+    assert {path.name for path in tmp_path.glob("received-*")} == {"received-0", "received-1"}
     assert signal.getsignal(signal.SIGUSR1) == before
 
 
-def test_more_ranks_than_accelerators_are_refused(monkeypatch):
+def test_more_ranks_than_devices_are_rejected(monkeypatch):
     check_devices("cpu", 4)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(UserError, match=r"machine.devices = 4: this machine has 2"):

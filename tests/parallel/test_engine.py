@@ -157,9 +157,9 @@ def test_the_model_answers_whole_in_evaluation(ranks, layout):
 @pytest.mark.parametrize(
     ("errand", "words"),
     [
-        (engine_cases.differ_in_seed, "rank 1 has another initial weights"),
-        (engine_cases.differ_in_recipe, "learning_rate = 0.005, and there 0.001"),
-        (engine_cases.differ_in_data, "different data"),
+        (engine_cases.differ_in_seed, "rank 1 differs from rank 0 in initial weights"),
+        (engine_cases.differ_in_recipe, "learning_rate is 0.005, on rank 0 0.001"),
+        (engine_cases.differ_in_data, "given different data"),
     ],
 )
 def test_ranks_that_were_given_different_runs_all_end_with_one_error(errand, words):

@@ -148,8 +148,8 @@ def test_what_is_discarded_or_not_finite_moves_nothing(engine, name):
 @pytest.mark.parametrize(
     ("errand", "words"),
     [
-        (engine_cases.differ_in_seed, "rank 1 has another initial weights"),
-        (engine_cases.differ_in_recipe, "learning_rate = 0.005, and there 0.001"),
+        (engine_cases.differ_in_seed, "rank 1 differs from rank 0 in initial weights"),
+        (engine_cases.differ_in_recipe, "learning_rate is 0.005, on rank 0 0.001"),
     ],
 )
 def test_ranks_that_were_given_different_runs_all_end_with_one_error(engine, name, errand, words):
@@ -160,4 +160,4 @@ def test_ranks_that_were_given_different_runs_all_end_with_one_error(engine, nam
 @pytest.mark.parametrize(("engine", "name"), [SOME[4]])
 def test_ranks_that_share_rows_must_be_fed_the_same(engine, name):
     ranks, case = named(engine, name)
-    assert "different data" in gloo_ranks.run_ranks(ranks, engine_cases.differ_in_data, case)
+    assert "given different data" in gloo_ranks.run_ranks(ranks, engine_cases.differ_in_data, case)

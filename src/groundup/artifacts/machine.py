@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from groundup.artifacts.progress import Progress
+from groundup.artifacts.rank_environment import local_world_size
 
 
 def default_cache() -> Path:
@@ -30,7 +31,7 @@ def usable_cores() -> int:
 
 def cores_per_process() -> int:
     """The cores for this process, where a launcher has started several of them on this machine."""
-    return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, usable_cores() // local_world_size())
 
 
 @dataclass(frozen=True)

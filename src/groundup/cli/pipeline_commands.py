@@ -105,11 +105,12 @@ def run(
     runs: RunsOption = Path("runs"),
 ) -> None:
     """Build what the recipe asks for; what is finished stays, what was interrupted continues."""
-    from groundup import pipeline, ranks
+    from groundup import pipeline
+    from groundup.artifacts.rank_environment import is_main
     from groundup.recipe import load_recipe
 
     wanted = load_recipe(recipe, sets or ())
-    first = ranks.is_main()
+    first = is_main()
     machine = pipeline.resolve_machine(wanted, PROGRESS_KINDS[wanted.machine.progress if first else "none"]())
     folder = runs / wanted.name
     built = 0
@@ -135,10 +136,11 @@ def run(
 
 def worker(run: RunArgument, stage: Annotated[str, typer.Argument()]) -> None:
     """One process of a stage that several make together; `run` starts it."""
-    from groundup import pipeline, ranks
+    from groundup import pipeline
+    from groundup.artifacts.rank_environment import is_main
 
     recipe = pipeline.read_recipe(run)
-    progress = PROGRESS_KINDS[recipe.machine.progress if ranks.is_main() else "none"]()
+    progress = PROGRESS_KINDS[recipe.machine.progress if is_main() else "none"]()
     pipeline.run_as_rank(run, stage, pipeline.resolve_machine(recipe, progress))
 
 
@@ -225,9 +227,9 @@ def _report_interrupt() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        from groundup import ranks
+        from groundup.artifacts.rank_environment import world_size
 
-        if ranks.world_size() == 1:
+        if world_size() == 1:
             _log("stopped; the same command continues")
         raise
 

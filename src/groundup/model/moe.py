@@ -60,7 +60,7 @@ class Router(nn.Linear):
         """Shares and numbers of each token's experts."""
         with torch.autocast(x.device.type, enabled=False):
             scores = self.activation(F.linear(x.float(), self.weight.float()))
-        chosen = self.load_balancer.preferred(scores).topk(self.experts_per_token, dim=-1).indices
+        chosen = self.load_balancer.selection_scores(scores).topk(self.experts_per_token, dim=-1).indices
         self.load_balancer.observe(scores, self.count_tokens(chosen))
         return self.normalize(scores.gather(1, chosen)), chosen
 

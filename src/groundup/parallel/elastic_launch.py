@@ -1,10 +1,10 @@
-"""Starting the ranks of one machine, and starting them again when one of them dies.
+"""Launch the ranks of one machine with PyTorch's elastic agent, and restart them after a failure.
 
-PyTorch's elastic agent starts them, tells them of each other, and ends all when one ends. What is done about it is said
-here: a rank that was killed is no fault of the run's, which goes on from its last checkpoint; an error that a person
-must mend is told once; and ranks that die again and again without getting further are given up.
+A rank that was killed does not end the run: all ranks restart from the last checkpoint. A user error that a rank has
+reported ends it at once; so do `max_restarts` failures in a row without a new checkpoint.
 """
 
+import json
 import logging
 import signal
 import sys
@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,37 +20,69 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from groundup.artifacts.directory import partial_path, write_atomically
 from groundup.artifacts.errors import AlreadyReported, UserError
+from groundup.artifacts.machine import Machine
 from groundup.plan.job_file import FORWARDED_SIGNALS, SHUTDOWN_SECONDS
 
 SAME_TIME_SECONDS = 5
+"""Failures within this time of the first one count as simultaneous."""
 
 USER_ERROR_EXIT_CODE = 2
-"""Exit code of a rank whose error was told."""
+
+METRICS_FILE = ".metrics.json"
+"""Return value of a distributed stage, written into its work folder by rank 0 for the launching process."""
+
+
+def launch_stage(final: Path, stage: str, machine: Machine) -> dict[str, Any]:
+    """Run one pipeline stage on `machine.devices` ranks in its open work folder; returns its metrics.
+
+    Raises UserError when this machine has fewer devices, or when the ranks keep failing.
+    """
+    check_devices(machine.device, machine.devices)
+    checkpoints = partial_path(final) / "checkpoints"
+    launch_ranks(
+        ["-m", "groundup.cli", "_worker", str(final.parent), stage],
+        machine.devices,
+        max_restarts=machine.max_restarts,
+        get_progress=lambda: max((path.name for path in checkpoints.glob("step-*")), default=""),
+        log=machine.progress.log,
+    )
+    path = partial_path(final) / METRICS_FILE
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    return metrics
+
+
+def write_metrics(final: Path, metrics: dict[str, Any]) -> None:
+    """Rank 0's part of `launch_stage`."""
+    write_atomically(partial_path(final) / METRICS_FILE, json.dumps(metrics).encode())
 
 
 def launch_ranks(
     command: list[str],
     num_ranks: int,
     *,
-    max_restarts: int,
-    get_progress: Callable[[], Any],
-    log: Callable[[str], None],
+    max_restarts: int = 0,
+    get_progress: Callable[[], Any] = lambda: None,
+    log: Callable[[str], None] = print,
 ) -> None:
-    """Run `python command...` as `ranks` ranks on this machine; return when all have ended well.
+    """Run `python command...` as `num_ranks` ranks on this machine, like torchrun; returns when all have succeeded.
 
     Args:
-        restarts: how often they are started again, when they got no further in between.
-        reached: says how far the work is: another value means further.
-        say: a line for people.
+        max_restarts: restarts without progress in between.
+        get_progress: any value that changes with progress, such as the name of the last checkpoint.
+        log: called with one line for each restart.
 
-    Raises UserError when they keep dying, Told when a rank has told what is wrong, KeyboardInterrupt when the run was
-    asked to stop and has saved.
+    Raises UserError when restarts are used up, AlreadyReported when a rank has exited with a user error,
+    KeyboardInterrupt when the run was asked to stop and has saved.
+
+        launch_ranks(["train.py"], num_ranks=8, max_restarts=3)
     """
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher")):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say is said here
-    far, left = get_progress(), max_restarts
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # reported here instead
+    progress, left = get_progress(), max_restarts
     while True:
         try:
             with tempfile.TemporaryDirectory() as logs, _restored_signals():
@@ -60,25 +93,25 @@ def launch_ranks(
         except ChildFailedError as error:
             if any(failure.exitcode == USER_ERROR_EXIT_CODE for failure in error.failures.values()):
                 raise AlreadyReported from None
-            what = _describe_first_failure(error)
-        if (now := get_progress()) != far:
-            far, left = now, max_restarts
+            failure = _describe_first_failure(error)
+        if (now := get_progress()) != progress:
+            progress, left = now, max_restarts
         if left == 0:
             raise UserError(
-                f"{what}, and so it was {max_restarts} times before, without a new checkpoint in between",
-                hint="what the ranks wrote above says more; machine.max_restarts allows more attempts",
+                f"{failure}, after {max_restarts} restarts without a new checkpoint",
+                hint="see the ranks' output above; machine.max_restarts allows more attempts",
             )
         left -= 1
-        log(f"{what}; all ranks start again from the last checkpoint")
+        log(f"{failure}; restarting all ranks from the last checkpoint")
 
 
 def check_devices(device: str, num_ranks: int) -> None:
-    """Raises UserError when there are fewer accelerators on this machine than ranks that each want one."""
+    """Raises UserError when this machine has fewer accelerators than ranks."""
     kind = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    here = torch.cuda.device_count()
-    if kind.startswith("cuda") and num_ranks > here:
+    available = torch.cuda.device_count()
+    if kind.startswith("cuda") and num_ranks > available:
         raise UserError(
-            f"machine.devices = {num_ranks}: this machine has {here}",
+            f"machine.devices = {num_ranks}: this machine has {available}",
             hint="groundup launch writes a job for several machines",
         )
 
@@ -100,12 +133,13 @@ def _config(num_ranks: int, logs: str) -> LaunchConfig:
 
 
 def _describe_first_failure(error: ChildFailedError) -> str:
-    """What ended first. The agent lists those that it ended itself too: they come later, or by its SIGTERM.
+    """The failure that ended the others.
 
-    Of those that ended in the same moment, one that was killed comes before those that missed it.
+    The agent also lists the ranks that it stopped itself: later, or with its SIGTERM. Of simultaneous failures a
+    killed rank comes before ranks that failed because they lost it.
     """
     earliest = min(failure.timestamp for failure in error.failures.values())
-    failures = sorted(
+    rank, failure = min(
         error.failures.items(),
         key=lambda item: (
             item[1].timestamp > earliest + SAME_TIME_SECONDS,
@@ -113,7 +147,6 @@ def _describe_first_failure(error: ChildFailedError) -> str:
             item[1].exitcode >= 0,
         ),
     )
-    rank, failure = failures[0]
     if failure.exitcode < 0:
         return f"rank {rank} was killed by {signal.Signals(-failure.exitcode).name}"
     return f"rank {rank} ended with exit code {failure.exitcode}"
@@ -121,7 +154,7 @@ def _describe_first_failure(error: ChildFailedError) -> str:
 
 @contextmanager
 def _restored_signals() -> Iterator[None]:
-    """The agent takes the signals and does not give them back."""
+    """Restore the signal handlers, which the agent replaces."""
     numbers = [getattr(signal, name) for name in FORWARDED_SIGNALS]
     before = {number: signal.getsignal(number) for number in numbers}
     try:

@@ -52,11 +52,13 @@ def apply_fsdp(model: nn.Module, mesh: Mesh, precision: str) -> None:
     }
     if precision == "bfloat16-pure":
         rest = half  # all weights are in it; sums of gradients are not
-    data = _submesh(mesh, "weights", "data")
+    data = _submesh(mesh, "weight_mesh", "data")
     for block in find_blocks(model):
         for part in block.modules():
             if isinstance(part, Experts) and layout.expert > 1:
-                fully_shard(part, mesh=_submesh(mesh, "experts", "expert_shard"), mp_policy=half, **common)
+                fully_shard(
+                    part, mesh=_submesh(mesh, "expert_mesh", "expert_shard"), mp_policy=half, **common
+                )
             elif isinstance(part, CrossAttention):
                 # Keys and values of the source are made before the block itself runs.
                 for linear in (part.k_proj, part.v_proj):

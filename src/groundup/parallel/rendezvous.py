@@ -1,56 +1,52 @@
-"""Being one rank of many: meeting the others, telling them what they must know, and leaving them without a hang.
+"""Rendezvous of ranks: a shared key-value store, the process group, and errors that end all ranks together.
 
-Ranks meet in two ways. The store of their launcher holds notes, from the first moment to the last: whose turn it is,
-what each is doing (stall_detector.py), what went wrong. The process group, which carries tensors, is there for a training only.
+The launcher's store is open from the first moment to the last; it holds the turn of each pipeline stage, the status of
+each rank (stall_detector.py) and the error that ended the run. The process group, which carries tensors, exists for one
+training only.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
+from groundup.artifacts.directory import partial_matches, partial_path
 from groundup.artifacts.errors import AlreadyReported, PeerLost, UserError
+from groundup.artifacts.rank_environment import local_rank, rank, world_size
 from groundup.parallel.stall_detector import ERROR_KEY, detect_stalls
 
 RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
-"""How long a rank waits for the others before it gives up."""
 
 ERROR_WAIT_SECONDS = 5.0
-"""How long a rank with an error waits for the first one to tell it, or for another's error to explain its own."""
+"""For rank 0 to report an error, or for another rank's error to explain a failed collective."""
 
-ERROR_REPORTED_KEY = "told"
-"""Name of the note that the first rank has told the error."""
+ERROR_REPORTED_KEY = "error-reported"
+"""Set when rank 0 has reported the error."""
 
-
-def is_distributed() -> bool:
-    """Whether a launcher (torchrun, or whatever sets its variables) has started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def env_rank() -> int:
-    return int(os.environ.get("RANK", "0"))
+SHARED_DISK_TIMEOUT_SECONDS = 120
+"""For a folder that one rank has made to appear on the others."""
 
 
 @cache
 def get_store() -> dist.Store:
-    """Where all ranks of a launcher read and write; open as long as the process lives."""
+    """The store of the launcher, shared by all ranks; open as long as the process lives."""
     store, _, _ = next(iter(dist.rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT)))
     return dist.PrefixStore("groundup", store)
 
 
 def publish(key: str, value: str) -> None:
-    """Write a note, which all ranks can `hear`. Once for each name."""
+    """Write a value that all ranks can `wait_for`. Once for each key."""
     get_store().set(key, value)
 
 
 def wait_for(key: str) -> str:
-    """The note of this name, as soon as it is there. Raises the run's error when there is one before."""
+    """The value of a key, as soon as it is published. Raises the run's error if that comes first."""
     while not _poll(key, 5.0):
         if (error := published_error()) is not None:
             raise error
@@ -58,22 +54,34 @@ def wait_for(key: str) -> str:
 
 
 def check_same(value: str, describe_difference: Callable[[str], str]) -> None:
-    """Return when all ranks have been given the same. Raises UserError with `objection(the first one's)` when not."""
-    if env_rank() == 0:
-        publish("given", value)
-        for rank in range(1, int(os.environ["WORLD_SIZE"])):
-            wait_for(f"given to {rank}")
+    """Raises UserError with `describe_difference(rank 0's value)` unless every rank has the value of rank 0."""
+    if rank() == 0:
+        publish("reference", value)
+        for other in range(1, world_size()):
+            wait_for(f"compared by {other}")
         return
-    if (first := wait_for("given")) != value:
+    if (reference := wait_for("reference")) != value:
         raise UserError(
-            f"another recipe than rank 0 has: {describe_difference(first)}",
+            f"another recipe than rank 0 has: {describe_difference(reference)}",
             hint="give every rank the same recipe and files",
         )
-    publish(f"given to {env_rank()}", "the same")
+    publish(f"compared by {rank()}", "")
+
+
+def wait_for_partial_folder(final: Path, fingerprint: str) -> None:
+    """Wait until this rank sees the work folder that rank 0 has opened: a shared disk may take a while."""
+    deadline = time.monotonic() + SHARED_DISK_TIMEOUT_SECONDS
+    while not partial_matches(final, fingerprint):
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"{partial_path(final)}: opened by rank 0, but missing or of another recipe on this machine",
+                hint="all machines of a run need the same --runs folder, on a shared disk",
+            )
+        time.sleep(0.2)
 
 
 def published_error() -> UserError | None:
-    """The error that a rank has met and that ends them all, if there is one."""
+    """The error that ends the run, if a rank has published one."""
     if not get_store().check([ERROR_KEY]):
         return None
     return UserError(**json.loads(get_store().get(ERROR_KEY)))
@@ -81,20 +89,20 @@ def published_error() -> UserError | None:
 
 @contextmanager
 def propagate_errors() -> Iterator[None]:
-    """Let the ranks of a launcher end together, and the first one speak for all.
+    """End all ranks of a launcher together, with one error message.
 
-    A UserError of any rank is raised by the first one, and by it alone: the others raise Told. Where a collective fails
-    because a rank has left with an error, that error is what is told; where it was killed, all others raise Lost.
+    A UserError of any rank is raised on rank 0; the other ranks raise AlreadyReported. A collective that fails because a
+    rank has left with an error reports that error; if the rank was killed, all others raise PeerLost.
     """
-    if not is_distributed():
+    if world_size() == 1:
         yield
         return
-    get_store()  # all open it now, or none
+    get_store()  # opened by all ranks now: it needs all of them
     try:
         yield
     except UserError as error:
         _publish_error(error)
-        if env_rank() == 0:
+        if rank() == 0:
             get_store().set(ERROR_REPORTED_KEY, "")
             raise
         _exit_after_main()
@@ -103,35 +111,34 @@ def propagate_errors() -> Iterator[None]:
             raise
         try:
             explained = _poll(ERROR_KEY)
-        except (dist.DistError, RuntimeError):  # the store is gone too
+        except (dist.DistError, RuntimeError):  # the store is lost too
             explained = False
         if not explained:
-            raise PeerLost(f"rank {env_rank()} has lost another: {str(error).splitlines()[0]}") from error
-        if env_rank() == 0 and (told := published_error()) is not None:
+            raise PeerLost(f"rank {rank()} has lost another: {str(error).splitlines()[0]}") from error
+        if rank() == 0 and (cause := published_error()) is not None:
             get_store().set(ERROR_REPORTED_KEY, "")
-            raise told from None
+            raise cause from None
         _exit_after_main()
 
 
 def _publish_error(error: UserError) -> None:
-    """The first one that is written stays."""
-    mine = env_rank()
-    message = error.message if mine == 0 else f"rank {mine}: {error.message}"
+    """The first error to be published stays."""
+    message = error.message if rank() == 0 else f"rank {rank()}: {error.message}"
     get_store().compare_set(ERROR_KEY, "", json.dumps({"message": message, "hint": error.hint}))
 
 
 def _exit_after_main() -> None:
-    """A launcher that sees one process end ends the others: not before the first one has spoken."""
+    """A launcher ends all processes when one ends, so rank 0 must have reported first."""
     if _poll(ERROR_REPORTED_KEY):
-        time.sleep(0.3)  # from the note to the screen
+        time.sleep(0.3)  # until the message is printed
     raise AlreadyReported
 
 
 def _poll(key: str, seconds: float = ERROR_WAIT_SECONDS) -> bool:
-    """Whether the note is there in time. Looks more and more seldom: a store's own waiting complains when it is long."""
-    latest, pause = time.monotonic() + seconds, 0.02
+    """Whether the key appears in time. Polled with growing pauses: `Store.wait` logs warnings on long waits."""
+    deadline, pause = time.monotonic() + seconds, 0.02
     while not get_store().check([key]):
-        if time.monotonic() > latest:
+        if time.monotonic() > deadline:
             return False
         time.sleep(pause)
         pause = min(1.0, 1.5 * pause)
@@ -146,20 +153,24 @@ def process_group(
     *,
     single_process: bool = False,
 ) -> Iterator[torch.device]:
-    """Be a rank for as long as the block runs; gives this rank's device. Without others it does nothing.
+    """The default process group, with a stall detector; yields this rank's device. Without a launcher it does nothing.
 
     Args:
-        alone: be a rank without others too, for engines that know nothing else.
+        timeout: of collectives.
+        stall_seconds: without a new step, after which rank 0 reports which ranks are waited for.
+        single_process: make a group of one rank without a launcher, for engines that need one.
 
-    The process group is taken down whatever happens: a rank that leaves by an error ends the others' waiting, and a
-    rank that forgets to leave may abort. After `stall_seconds` without a step, the first rank tells who waits for whom.
+    The group is destroyed in any case, which ends the waiting of other ranks.
+
+        with process_group(torch.device("cuda")) as device:
+            mesh = build_mesh(layout, device)
     """
-    if dist.is_initialized() or not (is_distributed() or single_process):
+    if dist.is_initialized() or (world_size() == 1 and not single_process):
         yield device
         return
-    # Both, because weights may be kept in the CPU's memory, and ranks speak of other things than tensors.
+    # gloo as well, for offloaded weights and the control messages of communicator.py.
     backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
-    if not is_distributed():
+    if world_size() == 1:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
         try:
             yield device
@@ -167,17 +178,17 @@ def process_group(
             dist.destroy_process_group()
         return
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        device = torch.device("cuda", local_rank())
         torch.cuda.set_device(device)
     dist.init_process_group(
         backend,
         store=dist.PrefixStore("group", get_store()),
-        rank=env_rank(),
-        world_size=int(os.environ["WORLD_SIZE"]),
+        rank=rank(),
+        world_size=world_size(),
         timeout=timeout,
     )
     try:
-        with detect_stalls(get_store(), env_rank(), dist.get_world_size(), stall_seconds):
+        with detect_stalls(get_store(), rank(), world_size(), stall_seconds):
             yield device
     finally:
         dist.destroy_process_group()
