@@ -95,7 +95,7 @@ def hash_tensors(tensors: Iterable[Tensor]) -> str:
     """sha256 of the bytes of all tensors, in order."""
     digest = hashlib.sha256()
     for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
