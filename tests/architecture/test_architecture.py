@@ -16,7 +16,7 @@ from groundup.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "groundup"
-TORCH_FREE = ("artifacts", "recipe", "plan", "data", "tokenizer", "report")
+TORCH_FREE = ("artifacts", "recipe", "plan", "data", "tokenizer", "report", "viewers")
 LONGEST = 400
 
 

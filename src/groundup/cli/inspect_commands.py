@@ -97,16 +97,16 @@ def watch(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 8001,
 ) -> None:
     """The curves of a training while it goes on, and afterwards: loss, held-out text, learning rate, speed, memory."""
-    from groundup.report.watch.run_reader import RunReader
+    from groundup.viewers.run_reader import RunReader
 
     journals = RunReader(run, stage)
     journals.refresh()
     if page:
-        from groundup.report.watch.dashboard_server import serve_dashboard
+        from groundup.viewers.dashboard_server import serve_dashboard
 
         serve_dashboard(journals, port)
     else:
-        from groundup.report.watch import terminal_dashboard
+        from groundup.viewers import terminal_dashboard
 
         terminal_dashboard.show_dashboard(journals)
 
@@ -144,7 +144,7 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Page through the documents that a run kept and dropped, with the reasons."""
-    from groundup.data import corpus_browser
+    from groundup.viewers import corpus_browser
 
     if show is None and reason is not None:
         show = "dropped"
@@ -165,13 +165,13 @@ def inspect(
             for entry in itertools.islice(corpus.entries(kind, filters), limit or None):
                 print(json.dumps(entry.as_json()))
     elif sys.stdin.isatty() and sys.stdout.isatty():
-        from groundup.data.corpus_pager import run_pager
+        from groundup.viewers.corpus_pager import run_pager
 
         run_pager(corpus, kinds[0], filters)
     else:
         from rich.console import Console
 
-        from groundup.data.corpus_render import print_entries
+        from groundup.viewers.corpus_render import print_entries
 
         print_entries(corpus, kinds, filters, limit, Console(highlight=False))
 

@@ -11,7 +11,7 @@ import numpy
 from groundup.artifacts.progress import format_duration
 from groundup.report import formatting
 from groundup.report.curves import downsample, smooth
-from groundup.report.watch.run_reader import RunReader, StepColumns, stage_name
+from groundup.viewers.run_reader import RunReader, StepColumns, stage_name
 
 RECENT_STEPS = 50
 """Steps whose pace says how long the rest will take."""

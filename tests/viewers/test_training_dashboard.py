@@ -14,13 +14,13 @@ from starlette.testclient import TestClient
 
 from groundup.artifacts.errors import UserError
 from groundup.report.curves import downsample, smooth
-from groundup.report.watch.braille_canvas import DOTS, EMPTY, BrailleCanvas, ticks
-from groundup.report.watch.dashboard import QUIET_SECONDS, build_dashboard, format_tick
-from groundup.report.watch.dashboard_server import create_dashboard_app
-from groundup.report.watch.jsonl_tail import JsonlTail
-from groundup.report.watch.run_reader import RunReader, StepColumns
-from groundup.report.watch.terminal_dashboard import render_frame
 from groundup.train.jsonl_log import JsonlLog
+from groundup.viewers.braille_canvas import DOTS, EMPTY, BrailleCanvas, ticks
+from groundup.viewers.dashboard import QUIET_SECONDS, build_dashboard, format_tick
+from groundup.viewers.dashboard_server import create_dashboard_app
+from groundup.viewers.jsonl_tail import JsonlTail
+from groundup.viewers.run_reader import RunReader, StepColumns
+from groundup.viewers.terminal_dashboard import render_frame
 
 
 def record(step: int, loss: float | None = None, **more) -> dict:

@@ -7,9 +7,9 @@ from typing import TypeVar
 from rich.console import Console
 from rich.text import Text
 
-from groundup.artifacts.alternate_screen import alternate_screen
-from groundup.data import corpus_render
-from groundup.data.corpus_browser import ENTRY_KINDS, Corpus, CorpusEntry, EntryFilters
+from groundup.viewers import corpus_render
+from groundup.viewers.alternate_screen import alternate_screen
+from groundup.viewers.corpus_browser import ENTRY_KINDS, Corpus, CorpusEntry, EntryFilters
 
 KEYS = {
     b"\x1b[A": "up", b"\x1b[B": "down", b"\x1b[C": "next", b"\x1b[D": "back", b"\x1b[5~": "page up",

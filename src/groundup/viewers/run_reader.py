@@ -13,7 +13,7 @@ from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.report.run_data import PLAN, RECIPE, read_json
-from groundup.report.watch.jsonl_tail import JsonlTail, JsonRecord
+from groundup.viewers.jsonl_tail import JsonlTail, JsonRecord
 
 STEPS_FILE, EVAL_FILE, LOCK_FILE = "steps.jsonl", "eval.jsonl", ".lock"
 COLUMNS = ("step", "loss", "learning_rate", "tokens_per_second", "memory", "seconds")

@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from groundup.artifacts.errors import UserError
-from groundup.data import corpus_render
-from groundup.data.corpus_browser import ENTRY_KINDS, Corpus, EntryFilters
-from groundup.data.corpus_pager import HELP, KEYS, Pager
+from groundup.viewers import corpus_render
+from groundup.viewers.corpus_browser import ENTRY_KINDS, Corpus, EntryFilters
+from groundup.viewers.corpus_pager import HELP, KEYS, Pager
 
 HOSTILE = "\x1b]0;owned\x07 bell \x1b[2J \u202eevil\u202c [bold]markup[/] \x9b31m"
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from groundup.artifacts.sanitize import sanitize_for_terminal
 from groundup.data.clean.pii import PII_TOKENS
-from groundup.data.corpus_browser import Corpus, CorpusEntry, EntryFilters
+from groundup.viewers.corpus_browser import Corpus, CorpusEntry, EntryFilters
 
 MAX_CHARACTERS = 200_000
 """Characters of a document that are shown: a book of more is cut, and says so."""

@@ -6,10 +6,10 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from groundup.artifacts.alternate_screen import AlternateScreen, alternate_screen
-from groundup.report.watch.braille_canvas import BrailleCanvas, ticks
-from groundup.report.watch.dashboard import Dashboard, MetricPanel, build_dashboard, format_tick
-from groundup.report.watch.run_reader import RunReader
+from groundup.viewers.alternate_screen import AlternateScreen, alternate_screen
+from groundup.viewers.braille_canvas import BrailleCanvas, ticks
+from groundup.viewers.dashboard import Dashboard, MetricPanel, build_dashboard, format_tick
+from groundup.viewers.run_reader import RunReader
 
 REFRESH_SECONDS = 1.0
 """Between two looks at the files."""

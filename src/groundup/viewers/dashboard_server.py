@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.sockets import bind_socket
-from groundup.report.watch.dashboard import build_dashboard
-from groundup.report.watch.run_reader import RunReader
+from groundup.viewers.dashboard import build_dashboard
+from groundup.viewers.run_reader import RunReader
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

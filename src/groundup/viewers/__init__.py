@@ -1,0 +1,16 @@
+"""Interactive views of a run: its corpus, document by document, and its training curves, live or finished.
+
+    alternate_screen.py    full-screen terminal output, keys without Return
+    corpus_browser.py      documents of a data folder: kept, dropped, changed, duplicates
+    corpus_render.py       one document as text, in color
+    corpus_pager.py        `groundup inspect` on a terminal
+    jsonl_tail.py          new records of a JSON-lines file that is still written
+    run_reader.py          metric files of a training, read incrementally
+    dashboard.py           the panels of the dashboard, as data
+    braille_canvas.py      line plots in braille characters
+    terminal_dashboard.py  `groundup watch` on a terminal
+    dashboard_server.py    `groundup watch --page`
+    dashboard_page/        its HTML, CSS and JavaScript
+
+Deliberately absent: torch, and any call from the training: a view reads the files that a stage writes anyway.
+"""
