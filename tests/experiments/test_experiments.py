@@ -14,10 +14,10 @@ from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest, verify_folder
 from groundup.experiments import ladder, sweep
 from groundup.experiments.variants import build_variants
-from groundup.pipeline import Stage
 from groundup.plan import derive
 from groundup.plan.prediction import predict_loss
 from groundup.recipe import load_recipe
+from groundup.stages import Stage
 
 TOML = """
 name = "toy"

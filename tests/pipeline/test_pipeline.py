@@ -10,9 +10,9 @@ from groundup import pipeline
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest, verify_folder
-from groundup.pipeline import Stage
 from groundup.plan import engine_support
 from groundup.recipe import parse_recipe
+from groundup.stages import Stage
 
 CALLS: list[str] = []
 
@@ -85,7 +85,7 @@ def test_a_changed_knob_shows_the_difference_and_touches_nothing(tmp_path):
     with pytest.raises(UserError) as caught:
         run(tmp_path, "train.learning_rate=0.02")
     assert "train.learning_rate: 0.01 -> 0.02" in caught.value.message
-    assert "would be built again: 04-base" in caught.value.message
+    assert "stages to rebuild: 04-base" in caught.value.message
     assert len(CALLS) == 3
     assert run(tmp_path, "train.learning_rate=0.02", replace_stale=True)[-1] == ("base", "built")
     assert CALLS[3:] == ["base"]
@@ -137,7 +137,7 @@ def test_from_and_until(tmp_path):
         ("tokenizer", "built"),
         ("base", "built"),
     ]
-    with pytest.raises(UserError, match="does not ask for it"):
+    with pytest.raises(UserError, match="does not have this stage"):
         run(tmp_path, "tokenizer=none", "train=none", until_stage="tokenizer")
 
 

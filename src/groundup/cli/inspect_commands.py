@@ -12,6 +12,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.manifest import Manifest
 from groundup.artifacts.progress import PROGRESS_KINDS, format_duration
 from groundup.cli.options import JsonOption, RunArgument, SetOption
+from groundup.stages import STAGE_FOLDERS
 
 NEXT_STEPS = {
     "stale": "made by another recipe or version; groundup run RECIPE says what changed, and with --replace builds again",
@@ -195,5 +196,5 @@ def explain(
 
 
 def _evaluation_metrics(run: Path) -> dict[str, Any]:
-    manifest = Manifest.read(run / "05-scores")
+    manifest = Manifest.read(run / STAGE_FOLDERS["scores"])
     return {"scores": manifest.metrics} if manifest else {}

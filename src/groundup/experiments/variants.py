@@ -13,6 +13,7 @@ from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest
 from groundup.plan import derive
 from groundup.recipe import Recipe
+from groundup.stages import STAGE_FOLDERS
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def _hard_link(source: str, target: str) -> None:
 
 def _variant_result(name: str, run_folder: Path, recipe: Recipe, error: str | None) -> VariantResult:
     facts = derive(recipe).summary()
-    base = Manifest.read(run_folder / "04-base")
+    base = Manifest.read(run_folder / STAGE_FOLDERS["base"])
     if error is not None or base is None:
         return VariantResult(name, run_folder, facts, error=error or "not trained")
     validation = base.metrics["validation"]

@@ -11,9 +11,10 @@ from groundup.interop.huggingface_model import CONFIG_FILE as HUGGINGFACE_CONFIG
 from groundup.interop.huggingface_model import load_huggingface
 from groundup.model import load_model
 from groundup.model.serialization import CONFIG_FILE as NATIVE_CONFIG
+from groundup.stages import STAGE_FOLDERS
 from groundup.tokenizer import Tokenizer
 
-MODEL_STAGES_BY_PREFERENCE = ("06-chat", "04-base")
+MODEL_STAGES_BY_PREFERENCE = (STAGE_FOLDERS["chat"], STAGE_FOLDERS["base"])
 """The artifacts of a run that hold a model; the chat model is what the base model became."""
 
 EXPECTED = "a model folder, a run, a Hugging Face folder or a .gguf file"

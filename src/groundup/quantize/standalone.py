@@ -24,6 +24,7 @@ from groundup.quantize.quantizer import (
     adapt_scheme,
     quantize_model,
 )
+from groundup.stages import STAGE_FOLDERS
 from groundup.tokenizer import Tokenizer, TokenShard
 
 
@@ -100,7 +101,7 @@ def _calibration_windows(
     if text is not None:
         ids = tokenizer.encode(text)
         return evenly_spaced_windows(ids, min(calibration_length(model), max(1, len(ids))), tokens)
-    beside = source.parent / "03-tokens" / "train"
+    beside = source.parent / STAGE_FOLDERS["tokens"] / "train"
     if beside.with_suffix(".json").is_file():
         shard = TokenShard(beside)
         shard.check_tokenizer(tokenizer)

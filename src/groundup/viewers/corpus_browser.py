@@ -14,9 +14,10 @@ import pyarrow.parquet
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.manifest import Manifest
+from groundup.stages import STAGE_FOLDERS
 
-DATA_FOLDER = "01-data"
 ENTRY_KINDS = ("kept", "dropped", "changed", "duplicates", "contaminated")
+DATA_FOLDER = STAGE_FOLDERS["data"]
 SPLITS = ("train", "validation")
 BATCH_ROWS = 64
 

@@ -1,0 +1,73 @@
+"""The table of pipeline stages: names, folders, recipe sections, inputs.
+
+Imports nothing, so that every chapter can name a stage's folder; `pipeline` runs the stages.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the pipeline.
+
+    Attributes:
+        name: name on the command line and in manifests.
+        folder: folder in the run folder.
+        section: recipe section that turns the stage on.
+        function: "module:function" with the signature run(recipe, inputs, out, machine) -> metrics.
+        extra_sections: recipe sections that the stage may read, beside `section`.
+        inputs: earlier stages whose folders the stage may read, if the recipe has them.
+        required_sections: recipe sections that the stage cannot do without.
+        version: raised when the same recipe would give a different result than before.
+        distributed: runs on all ranks; other stages run on the main rank only.
+        identity: "module:function" that maps (section, machine) to the content hashes of files outside the run.
+    """
+
+    name: str
+    folder: str
+    section: str
+    function: str
+    extra_sections: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    required_sections: tuple[str, ...] = ()
+    version: int = 1
+    distributed: bool = False
+    identity: str | None = None
+
+
+STAGES = (
+    Stage(
+        "data", "01-data", "data", "groundup.data.stage:run", extra_sections=("seed",),
+        identity="groundup.data.input_hashes:identity",
+        version=2,
+    ),
+    Stage(
+        "tokenizer", "02-tokenizer", "tokenizer", "groundup.tokenizer.stage:train", extra_sections=("seed",), inputs=("data",),
+        required_sections=("data",), identity="groundup.tokenizer.identity:hash_tokenizers",
+    ),
+    Stage("tokens", "03-tokens", "tokenizer", "groundup.tokenizer.stage:encode", inputs=("data", "tokenizer")),
+    Stage(
+        "base", "04-base", "train", "groundup.train.stage:run", extra_sections=("model", "seed"), inputs=("tokenizer", "tokens"),
+        required_sections=("model", "tokenizer"), distributed=True, identity="groundup.tokenizer.identity:hash_shards",
+    ),
+    Stage(
+        "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", extra_sections=("seed",),
+        inputs=("tokenizer", "tokens", "base"), required_sections=("train",),
+        identity="groundup.evaluate.identity:hash_task_files",
+    ),
+    Stage(
+        "chat", "06-chat", "finetune", "groundup.finetune.stage:run", extra_sections=("seed",), inputs=("tokenizer", "base"),
+        required_sections=("train",), identity="groundup.finetune.conversation_identity:identity",
+    ),
+    Stage(
+        "quantized", "07-quantized", "quantize", "groundup.quantize.stage:run", extra_sections=("seed",),
+        inputs=("tokenizer", "tokens", "base", "chat"), required_sections=("train",),
+    ),
+    Stage("export", "08-export", "export", "groundup.interop.stage:run", inputs=("base", "chat"), required_sections=("train",)),
+    Stage(
+        "report", "09-report", "report", "groundup.report.stage:run", extra_sections=("name",),
+        inputs=("data", "tokenizer", "tokens", "base", "scores", "chat", "quantized", "export"),
+    ),
+)  # fmt: skip
+
+STAGE_FOLDERS = {stage.name: stage.folder for stage in STAGES}
