@@ -15,6 +15,7 @@ from groundup.model import (
     build_model,
     load_model,
     save_model,
+    save_tensors,
 )
 
 
@@ -124,3 +125,10 @@ def test_no_partial_model(config):
     with pytest.raises(UserError, match=r"head\.weight"):
         assign_weights(model, weights, source="here")
     assert all(weight.is_meta for weight in model.parameters())
+
+
+def test_weights_have_the_permissions_of_any_new_file(tmp_path):
+    save_tensors({"weight": torch.zeros(2)}, tmp_path / "weights.safetensors")
+    (tmp_path / "other").touch()
+    modes = [(tmp_path / name).stat().st_mode for name in ("weights.safetensors", "other")]
+    assert modes[0] == modes[1]

@@ -15,6 +15,11 @@ from groundup.artifacts.errors import UserError
 
 FINGERPRINT_FILE = ".fingerprint"
 
+_UMASK = os.umask(0o077)  # it can only be read by setting it
+os.umask(_UMASK)
+DEFAULT_FILE_MODE = 0o666 & ~_UMASK
+"""Permissions of a file from `open`; some libraries write mode 0600 instead."""
+
 
 def partial_path(final: Path) -> Path:
     """Where the artifact `final` grows."""
@@ -47,14 +52,14 @@ def promote(partial: Path, final: Path) -> None:
     (partial / FINGERPRINT_FILE).unlink(missing_ok=True)
     for path in partial.rglob("*"):
         if path.is_file():
-            _fsync(path)
+            fsync(path)
     old = final.with_name(final.name + ".old")
     if old.exists():
         shutil.rmtree(old)
     if final.exists():
         final.rename(old)
     partial.rename(final)
-    _fsync(final.parent)
+    fsync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -85,7 +90,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
         yield
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Flush a file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
@@ -20,6 +19,7 @@ from groundup.finetune.lora import LoRALinear, lora_layers, replace_module
 from groundup.finetune.trainable_tokens import TrainableTokens, add_trainable_tokens, token_matrices
 from groundup.interop.families.select_family import select_family
 from groundup.interop.safetensors_files import SafetensorsFolder
+from groundup.model.serialization import save_tensors
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -39,7 +39,7 @@ def save_adapter(model: nn.Module, folder: Path) -> None:
         weight: Tensor = model.get_submodule(name).weight  # type: ignore[assignment]
         tensors[f"{PREFIX}{names[name]}{TOKEN_ROWS_SUFFIX}"] = weight[addition.token_indices]
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(
+    save_tensors(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS_FILE
     )
     first = next(iter(layers.values()))

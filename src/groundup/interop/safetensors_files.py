@@ -11,10 +11,10 @@ from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
+from groundup.model.serialization import save_tensors
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
@@ -76,7 +76,7 @@ def write_safetensors(
         drafts.append(folder / f".shard-{len(drafts) + 1}.safetensors")
         homes.append(list(shard))
         try:
-            save_file(shard, drafts[-1], metadata={"format": "pt"})
+            save_tensors(shard, drafts[-1])
         except SafetensorError as error:
             if "code: 28" in str(error) or "No space" in str(error):
                 raise OSError(28, f"no space left to write {drafts[-1]}") from None

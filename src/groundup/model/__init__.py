@@ -23,6 +23,7 @@ from groundup.model.serialization import (
     load_config,
     load_model,
     save_model,
+    save_tensors,
 )
 from groundup.model.weight_init import init_weights
 
@@ -44,5 +45,6 @@ __all__ = [
     "load_config",
     "load_model",
     "save_model",
+    "save_tensors",
     "update_expert_bias",
 ]

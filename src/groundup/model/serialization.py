@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from groundup.artifacts.directory import DEFAULT_FILE_MODE
 from groundup.artifacts.errors import UserError
 from groundup.model.decoder import Decoder
 from groundup.model.encoder import Encoder
@@ -27,12 +28,18 @@ ARCHITECTURES: dict[str, type[Decoder] | type[Encoder] | type[EncoderDecoder]] =
 CONFIG_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
 
 
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file with the permissions that the umask gives; `save_file` alone writes mode 0600."""
+    save_file(tensors, path, metadata=metadata or {"format": "pt"})
+    path.chmod(DEFAULT_FILE_MODE)
+
+
 def save_model(model: nn.Module, folder: Path) -> None:
     """Write `model` into `folder`, which is made where it is missing. A tied head is stored once, as the
     embedding."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_tensors(weights, folder / WEIGHTS_FILE)
     config = model.config.model_dump(mode="json", exclude_none=True)  # type: ignore[union-attr,operator]
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 

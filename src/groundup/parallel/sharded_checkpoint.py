@@ -15,12 +15,12 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from groundup.model.serialization import save_tensors
 from groundup.parallel.mesh import Mesh
 from groundup.parallel.module_surgery import is_sharded
 
@@ -58,10 +58,10 @@ def rank_file_path(folder: Path, rank: int, world_size: int) -> Path:
 def write_shards(shards: dict[str, TensorShard], path: Path, metadata: Mapping[str, str]) -> None:
     """Write the pieces of one rank as one file, `facts` in its header. Raises OSError."""
     places = {name: {"saved_offsets": list(piece.offsets)} for name, piece in shards.items()}
-    metadata = {"format": "pt", "DCP_SHARDING_INFO": json.dumps(places), "DCP_VERSION": "1.0"}
+    header = {"format": "pt", "DCP_SHARDING_INFO": json.dumps(places), "DCP_VERSION": "1.0"}
     try:
-        save_file(
-            {name: piece.tensor for name, piece in shards.items()}, path, metadata={**metadata, **metadata}
+        save_tensors(
+            {name: piece.tensor for name, piece in shards.items()}, path, metadata={**header, **metadata}
         )
     except SafetensorError as error:
         raise OSError(str(error)) from error

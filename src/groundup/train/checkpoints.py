@@ -5,7 +5,6 @@ beside the training, from a copy of the state.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,11 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from safetensors.torch import save_file
-
-from groundup.artifacts.directory import write_atomically
+from groundup.artifacts.directory import fsync, write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
+from groundup.model.serialization import save_tensors
 from groundup.train.engines import CorruptCheckpoint, Engine
 from groundup.train.objectives import Batch
 
@@ -74,7 +72,7 @@ class CheckpointManager:
         place.mkdir(parents=True, exist_ok=True)
         self.engine.save(place)()
         unshared = {name: rows.clone() for name, rows in batch.items()}
-        save_file(unshared, place / f"batch-{self.engine.data_rank}.safetensors")
+        save_tensors(unshared, place / f"batch-{self.engine.data_rank}.safetensors")
         if self.engine.is_main:
             write_atomically(place / LOOP_STATE_FILE, json.dumps(state).encode())
         return place
@@ -100,10 +98,10 @@ class CheckpointManager:
         self.before_commit()
         (work / LOOP_STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
         for path in (*work.iterdir(), work):
-            _fsync(path)
+            fsync(path)
         shutil.rmtree(final, ignore_errors=True)
         work.rename(final)
-        _fsync(self.folder)
+        fsync(self.folder)
         for old in list_checkpoints(self.folder)[: -self.keep_newest]:
             if not is_kept(old, self.keep_every):
                 shutil.rmtree(old)
@@ -136,11 +134,3 @@ def prune_checkpoints(folder: Path, keep_every: int | None) -> None:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
     return sorted(path for path in folder.glob("step-*") if (path / LOOP_STATE_FILE).is_file())
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
