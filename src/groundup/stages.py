@@ -38,7 +38,7 @@ class Stage:
 STAGES = (
     Stage(
         "data", "01-data", "data", "groundup.data.stage:run", extra_sections=("seed",),
-        identity="groundup.data.input_hashes:identity",
+        identity="groundup.data.input_hashes:input_hashes",
         version=2,
     ),
     Stage(
