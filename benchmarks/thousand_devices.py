@@ -108,10 +108,10 @@ TABLES = (
         (
             PublishedRun("Llama 3 8B", 8, {"shard": 8}, 16, 16, "none", 14_451, "FSDP"),
             PublishedRun("Llama 3 70B", 64,
-                {"replicate": 2, "shard": 1, "tensor": 4, "pipeline": 8, "schedule": "interleaved-1f1b", "stages_per_device": 5},
+                {"replicate": 2, "shard": 1, "tensor": 4, "pipeline": 8, "pipeline_schedule": "interleaved-1f1b", "stages_per_device": 5},
                 64, 64, "none", 1602, "TP 4, PP 8, 5 pieces a device"),
             PublishedRun("Llama 3.1 405B", 1024,
-                {"replicate": 8, "shard": 1, "tensor": 8, "pipeline": 8, "context": 2, "schedule": "interleaved-1f1b",
+                {"replicate": 8, "shard": 1, "tensor": 8, "pipeline": 8, "context": 2, "pipeline_schedule": "interleaved-1f1b",
                  "stages_per_device": 8},
                 64, 64, "none", 292, "TP 8, PP 8, CP 2, 8 pieces a device"),
         ),
@@ -134,9 +134,9 @@ def calibrate(table: BenchmarkTable) -> DeviceSpec:
     low, high = 0.05, 1.0
     for _ in range(40):
         middle = (low + high) / 2
-        _, tokens = predict(run, replace(device, kernels=middle), table.product_bytes)
+        _, tokens = predict(run, replace(device, kernel_efficiency=middle), table.product_bytes)
         low, high = (middle, high) if tokens < run.tokens_per_second else (low, middle)
-    return replace(device, kernels=low)
+    return replace(device, kernel_efficiency=low)
 
 
 def table_rows(table: BenchmarkTable) -> tuple[list[str], float, list[float]]:

@@ -335,7 +335,7 @@ def test_near_duplicates_are_kept_on_one_side(tmp_path: Path, recipe: Recipe, ma
     near = [text.replace("The", "Then the", 1) for text in texts]
     wanted = recipe(
         sources=[{"name": "mine", "kind": "jsonl", "path": jsonl(tmp_path / "a.jsonl", texts + near)}],
-        minhash_dedup={"action": "keep_together"},
+        minhash_dedup={"action": "keep_same_split"},
         validation_fraction=0.5,
     )
     build(wanted, tmp_path / "out", machine)

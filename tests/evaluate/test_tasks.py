@@ -72,7 +72,7 @@ def test_own_choices(trained, tokenizer, tmp_path):
     right, wrong = "The river went to the garden and saw the stone.", "stone the saw and zzz qqq the the."
     items = [{"question": right, "choices": [wrong, right], "answer": 1}] * 2
     found = run_task(
-        TaskConfig(name="order", kind="choices", path=str(write(tmp_path / "a", items))),
+        TaskConfig(name="order", kind="multiple_choice", path=str(write(tmp_path / "a", items))),
         trained,
         tokenizer,
         0,
@@ -85,7 +85,7 @@ def test_own_completions(trained, tokenizer, tmp_path):
         {"prompt": "The river went to", "completion": "the"},
         {"prompt": "The river went to", "completion": "xylophone"},
     ]
-    task = TaskConfig(name="next", kind="completions", path=str(write(tmp_path / "c", items)))
+    task = TaskConfig(name="next", kind="completion", path=str(write(tmp_path / "c", items)))
     assert run_task(task, trained, tokenizer, 0)["accuracy"] == 0.5
 
 
@@ -104,12 +104,12 @@ def test_bad_lines_are_named(line, message, trained, tokenizer, tmp_path):
     path = tmp_path / "bad.jsonl"
     path.write_text(line + "\n")
     with pytest.raises(UserError, match=message):
-        run_task(TaskConfig(name="bad", kind="choices", path=str(path)), trained, tokenizer, 0)
+        run_task(TaskConfig(name="bad", kind="multiple_choice", path=str(path)), trained, tokenizer, 0)
 
 
 def test_identity_is_the_content(tmp_path):
     path = write(tmp_path / "c", [{"prompt": "a", "completion": "b"}])
-    section = EvaluateConfig(tasks=(TaskConfig(name="mine", kind="completions", path=str(path)),))
+    section = EvaluateConfig(tasks=(TaskConfig(name="mine", kind="completion", path=str(path)),))
     before = hash_task_files(section, None)  # type: ignore[arg-type]
     path.write_text("other")
     assert hash_task_files(section, None) != before  # type: ignore[arg-type]

@@ -152,7 +152,7 @@ def test_a_ladder_predicts_what_the_plan_then_shows(recipe: Path, tmp_path: Path
     for facts in totals:
         assert facts["parameters"]["total"] < target["parameters"]["total"]
         assert facts["tokens_per_parameter"] == pytest.approx(target["tokens_per_parameter"], rel=0.01)
-    assert totals[-1]["compute"] == pytest.approx(0.1 * target["compute"], rel=0.6)
+    assert totals[-1]["total_flops"] == pytest.approx(0.1 * target["total_flops"], rel=0.6)
 
     found = ladder.fit_and_predict(
         wanted, build_variants(rungs, tmp_path / "ladder", Machine()), tmp_path / "ladder"

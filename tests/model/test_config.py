@@ -67,11 +67,14 @@ def test_layer_kinds_repeat_the_pattern(config):
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"head_dim": 0, "num_heads": 5}, "num_heads = 5 must divide hidden_size = 24"),
-        ({"num_heads": 6, "num_kv_heads": 4}, "num_kv_heads = 4 must divide num_heads = 6"),
-        ({"head_dim": 7}, "head_dim = 7 must be even"),
-        ({"attention_pattern": ("local",)}, "sliding_window must say"),
-        ({"feed_forward": "gelu", "moe": {"num_experts": 2, "experts_per_token": 1}}, "experts are gated"),
+        ({"head_dim": None, "num_heads": 5}, "hidden_size = 24 is not divisible by num_heads = 5"),
+        ({"num_heads": 6, "num_kv_heads": 4}, "num_heads = 6 is not divisible by num_kv_heads = 4"),
+        ({"head_dim": 7}, "head_dim = 7 is odd"),
+        ({"attention_pattern": ("local",)}, "need sliding_window"),
+        (
+            {"feed_forward": "gelu", "moe": {"num_experts": 2, "experts_per_token": 1}},
+            "with moe, expected one of",
+        ),
         ({"moe": {"num_experts": 2, "experts_per_token": 3}}, "expected at most num_experts = 2"),
         ({"architecture": "encoder_decoder", "norm_placement": "post"}, "norm_placement = 'post'"),
         ({"hidden_size": 0}, "hidden_size"),

@@ -31,7 +31,7 @@ ENCODERS = {
         "rope_local_theta": 100.0,
         "tie_embeddings": True,
     },
-    "plain": {"pooling": "first"},
+    "plain": {"pooling": "cls"},
 }
 
 

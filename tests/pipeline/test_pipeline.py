@@ -101,7 +101,7 @@ def test_what_is_no_part_of_the_run_changes_nothing(tmp_path):
 
 def test_an_engine_that_is_not_installed_is_missed_before_anything_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr(engine_support, "find_spec", lambda module: None)
-    with pytest.raises(UserError, match="Megatron-Core is not installed here"):
+    with pytest.raises(UserError, match="Megatron-Core is not installed"):
         run(tmp_path, "train.engine=megatron")
     assert CALLS == []
 

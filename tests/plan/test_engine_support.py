@@ -25,19 +25,19 @@ def refusal(engine, layout=None, model=None, devices=2, **train):
 @pytest.mark.parametrize(
     ("layout", "model", "train", "words"),
     [
-        ({"tensor": 2}, {}, {}, r"layout\.tensor = 2 with train\.engine = 'deepspeed': ZeRO has the shard axis alone"),
+        ({"tensor": 2}, {}, {}, r"layout\.tensor = 2 with train\.engine = 'deepspeed': ZeRO has the shard axis only"),
         ({"pipeline": 2}, {}, {}, r"layout\.pipeline = 2"),
         ({"context": 2}, {}, {}, r"layout\.context = 2"),
         ({"replicate": 2}, {}, {}, r"layout\.replicate = 2"),
-        ({}, {"moe": MoEConfig(num_experts=4, experts_per_token=2)}, {}, r"model\.moe .* experts are balanced"),
+        ({}, {"moe": MoEConfig(num_experts=4, experts_per_token=2)}, {}, r"model\.moe .* load balancing"),
         ({"zero_stage": 2, "cpu_offload": "all"}, {}, {}, r"offload = 'all' with zero = 2"),
         ({}, {}, {"optimizer": "muon"}, r"train\.optimizer = 'muon'"),
         ({}, {}, {"precision": "float8"}, r"train\.precision = 'float8'"),
-        ({}, {}, {"optimizer_state_dtype": "float8"}, r"train\.optimizer_state = 'float8'"),
-        ({}, {}, {"weight_averaging": "ema"}, r"train\.average = 'ema'"),
+        ({}, {}, {"optimizer_state_dtype": "float8"}, r"train\.optimizer_state_dtype = 'float8'"),
+        ({}, {}, {"weight_averaging": "ema"}, r"train\.weight_averaging = 'ema'"),
     ],
 )  # fmt: skip
-def test_deepspeed_says_what_it_does_not_do(layout, model, train, words):
+def test_deepspeed_unsupported(layout, model, train, words):
     import re
 
     assert re.search(words, refusal("deepspeed", layout, model, **train))
@@ -67,16 +67,16 @@ def test_deepspeed_says_what_it_does_not_do(layout, model, train, words):
         ({}, {}, {"optimizer": "muon"}, "train.optimizer = 'muon'"),
     ],
 )  # fmt: skip
-def test_megatron_says_what_it_does_not_do(layout, model, train, words):
+def test_megatron_unsupported(layout, model, train, words):
     devices = 4 if layout.get("tensor") == 4 else 2
     assert words in refusal("megatron", layout, model, devices, **train)
 
 
-def test_megatron_cuts_its_optimizer_over_all_data_ranks_or_none():
+def test_megatron_shards_its_optimizer_over_all_data_ranks_or_none():
     assert "replicate = 2 and shard = 2" in refusal("megatron", {"replicate": 2, "shard": 2}, devices=4)
 
 
-def test_only_deepspeed_has_stages_and_an_offload_of_the_optimizer_alone():
+def test_zero_stage_and_optimizer_offload_need_deepspeed():
     assert "machine.layout.zero_stage = 2 with train.engine = 'native'" in refusal(
         "native", {"zero_stage": 2}
     )
@@ -84,7 +84,7 @@ def test_only_deepspeed_has_stages_and_an_offload_of_the_optimizer_alone():
 
 
 @pytest.mark.parametrize("engine", ["deepspeed", "megatron"])
-def test_what_the_engines_do_passes(engine):
+def test_supported_recipes_pass(engine):
     layouts = {
         "deepspeed": [
             {},
@@ -102,18 +102,16 @@ def test_what_the_engines_do_passes(engine):
         check_layout(complete_layout(LayoutConfig(), 2), other, TrainConfig(engine=engine))
 
 
-def test_a_step_of_foreign_code_is_not_compiled():
+def test_compile_needs_the_native_engine():
     with pytest.raises(UserError, match=r"machine\.compile = 'always' with train\.engine = 'deepspeed'"):
         engine_support.check_engine_machine(MachineConfig(compile="always"), TrainConfig(engine="deepspeed"))
     engine_support.check_engine_machine(MachineConfig(compile="always"), TrainConfig())
 
 
 @pytest.mark.parametrize(("engine", "name"), [("deepspeed", "DeepSpeed"), ("megatron", "Megatron-Core")])
-def test_a_missing_install_is_one_error_with_the_way_to_get_it(engine, name, monkeypatch):
+def test_missing_package_error_has_the_installation(engine, name, monkeypatch):
     monkeypatch.setattr(engine_support, "find_spec", lambda module: None)
-    with pytest.raises(
-        UserError, match=rf"train\.engine = '{engine}': {name} is not installed here"
-    ) as caught:
+    with pytest.raises(UserError, match=rf"train\.engine = '{engine}': {name} is not installed") as caught:
         engine_support.check_engine_installed(engine)
     assert f"groundup[{engine}]" in (caught.value.hint or "")
     engine_support.check_engine_installed("native")

@@ -23,7 +23,7 @@ def job(*sets: str, recipe: str = RECIPE):
 
 
 @pytest.mark.parametrize("kind", JOB_FORMATS)
-def test_the_files_change_only_on_purpose(kind):
+def test_job_files_equal_golden_files(kind):
     text = JOB_FORMATS[kind](job("train.learning_rate=1e-4"))
     path = GOLDEN / f"job.{FILE_SUFFIXES[kind]}"
     if os.environ.get("GOLDEN") == "write":
@@ -37,7 +37,7 @@ def test_the_files_change_only_on_purpose(kind):
     [(RECIPE, ()), (RECIPE, ("budget.devices=1024",)), ("recipes/quickstart.toml", ("machine.devices=2",)),
      (RECIPE, ('name="A_strange.Name"', "budget.devices=12", "machine.devices=4"))],
 )  # fmt: skip
-def test_the_files_are_valid(kind, recipe, sets):
+def test_job_files_are_valid(kind, recipe, sets):
     text = JOB_FORMATS[kind](job(*sets, recipe=recipe))
     if kind == "slurm":
         scripts = [text]
@@ -82,17 +82,17 @@ def _check_task(values: dict[str, Any]) -> list[str]:
     return [values["setup"], values["run"]]
 
 
-def test_devices_fill_machines():
+def test_devices_must_fill_machines():
     many = job("budget.devices=1024")
     assert (many.machines, many.devices_per_machine) == (128, 8)
     assert (job("budget.devices=4").machines, job("budget.devices=4").devices_per_machine) == (1, 4)
     with pytest.raises(
-        UserError, match=r"budget.devices = 12: not a whole number of machines with 8"
+        UserError, match=r"budget.devices = 12 is not divisible by 8 devices per machine"
     ) as error:
         job("budget.devices=12")
     assert error.value.hint == "set machine.devices=4, or budget.devices=16"
 
 
-def test_the_command_quotes_what_a_shell_would_read():
+def test_command_is_quoted_for_the_shell():
     made = job('name="x"', "machine.cache_dir=/a b/$HOME")
     assert "'machine.cache_dir=/a b/$HOME'" in JOB_FORMATS["slurm"](made)

@@ -17,7 +17,7 @@ MODEL = {
 EXPERTS = {"moe": {"num_experts": 6, "experts_per_token": 2}}
 
 
-def test_the_shard_axis_takes_what_is_left():
+def test_shard_axis_is_derived():
     assert complete_layout(LayoutConfig(), 8).shard == 8
     assert complete_layout(LayoutConfig(tensor=2, pipeline=2), 8).shard == 2
     assert complete_layout(LayoutConfig(replicate=4, shard=2), 8) == LayoutConfig(replicate=4, shard=2)
@@ -27,8 +27,8 @@ def test_the_shard_axis_takes_what_is_left():
 @pytest.mark.parametrize(
     ("layout", "devices"), [({"tensor": 3}, 8), ({"shard": 4}, 8), ({"tensor": 2}, 1), ({"pipeline": 16}, 8)]
 )
-def test_a_grid_that_does_not_multiply_is_refused(layout, devices):
-    with pytest.raises(UserError, match=f"and there are {devices}"):
+def test_axes_must_multiply_to_the_devices(layout, devices):
+    with pytest.raises(UserError, match=f"devices, expected {devices}"):
         complete_layout(LayoutConfig(**layout), devices)
 
 
@@ -38,35 +38,35 @@ def test_a_grid_that_does_not_multiply_is_refused(layout, devices):
         ({"tensor": 4, "shard": 1}, {}, {}, "tensor = 4 does not divide model.num_heads = 6"),
         ({"tensor": 3, "shard": 1}, {}, {}, "tensor = 3 does not divide model.vocab_size = 64"),
         ({"tensor": 2, "shard": 5}, {}, {}, "expected a multiple of shard x context = 5"),
-        ({"expert": 2, "shard": 2}, {}, {}, "no mixture of experts"),
+        ({"expert": 2, "shard": 2}, {}, {}, "without a mixture of experts"),
         ({"expert": 4, "shard": 4}, EXPERTS, {}, "expert = 4 does not divide model.moe.num_experts = 6"),
         ({"expert": 3, "shard": 4}, EXPERTS, {}, "expert = 3 does not divide shard x context = 4"),
-        ({"pipeline": 8, "shard": 1}, {}, {}, "8 pipeline stages, and model.num_layers = 4"),
+        ({"pipeline": 8, "shard": 1}, {}, {}, "8 pipeline stages, expected at most model.num_layers = 4"),
         ({"pipeline": 4, "shard": 1, "pipeline_schedule": "zero-bubble-v"}, {}, {}, "8 pipeline stages"),
         ({"pipeline": 2, "shard": 1}, {"tie_embeddings": True}, {}, "tie_embeddings"),
-        ({"pipeline": 2, "shard": 1}, {"architecture": "encoder_decoder"}, {}, "two stacks"),
+        ({"pipeline": 2, "shard": 1}, {"architecture": "encoder_decoder"}, {}, "encoder_decoder: not supported"),
         (
             {"pipeline": 2, "shard": 2, "pipeline_schedule": "zero-bubble-v", "reshard_after_forward": True}, {}, {},
-            "late weight gradients would be wrong",
+            "weight gradients would be wrong",
         ),
         ({"context": 4, "shard": 1, "context_method": "ulysses"}, {}, {}, "does not divide query heads"),
-        ({"context": 2, "shard": 1, "context_method": "ring"}, {"attention_softcap": 5.0}, {}, "plain products"),
-        ({"context": 4, "shard": 1}, {}, {"sequence_length": 36}, "cuts a sequence into 8 equal parts"),
-        ({"tensor": 2, "shard": 1}, {}, {"sequence_length": 33}, "cuts a sequence into 2 equal parts"),
+        ({"context": 2, "shard": 1, "context_method": "ring"}, {"attention_softcap": 5.0}, {}, "not supported by ring attention"),
+        ({"context": 4, "shard": 1}, {}, {"sequence_length": 36}, "multiple of 8"),
+        ({"tensor": 2, "shard": 1}, {}, {"sequence_length": 33}, "multiple of 2"),
         (
             {"pipeline": 4, "shard": 2}, {}, {"sequence_length": 32, "batch_tokens": 128},
-            "2 sequences for each pipeline of 4 stages",
+            "2 sequences per pipeline, expected at least 4",
         ),
     ],
 )  # fmt: skip
-def test_what_does_not_divide_or_goes_wrong_is_refused(layout, model, train, words):
+def test_unsupported_layouts(layout, model, train, words):
     config: Any = ModelConfig(**(MODEL | model))
     with pytest.raises(UserError, match=words) as error:
         check_layout(LayoutConfig(**layout), config, TrainConfig(**train))
     assert error.value.hint
 
 
-def test_layouts_that_work_are_not_refused():
+def test_supported_layouts_pass():
     config = ModelConfig(**MODEL)
     for layout in (
         {"tensor": 2},
@@ -85,10 +85,13 @@ def test_layouts_that_work_are_not_refused():
     ("layout", "words"),
     [
         ({"tensor": 3}, "axes|devices"),
-        ({"pipeline": 2, "pipeline_schedule": "zero-bubble-v", "reshard_after_forward": True}, "late weight"),
+        (
+            {"pipeline": 2, "pipeline_schedule": "zero-bubble-v", "reshard_after_forward": True},
+            "weight gradients would be wrong",
+        ),
     ],
 )
-def test_the_plan_itself_refuses(layout, words):
+def test_derive_checks_the_layout(layout, words):
     values: dict[str, Any] = {"name": "toy", "budget": {"devices": 4}, "train": {"learning_rate": 1e-3}}
     values["model"] = MODEL | {"context_length": 32, "tie_embeddings": False}
     derive(parse_recipe(values | {"machine": {"layout": {"tensor": 2}}}))
@@ -96,7 +99,7 @@ def test_the_plan_itself_refuses(layout, words):
         derive(parse_recipe(values | {"machine": {"layout": layout}}))
 
 
-def test_late_weight_gradients_go_back_twice_and_selective_checkpoints_do_not():
+def test_zero_bubble_excludes_selective_checkpointing():
     values: dict[str, Any] = {"name": "toy", "budget": {"devices": 2}, "train": {"learning_rate": 1e-3}}
     values["model"] = MODEL | {"context_length": 32, "tie_embeddings": False}
     machine = {
@@ -104,5 +107,5 @@ def test_late_weight_gradients_go_back_twice_and_selective_checkpoints_do_not():
         "activation_checkpointing": "full",
     }
     derive(parse_recipe(values | {"machine": machine}))
-    with pytest.raises(UserError, match=r"selective.*a second time"):
+    with pytest.raises(UserError, match=r"selective.*second backward pass"):
         derive(parse_recipe(values | {"machine": machine | {"activation_checkpointing": "selective"}}))

@@ -13,7 +13,7 @@ def losses(sizes, floor=0.8, scale=0.6, exponent=0.3):
     return [floor + scale * (size / 4e6) ** -exponent for size in sizes]
 
 
-def test_points_on_a_law_give_that_law():
+def test_fit_recovers_an_exact_law():
     fitted = scaling_law.fit_scaling_law(SIZES, losses(SIZES))
     typical = fitted.medians()
     assert typical["exponents"] == pytest.approx(0.3, abs=0.01)
@@ -23,7 +23,7 @@ def test_points_on_a_law_give_that_law():
     assert far["low"] <= far["loss"] <= far["high"]
 
 
-def test_the_bounds_hold_as_often_as_they_say():
+def test_interval_coverage():
     rng = np.random.default_rng(3)
     held, trials = 0, 150
     for _ in range(trials):
@@ -33,7 +33,7 @@ def test_the_bounds_hold_as_often_as_they_say():
     assert 0.8 < held / trials <= 1.0, "90% was promised; few points may make it cautious, never bold"
 
 
-def test_noise_widens_the_bounds_and_distance_too():
+def test_interval_grows_with_noise_and_distance():
     calm = scaling_law.fit_scaling_law(SIZES, losses(SIZES)).predict(64e6)
     jitter = [loss + sign * 0.02 for loss, sign in zip(losses(SIZES), (1, -1, 1, -1, 1), strict=True)]
     noisy = scaling_law.fit_scaling_law(SIZES, jitter)
@@ -42,22 +42,22 @@ def test_noise_widens_the_bounds_and_distance_too():
     assert far["high"] - far["low"] > near["high"] - near["low"]
 
 
-def test_same_points_same_law():
+def test_fit_is_deterministic():
     assert scaling_law.fit_scaling_law(SIZES, losses(SIZES)) == scaling_law.fit_scaling_law(
         SIZES, losses(SIZES)
     )
 
 
-def test_what_is_no_law_is_refused():
-    with pytest.raises(UserError, match="needs 4 sizes, and there are 3"):
+def test_errors():
+    with pytest.raises(UserError, match="3 distinct model sizes, expected at least 4"):
         scaling_law.fit_scaling_law(SIZES[:3], losses(SIZES[:3]))
     with pytest.raises(UserError, match="does not fall with size"):
         scaling_law.fit_scaling_law(SIZES, [1.0, 1.2, 1.4, 1.6, 1.8])
 
 
-def test_the_largest_rung_is_predicted_from_the_others():
+def test_holdout_check():
     check = scaling_law.holdout_check(SIZES, losses(SIZES))
     assert check is not None
     assert check["parameters"] == 16e6
-    assert check["loss"] == pytest.approx(check["reached"], abs=0.02)
+    assert check["loss"] == pytest.approx(check["observed"], abs=0.02)
     assert scaling_law.holdout_check(SIZES[:4], losses(SIZES[:4])) is None

@@ -41,11 +41,11 @@ def page() -> Any:
         ("tensor", {"tensor": 16, "shard": 1}, 400e9),
     ],
 )
-def test_a_link_is_as_fast_as_where_it_leads(axis, layout, expected):
+def test_axis_bandwidth(axis, layout, expected):
     assert axis_bandwidth(axis, LayoutConfig(**layout), H100, 8) == expected
 
 
-def test_micro_batches_fill_the_bubble():
+def test_pipeline_bubble():
     layout = LayoutConfig(pipeline=8, shard=1)
     few, many = (estimate_step_time(CONFIG, layout, StepSpec(count, 4096, count), H100) for count in (8, 64))
     assert few.pipeline == pytest.approx(7 / 8 * few.compute)
@@ -53,7 +53,7 @@ def test_micro_batches_fill_the_bubble():
     assert many.utilization > few.utilization
 
 
-def test_recomputation_costs_a_third_and_weights_hide_behind_enough_tokens():
+def test_recomputation_and_hidden_communication():
     layout = LayoutConfig(shard=64)
     plain, again = (
         estimate_step_time(CONFIG, layout, StepSpec(4, 4096, 1, activation_checkpointing=kind), H100)
@@ -65,10 +65,10 @@ def test_recomputation_costs_a_third_and_weights_hide_behind_enough_tokens():
     assert starved.data > starved.compute
 
 
-def test_published_runs_are_met_and_the_page_says_so(page):
+def test_published_step_times(page):
     text = (ROOT / "book/thousand-devices.md").read_text(encoding="utf-8")
     for table in page.TABLES:
-        lines, _, errors = page.rows(table)
+        lines, _, errors = page.table_rows(table)
         assert all(abs(error) < 1 / 6 for error in errors), table.name
         assert "\n".join(lines) in text, "python benchmarks/thousand_devices.py writes it anew"
     assert "\n".join(page.recipe_rows()) in text

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
 from groundup.recipe import Recipe, load_recipe, parse_recipe
-from groundup.recipe.explain import explain, json_schema, knob_table
+from groundup.recipe.explain import explain_knob, json_schema, knob_table
 
-SOURCE = {"name": "mine", "kind": "text", "path": "*.txt"}
+SOURCE = {"name": "corpus", "kind": "text", "path": "*.txt"}
 
 
 @pytest.mark.parametrize(
@@ -33,14 +33,14 @@ SOURCE = {"name": "mine", "kind": "text", "path": "*.txt"}
         ({"name": "../evil"}, "name = '../evil'", "name"),
     ],
 )
-def test_what_is_wrong_is_named(values, message, hint):
+def test_errors_name_the_knob(values, message, hint):
     with pytest.raises(UserError) as caught:
         parse_recipe({"name": "x", **values})
     assert message in caught.value.message
     assert hint in (caught.value.hint or "")
 
 
-def test_overrides_are_toml_values_and_reach_every_table():
+def test_overrides():
     recipe = parse_recipe(
         {"name": "x", "train": {"steps": 5}},
         [
@@ -62,7 +62,7 @@ def test_overrides_are_toml_values_and_reach_every_table():
         parse_recipe({"name": "x"}, ["name.first=1"])
 
 
-def test_none_takes_a_knob_out_unless_it_is_one_of_its_words():
+def test_override_with_none():
     words = ["train.tokens=none", "machine.activation_checkpointing=none", "train.weight_averaging=none"]
     recipe = parse_recipe({"name": "x"}, words)
     assert recipe.train is not None
@@ -71,7 +71,7 @@ def test_none_takes_a_knob_out_unless_it_is_one_of_its_words():
     assert recipe.train.weight_averaging == "none"
 
 
-def test_a_file_gives_its_name_to_the_recipe(tmp_path):
+def test_recipe_name_from_the_file(tmp_path):
     path = tmp_path / "tiny.toml"
     path.write_text("[train]\nsteps = 3\n")
     assert load_recipe(path).name == "tiny"
@@ -98,8 +98,8 @@ def test_every_knob_is_explained():
     rows = knob_table()
     assert len(rows) > 60
     assert [name for name, _, _, meaning in rows if not meaning] == []
-    assert "peak learning rate" in explain("train.learning_rate")
+    assert "peak learning rate" in explain_knob("train.learning_rate")
     with pytest.raises(UserError) as caught:
-        explain("train.learnig_rate")
+        explain_knob("train.learnig_rate")
     assert "train.learning_rate" in (caught.value.hint or "")
     assert "properties" in json_schema()

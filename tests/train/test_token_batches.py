@@ -264,7 +264,7 @@ def test_bad_input_is_refused_by_name(shard: TokenShard, tmp_path: Path):
         TokenBatches(shard, 32, 10, 1, num_ranks=4)
     with pytest.raises(UserError, match="3 sequences cannot be shared by 4"):
         TokenBatches(shard, 32, 12, 1, num_ranks=4, initial_sequences=3, batch_warmup_steps=9)
-    with pytest.raises(UserError, match=r"train\.first_sequence_length = 12: 32 is not that, doubled"):
+    with pytest.raises(UserError, match=r"train\.initial_sequence_length = 12: 32 is not a power of two"):
         TokenBatches(shard, 32, 12, 1, initial_length=12, batch_warmup_steps=9)
     with pytest.raises(UserError, match="'wiki': no such source"):
         TokenBatches(shard, 32, 8, 1, weights={"wiki": 1.0})

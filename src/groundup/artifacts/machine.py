@@ -16,6 +16,8 @@ from typing import Any, Literal
 from groundup.artifacts.progress import Progress
 from groundup.artifacts.rank_environment import local_world_size
 
+ActivationCheckpointing = Literal["none", "selective", "full"]
+
 
 def default_cache() -> Path:
     """The folder for what was downloaded: $GROUNDUP_CACHE, else $XDG_CACHE_HOME/groundup, else ~/.cache/groundup."""
@@ -65,7 +67,7 @@ class Machine:
     threads: int = field(default_factory=cores_per_process)
     micro_batch_size: int | None = None
     dataloader_threads: int = 1
-    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    activation_checkpointing: ActivationCheckpointing = "none"
     compile: Literal["auto", "always", "never"] = "never"
     deterministic: bool = True
     cache_dir: Path = field(default_factory=default_cache)

@@ -184,14 +184,14 @@ def explain(
     ] = False,
 ) -> None:
     """What a knob means, what it takes and its default."""
-    from groundup.recipe import explain as explaining
+    from groundup.recipe.explain import explain_knob, json_schema, knob_table
 
     if schema:
-        print(json.dumps(explaining.json_schema(), indent=1))
+        print(json.dumps(json_schema(), indent=1))
     elif knob:
-        print(explaining.explain(knob))
+        print(explain_knob(knob))
     else:
-        for name, takes, default, meaning in explaining.knob_table():
+        for name, takes, default, meaning in knob_table():
             print(f"{name:<38} {meaning} [{takes}; default {default}]")
 
 

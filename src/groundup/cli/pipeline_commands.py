@@ -69,7 +69,7 @@ def plan(
     wanted = load_recipe(recipe, sets or ())
     planned = derive(wanted)
     facts = planned.summary()
-    facts["expected"] = predict_loss(wanted, runs / wanted.name / LADDER_FOLDER)
+    facts["predicted_loss"] = predict_loss(wanted, runs / wanted.name / LADDER_FOLDER)
     if wanted.data is not None:
         from groundup import pipeline
         from groundup.data.dedup_estimate import estimate_dedup
@@ -217,7 +217,7 @@ def ladder(
     with _report_interrupt():
         outcomes = build_variants(small, home / LADDER_FOLDER, machine, reuse_from=[home], log=_log)
     found = climbing.fit_and_predict(wanted, outcomes, home / LADDER_FOLDER)
-    del found["law"]
+    del found["scaling_law"]
     print(json.dumps(found, indent=1) if as_json else climbing.format_ladder(found))
 
 

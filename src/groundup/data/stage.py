@@ -240,7 +240,7 @@ def _source_epochs(
         source.name: (
             source.epochs
             if source.target_tokens is None
-            else 4e6 * source.target_tokens / max(totals[source.name], 1),
+            else 4 * source.target_tokens / max(totals[source.name], 1),
             totals[source.name],
         )
         for source in section.sources

@@ -131,8 +131,8 @@ def _run_completions(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int
 
 
 TASK_RUNNERS: dict[str, Callable[[Path, Decoder, Tokenizer, int], dict[str, Any]]] = {
-    "choices": _run_choices,
-    "completions": _run_completions,
+    "multiple_choice": _run_choices,
+    "completion": _run_completions,
 }
 
 

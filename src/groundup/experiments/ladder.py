@@ -77,16 +77,16 @@ def fit_and_predict(recipe: Recipe, results: list[VariantResult], folder: Path) 
     fitted = scaling_law.fit_scaling_law(sizes, losses)
     facts = derive(recipe).summary()
     found = {
-        "kind": fingerprint(recipe_signature(recipe)),
+        "signature": fingerprint(recipe_signature(recipe)),
         "tokens_per_parameter": facts["tokens_per_parameter"],
         "points": points,
-        "typical": fitted.medians(),
+        "medians": fitted.medians(),
         "check": scaling_law.holdout_check(sizes, losses),
         "prediction": {
             "parameters": facts["parameters"]["total"],
             **fitted.predict(facts["parameters"]["total"]),
         },
-        "law": asdict(fitted),
+        "scaling_law": asdict(fitted),
     }
     write_atomically(folder / SCALING_LAW_FILE, (json.dumps(found, indent=1) + "\n").encode())
     return found
@@ -94,20 +94,20 @@ def fit_and_predict(recipe: Recipe, results: list[VariantResult], folder: Path) 
 
 def format_ladder(ladder: Mapping[str, Any]) -> str:
     """The rungs, the law, how it did on the largest rung, and what it says of the recipe."""
-    typical, prediction, check = ladder["typical"], ladder["prediction"], ladder["check"]
+    medians, prediction, check = ladder["medians"], ladder["prediction"], ladder["check"]
     lines = ["   parameters        tokens  bits/byte"]
     lines += [
         f"{point['parameters']:>13,} {point['tokens']:>13,} {point['bits_per_byte']:>10.4f}"
         for point in ladder["points"]
     ]
-    unit = typical["unit"]
+    unit = medians["unit"]
     lines.append(
-        f"law: {typical['floors']:.3f} + {typical['scales']:.3f} (N / {unit:.3g}) ^ -{typical['exponents']:.3f}"
+        f"law: {medians['floors']:.3f} + {medians['scales']:.3f} (N / {unit:.3g}) ^ -{medians['exponents']:.3f}"
     )
     if check is not None:
         lines.append(
             f"check: without its largest rung the law says {check['loss']:.3f} ({check['low']:.3f} to "
-            f"{check['high']:.3f}) of it; it reached {check['reached']:.3f}"
+            f"{check['high']:.3f}) of it; it reached {check['observed']:.3f}"
         )
     lines.append(
         f"prediction: {prediction['parameters']:,} parameters reach {prediction['loss']:.3f} bits per byte, "

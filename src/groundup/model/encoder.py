@@ -102,4 +102,4 @@ def cls_pool(hidden: Float[Tensor, "B T D"], token_mask: Bool[Tensor, "B T"]) ->
     return hidden[:, 0]
 
 
-POOLINGS = {"mean": mean_pool, "first": cls_pool}
+POOLINGS = {"mean": mean_pool, "cls": cls_pool}

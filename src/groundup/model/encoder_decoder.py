@@ -118,9 +118,10 @@ class EncoderStack(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.layer_kinds = config.layer_types_for(config.num_encoder_layers)
+        num_layers = config.num_encoder_layers or config.num_layers
+        self.layer_kinds = config.layer_types_for(num_layers)
         self.position_encodings = build_position_encodings(config, self.layer_kinds, causal=False)
-        self.blocks = build_blocks(config, config.num_encoder_layers)
+        self.blocks = build_blocks(config, num_layers)
         self.final_norm = build_final_norm(config)
 
     def forward(

@@ -6,13 +6,13 @@ again what is between them (after Korthikanti et al. 2022, section 5). The numbe
 """
 
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-CheckpointingMode = Literal["none", "selective", "full"]
+from groundup.artifacts.machine import ActivationCheckpointing
 
 aten = torch.ops.aten
 SAVED_OPS = frozenset(
@@ -30,7 +30,7 @@ SAVED_OPS = frozenset(
 """Operations whose results selective recomputation keeps."""
 
 
-def apply_activation_checkpointing(model: nn.Module, mode: CheckpointingMode) -> None:
+def apply_activation_checkpointing(model: nn.Module, mode: ActivationCheckpointing) -> None:
     """Let the blocks of `model`, the members of its module lists, forget. They keep their names and weights."""
     if mode == "none":
         return
@@ -40,7 +40,7 @@ def apply_activation_checkpointing(model: nn.Module, mode: CheckpointingMode) ->
 
 
 @cache
-def _checkpointed_class(block: type[nn.Module], kind: CheckpointingMode) -> type[nn.Module]:
+def _checkpointed_class(block: type[nn.Module], kind: ActivationCheckpointing) -> type[nn.Module]:
     """A kind of block that forgets. One class for all such blocks: whoever compiles one has compiled them all."""
     contexts = {"context_fn": partial(create_selective_checkpoint_contexts, _policy)}
     options: dict[str, Any] = contexts if kind == "selective" else {}

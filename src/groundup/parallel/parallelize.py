@@ -17,7 +17,8 @@ from typing import Any
 
 from torch import nn
 
-from groundup.parallel.activation_checkpointing import CheckpointingMode, apply_activation_checkpointing
+from groundup.artifacts.machine import ActivationCheckpointing
+from groundup.parallel.activation_checkpointing import apply_activation_checkpointing
 from groundup.parallel.context_parallel import apply_context_parallel
 from groundup.parallel.expert_parallel import apply_expert_parallel, apply_global_load_balancing
 from groundup.parallel.fsdp import apply_fsdp
@@ -48,7 +49,7 @@ def parallelize(
     *,
     precision: str = "float32",
     loss: Callable[..., Any] | None = None,
-    checkpointing: CheckpointingMode = "none",
+    checkpointing: ActivationCheckpointing = "none",
     compiled: bool = False,
 ) -> ParallelModel:
     """Turn `model`, the same on every rank, into this rank's part of it. It is used up.

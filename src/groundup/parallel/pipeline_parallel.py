@@ -17,15 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import register_fsdp_forward_method
-from torch.distributed.pipelining import (
-    PipelineStage,
-    Schedule1F1B,
-    ScheduleDualPipeV,
-    ScheduleGPipe,
-    ScheduleInterleaved1F1B,
-    ScheduleInterleavedZeroBubble,
-    ScheduleZBVZeroBubble,
-)
+from torch.distributed.pipelining import PipelineStage, schedules
 
 from groundup.model.decoder import Decoder
 from groundup.model.embedding import PassThrough
@@ -33,20 +25,8 @@ from groundup.model.model_output import ModelOutput, shift_labels
 from groundup.model.moe import pop_aux_loss
 from groundup.parallel.mesh import Mesh
 from groundup.parallel.module_surgery import StagePassThrough
-from groundup.plan.parallel_layout import num_stages, stage_indices
+from groundup.plan.pipeline_schedule import SCHEDULES, num_stages, stage_indices
 from groundup.recipe.layout_config import LayoutConfig
-
-SINGLE_STAGE = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
-"""Schedules with one piece on each device."""
-
-INTERLEAVED = {
-    "interleaved-1f1b": ScheduleInterleaved1F1B,
-    "interleaved-zero-bubble": ScheduleInterleavedZeroBubble,
-}
-"""Schedules with pieces 0, n, 2n, ... of n devices on the first one, and so on."""
-
-V_SHAPED = {"zero-bubble-v": ScheduleZBVZeroBubble, "dualpipe-v": ScheduleDualPipeV}
-"""Schedules with the first and the last of 2n pieces on the first one, and so on."""
 
 
 class StageInput(StagePassThrough):
@@ -180,9 +160,11 @@ def build_schedule(
         for stage in stages
     ]
     options: dict[str, Any] = {"loss_fn": lambda output, _: output.sum(), "scale_grads": False}
-    if layout.pipeline_schedule in SINGLE_STAGE:
-        return SINGLE_STAGE[layout.pipeline_schedule](pipeline_stages[0], num_micro_batches, **options)
-    return (INTERLEAVED | V_SHAPED)[layout.pipeline_schedule](pipeline_stages, num_micro_batches, **options)  # type: ignore[arg-type]
+    spec = SCHEDULES[layout.pipeline_schedule]
+    schedule = getattr(schedules, spec.torch_class)
+    return schedule(
+        pipeline_stages[0] if spec.stages_per_device == 1 else pipeline_stages, num_micro_batches, **options
+    )
 
 
 class PipelineEvaluator:

@@ -1,14 +1,39 @@
-"""2. What it will cost: everything that follows from the recipe, computed before anything is spent.
+"""2. Planning: size, cost and layout of a run, derived from its recipe before it starts.
 
-Reading order: `scaling` (how many parameters and tokens a budget buys), `shape` (a width and a depth for a number of
-parameters), `count` (parameters and arithmetic of a shape), `memory` (bytes on each device), `hardware` (what devices
-do and hold), `growth` (batches that begin small), `layout` (which sharings of the work there can be), `derive` (a recipe
-with nothing left open, and the plan's facts), `law` and `expected` (what small models say of a larger one), `advise` (a
-recipe from a few answers), `job_file` (with which a cluster starts it).
+Reading order:
+    compute_optimal.py    model size, tokens, batch size and learning rate of a compute budget
+    parameter_count.py    parameters and training FLOPs of a model
+    model_shape.py        width and depth of a model for a compute budget
+    hardware.py           speed, memory and links of devices
+    pipeline_schedule.py  properties of pipeline schedules
+    communication.py      bytes sent per step and parallel axis
+    memory_estimate.py    memory of training per device
+    step_time.py          time of a training step on many devices
+    size_warmup.py        batch size and sequence length warmup
+    engine_support.py     checks of a recipe against its training engine
+    parallel_layout.py    checks of a parallel layout against the model
+    derive.py             a complete recipe and its cost
+    plan_table.py         the plan as a table for the terminal
+    scaling_law.py        fit of loss against model size
+    prediction.py         loss prediction for a recipe
+    init_recipe.py        a recipe from a few answers
+    job_file.py           Slurm, Kubernetes and SkyPilot job files
 
-Deliberately absent: torch, and measuring. A plan is a pure function of the recipe, the same on every machine.
+Deliberately absent: torch, and measurements. A plan is a pure function of the recipe, the same on every machine.
 """
 
+from groundup.plan.communication import StepSpec, communication_bytes
+from groundup.plan.compute_optimal import compute_optimal_size, optimal_batch_tokens, optimal_learning_rate
 from groundup.plan.derive import Plan, derive
+from groundup.plan.hardware import DEVICES, DeviceSpec
+from groundup.plan.memory_estimate import MemoryEstimate, estimate_training_memory
+from groundup.plan.parameter_count import ParameterCounts, count_parameters, training_flops_per_token
+from groundup.plan.scaling_law import ScalingLaw, fit_scaling_law
+from groundup.plan.step_time import StepTime, estimate_step_time
 
-__all__ = ["Plan", "derive"]
+__all__ = [
+    "DEVICES", "DeviceSpec", "MemoryEstimate", "ParameterCounts", "Plan", "ScalingLaw", "StepSpec", "StepTime",
+    "communication_bytes", "compute_optimal_size", "count_parameters", "derive", "estimate_step_time",
+    "estimate_training_memory", "fit_scaling_law", "optimal_batch_tokens", "optimal_learning_rate",
+    "training_flops_per_token",
+]  # fmt: skip

@@ -1,16 +1,16 @@
-"""How many parameters, how many tokens, which batch and which learning rate a budget of arithmetic asks for.
+"""Compute-optimal model size, tokens, batch size and learning rate.
 
-C is the training compute in floating point operations, N the parameters, D the tokens.
+C: training compute in floating point operations, N: parameters, D: tokens.
 """
 
 import math
 
 
 def compute_optimal_size(compute: float, tokens_per_parameter: float = 20.0) -> tuple[float, float]:
-    """Parameters N and tokens D that spend `compute` with D = tokens_per_parameter * N, from C = 6 N D.
+    """N and D for C = 6 N D and D = tokens_per_parameter * N.
 
-    20 tokens a parameter is what Hoffmann et al. 2022 (Training Compute-Optimal Large Language Models, table 3 and
-    section 3) found to spend compute best; more tokens give a smaller model that costs less to use.
+    20 tokens per parameter is compute-optimal (Hoffmann et al. 2022, Training Compute-Optimal Large Language Models,
+    table 3 and section 3); more give a smaller model with cheaper inference.
     """
     parameters = math.sqrt(compute / (6 * tokens_per_parameter))
     return parameters, tokens_per_parameter * parameters
@@ -22,5 +22,5 @@ def optimal_learning_rate(compute: float) -> float:
 
 
 def optimal_batch_tokens(compute: float) -> float:
-    """Tokens in a batch: 0.2920 C^0.3271 (DeepSeek LLM 2024, section 3.1, equation 1)."""
+    """Tokens per batch: 0.2920 C^0.3271 (DeepSeek LLM 2024, section 3.1, equation 1)."""
     return 0.2920 * compute**0.3271

@@ -1,4 +1,4 @@
-"""From what the recipe says to everything that follows from it."""
+"""Derivation of a complete recipe: model size, tokens, batch, steps, layout and cost."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -20,12 +20,14 @@ from groundup.recipe.train_config import TrainConfig
 
 SECONDS_PER_HOUR = 3600
 VOCAB_MULTIPLE = 64
-"""The embedding's rows are rounded up to a multiple of this: matrix products like even sizes."""
+"""The vocabulary is padded to a multiple of this, for fast matrix products."""
+MEMORY_FRACTION = 0.9
+"""Fraction of the memory of a device that a plan may use."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe with nothing left open, and what it will cost."""
+    """A recipe with all knobs derived, and its cost. Without [train] there is only the recipe."""
 
     recipe: Recipe
     parameters: ParameterCounts | None = None
@@ -37,35 +39,42 @@ class Plan:
     activation_checkpointing: ActivationCheckpointing = "none"
 
     def summary(self) -> dict[str, Any]:
-        """The plan as plain JSON values: for `plan --json`, for plan.json and for the report."""
-        facts: dict[str, Any] = {"name": self.recipe.name, "seed": self.recipe.seed}
-        facts["budget"] = self.recipe.budget.model_dump(mode="json")
+        """The plan as JSON values: for `plan --json`, plan.json and the report."""
+        summary: dict[str, Any] = {"name": self.recipe.name, "seed": self.recipe.seed}
+        summary["budget"] = self.recipe.budget.model_dump(mode="json")
         if self.parameters is None or self.memory is None or self.recipe.train is None:
-            return facts
+            return summary
         train = self.recipe.train
-        facts["model"] = resolved_model_config(self.recipe).model_dump(mode="json", exclude_none=True)
-        facts["parameters"] = asdict(self.parameters)
-        facts["train"] = train.model_dump(mode="json")
-        facts["tokens_per_parameter"] = require_derived(train.tokens, "train.tokens") / self.parameters.active
-        facts["memory"] = asdict(self.memory) | {"total": self.memory.total}
-        facts["layout"] = {
+        summary["model"] = resolved_model_config(self.recipe).model_dump(mode="json", exclude_none=True)
+        summary["parameters"] = asdict(self.parameters)
+        summary["train"] = train.model_dump(mode="json")
+        summary["tokens_per_parameter"] = (
+            require_derived(train.tokens, "train.tokens") / self.parameters.active
+        )
+        summary["memory"] = asdict(self.memory) | {"total": self.memory.total}
+        summary["layout"] = {
             "devices": planned_devices(self.recipe), "shards": (self.layout.shard or 1) * self.layout.context,
             "tensor": self.layout.tensor, "pipeline": self.layout.pipeline, "replicate": self.layout.replicate,
             "micro_batch": self.micro_batch, "activation_checkpointing": self.activation_checkpointing,
         }  # fmt: skip
-        facts["compute"] = self.total_flops
-        facts["hours"] = self.seconds / SECONDS_PER_HOUR
+        summary["total_flops"] = self.total_flops
+        summary["hours"] = self.seconds / SECONDS_PER_HOUR
         price = self.recipe.budget.price_per_hour
-        facts["money"] = (
+        summary["cost"] = (
             None if price is None else price * self.recipe.budget.devices * self.seconds / SECONDS_PER_HOUR
         )
-        return facts
+        return summary
 
 
 def derive(recipe: Recipe) -> Plan:
-    """Fill in every knob that the recipe leaves open, by pure functions of the others.
+    """Derive every knob that `recipe` leaves open; what is set stays.
 
-    Raises UserError when what is asked for does not fit the hardware, or contradicts itself.
+    >>> from groundup.recipe import parse_recipe
+    >>> plan = derive(parse_recipe({"name": "x", "budget": {"hours": 1}, "model": {"vocab_size": 4096}, "train": {}}))
+    >>> plan.recipe.train.batch_tokens, plan.parameters.total
+    (16384, 8389312)
+
+    Raises UserError if the recipe contradicts itself or does not fit the hardware.
     """
     if recipe.train is None:
         return Plan(recipe)
@@ -82,13 +91,12 @@ def derive(recipe: Recipe) -> Plan:
         config = largest_model_within(math.inf, budget.tokens_per_parameter, vocab_size, fixed)
     else:
         raise UserError(
-            "nothing says how large the model shall be",
-            hint="set budget.hours, or model.hidden_size and model.num_layers",
+            "model size is not set", hint="set budget.hours, or model.hidden_size and model.num_layers"
         )
     sequence_length = train.sequence_length or config.context_length
     if sequence_length > config.context_length:
         raise UserError(
-            f"train.sequence_length = {sequence_length}: longer than model.context_length = {config.context_length}",
+            f"train.sequence_length = {sequence_length}, expected at most model.context_length = {config.context_length}",
             hint=f"set model.context_length={sequence_length}",
         )
     parameters = count_parameters(config)
@@ -97,23 +105,23 @@ def derive(recipe: Recipe) -> Plan:
     if tokens is None and train.steps is not None and train.batch_tokens is not None:
         tokens = train.steps * train.batch_tokens
     if tokens is None and available is not None:
-        tokens = int(available / per_token)  # the shape comes in steps; the tokens take up what is left
+        tokens = int(available / per_token)  # sizes are discrete: tokens use up the rest
     tokens = tokens or int(budget.tokens_per_parameter * parameters.active)
     batch_tokens = train.batch_tokens or _round_batch_tokens(
         compute_optimal.optimal_batch_tokens(tokens * per_token), sequence_length, tokens
     )
     steps = train.steps or max(1, tokens // batch_tokens)
-    growth = train.batch_warmup_steps or max(1, steps // 10)
-    batch = SizeWarmup(batch_tokens, train.initial_batch_tokens, growth, "train.initial_batch_tokens")
+    warmup = train.batch_warmup_steps or max(1, steps // 10)
+    batch = SizeWarmup(batch_tokens, train.initial_batch_tokens, warmup, "train.initial_batch_tokens")
     if train.steps is None and batch.num_doublings:
-        steps = growth + max(0, (tokens - batch.total_before(growth)) // batch_tokens)
+        steps = warmup + max(0, (tokens - batch.total_before(warmup)) // batch_tokens)
     tokens = batch.total_before(steps)
     compute = tokens * per_token
     train = train.model_copy(
         update={
             "tokens": tokens,
             "steps": steps,
-            "batch_warmup_steps": growth
+            "batch_warmup_steps": warmup
             if train.initial_batch_tokens or train.initial_sequence_length
             else None,
             "batch_tokens": batch_tokens,
@@ -126,75 +134,73 @@ def derive(recipe: Recipe) -> Plan:
     )
     if batch_tokens % sequence_length:
         raise UserError(
-            f"train.batch_tokens = {batch_tokens}: not a whole number of sequences of {sequence_length} tokens",
+            f"train.batch_tokens = {batch_tokens} is not divisible by train.sequence_length = {sequence_length}",
             hint=f"set train.batch_tokens={max(1, round(batch_tokens / sequence_length)) * sequence_length}",
         )
     resolved = recipe.model_copy(update={"train": train, "model": PartialModelConfig(**config.model_dump())})
     check_engine_machine(recipe.machine, train)
     layout = complete_layout(recipe.machine.layout, planned_devices(recipe))
     check_layout(layout, config, train)
-    fit = _fit_device_memory(config, train, layout, recipe.machine, device.memory_bytes)
-    return Plan(resolved, parameters, fit[0], compute, compute / speed, layout, *fit[1:])
+    memory, micro_batch, checkpointing = _fit_device_memory(
+        config, train, layout, recipe.machine, device.memory_bytes
+    )
+    return Plan(resolved, parameters, memory, compute, compute / speed, layout, micro_batch, checkpointing)
 
 
 def resolved_model_config(recipe: Recipe) -> ModelConfig:
-    """The complete model of a derived recipe."""
+    """The model of a derived recipe."""
     return build_model_config(recipe.model.model_dump(exclude_none=True))
 
 
 def require_derived(value: Any, name: str) -> Any:
-    """A knob that `derive` fills in. Raises UserError when it was not derived."""
+    """`value`. Raises UserError if it is None, because the recipe was not derived."""
     if value is None:
         raise UserError(
-            f"{name} is open", hint="derive the recipe first: groundup.plan.derive(recipe).recipe"
+            f"{name} is not set", hint="derive the recipe first: groundup.plan.derive(recipe).recipe"
         )
     return value
 
 
 def _vocab_size(recipe: Recipe) -> int:
     if recipe.tokenizer is None:
-        raise UserError(
-            "nothing says how large the vocabulary is", hint="set model.vocab_size, or add [tokenizer]"
-        )
+        raise UserError("vocabulary size is not set", hint="set model.vocab_size, or add [tokenizer]")
     return -(-recipe.tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
 
-def _round_batch_tokens(wanted: float, sequence_length: int, tokens: int) -> int:
-    """The power of two of sequences that is nearest to the wanted batch; small runs still get a few hundred steps."""
-    wanted = min(wanted, tokens / 200)
-    sequences = max(1, 2 ** round(math.log2(max(1.0, wanted / sequence_length))))
+def _round_batch_tokens(batch_tokens: float, sequence_length: int, tokens: int) -> int:
+    """`batch_tokens` rounded to a power of two of sequences, and low enough for 200 steps."""
+    batch_tokens = min(batch_tokens, tokens / 200)
+    sequences = max(1, 2 ** round(math.log2(max(1.0, batch_tokens / sequence_length))))
     return sequences * sequence_length
 
 
 def _fit_device_memory(
     config: ModelConfig, train: TrainConfig, layout: LayoutConfig, machine: MachineConfig, memory: float
 ) -> tuple[MemoryEstimate, int, ActivationCheckpointing]:
-    """The least recomputation, then the largest micro-batch, that fits 90% of a device; what is set by hand stays."""
+    """Memory, micro-batch and checkpointing: no checkpointing if possible, then the largest micro-batch that fits."""
     assert layout.shard is not None
     length = require_derived(train.sequence_length, "train.sequence_length")
-    rows = (
-        require_derived(train.batch_tokens, "train.batch_tokens")
-        // length
-        // (layout.replicate * layout.shard)
-    )
-    product = 4 if train.precision == "float32" else 2
-    wanted: tuple[ActivationCheckpointing, ...] = ("none", "full")
+    batch_tokens = require_derived(train.batch_tokens, "train.batch_tokens")
+    sequences = batch_tokens // length // (layout.replicate * layout.shard)
+    available = MEMORY_FRACTION * memory
+    compute_bytes = 4 if train.precision == "float32" else 2
+    choices: tuple[ActivationCheckpointing, ...] = ("none", "full")
     if machine.activation_checkpointing != "none":
-        wanted = (machine.activation_checkpointing,)
-    for recompute in wanted:
-        micro_batch = machine.micro_batch_size or max(1, rows)
+        choices = (machine.activation_checkpointing,)
+    for checkpointing in choices:
+        micro_batch = machine.micro_batch_size or max(1, sequences)
         while micro_batch >= 1:
-            need = estimate_training_memory(config, length, micro_batch, layout, recompute, product)
-            if need.total <= 0.9 * memory:
-                return need, micro_batch, recompute
+            need = estimate_training_memory(config, length, micro_batch, layout, checkpointing, compute_bytes)
+            if need.total <= available:
+                return need, micro_batch, checkpointing
             micro_batch = 0 if machine.micro_batch_size else micro_batch // 2
     least = estimate_training_memory(
-        config, length, machine.micro_batch_size or 1, layout, wanted[-1], product
+        config, length, machine.micro_batch_size or 1, layout, choices[-1], compute_bytes
     )
     state = least.weights + least.gradients + least.optimizer
     devices = layout.replicate * layout.shard * layout.context * layout.tensor * layout.pipeline
-    needed = math.ceil(state * devices / max(0.9 * memory - least.total + state, 1e9))
+    needed = math.ceil(state * devices / max(available - least.total + state, 1e9))
     raise UserError(
-        f"training needs {least.total / 1e9:.0f} GB on each of {devices} device(s), and one holds {memory / 1e9:.0f} GB",
+        f"training needs {least.total / 1e9:.0f} GB on each of {devices} devices, expected at most {available / 1e9:.0f} GB",
         hint=f"set budget.devices={max(needed, devices + 1)}, or a smaller model.hidden_size",
     )

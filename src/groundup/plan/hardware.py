@@ -1,4 +1,4 @@
-"""What the devices of a plan can do: vendor figures for accelerators, our own measurements for laptops."""
+"""Speed, memory and links of devices: data sheets for accelerators, measurements for CPUs."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from groundup.artifacts.errors import UserError
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """One kind of device.
+    """Figures of one kind of device.
 
     Attributes:
-        peak: dense bfloat16 matrix operations per second.
-        memory: bytes.
-        utilization: share of `peak` that training reaches; published or measured, see the comment at each.
-        link, network: bytes a second, one way, to the other devices of a machine and to other machines; None: unknown.
-        kernels: share of `peak` that products and what is between them reach where nothing waits for a link.
+        peak_flops: dense bfloat16 matrix operations per second.
+        memory_bytes: device memory.
+        utilization: fraction of `peak_flops` that training reaches (MFU); published or measured.
+        link_bandwidth, network_bandwidth: bytes per second, one way, within a machine and between machines.
+        kernel_efficiency: fraction of `peak_flops` that kernels reach without communication.
     """
 
     peak_flops: float
@@ -28,17 +28,16 @@ class DeviceSpec:
 GB = 1e9
 
 DEVICES: dict[str, DeviceSpec] = {
-    # Two cores of a server processor with AVX-512 bfloat16: 400 GFLOP/s of matrix products in a loop (measured, lab
-    # book); a model of a few million parameters reaches two fifths of it.
+    # Two cores of a server CPU with AVX-512 bfloat16: matrix products reach 400 GFLOP/s, training of a model of a few
+    # million parameters two fifths of that (measured, lab book).
     "cpu-2": DeviceSpec(peak_flops=400e9, memory_bytes=16 * GB, utilization=0.40),
-    # A laptop of 8 such cores: the same, per core.
+    # Eight such cores: scaled.
     "cpu-8": DeviceSpec(peak_flops=1.6e12, memory_bytes=16 * GB, utilization=0.40),
-    # Peaks and memory: vendor data sheets. Utilization: what public trainers report for dense models of 1B and up; ours
-    # on one H200 was 0.50 at 1.3B weights and 0.36 at 124M (benchmarks/results/2026-11-26-gpu-h200.md).
+    # Peaks and memory: vendor data sheets. Utilization: as public trainers report for dense models of 1B and more;
+    # measured on one H200: 0.50 at 1.3B weights and 0.36 at 124M (benchmarks/results/2026-11-26-gpu-h200.md).
     "rtx-4090": DeviceSpec(peak_flops=165e12, memory_bytes=24 * GB, utilization=0.40),
-    # Links: NVLink's 600 and 900 GB/s are both ways together; the network is 200 and 400 Gb/s for each device, as in
-    # NVIDIA's DGX A100 and H100 (Meta's machines have the latter too: torchtitan, benchmarks). Kernels: calibrated on
-    # one published run each, which book/thousand-devices.md names.
+    # Links: NVLink's 600 and 900 GB/s are the sum of both ways; network: 200 and 400 Gb/s per device, as in DGX A100 and
+    # H100. kernel_efficiency: calibrated on one published run each (book/thousand-devices.md).
     "a100": DeviceSpec(
         312e12,
         80 * GB,
@@ -67,7 +66,7 @@ DEVICES: dict[str, DeviceSpec] = {
 
 
 def device_spec(name: str) -> DeviceSpec:
-    """The figures for `budget.hardware`. Raises UserError for a name that is not in the table."""
+    """The figures of the device `name`. Raises UserError if it is unknown."""
     if name not in DEVICES:
-        raise UserError(f"budget.hardware = {name!r}: not in the table", hint=f"one of {', '.join(DEVICES)}")
+        raise UserError(f"budget.hardware = {name!r}, expected one of {', '.join(DEVICES)}")
     return DEVICES[name]

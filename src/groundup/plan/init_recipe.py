@@ -1,6 +1,7 @@
-"""A recipe from five answers: what the model is for, its text, the hardware, how many, and for how long."""
+"""`groundup init`: a recipe from five answers (goal, data, hardware, devices, hours)."""
 
 import json
+import tomllib
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,13 @@ GOALS = {
     "chat": ("evaluate", "finetune", "export", "report"),
     "chat-4bit": ("evaluate", "finetune", "quantize", "export", "report"),
 }
-"""Which tables beyond training a goal needs."""
+"""Tables of each goal, beyond training."""
 
 KIND_BY_SUFFIX = {
     ".warc.gz": "web", ".warc": "web", ".xml.bz2": "wikipedia", ".bz2": "wikipedia", ".jsonl": "jsonl",
     ".py": "code", ".c": "code", ".js": "code", ".rs": "code",
 }  # fmt: skip
-"""How a file is read, by the end of its name; plain text for every other."""
+"""Source kind by file name suffix; `text` for all others."""
 
 
 @dataclass(frozen=True)
@@ -31,29 +32,27 @@ class InitQuestion:
 
 
 QUESTIONS = (
-    InitQuestion("goal", f"What shall it be? ({', '.join(GOALS)})", "chat-4bit"),
-    InitQuestion(
-        "data", "Your text: files with globs, an https:// address, or `sample` for the quickstart's", "sample"
-    ),
-    InitQuestion("hardware", f"Which device? ({', '.join(DEVICES)})", "cpu-2"),
-    InitQuestion("devices", "How many of them?", 1),
-    InitQuestion("hours", "Hours for pretraining?", 1.0),
+    InitQuestion("goal", f"Goal? ({', '.join(GOALS)})", "chat-4bit"),
+    InitQuestion("data", "Training text? (path with globs, https:// URL, or `sample`)", "sample"),
+    InitQuestion("hardware", f"Device? ({', '.join(DEVICES)})", "cpu-2"),
+    InitQuestion("devices", "Number of devices?", 1),
+    InitQuestion("hours", "Hours of pretraining?", 1.0),
 )
 
 
 def recipe_toml(answers: dict[str, Any], name: str) -> str:
-    """The TOML text of a recipe for `answers` (goal, data, hardware, devices, hours); it parses and it fits.
+    """The TOML text of a recipe for `answers` to QUESTIONS, checked by a plan.
 
-    Raises UserError when an answer is none of the choices, or when nothing fits the hardware.
+    Raises UserError for an unknown goal or hardware, or if no model fits the hardware.
     """
     goal = answers["goal"]
     if goal not in GOALS:
-        raise UserError(f"goal = {goal!r}: not a goal", hint=f"one of {', '.join(GOALS)}")
+        raise UserError(f"goal = {goal!r}, expected one of {', '.join(GOALS)}")
     hours, devices = float(answers["hours"]), int(answers["devices"])
-    laptop = str(answers["hardware"]).startswith("cpu")
+    cpu = str(answers["hardware"]).startswith("cpu")
     lines = [
         f"# Written by groundup init for: {goal} on {devices} x {answers['hardware']} in {hours:g} h.",
-        "# groundup explain KNOB says what a knob means; groundup plan says what the whole will cost.",
+        "# Meaning of a knob: groundup explain KNOB. Cost of the run: groundup plan RECIPE.",
         f"name = {json.dumps(name)}",
         "",
         "[budget]",
@@ -64,21 +63,19 @@ def recipe_toml(answers: dict[str, Any], name: str) -> str:
         "[data]",
         *_source_lines(str(answers["data"])),
         "[tokenizer]",
-        f"vocab_size = {4096 if laptop and hours < 4 else 32_000}",
+        f"vocab_size = {4096 if cpu and hours < 4 else 32_000}",
         "",
         "[model]",
-        f"context_length = {512 if laptop else 2048}",
+        f"context_length = {512 if cpu else 2048}",
         "qk_norm = true",
         "",
         "[train]",
-        'optimizer = "muon"' if laptop else 'optimizer = "adamw"',
+        'optimizer = "muon"' if cpu else 'optimizer = "adamw"',
         "",
     ]
     for table in GOALS[goal]:
         lines += [f"[{table}]", *(_conversation_lines() if table == "finetune" else ()), ""]
     text = "\n".join(lines)
-    import tomllib
-
     derive(parse_recipe(tomllib.loads(text)))
     return text
 
@@ -86,7 +83,7 @@ def recipe_toml(answers: dict[str, Any], name: str) -> str:
 def _source_lines(data: str) -> list[str]:
     if data == "sample":
         return [
-            "# A small real corpus from pinned packages; put your own text here.",
+            "# A small corpus from a pinned package; replace it by your own text.",
             "[[data.sources]]",
             'name = "books"',
             'kind = "books"',
@@ -97,7 +94,7 @@ def _source_lines(data: str) -> list[str]:
     kind = next((kind for end, kind in KIND_BY_SUFFIX.items() if data.lower().endswith(end)), "text")
     return [
         "[[data.sources]]",
-        'name = "mine"',
+        'name = "corpus"',
         f"kind = {json.dumps(kind)}",
         f"path = {json.dumps(data)}",
         "",
@@ -106,7 +103,7 @@ def _source_lines(data: str) -> list[str]:
 
 def _conversation_lines() -> list[str]:
     return [
-        "# Conversations to learn from: JSON lines with a `messages` list, or these.",
+        '# Conversations; replace them by your own: JSON lines with a `messages` list (kind = "messages").',
         "[[finetune.conversations]]",
         'name = "chatterbot"',
         'kind = "chatterbot"',

@@ -1,8 +1,7 @@
-"""The file with which a cluster starts a run on many machines: to be read, completed and submitted by a person.
+"""Cluster job files of a plan: Slurm, Kubernetes JobSet, SkyPilot.
 
-Each is a pure function of what the plan says. The machines start `torchrun`, which starts the ranks and starts them again
-when one dies; the first rank makes what one makes alone. Nothing here is submitted, and nothing is guessed that only
-the cluster's owner knows: such places say CHANGE.
+Each machine starts `torchrun`, which starts the ranks and restarts them after a failure. A person reads, completes and
+submits the file: values that depend on the cluster are marked CHANGE.
 """
 
 import math
@@ -16,30 +15,28 @@ from groundup.plan.parallel_layout import planned_devices
 
 RENDEZVOUS_PORT = 29500
 SHUTDOWN_SECONDS = 300
-"""Between being asked to stop and being killed: for the step that runs, and its checkpoint."""
+"""Seconds between the stop signal and the kill, for the current step and a checkpoint."""
 
 MAX_DEVICES_PER_MACHINE = 8
-"""At most, where machine.devices says nothing."""
+"""Devices per machine, unless machine.devices is set."""
 
 FORWARDED_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
-"""Handed on to the ranks, which save and end: see train/signals.py."""
-
+"""Forwarded to the ranks, which save a checkpoint and exit: see train/signals.py."""
 
 SKYPILOT_NAMES = {"A100": "A100-80GB", "RTX-4090": "RTX4090"}
-"""Where it calls a device otherwise than the plan does."""
+"""Names of devices in SkyPilot, if different from those of the plan."""
 
 
 @dataclass(frozen=True)
 class ClusterJob:
-    """What all kinds of job files need.
+    """Values of a job file.
 
     Attributes:
-        name: of the recipe.
-        machines, devices: how many, and how many devices each has.
-        hours: that the plan expects; 0 where it expects nothing.
-        accelerator: the plan's name of a device, upper case; None for processors.
-        restarts: times that ranks are started again.
-        command: what each rank runs, after `python`.
+        name: name of the recipe.
+        hours: planned; 0 if unknown.
+        accelerator: upper-case name of the device; None: CPU.
+        max_restarts: restarts of failed ranks.
+        command: arguments of `python` on each rank.
     """
 
     name: str
@@ -52,12 +49,12 @@ class ClusterJob:
 
     @property
     def dns_label(self) -> str:
-        """The name as host names allow it."""
+        """The name with the characters of host names."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
     def torchrun_command(self, head_node: str, run_id: str) -> str:
         """The command of each machine, one word a line. `head` and `run` may be variables of the shell."""
-        words = [
+        arguments = [
             f"env TORCH_ELASTIC_SHUTDOWN_TIMEOUT={SHUTDOWN_SECONDS} torchrun",
             f"--nnodes={self.machines}",
             f"--nproc-per-node={self.devices_per_machine}",
@@ -67,17 +64,17 @@ class ClusterJob:
             f'--rdzv-endpoint="{head_node}:{RENDEZVOUS_PORT}"',
             f"--signals-to-handle={','.join(FORWARDED_SIGNALS)}",
         ]
-        return " \\\n  ".join([*words, shlex.join(self.command)])
+        return " \\\n  ".join([*arguments, shlex.join(self.command)])
 
 
 def cluster_job(plan: Plan, recipe_file: str, overrides: tuple[str, ...], runs_folder: str) -> ClusterJob:
-    """The job of a derived recipe. Raises UserError when its devices do not fill machines."""
+    """The job of a derived recipe. Raises UserError if its devices do not fill machines."""
     machine = plan.recipe.machine
     total = planned_devices(plan.recipe)
     devices = machine.devices or min(total, MAX_DEVICES_PER_MACHINE)
     if total % devices:
         raise UserError(
-            f"budget.devices = {total}: not a whole number of machines with {devices}",
+            f"budget.devices = {total} is not divisible by {devices} devices per machine",
             hint=f"set machine.devices={math.gcd(total, devices)}, or budget.devices={-(-total // devices) * devices}",
         )
     hardware = plan.recipe.budget.hardware
@@ -90,11 +87,11 @@ def cluster_job(plan: Plan, recipe_file: str, overrides: tuple[str, ...], runs_f
 
 
 def render_slurm(job: ClusterJob) -> str:
-    """A batch script. It asks to be put back into the queue when its time is over before the run is."""
+    """A Slurm batch script, which requeues itself before its time limit."""
     gpus = f"#SBATCH --gpus-per-node={job.devices_per_machine}\n" if job.accelerator else ""
     return f"""#!/bin/bash
-# {job.name}: {job.machines} machines with {job.devices_per_machine} devices each. Submit it with: sbatch THIS_FILE
-# The folder of runs must be on a disk that all machines share.
+# {job.name}: {job.machines} machines of {job.devices_per_machine} devices. Submit it with: sbatch THIS_FILE
+# The run folder must be on a file system that all machines share.
 #SBATCH --job-name={job.dns_label}
 #SBATCH --nodes={job.machines}
 #SBATCH --ntasks-per-node=1
@@ -104,22 +101,22 @@ def render_slurm(job: ClusterJob) -> str:
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output={job.dns_label}-%j.log
-#CHANGE --partition and --account, where your cluster has them: ##SBATCH --partition=...
+#CHANGE: --partition and --account, if your cluster needs them: ##SBATCH --partition=...
 set -euo pipefail
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
 srun --kill-on-bad-exit=1 {job.torchrun_command("$head", "$SLURM_JOB_ID")} &
-work=$!
+run=$!
 
-# Shortly before the time is over: let the ranks save, and continue in another job.
-asked() {{
-  kill -USR1 "$work"
-  wait "$work" || true
+# Before the time limit: let the ranks save a checkpoint, and continue in another job.
+requeue() {{
+  kill -USR1 "$run"
+  wait "$run" || true
   scontrol requeue "$SLURM_JOB_ID"
 }}
-trap asked USR1
-wait "$work"
+trap requeue USR1
+wait "$run"
 """
 
 
@@ -131,9 +128,9 @@ def render_kubernetes(job: ClusterJob) -> str:
                     limits:
                       nvidia.com/gpu: {job.devices_per_machine}""" if job.accelerator else ""  # fmt: skip
     command = job.torchrun_command(head, job.dns_label).replace("\n", "\n" + 22 * " ")
-    return f"""# {job.name}: {job.machines} machines with {job.devices_per_machine} devices each.
+    return f"""# {job.name}: {job.machines} machines of {job.devices_per_machine} devices.
 # Submit it with: kubectl apply -f THIS_FILE
-# The recipe and the folder of runs are on the claimed volume, which all pods share (ReadWriteMany).
+# The recipe and the run folder are on the claimed volume, which all pods share (ReadWriteMany).
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
 metadata:
@@ -183,16 +180,16 @@ spec:
 
 
 def render_skypilot(job: ClusterJob) -> str:
-    """A task of SkyPilot (https://docs.skypilot.co/en/latest/reference/yaml-spec.html)."""
+    """A SkyPilot task (https://docs.skypilot.co/en/latest/reference/yaml-spec.html)."""
     hardware = (
         f"accelerators: {SKYPILOT_NAMES.get(job.accelerator, job.accelerator)}:{job.devices_per_machine}\n  network_tier: best"
         if job.accelerator
         else f"cpus: {job.devices_per_machine}+"
     )
     command = job.torchrun_command("$head", "$SKYPILOT_TASK_ID").replace("\n", "\n  ")
-    return f"""# {job.name}: {job.machines} machines with {job.devices_per_machine} devices each.
+    return f"""# {job.name}: {job.machines} machines of {job.devices_per_machine} devices.
 # Submit it with: sky launch -c {job.dns_label} THIS_FILE
-# The folder of runs must be on a disk that all machines share, with locks and renames: a mounted bucket is none.
+# The run folder must be on a file system that all machines share, with locks and renames: not a mounted bucket.
 name: {job.dns_label}
 
 num_nodes: {job.machines}
@@ -203,7 +200,7 @@ resources:
 workdir: .
 
 setup: |
-  pip install "CHANGE to where groundup is[all]"
+  pip install "CHANGE[all]"  # URL or path of groundup
 
 run: |
   head=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)
@@ -216,6 +213,6 @@ FILE_SUFFIXES = {"slurm": "sbatch", "kubernetes": "jobset.yaml", "skypilot": "sk
 
 
 def _slurm_time(hours: float) -> str:
-    """Half as long again as planned, and at least an hour, as Slurm writes it: days-hours:minutes:seconds."""
+    """1.5 times the planned hours, at least one, in the format of Slurm: days-hours:minutes:seconds."""
     minutes = max(60, math.ceil(1.5 * hours * 60))
     return f"{minutes // 1440}-{minutes % 1440 // 60:02d}:{minutes % 60:02d}:00"

@@ -1,13 +1,13 @@
-"""A width and a depth for a budget: one dial, the width; everything else follows.
+"""Model shape for a compute budget: one parameter, the width, from which the rest is derived.
 
-Deeper is better than wider at equal cost until layers get too thin to fill the hardware; published models keep
-width / depth near 32 at a few million parameters (TinyStories: 256 / 8), near 64 at 100 million (GPT-2: 768 / 12) and
-near 128 from a billion up (Llama: 4096 / 32). The line 16 + width / 16, capped at 128, goes through all three.
+width / depth = 16 + width / 16, at most 128. Published models lie on that line: 32 at a few million parameters
+(TinyStories: 256 / 8), 64 at 100 million (GPT-2: 768 / 12), 128 from a billion up (Llama: 4096 / 32).
 """
 
 from collections.abc import Iterator
 from typing import Any
 
+from groundup.artifacts.errors import UserError
 from groundup.plan.parameter_count import count_parameters, training_flops_per_token
 from groundup.recipe import ModelConfig, build_model_config
 
@@ -15,26 +15,27 @@ MIN_WIDTH, MAX_WIDTH = 64, 16_384
 
 
 def config_for_width(width: int, vocab_size: int, fixed: dict[str, Any]) -> ModelConfig:
-    """The model of a given width; knobs in `fixed` stay as the recipe has them."""
+    """The model of a given width; knobs in `fixed` override what is derived."""
     aspect = min(16 + width / 16, 128)
     num_heads, head_dim = fixed.get("num_heads"), fixed.get("head_dim")
-    head_dim = head_dim or (width // num_heads if num_heads else _head_dim(width))
-    num_heads = num_heads or max(1, width // head_dim)
+    if num_heads is None:
+        head_dim = head_dim or _head_dim(width)
+        num_heads = max(1, width // head_dim)
     derived = {
         "vocab_size": vocab_size,
         "hidden_size": width,
         "num_layers": max(2, round(width / aspect)),
         "num_heads": num_heads,
         "head_dim": head_dim,
-        # From 4096 up the key/value cache rules generation: groups of queries share keys (Ainslie et al. 2023).
+        # From 4096 up the key/value cache limits generation: grouped-query attention (Ainslie et al. 2023).
         "num_kv_heads": 8 if width >= 4096 and num_heads % 8 == 0 else num_heads,
-        "tie_embeddings": width < 2048,  # below, the embedding is too large a share to hold it twice
+        "tie_embeddings": width < 2048,  # below, the embedding is a large part of the model
     }
     return build_model_config(derived | fixed)
 
 
 def _head_dim(width: int) -> int:
-    """128 from 2048 up, as Llama has it; below, the largest of 64 and 32 that divides the width."""
+    """128 from width 2048 up, as in Llama; below, 64 or 32."""
     return 128 if width >= 2048 else 64 if width % 64 == 0 and width >= 256 else 32
 
 
@@ -45,28 +46,33 @@ def largest_model_within(
     fixed: dict[str, Any],
     tokens: int | None = None,
 ) -> ModelConfig:
-    """The widest shape whose training, with its share of tokens, costs at most `compute` operations.
+    """The widest model whose training costs at most `compute` operations, or the smallest one.
 
-    With `tokens` given, that many are trained on, whatever the size. The smallest shape is returned where even that
-    costs more.
+    It is trained on `tokens`, or on `tokens_per_parameter` for each of its parameters.
     """
     best = None
     for config in candidate_configs(vocab_size, fixed):
-        trained_on = tokens or tokens_per_parameter * count_parameters(config).active
-        cost = trained_on * training_flops_per_token(config, config.context_length)
+        training_tokens = tokens or tokens_per_parameter * count_parameters(config).active
+        cost = training_tokens * training_flops_per_token(config, config.context_length)
         if best is not None and cost > compute:
             break
         best = config
-    assert best is not None
+    if best is None:
+        raise UserError(
+            f"model.num_heads = {fixed['num_heads']}: divides no width from {MIN_WIDTH} to {MAX_WIDTH}",
+            hint="set model.hidden_size or model.head_dim",
+        )
     return best
 
 
 def candidate_configs(vocab_size: int, fixed: dict[str, Any]) -> Iterator[ModelConfig]:
-    """Every width worth planning, smallest first; only the one that `fixed` names, where it does."""
+    """Models in order of width; only one if `fixed` has the width."""
     if width := fixed.get("hidden_size"):
         yield config_for_width(width, vocab_size, fixed)
         return
     width = MIN_WIDTH
+    num_heads = fixed.get("num_heads") if "head_dim" not in fixed else None
     while width <= MAX_WIDTH:
-        yield config_for_width(width, vocab_size, fixed)
+        if num_heads is None or width % (2 * num_heads) == 0:  # RoPE needs an even head_dim
+            yield config_for_width(width, vocab_size, fixed)
         width += 32 if width < 512 else 64 if width < 1024 else 128 if width < 4096 else 256

@@ -1,27 +1,22 @@
-"""Whether a layout of devices can compute this model, and what is left open in it.
+"""Parallel layout: derivation of its shard axis, and checks against the model.
 
-Refused here, before anything is spent: grids that do not multiply, parts that do not divide, and what PyTorch would
-compute wrongly without a word (found by comparing every gradient with one process: tests/parallel, book/parallel.md).
+Refused are axes whose product is not the number of devices, sizes that do not divide, and combinations for which PyTorch
+computes wrong gradients silently (found by comparison with one process: tests/parallel, book/parallel.md).
 """
 
 import math
 
 from groundup.artifacts.errors import UserError
 from groundup.plan import engine_support
+from groundup.plan.pipeline_schedule import SCHEDULES, num_stages
 from groundup.recipe import ModelConfig, Recipe
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.machine_config import MachineConfig
 from groundup.recipe.train_config import TrainConfig
 
-ZERO_BUBBLE = ("interleaved-zero-bubble", "zero-bubble-v", "dualpipe-v")
-"""Schedules that compute the gradients of weights after those of activations."""
-
-V_SCHEDULES = ("zero-bubble-v", "dualpipe-v")
-SINGLE_STAGE = ("gpipe", "1f1b")
-
 
 def complete_layout(layout: LayoutConfig, devices: int) -> LayoutConfig:
-    """`layout` with its shard axis filled in. Raises UserError when the axes do not multiply to `devices`."""
+    """`layout` with its shard axis derived. Raises UserError if the product of the axes is not `devices`."""
     others = layout.replicate * layout.context * layout.tensor * layout.pipeline
     shard = layout.shard if layout.shard is not None else max(1, devices // others)
     if shard * others != devices:
@@ -31,60 +26,42 @@ def complete_layout(layout: LayoutConfig, devices: int) -> LayoutConfig:
             " x ".join(f"{name} {size}" for name, size in axes.items() if size not in (1, None)) or "shard 1"
         )
         raise UserError(
-            f"machine.layout: {product} is {math.prod(size or 1 for size in axes.values())} devices, and there are "
-            f"{devices}",
+            f"machine.layout: {product} = {math.prod(size or 1 for size in axes.values())} devices, expected {devices}",
             hint="leave machine.layout.shard out, and let the other axes divide the number of devices",
         )
     return layout.model_copy(update={"shard": shard})
 
 
 def configured_devices(machine: MachineConfig) -> int:
-    """How many processes a run on one machine has: as many as it is told, else as the layout's axes multiply to."""
+    """Processes on this machine: machine.devices, or the product of the layout axes."""
     layout = machine.layout
     axes = (layout.replicate, layout.shard or 1, layout.context, layout.tensor, layout.pipeline)
     return machine.devices or math.prod(axes)
 
 
 def planned_devices(recipe: Recipe) -> int:
-    """Of all machines: what the budget has, else what this machine has."""
+    """Devices of all machines: budget.devices if more than 1, else those of this machine."""
     return recipe.budget.devices if recipe.budget.devices > 1 else configured_devices(recipe.machine)
 
 
-def num_stages(layout: LayoutConfig) -> int:
-    """Pieces into which a pipeline cuts the model."""
-    if layout.pipeline == 1 or layout.pipeline_schedule in SINGLE_STAGE:
-        return layout.pipeline
-    return layout.pipeline * (2 if layout.pipeline_schedule in V_SCHEDULES else layout.stages_per_device)
-
-
-def stage_indices(pipeline_rank: int, layout: LayoutConfig) -> list[int]:
-    """The pieces on one device of a pipeline: there and back again, or every so many."""
-    stages = num_stages(layout)
-    if layout.pipeline > 1 and layout.pipeline_schedule in V_SCHEDULES:
-        return [pipeline_rank, stages - 1 - pipeline_rank]
-    return list(range(pipeline_rank, stages, layout.pipeline))
-
-
 def check_layout(layout: LayoutConfig, config: ModelConfig, train: TrainConfig | None = None) -> None:
-    """Raises UserError for a layout, complete, that cannot compute `config`, naming what was found and expected."""
+    """Raises UserError if a complete layout cannot compute `config`."""
     if train is not None:
         engine_support.check_engine_layout(layout, config, train)
     _check_tensor(layout, config)
     _check_experts(layout, config)
     _check_pipeline(layout, config)
     if layout.context > 1 and layout.context_method == "ulysses":
-        _check_divides(
-            "context", layout.context, "query heads of a device", config.num_heads // layout.tensor
-        )
+        _check_divides("context", layout.context, "query heads per device", config.num_heads // layout.tensor)
     if layout.context > 1 and layout.context_method == "ring":
-        odd = (
+        unsupported = (
             "attention_softcap"
             if config.attention_softcap
             else config.position_embedding == "relative" and "position_embedding"
         )
-        if odd:
+        if unsupported:
             raise UserError(
-                f"machine.layout.context_method = 'ring' with model.{odd}: a ring has plain products only",
+                f"machine.layout.context_method = 'ring' with model.{unsupported}: not supported by ring attention",
                 hint="set machine.layout.context_method=all-gather",
             )
     if train is not None:
@@ -101,8 +78,8 @@ def _check_tensor(layout: LayoutConfig, config: ModelConfig) -> None:
     assert layout.shard is not None
     if config.hidden_size % (layout.shard * layout.context):
         raise UserError(
-            f"model.hidden_size = {config.hidden_size}: with tensor parallelism, expected a multiple of "
-            f"shard x context = {layout.shard * layout.context}",
+            f"model.hidden_size = {config.hidden_size}, expected a multiple of shard x context = "
+            f"{layout.shard * layout.context} with tensor parallelism",
             hint="use machine.layout.replicate for some of the devices",
         )
 
@@ -112,20 +89,20 @@ def _check_experts(layout: LayoutConfig, config: ModelConfig) -> None:
         return
     if config.moe is None:
         raise UserError(
-            f"machine.layout.expert = {layout.expert}, but the model is no mixture of experts",
+            f"machine.layout.expert = {layout.expert} without a mixture of experts",
             hint="leave machine.layout.expert out, or set model.moe",
         )
     _check_divides("expert", layout.expert, "model.moe.num_experts", config.moe.num_experts)
     assert layout.shard is not None
     _check_divides("expert", layout.expert, "shard x context", layout.shard * layout.context)
-    rest = layout.shard * layout.context // layout.expert
+    expert_shards = layout.shard * layout.context // layout.expert
     for name, width in (
         ("intermediate_size", config.moe.intermediate_size),
         ("hidden_size", config.hidden_size),
     ):
-        if width % rest:
+        if width % expert_shards:
             raise UserError(
-                f"the experts' {name} = {width}: expected a multiple of shard x context / expert = {rest}",
+                f"{name} of the experts = {width}, expected a multiple of shard x context / expert = {expert_shards}",
                 hint="set machine.layout.expert higher, or use machine.layout.replicate for some of the devices",
             )
 
@@ -135,25 +112,24 @@ def _check_pipeline(layout: LayoutConfig, config: ModelConfig) -> None:
         return
     if config.architecture == "encoder_decoder":
         raise UserError(
-            f"machine.layout.pipeline = {layout.pipeline}: an encoder_decoder has two stacks, expected one",
+            f"machine.layout.pipeline = {layout.pipeline} with an encoder_decoder: not supported",
             hint="use machine.layout.shard or tensor",
         )
     if config.tie_embeddings:
         raise UserError(
-            f"machine.layout.pipeline = {layout.pipeline} with model.tie_embeddings: the first and the last device "
-            "would each train a copy of the matrix",
+            f"machine.layout.pipeline = {layout.pipeline} with model.tie_embeddings: the first and last "
+            "stages would train separate copies of the embedding",
             hint="set model.tie_embeddings=false, or use machine.layout.shard",
         )
     if num_stages(layout) > config.num_layers:
         raise UserError(
-            f"machine.layout: {num_stages(layout)} pipeline stages, and model.num_layers = {config.num_layers}",
-            hint="use fewer devices or fewer stages_per_device",
+            f"machine.layout: {num_stages(layout)} pipeline stages, expected at most model.num_layers = {config.num_layers}",
+            hint="reduce machine.layout.pipeline or machine.layout.stages_per_device",
         )
-    if layout.pipeline_schedule in ZERO_BUBBLE and layout.reshard_after_forward:
+    if SCHEDULES[layout.pipeline_schedule].zero_bubble and layout.reshard_after_forward:
         raise UserError(
-            f"machine.layout.pipeline_schedule = {layout.pipeline_schedule!r} with reshard: "
-            "its late weight gradients would be wrong, "
-            "because the gathered weights are gone by then, and PyTorch does not say so",
+            f"machine.layout.pipeline_schedule = {layout.pipeline_schedule!r} with "
+            "reshard_after_forward: weight gradients would be wrong, because unsharded weights are freed before them",
             hint="leave machine.layout.reshard_after_forward out, or set machine.layout.pipeline_schedule=1f1b",
         )
 
@@ -166,16 +142,16 @@ def _check_training(layout: LayoutConfig, train: TrainConfig) -> None:
             parts = math.lcm(parts, layout.context * layout.tensor)
         if length % parts:
             raise UserError(
-                f"train.sequence_length = {length}: this layout cuts a sequence into {parts} equal parts",
+                f"train.sequence_length = {length}, expected a multiple of {parts} for this layout",
                 hint=f"set train.sequence_length={max(1, length // parts) * parts}",
             )
     if length is not None and batch is not None and layout.pipeline > 1:
         assert layout.shard is not None
-        rows = batch // length // (layout.replicate * layout.shard)
-        if rows < num_stages(layout):
+        sequences = batch // length // (layout.replicate * layout.shard)
+        if sequences < num_stages(layout):
             raise UserError(
-                f"train.batch_tokens = {batch}: {rows} sequences for each pipeline of {num_stages(layout)} stages, "
-                "expected at least as many as stages",
+                f"train.batch_tokens = {batch}: {sequences} sequences per pipeline, expected at least {num_stages(layout)}, "
+                "its number of stages",
                 hint=f"set train.batch_tokens={num_stages(layout) * length * layout.replicate * layout.shard} or more",
             )
 

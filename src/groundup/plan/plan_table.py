@@ -4,45 +4,43 @@ from typing import Any
 
 
 def format_plan(summary: dict[str, Any]) -> str:
-    """The facts of `Plan.facts()` in aligned lines."""
-    text = (
-        [("deduplication", _format_deduplication(summary["deduplication"]))]
-        if "deduplication" in summary
-        else []
-    )
+    """`Plan.summary()` as aligned lines."""
+    rows = []
+    if "deduplication" in summary:
+        rows.append(("deduplication", _format_deduplication(summary["deduplication"])))
     if "model" not in summary:
-        return _align([*text, ("training", "none: the recipe has no [train] table")])
+        return _align([*rows, ("training", "none: the recipe has no [train]")])
     model, train, memory, layout = summary["model"], summary["train"], summary["memory"], summary["layout"]
     budget = summary["budget"]
     rows = [
+        *rows,
         ("model", f"{model['architecture']}, {model['num_layers']} blocks, {model['hidden_size']} wide, "
-                  f"{model['num_heads']} heads ({model['num_kv_heads']} for keys), vocabulary {model['vocab_size']:,}"),
+                  f"{model['num_heads']} heads ({model['num_kv_heads']} key/value heads), vocabulary {model['vocab_size']:,}"),
         ("parameters", f"{_format_count(summary['parameters']['total'])}"),
-        ("tokens", f"{_format_count(train['tokens'])}, {summary['tokens_per_parameter']:.3g} for each parameter"),
+        ("tokens", f"{_format_count(train['tokens'])}, {summary['tokens_per_parameter']:.3g} per parameter"),
         ("steps", f"{train['steps']:,} of {train['batch_tokens']:,} tokens, sequences of {train['sequence_length']:,}"),
-        ("learning rate", f"{train['learning_rate']:g} after {train['warmup_steps']} steps, {train['schedule']}, "
+        ("learning rate", f"{train['learning_rate']:g} after {train['warmup_steps']} warmup steps, {train['lr_schedule']}, "
                           f"{train['optimizer']}"),
-        ("memory", f"{memory['total'] / 1e9:.2f} GB a device: weights {memory['weights'] / 1e9:.2f}, gradients "
-                   f"{memory['gradients'] / 1e9:.2f}, optimizer {memory['optimizer'] / 1e9:.2f}, copies for "
-                   f"products {memory['unsharded'] / 1e9:.2f}, activations "
+        ("memory", f"{memory['total'] / 1e9:.2f} GB per device: weights {memory['weights'] / 1e9:.2f}, gradients "
+                   f"{memory['gradients'] / 1e9:.2f}, optimizer {memory['optimizer'] / 1e9:.2f}, "
+                   f"unsharded weights {memory['unsharded'] / 1e9:.2f}, activations "
                    f"{(memory['activations'] + memory['logits']) / 1e9:.2f}"),
         ("layout", f"{layout['devices']} x {budget['hardware']}, {_format_axes(layout)}, micro-batch "
                    f"{layout['micro_batch']}{_format_checkpointing(layout['activation_checkpointing'])}"),
-        ("compute", f"{format_flops(summary['compute'])} of arithmetic"),
+        ("compute", f"{format_flops(summary['total_flops'])}"),
         ("time", _format_hours(summary["hours"])),
     ]  # fmt: skip
-    if expected := summary.get("expected"):
-        rows.append(("expected", f"{expected['loss']:.3f} bits per byte of held-out text, 90% between {expected['low']:.3f} "
-                                 f"and {expected['high']:.3f}, from a ladder of {expected['rungs']} models"))  # fmt: skip
+    if loss := summary.get("predicted_loss"):
+        rows.append(("predicted loss", f"{loss['loss']:.3f} bits per byte of validation text, 90% interval {loss['low']:.3f} to "
+                                       f"{loss['high']:.3f}, from a ladder of {loss['rungs']} models"))  # fmt: skip
     rows += _simulation_rows(summary.get("simulation"))
-    if summary["money"] is not None:
-        rows.append(("money", f"{summary['money']:,.0f} at {budget['price_per_hour']:g} an hour and device"))
-    return _align(rows + text)
+    if summary["cost"] is not None:
+        rows.append(("cost", f"{summary['cost']:,.0f} at {budget['price_per_hour']:g} per device and hour"))
+    return _align(rows)
 
 
-def _format_checkpointing(kind: str) -> str:
-    """A run recomputes what its recipe says, so what the plan needs is said as the knob that says it."""
-    return "" if kind == "none" else f", with machine.activation_checkpointing = {kind}"
+def _format_checkpointing(mode: str) -> str:
+    return "" if mode == "none" else f", with machine.activation_checkpointing = {mode}"
 
 
 def format_flops(value: float) -> str:
@@ -67,18 +65,18 @@ def _align(rows: list[tuple[str, str]]) -> str:
 def _format_deduplication(found: dict[str, Any]) -> str:
     names = ", ".join(found["unknown_sources"])
     if names and not found["documents"]:
-        return f"up to {found['limit_bytes'] / 1e9:g} GB; more can be said when {names} is here"
-    unknown = f"; not here yet, and not counted: {names}" if names else ""
+        return f"up to {found['limit_bytes'] / 1e9:g} GB; no estimate before {names} is downloaded"
+    unknown = f"; without {names}, not downloaded yet" if names else ""
     return (f"{found['peak_bytes'] / 1e9:.2g} GB of {found['limit_bytes'] / 1e9:g} GB "
             f"for about {found['documents']:,} documents, "
             f"{found['passes']} pass{'es' if found['passes'] > 1 else ''}{unknown}")  # fmt: skip
 
 
 def _simulation_rows(found: dict[str, Any] | None) -> list[tuple[str, str]]:
-    """What was counted on fake devices, beside what the formulas say."""
+    """Counts of a simulation on fake devices, beside the estimates."""
     if found is None:
         return []
-    pairs = [("held between steps", found["memory"]["state"]), ("held at most", found["memory"]["peak"])]
+    pairs = [("memory between steps", found["memory"]["state"]), ("peak memory", found["memory"]["peak"])]
     pairs += [(f"sent along {axis}", both) for axis, both in found["sent"].items()]
     words = [
         f"{name} {both['simulated'] / 1e9:.2f} GB (planned {both['planned'] / 1e9:.2f})"

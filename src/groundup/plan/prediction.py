@@ -1,4 +1,4 @@
-"""What a ladder of small models says of a recipe: read from its file, where the recipe is still of the same kind."""
+"""Loss prediction for a recipe, from the scaling law of its ladder of small models."""
 
 import json
 from pathlib import Path
@@ -12,16 +12,16 @@ from groundup.recipe import Recipe
 
 SCALING_LAW_FILE = "scaling_law.json"
 RATIO_TOLERANCE = 0.25
-"""The law holds for one ratio of tokens to parameters; so much may a plan's differ from it, since shapes come in steps
-and tokens take up what is left. At the exponents of Hoffmann et al. 2022 that moves the loss by about a hundredth."""
+"""Maximum relative difference in tokens per parameter between ladder and plan: sizes are discrete. It changes the loss by
+about 1% at the exponents of Hoffmann et al. 2022."""
 
 MODEL_SIZE_KNOBS = ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "intermediate_size")
 DERIVED_FROM_SIZE = ("tokens", "steps", "warmup_steps", "evaluate_every")
-"""The knobs that follow from a model's size: rungs of one ladder differ in them and in nothing else."""
+"""Knobs of [train] that depend on model size: the only ones that differ between the rungs of a ladder."""
 
 
 def recipe_signature(recipe: Recipe) -> dict[str, Any]:
-    """What two recipes, as they were asked for, must share for one law to hold for both: all but size, course and place."""
+    """The knobs that must be equal for one scaling law to hold for two recipes: all but size and what depends on it."""
     values = recipe.model_dump(
         mode="json", include={"data", "tokenizer", "model", "train"}, exclude_none=True
     )
@@ -33,22 +33,22 @@ def recipe_signature(recipe: Recipe) -> dict[str, Any]:
 
 
 def predict_loss(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
-    """What the ladder in `folder` predicts for a recipe: loss (bits per byte), low, high (90%), rungs.
+    """Predicted loss (bits per byte), low and high (90% interval), and the number of rungs.
 
-    None where there is no ladder, or where it was of another kind of recipe or another ratio of tokens to parameters.
-    Raises UserError where the file cannot be read.
+    None if `folder` has no ladder, or the ladder of another recipe or ratio of tokens to parameters.
+    Raises UserError if its file is invalid.
     """
     path, plan = folder / SCALING_LAW_FILE, derive(recipe)
     if plan.parameters is None or not path.is_file():
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        law = ScalingLaw(**found["law"])
+        scaling_law = ScalingLaw(**found["scaling_law"])
         ratio = plan.summary()["tokens_per_parameter"] / found["tokens_per_parameter"]
-        if found["kind"] != fingerprint(recipe_signature(recipe)) or abs(ratio - 1) > RATIO_TOLERANCE:
+        if found["signature"] != fingerprint(recipe_signature(recipe)) or abs(ratio - 1) > RATIO_TOLERANCE:
             return None
-        return law.predict(plan.parameters.total) | {"rungs": len(found["points"])}
+        return scaling_law.predict(plan.parameters.total) | {"rungs": len(found["points"])}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: not a ladder's law ({error!r})", hint="groundup ladder writes it anew"
+            f"{path}: invalid scaling law ({error!r})", hint="run groundup ladder again"
         ) from None

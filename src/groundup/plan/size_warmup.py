@@ -1,8 +1,8 @@
-"""Small beginnings: a batch, or a sequence, that doubles on the way to its full size. Pure functions of the step.
+"""Batch size and sequence length warmup by doubling.
 
-A small batch learns more from a token while the gradient is still the same everywhere (McCandlish et al. 2018, "An
-Empirical Model of Large-Batch Training"; GPT-3 grew its batch, Brown et al. 2020, section 2.3). Short sequences make the
-first steps stable and cheap (Li et al. 2021, "The Stability-Efficiency Dilemma").
+Small batches are more efficient early in training (McCandlish et al. 2018, "An Empirical Model of Large-Batch Training";
+Brown et al. 2020, section 2.3). Short sequences make the first steps stable and cheap (Li et al. 2021, "The
+Stability-Efficiency Dilemma").
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from groundup.artifacts.errors import UserError
 
 @dataclass(frozen=True)
 class SizeWarmup:
-    """From `first` to `full` by doubling, at even intervals over `steps` steps; from then on `full`.
+    """A size that doubles from `initial` to `final` at even intervals over `warmup_steps` steps.
 
-    Raises UserError when `full` is not `first` doubled a whole number of times.
+    Raises UserError unless `final` is `initial` times a power of two.
     """
 
     final: int
@@ -27,7 +27,7 @@ class SizeWarmup:
             self.initial < 1 or self.initial << self.num_doublings != self.final
         ):
             raise UserError(
-                f"{self.knob_name} = {self.initial}: {self.final} is not that, doubled a whole number of times",
+                f"{self.knob_name} = {self.initial}: {self.final} is not a power of two times that",
                 hint=f"set {self.knob_name} to {self.final} divided by 2, 4, 8, ...",
             )
 
@@ -42,10 +42,10 @@ class SizeWarmup:
         return self.final >> (self.num_doublings - step * self.num_doublings // self.warmup_steps)
 
     def total_before(self, step: int) -> int:
-        """The sizes of all earlier steps together."""
+        """Sum of the sizes of all steps before `step`."""
         small = min(step, self.warmup_steps) if self.num_doublings else 0
         total = (step - small) * self.final
-        for stage in range(self.num_doublings):  # the steps whose size has been doubled `stage` times
+        for stage in range(self.num_doublings):
             begin, end = (-(-at * self.warmup_steps // self.num_doublings) for at in (stage, stage + 1))
             total += max(0, min(small, end) - begin) * (self.final >> (self.num_doublings - stage))
         return total

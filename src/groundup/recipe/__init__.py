@@ -1,15 +1,33 @@
-"""1. What we want: every knob of a language model, in one file that a person can read.
+"""1. Recipe: all knobs of a run in one TOML file, checked by one schema.
 
-Reading order: `section` (what every table has in common), then one file per table of the recipe, in the order of the
-pipeline: `data`, `tokenizer`, `model`, `train`, `evaluate`, `finetune`, `quantize`, `export`, `report`; `budget` (what
-it may cost) and `machine` (where it runs); `recipe` (all of them), `sections` (those that a stage may read), `load`
-(TOML and overrides), `explain` (what a knob means, and the JSON schema).
+Reading order:
+    base_config.py        base class of the tables; declaration of a knob
+    data_config.py        [data]
+    tokenizer_config.py   [tokenizer]
+    model_config.py       [model], and ModelConfig, a complete model
+    train_config.py       [train]
+    evaluate_config.py    [evaluate]
+    finetune_config.py    [finetune]
+    quantize_config.py    [quantize]
+    export_config.py      [export]
+    report_config.py      [report]
+    budget_config.py      [budget]: hardware, time and price
+    layout_config.py      [machine.layout]: parallel layout
+    machine_config.py     [machine]: devices and limits
+    recipe.py             the recipe: all tables
+    recipe_view.py        the part of a recipe that one stage may read
+    recipe_file.py        recipe from a TOML file and overrides
+    explain.py            meaning, type and default of knobs; JSON schema
 
-Deliberately absent: torch, and anything derived. What follows from the knobs is computed in `plan`.
+Deliberately absent: torch, and derived values, which are computed in `plan`.
 """
 
-from groundup.recipe.load import build_model_config, load_recipe, parse_recipe
+from groundup.recipe.explain import explain_knob, knob_table
 from groundup.recipe.model_config import ModelConfig
 from groundup.recipe.recipe import Recipe
+from groundup.recipe.recipe_file import build_model_config, load_recipe, parse_recipe
+from groundup.recipe.recipe_view import RecipeView
 
-__all__ = ["ModelConfig", "Recipe", "build_model_config", "load_recipe", "parse_recipe"]
+__all__ = [
+    "ModelConfig", "Recipe", "RecipeView", "build_model_config", "explain_knob", "knob_table", "load_recipe", "parse_recipe",
+]  # fmt: skip

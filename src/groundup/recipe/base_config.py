@@ -1,4 +1,4 @@
-"""What every table of a recipe has in common."""
+"""The base class of all recipe tables, and the declaration of a knob."""
 
 from typing import Any
 
@@ -6,14 +6,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class BaseConfig(BaseModel):
-    """A frozen table of knobs that refuses what it does not know and calls no value by another type's name."""
+    """A frozen table of knobs that refuses unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-def knob(default: Any = ..., meaning: str = "", **bounds: Any) -> Any:
-    """A knob with its default and its meaning, which `groundup explain` and the book print.
+def knob(default: Any = ..., meaning: str = "", *, unset: str = "", **bounds: Any) -> Any:
+    """A field with its default and its meaning, which `groundup explain` and the book print.
 
-    A default of None says: derived by the plan, or off; the meaning tells which.
+    `unset` says what a default of None stands for, such as "derived: 2% of train.steps" or "off".
     """
-    return Field(default, description=meaning, **bounds)
+    return Field(
+        default, description=meaning, json_schema_extra={"unset": unset} if unset else None, **bounds
+    )

@@ -1,4 +1,4 @@
-"""What a knob means: for `groundup explain`, for the book's reference page and for editors (JSON schema)."""
+"""Documentation of knobs: for `groundup explain`, the reference page of the book, and editors (JSON schema)."""
 
 import difflib
 from typing import Any, Literal, get_args, get_origin
@@ -6,30 +6,36 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic_core import PydanticUndefined
 
 from groundup.artifacts.errors import UserError
-from groundup.recipe.load import all_knobs
 from groundup.recipe.recipe import Recipe
+from groundup.recipe.recipe_file import all_knobs
 
 
-def explain(name: str) -> str:
-    """A few lines on one knob: meaning, type, default. Raises UserError for a name that is none."""
+def explain_knob(name: str) -> str:
+    """Meaning, type and default of one knob. Raises UserError for an unknown name.
+
+    >>> print(explain_knob("train.warmup_steps"))
+    train.warmup_steps: steps of linear learning rate warmup
+      type:    whole number (≥ 0)
+      default: derived: 2% of the steps
+    """
     known = all_knobs()
     if name not in known:
         near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
         raise UserError(
-            f"{name}: no such knob", hint=f"did you mean {near[0]}?" if near else "groundup explain lists all"
+            f"unknown knob {name}", hint=f"did you mean {near[0]}?" if near else "groundup explain lists all"
         )
     field = known[name]
     lines = [
         f"{name}: {field.description}",
-        f"  takes:   {_format_type(field.annotation)}{_format_bounds(field)}",
+        f"  type:    {_format_type(field.annotation)}{_format_bounds(field)}",
     ]
     lines.append(f"  default: {_format_default(field)}")
-    lines += [f"  holds:   {inner}" for inner in known if inner.startswith((f"{name}.", f"{name}[]."))]
+    lines += [f"  knob:    {inner}" for inner in known if inner.startswith((f"{name}.", f"{name}[]."))]
     return "\n".join(lines)
 
 
 def knob_table() -> list[tuple[str, str, str, str]]:
-    """Every knob as (name, what it takes, default, meaning), in the order of the pipeline."""
+    """All knobs as (name, type, default, meaning), in the order of the recipe."""
     return [
         (
             name,
@@ -42,7 +48,7 @@ def knob_table() -> list[tuple[str, str, str, str]]:
 
 
 def json_schema() -> dict[str, Any]:
-    """The recipe's JSON schema, with which editors complete and check recipe files."""
+    """The JSON schema of recipes, for completion and checks in editors."""
     return Recipe.model_json_schema()
 
 
@@ -62,20 +68,20 @@ def _format_type(annotation: Any) -> str:
 
 def _format_bounds(field: Any) -> str:
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    parts = [
+    bounds = [
         f"{sign} {getattr(bound, attribute):g}"
         for bound in field.metadata
         for attribute, sign in signs.items()
         if getattr(bound, attribute, None) is not None
     ]
-    return f" ({', '.join(parts)})" if parts else ""
+    return f" ({', '.join(bounds)})" if bounds else ""
 
 
 def _format_default(field: Any) -> str:
     if field.default is PydanticUndefined:
-        return "must be given"
+        return "required"
     if field.default is None:
-        return "none"
+        return field.json_schema_extra["unset"]
     if isinstance(field.default, bool):
         return str(field.default).lower()
-    return str(field.default) if isinstance(field.default, int | float | str | tuple) else "its own defaults"
+    return str(field.default) if isinstance(field.default, int | float | str | tuple) else "see its knobs"

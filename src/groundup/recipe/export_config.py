@@ -1,4 +1,4 @@
-"""[export]: the chat model in the layout that other software reads."""
+"""[export]: the final model in a format for other software."""
 
 from typing import Literal
 
@@ -7,8 +7,8 @@ from groundup.recipe.base_config import BaseConfig, knob
 
 class ExportConfig(BaseConfig):
     format: Literal["huggingface", "gguf"] = knob(
-        "huggingface", "a Hugging Face folder, or a GGUF file for llama.cpp"
+        "huggingface", "huggingface: folder for transformers; gguf: file for llama.cpp"
     )
     dtype: Literal["float32", "bfloat16", "float16", "q8_0", "q4_0"] = knob(
-        "float32", "of the stored weights; q8_0 and q4_0 (8 and 4 bits, rounded to nearest): gguf only"
+        "float32", "data type of the weights; q8_0 and q4_0 (8 and 4 bits, round to nearest) only in gguf"
     )

@@ -1,4 +1,4 @@
-"""[machine.layout]: how the devices of a run share the work. It changes where things are computed, never what."""
+"""[machine.layout]: how the devices of a run divide the work; the result does not depend on it."""
 
 from typing import Literal
 
@@ -11,47 +11,49 @@ PipelineSchedule = Literal[
 
 
 class LayoutConfig(BaseConfig):
-    """Axes whose sizes multiply to the number of devices: replicate x shard x context x tensor x pipeline.
+    """Sizes of the parallel axes; replicate x shard x context x tensor x pipeline is the number of devices.
 
-    The expert axis multiplies nothing: it takes its devices from shard x context, whose tokens differ.
+    The expert axis adds no devices: it divides those of shard x context.
     """
 
-    replicate: int = knob(1, "copies of the weights, each on devices of its own: one a node, say", ge=1)
+    replicate: int = knob(
+        1, "data parallelism with copies of the weights (HSDP), such as one copy per machine", ge=1
+    )
     shard: int | None = knob(
         None,
-        "devices that share one copy of weights, gradients and optimizer state (ZeRO-3, FSDP); derived: all "
-        "devices that no other axis takes",
+        "data parallelism with sharded weights, gradients and optimizer state (FSDP, ZeRO-3)",
+        unset="derived: all devices that no other axis takes",
         ge=1,
     )
-    context: int = knob(1, "devices that share each sequence", ge=1)
+    context: int = knob(1, "context parallelism: devices per sequence", ge=1)
     context_method: ContextMethod = knob(
         "all-gather",
-        "how the parts of a sequence see each other: keys and values gathered, exchanged for heads (Ulysses), or "
-        "passed around a ring",
+        "attention across the parts of a sequence: all-gather of keys and values, all-to-all over heads (Ulysses), or "
+        "ring attention",
     )
-    tensor: int = knob(1, "devices that share each matrix (Shoeybi et al. 2019)", ge=1)
+    tensor: int = knob(1, "tensor parallelism: devices per matrix (Shoeybi et al. 2019)", ge=1)
     sequence_parallel: bool = knob(
         True,
-        "between the matrices, share the sequence over the tensor axis (Korthikanti et al. 2022); native engine only",
+        "shard activations between matrices over the tensor axis (Korthikanti et al. 2022); native engine only",
     )
-    pipeline: int = knob(1, "devices that hold the blocks one after the other", ge=1)
+    pipeline: int = knob(1, "pipeline parallelism: devices that hold consecutive blocks", ge=1)
     pipeline_schedule: PipelineSchedule = knob(
-        "1f1b", "in which order a pipeline's micro-batches go forward and back"
+        "1f1b", "order of the forward and backward passes of micro-batches"
     )
-    stages_per_device: int = knob(
-        2, "pieces of the model on one device, in the schedules that have several", ge=2
-    )
-    expert: int = knob(1, "devices that share the experts of a mixture", ge=1)
+    stages_per_device: int = knob(2, "pipeline stages per device, in interleaved schedules", ge=2)
+    expert: int = knob(1, "expert parallelism: devices that hold different experts", ge=1)
     reshard_after_forward: bool | None = knob(
         None,
-        "drop gathered weights after the forward pass and gather them again; derived: unless there is a pipeline",
+        "free unsharded weights after the forward pass and all-gather them again for the backward pass",
+        unset="derived: true without a pipeline",
     )
     zero_stage: Literal[1, 2, 3] | None = knob(
         None,
-        "with train.engine = deepspeed, what the shard axis cuts: optimizer state, gradients too, weights too "
-        "(Rajbhandari et al. 2020); derived: 3. The native engine always cuts all three",
+        "train.engine = deepspeed: shard optimizer state (1), also gradients (2), also weights (3) "
+        "(Rajbhandari et al. 2020)",
+        unset="derived: 3; the native engine always shards all three",
     )
     cpu_offload: Literal["none", "optimizer", "all"] = knob(
         "none",
-        "keep in the CPU's memory: the optimizer's state (deepspeed), or weights, gradients and optimizer state",
+        "keep in CPU memory: optimizer state (deepspeed only), or weights, gradients and optimizer state",
     )

@@ -1,4 +1,4 @@
-"""[quantize]: how many bits a weight keeps."""
+"""[quantize]: weight-only quantization of the final model."""
 
 from typing import Literal
 
@@ -9,18 +9,14 @@ class QuantizeConfig(BaseConfig):
     method: Literal["rtn", "gptq", "awq"] = knob(
         "gptq", "round to nearest; GPTQ (Frantar et al. 2022); AWQ (Lin et al. 2023)"
     )
-    bits: Literal[4, 8] = knob(4, "bits of a weight")
+    bits: Literal[4, 8] = knob(4, "bits per weight")
     group_size: int = knob(
-        128,
-        "weights of one row that share a scale, at most: halved until it divides every layer's input width",
-        ge=16,
+        128, "weights of one row per scale; halved until it divides the input width of every layer", ge=16
     )
-    symmetric: bool = knob(True, "no zero point: the widest support in serving engines")
+    symmetric: bool = knob(True, "no zero points: supported by most serving engines")
     damp_percent: float = knob(
-        0.01, "gptq: added to the diagonal of the inputs' second moment, as a share of its mean", gt=0
+        0.01, "gptq: value added to the diagonal of the Hessian, as a fraction of its mean", gt=0
     )
-    act_order: bool = knob(False, "gptq: round the weights of the largest inputs first")
-    calibration_tokens: int = knob(32_768, "training tokens that gptq and awq look at", ge=512)
-    eval_tokens: int = knob(
-        32_768, "held-out tokens on which the small model is compared with the large one", ge=512
-    )
+    act_order: bool = knob(False, "gptq: quantize the weights of the largest inputs first")
+    calibration_tokens: int = knob(32_768, "training tokens for calibration of gptq and awq", ge=512)
+    eval_tokens: int = knob(32_768, "validation tokens for the comparison with the original model", ge=512)

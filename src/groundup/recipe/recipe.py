@@ -1,4 +1,4 @@
-"""The recipe: one table for each stage. A stage runs if its table is there."""
+"""The recipe: one table per stage. A stage runs if its table is present."""
 
 from groundup.recipe.base_config import BaseConfig, knob
 from groundup.recipe.budget_config import BudgetConfig
@@ -13,18 +13,20 @@ from groundup.recipe.report_config import ReportConfig
 from groundup.recipe.tokenizer_config import TokenizerConfig
 from groundup.recipe.train_config import TrainConfig
 
+SKIPPED = "stage skipped"
+
 
 class Recipe(BaseConfig):
     name: str = knob(meaning="name of the run folder", pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = knob(1337, "every random choice follows from it", ge=0)
-    budget: BudgetConfig = knob(BudgetConfig(), "what it may cost")
-    data: DataConfig | None = knob(None, "which text")
-    tokenizer: TokenizerConfig | None = knob(None, "how text becomes tokens")
-    model: PartialModelConfig = knob(PartialModelConfig(), "the transformer")  # pyright: ignore[reportInvalidTypeForm]
-    train: TrainConfig | None = knob(None, "how it learns")
-    evaluate: EvaluateConfig | None = knob(None, "what is measured")
-    finetune: FinetuneConfig | None = knob(None, "how it learns to converse")
-    quantize: QuantizeConfig | None = knob(None, "how many bits a weight keeps")
-    export: ExportConfig | None = knob(None, "in which layout it leaves the house")
-    report: ReportConfig | None = knob(None, "the PDF and the page")
-    machine: MachineConfig = knob(MachineConfig(), "where it runs; never part of what the run is")
+    seed: int = knob(1337, "seed of all random choices", ge=0)
+    budget: BudgetConfig = knob(BudgetConfig(), "hardware, time and price")
+    data: DataConfig | None = knob(None, "corpus", unset=SKIPPED)
+    tokenizer: TokenizerConfig | None = knob(None, "tokenizer", unset=SKIPPED)
+    model: PartialModelConfig = knob(PartialModelConfig(), "transformer")  # pyright: ignore[reportInvalidTypeForm]
+    train: TrainConfig | None = knob(None, "pretraining", unset=SKIPPED)
+    evaluate: EvaluateConfig | None = knob(None, "evaluation of the base model", unset=SKIPPED)
+    finetune: FinetuneConfig | None = knob(None, "fine-tuning", unset=SKIPPED)
+    quantize: QuantizeConfig | None = knob(None, "quantization", unset=SKIPPED)
+    export: ExportConfig | None = knob(None, "export format", unset=SKIPPED)
+    report: ReportConfig | None = knob(None, "PDF and HTML report", unset=SKIPPED)
+    machine: MachineConfig = knob(MachineConfig(), "devices and limits; never fingerprinted")

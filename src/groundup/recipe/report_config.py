@@ -1,8 +1,8 @@
-"""[report]: the PDF and the page that tell what happened."""
+"""[report]: the PDF and HTML report of a run."""
 
 from groundup.recipe.base_config import BaseConfig, knob
 
 
 class ReportConfig(BaseConfig):
-    title: str | None = knob(None, "title of the report; default: the recipe's name")
-    author: str | None = knob(None, "who built the model; left out when not given")
+    title: str | None = knob(None, "title", unset="name of the recipe")
+    author: str | None = knob(None, "author", unset="left out")

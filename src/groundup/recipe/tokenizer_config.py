@@ -1,4 +1,4 @@
-"""[tokenizer]: how text becomes tokens."""
+"""[tokenizer]: a tokenizer, trained on the corpus or loaded."""
 
 from typing import Literal
 
@@ -11,26 +11,21 @@ Pretokenizer = Literal["gpt2", "gpt4", "qwen2"]
 class TokenizerConfig(BaseConfig):
     pretrained: str | None = knob(
         None,
-        "an existing tokenizer, instead of learning one: a folder with tokenizer.json, a tiktoken file or a SentencePiece "
-        "model; as it is where vocab_size is its size, extended with the text's own pieces where it is larger",
+        "existing tokenizer: a folder with tokenizer.json, a tiktoken file or a SentencePiece model; extended with tokens "
+        "of the corpus where vocab_size is larger",
+        unset="train one on the corpus",
     )
-    compare: dict[str, str] = knob(
-        {}, "name -> file of other tokenizers that the report sets beside this one, such as GPT-2's"
-    )
+    compare: dict[str, str] = knob({}, "other tokenizers to compare with in the report: name -> path")
     algorithm: TokenizerAlgorithm = knob(
-        "bpe", "how to learn: byte-pair encoding (Sennrich et al. 2016) or unigram (Kudo 2018), on bytes"
+        "bpe", "byte-level BPE (Sennrich et al. 2016) or byte-level unigram (Kudo 2018)"
     )
     vocab_size: int = knob(
-        32_000, "entries, special tokens included; 32,000 to 128,000 for real models", ge=260
+        32_000, "vocabulary size with special tokens; 32,000 to 128,000 for large models", ge=260
     )
     pretokenizer: Pretokenizer = knob(
-        "gpt4", "how text is cut before merging: gpt2, gpt4 (digits in threes), qwen2 (single digits)"
+        "gpt4", "split of text before merges: gpt2, gpt4 (groups of three digits), qwen2 (single digits)"
     )
     num_mask_tokens: int = knob(
-        0,
-        "tokens that stand for hidden text: 1 for an encoder, one for each span for an encoder_decoder (T5: 100)",
-        ge=0,
+        0, "mask tokens: 1 for an encoder; one per span for an encoder_decoder (T5: 100)", ge=0
     )
-    train_bytes: int = knob(
-        1_000_000_000, "text to learn the vocabulary from, at most; an even sample of the rest", ge=1_000
-    )
+    train_bytes: int = knob(1_000_000_000, "maximum bytes of text to train on, sampled evenly", ge=1_000)

@@ -53,8 +53,8 @@ def plan_document(facts: dict[str, Any]) -> dict[str, Any]:
         (formatting.short_count(train["tokens"]), "training tokens"),
         (formatting.duration(3600 * facts["hours"]), "of pretraining"),
     ]
-    if facts["money"] is not None:
-        numbers.append((f"{facts['money']:,.0f}", f"at {budget['price_per_hour']:g} an hour"))
+    if facts["cost"] is not None:
+        numbers.append((f"{facts['cost']:,.0f}", f"at {budget['price_per_hour']:g} an hour"))
     else:
         numbers.append((formatting.byte_size(facts["memory"]["total"]), "on each device"))
     card: list[tuple[str, Cell]] = [
@@ -68,10 +68,10 @@ def plan_document(facts: dict[str, Any]) -> dict[str, Any]:
             f"{formatting.count(train['tokens'])} tokens in {formatting.pluralize(train['steps'], 'step')}",
         ),
         ("On", f"{budget['devices']:,} × {budget['hardware']}"),
-        ("It takes", f"{format_flops(facts['compute'])} of arithmetic, {_time(facts)}"),
+        ("It takes", f"{format_flops(facts['total_flops'])} of arithmetic, {_time(facts)}"),
     ]
-    if facts["money"] is not None:
-        price = f"{facts['money']:,.0f} at {budget['price_per_hour']:g} for an hour of one device"
+    if facts["cost"] is not None:
+        price = f"{facts['cost']:,.0f} at {budget['price_per_hour']:g} for an hour of one device"
         card.append(("It costs", price))
     return {
         "cover": {

@@ -76,7 +76,7 @@ def _run(
     look = _causal_lm_eval(recipe, tokenizer, held_out, length)
     if not from_left:
         hide = make_mask_function(config, tokenizer, settings.mask_rate, settings.mean_span_length)
-        plain = settings.packing == "plain" and not settings.document_mask
+        plain = settings.packing == "concat" and not settings.document_mask
         batches = MaskedBatches(batches, hide, recipe.seed, engine.data_rank, concat=plain)
         look = _masked_lm_eval(recipe, make_mask_function(config, tokenizer), held_out, length)
 

@@ -21,7 +21,7 @@ from groundup.train.sequence_order import SourceMixture, feistel_permutation
 from groundup.train.sequence_packing import BestFitSequences, ConcatSequences, PackedSequences, TokenSpan
 
 SEQUENCE_PACKINGS: dict[Packing, type[ConcatSequences] | type[BestFitSequences]] = {
-    "plain": ConcatSequences,
+    "concat": ConcatSequences,
     "best-fit": BestFitSequences,
 }
 
@@ -40,7 +40,7 @@ class TokenBatches:
         batch_sequences: sequences in the batch of all ranks together.
         rank, ranks: which part of every batch is wanted: rows rank * B / ranks and following.
         shuffle: False takes the sequences in their order.
-        packing: plain cuts the row of documents every T tokens; best-fit keeps documents whole and pads.
+        packing: concat cuts the row of documents every T tokens; best-fit keeps documents whole and pads.
         documents: also give the number of the document that each token is in, for attention that stays inside one.
         weights: name of a source -> its share of the sequences. None takes the text as the shard has it.
         first_sequences, first_length: sequences in the first batch, and the tokens in which they are cut there. Both
@@ -59,7 +59,7 @@ class TokenBatches:
         rank: int = 0,
         num_ranks: int = 1,
         shuffle: bool = True,
-        packing: Packing = "plain",
+        packing: Packing = "concat",
         document_mask: bool = False,
         weights: Mapping[str, float] | None = None,
         initial_sequences: int | None = None,

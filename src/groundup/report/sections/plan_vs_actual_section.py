@@ -43,8 +43,8 @@ def _rows(facts: dict[str, Any]) -> list[list[Cell]]:
         ["optimizer steps", f"{train['steps']:,}", f"{base['steps']:,}" if base else DASH],
         [
             "arithmetic",
-            format_flops(plan["compute"]),
-            format_flops(plan["compute"] * base["tokens"] / train["tokens"]) if base else DASH,
+            format_flops(plan["total_flops"]),
+            format_flops(plan["total_flops"] * base["tokens"] / train["tokens"]) if base else DASH,
         ],
         [
             "time for pretraining",
@@ -73,9 +73,9 @@ def _rows(facts: dict[str, Any]) -> list[list[Cell]]:
                 _size(base.get("peak_memory")),
             ]
         )
-    if plan.get("money") is not None:
-        spent = plan["money"] * took / (3600 * plan["hours"]) if took else None
-        rows.append(["money", f"{plan['money']:,.2f}", f"{spent:,.2f}" if spent is not None else DASH])
+    if plan.get("cost") is not None:
+        spent = plan["cost"] * took / (3600 * plan["hours"]) if took else None
+        rows.append(["cost", f"{plan['cost']:,.2f}", f"{spent:,.2f}" if spent is not None else DASH])
     return rows
 
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from groundup.recipe import Recipe
-from groundup.recipe.load import all_knobs
+from groundup.recipe.recipe_file import all_knobs
 from groundup.report.elements import listing, paragraph, section
 
 

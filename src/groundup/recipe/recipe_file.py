@@ -1,4 +1,4 @@
-"""From a TOML file and `--set` overrides to a recipe, or to one line that says what is wrong with it."""
+"""Recipe files: TOML and `--set` overrides to a checked recipe, or a one-line error."""
 
 import difflib
 import tomllib
@@ -18,7 +18,7 @@ TYPE_NAMES = {
     "float_type": "a number", "float_parsing": "a number", "bool_type": "true or false", "bool_parsing": "true or false",
     "tuple_type": 'a list, such as ["one", "two"]', "string_type": "a text", "model_type": "a table",
 }  # fmt: skip
-"""What pydantic expects, in words that are not Python's."""
+"""Types by pydantic error, in words of TOML."""
 
 
 def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -43,7 +43,11 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
 def parse_recipe(
     values: Mapping[str, Any], overrides: Iterable[str] = (), *, source_name: str = "recipe"
 ) -> Recipe:
-    """A recipe from plain values (what TOML gives). Raises UserError as `load` does."""
+    """A recipe from nested dicts, as TOML gives them. Raises UserError as `load_recipe` does.
+
+    >>> parse_recipe({"name": "x", "train": {"steps": 5}}, ["train.steps=50"]).train.steps
+    50
+    """
     merged = _copy_tables(values)
     for override in overrides:
         _apply_override(merged, override)
@@ -54,7 +58,7 @@ def parse_recipe(
 
 
 def build_model_config(values: Mapping[str, Any]) -> ModelConfig:
-    """The model that `values` describe completely. Raises UserError when its parts do not fit together."""
+    """ModelConfig(**values), with a UserError instead of pydantic's ValidationError."""
     try:
         return ModelConfig(**values)
     except ValidationError as error:
@@ -62,7 +66,7 @@ def build_model_config(values: Mapping[str, Any]) -> ModelConfig:
 
 
 def all_knobs(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, Any]:
-    """Every knob by its dotted name, with its pydantic field; list items are written `data.sources[].kind`."""
+    """Pydantic fields of all knobs by dotted name; items of lists are written `data.sources[].kind`."""
     found: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         found[prefix + name] = field
@@ -97,23 +101,23 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise UserError(
                 f"--set {override}: {'.'.join(tables[: depth + 1])} is not a table",
-                hint="lists are written whole: --set 'evaluate.prompts=[\"The\"]'",
+                hint="set a list as a whole: --set 'evaluate.prompts=[\"The\"]'",
             )
     field = all_knobs().get(key.strip())
     values[last] = _parse_value(text.strip(), _literal_values(field.annotation) if field else set())
 
 
 def _literal_values(annotation: Any) -> set[Any]:
-    """The values that a knob's type lists."""
+    """The literal values of a type."""
     if get_origin(annotation) is Literal:
         return set(get_args(annotation))
-    return {word for part in get_args(annotation) for word in _literal_values(part)}
+    return {value for part in get_args(annotation) for value in _literal_values(part)}
 
 
-def _parse_value(text: str, words: set[Any]) -> Any:
-    """A TOML value where the text is one, else the text itself; `none` takes a knob out, unless it is one of its `words`."""
+def _parse_value(text: str, literals: set[Any]) -> Any:
+    """`text` as a TOML value, or as a string; `none` is None, unless it is one of the `literals` of the knob."""
     if text.lower() == "none":
-        return "none" if "none" in words else None
+        return "none" if "none" in literals else None
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -121,7 +125,7 @@ def _parse_value(text: str, words: set[Any]) -> Any:
 
 
 def _user_error(error: ValidationError, where: str) -> UserError:
-    """The first problem of a recipe in one line; the number of others behind it."""
+    """The first problem in one line, with the number of others."""
     problems = error.errors(include_url=False)
     first = problems[0]
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
@@ -132,16 +136,17 @@ def _user_error(error: ValidationError, where: str) -> UserError:
         return UserError(
             f"{where}: {name} is missing{others}", hint=f"groundup explain {_without_indices(name)}"
         )
+    hint = f"groundup explain {_without_indices(name)}"
+    if first["type"] == "too_short" and not first["input"]:
+        return UserError(f"{where}: {name} is empty{others}", hint=hint)
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     if kind := TYPE_NAMES.get(first["type"]):
         message = f"expected {kind}"
-    if not name:  # several knobs do not fit together: the message names them
+    if not name:  # an inconsistency of several knobs: the message starts with the first of them
         named = next((knob for knob in all_knobs() if knob.split(".")[-1] == message.split()[0]), "")
         return UserError(f"{where}: {message}{others}", hint=f"groundup explain {named}".rstrip())
     found = "" if isinstance(first["input"], dict | list | tuple) else f" = {first['input']!r}"
-    return UserError(
-        f"{where}: {name}{found}: {message}{others}", hint=f"groundup explain {_without_indices(name)}"
-    )
+    return UserError(f"{where}: {name}{found}: {message}{others}", hint=hint)
 
 
 def _without_indices(name: str) -> str:
