@@ -108,7 +108,8 @@ TABLES = (
         (
             PublishedRun("Llama 3 8B", 8, {"shard": 8}, 16, 16, "none", 14_451, "FSDP"),
             PublishedRun("Llama 3 70B", 64,
-                {"replicate": 2, "shard": 1, "tensor": 4, "pipeline": 8, "pipeline_schedule": "interleaved-1f1b", "stages_per_device": 5},
+                {"replicate": 2, "shard": 1, "tensor": 4, "pipeline": 8, "pipeline_schedule": "interleaved-1f1b",
+                 "stages_per_device": 5},
                 64, 64, "none", 1602, "TP 4, PP 8, 5 pieces a device"),
             PublishedRun("Llama 3.1 405B", 1024,
                 {"replicate": 8, "shard": 1, "tensor": 8, "pipeline": 8, "context": 2, "pipeline_schedule": "interleaved-1f1b",
