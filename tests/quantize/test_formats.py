@@ -112,7 +112,7 @@ def test_what_a_format_cannot_hold_is_said(decoder, make_decoder, byte_tokenizer
     with pytest.raises(UserError, match="holds 4 bits"):
         export_huggingface_quantized(decoder, None, tmp_path, format="awq", dtype="float32")
     gpt2 = make_decoder(
-        norm="layernorm", norm_bias=True, positions="learned", feed_forward="gelu_tanh", feed_forward_bias=True,
+        norm="layernorm", norm_bias=True, position_embedding="learned", feed_forward="gelu_tanh", feed_forward_bias=True,
         attention_bias="all", tie_embeddings=True,
     )  # fmt: skip
     quantize_model(gpt2, QuantizationSettings("rtn", QuantizationScheme(4, 32)))

@@ -28,7 +28,7 @@ def obq(weight, hessian, scheme, damping):
         if column % scheme.group_size == 0:
             scale, zero = find_params(weight[:, column : column + scheme.group_size], scheme)
         inverse = torch.linalg.inv(damped[column:, column:])
-        code = ((weight[:, column] / scale[:, 0]).round() + zero[:, 0]).clamp(0, scheme.top)
+        code = ((weight[:, column] / scale[:, 0]).round() + zero[:, 0]).clamp(0, scheme.max_code)
         error = weight[:, column] - (code - zero[:, 0]) * scale[:, 0]
         weight[:, column:] -= error[:, None] / inverse[0, 0] * inverse[0]
         codes[:, column] = code.to(torch.uint8)

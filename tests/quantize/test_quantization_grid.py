@@ -24,7 +24,7 @@ def test_each_weight_takes_the_nearest_value_of_its_grid(scheme):
     torch.manual_seed(0)
     weight = torch.randn(6, 48)
     found = round_to_nearest(weight, scheme)
-    values = torch.arange(scheme.top + 1)[None, None] - found.zero[..., None].float()
+    values = torch.arange(scheme.max_code + 1)[None, None] - found.zero[..., None].float()
     values = (values * found.scale[..., None].float()).repeat_interleave(16, 1)  # (out, in, codes)
     nearest = (values - weight[..., None]).abs().amin(-1)
     torch.testing.assert_close((found.dequantize() - weight).abs(), nearest, rtol=0, atol=1e-6)
@@ -36,7 +36,9 @@ def test_error_is_at_most_half_a_step_and_a_step_at_the_ends(scheme):
     weight = torch.randn(32, 64)
     found = round_to_nearest(weight, scheme)
     errors = (found.dequantize() - weight).abs() / found.scale.float().repeat_interleave(16, 1)
-    at_end = (found.codes == 0) | (found.codes == scheme.top)  # where the grid stops half a step too early
+    at_end = (found.codes == 0) | (
+        found.codes == scheme.max_code
+    )  # where the grid stops half a step too early
     assert (errors[~at_end] <= 0.501).all()
     assert (errors <= 1.1).all()
 

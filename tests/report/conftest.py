@@ -43,7 +43,7 @@ def table(read: int, kept: int, dropped: dict[str, int], size: int = 5_000) -> d
         "validation": {"documents": 3, "bytes": 3 * size},
         "tokens_estimated": (kept - 3) * size // 4,
         "kind": "text",
-        "weight": 1.0,
+        "epochs": 1.0,
         "inputs": [{"name": f"file-{read}.bz2", "bytes": 5_000_000, "sha256": "c0ffee" + "0" * 58}],
         "input_files": 1,
     }

@@ -283,7 +283,8 @@ def test_the_recipe_in_the_report_is_the_recipe(path):
 
 def test_no_torch_on_this_floor():
     modules = ", ".join(
-        f"groundup.report.{name}" for name in ("stage", "story", "page", "typeset", "blueprint", "summary")
+        f"groundup.report.{name}"
+        for name in ("stage", "report_document", "html_report", "pdf_report", "plan_document", "run_summary")
     )
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -305,7 +305,7 @@ def test_the_page(run: Path) -> None:
             assert name in page.text
             assert client.get(f"/{name}").status_code == 200
         first = client.get("/view").json()
-        assert first["state"] == "step 100 of 200 · 50% · 0:50 left"
+        assert first["status"] == "step 100 of 200 · 50% · 0:50 left"
         assert len(first["panels"]) == 5
         again = client.get("/view", params={"since": first["version"]}).json()
         assert "panels" not in again

@@ -46,11 +46,11 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     torch.set_num_threads(machine.threads)
     model, tokenizer = interop.open_model(source, machine.device)
     scheme = adapt_scheme(model, QuantizationScheme(section.bits, section.group_size, section.symmetric))
-    settings = QuantizationSettings(section.method, scheme, section.damping, section.act_order)
+    settings = QuantizationSettings(section.method, scheme, section.damp_percent, section.act_order)
     text, chat = _calibration_windows(model, tokenizer, inputs, section.calibration_tokens)
     held_out = TokenShard(inputs["tokens"] / "validation")
     windows = evenly_spaced_windows(
-        held_out.tokens, min(calibration_length(model), held_out.num_tokens), section.held_out_tokens
+        held_out.tokens, min(calibration_length(model), held_out.num_tokens), section.eval_tokens
     )
 
     quantized = copy.deepcopy(model)

@@ -21,7 +21,7 @@ MEMORY_PARTS = {
     "weights": "weights",
     "gradients": "gradients",
     "optimizer": "optimizer's state",
-    "gathered": "copies for products",
+    "unsharded": "unsharded weight copies",
     "activations": "activations",
     "logits": "logits",
 }
@@ -139,7 +139,7 @@ def _training(facts: dict[str, Any]) -> dict[str, Any]:
             "Learning rate",
             f"{train['learning_rate']:g} after {formatting.pluralize(train['warmup_steps'], 'step')} of warm-up",
         ),
-        ("Schedule", f"{train['schedule'].replace('-', ' ')}, to {100 * train['min_lr_ratio']:g}%"),
+        ("Schedule", f"{train['lr_schedule'].replace('-', ' ')}, to {100 * train['min_lr_ratio']:g}%"),
         ("Precision", train["precision"]),
     ]
     return section(

@@ -93,7 +93,7 @@ def _repeats(facts: dict[str, Any], sources: dict[str, Any]) -> list[Element]:
         words: sum(row["dropped"].get(reason, {}).get("documents", 0) for row in sources.values())
         for reason, words in REPEATS.items()
     }
-    counts = stage_metrics(facts, "data").get("repeats", {})
+    counts = stage_metrics(facts, "data").get("duplicate_clusters", {})
     clusters = facts.get("clusters", [])
     if not clusters and not any(fell.values()):
         return []
@@ -136,7 +136,7 @@ def _mix(sources: dict[str, Any]) -> list[Element]:
     rows: list[list[Cell]] = [
         [
             name,
-            f"{row.get('weight', 1):.3g}",
+            f"{row.get('epochs', 1):.3g}",
             f"{row['train']['documents']:,}",
             formatting.byte_size(row["train"]["bytes"]),
             formatting.percent(row["train"]["bytes"], whole),

@@ -62,7 +62,7 @@ def _knobs(facts: dict[str, Any]) -> Element | None:
         ("Optimizer", _optimizer(train)),
         (
             "Learning rate",
-            f"{rate}; {train['schedule'].replace('-', ' ')}, to {100 * train['min_lr_ratio']:g}% of it",
+            f"{rate}; {train['lr_schedule'].replace('-', ' ')}, to {100 * train['min_lr_ratio']:g}% of it",
         ),
         ("Batch", f"{train['batch_tokens']:,} tokens, in sequences of {train['sequence_length']:,}"),
         ("Precision", f"{train['precision']} products over float32 weights"),

@@ -32,10 +32,10 @@ def _vocabulary(vocabulary: dict[str, Any]) -> list[Element | None]:
         f"{vocabulary['vocab_size']:,} entries",
         f"{len(special)} control tokens that no text can spell",
     )
-    if vocabulary.get("file"):
+    if vocabulary.get("pretrained"):
         words = paragraph(
             f"The vocabulary has {size}, {control} among them. It was taken from ",
-            code(vocabulary["file"]),
+            code(vocabulary["pretrained"]),
             ".",
         )
     else:
@@ -43,7 +43,7 @@ def _vocabulary(vocabulary: dict[str, Any]) -> list[Element | None]:
             f"The vocabulary has {size}: {control}, the 256 bytes, and {learned:,} pieces that "
             f"{ALGORITHMS[vocabulary['algorithm']]} found in {formatting.byte_size(vocabulary['train_bytes'])} of "
             "the training text, which is first cut by the rule of ",
-            code(vocabulary["pattern"]),
+            code(vocabulary["pretokenizer"]),
             ".",
         )
     return [
@@ -64,7 +64,7 @@ def _vocabulary(vocabulary: dict[str, Any]) -> list[Element | None]:
         if longest
         else None,
         chips(special, "Control tokens:") if special else None,
-        *(_fertility(by, rows) for by, rows in vocabulary.get("fit", {}).items()),
+        *(_fertility(by, rows) for by, rows in vocabulary.get("fertility", {}).items()),
     ]
 
 
