@@ -21,7 +21,7 @@ from groundup.quantize.rtn import round_to_nearest
     ],
     ids=str,
 )
-def test_folding_scales_leaves_the_model_as_it_was(make_decoder, windows, knobs):
+def test_applied_scales_keep_the_model_outputs(make_decoder, windows, knobs):
     model = make_decoder(**knobs)
     with torch.no_grad():
         expected = model(windows).logits
@@ -33,7 +33,7 @@ def test_folding_scales_leaves_the_model_as_it_was(make_decoder, windows, knobs)
     torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-4)
 
 
-def test_what_is_folded_where(make_decoder):
+def test_scale_groups_of_each_block_type(make_decoder):
     def places(**knobs):
         return [fold.layers[0].split(".")[1] for fold in scale_groups(make_decoder(**knobs).blocks[0])]
 
@@ -48,7 +48,7 @@ def test_what_is_folded_where(make_decoder):
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_beats_rounding_to_nearest_where_a_few_inputs_are_large(symmetric):
+def test_awq_beats_rtn_with_outlier_channels(symmetric):
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(2000, 128, generator=generator)
     inputs[:, [3, 50, 97]] *= 40
@@ -62,14 +62,14 @@ def test_beats_rounding_to_nearest_where_a_few_inputs_are_large(symmetric):
     assert output_error(weight, ours, moments.hessian) < output_error(weight, nearest, moments.hessian) / 2
 
 
-def test_alike_inputs_are_left_alone():
+def test_uniform_inputs_get_power_zero():
     moments = InputStats(32)
     moments.add(torch.ones(10, 32) * torch.tensor([1.0, -1.0]).repeat(16))
     scales, _ = search_scales([torch.randn(8, 32)], moments, QuantizationScheme(4, 32))
     torch.testing.assert_close(scales, torch.ones(32))
 
 
-def test_scales_are_centred_on_one():
+def test_channel_scales_are_normalized():
     scales = channel_scales(torch.tensor([0.01, 1.0, 50.0]), 0.7)
     assert (scales.max() * scales.min()).item() == pytest.approx(1)
     assert torch.equal(channel_scales(torch.rand(5) + 1, 0.0), torch.ones(5))

@@ -29,7 +29,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "scheme"), CASES, ids=str)
-def test_a_layer_comes_back_as_it_was(name, scheme):
+def test_format_round_trip_of_a_layer(name, scheme):
     weight = round_to_nearest(torch.randn(48, 96, generator=torch.Generator().manual_seed(0)), scheme)
     layout = FORMATS[name]
     tensors = layout.to_tensors(weight, torch.float32)
@@ -40,7 +40,7 @@ def test_a_layer_comes_back_as_it_was(name, scheme):
     assert torch.equal(found.scale, weight.scale)
 
 
-def test_gptq_by_its_rule():
+def test_gptq_layout():
     """w[o, i] = (q - (z + 1)) * s with q and z taken apart bit by bit, as AutoGPTQ's pure torch layer
     does.
     """
@@ -53,7 +53,7 @@ def test_gptq_by_its_rule():
         assert (q - (z + 1)) * t["scales"][group, o].float() == weight.dequantize()[o, i]
 
 
-def test_awq_by_its_rule():
+def test_awq_layout():
     weight = round_to_nearest(torch.randn(16, 64), QuantizationScheme(4, 32, False))
     t = FORMATS["awq"].to_tensors(weight, torch.float32)
     place = {output: slot for slot, output in enumerate((0, 2, 4, 6, 1, 3, 5, 7))}
@@ -63,7 +63,7 @@ def test_awq_by_its_rule():
         assert (q - z) * t["scales"][i // 32, o].float() == weight.dequantize()[o, i]
 
 
-def test_compressed_tensors_by_its_rule():
+def test_compressed_tensors_layout():
     weight = round_to_nearest(torch.randn(16, 64), QuantizationScheme(4, 32, False))
     t = FORMATS["compressed-tensors"].to_tensors(weight, torch.float32)
     for o, i in ((0, 0), (3, 9), (15, 63), (6, 40)):
@@ -78,7 +78,7 @@ def test_compressed_tensors_by_its_rule():
     ids=("llama", "qwen3, tied", "qwen2"),
 )
 @pytest.mark.parametrize(("name", "scheme"), CASES[::2], ids=str)
-def test_a_folder_comes_back_as_it_was(make_decoder, byte_tokenizer, windows, tmp_path, name, scheme, knobs):
+def test_format_round_trip_of_a_folder(make_decoder, byte_tokenizer, windows, tmp_path, name, scheme, knobs):
     model = make_decoder(**knobs)
     quantize_model(model, QuantizationSettings("rtn", scheme))
     files = export_huggingface_quantized(model, byte_tokenizer, tmp_path, format=name, dtype="float32")
@@ -93,7 +93,7 @@ def test_a_folder_comes_back_as_it_was(make_decoder, byte_tokenizer, windows, tm
         assert torch.equal(model(windows).logits, again(windows).logits)
 
 
-def test_open_model_reads_them_too(decoder, byte_tokenizer, tmp_path):
+def test_open_model_reads_quantized_huggingface_folders(decoder, byte_tokenizer, tmp_path):
     quantize_model(decoder, QuantizationSettings("rtn", QuantizationScheme(4, 32)))
     export_huggingface_quantized(decoder, byte_tokenizer, tmp_path, format="gptq", dtype="float16")
     model, tokenizer = open_model(tmp_path, device="cpu")
@@ -101,15 +101,15 @@ def test_open_model_reads_them_too(decoder, byte_tokenizer, tmp_path):
     assert model(torch.tensor([[5, 6, 7]])).logits.shape == (1, 3, 264)
 
 
-def test_what_a_format_cannot_hold_is_said(decoder, make_decoder, byte_tokenizer, tmp_path, copy_of):
-    with pytest.raises(UserError, match="the model has none"):
+def test_unsupported_exports_are_refused(decoder, make_decoder, byte_tokenizer, tmp_path, copy_of):
+    with pytest.raises(UserError, match="has no quantized layers"):
         export_huggingface_quantized(decoder, None, tmp_path, format="gptq", dtype="float32")
     asymmetric = copy_of(decoder)
     quantize_model(asymmetric, QuantizationSettings("rtn", QuantizationScheme(4, 32, False)))
-    with pytest.raises(UserError, match="symmetric grids only"):
+    with pytest.raises(UserError, match="asymmetric grid"):
         export_huggingface_quantized(asymmetric, None, tmp_path, format="gptq", dtype="float32")
     quantize_model(decoder, QuantizationSettings("rtn", QuantizationScheme(8, 32)))
-    with pytest.raises(UserError, match="holds 4 bits"):
+    with pytest.raises(UserError, match="expected 4 for the AWQ"):
         export_huggingface_quantized(decoder, None, tmp_path, format="awq", dtype="float32")
     gpt2 = make_decoder(
         norm="layernorm", norm_bias=True, position_embedding="learned", feed_forward="gelu_tanh", feed_forward_bias=True,
@@ -131,7 +131,7 @@ def test_what_a_format_cannot_hold_is_said(decoder, make_decoder, byte_tokenizer
         ("gptq", {"quant_method": "bitsandbytes"}, "bitsandbytes"),
     ],
 )
-def test_kinds_that_we_do_not_read_are_named(decoder, byte_tokenizer, tmp_path, name, changes, message):
+def test_unsupported_configs_are_refused(decoder, byte_tokenizer, tmp_path, name, changes, message):
     quantize_model(decoder, QuantizationSettings("rtn", QuantizationScheme(4, 32)))
     export_huggingface_quantized(decoder, byte_tokenizer, tmp_path, format=name, dtype="float32")
     config = json.loads((tmp_path / "config.json").read_text())
@@ -141,7 +141,7 @@ def test_kinds_that_we_do_not_read_are_named(decoder, byte_tokenizer, tmp_path, 
         open_model(tmp_path, device="cpu")
 
 
-def test_activation_order_is_refused_and_not_read_wrong():
+def test_activation_order_is_refused():
     weight = round_to_nearest(torch.randn(16, 64), QuantizationScheme(4, 32))
     tensors = FORMATS["gptq"].to_tensors(weight, torch.float32)
     tensors["g_idx"] = tensors["g_idx"].flip(0)
@@ -149,7 +149,7 @@ def test_activation_order_is_refused_and_not_read_wrong():
         FORMATS["gptq"].from_tensors(tensors, weight.scheme)
 
 
-def test_a_plain_export_of_a_quantized_model_holds_its_values(decoder, byte_tokenizer, windows, tmp_path):
+def test_huggingface_export_of_a_quantized_model(decoder, byte_tokenizer, windows, tmp_path):
     from groundup.quantize.quantized_folder import save_quantized_folder
 
     quantize_model(decoder, QuantizationSettings("rtn", QuantizationScheme(4, 32)))

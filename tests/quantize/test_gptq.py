@@ -37,7 +37,7 @@ def obq(weight, hessian, scheme, damping):
 
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize(("width", "group_size"), [(64, 16), (288, 96), (160, 32)])
-def test_equals_column_by_column_with_the_inverse(width, group_size, symmetric):
+def test_gptq_equals_obq_with_fixed_order(width, group_size, symmetric):
     inputs = correlated(2000, width).double()
     hessian = 2 * inputs.T @ inputs / len(inputs)
     weight = torch.randn(12, width, generator=torch.Generator().manual_seed(1)).double()
@@ -51,7 +51,7 @@ def test_equals_column_by_column_with_the_inverse(width, group_size, symmetric):
     [QuantizationScheme(4, 32, True), QuantizationScheme(4, 32, False), QuantizationScheme(8, 32, True)],
     ids=str,
 )
-def test_output_error_is_far_below_rounding_to_nearest(scheme, act_order):
+def test_gptq_output_error_is_below_rtn(scheme, act_order):
     inputs = correlated(4000, 96)
     moments = InputStats(96)
     moments.add(inputs)
@@ -64,7 +64,7 @@ def test_output_error_is_far_below_rounding_to_nearest(scheme, act_order):
     assert output_error(weight, ours, moments.hessian) == pytest.approx(error.item(), rel=1e-3)
 
 
-def test_inputs_without_correlation_leave_nothing_to_correct():
+def test_gptq_of_uncorrelated_inputs_equals_rtn():
     weight = torch.randn(8, 64)
     hessian = torch.diag(torch.rand(64) + 0.5)
     assert torch.equal(
@@ -73,7 +73,7 @@ def test_inputs_without_correlation_leave_nothing_to_correct():
     )
 
 
-def test_inputs_that_never_were_active_keep_their_weights():
+def test_gptq_of_inactive_inputs_equals_rtn():
     inputs = correlated(500, 32)
     inputs[:, 5] = 0
     weight = torch.randn(4, 32, generator=torch.Generator().manual_seed(3))
@@ -83,13 +83,13 @@ def test_inputs_that_never_were_active_keep_their_weights():
     assert ((found[:, 5] - weight[:, 5]).abs() <= 1.5 * step[:, 0]).all()
 
 
-def test_fewer_rows_than_columns_are_enough():
+def test_gptq_with_fewer_inputs_than_columns():
     inputs = correlated(10, 64)
     found = gptq(torch.randn(4, 64), inputs.T @ inputs, QuantizationScheme(4, 32))
     assert torch.isfinite(found.dequantize()).all()
 
 
-def test_factor_is_that_of_the_damped_inverse():
+def test_inverse_cholesky():
     inputs = correlated(300, 24).double()
     hessian = inputs.T @ inputs
     factor = inverse_cholesky(hessian, 0.05)
@@ -98,7 +98,7 @@ def test_factor_is_that_of_the_damped_inverse():
     assert torch.equal(factor, factor.triu())
 
 
-def test_moments_do_not_depend_on_how_the_inputs_arrive():
+def test_input_stats_are_independent_of_batching():
     inputs = correlated(101, 16)
     whole, parts = InputStats(16), InputStats(16)
     whole.add(inputs)

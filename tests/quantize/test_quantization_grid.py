@@ -20,7 +20,7 @@ SCHEMES = [QuantizationScheme(bits, 16, symmetric) for bits in (4, 8) for symmet
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
-def test_each_weight_takes_the_nearest_value_of_its_grid(scheme):
+def test_rtn_picks_the_nearest_grid_value(scheme):
     torch.manual_seed(0)
     weight = torch.randn(6, 48)
     found = round_to_nearest(weight, scheme)
@@ -31,7 +31,7 @@ def test_each_weight_takes_the_nearest_value_of_its_grid(scheme):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
-def test_error_is_at_most_half_a_step_and_a_step_at_the_ends(scheme):
+def test_rtn_error_bound(scheme):
     torch.manual_seed(1)
     weight = torch.randn(32, 64)
     found = round_to_nearest(weight, scheme)
@@ -43,7 +43,7 @@ def test_error_is_at_most_half_a_step_and_a_step_at_the_ends(scheme):
     assert (errors <= 1.1).all()
 
 
-def test_asymmetric_grids_suit_one_sided_weights_and_keep_zero():
+def test_asymmetric_grid_of_one_sided_weights_keeps_zero():
     weight = torch.rand(4, 32) + 0.1
     weight[:, 0] = 0
     errors = {
@@ -55,21 +55,21 @@ def test_asymmetric_grids_suit_one_sided_weights_and_keep_zero():
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_groups_of_zeros_and_of_tiny_and_of_huge_weights(symmetric):
+def test_extreme_groups(symmetric):
     weight = torch.cat([torch.zeros(2, 16), torch.full((2, 16), 1e-12), torch.full((2, 16), 1e9)], 1)
     found = round_to_nearest(weight, QuantizationScheme(4, 16, symmetric)).dequantize()
     assert torch.isfinite(found).all()
     assert (found[:, :32] == 0).all()
 
 
-def test_weights_that_are_no_numbers_are_refused():
+def test_non_finite_weights_are_refused():
     with pytest.raises(UserError, match="not finite"):
         round_to_nearest(torch.tensor([[float("nan")] * 16]), QuantizationScheme(4, 16))
 
 
 @given(seed=st.integers(0, 10_000), scheme=st.sampled_from(SCHEMES), spread=st.floats(1e-3, 1e3))
 @settings(max_examples=40, deadline=None)
-def test_encoding_values_of_the_grid_gives_their_codes_back(seed, scheme, spread):
+def test_quantizing_grid_values_is_exact(seed, scheme, spread):
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(3, 32, generator=generator) * spread
     found = round_to_nearest(weight, scheme)
@@ -79,7 +79,7 @@ def test_encoding_values_of_the_grid_gives_their_codes_back(seed, scheme, spread
     )
 
 
-def test_scales_are_float16_numbers():
+def test_scales_are_exact_in_float16():
     scale, zero = find_params(torch.randn(8, 64), QuantizationScheme(4, 16, False))
     assert torch.equal(scale, scale.half().float())
     assert torch.equal(zero, zero.round())
@@ -92,7 +92,7 @@ def test_scales_are_float16_numbers():
     seed=st.integers(0, 10_000),
 )
 @settings(max_examples=40, deadline=None)
-def test_packing_loses_nothing(bits, word, dim, seed):
+def test_pack_unpack_round_trip(bits, word, dim, seed):
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(0, 2**bits, (16, 24), generator=generator, dtype=torch.uint8)
     packed = pack_codes(codes, bits, word, dim)
@@ -101,13 +101,13 @@ def test_packing_loses_nothing(bits, word, dim, seed):
     assert torch.equal(unpack_codes(packed, bits, dim), codes)
 
 
-def test_the_first_code_stands_in_the_low_bits():
+def test_pack_order():
     codes = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 15]])
     assert pack_codes(codes, 4, torch.uint8).tolist() == [[0x21, 0x43, 0x65, 0xF7]]
     assert pack_codes(codes, 4, torch.int32).item() == 0xF7654321 - 2**32
 
 
-def test_group_size_is_halved_until_it_fits():
+def test_divisible_group_size():
     assert divisible_group_size(128, {"a": 256, "b": 512}) == 128
     assert divisible_group_size(128, {"a": 192, "b": 704}) == 64
     assert divisible_group_size(128, {"a": 48}) == 16

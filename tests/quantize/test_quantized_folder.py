@@ -29,7 +29,7 @@ TEXT = "It was the best of times, it was the worst of times, it was the age of w
 @pytest.mark.parametrize(
     "knobs", [{}, {"tie_embeddings": True, "attention_bias": "all", "norm": "layernorm"}], ids=str
 )
-def test_a_saved_model_opens_with_the_same_logits(make_decoder, windows, tmp_path, scheme, knobs):
+def test_save_load_round_trip(make_decoder, windows, tmp_path, scheme, knobs):
     model = make_decoder(**knobs)
     quantize_model(model, QuantizationSettings("rtn", scheme))
     save_quantized_folder(model, tmp_path, "rtn")
@@ -39,7 +39,7 @@ def test_a_saved_model_opens_with_the_same_logits(make_decoder, windows, tmp_pat
         assert torch.equal(model(windows).logits, again(windows).logits)
 
 
-def test_open_model_opens_it_fast(decoder, byte_tokenizer, tmp_path):
+def test_open_model_uses_the_int4_kernel(decoder, byte_tokenizer, tmp_path):
     quantize_model(decoder, QuantizationSettings("rtn", QuantizationScheme(4, 32)))
     save_quantized_folder(decoder, tmp_path, "rtn")
     byte_tokenizer.save(tmp_path)
@@ -51,7 +51,7 @@ def test_open_model_opens_it_fast(decoder, byte_tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "quantization.json").write_text("{"), "not a readable description"),
+        (lambda f: (f / "quantization.json").write_text("{"), "not a valid description"),
         (lambda f: _edit(f, bits=3), "bits = 3"),
         (lambda f: _edit(f, layers=["blocks.9.attention.q_proj"]), "no such linear layer"),
         (lambda f: _edit(f, group_size=16), "expected shape"),
@@ -59,7 +59,7 @@ def test_open_model_opens_it_fast(decoder, byte_tokenizer, tmp_path):
         (lambda f: (f / "model.safetensors").unlink(), "no weights"),
     ],
 )  # fmt: skip
-def test_a_damaged_folder_is_one_clear_error(decoder, byte_tokenizer, tmp_path, damage, message):
+def test_damaged_folder_is_refused(decoder, byte_tokenizer, tmp_path, damage, message):
     quantize_model(decoder, QuantizationSettings("rtn", QuantizationScheme(4, 32)))
     save_quantized_folder(decoder, tmp_path, "rtn")
     byte_tokenizer.save(tmp_path)
@@ -72,7 +72,7 @@ def test_quantize_folder_and_export(decoder, byte_tokenizer, tmp_path):
     plain, small = tmp_path / "plain", tmp_path / "small"
     save_model(decoder, plain)
     byte_tokenizer.save(plain)
-    with pytest.raises(UserError, match="looks at text"):
+    with pytest.raises(UserError, match="needs calibration text"):
         quantize_folder(plain, small)
     facts = quantize_folder(plain, small, calibration_text=TEXT * 20, device="cpu")
     assert facts["group_size"] == 32  # 96 wide feed-forward
@@ -80,24 +80,24 @@ def test_quantize_folder_and_export(decoder, byte_tokenizer, tmp_path):
         facts["bytes"]["after"] < facts["bytes"]["before"] * 0.6
     )  # half of so small a model is its vocabulary
     assert facts["mean_error"] < facts["mean_rtn_error"]
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="exists and is not empty"):
         quantize_folder(plain, small, method="rtn")
     assert (tmp_path / "out" / "config.json") in export_model(small, tmp_path / "out", format="gptq")
-    with pytest.raises(UserError, match="holds quantized weights, and these are not"):
+    with pytest.raises(UserError, match="the weights are not quantized"):
         export_model(plain, tmp_path / "other", format="gptq")
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_spread_covers_the_row_from_end_to_end():
+def test_evenly_spaced_windows_cover_the_text():
     found = evenly_spaced_windows(np.arange(100), 10, 40)
     assert found.shape == (4, 10)
     assert (found[0, 0].item(), found[-1, -1].item()) == (0, 99)
     assert evenly_spaced_windows(list(range(12)), 10, 1000).shape == (1, 10)
-    with pytest.raises(UserError, match="9 tokens of text"):
+    with pytest.raises(UserError, match="9 tokens of calibration text"):
         evenly_spaced_windows(range(9), 10, 10)
 
 
-def test_side_by_side_cuts_short_rows_into_windows():
+def test_concatenated_windows():
     assert concatenated_windows([[1, 2, 3], [4, 5], [6, 7]], 3, 100).tolist() == [[1, 2, 3], [4, 5, 6]]
     assert concatenated_windows([[1]], 3, 100).shape == (0, 3)
 
@@ -124,7 +124,7 @@ def inputs(make_decoder, byte_tokenizer, tmp_path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "rtn"])
-def test_the_stage_twice_over_a_killed_attempt_gives_the_same_files(inputs, tmp_path, method):
+def test_stage_after_a_killed_attempt_writes_the_same_files(inputs, tmp_path, method):
     section = QuantizeConfig(method=method, calibration_tokens=600, eval_tokens=512, group_size=64)
     recipe = SimpleNamespace(quantize=section, seed=1)
     results = []

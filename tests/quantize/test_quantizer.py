@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from groundup.artifacts.errors import UserError
+from groundup.quantize import quantize
 from groundup.quantize.calibration import iter_blocks
+from groundup.quantize.calibration_windows import evenly_spaced_windows
 from groundup.quantize.float_comparison import compare_with_float
 from groundup.quantize.int4_cpu import Int4Linear, is_supported, use_int4_kernel
 from groundup.quantize.quantization_grid import QuantizationScheme
@@ -24,14 +26,14 @@ from groundup.recipe.quantize_config import QuantizeConfig
 SCHEME = QuantizationScheme(4, 32, True)
 
 
-def test_the_recipe_and_the_methods_agree():
+def test_recipe_methods_match_implementations():
     annotation = QuantizeConfig.model_fields["method"].annotation
     assert set(annotation.__args__) == set(METHODS)
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("bits", [4, 8])
-def test_all_linear_layers_of_the_blocks_and_no_others_are_replaced(decoder, windows, copy_of, method, bits):
+def test_quantized_layers_are_those_of_the_blocks(decoder, windows, copy_of, method, bits):
     names = list(quantizable_layers(decoder))
     small = copy_of(decoder)
     errors = quantize_model(small, QuantizationSettings(method, QuantizationScheme(bits, 32)), windows)
@@ -47,7 +49,7 @@ def test_all_linear_layers_of_the_blocks_and_no_others_are_replaced(decoder, win
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_gptq_is_nearer_to_the_model_than_rounding_to_nearest(decoder, windows, copy_of, symmetric):
+def test_gptq_is_closer_to_the_float_model_than_rtn(decoder, windows, copy_of, symmetric):
     models = {}
     for method in ("rtn", "gptq"):
         models[method] = copy_of(decoder)
@@ -64,7 +66,7 @@ def test_gptq_is_nearer_to_the_model_than_rounding_to_nearest(decoder, windows, 
     assert found["gptq"].top1_agreement > found["rtn"].top1_agreement
 
 
-def test_layers_see_what_the_quantized_layers_before_them_give(decoder, windows, copy_of):
+def test_calibration_inputs_come_from_quantized_layers(decoder, windows, copy_of):
     """Sequential calibration: with the first block wiped out, the second one's inputs must be the
     embedding.
     """
@@ -77,7 +79,7 @@ def test_layers_see_what_the_quantized_layers_before_them_give(decoder, windows,
     torch.testing.assert_close(arrived["blocks.1"], arrived["blocks.0"])
 
 
-def test_subsets_are_the_layers_that_share_an_input(decoder, windows):
+def test_layers_by_input(decoder, windows):
     subsets = next(iter(iter_blocks(decoder, windows))).layers_by_input()
     assert [[name.split(".")[1] for name in subset] for subset in subsets] == [
         ["q_proj", "k_proj", "v_proj"],
@@ -87,7 +89,7 @@ def test_subsets_are_the_layers_that_share_an_input(decoder, windows):
     ]
 
 
-def test_blocks_of_two_kinds_get_their_own_views(make_decoder, windows):
+def test_blocks_with_different_attention_masks(make_decoder, windows):
     """Local and global layers: walking block by block gives what the whole model gives."""
     model = make_decoder(num_layers=3, attention_pattern=("local", "global"), sliding_window=5)
     for station in iter_blocks(model, windows):
@@ -102,7 +104,7 @@ def test_blocks_of_two_kinds_get_their_own_views(make_decoder, windows):
     ids=str,
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_quantized_layer_is_the_plain_layer_of_its_weights(scheme, dtype):
+def test_quantized_linear_equals_dequantized_linear(scheme, dtype):
     torch.manual_seed(0)
     weight, bias, x = torch.randn(24, 64), torch.randn(24), torch.randn(2, 3, 64).to(dtype)
     codes = round_to_nearest(weight, scheme)
@@ -120,7 +122,7 @@ def test_a_quantized_layer_is_the_plain_layer_of_its_weights(scheme, dtype):
     assert stored * 8 == weight.numel() * scheme.bits_per_weight
 
 
-def test_casting_a_model_leaves_the_grid_alone():
+def test_casting_keeps_scales():
     layer = QuantizedLinear.from_weight(round_to_nearest(torch.randn(16, 32), SCHEME), torch.randn(16))
     scale = layer.scale.clone()
     for change in (lambda module: module.to(torch.bfloat16), lambda module: module.float()):
@@ -133,7 +135,7 @@ def test_casting_a_model_leaves_the_grid_alone():
 
 @pytest.mark.parametrize("scheme", [SCHEME, QuantizationScheme(4, 64, False)], ids=str)
 @pytest.mark.parametrize("rows", [1, 5, 40])
-def test_the_fast_way_on_a_cpu_is_near_the_exact_one(scheme, rows):
+def test_int4_linear_is_close_to_the_exact_layer(scheme, rows):
     torch.manual_seed(0)
     exact = QuantizedLinear.from_weight(round_to_nearest(torch.randn(48, 128), scheme), torch.randn(48))
     x = torch.randn(rows, 1, 128)
@@ -144,7 +146,7 @@ def test_the_fast_way_on_a_cpu_is_near_the_exact_one(scheme, rows):
     assert torch.equal(found, expected) == (rows > 16)
 
 
-def test_only_layers_that_the_kernel_takes_are_sped_up(decoder, windows, copy_of):
+def test_int4_kernel_is_used_for_supported_layers(decoder, windows, copy_of):
     assert is_supported(QuantizedLinear(64, 32, SCHEME))
     assert not is_supported(QuantizedLinear(64, 24, SCHEME))
     assert not is_supported(QuantizedLinear(64, 32, QuantizationScheme(8, 32)))
@@ -156,7 +158,7 @@ def test_only_layers_that_the_kernel_takes_are_sped_up(decoder, windows, copy_of
     assert 0 < (found - expected).norm() / expected.norm() < 0.02
 
 
-def test_dequantized_models_are_plain_and_the_same(decoder, windows, copy_of):
+def test_dequantize_model(decoder, windows, copy_of):
     quantize_model(decoder, QuantizationSettings("rtn", SCHEME))
     plain = dequantize_model(copy_of(decoder))
     assert not quantized_layers(plain)
@@ -165,7 +167,7 @@ def test_dequantized_models_are_plain_and_the_same(decoder, windows, copy_of):
         torch.testing.assert_close(plain(windows).logits, decoder(windows).logits)
 
 
-def test_the_group_size_follows_the_narrowest_layer(make_decoder, windows):
+def test_adapt_scheme(make_decoder, windows):
     model = make_decoder(hidden_size=48, num_heads=3, intermediate_size=160)
     assert adapt_scheme(model, QuantizationScheme(4, 128)).group_size == 16
     with pytest.raises(UserError, match="group_size = 128 does not divide"):
@@ -176,15 +178,32 @@ def test_the_group_size_follows_the_narrowest_layer(make_decoder, windows):
         )
 
 
-def test_wrong_use_is_one_clear_error(decoder):
-    with pytest.raises(UserError, match="looks at text, and there is none"):
+def test_quantize_texts_equals_quantize_model(decoder, byte_tokenizer, copy_of):
+    text = "the quick brown fox jumps over the lazy dog. " * 40
+    model, expected = copy_of(decoder), copy_of(decoder)
+    errors = quantize(
+        model, byte_tokenizer, [text[:900], text[900:]], method="awq", group_size=32, calibration_tokens=512
+    )
+    settings = QuantizationSettings("awq", QuantizationScheme(4, 32, True))
+    windows = evenly_spaced_windows(byte_tokenizer.encode(text), 64, 512)
+    assert errors == quantize_model(expected, settings, windows)
+    for (name, tensor), other in zip(model.state_dict().items(), expected.state_dict().values(), strict=True):
+        assert torch.equal(tensor, other), name
+    with pytest.raises(UserError, match="needs calibration text"):
+        quantize(copy_of(decoder))
+    with pytest.raises(UserError, match="method = gguf"):
+        quantize(copy_of(decoder), method="gguf")
+
+
+def test_user_errors(decoder):
+    with pytest.raises(UserError, match="needs calibration text"):
         quantize_model(decoder, QuantizationSettings("gptq", SCHEME))
     quantize_model(decoder, QuantizationSettings("rtn", SCHEME))
-    with pytest.raises(UserError, match="no plain linear layers"):
+    with pytest.raises(UserError, match="no float linear layers"):
         quantize_model(decoder, QuantizationSettings("rtn", SCHEME))
 
 
-def test_quantizing_twice_gives_the_same_bits(decoder, windows, copy_of):
+def test_quantization_is_deterministic(decoder, windows, copy_of):
     first, second = copy_of(decoder), copy_of(decoder)
     for model in (first, second):
         quantize_model(model, QuantizationSettings("gptq", SCHEME), windows)
@@ -194,7 +213,7 @@ def test_quantizing_twice_gives_the_same_bits(decoder, windows, copy_of):
     )
 
 
-def test_comparison_counts_what_it_says(decoder, windows):
+def test_compare_with_float(decoder, windows):
     found = compare_with_float(decoder, {"same": decoder}, windows, _task())
     with torch.no_grad():
         loss = decoder(windows, labels=windows).loss.item()

@@ -1,24 +1,50 @@
-"""12. Shrinking: eight or four bits for a weight that had sixteen or thirty-two.
+"""Chapter 12, quantization: 4-bit and 8-bit weights for linear layers.
 
-Reading order: `grid` (what a weight is rounded to), `rtn` (the plain way), `calibrate` (what a layer's inputs
-look like), `gptq` and `awq` (two better ways), `packing`, `linear` (the layer that results), `quantize` (a
-whole model), `cpu` (the fast way of few rows), `empty`, `folder` (our files), `formats` (those of others),
-`load`, `compare`, `alone` (one model, outside of a run), `stage`.
+    quantization_grid.py     scales, zeros and codes of a weight matrix
+    rtn.py                   round to nearest, the baseline
+    calibration.py           statistics of layer inputs, block by block
+    calibration_windows.py   token windows for calibration
+    gptq.py                  GPTQ: error-compensating rounding
+    awq.py                   AWQ: activation-aware scales
+    bit_packing.py           codes packed into words
+    quantized_linear.py      the linear layer with a packed weight
+    quantizer.py             quantization of a whole model
+    int4_cpu.py              PyTorch's int4 kernel for small batches on a CPU
+    meta_model.py            models without weight memory, for loading
+    quantized_folder.py      groundup's folder layout
+    formats/                 GPTQ, AWQ and compressed-tensors files
+    model_loader.py          open and export models at any path
+    float_comparison.py      loss, KL divergence and agreement with the float model
+    standalone.py            quantization without a recipe
+    stage.py                 stage 07-quantized
 
-Deliberately absent: quantized activations and caches, formats that need training, and the embedding, the head
-and a mixture's experts, which stay as they are. Kernels for GPUs are a later chapter's work: there, layers
-de-quantize and multiply.
+Deliberately absent: quantized activations and KV caches, quantization-aware training, and quantized embeddings, output
+heads and experts. On GPUs, layers dequantize and multiply; there are no custom kernels.
 """
 
 from groundup.quantize.model_loader import export_model, open_model
-from groundup.quantize.quantizer import METHODS, QuantizationSettings, quantize_model
-from groundup.quantize.standalone import quantize_folder
+from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight
+from groundup.quantize.quantized_linear import QuantizedLinear
+from groundup.quantize.quantizer import (
+    METHODS,
+    LayerQuantizationError,
+    QuantizationSettings,
+    dequantize_model,
+    quantize_model,
+)
+from groundup.quantize.standalone import quantize, quantize_folder
 
 __all__ = [
     "METHODS",
+    "LayerQuantizationError",
+    "QuantizationScheme",
     "QuantizationSettings",
+    "QuantizedLinear",
+    "QuantizedWeight",
+    "dequantize_model",
     "export_model",
     "open_model",
+    "quantize",
     "quantize_folder",
     "quantize_model",
 ]

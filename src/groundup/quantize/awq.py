@@ -1,13 +1,13 @@
 """AWQ (Lin et al. 2023, "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration").
 
-A few input channels are much larger than the rest, and rounding errors in their weights count most. Scale
-these weights up by s before rounding, and the inputs down by s: the product is the same, the relative error
-of the salient weights is smaller (section 3.2). The scale of a channel is its mean magnitude to a power
-between 0 and 1, found by trying (equation 5). Dividing the inputs costs nothing, because what comes before (a
-norm's weight, the rows of an earlier matrix) takes the division in: the result is a plain model.
+A few input channels are much larger than the rest, and rounding errors in their weights matter most. Their weights
+are scaled up by s before rounding and their inputs down by s: the product is the same, the relative error of the
+salient weights is smaller (section 3.2). The scale of a channel is its mean magnitude to a power between 0 and 1,
+chosen by grid search (equation 5). The division of the inputs is folded into the preceding norm weight or matrix rows,
+so the result is an ordinary model.
 
-Differences from the paper's code: the error is measured at the output of each linear layer instead of that of
-the whole attention or feed-forward, which needs only the inputs' second moment; and weights are not clipped.
+Differences from the paper's code: the error is measured at the output of each linear layer instead of the whole
+attention or feed-forward, which needs only the inputs' second moment; and weights are not clipped.
 """
 
 from dataclasses import dataclass
@@ -23,25 +23,22 @@ from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.rtn import round_to_nearest
 
 NUM_POWERS = 20
-"""Powers that are tried: 0, 1/20, ... 19/20."""
+"""Powers of the grid search: 0, 1/20, ... 19/20."""
 
 
 @dataclass(frozen=True)
 class ScaleGroup:
-    """Linear layers that share an input, and what comes before it and can take in a division of its
-    channels.
-    """
+    """Linear layers with the same input, and the module before them into which their scales are folded."""
 
     preceding: nn.Module
     layers: tuple[str, ...]
 
 
 def scale_groups(block: nn.Module) -> list[ScaleGroup]:
-    """Where scales can be folded away in a block of ours; empty where the input is nobody's alone
-    (post-norm).
+    """The scale groups of a block; none for post-norm blocks, whose norms also feed the residual stream.
 
-    The output projection takes part where every query head has its own value head; with shared heads the rows
-    of the value matrix feed several channels, and one scale would have to serve them all.
+    The output projection is included only in multi-head attention: with grouped heads a row of the value matrix feeds
+    several input channels of the projection, which cannot have separate scales.
     """
     if not isinstance(block, PreNormBlock | SandwichBlock):
         return []
@@ -54,7 +51,7 @@ def scale_groups(block: nn.Module) -> list[ScaleGroup]:
         found.append(ScaleGroup(feed_forward.up_proj, ("feed_forward.down_proj",)))
     elif isinstance(getattr(feed_forward, "up_proj", None), nn.Linear):
         found.append(ScaleGroup(block.feed_forward_norm, ("feed_forward.up_proj",)))
-    return [fold for fold in found if isinstance(fold.preceding, SCALABLE_LAYERS)]
+    return [group for group in found if isinstance(group.preceding, SCALABLE_LAYERS)]
 
 
 SCALABLE_LAYERS = (nn.Linear, nn.LayerNorm, RMSNorm, ZeroCenteredRMSNorm)
@@ -63,9 +60,9 @@ SCALABLE_LAYERS = (nn.Linear, nn.LayerNorm, RMSNorm, ZeroCenteredRMSNorm)
 def search_scales(
     weights: list[Tensor], stats: InputStats, scheme: QuantizationScheme
 ) -> tuple[Tensor, float]:
-    """The channel scales (in) under which rounding the weights (out in), which share an input, costs least.
+    """The channel scales (in) with the least output error over weights (out in) with the same input, and their power.
 
-    Returns the scales and the power that made them; power 0 is plain rounding to nearest.
+    Power 0 is rounding to nearest without scales.
     """
     best: tuple[float, Tensor, float] | None = None
     for step in range(NUM_POWERS):
@@ -82,16 +79,14 @@ def search_scales(
 
 
 def channel_scales(magnitude: Tensor, power: float) -> Tensor:
-    """magnitude^power, centred so that the largest and the smallest are equally far from 1; (in)."""
+    """magnitude^power, normalized so that the largest and the smallest scale multiply to 1; (in)."""
     scales = magnitude.clamp(min=1e-4) ** power
     return scales / (scales.max() * scales.min()).sqrt()
 
 
 @torch.no_grad()
 def apply_scales(group: ScaleGroup, layers: dict[str, nn.Linear], scales: Tensor) -> None:
-    """Multiply the layers' input channels by `scales`, and divide what comes before by them: the model is the
-    same.
-    """
+    """Multiply the layers' input channels by `scales` and divide the preceding module's outputs by them."""
     source = group.preceding
     if isinstance(source, ZeroCenteredRMSNorm):
         source.weight.copy_((1 + source.weight.float()) / scales - 1)

@@ -1,4 +1,4 @@
-"""Small whole numbers side by side in larger ones, low bits first."""
+"""Packing of 4-bit and 8-bit codes into uint8 or int32 words, low bits first."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,10 @@ WORD_BITS = {torch.uint8: 8, torch.int32: 32}
 
 
 def pack_codes(codes: Tensor, bits: int, word: torch.dtype, dim: int = -1) -> Tensor:
-    """Put 8 / bits (uint8) or 32 / bits (int32) neighbours along `dim` into one word.
+    """Pack 8 / bits (uint8) or 32 / bits (int32) neighbours along `dim` into each word.
 
     Args:
-        codes: whole numbers from 0 to 2**bits - 1; their count along `dim` must fill the words.
+        codes: integers from 0 to 2**bits - 1; their count along `dim` must fill the words.
     """
     count = WORD_BITS[word] // bits
     codes = codes.to(torch.int64).movedim(dim, -1)
@@ -26,7 +26,7 @@ def pack_codes(codes: Tensor, bits: int, word: torch.dtype, dim: int = -1) -> Te
 
 
 def unpack_codes(words: Tensor, bits: int, dim: int = -1) -> Tensor:
-    """The codes in `words`, as uint8; undoes `pack`."""
+    """The codes in `words`, as uint8; inverse of `pack_codes`."""
     count = WORD_BITS[words.dtype] // bits
     shifts = bits * torch.arange(count, device=words.device, dtype=words.dtype)
     codes = (words.movedim(dim, -1)[..., None] >> shifts) & (2**bits - 1)

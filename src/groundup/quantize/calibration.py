@@ -1,9 +1,7 @@
-"""What a layer's inputs look like, one block after the other, each seeing what the quantized blocks before it
-give.
+"""Calibration: statistics of layer inputs, block by block, where each block reads the quantized blocks' outputs.
 
-The whole model is never run at once: the calibration windows go through block i, are kept, and become the
-inputs of block i + 1. So a model needs the memory of its weights, of the windows' hidden states, and of one
-block's work.
+The hidden states of all calibration windows after block i become the inputs of block i + 1, so memory holds the
+weights, the hidden states of the windows, and the activations of one block.
 """
 
 from collections.abc import Iterator
@@ -17,16 +15,16 @@ from torch import Tensor, nn
 from groundup.artifacts.errors import UserError
 
 BATCH_TOKENS = 8_192
-"""Tokens that go through a block at once."""
+"""Tokens of one forward pass through a block."""
 
 
 class InputStats:
-    """What is kept of a layer's inputs x, over all rows seen.
+    """Running moments of a layer's input vectors x.
 
     Attributes:
         hessian: float32 (in in), the mean of 2 x x^T: the second derivative of the squared output error.
-        magnitude: float32 (in), the mean of |x|.
-        rows: input vectors seen.
+        mean_abs: float32 (in), the mean of |x|.
+        num_inputs: input vectors so far.
     """
 
     def __init__(self, width: int, device: torch.device | str = "cpu"):
@@ -35,7 +33,7 @@ class InputStats:
         self.num_inputs = 0
 
     def add(self, inputs: Tensor) -> None:
-        """Take in the inputs of one batch, (... in)."""
+        """Add the inputs of one batch, (... in)."""
         inputs = inputs.detach().reshape(-1, inputs.shape[-1]).float()
         total = self.num_inputs + inputs.shape[0]
         self.hessian.mul_(self.num_inputs / total).addmm_(inputs.T, inputs, alpha=2 / total)
@@ -44,7 +42,7 @@ class InputStats:
 
 
 def output_error(weight: Tensor, approximation: Tensor, hessian: Tensor) -> float:
-    """||(W - W')X||^2 / ||W X||^2: how much of a layer's output is error, from the inputs' second moment."""
+    """||(W - W')X||^2 / ||W X||^2: relative output error of a layer, from the inputs' second moment."""
     difference = (weight - approximation).double()
     weight, hessian = weight.double(), hessian.double()
     wrong = ((difference @ hessian) * difference).sum()
@@ -52,19 +50,18 @@ def output_error(weight: Tensor, approximation: Tensor, hessian: Tensor) -> floa
 
 
 def linear_layers(block: nn.Module) -> dict[str, nn.Linear]:
-    """The plain linear layers inside a block, by name. A mixture's router is none: it decides, and stays
-    exact."""
+    """The `nn.Linear` layers inside a block, by name. The router of a mixture of experts is another class, and excluded."""
     return {name: module for name, module in block.named_modules() if type(module) is nn.Linear}
 
 
 @dataclass
 class BlockCalibration:
-    """One block, and the calibration windows as they arrive at it.
+    """One block and its calibration inputs.
 
     Attributes:
         name: of the block in the model.
-        windows: (N T D), in the model's dtype.
-        rest: what the block is given beside its input: the same for every window, since all have one length.
+        windows: hidden states before the block, (N T D), in the model's dtype.
+        extra_inputs: the block's other positional and keyword arguments, the same for all windows.
     """
 
     name: str
@@ -73,13 +70,13 @@ class BlockCalibration:
     extra_inputs: tuple[tuple[Any, ...], dict[str, Any]]
 
     def outputs(self) -> Tensor:
-        """What the block makes of the windows, (N T D)."""
+        """The block's outputs for the windows, (N T D)."""
         step = max(1, BATCH_TOKENS // self.windows.shape[1])
         args, named = self.extra_inputs
         return torch.cat([self.block(part, *args, **named) for part in self.windows.split(step)])
 
     def input_stats(self, names: list[str]) -> dict[str, InputStats]:
-        """The inputs of some of the block's linear layers, from one pass over the windows."""
+        """Input statistics of the named linear layers, from one pass over the windows."""
         layers = linear_layers(self.block)
         found = {name: InputStats(layers[name].in_features, self.windows.device) for name in names}
         with _record_inputs(
@@ -89,47 +86,45 @@ class BlockCalibration:
         return found
 
     def layers_by_input(self) -> list[list[str]]:
-        """The block's linear layers in the order they are used; those that share their input stand
-        together.
-        """
+        """The block's linear layers in order of use, grouped by input tensor."""
         order: list[tuple[int, list[str]]] = []
-        alive = []  # an id is only unique among tensors that still exist
+        references = []  # keeps the inputs alive, so that their ids stay unique
 
-        def note(name: str, inputs: Tensor) -> None:
-            alive.append(inputs)
+        def record(name: str, inputs: Tensor) -> None:
+            references.append(inputs)
             if order and order[-1][0] == id(inputs):
                 order[-1][1].append(name)
             else:
                 order.append((id(inputs), [name]))
 
-        with _record_inputs(linear_layers(self.block), note):
+        with _record_inputs(linear_layers(self.block), record):
             args, named = self.extra_inputs
             self.block(self.windows[:1], *args, **named)
         return [names for _, names in order]
 
 
 def iter_blocks(model: nn.Module, tokens: Tensor) -> Iterator[BlockCalibration]:
-    """Walk through the blocks of `model` with windows of tokens (N T), all of one length.
+    """Yield each block of `model` with its calibration inputs for windows of tokens (N T).
 
-    Between two stations the caller may change the block: the next station sees what it then gives.
-    Raises UserError for a model that is not one row of blocks.
+    The caller may change a block before it takes the next one, whose inputs are the outputs of the changed block.
+    Raises UserError for a model without a single list of blocks.
     """
     if not isinstance(getattr(model, "blocks", None), nn.ModuleList):
         raise UserError(
-            f"a model of kind {type(model).__name__} cannot be walked block by block",
-            hint="--method rtn needs no look at text",
+            f"{type(model).__name__} has no single list of blocks to calibrate, expected a decoder or an encoder",
+            hint="--method rtn needs no calibration",
         )
     with torch.no_grad():
         calls = _block_calls(model, tokens[:1])
         windows = _first_block_inputs(model, tokens)
-        for name, block, rest in calls:
-            station = BlockCalibration(name, block, windows, rest)
-            yield station
-            windows = station.outputs()
+        for name, block, extra_inputs in calls:
+            calibration = BlockCalibration(name, block, windows, extra_inputs)
+            yield calibration
+            windows = calibration.outputs()
 
 
 def _block_calls(model: nn.Module, tokens: Tensor) -> list[tuple[str, nn.Module, Any]]:
-    """Each block, and what the model gives it beside its input."""
+    """Name, module and arguments beside the hidden states of each block's call."""
     calls = []
 
     def record(name: str, block: nn.Module, args: tuple, named: dict) -> None:
@@ -152,11 +147,11 @@ def _block_calls(model: nn.Module, tokens: Tensor) -> list[tuple[str, nn.Module,
 
 
 class _StopForwardError(Exception):
-    """No error: the first block was reached, and there is no need to go on."""
+    """Ends a forward pass at the first block."""
 
 
 def _first_block_inputs(model: nn.Module, tokens: Tensor) -> Tensor:
-    """What arrives at the first block, (N T D)."""
+    """Hidden states before the first block, (N T D)."""
     found: list[Tensor] = []
 
     def stop(block: nn.Module, args: tuple) -> None:
@@ -178,7 +173,7 @@ def _first_block_inputs(model: nn.Module, tokens: Tensor) -> Tensor:
 
 @contextmanager
 def _record_inputs(layers: dict[str, nn.Linear], callback: Any) -> Iterator[None]:
-    """Call see(name, input) whenever one of `layers` is used."""
+    """Call callback(name, input) at each forward pass of one of `layers`."""
     handles = [
         layer.register_forward_pre_hook(lambda module, args, name=name: callback(name, args[0]))
         for name, layer in layers.items()

@@ -1,4 +1,4 @@
-"""Which text is looked at: windows of equal length, spread evenly over what there is."""
+"""Calibration windows: token sequences of one length, taken from a token shard or from short documents."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,14 +10,13 @@ from groundup.artifacts.errors import UserError
 
 
 def evenly_spaced_windows(ids: Sequence[int] | np.ndarray, length: int, tokens: int) -> Tensor:
-    """About `tokens` of the row `ids` in windows of `length`, from its beginning to its end, (N T) int64.
+    """About `tokens` tokens of `ids` in evenly spaced windows of `length`, (N T) int64.
 
-    Fewer where the row is shorter: windows overlap no more than they must. Raises UserError where there is
-    not one.
+    Windows overlap only where `length` requires it. Raises UserError when `ids` is shorter than one window.
     """
     if len(ids) < length:
         raise UserError(
-            f"{len(ids)} tokens of text, expected at least one window of {length}", hint="give more text"
+            f"{len(ids)} tokens of calibration text, expected at least {length}", hint="give more text"
         )
     count = max(1, min(tokens, len(ids)) // length)
     begins = [(len(ids) - length) * i // max(1, count - 1) for i in range(count)]
@@ -27,13 +26,11 @@ def evenly_spaced_windows(ids: Sequence[int] | np.ndarray, length: int, tokens: 
 
 
 def concatenated_windows(rows: Iterable[Sequence[int]], length: int, tokens: int) -> Tensor:
-    """At most `tokens` of short rows, one after the other, cut into windows of `length`, (N T); N may be
-    0.
-    """
-    whole: list[int] = []
+    """Windows of `length` from the concatenation of `rows`, at most `tokens` tokens, (N T); N may be 0."""
+    ids: list[int] = []
     for row in rows:
-        whole += row
-        if len(whole) >= tokens:
+        ids += row
+        if len(ids) >= tokens:
             break
-    count = min(len(whole), tokens) // length
-    return torch.tensor(whole[: count * length], dtype=torch.int64).view(count, length)
+    count = min(len(ids), tokens) // length
+    return torch.tensor(ids[: count * length], dtype=torch.int64).view(count, length)

@@ -1,4 +1,4 @@
-"""What the fewer bits cost: the small model beside the large one, on text that neither has learned from."""
+"""Quantized models compared with their float model on held-out text: loss, KL divergence, top-1 agreement."""
 
 import math
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class FloatComparison:
 
     Attributes:
         loss: nats per token.
-        divergence: Kullback-Leibler divergence from the large model's next-token distribution, in nats.
-        agreement: share of tokens where both hold the same token for the likeliest.
+        kl_divergence: from the float model's next-token distribution, in nats.
+        top1_agreement: fraction of tokens for which both models rank the same token first.
     """
 
     loss: float
@@ -34,9 +34,7 @@ class FloatComparison:
 def compare_with_float(
     float_model: nn.Module, models: dict[str, nn.Module], windows: Tensor, task: ProgressTask
 ) -> dict[str, FloatComparison]:
-    """Every model of `small` beside `large` on the windows (N T), in one pass; `large` itself under the name
-    "float".
-    """
+    """Compare each of `models` with `float_model`, which is listed as "float", on windows of tokens (N T)."""
     models = {"float": float_model, **models}
     device = next(float_model.parameters()).device
     sums = {name: torch.zeros(3, dtype=torch.float64) for name in models}
@@ -56,6 +54,6 @@ def compare_with_float(
 
 
 def _log_probabilities(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Of every token after each but the last: float32 (B * (T - 1), V)."""
+    """Log-probabilities of the next token at all positions but the last: float32 (B * (T - 1), V)."""
     assert isinstance(model, Decoder)
     return model.logits(model.hidden_states(tokens)[:, :-1].flatten(0, 1)).float().log_softmax(1)

@@ -1,10 +1,9 @@
 """GPTQ (Frantar et al. 2022, "Accurate Post-Training Quantization for Generative Pre-trained Transformers").
 
-Rounding a column makes an error in the layer's output. The columns not yet rounded can undo part of it: the
-best correction under squared output error follows from the inverse Hessian H = X X^T of the layer's inputs
-(OBQ, Frantar and Alistarh 2022). GPTQ takes the columns in one order for all rows, so that one Cholesky
-factor serves every row and every step (its section 3, "step 3"), and delays corrections of far columns by
-blocks (its "step 2").
+Rounding a column changes the layer's output. The columns not yet rounded can compensate part of the error: the best
+correction under squared output error follows from the inverse Hessian H = X X^T of the layer's inputs (OBQ, Frantar
+and Alistarh 2022). GPTQ rounds the columns in one order for all rows, so that one Cholesky factor serves every row and
+every step (its section 3, "step 3"), and applies the corrections of distant columns in batches (its "step 2").
 """
 
 import torch
@@ -14,7 +13,7 @@ from groundup.artifacts.errors import UserError
 from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight, find_params
 
 LAZY_UPDATE_COLUMNS = 128
-"""About as many columns hand their corrections to the rest together; changes speed only."""
+"""Approximate number of columns whose corrections of the rest are applied in one product; affects speed only."""
 
 
 def gptq(
@@ -25,16 +24,14 @@ def gptq(
     damp_percent: float = 0.01,
     act_order: bool = False,
 ) -> QuantizedWeight:
-    """Round `weight` column by column, each time correcting the columns that are still free.
+    """Round `weight` column by column, correcting the remaining columns after each.
 
     Args:
         weight: (out in).
-        hessian: (in in), the second moment of the layer's inputs; its scale does not matter. The work is done
-            in its dtype.
-        damping: added to the diagonal, as a share of its mean (section 3, "step 3").
-        act_order: take the columns with the largest inputs first. The grids are then fitted to the original
-            weights, so that groups stay side by side in memory; otherwise each group's grid is fitted when
-            its turn comes, to the corrected weights.
+        hessian: (in in), the second moment of the layer's inputs, at any scale; its dtype is the compute dtype.
+        damping: added to the diagonal, as a fraction of its mean (section 3, "step 3").
+        act_order: round the columns with the largest inputs first. Scales then come from the original weights, so
+            that groups stay contiguous in memory; otherwise from the corrected weights when a group is reached.
 
     Raises UserError for weights that are not finite.
     """
@@ -43,22 +40,21 @@ def gptq(
     order = (
         torch.argsort(hessian.diagonal(), descending=True, stable=True) if act_order else torch.arange(width)
     )
-    place = order.tolist()
+    positions = order.tolist()
     work = weight[:, order].to(hessian.dtype, copy=True)
     factor = inverse_cholesky(hessian[order][:, order], damp_percent)
     codes = torch.empty_like(work, dtype=torch.uint8)
-    span = scheme.group_size * max(
-        1, LAZY_UPDATE_COLUMNS // scheme.group_size
-    )  # whole groups, so that none waits for corrections
+    # whole groups, so that a group's scale sees all corrections
+    batch = scheme.group_size * max(1, LAZY_UPDATE_COLUMNS // scheme.group_size)
 
-    for begin in range(0, width, span):
-        end = min(begin + span, width)
+    for begin in range(0, width, batch):
+        end = min(begin + batch, width)
         errors = torch.empty_like(work[:, begin:end])
         for column in range(begin, end):
-            group = place[column] // scheme.group_size
+            group = positions[column] // scheme.group_size
             if not act_order and column % scheme.group_size == 0:
-                own_scale, own_zero = find_params(work[:, column : column + scheme.group_size], scheme)
-                scale[:, group], zero[:, group] = own_scale[:, 0], own_zero[:, 0]
+                group_scale, group_zero = find_params(work[:, column : column + scheme.group_size], scheme)
+                scale[:, group], zero[:, group] = group_scale[:, 0], group_zero[:, 0]
             s, z = scale[:, group], zero[:, group]
             code = ((work[:, column] / s).round() + z).clamp(0, scheme.max_code)
             codes[:, column] = code.to(torch.uint8)
@@ -71,11 +67,11 @@ def gptq(
 
 
 def inverse_cholesky(hessian: Tensor, damp_percent: float) -> Tensor:
-    """The upper triangular U with U^T U = (H + damping * mean(diag H) * I)^-1, (in in).
+    """The upper triangular U with U^T U = (H + damp_percent * mean(diag H) * I)^-1, (in in).
 
-    Row i of U, divided by its diagonal, says how the later columns make up for an error in column i when the
-    earlier ones are already fixed. An input that was never active gets an own direction: it neither helps nor
-    is helped. Factored in float64; more damping is tried where the matrix is still not positive definite.
+    Row i of U, divided by its diagonal, is the correction of the later columns for an error in column i. Inputs that
+    were never active get a unit diagonal and no correction. Factored in float64; the damping is raised up to four
+    times while the matrix is not positive definite.
     """
     matrix = hessian.double()
     matrix.diagonal()[matrix.diagonal() == 0] = 1
@@ -89,6 +85,6 @@ def inverse_cholesky(hessian: Tensor, damp_percent: float) -> Tensor:
             return torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True).to(hessian.dtype)
         damp_percent = max(10 * damp_percent, 1e-4)
     raise UserError(
-        "the calibration inputs of a layer have no usable second moment (not finite?)",
+        "the second moment of a layer's calibration inputs is not positive definite (inputs not finite?)",
         hint="more or other calibration text, or quantize.method = rtn",
     )

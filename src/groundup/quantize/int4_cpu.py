@@ -1,9 +1,8 @@
-"""Four bits on a CPU, fast: one token's matrix products read the codes as they are, through torch's own
-kernel.
+"""4-bit matrix products on a CPU with PyTorch's int4 kernel, for small batches.
 
-De-quantizing a matrix costs more than using it for a few rows. torch's `_weight_int4pack_mm_for_cpu`
-multiplies packed codes directly, in bfloat16 (about 0.3% off, a small part of what four bits cost anyway).
-For many rows, as when a prompt is read, the exact way is taken.
+Dequantizing a matrix costs more than multiplying a few rows with it. torch's `_weight_int4pack_mm_for_cpu` multiplies
+packed codes directly in bfloat16 (about 0.3% off, small beside the error of 4 bits). Larger inputs, such as prompts,
+use the exact layer.
 """
 
 import torch
@@ -14,15 +13,15 @@ from groundup.quantize.quantizer import replace_modules
 
 GROUP_SIZES = (32, 64, 128, 256)
 OUTPUT_MULTIPLE = 16
-"""The kernel wants a multiple of this many outputs."""
+"""The kernel needs a multiple of this many output features."""
 MAX_ROWS = 16
-"""From more rows on, de-quantizing is worth it (measured on two cores with AVX-512)."""
+"""With more input rows, dequantizing is faster (measured on two cores with AVX-512)."""
 
 
 class Int4Linear(nn.Module):
-    """A QuantizedLinear with a second copy of its codes in the order that the kernel reads.
+    """A QuantizedLinear with a second copy of its codes in the kernel's layout.
 
-    Elsewhere than on a CPU it does what the layer inside does.
+    On other devices than a CPU, and for more than MAX_ROWS rows, it calls the wrapped layer.
     """
 
     packed: Tensor
@@ -33,13 +32,12 @@ class Int4Linear(nn.Module):
         self.exact = exact
         weight = exact.unpack_weight()
         scale = weight.scale.float().T
-        middle = (
-            exact.scheme.mid_code - weight.zero.float().T
-        ) * scale  # the kernel computes (code - 8) * scale + this
+        # the kernel computes (code - 8) * scale + offset
+        offset = (exact.scheme.mid_code - weight.zero.float().T) * scale
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(weight.codes.int(), 1)
         self.register_buffer("packed", packed, persistent=False)
         self.register_buffer(
-            "grid", torch.stack([scale, middle], -1).to(torch.bfloat16).contiguous(), persistent=False
+            "grid", torch.stack([scale, offset], -1).to(torch.bfloat16).contiguous(), persistent=False
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,9 +53,9 @@ class Int4Linear(nn.Module):
 
 
 def use_int4_kernel(model: nn.Module) -> nn.Module:
-    """Give the layers of a model on a CPU the fast way, where the kernel takes them. Returns the model.
+    """Wrap the supported quantized layers of a model on a CPU in `Int4Linear`, in place. Returns the model.
 
-    For models that are only used: not before they are saved or exported.
+    For inference only: a wrapped model cannot be saved or exported.
     """
     replace_modules(
         model,
@@ -67,7 +65,7 @@ def use_int4_kernel(model: nn.Module) -> nn.Module:
 
 
 def is_supported(layer: QuantizedLinear) -> bool:
-    """Whether the kernel takes this layer."""
+    """Whether the int4 kernel supports this layer."""
     scheme = layer.scheme
     return (
         layer.packed.device.type == "cpu"

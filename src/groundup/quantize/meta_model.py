@@ -1,4 +1,4 @@
-"""A model with nothing in it yet, so that weights can be put in without initialising any in vain."""
+"""Models on the meta device, to be filled with loaded weights."""
 
 import torch
 from torch import nn
@@ -9,9 +9,7 @@ from groundup.recipe import ModelConfig
 
 
 def build_meta_model(config: ModelConfig, device: torch.device | str) -> nn.Module:
-    """The model that `config` describes, its weights without memory; only what it computes itself is on
-    `device`.
-    """
+    """The model of `config` without weight memory; computed buffers are on `device`."""
     with torch.device("meta"):
         model = build_model(config)
     for module in model.modules():

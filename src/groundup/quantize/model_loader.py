@@ -1,4 +1,4 @@
-"""Whatever a path holds: quantized models of ours and of others here, everything else through interop."""
+"""Open and export models at a path, quantized ones in any supported format included."""
 
 from pathlib import Path
 
@@ -14,16 +14,18 @@ from groundup.quantize.formats.huggingface_folder import (
     load_huggingface_quantized,
 )
 from groundup.quantize.int4_cpu import use_int4_kernel
-from groundup.quantize.quantized_folder import QUANTIZATION, load_quantized_folder
+from groundup.quantize.quantized_folder import QUANTIZATION_FILE, load_quantized_folder
 from groundup.quantize.quantizer import dequantize_model
 from groundup.tokenizer import Tokenizer
 
 
 def open_model(path: Path | str, device: str = "auto") -> tuple[nn.Module, Tokenizer]:
-    """The model and the tokenizer that `path` holds, ready to speak.
+    """The model and tokenizer at `path`, in evaluation mode.
 
-    A folder of 07-quantized's layout, a Hugging Face folder with GPTQ, AWQ or compressed-tensors weights, or
-    anything that `groundup.interop.open_model` opens. Raises UserError likewise.
+        model, tokenizer = open_model("runs/quickstart/07-quantized")
+
+    `path` is a quantized folder of a run, a Hugging Face folder with GPTQ, AWQ or compressed-tensors weights, or
+    anything else that `groundup.interop.open_model` opens. Raises UserError for other contents.
     """
     path = Path(path)
     if not is_quantized(path):
@@ -33,30 +35,29 @@ def open_model(path: Path | str, device: str = "auto") -> tuple[nn.Module, Token
 
 
 def is_quantized(path: Path) -> bool:
-    """Whether `path` is a folder with quantized weights, ours or foreign."""
-    return (path / QUANTIZATION).is_file() or (
+    """Whether `path` is a folder with quantized weights in a known layout."""
+    return (path / QUANTIZATION_FILE).is_file() or (
         (path / CONFIG_FILE).is_file() and "quantization_config" in read_config(path)
     )
 
 
 def load_quantized_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Tokenizer]:
-    """A quantized model whose layers all compute from the codes themselves, and its tokenizer."""
-    load = load_quantized_folder if (path / QUANTIZATION).is_file() else load_huggingface_quantized
+    """A quantized model with its exact layers (not the int4 kernel), and its tokenizer."""
+    load = load_quantized_folder if (path / QUANTIZATION_FILE).is_file() else load_huggingface_quantized
     return load(path, device), Tokenizer.load(path)
 
 
 def export_model(path: Path | str, out: Path | str, *, format: str, dtype: str = "float32") -> list[Path]:
-    """Write the model at `path` as the folder `out` in another layout. Returns the files written.
+    """Write the model at `path` to the folder `out` in another format. Returns the files written.
 
-    huggingface and gguf take any model (a quantized one is written out in full); gptq, awq and
-    compressed-tensors take quantized ones. Raises UserError for a layout that cannot hold the model, and when `out` is in
-    use already.
+    huggingface and gguf accept any model (a quantized one is dequantized); gptq, awq and compressed-tensors need a
+    quantized one. Raises UserError for a format that cannot represent the model, and when `out` is not empty.
     """
     path, out = Path(path), Path(out)
     if format not in (known := (*interop.EXPORT_FORMATS, *FORMATS)):
         raise UserError(f"format {format!r}, expected one of {', '.join(known)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists already", hint="name a new folder with --out")
+        raise UserError(f"{out}: exists and is not empty", hint="choose a new folder with --out")
     if format not in FORMATS:
         model, tokenizer = (
             load_quantized_model(path) if is_quantized(path) else interop.open_model(path, "cpu")
@@ -64,8 +65,8 @@ def export_model(path: Path | str, out: Path | str, *, format: str, dtype: str =
         return interop.export(dequantize_model(model), tokenizer, out, format=format, dtype=dtype)
     if not is_quantized(path):
         raise UserError(
-            f"{path}: {format} holds quantized weights, and these are not",
-            hint="groundup quantize MODEL --out DIR makes them; in a run, name its 07-quantized",
+            f"{path}: the weights are not quantized, which format {format} needs",
+            hint="groundup quantize MODEL --out DIR first; in a run, name its 07-quantized folder",
         )
     model, tokenizer = load_quantized_model(path)
     return export_huggingface_quantized(model, tokenizer, out, format=format, dtype=dtype)

@@ -1,8 +1,7 @@
-"""The grid that a weight is rounded to: a few equally spaced values for each group of a row.
+"""Quantization grids: equally spaced values for each group of weights in a row.
 
-A code q from 0 to 2**bits - 1 stands for the weight (q - zero) * scale. Symmetric grids have their zero in
-the middle, so only the scale is stored. Scales are float16 numbers from the start: every file format can then
-hold them exactly, and what was measured here is what others load.
+A code q from 0 to 2**bits - 1 represents the weight (q - zero) * scale. Symmetric grids have a fixed zero in the middle
+and store only the scale. Scales are rounded to float16 first, so that every file format stores them exactly.
 """
 
 from dataclasses import dataclass
@@ -13,17 +12,17 @@ from torch import Tensor
 from groundup.artifacts.errors import UserError
 
 SMALLEST_SCALE = 2.0**-20
-"""Below this float16 has too few digits left; a group of weights that small rounds to zeros."""
+"""Smaller scales lose precision in float16; a group of weights that small rounds to zeros."""
 
 
 @dataclass(frozen=True)
 class QuantizationScheme:
-    """How weights are kept.
+    """Bit width, group size and symmetry of quantized weights.
 
     Attributes:
-        bits: bits of one code, 4 or 8.
-        group_size: weights of one row, side by side, that share a scale.
-        symmetric: the zero is in the middle of the codes and is not stored.
+        bits: bits of a code, 4 or 8.
+        group_size: consecutive weights of a row with one scale.
+        symmetric: zero is the middle code and not stored.
     """
 
     bits: int = 4
@@ -42,13 +41,13 @@ class QuantizationScheme:
 
     @property
     def bits_per_weight(self) -> float:
-        """Code plus its share of the group's scale (16 bits) and zero (8 bits, if stored)."""
+        """Bits of the code, and of the group's scale (16 bits) and zero (8 bits, if stored) per weight."""
         return self.bits + (16 if self.symmetric else 24) / self.group_size
 
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """A matrix on its grid.
+    """A quantized matrix.
 
     Attributes:
         codes: uint8 (out in).
@@ -62,18 +61,18 @@ class QuantizedWeight:
     scheme: QuantizationScheme
 
     def dequantize(self) -> Tensor:
-        """The matrix that the codes stand for: float32 (out in)."""
+        """The represented matrix: float32 (out in)."""
         return dequantize_weight(self.codes, self.scale, self.zero)
 
 
 def find_params(weight: Tensor, scheme: QuantizationScheme) -> tuple[Tensor, Tensor]:
-    """The grid that spans each group from its smallest to its largest weight.
+    """Scales and zeros of the grid from each group's smallest to its largest weight.
 
     Args:
         weight: (out in), `in` a multiple of the group size.
 
     Returns:
-        scale and zero, float32 (out groups); the scales are float16 numbers, the zeros whole ones.
+        scale and zero, float32 (out groups); scales are representable in float16, zeros are integers.
 
     Raises UserError for weights that are not finite.
     """
@@ -85,16 +84,13 @@ def find_params(weight: Tensor, scheme: QuantizationScheme) -> tuple[Tensor, Ten
     if scheme.symmetric:
         scale = _storable(2 * groups.abs().amax(2) / scheme.max_code)
         return scale, torch.full_like(scale, scheme.mid_code)
-    low, high = (
-        groups.amin(2).clamp(max=0),
-        groups.amax(2).clamp(min=0),
-    )  # the span includes 0, which stays exact
+    low, high = groups.amin(2).clamp(max=0), groups.amax(2).clamp(min=0)  # 0 is always on the grid
     scale = _storable((high - low) / scheme.max_code)
     return scale, (-low / scale).round().clamp(0, scheme.max_code)
 
 
 def _storable(scale: Tensor) -> Tensor:
-    """The nearest scales that float16 holds well, as float32."""
+    """The nearest scales that float16 represents precisely, as float32."""
     return scale.clamp(SMALLEST_SCALE, torch.finfo(torch.float16).max).half().float()
 
 
@@ -108,15 +104,13 @@ def quantize_weight(weight: Tensor, scale: Tensor, zero: Tensor, scheme: Quantiz
 def dequantize_weight(
     codes: Tensor, scale: Tensor, zero: Tensor, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """The weights that codes stand for, computed in float32: (out in), from codes (out in) and a grid (out
-    groups).
-    """
+    """The represented weights (out in), computed in float32 from codes (out in) and a grid (out groups)."""
     groups = codes.unflatten(1, (scale.shape[1], -1)).float()
     return ((groups - zero.float()[:, :, None]) * scale.float()[:, :, None]).flatten(1).to(dtype)
 
 
 def divisible_group_size(requested: int, widths: dict[str, int], smallest: int = 16) -> int:
-    """`wanted`, halved until it divides every width: one size for the whole model, as file formats want it.
+    """`requested`, halved until it divides every width: one size for the whole model, as file formats need.
 
     Args:
         widths: input width by layer name.

@@ -1,8 +1,8 @@
-"""A quantized model as a folder of ours: what 07-quantized is.
+"""Quantized model folders in groundup's own layout, as in 07-quantized.
 
-model.json          the model before it was quantized, as in every model folder
-quantization.json   which layers hold codes, and on which grid
-model.safetensors   the weights; a quantized layer is `packed`, `scale` and, on asymmetric grids, `zero`
+model.json          the configuration of the model, as in every model folder
+quantization.json   method, scheme and names of the quantized layers
+model.safetensors   the weights; a quantized layer is `packed`, `scale` and, if asymmetric, `zero`
 """
 
 import json
@@ -20,24 +20,24 @@ from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
 from groundup.quantize.quantizer import replace_modules
 
-QUANTIZATION = "quantization.json"
+QUANTIZATION_FILE = "quantization.json"
 
 
 def save_quantized_folder(model: nn.Module, folder: Path, method: str) -> None:
-    """Write a model that `quantize_model` has changed; `method` is kept as a note."""
+    """Write a quantized model; `method` is only recorded."""
     layers = quantized_layers(model)
     scheme = next(iter(layers.values())).scheme
     save_model(model, folder)
     described = {"method": method, **asdict(scheme), "layers": list(layers)}
-    (folder / QUANTIZATION).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    (folder / QUANTIZATION_FILE).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
 
 def load_quantized_folder(folder: Path, device: torch.device | str = "cpu") -> nn.Module:
     """The model that `save_quantized_folder` wrote, in evaluation mode.
 
-    Raises UserError for a missing or damaged file, and for weights that are not those of the described model.
+    Raises UserError for a missing or damaged file, and for weights that do not match the description.
     """
-    scheme, names = _read(folder / QUANTIZATION)
+    scheme, names = _read(folder / QUANTIZATION_FILE)
     model = build_meta_model(load_config(folder), device)
     with torch.device("meta"):
         replace_modules(model, {name: _empty_layer(model, name, scheme, folder) for name in names})
@@ -53,7 +53,8 @@ def _empty_layer(model: nn.Module, name: str, scheme: QuantizationScheme, folder
         layer = None
     if type(layer) is not nn.Linear:
         raise UserError(
-            f"{folder / QUANTIZATION}: {name}: the model has no such linear layer", hint="the file was edited"
+            f"{folder / QUANTIZATION_FILE}: {name}: the model has no such linear layer",
+            hint="the file was edited",
         )
     bias = None if layer.bias is None else layer.bias.dtype
     return QuantizedLinear(layer.in_features, layer.out_features, scheme, bias)
@@ -69,7 +70,7 @@ def _read(path: Path) -> tuple[QuantizationScheme, list[str]]:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: not a readable description ({error!r})", hint="the file was damaged or edited"
+            f"{path}: not a valid description ({error!r})", hint="the file was damaged or edited"
         ) from None
     if not ready:
         raise UserError(

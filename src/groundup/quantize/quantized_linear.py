@@ -1,6 +1,4 @@
-"""A linear layer that keeps its weight as codes: packed, with float16 scales, and de-quantized when it is
-used.
-"""
+"""Linear layer with a quantized weight: packed codes and float16 scales, dequantized in the forward pass."""
 
 from typing import Any
 
@@ -13,12 +11,12 @@ from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWei
 
 
 class QuantizedLinear(nn.Module):
-    """y = x W^T + b with W on its grid. Right on every device and in every floating dtype.
+    """y = x W^T + b with a quantized W, on any device and in any floating dtype.
 
     Attributes:
-        packed: uint8 (out in) for 8 bits, (out in/2) for 4 bits: the even column in the low half.
+        packed: uint8 (out in) for 8 bits, (out in/2) for 4 bits: even columns in the low half.
         scale: float16 (out groups).
-        zero: uint8 (out groups), or None where the grid is symmetric.
+        zero: uint8 (out groups), or None for symmetric grids.
         bias: (out), or None.
     """
 
@@ -54,7 +52,7 @@ class QuantizedLinear(nn.Module):
         return layer
 
     def unpack_weight(self) -> QuantizedWeight:
-        """The weight as unpacked codes on their grid."""
+        """The weight with unpacked codes."""
         zero = (
             self.zero
             if self.zero is not None
@@ -63,7 +61,7 @@ class QuantizedLinear(nn.Module):
         return QuantizedWeight(unpack_codes(self.packed, self.scheme.bits), self.scale, zero, self.scheme)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The weight as numbers, (out in)."""
+        """The represented weight, (out in)."""
         weight = self.unpack_weight()
         return dequantize_weight(weight.codes, weight.scale, weight.zero, dtype)
 
@@ -72,9 +70,7 @@ class QuantizedLinear(nn.Module):
         return F.linear(x, self.dequantize(x.dtype), bias)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "QuantizedLinear":
-        """Move with the model, but keep the scales' dtype: `model.to(torch.bfloat16)` must not change the
-        weights.
-        """
+        """Move the scales without casting them: `model.to(torch.bfloat16)` must not change the weights."""
         scale = self.scale
         super()._apply(fn, recurse)
         self.scale = self.scale.half() if scale.is_meta else scale.to(self.scale.device)

@@ -1,7 +1,4 @@
-"""Round to nearest: every weight takes the closest value of its group's grid. No data, no order, no regret.
-
-What every other method is measured against.
-"""
+"""Round to nearest (RTN): the baseline method, without calibration."""
 
 from torch import Tensor
 
@@ -14,8 +11,6 @@ from groundup.quantize.quantization_grid import (
 
 
 def round_to_nearest(weight: Tensor, scheme: QuantizationScheme) -> QuantizedWeight:
-    """`weight` (out in) on the grid that spans each of its groups. Raises UserError for weights that are not
-    finite.
-    """
+    """`weight` (out in) rounded to the grid of each group. Raises UserError for weights that are not finite."""
     scale, zero = find_params(weight, scheme)
     return QuantizedWeight(quantize_weight(weight, scale, zero, scheme), scale.half(), zero.byte(), scheme)

@@ -1,4 +1,4 @@
-"""07-quantized: the chat model, or the base model where there is none, in a few bits a weight."""
+"""Stage 07-quantized: quantize the chat model, or the base model in a run without one."""
 
 import copy
 import json
@@ -23,22 +23,20 @@ from groundup.quantize.standalone import calibration_length, quantization_summar
 from groundup.tokenizer import Tokenizer, TokenShard
 
 CHAT_DIVISOR = 4
-"""At most one calibration window in so many is conversation; the rest is text that the base model learned
-from.
-"""
+"""At most 1 / CHAT_DIVISOR of the calibration tokens come from conversations; the rest is pretraining text."""
 
 CONVERSATIONS_FILE = "train.jsonl"
-"""In 06-chat: the conversations it was trained on, one {"messages": [...]} a line."""
+"""In 06-chat: its training conversations, one {"messages": [...]} a line."""
 
 
 def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
-    """Quantize, and compare with the model as it was and with rounding to nearest at the same scheme.
+    """Quantize, and compare with the float model and with rounding to nearest at the same scheme.
 
-    Returns the metrics: method, bits, group_size, symmetric, bits_per_weight, from (which model), bytes
-    (before, after), weights (quantized, others), calibration_tokens (text, chat), held_out (for float, rtn
-    and the method: loss, bits_per_byte, kl_divergence, top1_agreement), layers (for each: error, rtn_error).
+    Returns the metrics: method, bits, group_size, symmetric, bits_per_weight, from ("chat" or "base"), bytes (before,
+    after), weights (quantized, others), calibration_tokens (text, chat), held_out (for float, rtn and the method: loss,
+    bits_per_byte, kl_divergence, top1_agreement), layers (for each: error, rtn_error).
     """
-    for entry in out.iterdir():  # what a killed attempt left is quicker made again than continued
+    for entry in out.iterdir():  # a killed attempt is started again, not resumed
         if entry.name != FINGERPRINT_FILE:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     section = recipe.quantize
@@ -77,7 +75,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
 def _calibration_windows(
     model: nn.Module, tokenizer: Tokenizer, inputs: dict[str, Path], tokens: int
 ) -> tuple[Tensor, Tensor]:
-    """Windows of training text, and of the conversations that a chat model has learned."""
+    """Windows of the training text, and of a chat model's training conversations."""
     shard = TokenShard(inputs["tokens"] / "train")
     length = min(calibration_length(model), shard.num_tokens)
     chat = torch.zeros(0, length, dtype=torch.int64)

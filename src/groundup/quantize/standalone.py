@@ -1,9 +1,8 @@
-"""A model by itself, outside of a run: what `groundup quantize` does, and the facts of any quantized
-model.
-"""
+"""Quantization without a recipe: `quantize` for a model in memory, `quantize_folder` for one on disk."""
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from groundup.artifacts.progress import Progress
 from groundup.model.serialization import WEIGHTS_FILE
 from groundup.quantize.calibration_windows import evenly_spaced_windows
 from groundup.quantize.quantization_grid import QuantizationScheme
-from groundup.quantize.quantized_folder import save_quantized_folder
+from groundup.quantize.quantized_folder import QUANTIZATION_FILE, save_quantized_folder
 from groundup.quantize.quantized_linear import quantized_layers
 from groundup.quantize.quantizer import (
     METHODS,
@@ -26,6 +25,39 @@ from groundup.quantize.quantizer import (
 )
 from groundup.stages import STAGE_FOLDERS
 from groundup.tokenizer import Tokenizer, TokenShard
+
+
+def quantize(
+    model: nn.Module,
+    tokenizer: Tokenizer | None = None,
+    calibration_texts: Sequence[str] = (),
+    *,
+    method: str = "gptq",
+    bits: int = 4,
+    group_size: int = 128,
+    symmetric: bool = True,
+    calibration_tokens: int = 32_768,
+    progress: Progress | None = None,
+) -> list[LayerQuantizationError]:
+    """Quantize the linear layers of a model's blocks in place. Returns the output error of each layer.
+
+        model, tokenizer = groundup.open_model("runs/quickstart")
+        errors = quantize(model, tokenizer, ["Some text like the training text ..."], bits=4)
+
+    `group_size` is halved until it divides every layer's input width. gptq and awq need calibration texts and the
+    tokenizer; rtn needs neither, and returns no errors without them.
+
+    Raises UserError for an unknown method or bit width, and when gptq or awq get no calibration text.
+    """
+    if method not in METHODS or bits not in (4, 8):
+        raise UserError(f"method = {method}, bits = {bits}; expected one of {', '.join(METHODS)} and 4 or 8")
+    scheme = adapt_scheme(model, QuantizationScheme(bits, group_size, symmetric))
+    windows = None
+    if tokenizer is not None and calibration_texts:
+        ids = [id for text in calibration_texts for id in tokenizer.encode(text)]
+        length = min(calibration_length(model), max(1, len(ids)))
+        windows = evenly_spaced_windows(ids, length, calibration_tokens)
+    return quantize_model(model, QuantizationSettings(method, scheme), windows, progress)
 
 
 def quantize_folder(
@@ -41,16 +73,16 @@ def quantize_folder(
     calibration_tokens: int = 32_768,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Quantize the model at `model_path` into the new folder `out`. Returns what was done and what it cost.
+    """Quantize the model at `model_path` into the new folder `out`. Returns the summary of `quantization_summary`.
 
-    Where gptq or awq get no calibration text, they take the training tokens of the run that the model belongs
-    to. Raises UserError when there are none, for an unknown method, and when `out` is in use already.
+    Without `calibration_text`, gptq and awq use the training tokens of the run that contains the model.
+    Raises UserError when there are none, for an unknown method, and when `out` is not empty.
     """
     model_path, out = Path(model_path), Path(out)
     if method not in METHODS or bits not in (4, 8):
         raise UserError(f"method = {method}, bits = {bits}; expected one of {', '.join(METHODS)} and 4 or 8")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists already", hint="name a new folder with --out")
+        raise UserError(f"{out}: exists and is not empty", hint="choose a new folder with --out")
     source = interop.resolve_model_path(model_path)
     model, tokenizer = interop.open_model(source, device)
     scheme = adapt_scheme(model, QuantizationScheme(bits, group_size, symmetric))
@@ -70,16 +102,16 @@ def quantize_folder(
 def quantization_summary(
     model: nn.Module, errors: list[LayerQuantizationError], source: Path, out: Path
 ) -> dict[str, Any]:
-    """What a quantized model is, and how it compares in size with the one it came from."""
+    """Method, scheme, sizes before and after, and mean layer errors of a quantized model folder."""
     layers = quantized_layers(model)
     scheme = next(iter(layers.values())).scheme
     before = sum(
         file.stat().st_size for file in ([source] if source.is_file() else source.glob("*.safetensors"))
     )
-    mean = [
+    mean_errors = [
         sum(getattr(error, name) for error in errors) / max(1, len(errors)) for name in ("error", "rtn_error")
     ]
-    method = json.loads((out / "quantization.json").read_text())["method"]
+    method = json.loads((out / QUANTIZATION_FILE).read_text())["method"]
     return {
         "method": method,
         "bits": scheme.bits,
@@ -91,7 +123,7 @@ def quantization_summary(
             "quantized": sum(layer.in_features * layer.out_features for layer in layers.values()),
             "others": sum(parameter.numel() for parameter in model.parameters()),
         },
-        **({"mean_error": mean[0], "mean_rtn_error": mean[1]} if errors else {}),
+        **({"mean_error": mean_errors[0], "mean_rtn_error": mean_errors[1]} if errors else {}),
     }
 
 
@@ -101,16 +133,16 @@ def _calibration_windows(
     if text is not None:
         ids = tokenizer.encode(text)
         return evenly_spaced_windows(ids, min(calibration_length(model), max(1, len(ids))), tokens)
-    beside = source.parent / STAGE_FOLDERS["tokens"] / "train"
-    if beside.with_suffix(".json").is_file():
-        shard = TokenShard(beside)
+    run_tokens = source.parent / STAGE_FOLDERS["tokens"] / "train"
+    if run_tokens.with_suffix(".json").is_file():
+        shard = TokenShard(run_tokens)
         shard.check_tokenizer(tokenizer)
         return evenly_spaced_windows(shard.tokens, min(calibration_length(model), shard.num_tokens), tokens)
     if method == "rtn":
         return None
-    raise UserError(f"{method} looks at text, and none was given", hint="--calibration FILE, or --method rtn")
+    raise UserError(f"{method} needs calibration text", hint="--calibration FILE, or --method rtn")
 
 
 def calibration_length(model: nn.Module) -> int:
-    """The model's context, or as much of it as calibration text needs."""
+    """Length of calibration windows: the model's context, at most 2,048 tokens."""
     return min(model.config.context_length, 2_048)  # type: ignore[union-attr,operator]

@@ -1,10 +1,12 @@
-"""The layouts of quantized weights that other software reads, each written and read exactly.
+"""File formats of quantized weights that other software reads.
 
-Reading order: `format` (what one is), `gptq`, `awq`, `compressed_tensors`, `folder` (whole Hugging Face
-folders).
+    quantized_format.py     the interface of a format
+    gptq_format.py          GPTQ
+    awq_format.py           AWQ
+    compressed_tensors.py   compressed-tensors
+    huggingface_folder.py   export and import of whole folders
 
-Deliberately absent: act-order files, per-row scales, grids of more than one scheme in a model: they would be
-read wrong by half of the engines.
+Deliberately absent: act-order files, per-row scales and mixed schemes, which many engines read wrongly.
 """
 
 from groundup.quantize.formats.awq_format import AWQ

@@ -1,9 +1,10 @@
-"""AWQ's layout ("gemm"), as AutoAWQ made it common and transformers and vLLM read it. 4 bits, with zeros.
+"""AWQ file format ("gemm" layout of AutoAWQ, read by transformers and vLLM): 4 bits, with zeros.
 
-    qweight  int32 (in, out / 8)      codes, packed along the output, eight outputs a word in the order of
-    ORDER qzeros   int32 (groups, out / 8)  zeros, in the same order scales   float16 (groups, out)
+    qweight  int32 (in, out / 8)      codes, packed along the output, eight a word in INTERLEAVE_ORDER
+    qzeros   int32 (groups, out / 8)  zeros, in the same order
+    scales   float16 (groups, out)
 
-A symmetric grid is written with its zero in the middle: the same numbers.
+Symmetric grids are written with an explicit zero in the middle.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from groundup.quantize.formats.quantized_format import QuantizedFormat
 from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight
 
 INTERLEAVE_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-"""Which of eight outputs stands in the i-th four bits: the order in which its GPU kernel takes them apart."""
+"""Index of the output in the i-th four bits of a word, as AWQ's GPU kernel unpacks them."""
 
 
 def weight_shape(stored: tuple[int, ...], scheme: QuantizationScheme) -> tuple[int, int]:
@@ -34,24 +35,24 @@ def to_tensors(weight: QuantizedWeight, dtype: torch.dtype) -> dict[str, Tensor]
 
 
 def from_tensors(tensors: Mapping[str, Tensor], scheme: QuantizationScheme) -> QuantizedWeight:
-    back = tuple(INTERLEAVE_ORDER.index(place) for place in range(8))
+    inverse = tuple(INTERLEAVE_ORDER.index(index) for index in range(8))
     codes, zero = (
-        _interleave(unpack_codes(tensors[name], 4), back).T.contiguous() for name in ("qweight", "qzeros")
+        _interleave(unpack_codes(tensors[name], 4), inverse).T.contiguous() for name in ("qweight", "qzeros")
     )
     return QuantizedWeight(codes, tensors["scales"].half().T.contiguous(), zero, scheme)
 
 
 def _interleave(codes: Tensor, order: tuple[int, ...]) -> Tensor:
-    """The last dimension, eight at a time, in `order`."""
+    """Reorder each eight elements of the last dimension."""
     if codes.shape[-1] % 8:
-        raise UserError(f"an output width of {codes.shape[-1]}: the AWQ format needs a multiple of 8")
+        raise UserError(f"output width {codes.shape[-1]}, expected a multiple of 8 for the AWQ format")
     return codes.unflatten(-1, (-1, 8))[..., list(order)].flatten(-2)
 
 
 def to_config(scheme: QuantizationScheme) -> dict[str, Any]:
     if scheme.bits != 4:
         raise UserError(
-            f"the AWQ format holds 4 bits, and the model has {scheme.bits}",
+            f"quantized to {scheme.bits} bits, expected 4 for the AWQ format",
             hint="use gptq or compressed-tensors",
         )
     return {

@@ -1,11 +1,11 @@
-"""compressed-tensors' "pack-quantized" layout, as LLM Compressor writes it and transformers and vLLM read it.
+"""compressed-tensors file format ("pack-quantized" layout of LLM Compressor, read by transformers and vLLM).
 
     weight_packed      int32 (out, in * bits / 32)      codes, packed along the input
     weight_scale       (out, groups)                    in the model's dtype
     weight_zero_point  int32 (out * bits / 32, groups)  zeros, packed down the output; asymmetric grids only
     weight_shape       int64 (2)                        out and in
 
-Its codes are signed and stored plus half of the range: the same bits as our unsigned ones.
+Codes are signed and stored with an offset of half the range: the same bits as unsigned codes.
 """
 
 from collections.abc import Mapping
@@ -71,11 +71,11 @@ def to_config(scheme: QuantizationScheme) -> dict[str, Any]:
 def scheme_from_config(config: Mapping[str, Any]) -> QuantizationScheme:
     groups = list(config.get("config_groups", {}).values())
     weights = groups[0].get("weights") if len(groups) == 1 else None
-    wanted = {"type": "int", "strategy": "group"}
+    required = {"type": "int", "strategy": "group"}
     if (
         config.get("format") != "pack-quantized"
         or not weights
-        or any(weights.get(k) != v for k, v in wanted.items())
+        or any(weights.get(k) != v for k, v in required.items())
     ):
         raise UserError(
             f"compressed-tensors with format = {config.get('format')!r} and {len(groups)} group(s); "
@@ -83,7 +83,7 @@ def scheme_from_config(config: Mapping[str, Any]) -> QuantizationScheme:
         )
     if weights["num_bits"] not in (4, 8) or groups[0].get("input_activations"):
         raise UserError(
-            f"compressed-tensors with num_bits = {weights['num_bits']}, expected 4 or 8, with plain inputs"
+            f"compressed-tensors with num_bits = {weights['num_bits']}, expected 4 or 8, without quantized activations"
         )
     return QuantizationScheme(weights["num_bits"], weights["group_size"], weights["symmetric"])
 

@@ -1,12 +1,11 @@
-"""GPTQ's layout, as AutoGPTQ made it common and transformers, vLLM and GPTQModel read it.
+"""GPTQ file format (AutoGPTQ's layout, read by transformers, vLLM and GPTQModel).
 
     qweight  int32 (in * bits / 32, out)      codes, packed down the input
-    qzeros   int32 (groups, out * bits / 32)  zeros less one, packed along the output
+    qzeros   int32 (groups, out * bits / 32)  zeros minus one, packed along the output
     scales   float16 (groups, out)
-    g_idx    int32 (in)                       which group an input belongs to
+    g_idx    int32 (in)                       group of each input
 
-Only symmetric grids are written: with the "less one" a zero of 0 has no code, and engines refuse asymmetric
-files.
+Only symmetric grids are written: a zero of 0 has no code (0 - 1), and engines refuse asymmetric files.
 """
 
 from collections.abc import Mapping
@@ -50,7 +49,7 @@ def from_tensors(tensors: Mapping[str, Tensor], scheme: QuantizationScheme) -> Q
 def to_config(scheme: QuantizationScheme) -> dict[str, Any]:
     if not scheme.symmetric:
         raise UserError(
-            "the GPTQ format holds symmetric grids only, and the model's is not",
+            "quantized with an asymmetric grid, expected a symmetric one for the GPTQ format",
             hint="quantize.symmetric = true, or AWQ",
         )
     return {

@@ -1,7 +1,7 @@
-"""Whole Hugging Face folders of quantized models, out and in.
+"""Hugging Face folders with quantized weights: export and import.
 
-Which of our layers is which of theirs is what interop's families say of plain weights: codes, scales and
-zeros go through the same maps, because those only rename a layer or put layers below one another.
+Codes, scales and zeros go through interop's weight maps for float weights: the supported maps only rename, stack or
+split matrices along the output.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,35 +33,33 @@ WEIGHT_SUFFIX = ".weight"
 def export_huggingface_quantized(
     model: nn.Module, tokenizer: Tokenizer | None, out: Path, *, format: str, dtype: str
 ) -> list[Path]:
-    """Write a quantized model as a Hugging Face folder in a foreign format. Returns the files written.
+    """Write a quantized model as a Hugging Face folder. Returns the files written.
 
     Args:
         format: gptq, awq or compressed-tensors.
-        dtype: of the tensors that are not quantized; of compressed-tensors' scales too, which are exact in
-            float32 and float16.
+        dtype: of float tensors, and of compressed-tensors' scales, which are exact in float32 and float16.
 
-    Raises UserError for a model that is not quantized, or that the format or no known family can hold.
+    Raises UserError for a model that is not quantized, or that the format or no known family can represent.
     """
     layers = quantized_layers(model)
     if not layers:
         raise UserError(
-            f"format {format} holds quantized weights, and the model has none",
-            hint="groundup quantize makes them",
+            f"the model has no quantized layers, which format {format} needs",
+            hint="groundup quantize it first",
         )
-    chosen, config = FORMATS[format], _config(model)
-    description = chosen.to_config(next(iter(layers.values())).scheme)
+    file_format, config = FORMATS[format], _config(model)
+    description = file_format.to_config(next(iter(layers.values())).scheme)
     family = select_family(config)
-    tensors = _exported_tensors(model, layers, family, chosen, DTYPES[dtype])
+    tensors = _exported_tensors(model, layers, family, file_format, DTYPES[dtype])
     out.mkdir(parents=True, exist_ok=True)
     files = write_safetensors(tensors, out)
     return [*files, *write_config_files(config, tokenizer, out, dtype, {"quantization_config": description})]
 
 
 def load_huggingface_quantized(folder: Path, device: torch.device | str = "cpu") -> nn.Module:
-    """The model of a Hugging Face folder in one of the formats.
+    """The model of a Hugging Face folder with quantized weights.
 
-    Raises UserError for a format, a scheme or a family that we do not have, and for weights that are missing
-    or misshaped.
+    Raises UserError for an unsupported format, scheme or family, and for missing or misshaped weights.
     """
     fields = read_config(folder)
     described = fields["quantization_config"]
@@ -71,18 +69,20 @@ def load_huggingface_quantized(folder: Path, device: torch.device | str = "cpu")
         raise UserError(
             f"{folder}: model_type = {kind!r} is not supported, expected one of {', '.join(FAMILIES)}"
         )
-    chosen, family = FORMATS[method], FAMILIES[kind]
-    source = _QuantizedSource(SafetensorsFolder(folder), chosen, chosen.scheme_from_config(described))
+    file_format, family = FORMATS[method], FAMILIES[kind]
+    source = _QuantizedSource(
+        SafetensorsFolder(folder), file_format, file_format.scheme_from_config(described)
+    )
     config = family.read_config(fields, folder)
     model = build_meta_model(config, device)
     empty = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
-    pairs = list(family.weight_map(config, list(empty)))
+    tensor_maps = list(family.weight_map(config, list(empty)))
     check_tensors(
-        expected_shapes(pairs, empty),
+        expected_shapes(tensor_maps, empty),
         source,
         (*family.ignored, *((family.head,) if config.tie_embeddings else ())),
     )
-    _load_weights(model, pairs, source, device)
+    _load_weights(model, tensor_maps, source, device)
     return model.eval()
 
 
@@ -90,20 +90,24 @@ def _exported_tensors(
     model: nn.Module,
     layers: Mapping[str, QuantizedLinear],
     family: Family,
-    chosen: QuantizedFormat,
+    file_format: QuantizedFormat,
     dtype: torch.dtype,
 ) -> Iterator[tuple[str, Tensor]]:
     weights = {name + WEIGHT_SUFFIX: layer.unpack_weight() for name, layer in layers.items()}
-    own = tuple(f"{name}.{part}" for name in layers for part in ("packed", "scale", "zero"))
-    plain = {name: tensor for name, tensor in model.state_dict().items() if name not in own}
-    for pair in family.weight_map(_config(model), [*plain, *weights]):
-        if pair.native[0] not in weights:
-            theirs = pair.to_foreign([plain[name] for name in pair.native])
-            yield from ((n, cast_floating(t, dtype).cpu()) for n, t in zip(pair.foreign, theirs, strict=True))
+    quantized = tuple(f"{name}.{part}" for name in layers for part in ("packed", "scale", "zero"))
+    floats = {name: tensor for name, tensor in model.state_dict().items() if name not in quantized}
+    for tensor_map in family.weight_map(_config(model), [*floats, *weights]):
+        if tensor_map.native[0] not in weights:
+            tensors = tensor_map.to_foreign([floats[name] for name in tensor_map.native])
+            yield from (
+                (n, cast_floating(t, dtype).cpu()) for n, t in zip(tensor_map.foreign, tensors, strict=True)
+            )
             continue
-        found = _map_quantized(pair.to_foreign, [weights[name] for name in pair.native], pair)
-        for name, weight in zip(pair.foreign, found, strict=True):
-            parts = chosen.to_tensors(weight, dtype)
+        found = _map_quantized(
+            tensor_map.to_foreign, [weights[name] for name in tensor_map.native], tensor_map
+        )
+        for name, weight in zip(tensor_map.foreign, found, strict=True):
+            parts = file_format.to_tensors(weight, dtype)
             yield from (
                 (name.removesuffix(WEIGHT_SUFFIX) + f".{part}", tensor.cpu())
                 for part, tensor in parts.items()
@@ -111,47 +115,53 @@ def _exported_tensors(
 
 
 def _load_weights(
-    model: nn.Module, pairs: list[TensorMap], source: "_QuantizedSource", device: torch.device | str
+    model: nn.Module, tensor_maps: list[TensorMap], source: "_QuantizedSource", device: torch.device | str
 ) -> None:
     layers: dict[str, QuantizedWeight] = {}
-    plain: dict[str, Tensor] = {}
-    for pair in pairs:
-        if all(name in source.quantized for name in pair.foreign):
-            weights = _map_quantized(pair.to_native, [source.weight(name) for name in pair.foreign], pair)
-            layers |= zip(pair.native, weights, strict=True)
+    floats: dict[str, Tensor] = {}
+    for tensor_map in tensor_maps:
+        if all(name in source.quantized for name in tensor_map.foreign):
+            weights = _map_quantized(
+                tensor_map.to_native, [source.weight(name) for name in tensor_map.foreign], tensor_map
+            )
+            layers |= zip(tensor_map.native, weights, strict=True)
         else:
-            plain |= zip(
-                pair.native, pair.to_native([source.read(name) for name in pair.foreign]), strict=True
+            floats |= zip(
+                tensor_map.native,
+                tensor_map.to_native([source.read(name) for name in tensor_map.foreign]),
+                strict=True,
             )
     model.load_state_dict(
-        {name: tensor.to(device) for name, tensor in plain.items()}, assign=True, strict=False
+        {name: tensor.to(device) for name, tensor in floats.items()}, assign=True, strict=False
     )
-    made: dict[str, nn.Module] = {}
+    replacements: dict[str, nn.Module] = {}
     for name, weight in layers.items():
         path = name.removesuffix(WEIGHT_SUFFIX)
-        bias = plain.get(f"{path}.bias")
-        made[path] = QuantizedLinear.from_weight(weight, bias).to(device)
-    replace_modules(model, made)
+        bias = floats.get(f"{path}.bias")
+        replacements[path] = QuantizedLinear.from_weight(weight, bias).to(device)
+    replace_modules(model, replacements)
 
 
-def _map_quantized(change: Any, weights: list[QuantizedWeight], pair: TensorMap) -> list[QuantizedWeight]:
-    """Codes, scales and zeros through a map that was written for plain weights."""
+def _map_quantized(
+    mapping: Any, weights: list[QuantizedWeight], tensor_map: TensorMap
+) -> list[QuantizedWeight]:
+    """Apply a map for float weights to codes, scales and zeros."""
     scheme = weights[0].scheme
     codes, scales, zeros = (
-        change([getattr(w, part) for w in weights]) for part in ("codes", "scale", "zero")
+        mapping([getattr(w, part) for w in weights]) for part in ("codes", "scale", "zero")
     )
-    changed = [QuantizedWeight(*parts, scheme) for parts in zip(codes, scales, zeros, strict=True)]
-    if any(w.scale.shape != (w.codes.shape[0], w.codes.shape[1] // scheme.group_size) for w in changed):
+    mapped = [QuantizedWeight(*parts, scheme) for parts in zip(codes, scales, zeros, strict=True)]
+    if any(w.scale.shape != (w.codes.shape[0], w.codes.shape[1] // scheme.group_size) for w in mapped):
         raise UserError(
-            f"{pair.native[0]}: this family keeps its matrices transposed, which quantized formats do not hold",
-            hint="groups lie along the input; Llama-like families can be exported",
+            f"{tensor_map.native[0]}: this family stores transposed matrices, which quantized formats do not support",
+            hint="Llama-like families can be exported",
         )
-    return changed
+    return mapped
 
 
 @dataclass
 class _QuantizedSource:
-    """A file with quantized layers, seen as if it held their plain weights."""
+    """Tensor reader that presents the quantized layers of a folder as float weights by name."""
 
     file: SafetensorsFolder
     format: QuantizedFormat
@@ -159,8 +169,8 @@ class _QuantizedSource:
 
     def __post_init__(self) -> None:
         self.path = self.file.path
-        mark = f".{self.format.key_tensor}"
-        layers = [name.removesuffix(mark) for name in self.file.shapes if name.endswith(mark)]
+        suffix = f".{self.format.key_tensor}"
+        layers = [name.removesuffix(suffix) for name in self.file.shapes if name.endswith(suffix)]
         self.quantized = {layer + WEIGHT_SUFFIX: layer for layer in layers}
         self._parts: dict[str, list[str]] = {layer: [] for layer in layers}
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -171,7 +181,7 @@ class _QuantizedSource:
             else:
                 self.shapes[name] = shape
         for name, layer in self.quantized.items():
-            self.shapes[name] = self.format.weight_shape(self.file.shapes[layer + mark], self.scheme)
+            self.shapes[name] = self.format.weight_shape(self.file.shapes[layer + suffix], self.scheme)
 
     def read(self, name: str) -> Tensor:
         return self.file.read(name)

@@ -1,6 +1,4 @@
-"""What a foreign format of quantized weights is: how one layer's tensors and the whole model's description
-are written.
-"""
+"""Interface of a quantized file format: conversion of a layer's tensors and of the model's description."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,19 +12,16 @@ from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWei
 
 @dataclass(frozen=True)
 class QuantizedFormat:
-    """A layout that others read. All three write W = (codes - zero) * scale in groups along the input, as we
-    do.
+    """A file format of other software, with W = (codes - zero) * scale in groups along the input.
 
     Attributes:
         name: `quant_method` in config.json.
-        layout: the tensor whose name tells a quantized layer: `<layer>.<layout>`.
-        shape: the shape of that tensor -> the (out, in) of the weight.
-        write: a weight -> its tensors by their last name; floating ones in the given dtype where the format
-            lets us choose.
-        read: the tensors back to the weight. Raises UserError where they are of a kind that we do not have.
-        describe: a scheme -> `quantization_config` of config.json. Raises UserError for a scheme it cannot
-            hold.
-        scheme: `quantization_config` -> the scheme. Raises UserError likewise.
+        key_tensor: the last name of a tensor that every quantized layer has and no other layer.
+        weight_shape: shape of that tensor -> (out, in) of the weight.
+        to_tensors: weight -> tensors by last name; scales in the given dtype where the format has no fixed one.
+        from_tensors: tensors -> weight. Raises UserError for unsupported variants.
+        to_config: scheme -> `quantization_config` of config.json. Raises UserError for unsupported schemes.
+        scheme_from_config: `quantization_config` -> scheme. Raises UserError for unsupported schemes.
     """
 
     name: str
