@@ -190,9 +190,9 @@ def run(data: Path, out: Path, **knobs: Any) -> Tokenizer:
 def test_a_recipe_takes_a_tokenizer_as_it_is_or_extends_it(data: Path, tiktoken_file: Path, tmp_path: Path):
     given = load_pretrained_tokenizer(tiktoken_file)
     size = given.vocab_size
-    taken = run(data, tmp_path / "taken", file=str(tiktoken_file), vocab_size=size)
+    taken = run(data, tmp_path / "taken", pretrained=str(tiktoken_file), vocab_size=size)
     assert taken.fingerprint == given.fingerprint
-    larger = run(data, tmp_path / "larger", file=str(tiktoken_file), vocab_size=size + 20)
+    larger = run(data, tmp_path / "larger", pretrained=str(tiktoken_file), vocab_size=size + 20)
     assert larger.vocab_size == size + 20
     assert [larger.token(id) for id in range(size)] == [taken.token(id) for id in range(size)]
     assert len(larger.encode("zyzzyva quokka")) < len(taken.encode("zyzzyva quokka"))
@@ -206,12 +206,12 @@ def test_what_a_recipe_cannot_take_is_refused(
     data: Path, tiktoken_file: Path, tokenizer: Tokenizer, tmp_path: Path
 ):
     with pytest.raises(UserError, match=r"vocab_size = 400: .*own.tiktoken has 700 entries"):
-        run(data, tmp_path / "a", file=str(tiktoken_file), vocab_size=400)
+        run(data, tmp_path / "a", pretrained=str(tiktoken_file), vocab_size=400)
     with pytest.raises(UserError, match=r"mask_tokens = 1: .* has no <\|mask_0\|>"):
-        run(data, tmp_path / "c", file=str(tiktoken_file), vocab_size=700, mask_tokens=1)
+        run(data, tmp_path / "c", pretrained=str(tiktoken_file), vocab_size=700, num_mask_tokens=1)
     (tmp_path / "plain.json").write_text(tokenizer.backend.to_str())
     with pytest.raises(UserError, match="names no end of text"):
-        run(data, tmp_path / "b", file=str(tmp_path / "plain.json"), vocab_size=700)
+        run(data, tmp_path / "b", pretrained=str(tmp_path / "plain.json"), vocab_size=700)
 
 
 def test_another_tokenizer_in_the_same_place_is_another_run(tiktoken_file: Path, tmp_path: Path):

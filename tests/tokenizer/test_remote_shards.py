@@ -72,7 +72,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, type[Server]]]:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranges, "BLOCK", 1 << 12)
+    monkeypatch.setattr(range_cache, "CHUNK_BYTES", 1 << 12)
     monkeypatch.setattr(range_cache.time, "sleep", lambda seconds: None)
 
 

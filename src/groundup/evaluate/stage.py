@@ -52,7 +52,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
         text
     )
     tasks: dict[str, Any] = {}
-    if questions := continuation_items(documents, tokenizer, settings.continuations, seed):
+    if questions := continuation_items(documents, tokenizer, settings.num_continuations, seed):
         tasks[CONTINUATION_TASK] = summarize_accuracy(
             score_choices(model, questions), [q.document_index for q in questions], 1 / CHOICES, seed
         )
@@ -62,7 +62,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
         model,
         tokenizer,
         settings.prompts,
-        max_tokens=settings.sample_tokens,
+        max_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
         seed=seed,
     )

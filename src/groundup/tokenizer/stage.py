@@ -31,22 +31,22 @@ def train(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> 
     settings = recipe.tokenizer
     _check_input(inputs["data"])
     with machine.progress.task("reading text", unit="documents") as task:
-        sample = sample_corpus(inputs["data"], settings.sample_bytes, recipe.seed)
+        sample = sample_corpus(inputs["data"], settings.train_bytes, recipe.seed)
         tokenizer = _train_or_load(settings, _with_progress(sample.texts(), task))
     tokenizer.save(out)
     text = sample.example_text
     others = {
-        name: load_pretrained_tokenizer(Path(file), settings.pattern)
+        name: load_pretrained_tokenizer(Path(file), settings.pretokenizer)
         for name, file in settings.compare.items()
     }
     return {
         **tokenizer_stats.vocabulary_stats(tokenizer),
         "algorithm": settings.algorithm,
-        "pretokenizer": settings.pattern,
+        "pretokenizer": settings.pretokenizer,
         "train_bytes": sample.bytes,
         "corpus_bytes": sample.corpus_bytes,
         "sample": tokenizer_stats.tokenized_sample(tokenizer, text),
-        "pretrained": settings.file,
+        "pretrained": settings.pretrained,
         "fertility": measure_fertility({THIS_TOKENIZER: tokenizer} | others, inputs["data"]),
     }
 
@@ -76,24 +76,24 @@ def encode(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) ->
 
 def _train_or_load(settings: Any, texts: Iterator[str]) -> Tokenizer:
     size = settings.vocab_size
-    masks = mask_token_names(settings.mask_tokens)
-    if settings.file is None:
+    masks = mask_token_names(settings.num_mask_tokens)
+    if settings.pretrained is None:
         special = (*SPECIAL_TOKENS, *masks)
-        return ALGORITHMS[settings.algorithm](texts, size, settings.pattern, special)
-    taken = load_pretrained_tokenizer(Path(settings.file), settings.pattern)
+        return ALGORITHMS[settings.algorithm](texts, size, settings.pretokenizer, special)
+    taken = load_pretrained_tokenizer(Path(settings.pretrained), settings.pretokenizer)
     if size < taken.vocab_size:
         raise UserError(
-            f"tokenizer.vocab_size = {size}: {settings.file} has {taken.vocab_size} entries",
+            f"tokenizer.vocab_size = {size}: {settings.pretrained} has {taken.vocab_size} entries",
             hint=f"set tokenizer.vocab_size={taken.vocab_size} to take it as it is, or more to extend it",
         )
     if missing := [name for name in masks if taken.token_id(name) not in taken.special_ids]:
         raise UserError(
-            f"tokenizer.num_mask_tokens = {len(masks)}: {settings.file} has no {missing[0]}",
+            f"tokenizer.num_mask_tokens = {len(masks)}: {settings.pretrained} has no {missing[0]}",
             hint="take a tokenizer that has them, or learn one",
         )
     if taken.eos_id is None:
         raise UserError(
-            f"{settings.file}: it names no end of text, which divides documents",
+            f"{settings.pretrained}: it names no end of text, which divides documents",
             hint="name its eos_token in a tokenizer_config.json beside it",
         )
     if size > taken.vocab_size:
