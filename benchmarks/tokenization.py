@@ -59,7 +59,7 @@ def regex() -> str:
 
 
 def train_with_groundup(texts: list[str], size: int) -> list[bytes]:
-    from groundup.tokenizer.train_tokenizer import train_bpe
+    from groundup.tokenizer.tokenizer_training import train_bpe
 
     return _entries(train_bpe(texts, size, PATTERN).backend)
 
@@ -244,7 +244,7 @@ def run_in_new_process(work: Callable[..., Any], *arguments: Any) -> Any:
 
 def main() -> None:
     from groundup.artifacts.machine import processor_name
-    from groundup.tokenizer.train_tokenizer import train_bpe
+    from groundup.tokenizer.tokenizer_training import train_bpe
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folders", nargs="+")

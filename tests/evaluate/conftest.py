@@ -1,4 +1,4 @@
-"""A language of few words, a tokenizer for it, and a small model that has read some of it."""
+"""A synthetic language, a tokenizer for it, token shards, and a small model trained on them."""
 
 import random
 from pathlib import Path
@@ -11,23 +11,24 @@ from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer, TokenShard
 from groundup.tokenizer.token_shards import ShardWriter
-from groundup.tokenizer.train_tokenizer import train_bpe
+from groundup.tokenizer.tokenizer_training import train_bpe
 
 WORDS = ["river", "stone", "lantern", "winter", "garden", "silver", "morning", "thunder", "candle", "harbour"]
 
 
-def story(seed: int, sentences: int = 12) -> str:
-    """Sentences of a tale that keeps to its own hero and place."""
-    chance = random.Random(seed)
-    hero, place = chance.choice(WORDS), chance.choice(WORDS)
+def make_text(seed: int, sentences: int = 12) -> str:
+    """Sentences with one subject and one destination per text."""
+    generator = random.Random(seed)
+    subject, destination = generator.choice(WORDS), generator.choice(WORDS)
     return " ".join(
-        f"The {hero} went to the {place} and saw the {chance.choice(WORDS)}." for _ in range(sentences)
+        f"The {subject} went to the {destination} and saw the {generator.choice(WORDS)}."
+        for _ in range(sentences)
     )
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
-    return train_bpe([story(seed) for seed in range(100)] + ["Größe, Ωμέγα, 東京 " * 3], 320)
+    return train_bpe([make_text(seed) for seed in range(100)] + ["Größe, Ωμέγα, 東京 " * 3], 320)
 
 
 @pytest.fixture(scope="session")
@@ -35,13 +36,13 @@ def shards(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A folder with train and validation shards of two sources."""
     folder = tmp_path_factory.mktemp("tokens")
     for split, seeds in (("train", range(100)), ("validation", range(1000, 1024))):
-        texts = [story(seed) for seed in seeds]
-        rows = [[*row, tokenizer.eos_id] for row in tokenizer.encode_batch(texts)]
+        texts = [make_text(seed) for seed in seeds]
+        documents = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
         names = [("tales", "legends")[seed % 2] for seed in seeds]
         identity = {"vocab_size": tokenizer.vocab_size, "tokenizer": tokenizer.fingerprint, "end_of_text": 0}
         with ShardWriter(folder, split, **identity) as writer:
-            lengths, sizes = [len(row) for row in rows], [len(text.encode()) for text in texts]
-            writer.append(np.concatenate(rows), lengths, names, sizes)
+            lengths, sizes = [len(ids) for ids in documents], [len(text.encode()) for text in texts]
+            writer.append(np.concatenate(documents), lengths, names, sizes)
             writer.commit(1)
             writer.finish()
     return folder

@@ -9,7 +9,7 @@ from groundup.evaluate.baselines import compression_baselines, ngram_baselines
 from groundup.tokenizer import TokenShard
 
 
-def test_counts_by_hand(shards):
+def test_ngram_baselines_equal_dictionary_counts(shards):
     """The same formulas, one token at a time with dictionaries."""
     shard = TokenShard(shards / "train")
     ids = shard.tokens.tolist()
@@ -33,7 +33,7 @@ def test_counts_by_hand(shards):
     assert found["bigram"] == pytest.approx(bigram / 50)
 
 
-def test_bigram_knows_more_than_unigram(shards, tokenizer):
+def test_bigram_beats_unigram(shards, tokenizer):
     documents = sample_validation_documents(
         TokenShard(shards / "validation"), tokenizer, max_tokens=5000, seed=0
     )
@@ -41,7 +41,7 @@ def test_bigram_knows_more_than_unigram(shards, tokenizer):
     assert found["bigram"] < 0.7 * found["unigram"]
 
 
-def test_a_large_shard_is_drawn_evenly(shards, tokenizer, monkeypatch):
+def test_large_shard_is_sampled_evenly(shards, tokenizer, monkeypatch):
     shard = TokenShard(shards / "train")
     whole = ngram_baselines(shard, [ScoredDocument(shard.tokens[:500], 1000)])
     monkeypatch.setattr("groundup.evaluate.baselines.COUNTED_TOKENS", 4000)
@@ -51,7 +51,7 @@ def test_a_large_shard_is_drawn_evenly(shards, tokenizer, monkeypatch):
     assert part["unigram"] == pytest.approx(whole["unigram"], rel=0.05)
 
 
-def test_compressors_see_repetition_and_noise():
+def test_compression_of_repetition_and_noise():
     noise = np.random.default_rng(0).bytes(20_000)
     assert all(8 <= bits < 8.2 for bits in compression_baselines(noise).values())
     assert all(bits < 0.2 for bits in compression_baselines(b"the same again " * 2000).values())

@@ -4,8 +4,8 @@ from typing import get_args
 import pytest
 
 from groundup.artifacts.errors import UserError
+from groundup.data.input_hashes import hash_task_files
 from groundup.evaluate import ScoredDocument, sample_validation_documents
-from groundup.evaluate.identity import hash_task_files
 from groundup.evaluate.tasks import (
     CHOICE_TOKENS,
     CHOICES,
@@ -25,50 +25,50 @@ def write(path, items):
     return path
 
 
-def test_kinds_and_runners_agree():
+def test_recipe_task_kinds_equal_the_task_runners():
     assert set(get_args(TaskKind)) == set(TASK_RUNNERS)
 
 
-def test_continuations_are_recognised_after_training(trained, untrained, shards, tokenizer):
-    """A tale keeps its hero and its place, so its true continuation names them."""
+def test_training_improves_continuation_accuracy(trained, untrained, shards, tokenizer):
+    """Each text keeps its subject and its destination, so its true continuation names them."""
     documents = sample_validation_documents(TokenShard(shards / "train"), tokenizer, max_tokens=10**6, seed=0)
-    questions = continuation_items(documents, tokenizer, 40, seed=0)
-    assert len(questions) == 40
-    for question in questions:
-        assert len(question.choices) == CHOICES
+    items = continuation_items(documents, tokenizer, 40, seed=0)
+    assert len(items) == 40
+    for item in items:
+        assert len(item.choices) == CHOICES
         assert all(
-            choice.tokens == CHOICE_TOKENS and choice.num_context_tokens == CONTEXT_TOKENS
-            for choice in question.choices
+            choice.num_scored_tokens == CHOICE_TOKENS and choice.num_context_tokens == CONTEXT_TOKENS
+            for choice in item.choices
         )
-        assert len({tuple(choice.ids[:CONTEXT_TOKENS]) for choice in question.choices}) == 1
-    assert questions == continuation_items(documents, tokenizer, 40, seed=0)
-    assert sum(score_choices(trained, questions)) > sum(score_choices(untrained, questions))
+        assert len({tuple(choice.ids[:CONTEXT_TOKENS]) for choice in item.choices}) == 1
+    assert items == continuation_items(documents, tokenizer, 40, seed=0)
+    assert sum(score_choices(trained, items)) > sum(score_choices(untrained, items))
 
 
-def test_the_true_continuation_is_the_answer(shards, tokenizer):
+def test_answer_is_the_true_continuation(shards, tokenizer):
     documents = sample_validation_documents(TokenShard(shards / "train"), tokenizer, max_tokens=10**6, seed=0)
     rows = [list(document.ids) for document in documents]
-    for question in continuation_items(documents, tokenizer, 10, seed=3):
-        row = rows[question.document_index]
-        found = [list(choice.ids) for choice in question.choices]
+    for item in continuation_items(documents, tokenizer, 10, seed=3):
+        row = rows[item.document_index]
+        found = [list(choice.ids) for choice in item.choices]
         begins = [any(ids == row[i : i + len(ids)] for i in range(len(row))) for ids in found]
-        assert begins == [index == question.answer for index in range(CHOICES)]
+        assert begins == [index == item.answer for index in range(CHOICES)]
 
 
-def test_questions_of_one_document_count_as_one_draw():
-    alike = summarize_accuracy([True] * 10 + [False] * 10, [0] * 10 + [1] * 10, 0.25, seed=0)
-    apart = summarize_accuracy([True] * 10 + [False] * 10, range(20), 0.25, seed=0)
-    assert alike["interval"] == [0.0, 1.0]
-    assert apart["interval"][0] > 0.2
+def test_items_of_one_document_are_resampled_together():
+    one_document = summarize_accuracy([True] * 10 + [False] * 10, [0] * 10 + [1] * 10, 0.25, seed=0)
+    many_documents = summarize_accuracy([True] * 10 + [False] * 10, range(20), 0.25, seed=0)
+    assert one_document["interval"] == [0.0, 1.0]
+    assert many_documents["interval"][0] > 0.2
     assert summarize_accuracy([True], [0], None, seed=0)["interval"] is None
 
 
-def test_no_questions_of_too_little_text(tokenizer):
+def test_too_little_text_gives_no_items(tokenizer):
     documents = [ScoredDocument(list(range(270)), 400, "one"), ScoredDocument(list(range(20)), 40, "two")]
     assert continuation_items(documents, tokenizer, 10, seed=0) == []
 
 
-def test_own_choices(trained, tokenizer, tmp_path):
+def test_multiple_choice_task_from_a_file(trained, tokenizer, tmp_path):
     right, wrong = "The river went to the garden and saw the stone.", "stone the saw and zzz qqq the the."
     items = [{"question": right, "choices": [wrong, right], "answer": 1}] * 2
     found = run_task(
@@ -80,7 +80,7 @@ def test_own_choices(trained, tokenizer, tmp_path):
     assert found == {"items": 2, "accuracy": 1.0, "interval": [1.0, 1.0], "chance": 0.5}
 
 
-def test_own_completions(trained, tokenizer, tmp_path):
+def test_completion_task_from_a_file(trained, tokenizer, tmp_path):
     items = [
         {"prompt": "The river went to", "completion": "the"},
         {"prompt": "The river went to", "completion": "xylophone"},
@@ -92,7 +92,7 @@ def test_own_completions(trained, tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "no questions"),
+        ("", "no items"),
         ("{", "line 1: not JSON"),
         ('{"question": "a"}', "expected an object with question, choices, answer"),
         ('{"question": "", "choices": ["a", "b"], "answer": 0}', "question = ''"),
@@ -100,14 +100,14 @@ def test_own_completions(trained, tokenizer, tmp_path):
         ('{"question": "q", "choices": ["a", "b"], "answer": 2}', "expected 0 to 1"),
     ],
 )
-def test_bad_lines_are_named(line, message, trained, tokenizer, tmp_path):
+def test_invalid_lines_are_refused_by_number(line, message, trained, tokenizer, tmp_path):
     path = tmp_path / "bad.jsonl"
     path.write_text(line + "\n")
     with pytest.raises(UserError, match=message):
         run_task(TaskConfig(name="bad", kind="multiple_choice", path=str(path)), trained, tokenizer, 0)
 
 
-def test_identity_is_the_content(tmp_path):
+def test_task_hashes_follow_the_file_content(tmp_path):
     path = write(tmp_path / "c", [{"prompt": "a", "completion": "b"}])
     section = EvaluateConfig(tasks=(TaskConfig(name="mine", kind="completion", path=str(path)),))
     before = hash_task_files(section, None)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Whatever shares the batch, each request gets what it would get alone, the slow way."""
+"""Continuous batching: the output of each request equals the reference, whatever else is in the batch."""
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from groundup.generate import (
     generate,
     generate_many,
     generate_reference,
+    stream_tokens,
 )
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
@@ -25,7 +26,7 @@ def tiny(**knobs) -> Decoder:
     torch.manual_seed(1)
     sizes = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "context_length": 64}
     model = Decoder(ModelConfig(vocab_size=VOCAB, **(sizes | knobs))).eval()
-    with torch.no_grad():  # bigger weights, so that the likeliest token depends on all of the text
+    with torch.no_grad():  # larger weights, so that the next token depends on the whole text
         for parameter in model.parameters():
             if parameter.ndim == 2:
                 parameter.normal_(std=0.3)
@@ -37,21 +38,22 @@ def model() -> Decoder:
     return tiny()
 
 
-def alone(model: Decoder, prompt: list[int], **knobs) -> list[int]:
+def reference(model: Decoder, prompt: list[int], **knobs) -> list[int]:
     return list(generate_reference(model, prompt, **({"sampling": GREEDY} | knobs)))
 
 
-def test_the_oracle_says_different_things_after_different_prompts(model):
-    """Else the tests below would prove nothing."""
-    answers = {tuple(alone(model, [i], max_tokens=8)) for i in range(20)}
+def test_reference_output_depends_on_the_prompt(model):
+    """Otherwise the tests below could not fail."""
+    answers = {tuple(reference(model, [i], max_tokens=8)) for i in range(20)}
     assert len(answers) > 15
 
 
-def test_the_loop_equals_the_oracle(model):
+def test_cached_generation_equals_the_reference(model):
     for sampling in (GREEDY, SamplingParams(seed=3), SamplingParams(seed=4, top_k=5, repetition_penalty=1.3)):
         prompt = [5, 6, 7]
-        fast = list(generate(model, prompt, max_tokens=30, sampling=sampling))
-        assert fast == alone(model, prompt, max_tokens=30, sampling=sampling)
+        fast = list(stream_tokens(model, prompt, max_tokens=30, sampling=sampling))
+        assert generate(model, prompt, max_tokens=30, sampling=sampling) == fast
+        assert fast == reference(model, prompt, max_tokens=30, sampling=sampling)
         assert len(fast) == 30
 
 
@@ -65,18 +67,18 @@ def test_the_loop_equals_the_oracle(model):
     ],
     ids=["llama", "gpt2", "windows", "softcaps"],
 )
-def test_each_request_of_a_batch_equals_the_oracle(knobs):
+def test_each_request_of_a_batch_equals_the_reference(knobs):
     model = tiny(**knobs)
     prompts = [[3], list(range(40)), [9, 8, 7], [1, 2] * 6, [50], [60, 61]]
-    wanted = [alone(model, prompt, max_tokens=20) for prompt in prompts]
-    assert generate_many(model, prompts, max_tokens=20, sampling=GREEDY, max_batch=3) == wanted
+    expected = [reference(model, prompt, max_tokens=20) for prompt in prompts]
+    assert generate_many(model, prompts, max_tokens=20, sampling=GREEDY, max_batch=3) == expected
 
 
-def test_sampled_requests_keep_their_own_random_numbers(model):
+def test_sampled_requests_have_independent_generators(model):
     prompts = [[i, i + 1] for i in range(6)]
     sampling = SamplingParams(temperature=0.9, top_p=0.9, min_p=0.01, seed=11)
-    wanted = [
-        alone(
+    expected = [
+        reference(
             model,
             prompt,
             max_tokens=12,
@@ -84,15 +86,15 @@ def test_sampled_requests_keep_their_own_random_numbers(model):
         )
         for i, prompt in enumerate(prompts)
     ]
-    assert generate_many(model, prompts, max_tokens=12, sampling=sampling, max_batch=4) == wanted
+    assert generate_many(model, prompts, max_tokens=12, sampling=sampling, max_batch=4) == expected
 
 
 ARRIVALS = st.lists(
     st.tuples(
-        st.integers(0, 12),  # the step at which it comes
+        st.integers(0, 12),  # step of submission
         st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=30),
-        st.integers(1, 10),  # tokens wanted
-        st.none() | st.integers(0, 30),  # the step at which it is called off
+        st.integers(1, 10),  # max_tokens
+        st.none() | st.integers(0, 30),  # step of cancellation
     ),
     min_size=1,
     max_size=6,
@@ -101,16 +103,16 @@ ARRIVALS = st.lists(
 
 @settings(max_examples=25, deadline=None)
 @given(arrivals=ARRIVALS, max_batch=st.integers(1, 4), prefill_chunk=st.integers(1, 16))
-def test_requests_that_come_and_go_at_any_time(model, arrivals, max_batch, prefill_chunk):
-    """Whoever stays gets the oracle's tokens, who is called off gets the first of them, and nobody is left over."""
+def test_requests_submitted_and_cancelled_at_any_step(model, arrivals, max_batch, prefill_chunk):
+    """Finished requests equal the reference, cancelled ones a prefix of it, and the engine ends empty."""
     engine = BatchingEngine(model, max_batch=max_batch, prefill_chunk=prefill_chunk)
-    requests = [Request(prompt, wanted, GREEDY, stop_ids={0, 1, 2, 3}) for _, prompt, wanted, _ in arrivals]
+    requests = [Request(prompt, limit, GREEDY, stop_ids={0, 1, 2, 3}) for _, prompt, limit, _ in arrivals]
     cancelled, finished = set(), {}
     for step in range(400):
-        for request, (comes, _, _, leaves) in zip(requests, arrivals, strict=True):
-            if step == comes:
+        for request, (submitted, _, _, cancel) in zip(requests, arrivals, strict=True):
+            if step == submitted:
                 engine.submit(request)
-            if step == leaves and leaves >= comes:
+            if step == cancel and cancel >= submitted:
                 engine.cancel(request)
                 cancelled.add(request)
         for event in engine.step():
@@ -120,44 +122,46 @@ def test_requests_that_come_and_go_at_any_time(model, arrivals, max_batch, prefi
     assert not engine.busy
     assert engine.running == engine.waiting == 0
     for request in requests:
-        wanted = alone(model, request.prompt_ids, max_tokens=request.max_tokens, stop_ids=request.stop_ids)
+        expected = reference(
+            model, request.prompt_ids, max_tokens=request.max_tokens, stop_ids=request.stop_ids
+        )
         if request in finished:
-            assert request.tokens == wanted
-            assert finished[request] == ("stop" if len(wanted) < request.max_tokens else "length")
+            assert request.tokens == expected
+            assert finished[request] == ("stop" if len(expected) < request.max_tokens else "length")
         else:
             assert request in cancelled
-            assert request.tokens == wanted[: len(request.tokens)]
+            assert request.tokens == expected[: len(request.tokens)]
 
 
-def test_a_full_context_ends_the_answer(model):
+def test_full_context_ends_generation(model):
     prompt = list(range(60))
-    assert len(list(generate(model, prompt, max_tokens=99, sampling=GREEDY))) == 4
+    assert len(list(stream_tokens(model, prompt, max_tokens=99, sampling=GREEDY))) == 4
     assert len(generate_many(model, [prompt], max_tokens=99, sampling=GREEDY)[0]) == 4
 
 
-def test_a_stop_token_ends_the_answer_and_is_not_told(model):
-    said = alone(model, [5, 6], max_tokens=10)
-    stop = said[4]
-    wanted = said[: said.index(stop)]
-    assert list(generate(model, [5, 6], max_tokens=10, sampling=GREEDY, stop_ids={stop})) == wanted
-    assert generate_many(model, [[5, 6]], max_tokens=10, sampling=GREEDY, stop_ids={stop}) == [wanted]
+def test_stop_token_ends_generation_and_is_not_returned(model):
+    output = reference(model, [5, 6], max_tokens=10)
+    stop = output[4]
+    expected = output[: output.index(stop)]
+    assert list(stream_tokens(model, [5, 6], max_tokens=10, sampling=GREEDY, stop_ids={stop})) == expected
+    assert generate_many(model, [[5, 6]], max_tokens=10, sampling=GREEDY, stop_ids={stop}) == [expected]
 
 
 @pytest.mark.parametrize(("prompt", "says"), [([], "empty"), ([1] * 64, "64 tokens, expected at most 63")])
-def test_prompts_without_a_place_are_refused(model, prompt, says):
+def test_empty_and_too_long_prompts_are_refused(model, prompt, says):
     with pytest.raises(UserError, match=says):
-        next(generate(model, prompt, max_tokens=3))
+        next(stream_tokens(model, prompt, max_tokens=3))
     with pytest.raises(UserError, match=says):
         BatchingEngine(model).submit(Request(prompt, 3))
 
 
-def test_no_tokens_wanted(model):
-    assert list(generate(model, [1], max_tokens=0)) == []
+def test_max_tokens_of_zero(model):
+    assert list(stream_tokens(model, [1], max_tokens=0)) == []
     with pytest.raises(UserError, match="max_tokens = 0"):
         BatchingEngine(model).submit(Request([1], 0))
 
 
-def test_logprobs_are_the_models_own(model):
+def test_logprobs_equal_the_log_softmax_of_the_model(model):
     engine = BatchingEngine(model)
     request = Request([4, 5, 6], 5, SamplingParams(temperature=0.5, top_k=3, seed=1), logprobs=4)
     engine.submit(request)
@@ -166,13 +170,13 @@ def test_logprobs_are_the_models_own(model):
         events += engine.step()
     with torch.inference_mode():
         logits = model(torch.tensor([[4, 5, 6, *request.tokens]])).logits[0, 2:-1]
-    wanted = logits.log_softmax(-1)
-    for event, row in zip(events, wanted, strict=True):
+    expected = logits.log_softmax(-1)
+    for event, row in zip(events, expected, strict=True):
         assert event.logprob == pytest.approx(float(row[event.token]), abs=1e-4)
         assert [id for id, _ in event.top_logprobs] == row.topk(4).indices.tolist()
 
 
-def test_a_failed_step_leaves_an_engine_that_works(model, monkeypatch):
+def test_engine_works_after_a_failed_step(model, monkeypatch):
     engine = BatchingEngine(model)
     engine.submit(Request([1, 2], 4, GREEDY))
     engine.step()
@@ -185,4 +189,4 @@ def test_a_failed_step_leaves_an_engine_that_works(model, monkeypatch):
     engine.submit(request)
     while engine.busy:
         engine.step()
-    assert request.tokens == alone(model, [1, 2], max_tokens=4)
+    assert request.tokens == reference(model, [1, 2], max_tokens=4)

@@ -17,7 +17,7 @@ def draw(count: int, **knobs) -> list[int]:
     return [sample_token(LOGITS, sampling, (), generator) for _ in range(count)]
 
 
-def test_frequencies_are_the_softmax():
+def test_sample_frequencies_equal_the_softmax():
     drawn = torch.bincount(torch.tensor(draw(4000, temperature=1.5, seed=0)), minlength=5) / 4000
     assert torch.allclose(drawn, (LOGITS / 1.5).softmax(0), atol=0.025)
 
@@ -29,11 +29,11 @@ def test_seeds():
 
 
 @pytest.mark.parametrize("temperature", [0, 1e-300, 1e-6])
-def test_temperatures_near_nothing_take_the_likeliest(temperature):
+def test_temperatures_near_zero_are_greedy(temperature):
     assert draw(20, temperature=temperature) == [0] * 20
 
 
-def test_greedy_looks_at_what_was_seen():
+def test_repetition_penalty_applies_to_greedy_decoding():
     assert (
         sample_token(LOGITS, SamplingParams(temperature=0, repetition_penalty=5.0), [0], torch.Generator())
         == 1
@@ -47,7 +47,7 @@ def test_greedy_looks_at_what_was_seen():
     top_p=st.floats(0, 1, exclude_min=True),
     min_p=st.floats(0, 1),
 )
-def test_something_can_always_be_drawn_and_a_likeliest_is_kept(logits, temperature, top_k, top_p, min_p):
+def test_filters_never_exclude_the_most_likely_token(logits, temperature, top_k, top_p, min_p):
     kept = filter_logits(torch.tensor(logits), SamplingParams(temperature, top_k, top_p, min_p), ())
     assert not kept.isnan().any()
     assert kept.max() == (torch.tensor(logits) / temperature).max()
@@ -71,7 +71,7 @@ def test_something_can_always_be_drawn_and_a_likeliest_is_kept(logits, temperatu
         {"seed": 2**64},
     ],
 )
-def test_values_out_of_range_are_named(knobs):
+def test_parameters_out_of_range_are_refused_by_name(knobs):
     (name,) = knobs
     with pytest.raises(UserError, match=f"{name} = "):
         SamplingParams(**knobs)

@@ -1,4 +1,4 @@
-"""The terminal conversation: turns, commands, what is forgotten, and what an interrupt leaves."""
+"""Terminal chat: turns, commands, dropped turns and interrupts."""
 
 import io
 import sys
@@ -12,13 +12,13 @@ from groundup.generate.terminal_chat import ChatSession, chat
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.train_tokenizer import train_bpe
+from groundup.tokenizer.tokenizer_training import train_bpe
 
 TOKENIZER = train_bpe([], 260)  # the control tokens, and a token a byte
 
 
 class Scripted:
-    """Stands for a model: repeats its script, and remembers the prompts that it was given."""
+    """A fake model: generates a fixed text and records its prompts."""
 
     def __init__(self, monkeypatch, script: str, context_length: int = 400):
         self.config = ModelConfig(
@@ -27,7 +27,7 @@ class Scripted:
         self.prompts: list[str] = []
         self.interrupt_after: int | None = None
         self._script = TOKENIZER.encode(script)
-        monkeypatch.setattr("groundup.generate.terminal_chat.generate", self._generate)
+        monkeypatch.setattr("groundup.generate.terminal_chat.stream_tokens", self._generate)
 
     def _generate(self, model, prompt, *, max_tokens, sampling, stop_ids):
         self.prompts.append(TOKENIZER.decode(prompt))
@@ -37,58 +37,58 @@ class Scripted:
             yield id
 
 
-def converse(model, said: str, **knobs) -> str:
+def run_chat(model, input_text: str, **knobs) -> str:
     output = io.StringIO()
-    chat(model, TOKENIZER, GREEDY, input=io.StringIO(said), output=output, **knobs)
+    chat(model, TOKENIZER, GREEDY, input=io.StringIO(input_text), output=output, **knobs)
     return output.getvalue()
 
 
-def test_a_line_is_a_turn_and_all_turns_are_remembered(monkeypatch):
+def test_each_line_is_a_turn_of_one_conversation(monkeypatch):
     model = Scripted(monkeypatch, "Well.")
-    assert converse(model, "one\n\n  two  \n", system="Be brief.") == "Well.\nWell.\n"
+    assert run_chat(model, "one\n\n  two  \n", system="Be brief.") == "Well.\nWell.\n"
     assert model.prompts[1] == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\none<|im_end|>\n"
         "<|im_start|>assistant\nWell.<|im_end|>\n<|im_start|>user\ntwo<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
-def test_reset_forgets_and_quit_leaves(monkeypatch):
+def test_reset_and_quit_commands(monkeypatch):
     model = Scripted(monkeypatch, "Yes.")
-    assert converse(model, "one\n/reset\ntwo\n/quit\nthree\n") == "Yes.\nYes.\n"
+    assert run_chat(model, "one\n/reset\ntwo\n/quit\nthree\n") == "Yes.\nYes.\n"
     assert "one" not in model.prompts[1]
     assert len(model.prompts) == 2
 
 
-def test_the_oldest_turns_are_forgotten_and_the_system_message_never(monkeypatch, capsys):
+def test_full_context_drops_the_oldest_turns_but_not_the_system_message(monkeypatch, capsys):
     model = Scripted(monkeypatch, "ok", context_length=160)
-    said = "".join(f"turn {number}\n" for number in range(8))
-    assert converse(model, said, system="SYS", max_tokens=30).count("ok") == 8
+    turns = "".join(f"turn {number}\n" for number in range(8))
+    assert run_chat(model, turns, system="SYS", max_tokens=30).count("ok") == 8
     assert all("SYS" in prompt for prompt in model.prompts)
     assert "turn 0" not in model.prompts[-1]
     assert "turn 6" in model.prompts[-1]
     assert all(len(TOKENIZER.encode(prompt)) < 400 for prompt in model.prompts)
-    assert "forgotten" in capsys.readouterr().err
+    assert "oldest turns were dropped" in capsys.readouterr().err
 
 
-def test_a_turn_that_is_too_long_is_refused_and_not_remembered(monkeypatch, capsys):
+def test_too_long_turn_is_refused_and_not_recorded(monkeypatch, capsys):
     model = Scripted(monkeypatch, "ok", context_length=100)
-    assert converse(model, "x" * 200 + "\nshort\n") == "ok\n"
+    assert run_chat(model, "x" * 200 + "\nshort\n") == "ok\n"
     assert "expected at most" in capsys.readouterr().err
     assert "xxx" not in model.prompts[0]
 
 
-def test_an_answer_that_is_stopped_counts_as_far_as_it_came(monkeypatch):
+def test_interrupted_answer_is_recorded_partially(monkeypatch):
     model = Scripted(monkeypatch, "A long answer")
     model.interrupt_after = 6
-    conversation = ChatSession(model, TOKENIZER, GREEDY)  # type: ignore[arg-type]
+    session = ChatSession(model, TOKENIZER, GREEDY)  # type: ignore[arg-type]
     with pytest.raises(KeyboardInterrupt):
-        list(conversation.send("hello"))
+        list(session.send("hello"))
     model.interrupt_after = None
-    list(conversation.send("again"))
+    list(session.send("again"))
     assert "<|im_start|>assistant\nA long<|im_end|>" in model.prompts[1]
 
 
-def test_control_c_on_a_terminal_stops_the_answer_not_the_program(monkeypatch, capsys):
+def test_ctrl_c_on_a_terminal_stops_the_answer_not_the_program(monkeypatch, capsys):
     model = Scripted(monkeypatch, "A long answer")
     model.interrupt_after = 6
     typed = iter(["hello", KeyboardInterrupt, "again", EOFError])
@@ -105,24 +105,24 @@ def test_control_c_on_a_terminal_stops_the_answer_not_the_program(monkeypatch, c
     assert capsys.readouterr().out.count("A long [stopped]") == 2
 
 
-def test_bytes_that_are_no_utf8_do_not_end_it(monkeypatch):
+def test_invalid_utf8_input_does_not_end_the_chat(monkeypatch):
     model = Scripted(monkeypatch, "ok")
     output = io.StringIO()
     chat(model, TOKENIZER, GREEDY, input=io.TextIOWrapper(io.BytesIO(b"a\xff\nb\n"), "utf-8"), output=output)  # type: ignore[arg-type]
     assert output.getvalue() == "ok\nok\n"
 
 
-def test_a_model_without_a_template_is_refused(monkeypatch):
+def test_model_without_chat_template_is_refused(monkeypatch):
     with pytest.raises(UserError, match="no chat template"):
         chat(Scripted(monkeypatch, ""), Tokenizer(TOKENIZER.backend), GREEDY)  # type: ignore[arg-type]
 
 
-def test_with_a_real_model():
+def test_chat_with_a_random_model():
     torch.manual_seed(0)
     config = ModelConfig(
         vocab_size=TOKENIZER.vocab_size, hidden_size=32, num_layers=1, num_heads=2, context_length=128
     )
     model = Decoder(config).eval()
-    assert len(converse(model, "hello\n", max_tokens=10)) > 1
+    assert len(run_chat(model, "hello\n", max_tokens=10)) > 1
     assert "".join(stream_text(model, TOKENIZER, "hello", sampling=GREEDY, max_tokens=10))
     assert "".join(stream_text(model, TOKENIZER, "", sampling=GREEDY, max_tokens=10))

@@ -28,7 +28,7 @@ from groundup.model import build_model
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.split_patterns import PATTERNS
-from groundup.tokenizer.train_tokenizer import train_bpe
+from groundup.tokenizer.tokenizer_training import train_bpe
 
 CORPUS = ["the quick brown fox's 12 cubs jump over the lazy dog, don't they? Ünïcödé 狐 and 🦊 too"] * 20
 SHAPE = {"vocab_size": 300, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 32}

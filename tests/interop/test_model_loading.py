@@ -26,7 +26,7 @@ from groundup.model import build_model, load_model, save_model
 from groundup.recipe import ModelConfig
 from groundup.recipe.export_config import ExportConfig
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.train_tokenizer import train_bpe
+from groundup.tokenizer.tokenizer_training import train_bpe
 
 TEXT = ["the quick brown fox jumps over the lazy dog, again and again and again"] * 20
 

@@ -20,7 +20,7 @@ from groundup.interop.gguf.gguf_tokenizer import read_tokenizer, write_tokenizer
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.train_tokenizer import train_bpe
+from groundup.tokenizer.tokenizer_training import train_bpe
 
 LIMIT = 1e-4
 VOCABULARY = 288

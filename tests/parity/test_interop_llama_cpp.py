@@ -27,7 +27,7 @@ from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.batch_encoder import BatchEncoder
 from groundup.tokenizer.sentencepiece import build_sentencepiece_backend
 from groundup.tokenizer.split_patterns import PATTERNS
-from groundup.tokenizer.train_tokenizer import train_bpe
+from groundup.tokenizer.tokenizer_training import train_bpe
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tokenizer"))
 from hard_texts import TORTURE

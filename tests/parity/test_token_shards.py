@@ -55,7 +55,7 @@ def test_megatron_reads_every_document_and_writes_the_same_files(shard: TokenSha
     assert theirs.document_indices.tolist() == list(range(shard.num_documents + 1))
     for index in range(shard.num_documents):
         assert np.array_equal(theirs[index], shard.document(index))
-    longest = int(np.argmax(shard.lengths))
+    longest = int(np.argmax(shard.document_lengths))
     assert np.array_equal(theirs.get(longest, offset=3, length=20), shard.document(longest)[3:23])
 
     dtype = np.uint16 if shard.dtype == "uint16" else np.int32

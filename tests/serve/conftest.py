@@ -8,7 +8,7 @@ from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 from groundup.serve import create_app
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.train_tokenizer import train_bpe
+from groundup.tokenizer.tokenizer_training import train_bpe
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import torch
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 from groundup.serve.server import serve
-from groundup.tokenizer.train_tokenizer import train_bpe
+from groundup.tokenizer.tokenizer_training import train_bpe
 
 
 class Leisurely(Decoder):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from groundup.tokenizer.tokenizer import Tokenizer
-from groundup.tokenizer.train_tokenizer import train_bpe
+from groundup.tokenizer.tokenizer_training import train_bpe
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # for hard_texts

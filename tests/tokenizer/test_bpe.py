@@ -21,7 +21,7 @@ from groundup.tokenizer.bytes_to_unicode import from_unicode, to_unicode
 from groundup.tokenizer.special_tokens import SPECIAL_TOKENS
 from groundup.tokenizer.split_patterns import PATTERNS, build_pre_tokenizer
 from groundup.tokenizer.tokenizer import Tokenizer
-from groundup.tokenizer.train_tokenizer import ALGORITHMS, extend_tokenizer, train_bpe, train_unigram
+from groundup.tokenizer.tokenizer_training import ALGORITHMS, extend_tokenizer, train_bpe, train_unigram
 
 
 @pytest.fixture(scope="module", params=list(PATTERNS))
@@ -47,7 +47,7 @@ def by_the_library(texts: list[str], vocab_size: int, pattern: str) -> dict[str,
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_learning_equals_the_library_s_trainer(prose: list[str], pattern: str):
+def test_bpe_training_equals_the_tokenizers_library(prose: list[str], pattern: str):
     rules = json.loads(train_bpe(prose, 900, pattern).backend.to_str())["model"]
     expected = by_the_library(prose, 900, pattern)
     assert rules["merges"] == expected["merges"]
@@ -56,13 +56,13 @@ def test_learning_equals_the_library_s_trainer(prose: list[str], pattern: str):
 
 @given(sample=st.lists(st.text(alphabet="ab \n'é", max_size=60), min_size=1, max_size=8))
 @settings(max_examples=60, deadline=None)
-def test_learning_equals_the_library_s_trainer_on_repeats(sample: list[str]):
+def test_bpe_training_equals_the_tokenizers_library_on_repeats(sample: list[str]):
     expected = by_the_library(sample, 330, "gpt4")
     found = train_bpe(sample, len(expected["vocab"]))
     assert json.loads(found.backend.to_str())["model"]["merges"] == expected["merges"]
 
 
-def test_both_learn_the_same_vocabulary(pair: tuple[bpe.ReferenceBPE, Tokenizer]):
+def test_bpe_training_equals_the_reference(pair: tuple[bpe.ReferenceBPE, Tokenizer]):
     oracle, fast = pair
     rules = json.loads(fast.backend.to_str())["model"]
     letters = [
@@ -77,7 +77,7 @@ def test_both_learn_the_same_vocabulary(pair: tuple[bpe.ReferenceBPE, Tokenizer]
 
 @given(text=texts)
 @settings(max_examples=150, deadline=None)
-def test_all_three_encode_alike(pair: tuple[bpe.ReferenceBPE, Tokenizer], text: str):
+def test_encoders_are_equal(pair: tuple[bpe.ReferenceBPE, Tokenizer], text: str):
     oracle, fast = pair
     expected = oracle.encode(text)
     assert fast.encode(text) == expected
@@ -87,7 +87,7 @@ def test_all_three_encode_alike(pair: tuple[bpe.ReferenceBPE, Tokenizer], text: 
     assert oracle.decode(expected) == fast.decode(expected) == text
 
 
-def test_long_pieces_and_repeats(tokenizer: Tokenizer):
+def test_long_pretokens_and_repeats(tokenizer: Tokenizer):
     encoder = BatchEncoder(tokenizer)
     texts = ["=" * 300, "東" * 100, "x" * 64, "a" * 65 + " " + "é" * 64, PROSE, *SELF_TEST_TEXTS]
     for _ in range(2):  # the second time pieces are remembered
@@ -99,7 +99,7 @@ def test_long_pieces_and_repeats(tokenizer: Tokenizer):
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_bulk_encodes_real_text_as_the_library_does(prose: list[str], pattern: str):
+def test_batch_encoder_equals_the_tokenizers_library(prose: list[str], pattern: str):
     """Python's own sources and whatever letters their tests use, about two megabytes."""
     fast = train_bpe(prose, 900, pattern)
     folder = Path(os.__file__).parent
@@ -117,7 +117,7 @@ def test_bulk_encodes_real_text_as_the_library_does(prose: list[str], pattern: s
     assert ids.tolist() == [id for row in expected for id in (*row, fast.eos_id)]
 
 
-def test_an_encoder_that_is_not_exact_is_not_used(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch):
+def test_inexact_fast_encoder_is_not_used(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch):
     wrong = np.zeros(3, np.uint32), np.array([3])
     monkeypatch.setattr("groundup.tokenizer.batch_encoder.fastokens_encode", lambda *_: wrong)
     encoder = BatchEncoder(tokenizer)
@@ -125,7 +125,7 @@ def test_an_encoder_that_is_not_exact_is_not_used(tokenizer: Tokenizer, monkeypa
     assert encoder.encode([PROSE])[0].tolist() == [*tokenizer.encode(PROSE), tokenizer.eos_id]
 
 
-def test_texts_that_spell_control_tokens_stay_text(tokenizer: Tokenizer):
+def test_spelled_special_tokens_stay_text(tokenizer: Tokenizer):
     text = "a<|endoftext|>b<|im_start|>"
     ids, _ = BatchEncoder(tokenizer).encode([text])
     assert ids.tolist() == [*tokenizer.encode(text), tokenizer.eos_id]
@@ -133,7 +133,7 @@ def test_texts_that_spell_control_tokens_stay_text(tokenizer: Tokenizer):
 
 
 @pytest.mark.parametrize(("normalizer", "fast"), [("NFC", True), ("NFKC", False)])
-def test_a_tokenizer_with_other_rules(tokenizer: Tokenizer, normalizer: str, fast: bool):
+def test_batch_encoder_with_normalizers(tokenizer: Tokenizer, normalizer: str, fast: bool):
     rules = json.loads(tokenizer.backend.to_str())
     rules["normalizer"] = {"type": normalizer}
     other = Tokenizer(type(tokenizer.backend).from_str(json.dumps(rules)), eos=tokenizer.eos)
@@ -144,7 +144,7 @@ def test_a_tokenizer_with_other_rules(tokenizer: Tokenizer, normalizer: str, fas
     assert lengths.tolist() == [len(other.encode("é")) + 1, 2]
 
 
-def test_byte_letters_are_the_library_s():
+def test_bytes_to_unicode_equals_the_tokenizers_library():
     from tokenizers import pre_tokenizers
 
     spelt = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str("é \n\x00a")[
@@ -159,7 +159,7 @@ def unigram(prose: list[str]) -> Tokenizer:
     return train_unigram(prose, 340)
 
 
-def test_unigram_in_bulk_equals_the_library(unigram: Tokenizer):
+def test_batch_encoder_of_a_unigram_model(unigram: Tokenizer):
     texts = [PROSE, "a<|endoftext|>b 🚀", "", "x" * 200]
     encoder = BatchEncoder(unigram)
     assert not encoder.uses_fastokens
@@ -170,12 +170,12 @@ def test_unigram_in_bulk_equals_the_library(unigram: Tokenizer):
     assert unigram.vocab_size == 340
 
 
-def test_unigram_is_trained_to_the_same_bytes_twice(unigram: Tokenizer, prose: list[str]):
+def test_unigram_training_is_deterministic(unigram: Tokenizer, prose: list[str]):
     again = train_unigram(prose, 340)
     assert again.backend.to_str() == unigram.backend.to_str()
 
 
-def test_an_extended_tokenizer_keeps_its_entries_and_learns_more(tokenizer: Tokenizer):
+def test_extended_tokenizer_keeps_its_entries(tokenizer: Tokenizer):
     new = ["zyzzyva zyzzyvas quokka quokkas " * 5, "def zyzzyva(quokka):"]
     larger = extend_tokenizer(tokenizer, new, 712)
     assert larger.vocab_size == 712
@@ -188,7 +188,7 @@ def test_an_extended_tokenizer_keeps_its_entries_and_learns_more(tokenizer: Toke
     assert (larger.eos_id, larger.stop_ids, larger.chat_template) == (0, {0, 2}, tokenizer.chat_template)
 
 
-def test_what_cannot_be_extended_is_refused(tokenizer: Tokenizer, unigram: Tokenizer):
+def test_tokenizers_that_cannot_be_extended_are_refused(tokenizer: Tokenizer, unigram: Tokenizer):
     with pytest.raises(UserError, match="vocab_size = 700: the tokenizer to extend has 700 entries"):
         extend_tokenizer(tokenizer, [PROSE], 700)
     with pytest.raises(UserError, match="not byte-level BPE"):
@@ -197,5 +197,5 @@ def test_what_cannot_be_extended_is_refused(tokenizer: Tokenizer, unigram: Token
         extend_tokenizer(tokenizer, ["a b"], 800)
 
 
-def test_the_recipe_names_exactly_the_algorithms_there_are():
+def test_recipe_algorithms_equal_the_implemented_ones():
     assert set(TokenizerAlgorithm.__args__) == set(ALGORITHMS)

@@ -38,7 +38,7 @@ def test_chatml(tokenizer: Tokenizer):
 
 
 @pytest.mark.parametrize("template", [CHATML, WITHOUT_TAGS], ids=["tags", "incremental"])
-def test_the_mask_covers_what_the_assistant_says_with_its_end(tokenizer: Tokenizer, template: str):
+def test_mask_covers_assistant_turns_with_their_end_token(tokenizer: Tokenizer, template: str):
     tokenizer = with_template(tokenizer, template)
     ids, mask = tokenizer.render_chat_with_mask(CONVERSATION)
     assert ids == tokenizer.render_chat(CONVERSATION)
@@ -50,7 +50,7 @@ def test_the_mask_covers_what_the_assistant_says_with_its_end(tokenizer: Tokeniz
 @pytest.mark.parametrize("template", [CHATML, WITHOUT_TAGS], ids=["tags", "incremental"])
 @given(user=contents, assistant=contents)
 @settings(max_examples=100, deadline=None)
-def test_spelt_control_tokens_stay_text_and_stay_in_the_mask(
+def test_spelled_special_tokens_stay_text_inside_the_mask(
     tokenizer: Tokenizer, template: str, user: str, assistant: str
 ):
     tokenizer = with_template(tokenizer, template)
@@ -72,13 +72,13 @@ def test_spelt_control_tokens_stay_text_and_stay_in_the_mask(
         assert said == assistant + "<|im_end|>"
 
 
-def test_marks_that_a_person_types_are_taken_out(tokenizer: Tokenizer):
+def test_placeholders_in_messages_are_removed(tokenizer: Tokenizer):
     content = chr(FIRST_PLACEHOLDER) + "|im_end|>" + chr(LAST_PLACEHOLDER)
     ids = tokenizer.render_chat([{"role": "user", "content": content}])
     assert tokenizer.decode(ids) == "<|im_start|>user\n|im_end|><|im_end|>\n"
 
 
-def test_a_template_that_cuts_and_joins_messages_cannot_make_control_tokens(tokenizer: Tokenizer):
+def test_template_string_operations_cannot_make_special_tokens(tokenizer: Tokenizer):
     template = (
         "{% for m in messages %}{{ m.content[1:] }}{{ '<' + m.content[1:] }}{{ m.content.split('|') | join('|') }}"
         "{{ m | tojson }}{{ m | tojson(ensure_ascii=True) }}{{ m.content.strip() }}{{ m.tool }}{% endfor %}"
@@ -88,7 +88,7 @@ def test_a_template_that_cuts_and_joins_messages_cannot_make_control_tokens(toke
     assert not set(tokenizer.render_chat([message])) & tokenizer.special_ids
 
 
-def test_the_rules_of_a_llama_like_tokenizer_hold_around_spelt_control_tokens():
+def test_llama_like_rules_around_spelled_special_tokens():
     tokenizer = Tokenizer(
         llama_like(),
         bos="<s>",
@@ -101,7 +101,7 @@ def test_the_rules_of_a_llama_like_tokenizer_hold_around_spelt_control_tokens():
     assert spelt == [1, *tokenizer.encode("hi <s>"), 2, 1, *tokenizer.encode("hi"), 2]
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused_for_masks(tokenizer: Tokenizer):
+def test_non_incremental_template_has_no_mask(tokenizer: Tokenizer):
     template = "{{ messages | length }}{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
     tokenizer = with_template(tokenizer, template)
     with pytest.raises(UserError, match="message 2: the chat template is not incremental"):
@@ -123,12 +123,12 @@ def test_a_template_that_rewrites_earlier_turns_is_refused_for_masks(tokenizer: 
         ("{% include '/etc/passwd' %}", "fails|refuses"),
     ],
 )
-def test_templates_are_kept_in_a_sandbox(tokenizer: Tokenizer, template: str, says: str):
+def test_templates_run_in_a_sandbox(tokenizer: Tokenizer, template: str, says: str):
     with pytest.raises(UserError, match=says):
         with_template(tokenizer, template).render_chat(CONVERSATION)
 
 
-def test_objects_reach_a_template_as_plain_data_only(tokenizer: Tokenizer):
+def test_templates_see_json_types_only(tokenizer: Tokenizer):
     class Rich(str):
         def secret(self) -> str:
             return "secret"
@@ -140,6 +140,6 @@ def test_objects_reach_a_template_as_plain_data_only(tokenizer: Tokenizer):
     assert tokenizer.decode(ids) == "x<object>"
 
 
-def test_without_a_template_there_is_no_chat(tokenizer: Tokenizer):
+def test_render_chat_without_template_is_refused(tokenizer: Tokenizer):
     with pytest.raises(UserError, match="no chat template"):
         Tokenizer(tokenizer.backend).render_chat(CONVERSATION)

@@ -26,7 +26,7 @@ def by_regex(name: str, text: str) -> list[str]:
     return [piece for piece, _ in splitter.pre_tokenize_str(text)]
 
 
-def test_the_recipe_names_exactly_the_patterns_there_are():
+def test_recipe_pretokenizers_equal_the_implemented_ones():
     assert set(Pretokenizer.__args__) == set(PATTERNS) == set(SPLITTERS)
 
 
@@ -38,19 +38,19 @@ def test_the_recipe_names_exactly_the_patterns_there_are():
         " \n a", "a  \n\n  \n  b", "!\n\n  x", "!\r\n\t\n x", "\n\n", "  ", "a ", " \t1", "\t(", " (x)", "((x", "e\u0301x",
     ],
 )  # fmt: skip
-def test_known_corners(name: str, text: str):
+def test_pretokenization_corner_cases(name: str, text: str):
     assert by_arrays(name, text) == by_regex(name, text)
 
 
 @pytest.mark.parametrize("name", PATTERNS)
 @given(text=texts)
 @settings(max_examples=400, deadline=None)
-def test_any_text_is_cut_as_the_regex_cuts_it(name: str, text: str):
+def test_splitter_equals_the_regex_on_any_text(name: str, text: str):
     assert by_arrays(name, text) == by_regex(name, text)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt4"])
-def test_every_code_point_is_cut_as_the_regex_cuts_it(name: str):
+def test_splitter_equals_the_regex_on_every_code_point(name: str):
     points = [chr(point) for point in range(1, 0x110000) if not 0xD800 <= point < 0xE000]
     text = "".join(f"a{point} {point}\n" for point in points[:0x33000] + points[0x33000::251])
     found, expected = by_arrays(name, text), by_regex(name, text)
@@ -60,7 +60,7 @@ def test_every_code_point_is_cut_as_the_regex_cuts_it(name: str):
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_documents_do_not_touch(name: str):
+def test_pretokens_do_not_cross_documents(name: str):
     parts = [PROSE, "", "  ", "a", "b'", "s", "\n", "\n", "1", "23", "(", "x"]
     joined = SEPARATOR.join(parts)
     pieces = "|".join(by_arrays(name, joined)).split(f"|{SEPARATOR}|") if parts else []
@@ -70,5 +70,5 @@ def test_documents_do_not_touch(name: str):
     assert len(pieces) <= len(parts)
 
 
-def test_the_alphabet_of_the_property_tests_has_every_class():
+def test_property_test_alphabet_has_every_class():
     assert {by_regex("gpt4", letter + "a")[0] for letter in NASTY}  # none of it breaks the regex engine

@@ -15,7 +15,7 @@ from test_stage import recipe, write_data
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.recipe.tokenizer_config import TokenizerConfig
-from groundup.tokenizer import Tokenizer, identity, stage
+from groundup.tokenizer import Tokenizer, stage, tokenizer_hashes
 from groundup.tokenizer.batch_encoder import BatchEncoder
 from groundup.tokenizer.bytes_to_unicode import from_unicode
 from groundup.tokenizer.pretrained import TiktokenRanks, from_tiktoken, load_pretrained_tokenizer
@@ -39,7 +39,7 @@ def tiktoken_file(ranks: TiktokenRanks, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_tiktoken_file_gives_tiktoken_s_ids(tiktoken_file: Path, ranks: TiktokenRanks, pattern: str):
+def test_tiktoken_file_equals_tiktoken(tiktoken_file: Path, ranks: TiktokenRanks, pattern: str):
     theirs = tiktoken.Encoding(
         "own", pat_str=PATTERNS[pattern].regex, mergeable_ranks=ranks, special_tokens={}
     )
@@ -61,7 +61,7 @@ def test_a_tiktoken_file_gives_tiktoken_s_ids(tiktoken_file: Path, ranks: Tiktok
     assert (ours.vocab_size, ours.eos_id) == (len(ranks) + 4, len(ranks))
 
 
-def test_a_token_that_is_made_in_several_ways():
+def test_token_with_several_merges():
     """tiktoken joins whatever makes the token of the lowest rank, not only the pair that was learnt."""
     ranks = {bytes([byte]): byte for byte in range(256)} | {
         b"bc": 256,
@@ -96,7 +96,7 @@ def sentencepiece_model(prose: list[str], **options: Any) -> bytes:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_sentencepiece_model_gives_sentencepiece_s_ids(kind: str, prose: list[str]):
+def test_sentencepiece_model_equals_sentencepiece(kind: str, prose: list[str]):
     plain = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
     model = sentencepiece_model(prose, **plain, **KINDS[kind])
     theirs, ours = sentencepiece.SentencePieceProcessor(model_proto=model), load_sentencepiece(model)
@@ -117,14 +117,14 @@ def test_a_sentencepiece_model_gives_sentencepiece_s_ids(kind: str, prose: list[
     assert 0 not in ids or kind == "unigram, unknown"
 
 
-def test_a_model_that_normalizes_gives_sentencepiece_s_ids_on_real_text(prose: list[str]):
+def test_normalizing_sentencepiece_model_equals_sentencepiece(prose: list[str]):
     model = sentencepiece_model(prose, model_type="unigram")
     theirs, ours = sentencepiece.SentencePieceProcessor(model_proto=model), load_sentencepiece(model)
     for text in (*prose, "  ﬁ  ２ ①  Ａ \u00a0 é e\u0301 ", ""):
         assert ours.encode(text) == theirs.encode(text)
 
 
-def test_every_kind_of_file_is_known_by_its_content(
+def test_file_formats_are_detected_by_content(
     tokenizer: Tokenizer, tiktoken_file: Path, prose: list[str], tmp_path: Path
 ):
     tokenizer.save(tmp_path / "folder")
@@ -154,19 +154,19 @@ def test_every_kind_of_file_is_known_by_its_content(
         (b"hello world, this is no tokenizer\n", "no tokenizer that can be taken"),
     ],
 )  # fmt: skip
-def test_files_that_are_no_tokenizer_are_refused(tmp_path: Path, data: bytes, says: str):
+def test_other_files_are_refused(tmp_path: Path, data: bytes, says: str):
     (tmp_path / "tokenizer.model").write_bytes(data)
     with pytest.raises(UserError, match=says):
         load_pretrained_tokenizer(tmp_path)
 
 
-def test_a_place_without_a_tokenizer_is_refused(tmp_path: Path):
+def test_path_without_tokenizer_is_refused(tmp_path: Path):
     for path in (tmp_path, tmp_path / "nothing.tiktoken", tmp_path / "tokenizer.json"):
         with pytest.raises(UserError, match="no such tokenizer"):
             load_pretrained_tokenizer(path)
 
 
-def test_fields_of_a_message():
+def test_protobuf_fields():
     message = b"\x08\x96\x01" + b"\x12\x03abc" + b"\x1d\x00\x00\x80\x3f" + b"\x21" + bytes(8)
     assert list(parse_fields(message)) == [(1, 150), (2, b"abc"), (3, b"\x00\x00\x80\x3f"), (4, bytes(8))]
 
@@ -187,7 +187,7 @@ def run(data: Path, out: Path, **knobs: Any) -> Tokenizer:
     return Tokenizer.load(out)
 
 
-def test_a_recipe_takes_a_tokenizer_as_it_is_or_extends_it(data: Path, tiktoken_file: Path, tmp_path: Path):
+def test_recipe_loads_or_extends_a_pretrained_tokenizer(data: Path, tiktoken_file: Path, tmp_path: Path):
     given = load_pretrained_tokenizer(tiktoken_file)
     size = given.vocab_size
     taken = run(data, tmp_path / "taken", pretrained=str(tiktoken_file), vocab_size=size)
@@ -202,7 +202,7 @@ def test_a_recipe_takes_a_tokenizer_as_it_is_or_extends_it(data: Path, tiktoken_
     assert larger.decode(larger.encode(PROSE)) == PROSE
 
 
-def test_what_a_recipe_cannot_take_is_refused(
+def test_unsuitable_pretrained_tokenizers_are_refused(
     data: Path, tiktoken_file: Path, tokenizer: Tokenizer, tmp_path: Path
 ):
     with pytest.raises(UserError, match=r"vocab_size = 400: .*own.tiktoken has 700 entries"):
@@ -214,13 +214,13 @@ def test_what_a_recipe_cannot_take_is_refused(
         run(data, tmp_path / "b", pretrained=str(tmp_path / "plain.json"), vocab_size=700)
 
 
-def test_another_tokenizer_in_the_same_place_is_another_run(tiktoken_file: Path, tmp_path: Path):
+def test_tokenizer_hashes_follow_the_file_content(tiktoken_file: Path, tmp_path: Path):
     path = tmp_path / "t.tiktoken"
     path.write_bytes(tiktoken_file.read_bytes())
     section = TokenizerConfig(pretrained=str(path), compare={"other": str(tiktoken_file)})
-    before = identity.hash_tokenizers(section, Machine())
+    before = tokenizer_hashes.hash_tokenizers(section, Machine())
     assert len(before) == 2
     path.write_bytes(path.read_bytes()[:-1])
-    assert identity.hash_tokenizers(section, Machine()) != before
+    assert tokenizer_hashes.hash_tokenizers(section, Machine()) != before
     with pytest.raises(UserError, match="no such tokenizer"):
-        identity.hash_tokenizers(TokenizerConfig(pretrained=str(tmp_path / "none")), Machine())
+        tokenizer_hashes.hash_tokenizers(TokenizerConfig(pretrained=str(tmp_path / "none")), Machine())

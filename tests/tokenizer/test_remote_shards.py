@@ -80,7 +80,7 @@ def fetched(server: type[Server]) -> list[str]:
     return [line for line in server.asked if line.startswith("train.bin bytes")]
 
 
-def test_only_what_is_read_is_fetched_and_only_once(
+def test_remote_chunks_are_fetched_on_demand_and_once(
     local: TokenShard, server: tuple[str, type[Server]], tmp_path: Path
 ):
     remote = TokenShard(f"{server[0]}/local/train", cache=tmp_path / "cache")
@@ -99,7 +99,7 @@ def test_only_what_is_read_is_fetched_and_only_once(
     assert again.document_sources.tolist() == local.document_sources.tolist()
 
 
-def test_any_store_of_fsspec_will_do(local: TokenShard, tmp_path: Path):
+def test_fsspec_filesystems(local: TokenShard, tmp_path: Path):
     memory = fsspec.filesystem("memory")
     memory.put(str(Path(local.base).parent) + "/", "/corpus/", recursive=True)
     try:
@@ -116,7 +116,7 @@ def test_any_store_of_fsspec_will_do(local: TokenShard, tmp_path: Path):
         TokenShard("teleport://corpus/train", cache=tmp_path / "cache")
 
 
-def test_a_store_that_fails_for_a_moment_is_asked_again(
+def test_failed_requests_are_retried(
     local: TokenShard, server: tuple[str, type[Server]], tmp_path: Path
 ):
     remote = TokenShard(f"{server[0]}/local/train", cache=tmp_path / "cache")
@@ -129,7 +129,7 @@ def test_a_store_that_fails_for_a_moment_is_asked_again(
     assert np.array_equal(remote.document(300), local.document(300))
 
 
-def test_a_server_without_ranges_is_refused(
+def test_server_without_range_requests_is_refused(
     local: TokenShard, server: tuple[str, type[Server]], tmp_path: Path
 ):
     remote = TokenShard(f"{server[0]}/local/train", cache=tmp_path / "cache")
@@ -138,7 +138,7 @@ def test_a_server_without_ranges_is_refused(
         remote.document(7)
 
 
-def test_another_shard_at_the_same_address_has_a_cache_of_its_own(
+def test_changed_shard_at_the_same_url_has_a_new_cache(
     local: TokenShard, server: tuple[str, type[Server]], tmp_path: Path
 ):
     url, folder = f"{server[0]}/local/train", Path(local.base).parent

@@ -58,7 +58,7 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, parts: list[list[D
 
 @given(parts=st.lists(documents, min_size=1, max_size=4), data=st.data())
 @settings(max_examples=25, deadline=None)
-def test_a_killed_writer_continues_to_the_same_bytes(
+def test_resumed_writer_equals_straight_writer(
     tmp_path_factory: pytest.TempPathFactory, parts: list[list[Document]], data: st.DataObject
 ):
     straight, killed = tmp_path_factory.mktemp("straight"), tmp_path_factory.mktemp("killed")
@@ -80,7 +80,7 @@ def test_a_killed_writer_continues_to_the_same_bytes(
     assert sorted(files(killed)) == ["train.bin", "train.idx", "train.json", "train.src"]
 
 
-def test_leftovers_of_a_kill_during_close_are_cleared(tmp_path: Path):
+def test_temporary_files_of_a_complete_shard_are_removed(tmp_path: Path):
     target = writer(tmp_path)
     append(target, [([1, 2], "web")])
     target.commit(1)
@@ -95,7 +95,7 @@ def test_leftovers_of_a_kill_during_close_are_cleared(tmp_path: Path):
     assert sorted(files(tmp_path)) == ["train.bin", "train.idx", "train.json", "train.src"]
 
 
-def test_work_of_another_tokenizer_is_not_continued(tmp_path: Path):
+def test_shard_of_another_tokenizer_is_not_resumed(tmp_path: Path):
     target = writer(tmp_path)
     append(target, [([1, 2], "web")])
     target.commit(1)
@@ -106,7 +106,7 @@ def test_work_of_another_tokenizer_is_not_continued(tmp_path: Path):
         assert other.done == 0
 
 
-def test_an_empty_shard_is_a_shard(tmp_path: Path):
+def test_empty_shard(tmp_path: Path):
     writer(tmp_path).finish()
     assert len(TokenShard(tmp_path / "train")) == 0
 
@@ -141,7 +141,7 @@ def whole(tmp_path: Path) -> Path:
         ("train.json", lambda data: data.replace(b'"vocab_size": 1000', b'"vocab_size": 0'), "expected"),
     ],
 )  # fmt: skip
-def test_files_that_disagree_are_refused(whole: Path, name: str, change, says: str):
+def test_inconsistent_files_are_refused(whole: Path, name: str, change, says: str):
     path = whole / name
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(UserError) as caught:
@@ -152,13 +152,13 @@ def test_files_that_disagree_are_refused(whole: Path, name: str, change, says: s
 
 
 @pytest.mark.parametrize("name", ["train.bin", "train.idx", "train.src", "train.json"])
-def test_a_missing_file_is_refused(whole: Path, name: str):
+def test_missing_file_is_refused(whole: Path, name: str):
     os.remove(whole / name)
     with pytest.raises(UserError, match="no such file"):
         TokenShard(whole / "train")
 
 
-def test_a_tokenizer_that_did_not_write_the_shard_is_refused(whole: Path, tokenizer: Tokenizer):
+def test_other_tokenizer_is_refused(whole: Path, tokenizer: Tokenizer):
     with pytest.raises(UserError, match="tokens of tokenizer tttttttttttt, expected"):
         TokenShard(whole / "train").check_tokenizer(tokenizer)
     sidecar = json.loads((whole / "train.json").read_text()) | {"tokenizer": tokenizer.fingerprint}
@@ -166,5 +166,5 @@ def test_a_tokenizer_that_did_not_write_the_shard_is_refused(whole: Path, tokeni
     TokenShard(whole / "train").check_tokenizer(tokenizer)
 
 
-def test_the_type_is_the_smallest_that_holds_every_id():
+def test_dtype_is_the_smallest_possible():
     assert [dtype_for(size) for size in (1, 65_536, 65_537)] == ["uint16", "uint16", "uint32"]

@@ -18,7 +18,7 @@ from groundup.recipe.tokenizer_config import TokenizerConfig
 from groundup.tokenizer import Tokenizer, TokenShard, encode_corpus, stage
 from groundup.tokenizer.corpus_sample import sample_corpus
 from groundup.tokenizer.fertility import measure_fertility
-from groundup.tokenizer.train_tokenizer import train_bpe
+from groundup.tokenizer.tokenizer_training import train_bpe
 
 
 def recipe(**knobs: Any) -> SimpleNamespace:
@@ -59,7 +59,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_training_writes_a_tokenizer_and_tells_about_it(trained: tuple[Path, dict[str, Any]]):
+def test_train_stage(trained: tuple[Path, dict[str, Any]]):
     out, metrics = trained
     tokenizer = Tokenizer.load(out)
     assert tokenizer.vocab_size == metrics["vocab_size"] == 400
@@ -69,7 +69,7 @@ def test_training_writes_a_tokenizer_and_tells_about_it(trained: tuple[Path, dic
     json.dumps(metrics, allow_nan=False)
 
 
-def test_the_fit_is_measured_by_source_and_language_beside_others(
+def test_fertility_by_source_and_language(
     data: Path, trained: tuple[Path, Any], tmp_path: Path
 ):
     other = train_bpe([PROSE * 2], 300)
@@ -88,7 +88,7 @@ def test_the_fit_is_measured_by_source_and_language_beside_others(
     assert row["split_word_fraction"]["other"] == round(split / 72, 4)
 
 
-def test_encoding_keeps_every_document_with_its_source(
+def test_encode_stage_keeps_documents_and_sources(
     data: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ):
     metrics = run_encode(data, trained, tmp_path)
@@ -110,7 +110,7 @@ def test_encoding_keeps_every_document_with_its_source(
     json.dumps(metrics, allow_nan=False)
 
 
-def test_a_killed_encoding_continues_to_the_same_bytes(
+def test_resumed_encoding_equals_straight_run(
     data: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     straight = run_encode(data, trained, tmp_path / "straight")
@@ -132,7 +132,7 @@ def test_a_killed_encoding_continues_to_the_same_bytes(
     assert files(tmp_path / "straight") == files(tmp_path / "killed")
 
 
-def test_the_size_of_batches_changes_nothing(
+def test_encoding_is_independent_of_the_batch_size(
     data: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run_encode(data, trained, tmp_path / "one")
@@ -141,7 +141,7 @@ def test_the_size_of_batches_changes_nothing(
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
-def test_a_sample_is_even_and_does_not_depend_on_the_files(data: Path, tmp_path: Path):
+def test_corpus_sample_is_independent_of_file_order(data: Path, tmp_path: Path):
     everything = sample_corpus(data, 10**9, seed=1)
     texts = list(everything.texts())
     assert everything.bytes == everything.corpus_bytes == sum(len(text.encode()) for text in texts)
@@ -152,7 +152,7 @@ def test_a_sample_is_even_and_does_not_depend_on_the_files(data: Path, tmp_path:
     assert set(sample_corpus(data, everything.bytes // 2, seed=2).texts()) != half
 
 
-def test_bad_input_is_refused_by_name(data: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path):
+def test_invalid_inputs_are_refused(data: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path):
     with pytest.raises(UserError, match="the text supports only"):
         stage.train(recipe(vocab_size=50_000), {"data": data}, tmp_path, Machine())
     with pytest.raises(UserError, match="no parquet files"):

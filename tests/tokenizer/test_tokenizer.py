@@ -12,17 +12,17 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from groundup.artifacts.errors import UserError
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.special_tokens import SPECIAL_TOKENS, check_special_tokens
-from groundup.tokenizer.train_tokenizer import train_bpe
+from groundup.tokenizer.tokenizer_training import train_bpe
 
 
 @given(text=texts)
 @settings(max_examples=200, deadline=None)
-def test_any_text_comes_back(tokenizer: Tokenizer, text: str):
+def test_decode_inverts_encode(tokenizer: Tokenizer, text: str):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @pytest.mark.parametrize("token", SPECIAL_TOKENS)
-def test_text_never_becomes_a_control_token(tokenizer: Tokenizer, token: str):
+def test_text_never_becomes_a_special_token(tokenizer: Tokenizer, token: str):
     for text in (token, f"a{token}b", f" {token} " * 3, token[:-1] + token):
         ids = tokenizer.encode(text)
         assert not set(ids) & tokenizer.special_ids
@@ -30,14 +30,14 @@ def test_text_never_becomes_a_control_token(tokenizer: Tokenizer, token: str):
         assert tokenizer.encode_batch([text]) == [ids]
 
 
-def test_the_roles_of_what_is_trained_here(tokenizer: Tokenizer):
+def test_special_token_roles(tokenizer: Tokenizer):
     assert [tokenizer.token_id(token) for token in SPECIAL_TOKENS] == [0, 1, 2, 3]
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (None, 0, 3)
     assert tokenizer.stop_ids == {0, 2}
     assert tokenizer.vocab_size == 700
 
 
-def test_saved_and_loaded_is_the_same(tokenizer: Tokenizer, tmp_path: Path):
+def test_save_and_load(tokenizer: Tokenizer, tmp_path: Path):
     tokenizer.save(tmp_path)
     again = Tokenizer.load(tmp_path)
     assert again.fingerprint == tokenizer.fingerprint
@@ -48,19 +48,19 @@ def test_saved_and_loaded_is_the_same(tokenizer: Tokenizer, tmp_path: Path):
     assert (tmp_path / "tokenizer.json").read_bytes() == (tmp_path / "again" / "tokenizer.json").read_bytes()
 
 
-def test_training_twice_gives_the_same_bytes(prose: list[str], tokenizer: Tokenizer, tmp_path: Path):
+def test_training_is_deterministic(prose: list[str], tokenizer: Tokenizer, tmp_path: Path):
     tokenizer.save(tmp_path / "a")
     train_bpe(iter(prose), 700).save(tmp_path / "b")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_the_fingerprint_tells_tokenizers_apart(prose: list[str], tokenizer: Tokenizer):
+def test_fingerprint_distinguishes_tokenizers(prose: list[str], tokenizer: Tokenizer):
     others = [train_bpe(prose, 699), train_bpe(prose, 700, "gpt2"), train_bpe(prose[:-1], 600)]
     assert len({tokenizer.fingerprint, *(other.fingerprint for other in others)}) == 4
 
 
-def test_too_little_text_for_the_vocabulary_says_how_far_it_reaches():
+def test_too_little_text_error_names_the_reachable_size():
     with pytest.raises(
         UserError, match=r"tokenizer.vocab_size = 5000: the text supports only (\d+) entries"
     ) as caught:
@@ -77,20 +77,20 @@ def test_too_little_text_for_the_vocabulary_says_how_far_it_reaches():
         (("<a>", " "), "is empty"),
     ],
 )
-def test_special_tokens_that_collide_are_refused(tokens: tuple[str, ...], says: str):
+def test_colliding_special_tokens_are_refused(tokens: tuple[str, ...], says: str):
     with pytest.raises(UserError, match=says):
         check_special_tokens(tokens)
     with pytest.raises(UserError, match=says):
         train_bpe([PROSE], 300, special_tokens=tokens)
 
 
-def test_ids_outside_of_the_vocabulary_are_refused(tokenizer: Tokenizer):
+def test_ids_outside_the_vocabulary_are_refused(tokenizer: Tokenizer):
     for id in (-1, 700, 10**9):
         with pytest.raises(UserError, match=f"token id {id}, expected 0 to 699"):
             tokenizer.decode([5, id])
 
 
-def test_half_a_letter_decodes_to_the_replacement_character(tokenizer: Tokenizer):
+def test_incomplete_character_decodes_to_the_replacement_character(tokenizer: Tokenizer):
     ids = tokenizer.encode("\U0001f680")  # not in the training text: four bytes
     assert len(ids) > 1
     assert tokenizer.decode(ids[:-1]).endswith("\ufffd")
@@ -114,7 +114,7 @@ def test_broken_folders_are_refused(
         Tokenizer.load(tmp_path)
 
 
-def test_a_role_that_the_vocabulary_lacks_is_refused(tokenizer: Tokenizer):
+def test_role_without_vocabulary_entry_is_refused(tokenizer: Tokenizer):
     with pytest.raises(UserError, match="eos token '</s>' is not in the vocabulary"):
         Tokenizer(tokenizer.backend, eos="</s>")
 
@@ -168,7 +168,7 @@ def bert_like() -> tokenizers.Tokenizer:
     return backend
 
 
-def test_a_llama_like_tokenizer(tmp_path: Path):
+def test_llama_like_tokenizer(tmp_path: Path):
     llama_like().save(str(tmp_path / "tokenizer.json"))
     config = {"bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": "<nowhere>"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
@@ -184,14 +184,14 @@ def test_a_llama_like_tokenizer(tmp_path: Path):
     assert tokenizer.decode(tokenizer.encode("hi é🤗")) == "hi é🤗"
 
 
-def test_a_bert_like_tokenizer():
+def test_bert_like_tokenizer():
     tokenizer = Tokenizer(bert_like(), pad="[PAD]")
     assert tokenizer.encode("Hello, WORLDs", add_special_tokens=True) == [2, 4, 7, 5, 6, 3]
     assert 2 not in tokenizer.encode("[CLS]")
     assert tokenizer.encode_batch(["hello", "world"]) == [[4], [5]]
 
 
-def test_truncation_and_padding_in_a_file_do_not_touch_texts():
+def test_truncation_and_padding_rules_are_ignored():
     backend = bert_like()
     backend.enable_truncation(3)
     backend.enable_padding(length=8)

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
 from groundup.data.hash_cache import cached_hashes
 from groundup.data.inputs import FileSpec, local_files
 from groundup.recipe.data_config import DataConfig
+from groundup.recipe.evaluate_config import EvaluateConfig
 
 
 def input_hashes(section: DataConfig, machine: Machine) -> dict[str, Any]:
@@ -50,3 +52,13 @@ def file_hashes(spec: FileSpec, machine: Machine) -> dict[str, str]:
     return dict(
         zip((name for name, _ in files), cached_hashes([path for _, path in files], machine), strict=True)
     )
+
+
+def hash_task_files(section: EvaluateConfig, machine: Machine) -> dict[str, Any]:
+    """Task name -> SHA-256 of its file. Raises UserError when a file does not exist."""
+    hashes = {}
+    for task in section.tasks:
+        if not Path(task.path).is_file():
+            raise UserError(f"evaluate.tasks: {task.name}: {task.path}: no such file", hint="a JSON Lines file")
+        hashes[task.name] = hash_file(Path(task.path))
+    return hashes

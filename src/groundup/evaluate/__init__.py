@@ -1,53 +1,47 @@
-"""8. Measuring: how good is it, beside what, and how sure can we be?
+"""8. Evaluation: likelihood of held-out text, multiple-choice tasks, masked-token accuracy, text samples.
 
-Reading order: `perplexity` (the score), `documents` (what is scored), `baselines` (what one
-gets without a network), `intervals` (how sure we are), `tasks` (questions with known answers), `samples`
-(what it says by itself), `hidden` (what is asked of a model that does not go from left to right), `identity`
-(which outside files count), `stage`.
+    likelihood.py            negative log likelihood of documents: bits per byte, perplexity, loss
+    logprobs.py              log-probability of each token, entropy, masked mean; differentiable
+    validation_documents.py  held-out documents to score, drawn by a seed
+    baselines.py             unigram and bigram models, gzip, bzip2, xz: bits per byte without a neural network
+    bootstrap.py             confidence intervals over documents
+    tasks.py                 multiple choice and completion, from files and from held-out text
+    text_samples.py          continuations of prompts
+    masked_lm.py             loss and accuracy on masked tokens, for encoders and encoder-decoders
+    stage.py                 05-scores
 
-Deliberately absent: metrics that others define and maintain (BLEU, ROUGE, the large benchmarks' own scoring).
-
-Names below are imported when they are first used: `identity` needs no torch, and must be quick to reach.
+Deliberately absent: metrics that others define and maintain (BLEU, ROUGE, the benchmarks of lm-evaluation-harness).
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from groundup.evaluate.bootstrap import bootstrap_interval as bootstrap_interval
-    from groundup.evaluate.perplexity import Score as Score
-    from groundup.evaluate.perplexity import ScoredDocument as ScoredDocument
-    from groundup.evaluate.perplexity import score as score
-    from groundup.evaluate.perplexity import score_text as score_text
-    from groundup.evaluate.perplexity import score_windows as score_windows
-    from groundup.evaluate.validation_documents import (
-        sample_validation_documents as sample_validation_documents,
-    )
-
-_LAZY_IMPORTS = {
-    "sample_validation_documents": "validation_documents",
-    "bootstrap_interval": "bootstrap",
-    "ScoredDocument": "perplexity",
-    "Score": "perplexity",
-    "score": "perplexity",
-    "score_text": "perplexity",
-    "score_windows": "perplexity",
-}
+from groundup.evaluate.bootstrap import bootstrap_interval
+from groundup.evaluate.likelihood import (
+    DocumentScores,
+    ScoredDocument,
+    bits_per_byte,
+    perplexity,
+    score_documents,
+    score_text,
+    score_windows,
+    text_document,
+)
+from groundup.evaluate.logprobs import entropy, masked_mean, response_logprobs, token_logprobs
+from groundup.evaluate.text_samples import sample_continuations
+from groundup.evaluate.validation_documents import sample_validation_documents
 
 __all__ = [
-    "Score",
+    "DocumentScores",
     "ScoredDocument",
+    "bits_per_byte",
     "bootstrap_interval",
+    "entropy",
+    "masked_mean",
+    "perplexity",
+    "response_logprobs",
+    "sample_continuations",
     "sample_validation_documents",
-    "score",
+    "score_documents",
     "score_text",
     "score_windows",
+    "text_document",
+    "token_logprobs",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY_IMPORTS:
-        raise AttributeError(
-            f"module 'groundup.evaluate' has no attribute {name!r}; it has {', '.join(__all__)}"
-        )
-    return getattr(importlib.import_module(f"groundup.evaluate.{_LAZY_IMPORTS[name]}"), name)

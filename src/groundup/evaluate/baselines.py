@@ -1,4 +1,4 @@
-"""What one gets without a neural network, by counting and by compressing: a score means little without it."""
+"""Baselines in bits per byte: unigram and bigram counts, and the compressors gzip, bzip2 and xz."""
 
 import bz2
 import gzip
@@ -8,56 +8,58 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from groundup.evaluate.perplexity import ScoredDocument
+from groundup.evaluate.likelihood import ScoredDocument
 from groundup.tokenizer import TokenShard
 
 COUNTED_TOKENS = 20_000_000
-"""Training tokens that the counting models see at most, in runs spread evenly over the shard."""
+"""Training tokens counted at most, in evenly spaced spans of the shard."""
 
 SPAN_TOKENS = 1 << 16
 
 
 def ngram_baselines(shard: TokenShard, documents: Sequence[ScoredDocument]) -> dict[str, float]:
-    """Bits per byte of `documents` under the counts of single tokens and of pairs in the training shard.
+    """{"unigram", "bigram"}: bits per byte of `documents` under token counts of the training shard.
 
-    Unigram: add-one smoothing. Bigram: interpolated with the unigram by how likely something new follows: the
-    kinds of followers seen, over these and the number of times (Witten and Bell 1991, method C).
+    Unigram: add-one smoothing. Bigram: interpolated with the unigram, with the weights of Witten and Bell 1991, method C:
+    distinct followers / (distinct followers + occurrences).
     """
-    rows = _sample_spans(shard)
+    spans = _sample_spans(shard)
     size = shard.vocab_size
-    singles = np.bincount(np.concatenate(rows), minlength=size).astype(np.float64)
+    singles = np.bincount(np.concatenate(spans), minlength=size).astype(np.float64)
     unigram = (singles + 1) / (singles.sum() + size)
-    pairs = np.concatenate([row[:-1].astype(np.int64) * size + row[1:] for row in rows])
+    pairs = np.concatenate([span[:-1].astype(np.int64) * size + span[1:] for span in spans])
     keys, counts = np.unique(pairs, return_counts=True)
-    seen = np.bincount(keys // size, weights=counts, minlength=size)
-    kinds = np.bincount(keys // size, minlength=size)
+    occurrences = np.bincount(keys // size, weights=counts, minlength=size)
+    followers = np.bincount(keys // size, minlength=size)
     nats = np.zeros(2)
     for document in documents:
         ids = np.asarray(document.ids, dtype=np.int64)
         before, after = ids[document.num_context_tokens - 1 : -1], ids[document.num_context_tokens :]
-        alone = unigram[after]
-        wanted = before * size + after
-        places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        together = np.where(keys[places] == wanted, counts[places], 0)
-        followed = (together + kinds[before] * alone) / np.maximum(seen[before] + kinds[before], 1)
-        both = np.where(seen[before] > 0, followed, alone)
-        nats -= [np.log(alone).sum(), np.log(both).sum()]
+        p_unigram = unigram[after]
+        key = before * size + after
+        index = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+        count = np.where(keys[index] == key, counts[index], 0)
+        total = occurrences[before] + followers[before]
+        p_bigram = np.where(
+            total > 0, (count + followers[before] * p_unigram) / np.maximum(total, 1), p_unigram
+        )
+        nats -= [np.log(p_unigram).sum(), np.log(p_bigram).sum()]
     bits = nats / math.log(2) / sum(document.bytes for document in documents)
     return {"unigram": float(bits[0]), "bigram": float(bits[1])}
 
 
 def compression_baselines(text: bytes) -> dict[str, float]:
-    """Bits per byte of a text as one file, at each program's best setting; they have seen no other text."""
-    packed = {
+    """{"gzip", "bzip2", "xz"}: bits per byte of a text as one file, at the strongest setting of each."""
+    sizes = {
         "gzip": len(gzip.compress(text, compresslevel=9, mtime=0)),
         "bzip2": len(bz2.compress(text, compresslevel=9)),
         "xz": len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)),
     }
-    return {name: 8 * size / len(text) for name, size in packed.items()}
+    return {name: 8 * size / len(text) for name, size in sizes.items()}
 
 
 def _sample_spans(shard: TokenShard) -> list[np.ndarray]:
-    """All of the shard, or runs of RUN tokens spread evenly over it."""
+    """The whole shard, or evenly spaced spans of SPAN_TOKENS tokens."""
     if shard.num_tokens <= COUNTED_TOKENS:
         return [np.asarray(shard.tokens)]
     count = COUNTED_TOKENS // SPAN_TOKENS

@@ -1,8 +1,8 @@
-"""How far could a score be off, only because these documents were drawn and not others?"""
+"""Bootstrap confidence intervals of ratios of sums, resampled over documents (Efron 1979)."""
 
 from collections.abc import Sequence
 
-import numpy
+import numpy as np
 
 RESAMPLES = 2_000
 LEVEL = 0.95
@@ -16,26 +16,27 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> list[float] | None:
-    """[low, high] of sum(numerators) / sum(denominators), by the percentile bootstrap over documents.
+    """[low, high] of sum(numerators) / sum(denominators): the percentile bootstrap over documents.
 
-    Documents are drawn with replacement, as many as there are; the interval holds the middle `level` of what
-    comes out (Efron 1979). Words within one document are alike: drawing words instead would promise too much.
+    Accuracy: numerators 0 or 1, denominators 1. Paired comparison of two models: numerators are differences per
+    document. Documents are resampled, not tokens: tokens of one document are correlated, which would make the interval
+    too narrow. None for fewer than two documents.
 
-    For a share of right answers the numerators are 0 or 1 and the denominators 1; for the difference of two
-    models on the same documents the numerators are the differences, which makes the comparison a paired one.
-    None where there are fewer than two documents: one says nothing of how much documents differ.
+    >>> bootstrap_interval([1, 0, 1, 1], [1, 1, 1, 1], seed=0)
     """
     if len(numerators) != len(denominators):
-        raise ValueError(f"{len(numerators)} numerators, {len(denominators)} denominators: expected as many")
+        raise ValueError(
+            f"{len(numerators)} numerators, {len(denominators)} denominators: expected equal numbers"
+        )
     count = len(numerators)
     if count < 2:
         return None
-    above = numpy.asarray(numerators, dtype=numpy.float64)
-    below = numpy.asarray(denominators, dtype=numpy.float64)
-    generator = numpy.random.default_rng(seed)
-    ratios = numpy.empty(resamples)
+    top = np.asarray(numerators, dtype=np.float64)
+    bottom = np.asarray(denominators, dtype=np.float64)
+    generator = np.random.default_rng(seed)
+    ratios = np.empty(resamples)
     for i in range(resamples):
-        drawn = generator.integers(0, count, size=count)
-        ratios[i] = above[drawn].sum() / below[drawn].sum()
+        index = generator.integers(0, count, size=count)
+        ratios[i] = top[index].sum() / bottom[index].sum()
     tail = (1 - level) / 2
-    return [float(edge) for edge in numpy.quantile(ratios, [tail, 1 - tail])]
+    return [float(edge) for edge in np.quantile(ratios, [tail, 1 - tail])]

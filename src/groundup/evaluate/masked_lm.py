@@ -1,6 +1,6 @@
-"""How well does a model guess tokens that were hidden from it? The measure of what reads a text as a whole.
+"""Masked language modeling scores: loss and accuracy on masked tokens, for encoders and encoder-decoders.
 
-The same share is hidden whatever the training hid, and by the same dice, so that runs compare.
+The mask rate and the seed do not depend on those of training, so that runs compare.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ from groundup.tokenizer import Tokenizer, TokenShard
 from groundup.tokenizer.special_tokens import mask_token_names
 
 MASK_RATE, MEAN_SPAN_LENGTH = 0.15, 3.0
-"""Hidden of the tokens (Devlin et al. 2018), and the mean length of a span (Raffel et al. 2020)."""
+"""Fraction of masked tokens (Devlin et al. 2018); mean length of a masked span (Raffel et al. 2020)."""
 BATCH_TOKENS = 2_048
 """Tokens in one forward pass."""
 
 MaskFunction = Callable[[Int[Tensor, "B T"], torch.Generator], ModelInputs]
-"""What a model reads and predicts of rows of tokens."""
+"""Maps tokens (B T) and a random generator to the model's inputs and labels."""
 
 
 def make_mask_function(
@@ -34,35 +34,40 @@ def make_mask_function(
     mask_rate: float = MASK_RATE,
     mean_span_length: float = MEAN_SPAN_LENGTH,
 ) -> MaskFunction:
-    """How text is hidden from a model of this architecture: single tokens from an encoder, spans from an encoder-decoder.
+    """The masking of an architecture: single tokens for an encoder, spans for an encoder-decoder.
 
-    Raises UserError where the tokenizer has no tokens to stand for what is hidden.
+    Raises UserError when the tokenizer has no mask tokens.
     """
-    masks = _mask_token_ids(tokenizer)
-    if not masks or tokenizer.eos_id is None:
+    mask_ids = _mask_token_ids(tokenizer)
+    if not mask_ids or tokenizer.eos_id is None:
         raise UserError(
-            f"a model of kind {config.architecture} learns from hidden tokens, and the tokenizer has none to stand for them",
+            f"model.architecture = {config.architecture} needs mask tokens, and the tokenizer has none",
             hint="set tokenizer.num_mask_tokens=1 for an encoder, 100 for an encoder_decoder",
         )
     if config.architecture == "encoder":
         size, special = tokenizer.vocab_size, sorted(tokenizer.special_ids)
-        return lambda tokens, dice: mask_random_tokens(
-            tokens, dice, mask_id=masks[0], vocab_size=size, special_ids=special, mask_rate=mask_rate
+        return lambda tokens, generator: mask_random_tokens(
+            tokens, generator, mask_id=mask_ids[0], vocab_size=size, special_ids=special, mask_rate=mask_rate
         )
-    end = tokenizer.eos_id
+    eos_id = tokenizer.eos_id
 
-    def hide(tokens: Tensor, dice: torch.Generator) -> ModelInputs:
+    def corrupt_spans(tokens: Tensor, generator: torch.Generator) -> ModelInputs:
         needed = round(tokens.shape[1] * mask_rate / mean_span_length)
-        if needed > len(masks):
+        if needed > len(mask_ids):
             raise UserError(
-                f"{tokens.shape[1]} tokens have {needed} hidden spans, and the tokenizer has {len(masks)} tokens for them",
+                f"{tokens.shape[1]} tokens have {needed} masked spans, and the tokenizer has {len(mask_ids)} mask tokens",
                 hint=f"set tokenizer.num_mask_tokens={needed}, or a smaller train.sequence_length",
             )
         return span_corruption(
-            tokens, dice, sentinel_ids=masks, eos_id=end, mask_rate=mask_rate, mean_length=mean_span_length
+            tokens,
+            generator,
+            sentinel_ids=mask_ids,
+            eos_id=eos_id,
+            mask_rate=mask_rate,
+            mean_length=mean_span_length,
         )
 
-    return hide
+    return corrupt_spans
 
 
 def score_masked(
@@ -74,41 +79,47 @@ def score_masked(
     max_tokens: int,
     seed: int,
 ) -> dict[str, float]:
-    """Mean loss in nats, share guessed right, and number, of hidden tokens in rows spread evenly over a shard.
+    """{"loss" (nats), "accuracy", "masked_tokens"} over evenly spaced sequences of `length` tokens of a shard.
 
-    About `max_tokens` tokens are read, in rows of `length`. Raises UserError when the shard is shorter than one.
+    About `max_tokens` tokens are read. Raises UserError when the shard is shorter than one sequence.
     """
+    if shard.num_tokens == 0:
+        raise UserError(f"{shard.base}: no document was held out", hint="raise data.validation_fraction")
     if shard.num_tokens < length:
         raise UserError(
-            f"{shard.base}: {shard.num_tokens} tokens to score, expected one row of {length} at least",
+            f"{shard.base}: {shard.num_tokens} tokens to score, expected at least train.sequence_length = {length}",
             hint="raise data.validation_fraction, or set a smaller train.sequence_length",
         )
     count = max(1, min(max_tokens, shard.num_tokens) // length)
-    begins = [(shard.num_tokens - length) * row // max(1, count - 1) for row in range(count)]
-    rows = torch.from_numpy(
+    begins = [(shard.num_tokens - length) * i // max(1, count - 1) for i in range(count)]
+    sequences = torch.from_numpy(
         np.stack([shard.tokens[begin : begin + length] for begin in begins]).astype(np.int64)
     )
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     device, was_training = next(model.parameters()).device, model.training
-    nats, right, number = 0.0, 0, 0
+    nats, num_correct, num_masked = 0.0, 0, 0
     model.eval()
     with torch.no_grad():
-        for part in rows.split(max(1, BATCH_TOKENS // length)):
-            batch = {name: tensor.to(device) for name, tensor in mask_function(part, dice).items()}
-            chosen = batch["labels"] != IGNORE_INDEX
-            logits, labels = _logits(model, batch)[chosen].float(), batch["labels"][chosen]
+        for tokens in sequences.split(max(1, BATCH_TOKENS // length)):
+            batch = {name: tensor.to(device) for name, tensor in mask_function(tokens, generator).items()}
+            masked = batch["labels"] != IGNORE_INDEX
+            logits, labels = _logits(model, batch)[masked].float(), batch["labels"][masked]
             nats += F.cross_entropy(logits, labels, reduction="sum").item()
-            right += int((logits.argmax(dim=-1) == labels).sum())
-            number += len(labels)
+            num_correct += int((logits.argmax(dim=-1) == labels).sum())
+            num_masked += len(labels)
     model.train(was_training)
-    return {"loss": nats / max(1, number), "accuracy": right / max(1, number), "masked_tokens": number}
+    return {
+        "loss": nats / max(1, num_masked),
+        "accuracy": num_correct / max(1, num_masked),
+        "masked_tokens": num_masked,
+    }
 
 
 def _logits(model: nn.Module, batch: ModelInputs) -> Tensor:
-    """Scores in the places of the labels."""
+    """Logits at the positions of the labels (B T V)."""
     if isinstance(model, EncoderDecoder):
-        read = shift_right(batch["labels"], model.config.decoder_start_token_id)
-        return model(batch["tokens"], decoder_tokens=read).logits
+        decoder_tokens = shift_right(batch["labels"], model.config.decoder_start_token_id)
+        return model(batch["tokens"], decoder_tokens=decoder_tokens).logits
     assert isinstance(model, Encoder)
     return model(batch["tokens"]).logits
 

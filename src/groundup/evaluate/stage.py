@@ -1,4 +1,4 @@
-"""05-scores: what the base model is worth, beside what one gets without it."""
+"""05-scores: scores of the base model on held-out text and tasks, beside baselines."""
 
 import json
 import math
@@ -11,8 +11,8 @@ import torch
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.baselines import compression_baselines, ngram_baselines
 from groundup.evaluate.bootstrap import bootstrap_interval
+from groundup.evaluate.likelihood import DocumentScores, score_documents
 from groundup.evaluate.masked_lm import make_mask_function, score_masked
-from groundup.evaluate.perplexity import Score, score
 from groundup.evaluate.tasks import CHOICES, continuation_items, run_task, score_choices, summarize_accuracy
 from groundup.evaluate.text_samples import sample_continuations
 from groundup.evaluate.validation_documents import sample_validation_documents
@@ -21,14 +21,13 @@ from groundup.model import Decoder, load_config
 from groundup.tokenizer import TokenShard
 
 CONTINUATION_TASK = "true continuation"
-"""What the task that is made of the held-out text is called."""
+"""Name of the multiple-choice task made of the held-out text."""
 
 
 def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
-    """Score the base model on held-out text, ask it questions and let it speak; or, where it does not go from left to
-    right, let it guess hidden tokens.
+    """Score the base model: bits per byte, tasks and samples of a decoder; masked-token accuracy of other architectures.
 
-    Writes documents.jsonl: source, tokens, bytes and nats of each. After a kill it begins anew.
+    Writes documents.jsonl: source, tokens, bytes and nats of each document. Does not resume: it restarts.
     """
     settings, seed = recipe.evaluate, recipe.seed
     torch.set_num_threads(machine.threads)
@@ -36,28 +35,28 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     shard = TokenShard(inputs["tokens"] / "validation")
     if not isinstance(model, Decoder):
         config = load_config(inputs["base"])
-        length, hide = min(config.context_length, shard.num_tokens), make_mask_function(config, tokenizer)
-        return {
-            "masked_lm": score_masked(model, hide, shard, length, max_tokens=settings.max_tokens, seed=seed)
-        }
+        mask_function = make_mask_function(config, tokenizer)
+        length = min(config.context_length, shard.num_tokens)
+        scores = score_masked(model, mask_function, shard, length, max_tokens=settings.max_tokens, seed=seed)
+        return {"masked_lm": scores}
     documents = sample_validation_documents(shard, tokenizer, max_tokens=settings.max_tokens, seed=seed)
-    began = time.monotonic()
+    start = time.monotonic()
     with machine.progress.task(
-        "scoring", total=sum(document.tokens for document in documents), unit="tokens"
+        "scoring", total=sum(document.num_scored_tokens for document in documents), unit="tokens"
     ) as task:
-        result = score(model, documents, task=task)
-    speed = {"tokens_per_second": result.tokens / (time.monotonic() - began)}
+        result = score_documents(model, documents, progress=task)
+    speed = {"tokens_per_second": result.tokens / (time.monotonic() - start)}
     text = "".join(tokenizer.decode(document.ids[1:]) for document in documents).encode()
-    baselines = ngram_baselines(TokenShard(inputs["tokens"] / "train"), documents) | compression_baselines(
-        text
-    )
+    baselines = ngram_baselines(TokenShard(inputs["tokens"] / "train"), documents)
+    baselines |= compression_baselines(text)
     tasks: dict[str, Any] = {}
-    if questions := continuation_items(documents, tokenizer, settings.num_continuations, seed):
+    if items := continuation_items(documents, tokenizer, settings.num_continuations, seed):
+        correct = score_choices(model, items)
         tasks[CONTINUATION_TASK] = summarize_accuracy(
-            score_choices(model, questions), [q.document_index for q in questions], 1 / CHOICES, seed
+            correct, [item.document_index for item in items], 1 / CHOICES, seed
         )
-    for own in settings.tasks:
-        tasks[own.name] = run_task(own, model, tokenizer, seed)
+    for custom in settings.tasks:
+        tasks[custom.name] = run_task(custom, model, tokenizer, seed)
     samples = sample_continuations(
         model,
         tokenizer,
@@ -78,8 +77,8 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
     }
 
 
-def score_metrics(result: Score, seed: int) -> dict[str, Any]:
-    """A score as JSON values, with the 95% interval of its bits per byte (None for a single document)."""
+def score_metrics(result: DocumentScores, seed: int) -> dict[str, Any]:
+    """Scores as JSON values, with the 95% interval of the bits per byte (None for a single document)."""
     return {
         "bits_per_byte": result.bits_per_byte,
         "bits_per_byte_interval": bits_per_byte_interval(result, seed),
@@ -91,13 +90,13 @@ def score_metrics(result: Score, seed: int) -> dict[str, Any]:
     }
 
 
-def bits_per_byte_interval(result: Score, seed: int) -> list[float] | None:
-    """[low, high] of bits per byte by the bootstrap over documents."""
+def bits_per_byte_interval(result: DocumentScores, seed: int) -> list[float] | None:
+    """[low, high]: bootstrap over documents."""
     bits = [nats / math.log(2) for nats in result.document_nats]
     return bootstrap_interval(bits, result.document_bytes, seed)
 
 
-def _write_documents(result: Score, path: Path) -> None:
+def _write_documents(result: DocumentScores, path: Path) -> None:
     rows = zip(
         result.sources, result.document_tokens, result.document_bytes, result.document_nats, strict=True
     )

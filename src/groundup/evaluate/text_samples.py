@@ -1,13 +1,13 @@
-"""What a model says when it is left to go on."""
+"""Sampled continuations of prompts, for reports."""
 
 from collections.abc import Sequence
 
-from groundup.generate import SamplingParams, stream_text
+from groundup.generate import SamplingParams, generate_text
 from groundup.model import Decoder
 from groundup.tokenizer import Tokenizer
 
 TOP_P = 0.95
-"""Without it, one improbable token in a hundred derails a small model's sentence (Holtzman et al. 2020)."""
+"""Cuts the unreliable tail of the distribution (Holtzman et al. 2020), which derails a small model's sentences."""
 
 
 def sample_continuations(
@@ -19,19 +19,17 @@ def sample_continuations(
     temperature: float,
     seed: int,
 ) -> list[dict[str, str]]:
-    """[{"prompt": ..., "text": what the model says after it}]; the same seed gives the same texts."""
+    """[{"prompt": ..., "text": the continuation}]; prompt i is sampled with seed + i."""
     return [
         {
             "prompt": prompt,
-            "text": "".join(
-                stream_text(
-                    model,
-                    tokenizer,
-                    prompt,
-                    sampling=SamplingParams(temperature=temperature, top_p=TOP_P, seed=seed + number),
-                    max_tokens=max_tokens,
-                )
+            "text": generate_text(
+                model,
+                tokenizer,
+                prompt,
+                sampling=SamplingParams(temperature=temperature, top_p=TOP_P, seed=seed + index),
+                max_tokens=max_tokens,
             ),
         }
-        for number, prompt in enumerate(prompts)
+        for index, prompt in enumerate(prompts)
     ]

@@ -1,30 +1,30 @@
-"""Which held-out documents are scored: whole ones, in an order that the seed decides."""
+"""Held-out documents to score: whole documents of a validation shard, in an order drawn by a seed."""
 
 import numpy as np
 
 from groundup.artifacts.errors import UserError
-from groundup.evaluate.perplexity import ScoredDocument
+from groundup.evaluate.likelihood import ScoredDocument
 from groundup.tokenizer import Tokenizer, TokenShard
 
 DOCUMENT_TOKENS = 8_192
-"""Of each document at most: one long book must not be most of the score."""
+"""Tokens of each document at most, so that one long book does not dominate the score."""
 
 
 def sample_validation_documents(
     shard: TokenShard, tokenizer: Tokenizer, *, max_tokens: int, seed: int
 ) -> list[ScoredDocument]:
-    """Documents drawn from `shard` until they have about `max_tokens` tokens; all of it, where it has fewer.
+    """Random documents of `shard` with about `max_tokens` tokens in all, or all of them.
 
-    Each is scored after an end of text, as it stood in training. The end of text behind it is not scored: it
-    stands for no bytes (the convention of the field, which makes scores comparable).
+    The context of each is an end-of-text token, as in training. The end of text after it is not scored: it has no bytes
+    (the usual convention, so that scores are comparable).
     Raises UserError when the shard has no text, or was written by another tokenizer.
     """
     shard.check_tokenizer(tokenizer)
     names = list(shard.sources)
     documents: list[ScoredDocument] = []
-    left = max_tokens
+    remaining = max_tokens
     for index in np.random.default_rng(seed).permutation(shard.num_documents):
-        if left <= 0:
+        if remaining <= 0:
             break
         ids = _truncate(tokenizer, shard.document(int(index))[:-1].tolist())
         if not ids:
@@ -33,17 +33,17 @@ def sample_validation_documents(
         documents.append(
             ScoredDocument([shard.end_of_text, *ids], size, names[int(shard.document_sources[index])])
         )
-        left -= len(ids)
+        remaining -= len(ids)
     if not documents:
         raise UserError(
-            f"{shard.base}: no held-out text to score",
-            hint="raise data.validation_fraction, or add text to [data]",
+            f"{shard.base}: no document was held out",
+            hint="raise data.validation_fraction, or add documents to [data]",
         )
     return documents
 
 
 def _truncate(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
-    """At most DOCUMENT_TOKENS tokens that end with a whole character, so that their bytes can be counted."""
+    """At most DOCUMENT_TOKENS tokens, ending at a character boundary, so that their bytes can be counted."""
     if len(ids) <= DOCUMENT_TOKENS:
         return ids
     ids = ids[:DOCUMENT_TOKENS]

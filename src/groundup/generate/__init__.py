@@ -1,22 +1,35 @@
-"""7. Speaking: from a prompt to the tokens, and the text, that follow.
+"""7. Generation: sampling from a decoder with a key/value cache, one prompt at a time or many in one batch.
 
-Reading order: `sampling` (logits to a token), `oracle` (the slow obvious loop that everything else must
-equal), `loop` (with the key/value cache), `text` (tokens to text while they come), `rows` (the cache of a
-running batch), `engine` (many requests in one batch that they join and leave), `chat` (in the terminal).
+    sampling.py              logits to a token: temperature, top-k, top-p, min-p, repetition penalty
+    reference_generation.py  generation without a cache: the oracle of the faster ways
+    generation.py            generation with a key/value cache; from tokens or from text
+    detokenizer.py           tokens to text, incrementally; stop strings
+    batch_kv_cache.py        key/value cache of a batch whose sequences come and go
+    batching_engine.py       continuous batching of many requests
+    terminal_chat.py         a conversation in the terminal
 
-Deliberately absent: HTTP, threads and queues (chapter 13 has them), and control over what the model may
-say. Not yet written: pages in place of rows, shared prefixes, speculative decoding.
+Deliberately absent: HTTP, threads and queues (chapter 13), and constrained decoding. Not yet written: paged cache, shared
+prefixes, speculative decoding.
 """
 
 from groundup.generate.batching_engine import BatchingEngine, Request, StepOutput, generate_many
 from groundup.generate.detokenizer import StreamDetokenizer
-from groundup.generate.generation import encode_prompt, generate, stream_text
+from groundup.generate.generation import (
+    encode_prompt,
+    generate,
+    generate_text,
+    next_token_logits,
+    stream_text,
+    stream_tokens,
+)
 from groundup.generate.reference_generation import generate_reference
-from groundup.generate.sampling import GREEDY, SamplingParams
+from groundup.generate.sampling import GREEDY, SamplingParams, sample_token
+from groundup.generate.terminal_chat import ChatSession
 
 __all__ = [
     "GREEDY",
     "BatchingEngine",
+    "ChatSession",
     "Request",
     "SamplingParams",
     "StepOutput",
@@ -25,5 +38,9 @@ __all__ = [
     "generate",
     "generate_many",
     "generate_reference",
+    "generate_text",
+    "next_token_logits",
+    "sample_token",
     "stream_text",
+    "stream_tokens",
 ]

@@ -1,7 +1,7 @@
-"""The key/value cache of a running batch: sequences of different lengths that come and go one by one.
+"""Key/value cache of a running batch: sequences of different lengths are added and removed one by one.
 
-The sequences stand in rows 0 to B - 1 without gaps, so that a step reads one slice of one tensor a layer.
-When one leaves, the last takes its row. Room grows by doubling, with the longest sequence.
+The sequences occupy rows 0 to B - 1 without gaps, so that a step reads one slice of one tensor per layer. The last row
+moves into the row of a removed sequence. The capacity doubles when the longest sequence exceeds it.
 """
 
 import torch
@@ -12,11 +12,11 @@ from groundup.model import StaticKVCache
 from groundup.model.attention_mask import AttentionMask
 
 MIN_CAPACITY = 64
-"""Tokens that a new row has room for."""
+"""Initial capacity in tokens."""
 
 
 class BatchKVCache:
-    """A `groundup.model.Cache` of up to `max_rows` sequences, to which each step appends one token each."""
+    """A `groundup.model.KVCache` of up to `max_rows` sequences; each step appends one token to every sequence."""
 
     def __init__(self, max_rows: int):
         self.max_rows = max_rows
@@ -26,20 +26,18 @@ class BatchKVCache:
         self._keys: Float[Tensor, "L R G C K"] = torch.zeros(0, max_rows, 0, 0, 0)
         self._values: Float[Tensor, "L R G C K"] = torch.zeros(0, max_rows, 0, 0, 0)
 
-    # ---- who is in the batch
-
     def add(self, cache: StaticKVCache) -> None:
         """Add the one sequence of `cache` as the last row."""
         row = len(self.lengths)
         if row >= self.max_rows:
-            raise ValueError(f"{row} rows, and there is room for no more")
+            raise ValueError(f"all {self.max_rows} rows are in use")
         self._grow(max(cache.length + 1, MIN_CAPACITY), cache.keys)
         self._keys[:, row, :, : cache.length] = cache.keys[:, 0, :, : cache.length]
         self._values[:, row, :, : cache.length] = cache.values[:, 0, :, : cache.length]
         self._set_lengths([*self.lengths, cache.length])
 
     def remove(self, row: int) -> None:
-        """Drop a row; the last row takes its place."""
+        """Remove a row; the last row moves to its index."""
         last = len(self.lengths) - 1
         if row != last:
             used = self.lengths[last]
@@ -49,23 +47,23 @@ class BatchKVCache:
         lengths[row] = lengths[last]
         self._set_lengths(lengths[:last])
 
-    # ---- what the model asks for, see groundup.model.Cache
+    # ---- interface of groundup.model.KVCache
 
     def positions(self, num_tokens: int) -> Int[Tensor, "B 1"]:
         if num_tokens != 1:
             raise ValueError(
-                f"{num_tokens} tokens a row, expected 1: prompts are read in a cache of their own"
+                f"{num_tokens} tokens per row, expected 1: prompts are prefilled in another cache"
             )
         self._grow(self.length + 1, self._keys)
         return self._positions[:, None]
 
     def mask(self, num_tokens: int, window: int | None) -> AttentionMask:
         keys = torch.arange(self.length + num_tokens, device=self._positions.device)
-        own = self._positions[:, None, None, None]
-        seen = keys <= own
+        queries = self._positions[:, None, None, None]
+        visible = keys <= queries
         if window is not None:
-            seen &= keys > own - window
-        return AttentionMask(dense=seen)
+            visible &= keys > queries - window
+        return AttentionMask(dense=visible)
 
     def append(
         self, layer: int, keys: Float[Tensor, "B G 1 K"], values: Float[Tensor, "B G 1 K"]
@@ -91,10 +89,10 @@ class BatchKVCache:
         if needed <= capacity:
             return
         layers, _, heads, _, width = like.shape
-        bigger = (layers, self.max_rows, heads, max(needed, 2 * capacity), width)
+        shape = (layers, self.max_rows, heads, max(needed, 2 * capacity), width)
         for name in ("_keys", "_values"):
             old: Tensor = getattr(self, name)
-            new = torch.zeros(bigger, dtype=like.dtype, device=like.device)
+            new = torch.zeros(shape, dtype=like.dtype, device=like.device)
             if capacity:
                 new[:, :, :, :capacity] = old
             setattr(self, name, new)

@@ -1,9 +1,8 @@
-"""The batching engine: many requests share each step of the model, and join and leave between steps.
+"""Continuous batching: many requests share each forward pass, and are added and removed between steps.
 
-Iteration-level scheduling (Yu et al. 2022, Orca): a request does not wait for others to finish. Each step
-reads at most one piece of one waiting prompt, then draws one token for every running request. A prompt is
-read in a cache of its own, piece by piece so that nobody waits long for a long prompt (Agrawal et al. 2023,
-Sarathi), and its row then joins the batch.
+Iteration-level scheduling (Yu et al. 2022, Orca): a request does not wait for others to finish. Each step decodes one
+token for every running request and prefills at most one chunk of one waiting prompt (chunked prefill, Agrawal et al.
+2023, Sarathi), in a cache of its own that is then added to the batch.
 """
 
 from collections import deque
@@ -23,11 +22,11 @@ from groundup.model import Decoder, StaticKVCache
 
 @dataclass(eq=False)
 class Request:
-    """One prompt and what is wanted of it.
+    """One prompt with its limits and sampling parameters.
 
     Attributes:
-        logprobs: also tell the log-probability of each token, and of this many likeliest others; None: no.
-        tokens: what was generated so far.
+        logprobs: also return the log-probability of each token and of this many most likely tokens; None: no.
+        tokens: generated so far.
     """
 
     prompt_ids: Sequence[int]
@@ -40,10 +39,10 @@ class Request:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What a step brought for one request: a token, or the end, or both.
+    """Result of a step for one request: a token, a finish reason, or both.
 
-    `finish` is "stop" at a stop token (which is not told), "length" when max_tokens or the context is
-    reached. `logprob` and `likeliest` are the model's own, in nats, when the request asked for them.
+    `finish_reason` is "stop" at a stop token (which is not returned), "length" when max_tokens or the context length is
+    reached. `logprob` and `top_logprobs` are in nats, before temperature and filters, if `Request.logprobs` is set.
     """
 
     request: Request
@@ -69,12 +68,18 @@ class _Prefilling(_Decoding):
 class BatchingEngine:
     """Runs requests in one batch. Not thread-safe: one thread submits, cancels and steps.
 
-    A greedy request gets the tokens that `generate_reference` would give it alone, whatever else runs (up to
-    the rounding of matrix products of other shapes).
+    The tokens of a greedy request equal those of `generate_reference`, whatever else runs (up to the rounding of matrix
+    products of other shapes).
 
     Args:
         max_batch: requests that run at the same time; more wait in order.
-        prefill_chunk: prompt tokens read in one step at most.
+        prefill_chunk: prompt tokens prefilled per step at most.
+
+    >>> engine = BatchingEngine(model)
+    >>> engine.submit(Request(tokenizer.encode("Hello"), max_tokens=20))
+    >>> while engine.busy:
+    ...     for output in engine.step():
+    ...         print(output.token)
     """
 
     def __init__(self, model: Decoder, *, max_batch: int = 8, prefill_chunk: int = 256):
@@ -83,7 +88,7 @@ class BatchingEngine:
         self._prefill_chunk = prefill_chunk
         self._waiting: deque[Request] = deque()
         self._prefilling: _Prefilling | None = None
-        self._running: list[_Decoding] = []  # in the order of their rows
+        self._running: list[_Decoding] = []  # in row order
         self._cache = BatchKVCache(max_batch)
 
     @property
@@ -99,7 +104,7 @@ class BatchingEngine:
         return bool(self._running or self._prefilling or self._waiting)
 
     def submit(self, request: Request) -> None:
-        """Queue a request. Raises UserError when nothing is asked for, or there is no prompt or no room for it."""
+        """Queue a request. Raises UserError when max_tokens < 1, or the prompt is empty or fills the context."""
         if request.max_tokens < 1:
             raise UserError(f"max_tokens = {request.max_tokens}, expected at least 1")
         remaining_context(self._model, request.prompt_ids)
@@ -107,7 +112,7 @@ class BatchingEngine:
 
     @torch.inference_mode()
     def cancel(self, request: Request) -> None:
-        """Forget a request; no further event tells of it. One that is not here any more is no error."""
+        """Drop a request: no further output. A finished or unknown request is ignored."""
         if request in self._waiting:
             self._waiting.remove(request)
         elif self._prefilling and self._prefilling.request is request:
@@ -119,7 +124,7 @@ class BatchingEngine:
                     return
 
     def clear(self) -> None:
-        """Forget everything, as after a failed step."""
+        """Drop all requests, as after a failed step."""
         self._waiting.clear()
         self._prefilling = None
         self._running.clear()
@@ -127,21 +132,19 @@ class BatchingEngine:
 
     @torch.inference_mode()
     def step(self) -> list[StepOutput]:
-        """Draw a token for each running request, and read a piece of a prompt, if one waits and there is room."""
-        events = self._decode_step()
-        events += self._prefill_step()
-        return events
+        """Decode a token for each running request; prefill a chunk of a waiting prompt if a row is free."""
+        return self._decode_step() + self._prefill_step()
 
     def _decode_step(self) -> list[StepOutput]:
         if not self._running:
             return []
         last = [[running.request.tokens[-1]] for running in self._running]
         logits = next_token_logits(self._model, last, self._cache)
-        events = [self._sample(running, logits[row]) for row, running in enumerate(self._running)]
-        for row in reversed(range(len(events))):  # from the end: rows still to look at stay where they are
-            if events[row].finish_reason:
+        outputs = [self._sample(running, logits[row]) for row, running in enumerate(self._running)]
+        for row in reversed(range(len(outputs))):  # backwards: removing a row moves only later rows
+            if outputs[row].finish_reason:
                 self._remove(row)
-        return events
+        return outputs
 
     def _prefill_step(self) -> list[StepOutput]:
         if self._prefilling is None:
@@ -151,38 +154,38 @@ class BatchingEngine:
             limit = min(request.max_tokens, remaining_context(self._model, request.prompt_ids))
             cache = self._model.new_cache(1, len(request.prompt_ids))
             self._prefilling = _Prefilling(request, request.sampling.generator(), limit, cache)
-        reading = self._prefilling
-        piece = list(
-            reading.request.prompt_ids[reading.num_prefilled : reading.num_prefilled + self._prefill_chunk]
-        )
-        logits = next_token_logits(self._model, [piece], reading.cache)[0]
-        reading.num_prefilled += len(piece)
-        if reading.num_prefilled < len(reading.request.prompt_ids):
+        prefilling = self._prefilling
+        begin, prompt_ids = prefilling.num_prefilled, prefilling.request.prompt_ids
+        chunk = list(prompt_ids[begin : begin + self._prefill_chunk])
+        logits = next_token_logits(self._model, [chunk], prefilling.cache)[0]
+        prefilling.num_prefilled += len(chunk)
+        if prefilling.num_prefilled < len(prompt_ids):
             return []
         self._prefilling = None
-        event = self._sample(reading, logits)
-        if not event.finish_reason:
-            self._cache.add(reading.cache)
-            self._running.append(_Decoding(reading.request, reading.generator, reading.limit))
-        return [event]
+        output = self._sample(prefilling, logits)
+        if not output.finish_reason:
+            self._cache.add(prefilling.cache)
+            self._running.append(_Decoding(prefilling.request, prefilling.generator, prefilling.limit))
+        return [output]
 
     def _sample(self, running: _Decoding, logits: Tensor) -> StepOutput:
         request = running.request
-        seen = (*request.prompt_ids, *request.tokens) if request.sampling.repetition_penalty != 1.0 else ()
-        token = sample_token(logits, request.sampling, seen, running.generator)
+        penalized = request.sampling.repetition_penalty != 1.0
+        previous_ids = (*request.prompt_ids, *request.tokens) if penalized else ()
+        token = sample_token(logits, request.sampling, previous_ids, running.generator)
         if token in request.stop_ids:
             return StepOutput(request, None, "stop")
         request.tokens.append(token)
-        event = StepOutput(request, token, "length" if len(request.tokens) >= running.limit else None)
+        output = StepOutput(request, token, "length" if len(request.tokens) >= running.limit else None)
         if request.logprobs is None:
-            return event
+            return output
         logprobs = log_probabilities(logits)
         return replace(
-            event, logprob=float(logprobs[token]), top_logprobs=top_logprobs(logprobs, request.logprobs)
+            output, logprob=float(logprobs[token]), top_logprobs=top_logprobs(logprobs, request.logprobs)
         )
 
     def _remove(self, row: int) -> None:
-        """Take a row out; the last row takes its place, in the cache as in the list."""
+        """Remove a row of the cache and of the list; the last row moves to its index."""
         self._cache.remove(row)
         self._running[row] = self._running[-1]
         self._running.pop()
@@ -197,12 +200,15 @@ def generate_many(
     stop_ids: Collection[int] = (),
     max_batch: int = 8,
 ) -> list[list[int]]:
-    """What follows each prompt, in their order. With a seed, prompt number i draws with seed + i."""
+    """The tokens that follow each prompt, generated in one batch; with a seed, prompt i is sampled with seed + i.
+
+    >>> generate_many(model, [tokenizer.encode(text) for text in prompts], max_tokens=50)
+    """
     engine = BatchingEngine(model, max_batch=max_batch)
     requests = []
-    for number, prompt in enumerate(prompts):
-        own = sampling if sampling.seed is None else replace(sampling, seed=(sampling.seed + number) % 2**64)
-        requests.append(Request(prompt, max_tokens, own, stop_ids))
+    for index, prompt in enumerate(prompts):
+        seed = None if sampling.seed is None else (sampling.seed + index) % 2**64
+        requests.append(Request(prompt, max_tokens, replace(sampling, seed=seed), stop_ids))
         engine.submit(requests[-1])
     while engine.busy:
         engine.step()

@@ -1,33 +1,35 @@
-"""Tokens to text while they come: never half a character, nor the beginning of what may be a stop string."""
+"""Incremental detokenization: text as tokens arrive, without incomplete characters, up to a stop string."""
 
 from collections.abc import Sequence
 
 from groundup.tokenizer import Tokenizer
 
 REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
-"""What a decoder shows for bytes that are no UTF-8, or not yet."""
+"""Decoded text of bytes that are not (or not yet) valid UTF-8."""
 
 MAX_INCOMPLETE_BYTES = 3
-"""Bytes that an unfinished character has at most. Byte-level decoders show one mark for them all,
-byte-fallback ones (SentencePiece) one each; held back for longer than necessary does no harm."""
+"""Bytes of an incomplete character at most. Byte-level decoders give one replacement character for all of them,
+byte-fallback decoders (SentencePiece) one for each."""
 
 CONTEXT_TOKENS = 8
-"""Tokens kept before the new ones: decoders treat the first token of a text differently (its leading space)."""
+"""Tokens decoded before the new ones, because decoders strip the leading space of the first token of a text."""
 
 WINDOW_TOKENS = 32
-"""Tokens decoded at a time at most, so that the cost of a token does not grow with the answer."""
+"""Tokens decoded at a time at most, so that the cost per token does not grow with the length of the text."""
 
 
 class StreamDetokenizer:
-    """Turns one answer's tokens into pieces of text that add up to what decoding it whole would give.
+    """Tokens of one output to chunks of text, whose concatenation equals the decoded output.
 
-    A piece is held back while its last character is unfinished, and while it may be the beginning of a stop
-    string. Control tokens have no text, nor have ids past the vocabulary, of which a padded embedding has
-    some.
+    Text is buffered while its last character is incomplete, or while it may begin a stop string. Special tokens and ids
+    outside of the vocabulary (of padded embeddings) have no text.
 
     Args:
-        context: the prompt's tokens, so that the answer's first space is right.
-        stop: strings that end the answer; neither they nor what follows is returned.
+        context: tokens of the prompt, which decide whether the output begins with a space.
+        stop: strings that end the output; neither they nor later text is returned.
+
+    >>> detokenizer = StreamDetokenizer(tokenizer, prompt_ids, stop=["\n"])
+    >>> text = "".join(detokenizer.push(token) for token in tokens) + detokenizer.finish()
     """
 
     def __init__(self, tokenizer: Tokenizer, context: Sequence[int] = (), stop: Sequence[str] = ()):
@@ -39,48 +41,48 @@ class StreamDetokenizer:
         self.stopped = False
 
     def push(self, token: int) -> str:
-        """The text that `token` settles; often one word, sometimes nothing."""
+        """The text that `token` completes; may be empty."""
         if self.stopped or token >= self._tokenizer.vocab_size:
             return ""
         self._window.append(token)
-        settled = self._decode_complete()
-        piece = settled[len(self._complete_text) :]
-        self._complete_text = settled
+        text = self._decode_complete()
+        chunk = text[len(self._complete_text) :]
+        self._complete_text = text
         if len(self._window) >= WINDOW_TOKENS:
             self._window = self._window[-CONTEXT_TOKENS:]
             self._complete_text = self._decode_complete()
-        return self._truncate_at_stop(piece)
+        return self._truncate_at_stop(chunk)
 
     def finish(self) -> str:
-        """What was held back, now that nothing follows; a half character becomes U+FFFD."""
+        """The buffered text at the end of the output; an incomplete character becomes U+FFFD."""
         if self.stopped:
             return ""
-        piece = self._truncate_at_stop(self._decode()[len(self._complete_text) :])
-        rest, self._pending = self._pending, ""
-        return piece + rest
+        chunk = self._truncate_at_stop(self._decode()[len(self._complete_text) :])
+        pending, self._pending = self._pending, ""
+        return chunk + pending
 
     def _decode(self) -> str:
         return self._tokenizer.decode(self._window, skip_special_tokens=True)
 
     def _decode_complete(self) -> str:
         text = self._decode()
-        unfinished = len(text) - len(text.rstrip(REPLACEMENT_CHARACTER))
-        return text[: len(text) - min(unfinished, MAX_INCOMPLETE_BYTES)]
+        incomplete = len(text) - len(text.rstrip(REPLACEMENT_CHARACTER))
+        return text[: len(text) - min(incomplete, MAX_INCOMPLETE_BYTES)]
 
-    def _truncate_at_stop(self, piece: str) -> str:
-        text = self._pending + piece
-        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
-        if found:
+    def _truncate_at_stop(self, chunk: str) -> str:
+        text = self._pending + chunk
+        begins = [begin for begin in (text.find(stop) for stop in self._stop) if begin >= 0]
+        if begins:
             self.stopped = True
             self._pending = ""
-            return text[: min(found)]
-        keep = max((_stop_prefix_length(text, stop) for stop in self._stop), default=0)
-        self._pending = text[len(text) - keep :]
-        return text[: len(text) - keep]
+            return text[: min(begins)]
+        end = len(text) - max((_stop_prefix_length(text, stop) for stop in self._stop), default=0)
+        self._pending = text[end:]
+        return text[:end]
 
 
 def _stop_prefix_length(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that is a beginning of `stop`, but not all of it."""
+    """Length of the longest suffix of `text` that is a proper prefix of `stop`."""
     for length in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:length]):
             return length

@@ -1,6 +1,7 @@
-"""The plain loop: read the prompt once, then one token at a time, each looking back through the cache."""
+"""Autoregressive generation with a key/value cache: the prompt in one forward pass, then one token at a time."""
 
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,17 +18,32 @@ def generate(
     model: Decoder,
     prompt_ids: Sequence[int],
     *,
-    max_tokens: int,
+    max_tokens: int = 128,
+    sampling: SamplingParams = SamplingParams(),  # noqa: B008  (frozen)
+    stop_ids: Collection[int] = (),
+) -> list[int]:
+    """The tokens that follow `prompt_ids`, as one list; arguments and errors as for `stream_tokens`.
+
+    >>> ids = generate(model, tokenizer.encode("Once upon a time"), max_tokens=50, sampling=SamplingParams(top_p=0.9))
+    >>> tokenizer.decode(ids)
+    """
+    return list(stream_tokens(model, prompt_ids, max_tokens=max_tokens, sampling=sampling, stop_ids=stop_ids))
+
+
+def stream_tokens(
+    model: Decoder,
+    prompt_ids: Sequence[int],
+    *,
+    max_tokens: int = 128,
     sampling: SamplingParams = SamplingParams(),  # noqa: B008  (frozen)
     stop_ids: Collection[int] = (),
 ) -> Iterator[int]:
-    """Yield the tokens that continue `prompt_ids`, as they come.
+    """Yield the tokens that follow `prompt_ids`, each as soon as it is sampled.
 
     Ends after `max_tokens`, when the context is full, or at a token of `stop_ids`, which is not yielded.
-    Raises UserError when the prompt is empty or leaves no room in the context.
+    Raises UserError when the prompt is empty or fills the context.
     """
-    room = remaining_context(model, prompt_ids)
-    length = min(max_tokens, room)
+    length = min(max_tokens, remaining_context(model, prompt_ids))
     generator = sampling.generator()
     ids = list(prompt_ids)
     cache = model.new_cache(1, len(ids) + length)
@@ -46,25 +62,33 @@ def generate(
 def next_token_logits(
     model: Decoder, tokens: Sequence[Sequence[int]], cache: KVCache
 ) -> Float[Tensor, "B V"]:
-    """Scores of what follows each row of `tokens`. Those of earlier positions would cost V numbers each."""
+    """Logits of the token after each row of `tokens`; those of earlier positions are not computed."""
     device = next(model.parameters()).device
     hidden = model.hidden_states(torch.tensor(tokens, device=device), cache=cache)
     return model.head(hidden[:, -1])
 
 
 def remaining_context(model: Decoder, prompt_ids: Sequence[int]) -> int:
-    """How many tokens may follow the prompt. Raises UserError when there is none, or no room after it."""
+    """Number of tokens that fit after the prompt. Raises UserError when the prompt is empty or fills the context."""
     context_length = model.config.context_length
     if not prompt_ids:
         raise UserError("the prompt is empty, expected at least one token")
-    room = context_length - len(prompt_ids)
-    if room < 1:
+    remaining = context_length - len(prompt_ids)
+    if remaining < 1:
         raise UserError(
             f"the prompt has {len(prompt_ids)} tokens, expected at most {context_length - 1}: "
-            f"the model's context holds {context_length}",
+            f"the model's context_length is {context_length}",
             hint="shorten the prompt",
         )
-    return room
+    return remaining
+
+
+def generate_text(model: Decoder, tokenizer: Tokenizer, text: str, **options: Any) -> str:
+    """The text that follows `text`; options (sampling, max_tokens, stop) and errors as for `stream_text`.
+
+    >>> generate_text(model, tokenizer, "Once upon a time", max_tokens=50)
+    """
+    return "".join(stream_text(model, tokenizer, text, **options))
 
 
 def stream_text(
@@ -76,25 +100,28 @@ def stream_text(
     max_tokens: int = 128,
     stop: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Yield the text that continues `text`, in pieces of whole characters. Errors as for `generate`."""
+    """Yield the text that follows `text` in chunks of whole characters, up to the first of the `stop` strings.
+
+    Raises UserError as `stream_tokens` does.
+    """
     prompt_ids = encode_prompt(tokenizer, text)
-    stream = StreamDetokenizer(tokenizer, prompt_ids, stop)
-    for token in generate(
+    detokenizer = StreamDetokenizer(tokenizer, prompt_ids, stop)
+    for token in stream_tokens(
         model, prompt_ids, max_tokens=max_tokens, sampling=sampling, stop_ids=tokenizer.stop_ids
     ):
-        if piece := stream.push(token):
-            yield piece
-        if stream.stopped:
+        if chunk := detokenizer.push(token):
+            yield chunk
+        if detokenizer.stopped:
             return
-    if piece := stream.finish():
-        yield piece
+    if chunk := detokenizer.finish():
+        yield chunk
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a text to be continued, with what the tokenizer's own rule puts before every text.
+    """The ids of a text to continue, with the special tokens that the tokenizer adds to every text.
 
-    No text at all begins where a training text would: at the token that begins or ends one. Raises
-    UserError when the tokenizer has no such token.
+    An empty text becomes the bos token (else the eos token), as at the start of a training document.
+    Raises UserError when the tokenizer has neither.
     """
     ids = tokenizer.encode(text, add_special_tokens=True)
     if ids:

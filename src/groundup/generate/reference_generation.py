@@ -1,4 +1,4 @@
-"""The slow obvious loop: the whole text through the model again for every token. All that is faster must equal it."""
+"""Generation without a cache: a forward pass over the whole text for every token. The oracle of the faster ways."""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -16,7 +16,7 @@ def generate_reference(
     sampling: SamplingParams,
     stop_ids: Collection[int] = (),
 ) -> Iterator[int]:
-    """Tokens that continue `prompt_ids`, without a cache; a stop token ends it and is not yielded."""
+    """Yield the tokens that follow `prompt_ids`; ends at a stop token, which is not yielded."""
     device = next(model.parameters()).device
     generator = sampling.generator()
     ids = list(prompt_ids)

@@ -1,7 +1,6 @@
-"""From logits to one token: what may be drawn, how likely each is, and the draw.
+"""Sampling: repetition penalty, temperature, top-k, top-p and min-p, in this order, then the random draw.
 
-Order as in the field: repetition penalty, temperature, top-k, top-p, min-p. Each is a pure function of
-logits (... V); what may not be drawn becomes -inf.
+Each filter is a pure function of logits (... V) that sets excluded tokens to -inf.
 """
 
 from collections.abc import Sequence
@@ -16,16 +15,15 @@ from groundup.artifacts.errors import UserError
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How the next token is chosen.
+    """How the next token is sampled.
 
     Attributes:
-        temperature: divides the logits; below 1 favours the likely. 0 takes the likeliest token, always.
-        top_k: draw from the k likeliest tokens only; 0: no limit.
-        top_p: draw from the likeliest tokens that hold this share of the probability; 1: no limit.
-        min_p: drop tokens less likely than this share of the likeliest one's probability; 0: none.
-        repetition_penalty: above 1 makes tokens less likely that the prompt or the answer holds already; 1:
-            off.
-        seed: the same seed draws the same tokens; None: different each time.
+        temperature: divides the logits; 0: greedy decoding.
+        top_k: sample from the k most likely tokens; 0: no limit.
+        top_p: sample from the smallest set of most likely tokens with this probability mass; 1: no limit.
+        min_p: exclude tokens below min_p times the highest probability; 0: no limit.
+        repetition_penalty: above 1: lower the logits of tokens in the prompt and the output so far; 1: off.
+        seed: of the random generator; None: from the operating system.
 
     Raises UserError when a value is outside its range.
     """
@@ -38,7 +36,7 @@ class SamplingParams:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name, good, expected in (
+        for name, valid, expected in (
             ("temperature", 0 <= self.temperature < float("inf"), "a number of at least 0"),
             ("top_k", self.top_k >= 0, "a whole number of at least 0 (0: no limit)"),
             ("top_p", 0 < self.top_p <= 1, "a number above 0 and up to 1 (1: no limit)"),
@@ -46,16 +44,16 @@ class SamplingParams:
             ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "a number above 0 (1: off)"),
             ("seed", self.seed is None or 0 <= self.seed < 2**64, "a whole number from 0 to 2^64 - 1"),
         ):
-            if not good:
+            if not valid:
                 raise UserError(f"{name} = {getattr(self, name)}, expected {expected}")
 
     @property
     def greedy(self) -> bool:
-        """Temperatures this near 0 could only draw the likeliest token, and would overflow on the way there."""
+        """Temperatures this near 0 are greedy too: dividing by them would overflow."""
         return self.temperature < 1e-5
 
     def generator(self) -> torch.Generator:
-        """The source of this request's random numbers, on the CPU, so that a seed draws alike on every device."""
+        """A new random generator, on the CPU, so that a seed gives the same tokens on every device."""
         generator = torch.Generator()
         if self.seed is None:
             generator.seed()
@@ -70,8 +68,7 @@ GREEDY = SamplingParams(temperature=0)
 def apply_repetition_penalty(
     logits: Float[Tensor, "V"], previous_ids: Sequence[int], penalty: float
 ) -> Float[Tensor, "V"]:
-    """Shrink the logits of `seen` tokens: positive ones are divided, negative ones multiplied (Keskar et
-    al. 2019, 4.1)."""
+    """Divide positive logits of `previous_ids` by `penalty`, multiply negative ones (Keskar et al. 2019, section 4.1)."""
     if penalty == 1.0 or not previous_ids:
         return logits
     ids = torch.tensor(sorted(set(previous_ids)), device=logits.device)
@@ -80,7 +77,7 @@ def apply_repetition_penalty(
 
 
 def apply_top_k(logits: Float[Tensor, "... V"], k: int) -> Float[Tensor, "... V"]:
-    """Keep the k largest (and ties with the smallest of them); 0 keeps all (Fan et al. 2018)."""
+    """Exclude all but the k largest logits and their ties; 0: no limit (Fan et al. 2018)."""
     if k == 0 or k >= logits.shape[-1]:
         return logits
     smallest = logits.topk(k, dim=-1).values[..., -1:]
@@ -88,18 +85,17 @@ def apply_top_k(logits: Float[Tensor, "... V"], k: int) -> Float[Tensor, "... V"
 
 
 def apply_top_p(logits: Float[Tensor, "... V"], p: float) -> Float[Tensor, "... V"]:
-    """Keep the smallest set of likeliest tokens that holds probability p: nucleus sampling (Holtzman et al.
-    2020)."""
+    """Exclude all but the smallest set of most likely tokens with probability p: nucleus sampling (Holtzman et al. 2020)."""
     if p == 1.0:
         return logits
     ascending, order = logits.sort(dim=-1)
     drop = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - p
-    drop[..., -1] = False  # the likeliest always stays
+    drop[..., -1] = False  # never the most likely token
     return logits.masked_fill(drop.scatter(-1, order, drop), -torch.inf)
 
 
 def apply_min_p(logits: Float[Tensor, "... V"], p: float) -> Float[Tensor, "... V"]:
-    """Keep tokens at least p times as likely as the likeliest one (Nguyen et al. 2024)."""
+    """Exclude tokens less than p times as likely as the most likely one (Nguyen et al. 2024)."""
     if p == 0.0:
         return logits
     probabilities = logits.softmax(dim=-1)
@@ -109,8 +105,7 @@ def apply_min_p(logits: Float[Tensor, "... V"], p: float) -> Float[Tensor, "... 
 def filter_logits(
     logits: Float[Tensor, "V"], sampling: SamplingParams, previous_ids: Sequence[int]
 ) -> Float[Tensor, "V"]:
-    """All of the above in their order, for a temperature above 0: the softmax of the result is what is
-    drawn from."""
+    """All filters in their order, for a temperature above 0; tokens are sampled from the softmax of the result."""
     logits = apply_repetition_penalty(logits, previous_ids, sampling.repetition_penalty)
     logits = logits / sampling.temperature
     logits = apply_top_k(logits, sampling.top_k)
@@ -124,7 +119,7 @@ def sample_token(
     previous_ids: Sequence[int],
     generator: torch.Generator,
 ) -> int:
-    """The next token's id. `seen` are the tokens of the prompt and of the answer so far."""
+    """The next token's id; `previous_ids` are the tokens of the prompt and of the output so far."""
     logits = logits.detach().to("cpu", torch.float32)
     if sampling.greedy:
         return int(apply_repetition_penalty(logits, previous_ids, sampling.repetition_penalty).argmax())
@@ -133,11 +128,11 @@ def sample_token(
 
 
 def log_probabilities(logits: Float[Tensor, "V"]) -> Float[Tensor, "V"]:
-    """What the model itself thinks, before temperature and limits, in nats."""
+    """Log-softmax of the logits in nats, before temperature and filters; on the CPU in float32."""
     return logits.detach().to("cpu", torch.float32).log_softmax(dim=-1)
 
 
 def top_logprobs(logprobs: Float[Tensor, "V"], k: int) -> list[tuple[int, float]]:
-    """The k likeliest tokens and their log-probabilities, best first."""
+    """The k most likely tokens with their log-probabilities, most likely first."""
     values, ids = logprobs.topk(min(k, logprobs.shape[-1]))
     return [(int(i), float(value)) for i, value in zip(ids.tolist(), values.tolist(), strict=True)]

@@ -1,4 +1,4 @@
-"""A conversation in the terminal; or with a pipe, where each line is what the user says next."""
+"""Chat in a terminal, or over a pipe with one user turn per line."""
 
 import io
 import sys
@@ -8,39 +8,40 @@ from typing import TextIO
 
 from groundup.artifacts.errors import UserError
 from groundup.generate.detokenizer import StreamDetokenizer
-from groundup.generate.generation import generate
+from groundup.generate.generation import stream_tokens
 from groundup.generate.sampling import SamplingParams
 from groundup.model import Decoder
 from groundup.tokenizer import Tokenizer
 
-HELP = "/reset begins anew, /quit or Ctrl-D leaves, Ctrl-C stops an answer"
+HELP = "/reset clears the conversation, /quit or Ctrl-D exits, Ctrl-C stops an answer"
 PROMPT = "> "
 
 
 class ChatSession:
-    """What was said, as much of it as fits.
+    """A conversation with a model. The oldest turns are dropped when the context is full, the system message never.
 
     Args:
-        max_tokens: longest answer. An eighth of the context stays free for one, or `max_tokens` if that is
-            less; when the turns leave less than that, the oldest are forgotten first, the system message
-            never.
+        max_tokens: longest answer. min(max_tokens, context_length / 8) tokens of the context are reserved for it.
 
     Raises UserError when the tokenizer has no chat template.
+
+    >>> session = ChatSession(model, tokenizer, system="Be brief.")
+    >>> print("".join(session.send("Hello")))
     """
 
     def __init__(
         self,
         model: Decoder,
         tokenizer: Tokenizer,
-        sampling: SamplingParams,
+        sampling: SamplingParams = SamplingParams(),  # noqa: B008  (frozen)
         *,
         system: str | None = None,
         max_tokens: int = 256,
     ):
         if tokenizer.chat_template is None:
             raise UserError(
-                "this model has no chat template: it continues texts, and holds no conversations",
-                hint="groundup generate MODEL continues a text; a run's 06-chat holds conversations",
+                "the model has no chat template: it is a base model",
+                hint="continue a text with: groundup generate MODEL; or chat with the 06-chat model of a run",
             )
         self._model, self._tokenizer = model, tokenizer
         self._sampling, self._max_tokens = sampling, max_tokens
@@ -49,50 +50,50 @@ class ChatSession:
         self.num_dropped_turns = 0
 
     def reset(self) -> None:
-        """Forget all but the system message."""
+        """Drop all turns; the system message stays."""
         self._turns = []
         self.num_dropped_turns = 0
 
     def send(self, text: str) -> Generator[str]:
-        """The answer, in pieces as they come. What came counts as said, even when the caller stops reading.
+        """Yield the answer to a user turn in chunks. A partial answer is recorded when the caller stops reading.
 
-        Raises UserError, and remembers nothing, when `text` alone is too long for the context.
+        Raises UserError, and records nothing, when `text` alone is too long for the context.
         """
-        kept = [*self._turns, {"role": "user", "content": text}]
-        prompt, forgotten = self._build_prompt(kept)
-        self._turns = kept[forgotten:]
-        self.num_dropped_turns += forgotten
-        stream = StreamDetokenizer(self._tokenizer, prompt)
+        turns = [*self._turns, {"role": "user", "content": text}]
+        prompt, num_dropped = self._build_prompt(turns)
+        self._turns = turns[num_dropped:]
+        self.num_dropped_turns += num_dropped
+        detokenizer = StreamDetokenizer(self._tokenizer, prompt)
         answer = ""
         try:
-            for token in generate(
+            for token in stream_tokens(
                 self._model,
                 prompt,
                 max_tokens=self._max_tokens,
                 sampling=self._sampling,
                 stop_ids=self._tokenizer.stop_ids,
             ):
-                if piece := stream.push(token):
-                    answer += piece
-                    yield piece
-            if piece := stream.finish():
-                answer += piece
-                yield piece
+                if chunk := detokenizer.push(token):
+                    answer += chunk
+                    yield chunk
+            if chunk := detokenizer.finish():
+                answer += chunk
+                yield chunk
         finally:
             self._turns.append({"role": "assistant", "content": answer})
 
     def _build_prompt(self, turns: list[dict[str, str]]) -> tuple[list[int], int]:
-        """The prompt, and how many of the oldest turns it leaves out (always whole pairs)."""
+        """The prompt, and the number of oldest turns dropped from it, in pairs."""
         context_length = self._model.config.context_length
-        room = context_length - max(min(self._max_tokens, context_length // 8), 1)
+        max_prompt = context_length - max(min(self._max_tokens, context_length // 8), 1)
         prompt: list[int] = []
         for first in range(0, len(turns), 2):
             prompt = self._tokenizer.render_chat(self._system + turns[first:], add_generation_prompt=True)
-            if len(prompt) <= room:
+            if len(prompt) <= max_prompt:
                 return prompt, first
         raise UserError(
-            f"that makes {len(prompt)} tokens, expected at most {room}",
-            hint="say it in fewer words",
+            f"the conversation has {len(prompt)} tokens, expected at most {max_prompt}",
+            hint="shorten the message",
         )
 
 
@@ -106,19 +107,19 @@ def chat(
     input: TextIO | None = None,
     output: TextIO | None = None,
 ) -> None:
-    """Converse until /quit or the end of the input.
+    """Chat until /quit or the end of the input.
 
-    On a terminal it prompts, and Ctrl-C stops the answer. From a pipe it reads a turn a line and writes
-    nothing but the answers, one after another.
+    On a terminal it shows a prompt, and Ctrl-C stops an answer. From a pipe it reads one turn per line and writes only
+    the answers.
 
     Args:
-        input: where the user's turns come from; default: standard input.
-        output: where the answers go; default: standard output.
+        input: the user's turns; default: standard input.
+        output: the answers; default: standard output.
 
     Raises UserError when the tokenizer has no chat template.
     """
     source, sink = input or sys.stdin, output or sys.stdout
-    conversation = ChatSession(model, tokenizer, sampling, system=system, max_tokens=max_tokens)
+    session = ChatSession(model, tokenizer, sampling, system=system, max_tokens=max_tokens)
     terminal = source is sys.stdin and source.isatty()
     if terminal:
         print(HELP, file=sink)
@@ -127,35 +128,35 @@ def chat(
         if text == "/quit":
             return
         elif text == "/reset":
-            conversation.reset()
+            session.reset()
         elif text == "/help":
             print(HELP, file=sink)
         elif text:
             try:
-                _print_answer(conversation, text, sink)
+                _print_answer(session, text, sink)
             except KeyboardInterrupt:
                 if not terminal:
                     raise
                 print(" [stopped]", file=sink)
 
 
-def _print_answer(conversation: ChatSession, text: str, sink: TextIO) -> None:
-    before = conversation.num_dropped_turns
+def _print_answer(session: ChatSession, text: str, sink: TextIO) -> None:
+    before = session.num_dropped_turns
     try:
-        with closing(conversation.send(text)) as pieces:
-            for piece in pieces:
-                print(piece, end="", flush=True, file=sink)
+        with closing(session.send(text)) as chunks:
+            for chunk in chunks:
+                print(chunk, end="", flush=True, file=sink)
         print(file=sink, flush=True)
     except UserError as error:
         print(error, file=sys.stderr)
-    if conversation.num_dropped_turns > before:
-        print("[the conversation outgrew the context: its oldest turns are forgotten]", file=sys.stderr)
+    if session.num_dropped_turns > before:
+        print("[the context is full: the oldest turns were dropped]", file=sys.stderr)
 
 
 def _terminal_lines() -> Iterator[str]:
-    """Lines of a terminal, with history and arrow keys. Ctrl-C empties the line, Ctrl-D ends."""
+    """Lines of a terminal, with history and arrow keys. Ctrl-C clears the line, Ctrl-D ends the chat."""
     with suppress(ImportError):
-        import readline  # noqa: F401  (input() uses it when it is there; some platforms have none)
+        import readline  # noqa: F401  (used by input(); missing on some platforms)
     while True:
         try:
             yield input(PROMPT)
@@ -168,5 +169,5 @@ def _terminal_lines() -> Iterator[str]:
 
 def _pipe_lines(source: TextIO) -> Iterator[str]:
     if isinstance(source, io.TextIOWrapper):
-        source.reconfigure(errors="replace")  # one bad byte in a file of questions is no reason to stop
+        source.reconfigure(errors="replace")  # invalid UTF-8 does not end the chat
     return iter(source)

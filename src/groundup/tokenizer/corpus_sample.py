@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from groundup.tokenizer import corpus_reader
+from groundup.tokenizer import parquet_documents
 
 BATCH_BYTES = 4_000_000
 
@@ -22,8 +22,8 @@ class CorpusSample:
         self._data, self._fraction, self._seed = data, fraction, seed
 
     def texts(self) -> Iterator[str]:
-        for path in corpus_reader.parquet_files(self._data, "train"):
-            for documents in corpus_reader.read_batches(path, BATCH_BYTES):
+        for path in parquet_documents.parquet_files(self._data, "train"):
+            for documents in parquet_documents.read_batches(path, BATCH_BYTES):
                 for text in documents.texts:
                     if self._fraction < 1 and _hash_fraction(text, self._seed) >= self._fraction:
                         continue
@@ -35,7 +35,7 @@ class CorpusSample:
 
 def sample_corpus(data: Path, sample_bytes: int, seed: int) -> CorpusSample:
     """A sample of about `sample_bytes` bytes of the training text, or all of it where there is less."""
-    total = sum(corpus_reader.count_text_bytes(path) for path in corpus_reader.parquet_files(data, "train"))
+    total = sum(parquet_documents.count_text_bytes(path) for path in parquet_documents.parquet_files(data, "train"))
     return CorpusSample(data, total, min(1.0, sample_bytes / max(total, 1)), seed)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.tokenizer import corpus_reader
+from groundup.tokenizer import parquet_documents
 from groundup.tokenizer.batch_encoder import BatchEncoder
 from groundup.tokenizer.token_shards import ShardWriter
 from groundup.tokenizer.tokenizer import Tokenizer
@@ -33,8 +33,8 @@ def encode_split(folder: Path, data: Path, split: str, out: Path, machine: Machi
     # The encoders start as many threads as this says, once.
     os.environ.setdefault("RAYON_NUM_THREADS", str(machine.threads))
     encoder = BatchEncoder(tokenizer)
-    files = corpus_reader.parquet_files(data, split)
-    counts = [corpus_reader.count_documents(path) for path in files]
+    files = parquet_documents.parquet_files(data, split)
+    counts = [parquet_documents.count_documents(path) for path in files]
     with (
         ShardWriter(
             out,
@@ -48,7 +48,7 @@ def encode_split(folder: Path, data: Path, split: str, out: Path, machine: Machi
     ):
         task.resume_at(sum(counts[: writer.done]))
         for number in range(writer.done, len(files)):
-            for documents in _prefetch(corpus_reader.read_batches(files[number], BATCH_BYTES), reader):
+            for documents in _prefetch(parquet_documents.read_batches(files[number], BATCH_BYTES), reader):
                 ids, lengths = encoder.encode(documents.texts)
                 writer.append(ids, lengths, documents.sources, documents.sizes)
                 task.advance(len(documents.texts))

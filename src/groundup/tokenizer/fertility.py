@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.data.clean.language import language_identifier
-from groundup.tokenizer import corpus_reader
+from groundup.tokenizer import parquet_documents
 from groundup.tokenizer.batch_encoder import BatchEncoder
 from groundup.tokenizer.tokenizer import Tokenizer
 
@@ -63,8 +63,8 @@ def _measure(encoders: Mapping[str, BatchEncoder], texts: list[str]) -> dict[str
 def _validation_texts(data: Path) -> Iterator[tuple[str, str]]:
     """Source and text of documents, until there is enough of each source."""
     taken: Counter[str] = Counter()
-    for path in corpus_reader.parquet_files(data, "validation")[:MAX_FILES]:
-        for documents in corpus_reader.read_batches(path, MAX_BYTES_PER_SOURCE):
+    for path in parquet_documents.parquet_files(data, "validation")[:MAX_FILES]:
+        for documents in parquet_documents.read_batches(path, MAX_BYTES_PER_SOURCE):
             for source, text, size in zip(documents.sources, documents.texts, documents.sizes, strict=True):
                 if size and taken[source] < MAX_BYTES_PER_SOURCE:
                     taken[source] += size

@@ -9,7 +9,7 @@ import numpy as np
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.tokenizer import corpus_reader, tokenizer_stats
+from groundup.tokenizer import parquet_documents, tokenizer_stats
 from groundup.tokenizer.corpus_sample import sample_corpus
 from groundup.tokenizer.encode_corpus import encode_split
 from groundup.tokenizer.fertility import measure_fertility
@@ -17,7 +17,7 @@ from groundup.tokenizer.pretrained import load_pretrained_tokenizer
 from groundup.tokenizer.special_tokens import SPECIAL_TOKENS, mask_token_names
 from groundup.tokenizer.token_shards import TokenShard, is_complete
 from groundup.tokenizer.tokenizer import Tokenizer
-from groundup.tokenizer.train_tokenizer import ALGORITHMS, extend_tokenizer
+from groundup.tokenizer.tokenizer_training import ALGORITHMS, extend_tokenizer
 
 SPLITS = ("train", "validation")
 THIS_TOKENIZER = "this vocabulary"
@@ -109,7 +109,7 @@ def _with_progress(texts: Iterator[str], task: Any) -> Iterator[str]:
 
 
 def _check_input(data: Path) -> None:
-    if not corpus_reader.parquet_files(data, "train"):
+    if not parquet_documents.parquet_files(data, "train"):
         raise UserError(
             f"{data}/train: no parquet files",
             hint="build the data stage first: groundup run RECIPE --until data",

@@ -186,9 +186,9 @@ class TokenShard:
             self._folder = (cache or default_cache()) / "tokens" / key
         self._token_bytes = LITTLE_ENDIAN[self.dtype].itemsize
         tokens = self._map(".bin", LITTLE_ENDIAN[self.dtype], self.num_tokens)
-        self._flat = np.asarray(tokens)  # slices of a plain array cost a tenth of those of a memmap
+        self._token_array = np.asarray(tokens)  # slices of a plain array cost a tenth of those of a memmap
         self.document_sources = self._map(".src", np.dtype("<u2"), self.num_documents)
-        self.lengths, self._pointers = self._index()
+        self.document_lengths, self._pointers = self._index()
         self._check_sources()
 
     def __repr__(self) -> str:
@@ -201,7 +201,7 @@ class TokenShard:
     def tokens(self) -> np.ndarray:
         """All ids in a row, read-only (num_tokens,). Of a remote shard, this fetches everything."""
         self.fetch([(0, self.num_tokens)])
-        return self._flat
+        return self._token_array
 
     @property
     def document_offsets(self) -> np.ndarray:
@@ -221,14 +221,14 @@ class TokenShard:
 
     def read(self, begin: int, end: int) -> np.ndarray:
         """The ids from `begin` to `end`, which `fetch` has brought close."""
-        return self._flat[begin:end]
+        return self._token_array[begin:end]
 
     def document(self, index: int) -> np.ndarray:
         """The ids of one document, its end of text included."""
         if not 0 <= index < self.num_documents:
             raise IndexError(f"document {index} of {self.num_documents}")
         begin = int(self._pointers[index]) // self._token_bytes
-        end = begin + int(self.lengths[index])
+        end = begin + int(self.document_lengths[index])
         self.fetch([(begin, end)])
         return self.read(begin, end)
 

@@ -143,7 +143,7 @@ def _document_chunks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Begin and length of each document, in parts of at most `length` tokens where it is longer."""
     numbers = np.arange(shard.num_documents) if documents is None else documents
-    begins, lengths = shard.document_offsets[numbers], shard.lengths[numbers].astype(np.int64)
+    begins, lengths = shard.document_offsets[numbers], shard.document_lengths[numbers].astype(np.int64)
     parts = -(-lengths // length)
     part = np.arange(int(parts.sum())) - np.repeat(np.cumsum(parts) - parts, parts)
     begins, rest = np.repeat(begins, parts) + part * length, np.repeat(lengths, parts) - part * length

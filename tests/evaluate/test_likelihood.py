@@ -6,9 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
-from groundup.evaluate import ScoredDocument, sample_validation_documents, score, score_text, score_windows
-from groundup.evaluate.perplexity import _split_windows
+from groundup.evaluate import (
+    ScoredDocument,
+    sample_validation_documents,
+    score_documents,
+    score_text,
+    score_windows,
+)
+from groundup.evaluate.likelihood import _split_windows
+from groundup.evaluate.masked_lm import score_masked
 from groundup.tokenizer import TokenShard
+from groundup.tokenizer.token_shards import ShardWriter
 
 
 def slowly(model, ids, context, window, stride):
@@ -47,68 +55,70 @@ def test_every_token_is_scored_once_with_context(lengths, windows):
 @torch.no_grad()
 def test_equals_one_token_at_a_time(untrained, window, stride):
     ids = torch.randint(0, 320, (60,), generator=torch.Generator().manual_seed(1)).tolist()
-    result = score(untrained, [ScoredDocument(ids, 100)], window=window, stride=stride)
+    result = score_documents(untrained, [ScoredDocument(ids, 100)], window=window, stride=stride)
     assert result.nats == pytest.approx(slowly(untrained, ids, 1, window, stride), rel=1e-5)
     assert result.tokens == 59
 
 
 @torch.no_grad()
-def test_equals_the_training_loss_of_a_document_that_fits(untrained):
+def test_equals_the_training_loss_of_a_short_document(untrained):
     ids = list(range(40))
-    result = score(untrained, [ScoredDocument(ids, 80)])
+    result = score_documents(untrained, [ScoredDocument(ids, 80)])
     tokens = torch.tensor([ids])
     assert result.loss == pytest.approx(untrained(tokens, labels=tokens).loss.item(), rel=1e-5)
     assert result.perplexity == pytest.approx(math.exp(result.loss))
     assert result.bits_per_byte == pytest.approx(result.nats / math.log(2) / 80)
 
 
-def test_company_changes_nothing(untrained):
-    """Documents of many lengths in one batch score as each does alone: padding is not seen."""
+def test_score_of_a_document_is_independent_of_its_batch(untrained):
+    """Padding does not change the score of documents of different lengths."""
     generator = torch.Generator().manual_seed(2)
     lengths = [2, 90, 3, 47, 48, 49, 50, 120]
     documents = [
         ScoredDocument(torch.randint(0, 320, (n,), generator=generator).tolist(), n, "ab"[n % 2])
         for n in lengths
     ]
-    together = score(untrained, documents)
+    batch = score_documents(untrained, documents)
     for index, document in enumerate(documents):
-        assert together.document_nats[index] == pytest.approx(score(untrained, [document]).nats, rel=1e-5)
-    parts = together.by_source()
+        assert batch.document_nats[index] == pytest.approx(
+            score_documents(untrained, [document]).nats, rel=1e-5
+        )
+    parts = batch.by_source()
     assert list(parts) == ["a", "b"]
-    assert sum(part.tokens for part in parts.values()) == together.tokens == sum(lengths) - len(lengths)
-    assert math.fsum(part.nats for part in parts.values()) == pytest.approx(together.nats)
+    assert sum(part.tokens for part in parts.values()) == batch.tokens == sum(lengths) - len(lengths)
+    assert math.fsum(part.nats for part in parts.values()) == pytest.approx(batch.nats)
 
 
 @torch.no_grad()
 @settings(max_examples=5, deadline=None)
 @given(st.integers(1, 30))
-def test_context_is_looked_at_and_not_scored(untrained, context):
+def test_context_tokens_are_not_scored(untrained, context):
     ids = list(range(31))
-    result = score(untrained, [ScoredDocument(ids, 10, num_context_tokens=context)])
+    result = score_documents(untrained, [ScoredDocument(ids, 10, num_context_tokens=context)])
     assert result.nats == pytest.approx(slowly(untrained, ids, context, 48, 24), rel=1e-5)
 
 
-def test_leaves_the_model_as_it_was(untrained):
+def test_model_mode_is_restored(untrained):
     untrained.train()
-    score(untrained, [ScoredDocument([1, 2, 3], 3)])
+    score_documents(untrained, [ScoredDocument([1, 2, 3], 3)])
     assert untrained.training
     untrained.eval()
-    score(untrained, [ScoredDocument([1, 2, 3], 3)])
+    score_documents(untrained, [ScoredDocument([1, 2, 3], 3)])
     assert not untrained.training
 
 
-def test_nothing_to_score_is_the_users_error(untrained, tokenizer):
-    with pytest.raises(UserError, match="no text"):
-        score(untrained, [])
+def test_scoring_nothing_is_a_user_error(untrained, tokenizer):
+    with pytest.raises(UserError, match="no documents"):
+        score_documents(untrained, [])
     with pytest.raises(UserError, match="too short"):
         score_text(untrained, tokenizer, "")
-    with pytest.raises(UserError, match="kind Linear"):
-        score(torch.nn.Linear(2, 2), [ScoredDocument([1, 2], 1)])
+    with pytest.raises(UserError, match="Linear does not define"):
+        score_documents(torch.nn.Linear(2, 2), [ScoredDocument([1, 2], 1)])
     with pytest.raises(ValueError, match="context"):
         ScoredDocument([1], 1)
 
 
-def test_a_text_is_scored_after_the_end_of_another(untrained, tokenizer):
+def test_text_is_scored_after_an_end_of_text(untrained, tokenizer):
     text = "The river went to the garden. Größe 東京!"
     found = score_text(untrained, tokenizer, text)
     ids = [tokenizer.eos_id, *tokenizer.encode(text)]
@@ -117,24 +127,28 @@ def test_a_text_is_scored_after_the_end_of_another(untrained, tokenizer):
     assert found["loss"] * found["tokens"] == pytest.approx(slowly(untrained, ids, 1, 48, 24), rel=1e-5)
 
 
-def test_held_out_documents_are_whole(shards, tokenizer, monkeypatch):
+def test_validation_documents_are_whole(shards, tokenizer, monkeypatch):
     shard = TokenShard(shards / "validation")
     documents = sample_validation_documents(shard, tokenizer, max_tokens=10**9, seed=1)
     assert sum(document.bytes for document in documents) == shard.bytes
-    assert sum(document.tokens for document in documents) == shard.num_tokens - shard.num_documents
+    assert sum(document.num_scored_tokens for document in documents) == shard.num_tokens - shard.num_documents
     assert all(document.ids[0] == shard.end_of_text for document in documents)
     counts = {name: sum(d.bytes for d in documents if d.source == name) for name in shard.sources}
     assert counts == {name: facts["bytes"] for name, facts in shard.sources.items()}
     few = sample_validation_documents(shard, tokenizer, max_tokens=500, seed=1)
     assert [d.ids for d in few] == [d.ids for d in documents[: len(few)]]
-    assert sum(d.tokens for d in few[:-1]) < 500 <= sum(d.tokens for d in few)
+    assert sum(d.num_scored_tokens for d in few[:-1]) < 500 <= sum(d.num_scored_tokens for d in few)
     monkeypatch.setattr("groundup.evaluate.validation_documents.DOCUMENT_TOKENS", 50)
     assert (
-        max(d.tokens for d in sample_validation_documents(shard, tokenizer, max_tokens=10**9, seed=1)) == 50
+        max(
+            d.num_scored_tokens
+            for d in sample_validation_documents(shard, tokenizer, max_tokens=10**9, seed=1)
+        )
+        == 50
     )
 
 
-def test_windows_of_a_shard(untrained, trained, shards):
+def test_score_windows(untrained, trained, shards):
     shard = TokenShard(shards / "validation")
     whole = score_windows(untrained, shard, 48, max_tokens=10**9)
     assert whole.tokens == shard.num_tokens // 49 * 48
@@ -142,3 +156,17 @@ def test_windows_of_a_shard(untrained, trained, shards):
     assert whole.loss == pytest.approx(math.log(320), rel=0.1)
     assert score_windows(trained, shard, 48, max_tokens=1000).loss < 0.5 * whole.loss
     assert score_windows(untrained, shard, 48, max_tokens=1).tokens == 48
+
+
+def test_empty_validation_shard_is_a_user_error(untrained, tokenizer, tmp_path):
+    identity = {"vocab_size": tokenizer.vocab_size, "tokenizer": tokenizer.fingerprint, "end_of_text": 0}
+    with ShardWriter(tmp_path, "validation", **identity) as writer:
+        writer.finish()
+    shard = TokenShard(tmp_path / "validation")
+    for score in (
+        lambda: score_windows(untrained, shard, 48, max_tokens=100),
+        lambda: sample_validation_documents(shard, tokenizer, max_tokens=100, seed=0),
+        lambda: score_masked(untrained, lambda tokens, generator: {}, shard, 0, max_tokens=100, seed=0),
+    ):
+        with pytest.raises(UserError, match=r"no document was held out.*data\.validation_fraction"):
+            score()
