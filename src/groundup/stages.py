@@ -43,17 +43,17 @@ STAGES = (
     ),
     Stage(
         "tokenizer", "02-tokenizer", "tokenizer", "groundup.tokenizer.stage:train", extra_sections=("seed",), inputs=("data",),
-        required_sections=("data",), identity="groundup.tokenizer.identity:hash_tokenizers",
+        required_sections=("data",), identity="groundup.tokenizer.tokenizer_hashes:hash_tokenizers",
     ),
     Stage("tokens", "03-tokens", "tokenizer", "groundup.tokenizer.stage:encode", inputs=("data", "tokenizer")),
     Stage(
         "base", "04-base", "train", "groundup.train.stage:run", extra_sections=("model", "seed"), inputs=("tokenizer", "tokens"),
-        required_sections=("model", "tokenizer"), distributed=True, identity="groundup.tokenizer.identity:hash_shards",
+        required_sections=("model", "tokenizer"), distributed=True, identity="groundup.tokenizer.tokenizer_hashes:hash_shards",
     ),
     Stage(
         "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", extra_sections=("seed",),
         inputs=("tokenizer", "tokens", "base"), required_sections=("train",),
-        identity="groundup.evaluate.identity:hash_task_files",
+        identity="groundup.data.input_hashes:hash_task_files",
     ),
     Stage(
         "chat", "06-chat", "finetune", "groundup.finetune.stage:run", extra_sections=("seed",), inputs=("tokenizer", "base"),

@@ -116,9 +116,7 @@ def test_fsspec_filesystems(local: TokenShard, tmp_path: Path):
         TokenShard("teleport://corpus/train", cache=tmp_path / "cache")
 
 
-def test_failed_requests_are_retried(
-    local: TokenShard, server: tuple[str, type[Server]], tmp_path: Path
-):
+def test_failed_requests_are_retried(local: TokenShard, server: tuple[str, type[Server]], tmp_path: Path):
     remote = TokenShard(f"{server[0]}/local/train", cache=tmp_path / "cache")
     server[1].failures = 2
     assert np.array_equal(remote.document(7), local.document(7))

@@ -69,9 +69,7 @@ def test_train_stage(trained: tuple[Path, dict[str, Any]]):
     json.dumps(metrics, allow_nan=False)
 
 
-def test_fertility_by_source_and_language(
-    data: Path, trained: tuple[Path, Any], tmp_path: Path
-):
+def test_fertility_by_source_and_language(data: Path, trained: tuple[Path, Any], tmp_path: Path):
     other = train_bpe([PROSE * 2], 300)
     texts = {
         "en": "The cat sat on the mat and the dog was there, too. " * 9,
