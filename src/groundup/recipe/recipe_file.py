@@ -62,7 +62,7 @@ def build_model_config(values: Mapping[str, Any]) -> ModelConfig:
     try:
         return ModelConfig(**values)
     except ValidationError as error:
-        raise _user_error(error, "[model]") from None
+        raise _user_error(error, "recipe", "model") from None
 
 
 def all_knobs(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, Any]:
@@ -124,29 +124,28 @@ def _parse_value(text: str, literals: set[Any]) -> Any:
         return text
 
 
-def _user_error(error: ValidationError, where: str) -> UserError:
-    """The first problem in one line, with the number of others."""
+def _user_error(error: ValidationError, source_name: str, table: str = "") -> UserError:
+    """The first problem in one line, with the number of others; names are relative to `table`."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        return UserError(f"{where}: unknown knob {name}{others}", hint=_suggestion(name))
-    if first["type"] == "missing":
-        return UserError(
-            f"{where}: {name} is missing{others}", hint=f"groundup explain {_without_indices(name)}"
-        )
-    hint = f"groundup explain {_without_indices(name)}"
-    if first["type"] == "too_short" and not first["input"]:
-        return UserError(f"{where}: {name} is empty{others}", hint=hint)
+    path = [table, *first["loc"]] if table else first["loc"]
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     if kind := TYPE_NAMES.get(first["type"]):
         message = f"expected {kind}"
-    if not name:  # an inconsistency of several knobs: the message starts with the first of them
-        named = next((knob for knob in all_knobs() if knob.split(".")[-1] == message.split()[0]), "")
-        return UserError(f"{where}: {message}{others}", hint=f"groundup explain {named}".rstrip())
+    hint = f"groundup explain {_without_indices(name)}"
     found = "" if isinstance(first["input"], dict | list | tuple) else f" = {first['input']!r}"
-    return UserError(f"{where}: {name}{found}: {message}{others}", hint=hint)
+    text = f"{name}{found}: {message}"
+    if first["type"] == "extra_forbidden":
+        text, hint = f"unknown knob {name}", _suggestion(name)
+    elif first["type"] == "missing":
+        text = f"{name} is missing"
+    elif first["type"] == "too_short" and not first["input"]:
+        text = f"{name} is empty"
+    elif (knob := f"{_without_indices(name)}.{message.split()[0]}") in all_knobs():
+        text, hint = f"{name}.{message}", f"groundup explain {knob}"  # of several knobs, named by the first
+    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return UserError(f"{source_name}: {text}{others}", hint=hint)
 
 
 def _without_indices(name: str) -> str:
