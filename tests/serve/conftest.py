@@ -1,4 +1,4 @@
-"""A tiny server: random weights, a token a byte."""
+"""A client of a tiny server with random weights and a byte tokenizer."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def base_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
-    """As a base model's, without a chat template."""
+    """A tokenizer without a chat template."""
     return Tokenizer(tokenizer.backend, eos=tokenizer.eos)
 
 

@@ -1,4 +1,4 @@
-"""The API as a client sees it: what is asked, what comes back, what is refused."""
+"""OpenAI API: responses, streams and errors."""
 
 import json
 
@@ -15,7 +15,7 @@ GREEDILY = {"temperature": 0}
 
 
 def events(response) -> list[dict]:
-    """The objects of a stream, which must be well formed and closed by [DONE]."""
+    """The objects of a well-formed event stream that ends with [DONE]."""
     assert response.status_code == 200, response.text
     assert response.headers["content-type"].startswith("text/event-stream")
     *objects, done, rest = response.text.split("\n\n")
@@ -23,19 +23,19 @@ def events(response) -> list[dict]:
     return [json.loads(line.removeprefix("data: ")) for line in objects]
 
 
-def complete(client, **asked):
-    return client.post("/v1/completions", json={"prompt": "hello", **asked})
+def complete(client, **fields):
+    return client.post("/v1/completions", json={"prompt": "hello", **fields})
 
 
-def converse(client, **asked):
+def converse(client, **fields):
     return client.post(
-        "/v1/chat/completions", json={"messages": [{"role": "user", "content": "hello"}], **asked}
+        "/v1/chat/completions", json={"messages": [{"role": "user", "content": "hello"}], **fields}
     )
 
 
 @pytest.fixture(scope="module")
-def oracle(model, tokenizer):
-    """What the slow loop says after a prompt, greedily."""
+def reference(model, tokenizer):
+    """The reference loop's answer to a prompt."""
 
     def answer(prompt_ids, max_tokens, sampling=GREEDY) -> str:
         tokens = generate_reference(
@@ -46,22 +46,22 @@ def oracle(model, tokenizer):
     return answer
 
 
-# ---- what is asked and what comes back
+# ---- what is fields and what comes back
 
 
-def test_a_completion_is_the_oracles(client, tokenizer, oracle):
+def test_completion_equals_reference(client, tokenizer, reference):
     body = complete(client, max_tokens=20, **GREEDILY).json()
     (choice,) = body["choices"]
-    assert choice["text"] == oracle(encode_prompt(tokenizer, "hello"), 20)
+    assert choice["text"] == reference(encode_prompt(tokenizer, "hello"), 20)
     assert choice["finish_reason"] == "length"
     assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": 20, "total_tokens": 25}
     assert body["object"] == "text_completion"
     assert body["model"] == "tiny"
 
 
-def test_a_chat_is_the_oracles_and_streams_the_same(client, tokenizer, oracle):
+def test_chat_equals_reference_and_stream(client, tokenizer, reference):
     prompt = tokenizer.render_chat([{"role": "user", "content": "hello"}], add_generation_prompt=True)
-    wanted = oracle(prompt, 30)
+    wanted = reference(prompt, 30)
     body = converse(client, max_tokens=30, **GREEDILY).json()
     assert body["choices"][0]["message"] == {"role": "assistant", "content": wanted}
     assert body["object"] == "chat.completion"
@@ -80,7 +80,7 @@ def test_a_chat_is_the_oracles_and_streams_the_same(client, tokenizer, oracle):
     assert len({chunk["id"] for chunk in chunks}) == 1
 
 
-def test_a_completion_streams_the_same(client):
+def test_completion_stream(client):
     whole = complete(client, max_tokens=30, **GREEDILY).json()["choices"][0]
     parts = [
         event["choices"][0] for event in events(complete(client, max_tokens=30, stream=True, **GREEDILY))
@@ -90,7 +90,7 @@ def test_a_completion_streams_the_same(client):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_stop_strings_end_the_answer(client, stream):
+def test_stop_strings(client, stream):
     text = complete(client, max_tokens=40, **GREEDILY).json()["choices"][0]["text"]
     stop = text[12:15]
     response = complete(client, max_tokens=40, stop=["never there", stop], stream=stream, **GREEDILY)
@@ -99,7 +99,7 @@ def test_stop_strings_end_the_answer(client, stream):
     assert choices[-1]["finish_reason"] == "stop"
 
 
-def test_several_prompts_are_answered_in_their_order(client):
+def test_several_prompts(client):
     prompts = ["one", "two", "three", "one"]
     body = complete(client, prompt=prompts, max_tokens=10, **GREEDILY).json()
     alone = [
@@ -114,7 +114,7 @@ def test_several_prompts_are_answered_in_their_order(client):
     assert streamed == alone
 
 
-def test_a_prompt_may_be_token_ids_or_nothing(client, tokenizer):
+def test_prompt_of_token_ids_and_empty_prompt(client, tokenizer):
     text = complete(client, **GREEDILY).json()["choices"][0]["text"]
     ids = tokenizer.encode("hello")
     assert complete(client, prompt=ids, **GREEDILY).json()["choices"][0]["text"] == text
@@ -122,7 +122,7 @@ def test_a_prompt_may_be_token_ids_or_nothing(client, tokenizer):
     assert complete(client, prompt="", **GREEDILY).json()["usage"]["prompt_tokens"] == 1
 
 
-def test_seeds_and_sampling_knobs_reach_the_model(client, tokenizer, oracle):
+def test_sampling_parameters_and_seed(client, tokenizer, reference):
     knobs = {
         "temperature": 0.8,
         "top_p": 0.9,
@@ -132,18 +132,18 @@ def test_seeds_and_sampling_knobs_reach_the_model(client, tokenizer, oracle):
         "seed": 7,
     }
     text = complete(client, max_tokens=20, **knobs).json()["choices"][0]["text"]
-    assert text == oracle(encode_prompt(tokenizer, "hello"), 20, SamplingParams(**knobs))
+    assert text == reference(encode_prompt(tokenizer, "hello"), 20, SamplingParams(**knobs))
     assert text != complete(client, max_tokens=20, **knobs | {"seed": 8}).json()["choices"][0]["text"]
     assert complete(client, seed=-5).status_code == 200
 
 
-def test_the_context_bounds_the_answer(client):
+def test_context_length_limits_the_answer(client):
     body = complete(client, prompt="x" * 250, max_tokens=10**12, **GREEDILY).json()
     assert body["usage"]["completion_tokens"] == 6
     assert body["choices"][0]["finish_reason"] == "length"
 
 
-def test_the_server_bounds_the_answer(model, tokenizer):
+def test_server_limits_the_answer(model, tokenizer):
     client = TestClient(create_app(model, tokenizer, name="tiny", max_tokens=4))
     assert complete(client, max_tokens=100).json()["usage"]["completion_tokens"] <= 4
 
@@ -164,7 +164,7 @@ def test_logprobs(client, model, tokenizer):
     assert converse(client).json()["choices"][0]["logprobs"] is None
 
 
-def test_content_may_be_parts_and_developer_is_system(client):
+def test_content_parts_and_developer_role(client):
     parts = [
         {"role": "developer", "content": "S"},
         {"role": "user", "content": [{"type": "text", "text": "hi"}]},
@@ -183,7 +183,7 @@ def test_models(client):
     assert client.get("/v1/models/other").status_code == 404
 
 
-def test_unknown_and_neutral_fields_are_ignored(client):
+def test_unknown_and_default_fields_are_ignored(client):
     neutral = {
         "n": 1,
         "top_logprobs": 0,
@@ -200,7 +200,7 @@ def test_unknown_and_neutral_fields_are_ignored(client):
 
 
 def refused(response, status: int, code: str | None = None, param: str | None = None) -> str:
-    """The message of an error in OpenAI's shape."""
+    """The message of an error response in OpenAI's format."""
     assert response.status_code == status, response.text
     error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -210,7 +210,7 @@ def refused(response, status: int, code: str | None = None, param: str | None = 
 
 
 @pytest.mark.parametrize(
-    ("asked", "param"),
+    ("fields", "param"),
     [
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": "7"}, "max_tokens"),
@@ -236,14 +236,14 @@ def refused(response, status: int, code: str | None = None, param: str | None = 
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ],
 )
-def test_bad_fields_are_named(client, asked, param):
-    refused(converse(client, **asked), 400, param=param)
+def test_errors_name_the_invalid_field(client, fields, param):
+    refused(converse(client, **fields), 400, param=param)
 
 
 @pytest.mark.parametrize(
     "prompt", [None, [], [[]], [-1], [260], [1.5], ["a", 1], [["a"]], {"a": 1}, ["x"] * 65]
 )
-def test_bad_prompts_are_refused(client, prompt):
+def test_invalid_prompts(client, prompt):
     refused(complete(client, prompt=prompt), 400, param="prompt")
 
 
@@ -261,22 +261,22 @@ def test_bad_prompts_are_refused(client, prompt):
         b"7",
     ],
 )
-def test_what_is_no_json_object_is_refused(client, body):
+def test_invalid_json(client, body):
     response = client.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
-    assert "the body is not" in refused(response, 400)
+    assert "the request is not" in refused(response, 400)
 
 
-def test_a_prompt_longer_than_the_context(client):
+def test_prompt_longer_than_the_context(client):
     assert "256" in refused(complete(client, prompt="x" * 256), 400, "context_length_exceeded")
     long = [{"role": "user", "content": "x" * 300}]
     refused(converse(client, messages=long), 400, "context_length_exceeded")
 
 
-def test_another_model(client):
+def test_unknown_model(client):
     assert "'tiny'" in refused(complete(client, model="gpt-5"), 404, "model_not_found", "model")
 
 
-def test_a_large_body(client):
+def test_request_size_limit(client):
     refused(complete(client, prompt="x" * 2_000_000), 413, "body_too_large")
 
     def endless():
@@ -288,15 +288,15 @@ def test_a_large_body(client):
     refused(response, 413, "body_too_large")
 
 
-def test_other_content_types(client):
-    """A page of another site can send text/plain without being asked whether it may."""
+def test_unsupported_content_types(client):
+    """Browsers send text/plain to other sites without a CORS preflight."""
     response = client.post(
         "/v1/completions", content=b'{"prompt": "x"}', headers={"Content-Type": "text/plain"}
     )
     refused(response, 415)
 
 
-def test_addresses_and_methods_that_are_none(client):
+def test_unknown_paths_and_methods(client):
     refused(client.get("/v1/nothing"), 404)
     refused(client.get("/chat.py"), 404)
     refused(client.get("/..%2fapp.py"), 404)
@@ -304,7 +304,7 @@ def test_addresses_and_methods_that_are_none(client):
     refused(client.get("/v1/completions"), 405)
 
 
-def test_a_base_model_refuses_to_chat(model, base_tokenizer):
+def test_chat_without_chat_template(model, base_tokenizer):
     client = TestClient(create_app(model, base_tokenizer, name="base"))
     assert "/v1/completions" in refused(converse(client), 400, "no_chat_template")
     assert complete(client).status_code == 200
@@ -338,7 +338,7 @@ BODIES = st.builds(
 @given(body=BODIES | JSON, address=st.sampled_from(["/v1/completions", "/v1/chat/completions"]))
 @example(body={"prompt": "x", "temperature": 1e-300, "max_tokens": 3}, address="/v1/completions")
 @example(body={"prompt": "\x00<|endoftext|>", "stop": "\x00"}, address="/v1/completions")
-def test_no_body_is_the_servers_fault(client, body, address):
+def test_no_json_body_causes_a_server_error(client, body, address):
     text = json.dumps(body)
     response = client.post(address, content=text, headers={"Content-Type": "application/json"})
     assert response.status_code in (200, 400, 404), response.text
@@ -348,6 +348,6 @@ def test_no_body_is_the_servers_fault(client, body, address):
 
 @settings(max_examples=60, deadline=None)
 @given(body=st.binary(max_size=60))
-def test_no_bytes_are_the_servers_fault(client, body):
+def test_no_bytes_cause_a_server_error(client, body):
     response = client.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 400

@@ -1,4 +1,4 @@
-"""Many at once: each gets what it would get alone, who leaves is forgotten, too many are turned away."""
+"""Engine thread: parallel requests, disconnects, full queue, failures."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from groundup.serve.engine_thread import EngineThread
 
 
 async def call(app, path: str, body: dict, leave: asyncio.Event | None = None) -> tuple[int, bytes]:
-    """One POST to an ASGI application; the client leaves when `leave` is set."""
+    """One POST to an ASGI application; the client disconnects when `leave` is set."""
     sent = False
     status, received = 0, b""
 
@@ -44,7 +44,7 @@ async def call(app, path: str, body: dict, leave: asyncio.Event | None = None) -
 
 @contextlib.asynccontextmanager
 async def running(model, tokenizer, **knobs):
-    """An application, and the metrics by which its inside shows."""
+    """An application and its metrics."""
     app = create_app(model, tokenizer, name="tiny", **knobs)
     async with app.router.lifespan_context(app):
         yield app
@@ -74,15 +74,15 @@ async def gauge(app, name: str) -> int:
 
 
 async def until(condition, seconds: float = 20.0) -> None:
-    """Wait for something to happen; fails when it does not."""
+    """Wait for a condition; fails after a timeout."""
     end = time.monotonic() + seconds
     while not await condition():
         assert time.monotonic() < end, "it did not happen"
         await asyncio.sleep(0.005)
 
 
-class Slow:
-    """A model whose steps take a while, so that others can do something meanwhile."""
+class SlowModel:
+    """A model with slow steps."""
 
     def __init__(self, model, seconds: float):
         self.config, self._model, self._seconds = model.config, model, seconds
@@ -101,7 +101,7 @@ class Slow:
         return self._model.hidden_states(tokens, **cache)
 
 
-def test_parallel_requests_get_what_they_would_get_alone(model, tokenizer):
+def test_parallel_requests_equal_sequential_requests(model, tokenizer):
     prompts = [f"{number} " * (1 + 9 * number % 17) for number in range(8)]
 
     async def all_at_once():
@@ -134,9 +134,9 @@ def test_parallel_requests_get_what_they_would_get_alone(model, tokenizer):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_ends_its_generation(model, tokenizer, stream):
+def test_disconnect_cancels_generation(model, tokenizer, stream):
     async def leave_early():
-        async with running(Slow(model, 0.02), tokenizer) as app:
+        async with running(SlowModel(model, 0.02), tokenizer) as app:
             leave = asyncio.Event()
             ask = {"prompt": "x", "max_tokens": 250, "temperature": 0, "stream": stream}
             task = asyncio.create_task(call(app, "/v1/completions", ask, leave))
@@ -156,9 +156,9 @@ def test_a_client_that_leaves_ends_its_generation(model, tokenizer, stream):
     assert asyncio.run(leave_early()) < 200
 
 
-def test_too_many_are_turned_away_and_the_others_served(model, tokenizer):
+def test_full_queue(model, tokenizer):
     async def crowd():
-        async with running(Slow(model, 0.002), tokenizer, max_batch=2, max_waiting=3) as app:
+        async with running(SlowModel(model, 0.002), tokenizer, max_batch=2, max_waiting=3) as app:
             ask = {"prompt": "x", "max_tokens": 10, "temperature": 0}
             answers = await asyncio.gather(*(call(app, "/v1/completions", ask) for _ in range(9)))
             assert (await call(app, "/v1/completions", ask))[0] == 200  # there is room again
@@ -171,9 +171,9 @@ def test_too_many_are_turned_away_and_the_others_served(model, tokenizer):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_model_that_fails_is_told_and_the_server_goes_on(model, tokenizer, stream, caplog):
+def test_model_failure(model, tokenizer, stream, caplog):
     async def fail():
-        slow = Slow(model, 0)
+        slow = SlowModel(model, 0)
         async with running(slow, tokenizer) as app:
             ask = {"prompt": "x", "max_tokens": 5, "temperature": 0, "stream": stream}
             slow.broken = True
@@ -189,7 +189,7 @@ def test_a_model_that_fails_is_told_and_the_server_goes_on(model, tokenizer, str
     assert later == 200
 
 
-def test_a_request_that_the_engine_refuses_does_not_end_the_thread(model):
+def test_refused_request_keeps_the_thread_alive(model):
     async def refuse():
         worker = EngineThread(BatchingEngine(model), max_waiting=1)
         bad = worker.submit([Request([], 5)])
@@ -205,9 +205,9 @@ def test_a_request_that_the_engine_refuses_does_not_end_the_thread(model):
     assert asyncio.run(refuse()).finish_reason == "length"
 
 
-def test_the_event_loop_goes_on_while_the_model_works(model, tokenizer):
+def test_event_loop_is_not_blocked(model, tokenizer):
     async def watch():
-        async with running(Slow(model, 0.3), tokenizer) as app:
+        async with running(SlowModel(model, 0.3), tokenizer) as app:
             ask = asyncio.create_task(call(app, "/v1/completions", {"prompt": "x", "max_tokens": 3}))
             turns = 0
             while not ask.done():
@@ -218,14 +218,14 @@ def test_the_event_loop_goes_on_while_the_model_works(model, tokenizer):
     assert asyncio.run(watch()) > 30  # a loop that waited for each step would turn a few times
 
 
-def test_stopping_ends_the_thread_and_tells_who_waits(model):
+def test_stop(model):
     def threads() -> int:
         return sum(thread.name == "groundup-model" for thread in threading.enumerate())
 
     before = threads()
 
     async def stop():
-        worker = EngineThread(BatchingEngine(Slow(model, 0.01)), max_waiting=1)  # type: ignore[arg-type]
+        worker = EngineThread(BatchingEngine(SlowModel(model, 0.01)), max_waiting=1)  # type: ignore[arg-type]
         stream = worker.submit([Request([1], 200, GREEDY)])
         await stream.next()
         assert threads() == before + 1

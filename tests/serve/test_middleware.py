@@ -1,4 +1,4 @@
-"""Who may come in, what is counted, which headers go out."""
+"""Middleware: API key, trusted hosts, security headers, metrics."""
 
 import re
 
@@ -20,7 +20,7 @@ def locked(model, tokenizer):
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/tiny", "/metrics", "/v1/completions", "/nothing"])
-def test_everything_but_the_page_and_health_needs_the_key(locked, path):
+def test_paths_that_require_the_key(locked, path):
     response = locked.get(path)
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == "Bearer"
@@ -29,7 +29,7 @@ def test_everything_but_the_page_and_health_needs_the_key(locked, path):
 
 
 @pytest.mark.parametrize("path", ["/", "/chat.css", "/chat.js", "/icon.svg", "/health"])
-def test_the_page_and_health_do_not(locked, path):
+def test_public_paths(locked, path):
     assert locked.get(path).status_code == 200
 
 
@@ -42,12 +42,12 @@ def test_wrong_keys(locked, sent):
     assert response.status_code == 401
 
 
-def test_the_key_opens(locked):
+def test_right_key(locked):
     assert locked.post("/v1/completions", json=ASK, headers=BEARER).status_code == 200
 
 
 @pytest.mark.parametrize("key", ["", "  "])
-def test_an_empty_key_would_lock_nothing(model, tokenizer, key):
+def test_empty_key_is_refused(model, tokenizer, key):
     with pytest.raises(UserError, match="empty"):
         create_app(model, tokenizer, name="tiny", api_key=key)
 
@@ -57,13 +57,13 @@ def test_an_empty_key_would_lock_nothing(model, tokenizer, key):
     [("localhost", 200), ("LOCALHOST:8000", 200), ("[::1]:8000", 200), ("[::1]", 200), ("evil.example", 421),
      ("localhost.evil.example:8000", 421), ("", 421)],
 )  # fmt: skip
-def test_only_its_own_names_are_answered_to(model, tokenizer, host, status):
+def test_trusted_hosts(model, tokenizer, host, status):
     client = TestClient(create_app(model, tokenizer, name="tiny", hosts=["localhost", "[::1]"]))
     assert client.get("/v1/models", headers={"Host": host}).status_code == status
 
 
 @pytest.mark.parametrize("path", ["/", "/chat.js", "/v1/models", "/nothing", "/metrics"])
-def test_security_headers_are_everywhere(client, path):
+def test_security_headers(client, path):
     headers = client.get(path).headers
     assert "default-src 'none'" in headers["content-security-policy"]
     assert "unsafe" not in headers["content-security-policy"]
@@ -73,14 +73,14 @@ def test_security_headers_are_everywhere(client, path):
     assert "access-control-allow-origin" not in headers
 
 
-def test_other_sites_are_not_let_in(client):
+def test_no_cors(client):
     preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     response = client.options("/v1/completions", headers=preflight)
     assert response.status_code == 405
     assert not any(name.startswith("access-control") for name in response.headers)
 
 
-def test_the_page_is_its_own(client):
+def test_page_loads_no_external_resources(client):
     """No script, style or event handler in the HTML, nothing from elsewhere, and no text ever becomes
     HTML."""
     html, script, style = (client.get(path).text for path in ("/", "/chat.js", "/chat.css"))
@@ -90,7 +90,7 @@ def test_the_page_is_its_own(client):
     assert not re.search(r"url\(|@import|https?://", style)
 
 
-def test_metrics_count_what_happened(model, tokenizer):
+def test_metrics(model, tokenizer):
     with TestClient(create_app(model, tokenizer, name="tiny")) as client:
         client.post("/v1/completions", json={"prompt": "four", "max_tokens": 6, "temperature": 0})
         client.post("/v1/completions", json={})

@@ -1,4 +1,4 @@
-"""On a real socket: ports, addresses, a browser's and a client library's view."""
+"""The server on a real socket: ports, addresses, streams, the openai client."""
 
 import contextlib
 import http.client
@@ -21,7 +21,7 @@ SERVER = Path(__file__).with_name("tiny_server.py")
 
 @pytest.fixture(scope="module")
 def server():
-    """A server process; gives its port."""
+    """The port of a server process."""
     process = subprocess.Popen([sys.executable, SERVER], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
@@ -53,7 +53,7 @@ def gauge(port: int, name: str) -> int:
     return int(next(line for line in lines if line.startswith(f"groundup_{name} ")).split()[1])
 
 
-def test_it_answers_and_streams_as_it_goes(server):
+def test_answers_and_streams(server):
     asked = {"prompt": "hi", "max_tokens": 60, "temperature": 0}
     whole = json.loads(post(server, asked)[1])
     times, text = [], ""
@@ -68,7 +68,7 @@ def test_it_answers_and_streams_as_it_goes(server):
     assert times[-1] - times[0] > 0.01  # not all at the end
 
 
-def test_a_connection_that_breaks_ends_its_generation(server):
+def test_broken_connection_cancels_generation(server):
     before = gauge(server, "generated_tokens_total")
     for _ in range(3):
         connection = socket.create_connection(("127.0.0.1", server))
@@ -86,15 +86,15 @@ def test_a_connection_that_breaks_ends_its_generation(server):
     assert gauge(server, "generated_tokens_total") - before < 3 * 120
 
 
-def test_names_of_others_are_refused(server):
+def test_untrusted_host(server):
     assert get(server, "/v1/models", {"Host": "evil.example"})[0] == 421
 
 
-def test_it_does_not_say_what_it_is_made_of(server):
+def test_no_server_header(server):
     assert "server" not in map(str.lower, get(server, "/", {})[1])
 
 
-def test_what_is_no_http_does_not_hurt(server):
+def test_invalid_http(server):
     for junk in (b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"x" * 200_000):
         with socket.create_connection(("127.0.0.1", server)) as connection, contextlib.suppress(OSError):
             connection.sendall(junk)
@@ -103,14 +103,14 @@ def test_what_is_no_http_does_not_hurt(server):
     assert post(server, {"prompt": "hi", "max_tokens": 1})[0] == 200
 
 
-def test_a_port_in_use(server):
+def test_port_in_use(server):
     with pytest.raises(UserError, match="in use") as caught:
         bind_socket("127.0.0.1", server)
     assert "--port" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.7", "not a host"])
-def test_addresses_that_are_not_ours(host):
+def test_foreign_addresses(host):
     with pytest.raises(UserError) as caught:
         bind_socket(host, 0)
     assert host in caught.value.message
@@ -123,7 +123,7 @@ def test_ipv6():
 
 
 @pytest.mark.interop
-def test_the_openai_client_understands_it(server):
+def test_openai_client(server):
     openai = pytest.importorskip("openai")
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{server}/v1", api_key="none", max_retries=0)
     assert [model.id for model in client.models.list()] == ["tiny"]

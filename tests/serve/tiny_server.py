@@ -1,4 +1,4 @@
-"""A server of a tiny random model in a process of its own: python tests/serve/tiny_server.py [PORT [KEY]]."""
+"""Server process of a tiny random model: python tests/serve/tiny_server.py [PORT [KEY]]."""
 
 import sys
 import time
@@ -11,8 +11,8 @@ from groundup.serve.server import serve
 from groundup.tokenizer.tokenizer_training import train_bpe
 
 
-class Leisurely(Decoder):
-    """Takes its time, so that one can leave before it has ended."""
+class SlowDecoder(Decoder):
+    """A decoder with slow steps, so that clients can disconnect before the end."""
 
     def hidden_states(self, tokens, **knobs):
         time.sleep(0.01)
@@ -24,4 +24,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.manual_seed(1)
     config = ModelConfig(vocab_size=260, hidden_size=32, num_layers=1, num_heads=2, context_length=128)
-    serve(Leisurely(config), train_bpe([], 260), name="tiny", port=int(port or 0), api_key=key)
+    serve(SlowDecoder(config), train_bpe([], 260), name="tiny", port=int(port or 0), api_key=key)

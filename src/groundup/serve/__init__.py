@@ -1,15 +1,24 @@
-"""13. Answering: a model over HTTP, as OpenAI's API has it, with a page to chat on.
+"""Chapter 13, serving: an OpenAI-compatible HTTP API and a chat page for one model.
 
-Reading order: `errors` and `protocol` (what may be asked), `worker` (the thread of the model), `answer`
-(events to text), `shape` (text to JSON), `body` and `leaving` (clients that are slow, or leave), `metrics`,
-`endpoints`, `guard` (keys, hosts, headers), `app` (all of it), `server` (on a socket), `page/` (the chat
-page: no build step, nothing from elsewhere).
+    api_error.py            errors in OpenAI's format
+    protocol.py             request schemas
+    request_body.py         limits of request bodies
+    engine_thread.py        the thread that runs the generation engine
+    completion_choices.py   engine outputs accumulated into choices
+    response_format.py      responses as JSON
+    disconnect.py           client disconnects and event streams
+    prometheus.py           metrics
+    endpoints.py            HTTP endpoints
+    middleware.py           security headers, metrics, trusted hosts, API key
+    app.py                  the ASGI application
+    server.py               the application on a socket
+    chat_page/              HTML, CSS and JavaScript without a build step
 
-Deliberately absent: a stage (serving makes no artifact), CORS, TLS and accounts (a proxy's matter), and
-tools,
-images and several choices: who asks for these is told so.
+Deliberately absent: a stage (serving writes no artifact); CORS, TLS and accounts, which belong in a reverse proxy; and
+tools, images and several choices per prompt, which are refused with an error.
 """
 
 from groundup.serve.app import create_app
+from groundup.serve.server import serve
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "serve"]

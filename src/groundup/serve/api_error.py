@@ -1,14 +1,13 @@
-"""Errors as OpenAI's API words them, so that its clients understand them."""
+"""Errors in the format of OpenAI's API."""
 
 from starlette.responses import JSONResponse
 
 
 class ApiError(Exception):
-    """A request that gets no answer: an HTTP status, a sentence for people and a code for programs.
+    """An error response: HTTP status, message and machine-readable code.
 
     Attributes:
-        status: 4xx is the caller's to mend, 5xx ours.
-        param: the field of the request that is wrong, if one is.
+        param: the invalid field of the request, if any.
     """
 
     def __init__(

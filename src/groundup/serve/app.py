@@ -1,4 +1,4 @@
-"""The whole server as one ASGI application."""
+"""OpenAI-compatible server of one model as an ASGI application."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ CHAT_PAGE_FILES = {
     "/chat.js": ("chat.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-"""The chat page: its addresses, files and types. Nothing else on the disk has an address."""
+"""The chat page: path -> (file, content type). No other file is served."""
 
 
 def create_app(
@@ -45,43 +45,46 @@ def create_app(
     max_tokens: int | None = None,
     max_body: int = 1_000_000,
 ) -> Starlette:
-    """The OpenAI-compatible server of one model, with a chat page.
+    """An OpenAI-compatible server of one model, with a chat page, for any ASGI server.
+
+        model, tokenizer = groundup.open_model("runs/quickstart")
+        uvicorn.run(create_app(model, tokenizer, name="quickstart"))
 
     Args:
-        name: what clients call the model.
-        api_key: when given, everything but /health and the page needs `Authorization: Bearer KEY`.
-        hosts: names in the Host header that are answered to; None: any.
+        name: model name in requests and responses.
+        api_key: if set, all paths but /health and the page require `Authorization: Bearer KEY`.
+        hosts: accepted Host headers; None: any.
         max_batch: requests that generate at the same time.
-        max_waiting: requests that may wait beyond those; more get a 503.
-        max_tokens: most tokens of any answer; None: what the context holds.
-        max_body: bytes of the largest request.
+        max_waiting: maximum number of queued requests; further ones get status 503.
+        max_tokens: maximum number of generated tokens per answer; None: limited by the context only.
+        max_body: maximum request size in bytes.
 
-    Raises UserError on an empty key.
+    Raises UserError for an empty key.
     """
     if api_key is not None and not api_key.strip():
         raise UserError(
-            "the API key is empty, expected some characters", hint="leave it out to let everybody in"
+            "the API key is empty, expected at least one character", hint="omit it for a server without a key"
         )
-    worker = EngineThread(BatchingEngine(model.eval(), max_batch=max_batch), max_waiting=max_waiting)
-    metrics = ServerMetrics(lambda: worker.running, lambda: worker.waiting)
-    answer = Endpoints(
+    engine_thread = EngineThread(BatchingEngine(model.eval(), max_batch=max_batch), max_waiting=max_waiting)
+    metrics = ServerMetrics(lambda: engine_thread.running, lambda: engine_thread.waiting)
+    endpoints = Endpoints(
         model=model,
         tokenizer=tokenizer,
         name=name,
-        worker=worker,
+        engine_thread=engine_thread,
         metrics=metrics,
         max_tokens=max_tokens or model.config.context_length,
         max_body=max_body,
         created=int(time.time()),
     )
     routes = [
-        *(Route(address, _static_file(*file)) for address, file in CHAT_PAGE_FILES.items()),
-        Route("/health", answer.health),
-        Route("/metrics", answer.prometheus_metrics),
-        Route("/v1/models", answer.list_models),
-        Route("/v1/models/{name:path}", answer.retrieve_model),
-        Route("/v1/completions", answer.completions, methods=["POST"]),
-        Route("/v1/chat/completions", answer.chat_completions, methods=["POST"]),
+        *(Route(path, _static_file(*file)) for path, file in CHAT_PAGE_FILES.items()),
+        Route("/health", endpoints.health),
+        Route("/metrics", endpoints.prometheus_metrics),
+        Route("/v1/models", endpoints.list_models),
+        Route("/v1/models/{name:path}", endpoints.retrieve_model),
+        Route("/v1/completions", endpoints.completions, methods=["POST"]),
+        Route("/v1/chat/completions", endpoints.chat_completions, methods=["POST"]),
     ]
     middleware = [
         Middleware(SecurityHeaders),
@@ -95,7 +98,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(worker.stop)
+        await asyncio.to_thread(engine_thread.stop)
 
     handlers = {ApiError: _api_error, HTTPException: _http_error, Exception: _internal_error}
     return Starlette(routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers=handlers)  # type: ignore[arg-type]
@@ -104,10 +107,10 @@ def create_app(
 def _static_file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
     content = (Path(__file__).parent / "chat_page" / name).read_bytes()
 
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         return Response(content, headers={"Content-Type": kind, "Cache-Control": "no-cache"})
 
-    return answer
+    return respond
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:
@@ -115,10 +118,10 @@ async def _api_error(request: Request, error: ApiError) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    """An address or a method that is none."""
-    said = f"{request.method} {request.url.path}: {HTTPStatus(error.status_code).phrase.lower()}"
-    return ApiError(error.status_code, said, headers=dict(error.headers or {})).response()
+    """Errors of routing: unknown path or method."""
+    message = f"{request.method} {request.url.path}: {HTTPStatus(error.status_code).phrase.lower()}"
+    return ApiError(error.status_code, message, headers=dict(error.headers or {})).response()
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
-    return ApiError(500, "a fault in the server; its log says more", code="internal_error").response()
+    return ApiError(500, "internal error: see the server's log", code="internal_error").response()

@@ -1,4 +1,4 @@
-"""From the engine's events to the text of each answer, as it grows."""
+"""Choices of a response: engine outputs accumulated into text, log-probabilities and finish reasons."""
 
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -12,11 +12,11 @@ from groundup.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token and what the model thought of it.
+    """A generated token and its log-probability in nats.
 
     Attributes:
-        offset: where its text begins in the answer.
-        likeliest: texts and log-probabilities of the best tokens in its place, in nats.
+        offset: position of its text in the choice's text.
+        top_logprobs: texts and log-probabilities of the most likely tokens at its position.
     """
 
     text: str
@@ -27,7 +27,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class ChoiceDelta:
-    """What one event adds to an answer."""
+    """Text and tokens that one engine output adds to a choice."""
 
     index: int
     text: str
@@ -36,11 +36,11 @@ class ChoiceDelta:
 
 
 class CompletionChoice:
-    """The answer to one prompt.
+    """The completion of one prompt.
 
     Args:
-        index: its number among the choices of the response.
-        stop: strings at which it ends.
+        index: of the choice in the response.
+        stop: strings that end the text.
     """
 
     def __init__(self, index: int, request: Request, tokenizer: Tokenizer, stop: Sequence[str]):
@@ -53,23 +53,23 @@ class CompletionChoice:
         self._tokenizer = tokenizer
         self._stream = StreamDetokenizer(tokenizer, request.prompt_ids, stop)
 
-    def add_output(self, event: StepOutput) -> ChoiceDelta:
-        """Add what `event` brings."""
-        piece, told = "", []
-        if event.token is not None:
+    def add_output(self, output: StepOutput) -> ChoiceDelta:
+        """Append one engine output."""
+        text, logprobs = "", []
+        if output.token is not None:
             self.num_tokens += 1
-            piece = self._stream.push(event.token)
-            if event.logprob is not None:
-                likeliest = [(self._token_text(id), logprob) for id, logprob in event.top_logprobs]
-                told.append(
-                    TokenLogprob(self._token_text(event.token), event.logprob, len(self.text), likeliest)
+            text = self._stream.push(output.token)
+            if output.logprob is not None:
+                top_logprobs = [(self._token_text(id), logprob) for id, logprob in output.top_logprobs]
+                logprobs.append(
+                    TokenLogprob(self._token_text(output.token), output.logprob, len(self.text), top_logprobs)
                 )
-        if event.finish_reason and not self._stream.stopped:
-            piece += self._stream.finish()
-        self.finish_reason = "stop" if self._stream.stopped else event.finish_reason
-        self.text += piece
-        self.logprobs += told
-        return ChoiceDelta(self.index, piece, told, self.finish_reason)
+        if output.finish_reason and not self._stream.stopped:
+            text += self._stream.finish()
+        self.finish_reason = "stop" if self._stream.stopped else output.finish_reason
+        self.text += text
+        self.logprobs += logprobs
+        return ChoiceDelta(self.index, text, logprobs, self.finish_reason)
 
     def _token_text(self, id: int) -> str:
         return self._tokenizer.decode([id]) if id < self._tokenizer.vocab_size else ""
@@ -77,7 +77,7 @@ class CompletionChoice:
 
 @dataclass
 class CompletionChoices:
-    """All the answers of one response."""
+    """All choices of one response."""
 
     stream: OutputStream
     choices: list[CompletionChoice]
@@ -85,27 +85,25 @@ class CompletionChoices:
     started: float = field(default_factory=time.perf_counter)
 
     async def deltas(self) -> AsyncIterator[ChoiceDelta]:
-        """What comes, of all answers as it comes, until all are finished. Raises ApiError when the model fails."""
-        by_request = {answer.request: answer for answer in self.choices}
+        """Deltas of all choices in order of arrival, until all are finished. Raises ApiError when the model fails."""
+        by_request = {choice.request: choice for choice in self.choices}
         first = True
         while by_request:
-            event = await self.stream.next()
+            output = await self.stream.next()
             if first:
                 self.metrics.first_token_seconds.observe(time.perf_counter() - self.started)
                 first = False
-            answer = by_request[event.request]
-            delta = answer.add_output(event)
-            self.metrics.generated_tokens += event.token is not None
-            if answer.finish_reason:
-                self.stream.cancel(
-                    answer.request
-                )  # it may have ended at a stop string, which the engine cannot see
-                del by_request[answer.request]
+            choice = by_request[output.request]
+            delta = choice.add_output(output)
+            self.metrics.generated_tokens += output.token is not None
+            if choice.finish_reason:
+                self.stream.cancel(choice.request)  # the engine does not know stop strings
+                del by_request[choice.request]
             yield delta
 
     def usage(self) -> dict[str, int]:
-        prompt = sum(len(answer.request.prompt_ids) for answer in self.choices)
-        generated = sum(answer.num_tokens for answer in self.choices)
+        prompt = sum(len(choice.request.prompt_ids) for choice in self.choices)
+        generated = sum(choice.num_tokens for choice in self.choices)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": generated,

@@ -1,4 +1,4 @@
-"""Work that ends when the client leaves, and responses that send what comes as it comes."""
+"""Client disconnects: cancellation of unfinished work, and server-sent event streams that end with the client."""
 
 import asyncio
 import json
@@ -12,16 +12,16 @@ T = TypeVar("T")
 
 
 async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`, or None when the client left first: then `work` is cancelled."""
+    """The result of `work`, or None when the client disconnected first; `work` is then cancelled."""
     task = asyncio.ensure_future(work)
-    left = asyncio.ensure_future(_wait_for_disconnect(receive))
+    disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
     try:
-        await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
         return task.result() if task.done() else None
     finally:
-        for each in (task, left):
-            each.cancel()
-        await asyncio.gather(task, left, return_exceptions=True)
+        for future in (task, disconnect):
+            future.cancel()
+        await asyncio.gather(task, disconnect, return_exceptions=True)
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
@@ -33,8 +33,8 @@ class EventStreamResponse(Response):
     """Server-sent events (WHATWG HTML, section 9.2): one JSON object each, then [DONE].
 
     Args:
-        objects: what to send.
-        close: called at the end, however it comes: also when sending never began.
+        objects: the JSON objects to send.
+        close: called at the end in every case, even if sending never began.
     """
 
     media_type = "text/event-stream"

@@ -1,4 +1,4 @@
-"""What each address answers."""
+"""HTTP endpoints: completions, chat completions, models, health and metrics."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -23,23 +23,23 @@ from groundup.serve.response_format import ChatFormatter, CompletionFormatter, R
 from groundup.tokenizer import Tokenizer
 
 DEFAULT_COMPLETION_TOKENS = 16
-"""OpenAI's, for texts. A chat may by default take all the room that the context has."""
+"""OpenAI's default for completions. Chat completions are by default limited by the context only."""
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The addresses of one served model.
+    """The endpoints of one served model.
 
     Attributes:
-        name: the model's, as clients say it.
-        max_tokens: most tokens of any answer; who asks for more gets this many.
-        max_body: bytes of the largest request body that is read.
+        name: model name in requests and responses.
+        max_tokens: upper limit of generated tokens; larger values in requests are reduced to it.
+        max_body: maximum request size in bytes.
     """
 
     model: Decoder
     tokenizer: Tokenizer
     name: str
-    worker: EngineThread
+    engine_thread: EngineThread
     metrics: ServerMetrics
     max_tokens: int
     max_body: int
@@ -63,38 +63,37 @@ class Endpoints:
     # ---- POST
 
     async def completions(self, http: HttpRequest) -> Response:
-        asked = parse_request(CompletionRequest, await read_json_body(http, self.max_body))
-        self._check_name(asked.model)
-        prompts = await self._run_in_thread(lambda: [self._prompt_ids(prompt) for prompt in asked.prompts])
-        wanted = asked.max_tokens or DEFAULT_COMPLETION_TOKENS
+        body = parse_request(CompletionRequest, await read_json_body(http, self.max_body))
+        self._check_name(body.model)
+        prompts = await self._run_in_thread(lambda: [self._prompt_ids(prompt) for prompt in body.prompts])
+        max_tokens = body.max_tokens or DEFAULT_COMPLETION_TOKENS
         return await self._respond(
-            http, asked, prompts, wanted, asked.logprobs, CompletionFormatter(self.name)
+            http, body, prompts, max_tokens, body.logprobs, CompletionFormatter(self.name)
         )
 
     async def chat_completions(self, http: HttpRequest) -> Response:
-        asked = parse_request(ChatRequest, await read_json_body(http, self.max_body))
-        self._check_name(asked.model)
+        body = parse_request(ChatRequest, await read_json_body(http, self.max_body))
+        self._check_name(body.model)
         if self.tokenizer.chat_template is None:
             raise ApiError(
                 400,
-                f"{self.name} has no chat template: it continues texts, and holds no conversations; "
-                "use /v1/completions",
+                f"{self.name} is a base model without a chat template, expected a chat model; use /v1/completions",
                 code="no_chat_template",
             )
-        messages = [message.to_chat_message() for message in asked.messages]
+        messages = [message.to_chat_message() for message in body.messages]
         prompt = await self._run_in_thread(
             lambda: self.tokenizer.render_chat(messages, add_generation_prompt=True), param="messages"
         )
-        wanted = asked.max_completion_tokens or asked.max_tokens or self.max_tokens
-        logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
-        return await self._respond(http, asked, [prompt], wanted, logprobs, ChatFormatter(self.name))
+        max_tokens = body.max_completion_tokens or body.max_tokens or self.max_tokens
+        logprobs = (body.top_logprobs or 0) if body.logprobs else None
+        return await self._respond(http, body, [prompt], max_tokens, logprobs, ChatFormatter(self.name))
 
     # ----
 
     async def _respond(
         self,
         http: HttpRequest,
-        asked: SamplingRequest,
+        body: SamplingRequest,
         prompts: Sequence[Sequence[int]],
         max_tokens: int,
         logprobs: int | None,
@@ -106,33 +105,33 @@ class Endpoints:
             Request(
                 prompt,
                 min(max_tokens, self.max_tokens),
-                asked.sampling_params(),
+                body.sampling_params(),
                 self.tokenizer.stop_ids,
                 logprobs,
             )
             for prompt in prompts
         ]
-        answers = CompletionChoices(
-            self.worker.submit(requests),
+        choices = CompletionChoices(
+            self.engine_thread.submit(requests),
             [
-                CompletionChoice(i, request, self.tokenizer, asked.stop_strings)
+                CompletionChoice(i, request, self.tokenizer, body.stop_strings)
                 for i, request in enumerate(requests)
             ],
             self.metrics,
         )
         self.metrics.prompt_tokens += sum(map(len, prompts))
-        if asked.stream:
+        if body.stream:
             return EventStreamResponse(
-                _response_chunks(answers, formatter, asked.include_usage), answers.stream.close
+                _response_chunks(choices, formatter, body.include_usage), choices.stream.close
             )
         try:
-            body = await cancel_on_disconnect(http.receive, _full_response(answers, formatter))
+            response = await cancel_on_disconnect(http.receive, _full_response(choices, formatter))
         finally:
-            answers.stream.close()
-        return Response(status_code=499) if body is None else JSONResponse(body)
+            choices.stream.close()
+        return Response(status_code=499) if response is None else JSONResponse(response)
 
     async def _run_in_thread(self, work: Callable[[], Any], param: str = "prompt") -> Any:
-        """Tokenizing a long text takes a while: it happens in a thread, and what it refuses is the caller's fault."""
+        """Tokenize outside the event loop; a UserError becomes status 400."""
         try:
             return await asyncio.to_thread(work)
         except UserError as error:
@@ -151,15 +150,15 @@ class Endpoints:
         if len(prompt) >= context_length:
             raise ApiError(
                 400,
-                f"the prompt has {len(prompt)} tokens, expected at most {context_length - 1}: "
-                f"this model's context holds {context_length}",
+                f"the prompt has {len(prompt)} tokens, expected at most {context_length - 1} "
+                f"(context length {context_length})",
                 code="context_length_exceeded",
             )
 
     def _check_name(self, name: str | None) -> None:
         if name is not None and name != self.name:
             raise ApiError(
-                404, f"no model {name!r} here, expected {self.name!r}", param="model", code="model_not_found"
+                404, f"unknown model {name!r}, expected {self.name!r}", param="model", code="model_not_found"
             )
 
     def _model_card(self) -> dict[str, Any]:
@@ -173,23 +172,23 @@ class Endpoints:
         }
 
 
-async def _full_response(answers: CompletionChoices, formatter: ResponseFormatter) -> dict[str, Any]:
-    async for _ in answers.deltas():
+async def _full_response(choices: CompletionChoices, formatter: ResponseFormatter) -> dict[str, Any]:
+    async for _ in choices.deltas():
         pass
-    return formatter.full_response(answers.choices, answers.usage())
+    return formatter.full_response(choices.choices, choices.usage())
 
 
 async def _response_chunks(
-    answers: CompletionChoices, formatter: ResponseFormatter, include_usage: bool
+    choices: CompletionChoices, formatter: ResponseFormatter, include_usage: bool
 ) -> AsyncIterator[dict[str, Any]]:
-    for chunk in formatter.first_chunks(len(answers.choices)):
+    for chunk in formatter.first_chunks(len(choices.choices)):
         yield chunk
     try:
-        async for delta in answers.deltas():
+        async for delta in choices.deltas():
             if delta.text or delta.logprobs or delta.finish_reason:
                 yield formatter.chunk(delta)
-    except ApiError as error:  # the status is out already
+    except ApiError as error:  # status 200 was already sent
         yield error.payload()
         return
     if include_usage:
-        yield formatter.usage_chunk(answers.usage())
+        yield formatter.usage_chunk(choices.usage())

@@ -1,7 +1,7 @@
-"""The one thread in which the model runs. The event loop hands it requests and gets their events back.
+"""The thread that runs the generation engine, fed from the asyncio event loop.
 
-Everything that touches the engine happens in this thread: others put small functions into its inbox, and it
-runs them between two steps. So there is no lock, and the event loop never waits for the model.
+Only this thread touches the engine: the event loop queues functions, which run between two engine steps. So no lock is
+needed, and the event loop never waits for the model.
 """
 
 import asyncio
@@ -17,16 +17,16 @@ log = logging.getLogger("groundup.serve")
 
 
 class EngineThread:
-    """Runs an engine in a thread of its own, started by the first request.
+    """Runs an engine in a thread, which the first request starts.
 
     Args:
-        max_waiting: requests that may wait beyond those that run; more are turned away at once.
+        max_waiting: maximum number of queued requests; further ones are refused.
     """
 
     def __init__(self, engine: BatchingEngine, *, max_waiting: int):
         self._engine = engine
         self._limit = engine.max_batch + max_waiting
-        self._in_flight = 0  # counted in the event loop: what the thread knows is a step old
+        self._in_flight = 0  # counted in the event loop, up to date between engine steps
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._streams: dict[Request, OutputStream] = {}
         self._thread: threading.Thread | None = None
@@ -41,15 +41,15 @@ class EngineThread:
         return max(self._in_flight - self._engine.running, 0)
 
     def submit(self, requests: Sequence[Request]) -> "OutputStream":
-        """Queue requests whose events come in one stream; the caller must close it, whatever happens.
+        """Queue requests; their outputs arrive in one stream, which the caller must close.
 
-        Raises ApiError 503 when too many wait already, or when the server is stopping.
+        Raises ApiError 503 when the queue is full or the server is stopping.
         """
         if self._stopping:
             raise ApiError(503, "the server is stopping", code="stopping")
         if self._in_flight + len(requests) > self._limit:
             raise ApiError(
-                503, f"{self._in_flight} requests run or wait, at most {self._limit} may: try again later",
+                503, f"{self._in_flight} requests running or queued, expected at most {self._limit}: try again later",
                 code="overloaded", headers={"Retry-After": "1"},
             )  # fmt: skip
         if self._thread is None:
@@ -61,44 +61,42 @@ class EngineThread:
         return stream
 
     def stop(self) -> None:
-        """Give up what runs and end the thread. A second call does nothing."""
+        """Cancel all requests and end the thread. A second call does nothing."""
         self._stopping = True
         if self._thread is not None:
-            self._inbox.put(lambda: None)  # wakes it
+            self._inbox.put(lambda: None)  # wake the thread
             self._thread.join()
             self._thread = None
 
     # ---- in the event loop
 
     def cancel(self, request: Request) -> None:
-        """Stop generating; no further event of the request comes. One that ended already is no error."""
+        """Cancel a request; no further output of it arrives. Finished requests are ignored."""
         self._inbox.put(lambda: self._cancel_request(request))
 
     def release_slots(self, count: int) -> None:
         self._in_flight -= count
 
-    # ---- in the model's thread
+    # ---- in the engine thread
 
     def _run(self) -> None:
         while not self._stopping:
             try:
                 self._read_inbox()
                 self._step()
-            except Exception:  # whatever it was, the next requests may fare better
-                log.exception("a step of the model failed; the requests that it served are given up")
-                self._fail_all(
-                    ApiError(500, "the model failed; the server's log says why", code="model_failed")
-                )
+            except Exception:
+                log.exception("engine step failed; its requests are cancelled")
+                self._fail_all(ApiError(500, "the model failed: see the server's log", code="model_failed"))
         self._fail_all(ApiError(503, "the server is stopping", code="stopping"))
 
     def _step(self) -> None:
         if not self._engine.busy:
             return
-        for event in self._engine.step():
-            if stream := self._streams.get(event.request):
-                stream.deliver(event)
-            if event.finish_reason:
-                self._streams.pop(event.request, None)
+        for output in self._engine.step():
+            if stream := self._streams.get(output.request):
+                stream.deliver(output)
+            if output.finish_reason:
+                self._streams.pop(output.request, None)
 
     def _read_inbox(self) -> None:
         if not self._engine.busy:
@@ -126,45 +124,45 @@ class EngineThread:
 
 
 class OutputStream:
-    """The events of some requests, in the order in which they happen; for the event loop that made it."""
+    """Outputs of a group of requests in order of arrival, for the event loop that created it."""
 
-    def __init__(self, worker: EngineThread, requests: Sequence[Request]):
+    def __init__(self, engine_thread: EngineThread, requests: Sequence[Request]):
         self.requests = requests
-        self._worker = worker
+        self._engine_thread = engine_thread
         self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[StepOutput | ApiError] = asyncio.Queue()
+        self._outputs: asyncio.Queue[StepOutput | ApiError] = asyncio.Queue()
         self._open = set(requests)
 
-    def deliver(self, event: StepOutput | ApiError) -> None:
-        """Called in the model's thread."""
+    def deliver(self, output: StepOutput | ApiError) -> None:
+        """Add an output; called in the engine thread."""
         try:
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
-        except RuntimeError:  # the event loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._outputs.put_nowait, output)
+        except RuntimeError:  # the event loop is closed
             for request in self.requests:
-                self._worker.cancel(request)
+                self._engine_thread.cancel(request)
 
     async def next(self) -> StepOutput:
-        """The next event. Raises ApiError when the model failed or the server stops."""
+        """The next output. Raises ApiError when the model failed or the server is stopping."""
         while True:
-            event = await self._events.get()
-            if isinstance(event, ApiError):
-                raise event
-            if event.request in self._open:  # else it was cancelled while this event was on its way
-                if event.finish_reason:
-                    self._close_request(event.request)
-                return event
+            output = await self._outputs.get()
+            if isinstance(output, ApiError):
+                raise output
+            if output.request in self._open:  # skip outputs of cancelled requests
+                if output.finish_reason:
+                    self._close_request(output.request)
+                return output
 
     def cancel(self, request: Request) -> None:
-        """Stop one of the requests."""
+        """Cancel one request."""
         if request in self._open:
-            self._worker.cancel(request)
+            self._engine_thread.cancel(request)
             self._close_request(request)
 
     def close(self) -> None:
-        """Stop what still runs. A second call does nothing."""
+        """Cancel all unfinished requests. A second call does nothing."""
         for request in list(self._open):
             self.cancel(request)
 
     def _close_request(self, request: Request) -> None:
         self._open.remove(request)
-        self._worker.release_slots(1)
+        self._engine_thread.release_slots(1)

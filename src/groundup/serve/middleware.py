@@ -1,4 +1,4 @@
-"""What every request passes before it is answered: who may come in, what is counted, which headers go out."""
+"""ASGI middleware: security headers, request metrics, trusted hosts, API key."""
 
 import hmac
 import time
@@ -7,24 +7,13 @@ from collections.abc import Collection
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from groundup.artifacts.security_headers import SECURITY_HEADERS
 from groundup.serve.api_error import ApiError
 from groundup.serve.prometheus import ServerMetrics
 
-HEADERS = {
-    # The page loads nothing from elsewhere, and nobody may frame it.
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
-}
-
 
 class SecurityHeaders:
-    """Adds the security headers to every response."""
+    """Adds security headers to every response."""
 
     def __init__(self, app: ASGIApp):
         self._app = app
@@ -33,53 +22,52 @@ class SecurityHeaders:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
 
-        async def send_protected(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in SECURITY_HEADERS.items():
                     headers[name] = value
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        return await self._app(scope, receive, send_protected)
+        return await self._app(scope, receive, send_with_headers)
 
 
 class RequestMetrics:
-    """Counts requests and times them, by address.
+    """Counts and times requests by path.
 
     Args:
-        addresses: those that are counted under their own name; strangers make no new ones.
+        paths: paths with a label of their own; all others are counted as "other".
     """
 
     def __init__(self, app: ASGIApp, metrics: ServerMetrics, paths: Collection[str]):
-        self._app, self._metrics, self._addresses = app, metrics, paths
+        self._app, self._metrics, self._paths = app, metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        began = time.perf_counter()
+        start = time.perf_counter()
         status = 500
 
-        async def send_counted(message: Message) -> None:
+        async def send_with_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            return await self._app(scope, receive, send_counted)
+            return await self._app(scope, receive, send_with_status)
         finally:
-            address = scope["path"] if scope["path"] in self._addresses else "other"
-            self._metrics.requests[address, status] += 1
+            path = scope["path"] if scope["path"] in self._paths else "other"
+            self._metrics.requests[path, status] += 1
             if scope["method"] == "POST":
-                self._metrics.request_seconds.observe(time.perf_counter() - began)
+                self._metrics.request_seconds.observe(time.perf_counter() - start)
 
 
 class TrustedHost:
-    """Answers only to its own names.
+    """Refuses requests whose Host header is not in `hosts`, against DNS rebinding.
 
-    A page on the web can make its own name point at 127.0.0.1 and so read what listens there (DNS rebinding);
-    the browser then still says that name.
+    In such an attack a web page points its own name at 127.0.0.1; the browser still sends that name as Host.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]):
@@ -100,11 +88,7 @@ class TrustedHost:
 
 
 class ApiKeyAuth:
-    """Lets in who sends `Authorization: Bearer KEY`.
-
-    Args:
-        open_to_all: addresses that need no key.
-    """
+    """Requires `Authorization: Bearer KEY`, except for `public_paths`."""
 
     def __init__(self, app: ASGIApp, key: str, public_paths: Collection[str]):
         self._app, self._key, self._open = app, key.encode(errors="surrogateescape"), public_paths
@@ -112,9 +96,9 @@ class ApiKeyAuth:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in self._open:
             kind, _, sent = Headers(scope=scope).get("authorization", "").partition(" ")
-            # Headers were decoded as latin-1; encoded so again they are the bytes that came.
-            right = hmac.compare_digest(sent.strip(" ").encode("latin-1"), self._key)
-            if kind.lower() != "bearer" or not right:
+            # latin-1 restores the header's raw bytes
+            valid = hmac.compare_digest(sent.strip(" ").encode("latin-1"), self._key)
+            if kind.lower() != "bearer" or not valid:
                 message = "a wrong API key" if sent else "no API key: send it as Authorization: Bearer KEY"
                 headers = {"WWW-Authenticate": "Bearer"}
                 error = ApiError(401, message, code="invalid_api_key", headers=headers)

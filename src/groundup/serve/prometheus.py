@@ -1,4 +1,4 @@
-"""Counters and times in Prometheus' text format (version 0.0.4). Written and read in the event loop only."""
+"""Server metrics in Prometheus' text format (version 0.0.4). Not thread-safe: used in the event loop only."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -9,7 +9,7 @@ BUCKET_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 
 
 
 class LatencyHistogram:
-    """How often a time fell below each bound."""
+    """Cumulative histogram of seconds over BUCKET_BOUNDS."""
 
     def __init__(self) -> None:
         self._counts = [0] * (len(BUCKET_BOUNDS) + 1)
@@ -21,18 +21,18 @@ class LatencyHistogram:
 
     def lines(self, name: str) -> list[str]:
         bounds = [*(f"{bound:g}" for bound in BUCKET_BOUNDS), "+Inf"]
-        below = list(accumulate(self._counts))
+        cumulative = list(accumulate(self._counts))
         buckets = [
-            f'{name}_bucket{{le="{bound}"}} {count}' for bound, count in zip(bounds, below, strict=True)
+            f'{name}_bucket{{le="{bound}"}} {count}' for bound, count in zip(bounds, cumulative, strict=True)
         ]
-        return [*buckets, f"{name}_sum {self._sum:.6f}", f"{name}_count {below[-1]}"]
+        return [*buckets, f"{name}_sum {self._sum:.6f}", f"{name}_count {cumulative[-1]}"]
 
 
 class ServerMetrics:
-    """What the server counts.
+    """Counters and histograms of the server.
 
     Args:
-        running, waiting: ask for the number of requests that generate now, and that wait.
+        running, waiting: functions that return the numbers of running and queued requests.
     """
 
     def __init__(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
@@ -48,29 +48,29 @@ class ServerMetrics:
             f'groundup_requests_total{{endpoint="{endpoint}",status="{status}"}} {count}'
             for (endpoint, status), count in sorted(self.requests.items())
         ]
-        blocks = (
-            ("requests_total", "counter", "Answered requests.", requests),
-            ("prompt_tokens_total", "counter", "Tokens of prompts.", self.prompt_tokens),
-            ("generated_tokens_total", "counter", "Tokens generated.", self.generated_tokens),
-            ("requests_running", "gauge", "Requests that generate now.", self._running()),
-            ("requests_waiting", "gauge", "Requests that wait for room in the batch.", self._waiting()),
+        metrics = (
+            ("requests_total", "counter", "Requests by endpoint and status.", requests),
+            ("prompt_tokens_total", "counter", "Prompt tokens.", self.prompt_tokens),
+            ("generated_tokens_total", "counter", "Generated tokens.", self.generated_tokens),
+            ("requests_running", "gauge", "Requests in the batch.", self._running()),
+            ("requests_waiting", "gauge", "Requests in the queue.", self._waiting()),
             (
                 "request_seconds",
                 "histogram",
-                "From a request to the end of its answer.",
+                "Seconds from request to end of response.",
                 self.request_seconds,
             ),
             (
                 "first_token_seconds",
                 "histogram",
-                "From a request to its first token.",
+                "Seconds from request to first token.",
                 self.first_token_seconds,
             ),
         )
         lines: list[str] = []
-        for short, kind, meaning, value in blocks:
-            name = f"groundup_{short}"
-            lines += [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"]
+        for short_name, kind, description, value in metrics:
+            name = f"groundup_{short_name}"
+            lines += [f"# HELP {name} {description}", f"# TYPE {name} {kind}"]
             if isinstance(value, LatencyHistogram):
                 lines += value.lines(name)
             else:

@@ -1,7 +1,7 @@
-"""What a request may say: OpenAI's fields, checked here once, so that nothing behind this meets a bad value.
+"""Request schemas of OpenAI's API, with validation.
 
-Fields that this server does not know are ignored. Fields that it knows and cannot honour are refused unless
-they ask for nothing, because an answer that silently lacks what was asked for is worse than none.
+Unknown fields are ignored. Known but unsupported fields are refused unless they have their default value: an answer
+that silently ignores an option is worse than an error.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ IGNORED_IF_DEFAULT: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
 }
-"""Fields that this server cannot honour, and the values that ask for nothing; so does null, always."""
+"""Unsupported fields, and the values (beside null) with which they are ignored."""
 
 
 class StreamOptions(BaseModel):
@@ -41,7 +41,7 @@ class StreamOptions(BaseModel):
 
 
 class SamplingRequest(BaseModel):
-    """What both kinds of request share. Numbers must be numbers: "7" and true are not."""
+    """Fields of both request types. Strict types: "7" and true are not numbers."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False, frozen=True)
 
@@ -61,11 +61,11 @@ class SamplingRequest(BaseModel):
     @classmethod
     def _reject_unsupported(cls, values: Any) -> Any:
         if isinstance(values, dict):
-            for name, neutral in IGNORED_IF_DEFAULT.items():
+            for name, ignored in IGNORED_IF_DEFAULT.items():
                 value = values.get(name)
-                if value is not None and value not in neutral:
+                if value is not None and value not in ignored:
                     raise ApiError(
-                        400, f"{name} = {_short(value)} is not supported here", param=name, code="unsupported"
+                        400, f"{name} = {_short(value)} is not supported", param=name, code="unsupported"
                     )
         return values
 
@@ -78,7 +78,7 @@ class SamplingRequest(BaseModel):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def sampling_params(self) -> SamplingParams:
-        """With OpenAI's defaults; -1 as top_k means no limit, as other servers have it."""
+        """Sampling parameters with OpenAI's defaults; top_k = -1 means no limit, as in vLLM."""
         return SamplingParams(
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
@@ -90,7 +90,7 @@ class SamplingRequest(BaseModel):
 
 
 class CompletionRequest(SamplingRequest):
-    """POST /v1/completions: continue a text, or several."""
+    """POST /v1/completions: continue one or several prompts."""
 
     prompt: (
         str
@@ -119,13 +119,13 @@ class RequestMessage(BaseModel):
     content: str | list[TextContentPart]
 
     def to_chat_message(self) -> dict[str, str]:
-        """As a chat template takes it; `developer` is OpenAI's newer word for `system`."""
+        """Message for a chat template; role `developer` becomes `system`."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 
 class ChatRequest(SamplingRequest):
-    """POST /v1/chat/completions: the assistant's next message."""
+    """POST /v1/chat/completions: the next message of the assistant."""
 
     messages: list[RequestMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1)
@@ -143,27 +143,29 @@ RequestType = TypeVar("RequestType", CompletionRequest, ChatRequest)
 
 
 def parse_request(kind: type[RequestType], body: bytes) -> RequestType:
-    """The request that `body` holds. Raises ApiError 400 that names the first wrong field."""
+    """Parse and validate a request. Raises ApiError 400 with the name of the first invalid field."""
     try:
         return kind.model_validate_json(body)
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
-    first = faults[0]
+    except ValidationError as failure:
+        errors = failure.errors(include_url=False, include_context=False, include_input=False)
+    first = errors[0]
     if first["type"] == "json_invalid":
         raise ApiError(
-            400, "the body is not JSON: " + first["msg"].removeprefix("Invalid JSON: "), code="invalid_json"
+            400,
+            "the request is not JSON: " + first["msg"].removeprefix("Invalid JSON: "),
+            code="invalid_json",
         )
     if not first["loc"]:
-        raise ApiError(400, "the body is not a JSON object", code="invalid_value")
+        raise ApiError(400, "the request is not a JSON object", code="invalid_value")
     field = str(first["loc"][0])
-    said = dict.fromkeys(
-        _format_location(fault["loc"]) + fault["msg"] for fault in faults if fault["loc"][0] == field
+    messages = dict.fromkeys(
+        _format_location(error["loc"]) + error["msg"] for error in errors if error["loc"][0] == field
     )
-    raise ApiError(400, f"{field}: {'; or '.join(list(said)[:4])}", param=field, code="invalid_value")
+    raise ApiError(400, f"{field}: {'; or '.join(list(messages)[:4])}", param=field, code="invalid_value")
 
 
 def _format_location(location: tuple[int | str, ...]) -> str:
-    """Where in a list a fault is: messages[3].role."""
+    """Location of an error within a field: messages[3].role is "[3].role: "."""
     inner = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:]]
     return "".join(inner).lstrip(".") + ": " if any(isinstance(part, int) for part in location) else ""
 

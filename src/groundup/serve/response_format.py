@@ -1,4 +1,4 @@
-"""The JSON of responses, whole or in chunks, as OpenAI's API has it: one class for texts, one for chats."""
+"""JSON responses of OpenAI's API, complete or as stream chunks: text completions and chat completions."""
 
 import secrets
 import time
@@ -11,11 +11,15 @@ class CompletionFormatter:
     """`text_completion` objects."""
 
     def __init__(self, model: str):
-        self._head = {"id": f"cmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+        self._common_fields = {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": model,
+        }
         self._kind = "text_completion"
 
     def first_chunks(self, count: int) -> list[dict[str, Any]]:
-        """Chunks that come before anything is generated."""
+        """Chunks sent before the first token."""
         return []
 
     def chunk(self, delta: ChoiceDelta) -> dict[str, Any]:
@@ -23,19 +27,22 @@ class CompletionFormatter:
             self._kind, [self._choice(delta.index, delta.text, delta.logprobs, delta.finish_reason)]
         )
 
-    def full_response(self, answers: list[CompletionChoice], usage: dict[str, int]) -> dict[str, Any]:
-        choices = [self._choice(each.index, each.text, each.logprobs, each.finish_reason) for each in answers]
-        return self._object(self._kind, choices) | {"usage": usage}
+    def full_response(self, choices: list[CompletionChoice], usage: dict[str, int]) -> dict[str, Any]:
+        objects = [
+            self._choice(choice.index, choice.text, choice.logprobs, choice.finish_reason)
+            for choice in choices
+        ]
+        return self._object(self._kind, objects) | {"usage": usage}
 
     def usage_chunk(self, usage: dict[str, int]) -> dict[str, Any]:
-        """The last chunk, for who asked for the usage."""
+        """The last chunk if stream_options.include_usage is set."""
         return self._object(self._kind, []) | {"usage": usage}
 
     def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {**self._head, "object": kind, "choices": choices}
+        return {**self._common_fields, "object": kind, "choices": choices}
 
     def _choice(
-        self, index: int, text: str, token_logprobs: list[TokenLogprob], finish: str | None
+        self, index: int, text: str, token_logprobs: list[TokenLogprob], finish_reason: str | None
     ) -> dict[str, Any]:
         logprobs = None
         if token_logprobs:
@@ -45,17 +52,21 @@ class CompletionFormatter:
                 "top_logprobs": [dict(reversed(token.top_logprobs)) for token in token_logprobs],
                 "text_offset": [token.offset for token in token_logprobs],
             }
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
 class ChatFormatter:
     """`chat.completion` objects."""
 
     def __init__(self, model: str):
-        self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+        self._common_fields = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": model,
+        }
 
     def first_chunks(self, count: int) -> list[dict[str, Any]]:
-        """Who speaks."""
+        """Chunks with the role, sent before the first token."""
         return [
             self._chunk([self._chunk_choice(i, {"role": "assistant", "content": ""})]) for i in range(count)
         ]
@@ -64,37 +75,37 @@ class ChatFormatter:
         text = {"content": delta.text} if delta.text else {}
         return self._chunk([self._chunk_choice(delta.index, text, delta.logprobs, delta.finish_reason)])
 
-    def full_response(self, answers: list[CompletionChoice], usage: dict[str, int]) -> dict[str, Any]:
-        choices = [
+    def full_response(self, choices: list[CompletionChoice], usage: dict[str, int]) -> dict[str, Any]:
+        objects = [
             {
-                "index": each.index,
-                "message": {"role": "assistant", "content": each.text},
-                "logprobs": _chat_logprobs(each.logprobs),
-                "finish_reason": each.finish_reason,
+                "index": choice.index,
+                "message": {"role": "assistant", "content": choice.text},
+                "logprobs": _chat_logprobs(choice.logprobs),
+                "finish_reason": choice.finish_reason,
             }
-            for each in answers
+            for choice in choices
         ]
-        return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage}
+        return {**self._common_fields, "object": "chat.completion", "choices": objects, "usage": usage}
 
     def usage_chunk(self, usage: dict[str, int]) -> dict[str, Any]:
-        """The last chunk, for who asked for the usage."""
+        """The last chunk if stream_options.include_usage is set."""
         return self._chunk([]) | {"usage": usage}
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {**self._head, "object": "chat.completion.chunk", "choices": choices}
+        return {**self._common_fields, "object": "chat.completion.chunk", "choices": choices}
 
     def _chunk_choice(
         self,
         index: int,
         delta: dict[str, str],
         token_logprobs: list[TokenLogprob] | None = None,
-        finish: str | None = None,
+        finish_reason: str | None = None,
     ) -> dict[str, Any]:
         return {
             "index": index,
             "delta": delta,
             "logprobs": _chat_logprobs(token_logprobs or []),
-            "finish_reason": finish,
+            "finish_reason": finish_reason,
         }
 
 
@@ -109,7 +120,7 @@ def _chat_logprobs(token_logprobs: list[TokenLogprob]) -> dict[str, Any] | None:
         return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
     content = [
-        entry(token.text, token.logprob) | {"top_logprobs": [entry(*best) for best in token.top_logprobs]}
+        entry(token.text, token.logprob) | {"top_logprobs": [entry(*top) for top in token.top_logprobs]}
         for token in token_logprobs
     ]
     return {"content": content}

@@ -1,4 +1,4 @@
-"""Listening: the application on a socket, until Ctrl-C."""
+"""`groundup serve`: the application on a socket, until Ctrl-C."""
 
 import ipaddress
 import socket
@@ -25,15 +25,18 @@ def serve(
     port: int = 8000,
     api_key: str | None = None,
 ) -> None:
-    """Serve until interrupted.
+    """Serve a model with an OpenAI-compatible API and a chat page until interrupted.
+
+        model, tokenizer = groundup.open_model("runs/quickstart")
+        serve(model, tokenizer, name="quickstart")
 
     Args:
-        name: what clients call the model.
-        host: address to listen on; the default lets in nobody from outside this machine.
-        port: 0 takes a free one, and says which.
+        name: model name in requests and responses.
+        host: address to listen on; the default accepts connections from this machine only.
+        port: 0 for any free port.
         api_key: see `create_app`.
 
-    Raises UserError when the address cannot be had: in use, not of this machine, not allowed.
+    Raises UserError when the address is in use, not of this machine or not permitted.
     """
     with bind_socket(host, port) as listener:
         local = _is_loopback(listener)
@@ -41,10 +44,10 @@ def serve(
         app = create_app(model, tokenizer, name=name, api_key=api_key, hosts=hosts)
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
-        print(f"{name}: chat page {address}/ · API {address}/v1 · Ctrl-C ends", file=sys.stderr)
+        print(f"{name}: chat page {address}/ · API {address}/v1 · Ctrl-C stops", file=sys.stderr)
         if not local and api_key is None:
             print(
-                "note: anybody who reaches this address may use it; --api-key lets in only some",
+                "note: no API key is set: anyone who can reach this address can use the model (see --api-key)",
                 file=sys.stderr,
             )
         config = uvicorn.Config(
@@ -57,7 +60,7 @@ def serve(
             h11_max_incomplete_event_size=64 * 1024,
             ws="none",
         )
-        with suppress(KeyboardInterrupt):  # which uvicorn raises again when it has closed everything in order
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again after an orderly shutdown
             uvicorn.Server(config).run(sockets=[listener])
 
 

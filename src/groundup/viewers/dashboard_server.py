@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.security_headers import SECURITY_HEADERS
 from groundup.artifacts.sockets import bind_socket
 from groundup.viewers.dashboard import build_dashboard
 from groundup.viewers.run_reader import RunReader
@@ -24,13 +25,6 @@ PAGE_FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/watch.css": ("watch.css", "text/css; charset=utf-8"),
     "/watch.js": ("watch.js", "text/javascript; charset=utf-8"),
-}
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
 }
 MAX_POINTS = 1200
 """Of each curve: about one for each dot of a wide screen."""
@@ -61,7 +55,9 @@ def create_dashboard_app(journals: RunReader) -> "Starlette":
     by_stage: dict[str | None, RunReader] = {journals.requested_stage: journals}
 
     def answer(content: bytes, kind: str, status: int = 200) -> Response:
-        return Response(content, status, headers={"Content-Type": kind, **HEADERS})
+        return Response(
+            content, status, headers={"Content-Type": kind, "Cache-Control": "no-store", **SECURITY_HEADERS}
+        )
 
     def file(name: str, kind: str) -> Callable[["Request"], Awaitable[Response]]:
         content = (Path(__file__).parent / "dashboard_page" / name).read_bytes()

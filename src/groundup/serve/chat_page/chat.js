@@ -1,4 +1,4 @@
-// The chat page. What the model writes is only ever put in as text, never as HTML.
+// The chat page. Model output is inserted as text, never as HTML.
 
 const $ = (id) => document.getElementById(id);
 
@@ -8,14 +8,14 @@ const STARTERS = {
 };
 const MAX_TEXT_TOKENS = 200;
 
-let model = null; // the server's card of it
-let turns = []; // {role, content, element}: what the model is told
-let running = null; // the AbortController of the answer that is being written
-let lastUsage = 0; // tokens of the last prompt and answer
+let model = null; // the model object of /v1/models
+let turns = []; // {role, content, element}: the conversation in the model's context
+let running = null; // the AbortController of the running request
+let lastUsage = 0; // prompt and completion tokens of the last request
 
 // ---- the server
 
-class Refused extends Error {
+class ApiError extends Error {
   constructor(status, error) {
     super(error?.message ?? `the server answered ${status}`);
     this.status = status;
@@ -23,13 +23,13 @@ class Refused extends Error {
   }
 }
 
-async function ask(path, options = {}) {
+async function request(path, options = {}) {
   const key = sessionStorage.getItem("key");
   const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
   const response = await fetch(path, { ...options, headers });
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
-  throw new Refused(response.status, body.error);
+  throw new ApiError(response.status, body.error);
 }
 
 async function* events(response) {
@@ -45,13 +45,13 @@ async function* events(response) {
       const data = line.replace(/^data: /, "");
       if (data === "[DONE]") return;
       const event = JSON.parse(data);
-      if (event.error) throw new Refused(500, event.error);
+      if (event.error) throw new ApiError(500, event.error);
       yield event;
     }
   }
 }
 
-// ---- what is on the page
+// ---- page elements
 
 function show(element, role, text) {
   const turn = document.createElement("article");
@@ -65,16 +65,16 @@ function show(element, role, text) {
   return turn;
 }
 
-function showBelow(turn, facts, text) {
+function showFooter(turn, details, text) {
   const below = document.createElement("div");
   below.className = "below";
-  const said = document.createElement("span");
-  said.textContent = facts.filter(Boolean).join(" · ");
-  below.append(said);
+  const info = document.createElement("span");
+  info.textContent = details.filter(Boolean).join(" · ");
+  below.append(info);
   if (navigator.clipboard && text) {
     const copy = document.createElement("button");
     copy.type = "button";
-    copy.className = "plain";
+    copy.className = "flat";
     copy.textContent = "Copy";
     copy.onclick = async () => {
       await navigator.clipboard.writeText(text);
@@ -114,20 +114,20 @@ function refresh() {
 
 // ---- conversation
 
-function forgetOldest() {
-  // A question and its answer go together, so that the conversation still begins with a question.
-  const gone = turns.splice(0, Math.min(2, turns.length - 1));
-  for (const { element } of gone) element.classList.add("forgotten");
-  if (!gone.length) return false;
+function dropOldestTurns() {
+  // Drop a question with its answer, so that the conversation still starts with a question.
+  const dropped = turns.splice(0, Math.min(2, turns.length - 1));
+  for (const { element } of dropped) element.classList.add("dropped");
+  if (!dropped.length) return false;
   document.querySelector(".divider")?.remove();
   const divider = document.createElement("p");
   divider.className = "divider";
-  divider.textContent = "The model no longer remembers what is above: its context is full.";
+  divider.textContent = "The messages above no longer fit the model's context.";
   turns[0].element.before(divider);
   return true;
 }
 
-function request() {
+function completionRequest() {
   const shared = {
     model: model.id,
     temperature: Number($("temperature").value),
@@ -140,41 +140,41 @@ function request() {
   return ["/v1/chat/completions", { ...shared, messages }];
 }
 
-async function open() {
+async function startCompletion() {
   for (;;) {
-    const [path, body] = request();
+    const [path, body] = completionRequest();
     try {
-      return await ask(path, { method: "POST", body: JSON.stringify(body), signal: running.signal });
+      return await request(path, { method: "POST", body: JSON.stringify(body), signal: running.signal });
     } catch (error) {
-      if (error.code !== "context_length_exceeded" || !forgetOldest()) throw error;
+      if (error.code !== "context_length_exceeded" || !dropOldestTurns()) throw error;
     }
   }
 }
 
 async function answer(element) {
   const words = element.querySelector(".words");
-  const began = performance.now();
+  const start = performance.now();
   let text = "", finish = null, usage = null, first = null;
   element.classList.add("writing");
-  $("log").setAttribute("aria-busy", "true"); // a screen reader then reads the whole answer, not each word
+  $("log").setAttribute("aria-busy", "true"); // screen readers then read the whole answer at once
   try {
-    for await (const event of events(await open())) {
+    for await (const event of events(await startCompletion())) {
       usage = event.usage ?? usage;
       const choice = event.choices[0];
       if (!choice) continue;
-      const piece = choice.delta?.content ?? choice.text ?? "";
+      const delta = choice.delta?.content ?? choice.text ?? "";
       finish = choice.finish_reason ?? finish;
-      if (!piece) continue;
+      if (!delta) continue;
       first ??= performance.now();
       const follow = atEnd();
-      text += piece;
-      words.append(piece); // a text node
+      text += delta;
+      words.append(delta); // a text node
       if (follow) toEnd();
     }
   } catch (error) {
     if (error.name !== "AbortError") {
       if (error.status === 401) askForKey(error.message);
-      else notice(error instanceof Refused ? error.message : "The server does not answer. Is it still running?");
+      else notice(error instanceof ApiError ? error.message : "No response from the server. Is it still running?");
     }
     finish = "stopped";
   } finally {
@@ -183,24 +183,24 @@ async function answer(element) {
   }
   if (!text && finish === "stopped") return null;
   const count = usage?.completion_tokens;
-  const speed = count > 1 && Math.round((count - 1) / ((performance.now() - (first ?? began)) / 1000));
-  const why = { stopped: "stopped", length: "cut off at the limit" }[finish];
+  const speed = count > 1 && Math.round((count - 1) / ((performance.now() - (first ?? start)) / 1000));
+  const reason = { stopped: "stopped", length: "length limit reached" }[finish];
   lastUsage = usage?.total_tokens ?? lastUsage;
-  showBelow(element, [text ? count && `${count} tokens` : "nothing to say", speed && `${speed} a second`, why], text);
+  showFooter(element, [text ? count && `${count} tokens` : "empty answer", speed && `${speed} tokens/s`, reason], text);
   return text;
 }
 
-async function say(text) {
+async function send(text) {
   notice(null);
   const log = $("log");
-  const mine = new AbortController();
-  running = mine;
+  const controller = new AbortController();
+  running = controller;
   const said = model.chat ? show(log, "user", text) : null;
   const element = show(log, model.chat ? "assistant" : "text", "");
   if (model.chat) {
     turns.push({ role: "user", content: text, element: said });
-    // An answer needs room: when the context is three quarters full, the oldest turns go.
-    if (turns.length > 2 && lastUsage + text.length / 4 > 0.75 * model.context_length) forgetOldest();
+    // Leave room for the answer: drop the oldest turns when the context is three quarters full.
+    if (turns.length > 2 && lastUsage + text.length / 4 > 0.75 * model.context_length) dropOldestTurns();
   } else {
     const given = document.createElement("span");
     given.className = "given";
@@ -211,10 +211,10 @@ async function say(text) {
   refresh();
   toEnd();
   const content = await answer(element);
-  if (running !== mine) return; // the conversation was cleared meanwhile
+  if (running !== controller) return; // cleared in the meantime
   running = null;
   if (content === null) {
-    turns.pop(); // as if it had not been said: the words go back to where they can be mended
+    turns.pop(); // undo the turn and restore the text for editing
     said?.remove();
     element.remove();
     if (!$("text").value) $("text").value = text;
@@ -237,38 +237,38 @@ function clear() {
   $("text").focus();
 }
 
-// ---- beginning
+// ---- start
 
 function askForKey(message) {
   $("key-notice").textContent = message;
   $("key-notice").hidden = !sessionStorage.getItem("key");
-  if (!$("door").open) $("door").showModal();
+  if (!$("key-dialog").open) $("key-dialog").showModal();
 }
 
-async function begin() {
+async function connect() {
   try {
-    model = (await (await ask("/v1/models")).json()).data[0];
+    model = (await (await request("/v1/models")).json()).data[0];
   } catch (error) {
     if (error.status === 401) return askForKey(error.message);
-    $("greeting").textContent = "The server does not answer";
+    $("greeting").textContent = "No response from the server";
     return notice(error.message);
   }
-  $("door").close();
+  $("key-dialog").close();
   document.title = `${model.id} · groundup`;
   $("model").textContent = model.id;
-  $("facts").textContent = `context of ${model.context_length.toLocaleString("en")} tokens`;
-  $("greeting").textContent = model.chat ? `Chat with ${model.id}` : `${model.id} continues your text`;
+  $("model-info").textContent = `context of ${model.context_length.toLocaleString("en")} tokens`;
+  $("greeting").textContent = model.chat ? `Chat with ${model.id}` : `${model.id}: text completion`;
   $("about").textContent = model.chat
-    ? "It knows what it was taught, and nothing else."
-    : "A base model: it was taught to write on, not to hold a conversation.";
-  $("text").placeholder = model.chat ? "Message" : "The beginning of a text";
+    ? "Its knowledge is limited to its training data."
+    : "A base model: it continues text and is not trained for conversations.";
+  $("text").placeholder = model.chat ? "Message" : "Text to continue";
   $("text-label").textContent = $("text").placeholder;
   $("clear").textContent = model.chat ? "New chat" : "Clear";
   const starters = STARTERS[model.chat ? "chat" : "text"].map((text) => {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = text;
-    button.onclick = () => say(text);
+    button.onclick = () => send(text);
     const item = document.createElement("li");
     item.append(button);
     return item;
@@ -283,7 +283,7 @@ $("composer").onsubmit = (event) => {
   const text = $("text").value.trim();
   if (!text || !model) return;
   $("text").value = "";
-  say(text);
+  send(text);
 };
 $("text").oninput = refresh;
 $("text").onkeydown = (event) => {
@@ -307,9 +307,9 @@ $("theme").onclick = () => {
 $("key-form").onsubmit = (event) => {
   event.preventDefault();
   sessionStorage.setItem("key", $("key").value.trim());
-  begin();
+  connect();
 };
 
 const theme = localStorage.getItem("theme");
 if (theme) document.documentElement.dataset.theme = theme;
-begin();
+connect();
