@@ -1,146 +1,125 @@
-"""The fences: quick and torch-free where promised, recipes that parse, no file that is two ideas."""
+"""Rules of the whole source tree: imports, file sizes, the stage table, the example recipes."""
 
 import ast
-import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from groundup import pipeline
 from groundup.plan import derive
 from groundup.recipe import Recipe, load_recipe
+from groundup.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "groundup"
+FILES = sorted(SOURCE.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+CHAPTERS = sorted(path for path in SOURCE.iterdir() if (path / "__init__.py").is_file())
 TORCH_FREE = ("artifacts", "recipe", "plan", "data", "tokenizer", "report", "viewers")
-LONGEST = 400
+HEAVY = (
+    "{'torch', 'daft', 'matplotlib', 'pyarrow', 'numpy', 'tokenizers', 'trafilatura', 'starlette', 'typst'}"
+)
+MAX_LINES = 400
+PEERS = {
+    "transformers", "peft", "trl", "gptqmodel", "litgpt", "llama_cpp", "vllm", "datatrove", "auto_gptq", "awq",
+}  # fmt: skip
 
 
-def python_files():
-    return sorted(SOURCE.rglob("*.py"))
+def imported_modules(path: Path) -> set[str]:
+    nodes = list(ast.walk(TREES[path]))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
 
 
 @pytest.mark.parametrize(
-    "module", ["groundup", "groundup.cli", "groundup.pipeline", *(f"groundup.{c}" for c in TORCH_FREE)]
+    "module", ["groundup", "groundup.cli", "groundup.pipeline", *(f"groundup.{name}" for name in TORCH_FREE)]
 )
-def test_the_floors_before_the_model_import_no_torch(module):
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'daft' in sys.modules or 'matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, (
-        f"{module} imports torch, daft or matplotlib"
+def test_chapters_before_the_model_import_no_torch(module):
+    code = f"import sys, {module}; print({{'torch', 'daft', 'matplotlib'}} & set(sys.modules) or '')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["plan", "recipes/llama-7b.toml", "--json"], ["explain", "train.steps"]]
+)
+def test_quick_commands_import_no_large_package(arguments):
+    code = (
+        f"import sys; from groundup.cli import app; app({arguments}, standalone_mode=False); "
+        f"print({HEAVY} & set(sys.modules) or '', file=sys.stderr)"
     )
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["plan", "recipes/llama-7b.toml"], ["explain", "train.steps"]]
-)
-def test_light_commands_answer_at_once(arguments):
-    # The promise is 0.3 s of work; the clock of a shared machine is not to be trusted, processor time is.
-    def processor_seconds():
-        before = os.times()
-        subprocess.run(
-            [sys.executable, "-m", "groundup.cli", *arguments],
-            cwd=ROOT,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        after = os.times()
-        return after.children_user + after.children_system - before.children_user - before.children_system
-
-    bare = time.process_time()
-    subprocess.run([sys.executable, "-c", "pass"], check=True)
-    assert bare is not None
-    assert min(processor_seconds() for _ in range(3)) < 0.6
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout
+    assert done.stderr == "\n"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_parses_and_plans(path):
     recipe = load_recipe(path)
-    facts = derive(recipe).summary()
-    assert facts["name"] == path.stem
-    assert recipe.train is None or facts["hours"] > 0
+    summary = derive(recipe).summary()
+    assert summary["name"] == path.stem
+    assert recipe.train is None or summary["hours"] > 0
 
 
-def test_stages_and_recipe_agree():
+def test_stage_table():
     sections = set(Recipe.model_fields) - {"name", "seed", "budget", "model", "machine"}
-    assert {stage.section for stage in pipeline.STAGES} == sections
-    assert [stage.folder for stage in pipeline.STAGES] == sorted(stage.folder for stage in pipeline.STAGES)
-    names = [stage.name for stage in pipeline.STAGES]
-    for position, stage in enumerate(pipeline.STAGES):
-        assert set(stage.inputs) <= set(names[:position]), "a stage reads only earlier stages"
-        module = SOURCE.joinpath(*stage.function.split(":")[0].split(".")[1:]).with_suffix(".py")
-        assert module.is_file(), f"{stage.function}: no such module"
+    assert {stage.section for stage in STAGES} == sections
+    assert [stage.folder for stage in STAGES] == sorted(stage.folder for stage in STAGES)
+    names = [stage.name for stage in STAGES]
+    for index, stage in enumerate(STAGES):
+        assert stage.folder == f"{index + 1:02d}-{stage.name}"
+        assert set(stage.inputs) <= set(names[:index]), "a stage reads only earlier stages"
+        for reference in filter(None, (stage.function, stage.identity)):
+            module, _, function = reference.partition(":")
+            tree = TREES[SOURCE.joinpath(*module.split(".")[1:]).with_suffix(".py")]
+            assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (
+                reference
+            )
+
+
+def test_stage_folders_are_spelled_once():
+    folders = {stage.folder for stage in STAGES}
+    for path in FILES:
+        if path.name != "stages.py":
+            constants = {node.value for node in ast.walk(TREES[path]) if isinstance(node, ast.Constant)}
+            assert not folders & constants, f"{path}: use groundup.stages.STAGE_FOLDERS"
 
 
 def test_only_the_pipeline_imports_a_stage_module():
-    for path in python_files():
-        if path.name in ("pipeline.py", "stage.py"):
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                assert not node.module.endswith(".stage"), f"{path}: imports {node.module}"
+    for path in FILES:
+        if path.name not in ("pipeline.py", "stage.py"):
+            assert not [name for name in imported_modules(path) if name.endswith(".stage")], path
 
 
-def test_no_file_is_two_ideas():
-    long = {
-        str(p.relative_to(SOURCE)): n
-        for p in python_files()
-        if (n := len(p.read_text().splitlines())) > LONGEST
-    }
-    assert long == {}
+def test_file_size():
+    lines = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {path: count for path, count in lines.items() if count > MAX_LINES} == {}
 
 
-def test_no_drawer_for_odds_and_ends():
+def test_no_catch_all_module():
     forbidden = {"utils", "util", "common", "helpers", "misc", "tools", "lib", "core"}
-    assert [str(p) for p in python_files() if p.stem in forbidden or p.parent.name in forbidden] == []
+    assert [str(path) for path in FILES if forbidden & {path.stem, path.parent.name}] == []
 
 
-def test_every_chapter_says_what_it_is():
-    for chapter in sorted(path for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__"):
-        first = ast.get_docstring(ast.parse((chapter / "__init__.py").read_text())) or ""
-        assert len(first) > 80, (
-            f"{chapter.name}/__init__.py: say what the chapter is and in which order to read it"
-        )
+def test_every_chapter_has_a_description():
+    assert len(CHAPTERS) >= 15
+    for chapter in CHAPTERS:
+        assert len(ast.get_docstring(TREES[chapter / "__init__.py"]) or "") > 80, chapter.name
 
 
 def test_peers_are_never_imported():
-    peers = {
-        "transformers",
-        "peft",
-        "trl",
-        "gptqmodel",
-        "litgpt",
-        "llama_cpp",
-        "vllm",
-        "datatrove",
-        "auto_gptq",
-        "awq",
-    }
-    for path in python_files():
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = (
-                [a.name for a in node.names]
-                if isinstance(node, ast.Import)
-                else [node.module or ""]
-                if isinstance(node, ast.ImportFrom)
-                else []
-            )
-            assert not peers & {name.split(".")[0] for name in names}, f"{path}: imports a peer"
+    for path in FILES:
+        assert not PEERS & {name.split(".")[0] for name in imported_modules(path)}, path
 
 
 def test_nothing_is_unpickled():
-    for path in python_files():
-        text = path.read_text()
-        for word in ("import pickle", "pickle.load", "torch.load(", "yaml.load(", "eval("):
-            harmless = (
-                text.replace(".eval(", "")
-                .replace("Loader=yaml.BaseLoader", "")
-                .replace("yaml.load(text, )", "")
-            )
-            harmless = re.sub(
-                r"torch\.load\([^()]*weights_only=True[^()]*\)", "", harmless
-            )  # which runs nothing
-            assert word not in harmless, f"{path}: {word}"
+    """Allowed: torch.load with weights_only=True, a module's eval(), YAML without constructors."""
+    unsafe = re.compile(
+        r"import pickle|pickle\.load|torch\.load\((?![^()]*weights_only=True)"
+        r"|yaml\.load\((?![^()]*Loader=yaml\.BaseLoader)|(?<![\w.])eval\("
+    )
+    for path in FILES:
+        found = unsafe.search(path.read_text(encoding="utf-8"))
+        assert found is None, f"{path}: {found[0] if found else ''}"

@@ -1,8 +1,15 @@
-"""The commands. Each imports its chapter when it is asked for, so that `--help`, `plan` and `status` answer at once.
+"""The command line. Each command imports its chapter when it runs, so `--help`, `plan` and `status` start at once.
 
-Reading order: `options` (what several commands share), `extras` (packages that may be missing), `build` (recipe, plan,
-run), `look` (at what is there), `use` (a model). Results go to stdout, progress and notes to stderr. What the user can
-mend is one line and a hint, with exit code 2.
+    options.py             arguments and options that several commands have
+    plain_help.py          layout of the help pages, unknown commands
+    extras.py              optional packages that are not installed
+    pipeline_commands.py   init, plan, run, launch, sweep, ladder
+    inspect_commands.py    status, watch, inspect, verify, diff, report, explain
+    model_commands.py      generate, chat, serve, evaluate, quantize, export
+    __main__.py            `python -m groundup.cli`
+
+Results go to stdout, progress and notes to stderr. A mistake of the user is one line and a hint, with exit code 2.
+Deliberately absent: any work. A command parses its arguments, calls a chapter and prints.
 """
 
 import os
@@ -13,6 +20,7 @@ import typer
 
 from groundup.artifacts.errors import AlreadyReported, PeerLost, UserError
 from groundup.cli import extras, inspect_commands, model_commands, pipeline_commands
+from groundup.cli.plain_help import PlainCommand, PlainGroup
 
 COMMANDS = {
     "Build": (
@@ -26,10 +34,10 @@ COMMANDS = {
     "Inspect": (
         inspect_commands.status,
         inspect_commands.watch,
+        inspect_commands.inspect,
         inspect_commands.verify,
         inspect_commands.diff,
         inspect_commands.report,
-        inspect_commands.inspect,
         inspect_commands.explain,
     ),
     "Use a model": (
@@ -41,28 +49,24 @@ COMMANDS = {
         model_commands.export,
     ),
 }
-"""In the order of the help page."""
+"""Panels of the help page, in order."""
 
 app = typer.Typer(
     name="groundup",
-    help="Build a language model from the ground up: one recipe in; a tokenizer, a base model, a chat model, a 4-bit "
-    "model, a server and a report out.",
+    cls=PlainGroup,
+    help="Build a language model from one recipe: tokenizer, base model, chat model, quantized model, server, report.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for panel, commands in COMMANDS.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(command)
+        app.command(rich_help_panel=panel, cls=PlainCommand)(command)
 app.command("_worker", hidden=True)(pipeline_commands.worker)
 
 
 def main() -> None:
-    """Entry point: a UserError is one line and a hint; an interrupt ends quietly; the rest is a bug with a traceback.
-
-    What several processes of one run meet is said by one of them.
-    """
+    """Entry point. Turns the expected exceptions into one line and an exit code; any other is a bug with a traceback."""
     try:
         app()
     except UserError as error:
@@ -76,10 +80,8 @@ def main() -> None:
     except PeerLost as error:
         print(error, file=sys.stderr)
         sys.exit(1)
-    except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # `groundup ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 

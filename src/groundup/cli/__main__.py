@@ -1,4 +1,4 @@
-"""So that `python -m groundup.cli` is the command too."""
+"""`python -m groundup.cli`."""
 
 from groundup.cli import main
 

@@ -1,4 +1,4 @@
-"""Commands that only look: at a run, its files, its differences, its story, and at the knobs."""
+"""Commands that show a run or a knob and change nothing: status, watch, inspect, verify, diff, report, explain."""
 
 import itertools
 import json
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from groundup.artifacts.differences import list_differences
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.manifest import Manifest
 from groundup.artifacts.progress import PROGRESS_KINDS, format_duration
@@ -15,25 +16,30 @@ from groundup.cli.options import JsonOption, RunArgument, SetOption
 from groundup.stages import STAGE_FOLDERS
 
 NEXT_STEPS = {
-    "stale": "made by another recipe or version; groundup run RECIPE says what changed, and with --replace builds again",
+    "stale": "built by another recipe or version; groundup run RECIPE prints the differences, --replace rebuilds it",
     "interrupted": "groundup run RECIPE continues it",
 }
-"""What one does about a stage in such a state."""
+"""By state of a stage."""
 
 
 def status(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Which stages of a run are complete, stale, interrupted or missing."""
+    """Show the state of each stage of a run: complete, stale, interrupted or missing; size and time.
+
+    Example: groundup status runs/quickstart
+    """
     from groundup import pipeline
     from groundup.plan import derive
 
     recipe = pipeline.read_recipe(run)
     machine = pipeline.resolve_machine(recipe, PROGRESS_KINDS["none"]())
     rows = []
-    for job in pipeline.resolve_stage_runs(derive(recipe).recipe, run, machine):
-        manifest = job.manifest()
+    for stage_run in pipeline.resolve_stage_runs(derive(recipe).recipe, run, machine):
+        manifest = stage_run.manifest()
         size = sum(file["bytes"] for file in manifest.files.values()) if manifest else None
         seconds = manifest.provenance.get("seconds") if manifest else None
-        rows.append({"stage": job.stage.folder, "state": job.state(), "bytes": size, "seconds": seconds})
+        rows.append(
+            {"stage": stage_run.stage.folder, "state": stage_run.state(), "bytes": size, "seconds": seconds}
+        )
     if as_json:
         print(json.dumps(rows, indent=1))
         return
@@ -49,9 +55,12 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 def verify(run: RunArgument) -> None:
-    """Hash every file of a run's finished stages again, and compare with the manifests."""
+    """Check the files of a run against the SHA-256 hashes in its manifests.
+
+    Example: groundup verify runs/quickstart
+    """
     from groundup import pipeline
-    from groundup.artifacts.manifest import verify_folder as verify_folder
+    from groundup.artifacts.manifest import verify_folder
 
     pipeline.read_recipe(run)
     folders = [
@@ -62,10 +71,9 @@ def verify(run: RunArgument) -> None:
         print(line)
     if problems:
         raise UserError(
-            f"{run}: {len(problems)} file(s) differ",
-            hint="groundup run RECIPE --from STAGE builds a stage again",
+            f"{run}: {len(problems)} file(s) differ", hint="groundup run RECIPE --from STAGE rebuilds a stage"
         )
-    print(f"{run}: {len(folders)} finished stages, every file as it was written")
+    print(f"{run}: {len(folders)} complete stages, all files unchanged")
 
 
 def diff(
@@ -73,52 +81,61 @@ def diff(
     other: Annotated[Path, typer.Argument(metavar="OTHER", help="Another run, or a recipe file.")],
     sets: SetOption = None,
 ) -> None:
-    """How two runs, or a run and a recipe, differ: knobs, derived values and scores."""
+    """Show the differences between two runs, or a run and a recipe: knobs, derived values, scores.
+
+    Example: groundup diff runs/quickstart recipes/quickstart.toml --set train.steps=200
+    """
     from groundup import pipeline
     from groundup.plan import derive
     from groundup.recipe import load_recipe
 
-    mine = pipeline.read_recipe(run)
-    theirs = pipeline.read_recipe(other) if other.is_dir() else load_recipe(other, sets or ())
-    one, two = (
-        derive(recipe).recipe.model_dump(mode="json", exclude={"machine"}) for recipe in (mine, theirs)
+    recipes = (
+        pipeline.read_recipe(run),
+        pipeline.read_recipe(other) if other.is_dir() else load_recipe(other, sets or ()),
     )
-    lines = pipeline.list_differences(one, two)
+    old, new = (derive(recipe).recipe.model_dump(mode="json", exclude={"machine"}) for recipe in recipes)
+    lines = list_differences(old, new)
     if other.is_dir():
-        lines += pipeline.list_differences(_evaluation_metrics(run), _evaluation_metrics(other))
-    print("\n".join(lines) if lines else f"{run} and {other}: no difference")
+        lines += list_differences(_evaluation_metrics(run), _evaluation_metrics(other))
+    print("\n".join(lines) if lines else f"{run} and {other}: no differences")
 
 
 def watch(
     run: RunArgument,
     stage: Annotated[
-        str | None, typer.Option(help="base or chat; default: the one that is going on.")
+        str | None, typer.Option(metavar="STAGE", help="base or chat; default: the last that started.")
     ] = None,
-    page: Annotated[bool, typer.Option("--page", help="Serve a live page instead of drawing here.")] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 8001,
+    page: Annotated[
+        bool, typer.Option("--page", help="Serve a web page instead of drawing in the terminal.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any free port.")] = 8001,
 ) -> None:
-    """The curves of a training while it goes on, and afterwards: loss, held-out text, learning rate, speed, memory."""
+    """Show the training curves of a run, live: loss, validation loss, learning rate, speed, memory.
+
+    Example: groundup watch runs/quickstart
+    """
     from groundup.viewers.run_reader import RunReader
 
-    journals = RunReader(run, stage)
-    journals.refresh()
+    reader = RunReader(run, stage)
+    reader.refresh()
     if page:
         from groundup.viewers.dashboard_server import serve_dashboard
 
-        serve_dashboard(journals, port)
+        serve_dashboard(reader, port)
     else:
         from groundup.viewers import terminal_dashboard
 
-        terminal_dashboard.show_dashboard(journals)
+        terminal_dashboard.show_dashboard(reader)
 
 
 def report(
     run: RunArgument,
-    pdf: Annotated[
-        Path | None, typer.Option(help="Where to put the PDF; default: report.pdf in the run.")
-    ] = None,
+    pdf: Annotated[Path | None, typer.Option(help="PDF to write; default: RUN/report.pdf.")] = None,
 ) -> None:
-    """Write the report of a run from what its manifests say, finished or not."""
+    """Write the report of a run as PDF and HTML, from its manifests; the run may be unfinished.
+
+    Example: groundup report runs/quickstart
+    """
     from groundup import pipeline
     from groundup.report import write_report
 
@@ -127,24 +144,32 @@ def report(
 
 
 def inspect(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, its 01-data, or a folder of documents.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, its 01-data, or a folder of documents.")
+    ],
     show: Annotated[
         str | None,
         typer.Option(
-            help="kept, dropped, changed, duplicates or contaminated; default: the first that fits."
+            help="kept, dropped, changed, duplicates or contaminated; default: all; in the pager: kept."
         ),
     ] = None,
-    source: Annotated[str | None, typer.Option(help="Only this source.")] = None,
-    reason: Annotated[str | None, typer.Option(help="Only what fell or was changed by this rule.")] = None,
-    search: Annotated[str | None, typer.Option(help="Only what holds this text.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only documents of this source.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Only documents that this rule dropped or changed.")
+    ] = None,
+    search: Annotated[str | None, typer.Option(help="Only documents that contain this text.")] = None,
     split: Annotated[str | None, typer.Option(help="train or validation.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Draw kept documents in this random order.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Show kept documents in random order.")] = None,
     limit: Annotated[
-        int, typer.Option(min=0, help="At most so many of each kind; 0: all. Not in the pager.")
+        int,
+        typer.Option(min=0, help="Maximum number of each kind; 0: no limit. Not in the pager."),
     ] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """Page through the documents that a run kept and dropped, with the reasons."""
+    """Page through the documents that a run kept, dropped and changed, with the rules that did it.
+
+    Example: groundup inspect runs/quickstart --show dropped --reason language
+    """
     from groundup.viewers import corpus_browser
 
     if show is None and reason is not None:
@@ -154,7 +179,7 @@ def inspect(
         ("--split", split, corpus_browser.SPLITS),
     ):
         if value is not None and value not in choices:
-            raise UserError(f"{name} {value}: no such thing", hint=f"one of {', '.join(choices)}")
+            raise UserError(f"{name} {value}: unknown", hint=f"one of {', '.join(choices)}")
     corpus = corpus_browser.Corpus.open(run)
     known = corpus.sources()
     if source is not None and known and source not in known:
@@ -178,12 +203,18 @@ def inspect(
 
 
 def explain(
-    knob: Annotated[str | None, typer.Argument(help="A knob such as train.steps; none: all of them.")] = None,
+    knob: Annotated[
+        str | None, typer.Argument(metavar="KNOB", help="For example train.steps; default: all knobs.")
+    ] = None,
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the recipe's JSON schema, for editors.")
+        bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors.")
     ] = False,
 ) -> None:
-    """What a knob means, what it takes and its default."""
+    """Explain a knob of the recipe: meaning, possible values, default.
+
+    Example: groundup explain train.learning_rate
+    """
+
     from groundup.recipe.explain import explain_knob, json_schema, knob_table
 
     if schema:

@@ -1,4 +1,4 @@
-"""Commands that take a model: speak with it, measure it, shrink it, hand it on."""
+"""Commands that take a model: generate, chat, serve, evaluate, quantize, export."""
 
 import json
 import sys
@@ -22,16 +22,17 @@ from groundup.cli.options import (
 
 def generate(
     model: ModelArgument,
-    prompt: Annotated[
-        str, typer.Option(help="The text to continue; - reads it from standard input.")
-    ] = "The",
+    prompt: Annotated[str, typer.Option(help="Text to continue; -: read it from standard input.")] = "The",
     max_tokens: MaxTokensOption = 128,
     temperature: TemperatureOption = 0.7,
     top_p: TopPOption = 0.95,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Continue a text."""
+    """Continue a text.
+
+    Example: groundup generate runs/quickstart --prompt "Once upon a time"
+    """
     from groundup.generate import SamplingParams, stream_text
 
     network, tokenizer = _open_model(model, device)
@@ -45,14 +46,17 @@ def generate(
 
 def chat(
     model: ModelArgument,
-    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
     max_tokens: MaxTokensOption = 256,
     temperature: TemperatureOption = 0.5,
     top_p: TopPOption = 0.95,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Talk with a model in the terminal."""
+    """Chat with a model in the terminal, or answer one message a line from a pipe.
+
+    Example: groundup chat runs/quickstart
+    """
     from groundup.generate import SamplingParams
     from groundup.generate.terminal_chat import chat as converse
 
@@ -68,12 +72,15 @@ def serve(
     api_key: Annotated[
         str | None,
         typer.Option(
-            envvar="GROUNDUP_API_KEY", help="Let in only who sends this key; better set in the environment."
+            envvar="GROUNDUP_API_KEY", help="Key that requests must send; safer in the environment than here."
         ),
     ] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Serve a model over HTTP as OpenAI's API has it, with a chat page at /."""
+    """Serve a model over HTTP: OpenAI's API under /v1, a chat page at /.
+
+    Example: groundup serve runs/quickstart --port 8000
+    """
     from groundup.serve.server import serve as serve_forever
 
     network, tokenizer = _open_model(model, device)
@@ -82,15 +89,19 @@ def serve(
 
 def evaluate(
     model: ModelArgument,
-    text: Annotated[Path, typer.Option(help="The text to score: a UTF-8 file.")],
+    text: Annotated[Path, typer.Option(help="Text to score, UTF-8.")],
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Bits per byte and perplexity of a model on a text."""
+    """Measure bits per byte and perplexity of a model on a text.
+
+    Example: groundup evaluate runs/quickstart --text held-out.txt
+    """
     from groundup.evaluate import score_text
 
+    content = _read_text(text)
     network, tokenizer = _open_model(model, device)
-    score = score_text(network, tokenizer, _read_text(text))
+    score = score_text(network, tokenizer, content)
     if as_json:
         print(json.dumps(score, indent=1))
         return
@@ -100,34 +111,40 @@ def evaluate(
 
 def quantize(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
     method: Annotated[str, typer.Option(help="gptq, awq or rtn.")] = "gptq",
     bits: Annotated[int, typer.Option(help="4 or 8.")] = 4,
-    group_size: Annotated[int, typer.Option(help="Weights that share a scale.")] = 128,
+    group_size: Annotated[int, typer.Option(help="Weights with one scale.")] = 128,
     calibration: Annotated[
-        Path | None, typer.Option(help="Text that gptq and awq look at: a UTF-8 file.")
+        Path | None, typer.Option(help="Calibration text for gptq and awq, UTF-8.")
     ] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Keep 4 or 8 bits of each weight."""
+    """Quantize the weights of a model to 4 or 8 bits.
+
+    Example: groundup quantize runs/quickstart --out small --calibration text.txt
+    """
     from groundup.quantize import quantize_folder
 
-    facts = quantize_folder(
+    summary = quantize_folder(
         model, out, method=method, bits=bits, group_size=group_size, device=device,
-        calibration_text=_read_text(calibration) if calibration else None, progress=PROGRESS_KINDS["auto"](),
+        calibration_text=_read_text(calibration) if calibration else None, progress=PROGRESS_KINDS["auto"]()
     )  # fmt: skip
-    print("\n".join(f"{key:<22} {value}" for key, value in facts.items()))
+    print("\n".join(f"{key:<22} {value}" for key, value in summary.items()))
 
 
 def export(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
     format: Annotated[
         str, typer.Option(help="huggingface, gguf, gptq, awq or compressed-tensors.")
     ] = "huggingface",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
 ) -> None:
-    """Write a model in the layout that other software reads."""
+    """Export a model to a format of other software.
+
+    Example: groundup export runs/quickstart --format gguf --out exported
+    """
     from groundup.quantize import export_model
 
     for path in export_model(model, out, format=format, dtype=dtype):
@@ -144,7 +161,7 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file", hint="give a UTF-8 text file") from None
+        raise UserError(f"{path}: no such file", hint="expected a UTF-8 text file") from None
     except IsADirectoryError:
         raise UserError(f"{path}: a folder, expected a UTF-8 text file") from None
     except UnicodeDecodeError as error:

@@ -1,32 +1,34 @@
-"""The arguments and options that several commands share."""
+"""Arguments and options that several commands have."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-RecipeArgument = Annotated[
-    Path, typer.Argument(metavar="RECIPE", help="A recipe file; recipes/ holds examples.")
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (TOML).")]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, for example runs/quickstart.")
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/quickstart.")]
 ModelArgument = Annotated[
     Path,
     typer.Argument(
-        metavar="MODEL", help="A run, one of its artifacts, a Hugging Face folder or a .gguf file."
+        metavar="MODEL", help="A run folder, one of its stage folders, a Hugging Face folder or a .gguf file."
     ),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="Override a knob; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="KNOB=VALUE", help="Override a knob of the recipe; may be repeated."),
 ]
-RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")]
-MaxTokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")]
-TemperatureOption = Annotated[
-    float, typer.Option(min=0.0, help="0 takes the likeliest token; higher is more varied.")
-]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Parent folder of all runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+MaxTokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="Maximum number of new tokens.")]
+TemperatureOption = Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0: greedy decoding.")]
 TopPOption = Annotated[
     float,
-    typer.Option("--top-p", min=0.0, max=1.0, help="Draw from the likeliest tokens of this total share."),
-]
-SeedOption = Annotated[int | None, typer.Option(help="Same seed, same text.")]
+    typer.Option(
+        "--top-p", min=0.0, max=1.0,
+        help="Nucleus sampling: draw from the most probable tokens with this total probability."
+    ),
+]  # fmt: skip
+SeedOption = Annotated[int | None, typer.Option(help="Random seed; default: a random one.")]

@@ -1,4 +1,4 @@
-"""Commands that decide and make: a recipe, its plan, its run."""
+"""Commands that write a recipe, plan it and run it: init, plan, run, launch, sweep, ladder."""
 
 import json
 import sys
@@ -12,24 +12,31 @@ import typer
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import PROGRESS_KINDS, format_duration
 from groundup.cli.options import JsonOption, RecipeArgument, RunArgument, RunsOption, SetOption
+from groundup.stages import STAGES
 
 LADDER_FOLDER = "ladder"
-"""The folder of a run's ladder, beside its stages."""
+"""Folder of a run that holds its ladder."""
+
+STAGE_NAMES = ", ".join(stage.name for stage in STAGES)
 
 
 def init(
-    out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.toml"),
+    out: Annotated[Path, typer.Option(help="Recipe file to write.")] = Path("recipe.toml"),
     goal: Annotated[str | None, typer.Option(help="base, chat or chat-4bit.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Your text: files with globs, an address, or `sample`.")
+        str | None,
+        typer.Option(help="Training text: a file pattern, a URL, or `sample`."),
     ] = None,
-    hardware: Annotated[
-        str | None, typer.Option(help="A device that the plan knows, such as cpu-2 or h100.")
-    ] = None,
-    devices: Annotated[int | None, typer.Option(min=1, help="How many of them.")] = None,
-    hours: Annotated[float | None, typer.Option(help="Time for pretraining.")] = None,
+    hardware: Annotated[str | None, typer.Option(help="Device type, for example cpu-2 or h100.")] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="Number of devices.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Hours for pretraining.")] = None,
 ) -> None:
-    """Ask for goal, data, hardware and budget, and write a recipe made for them."""
+    """Write a recipe for a goal, text, hardware and budget.
+
+    On a terminal it asks for every answer that no option gives; elsewhere it takes the defaults.
+
+    Example: groundup init --goal chat --data 'texts/*.txt' --hardware h100 --hours 4
+    """
     from groundup.plan import init_recipe
 
     if out.exists():
@@ -43,9 +50,10 @@ def init(
     }
     for question in init_recipe.QUESTIONS:
         if answers[question.name] is None:
-            ask = sys.stdin.isatty()
             answers[question.name] = (
-                typer.prompt(question.text, question.default, err=True) if ask else question.default
+                typer.prompt(question.text, question.default, err=True)
+                if sys.stdin.isatty()
+                else question.default
             )
     out.write_text(init_recipe.recipe_toml(answers, name=out.stem), encoding="utf-8")
     print(f"wrote {out}\nnext: groundup plan {out}")
@@ -54,39 +62,44 @@ def init(
 def plan(
     recipe: RecipeArgument,
     sets: SetOption = None,
-    pdf: Annotated[Path | None, typer.Option(help="Also write the blueprint as a PDF.")] = None,
+    pdf: Annotated[Path | None, typer.Option(help="Also write the plan as a PDF.")] = None,
     simulate: Annotated[
-        bool, typer.Option("--simulate", help="Also build one rank of all on fake devices, and count.")
+        bool,
+        typer.Option("--simulate", help="Also build one rank on fake devices and measure its memory (slow)."),
     ] = False,
     as_json: JsonOption = False,
     runs: RunsOption = Path("runs"),
 ) -> None:
-    """What a recipe will cost: parameters, tokens, memory, layout, hours, money. Refuses what will not fit."""
+    """Show what a recipe needs: parameters, tokens, memory, layout, hours and money.
+
+    Exits with an error if the model does not fit on the devices. Nothing is trained.
+
+    Example: groundup plan recipes/llama-1b.toml --set budget.devices=16
+    """
     from groundup.plan import derive, plan_table
     from groundup.plan.prediction import predict_loss
     from groundup.recipe import load_recipe
 
-    wanted = load_recipe(recipe, sets or ())
-    planned = derive(wanted)
-    facts = planned.summary()
-    facts["predicted_loss"] = predict_loss(wanted, runs / wanted.name / LADDER_FOLDER)
-    if wanted.data is not None:
+    loaded = load_recipe(recipe, sets or ())
+    derived = derive(loaded)
+    summary = derived.summary()
+    summary["predicted_loss"] = predict_loss(loaded, runs / loaded.name / LADDER_FOLDER)
+    if loaded.data is not None:
         from groundup import pipeline
         from groundup.data.dedup_estimate import estimate_dedup
 
-        facts["deduplication"] = estimate_dedup(
-            wanted.data, pipeline.resolve_machine(wanted, PROGRESS_KINDS["none"]())
-        )
+        machine = pipeline.resolve_machine(loaded, PROGRESS_KINDS["none"]())
+        summary["deduplication"] = estimate_dedup(loaded.data, machine)
     if simulate:
-        from groundup.train import simulation as simulation
+        from groundup.train import simulation
 
-        _log("building one rank on fake devices: a minute or so")
-        facts["simulation"] = simulation.simulate(planned)
-    print(json.dumps(facts, indent=1) if as_json else plan_table.format_plan(facts))
+        _log("building one rank on fake devices: about a minute")
+        summary["simulation"] = simulation.simulate(derived)
+    print(json.dumps(summary, indent=1) if as_json else plan_table.format_plan(summary))
     if pdf is not None:
         from groundup.report.plan_document import write_plan_pdf
 
-        write_plan_pdf(facts, pdf)
+        write_plan_pdf(summary, pdf)
         _log(f"wrote {pdf}")
 
 
@@ -94,48 +107,54 @@ def run(
     recipe: RecipeArgument,
     sets: SetOption = None,
     from_stage: Annotated[
-        str | None, typer.Option("--from", metavar="STAGE", help="Build again from here.")
+        str | None,
+        typer.Option(
+            "--from", metavar="STAGE", help=f"Rebuild this stage and all after it. Stages: {STAGE_NAMES}."
+        ),
     ] = None,
     until: Annotated[
         str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")
     ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Build finished stages again whose recipe changed.")
+        bool, typer.Option("--replace", help="Rebuild complete stages whose recipe changed.")
     ] = False,
     runs: RunsOption = Path("runs"),
 ) -> None:
-    """Build what the recipe asks for; what is finished stays, what was interrupted continues."""
+    """Run a recipe: build all its stages, in the folder runs/NAME.
+
+    Complete stages are kept, an interrupted stage continues.
+    If the recipe changed, the differences are printed; --replace or --from rebuilds the changed stages.
+
+    Example: groundup run recipes/quickstart.toml --until base --set train.steps=200
+    """
     from groundup import pipeline
     from groundup.artifacts.rank_environment import is_main
     from groundup.recipe import load_recipe
 
-    wanted = load_recipe(recipe, sets or ())
-    first = is_main()
-    machine = pipeline.resolve_machine(wanted, PROGRESS_KINDS[wanted.machine.progress if first else "none"]())
-    folder = runs / wanted.name
-    built = 0
+    loaded = load_recipe(recipe, sets or ())
+    main = is_main()
+    machine = pipeline.resolve_machine(loaded, PROGRESS_KINDS[loaded.machine.progress if main else "none"]())
+    folder = runs / loaded.name
+    any_built = False
     options = {"from_stage": from_stage, "until_stage": until, "replace_stale": replace}
     with _report_interrupt():
-        for job, state in pipeline.run(wanted, folder, machine, **options):
-            if not first:
+        for stage_run, state in pipeline.run(loaded, folder, machine, **options):
+            if not main:
                 continue
-            built += state == "built"
-            manifest = job.manifest()
-            seconds = manifest.provenance["seconds"] if manifest and state == "built" else None
-            _log(
-                f"{job.stage.folder:<14} "
-                + ("complete" if seconds is None else f"built in {format_duration(seconds)}")
-            )
-    if built:
+            manifest = stage_run.manifest() if state == "built" else None
+            any_built |= manifest is not None
+            text = f"built in {format_duration(manifest.provenance['seconds'])}" if manifest else "complete"
+            _log(f"{stage_run.stage.folder:<14} {text}")
+    if any_built:
         from groundup.report.run_summary import summarize_run
 
         print(summarize_run(folder))
-    elif first:
-        print(f"{folder}: nothing to do, everything is complete")
+    elif main:
+        print(f"{folder}: nothing to do, all stages are complete")
 
 
 def worker(run: RunArgument, stage: Annotated[str, typer.Argument()]) -> None:
-    """One process of a stage that several make together; `run` starts it."""
+    """One rank of a distributed stage; started by `run`."""
     from groundup import pipeline
     from groundup.artifacts.rank_environment import is_main
 
@@ -148,17 +167,20 @@ def launch(
     recipe: RecipeArgument,
     on: Annotated[str, typer.Option(help="slurm, kubernetes or skypilot.")],
     sets: SetOption = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The file to write; default: by the recipe's name.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: the recipe's name.")] = None,
     runs: RunsOption = Path("runs"),
 ) -> None:
-    """Write the file with which a cluster runs the recipe on many machines: to read, complete and submit."""
+    """Write a job file that runs the recipe on several machines of a cluster.
+
+    Nothing is submitted: read the file, replace each CHANGE in it, and submit it.
+
+    Example: groundup launch recipes/llama-7b.toml --on slurm
+    """
     from groundup.plan import derive, job_file
     from groundup.recipe import load_recipe
 
     if on not in job_file.JOB_FORMATS:
-        raise UserError(f"--on {on}: not known", hint=f"one of {', '.join(job_file.JOB_FORMATS)}")
+        raise UserError(f"--on {on}: unknown system", hint=f"one of {', '.join(job_file.JOB_FORMATS)}")
     job = job_file.cluster_job(
         derive(load_recipe(recipe, sets or ())), str(recipe), tuple(sets or ()), str(runs)
     )
@@ -166,64 +188,75 @@ def launch(
     if out.exists():
         raise UserError(f"{out} exists", hint="choose another name with --out")
     out.write_text(job_file.JOB_FORMATS[on](job), encoding="utf-8")
-    print(f"wrote {out}: read it, and change what says CHANGE, before you submit it")
+    print(f"wrote {out}: replace each CHANGE in it before you submit it")
 
 
 def sweep(
     recipe: RecipeArgument,
     sets: SetOption = None,
-    until: Annotated[
-        str, typer.Option("--until", metavar="STAGE", help="Build each variant up to this stage.")
-    ] = "base",
+    until: Annotated[str, typer.Option("--until", metavar="STAGE", help="Last stage to build.")] = "base",
     as_json: JsonOption = False,
     runs: RunsOption = Path("runs"),
 ) -> None:
-    """Build variants side by side and compare them: --set train.learning_rate=1e-4,3e-4,1e-3."""
+    """Build one variant of a recipe per combination of knob values, and compare them.
+
+    Variants are built one after the other; stages that they have in common are built once.
+
+    Example: groundup sweep recipes/quickstart.toml --set train.learning_rate=1e-4,3e-4,1e-3
+    """
     from groundup import pipeline
-    from groundup.experiments import sweep as sweeping
+    from groundup.experiments.sweep import expand_grid, format_sweep, results_to_json
     from groundup.experiments.variants import build_variants
 
-    recipes = sweeping.expand_grid(recipe, sets or ())
+    recipes = expand_grid(recipe, sets or ())
     first = next(iter(recipes.values()))
     machine = pipeline.resolve_machine(first, PROGRESS_KINDS[first.machine.progress]())
-    home = runs / first.name
+    folder = runs / first.name
     with _report_interrupt():
-        outcomes = build_variants(recipes, home / "sweep", machine, until=until, reuse_from=[home], log=_log)
-    print(sweeping.results_to_json(outcomes) if as_json else sweeping.format_sweep(outcomes))
-    if all(outcome.error for outcome in outcomes):
-        raise UserError("every variant failed", hint="the table says why")
+        results = build_variants(
+            recipes, folder / "sweep", machine, until=until, reuse_from=[folder], log=_log
+        )
+    print(results_to_json(results) if as_json else format_sweep(results))
+    if all(result.error for result in results):
+        raise UserError("every variant failed", hint="the table has the reasons")
 
 
 def ladder(
     recipe: RecipeArgument,
     sets: SetOption = None,
-    sizes: Annotated[int, typer.Option(min=4, help="How many small models.")] = 5,
+    sizes: Annotated[int, typer.Option(min=4, help="Number of small models.")] = 5,
     compute_fraction: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Compute of the largest, of the recipe's own.")
+        float,
+        typer.Option(min=0.0, max=1.0, help="Compute of the largest, as a fraction of the recipe's own."),
     ] = 0.1,
     as_json: JsonOption = False,
     runs: RunsOption = Path("runs"),
 ) -> None:
-    """Train a row of small models, fit a law to their losses, and predict the recipe's own: `plan` then shows it."""
+    """Predict the loss of a recipe from small models: train a ladder of sizes and fit a scaling law.
+
+    `groundup plan` shows the prediction afterwards.
+
+    Example: groundup ladder recipes/gpt2-124m.toml --sizes 5 --compute-fraction 0.05
+    """
     from groundup import pipeline
-    from groundup.experiments import ladder as climbing
+    from groundup.experiments.ladder import fit_and_predict, format_ladder, ladder_recipes
     from groundup.experiments.variants import build_variants
     from groundup.recipe import load_recipe
 
-    wanted = load_recipe(recipe, sets or ())
-    machine = pipeline.resolve_machine(wanted, PROGRESS_KINDS[wanted.machine.progress]())
-    home = runs / wanted.name
-    small = climbing.ladder_recipes(wanted, sizes, compute_fraction)
+    loaded = load_recipe(recipe, sets or ())
+    machine = pipeline.resolve_machine(loaded, PROGRESS_KINDS[loaded.machine.progress]())
+    folder = runs / loaded.name
+    recipes = ladder_recipes(loaded, sizes, compute_fraction)
     with _report_interrupt():
-        outcomes = build_variants(small, home / LADDER_FOLDER, machine, reuse_from=[home], log=_log)
-    found = climbing.fit_and_predict(wanted, outcomes, home / LADDER_FOLDER)
-    del found["scaling_law"]
-    print(json.dumps(found, indent=1) if as_json else climbing.format_ladder(found))
+        results = build_variants(recipes, folder / LADDER_FOLDER, machine, reuse_from=[folder], log=_log)
+    fitted = fit_and_predict(loaded, results, folder / LADDER_FOLDER)
+    del fitted["scaling_law"]
+    print(json.dumps(fitted, indent=1) if as_json else format_ladder(fitted))
 
 
 @contextmanager
 def _report_interrupt() -> Iterator[None]:
-    """Say of interrupted work that it is not lost; of several processes of one run the launcher says it."""
+    """Print on Ctrl-C that the work can continue; among several ranks the launcher prints it."""
     try:
         yield
     except KeyboardInterrupt:
