@@ -52,7 +52,6 @@ def run_code(code, *arguments, cwd=ROOT):
         ("inspect recipes", "recipes: ", "--until data"),
         ("inspect recipes --show lost", "--show lost: unknown", "kept, dropped"),
         ("init --out README.md", "README.md exists", "--out"),
-        ("init --out new.toml --goal world-peace", "goal = 'world-peace'", "chat-4bit"),
         ("generate recipes", "recipes: ", "04-base"),
         ("generate nowhere.gguf", "nowhere.gguf: no such file", "groundup run"),
         ("evaluate recipes --text none.txt", "none.txt: no such file", "UTF-8"),
@@ -127,6 +126,9 @@ def test_init_writes_a_recipe_that_plans(tmp_path):
     plan = groundup("plan", out)
     assert plan.returncode == 0, plan.stderr
     assert "hours" in plan.stdout
+    bad = groundup("init", "--out", tmp_path / "bad.toml", "--goal", "world-peace")
+    assert (bad.returncode, (tmp_path / "bad.toml").exists()) == (2, False)
+    assert "goal = 'world-peace'" in bad.stderr
 
 
 def test_plan_as_json():
