@@ -30,7 +30,7 @@ def refusal(engine, layout=None, model=None, devices=2, **train):
         ({"context": 2}, {}, {}, r"layout\.context = 2"),
         ({"replicate": 2}, {}, {}, r"layout\.replicate = 2"),
         ({}, {"moe": MoEConfig(num_experts=4, experts_per_token=2)}, {}, r"model\.moe .* load balancing"),
-        ({"zero_stage": 2, "cpu_offload": "all"}, {}, {}, r"offload = 'all' with zero = 2"),
+        ({"zero_stage": 2, "cpu_offload": "all"}, {}, {}, r"offload = 'all' with zero_stage = 2"),
         ({}, {}, {"optimizer": "muon"}, r"train\.optimizer = 'muon'"),
         ({}, {}, {"precision": "float8"}, r"train\.precision = 'float8'"),
         ({}, {}, {"optimizer_state_dtype": "float8"}, r"train\.optimizer_state_dtype = 'float8'"),

@@ -51,6 +51,24 @@ def test_parameter_count_equals_the_built_decoder():
         assert count_parameters(config).total == sum(p.numel() for p in Decoder(config).parameters())
 
 
+def test_parameter_count_of_a_mixture_of_experts():
+    from groundup.model import Decoder
+
+    moe = {
+        "num_experts": 4,
+        "experts_per_token": 2,
+        "intermediate_size": 32,
+        "num_shared_experts": 1,
+        "num_dense_layers": 1,
+    }
+    config = ModelConfig(
+        vocab_size=100, hidden_size=48, num_layers=3, num_heads=4, intermediate_size=80, moe=moe
+    )  # pyright: ignore[reportArgumentType]
+    counted = count_parameters(config)
+    assert counted.total == sum(p.numel() for p in Decoder(config).parameters())
+    assert counted.total - counted.active == 2 * 2 * 3 * 48 * 32  # two unused experts in two layers
+
+
 def test_parameter_count_of_encoders_without_biases_and_tables():
     from groundup.model import build_model
 
@@ -99,7 +117,7 @@ def test_plan_uses_the_budget(hardware, devices, hours):
     assert plan.total_flops == pytest.approx(
         train.tokens * training_flops_per_token(resolved_model_config(plan.recipe), 2048)
     )
-    if hours > 1:  # what the steps of the shape leave over goes into tokens: never fewer than asked for
+    if hours > 1:  # tokens use up what discrete sizes leave
         assert plan.summary()["tokens_per_parameter"] >= 19.5
 
 

@@ -1,4 +1,4 @@
-"""The law through small models: it finds the law that made the points, and its bounds hold as often as they say."""
+"""Scaling law: recovery of exact laws, interval coverage, errors."""
 
 import numpy as np
 import pytest
@@ -25,12 +25,12 @@ def test_fit_recovers_an_exact_law():
 
 def test_interval_coverage():
     rng = np.random.default_rng(3)
-    held, trials = 0, 150
+    inside, trials = 0, 150
     for _ in range(trials):
         noisy = [loss + rng.normal(0, 0.01) for loss in losses(SIZES)]
         bounds = scaling_law.fit_scaling_law(SIZES, noisy).predict(64e6)
-        held += bounds["low"] <= losses([64e6])[0] <= bounds["high"]
-    assert 0.8 < held / trials <= 1.0, "90% was promised; few points may make it cautious, never bold"
+        inside += bounds["low"] <= losses([64e6])[0] <= bounds["high"]
+    assert 0.8 < inside / trials <= 1.0, "coverage of the 90% interval"
 
 
 def test_interval_grows_with_noise_and_distance():

@@ -1,7 +1,7 @@
 """Communication volume: bytes that a rank sends in one step, by parallel axis, as closed formulas.
 
 Of n ranks each sends at least (n - 1) / n of the tensor in an all-gather, reduce-scatter or all-to-all, and twice that in
-an all-reduce (parallel/comm_counter.py counts it). For decoders without biases, as in plan/parameter_count.py.
+an all-reduce (parallel/comm_counter.py counts it). For dense decoders without biases, as in plan/parameter_count.py.
 """
 
 from dataclasses import dataclass
@@ -72,7 +72,6 @@ def communication_bytes(config: ModelConfig, layout: LayoutConfig, spec: StepSpe
     replicate: all-reduce of gradients; data: all-gather of weights and reduce-scatter of gradients over shard x context;
     context, tensor and pipeline: activations and their gradients. A few scalars are left out.
     """
-    assert layout.shard is not None
     sent = {
         "replicate": 0.0,
         "data": 0.0,
@@ -80,7 +79,7 @@ def communication_bytes(config: ModelConfig, layout: LayoutConfig, spec: StepSpe
         "tensor": _tensor_bytes(config, layout, spec),
         "pipeline": _pipeline_bytes(config, layout, spec),
     }
-    data_ranks = layout.shard * layout.context
+    data_ranks = layout.data_ranks
     rank = rank_parameters(config, layout, spec.pipeline_rank)
     blocks, ends = rank.per_tensor_rank(layout, replicated_kv_weights(config, layout))
     ends += config.hidden_size if rank.head or num_stages(layout) == 1 else 0  # final norm
@@ -117,7 +116,6 @@ def _tensor_bytes(config: ModelConfig, layout: LayoutConfig, spec: StepSpec) -> 
     tokens = spec.num_sequences * spec.sequence_length // layout.context
     stream = tokens * config.hidden_size
     ratio = (size - 1) / size
-    data_ranks = (layout.shard or 1) * layout.context
     partial_gradients = rank.num_blocks * replicated_kv_weights(config, layout)
     if layout.sequence_parallel:
         collectives = 4 + 4 + (3 if spec.activation_checkpointing != "none" else 0)
@@ -126,7 +124,7 @@ def _tensor_bytes(config: ModelConfig, layout: LayoutConfig, spec: StepSpec) -> 
     else:
         all_reduces = 2 + 2 + (1 if spec.activation_checkpointing != "none" else 0)
         sent = rank.num_blocks * all_reduces * 2 * ratio * stream * spec.compute_bytes
-    sent += 2 * ratio * partial_gradients / data_ranks * FP32_BYTES
+    sent += 2 * ratio * partial_gradients / layout.data_ranks * FP32_BYTES
     if rank.embedding:  # all-reduce or reduce-scatter of embeddings, all-gather of their gradient
         sent += (2 + layout.sequence_parallel) * ratio * stream * FP32_BYTES
     if (

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from groundup.artifacts.errors import UserError
-from groundup.plan import compute_optimal, hardware
+from groundup.plan.compute_optimal import optimal_batch_tokens, optimal_learning_rate
 from groundup.plan.engine_support import check_engine_machine
+from groundup.plan.hardware import device_spec
 from groundup.plan.memory_estimate import ActivationCheckpointing, MemoryEstimate, estimate_training_memory
 from groundup.plan.model_shape import largest_model_within
 from groundup.plan.parallel_layout import check_layout, complete_layout, planned_devices
@@ -72,79 +73,90 @@ def derive(recipe: Recipe) -> Plan:
     >>> from groundup.recipe import parse_recipe
     >>> plan = derive(parse_recipe({"name": "x", "budget": {"hours": 1}, "model": {"vocab_size": 4096}, "train": {}}))
     >>> plan.recipe.train.batch_tokens, plan.parameters.total
-    (16384, 8389312)
+    (16384, 1590656)
 
     Raises UserError if the recipe contradicts itself or does not fit the hardware.
     """
     if recipe.train is None:
         return Plan(recipe)
-    device = hardware.device_spec(recipe.budget.hardware)
-    train, budget = recipe.train, recipe.budget
-    fixed = recipe.model.model_dump(exclude_none=True)
-    vocab_size = fixed.get("vocab_size") or _vocab_size(recipe)
+    budget, device = recipe.budget, device_spec(recipe.budget.hardware)
     speed = device.peak_flops * device.utilization * budget.devices
-    if budget.hours is not None:
-        available = budget.hours * SECONDS_PER_HOUR * speed
-        config = largest_model_within(available, budget.tokens_per_parameter, vocab_size, fixed, train.tokens)
-    elif fixed.get("hidden_size"):
-        available = None
-        config = largest_model_within(math.inf, budget.tokens_per_parameter, vocab_size, fixed)
-    else:
-        raise UserError(
-            "model size is not set", hint="set budget.hours, or model.hidden_size and model.num_layers"
-        )
-    sequence_length = train.sequence_length or config.context_length
-    if sequence_length > config.context_length:
-        raise UserError(
-            f"train.sequence_length = {sequence_length}, expected at most model.context_length = {config.context_length}",
-            hint=f"set model.context_length={sequence_length}",
-        )
+    available = None if budget.hours is None else budget.hours * SECONDS_PER_HOUR * speed
+    config = _derive_model(recipe, available)
     parameters = count_parameters(config)
-    per_token = training_flops_per_token(config, sequence_length)
-    tokens = train.tokens
-    if tokens is None and train.steps is not None and train.batch_tokens is not None:
-        tokens = train.steps * train.batch_tokens
-    if tokens is None and available is not None:
-        tokens = int(available / per_token)  # sizes are discrete: tokens use up the rest
-    tokens = tokens or int(budget.tokens_per_parameter * parameters.active)
-    batch_tokens = train.batch_tokens or _round_batch_tokens(
-        compute_optimal.optimal_batch_tokens(tokens * per_token), sequence_length, tokens
+    train = _derive_training(
+        recipe.train, config, available, int(budget.tokens_per_parameter * parameters.active)
     )
-    steps = train.steps or max(1, tokens // batch_tokens)
-    warmup = train.batch_warmup_steps or max(1, steps // 10)
-    batch = SizeWarmup(batch_tokens, train.initial_batch_tokens, warmup, "train.initial_batch_tokens")
-    if train.steps is None and batch.num_doublings:
-        steps = warmup + max(0, (tokens - batch.total_before(warmup)) // batch_tokens)
-    tokens = batch.total_before(steps)
-    compute = tokens * per_token
-    train = train.model_copy(
-        update={
-            "tokens": tokens,
-            "steps": steps,
-            "batch_warmup_steps": warmup
-            if train.initial_batch_tokens or train.initial_sequence_length
-            else None,
-            "batch_tokens": batch_tokens,
-            "sequence_length": sequence_length,
-            "learning_rate": train.learning_rate
-            or float(f"{compute_optimal.optimal_learning_rate(compute):.2g}"),
-            "warmup_steps": train.warmup_steps if train.warmup_steps is not None else max(1, steps // 50),
-            "evaluate_every": train.evaluate_every or max(min(steps, 25), steps // 20),
-        }
+    sequence_length = require_derived(train.sequence_length, "train.sequence_length")
+    compute = require_derived(train.tokens, "train.tokens") * training_flops_per_token(
+        config, sequence_length
     )
-    if batch_tokens % sequence_length:
-        raise UserError(
-            f"train.batch_tokens = {batch_tokens} is not divisible by train.sequence_length = {sequence_length}",
-            hint=f"set train.batch_tokens={max(1, round(batch_tokens / sequence_length)) * sequence_length}",
-        )
-    resolved = recipe.model_copy(update={"train": train, "model": PartialModelConfig(**config.model_dump())})
     check_engine_machine(recipe.machine, train)
     layout = complete_layout(recipe.machine.layout, planned_devices(recipe))
     check_layout(layout, config, train)
     memory, micro_batch, checkpointing = _fit_device_memory(
         config, train, layout, recipe.machine, device.memory_bytes
     )
+    resolved = recipe.model_copy(update={"train": train, "model": PartialModelConfig(**config.model_dump())})
     return Plan(resolved, parameters, memory, compute, compute / speed, layout, micro_batch, checkpointing)
+
+
+def _derive_model(recipe: Recipe, available: float | None) -> ModelConfig:
+    fixed = recipe.model.model_dump(exclude_none=True)
+    vocab_size = fixed.get("vocab_size") or _vocab_size(recipe)
+    tokens = recipe.train.tokens if recipe.train else None
+    if available is None and not fixed.get("hidden_size"):
+        raise UserError(
+            "model size is not set", hint="set budget.hours, or model.hidden_size and model.num_layers"
+        )
+    compute = math.inf if available is None else available
+    return largest_model_within(compute, recipe.budget.tokens_per_parameter, vocab_size, fixed, tokens)
+
+
+def _derive_training(
+    train: TrainConfig, config: ModelConfig, available: float | None, optimal_tokens: int
+) -> TrainConfig:
+    """`train` with tokens, steps, batch, sequence length, learning rate, warmup and evaluation derived."""
+    sequence_length = train.sequence_length or config.context_length
+    if sequence_length > config.context_length:
+        raise UserError(
+            f"train.sequence_length = {sequence_length}, expected at most model.context_length = {config.context_length}",
+            hint=f"set model.context_length={sequence_length}",
+        )
+    flops_per_token = training_flops_per_token(config, sequence_length)
+    tokens = train.tokens
+    if tokens is None and train.steps is not None and train.batch_tokens is not None:
+        tokens = train.steps * train.batch_tokens
+    if tokens is None and available is not None:
+        tokens = int(available / flops_per_token)  # sizes are discrete: tokens use up the rest
+    tokens = tokens or optimal_tokens
+    batch_tokens = train.batch_tokens or _round_batch_tokens(
+        optimal_batch_tokens(tokens * flops_per_token), sequence_length, tokens
+    )
+    if batch_tokens % sequence_length:
+        raise UserError(
+            f"train.batch_tokens = {batch_tokens} is not divisible by train.sequence_length = {sequence_length}",
+            hint=f"set train.batch_tokens={max(1, round(batch_tokens / sequence_length)) * sequence_length}",
+        )
+    steps = train.steps or max(1, tokens // batch_tokens)
+    warmup = train.batch_warmup_steps or max(1, steps // 10)
+    batch = SizeWarmup(batch_tokens, train.initial_batch_tokens, warmup, "train.initial_batch_tokens")
+    if train.steps is None and batch.num_doublings:
+        steps = warmup + max(0, (tokens - batch.total_before(warmup)) // batch_tokens)
+    has_warmup = train.initial_batch_tokens or train.initial_sequence_length
+    tokens = batch.total_before(steps)
+    derived = {
+        "tokens": tokens,
+        "steps": steps,
+        "batch_warmup_steps": warmup if has_warmup else None,
+        "batch_tokens": batch_tokens,
+        "sequence_length": sequence_length,
+        "learning_rate": train.learning_rate
+        or float(f"{optimal_learning_rate(tokens * flops_per_token):.2g}"),
+        "warmup_steps": max(1, steps // 50) if train.warmup_steps is None else train.warmup_steps,
+        "evaluate_every": train.evaluate_every or max(min(steps, 25), steps // 20),
+    }
+    return train.model_copy(update=derived)
 
 
 def resolved_model_config(recipe: Recipe) -> ModelConfig:
@@ -178,10 +190,9 @@ def _fit_device_memory(
     config: ModelConfig, train: TrainConfig, layout: LayoutConfig, machine: MachineConfig, memory: float
 ) -> tuple[MemoryEstimate, int, ActivationCheckpointing]:
     """Memory, micro-batch and checkpointing: no checkpointing if possible, then the largest micro-batch that fits."""
-    assert layout.shard is not None
     length = require_derived(train.sequence_length, "train.sequence_length")
     batch_tokens = require_derived(train.batch_tokens, "train.batch_tokens")
-    sequences = batch_tokens // length // (layout.replicate * layout.shard)
+    sequences = batch_tokens // length // (layout.replicate * (layout.shard or 1))
     available = MEMORY_FRACTION * memory
     compute_bytes = 4 if train.precision == "float32" else 2
     choices: tuple[ActivationCheckpointing, ...] = ("none", "full")
@@ -198,7 +209,7 @@ def _fit_device_memory(
         config, length, machine.micro_batch_size or 1, layout, choices[-1], compute_bytes
     )
     state = least.weights + least.gradients + least.optimizer
-    devices = layout.replicate * layout.shard * layout.context * layout.tensor * layout.pipeline
+    devices = layout.num_devices
     needed = math.ceil(state * devices / max(available - least.total + state, 1e9))
     raise UserError(
         f"training needs {least.total / 1e9:.0f} GB on each of {devices} devices, expected at most {available / 1e9:.0f} GB",

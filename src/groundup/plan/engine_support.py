@@ -36,117 +36,90 @@ def check_engine_installed(engine: EngineName) -> None:
 def check_engine_machine(machine: MachineConfig, train: TrainConfig) -> None:
     """Raises UserError for knobs of [machine] that `train.engine` does not support."""
     if train.engine != "native" and machine.compile == "always":
-        _raise_unsupported(
-            train.engine,
-            "machine.compile = 'always'",
-            "not supported",
-            "set machine.compile=auto",
-        )
-    zero_bubble = machine.layout.pipeline > 1 and SCHEDULES[machine.layout.pipeline_schedule].zero_bubble
-    if train.engine == "native" and zero_bubble and machine.activation_checkpointing == "selective":
+        _refuse(train.engine, "machine.compile = 'always'", "not supported", "set machine.compile=auto")
+    if machine.activation_checkpointing != "selective":
+        return
+    selective, hint = (
+        "machine.activation_checkpointing = 'selective'",
+        "set machine.activation_checkpointing=full",
+    )
+    if train.engine == "megatron":
+        _refuse(train.engine, selective, "not supported", hint)
+    schedule = machine.layout.pipeline_schedule
+    if train.engine == "native" and machine.layout.pipeline > 1 and SCHEDULES[schedule].zero_bubble:
         raise UserError(
-            f"machine.layout.pipeline_schedule = {machine.layout.pipeline_schedule!r} with machine.activation_checkpointing = "
-            "'selective': weight gradients need a second backward pass through each block, which PyTorch does not support",
-            hint="set machine.activation_checkpointing=full, or machine.layout.pipeline_schedule=1f1b",
+            f"machine.layout.pipeline_schedule = {schedule!r} with {selective}: weight gradients need a second backward "
+            "pass through each block, which PyTorch does not support",
+            hint=f"{hint}, or machine.layout.pipeline_schedule=1f1b",
         )
-    if train.engine == "megatron" and machine.activation_checkpointing == "selective":
-        _raise_unsupported("megatron", "machine.activation_checkpointing = 'selective'", "not supported",
-                "set machine.activation_checkpointing=full")  # fmt: skip
 
 
 def check_engine_layout(layout: LayoutConfig, config: ModelConfig, train: TrainConfig) -> None:
     """Raises UserError for what `train.engine` does not support in a complete layout."""
     if train.engine != "deepspeed" and layout.zero_stage is not None:
-        _raise_unsupported(train.engine, f"machine.layout.zero_stage = {layout.zero_stage}", "ZeRO stages need DeepSpeed",
+        _refuse(train.engine, f"machine.layout.zero_stage = {layout.zero_stage}", "ZeRO stages need DeepSpeed",
                 "leave machine.layout.zero_stage out, or set train.engine=deepspeed")  # fmt: skip
     if train.engine == "native" and layout.cpu_offload == "optimizer":
-        _raise_unsupported("native", "machine.layout.cpu_offload = 'optimizer'", "needs DeepSpeed",
+        _refuse("native", "machine.layout.cpu_offload = 'optimizer'", "needs DeepSpeed",
                 "set machine.layout.cpu_offload=all, or train.engine=deepspeed")  # fmt: skip
-    if train.engine == "deepspeed":
+    if train.engine != "native":
         _check_training(train)
+    if train.engine == "deepspeed":
         _check_deepspeed(layout, config)
     if train.engine == "megatron":
-        _check_training(train)
         _check_megatron(layout, train)
         _check_megatron_model(config)
         if config.num_kv_heads % layout.tensor:
-            _raise_unsupported("megatron",
-                    f"machine.layout.tensor = {layout.tensor} and model.num_kv_heads = {config.num_kv_heads}",
+            _refuse("megatron", f"machine.layout.tensor = {layout.tensor} and model.num_kv_heads = {config.num_kv_heads}",
                     "tensor must divide num_kv_heads", f"set machine.layout.tensor={config.num_kv_heads}")  # fmt: skip
 
 
 def _check_training(train: TrainConfig) -> None:
     """Limits of DeepSpeed and Megatron-Core: AdamW with float32 state over their own partitions."""
-    for name, value, known, reason in (
-        ("optimizer", train.optimizer, ("adamw",), "its partitions are flat, but Muon needs whole matrices"),
-        ("precision", train.precision, ("float32", "bfloat16"), "master weights are float32"),
-        (
-            "optimizer_state_dtype",
-            train.optimizer_state_dtype,
-            ("float32",),
-            "optimizer state is float32",
-        ),
-        ("weight_averaging", train.weight_averaging, ("none",), "not supported for its partitions"),
+    for name, supported, reason in (
+        ("optimizer", ("adamw",), "its partitions are flat, but Muon needs whole matrices"),
+        ("precision", ("float32", "bfloat16"), "master weights are float32"),
+        ("optimizer_state_dtype", ("float32",), "optimizer state is float32"),
+        ("weight_averaging", ("none",), "not supported for its partitions"),
     ):
-        if value not in known:
-            _raise_unsupported(train.engine, f"train.{name} = {value!r}", reason,
-                    f"set train.{name}={known[-1]}, or train.engine=native")  # fmt: skip
+        if (value := getattr(train, name)) not in supported:
+            hint = f"set train.{name}={supported[-1]}, or train.engine=native"
+            _refuse(train.engine, f"train.{name} = {value!r}", reason, hint)
 
 
 def _check_deepspeed(layout: LayoutConfig, config: ModelConfig) -> None:
-    _check_axes(
-        "deepspeed",
-        layout,
-        ("replicate", "context", "tensor", "pipeline", "expert"),
-        "ZeRO has the shard axis only",
-    )
+    axes = ("replicate", "context", "tensor", "pipeline", "expert")
+    _check_axes("deepspeed", layout, axes, "ZeRO has the shard axis only")
     if config.moe is not None:
-        _raise_unsupported("deepspeed", "model.moe", "load balancing over all devices is not supported",
-                "set train.engine=native")  # fmt: skip
+        _refuse("deepspeed", "model.moe", "load balancing over all devices is not supported")
     if layout.cpu_offload == "all" and layout.zero_stage in (1, 2):
-        _raise_unsupported("deepspeed", f"machine.layout.cpu_offload = 'all' with zero = {layout.zero_stage}",
+        _refuse("deepspeed", f"machine.layout.cpu_offload = 'all' with zero_stage = {layout.zero_stage}",
                 "offload of weights needs sharded weights",
                 "set machine.layout.zero_stage=3, or machine.layout.cpu_offload=optimizer")  # fmt: skip
 
 
 def _check_megatron(layout: LayoutConfig, train: TrainConfig) -> None:
-    _check_axes(
-        "megatron",
-        layout,
-        ("context", "pipeline", "expert"),
-        "only the tensor, shard and replicate axes are supported",
-    )
+    axes = ("context", "pipeline", "expert")
+    _check_axes("megatron", layout, axes, "only the tensor, shard and replicate axes are supported")
     if layout.replicate > 1 and layout.shard not in (None, 1):
-        _raise_unsupported("megatron", f"machine.layout.replicate = {layout.replicate} and shard = {layout.shard}",
+        _refuse("megatron", f"machine.layout.replicate = {layout.replicate} and shard = {layout.shard}",
                 "its optimizer is sharded over all data ranks or none", "set one of them to 1")  # fmt: skip
     if layout.cpu_offload != "none":
-        _raise_unsupported("megatron",
-                f"machine.layout.cpu_offload = {layout.cpu_offload!r}", "not supported",
+        _refuse("megatron", f"machine.layout.cpu_offload = {layout.cpu_offload!r}", "not supported",
                 "leave machine.layout.cpu_offload out, or set train.engine=deepspeed")  # fmt: skip
-    if train.z_loss:
-        _raise_unsupported("megatron", f"train.z_loss = {train.z_loss}", "not supported",
-                "leave train.z_loss out, or set train.engine=native")  # fmt: skip
-    if train.document_mask:
-        _raise_unsupported("megatron", "train.document_mask", "not supported",
-                "set train.document_mask=false, or train.engine=native")  # fmt: skip
+    for name in ("z_loss", "document_mask"):
+        if value := getattr(train, name):
+            _refuse("megatron", f"train.{name} = {value}", "not supported",
+                    f"leave train.{name} out, or set train.engine=native")  # fmt: skip
 
 
 def _check_megatron_model(config: ModelConfig) -> None:
     """Limits of Megatron's GPT model: pre-norm blocks, and fewer options."""
     supported = {
-        "rope_scaling": None,
-        "attention_scale": None,
-        "attention_softcap": None,
-        "logit_softcap": None,
-        "moe": None,
-    }
-    supported |= {
-        "embedding_scale": 1.0,
-        "logit_scale": 1.0,
-        "embedding_norm": False,
-        "architecture": "decoder",
-    }
-    supported |= {"norm_placement": "pre", "mup_base_width": None}
+        "rope_scaling": None, "attention_scale": None, "attention_softcap": None, "logit_softcap": None, "moe": None,
+        "embedding_scale": 1.0, "logit_scale": 1.0, "embedding_norm": False, "architecture": "decoder",
+        "norm_placement": "pre", "mup_base_width": None,
+    }  # fmt: skip
     unsupported: dict[str, Any] = {
         name: value for name in supported if (value := getattr(config, name)) != supported[name]
     }
@@ -162,20 +135,15 @@ def _check_megatron_model(config: ModelConfig) -> None:
         )
     for name, value in unsupported.items():
         found = value if isinstance(value, int | float | str) else type(value).__name__
-        _raise_unsupported(
-            "megatron",
-            f"model.{name} = {found}",
-            "not supported by Megatron's GPT model",
-            "set train.engine=native",
-        )
+        _refuse("megatron", f"model.{name} = {found}", "not supported by Megatron's GPT model")
 
 
-def _check_axes(engine: str, layout: LayoutConfig, axes: tuple[str, ...], reason: str) -> None:
+def _check_axes(engine: EngineName, layout: LayoutConfig, axes: tuple[str, ...], reason: str) -> None:
     for axis in axes:
         if (size := getattr(layout, axis)) > 1:
-            _raise_unsupported(engine, f"machine.layout.{axis} = {size}", reason,
-                    f"leave machine.layout.{axis} out, or set train.engine=native")  # fmt: skip
+            hint = f"leave machine.layout.{axis} out, or set train.engine=native"
+            _refuse(engine, f"machine.layout.{axis} = {size}", reason, hint)
 
 
-def _raise_unsupported(engine: str, setting: str, reason: str, hint: str) -> None:
+def _refuse(engine: EngineName, setting: str, reason: str, hint: str = "set train.engine=native") -> None:
     raise UserError(f"{setting} with train.engine = {engine!r}: {reason}", hint=hint)

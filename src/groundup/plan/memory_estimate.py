@@ -16,6 +16,8 @@ from groundup.recipe.layout_config import LayoutConfig
 CROSS_ENTROPY_CHUNK = 1024
 """Tokens per chunk of logits; see model/loss.py."""
 
+SINGLE_DEVICE = LayoutConfig()
+
 
 @dataclass(frozen=True)
 class MemoryEstimate:
@@ -42,7 +44,7 @@ def estimate_training_memory(
     config: ModelConfig,
     sequence_length: int,
     micro_batch: int,
-    layout: LayoutConfig,
+    layout: LayoutConfig = SINGLE_DEVICE,
     activation_checkpointing: ActivationCheckpointing = "none",
     compute_bytes: int = 2,
 ) -> MemoryEstimate:
@@ -59,8 +61,7 @@ def estimate_training_memory(
     The constants were counted on fake devices (train/simulation.py): they follow PyTorch's kernels, as those of
     Korthikanti et al. 2022, equation 1, follow Megatron's.
     """
-    assert layout.shard is not None
-    data_ranks = layout.shard * layout.context
+    data_ranks = layout.data_ranks
     if config.moe is not None:  # approximation: the expert axis is ignored
         blocks, ends = count_parameters(config).total / layout.tensor / layout.pipeline, 0.0
         num_blocks = config.num_layers / layout.pipeline

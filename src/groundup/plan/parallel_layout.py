@@ -17,26 +17,24 @@ from groundup.recipe.train_config import TrainConfig
 
 def complete_layout(layout: LayoutConfig, devices: int) -> LayoutConfig:
     """`layout` with its shard axis derived. Raises UserError if the product of the axes is not `devices`."""
-    others = layout.replicate * layout.context * layout.tensor * layout.pipeline
-    shard = layout.shard if layout.shard is not None else max(1, devices // others)
-    if shard * others != devices:
-        axes = {"replicate": layout.replicate, "shard": layout.shard, "context": layout.context}
-        axes |= {"tensor": layout.tensor, "pipeline": layout.pipeline}
-        product = (
-            " x ".join(f"{name} {size}" for name, size in axes.items() if size not in (1, None)) or "shard 1"
-        )
+    complete = layout
+    if layout.shard is None:
+        complete = layout.model_copy(update={"shard": max(1, devices // layout.num_devices)})
+    if complete.num_devices != devices:
+        sizes = {
+            axis: getattr(layout, axis) for axis in ("replicate", "shard", "context", "tensor", "pipeline")
+        }
+        product = " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size not in (1, None))
         raise UserError(
-            f"machine.layout: {product} = {math.prod(size or 1 for size in axes.values())} devices, expected {devices}",
+            f"machine.layout: {product or 'shard 1'} = {layout.num_devices} devices, expected {devices}",
             hint="leave machine.layout.shard out, and let the other axes divide the number of devices",
         )
-    return layout.model_copy(update={"shard": shard})
+    return complete
 
 
 def configured_devices(machine: MachineConfig) -> int:
     """Processes on this machine: machine.devices, or the product of the layout axes."""
-    layout = machine.layout
-    axes = (layout.replicate, layout.shard or 1, layout.context, layout.tensor, layout.pipeline)
-    return machine.devices or math.prod(axes)
+    return machine.devices or machine.layout.num_devices
 
 
 def planned_devices(recipe: Recipe) -> int:
@@ -75,11 +73,10 @@ def _check_tensor(layout: LayoutConfig, config: ModelConfig) -> None:
     if config.moe is None or config.moe.num_dense_layers:
         _check_divides("tensor", layout.tensor, "model.intermediate_size", config.intermediate_size)
     _check_divides("tensor", layout.tensor, "model.vocab_size", config.vocab_size)
-    assert layout.shard is not None
-    if config.hidden_size % (layout.shard * layout.context):
+    if config.hidden_size % layout.data_ranks:
         raise UserError(
             f"model.hidden_size = {config.hidden_size}, expected a multiple of shard x context = "
-            f"{layout.shard * layout.context} with tensor parallelism",
+            f"{layout.data_ranks} with tensor parallelism",
             hint="use machine.layout.replicate for some of the devices",
         )
 
@@ -93,9 +90,8 @@ def _check_experts(layout: LayoutConfig, config: ModelConfig) -> None:
             hint="leave machine.layout.expert out, or set model.moe",
         )
     _check_divides("expert", layout.expert, "model.moe.num_experts", config.moe.num_experts)
-    assert layout.shard is not None
-    _check_divides("expert", layout.expert, "shard x context", layout.shard * layout.context)
-    expert_shards = layout.shard * layout.context // layout.expert
+    _check_divides("expert", layout.expert, "shard x context", layout.data_ranks)
+    expert_shards = layout.data_ranks // layout.expert
     for name, width in (
         ("intermediate_size", config.moe.intermediate_size),
         ("hidden_size", config.hidden_size),
@@ -146,13 +142,13 @@ def _check_training(layout: LayoutConfig, train: TrainConfig) -> None:
                 hint=f"set train.sequence_length={max(1, length // parts) * parts}",
             )
     if length is not None and batch is not None and layout.pipeline > 1:
-        assert layout.shard is not None
-        sequences = batch // length // (layout.replicate * layout.shard)
+        replicas = layout.replicate * (layout.shard or 1)
+        sequences = batch // length // replicas
         if sequences < num_stages(layout):
             raise UserError(
                 f"train.batch_tokens = {batch}: {sequences} sequences per pipeline, expected at least {num_stages(layout)}, "
                 "its number of stages",
-                hint=f"set train.batch_tokens={num_stages(layout) * length * layout.replicate * layout.shard} or more",
+                hint=f"set train.batch_tokens={num_stages(layout) * length * replicas} or more",
             )
 
 

@@ -24,7 +24,11 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
     encoder_layers = _num_encoder_layers(config)
     cross_layers = layers if encoder_layers else 0
     attention = (layers + cross_layers + encoder_layers) * _attention_parameters(config)
-    feed_forward = (layers + encoder_layers) * _feed_forward_parameters(config)
+    feed_forward, active_feed_forward = (
+        _feed_forward_parameters(config, layers, active=active)
+        + _feed_forward_parameters(config, encoder_layers, active=active)
+        for active in (False, True)
+    )
     norms = (2 * (layers + encoder_layers) + cross_layers + (2 if encoder_layers else 1)) * width
     norms += 2 * layers * config.head_dim if config.qk_norm else 0
     embedding = config.vocab_size * width
@@ -32,7 +36,8 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
     if config.architecture == "encoder":
         head += width * (width + 1) if config.masked_lm_head else 0  # dense layer and norm
     total = embedding + attention + feed_forward + norms + head
-    return ParameterCounts(embedding, attention, feed_forward, norms, head, total, total)
+    active = total - feed_forward + active_feed_forward
+    return ParameterCounts(embedding, attention, feed_forward, norms, head, total, active)
 
 
 def _attention_parameters(config: ModelConfig) -> int:
@@ -40,9 +45,18 @@ def _attention_parameters(config: ModelConfig) -> int:
     return 2 * config.hidden_size * (config.num_heads + config.num_kv_heads) * config.head_dim
 
 
-def _feed_forward_parameters(config: ModelConfig) -> int:
-    """Weights of the feed-forward in one layer."""
-    return (3 if config.gated else 2) * config.hidden_size * config.intermediate_size
+def _feed_forward_parameters(config: ModelConfig, num_layers: int, *, active: bool) -> int:
+    """Weights of the feed-forwards of a stack of layers; `active`: only those of the experts of one token."""
+    matrices = 3 if config.gated else 2
+    dense = matrices * config.hidden_size * config.intermediate_size
+    if (moe := config.moe) is None:
+        return num_layers * dense
+    experts = moe.num_shared_experts + (moe.experts_per_token if active else moe.num_experts)
+    sparse = config.hidden_size * (
+        moe.num_experts + matrices * experts * moe.intermediate_size
+    )  # router, experts
+    num_dense = min(moe.num_dense_layers, num_layers)
+    return num_dense * dense + (num_layers - num_dense) * sparse
 
 
 ENCODER_TOKEN_FRACTION, DECODER_TOKEN_FRACTION = 0.9, 0.2
@@ -61,11 +75,19 @@ def training_flops_per_token(config: ModelConfig, sequence_length: int) -> float
     """
     attention = 12 * config.num_heads * config.head_dim * sequence_length
     head = config.vocab_size * config.hidden_size
-    layer = _attention_parameters(config) + _feed_forward_parameters(config)
-    if config.architecture == "decoder":
-        return config.num_layers * (6 * layer + attention / 2) + 6 * head
-    if config.architecture == "encoder":
-        return config.num_layers * (6 * layer + attention) + 6 * head
-    encoder = _num_encoder_layers(config) * (6 * layer + attention)
-    decoder = config.num_layers * 6 * (layer + _attention_parameters(config)) + 6 * head
-    return ENCODER_TOKEN_FRACTION * encoder + DECODER_TOKEN_FRACTION * decoder
+
+    def stack(num_layers: int, attentions: int, scores: float) -> float:
+        feed_forward = _feed_forward_parameters(config, num_layers, active=True)
+        return (
+            6 * (num_layers * attentions * _attention_parameters(config) + feed_forward) + num_layers * scores
+        )
+
+    if config.architecture == "encoder_decoder":
+        encoder = stack(_num_encoder_layers(config), 1, attention)
+        return ENCODER_TOKEN_FRACTION * encoder + DECODER_TOKEN_FRACTION * (
+            stack(config.num_layers, 2, 0) + 6 * head
+        )
+    return (
+        stack(config.num_layers, 1, attention / 2 if config.architecture == "decoder" else attention)
+        + 6 * head
+    )

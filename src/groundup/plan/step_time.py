@@ -52,7 +52,6 @@ def estimate_step_time(
     devices_per_machine: int = 8,
 ) -> StepTime:
     """Step time of a rank in the middle of the pipeline. Raises ValueError if `device` has no link bandwidths."""
-    assert layout.shard is not None
     flops = training_flops_per_token(config, spec.sequence_length) * spec.num_sequences * spec.sequence_length
     flops /= layout.context * layout.tensor * layout.pipeline
     peak = device.peak_flops * (2 / spec.compute_bytes if spec.compute_bytes < 2 else 1)
@@ -65,7 +64,7 @@ def estimate_step_time(
     hops = 4 * passes * blocks * spec.num_micro_batches * (layout.tensor - 1)
     tensor = sent["tensor"] / bandwidth["tensor"] + hops * HOP_SECONDS / 10  # within a machine
     context = 0.0 if layout.context_method == "ring" else sent["context"] / bandwidth["context"]
-    data_ranks = layout.shard * layout.context
+    data_ranks = layout.data_ranks
     collectives = blocks * (2 * spec.num_micro_batches if layout.pipeline == 1 else 1) + blocks
     exchange = 0.0
     if data_ranks > 1:
@@ -86,7 +85,7 @@ def axis_bandwidth(axis: str, layout: LayoutConfig, device: DeviceSpec, devices_
     """Bytes per second that a rank can send along an axis."""
     if device.link_bandwidth is None or device.network_bandwidth is None:
         raise ValueError("link_bandwidth and network_bandwidth of the device are not set")
-    stride, size = 1, getattr(layout, axis) if axis != "data" else layout.shard * layout.context  # type: ignore[operator]
+    stride, size = 1, layout.data_ranks if axis == "data" else getattr(layout, axis)
     for inner in AXES_INNERMOST_FIRST:
         if inner == axis or (axis == "data" and inner in ("context", "shard")):
             break

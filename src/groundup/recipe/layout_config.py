@@ -57,3 +57,13 @@ class LayoutConfig(BaseConfig):
         "none",
         "keep in CPU memory: optimizer state (deepspeed only), or weights, gradients and optimizer state",
     )
+
+    @property
+    def data_ranks(self) -> int:
+        """Ranks over which weights are sharded: shard x context."""
+        return (self.shard or 1) * self.context
+
+    @property
+    def num_devices(self) -> int:
+        """Product of the axes."""
+        return self.replicate * self.data_ranks * self.tensor * self.pipeline
