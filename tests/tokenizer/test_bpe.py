@@ -191,9 +191,9 @@ def test_extended_tokenizer_keeps_its_entries(tokenizer: Tokenizer):
 def test_tokenizers_that_cannot_be_extended_are_refused(tokenizer: Tokenizer, unigram: Tokenizer):
     with pytest.raises(UserError, match="vocab_size = 700: the tokenizer to extend has 700 entries"):
         extend_tokenizer(tokenizer, [PROSE], 700)
-    with pytest.raises(UserError, match="not byte-level BPE"):
+    with pytest.raises(UserError, match="expected byte-level BPE"):
         extend_tokenizer(unigram, [PROSE], 800)
-    with pytest.raises(UserError, match="the text supports only"):
+    with pytest.raises(UserError, match="the text yields only"):
         extend_tokenizer(tokenizer, ["a b"], 800)
 
 

@@ -104,7 +104,7 @@ def test_llama_like_rules_around_spelled_special_tokens():
 def test_non_incremental_template_has_no_mask(tokenizer: Tokenizer):
     template = "{{ messages | length }}{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
     tokenizer = with_template(tokenizer, template)
-    with pytest.raises(UserError, match="message 2: the chat template is not incremental"):
+    with pytest.raises(UserError, match=r"message 2: .* the chat template is not incremental"):
         tokenizer.render_chat_with_mask(CONVERSATION)
     assert tokenizer.render_chat(CONVERSATION)
 
@@ -112,15 +112,15 @@ def test_non_incremental_template_has_no_mask(tokenizer: Tokenizer):
 @pytest.mark.parametrize(
     ("template", "says"),
     [
-        ("{{ raise_exception('roles must alternate') }}", "refuses: roles must alternate"),
-        ("{% for %}", "refuses"),
-        ("{{ messages[0].content + 1 }}", "fails: TypeError"),
-        ("{{ ''.__class__.__mro__ }}", "refuses: access to attribute '__class__'"),
-        ("{{ messages.append(1) }}", "refuses: access to attribute 'append'"),
+        ("{{ raise_exception('roles must alternate') }}", "chat template: roles must alternate"),
+        ("{% for %}", "chat template"),
+        ("{{ messages[0].content + 1 }}", "chat template: TypeError"),
+        ("{{ ''.__class__.__mro__ }}", "chat template: access to attribute '__class__'"),
+        ("{{ messages.append(1) }}", "chat template: access to attribute 'append'"),
         ("{% set ns = namespace() %}{% set ns._x = 1 %}", "may not store"),
-        ("{{ raise_exception.__globals__.keys() }}", "refuses"),
-        ("{% for i in range(10**9) %}x{% endfor %}", "fails: OverflowError"),
-        ("{% include '/etc/passwd' %}", "fails|refuses"),
+        ("{{ raise_exception.__globals__.keys() }}", "chat template"),
+        ("{% for i in range(10**9) %}x{% endfor %}", "chat template: OverflowError"),
+        ("{% include '/etc/passwd' %}", "chat template"),
     ],
 )
 def test_templates_run_in_a_sandbox(tokenizer: Tokenizer, template: str, says: str):

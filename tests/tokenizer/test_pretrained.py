@@ -21,7 +21,9 @@ from groundup.tokenizer.bytes_to_unicode import from_unicode
 from groundup.tokenizer.pretrained import TiktokenRanks, from_tiktoken, load_pretrained_tokenizer
 from groundup.tokenizer.protobuf import parse_fields
 from groundup.tokenizer.sentencepiece import load_sentencepiece
+from groundup.tokenizer.special_tokens import SPECIAL_TOKENS
 from groundup.tokenizer.split_patterns import PATTERNS
+from groundup.tokenizer.tiktoken_vocabularies import PUBLISHED, tiktoken_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,32 @@ def test_tiktoken_file_equals_tiktoken(tiktoken_file: Path, ranks: TiktokenRanks
         assert ours.encode(text) == theirs.encode_ordinary(text)
         assert ours.decode(ours.encode(text)) == text
     assert (ours.vocab_size, ours.eos_id) == (len(ranks) + 4, len(ranks))
+
+
+def test_published_tiktoken_vocabularies_have_their_special_tokens():
+    """Llama 3's file has 128,000 ranks; the ids after them are named by its tokenizer_config.json."""
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    ranks |= {b" the" if id == 279 else f"t{id}".encode(): id for id in range(256, 128_000)}
+    llama = from_tiktoken(ranks, "gpt4")
+    assert llama.vocab_size == 128_256
+    names = {128_000: "begin_of_text", 128_001: "end_of_text", 128_002: "reserved_special_token_0"}
+    names |= {128_005: "reserved_special_token_2", 128_009: "eot_id", 128_011: "reserved_special_token_3"}
+    names |= {128_255: "reserved_special_token_247"}
+    assert {id: llama.token(id) for id in names} == {id: f"<|{name}|>" for id, name in names.items()}
+    assert (llama.bos_id, llama.eos_id) == (128_000, 128_001)
+    assert llama.stop_ids == {128_001, 128_008, 128_009}
+    ids, mask = llama.render_chat_with_mask(
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    )
+    assert ids[:2] == [128_000, 128_006]
+    assert (ids[-1], sum(mask)) == (128_009, 2)
+    assert tiktoken_vocabulary({b" the": 279} | {bytes([i, 0, 0]): i for i in range(255)}).special_tokens == {
+        token: 280 + index for index, token in enumerate(SPECIAL_TOKENS)
+    }
+    published = {size: vocabulary for (size, _), vocabulary in PUBLISHED.items()}
+    assert {size: vocabulary.special_tokens["<|endoftext|>"] for size, vocabulary in published.items() if size != 128_000} == {
+        50_256: 50_256, 100_256: 100_257, 151_643: 151_643, 199_998: 199_999,
+    }  # fmt: skip
 
 
 def test_token_with_several_merges():
@@ -144,14 +172,14 @@ def test_file_formats_are_detected_by_content(
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "no tokenizer that can be taken"),
+        (b"", "not a supported tokenizer"),
         (b"{}", "not a readable tokenizer"),
         (b"YQ== 0\n", "no token for byte 0x00"),
-        (b"".join(b"%s 7\n" % base64.b64encode(bytes([byte])) for byte in range(256)), "two tokens with one rank"),
-        (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "does not end"),
+        (b"".join(b"%s 7\n" % base64.b64encode(bytes([byte])) for byte in range(256)), "two tokens have the same rank"),
+        (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "unterminated varint"),
         (b"\x0a\x7fabc", "a field of 127 bytes"),
         (b"\x0b", "wire type 3"),
-        (b"hello world, this is no tokenizer\n", "no tokenizer that can be taken"),
+        (b"hello world, this is no tokenizer\n", "not a supported tokenizer"),
     ],
 )  # fmt: skip
 def test_other_files_are_refused(tmp_path: Path, data: bytes, says: str):
@@ -210,7 +238,7 @@ def test_unsuitable_pretrained_tokenizers_are_refused(
     with pytest.raises(UserError, match=r"mask_tokens = 1: .* has no <\|mask_0\|>"):
         run(data, tmp_path / "c", pretrained=str(tiktoken_file), vocab_size=700, num_mask_tokens=1)
     (tmp_path / "plain.json").write_text(tokenizer.backend.to_str())
-    with pytest.raises(UserError, match="names no end of text"):
+    with pytest.raises(UserError, match="no eos token"):
         run(data, tmp_path / "b", pretrained=str(tmp_path / "plain.json"), vocab_size=700)
 
 

@@ -123,19 +123,19 @@ def whole(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "change", "says"),
     [
-        ("train.bin", lambda data: data[:-1], "9 bytes, but train.json asks for 10 bytes"),
+        ("train.bin", lambda data: data[:-1], "9 bytes, expected 10 by train.json"),
         ("train.bin", lambda data: data + b"\0", "11 bytes"),
-        ("train.src", lambda data: data[:-2], "2 bytes, but"),
-        ("train.src", lambda data: b"\0\0\0\0", "documents of each source [2, 0], but its sidecar says [1, 1]"),
-        ("train.src", lambda data: b"\0\0\7\0", "documents of each source [1, 0, 0, 0, 0, 0, 0, 1], but"),
-        ("train.idx", lambda data: data[:-8], "asks for"),
-        ("train.idx", lambda data: b"X" + data[1:], "its head is not that of 2 documents of uint16"),
-        ("train.idx", lambda data: data[:34] + b"\x09" + data[35:], "do not lie one after the other"),
-        ("train.idx", lambda data: data[:38] + b"\x09" + data[39:], "12 tokens, but its sidecar says 5"),
-        ("train.idx", lambda data: data[:50] + b"\x04" + data[51:], "do not lie one after the other"),
-        ("train.json", lambda data: b"{", "not a sidecar"),
-        ("train.json", lambda data: b"[]", "not a sidecar"),
-        ("train.json", lambda data: b"\xff\xfe", "not a sidecar"),
+        ("train.src", lambda data: data[:-2], "2 bytes, expected"),
+        ("train.src", lambda data: b"\0\0\0\0", "documents of each source [2, 0], expected [1, 1] by the sidecar"),
+        ("train.src", lambda data: b"\0\0\7\0", "documents of each source [1, 0, 0, 0, 0, 0, 0, 1], expected"),
+        ("train.idx", lambda data: data[:-8], "expected"),
+        ("train.idx", lambda data: b"X" + data[1:], "the header does not match 2 documents of uint16"),
+        ("train.idx", lambda data: data[:34] + b"\x09" + data[35:], "not contiguous"),
+        ("train.idx", lambda data: data[:38] + b"\x09" + data[39:], "12 tokens, expected 5 by the sidecar"),
+        ("train.idx", lambda data: data[:50] + b"\x04" + data[51:], "not contiguous"),
+        ("train.json", lambda data: b"{", "not the sidecar"),
+        ("train.json", lambda data: b"[]", "not the sidecar"),
+        ("train.json", lambda data: b"\xff\xfe", "not the sidecar"),
         ("train.json", lambda data: data.replace(b"groundup-tokens", b"other"), "format 'other'"),
         ("train.json", lambda data: data.replace(b'"tokens": 5', b'"tokens": -5'), "expected"),
         ("train.json", lambda data: data.replace(b'"vocab_size": 1000', b'"vocab_size": 0'), "expected"),
@@ -159,7 +159,7 @@ def test_missing_file_is_refused(whole: Path, name: str):
 
 
 def test_other_tokenizer_is_refused(whole: Path, tokenizer: Tokenizer):
-    with pytest.raises(UserError, match="tokens of tokenizer tttttttttttt, expected"):
+    with pytest.raises(UserError, match="encoded by tokenizer tttttttttttt, expected"):
         TokenShard(whole / "train").check_tokenizer(tokenizer)
     sidecar = json.loads((whole / "train.json").read_text()) | {"tokenizer": tokenizer.fingerprint}
     (whole / "train.json").write_text(json.dumps(sidecar))

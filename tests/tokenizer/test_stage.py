@@ -151,7 +151,7 @@ def test_corpus_sample_is_independent_of_file_order(data: Path, tmp_path: Path):
 
 
 def test_invalid_inputs_are_refused(data: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path):
-    with pytest.raises(UserError, match="the text supports only"):
+    with pytest.raises(UserError, match="the text yields only"):
         stage.train(recipe(vocab_size=50_000), {"data": data}, tmp_path, Machine())
     with pytest.raises(UserError, match="no parquet files"):
         stage.train(recipe(), {"data": tmp_path}, tmp_path, Machine())
@@ -164,5 +164,5 @@ def test_invalid_inputs_are_refused(data: Path, trained: tuple[Path, dict[str, A
         run_encode(broken, trained, tmp_path / "out2")
     without_end = tmp_path / "no-end"
     Tokenizer(Tokenizer.load(trained[0]).backend).save(without_end)
-    with pytest.raises(UserError, match="no end of text"):
+    with pytest.raises(UserError, match="no eos token"):
         run_encode(data, (without_end, {}), tmp_path / "out3")

@@ -62,7 +62,7 @@ def test_fingerprint_distinguishes_tokenizers(prose: list[str], tokenizer: Token
 
 def test_too_little_text_error_names_the_reachable_size():
     with pytest.raises(
-        UserError, match=r"tokenizer.vocab_size = 5000: the text supports only (\d+) entries"
+        UserError, match=r"tokenizer.vocab_size = 5000: the text yields only (\d+) entries"
     ) as caught:
         train_bpe([PROSE], 5000)
     reached = int(str(caught.value.hint).split("=")[1].split()[0])
@@ -72,8 +72,8 @@ def test_too_little_text_error_names_the_reachable_size():
 @pytest.mark.parametrize(
     ("tokens", "says"),
     [
-        (("<a>", "<a>"), "there twice"),
-        (("<a>", "<<a>>"), "collide: '<a>' is a part"),
+        (("<a>", "<a>"), "is a duplicate"),
+        (("<a>", "<<a>>"), "is a substring of"),
         (("<a>", " "), "is empty"),
     ],
 )
@@ -101,7 +101,7 @@ def test_incomplete_character_decodes_to_the_replacement_character(tokenizer: To
     [
         ({}, "no tokenizer.json"),
         ({"tokenizer.json": "{"}, "not a readable tokenizer"),
-        ({"tokenizer.json": None, "tokenizer_config.json": "[1]"}, "expected an object"),
+        ({"tokenizer.json": None, "tokenizer_config.json": "[1]"}, "expected a JSON object"),
         ({"tokenizer.json": None, "tokenizer_config.json": "{"}, "not valid JSON"),
     ],
 )

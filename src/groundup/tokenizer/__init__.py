@@ -1,21 +1,45 @@
-"""4. Tokens: from text to the numbers a model reads, and back.
+"""4. Tokenizer: train BPE and Unigram vocabularies, encode and decode, chat templates, token shards on disk.
 
-Reading order. Vocabularies: `patterns` (where text is cut), `byte_letters` (how bytes are spelt), `bpe` (byte-pair
-encoding, written to be read), `special` (what no text can spell), `corpus` and `sample` (the documents to learn from),
-`train` (learning with the `tokenizers` library).
+    split_patterns.py        pretokenization regexes of GPT-2, GPT-4 and Qwen2
+    bytes_to_unicode.py      printable letters for bytes, as in tokenizer.json
+    bpe.py                   byte-pair encoding in plain Python: the oracle of the faster implementations
+    special_tokens.py        end of text, turns, padding, masks
+    tokenizer.py             `Tokenizer`: text and conversations to ids and back; load and save
+    control_tokens.py        special tokens in rendered conversations
+    chat_template.py         Jinja templates of conversations
+    pretokenize.py           pretokenization by array operations, without a regex engine
+    bpe_trainer.py           incremental BPE training
+    tokenizer_training.py    train or extend a tokenizer
+    sentencepiece.py         SentencePiece models
+    protobuf.py              protocol buffers, for SentencePiece models
+    tiktoken_vocabularies.py special tokens of published tiktoken files
+    pretrained.py            load a tokenizer.json, a tiktoken file or a SentencePiece model
+    batch_encoder.py         fastest exact encoder of many texts
+    parquet_documents.py     documents of a data artifact
+    corpus_sample.py         random sample of the corpus to train on
+    range_cache.py           remote files, cached by byte ranges
+    token_shards.py          `TokenShard`: encoded documents on disk, memory-mapped
+    encode_corpus.py         documents to token shards
+    tokenizer_stats.py       vocabulary and shard statistics for the report
+    fertility.py             bytes per token by source and language, beside other tokenizers
+    tokenizer_hashes.py      content hashes of external tokenizers and shards
+    stage.py                 02-tokenizer and 03-tokens
 
-Tokenizers: `control` and `chat_template` (conversations), `tokenizer` (what the rest of the house uses), and those of
-others: `foreign` (a tokenizer.json, a tiktoken file), `sentencepiece`, `protobuf`.
-
-Much text: `pieces` (cutting without a regex engine), `learn` (merges of a large corpus), `bulk` (the fastest exact
-encoder), `ranges` (a file on an object store) and `shards` (tokens on disk), `encode` (from documents to shards),
-`facts` and `compare` (what the report tells), `stage`.
-
-Deliberately absent: torch, and tokenizer classes for each model family: what a foreign `tokenizer.json` says is done
-by the `tokenizers` library.
+Deliberately absent: torch, and tokenizer classes of model families: the `tokenizers` library runs any `tokenizer.json`.
 """
 
-from groundup.tokenizer.token_shards import TokenShard
+from groundup.tokenizer.batch_encoder import BatchEncoder
+from groundup.tokenizer.pretrained import load_pretrained_tokenizer
+from groundup.tokenizer.token_shards import ShardWriter, TokenShard
 from groundup.tokenizer.tokenizer import Tokenizer
+from groundup.tokenizer.tokenizer_training import extend_tokenizer, train_tokenizer
 
-__all__ = ["TokenShard", "Tokenizer"]
+__all__ = [
+    "BatchEncoder",
+    "ShardWriter",
+    "TokenShard",
+    "Tokenizer",
+    "extend_tokenizer",
+    "load_pretrained_tokenizer",
+    "train_tokenizer",
+]

@@ -1,7 +1,7 @@
-"""Encode much text, by the fastest exact encoder there is: `fastokens`, measured in benchmarks/tokenization.py.
+"""Batch encoding with `fastokens`, the fastest exact encoder measured in benchmarks/tokenization.py.
 
-It refuses what it cannot do, such as Unigram, and it is not believed: it first has to encode a few hard texts as the
-`tokenizers` library does, which encodes whatever is left.
+`fastokens` does not support every tokenizer (Unigram, for one). It is used only when it encodes a set of difficult texts
+like the `tokenizers` library, which is the fallback.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from groundup.tokenizer.tokenizer import Tokenizer
 
 FlatIds = tuple[np.ndarray, np.ndarray]
-"""The ids of several texts in a row, uint32, and how many each has, int64."""
+"""The concatenated ids of several texts, uint32, and the number of ids of each, int64."""
 
 SELF_TEST_TEXTS = (
     "",
@@ -26,10 +26,12 @@ SELF_TEST_TEXTS = (
 
 
 class BatchEncoder:
-    """Documents to ids, each followed by the end of text. Equal to Tokenizer.encode, id for id, on all cores.
+    """Encodes many texts on all cores, to the same ids as Tokenizer.encode.
 
     Attributes:
-        fast: whether `fastokens` does it.
+        uses_fastokens: False: the `tokenizers` library encodes.
+
+    >>> ids, lengths = BatchEncoder(tokenizer).encode_flat(["one text", "another"])
     """
 
     def __init__(self, tokenizer: Tokenizer):
@@ -39,39 +41,38 @@ class BatchEncoder:
         self.uses_fastokens = self._encoder is not None
 
     def encode(self, texts: Sequence[str]) -> FlatIds:
-        """The ids of all documents and how many each has, its end of text included."""
+        """The ids of all documents, each with the end-of-text token after it, and the number of ids of each."""
         assert self._end_of_text is not None
         ids, lengths = self.encode_flat(texts)
         return np.insert(ids, np.cumsum(lengths), np.uint32(self._end_of_text)), lengths + 1
 
     def encode_flat(self, texts: Sequence[str]) -> FlatIds:
-        """The ids of all texts and how many each has, with nothing between them."""
+        """The ids of all texts and the number of ids of each."""
         if self._encoder is not None:
             return fastokens_encode(self._encoder, texts)
         return _flatten(self._tokenizer.encode_batch(texts))
 
 
 def fastokens_encode(encoder: fastokens.Tokenizer, texts: Sequence[str]) -> FlatIds:
-    """What `fastokens` makes of texts; special tokens that they spell are text."""
+    """Encode with `fastokens`; special tokens spelled in a text are encoded as text."""
     ids, offsets = encoder.encode_batch_flat(list(texts), split_special_tokens=True)
     return np.frombuffer(ids, "<u4"), np.diff(np.frombuffer(offsets, "<u8").astype(np.int64))
 
 
 def _fast_encoder(tokenizer: Tokenizer) -> fastokens.Tokenizer | None:
-    """`fastokens` for this tokenizer, when it can do it and does it right."""
+    """`fastokens` for this tokenizer, or None when it does not support it or is not exact."""
     added = [token.content for token in tokenizer.backend.get_added_tokens_decoder().values()]
     texts = [*SELF_TEST_TEXTS, *(f"a{token} {token}b" for token in added)]
     try:
         encoder = fastokens.Tokenizer.from_json_str(tokenizer.backend.to_str())
-        found = fastokens_encode(encoder, texts)
+        actual = fastokens_encode(encoder, texts)
     except ValueError:
         return None
     expected = _flatten(tokenizer.encode_batch(texts))
-    same = all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
-    return encoder if same else None
+    exact = all(np.array_equal(*pair) for pair in zip(actual, expected, strict=True))
+    return encoder if exact else None
 
 
-def _flatten(rows: Sequence[Sequence[int]]) -> FlatIds:
-    return np.array([id for row in rows for id in row], np.uint32), np.array(
-        [len(row) for row in rows], np.int64
-    )
+def _flatten(batch: Sequence[Sequence[int]]) -> FlatIds:
+    lengths = np.array([len(ids) for ids in batch], np.int64)
+    return np.array([id for ids in batch for id in ids], np.uint32), lengths

@@ -1,6 +1,6 @@
-"""GPT-2's way to write any byte as one printable letter, in which `tokenizer.json` spells byte-level tokens.
+"""GPT-2's mapping of bytes to printable letters, in which `tokenizer.json` spells byte-level tokens.
 
-Printable bytes stand for themselves; the others, such as the space, take the letters from U+0100 on
+Printable bytes map to themselves; the others, such as the space, to the letters from U+0100 on
 (openai/gpt-2 src/encoder.py, bytes_to_unicode).
 """
 
@@ -13,7 +13,7 @@ BYTE_TO_UNICODE = dict(zip(PRINTABLE, map(chr, PRINTABLE), strict=True)) | {
 UNICODE_TO_BYTE = {letter: byte for byte, letter in BYTE_TO_UNICODE.items()}
 
 BYTE_VOCABULARY = [bytes([UNICODE_TO_BYTE[letter]]) for letter in sorted(UNICODE_TO_BYTE)]
-"""The 256 single bytes in the order of their letters, which is the order of their ids."""
+"""The 256 single bytes in the order of their letters, which is the order of their ids in a vocabulary."""
 
 
 def to_unicode(token: bytes) -> str:
@@ -22,5 +22,5 @@ def to_unicode(token: bytes) -> str:
 
 
 def from_unicode(token: str) -> bytes:
-    """ "Ġa" -> b" a". Raises KeyError when the token is not spelt in byte letters."""
+    """ "Ġa" -> b" a". Raises KeyError for a letter that maps to no byte."""
     return bytes(UNICODE_TO_BYTE[letter] for letter in token)

@@ -1,9 +1,9 @@
-"""From a conversation to the one text that the model sees, by a Jinja template in a sandbox.
+"""Chat templates: render a conversation to text with Jinja, and find the spans of the assistant's turns.
 
-Templates come with foreign models, so they are programs of strangers: they run in Jinja's immutable sandbox, they see
-plain data only, and nothing they can reach writes, imports or waits.
+Templates come with downloaded models, so they are untrusted code: they run in Jinja's immutable sandbox, on JSON types
+only, without functions that write or import.
 
-What the assistant says is told by `{% generation %}` blocks, as in transformers, or by rendering turn after turn.
+Assistant spans come from `{% generation %}` blocks, as in transformers, or from rendering the conversation turn by turn.
 """
 
 import json
@@ -35,7 +35,18 @@ CHATML = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-"""Turns between <|im_start|>role and <|im_end|>, as OpenAI's ChatML has them."""
+"""OpenAI's ChatML: turns between <|im_start|>role and <|im_end|>."""
+
+LLAMA3 = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] | trim + '<|eot_id|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] | trim + '<|eot_id|>' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+)
+"""Llama 3: text turns of the template of Meta-Llama-3-8B-Instruct."""
 
 
 def render(
@@ -43,8 +54,8 @@ def render(
 ) -> tuple[str, list[Span]]:
     """The conversation as text, and the character spans of `{% generation %}` blocks in it.
 
-    `names` is what else the template may read: bos_token, eos_token, tools, ...
-    Raises UserError when the template is broken, or refuses the conversation.
+    `names` are the template's other variables: bos_token, eos_token, tools, ...
+    Raises UserError when the template fails, or refuses the conversation.
     """
     try:
         marked = _compile(template).render(
@@ -53,34 +64,31 @@ def render(
             **_to_json_types(names),
         )
     except jinja2.TemplateError as error:
-        raise UserError(f"the chat template refuses: {error}", hint=_hint(messages)) from None
+        raise UserError(f"chat template: {error}", hint=_hint(messages)) from None
     except (TypeError, KeyError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise UserError(
-            f"the chat template fails: {type(error).__name__}: {error}", hint=_hint(messages)
-        ) from None
+        raise UserError(f"chat template: {type(error).__name__}: {error}", hint=_hint(messages)) from None
     text: list[str] = []
     spans: list[Span] = []
     length, begins = 0, []
-    for part in re.split(f"([{ASSISTANT_BEGIN}{ASSISTANT_END}])", marked):
-        if part == ASSISTANT_BEGIN:
+    for segment in re.split(f"([{ASSISTANT_BEGIN}{ASSISTANT_END}])", marked):
+        if segment == ASSISTANT_BEGIN:
             begins.append(length)
-        elif part == ASSISTANT_END:
+        elif segment == ASSISTANT_END:
             begin = begins.pop()
             if not begins:
                 spans.append((begin, length))
         else:
-            text.append(part)
-            length += len(part)
+            text.append(segment)
+            length += len(segment)
     return "".join(text), spans
 
 
 def assistant_spans(template: str, messages: Sequence[Message], **names: Any) -> tuple[str, list[Span]]:
-    """The conversation as text, and the character spans that the assistant says, each with its end of turn.
+    """The conversation as text, and the character spans of the assistant's turns, end of turn included.
 
-    Templates with `{% generation %}` say it themselves. For others a turn is what rendering adds to the prompt that
-    the model would have been given at that point; white space after the last control token is left out later.
-
-    Raises UserError when that cannot be told, because the template writes an earlier turn in another way later on.
+    Without `{% generation %}` in the template, a turn is the difference between the conversation rendered up to the turn
+    and the generation prompt before it.
+    Raises UserError when the template renders earlier turns differently as the conversation grows.
     """
     text, spans = render(template, messages, **names)
     if "generation" in template and re.search(r"{%-?\s*generation\s*-?%}", template):
@@ -92,29 +100,29 @@ def assistant_spans(template: str, messages: Sequence[Message], **names: Any) ->
         until, _ = render(template, messages[: index + 1], **names)
         if not (text.startswith(until) and until.startswith(prompt)):
             raise UserError(
-                f"cannot tell what the assistant says in message {index}: the chat template is not incremental",
-                hint="mark it in the template with {% generation %} ... {% endgeneration %}",
+                f"message {index}: the span of the assistant's turn is unknown, because the chat template is not incremental",
+                hint="put {% generation %} ... {% endgeneration %} around the assistant's turn in the template",
             )
         spans.append((len(prompt), len(until)))
     return text, spans
 
 
 class _GenerationBlock(jinja2.ext.Extension):
-    """`{% generation %} ... {% endgeneration %}`: put marks around what the block writes."""
+    """`{% generation %} ... {% endgeneration %}`: its output between two placeholders."""
 
-    tags = {"generation"}  # noqa: RUF012 (the name and type that Jinja asks for)
+    tags = {"generation"}  # noqa: RUF012 (required by Jinja)
 
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
         line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+        content = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], content).set_lineno(line)
 
     def _mark(self, caller: Any) -> str:
         return ASSISTANT_BEGIN + caller() + ASSISTANT_END
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """Jinja's namespace without names that begin with an underscore: those lead out of the sandbox."""
+    """Jinja's namespace without names that begin with an underscore, which escape the sandbox."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
@@ -151,7 +159,7 @@ def _to_json(
     separators: Any = None,
     sort_keys: bool = False,
 ) -> str:
-    """Jinja's own filter escapes for HTML, which no model was trained on. Marks are never escaped: they would be lost."""
+    """`tojson` without Jinja's HTML escapes. Placeholders are not escaped: they are replaced later."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
     if not ensure_ascii:
         return text
@@ -163,7 +171,7 @@ def _to_json(
 
 
 def _to_json_types(value: Any) -> Any:
-    """A copy made of JSON's types alone: methods of richer objects would be open to the template."""
+    """A copy of JSON types only, because templates can call the methods of other objects."""
     if value is None or type(value) in (str, int, float, bool):
         return value
     if isinstance(value, Mapping):
@@ -177,4 +185,4 @@ def _to_json_types(value: Any) -> Any:
 
 def _hint(messages: Sequence[Message]) -> str:
     roles = ", ".join(str(message.get("role")) for message in messages)
-    return f"the conversation's roles are: {roles}; the template may want user and assistant in turn"
+    return f"the roles are: {roles}; some templates require user and assistant to alternate"

@@ -1,8 +1,8 @@
-"""Control tokens in conversations: those that the template writes become ids, those that a person spelt stay text.
+"""Special tokens in conversations: those written by the chat template become ids, those spelled in messages stay text.
 
-Before rendering, the first letter of every control token in a message is replaced by a mark: a private-use letter that
-is taken out of whatever comes in. Marks keep a text's length, and a template that cuts, trims or joins messages cannot
-make a control token of marked letters. In the rendered text every whole control token is thus the template's own.
+Before rendering, the first letter of every special token in a message is replaced by a placeholder, a private-use letter
+(which is removed from all messages first). Placeholders keep the length of a text, and templates that slice, trim or
+concatenate messages cannot make a special token of them. So every special token in the rendered text is the template's.
 """
 
 import json
@@ -15,19 +15,19 @@ import tokenizers
 from groundup.artifacts.errors import UserError
 
 FIRST_PLACEHOLDER, LAST_PLACEHOLDER = 0x10FF00, 0x10FFFD
-"""The end of the last private-use plane, of which no text has any use."""
+"""The end of the last private-use plane."""
 
 ASSISTANT_BEGIN, ASSISTANT_END, UNTYPABLE = (chr(LAST_PLACEHOLDER - index) for index in range(3))
-"""Around what the assistant says; and in spellings that nobody can type."""
+"""Placeholders around the assistant's turns, and in the renamed special tokens."""
 
 PLACEHOLDER = re.compile(f"[{chr(FIRST_PLACEHOLDER)}-{chr(LAST_PLACEHOLDER)}]")
 
 
 class ControlTokens:
-    """The control tokens of one tokenizer.
+    """The special tokens of one tokenizer.
 
-    A text in which people spelt control tokens is encoded, in one go, by a copy of the tokenizer whose control tokens
-    have spellings that nobody can type. So all other rules (normalizer, prefix space, ...) work as they always do.
+    A text with escaped special tokens is encoded by a copy of the tokenizer whose special tokens have names that no text
+    contains. So all other rules (normalizer, prefix space, ...) apply unchanged.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer):
@@ -39,18 +39,18 @@ class ControlTokens:
         firsts = sorted({token[0] for token in self.ids})
         if len(firsts) > LAST_PLACEHOLDER - FIRST_PLACEHOLDER - 3:
             raise UserError(
-                f"control tokens begin with {len(firsts)} different letters, expected 250 at most",
-                hint="are ordinary tokens declared special in tokenizer.json?",
+                f"special tokens begin with {len(firsts)} different letters, expected at most 250",
+                hint="tokenizer.json declares ordinary tokens as special",
             )
         self._placeholder_of = {first: chr(FIRST_PLACEHOLDER + index) for index, first in enumerate(firsts)}
         self._letter_of = {ord(mark): first for first, mark in self._placeholder_of.items()}
         self._rules = backend.to_str()
-        self._reader: tokenizers.Tokenizer | None = None
+        self._copy: tokenizers.Tokenizer | None = None
         self._renamed: tokenizers.Tokenizer | None = None
         self._original: dict[int, int] = {}
 
     def escape(self, value: Any) -> Any:
-        """`value` with every spelt control token marked, in all strings of lists and mappings."""
+        """`value` with a placeholder in every special token, in all strings of lists and mappings."""
         if isinstance(value, str):
             return self._pattern.sub(
                 lambda match: self._placeholder_of[match[0][0]] + match[0][1:], PLACEHOLDER.sub("", value)
@@ -62,15 +62,15 @@ class ControlTokens:
         return value
 
     def ends_with_control_token(self, text: str) -> bool:
-        """Is the last thing in a rendered text a control token?"""
+        """Does a rendered text end with a special token?"""
         return text.endswith(tuple(self.ids))
 
     def encode(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """The ids of a rendered text, and for each the characters of `rendered` that it stands for."""
+        """The ids of a rendered text, and the span of characters of each."""
         if not PLACEHOLDER.search(rendered):
-            if self._reader is None:
-                self._reader = tokenizers.Tokenizer.from_str(self._rules)
-            encoding = self._reader.encode(rendered, add_special_tokens=False)
+            if self._copy is None:
+                self._copy = tokenizers.Tokenizer.from_str(self._rules)
+            encoding = self._copy.encode(rendered, add_special_tokens=False)
             return encoding.ids, encoding.offsets
         return self._encode_marked(rendered)
 
@@ -78,10 +78,10 @@ class ControlTokens:
         if self._renamed is None:
             self._renamed = self._rename()
         parts: list[str] = []
-        origin: list[int] = []  # for each character of the respelt text, where it was
+        origin: list[int] = []  # for each character of the renamed text, its position in `rendered`
         last = 0
         for match in self._pattern.finditer(rendered):
-            new = _spelling(self.ids[match[0]])
+            new = _renamed_token(self.ids[match[0]])
             parts += (rendered[last : match.start()].translate(self._letter_of), new)
             origin += range(last, match.start())
             origin += [match.start()] + [match.end() - 1] * (len(new) - 1)
@@ -97,7 +97,7 @@ class ControlTokens:
 
     def _rename(self) -> tokenizers.Tokenizer:
         rules = json.loads(self._rules)
-        new = {token: _spelling(id) for token, id in self.ids.items()}
+        new = {token: _renamed_token(id) for token, id in self.ids.items()}
         for token in rules["added_tokens"]:
             token["content"] = new.get(token["content"], token["content"])
         model = rules["model"]
@@ -109,11 +109,11 @@ class ControlTokens:
             model["unk_token"] = new[model["unk_token"]]
         rules["post_processor"] = None
         renamed = tokenizers.Tokenizer.from_str(json.dumps(rules))
-        # Control tokens outside of the model's vocabulary are numbered anew when they are added.
-        numbers = ((renamed.token_to_id(_spelling(id)), id) for id in self.ids.values())
-        self._original = {number: id for number, id in numbers if number is not None}
+        # Special tokens outside of the model's vocabulary get new ids when they are added.
+        new_ids = ((renamed.token_to_id(_renamed_token(id)), id) for id in self.ids.values())
+        self._original = {new_id: id for new_id, id in new_ids if new_id is not None}
         return renamed
 
 
-def _spelling(id: int) -> str:
+def _renamed_token(id: int) -> str:
     return f"{UNTYPABLE}{id}{UNTYPABLE}"

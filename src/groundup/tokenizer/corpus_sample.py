@@ -1,4 +1,4 @@
-"""The text that a vocabulary is learnt from: all of it, or an even sample of a large corpus."""
+"""Sample of the training text on which a tokenizer is trained."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from groundup.tokenizer import parquet_documents
 BATCH_BYTES = 4_000_000
 
 MIN_EXAMPLE_CHARACTERS = 200
-"""A text of at least this length is fit to be shown in the report."""
+"""Length of a text that is long enough to show in the report."""
 
 
 class CorpusSample:
-    """Documents chosen by a hash of (seed, text): the same ones on every machine, in any order of the files."""
+    """Documents chosen by a hash of (seed, text): independent of the machine and of the order of the files."""
 
     def __init__(self, data: Path, corpus_bytes: int, fraction: float, seed: int):
         self.corpus_bytes = corpus_bytes
@@ -34,7 +34,7 @@ class CorpusSample:
 
 
 def sample_corpus(data: Path, sample_bytes: int, seed: int) -> CorpusSample:
-    """A sample of about `sample_bytes` bytes of the training text, or all of it where there is less."""
+    """A sample of about `sample_bytes` bytes of the training text, or all of it."""
     total = sum(
         parquet_documents.count_text_bytes(path) for path in parquet_documents.parquet_files(data, "train")
     )
@@ -42,6 +42,6 @@ def sample_corpus(data: Path, sample_bytes: int, seed: int) -> CorpusSample:
 
 
 def _hash_fraction(text: str, seed: int) -> float:
-    """A number in [0, 1) that depends on the seed and the text alone."""
+    """A number in [0, 1) from a hash of the seed and the text."""
     digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode()).digest()
     return int.from_bytes(digest, "little") / 2**64

@@ -1,4 +1,4 @@
-"""Text to token shards: every document's ids and then the end of text, in the order of the data artifact."""
+"""Encode the documents of a data artifact into token shards, in order, each with the end-of-text token after it."""
 
 import os
 from collections.abc import Iterator
@@ -14,23 +14,23 @@ from groundup.tokenizer.token_shards import ShardWriter
 from groundup.tokenizer.tokenizer import Tokenizer
 
 BATCH_BYTES = 16_000_000
-"""Text that is encoded in one go, unless one document is longer."""
+"""Bytes of text encoded at a time, unless one document is longer."""
 
 Item = TypeVar("Item")
 
 
 def encode_split(folder: Path, data: Path, split: str, out: Path, machine: Machine) -> dict[str, Any]:
-    """Write `out`/`split`.bin and what belongs to it, with the tokenizer in `folder`; returns the sidecar.
+    """Write the token shard `out`/`split` with the tokenizer in `folder`; returns the sidecar.
 
-    Continues after the last parquet file that a killed process finished, to the same bytes.
-    Raises UserError when the tokenizer has no end of text.
+    Resumes after the last complete parquet file, to the same bytes.
+    Raises UserError when the tokenizer has no eos token.
     """
     tokenizer = Tokenizer.load(folder)
     if tokenizer.eos_id is None:
         raise UserError(
-            f"{folder}: the tokenizer has no end of text", hint="name its eos_token in tokenizer_config.json"
+            f"{folder}: the tokenizer has no eos token", hint="name its eos_token in tokenizer_config.json"
         )
-    # The encoders start as many threads as this says, once.
+    # Read once by the encoders, for their number of threads.
     os.environ.setdefault("RAYON_NUM_THREADS", str(machine.threads))
     encoder = BatchEncoder(tokenizer)
     files = parquet_documents.parquet_files(data, split)
@@ -47,18 +47,18 @@ def encode_split(folder: Path, data: Path, split: str, out: Path, machine: Machi
         ThreadPoolExecutor(1, "reading") as reader,
     ):
         task.resume_at(sum(counts[: writer.done]))
-        for number in range(writer.done, len(files)):
-            for documents in _prefetch(parquet_documents.read_batches(files[number], BATCH_BYTES), reader):
+        for index in range(writer.done, len(files)):
+            for documents in _prefetch(parquet_documents.read_batches(files[index], BATCH_BYTES), reader):
                 ids, lengths = encoder.encode(documents.texts)
                 writer.append(ids, lengths, documents.sources, documents.sizes)
                 task.advance(len(documents.texts))
-            writer.commit(number + 1)
+            writer.commit(index + 1)
         return writer.finish()
 
 
 def _prefetch(items: Iterator[Item], reader: ThreadPoolExecutor) -> Iterator[Item]:
-    """`items`, of which the next is fetched while this one is worked on."""
-    coming = reader.submit(next, items, None)
-    while (item := coming.result()) is not None:
-        coming = reader.submit(next, items, None)
+    """Yield `items`, fetching the next one in the background."""
+    future = reader.submit(next, items, None)
+    while (item := future.result()) is not None:
+        future = reader.submit(next, items, None)
         yield item

@@ -1,7 +1,6 @@
-"""How well does a vocabulary fit its text, by source and by language, beside others?
+"""Fertility of tokenizers on held-out text, by source and by language: bytes per token and fraction of split words.
 
-Measured on held-out documents: bytes for each token, and the share of words that a token alone does not hold. Languages
-that a vocabulary fits badly cost their readers more tokens, time and money (Petrov et al. 2023, "Language Model
+Languages with few bytes per token cost their users more tokens, time and money (Petrov et al. 2023, "Language Model
 Tokenizers Introduce Unfairness Between Languages").
 """
 
@@ -16,19 +15,19 @@ from groundup.tokenizer.batch_encoder import BatchEncoder
 from groundup.tokenizer.tokenizer import Tokenizer
 
 MAX_BYTES_PER_SOURCE = 1_000_000
-"""Bytes of text of each source that are looked at, at most."""
+"""Bytes of text of each source at most."""
 
 MAX_FILES = 16
-"""Files of held-out text that are looked through, at most."""
+"""Files of held-out text at most."""
 
 TextGroups = dict[str, dict[str, list[str]]]
 
 
 def measure_fertility(tokenizers: Mapping[str, Tokenizer], data: Path) -> dict[str, Any]:
-    """What each of `tokenizers` makes of the held-out text of a data artifact.
+    """Statistics of each of `tokenizers` on the validation text of a data artifact.
 
     Returns {"source" | "language": {name: {"documents", "bytes", "words", "bytes_per_token": {tokenizer: ...},
-    "split_word_fraction": {tokenizer: share}}}}.
+    "split_word_fraction": {tokenizer: ...}}}}.
     """
     groups: TextGroups = {"source": defaultdict(list), "language": defaultdict(list)}
     identify = language_identifier()
@@ -39,9 +38,9 @@ def measure_fertility(tokenizers: Mapping[str, Tokenizer], data: Path) -> dict[s
     return {
         by: {
             name: _measure(encoders, texts)
-            for name, texts in sorted(found.items(), key=lambda item: -len(item[1]))
+            for name, texts in sorted(members.items(), key=lambda item: -len(item[1]))
         }
-        for by, found in groups.items()
+        for by, members in groups.items()
     }
 
 
@@ -49,19 +48,19 @@ def _measure(encoders: Mapping[str, BatchEncoder], texts: list[str]) -> dict[str
     size = sum(len(text.encode()) for text in texts)
     words = Counter(word for text in texts for word in text.split())
     total = sum(words.values())
-    found: dict[str, Any] = {"documents": len(texts), "bytes": size, "words": total}
-    found |= {"bytes_per_token": {}, "split_word_fraction": {}}
+    result: dict[str, Any] = {"documents": len(texts), "bytes": size, "words": total}
+    result |= {"bytes_per_token": {}, "split_word_fraction": {}}
     for name, encoder in encoders.items():
         tokens = len(encoder.encode_flat(texts)[0])
         _, lengths = encoder.encode_flat([f" {word}" for word in words])
-        split = sum(number for length, number in zip(lengths, words.values(), strict=True) if length > 1)
-        found["bytes_per_token"][name] = round(size / max(tokens, 1), 4)
-        found["split_word_fraction"][name] = round(split / max(total, 1), 4)
-    return found
+        split = sum(count for length, count in zip(lengths, words.values(), strict=True) if length > 1)
+        result["bytes_per_token"][name] = round(size / max(tokens, 1), 4)
+        result["split_word_fraction"][name] = round(split / max(total, 1), 4)
+    return result
 
 
 def _validation_texts(data: Path) -> Iterator[tuple[str, str]]:
-    """Source and text of documents, until there is enough of each source."""
+    """Source and text of documents, up to MAX_BYTES_PER_SOURCE of each source."""
     taken: Counter[str] = Counter()
     for path in parquet_documents.parquet_files(data, "validation")[:MAX_FILES]:
         for documents in parquet_documents.read_batches(path, MAX_BYTES_PER_SOURCE):

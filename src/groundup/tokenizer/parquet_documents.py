@@ -1,4 +1,4 @@
-"""The documents of a data artifact, in one order that never changes."""
+"""Documents of a data artifact: its parquet files and their texts, in a fixed order."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ import pyarrow.parquet
 from groundup.artifacts.errors import UserError
 
 READ_BATCH_DOCUMENTS = 64
-"""Documents that are read at once; a book may be one document."""
+"""Documents read at a time; one document may be a book."""
 
 
 @dataclass(frozen=True)
 class DocumentBatch:
-    """Some documents: text, the name of the source and the bytes of the text in UTF-8, side by side."""
+    """Texts of documents, the source of each, and its UTF-8 bytes."""
 
     texts: list[str]
     sources: list[str]

@@ -1,8 +1,8 @@
-"""Cut millions of characters into pieces at once, without a regex engine.
+"""Pretokenization of millions of characters by array operations, without a regex engine.
 
-Whether a piece begins at a character follows from its class (letter, number, line break, other white space, symbol),
-from the class before it, and in a few cases from the run of equal classes that it is in. So the rules of split_patterns.py
-become a handful of operations on whole arrays. The regex, run by the `tokenizers` library, is the oracle.
+Whether a pretoken begins at a character follows from its class (letter, number, line break, other white space, symbol),
+from the class before it, and in a few cases from the sequence of equal classes around it. So the regexes of
+split_patterns.py become a few operations on whole arrays. The regex in the `tokenizers` library is the oracle.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,25 +13,25 @@ import pyarrow
 from tokenizers import Regex, pre_tokenizers
 
 SEPARATOR = "\ud800"
-"""Stands between documents: a lone surrogate, which no UTF-8 text can contain. It is always a piece of its own."""
+"""Separates documents: a lone surrogate, which no UTF-8 text contains; always a pretoken by itself."""
 
 LETTER, NUMBER, SPACE, BLANK, BREAK, SYMBOL, END = range(7)
-"""Classes of characters: SPACE is U+0020, BREAK is CR or LF, BLANK any other white space, END the separator."""
+"""Character classes: SPACE is U+0020, BREAK is CR or LF, BLANK any other white space, END the separator."""
 
 CLASSIFIED_LIMIT = 0x32400
-"""No letter, number or white space has a code point from here on (Unicode 16)."""
+"""All letters, numbers and white space are below this code point (Unicode 16)."""
 
 
 @cache
 def character_classes() -> np.ndarray:
-    """The class of every code point (1114112,), as the library's own regex engine sees it."""
+    """The class of every code point (1114112,), by the regex engine of the `tokenizers` library."""
     points = np.array([point for point in range(CLASSIFIED_LIMIT) if not 0xD800 <= point < 0xE000])
     text = "".join(map(chr, points))
     table = np.full(0x110000, SYMBOL, np.uint8)
-    for number, regex in ((LETTER, r"\p{L}+"), (NUMBER, r"\p{N}+"), (BLANK, r"\s+")):
-        runs = pre_tokenizers.Split(Regex(regex), "removed", invert=True).pre_tokenize_str(text)
-        for _, (begin, end) in runs:
-            table[points[begin:end]] = number
+    for character_class, regex in ((LETTER, r"\p{L}+"), (NUMBER, r"\p{N}+"), (BLANK, r"\s+")):
+        matches = pre_tokenizers.Split(Regex(regex), "removed", invert=True).pre_tokenize_str(text)
+        for _, (begin, end) in matches:
+            table[points[begin:end]] = character_class
     table[ord(" ")] = SPACE
     table[[ord("\r"), ord("\n")]] = BREAK
     table[ord(SEPARATOR)] = END
@@ -39,7 +39,7 @@ def character_classes() -> np.ndarray:
 
 
 def split_gpt4(points: np.ndarray, digits: int = 3) -> np.ndarray:
-    """Where pieces begin, by the rules of gpt4, with at most `digits` digits in a piece.
+    """Beginnings of pretokens by the gpt4 pattern, with at most `digits` digits per pretoken.
 
     points: code points of a text that ends with the separator, uint32 (n,). Returns bool (n,).
     """
@@ -47,49 +47,49 @@ def split_gpt4(points: np.ndarray, digits: int = 3) -> np.ndarray:
     begins = _split_by_class_pair(kind, _GPT4)
     following = np.append(kind[1:], END)
     blank = (kind == SPACE) | (kind == BLANK)
-    # \s+(?!\S)|\s+ : the last blank before a word, number or symbol begins a piece, and may take what follows along.
+    # \s+(?!\S)|\s+ : the last blank before a word, number or symbol begins a pretoken, which may include them.
     begins |= blank & _IS_VISIBLE[following]
-    # [^\r\n\p{L}\p{N}]?\p{L}+ : a single symbol that begins a piece takes the word behind it along.
+    # [^\r\n\p{L}\p{N}]?\p{L}+ : a single symbol that begins a pretoken includes the word after it.
     lone = np.flatnonzero(_lone_symbols(kind) & (following == LETTER))
     begins[lone + 1] = False
-    marks, letters = _contractions(points, lone, ignore_case=True)
-    behind = marks + 1 + letters
-    begins[behind[kind[behind] == LETTER]] = True
-    # \p{N}{1,3} : a long number is cut from its beginning.
+    apostrophes, letters = _contractions(points, lone, ignore_case=True)
+    after = apostrophes + 1 + letters
+    begins[after[kind[after] == LETTER]] = True
+    # \p{N}{1,3} : a long number is split from its beginning.
     numbers = np.flatnonzero(kind == NUMBER)
-    places = np.arange(len(numbers))
-    runs = np.maximum.accumulate(np.where(np.diff(numbers, prepend=-2) > 1, places, 0))
-    begins[numbers] = (places - runs) % digits == 0
-    # \s*[\r\n]+ : white space is one piece up to its last line break; what is left of the run begins the next.
-    # [^\s\p{L}\p{N}]+[\r\n]* : but line breaks directly behind symbols belong to those.
+    order = np.arange(len(numbers))
+    first_digit = np.maximum.accumulate(np.where(np.diff(numbers, prepend=-2) > 1, order, 0))
+    begins[numbers] = (order - first_digit) % digits == 0
+    # \s*[\r\n]+ : white space is one pretoken up to its last line break; the rest of it begins the next.
+    # [^\s\p{L}\p{N}]+[\r\n]* : but line breaks directly after symbols belong to those.
     first, last = _true_intervals(kind == BREAK)
-    behind_symbol = kind[first - 1] == SYMBOL
-    ends_in_blank = blank[last + 1]
+    after_symbol = kind[first - 1] == SYMBOL
+    before_blank = blank[last + 1]
     blanks_first, blanks_last = _true_intervals(blank)
-    place = (last + 1)[ends_in_blank]
-    run_end = blanks_last[np.searchsorted(blanks_first, place)]
-    begins[place] |= behind_symbol[ends_in_blank] | (kind[run_end + 1] != BREAK)
+    blank_first = (last + 1)[before_blank]
+    blank_last = blanks_last[np.searchsorted(blanks_first, blank_first)]
+    begins[blank_first] |= after_symbol[before_blank] | (kind[blank_last + 1] != BREAK)
     return begins
 
 
 def split_gpt2(points: np.ndarray) -> np.ndarray:
-    """Where pieces begin, by the rules of gpt2. As `split_gpt4`."""
+    """Beginnings of pretokens by the gpt2 pattern; as `split_gpt4`."""
     kind = character_classes()[points]
     kind[kind == BREAK] = BLANK
     begins = _split_by_class_pair(kind, _GPT2)
     following = np.append(kind[1:], END)
-    # \s+(?!\S)|\s+ : the last blank of a run begins a piece, and a space takes what follows along.
+    # \s+(?!\S)|\s+ : the last blank begins a pretoken, and a space includes the word, number or symbol after it.
     begins |= ((kind == SPACE) | (kind == BLANK)) & _IS_VISIBLE[following]
     lone = np.flatnonzero(_lone_symbols(kind) & (following == LETTER))
-    marks, letters = _contractions(points, lone, ignore_case=False)
-    behind = marks + 1 + letters
-    begins[marks + 1] = False
-    begins[behind[kind[behind] == LETTER]] = True
+    apostrophes, letters = _contractions(points, lone, ignore_case=False)
+    after = apostrophes + 1 + letters
+    begins[apostrophes + 1] = False
+    begins[after[kind[after] == LETTER]] = True
     return begins
 
 
 def _split_by_class_pair(kind: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """What the classes of a character and of the one before it say: table[before, here]."""
+    """Beginnings by table[class of the previous character, class of the character]."""
     begins = np.empty(len(kind), bool)
     begins[0] = True
     begins[1:] = table.ravel()[kind[:-1] * np.uint8(7) + kind[1:]]
@@ -97,7 +97,7 @@ def _split_by_class_pair(kind: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def _class_pair_table(inside: list[tuple[int, int]]) -> np.ndarray:
-    """A piece begins where the class changes, but for the pairs in `inside`; and on both sides of the separator."""
+    """A pretoken begins where the class changes, except at the pairs in `inside`, and on both sides of the separator."""
     table = ~np.eye(7, dtype=bool)
     for pair in inside:
         table[pair] = False
@@ -112,7 +112,7 @@ _IS_VISIBLE = np.isin(np.arange(7), (LETTER, NUMBER, SYMBOL))
 
 
 def _lone_symbols(kind: np.ndarray) -> np.ndarray:
-    """Symbols without another before or behind them, and without a space that would take them along."""
+    """Symbols that follow neither a symbol nor a space, and precede no symbol."""
     symbol = kind == SYMBOL
     lone = symbol.copy()
     lone[1:] &= ~symbol[:-1] & (kind[:-1] != SPACE)
@@ -121,9 +121,9 @@ def _lone_symbols(kind: np.ndarray) -> np.ndarray:
 
 
 def _contractions(points: np.ndarray, lone: np.ndarray, ignore_case: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Apostrophes that begin 's 't 'm 'd 're 've 'll, and the number of letters they take."""
-    marks = lone[points[lone] == ord("'")]
-    first, second = points[marks + 1], points[np.minimum(marks + 2, len(points) - 1)]
+    """Positions of apostrophes that begin 's 't 'm 'd 're 've 'll, and the number of letters after each."""
+    apostrophes = lone[points[lone] == ord("'")]
+    first, second = points[apostrophes + 1], points[np.minimum(apostrophes + 2, len(points) - 1)]
     if ignore_case:
         long_s = first == 0x17F  # the one other letter that folds to one of these
         first, second = np.where(long_s, ord("s"), first | 0x20), second | 0x20
@@ -132,11 +132,11 @@ def _contractions(points: np.ndarray, lone: np.ndarray, ignore_case: bool) -> tu
         (first == ord("l")) & (second == ord("l"))
     )
     letters = np.where(one, 1, np.where(two, 2, 0))
-    return marks[letters > 0], letters[letters > 0]
+    return apostrophes[letters > 0], letters[letters > 0]
 
 
 def _true_intervals(member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and last places of the runs of True; the last element of `member` is False."""
+    """First and last positions of the sequences of True; the last element of `member` is False."""
     steps = np.flatnonzero(member[1:] != member[:-1])
     if member[0]:
         steps = np.concatenate(([-1], steps))
@@ -144,21 +144,21 @@ def _true_intervals(member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 SPLITTERS = {"gpt2": split_gpt2, "gpt4": split_gpt4, "qwen2": partial(split_gpt4, digits=1)}
-"""For each pattern of split_patterns.py the function that cuts like it."""
+"""The function of each pattern of split_patterns.py."""
 
 
 def unique_pretokens(
     texts: Sequence[str], splitter: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[list[bytes], np.ndarray]:
-    """The different pieces of some documents as UTF-8, and the sequence of all pieces as numbers of these.
+    """The distinct pretokens of documents as UTF-8, and the sequence of all pretokens as indices of these.
 
-    Each document is followed by the separator. `cut` is one of CUTS.
+    The separator follows each document. `splitter` is one of SPLITTERS.
     """
-    joined = SEPARATOR.join([*texts, ""])
-    places = np.flatnonzero(splitter(np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)))
-    data = np.frombuffer(joined.encode("utf-8", "surrogatepass"), np.uint8)
-    if len(data) > len(joined):  # from characters to bytes
-        places = np.flatnonzero((data & 0xC0) != 0x80)[places]
-    buffers = [None, pyarrow.py_buffer(np.append(places, len(data))), pyarrow.py_buffer(data)]
-    pieces = pyarrow.Array.from_buffers(pyarrow.large_binary(), len(places), buffers).dictionary_encode()
-    return pieces.dictionary.to_pylist(), pieces.indices.to_numpy()
+    text = SEPARATOR.join([*texts, ""])
+    begins = np.flatnonzero(splitter(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)))
+    data = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
+    if len(data) > len(text):  # from characters to bytes
+        begins = np.flatnonzero((data & 0xC0) != 0x80)[begins]
+    buffers = [None, pyarrow.py_buffer(np.append(begins, len(data))), pyarrow.py_buffer(data)]
+    pretokens = pyarrow.Array.from_buffers(pyarrow.large_binary(), len(begins), buffers).dictionary_encode()
+    return pretokens.dictionary.to_pylist(), pretokens.indices.to_numpy()

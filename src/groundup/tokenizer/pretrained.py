@@ -1,7 +1,7 @@
-"""Take a tokenizer that exists: a Hugging Face folder or `tokenizer.json`, a tiktoken file, a SentencePiece model.
+"""Load a pretrained tokenizer: a Hugging Face folder or `tokenizer.json`, a tiktoken file, a SentencePiece model.
 
-Ids are those of the library that the file comes from. What each file says is read from its content, not its name: Llama
-3's `tokenizer.model` is a tiktoken file.
+Ids equal those of the original library. The format is detected by content, not by name: Llama 3's `tokenizer.model` is a
+tiktoken file.
 """
 
 import base64
@@ -13,18 +13,17 @@ from tokenizers import AddedToken, decoders, models
 
 from groundup.artifacts.errors import UserError
 from groundup.tokenizer.bytes_to_unicode import to_unicode
-from groundup.tokenizer.chat_template import CHATML
 from groundup.tokenizer.sentencepiece import load_sentencepiece
-from groundup.tokenizer.special_tokens import END_OF_TEXT, PADDING, SPECIAL_TOKENS
 from groundup.tokenizer.split_patterns import PATTERNS, build_pre_tokenizer
+from groundup.tokenizer.tiktoken_vocabularies import tiktoken_vocabulary
 from groundup.tokenizer.tokenizer import CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 
 TiktokenRanks = dict[bytes, int]
 MODEL_FILE = "tokenizer.model"
 
 
-def tokenizer_files(path: Path) -> list[Path]:
-    """The files that say what the tokenizer at `path` is. Raises UserError when there is none."""
+def tokenizer_files(path: Path | str) -> list[Path]:
+    """The files that define the tokenizer at `path`. Raises UserError when there is none."""
     path = Path(path).expanduser()
     if path.is_file() and path.name != TOKENIZER_FILE:
         return [path]
@@ -41,11 +40,13 @@ def tokenizer_files(path: Path) -> list[Path]:
     )
 
 
-def load_pretrained_tokenizer(path: Path, pattern: str = "gpt4") -> Tokenizer:
-    """The tokenizer at `path`; `pattern` says how a tiktoken file's text is cut, which the file does not.
+def load_pretrained_tokenizer(path: Path | str, pretokenizer: str = "gpt4") -> Tokenizer:
+    """The tokenizer at `path`: a folder, a tokenizer.json, a tiktoken file or a SentencePiece model.
 
-    A tiktoken file names no control tokens either: those of special_tokens.py are put behind its last id.
-    Raises UserError when there is none, or it cannot be read.
+    A tiktoken file contains neither its pretokenizer (`pretokenizer`, a name of PATTERNS) nor its special tokens (see
+    tiktoken_vocabularies.py). Raises UserError when the path is no readable tokenizer.
+
+    >>> load_pretrained_tokenizer("Llama-3.2-1B/original/tokenizer.model").encode("Hello")
     """
     file = tokenizer_files(path)[0]
     if file.name == TOKENIZER_FILE:
@@ -60,46 +61,53 @@ def load_pretrained_tokenizer(path: Path, pattern: str = "gpt4") -> Tokenizer:
             ) from None
     ranks = _parse_tiktoken(data)
     try:
-        return load_sentencepiece(data) if ranks is None else from_tiktoken(ranks, pattern)
+        return load_sentencepiece(data) if ranks is None else from_tiktoken(ranks, pretokenizer)
     except ValueError as error:
         raise UserError(
-            f"{file}: no tokenizer that can be taken: {error}",
+            f"{file}: not a supported tokenizer: {error}",
             hint="expected a tokenizer.json, a tiktoken file or a SentencePiece model",
         ) from None
 
 
-def from_tiktoken(ranks: TiktokenRanks, pattern: str) -> Tokenizer:
+def from_tiktoken(ranks: TiktokenRanks, pretokenizer: str) -> Tokenizer:
     """A tiktoken vocabulary, token -> rank, as byte-level BPE.
 
-    tiktoken joins the neighbours whose join has the lowest rank, however that token came to be; so every way to make a
-    token of two others is a merge. A piece that is a token is taken whole, merges or not.
-    Raises ValueError when a byte has no token, and when two tokens share a rank.
+    tiktoken merges the pair of neighbours whose concatenation has the lowest rank, so every split of a token into two
+    tokens is a merge. A pretoken that is a token is not split (`ignore_merges`).
+    Raises ValueError when a byte has no token, and when two tokens have the same rank.
     """
     if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
         raise ValueError(f"no token for byte {missing[0]:#04x}")
     if len(set(ranks.values())) < len(ranks):
-        raise ValueError("two tokens with one rank")
+        raise ValueError("two tokens have the same rank")
     merges = [
-        (rank, ranks[token[:cut]], ranks[token[cut:]])
+        (rank, ranks[token[:i]], ranks[token[i:]])
         for token, rank in ranks.items()
-        for cut in range(1, len(token))
-        if token[:cut] in ranks and token[cut:] in ranks
+        for i in range(1, len(token))
+        if token[:i] in ranks and token[i:] in ranks
     ]
-    spelling = {rank: to_unicode(token) for token, rank in ranks.items()}
-    pairs = [(spelling[left], spelling[right]) for _, left, right in sorted(merges)]
-    vocabulary = {letters: rank for rank, letters in spelling.items()}
-    vocabulary |= {token: max(ranks.values()) + 1 + place for place, token in enumerate(SPECIAL_TOKENS)}
+    entries = {rank: to_unicode(token) for token, rank in ranks.items()}
+    pairs = [(entries[left], entries[right]) for _, left, right in sorted(merges)]
+    vocabulary = {letters: rank for rank, letters in entries.items()}
+    published = tiktoken_vocabulary(ranks)
+    vocabulary |= published.special_tokens
     backend = tokenizers.Tokenizer(models.BPE(vocabulary, pairs, ignore_merges=True))
-    backend.pre_tokenizer = build_pre_tokenizer(PATTERNS[pattern].regex)  # type: ignore[assignment]
+    backend.pre_tokenizer = build_pre_tokenizer(PATTERNS[pretokenizer].regex)  # type: ignore[assignment]
     backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     backend.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+        [AddedToken(token, special=True, normalized=False) for token in published.special_tokens]
     )
-    return Tokenizer(backend, eos=END_OF_TEXT, pad=PADDING, chat_template=CHATML)
+    return Tokenizer(
+        backend,
+        bos=published.bos,
+        eos=published.eos,
+        pad=published.pad,
+        chat_template=published.chat_template,
+    )
 
 
 def _parse_tiktoken(data: bytes) -> TiktokenRanks | None:
-    """Lines of a token in base64 and its rank; None when it is no such file."""
+    """Token -> rank, from lines of a base64 token and its rank; None when the data has another format."""
     ranks: TiktokenRanks = {}
     try:
         for line in data.splitlines():

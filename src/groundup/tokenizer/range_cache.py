@@ -1,7 +1,7 @@
-"""A file on an object store, of which only the ranges that are asked for are fetched, each once.
+"""Local cache of a remote file, downloaded by byte ranges on demand, each range once.
 
-Beside each other in the cache: a sparse file of the remote one's size, and a file with one byte for each block of it
-that says whether the block is there. Processes may share them: two that fetch the same block write the same bytes.
+The cache is a sparse file of the remote size, and a file with one byte per chunk that is 1 once the chunk is downloaded.
+Processes may share it: two that download the same chunk write the same bytes.
 """
 
 import os
@@ -15,22 +15,22 @@ import numpy as np
 from groundup.artifacts.errors import UserError
 
 CHUNK_BYTES = 1 << 18
-"""Bytes fetched at least. Sequences are drawn from anywhere, so most first touches of a block want little of it; below
-this size a store answers no sooner."""
+"""Download granularity. Sequences are read at random positions, so large chunks waste most of their bytes; smaller ones
+are no faster."""
 
 MAX_REQUEST_BYTES = 1 << 26
-"""Bytes fetched in one request at most."""
+"""Bytes of one request at most."""
 
 MAX_ATTEMPTS = 4
 
 
 def is_remote(path: object) -> bool:
-    """Is this an address such as s3://bucket/folder, rather than a path?"""
+    """Is this a URL such as s3://bucket/folder, not a path?"""
     return "://" in str(path)
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:
-    """The file system of an address, and the path in it. Raises UserError where fsspec does not know it."""
+    """The fsspec filesystem of a URL, and the path in it. Raises UserError when fsspec does not support it."""
     try:
         import fsspec
 
@@ -43,37 +43,37 @@ def open_filesystem(url: str) -> tuple[Any, str]:
 
 
 class RangeCachedFile:
-    """A remote file of a known size, kept in `local` as far as it was read.
+    """A remote file of known size, cached in `local`.
 
     >>> file = RangeCachedFile("s3://corpus/tokens/train.bin", cache / "train.bin", size)
     >>> file.fetch([(0, 4096)])
     >>> np.memmap(cache / "train.bin", mode="r")[:4096]
 
-    Raises UserError when the store has no such file, or one of another size.
+    Raises UserError when the remote file does not exist or has another size.
     """
 
     def __init__(self, url: str, local: Path, size: int):
         self.url, self.local, self.size = url, local, size
         local.parent.mkdir(parents=True, exist_ok=True)
-        blocks = -(-size // CHUNK_BYTES)
-        if _size(local) != size or _size(_presence_file(local)) != blocks:
+        num_chunks = -(-size // CHUNK_BYTES)
+        if _size(local) != size or _size(_presence_file(local)) != num_chunks:
             self._check_remote_size()
-            for path, length in ((local, size), (_presence_file(local), blocks)):
+            for path, length in ((local, size), (_presence_file(local), num_chunks)):
                 with path.open("ab") as file:
                     file.truncate(length)
         self._present = np.memmap(_presence_file(local), np.uint8, "r+") if size else np.empty(0, np.uint8)
 
     def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Make sure that these ranges [begin, end) in bytes are in the local file; what is missing comes in one go."""
+        """Download the missing parts of these ranges [begin, end) in bytes, in one batch of requests."""
         missing = {
-            block
+            chunk
             for begin, end in ranges
-            for block in range(begin // CHUNK_BYTES, -(-end // CHUNK_BYTES))
-            if not self._present[block]
+            for chunk in range(begin // CHUNK_BYTES, -(-end // CHUNK_BYTES))
+            if not self._present[chunk]
         }
         spans: list[list[int]] = []
-        for block in sorted(missing):
-            begin, end = block * CHUNK_BYTES, min((block + 1) * CHUNK_BYTES, self.size)
+        for chunk in sorted(missing):
+            begin, end = chunk * CHUNK_BYTES, min((chunk + 1) * CHUNK_BYTES, self.size)
             if spans and spans[-1][1] == begin and end - spans[-1][0] <= MAX_REQUEST_BYTES:
                 spans[-1][1] = end
             else:
@@ -83,12 +83,12 @@ class RangeCachedFile:
 
     def _fetch(self, spans: list[list[int]]) -> None:
         begins, ends = [begin for begin, _ in spans], [end for _, end in spans]
-        parts = _with_retries(lambda: self._read(begins, ends), self.url)
+        contents = _with_retries(lambda: self._read(begins, ends), self.url)
         target = os.open(self.local, os.O_WRONLY)
         try:
-            for begin, data in zip(begins, parts, strict=True):
+            for begin, data in zip(begins, contents, strict=True):
                 os.pwrite(target, data, begin)
-            os.fdatasync(target)  # a block is said to be there only when it outlives a power cut
+            os.fdatasync(target)  # before the chunks are marked as present
         finally:
             os.close(target)
         for begin, end in spans:
@@ -96,22 +96,22 @@ class RangeCachedFile:
 
     def _read(self, begins: list[int], ends: list[int]) -> list[bytes]:
         store, path = open_filesystem(self.url)
-        parts = store.cat_ranges([path] * len(begins), begins, ends, on_error="raise")
-        for begin, end, data in zip(begins, ends, parts, strict=True):
+        contents = store.cat_ranges([path] * len(begins), begins, ends, on_error="raise")
+        for begin, end, data in zip(begins, ends, contents, strict=True):
             if len(data) != end - begin:
                 raise UserError(
                     f"{self.url}: {len(data)} bytes for the range {begin}-{end}, expected {end - begin}",
-                    hint="the file is cut off, or its server does not know ranges",
+                    hint="the file is truncated, or the server does not support range requests",
                 )
-        return parts
+        return contents
 
     def _check_remote_size(self) -> None:
         store, path = open_filesystem(self.url)
-        found = _with_retries(lambda: store.info(path)["size"], self.url)
-        if found != self.size:
+        remote_size = _with_retries(lambda: store.info(path)["size"], self.url)
+        if remote_size != self.size:
             raise UserError(
-                f"{self.url}: {found} bytes, but its sidecar asks for {self.size} bytes",
-                hint="the files of a shard belong together: copy all of them",
+                f"{self.url}: {remote_size} bytes, expected {self.size} by the sidecar",
+                hint="copy all four files of the shard",
             )
 
 
@@ -122,21 +122,21 @@ def read_remote_file(url: str) -> bytes:
 
 
 def _with_retries(read: Callable[[], Any], url: str) -> Any:
-    """A long run outlives a store that is away for some seconds."""
+    """Retry with exponential backoff, for temporary failures of the store."""
     attempt = 0
     while True:
         try:
             return read()
         except FileNotFoundError:
-            raise UserError(f"{url}: no such file", hint="check the address") from None
+            raise UserError(f"{url}: no such file", hint="check the URL") from None
         except UserError:
             raise
-        except Exception as error:  # each store has exceptions of its own
+        except Exception as error:  # each store raises its own exceptions
             attempt += 1
             if attempt == MAX_ATTEMPTS:
                 raise UserError(
                     f"{url}: cannot be read: {error or type(error).__name__}",
-                    hint="check the network and your access; the run continues from its last checkpoint",
+                    hint="check the network and the credentials; the run resumes from its last checkpoint",
                 ) from None
         time.sleep(2 ** (attempt - 1))
 

@@ -1,9 +1,8 @@
-"""SentencePiece's vocabularies: its own model files, and its BPE as Llama 1 and 2, Mistral and GGUF's "llama" have it.
+"""SentencePiece: load its model files, and build its BPE as in Llama 1 and 2, Mistral and GGUF's "llama".
 
-Text is not cut; spaces become U+2581, with one before the first word, and characters without a token become
-bytes. There is no list of merges: each token has a score, and of all neighbours that make a token those
-with the best are joined first. A list of merges and a list of scores say the same, so each is made of the
-other here.
+There is no pretokenization: spaces become U+2581, with one before the first word (dummy prefix), and characters without a
+token become byte tokens. The model has a score for each token instead of a list of merges: of all pairs of neighbours that
+make a token, the one with the best score is merged first. Scores and merges are converted into each other here.
 
 Sources: Kudo & Richardson 2018; sentencepiece's sentencepiece_model.proto; llama.cpp's llm_tokenizer_spm; the
 tokenizer.json of Llama 2.
@@ -26,7 +25,7 @@ Merge = tuple[str, str]
 def build_sentencepiece_backend(
     tokens: list[str], scores: list[float], unknown: str | None, add_dummy_prefix: bool
 ) -> tokenizers.Tokenizer:
-    """The rules of such a vocabulary; `prefix` says whether a space is put before the text."""
+    """The `tokenizers` backend of a BPE vocabulary with scores; `add_dummy_prefix`: a space before the text."""
     vocabulary = {token: id for id, token in enumerate(tokens)}
     merges = merges_from_scores(vocabulary, scores)
     model = models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
@@ -39,45 +38,45 @@ def build_sentencepiece_backend(
     return backend
 
 
-def _decoder(prefix: bool) -> decoders.Decoder:
-    back = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    return decoders.Sequence([*back, decoders.Strip(" ", 1, 0)] if prefix else back)
+def _decoder(add_dummy_prefix: bool) -> decoders.Decoder:
+    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    return decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if add_dummy_prefix else steps)
 
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-"""Types of pieces."""
+"""Types of entries."""
 
 
 def load_sentencepiece(data: bytes) -> Tokenizer:
     """The tokenizer in a SentencePiece model file (BPE or Unigram), with the ids of `SentencePieceProcessor.encode`.
 
-    Where the model brings a table of normalized characters, the library applies it to a letter with all its marks at
-    once, sentencepiece from left to right: they part on rare letters with several marks. And texts that spell control
-    tokens may be cut more often here than there, where such a token would be taken for one.
-    Raises ValueError when it is none, or does what these rules cannot.
+    Known differences: a model's table of normalized characters is applied to a letter with all its combining marks at once,
+    not from left to right, which differs for rare letters with several marks; and text around spelled special tokens may be
+    split more often.
+    Raises ValueError when the data is no SentencePiece model or uses unsupported features.
     """
-    parts: dict[int, list[Any]] = {1: [], 2: [], 3: []}
+    sections: dict[int, list[Any]] = {1: [], 2: [], 3: []}
     for key, value in parse_fields(data):
-        parts.setdefault(key, []).append(value)
+        sections.setdefault(key, []).append(value)
     trainer: dict[int, Any]
     normalizer: dict[int, Any]
-    trainer, normalizer = (dict(parse_fields(b"".join(parts[key]))) for key in (2, 3))
-    pieces = [{1: b"", 2: b"\0\0\0\0", 3: NORMAL, **dict(parse_fields(piece))} for piece in parts[1]]
-    tokens = [piece[1].decode() for piece in pieces]
-    scores, types = [decode_float(piece[2]) for piece in pieces], [piece[3] for piece in pieces]
+    trainer, normalizer = (dict(parse_fields(b"".join(sections[key]))) for key in (2, 3))
+    entries = [{1: b"", 2: b"\0\0\0\0", 3: NORMAL, **dict(parse_fields(entry))} for entry in sections[1]]
+    tokens = [entry[1].decode() for entry in entries]
+    scores, types = [decode_float(entry[2]) for entry in entries], [entry[3] for entry in entries]
     unknown = next((id for id, type in enumerate(types) if type == UNKNOWN), None)
     kind = {1: "Unigram", 2: "BPE"}.get(trainer.get(3, 1))
     if unknown is None or kind is None or UNUSED in types or trainer.get(24) or not normalizer.get(5, 1):
         raise ValueError(
-            "a SentencePiece model of an unknown kind, with unused pieces or with spaces behind words"
+            "unsupported SentencePiece model: neither BPE nor Unigram, unused entries, or a suffix instead of a prefix"
         )
-    own = [token for token, type in zip(tokens, types, strict=True) if type == USER_DEFINED]
+    user_defined = [token for token, type in zip(tokens, types, strict=True) if type == USER_DEFINED]
     if kind == "BPE":
         vocabulary = {token: id for id, token in enumerate(tokens)}
         ordinary = {token: id for token, id in vocabulary.items() if types[id] == NORMAL}
         model: Any = models.BPE(
             vocabulary, merges_from_scores(ordinary, scores), unk_token=tokens[unknown], fuse_unk=True,
-            byte_fallback=bool(trainer.get(35)), ignore_merges=bool(own),
+            byte_fallback=bool(trainer.get(35)), ignore_merges=bool(user_defined),
         )  # fmt: skip
     else:
         low = min(score for score, type in zip(scores, types, strict=True) if type == NORMAL)
@@ -89,47 +88,46 @@ def load_sentencepiece(data: bytes) -> Tokenizer:
             list(zip(tokens, scored, strict=True)), unk_id=unknown, byte_fallback=bool(trainer.get(35))
         )
     backend = tokenizers.Tokenizer(model)
-    prefix = bool(normalizer.get(3, 1))
+    add_dummy_prefix = bool(normalizer.get(3, 1))
     steps: list[Any] = [normalizers.Precompiled(normalizer[2])] if normalizer.get(2) else []
     if normalizer.get(4, 1):
         steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
-    steps += [normalizers.Prepend(SPACE)] if prefix else []
+    steps += [normalizers.Prepend(SPACE)] if add_dummy_prefix else []
     backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])  # type: ignore[assignment]
     control = [id for id, type in enumerate(types) if type in (UNKNOWN, CONTROL)]
-    if own or kind == "Unigram":  # where a spelt control token or byte would be taken for one: cut it
-        cuts = sorted(map(re.escape, own), key=len, reverse=True)
-        cuts += [f"{re.escape(tokens[id][0])}(?={re.escape(tokens[id][1:])})" for id in control]
-        cuts += ["<(?=0x[0-9A-F]{2}>)"]
-        backend.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(cuts)), "isolated")  # type: ignore[assignment]
-    backend.decoder = _decoder(prefix)  # type: ignore[assignment]
+    if user_defined or kind == "Unigram":  # split spelled special tokens and bytes, so that they stay text
+        splits = sorted(map(re.escape, user_defined), key=len, reverse=True)
+        splits += [f"{re.escape(tokens[id][0])}(?={re.escape(tokens[id][1:])})" for id in control]
+        splits += ["<(?=0x[0-9A-F]{2}>)"]
+        backend.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(splits)), "isolated")  # type: ignore[assignment]
+    backend.decoder = _decoder(add_dummy_prefix)  # type: ignore[assignment]
     backend.add_special_tokens([AddedToken(tokens[id], special=True, normalized=False) for id in control])
     roles = {"bos": trainer.get(41, 1), "eos": trainer.get(42, 2), "pad": trainer.get(43, 2**64 - 1)}
     return Tokenizer(backend, **{role: tokens[id] for role, id in roles.items() if id in control})
 
 
 def merges_from_scores(vocabulary: dict[str, int], scores: list[float]) -> list[Merge]:
-    """Every way to make a token of two others, those first that make the token with the best score."""
+    """All splits of tokens into two tokens, best score first."""
     merges = [
-        (-scores[id], vocabulary[token[:cut]], vocabulary[token[cut:]], (token[:cut], token[cut:]))
+        (-scores[id], vocabulary[token[:i]], vocabulary[token[i:]], (token[:i], token[i:]))
         for token, id in vocabulary.items()
-        for cut in range(1, len(token))
-        if token[:cut] in vocabulary and token[cut:] in vocabulary
+        for i in range(1, len(token))
+        if token[:i] in vocabulary and token[i:] in vocabulary
     ]
     return [merge for *_, merge in sorted(merges)]
 
 
 def scores_from_merges(tokens: list[str], merges: list[Merge]) -> list[float]:
-    """A score for each token: minus the place of the first merge that makes it; tokens that none makes come
-    last."""
-    place: dict[str, int] = {}
+    """Minus the index of the first merge that makes each token; tokens without a merge come last."""
+    index: dict[str, int] = {}
     for first, second in merges:
-        place.setdefault(first + second, len(place))
-    last = count(len(place))
-    return [-float(place[token]) if token in place else -float(next(last)) for token in tokens]
+        index.setdefault(first + second, len(index))
+    rest = count(len(index))
+    return [-float(index[token]) if token in index else -float(next(rest)) for token in tokens]
 
 
 def is_sentencepiece(rules: dict[str, Any]) -> bool:
-    """Whether a tokenizer.json has these rules and no others: what llama.cpp would do with its vocabulary."""
+    """Whether a tokenizer.json has exactly the rules that llama.cpp applies to such a vocabulary."""
     steps = _steps(rules["normalizer"])
     replaces = steps[-1:] == [{"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]
     prepends = steps[:-1] in ([], [{"type": "Prepend", "prepend": SPACE}])
@@ -139,7 +137,7 @@ def is_sentencepiece(rules: dict[str, Any]) -> bool:
 
 
 def adds_dummy_prefix(rules: dict[str, Any]) -> bool:
-    """Whether a space is put before the text."""
+    """Whether a space is added before the text."""
     return len(_steps(rules["normalizer"])) == 2
 
 

@@ -1,4 +1,4 @@
-"""Tokens that no text can spell: they are put in by id, and say where documents and turns begin and end."""
+"""Special tokens: ends of documents and turns, padding, masks. Text never encodes to them."""
 
 from collections.abc import Iterable
 
@@ -10,11 +10,11 @@ TURN_END = "<|im_end|>"
 PADDING = "<|pad|>"
 
 SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END, PADDING)
-"""Ids 0 to 3 of every vocabulary that is trained here."""
+"""Ids 0 to 3 of every trained vocabulary."""
 
 
 def mask_token_names(count: int) -> tuple[str, ...]:
-    """`number` tokens that stand for hidden text: BERT's mask is the first, T5's sentinels are all of them."""
+    """`count` mask tokens: the first is BERT's mask, all of them are T5's sentinels."""
     return tuple(f"<|mask_{index}|>" for index in range(count))
 
 
@@ -27,24 +27,24 @@ CHAT_STOP_TOKENS = (
     "<|end|>",
     "<|end_of_turn|>",
 )
-"""Ends of a turn in the chat formats of known families; where a vocabulary has one, generation stops at it."""
+"""End-of-turn tokens of known model families; generation stops at those in the vocabulary."""
 
 
 def check_special_tokens(tokens: Iterable[str]) -> tuple[str, ...]:
-    """The tokens as they came. Raises UserError on an empty one, a double, or one that is part of another.
+    """The tokens, unchanged. Raises UserError when one is empty, a duplicate, or a substring of another.
 
-    A special token inside another would make the reading of a text depend on which is looked for first.
+    With substrings, decoding a text into special tokens would depend on the order of the search.
     """
     tokens = tuple(tokens)
     for index, token in enumerate(tokens):
         if not token.strip():
-            raise UserError(f"special token {token!r} is empty", hint="give it a spelling such as <|name|>")
+            raise UserError(f"special token {token!r} is empty", hint="name it, such as <|name|>")
         if token in tokens[:index]:
-            raise UserError(f"special token {token!r} is there twice", hint="remove one of them")
+            raise UserError(f"special token {token!r} is a duplicate", hint="remove one of them")
         for other in tokens:
             if other != token and token in other:
                 raise UserError(
-                    f"special tokens collide: {token!r} is a part of {other!r}",
-                    hint="choose spellings of which none contains another",
+                    f"special token {token!r} is a substring of {other!r}",
+                    hint="rename one of them",
                 )
     return tokens

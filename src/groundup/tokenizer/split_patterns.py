@@ -1,7 +1,6 @@
-"""How text is cut into pieces before any merging: no token ever reaches over such a cut.
+"""Pretokenization patterns: regexes that split text into pretokens; no token crosses their borders.
 
-Each pattern is the very one of a published tokenizer, so that every other program that knows the tokenizer
-(llama.cpp keeps a list of them by name) cuts alike.
+Each is the pattern of a published tokenizer, so that other programs support it (llama.cpp has a list of names).
 """
 
 from collections.abc import Mapping
@@ -13,12 +12,12 @@ from tokenizers import Regex, pre_tokenizers
 
 @dataclass(frozen=True)
 class SplitPattern:
-    """A rule for cutting text.
+    """A pretokenization regex.
 
     Attributes:
-        regex: its matches are the pieces; every character is in exactly one of them.
-        gguf: what llama.cpp calls it in `tokenizer.ggml.pre`.
-        source: where it comes from.
+        regex: its matches are the pretokens; every character is in exactly one of them.
+        gguf: llama.cpp's name of it, in `tokenizer.ggml.pre`.
+        source: publication.
     """
 
     regex: str
@@ -41,7 +40,7 @@ PATTERNS = {
         gguf="llama-bpe",
         source="openai/tiktoken cl100k_base, in the form of Llama 3's tokenizer.json",
     ),
-    # As gpt4, and each digit is a piece of its own: a number of any length is written in one way.
+    # As gpt4, with single digits.
     "qwen2": SplitPattern(
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
         r"|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -52,7 +51,7 @@ PATTERNS = {
 
 
 def build_pre_tokenizer(regex: str) -> pre_tokenizers.PreTokenizer:
-    """Cut by `regex`, then write each piece's UTF-8 bytes in the printable letters of GPT-2's byte alphabet."""
+    """Split by `regex`, then map UTF-8 bytes to printable letters (bytes_to_unicode.py)."""
     return pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(regex), "isolated"),
@@ -62,16 +61,16 @@ def build_pre_tokenizer(regex: str) -> pre_tokenizers.PreTokenizer:
 
 
 def identify_pattern(rules: Mapping[str, Any]) -> str | None:
-    """The name of the pattern, when a tokenizer.json cuts by one of PATTERNS into bytes, and does nothing else to text."""
-    cutting = rules["pre_tokenizer"] or {}
-    unusual = (
+    """The name of the pattern of a byte-level tokenizer.json without other rules; None for any other tokenizer."""
+    pre_tokenizer = rules["pre_tokenizer"] or {}
+    unsupported = (
         "dropout",
         "unk_token",
         "continuing_subword_prefix",
         "end_of_word_suffix",
         "byte_fallback",
     )
-    if rules["normalizer"] or any(rules["model"].get(name) for name in unusual):
+    if rules["normalizer"] or any(rules["model"].get(name) for name in unsupported):
         return None
     if not all(token["special"] for token in rules["added_tokens"]):
         return None
@@ -82,12 +81,12 @@ def identify_pattern(rules: Mapping[str, Any]) -> str | None:
             "behavior": "Isolated",
             "invert": False,
         }
-        pairs = zip(cutting.get("pretokenizers", ()), (split, _BYTES_ONLY), strict=False)
-        if len(cutting.get("pretokenizers", ())) == 2 and all(
-            wanted.items() <= found.items() for found, wanted in pairs
+        pairs = zip(pre_tokenizer.get("pretokenizers", ()), (split, _BYTES_ONLY), strict=False)
+        if len(pre_tokenizer.get("pretokenizers", ())) == 2 and all(
+            expected.items() <= actual.items() for actual, expected in pairs
         ):
             return name
-    return "gpt2" if _GPT2.items() <= cutting.items() else None
+    return "gpt2" if _GPT2.items() <= pre_tokenizer.items() else None
 
 
 _BYTES_ONLY = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}

@@ -1,4 +1,4 @@
-"""The two stages of this chapter: `train` learns the vocabulary (02-tokenizer), `encode` writes the tokens (03-tokens)."""
+"""The stages 02-tokenizer (`train`) and 03-tokens (`encode`)."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ THIS_TOKENIZER = "this vocabulary"
 
 
 def train(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
-    """Learn a vocabulary from the training text, or take one; writes tokenizer.json and tokenizer_config.json.
+    """Train a tokenizer on the training text, or load or extend a pretrained one; writes a tokenizer folder.
 
     Raises UserError when there is no text, or too little of it for the vocabulary.
     """
@@ -54,7 +54,7 @@ def train(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> 
 def encode(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Encode both splits; writes train.* and validation.*.
 
-    Raises UserError when there is no text to train on.
+    Raises UserError when there is no training text.
     """
     _check_input(inputs["data"])
     tokenizer = Tokenizer.load(inputs["tokenizer"])
@@ -76,30 +76,30 @@ def encode(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) ->
 
 def _train_or_load(settings: Any, texts: Iterator[str]) -> Tokenizer:
     size = settings.vocab_size
-    masks = mask_token_names(settings.num_mask_tokens)
+    mask_tokens = mask_token_names(settings.num_mask_tokens)
     if settings.pretrained is None:
-        special = (*SPECIAL_TOKENS, *masks)
+        special = (*SPECIAL_TOKENS, *mask_tokens)
         return ALGORITHMS[settings.algorithm](texts, size, settings.pretokenizer, special)
-    taken = load_pretrained_tokenizer(Path(settings.pretrained), settings.pretokenizer)
-    if size < taken.vocab_size:
+    pretrained = load_pretrained_tokenizer(Path(settings.pretrained), settings.pretokenizer)
+    if size < pretrained.vocab_size:
         raise UserError(
-            f"tokenizer.vocab_size = {size}: {settings.pretrained} has {taken.vocab_size} entries",
-            hint=f"set tokenizer.vocab_size={taken.vocab_size} to take it as it is, or more to extend it",
+            f"tokenizer.vocab_size = {size}: {settings.pretrained} has {pretrained.vocab_size} entries",
+            hint=f"set tokenizer.vocab_size={pretrained.vocab_size} to use it unchanged, or more to extend it",
         )
-    if missing := [name for name in masks if taken.token_id(name) not in taken.special_ids]:
+    if missing := [name for name in mask_tokens if pretrained.token_id(name) not in pretrained.special_ids]:
         raise UserError(
-            f"tokenizer.num_mask_tokens = {len(masks)}: {settings.pretrained} has no {missing[0]}",
-            hint="take a tokenizer that has them, or learn one",
+            f"tokenizer.num_mask_tokens = {len(mask_tokens)}: {settings.pretrained} has no {missing[0]}",
+            hint="use a tokenizer that has them, or train one",
         )
-    if taken.eos_id is None:
+    if pretrained.eos_id is None:
         raise UserError(
-            f"{settings.pretrained}: it names no end of text, which divides documents",
-            hint="name its eos_token in a tokenizer_config.json beside it",
+            f"{settings.pretrained}: no eos token, which separates documents",
+            hint="set eos_token in a tokenizer_config.json beside it",
         )
-    if size > taken.vocab_size:
-        return extend_tokenizer(taken, texts, size)
-    deque(texts, maxlen=0)  # the sample is read all the same: the report tells of it
-    return taken
+    if size > pretrained.vocab_size:
+        return extend_tokenizer(pretrained, texts, size)
+    deque(texts, maxlen=0)  # for the sample's statistics in the report
+    return pretrained
 
 
 def _with_progress(texts: Iterator[str], task: Any) -> Iterator[str]:

@@ -1,11 +1,11 @@
-"""Tokens on disk: written once, front to back; read by memory map, from any place.
+"""Token shards: encoded documents on disk, written sequentially, read by memory map.
 
-    train.bin   the ids of all documents, one after the other: little-endian uint16, or uint32 above 65,536 entries
-    train.idx   where each document lies, as Megatron-LM's IndexedDataset has it (megatron/core/datasets/indexed_dataset.py)
-    train.src   for each document the number of its source, little-endian uint16
-    train.json  the sidecar: counts, dtype, bytes of text, sources, and which tokenizer wrote the ids
+    train.bin   the ids of all documents, concatenated: little-endian uint16, or uint32 above 65,536 entries
+    train.idx   positions of the documents, as in Megatron-LM's IndexedDataset (megatron/core/datasets/indexed_dataset.py)
+    train.src   source index of each document, little-endian uint16
+    train.json  sidecar: counts, dtype, bytes of text, sources, fingerprint of the tokenizer
 
-A nanoGPT-like reader maps train.bin alone; Megatron reads .bin and .idx; here all four must agree.
+nanoGPT-like readers map train.bin alone; Megatron reads .bin and .idx; this one requires all four to be consistent.
 """
 
 import bisect
@@ -28,24 +28,24 @@ FORMAT = "groundup-tokens"
 VERSION = 1
 MAGIC = b"MMIDIDX\x00\x00"
 MEGATRON_CODES = {"uint16": 8, "uint32": 4}
-"""Megatron knows no uint32; its int32 has the same bytes for every id below 2**31."""
+"""Megatron has no uint32; its int32 has the same bytes for ids below 2**31."""
 
 INDEX_CHECK_DOCUMENTS = 1 << 20
-"""Documents whose index is checked at once."""
+"""Documents whose index entries are checked at a time."""
 
 LITTLE_ENDIAN = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 
 def dtype_for(vocab_size: int) -> str:
-    """The name of the smallest type that holds every id."""
+    """The name of the smallest dtype that holds every id."""
     return "uint16" if vocab_size <= 1 << 16 else "uint32"
 
 
 class ShardWriter:
-    """Writes one split, and continues where a killed process left off.
+    """Writes one split, and resumes after a kill.
 
-    `append` adds documents; `commit(done)` makes them last, together with a number that the caller chooses: how much
-    of its input they are. What was appended after the last commit is cut off by the next writer.
+    `append` adds documents; `commit(done)` makes them durable, with the number of inputs that they come from. The next
+    writer drops what was appended after the last commit, and reads `done`.
     """
 
     def __init__(self, folder: Path, split: str, *, vocab_size: int, tokenizer: str, end_of_text: int):
@@ -77,7 +77,7 @@ class ShardWriter:
         sources: Sequence[str],
         sizes: Sequence[int],
     ) -> None:
-        """Add documents: their ids in one row, and for each its number of tokens, its source and its bytes of text."""
+        """Add documents: their concatenated ids, and for each its number of tokens, its source and its bytes of text."""
         lengths = np.asarray(lengths, dtype="<i4")
         assert len(lengths) == len(sources) == len(sizes)
         assert int(lengths.sum()) == len(ids)
@@ -95,7 +95,7 @@ class ShardWriter:
         self._documents += len(lengths)
 
     def commit(self, done: int) -> None:
-        """Make everything appended so far last through a kill or a power cut."""
+        """Flush everything appended so far to disk."""
         for file in (self._bin, self._lengths, self._src):
             file.flush()
             os.fsync(file.fileno())
@@ -139,7 +139,7 @@ class ShardWriter:
 
 
 def is_complete(folder: Path, split: str) -> bool:
-    """Is there a whole shard? The sidecar is written last; what only the writer needed is cleared away behind it."""
+    """Does the shard have a sidecar, which is written last? Removes the temporary files of the writer if so."""
     if not (folder / f"{split}.json").exists():
         return False
     for name in (f"{split}.lengths", f".{split}.journal"):
@@ -148,23 +148,23 @@ def is_complete(folder: Path, split: str) -> bool:
 
 
 class TokenShard:
-    """One split of tokens, mapped into memory. Nothing is read before it is asked for.
+    """One split of tokens, memory-mapped.
 
     >>> shard = TokenShard("runs/small/03-tokens/train")
     >>> shard.tokens[:10], shard.document(0), shard.num_documents
 
     Args:
-        base: path without suffix; or an address such as s3://corpus/tokens/train, whose tokens are fetched in ranges
-            when they are asked for and kept in `cache`.
+        base: path without suffix; or a URL such as s3://corpus/tokens/train, whose tokens are downloaded in ranges on
+            demand and cached in `cache`.
 
     Attributes:
-        lengths: tokens in each document, its end of text included (num_documents,).
-        source_of: for each document the number of its source in `sources` (num_documents,).
+        document_lengths: tokens of each document, its end of text included (num_documents,).
+        document_sources: index in `sources` of each document (num_documents,).
         sources: name -> {"documents", "tokens", "bytes"}.
-        sidecar: the text of the .json file.
-        bytes: bytes of text, UTF-8, that the tokens stand for; ends of text count nothing.
+        sidecar: content of the .json file.
+        bytes: UTF-8 bytes of the encoded text; ends of text have none.
 
-    Raises UserError when a file is missing, or the four do not agree.
+    Raises UserError when a file is missing or the four are inconsistent.
     """
 
     def __init__(self, base: Path | str, cache: Path | None = None):
@@ -186,7 +186,7 @@ class TokenShard:
             self._folder = (cache or default_cache()) / "tokens" / key
         self._token_bytes = LITTLE_ENDIAN[self.dtype].itemsize
         tokens = self._map(".bin", LITTLE_ENDIAN[self.dtype], self.num_tokens)
-        self._token_array = np.asarray(tokens)  # slices of a plain array cost a tenth of those of a memmap
+        self._token_array = np.asarray(tokens)  # slicing an array costs a tenth of slicing a memmap
         self.document_sources = self._map(".src", np.dtype("<u2"), self.num_documents)
         self.document_lengths, self._pointers = self._index()
         self._check_sources()
@@ -199,19 +199,20 @@ class TokenShard:
 
     @property
     def tokens(self) -> np.ndarray:
-        """All ids in a row, read-only (num_tokens,). Of a remote shard, this fetches everything."""
+        """All ids, read-only (num_tokens,). Downloads all of a remote shard."""
         self.fetch([(0, self.num_tokens)])
         return self._token_array
 
     @property
     def document_offsets(self) -> np.ndarray:
-        """Where each document begins in `tokens`, and at last their number (num_documents + 1,); made anew each time."""
+        """Offset of each document in `tokens`, then num_tokens (num_documents + 1,). Computed at each access."""
         return np.append(self._pointers // self._token_bytes, self.num_tokens)
 
     def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Bring these ranges of tokens [begin, end) close, all at once; a local shard need only be there still.
+        """Download these ranges of tokens [begin, end) of a remote shard, in one batch.
 
-        Raises UserError when it is not, or was cut: to read a map behind the end of its file would kill the process.
+        For a local shard, check the size of its file, because reading a map beyond the end of its file kills the process.
+        Raises UserError when the file is missing or truncated.
         """
         if self._remote is not None:
             size = self._token_bytes
@@ -220,7 +221,7 @@ class TokenShard:
             self._file(".bin", self.num_tokens * self._token_bytes)
 
     def read(self, begin: int, end: int) -> np.ndarray:
-        """The ids from `begin` to `end`, which `fetch` has brought close."""
+        """The ids from `begin` to `end`; call `fetch` first."""
         return self._token_array[begin:end]
 
     def document(self, index: int) -> np.ndarray:
@@ -233,11 +234,9 @@ class TokenShard:
         return self.read(begin, end)
 
     def documents_in_range(self, begin: int, end: int) -> tuple[slice, np.ndarray]:
-        """The numbers of the documents that the tokens from `begin` to `end` touch, and how many are of each."""
+        """The indices of the documents that overlap tokens[begin:end], and the number of tokens of each in it."""
         size = self._token_bytes
-        first = (
-            bisect.bisect_right(self._pointers, begin * size) - 1
-        )  # searchsorted would copy the whole index
+        first = bisect.bisect_right(self._pointers, begin * size) - 1  # np.searchsorted would copy the index
         last = bisect.bisect_left(self._pointers, end * size, lo=first)
         edges = np.append(self._pointers[first:last] // size, end)
         edges[0] = begin
@@ -247,8 +246,8 @@ class TokenShard:
         """Raises UserError when the ids are not those of `tokenizer`."""
         if tokenizer.fingerprint != self.tokenizer:
             raise UserError(
-                f"{self.base}: tokens of tokenizer {self.tokenizer[:12]}, expected {tokenizer.fingerprint[:12]}",
-                hint="encode the text again with the tokenizer you use: groundup run RECIPE --from tokens",
+                f"{self.base}: encoded by tokenizer {self.tokenizer[:12]}, expected {tokenizer.fingerprint[:12]}",
+                hint="encode the text again: groundup run RECIPE --from tokens",
             )
 
     def _sidecar_text(self) -> bytes:
@@ -257,12 +256,12 @@ class TokenShard:
             return read_remote_file(path)
         if not Path(path).is_file():
             raise UserError(
-                f"{path}: no such file", hint="token shards are .bin, .idx, .src and .json together"
+                f"{path}: no such file", hint="a token shard consists of .bin, .idx, .src and .json"
             )
         return Path(path).read_bytes()
 
     def _file(self, suffix: str, size: int) -> Path:
-        """A local file of `size` bytes with this part of the shard. Raises UserError when it has another size."""
+        """A local file of the shard. Raises UserError when it is not `size` bytes long."""
         path = self._folder / (self.base.rpartition("/")[2] + suffix)
         if is_remote(self.base):
             file = RangeCachedFile(self.base + suffix, path, size)
@@ -274,8 +273,8 @@ class TokenShard:
         found = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
         if found != f"{size} bytes":
             raise UserError(
-                f"{path}: {found}, but {Path(self.base).name}.json asks for {size} bytes",
-                hint="the files of a shard belong together: copy all of them, or groundup verify RUN",
+                f"{path}: {found}, expected {size} by {Path(self.base).name}.json",
+                hint="copy all four files of the shard, or check the run: groundup verify RUN",
             )
         return path
 
@@ -284,31 +283,31 @@ class TokenShard:
         return np.memmap(path, dtype=dtype, mode="r") if count else np.empty(0, dtype)
 
     def _index(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lengths in tokens and begins in bytes, mapped; checked piece by piece, so that no copy of them is held."""
+        """Lengths in tokens and offsets in bytes, mapped; checked in chunks to limit memory."""
         path = self._file(".idx", _index_size(self.num_documents))
-        head = _index_head(self.num_documents, self.dtype)
+        header = _index_header(self.num_documents, self.dtype)
         data = np.memmap(path, np.uint8, "r")
-        if data[: len(head)].tobytes() != head:
+        if data[: len(header)].tobytes() != header:
             raise UserError(
-                f"{self.base}.idx: its head is not that of {self.num_documents} documents of {self.dtype}",
+                f"{self.base}.idx: the header does not match {self.num_documents} documents of {self.dtype}",
                 hint="groundup verify RUN",
             )
-        middle, end = len(head) + 4 * self.num_documents, len(head) + 12 * self.num_documents
-        lengths, pointers = data[len(head) : middle].view("<i4"), data[middle:end].view("<i8")
+        middle, end = len(header) + 4 * self.num_documents, len(header) + 12 * self.num_documents
+        lengths, pointers = data[len(header) : middle].view("<i4"), data[middle:end].view("<i8")
         total = 0
         for first in range(0, self.num_documents, INDEX_CHECK_DOCUMENTS):
-            part = lengths[first : first + INDEX_CHECK_DOCUMENTS].astype(np.int64)
-            ends = total + np.cumsum(part)
-            begins = (ends - part) * self._token_bytes
-            if part.min() < 0 or not np.array_equal(begins, pointers[first : first + INDEX_CHECK_DOCUMENTS]):
+            chunk = lengths[first : first + INDEX_CHECK_DOCUMENTS].astype(np.int64)
+            ends = total + np.cumsum(chunk)
+            begins = (ends - chunk) * self._token_bytes
+            if chunk.min() < 0 or not np.array_equal(begins, pointers[first : first + INDEX_CHECK_DOCUMENTS]):
                 raise UserError(
-                    f"{self.base}.idx: its documents do not lie one after the other",
+                    f"{self.base}.idx: the documents are not contiguous",
                     hint="groundup verify RUN",
                 )
             total = int(ends[-1])
         if total != self.num_tokens:
             raise UserError(
-                f"{self.base}.idx: {total} tokens, but its sidecar says {self.num_tokens}",
+                f"{self.base}.idx: {total} tokens, expected {self.num_tokens} by the sidecar",
                 hint="groundup verify RUN",
             )
         return lengths, pointers
@@ -320,10 +319,10 @@ class TokenShard:
                 self.document_sources[first : first + INDEX_CHECK_DOCUMENTS], minlength=1 << 16
             )
         expected = [source["documents"] for source in self.sources.values()]
-        found = counts[: max(len(expected), *np.flatnonzero(counts) + 1, 0)].tolist()
-        if found != expected:
+        actual = counts[: max(len(expected), *np.flatnonzero(counts) + 1, 0)].tolist()
+        if actual != expected:
             raise UserError(
-                f"{self.base}.src: documents of each source {found}, but its sidecar says {expected}",
+                f"{self.base}.src: documents of each source {actual}, expected {expected} by the sidecar",
                 hint="groundup verify RUN",
             )
 
@@ -334,15 +333,17 @@ def _parse_sidecar(text: bytes, path: str) -> dict[str, Any]:
         found = sidecar.get("format"), sidecar.get("version")
         counts = [sidecar["tokens"], sidecar["documents"], sidecar["bytes"]]
         counts += [source["documents"] for source in sidecar["sources"].values()]
-        ready = (
+        valid = (
             sidecar["dtype"] in LITTLE_ENDIAN
             and min(counts) >= 0
             and bool(sidecar["tokenizer"])
             and 0 <= sidecar["end_of_text"] < sidecar["vocab_size"]
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a sidecar of tokens ({error!r})", hint="groundup verify RUN") from None
-    if found != (FORMAT, VERSION) or not ready:
+        raise UserError(
+            f"{path}: not the sidecar of a token shard ({error!r})", hint="groundup verify RUN"
+        ) from None
+    if found != (FORMAT, VERSION) or not valid:
         raise UserError(
             f"{path}: format {found[0]!r} version {found[1]!r}, expected {FORMAT!r} version {VERSION}",
             hint="encode the text again",
@@ -350,7 +351,7 @@ def _parse_sidecar(text: bytes, path: str) -> dict[str, Any]:
     return sidecar
 
 
-def _index_head(documents: int, dtype: str) -> bytes:
+def _index_header(documents: int, dtype: str) -> bytes:
     return MAGIC + struct.pack("<QBQQ", 1, MEGATRON_CODES[dtype], documents, documents + 1)
 
 
@@ -359,12 +360,12 @@ def _index_size(documents: int) -> int:
 
 
 def _write_index(path: Path, lengths: np.ndarray, dtype: str) -> None:
-    """Head, lengths (int32), byte offsets (int64), and that each sequence is a document (int64)."""
+    """Header, lengths (int32), byte offsets (int64), document boundaries (int64)."""
     ends = np.cumsum(lengths, dtype=np.int64)
     pointers = (ends - lengths) * LITTLE_ENDIAN[dtype].itemsize
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
-        file.write(_index_head(len(lengths), dtype))
+        file.write(_index_header(len(lengths), dtype))
         file.write(lengths.astype("<i4").tobytes())
         file.write(pointers.astype("<i8").tobytes())
         file.write(np.arange(len(lengths) + 1, dtype="<i8").tobytes())
@@ -372,7 +373,7 @@ def _write_index(path: Path, lengths: np.ndarray, dtype: str) -> None:
 
 
 def _open_truncated(path: Path, size: int) -> Any:
-    """Open for writing with exactly the first `size` bytes kept."""
+    """Open for writing at `size`, which the file is truncated to."""
     file = path.open("r+b" if path.exists() else "w+b")
     file.truncate(size)
     file.seek(size)

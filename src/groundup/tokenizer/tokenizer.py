@@ -1,4 +1,4 @@
-"""The tokenizer that every later chapter uses: ours, or one that came with a foreign model."""
+"""`Tokenizer`: encode and decode text and conversations, with any backend of the `tokenizers` library."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,15 +21,19 @@ CONFIG_FILE = "tokenizer_config.json"
 class Tokenizer:
     """Text to ids and back, and conversations to ids.
 
-    Text never becomes a control token, however it is spelt: those are put in by id, or by a chat template.
+    Text never encodes to special tokens; those come only from `add_special_tokens` and chat templates.
 
     Args:
-        backend: any tokenizer of the `tokenizers` library; byte-level BPE, SentencePiece-like, WordPiece, Unigram.
-        bos, eos, pad: spellings of the control tokens with these roles, where there are such.
-        stop: spellings at which generation ends, beside `eos`.
+        backend: any tokenizer of the `tokenizers` library: byte-level BPE, SentencePiece-like, WordPiece, Unigram.
+        bos, eos, pad: special tokens with these roles, or None.
+        stop: tokens at which generation ends, beside `eos`.
         chat_template: a Jinja template, as in Hugging Face's tokenizer_config.json.
 
-    Raises UserError when a role names a token that the vocabulary does not have.
+    Raises UserError when a role names a token that is not in the vocabulary.
+
+    >>> tokenizer = train_tokenizer(texts, vocab_size=1000)
+    >>> tokenizer.decode(tokenizer.encode("Hello world"))
+    'Hello world'
     """
 
     def __init__(
@@ -42,7 +46,7 @@ class Tokenizer:
         stop: Iterable[str | int] = (),
         chat_template: str | None = None,
     ):
-        # A truncation or padding rule in the file is a matter of some later batch, never of the text.
+        # Truncation and padding rules of a tokenizer.json would change the ids of a text.
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
@@ -62,58 +66,59 @@ class Tokenizer:
     # ---- text
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """The ids of `text`, which never holds a control token.
+        """The ids of `text`; special tokens spelled in it are encoded as text.
 
-        add_special_tokens puts around it what the tokenizer's own rule puts around every text, such as a Llama's
-        <s> or BERT's [CLS] and [SEP]; the tokenizers that are trained here have no such rule.
+        add_special_tokens applies the tokenizer's post-processor, such as Llama's <s> or BERT's [CLS] and [SEP]; tokenizers
+        of `train_tokenizer` have none.
         """
         return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
 
     def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool = False) -> list[list[int]]:
-        """As `encode`, for many texts at once, on all cores."""
+        """`encode` for many texts, on all cores."""
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
-        """The text of `ids`. Bytes that are no UTF-8, as when a letter is cut in two, become U+FFFD.
+        """The text of `ids`; invalid UTF-8, such as an incomplete character, becomes U+FFFD.
 
         Raises UserError on an id outside of the vocabulary.
         """
         ids = [int(id) for id in ids]
         if outside := next((id for id in ids if not 0 <= id < self.vocab_size), None):
             raise UserError(
-                f"token id {outside}, expected 0 to {self.vocab_size - 1}", hint="is it another tokenizer's?"
+                f"token id {outside}, expected 0 to {self.vocab_size - 1}",
+                hint="were the ids made by another tokenizer?",
             )
         return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def token(self, id: int) -> str | None:
-        """How the vocabulary writes the token `id`, or None where there is none."""
+        """The vocabulary entry with this id, or None."""
         return self.backend.id_to_token(id)
 
     def token_id(self, token: str) -> int | None:
-        """The id of the vocabulary's entry `token`, or None where there is none."""
+        """The id of a vocabulary entry, or None."""
         return self.backend.token_to_id(token)
 
     @cached_property
     def vocab_size(self) -> int:
-        """The highest id plus one: as many rows as an embedding must have at least."""
+        """The highest id plus one: the smallest valid number of embeddings."""
         return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
-        """Ids of control tokens: what no text becomes."""
+        """Ids of special tokens."""
         return frozenset(id for id, token in self.backend.get_added_tokens_decoder().items() if token.special)
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """Ids at which generation ends: the end of text, and the end of a turn in the known chat formats."""
+        """Ids at which generation ends: end of text, and end of turn in known chat formats."""
         named = {self.token_id(stop) if isinstance(stop, str) else stop for stop in self._stop}
         named |= {id for token in CHAT_STOP_TOKENS if (id := self.token_id(token)) in self.special_ids}
         return frozenset(id for id in named | {self.eos_id} if id is not None)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the vocabulary, the rules and the control tokens: equal if and only if ids mean the same."""
+        """SHA-256 of vocabulary, rules and special tokens: equal if and only if the ids mean the same."""
         rules = json.loads(self.backend.to_str())
         return fingerprint(
             {key: rules[key] for key in sorted(rules) if key not in ("truncation", "padding", "version")}
@@ -126,15 +131,15 @@ class Tokenizer:
     ) -> list[int]:
         """The ids of a conversation: [{"role": "user", "content": "Hello"}, ...].
 
-        add_generation_prompt ends with the opening of the assistant's turn. `names` goes to the template (tools, ...).
-        Control tokens that a message spells stay text. Raises UserError without a template, or when it refuses.
+        add_generation_prompt appends the beginning of an assistant turn. `names` are template variables (tools, ...).
+        Special tokens spelled in messages stay text. Raises UserError without a chat template, or when it fails.
         """
         template, messages, names = self._escape_inputs(messages, names)
         text, _ = render(template, messages, add_generation_prompt=add_generation_prompt, **names)
         return self._control.encode(text)[0]
 
     def render_chat_with_mask(self, messages: Sequence[Message], **names: Any) -> tuple[list[int], list[int]]:
-        """The ids of a whole conversation and, for each, 1 where the assistant says it (its end of turn included)."""
+        """The ids of a conversation, and for each 1 inside an assistant turn (its end-of-turn token included), else 0."""
         template, messages, names = self._escape_inputs(messages, names)
         text, spans = assistant_spans(template, messages, **names)
         ids, offsets = self._control.encode(text)
@@ -155,7 +160,7 @@ class Tokenizer:
         return self.chat_template, self._control.escape(messages), roles | self._control.escape(names)
 
     def _trim_after_end_of_turn(self, text: str, span: Span) -> Span:
-        """Without the white space behind the turn's last control token: the model stops before that."""
+        """The span without white space after the last special token, where the model stops."""
         begin, end = span
         trimmed = text[begin:end].rstrip()
         return (begin, begin + len(trimmed)) if self._control.ends_with_control_token(trimmed) else span
@@ -167,14 +172,15 @@ class Tokenizer:
         if id is None:
             raise UserError(
                 f"{role} token {token!r} is not in the vocabulary",
-                hint=f"mend {CONFIG_FILE}, or leave it out",
+                hint=f"correct or remove it in {CONFIG_FILE}",
             )
         return id
 
     # ---- files
 
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json, as transformers, vLLM and llama.cpp's converter read them."""
+    def save(self, folder: Path | str) -> None:
+        """Write tokenizer.json and tokenizer_config.json for transformers, vLLM and llama.cpp's converter."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         rules = json.loads(self.backend.to_str())
         (folder / TOKENIZER_FILE).write_text(
@@ -196,22 +202,22 @@ class Tokenizer:
         )
 
     @classmethod
-    def load(cls, folder: Path) -> "Tokenizer":
-        """Open a folder of ours, or of Hugging Face's layout.
+    def load(cls, folder: Path | str) -> "Tokenizer":
+        """Load a folder in Hugging Face's layout. Raises UserError without a valid tokenizer.json.
 
-        Raises UserError when there is no tokenizer.json, or it cannot be read.
+        >>> Tokenizer.load("runs/small/02-tokenizer")
         """
         folder = Path(folder)
         path = folder / TOKENIZER_FILE
         if not path.is_file():
             raise UserError(
-                f"{folder}: no {TOKENIZER_FILE}", hint="a tokenizer's or a model's folder holds one"
+                f"{folder}: no {TOKENIZER_FILE}", hint="expected the folder of a tokenizer or of a model"
             )
         try:
             backend = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises nothing narrower
             raise UserError(
-                f"{path}: not a readable tokenizer: {error}", hint="make or fetch it again"
+                f"{path}: not a readable tokenizer: {error}", hint="create or download it again"
             ) from None
         config = _read_json(folder / CONFIG_FILE)
         roles = _read_roles(config, _read_json(folder / "special_tokens_map.json"), backend)
@@ -226,7 +232,7 @@ class Tokenizer:
 def _read_roles(
     config: Mapping[str, Any], older: Mapping[str, Any], backend: tokenizers.Tokenizer
 ) -> dict[str, str | None]:
-    """The tokens of the roles. Foreign files also name tokens that their vocabulary lacks: those count as absent."""
+    """The tokens of the roles; tokens that are not in the vocabulary are ignored."""
     roles: dict[str, str | None] = {}
     for role in ("bos", "eos", "pad"):
         value = config.get(f"{role}_token", older.get(f"{role}_token"))
@@ -236,7 +242,7 @@ def _read_roles(
 
 
 def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """The default template: in its own file (newer), or in the configuration, alone or among named ones."""
+    """The default template: in a file of its own (newer), or in the configuration, single or in a list of named ones."""
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8")
@@ -253,21 +259,22 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}", hint="make or fetch it again") from None
+        raise UserError(f"{path}: not valid JSON: {error}", hint="create or download it again") from None
     if not isinstance(value, dict):
         raise UserError(
-            f"{path}: {type(value).__name__} found, expected an object", hint="make or fetch it again"
+            f"{path}: expected a JSON object, found {type(value).__name__}",
+            hint="create or download it again",
         )
     return value
 
 
 def _token_mask(offsets: Sequence[Span], spans: Sequence[Span]) -> list[int]:
-    """1 for each token that begins inside one of `spans`, which are in order and apart."""
+    """1 for each token that begins inside one of `spans`, which are sorted and disjoint."""
     mask = [0] * len(offsets)
     following = iter(spans)
     span = next(following, None)
-    for position, (first, last) in enumerate(offsets):
-        while span is not None and first >= span[1]:
+    for position, (begin, end) in enumerate(offsets):
+        while span is not None and begin >= span[1]:
             span = next(following, None)
-        mask[position] = int(span is not None and span[0] <= first < last)
+        mask[position] = int(span is not None and span[0] <= begin < end)
     return mask

@@ -1,4 +1,4 @@
-"""What stages depend on that their run did not make: a tokenizer or token shards from elsewhere."""
+"""Content hashes of the tokenizers and token shards that a recipe names and no stage makes."""
 
 import hashlib
 from pathlib import Path
@@ -13,13 +13,13 @@ from groundup.tokenizer.token_shards import TokenShard
 
 
 def hash_tokenizers(section: TokenizerConfig, machine: Machine) -> dict[str, Any]:
-    """SHA-256 of each file of the tokenizers that the recipe names. Raises UserError where there is none."""
+    """SHA-256 of each file of the tokenizers that the recipe names. Raises UserError when one does not exist."""
     named = [*section.compare.values(), *([section.pretrained] if section.pretrained else [])]
     return {f"{name}: {file.name}": hash_file(file) for name in named for file in tokenizer_files(Path(name))}
 
 
 def hash_shards(section: TrainConfig, machine: Machine) -> dict[str, Any]:
-    """SHA-256 of the sidecar of each split, where `train.token_shards` names some. Raises UserError where there are none."""
+    """SHA-256 of the sidecar of each split of `train.token_shards`. Raises UserError when one does not exist."""
     if section.token_shards is None:
         return {}
     named = (

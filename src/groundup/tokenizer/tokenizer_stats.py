@@ -1,4 +1,4 @@
-"""What a report tells about a tokenizer."""
+"""Statistics of a vocabulary and of token shards, for the report."""
 
 from typing import Any
 
@@ -22,21 +22,21 @@ def vocabulary_stats(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def tokenized_sample(tokenizer: Tokenizer, text: str) -> list[str]:
-    """The beginning of a text cut into its tokens; where a letter spans tokens, they are shown as one."""
+    """The beginning of a text, split into its tokens; tokens of one character are shown together."""
     ids = tokenizer.encode(text[:SAMPLE_CHARACTERS])
-    pieces: list[str] = []
+    tokens: list[str] = []
     pending: list[int] = []
     for id in ids:
         pending.append(id)
-        piece = tokenizer.decode(pending)
-        if "\ufffd" not in piece or len(pending) > 8:
-            pieces.append(piece)
+        token = tokenizer.decode(pending)
+        if "\ufffd" not in token or len(pending) > 8:
+            tokens.append(token)
             pending = []
-    return pieces
+    return tokens
 
 
 def shard_stats(shard: TokenShard) -> dict[str, Any]:
-    """Counts of one split: in all, and for each source with its bytes per token."""
+    """Counts of one split, in total and by source, with bytes per token."""
     per_source = {
         name: counts | {"bytes_per_token": round(counts["bytes"] / max(counts["tokens"], 1), 4)}
         for name, counts in shard.sources.items()
