@@ -12,9 +12,9 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest, list_files
 from groundup.interop import (
+    export,
     export_huggingface,
     load_huggingface,
-    model_export,
     open_model,
     resolve_model_path,
 )
@@ -59,7 +59,7 @@ def same_logits(opened, model) -> bool:
 
 @pytest.mark.parametrize("format", EXPORT_FORMATS)
 def test_every_format_is_opened_again_and_speaks_alike(format: str, tmp_path: Path, model, tokenizer):
-    files = model_export(model, tokenizer, tmp_path / "out", format=format, dtype="float32")
+    files = export(model, tokenizer, tmp_path / "out", format=format, dtype="float32")
     assert sorted(files) == sorted((tmp_path / "out").iterdir())
     opened, again = open_model(tmp_path / "out", device="cpu")
     assert same_logits(opened, model)
@@ -230,7 +230,7 @@ def test_an_unknown_format_or_dtype_is_refused_with_the_known_ones(
     format, dtype, tmp_path: Path, model, tokenizer
 ):
     with pytest.raises(UserError, match="expected one of"):
-        model_export(model, tokenizer, tmp_path, format=format, dtype=dtype)
+        export(model, tokenizer, tmp_path, format=format, dtype=dtype)
 
 
 @pytest.mark.parametrize(

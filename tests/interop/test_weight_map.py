@@ -1,4 +1,4 @@
-"""Pairs of tensors: what goes there and back again is what it was, and what does not fit is named."""
+"""Weight maps: round trips, expected shapes and messages about tensors that do not fit."""
 
 from pathlib import Path
 
@@ -25,10 +25,10 @@ sizes = st.integers(1, 7)
 
 
 class InMemoryTensors:
-    """A source that lies in memory."""
+    """A tensor source in memory."""
 
     def __init__(self, tensors: dict[str, torch.Tensor]):
-        self.path = Path("held")
+        self.path = Path("memory")
         self.tensors = tensors
         self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
@@ -38,9 +38,9 @@ class InMemoryTensors:
 
 @given(heads=sizes, half=sizes, width=sizes, data=st.data())
 @settings(deadline=None)
-def test_every_pair_is_its_own_way_back(heads: int, half: int, width: int, data):
+def test_every_map_round_trips(heads: int, half: int, width: int, data):
     rows = heads * 2 * half
-    pair = data.draw(
+    tensor_map = data.draw(
         st.sampled_from(
             [
                 map_identical("a", "x"),
@@ -52,12 +52,12 @@ def test_every_pair_is_its_own_way_back(heads: int, half: int, width: int, data)
             ]
         )
     )
-    ours = {name: torch.randn(rows, width) for name in pair.ours}
-    theirs = dict(convert_to_foreign([pair], ours))
-    back = dict(convert_to_native([pair], InMemoryTensors(theirs)))
-    assert back.keys() == ours.keys()
-    assert all(torch.equal(back[name], ours[name]) for name in ours)
-    assert expected_shapes([pair], ours) == {name: tuple(tensor.shape) for name, tensor in theirs.items()}
+    native = {name: torch.randn(rows, width) for name in tensor_map.native}
+    foreign = dict(convert_to_foreign([tensor_map], native))
+    back = dict(convert_to_native([tensor_map], InMemoryTensors(foreign)))
+    assert back.keys() == native.keys()
+    assert all(torch.equal(back[name], native[name]) for name in native)
+    assert expected_shapes([tensor_map], native) == {n: tuple(t.shape) for n, t in foreign.items()}
 
 
 def test_interleaved_rows_are_those_of_the_conversion_script():

@@ -14,7 +14,7 @@ def one_token_at_a_time(layer: MixtureOfExperts, x: torch.Tensor, moe) -> torch.
     for b, t in torch.cartesian_prod(torch.arange(x.shape[0]), torch.arange(x.shape[1])).tolist():
         token = x[b, t]
         logits = layer.router.weight @ token
-        scores = logits.softmax(-1) if moe.scoring == "softmax" else logits.sigmoid()
+        scores = logits.softmax(-1) if moe.router_activation == "softmax" else logits.sigmoid()
         chosen = sorted(range(moe.num_experts), key=lambda e: -scores[e])[: moe.experts_per_token]
         total = sum(scores[e] for e in chosen) if moe.normalize_scores else 1.0
         for e in chosen:
