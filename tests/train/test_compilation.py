@@ -14,6 +14,8 @@ from groundup.recipe.train_config import TrainConfig
 from groundup.train import NEXT_TOKEN, NativeEngine, train
 from groundup.train.compilation import should_compile
 
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
+
 
 class RandomTokens:
     """Six rows of tokens, of which five go through the model at a time: the last pass has another size."""
