@@ -97,7 +97,7 @@ def test_a_run_is_opened_at_its_best_finished_model(native: Path, tmp_path: Path
 
 def test_a_run_that_is_still_training_is_not_opened(native: Path, tmp_path: Path):
     shutil.copytree(native, tmp_path / "run" / "04-base.partial")
-    with pytest.raises(UserError, match=r"04-base is not complete .*groundup run continues it"):
+    with pytest.raises(UserError, match=r"04-base is incomplete .*groundup run continues it"):
         open_model(tmp_path / "run")
 
 
@@ -105,8 +105,8 @@ def test_a_run_that_is_still_training_is_not_opened(native: Path, tmp_path: Path
     ("name", "message"),
     [
         ("nothing", "no such file or folder, expected a model folder, a run"),
-        ("model.bin", "a pickle, which can run any code"),
-        ("model.safetensors", "weights alone"),
+        ("model.bin", "a pickle, which can run code"),
+        ("model.safetensors", "weights without a configuration"),
         ("notes.txt", "not a model, expected"),
         ("model.gguf", r"begins with b'oops', expected b'GGUF'"),
     ],
@@ -160,7 +160,7 @@ def edit(folder: Path, **fields) -> None:
             "mscale and partial rotation are not supported",
         ),
         ({"num_hidden_layers": "two"}, "num_hidden_layers: Input should be a valid integer"),
-        ({"num_attention_heads": 5}, "hidden_size = 24 is no multiple of num_attention_heads = 5"),
+        ({"num_attention_heads": 5}, "hidden_size = 24 is not divisible by num_attention_heads = 5"),
         ({"quantization_config": {"quant_method": "gptq"}}, r"quantized weights \(gptq\)"),
         ({"num_hidden_layers": 3}, r"tensor model\.layers\.2\.\S+ is missing, expected shape"),
         (

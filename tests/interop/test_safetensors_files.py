@@ -51,7 +51,7 @@ def test_a_missing_shard_is_named(tmp_path: Path):
 )
 def test_an_index_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name):
     (tmp_path / INDEX_FILE).write_text(json.dumps({"weight_map": {"t": name}}))
-    with pytest.raises(UserError, match=r"no plain \.safetensors file name"):
+    with pytest.raises(UserError, match=r"not a \.safetensors file name"):
         SafetensorsFolder(tmp_path)
 
 
@@ -67,7 +67,7 @@ def test_a_truncated_file_is_named_with_its_size(tmp_path: Path, share: float):
     write_safetensors(tensors().items(), tmp_path)
     data = (tmp_path / SINGLE_FILE).read_bytes()
     (tmp_path / SINGLE_FILE).write_bytes(data[: int(share * len(data))])
-    with pytest.raises(UserError, match=r"not a whole safetensors file.*bytes on disk"):
+    with pytest.raises(UserError, match=r"not a complete safetensors file.*bytes on disk"):
         SafetensorsFolder(tmp_path)
 
 

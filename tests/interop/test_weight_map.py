@@ -76,7 +76,7 @@ def test_the_first_entry_that_fits_renames():
 
 
 def test_a_tensor_without_a_place_is_named():
-    with pytest.raises(UserError, match=r"tensor c\.w has no place"):
+    with pytest.raises(UserError, match=r"tensor c\.w has no counterpart"):
         list(map_names(["c.w"], {"a.": "b."}))
 
 

@@ -92,7 +92,7 @@ def test_an_encoder_without_a_head_embeds_and_refuses_to_predict(config):
     tokens = torch.randint(0, 61, (2, 5))
     assert encoder.embed(tokens).shape == (2, 24)
     for labels in (None, tokens):
-        with pytest.raises(UserError, match="masked_head = false"):
+        with pytest.raises(UserError, match="masked_lm_head = false"):
             encoder(tokens, labels=labels)
 
 

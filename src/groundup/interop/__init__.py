@@ -1,13 +1,21 @@
-"""6. Foreign weights: models of the families that people use, in and out, with equal logits.
+"""6. Interop: import and export of Hugging Face folders and GGUF files, with equal logits.
 
-Reading order: `weights` (files of tensors), `deepspeed` (what a ZeRO run leaves), `pairs` (how one layout of weights
-becomes another), `families` (who they are), `assemble` (from foreign tensors to a model of ours), `plain` (what others
-have no word for), `huggingface` and `gguf` (the two layouts), `export` (either, by name), `open` (whatever a path
-holds), `stage`.
+Files, in reading order:
 
-Deliberately absent: code that comes with a model, pickles, a hub to download from (paths only), and families
-whose parts the model chapter does not have: they are refused by name. Packed weights are unpacked on the way
-in; models that stay packed are the matter of `quantize`.
+    safetensors_files.py   safetensors folders, with and without an index
+    zero_checkpoint.py     weights of DeepSpeed ZeRO checkpoints
+    weight_map.py          maps between native and foreign tensors
+    families/              Hugging Face model families
+    build_from_tensors.py  models from foreign tensors
+    fold_scales.py         scale factors folded into weights
+    huggingface_model.py   Hugging Face folders, import and export
+    gguf/                  GGUF files, import and export
+    model_export.py        export by format name
+    model_loading.py       models by path
+    stage.py               the export stage
+
+Deliberately absent: code that comes with a model, pickles, downloads (paths only), and families with modules that `model`
+lacks: they are refused by name. Quantized weights are unpacked; `quantize` keeps them packed.
 """
 
 from groundup.interop.huggingface_model import export_huggingface, load_huggingface

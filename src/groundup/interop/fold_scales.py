@@ -1,7 +1,7 @@
-"""What other layouts have no word for, folded into weights that they have.
+"""Folding of scale factors into weights, for layouts that have no such factors.
 
-muP divides the scores by the width, and a recipe may scale them too (`logit_scale`). Families have no such
-factor, or one of their own. The norm before the head takes it: scale * (weight * x) = (scale * weight) * x.
+muP divides the logits by the width, and a recipe may scale them too (`logit_scale`). Other families have no such factor, or
+a fixed one. The norm before the head absorbs it: scale * (weight * x) = (scale * weight) * x.
 """
 
 from torch import Tensor, nn
@@ -10,15 +10,15 @@ from groundup.model.norm import ZeroCenteredRMSNorm
 from groundup.recipe import ModelConfig
 
 FINAL_NORM = {"decoder": "final_norm", "encoder_decoder": "decoder.final_norm"}
-"""Where only the head reads the output of the norm; that of an encoder is also read as an embedding."""
+"""Architectures whose final norm feeds the head only; an encoder's output is also an embedding."""
 
 
 def fold_scales(model: nn.Module) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Configuration and weights of `model` as other layouts can say them: the same function of tokens."""
+    """Configuration and weights of `model` with folded scales: the same function of tokens."""
     config: ModelConfig = model.config  # type: ignore[assignment]
     weights: dict[str, Tensor] = model.state_dict()
-    wanted = _family_logit_scale(config)
-    scale = config.logit_scale / config.width_multiplier / wanted
+    foreign_scale = _family_logit_scale(config)
+    scale = config.logit_scale / config.width_multiplier / foreign_scale
     if scale == 1.0 or config.norm_placement == "post" or config.architecture not in FINAL_NORM:
         return config, weights
     name = FINAL_NORM[config.architecture]
@@ -26,10 +26,10 @@ def fold_scales(model: nn.Module) -> tuple[ModelConfig, dict[str, Tensor]]:
     folded = {f"{name}.weight": (weights[f"{name}.weight"] + offset) * scale - offset}
     if f"{name}.bias" in weights:
         folded[f"{name}.bias"] = weights[f"{name}.bias"] * scale
-    return config.model_copy(update={"logit_scale": wanted, "mup_base_width": None}), weights | folded
+    return config.model_copy(update={"logit_scale": foreign_scale, "mup_base_width": None}), weights | folded
 
 
 def _family_logit_scale(config: ModelConfig) -> float:
-    """T5 has a factor where its head is tied; nobody else has one."""
+    """The fixed logit scale of the exported family: T5 with a tied head has one."""
     tied = config.architecture == "encoder_decoder" and config.tie_embeddings
     return config.hidden_size**-0.5 if tied else 1.0

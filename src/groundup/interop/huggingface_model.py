@@ -1,6 +1,6 @@
-"""Hugging Face folders, in and out: config.json, safetensors, tokenizer files.
+"""Hugging Face model folders, import and export: config.json, safetensors and tokenizer files.
 
-No code of a folder is ever run: `auto_map` and the like are not looked at.
+Code in a folder is never run; `auto_map` and similar fields are ignored.
 """
 
 import json
@@ -36,10 +36,12 @@ def load_huggingface(
 ) -> nn.Module:
     """The model of a Hugging Face folder, in evaluation mode; in `dtype`, or in the dtype of the files.
 
-    Where the folder has no safetensors but what DeepSpeed saved while it trained the model, that is read.
+    A folder without safetensors may hold a DeepSpeed ZeRO checkpoint, which is then read.
 
-    Raises UserError for a family we do not know (with the list of those we do), a setting we cannot follow,
-    and weights that are not those of the configuration: named tensor, expected and found.
+    Raises UserError for an unknown family (listing the known ones), an unsupported setting, and weights that do not fit the
+    configuration: tensor, expected, found.
+
+    >>> model = load_huggingface(Path("SmolLM2-135M"), dtype=torch.bfloat16)
     """
     folder = Path(folder)
     fields = read_config(folder)
@@ -60,13 +62,15 @@ def export_huggingface(
     dtype: str = "float32",
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> list[Path]:
-    """Write a folder that transformers, vLLM and `load_huggingface` open. Returns the files written.
+    """Write a folder for transformers and vLLM. Returns the files written.
 
     Args:
-        tokenizer: ours, or a folder that holds one; None writes none.
+        tokenizer: a tokenizer or its folder; None: no tokenizer files.
         dtype: of the stored weights: float32, bfloat16 or float16.
 
-    Raises UserError when no family can hold the model: a part of it exists nowhere else.
+    Raises UserError if no family can represent the model.
+
+    >>> export_huggingface(model, tokenizer, Path("out"), dtype="bfloat16")
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r}, expected one of {', '.join(DTYPES)} in a Hugging Face folder")
@@ -74,9 +78,9 @@ def export_huggingface(
     family = select_family(config)
     tokenizer = Tokenizer.load(tokenizer) if isinstance(tokenizer, Path) else tokenizer
     out.mkdir(parents=True, exist_ok=True)
-    theirs = convert_to_foreign(family.weight_map(config, list(weights)), weights)
+    foreign = convert_to_foreign(family.weight_map(config, list(weights)), weights)
     files = write_safetensors(
-        ((n, cast_floating(t, DTYPES[dtype]).cpu()) for n, t in theirs), out, max_shard_bytes
+        ((n, cast_floating(t, DTYPES[dtype]).cpu()) for n, t in foreign), out, max_shard_bytes
     )
     return [*files, *write_config_files(config, tokenizer, out, dtype)]
 
@@ -89,7 +93,7 @@ def write_config_files(
     extra_fields: dict[str, Any] | None = None,
 ) -> list[Path]:
     """Write what stands beside the weights, `more` added to config.json; returns the files."""
-    # Where the file is silent, a family's own ids would be taken, which mean other tokens here.
+    # Explicit None: transformers' defaults of a family would be ids of other tokens.
     fields: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
     fields |= select_family(config).write_config(config) | {"torch_dtype": dtype} | (extra_fields or {})
     files = []
@@ -109,12 +113,12 @@ def write_config_files(
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a Hugging Face folder. Raises UserError where it is missing or not an object."""
+    """config.json of a Hugging Face folder. Raises UserError if it is missing or not an object."""
     return _read_json(Path(folder) / CONFIG_FILE)
 
 
 class _WithoutPrefix:
-    """A file of a bare model: one without the prefix that names have below the class with a head."""
+    """A source of a headless model: adds the prefix that tensor names have in the class with a head."""
 
     def __init__(self, source: TensorSource, prefix: str):
         self.path, self._source = source.path, source
@@ -130,8 +134,8 @@ def _family_of(fields: dict[str, Any], folder: Path) -> Family:
     if fields.get("quantization_config"):
         raise UserError(
             f"{folder}: quantized weights ({fields['quantization_config'].get('quant_method', 'unknown')}), "
-            "expected plain ones",
-            hint="groundup.quantize.open_model opens the formats that we know",
+            "expected floating point",
+            hint="groundup.quantize.open_model opens the supported formats",
         )
     if name not in FAMILIES:
         raise UserError(
@@ -144,10 +148,10 @@ def _family_of(fields: dict[str, Any], folder: Path) -> Family:
 def _adjust_to_tensors(
     family: Family, config: ModelConfig, source: TensorSource
 ) -> tuple[ModelConfig, list[str]]:
-    """The configuration that the tensors ask for, and names among them that only repeat others.
+    """The configuration adjusted to the stored tensors, and the names of duplicates among them.
 
-    Files may lack a head (an encoder that only embeds), or hold a tied one as well. A tied head that differs
-    from the embedding is not tied, whatever the configuration says.
+    Files may lack a head (an encoder for embeddings), or contain a tied one as well. A head that differs from the embedding is
+    untied, whatever config.json says.
     """
     changes: dict[str, Any] = {}
     if family.masked_head:

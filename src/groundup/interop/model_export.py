@@ -1,4 +1,4 @@
-"""A model of ours in another layout, by the layout's name."""
+"""Export of a model to a named format: Hugging Face or GGUF."""
 
 from pathlib import Path
 
@@ -12,7 +12,10 @@ from groundup.tokenizer import Tokenizer
 def export(model: nn.Module, tokenizer: Tokenizer, out: Path, *, format: str, dtype: str) -> list[Path]:
     """Write `model` into the folder `out` as `format`, its weights as `dtype`. Returns the files written.
 
-    Raises UserError for a format or dtype that we do not write, and for a model that the format cannot hold.
+    Raises UserError for an unknown format or dtype, and for a model that the format cannot represent.
+
+    >>> model, tokenizer = open_model("runs/quickstart")
+    >>> export(model, tokenizer, Path("out"), format="huggingface", dtype="bfloat16")
     """
     if format not in EXPORT_FORMATS:
         raise UserError(f"format {format!r}, expected one of {', '.join(EXPORT_FORMATS)}")
@@ -21,7 +24,7 @@ def export(model: nn.Module, tokenizer: Tokenizer, out: Path, *, format: str, dt
 
 
 def _gguf(model: nn.Module, tokenizer: Tokenizer, out: Path, dtype: str) -> list[Path]:
-    from groundup.interop.gguf import export_gguf  # only here, because the gguf package is optional
+    from groundup.interop.gguf import export_gguf  # optional dependency
 
     return [export_gguf(model, tokenizer, out / "model.gguf", dtype)]
 

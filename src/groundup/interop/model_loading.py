@@ -1,4 +1,4 @@
-"""Whatever a path holds: a model of ours, a run, a Hugging Face folder, a GGUF file."""
+"""Opening models by path: our own folders, runs, Hugging Face folders and GGUF files."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from groundup.stages import STAGE_FOLDERS
 from groundup.tokenizer import Tokenizer
 
 MODEL_STAGES_BY_PREFERENCE = (STAGE_FOLDERS["chat"], STAGE_FOLDERS["base"])
-"""The artifacts of a run that hold a model; the chat model is what the base model became."""
+"""Stages of a run with a model, the chat model first."""
 
 EXPECTED = "a model folder, a run, a Hugging Face folder or a .gguf file"
 
@@ -23,18 +23,20 @@ EXPECTED = "a model folder, a run, a Hugging Face folder or a .gguf file"
 def open_model(
     path: Path | str, device: str = "auto", dtype: torch.dtype | None = None
 ) -> tuple[nn.Module, Tokenizer]:
-    """The model and the tokenizer that `path` holds, ready to speak.
+    """The model, in evaluation mode, and the tokenizer at `path`.
 
     Args:
-        device: "auto" takes an accelerator where there is one.
+        device: "auto" is an accelerator if there is one.
         dtype: of the weights; None keeps that of the files (float32 for a GGUF file).
 
-    Raises UserError that says what was found where `path` holds no model, or not all of one.
+    Raises UserError where `path` holds no complete model.
+
+    >>> model, tokenizer = open_model("runs/quickstart")
     """
     path = resolve_model_path(Path(path))
     target = resolve_device(device)
     if path.suffix == ".gguf":
-        from groundup.interop.gguf import load_gguf  # only here, because the gguf package is optional
+        from groundup.interop.gguf import load_gguf  # optional dependency
 
         return load_gguf(path, target, dtype)
     load = load_model if (path / NATIVE_CONFIG).is_file() else load_huggingface
@@ -42,10 +44,10 @@ def open_model(
 
 
 def resolve_model_path(path: Path) -> Path:
-    """The model folder or .gguf file that `path` means: itself, or the best model of the run it is."""
+    """The model folder or .gguf file at `path`: itself, or the best model of a run."""
     if not path.exists():
         raise UserError(
-            f"{path}: no such file or folder, expected {EXPECTED}", hint="groundup run RECIPE makes a run"
+            f"{path}: no such file or folder, expected {EXPECTED}", hint="groundup run RECIPE creates a run"
         )
     if path.is_file():
         return _check_file(path)
@@ -56,7 +58,7 @@ def resolve_model_path(path: Path) -> Path:
             return path / name
     if unfinished := [name for name in MODEL_STAGES_BY_PREFERENCE if (path / f"{name}.partial").exists()]:
         raise UserError(
-            f"{path}: a run without a finished model; {unfinished[-1]} is not complete",
+            f"{path}: a run without a finished model: {unfinished[-1]} is incomplete",
             hint="groundup run continues it",
         )
     if len(files := sorted(path.glob("*.gguf"))) == 1:
@@ -71,10 +73,7 @@ def resolve_model_path(path: Path) -> Path:
 
 
 def resolve_device(device: str) -> torch.device:
-    """What "auto" means here: the first kind of accelerator that is there, else the CPU.
-
-    Raises UserError for a device that is not there.
-    """
+    """`device`, with "auto" as the first available accelerator, else the CPU. Raises UserError if it is unavailable."""
     if device == "auto":
         device = (
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -84,7 +83,7 @@ def resolve_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"device {device!r}: {reason}", hint='"auto" takes what is there, "cpu" always works'
+            f"device {device!r}: {reason}", hint='"auto" takes an available device, "cpu" always works'
         ) from None
     return torch.device(device)
 
@@ -94,11 +93,12 @@ def _check_file(path: Path) -> Path:
         return path
     if path.suffix == ".safetensors":
         raise UserError(
-            f"{path}: weights alone, expected {EXPECTED}", hint=f"open the folder they lie in: {path.parent}"
+            f"{path}: weights without a configuration, expected {EXPECTED}",
+            hint=f"open the folder that holds it: {path.parent}",
         )
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
         raise UserError(
-            f"{path}: a pickle, which can run any code when it is opened; expected {EXPECTED}",
+            f"{path}: a pickle, which can run code when opened; expected {EXPECTED}",
             hint="take the safetensors version of the model",
         )
     raise UserError(f"{path}: not a model, expected {EXPECTED}")

@@ -1,6 +1,6 @@
-"""Weight files: a folder of safetensors, whole or in shards with an index, read lazily and written in order.
+"""Safetensors folders: one file, or shards with an index, read lazily and written in order.
 
-Nothing is ever unpickled: a folder that has only `.bin` or `.pt` files is refused.
+Nothing is ever unpickled: a folder with only `.bin` or `.pt` files is refused.
 """
 
 import json
@@ -19,11 +19,11 @@ from groundup.model.serialization import save_tensors
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 MAX_SHARD_BYTES = 5 * 10**9
-"""The size above which transformers, too, starts another file."""
+"""Shard size, as in transformers."""
 
 
 class TensorSource(Protocol):
-    """Named tensors in a file: shapes without reading, values one at a time."""
+    """Named tensors: shapes without reading, values one at a time."""
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
@@ -32,7 +32,7 @@ class TensorSource(Protocol):
 
 
 class SafetensorsFolder:
-    """The tensors of a folder. Raises UserError where files are missing, damaged, or could run code.
+    """The tensors of a folder. Raises UserError for missing or damaged files, and for pickles.
 
     Attributes:
         path: the folder.
@@ -43,43 +43,43 @@ class SafetensorsFolder:
         self.path = path
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._opened = {}
-        self._home: dict[str, str] = {}
+        self._file_of: dict[str, str] = {}
         for file in _shards(path):
             self._opened[file] = handle = _open(path / file)
             for name in handle.keys():  # noqa: SIM118 (a safetensors handle is no dict)
-                if name in self._home:
+                if name in self._file_of:
                     raise UserError(
-                        f"{path}: tensor {name} is in both {self._home[name]} and {file}, expected once"
+                        f"{path}: tensor {name} is in both {self._file_of[name]} and {file}, expected once"
                     )
-                self._home[name] = file
+                self._file_of[name] = file
                 self.shapes[name] = tuple(handle.get_slice(name).get_shape())
 
     def read(self, name: str) -> Tensor:
         """The tensor `name` in the dtype of the file."""
-        return self._opened[self._home[name]].get_tensor(name)
+        return self._opened[self._file_of[name]].get_tensor(name)
 
 
 def write_safetensors(
     tensors: Iterable[tuple[str, Tensor]], folder: Path, max_shard_bytes: int = MAX_SHARD_BYTES
 ) -> list[Path]:
-    """Write named tensors as `model.safetensors`, or as shards with an index where that is too large.
+    """Write named tensors as `model.safetensors`, or as shards with an index above `max_shard_bytes`.
 
-    The tensors are consumed one by one, so that only one shard is held in memory. Weights
-    that the folder held before are replaced. Returns the files written.
+    The tensors are consumed one by one, so that only one shard is in memory. Earlier weights of the folder are replaced.
+    Returns the files written.
     """
     shard: dict[str, Tensor] = {}
-    drafts: list[Path] = []
-    homes: list[list[str]] = []
+    partial_files: list[Path] = []
+    shard_names: list[list[str]] = []
     total = 0
 
     def flush() -> None:
-        drafts.append(folder / f".shard-{len(drafts) + 1}.safetensors")
-        homes.append(list(shard))
+        partial_files.append(folder / f".shard-{len(partial_files) + 1}.safetensors")
+        shard_names.append(list(shard))
         try:
-            save_tensors(shard, drafts[-1])
+            save_tensors(shard, partial_files[-1])
         except SafetensorError as error:
             if "code: 28" in str(error) or "No space" in str(error):
-                raise OSError(28, f"no space left to write {drafts[-1]}") from None
+                raise OSError(28, f"no space left to write {partial_files[-1]}") from None
             raise
         shard.clear()
 
@@ -94,13 +94,19 @@ def write_safetensors(
     for older in (
         *folder.glob("model*.safetensors"),
         folder / INDEX_FILE,
-    ):  # or a reader may take these for ours
+    ):  # so that no reader mixes old and new
         older.unlink(missing_ok=True)
-    if len(drafts) == 1:
-        return [drafts[0].rename(folder / SINGLE_FILE)]
-    names = [f"model-{i:05d}-of-{len(drafts):05d}.safetensors" for i in range(1, len(drafts) + 1)]
-    files = [draft.rename(folder / name) for draft, name in zip(drafts, names, strict=True)]
-    weight_map = {tensor: name for name, home in zip(names, homes, strict=True) for tensor in home}
+    if len(partial_files) == 1:
+        return [partial_files[0].rename(folder / SINGLE_FILE)]
+    names = [
+        f"model-{i:05d}-of-{len(partial_files):05d}.safetensors" for i in range(1, len(partial_files) + 1)
+    ]
+    files = [
+        partial_file.rename(folder / name) for partial_file, name in zip(partial_files, names, strict=True)
+    ]
+    weight_map = {
+        tensor: name for name, tensor_names in zip(names, shard_names, strict=True) for tensor in tensor_names
+    }
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return [*files, folder / INDEX_FILE]
@@ -120,7 +126,7 @@ def _shards(folder: Path) -> list[str]:
             ) from None
         for file in files:
             if not isinstance(file, str) or not re.fullmatch(r"[\w][\w.-]*\.safetensors", file):
-                raise UserError(f"{folder / INDEX_FILE}: {file!r} is no plain .safetensors file name")
+                raise UserError(f"{folder / INDEX_FILE}: {file!r} is not a .safetensors file name")
             if not (folder / file).is_file():
                 raise UserError(
                     f"{folder}: shard {file} is missing, {INDEX_FILE} names it", hint="download it again"
@@ -135,8 +141,8 @@ def _shards(folder: Path) -> list[str]:
         )
     if pickled := sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt")):
         raise UserError(
-            f"{folder}: {pickled[0]} is a pickle, which can run any code when opened; expected safetensors",
-            hint="take the safetensors version of the model, or convert it where you trust it",
+            f"{folder}: {pickled[0]} is a pickle, which can run code when opened; expected safetensors",
+            hint="use the safetensors version of the model, or convert it if you trust it",
         )
     raise UserError(f"{folder}: no weights, expected {SINGLE_FILE} or {INDEX_FILE}")
 
@@ -147,8 +153,8 @@ def _open(file: Path):
     except SafetensorError as error:
         size = file.stat().st_size
         raise UserError(
-            f"{file}: not a whole safetensors file ({error}; {size:,} bytes on disk)",
-            hint="it may have been cut off: copy or download it again",
+            f"{file}: not a complete safetensors file ({error}; {size:,} bytes on disk)",
+            hint="it may be truncated: copy or download it again",
         ) from None
 
 

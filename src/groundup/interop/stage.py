@@ -1,4 +1,4 @@
-"""08-export: the chat model, or the base model where there is none, in a layout that others read."""
+"""08-export: the chat model, or the base model if there is none, in an export format."""
 
 import shutil
 from pathlib import Path
@@ -18,11 +18,11 @@ SAMPLE_TOKENS = 32
 
 
 def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
-    """Export, read the export again, and measure how far its logits are from those of the model.
+    """Export the model, read the export again, and compare the logits of both.
 
-    Returns the metrics: format, dtype, family, from (which model), files, bytes, max_logit_difference.
+    Returns the metrics format, dtype, family, from (stage of the model), files, bytes, max_logit_difference.
     """
-    for entry in out.iterdir():  # what a killed attempt left is quicker made again than continued
+    for entry in out.iterdir():  # leftovers of an interrupted attempt
         if entry.name != FINGERPRINT_FILE:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     source = "chat" if "chat" in inputs else "base"
@@ -30,8 +30,8 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
         model, tokenizer = open_model(inputs[source], device="cpu")
         files = export(model, tokenizer, out, format=recipe.export.format, dtype=recipe.export.dtype)
         task.advance()
-        again, _ = open_model(out, device="cpu", dtype=torch.float32)
-        difference = logit_difference(model.float(), again)
+        reopened, _ = open_model(out, device="cpu", dtype=torch.float32)
+        difference = logit_difference(model.float(), reopened)
         task.advance()
     return {
         "format": recipe.export.format,
@@ -46,7 +46,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
 
 @torch.no_grad()
 def logit_difference(model: torch.nn.Module, other: torch.nn.Module) -> float:
-    """The largest absolute difference of a logit, over tokens from all of the vocabulary."""
+    """The largest absolute difference of a logit, over tokens spread over the vocabulary."""
     config: ModelConfig = model.config  # type: ignore[assignment]
     tokens = torch.arange(min(SAMPLE_TOKENS, config.context_length))[None] * 7919 % config.vocab_size
     return (_output(model, config, tokens) - _output(other, config, tokens)).abs().max().item()

@@ -1,8 +1,7 @@
-"""How one layout of weights becomes another: a list of pairs, each read in both directions.
+"""Weight maps: the conversion between our tensors and a foreign layout, as a list of tensor maps read in both directions.
 
-A pair says which of our tensors hold the same numbers as which of theirs, and how to turn one into the other.
-Written once, it loads, it exports, and it tells which shapes a foreign file must have: the export applied to
-tensors without memory.
+A tensor map names our tensors and the foreign tensors with the same content, and the functions that convert them. It serves
+import, export and the shapes expected of a foreign file (the export of tensors on the meta device).
 """
 
 import re
@@ -21,7 +20,7 @@ TensorFunction = Callable[[list[Tensor]], list[Tensor]]
 
 @dataclass(frozen=True)
 class TensorMap:
-    """Tensors `ours` and tensors `theirs` that hold the same numbers."""
+    """Tensors `native` (ours) and `foreign` with the same content, and the conversions between them."""
 
     native: tuple[str, ...]
     foreign: tuple[str, ...]
@@ -30,32 +29,33 @@ class TensorMap:
 
 
 def map_identical(native: str, foreign: str) -> TensorMap:
-    """Another name, the same numbers."""
+    """The same tensor under another name."""
     return TensorMap((native,), (foreign,))
 
 
 def map_names(names: Iterable[str], table: Mapping[str, str]) -> Iterator[TensorMap]:
-    """One pair for each of our `names`: the first entry of `table` that a name begins with renames it.
+    """Maps of `names` by prefix: the first prefix in `table` (native -> foreign) that matches a name.
 
-    `*` stands for one part of a name, such as a layer's number, and is the same on both sides.
+    `*` matches one component of a name, such as a layer's index, and is the same on both sides.
     """
     rules = [
-        (re.compile(re.escape(ours).replace(r"\*", r"([^.]+)")), theirs) for ours, theirs in table.items()
+        (re.compile(re.escape(native).replace(r"\*", r"([^.]+)")), foreign)
+        for native, foreign in table.items()
     ]
     for name in names:
-        for pattern, theirs in rules:
+        for pattern, foreign in rules:
             if match := pattern.match(name):
-                parts = iter(match.groups())
+                groups = iter(match.groups())
                 yield map_identical(
-                    name, re.sub(r"\*", lambda _, parts=parts: next(parts), theirs) + name[match.end() :]
+                    name, re.sub(r"\*", lambda _, groups=groups: next(groups), foreign) + name[match.end() :]
                 )
                 break
         else:
-            raise UserError(f"tensor {name} has no place in this family")
+            raise UserError(f"tensor {name} has no counterpart in this family")
 
 
 def map_transposed(native: str, foreign: str) -> TensorMap:
-    """A matrix that the other side keeps as (in, out), as GPT-2's Conv1D does."""
+    """A matrix stored as (in, out) in the foreign layout, such as GPT-2's Conv1D."""
     flip = lambda tensors: [tensors[0].T]  # noqa: E731
     return TensorMap((native,), (foreign,), flip, flip)
 
@@ -63,7 +63,7 @@ def map_transposed(native: str, foreign: str) -> TensorMap:
 def map_concatenated(
     native: Iterable[str], foreign: str, sizes: Iterable[int], *, transpose: bool = False
 ) -> TensorMap:
-    """Several of our matrices (or biases) that the other side keeps as one, below one another."""
+    """Several native matrices (or biases) that are one foreign matrix, concatenated along the rows."""
     sizes = list(sizes)
 
     def split(tensors: list[Tensor]) -> list[Tensor]:
@@ -77,7 +77,7 @@ def map_concatenated(
 
 
 def map_stacked(native: str, foreign: Iterable[str]) -> TensorMap:
-    """One of our tensors whose first dimension the other side keeps as separate tensors, such as experts."""
+    """A native tensor whose first dimension is separate foreign tensors, such as experts."""
     return TensorMap(
         (native,),
         tuple(foreign),
@@ -89,21 +89,21 @@ def map_stacked(native: str, foreign: Iterable[str]) -> TensorMap:
 def expected_shapes(
     weight_map: Iterable[TensorMap], native: Mapping[str, Tensor]
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes that a foreign file must have, for a model whose tensors have the shapes of `ours`."""
+    """The shapes of a foreign file, for a model with tensors of the shapes of `native`."""
     shapes = {}
-    for pair in weight_map:
-        empty = [torch.empty_like(native[name], device="meta") for name in pair.native]
-        shapes |= {name: tuple(t.shape) for name, t in zip(pair.foreign, pair.to_foreign(empty), strict=True)}
+    for tensor_map in weight_map:
+        empty = [torch.empty_like(native[name], device="meta") for name in tensor_map.native]
+        shapes |= {
+            name: tuple(t.shape)
+            for name, t in zip(tensor_map.foreign, tensor_map.to_foreign(empty), strict=True)
+        }
     return shapes
 
 
 def check_tensors(
     expected: Mapping[str, tuple[int, ...]], source: TensorSource, ignored: Iterable[str] = ()
 ) -> None:
-    """Compare names and shapes before anything is read.
-
-    Raises UserError that names the first missing, unexpected or misshaped tensor, expected and found.
-    """
+    """Raises UserError for the first missing, unexpected or misshaped tensor, before any is read."""
     found = source.shapes
     missing = [name for name in expected if name not in found]
     ignored = tuple(ignored)
@@ -127,23 +127,29 @@ def check_tensors(
         raise UserError(
             f"{source.path}: tensor {extra[0]} of shape {list(found[extra[0]])} is not part of this model"
             f"{_more(extra)}",
-            hint="the weights do not belong to the configuration, or the model has parts that we do not have",
+            hint="the weights do not belong to the configuration, or the model has unsupported modules",
         )
 
 
 def convert_to_native(weight_map: Iterable[TensorMap], source: TensorSource) -> Iterator[tuple[str, Tensor]]:
-    """Our tensors, read from `source` one pair at a time."""
-    for pair in weight_map:
-        yield from zip(pair.native, pair.to_native([source.read(name) for name in pair.foreign]), strict=True)
+    """Native tensors, read from `source` one map at a time."""
+    for tensor_map in weight_map:
+        yield from zip(
+            tensor_map.native,
+            tensor_map.to_native([source.read(name) for name in tensor_map.foreign]),
+            strict=True,
+        )
 
 
 def convert_to_foreign(
     weight_map: Iterable[TensorMap], native: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Their tensors, made from ours one pair at a time."""
-    for pair in weight_map:
-        tensors = pair.to_foreign([native[name].detach() for name in pair.native])
-        yield from ((name, tensor.contiguous()) for name, tensor in zip(pair.foreign, tensors, strict=True))
+    """Foreign tensors, converted one map at a time."""
+    for tensor_map in weight_map:
+        tensors = tensor_map.to_foreign([native[name].detach() for name in tensor_map.native])
+        yield from (
+            (name, tensor.contiguous()) for name, tensor in zip(tensor_map.foreign, tensors, strict=True)
+        )
 
 
 def _more(names: list[str]) -> str:

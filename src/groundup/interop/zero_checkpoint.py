@@ -1,8 +1,8 @@
-"""The weights in a folder that DeepSpeed's `save_checkpoint` wrote, in float32, without DeepSpeed and without its script.
+"""DeepSpeed ZeRO checkpoints: the float32 weights of a `save_checkpoint` folder, read without DeepSpeed.
 
-ZeRO leaves on every rank a flat stretch of each group of weights, under no names; names and shapes lie in another file.
-The files are pickles. They are read by PyTorch's reader of plain values and tensors, which runs nothing; the three classes
-of DeepSpeed's own that stand in them become records without any code. A file with anything else is refused.
+ZeRO stores on every rank a flat range of each parameter group, without names; names and shapes are in another file. The files
+are pickles: PyTorch's weights-only reader loads them without running code, with stand-ins for three DeepSpeed classes. A file
+with anything else is refused.
 """
 
 import re
@@ -17,13 +17,13 @@ from groundup.artifacts.errors import UserError
 
 
 class _Record:
-    """In place of a class of DeepSpeed's: keeps what it was given, does nothing."""
+    """Stand-in for a DeepSpeed class: keeps its state, has no methods."""
 
     def __init__(self, *_: Any): ...
 
 
 class _Stage(int):
-    """In place of an enumeration: its number."""
+    """Stand-in for a DeepSpeed enumeration: its number."""
 
 
 SAFE_GLOBALS: list[Any] = [
@@ -34,14 +34,14 @@ SAFE_GLOBALS: list[Any] = [
 
 
 def is_zero_checkpoint(folder: Path) -> bool:
-    """Whether this is such a folder: it names its newest checkpoint, in which ranks have left their states."""
+    """Whether `folder` is a ZeRO checkpoint: a file `latest` and optimizer states of ranks."""
     return (folder / "latest").is_file() and any(folder.glob("*/*zero_pp_rank_*_optim_states.pt"))
 
 
 class ZeroCheckpoint:
-    """The trained weights of the newest checkpoint of a folder, by the names of the model that DeepSpeed was given.
+    """A tensor source of the newest checkpoint in a folder, with the names of the trained model.
 
-    Raises UserError where files are missing, hold more than numbers and names, or do not belong together.
+    Raises UserError for missing files, files with more than tensors and names, and files of different runs.
 
     Attributes:
         path: the folder.
@@ -50,34 +50,36 @@ class ZeroCheckpoint:
 
     def __init__(self, folder: Path):
         self.path = folder
-        place = folder / _latest_tag(folder)
-        model = _read(_rank_files(place, "*mp_rank_*_model_states.pt")[0])
-        groups: list[dict[str, torch.Size]] = _require(model, "param_shapes", place)
-        if _require(model, "mp_world_size", place) != 1 or model.get("frozen_param_shapes"):
+        checkpoint = folder / _latest_tag(folder)
+        model = _read(_rank_files(checkpoint, "*mp_rank_*_model_states.pt")[0])
+        groups: list[dict[str, torch.Size]] = _require(model, "param_shapes", checkpoint)
+        if _require(model, "mp_world_size", checkpoint) != 1 or model.get("frozen_param_shapes"):
             raise UserError(
-                f"{place}: cut over tensor ranks, or with frozen weights, expected a checkpoint of ZeRO alone",
-                hint="turn it into safetensors with the script that DeepSpeed left beside it",
+                f"{checkpoint}: tensor-parallel, or with frozen weights; expected plain ZeRO",
+                hint="convert it to safetensors with DeepSpeed's zero_to_fp32.py in the folder",
             )
-        files = _rank_files(place, "*zero_pp_rank_*_optim_states.pt")
+        files = _rank_files(checkpoint, "*zero_pp_rank_*_optim_states.pt")
         states = [_require(_read(file), "optimizer_state_dict", file) for file in files]
         if (expected := model.get("dp_world_size")) != len(states):
             raise UserError(
-                f"{place}: states of {len(states)} ranks, expected {expected}", hint="copy all its files"
+                f"{checkpoint}: states of {len(states)} ranks, expected {expected}", hint="copy all its files"
             )
         self.shapes = {name: tuple(shape) for group in groups for name, shape in group.items()}
         self._weights: dict[str, Tensor] = {}
         stage = int(states[0].get("zero_stage", 0))
         for number, group in enumerate(groups):
             key = "fp32_flat_groups" if stage == 3 else "single_partition_of_fp32_groups"
-            parts = [[part.detach() for part in _require(state, key, place)] for state in states]
-            if stage == 3:  # of each weight every rank has an equal piece; sub-groups follow one another
+            parts = [[part.detach() for part in _require(state, key, checkpoint)] for state in states]
+            if stage == 3:  # each weight is sharded over all ranks; sub-groups are concatenated
                 if number == 0:
                     flat = [torch.cat(part).view(-1) for part in parts]
                     self._weights = _unflatten_zero3(
-                        flat, [item for each in groups for item in each.items()], place
+                        flat, [item for each in groups for item in each.items()], checkpoint
                     )
-            else:  # of the whole group every rank has a stretch
-                self._weights |= _unflatten_zero2(torch.cat([part[number] for part in parts]), group, place)
+            else:  # each group is sharded over all ranks
+                self._weights |= _unflatten_zero2(
+                    torch.cat([part[number] for part in parts]), group, checkpoint
+                )
 
     def read(self, name: str) -> Tensor:
         """The tensor `name`, float32."""
@@ -87,20 +89,20 @@ class ZeroCheckpoint:
 def _unflatten_zero3(
     flat: list[Tensor], items: list[tuple[str, torch.Size]], folder: Path
 ) -> dict[str, Tensor]:
-    """ZeRO-3: the weights in order, of each a piece on every rank, of equal size (the last one padded)."""
+    """ZeRO-3: each weight in equal shards on all ranks, the last one padded."""
     found, begin = {}, 0
     for name, shape in items:
         size = -(-shape.numel() // len(flat))
         if begin + size > flat[0].numel():
             raise _truncated(name, folder)
-        whole = torch.cat([part[begin : begin + size] for part in flat])
-        found[name] = whole[: shape.numel()].view(shape)
+        weight = torch.cat([part[begin : begin + size] for part in flat])
+        found[name] = weight[: shape.numel()].view(shape)
         begin += size
     return found
 
 
 def _unflatten_zero2(flat: Tensor, group: dict[str, torch.Size], folder: Path) -> dict[str, Tensor]:
-    """ZeRO-1 and 2: the weights of a group one behind the other, over all ranks; what is behind them is padding."""
+    """ZeRO-1 and 2: the weights of a group concatenated over all ranks, then padding."""
     found, begin = {}, 0
     for name, shape in group.items():
         if begin + shape.numel() > flat.numel():
@@ -121,7 +123,7 @@ def _latest_tag(folder: Path) -> str:
 
 
 def _rank_files(folder: Path, pattern: str) -> list[Path]:
-    """Files of the ranks, in the order of their numbers. Raises UserError where there is none."""
+    """Files of all ranks, in order. Raises UserError if there is none."""
     files = sorted(folder.glob(pattern), key=lambda file: [int(n) for n in re.findall(r"\d+", file.name)])
     if not files:
         raise UserError(f"{folder}: no {pattern}, expected DeepSpeed's states", hint="copy all its files")
@@ -135,9 +137,8 @@ def _read(file: Path) -> dict[str, Any]:
     except UnpicklingError as error:
         name = re.search(r"GLOBAL (\S+)", str(error))
         raise UserError(
-            f"{file}: holds {name.group(1) if name else 'more than tensors'}, expected numbers and names alone; "
-            "it is not opened",
-            hint="trust no such file; take the safetensors version of the model",
+            f"{file}: contains {name.group(1) if name else 'more than tensors'}, expected tensors and names only",
+            hint="the file could run code; use the safetensors version of the model",
         ) from None
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         raise UserError(f"{file}: damaged: {str(error).splitlines()[0]}", hint="copy it again") from None
@@ -150,7 +151,7 @@ def _require(found: dict[str, Any], key: str, folder: Path) -> Any:
     if key not in found:
         raise UserError(
             f"{folder}: no {key!r} in its states",
-            hint="this DeepSpeed writes them otherwise: 0.14 to 0.19 are known",
+            hint="unknown layout: DeepSpeed 0.14 to 0.19 are supported",
         )
     return found[key]
 

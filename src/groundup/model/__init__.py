@@ -1,11 +1,36 @@
-"""5. The transformer: three architectures from one set of parts.
+"""5. Model: decoder, encoder and encoder-decoder transformers from one set of modules.
 
-Reading order: `shapes` (the legend of tensor letters), then the parts: `norm`, `rope`, `relative`, `mask`,
-`attention`, `feed_forward`, `moe`, `block`, `embedding`, `loss`, `head`, `cache`, `sight`, and what is made
-of them: `decoder`, `encoder`, `encoder_decoder`. Beside them `precision`, `output`, `hiding`, `init` and `storage`.
+Files, in reading order:
 
-Deliberately absent: devices, optimizers, dropout (one pass over the data does not overfit), quantizing,
-serving and foreign weights. Others transform a model from outside.
+    shapes.py             letters of tensor dimensions in annotations
+    norm.py               RMSNorm, zero-centered RMSNorm, LayerNorm
+    rope.py               rotary position embedding (RoPE) and its context extensions
+    relative_bias.py      relative position bias of T5
+    attention_mask.py     causal, sliding-window and document masks for each backend
+    kv_cache.py           key/value cache
+    attention.py          self-attention, cross-attention, their kernels
+    position_encoding.py  mask and positions of each layer type
+    matmul_precision.py   dtype of matrix products under autocast
+    feed_forward.py       plain and gated feed-forward
+    moe.py                mixture of experts: router, experts, load balancing
+    block.py              pre-norm, post-norm and sandwich-norm blocks
+    embedding.py          token, position and token-type embeddings; validation of ids
+    loss.py               chunked cross-entropy
+    head.py               language-model heads
+    model_output.py       outputs; shifted labels
+    weight_init.py        weight initialization, muP
+    decoder.py            decoder-only model (GPT, Llama, ...)
+    encoder.py            encoder (BERT, ModernBERT)
+    encoder_decoder.py    encoder-decoder (T5)
+    token_masking.py      masked-language modelling and span corruption
+    serialization.py      save, load and build models
+
+Deliberately absent: devices, optimizers, dropout (one pass over the data does not overfit), quantization, serving and
+foreign weights. Other chapters transform a model from outside.
+
+    >>> model = build_model(ModelConfig(vocab_size=256, hidden_size=64, num_layers=2, num_heads=4, context_length=128))
+    >>> model(tokens, labels=tokens).loss.backward()
+    >>> save_model(model, Path("tiny"))
 """
 
 from groundup.model.decoder import Decoder
@@ -14,7 +39,7 @@ from groundup.model.encoder_decoder import EncoderDecoder, EncoderDecoderCache
 from groundup.model.kv_cache import KVCache, StaticKVCache
 from groundup.model.loss import IGNORE_INDEX, linear_cross_entropy
 from groundup.model.model_output import ModelOutput
-from groundup.model.moe import update_expert_bias
+from groundup.model.moe import pop_aux_loss, update_expert_bias
 from groundup.model.serialization import (
     ARCHITECTURES,
     assign_weights,
@@ -25,6 +50,7 @@ from groundup.model.serialization import (
     save_model,
     save_tensors,
 )
+from groundup.model.token_masking import mask_random_tokens, span_corruption
 from groundup.model.weight_init import init_weights
 
 __all__ = [
@@ -44,7 +70,10 @@ __all__ = [
     "linear_cross_entropy",
     "load_config",
     "load_model",
+    "mask_random_tokens",
+    "pop_aux_loss",
     "save_model",
     "save_tensors",
+    "span_corruption",
     "update_expert_bias",
 ]

@@ -1,13 +1,13 @@
-"""Attention (Vaswani et al. 2017): every token gathers what it needs from the tokens that it may see.
+"""Attention (Vaswani et al. 2017): self-attention, cross-attention and the functions that compute them.
 
-softmax(Q K^T / sqrt(K)) V for each head. Heads may share keys and values in groups (Ainslie et al. 2023):
-with G < H heads of keys and values the cache shrinks by H / G; G = 1 is multi-query attention (Shazeer 2019).
+softmax(Q K^T / sqrt(K)) V for each head. Grouped-query attention (Ainslie et al. 2023): with G < H key/value heads the
+cache shrinks by H / G; G = 1 is multi-query attention (Shazeer 2019).
 """
 
 from collections.abc import Callable
 from functools import cache as once
 from functools import partial
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import flex_attention
 
 from groundup.model.attention_mask import AttentionMask
+from groundup.model.kv_cache import KVCache
 from groundup.model.matmul_precision import cast_for_matmul
 from groundup.model.norm import build_norm
 from groundup.model.rope import Rotation, no_rotation, rotate
@@ -23,17 +24,10 @@ from groundup.recipe import ModelConfig
 
 
 class AttentionContext(NamedTuple):
-    """What all layers of one kind have in common in one pass of the model."""
+    """Mask and rotation of one forward pass, shared by all layers of one type (global or local)."""
 
     mask: AttentionMask
     rotation: Rotation | None
-
-
-@runtime_checkable
-class KeyValueStore(Protocol):
-    """Where a layer leaves the keys and values of new tokens and gets those of all back; see kv_cache.py."""
-
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class Attention(nn.Module):
@@ -54,7 +48,7 @@ class Attention(nn.Module):
         self.attention_function = build_attention_function(config)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KeyValueStore | None = None
+        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
     ) -> Float[Tensor, "B T D"]:
         x = cast_for_matmul(x)
         query = self.rotate(self.q_norm(split_heads(self.q_proj(x), self.head_dim)), context.rotation)
@@ -66,7 +60,7 @@ class Attention(nn.Module):
 
 
 class CrossKeyValues(NamedTuple):
-    """What a layer of a decoder looks at in the encoder's output: made once for each text that is read."""
+    """Keys and values of the encoder's output for one decoder layer: computed once per source text."""
 
     keys: Float[Tensor, "B G S K"]
     values: Float[Tensor, "B G S K"]
@@ -74,7 +68,7 @@ class CrossKeyValues(NamedTuple):
 
 
 class CrossAttention(nn.Module):
-    """Attention from a decoder's tokens to an encoder's: other texts, so it knows no positions."""
+    """Attention from decoder tokens to the encoder's output, without positions."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -110,11 +104,11 @@ AttentionFunction = Callable[[Tensor, Tensor, Tensor, AttentionMask], Tensor]
 SoftcapFunction = Callable[[Tensor], Tensor]
 
 EAGER_MAX_SCORES = 2**18
-"""Products of queries and keys in a head up to which the plain form is faster, on a CPU in bfloat16."""
+"""Scores per head (T * S) up to which `eager_attention` is faster than SDPA, on a CPU in bfloat16."""
 
 
 def build_attention_function(config: ModelConfig) -> AttentionFunction:
-    """The function that a layer gathers with."""
+    """SDPA, or its softcapped form, with the scale of `config`."""
     scale = config.attention_scale or config.head_dim**-0.5
     if config.attention_softcap is not None:
         return partial(softcap_attention, scale=scale, cap=partial(softcap, limit=config.attention_softcap))
@@ -128,34 +122,34 @@ def eager_attention(
     mask: AttentionMask,
     *,
     scale: float,
-    cap: SoftcapFunction = lambda products: products,
+    cap: SoftcapFunction = lambda scores: scores,
 ) -> Float[Tensor, "B H T K"]:
-    """softmax(cap(scale * query key^T)) value, written out. The fused forms are tested against it."""
+    """softmax(cap(scale * query key^T)) value, in plain PyTorch. The fused forms are tested against it."""
     B, H, T, K = query.shape
     _, G, S, _ = key.shape
-    # The queries of the H / G heads that share a key are rows of one matrix product: no key is ever copied.
-    rows = query.reshape(B, G, H // G * T, K)
-    products = cap(rows @ (key * scale).transpose(-2, -1)).view(B, H, T, S)
-    weights = (products + mask.bias(T, S, products)).softmax(dim=-1)
+    # One matrix product for the H / G query heads of a key head, so that keys are not copied.
+    grouped = query.reshape(B, G, H // G * T, K)
+    scores = cap(grouped @ (key * scale).transpose(-2, -1)).view(B, H, T, S)
+    weights = (scores + mask.bias(T, S, scores)).softmax(dim=-1)
     return (weights.view(B, G, H // G * T, S) @ value).view(B, H, T, K)
 
 
 def sdpa_attention(
     query: Float[Tensor, "B H T K"],
-    key: Float[Tensor, "C G S K"],
-    value: Float[Tensor, "C G S K"],
+    key: Float[Tensor, "B G S K"],
+    value: Float[Tensor, "B G S K"],
     mask: AttentionMask,
     *,
     scale: float,
 ) -> Float[Tensor, "B H T K"]:
-    """softmax(scale * query key^T) value, in the form that is fastest where the tensors are."""
+    """softmax(scale * query key^T) value, by the fastest kernel for the mask and device."""
     if mask.block_mask is not None:
         return _flex()(query, key, value, block_mask=mask.block_mask, scale=scale, enable_gqa=True)
     slow = query.device.type == "cpu" and query.dtype == torch.bfloat16
     if slow and query.shape[2] * key.shape[2] <= EAGER_MAX_SCORES:
         return eager_attention(query, key, value, mask, scale=scale)
     dense = None if mask.dense is None else mask.additive_mask(query)
-    grouped = query.shape[1] != key.shape[1]  # not all kernels know groups
+    grouped = query.shape[1] != key.shape[1]  # not all kernels accept enable_gqa
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=dense, is_causal=mask.causal, scale=scale, enable_gqa=grouped
     )
@@ -163,22 +157,22 @@ def sdpa_attention(
 
 def softcap_attention(
     query: Float[Tensor, "B H T K"],
-    key: Float[Tensor, "C G S K"],
-    value: Float[Tensor, "C G S K"],
+    key: Float[Tensor, "B G S K"],
+    value: Float[Tensor, "B G S K"],
     mask: AttentionMask,
     *,
     scale: float,
     cap: SoftcapFunction,
 ) -> Float[Tensor, "B H T K"]:
-    """As `attend`, with each product squeezed by `cap`. Only FlexAttention has a fused form of it."""
+    """`sdpa_attention` with each score capped by `cap`. Only FlexAttention has a fused form of it."""
     if mask.block_mask is None:
         return eager_attention(query, key, value, mask, scale=scale, cap=cap)
 
-    def capped(product: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return cap(product)
+    def score_mod(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return cap(score)
 
     return _flex()(
-        query, key, value, score_mod=capped, block_mask=mask.block_mask, scale=scale, enable_gqa=True
+        query, key, value, score_mod=score_mod, block_mask=mask.block_mask, scale=scale, enable_gqa=True
     )
 
 

@@ -1,21 +1,16 @@
-"""A block: attention, then the feed-forward, each added to the stream that runs through the model.
+"""Transformer blocks: attention, then the feed-forward, each added to the residual stream.
 
-Where the norms stand makes three kinds of block. Before each part (pre-norm, GPT-2 on): the stream itself is
-never normalised, which is what lets deep models train without warm-up (Xiong et al. 2020). After each sum
-(post-norm, the original transformer and BERT). Before and after each part (sandwich, Gemma 2).
+The norms make three kinds of block. Pre-norm (GPT-2 on): before each part; the residual stream itself is never normalised,
+so deep models train without warm-up (Xiong et al. 2020). Post-norm (the original transformer, BERT): after each sum.
+Sandwich norm (Gemma 2): before and after each part.
 """
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from groundup.model.attention import (
-    Attention,
-    AttentionContext,
-    CrossAttention,
-    CrossKeyValues,
-    KeyValueStore,
-)
+from groundup.model.attention import Attention, AttentionContext, CrossAttention, CrossKeyValues
 from groundup.model.feed_forward import build_feed_forward
+from groundup.model.kv_cache import KVCache
 from groundup.model.moe import MixtureOfExperts
 from groundup.model.norm import build_norm
 from groundup.recipe import ModelConfig
@@ -25,14 +20,14 @@ class PreNormBlock(nn.Module):
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
         width = config.hidden_size
-        repeats = layer == 0 and config.embedding_norm  # the embedding comes normalised
-        self.attention_norm = nn.Identity() if repeats else build_norm(config, width)
+        normalised = layer == 0 and config.embedding_norm
+        self.attention_norm = nn.Identity() if normalised else build_norm(config, width)
         self.attention = Attention(config, layer)
         self.feed_forward_norm = build_norm(config, width)
         self.feed_forward = _feed_forward(config, layer)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KeyValueStore | None = None
+        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
     ) -> Float[Tensor, "B T D"]:
         x = x + self.attention(self.attention_norm(x), context, cache)
         return x + self.feed_forward(self.feed_forward_norm(x))
@@ -47,7 +42,7 @@ class PostNormBlock(nn.Module):
         self.feed_forward_norm = build_norm(config, config.hidden_size)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KeyValueStore | None = None
+        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
     ) -> Float[Tensor, "B T D"]:
         x = self.attention_norm(x + self.attention(x, context, cache))
         return self.feed_forward_norm(x + self.feed_forward(x))
@@ -65,14 +60,14 @@ class SandwichBlock(nn.Module):
         self.feed_forward_post_norm = build_norm(config, width)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KeyValueStore | None = None
+        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
     ) -> Float[Tensor, "B T D"]:
         x = x + self.attention_post_norm(self.attention(self.attention_norm(x), context, cache))
         return x + self.feed_forward_post_norm(self.feed_forward(self.feed_forward_norm(x)))
 
 
 class CrossAttentionBlock(nn.Module):
-    """A block that looks at an encoder's output between its own two parts (pre-norm, as in T5)."""
+    """A pre-norm block with cross-attention between its two parts (T5)."""
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
@@ -89,7 +84,7 @@ class CrossAttentionBlock(nn.Module):
         x: Float[Tensor, "B T D"],
         context: AttentionContext,
         cross_key_values: CrossKeyValues,
-        cache: KeyValueStore | None = None,
+        cache: KVCache | None = None,
     ) -> Float[Tensor, "B T D"]:
         x = x + self.attention(self.attention_norm(x), context, cache)
         x = x + self.cross_attention(self.cross_attention_norm(x), cross_key_values)
@@ -100,12 +95,12 @@ BLOCKS = {"pre": PreNormBlock, "post": PostNormBlock, "sandwich": SandwichBlock}
 
 
 def build_blocks(config: ModelConfig, num_layers: int) -> nn.ModuleList:
-    """`num_layers` blocks of the kind that `config.norm_placement` names."""
+    """`num_layers` blocks with norms as in `config.norm_placement`."""
     return nn.ModuleList(BLOCKS[config.norm_placement](config, layer) for layer in range(num_layers))
 
 
 def build_final_norm(config: ModelConfig) -> nn.Module:
-    """The norm before the head; after post-norm blocks there is nothing left to normalise."""
+    """The norm before the head; none after post-norm blocks."""
     return nn.Identity() if config.norm_placement == "post" else build_norm(config, config.hidden_size)
 
 

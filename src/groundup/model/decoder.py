@@ -1,4 +1,4 @@
-"""The decoder: a transformer that reads from left to right and predicts what comes next (GPT, Llama, ...)."""
+"""Decoder-only language models (GPT, Llama, ...): each token attends to the tokens before it."""
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -37,16 +37,22 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
         z_loss: float = 0.0,
     ) -> ModelOutput:
-        """Scores of the token after each one, or the mean loss of predicting `labels`.
+        """Logits of the token after each position, or the mean loss of predicting `labels`.
 
         Args:
-            labels: what to predict, in the places of `tokens`: usually the tokens themselves. The model
-                shifts them: position t predicts labels[t + 1]. -100 is not predicted.
-            documents: number of the document that each token belongs to; documents do not see each other.
+            labels: usually the tokens themselves: the model shifts them, so that position t predicts labels[t + 1].
+                -100 is not predicted.
+            document_ids: document of each token in a packed sequence; attention stays inside a document.
             cache: keys and values of earlier tokens; those of `tokens` are appended.
-            z_loss: weight of the squared log-partition, see loss.py.
+            z_loss: weight of the squared log-partition; see loss.py.
 
         Raises UserError beyond the context length and, on a CPU, for ids outside the vocabulary.
+
+        >>> model = Decoder(ModelConfig(vocab_size=256, hidden_size=32, num_layers=2, num_heads=2, context_length=64))
+        >>> tokens = torch.randint(256, (4, 16))
+        >>> model(tokens, labels=tokens).loss.backward()
+        >>> model(tokens).logits.shape
+        torch.Size([4, 16, 256])
         """
         hidden = self.hidden_states(tokens, document_ids=document_ids, cache=cache)
         if labels is None:
@@ -61,23 +67,24 @@ class Decoder(nn.Module):
         document_ids: Int[Tensor, "B T"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """The last block's output, normalised: what `head` turns into scores."""
+        """The output of the final norm: the input of the head."""
         check_tokens(tokens, self.config, 0 if cache is None else cache.length)
         positions = (
             compute_positions(tokens, document_ids) if cache is None else cache.positions(tokens.shape[1])
         )
-        views = {
-            kind: sight(positions, document_ids, cache) for kind, sight in self.position_encodings.items()
+        contexts = {
+            layer_type: encoding(positions, document_ids, cache)
+            for layer_type, encoding in self.position_encodings.items()
         }
         x = self.embedding(tokens, positions)
-        for block, kind in zip(self.blocks, self.config.layer_types, strict=True):
-            x = block(x, views[kind], cache)
+        for block, layer_type in zip(self.blocks, self.config.layer_types, strict=True):
+            x = block(x, contexts[layer_type], cache)
         if cache is not None:
             cache.advance(tokens.shape[1])
         return self.final_norm(x)
 
     def logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
-        """A score of every token for each hidden state: of all of them, or of those that are needed."""
+        """Logits of hidden states."""
         return self.head(hidden)
 
     def new_cache(self, batch_size: int, max_length: int | None = None) -> StaticKVCache:

@@ -1,4 +1,4 @@
-"""The beginning of the model: from token ids to vectors, and what ids it refuses."""
+"""Token, position and token-type embeddings, and the validation of token ids and labels."""
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +11,7 @@ from groundup.recipe import ModelConfig
 
 
 class PassThrough(nn.Module):
-    """In place of a part that a model does not have: gives back its first input."""
+    """Returns its first input: stands for a module that a model does not have."""
 
     def forward(self, x: Tensor, *_: object) -> Tensor:
         return x
@@ -36,7 +36,7 @@ class AdditiveEmbedding(nn.Embedding):
 
 
 class Embedding(nn.Module):
-    """From token ids to the vectors that enter the first block."""
+    """The embedding of token ids: the input of the first block."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -66,46 +66,43 @@ class Embedding(nn.Module):
 
 
 def build_scale(factor: float) -> nn.Module:
-    """x * factor, or nothing where the factor is one."""
+    """x * factor, or x for a factor of one."""
     return PassThrough() if factor == 1.0 else Scale(factor)
 
 
 def check_tokens(tokens: Int[Tensor, "B T"], config: ModelConfig, cache_length: int = 0) -> None:
-    """Refuse what the model has no weights for, where looking is cheap: ids on the CPU, lengths everywhere.
-
-    Raises UserError naming what was found and what was expected.
-    """
+    """Raises UserError for sequences beyond the context length and, on a CPU, for ids outside the vocabulary."""
     if tokens.ndim != 2:
         raise UserError(
             f"tokens of shape {tuple(tokens.shape)}, expected (batch, length)",
-            hint="tokens[None] makes a batch of one text",
+            hint="tokens[None] is a batch of one sequence",
         )
     length = cache_length + tokens.shape[1]
     if length > config.context_length:
         raise UserError(
             f"a sequence of {length} tokens, expected at most context_length = {config.context_length}",
-            hint="shorten the text, or build the model with a longer context",
+            hint="shorten the sequence, or build the model with a larger context_length",
         )
     _check_ids("token", tokens, config.vocab_size)
 
 
 def check_labels(labels: Int[Tensor, "B T"], tokens: Int[Tensor, "B T"], config: ModelConfig) -> None:
-    """Refuse labels that do not stand in the places of `tokens`, or that the head has no row for."""
+    """Raises UserError for labels of another shape than `tokens` or, on a CPU, outside the vocabulary."""
     if labels.shape != tokens.shape:
         raise UserError(
             f"labels of shape {tuple(labels.shape)}, expected that of the tokens, {tuple(tokens.shape)}",
-            hint="labels stand in the places of tokens: the model shifts them",
+            hint="pass unshifted labels: the model shifts them",
         )
     _check_ids("label", labels.masked_fill(labels == IGNORE_INDEX, 0), config.vocab_size)
 
 
 def _check_ids(name: str, ids: Int[Tensor, "B T"], vocab_size: int) -> None:
-    real = type(ids) is Tensor and ids.device.type == "cpu"  # not the fake ones of a simulation
-    if real and not torch.compiler.is_compiling() and ids.numel():
+    on_cpu = type(ids) is Tensor and ids.device.type == "cpu"  # no fake tensor
+    if on_cpu and not torch.compiler.is_compiling() and ids.numel():
         low, high = (int(end) for end in ids.aminmax())
         if low < 0 or high >= vocab_size:
             found = low if low < 0 else high
             raise UserError(
                 f"{name} id {found}, expected 0 to vocab_size - 1 = {vocab_size - 1}",
-                hint="the tokens come from another tokenizer than the model was built for",
+                hint="the ids come from a tokenizer with a larger vocabulary than the model's",
             )

@@ -1,7 +1,4 @@
-"""The encoder: a transformer in which every token sees all others (BERT, ModernBERT).
-
-It learns by filling in masked tokens, and is used for what a text means: one vector for each text.
-"""
+"""Encoders (BERT, ModernBERT): every token attends to all others; masked-language modelling and text embeddings."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,7 +16,7 @@ from groundup.recipe import ModelConfig
 
 
 class Encoder(nn.Module):
-    """Reads a text as a whole: predicts masked tokens, or gives one vector for the text."""
+    """A bidirectional transformer: predicts masked tokens, or embeds a text as one vector."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -41,14 +38,14 @@ class Encoder(nn.Module):
         token_types: Int[Tensor, "B T"] | None = None,
         z_loss: float = 0.0,
     ) -> ModelOutput:
-        """Scores of the token in each place, or the mean loss of predicting `labels`.
+        """Logits of the token at each position, or the mean loss of predicting `labels`.
 
         Args:
-            labels: the token that stood in each place; -100 is not predicted, which is most places.
-            documents: number of the document that each token belongs to; documents do not see each other.
-                Padding is a document of its own, so a mask of ones and zeros will do.
+            labels: the original token at each masked position, -100 elsewhere.
+            document_ids: document of each token in a packed sequence; attention stays inside a document. A padding mask
+                of ones and zeros works too: padding is then one more document.
             token_types: the segment of each token (BERT); default: 0.
-            z_loss: weight of the squared log-partition, see loss.py.
+            z_loss: weight of the squared log-partition; see loss.py.
 
         Raises UserError beyond the context length and, on a CPU, for ids outside the vocabulary.
         """
@@ -65,13 +62,16 @@ class Encoder(nn.Module):
         document_ids: Int[Tensor, "B T"] | None = None,
         token_types: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """The last block's output, normalised."""
+        """The output of the final norm."""
         check_tokens(tokens, self.config)
         positions = compute_positions(tokens, document_ids)
-        views = {kind: sight(positions, document_ids) for kind, sight in self.position_encodings.items()}
+        contexts = {
+            layer_type: encoding(positions, document_ids)
+            for layer_type, encoding in self.position_encodings.items()
+        }
         x = self.embedding(tokens, positions, token_types)
-        for block, kind in zip(self.blocks, self.config.layer_types, strict=True):
-            x = block(x, views[kind])
+        for block, layer_type in zip(self.blocks, self.config.layer_types, strict=True):
+            x = block(x, contexts[layer_type])
         return self.final_norm(x)
 
     def embed(
@@ -81,24 +81,20 @@ class Encoder(nn.Module):
         document_ids: Int[Tensor, "B T"] | None = None,
         token_types: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B D"]:
-        """One vector for each row: of the document that the row's first token belongs to."""
+        """One vector per row, of the document of the row's first token."""
         hidden = self.hidden_states(tokens, document_ids=document_ids, token_types=token_types)
-        own = (
-            torch.ones_like(tokens, dtype=torch.bool)
-            if document_ids is None
-            else document_ids == document_ids[:, :1]
-        )
-        return self.pool(hidden, own)
+        document_ids = torch.zeros_like(tokens) if document_ids is None else document_ids
+        return self.pool(hidden, document_ids == document_ids[:, :1])
 
 
 def mean_pool(hidden: Float[Tensor, "B T D"], token_mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
-    """Mean of the tokens that count (Reimers & Gurevych 2019, Sentence-BERT)."""
+    """Mean over the tokens of the mask (Reimers & Gurevych 2019, Sentence-BERT)."""
     weights = token_mask.to(hidden.dtype)[..., None]
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def cls_pool(hidden: Float[Tensor, "B T D"], token_mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
-    """The state of the first token, which BERT calls [CLS]."""
+    """The hidden state of the first token, [CLS] in BERT."""
     return hidden[:, 0]
 
 

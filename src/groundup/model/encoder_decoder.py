@@ -1,7 +1,6 @@
-"""The encoder-decoder: reads one text as a whole, then writes another from left to right (T5).
+"""Encoder-decoders (T5): an encoder of the source text, and a decoder of the target text with cross-attention to it.
 
-The decoder's tokens see each other as in any decoder, and by cross-attention all of the encoder's output.
-What they see of it is made once for each source text, and then kept in the cache.
+The cross-attention's keys and values are computed once per source text and kept in the cache.
 """
 
 from typing import cast
@@ -23,13 +22,13 @@ from groundup.recipe import ModelConfig
 
 
 class EncoderDecoderCache(StaticKVCache):
-    """Keys and values of the target's tokens so far, and what each layer sees of the source."""
+    """The decoder's cache, and the cross-attention's keys and values of each layer."""
 
     layer_cross_key_values: list[CrossKeyValues]
 
 
 class EncoderDecoder(nn.Module):
-    """Predicts each token of a target text from those before it and from all of a source text."""
+    """Predicts each token of a target text from the tokens before it and the source text."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -50,22 +49,22 @@ class EncoderDecoder(nn.Module):
         decoder_document_ids: Int[Tensor, "B T"] | None = None,
         z_loss: float = 0.0,
     ) -> ModelOutput:
-        """Scores of the token after each of `decoder_tokens`, or the mean loss of predicting `labels`.
+        """Logits of the token after each of `decoder_tokens`, or the mean loss of predicting `labels`.
 
         Args:
             tokens: the source text.
-            labels: the target text; -100 is not predicted. The decoder reads it one place to the right,
-                behind `decoder_start_id`, unless `decoder_tokens` says what it reads.
-            documents: number of the text that each source token belongs to; padding is a text of its own.
-            decoder_document_ids: the same for the target. A target token sees the source tokens of its number;
-                default: the number of the row's first source token.
-            z_loss: weight of the squared log-partition, see loss.py.
+            labels: the target text; -100 is not predicted.
+            decoder_tokens: input of the decoder; default: `labels` shifted right, after `decoder_start_id`.
+            document_ids: document of each source token; padding counts as one more document.
+            decoder_document_ids: document of each target token, which attends to the source tokens of the same document;
+                default: the document of the row's first source token.
+            z_loss: weight of the squared log-partition; see loss.py.
 
         Raises UserError beyond the context length and, on a CPU, for ids outside the vocabulary.
         """
         if decoder_tokens is None:
             if labels is None:
-                raise ValueError("found neither labels nor decoder_tokens, expected one of them")
+                raise ValueError("neither labels nor decoder_tokens were given, expected one of them")
             decoder_tokens = shift_right(labels, self.config.decoder_start_token_id)
         check_tokens(decoder_tokens, self.config)
         memory = self.encode(tokens, document_ids=document_ids)
@@ -94,19 +93,19 @@ class EncoderDecoder(nn.Module):
         *,
         document_ids: Int[Tensor, "B S"] | None = None,
     ) -> EncoderDecoderCache:
-        """Reads the source text: a cache of what `decode` needs of it, with room for `max_length` tokens."""
+        """Encodes the source text: a cache for `decode`, for `max_length` target tokens (default: context length)."""
         weight = self.embedding.tokens.weight
         length = max_length or self.config.context_length
         cache = EncoderDecoderCache(self.config, tokens.shape[0], length, weight.dtype, weight.device)
         memory = self.encode(tokens, document_ids=document_ids)
-        own = None if document_ids is None else document_ids[:, :1]
-        cache.layer_cross_key_values = self.decoder.project_memory(memory, 1, document_ids, own)
+        first_document = None if document_ids is None else document_ids[:, :1]
+        cache.layer_cross_key_values = self.decoder.project_memory(memory, 1, document_ids, first_document)
         return cache
 
     def decode(
         self, decoder_tokens: Int[Tensor, "B T"], cache: EncoderDecoderCache
     ) -> Float[Tensor, "B T V"]:
-        """Scores of the token after each of these, which follow those in the cache."""
+        """Logits of the token after each of these, which follow those in the cache."""
         check_tokens(decoder_tokens, self.config, cache.length)
         return self.head(
             self.decoder(self.embedding, decoder_tokens, cache.layer_cross_key_values, None, cache)
@@ -114,7 +113,7 @@ class EncoderDecoder(nn.Module):
 
 
 class EncoderStack(nn.Module):
-    """The blocks that read."""
+    """The encoder's position encodings, blocks and final norm."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -128,15 +127,18 @@ class EncoderStack(nn.Module):
         self, embedding: Embedding, tokens: Int[Tensor, "B S"], document_ids: Int[Tensor, "B S"] | None
     ) -> Float[Tensor, "B S D"]:
         positions = compute_positions(tokens, document_ids)
-        views = {kind: sight(positions, document_ids) for kind, sight in self.position_encodings.items()}
+        contexts = {
+            layer_type: encoding(positions, document_ids)
+            for layer_type, encoding in self.position_encodings.items()
+        }
         x = embedding(tokens, positions)
-        for block, kind in zip(self.blocks, self.layer_kinds, strict=True):
-            x = block(x, views[kind])
+        for block, layer_type in zip(self.blocks, self.layer_kinds, strict=True):
+            x = block(x, contexts[layer_type])
         return self.final_norm(x)
 
 
 class DecoderStack(nn.Module):
-    """The blocks that write."""
+    """The decoder's position encodings, blocks with cross-attention, and final norm."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -152,7 +154,7 @@ class DecoderStack(nn.Module):
         document_ids: Int[Tensor, "B S"] | None,
         decoder_document_ids: Int[Tensor, "B T"] | None,
     ) -> list[CrossKeyValues]:
-        """What `num_tokens` target tokens see of the encoder's output, in each layer."""
+        """Keys, values and mask of each layer's cross-attention, for `num_tokens` target tokens."""
         mask = build_mask(
             num_tokens,
             memory.shape[1],
@@ -177,14 +179,15 @@ class DecoderStack(nn.Module):
         positions = (
             compute_positions(tokens, document_ids) if cache is None else cache.positions(tokens.shape[1])
         )
-        views = {
-            kind: sight(positions, document_ids, cache) for kind, sight in self.position_encodings.items()
+        contexts = {
+            layer_type: encoding(positions, document_ids, cache)
+            for layer_type, encoding in self.position_encodings.items()
         }
         x = embedding(tokens, positions)
-        for block, kind, cross_key_values in zip(
+        for block, layer_type, cross_key_values in zip(
             self.blocks, self.layer_kinds, layer_cross_key_values, strict=True
         ):
-            x = block(x, views[kind], cross_key_values, cache)
+            x = block(x, contexts[layer_type], cross_key_values, cache)
         if cache is not None:
             cache.advance(tokens.shape[1])
         return self.final_norm(x)

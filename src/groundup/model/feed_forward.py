@@ -1,4 +1,4 @@
-"""The feed-forward: what a token does with what it has gathered, by itself."""
+"""Feed-forward layers: plain and gated (GLU), with their activation functions."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,7 +27,7 @@ class FeedForward(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """down(f(gate(x)) * up(x)) (Shazeer 2020, GLU variants): one more matrix, and better at equal cost."""
+    """down(f(gate(x)) * up(x)) (Shazeer 2020, GLU variants): one more matrix, lower loss at equal cost."""
 
     def __init__(self, width: int, intermediate_size: int, activation: Activation, bias: bool):
         super().__init__()
@@ -57,7 +57,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def build_feed_forward(config: ModelConfig) -> nn.Module:
-    """The feed-forward that `config.feed_forward` names."""
+    """The feed-forward layer of `config.feed_forward`."""
     part = GatedFeedForward if config.gated else FeedForward
     activation = ACTIVATIONS[config.feed_forward]
     return part(config.hidden_size, config.intermediate_size, activation, config.feed_forward_bias)

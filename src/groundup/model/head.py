@@ -1,4 +1,4 @@
-"""The heads: from hidden states to a score of every token, and to the loss of predicting one."""
+"""Language-model heads: logits from hidden states, and the loss of predicting labels."""
 
 from functools import partial
 
@@ -16,11 +16,11 @@ from groundup.recipe import ModelConfig
 
 
 class Head(nn.Module):
-    """scores = cap(W (scale x) + bias). Where W comes from is the difference between the two heads below."""
+    """logits = softcap(W (scale x) + bias). The subclasses differ in the origin of W."""
 
     weight: Tensor
     compiled = False
-    """Whether the loss is compiled, see loss.py."""
+    """Whether the loss is compiled; see loss.py."""
 
     def __init__(self, config: ModelConfig, bias: bool):
         super().__init__()
@@ -37,7 +37,7 @@ class Head(nn.Module):
     def loss(
         self, hidden: Float[Tensor, "... D"], labels: Int[Tensor, "..."], z_loss: float = 0.0
     ) -> Float[Tensor, ""]:
-        """Mean cross-entropy of predicting `labels`; the scores are never made in one piece."""
+        """Mean cross-entropy of `labels`, without materializing all logits."""
         hidden = self.scale(hidden).flatten(0, -2)
         return linear_cross_entropy(
             hidden, self.weight, labels.flatten(),
@@ -46,7 +46,7 @@ class Head(nn.Module):
 
 
 class UntiedHead(Head):
-    """A head with a matrix of its own."""
+    """A head with its own matrix."""
 
     def __init__(self, config: ModelConfig, bias: bool):
         super().__init__(config, bias)
@@ -58,7 +58,7 @@ class TiedHead(Head):
 
     def __init__(self, config: ModelConfig, bias: bool, embedding: Embedding):
         super().__init__(config, bias)
-        self._embedding = (embedding.tokens,)  # in a tuple, so that it is a reference and not a submodule
+        self._embedding = (embedding.tokens,)  # in a tuple: no submodule
 
     @property
     def weight(self) -> Float[Tensor, "V D"]:  # type: ignore[override]
@@ -66,7 +66,7 @@ class TiedHead(Head):
 
 
 class MaskedLMHead(nn.Module):
-    """A dense layer before the head proper: hidden states need not be embeddings (Devlin et al. 2018)."""
+    """BERT's head (Devlin et al. 2018): a dense layer and a norm before the projection."""
 
     def __init__(self, config: ModelConfig, embedding: Embedding):
         super().__init__()
@@ -83,17 +83,17 @@ class MaskedLMHead(nn.Module):
     def loss(
         self, hidden: Float[Tensor, "... D"], labels: Int[Tensor, "..."], z_loss: float = 0.0
     ) -> Float[Tensor, ""]:
-        predicted = labels != IGNORE_INDEX  # the other places need no head at all
+        predicted = labels != IGNORE_INDEX
         return self.head.loss(self.transform(hidden[predicted]), labels[predicted], z_loss)
 
 
 class NoHead(nn.Module):
-    """The head of an encoder that only embeds: refuses to predict."""
+    """The head of an encoder without masked_lm_head: raises UserError."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         raise UserError(
-            "this encoder has no head (masked_head = false), so it predicts no tokens",
-            hint="model.embed(tokens) gives one vector for each text",
+            "this encoder has no head to predict tokens (masked_lm_head = false)",
+            hint="model.embed(tokens) returns one vector per text",
         )
 
     def loss(self, hidden: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
@@ -101,5 +101,5 @@ class NoHead(nn.Module):
 
 
 def build_head(config: ModelConfig, embedding: Embedding, *, bias: bool = False) -> Head:
-    """The head of a model, tied to its embedding or not."""
+    """A head, tied to `embedding` or not."""
     return TiedHead(config, bias, embedding) if config.tie_embeddings else UntiedHead(config, bias)

@@ -1,4 +1,4 @@
-"""The key/value cache: what earlier tokens left for later ones to look at; each token is computed once."""
+"""Key/value caches: the interface that the decoder uses, and a preallocated cache for one batch."""
 
 from typing import Protocol, runtime_checkable
 
@@ -13,30 +13,30 @@ from groundup.recipe import ModelConfig
 
 @runtime_checkable
 class KVCache(Protocol):
-    """What a decoder needs of a cache. The paged cache of the generation engine is another one."""
+    """The interface of a key/value cache; see also generate/batch_kv_cache.py."""
 
     length: int
-    """Tokens that the longest sequence holds."""
+    """Tokens in the longest sequence."""
 
     def positions(self, num_tokens: int) -> Int[Tensor, "*B T"]:
         """Positions of the next tokens: (T), or (B T) where sequences are of different lengths."""
         ...
 
     def mask(self, num_tokens: int, window: int | None) -> AttentionMask:
-        """Which keys, in the order in which `append` returns them, the next tokens may see."""
+        """The mask of the next tokens over the keys, in the order in which `append` returns them."""
         ...
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep the next tokens' keys and values (B G T K) of a layer; returns all that it holds (B G S K)."""
+        """Store keys and values (B G T K) of the next tokens in a layer; returns all of the layer (B G S K)."""
         ...
 
     def advance(self, num_tokens: int) -> None:
-        """Called once by the model when all layers have appended."""
+        """Called by the model after all layers have appended."""
         ...
 
 
 class StaticKVCache:
-    """Keys and values of a batch of sequences of one length, written from left to right."""
+    """Preallocated keys and values of a batch of sequences of equal length."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class StaticKVCache:
         if end > self.max_length:
             raise UserError(
                 f"cache: {end} tokens, expected at most max_length = {self.max_length}",
-                hint="make room for the prompt and the answer: model.new_cache(batch_size, max_length)",
+                hint="max_length counts prompt and answer: model.new_cache(batch_size, max_length)",
             )
         return torch.arange(self.length, end, device=self.keys.device)
 
@@ -76,5 +76,5 @@ class StaticKVCache:
         self.length += num_tokens
 
     def truncate(self, length: int) -> None:
-        """Forget all but the first `length` tokens, as speculative decoding does with refused ones."""
+        """Drop all but the first `length` tokens, such as the rejected ones of speculative decoding."""
         self.length = length

@@ -1,10 +1,9 @@
-"""Cross-entropy of the head's scores, a chunk of tokens at a time: the logits never exist all at once.
+"""Cross-entropy of the head's logits, computed in chunks of tokens, so that all logits never exist at once.
 
-Logits of 8,192 tokens over 128,000 entries are 4 GB in float32, and their gradient is as much again. But a
-token's gradient needs that token's logits alone: each chunk's logits are made, turned into their gradient in
-place, multiplied into the gradients of the hidden states and of the head, and dropped. The backward pass has
-nothing left to do but to scale. (The idea: Wijmans et al. 2024, "Cut your losses"; Hsu et al. 2024, Liger
-Kernel.)
+Logits of 8,192 tokens and 128,000 vocabulary entries are 4 GB in float32, and so is their gradient. But the gradient of a
+token needs only that token's logits: the logits of each chunk are computed, replaced by their gradient in place, multiplied
+into the gradients of the hidden states and of the head, and dropped. The backward pass only scales them. (Wijmans et al.
+2024, "Cut your losses"; Hsu et al. 2024, Liger Kernel.)
 """
 
 from collections.abc import Callable
@@ -19,19 +18,19 @@ from torch import Tensor
 from groundup.model.matmul_precision import matmul_dtype
 
 IGNORE_INDEX = -100
-"""The label of a position that is not predicted."""
+"""The label of positions that are not predicted."""
 
 CHUNK_SIZES = {"cuda": 4096}
 DEFAULT_CHUNK_SIZE = 1024
-"""Tokens whose logits exist at one time, on each kind of device, and on any other."""
+"""Tokens per chunk, by device type and elsewhere."""
 
 
 class VocabShard(NamedTuple):
-    """Which rows of the head's matrix are here, where others have the rest.
+    """The rows of the head's matrix on this rank, of a vocabulary sharded over ranks.
 
     Attributes:
-        first: number of the first row that is here.
-        largest, total: make of a number for each token, known here, that of all rows: the maximum, and the sum.
+        start: index of the first row of the shard.
+        all_reduce_max, all_reduce_sum: reduce one number per token over the ranks.
     """
 
     start: int
@@ -55,11 +54,11 @@ def linear_cross_entropy(
 
     Args:
         softcap: c, where logits become c tanh(logit / c).
-        z_loss: weight of the mean of log(sum exp(logits))^2, against drifting logits (PaLM, section 5).
-        chunk: tokens whose logits exist at one time; None: what is quick on the device.
-        compiled: whether to compile what lies between the products, which then takes a fraction of its time.
-        share: where `weight` and `bias` are but some rows of the whole. The loss is that of the whole; the gradient
-            of `hidden` is this share's part of a sum.
+        z_loss: weight of the mean of log(sum exp(logits))^2, which keeps logits from drifting (PaLM, section 5).
+        chunk_size: tokens per chunk; None: the default of the device.
+        compiled: compile the code between the matrix products, which is several times as fast.
+        vocab_shard: `weight` and `bias` are these rows of a sharded vocabulary. The loss is that of the whole vocabulary;
+            the gradient of `hidden` is this shard's term of a sum.
     """
     if not torch.is_grad_enabled():
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
@@ -95,21 +94,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
         size = min(chunk_size, hidden.shape[0]), weight.shape[0]
         products = weight.new_empty(size, dtype=dtype)
         if compiled and vocab_shard is None:
-            take_loss = _compiled_chunk_loss()
+            chunk_loss = _compiled_chunk_loss()
         else:
-            # Every chunk uses the same memory: fresh pages for each would cost more time than the arithmetic.
-            take_loss = partial(
+            # One buffer for all chunks: page faults of new memory would take longer than the arithmetic.
+            chunk_loss = partial(
                 chunk_loss_eager, scores=weight.new_empty(size, dtype=torch.float32), vocab_shard=vocab_shard
             )
         for begin in range(0, hidden.shape[0], chunk_size):
-            part = hidden[begin : begin + chunk_size].to(dtype)
+            rows = hidden[begin : begin + chunk_size].to(dtype)
             label = labels[begin : begin + chunk_size, None]
             counts = (label != IGNORE_INDEX).float() / predicted
-            product = products[: len(part)]
-            torch.mm(part, matrix.T, out=product)
+            product = products[: len(rows)]
+            torch.mm(rows, matrix.T, out=product)
             if offset is not None:
                 product += offset
-            total += take_loss(product, label, counts, softcap, z_loss, needs_gradient)
+            total += chunk_loss(product, label, counts, softcap, z_loss, needs_gradient)
             if not needs_gradient:
                 continue
             if grad_bias is not None:
@@ -117,7 +116,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[begin : begin + chunk_size] = product @ matrix
             if grad_weight is not None:
-                grad_weight += product.T @ part
+                grad_weight += product.T @ rows
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         ctx.dtypes = hidden.dtype, weight.dtype, weight.dtype
         return total
@@ -139,40 +138,42 @@ def chunk_loss_eager(
     z_loss: float,
     needs_gradient: bool,
     *,
-    scores: Float[Tensor, "D V"],
+    scores: Float[Tensor, "_ V"],
     vocab_shard: VocabShard | None = None,
 ) -> Float[Tensor, ""]:
-    """What a chunk of scores adds to the loss; the scores become its gradient, if that is needed.
+    """The loss of a chunk of logits `product`, which is overwritten by its gradient if that is needed.
 
     Args:
-        counts: weight of each token in the mean.
-        scores: memory for at least C rows.
+        token_weights: weight of each token in the mean.
+        scores: a buffer of at least C rows.
     """
     logits = scores[: len(product)].copy_(product)
-    place = label if vocab_shard is None else label - vocab_shard.start
-    here = (label != IGNORE_INDEX) & (place >= 0) & (place < product.shape[1])
-    place = place.masked_fill(~here, 0)
+    index = label if vocab_shard is None else label - vocab_shard.start
+    valid = (label != IGNORE_INDEX) & (index >= 0) & (index < product.shape[1])
+    index = index.masked_fill(~valid, 0)
     capped = None
     if softcap is not None:
         capped = torch.tanh(logits / softcap)
         torch.mul(capped, softcap, out=logits)
-    right = logits.gather(1, place) * here
+    label_logits = logits.gather(1, index) * valid
     highest = logits.amax(dim=-1, keepdim=True)
     if vocab_shard is not None:
         highest = vocab_shard.all_reduce_max(highest)
     exponentials = logits.sub_(highest).exp_()
     sums = exponentials.sum(dim=-1, keepdim=True)
     if vocab_shard is not None:
-        sums, right = vocab_shard.all_reduce_sum(torch.cat((sums, right), dim=1)).split(1, dim=1)
+        sums, label_logits = vocab_shard.all_reduce_sum(torch.cat((sums, label_logits), dim=1)).split(
+            1, dim=1
+        )
     log_sum = sums.log() + highest
     if needs_gradient:
         # d loss / d logits = softmax * (1 + 2 z log_sum) - onehot(label)
         grad = exponentials.mul_(token_weights * (1 + 2 * z_loss * log_sum) / sums)
-        grad.scatter_add_(1, place, -token_weights * here)
+        grad.scatter_add_(1, index, -token_weights * valid)
         if capped is not None:
             grad *= 1 - capped.square()
         product.copy_(grad)
-    return ((log_sum - right + z_loss * log_sum.square()) * token_weights).sum()
+    return ((log_sum - label_logits + z_loss * log_sum.square()) * token_weights).sum()
 
 
 def chunk_loss_compiled(
@@ -183,24 +184,24 @@ def chunk_loss_compiled(
     z_loss: float,
     needs_gradient: bool,
 ) -> Float[Tensor, ""]:
-    """As `chunk_loss_eager`, written for a compiler: two kernels that keep float32 in registers."""
-    here = label != IGNORE_INDEX
-    place = label.masked_fill(~here, 0)
+    """`chunk_loss_eager` for torch.compile: two kernels that keep float32 in registers."""
+    valid = label != IGNORE_INDEX
+    index = label.masked_fill(~valid, 0)
     logits = product.float()
     capped = None
     if softcap is not None:
         capped = torch.tanh(logits / softcap)
         logits = capped * softcap
     log_sum = logits.logsumexp(dim=-1, keepdim=True)
-    right = logits.gather(1, place) * here
+    label_logits = logits.gather(1, index) * valid
     if needs_gradient:
-        onehot = (torch.arange(product.shape[1], device=product.device) == place).float()
+        onehot = (torch.arange(product.shape[1], device=product.device) == index).float()
         grad = (torch.exp(logits - log_sum) * (1 + 2 * z_loss * log_sum) - onehot) * token_weights
         product.copy_(grad if capped is None else grad * (1 - capped.square()))
-    return ((log_sum - right + z_loss * log_sum.square()) * token_weights).sum()
+    return ((log_sum - label_logits + z_loss * log_sum.square()) * token_weights).sum()
 
 
 @once
 def _compiled_chunk_loss() -> Callable[..., Tensor]:
-    """A dozen passes over the scores become three."""
+    """Three passes over the logits instead of a dozen."""
     return torch.compile(chunk_loss_compiled)

@@ -1,9 +1,8 @@
-"""A mixture of experts (Shazeer et al. 2017): many feed-forwards, of which each token meets a few.
+"""Mixture of experts (Shazeer et al. 2017): a router sends each token to a few of many feed-forwards.
 
-A router scores the experts for each token, the best k are run and their outputs summed by score. No token is
-ever dropped: tokens are sorted by expert and each expert gets all of its own, however many (MegaBlocks, Gale
-et al. 2022). Experts must be kept equally busy, or the router learns to use a few only; see the three ways at
-the end.
+The outputs of the best k experts are summed with the router's weights. No token is dropped: tokens are sorted by expert and
+each expert processes all of its own (MegaBlocks, Gale et al. 2022). Load balancing keeps a router from using few experts:
+none, an auxiliary loss or a bias (at the end).
 """
 
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from groundup.recipe.model_config import MoEConfig
 
 
 class MixtureOfExperts(nn.Module):
-    """The feed-forward of a block, in many parts."""
+    """The feed-forward of a block: router, experts and shared experts."""
 
     def __init__(self, config: ModelConfig, moe: MoEConfig):
         super().__init__()
@@ -37,17 +36,17 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         tokens = cast_for_matmul(x.flatten(0, 1))
-        shares, chosen = self.router(tokens)
+        weights, chosen = self.router(tokens)
         order = chosen.flatten().argsort(stable=True)  # (token, choice) pairs, sorted by expert
         token = order // chosen.shape[1]
         ends = self.router.count_tokens(chosen).cumsum(0)
-        outputs = self.experts(tokens[token], ends) * shares.flatten()[order, None].to(tokens.dtype)
+        outputs = self.experts(tokens[token], ends) * weights.flatten()[order, None].to(tokens.dtype)
         mixed = torch.zeros_like(tokens).index_add(0, token, outputs)
         return mixed.view_as(x) + self.shared_experts(x)
 
 
 class Router(nn.Linear):
-    """Which experts a token meets, and with what share each. Always in float32 (Zoph et al. 2022, ST-MoE)."""
+    """The experts of each token and their routing weights, in float32 (Zoph et al. 2022, ST-MoE)."""
 
     def __init__(self, width: int, moe: MoEConfig):
         super().__init__(width, moe.num_experts, bias=False)
@@ -57,7 +56,7 @@ class Router(nn.Linear):
         self.load_balancer = LOAD_BALANCERS[moe.load_balancing](moe)
 
     def forward(self, x: Float[Tensor, "N D"]) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
-        """Shares and numbers of each token's experts."""
+        """Routing weights and indices of each token's experts."""
         with torch.autocast(x.device.type, enabled=False):
             scores = self.activation(F.linear(x.float(), self.weight.float()))
         chosen = self.load_balancer.selection_scores(scores).topk(self.experts_per_token, dim=-1).indices
@@ -65,7 +64,7 @@ class Router(nn.Linear):
         return self.normalize(scores.gather(1, chosen)), chosen
 
     def count_tokens(self, chosen: Int[Tensor, "N k"]) -> Int[Tensor, " E"]:
-        """How often each expert was chosen."""
+        """Tokens per expert."""
         return torch.zeros(self.out_features, dtype=torch.long, device=chosen.device).scatter_add_(
             0, chosen.flatten(), torch.ones_like(chosen.flatten())
         )
@@ -82,7 +81,7 @@ class Experts(nn.Module):
         self.activation = activation
 
     def forward(self, x: Float[Tensor, "M D"], ends: Int[Tensor, " E"]) -> Float[Tensor, "M D"]:
-        """Rows of `x` stand in the order of their experts; those of expert e end before row ends[e]."""
+        """Rows of `x` are sorted by expert; those of expert e end before row ends[e]."""
         return run_experts(x, ends, self.gate_proj, self.up_proj, self.down_proj, self.activation)
 
 
@@ -94,7 +93,7 @@ def run_experts(
     down_proj: Float[Tensor, "E D F"],
     activation: Activation,
 ) -> Float[Tensor, "M D"]:
-    """Each row through its own expert."""
+    """The gated feed-forward of each row's expert."""
     gate, up = grouped_linear(x, gate_proj, ends), grouped_linear(x, up_proj, ends)
     return grouped_linear(activation(gate) * up, down_proj, ends)
 
@@ -102,34 +101,34 @@ def run_experts(
 def grouped_linear(
     x: Float[Tensor, "M I"], weight: Float[Tensor, "E O I"], ends: Int[Tensor, " E"]
 ) -> Float[Tensor, "M O"]:
-    """Each row of `x` times the matrix of its own group."""
+    """Each row of `x` times the matrix of its group."""
     weight = weight.to(x.dtype)
     if x.device.type == "cuda" and x.dtype == torch.bfloat16:
         return F.grouped_mm(x, weight.transpose(1, 2), offs=ends.to(torch.int32))
     bounds = pairwise([0, *ends.tolist()])
     return torch.cat(
-        [F.linear(x[begin:end], own) for (begin, end), own in zip(bounds, weight.unbind(), strict=True)]
+        [F.linear(x[begin:end], matrix) for (begin, end), matrix in zip(bounds, weight.unbind(), strict=True)]
     )
 
 
 def normalize(scores: Float[Tensor, "N k"]) -> Float[Tensor, "N k"]:
-    """Scores that sum to one for each token."""
+    """Scores divided by their sum for each token."""
     return scores / scores.sum(dim=-1, keepdim=True)
 
 
 class NoBalancing(nn.Module):
-    """The experts with the best scores, and nothing else."""
+    """No load balancing: the experts with the best scores."""
 
     def __init__(self, moe: MoEConfig):
         super().__init__()
         self.rate = moe.load_balancing_rate
 
     def selection_scores(self, scores: Float[Tensor, "N E"]) -> Float[Tensor, "N E"]:
-        """What the choice of experts goes by."""
+        """The scores by which experts are chosen."""
         return scores
 
     def observe(self, scores: Float[Tensor, "N E"], counts: Int[Tensor, " E"]) -> None:
-        """Note how the tokens of one pass were spread."""
+        """Record the tokens per expert of one pass."""
 
 
 class AuxiliaryLoss(NoBalancing):
@@ -143,9 +142,9 @@ class AuxiliaryLoss(NoBalancing):
 
 
 class ExpertBias(NoBalancing):
-    """A bias on the choice, not on the shares, that rises for idle experts (Wang et al. 2024).
+    """A bias on the choice of experts, not on their weights, that rises for idle experts (Wang et al. 2024).
 
-    `update_expert_bias` moves it after each optimizer step.
+    `update_expert_bias` updates it after each optimizer step.
     """
 
     bias: Tensor
@@ -158,7 +157,7 @@ class ExpertBias(NoBalancing):
         self.reset_buffers()
 
     def reset_buffers(self) -> None:
-        """Forget the load since the last update, on torch's default device."""
+        """Set the load since the last update to zero, on torch's default device."""
         self.register_buffer("load", torch.zeros(self.num_experts), persistent=False)
 
     def selection_scores(self, scores: Float[Tensor, "N E"]) -> Float[Tensor, "N E"]:
@@ -174,7 +173,7 @@ class ExpertBias(NoBalancing):
 
 
 class ZeroExperts(nn.Module):
-    """In place of shared experts: adds nothing."""
+    """Shared experts of a layer without any: adds zero."""
 
     def forward(self, x: Tensor) -> float:
         return 0.0
@@ -188,16 +187,16 @@ LOAD_BALANCERS = {"none": NoBalancing, "auxiliary_loss": AuxiliaryLoss, "bias": 
 
 
 def pop_aux_loss(model: nn.Module) -> Tensor | float:
-    """What the last pass adds to the loss, over all layers with an auxiliary loss."""
+    """The auxiliary loss of the last pass, summed over layers, which is then reset."""
     total: Tensor | float = 0.0
-    for part in model.modules():
-        if isinstance(part, AuxiliaryLoss):
-            total, part.loss = total + part.loss, 0.0
+    for module in model.modules():
+        if isinstance(module, AuxiliaryLoss):
+            total, module.loss = total + module.loss, 0.0
     return total
 
 
 def update_expert_bias(model: nn.Module) -> None:
-    """Move the choice biases of all layers that have one; to be called after each optimizer step."""
-    for part in model.modules():
-        if isinstance(part, ExpertBias):
-            part.update()
+    """Update the expert biases of all layers that have one; call it after each optimizer step."""
+    for module in model.modules():
+        if isinstance(module, ExpertBias):
+            module.update()

@@ -1,4 +1,4 @@
-"""Normalisation: keep the size of activations in check, token by token."""
+"""Normalization layers: RMSNorm, zero-centered RMSNorm and LayerNorm."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from groundup.recipe import ModelConfig
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight (Zhang & Sennrich 2019): LayerNorm without the mean; T5's layer norm is one too."""
+    """x / rms(x) * weight (Zhang & Sennrich 2019): LayerNorm without the mean; also T5's layer norm."""
 
     def __init__(self, size: int, eps: float):
         super().__init__()
@@ -28,7 +28,7 @@ class RMSNorm(nn.Module):
 
 
 class ZeroCenteredRMSNorm(nn.Module):
-    """x / rms(x) * (1 + weight), as in Gemma: weight decay then pulls the scale to one instead of zero."""
+    """x / rms(x) * (1 + weight), as in Gemma: weight decay then moves the scale to one instead of zero."""
 
     def __init__(self, size: int, eps: float):
         super().__init__()
@@ -46,8 +46,8 @@ class ZeroCenteredRMSNorm(nn.Module):
 def rms_norm(x: Float[Tensor, "... D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "... D"]:
     """x / sqrt(mean(x^2) + eps) * weight, in float32 inside.
 
-    PyTorch has one kernel for it on accelerators, and when it compiles. On a CPU it takes a dozen passes over the
-    memory, forward and back; the form below takes four.
+    PyTorch has a fused kernel on accelerators and under torch.compile. On a CPU, training with it takes a dozen passes
+    over memory; `_RMSNorm` takes four.
     """
     trains = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     if trains and type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -56,8 +56,8 @@ def rms_norm(x: Float[Tensor, "... D"], weight: Float[Tensor, " D"], eps: float)
 
 
 class _RMSNorm(torch.autograd.Function):
-    """With LayerNorm's kernel for the way back: told that the mean is zero it gives the same gradient, but for the mean
-    of the incoming one, which it takes away and which is put back here."""
+    """RMSNorm on a CPU, with LayerNorm's kernel for the backward pass: with a mean of zero its gradient differs only by the
+    mean of the incoming gradient, which is added back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -88,5 +88,5 @@ NORMS: dict[str, Callable[[ModelConfig, int], nn.Module]] = {
 
 
 def build_norm(config: ModelConfig, size: int) -> nn.Module:
-    """The norm that `config.norm` names, over the last dimension of `size`."""
+    """The norm of `config.norm`, over a last dimension of `size`."""
     return NORMS[config.norm](config, size)

@@ -1,9 +1,8 @@
-"""What the layers of one kind see in one pass: which tokens (the mask), and how far away they are (the
-positions).
+"""Position encodings: the attention mask and positions of one layer type (global or local) in a forward pass.
 
-Global layers see all that came before, local ones a sliding window. All layers of a kind share one view, so
-it is made once in a pass. Positions reach attention as a rotation of queries and keys (RoPE), as a bias on
-their products (T5), or not at all, where the embedding has added them (GPT-2).
+Global layers attend to all earlier tokens, local layers to a sliding window. The result is computed once per layer type
+and pass. Positions enter attention as a rotation of queries and keys (RoPE), as a bias of the scores (T5), or not at all,
+where the embedding adds them (GPT-2).
 """
 
 from collections.abc import Sequence
@@ -16,17 +15,17 @@ from groundup.model.attention import AttentionContext
 from groundup.model.attention_mask import AttentionMask, build_dense_mask, build_mask, build_mask_mod
 from groundup.model.kv_cache import KVCache
 from groundup.model.relative_bias import RelativeBias
-from groundup.model.rope import build_rotary_embedding
+from groundup.model.rope import Rotation, build_rotary_embedding
 from groundup.recipe import ModelConfig
 
 
 class NoPositionEncoding(nn.Module):
     """The mask alone."""
 
-    def __init__(self, config: ModelConfig, kind: str, causal: bool):
+    def __init__(self, config: ModelConfig, layer_type: str, causal: bool):
         super().__init__()
         self.causal = causal
-        self.window = config.sliding_window if kind == "local" else None
+        self.window = config.sliding_window if layer_type == "local" else None
 
     def forward(
         self,
@@ -34,7 +33,7 @@ class NoPositionEncoding(nn.Module):
         document_ids: Int[Tensor, "B T"] | None = None,
         cache: KVCache | None = None,
     ) -> AttentionContext:
-        return AttentionContext(self.mask(positions, document_ids, cache), None)
+        return AttentionContext(self.mask(positions, document_ids, cache), self.rotation(positions))
 
     def mask(self, positions: Tensor, document_ids: Tensor | None, cache: KVCache | None) -> AttentionMask:
         length = positions.shape[-1]
@@ -49,44 +48,35 @@ class NoPositionEncoding(nn.Module):
             document_ids=document_ids,
         )
 
+    def rotation(self, positions: Tensor) -> Rotation | None:
+        return None
+
 
 class RotaryPositionEncoding(NoPositionEncoding):
-    """The mask, and the rotation of each position."""
+    """The mask and the rotation of each position (RoPE)."""
 
-    def __init__(self, config: ModelConfig, kind: str, causal: bool):
-        super().__init__(config, kind, causal)
-        self.rotary = build_rotary_embedding(config, kind)
+    def __init__(self, config: ModelConfig, layer_type: str, causal: bool):
+        super().__init__(config, layer_type, causal)
+        self.rotary = build_rotary_embedding(config, layer_type)
 
-    def forward(
-        self,
-        positions: Int[Tensor, "*B T"],
-        document_ids: Int[Tensor, "B T"] | None = None,
-        cache: KVCache | None = None,
-    ) -> AttentionContext:
-        return AttentionContext(self.mask(positions, document_ids, cache), self.rotary(positions))
+    def rotation(self, positions: Tensor) -> Rotation:
+        return self.rotary(positions)
 
 
 class RelativePositionEncoding(NoPositionEncoding):
-    """The mask, with a learned bias for each distance written into it."""
+    """The mask, as a dense tensor that includes a learned bias for each distance (T5)."""
 
-    def __init__(self, config: ModelConfig, kind: str, causal: bool):
-        super().__init__(config, kind, causal)
+    def __init__(self, config: ModelConfig, layer_type: str, causal: bool):
+        super().__init__(config, layer_type, causal)
         self.bias = RelativeBias(config, causal)
 
-    def forward(
-        self,
-        positions: Int[Tensor, "*B T"],
-        document_ids: Int[Tensor, "B T"] | None = None,
-        cache: KVCache | None = None,
-    ) -> AttentionContext:
-        length, earlier = positions.shape[-1], 0 if cache is None else cache.length
-        index = torch.arange(earlier + length, device=positions.device)
-        predicate = build_mask_mod(self.causal, self.window, document_ids, document_ids, earlier)
+    def mask(self, positions: Tensor, document_ids: Tensor | None, cache: KVCache | None) -> AttentionMask:
+        length, cached = positions.shape[-1], 0 if cache is None else cache.length
+        index = torch.arange(cached + length, device=positions.device)
+        mask_mod = build_mask_mod(self.causal, self.window, document_ids, document_ids, cached)
         batch = 1 if document_ids is None else document_ids.shape[0]
-        seen = build_dense_mask(predicate, batch, length, earlier + length, positions.device)
-        return AttentionContext(
-            AttentionMask(dense=torch.where(seen, self.bias(index[earlier:], index), -torch.inf)), None
-        )
+        attends = build_dense_mask(mask_mod, batch, length, cached + length, positions.device)
+        return AttentionMask(dense=torch.where(attends, self.bias(index[cached:], index), -torch.inf))
 
 
 POSITION_ENCODINGS = {
@@ -96,7 +86,7 @@ POSITION_ENCODINGS = {
 }
 
 
-def build_position_encodings(config: ModelConfig, kinds: Sequence[str], causal: bool) -> nn.ModuleDict:
-    """One sight for each kind among those of the layers."""
-    part = POSITION_ENCODINGS[config.position_embedding]
-    return nn.ModuleDict({kind: part(config, kind, causal) for kind in sorted(set(kinds))})
+def build_position_encodings(config: ModelConfig, layer_types: Sequence[str], causal: bool) -> nn.ModuleDict:
+    """One position encoding for each of the layer types."""
+    encoding = POSITION_ENCODINGS[config.position_embedding]
+    return nn.ModuleDict({name: encoding(config, name, causal) for name in sorted(set(layer_types))})

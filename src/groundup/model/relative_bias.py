@@ -1,4 +1,4 @@
-"""T5's relative position bias (Raffel et al. 2020, section 2.1): a number for each head and distance."""
+"""Relative position bias of T5 (Raffel et al. 2020, section 2.1): a learned number per head and distance."""
 
 import math
 
@@ -10,7 +10,7 @@ from groundup.recipe import ModelConfig
 
 
 class RelativeBias(nn.Embedding):
-    """From positions to the bias of every query-key product; near distances have a bucket each."""
+    """The bias of every query-key score; small distances have a bucket each."""
 
     def __init__(self, config: ModelConfig, causal: bool):
         super().__init__(config.relative_buckets, config.num_heads)
@@ -28,7 +28,7 @@ def relative_position_bucket(
 ) -> Int[Tensor, "..."]:
     """The bucket of key position minus query position: half the buckets are exact, half logarithmic.
 
-    Where the model looks both ways, half the buckets are for keys behind and half for keys ahead.
+    Without a causal mask, half the buckets are for earlier keys and half for later ones.
     """
     if causal:
         base, distance = torch.zeros_like(distance), (-distance).clamp(min=0)

@@ -1,9 +1,8 @@
-"""Rotary position embedding (Su et al. 2021, RoFormer) and the ways to stretch it.
+"""Rotary position embedding (RoPE; Su et al. 2021, RoFormer) and its context extensions (linear, NTK, YaRN, Llama 3).
 
-Each head's vector is K/2 pairs; the pair i of a token at position p is turned by the angle p * theta^(-2i/K).
-The product of a query and a key then depends on the distance of their positions alone. The pairs are (i, i +
-K/2), as in Hugging Face's weights; Meta's and GGUF's Llama files pair neighbours, and their importers permute
-the rows.
+A head's vector is K/2 pairs of elements; pair i of a token at position p is rotated by the angle p * theta^(-2i/K), so that
+the product of a query and a key depends on the distance of their positions alone. The pairs are (i, i + K/2), as in
+Hugging Face's weights; Meta's and GGUF's Llama files pair neighbours (interop/gguf permutes their rows).
 """
 
 import math
@@ -18,7 +17,7 @@ from groundup.recipe.model_config import RopeScalingConfig
 
 
 class Rotation(NamedTuple):
-    """Cosine and signed sine of each pair's angle, the same for all heads."""
+    """Cosine and signed sine of each pair's angle, shared by all heads."""
 
     cos: Float[Tensor, "... T K"]
     """cos for both halves of a head."""
@@ -27,7 +26,7 @@ class Rotation(NamedTuple):
 
 
 class RotaryEmbedding(nn.Module):
-    """From positions to rotations. Holds no weights, only the frequency of each pair."""
+    """Rotations of positions. Has no weights, only the frequency of each pair as a buffer."""
 
     frequencies: Tensor
 
@@ -41,19 +40,18 @@ class RotaryEmbedding(nn.Module):
         self.reset_buffers()
 
     def compute_frequencies(self) -> Float[Tensor, " P"]:
-        """The angle of each pair from one position to the next, on torch's default device."""
+        """The angle of each pair per position, on torch's default device."""
         frequencies = rope_frequencies(self.head_dim, self.theta)
         if self.scaling is None:
             return frequencies
-        stretch = SCALINGS[self.scaling.method]
-        return stretch(frequencies, self.theta, self.original_length, self.scaling)
+        return SCALINGS[self.scaling.method](frequencies, self.theta, self.original_length, self.scaling)
 
     def reset_buffers(self) -> None:
-        """Compute what is held, on torch's default device."""
+        """Compute the buffer, on torch's default device."""
         self.register_buffer("frequencies", self.compute_frequencies(), persistent=False)
 
     def forward(self, positions: Int[Tensor, "*B T"]) -> Rotation:
-        """Rotations (T K), or (B 1 T K) where each sequence has positions of its own."""
+        """Rotations (T K), or (B 1 T K) for positions per sequence."""
         angles = positions[..., None].float() * self.frequencies_for(positions)
         if positions.ndim == 2:
             angles = angles[:, None]
@@ -64,7 +62,7 @@ class RotaryEmbedding(nn.Module):
         return self.frequencies
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        """Follow the model to another device, but in float32: half precision cannot tell far positions."""
+        """Move to another device, but stay float32: half precision cannot represent large positions."""
         super()._apply(fn, recurse)
         with torch.device(self.frequencies.device):
             self.reset_buffers()
@@ -72,10 +70,9 @@ class RotaryEmbedding(nn.Module):
 
 
 class DynamicRotaryEmbedding(RotaryEmbedding):
-    """Dynamic NTK: texts longer than the original length raise theta, so that the slowest pair still fits.
+    """Dynamic NTK scaling: theta grows with sequences longer than the original context length.
 
-    theta grows by (factor * length / original - (factor - 1)) ^ (K / (K - 2)), as Hugging Face's "dynamic"
-    has it.
+    theta grows by (factor * length / original - (factor - 1)) ^ (K / (K - 2)), as in Hugging Face's "dynamic".
     """
 
     def frequencies_for(self, positions: Int[Tensor, "*B T"]) -> Float[Tensor, " P"]:
@@ -87,69 +84,69 @@ class DynamicRotaryEmbedding(RotaryEmbedding):
 
 
 def rotate(x: Float[Tensor, "B H T K"], rotation: Rotation) -> Float[Tensor, "B H T K"]:
-    """Turn every pair of x by its angle: (a, b) -> (a cos - b sin, b cos + a sin)."""
+    """Rotate every pair of x by its angle: (a, b) -> (a cos - b sin, b cos + a sin)."""
     cos, sin = rotation.cos.to(x.dtype), rotation.sin.to(x.dtype)
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 def no_rotation(x: Float[Tensor, "B H T K"], rotation: None) -> Float[Tensor, "B H T K"]:
-    """In place of `rotate`, where positions come another way."""
+    """`rotate` of models without RoPE: returns `x`."""
     return x
 
 
 def rope_frequencies(head_dim: int, theta: float) -> Float[Tensor, " P"]:
-    """theta^(-2i/K) for each pair i, in radians a token."""
+    """theta^(-2i/K) for each pair i, in radians per token."""
     return 1.0 / theta ** (torch.arange(0, head_dim, 2).float() / head_dim)
 
 
 def _linear(frequencies: Tensor, theta: float, original: int, scaling: RopeScalingConfig) -> Tensor:
-    """Position interpolation (Chen et al. 2023): all pairs turn slower by the same factor."""
+    """Position interpolation (Chen et al. 2023): all frequencies divided by one factor."""
     return frequencies / scaling.factor
 
 
 def _dynamic(frequencies: Tensor, theta: float, original: int, scaling: RopeScalingConfig) -> Tensor:
-    """Unchanged up to the original length; see DynamicRotaryEmbedding for what lies beyond."""
+    """Unchanged up to the original length; see DynamicRotaryEmbedding."""
     return frequencies
 
 
 def _yarn(frequencies: Tensor, theta: float, original: int, scaling: RopeScalingConfig) -> Tensor:
-    """YaRN (Peng et al. 2023, section 3.2): fast pairs are kept, slow ones interpolated, others between."""
+    """YaRN (Peng et al. 2023, section 3.2): fast pairs unchanged, slow ones interpolated, a ramp between."""
     pairs = len(frequencies)
 
-    def pair_that_turns(times: float) -> float:
-        return pairs * math.log(original / (times * 2 * math.pi)) / math.log(theta)
+    def pair_with_turns(turns: float) -> float:
+        return pairs * math.log(original / (turns * 2 * math.pi)) / math.log(theta)
 
-    low = max(math.floor(pair_that_turns(scaling.beta_fast)), 0)
-    high = min(math.ceil(pair_that_turns(scaling.beta_slow)), 2 * pairs - 1)
+    low = max(math.floor(pair_with_turns(scaling.beta_fast)), 0)
+    high = min(math.ceil(pair_with_turns(scaling.beta_slow)), 2 * pairs - 1)
     ramp = ((torch.arange(pairs) - low) / max(high - low, 0.001)).clamp(0, 1)
     return frequencies / scaling.factor * ramp + frequencies * (1 - ramp)
 
 
 def _llama3(frequencies: Tensor, theta: float, original: int, scaling: RopeScalingConfig) -> Tensor:
-    """Llama 3.1's rule (in its published code): YaRN's with a ramp in turns, not pairs."""
+    """Llama 3.1 (its published code): as YaRN, with the ramp over turns instead of pairs."""
     turns = original * frequencies / (2 * math.pi)
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    keep = ((turns - low) / (high - low)).clamp(0, 1)
-    return frequencies / scaling.factor * (1 - keep) + frequencies * keep
+    ramp = ((turns - low) / (high - low)).clamp(0, 1)
+    return frequencies / scaling.factor * (1 - ramp) + frequencies * ramp
 
 
 SCALINGS = {"linear": _linear, "dynamic": _dynamic, "yarn": _yarn, "llama3": _llama3}
 
 
 def attention_factor(scaling: RopeScalingConfig | None) -> float:
-    """YaRN sharpens attention over longer texts, by a factor on queries and keys alike (section 3.4)."""
+    """YaRN's factor on queries and keys, which sharpens attention over long contexts (section 3.4)."""
     if scaling is None or scaling.method != "yarn":
         return 1.0
     return scaling.attention_factor or 0.1 * math.log(scaling.factor) + 1.0
 
 
-def build_rotary_embedding(config: ModelConfig, kind: str) -> RotaryEmbedding:
-    """The rotary part of one kind of layer: local ones may have their own theta (Gemma 3)."""
-    if kind == "local" and config.rope_local_theta is not None:
+def build_rotary_embedding(config: ModelConfig, layer_type: str) -> RotaryEmbedding:
+    """The rotary embedding of a layer type: local layers may have their own theta (Gemma 3)."""
+    if layer_type == "local" and config.rope_local_theta is not None:
         return RotaryEmbedding(config.head_dim, config.rope_local_theta, config.context_length)
-    part = (
+    embedding = (
         DynamicRotaryEmbedding
         if config.rope_scaling and config.rope_scaling.method == "dynamic"
         else RotaryEmbedding
     )
-    return part(config.head_dim, config.rope_theta, config.context_length, config.rope_scaling)
+    return embedding(config.head_dim, config.rope_theta, config.context_length, config.rope_scaling)

@@ -1,5 +1,4 @@
-"""A model as a folder: model.json says what it is, model.safetensors holds its weights. Nothing is ever
-unpickled."""
+"""Models in folders: model.json (the configuration) and model.safetensors (the weights). Nothing is ever unpickled."""
 
 import json
 from pathlib import Path
@@ -35,8 +34,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
-    """Write `model` into `folder`, which is made where it is missing. A tied head is stored once, as the
-    embedding."""
+    """Write `model` into `folder`, which is created if missing. A tied head is stored once, as the embedding."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     save_tensors(weights, folder / WEIGHTS_FILE)
@@ -47,10 +45,12 @@ def save_model(model: nn.Module, folder: Path) -> None:
 def load_model(
     folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> nn.Module:
-    """The model that `save_model` wrote, in evaluation mode; in `dtype`, or in the dtype of the file.
+    """The model of a folder of `save_model`, in evaluation mode; in `dtype`, or in the dtype of the file.
 
-    Raises UserError for a missing or damaged file, and for weights that are not those of the described model,
-    naming the tensor, what was expected and what was found.
+    Raises UserError for a missing or damaged file, and for weights that do not fit model.json: tensor, expected, found.
+
+    >>> save_model(model, Path("tiny"))
+    >>> model = load_model(Path("tiny"), device="cuda", dtype=torch.bfloat16)
     """
     folder = Path(folder)
     model = build_meta_model(load_config(folder))
@@ -59,7 +59,7 @@ def load_model(
 
 
 def load_config(folder: Path) -> ModelConfig:
-    """The description of the model in `folder`."""
+    """The configuration of the model in `folder`."""
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise UserError(
@@ -76,28 +76,29 @@ def load_config(folder: Path) -> ModelConfig:
 
 
 def build_model(config: ModelConfig) -> nn.Module:
-    """A model of the architecture that `config` names, with fresh weights."""
+    """A new model of `config.architecture`, with initialized weights."""
     return ARCHITECTURES[config.architecture](config)
 
 
-def build_meta_model(config: ModelConfig) -> nn.Module:
-    """The same without memory for its weights, which `assign_weights` brings."""
+def build_meta_model(config: ModelConfig, device: torch.device | str = "meta") -> nn.Module:
+    """A model with weights on the meta device (no memory), to be filled by `assign_weights`; RoPE buffers on `device`."""
     with torch.device("meta"):
-        return build_model(config)
+        model = build_model(config)
+    _reset_buffers(model, device)
+    return model
 
 
 def assign_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str) -> None:
-    """Make `weights` those of `model`: all of them, each of the right shape, or none is touched.
+    """Make `weights` the parameters and buffers of `model`, which may be on the meta device, on the device of `weights`.
 
-    Raises UserError, naming the tensor, what was expected and what was found; `where` says where they came
-    from.
+    Raises UserError for a missing, unexpected or misshaped tensor, before any is assigned; `source` names their origin.
     """
     expected = model.state_dict()
     hint = "the file belongs to another model, or is incomplete"
     if missing := sorted(expected.keys() - weights.keys()):
-        raise UserError(f"{source}: {_few(missing)}: expected, not found", hint=hint)
+        raise UserError(f"{source}: {_first_names(missing)}: expected, not found", hint=hint)
     if extra := sorted(weights.keys() - expected.keys()):
-        raise UserError(f"{source}: {_few(extra)}: found, not expected", hint=hint)
+        raise UserError(f"{source}: {_first_names(extra)}: found, not expected", hint=hint)
     for name, tensor in expected.items():
         if weights[name].shape != tensor.shape:
             raise UserError(
@@ -105,9 +106,15 @@ def assign_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str)
                 hint=hint,
             )
     model.load_state_dict(weights, assign=True)
-    for module in model.modules():
-        if isinstance(module, RotaryEmbedding | ExpertBias):
-            module.reset_buffers()
+    _reset_buffers(model, next(iter(weights.values())).device)
+
+
+def _reset_buffers(model: nn.Module, device: torch.device | str) -> None:
+    """Compute the buffers that are not stored, on `device`."""
+    with torch.device(device):
+        for module in model.modules():
+            if isinstance(module, RotaryEmbedding | ExpertBias):
+                module.reset_buffers()
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -121,6 +128,6 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: damaged: {error}", hint="copy or download the file again") from None
 
 
-def _few(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

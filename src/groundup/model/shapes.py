@@ -1,13 +1,14 @@
-"""The legend: one letter for each dimension, the same in every signature of this project.
+"""Tensor shapes: the letters of dimensions in annotations, the same in the whole project.
 
-    B  batch            H  query heads        F  feed-forward       N  tokens of a batch, flat
-    T  query tokens     G  key/value heads    V  vocabulary         M  tokens, sorted by expert
-    S  key tokens       K  head dim           E  experts            L  layers
-    D  hidden size      P  pairs of a head    k  experts a token    C  room for keys
+    B  batch            H  query heads        F  feed-forward size     N  tokens of a batch, flattened
+    T  query tokens     G  key/value heads    V  vocabulary            M  tokens, sorted by expert
+    S  key tokens       K  head dimension     E  experts               L  layers
+    D  hidden size      P  pairs of a head    k  experts per token     C  tokens of a chunk, or cache slots
+    I  in features      O  out features       R  rows: of a cache, or of an embedding table
 
-`x: Float[Tensor, "B T D"]` says: floating point, and these three. `*B` may be missing, `#B` may be 1, `...` is
-any number of dimensions. The annotations (jaxtyping) cost nothing when the model runs; the tests turn them
-into checks (`--jaxtyping-packages` in pyproject.toml).
+In `x: Float[Tensor, "B T D"]`, the dtype is floating point and the dimensions are these three. `*B` stands for any number
+of dimensions, `#B` may also be 1, `...` is any number of unnamed dimensions. The annotations (jaxtyping) are not checked
+in use; the tests check them (tests/conftest.py).
 """
 
 from jaxtyping import Bool, Float, Int

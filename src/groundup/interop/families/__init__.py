@@ -1,8 +1,15 @@
-"""The families that we read and write, one file for each kind.
+"""Hugging Face model families: one file for each group of similar ones.
 
-Reading order: `family` (what a family is), `positions` (rotary positions and layer patterns), `llama` (the
-plainest one, and Mistral, Qwen2, Qwen3), `experts` (Mixtral, Qwen3-MoE), `gemma`, `gpt2`, `t5`, `bert`,
-`modernbert`.
+family.py         the description of a family
+rope_config.py    RoPE and layer types in config.json
+llama.py          Llama, Mistral, Qwen2, Qwen3
+mixtral.py        Mixtral, Qwen3-MoE
+gemma.py          Gemma 1, 2 and 3
+gpt2.py           GPT-2
+t5.py             T5 v1.1, Flan-T5
+bert.py           BERT
+modernbert.py     ModernBERT
+select_family.py  the family of an export
 """
 
 from groundup.interop.families.bert import BERT
@@ -30,6 +37,6 @@ IN_ORDER = (
     MODERNBERT,
 )
 FAMILIES: dict[str, Family] = {family.name: family for family in IN_ORDER}
-"""By `model_type`, the plainest first: a model of ours is written as the first family that can hold it."""
+"""By `model_type`, the simplest first: a model is exported as the first family that represents it."""
 
 __all__ = ["FAMILIES", "Family"]

@@ -1,4 +1,4 @@
-"""BERT: an encoder with the norm after each residual sum, learned positions and segments.
+"""BERT: an encoder with post-norm blocks, learned positions and token types.
 
 Sources: Devlin et al. 2019; transformers 5, models/bert.
 """
@@ -89,6 +89,6 @@ BERT = Family(
     embedding="bert.embeddings.word_embeddings.weight",
     head="cls.predictions.decoder.weight",
     masked_head="cls.predictions.transform.dense.weight",
-    # Next-sentence prediction, the pooler that was made for it, and copies.
+    # Next-sentence prediction, its pooler, and duplicates.
     ignored=("bert.pooler.*", "cls.seq_relationship.*", "*.position_ids", "cls.predictions.decoder.bias"),
 )

@@ -1,4 +1,4 @@
-"""What a family is: a name, and two maps, each read both ways: of the configuration and of the tensors."""
+"""The description of a Hugging Face model family: its config.json and its tensors, mapped both ways."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,20 +20,20 @@ class Family:
 
     Attributes:
         name: `model_type` in config.json.
-        architecture: the class in `transformers` that we write for.
-        headless: that class for an encoder that only embeds.
+        architecture: the class in transformers to export for.
+        headless_architecture: the same for an encoder without a head.
         keys: our knobs and their names in config.json, where the values are the same.
-        defaults: what a silent config.json means: the values of the family's class in transformers.
-        kind: which of the three transformers it is.
+        defaults: values of keys that config.json leaves out: those of the family's class in transformers.
+        kind: our `architecture`: decoder, encoder or encoder_decoder.
         moe: whether it has experts.
-        fixed: the value that a key must have, where transformers knows others and we do not.
-        read: config.json (defaults filled in) -> the knobs of ModelConfig beyond `keys`.
-        write: ModelConfig -> the keys of config.json beyond `keys`, for a model that the family can hold.
-        pairs: our tensors beside theirs, for a model of this configuration whose tensors have these names.
-        embedding, head: their names of the two matrices that may be tied.
-        masked_head: a tensor that only encoders with a masked-language head have.
-        prefix: what names start with in the class `architecture` and lack in files of the bare model.
-        ignored: patterns of tensors that such files may hold and that carry nothing of the model.
+        fixed: keys with only one supported value.
+        read: config.json (with defaults) -> the knobs of ModelConfig beyond `keys`.
+        write: ModelConfig -> the keys of config.json beyond `keys`.
+        weight_map: tensor maps for a configuration and the names of its native tensors.
+        embedding, head: foreign names of the two matrices that may be tied.
+        masked_head: a foreign tensor that only encoders with a masked-LM head have.
+        prefix: start of tensor names in the class `architecture`, absent in files of the headless model.
+        ignored: patterns of foreign tensors without content.
     """
 
     name: str
@@ -54,16 +54,15 @@ class Family:
     ignored: tuple[str, ...] = ()
 
     def read_config(self, json: Json, path: Path | str = "config.json") -> ModelConfig:
-        """The model that `json`, a parsed config.json, describes; `where` it came from.
-
-        Raises UserError for a value that is missing, or that we cannot follow.
-        """
+        """The configuration of a parsed config.json at `path`. Raises UserError for missing and unsupported values."""
         json = {**self.defaults, **json}
         try:
             for key, value in self.fixed.items():
-                if (json.get(key, value) or None) != (value or None):  # null and false say the same
+                if (json.get(key, value) or None) != (value or None):  # null and false are equivalent
                     raise UserError(f"{key} = {json[key]!r}, expected {value!r} in a {self.name} model")
-            knobs = {ours: json[theirs] for ours, theirs in self.keys.items() if json[theirs] is not None}
+            knobs = {
+                native: json[foreign] for native, foreign in self.keys.items() if json[foreign] is not None
+            }
             return ModelConfig(**knobs | self.read(json))
         except UserError as error:
             raise UserError(f"{path}: {error.message}", hint=error.hint) from None
@@ -73,8 +72,8 @@ class Family:
             raise UserError(f"{path}: {first_validation_error(error, self.keys)}") from None
 
     def write_config(self, config: ModelConfig) -> Json:
-        """A config.json for `config`. Whether it says all of `config` shows when it is read again."""
-        same = {theirs: getattr(config, ours) for ours, theirs in self.keys.items()}
+        """A config.json for `config`, without a check that it preserves all of `config` (see select_family.py)."""
+        same = {foreign: getattr(config, native) for native, foreign in self.keys.items()}
         architecture = (
             self.architecture
             if config.masked_lm_head or not self.headless_architecture
@@ -85,20 +84,20 @@ class Family:
 
 
 def first_validation_error(error: ValidationError, names: Mapping[str, str]) -> str:
-    """The first thing that a configuration lacks or has wrong, by the name that the file has for it."""
+    """The first validation error, with the file's name of the field."""
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
     return f"{names.get(field, field) or 'model'}: {first['msg']}"
 
 
 def map_value(json: Json, key: str, meanings: Mapping[Any, Any]) -> Any:
-    """What `json[key]` means in our words. Raises UserError for a word without a meaning here."""
+    """`meanings[json[key]]`. Raises UserError for an unsupported value."""
     if json[key] not in meanings:
-        known = ", ".join(repr(word) for word in meanings)
+        known = ", ".join(repr(key) for key in meanings)
         raise UserError(f"{key} = {json[key]!r} is not supported, expected one of {known}")
     return meanings[json[key]]
 
 
 def inverse_map_value(meanings: Mapping[Any, Any], value: Any) -> Any:
-    """The first word that means `value`; where there is none, any: reading it again shows the difference."""
-    return next((word for word, meaning in meanings.items() if meaning == value), next(iter(meanings)))
+    """The first key of `meanings` with `value`; if there is none, the first key."""
+    return next((key for key, meaning in meanings.items() if meaning == value), next(iter(meanings)))

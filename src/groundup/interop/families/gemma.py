@@ -1,4 +1,4 @@
-"""Gemma 1, 2 and 3 (text): zero-centered norms, scaled embeddings, GeGLU; from 2 on norms around each part.
+"""Gemma 1, 2 and 3 (text): zero-centered norms, scaled embeddings, GeGLU; from 2 on sandwich norms.
 
 Sources: the configuration and modelling files of transformers 5, models/{gemma,gemma2,gemma3}.
 """
@@ -25,7 +25,7 @@ DEFAULTS: Json = {
     "hidden_activation": "gelu_pytorch_tanh",
 }
 GEMMA3_THETAS = (1_000_000.0, 10_000.0)
-"""Base of the rotary frequencies in full and in sliding layers, where the file is silent."""
+"""Default RoPE theta of full and of sliding layers."""
 
 ACTIVATIONS = {"gelu_pytorch_tanh": "geglu_tanh", "gelu": "geglu"}
 SANDWICH = {
@@ -33,7 +33,7 @@ SANDWICH = {
     "blocks.*.feed_forward_norm.": "model.layers.*.pre_feedforward_layernorm.",
     "blocks.*.feed_forward_post_norm.": "model.layers.*.post_feedforward_layernorm.",
 }
-"""Of Gemma 2 and 3: what Llama calls post_attention_layernorm stands elsewhere here."""
+"""Gemma 2 and 3: post_attention_layernorm is another norm than Llama's."""
 
 
 def _read_gemma(json: Json) -> Json:
@@ -45,7 +45,7 @@ def _read_gemma(json: Json) -> Json:
 
 
 def _read_gemma1(json: Json) -> Json:
-    # The first releases say "gelu" and mean its approximation, which transformers takes as read.
+    # The first releases say "gelu" and mean its tanh approximation; transformers ignores the field.
     return _read_gemma(json) | read_rope(json) | {"feed_forward": "geglu_tanh"}
 
 

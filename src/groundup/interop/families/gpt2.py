@@ -1,6 +1,6 @@
-"""GPT-2: learned positions, LayerNorm with bias; matrices lie as (in, out), queries, keys and values in one.
+"""GPT-2: learned positions, LayerNorm with bias; matrices stored as (in, out), fused queries, keys and values.
 
-Source: transformers 5, models/gpt2; Radford et al. 2019.
+Sources: Radford et al. 2019; transformers 5, models/gpt2.
 """
 
 from collections.abc import Iterator, Sequence

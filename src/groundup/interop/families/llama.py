@@ -1,4 +1,4 @@
-"""Llama and its kin, each a knob away: Mistral (a sliding window), Qwen2 (biases), Qwen3 (norms on heads).
+"""Llama and its variants: Mistral (sliding window), Qwen2 (biases), Qwen3 (norms of queries and keys).
 
 Sources: the configuration and modelling files of transformers 5, models/{llama,mistral,qwen2,qwen3}.
 """
@@ -43,14 +43,14 @@ TENSORS = {
     "final_norm.": "model.norm.",
     "head.": "lm_head.",
 }
-"""Below these prefixes our names and theirs agree: q_proj, k_proj, ..., gate_proj, up_proj, down_proj."""
+"""Below these prefixes the names are equal: q_proj, k_proj, ..., gate_proj, up_proj, down_proj."""
 
 BUFFERS = ("*.rotary_emb.inv_freq", "*.attention.masked_bias", "*.attn.masked_bias")
-"""Constants that older files carry along."""
+"""Constants in older files."""
 
 
 def read_decoder(json: Json) -> Json:
-    """What every decoder of this kind has."""
+    """Knobs of every Llama-like decoder."""
     return {"feed_forward": map_value(json, "hidden_act", ACTIVATIONS), "norm": "rmsnorm", **read_rope(json)}
 
 
@@ -61,8 +61,8 @@ def write_decoder(config: ModelConfig) -> Json:
 def _read_llama(json: Json) -> Json:
     if json["hidden_size"] % json["num_attention_heads"]:
         raise UserError(
-            f"hidden_size = {json['hidden_size']} is no multiple of num_attention_heads = "
-            f"{json['num_attention_heads']}, which a llama model must be"
+            f"hidden_size = {json['hidden_size']} is not divisible by num_attention_heads = "
+            f"{json['num_attention_heads']}"
         )
     biases = {
         "attention_bias": map_value(json, "attention_bias", BIASES),
@@ -89,7 +89,7 @@ def _write_mistral(config: ModelConfig) -> Json:
 
 
 def read_qwen_layers(json: Json) -> Json:
-    """The sliding window of the later layers, which Qwen's files may have and do not use."""
+    """The sliding window of the later layers, which Qwen's files may declare without using it."""
     window = json.get("sliding_window") if json.get("use_sliding_window") else None
     first = json.get("max_window_layers", 28)
     count = json["num_hidden_layers"]

@@ -1,7 +1,7 @@
-"""Mixtral and Qwen3-MoE: Llama and Qwen3 with experts in place of one feed-forward.
+"""Mixtral and Qwen3-MoE: Llama and Qwen3 with a mixture of experts.
 
-Sources: the configuration and modelling files of transformers 5, models/{mixtral,qwen3_moe}; the files keep
-each expert apart, which its conversion_mapping.py tells.
+Sources: the configuration and modelling files of transformers 5, models/{mixtral,qwen3_moe}; the files store each expert
+separately (conversion_mapping.py).
 """
 
 from collections.abc import Iterator, Sequence
@@ -56,7 +56,7 @@ def _read_qwen3_moe(json: Json) -> Json:
     if dense != list(range(len(dense))):
         raise UserError(
             f"layers {dense} have no experts (mlp_only_layers, decoder_sparse_step), "
-            "expected only the first ones to be so"
+            "expected only the first layers without"
         )
     window = json.get("sliding_window") if json.get("use_sliding_window") else None
     return read_decoder(json) | {
@@ -92,14 +92,16 @@ def _write_qwen3_moe(config: ModelConfig) -> Json:
 def _weight_map(
     config: ModelConfig, names: Sequence[str], part: str, expert_names: dict[str, str]
 ) -> Iterator[TensorMap]:
-    """Ours hold all experts of a layer in one tensor, theirs each in its own, below `part` of the layer."""
+    """All experts of a layer are one native tensor, and separate foreign tensors below `part` of the layer."""
     assert config.moe
     for name in names:
         if EXPERTS in name:
             layer, matrix = name.split(".")[1], name.rsplit(".", 1)[1]
-            below = f"model.layers.{layer}.{part}.experts"
+            prefix = f"model.layers.{layer}.{part}.experts"
             experts = range(config.moe.num_experts)
-            yield map_stacked(name, [f"{below}.{expert}.{expert_names[matrix]}.weight" for expert in experts])
+            yield map_stacked(
+                name, [f"{prefix}.{expert}.{expert_names[matrix]}.weight" for expert in experts]
+            )
     table = {ROUTER: f"model.layers.*.{part}.gate."} | TENSORS
     yield from map_names([name for name in names if EXPERTS not in name], table)
 

@@ -1,4 +1,4 @@
-"""ModernBERT: an encoder of today's parts: RoPE, GeGLU, norms before each part without biases, local layers.
+"""ModernBERT: an encoder with RoPE, GeGLU, pre-norm blocks without biases, and local layers.
 
 Sources: Warner et al. 2024; transformers 5, models/modernbert.
 """
@@ -92,14 +92,14 @@ def _write(config: ModelConfig) -> Json:
 
 
 def _weight_map(config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap]:
-    heads, wide = config.num_heads * config.head_dim, config.intermediate_size
+    heads, intermediate = config.num_heads * config.head_dim, config.intermediate_size
     kinds = ("weight",) if config.attention_bias == "none" else ("weight", "bias")
     for i in range(config.num_layers):
         for kind in kinds:
             parts = [f"blocks.{i}.attention.{part}.{kind}" for part in QKV]
             yield map_concatenated(parts, f"model.layers.{i}.attn.Wqkv.{kind}", [heads] * 3)
         parts = [f"blocks.{i}.feed_forward.{part}.weight" for part in GATE_UP]
-        yield map_concatenated(parts, f"model.layers.{i}.mlp.Wi.weight", [wide] * 2)
+        yield map_concatenated(parts, f"model.layers.{i}.mlp.Wi.weight", [intermediate] * 2)
     in_pairs = tuple(f".{part}." for part in QKV + GATE_UP)
     yield from map_names([name for name in names if not any(part in name for part in in_pairs)], TENSORS)
 

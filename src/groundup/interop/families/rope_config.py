@@ -1,7 +1,7 @@
-"""Rotary positions and layer patterns as config.json tells them, in today's spelling and in the older one.
+"""RoPE settings and layer types in config.json, in the present and the older spelling.
 
-Until 2025: `rope_theta` beside `rope_scaling`. Since transformers 5: one `rope_parameters`, by layer type
-where types differ. We read both and write the older one, which every reader still knows.
+Until 2025: `rope_theta` and `rope_scaling`. Since transformers 5: `rope_parameters`, per layer type if types differ. Both are
+read; the older one, which every reader knows, is written.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ def read_rope(json: Json, default_theta: float = 10_000.0) -> Json:
     rope = dict(json.get("rope_scaling") or json.get("rope_parameters") or {})
     theta = rope.get("rope_theta") or json.get("rope_theta") or default_theta
     knobs: Json = {"rope_theta": theta, "rope_scaling": _scaling(rope, json["max_position_embeddings"])}
-    if rope.get("rope_type", rope.get("type")) == "dynamic":  # the file tells the length before stretching
+    if rope.get("rope_type", rope.get("type")) == "dynamic":  # the file has the length before scaling
         knobs["context_length"] = int(rope["factor"] * json["max_position_embeddings"])
     return knobs
 
@@ -53,21 +53,21 @@ def write_rope(config: ModelConfig) -> Json:
 
 
 def read_two_ropes(json: Json, theta_key: str, local_key: str, thetas: tuple[float, float]) -> Json:
-    """The same for families whose local layers turn with a base of their own and are never scaled."""
+    """`read_rope` for families whose local layers have their own theta, without scaling."""
     rope: Any = json.get("rope_parameters") or {}
-    whole = {**(rope.get("full_attention") or {}), **(json.get("rope_scaling") or {})}
+    full = {**(rope.get("full_attention") or {}), **(json.get("rope_scaling") or {})}
     local = rope.get("sliding_attention") or {}
     if local.get("rope_type", "default") != "default":
         raise UserError(f"rope_type = {local['rope_type']!r} in sliding layers, expected 'default'")
     return {
-        "rope_theta": whole.get("rope_theta") or json.get(theta_key) or thetas[0],
+        "rope_theta": full.get("rope_theta") or json.get(theta_key) or thetas[0],
         "rope_local_theta": local.get("rope_theta") or json.get(local_key) or thetas[1],
-        "rope_scaling": _scaling(whole, json["max_position_embeddings"]),
+        "rope_scaling": _scaling(full, json["max_position_embeddings"]),
     }
 
 
 def read_layers(types: list[str] | None, window: int | None) -> Json:
-    """sliding_window and attention_pattern from a list of layer types; None for all of them full."""
+    """sliding_window and attention_pattern from a list of layer types; None: all full."""
     kinds = ["local" if kind == "sliding_attention" else "global" for kind in types or ()]
     if unknown := set(types or ()) - {"sliding_attention", "full_attention"}:
         raise UserError(

@@ -1,4 +1,4 @@
-"""T5 v1.1 and Flan-T5: an encoder and a decoder, positions by distance, attention without a scale, GeGLU.
+"""T5 v1.1 and Flan-T5: an encoder-decoder with relative positions, unscaled attention and GeGLU.
 
 Sources: Raffel et al. 2020; Shazeer 2020 (the gated feed-forward of v1.1); transformers 5, models/t5.
 """
@@ -33,27 +33,27 @@ DEFAULTS: Json = {
     "n_positions": 512,
 }
 ACTIVATIONS = {"gated-gelu": "geglu_tanh", "gated-silu": "swiglu"}
-"""Of the feed-forward: the plain ReLU of the first T5 is not among ours."""
+"""Feed-forward types; the ReLU of the first T5 is not supported."""
 
 
 def _stack(stack: str, layers: dict[str, int]) -> dict[str, str]:
-    """Names in one stack, in whose blocks the parts are numbered as `layers` says."""
+    """Tensor names of the encoder or decoder; `layers` are the indices of a block's sublayers."""
     block = f"{stack}.block.*.layer"
     attentions = {"attention": "SelfAttention", "cross_attention": "EncDecAttention"}
     table = {
         f"{stack}.position_encodings.*.bias.": f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.",
         f"{stack}.final_norm.": f"{stack}.final_layer_norm.",
     }
-    for part, number in layers.items():
-        table[f"{stack}.blocks.*.{part}_norm."] = f"{block}.{number}.layer_norm."
+    for part, index in layers.items():
+        table[f"{stack}.blocks.*.{part}_norm."] = f"{block}.{index}.layer_norm."
         if part in attentions:
             for letter in "qkvo":
                 table[f"{stack}.blocks.*.{part}.{letter}_proj."] = (
-                    f"{block}.{number}.{attentions[part]}.{letter}."
+                    f"{block}.{index}.{attentions[part]}.{letter}."
                 )
     for matrix, name in {"gate_proj": "wi_0", "up_proj": "wi_1", "down_proj": "wo"}.items():
-        number = layers["feed_forward"]
-        table[f"{stack}.blocks.*.feed_forward.{matrix}."] = f"{block}.{number}.DenseReluDense.{name}."
+        index = layers["feed_forward"]
+        table[f"{stack}.blocks.*.feed_forward.{matrix}."] = f"{block}.{index}.DenseReluDense.{name}."
     return table
 
 
@@ -74,7 +74,7 @@ def _read(json: Json) -> Json:
         "position_embedding": "relative",
         "attention_scale": 1.0,
         "feed_forward": map_value(json, "feed_forward_proj", ACTIVATIONS),
-        # A tied head sees states made smaller (mesh-tensorflow's rule, kept by transformers).
+        # A tied head has scaled inputs (mesh-tensorflow, transformers).
         "logit_scale": json["d_model"] ** -0.5
         if json.get("scale_decoder_outputs", json["tie_word_embeddings"])
         else 1.0,

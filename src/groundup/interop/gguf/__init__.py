@@ -1,13 +1,17 @@
-"""GGUF, the one-file format of llama.cpp: weights, tokenizer and configuration together.
+"""GGUF, the one-file format of llama.cpp: weights, tokenizer and configuration, import and export.
 
-Reading order: `file` (the bytes), `architectures` (what the metadata and the tensor names mean),
-`vocabulary` (the tokenizer in it), `read`, `write`. The `gguf` package, which packs and
-unpacks weights, is an optional dependency.
+    gguf_file.py       header, metadata and tensors of a file
+    gguf_metadata.py   architectures: metadata keys and tensor names
+    gguf_tokenizer.py  the tokenizer in the metadata
+    gguf_import.py     load_gguf
+    gguf_export.py     export_gguf
 
-Deliberately absent: architectures beyond the Llama-like ones, and writing the k-quants, which llama.cpp's own
-`llama-quantize` makes from a float file.
+The `gguf` package, which packs and unpacks weights, is an optional dependency.
 
-Source: the format's specification (ggml-org/ggml docs/gguf.md) and llama.cpp's convert_hf_to_gguf.py.
+Deliberately absent: architectures that are not Llama-like, and writing k-quants: llama.cpp's `llama-quantize` makes them from
+a float file.
+
+Sources: the format's specification (ggml-org/ggml docs/gguf.md) and llama.cpp's convert_hf_to_gguf.py.
 """
 
 from groundup.artifacts.errors import UserError

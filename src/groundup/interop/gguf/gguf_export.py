@@ -1,4 +1,4 @@
-"""Writing a GGUF file that llama.cpp and everything built on it can run."""
+"""GGUF export: a file for llama.cpp and programs built on it."""
 
 from pathlib import Path
 from typing import Any
@@ -30,25 +30,26 @@ GGUF_DTYPES = {
     "q4_0": (GGMLQuantizationType.Q4_0, LlamaFileType.MOSTLY_Q4_0),
 }
 QUANTIZATION_VERSION = 2
-"""Of the packed types' layout (GGML_QNT_VERSION)."""
+"""GGML_QNT_VERSION."""
 
 
 def export_gguf(model: nn.Module, tokenizer: Tokenizer, path: Path, dtype: str = "float32") -> Path:
     """Write `model` and `tokenizer` as the file `path`, which is returned.
 
     Args:
-        dtype: of the matrices: float32, float16, bfloat16, q8_0 or q4_0 (by rounding to nearest). Vectors
-            stay float32, and so does a matrix whose rows do not fill the blocks of 32 that a packed type is
-            made of.
+        dtype: of the matrices: float32, float16, bfloat16, q8_0 or q4_0 (round to nearest). Vectors stay float32, and so do
+            matrices with rows that are no multiple of the block size 32.
 
-    Raises UserError for a model or a tokenizer that llama.cpp has no words for.
+    Raises UserError for a model or tokenizer that llama.cpp does not support.
+
+    >>> export_gguf(model, tokenizer, Path("model.gguf"), dtype="q8_0")
     """
     if dtype not in GGUF_DTYPES:
         raise UserError(f"dtype {dtype!r}, expected one of {', '.join(GGUF_DTYPES)} in a GGUF file")
     config, weights = fold_scales(model)
     architecture = select_architecture(config)
     matrix_type, file_type = GGUF_DTYPES[dtype]
-    matched = list(gguf_weight_map(architecture, config, list(weights)))
+    weight_map = list(gguf_weight_map(architecture, config, list(weights)))
 
     metadata = {"general.type": "model", "general.file_type": int(file_type)}
     metadata |= write_metadata(architecture, config) | write_tokenizer(tokenizer, config.vocab_size)
@@ -62,30 +63,32 @@ def export_gguf(model: nn.Module, tokenizer: Tokenizer, path: Path, dtype: str =
     if factors is not None:
         writer.add_tensor_info(ROPE_FACTORS, factors.shape, np.dtype(np.float32), factors.nbytes)
     types = {}
-    for name, shape in expected_shapes(matched, weights).items():
+    for name, shape in expected_shapes(weight_map, weights).items():
         types[name] = _type_of(name, shape, matrix_type)
-        # Announced first and written one by one, so that one tensor at a time is held in its new form.
-        _announce(writer, name, shape, types[name])
+        # All infos precede the data, so that one converted tensor is in memory at a time.
+        _add_tensor_info(writer, name, shape, types[name])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     if factors is not None:
         writer.write_tensor_data(factors.numpy())
-    for name, tensor in convert_to_foreign(matched, weights):
+    for name, tensor in convert_to_foreign(weight_map, weights):
         writer.write_tensor_data(gguf.quantize(tensor.float().cpu().numpy(), types[name]))
     writer.close()
     return path
 
 
 def _type_of(name: str, shape: tuple[int, ...], matrix_type: GGMLQuantizationType) -> GGMLQuantizationType:
-    """llama.cpp wants vectors and the router of experts in float32."""
+    """float32 for vectors and MoE routers, as llama.cpp requires."""
     block, _ = gguf.GGML_QUANT_SIZES[matrix_type]
     if len(shape) < 2 or "ffn_gate_inp" in name or shape[-1] % block:
         return GGMLQuantizationType.F32
     return matrix_type
 
 
-def _announce(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], type: GGMLQuantizationType) -> None:
+def _add_tensor_info(
+    writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], type: GGMLQuantizationType
+) -> None:
     stored = np.dtype(np.float32) if type is GGMLQuantizationType.F32 else np.dtype(np.uint8)
     size = 4 * int(np.prod(shape))
     if type is not GGMLQuantizationType.F32:
@@ -95,8 +98,8 @@ def _announce(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], type: 
 
 
 def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
-    """One entry, in the type that llama.cpp reads it as."""
-    if key == "general.architecture":  # the writer has put it there itself
+    """Add a metadata entry, with the type that llama.cpp expects."""
+    if key == "general.architecture":  # written by GGUFWriter itself
         return
     match value:
         case bool():

@@ -1,7 +1,7 @@
-"""The bytes of a GGUF file: a header of keys and values, a table of tensors, then the tensors.
+"""The GGUF file format: a header of metadata, a table of tensors, then the tensors.
 
-Read here and not by the gguf package's GGUFReader, because that one makes several arrays for each of the
-hundred thousand entries of a vocabulary, which takes seconds. Unpacking the weights is left to the package.
+The gguf package's GGUFReader is not used: it creates several arrays for each of the hundred thousand entries of a vocabulary,
+which takes seconds. The package unpacks the weights.
 
 Source: ggml-org/ggml, docs/gguf.md, version 3 of the format.
 """
@@ -22,19 +22,19 @@ from groundup.artifacts.errors import UserError
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-"""struct's letter by the format's number of a value type."""
+"""Format characters of struct by GGUF value type."""
 STRING, ARRAY = 8, 9
 MAX_DIMENSIONS = 4
 
 
 class GGUFFile:
-    """Metadata and named tensors of a file, which is mapped into memory and read where it is touched.
+    """Metadata and named tensors of a memory-mapped file.
 
     Attributes:
         metadata: value by key; arrays are lists.
         shapes: shape by tensor name, outermost dimension first.
 
-    Raises UserError where the file is something else, or is cut off.
+    Raises UserError for another format and for a truncated file.
     """
 
     def __init__(self, path: Path):
@@ -56,7 +56,7 @@ class GGUFFile:
             raise self._damaged(str(error)) from None
 
     def read(self, name: str) -> Tensor:
-        """The tensor `name` as float32, unpacked where it is packed.
+        """The tensor `name` as float32, unpacked if it is quantized.
 
         Raises UserError for a packed type that the gguf package does not unpack.
         """
@@ -68,9 +68,7 @@ class GGUFFile:
         try:
             values = gguf.dequantize(packed, kind)
         except NotImplementedError:
-            raise UserError(
-                f"{self.path}: tensor {name} is packed as {kind.name}, which is unknown here"
-            ) from None
+            raise UserError(f"{self.path}: tensor {name} has the unsupported type {kind.name}") from None
         return torch.from_numpy(np.array(values, dtype=np.float32).reshape(self.shapes[name]))
 
     def _read_header(self) -> None:
@@ -126,18 +124,18 @@ class GGUFFile:
             raise ValueError(f"a text of {length} bytes at byte {begin:,}")
         return self._bytes[begin : self._position].decode()
 
-    def _scalar(self, letter: str) -> Any:
-        return self._scalars(letter, 1)[0]
+    def _scalar(self, code: str) -> Any:
+        return self._scalars(code, 1)[0]
 
-    def _scalars(self, letter: str, count: int) -> tuple[Any, ...]:
+    def _scalars(self, code: str, count: int) -> tuple[Any, ...]:
         if count > len(self._bytes):
             raise ValueError(f"an array of {count} numbers")
-        values = struct.unpack_from(f"<{count}{letter}", self._bytes, self._position)
-        self._position += struct.calcsize(f"<{count}{letter}")
+        values = struct.unpack_from(f"<{count}{code}", self._bytes, self._position)
+        self._position += struct.calcsize(f"<{count}{code}")
         return values
 
     def _damaged(self, reason: str) -> UserError:
         return UserError(
-            f"{self.path}: not a whole GGUF file ({reason}; {len(self._bytes):,} bytes on disk)",
-            hint="it may have been cut off: copy or download it again",
+            f"{self.path}: not a complete GGUF file ({reason}; {len(self._bytes):,} bytes on disk)",
+            hint="it may be truncated: copy or download it again",
         )

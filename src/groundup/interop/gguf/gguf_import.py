@@ -1,4 +1,4 @@
-"""Opening a GGUF file: its weights become plain numbers again, whatever they were packed as."""
+"""GGUF import: a model with unpacked weights, and its tokenizer."""
 
 from pathlib import Path
 
@@ -26,10 +26,11 @@ def load_gguf(
 ) -> tuple[nn.Module, Tokenizer]:
     """The model, in evaluation mode, and the tokenizer of a .gguf file.
 
-    Weights are float32 where `dtype` is None: packed types (Q8_0, Q4_1, Q4_K, ...) are unpacked.
+    Weights are float32 if `dtype` is None: quantized types (Q8_0, Q4_1, Q4_K, ...) are unpacked.
 
-    Raises UserError for a damaged file, an architecture or a packed type that we do not know, and weights
-    that are not those of the metadata: named tensor, expected and found.
+    Raises UserError for a damaged file, an unsupported architecture or type, and weights that do not fit the metadata.
+
+    >>> model, tokenizer = load_gguf(Path("model.gguf"))
     """
     source = GGUFFile(Path(path))
     try:

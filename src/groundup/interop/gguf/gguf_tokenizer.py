@@ -1,7 +1,7 @@
-"""The tokenizer inside a GGUF file, as `tokenizer.ggml.*`: byte-level BPE (GPT-2 on) or SentencePiece's.
+"""The tokenizer in a GGUF file (`tokenizer.ggml.*`): byte-level BPE (GPT-2 on) or SentencePiece BPE.
 
-llama.cpp knows by name how a text is cut before merging (`tokenizer.ggml.pre`): the rules are in its source,
-not in the file. The names below are those whose rules we can follow, and whose rules our own tokenizers use.
+llama.cpp knows pretokenizers by name (`tokenizer.ggml.pre`): their rules are in its source, not in the file. The names below are
+the supported ones.
 """
 
 import json
@@ -29,7 +29,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 GPT2, GPT4, QWEN2 = (PATTERNS[name].regex for name in ("gpt2", "gpt4", "qwen2"))
 DIGIT = r"\p{N}"
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-TEKKEN = (  # of Mistral since 2024: words are also cut where capitals follow small letters
+TEKKEN = (  # Mistral since 2024: words are also split where capitals follow small letters
     rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -42,8 +42,8 @@ PRETOKENIZERS: dict[str, tuple[tuple[str, ...], bool]] = {
     "qwen2": ((QWEN2,), False),
     "tekken": ((TEKKEN,), True),
 }
-"""By name: the regular expressions that cut one after the other, and whether a piece that is a token stays
-whole even where merging would not lead to it. Source: llama.cpp, src/llama-vocab.cpp."""
+"""By name: the regular expressions, applied in order, and `ignore_merges` (a pretoken that is a token is not
+merged). Source: llama.cpp, src/llama-vocab.cpp."""
 
 PRETOKENIZER_ALIASES = {
     "default": "gpt-2",
@@ -60,10 +60,7 @@ ROLES = {"bos": "bos_token_id", "eos": "eos_token_id", "pad": "padding_token_id"
 
 
 def read_tokenizer(metadata: Metadata) -> Tokenizer:
-    """The tokenizer that the metadata describe.
-
-    Raises UserError for a kind of vocabulary or a cut that we cannot follow, with those that we can.
-    """
+    """The tokenizer of the metadata. Raises UserError for an unsupported vocabulary type or pretokenizer."""
     kind = metadata.get("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
         raise UserError(f"tokenizer.ggml.model = {kind!r} is not supported, expected 'gpt2' or 'llama'")
@@ -86,10 +83,9 @@ def read_tokenizer(metadata: Metadata) -> Tokenizer:
 
 
 def write_tokenizer(tokenizer: Tokenizer, size: int) -> Metadata:
-    """The metadata that describe `tokenizer`, for a model whose embedding has `size` rows.
+    """The metadata of `tokenizer`, for a model whose embedding has `size` rows; rows beyond the vocabulary are [PAD...].
 
-    Rows beyond the vocabulary get names that no text leads to. Raises UserError for a tokenizer that
-    llama.cpp has no rules for: it would cut texts in another way, and nobody would be told.
+    Raises UserError for a tokenizer that llama.cpp has no rules for: it would tokenize texts differently.
     """
     rules = json.loads(tokenizer.backend.to_str())
     if tokenizer.vocab_size > size:
@@ -134,13 +130,13 @@ def _byte_level(metadata: Metadata, tokens: list[str], types: list[int]) -> toke
     if name not in PRETOKENIZERS:
         known = ", ".join(sorted(PRETOKENIZERS.keys() | PRETOKENIZER_ALIASES.keys()))
         raise UserError(f"tokenizer.ggml.pre = {name!r} is not supported, expected one of {known}")
-    cuts, whole = PRETOKENIZERS[name]
+    patterns, ignore_merges = PRETOKENIZERS[name]
     merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
     used = {token: id for id, token in enumerate(tokens) if types[id] != UNUSED}
-    backend = tokenizers.Tokenizer(models.BPE(used, merges, ignore_merges=whole))
+    backend = tokenizers.Tokenizer(models.BPE(used, merges, ignore_merges=ignore_merges))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            *(pre_tokenizers.Split(Regex(cut), "isolated") for cut in cuts),
+            *(pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -151,7 +147,7 @@ def _byte_level(metadata: Metadata, tokens: list[str], types: list[int]) -> toke
 def _sentencepiece(metadata: Metadata, tokens: list[str], types: list[int]) -> tokenizers.Tokenizer:
     used = [token for token, type in zip(tokens, types, strict=True) if type != UNUSED]
     if used != tokens[: len(used)]:
-        raise UserError("tokenizer.ggml.token_type: unused tokens between others, expected them at the end")
+        raise UserError("tokenizer.ggml.token_type: unused tokens before used ones, expected them at the end")
     unknown = _token(tokens, metadata.get("tokenizer.ggml.unknown_token_id"))
     prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
     return build_sentencepiece_backend(used, metadata["tokenizer.ggml.scores"], unknown, prefix)
@@ -176,16 +172,16 @@ def _types(tokenizer: Tokenizer, names: list[str | None], model: Metadata) -> li
 
 def _pretokenizer_name(rules: Metadata) -> str:
     if not _is_byte_level(rules["pre_tokenizer"]):
-        raise UserError("GGUF export: the tokenizer's rules are neither byte-level BPE's nor SentencePiece's")
+        raise UserError("GGUF export: the tokenizer is neither byte-level BPE nor SentencePiece BPE")
     if (rules["normalizer"] or {"type": "NFC"})["type"] != "NFC":
         kind = rules["normalizer"]["type"]
         raise UserError(f"GGUF export: a tokenizer with a {kind} normalizer, expected none")
-    wanted = tuple(_split_patterns(rules["pre_tokenizer"])), bool(rules["model"].get("ignore_merges"))
-    name = next((name for name, cut in PRETOKENIZERS.items() if cut == wanted), None)
+    rules_used = tuple(_split_patterns(rules["pre_tokenizer"])), bool(rules["model"].get("ignore_merges"))
+    name = next((name for name, cut in PRETOKENIZERS.items() if cut == rules_used), None)
     if name is None:
         raise UserError(
-            f"GGUF export: llama.cpp has no name for cutting texts by {' then '.join(wanted[0])}",
-            hint=f"it knows the cuts of {', '.join(PRETOKENIZERS)}",
+            f"GGUF export: llama.cpp has no pretokenizer that splits by {' then '.join(rules_used[0])}",
+            hint=f"it has {', '.join(PRETOKENIZERS)}",
         )
     return name
 
@@ -207,22 +203,22 @@ def _parts(rules: Metadata | None) -> list[Metadata]:
 
 
 def _is_byte_level(rules: Metadata | None) -> bool:
-    """Whether text ends as bytes, without a space put before it."""
+    """Whether the last rule is byte-level, without an added space."""
     parts = _parts(rules)
     return bool(parts) and parts[-1]["type"] == "ByteLevel" and not parts[-1]["add_prefix_space"]
 
 
 def _split_patterns(rules: Metadata) -> list[str]:
-    """The regular expressions that these rules cut by; a rule without one appears by its name."""
-    cuts = []
+    """The regular expressions of the rules; a rule without one is represented by its type."""
+    patterns = []
     for part in _parts(rules):
         match part:
             case {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}:
-                cuts.append(regex)
+                patterns.append(regex)
             case {"type": "Digits", "individual_digits": True}:
-                cuts.append(DIGIT)
+                patterns.append(DIGIT)
             case {"type": "ByteLevel", "use_regex": use_regex}:
-                cuts += [GPT2] if use_regex else []
+                patterns += [GPT2] if use_regex else []
             case _:
-                cuts.append(part["type"])
-    return cuts
+                patterns.append(part["type"])
+    return patterns
