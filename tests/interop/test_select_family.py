@@ -83,7 +83,10 @@ def test_a_model_is_written_as_the_plainest_family_that_holds_it(knobs, family: 
         ({"qk_norm": True, "norm": "layernorm"}, r"as qwen3, .* norm must be 'rmsnorm', is 'layernorm'"),
         ({"moe": {**MOE, "num_shared_experts": 1}}, r"as mixtral, .* moe must be "),
         ({"moe": {**MOE, "load_balancing": "bias"}}, r"as mixtral, .* moe must be "),
-        ({"architecture": "encoder", "moe": MOE}, r"no Hugging Face family is an encoder with a mixture of experts"),
+        (
+            {"architecture": "encoder", "moe": MOE},
+            r"no Hugging Face family is an encoder with a mixture of experts",
+        ),
     ],
 )
 def test_what_no_family_can_say_is_named_beside_the_nearest(knobs, message: str):
@@ -92,7 +95,9 @@ def test_what_no_family_can_say_is_named_beside_the_nearest(knobs, message: str)
 
 
 def test_local_layers_that_are_scaled_like_the_others_are_no_gemma3():
-    assert lossy_fields(config(**GEMMA3), FAMILIES["gemma3_text"]) == ["rope_local_theta must be 10000.0, is None"]
+    assert lossy_fields(config(**GEMMA3), FAMILIES["gemma3_text"]) == [
+        "rope_local_theta must be 10000.0, is None"
+    ]
     plain_rope = config(**GEMMA3 | {"rope_scaling": None})
     assert lossy_fields(plain_rope, FAMILIES["gemma3_text"]) == []
 
