@@ -1,4 +1,4 @@
-"""A folder is complete or it is not there; a changed byte is found."""
+"""Fingerprints, manifests, partial folders, atomic writes and locks."""
 
 import json
 import multiprocessing
@@ -21,13 +21,13 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_canonical_json_is_json_and_has_one_spelling(value):
+def test_canonical_json_is_idempotent(value):
     text = canonical_json(value)
     assert json.loads(text) == value
     assert canonical_json(json.loads(text)) == text
 
 
-def test_order_of_keys_is_no_difference_and_a_value_is():
+def test_fingerprint_ignores_key_order():
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -45,7 +45,7 @@ def make_artifact(folder: Path) -> None:
     directory.promote(partial, folder)
 
 
-def test_a_finished_folder_verifies_until_a_byte_flips(tmp_path):
+def test_verify_finds_changed_missing_and_extra_files(tmp_path):
     folder = tmp_path / "04-base"
     make_artifact(folder)
     assert verify_folder(folder) == []
@@ -65,7 +65,7 @@ def test_a_finished_folder_verifies_until_a_byte_flips(tmp_path):
     assert any("missing" in line for line in verify_folder(folder))
 
 
-def test_interrupted_work_continues_only_with_the_same_fingerprint(tmp_path):
+def test_partial_folder_is_kept_only_for_the_same_fingerprint(tmp_path):
     final = tmp_path / "01-data"
     partial = directory.open_partial(final, "a" * 64)
     (partial / "shard-0").write_text("done")
@@ -74,7 +74,7 @@ def test_interrupted_work_continues_only_with_the_same_fingerprint(tmp_path):
     assert Manifest.read(final) is None
 
 
-def test_promote_replaces_an_older_artifact(tmp_path):
+def test_promote_replaces_an_older_folder(tmp_path):
     folder = tmp_path / "04-base"
     make_artifact(folder)
     (folder / "old").touch()
@@ -89,7 +89,7 @@ def test_unreadable_manifest_is_a_user_error(tmp_path):
         Manifest.read(tmp_path)
 
 
-def test_write_atomically_leaves_old_bytes_when_it_fails(tmp_path, monkeypatch):
+def test_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
     path = tmp_path / "x"
     path.write_bytes(b"old")
     monkeypatch.setattr(
@@ -109,7 +109,7 @@ def _try_lock(folder: Path, queue) -> None:
         queue.put(error.message)
 
 
-def test_a_second_process_is_refused(tmp_path):
+def test_locked_folder_is_refused_to_another_process(tmp_path):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     with directory.lock_folder(tmp_path):

@@ -1,4 +1,4 @@
-"""What long work shows: how far it is, how fast, how long yet; in a log and on a terminal."""
+"""Progress lines in a log and bars on a terminal."""
 
 import io
 
@@ -18,13 +18,13 @@ from groundup.artifacts.progress import BarProgress, LineProgress, ProgressTask
             50,
             10,
             "work:  25% of 200 steps, 1/s, 2:30 left",
-        ),  # what an earlier process did is no rate
+        ),  # earlier work does not count for the rate
         (60, 0, 5, 60, "work:   8% of 60 steps, 12.0 s each, 11:00 left"),
         (60, 0, 0, 5, "work:   0% of 60 steps"),
         (None, 0, 25_000, 5, "work: 25.0k steps, 5000/s"),
     ],
 )
-def test_a_line_says_how_far_how_fast_and_how_long_yet(total, before, done, seconds, line):
+def test_line_has_percentage_rate_and_remaining_time(total, before, done, seconds, line):
     task = ProgressTask("work", total, "steps")
     task.started_at = 100.0
     task.resume_at(before)
@@ -33,7 +33,7 @@ def test_a_line_says_how_far_how_fast_and_how_long_yet(total, before, done, seco
     assert task.format_line(100.0 + seconds) == line
 
 
-def test_a_log_has_the_note_too(monkeypatch):
+def test_log_line_ends_with_the_status(monkeypatch):
     monkeypatch.setattr("groundup.artifacts.progress.LOG_INTERVAL_SECONDS", 0.0)
     stream = io.StringIO()
     with LineProgress(stream).task("work", 4, "steps") as task:
@@ -45,7 +45,7 @@ def test_a_log_has_the_note_too(monkeypatch):
 
 
 @pytest.mark.parametrize("width", [20, 45, 80, 120])
-def test_a_bar_fits_its_window_and_foreign_words_are_no_markup(width):
+def test_bar_fits_the_terminal_and_escapes_markup(width):
     progress = BarProgress()
     progress.console = Console(file=io.StringIO(), width=width, record=True)
     with progress.task("work [bold]", 748, "steps") as task:

@@ -1,4 +1,4 @@
-"""Sweeps and ladders: every combination once, shared stages made once, failures told, and a law that the plan reads."""
+"""Sweeps and ladders: combinations, common stages, failed variants, and the prediction that the plan shows."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def recipe(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _toy_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two stages: text, and a `training` whose held-out score follows a law of size and hates large learning rates."""
+    """Two stages: data, and a training whose score follows a scaling law and fails at large learning rates."""
     CALLS.clear()
 
     def data(recipe: Any, inputs: Any, out: Path, machine: Machine) -> dict[str, Any]:
@@ -78,15 +78,15 @@ def _toy_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "STAGES", stages)
 
 
-def test_the_grid_is_every_combination(recipe: Path):
-    found = sweep.expand_grid(recipe, ["train.learning_rate=1e-3,1e-2", "train.beta2=0.9,0.95", "seed=4"])
-    assert list(found) == [
+def test_grid_has_every_combination(recipe: Path):
+    fitted = sweep.expand_grid(recipe, ["train.learning_rate=1e-3,1e-2", "train.beta2=0.9,0.95", "seed=4"])
+    assert list(fitted) == [
         "train.learning_rate=1e-3,train.beta2=0.9",
         "train.learning_rate=1e-3,train.beta2=0.95",
         "train.learning_rate=1e-2,train.beta2=0.9",
         "train.learning_rate=1e-2,train.beta2=0.95",
     ]
-    last = found["train.learning_rate=1e-2,train.beta2=0.95"]
+    last = fitted["train.learning_rate=1e-2,train.beta2=0.95"]
     assert last.train is not None
     assert (last.seed, last.train.learning_rate, last.train.beta2) == (4, 0.01, 0.95)
 
@@ -100,34 +100,34 @@ def test_the_grid_is_every_combination(recipe: Path):
         ("a=1", ["1"]),
     ],
 )
-def test_commas_inside_a_value_belong_to_it(override: str, values: list[str]):
+def test_commas_inside_brackets_and_quotes_do_not_separate(override: str, values: list[str]):
     assert sweep.split_values(override) == values
 
 
-def test_a_variant_s_name_is_safe_as_a_folder_s():
+def test_variant_names_are_safe_folder_names():
     assert "/" not in sweep.variant_name(['data.sources="../../x"'])
     assert sweep.variant_name(['a="x/y"']) != sweep.variant_name(['a="x:y"'])
     assert len(sweep.variant_name(["train.learning_rate=" + "1" * 300])) <= sweep.MAX_NAME_LENGTH
 
 
-def test_what_compares_nothing_is_refused(recipe: Path):
+def test_sweep_without_several_values_is_an_error(recipe: Path):
     with pytest.raises(UserError, match="no knob has several values"):
         sweep.expand_grid(recipe, ["train.learning_rate=1e-3"])
-    with pytest.raises(UserError, match=r"machine\.threads changes where a run happens"):
+    with pytest.raises(UserError, match=r"machine\.threads does not change the result"):
         sweep.expand_grid(recipe, ["machine.threads=1,2"])
 
 
-def test_shared_stages_are_made_once_and_failures_are_told(recipe: Path, tmp_path: Path):
+def test_common_stages_are_built_once_and_failures_are_reported(recipe: Path, tmp_path: Path):
     recipes = sweep.expand_grid(recipe, ["train.learning_rate=1e-2,1e-3,100"])
-    outcomes = build_variants(recipes, tmp_path / "sweep", Machine())
+    results = build_variants(recipes, tmp_path / "sweep", Machine())
     assert CALLS == ["data", "base", "base", "base"]
-    for outcome in outcomes[:2]:
-        assert verify_folder(outcome.run_folder / "01-data") == []
-        assert Manifest.read(outcome.run_folder / "04-base") is not None
-    lines = sweep.format_sweep(outcomes).splitlines()
+    for result in results[:2]:
+        assert verify_folder(result.run_folder / "01-data") == []
+        assert Manifest.read(result.run_folder / "04-base") is not None
+    lines = sweep.format_sweep(results).splitlines()
     assert lines[1].startswith("train.learning_rate=1e-3 ")
     assert "failed: step 3: loss nan" in lines[3]
-    assert [row["error"] is None for row in json.loads(sweep.results_to_json(outcomes))] == [
+    assert [row["error"] is None for row in json.loads(sweep.results_to_json(results))] == [
         True,
         True,
         False,
@@ -136,44 +136,44 @@ def test_shared_stages_are_made_once_and_failures_are_told(recipe: Path, tmp_pat
     assert CALLS == ["data", "base", "base", "base", "base"], "only the failed one is tried again"
 
 
-def test_a_link_does_not_tie_two_runs_together(recipe: Path, tmp_path: Path):
+def test_deleting_a_linked_file_keeps_the_other_run(recipe: Path, tmp_path: Path):
     recipes = sweep.expand_grid(recipe, ["train.learning_rate=1e-2,1e-3"])
     first, second = build_variants(recipes, tmp_path / "sweep", Machine())
     (first.run_folder / "01-data" / "text.txt").unlink()
     assert verify_folder(second.run_folder / "01-data") == []
 
 
-def test_a_ladder_predicts_what_the_plan_then_shows(recipe: Path, tmp_path: Path):
-    wanted = load_recipe(recipe)
-    rungs = ladder.ladder_recipes(wanted, 6, 0.1)
-    totals = [derive(rung).summary() for rung in rungs.values()]
-    target = derive(wanted).summary()
-    assert 4 <= len(rungs) <= 6
-    for facts in totals:
-        assert facts["parameters"]["total"] < target["parameters"]["total"]
-        assert facts["tokens_per_parameter"] == pytest.approx(target["tokens_per_parameter"], rel=0.01)
-    assert totals[-1]["total_flops"] == pytest.approx(0.1 * target["total_flops"], rel=0.6)
+def test_ladder_prediction_is_shown_by_the_plan(recipe: Path, tmp_path: Path):
+    loaded = load_recipe(recipe)
+    recipes = ladder.ladder_recipes(loaded, 6, 0.1)
+    plans = [derive(each).summary() for each in recipes.values()]
+    target = derive(loaded).summary()
+    assert 4 <= len(recipes) <= 6
+    for plan in plans:
+        assert plan["parameters"]["total"] < target["parameters"]["total"]
+        assert plan["tokens_per_parameter"] == pytest.approx(target["tokens_per_parameter"], rel=0.01)
+    assert plans[-1]["total_flops"] == pytest.approx(0.1 * target["total_flops"], rel=0.6)
 
-    found = ladder.fit_and_predict(
-        wanted, build_variants(rungs, tmp_path / "ladder", Machine()), tmp_path / "ladder"
+    fitted = ladder.fit_and_predict(
+        loaded, build_variants(recipes, tmp_path / "ladder", Machine()), tmp_path / "ladder"
     )
     size = target["parameters"]["total"]
-    assert found["prediction"]["loss"] == pytest.approx(1.01 + 0.5 * (size / 1e6) ** -0.3, abs=0.02)
-    assert "prediction:" in ladder.format_ladder(found)
-    shown = predict_loss(wanted, tmp_path / "ladder")
-    assert shown is not None
-    assert math.isclose(shown["loss"], found["prediction"]["loss"])
+    assert fitted["prediction"]["loss"] == pytest.approx(1.01 + 0.5 * (size / 1e6) ** -0.3, abs=0.02)
+    assert "prediction:" in ladder.format_ladder(fitted)
+    predicted = predict_loss(loaded, tmp_path / "ladder")
+    assert predicted is not None
+    assert math.isclose(predicted["loss"], fitted["prediction"]["loss"])
     assert predict_loss(load_recipe(recipe, ["budget.hours=80"]), tmp_path / "ladder") is not None, (
-        "another size, same kind"
+        "another size, same signature"
     )
     assert predict_loss(load_recipe(recipe, ["train.learning_rate=0.02"]), tmp_path / "ladder") is None, (
-        "another kind"
+        "another signature"
     )
     assert (
         predict_loss(load_recipe(recipe, ["budget.tokens_per_parameter=60"]), tmp_path / "ladder") is None
     ), "another ratio"
 
 
-def test_too_few_sizes_are_refused(recipe: Path):
+def test_too_few_sizes_are_an_error(recipe: Path):
     with pytest.raises(UserError, match="different sizes up to"):
         ladder.ladder_recipes(load_recipe(recipe, ["budget.hours=0.01"]), 5, 0.1)

@@ -1,4 +1,4 @@
-"""The runner does what is missing and nothing else, refuses to overwrite, and continues what was cut off."""
+"""The pipeline runner: what it builds, what it keeps, what it refuses to overwrite, and how it continues."""
 
 import json
 import sys
@@ -72,7 +72,7 @@ def run(tmp_path, *overrides, **options):
     ]
 
 
-def test_everything_once_then_nothing(tmp_path):
+def test_second_run_builds_nothing(tmp_path):
     assert run(tmp_path) == [("data", "built"), ("tokenizer", "built"), ("base", "built")]
     assert run(tmp_path) == [("data", "done"), ("tokenizer", "done"), ("base", "done")]
     assert CALLS == ["data", "tokenizer", "base"]
@@ -80,7 +80,7 @@ def test_everything_once_then_nothing(tmp_path):
     assert verify_folder(tmp_path / "toy/01-data") == []
 
 
-def test_a_changed_knob_shows_the_difference_and_touches_nothing(tmp_path):
+def test_changed_knob_is_an_error_unless_replaced(tmp_path):
     run(tmp_path)
     with pytest.raises(UserError) as caught:
         run(tmp_path, "train.learning_rate=0.02")
@@ -91,22 +91,22 @@ def test_a_changed_knob_shows_the_difference_and_touches_nothing(tmp_path):
     assert CALLS[3:] == ["base"]
 
 
-def test_what_is_no_part_of_the_run_changes_nothing(tmp_path):
+def test_machine_and_engine_do_not_change_the_fingerprint(tmp_path):
     run(tmp_path)
     assert run(tmp_path, "machine.threads=1", "machine.micro_batch_size=1") == [
         (n, "done") for n in ("data", "tokenizer", "base")
     ]
-    assert run(tmp_path, "train.engine=deepspeed")[-1] == ("base", "done")  # nor needs what is not installed
+    assert run(tmp_path, "train.engine=deepspeed")[-1] == ("base", "done")  # not installed, and not needed
 
 
-def test_an_engine_that_is_not_installed_is_missed_before_anything_is_made(tmp_path, monkeypatch):
+def test_missing_engine_is_an_error_before_any_stage_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(engine_support, "find_spec", lambda module: None)
     with pytest.raises(UserError, match="Megatron-Core is not installed"):
         run(tmp_path, "train.engine=megatron")
     assert CALLS == []
 
 
-def test_changed_content_of_a_source_makes_everything_after_it_stale(tmp_path, monkeypatch):
+def test_changed_source_makes_all_later_stages_stale(tmp_path, monkeypatch):
     run(tmp_path)
     monkeypatch.setitem(IDENTITY, "value", "two")
     with pytest.raises(UserError, match="content of a source file changed"):
@@ -114,7 +114,7 @@ def test_changed_content_of_a_source_makes_everything_after_it_stale(tmp_path, m
     assert [state for _, state in run(tmp_path, replace_stale=True)] == ["built"] * 3
 
 
-def test_a_finished_stage_outlives_its_sources(tmp_path, monkeypatch):
+def test_complete_stage_does_not_need_its_sources(tmp_path, monkeypatch):
     run(tmp_path, until_stage="tokenizer")
     monkeypatch.setitem(IDENTITY, "value", None)
     assert run(tmp_path) == [("data", "done"), ("tokenizer", "done"), ("base", "built")]
@@ -122,7 +122,7 @@ def test_a_finished_stage_outlives_its_sources(tmp_path, monkeypatch):
         run(tmp_path, "seed=2")
 
 
-def test_a_table_that_another_one_needs_is_named(tmp_path):
+def test_missing_required_section_is_named(tmp_path):
     with pytest.raises(UserError, match=r"\[train\] needs \[tokenizer\], which the recipe does not have"):
         run(tmp_path, "tokenizer=none", "model.vocab_size=300")
     assert CALLS == []
@@ -141,15 +141,15 @@ def test_from_and_until(tmp_path):
         run(tmp_path, "tokenizer=none", "train=none", until_stage="tokenizer")
 
 
-def test_a_stage_that_fails_leaves_no_complete_folder_and_continues(tmp_path, monkeypatch):
-    def half(recipe, inputs, out, machine):
+def test_failed_stage_continues_in_its_partial_folder(tmp_path, monkeypatch):
+    def interrupted_stage(recipe, inputs, out, machine):
         if (out / "first-half").exists():
             (out / "second-half").write_text("2")
             return {}
         (out / "first-half").write_text("1")
         raise KeyboardInterrupt
 
-    sys.modules["toy_stages"].base = half
+    sys.modules["toy_stages"].base = interrupted_stage
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     assert not (tmp_path / "toy/04-base").exists()
@@ -163,26 +163,26 @@ def test_a_stage_that_fails_leaves_no_complete_folder_and_continues(tmp_path, mo
     assert set(manifest.files) == {"first-half", "second-half"}
 
 
-def test_a_full_disk_is_one_line(tmp_path):
-    def full(recipe, inputs, out, machine):
+def test_full_disk_is_a_user_error(tmp_path):
+    def stage_on_full_disk(recipe, inputs, out, machine):
         raise OSError(28, "No space left on device")
 
-    sys.modules["toy_stages"].base = full
+    sys.modules["toy_stages"].base = stage_on_full_disk
     with pytest.raises(UserError, match="no space left"):
         run(tmp_path)
     assert not (tmp_path / "toy/04-base").exists()
 
 
-def test_a_stage_sees_only_what_it_declared(tmp_path):
-    def nosy(recipe, inputs, out, machine):
+def test_undeclared_section_is_an_error(tmp_path):
+    def stage(recipe, inputs, out, machine):
         return {"seed": recipe.train.steps, "no": recipe.seed}
 
-    sys.modules["toy_stages"].base = nosy
+    sys.modules["toy_stages"].base = stage
     with pytest.raises(AttributeError, match="declares train, model"):
         run(tmp_path)
 
 
-def test_the_run_keeps_its_recipe_and_plan(tmp_path):
+def test_run_folder_has_recipe_and_plan(tmp_path):
     run(tmp_path)
     assert pipeline.read_recipe(tmp_path / "toy") == parse_recipe(VALUES)
     assert json.loads((tmp_path / "toy/plan.json").read_text())["train"]["learning_rate"] == 0.01
@@ -190,7 +190,7 @@ def test_the_run_keeps_its_recipe_and_plan(tmp_path):
         pipeline.read_recipe(tmp_path)
 
 
-def test_differences():
+def test_differences_of_nested_values():
     assert pipeline.list_differences(
         {"a": {"b": 1, "c": [1, 2]}}, {"a": {"b": 2, "c": [1, 3]}, "d": None}
     ) == [

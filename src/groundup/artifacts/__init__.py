@@ -1,9 +1,33 @@
-"""The ground that every chapter stands on: folders that are complete or absent, and a record in each.
+"""Artifacts: folders with a manifest that are complete or absent. And what every chapter needs: errors, progress, machine.
 
-Reading order: `errors` (what a user is told), `fingerprint` (when two things are the same), `manifest` (the record),
-`directory` (how a folder becomes complete), `machine` (where we run), `rank_environment` (rank and world size),
-`progress` (what long work shows), `security_headers` (of the HTTP servers), `printable`
-(foreign text made fit to be shown), `screen` (a terminal as one picture), `listen` (a socket).
+    errors.py             UserError: the one exception that a user sees as one line
+    fingerprint.py        canonical JSON and SHA-256
+    differences.py        differences between two nested tables
+    manifest.py           manifest.json: how a folder was made, and its files
+    directory.py          partial folders, atomic writes, locks
+    machine.py            the computer of a run: device, threads, folders
+    rank_environment.py   rank and world size from the environment
+    progress.py           progress bars and log lines
+    sanitize.py           foreign text made safe to print
+    sockets.py            a listening TCP socket
+    security_headers.py   HTTP headers of the servers
 
-Deliberately absent: torch, and anything that knows what a stage computes.
+Deliberately absent: torch, and anything about what a stage computes.
 """
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.fingerprint import canonical_json, fingerprint, hash_file
+from groundup.artifacts.machine import Machine
+from groundup.artifacts.manifest import Manifest, verify_folder
+from groundup.artifacts.progress import Progress
+
+__all__ = [
+    "Machine",
+    "Manifest",
+    "Progress",
+    "UserError",
+    "canonical_json",
+    "fingerprint",
+    "hash_file",
+    "verify_folder",
+]

@@ -1,4 +1,4 @@
-"""In what two tables of values differ, for people."""
+"""Differences between two nested tables, as lines of text."""
 
 import json
 from typing import Any

@@ -1,7 +1,7 @@
-"""How a folder becomes an artifact: it grows under another name and gets its own in one atomic step.
+"""Atomic folders and files: a stage writes into `04-base.partial/`, which is renamed to `04-base/` when it is complete.
 
-`04-base.partial/` holds work in progress, with the fingerprint of the work it belongs to. Work that was cut off is
-found there and continued when the fingerprint still matches, and thrown away when it does not.
+A partial folder stores the fingerprint of its stage. Interrupted work continues if the fingerprint still matches, and is
+deleted if it does not.
 """
 
 import fcntl
@@ -22,32 +22,32 @@ DEFAULT_FILE_MODE = 0o666 & ~_UMASK
 
 
 def partial_path(final: Path) -> Path:
-    """Where the artifact `final` grows."""
+    """The partial folder of `final`."""
     return final.with_name(final.name + ".partial")
 
 
 def open_partial(final: Path, fingerprint: str) -> Path:
-    """The work folder for `final`: the interrupted one if it did the same work, else a new, empty one."""
+    """Open the partial folder of `final`: the interrupted one if its fingerprint matches, else a new, empty one."""
     partial = partial_path(final)
-    mark = partial / FINGERPRINT_FILE
+    fingerprint_file = partial / FINGERPRINT_FILE
     if partial.exists() and not partial_matches(final, fingerprint):
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
-    if not mark.exists():
-        write_atomically(mark, fingerprint.encode())
+    if not fingerprint_file.exists():
+        write_atomically(fingerprint_file, fingerprint.encode())
     return partial
 
 
 def partial_matches(final: Path, fingerprint: str) -> bool:
-    """Whether the work folder of `final` is there, for the work with this fingerprint."""
-    mark = partial_path(final) / FINGERPRINT_FILE
-    return mark.exists() and mark.read_text() == fingerprint
+    """Whether the partial folder of `final` exists and has this fingerprint."""
+    path = partial_path(final) / FINGERPRINT_FILE
+    return path.exists() and path.read_text() == fingerprint
 
 
 def promote(partial: Path, final: Path) -> None:
-    """Give a finished work folder its final name, replacing an older artifact of that name.
+    """Rename a complete partial folder to `final`, replacing an older folder of that name.
 
-    A crash between the two renames leaves the old artifact under `.old`; the next call clears it away.
+    A crash between the two renames leaves the older folder under `.old`; the next call deletes it.
     """
     (partial / FINGERPRINT_FILE).unlink(missing_ok=True)
     for path in partial.rglob("*"):
@@ -64,7 +64,7 @@ def promote(partial: Path, final: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader finds either the old bytes or all of the new ones, also after a power cut."""
+    """Write a file so that readers see the old content or the new one, never a part, also after a power failure."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -78,14 +78,14 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold `folder` against a second process. Raises UserError when another one has it."""
+    """Lock `folder` against other processes. Raises UserError if another one has locked it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(
-                f"{folder} is in use by another groundup process", hint="wait for it to end, or stop it"
+                f"{folder} is in use by another groundup process", hint="wait until it ends, or stop it"
             ) from None
         yield
 

@@ -1,11 +1,11 @@
-"""The one exception a user is meant to see, and two that say that another process has seen it."""
+"""Exceptions that the command line turns into an exit code."""
 
 
 class UserError(Exception):
-    """Something the user can mend: one line with the value found and what was expected, and a hint.
+    """A mistake that the user can correct: one line with the value and the expectation, and a hint.
 
-    The command line prints it as `error: ...` and `hint: ...` on stderr and ends with exit code 2.
-    Any other exception that reaches the user is a bug and keeps its traceback.
+    The command line prints `error: ...` and `hint: ...` on stderr and exits with code 2. Any other exception that
+    reaches the user is a bug and keeps its traceback.
 
     >>> raise UserError("train.steps = -3, expected a whole number above 0", hint="set train.steps=500")
     """
@@ -20,8 +20,8 @@ class UserError(Exception):
 
 
 class AlreadyReported(Exception):
-    """The run ends by an error of the user's that another process of it tells: exit code 2, without a word."""
+    """The run ends with a UserError that another of its processes prints: exit code 2, no output."""
 
 
 class PeerLost(Exception):
-    """Another process of the run is gone: exit code 1, and whoever started this one may start it again."""
+    """Another process of the run died: exit code 1; a launcher may restart this one."""

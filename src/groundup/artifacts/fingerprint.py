@@ -1,4 +1,4 @@
-"""When are two recipes, two inputs or two files the same? When their canonical bytes hash alike."""
+"""SHA-256 fingerprints of values (by canonical JSON) and of files."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ CHUNK_BYTES = 1 << 20
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with one spelling per value: sorted keys, no spaces, no NaN. Raises ValueError on NaN or infinity."""
+    """JSON with one form per value: sorted keys, no spaces, no NaN. Raises ValueError on NaN or infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 

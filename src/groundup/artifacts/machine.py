@@ -1,6 +1,6 @@
-"""Where we run: never part of what a run is. The same recipe on another machine is the same run.
+"""The machine of a run: device, threads, memory and folders. Recorded, never fingerprinted.
 
-Deliberately without torch: `device` stays a word ("cpu", "cuda", "auto"); the chapters that compute resolve "auto".
+Without torch: `device` is a string; the chapters that compute resolve "auto".
 """
 
 import os
@@ -20,47 +20,47 @@ ActivationCheckpointing = Literal["none", "selective", "full"]
 
 
 def default_cache() -> Path:
-    """The folder for what was downloaded: $GROUNDUP_CACHE, else $XDG_CACHE_HOME/groundup, else ~/.cache/groundup."""
+    """Folder of downloads: $GROUNDUP_CACHE, else $XDG_CACHE_HOME/groundup, else ~/.cache/groundup."""
     if chosen := os.environ.get("GROUNDUP_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "groundup"
 
 
 def usable_cores() -> int:
-    """The CPU cores that this process may run on, which a container may make fewer than the machine has."""
+    """CPU cores that this process may use; in a container often fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cores_per_process() -> int:
-    """The cores for this process, where a launcher has started several of them on this machine."""
+    """Cores per process where a launcher has started several on this machine."""
     return max(1, usable_cores() // local_world_size())
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a stage may use.
+    """The resources of a stage.
 
     Attributes:
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        threads: CPU threads for one process.
-        micro_batch: sequences that one forward pass holds; None lets the trainer choose. Never changes the effective
-            batch.
-        loader_threads: threads that make training batches ahead of their step.
+        threads: CPU threads per process.
+        micro_batch_size: sequences per forward pass; None: chosen by the trainer. Does not change the batch.
+        dataloader_threads: threads that prepare batches in advance.
         activation_checkpointing: none, selective or full.
         compile: auto, always or never.
-        deterministic: the same bits every time on an accelerator too.
-        cache: folder for downloads, shared by all runs.
-        offline: never fetch; a missing input is an error.
-        devices: how many processes make the stages that are made together.
-        restarts: times that they are started again after one died, without a checkpoint in between.
-        stall_seconds: time without a step after which they tell who waits for whom.
-        layout: how several devices share the work: the knobs of [machine.layout], by name.
-        checkpoint_seconds: time between two checkpoints of a training run.
-        keep_checkpoints, keep_every: how many of the newest stay, and one every so many steps beside them.
-        trackers: names of the boards that get copies of a training run's records; None: TensorBoard, if it is there.
-        layers_every: steps between two records of each layer's gradients and activations; None: never.
-        trace_steps: first and last step of a trace of where the time goes.
-        progress: where long work reports how far it is.
+        deterministic: bit-reproducible on accelerators too.
+        cache_dir: folder of downloads, shared by all runs.
+        offline: download nothing; a missing input is an error.
+        devices: ranks of a distributed stage.
+        max_restarts: restarts of failed ranks without a checkpoint in between.
+        stall_timeout_seconds: seconds without a step until stragglers are reported.
+        layout: the knobs of [machine.layout]: parallelism degrees.
+        checkpoint_every_seconds: seconds between checkpoints.
+        keep_checkpoints: number of recent checkpoints to keep.
+        keep_checkpoint_every: also keep every checkpoint at a multiple of this step.
+        trackers: experiment trackers; None: TensorBoard, if installed.
+        log_layer_stats_every: steps between records of per-layer gradients and activations; None: never.
+        profile_steps: first and last step of a profiler trace.
+        progress: progress display.
     """
 
     device: str = "auto"
@@ -86,7 +86,7 @@ class Machine:
 
 
 def provenance(machine: Machine, seconds: float, packages: tuple[str, ...]) -> dict[str, Any]:
-    """What a manifest records about the circumstances. Nothing here is read back or fingerprinted."""
+    """Versions, hardware, time and commit for a manifest; never fingerprinted."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -100,7 +100,7 @@ def provenance(machine: Machine, seconds: float, packages: tuple[str, ...]) -> d
 
 
 def processor_name() -> str:
-    """The processor's marketing name, as the operating system tells it."""
+    """Product name of the processor."""
     if sys.platform == "linux":
         fields: Mapping[str, str] = dict(
             (part.strip() for part in line.split(":", 1))  # type: ignore[misc]
@@ -120,12 +120,11 @@ def _package_version(package: str) -> str | None:
 
 
 def _source_commit() -> str | None:
-    """The commit of the source tree that we run from, with a '+' when it was changed; None outside a checkout."""
-    here = Path(__file__).parent
+    """Commit of the source tree, with '+' if it has changes; None outside a git checkout."""
     try:
         head = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
-            cwd=here, capture_output=True, text=True, timeout=5, check=True,
+            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None

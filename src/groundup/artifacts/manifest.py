@@ -1,6 +1,6 @@
-"""The record that makes a folder an artifact: what made it, from what, and what is in it.
+"""manifest.json: how a folder was made, from which inputs, and the hash of every file in it.
 
-A manifest is written last. A folder that has one is complete; `verify` says whether it still is what it was.
+It is written last, so a folder with a manifest is complete.
 """
 
 import json
@@ -16,17 +16,17 @@ MANIFEST_FILE = "manifest.json"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` holds.
+    """The content of `manifest.json`.
 
     Attributes:
         stage: name of the stage that wrote the folder.
-        version: the stage's version; it is raised when the same recipe would give another result.
-        fingerprint: of the recipe sections, the inputs' fingerprints and the version together.
-        sections: the recipe sections that the stage was allowed to read, derived values included.
-        inputs: the fingerprints of the artifacts it read, by stage name.
-        files: for each file, relative path -> {"bytes": int, "sha256": str}.
-        metrics: what the stage measured; JSON values only. The report is made from these.
-        provenance: recorded, never part of the identity: packages, device, seconds, commit, when.
+        version: version of the stage's code; raised when the same recipe would give a different result.
+        fingerprint: hash of the recipe sections, the inputs' fingerprints and the version.
+        sections: the recipe sections that the stage reads, with derived values.
+        inputs: fingerprints of the input stages, by stage name.
+        files: relative path -> {"bytes": int, "sha256": str}.
+        metrics: measurements of the stage, JSON values only; the source of the report.
+        provenance: package versions, device, seconds, commit; not fingerprinted.
     """
 
     stage: str
@@ -39,13 +39,13 @@ class Manifest:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write into `folder`; the last thing that happens before the folder gets its final name."""
+        """Write into `folder`."""
         text = json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
         (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest | None":
-        """The manifest of `folder`, or None where there is none. Raises UserError where it cannot be read."""
+        """The manifest of `folder`; None if there is none. Raises UserError if it is not readable."""
         path = folder / MANIFEST_FILE
         if not path.exists():
             return None
@@ -58,7 +58,7 @@ class Manifest:
 
 
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Bytes and hash of every file under `folder`, the manifest aside, in a stable order."""
+    """Size and hash of every file under `folder` except the manifest, sorted by path."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
     return {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": hash_file(path)}
@@ -67,9 +67,10 @@ def list_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def verify_folder(folder: Path) -> list[str]:
-    """Compare a complete folder with its manifest, byte for byte.
+    """Compare the files of a folder with its manifest; returns one line per difference.
 
-    Returns one line per difference (missing, changed, unexpected); an empty list means intact.
+    >>> verify_folder(Path("runs/quickstart/04-base"))
+    []
     """
     manifest = Manifest.read(folder)
     if manifest is None:

@@ -1,4 +1,4 @@
-"""How far is it? A bar with rate and time left on a terminal; plain lines, one every few seconds, in a log."""
+"""Progress display: bars with rate and remaining time on a terminal, one line every few seconds in a log."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ LOG_INTERVAL_SECONDS = 10.0
 
 
 class ProgressTask:
-    """One piece of long work. `advance` moves it; `note` sets the few words shown behind the bar."""
+    """One long operation: `advance` counts finished units, `set_status` sets the text behind the bar."""
 
     def __init__(self, name: str, total: float | None, unit: str):
         self.name, self.total, self.unit = name, total, unit
@@ -19,17 +19,17 @@ class ProgressTask:
         self._resumed_at = 0.0
 
     def resume_at(self, completed: float) -> None:
-        """Continue interrupted work: `done` units were finished by an earlier process and do not count for the rate."""
+        """Continue interrupted work: `completed` units are done already and do not count for the rate."""
         self.completed = self._resumed_at = completed
         self._refresh()
 
     def advance(self, amount: float = 1) -> None:
-        """`amount` more units are finished."""
+        """Count `amount` more units."""
         self.completed += amount
         self._refresh()
 
     def set_status(self, status: str) -> None:
-        """Set the words shown behind the bar, such as the current loss."""
+        """Set the text behind the bar, for example the current loss."""
         self.status = status
         self._refresh()
 
@@ -37,7 +37,7 @@ class ProgressTask:
         pass
 
     def format_line(self, now: float) -> str:
-        """How far it is, as one plain line without the note."""
+        """Percentage, rate and remaining time as one line."""
         elapsed = max(now - (self.started_at or now), 1e-9)
         rate = (self.completed - self._resumed_at) / elapsed
         parts = [f"{self.name}: {_format_quantity(self.completed)}"]
@@ -54,19 +54,19 @@ class ProgressTask:
 
 
 class Progress:
-    """Makes tasks. This base class is silent: tests and libraries get it when nobody asked for a display."""
+    """Creates tasks. This base class shows nothing: the default in Python and in tests."""
 
     @contextmanager
     def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[ProgressTask]:
-        """Show one piece of work while the block runs."""
+        """Show one operation while the block runs."""
         yield ProgressTask(name, total, unit)
 
     def log(self, text: str) -> None:
-        """A line that stays on the screen."""
+        """Print a line above the bars."""
 
 
 class LineProgress(Progress):
-    """Plain lines for logs and pipes."""
+    """Lines for logs and pipes."""
 
     def __init__(self, stream: TextIO | None = None):
         self.stream = stream or sys.stderr
@@ -96,7 +96,7 @@ class LineProgress(Progress):
 
 
 class BarProgress(Progress):
-    """A moving bar for people at a terminal, with the note beneath it: it moves only when the work does."""
+    """A bar on a terminal, with the status beneath it."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -114,15 +114,15 @@ class BarProgress(Progress):
         class BarTask(ProgressTask):
             def __rich__(self) -> Group:
                 row = Table.grid(padding=(0, 2))
-                share = min(self.completed / self.total, 1.0) if self.total else None
-                bar = ProgressBar(100, 100 * (share or 0), width=28, pulse=share is None)
-                far = self.format_line(time.monotonic()).split(": ", 1)[1]
-                far, note = (
-                    Text(words, style, no_wrap=True, overflow="ellipsis")
-                    for words, style in ((far, ""), (f"  {self.status}", "dim"))
+                fraction = min(self.completed / self.total, 1.0) if self.total else None
+                bar = ProgressBar(100, 100 * (fraction or 0), width=28, pulse=fraction is None)
+                line = self.format_line(time.monotonic()).split(": ", 1)[1]
+                numbers, status = (
+                    Text(text, style, no_wrap=True, overflow="ellipsis")
+                    for text, style in ((line, ""), (f"  {self.status}", "dim"))
                 )
-                row.add_row(f"  {self.name}", bar, far)
-                return Group(row, note) if self.status else Group(row)
+                row.add_row(f"  {self.name}", bar, numbers)
+                return Group(row, status) if self.status else Group(row)
 
         task = BarTask(name, total, unit)
         task.started_at = time.monotonic()
@@ -139,7 +139,7 @@ def auto_progress() -> Progress:
 
 
 PROGRESS_KINDS = {"auto": auto_progress, "bars": BarProgress, "lines": LineProgress, "none": Progress}
-"""What `machine.progress` may say."""
+"""Values of the knob machine.progress."""
 
 
 def _format_quantity(value: float) -> str:

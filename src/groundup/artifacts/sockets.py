@@ -1,4 +1,4 @@
-"""A socket to listen on, or one line that says why it cannot be had."""
+"""A listening TCP socket, with errors that name the option to change."""
 
 import errno
 import os
@@ -7,14 +7,14 @@ import socket
 from groundup.artifacts.errors import UserError
 
 HINT_BY_ERRNO = {
-    errno.EADDRINUSE: "something listens there already: choose another with --port; 0 takes a free one",
-    errno.EACCES: "ports below 1024 need rights: choose another with --port",
-    errno.EADDRNOTAVAIL: "not an address of this machine: 127.0.0.1 is itself, 0.0.0.0 all it has",
+    errno.EADDRINUSE: "the port is in use: choose another with --port; 0: any free port",
+    errno.EACCES: "ports below 1024 need root rights: choose another with --port",
+    errno.EADDRNOTAVAIL: "not an address of this machine: use 127.0.0.1, or 0.0.0.0 for all its addresses",
 }
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens on the address. Raises UserError when it cannot be had."""
+    """A socket that listens on the address. Raises UserError if the address is not available."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
@@ -24,7 +24,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
         ) from None
     listener = socket.socket(family, kind, protocol)
     try:
-        if os.name == "posix":  # elsewhere it would let two servers share a port
+        if os.name == "posix":  # on Windows it would allow two servers on one port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(128)

@@ -1,8 +1,14 @@
-"""Runs beside runs: the same recipe with other knobs, or in other sizes.
+"""Experiments: many runs of one recipe, with other knob values or other model sizes.
 
-Reading order: `variants` (many recipes, each stage made once), `sweep` (a grid of knobs), `ladder` (a row of sizes, and
-the law through their losses; the law itself is plan/scaling_law.py).
+    variants.py   build many recipes; stages that they have in common once
+    sweep.py      a grid of knob values, compared in a table
+    ladder.py     a ladder of model sizes, and the loss that a scaling law predicts from it
 
-Deliberately absent: a search that chooses knobs by itself, and running variants at the same time: one machine trains one
-model at a time best.
+Deliberately absent: a search over knobs, and variants in parallel: one machine trains one model at a time best.
 """
+
+from groundup.experiments.ladder import fit_and_predict, ladder_recipes
+from groundup.experiments.sweep import expand_grid
+from groundup.experiments.variants import VariantResult, build_variants
+
+__all__ = ["VariantResult", "build_variants", "expand_grid", "fit_and_predict", "ladder_recipes"]

@@ -1,7 +1,6 @@
-"""A row of sizes: small models of the recipe's own kind, trained on its own text, that say how well the real one will do.
+"""Scaling ladder: train small models of a recipe on its text, fit a scaling law, predict the loss of the full size.
 
-Every rung has the recipe's ratio of tokens to parameters, and what the recipe leaves open is derived for the rung's size
-as it is for the real one.
+All sizes have the recipe's ratio of tokens to parameters; knobs that the recipe leaves open are derived for each size.
 """
 
 import json
@@ -24,76 +23,79 @@ from groundup.recipe import Recipe, parse_recipe
 
 
 def ladder_recipes(recipe: Recipe, num_sizes: int, max_compute_fraction: float) -> dict[str, Recipe]:
-    """`number` smaller recipes by name, each with half the parameters of the next or more.
+    """Up to `num_sizes` smaller recipes by name, each with at least half the parameters of the next.
 
-    The largest takes `largest_share` of the recipe's compute, which grows as the square of the parameters where tokens
-    keep their ratio to them. Sizes that come out alike count once.
-    Raises UserError where fewer sizes are left than a law needs.
+    The largest takes `max_compute_fraction` of the recipe's compute, which is quadratic in the parameters at a fixed
+    ratio of tokens to parameters. Equal sizes are merged.
+    Raises UserError if fewer sizes remain than a scaling law needs.
     """
     plan = derive(recipe)
     if recipe.train is None or plan.parameters is None:
-        raise UserError("the recipe has no [train] table: nothing to predict", hint="add one")
-    asked = recipe.model_dump(mode="json", exclude_none=True)
-    asked["model"] = {name: value for name, value in asked["model"].items() if name not in MODEL_SIZE_KNOBS}
-    asked["train"] = {name: value for name, value in asked["train"].items() if name not in DERIVED_FROM_SIZE}
-    asked["budget"].pop("hours", None)  # with a width and no hours the tokens are the ratio, to the token
-    asked["budget"]["tokens_per_parameter"] = plan.summary()["tokens_per_parameter"]
+        raise UserError("the recipe has no [train] table: nothing to predict", hint="add a [train] table")
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    values["model"] = {name: value for name, value in values["model"].items() if name not in MODEL_SIZE_KNOBS}
+    values["train"] = {
+        name: value for name, value in values["train"].items() if name not in DERIVED_FROM_SIZE
+    }
+    values["budget"].pop("hours", None)  # with a width and no hours, tokens follow from the ratio exactly
+    values["budget"]["tokens_per_parameter"] = plan.summary()["tokens_per_parameter"]
     vocab_size = resolved_model_config(plan.recipe).vocab_size
     sizes = {
         count_parameters(config).total: config.hidden_size
-        for config in candidate_configs(vocab_size, asked["model"])
+        for config in candidate_configs(vocab_size, values["model"])
     }
     largest = plan.parameters.total * math.sqrt(max_compute_fraction)
     step = min(2.0, max(1.0, largest / min(sizes)) ** (1 / (num_sizes - 1)))
-    wanted = [largest / step**rung for rung in range(num_sizes)]
-    chosen = {min(sizes, key=lambda size: abs(math.log(size / goal))) for goal in wanted}
+    targets = [largest / step**index for index in range(num_sizes)]
+    chosen = {min(sizes, key=lambda size: abs(math.log(size / target))) for target in targets}
     if len(chosen) < scaling_law.MIN_POINTS:
         raise UserError(
-            f"the ladder has {len(chosen)} different sizes up to {largest:,.0f} parameters; a law needs {scaling_law.MIN_POINTS}",
+            f"the ladder has {len(chosen)} different sizes up to {largest:,.0f} parameters; "
+            f"a scaling law needs {scaling_law.MIN_POINTS}",
             hint="more --sizes, a larger --compute-fraction, or a larger budget",
         )
     return {
-        f"{size:011d}": parse_recipe(asked, [f"model.hidden_size={sizes[size]}"]) for size in sorted(chosen)
+        f"{size:011d}": parse_recipe(values, [f"model.hidden_size={sizes[size]}"]) for size in sorted(chosen)
     }
 
 
 def fit_and_predict(recipe: Recipe, results: list[VariantResult], folder: Path) -> dict[str, Any]:
-    """Fit the law to the rungs that were trained, keep it in `folder`, and predict the recipe's own size.
+    """Fit a scaling law to the trained sizes, write it to `folder`, and predict the loss of the recipe.
 
-    Raises UserError as `law.fit` does.
+    Raises UserError as `fit_scaling_law` does.
     """
     points = [
         {
-            "run": outcome.run_folder.name,
-            "parameters": outcome.plan["parameters"]["total"],
-            "tokens": outcome.plan["train"]["tokens"],
-            "bits_per_byte": outcome.bits_per_byte,
+            "run": result.run_folder.name,
+            "parameters": result.plan["parameters"]["total"],
+            "tokens": result.plan["train"]["tokens"],
+            "bits_per_byte": result.bits_per_byte,
         }
-        for outcome in results
-        if outcome.bits_per_byte is not None
+        for result in results
+        if result.bits_per_byte is not None
     ]
     sizes = [point["parameters"] for point in points]
     losses = [point["bits_per_byte"] for point in points]
-    fitted = scaling_law.fit_scaling_law(sizes, losses)
-    facts = derive(recipe).summary()
-    found = {
+    law = scaling_law.fit_scaling_law(sizes, losses)
+    plan = derive(recipe).summary()
+    ladder = {
         "signature": fingerprint(recipe_signature(recipe)),
-        "tokens_per_parameter": facts["tokens_per_parameter"],
+        "tokens_per_parameter": plan["tokens_per_parameter"],
         "points": points,
-        "medians": fitted.medians(),
+        "medians": law.medians(),
         "check": scaling_law.holdout_check(sizes, losses),
         "prediction": {
-            "parameters": facts["parameters"]["total"],
-            **fitted.predict(facts["parameters"]["total"]),
+            "parameters": plan["parameters"]["total"],
+            **law.predict(plan["parameters"]["total"]),
         },
-        "scaling_law": asdict(fitted),
+        "scaling_law": asdict(law),
     }
-    write_atomically(folder / SCALING_LAW_FILE, (json.dumps(found, indent=1) + "\n").encode())
-    return found
+    write_atomically(folder / SCALING_LAW_FILE, (json.dumps(ladder, indent=1) + "\n").encode())
+    return ladder
 
 
 def format_ladder(ladder: Mapping[str, Any]) -> str:
-    """The rungs, the law, how it did on the largest rung, and what it says of the recipe."""
+    """The sizes, the scaling law, its check on the largest size, and the prediction, as text."""
     medians, prediction, check = ladder["medians"], ladder["prediction"], ladder["check"]
     lines = ["   parameters        tokens  bits/byte"]
     lines += [
@@ -106,11 +108,11 @@ def format_ladder(ladder: Mapping[str, Any]) -> str:
     )
     if check is not None:
         lines.append(
-            f"check: without its largest rung the law says {check['loss']:.3f} ({check['low']:.3f} to "
-            f"{check['high']:.3f}) of it; it reached {check['observed']:.3f}"
+            f"check: fitted without the largest size, the law predicts {check['loss']:.3f} ({check['low']:.3f} to "
+            f"{check['high']:.3f}) for it; measured {check['observed']:.3f}"
         )
     lines.append(
-        f"prediction: {prediction['parameters']:,} parameters reach {prediction['loss']:.3f} bits per byte, "
-        f"with 90% between {prediction['low']:.3f} and {prediction['high']:.3f}"
+        f"prediction: {prediction['parameters']:,} parameters reach {prediction['loss']:.3f} bits per byte "
+        f"(90% interval {prediction['low']:.3f} to {prediction['high']:.3f})"
     )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A grid of knobs: `--set train.learning_rate=1e-4,3e-4 --set train.batch_tokens=2048,4096` is four variants."""
+"""Sweeps, a grid of knob values: `--set train.learning_rate=1e-4,3e-4 --set train.batch_tokens=2048,4096` makes four variants."""
 
 import hashlib
 import itertools
@@ -17,21 +17,21 @@ MAX_NAME_LENGTH = 80
 
 
 def expand_grid(path: Path, sets: Iterable[str]) -> dict[str, Recipe]:
-    """Every combination of the values of `sets` as a recipe, by a name that fits a folder.
+    """All combinations of the knob values in `sets` as recipes, by folder name.
 
-    Raises UserError when no knob has several values, and for a knob of [machine], which changes nothing in what comes out.
+    Raises UserError if no knob has several values, or if one of them is in [machine] and cannot change the result.
     """
     knobs = [(override.partition("=")[0].strip(), split_values(override)) for override in sets]
     several = [knob for knob, choices in knobs if len(choices) > 1]
     if not several:
         raise UserError(
             "nothing to compare: no knob has several values",
-            hint="for example --set train.learning_rate=1e-4,3e-4",
+            hint="example: --set train.learning_rate=1e-4,3e-4",
         )
     if machine := [knob for knob in several if knob.startswith("machine.")]:
         raise UserError(
-            f"{machine[0]} changes where a run happens, not what it is: all variants would be one",
-            hint="compare speeds with separate runs",
+            f"{machine[0]} does not change the result: all variants would be equal",
+            hint="measure speed in separate runs",
         )
     recipes: dict[str, Recipe] = {}
     for combination in itertools.product(*(choices for _, choices in knobs)):
@@ -42,10 +42,10 @@ def expand_grid(path: Path, sets: Iterable[str]) -> dict[str, Recipe]:
 
 
 def split_values(override: str) -> list[str]:
-    """The values of `knob=a,b,c`; commas inside brackets, braces and quotes belong to a value."""
+    """The values of `knob=a,b,c`; commas inside brackets, braces and quotes do not separate."""
     _, _, text = override.partition("=")
-    parts, depth, quote, begin = [], 0, "", 0
-    for place, letter in enumerate(text):
+    values, depth, quote, start = [], 0, "", 0
+    for index, letter in enumerate(text):
         if quote:
             quote = "" if letter == quote else quote
         elif letter in "'\"":
@@ -55,13 +55,13 @@ def split_values(override: str) -> list[str]:
         elif letter in "]}":
             depth -= 1
         elif letter == "," and depth == 0:
-            parts.append(text[begin:place])
-            begin = place + 1
-    return [part.strip() for part in [*parts, text[begin:]]]
+            values.append(text[start:index])
+            start = index + 1
+    return [value.strip() for value in [*values, text[start:]]]
 
 
 def variant_name(overrides: list[str]) -> str:
-    """A name for the variant that is safe as a folder's."""
+    """A name of the variant that is safe as a folder name."""
     name = ",".join(overrides)
     safe = re.sub(r"[^A-Za-z0-9=,.+_-]", "_", name).lstrip(".")
     if safe == name and len(safe) <= MAX_NAME_LENGTH:
@@ -70,26 +70,24 @@ def variant_name(overrides: list[str]) -> str:
 
 
 def format_sweep(results: list[VariantResult]) -> str:
-    """The variants, best first, failed ones last."""
-    ranked = sorted(
-        results, key=lambda outcome: (outcome.bits_per_byte is None, outcome.bits_per_byte or 0.0)
-    )
-    width = max(len(outcome.name) for outcome in results)
+    """The variants as a table: best first, failed ones last."""
+    ranked = sorted(results, key=lambda result: (result.bits_per_byte is None, result.bits_per_byte or 0.0))
+    width = max(len(result.name) for result in results)
     lines = [f"{'variant':<{width}}  bits/byte  train loss  tokens/s      time"]
-    for outcome in ranked:
-        if outcome.error is not None:
-            lines.append(f"{outcome.name:<{width}}  failed: {outcome.error.splitlines()[0]}")
+    for result in ranked:
+        if result.error is not None:
+            lines.append(f"{result.name:<{width}}  failed: {result.error.splitlines()[0]}")
             continue
-        bits = "        -" if outcome.bits_per_byte is None else f"{outcome.bits_per_byte:9.4f}"
+        bits = "        -" if result.bits_per_byte is None else f"{result.bits_per_byte:9.4f}"
         lines.append(
-            f"{outcome.name:<{width}}  {bits}  {outcome.final_loss:10.4f}  {outcome.tokens_per_second or 0:8,.0f}"
-            f"  {format_duration(outcome.seconds or 0):>8}"
+            f"{result.name:<{width}}  {bits}  {result.final_loss:10.4f}  {result.tokens_per_second or 0:8,.0f}"
+            f"  {format_duration(result.seconds or 0):>8}"
         )
     return "\n".join(lines)
 
 
 def results_to_json(results: list[VariantResult]) -> str:
-    return json.dumps([_json_fields(outcome) for outcome in results], indent=1)
+    return json.dumps([_json_fields(result) for result in results], indent=1)
 
 
 def _json_fields(result: VariantResult) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Many recipes built one after the other, where each stage that two of them share is made once."""
+"""Build many recipes one after the other; a stage that several of them have in common is built once."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from groundup.stages import STAGE_FOLDERS
 
 @dataclass(frozen=True)
 class VariantResult:
-    """What became of one variant: its run folder, its plan's facts, and its scores, or why it failed."""
+    """The result of one variant: run folder, plan summary, scores of its base model or error message."""
 
     name: str
     run_folder: Path
@@ -39,61 +39,67 @@ def build_variants(
     reuse_from: Iterable[Path] = (),
     log: Callable[[str], None] = lambda line: None,
 ) -> list[VariantResult]:
-    """Build each recipe in `folder`/name as far as `until`; finished ones stay, an interrupted one continues.
+    """Build each recipe in `folder`/name up to the stage `until`; complete stages are kept.
 
-    A variant that fails with a UserError, such as a loss that is not finite, is an outcome and not the end.
+    A variant that fails with a UserError, for example a loss that is not finite, does not stop the others.
+
+    Args:
+        recipes: recipes by variant name.
+        reuse_from: run folders whose complete stages are reused if their fingerprint matches.
+        log: called with a line for each variant.
     """
-    outcomes, runs = [], list(reuse_from)
-    for position, (name, recipe) in enumerate(recipes.items(), 1):
-        run = folder / name
-        log(f"{position}/{len(recipes)} {name}")
+    results, run_folders = [], list(reuse_from)
+    for index, (name, recipe) in enumerate(recipes.items(), 1):
+        run_folder = folder / name
+        log(f"{index}/{len(recipes)} {name}")
         error = None
         try:
-            reuse_stages(pipeline.resolve_stage_runs(derive(recipe).recipe, run, machine, until), runs)
-            for _ in pipeline.run(recipe, run, machine, until_stage=until, replace_stale=True):
+            reuse_stages(
+                pipeline.resolve_stage_runs(derive(recipe).recipe, run_folder, machine, until), run_folders
+            )
+            for _ in pipeline.run(recipe, run_folder, machine, until_stage=until, replace_stale=True):
                 pass
         except UserError as failure:
             error = failure.message
             log(f"failed: {error}")
-        runs.append(run)
-        outcomes.append(_variant_result(name, run, recipe, error))
-    return outcomes
+        run_folders.append(run_folder)
+        results.append(_variant_result(name, run_folder, recipe, error))
+    return results
 
 
 def reuse_stages(stage_runs: list[pipeline.StageRun], run_folders: Iterable[Path]) -> None:
-    """Give a run the finished stages that another run has made from the same recipe, as hard links: files of a finished
-    stage are never written again, so that two names may share them."""
-    for job in stage_runs:
-        if job.state() == "complete":
+    """Hard-link complete stages with the same fingerprint from other runs; files of a complete stage never change."""
+    for stage_run in stage_runs:
+        if stage_run.state() == "complete":
             continue
-        for run in run_folders:
-            manifest = Manifest.read(run / job.path.name)
-            if manifest is not None and manifest.fingerprint == job.fingerprint:
-                work = job.path.with_name(job.path.name + ".linked")
-                shutil.rmtree(work, ignore_errors=True)
-                shutil.copytree(run / job.path.name, work, copy_function=_hard_link)
-                shutil.rmtree(job.path, ignore_errors=True)
-                work.rename(job.path)
+        for source in (run_folder / stage_run.path.name for run_folder in run_folders):
+            manifest = Manifest.read(source)
+            if manifest is not None and manifest.fingerprint == stage_run.fingerprint:
+                linked = stage_run.path.with_name(stage_run.path.name + ".linked")
+                shutil.rmtree(linked, ignore_errors=True)
+                shutil.copytree(source, linked, copy_function=_hard_link)
+                shutil.rmtree(stage_run.path, ignore_errors=True)
+                linked.rename(stage_run.path)
                 break
 
 
 def _hard_link(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # a file system without links
+    except OSError:  # the file system has no hard links
         shutil.copy2(source, target)
 
 
 def _variant_result(name: str, run_folder: Path, recipe: Recipe, error: str | None) -> VariantResult:
-    facts = derive(recipe).summary()
+    plan = derive(recipe).summary()
     base = Manifest.read(run_folder / STAGE_FOLDERS["base"])
     if error is not None or base is None:
-        return VariantResult(name, run_folder, facts, error=error or "not trained")
+        return VariantResult(name, run_folder, plan, error=error or "not trained")
     validation = base.metrics["validation"]
     return VariantResult(
         name,
         run_folder,
-        facts,
+        plan,
         final_loss=base.metrics["final_loss"],
         bits_per_byte=validation[-1]["bits_per_byte"] if validation else None,
         tokens_per_second=base.metrics["speed"].get("tokens_per_second"),
