@@ -1,15 +1,20 @@
-"""groundup: build a language model from the ground up.
+"""groundup: build a language model from one recipe.
 
-The folders, read from top to bottom, are the pipeline: see each one's own first lines.
+The packages are the steps of the pipeline, in order:
 
-    artifacts  the ground: folders that are complete or absent
-    recipe     1 what we want          model      5 the transformer       train      10 learning
-    plan       2 what it will cost     interop    6 foreign weights       finetune   11 teaching
-    data       3 text                  generate   7 speaking              quantize   12 shrinking
-    tokenizer  4 tokens                evaluate   8 measuring             serve      13 answering
-                                                                          report     14 telling
+    artifacts/     complete-or-absent folders, errors, progress
+    stages.py      the table of pipeline stages
+    recipe/        1  configuration: all knobs         parallel/      9  parallelism over devices
+    plan/          2  cost: memory, time, layout       train/        10  pretraining
+    data/          3  text: extract, filter, dedup     finetune/     11  chat and LoRA
+    tokenizer/     4  BPE, token shards                quantize/     12  4 and 8 bits
+    model/         5  the transformer                  serve/        13  HTTP server
+    interop/       6  Hugging Face, GGUF               report/       14  PDF and HTML report
+    generate/      7  sampling, batching               viewers/          corpus and training in the terminal
+    evaluate/      8  perplexity, tasks                experiments/      sweeps and scaling ladders
+    pipeline.py    the runner of the stages            cli/              the command line
 
-Names below are imported when they are first used: `import groundup` alone is quick and needs no torch.
+The names below are imported on first use, so that `import groundup` loads no torch.
 """
 
 import importlib
@@ -21,18 +26,20 @@ if TYPE_CHECKING:
     from groundup.model import EncoderDecoder as EncoderDecoder
     from groundup.quantize import open_model as open_model
     from groundup.recipe import ModelConfig as ModelConfig
+    from groundup.recipe import load_recipe as load_recipe
     from groundup.tokenizer import Tokenizer as Tokenizer
 
 _LAZY_IMPORTS = {
-    "ModelConfig": "groundup.recipe",
     "Decoder": "groundup.model",
     "Encoder": "groundup.model",
     "EncoderDecoder": "groundup.model",
+    "ModelConfig": "groundup.recipe",
     "Tokenizer": "groundup.tokenizer",
+    "load_recipe": "groundup.recipe",
     "open_model": "groundup.quantize",
 }
 
-__all__ = ["Decoder", "Encoder", "EncoderDecoder", "ModelConfig", "Tokenizer", "open_model"]
+__all__ = ["Decoder", "Encoder", "EncoderDecoder", "ModelConfig", "Tokenizer", "load_recipe", "open_model"]
 
 
 def __getattr__(name: str) -> Any:
