@@ -1,4 +1,4 @@
-"""What an engine does not do is refused by name, with the reason, before anything is spent."""
+"""Checks of recipes against training engines."""
 
 import pytest
 

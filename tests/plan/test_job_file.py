@@ -1,4 +1,4 @@
-"""Job files: as they were, valid in their languages, and with the keys that their schemas know."""
+"""Cluster job files: golden files, valid syntax, known keys."""
 
 import os
 import subprocess

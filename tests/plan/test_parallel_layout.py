@@ -1,4 +1,4 @@
-"""Layouts that cannot be are refused before anything starts, with what was found, expected and a hint."""
+"""Parallel layouts: derivation and checks."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The plan against published models and against the model that it plans."""
+"""Plans against published models and the built model."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The prediction of a step: links where the ranks are, a bubble that micro-batches fill, and published runs within a sixth."""
+"""Step time estimates: bandwidths, pipeline bubble, published runs within a sixth."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A recipe is refused with the nearest known name; whatever is accepted survives dump and parse."""
+"""Recipes: errors, overrides, dump and parse, documentation of knobs."""
 
 import pytest
 from hypothesis import given

@@ -60,6 +60,11 @@ def estimate_training_memory(
 
     The constants were counted on fake devices (train/simulation.py): they follow PyTorch's kernels, as those of
     Korthikanti et al. 2022, equation 1, follow Megatron's.
+
+    >>> config = ModelConfig(vocab_size=50_304, hidden_size=768, num_layers=12, num_heads=12)
+    >>> memory = estimate_training_memory(config, sequence_length=1024, micro_batch=8)
+    >>> f"{memory.total / 1e9:.1f} GB"
+    '7.1 GB'
     """
     data_ranks = layout.data_ranks
     if config.moe is not None:  # approximation: the expert axis is ignored

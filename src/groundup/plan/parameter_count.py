@@ -19,7 +19,11 @@ class ParameterCounts:
 
 
 def count_parameters(config: ModelConfig) -> ParameterCounts:
-    """Weights of a model without biases and position tables, which are under 0.1%."""
+    """Weights of a model without biases and position tables, which are under 0.1%.
+
+    >>> count_parameters(ModelConfig(vocab_size=50_304, hidden_size=768, num_layers=12, num_heads=12)).total
+    162220800
+    """
     width, layers = config.hidden_size, config.num_layers
     encoder_layers = _num_encoder_layers(config)
     cross_layers = layers if encoder_layers else 0

@@ -51,6 +51,10 @@ def fit_scaling_law(parameters: list[float], losses: list[float], seed: int = 0)
     Given the exponent, the rest is linear regression (Gelman et al., Bayesian Data Analysis, section 14.2), so its
     likelihood is exact on a grid. Samples with a negative floor or scale are rejected.
     Raises UserError for fewer than four distinct sizes, or if the loss does not fall with size.
+
+    >>> law = fit_scaling_law([1e6, 2e6, 4e6, 8e6], [1.71, 1.54, 1.40, 1.29])
+    >>> round(law.predict(64e6)["loss"], 1)
+    1.1
     """
     import numpy as np
 
