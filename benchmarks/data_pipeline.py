@@ -95,7 +95,7 @@ def groundup(mode: str, source: Path, out: Path, cores: int) -> None:
     from groundup.recipe.data_config import DataConfig
 
     sources = [
-        {"name": f"s{n}", "kind": "jsonl", "path": str(path), "steps": mode == "pipeline"}
+        {"name": f"s{n}", "kind": "jsonl", "path": str(path), "clean": mode == "pipeline"}
         for n, path in enumerate(sorted(source.glob("*.jsonl")))
     ]
     section = DataConfig.model_validate(
@@ -104,7 +104,7 @@ def groundup(mode: str, source: Path, out: Path, cores: int) -> None:
             "language": {"languages": []},
             "gopher_quality": {"min_alphabetic_words_ratio": 0.0},
             "fineweb": {"kinds": ["jsonl"]},
-            "pii": {"phones": False, "cards": False, "ids": False, "secrets": False},
+            "pii": {"phones": False, "cards": False, "id_numbers": False, "secrets": False},
             "validation_fraction": 0.0,
             "memory_gigabytes": 1.0,
         }

@@ -12,6 +12,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.progress import Progress
 from groundup.data import dedup_estimate
+from groundup.data.dedup import document_keys
 from groundup.data.dedup.document_keys import DedupKeyTable, DedupKeyWriter
 from groundup.data.dedup.duplicates import DedupDecisions, cluster_stats, largest_clusters
 from groundup.data.dedup.memory_budget import BYTES_PER_DOCUMENT, PROGRAM_BYTES, num_passes, peak_bytes
@@ -267,8 +268,8 @@ def test_many_documents_are_stored_in_chunks(tmp_path: Path, monkeypatch: pytest
     some, parts = numpy.array([3, 44, 45, 89]), [(row, part) for row in range(15) for part in range(2)]
     whole = key_table(texts, tmp_path / "a", MinHashDedupConfig(threshold=0.1))
     expected = [whole.read_row(row, part, 2) for row, part in parts]
-    monkeypatch.setattr(keys, "CHUNK_DOCUMENTS", 7)
-    monkeypatch.setattr(keys, "BATCH_CHARACTERS", 5_000)
+    monkeypatch.setattr(document_keys, "CHUNK_DOCUMENTS", 7)
+    monkeypatch.setattr(document_keys, "BATCH_CHARACTERS", 5_000)
     cut = key_table(texts, tmp_path / "b", MinHashDedupConfig(threshold=0.1))
     for (row, part), (numbers, found) in zip(parts, expected, strict=True):
         same_numbers, same = cut.read_row(row, part, 2)
@@ -289,10 +290,10 @@ def test_the_plan_states_what_deduplication_holds(tmp_path: Path):
     found = dedup_estimate.estimate_dedup(section, machine)
     assert found == {
         "documents": 1000,
-        "held": peak_bytes(1000, 1000, 1),
-        "limit": 4e9,
+        "peak_bytes": peak_bytes(1000, 1000, 1),
+        "limit_bytes": 4e9,
         "passes": 1,
-        "unknown": ["there"],
+        "unknown_sources": ["there"],
     }
     facts = {"name": "x", "deduplication": found}
     assert plan_table.format_plan(facts).startswith(

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -167,19 +166,17 @@ def test_a_file_is_hashed_once(tmp_path: Path, machine: Machine, monkeypatch: py
     assert cached_sha256(path, machine) == expected
 
 
-def test_identity_is_quick_and_imports_no_engine(tmp_path: Path):
+def test_input_hashes_import_no_heavy_library(tmp_path: Path):
     write(tmp_path / "a.txt")
     code = (
-        "import sys; from groundup.recipe.data_config import *; from groundup.data.input_hashes import identity;"
+        "import sys; from groundup.recipe.data_config import *; from groundup.data.input_hashes import input_hashes;"
         "from groundup.artifacts.machine import Machine; from pathlib import Path;"
-        f"identity(DataConfig(sources=(Source(name='x', kind='text', path={str(tmp_path / '*.txt')!r}),)),"
-        f"Machine(cache=Path({str(tmp_path / 'c')!r})));"
+        f"input_hashes(DataConfig(sources=(SourceConfig(name='x', kind='text', path={str(tmp_path / '*.txt')!r}),)),"
+        f"Machine(cache_dir=Path({str(tmp_path / 'c')!r})));"
         "print([name for name in ('daft', 'torch', 'numpy', 'pyarrow', 'fsspec', 'trafilatura') if name in sys.modules])"
     )
-    began = time.monotonic()
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
-    assert time.monotonic() - began < 10
 
 
 @pytest.fixture

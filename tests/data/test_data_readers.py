@@ -291,7 +291,7 @@ def test_json_lines():
     ]
     assert reasons(found) == ["broken_line"] * 3
     assert texts(read("jsonl", "a.jsonl.gz", gzip.compress(lines))) == ["one", "two"]
-    assert texts(read("jsonl", "a.jsonl", b'{"content": "c"}', column="content")) == ["c"]
+    assert texts(read("jsonl", "a.jsonl", b'{"content": "c"}', text_column="content")) == ["c"]
 
 
 def test_tables_of_every_form(tmp_path: Path):

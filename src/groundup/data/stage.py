@@ -298,7 +298,7 @@ def _classifier_texts(
 
 
 def _read_all(section: DataConfig, place: FilesConfig, machine: Machine) -> list[Document]:
-    options = ReaderOptions(column=place.text_column, html_extractor=section.html_extractor)
+    options = ReaderOptions(text_column=place.text_column, html_extractor=section.html_extractor)
     found = []
     for file in resolve_files(place, machine):
         found += [

@@ -26,7 +26,7 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
             if not _skip_line(stream):
                 return
         elif line.strip():
-            yield _document(line, where, options.column)
+            yield _document(line, where, options.text_column)
 
 
 def _skip_line(stream: IO[bytes]) -> bool:

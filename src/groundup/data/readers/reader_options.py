@@ -14,7 +14,7 @@ MAX_PAGE_BYTES = 4 << 20
 class ReaderOptions:
     """Set by the recipe."""
 
-    column: str = "text"
+    text_column: str = "text"
     html_extractor: Literal["trafilatura", "resiliparse"] = "trafilatura"
     licenses: frozenset[str] = frozenset()
 

@@ -34,7 +34,7 @@ def _csv(name: str, stream: IO[bytes], options: ReaderOptions, delimiter: str) -
     try:
         for number, row in enumerate(rows, start=1):
             lines.size = 0
-            yield _row_document(row, f"{name}:{number}", options.column)
+            yield _row_document(row, f"{name}:{number}", options.text_column)
     except csv.Error as error:
         yield DroppedDocument("broken_table", name, str(error))
 
@@ -75,7 +75,7 @@ def _arrow(name: str, stream: IO[bytes], options: ReaderOptions, suffix: str) ->
         if suffix == "parquet":
             file = pyarrow.parquet.ParquetFile(source)
             names = [
-                column for column in (options.column, *jsonl.ID_KEYS) if column in file.schema_arrow.names
+                column for column in (options.text_column, *jsonl.ID_KEYS) if column in file.schema_arrow.names
             ]
             batches = file.iter_batches(batch_size=BATCH_ROWS, columns=names)
         else:
@@ -84,7 +84,7 @@ def _arrow(name: str, stream: IO[bytes], options: ReaderOptions, suffix: str) ->
             batch.validate(full=True)  # a damaged file must not lead into memory that is not its own
             for row in batch.to_pylist():
                 number += 1
-                yield _row_document(row, f"{name}:{number}", options.column)
+                yield _row_document(row, f"{name}:{number}", options.text_column)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         yield DroppedDocument("broken_table", name, str(error))
 
