@@ -230,7 +230,8 @@ def test_a_source_that_yields_nothing_is_an_error(tmp_path: Path, recipe: Recipe
 def test_tokens_instead_of_a_weight(tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose):
     path = jsonl(tmp_path / "a.jsonl", [prose(seed, 300) for seed in range(30)])
     wanted = recipe(
-        sources=[{"name": "mine", "kind": "jsonl", "path": path, "target_tokens": 0.02}], validation_fraction=0
+        sources=[{"name": "mine", "kind": "jsonl", "path": path, "target_tokens": 0.02}],
+        validation_fraction=0,
     )
     metrics = build(wanted, tmp_path / "out", machine)
     assert metrics["sources"]["mine"]["tokens_estimated"] == pytest.approx(20_000, rel=0.25)
@@ -262,7 +263,9 @@ def test_evaluation_sets_stay_out(tmp_path: Path, recipe: Recipe, machine: Machi
     wanted = recipe(
         sources=[{"name": "mine", "kind": "jsonl", "path": jsonl(tmp_path / "a.jsonl", texts)}],
         decontaminate={
-            "evaluation_sets": [{"name": "exam", "kind": "jsonl", "path": jsonl(tmp_path / "exam.jsonl", [question])}]
+            "evaluation_sets": [
+                {"name": "exam", "kind": "jsonl", "path": jsonl(tmp_path / "exam.jsonl", [question])}
+            ]
         },
     )
     metrics = build(wanted, tmp_path / "out", machine)
@@ -295,7 +298,9 @@ def test_a_classifier_is_trained_and_applied(tmp_path: Path, recipe: Recipe, mac
                     "path": jsonl(tmp_path / "good.jsonl", [prose(seed, 150) for seed in range(50, 80)]),
                 }
             ],
-            "negative": [{"name": "bad", "kind": "jsonl", "path": jsonl(tmp_path / "bad.jsonl", spam[2:] * 5)}],
+            "negative": [
+                {"name": "bad", "kind": "jsonl", "path": jsonl(tmp_path / "bad.jsonl", spam[2:] * 5)}
+            ],
         },
         gopher_repetition={"kinds": []},
         minhash_dedup={"action": "off"},

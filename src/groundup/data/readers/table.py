@@ -75,7 +75,9 @@ def _arrow(name: str, stream: IO[bytes], options: ReaderOptions, suffix: str) ->
         if suffix == "parquet":
             file = pyarrow.parquet.ParquetFile(source)
             names = [
-                column for column in (options.text_column, *jsonl.ID_KEYS) if column in file.schema_arrow.names
+                column
+                for column in (options.text_column, *jsonl.ID_KEYS)
+                if column in file.schema_arrow.names
             ]
             batches = file.iter_batches(batch_size=BATCH_ROWS, columns=names)
         else:
