@@ -1,9 +1,72 @@
-"""3. Text: from crawls, dumps, books and code to clean documents, every drop counted under its reason.
+"""Data chapter: read documents, clean, deduplicate and decontaminate them, and write a shuffled corpus.
 
-Reading order: `place` and `download`, `package_index`, `archive` (where files come from), `identity` and `seen` (when
-they are the same), `readers` (what each kind of file says), `clean` (what must not pass), `dedup` and `decontaminate`
-(what was seen before), `funnel` (what became of every document), `units`, `unit`, `rows`, `shuffle`, `engine` (the work,
-in pieces that are whole or absent), `stage`; `browse`, `show`, `pager` (looking at what came of it).
+    document.py         Document and DroppedDocument
+    inputs.py           input files: paths, globs, URLs, packages, Common Crawl
+    download.py         resumable downloads into the cache
+    package_index.py    archives in the Python package index
+    archive.py          members of zip and tar archives, decompression
+    input_hashes.py     content hashes of all inputs
+    hash_cache.py       SHA-256 of files, cached
+    stable_hash.py      hashes of texts and integers
+    license.py          license detection for source files
+    readers/            one reader for each kind of source
+    document_reader.py  documents in files
+    clean/              normalization, filters, PII masking
+    decontaminate.py    overlap with evaluation sets
+    dedup/              exact, MinHash and passage deduplication
+    dedup_estimate.py   memory and passes of deduplication
+    filter_stats.py     counts and samples of kept and dropped documents
+    work_units.py       division of the sources into units of work
+    work_files.py       parquet, array and JSON files of the stage
+    executor.py         parallel execution with Daft, native or on Ray
+    process_unit.py     first pass: read and clean a unit
+    shuffle.py          last passes: split, mix, shuffle
+    corpus_summary.py   metrics and sample files
+    stage.py            the stage
+    corpus_browser.py   kept, dropped and changed documents of a run
+    corpus_render.py    entries as styled text
+    corpus_pager.py     pager for the terminal
 
-Deliberately absent: torch, tokens, and an executor of our own: Daft runs the pieces, on one machine or on a cluster.
+Deliberately absent: torch and tokens; an executor of its own (Daft runs the units, locally or on a cluster).
+
+The names below are imported on first use, which keeps Daft, pyarrow and numpy out of `groundup plan`.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from groundup.data.clean.cleaning_steps import clean_texts as clean_texts
+    from groundup.data.clean.language import detect_language as detect_language
+    from groundup.data.clean.normalize import normalize as normalize
+    from groundup.data.clean.pii import mask_pii as mask_pii
+    from groundup.data.dedup.duplicates import deduplicate as deduplicate
+    from groundup.data.dedup.duplicates import find_duplicates as find_duplicates
+    from groundup.data.document import Document as Document
+    from groundup.data.document import DroppedDocument as DroppedDocument
+    from groundup.data.document_reader import read_documents as read_documents
+    from groundup.data.readers.html import extract_text as extract_text
+
+_LAZY_IMPORTS = {
+    "Document": "document",
+    "DroppedDocument": "document",
+    "clean_texts": "clean.cleaning_steps",
+    "deduplicate": "dedup.duplicates",
+    "detect_language": "clean.language",
+    "extract_text": "readers.html",
+    "find_duplicates": "dedup.duplicates",
+    "mask_pii": "clean.pii",
+    "normalize": "clean.normalize",
+    "read_documents": "document_reader",
+}
+
+__all__ = [
+    "Document", "DroppedDocument", "clean_texts", "deduplicate", "detect_language", "extract_text", "find_duplicates",
+    "mask_pii", "normalize", "read_documents",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY_IMPORTS:
+        raise AttributeError(f"module 'groundup.data' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"groundup.data.{_LAZY_IMPORTS[name]}"), name)

@@ -1,40 +1,70 @@
-"""What a recipe's deduplication will hold, told before anything is read: from the sizes of the files that are here."""
+"""Memory and number of passes of deduplication: the formulas, and an estimate from file sizes before a run."""
 
 from pathlib import Path
 from typing import Any
 
+from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.archive import estimate_text_bytes
-from groundup.data.dedup.memory_budget import num_passes, peak_bytes
 from groundup.data.inputs import cached_package, local_files
 from groundup.recipe.data_config import DataConfig, FilesConfig, SourceConfig, SourceKind
+
+PROGRAM_BYTES = 350e6
+"""Python interpreter with its libraries."""
+BYTES_PER_DOCUMENT = 28
+"""Cluster root twice (8 + 8) while paths are compressed, decision and flags (1 + 3), document number (8)."""
+BYTES_PER_KEY = 60
+"""Key and document number (16), once more when concatenated (16) and sorted (16), and the pairs found."""
+MIN_KEYS_PER_PASS = 1 << 16
 
 FILE_BYTES_PER_DOCUMENT: dict[SourceKind, float] = {
     "wikipedia": 2e3, "books": 24e3, "web": 36e3, "code": 8e3, "text": 4e3, "markdown": 4e3, "rst": 4e3, "html": 16e3,
     "jsonl": 2e3, "table": 2e3, "huggingface": 2e3,
 }  # fmt: skip
-"""Of a file for each document in it, about; cleaning leaves fewer."""
+"""Typical bytes of a file per document in it, before filtering."""
 WORDS_PER_DOCUMENT = 600
-"""Each begins a passage that is compared, where the recipe cuts those that repeat."""
+"""With data.substring_dedup there is one key per word."""
 
 
-def estimate_dedup(section: DataConfig, machine: Machine) -> dict[str, Any]:
-    """About how many documents there will be, and what comparing them holds: as plain values.
+def num_passes(documents: int, keys: int, limit_bytes: float) -> int:
+    """Number of parts into which `keys` keys are split so that one part fits into the limit.
 
-    Fetches nothing: sources that are not here are named in "unknown". Raises UserError when the limit is too low.
+    Raises UserError when no number of parts is enough.
+    """
+    free = limit_bytes - PROGRAM_BYTES - BYTES_PER_DOCUMENT * documents
+    if free < BYTES_PER_KEY * min(keys, MIN_KEYS_PER_PASS):
+        minimum = peak_bytes(documents, min(keys, MIN_KEYS_PER_PASS), 1)
+        raise UserError(
+            f"data.memory_gigabytes = {limit_bytes / 1e9:g}: deduplication of {documents:,} documents "
+            f"needs {minimum / 1e9:.2g}",
+            hint="raise data.memory_gigabytes, or split the corpus and name the earlier parts in data.dedup_against",
+        )
+    return max(1, -(-BYTES_PER_KEY * keys // int(free)))
+
+
+def peak_bytes(documents: int, keys: int, parts: int) -> float:
+    """Peak memory of deduplication in bytes, interpreter included."""
+    return PROGRAM_BYTES + BYTES_PER_DOCUMENT * documents + BYTES_PER_KEY * keys / parts
+
+
+def estimate_dedup(config: DataConfig, machine: Machine) -> dict[str, Any]:
+    """Expected documents, memory and passes of deduplication, as plain values.
+
+    Downloads nothing: sources that are not on this machine are listed under "unknown_sources". Raises UserError
+    when data.memory_gigabytes is too low.
     """
     documents, unknown = 0.0, []
-    for place in (*section.dedup_against, *section.sources):
-        files = _local_paths(place, machine)
+    for spec in (*config.dedup_against, *config.sources):
+        files = _local_paths(spec, machine)
         if files is None:
-            unknown.append(place.name)
+            unknown.append(spec.name)
             continue
-        share = place.file_fraction if isinstance(place, SourceConfig) else 1.0
+        fraction = spec.file_fraction if isinstance(spec, SourceConfig) else 1.0
         size = sum(estimate_text_bytes(path.name, path.stat().st_size) for path in files)
-        documents += share * size / FILE_BYTES_PER_DOCUMENT[place.kind]
+        documents += fraction * size / FILE_BYTES_PER_DOCUMENT[spec.kind]
     count = round(documents)
-    keys = count * WORDS_PER_DOCUMENT if section.substring_dedup.enabled else count
-    limit = 1e9 * section.memory_gigabytes
+    keys = count * WORDS_PER_DOCUMENT if config.substring_dedup.enabled else count
+    limit = 1e9 * config.memory_gigabytes
     parts = num_passes(count, keys, limit)
     return {
         "documents": count,
@@ -46,9 +76,9 @@ def estimate_dedup(section: DataConfig, machine: Machine) -> dict[str, Any]:
 
 
 def _local_paths(spec: FilesConfig, machine: Machine) -> list[Path] | None:
-    """The files of a place, or None when they must be fetched first."""
+    """Files of a spec, or None if they must be downloaded first."""
     if spec.package is not None:
         path = cached_package(spec.package, machine)
         return None if path is None else [path]
-    assert spec.path is not None  # the recipe sees to it
+    assert spec.path is not None  # the recipe schema guarantees it
     return None if "://" in spec.path else [path for _, path in local_files(spec.path)] or None

@@ -1,13 +1,11 @@
-"""What flows through this chapter: a document, or the reason why there is none."""
+"""Documents and dropped documents: the values that readers and filters return."""
 
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class Document:
-    """One text. `id` names it within its source: a title, an address, a path; never where it lies on this
-    machine.
-    """
+    """One text. `id` is unique within its source (title, URL, member path) and independent of local paths."""
 
     text: str
     id: str
@@ -15,9 +13,7 @@ class Document:
 
 @dataclass(slots=True)
 class DroppedDocument:
-    """A document that does not pass, and why. `text` is as it was then, for people to look at; it may be
-    empty.
-    """
+    """A rejected document with the reason. `text` is a sample for inspection and may be empty."""
 
     reason: str
     id: str
@@ -25,4 +21,4 @@ class DroppedDocument:
 
 
 ReadResult = Document | DroppedDocument
-"""What a reader yields."""
+"""Element type of a reader's iterator."""

@@ -1,6 +1,4 @@
-"""How much came in, how much went where: counts that add up, and a few examples of everything that was
-dropped.
-"""
+"""Statistics of a source: documents and bytes read, kept, dropped by reason and changed by step, with samples."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,18 +8,45 @@ from groundup.data.clean.pii import PII_TOKENS
 from groundup.data.document import Document, DroppedDocument
 
 MAX_SAMPLES = 20
-"""Examples kept for each source and reason."""
+"""Samples stored per source and reason."""
 SAMPLE_CHARACTERS = 2_000
 CONTEXT_CHARACTERS = 160
 EXCERPT_CHARACTERS = 800
 PII_STEP = "pii"
-"""The change whose examples show only what came: what went must not be kept anywhere."""
+"""Samples of this step show only the text after the change: the personal data must not be stored."""
+
+REASON_TEXTS = {
+    "language: unsure": "language probability below data.language.threshold",
+    "exact_duplicate": "exact duplicate (data.exact_dedup)",
+    "near_duplicate": "near duplicate (data.minhash_dedup)",
+    "all_passages_repeated": "no text left after data.exact_dedup.paragraphs or data.substring_dedup",
+    "not_sampled": "not sampled (data.sources[].epochs below 1)",
+}
+
+
+def describe_reason(reason: str) -> str:
+    """A drop reason in plain words, with the knob that controls it.
+
+    >>> describe_reason("language: de")
+    'language is de, not in data.language.languages'
+    >>> describe_reason("gopher_quality: few_words")
+    'few words (data.gopher_quality)'
+    """
+    step, _, detail = reason.partition(": ")
+    if reason in REASON_TEXTS:
+        return REASON_TEXTS[reason]
+    if step == "language":
+        return f"language is {detail}, not in data.language.languages"
+    if step == "license":
+        return f"license is {detail}, not in data.code.licenses"
+    return f"{detail.replace('_', ' ')} (data.{step})" if detail else reason.replace("_", " ")
 
 
 @dataclass
 class FilterStats:
-    """Counts of one source, or of a part of it. Documents: read = kept + dropped. Bytes: read = kept +
-    dropped + trimmed.
+    """Counts of a source or a part of it, as [documents, bytes].
+
+    Documents: read = kept + dropped. Bytes: read = kept + dropped + trimmed.
     """
 
     read: list[int] = field(default_factory=lambda: [0, 0])
@@ -35,71 +60,67 @@ class FilterStats:
     changes: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
     def add_dropped(self, found: DroppedDocument, bytes_read: int) -> None:
-        """Count a document of `bytes_read` bytes that fell while it was read or cleaned."""
+        """Count a document of `bytes_read` bytes that was dropped while reading or cleaning."""
         _add_counts(self.read, 1, bytes_read)
         _add_counts(self.dropped.setdefault(found.reason, [0, 0]), 1, bytes_read)
         self.add_sample(found)
 
     def add_kept(self, document: Document, bytes_read: int) -> None:
-        """Count a document that passed; what cleaning took from it stands in `trimmed` already."""
+        """Count a document that passed cleaning; its changes are already in `trimmed`."""
         _add_counts(self.read, 1, bytes_read)
         _add_counts(self.kept, 1, utf8_bytes(document.text))
 
     def drop_kept(self, found: DroppedDocument) -> None:
-        """Move a document from kept to dropped: a later pass took it out."""
-        amount = utf8_bytes(found.text)
-        _add_counts(self.kept, -1, -amount)
-        _add_counts(self.dropped.setdefault(found.reason, [0, 0]), 1, amount)
+        """Move a document from kept to dropped, in a later pass."""
+        size = utf8_bytes(found.text)
+        _add_counts(self.kept, -1, -size)
+        _add_counts(self.dropped.setdefault(found.reason, [0, 0]), 1, size)
         self.add_sample(found)
 
-    def add_change(self, rule: str, id: str, before: str, after: str) -> None:
-        """Cleaning changed a document that passes: count the bytes that went, and keep the first few as examples."""
-        self.trimmed[rule] = self.trimmed.get(rule, 0) + utf8_bytes(before) - utf8_bytes(after)
-        if rule == PII_STEP:
+    def add_change(self, step: str, id: str, before: str, after: str) -> None:
+        """Count the bytes that a step removed from a kept document, and store the first few as samples."""
+        self.trimmed[step] = self.trimmed.get(step, 0) + utf8_bytes(before) - utf8_bytes(after)
+        if step == PII_STEP:
             for token in PII_TOKENS:
                 if count := after.count(token) - before.count(token):
                     self.replaced[token] = self.replaced.get(token, 0) + count
-        examples = self.changes.setdefault(rule, [])
-        if len(examples) < MAX_SAMPLES:
-            examples.append({"id": id, **_diff_excerpt(before, after, rule != PII_STEP)})
+        samples = self.changes.setdefault(step, [])
+        if len(samples) < MAX_SAMPLES:
+            samples.append({"id": id, **_diff_excerpt(before, after, step != PII_STEP)})
 
-    def change_kept(self, rule: str, id: str, before: str, after: str) -> None:
-        """A later pass took something out of a document that stays."""
+    def change_kept(self, step: str, id: str, before: str, after: str) -> None:
+        """Count a change of a kept document in a later pass."""
         self.kept[1] -= utf8_bytes(before) - utf8_bytes(after)
-        self.add_change(rule, id, before, after)
+        self.add_change(step, id, before, after)
 
     def add_length(self, text: str) -> None:
-        """Note the length of a document that passed everything, by the next power of two of its bytes."""
+        """Count the length of a document of the corpus, in bytes rounded up to a power of two."""
         length = str(1 << max(utf8_bytes(text) - 1, 0).bit_length())
         self.lengths[length] = self.lengths.get(length, 0) + 1
 
     def add_sample(self, found: DroppedDocument) -> None:
-        """Keep the first few of each reason as examples."""
+        """Store the first few dropped documents of each reason."""
         samples = self.samples.setdefault(found.reason, [])
         if len(samples) < MAX_SAMPLES:
             samples.append({"id": found.id, "text": found.text[:SAMPLE_CHARACTERS]})
 
     def merge(self, other: "FilterStats") -> None:
-        """Add another part's counts."""
+        """Add the statistics of another part."""
         _add_counts(self.read, *other.read)
         _add_counts(self.kept, *other.kept)
         for reason, counts in other.dropped.items():
             _add_counts(self.dropped.setdefault(reason, [0, 0]), *counts)
-        for mine, theirs in (
-            (self.trimmed, other.trimmed),
-            (self.languages, other.languages),
-            (self.lengths, other.lengths),
-            (self.replaced, other.replaced),
-        ):
-            for name, amount in theirs.items():
-                mine[name] = mine.get(name, 0) + amount
-        for mine, theirs in ((self.samples, other.samples), (self.changes, other.changes)):
-            for name, examples in theirs.items():
-                shown = mine.setdefault(name, [])
-                shown += examples[: MAX_SAMPLES - len(shown)]
+        for name in ("trimmed", "languages", "lengths", "replaced"):
+            totals: dict[str, int] = getattr(self, name)
+            for key, count in getattr(other, name).items():
+                totals[key] = totals.get(key, 0) + count
+        for name in ("samples", "changes"):
+            for key, samples in getattr(other, name).items():
+                stored = getattr(self, name).setdefault(key, [])
+                stored += samples[: MAX_SAMPLES - len(stored)]
 
     def as_metrics(self) -> dict[str, Any]:
-        """The counts as metrics, without the samples."""
+        """Counts for the manifest, without samples."""
         pair = ("documents", "bytes")
         return {
             "read": dict(zip(pair, self.read, strict=True)),
@@ -114,16 +135,24 @@ class FilterStats:
             "replaced": dict(sorted(self.replaced.items())),
         }
 
+    def summary_lines(self, source: str, max_reasons: int = 3) -> list[str]:
+        """Console lines: documents kept, and the most frequent drop reasons."""
+        lines = [f"{source}: kept {self.kept[0]:,} of {self.read[0]:,} documents"]
+        dropped = sorted(self.dropped.items(), key=lambda item: (-item[1][0], item[0]))
+        for reason, counts in dropped[:max_reasons]:
+            lines.append(f"{source}: dropped {counts[0]:,} documents: {describe_reason(reason)}")
+        return lines
+
 
 def _diff_excerpt(before: str, after: str, show_before: bool) -> dict[str, str]:
-    """Where two texts begin to differ, and a little around it."""
+    """The texts around their first difference."""
     pairs = enumerate(zip(before, after, strict=False))
-    first = next((place for place, (a, b) in pairs if a != b), min(len(before), len(after)))
+    first = next((index for index, (a, b) in pairs if a != b), min(len(before), len(after)))
     start = max(0, first - CONTEXT_CHARACTERS)
-    place = {"after": after[start : start + EXCERPT_CHARACTERS]}
-    return {"before": before[start : start + EXCERPT_CHARACTERS], **place} if show_before else place
+    excerpt = {"after": after[start : start + EXCERPT_CHARACTERS]}
+    return {"before": before[start : start + EXCERPT_CHARACTERS], **excerpt} if show_before else excerpt
 
 
-def _add_counts(counts: list[int], documents: int, amount: int) -> None:
+def _add_counts(counts: list[int], documents: int, size: int) -> None:
     counts[0] += documents
-    counts[1] += amount
+    counts[1] += size

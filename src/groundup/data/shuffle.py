@@ -1,93 +1,97 @@
-"""The last passes: split, mix and shuffle a corpus that does not fit into memory.
+"""Last passes of the data stage: split, mix and shuffle a corpus that does not fit into memory.
 
-Each unit's surviving rows are written once more, in row groups by the file of the result that they go to;
-then each file gathers its row groups and sorts them by a hash. What stands where follows from the seed and
-the texts alone.
+Partition: each unit's remaining rows are written again, grouped by output file. Merge: each output file collects its
+row groups and sorts them by a hash. The result depends on the seed and the texts alone.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pyarrow
-import pyarrow.parquet
 
 from groundup.artifacts.fingerprint import hash_file
 from groundup.data.clean.cleaning_steps import utf8_bytes
-from groundup.data.dedup.duplicates import KEEP, REASONS
+from groundup.data.dedup.duplicates import DROP_REASONS, KEEP
 from groundup.data.dedup.passages import remove_ngrams, remove_paragraphs, repeat_flags
 from groundup.data.document import DroppedDocument
 from groundup.data.filter_stats import FilterStats
-from groundup.data.work_files import FINAL_SCHEMA, DocumentWriter, write_json_atomically
+from groundup.data.stable_hash import hash_fraction
+from groundup.data.work_files import (
+    FINAL_SCHEMA,
+    DocumentWriter,
+    iter_rows,
+    open_parquet,
+    write_json_atomically,
+)
 
 PARTITION_SCHEMA = FINAL_SCHEMA.append(pyarrow.field("order", pyarrow.binary(16)))
 PARTITION_BUFFER_BYTES = 256 << 20
-"""Text that routing holds before it writes what it has: more row groups, the same result."""
+"""Text buffered before row groups are written. Does not change the result."""
 
 
 def partition_unit(task: dict[str, Any]) -> dict[str, Any]:
-    """Take out of unit `number` what the second pass judged, and sort what stays by where it goes."""
-    clean, folder, number = Path(task["clean"]), Path(task["folder"]), task["unit"]
-    codes = numpy.load(folder / f"{number:05d}.codes.npy")
-    split_keys = numpy.load(folder / f"{number:05d}.splits.npy")
-    cuts = PassageRemover(clean / f"{number:05d}", task["ngram_words"])
-    funnel = FilterStats()
-    writer = DocumentWriter(folder / f"{number:05d}.parquet", PARTITION_SCHEMA)
+    """Remove the duplicates of a unit and group its remaining rows by output file."""
+    clean, folder, name = Path(task["clean"]), Path(task["folder"]), f"{task['unit']:05d}"
+    codes = numpy.load(folder / f"{name}.codes.npy")
+    split_keys = numpy.load(folder / f"{name}.splits.npy")
+    remover = PassageRemover(clean / name, task["ngram_words"])
+    stats = FilterStats()
+    writer = DocumentWriter(folder / f"{name}.parquet", PARTITION_SCHEMA)
     groups: list[int] = []
-    places: dict[int, list[dict[str, Any]]] = {}
-    held = 0
+    buffers: dict[int, list[dict[str, Any]]] = {}
+    buffered = 0
 
     def flush() -> None:
-        for where in sorted(places):
-            writer.rows = places[where]
+        for partition in sorted(buffers):
+            writer.rows = buffers[partition]
             writer.flush()
-            groups.append(where)
-        places.clear()
+            groups.append(partition)
+        buffers.clear()
 
-    for index, row in enumerate(_iter_rows(clean / f"{number:05d}.parquet")):
+    for index, row in enumerate(iter_rows(clean / f"{name}.parquet")):
         code = int(codes[index])
-        text = cuts.remove(row["id"], row["text"], funnel if code == KEEP else FilterStats())
+        text = remover.remove(row["id"], row["text"], stats if code == KEEP else FilterStats())
         if code != KEEP:
-            funnel.drop_kept(DroppedDocument(REASONS[code], row["id"], row["text"]))
+            stats.drop_kept(DroppedDocument(DROP_REASONS[code], row["id"], row["text"]))
             continue
         if not text.strip():
-            funnel.drop_kept(DroppedDocument("all_passages_repeated", row["id"], text))
+            stats.drop_kept(DroppedDocument("all_passages_repeated", row["id"], text))
             continue
-        held_out = hash_fraction(b"split", int(split_keys[index])) < task["validation_fraction"]
-        copies = 1 if held_out else num_copies(row["key"], task["epochs"])
+        split = "train"
+        if hash_fraction(f"split {split_keys[index]}") < task["validation_fraction"]:
+            split = "validation"
+        copies = 1 if split == "validation" else num_copies(row["key"], task["epochs"])
         if copies == 0:
-            funnel.drop_kept(DroppedDocument("not_sampled", row["id"], text))
+            stats.drop_kept(DroppedDocument("not_sampled", row["id"], text))
             continue
-        funnel.add_length(text)
+        stats.add_length(text)
         for copy in range(copies):
-            order = hashlib.blake2b(
-                f"{task['seed']} {row['ordinal']} {copy}".encode(), digest_size=16
-            ).digest()
-            split = "validation" if held_out else "train"
-            where = partition_id(split, int.from_bytes(order[:8], "big") % task["shards"][split])
-            final = {"text": text, "source": row["source"], "id": row["id"], "order": order}
-            places.setdefault(where, []).append(final)
-            held += len(text)
-        if held > PARTITION_BUFFER_BYTES:
+            order_text = f"{task['seed']} {row['ordinal']} {copy}"
+            order = hashlib.blake2b(order_text.encode(), digest_size=16).digest()
+            partition = partition_id(split, int.from_bytes(order[:8], "big") % task["shards"][split])
+            output = {"text": text, "source": row["source"], "id": row["id"], "order": order}
+            buffers.setdefault(partition, []).append(output)
+            buffered += len(text)
+        if buffered > PARTITION_BUFFER_BYTES:
             flush()
-            held = 0
+            buffered = 0
     flush()
     writer.close()
-    write_json_atomically(folder / f"{number:05d}.json", {"groups": groups, "stats": asdict(funnel)})
-    return {"unit": number}
+    write_json_atomically(folder / f"{name}.json", {"groups": groups, "stats": asdict(stats)})
+    return {"unit": task["unit"]}
 
 
-def partition_id(split: str, number: int) -> int:
-    """One number for each file of the result: those of the validation split count down from -1."""
-    return number if split == "train" else -1 - number
+def partition_id(split: str, shard: int) -> int:
+    """Number of an output file: 0, 1, ... for train, -1, -2, ... for validation."""
+    return shard if split == "train" else -1 - shard
 
 
 class PassageRemover:
-    """The passages that are to be cut from each document of a unit, in the documents' order."""
+    """Removes the repeated passages of a unit's documents, which must come in the unit's order."""
 
     def __init__(self, stem: Path, ngram_words: int):
         self.ngram_words = ngram_words
@@ -95,9 +99,9 @@ class PassageRemover:
         self.ngram_flags = repeat_flags(stem, "ngrams")
 
     def remove(self, id: str, text: str, stats: FilterStats) -> str:
-        """The next document without its repeated passages; counts the bytes that go."""
+        """The next document without its repeated passages, counted in `stats`."""
         after, rule = text, ""
-        if self.ngram_flags is not None:  # runs first: their places count in the words of the whole text
+        if self.ngram_flags is not None:
             after, rule = remove_ngrams(text, next(self.ngram_flags), self.ngram_words), "repeated_ngrams"
         elif self.paragraph_flags is not None:
             after, rule = remove_paragraphs(text, next(self.paragraph_flags)), "repeated_paragraphs"
@@ -107,15 +111,15 @@ class PassageRemover:
 
 
 def merge_partition(task: dict[str, Any]) -> dict[str, Any]:
-    """Write one file of the result: everything that was routed to it, in hash order."""
-    folder, target, where = Path(task["folder"]), Path(task["target"]), task["partition"]
+    """Write one output file: all rows of its partition, in hash order."""
+    folder, target, partition = Path(task["folder"]), Path(task["target"]), task["partition"]
     tables = [PARTITION_SCHEMA.empty_table()]
-    for number in task["units"]:
-        groups = json.loads((folder / f"{number:05d}.json").read_text())["groups"]
-        wanted = [index for index, group in enumerate(groups) if group == where]
-        if wanted:
-            with pyarrow.parquet.ParquetFile(folder / f"{number:05d}.parquet") as file:
-                tables.append(file.read_row_groups(wanted).cast(PARTITION_SCHEMA))
+    for unit in task["units"]:
+        groups = json.loads((folder / f"{unit:05d}.json").read_text())["groups"]
+        indices = [index for index, group in enumerate(groups) if group == partition]
+        if indices:
+            with open_parquet(folder / f"{unit:05d}.parquet") as file:
+                tables.append(file.read_row_groups(indices).cast(PARTITION_SCHEMA))
     table = pyarrow.concat_tables(tables).sort_by("order")
     writer = DocumentWriter(target, FINAL_SCHEMA)
     counts: dict[str, list[int]] = {}
@@ -127,27 +131,11 @@ def merge_partition(task: dict[str, Any]) -> dict[str, Any]:
             pair[1] += utf8_bytes(row["text"])
     writer.close()
     written = {"name": f"{target.parent.name}/{target.name}", "sha256": hash_file(target), "sources": counts}
-    write_json_atomically(folder / f"{where}.written.json", written)
-    return {"partition": where}
-
-
-def _iter_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with pyarrow.parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=256):
-            yield from batch.to_pylist()
-
-
-def hash_fraction(purpose: bytes, key: int) -> float:
-    """A number from 0 to 1 that depends on the key alone and is evenly spread; another one for each purpose."""
-    return (
-        int.from_bytes(hashlib.blake2b(purpose + key.to_bytes(8, "little"), digest_size=8).digest(), "big")
-        / 2**64
-    )
+    write_json_atomically(folder / f"{partition}.written.json", written)
+    return {"partition": partition}
 
 
 def num_copies(key: int, epochs: float) -> int:
-    """How often a document is seen in one pass: the whole part of the weight, and once more for that share of
-    them.
-    """
+    """Copies of a document in the mix: floor(epochs), plus one for a fraction of the documents."""
     whole = int(epochs)
-    return whole + (hash_fraction(b"mix", key) < epochs - whole)
+    return whole + (hash_fraction(f"mix {key}") < epochs - whole)

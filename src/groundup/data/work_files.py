@@ -1,7 +1,9 @@
-"""Documents as parquet rows on their way through the stage."""
+"""Files of the data stage: parquet files of documents, arrays and JSON, each complete or missing."""
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from groundup.artifacts.directory import write_atomically
+from groundup.artifacts.errors import UserError
 
 CLEAN_SCHEMA = pyarrow.schema(
     [
@@ -22,29 +25,49 @@ CLEAN_SCHEMA = pyarrow.schema(
         ("bytes", pyarrow.int64()),
     ]
 )
-"""What reading and cleaning leave: `ordinal` is unit * 2**32 + row, `key` the hash that equal texts share."""
+"""Cleaned documents: `ordinal` is unit * 2**32 + row, `key` the `text_key`."""
 
 FINAL_SCHEMA = pyarrow.schema(
     [("text", pyarrow.large_string()), ("source", pyarrow.string()), ("id", pyarrow.string())]
 )
-"""What later stages read."""
+"""The corpus, as later stages read it."""
 
 ROW_GROUP_BYTES = 8 << 20
-"""Text that is held before it is written as one row group."""
-
 ORDINAL_UNIT_BITS = 32
+READ_BATCH_DOCUMENTS = 256
 
 
-def partial_path(path: Path) -> Path:
-    """Where a file grows until it is complete: a name of this process, for one that was cut off may still write."""
+@contextmanager
+def open_parquet(path: Path, columns: tuple[str, ...] = ()) -> Iterator[pyarrow.parquet.ParquetFile]:
+    """Open a parquet file that must have these columns. Raises UserError if it cannot be read, also while open."""
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            for column in columns:
+                if column not in names:
+                    raise UserError(f"{path}: no column `{column}`", hint=f"its columns: {', '.join(names)}")
+            yield file
+    except (pyarrow.ArrowException, OSError, KeyError) as error:
+        raise UserError(f"{path}: not a readable parquet file: {error}", hint="groundup verify RUN") from None
+
+
+def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a parquet file."""
+    with open_parquet(path) as file:
+        for batch in file.iter_batches(batch_size=READ_BATCH_DOCUMENTS):
+            yield from batch.to_pylist()
+
+
+def temporary_path(path: Path) -> Path:
+    """Temporary name until a file is complete; it has the process id, as an earlier worker may still be writing."""
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 class ArrayWriter:
-    """A file of numbers that grows by what is added, and gets its name when it is complete."""
+    """Appends arrays to a binary file, which is renamed to `path` when closed."""
 
     def __init__(self, path: Path):
-        self.path, self.partial = path, partial_path(path)
+        self.path, self.partial = path, temporary_path(path)
         self.file = self.partial.open("wb")
 
     def add(self, array: NDArray[Any]) -> None:
@@ -56,16 +79,16 @@ class ArrayWriter:
 
 
 def open_array(path: Path, dtype: Any) -> NDArray[Any]:
-    """What a file of `Numbers` holds (N), without reading it before it is needed."""
+    """Memory map of an `ArrayWriter` file (N)."""
     return numpy.memmap(path, dtype, mode="r") if path.stat().st_size else numpy.zeros(0, dtype)
 
 
 class DocumentWriter:
-    """Writes rows to a parquet file that gets its name when it is complete."""
+    """Writes rows to a parquet file, which is renamed to `path` when closed."""
 
     def __init__(self, path: Path, schema: pyarrow.Schema):
         self.path, self.schema = path, schema
-        self.partial = partial_path(path)
+        self.partial = temporary_path(path)
         self.rows: list[dict[str, Any]] = []
         self.bytes = 0
         self.file = pyarrow.parquet.ParquetWriter(
@@ -91,7 +114,5 @@ class DocumentWriter:
 
 
 def write_json_atomically(path: Path, value: Any) -> None:
-    write_atomically(
-        path,
-        (json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode("utf-8", "replace"),
-    )
+    text = json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    write_atomically(path, text.encode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""Which files make one unit of work: cut once, from names and sizes alone, so that every machine cuts alike."""
+"""Work units: files of one source that one worker reads. Planned from names and sizes, equal on every machine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,19 +7,19 @@ from typing import Any
 from groundup.artifacts.machine import Machine
 from groundup.data.archive import estimate_text_bytes
 from groundup.data.inputs import InputFile, resolve_files
-from groundup.recipe.data_config import DataConfig, FilesConfig, SourceConfig
+from groundup.recipe.data_config import DataConfig, SourceConfig
 
 UNIT_BYTES = 64 << 20
-"""Of text, about: small files are read together up to this. No unit is tiny, and a kill costs no more than one."""
+"""Approximate text of one unit; smaller files are grouped. An interruption loses at most the units in progress."""
 
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """Files of one source that are read by one worker into one file.
+    """Files of one source, read by one worker into one parquet file.
 
     Attributes:
-        number: its place in the whole; of equal documents, the one in the lower unit stays.
-        is_previous: it belongs to an earlier corpus, which is compared with and not written.
+        index: position in the plan; of equal documents the one in the lower unit stays.
+        is_dedup_reference: part of data.dedup_against: compared with, not written.
     """
 
     index: int
@@ -33,42 +33,38 @@ class WorkUnit:
 
     @property
     def local_bytes(self) -> int:
-        """Of the files that are here already."""
+        """Bytes of the files that are on this machine."""
         return sum(file.path.stat().st_size for file in self.files if file.path.exists())
 
 
-def plan_units(section: DataConfig, machine: Machine, seed: int) -> list[WorkUnit]:
-    """All units of a recipe: first the earlier corpora, then the sources, each in the recipe's order."""
+def plan_units(config: DataConfig, machine: Machine, seed: int) -> list[WorkUnit]:
+    """All units: first data.dedup_against, then data.sources, each in the recipe's order."""
     units: list[WorkUnit] = []
-    for place in (*section.dedup_against, *section.sources):
-        source = place if isinstance(place, SourceConfig) else _reference_source(place)
+    for spec in (*config.dedup_against, *config.sources):
+        is_source = isinstance(spec, SourceConfig)
+        source = spec if is_source else SourceConfig(**spec.model_dump(), clean=False)
         group: list[InputFile] = []
-        size = 0
-        for file in resolve_files(place, machine, seed=seed, lazy=True):
-            amount = UNIT_BYTES
+        group_bytes = 0
+        for file in resolve_files(spec, machine, seed=seed, lazy=True):
+            text_bytes = UNIT_BYTES
             if file.url is None:
-                amount = estimate_text_bytes(file.name, file.path.stat().st_size)
-            if group and size + amount > UNIT_BYTES:
-                units.append(WorkUnit(len(units), source, tuple(group), source is not place))
-                group, size = [], 0
+                text_bytes = estimate_text_bytes(file.name, file.path.stat().st_size)
+            if group and group_bytes + text_bytes > UNIT_BYTES:
+                units.append(WorkUnit(len(units), source, tuple(group), not is_source))
+                group, group_bytes = [], 0
             group.append(file)
-            size += amount
-        units.append(WorkUnit(len(units), source, tuple(group), source is not place))
+            group_bytes += text_bytes
+        units.append(WorkUnit(len(units), source, tuple(group), not is_source))
     return units
 
 
-def _reference_source(spec: FilesConfig) -> SourceConfig:
-    """An earlier corpus is taken as it is."""
-    return SourceConfig(**spec.model_dump(), clean=False)
-
-
 def unit_task(
-    unit: WorkUnit, section: DataConfig, folder: Path, seed: int, machine: Machine, **more: Any
+    unit: WorkUnit, config: DataConfig, folder: Path, seed: int, machine: Machine, **more: Any
 ) -> dict[str, Any]:
-    """What a worker is told of a unit, as JSON values."""
+    """Argument of `process_unit` as JSON values."""
     return {
         "unit": unit.index,
-        "section": section.model_dump(mode="json"),
+        "config": config.model_dump(mode="json"),
         "source": unit.source.model_dump(mode="json"),
         "keep_downloads": unit.source.keep_downloads,
         "files": [

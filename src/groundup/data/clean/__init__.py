@@ -1,6 +1,16 @@
-"""Cleaning: what happens to a document before it is compared with others.
+"""Cleaning: normalize, filter and mask documents, one at a time.
 
-Reading order: `step` (change or judge); `normalise`, `language`; `gopher`, `repetition`, `c4`, `fineweb`,
-`code` (rules as published); `words` (runs of words as numbers), `word_list`, `classifier`; `private`; `steps`
-says which of them a source goes through, and in which order.
+step_types.py      Mapper and Filter, the two kinds of steps
+normalize.py       Unicode normalization and mojibake repair
+language.py        language identification and the language filter
+ngrams.py          word n-grams as hashes
+gopher.py          Gopher quality filter
+repetition.py      Gopher repetition filter
+c4.py              C4 line mapper and page filter
+fineweb.py         FineWeb filter
+code_filter.py     source code filter
+word_list.py       filter by a list of words
+classifier.py      quality classifier, trained on examples
+pii.py             personal data and secrets replaced by tokens
+cleaning_steps.py  the steps of each kind of source, in order
 """

@@ -1,11 +1,12 @@
-"""C4's rules. Source: Raffel et al. 2020, arXiv:1910.10683, section 2.2, and the code published with it.
+"""C4 filters: keep lines that are sentences, drop pages with fewer than five of them.
 
-Lines without an end of a sentence are menus and headings; a page without five sentences is no prose.
+Source: Raffel et al. 2020, arXiv:1910.10683, section 2.2, and the code published with it.
 """
 
 import re
 from collections.abc import Callable
 
+from groundup.data.clean.step_types import FilterFunction
 from groundup.recipe.data_config import C4Config
 
 CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
@@ -14,8 +15,8 @@ POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "us
 SENTENCE_END = re.compile(r"""(?<![.?!])[.?!]++["'”’)\]]*+(?=\s|$)""")
 
 
-def c4_line_mapper(settings: C4Config) -> Callable[[str], str]:
-    """Keeps the lines of a text that are sentences."""
+def c4_line_mapper(config: C4Config) -> Callable[[str], str]:
+    """Mapper that keeps the lines that are sentences."""
 
     def keep_sentences(text: str) -> str:
         kept = []
@@ -25,7 +26,7 @@ def c4_line_mapper(settings: C4Config) -> Callable[[str], str]:
             words = line.split()
             if not line.endswith(ENDS) or line.endswith("..."):
                 continue
-            if len(words) < settings.min_line_words or max(map(len, words)) > settings.max_word_length:
+            if len(words) < config.min_line_words or max(map(len, words)) > config.max_word_length:
                 continue
             if "javascript" in lower or any(phrase in lower for phrase in POLICY):
                 continue
@@ -35,8 +36,8 @@ def c4_line_mapper(settings: C4Config) -> Callable[[str], str]:
     return keep_sentences
 
 
-def c4_filter(settings: C4Config) -> Callable[[str], str | None]:
-    """Judges what the change left."""
+def c4_filter(config: C4Config) -> FilterFunction:
+    """Filter for texts that went through `c4_line_mapper`."""
 
     def drop_reason(text: str) -> str | None:
         if "lorem ipsum" in text.lower():
@@ -44,6 +45,6 @@ def c4_filter(settings: C4Config) -> Callable[[str], str | None]:
         if "{" in text:
             return "curly_bracket"
         sentences = sum(max(1, len(SENTENCE_END.findall(line))) for line in text.split("\n") if line)
-        return "few_sentences" if sentences < settings.min_sentences else None
+        return "few_sentences" if sentences < config.min_sentences else None
 
     return drop_reason

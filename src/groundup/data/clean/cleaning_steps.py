@@ -1,8 +1,9 @@
-"""Which steps a document of a source goes through, in order."""
+"""The cleaning pipeline: which steps a source's documents go through, in which order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from groundup.data.clean import (
     c4,
@@ -19,18 +20,18 @@ from groundup.data.clean import (
 from groundup.data.clean.step_types import CleaningStep, Filter, Mapper
 from groundup.data.decontaminate import EvaluationIndex, contamination_filter
 from groundup.data.document import Document, DroppedDocument
-from groundup.recipe.data_config import DataConfig, SourceConfig
+from groundup.recipe.data_config import DataConfig, SourceConfig, SourceKind
 
 
 @dataclass
 class FilterContext:
-    """What the steps need besides the recipe, and what they note while they work.
+    """Inputs of the steps besides the recipe, and what they count.
 
     Attributes:
-        weights: the classifier's file, when the recipe has a classifier.
-        evaluation: the index of what models will be tested on, when the recipe keeps it out.
-        languages: how many texts were found to be in each language.
-        hits: the evaluation items that were found, in order.
+        weights: file of the quality classifier.
+        evaluation: file of the EvaluationIndex.
+        languages: detected languages, with the number of texts.
+        hits: names of the evaluation items found, in order.
     """
 
     weights: Path | None = None
@@ -39,69 +40,86 @@ class FilterContext:
     hits: list[str] = field(default_factory=list)
 
 
-def build_steps(section: DataConfig, source: SourceConfig, context: FilterContext) -> list[CleaningStep]:
-    """Repair first, then what is cheap and drops most, then what changes the text that stays."""
+def clean_texts(
+    texts: Iterable[str], kind: SourceKind = "web", **knobs: Any
+) -> tuple[list[Document], list[DroppedDocument]]:
+    """Normalize, filter and mask texts as a source of this kind: (kept, dropped), each with the index as id.
+
+    `knobs` are the tables of [data]: `gopher_quality={"min_words": 20}, language={"languages": ["en", "de"]}`.
+
+    >>> kept, dropped = clean_texts(["Too short."])
+    >>> dropped[0].reason, dropped[0].id
+    ('gopher_quality: few_words', '0')
+    """
+    source = {"name": "texts", "kind": kind, "path": "-"}
+    config = DataConfig.model_validate({"sources": [source], **knobs})
+    steps = build_steps(config, config.sources[0], FilterContext())
+    results = [clean_document(Document(text, str(index)), steps) for index, text in enumerate(texts)]
+    dropped = [result for result in results if isinstance(result, DroppedDocument)]
+    return [result for result in results if isinstance(result, Document)], dropped
+
+
+def build_steps(config: DataConfig, source: SourceConfig, context: FilterContext) -> list[CleaningStep]:
+    """Normalization first, then cheap filters that drop most, then mappers of the remaining texts."""
     kind = source.kind
-    found: list[CleaningStep] = [Mapper("normalize", normalize.normalize), Filter("empty", _empty)]
+    steps: list[CleaningStep] = [Mapper("normalize", normalize.normalize), Filter("empty", _is_empty)]
     if context.evaluation is not None:
-        index, rule = EvaluationIndex.load(context.evaluation), section.decontaminate.rule
-        found.append(Filter("decontaminate", contamination_filter(index, rule, context.hits)))
+        index, rule = EvaluationIndex.load(context.evaluation), config.decontaminate.rule
+        steps.append(Filter("decontaminate", contamination_filter(index, rule, context.hits)))
     if not source.clean:
-        return found
-    if kind in section.code.kinds:
-        found.append(Filter("code", code_filter.code_filter(section.code)))
-    if kind != "code" and section.language.languages:
-        found.append(Filter("language", language.language_filter(section.language, context.languages)))
-    if kind in section.gopher_repetition.kinds:
-        found.append(
-            Filter("gopher_repetition", repetition.gopher_repetition_filter(section.gopher_repetition))
-        )
-    if kind in section.gopher_quality.kinds:
-        found.append(Filter("gopher_quality", gopher.gopher_quality_filter(section.gopher_quality)))
-    if kind in section.c4.kinds:
-        found += [Mapper("c4_lines", c4.c4_line_mapper(section.c4)), Filter("c4", c4.c4_filter(section.c4))]
-    if kind in section.fineweb.kinds:
-        found.append(Filter("fineweb", fineweb.fineweb_filter(section.fineweb)))
-    found += [
+        return steps
+    if kind in config.code.kinds:
+        steps.append(Filter("code", code_filter.code_filter(config.code)))
+    if kind != "code" and config.language.languages:
+        steps.append(Filter("language", language.language_filter(config.language, context.languages)))
+    if kind in config.gopher_repetition.kinds:
+        repetition_filter = repetition.gopher_repetition_filter(config.gopher_repetition)
+        steps.append(Filter("gopher_repetition", repetition_filter))
+    if kind in config.gopher_quality.kinds:
+        steps.append(Filter("gopher_quality", gopher.gopher_quality_filter(config.gopher_quality)))
+    if kind in config.c4.kinds:
+        steps += [Mapper("c4_lines", c4.c4_line_mapper(config.c4)), Filter("c4", c4.c4_filter(config.c4))]
+    if kind in config.fineweb.kinds:
+        steps.append(Filter("fineweb", fineweb.fineweb_filter(config.fineweb)))
+    steps += [
         Filter("word_list", word_list.word_list_filter(words))
-        for words in section.word_lists
+        for words in config.word_lists
         if kind in words.kinds
     ]
-    if section.classifier is not None and context.weights is not None and kind in section.classifier.kinds:
-        found.append(
-            Filter("classifier", classifier.classifier_filter(context.weights, section.classifier.threshold))
-        )
-    found.append(Mapper("pii", pii.pii_mapper(section.pii)))
-    return found
+    if config.classifier is not None and context.weights is not None and kind in config.classifier.kinds:
+        quality_filter = classifier.classifier_filter(context.weights, config.classifier.threshold)
+        steps.append(Filter("classifier", quality_filter))
+    steps.append(Mapper("pii", pii.pii_mapper(config.pii)))
+    return steps
 
 
-def _empty(text: str) -> str | None:
+def _is_empty(text: str) -> str | None:
     return None if text.strip() else "empty"
 
 
 def clean_document(
-    document: Document, todo: list[CleaningStep], on_change: Callable[[str, str, str, str], None]
-) -> Document | DroppedDocument:
-    """The document after all steps, or why it fell. When it passes, `changed` is told of each change:
-    its rule, the document's id, the text before and after it.
+    document: Document, steps: list[CleaningStep],
+    on_change: Callable[[str, str, str, str], None] = lambda step, id, before, after: None,
+) -> Document | DroppedDocument:  # fmt: skip
+    """The document after all steps, or the first reason to drop it. For a document that is kept, `on_change` is
+    called with (step, document id, text before, text after) of each change.
     """
     text = document.text
     changes: list[tuple[str, str, str]] = []
-    for step in todo:
+    for step in steps:
         if isinstance(step, Mapper):
             after = step.apply(text)
             if after != text:
                 changes.append((step.name, text, after))
                 text = after
         elif (reason := step.drop_reason(text)) is not None:
-            return DroppedDocument(
-                step.name if reason == step.name else f"{step.name}: {reason}", document.id, document.text
-            )
-    for rule, before, after in changes:
-        on_change(rule, document.id, before, after)
+            reason = step.name if reason == step.name else f"{step.name}: {reason}"
+            return DroppedDocument(reason, document.id, document.text)
+    for name, before, after in changes:
+        on_change(name, document.id, before, after)
     return Document(text, document.id)
 
 
 def utf8_bytes(text: str) -> int:
-    """Bytes as UTF-8; lone surrogates, which broken input may hold, count as what replaces them."""
+    """UTF-8 length; lone surrogates, which broken input may hold, count 3 bytes."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

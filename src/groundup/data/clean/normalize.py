@@ -1,6 +1,4 @@
-"""One spelling for what looks the same: Unicode's composed form, plain spaces, no control characters, no
-mojibake.
-"""
+"""Unicode normalization: NFC, plain spaces and line ends, no control characters, repaired mojibake."""
 
 import re
 import unicodedata
@@ -14,20 +12,17 @@ MANY_LINES = re.compile(r"\n{4,}")
 MOJIBAKE = re.compile(
     "[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]{1,3}"
 )
-"""A UTF-8 sequence that was read as Windows-1252: a lead byte's character and one to three of continuation
-bytes.
-"""
-
+"""A UTF-8 sequence decoded as Windows-1252: a lead byte and one to three continuation bytes."""
 
 PLAIN_ASCII = bytes(range(0x20, 0x7F)) + b"\n\t"
 
 
 def normalize(text: str) -> str:
-    """Repair and normalise. Idempotent; changes no visible character but those of broken encodings.
+    """Normalize a text. Idempotent; visible characters change only where an encoding is broken.
 
-    NFC and not NFKC: compatibility forms would turn x² into x2 and code into other code.
+    NFC and not NFKC: compatibility forms would turn x² into x2 and change code.
     """
-    # What may have to change is rare, and found fast among what is left without the ordinary characters.
+    # Candidates are rare: searching only the characters outside printable ASCII is fast.
     rare = text.encode("utf-8", "surrogatepass").translate(None, PLAIN_ASCII).decode("utf-8", "surrogatepass")
     if any(
         form.search(rare) for form in (LINE_ENDS, SPACES, INVISIBLE, MOJIBAKE)
@@ -42,7 +37,7 @@ def normalize(text: str) -> str:
 
 def _repair(text: str) -> str:
     text = SPACES.sub(" ", LINE_ENDS.sub("\n", text))
-    while True:  # what is taken out may bring together what then composes or decodes
+    while True:  # a removal may join characters that then compose or decode
         repaired = unicodedata.normalize("NFC", INVISIBLE.sub("", MOJIBAKE.sub(_decode_mojibake, text)))
         if repaired == text:
             return text

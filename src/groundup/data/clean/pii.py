@@ -1,7 +1,7 @@
-"""Personal data and secrets to tokens: a model must not learn whom to write to, nor with which key.
+"""PII masking: replace personal data and secrets by tokens such as <email>.
 
-Numbers count only with a right checksum where their kind has one: a random run of digits passes Luhn's once
-in ten times, so cards must also begin as issuers' numbers do.
+Numbers need a valid checksum where their kind has one. One random digit string in ten passes Luhn, so card numbers
+must also start with an issuer prefix.
 """
 
 import ipaddress
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from groundup.recipe.data_config import PiiConfig
 
 PII_TOKENS = ("<email>", "<phone>", "<ip>", "<card>", "<id>", "<secret>")
-"""What stands where such things stood."""
+"""The replacement tokens."""
 
 EMAIL = re.compile(
     r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b"
@@ -47,40 +47,53 @@ SECRET_PATTERNS = {
     "pypi-": r"pypi-[A-Za-z0-9_-]{50,}",
     "eyJ": r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
 }
-"""Mark -> form of the keys that services give out with it. A text without the mark is not searched."""
+"""Fixed prefix -> pattern of the keys that a service issues. Texts without the prefix are not searched."""
 
-SECRET_REGEXES = {mark: re.compile(rf"(?<![A-Za-z0-9_-]){form}") for mark, form in SECRET_PATTERNS.items()}
+SECRET_REGEXES = {
+    prefix: re.compile(rf"(?<![A-Za-z0-9_-]){pattern}") for prefix, pattern in SECRET_PATTERNS.items()
+}
 URL_CREDENTIALS = re.compile(r"(?<=://)[^\s/:@]{1,64}:[^\s/:@]{1,128}(?=@)")
 
 DIGITS = re.compile(r"\d[\d .()/-]{5,}\d")
-"""What every number below holds: lines without it, nearly all, are not looked at again."""
+"""Necessary condition of all number patterns; most lines fail it and are skipped."""
 
 DNI_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
 CARD_STARTS = re.compile(r"4|5[1-5]|2[2-7]|3[47]|3[068]|6(?:011|5|4[4-9])|35|62")
 
 
-def pii_mapper(settings: PiiConfig) -> Callable[[str], str]:
-    """A change that puts TOKENS where such things stood."""
+def mask_pii(text: str, **kinds: bool) -> str:
+    """Replace personal data and secrets by tokens; `kinds` as in [data.pii], all true by default.
+
+    >>> mask_pii("Write to jane@example.org.")
+    'Write to <email>.'
+    >>> mask_pii("Write to jane@example.org.", emails=False)
+    'Write to jane@example.org.'
+    """
+    return pii_mapper(PiiConfig(**kinds))(text)
+
+
+def pii_mapper(config: PiiConfig) -> Callable[[str], str]:
+    """Mapper for the enabled kinds of personal data."""
 
     def numbers(line: str) -> str:
-        if settings.id_numbers:
+        if config.id_numbers:
             line = SSN.sub("<id>", IBAN.sub(_replace_iban, DNI.sub(_replace_dni, line)))
-        if settings.ips:
+        if config.ips:
             line = IPV4.sub(_replace_ip, line)
-        if settings.cards or settings.phones or settings.id_numbers:
-            line = NUMBER.sub(lambda match: _replace_number(match, settings), line)
+        if config.cards or config.phones or config.id_numbers:
+            line = NUMBER.sub(lambda match: _replace_number(match, config), line)
         return line
 
     def replace(text: str) -> str:
-        if settings.secrets:
-            for mark, form in SECRET_REGEXES.items():
-                if mark in text:
-                    text = form.sub("<secret>", text)
-        if settings.secrets and "://" in text and "@" in text:
+        if config.secrets:
+            for prefix, pattern in SECRET_REGEXES.items():
+                if prefix in text:
+                    text = pattern.sub("<secret>", text)
+        if config.secrets and "://" in text and "@" in text:
             text = URL_CREDENTIALS.sub("<secret>", text)
-        if settings.emails and "@" in text:
+        if config.emails and "@" in text:
             text = EMAIL.sub("<email>", text)
-        if settings.ips and text.count(":") > 3:
+        if config.ips and text.count(":") > 3:
             text = IPV6.sub(_replace_ip, text)
         if DIGITS.search(text):
             text = "\n".join(numbers(line) if DIGITS.search(line) else line for line in text.split("\n"))
@@ -92,18 +105,20 @@ def pii_mapper(settings: PiiConfig) -> Callable[[str], str]:
 def _replace_ip(match: re.Match[str]) -> str:
     parts = match.group().split(".")
     if len(parts[0]) == 1 and sum(int(part) < 20 for part in parts[1:]) > 1:
-        return match.group()  # a version or a section: one address in fifty that begin so looks like this
+        return (
+            match.group()
+        )  # a version or section number; 2% of the addresses with one leading digit look like this
     try:
         return "<ip>" if ipaddress.ip_address(match.group()).is_global else match.group()
     except ValueError:
         return match.group()
 
 
-def _replace_number(match: re.Match[str], settings: PiiConfig) -> str:
+def _replace_number(match: re.Match[str], config: PiiConfig) -> str:
     text = match.group()
     digits = re.sub(r"\D", "", text)
     if (
-        settings.cards
+        config.cards
         and 13 <= len(digits) <= 19
         and CARD_STARTS.match(digits)
         and is_valid_luhn(digits)
@@ -111,14 +126,14 @@ def _replace_number(match: re.Match[str], settings: PiiConfig) -> str:
     ):
         return "<card>"
     if (
-        settings.id_numbers
+        config.id_numbers
         and len(digits) == 11
         and re.fullmatch(r"\d{3}\.\d{3}\.\d{3}-\d{2}", text)
         and is_valid_cpf(digits)
     ):
         return "<id>"
     if (
-        settings.phones
+        config.phones
         and 8 <= len(digits) <= 15
         and not DATE.search(text)
         and not IPV4.fullmatch(text.strip("()"))
@@ -140,9 +155,7 @@ def _replace_dni(match: re.Match[str]) -> str:
 
 
 def is_card_grouping(text: str) -> bool:
-    """Cards are written in one run, or in groups parted by single spaces or hyphens; dates and versions are
-    not.
-    """
+    """Card grouping: no separators, or the usual groups with single spaces or hyphens."""
     return (
         re.fullmatch(r"\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{4,5}", text)
         is not None
@@ -150,30 +163,28 @@ def is_card_grouping(text: str) -> bool:
 
 
 def is_valid_luhn(digits: str) -> bool:
-    """ISO/IEC 7812-1, annex B: every second digit from the right is doubled; the sum of all digits ends in 0."""
+    """Luhn checksum (ISO/IEC 7812-1, annex B)."""
     total = 0
-    for place, digit in enumerate(reversed(digits)):
-        value = int(digit) * (1 + place % 2)
+    for index, digit in enumerate(reversed(digits)):
+        value = int(digit) * (1 + index % 2)
         total += value - 9 * (value > 9)
     return total % 10 == 0
 
 
 def is_valid_iban(text: str) -> bool:
-    """ISO 13616: with the first four characters moved to the end and letters as 10 to 35, the number is 1
-    modulo 97.
-    """
-    plain = text.replace(" ", "")
-    if not 15 <= len(plain) <= 34:
+    """IBAN checksum (ISO 13616): first four characters moved to the end, letters as 10 to 35; 1 modulo 97."""
+    compact = text.replace(" ", "")
+    if not 15 <= len(compact) <= 34:
         return False
-    return int("".join(str(int(character, 36)) for character in plain[4:] + plain[:4])) % 97 == 1
+    return int("".join(str(int(character, 36)) for character in compact[4:] + compact[:4])) % 97 == 1
 
 
 def is_valid_cpf(digits: str) -> bool:
-    """Brazil's CPF: two check digits, each the weighted sum of those before it, modulo 11."""
+    """Check digits of a Brazilian CPF: weighted sums modulo 11."""
     if len(set(digits)) == 1:
         return False
     for length in (9, 10):
-        total = sum(int(digit) * (length + 1 - place) for place, digit in enumerate(digits[:length]))
+        total = sum(int(digit) * (length + 1 - index) for index, digit in enumerate(digits[:length]))
         if int(digits[length]) != total * 10 % 11 % 10:
             return False
     return True

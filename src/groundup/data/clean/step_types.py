@@ -1,12 +1,15 @@
-"""The two things that cleaning does to a text: change it, or judge it."""
+"""Types of cleaning steps: mappers change a text, filters drop it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+FilterFunction = Callable[[str], str | None]
+"""Reason to drop a text, or None to keep it."""
+
 
 @dataclass(frozen=True)
 class Mapper:
-    """Gives a text another form. What it takes away is counted under its name."""
+    """Changes a text. The bytes it removes are counted under its name."""
 
     name: str
     apply: Callable[[str], str]
@@ -14,10 +17,10 @@ class Mapper:
 
 @dataclass(frozen=True)
 class Filter:
-    """Lets a text pass (None) or says why not. The reason stands behind the rule's name in the funnel."""
+    """Drops or keeps a text. Documents are counted under "NAME: REASON"."""
 
     name: str
-    drop_reason: Callable[[str], str | None]
+    drop_reason: FilterFunction
 
 
 CleaningStep = Mapper | Filter

@@ -1,6 +1,10 @@
-"""Deduplication: what the corpus says twice, it says once.
+"""Deduplication of documents (exact, MinHash) and of passages within them.
 
-Reading order: `clusters` (which are the same), `keys` (what documents are compared by), `near` (equal documents, and
-MinHash), `passages` (paragraphs and runs of words), `memory` (what all this holds), `verdicts` (what comes of it).
-Deliberately absent: the texts; all that is held here are hashes and numbers of documents.
+    union_find.py     disjoint sets of document numbers
+    document_keys.py  exact and MinHash band keys, in memory and on disk
+    minhash.py        MinHash with banding
+    passages.py       repeated paragraphs and n-grams
+    duplicates.py     decisions: find_duplicates, deduplicate, and the stage's second pass
+
+Memory holds hashes and document numbers only, never texts.
 """

@@ -1,53 +1,94 @@
-"""The keys of all documents: 64 bits that equal texts share, and 64 for each band that similar texts share.
+"""Deduplication keys of documents: a 64-bit hash of the normalized text, and one per MinHash band.
 
-The first pass leaves one file a unit, NNNNN.keys: chunks of up to CHUNK documents, each (1 + bands, N), of which row 0
-holds the keys of equal texts, row 1 + b those of band b. The second pass takes one row at a time, and of it no more
-than fits into memory.
+On disk, one file per work unit, NNNNN.keys: chunks of up to CHUNK_DOCUMENTS documents, each (1 + bands, N); row 0
+holds exact keys, row 1 + b the keys of band b. One row is read at a time, in parts that fit into memory.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy
 from numpy.typing import NDArray
 
 from groundup.data.dedup.union_find import Integers, Keys
 from groundup.data.executor import minhash_signatures
+from groundup.data.stable_hash import hash_bytes
 from groundup.data.work_files import ArrayWriter, open_array
 from groundup.recipe.data_config import MinHashDedupConfig
 
+Signatures = NDArray[numpy.uint32]
+
 NO_KEY = numpy.uint64(0)
-"""Of what is compared with nothing: a text without any word is like no other."""
+"""Key of a text without words, which is compared with nothing."""
+EMPTY_HASH = numpy.uint32(0xFFFFFFFF)
 
 BATCH_CHARACTERS = 1 << 20
 CHUNK_DOCUMENTS = 1 << 16
-EMPTY_HASH = numpy.uint32(0xFFFFFFFF)
+
+NON_WORD = re.compile(r"\W+")
+NON_WORD_BYTES = bytes(byte for byte in range(128) if NON_WORD.match(chr(byte)))
+LOWERCASE_TABLE = bytes(byte + 32 if 65 <= byte <= 90 else byte for byte in range(256))
+"""ASCII fast path: bytes.translate is many times faster than a regular expression."""
+
+
+def text_key(text: str) -> int:
+    """64-bit hash of a text without case, punctuation and spaces."""
+    letters = text.encode("utf-8", "surrogatepass").translate(LOWERCASE_TABLE, NON_WORD_BYTES)
+    if not letters.isascii():
+        lower = letters.decode("utf-8", "surrogatepass").lower()
+        letters = NON_WORD.sub("", lower).encode("utf-8", "surrogatepass")
+    return hash_bytes(letters or text.encode("utf-8", "surrogatepass"))
+
+
+def num_bands(config: MinHashDedupConfig) -> int:
+    return config.num_bands if config.action != "off" else 0
+
+
+def document_keys(
+    texts: list[str], exact_keys: list[int], config: MinHashDedupConfig, seed: int
+) -> tuple[Keys, Signatures | None]:
+    """Keys (1 + bands, N) of N texts, and their MinHash signatures (N, hashes) unless MinHash is off."""
+    exact, bands = numpy.array(exact_keys, dtype=numpy.uint64)[None], num_bands(config)
+    if not bands or not texts:
+        return exact, None
+    signatures = minhash_signatures(texts, config.ngram_size, bands * config.hashes_per_band, seed)
+    return numpy.concatenate([exact, band_keys(signatures, bands)]), signatures
+
+
+def band_keys(signatures: Signatures, bands: int) -> Keys:
+    """Signatures (N, bands * rows) -> one key per band (bands, N)."""
+    values = signatures.reshape(len(signatures), bands, -1).astype(numpy.uint64)
+    mixed = numpy.full(values.shape[:2], 0xCBF29CE484222325, dtype=numpy.uint64)
+    for row in range(values.shape[2]):  # FNV-1a over 32-bit words
+        mixed = (mixed ^ values[:, :, row]) * numpy.uint64(0x100000001B3)
+        mixed ^= mixed >> numpy.uint64(29)
+    mixed |= numpy.uint64(1)
+    mixed[(signatures == EMPTY_HASH).all(axis=1)] = NO_KEY
+    return numpy.ascontiguousarray(mixed.T)
 
 
 class DedupKeyWriter:
-    """Writes STEM.keys, the keys of one unit's documents in their order, and STEM.signatures (N, hashes) where whole
-    signatures are compared.
-    """
+    """Writes STEM.keys of one work unit, and STEM.signatures (N, hashes) if candidates are verified."""
 
-    def __init__(self, settings: MinHashDedupConfig, seed: int, stem: Path):
-        self.settings, self.seed = settings, seed
-        bands = settings.num_bands if settings.action != "off" else 0
-        self.chunk = numpy.empty((1 + bands, CHUNK_DOCUMENTS), numpy.uint64)
+    def __init__(self, config: MinHashDedupConfig, seed: int, stem: Path):
+        self.config, self.seed = config, seed
+        self.chunk = numpy.empty((1 + num_bands(config), CHUNK_DOCUMENTS), numpy.uint64)
         self.filled = 0
         self.exact_keys: list[int] = []
         self.texts: list[str] = []
         self.buffered_characters = 0
         self.keys = ArrayWriter(stem.with_suffix(".keys"))
-        self.signatures = (
-            ArrayWriter(stem.with_suffix(".signatures")) if bands and settings.threshold > 0 else None
-        )
+        has_signatures = num_bands(config) and config.threshold > 0
+        self.signatures = ArrayWriter(stem.with_suffix(".signatures")) if has_signatures else None
 
     def add(self, key: int, text: str) -> None:
-        """The next document, with the key that equal texts share."""
+        """Append one document with its `text_key`."""
         self.exact_keys.append(key)
         self.texts.append(text)
         self.buffered_characters += len(text)
-        if self.buffered_characters > BATCH_CHARACTERS or len(self.exact_keys) == CHUNK_DOCUMENTS:
+        if self.buffered_characters > BATCH_CHARACTERS or len(self.texts) == CHUNK_DOCUMENTS:
             self._flush()
 
     def close(self) -> None:
@@ -58,23 +99,17 @@ class DedupKeyWriter:
             self.signatures.close()
 
     def _flush(self) -> None:
-        rows = [numpy.array(self.exact_keys, dtype=numpy.uint64)[None]]
-        if len(self.chunk) > 1 and self.texts:
-            bands = self.settings.num_bands
-            found = minhash_signatures(
-                self.texts, self.settings.ngram_size, bands * self.settings.hashes_per_band, self.seed
-            )
-            rows.append(band_keys(found, bands))
-            if self.signatures is not None:
-                self.signatures.add(found)
-        if self.exact_keys:
-            self._append(numpy.concatenate(rows))
+        if self.texts:
+            keys, signatures = document_keys(self.texts, self.exact_keys, self.config, self.seed)
+            if self.signatures is not None and signatures is not None:
+                self.signatures.add(signatures)
+            self._append(keys)
         self.exact_keys, self.texts, self.buffered_characters = [], [], 0
 
-    def _append(self, found: Keys) -> None:
-        """Fill the chunk, and write it when it is full (1 + bands, up to CHUNK)."""
+    def _append(self, keys: Keys) -> None:
+        """Fill the chunk (1 + bands, up to CHUNK_DOCUMENTS), and write it when it is full."""
         room = CHUNK_DOCUMENTS - self.filled
-        first, rest = found[:, :room], found[:, room:]
+        first, rest = keys[:, :room], keys[:, room:]
         self.chunk[:, self.filled : self.filled + first.shape[1]] = first
         self.filled += first.shape[1]
         if self.filled == CHUNK_DOCUMENTS:
@@ -83,37 +118,51 @@ class DedupKeyWriter:
             self.filled = rest.shape[1]
 
 
-def band_keys(found: NDArray[numpy.uint32], bands: int) -> Keys:
-    """Signatures (N, bands * rows) -> one key for each band (bands, N)."""
-    values = found.reshape(len(found), bands, -1).astype(numpy.uint64)
-    mixed = numpy.full(values.shape[:2], 0xCBF29CE484222325, dtype=numpy.uint64)
-    for row in range(values.shape[2]):  # FNV-1a over words of 32 bits
-        mixed = (mixed ^ values[:, :, row]) * numpy.uint64(0x100000001B3)
-        mixed ^= mixed >> numpy.uint64(29)
-    mixed |= numpy.uint64(1)
-    mixed[(found == EMPTY_HASH).all(axis=1)] = NO_KEY
-    return numpy.ascontiguousarray(mixed.T)
+class DedupKeys(Protocol):
+    """Keys and signatures of N documents, in memory or on disk."""
+
+    def read_row(self, row: int, part: int = 0, parts: int = 1) -> tuple[Integers, Keys]:
+        """Ascending document numbers and keys in one row, of those keys that belong to `part` of `parts`."""
+        ...
+
+    def signatures(self, documents: Integers) -> Signatures:
+        """Signatures (len(documents), hashes) of documents with ascending numbers."""
+        ...
+
+
+class InMemoryKeys:
+    """DedupKeys of texts in memory."""
+
+    def __init__(self, texts: list[str], config: MinHashDedupConfig, seed: int):
+        self._keys, self._signatures = document_keys(texts, [text_key(text) for text in texts], config, seed)
+
+    def read_row(self, row: int, part: int = 0, parts: int = 1) -> tuple[Integers, Keys]:
+        return select_part(iter_key_chunks(0, self._keys[row]), part, parts)
+
+    def signatures(self, documents: Integers) -> Signatures:
+        assert self._signatures is not None
+        return self._signatures[documents]
 
 
 class DedupKeyTable:
-    """The keys of N documents, numbered through all units in order, as files that are read in parts."""
+    """DedupKeys of all units, as files; documents are numbered through all units in order."""
 
     def __init__(self, folder: Path, counts: dict[int, int]):
-        """`counts`: how many documents each unit has."""
-        self.stems = [folder / f"{number:05d}" for number in sorted(counts) if counts[number]]
-        self.sizes = [counts[number] for number in sorted(counts) if counts[number]]
+        """`counts`: documents per unit."""
+        self.stems = [folder / f"{unit:05d}" for unit in sorted(counts) if counts[unit]]
+        self.sizes = [counts[unit] for unit in sorted(counts) if counts[unit]]
         self.starts = numpy.concatenate([[0], numpy.cumsum(self.sizes)]).astype(numpy.int64)
 
     def read_row(self, row: int, part: int = 0, parts: int = 1) -> tuple[Integers, Keys]:
-        """Numbers, ascending, and keys of the documents whose key in this row falls into one of `parts`."""
         return select_part(self._iter_chunks(row), part, parts)
 
-    def signatures(self, documents: Integers) -> NDArray[numpy.uint32]:
-        """The whole signatures (len(wanted), hashes) of some documents, whose numbers ascend."""
-        cuts = numpy.searchsorted(documents, self.starts)
+    def signatures(self, documents: Integers) -> Signatures:
+        bounds = numpy.searchsorted(documents, self.starts)
         found = [
             open_array(stem.with_suffix(".signatures"), numpy.uint32).reshape(size, -1)[documents[first:last] - start]
-            for stem, size, start, first, last in zip(self.stems, self.sizes, self.starts, cuts, cuts[1:], strict=False)
+            for stem, size, start, first, last in zip(
+                self.stems, self.sizes, self.starts, bounds, bounds[1:], strict=False
+            )
             if first < last
         ]  # fmt: skip
         return numpy.concatenate(found)
@@ -128,17 +177,17 @@ class DedupKeyTable:
 
 
 def iter_key_chunks(start: int, keys: Keys) -> Iterator[tuple[int, Keys]]:
-    """One long row of keys piece by piece, each with the number of its first key."""
+    """Chunks of a row of keys, each with the number of its first key."""
     for first in range(0, len(keys), CHUNK_DOCUMENTS):
         yield start + first, keys[first : first + CHUNK_DOCUMENTS]
 
 
-def select_part(chunks: Iterator[tuple[int, Keys]], part: int, parts: int) -> tuple[Integers, Keys]:
-    """Of (number of the first key, keys) pairs all that falls into a part, as (numbers, keys)."""
-    places, kept = [numpy.zeros(0, dtype=numpy.int64)], [numpy.zeros(0, dtype=numpy.uint64)]
+def select_part(chunks: Iterable[tuple[int, Keys]], part: int, parts: int) -> tuple[Integers, Keys]:
+    """(numbers, keys) of the keys in one part, from chunks of (number of the first key, keys)."""
+    numbers, selected = [numpy.zeros(0, dtype=numpy.int64)], [numpy.zeros(0, dtype=numpy.uint64)]
     for start, keys in chunks:
-        # The lowest bit is no key's own, so parts are made of those above it.
-        wanted = (keys != NO_KEY) & ((keys >> numpy.uint64(8)) % numpy.uint64(parts) == part)
-        places.append(numpy.flatnonzero(wanted) + start)
-        kept.append(keys[wanted])
-    return numpy.concatenate(places), numpy.concatenate(kept)
+        # The lowest bit of a key is always set, so parts are made of the bits above.
+        in_part = (keys != NO_KEY) & ((keys >> numpy.uint64(8)) % numpy.uint64(parts) == part)
+        numbers.append(numpy.flatnonzero(in_part) + start)
+        selected.append(keys[in_part])
+    return numpy.concatenate(numbers), numpy.concatenate(selected)

@@ -1,5 +1,6 @@
-"""The second pass: one verdict for every document, and one mark for every passage."""
+"""Exact and near duplicates: of texts in memory, and of all documents of a corpus on disk."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,72 +9,107 @@ import numpy
 from numpy.typing import NDArray
 
 from groundup.artifacts.machine import Machine
-from groundup.data.dedup.document_keys import DedupKeyTable
-from groundup.data.dedup.memory_budget import num_passes, peak_bytes
+from groundup.artifacts.progress import Progress
+from groundup.data.dedup.document_keys import DedupKeys, DedupKeyTable, InMemoryKeys
 from groundup.data.dedup.minhash import union_exact, union_near
 from groundup.data.dedup.passages import PASSAGE_KINDS, flag_repeats
 from groundup.data.dedup.union_find import UnionFind
-from groundup.recipe.data_config import DataConfig
+from groundup.data.dedup_estimate import num_passes, peak_bytes
+from groundup.recipe.data_config import DataConfig, MinHashDedupConfig
 
 KEEP, EXACT, NEAR = 0, 1, 2
-REASONS = {EXACT: "exact_duplicate", NEAR: "near_duplicate"}
+DROP_REASONS = {EXACT: "exact_duplicate", NEAR: "near_duplicate"}
 
 
 @dataclass(frozen=True)
 class DedupDecisions:
-    """Of N documents, numbered through all units.
+    """Decisions for N documents.
 
     Attributes:
         codes: KEEP, EXACT or NEAR (N).
-        roots: the first document of the cluster that each is in (N).
+        roots: number of the first document of each document's cluster (N).
     """
 
     codes: NDArray[numpy.uint8]
     roots: NDArray[numpy.int64]
 
 
-def find_duplicates(
-    section: DataConfig, clean: Path, counts: dict[int, int], machine: Machine
-) -> DedupDecisions:
-    """Compare all documents of all units; `counts` is how many each unit has. Marks passages beside the clean
-    files.
+def find_duplicates(texts: Sequence[str], *, exact: bool = True, seed: int = 0, **minhash: Any) -> list[int]:
+    """For each text the index of the first text that it duplicates, or its own index.
+
+    `minhash` are the knobs of [data.minhash_dedup]: ngram_size, num_bands, hashes_per_band, threshold, action
+    ("off": only exact duplicates).
+
+    >>> find_duplicates(["The cat sat.", "A dog barked.", "the cat sat!"])
+    [0, 1, 0]
     """
-    total = sum(counts.values())
-    limit = 1e9 * section.memory_gigabytes
-    passages = {
-        kind: [path for number in sorted(counts) if (path := clean / f"{number:05d}.{kind}").exists()]
-        for kind in PASSAGE_KINDS
-    }
-    keys = {kind: sum(path.stat().st_size for path in files) // 8 for kind, files in passages.items()}
-    parts = num_passes(total, total, limit)
-    log_dedup_plan(section, total, max(total, *keys.values()), machine)
-    table = DedupKeyTable(clean, counts)
-    clusters = UnionFind(total)
+    config = MinHashDedupConfig(**minhash)
+    keys = InMemoryKeys(list(texts), config, seed)
+    return decide_duplicates(keys, len(texts), exact, config).roots.tolist()
+
+
+def deduplicate(texts: Sequence[str], *, exact: bool = True, seed: int = 0, **minhash: Any) -> list[str]:
+    """The texts without exact and near duplicates; of each cluster the first stays. Arguments: `find_duplicates`.
+
+    >>> deduplicate(["The cat sat.", "A dog barked.", "the cat sat!"])
+    ['The cat sat.', 'A dog barked.']
+    """
+    roots = find_duplicates(texts, exact=exact, seed=seed, **minhash)
+    return [text for index, text in enumerate(texts) if roots[index] == index]
+
+
+def decide_duplicates(
+    keys: DedupKeys, total: int, exact: bool, config: MinHashDedupConfig, parts: int = 1, progress: Progress | None = None
+) -> DedupDecisions:  # fmt: skip
+    """Compare `total` documents by their keys, in `parts` passes."""
+    clusters, numbers = UnionFind(total), numpy.arange(total)
     codes = numpy.zeros(total, dtype=numpy.uint8)
-    if section.exact_dedup.enabled:
-        union_exact(clusters, table, parts)
-        codes[clusters.roots() != numpy.arange(total)] = EXACT
-    if section.minhash_dedup.action != "off":
-        union_near(clusters, table, section.minhash_dedup, parts, machine.progress)
+    if exact:
+        union_exact(clusters, keys, parts)
+        codes[clusters.roots() != numbers] = EXACT
+    if config.action != "off" and total:
+        union_near(clusters, keys, config, parts, progress or Progress())
     roots = clusters.roots()
-    if section.minhash_dedup.action == "drop":
-        codes[(roots != numpy.arange(total)) & (codes == KEEP)] = NEAR
-    for kind, files in passages.items():
-        flag_repeats(files, num_passes(total, keys[kind], limit))
+    if config.action == "drop":
+        codes[(roots != numbers) & (codes == KEEP)] = NEAR
     return DedupDecisions(codes, roots)
 
 
-def log_dedup_plan(section: DataConfig, documents: int, keys: int, machine: Machine) -> None:
-    """Tell what deduplication will hold before it begins; `keys`: the most that are compared at once."""
-    parts = num_passes(documents, keys, 1e9 * section.memory_gigabytes)
+def deduplicate_units(
+    config: DataConfig, clean: Path, counts: dict[int, int], machine: Machine
+) -> DedupDecisions:
+    """Compare all documents in the unit files of folder `clean`; `counts`: documents per unit.
+
+    Also writes the flags of repeated passages beside the unit files.
+    """
+    total = sum(counts.values())
+    limit = 1e9 * config.memory_gigabytes
+    passages = {
+        kind: [path for unit in sorted(counts) if (path := clean / f"{unit:05d}.{kind}").exists()]
+        for kind in PASSAGE_KINDS
+    }
+    num_keys = {kind: sum(path.stat().st_size for path in files) // 8 for kind, files in passages.items()}
+    log_dedup_plan(config, total, max(total, *num_keys.values()), machine)
+    decisions = decide_duplicates(
+        DedupKeyTable(clean, counts), total, config.exact_dedup.enabled, config.minhash_dedup,
+        num_passes(total, total, limit), machine.progress,
+    )  # fmt: skip
+    for kind, files in passages.items():
+        flag_repeats(files, num_passes(total, num_keys[kind], limit))
+    return decisions
+
+
+def log_dedup_plan(config: DataConfig, documents: int, keys: int, machine: Machine) -> None:
+    """Log memory and passes of deduplication; `keys`: the most keys compared at once."""
+    parts = num_passes(documents, keys, 1e9 * config.memory_gigabytes)
     machine.progress.log(
-        f"deduplication: {documents} documents, {peak_bytes(documents, keys, parts) / 1e9:.2g} GB "
-        f"of {section.memory_gigabytes:g} GB allowed, in {parts} pass{'es' if parts > 1 else ''}"
+        f"deduplication: {documents:,} documents, {peak_bytes(documents, keys, parts) / 1e9:.2g} GB "
+        f"(data.memory_gigabytes = {config.memory_gigabytes:g}), {parts} pass{'es' if parts > 1 else ''}"
     )
 
 
 def largest_clusters(decisions: DedupDecisions, limit: int = 20) -> list[dict[str, Any]]:
-    """The largest clusters: how many members, and the numbers of the first three."""
+    """The largest clusters: size, and the numbers of the first three members."""
     sizes = _cluster_sizes(decisions)
     repeated = numpy.flatnonzero(sizes > 1)
     largest = repeated[numpy.lexsort((repeated, -sizes[repeated]))[:limit]]
@@ -84,9 +120,7 @@ def largest_clusters(decisions: DedupDecisions, limit: int = 20) -> list[dict[st
 
 
 def cluster_stats(decisions: DedupDecisions) -> dict[str, Any]:
-    """How many clusters there are, how many documents are in them, and the clusters by the next power of two of their
-    size.
-    """
+    """Number of clusters, documents in clusters, and clusters by size rounded up to a power of two."""
     sizes = _cluster_sizes(decisions)
     sizes = sizes[sizes > 1]
     by_power = numpy.bincount(numpy.ceil(numpy.log2(sizes)).astype(numpy.int64))
@@ -94,6 +128,6 @@ def cluster_stats(decisions: DedupDecisions) -> dict[str, Any]:
     return {"clusters": len(sizes), "documents": int(sizes.sum()), "sizes": by_size}
 
 
-def _cluster_sizes(verdicts: DedupDecisions) -> NDArray[numpy.int64]:
-    """For each document how many are in the cluster that it is the first of (N); 0 when it is not the first."""
-    return numpy.bincount(verdicts.roots, minlength=1)
+def _cluster_sizes(decisions: DedupDecisions) -> NDArray[numpy.int64]:
+    """Cluster size at the number of each cluster's first document, else 0 (N)."""
+    return numpy.bincount(decisions.roots, minlength=1)

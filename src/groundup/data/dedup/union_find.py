@@ -1,4 +1,4 @@
-"""Which documents are the same? Union-find over pairs; the first document of a cluster stands for it."""
+"""Union-find over document numbers, and pairs of documents with equal keys."""
 
 import numpy
 from numpy.typing import NDArray
@@ -6,17 +6,17 @@ from numpy.typing import NDArray
 Integers = NDArray[numpy.int64]
 Keys = NDArray[numpy.uint64]
 PAIR_BATCH = 1 << 18
-"""Pairs that are held as Python integers while they are joined."""
+"""Pairs converted to Python integers at a time."""
 
 
 class UnionFind:
-    """Disjoint sets of the numbers 0 to N - 1, in 8 bytes for each. The smallest number of a set is its root."""
+    """Disjoint sets of the numbers 0 to N - 1, 8 bytes each. The root of a set is its smallest number."""
 
     def __init__(self, count: int):
         self.parent: Integers = numpy.arange(count, dtype=numpy.int64)
 
     def find(self, number: int) -> int:
-        """The first member of the set that `number` is in; the way there is halved for the next time."""
+        """Root of `number`, with path halving."""
         parent = self.parent
         while (up := int(parent[number])) != number:
             parent[number] = parent[up]
@@ -24,12 +24,12 @@ class UnionFind:
         return number
 
     def union(self, firsts: Integers, others: Integers) -> None:
-        """Make one set of the two that hold each pair (E pairs)."""
+        """Merge the sets of each pair (E pairs)."""
         self.roots()
         for start in range(0, len(firsts), PAIR_BATCH):
-            some = slice(start, start + PAIR_BATCH)
-            a, b = self.parent[firsts[some]], self.parent[others[some]]
-            new = a != b  # most pairs of a later band were joined by an earlier one
+            batch = slice(start, start + PAIR_BATCH)
+            a, b = self.parent[firsts[batch]], self.parent[others[batch]]
+            new = a != b  # most pairs of a later band were merged by an earlier one
             for first, other in zip(a[new].tolist(), b[new].tolist(), strict=True):
                 self._union(first, other)
 
@@ -39,7 +39,7 @@ class UnionFind:
             self.parent[max(a, b)] = min(a, b)
 
     def roots(self) -> Integers:
-        """The root of every number (N); every way there is one step afterwards."""
+        """Root of every number (N); compresses all paths to one step."""
         while True:
             up = self.parent[self.parent]
             if numpy.array_equal(up, self.parent):
@@ -48,13 +48,13 @@ class UnionFind:
 
 
 def repeated_pairs(numbers: Integers, keys: Keys) -> tuple[Integers, Integers]:
-    """Pairs (first, other) of numbers with equal keys: for each key that repeats, its smallest number with every
-    other. The N numbers ascend.
+    """Pairs (first, other) with equal keys: the smallest number of each repeated key with every other one.
+    `numbers` (N) is ascending.
     """
     order = numpy.argsort(keys, kind="stable")
     keys = keys[order]
-    again = numpy.flatnonzero(keys[1:] == keys[:-1]) + 1
-    begins = numpy.ones(len(again), dtype=bool)
-    begins[1:] = again[1:] != again[:-1] + 1
-    firsts = (again[begins] - 1)[numpy.cumsum(begins) - 1]
-    return numbers[order[firsts]], numbers[order[again]]
+    repeats = numpy.flatnonzero(keys[1:] == keys[:-1]) + 1
+    begins = numpy.ones(len(repeats), dtype=bool)
+    begins[1:] = repeats[1:] != repeats[:-1] + 1
+    firsts = (repeats[begins] - 1)[numpy.cumsum(begins) - 1]
+    return numbers[order[firsts]], numbers[order[repeats]]
