@@ -41,8 +41,8 @@ NEAR = 0.8
 def make_input(places: list[str], folder: Path, times: int = 1) -> int:
     """FILES files of JSON lines; with `times`, each document so often, other words in each copy. Returns documents."""
     from groundup.data.document import Document
+    from groundup.data.document_reader import read_file
     from groundup.data.inputs import InputFile
-    from groundup.data.process_unit import read_documents
     from groundup.data.readers.reader_options import ReaderOptions
 
     chance, count = random.Random(0), 0
@@ -54,9 +54,7 @@ def make_input(places: list[str], folder: Path, times: int = 1) -> int:
         for kind, _, pattern in [place.partition(":")]
         for path in sorted(glob.glob(pattern, recursive=True))
     ):
-        for found in read_documents(
-            kind, InputFile(path.name, path), ReaderOptions(html_extractor="resiliparse")
-        ):
+        for found in read_file(kind, InputFile(path.name, path), ReaderOptions(html_extractor="resiliparse")):
             if not isinstance(found, Document) or not found.text.strip():
                 continue
             for copy in range(times):

@@ -44,7 +44,7 @@ def make(folder: Path, millions: float) -> int:
 
 
 def mixed(values: numpy.ndarray) -> numpy.ndarray:
-    from groundup.data.clean.ngrams import splitmix64
+    from groundup.data.stable_hash import splitmix64
 
     return splitmix64(values) | numpy.uint64(1)
 
@@ -69,7 +69,7 @@ def judge(folder: Path, count: int, gigabytes: float) -> None:
     source = {"name": "x", "kind": "jsonl", "path": "x"}
     section = DataConfig.model_validate({"sources": [source], "memory_gigabytes": gigabytes})
     began = time.perf_counter()
-    found = duplicates.find_duplicates(section, folder, counts, Machine())
+    found = duplicates.deduplicate_units(section, folder, counts, Machine())
     print(time.perf_counter() - began, peak[0] / 1e9, int((found.codes == duplicates.KEEP).sum()))
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     given = parser.parse_args()
     from groundup.artifacts.errors import UserError
     from groundup.artifacts.machine import processor_name
-    from groundup.data.dedup.memory_budget import num_passes, peak_bytes
+    from groundup.data.dedup_estimate import num_passes, peak_bytes
 
     print(f"{date.today()}, {processor_name()}, {len(os.sched_getaffinity(0))} cores")
     print(

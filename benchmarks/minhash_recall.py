@@ -24,9 +24,9 @@ from groundup.artifacts.machine import processor_name
 from groundup.data.dedup.document_keys import NO_KEY, band_keys
 from groundup.data.dedup.minhash import candidate_probability
 from groundup.data.document import Document
+from groundup.data.document_reader import read_file
 from groundup.data.executor import minhash_signatures
 from groundup.data.inputs import InputFile
-from groundup.data.process_unit import read_documents
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.recipe.data_config import MinHashDedupConfig
 
@@ -40,7 +40,7 @@ def read(place: str, limit: int) -> list[str]:
     kind, _, pattern = place.partition(":")
     found: list[str] = []
     for path in map(Path, sorted(glob.glob(pattern, recursive=True))):
-        read = read_documents(kind, InputFile(path.name, path), ReaderOptions(html_extractor="resiliparse"))
+        read = read_file(kind, InputFile(path.name, path), ReaderOptions(html_extractor="resiliparse"))
         found += [each.text for each in read if isinstance(each, Document) and 200 < len(each.text) < LONGEST]
     step = max(1, len(found) // limit)
     return found[::step]

@@ -15,8 +15,8 @@ from groundup.artifacts.errors import UserError
 from groundup.data import archive
 from groundup.data.clean import c4, normalize, pii
 from groundup.data.document import Document, DroppedDocument, ReadResult
+from groundup.data.document_reader import read_file
 from groundup.data.inputs import InputFile
-from groundup.data.process_unit import read_documents
 from groundup.data.readers import get_reader, jsonl, markdown, rst, table, text, wikipedia
 from groundup.data.readers.books import strip_gutenberg
 from groundup.data.readers.encoding import decode_page
@@ -163,20 +163,20 @@ def crawl(lengths: list[int]) -> bytes:
 def test_a_record_with_a_wrong_length_costs_no_other_member(wrong: int, tmp_path: Path):
     path = tmp_path / "c.warc.gz"
     path.write_bytes(crawl([0, wrong, 0, 0]))
-    found = list(read_documents("web", InputFile(path.name, path), ReaderOptions()))
+    found = list(read_file("web", InputFile(path.name, path), ReaderOptions()))
     whole = {each.id for each in found if isinstance(each, Document) and each.text.count("Sentences") == 20}
     assert whole >= {"http://x.org/0", "http://x.org/3"}
 
 
 def test_empty_files_and_names_that_climb_out_are_counted(tmp_path: Path):
     (tmp_path / "a.txt").write_bytes(b"")
-    assert reasons(list(read_documents("text", InputFile("a.txt", tmp_path / "a.txt"), ReaderOptions()))) == [
+    assert reasons(list(read_file("text", InputFile("a.txt", tmp_path / "a.txt"), ReaderOptions()))) == [
         "empty_file"
     ]
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as file:
         file.writestr("../evil.py", "x = 1")
         file.writestr("good.py", "x = 1")
-    found = list(read_documents("code", InputFile("z.zip", tmp_path / "z.zip"), ReaderOptions()))
+    found = list(read_file("code", InputFile("z.zip", tmp_path / "z.zip"), ReaderOptions()))
     assert reasons(found) == ["unsafe_name"]
     assert len(found) == 2
     assert not (tmp_path.parent / "evil.py").exists()

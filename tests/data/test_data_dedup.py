@@ -15,7 +15,6 @@ from groundup.data import dedup_estimate
 from groundup.data.dedup import document_keys
 from groundup.data.dedup.document_keys import DedupKeyTable, DedupKeyWriter
 from groundup.data.dedup.duplicates import DedupDecisions, cluster_stats, largest_clusters
-from groundup.data.dedup.memory_budget import BYTES_PER_DOCUMENT, PROGRAM_BYTES, num_passes, peak_bytes
 from groundup.data.dedup.minhash import candidate_probability, union_near
 from groundup.data.dedup.passages import (
     flag_repeats,
@@ -26,6 +25,7 @@ from groundup.data.dedup.passages import (
     repeat_flags,
 )
 from groundup.data.dedup.union_find import UnionFind, repeated_pairs
+from groundup.data.dedup_estimate import BYTES_PER_DOCUMENT, PROGRAM_BYTES, num_passes, peak_bytes
 from groundup.plan import plan_table
 from groundup.recipe.data_config import DataConfig, MinHashDedupConfig
 

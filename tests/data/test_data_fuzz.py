@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from groundup.data.clean.cleaning_steps import CleaningStep, FilterContext, build_steps, clean_document
 from groundup.data.document import Document, DroppedDocument, ReadResult
+from groundup.data.document_reader import read_file
 from groundup.data.inputs import InputFile
-from groundup.data.process_unit import read_documents
 from groundup.data.readers import get_reader
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.recipe.data_config import DataConfig, SourceConfig
@@ -175,7 +175,7 @@ def in_a_file(kind: str, name: str, data: bytes) -> list[ReadResult]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         path.write_bytes(data)
-        return list(read_documents(kind, InputFile(name, path), ReaderOptions(html_extractor="resiliparse")))
+        return list(read_file(kind, InputFile(name, path), ReaderOptions(html_extractor="resiliparse")))
 
 
 @cache

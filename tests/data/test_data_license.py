@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from groundup.data.document import Document, DroppedDocument
+from groundup.data.document_reader import read_file
 from groundup.data.inputs import InputFile, local_files
 from groundup.data.license import PERMISSIVE_LICENSES, expand_allowed, identify_license, is_allowed
-from groundup.data.process_unit import read_documents
 from groundup.data.readers.reader_options import ReaderOptions
 
 MIT = "Copyright (c) X\n\nPermission is hereby granted, free of charge, to any person obtaining\na copy of this software"
@@ -70,16 +70,16 @@ def test_files_of_a_checkout(tmp_path: Path):
     found = [
         read
         for name, path in local_files(str(tmp_path))
-        for read in read_documents("code", InputFile(name, path), options)
+        for read in read_file("code", InputFile(name, path), options)
     ]
     assert judged(found) == EXPECTED
     deep = InputFile("c.py", tmp_path / "lib/deep/c.py")  # the source names a folder deep in the checkout
-    assert judged(list(read_documents("code", deep, options))) == {"c.py": "license: unknown"}
+    assert judged(list(read_file("code", deep, options))) == {"c.py": "license: unknown"}
     (tmp_path / ".git").mkdir()
     deep = InputFile("d.py", tmp_path / "lib/other/d.py")
     deep.path.parent.mkdir()
     deep.path.write_text("x = 1\n")
-    assert judged(list(read_documents("code", deep, options))) == {"d.py": "license: GPL-3.0"}
+    assert judged(list(read_file("code", deep, options))) == {"d.py": "license: GPL-3.0"}
 
 
 def test_files_of_archives_whose_licence_comes_last(tmp_path: Path):
@@ -94,10 +94,10 @@ def test_files_of_archives_whose_licence_comes_last(tmp_path: Path):
             tar.addfile(info, io.BytesIO(text.encode()))
             zipped.writestr(name, text)
     for name in ("x.tar.gz", "x.zip"):
-        assert judged(list(read_documents("code", InputFile(name, tmp_path / name), options))) == EXPECTED
+        assert judged(list(read_file("code", InputFile(name, tmp_path / name), options))) == EXPECTED
     with zipfile.ZipFile(tmp_path / "x-1.whl", "w") as wheel:
         wheel.writestr("x/a.py", "print(1)\n")
         wheel.writestr("x-1.dist-info/licenses/LICENSE", MIT)
-    assert judged(list(read_documents("code", InputFile("x-1.whl", tmp_path / "x-1.whl"), options))) == {
+    assert judged(list(read_file("code", InputFile("x-1.whl", tmp_path / "x-1.whl"), options))) == {
         "x/a.py": "kept"
     }

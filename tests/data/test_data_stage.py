@@ -9,8 +9,9 @@ import pytest
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
-from groundup.data import executor, process_unit, shuffle, stage
+from groundup.data import executor, shuffle, stage
 from groundup.data.dedup import duplicates
+from groundup.data.process_unit import process_unit
 
 several_workers = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 """Daft leaves the pipes of its worker processes to the garbage collector, which warns of them."""
@@ -181,7 +182,7 @@ def test_a_killed_run_continues_to_the_same_bytes(
     out = tmp_path / "killed"
     real = executor.map_units
     place = {
-        "clean": process_unit.process_unit,
+        "clean": process_unit,
         "route": shuffle.partition_unit,
         "gather": shuffle.merge_partition,
     }
@@ -216,10 +217,12 @@ def test_a_killed_run_continues_to_the_same_bytes(
 
 def test_a_source_that_yields_nothing_is_an_error(tmp_path: Path, recipe: Recipe, machine: Machine):
     path = jsonl(tmp_path / "a.jsonl", ["short", "shorter"])
-    with pytest.raises(UserError, match=r"source mine yields no text: .*few_words"):
+    with pytest.raises(
+        UserError, match=r"source mine has no text left: .*few words \(data\.gopher_quality\)"
+    ):
         build(recipe(sources=[{"name": "mine", "kind": "jsonl", "path": path}]), tmp_path / "out", machine)
     (tmp_path / "b.txt").write_text("")
-    with pytest.raises(UserError, match="source mine yields no text: 1 empty"):
+    with pytest.raises(UserError, match="source mine has no text left: 1 document: empty file"):
         build(
             recipe(sources=[{"name": "mine", "kind": "text", "path": str(tmp_path / "b.txt")}]),
             tmp_path / "out2",
@@ -394,7 +397,7 @@ def test_the_engine_is_no_part_of_what_a_run_is(two_sources: Any):
 
 @several_workers
 def test_a_bug_in_a_worker_keeps_its_traceback():
-    with pytest.raises(KeyError, match="section"):
-        list(executor.map_units(process_unit.process_unit, [{}], 1))
-    with pytest.raises(RuntimeError, match="KeyError: 'section'"):
-        list(executor.map_units(process_unit.process_unit, [{}, {}], 2))
+    with pytest.raises(KeyError, match="config"):
+        list(executor.map_units(process_unit, [{}], 1))
+    with pytest.raises(RuntimeError, match="KeyError: 'config'"):
+        list(executor.map_units(process_unit, [{}, {}], 2))

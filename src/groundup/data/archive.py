@@ -1,4 +1,4 @@
-"""The members of an archive, read where they are: nothing is unpacked, so no name in it can lead anywhere."""
+"""Archives: read members of zip and tar files in place, without unpacking."""
 
 import bz2
 import gzip
@@ -18,14 +18,14 @@ ZIP_SUFFIXES = (".zip", ".whl")
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", *ZIP_SUFFIXES)
 COMPRESSED_SUFFIXES = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".parquet", *ZIP_SUFFIXES)
 TYPICAL_COMPRESSION = 4
-"""How many times its size compressed text unpacks to, about."""
+"""Typical compression ratio of text."""
 MAX_HEADER_BYTES = 1 << 20
-"""Bytes of a name or of other facts on a tar's member; a header that claims more is built to fill the memory."""
+"""Limit for extended headers of a tar member; a larger one is an attack on memory."""
 
 
 @dataclass
 class ArchiveMember:
-    """One file, alone or inside an archive. `stream` is good until the next member is asked for."""
+    """One file, standalone or in an archive. `stream` is valid until the next member is read."""
 
     name: str
     size: int
@@ -33,20 +33,19 @@ class ArchiveMember:
 
 
 def is_archive(name: str) -> bool:
-    """By its name: content is only trusted once it is read."""
+    """Whether the file name has an archive suffix."""
     return name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def iter_members(
     path: Path, pattern: str | None = None, *, strip_top: bool = False, unsafe_names: list[str] | None = None
 ) -> Iterator[ArchiveMember]:
-    """The regular files of an archive whose names match, in the archive's own order.
+    """Regular files of an archive whose names match `pattern`, in archive order.
 
-    `strip_top` takes the one top folder off the names that source archives wrap everything in. Links and
-    devices are no files; names that climb out ("../") are added to `refused`. Raises UserError when the archive
-    is broken.
+    `strip_top` removes the top folder of source archives from the names. Links and devices are skipped; names that
+    leave the archive ("../") are appended to `unsafe_names`. Raises UserError for a broken archive.
     """
-    wanted = compile_glob(pattern) if pattern else None
+    matcher = compile_glob(pattern) if pattern else None
     try:
         for name, size, stream in (
             _iter_zip(path) if path.name.lower().endswith(ZIP_SUFFIXES) else _iter_tar(path)
@@ -56,32 +55,30 @@ def iter_members(
                 if unsafe_names is not None:
                     unsafe_names.append(name)
                 continue
-            plain = "/".join(parts[1:] if strip_top and len(parts) > 1 else parts)
-            if wanted is None or wanted.match(plain):
+            member = "/".join(parts[1:] if strip_top and len(parts) > 1 else parts)
+            if matcher is None or matcher.match(member):
                 with stream() as opened:
-                    yield ArchiveMember(plain, size, opened)
-    except Exception as error:  # of what is cut off, the standard library says TypeError as well
+                    yield ArchiveMember(member, size, opened)
+    except Exception as error:  # truncated files raise many types, such as TypeError
         raise UserError(
             f"{path.name}: not a readable archive: {error}", hint="remove it and fetch it again"
         ) from None
 
 
 def estimate_text_bytes(name: str, size: int) -> int:
-    """About how many bytes of text a file holds."""
+    """Estimated bytes of text in a file."""
     return size * TYPICAL_COMPRESSION if name.lower().endswith(COMPRESSED_SUFFIXES) else size
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:
-    """A glob over member names: `*` stays within a folder, `**` goes through folders."""
+    """Regular expression of a glob: `*` within a folder, `**` across folders."""
     from fsspec.utils import glob_translate
 
     return re.compile(glob_translate(pattern.removeprefix("./")))
 
 
 def open_decompressed(name: str, stream: IO[bytes]) -> tuple[str, IO[bytes]]:
-    """The name without its compression suffix, and a stream of what was compressed; both as they are without
-    one.
-    """
+    """Name without compression suffix and decompressed stream; both unchanged without such a suffix."""
     stem, dot, suffix = name.rpartition(".")
     opener = DECOMPRESSORS.get(suffix.lower()) if dot else None
     return (stem, opener(stream)) if opener else (name, stream)
@@ -102,9 +99,7 @@ DECOMPRESSORS: dict[str, Callable[[Any], Any]] = {
 
 
 def is_seekable(stream: IO[bytes]) -> bool:
-    """May one go back in this stream? Members of a tar that is read front to back do not even know the
-    question.
-    """
+    """Whether a stream is seekable; members of a sequentially read tar have no `seekable` method."""
     try:
         return stream.seekable()
     except AttributeError:
@@ -128,14 +123,14 @@ def _iter_tar(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
 
 
 class _CheckedTarInfo(tarfile.TarInfo):
-    """A header as the standard library reads it, but one that is damaged or built to hurt ends the archive."""
+    """Tar header for which damaged or oversized headers are errors."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_CheckedTarInfo":
         try:
             info = super().frombuf(buf, encoding, errors)
         except tarfile.InvalidHeaderError as error:  # pyright: ignore[reportAttributeAccessIssue]
-            # it would be taken for the end of the archive
+            # tarfile would treat it as the end of the archive
             raise tarfile.ReadError(f"damaged header: {error}") from None
         if info.type not in tarfile.REGULAR_TYPES and info.size > MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {info.size} bytes")

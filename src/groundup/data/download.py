@@ -1,4 +1,4 @@
-"""One address to one file in the cache: whole and with the right checksum, or not there at all."""
+"""Downloads into the cache: resumable, checksummed, complete or missing."""
 
 import base64
 import fcntl
@@ -30,10 +30,10 @@ def open_url(
     certificates: str | None = None,
     missing_statuses: tuple[int, ...] = (),
 ) -> Any:
-    """Open an address for reading, patiently. Returns None when the server answers one of `absent`; raises
-    UserError when it answers with another error, or not at all.
+    """Open a URL for reading, with retries. Returns None for a status in `missing_statuses`; raises UserError for
+    other errors.
 
-    Credentials in the address (as package settings may hold them) are sent as basic authentication.
+    Credentials in the URL (as in pip's settings) are sent as basic authentication.
     """
     parts = urlsplit(url)
     url = redact_credentials(url)
@@ -54,7 +54,7 @@ def open_url(
                 return None
             if error.code not in (408, 429, 500, 502, 503, 504) or attempt == ATTEMPTS - 1:
                 raise UserError(
-                    f"{url}: the server answers {error.code} {error.reason}", hint="check the address"
+                    f"{url}: the server returned {error.code} {error.reason}", hint="check the address"
                 ) from None
         except (URLError, TimeoutError, OSError) as error:
             if attempt == ATTEMPTS - 1:
@@ -69,10 +69,10 @@ def open_url(
 def download(
     url: str, target: Path, machine: Machine, *, sha256: str | None = None, certificates: str | None = None
 ) -> Path:
-    """The file behind `url` at `target`, fetched if it is not there yet.
+    """Download `url` to `target` unless it exists.
 
-    Bytes arrive under another name and are renamed when complete and right; a download that was cut off is
-    continued where the server can. Raises UserError offline, on a wrong checksum and when the server fails.
+    The file is renamed to `target` when complete and verified; an interrupted download is resumed if the server
+    supports ranges. Raises UserError offline, for a wrong checksum and for server errors.
     """
     if target.exists():
         return target
@@ -84,7 +84,7 @@ def download(
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.part")
     with (target.parent / f".{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be fetching the same file
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be downloading the same file
         if target.exists():
             return target
         with machine.progress.task(f"fetch {target.name}", unit="bytes") as task:
@@ -108,33 +108,36 @@ def download(
 
 
 def _download_once(url: str, partial: Path, task: Any, certificates: str | None) -> bool:
-    """One attempt; true when the file is complete."""
-    have = partial.stat().st_size if partial.exists() else 0
+    """One attempt; true if the file is complete."""
+    offset = partial.stat().st_size if partial.exists() else 0
     response = open_url(
-        url, {"Range": f"bytes={have}-"} if have else {}, certificates=certificates, missing_statuses=(416,)
+        url,
+        {"Range": f"bytes={offset}-"} if offset else {},
+        certificates=certificates,
+        missing_statuses=(416,),
     )
-    if response is None:  # nothing lies behind what we have: it is whole, or of another file
+    if response is None:  # range not satisfiable: start again
         partial.unlink()
         return False
     with response:
-        continued = have > 0 and getattr(response, "status", 200) == 206
+        continued = offset > 0 and getattr(response, "status", 200) == 206
         length = response.headers.get("Content-Length")
-        task.total = int(length) + (have if continued else 0) if length else None
-        task.resume_at(have if continued else 0)
+        task.total = int(length) + (offset if continued else 0) if length else None
+        task.resume_at(offset if continued else 0)
         with partial.open("ab" if continued else "wb") as file:
             try:
                 while chunk := response.read(CHUNK_BYTES):
                     file.write(chunk)
                     task.advance(len(chunk))
             except (OSError, HTTPException) as error:
-                if getattr(error, "errno", None) == 28:  # ENOSPC: waiting would not help
+                if getattr(error, "errno", None) == 28:  # ENOSPC
                     raise
                 return False
     return task.total is None or partial.stat().st_size == task.total
 
 
 def copy_stream(source: Any, target: Path) -> Path:
-    """Everything that a binary stream holds, as a file that appears when it is complete."""
+    """Write a binary stream to `target`, which appears when complete."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -147,7 +150,7 @@ def copy_stream(source: Any, target: Path) -> Path:
 
 
 def redact_credentials(url: str) -> str:
-    """The address as it may be shown."""
+    """The URL without user and password."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 

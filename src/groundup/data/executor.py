@@ -1,7 +1,7 @@
-"""The one door to Daft: many units of work at once, here or on a Ray cluster, and MinHash signatures.
+"""Executor: map a function over work units with Daft, on this machine or a Ray cluster; and MinHash signatures.
 
-Native or Ray, the same functions do the same work on the same units, and their results meet on disk (a cluster's
-nodes share a file system). Nothing else in the project imports Daft.
+Both runners apply the same functions to the same units and exchange results as files (a cluster's nodes share a file
+system). No other module imports Daft.
 """
 
 import json
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from groundup.artifacts.errors import UserError
 
-os.environ["DO_NOT_TRACK"] = "true"  # before the import: Daft reports its use to its makers otherwise
+os.environ["DO_NOT_TRACK"] = "true"  # before the import: disables telemetry
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
-os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its own keeps what was freed, 30 MB a worker
-os.environ.setdefault("DAFT_SHOW_QUERY_ID", "0")  # a line on the terminal that says nothing to our users
+os.environ.setdefault(
+    "ARROW_DEFAULT_MEMORY_POOL", "system"
+)  # the default pool keeps 30 MB of freed memory per worker
+os.environ.setdefault("DAFT_SHOW_QUERY_ID", "0")
 
 import daft
 import pyarrow
@@ -32,10 +34,10 @@ UnitFunction = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def start_executor(engine: Literal["native", "ray"], threads: int) -> int:
-    """Choose the runner for this process, once; returns how many workers there are: `threads`, or the cluster's cores.
+    """Select the runner for this process; returns the number of workers: `threads`, or the cluster's cores.
 
-    Ray is found by $RAY_ADDRESS; without it one is started here, and ends with this process. Raises UserError when
-    Ray is asked for and absent.
+    Ray connects to $RAY_ADDRESS, or starts a local cluster that ends with this process. Raises UserError if Ray is
+    not installed.
     """
     if engine == "native":
         return threads
@@ -58,62 +60,62 @@ def start_executor(engine: Literal["native", "ray"], threads: int) -> int:
 
 
 def useful_workers(workers: int, amount: float, min_per_worker: float) -> int:
-    """How many workers such an amount of work is worth, when one that gets less than `least` would only cost its start."""
+    """Workers for this amount of work, so that each gets at least `min_per_worker`: starting one takes a second."""
     return workers if _is_ray() else max(1, min(workers, int(amount / min_per_worker)))
 
 
 def map_units(function: UnitFunction, units: list[dict[str, Any]], workers: int) -> Iterator[dict[str, Any]]:
-    """The answer of `work` to each unit, as they come in. Units and answers are plain JSON values.
+    """Results of `function` for each unit, in order of completion. Units and results are JSON values.
 
-    `work` is a module's function and writes its own files. One native worker is this process; several are processes
-    of their own. A UserError there is raised here, and so is a bug, with its traceback.
+    `function` is defined at module level and writes its own files. One native worker runs in this process; several
+    run in subprocesses. A UserError in a worker is raised here; another exception as RuntimeError with its traceback.
     """
-    remote = _is_ray()
+    is_ray = _is_ray()
     if not units:
         return
-    if not remote and min(workers, len(units)) == 1:
+    if not is_ray and min(workers, len(units)) == 1:
         yield from map(function, units)
         return
 
-    @daft.cls(use_process=not remote, max_concurrency=min(workers, len(units)))
+    @daft.cls(use_process=not is_ray, max_concurrency=min(workers, len(units)))
     class Worker:
         @daft.method(return_dtype=DataType.string())
         def run(self, unit: str) -> str:
             try:
-                return json.dumps({"answer": function(json.loads(unit))})
+                return json.dumps({"result": function(json.loads(unit))})
             except UserError as error:
                 return json.dumps({"error": [error.message, error.hint]})
             except Exception:
-                return json.dumps({"bug": traceback.format_exc()})
+                return json.dumps({"traceback": traceback.format_exc()})
 
     worker = Worker()
     table = daft.from_pydict({"unit": [json.dumps(unit) for unit in units]}).into_batches(1)
-    for row in table.select(worker.run(table["unit"]).alias("answer")).iter_rows():
-        result = json.loads(row["answer"])
+    for row in table.select(worker.run(table["unit"]).alias("result")).iter_rows():
+        result = json.loads(row["result"])
         if "error" in result:
             raise UserError(result["error"][0], hint=result["error"][1])
-        if "bug" in result:
-            raise RuntimeError(f"in a worker:\n{result['bug']}")
-        yield result["answer"]
+        if "traceback" in result:
+            raise RuntimeError(f"in a worker:\n{result['traceback']}")
+        yield result["result"]
 
 
 def _is_ray() -> bool:
-    """Ray's workers are there already; native ones start, which takes each of them a second."""
+    """Whether the Ray runner is selected."""
     return daft.runners.get_or_infer_runner_type() == "ray"
 
 
 def minhash_signatures(texts: list[str], ngram_size: int, hashes: int, seed: int) -> NDArray[numpy.uint32]:
-    """The MinHash signature of each text (N, hashes). Computed here, by one thread: units run side by side already.
+    """MinHash signatures of texts (N, hashes), computed in this thread: units already run in parallel.
 
-    Shingles are runs of `shingle` words in lower case without punctuation; a shorter text is one shingle. A text
-    without any word has the greatest number everywhere.
+    N-grams of lower-case words without punctuation; a shorter text is one n-gram. A text without words has the maximum
+    value in each position.
     """
     words = normalize(col("text"), remove_punct=True, lowercase=True, white_space=True)
-    found = minhash(
+    signature = minhash(
         words, num_hashes=hashes, ngram_size=ngram_size, seed=seed % (1 << 31), hash_function="xxhash64"
     )
     table = MicroPartition.from_arrow(pyarrow.table({"text": pyarrow.array(texts, pyarrow.large_string())}))
-    column = table.eval_expression_list(ExpressionsProjection([found.alias("signature")])).to_arrow()[
+    column = table.eval_expression_list(ExpressionsProjection([signature.alias("signature")])).to_arrow()[
         "signature"
     ]
     return column.combine_chunks().flatten().to_numpy().astype(numpy.uint32).reshape(len(texts), hashes)

@@ -135,13 +135,13 @@ class FilterStats:
             "replaced": dict(sorted(self.replaced.items())),
         }
 
-    def summary_lines(self, source: str, max_reasons: int = 3) -> list[str]:
-        """Console lines: documents kept, and the most frequent drop reasons."""
-        lines = [f"{source}: kept {self.kept[0]:,} of {self.read[0]:,} documents"]
-        dropped = sorted(self.dropped.items(), key=lambda item: (-item[1][0], item[0]))
-        for reason, counts in dropped[:max_reasons]:
-            lines.append(f"{source}: dropped {counts[0]:,} documents: {describe_reason(reason)}")
-        return lines
+    def top_reasons(self, limit: int = 3) -> list[str]:
+        """The most frequent drop reasons: "291 documents: language is de, not in data.language.languages"."""
+        dropped = sorted(self.dropped.items(), key=lambda item: (-item[1][0], item[0]))[:limit]
+        return [
+            f"{documents:,} document{'s' if documents != 1 else ''}: {describe_reason(reason)}"
+            for reason, (documents, _) in dropped
+        ]
 
 
 def _diff_excerpt(before: str, after: str, show_before: bool) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the inputs are, by content: with it the same recipe over changed files is another run."""
+"""Input hashes: content of all files that a recipe reads, so that changed files change the fingerprint."""
 
 from pathlib import Path
 from typing import Any
@@ -12,42 +12,40 @@ from groundup.recipe.data_config import DataConfig
 from groundup.recipe.evaluate_config import EvaluateConfig
 
 
-def input_hashes(section: DataConfig, machine: Machine) -> dict[str, Any]:
-    """The content identity of everything outside that [data] names.
+def input_hashes(config: DataConfig, machine: Machine) -> dict[str, Any]:
+    """Content hashes of all files that [data] names, by source name; part of the stage's fingerprint.
 
-    Local files count by their SHA-256. Packages are pinned by version and addresses by their text, both with
-    the recipe's sha256 where it has one: a package index never replaces a released file. Fetches nothing.
+    Local files: SHA-256. Packages and URLs: version or address, with the recipe's sha256 if given; a package index
+    never replaces a released file. Downloads nothing.
     """
-    found: dict[str, Any] = {source.name: file_hashes(source, machine) for source in section.sources}
-    others = [*section.dedup_against, *section.decontaminate.evaluation_sets]
-    if section.classifier is not None:
-        others += [*section.classifier.positive, *section.classifier.negative]
-    found |= {f"{place.name} ({number})": file_hashes(place, machine) for number, place in enumerate(others)}
-    lists = [Path(words.path).expanduser() for words in section.word_lists]
+    hashes: dict[str, Any] = {source.name: file_hashes(source, machine) for source in config.sources}
+    others = [*config.dedup_against, *config.decontaminate.evaluation_sets]
+    if config.classifier is not None:
+        others += [*config.classifier.positive, *config.classifier.negative]
+    hashes |= {f"{spec.name} ({index})": file_hashes(spec, machine) for index, spec in enumerate(others)}
+    lists = [Path(words.path).expanduser() for words in config.word_lists]
     if missing := [path for path in lists if not path.is_file()]:
         raise UserError(
-            f"word list {missing[0]}: no such file", hint="data.word_lists[].path names a text file"
+            f"data.word_lists[].path: no file {missing[0]}", hint="it names a text file, one entry per line"
         )
     if lists:
-        found["word lists"] = cached_hashes(lists, machine)
-    return found
+        hashes["word lists"] = cached_hashes(lists, machine)
+    return hashes
 
 
 def file_hashes(spec: FileSpec, machine: Machine) -> dict[str, str]:
-    """Name -> content identity for the files of one place. Raises UserError when a local path matches
-    nothing.
-    """
+    """Content hash by file name for one spec. Raises UserError if a local path matches no file."""
     if spec.package is not None:
         package = spec.package
         return {f"{package.name}=={package.version} {package.distribution}": package.sha256 or "as released"}
-    assert spec.path is not None  # the recipe sees to it
+    assert spec.path is not None  # the recipe schema guarantees it
     if "://" in spec.path:
         return {spec.path: getattr(spec, "sha256", None) or "as published"}
     files = local_files(spec.path)
     if not files:
         raise UserError(
             f"source {spec.name}: no file matches {spec.path}",
-            hint="globs: * within a folder, ** through folders",
+            hint="globs: * within a folder, ** across folders",
         )
     return dict(
         zip((name for name, _ in files), cached_hashes([path for _, path in files], machine), strict=True)

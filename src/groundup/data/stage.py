@@ -54,8 +54,9 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
         stats = _read_json(work / "partitioned" / f"{unit.name}.json")["stats"]
         results.stats[unit.source.name].merge(FilterStats(**stats))
     for name, stats in results.stats.items():
-        for line in stats.summary_lines(name):
-            machine.progress.log(line)
+        machine.progress.log(f"{name}: kept {stats.kept[0]:,} of {stats.read[0]:,} documents")
+        for reason in stats.top_reasons():
+            machine.progress.log(f"{name}: dropped {reason}")
     corpus_summary.write_samples(results.stats, out)
     corpus_summary.write_clusters(decisions, units, results.counts, work / "clean", out / "clusters.jsonl")
     corpus_summary.write_jsonl(results.contaminated, out / "contaminated.jsonl")
@@ -128,11 +129,9 @@ class UnitResults:
                 results.contaminated += result["contaminated"]
         for name, stats in results.stats.items():
             if stats.kept[0] == 0:
-                details = "; ".join(stats.summary_lines(name)[1:]) or "no document in its files"
+                details = "; ".join(stats.top_reasons()) or "no document in its files"
                 raise UserError(
-                    f"data.sources: every document of source {name} was dropped: {details}"
-                    if stats.read[0]
-                    else f"data.sources: source {name} has no documents",
+                    f"data.sources: source {name} has no text left: {details}",
                     hint="check its kind and path, or relax the filters in [data]",
                 )
         return results

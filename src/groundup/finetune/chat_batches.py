@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
+from groundup.data.stable_hash import hash_fraction
 from groundup.finetune.augment import Turns, augmented_turns
 from groundup.finetune.conversations import TrainingConversation
-from groundup.finetune.validation_split import hash_fraction
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives import IGNORE_INDEX
 from groundup.train.token_batches import feistel_permutation

@@ -2,18 +2,10 @@
 sides.
 """
 
-import hashlib
 from collections.abc import Sequence
 
+from groundup.data.stable_hash import hash_fraction
 from groundup.finetune.conversations import TrainingConversation
-
-HASH_RANGE = 1 << 32
-
-
-def hash_fraction(text: str, seed: int = 0) -> float:
-    """A number from 0 to 1 that follows from `text` and `seed` alone, evenly spread."""
-    digest = hashlib.sha256(f"{seed}\n{text}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") / HASH_RANGE
 
 
 def split_conversations(

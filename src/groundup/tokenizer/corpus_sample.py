@@ -1,9 +1,9 @@
 """Sample of the training text on which a tokenizer is trained."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from groundup.data.stable_hash import hash_fraction
 from groundup.tokenizer import parquet_documents
 
 BATCH_BYTES = 4_000_000
@@ -25,7 +25,7 @@ class CorpusSample:
         for path in parquet_documents.parquet_files(self._data, "train"):
             for documents in parquet_documents.read_batches(path, BATCH_BYTES):
                 for text in documents.texts:
-                    if self._fraction < 1 and _hash_fraction(text, self._seed) >= self._fraction:
+                    if self._fraction < 1 and hash_fraction(text, self._seed) >= self._fraction:
                         continue
                     self.bytes += len(text.encode())
                     if len(self.example_text) < MIN_EXAMPLE_CHARACTERS:
@@ -39,9 +39,3 @@ def sample_corpus(data: Path, sample_bytes: int, seed: int) -> CorpusSample:
         parquet_documents.count_text_bytes(path) for path in parquet_documents.parquet_files(data, "train")
     )
     return CorpusSample(data, total, min(1.0, sample_bytes / max(total, 1)), seed)
-
-
-def _hash_fraction(text: str, seed: int) -> float:
-    """A number in [0, 1) from a hash of the seed and the text."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode()).digest()
-    return int.from_bytes(digest, "little") / 2**64

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from groundup.data.clean.language import language_identifier
+from groundup.data.clean.language import detect_language
 from groundup.tokenizer import parquet_documents
 from groundup.tokenizer.batch_encoder import BatchEncoder
 from groundup.tokenizer.tokenizer import Tokenizer
@@ -30,11 +30,10 @@ def measure_fertility(tokenizers: Mapping[str, Tokenizer], data: Path) -> dict[s
     "split_word_fraction": {tokenizer: ...}}}}.
     """
     groups: TextGroups = {"source": defaultdict(list), "language": defaultdict(list)}
-    identify = language_identifier()
     encoders = {name: BatchEncoder(tokenizer) for name, tokenizer in tokenizers.items()}
     for source, text in _validation_texts(data):
         groups["source"][source].append(text)
-        groups["language"][identify(text)[0]].append(text)
+        groups["language"][detect_language(text)[0]].append(text)
     return {
         by: {
             name: _measure(encoders, texts)

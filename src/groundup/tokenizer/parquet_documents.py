@@ -1,15 +1,12 @@
 """Documents of a data artifact: its parquet files and their texts, in a fixed order."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow
 import pyarrow.compute
-import pyarrow.parquet
 
-from groundup.artifacts.errors import UserError
+from groundup.data.work_files import open_parquet
 
 READ_BATCH_DOCUMENTS = 64
 """Documents read at a time; one document may be a book."""
@@ -37,7 +34,7 @@ def read_batches(path: Path, size: int) -> Iterator[DocumentBatch]:
     texts: list[str] = []
     sources: list[str] = []
     sizes: list[int] = []
-    with _open_parquet(path) as file:
+    with open_parquet(path) as file:
         for rows in file.iter_batches(batch_size=READ_BATCH_DOCUMENTS, columns=["text", "source"]):
             texts += rows.column("text").to_pylist()
             sources += rows.column("source").to_pylist()
@@ -51,27 +48,16 @@ def read_batches(path: Path, size: int) -> Iterator[DocumentBatch]:
 
 def count_documents(path: Path) -> int:
     """Documents in one parquet file. Raises UserError when the file cannot be read."""
-    with _open_parquet(path) as file:
+    with open_parquet(path) as file:
         return file.metadata.num_rows
 
 
 def count_text_bytes(path: Path) -> int:
     """Bytes of text in one parquet file, in UTF-8. Raises UserError when the file cannot be read."""
-    with _open_parquet(path) as file:
+    with open_parquet(path) as file:
         columns = (
             rows.column("text")
             for rows in file.iter_batches(batch_size=READ_BATCH_DOCUMENTS, columns=["text"])
         )
         lengths = (pyarrow.compute.call_function("binary_length", [column]) for column in columns)
         return sum(pyarrow.compute.call_function("sum", [length]).as_py() or 0 for length in lengths)
-
-
-@contextmanager
-def _open_parquet(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            yield file
-    except (pyarrow.ArrowException, OSError, KeyError) as error:
-        raise UserError(
-            f"{path}: not a readable parquet file of documents: {error}", hint="groundup verify RUN"
-        ) from None

@@ -4,6 +4,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from groundup.data.stable_hash import splitmix64
+
 FEISTEL_ROUNDS = 6
 
 
@@ -21,7 +23,7 @@ def feistel_permutation(indices: np.ndarray, size: int, seed: int, epoch: int) -
     while len(todo):
         left, right = values[todo] >> half, values[todo] & mask
         for key in _keys(seed, epoch):
-            left, right = right, left ^ (_splitmix64(right ^ key) & mask)
+            left, right = right, left ^ (splitmix64(right ^ key) & mask)
         values[todo] = (left << half) | right
         todo = todo[values[todo] >= size]
     return values.astype(np.int64)
@@ -30,13 +32,6 @@ def feistel_permutation(indices: np.ndarray, size: int, seed: int, epoch: int) -
 @lru_cache(maxsize=64)
 def _keys(seed: int, epoch: int) -> np.ndarray:
     return np.random.SeedSequence((seed, epoch)).generate_state(FEISTEL_ROUNDS, np.uint64)
-
-
-def _splitmix64(x: np.ndarray) -> np.ndarray:
-    """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every bit of `x` moves every bit of the result."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 class SourceMixture:

@@ -9,11 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
-
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.manifest import Manifest
+from groundup.data.work_files import open_parquet
 from groundup.stages import STAGE_FOLDERS
 
 ENTRY_KINDS = ("kept", "dropped", "changed", "duplicates", "contaminated")
@@ -120,7 +118,7 @@ class Corpus:
             (split, path, group)
             for split in splits
             for path in sorted(self.folder.glob(f"{split}/*.parquet"))
-            for group in range(_open_parquet(path).metadata.num_row_groups)
+            for group in range(_num_row_groups(path))
         ]
         chance = None if filters.seed is None else random.Random(filters.seed)
         if chance is not None:
@@ -162,10 +160,9 @@ class Corpus:
 
 
 def _iter_batches(path: Path, group: int, rng: random.Random | None) -> Iterator[list[dict[str, Any]]]:
-    """The rows of one row group, a few at a time; in a random order when there is a `chance`."""
-    file = _open_parquet(path)
-    columns = [name for name in ("text", "source", "id") if name in file.schema_arrow.names]
-    try:
+    """Rows of one row group, a few at a time; all at once in random order with `rng`."""
+    with open_parquet(path, ("text",)) as file:
+        columns = [name for name in ("text", "source", "id") if name in file.schema_arrow.names]
         if rng is None:
             for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
                 yield batch.to_pylist()
@@ -173,20 +170,11 @@ def _iter_batches(path: Path, group: int, rng: random.Random | None) -> Iterator
             rows = file.read_row_group(group, columns=columns).to_pylist()
             rng.shuffle(rows)
             yield rows
-    except pyarrow.ArrowException as error:
-        raise UserError(f"{path}: cannot be read: {error}", hint="groundup verify RUN") from None
 
 
-def _open_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable parquet file: {error}", hint="groundup verify RUN") from None
-    if "text" not in file.schema_arrow.names:
-        raise UserError(
-            f"{path}: has no column `text`", hint=f"its columns are {', '.join(file.schema_arrow.names)}"
-        )
-    return file
+def _num_row_groups(path: Path) -> int:
+    with open_parquet(path, ("text",)) as file:
+        return file.metadata.num_row_groups
 
 
 def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

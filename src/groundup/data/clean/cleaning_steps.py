@@ -47,7 +47,7 @@ def clean_texts(
 
     `knobs` are the tables of [data]: `gopher_quality={"min_words": 20}, language={"languages": ["en", "de"]}`.
 
-    >>> kept, dropped = clean_texts(["Too short."])
+    >>> kept, dropped = clean_texts(["This is a short text about the weather."])
     >>> dropped[0].reason, dropped[0].id
     ('gopher_quality: few_words', '0')
     """

@@ -1,9 +1,25 @@
 """Readers: from the bytes of a file to documents, one reader for each kind of source.
 
-Each is `read(name, stream, options) -> Iterator[Document | Dropped]`; it says what it left out and keeps the
-bounds of `options`, whatever the bytes are. Reading order: `options`, `characters`; `text`, `markdown`,
-`rst`; `wikitext`, `wikipedia`; `html`, `web`; `books`, `epub`; `code`, `notebook`; `jsonl`, `table`,
-`huggingface`.
+    reader_options.py  options and size limits
+    encoding.py        character encodings
+    text.py            plain text
+    markdown.py        Markdown
+    rst.py             reStructuredText
+    wikitext.py        wikitext to plain text
+    wikipedia.py       MediaWiki XML dumps
+    html.py            HTML pages and their main text
+    http_body.py       HTTP bodies: chunks and compression
+    web.py             WARC and WET files
+    epub.py            EPUB books
+    books.py           books as text or EPUB
+    notebook.py        Jupyter notebooks
+    code.py            source code
+    jsonl.py           JSON lines
+    table.py           Parquet, Arrow, CSV, TSV
+    huggingface.py     Hugging Face dataset folders
+
+A reader is `read(name, stream, options) -> Iterator[Document | DroppedDocument]`. It reports everything that it leaves
+out and respects the limits of reader_options.py for any input.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,11 +34,11 @@ Reader = Callable[[str, IO[bytes], ReaderOptions], Iterator[ReadResult]]
 READERS = (
     "wikipedia", "books", "web", "code", "text", "markdown", "rst", "html", "jsonl", "table", "huggingface",
 )  # fmt: skip
-"""Each is a SourceKind, and the module of this folder that reads it."""
+"""Each is a SourceKind and a module of this package."""
 
 
 def get_reader(kind: str) -> Reader:
-    """The reader for a kind of source; its libraries are imported when it is asked for."""
+    """The `read` function for a kind of source, imported on first use."""
     if kind not in READERS:
-        raise ValueError(f"{kind}: no reader; one of {', '.join(READERS)}")
+        raise ValueError(f"no reader for kind {kind}; one of {', '.join(READERS)}")
     return import_module(f"groundup.data.readers.{kind}").read

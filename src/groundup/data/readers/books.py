@@ -1,6 +1,4 @@
-"""Books: plain text without the license that Project Gutenberg wraps around it, in pieces of some chapters;
-and EPUB.
-"""
+"""Book reader: plain text without the Project Gutenberg license, split at chapters; and EPUB."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -25,16 +23,16 @@ CHAPTER_HEADING = re.compile(
 )
 NOT_TEXT_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".pdf", ".css", ".svg")
 BOILERPLATE_CHARACTERS = 60_000
-"""The marks stand within so many characters of the file's ends."""
+"""Maximum distance of the Gutenberg markers from the file's ends."""
 
 PART_CHARACTERS = 20_000
-"""Characters after which a book is cut at the next chapter, and twice that at the next paragraph: a filter or
-a deduplication that judges whole books is blunt, and one that judges paragraphs is blind.
+"""Length after which a book is split at the next chapter heading, and at twice that at any paragraph: filters and
+deduplication work better on chapters than on whole books or single paragraphs.
 """
 
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
-    """The pieces of one book, each a document `name#1`, `name#2` ..."""
+    """The parts of one book as documents `name#1`, `name#2` ..."""
     plain_name, _ = open_decompressed(name, stream)
     if plain_name.lower().endswith(NOT_TEXT_SUFFIXES):
         yield DroppedDocument("not_text", name)
@@ -43,10 +41,9 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
         yield from epub.read(name, stream)
         return
     dropped: list[DroppedDocument] = []
-    for number, piece in enumerate(
-        split_chapters(strip_gutenberg(_collect_dropped(plain.iter_parts(name, stream), dropped))), start=1
-    ):
-        yield Document(piece, f"{plain_name}#{number}")
+    texts = _collect_dropped(plain.iter_parts(name, stream), dropped)
+    for number, part in enumerate(split_chapters(strip_gutenberg(texts)), start=1):
+        yield Document(part, f"{plain_name}#{number}")
     yield from dropped
 
 
@@ -59,7 +56,7 @@ def _collect_dropped(found: Iterator[str | DroppedDocument], dropped: list[Dropp
 
 
 def strip_gutenberg(parts: Iterable[str]) -> Iterator[str]:
-    """What stands between Project Gutenberg's start and end marks, where there are any, of a text in parts."""
+    """The text between Project Gutenberg's markers, if present, of a text in parts."""
     last: str | None = None
     for part in parts:
         if last is None:
@@ -77,17 +74,17 @@ def strip_gutenberg(parts: Iterable[str]) -> Iterator[str]:
 
 
 def split_chapters(parts: Iterable[str]) -> Iterator[str]:
-    """Cut a text that comes in parts at chapters where they come at the right distance, else between paragraphs."""
-    piece: list[str] = []
+    """Split a text that comes in parts at chapter headings, or else between paragraphs; see PART_CHARACTERS."""
+    chapter: list[str] = []
     size = 0
     for paragraph in (paragraph for part in parts for paragraph in re.split(r"\n[ \t\r]*\n", part)):
         if not paragraph.strip():
             continue
-        is_unit = CHAPTER_HEADING.match(paragraph.lstrip("\n")) is not None
-        if piece and (size > 2 * PART_CHARACTERS or (size > PART_CHARACTERS and is_unit)):
-            yield "\n\n".join(piece)
-            piece, size = [], 0
-        piece.append(paragraph.strip("\n"))
+        is_heading = CHAPTER_HEADING.match(paragraph.lstrip("\n")) is not None
+        if chapter and (size > 2 * PART_CHARACTERS or (size > PART_CHARACTERS and is_heading)):
+            yield "\n\n".join(chapter)
+            chapter, size = [], 0
+        chapter.append(paragraph.strip("\n"))
         size += len(paragraph)
-    if piece:
-        yield "\n\n".join(piece)
+    if chapter:
+        yield "\n\n".join(chapter)

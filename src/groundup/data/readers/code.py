@@ -1,4 +1,4 @@
-"""Source code: files of known languages that people wrote, each one document; notebooks as scripts."""
+"""Source code reader: one document per file in a known language, without vendored and generated files."""
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -24,9 +24,7 @@ GENERATED_SUFFIXES = (".min.js", ".min.css", "-min.js", ".bundle.js", "_pb2.py",
 
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
-    """One document, or the reason why the file is none. Files that are no source code are passed over in
-    silence.
-    """
+    """One document, or the reason to drop the file. Files with other suffixes are skipped without a reason."""
     path = PurePosixPath(name)
     if path.suffix.lower() not in SOURCE_SUFFIXES:
         return

@@ -1,4 +1,4 @@
-"""From bytes to characters, when nobody says, or somebody says wrong, in which encoding they are."""
+"""Character encodings: decode text files and web pages with missing or wrong declarations."""
 
 import codecs
 import re
@@ -13,13 +13,11 @@ META_CHARSET = re.compile(
     re.IGNORECASE,
 )
 SUPERSET_ENCODINGS = {"gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "big5hkscs"}
-"""Names that stand for more than they say, as browsers read them
-(https://encoding.spec.whatwg.org/#names-and-labels).
-"""
+"""Encodings that browsers read as a superset (https://encoding.spec.whatwg.org/#names-and-labels)."""
 
 
 def decode_text(data: bytes) -> str:
-    """A text file: its byte order mark decides, else UTF-8, else Windows-1252, which old text files are in."""
+    """Decode a text file by byte order mark, else as UTF-8, else as Windows-1252."""
     for mark, encoding in BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return data.decode(encoding, "replace")
@@ -30,15 +28,13 @@ def decode_text(data: bytes) -> str:
 
 
 def decode_page(data: bytes, charset: str | None) -> str:
-    """A web page: byte order mark, then what the server says, then what the page says, then what the bytes
-    look like.
-    """
+    """Decode a web page by byte order mark, HTTP charset, charset in the page, or detection, in this order."""
     for mark, encoding in BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return data.decode(encoding, "replace")
     found = META_CHARSET.search(data, 0, 4096)
-    said = (found.group(1) or found.group(2)).decode("ascii", "replace") if found else None
-    for name in (charset, said, "utf-8"):
+    declared = (found.group(1) or found.group(2)).decode("ascii", "replace") if found else None
+    for name in (charset, declared, "utf-8"):
         if name and (text := _decode_strict(data, name)) is not None:
             return text
     from resiliparse.parse.encoding import detect_encoding
@@ -49,9 +45,9 @@ def decode_page(data: bytes, charset: str | None) -> str:
 
 
 def _decode_strict(data: bytes, name: str) -> str | None:
-    """The text when all bytes fit the encoding, or nearly all: one broken byte must not change every letter.
+    """The text if at most one character in 1,000 is invalid, else None.
 
-    Only what browsers know is an encoding: Python's others ("hex", "punycode") are none, or slow on purpose.
+    Only encodings that browsers know are accepted: Python has others ("hex", "punycode").
     """
     from resiliparse.parse.encoding import map_encoding_to_html5
 

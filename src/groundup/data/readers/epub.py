@@ -1,6 +1,4 @@
-"""EPUB books: a zip of XHTML chapters, in the order of the spine. Source: https://www.w3.org/TR/epub-33/,
-sections 4 and 5.
-"""
+"""EPUB reader: a zip of XHTML chapters. Source: https://www.w3.org/TR/epub-33/, sections 4 and 5."""
 
 import io
 import posixpath
@@ -19,46 +17,35 @@ CONTAINER = "META-INF/container.xml"
 
 
 def read(name: str, stream: IO[bytes]) -> Iterator[ReadResult]:
-    """A document for each chapter with text; the table of contents and cover pages have hardly any and are
-    dropped.
-    """
+    """One document per chapter; chapters with little text (cover, table of contents) are dropped."""
     data = read_bounded(stream, MAX_BYTES)
     if data is None:
         yield DroppedDocument("too_large", name)
         return
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as book:
-            left = MAX_BYTES
+            remaining = MAX_BYTES
             for chapter in spine(book):
-                where = f"{name}#{chapter}"
-                if left <= 0:
-                    yield DroppedDocument("too_large", where)
+                id = f"{name}#{chapter}"
+                if remaining <= 0:
+                    yield DroppedDocument("too_large", id)
                     return
                 with book.open(chapter) as file:
                     page = read_bounded(file, MAX_PAGE_BYTES)
                 if page is None:
-                    yield DroppedDocument("too_large", where)
+                    yield DroppedDocument("too_large", id)
                     continue
-                left -= len(page)
+                remaining -= len(page)
                 text = chapter_text(page)
-                yield (
-                    Document(text, where) if len(text) > 200 else DroppedDocument("no_main_text", where, text)
-                )
+                yield (Document(text, id) if len(text) > 200 else DroppedDocument("no_main_text", id, text))
     except (
-        zipfile.BadZipFile,
-        KeyError,
-        ParseError,
-        OSError,
-        EOFError,
-        ValueError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+        zipfile.BadZipFile, KeyError, ParseError, OSError, EOFError, ValueError, NotImplementedError, RuntimeError,
+    ) as error:  # fmt: skip
         yield DroppedDocument("broken_book", name, str(error))
 
 
 def spine(book: zipfile.ZipFile) -> list[str]:
-    """The members that hold the chapters, in reading order, each once."""
+    """Members with the chapters, in reading order, without repetitions."""
     container = fromstring(_read_member(book, CONTAINER))
     package = next(
         element.get("full-path", "") for element in container.iter() if element.tag.endswith("rootfile")
@@ -69,8 +56,8 @@ def spine(book: zipfile.ZipFile) -> list[str]:
     for reference in (element for element in root.iter() if element.tag.endswith("}itemref")):
         item = items.get(reference.get("idref"))
         if item is not None and "html" in (item.get("media-type") or "") and item.get("properties") != "nav":
-            place = posixpath.join(posixpath.dirname(package), unquote(item.get("href") or ""))
-            chapters.append(posixpath.normpath(place))
+            path = posixpath.join(posixpath.dirname(package), unquote(item.get("href") or ""))
+            chapters.append(posixpath.normpath(path))
     return list(dict.fromkeys(chapters))
 
 
@@ -83,9 +70,7 @@ def _read_member(book: zipfile.ZipFile, name: str) -> bytes:
 
 
 def chapter_text(page: bytes) -> str:
-    """All text of a chapter, paragraph by paragraph. A book has no navigation around it, so none is guessed
-    away.
-    """
+    """All text of a chapter, paragraph by paragraph."""
     from resiliparse.extract.html2text import extract_plain_text
 
     text = extract_plain_text(

@@ -1,9 +1,9 @@
-"""HTML pages, and the main text of each: the text that a visitor came for."""
+"""HTML reader: the main text of a page, by trafilatura or resiliparse."""
 
 import logging
 import re
 from collections.abc import Callable, Iterator
-from typing import IO
+from typing import IO, Literal
 
 from groundup.data.archive import open_decompressed
 from groundup.data.document import Document, DroppedDocument, ReadResult
@@ -12,12 +12,10 @@ from groundup.data.readers.reader_options import MAX_PAGE_BYTES, ReaderOptions, 
 
 MAX_TAGS = 50_000
 MAX_DEPTH = 500
-"""Beyond these a page is built to hurt or is no page for people."""
+"""Pages beyond these limits are dropped: malicious, or not written for people."""
 
 MAX_TRAFILATURA_TAGS = 15_000
-"""Beyond these the quick extractor reads the page: the careful one's time grows with the square of some tags (20
-seconds for 50,000 of `<p>`).
-"""
+"""Larger pages go to resiliparse: trafilatura's time grows with the square of some tags (20 s for 50,000 `<p>`)."""
 
 TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]{0,15})\b")
 VOID_TAGS = frozenset([
@@ -27,7 +25,7 @@ VOID_TAGS = frozenset([
 
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
-    """One document a file."""
+    """One document per file."""
     name, stream = open_decompressed(name, stream)
     if not name.lower().endswith((".html", ".htm", ".xhtml")):
         return
@@ -36,7 +34,7 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
 
 
 def extract_page(name: str, data: bytes, charset: str | None, options: ReaderOptions) -> ReadResult:
-    """The document of a page, or why there is none."""
+    """The main text of a page as a document, or the reason to drop it."""
     source = decode_page(data, charset).replace("\0", "")
     tags = source.count("<")
     if tags > MAX_TAGS or nesting_depth(source) > MAX_DEPTH:
@@ -46,8 +44,23 @@ def extract_page(name: str, data: bytes, charset: str | None, options: ReaderOpt
     return Document(text, name) if text else DroppedDocument("no_main_text", name, source[:2000])
 
 
+def extract_text(
+    source: str | bytes, html_extractor: Literal["trafilatura", "resiliparse"] = "trafilatura"
+) -> str:
+    """Main text of an HTML page; "" if it has none or is too complex.
+
+    >>> extract_text("<html><body><p>One paragraph of the page.</p></body></html>", "resiliparse")
+    'One paragraph of the page.'
+    """
+    data, charset = (
+        (source.encode("utf-8", "replace"), "utf-8") if isinstance(source, str) else (source, None)
+    )
+    found = extract_page("", data, charset, ReaderOptions(html_extractor=html_extractor))
+    return found.text if isinstance(found, Document) else ""
+
+
 def nesting_depth(source: str) -> int:
-    """How deep elements are nested, about: tags that browsers close by themselves do not count."""
+    """Approximate nesting depth; tags that browsers close implicitly do not count."""
     level = deepest = 0
     for closing, tag in TAG.findall(source):
         if tag.lower() not in VOID_TAGS:
@@ -57,20 +70,18 @@ def nesting_depth(source: str) -> int:
 
 
 def extract_trafilatura(source: str) -> str:
-    """trafilatura (Barbaresi 2021): the best F1 of the extractors that were measured, some fifty pages a
-    second.
-    """
+    """trafilatura (Barbaresi 2021): the best F1 in benchmarks/extraction.py, about fifty pages a second."""
     from trafilatura import extract
 
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
     try:
         return extract(source, fast=True, include_comments=False, include_tables=False) or ""
-    except Exception:  # a parser that meets the whole web fails in ways that nobody can list
+    except Exception:  # parsers fail in unpredictable ways on web pages
         return ""
 
 
 def extract_resiliparse(source: str) -> str:
-    """resiliparse (Bevendorff et al. 2018): seven times as fast, some points of F1 less."""
+    """resiliparse (Bevendorff et al. 2018): seven times as fast, some points of F1 lower."""
     from resiliparse.extract.html2text import extract_plain_text
 
     return extract_plain_text(source, main_content=True, alt_texts=False, list_bullets=False).strip()

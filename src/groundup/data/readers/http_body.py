@@ -1,8 +1,7 @@
-"""The body of an HTTP message as it is meant: chunks put together, compression undone, within bounds.
+"""HTTP body decoding: chunked transfer and content codings, with a size limit.
 
-Crawlers disagree on what they store: some undo the coding and leave the header that announces it. So a header
-is only a hint, and the bytes decide. Source: RFC 9112, section 7.1 (chunked); RFC 9110, section 8.4 (content
-codings); RFC 8878 (zstd).
+Some crawlers store decoded bodies with the original headers, so headers are hints and the bytes decide. Source:
+RFC 9112, section 7.1 (chunked); RFC 9110, section 8.4 (content codings); RFC 8878 (zstd).
 """
 
 import io
@@ -17,14 +16,12 @@ MAX_CODINGS = 4
 
 
 def decode_http_body(data: bytes, transfer: str, content: str, limit: int) -> bytes | None:
-    """The body, or None when it would be larger than `limit` bytes. A coding that is broken gives what came
-    before the break.
-    """
+    """The decoded body, or None if larger than `limit` bytes. Damaged data gives the part before the damage."""
     if "chunked" in transfer.lower() and CHUNK_HEADER.match(data):
         data = dechunk(data)
     codings = [coding.strip() for coding in content.lower().split(",")][:MAX_CODINGS]
     body: bytes | None = data
-    for coding in reversed(codings):  # they are named in the order in which they were put on
+    for coding in reversed(codings):  # listed in the order of application
         if body is None or body[:1] == b"<":
             break
         if coding in DEFLATE_CODINGS:
@@ -35,7 +32,7 @@ def decode_http_body(data: bytes, transfer: str, content: str, limit: int) -> by
 
 
 def dechunk(data: bytes) -> bytes:
-    """Chunks to one body; what follows a broken chunk is left out."""
+    """Body of a chunked message, up to the first invalid chunk."""
     parts, position = [], 0
     while head := CHUNK_HEADER.match(data, position):
         size = int(head.group(1), 16)
@@ -47,11 +44,11 @@ def dechunk(data: bytes) -> bytes:
 
 
 def inflate(data: bytes, limit: int) -> bytes | None:
-    """gzip, zlib or bare deflate (servers send all three), never more than `limit` bytes of it."""
+    """Decompressed gzip, zlib or raw deflate (servers send all three); None beyond `limit` bytes."""
     for wbits in (47, -15):
-        engine = zlib.decompressobj(wbits)
+        decompressor = zlib.decompressobj(wbits)
         try:
-            out = engine.decompress(data, limit + 1)
+            out = decompressor.decompress(data, limit + 1)
         except zlib.error:
             continue
         return None if len(out) > limit else out
@@ -59,7 +56,7 @@ def inflate(data: bytes, limit: int) -> bytes | None:
 
 
 def decompress_with_arrow(data: bytes, codec: str, limit: int) -> bytes | None:
-    """Brotli or zstd, by pyarrow, never more than `limit` bytes of it."""
+    """Decompressed Brotli or zstd; None beyond `limit` bytes."""
     import pyarrow
 
     parts, size = [], 0

@@ -1,4 +1,4 @@
-"""Dataset folders of the Hugging Face hub: tables, of which only the training split is read."""
+"""Hugging Face dataset folders: tables, of which only the training split is read."""
 
 import re
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from groundup.data.readers.reader_options import ReaderOptions
 EVALUATION_SPLIT = re.compile(
     r"(?:^|[/_.-])(?:test|testing|valid|validation|dev|eval|evaluation)(?:[/_.-]|$)", re.IGNORECASE
 )
-"""How the hub recognises splits in names: https://huggingface.co/docs/hub/datasets-file-names-and-splits."""
+"""How the Hub recognizes splits in names: https://huggingface.co/docs/hub/datasets-file-names-and-splits."""
 
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
-    """The rows of a training file; a file of a test or validation split is one drop."""
+    """The rows of a training file; files of other splits are dropped as "evaluation_split"."""
     if not EVALUATION_SPLIT.search(name):
         yield from table.read(name, stream, options)
     elif name.lower().endswith((".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv", ".gz")):

@@ -1,4 +1,4 @@
-"""Markdown to prose that reads without a renderer. Source of the grammar: https://spec.commonmark.org."""
+"""Markdown reader: to plain text. Grammar: https://spec.commonmark.org."""
 
 import re
 from collections.abc import Iterator
@@ -26,11 +26,11 @@ TICKS = re.compile(r"`+")
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 TAG = re.compile(r"</?[a-zA-Z][^<>]{0,500}>")
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-"""Each looks at every character a bounded number of times, whatever the text: no start runs past the next one."""
+"""All patterns run in linear time on any text."""
 
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
-    """One document a file."""
+    """One document per file."""
     for found in plain.read(name, stream, options):
         yield (
             found if isinstance(found, DroppedDocument) else Document(markdown_to_text(found.text), found.id)
@@ -38,13 +38,11 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
 
 
 def markdown_to_text(source: str) -> str:
-    """The text with its headings, paragraphs and lists; marks, links' targets, images, tables and code blocks
-    are left out.
-    """
+    """Headings, paragraphs and lists as plain text; without link targets, images, tables and code blocks."""
     out: list[str] = []
     fence: str | None = None
     source = FRONT_MATTER.sub("", source.replace("\r\n", "\n"))
-    closed, mark, rest = source.rpartition("-->")  # a comment behind the last one is not closed: it is none
+    closed, mark, rest = source.rpartition("-->")  # an unclosed comment is text
     source = TAG.sub("", COMMENT.sub("", closed + mark) + rest)
     for line in source.split("\n"):
         ticks = FENCE.match(line)
@@ -73,7 +71,7 @@ def _inline(line: str) -> str:
 
 
 def _without_ticks(line: str) -> str:
-    """Code spans without their marks: a run of backticks is closed by the next run of the same length."""
+    """Code spans without backticks: a run of backticks ends at the next run of the same length."""
     runs = [match.span() for match in TICKS.finditer(line)]
     following: dict[int, int] = {}
     closing: dict[int, int] = {}

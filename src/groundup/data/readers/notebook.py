@@ -1,6 +1,4 @@
-"""Jupyter notebooks to scripts: text cells become comments. Source: https://nbformat.readthedocs.io, version
-4.
-"""
+"""Jupyter notebook reader: to a script, text cells as comments. Source: https://nbformat.readthedocs.io, version 4."""
 
 import json
 
@@ -10,7 +8,7 @@ PYTHON_MAGIC = ("%", "!")
 
 
 def notebook_to_script(name: str, data: bytes) -> ReadResult:
-    """The notebook as one script, in the order of its cells; outputs are left out."""
+    """The notebook as one script, without outputs."""
     try:
         notebook = json.loads(data)
         cells = notebook["cells"]

@@ -1,18 +1,18 @@
-"""What a reader may be told, and the bounds that it keeps whatever it is given."""
+"""Reader options and size limits."""
 
 from dataclasses import dataclass
 from typing import IO, Literal
 
 MAX_BYTES = 64 << 20
-"""Bytes of one document; a file beyond this is nothing that anyone wrote as one text."""
+"""Limit for one document."""
 
 MAX_PAGE_BYTES = 4 << 20
-"""Bytes of one HTML page or source file."""
+"""Limit for one HTML page or source file."""
 
 
 @dataclass(frozen=True)
 class ReaderOptions:
-    """Set by the recipe."""
+    """Options of readers, set by the recipe."""
 
     text_column: str = "text"
     html_extractor: Literal["trafilatura", "resiliparse"] = "trafilatura"
@@ -20,9 +20,7 @@ class ReaderOptions:
 
 
 def read_bounded(stream: IO[bytes], limit: int) -> bytes | None:
-    """Everything in the stream, or None when that is more than `limit` bytes. What follows is never
-    decompressed.
-    """
+    """The whole stream, or None if it is longer than `limit` bytes; the rest is not decompressed."""
     parts, size = [], 0
     while part := stream.read(min(1 << 20, limit + 1 - size)):
         parts.append(part)

@@ -1,6 +1,6 @@
-"""Documentation in reStructuredText: to prose that reads without a renderer.
+"""reStructuredText reader: to plain text.
 
-Source of the grammar: https://docutils.sourceforge.io/docs/ref/rst/restructuredtext.html
+Grammar: https://docutils.sourceforge.io/docs/ref/rst/restructuredtext.html
 """
 
 import re
@@ -25,54 +25,50 @@ FIELD = re.compile(r"^:[\w -]+:")
 
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
-    """One document a file."""
+    """One document per file."""
     for found in plain.read(name, stream, options):
         yield found if isinstance(found, DroppedDocument) else Document(rst_to_text(found.text), found.id)
 
 
 def rst_to_text(source: str) -> str:
-    """Paragraphs, list items and headings, in their order; code, tables, directives and link targets are left
-    out.
-    """
-    blocks = re.split(r"\n[ \t]*\n", source.expandtabs(4).replace("\r\n", "\n"))
+    """Paragraphs, list items and headings; without code, tables, directives and link targets."""
+    chunks = re.split(r"\n[ \t]*\n", source.expandtabs(4).replace("\r\n", "\n"))
     kept: list[str] = []
-    hidden_indent: int | None = (
-        None  # inside a directive or a literal block: everything deeper than this is left out
-    )
-    for block in blocks:
-        lines = [line.rstrip() for line in block.split("\n") if line.strip()]
+    skip_indent: int | None = None  # inside a directive or literal block: skip deeper lines
+    for chunk in chunks:
+        lines = [line.rstrip() for line in chunk.split("\n") if line.strip()]
         if not lines:
             continue
         indent = len(lines[0]) - len(lines[0].lstrip())
-        if hidden_indent is not None:
-            if indent > hidden_indent:
+        if skip_indent is not None:
+            if indent > skip_indent:
                 continue
-            hidden_indent = None
+            skip_indent = None
         first = lines[0].strip()
         if directive := PROSE_DIRECTIVE.match(first):
-            said = directive.group(2) if directive.group(1) != "admonition" else ""
+            title = directive.group(2) if directive.group(1) != "admonition" else ""
             rest = [line.strip() for line in lines[1:] if not FIELD.match(line.strip())]
             if directive.group(1) in ("versionadded", "versionchanged", "deprecated"):
-                said = ""
-            if text := _inline(" ".join([said, *rest]).strip()):
+                title = ""
+            if text := _inline(" ".join([title, *rest]).strip()):
                 kept.append(text)
             continue
         if DIRECTIVE.match(first) or FIELD.match(first):
-            hidden_indent = indent if DIRECTIVE.match(first) else None
+            skip_indent = indent if DIRECTIVE.match(first) else None
             continue
         if first.startswith((">>>", "+--", "|", "$ ", "...\\>")) or re.match(r"^=+\s+=+", first):
             continue
         ends_literal = lines[-1].endswith("::")
         lines = [line for line in lines if not UNDERLINE.match(line.strip())]
-        if text := _inline(_join(lines)):
+        if text := _inline(_join_lines(lines)):
             kept.append(re.sub(r"::$", ":", text) if text != "::" else "")
         if ends_literal:
-            hidden_indent = indent
+            skip_indent = indent
     return "\n\n".join(text for text in kept if text)
 
 
-def _join(lines: list[str]) -> str:
-    """Wrapped lines become one; each list item keeps a line of its own."""
+def _join_lines(lines: list[str]) -> str:
+    """Join wrapped lines; one line per list item."""
     out: list[list[str]] = []
     for line in lines:
         stripped = line.strip()
@@ -92,6 +88,6 @@ def _inline(text: str) -> str:
 
 
 def _label(content: str) -> str:
-    """`title <target>` shows the title; `~a.b.c` shows the last name."""
+    """Displayed part of a role: the title of `title <target>`, the last name of `~a.b.c`."""
     shown = re.sub(r"<[^<>]*+>$", "", content).rstrip()
     return shown.rsplit(".", 1)[-1] if shown.startswith("~") else shown.lstrip("!")

@@ -1,4 +1,4 @@
-"""Tables with a column of texts: Parquet, Arrow, CSV, TSV; JSON lines count as a table as well."""
+"""Table reader: a text column of Parquet, Arrow, CSV and TSV files; JSON lines as well."""
 
 import csv
 import io
@@ -14,9 +14,7 @@ BATCH_ROWS = 256
 
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
-    """A document for each row. Rows without text are dropped as "no_text"; other files are passed over in
-    silence.
-    """
+    """One document per row. Rows without text are dropped as "no_text"; files with other suffixes are skipped."""
     plain, opened = open_decompressed(name, stream)
     suffix = plain.rpartition(".")[2].lower()
     if suffix in ("jsonl", "json", "ndjson"):
@@ -40,9 +38,7 @@ def _csv(name: str, stream: IO[bytes], options: ReaderOptions, delimiter: str) -
 
 
 class BoundedLines:
-    """The lines of a UTF-8 file without NULs. Counts what was read since the last row: one that never ends must
-    not fill the memory.
-    """
+    """Lines of a UTF-8 file without NULs. Limits the bytes of a row; `size` must be reset after each."""
 
     def __init__(self, stream: IO[bytes]):
         self.stream, self.size, self.is_first = stream, 0, True
@@ -81,9 +77,9 @@ def _arrow(name: str, stream: IO[bytes], options: ReaderOptions, suffix: str) ->
             ]
             batches = file.iter_batches(batch_size=BATCH_ROWS, columns=names)
         else:
-            batches = _batches(source)
+            batches = _arrow_batches(source)
         for batch in batches:
-            batch.validate(full=True)  # a damaged file must not lead into memory that is not its own
+            batch.validate(full=True)  # a damaged file must not cause reads out of bounds
             for row in batch.to_pylist():
                 number += 1
                 yield _row_document(row, f"{name}:{number}", options.text_column)
@@ -92,13 +88,13 @@ def _arrow(name: str, stream: IO[bytes], options: ReaderOptions, suffix: str) ->
 
 
 def _read_into_memory(stream: IO[bytes]) -> IO[bytes] | None:
-    """A copy to go back and forth in, of what comes from an archive's front to its back."""
+    """Seekable copy of a stream."""
     data = read_bounded(stream, MAX_BYTES)
     return None if data is None else io.BytesIO(data)
 
 
-def _batches(source: IO[bytes]):
-    """Arrow files come in two layouts; Hugging Face's caches use the stream."""
+def _arrow_batches(source: IO[bytes]):
+    """Batches of an Arrow file or stream (Hugging Face caches are streams)."""
     import pyarrow
 
     try:
@@ -110,10 +106,10 @@ def _batches(source: IO[bytes]):
             yield from batches
 
 
-def _row_document(row: dict, where: str, column: str) -> ReadResult:  # type: ignore[type-arg]
+def _row_document(row: dict, position: str, column: str) -> ReadResult:  # type: ignore[type-arg]
     text = row.get(column)
     return (
-        Document(text, jsonl.record_id(row, where))
+        Document(text, jsonl.record_id(row, position))
         if isinstance(text, str) and text
-        else DroppedDocument("no_text", where)
+        else DroppedDocument("no_text", position)
     )

@@ -1,4 +1,4 @@
-"""Plain text files, each one document; a long one in parts, so that no file is too large to be read."""
+"""Plain text reader: one document per file; long files in parts of limited size."""
 
 import codecs
 from collections.abc import Iterator
@@ -13,27 +13,27 @@ from groundup.data.readers.reader_options import MAX_BYTES, ReaderOptions
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 PART_BYTES = 1 << 18
-"""Bytes of a part; a file of less than two is one document. (Gopher's rules take no text of 100,000 words.)"""
+"""Bytes of a part; a file of less than two parts is one document. (Gopher's limit is 100,000 words.)"""
 
 PART_SEPARATORS = (b"\n\n", b"\r\n\r\n", b"\n", b" ")
-"""Where a part may end, best first."""
+"""Preferred ends of a part, best first."""
 
 MAX_DECOMPRESSION_RATIO = 200
-"""Times its own size that a compressed file may unpack to, beyond MAX_BYTES: what people wrote never does."""
+"""Above MAX_BYTES, a file with a higher compression ratio is dropped as a decompression bomb."""
 
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
-    """One document, or several called `name#1`, `name#2` ..., or the reason why the file is none."""
+    """One document, or several called `name#1`, `name#2` ..., or the reason to drop the file."""
     plain, _ = open_decompressed(name, stream)
     parts = iter_parts(name, stream)
     ahead = list(islice(parts, 2))
     for number, part in enumerate(chain(ahead, parts), start=1):
-        where = f"{plain}#{number}" if len(ahead) > 1 else plain
-        yield part if isinstance(part, DroppedDocument) else Document(part, where)
+        id = f"{plain}#{number}" if len(ahead) > 1 else plain
+        yield part if isinstance(part, DroppedDocument) else Document(part, id)
 
 
 def iter_parts(name: str, stream: IO[bytes]) -> Iterator[str | DroppedDocument]:
-    """The text of a file in parts that end between paragraphs; holds no more than three of them."""
+    """The text of a file in parts that end between paragraphs; at most three in memory."""
     plain, opened = open_decompressed(name, stream)
     size = 0
     for part in _split_parts(_chunks(opened)):
@@ -48,7 +48,7 @@ def iter_parts(name: str, stream: IO[bytes]) -> Iterator[str | DroppedDocument]:
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
-    """The bytes of a file; those of UTF-16 as UTF-8, in which a line's end is one byte."""
+    """The bytes of a file; UTF-16 as UTF-8."""
     chunks = iter(lambda: stream.read(PART_BYTES), b"")
     first = next(chunks, b"")
     if not first.startswith(UTF_16):
@@ -61,21 +61,21 @@ def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def _split_parts(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    held = b""
+    buffer = b""
     for chunk in chunks:
-        held += chunk
-        while len(held) >= 2 * PART_BYTES:
-            place = _split_position(held)
-            yield held[:place]
-            held = held[place:]
-    yield held
+        buffer += chunk
+        while len(buffer) >= 2 * PART_BYTES:
+            end = _split_position(buffer)
+            yield buffer[:end]
+            buffer = buffer[end:]
+    yield buffer
 
 
 def _split_position(data: bytes) -> int:
-    """Where the first part of the data ends: behind the last good place, else between two characters."""
-    for mark in PART_SEPARATORS:
-        if (place := data.rfind(mark, PART_BYTES // 2, PART_BYTES)) >= 0:
-            return place + len(mark)
+    """End of the first part: behind the last separator, else between two characters."""
+    for separator in PART_SEPARATORS:
+        if (start := data.rfind(separator, PART_BYTES // 2, PART_BYTES)) >= 0:
+            return start + len(separator)
     return next(
-        (place for place in range(PART_BYTES, PART_BYTES - 4, -1) if data[place] & 0xC0 != 0x80), PART_BYTES
+        (end for end in range(PART_BYTES, PART_BYTES - 4, -1) if data[end] & 0xC0 != 0x80), PART_BYTES
     )

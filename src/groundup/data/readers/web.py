@@ -1,6 +1,4 @@
-"""Web crawls: the pages of WARC files, as HTML (responses) or as text that somebody extracted (WET,
-"conversion" records).
-"""
+"""Web crawl reader: pages in WARC files (HTML responses) and WET files (extracted text)."""
 
 from collections.abc import Iterator
 from typing import IO, Any, BinaryIO, cast
@@ -18,15 +16,13 @@ MAX_REPAIRS = 1_000
 
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
-    """A document for each page. Revisits, redirects, errors and other content types are dropped, each with
-    its address.
+    """One document per page; the id is its URL. Revisits, redirects, errors and other content types are dropped.
 
-    A gzip member that is damaged is one drop; reading goes on at the next member where the stream can be
-    searched.
+    A damaged gzip member is one dropped document; reading continues at the next member if the stream is seekable.
     """
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-    wanted = WarcRecordType.response | WarcRecordType.revisit | WarcRecordType.conversion
+    record_types = WarcRecordType.response | WarcRecordType.revisit | WarcRecordType.conversion
     start = 0
     has_members = is_seekable(stream) and stream.read(3) == GZIP_MEMBER
     if is_seekable(stream):
@@ -35,12 +31,12 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
         position = start
         records = 0
         try:
-            for record in ArchiveIterator(cast(BinaryIO, stream), record_types=wanted, parse_http=True):
+            for record in ArchiveIterator(cast(BinaryIO, stream), record_types=record_types, parse_http=True):
                 records += 1
                 position = start + record.stream_pos
                 if (
                     has_members and record.content_length > MAX_BYTES
-                ):  # else a wrong length swallows what follows
+                ):  # a wrong length would hide the following records
                     raise ValueError(f"a record of {record.content_length} bytes")
                 yield _document(
                     record, record.headers.get("WARC-Target-URI") or str(record.record_id), options
@@ -83,9 +79,7 @@ def _document(record: Any, address: str, options: ReaderOptions) -> ReadResult:
 
 
 def _next_member(stream: IO[bytes], position: int) -> int | None:
-    """Move the stream to the next gzip member at or after `position`; None when there is none or it cannot be
-    moved.
-    """
+    """Seek to the next gzip member at or after `position`; None if there is none or the stream is not seekable."""
     if not is_seekable(stream):
         return None
     stream.seek(position)

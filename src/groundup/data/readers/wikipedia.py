@@ -1,4 +1,4 @@
-"""Wikipedia and every other MediaWiki: the XML dump, page by page, in constant memory."""
+"""MediaWiki reader (Wikipedia): XML dumps, page by page in constant memory."""
 
 from collections.abc import Iterator
 from typing import IO, BinaryIO, cast
@@ -20,49 +20,45 @@ REDIRECT_WORDS = (
 MAX_WIKI_PAGE_BYTES = 32 << 20
 MAX_ELEMENTS = 1 << 20
 MAX_DEPTH = 64
-"""Bytes, elements and nesting of a page: what is beyond them is no page that a wiki wrote."""
+"""Limits for bytes, elements and nesting of one page."""
 
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
-    """The articles of a dump, each as its last revision. Pages of other namespaces (talk, templates ...) and
-    redirects are dropped.
+    """The last revision of each article. Redirects and pages of other namespaces (talk, templates ...) are dropped.
 
-    A dump that ends in the middle gives the pages before the break and one drop with the reason
-    "broken_dump".
+    A truncated dump gives the pages before the break and one dropped document, "broken_dump".
     """
     _, stream = open_decompressed(name, stream)
-    meter = PageLimiter(stream)
+    limiter = PageLimiter(stream)
     root: Element | None = None
     open_elements: list[Element] = []
     try:
-        for event, element in iterparse(cast(BinaryIO, meter), events=("start", "end")):
+        for event, element in iterparse(cast(BinaryIO, limiter), events=("start", "end")):
             if event == "start":
                 root = element if root is None else root
                 open_elements.append(element)
-                meter.count_element(len(open_elements))
+                limiter.count_element(len(open_elements))
                 continue
             open_elements.pop()
             tag = element.tag.rpartition("}")[2]
             if tag == "page" and root is not None:
                 yield _page(element)
                 root.clear()
-                meter.reset()
-            elif tag == "revision" and open_elements:  # a full history: the last one is enough
+                limiter.reset()
+            elif tag == "revision" and open_elements:  # full history: keep the last revision
                 page = open_elements[-1]
-                for child in list(page):  # those that follow may be there already: events come in bunches
+                for child in list(page):  # later revisions may already be present
                     if child is element:
                         break
                     if child.tag == element.tag:
                         page.remove(child)
-                meter.reset()
+                limiter.reset()
     except (ParseError, EOFError, OSError, ValueError) as error:
         yield DroppedDocument("broken_dump", name, str(error))
 
 
 class PageLimiter:
-    """Counts what was read since the last page or revision: an endless one must not fill the memory. (expat
-    itself bounds entities.)
-    """
+    """Stream that limits the size of a page or revision; call `reset` after each. (expat limits entities.)"""
 
     def __init__(self, stream: IO[bytes]):
         self.stream = stream

@@ -1,8 +1,7 @@
-"""Wikitext to prose: one pass that follows the nesting of templates, tables, links and tags, then a few plain
-rules.
+"""Wikitext to plain text: one pass over nested templates, tables, links and tags, then regular expressions.
 
-Source of the grammar: https://www.mediawiki.org/wiki/Help:Formatting and Help:Links. Templates are removed,
-not expanded, but for a few that stand for words: most print navigation and boxes.
+Grammar: https://www.mediawiki.org/wiki/Help:Formatting and Help:Links. Templates are removed, except for a few that
+print words of the sentence; most print navigation and boxes.
 """
 
 import html
@@ -13,7 +12,7 @@ REMOVED_TAGS = (
     "ref", "references", "math", "chem", "gallery", "timeline", "table", "imagemap", "score", "syntaxhighlight", "source",
     "templatedata", "mapframe", "graph", "hiero", "includeonly", "div", "code", "pre",
 )  # fmt: skip
-"""Their content is no prose. (`div` in articles wraps boxes and column lists.)"""
+"""Removed with their content. (`div` in articles wraps boxes and column lists.)"""
 
 COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 SELF_CLOSED = re.compile(r"<[a-zA-Z][^<>]*/>")
@@ -45,12 +44,12 @@ FILE_NAMESPACES = frozenset([
     "file", "image", "category", "media", "datei", "bild", "kategorie", "fichier", "catégorie", "archivo", "категория", "файл",
     "картинка",
 ])  # fmt: skip
-"""Links into these print no words."""
+"""Namespaces whose links print no words."""
 
 
 @dataclass(frozen=True)
 class TemplateExpansion:
-    """What is printed, and which of the template's unnamed arguments stand in it."""
+    """Printed format of a template, and the indices of the unnamed arguments in it."""
 
     format: str
     arguments: tuple[int, ...]
@@ -78,9 +77,9 @@ DEPTH_LIMIT = 200
 
 
 def wikitext_to_text(wikitext: str) -> str:
-    """The prose of an article: paragraphs, list items and headings, one to a line, with a blank line between.
+    """Plain text of an article: paragraphs, list items and headings, separated by blank lines.
 
-    Sections that hold only references and links are left out, and so are headings without text under them.
+    Without reference and link sections, and without headings that have no text under them.
     """
     text = COMMENT.sub("", wikitext)
     text = SELF_CLOSED.sub("", text)
@@ -96,7 +95,7 @@ def wikitext_to_text(wikitext: str) -> str:
 
 
 def _without_removed(text: str) -> str:
-    """The text without the elements that hold no prose. One pass: a tag that is never closed is looked for once."""
+    """The text without REMOVED_TAGS elements, in linear time: the end of an unclosed tag is searched once."""
     out, position = [], 0
     unclosed: set[str] = set()
     for opening in REMOVED.finditer(text):
@@ -113,9 +112,7 @@ def _without_removed(text: str) -> str:
 
 
 def _unnest(text: str) -> str:
-    """Follow {{ }}, {| |} and [[ ]] in one pass: templates and tables go, links leave the words that a reader
-    sees.
-    """
+    """Resolve {{ }}, {| |} and [[ ]] in one pass: remove templates and tables, replace links by their labels."""
     out: list[list[str]] = [[]]
     open_marks: list[str] = []
     position = 0
@@ -136,7 +133,7 @@ def _unnest(text: str) -> str:
         opening = {"}}": "{{", "|}": "{|", "]]": "[["}[kind]
         if opening not in open_marks:
             continue
-        while True:  # what was opened inside and never closed ends here as well
+        while True:  # unclosed inner marks end here as well
             inner, content = open_marks.pop(), "".join(out.pop())
             if inner == opening:
                 break
@@ -153,9 +150,7 @@ def _unnest(text: str) -> str:
 
 
 def _unclosed(kind: str, content: str) -> str:
-    """What follows a mark that is never closed: kept from the next blank line on, so that one slip costs one
-    paragraph.
-    """
+    """Text behind an unclosed mark: from the next blank line on, so that an error costs one paragraph."""
     if kind == "[[":
         return content
     _, blank, rest = content.partition("\n\n")
@@ -177,13 +172,13 @@ def _link(content: str) -> str:
 
 
 def _template(content: str) -> str:
-    """What the few templates that stand for words in a sentence would print; nothing for all others."""
+    """Printed text of a template in TEMPLATES; "" for all others."""
     name, *arguments = content.split("|")
-    form = TEMPLATES.get(name.strip().lower())
+    template = TEMPLATES.get(name.strip().lower())
     values = [argument.strip() for argument in arguments if "=" not in argument]
-    if form is None or len(values) <= max(form.arguments):
+    if template is None or len(values) <= max(template.arguments):
         return ""
-    return form.format.format(*(values[place] for place in form.arguments))
+    return template.format.format(*(values[index] for index in template.arguments))
 
 
 def _at_line_start(text: str, position: int) -> bool:
@@ -194,7 +189,7 @@ def _at_line_start(text: str, position: int) -> bool:
 def _lines(text: str) -> str:
     kept: list[str] = []
     skipping_level = 0
-    pending: list[tuple[int, str]] = []  # headings that wait for text under them
+    pending: list[tuple[int, str]] = []  # headings without text so far
     for raw in text.split("\n"):
         line = raw.strip()
         if not line:
