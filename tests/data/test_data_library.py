@@ -82,7 +82,7 @@ def test_clean_texts(prose: Callable[..., str]):
     assert [document.id for document in kept] == ["0"]
     assert kept[0].text.endswith("Write to <email>.")
     assert [(document.id, document.reason) for document in dropped] == [
-        ("1", "gopher_quality: few_words"), ("2", "language: fr"),
+        ("1", "gopher_repetition: top_3_gram"), ("2", "language: fr"),
     ]  # fmt: skip
     kept, dropped = clean_texts(["short"], language={"languages": []}, gopher_quality={"min_words": 1, "min_stop_words": 0},
                                 fineweb={"kinds": []})  # fmt: skip

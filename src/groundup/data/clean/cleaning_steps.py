@@ -47,9 +47,9 @@ def clean_texts(
 
     `knobs` are the tables of [data]: `gopher_quality={"min_words": 20}, language={"languages": ["en", "de"]}`.
 
-    >>> kept, dropped = clean_texts(["This is a short text about the weather."])
+    >>> kept, dropped = clean_texts(["Ceci est une phrase tout à fait ordinaire."])
     >>> dropped[0].reason, dropped[0].id
-    ('gopher_quality: few_words', '0')
+    ('language: fr', '0')
     """
     source = {"name": "texts", "kind": kind, "path": "-"}
     config = DataConfig.model_validate({"sources": [source], **knobs})
