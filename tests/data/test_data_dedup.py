@@ -297,7 +297,7 @@ def test_the_plan_states_what_deduplication_holds(tmp_path: Path):
     }
     facts = {"name": "x", "deduplication": found}
     assert plan_table.format_plan(facts).startswith(
-        "deduplication  0.35 GB of 4 GB for about 1,000 documents, 1 pass; not here yet"
+        "deduplication  0.35 GB of 4 GB for about 1,000 documents, 1 pass; without there, not downloaded yet"
     )
     with pytest.raises(UserError, match="memory_gigabytes"):
         dedup_estimate.estimate_dedup(section.model_copy(update={"memory_gigabytes": 0.3}), machine)

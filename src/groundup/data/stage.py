@@ -26,19 +26,20 @@ from groundup.data.filter_stats import FilterStats
 from groundup.data.process_unit import process_unit
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.data.work_units import WorkUnit
+from groundup.recipe import RecipeView
 from groundup.recipe.data_config import DataConfig, FilesConfig
 
 SHUFFLE_BYTES_PER_WORKER = 100e6
 """Text that one worker partitions and merges in the time that starting two workers takes."""
 
 
-def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Write train/*.parquet, validation/*.parquet, dropped/*.jsonl, changed/*.jsonl, clusters.jsonl, contaminated.jsonl.
 
     Reads recipe.data and recipe.seed. Returns metrics with the filter statistics; "fingerprint" identifies the corpus
     (same texts in the same order). Raises UserError for a source without text.
     """
-    config: DataConfig = recipe.data
+    config = recipe.data
     workers = executor.start_executor(config.executor, machine.threads)
     work = out / "work"
     units = work_units.plan_units(config, machine, recipe.seed)
