@@ -215,7 +215,7 @@ def test_a_snapshot_is_fetched_as_common_crawl_lays_it_out(
         assert not any(file.path.exists() for file in found), "each is fetched when its turn comes"
         for file in found:
             assert file.fetch(machine).read_text() == f"{segment}/{kind}/{file.name}"
-    with pytest.raises(UserError, match="the server answers 404"):
+    with pytest.raises(UserError, match="the server returned 404"):
         inputs.resolve_files(source("commoncrawl://CC-MAIN-1999-01", kind="web"), machine)
     with pytest.raises(UserError, match="expected warc or wet"):
         inputs.resolve_files(source("commoncrawl://CC-MAIN-2024-10/wat", kind="web"), machine)

@@ -166,7 +166,7 @@ def test_folders_of_archives_count_as_an_index(
 
 def test_what_is_missing_is_named(index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine):
     look_at(monkeypatch, f"{index}/simple")
-    with pytest.raises(UserError, match=r"Some_Data 1\.0 \(sdist\) is not in this machine's package index"):
+    with pytest.raises(UserError, match=r"Some_Data 1\.0 \(sdist\) is not in the package index"):
         inputs.resolve_files(SourceConfig(name="x", kind="text", package=PACKAGE), machine)
     with pytest.raises(UserError, match=r"Some_Data 1\.0 .* is not in the cache"):
         inputs.resolve_files(

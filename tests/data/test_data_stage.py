@@ -233,7 +233,7 @@ def test_a_source_that_yields_nothing_is_an_error(tmp_path: Path, recipe: Recipe
 def test_tokens_instead_of_a_weight(tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose):
     path = jsonl(tmp_path / "a.jsonl", [prose(seed, 300) for seed in range(30)])
     wanted = recipe(
-        sources=[{"name": "mine", "kind": "jsonl", "path": path, "target_tokens": 0.02}],
+        sources=[{"name": "mine", "kind": "jsonl", "path": path, "target_tokens": 20_000}],
         validation_fraction=0,
     )
     metrics = build(wanted, tmp_path / "out", machine)
