@@ -1,4 +1,4 @@
-"""A made-up run folder: manifests as the stages write them, with texts that try to be taken for markup."""
+"""A run folder with manifests as the stages write them, with texts that contain markup."""
 
 import json
 import math
@@ -50,7 +50,7 @@ def table(read: int, kept: int, dropped: dict[str, int], size: int = 5_000) -> d
 
 
 def metrics() -> dict[str, dict[str, Any]]:
-    """Of every stage, by its name."""
+    """Metrics of each stage."""
     chance = random.Random(0)
     sources = {
         "wikipedia": table(
@@ -340,6 +340,7 @@ def made_up_run(run: Path, stages: tuple[str, ...] = tuple(FOLDERS)) -> Path:
                     "loss": 3.3 + 5 * math.exp(-s / 60) + chance.gauss(0, 0.08),
                     "learning_rate": 0.004 * min(1, s / 8),
                     "gradient_norm": 0.5,
+                    "memory": 2_000_000_000 + min(s, 100) * 10_000_000,
                 }
                 for s in range(400)
             ]

@@ -8,7 +8,7 @@ from groundup.report.formatting import NO_BREAK_SPACE
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("formatted", "expected"),
     [
         (formatting.count(5_212_416), f"5.21{NO_BREAK_SPACE}million"),
         (formatting.count(140e9), f"140{NO_BREAK_SPACE}billion"),
@@ -40,12 +40,12 @@ from groundup.report.formatting import NO_BREAK_SPACE
         (formatting.excerpt("\nwhole\n", 100), "whole"),
     ],
 )
-def test_said_as_one_says_it(said, expected):
-    assert said == expected
+def test_formatting(formatted, expected):
+    assert formatted == expected
 
 
 @given(st.text())
-def test_printable_text_is_text_that_files_and_pages_can_hold(text):
+def test_sanitized_text(text):
     shown = formatting.sanitize_text(text)
     shown.encode()
     assert not any((ord(c) < 32 and c not in "\t\n") or 0x7F <= ord(c) < 0xA0 for c in shown)
@@ -53,7 +53,7 @@ def test_printable_text_is_text_that_files_and_pages_can_hold(text):
 
 
 @given(st.text(), st.integers(1, 50), st.integers(1, 4))
-def test_excerpts_are_short(text, characters, lines):
+def test_excerpt_limits(text, characters, lines):
     found = formatting.excerpt(text, characters, lines)
     assert len(found) <= characters + 2
     assert found.count("\n") < lines

@@ -30,10 +30,10 @@ RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"
 
 
 @pytest.fixture(scope="module")
-def told(write_run, tmp_path_factory):
-    """(facts, story) of a whole run."""
-    facts = collect_run(write_run(tmp_path_factory.mktemp("runs") / "made-up"))
-    return facts, build_document(facts)
+def report(write_run, tmp_path_factory):
+    """(run_data, document) of a complete run."""
+    run_data = collect_run(write_run(tmp_path_factory.mktemp("runs") / "made-up"))
+    return run_data, build_document(run_data)
 
 
 def texts(value):
@@ -44,7 +44,7 @@ def texts(value):
 
 
 class Page(HTMLParser):
-    """What a browser would see: the elements, the attributes, the text."""
+    """Tags, attributes and text of an HTML page."""
 
     def __init__(self, text):
         super().__init__()
@@ -59,11 +59,11 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_every_section_of_a_whole_run(told):
-    titles = [section["title"] for section in told[1]["sections"]]
+def test_sections_of_a_complete_run(report):
+    titles = [section["title"] for section in report[1]["sections"]]
     assert titles == [
-        "The plan, and what happened", "The text", "What the text holds", "The tokens", "Learning", "Scores",
-        "In its own words", "The chat", "What 4 bits cost", "How to use it", "Provenance", "The recipe",
+        "Plan and outcome", "Data", "Corpus", "Tokenization", "Pretraining", "Evaluation", "Base model samples",
+        "Chat fine-tuning", "4-bit quantization", "Usage", "Provenance", "Recipe",
     ]  # fmt: skip
 
 
@@ -78,18 +78,18 @@ def test_every_section_of_a_whole_run(told):
         ("chat", "quantized"),
     ],
 )
-def test_a_partial_run_tells_what_it_has(write_run, tmp_path, stages):
-    story = build_document(collect_run(write_run(tmp_path / "part", stages)))
-    titles = [section["title"] for section in story["sections"]]
-    assert ("The text" in titles) == ("data" in stages)
-    assert ("Scores" in titles) == ("scores" in stages)
-    assert ("The chat" in titles) == ("chat" in stages)
-    assert render_pdf(story).startswith(b"%PDF-")
-    assert render_html(story).endswith("</html>\n")
+def test_partial_runs(write_run, tmp_path, stages):
+    document = build_document(collect_run(write_run(tmp_path / "part", stages)))
+    titles = [section["title"] for section in document["sections"]]
+    assert ("Data" in titles) == ("data" in stages)
+    assert ("Evaluation" in titles) == ("scores" in stages)
+    assert ("Chat fine-tuning" in titles) == ("chat" in stages)
+    assert render_pdf(document).startswith(b"%PDF-")
+    assert render_html(document).endswith("</html>\n")
 
 
-def test_manifests_of_another_age_still_tell(write_run, tmp_path):
-    """Metrics that a stage may leave out are left out of the report, and nothing breaks."""
+def test_missing_metrics(write_run, tmp_path):
+    """Optional metrics may be missing."""
     run = write_run(tmp_path / "old")
     for folder, needed in {
         "04-base": ("parameters", "tokens", "steps", "final_loss"),
@@ -111,27 +111,27 @@ def test_manifests_of_another_age_still_tell(write_run, tmp_path):
     (run / "01-data" / "clusters.jsonl").unlink()
     (run / "plan.json").unlink()
     (run / "04-base" / "steps.jsonl").unlink()
-    story = build_document(collect_run(run))
-    assert render_pdf(story).startswith(b"%PDF-")
+    document = build_document(collect_run(run))
+    assert render_pdf(document).startswith(b"%PDF-")
     assert summarize_run(run)
 
 
-def test_nothing_that_a_page_cannot_show(told):
-    assert all(ord(c) >= 32 or c in "\n\t" for text in texts(told[1]) for c in text)
+def test_no_unprintable_characters(report):
+    assert all(ord(c) >= 32 or c in "\n\t" for text in texts(report[1]) for c in text)
 
 
-def test_foreign_text_is_never_markup(told):
-    """The run's texts hold Typst, HTML and Jinja that would fail or act if anything read them as such."""
-    story = told[1]
-    assert any("#panic(" in text for text in texts(story))
-    assert render_pdf(story).startswith(b"%PDF-")
-    page = Page(render_html(story))
+def test_text_is_escaped(report):
+    """The run's texts contain Typst, HTML and Jinja syntax."""
+    document = report[1]
+    assert any("#panic(" in text for text in texts(document))
+    assert render_pdf(document).startswith(b"%PDF-")
+    page = Page(render_html(document))
     assert "script" not in page.tags
     assert '<script>alert("html")</script> {{ jinja }}' in page.text
 
 
-def test_the_page_needs_nothing_else(told):
-    page = Page(render_html(told[1]))
+def test_page_is_self_contained(report):
+    page = Page(render_html(report[1]))
     assert not {"link", "img", "iframe", "object", "script"} & set(page.tags)
     targets = [value for name, value in page.attributes if name in ("href", "src", "xlink:href")]
     assert targets
@@ -140,68 +140,72 @@ def test_the_page_needs_nothing_else(told):
     assert len(ids) == len(set(ids))
     assert {target[1:] for target in targets} <= set(ids)
     assert page.tags.count("svg") == sum(
-        b["kind"] == "figure" for s in told[1]["sections"] for b in s["elements"]
+        b["kind"] == "figure" for s in report[1]["sections"] for b in s["elements"]
     )
 
 
-def test_same_manifests_same_bytes(told):
-    facts, story = told
-    assert build_document(facts) == story
-    assert render_pdf(story) == render_pdf(story)
-    assert render_html(story) == render_html(story)
-    assert b"CreationDate" not in render_pdf(story)
+def test_reproducible(report):
+    run_data, document = report
+    assert build_document(run_data) == document
+    assert render_pdf(document) == render_pdf(document)
+    assert render_html(document) == render_html(document)
+    assert b"CreationDate" not in render_pdf(document)
 
 
-def test_numbers_stand_where_they_belong(told):
-    page = Page(render_html(told[1])).text.replace("\u00a0", " ")
-    for said in (
-        "1.412 bits for each byte",
-        "between 1.377 and 1.449",
+def test_numbers_and_texts(report):
+    page = Page(render_html(report[1])).text.replace("\u00a0", " ")
+    for text in (
+        "1.412 bits per byte",
+        "interval over documents is 1.377 to 1.449",
         "5.21 million",
-        "6.41 MB instead of 20.8 MB",
+        "6.41 MB (float: 20.8 MB)",
         "8,192 documents of 4 sources",
-        "8,156 of 8,192 texts whose language was judged are in “en”",
-        "356 equal and 157 nearly equal ones fell",
-        "40 clusters of 91 documents in all, 37 of them pairs",
-        "9 alike · web",
+        "8,156 of 8,192 documents are “en”",
+        "dropped 356 exact and 157 near duplicates",
+        "40 clusters with 91 documents, 37 of them pairs",
+        "9 duplicates · web",
     ):
-        assert said in page, said
+        assert text in page, text
 
 
-def test_funnels_count_down_to_what_was_kept(told):
-    sources = told[0]["stages"]["data"]["metrics"]["sources"]
-    (figure,) = (b for s in told[1]["sections"] for b in s["elements"] if b.get("name") == "funnels")
+def test_peak_memory_is_the_maximum_of_the_step_records(report):
+    rows = next(b["rows"] for b in report[1]["sections"][0]["elements"] if b["kind"] == "table")
+    (row,) = (row for row in rows if row[0] == ["peak memory per device"])
+    assert row[2] == ["3.00\u00a0GB"]
+
+
+def test_funnel_counts(report):
+    sources = report[0]["stages"]["data"]["metrics"]["sources"]
+    (figure,) = (b for s in report[1]["sections"] for b in s["elements"] if b.get("name") == "funnels")
     for name, row in sources.items():
-        assert (
-            f"{name} {row['read']['documents']:,} found, {row['kept']['documents']:,} kept" in figure["alt"]
-        )
+        assert f"{name} {row['read']['documents']:,} read, {row['kept']['documents']:,} kept" in figure["alt"]
     lost = _dropped_by_stage(sources["wikipedia"])
     assert lost == {
-        "readable": 0, "no test item": 0, "right language": 312, "good enough": 280, "no repeat": 117, "in the mix": 0,
+        "readable": 0, "not contaminated": 0, "language": 312, "quality": 280, "deduplicated": 117, "sampled": 0,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("number", [1, 2, 7, 8, 40])
-def test_drawings_of_any_number_of_sources(number):
+def test_plots_of_any_number_of_sources(number):
     parts = {f"source {i} with a name": float(number - i) ** 3 for i in range(number)}
-    drawn = [
+    plots = [
         corpus_plots.plot_mixtures({"read": parts, "shown": parts}),
         corpus_plots.plot_lengths({name: {64: 3, 1 << 20: 1} for name in parts}),
         corpus_plots.plot_funnels({name: [9, 5, 0] for name in parts}, ["found", "a", "b"]),
     ]
-    assert all("</svg>" in svg for svg in drawn)
-    said = [drawn[0], drawn[1]]
-    assert all((f"{number - 6} others" in svg) == (number > 7) for svg in said)
+    assert all("</svg>" in svg for svg in plots)
+    text = [plots[0], plots[1]]
+    assert all((f"{number - 6} others" in svg) == (number > 7) for svg in text)
 
 
-def test_losses_that_are_no_numbers_do_not_stop_the_report(write_run, tmp_path):
-    facts = collect_run(write_run(tmp_path / "spikes"))
-    facts["steps"][7] |= {"loss": None, "skipped": "loss nan"}
-    facts["steps"][9] |= {"loss": 1e9, "skipped": "a spike"}
-    assert render_html(build_document(facts)).endswith("</html>\n")
+def test_non_finite_losses(write_run, tmp_path):
+    run_data = collect_run(write_run(tmp_path / "spikes"))
+    run_data["steps"][7] |= {"loss": None, "skipped": "loss nan"}
+    run_data["steps"][9] |= {"loss": 1e9, "skipped": "a spike"}
+    assert render_html(build_document(run_data)).endswith("</html>\n")
 
 
-def test_the_stage_writes_three_files_and_leaves_itself_out(write_run, tmp_path):
+def test_stage(write_run, tmp_path):
     run = write_run(tmp_path / "made-up", ("data", "base"))
     recipe = SimpleNamespace(report=ReportConfig(title="A *title*", author="An author"), name="made-up")
     inputs = {"data": run / "01-data", "base": run / "04-base"}
@@ -219,14 +223,14 @@ def test_the_stage_writes_three_files_and_leaves_itself_out(write_run, tmp_path)
     assert list(collect_run(run)["stages"]) == ["data", "base"]
 
 
-def test_the_command_writes_beside_the_run(write_run, tmp_path):
+def test_write_report(write_run, tmp_path):
     run = write_run(tmp_path / "made-up", ("data",))
     assert write_report(run, tmp_path / "new" / "mine.pdf") == tmp_path / "new" / "mine.pdf"
     assert (tmp_path / "new" / "mine.pdf").read_bytes().startswith(b"%PDF-")
     assert (tmp_path / "new" / "mine.html").read_text().startswith("<!DOCTYPE html>")
 
 
-def test_what_cannot_be_told_is_one_line(write_run, tmp_path):
+def test_errors(write_run, tmp_path):
     with pytest.raises(UserError, match="no such run folder"):
         write_report(tmp_path / "nowhere", tmp_path / "a.pdf")
     (tmp_path / "empty").mkdir()
@@ -241,37 +245,40 @@ def test_what_cannot_be_told_is_one_line(write_run, tmp_path):
         write_report(whole, whole / "recipe.json" / "a.pdf")
 
 
-def test_closing_lines(write_run, tmp_path):
+def test_summarize_run(write_run, tmp_path):
     lines = summarize_run(write_run(tmp_path / "made-up"))
-    for said in (
+    for text in (
         "5.21 million parameters",
         "1.412 bits per byte",
         "you:   Hello",
         "groundup chat",
         "groundup serve",
     ):
-        assert said in lines
+        assert text in lines
     assert "\u00a0" not in lines
     base_only = summarize_run(write_run(tmp_path / "base", ("base", "scores")))
     assert "The city of London" in base_only
     assert "groundup chat" not in base_only
 
 
-def test_blueprint(tmp_path):
-    facts = derive(load_recipe(RECIPES[-1], ["budget.price_per_hour=2.5"])).summary()
-    write_plan_pdf(facts, tmp_path / "plan.pdf")
+def test_plan_pdf(tmp_path):
+    run_data = derive(load_recipe(RECIPES[-1], ["budget.price_per_hour=2.5"])).summary()
+    write_plan_pdf(run_data, tmp_path / "plan.pdf")
     first = (tmp_path / "plan.pdf").read_bytes()
-    write_plan_pdf(facts, tmp_path / "plan.pdf")
+    write_plan_pdf(run_data, tmp_path / "plan.pdf")
     assert first.startswith(b"%PDF-")
     assert first == (tmp_path / "plan.pdf").read_bytes()
-    assert any(number["label"] == "at 2.5 an hour" for number in plan_document(facts)["cover"]["numbers"])
+    assert any(
+        number["label"] == "cost at 2.5 per device hour"
+        for number in plan_document(run_data)["cover"]["numbers"]
+    )
     with pytest.raises(UserError, match=r"no \[train\]"):
         write_plan_pdf({"name": "data-only"}, tmp_path / "none.pdf")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_the_recipe_in_the_report_is_the_recipe(path):
-    """What stands in the last section, typed in again, is the same recipe."""
+def test_recipe_round_trip(path):
+    """The listing of the last section parses to the same recipe."""
     recipe = load_recipe(path, ["machine.threads=3"])
     dumped = json.loads(json.dumps(recipe.model_dump(mode="json", exclude_none=True)))
     (listing,) = (b["text"] for b in recipe_section({"recipe": dumped})["elements"] if b["kind"] == "listing")
@@ -281,7 +288,7 @@ def test_the_recipe_in_the_report_is_the_recipe(path):
     assert len(listing.splitlines()) < 120
 
 
-def test_no_torch_on_this_floor():
+def test_report_imports_no_torch():
     modules = ", ".join(
         f"groundup.report.{name}"
         for name in ("stage", "report_document", "html_report", "pdf_report", "plan_document", "run_summary")

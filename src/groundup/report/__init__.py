@@ -1,13 +1,26 @@
-"""14. Telling: what was planned and what happened, as a document one can hand on.
+"""Chapter 14, reporting: the plan and the results of a run as PDF and HTML.
 
-Reading order: `collect` (a run folder in one dictionary), `wording` (numbers as one says them), `blocks` (what a
-document is made of), `plots` (drawings), `sections` (the words, one file for each section), `story` (all of them),
-`typeset` and `page` (a story as PDF and as HTML), `blueprint` (the plan alone, before anything is built), `write`
-(the files), `summary` (the closing lines in the terminal), `stage`. Beside it `watch`: a training while it goes on.
+    run_data.py          a run folder as one dictionary
+    formatting.py        numbers and excerpts as text
+    elements.py          elements of a report as plain data
+    curves.py            smoothing and downsampling of curves
+    plot_style.py        style of plots, figures as SVG
+    training_plots.py    plots of training and evaluation
+    corpus_plots.py      plots of a corpus
+    sections/            one module per section of the report
+    report_document.py   the report: cover page and sections
+    pdf_report.py        PDF, by Typst
+    html_report.py       self-contained HTML page
+    plan_document.py     the plan alone as a PDF
+    report_files.py      report files of a run
+    run_summary.py       summary in the terminal
+    stage.py             stage 09-report
 
-Deliberately absent: torch and every chapter but the plan. A report reads manifests; no stage pushes to it.
+Deliberately absent: torch, and every chapter but the plan. A report reads manifests; no stage writes to it.
 """
 
-from groundup.report.report_files import write_report
+from groundup.report.html_report import render_html
+from groundup.report.pdf_report import render_pdf
+from groundup.report.report_files import build_report, write_report
 
-__all__ = ["write_report"]
+__all__ = ["build_report", "render_html", "render_pdf", "write_report"]

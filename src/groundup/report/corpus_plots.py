@@ -1,7 +1,4 @@
-"""The drawings of a corpus: what became of each source, how long its documents are, what the mix is made of.
-
-Each function takes plain numbers and returns an SVG.
-"""
+"""Plots of a corpus: filtering of each source, document lengths, mixtures. Plain numbers in, SVG out."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,29 +18,33 @@ from groundup.report.plot_style import (
 )
 
 LETTER_WIDTH = 0.062
-"""Inches that a letter of a label is wide, about."""
+"""Approximate width of a label's letter in inches."""
 FUNNELS_PER_ROW = 3
-"""Funnels in a row."""
+"""Funnel plots side by side."""
 
 
 def plot_funnels(rows: Mapping[str, Sequence[int]], steps: Sequence[str]) -> str:
-    """How many documents of each source are left after each of the steps; the first of them is what was there."""
+    """Documents of each source after each filter stage; the first stage is the input."""
     count = len(rows)
     across = min(FUNNELS_PER_ROW, count)
     down = -(-count // across)
     with svg_figure(down * (0.5 + 0.19 * len(steps)), down, across, squeeze=False, sharey=True) as (
-        drawing,
+        plot,
         grid,
     ):
-        for place, (axes, (name, left)) in enumerate(zip(grid.flat, rows.items(), strict=False)):
-            shares = [number / (left[0] or 1) for number in left]
+        for index, (axes, (name, left)) in enumerate(zip(grid.flat, rows.items(), strict=False)):
+            fractions = [number / (left[0] or 1) for number in left]
             colors = [*[PALE_BLUE] * (len(left) - 1), BLUE]
             axes.barh(
-                range(len(left)), shares, left=[-share / 2 for share in shares], height=0.8, color=colors
+                range(len(left)),
+                fractions,
+                left=[-fraction / 2 for fraction in fractions],
+                height=0.8,
+                color=colors,
             )
-            for index, (number, share) in enumerate(zip(left, shares, strict=True)):
+            for index, (number, fraction) in enumerate(zip(left, fractions, strict=True)):
                 axes.annotate(
-                    f"{number:,}", (share / 2, index), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8,
+                    f"{number:,}", (fraction / 2, index), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8,
                     color=INK,
                 )  # fmt: skip
             axes.set_title(name)
@@ -54,15 +55,15 @@ def plot_funnels(rows: Mapping[str, Sequence[int]], steps: Sequence[str]) -> str
             axes.spines["left"].set_visible(False)
             axes.tick_params(axis="y", labelcolor=INK, left=False)
             axes.grid(visible=False)
-            if place == 0:
+            if index == 0:
                 axes.invert_yaxis()
         for axes in grid.flat[count:]:
             axes.axis("off")
-    return drawing.svg
+    return plot.svg
 
 
 def plot_drop_reasons(rows: Mapping[str, tuple[float, Mapping[str, float]]]) -> str:
-    """What became of each source: name -> (share kept, {reason: share dropped}); the shares of a row add up to 1."""
+    """Stacked bars of each source: name -> (kept fraction, {reason: dropped fraction}), with a sum of 1."""
     names = list(rows)
     totals: dict[str, float] = {}
     for _, dropped in rows.values():
@@ -70,10 +71,10 @@ def plot_drop_reasons(rows: Mapping[str, tuple[float, Mapping[str, float]]]) -> 
             totals[reason] = totals.get(reason, 0) + part
     order = sorted(totals, key=lambda reason: -totals[reason])
     shown, others = order[: len(REASONS) - 1], order[len(REASONS) - 1 :]
-    with svg_figure(0.75 + 0.32 * len(names)) as (drawing, axes):
+    with svg_figure(0.75 + 0.32 * len(names)) as (plot, axes):
         left = [0.0] * len(names)
 
-        def put(parts: list[float], color: str, label: str) -> None:
+        def add_bars(parts: list[float], color: str, label: str) -> None:
             axes.barh(
                 names,
                 parts,
@@ -86,17 +87,17 @@ def plot_drop_reasons(rows: Mapping[str, tuple[float, Mapping[str, float]]]) -> 
             )
             left[:] = [a + b for a, b in zip(left, parts, strict=True)]
 
-        put([kept for kept, _ in rows.values()], BLUE, "kept")
+        add_bars([kept for kept, _ in rows.values()], BLUE, "kept")
         for reason, color in zip(shown, REASONS, strict=False):
-            put([dropped.get(reason, 0) for _, dropped in rows.values()], color, reason)
+            add_bars([dropped.get(reason, 0) for _, dropped in rows.values()], color, reason)
         if others:
-            put(
+            add_bars(
                 [sum(dropped.get(r, 0) for r in others) for _, dropped in rows.values()],
                 REASONS[-1],
                 "other reasons",
             )
         for index, (kept, _) in enumerate(rows.values()):
-            if kept > 0.08:  # else there is no room for it
+            if kept > 0.08:  # room for the label
                 axes.annotate(
                     formatting.percent(kept, 1), (0, index), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8,
                     color="white",
@@ -113,50 +114,48 @@ def plot_drop_reasons(rows: Mapping[str, tuple[float, Mapping[str, float]]]) -> 
             handlelength=0.9,
             handleheight=0.9,
         )
-    return drawing.svg
+    return plot.svg
 
 
 def plot_lengths(rows: Mapping[str, Mapping[int, int]]) -> str:
-    """Documents by their length, for each source from the largest on: {bytes at most, a power of two: documents}."""
+    """Histogram of document lengths by source: {upper bound in bytes, a power of two: documents}."""
     found = sorted({size for counts in rows.values() for size in counts})
     bins = [1 << power for power in range(found[0].bit_length() - 1, found[-1].bit_length())]
     parts = {name: [counts.get(size, 0) for size in bins] for name, counts in _largest(rows).items()}
-    with svg_figure(2.3) as (drawing, axes):
-        below = [0] * len(bins)
+    with svg_figure(2.3) as (plot, axes):
+        bottom = [0] * len(bins)
         for (name, counts), color in zip(parts.items(), SOURCES, strict=False):
             axes.bar(
-                range(len(bins)), counts, bottom=below, width=0.86, color=color, label=name, edgecolor="white", linewidth=0.4
+                range(len(bins)), counts, bottom=bottom, width=0.86, color=color, label=name, edgecolor="white", linewidth=0.4
             )  # fmt: skip
-            below = [a + b for a, b in zip(below, counts, strict=True)]
+            bottom = [a + b for a, b in zip(bottom, counts, strict=True)]
         every = -(-len(bins) // 14)
         axes.set_xticks(range(0, len(bins), every), [_binary(size) for size in bins[::every]])
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set_ylabel("documents")
-        axes.set_xlabel("bytes at most")
+        axes.set_xlabel("document size (upper bound in bytes)")
         axes.grid(visible=False, axis="x")
         axes.legend(
             loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=4, columnspacing=1.2, handlelength=0.9, handleheight=0.9
         )  # fmt: skip
-    return drawing.svg
+    return plot.svg
 
 
 def plot_mixtures(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """What something is made of: a bar for each row, of {part: amount}. The last bar's parts are named beneath it, and the
-    first of them are the largest.
-    """
+    """A stacked bar for each row of {part: amount}; the parts of the last bar, largest first, are labeled."""
     last = list(rows.values())[-1]
     order = _largest({name: {0: amount} for name, amount in last.items()})
     rest = list(order)[-1] if len(last) > len(SOURCES) else None
     named = len(rows) > 1
     margin = 0.09 * max(map(len, rows)) / WIDTH if named else 0.0
-    with svg_figure(0.7 + 0.26 * len(rows)) as (drawing, axes):
+    with svg_figure(0.7 + 0.26 * len(rows)) as (plot, axes):
         for row, (title, parts) in enumerate(rows.items()):
-            whole, left = sum(parts.values()) or 1.0, 0.0
-            others = whole - sum(parts.get(name, 0.0) for name in order)
+            total, left = sum(parts.values()) or 1.0, 0.0
+            others = total - sum(parts.get(name, 0.0) for name in order)
             for name, color in zip(order, SOURCES, strict=False):
-                wide = (others if name == rest else parts.get(name, 0.0)) / whole
-                axes.barh([row], [wide], left=left, height=0.84, color=color, edgecolor="white")
-                left += wide
+                width = (others if name == rest else parts.get(name, 0.0)) / total
+                axes.barh([row], [width], left=left, height=0.84, color=color, edgecolor="white")
+                left += width
             if named:
                 axes.annotate(
                     title,
@@ -171,25 +170,25 @@ def plot_mixtures(rows: Mapping[str, Mapping[str, float]]) -> str:
         axes.set_xlim(-margin, 1)
         axes.set_ylim(len(rows) + 1.7, -0.5)
         axes.axis("off")
-    return drawing.svg
+    return plot.svg
 
 
 def _label_parts(axes: Axes, parts: Mapping[str, float], bottom: float) -> None:
-    """Each part under its piece where there is room, the others together at the end."""
-    whole = sum(parts.values()) or 1.0
+    """Label each part bottom its bar segment if there is room, the others at the end."""
+    total = sum(parts.values()) or 1.0
     left, free, narrow = 0.0, 0.0, []
     for name, part in parts.items():
-        words = f"{name}\n{formatting.percent(part, whole)}"
-        wide = LETTER_WIDTH * (max(map(len, words.split("\n"))) + 1) / WIDTH
-        if part / whole > wide and left >= free:
+        words = f"{name}\n{formatting.percent(part, total)}"
+        width = LETTER_WIDTH * (max(map(len, words.split("\n"))) + 1) / WIDTH
+        if part / total > width and left >= free:
             axes.annotate(
                 words, (left, bottom), xytext=(1, -4), textcoords="offset points", ha="left", va="top", fontsize=8.5,
                 linespacing=1.3,
             )  # fmt: skip
-            free = left + wide
+            free = left + width
         elif part:
-            narrow.append(f"{name} {formatting.percent(part, whole)}")
-        left += part / whole
+            narrow.append(f"{name} {formatting.percent(part, total)}")
+        left += part / total
     if narrow:
         axes.annotate(
             " · ".join(narrow), (1, bottom), xytext=(0, -29), textcoords="offset points", ha="right", va="top", fontsize=8.5
@@ -197,7 +196,7 @@ def _label_parts(axes: Axes, parts: Mapping[str, float], bottom: float) -> None:
 
 
 def _largest(rows: Mapping[str, Mapping[int, float]]) -> dict[str, dict[int, float]]:
-    """The first, as many as there are colours; what is left over is one row."""
+    """The first rows, one per color; the others are summed into one row."""
     names = list(rows)
     if len(names) <= len(SOURCES):
         return {name: dict(row) for name, row in rows.items()}

@@ -1,8 +1,7 @@
-"""What a report is made of, as plain data: paragraphs, tables, figures, quotations.
+"""Elements of a report as plain data: paragraphs, tables, figures, quotations.
 
-The words are chosen once, in `sections/`; the PDF (report.typ) and the page (page.html) only set them. A text is
-a list of spans, and a span is a string or {"style": "strong" | "emph" | "code", "text": ...}: data stays data,
-nothing in it is ever read as markup.
+`sections/` builds them; report.typ (PDF) and report.html lay them out. A text is a list of spans, each a string or
+{"style": "strong" | "emph" | "code", "text": ...}, and is never interpreted as markup.
 """
 
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ def paragraph(*spans: StyledText) -> Element:
 
 
 def lead_in(*spans: StyledText) -> Element:
-    """A paragraph that stays with what follows it."""
+    """A paragraph kept on one page with the next element."""
     return {"kind": "lead_in", "spans": list(spans)}
 
 
@@ -45,8 +44,8 @@ def table(
     """A table with a caption.
 
     Args:
-        align: a letter a column, l or r; default: the first column to the left, numbers to the right.
-        total: the last row is the sum of the others, and is set apart.
+        align: one letter per column, l or r; default: the first column l, the others r.
+        total: the last row is the total.
     """
     letters = align or "l" + "r" * (len(columns) - 1)
     if len(letters) != len(columns) or any(len(row) != len(columns) for row in rows):
@@ -62,53 +61,56 @@ def table(
 
 
 def key_values(rows: Sequence[tuple[str, Cell]]) -> Element:
-    """Names and values, side by side, without a caption: a list of facts."""
+    """A two-column list of names and values, without a caption."""
     return {"kind": "key_values", "rows": [[name, spans(value)] for name, value in rows]}
 
 
 def figure(name: str, svg: str, caption: str, alt: str) -> Element:
-    """A drawing, under a name that no other in the report has. `alt` says in words what is to be seen."""
+    """A figure with a name that is unique in the report; `alt` is its text alternative."""
     return {"kind": "figure", "name": name, "svg": svg, "caption": caption, "alt": alt}
 
 
 def sample(prompt: str, text: str) -> Element:
-    """What a model made of a beginning."""
+    """A prompt and its continuation."""
     return {"kind": "sample", "prompt": prompt, "text": text}
 
 
 def chat(turns: Sequence[tuple[str, str]]) -> Element:
-    """A conversation: (role, what was said)."""
+    """A conversation as (role, text) pairs."""
     return {"kind": "chat", "turns": [{"role": role, "text": text} for role, text in turns]}
 
 
 def token_strip(texts: Sequence[str], caption: str) -> Element:
-    """A text cut into tokens, to be shown in alternating colours."""
+    """A text as tokens in alternating colors."""
     return {"kind": "token_strip", "texts": list(texts), "caption": caption}
 
 
 def chips(words: Sequence[str], label: str) -> Element:
-    """Single tokens or names, each in a little frame, after a few words that say what they are."""
+    """A label followed by framed tokens or names."""
     return {"kind": "chips", "words": list(words), "label": label}
 
 
 def quotation(label: str, location: str, text: str) -> Element:
-    """Foreign text that was found somewhere: a few words on it, where it was, and its beginning."""
+    """An excerpt of a document with a label and its location."""
     return {"kind": "quotation", "label": label, "location": location, "text": text}
 
 
 def commands(lines: Sequence[tuple[str, str]]) -> Element:
-    """What one may type, and what it does."""
-    return {"kind": "commands", "lines": [{"command": command, "does": does} for command, does in lines]}
+    """Shell commands with descriptions."""
+    return {
+        "kind": "commands",
+        "lines": [{"command": command, "description": description} for command, description in lines],
+    }
 
 
 def listing(text: str) -> Element:
-    """Lines of code, as they stand."""
+    """A code listing."""
     return {"kind": "listing", "text": text}
 
 
 def section(title: str, elements: Sequence[Element | None]) -> dict[str, Any]:
-    """A numbered section; blocks that are None are left out."""
-    return {"title": title, "elements": [block for block in elements if block is not None]}
+    """A numbered section; elements that are None are left out."""
+    return {"title": title, "elements": [element for element in elements if element is not None]}
 
 
 def spans(cell: Cell) -> list[StyledText]:

@@ -1,7 +1,4 @@
-"""Numbers as one says them, and foreign text made fit to print.
-
-Between a number and its unit stands a space that no line is broken at.
-"""
+"""Formatting of numbers and excerpts for reports. Numbers and units are joined by no-break spaces."""
 
 from groundup.artifacts.sanitize import sanitize_text
 
@@ -17,7 +14,7 @@ def count(value: float) -> str:
 
 
 def short_count(value: float) -> str:
-    """5212416 -> "5.21 M", for narrow columns and figures."""
+    """5212416 -> "5.21 M"."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{three_digits(value / size)}{NO_BREAK_SPACE}{letter}"
@@ -33,7 +30,7 @@ def byte_size(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """75 -> "1 min 15 s"; whole days from three days up."""
+    """75 -> "1 min 15 s"; days from three days up."""
     if seconds < 60:
         return f"{seconds:.1f}{NO_BREAK_SPACE}s" if seconds < 9.95 else f"{seconds:.0f}{NO_BREAK_SPACE}s"
     if seconds < 3600:
@@ -48,29 +45,29 @@ def duration(seconds: float) -> str:
 
 
 def three_digits(value: float) -> str:
-    """Three significant digits, never in powers of ten: 5.21, 52.1, 521."""
+    """Three significant digits without exponents: 5.21, 52.1, 521."""
     magnitude = abs(value)
     return f"{value:.2f}" if magnitude < 9.995 else f"{value:.1f}" if magnitude < 99.95 else f"{value:,.0f}"
 
 
-def percent(part: float, whole: float) -> str:
-    """Per cent, with one decimal below ten; a dash where there is no whole."""
-    if not whole:
+def percent(part: float, total: float) -> str:
+    """Percentage, with one decimal below ten; a dash for a total of 0."""
+    if not total:
         return "–"
-    percent = 100 * part / whole
+    percent = 100 * part / total
     if 0 < percent < 0.05:
         return "<0.1%"
     return f"{percent:.0f}%" if percent >= 9.95 or percent == 0 else f"{percent:.1f}%"
 
 
 def interval(bounds: list[float] | None, digits: int = 3, separator: str = " to ") -> str:
-    """[1.377, 1.449] -> "1.377 to 1.449"; a dash where there is none."""
+    """[1.377, 1.449] -> "1.377 to 1.449"; a dash for None."""
     return f"{bounds[0]:.{digits}f}{separator}{bounds[1]:.{digits}f}" if bounds else "–"
 
 
-def pluralize(number: int, one: str, many: str | None = None) -> str:
+def pluralize(count: int, singular: str, plural: str | None = None) -> str:
     """2, "step" -> "2 steps"."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
 def join_words(words: list[str]) -> str:
@@ -79,11 +76,11 @@ def join_words(words: list[str]) -> str:
 
 
 def excerpt(text: str, max_characters: int, max_lines: int = 12) -> str:
-    """The beginning of a text, cut at a word where one is near, with an ellipsis if something is missing."""
+    """The beginning of a text, with an ellipsis if truncated, at a word boundary if one is near."""
     text = sanitize_text(text).strip("\n")
-    kept = "\n".join(text.split("\n")[:max_lines])
-    if len(kept) > max_characters:
-        kept = kept[:max_characters]
-        space = kept.rfind(" ")
-        kept = kept[:space] if space > 0.8 * max_characters else kept
-    return kept if kept == text else kept.rstrip() + " …"
+    excerpt_text = "\n".join(text.split("\n")[:max_lines])
+    if len(excerpt_text) > max_characters:
+        excerpt_text = excerpt_text[:max_characters]
+        space = excerpt_text.rfind(" ")
+        excerpt_text = excerpt_text[:space] if space > 0.8 * max_characters else excerpt_text
+    return excerpt_text if excerpt_text == text else excerpt_text.rstrip() + " …"

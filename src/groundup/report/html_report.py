@@ -1,17 +1,18 @@
-"""A story as one HTML file that needs nothing else: drawings are inside, and so is the style."""
+"""Report as a self-contained HTML page, with inline figures and styles."""
 
 import re
 from importlib.resources import files
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 TEMPLATE = "report.html"
 
 
 def render_html(document: dict[str, Any]) -> str:
-    """The page that `story` (see report_document.py) becomes. Every text is escaped."""
+    """HTML page of a report document (see report_document.py). All text is escaped."""
+    import jinja2  # slow to import
+
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -19,15 +20,15 @@ def render_html(document: dict[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["drawing"] = inline_svg
+    environment.filters["inline_svg"] = inline_svg
     template = environment.from_string(
         files("groundup.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
     )
-    return template.render(story=document, cover=document["cover"])
+    return template.render(document=document, cover=document["cover"])
 
 
 def inline_svg(figure: dict[str, Any]) -> Markup:
-    """An SVG to be put into a page: without its XML head, and with names that no other drawing has."""
+    """A figure as inline SVG: without XML declaration and fixed size, with ids unique in the page."""
     svg = figure["svg"][figure["svg"].index("<svg") :]
     svg = re.sub(r'\b(id="|xlink:href="#|url\(#)', rf"\g<1>{figure['name']}-", svg)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""The plan as a document, before anything is built: what it will be, what it needs and what it costs."""
+"""Plan of a recipe as a PDF document: model, training, memory, time and cost."""
 
 from pathlib import Path
 from typing import Any
@@ -20,116 +20,119 @@ PARAMETER_GROUPS = {
 MEMORY_PARTS = {
     "weights": "weights",
     "gradients": "gradients",
-    "optimizer": "optimizer's state",
+    "optimizer": "optimizer state",
     "unsharded": "unsharded weight copies",
     "activations": "activations",
     "logits": "logits",
 }
 
 
-def write_plan_pdf(facts: dict[str, Any], pdf: Path) -> None:
-    """Write `Plan.facts()` as a PDF. Raises UserError when the recipe trains no model, or the file cannot be written."""
-    if "model" not in facts:
-        raise UserError(
-            f"{facts['name']}: the recipe has no [train], so there is no plan to draw", hint="add [train]"
-        )
-    from groundup.report.pdf_report import render_pdf as typeset
+def write_plan_pdf(plan: dict[str, Any], pdf: Path) -> None:
+    """Write `Plan.summary()` as a PDF. Raises UserError for a recipe without [train] or an unwritable file."""
+    if "model" not in plan:
+        raise UserError(f"{plan['name']}: the recipe has no [train] section to plan", hint="add [train]")
+    from groundup.report.pdf_report import render_pdf
 
     try:
         pdf.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(pdf, typeset(plan_document(facts)))
+        write_atomically(pdf, render_pdf(plan_document(plan)))
     except OSError as error:
         raise UserError(
-            f"{pdf}: cannot be written: {error.strerror}", hint="choose another place with --pdf"
+            f"{pdf}: cannot be written: {error.strerror}", hint="choose another path with --pdf"
         ) from None
 
 
-def plan_document(facts: dict[str, Any]) -> dict[str, Any]:
-    """The story of a plan."""
-    model, train, budget = facts["model"], facts["train"], facts["budget"]
+def plan_document(plan: dict[str, Any]) -> dict[str, Any]:
+    """The report document of a plan."""
+    model, train, budget = plan["model"], plan["train"], plan["budget"]
     words = describe_model(model)
     numbers = [
-        (formatting.short_count(facts["parameters"]["total"]), "parameters"),
+        (formatting.short_count(plan["parameters"]["total"]), "parameters"),
         (formatting.short_count(train["tokens"]), "training tokens"),
-        (formatting.duration(3600 * facts["hours"]), "of pretraining"),
+        (formatting.duration(3600 * plan["hours"]), "pretraining time"),
     ]
-    if facts["cost"] is not None:
-        numbers.append((f"{facts['cost']:,.0f}", f"at {budget['price_per_hour']:g} an hour"))
+    if plan["cost"] is not None:
+        numbers.append((f"{plan['cost']:,.0f}", f"cost at {budget['price_per_hour']:g} per device hour"))
     else:
-        numbers.append((formatting.byte_size(facts["memory"]["total"]), "on each device"))
+        numbers.append((formatting.byte_size(plan["memory"]["total"]), "memory per device"))
     card: list[tuple[str, Cell]] = [
-        ("What it will be", words[0].upper() + words[1:]),
+        ("Model", words[0].upper() + words[1:]),
         (
-            "It will read",
-            f"{model['context_length']:,} tokens at once, of a vocabulary of {model['vocab_size']:,}",
+            "Context",
+            f"{model['context_length']:,} tokens; vocabulary of {model['vocab_size']:,}",
         ),
         (
-            "It will see",
+            "Training",
             f"{formatting.count(train['tokens'])} tokens in {formatting.pluralize(train['steps'], 'step')}",
         ),
-        ("On", f"{budget['devices']:,} × {budget['hardware']}"),
-        ("It takes", f"{format_flops(facts['total_flops'])} of arithmetic, {_time(facts)}"),
+        ("Hardware", f"{budget['devices']:,} × {budget['hardware']}"),
+        ("Compute", f"{format_flops(plan['total_flops'])}, {_time(plan)}"),
     ]
-    if facts["cost"] is not None:
-        price = f"{facts['cost']:,.0f} at {budget['price_per_hour']:g} for an hour of one device"
-        card.append(("It costs", price))
+    if plan["cost"] is not None:
+        price = f"{plan['cost']:,.0f} at {budget['price_per_hour']:g} per device hour"
+        card.append(("Cost", price))
     return {
         "cover": {
-            "kind": "groundup · blueprint",
-            "title": facts["name"],
-            "subtitle": "What the recipe asks for, before anything is spent",
+            "kind": "groundup · plan",
+            "title": plan["name"],
+            "subtitle": "Estimates before training",
             "author": None,
             "numbers": [{"value": value, "label": label} for value, label in numbers],
             "card": [[name, [value]] for name, value in card],
-            "voice": None,
-            "colophon": "Computed from the recipe alone. The time is that of pretraining, at the share of the device's "
-            "peak that comparable training reaches; other stages come on top.",
+            "sample": None,
+            "colophon": "Computed from the recipe alone. The time covers pretraining at a typical model FLOPs "
+            "utilization (MFU), without other stages.",
         },
-        "sections": [_model(facts), _training(facts), _memory(facts)],
+        "sections": [_model(plan), _training(plan), _memory(plan)],
     }
 
 
-def _time(facts: dict[str, Any]) -> str:
-    devices = facts["budget"]["devices"]
-    whole = formatting.duration(3600 * facts["hours"] * devices)
-    return formatting.duration(3600 * facts["hours"]) + (f" ({whole} of device time)" if devices > 1 else "")
+def _time(plan: dict[str, Any]) -> str:
+    devices = plan["budget"]["devices"]
+    device_time = formatting.duration(3600 * plan["hours"] * devices)
+    return formatting.duration(3600 * plan["hours"]) + (
+        f" ({device_time} of device time)" if devices > 1 else ""
+    )
 
 
-def _model(facts: dict[str, Any]) -> dict[str, Any]:
-    model, parameters = facts["model"], facts["parameters"]
+def _model(plan: dict[str, Any]) -> dict[str, Any]:
+    model, parameters = plan["model"], plan["parameters"]
     rows: list[list[Cell]] = [
         [words, f"{parameters[part]:,}", formatting.percent(parameters[part], parameters["total"])]
         for part, words in PARAMETER_GROUPS.items()
         if parameters.get(part)
     ]
-    rows.append(["together", f"{parameters['total']:,}", "100%"])
+    rows.append(["total", f"{parameters['total']:,}", "100%"])
     knobs: list[tuple[str, Cell]] = [
-        ("Feed-forward", f"{model['feed_forward']}, {model['intermediate_size']:,} wide"),
-        ("Attention", f"heads of {model['head_dim']}, {model['position_embedding']} positions"),
-        ("Norm", f"{model['norm']}{', also of queries and keys' if model.get('qk_norm') else ''}"),
-        ("Output head", "the token embedding again" if model.get("tie_embeddings") else "its own"),
+        ("Feed-forward", f"{model['feed_forward']}, intermediate size {model['intermediate_size']:,}"),
+        (
+            "Attention",
+            f"head dimension {model['head_dim']}, {model['position_embedding']} position embedding",
+        ),
+        ("Norm", f"{model['norm']}{', also on queries and keys' if model.get('qk_norm') else ''}"),
+        ("Output head", "tied to the token embedding" if model.get("tie_embeddings") else "separate weights"),
     ]
     return section(
-        "The model",
+        "Model",
         [
             paragraph(
                 "A ",
                 strong(describe_model(model)),
-                f", for up to {model['context_length']:,} tokens at once.",
+                f", with a context of {model['context_length']:,} tokens.",
             ),
-            table(("part", "parameters", "share"), rows, "Where the parameters will be.", total=True),
+            table(("part", "parameters", "percent"), rows, "Parameters by part.", total=True),
             key_values(knobs),
         ],
     )
 
 
-def _training(facts: dict[str, Any]) -> dict[str, Any]:
-    train = facts["train"]
-    ratio = facts["tokens_per_parameter"]
-    beside = (
-        "less than the 20 that spend compute best" if ratio < 15
-        else "about the 20 that spend compute best" if ratio < 30
-        else "more than the 20 that spend compute best, for a smaller model that costs less to use"
+def _training(plan: dict[str, Any]) -> dict[str, Any]:
+    train = plan["train"]
+    ratio = plan["tokens_per_parameter"]
+    comparison = (
+        "fewer than the compute-optimal 20" if ratio < 15
+        else "about the compute-optimal 20" if ratio < 30
+        else "more than the compute-optimal 20, for a smaller model with cheaper inference"
     )  # fmt: skip
     rows: list[tuple[str, Cell]] = [
         ("Steps", f"{train['steps']:,}, each of {train['batch_tokens']:,} tokens"),
@@ -143,43 +146,43 @@ def _training(facts: dict[str, Any]) -> dict[str, Any]:
         ("Precision", train["precision"]),
     ]
     return section(
-        "The training",
+        "Training",
         [
             paragraph(
-                f"It will see {formatting.count(train['tokens'])} tokens, {formatting.three_digits(ratio)} for each parameter: "
-                f"{beside} (Hoffmann et al. 2022)."
+                f"Training uses {formatting.count(train['tokens'])} tokens, {formatting.three_digits(ratio)} per parameter: "
+                f"{comparison} (Hoffmann et al. 2022)."
             ),
             key_values(rows),
         ],
     )
 
 
-def _memory(facts: dict[str, Any]) -> dict[str, Any]:
+def _memory(plan: dict[str, Any]) -> dict[str, Any]:
     from groundup.report import training_plots
 
-    memory, layout, budget = facts["memory"], facts["layout"], facts["budget"]
-    parts = [(words, memory[part] / 1e9, None) for part, words in MEMORY_PARTS.items()]
+    memory, layout, budget = plan["memory"], plan["layout"], plan["budget"]
+    bars = [(words, memory[part] / 1e9, None) for part, words in MEMORY_PARTS.items()]
     return section(
-        "The memory, and the layout",
+        "Memory and parallel layout",
         [
             paragraph(
-                f"Each of {formatting.pluralize(layout['devices'], 'device')} ({budget['hardware']}) will hold "
+                f"Each of {formatting.pluralize(layout['devices'], 'device')} ({budget['hardware']}) needs "
                 f"{formatting.byte_size(memory['total'])}, with the weights "
                 + (
-                    f"spread over {layout['shards']} devices"
+                    f"sharded over {layout['shards']} devices"
                     if layout["shards"] > 1
-                    else "whole on each device"
+                    else "replicated on each device"
                 )
-                + f", {formatting.pluralize(layout['micro_batch'], 'sequence')} at a time, and activations "
-                + ("made again in" if layout["activation_checkpointing"] != "none" else "kept for")
+                + f", a micro-batch of {formatting.pluralize(layout['micro_batch'], 'sequence')}, and activations "
+                + ("recomputed in" if layout["activation_checkpointing"] != "none" else "stored for")
                 + " the backward pass."
             ),
             figure(
                 "memory",
-                training_plots.plot_bars(parts, "GB on each device"),
-                "What fills the memory of a device during a training step.",
+                training_plots.plot_bars(bars, "GB per device"),
+                "Peak memory of a device in a training step.",
                 "Bars: "
-                + ", ".join(f"{words} {formatting.byte_size(value * 1e9)}" for words, value, _ in parts),
+                + ", ".join(f"{words} {formatting.byte_size(value * 1e9)}" for words, value, _ in bars),
             ),
         ],
     )

@@ -1,7 +1,7 @@
-"""How a report draws: one quiet style, colours that everyone can tell apart, and SVG as the only product.
+"""Plot style of reports: colors, fonts, and figures as SVG.
 
-Text stays text in the report's own typeface, which Typst has; a
-browser takes the nearest serif it finds. The same numbers give the same bytes.
+Text stays text, in the report's typeface (included in Typst; browsers use the next available serif). Reproducible: equal
+data give equal bytes.
 """
 
 import io
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it tells of the font cache that it makes once
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # silences the font cache message
 
 import matplotlib  # noqa: E402
 
@@ -24,17 +24,17 @@ INK, SOFT, RULE, PALE = "#24272c", "#6a7079", "#d5d9de", "#e9ecef"
 BLUE, PALE_BLUE, RUST = "#1f5a85", "#b9c3cc", "#c4622d"
 SOURCES = ("#1f5a85", "#d99a3d", "#4f9a86", "#9c6390", "#7f8c3a", "#8f6a4a", "#6a7079")
 REASONS = ("#d99a3d", "#c4622d", "#8c99a6", "#bcc5cd", "#9c6390", "#7f8c3a", "#dfe3e7")
-"""Told apart with any kind of colour vision, and in grey by their lightness."""
+"""Distinguishable with color blindness, and by lightness in grayscale."""
 
-MEASURED_IN = ["STIXGeneral", "DejaVu Serif", "DejaVu Sans"]
-"""What matplotlib has, as wide as the typeface that is meant: the report's own is inside Typst."""
-SHOWN_IN = "'Libertinus Serif', 'Linux Libertine O', 'Iowan Old Style', Palatino, Georgia, serif"
+MEASURING_FONTS = ["STIXGeneral", "DejaVu Serif", "DejaVu Sans"]
+"""Fonts available to matplotlib with the metrics of the report's typeface."""
+DISPLAY_FONTS = "'Libertinus Serif', 'Linux Libertine O', 'Iowan Old Style', Palatino, Georgia, serif"
 
 WIDTH = 6.2
-"""Inches: the width of the report's text, so that nine points are nine points."""
+"""Text width of the report in inches, so that font sizes are true."""
 
 STYLE: Any = {
-    "font.family": MEASURED_IN,
+    "font.family": MEASURING_FONTS,
     "font.size": 9,
     "axes.labelsize": 9,
     "axes.titlesize": 9,
@@ -67,7 +67,7 @@ STYLE: Any = {
 
 
 class SvgFigure:
-    """What `drawn` gives its block; `svg` is there when the block has ended."""
+    """Result of `svg_figure`; `svg` is set at the end of its context."""
 
     svg = ""
 
@@ -79,22 +79,22 @@ class SvgFigure:
 def svg_figure(
     height: float, rows: int = 1, columns: int = 1, **options: Any
 ) -> Iterator[tuple[SvgFigure, Any]]:
-    """A figure of the text's width; when the block ends, its SVG is in `drawing.svg`."""
+    """Context with a figure of text width; at its end `figure.svg` is the SVG."""
     ratios = options.pop("height_ratios", None)
     with pyplot.rc_context(STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a letter that only the report's own typeface has
+        warnings.simplefilter("ignore", UserWarning)  # glyphs missing in the measuring font
         figure, axes = pyplot.subplots(
             rows, columns, figsize=(WIDTH, height), layout="constrained", height_ratios=ratios, **options
         )  # fmt: skip
-        drawing = SvgFigure(figure)
+        result = SvgFigure(figure)
         try:
-            yield drawing, axes
+            yield result, axes
             file = io.StringIO()
             figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         finally:
             pyplot.close(figure)
-    quoted = ", ".join(f"'{family}'" for family in MEASURED_IN)
-    drawing.svg = file.getvalue().replace(quoted, SHOWN_IN)
+    measured = ", ".join(f"'{family}'" for family in MEASURING_FONTS)
+    result.svg = file.getvalue().replace(measured, DISPLAY_FONTS)
 
 
 def style_bar_axis(axes: Axes) -> None:

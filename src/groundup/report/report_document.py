@@ -1,4 +1,4 @@
-"""The whole report as plain data: a title page and numbered sections, in order."""
+"""The report as plain data: a cover page and numbered sections."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,15 +24,15 @@ SECTIONS: tuple[Callable[[dict[str, Any]], dict[str, Any] | None], ...] = (
 
 
 def build_document(
-    facts: dict[str, Any], *, title: str | None = None, author: str | None = None
+    run_data: dict[str, Any], *, title: str | None = None, author: str | None = None
 ) -> dict[str, Any]:
-    """{"cover": ..., "sections": [...]}: what there is to tell of a run, and nothing of what is not there."""
-    found = [section for make in SECTIONS if (section := make(facts)) is not None]
-    return _printable({"cover": cover_page(facts, title, author), "sections": found})
+    """{"cover": ..., "sections": [...]}, with the sections for which the run has data."""
+    sections = [section for build in SECTIONS if (section := build(run_data)) is not None]
+    return _printable({"cover": cover_page(run_data, title, author), "sections": sections})
 
 
 def _printable(value: Any) -> Any:
-    """Every text of the story without what no page can show."""
+    """Every text without unprintable characters."""
     if isinstance(value, str):
         return sanitize_text(value)
     if isinstance(value, dict):

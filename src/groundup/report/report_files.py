@@ -1,4 +1,4 @@
-"""The files of a report."""
+"""Report files: PDF, HTML and JSON of a run."""
 
 import json
 from pathlib import Path
@@ -9,47 +9,46 @@ from groundup.artifacts.errors import UserError
 from groundup.report.run_data import collect_run
 
 
-def write_report(run: Path, pdf: Path) -> Path:
-    """Write the report of a run, finished or not, as a PDF, and beside it as a page (.html); returns the PDF's path.
+def build_report(run: Path | str) -> dict[str, Any]:
+    """The report of a run folder, finished or not, as plain data for `render_pdf` and `render_html`.
 
-    Raises UserError when there is nothing to tell, or no place to write.
+        Path("report.html").write_text(render_html(build_report("runs/quickstart")))
+
+    Raises UserError when no stage is finished.
     """
-    facts = collect_run(run)
-    if not facts["stages"]:
+    from groundup.report.report_document import build_document
+
+    run_data = collect_run(Path(run))
+    if not run_data["stages"]:
         raise UserError(f"{run}: no finished stage to report on", hint="groundup run RECIPE builds one")
-    write_report_files(facts, pdf, pdf.with_suffix(".html"), **_title_and_author(facts))
+    config = run_data["recipe"].get("report") or {}
+    return build_document(run_data, title=config.get("title"), author=config.get("author"))
+
+
+def write_report(run: Path, pdf: Path) -> Path:
+    """Write the report of a run as a PDF, and as HTML beside it. Returns the PDF's path.
+
+    Raises UserError when no stage is finished or a file cannot be written.
+    """
+    write_report_files(build_report(run), pdf, pdf.with_suffix(".html"))
     return pdf
 
 
-def write_report_files(
-    facts: dict[str, Any],
-    pdf_path: Path,
-    html_path: Path,
-    *,
-    title: str | None = None,
-    author: str | None = None,
-) -> None:
-    """The two forms of the report on `facts` (see run_data.py); each file is there whole or not at all."""
+def write_report_files(document: dict[str, Any], pdf_path: Path, html_path: Path) -> None:
+    """Write a report document (see report_document.py) as PDF and HTML, each atomically."""
     from groundup.report.html_report import render_html
-    from groundup.report.pdf_report import render_pdf as typeset
-    from groundup.report.report_document import build_document
+    from groundup.report.pdf_report import render_pdf
 
-    story = build_document(facts, title=title, author=author)
-    for path, data in ((pdf_path, typeset(story)), (html_path, render_html(story).encode())):
+    for path, data in ((pdf_path, render_pdf(document)), (html_path, render_html(document).encode())):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, data)
         except OSError as error:
             raise UserError(
-                f"{path}: cannot be written: {error.strerror}", hint="choose another place with --pdf"
+                f"{path}: cannot be written: {error.strerror}", hint="choose another path with --pdf"
             ) from None
 
 
-def write_report_json(facts: dict[str, Any], path: Path) -> None:
-    """Everything that the report knows, for programs."""
-    write_atomically(path, (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def _title_and_author(facts: dict[str, Any]) -> dict[str, str | None]:
-    section = facts["recipe"].get("report") or {}
-    return {"title": section.get("title"), "author": section.get("author")}
+def write_report_json(run_data: dict[str, Any], path: Path) -> None:
+    """Write the collected data of a run as JSON."""
+    write_atomically(path, (json.dumps(run_data, indent=1, ensure_ascii=False) + "\n").encode())

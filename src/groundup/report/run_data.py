@@ -1,7 +1,7 @@
-"""A run folder in one plain dictionary: its plan, and what the manifests of its finished stages say.
+"""Data of a run folder in one dictionary: plan, recipe and the manifests of its finished stages.
 
-Only manifests are read, and a few small files that stages write to be told: the loss of each step, examples of what
-was dropped and of what repeats, and the plan. A missing stage is missing here too; what the report says of it is then left out.
+Beside manifests it reads a few small files: step records, examples of dropped documents and of duplicates, and the plan.
+Missing stages are left out.
 """
 
 import json
@@ -15,22 +15,22 @@ from groundup.artifacts.manifest import Manifest
 PLAN, RECIPE = "plan.json", "recipe.json"
 REPORT_STAGE = "report"
 MAX_EXAMPLES = 200
-"""Dropped documents that are read for each source, and clusters of duplicates, at most."""
+"""Maximum number of dropped documents per source, and of duplicate clusters."""
 
 
 def collect_run(run: Path, folders: Sequence[Path] | None = None) -> dict[str, Any]:
     """{"name", "plan", "recipe", "stages": {stage: ...}, "steps": [...], "dropped": {file: [...]}, "clusters": [...]}
-    of a run.
+    of a run, with the finished stages in `folders` (default: all).
 
-    Of its finished stages those in `folders`, or all.
-
-    Raises UserError when `run` is no folder, or when a file in it cannot be read.
+    Raises UserError when `run` is not a folder or a file in it is damaged.
     """
     if not run.is_dir():
         raise UserError(f"{run}: no such run folder", hint="groundup run RECIPE makes one")
     stages = {}
-    here = [path for path in run.iterdir() if path.is_dir() and path.suffix not in (".partial", ".old")]
-    for folder in sorted(here if folders is None else folders):
+    stage_folders = [
+        path for path in run.iterdir() if path.is_dir() and path.suffix not in (".partial", ".old")
+    ]
+    for folder in sorted(stage_folders if folders is None else folders):
         manifest = Manifest.read(folder)
         if manifest is not None and manifest.stage != REPORT_STAGE:
             stages[manifest.stage] = _stage(folder, manifest)
@@ -48,14 +48,14 @@ def collect_run(run: Path, folders: Sequence[Path] | None = None) -> dict[str, A
     }
 
 
-def stage_metrics(facts: dict[str, Any], stage: str) -> dict[str, Any]:
-    """What `stage` measured; empty when it is not there."""
-    return facts["stages"].get(stage, {}).get("metrics", {})
+def stage_metrics(run_data: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Metrics of a stage; empty for a missing stage."""
+    return run_data["stages"].get(stage, {}).get("metrics", {})
 
 
-def stage_seconds(facts: dict[str, Any], stage: str) -> float | None:
-    """How long `stage` took; None when it is not there."""
-    return facts["stages"].get(stage, {}).get("provenance", {}).get("seconds")
+def stage_seconds(run_data: dict[str, Any], stage: str) -> float | None:
+    """Duration of a stage; None for a missing stage."""
+    return run_data["stages"].get(stage, {}).get("provenance", {}).get("seconds")
 
 
 def _stage(folder: Path, manifest: Manifest) -> dict[str, Any]:
@@ -72,22 +72,22 @@ def _stage(folder: Path, manifest: Manifest) -> dict[str, Any]:
 
 
 def _dropped(folder: Path) -> dict[str, list[dict[str, str]]]:
-    """The first examples of each file, by its name."""
+    """The first examples of each file, by file stem."""
     return {path.stem: _lines(path, MAX_EXAMPLES) for path in sorted(folder.glob("*.jsonl"))}
 
 
-def _lines(path: Path, most: int | None = None) -> list[dict[str, Any]]:
+def _lines(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     with path.open(encoding="utf-8") as file:
         try:
-            return [json.loads(line) for line, _ in zip(file, range(most or 10**12), strict=False)]
+            return [json.loads(line) for line, _ in zip(file, range(limit or 10**12), strict=False)]
         except ValueError as error:
             raise _unreadable(path, error) from None
 
 
 def read_json(path: Path, default: Any) -> Any:
-    """What a file holds, or `default` where it is not there. Raises UserError when it is not JSON."""
+    """The content of a JSON file, or `default` if it does not exist. Raises UserError for invalid JSON."""
     if not path.is_file():
         return default
     try:

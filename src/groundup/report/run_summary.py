@@ -1,4 +1,4 @@
-"""The closing lines of a run: what was built, what it scores, what it says, and what to type next."""
+"""Terminal summary of a finished run: model, scores, samples, next commands."""
 
 from pathlib import Path
 from typing import Any
@@ -12,63 +12,68 @@ MAX_COMMANDS = 3
 
 
 def summarize_run(run: Path) -> str:
-    """Some lines for the terminal, from the manifests of the finished stages."""
-    facts = collect_run(run)
-    parts = [_built(facts, run), _scores(facts), _samples(facts), _next(facts, run)]
+    """Summary from the manifests of the finished stages."""
+    run_data = collect_run(run)
+    parts = [_built(run_data, run), _scores(run_data), _samples(run_data), _next(run_data, run)]
     return "\n\n".join("\n".join(lines) for lines in parts if lines).replace(formatting.NO_BREAK_SPACE, " ")
 
 
-def _built(facts: dict[str, Any], run: Path) -> list[str]:
+def _built(run_data: dict[str, Any], run: Path) -> list[str]:
     lines = []
-    if base := stage_metrics(facts, "base"):
-        took = stage_seconds(facts, "base")
+    if base := stage_metrics(run_data, "base"):
+        took = stage_seconds(run_data, "base")
         lines.append(
-            f"a model of {formatting.count(base['parameters'])} parameters, trained on {formatting.count(base['tokens'])} tokens"
+            f"model: {formatting.count(base['parameters'])} parameters, trained on {formatting.count(base['tokens'])} tokens"
             + (f" in {formatting.duration(took)}" if took else "")
         )
-    if quantized := stage_metrics(facts, "quantized"):
+    if quantized := stage_metrics(run_data, "quantized"):
         sizes = [formatting.byte_size(quantized["bytes"][key]) for key in ("after", "before")]
-        lines.append(f"in {quantized['bits']} bits: {sizes[0]} instead of {sizes[1]}")
-    lines += [f"its report: {path}" for path in sorted(run.glob("*-report/report.pdf"))]
+        lines.append(f"{quantized['bits']}-bit model: {sizes[0]}, float model: {sizes[1]}")
+    lines += [f"report: {path}" for path in sorted(run.glob("*-report/report.pdf"))]
     return [f"built in {run}:", *(f"  {line}" for line in lines)]
 
 
-def _scores(facts: dict[str, Any]) -> list[str]:
-    scores = stage_metrics(facts, "scores")
+def _scores(run_data: dict[str, Any]) -> list[str]:
+    scores = stage_metrics(run_data, "scores")
     if not scores:
         return []
-    if guessed := scores.get("masked_lm"):
+    if masked := scores.get("masked_lm"):
         return [
-            f"it guesses {formatting.percent(guessed['accuracy'], 1)} of the hidden tokens of held-out text "
-            f"({guessed['loss']:.2f} nats for each)"
+            "scores:",
+            f"  {formatting.percent(masked['accuracy'], 1)} accuracy on masked tokens of held-out text, "
+            f"{masked['loss']:.2f} nats per token",
         ]
     baselines = scores.get("baselines", {})
-    beside = ", ".join(f"{name} {baselines[name]:.2f}" for name in ("xz", "gzip") if name in baselines)
-    sure = (
+    comparison = ", ".join(f"{name} {baselines[name]:.2f}" for name in ("xz", "gzip") if name in baselines)
+    interval = (
         f" (95% interval {formatting.interval(scores['bits_per_byte_interval'], 2)})"
         if scores["bits_per_byte_interval"]
         else ""
     )
     return [
-        "it scores:",
-        f"  {scores['bits_per_byte']:.3f} bits per byte of held-out text{sure}{'; ' + beside if beside else ''}",
+        "scores:",
+        f"  {scores['bits_per_byte']:.3f} bits per byte of held-out text{interval}{'; ' + comparison if comparison else ''}",
     ]
 
 
-def _samples(facts: dict[str, Any]) -> list[str]:
+def _samples(run_data: dict[str, Any]) -> list[str]:
     lines = []
-    for row in stage_metrics(facts, "chat").get("answers", [])[:MAX_SAMPLES]:
+    for row in stage_metrics(run_data, "chat").get("answers", [])[:MAX_SAMPLES]:
         lines += [
             f"  you:   {formatting.excerpt(row['prompt'], 100, 1)}",
             f"  model: {formatting.excerpt(row['answer'], 200, 3)}",
         ]
     if not lines:
-        for row in stage_metrics(facts, "scores").get("samples", [])[:MAX_SAMPLES]:
+        for row in stage_metrics(run_data, "scores").get("samples", [])[:MAX_SAMPLES]:
             lines.append(f"  {formatting.excerpt(row['prompt'] + row['text'], 300, 4)}")
-    return ["it says:", *lines] if lines else []
+    return ["samples:", *lines] if lines else []
 
 
-def _next(facts: dict[str, Any], run: Path) -> list[str]:
-    lines = next_commands(facts, str(run))[:MAX_COMMANDS]
+def _next(run_data: dict[str, Any], run: Path) -> list[str]:
+    lines = next_commands(run_data, str(run))[:MAX_COMMANDS]
     width = max((len(command) for command, _ in lines), default=0)
-    return ["next:", *(f"  {command:<{width}}   {does}" for command, does in lines)] if lines else []
+    return (
+        ["next commands:", *(f"  {command:<{width}}   {description}" for command, description in lines)]
+        if lines
+        else []
+    )

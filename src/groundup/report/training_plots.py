@@ -1,7 +1,4 @@
-"""The drawings of a training and of a model: direct labels where there is room.
-
-Each function takes plain numbers and returns an SVG.
-"""
+"""Plots of training and evaluation. Each function takes plain numbers and returns an SVG."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,33 +9,33 @@ from groundup.report.curves import downsample, smooth
 from groundup.report.plot_style import BLUE, INK, PALE_BLUE, RULE, RUST, SOFT, style_bar_axis, svg_figure
 
 Bar = tuple[str, float, Sequence[float] | None]
-"""A name, a value, and the two ends of its interval if it has one."""
+"""Name, value, and bounds of its interval, if any."""
 
 
 def plot_training(steps: Sequence[Mapping[str, float]]) -> str:
-    """Training loss over the steps, with the learning rate beneath."""
-    with svg_figure(3.1, rows=2, height_ratios=(2.6, 1), sharex=True) as (drawing, (above, below)):
-        followed = [row for row in steps if row["loss"] is not None and "skipped" not in row]
-        at = [row["step"] + 1 for row in followed]
-        loss = [row["loss"] for row in followed]
+    """Training loss and learning rate over steps."""
+    with svg_figure(3.1, rows=2, height_ratios=(2.6, 1), sharex=True) as (plot, (above, below)):
+        applied = [row for row in steps if row["loss"] is not None and "skipped" not in row]
+        at = [row["step"] + 1 for row in applied]
+        loss = [row["loss"] for row in applied]
         above.plot(*downsample(at, loss), color=BLUE, linewidth=0.6, alpha=0.35)
         above.plot(*downsample(at, smooth(loss)), color=BLUE)
         above.set_ylabel("loss (nats per token)")
         final = smooth(loss)[-1]
         _mark_end(above, at[-1], final, f"{final:.2f}", BLUE)
-        below.plot(*downsample(at, [row["learning_rate"] for row in followed]), color=RUST)
+        below.plot(*downsample(at, [row["learning_rate"] for row in applied]), color=RUST)
         below.set_ylabel("learning\nrate")
         peak = max(row["learning_rate"] for row in steps)
         below.set_ylim(0, 1.12 * peak)
         below.set_yticks([0, peak], ["0", f"{peak:.2g}"])
         _steps_axis(below, at)
-        drawing.align_ylabels()
-    return drawing.svg
+        plot.align_ylabels()
+    return plot.svg
 
 
 def plot_validation(evaluations: Sequence[Mapping[str, float]], baselines: Mapping[str, float]) -> str:
-    """Bits per byte of held-out text while the model learns; `marks` are levels to compare with, by name."""
-    with svg_figure(2.3) as (drawing, axes):
+    """Bits per byte of held-out text over steps, with horizontal lines for `baselines`."""
+    with svg_figure(2.3) as (plot, axes):
         at, bits = [probe["step"] for probe in evaluations], [probe["bits_per_byte"] for probe in evaluations]
         axes.plot(at, bits, color=BLUE, marker="o", markersize=3.2)
         low, high = min(bits), max(bits)
@@ -52,7 +49,7 @@ def plot_validation(evaluations: Sequence[Mapping[str, float]], baselines: Mappi
         _mark_end(axes, at[-1], bits[-1], f"{bits[-1]:.2f}", BLUE)
         axes.set_ylabel("bits per byte")
         _steps_axis(axes, at)
-    return drawing.svg
+    return plot.svg
 
 
 def plot_bars(
@@ -62,14 +59,13 @@ def plot_bars(
     highlighted: str = "",
     format_value: Callable[[float], str] = lambda value: f"{value:.2f}",
 ) -> str:
-    """Horizontal bars with their values and intervals, in the given order from top to bottom.
+    """Horizontal bars with values and intervals, from top to bottom.
 
     Args:
-        label: what the values are.
-        emphasised: the name of the bar that the others stand beside; default: all are alike.
-        told: a value in words.
+        label: of the value axis.
+        highlighted: name of the one highlighted bar; default: all.
     """
-    with svg_figure((0.32 if label else 0.12) + 0.25 * len(rows)) as (drawing, axes):
+    with svg_figure((0.32 if label else 0.12) + 0.25 * len(rows)) as (plot, axes):
         names = [name for name, _, _ in rows]
         values = [value for _, value, _ in rows]
         colors = [BLUE if name == highlighted or not highlighted else PALE_BLUE for name in names]
@@ -90,14 +86,14 @@ def plot_bars(
         axes.spines["bottom"].set_visible(False)
         style_bar_axis(axes)
         axes.grid(visible=False)
-    return drawing.svg
+    return plot.svg
 
 
 def plot_layer_errors(
     names: Sequence[str], chosen: Sequence[float], nearest: Sequence[float], method: str
 ) -> str:
-    """Share of each layer's output that is error, for a method and for rounding to nearest."""
-    with svg_figure(2.2) as (drawing, axes):
+    """Relative output error of each layer, for a method and for rounding to nearest."""
+    with svg_figure(2.2) as (plot, axes):
         at = range(1, len(names) + 1)
         axes.vlines(at, chosen, nearest, color=RULE, linewidth=1.2)
         axes.plot(at, nearest, "o", color=RUST, markersize=3.4, label="round to nearest")
@@ -106,11 +102,11 @@ def plot_layer_errors(
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel("layer, from the first block to the last")
-        axes.set_ylabel("error of the output")
+        axes.set_xlabel("layer")
+        axes.set_ylabel("relative output error")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2, handletextpad=0.2)
-    return drawing.svg
+    return plot.svg
 
 
 def _steps_axis(axes: Axes, at: Sequence[float]) -> None:

@@ -1,6 +1,15 @@
-"""One file for each section of a report: from the facts of a run to words, tables and drawings.
+"""Sections of a report, from run data to elements. Each returns None for a run without its data.
 
-In the order of the report: `cover`, `planned`, `text` (where it came from), `corpus` (what it holds), `tokens`, `learning`,
-`scores`, `speech` (samples and chat), `bits`, `use`, `provenance`, `recipe`. Each returns None where the run has nothing to
-tell of it.
+cover_page.py             title page
+plan_vs_actual_section.py plan and outcome
+data_section.py           sources and filtering
+corpus_section.py         lengths, languages, duplicates, mixture
+tokenization_section.py   vocabulary and tokens
+pretraining_section.py    model, losses
+scores_section.py         evaluation of the base model
+samples_section.py        continuations and chat answers
+quantization_section.py   quantized model and its loss
+usage_section.py          commands
+provenance_section.py     fingerprints, packages, machine
+recipe_section.py         recipe
 """

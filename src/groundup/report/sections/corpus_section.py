@@ -1,4 +1,4 @@
-"""What stayed: how long and in which languages, what repeated, and what the model is shown of it."""
+"""Report section: the kept corpus: lengths, languages, duplicates, training mixture."""
 
 from typing import Any
 
@@ -10,21 +10,21 @@ MAX_LANGUAGES = 12
 MAX_CLUSTERS = 3
 MAX_MEMBERS = 3
 EXAMPLE_CHARACTERS = 300
-REPEATS = {"exact_duplicate": "equal", "near_duplicate": "nearly equal"}
+REPEATS = {"exact_duplicate": "exact", "near_duplicate": "near"}
 
 
-def corpus_section(facts: dict[str, Any]) -> dict[str, Any] | None:
-    sources = stage_metrics(facts, "data").get("sources")
+def corpus_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
+    sources = stage_metrics(run_data, "data").get("sources")
     if not sources:
         return None
     sources = dict(sorted(sources.items(), key=lambda row: -row[1].get("train", {}).get("bytes", 0)))
     return section(
-        "What the text holds",
+        "Corpus",
         [
             _words(sources),
             _lengths(sources),
             _languages(sources),
-            *_repeats(facts, sources),
+            *_repeats(run_data, sources),
             *_mix(sources),
         ],
     )
@@ -39,12 +39,12 @@ def _words(sources: dict[str, Any]) -> Element | None:
         for length in sorted(lengths, key=int):
             seen += lengths[length]
             if seen >= half:
-                parts.append(f"Half of the documents that stayed have no more than {int(length):,} bytes.")
+                parts.append(f"Half of the kept documents have at most {int(length):,} bytes.")
                 break
     if languages:
         most = max(languages, key=languages.__getitem__)
-        whole = formatting.pluralize(sum(languages.values()), "text")
-        parts.append(f"{languages[most]:,} of {whole} whose language was judged are in “{most}”.")
+        total_bytes = formatting.pluralize(sum(languages.values()), "document")
+        parts.append(f"Language identification: {languages[most]:,} of {total_bytes} are “{most}”.")
     return paragraph(" ".join(parts)) if parts else None
 
 
@@ -60,14 +60,14 @@ def _lengths(sources: dict[str, Any]) -> Element | None:
     return figure(
         "lengths",
         corpus_plots.plot_lengths(rows),
-        "How long the documents are that stayed, each counted under the next power of two.",
+        "Kept documents by length, in bins of powers of two.",
         "A histogram: "
         + ", ".join(f"{counts[size]:,} up to {int(size):,} bytes" for size in sorted(counts, key=int)),
     )
 
 
 def _languages(sources: dict[str, Any]) -> Element | None:
-    """One language needs no picture: the words have said it."""
+    """Documents by language, if there are at least two."""
     counts = _sum_counts(sources, "languages")
     if len(counts) < 2:
         return None
@@ -80,34 +80,35 @@ def _languages(sources: dict[str, Any]) -> Element | None:
     return figure(
         "languages",
         training_plots.plot_bars(rows, format_value=lambda value: f"{value:,.0f}"),
-        "The languages of the texts that were judged, before the rules on quality and repeats. “Unsure” is none in particular."
-        if "unsure" in counts
-        else "The languages of the texts that were judged, before the rules on quality and repeats.",
+        "Documents by language, before quality filters and deduplication."
+        + (" “Unsure”: no language above the threshold." if "unsure" in counts else ""),
         "Bars: " + ", ".join(f"{name} {value:,.0f}" for name, value, _ in rows),
     )
 
 
-def _repeats(facts: dict[str, Any], sources: dict[str, Any]) -> list[Element]:
-    """How much repeats, and the largest clusters with the beginning of one member each."""
-    fell = {
+def _repeats(run_data: dict[str, Any], sources: dict[str, Any]) -> list[Element]:
+    """Numbers of duplicates, and the largest clusters with an excerpt each."""
+    duplicates = {
         words: sum(row["dropped"].get(reason, {}).get("documents", 0) for row in sources.values())
         for reason, words in REPEATS.items()
     }
-    counts = stage_metrics(facts, "data").get("duplicate_clusters", {})
-    clusters = facts.get("clusters", [])
-    if not clusters and not any(fell.values()):
+    counts = stage_metrics(run_data, "data").get("duplicate_clusters", {})
+    clusters = run_data.get("clusters", [])
+    if not clusters and not any(duplicates.values()):
         return []
-    told = formatting.join_words([f"{count:,} {words}" for words, count in fell.items() if count])
-    words = f"Of documents that repeat, one of each cluster stayed: {told} ones fell. " if told else ""
+    dropped = formatting.join_words([f"{count:,} {words}" for words, count in duplicates.items() if count])
+    words = (
+        f"Deduplication kept one document per cluster and dropped {dropped} duplicates. " if dropped else ""
+    )
     if counts.get("clusters"):
         pairs = counts["sizes"].get("2", 0)
         words += (
-            f"There are {formatting.pluralize(counts['clusters'], 'cluster')} of {counts['documents']:,} documents in all, "
+            f"There are {formatting.pluralize(counts['clusters'], 'cluster')} with {counts['documents']:,} documents, "
             f"{'all' if pairs == counts['clusters'] else f'{pairs:,}'} of them pairs. "
         )
     shown = [cluster for cluster in clusters[:MAX_CLUSTERS] if cluster["members"]]
     if shown:
-        words += "The largest, each with the beginning of its first member:"
+        words += "The largest clusters, with an excerpt of the first member:"
     return [lead_in(words.strip()), *map(_cluster, shown)] if shown else [paragraph(words.strip())]
 
 
@@ -117,21 +118,21 @@ def _cluster(cluster: dict[str, Any]) -> Element:
     ids = [formatting.excerpt(member["id"], 60, 1) for member in members[:MAX_MEMBERS]]
     more = cluster["size"] - len(ids)
     return quotation(
-        f"{cluster['size']:,} alike · {names}",
+        f"{cluster['size']:,} duplicates · {names}",
         " · ".join(ids) + (f" · {more:,} more" if more else ""),
         formatting.excerpt(members[0]["text"], EXAMPLE_CHARACTERS, 6),
     )
 
 
 def _mix(sources: dict[str, Any]) -> list[Element]:
-    """Read, kept and shown to the model, side by side, and the mix in numbers."""
+    """The input and the training mixture by source."""
     shown = {name: row.get("train", {}).get("bytes", 0) for name, row in sources.items()}
-    whole = sum(shown.values())
-    if not whole:
+    total_bytes = sum(shown.values())
+    if not total_bytes:
         return []
     bars = {
         "read": {name: row["read"]["bytes"] for name, row in sources.items()},
-        "shown": shown,
+        "training": shown,
     }
     rows: list[list[Cell]] = [
         [
@@ -139,7 +140,7 @@ def _mix(sources: dict[str, Any]) -> list[Element]:
             f"{row.get('epochs', 1):.3g}",
             f"{row['train']['documents']:,}",
             formatting.byte_size(row["train"]["bytes"]),
-            formatting.percent(row["train"]["bytes"], whole),
+            formatting.percent(row["train"]["bytes"], total_bytes),
             formatting.count(row.get("tokens_estimated", 0)),
             f"{row.get('validation', {}).get('documents', 0):,}",
         ]
@@ -148,7 +149,7 @@ def _mix(sources: dict[str, Any]) -> list[Element]:
     total = {key: sum(row["train"][key] for row in sources.values()) for key in ("documents", "bytes")}
     rows.append(
         [
-            "together",
+            "total",
             "",
             f"{total['documents']:,}",
             formatting.byte_size(total["bytes"]),
@@ -161,15 +162,15 @@ def _mix(sources: dict[str, Any]) -> list[Element]:
         figure(
             "mix",
             corpus_plots.plot_mixtures(bars),
-            "What was read, and what one pass shows the model, by the bytes of each source.",
-            "Two bars; shown to the model: "
-            + ", ".join(f"{name} {formatting.percent(part, whole)}" for name, part in shown.items()),
+            "Input and training text (one epoch of the mixture) by source, in bytes.",
+            "Two bars; training text: "
+            + ", ".join(f"{name} {formatting.percent(part, total_bytes)}" for name, part in shown.items()),
         ),
         table(
-            ("source", "epochs", "documents", "bytes", "share", "tokens, about", "held out"),
+            ("source", "epochs", "documents", "bytes", "percent", "tokens (est.)", "held out"),
             rows,
-            "The mix. Epochs: how often one pass shows a source; below one, documents are left out by chance. Tokens are "
-            "guessed from bytes here; held out are documents that only measure.",
+            "Training mixture. Epochs: repetitions of a source in one pass; below 1, a random sample. Tokens are estimated "
+            "from bytes. Held out: documents of the validation split.",
             total=True,
         ),
     ]

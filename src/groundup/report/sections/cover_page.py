@@ -1,4 +1,4 @@
-"""The title page: what the model is, in a few numbers and one card."""
+"""Cover page of a report: key numbers and a summary table."""
 
 from typing import Any
 
@@ -7,32 +7,34 @@ from groundup.report.elements import Cell, code
 from groundup.report.run_data import stage_metrics, stage_seconds
 
 
-def cover_page(facts: dict[str, Any], title: str | None, author: str | None) -> dict[str, Any]:
-    """{"title", "subtitle", "author", "numbers", "card", "voice", "colophon"}."""
+def cover_page(run_data: dict[str, Any], title: str | None, author: str | None) -> dict[str, Any]:
+    """{"title", "subtitle", "author", "numbers", "card", "sample", "colophon"}."""
     return {
         "kind": "groundup · report",
-        "title": title or facts["name"],
+        "title": title or run_data["name"],
         "subtitle": "A language model built from the ground up",
         "author": author,
-        "numbers": _numbers(facts),
-        "card": [[name, value if isinstance(value, list) else [value]] for name, value in _card(facts)],
-        "voice": _voice(facts),
-        "colophon": _colophon(facts),
+        "numbers": _numbers(run_data),
+        "card": [[name, value if isinstance(value, list) else [value]] for name, value in _card(run_data)],
+        "sample": _sample(run_data),
+        "colophon": _colophon(run_data),
     }
 
 
 def describe_model(model: dict[str, Any]) -> str:
-    """The shape of a model in half a sentence."""
+    """Architecture and dimensions of a model in a phrase."""
     keys = model["num_kv_heads"]
-    heads = f"{model['num_heads']} heads" + (f" ({keys} for keys)" if keys != model["num_heads"] else "")
+    heads = f"{model['num_heads']} heads" + (
+        f" ({keys} key-value heads)" if keys != model["num_heads"] else ""
+    )
     return (
         f"{model['architecture'].replace('_', '-')} transformer, {model['num_layers']} blocks, "
-        f"{model['hidden_size']:,} wide, {heads}"
+        f"hidden size {model['hidden_size']:,}, {heads}"
     )
 
 
-def _numbers(facts: dict[str, Any]) -> list[dict[str, str]]:
-    base, scores, quantized = (stage_metrics(facts, stage) for stage in ("base", "scores", "quantized"))
+def _numbers(run_data: dict[str, Any]) -> list[dict[str, str]]:
+    base, scores, quantized = (stage_metrics(run_data, stage) for stage in ("base", "scores", "quantized"))
     found = []
     if base:
         found.append((formatting.short_count(base["parameters"]), "parameters"))
@@ -41,55 +43,60 @@ def _numbers(facts: dict[str, Any]) -> list[dict[str, str]]:
         found.append((f"{scores['bits_per_byte']:.2f}", "bits per byte, held out"))
     if quantized:
         found.append(
-            (formatting.byte_size(quantized["bytes"]["after"]), f"in {quantized['bits']} bits a weight")
+            (formatting.byte_size(quantized["bytes"]["after"]), f"quantized to {quantized['bits']} bits")
         )
     return [{"value": value, "label": label} for value, label in found]
 
 
-def _card(facts: dict[str, Any]) -> list[tuple[str, Cell]]:
+def _card(run_data: dict[str, Any]) -> list[tuple[str, Cell]]:
     rows: list[tuple[str, Cell]] = []
-    model = facts["plan"].get("model")
+    model = run_data["plan"].get("model")
     if model:
         words = describe_model(model)
-        rows.append(("What it is", words[0].upper() + words[1:]))
+        rows.append(("Model", words[0].upper() + words[1:]))
         rows.append(
             (
-                "It reads",
-                f"{model['context_length']:,} tokens at once, of a vocabulary of {model['vocab_size']:,}",
+                "Context",
+                f"{model['context_length']:,} tokens; vocabulary of {model['vocab_size']:,}",
             )
         )
-    if data := stage_metrics(facts, "data"):
+    if data := stage_metrics(run_data, "data"):
         kept = sum(row["kept"]["bytes"] for row in data["sources"].values())
         rows.append(
-            ("From", f"{formatting.byte_size(kept)} of text: {formatting.join_words(list(data['sources']))}")
+            ("Data", f"{formatting.byte_size(kept)} of text: {formatting.join_words(list(data['sources']))}")
         )
-    if (base := stage_metrics(facts, "base")) and (took := stage_seconds(facts, "base")):
-        where = facts["stages"]["base"]["provenance"].get("processor", "one machine")
+    if (base := stage_metrics(run_data, "base")) and (took := stage_seconds(run_data, "base")):
+        where = run_data["stages"]["base"]["provenance"].get("processor", "one machine")
         rows.append(
             (
                 "Trained",
                 f"{formatting.pluralize(base['steps'], 'step')} in {formatting.duration(took)} on {where}",
             )
         )
-    scores = stage_metrics(facts, "scores")
-    if guessed := scores.get("masked_lm"):
-        rows.append(("Scores", f"{formatting.percent(guessed['accuracy'], 1)} of hidden tokens guessed"))
+    scores = stage_metrics(run_data, "scores")
+    if masked := scores.get("masked_lm"):
+        rows.append(("Scores", f"{formatting.percent(masked['accuracy'], 1)} accuracy on masked tokens"))
     if "bits_per_byte" in scores:
         edges = scores["bits_per_byte_interval"]
-        sure = f" (95% interval {formatting.interval(edges, 2)})" if edges else ""
-        beside = f"; xz needs {scores['baselines']['xz']:.2f}" if "xz" in scores.get("baselines", {}) else ""
-        rows.append(("Scores", f"{scores['bits_per_byte']:.2f} bits per byte of held-out text{sure}{beside}"))
-    if chat := stage_metrics(facts, "chat"):
+        interval = f" (95% interval {formatting.interval(edges, 2)})" if edges else ""
+        baseline = f"; xz: {scores['baselines']['xz']:.2f}" if "xz" in scores.get("baselines", {}) else ""
+        rows.append(
+            ("Scores", f"{scores['bits_per_byte']:.2f} bits per byte of held-out text{interval}{baseline}")
+        )
+    if chat := stage_metrics(run_data, "chat"):
         rows.append(("Chat", _chat_words(chat)))
-    if quantized := stage_metrics(facts, "quantized"):
-        rows.append((f"In {quantized['bits']} bits", _bits_words(quantized)))
-    rows.append(("Bear in mind", "It says what its text makes likely, which need not be true, kind or safe."))
-    last = next((stage for stage in ("chat", "base") if stage in facts["stages"]), None)
+    if quantized := stage_metrics(run_data, "quantized"):
+        rows.append((f"{quantized['bits']}-bit model", _bits_words(quantized)))
+    rows.append(("Limitations", "Generated text can be false, offensive or unsafe."))
+    last = next((stage for stage in ("chat", "base") if stage in run_data["stages"]), None)
     if last:
         rows.append(
             (
                 "Fingerprint",
-                [code(facts["stages"][last]["fingerprint"][:16]), f" of {facts['stages'][last]['folder']}"],
+                [
+                    code(run_data["stages"][last]["fingerprint"][:16]),
+                    f" of {run_data['stages'][last]['folder']}",
+                ],
             )
         )
     return rows
@@ -97,29 +104,29 @@ def _card(facts: dict[str, Any]) -> list[tuple[str, Cell]]:
 
 def _chat_words(chat: dict[str, Any]) -> str:
     number = chat.get("conversations", {}).get("train")
-    taught = f"after {formatting.pluralize(number, 'conversation')}" if number else "after fine-tuning"
-    return f"{taught}, learned {'with LoRA' if chat.get('method') == 'lora' else 'with all weights'}"
+    data = f"on {formatting.pluralize(number, 'conversation')}, " if number else ""
+    return f"fine-tuned {data}{'with LoRA' if chat.get('method') == 'lora' else 'all weights'}"
 
 
 def _bits_words(quantized: dict[str, Any]) -> str:
     before, after = quantized["bytes"]["before"], quantized["bytes"]["after"]
-    words = f"{formatting.byte_size(after)} instead of {formatting.byte_size(before)}, by {quantized['method'].upper()}"
+    words = f"{formatting.byte_size(after)} (float: {formatting.byte_size(before)}), {quantized['method'].upper()}"
     held_out = quantized.get("held_out", {})
     if "float" in held_out and quantized["method"] in held_out:
         cost = held_out[quantized["method"]]["bits_per_byte"] - held_out["float"]["bits_per_byte"]
-        words += f", for {cost:+.3f} bits per byte"
+        words += f", {cost:+.3f} bits per byte"
     return words
 
 
-def _voice(facts: dict[str, Any]) -> dict[str, str] | None:
-    """One thing that it says, to be set large: an answer where it converses, else a continuation."""
-    if answers := stage_metrics(facts, "chat").get("answers"):
+def _sample(run_data: dict[str, Any]) -> dict[str, str] | None:
+    """A sample for the cover: a chat answer, else a continuation."""
+    if answers := stage_metrics(run_data, "chat").get("answers"):
         first = answers[0]
         return {
             "prompt": formatting.excerpt(first["prompt"], 80, 2),
             "reply": formatting.excerpt(first["answer"], 160, 3),
         }
-    if samples := stage_metrics(facts, "scores").get("samples"):
+    if samples := stage_metrics(run_data, "scores").get("samples"):
         first = samples[0]
         return {
             "prompt": formatting.excerpt(first["prompt"], 80, 2),
@@ -128,8 +135,8 @@ def _voice(facts: dict[str, Any]) -> dict[str, str] | None:
     return None
 
 
-def _colophon(facts: dict[str, Any]) -> str:
-    for stage in reversed(list(facts["stages"].values())):
+def _colophon(run_data: dict[str, Any]) -> str:
+    for stage in reversed(list(run_data["stages"].values())):
         provenance = stage["provenance"]
         if version := provenance.get("packages", {}).get("groundup"):
             commit = f", commit {provenance['commit']}" if provenance.get("commit") else ""

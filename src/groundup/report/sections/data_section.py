@@ -1,4 +1,4 @@
-"""Where the text came from, and what did not pass."""
+"""Report section: data sources, and documents dropped by filters."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ from groundup.report.elements import (
 from groundup.report.run_data import stage_metrics
 
 NOT_SAMPLED = "not sampled"
-"""Left out by the weight of its source, for no fault of its own."""
+"""Left out because its source has less than one epoch, not by a filter."""
 
 FILTER_STAGES = {
     "readable": (),
-    "no test item": ("decontaminate",),
-    "right language": ("language",),
-    "good enough": (
+    "not contaminated": ("decontaminate",),
+    "language": ("language",),
+    "quality": (
         "code",
         "gopher_quality",
         "gopher_repetition",
@@ -32,12 +32,10 @@ FILTER_STAGES = {
         "word_list",
         "classifier",
     ),
-    "no repeat": ("exact_duplicate", "near_duplicate", "all_passages_repeated"),
-    "in the mix": ("not_sampled",),
+    "deduplicated": ("exact_duplicate", "near_duplicate", "all_passages_repeated"),
+    "sampled": ("not_sampled",),
 }
-"""Kinds of rules in about the order in which they are asked, with those whose names belong to each; all others are the
-readers' own.
-"""
+"""Filter stages in approximate order, with their rules; all other rules are the readers'."""
 
 MAX_EXAMPLES = 6
 MAX_FUNNELS = 12
@@ -46,43 +44,45 @@ MAX_FILES = 16
 EXAMPLE_CHARACTERS = 340
 
 
-def data_section(facts: dict[str, Any]) -> dict[str, Any] | None:
-    data = stage_metrics(facts, "data")
+def data_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
+    data = stage_metrics(run_data, "data")
     if not data.get("sources"):
         return None
     sources = data["sources"]
     read, kept = _sum(sources, "read"), _sum(sources, "kept")
-    share = formatting.percent(kept["bytes"], read["bytes"])
+    percent = formatting.percent(kept["bytes"], read["bytes"])
     return section(
-        "The text",
+        "Data",
         [
             paragraph(
                 f"{formatting.pluralize(read['documents'], 'document')} of "
-                f"{formatting.pluralize(len(sources), 'source')} were read, "
-                f"{formatting.byte_size(read['bytes'])} in all. {kept['documents']:,} of them were kept: "
-                f"{formatting.byte_size(kept['bytes'])}, or {share} of what was read." + _trimmed(sources)
+                f"{formatting.pluralize(len(sources), 'source')} were read "
+                f"({formatting.byte_size(read['bytes'])}). {kept['documents']:,} of them were kept: "
+                f"{formatting.byte_size(kept['bytes'])}, {percent} of the input." + _trimmed(sources)
             ),
             _sources(sources, read, kept),
             _files(sources),
             _funnels(sources),
             _kept_and_dropped(sources),
             _reasons(sources, read),
-            *_examples(facts),
+            *_examples(run_data),
         ],
     )
 
 
 def _trimmed(sources: dict[str, Any]) -> str:
-    """How much was cut out of documents that stayed, and by which rule mostly."""
+    """Bytes removed from kept documents, and the rule that removed most."""
     rules: dict[str, int] = {}
     for row in sources.values():
         for rule, amount in row.get("trimmed", {}).items():
             rules[rule] = rules.get(rule, 0) + amount
-    whole = sum(rules.values())
-    if whole <= 0:
+    total_bytes = sum(rules.values())
+    if total_bytes <= 0:
         return ""
     most = max(rules, key=rules.__getitem__).replace("_", " ")
-    return f" {formatting.byte_size(whole)} were cut out of documents that stayed, most of it by the rule “{most}”."
+    return (
+        f" {formatting.byte_size(total_bytes)} were removed from kept documents, most by the rule “{most}”."
+    )
 
 
 def _sources(sources: dict[str, Any], read: dict[str, int], kept: dict[str, int]) -> Element:
@@ -99,11 +99,11 @@ def _sources(sources: dict[str, Any], read: dict[str, int], kept: dict[str, int]
     ]
     total = [f"{amount['documents']:,}" for amount in (read, kept)]
     sizes = [formatting.byte_size(amount["bytes"]) for amount in (read, kept)]
-    rows.append(["together", "", total[0], sizes[0], total[1], sizes[1]])
+    rows.append(["total", "", total[0], sizes[0], total[1], sizes[1]])
     return table(
         ("source", "kind", "read", "bytes", "kept", "bytes"),
         rows,
-        "Documents and bytes of each source, before and after cleaning.",
+        "Documents and bytes by source, before and after cleaning.",
         align="llrrrr",
         total=True,
     )
@@ -118,41 +118,39 @@ def _files(sources: dict[str, Any]) -> Element | None:
         for name, file in found[:MAX_FILES]
     ]
     number = sum(row.get("input_files", len(row.get("inputs", []))) for row in sources.values())
-    more = f" The first {MAX_FILES} of {number:,}; the manifest has more." if number > len(rows) else ""
+    more = f" The first {MAX_FILES} of {number:,}; the manifest lists more." if number > len(rows) else ""
     return table(
-        ("source", "file", "bytes", "SHA-256, its beginning"),
+        ("source", "file", "bytes", "SHA-256 prefix"),
         rows,
-        f"The files that the text was taken from.{more}",
+        f"Input files.{more}",
         align="llrr",
     )
 
 
 def _funnels(sources: dict[str, Any]) -> Element | None:
-    """How many documents of each source passed each kind of rule, for the kinds that stopped any."""
-    lost = {name: _dropped_by_stage(row) for name, row in sources.items()}
-    steps = [step for step in FILTER_STAGES if any(counts[step] for counts in lost.values())]
+    """Documents of each source after each filter stage that dropped any."""
+    dropped = {name: _dropped_by_stage(row) for name, row in sources.items()}
+    steps = [step for step in FILTER_STAGES if any(counts[step] for counts in dropped.values())]
     if not steps:
         return None
     rows = {}
     for name in sorted(sources, key=lambda name: -sources[name]["read"]["documents"])[:MAX_FUNNELS]:
         left = [sources[name]["read"]["documents"]]
         for step in steps:
-            left.append(left[-1] - lost[name][step])
+            left.append(left[-1] - dropped[name][step])
         rows[name] = left
     more = len(sources) - len(rows)
     return figure(
         "funnels",
-        corpus_plots.plot_funnels(rows, ["found", *steps]),
-        "How many documents of each source were left after each kind of rule. “Readable” is what the reader of its kind took"
-        " for text; “in the mix” is what the source's weight lets in."
-        + (f" {formatting.pluralize(more, 'smaller source')} are left out here." if more else ""),
-        "Funnels: "
-        + "; ".join(f"{name} {left[0]:,} found, {left[-1]:,} kept" for name, left in rows.items()),
+        corpus_plots.plot_funnels(rows, ["input", *steps]),
+        "Documents of each source after each filter stage. “Readable”: accepted by the source's reader; “sampled”: in the "
+        "training mixture." + (f" {formatting.pluralize(more, 'smaller source')} not shown." if more else ""),
+        "Funnels: " + "; ".join(f"{name} {left[0]:,} read, {left[-1]:,} kept" for name, left in rows.items()),
     )
 
 
 def _dropped_by_stage(row: dict[str, Any]) -> dict[str, int]:
-    """Documents of a source that fell, by the kind of rule."""
+    """Dropped documents of a source by filter stage."""
     found = dict.fromkeys(FILTER_STAGES, 0)
     for reason, counts in row["dropped"].items():
         rule = reason.split(":")[0].strip()
@@ -164,16 +162,16 @@ def _dropped_by_stage(row: dict[str, Any]) -> dict[str, int]:
 def _kept_and_dropped(sources: dict[str, Any]) -> Element:
     rows = {}
     for name, row in sources.items():
-        whole = row["read"]["documents"] or 1
+        total_bytes = row["read"]["documents"] or 1
         dropped: dict[str, float] = {}
         for reason, counts in row["dropped"].items():
             rule = rule_name(reason)
-            dropped[rule] = dropped.get(rule, 0.0) + counts["documents"] / whole
-        rows[name] = (row["kept"]["documents"] / whole, dropped)
+            dropped[rule] = dropped.get(rule, 0.0) + counts["documents"] / total_bytes
+        rows[name] = (row["kept"]["documents"] / total_bytes, dropped)
     return figure(
         "reasons",
         corpus_plots.plot_drop_reasons(rows),
-        "The rules under which documents of each source fell, by their share of the documents.",
+        "Kept documents and reasons of drops, as fractions of each source.",
         "Stacked bars: "
         + ", ".join(f"{name} {formatting.percent(kept, 1)} kept" for name, (kept, _) in rows.items()),
     )
@@ -203,20 +201,20 @@ def _reasons(sources: dict[str, Any], read: dict[str, int]) -> Element | None:
     if rest := [entry for _, entry in ordered[MAX_REASONS:]]:
         documents = sum(entry["documents"] for entry in rest)
         amount = formatting.byte_size(sum(entry["bytes"] for entry in rest))
-        share = formatting.percent(documents, read["documents"])
-        rows.append([f"{len(rest)} other reasons", f"{documents:,}", share, amount, ""])
+        percent = formatting.percent(documents, read["documents"])
+        rows.append([f"{len(rest)} other reasons", f"{documents:,}", percent, amount, ""])
     return table(
-        ("reason", "documents", "of all read", "bytes", "most of them from"),
+        ("reason", "documents", "percent of input", "bytes", "main source"),
         rows,
-        "Why documents were dropped. Every one is counted under the first rule that it failed.",
+        "Reasons of drops. Each document is counted under the first rule that it failed.",
         align="lrrrl",
     )
 
 
-def _examples(facts: dict[str, Any]) -> list[Element]:
-    """For each rule one document, the longest that was kept as an example; sources take turns."""
+def _examples(run_data: dict[str, Any]) -> list[Element]:
+    """One dropped document for each rule, the longest example."""
     chosen: dict[str, tuple[str, dict[str, str]]] = {}
-    for source, rows in facts["dropped"].items():
+    for source, rows in run_data["dropped"].items():
         for row in sorted(rows, key=lambda row: -len(row.get("text", ""))):
             rule = rule_name(row["reason"])
             if row.get("text", "").strip() and rule != NOT_SAMPLED:
@@ -229,9 +227,7 @@ def _examples(facts: dict[str, Any]) -> list[Element]:
         )
         for source, row in list(chosen.values())[:MAX_EXAMPLES]
     ]
-    words = lead_in(
-        "Some of what was dropped, as it stood when it failed. The run folder keeps more of each."
-    )
+    words = lead_in("Examples of dropped documents. The run folder has more.")
     return [words, *blocks] if blocks else []
 
 

@@ -1,4 +1,4 @@
-"""The model's shape, and how its loss fell."""
+"""Report section: the model, its training settings and losses."""
 
 from typing import Any
 
@@ -15,27 +15,33 @@ PARAMETER_GROUPS = {
     "head": "output head",
 }
 CURVE_BASELINES = ("xz", "bigram")
-"""Baselines that the held-out curve is drawn beside."""
+"""Baselines drawn in the held-out curve."""
 
 
-def pretraining_section(facts: dict[str, Any]) -> dict[str, Any] | None:
-    base = stage_metrics(facts, "base")
+def pretraining_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
+    base = stage_metrics(run_data, "base")
     if not base:
         return None
     return section(
-        "Learning",
-        [_words(facts, base), _parts(base), _knobs(facts), _loss(facts, base), _held_out(facts, base)],
+        "Pretraining",
+        [
+            _words(run_data, base),
+            _parts(base),
+            _knobs(run_data),
+            _loss(run_data, base),
+            _held_out(run_data, base),
+        ],
     )
 
 
-def _words(facts: dict[str, Any], base: dict[str, Any]) -> Element:
-    model = facts["plan"].get("model")
-    shape = f"The model is a {describe_model(model)}. " if model else ""
+def _words(run_data: dict[str, Any], base: dict[str, Any]) -> Element:
+    model = run_data["plan"].get("model")
+    model_words = f"The model is a {describe_model(model)}. " if model else ""
     epochs = base.get("epochs")
-    seen = f", {formatting.three_digits(epochs)} passes over the text" if epochs else ""
+    passes = f" ({formatting.three_digits(epochs)} epochs)" if epochs else ""
     return paragraph(
-        f"{shape}It learned to predict each token from those before it, in {formatting.pluralize(base['steps'], 'step')} over "
-        f"{formatting.count(base['tokens'])} tokens{seen}."
+        f"{model_words}It was trained for {formatting.pluralize(base['steps'], 'step')} on {formatting.count(base['tokens'])} "
+        f"tokens{passes}."
     )
 
 
@@ -48,13 +54,13 @@ def _parts(base: dict[str, Any]) -> Element | None:
         for part, words in PARAMETER_GROUPS.items()
         if parts.get(part)
     ]
-    note = "" if parts.get("head") else " The output head is the token embedding, used a second time."
-    rows.append(["together", f"{base['parameters']:,}", "100%"])
-    return table(("part", "parameters", "share"), rows, f"Where the parameters are.{note}", total=True)
+    note = "" if parts.get("head") else " The output head is tied to the token embedding."
+    rows.append(["total", f"{base['parameters']:,}", "100%"])
+    return table(("part", "parameters", "percent"), rows, f"Parameters by part.{note}", total=True)
 
 
-def _knobs(facts: dict[str, Any]) -> Element | None:
-    train = facts["stages"]["base"]["sections"].get("train") or facts["plan"].get("train")
+def _knobs(run_data: dict[str, Any]) -> Element | None:
+    train = run_data["stages"]["base"]["sections"].get("train") or run_data["plan"].get("train")
     if not train:
         return None
     rate = f"{train['learning_rate']:g} at its peak, after {formatting.pluralize(train['warmup_steps'], 'step')} of warm-up"
@@ -62,13 +68,18 @@ def _knobs(facts: dict[str, Any]) -> Element | None:
         ("Optimizer", _optimizer(train)),
         (
             "Learning rate",
-            f"{rate}; {train['lr_schedule'].replace('-', ' ')}, to {100 * train['min_lr_ratio']:g}% of it",
+            f"{rate}; {train['lr_schedule'].replace('-', ' ')} decay to {100 * train['min_lr_ratio']:g}%",
         ),
         ("Batch", f"{train['batch_tokens']:,} tokens, in sequences of {train['sequence_length']:,}"),
-        ("Precision", f"{train['precision']} products over float32 weights"),
+        ("Precision", f"{train['precision']} matrix products, float32 weights"),
         (
-            "Regularisation",
-            f"weight decay {train['weight_decay']:g}; gradients clipped at {train['max_grad_norm'] or 'no'} norm",
+            "Regularization",
+            f"weight decay {train['weight_decay']:g}; "
+            + (
+                f"gradient norm clipped at {train['max_grad_norm']:g}"
+                if train["max_grad_norm"]
+                else "no clipping"
+            ),
         ),
     ]
     return key_values(rows)
@@ -76,32 +87,31 @@ def _knobs(facts: dict[str, Any]) -> Element | None:
 
 def _optimizer(train: dict[str, Any]) -> str:
     if train["optimizer"] == "muon":
-        return f"Muon for the matrices of the blocks (at {train['muon_learning_rate']:g}), AdamW for the rest"
+        return f"Muon (learning rate {train['muon_learning_rate']:g}) for block matrices, AdamW for the rest"
     return f"AdamW, β {train['beta1']:g} and {train['beta2']:g}"
 
 
-def _loss(facts: dict[str, Any], base: dict[str, Any]) -> Element | None:
-    steps = facts["steps"]
+def _loss(run_data: dict[str, Any], base: dict[str, Any]) -> Element | None:
+    steps = run_data["steps"]
     if len(steps) < 2:
         return None
     return figure(
         "loss",
         training_plots.plot_training(steps),
-        "Training loss, each step and smoothed, and the learning rate that led it there.",
+        "Training loss (each step, and smoothed) and learning rate.",
         f"Two curves over {len(steps)} steps: the loss falls from {steps[0]['loss']:.2f} to {base['final_loss']:.2f}.",
     )
 
 
-def _held_out(facts: dict[str, Any], base: dict[str, Any]) -> Element | None:
-    probes = [probe for probe in base.get("validation", []) if "bits_per_byte" in probe]
-    if len(probes) < 2:
+def _held_out(run_data: dict[str, Any], base: dict[str, Any]) -> Element | None:
+    evaluations = [evaluation for evaluation in base.get("validation", []) if "bits_per_byte" in evaluation]
+    if len(evaluations) < 2:
         return None
-    baselines = stage_metrics(facts, "scores").get("baselines", {})
-    marks = {name: baselines[name] for name in CURVE_BASELINES if name in baselines}
+    baselines = stage_metrics(run_data, "scores").get("baselines", {})
+    levels = {name: baselines[name] for name in CURVE_BASELINES if name in baselines}
     return figure(
         "held-out",
-        training_plots.plot_validation(probes, marks),
-        "Bits per byte of held-out text while the model learned: a quick look at some of it, which section "
-        "“Scores” repeats with more care.",
-        f"A curve that falls from {probes[0]['bits_per_byte']:.2f} to {probes[-1]['bits_per_byte']:.2f}.",
+        training_plots.plot_validation(evaluations, levels),
+        "Bits per byte of held-out text during training, on a subset of the text that section “Evaluation” uses.",
+        f"A curve from {evaluations[0]['bits_per_byte']:.2f} to {evaluations[-1]['bits_per_byte']:.2f}.",
     )

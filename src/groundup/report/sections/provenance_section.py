@@ -1,4 +1,4 @@
-"""Where every number came from: fingerprints, packages, machine."""
+"""Report section: fingerprints of artifacts, packages, machine."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from groundup.report import formatting
 from groundup.report.elements import Cell, code, key_values, paragraph, section, table
 
 
-def provenance_section(facts: dict[str, Any]) -> dict[str, Any] | None:
-    stages = facts["stages"]
+def provenance_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
+    stages = run_data["stages"]
     if not stages:
         return None
     rows: list[list[Cell]] = [
@@ -24,42 +24,42 @@ def provenance_section(facts: dict[str, Any]) -> dict[str, Any] | None:
         "Provenance",
         [
             paragraph(
-                "A stage's fingerprint is the SHA-256 of the knobs that it may read, of the fingerprints of its inputs and of "
-                "its version: equal fingerprints, equal bits, on the same kind of machine. Each folder's ",
+                "A fingerprint is the SHA-256 of a stage's settings, version and input fingerprints. Equal fingerprints give "
+                "bit-identical artifacts on the same kind of machine. The ",
                 code("manifest.json"),
-                " holds the hash of every file and the knobs in full.",
+                " of each folder contains its settings and the hash of every file.",
             ),
             table(
                 ("artifact", "fingerprint", "files", "bytes", "time"),
                 rows,
-                "The artifacts of the run.",
+                "Artifacts of the run.",
                 align="llrrr",
             ),
-            key_values(_machine(facts)),
+            key_values(_machine(run_data)),
         ],
     )
 
 
-def _machine(facts: dict[str, Any]) -> list[tuple[str, Cell]]:
-    """What all stages have in common is told once; where they differ, all values are told."""
-    everywhere = [stage["provenance"] for stage in facts["stages"].values()]
+def _machine(run_data: dict[str, Any]) -> list[tuple[str, Cell]]:
+    """Provenance of all stages; differing values are listed."""
+    entries = [stage["provenance"] for stage in run_data["stages"].values()]
 
-    def told(key: str) -> str:
+    def values(key: str) -> str:
         return formatting.join_words(
-            list(dict.fromkeys(str(entry[key]) for entry in everywhere if entry.get(key) is not None))
+            list(dict.fromkeys(str(entry[key]) for entry in entries if entry.get(key) is not None))
         )
 
     packages: dict[str, str] = {}
-    for entry in everywhere:
+    for entry in entries:
         packages |= entry.get("packages", {})
     rows = [
-        ("Processor", told("processor")),
-        ("Threads", told("threads")),
-        ("Device asked for", told("device")),
-        ("System", told("platform")),
-        ("Python", told("python")),
+        ("Processor", values("processor")),
+        ("Threads", values("threads")),
+        ("Requested device", values("device")),
+        ("System", values("platform")),
+        ("Python", values("python")),
         ("Packages", ", ".join(f"{name} {version}" for name, version in packages.items())),
-        ("Source commit", told("commit")),
-        ("Seed", str(facts["plan"].get("seed", ""))),
+        ("Source commit", values("commit")),
+        ("Seed", str(run_data["plan"].get("seed", ""))),
     ]
     return [(name, value) for name, value in rows if value]

@@ -1,4 +1,4 @@
-"""What fewer bits a weight cost."""
+"""Report section: the quantized model and its loss against the float model."""
 
 from typing import Any
 
@@ -6,33 +6,29 @@ from groundup.report import formatting, training_plots
 from groundup.report.elements import Cell, Element, figure, paragraph, section, table
 from groundup.report.run_data import stage_metrics
 
-METHODS = {"float": "as trained", "rtn": "round to nearest", "gptq": "GPTQ", "awq": "AWQ"}
+METHODS = {"float": "float", "rtn": "round to nearest", "gptq": "GPTQ", "awq": "AWQ"}
 
 
-def quantization_section(facts: dict[str, Any]) -> dict[str, Any] | None:
-    found = stage_metrics(facts, "quantized")
+def quantization_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
+    found = stage_metrics(run_data, "quantized")
     if not found:
         return None
-    return section(f"What {found['bits']} bits cost", [_words(found), _compared(found), _layers(found)])
+    return section(f"{found['bits']}-bit quantization", [_words(found), _compared(found), _layers(found)])
 
 
 def _words(found: dict[str, Any]) -> Element:
     method, before, after = _name(found["method"]), found["bytes"]["before"], found["bytes"]["after"]
-    which = "The chat model's weights" if found.get("from") == "chat" else "The weights"
+    model = "the chat model" if found.get("from") == "chat" else "the base model"
     weights = found.get("weights", {})
-    whole = weights.get("quantized", 0) + weights.get("others", 0)
-    part = f"{formatting.percent(weights['quantized'], whole)} of them, the" if whole else "the"
-    looked = found.get("calibration_tokens")
-    text = sum(looked.values()) if isinstance(looked, dict) else looked
+    total = weights.get("quantized", 0) + weights.get("others", 0)
+    percent = f", {formatting.percent(weights['quantized'], total)} of the parameters," if total else ""
+    calibration = found.get("calibration_tokens")
+    text = sum(calibration.values()) if isinstance(calibration, dict) else calibration
     return paragraph(
-        f"{which} were rounded to {found['bits']} bits by {method}: {part} matrices of the blocks, in groups of "
-        f"{found['group_size']} that share a scale, {found['bits_per_weight']:.2f} bits a weight with the scales. "
-        f"The file went from {formatting.byte_size(before)} to {formatting.byte_size(after)}."
-        + (
-            f" {method} looked at {text:,} tokens of calibration text."
-            if text and found["method"] != "rtn"
-            else ""
-        )
+        f"The matrices of the transformer blocks of {model}{percent} were quantized to {found['bits']} bits by {method}, "
+        f"with one scale for {found['group_size']} weights: {found['bits_per_weight']:.2f} bits per weight with scales. "
+        f"The file size fell from {formatting.byte_size(before)} to {formatting.byte_size(after)}."
+        + (f" {method} used {text:,} calibration tokens." if text and found["method"] != "rtn" else "")
     )
 
 
@@ -55,12 +51,12 @@ def _compared(found: dict[str, Any]) -> Element | None:
         for name, row in held_out.items()
     ]
     return table(
-        ("weights", "bits per byte", "more", "divergence (nats)", "same choice"),
+        ("weights", "bits per byte", "increase", "KL divergence (nats)", "top-1 agreement"),
         rows,
-        "Before and after, on the same held-out text. Divergence: of the next-token probabilities from those of the "
-        "model as trained. Same choice: how often both hold the same token for the likeliest."
+        "Float and quantized models on the same held-out text. KL divergence: from the float model's next-token "
+        "distribution. Top-1 agreement: fraction of tokens for which both models rank the same token first."
         + (
-            " What counts is the difference: learning to converse costs the chat model some foresight of ordinary text."
+            " A chat model has a higher loss on ordinary text than its base model."
             if found.get("from") == "chat"
             else ""
         ),
@@ -85,7 +81,7 @@ def _layers(found: dict[str, Any]) -> Element | None:
             [row["rtn_error"] for row in layers],
             method,
         ),
-        f"The error that rounding leaves in the output of each layer, on calibration text. {method} does better than "
-        f"rounding to nearest in {better} of {len(layers)}.",
-        f"Two dots for each of {len(layers)} layers.",
+        f"Relative output error of each layer on calibration text. {method} has a smaller error than rounding to "
+        f"nearest in {better} of {len(layers)} layers.",
+        f"Two points for each of {len(layers)} layers.",
     )

@@ -1,4 +1,4 @@
-"""The recipe itself: what one needs to build the same again."""
+"""Report section: the recipe as TOML."""
 
 import json
 from typing import Any
@@ -8,15 +8,15 @@ from groundup.recipe.recipe_file import all_knobs
 from groundup.report.elements import listing, paragraph, section
 
 
-def recipe_section(facts: dict[str, Any]) -> dict[str, Any] | None:
-    if not facts["recipe"]:
+def recipe_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
+    if not run_data["recipe"]:
         return None
-    words = "Every knob that differs from its default. The same recipe gives the same model again."
-    return section("The recipe", [paragraph(words), listing(toml(_non_default(facts["recipe"])))])
+    words = "All settings that differ from their defaults."
+    return section("Recipe", [paragraph(words), listing(toml(_non_default(run_data["recipe"])))])
 
 
 def toml(values: dict[str, Any]) -> str:
-    """A recipe as TOML: plain knobs first, then a table for each section, and one for each source."""
+    """A recipe as TOML: top-level values, then sections and arrays of tables."""
     lines = [f"{key} = {_value(value)}" for key, value in values.items() if not isinstance(value, dict)]
     for name in (name for name in Recipe.model_fields if isinstance(values.get(name), dict)):
         lines += ["", f"[{name}]"]
@@ -32,30 +32,29 @@ def toml(values: dict[str, Any]) -> str:
 
 
 def _non_default(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Without defaults, and without the machine, which has no part in what is built.
-
-    Knobs that this version of groundup does not know stay as they are.
-    """
+    """The recipe without default values and without [machine]; unknown knobs are values_set."""
     known = {name: field.get_default(call_default_factory=True) for name, field in all_knobs().items()}
-    kept = _without_defaults({name: value for name, value in recipe.items() if name != "machine"}, "", known)
+    values_set = _without_defaults(
+        {name: value for name, value in recipe.items() if name != "machine"}, "", known
+    )
     tables = {
         name: {} for name, value in recipe.items() if isinstance(value, dict) and known.get(name, 0) is None
     }
-    return tables | kept
+    return tables | values_set
 
 
 def _without_defaults(values: dict[str, Any], prefix: str, known: dict[str, Any]) -> dict[str, Any]:
-    kept = {}
+    values_set = {}
     for key, value in values.items():
         name = prefix + key
         if isinstance(value, dict):
             if inner := _without_defaults(value, f"{name}.", known):
-                kept[key] = inner
+                values_set[key] = inner
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            kept[key] = [_without_defaults(entry, f"{name}[].", known) for entry in value]
+            values_set[key] = [_without_defaults(entry, f"{name}[].", known) for entry in value]
         elif name not in known or _to_list(known[name]) != value:
-            kept[key] = value
-    return kept
+            values_set[key] = value
+    return values_set
 
 
 def _to_list(default: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the model says: continuations of the base model, answers of the chat model."""
+"""Report sections: continuations of the base model, answers of the chat model."""
 
 from typing import Any
 
@@ -10,69 +10,67 @@ MAX_CHARACTERS = 900
 MAX_TOPICS = 8
 
 
-def samples_section(facts: dict[str, Any]) -> dict[str, Any] | None:
-    found = stage_metrics(facts, "scores").get("samples")
+def samples_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
+    found = stage_metrics(run_data, "scores").get("samples")
     if not found:
         return None
-    settings = facts["stages"]["scores"]["sections"].get("evaluate") or {}
-    warmth = settings.get("temperature")
-    how = f" at temperature {warmth:g}" if warmth is not None else ""
+    settings = run_data["stages"]["scores"]["sections"].get("evaluate") or {}
+    temperature = settings.get("temperature")
+    how = f" at temperature {temperature:g}" if temperature is not None else ""
     return section(
-        "In its own words",
+        "Base model samples",
         [
             paragraph(
-                f"The base model goes on from a few beginnings, drawn{how}, not chosen: these are the first that came, and "
-                "the same recipe gives them again."
+                f"Continuations by the base model, sampled{how} and not selected; reproducible with the same recipe."
             ),
             *[sample(_short(row["prompt"], 300), _short(row["text"], MAX_CHARACTERS)) for row in found],
         ],
     )
 
 
-def chat_section(facts: dict[str, Any]) -> dict[str, Any] | None:
-    found = stage_metrics(facts, "chat")
+def chat_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
+    found = stage_metrics(run_data, "chat")
     if not found:
         return None
     answers = [
         chat([("user", _short(row["prompt"], 300)), ("assistant", _short(row["answer"], MAX_CHARACTERS))])
         for row in found.get("answers", [])
     ]
-    words = lead_in("The likeliest answers to what the recipe asks it:") if answers else None
-    return section("The chat", [_taught(found), key_values(_knobs(found)), words, *answers])
+    words = lead_in("Greedy answers to the prompts of the recipe:") if answers else None
+    return section("Chat fine-tuning", [_description(found), key_values(_knobs(found)), words, *answers])
 
 
-def _taught(found: dict[str, Any]) -> Element:
+def _description(found: dict[str, Any]) -> Element:
     number = found.get("conversations", {}).get("train")
     how_many = formatting.pluralize(number, "conversation") if number else "conversations"
     return paragraph(
-        f"The base model only goes on from a text. To answer, it was shown {how_many} in a fixed layout, and "
-        "learned to predict what the assistant says in them, and nothing else."
+        f"The base model was fine-tuned on {how_many} in the chat template, with a loss on the assistant's tokens only."
     )
 
 
 def _knobs(found: dict[str, Any]) -> list[tuple[str, Cell]]:
     rows: list[tuple[str, Cell]] = []
-    if told := found.get("conversations", {}):
-        dropped = sum(told.get("dropped", {}).values())
-        words = f"{told.get('read', 0):,} read, {dropped:,} dropped; {told.get('validation', 0):,} held out"
+    if conversations := found.get("conversations", {}):
+        dropped = sum(conversations.get("dropped", {}).values())
+        words = f"{conversations.get('read', 0):,} read, {dropped:,} dropped; {conversations.get('validation', 0):,} held out"
         rows.append(("Conversations", words))
-        topics = sorted(told.get("topics", {}).items(), key=lambda item: -item[1])
+        topics = sorted(conversations.get("topics", {}).items(), key=lambda item: -item[1])
         if names := [f"{name} ({number:,})" for name, number in topics[:MAX_TOPICS] if name]:
             rows.append(("Topics", ", ".join(names) + (" and others" if len(topics) > MAX_TOPICS else "")))
-    trained, whole = (found.get("parameters", {}).get(key) for key in ("trained", "all"))
-    how = "LoRA: low-rank additions to the weights" if found.get("method") == "lora" else "all weights"
-    if trained and whole:
-        how += f", {formatting.count(trained)} trained parameters ({formatting.percent(trained, whole)})"
+    trained, total = (found.get("parameters", {}).get(key) for key in ("trained", "all"))
+    how = "LoRA: low-rank updates of the weights" if found.get("method") == "lora" else "all weights"
+    if trained and total:
+        how += f", {formatting.count(trained)} trained parameters ({formatting.percent(trained, total)})"
     rows.append(("Method", how))
     if found.get("steps"):
-        passes = f", {formatting.three_digits(found['epochs'])} passes" if found.get("epochs") else ""
+        passes = f", {formatting.three_digits(found['epochs'])} epochs" if found.get("epochs") else ""
         rows.append(("Training", formatting.pluralize(found["steps"], "step") + passes))
     before, after = (found.get("loss", {}).get(f"validation_{when}") for when in ("start", "end"))
     if before is not None and after is not None:
-        words = f"{before:.2f} before, {after:.2f} after, nats for each token of a held-out answer"
+        words = f"{before:.2f} before, {after:.2f} after, in nats per token of held-out answers"
         rows.append(("Loss", words))
     return rows
 
 
 def _short(text: str, characters: int) -> str:
-    return formatting.excerpt(text, characters, 24) if text.strip() else "(nothing)"
+    return formatting.excerpt(text, characters, 24) if text.strip() else "(empty)"

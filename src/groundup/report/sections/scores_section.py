@@ -1,4 +1,4 @@
-"""How good the model is, beside what one gets without it."""
+"""Report section: evaluation of the base model, with baselines."""
 
 from typing import Any
 
@@ -16,62 +16,61 @@ BASELINES: dict[str, str] = {
 THIS_MODEL = "this model"
 
 
-def scores_section(facts: dict[str, Any]) -> dict[str, Any] | None:
-    found = stage_metrics(facts, "scores")
+def scores_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
+    found = stage_metrics(run_data, "scores")
     if not found:
         return None
-    if guessed := found.get("masked_lm"):
-        return section("Scores", [_masked_lm(guessed)])
-    return section("Scores", [*_words(found), _beside(found), _sources(found), _tasks(found)])
+    if masked := found.get("masked_lm"):
+        return section("Evaluation", [_masked_lm(masked)])
+    return section("Evaluation", [*_words(found), _comparison(found), _sources(found), _tasks(found)])
 
 
 def _masked_lm(found: dict[str, float]) -> Element:
     return paragraph(
-        f"Of {formatting.count(found['masked_tokens'])} tokens of held-out text that were hidden from it, the model guessed ",
+        f"On {formatting.count(found['masked_tokens'])} masked tokens of held-out text, the model's accuracy is ",
         strong(formatting.percent(found["accuracy"], 1)),
-        f", at {found['loss']:.2f} nats for each.",
+        f", with a loss of {found['loss']:.2f} nats per token.",
     )
 
 
 def _words(found: dict[str, Any]) -> list[Element]:
-    edges = found["bits_per_byte_interval"]
-    sure = (
-        f" With other documents of the same kind it would lie "
-        f"between {formatting.interval(edges, separator=' and ')} (95% interval)."
-        if edges
-        else " From one document, how far this could be off cannot be told."
+    bounds = found["bits_per_byte_interval"]
+    interval = (
+        f" The 95% interval over documents is {formatting.interval(bounds)}."
+        if bounds
+        else " With a single document there is no interval."
     )
     held_out = found.get("held_out", {}).get("tokens", found["tokens"])
     scored = (
-        "all"
+        "All"
         if found["tokens"] >= 0.98 * held_out
         else f"{formatting.count(found['tokens'])} of {formatting.count(held_out)}"
     )
     return [
         paragraph(
-            "A model is as good as it can foresee text that it has not seen. On the held-out documents it needs ",
-            strong(f"{found['bits_per_byte']:.3f} bits for each byte"),
-            f", which is a perplexity of {found['perplexity']:.1f} for each token.{sure}",
+            "On held-out documents the model needs ",
+            strong(f"{found['bits_per_byte']:.3f} bits per byte"),
+            f", a perplexity of {found['perplexity']:.1f} per token.{interval}",
         ),
         paragraph(
-            f"Scored were {scored} of the held-out tokens, in {formatting.pluralize(found['documents'], 'document')}, each token "
-            "once and with as much of its document before it as the model can read. ",
+            f"{scored} held-out tokens of {formatting.pluralize(found['documents'], 'document')} were scored once each, with as "
+            "much preceding context as the model supports. ",
             emph("Bits per byte"),
-            " can be compared across vocabularies, and with compressors; a text without any pattern needs 8.",
+            " are comparable across vocabularies and with compressors; random bytes need 8.",
         ),
     ]
 
 
-def _beside(found: dict[str, Any]) -> Element:
+def _comparison(found: dict[str, Any]) -> Element:
     rows: list[training_plots.Bar] = [(THIS_MODEL, found["bits_per_byte"], found["bits_per_byte_interval"])]
     baselines = found.get("baselines", {})
     for name, bits in sorted(baselines.items(), key=lambda item: item[1]):
         rows.append((BASELINES.get(name) or name, bits, None))
     return figure(
         "scores",
-        training_plots.plot_bars(rows, "bits per byte; less is better", highlighted=THIS_MODEL),
-        "The same text, foreseen by this model, by counting, and by compressors, which have seen no other text "
-        "before. The line is the 95% interval.",
+        training_plots.plot_bars(rows, "bits per byte (lower is better)", highlighted=THIS_MODEL),
+        "Bits per byte of the same text for this model, n-gram baselines and compressors (without training data). The "
+        "line is the 95% interval.",
         "Bars: " + ", ".join(f"{name} {bits:.2f}" for name, bits, _ in rows),
     )
 
@@ -93,7 +92,7 @@ def _sources(found: dict[str, Any]) -> Element | None:
     ]
     rows.append(
         [
-            "together",
+            "total",
             f"{found['documents']:,}",
             formatting.count(found["tokens"]),
             f"{found['bits_per_byte']:.3f}",
@@ -104,7 +103,7 @@ def _sources(found: dict[str, Any]) -> Element | None:
     return table(
         ("source", "documents", "tokens", "bits per byte", "95% interval", "perplexity"),
         rows,
-        "Held-out text by its source. Intervals are a bootstrap over documents.",
+        "Held-out text by source. Intervals: bootstrap over documents.",
         total=True,
     )
 
@@ -125,14 +124,14 @@ def _tasks(found: dict[str, Any]) -> Element | None:
         ]
         for name, row in tasks.items()
     ]
-    own = "true continuation" in tasks
+    has_continuations = "true continuation" in tasks
     note = (
-        " True continuation: a held-out passage goes on in one of four ways, three of them those of other passages of its source."
-        if own
+        " True continuation: choose a held-out passage's continuation among those of four passages of its source."
+        if has_continuations
         else ""
     )
     return table(
-        ("questions", "asked", "right", "95% interval", "by chance"),
+        ("task", "items", "accuracy", "95% interval", "chance"),
         rows,
-        f"Questions with known answers.{note}",
+        f"Multiple-choice and question-answering tasks.{note}",
     )

@@ -1,25 +1,34 @@
-"""The vocabulary, and what a text looks like in it."""
+"""Report section: vocabulary, fertility and token counts."""
 
 from typing import Any
 
 from groundup.report import corpus_plots, formatting
-from groundup.report.elements import Cell, Element, chips, code, figure, paragraph, section, table
-from groundup.report.elements import token_strip as cut_text
+from groundup.report.elements import (
+    Cell,
+    Element,
+    chips,
+    code,
+    figure,
+    paragraph,
+    section,
+    table,
+    token_strip,
+)
 from groundup.report.run_data import stage_metrics
 
 SAMPLE_TOKENS = 160
 MAX_LONGEST_TOKENS = 14
 ALGORITHMS = {"bpe": "byte-pair encoding", "unigram": "a Unigram model"}
 MAX_GROUPS = 12
-"""Sources or languages in a table, those with most documents."""
+"""Maximum number of sources or languages in a table."""
 
 
-def tokenization_section(facts: dict[str, Any]) -> dict[str, Any] | None:
-    vocabulary, encoded = stage_metrics(facts, "tokenizer"), stage_metrics(facts, "tokens")
+def tokenization_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
+    vocabulary, encoded = stage_metrics(run_data, "tokenizer"), stage_metrics(run_data, "tokens")
     if not vocabulary and not encoded:
         return None
     return section(
-        "The tokens",
+        "Tokenization",
         [*(_vocabulary(vocabulary) if vocabulary else []), *(_encoded(encoded) if encoded else [])],
     )
 
@@ -30,27 +39,25 @@ def _vocabulary(vocabulary: dict[str, Any]) -> list[Element | None]:
     sample, longest = vocabulary.get("sample", []), vocabulary.get("longest_tokens", [])
     size, control = (
         f"{vocabulary['vocab_size']:,} entries",
-        f"{len(special)} control tokens that no text can spell",
+        f"{len(special)} control tokens",
     )
     if vocabulary.get("pretrained"):
         words = paragraph(
-            f"The vocabulary has {size}, {control} among them. It was taken from ",
+            f"The vocabulary has {size}, including {control}. It was loaded from ",
             code(vocabulary["pretrained"]),
             ".",
         )
     else:
         words = paragraph(
-            f"The vocabulary has {size}: {control}, the 256 bytes, and {learned:,} pieces that "
-            f"{ALGORITHMS[vocabulary['algorithm']]} found in {formatting.byte_size(vocabulary['train_bytes'])} of "
-            "the training text, which is first cut by the rule of ",
+            f"The vocabulary has {size}: {control}, 256 bytes, and {learned:,} tokens learned by "
+            f"{ALGORITHMS[vocabulary['algorithm']]} from {formatting.byte_size(vocabulary['train_bytes'])} of training "
+            "text, with the pre-tokenizer ",
             code(vocabulary["pretokenizer"]),
             ".",
         )
     return [
         words,
-        cut_text(
-            sample[:SAMPLE_TOKENS], "The beginning of the text as the model sees it: each tint is one token."
-        )
+        token_strip(sample[:SAMPLE_TOKENS], "The beginning of the text as tokens, one color each.")
         if sample
         else None,
         chips(
@@ -59,7 +66,7 @@ def _vocabulary(vocabulary: dict[str, Any]) -> list[Element | None]:
                 for word in longest[:MAX_LONGEST_TOKENS]
                 if word.strip()
             ],
-            "Its longest entries:",
+            "Longest entries:",
         )
         if longest
         else None,
@@ -69,18 +76,21 @@ def _vocabulary(vocabulary: dict[str, Any]) -> list[Element | None]:
 
 
 def _fertility(by: str, rows: dict[str, Any]) -> Element | None:
-    """How many bytes a token holds and how many words are split, by source or by language, for each vocabulary."""
+    """Bytes per token and split words by source or language, for each vocabulary."""
     if not rows:
         return None
     names = list(next(iter(rows.values()))["bytes_per_token"])
     cells: list[list[Cell]] = []
     for name, row in list(rows.items())[:MAX_GROUPS]:
-        fits = (f"{row['bytes_per_token'][one]:.2f} · {row['split_word_fraction'][one]:.0%}" for one in names)
-        cells.append([name, formatting.byte_size(row["bytes"]), *fits])
+        values = (
+            f"{row['bytes_per_token'][tokenizer]:.2f} · {row['split_word_fraction'][tokenizer]:.0%}"
+            for tokenizer in names
+        )
+        cells.append([name, formatting.byte_size(row["bytes"]), *values])
     return table(
         (by, "held-out text", *names),
         cells,
-        f"Bytes for each token, and the share of words that take more than one, by {by}, on text held out.",
+        f"Bytes per token, and percentage of words with more than one token, by {by}, on held-out text.",
     )
 
 
@@ -99,7 +109,7 @@ def _encoded(encoded: dict[str, Any]) -> list[Element | None]:
     ]
     rows.append(
         [
-            "together",
+            "total",
             formatting.count(train["tokens"]),
             "100%",
             f"{train['bytes_per_token']:.2f}",
@@ -110,27 +120,23 @@ def _encoded(encoded: dict[str, Any]) -> list[Element | None]:
     parts = dict(sorted(parts.items(), key=lambda part: -part[1]))
     return [
         paragraph(
-            f"Encoded, the training text is {formatting.count(train['tokens'])} tokens of {train['bytes_per_token']:.2f} bytes "
-            f"in the mean; {formatting.count(validation['tokens'])} more are held out and never trained on. "
-            + (
-                f"{unused:,} entries of the vocabulary do not occur."
-                if unused
-                else "Every entry of the vocabulary occurs."
-            )
+            f"The training text has {formatting.count(train['tokens'])} tokens with {train['bytes_per_token']:.2f} bytes per "
+            f"token; {formatting.count(validation['tokens'])} further tokens are held out for evaluation. "
+            + (f"{unused:,} vocabulary entries do not occur." if unused else "Every vocabulary entry occurs.")
         ),
         figure(
             "mixture",
             corpus_plots.plot_mixtures({"": parts}),
-            "What the training tokens are made of.",
+            "Training tokens by source.",
             "One bar: "
             + ", ".join(
                 f"{name} {formatting.percent(part, train['tokens'])}" for name, part in parts.items()
             ),
         ),
         table(
-            ("source", "training tokens", "share", "bytes per token", "held out"),
+            ("source", "training tokens", "percent", "bytes per token", "held out"),
             rows,
-            "Tokens of each source.",
+            "Tokens by source.",
             total=True,
         ),
     ]
