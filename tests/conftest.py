@@ -1,4 +1,4 @@
-"""What every test has: one thread (two cores are shared), patience, no accidental network, nothing written to the home folder."""
+"""Fixtures of all tests: one torch thread, no deadlines, no network, a download cache in a temporary folder."""
 
 import fcntl
 import os
@@ -27,7 +27,6 @@ jaxtyping.install_import_hook(SHAPED, "beartype.beartype(conf=beartype.BeartypeC
 
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# A busy machine is no fault of what is tested.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
@@ -49,7 +48,7 @@ def unchecked_shapes():
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A download cache of the test's own."""
+    """Download cache of one test."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("GROUNDUP_CACHE", str(folder))
     return folder
@@ -57,20 +56,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def in_terminal():
-    """Runs a command of ours on a terminal: see `run_in_terminal`."""
+    """`run_in_terminal`."""
     return run_in_terminal
 
 
 def run_in_terminal(
     arguments: list[str], keys: list[bytes], seconds: float = 60, size: tuple[int, int] = (24, 80)
 ) -> tuple[str, int]:
-    """What a command draws on a terminal of `size` (lines, columns) while `keys` are pressed, and how it ends."""
+    """Run a groundup command on a pseudo-terminal of `size` (lines, columns), press `keys`; returns output and exit code."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
     command = [sys.executable, "-m", "groundup.cli", *arguments]
 
     def take_the_terminal() -> None:  # so that Ctrl-C is a signal
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # shells take it from what they start in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # background processes of a shell ignore it
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 

@@ -1,4 +1,4 @@
-"""The README cannot lie: its Python runs, its commands exist, its recipes are there."""
+"""The README: its Python example runs, its commands, make targets and recipes exist."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_textbook_loop_runs_as_it_stands():
+def test_python_example_runs():
     (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, check=False
@@ -19,14 +19,14 @@ def test_the_textbook_loop_runs_as_it_stands():
     assert done.returncode == 0, done.stderr
 
 
-def test_every_command_that_is_named_exists_and_every_one_is_named():
+def test_readme_names_all_commands_and_only_those():
     known = {each.callback.__name__ for each in app.registered_commands if each.callback and not each.hidden}
     used = set(re.findall(r"groundup (?:--\S+ )?([a-z]+)", " ".join(re.findall(r"^    .*$", README, re.M))))
     assert used <= known
     assert [name for name in sorted(known) if f"`{name}`" not in README and name not in used] == []
 
 
-def test_every_make_target_and_recipe_exists():
+def test_make_targets_and_recipes_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^    make ([a-z]+)", README, re.M):
         assert re.search(rf"^{target}:", makefile, re.M), target

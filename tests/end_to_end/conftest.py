@@ -1,4 +1,4 @@
-"""A whole run in half a minute: real English prose from Python's own documentation, in all four kinds of source."""
+"""A tiny recipe of half a minute: English prose from Python's documentation, in four kinds of source."""
 
 import bz2
 import html
@@ -82,7 +82,7 @@ checkpoint_every_minutes = 0.01
 
 
 def write_corpus(folder: Path) -> None:
-    """Four sources and some dialogues under `folder`."""
+    """Write four sources and some conversations into `folder`."""
     names = sorted(topics)
     pages = "".join(
         f"<page><title>{html.escape(name)}</title><ns>0</ns><revision><text>{html.escape(topics[name])}</text></revision></page>\n"
@@ -125,7 +125,7 @@ def write_corpus(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_recipe(tmp_path_factory) -> Path:
-    """The path of a recipe whose sources lie beside it."""
+    """Path of the recipe; its sources are in the same folder."""
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(folder)
     path = folder / "tiny.toml"

@@ -1,4 +1,4 @@
-"""The corpus of recipes/corpus.toml over real inputs: the same twice, here and on Ray, killed or not, to the last document.
+"""The corpus of recipes/corpus.toml from real inputs: equal on the native engine, on Ray, and after random kills.
 
 Takes most of an hour on two cores, and 0.5 GB of downloads unless CORPUS_INPUTS names the folder that
 recipes/corpus_inputs.py made.
@@ -29,25 +29,25 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(10_000)]
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to run in: the recipe's paths begin there."""
-    home = tmp_path_factory.mktemp("corpus")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Working folder with the inputs of the recipe."""
+    folder = tmp_path_factory.mktemp("corpus")
     if given := os.environ.get("CORPUS_INPUTS"):
-        (home / "corpus-inputs").symlink_to(Path(given).resolve())
+        (folder / "corpus-inputs").symlink_to(Path(given).resolve())
     else:
         made = subprocess.run(
-            [sys.executable, str(ROOT / "recipes" / "corpus_inputs.py")], cwd=home, check=False
+            [sys.executable, str(ROOT / "recipes" / "corpus_inputs.py")], cwd=folder, check=False
         )
         if made.returncode:
             pytest.skip("the inputs cannot be fetched here: see recipes/corpus_inputs.py")
-    return home
+    return folder
 
 
 @pytest.fixture(scope="module")
-def whole(home: Path) -> tuple[Manifest, float]:
-    """The corpus made without a break, and the seconds that it took."""
-    began = time.perf_counter()
-    return build(home, "whole", "native"), time.perf_counter() - began
+def uninterrupted(folder: Path) -> tuple[Manifest, float]:
+    """The corpus of an uninterrupted run, and its seconds."""
+    started_at = time.perf_counter()
+    return build(folder, "uninterrupted", "native"), time.perf_counter() - started_at
 
 
 def command(runs: str, engine: str) -> list[str]:
@@ -55,30 +55,30 @@ def command(runs: str, engine: str) -> list[str]:
     return [*program, "--set", f"data.executor={engine}", "--set", "machine.threads=2"]
 
 
-def build(home: Path, runs: str, engine: str) -> Manifest:
-    done = subprocess.run(command(runs, engine), cwd=home, check=False, capture_output=True, text=True)
+def build(folder: Path, runs: str, engine: str) -> Manifest:
+    done = subprocess.run(command(runs, engine), cwd=folder, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    manifest = Manifest.read(home / runs / "corpus" / "01-data")
+    manifest = Manifest.read(folder / runs / "corpus" / "01-data")
     assert manifest is not None
     return manifest
 
 
-def build_with_kills(home: Path, runs: str, engine: str, seconds: float) -> Manifest:
-    """Kill the process KILLS times, each at a random moment of the time that a whole run takes; then let it finish."""
+def build_with_kills(folder: Path, runs: str, engine: str, seconds: float) -> Manifest:
+    """Kill the process KILLS times, each at a random moment of the time of an uninterrupted run, then let it finish."""
     seed = time.time_ns()
     print(f"{engine}: kills drawn with seed {seed}")
-    chance, kills, longest = random.Random(seed), 0, seconds
-    work = home / runs / "corpus" / "01-data.partial" / "work"
+    generator, kills, longest = random.Random(seed), 0, seconds
+    work = folder / runs / "corpus" / "01-data.partial" / "work"
     while kills < KILLS:
         process = subprocess.Popen(
             command(runs, engine),
-            cwd=home,
+            cwd=folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         try:
-            process.wait(chance.uniform(0.02, 1.0) * longest)
+            process.wait(generator.uniform(0.02, 1.0) * longest)
         except subprocess.TimeoutExpired:
             done = {
                 folder.name: len(list(folder.glob("*.json"))) for folder in work.glob("*") if folder.is_dir()
@@ -90,30 +90,30 @@ def build_with_kills(home: Path, runs: str, engine: str, seconds: float) -> Mani
         if process.returncode == 0 and kills:
             break  # it finished before the next moment
         if process.returncode == 0:  # before the first one: once more, and sooner
-            shutil.rmtree(home / runs)
+            shutil.rmtree(folder / runs)
             longest /= 2
-    return build(home, runs, engine)
+    return build(folder, runs, engine)
 
 
 def content(manifest: Manifest) -> dict[str, Any]:
     return {"fingerprint": manifest.fingerprint, "files": manifest.files, "metrics": manifest.metrics}
 
 
-def test_killed_at_random_moments_it_is_the_same_corpus(home: Path, whole: tuple[Manifest, float]):
-    manifest, seconds = whole
-    assert content(build_with_kills(home, "killed", "native", seconds)) == content(manifest)
+def test_killed_build_gives_an_equal_corpus(folder: Path, uninterrupted: tuple[Manifest, float]):
+    manifest, seconds = uninterrupted
+    assert content(build_with_kills(folder, "killed", "native", seconds)) == content(manifest)
 
 
-def test_on_ray_it_is_the_same_corpus(home: Path, whole: tuple[Manifest, float]):
+def test_ray_gives_an_equal_corpus(folder: Path, uninterrupted: tuple[Manifest, float]):
     pytest.importorskip("ray")
-    began = time.perf_counter()
-    assert content(build(home, "ray", "ray")) == content(whole[0])
-    seconds = time.perf_counter() - began
-    assert content(build_with_kills(home, "ray-killed", "ray", seconds)) == content(whole[0])
+    started_at = time.perf_counter()
+    assert content(build(folder, "ray", "ray")) == content(uninterrupted[0])
+    seconds = time.perf_counter() - started_at
+    assert content(build_with_kills(folder, "ray-killed", "ray", seconds)) == content(uninterrupted[0])
 
 
-def test_the_funnel_adds_up_to_the_last_document(home: Path, whole: tuple[Manifest, float]):
-    metrics = whole[0].metrics
+def test_filter_counts_add_up(folder: Path, uninterrupted: tuple[Manifest, float]):
+    metrics = uninterrupted[0].metrics
     for name, row in [*metrics["sources"].items(), ("total", metrics["total"])]:
         dropped = row["dropped"].values()
         assert row["read"]["documents"] == row["kept"]["documents"] + sum(
@@ -127,7 +127,7 @@ def test_the_funnel_adds_up_to_the_last_document(home: Path, whole: tuple[Manife
     rows = [
         row
         for split in ("train", "validation")
-        for path in sorted((home / "whole" / "corpus" / "01-data" / split).glob("*.parquet"))
+        for path in sorted((folder / "uninterrupted" / "corpus" / "01-data" / split).glob("*.parquet"))
         for row in pyarrow.parquet.read_table(path).to_pylist()
     ]
     assert len(rows) == metrics["total"]["kept"]["documents"]
@@ -137,11 +137,11 @@ def test_the_funnel_adds_up_to_the_last_document(home: Path, whole: tuple[Manife
     )
 
 
-def test_nothing_that_went_in_is_missing_from_the_funnel(home: Path, whole: tuple[Manifest, float]):
-    """Counted again without our readers."""
-    sources = whole[0].metrics["sources"]
+def test_all_input_documents_are_counted(folder: Path, uninterrupted: tuple[Manifest, float]):
+    """Counted without the readers of groundup."""
+    sources = uninterrupted[0].metrics["sources"]
     read = {name: row["read"]["documents"] for name, row in sources.items()}
-    inputs = home / "corpus-inputs"
+    inputs = folder / "corpus-inputs"
     assert read["code"] == sum(1 for path in (inputs / "stdlib").rglob("*.py") if path.is_file())
     assert read["mail"] == len(list(inputs.glob("mail/*ham*/*.txt")))
     counts = [

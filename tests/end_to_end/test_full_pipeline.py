@@ -1,4 +1,4 @@
-"""From raw text to the report by the command line, as a user types it; killed and resumed to the same bits."""
+"""All stages of a tiny recipe through the command line, and the same run with random kills."""
 
 import json
 import os
@@ -28,8 +28,7 @@ def groundup(*arguments, **options):
 
 
 def hashes(run: Path) -> dict[str, dict[str, Any]]:
-    """The hashes of every artifact's files, and of trainings' records all that no clock has a say in; the report is left
-    out, because it tells how long the run took."""
+    """Hashes of all files of a run, without measured times: not the report, and training records without their timings."""
     found = {}
     for folder in FOLDERS[:-1]:
         manifest = Manifest.read(run / folder)
@@ -37,7 +36,7 @@ def hashes(run: Path) -> dict[str, dict[str, Any]]:
         found[folder] = {
             name: file["sha256"]
             for name, file in manifest.files.items()
-            if not name.startswith("tensorboard/")  # named by the hour and the process
+            if not name.startswith("tensorboard/")  # names contain time and process id
         }
         if "steps.jsonl" in manifest.files:
             lines = (run / folder / "steps.jsonl").read_text().splitlines()
@@ -54,7 +53,7 @@ def hashes(run: Path) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_recipe, tmp_path_factory) -> Path:
-    """The finished run of the tiny recipe."""
+    """Run folder of the tiny recipe, all stages complete."""
     runs = tmp_path_factory.mktemp("runs")
     done = groundup("run", tiny_recipe, "--runs", runs)
     assert done.returncode == 0, done.stderr
@@ -62,16 +61,16 @@ def tiny_run(tiny_recipe, tmp_path_factory) -> Path:
     return runs / "tiny"
 
 
-def test_every_stage_is_complete_and_verifies(tiny_run):
+def test_all_stages_are_complete_and_verify(tiny_run):
     assert [folder.name for folder in sorted(tiny_run.glob("0*"))] == list(FOLDERS)
     done = groundup("verify", tiny_run)
     assert done.returncode == 0, done.stderr
-    assert "9 finished stages" in done.stdout
+    assert "9 complete stages" in done.stdout
     states = {row["stage"]: row["state"] for row in json.loads(groundup("status", tiny_run, "--json").stdout)}
     assert set(states.values()) == {"complete"}
 
 
-def test_a_second_run_has_nothing_to_do_and_a_changed_knob_stops(tiny_recipe, tiny_run):
+def test_second_run_builds_nothing_and_changed_knob_is_an_error(tiny_recipe, tiny_run):
     done = groundup("run", tiny_recipe, "--runs", tiny_run.parent)
     assert done.returncode == 0
     assert "nothing to do" in done.stdout
@@ -82,7 +81,7 @@ def test_a_second_run_has_nothing_to_do_and_a_changed_knob_stops(tiny_recipe, ti
     assert "Traceback" not in changed.stderr
 
 
-def test_a_flipped_byte_is_found(tiny_run):
+def test_verify_finds_a_flipped_byte(tiny_run):
     path = tiny_run / "04-base" / "model.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -94,7 +93,7 @@ def test_a_flipped_byte_is_found(tiny_run):
     assert "04-base/model.safetensors: changed" in done.stdout
 
 
-def test_training_learned(tiny_run):
+def test_training_loss_falls(tiny_run):
     metrics = Manifest.read(tiny_run / "04-base").metrics
     losses = [
         json.loads(line)["loss"] for line in (tiny_run / "04-base" / "steps.jsonl").read_text().splitlines()
@@ -104,26 +103,26 @@ def test_training_learned(tiny_run):
     assert metrics["final_loss"] < 5.0
 
 
-def test_transformers_reads_the_export_with_equal_logits(tiny_run):
+def test_exported_model_has_equal_logits_in_transformers(tiny_run):
     import transformers
 
     from groundup.quantize import open_model
 
-    ours, tokenizer = open_model(tiny_run / "06-chat", device="cpu")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tiny_run / "08-export", dtype=torch.float32)
-    their_tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_run / "08-export")
+    model, tokenizer = open_model(tiny_run / "06-chat", device="cpu")
+    exported = transformers.AutoModelForCausalLM.from_pretrained(tiny_run / "08-export", dtype=torch.float32)
+    exported_tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_run / "08-export")
     text = "The value of an integer is a number. Über 1234!"
-    assert their_tokenizer(text, add_special_tokens=False).input_ids == tokenizer.encode(text)
+    assert exported_tokenizer(text, add_special_tokens=False).input_ids == tokenizer.encode(text)
     tokens = torch.tensor([tokenizer.encode(text)])
     with torch.no_grad():
-        torch.testing.assert_close(ours(tokens).logits, theirs(tokens).logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model(tokens).logits, exported(tokens).logits, rtol=1e-4, atol=1e-4)
     messages = [{"role": "user", "content": "Hello"}]
-    expected = their_tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    expected = exported_tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert tokenizer.render_chat(messages, add_generation_prompt=True) == expected
 
 
 @pytest.mark.parametrize("artifact", ["", "04-base", "06-chat", "07-quantized", "08-export"])
-def test_generate_opens_every_kind_of_model(tiny_run, artifact):
+def test_generate_from_every_kind_of_model(tiny_run, artifact):
     done = groundup(
         "generate", tiny_run / artifact, "--prompt", "The", "--max-tokens", 5, "--seed", 1, "--device", "cpu"
     )
@@ -131,18 +130,18 @@ def test_generate_opens_every_kind_of_model(tiny_run, artifact):
     assert done.stdout.startswith("The")
 
 
-def test_chat_answers_lines_from_a_pipe(tiny_run):
+def test_chat_reads_messages_from_a_pipe(tiny_run):
     done = groundup("chat", tiny_run, "--max-tokens", 8, "--seed", 1, input="Hello\nThank you\n")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) >= 2  # so small a model may answer with nothing but spaces
 
 
-def test_the_report_is_a_pdf_and_a_page(tiny_run):
+def test_report_is_pdf_and_html(tiny_run):
     assert (tiny_run / "09-report" / "report.pdf").read_bytes().startswith(b"%PDF-")
     assert "tiny" in (tiny_run / "09-report" / "report.html").read_text()
 
 
-def test_evaluate_quantize_and_export_from_the_command_line(tiny_run, tmp_path):
+def test_evaluate_quantize_export_commands(tiny_run, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("A list is a sequence of values. " * 20)
     score = groundup("evaluate", tiny_run, "--text", text, "--json")
@@ -158,24 +157,24 @@ def test_evaluate_quantize_and_export_from_the_command_line(tiny_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "moments", [pytest.param(3, id="3 moments"), pytest.param(10, id="10 moments", marks=pytest.mark.slow)]
+    "kills", [pytest.param(3, id="3 kills"), pytest.param(10, id="10 kills", marks=pytest.mark.slow)]
 )
-def test_killed_at_random_moments_it_ends_in_the_same_bits(tiny_recipe, tiny_run, tmp_path, moments):
-    dice = random.Random(moments)
+def test_killed_run_resumes_to_equal_hashes(tiny_recipe, tiny_run, tmp_path, kills):
+    generator = random.Random(kills)
     command = [sys.executable, "-m", "groundup.cli", "run", str(tiny_recipe), "--runs", str(tmp_path)]
     finished = 0
-    for _ in range(moments):
+    for _ in range(kills):
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
-            process.wait(timeout=dice.uniform(1.0, 12.0))
+            process.wait(timeout=generator.uniform(1.0, 12.0))
             finished += 1
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         time.sleep(0.1)
-    assert finished < moments, "it was never killed: the moments are too late"
+    assert finished < kills, "the process was never killed: every delay was too long"
     done = groundup("run", tiny_recipe, "--runs", tmp_path)
     assert done.returncode == 0, done.stderr
     assert hashes(tmp_path / "tiny") == hashes(tiny_run)

@@ -1,4 +1,4 @@
-"""Several ranks make the run that one makes: under a launcher, or started by the run itself, which outlives them."""
+"""Runs of several ranks, under a launcher or started by `groundup run`: equal results, restarts, stops, errors."""
 
 import hashlib
 import json
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-OFTEN = ("machine.checkpoint_every_minutes=0.0001", "machine.keep_checkpoints=100")
-DEVICES = ("machine.devices=2", *OFTEN)
+FREQUENT_CHECKPOINTS = ("machine.checkpoint_every_minutes=0.0001", "machine.keep_checkpoints=100")
+TWO_DEVICES = ("machine.devices=2", *FREQUENT_CHECKPOINTS)
 
 
 def start(recipe: Path, runs: Path, *sets: str, ranks: int = 1, until: str = "base") -> subprocess.Popen[str]:
@@ -27,10 +27,10 @@ def start(recipe: Path, runs: Path, *sets: str, ranks: int = 1, until: str = "ba
     )
 
 
-def end(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
-    out, said = process.communicate(timeout=300)
-    assert process.returncode == code, said
-    return out, said
+def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+    out, stderr = process.communicate(timeout=300)
+    assert process.returncode == code, stderr
+    return out, stderr
 
 
 def losses(runs: Path) -> list[float]:
@@ -55,7 +55,7 @@ def wait_for_checkpoint(runs: Path, process: subprocess.Popen[str], step: int) -
 
 
 def ranks_of(parent: int) -> Iterator[tuple[int, int]]:
-    """(rank, process) of the ranks that a process has started."""
+    """(rank, process id) of the ranks that a process started."""
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             words = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
@@ -69,63 +69,63 @@ def ranks_of(parent: int) -> Iterator[tuple[int, int]]:
 
 
 @pytest.fixture(scope="module")
-def two(tiny_recipe: Path, tmp_path_factory) -> Path:
-    """A folder with the run of two ranks of a launcher."""
-    runs = tmp_path_factory.mktemp("two")
-    out, _ = end(start(tiny_recipe, runs, ranks=2))
-    assert out.count("built in") == 1, "only the first rank speaks"
+def two_rank_runs(tiny_recipe: Path, tmp_path_factory) -> Path:
+    """Runs folder with a run of two ranks under torchrun."""
+    runs = tmp_path_factory.mktemp("two_rank_runs")
+    out, _ = finish(start(tiny_recipe, runs, ranks=2))
+    assert out.count("built in") == 1, "only the main rank prints"
     return runs
 
 
-def with_tokens(two: Path, runs: Path) -> Path:
-    """The same run before its training."""
-    subprocess.run(["cp", "-r", str(two), str(runs)], check=True)
+def copy_without_training(two_rank_runs: Path, runs: Path) -> Path:
+    """A copy of the run without its training stage."""
+    subprocess.run(["cp", "-r", str(two_rank_runs), str(runs)], check=True)
     subprocess.run(["rm", "-r", str(runs / "tiny/04-base")], check=True)
     return runs
 
 
-def test_two_ranks_make_the_run_that_one_makes(tiny_recipe: Path, two: Path, tmp_path: Path):
-    end(start(tiny_recipe, tmp_path))
-    # Muon's products are in bfloat16, whose rounding depends on how they are cut.
-    assert losses(two) == pytest.approx(losses(tmp_path), rel=1e-3)
-    out, _ = end(start(tiny_recipe, two, ranks=2))
+def test_two_ranks_train_as_one(tiny_recipe: Path, two_rank_runs: Path, tmp_path: Path):
+    finish(start(tiny_recipe, tmp_path))
+    # Muon multiplies in bfloat16, and its rounding depends on the sharding.
+    assert losses(two_rank_runs) == pytest.approx(losses(tmp_path), rel=1e-3)
+    out, _ = finish(start(tiny_recipe, two_rank_runs, ranks=2))
     assert "nothing to do" in out
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
-def test_a_run_outlives_a_killed_rank_and_ends_in_the_same_bits(tiny_recipe: Path, two: Path, tmp_path: Path):
-    runs = with_tokens(two, tmp_path / "runs")
-    process = start(tiny_recipe, runs, *DEVICES)
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
+def test_killed_rank_is_restarted_with_equal_weights(tiny_recipe: Path, two_rank_runs: Path, tmp_path: Path):
+    runs = copy_without_training(two_rank_runs, tmp_path / "runs")
+    process = start(tiny_recipe, runs, *TWO_DEVICES)
     wait_for_checkpoint(runs, process, 5)
     os.kill(dict(ranks_of(process.pid))[1], signal.SIGKILL)
-    _, said = end(process)
-    assert "rank 1 was killed by SIGKILL; restarting all ranks from the last checkpoint" in said
-    assert "Traceback" not in said
+    _, stderr = finish(process)
+    assert "rank 1 was killed by SIGKILL; restarting all ranks from the last checkpoint" in stderr
+    assert "Traceback" not in stderr
     assert [record["step"] for record in records(runs)] == list(range(40))
-    assert weights(runs) == weights(two)
+    assert weights(runs) == weights(two_rank_runs)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_asked_to_stop_saves_and_continues(tiny_recipe: Path, two: Path, tmp_path: Path, asked):
-    runs = with_tokens(two, tmp_path / "runs")
+@pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_run_saves_and_continues(tiny_recipe: Path, two_rank_runs: Path, tmp_path: Path, stop_signal):
+    runs = copy_without_training(two_rank_runs, tmp_path / "runs")
     process = start(tiny_recipe, runs, "machine.devices=2", "machine.checkpoint_every_minutes=60")
     latest = time.monotonic() + 120
     while not (runs / "tiny/04-base.partial/steps.jsonl").exists():
         assert time.monotonic() < latest
         time.sleep(0.1)
-    process.send_signal(asked)
-    _, said = end(process, 130)
-    assert said.endswith("stopped; the same command continues\n")
-    assert "Traceback" not in said
+    process.send_signal(stop_signal)
+    _, stderr = finish(process, 130)
+    assert stderr.endswith("stopped; the same command continues\n")
+    assert "Traceback" not in stderr
     assert list((runs / "tiny/04-base.partial/checkpoints").glob("step-*"))
-    end(start(tiny_recipe, runs, "machine.devices=2"))
-    assert weights(runs) == weights(two)
+    finish(start(tiny_recipe, runs, "machine.devices=2"))
+    assert weights(runs) == weights(two_rank_runs)
 
 
 @pytest.mark.slow
-def test_ranks_with_different_recipes_end_with_one_error(tiny_recipe: Path, two: Path, tmp_path: Path):
-    runs = with_tokens(two, tmp_path / "runs")
+def test_ranks_with_different_recipes_print_one_error(tiny_recipe: Path, two_rank_runs: Path, tmp_path: Path):
+    runs = copy_without_training(two_rank_runs, tmp_path / "runs")
     script = tmp_path / "rank.py"
     script.write_text(
         "import os, sys\nfrom groundup.cli import main\n"
@@ -135,9 +135,9 @@ def test_ranks_with_different_recipes_end_with_one_error(tiny_recipe: Path, two:
     process = subprocess.Popen(
         [*command, str(tiny_recipe), "--runs", str(runs)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )  # fmt: skip
-    _, said = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode != 0
-    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert errors == [
         "error: rank 1: another recipe than rank 0 has: base.sections.train.learning_rate: 0.001 -> 0.002"
     ]

@@ -1,4 +1,4 @@
-"""The recipes of the other two architectures go from text to scores, tiny, on text of the test's own."""
+"""The recipes of the encoder and the encoder-decoder, made tiny, from text to scores."""
 
 import json
 import subprocess
@@ -60,24 +60,24 @@ def metrics(folder: Path) -> dict:
     return manifest.metrics
 
 
-def test_an_encoder_learns_to_guess_hidden_tokens(text, tmp_path):
+def test_encoder_learns_masked_tokens(text, tmp_path):
     shown = run("encoder", text, tmp_path, **{"model.sliding_window": "16"})
     assert "of the hidden tokens" in shown
-    assert "groundup chat" not in shown, "it cannot speak"
-    probes = metrics(tmp_path / "encoder" / "04-base")["validation"]
-    assert probes[-1]["loss"] < probes[0]["loss"] < 6.3
+    assert "groundup chat" not in shown, "an encoder cannot chat"
+    evaluations = metrics(tmp_path / "encoder" / "04-base")["validation"]
+    assert evaluations[-1]["loss"] < evaluations[0]["loss"] < 6.3
     scores = metrics(tmp_path / "encoder" / "05-scores")["masked_lm"]
     assert scores["masked_tokens"] > 50
-    assert scores["loss"] == pytest.approx(probes[-1]["loss"], rel=0.2)
+    assert scores["loss"] == pytest.approx(evaluations[-1]["loss"], rel=0.2)
 
 
-def test_an_encoder_decoder_fills_in_spans_and_then_learns_pairs(text, tmp_path):
+def test_encoder_decoder_pretrains_and_finetunes_on_pairs(text, tmp_path):
     pairs = f'[{{name="pairs", kind="gettext", path="{text}/*.po"}}]'
     more = {"finetune.conversations": pairs, "finetune.epochs": "6", "finetune.prompts": '["Open file 7"]'}
     run("t5-translate", text, tmp_path, **more, **{"finetune.validation_fraction": "0.2"})
     folder = tmp_path / "t5-translate"
-    probes = metrics(folder / "04-base")["validation"]
-    assert probes[-1]["loss"] < probes[0]["loss"]
+    evaluations = metrics(folder / "04-base")["validation"]
+    assert evaluations[-1]["loss"] < evaluations[0]["loss"]
     chat = metrics(folder / "06-chat")
     assert chat["loss"]["validation_end"] < chat["loss"]["validation_start"]
     assert chat["answers"][0]["prompt"] == "Open file 7"

@@ -1,4 +1,4 @@
-"""What users see and rely on changes only on purpose. `GOLDEN=write make test` writes the files anew; read the diff."""
+"""Golden files: knobs and help pages. `GOLDEN=write make test` rewrites them; read the diff."""
 
 import os
 import subprocess
@@ -16,9 +16,7 @@ def compare(name: str, text: str) -> None:
     path = HERE / name
     if os.environ.get("GOLDEN") == "write":
         path.write_text(text, encoding="utf-8")
-    assert text == path.read_text(encoding="utf-8"), (
-        f"{name} changed; if that is meant: GOLDEN=write make test"
-    )
+    assert text == path.read_text(encoding="utf-8"), f"{name} changed; if intended: GOLDEN=write make test"
 
 
 def test_every_knob():
