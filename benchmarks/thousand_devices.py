@@ -1,10 +1,10 @@
-"""The plan's prediction of a step beside published runs: writes book/thousand-devices.md.
+"""Predicted step times against published runs: writes book/thousand-devices.md.
 
     python benchmarks/thousand_devices.py [--simulate]
 
-Nothing is measured here. Each table's first run sets one number, the share of a device's peak that its products reach in
-that software; all others of the table are predicted from it, the layout and the links. `--simulate` also builds one rank of
-the 7B and the 70B recipe on 1,024 fake devices (two minutes of processor time each); without it those rows stay as they are.
+Nothing is measured here. The first run of each table calibrates the kernel efficiency (fraction of the peak that kernels
+reach in that software); the other runs are predicted. `--simulate` also builds one rank of the 7B and the 70B recipe on
+1,024 fake devices (two CPU minutes each); otherwise those rows are copied from the page.
 """
 
 import argparse
@@ -48,7 +48,7 @@ MODELS = {
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """A published run: what it was, and the tokens a second and device that it reached."""
+    """A published run; `tokens_per_second` per device."""
 
     model: str
     devices: int
@@ -75,7 +75,7 @@ NVIDIA = "https://github.com/NVIDIA-NeMo/Megatron-Bridge/blob/main/docs/performa
 TABLES = (
     BenchmarkTable(
         "torchtitan, H100, compiled", TITAN + "benchmarks/llama3_h100_202412_torchtitan.md", "h100", 2,
-        "Tables 1 and 3: bfloat16, FSDP, selective checkpointing, 500 W a device. The first run sets the share.",
+        "Tables 1 and 3: bfloat16, FSDP, selective checkpointing, 500 W per device. The first run calibrates.",
         (
             PublishedRun("Llama 3 8B", 8, {"shard": 8}, 2, 1, "none", 6667),
             PublishedRun("Llama 3 8B", 128, {"shard": 128}, 2, 1, "none", 6514),
@@ -92,7 +92,7 @@ TABLES = (
     BenchmarkTable(
         "torchtitan, A100", "https://github.com/pytorch/torchtitan/blob/041336434916bdc0f88c1f89fda176fd3c2092e4/docs/performance.md",
         "a100", 2,
-        "Bfloat16, FSDP over 64 devices. The page does not name the network; 200 Gb/s a device is assumed.",
+        "Bfloat16, FSDP over 64 devices. Network not stated; 200 Gb/s per device are assumed.",
         (
             PublishedRun("Llama 2 13B", 64, {"shard": 64}, 2, 1, "none", 2162),
             PublishedRun("Llama 2 13B", 64, {"shard": 64}, 2, 1, "selective", 1904, "selective checkpointing"),
@@ -102,35 +102,35 @@ TABLES = (
         ),
     ),
     BenchmarkTable(
-        "Megatron (Megatron-Bridge 25.11), H100, 8-bit products", NVIDIA, "h100", 1,
-        "FP8 with current scaling; the peak is twice that of bfloat16. Copies of the weights (their FSDP = 0) with the optimizer "
-        "spread over them, which sends as much as a sum of gradients.",
+        "Megatron (Megatron-Bridge 25.11), H100, FP8", NVIDIA, "h100", 1,
+        "FP8 with current scaling; the peak is twice that of bfloat16. Replicated weights (their FSDP = 0) with a sharded "
+        "optimizer, which sends as much as an all-reduce of gradients.",
         (
             PublishedRun("Llama 3 8B", 8, {"shard": 8}, 16, 16, "none", 14_451, "FSDP"),
             PublishedRun("Llama 3 70B", 64,
                 {"replicate": 2, "shard": 1, "tensor": 4, "pipeline": 8, "pipeline_schedule": "interleaved-1f1b",
                  "stages_per_device": 5},
-                64, 64, "none", 1602, "TP 4, PP 8, 5 pieces a device"),
+                64, 64, "none", 1602, "TP 4, PP 8, 5 stages per device"),
             PublishedRun("Llama 3.1 405B", 1024,
                 {"replicate": 8, "shard": 1, "tensor": 8, "pipeline": 8, "context": 2, "pipeline_schedule": "interleaved-1f1b",
                  "stages_per_device": 8},
-                64, 64, "none", 292, "TP 8, PP 8, CP 2, 8 pieces a device"),
+                64, 64, "none", 292, "TP 8, PP 8, CP 2, 8 stages per device"),
         ),
     ),
 )  # fmt: skip
 
 
 def predict(run: PublishedRun, device: DeviceSpec, product: int) -> tuple[StepTime, float]:
-    """The step, and its tokens a second and device."""
+    """Step time, and tokens per second and device."""
     config, layout = MODELS[run.model], LayoutConfig(**run.layout)
-    work = StepSpec(run.sequences, config.context_length, run.micro_batches, product, run.recompute)
-    step = estimate_step_time(config, layout, work, device)
-    sharing = layout.context * layout.tensor * layout.pipeline
-    return step, run.sequences * config.context_length / step.total / sharing
+    spec = StepSpec(run.sequences, config.context_length, run.micro_batches, product, run.recompute)
+    step = estimate_step_time(config, layout, spec, device)
+    ranks = layout.context * layout.tensor * layout.pipeline
+    return step, run.sequences * config.context_length / step.total / ranks
 
 
 def calibrate(table: BenchmarkTable) -> DeviceSpec:
-    """The device with the share of its peak at which the table's first run is met."""
+    """The device with the kernel efficiency of the first run of the table."""
     device, run = DEVICES[table.device], table.runs[0]
     low, high = 0.05, 1.0
     for _ in range(40):
@@ -141,10 +141,10 @@ def calibrate(table: BenchmarkTable) -> DeviceSpec:
 
 
 def table_rows(table: BenchmarkTable) -> tuple[list[str], float, list[float]]:
-    """Markdown, the calibrated share, and the errors of what was predicted."""
+    """Markdown, the calibrated kernel efficiency, and the relative errors of the predictions."""
     device = calibrate(table)
     lines = [
-        "| model | devices | layout | published tokens/s | predicted | error | of it products | links | bubble |",
+        "| model | devices | layout | published tokens/s | predicted | error | compute | communication | bubble |",
         "|---|---:|---|---:|---:|---:|---:|---:|---:|",
     ]
     errors = []
@@ -153,19 +153,19 @@ def table_rows(table: BenchmarkTable) -> tuple[list[str], float, list[float]]:
         error = tokens / run.tokens_per_second - 1
         if number:
             errors.append(error)
-        links = step.tensor + step.context + step.data + step.replicate
+        communication = step.tensor + step.context + step.data + step.replicate
         lines.append(
             f"| {run.model} | {run.devices:,} | {run.label or 'FSDP'} | {run.tokens_per_second:,.0f} | {tokens:,.0f} | "
-            f"{f'{error:+.0%}' if number else 'sets the share'} | {step.compute / step.total:.0%} | "
-            f"{links / step.total:.1%} | {step.pipeline / step.total:.1%} |"
+            f"{f'{error:+.0%}' if number else 'calibrates'} | {step.compute / step.total:.0%} | "
+            f"{communication / step.total:.1%} | {step.pipeline / step.total:.1%} |"
         )
     return lines, device.kernel_efficiency, errors
 
 
 def recipe_rows() -> list[str]:
-    """The project's own recipes on 1,024 devices, as the plan predicts them."""
+    """Predictions for the recipes of this project on 1,024 devices."""
     lines = [
-        "| recipe | layout | a step | products | waiting for tensor | data | utilization | sent a step and rank: tensor | data |",
+        "| recipe | layout | step | compute | tensor communication | data communication | MFU | tensor bytes | data bytes |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, sets in (("llama-7b", ("budget.devices=1024",)), ("llama-70b", ())):
@@ -174,15 +174,15 @@ def recipe_rows() -> list[str]:
         assert train is not None
         assert train.sequence_length is not None
         assert train.batch_tokens is not None
-        assert layout.shard is not None
-        sequences = train.batch_tokens // train.sequence_length // (layout.replicate * layout.shard)
-        work = StepSpec(
+        replicas = layout.replicate * (layout.shard or 1)
+        sequences = train.batch_tokens // train.sequence_length // replicas
+        spec = StepSpec(
             sequences, train.sequence_length, sequences // plan.micro_batch, 2, plan.activation_checkpointing
         )
-        step = estimate_step_time(config, layout, work, DEVICES["h100"])
-        sent = communication_bytes(config, layout, work)
+        step = estimate_step_time(config, layout, spec, DEVICES["h100"])
+        sent = communication_bytes(config, layout, spec)
         lines.append(
-            f"| {name} | tensor {layout.tensor}, weights over {layout.shard} | {step.total:.2f} s | {step.compute:.2f} s | "
+            f"| {name} | tensor {layout.tensor}, shard {layout.shard} | {step.total:.2f} s | {step.compute:.2f} s | "
             f"{step.tensor:.2f} s | {step.data:.2f} s | {step.utilization:.0%} | {sent['tensor'] / 1e9:.1f} GB | "
             f"{sent['data'] / 1e9:.1f} GB |"
         )
@@ -190,18 +190,20 @@ def recipe_rows() -> list[str]:
 
 
 def simulated_rows(simulate: bool) -> list[str]:
-    """Counted on fake devices; from the page as it is, unless asked to build them again."""
+    """Counts of the simulation; copied from the page without --simulate."""
     head = [
-        "| recipe | layout | most held | by formula | sent along tensor | by formula | sent along data | by formula |",
+        "| recipe | layout | peak memory | estimate | tensor bytes | estimate | data bytes | estimate |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     if not simulate:
-        found = re.findall(r"^\| llama-[^|]*, built \|.*$", PAGE.read_text(), re.M) if PAGE.exists() else []
+        found = (
+            re.findall(r"^\| llama-[^|]*, simulated \|.*$", PAGE.read_text(), re.M) if PAGE.exists() else []
+        )
         return head + found
     lines = []
     for name, layout, sets in (
-        ("llama-7b", "weights over 1,024", ("budget.devices=1024",)),
-        ("llama-70b", "tensor 8, weights over 128, full checkpointing", ()),
+        ("llama-7b", "shard 1,024", ("budget.devices=1024",)),
+        ("llama-70b", "tensor 8, shard 128, full checkpointing", ()),
     ):
         command = [
             sys.executable,
@@ -212,7 +214,7 @@ def simulated_rows(simulate: bool) -> list[str]:
             "--json",
             "--simulate",
         ]
-        command += [word for knob in sets for word in ("--set", knob)]
+        command += [argument for knob in sets for argument in ("--set", knob)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
         found = json.loads(done.stdout)["simulation"]
         pairs = [found["memory"]["peak"], found["sent"].get("tensor"), found["sent"]["data"]]
@@ -220,55 +222,49 @@ def simulated_rows(simulate: bool) -> list[str]:
             f"{both['simulated'] / 1e9:.2f} GB | {both['planned'] / 1e9:.2f} GB" if both else "- | -"
             for both in pairs
         ]
-        lines.append(f"| {name}, built | {layout} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name}, simulated | {layout} | " + " | ".join(cells) + " |")
     return head + lines
 
 
-HEADER = """# Toward a thousand devices, on paper
+HEADER = """# A thousand devices: simulation and prediction
 
-Nobody has run this project on a thousand devices. What can be done without them is done here: build one rank of the layout
-on devices that are not there, count what it holds and sends, predict the step from the links, and hold the prediction
-against what others published. Written by `python benchmarks/thousand_devices.py --simulate`.
+This project has not run on a thousand devices. This page simulates one rank of such a layout, predicts its step time, and
+compares predictions with published runs. Written by `python benchmarks/thousand_devices.py --simulate`.
 
-## What a rank holds and sends
+## Memory and communication of one rank
 
-`groundup plan RECIPE --simulate` applies the layout to a model without memory on PyTorch's fake process group of 1,024 ranks,
-runs one micro-batch forward and back with tensors that have shapes and no numbers, and counts. Beside it stands what
-`plan/memory_estimate.py` and `plan/communication.py` say without
-building anything. What differs is padding where 1,024 does not divide a
-dimension, and activations, of which a CPU's kernels keep other things than an accelerator's may.
+`groundup plan RECIPE --simulate` applies the layout to a model on the meta device with PyTorch's fake process group of 1,024
+ranks, runs one micro-batch forward and backward, and counts memory and communication. The estimates are those of
+`plan/memory_estimate.py` and `plan/communication.py`. They differ by padding, where 1,024 does not divide a dimension, and by
+activations: CPU kernels save other tensors than those of accelerators may.
 
 {simulated}
 
-The traffic formulas are also held against counted bytes on real ranks of gloo, byte for byte:
-`tests/parallel/test_comm_bytes.py`.
+The communication estimates are also compared, byte for byte, with counts on gloo ranks: `tests/parallel/test_comm_bytes.py`.
 
-## What a step takes
+## Step time
 
-`plan/step_time.py` adds the products' time, at one share of the peak for all, and what of the links is not hidden behind them.
-An H100's link is taken as 450 GB/s one way and its network as 400 Gb/s, an A100's as 300 GB/s and 200 Gb/s, of which the plan
-assumes all; a hop between two ranks as {hop:.0f} microseconds, which is an assumption. These are data sheet figures: what real
-collectives reach is less, and the errors below say by how much that matters.
+`plan/step_time.py` adds compute, at one kernel efficiency, and the communication that it does not hide. Bandwidths are those of
+data sheets: H100 link 450 GB/s one way and network 400 Gb/s, A100 300 GB/s and 200 Gb/s. A hop between two ranks is assumed to
+take {hop:.0f} microseconds. Real collectives are slower; the errors below show by how much that matters.
 
 {recipes}
 
-At the share of {h100:.0%} that the plan's table gives an H100; the published runs below were made at {low:.0%} to {high:.0%}.
+Kernel efficiency of an H100: {h100:.0%} in the table of the plan; {low:.0%} to {high:.0%} in the published runs below.
 
-## Beside published runs
+## Published runs
 
-For each table the first run sets the share of the peak at which products run in that software and on those machines; the others
-are predicted. So an error is one of the links, of recomputation and of how the share changes with the model, and not of how
-good the kernels are: that is what the plan cannot know.
+The first run of each table calibrates the kernel efficiency of that software and hardware; the others are predicted. So errors
+are those of communication, of recomputation, and of the change of kernel efficiency with the model.
 
 {tables}
 
-Of {number} runs predicted, the mean error is {mean:.0%} and the largest {worst:.0%}. The largest are those with selective
-checkpointing, whose second pass through what is not a product the prediction counts as free.
+Mean error of {number} predictions: {mean:.0%}; largest: {worst:.0%}, with selective checkpointing, whose recomputation the
+estimate counts as free.
 
-Said elsewhere, and not compared run by run because the layouts are not published beside them: Megatron-LM trains GPT-3 175B with
-a batch of 1,152 sequences at 47% of an H100's peak on 96 devices and at 42% on 4,608, and models of 2 to 462 billion parameters
-at 41% to 48% (<https://github.com/NVIDIA/Megatron-LM>, README). torchtitan's runs of the 70B and the 405B (its tables 4 to 6)
-mix 8-bit with bfloat16 products, for which it states no peak.
+Not compared, because layouts are not published: Megatron-LM trains GPT-3 175B with a batch of 1,152 sequences at 47% MFU on 96
+H100 and at 42% on 4,608, and models of 2 to 462 billion parameters at 41% to 48% (<https://github.com/NVIDIA/Megatron-LM>,
+README). torchtitan's runs of 70B and 405B (tables 4 to 6) mix FP8 with bfloat16 products, without a stated peak.
 """
 
 
@@ -282,7 +278,7 @@ def main() -> None:
         errors += missed
         shares.append(share)
         parts.append(
-            f"### {table.name}\n\n<{table.source}>. {table.remark} Products at {share:.0%} of the peak.\n\n"
+            f"### {table.name}\n\n<{table.source}>. {table.remark} Kernel efficiency: {share:.0%}.\n\n"
             + "\n".join(lines)
         )
     PAGE.write_text(
@@ -295,7 +291,9 @@ def main() -> None:
         ),
         encoding="utf-8",
     )  # fmt: skip
-    print(f"wrote {PAGE.relative_to(ROOT)}; shares {', '.join(f'{share:.3f}' for share in shares)}")
+    print(
+        f"wrote {PAGE.relative_to(ROOT)}; kernel efficiencies {', '.join(f'{share:.3f}' for share in shares)}"
+    )
 
 
 if __name__ == "__main__":
