@@ -1,13 +1,13 @@
-"""How fast are vocabularies learnt and texts encoded, beside the libraries that do the same?
+"""Benchmark: speed of tokenizer training and encoding, compared with other libraries.
 
-Not named `tokenize`: a script's folder comes first on the path, and the standard library has a module of that name.
+Not named `tokenize`, which would shadow the standard library's module of that name.
 
     python benchmarks/tokenization.py FOLDER ... [--sizes 32000 128000] [--threads 2]
 
-Every file with text below the folders is a document. Each contender runs in a process of its own, once, on text that it
-has not seen: caches begin empty. All learn from the same text with the same pattern, and all encode with the vocabulary
-that `groundup` learnt; "differs" counts documents whose ids are not those of the `tokenizers` library, and "same" says
-that a learnt vocabulary has its entries in the same order. Peers that are not installed are left out:
+Every text file below the folders is a document. Each library runs once in a new process, so that caches are empty. All
+train on the same text with the same pretokenizer, and all encode with the vocabulary trained by `groundup`. "same": the
+vocabulary has the same entries in the same order as that of the `tokenizers` library; "differ": documents whose ids are
+not those of the `tokenizers` library. Libraries that are not installed are skipped:
 pip install tiktoken rustbpe bpeasy kitoken gigatoken tokie splintr-rs iree-tokenizer
 """
 
@@ -29,10 +29,10 @@ SUFFIXES = {".py", ".md", ".rst", ".txt", ".po"}
 PATTERN = "gpt4"
 MEGABYTE = 1e6
 CHECKED = 7
-"""Of the encoded documents, every seventh is compared."""
+"""Every 7th encoded document is compared."""
 
 Seconds = tuple[float, float]
-"""By the clock, and of all processors together."""
+"""Wall-clock time, and CPU time of all threads."""
 
 Encode = Callable[[list[str]], Sequence[Sequence[int]]]
 
@@ -55,7 +55,7 @@ def regex() -> str:
     return PATTERNS[PATTERN].regex
 
 
-# ---- learning: texts and a size in, the entries in the order of their ids out, as bytes, without special tokens
+# ---- training: texts and a size -> entries in id order, as bytes, without special tokens
 
 
 def train_with_groundup(texts: list[str], size: int) -> list[bytes]:
@@ -87,9 +87,9 @@ def train_with_tokenizers(texts: list[str], size: int) -> list[bytes]:
 def train_with_rustbpe(texts: list[str], size: int) -> list[bytes]:
     import rustbpe
 
-    learner = rustbpe.Tokenizer()
-    learner.train_from_iterator(iter(texts), size - 4, pattern=regex())
-    return [bytes(token) for token, _ in learner.get_mergeable_ranks()]
+    trainer = rustbpe.Tokenizer()
+    trainer.train_from_iterator(iter(texts), size - 4, pattern=regex())
+    return [bytes(token) for token, _ in trainer.get_mergeable_ranks()]
 
 
 def train_with_bpeasy(texts: list[str], size: int) -> list[bytes]:
@@ -99,7 +99,7 @@ def train_with_bpeasy(texts: list[str], size: int) -> list[bytes]:
 
 
 def train_with_gigatoken(texts: list[str], size: int) -> list[bytes]:
-    """It takes one text and cuts by a rule of its own; given documents in a row."""
+    """One concatenated text; its pretokenizer is fixed."""
     import gigatoken
 
     vocabulary, _ = gigatoken.train_bpe("\0".join(texts).encode(), size, [], separator=b"\0")
@@ -114,7 +114,7 @@ def _entries(backend: Any) -> list[bytes]:
     return [from_unicode(token) for token in sorted(vocabulary, key=vocabulary.get) if token not in special]
 
 
-# ---- encoding: the file of a tokenizer in, a function out
+# ---- encoding: a tokenizer.json -> a function
 
 
 def groundup_encoder(file: str) -> Encode:
@@ -127,7 +127,7 @@ def groundup_encoder(file: str) -> Encode:
 
     def encode(texts: list[str]) -> Sequence[Sequence[int]]:
         ids, lengths = encoder.encode(texts)
-        return [row[:-1] for row in np.split(ids, np.cumsum(lengths)[:-1])]  # without the end of text
+        return [document[:-1] for document in np.split(ids, np.cumsum(lengths)[:-1])]  # without end of text
 
     return encode
 
@@ -137,7 +137,9 @@ def tokenizers_encoder(file: str) -> Encode:
 
     backend = tokenizers.Tokenizer.from_file(file)
     backend.encode_special_tokens = True
-    return lambda texts: [row.ids for row in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    return lambda texts: [
+        encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)
+    ]
 
 
 def tiktoken_encoder(file: str) -> Encode:
@@ -146,8 +148,8 @@ def tiktoken_encoder(file: str) -> Encode:
 
     backend = tokenizers.Tokenizer.from_file(file)
     special = {token.content: id for id, token in backend.get_added_tokens_decoder().items()}
-    ranks = {token: len(special) + place for place, token in enumerate(_entries(backend))}
-    encoding = tiktoken.Encoding("own", pat_str=regex(), mergeable_ranks=ranks, special_tokens=special)
+    ranks = {token: len(special) + index for index, token in enumerate(_entries(backend))}
+    encoding = tiktoken.Encoding("trained", pat_str=regex(), mergeable_ranks=ranks, special_tokens=special)
     threads = int(os.environ["RAYON_NUM_THREADS"])
     return lambda texts: encoding.encode_ordinary_batch(texts, num_threads=threads)
 
@@ -171,7 +173,9 @@ def tokie_encoder(file: str) -> Encode:
     import tokie
 
     tokenizer = tokie.Tokenizer.from_json(file)
-    return lambda texts: [row.ids for row in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    return lambda texts: [
+        encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)
+    ]
 
 
 def splintr_encoder(file: str) -> Encode:
@@ -207,37 +211,37 @@ ENCODERS = {
 }
 
 
-def timed(work: Callable[[], Any]) -> tuple[Seconds, Any]:
-    began, cpu = time.perf_counter(), time.process_time()
-    result = work()
-    return (time.perf_counter() - began, time.process_time() - cpu), result
+def measure(function: Callable[[], Any]) -> tuple[Seconds, Any]:
+    start, cpu = time.perf_counter(), time.process_time()
+    result = function()
+    return (time.perf_counter() - start, time.process_time() - cpu), result
 
 
 def time_training(name: str, folders: tuple[str, ...], size: int) -> tuple[Seconds, float, list[bytes]]:
-    """Seconds, peak of memory in MB beyond what the text itself takes, and the entries."""
+    """Seconds, peak memory in MB beyond the text itself, and the entries."""
     texts = documents(folders)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds, entries = timed(lambda: TRAINERS[name](texts, size))
+    seconds, entries = measure(lambda: TRAINERS[name](texts, size))
     return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3, entries
 
 
 def time_encoding(name: str, folders: tuple[str, ...], file: str, every: int) -> tuple[Seconds, int]:
-    """Seconds for all documents, and in how many the ids are not those of the `tokenizers` library."""
+    """Seconds for all documents, and the number of compared documents whose ids differ."""
     texts = documents(folders)[::every]
     function = ENCODERS[name](file)
     function(["warm up the threads"])
-    seconds, rows = timed(lambda: function(texts))
+    seconds, encoded = measure(lambda: function(texts))
     sample = range(0, len(texts), CHECKED)
     expected = tokenizers_encoder(file)([texts[index] for index in sample])
-    wrong = sum(list(rows[index]) != ids for index, ids in zip(sample, expected, strict=True))
-    return seconds, wrong
+    num_different = sum(list(encoded[index]) != ids for index, ids in zip(sample, expected, strict=True))
+    return seconds, num_different
 
 
-def run_in_new_process(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What `work` returns in a process of its own, or the error that it ended with."""
+def run_in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a function in a new process, or its exception."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         try:
-            return pool.submit(work, *arguments).result()
+            return pool.submit(function, *arguments).result()
         except Exception as error:
             return error
 
@@ -250,58 +254,59 @@ def main() -> None:
     parser.add_argument("folders", nargs="+")
     parser.add_argument("--sizes", type=int, nargs="+", default=[32_000, 128_000])
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--every", type=int, default=3, help="of the documents, this one is encoded")
-    parser.add_argument("--only", choices=["learn", "encode"])
-    given = parser.parse_args()
-    os.environ["RAYON_NUM_THREADS"] = str(given.threads)
+    parser.add_argument("--every", type=int, default=3, help="encode every N-th document")
+    parser.add_argument("--only", choices=["train", "encode"])
+    options = parser.parse_args()
+    os.environ["RAYON_NUM_THREADS"] = str(options.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    folders = tuple(given.folders)
+    folders = tuple(options.folders)
     texts = documents(folders)
     megabytes = sum(len(text.encode()) for text in texts) / MEGABYTE
     print(
-        f"{date.today()}, {processor_name()}, {given.threads} threads; {len(texts):,} documents, {megabytes:.1f} MB"
+        f"{date.today()}, {processor_name()}, {options.threads} threads; {len(texts):,} documents, {megabytes:.1f} MB"
     )
-    for size in given.sizes:
-        if given.only != "encode":
-            print(f"\nlearning {size:,} entries")
-            found = {
+    for size in options.sizes:
+        if options.only != "encode":
+            print(f"\ntraining {size:,} entries")
+            results = {
                 name: run_in_new_process(time_training, name, folders, size)
                 for name in TRAINERS
                 if installed(name)
             }
-            _, _, expected = found["tokenizers"]
-            for name, result in found.items():
+            _, _, expected = results["tokenizers"]
+            for name, result in results.items():
                 if isinstance(result, Exception):
-                    print(f"  {titled(name):24} {type(result).__name__}: {str(result)[:80]}")
+                    print(f"  {name_and_version(name):24} {type(result).__name__}: {str(result)[:80]}")
                     continue
                 seconds, memory, entries = result
                 same = "same" if entries == expected else f"{len(set(entries) & set(expected)):,} in common"
-                ratio = found["groundup"][0][1] / seconds[1]
+                ratio = results["groundup"][0][1] / seconds[1]
                 print(
-                    f"  {titled(name):22}{seconds[0]:7.1f} s{seconds[1]:7.1f} s of CPU{memory:6.0f} MB"
-                    f"{ratio:6.2f} of our speed  {same}",
+                    f"  {name_and_version(name):22}{seconds[0]:7.1f} s{seconds[1]:7.1f} s of CPU{memory:6.0f} MB"
+                    f"{ratio:6.2f} of groundup's speed  {same}",
                     flush=True,
                 )
-        if given.only != "learn":
+        if options.only != "train":
             print(f"\nencoding with {size:,} entries")
             with TemporaryDirectory() as folder:
                 train_bpe(texts, size, PATTERN).save(Path(folder))
-                encoded = texts[:: given.every]
-                size_of = sum(len(text.encode()) for text in encoded) / MEGABYTE
-                ours = None
+                encoded = texts[:: options.every]
+                encoded_megabytes = sum(len(text.encode()) for text in encoded) / MEGABYTE
+                groundup_seconds = None
                 for name in filter(installed, ENCODERS):
                     result = run_in_new_process(
-                        time_encoding, name, folders, f"{folder}/tokenizer.json", given.every
+                        time_encoding, name, folders, f"{folder}/tokenizer.json", options.every
                     )
                     if isinstance(result, Exception):
-                        print(f"  {titled(name):24} {type(result).__name__}: {str(result)[:80]}")
+                        print(f"  {name_and_version(name):24} {type(result).__name__}: {str(result)[:80]}")
                         continue
-                    seconds, wrong = result
-                    ours = ours or seconds[1]
-                    rates = [size_of / one for one in seconds]
+                    seconds, num_different = result
+                    groundup_seconds = groundup_seconds or seconds[1]
+                    rates = [encoded_megabytes / each for each in seconds]
                     print(
-                        f"  {titled(name):22}{rates[0]:7.1f} MB/s{rates[1]:7.1f} MB/s of CPU"
-                        f"{ours / seconds[1]:6.2f} of our speed  {wrong} of {len(encoded[::CHECKED])} documents differ",
+                        f"  {name_and_version(name):22}{rates[0]:7.1f} MB/s{rates[1]:7.1f} MB/s of CPU"
+                        f"{groundup_seconds / seconds[1]:6.2f} of groundup's speed  "
+                        f"{num_different} of {len(encoded[::CHECKED])} documents differ",
                         flush=True,
                     )
 
@@ -313,7 +318,7 @@ def installed(name: str) -> bool:
         return False
 
 
-def titled(name: str) -> str:
+def name_and_version(name: str) -> str:
     return name if name == "groundup" else f"{name} {version(name)}"
 
 

@@ -1,5 +1,6 @@
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def test_scores(inputs, tmp_path):
     settings = EvaluateConfig(
         max_tokens=2000, num_continuations=5, prompts=("The river", "The"), max_new_tokens=8
     )
-    recipe = SimpleNamespace(evaluate=settings, seed=3)
+    recipe: Any = SimpleNamespace(evaluate=settings, seed=3)
     machine = Machine(device="cpu", threads=1)
     outs = [tmp_path / "one", tmp_path / "two"]
     for out in outs:

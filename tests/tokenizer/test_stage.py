@@ -17,11 +17,11 @@ from groundup.artifacts.machine import Machine
 from groundup.recipe.tokenizer_config import TokenizerConfig
 from groundup.tokenizer import Tokenizer, TokenShard, encode_corpus, stage
 from groundup.tokenizer.corpus_sample import sample_corpus
-from groundup.tokenizer.fertility import measure_fertility
+from groundup.tokenizer.fertility import measure_fertility, validation_texts
 from groundup.tokenizer.tokenizer_training import train_bpe
 
 
-def recipe(**knobs: Any) -> SimpleNamespace:
+def recipe(**knobs: Any) -> Any:
     return SimpleNamespace(tokenizer=TokenizerConfig(**{"vocab_size": 400} | knobs), seed=7)
 
 
@@ -75,8 +75,8 @@ def test_fertility_by_source_and_language(data: Path, trained: tuple[Path, Any],
         "en": "The cat sat on the mat and the dog was there, too. " * 9,
         "de": "Der Hund und die Katze sind im Haus. " * 9,
     }
-    held_out = write_data(tmp_path / "data", list(texts.values()))
-    found = measure_fertility({"own": Tokenizer.load(trained[0]), "other": other}, held_out)
+    folder = write_data(tmp_path / "data", list(texts.values()))
+    found = measure_fertility({"own": Tokenizer.load(trained[0]), "other": other}, validation_texts(folder))
     assert {name: row["documents"] for name, row in found["language"].items()} == {"en": 1, "de": 1}
     assert set(found["source"]) == {"books", "web"}
     row, text = found["language"]["de"], texts["de"]

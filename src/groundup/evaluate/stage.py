@@ -18,13 +18,14 @@ from groundup.evaluate.text_samples import sample_continuations
 from groundup.evaluate.validation_documents import sample_validation_documents
 from groundup.interop import open_model
 from groundup.model import Decoder, load_config
+from groundup.recipe import RecipeView
 from groundup.tokenizer import TokenShard
 
 CONTINUATION_TASK = "true continuation"
 """Name of the multiple-choice task made of the held-out text."""
 
 
-def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Score the base model: bits per byte, tasks and samples of a decoder; masked-token accuracy of other architectures.
 
     Writes documents.jsonl: source, tokens, bytes and nats of each document. Does not resume: it restarts.

@@ -5,7 +5,7 @@ Tokenizers Introduce Unfairness Between Languages").
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,19 @@ MAX_FILES = 16
 TextGroups = dict[str, dict[str, list[str]]]
 
 
-def measure_fertility(tokenizers: Mapping[str, Tokenizer], data: Path) -> dict[str, Any]:
-    """Statistics of each of `tokenizers` on the validation text of a data artifact.
+def measure_fertility(
+    tokenizers: Mapping[str, Tokenizer], documents: Iterable[tuple[str, str]]
+) -> dict[str, Any]:
+    """Statistics of each of `tokenizers` on documents, which are pairs of source and text.
 
     Returns {"source" | "language": {name: {"documents", "bytes", "words", "bytes_per_token": {tokenizer: ...},
     "split_word_fraction": {tokenizer: ...}}}}.
+
+    >>> measure_fertility({"mine": tokenizer, "GPT-2": gpt2}, [("web", text) for text in texts])
     """
     groups: TextGroups = {"source": defaultdict(list), "language": defaultdict(list)}
     encoders = {name: BatchEncoder(tokenizer) for name, tokenizer in tokenizers.items()}
-    for source, text in _validation_texts(data):
+    for source, text in documents:
         groups["source"][source].append(text)
         groups["language"][detect_language(text)[0]].append(text)
     return {
@@ -58,8 +62,8 @@ def _measure(encoders: Mapping[str, BatchEncoder], texts: list[str]) -> dict[str
     return result
 
 
-def _validation_texts(data: Path) -> Iterator[tuple[str, str]]:
-    """Source and text of documents, up to MAX_BYTES_PER_SOURCE of each source."""
+def validation_texts(data: Path) -> Iterator[tuple[str, str]]:
+    """Source and text of held-out documents, up to MAX_BYTES_PER_SOURCE of each source."""
     taken: Counter[str] = Counter()
     for path in parquet_documents.parquet_files(data, "validation")[:MAX_FILES]:
         for documents in parquet_documents.read_batches(path, MAX_BYTES_PER_SOURCE):

@@ -9,10 +9,12 @@ import numpy as np
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
+from groundup.recipe import RecipeView
+from groundup.recipe.tokenizer_config import TokenizerConfig
 from groundup.tokenizer import parquet_documents, tokenizer_stats
 from groundup.tokenizer.corpus_sample import sample_corpus
 from groundup.tokenizer.encode_corpus import encode_split
-from groundup.tokenizer.fertility import measure_fertility
+from groundup.tokenizer.fertility import measure_fertility, validation_texts
 from groundup.tokenizer.pretrained import load_pretrained_tokenizer
 from groundup.tokenizer.special_tokens import SPECIAL_TOKENS, mask_token_names
 from groundup.tokenizer.token_shards import TokenShard, is_complete
@@ -23,7 +25,7 @@ SPLITS = ("train", "validation")
 THIS_TOKENIZER = "this vocabulary"
 
 
-def train(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+def train(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Train a tokenizer on the training text, or load or extend a pretrained one; writes a tokenizer folder.
 
     Raises UserError when there is no text, or too little of it for the vocabulary.
@@ -47,11 +49,13 @@ def train(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> 
         "corpus_bytes": sample.corpus_bytes,
         "sample": tokenizer_stats.tokenized_sample(tokenizer, text),
         "pretrained": settings.pretrained,
-        "fertility": measure_fertility({THIS_TOKENIZER: tokenizer} | others, inputs["data"]),
+        "fertility": measure_fertility(
+            {THIS_TOKENIZER: tokenizer} | others, validation_texts(inputs["data"])
+        ),
     }
 
 
-def encode(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+def encode(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Encode both splits; writes train.* and validation.*.
 
     Raises UserError when there is no training text.
@@ -74,7 +78,7 @@ def encode(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) ->
     }
 
 
-def _train_or_load(settings: Any, texts: Iterator[str]) -> Tokenizer:
+def _train_or_load(settings: TokenizerConfig, texts: Iterator[str]) -> Tokenizer:
     size = settings.vocab_size
     mask_tokens = mask_token_names(settings.num_mask_tokens)
     if settings.pretrained is None:
