@@ -20,14 +20,16 @@ def test_ngram_baselines_equal_dictionary_counts(shards):
         pairs[pair] = pairs.get(pair, 0) + 1
     unigram = bigram = 0.0
     for before, after in pairwise(document.ids):
-        alone = (singles[after] + 1) / (len(ids) + shard.vocab_size)
+        p_unigram = (singles[after] + 1) / (len(ids) + shard.vocab_size)
         followers = {b: n for (a, b), n in pairs.items() if a == before}
         total = sum(followers.values())
-        both = (
-            (followers.get(after, 0) + len(followers) * alone) / (total + len(followers)) if total else alone
+        p_bigram = (
+            (followers.get(after, 0) + len(followers) * p_unigram) / (total + len(followers))
+            if total
+            else p_unigram
         )
-        unigram -= math.log2(alone)
-        bigram -= math.log2(both)
+        unigram -= math.log2(p_unigram)
+        bigram -= math.log2(p_bigram)
     found = ngram_baselines(shard, [document])
     assert found["unigram"] == pytest.approx(unigram / 50)
     assert found["bigram"] == pytest.approx(bigram / 50)
@@ -43,12 +45,12 @@ def test_bigram_beats_unigram(shards, tokenizer):
 
 def test_large_shard_is_sampled_evenly(shards, tokenizer, monkeypatch):
     shard = TokenShard(shards / "train")
-    whole = ngram_baselines(shard, [ScoredDocument(shard.tokens[:500], 1000)])
+    full = ngram_baselines(shard, [ScoredDocument(shard.tokens[:500], 1000)])
     monkeypatch.setattr("groundup.evaluate.baselines.COUNTED_TOKENS", 4000)
     monkeypatch.setattr("groundup.evaluate.baselines.SPAN_TOKENS", 100)
-    part = ngram_baselines(shard, [ScoredDocument(shard.tokens[:500], 1000)])
-    assert part != whole
-    assert part["unigram"] == pytest.approx(whole["unigram"], rel=0.05)
+    sampled = ngram_baselines(shard, [ScoredDocument(shard.tokens[:500], 1000)])
+    assert sampled != full
+    assert sampled["unigram"] == pytest.approx(full["unigram"], rel=0.05)
 
 
 def test_compression_of_repetition_and_noise():

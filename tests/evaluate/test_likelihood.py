@@ -19,16 +19,16 @@ from groundup.tokenizer import TokenShard
 from groundup.tokenizer.token_shards import ShardWriter
 
 
-def slowly(model, ids, context, window, stride):
-    """Each token alone: all that its window shows before it, through the model, once for every token."""
+def reference_nats(model, ids, context, window, stride):
+    """Negative log likelihood with one forward pass per token, over the context of its window."""
     nats, end = 0.0, window + 1
-    for place in range(context, len(ids)):
+    for position in range(context, len(ids)):
         if context == 1:
-            while place >= end:
+            while position >= end:
                 end += stride
         begin = max(0, min(end, len(ids)) - window - 1)
-        logits = model(torch.tensor([ids[begin:place]])).logits[0, -1].double()
-        nats -= logits.log_softmax(0)[ids[place]].item()
+        logits = model(torch.tensor([ids[begin:position]])).logits[0, -1].double()
+        nats -= logits.log_softmax(0)[ids[position]].item()
     return nats
 
 
@@ -39,16 +39,16 @@ def slowly(model, ids, context, window, stride):
 )
 def test_every_token_is_scored_once_with_context(lengths, windows):
     (length, context), (window, stride) = lengths, windows
-    pieces = list(
+    scored_windows = list(
         _split_windows(0, ScoredDocument(range(length), 1, num_context_tokens=context), window, stride)
     )
-    scored = [place for piece in pieces for place in range(piece.first_scored, piece.end)]
-    assert scored == list(range(context, length))
-    for piece in pieces:
-        assert piece.begin >= 0
-        assert piece.end - piece.begin - 1 <= window
-    for piece in pieces[1:]:
-        assert piece.first_scored - piece.begin > window - stride
+    positions = [position for scored in scored_windows for position in range(scored.first_scored, scored.end)]
+    assert positions == list(range(context, length))
+    for scored in scored_windows:
+        assert scored.begin >= 0
+        assert scored.end - scored.begin - 1 <= window
+    for scored in scored_windows[1:]:
+        assert scored.first_scored - scored.begin > window - stride
 
 
 @pytest.mark.parametrize(("window", "stride"), [(48, 24), (16, 8), (16, 16), (10, 3)])
@@ -56,7 +56,7 @@ def test_every_token_is_scored_once_with_context(lengths, windows):
 def test_equals_one_token_at_a_time(untrained, window, stride):
     ids = torch.randint(0, 320, (60,), generator=torch.Generator().manual_seed(1)).tolist()
     result = score_documents(untrained, [ScoredDocument(ids, 100)], window=window, stride=stride)
-    assert result.nats == pytest.approx(slowly(untrained, ids, 1, window, stride), rel=1e-5)
+    assert result.nats == pytest.approx(reference_nats(untrained, ids, 1, window, stride), rel=1e-5)
     assert result.tokens == 59
 
 
@@ -95,7 +95,7 @@ def test_score_of_a_document_is_independent_of_its_batch(untrained):
 def test_context_tokens_are_not_scored(untrained, context):
     ids = list(range(31))
     result = score_documents(untrained, [ScoredDocument(ids, 10, num_context_tokens=context)])
-    assert result.nats == pytest.approx(slowly(untrained, ids, context, 48, 24), rel=1e-5)
+    assert result.nats == pytest.approx(reference_nats(untrained, ids, context, 48, 24), rel=1e-5)
 
 
 def test_model_mode_is_restored(untrained):
@@ -124,7 +124,9 @@ def test_text_is_scored_after_an_end_of_text(untrained, tokenizer):
     ids = [tokenizer.eos_id, *tokenizer.encode(text)]
     assert found["tokens"] == len(ids) - 1
     assert found["bytes"] == len(text.encode())
-    assert found["loss"] * found["tokens"] == pytest.approx(slowly(untrained, ids, 1, 48, 24), rel=1e-5)
+    assert found["loss"] * found["tokens"] == pytest.approx(
+        reference_nats(untrained, ids, 1, 48, 24), rel=1e-5
+    )
 
 
 def test_validation_documents_are_whole(shards, tokenizer, monkeypatch):

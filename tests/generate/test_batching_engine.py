@@ -147,11 +147,11 @@ def test_stop_token_ends_generation_and_is_not_returned(model):
     assert generate_many(model, [[5, 6]], max_tokens=10, sampling=GREEDY, stop_ids={stop}) == [expected]
 
 
-@pytest.mark.parametrize(("prompt", "says"), [([], "empty"), ([1] * 64, "64 tokens, expected at most 63")])
-def test_empty_and_too_long_prompts_are_refused(model, prompt, says):
-    with pytest.raises(UserError, match=says):
+@pytest.mark.parametrize(("prompt", "message"), [([], "empty"), ([1] * 64, "64 tokens, expected at most 63")])
+def test_empty_and_too_long_prompts_are_refused(model, prompt, message):
+    with pytest.raises(UserError, match=message):
         next(stream_tokens(model, prompt, max_tokens=3))
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         BatchingEngine(model).submit(Request(prompt, 3))
 
 

@@ -66,10 +66,7 @@ def test_special_tokens_and_padded_ids_have_no_text():
     assert stream(BYTES, [BYTES.eos_id, 5000, *BYTES.encode("a")], context=[9999])[0] == ["", "", "a", ""]
 
 
-@given(
-    st.text("abc", max_size=40),
-    st.lists(st.text("abc", min_size=1, max_size=4), max_size=3),
-)
+@given(st.text("abc", max_size=40), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
 def test_output_ends_before_the_first_stop_string(text, stops):
     chunks, detokenizer = stream(BYTES, BYTES.encode(text), stop=stops)
     ends = [text.find(stop) + len(stop) for stop in stops if stop in text]

@@ -1,4 +1,4 @@
-"""The draw: its range, its seed, its frequencies."""
+"""Sampling: frequencies, seeds, filters and parameter ranges."""
 
 import pytest
 import torch
@@ -11,26 +11,26 @@ from groundup.generate.sampling import SamplingParams, filter_logits, sample_tok
 LOGITS = torch.tensor([2.0, 1.0, 0.5, -1.0, -3.0])
 
 
-def draw(count: int, **knobs) -> list[int]:
+def draw_samples(count: int, **knobs) -> list[int]:
     sampling = SamplingParams(**knobs)
     generator = sampling.generator()
     return [sample_token(LOGITS, sampling, (), generator) for _ in range(count)]
 
 
 def test_sample_frequencies_equal_the_softmax():
-    drawn = torch.bincount(torch.tensor(draw(4000, temperature=1.5, seed=0)), minlength=5) / 4000
+    drawn = torch.bincount(torch.tensor(draw_samples(4000, temperature=1.5, seed=0)), minlength=5) / 4000
     assert torch.allclose(drawn, (LOGITS / 1.5).softmax(0), atol=0.025)
 
 
 def test_seeds():
-    assert draw(20, seed=1) == draw(20, seed=1)
-    assert draw(20, seed=1) != draw(20, seed=2)
-    assert draw(60) != draw(60)
+    assert draw_samples(20, seed=1) == draw_samples(20, seed=1)
+    assert draw_samples(20, seed=1) != draw_samples(20, seed=2)
+    assert draw_samples(60) != draw_samples(60)
 
 
 @pytest.mark.parametrize("temperature", [0, 1e-300, 1e-6])
 def test_temperatures_near_zero_are_greedy(temperature):
-    assert draw(20, temperature=temperature) == [0] * 20
+    assert draw_samples(20, temperature=temperature) == [0] * 20
 
 
 def test_repetition_penalty_applies_to_greedy_decoding():
@@ -48,9 +48,9 @@ def test_repetition_penalty_applies_to_greedy_decoding():
     min_p=st.floats(0, 1),
 )
 def test_filters_never_exclude_the_most_likely_token(logits, temperature, top_k, top_p, min_p):
-    kept = filter_logits(torch.tensor(logits), SamplingParams(temperature, top_k, top_p, min_p), ())
-    assert not kept.isnan().any()
-    assert kept.max() == (torch.tensor(logits) / temperature).max()
+    filtered = filter_logits(torch.tensor(logits), SamplingParams(temperature, top_k, top_p, min_p), ())
+    assert not filtered.isnan().any()
+    assert filtered.max() == (torch.tensor(logits) / temperature).max()
     assert sample_token(
         torch.tensor(logits), SamplingParams(temperature, top_k, top_p, min_p), (), torch.Generator()
     ) < len(logits)

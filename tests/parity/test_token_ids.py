@@ -1,4 +1,4 @@
-"""One tokenizer, the same ids everywhere: ours, the bulk encoder, transformers from our folder, and a GGUF file's."""
+"""One tokenizer, equal ids: `Tokenizer`, the batch encoder, transformers from the saved folder, and a GGUF file."""
 
 import sys
 from pathlib import Path
@@ -30,15 +30,20 @@ def test_ids_are_the_same_everywhere(tokenizer: Tokenizer, tmp_path: Path):
     assert [tokenizer.decode(ids) for ids in expected] == list(TORTURE)
     assert not tokenizer.special_ids & {id for ids in expected for id in ids}
 
-    bulk = BatchEncoder(tokenizer)
-    assert bulk.uses_fastokens
-    assert bulk.encode(TORTURE)[0].tolist() == [id for ids in expected for id in (*ids, tokenizer.eos_id)]
+    batch_encoder = BatchEncoder(tokenizer)
+    assert batch_encoder.uses_fastokens
+    assert batch_encoder.encode(TORTURE)[0].tolist() == [
+        id for ids in expected for id in (*ids, tokenizer.eos_id)
+    ]
 
     tokenizer.save(tmp_path)
-    theirs = AutoTokenizer.from_pretrained(tmp_path)
-    assert theirs(list(TORTURE), add_special_tokens=False, split_special_tokens=True)["input_ids"] == expected
-    assert [theirs.decode(ids, clean_up_tokenization_spaces=False) for ids in expected] == list(TORTURE)
-    assert (theirs.eos_token_id, theirs.pad_token_id) == (tokenizer.eos_id, tokenizer.pad_id)
+    hf_tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert (
+        hf_tokenizer(list(TORTURE), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        == expected
+    )
+    assert [hf_tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in expected] == list(TORTURE)
+    assert (hf_tokenizer.eos_token_id, hf_tokenizer.pad_token_id) == (tokenizer.eos_id, tokenizer.pad_id)
 
     shape = {"hidden_size": 32, "num_layers": 1, "num_heads": 1, "intermediate_size": 32, "context_length": 8}
     model = build_model(ModelConfig(vocab_size=SIZE, **shape))
@@ -48,8 +53,8 @@ def test_ids_are_the_same_everywhere(tokenizer: Tokenizer, tmp_path: Path):
 
 def test_conversations_have_the_ids_that_transformers_gives_them(tokenizer: Tokenizer, tmp_path: Path):
     tokenizer.save(tmp_path)
-    theirs = AutoTokenizer.from_pretrained(tmp_path)
-    texts = [text for text in TORTURE if "<|" not in text]  # which transformers would take for control tokens
+    hf_tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    texts = [text for text in TORTURE if "<|" not in text]  # transformers would encode them as special tokens
     turns = [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(texts)]
-    expected = theirs.apply_chat_template(turns, add_generation_prompt=True)
+    expected = hf_tokenizer.apply_chat_template(turns, add_generation_prompt=True)
     assert tokenizer.render_chat(turns, add_generation_prompt=True) == expected["input_ids"]

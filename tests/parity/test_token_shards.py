@@ -1,4 +1,4 @@
-"""Other trainers read our shards: Megatron-LM with its own reader, nanoGPT and OLMo by the layouts that they document."""
+"""Token shards read by other trainers: Megatron-LM with its reader, nanoGPT and OLMo by their documented layouts."""
 
 from pathlib import Path
 

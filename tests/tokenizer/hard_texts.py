@@ -1,4 +1,4 @@
-"""Texts that are hard to cut and to encode."""
+"""Texts that are difficult to pretokenize and to encode."""
 
 from hypothesis import strategies
 
@@ -9,10 +9,7 @@ def f(x):\n    return x ** 2  # 4 spaces\n\n\nÜber naïve Café-Besucher: çà 
 
 NASTY = "aZs'tTrRmvedlLſK' \t\n\r\u00a0\u2003\u3000\u20280123٣½②.,!(-_$`\u0301\u200d🤗東かéßİﬆΩ\x00\x1f\x7f\x85\ufeff"
 
-texts = strategies.one_of(
-    strategies.text(alphabet=NASTY, max_size=40),
-    strategies.text(max_size=40),
-)
+texts = strategies.one_of(strategies.text(alphabet=NASTY, max_size=40), strategies.text(max_size=40))
 
 TORTURE = (
     "",
@@ -39,4 +36,4 @@ TORTURE = (
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
     "ـــــــــ ॐ ॐॐॐॐ ∀x∈ℝ: ⌈x⌉=−⌊−x⌋, α∧¬β=¬(¬α∨β) ⊆ ⟨ψ|φ⟩ ♔♕ ░▒▓█ ─┼─",
 )
-"""Many scripts, emoji, marks, both directions, controls, spelt special tokens, runs of spaces, line breaks, digits."""
+"""Many scripts, emoji, marks, both directions, controls, spelled special tokens, runs of spaces, line breaks, digits."""

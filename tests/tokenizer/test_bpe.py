@@ -1,4 +1,4 @@
-"""The readable oracle, the `tokenizers` library and the bulk encoder agree, id for id."""
+"""BPE: the reference, the `tokenizers` library and the batch encoder give the same merges and ids."""
 
 import json
 import os
@@ -27,12 +27,12 @@ from groundup.tokenizer.tokenizer_training import ALGORITHMS, extend_tokenizer, 
 @pytest.fixture(scope="module", params=list(PATTERNS))
 def pair(request: pytest.FixtureRequest) -> tuple[bpe.ReferenceBPE, Tokenizer]:
     sample = [PROSE, PROSE[40:300], "aaaa aaa aa a aaaaaaaa", "low lower lowest newer wider"]
-    oracle = bpe.train_reference_bpe(sample, 420, PATTERNS[request.param].regex, SPECIAL_TOKENS)
-    return oracle, train_bpe(sample, 420, request.param)
+    reference = bpe.train_reference_bpe(sample, 420, PATTERNS[request.param].regex, SPECIAL_TOKENS)
+    return reference, train_bpe(sample, 420, request.param)
 
 
-def by_the_library(texts: list[str], vocab_size: int, pattern: str) -> dict[str, Any]:
-    """The rules of the model that the `tokenizers` library trains."""
+def train_with_the_library(texts: list[str], vocab_size: int, pattern: str) -> dict[str, Any]:
+    """The model of the `tokenizers` library's trainer, as in tokenizer.json."""
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = build_pre_tokenizer(PATTERNS[pattern].regex)  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
@@ -49,7 +49,7 @@ def by_the_library(texts: list[str], vocab_size: int, pattern: str) -> dict[str,
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_bpe_training_equals_the_tokenizers_library(prose: list[str], pattern: str):
     rules = json.loads(train_bpe(prose, 900, pattern).backend.to_str())["model"]
-    expected = by_the_library(prose, 900, pattern)
+    expected = train_with_the_library(prose, 900, pattern)
     assert rules["merges"] == expected["merges"]
     assert rules["vocab"] == expected["vocab"]
 
@@ -57,20 +57,20 @@ def test_bpe_training_equals_the_tokenizers_library(prose: list[str], pattern: s
 @given(sample=st.lists(st.text(alphabet="ab \n'é", max_size=60), min_size=1, max_size=8))
 @settings(max_examples=60, deadline=None)
 def test_bpe_training_equals_the_tokenizers_library_on_repeats(sample: list[str]):
-    expected = by_the_library(sample, 330, "gpt4")
+    expected = train_with_the_library(sample, 330, "gpt4")
     found = train_bpe(sample, len(expected["vocab"]))
     assert json.loads(found.backend.to_str())["model"]["merges"] == expected["merges"]
 
 
 def test_bpe_training_equals_the_reference(pair: tuple[bpe.ReferenceBPE, Tokenizer]):
-    oracle, fast = pair
+    reference, fast = pair
     rules = json.loads(fast.backend.to_str())["model"]
-    letters = [
-        token if token in SPECIAL_TOKENS else to_unicode(oracle.vocabulary[id])
+    expected = [
+        token if token in SPECIAL_TOKENS else to_unicode(reference.vocabulary[id])
         for token, id in rules["vocab"].items()
     ]
-    assert letters == list(rules["vocab"])
-    assert [tuple(map(to_unicode, merge)) for merge in oracle.merges] == [
+    assert expected == list(rules["vocab"])
+    assert [tuple(map(to_unicode, merge)) for merge in reference.merges] == [
         tuple(merge) for merge in rules["merges"]
     ]
 
@@ -78,19 +78,19 @@ def test_bpe_training_equals_the_reference(pair: tuple[bpe.ReferenceBPE, Tokeniz
 @given(text=texts)
 @settings(max_examples=150, deadline=None)
 def test_encoders_are_equal(pair: tuple[bpe.ReferenceBPE, Tokenizer], text: str):
-    oracle, fast = pair
-    expected = oracle.encode(text)
+    reference, fast = pair
+    expected = reference.encode(text)
     assert fast.encode(text) == expected
     ids, lengths = BatchEncoder(fast).encode([text, text[::2]])
-    assert ids.tolist() == [*expected, fast.eos_id, *oracle.encode(text[::2]), fast.eos_id]
+    assert ids.tolist() == [*expected, fast.eos_id, *reference.encode(text[::2]), fast.eos_id]
     assert lengths.tolist() == [len(expected) + 1, len(ids) - len(expected) - 1]
-    assert oracle.decode(expected) == fast.decode(expected) == text
+    assert reference.decode(expected) == fast.decode(expected) == text
 
 
 def test_long_pretokens_and_repeats(tokenizer: Tokenizer):
     encoder = BatchEncoder(tokenizer)
     texts = ["=" * 300, "東" * 100, "x" * 64, "a" * 65 + " " + "é" * 64, PROSE, *SELF_TEST_TEXTS]
-    for _ in range(2):  # the second time pieces are remembered
+    for _ in range(2):  # the second time from the cache of pretokens
         ids, lengths = encoder.encode(texts)
         assert ids.tolist() == [id for text in texts for id in (*tokenizer.encode(text), tokenizer.eos_id)]
         assert lengths.tolist() == [len(tokenizer.encode(text)) + 1 for text in texts]
@@ -100,21 +100,21 @@ def test_long_pretokens_and_repeats(tokenizer: Tokenizer):
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_batch_encoder_equals_the_tokenizers_library(prose: list[str], pattern: str):
-    """Python's own sources and whatever letters their tests use, about two megabytes."""
+    """About two megabytes of Python's sources, and every assigned code point."""
     fast = train_bpe(prose, 900, pattern)
     folder = Path(os.__file__).parent
     texts = [
         path.read_text(encoding="utf-8")
-        for part in ("json", "email", "encodings")
-        for path in sorted((folder / part).glob("*.py"))
+        for package in ("json", "email", "encodings")
+        for path in sorted((folder / package).glob("*.py"))
     ]
     texts.append("".join(chr(point) for point in range(1, 0x32400) if not 0xD800 <= point < 0xE000))
     encoder = BatchEncoder(fast)
     assert encoder.uses_fastokens
     ids, lengths = encoder.encode(texts)
     expected = fast.encode_batch(texts)
-    assert lengths.tolist() == [len(row) + 1 for row in expected]
-    assert ids.tolist() == [id for row in expected for id in (*row, fast.eos_id)]
+    assert lengths.tolist() == [len(ids) + 1 for ids in expected]
+    assert ids.tolist() == [id for document in expected for id in (*document, fast.eos_id)]
 
 
 def test_inexact_fast_encoder_is_not_used(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch):
@@ -138,7 +138,7 @@ def test_batch_encoder_with_normalizers(tokenizer: Tokenizer, normalizer: str, f
     rules["normalizer"] = {"type": normalizer}
     other = Tokenizer(type(tokenizer.backend).from_str(json.dumps(rules)), eos=tokenizer.eos)
     encoder = BatchEncoder(other)
-    assert encoder.uses_fastokens == fast  # what fastokens refuses is left to the library
+    assert encoder.uses_fastokens == fast  # fastokens does not support NFKC
     ids, lengths = encoder.encode(["e\u0301", "b"])
     assert ids.tolist() == [*other.encode("é"), other.eos_id, *other.encode("b"), other.eos_id]
     assert lengths.tolist() == [len(other.encode("é")) + 1, 2]
@@ -147,11 +147,11 @@ def test_batch_encoder_with_normalizers(tokenizer: Tokenizer, normalizer: str, f
 def test_bytes_to_unicode_equals_the_tokenizers_library():
     from tokenizers import pre_tokenizers
 
-    spelt = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str("é \n\x00a")[
+    spelled = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str("é \n\x00a")[
         0
     ][0]
-    assert to_unicode("é \n\x00a".encode()) == spelt
-    assert from_unicode(spelt) == "é \n\x00a".encode()
+    assert to_unicode("é \n\x00a".encode()) == spelled
+    assert from_unicode(spelled) == "é \n\x00a".encode()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Conversations: what a person types stays text, what the assistant says is known, templates are kept in a sandbox."""
+"""Chat templates: special tokens in messages stay text, masks cover assistant turns, templates run in a sandbox."""
 
 import pytest
 from hypothesis import given, settings
@@ -42,7 +42,7 @@ def test_mask_covers_assistant_turns_with_their_end_token(tokenizer: Tokenizer, 
     tokenizer = with_template(tokenizer, template)
     ids, mask = tokenizer.render_chat_with_mask(CONVERSATION)
     assert ids == tokenizer.render_chat(CONVERSATION)
-    assert tokenizer.decode([id for id, said in zip(ids, mask, strict=True) if said]) == (
+    assert tokenizer.decode([id for id, masked in zip(ids, mask, strict=True) if masked]) == (
         "Hi there 🤗!<|im_end|>See you<|im_end|>"
     )
 
@@ -54,8 +54,8 @@ def test_spelled_special_tokens_stay_text_inside_the_mask(
     tokenizer: Tokenizer, template: str, user: str, assistant: str
 ):
     tokenizer = with_template(tokenizer, template)
-    marks = {chr(point) for point in range(FIRST_PLACEHOLDER, LAST_PLACEHOLDER + 1)}
-    if marks & set(user + assistant):
+    placeholders = {chr(point) for point in range(FIRST_PLACEHOLDER, LAST_PLACEHOLDER + 1)}
+    if placeholders & set(user + assistant):
         return
     ids, mask = tokenizer.render_chat_with_mask(
         [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
@@ -65,11 +65,11 @@ def test_spelled_special_tokens_stay_text_inside_the_mask(
     assert tokenizer.decode(ids) == (
         f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n{assistant}<|im_end|>\n"
     )
-    said = tokenizer.decode([id for id, one in zip(ids, mask, strict=True) if one])
-    assert said.endswith("<|im_end|>")
-    assert (assistant + "<|im_end|>").endswith(said)
-    if not assistant[:1].isspace():  # white space there may share a token with the line break before
-        assert said == assistant + "<|im_end|>"
+    masked_text = tokenizer.decode([id for id, masked in zip(ids, mask, strict=True) if masked])
+    assert masked_text.endswith("<|im_end|>")
+    assert (assistant + "<|im_end|>").endswith(masked_text)
+    if not assistant[:1].isspace():  # leading white space may share a token with the line break before
+        assert masked_text == assistant + "<|im_end|>"
 
 
 def test_placeholders_in_messages_are_removed(tokenizer: Tokenizer):
@@ -97,8 +97,10 @@ def test_llama_like_rules_around_spelled_special_tokens():
     )
     plain = tokenizer.render_chat([{"role": "user", "content": "hi hi"}])
     assert plain == [1, *tokenizer.encode("hi hi"), 2]
-    spelt = tokenizer.render_chat([{"role": "user", "content": "hi <s>"}, {"role": "user", "content": "hi"}])
-    assert spelt == [1, *tokenizer.encode("hi <s>"), 2, 1, *tokenizer.encode("hi"), 2]
+    spelled = tokenizer.render_chat(
+        [{"role": "user", "content": "hi <s>"}, {"role": "user", "content": "hi"}]
+    )
+    assert spelled == [1, *tokenizer.encode("hi <s>"), 2, 1, *tokenizer.encode("hi"), 2]
 
 
 def test_non_incremental_template_has_no_mask(tokenizer: Tokenizer):
@@ -110,7 +112,7 @@ def test_non_incremental_template_has_no_mask(tokenizer: Tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("template", "says"),
+    ("template", "message"),
     [
         ("{{ raise_exception('roles must alternate') }}", "chat template: roles must alternate"),
         ("{% for %}", "chat template"),
@@ -123,8 +125,8 @@ def test_non_incremental_template_has_no_mask(tokenizer: Tokenizer):
         ("{% include '/etc/passwd' %}", "chat template"),
     ],
 )
-def test_templates_run_in_a_sandbox(tokenizer: Tokenizer, template: str, says: str):
-    with pytest.raises(UserError, match=says):
+def test_templates_run_in_a_sandbox(tokenizer: Tokenizer, template: str, message: str):
+    with pytest.raises(UserError, match=message):
         with_template(tokenizer, template).render_chat(CONVERSATION)
 
 

@@ -1,4 +1,4 @@
-"""Tokenizers of others: the ids are those of the library that made the file, and what cannot be taken is refused."""
+"""Pretrained tokenizers: the ids equal those of the original library; unsupported files are refused."""
 
 import base64
 import io
@@ -28,39 +28,39 @@ from groundup.tokenizer.tiktoken_vocabularies import PUBLISHED, tiktoken_vocabul
 
 @pytest.fixture(scope="module")
 def ranks(tokenizer: Tokenizer) -> TiktokenRanks:
-    """The vocabulary of the tests' tokenizer, as tiktoken writes one."""
+    """The vocabulary of the test tokenizer as tiktoken ranks."""
     entries = (tokenizer.token(id) for id in range(4, tokenizer.vocab_size))
     return {from_unicode(token): rank for rank, token in enumerate(entries) if token}
 
 
 @pytest.fixture(scope="module")
 def tiktoken_file(ranks: TiktokenRanks, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tiktoken") / "own.tiktoken"
+    path = tmp_path_factory.mktemp("tiktoken") / "test.tiktoken"
     path.write_bytes(b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in ranks.items()))
     return path
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_tiktoken_file_equals_tiktoken(tiktoken_file: Path, ranks: TiktokenRanks, pattern: str):
-    theirs = tiktoken.Encoding(
-        "own", pat_str=PATTERNS[pattern].regex, mergeable_ranks=ranks, special_tokens={}
+    original = tiktoken.Encoding(
+        "test", pat_str=PATTERNS[pattern].regex, mergeable_ranks=ranks, special_tokens={}
     )
-    ours = load_pretrained_tokenizer(tiktoken_file, pattern)
-    bulk = BatchEncoder(ours)
-    assert bulk.uses_fastokens
+    loaded = load_pretrained_tokenizer(tiktoken_file, pattern)
+    batch_encoder = BatchEncoder(loaded)
+    assert batch_encoder.uses_fastokens
 
     @given(text=texts)
     @settings(max_examples=150, deadline=None)
     def same(text: str):
-        expected = theirs.encode_ordinary(text)
-        assert ours.encode(text) == expected
-        assert bulk.encode([text])[0].tolist() == [*expected, ours.eos_id]
+        expected = original.encode_ordinary(text)
+        assert loaded.encode(text) == expected
+        assert batch_encoder.encode([text])[0].tolist() == [*expected, loaded.eos_id]
 
     same()
     for text in (PROSE, *TORTURE):
-        assert ours.encode(text) == theirs.encode_ordinary(text)
-        assert ours.decode(ours.encode(text)) == text
-    assert (ours.vocab_size, ours.eos_id) == (len(ranks) + 4, len(ranks))
+        assert loaded.encode(text) == original.encode_ordinary(text)
+        assert loaded.decode(loaded.encode(text)) == text
+    assert (loaded.vocab_size, loaded.eos_id) == (len(ranks) + 4, len(ranks))
 
 
 def test_published_tiktoken_vocabularies_have_their_special_tokens():
@@ -90,25 +90,29 @@ def test_published_tiktoken_vocabularies_have_their_special_tokens():
 
 
 def test_token_with_several_merges():
-    """tiktoken joins whatever makes the token of the lowest rank, not only the pair that was learnt."""
+    """tiktoken merges any pair whose concatenation has the lowest rank, not only the pair of the training."""
     ranks = {bytes([byte]): byte for byte in range(256)} | {
         b"bc": 256,
         b"ab": 257,
         b"abc": 258,
         b"abcbc": 259,
     }
-    theirs = tiktoken.Encoding(
-        "own", pat_str=PATTERNS["gpt4"].regex, mergeable_ranks=ranks, special_tokens={}
+    original = tiktoken.Encoding(
+        "test", pat_str=PATTERNS["gpt4"].regex, mergeable_ranks=ranks, special_tokens={}
     )
-    ours = from_tiktoken(ranks, "gpt4")
+    loaded = from_tiktoken(ranks, "gpt4")
     for text in ("abc", "aabc", "abcab", "ababcbc", "abcbc", "xabcbcx"):
-        assert ours.encode(text) == theirs.encode_ordinary(text)
+        assert loaded.encode(text) == original.encode_ordinary(text)
 
 
 KINDS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "bpe", "byte_fallback": True, "split_digits": True},
     "no prefix": {"model_type": "bpe", "byte_fallback": True, "add_dummy_prefix": False},
-    "own pieces": {"model_type": "bpe", "user_defined_symbols": ["[X]", "\n\n"], "byte_fallback": True},
+    "user-defined symbols": {
+        "model_type": "bpe",
+        "user_defined_symbols": ["[X]", "\n\n"],
+        "byte_fallback": True,
+    },
     "unigram": {"model_type": "unigram", "byte_fallback": True},
     "unigram, unknown": {"model_type": "unigram", "pad_id": 3},
 }
@@ -127,29 +131,33 @@ def sentencepiece_model(prose: list[str], **options: Any) -> bytes:
 def test_sentencepiece_model_equals_sentencepiece(kind: str, prose: list[str]):
     plain = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
     model = sentencepiece_model(prose, **plain, **KINDS[kind])
-    theirs, ours = sentencepiece.SentencePieceProcessor(model_proto=model), load_sentencepiece(model)
+    original, loaded = sentencepiece.SentencePieceProcessor(model_proto=model), load_sentencepiece(model)
 
     @given(text=texts)
     @settings(max_examples=150, deadline=None)
     def same(text: str):
         if "\0" not in text:  # which ends a text in sentencepiece
-            assert ours.encode(text) == theirs.encode(text)
+            assert loaded.encode(text) == original.encode(text)
 
     same()
     for text in (PROSE, *TORTURE):
         if "<s>" not in text:
-            assert ours.encode(text) == theirs.encode(text), text
-    assert (ours.bos, ours.eos, ours.pad) == ("<s>", "</s>", "<pad>" if "pad_id" in KINDS[kind] else None)
-    ids = ours.encode("<unk>a<s></s><s>[X]<s> <0x41>")
-    assert not {1, 2, ours.token_id("<0x41>")} & set(ids)
+            assert loaded.encode(text) == original.encode(text), text
+    assert (loaded.bos, loaded.eos, loaded.pad) == (
+        "<s>",
+        "</s>",
+        "<pad>" if "pad_id" in KINDS[kind] else None,
+    )
+    ids = loaded.encode("<unk>a<s></s><s>[X]<s> <0x41>")
+    assert not {1, 2, loaded.token_id("<0x41>")} & set(ids)
     assert 0 not in ids or kind == "unigram, unknown"
 
 
 def test_normalizing_sentencepiece_model_equals_sentencepiece(prose: list[str]):
     model = sentencepiece_model(prose, model_type="unigram")
-    theirs, ours = sentencepiece.SentencePieceProcessor(model_proto=model), load_sentencepiece(model)
+    original, loaded = sentencepiece.SentencePieceProcessor(model_proto=model), load_sentencepiece(model)
     for text in (*prose, "  ﬁ  ２ ①  Ａ \u00a0 é e\u0301 ", ""):
-        assert ours.encode(text) == theirs.encode(text)
+        assert loaded.encode(text) == original.encode(text)
 
 
 def test_file_formats_are_detected_by_content(
@@ -170,7 +178,7 @@ def test_file_formats_are_detected_by_content(
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (b"", "not a supported tokenizer"),
         (b"{}", "not a readable tokenizer"),
@@ -182,9 +190,9 @@ def test_file_formats_are_detected_by_content(
         (b"hello world, this is no tokenizer\n", "not a supported tokenizer"),
     ],
 )  # fmt: skip
-def test_other_files_are_refused(tmp_path: Path, data: bytes, says: str):
+def test_other_files_are_refused(tmp_path: Path, data: bytes, message: str):
     (tmp_path / "tokenizer.model").write_bytes(data)
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         load_pretrained_tokenizer(tmp_path)
 
 
@@ -218,14 +226,14 @@ def run(data: Path, out: Path, **knobs: Any) -> Tokenizer:
 def test_recipe_loads_or_extends_a_pretrained_tokenizer(data: Path, tiktoken_file: Path, tmp_path: Path):
     given = load_pretrained_tokenizer(tiktoken_file)
     size = given.vocab_size
-    taken = run(data, tmp_path / "taken", pretrained=str(tiktoken_file), vocab_size=size)
-    assert taken.fingerprint == given.fingerprint
+    unchanged = run(data, tmp_path / "unchanged", pretrained=str(tiktoken_file), vocab_size=size)
+    assert unchanged.fingerprint == given.fingerprint
     larger = run(data, tmp_path / "larger", pretrained=str(tiktoken_file), vocab_size=size + 20)
     assert larger.vocab_size == size + 20
-    assert [larger.token(id) for id in range(size)] == [taken.token(id) for id in range(size)]
-    assert len(larger.encode("zyzzyva quokka")) < len(taken.encode("zyzzyva quokka"))
-    assert larger.encode(PROSE[:20]) == taken.encode(PROSE[:20]) or len(larger.encode(PROSE)) < len(
-        taken.encode(PROSE)
+    assert [larger.token(id) for id in range(size)] == [unchanged.token(id) for id in range(size)]
+    assert len(larger.encode("zyzzyva quokka")) < len(unchanged.encode("zyzzyva quokka"))
+    assert larger.encode(PROSE[:20]) == unchanged.encode(PROSE[:20]) or len(larger.encode(PROSE)) < len(
+        unchanged.encode(PROSE)
     )
     assert larger.decode(larger.encode(PROSE)) == PROSE
 
@@ -233,7 +241,7 @@ def test_recipe_loads_or_extends_a_pretrained_tokenizer(data: Path, tiktoken_fil
 def test_unsuitable_pretrained_tokenizers_are_refused(
     data: Path, tiktoken_file: Path, tokenizer: Tokenizer, tmp_path: Path
 ):
-    with pytest.raises(UserError, match=r"vocab_size = 400: .*own.tiktoken has 700 entries"):
+    with pytest.raises(UserError, match=r"vocab_size = 400: .*test.tiktoken has 700 entries"):
         run(data, tmp_path / "a", pretrained=str(tiktoken_file), vocab_size=400)
     with pytest.raises(UserError, match=r"mask_tokens = 1: .* has no <\|mask_0\|>"):
         run(data, tmp_path / "c", pretrained=str(tiktoken_file), vocab_size=700, num_mask_tokens=1)

@@ -1,4 +1,4 @@
-"""Shards on object stores: what is read is fetched, once and no more than needed; the same tokens come out."""
+"""Remote token shards: on-demand downloads, caching, retries and errors."""
 
 import http.server
 import re
@@ -30,54 +30,54 @@ def local(tmp_path: Path) -> TokenShard:
 
 
 class Server(http.server.SimpleHTTPRequestHandler):
-    """Files by ranges, as object stores give them."""
+    """An HTTP server with range requests, like an object store."""
 
     ranges = True
     failures = 0
-    asked: list[str]
+    requests: list[str]
 
     def do_GET(self) -> None:
         path = Path(self.translate_path(self.path))
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        type(self).asked.append(f"{path.name} {self.headers.get('Range')}")
-        if wanted and type(self).failures:
+        requested = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        type(self).requests.append(f"{path.name} {self.headers.get('Range')}")
+        if requested and type(self).failures:
             type(self).failures -= 1
             self.send_error(503)
             return
         data = path.read_bytes()
-        part = data[int(wanted[1]) : int(wanted[2]) + 1] if wanted and self.ranges else data
-        self.send_response(206 if wanted and self.ranges else 200)
-        self.send_header("Content-Length", str(len(part)))
+        content = data[int(requested[1]) : int(requested[2]) + 1] if requested and self.ranges else data
+        self.send_response(206 if requested and self.ranges else 200)
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(part)
+        self.wfile.write(content)
 
     def log_message(self, *_: object) -> None: ...
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, type[Server]]]:
-    class Own(Server):
-        asked: list[str] = []  # noqa: RUF012
+    class RecordingServer(Server):
+        requests: list[str] = []  # noqa: RUF012
 
         def __init__(self, *arguments: object):
             super().__init__(*arguments, directory=str(tmp_path))  # type: ignore[arg-type]
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Own) as running:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), RecordingServer) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{running.server_port}", Own
+        yield f"http://127.0.0.1:{running.server_port}", RecordingServer
         running.shutdown()
         thread.join()
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(range_cache, "CHUNK_BYTES", 1 << 12)
     monkeypatch.setattr(range_cache.time, "sleep", lambda seconds: None)
 
 
 def fetched(server: type[Server]) -> list[str]:
-    return [line for line in server.asked if line.startswith("train.bin bytes")]
+    return [line for line in server.requests if line.startswith("train.bin bytes")]
 
 
 def test_remote_chunks_are_fetched_on_demand_and_once(
@@ -112,8 +112,8 @@ def test_fsspec_filesystems(local: TokenShard, tmp_path: Path):
             TokenShard("memory://elsewhere/train", cache=tmp_path / "cache")
     finally:
         memory.rm("/corpus", recursive=True)
-    with pytest.raises(UserError, match=r"teleport://corpus/train\.json: cannot be opened"):
-        TokenShard("teleport://corpus/train", cache=tmp_path / "cache")
+    with pytest.raises(UserError, match=r"unknown://corpus/train\.json: cannot be opened"):
+        TokenShard("unknown://corpus/train", cache=tmp_path / "cache")
 
 
 def test_failed_requests_are_retried(local: TokenShard, server: tuple[str, type[Server]], tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Shards: what is written is what is read, also after a kill; what does not agree is refused by name."""
+"""Token shards: round trip, resuming, and inconsistent files."""
 
 import json
 import os
@@ -24,10 +24,10 @@ def writer(folder: Path, vocab_size: int = 1000) -> ShardWriter:
     return ShardWriter(folder, "train", vocab_size=vocab_size, tokenizer="t" * 64, end_of_text=0)
 
 
-def append(target: ShardWriter, part: list[Document]) -> None:
-    ids = np.array([id for tokens, _ in part for id in tokens], dtype=np.uint32)
+def append(target: ShardWriter, batch: list[Document]) -> None:
+    ids = np.array([id for tokens, _ in batch for id in tokens], dtype=np.uint32)
     target.append(
-        ids, [len(tokens) for tokens, _ in part], [s for _, s in part], [2 * len(t) for t, _ in part]
+        ids, [len(tokens) for tokens, _ in batch], [s for _, s in batch], [2 * len(t) for t, _ in batch]
     )
 
 
@@ -35,17 +35,17 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-@given(parts=st.lists(documents, max_size=4), vocab_size=st.sampled_from([1000, 70_000]))
+@given(batches=st.lists(documents, max_size=4), vocab_size=st.sampled_from([1000, 70_000]))
 @settings(max_examples=25, deadline=None)
-def test_round_trip(tmp_path_factory: pytest.TempPathFactory, parts: list[list[Document]], vocab_size: int):
+def test_round_trip(tmp_path_factory: pytest.TempPathFactory, batches: list[list[Document]], vocab_size: int):
     folder = tmp_path_factory.mktemp("shard")
     target = writer(folder, vocab_size)
-    for number, part in enumerate(parts):
-        append(target, part)
+    for number, batch in enumerate(batches):
+        append(target, batch)
         target.commit(number + 1)
     target.finish()
     shard = TokenShard(folder / "train")
-    expected = [document for part in parts for document in part]
+    expected = [document for batch in batches for document in batch]
     assert [shard.document(i).tolist() for i in range(shard.num_documents)] == [
         tokens for tokens, _ in expected
     ]
@@ -56,24 +56,24 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, parts: list[list[D
     assert shard.tokens.dtype == np.dtype("<u2" if vocab_size == 1000 else "<u4")
 
 
-@given(parts=st.lists(documents, min_size=1, max_size=4), data=st.data())
+@given(batches=st.lists(documents, min_size=1, max_size=4), data=st.data())
 @settings(max_examples=25, deadline=None)
 def test_resumed_writer_equals_straight_writer(
-    tmp_path_factory: pytest.TempPathFactory, parts: list[list[Document]], data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[Document]], data: st.DataObject
 ):
     straight, killed = tmp_path_factory.mktemp("straight"), tmp_path_factory.mktemp("killed")
-    killed_after = data.draw(st.integers(0, len(parts)))
+    killed_after = data.draw(st.integers(0, len(batches)))
     for folder in (straight, killed):
         target = writer(folder)
         if folder == killed:
             for number in range(killed_after):
-                append(target, parts[number])
+                append(target, batches[number])
                 target.commit(number + 1)
-            append(target, [([7, 7, 7], "junk")])  # after the last commit: as if the process died here
+            append(target, [([7, 7, 7], "junk")])  # appended but not committed
             target.__exit__()
             target = writer(folder)
-        for number in range(target.done, len(parts)):
-            append(target, parts[number])
+        for number in range(target.done, len(batches)):
+            append(target, batches[number])
             target.commit(number + 1)
         target.finish()
     assert files(straight) == files(killed)
@@ -84,12 +84,12 @@ def test_temporary_files_of_a_complete_shard_are_removed(tmp_path: Path):
     target = writer(tmp_path)
     append(target, [([1, 2], "web")])
     target.commit(1)
-    kept = {
+    temporary = {
         name: data for name, data in files(tmp_path).items() if name in ("train.lengths", ".train.journal")
     }
     assert not is_complete(tmp_path, "train")
     target.finish()
-    for name, data in kept.items():
+    for name, data in temporary.items():
         (tmp_path / name).write_bytes(data)
     assert is_complete(tmp_path, "train")
     assert sorted(files(tmp_path)) == ["train.bin", "train.idx", "train.json", "train.src"]
@@ -112,7 +112,7 @@ def test_empty_shard(tmp_path: Path):
 
 
 @pytest.fixture
-def whole(tmp_path: Path) -> Path:
+def shard_folder(tmp_path: Path) -> Path:
     target = writer(tmp_path)
     append(target, [([1, 2, 3], "web"), ([4, 5], "books")])
     target.commit(1)
@@ -121,7 +121,7 @@ def whole(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "says"),
+    ("name", "change", "message"),
     [
         ("train.bin", lambda data: data[:-1], "9 bytes, expected 10 by train.json"),
         ("train.bin", lambda data: data + b"\0", "11 bytes"),
@@ -141,29 +141,29 @@ def whole(tmp_path: Path) -> Path:
         ("train.json", lambda data: data.replace(b'"vocab_size": 1000', b'"vocab_size": 0'), "expected"),
     ],
 )  # fmt: skip
-def test_inconsistent_files_are_refused(whole: Path, name: str, change, says: str):
-    path = whole / name
+def test_inconsistent_files_are_refused(shard_folder: Path, name: str, change, message: str):
+    path = shard_folder / name
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(UserError) as caught:
-        TokenShard(whole / "train")
-    assert says in caught.value.message
+        TokenShard(shard_folder / "train")
+    assert message in caught.value.message
     assert name.split(".")[0] in caught.value.message
     assert caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["train.bin", "train.idx", "train.src", "train.json"])
-def test_missing_file_is_refused(whole: Path, name: str):
-    os.remove(whole / name)
+def test_missing_file_is_refused(shard_folder: Path, name: str):
+    os.remove(shard_folder / name)
     with pytest.raises(UserError, match="no such file"):
-        TokenShard(whole / "train")
+        TokenShard(shard_folder / "train")
 
 
-def test_other_tokenizer_is_refused(whole: Path, tokenizer: Tokenizer):
+def test_other_tokenizer_is_refused(shard_folder: Path, tokenizer: Tokenizer):
     with pytest.raises(UserError, match="encoded by tokenizer tttttttttttt, expected"):
-        TokenShard(whole / "train").check_tokenizer(tokenizer)
-    sidecar = json.loads((whole / "train.json").read_text()) | {"tokenizer": tokenizer.fingerprint}
-    (whole / "train.json").write_text(json.dumps(sidecar))
-    TokenShard(whole / "train").check_tokenizer(tokenizer)
+        TokenShard(shard_folder / "train").check_tokenizer(tokenizer)
+    sidecar = json.loads((shard_folder / "train.json").read_text()) | {"tokenizer": tokenizer.fingerprint}
+    (shard_folder / "train.json").write_text(json.dumps(sidecar))
+    TokenShard(shard_folder / "train").check_tokenizer(tokenizer)
 
 
 def test_dtype_is_the_smallest_possible():

@@ -1,4 +1,4 @@
-"""The two stages: from parquet files to a tokenizer and shards, killed and continued to the same bytes."""
+"""The tokenizer and tokens stages: from parquet files to a tokenizer and token shards; resuming gives the same bytes."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What the rest of the house uses: text is text, control tokens are control tokens, files are read back."""
+"""Tokenizer: encode and decode, special tokens, files, and Llama-like and BERT-like backends."""
 
 import json
 from pathlib import Path
@@ -70,17 +70,13 @@ def test_too_little_text_error_names_the_reachable_size():
 
 
 @pytest.mark.parametrize(
-    ("tokens", "says"),
-    [
-        (("<a>", "<a>"), "is a duplicate"),
-        (("<a>", "<<a>>"), "is a substring of"),
-        (("<a>", " "), "is empty"),
-    ],
+    ("tokens", "message"),
+    [(("<a>", "<a>"), "is a duplicate"), (("<a>", "<<a>>"), "is a substring of"), (("<a>", " "), "is empty")],
 )
-def test_colliding_special_tokens_are_refused(tokens: tuple[str, ...], says: str):
-    with pytest.raises(UserError, match=says):
+def test_colliding_special_tokens_are_refused(tokens: tuple[str, ...], message: str):
+    with pytest.raises(UserError, match=message):
         check_special_tokens(tokens)
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         train_bpe([PROSE], 300, special_tokens=tokens)
 
 
@@ -97,7 +93,7 @@ def test_incomplete_character_decodes_to_the_replacement_character(tokenizer: To
 
 
 @pytest.mark.parametrize(
-    ("files", "says"),
+    ("files", "message"),
     [
         ({}, "no tokenizer.json"),
         ({"tokenizer.json": "{"}, "not a readable tokenizer"),
@@ -106,11 +102,11 @@ def test_incomplete_character_decodes_to_the_replacement_character(tokenizer: To
     ],
 )
 def test_broken_folders_are_refused(
-    tokenizer: Tokenizer, tmp_path: Path, files: dict[str, str | None], says: str
+    tokenizer: Tokenizer, tmp_path: Path, files: dict[str, str | None], message: str
 ):
     for name, text in files.items():
         (tmp_path / name).write_text(tokenizer.backend.to_str() if text is None else text)
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         Tokenizer.load(tmp_path)
 
 
@@ -119,12 +115,12 @@ def test_role_without_vocabulary_entry_is_refused(tokenizer: Tokenizer):
         Tokenizer(tokenizer.backend, eos="</s>")
 
 
-# ---- foreign tokenizers, by the library's backend
+# ---- other backends
 
 
 def llama_like() -> tokenizers.Tokenizer:
-    """A SentencePiece-like BPE as in Llama 2: a prefix space, byte fallback, <s> in front."""
-    pieces = [
+    """A SentencePiece-like BPE as in Llama 2: dummy prefix, byte fallback, <s> before the text."""
+    entries = [
         "<unk>",
         "<s>",
         "</s>",
@@ -138,7 +134,7 @@ def llama_like() -> tokenizers.Tokenizer:
         "s",
         ">",
     ]
-    vocabulary = {piece: id for id, piece in enumerate(pieces)}
+    vocabulary = {entry: id for id, entry in enumerate(entries)}
     backend = tokenizers.Tokenizer(
         models.BPE(
             vocabulary, [("▁", "h"), ("▁h", "i")], unk_token="<unk>", byte_fallback=True, fuse_unk=True
@@ -148,20 +144,20 @@ def llama_like() -> tokenizers.Tokenizer:
     backend.decoder = decoders.Sequence(  # type: ignore[assignment]
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in pieces[:3]])
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in entries[:3]])
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])  # type: ignore[assignment]
     return backend
 
 
 def bert_like() -> tokenizers.Tokenizer:
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "hello", "world", "##s", ",", "[", "]", "cls"]
+    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "hello", "world", "##s", ",", "[", "]", "cls"]
     backend = tokenizers.Tokenizer(
-        models.WordPiece({piece: id for id, piece in enumerate(pieces)}, unk_token="[UNK]")
+        models.WordPiece({entry: id for id, entry in enumerate(entries)}, unk_token="[UNK]")
     )
     backend.normalizer = normalizers.BertNormalizer()  # type: ignore[assignment]
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
     backend.decoder = decoders.WordPiece()  # type: ignore[assignment]
-    backend.add_special_tokens([AddedToken(token, special=True) for token in pieces[:4]])
+    backend.add_special_tokens([AddedToken(token, special=True) for token in entries[:4]])
     backend.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )

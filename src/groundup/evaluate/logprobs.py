@@ -21,7 +21,7 @@ def token_logprobs(model: Decoder, tokens: Int[Tensor, "B T"]) -> Float[Tensor, 
 
 def response_logprobs(
     model: Decoder, prompt_ids: Sequence[int], response_ids: Sequence[int]
-) -> Float[Tensor, " R"]:
+) -> Float[Tensor, " T"]:
     """log p of each response token given the prompt and the response before it, in nats; the prompt has at least one token.
 
     >>> response_logprobs(model, tokenizer.encode("2 + 2 ="), tokenizer.encode(" 4")).sum()

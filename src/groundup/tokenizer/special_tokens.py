@@ -44,7 +44,6 @@ def check_special_tokens(tokens: Iterable[str]) -> tuple[str, ...]:
         for other in tokens:
             if other != token and token in other:
                 raise UserError(
-                    f"special token {token!r} is a substring of {other!r}",
-                    hint="rename one of them",
+                    f"special token {token!r} is a substring of {other!r}", hint="rename one of them"
                 )
     return tokens

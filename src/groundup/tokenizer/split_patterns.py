@@ -63,13 +63,7 @@ def build_pre_tokenizer(regex: str) -> pre_tokenizers.PreTokenizer:
 def identify_pattern(rules: Mapping[str, Any]) -> str | None:
     """The name of the pattern of a byte-level tokenizer.json without other rules; None for any other tokenizer."""
     pre_tokenizer = rules["pre_tokenizer"] or {}
-    unsupported = (
-        "dropout",
-        "unk_token",
-        "continuing_subword_prefix",
-        "end_of_word_suffix",
-        "byte_fallback",
-    )
+    unsupported = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
     if rules["normalizer"] or any(rules["model"].get(name) for name in unsupported):
         return None
     if not all(token["special"] for token in rules["added_tokens"]):

@@ -301,8 +301,7 @@ class TokenShard:
             begins = (ends - chunk) * self._token_bytes
             if chunk.min() < 0 or not np.array_equal(begins, pointers[first : first + INDEX_CHECK_DOCUMENTS]):
                 raise UserError(
-                    f"{self.base}.idx: the documents are not contiguous",
-                    hint="groundup verify RUN",
+                    f"{self.base}.idx: the documents are not contiguous", hint="groundup verify RUN"
                 )
             total = int(ends[-1])
         if total != self.num_tokens:
