@@ -252,7 +252,7 @@ def test_where_memory_runs_out_the_pieces_are_halved_and_the_batch_stays(monkeyp
 
     monkeypatch.setattr(engine, "objective", type(NEXT_TOKEN)(narrow, NEXT_TOKEN.count))
     assert engine.forward_backward(tokens()) == whole.forward_backward(tokens())
-    assert engine.micro_batch == 1
+    assert engine.micro_batch_size == 1
     assert engine.optimizer_step(1.0) == whole.optimizer_step(1.0)
 
     def none(model, batch):

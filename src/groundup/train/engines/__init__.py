@@ -1,8 +1,17 @@
-"""Where the steps of a run are computed.
+"""Training engines: where and how a step is computed.
 
-`engine` says what the loop expects; `native` is one device; `parallel` many, with `ranks` (what they say to each other);
-`state` is what both continue from; `deepspeed` and `megatron` let others compute. The last two are imported
-where a recipe asks for them.
+engine.py              the interface that the loop uses
+base_engine.py         shared setup and gradient accumulation
+native_engine.py       a single device; read this one first
+parallel_engine.py     PyTorch FSDP2, tensor, context, expert and pipeline parallelism
+engine_state.py        checkpoint state of the two PyTorch engines
+full_state.py          checkpoint state gathered as full tensors, for the engines below
+deepspeed_engine.py    DeepSpeed ZeRO; imported on use
+deepspeed_state.py     its checkpoint state
+megatron_engine.py     Megatron-Core; imported on use
+megatron_model.py      its model, optimizer, and an adapter with our model's interface
+megatron_weights.py    weight conversion
+megatron_state.py      its checkpoint state
 """
 
 import torch.distributed as dist
@@ -21,20 +30,20 @@ __all__ = ["CorruptCheckpoint", "Engine", "NativeEngine", "ParallelEngine", "bui
 
 
 def build_engine(model: nn.Module, objective: Objective, settings: TrainConfig, machine: Machine) -> Engine:
-    """The engine that trains `model`, which is whole and on its device; as one rank, where there are several.
+    """The engine that `settings.engine` and the number of ranks ask for. `model` is the full model, on its device.
 
-    Raises UserError when machine.layout is not for as many devices as there are, or cannot compute the model.
+    Raises UserError if machine.layout does not match the number of devices or cannot compute the model.
     """
-    wanted = LayoutConfig(**machine.layout)
+    layout = LayoutConfig(**machine.layout)
     if settings.engine == "deepspeed":
         from groundup.train.engines.deepspeed_engine import DeepSpeedEngine
 
-        return DeepSpeedEngine(model, objective, settings, machine, wanted)
+        return DeepSpeedEngine(model, objective, settings, machine, layout)
     if settings.engine == "megatron":
         from groundup.train.engines.megatron_engine import MegatronEngine
 
-        return MegatronEngine(model, objective, settings, machine, wanted)
+        return MegatronEngine(model, objective, settings, machine, layout)
     if dist.is_initialized() and dist.get_world_size() > 1:
-        return ParallelEngine(model, objective, settings, machine, wanted)
-    parallel_layout.complete_layout(wanted, 1)
+        return ParallelEngine(model, objective, settings, machine, layout)
+    parallel_layout.complete_layout(layout, 1)
     return NativeEngine(model, objective, settings, machine)

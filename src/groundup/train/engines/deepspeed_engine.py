@@ -1,7 +1,7 @@
-"""DeepSpeed's ZeRO (Rajbhandari et al. 2020) in place of PyTorch's own sharding: stages 1, 2 and 3, and offload to the CPU.
+"""Training engine on DeepSpeed's ZeRO (Rajbhandari et al. 2020): stages 1, 2 and 3, and CPU offload.
 
-DeepSpeed computes a step; when, on what and what is kept of it stays the loop's. Its optimizer is the recipe's AdamW over
-its flat partitions, its gradients are summed and not averaged, and its checkpoints are ours (deepspeed_state.py).
+DeepSpeed computes the step; the loop controls it. The optimizer is the recipe's AdamW over DeepSpeed's flat partitions,
+gradients are summed instead of averaged, and checkpoints have our format (deepspeed_state.py).
 """
 
 import logging
@@ -11,29 +11,25 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.parallel.activation_checkpointing import apply_activation_checkpointing
-from groundup.parallel.communicator import Communicator
-from groundup.plan import parallel_layout as layouts
 from groundup.plan.engine_support import ENGINE_PACKAGES, check_engine_installed
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
-from groundup.train import micro_batch
+from groundup.train.engines.base_engine import BaseEngine
 from groundup.train.engines.deepspeed_state import DeepSpeedState
 from groundup.train.objectives import Batch, Objective, model_loss
 from groundup.train.optimizer import build_optimizers, set_learning_rate
 
 
 class ForwardProxy(nn.Module):
-    """The module that DeepSpeed wraps: a pass through it may use the model in any way, and finds its weights gathered."""
+    """The module that DeepSpeed wraps: calls any function on the model with its weights gathered."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -43,12 +39,13 @@ class ForwardProxy(nn.Module):
         return use(self.model, *arguments)
 
 
-class DeepSpeedEngine:
-    """Trains `model`, the same on every rank, which is used up. Needs a process group, be it of one rank.
+class DeepSpeedEngine(BaseEngine):
+    """Trains `model`, identical on every rank and consumed. Needs a process group, also for a single rank.
 
-    Raises UserError where DeepSpeed is not installed, for a layout it does not do, and when the ranks were not given the
-    same run.
+    Raises UserError if DeepSpeed is not installed, for unsupported layouts, or ranks with different settings.
     """
+
+    state: DeepSpeedState
 
     def __init__(
         self,
@@ -58,59 +55,48 @@ class DeepSpeedEngine:
         machine: Machine,
         layout: LayoutConfig,
     ):
-        if settings.learning_rate is None:
-            raise ValueError("settings are not derived: learning_rate is needed")
-        self.settings, self.objective = settings, objective
-        self.device = next(model.parameters()).device
-        deepspeed = import_deepspeed(self.device)
-        self.communicator = Communicator()
-        self.communicator.check_same_run(settings, layout, model)
-        self.is_main = dist.get_rank() == 0
-        self.data_rank, self.data_world_size = dist.get_rank(), dist.get_world_size()
-        layout = layouts.complete_layout(layout, self.data_world_size)
-        if config := getattr(model, "config", None):
-            layouts.check_layout(layout, config, settings)
-        self.micro_batch = machine.micro_batch_size
+        deepspeed = import_deepspeed(next(model.parameters()).device)
+        super().__init__(model, objective, settings, machine, layout)
         apply_activation_checkpointing(model, machine.activation_checkpointing)
         half = settings.precision == "bfloat16"
-        exact = {name: weight.detach().clone() for name, weight in model.named_parameters()} if half else {}
-        (optimizer,) = build_optimizers(model, settings, settings.learning_rate)
-        with redirect_stdout(sys.stderr):  # it builds a part of itself, and says so
+        unrounded = (
+            {name: weight.detach().clone() for name, weight in model.named_parameters()} if half else {}
+        )
+        (optimizer,) = build_optimizers(model, settings, self.learning_rate)
+        with redirect_stdout(sys.stderr):  # build messages
             self._engine, *_ = deepspeed.initialize(
                 model=ForwardProxy(model.train()),
                 optimizer=optimizer,
-                config=deepspeed_config(settings, layout, self.device),
+                config=deepspeed_config(settings, self.layout, self.device),
                 dist_init_required=False,
             )
         self.module = model
         self.state = DeepSpeedState(model, deepspeed, self._engine, self.communicator)
         self._initialize_optimizer()
         if half:
-            self.state.set_weights(exact)  # DeepSpeed makes master weights of rounded ones
+            self.state.set_weights(unrounded)  # master weights: DeepSpeed starts from rounded ones
 
     def forward_backward(self, batch: Batch) -> float:
         self.communicator.check_same_data(batch, self.data_rank, self.data_world_size)
-        predicted = max(1.0, self.communicator.all_reduce_sum(self.objective.count(batch)))
-        sequences, length = next(iter(batch.values())).shape[:2]
-        size = self.micro_batch or max(1, micro_batch.DEFAULT_TOKENS[self.device.type] // length)
-        total = torch.zeros((), device=self.device)
-        for begin in range(0, sequences, size):
-            piece = {name: rows[begin : begin + size] for name, rows in batch.items()}
-            share = self.objective.count(piece) / predicted
-            piece = {name: rows.to(self.device, non_blocking=True) for name, rows in piece.items()}
-            self._engine.set_gradient_accumulation_boundary(begin + size >= sequences)
-            loss = self._engine(self.objective.loss, piece) * share
-            self._backward(loss)
-            total += loss.detach()
-        return self.communicator.all_reduce_sum(total.item())
+        num_targets = self.communicator.all_reduce_sum(self.objective.count(batch))
+        size = self.default_micro_batch_size(next(iter(batch.values())).shape[1])
+        return self.communicator.all_reduce_sum(
+            self.accumulate(batch, size, num_targets, self._micro_step).item()
+        )
+
+    def _micro_step(self, micro_batch: Batch, weight: float, is_last: bool) -> Tensor:
+        self._engine.set_gradient_accumulation_boundary(is_last)
+        loss = self._engine(self.objective.loss, micro_batch) * weight
+        self._backward(loss)
+        return loss
 
     def _backward(self, loss: Tensor) -> None:
-        """DeepSpeed divides gradients by the number of ranks; shares of one mean are to be summed."""
+        """Backward pass; DeepSpeed divides gradients by the number of ranks, but ours are to be summed."""
         self._engine.backward(loss * self.data_world_size, scale_wrt_gas=False)
 
     def optimizer_step(self, lr_multiplier: float) -> float:
         set_learning_rate([self._engine.optimizer], lr_multiplier)
-        self._engine.step()  # which moves nothing where the norm is not finite
+        self._engine.step()  # skipped by DeepSpeed if the norm is not finite
         return float(self._engine.get_global_grad_norm())
 
     def zero_grad(self) -> None:
@@ -125,7 +111,7 @@ class DeepSpeedEngine:
             for name in ("forward", "hidden_states", "logits", "embed", "encode")
             if hasattr(self.module, name)
         ]
-        own = {name: self.module.__dict__[name] for name in names if name in self.module.__dict__}
+        overrides = {name: self.module.__dict__[name] for name in names if name in self.module.__dict__}
         for name in names:
             setattr(self.module, name, self._through_engine(getattr(self.module, name)))
         self._engine.eval()
@@ -134,7 +120,7 @@ class DeepSpeedEngine:
         finally:
             for name in names:
                 del self.module.__dict__[name]
-            self.module.__dict__.update(own)
+            self.module.__dict__.update(overrides)
             self._engine.train()
 
     def _through_engine(self, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -143,40 +129,28 @@ class DeepSpeedEngine:
 
         return call
 
-    def save(self, folder: Path) -> Callable[[], None]:
-        return self.state.save(folder)
-
-    def load(self, folder: Path) -> None:
-        self.state.load(folder)
-
-    def any_rank(self, flag: bool) -> bool:
-        return self.communicator.any(flag)
-
-    def finalize(self) -> nn.Module:
-        return self.state.gather_full_model()
-
     def _initialize_optimizer(self) -> None:
-        """Let the optimizer make its tensors, by a step that moves nothing: a state can then be saved and loaded."""
-        nothing = torch.zeros(1, 8, dtype=torch.long, device=self.device)
+        """Allocate the optimizer's state by a step without effect, so that it can be saved and loaded."""
+        tokens = torch.zeros(1, 8, dtype=torch.long, device=self.device)
         self._engine.set_gradient_accumulation_boundary(True)
-        self._backward(self._engine(model_loss, {"tokens": nothing, "labels": nothing}) * 0.0)
+        self._backward(self._engine(model_loss, {"tokens": tokens, "labels": tokens}) * 0.0)
         self.optimizer_step(0.0)
         optimizer = self._engine.optimizer
         if hasattr(optimizer, "_hp_optimizer_states_linked"):
-            # ZeRO-1 and 2 link weights to their moments once, when the first group has moved and the others have none.
+            # ZeRO-1 and 2 link weights to their moments once, after the first group: link again.
             optimizer._hp_optimizer_states_linked = False
             optimizer._lazy_init_hp_params_optimizer_state()
         self.state.set_step(torch.zeros(()))
 
 
 def deepspeed_config(settings: TrainConfig, layout: LayoutConfig, device: torch.device) -> dict[str, Any]:
-    """What DeepSpeed is told: its own names for what the recipe says."""
-    place = {"device": "cpu", "pin_memory": device.type != "cpu"}
+    """DeepSpeed's configuration dictionary."""
+    target = {"device": "cpu", "pin_memory": device.type != "cpu"}
     zero: dict[str, Any] = {"stage": layout.zero_stage or 3, "overlap_comm": device.type != "cpu"}
     if layout.cpu_offload != "none":
-        zero["offload_optimizer"] = place
+        zero["offload_optimizer"] = target
     if layout.cpu_offload == "all":
-        zero["offload_param"] = place
+        zero["offload_param"] = target
     return {
         "zero_optimization": zero,
         "bf16": {"enabled": settings.precision == "bfloat16"},
@@ -184,14 +158,14 @@ def deepspeed_config(settings: TrainConfig, layout: LayoutConfig, device: torch.
         "data_types": {"grad_accum_dtype": "fp32"},
         "gradient_clipping": settings.max_grad_norm or math.inf,
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 2,  # any number but one: passes are counted here, and one would not be added up
-        "zero_force_ds_cpu_optimizer": False,  # PyTorch's own is as fused, and needs no compiler at run time
+        "gradient_accumulation_steps": 2,  # the engine sets the boundary; 1 would turn accumulation off
+        "zero_force_ds_cpu_optimizer": False,  # PyTorch's AdamW is fused too and needs no C++ compiler
         "steps_per_print": None,
     }
 
 
 def import_deepspeed(device: torch.device) -> Any:
-    """DeepSpeed, for this device, and quiet. Raises UserError where it is not installed."""
+    """The deepspeed module, with warnings and logs silenced. Raises UserError if it is not installed."""
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
@@ -203,13 +177,13 @@ def import_deepspeed(device: torch.device) -> Any:
             f"train.engine = 'deepspeed': DeepSpeed cannot be imported here: {error}",
             hint=ENGINE_PACKAGES["deepspeed"][2],
         ) from None
-    # It calls collectives of PyTorch by their old names.
+    # DeepSpeed calls deprecated collectives.
     warnings.filterwarnings(
         "ignore", message=r".*(all_gather_into|reduce_scatter)_tensor", category=FutureWarning
     )
-    said = logging.getLogger("DeepSpeed")
-    said.setLevel(logging.WARNING)
-    for handler in said.handlers:
+    logger = logging.getLogger("DeepSpeed")
+    logger.setLevel(logging.WARNING)
+    for handler in logger.handlers:
         if isinstance(handler, logging.StreamHandler):
-            handler.setStream(sys.stderr)  # results alone go to stdout
+            handler.setStream(sys.stderr)  # stdout is for results
     return deepspeed

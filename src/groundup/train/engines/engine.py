@@ -1,7 +1,6 @@
-"""The seam between the loop, which says when, and the engine, which says where and how.
+"""The engine interface: where and how a training step is computed. The loop (training_loop.py) decides when.
 
-One device, the ranks of a mesh, DeepSpeed and Megatron each are an engine of a hundred lines or so. Whatever else
-training needs (schedules, records, checkpoints, guards, probes) is written once, above this line.
+Schedules, metrics, checkpoint rotation, loss-spike detection and evaluation are written once, above this interface.
 """
 
 from collections.abc import Callable
@@ -16,22 +15,22 @@ from groundup.train.objectives import Batch
 
 
 class Engine(Protocol):
-    """Computes the steps of one training run, alone or as one rank of many.
+    """The steps of one training run, on a single device or as one rank of several.
 
-    On many ranks the same loop runs on each of them. Every method is then collective: all ranks call it, in the same
-    order, and all get the same value back. So the loop may decide by any value it was given, and by nothing else;
-    what a clock or a signal says goes through `agree` first.
+    With several ranks the same loop runs on each of them. Every method is then collective: all ranks call it in the same
+    order and get the same return value, so the loop may branch on return values only. Clocks and signals differ between
+    ranks and go through `any_rank` first.
 
-    A step is `accumulate`, then `update` or `discard`. Between steps the gradient is empty.
+    A step is `forward_backward`, then `optimizer_step` or `zero_grad`. Between steps there is no gradient.
 
     Attributes:
-        main: true on the one rank that writes records, finishes checkpoints and speaks to people.
-        data_rank: which part of every batch this rank is fed, from 0. Ranks that share the work on the same sequences
-            (tensor, pipeline, context parallel) have the same one.
-        data_world_size: into how many such parts a batch falls.
+        is_main: true on the one rank that writes metrics, completes checkpoints and prints.
+        data_rank: the part of every global batch that this rank is given, from 0. Tensor, pipeline and context parallel
+            ranks that process the same sequences have the same one.
+        data_world_size: number of such parts.
         device: where it computes.
-        module: this rank's part of the model, to be looked into: by hooks, and at its gradients between `accumulate`
-            and `update`. Never called by the loop.
+        module: this rank's part of the model, for hooks and for reading gradients between `forward_backward` and
+            `optimizer_step`. The loop never calls it.
     """
 
     is_main: bool
@@ -41,59 +40,57 @@ class Engine(Protocol):
     module: nn.Module
 
     def forward_backward(self, batch: Batch) -> float:
-        """Forward and backward over this rank's part of a batch, in as many pieces as memory asks for.
+        """Forward and backward pass over this rank's part of a batch (on the CPU), in micro-batches.
 
-        Leaves the gradient of, and returns, the mean loss over all positions that the whole batch predicts: over all
-        pieces and all ranks, each weighted by the positions it predicts. So neither the pieces nor the ranks change
-        more than rounding. One call and not two, because a pipeline's schedule has backward passes between its
-        forward passes. `batch` is on the CPU.
+        Returns, and leaves the gradient of, the mean loss over all positions that the global batch predicts: each
+        micro-batch and rank is weighted by its predicted positions, so their number changes results only by rounding.
+        One call, because pipeline schedules interleave forward and backward passes.
         """
         ...
 
     def optimizer_step(self, lr_multiplier: float) -> float:
-        """Clip the gradient, move the weights at `share` of the peak learning rates, and drop the gradient.
+        """Clip the gradient, update the weights at `lr_multiplier` times the peak learning rates, clear the gradient.
 
-        Returns the gradient's norm over all ranks, before clipping. Where that is not finite nothing has moved.
+        Returns the gradient norm over all ranks, before clipping. If it is not finite, no weight has changed.
         """
         ...
 
     def zero_grad(self) -> None:
-        """Drop the gradient and leave everything as it was before `accumulate`."""
+        """Clear the gradient; everything is as before `forward_backward`."""
         ...
 
     def eval_model(self) -> AbstractContextManager[nn.Module]:
-        """A module to be called like the whole model, for as long as the block runs: in evaluation mode, in the
-        precision of training, with averaged weights where averages are kept. All ranks call it together.
+        """Context with a module that can be called like the whole model on all ranks: evaluation mode, training
+        precision, averaged weights if weight averaging is on.
         """
         ...
 
     def save(self, folder: Path) -> Callable[[], None]:
-        """Take hold of the state: weights, optimizer, averages, all that the next step depends on.
+        """Snapshot weights, optimizer state and weight average.
 
-        Training goes on as soon as this returns. The function that it returns writes into `folder` what is left to
-        write; it runs on another thread, once, and returns when the files of all ranks are there. It raises OSError.
+        Training may continue after the return. The returned function writes the snapshot into `folder`; it is called
+        once, on another thread, returns when the files of all ranks are written, and raises OSError.
         """
         ...
 
     def load(self, folder: Path) -> None:
-        """Continue from what `save` wrote, on any number of ranks.
+        """Restore what `save` wrote, on any number of ranks.
 
-        Raises Damaged, on all ranks, when files are missing or broken, having changed nothing; UserError when they
-        belong to a model of another shape.
+        Raises CorruptCheckpoint on all ranks, having changed nothing, if files are missing or unreadable; UserError if
+        they belong to a model of another shape.
         """
         ...
 
     def any_rank(self, flag: bool) -> bool:
-        """True on all ranks when `wish` is true on any."""
+        """True on all ranks if `flag` is true on any."""
         ...
 
     def finalize(self) -> nn.Module:
-        """The whole model on the CPU in evaluation mode, averaged where averages are kept; ends the engine's life.
-
-        Whole on the main rank; what the others get has no meaning.
+        """The full model on the CPU in evaluation mode, averaged if weight averaging is on. The engine is unusable
+        afterwards; on ranks other than the main one the return value is undefined.
         """
         ...
 
 
 class CorruptCheckpoint(Exception):
-    """A checkpoint that cannot be read; the one before it may be whole."""
+    """A checkpoint that cannot be read."""

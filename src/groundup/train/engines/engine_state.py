@@ -1,8 +1,12 @@
-"""What a run continues from: written by one device or the ranks of any mesh, read by any other, and made whole at the end."""
+"""Checkpoint state of the PyTorch engines: weights, optimizer tensors and weight average, by full-model names.
+
+Written by a single device or the ranks of any mesh, readable by any other.
+"""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -30,13 +34,12 @@ AVERAGED_UPDATES = "averaged_updates"
 
 
 class EngineState:
-    """One rank's weights, their average and the optimizers' tensors, by the names of the whole model.
-
-    Methods are collective.
+    """The state of one rank. Methods are collective.
 
     Args:
-        models: the model, or the pieces of it that are here.
-        mesh: who shares what; None on one device.
+        models: the model, or this rank's pipeline stages of it.
+        mesh: the device mesh; None on a single device.
+        full_model: with a mesh, a copy of the model on the meta device, which `gather_full_model` fills.
     """
 
     def __init__(
@@ -46,68 +49,73 @@ class EngineState:
         average: WeightAverage | None,
         communicator: Communicator | SingleProcess,
         mesh: Mesh | None = None,
+        full_model: nn.Module | None = None,
     ):
         self._models, self._optimizers, self._average = models, optimizers, average
-        self._mesh, self._communicator = mesh, communicator
+        self._mesh, self._communicator, self._full_model = mesh, communicator, full_model
 
     def save(self, folder: Path, **metadata: str) -> Callable[[], None]:
-        """See Engine.save. `facts` are written beside the tensors."""
-        pieces = collect_shards(self._tensors(), self._mesh)
-        return write_on_all_ranks(
-            pieces,
-            rank_file_path(folder, self._communicator.rank, self._communicator.size),
-            self._communicator,
-            **metadata,
-        )
+        """See Engine.save. `metadata` is stored in the header of each file."""
+        path = rank_file_path(folder, self._communicator.rank, self._communicator.size)
+        shards = collect_shards(self._tensors(), self._mesh)
+        return write_on_all_ranks(shards, path, self._communicator, **metadata)
 
     def load(self, folder: Path) -> dict[str, str]:
-        """See Engine.load. Returns the facts that rank 0 wrote."""
+        """See Engine.load. Returns the metadata that rank 0 wrote."""
         weights = self._weights()
         check_checkpoint(folder, {name: weight.shape for name, weight in weights.items()}, self._communicator)
         for optimizer in self._optimizers:
             _initialize_optimizer_state(optimizer)
         state = self._tensors()
         load_into(folder, state)
+        for name, values, key in self._optimizer_entries():
+            if not isinstance(values[key], Tensor):
+                values[key] = type(values[key])(state[name].item())
         if self._average is not None:
             name = next(iter(self._average.tensors))
             self._average.updates = int(state[f"{name}.{AVERAGED_UPDATES}"])
         return read_checkpoint_metadata(folder)
 
-    def gather_full_model(self, full_model: nn.Module) -> None:
-        """Fill `whole`, an empty copy of the model, on rank 0.
-
-        Weights come one by one; no other rank ever has more than one of them whole.
-        """
-        assert self._mesh is not None
-        own = self._weights()
-        for name, place in full_model.state_dict().items():
-            here = name in own
-            owner = torch.tensor(self._mesh.rank("pipeline") if here else -1)
+    def gather_full_model(self) -> nn.Module:
+        """The full model on the CPU; filled on rank 0 only, one weight at a time."""
+        if self._mesh is None or self._full_model is None:
+            return self._models[0].cpu().eval()
+        weights = self._weights()
+        for name, target in self._full_model.state_dict().items():
+            is_local = name in weights
+            owner = torch.tensor(self._mesh.rank("pipeline") if is_local else -1)
             dist.all_reduce(owner, dist.ReduceOp.MAX, group=self._communicator.control_group)
-            weight = _full_tensor(own[name]) if here else torch.empty_like(place, device=self._mesh.device)
+            device = self._mesh.device
+            weight = _full_tensor(weights[name]) if is_local else torch.empty_like(target, device=device)
             if self._mesh.size("pipeline") > 1:
-                group = self._mesh.group("pipeline")
-                dist.broadcast(weight, group=group, group_src=int(owner))
+                dist.broadcast(weight, group=self._mesh.group("pipeline"), group_src=int(owner))
             if dist.get_rank() == 0:
-                assign_tensor(full_model, name, weight.cpu())
+                assign_tensor(self._full_model, name, weight.cpu())
+        return self._full_model.eval()
 
     def _weights(self) -> dict[str, Tensor]:
-        """This rank's parts of what learns and what is kept beside it, each once: a tied head is the embedding."""
+        """This rank's trainable parameters and persistent buffers; tied weights once."""
         state = {}
         for part in self._models:
             state |= dict(trainable_parameters(part))
-            kept = part.state_dict().keys()
-            state |= {name: buffer for name, buffer in part.named_buffers() if name in kept}
+            persistent = part.state_dict().keys()
+            state |= {name: buffer for name, buffer in part.named_buffers() if name in persistent}
         return state
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """The weights, and the optimizer's tensors as `name of the weight.key`."""
-        weights = self._weights()
-        names = {id(weight): name for name, weight in weights.items()}
-        state = dict(weights)
+    def _optimizer_entries(self) -> Iterator[tuple[str, dict[str, Any], str]]:
+        """(`weight name.key`, the optimizer's state of that weight, key)."""
+        names = {id(weight): name for name, weight in self._weights().items()}
         for optimizer in self._optimizers:
-            for weight, tensors in optimizer.state.items():
-                state |= {f"{names[id(weight)]}.{key}": value for key, value in tensors.items()}
+            for weight, values in optimizer.state.items():
+                keys = [key for key, value in values.items() if isinstance(value, Tensor | int | float)]
+                yield from ((f"{names[id(weight)]}.{key}", values, key) for key in keys)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All tensors to save or load; optimizer values that are plain numbers as tensors."""
+        state = dict(self._weights())
+        for name, values, key in self._optimizer_entries():
+            value, is_float = values[key], isinstance(values[key], float)
+            state[name] = torch.tensor(value, dtype=torch.float64) if is_float else torch.as_tensor(value)
         if self._average is not None:
             for name, mean in self._average.tensors.items():
                 state[f"{name}.average"] = mean
@@ -118,7 +126,7 @@ class EngineState:
 def write_on_all_ranks(
     shards: dict[str, TensorShard], path: Path, communicator: Communicator | SingleProcess, **metadata: str
 ) -> Callable[[], None]:
-    """A function, for another thread, that writes this rank's pieces and returns when all ranks have written theirs."""
+    """A function for the checkpoint thread: writes the shards of this rank, returns when all ranks have written."""
 
     def write() -> None:
         failure: OSError | None = None
@@ -127,7 +135,7 @@ def write_on_all_ranks(
         except OSError as error:
             failure = error
         if communicator.any(failure is not None, communicator.checkpoint_group):
-            raise failure or OSError("another rank could not write its part")
+            raise failure or OSError("another rank could not write its checkpoint file")
 
     return write
 
@@ -135,30 +143,30 @@ def write_on_all_ranks(
 def check_checkpoint(
     folder: Path, shapes: dict[str, torch.Size], communicator: Communicator | SingleProcess
 ) -> None:
-    """Raises Damaged, on all ranks, when the checkpoint in `folder` cannot be read; UserError when it is another's.
+    """Raises CorruptCheckpoint, on all ranks, if the checkpoint is unreadable; UserError if it has other shapes.
 
     Args:
-        shapes: of the whole weights of which this rank has parts.
+        shapes: full shapes of the weights that this rank has or has shards of.
     """
-    missing: Exception | None = None
+    failure: Exception | None = None
     found: dict[str, torch.Size] = {}
     try:
         found = read_shapes(folder)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        missing = error
-    if communicator.any(missing is not None):
-        raise CorruptCheckpoint(f"{folder}: {missing or 'not readable on another rank'}")
+        failure = error
+    if communicator.any(failure is not None):
+        raise CorruptCheckpoint(f"{folder}: {failure or 'not readable on another rank'}")
     names = set().union(*communicator.all_gather_objects(list(shapes)))
-    other = _difference(shapes, found, names)
-    if communicator.any(other is not None):
+    difference = _difference(shapes, found, names)
+    if communicator.any(difference is not None):
         raise UserError(
-            f"{folder}: a checkpoint of another model: {other or 'on another rank'}",
+            f"{folder}: a checkpoint of another model: {difference or 'on another rank'}",
             hint=f"remove {folder.parent} to start anew",
         )
 
 
 def _difference(shapes: dict[str, torch.Size], found: dict[str, torch.Size], names: set[str]) -> str | None:
-    """The first thing in which a checkpoint and this rank's weights differ; `names` are those of all ranks."""
+    """The first difference between a checkpoint and the weights of this rank; `names`: the weights of all ranks."""
     for name, shape in shapes.items():
         if name not in found:
             return f"{name} is missing"
@@ -171,7 +179,7 @@ def _difference(shapes: dict[str, torch.Size], found: dict[str, torch.Size], nam
 
 
 def meta_copy(model: nn.Module) -> nn.Module:
-    """The same model without memory for its weights."""
+    """A copy of the model on the meta device."""
     empty = {
         id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=weight.requires_grad)
         for weight in model.parameters()
@@ -180,18 +188,18 @@ def meta_copy(model: nn.Module) -> nn.Module:
 
 
 def assign_tensor(model: nn.Module, name: str, value: Tensor) -> None:
-    """Give an empty copy one of its weights, or fill one of its buffers."""
+    """Set a parameter of a meta copy, or fill a buffer."""
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
     if leaf in module._parameters:
-        own = module.get_parameter(leaf)
-        setattr(module, leaf, nn.Parameter(value, requires_grad=own.requires_grad))
+        requires_grad = module.get_parameter(leaf).requires_grad
+        setattr(module, leaf, nn.Parameter(value, requires_grad=requires_grad))
     else:
         module.get_buffer(leaf).copy_(value)
 
 
 def _initialize_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
-    """Give an optimizer that has not moved yet the tensors that it will have, by a step that moves nothing."""
+    """Make a new optimizer allocate its state, by a step with zero gradients and learning rate 0."""
     rates = [group["lr"] for group in optimizer.param_groups]
     for group in optimizer.param_groups:
         group["lr"] = 0.0

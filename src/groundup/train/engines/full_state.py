@@ -1,10 +1,10 @@
-"""CheckpointManager of engines whose partitions are their own: put together a whole tensor at a time, and written in turn.
+"""Checkpoint state of engines with partitions of their own (DeepSpeed, Megatron): full tensors, one at a time.
 
-The files are those of any other layout (parallel/sharded_checkpoint.py), so such a run goes on under another engine, and the
-other way round. AdamW's tensors are named as PyTorch names them.
+The file format is that of every other layout (parallel/sharded_checkpoint.py), so such a run can continue under another
+engine and the other way round. AdamW's tensors have PyTorch's names.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -16,19 +16,28 @@ from groundup.parallel.sharded_checkpoint import TensorShard, load_into, rank_fi
 from groundup.train.engines.engine_state import write_on_all_ranks
 
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW keeps for every weight, beside `step`."""
+"""AdamW's tensors of each weight, beside `step`."""
 
 
-def save_full_tensors(
-    tensors: Iterable[tuple[str, Tensor]], folder: Path, communicator: Communicator
-) -> Callable[[], None]:
-    """See Engine.save. `tensors` come whole, in the same order on every rank; each rank writes every so-manieth."""
-    rank, count = dist.get_rank(), dist.get_world_size()
-    pieces = {}
-    for number, (name, tensor) in enumerate(tensors):
-        if number % count == rank:
-            pieces[name] = TensorShard(tensor.detach().to("cpu", copy=True).contiguous(), (0,) * tensor.ndim)
-    return write_on_all_ranks(pieces, rank_file_path(folder, rank, count), communicator)
+class FullTensorState:
+    """Base class: `save` from an iterator over the full tensors."""
+
+    communicator: Communicator
+
+    def full_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, full tensor) of the whole state, in the same order on every rank."""
+        raise NotImplementedError
+
+    def save(self, folder: Path, **metadata: str) -> Callable[[], None]:
+        """See Engine.save. Rank r writes tensors r, r + world_size, ..."""
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        shards = {}
+        for index, (name, tensor) in enumerate(self.full_tensors()):
+            if index % world_size == rank:
+                copy = tensor.detach().to("cpu", copy=True).contiguous()
+                shards[name] = TensorShard(copy, (0,) * tensor.ndim)
+        path = rank_file_path(folder, rank, world_size)
+        return write_on_all_ranks(shards, path, self.communicator, **metadata)
 
 
 def read_full_tensors(folder: Path, shapes: Mapping[str, torch.Size]) -> dict[str, dict[str, Tensor]]:
@@ -38,6 +47,11 @@ def read_full_tensors(folder: Path, shapes: Mapping[str, torch.Size]) -> dict[st
     }
     found["step"] = {name: torch.zeros(()) for name in shapes}
     load_into(
-        folder, {name + (key and f".{key}"): t for key, part in found.items() for name, t in part.items()}
+        folder,
+        {
+            name + (key and f".{key}"): tensor
+            for key, group in found.items()
+            for name, tensor in group.items()
+        },
     )
     return found

@@ -1,38 +1,30 @@
-"""Megatron-Core's own model and optimizer (Narayanan et al. 2021), driven by the one loop.
+"""Training engine on Megatron-Core's model and optimizer (Narayanan et al. 2021); CUDA only.
 
-The recipe's decoder is built as Megatron's GPT model out of its local layers, which need no other package, and starts
-from our weights; batches come from our shards. What is Megatron's: the layers, their tensor parallelism, the reduction of
-gradients, and the optimizer with its master weights. It computes on CUDA devices alone.
+The recipe's decoder is built as Megatron's GPT model from its local layers, which need no further package, and starts from
+our weights. Megatron's part is the layers, tensor parallelism, gradient reduction, and the optimizer with master weights.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
-import torch
-import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.model.model_output import shift_labels
-from groundup.parallel.communicator import Communicator
-from groundup.plan import parallel_layout as layouts
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
-from groundup.train import micro_batch
+from groundup.train.engines.base_engine import BaseEngine
 from groundup.train.engines.megatron_model import MegatronAdapter, build_megatron, check_megatron
 from groundup.train.engines.megatron_state import MegatronState
 from groundup.train.objectives import NEXT_TOKEN, Batch, Objective
 
 
-class MegatronEngine:
-    """Trains what Megatron makes of `model`, a decoder, the same on every rank, which is used up.
+class MegatronEngine(BaseEngine):
+    """Trains a Megatron model made of `model`, a decoder that is identical on every rank and consumed.
 
-    Raises UserError where Megatron-Core is not installed, for what it does not compute, and when the ranks were not given
-    the same run.
+    Raises UserError if Megatron-Core is not installed, for unsupported settings, or ranks with different settings.
     """
 
     def __init__(
@@ -43,34 +35,22 @@ class MegatronEngine:
         machine: Machine,
         layout: LayoutConfig,
     ):
-        if settings.learning_rate is None:
-            raise ValueError("settings are not derived: learning_rate is needed")
-        self.settings, self.objective = settings, objective
-        self.device = next(model.parameters()).device
         check_megatron()
         if objective is not NEXT_TOKEN:
             raise UserError(
-                "train.engine = 'megatron': its model makes its own loss, and this objective is another",
+                "train.engine = 'megatron' trains on next tokens only, not with another objective or train.z_loss",
                 hint="set train.engine=native",
             )
-        self.communicator = Communicator()
-        self.communicator.check_same_run(settings, layout, model)
-        self.is_main = dist.get_rank() == 0
-        layout = layouts.complete_layout(layout, dist.get_world_size())
-        config: Any = model.config
-        layouts.check_layout(layout, config, settings)
-        self.micro_batch = machine.micro_batch_size
+        super().__init__(model, objective, settings, machine, layout)
         self._model, self._optimizer = build_megatron(
-            model, settings, layout, machine.activation_checkpointing
+            model, settings, self.layout, machine.activation_checkpointing
         )
         self.module = self._model.module
-        self._tensor_size = layout.tensor
-        self.data_rank, self.data_world_size = (
-            dist.get_rank() // layout.tensor,
-            dist.get_world_size() // layout.tensor,
-        )
+        self._tensor_size = self.layout.tensor
+        self.data_rank //= self._tensor_size
+        self.data_world_size //= self._tensor_size
         self.state = MegatronState(model, self._model, self._optimizer, self.communicator)
-        self._adapter = MegatronAdapter(config, self.module)
+        self._adapter = MegatronAdapter(model.config, self.module)  # type: ignore[arg-type]
         from megatron.core.distributed import finalize_model_grads  # type: ignore[import-not-found]
 
         self._finalize_grads = finalize_model_grads
@@ -78,25 +58,20 @@ class MegatronEngine:
 
     def forward_backward(self, batch: Batch) -> float:
         self.communicator.check_same_data(batch, self.data_rank, self.data_world_size)
-        predicted = max(
-            1.0, self.communicator.all_reduce_sum(self.objective.count(batch)) / self._tensor_size
-        )
-        sequences, length = batch["tokens"].shape
-        size = self.micro_batch or max(1, micro_batch.DEFAULT_TOKENS[self.device.type] // length)
-        total = torch.zeros((), device=self.device)
-        for begin in range(0, sequences, size):
-            piece = {name: rows[begin : begin + size].to(self.device) for name, rows in batch.items()}
-            labels = shift_labels(piece["labels"])
-            losses = self._adapter.losses(self._model, piece["tokens"], labels)
-            loss = (losses * (labels >= 0)).sum() / predicted
-            loss.backward()
-            total += loss.detach()
+        num_targets = self.communicator.all_reduce_sum(self.objective.count(batch)) / self._tensor_size
+        size = self.default_micro_batch_size(batch["tokens"].shape[1])
+        total = self.accumulate(batch, size, num_targets, self._micro_step).item()
         self._finalize_grads(
             [self._model]
-        )  # over the data ranks, and what the tensor ranks each have a share of
-        return self.communicator.all_reduce_sum(
-            total.item() / self._tensor_size
-        )  # whose ranks all have the same one
+        )  # all-reduce over data ranks, and partial gradients over tensor ranks
+        return self.communicator.all_reduce_sum(total / self._tensor_size)  # equal on all tensor ranks
+
+    def _micro_step(self, micro_batch: Batch, weight: float, is_last: bool) -> Tensor:
+        labels = shift_labels(micro_batch["labels"])
+        losses = self._adapter.losses(self._model, micro_batch["tokens"], labels)
+        loss = (losses * (labels >= 0)).sum() / max(1, self.objective.count(micro_batch)) * weight
+        loss.backward()
+        return loss
 
     def optimizer_step(self, lr_multiplier: float) -> float:
         self._optimizer.prepare_grads()
@@ -107,7 +82,7 @@ class MegatronEngine:
                 if weight.grad is not None:
                     weight.grad.mul_(factor)
             for group in self._optimizer.param_groups:
-                group["lr"] = lr_multiplier * (self.settings.learning_rate or 0.0)
+                group["lr"] = lr_multiplier * self.learning_rate
                 group["weight_decay"] = self.settings.weight_decay * group["wd_mult"]
             self._optimizer.step_with_ready_grads()
         self.zero_grad()
@@ -124,15 +99,3 @@ class MegatronEngine:
             yield self._adapter
         finally:
             self._model.train()
-
-    def save(self, folder: Path) -> Callable[[], None]:
-        return self.state.save(folder)
-
-    def load(self, folder: Path) -> None:
-        self.state.load(folder)
-
-    def any_rank(self, flag: bool) -> bool:
-        return self.communicator.any(flag)
-
-    def finalize(self) -> nn.Module:
-        return self.state.gather_full_model()

@@ -1,4 +1,4 @@
-"""A recipe's decoder as Megatron-Core's GPT model, its optimizer, and a view of it that answers like our own model."""
+"""Megatron-Core's GPT model and optimizer from a recipe's decoder, and an adapter with our model's interface."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from groundup.train.engines.megatron_weights import to_megatron
 
 
 def check_megatron() -> None:
-    """Raises UserError where Megatron-Core cannot be imported, or has nothing to compute on."""
+    """Raises UserError if Megatron-Core cannot be imported or there is no CUDA device."""
     check_engine_installed("megatron")
     try:
         import megatron.core  # type: ignore[import-not-found] # noqa: F401
@@ -32,7 +32,7 @@ def check_megatron() -> None:
         torch.cuda.current_device()
     except (AssertionError, RuntimeError) as error:
         raise UserError(
-            f"train.engine = 'megatron': Megatron-Core computes on CUDA devices alone, and here is none ({error})",
+            f"train.engine = 'megatron': Megatron-Core needs a CUDA device, found none ({error})",
             hint="set train.engine=native",
         ) from None
 
@@ -40,10 +40,10 @@ def check_megatron() -> None:
 def build_megatron(
     model: nn.Module, settings: TrainConfig, layout: LayoutConfig, checkpointing: str
 ) -> tuple[Any, Any]:
-    """Megatron's model with the weights of `model`, wrapped for data parallelism, and its optimizer. Collective.
+    """(Megatron's model with the weights of `model`, wrapped for data parallelism; its optimizer). Collective.
 
     Args:
-        checkpointing: none or full: whether layers forget what they computed.
+        checkpointing: none or full: recompute the activations of layers in the backward pass.
     """
     from megatron.core import parallel_state  # type: ignore[import-not-found]
     from megatron.core.distributed import (  # type: ignore[import-not-found]
@@ -59,15 +59,15 @@ def build_megatron(
 
     config: Any = model.config
     if parallel_state.model_parallel_is_initialized():
-        parallel_state.destroy_model_parallel()  # of an engine whose life has ended
+        parallel_state.destroy_model_parallel()  # of an earlier engine
     parallel_state.initialize_model_parallel(tensor_model_parallel_size=layout.tensor)
-    model_parallel_cuda_manual_seed(0)  # for dropout, of which there is none
+    model_parallel_cuda_manual_seed(0)  # required, although there is no dropout
     half = settings.precision == "bfloat16"
-    shape = TransformerConfig(
+    transformer_config = TransformerConfig(
         **model_config_fields(config), **_compute_config_fields(layout, half, checkpointing)
     )
     network: Any = GPTModel(
-        config=shape,
+        config=transformer_config,
         transformer_layer_spec=get_gpt_layer_local_spec(
             qk_layernorm=config.qk_norm, normalization=NORM_NAMES[config.norm]
         ),
@@ -77,25 +77,27 @@ def build_megatron(
         position_embedding_type="rope" if config.positions == "rope" else "learned_absolute",
         rotary_base=config.rope_theta,
     )
-    own = dict(network.named_parameters())
+    parameters = dict(network.named_parameters())
     rank = dist.get_rank() % layout.tensor
-    given = to_megatron(dict(model.named_parameters()), config, rank, layout.tensor)
-    if own.keys() != given.keys():
-        raise RuntimeError(f"Megatron's model has other parameters: {sorted(own.keys() ^ given.keys())}")
+    converted = to_megatron(dict(model.named_parameters()), config, rank, layout.tensor)
+    if parameters.keys() != converted.keys():
+        raise RuntimeError(
+            f"Megatron's model has other parameters: {sorted(parameters.keys() ^ converted.keys())}"
+        )
     with torch.no_grad():
-        for name, weight in own.items():
-            weight.copy_(given[name])
+        for name, weight in parameters.items():
+            weight.copy_(converted[name])
     network = network.to(next(model.parameters()).device)
     if half:
-        network = Float16Module(shape, network)
-    cut = layout.shard not in (None, 1)
-    reduced = DistributedDataParallelConfig(grad_reduce_in_fp32=True, use_distributed_optimizer=cut)
-    wrapped = DistributedDataParallel(shape, reduced, network)
+        network = Float16Module(transformer_config, network)
+    is_sharded = layout.shard not in (None, 1)
+    ddp_config = DistributedDataParallelConfig(grad_reduce_in_fp32=True, use_distributed_optimizer=is_sharded)
+    wrapped = DistributedDataParallel(transformer_config, ddp_config, network)
     optimizer = get_megatron_optimizer(
         OptimizerConfig(
             optimizer="adam", lr=settings.learning_rate, weight_decay=settings.weight_decay, bf16=half,
             adam_beta1=settings.beta1, adam_beta2=settings.beta2, adam_eps=1e-8, clip_grad=0.0,
-            params_dtype=torch.bfloat16 if half else torch.float32, use_distributed_optimizer=cut,
+            params_dtype=torch.bfloat16 if half else torch.float32, use_distributed_optimizer=is_sharded,
         ),
         [wrapped],
     )  # fmt: skip
@@ -109,7 +111,7 @@ NORM_NAMES = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
 
 
 def model_config_fields(config: ModelConfig) -> dict[str, Any]:
-    """The model in Megatron's words."""
+    """TransformerConfig fields of the model."""
     return {
         "num_layers": config.num_layers,
         "hidden_size": config.hidden_size,
@@ -130,13 +132,13 @@ def model_config_fields(config: ModelConfig) -> dict[str, Any]:
 
 
 def _compute_config_fields(layout: LayoutConfig, half: bool, checkpointing: str) -> dict[str, Any]:
-    """How it is computed."""
+    """TransformerConfig fields of precision and parallelism."""
     return {
         "tensor_model_parallel_size": layout.tensor,
         "params_dtype": torch.bfloat16 if half else torch.float32,
         "pipeline_dtype": torch.float32,
         "bf16": half,
-        # Overwritten, but not to be left out: it is what marks parameters as cut, and the norm counts others once.
+        # Weights are overwritten, but CPU initialization marks sharded parameters; the norm counts all others once.
         "use_cpu_initialization": True,
         "calculate_per_token_loss": True,  # gradients are summed over ranks, not averaged
         "gradient_accumulation_fusion": False,
@@ -150,7 +152,7 @@ def _compute_config_fields(layout: LayoutConfig, half: bool, checkpointing: str)
 
 
 class MegatronAdapter(nn.Module):
-    """Megatron's model, called like ours. All ranks of a tensor axis call it together."""
+    """Megatron's model with our model's interface. Collective over a tensor axis."""
 
     def __init__(self, config: ModelConfig, network: nn.Module):
         super().__init__()
@@ -162,19 +164,19 @@ class MegatronAdapter(nn.Module):
     ) -> ModelOutput:
         if labels is None:
             return ModelOutput(self.logits(self.hidden_states(tokens)), None)
-        following = shift_labels(labels)
-        losses = self.losses(self.network, tokens, following)
-        return ModelOutput(None, losses[following != IGNORE_INDEX].mean())
+        targets = shift_labels(labels)
+        losses = self.losses(self.network, tokens, targets)
+        return ModelOutput(None, losses[targets != IGNORE_INDEX].mean())
 
     def losses(
-        self, network: nn.Module, tokens: Int[Tensor, "B T"], following: Int[Tensor, "B T"]
+        self, network: nn.Module, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]
     ) -> Float[Tensor, "B T"]:
-        """Of predicting `following` in its places, in nats, by the network or its wrapper; -100 gives any number."""
-        return network(tokens, _positions(tokens), None, labels=following)
+        """Loss in nats at each position, by the network or its wrapper; undefined where the label is -100."""
+        return network(tokens, _positions(tokens), None, labels=targets)
 
     def hidden_states(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         inner = self._inner
-        inner.post_process = False  # so it stops before the head
+        inner.post_process = False  # stop before the head
         try:
             return self.network(tokens, _positions(tokens), None).transpose(0, 1)
         finally:
@@ -189,7 +191,7 @@ class MegatronAdapter(nn.Module):
 
     @property
     def _inner(self) -> Any:
-        """The model itself, which a wrapper for bfloat16 may surround."""
+        """The GPT model inside the bfloat16 wrapper."""
         return getattr(self.network, "module", self.network)
 
 

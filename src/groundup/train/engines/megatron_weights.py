@@ -1,8 +1,7 @@
-"""Our weights as Megatron-Core's, and back: the same numbers in another order, so nothing is rounded.
+"""Weight conversion between our model and Megatron-Core's, in both directions, without rounding.
 
-Megatron (Shoeybi et al. 2019) holds one matrix where we hold several, so that one product makes them all: queries, keys
-and values of each group of heads side by side, and the gate above the up projection. Each rank of the tensor axis has its
-part of every one of them. AdamW's moments follow their weights by the same rules.
+Megatron (Shoeybi et al. 2019) fuses matrices: query, key and value of each head group, and gate above up projection. Each
+tensor parallel rank has a shard of every matrix. AdamW's moments are converted by the same rules.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,12 +15,12 @@ from groundup.recipe import ModelConfig
 
 @dataclass(frozen=True)
 class WeightRule:
-    """One of Megatron's parameters.
+    """The conversion of one of Megatron's parameters.
 
     Attributes:
-        ours: the weights that it is made of.
-        split: (ours, ranks) -> the part of each rank.
-        join: (the parts of all ranks) -> ours.
+        sources: our weights that it is made of.
+        split: (our weights, world size) -> the shard of each tensor parallel rank.
+        merge: (the shards of all ranks) -> our weights.
     """
 
     sources: tuple[str, ...]
@@ -30,33 +29,39 @@ class WeightRule:
 
 
 def build_weight_rules(config: ModelConfig) -> dict[str, WeightRule]:
-    """For every parameter of Megatron's model its rule, in the order in which it has them."""
+    """A rule for every parameter of Megatron's model, in its order."""
     found = {"embedding.word_embeddings.weight": _sharded("embedding.tokens.weight", 0)}
     if config.position_embedding == "learned":
         found["embedding.position_embeddings.weight"] = _replicated("embedding.positions.weight")
     for layer in range(config.num_layers):
-        own, theirs = f"blocks.{layer}", f"decoder.layers.{layer}"
-        found |= _norm(config, f"{theirs}.input_layernorm", f"{own}.attention_norm")
-        attention, mixing = f"{own}.attention", f"{theirs}.self_attention"
+        source, target = f"blocks.{layer}", f"decoder.layers.{layer}"
+        found |= _norm(config, f"{target}.input_layernorm", f"{source}.attention_norm")
+        attention, target_attention = f"{source}.attention", f"{target}.self_attention"
         qkv = [f"{attention}.{part}_proj" for part in "qkv"]
-        found[f"{mixing}.linear_proj.weight"] = _sharded(f"{attention}.o_proj.weight", 1)
+        found[f"{target_attention}.linear_proj.weight"] = _sharded(f"{attention}.o_proj.weight", 1)
         if config.attention_bias == "all":
-            found[f"{mixing}.linear_proj.bias"] = _replicated(f"{attention}.o_proj.bias")
-        found[f"{mixing}.linear_qkv.weight"] = _grouped_heads([f"{name}.weight" for name in qkv], config)
+            found[f"{target_attention}.linear_proj.bias"] = _replicated(f"{attention}.o_proj.bias")
+        found[f"{target_attention}.linear_qkv.weight"] = _grouped_heads(
+            [f"{name}.weight" for name in qkv], config
+        )
         if config.attention_bias != "none":
-            found[f"{mixing}.linear_qkv.bias"] = _grouped_heads([f"{name}.bias" for name in qkv], config)
+            found[f"{target_attention}.linear_qkv.bias"] = _grouped_heads(
+                [f"{name}.bias" for name in qkv], config
+            )
         if config.qk_norm:
             for part in "qk":
-                found |= _norm(config, f"{mixing}.{part}_layernorm", f"{attention}.{part}_norm")
-        found |= _norm(config, f"{theirs}.pre_mlp_layernorm", f"{own}.feed_forward_norm")
-        first = [f"{own}.feed_forward.{part}_proj" for part in (("gate", "up") if config.gated else ("up",))]
+                found |= _norm(config, f"{target_attention}.{part}_layernorm", f"{attention}.{part}_norm")
+        found |= _norm(config, f"{target}.pre_mlp_layernorm", f"{source}.feed_forward_norm")
+        first = [
+            f"{source}.feed_forward.{part}_proj" for part in (("gate", "up") if config.gated else ("up",))
+        ]
         kinds = ("weight", "bias") if config.feed_forward_bias else ("weight",)
         for kind in kinds:
-            found[f"{theirs}.mlp.linear_fc1.{kind}"] = _interleaved([f"{name}.{kind}" for name in first])
-        down = f"{own}.feed_forward.down_proj"
-        found[f"{theirs}.mlp.linear_fc2.weight"] = _sharded(f"{down}.weight", 1)
+            found[f"{target}.mlp.linear_fc1.{kind}"] = _interleaved([f"{name}.{kind}" for name in first])
+        down = f"{source}.feed_forward.down_proj"
+        found[f"{target}.mlp.linear_fc2.weight"] = _sharded(f"{down}.weight", 1)
         if config.feed_forward_bias:
-            found[f"{theirs}.mlp.linear_fc2.bias"] = _replicated(f"{down}.bias")
+            found[f"{target}.mlp.linear_fc2.bias"] = _replicated(f"{down}.bias")
     found |= _norm(config, "decoder.final_layernorm", "final_norm")
     if not config.tie_embeddings:
         found["output_layer.weight"] = _sharded("head.weight", 0)
@@ -66,62 +71,62 @@ def build_weight_rules(config: ModelConfig) -> dict[str, WeightRule]:
 def to_megatron(
     weights: Mapping[str, Tensor], config: ModelConfig, rank: int, world_size: int
 ) -> dict[str, Tensor]:
-    """What rank `rank` of the tensor axis has of our whole weights."""
+    """The parameters of tensor parallel rank `rank`, from our full weights."""
     return {
-        name: rule.split([weights[own] for own in rule.sources], world_size)[rank].contiguous()
+        name: rule.split([weights[source] for source in rule.sources], world_size)[rank].contiguous()
         for name, rule in build_weight_rules(config).items()
     }
 
 
 def from_megatron(parts: list[Mapping[str, Tensor]], config: ModelConfig) -> dict[str, Tensor]:
-    """Our whole weights, of what all ranks of the tensor axis have."""
-    whole = {}
+    """Our full weights, from the parameters of all tensor parallel ranks."""
+    weights = {}
     for name, rule in build_weight_rules(config).items():
-        whole |= dict(zip(rule.sources, rule.merge([part[name] for part in parts]), strict=True))
-    return whole
+        weights |= dict(zip(rule.sources, rule.merge([part[name] for part in parts]), strict=True))
+    return weights
 
 
-def _norm(config: ModelConfig, theirs: str, ours: str) -> dict[str, WeightRule]:
+def _norm(config: ModelConfig, target: str, source: str) -> dict[str, WeightRule]:
     kinds = ("weight", "bias") if config.norm == "layernorm" else ("weight",)
-    return {f"{theirs}.{kind}": _replicated(f"{ours}.{kind}") for kind in kinds}
+    return {f"{target}.{kind}": _replicated(f"{source}.{kind}") for kind in kinds}
 
 
-def _replicated(ours: str) -> WeightRule:
-    """Every rank has all of it."""
-    return WeightRule((ours,), lambda weights, ranks: weights * ranks, lambda parts: parts[:1])
+def _replicated(source: str) -> WeightRule:
+    """Identical on every rank."""
+    return WeightRule((source,), lambda weights, ranks: weights * ranks, lambda parts: parts[:1])
 
 
-def _sharded(ours: str, dimension: int) -> WeightRule:
-    """Rank after rank along one dimension."""
+def _sharded(source: str, dimension: int) -> WeightRule:
+    """Contiguous shards along one dimension."""
     return WeightRule(
-        (ours,),
+        (source,),
         lambda weights, ranks: list(weights[0].chunk(ranks, dimension)),
         lambda parts: [torch.cat(parts, dimension)],
     )
 
 
-def _interleaved(ours: list[str]) -> WeightRule:
-    """A rank's rows of each, one below the other."""
+def _interleaved(sources: list[str]) -> WeightRule:
+    """Each rank's shards of several matrices, one below the other."""
 
     def split(weights: list[Tensor], ranks: int) -> list[Tensor]:
         return [torch.cat(rows) for rows in zip(*(weight.chunk(ranks) for weight in weights), strict=True)]
 
-    def join(parts: list[Tensor]) -> list[Tensor]:
-        return [torch.cat(rows) for rows in zip(*(part.chunk(len(ours)) for part in parts), strict=True)]
+    def merge(parts: list[Tensor]) -> list[Tensor]:
+        return [torch.cat(rows) for rows in zip(*(part.chunk(len(sources)) for part in parts), strict=True)]
 
-    return WeightRule(tuple(ours), split, join)
+    return WeightRule(tuple(sources), split, merge)
 
 
-def _grouped_heads(ours: list[str], config: ModelConfig) -> WeightRule:
-    """Groups of heads: the queries that share a key, the key, the value."""
+def _grouped_heads(sources: list[str], config: ModelConfig) -> WeightRule:
+    """By head group: the queries that share a key, the key, the value."""
     sizes = [config.num_heads // config.num_kv_heads * config.head_dim, config.head_dim, config.head_dim]
 
     def split(weights: list[Tensor], ranks: int) -> list[Tensor]:
         groups = [weight.unflatten(0, (config.num_kv_heads, -1)) for weight in weights]
         return [part.flatten(0, 1) for part in torch.cat(groups, 1).chunk(ranks)]
 
-    def join(parts: list[Tensor]) -> list[Tensor]:
+    def merge(parts: list[Tensor]) -> list[Tensor]:
         groups = torch.cat(parts).unflatten(0, (config.num_kv_heads, -1))
         return [part.flatten(0, 1) for part in groups.split(sizes, 1)]
 
-    return WeightRule(tuple(ours), split, join)
+    return WeightRule(tuple(sources), split, merge)

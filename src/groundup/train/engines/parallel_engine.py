@@ -1,9 +1,8 @@
-"""Many devices: one rank of a mesh, whose layout changes nothing but where things are computed."""
+"""Training engine for several devices: data, tensor, context, expert and pipeline parallelism in PyTorch."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,15 +15,13 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.model import update_expert_bias
 from groundup.parallel import Mesh, build_mesh, parallelize
-from groundup.parallel.communicator import Communicator
 from groundup.parallel.gradients import all_reduce_partial_grads, clip_gradients, gradient_norm
 from groundup.parallel.module_surgery import trainable_parameters
 from groundup.parallel.pipeline_parallel import PipelineEvaluator, build_schedule
-from groundup.plan import parallel_layout as layouts
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
-from groundup.train import micro_batch
 from groundup.train.compilation import enable_compile_cache, should_compile
+from groundup.train.engines.base_engine import BaseEngine, split_batch
 from groundup.train.engines.engine_state import EngineState, meta_copy
 from groundup.train.mixed_precision import autocast, prepare_weights
 from groundup.train.objectives import Batch, Objective, uses_model_loss
@@ -32,10 +29,10 @@ from groundup.train.optimizer import build_optimizers, set_learning_rate
 from groundup.train.weight_average import build_weight_average
 
 
-class ParallelEngine:
-    """Trains `model`, the same on every rank, which is used up: each rank keeps its part.
+class ParallelEngine(BaseEngine):
+    """Trains `model`, identical on every rank and consumed: each rank keeps only its part.
 
-    Raises UserError for a layout that cannot compute the model, and when the ranks were not given the same run.
+    Raises UserError for a layout that cannot compute the model or ranks with different settings.
     """
 
     def __init__(
@@ -46,30 +43,19 @@ class ParallelEngine:
         machine: Machine,
         layout: LayoutConfig,
     ):
-        if settings.learning_rate is None:
-            raise ValueError("settings are not derived: learning_rate is needed")
-        self.settings, self.objective, self.micro_batch = settings, objective, machine.micro_batch_size
-        self.device = next(model.parameters()).device
-        self.communicator = Communicator()
-        self.communicator.check_same_run(
-            settings, layout, model
-        )  # first: what a layout refuses, all ranks must
+        super().__init__(model, objective, settings, machine, layout)
         check_supported(settings)
-        layout = layouts.complete_layout(layout, dist.get_world_size())
-        if config := getattr(model, "config", None):
-            layouts.check_layout(layout, config, settings)
-        if layout.pipeline > 1 and not uses_model_loss(objective):
+        if self.layout.pipeline > 1 and not uses_model_loss(objective):
             raise UserError(
-                "machine.layout.pipeline: this objective looks at the whole model, which no device has",
+                "machine.layout.pipeline: this objective needs the whole model on one device",
                 hint="use machine.layout.shard or tensor",
             )
         prepare_weights(model, settings.precision, self.device)
-        self.full_model = meta_copy(model)
-        self.mesh: Mesh = build_mesh(layout, self.device)
-        self.is_main = dist.get_rank() == 0
+        full_model = meta_copy(model)
+        self.mesh: Mesh = build_mesh(self.layout, self.device)
         self.data_rank, self.data_world_size = self.mesh.data_rank, self.mesh.data_world_size
-        operations = 6.0 * sum(weight.numel() for weight in model.parameters()) * (settings.tokens or 0)
-        if compiled := should_compile(machine, self.device, operations):
+        flops = 6.0 * sum(weight.numel() for weight in model.parameters()) * (settings.tokens or 0)
+        if compiled := should_compile(machine, self.device, flops):
             enable_compile_cache(machine)
         self.parallel_model = parallelize(
             model,
@@ -79,75 +65,57 @@ class ParallelEngine:
             checkpointing=machine.activation_checkpointing,
             compiled=compiled,
         )
-        self.module: nn.Module = (
-            nn.ModuleList(self.parallel_model.model_parts)
-            if self.parallel_model.stages
-            else self.parallel_model.model_parts[0]
-        )
-        self.parameters = [
-            weight for part in self.parallel_model.model_parts for _, weight in trainable_parameters(part)
-        ]
+        model_parts = self.parallel_model.model_parts
+        self.module: nn.Module = nn.ModuleList(model_parts) if self.parallel_model.stages else model_parts[0]
+        weights = {name: weight for part in model_parts for name, weight in trainable_parameters(part)}
+        self.parameters = [weight for part in model_parts for _, weight in trainable_parameters(part)]
         self.optimizers = [
             split_groups_by_mesh(optimizer)
-            for part in self.parallel_model.model_parts
-            for optimizer in build_optimizers(part, settings, settings.learning_rate)
+            for part in model_parts
+            for optimizer in build_optimizers(part, settings, self.learning_rate)
         ]
-        weights = {
-            name: weight
-            for part in self.parallel_model.model_parts
-            for name, weight in trainable_parameters(part)
-        }
         self.average = build_weight_average(weights, settings)
         self.state = EngineState(
-            self.parallel_model.model_parts, self.optimizers, self.average, self.communicator, self.mesh
+            model_parts, self.optimizers, self.average, self.communicator, self.mesh, full_model
         )
         self._schedules: dict[Any, Any] = {}
         self.module.train()
 
     def forward_backward(self, batch: Batch) -> float:
         self.communicator.check_same_data(batch, self.data_rank, self.data_world_size)
-        counted = self.communicator.all_reduce_sum(self.objective.count(batch))
-        predicted = max(1.0, counted * self.data_world_size / dist.get_world_size())
+        # The targets of one rank's sequences are counted once per rank of the other axes. Context ranks each compute a
+        # part of the tokens, and the gradient is summed over them.
+        num_targets = self.communicator.all_reduce_sum(self.objective.count(batch))
+        num_targets *= self.data_world_size / dist.get_world_size()
+        num_targets = max(1.0, num_targets) * self.mesh.size("context")
         size = self._choose_micro_batch(*next(iter(batch.values())).shape[:2])
-        sizes = next(iter(batch.values())).shape[0] // size
-        pieces = [
-            {name: rows[n * size : (n + 1) * size] for name, rows in batch.items()} for n in range(sizes)
-        ]
-        # Ranks of the context axis each have a share of the tokens; their losses are the mean's, see context_parallel.py.
-        shares = [self.objective.count(piece) / predicted / self.mesh.size("context") for piece in pieces]
-        total = (
-            self._run_pipeline(batch, shares)
-            if self.parallel_model.stages
-            else self._run_micro_batches(pieces, shares)
-        )
+        if self.parallel_model.stages:
+            total = self._run_pipeline(batch, size, num_targets)
+        else:
+            total = self.accumulate(batch, size, num_targets, self._micro_step)
         if self.parallel_model.partial_grad_parameters:
             all_reduce_partial_grads(self.parallel_model.partial_grad_parameters, self.mesh)
-        return self.communicator.all_reduce_sum(
-            total.item() / self.mesh.size("tensor")
-        )  # whose ranks all have the same one
+        # Tensor parallel ranks all have the same loss.
+        return self.communicator.all_reduce_sum(total.item() / self.mesh.size("tensor"))
 
-    def _run_micro_batches(self, pieces: list[Batch], shares: list[float]) -> Tensor:
-        total = torch.zeros((), device=self.device)
-        for number, (piece, share) in enumerate(zip(pieces, shares, strict=True)):
-            if isinstance(self.module, FSDPModule):
-                last = number == len(pieces) - 1
-                self.module.set_requires_gradient_sync(last)
-                self.module.set_is_last_backward(last)
-            piece = {name: rows.to(self.device, non_blocking=True) for name, rows in piece.items()}
-            loss = self._loss(self.module, piece) * share
-            loss.backward()
-            total += loss.detach()
-        return total
+    def _micro_step(self, micro_batch: Batch, weight: float, is_last: bool) -> Tensor:
+        if isinstance(self.module, FSDPModule):
+            self.module.set_requires_gradient_sync(is_last)
+            self.module.set_is_last_backward(is_last)
+        loss = self._loss(self.module, micro_batch) * weight
+        loss.backward()
+        return loss
 
-    def _run_pipeline(self, batch: Batch, shares: list[float]) -> Tensor:
-        batch = {name: rows.to(self.device, non_blocking=True) for name, rows in batch.items()}
-        weights = torch.tensor(shares, device=self.device)
-        schedule = self._schedule(batch["tokens"].shape, len(shares))
+    def _run_pipeline(self, batch: Batch, size: int, num_targets: float) -> Tensor:
+        counts = [self.objective.count(micro_batch) for micro_batch in split_batch(batch, size)]
+        weights = torch.tensor([count / num_targets for count in counts], device=self.device)
+        batch = self._to_device(batch)
+        schedule = self._schedule(batch["tokens"].shape, len(counts))
         losses: list[Tensor] = []
         schedule.step(target=weights, losses=losses, return_outputs=False, loss_weight=weights, **batch)
         total = torch.stack([loss.detach() for loss in losses]).sum() if losses else torch.zeros(())
-        for piece in self.parallel_model.stages:
-            total = total.to(self.device) + piece.take_aux_loss()
+        for stage in self.parallel_model.stages:
+            total = total.to(self.device) + stage.take_aux_loss()
         return total
 
     def _schedule(self, shape: torch.Size, count: int) -> Any:
@@ -172,12 +140,12 @@ class ParallelEngine:
             return self.objective.loss(model, batch)
 
     def _choose_micro_batch(self, sequences: int, length: int) -> int:
-        """Sequences in one piece: what memory allows, and in a pipeline few enough to keep all devices at work."""
-        wanted = self.micro_batch or max(1, micro_batch.DEFAULT_TOKENS[self.device.type] // length)
-        if self.parallel_model.stages and self.micro_batch is None:
-            wanted = min(wanted, max(1, sequences // (4 * self.mesh.layout.pipeline)))
+        """The largest divisor of `sequences` up to the default size; pipelines need at least 4 micro-batches a stage."""
+        limit = self.default_micro_batch_size(length)
+        if self.parallel_model.stages and self.micro_batch_size is None:
+            limit = min(limit, max(1, sequences // (4 * self.mesh.layout.pipeline)))
         return max(
-            size for size in range(1, sequences + 1) if sequences % size == 0 and size <= max(1, wanted)
+            size for size in range(1, sequences + 1) if sequences % size == 0 and size <= max(1, limit)
         )
 
     def optimizer_step(self, lr_multiplier: float) -> float:
@@ -197,12 +165,12 @@ class ParallelEngine:
         return value
 
     def _sync_rounding_seed(self) -> None:
-        """Where weights are rounded by chance: alike in all copies of a weight, and not in its parts."""
+        """Seed of stochastic rounding: equal for replicas of a weight, different for its shards."""
         if self.settings.precision == "bfloat16-pure":
             drawn = torch.randint(1 << 62, ())
             dist.broadcast(drawn, 0, group=self.communicator.control_group)
-            place = self.mesh.rank("pipeline") * self.mesh.size("data") + self.mesh.rank("data")
-            torch.manual_seed(int(drawn) + place)
+            shard = self.mesh.rank("pipeline") * self.mesh.size("data") + self.mesh.rank("data")
+            torch.manual_seed(int(drawn) + shard)
 
     def zero_grad(self) -> None:
         for weight in self.parameters:
@@ -226,37 +194,22 @@ class ParallelEngine:
                 part.reshard()
             self.module.train()
 
-    def any_rank(self, flag: bool) -> bool:
-        return self.communicator.any(flag)
-
-    def save(self, folder: Path) -> Callable[[], None]:
-        return self.state.save(folder)
-
-    def load(self, folder: Path) -> None:
-        self.state.load(folder)
-
-    def finalize(self) -> nn.Module:
-        if self.average is not None:
-            self.average.copy_to_model()
-        self.state.gather_full_model(self.full_model)
-        return self.full_model.eval()
-
 
 def check_supported(settings: TrainConfig) -> None:
-    """Raises UserError for what only one device does so far: it would be left out without a word."""
-    for name, value, known in (
+    """Raises UserError for settings that only the single-device engine implements."""
+    for name, value, supported in (
         ("train.precision", settings.precision, ("float32", "bfloat16", "bfloat16-pure")),
         ("train.optimizer_state_dtype", settings.optimizer_state_dtype, ("float32",)),
     ):
-        if value not in known:
+        if value not in supported:
             raise UserError(
-                f"{name} = {value!r} on several devices: expected {' or '.join(known)}",
+                f"{name} = {value!r} on several devices: expected {' or '.join(supported)}",
                 hint=f"leave {name} out, or train on one device",
             )
 
 
 def split_groups_by_mesh(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Let every parameter group be of one mesh: fused kernels take no mixed lists."""
+    """Split parameter groups by device mesh and placement: fused kernels take no mixed lists."""
     groups = []
     for group in optimizer.param_groups:
         kinds: dict[Any, list[Tensor]] = {}
@@ -270,7 +223,7 @@ def split_groups_by_mesh(optimizer: torch.optim.Optimizer) -> torch.optim.Optimi
 
 @contextmanager
 def _fsdp_methods(model: nn.Module) -> Iterator[None]:
-    """Let more than `forward` gather weights, as long as it lasts."""
+    """Context in which methods other than `forward` gather sharded weights as well."""
     names = [name for name in ("hidden_states", "logits", "embed", "encode") if hasattr(model, name)]
     for name in names:
         register_fsdp_forward_method(model, name)

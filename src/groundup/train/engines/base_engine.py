@@ -1,0 +1,101 @@
+"""Base class of the engines: setup checks, gradient accumulation over micro-batches, checkpoints."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from groundup.artifacts.machine import Machine
+from groundup.parallel.communicator import Communicator, SingleProcess
+from groundup.plan import parallel_layout
+from groundup.recipe.layout_config import LayoutConfig
+from groundup.recipe.train_config import TrainConfig
+from groundup.train.micro_batch import DEFAULT_TOKENS
+from groundup.train.objectives import Batch, Objective
+from groundup.train.weight_average import WeightAverage
+
+MicroStep = Callable[[Batch, float, bool], Tensor]
+"""(micro-batch, weight, is_last) -> loss * weight, after its backward pass."""
+
+
+class TrainState(Protocol):
+    """The tensors of an engine by the names of the full model: checkpoints that any other engine can read."""
+
+    def save(self, folder: Path, **metadata: str) -> Callable[[], None]: ...
+    def load(self, folder: Path) -> dict[str, str]: ...
+    def gather_full_model(self) -> nn.Module: ...
+
+
+class BaseEngine:
+    """Setup shared by all engines. `layout` is None on a single device.
+
+    Raises UserError, on all ranks, for a layout that cannot compute the model or ranks with different settings.
+    """
+
+    state: TrainState
+    average: WeightAverage | None = None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        settings: TrainConfig,
+        machine: Machine,
+        layout: LayoutConfig | None = None,
+    ):
+        if settings.learning_rate is None:
+            raise ValueError("train.learning_rate is not set")
+        self.settings, self.objective, self.learning_rate = settings, objective, settings.learning_rate
+        self.device = next(model.parameters()).device
+        self.micro_batch_size = machine.micro_batch_size
+        self.communicator: Any = SingleProcess() if layout is None else Communicator()
+        self.is_main = self.communicator.rank == 0
+        self.data_rank, self.data_world_size = self.communicator.rank, self.communicator.size
+        if layout is not None:
+            self.communicator.check_same_run(settings, layout, model)  # before checks that stop single ranks
+            self.layout = parallel_layout.complete_layout(layout, self.communicator.size)
+            if config := getattr(model, "config", None):
+                parallel_layout.check_layout(self.layout, config, settings)
+
+    def accumulate(self, batch: Batch, size: int, num_targets: float, micro_step: MicroStep) -> Tensor:
+        """Sum of `micro_step` over micro-batches of `size` sequences, each weighted by its part of `num_targets`."""
+        total = torch.zeros((), device=self.device)
+        micro_batches = split_batch(batch, size)
+        for index, micro_batch in enumerate(micro_batches):
+            weight = self.objective.count(micro_batch) / max(1.0, num_targets)
+            total += micro_step(
+                self._to_device(micro_batch), weight, index == len(micro_batches) - 1
+            ).detach()
+        return total
+
+    def default_micro_batch_size(self, length: int) -> int:
+        """machine.micro_batch_size, or the number of sequences that makes a forward pass efficient."""
+        return self.micro_batch_size or max(1, DEFAULT_TOKENS[self.device.type] // length)
+
+    def any_rank(self, flag: bool) -> bool:
+        return self.communicator.any(flag)
+
+    def save(self, folder: Path) -> Callable[[], None]:
+        return self.state.save(folder)
+
+    def load(self, folder: Path) -> None:
+        self.state.load(folder)
+
+    def finalize(self) -> nn.Module:
+        if self.average is not None:
+            self.average.copy_to_model()
+        return self.state.gather_full_model()
+
+    def _to_device(self, batch: Batch) -> Batch:
+        return {name: rows.to(self.device, non_blocking=True) for name, rows in batch.items()}
+
+
+def split_batch(batch: Batch, size: int) -> list[Batch]:
+    """Micro-batches of `size` sequences; the last one may be smaller."""
+    num_sequences = len(next(iter(batch.values())))
+    return [
+        {name: rows[start : start + size] for name, rows in batch.items()}
+        for start in range(0, num_sequences, size)
+    ]
