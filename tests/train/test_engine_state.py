@@ -4,7 +4,6 @@ import torch
 from torch import nn
 
 from groundup.artifacts.machine import Machine
-from groundup.parallel.communicator import SingleProcess
 from groundup.recipe.train_config import TrainConfig
 from groundup.train import NativeEngine, Objective
 from groundup.train.engines.engine_state import EngineState
@@ -35,7 +34,8 @@ class CountingSGD(torch.optim.Optimizer):
 def test_optimizer_state_of_plain_numbers_is_saved_and_restored(tmp_path):
     models = [nn.Linear(3, 2), nn.Linear(3, 2)]
     optimizers = [CountingSGD(model.parameters()) for model in models]
-    states = [EngineState([m], [o], None, SingleProcess()) for m, o in zip(models, optimizers, strict=True)]
+    communicator = NativeEngine(nn.Linear(3, 2), MEAN_SQUARE, SETTINGS, Machine(device="cpu")).communicator
+    states = [EngineState([m], [o], None, communicator) for m, o in zip(models, optimizers, strict=True)]
     for _ in range(3):
         models[0](torch.ones(3)).sum().backward()
         optimizers[0].step()
