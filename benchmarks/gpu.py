@@ -336,7 +336,7 @@ def trained_weights(
 ) -> Tensor:
     """All weights of a small decoder after eight steps, of which a killed run forgets what it did after the fourth."""
     from groundup.artifacts.machine import Machine
-    from groundup.train import NEXT_TOKEN, NativeEngine, train
+    from groundup.train import NEXT_TOKEN, NativeEngine, run_training_loop
     from groundup.train.device import setup_device
 
     # On a GPU the gradient of attention at this size differs from call to call, where it may.
@@ -359,7 +359,7 @@ def trained_weights(
             model = small_decoder(context_length=length, **shape).to(setup_device(machine))
             engine = NativeEngine(model, NEXT_TOKEN, training(**knobs), machine)
             try:
-                train(engine, Batches(ends), engine.settings, Path(folder), machine)
+                run_training_loop(engine, Batches(ends), engine.settings, Path(folder), machine)
             except KeyboardInterrupt:
                 continue
     return torch.cat([weight.detach().flatten() for weight in model.parameters()])

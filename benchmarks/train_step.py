@@ -145,7 +145,7 @@ def measure(
 def loop_overhead(shape: Shape, steps: int) -> float:
     """The share of a run's time that is spent outside of the engine: batches, records, guards, progress."""
     from groundup.artifacts.machine import Machine
-    from groundup.train import train
+    from groundup.train import run_training_loop
 
     engine, inside = engine_of(shape), 0.0
 
@@ -173,7 +173,7 @@ def loop_overhead(shape: Shape, steps: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(device="cpu", trackers=None, checkpoint_every_seconds=1e9)
         began = time.perf_counter()
-        result = train(engine, Same(), settings, Path(folder), machine, flops_per_token=1.0)
+        result = run_training_loop(engine, Same(), settings, Path(folder), machine, flops_per_token=1.0)
         whole = sum(record["seconds"] for record in result.records)
     assert whole <= time.perf_counter() - began
     return 1 - inside / whole

@@ -7,7 +7,7 @@ import torch
 
 from groundup.artifacts.errors import UserError
 from groundup.finetune.adapter import load_adapter, save_adapter
-from groundup.finetune.lora import add_lora, lora_layers, merge_lora
+from groundup.finetune.lora import apply_lora, lora_layers, merge_lora
 from groundup.finetune.trainable_tokens import add_trainable_tokens, merge_trainable_tokens, token_matrices
 
 TOKENS = torch.randint(0, 260, (2, 20), generator=torch.Generator().manual_seed(0))
@@ -15,7 +15,7 @@ TOKENS = torch.randint(0, 260, (2, 20), generator=torch.Generator().manual_seed(
 
 def trained(model, rank=4):
     """A model with additions after a few steps."""
-    add_lora(model, rank, alpha=8.0)
+    apply_lora(model, rank, alpha=8.0)
     add_trainable_tokens(model, [0, 1, 2])
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(3):
@@ -28,7 +28,7 @@ def trained(model, rank=4):
 def test_additions_begin_as_nothing(make_decoder):
     model = make_decoder()
     expected = model(TOKENS).logits
-    names = add_lora(model, 4, 8.0)
+    names = apply_lora(model, 4, 8.0)
     add_trainable_tokens(model, [1, 2])
     assert len(names) == 14
     assert torch.equal(model(TOKENS).logits, expected)
@@ -119,7 +119,7 @@ def test_a_folder_that_is_none_is_refused(make_decoder, tmp_path):
 
 def test_bfloat16_models_keep_their_additions_in_float32(make_decoder):
     model = make_decoder().to(torch.bfloat16)
-    add_lora(model, 4, 8.0)
+    apply_lora(model, 4, 8.0)
     layer = next(iter(lora_layers(model).values()))
     assert layer.lora_a.dtype is torch.float32
     assert model(TOKENS).logits.dtype is torch.bfloat16

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from groundup.finetune.adapter import huggingface_names, save_adapter
-from groundup.finetune.lora import add_lora, lora_layers
+from groundup.finetune.lora import apply_lora, lora_layers
 from groundup.finetune.trainable_tokens import add_trainable_tokens
 from groundup.interop import export_huggingface
 from groundup.model import Decoder
@@ -48,7 +48,7 @@ def theirs(ours, tmp_path):
 
 def with_additions(model):
     """Additions with numbers in them."""
-    add_lora(model, RANK, ALPHA)
+    apply_lora(model, RANK, ALPHA)
     rows = add_trainable_tokens(model, [1, 5])
     with torch.no_grad():
         for layer in lora_layers(model).values():
@@ -93,7 +93,7 @@ def test_initial_additions_are_drawn_as_peft_draws_them(ours, theirs):
     torch.manual_seed(5)
     model = peft.get_peft_model(theirs, config)
     first = model.base_model.model.model.layers[0].self_attn.q_proj
-    add_lora(ours, RANK, ALPHA)
+    apply_lora(ours, RANK, ALPHA)
     layer = next(iter(lora_layers(ours).values()))
     assert layer.scale == first.scaling["default"]
     assert not layer.lora_b.any()

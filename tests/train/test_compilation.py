@@ -11,7 +11,7 @@ from groundup.artifacts.machine import Machine
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
 from groundup.recipe.train_config import TrainConfig
-from groundup.train import NEXT_TOKEN, NativeEngine, train
+from groundup.train import NEXT_TOKEN, NativeEngine, run_training_loop
 from groundup.train.compilation import should_compile
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
@@ -40,7 +40,7 @@ def losses(folder, compile: str, micro_batch: int | None, layers_every: int | No
     )
     engine = NativeEngine(model, NEXT_TOKEN, settings, machine)
     return [
-        record["loss"] for record in train(engine, RandomTokens(), settings, folder / "run", machine).records
+        record["loss"] for record in run_training_loop(engine, RandomTokens(), settings, folder / "run", machine).records
     ]
 
 

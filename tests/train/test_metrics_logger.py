@@ -12,7 +12,7 @@ from torch import nn
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.recipe.train_config import TrainConfig
-from groundup.train import UNSHIFTED, NativeEngine, Objective, train
+from groundup.train import UNSHIFTED, NativeEngine, Objective, run_training_loop
 from groundup.train.jsonl_log import JsonlLog
 from groundup.train.loss_spike import detect_spike
 from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS, ThroughputMeter, peak_flops
@@ -43,7 +43,7 @@ SQUARES = Objective(lambda model, batch: model(batch["x"]).square().mean(), UNSH
 def run(folder, machine, settings=SETTINGS, **options):
     torch.manual_seed(0)
     engine = NativeEngine(Stack(), SQUARES, settings, machine)
-    return train(engine, Ones(), settings, folder, machine, **options)
+    return run_training_loop(engine, Ones(), settings, folder, machine, **options)
 
 
 def lines(path):
@@ -80,7 +80,7 @@ def test_records_are_there_while_the_run_goes_on(tmp_path):
             return super().batch(step)
 
     engine = NativeEngine(Stack(), SQUARES, SETTINGS, Machine())
-    train(engine, Looking(), SETTINGS, tmp_path, Machine())
+    run_training_loop(engine, Looking(), SETTINGS, tmp_path, Machine())
     assert seen == list(range(6))
 
 

@@ -44,7 +44,7 @@ def mean_loss(model, batch):
 
 def train(model, batches, loss, knobs, folder, machine, probe=None):
     engine = NativeEngine(model, Objective(loss, count_shifted), knobs, machine)
-    return training_loop.train(engine, batches, knobs, folder, machine, eval_fn=probe)
+    return training_loop.run_training_loop(engine, batches, knobs, folder, machine, eval_fn=probe)
 
 
 def repeatable(records):

@@ -20,7 +20,7 @@ from groundup.model import build_model, save_model
 from groundup.recipe import ModelConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import TokenShard
-from groundup.train import NEXT_TOKEN, NativeEngine, train
+from groundup.train import NEXT_TOKEN, NativeEngine, run_training_loop
 from groundup.train.checkpoints import list_checkpoints
 from groundup.train.prefetch import BatchSource as Source
 from groundup.train.prefetch import Prefetcher
@@ -62,7 +62,7 @@ def run(
     machine = Machine(device="cpu", checkpoint_every_seconds=checkpoint_seconds, micro_batch_size=2)
     engine = NativeEngine(model, NEXT_TOKEN, settings, machine)
     with Prefetcher(source or RandomTokens(), steps=steps, threads=1) as batches:
-        train(
+        run_training_loop(
             engine,
             batches,
             settings,

@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from groundup.finetune.chat_batches import ChatBatches as ChatBatches
     from groundup.finetune.conversations import TrainingConversation as TrainingConversation
     from groundup.finetune.conversations import read_conversations as read_conversations
-    from groundup.finetune.lora import add_lora as add_lora
+    from groundup.finetune.lora import apply_lora as apply_lora
     from groundup.finetune.lora import merge_lora as merge_lora
 
 _LAZY_IMPORTS = {
     "ChatBatches": "chat_batches",
     "TrainingConversation": "conversations",
     "read_conversations": "conversations",
-    "add_lora": "lora",
+    "apply_lora": "lora",
     "merge_lora": "lora",
 }
 
-__all__ = ["ChatBatches", "TrainingConversation", "add_lora", "merge_lora", "read_conversations"]
+__all__ = ["ChatBatches", "TrainingConversation", "apply_lora", "merge_lora", "read_conversations"]
 
 
 def __getattr__(name: str) -> Any:

@@ -45,7 +45,7 @@ class LoRALinear(nn.Module):
         return self.base
 
 
-def add_lora(model: nn.Module, rank: int, alpha: float) -> list[str]:
+def apply_lora(model: nn.Module, rank: int, alpha: float) -> list[str]:
     """Freeze the model and give the linear layers of its blocks an addition each, in place. Returns their
     names.
 

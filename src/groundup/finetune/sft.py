@@ -9,12 +9,12 @@ from torch import nn
 
 from groundup.artifacts.machine import Machine
 from groundup.finetune.finetune_task import FinetuneBatches
-from groundup.finetune.lora import add_lora
+from groundup.finetune.lora import apply_lora
 from groundup.finetune.trainable_tokens import add_trainable_tokens
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import Tokenizer
-from groundup.train import Objective, TrainResult, build_engine, train
+from groundup.train import Objective, TrainResult, build_engine, run_training_loop
 from groundup.train.mixed_precision import autocast
 from groundup.train.objectives import Batch
 
@@ -25,7 +25,7 @@ NUM_EVALS = 10
 
 def prepare_lora(model: nn.Module, section: FinetuneConfig, tokenizer: Tokenizer) -> None:
     """Freeze the model; give its matrices additions, and the control tokens' rows too."""
-    add_lora(model, section.lora_rank, section.lora_alpha)
+    apply_lora(model, section.lora_rank, section.lora_alpha)
     add_trainable_tokens(model, tokenizer.special_ids)
 
 
@@ -80,7 +80,7 @@ def finetune(
 
     probe = look if held_out else None
     engine = build_engine(model, objective, settings, machine)
-    result = train(engine, batches, settings, folder, machine, eval_fn=probe, name="fine-tuning")
+    result = run_training_loop(engine, batches, settings, folder, machine, eval_fn=probe, name="fine-tuning")
     engine.finalize()
     return result, settings
 

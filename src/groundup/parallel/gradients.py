@@ -37,15 +37,23 @@ def gradient_norm(parameters: Iterable[nn.Parameter], mesh: Mesh) -> Tensor:
     return squares.sqrt()
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, max_norm: float | None) -> None:
-    """Scale the gradient down to `largest`, as torch.nn.utils.clip_grad_norm_ does."""
-    if max_norm is None:
-        return
+def clip_grad_norm(
+    parameters: Iterable[nn.Parameter], max_norm: float | None, mesh: Mesh | None = None
+) -> Tensor:
+    """Clip the gradient to `max_norm` (None: never) in place; returns its norm before, over all ranks of `mesh`.
+
+    Without a mesh as torch.nn.utils.clip_grad_norm_.
+    """
+    parameters, max_norm = list(parameters), math.inf if max_norm is None else max_norm
+    if mesh is None:
+        return nn.utils.clip_grad_norm_(parameters, max_norm)
+    norm = gradient_norm(parameters, mesh)
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for parameter in parameters:
         if parameter.grad is not None:
-            here = _local_grad(parameter.grad)
-            here.mul_(factor.to(here.device))
+            local_grad = _local_grad(parameter.grad)
+            local_grad.mul_(factor.to(local_grad.device))
+    return norm
 
 
 def num_shards(parameter: Tensor) -> int:

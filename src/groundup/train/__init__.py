@@ -10,7 +10,7 @@ Deliberately absent: a second loop. Fine-tuning brings a loss and its batches.
 
 from groundup.train.engines import Engine, NativeEngine, build_engine
 from groundup.train.objectives import NEXT_TOKEN, UNSHIFTED, Objective
-from groundup.train.training_loop import TrainResult, train
+from groundup.train.training_loop import TrainResult, run_training_loop
 
 __all__ = [
     "NEXT_TOKEN",
@@ -20,5 +20,5 @@ __all__ = [
     "Objective",
     "TrainResult",
     "build_engine",
-    "train",
+    "run_training_loop",
 ]

@@ -26,7 +26,7 @@ from groundup.train.masked_batches import MaskedBatches
 from groundup.train.objectives import NEXT_TOKEN, UNSHIFTED, with_z_loss
 from groundup.train.prefetch import Prefetcher
 from groundup.train.token_batches import TokenBatches
-from groundup.train.training_loop import EvalFn, train
+from groundup.train.training_loop import EvalFn, run_training_loop
 
 VALIDATION_TOKENS = 16_384
 """Held-out tokens that are scored on schedule; 05-scores takes more of them, with intervals."""
@@ -84,7 +84,7 @@ def _run(
     with Prefetcher(
         batches, steps=steps, threads=machine.dataloader_threads, pin_memory=device.type == "cuda"
     ) as ahead:
-        result = train(
+        result = run_training_loop(
             engine,
             ahead,
             settings,

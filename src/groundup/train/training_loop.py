@@ -55,10 +55,10 @@ class TrainResult:
     speed: dict[str, float]
 
 
-def train(
+def run_training_loop(
     engine: Engine,
     batches: BatchSource,
-    settings: TrainConfig,
+    config: TrainConfig,
     folder: Path,
     machine: Machine,
     *,
@@ -84,8 +84,8 @@ def train(
     Raises Interrupted after a signal, when everything is saved, and UserError on a loss that is not finite, naming the
     batch: the weights before it are kept, and the last checkpoint stays.
     """
-    steps, every = settings.steps, settings.evaluate_every
-    if steps is None or settings.learning_rate is None or settings.warmup_steps is None or every is None:
+    steps, every = config.steps, config.evaluate_every
+    if steps is None or config.learning_rate is None or config.warmup_steps is None or every is None:
         raise ValueError(
             "settings are not derived: steps, learning_rate, warmup_steps and evaluate_every are needed"
         )
@@ -99,8 +99,8 @@ def train(
         if not telling.has_evaluation(done):
             with engine.eval_model() as model:
                 telling.log_evaluation(done, eval_fn(model))
-        return settings.early_stopping_patience is not None and _no_improvement(
-            telling.evaluations.records, settings.early_stopping_patience
+        return config.early_stopping_patience is not None and _no_improvement(
+            telling.evaluations.records, config.early_stopping_patience
         )
 
     with (
@@ -115,19 +115,19 @@ def train(
         while at.step < steps and not ended:
             step, number = at.step, at.step + at.skipped_batches
             batch = batches.batch(number)
-            share = lr_multiplier(step, steps, settings.warmup_steps, settings)
+            share = lr_multiplier(step, steps, config.warmup_steps, config)
             torch.manual_seed(_seed_of(seed, step, engine.data_rank))
             with telling.watch_step(step), deterministic_algorithms(engine.device, machine.deterministic):
                 loss = engine.forward_backward(batch)
-            wrong = _check_loss(loss, telling.accepted_losses(), settings)
+            wrong = _check_loss(loss, telling.accepted_losses(), config)
             norm = engine.zero_grad() if wrong else engine.optimizer_step(share)
             if norm is not None and not math.isfinite(norm):
                 wrong = f"gradient norm {norm}"
             if wrong and (
-                settings.on_spike == "ignore" or telling.consecutive_skips() >= MAX_CONSECUTIVE_SKIPS
+                config.on_spike == "ignore" or telling.consecutive_skips() >= MAX_CONSECUTIVE_SKIPS
             ):
-                _abort(checkpoints, at, batch, f"step {step}, batch {number}: {wrong}", settings)
-            if wrong and settings.on_spike == "rollback" and (back := _rollback(checkpoints, at, wrong)):
+                _abort(checkpoints, at, batch, f"step {step}, batch {number}: {wrong}", config)
+            if wrong and config.on_spike == "rollback" and (back := _rollback(checkpoints, at, wrong)):
                 telling.log_message(
                     f"step {step}: {wrong}; back to step {back.step}, without the batches since"
                 )
@@ -136,7 +136,7 @@ def train(
                 continue
             if wrong:
                 telling.log_message(f"step {step}: {wrong}; batch {number} is left out")
-            record = {"step": step, "loss": loss, "learning_rate": settings.learning_rate * share}
+            record = {"step": step, "loss": loss, "learning_rate": config.learning_rate * share}
             record |= {"gradient_norm": norm} | ({"skipped": wrong} if wrong else {}) | step_stats(number)
             telling.log_step(record, batch)
             at = replace(at, step=step + 1)

@@ -1,19 +1,25 @@
 """Base class of the engines: setup checks, gradient accumulation over micro-batches, checkpoints."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from groundup.artifacts.machine import Machine
+from groundup.model import update_expert_bias
+from groundup.parallel import Mesh
 from groundup.parallel.communicator import Communicator, SingleProcess
+from groundup.parallel.gradients import clip_grad_norm
 from groundup.plan import parallel_layout
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.micro_batch import DEFAULT_TOKENS
 from groundup.train.objectives import Batch, Objective
+from groundup.train.optimizer import set_learning_rate
 from groundup.train.weight_average import WeightAverage
 
 MicroStep = Callable[[Batch, float, bool], Tensor]
@@ -90,6 +96,47 @@ class BaseEngine:
 
     def _to_device(self, batch: Batch) -> Batch:
         return {name: rows.to(self.device, non_blocking=True) for name, rows in batch.items()}
+
+
+class TorchEngine(BaseEngine):
+    """Base class of the engines with PyTorch optimizers: the update step.
+
+    Attributes:
+        model_parts: the model, or this rank's pipeline stages of it.
+        parameters: their trainable parameters.
+        mesh: the device mesh; None on a single device.
+    """
+
+    model_parts: list[nn.Module]
+    parameters: list[nn.Parameter]
+    optimizers: list[torch.optim.Optimizer]
+    mesh: Mesh | None = None
+
+    def optimizer_step(self, lr_multiplier: float) -> float:
+        norm = clip_grad_norm(self.parameters, self.settings.max_grad_norm, self.mesh).item()
+        if math.isfinite(norm):
+            set_learning_rate(self.optimizers, lr_multiplier)
+            self._sync_rounding_seed()
+            for optimizer in self.optimizers:
+                optimizer.step()
+            if self.average is not None:
+                self.average.update()
+            for part in self.model_parts:
+                update_expert_bias(part)
+        self.zero_grad()
+        return norm
+
+    def zero_grad(self) -> None:
+        for weight in self.parameters:
+            weight.grad = None
+
+    def _sync_rounding_seed(self) -> None:
+        """Seed of stochastic rounding: equal for replicas of a weight, different for its shards."""
+        if self.mesh is not None and self.settings.precision == "bfloat16-pure":
+            drawn = torch.randint(1 << 62, ())
+            dist.broadcast(drawn, 0, group=self.communicator.control_group)
+            shard = self.mesh.rank("pipeline") * self.mesh.size("data") + self.mesh.rank("data")
+            torch.manual_seed(int(drawn) + shard)
 
 
 def split_batch(batch: Batch, size: int) -> list[Batch]:

@@ -1,6 +1,5 @@
 """Training engine for a single device; the one to read first."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -11,30 +10,30 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.model import update_expert_bias
 from groundup.parallel.activation_checkpointing import apply_activation_checkpointing
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.compilation import compile_blocks, enable_compile_cache, should_compile
-from groundup.train.engines.base_engine import BaseEngine
+from groundup.train.engines.base_engine import TorchEngine
 from groundup.train.engines.engine_state import EngineState
 from groundup.train.micro_batch import choose_micro_batch
 from groundup.train.mixed_precision import autocast, prepare_weights
 from groundup.train.objectives import Batch, Objective
-from groundup.train.optimizer import build_optimizers, set_learning_rate
+from groundup.train.optimizer import build_optimizers
 from groundup.train.weight_average import build_weight_average
 
 
-class NativeEngine(BaseEngine):
+class NativeEngine(TorchEngine):
     """Trains the trainable parameters of `model` in place, on its device."""
 
     def __init__(self, model: nn.Module, objective: Objective, settings: TrainConfig, machine: Machine):
         super().__init__(model, objective, settings, machine)
-        self.module = model.train()
+        self.module, self.model_parts = model.train(), [model]
         prepare_weights(model, settings.precision, self.device)
         apply_activation_checkpointing(model, machine.activation_checkpointing)
-        self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self.parameters = list(weights.values())
         self.optimizers = build_optimizers(model, settings, self.learning_rate)
-        self.average = build_weight_average(self.weights, settings)
+        self.average = build_weight_average(weights, settings)
         self.state = EngineState([model], self.optimizers, self.average, self.communicator)
         flops = 6.0 * sum(weight.numel() for weight in model.parameters()) * (settings.tokens or 0)
         self._compiled_model = model
@@ -70,22 +69,6 @@ class NativeEngine(BaseEngine):
         self.micro_batch_size = max(1, (self.micro_batch_size or 1) // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-    def optimizer_step(self, lr_multiplier: float) -> float:
-        norm = nn.utils.clip_grad_norm_(self.weights.values(), self.settings.max_grad_norm or math.inf).item()
-        if math.isfinite(norm):
-            set_learning_rate(self.optimizers, lr_multiplier)
-            for optimizer in self.optimizers:
-                optimizer.step()
-            if self.average is not None:
-                self.average.update()
-            update_expert_bias(self.module)
-        self.zero_grad()
-        return norm
-
-    def zero_grad(self) -> None:
-        for weight in self.weights.values():
-            weight.grad = None
 
     @contextmanager
     def eval_model(self) -> Iterator[nn.Module]:

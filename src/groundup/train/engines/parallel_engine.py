@@ -1,6 +1,5 @@
 """Training engine for several devices: data, tensor, context, expert and pipeline parallelism in PyTorch."""
 
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,23 +12,22 @@ from torch.distributed.tensor import DTensor
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.model import update_expert_bias
 from groundup.parallel import Mesh, build_mesh, parallelize
-from groundup.parallel.gradients import all_reduce_partial_grads, clip_gradients, gradient_norm
+from groundup.parallel.gradients import all_reduce_partial_grads
 from groundup.parallel.module_surgery import trainable_parameters
 from groundup.parallel.pipeline_parallel import PipelineEvaluator, build_schedule
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.compilation import enable_compile_cache, should_compile
-from groundup.train.engines.base_engine import BaseEngine, split_batch
+from groundup.train.engines.base_engine import TorchEngine, split_batch
 from groundup.train.engines.engine_state import EngineState, meta_copy
 from groundup.train.mixed_precision import autocast, prepare_weights
 from groundup.train.objectives import Batch, Objective, uses_model_loss
-from groundup.train.optimizer import build_optimizers, set_learning_rate
+from groundup.train.optimizer import build_optimizers
 from groundup.train.weight_average import build_weight_average
 
 
-class ParallelEngine(BaseEngine):
+class ParallelEngine(TorchEngine):
     """Trains `model`, identical on every rank and consumed: each rank keeps only its part.
 
     Raises UserError for a layout that cannot compute the model or ranks with different settings.
@@ -65,7 +63,7 @@ class ParallelEngine(BaseEngine):
             checkpointing=machine.activation_checkpointing,
             compiled=compiled,
         )
-        model_parts = self.parallel_model.model_parts
+        self.model_parts = model_parts = self.parallel_model.model_parts
         self.module: nn.Module = nn.ModuleList(model_parts) if self.parallel_model.stages else model_parts[0]
         weights = {name: weight for part in model_parts for name, weight in trainable_parameters(part)}
         self.parameters = [weight for part in model_parts for _, weight in trainable_parameters(part)]
@@ -147,34 +145,6 @@ class ParallelEngine(BaseEngine):
         return max(
             size for size in range(1, sequences + 1) if sequences % size == 0 and size <= max(1, limit)
         )
-
-    def optimizer_step(self, lr_multiplier: float) -> float:
-        norm = gradient_norm(self.parameters, self.mesh)
-        value = norm.item()
-        if math.isfinite(value):
-            clip_gradients(self.parameters, norm, self.settings.max_grad_norm)
-            set_learning_rate(self.optimizers, lr_multiplier)
-            self._sync_rounding_seed()
-            for optimizer in self.optimizers:
-                optimizer.step()
-            if self.average is not None:
-                self.average.update()
-            for part in self.parallel_model.model_parts:
-                update_expert_bias(part)
-        self.zero_grad()
-        return value
-
-    def _sync_rounding_seed(self) -> None:
-        """Seed of stochastic rounding: equal for replicas of a weight, different for its shards."""
-        if self.settings.precision == "bfloat16-pure":
-            drawn = torch.randint(1 << 62, ())
-            dist.broadcast(drawn, 0, group=self.communicator.control_group)
-            shard = self.mesh.rank("pipeline") * self.mesh.size("data") + self.mesh.rank("data")
-            torch.manual_seed(int(drawn) + shard)
-
-    def zero_grad(self) -> None:
-        for weight in self.parameters:
-            weight.grad = None
 
     @contextmanager
     def eval_model(self) -> Iterator[nn.Module]:
