@@ -1,7 +1,7 @@
-"""What a killed run continues from: the engine's state and the loop's, in safetensors and JSON, never pickled.
+"""Checkpoints of a training run: engine state and loop state, in safetensors and JSON, without pickle.
 
-A checkpoint is a folder that gets its name when it is complete: `checkpoints/step-00000120/`. It is written by a thread
-beside the training, from a copy of the state.
+A checkpoint is a folder, renamed to `checkpoints/step-00000120/` when complete. A thread writes it from a copy of the state
+while training continues.
 """
 
 import json
@@ -23,11 +23,11 @@ LOOP_STATE_FILE = "state.json"
 
 
 class CheckpointManager:
-    """The checkpoints of one run; a context, which ends when the last one is written.
+    """The checkpoints of one run; as a context manager it waits for the last one to be written.
 
     Args:
-        machine: `keep_checkpoints` of the newest stay, and one every `keep_every` steps.
-        before: called on the writing thread before a checkpoint gets its name: what must be on the disk by then.
+        machine: `keep_checkpoints` newest ones are kept, and one every `keep_checkpoint_every` steps.
+        before_commit: called on the writing thread before the rename, to flush other files first.
     """
 
     def __init__(
@@ -38,27 +38,27 @@ class CheckpointManager:
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
         if engine.is_main:
-            for path in folder.glob(".step-*.partial"):  # of a run that was killed while it wrote
+            for path in folder.glob(".step-*.partial"):  # of a run that was killed while writing
                 shutil.rmtree(path)
 
     def restore(self) -> dict[str, Any]:
-        """Continue from the newest checkpoint that can be read; returns its state, which is {} where there is none.
+        """Load the newest readable checkpoint; returns its loop state, {} if there is none.
 
-        Raises UserError when it belongs to a model of another shape.
+        Raises UserError if it belongs to a model of another shape.
         """
         for path in reversed(list_checkpoints(self.folder)):
             try:
                 state = json.loads((path / LOOP_STATE_FILE).read_text(encoding="utf-8"))
                 self.engine.load(path)
             except (CorruptCheckpoint, ValueError, OSError):
-                continue  # the one before it is whole
+                continue
             return state
         return {}
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write a checkpoint of now, named after `state["step"]` finished steps; older ones are removed after it.
+        """Write a checkpoint after `state["step"]` finished steps, then remove older ones.
 
-        Raises UserError when the one before could not be written.
+        Raises UserError if the previous one could not be written.
         """
         self.wait()
         final = self.folder / f"step-{state['step']:08d}"
@@ -67,18 +67,18 @@ class CheckpointManager:
         self._pending = self._thread.submit(self._finish, work, final, state, self.engine.save(work))
 
     def save_emergency(self, state: dict[str, Any], batch: Batch) -> Path:
-        """Write a checkpoint of now and the batch that broke the run, beside those that the run continues from."""
-        place = self.folder / f"emergency-step-{state['step']:08d}"
-        place.mkdir(parents=True, exist_ok=True)
-        self.engine.save(place)()
-        unshared = {name: rows.clone() for name, rows in batch.items()}
-        save_tensors(unshared, place / f"batch-{self.engine.data_rank}.safetensors")
+        """Write the current state and the batch that failed to a separate folder, from which runs do not resume."""
+        path = self.folder / f"emergency-step-{state['step']:08d}"
+        path.mkdir(parents=True, exist_ok=True)
+        self.engine.save(path)()
+        copies = {name: rows.clone() for name, rows in batch.items()}
+        save_tensors(copies, path / f"batch-{self.engine.data_rank}.safetensors")
         if self.engine.is_main:
-            write_atomically(place / LOOP_STATE_FILE, json.dumps(state).encode())
-        return place
+            write_atomically(path / LOOP_STATE_FILE, json.dumps(state).encode())
+        return path
 
     def wait(self) -> None:
-        """Return when everything is written. Raises UserError when something could not be."""
+        """Wait for pending writes. Raises UserError if one failed."""
         pending, self._pending = self._pending, None
         if pending is None:
             return
@@ -88,7 +88,7 @@ class CheckpointManager:
             newest = list_checkpoints(self.folder)[-1:]
             raise UserError(
                 f"a checkpoint could not be written to {self.folder}: {error.strerror or error}",
-                hint=f"the run continues from {newest[0].name if newest else 'its beginning'}, once there is space",
+                hint=f"free disk space; the run resumes from {newest[0].name if newest else 'the beginning'}",
             ) from error
 
     def _finish(self, work: Path, final: Path, state: dict[str, Any], write: Callable[[], None]) -> None:
@@ -113,17 +113,17 @@ class CheckpointManager:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._thread.shutdown()
-        if error is None:  # else that one is what people must hear of
+        if error is None:  # else `error` is the one to report
             self.wait()
 
 
 def is_kept(path: Path, keep_every: int | None) -> bool:
-    """Whether a checkpoint is one of those that stay, one every `every` steps."""
+    """Whether a checkpoint is one of those kept every `keep_every` steps."""
     return keep_every is not None and int(path.name.removeprefix("step-")) % keep_every == 0
 
 
 def prune_checkpoints(folder: Path, keep_every: int | None) -> None:
-    """Remove what only an unfinished run needs: all but the checkpoints that stay."""
+    """Remove the checkpoints of a finished run, except those kept every `keep_every` steps."""
     for path in folder.glob("*"):
         if not (path.name.startswith("step-") and is_kept(path, keep_every)):
             shutil.rmtree(path)
@@ -132,5 +132,5 @@ def prune_checkpoints(folder: Path, keep_every: int | None) -> None:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Finished checkpoints, oldest first."""
+    """Complete checkpoints, oldest first."""
     return sorted(path for path in folder.glob("step-*") if (path / LOOP_STATE_FILE).is_file())

@@ -1,9 +1,8 @@
-"""Matrix products in float8, on hardware that has them: twice bfloat16's rate, for half its bytes.
+"""Float8 matrix products: twice the rate of bfloat16 on hardware with support.
 
-Every product's two factors are scaled so that their largest value is the format's, measured each time (dynamic scaling
-by tensor; Micikevicius et al. 2022, "FP8 Formats for Deep Learning"): weights and activations in E4M3, gradients, whose
-range is wider, in E5M2. Weights stay float32, and so does the optimizer. The embedding and the head, which are most
-sensitive and are no `nn.Linear`, stay in bfloat16.
+Both factors are scaled per tensor to the format's largest value, measured each time (dynamic scaling; Micikevicius et al.
+2022, "FP8 Formats for Deep Learning"): weights and activations in E4M3, gradients, with a wider range, in E5M2. Weights and
+optimizer stay float32. Embedding and head, the most sensitive layers and no `nn.Linear`, stay in bfloat16.
 """
 
 from typing import Any
@@ -17,25 +16,25 @@ from groundup.artifacts.errors import UserError
 
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 DIM_MULTIPLE = 16
-"""What every side of a float8 product must be a multiple of."""
+"""Every dimension of a float8 product must be a multiple of this."""
 MIN_CUDA_CAPABILITY = (8, 9)
 """The first CUDA devices with float8 products: Ada, then Hopper."""
 
 
 def require_float8(device: torch.device) -> None:
-    """Raises UserError where the device has no float8 products that are worth it."""
+    """Raises UserError if the device has no float8 products."""
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= MIN_CUDA_CAPABILITY:
         return
-    found = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     raise UserError(
-        f"train.precision = float8: needs an accelerator of the kind of H100 or RTX 4090, found {found}",
+        f"train.precision = float8: needs a CUDA device of compute capability 8.9 or higher (RTX 4090, H100), found {name}",
         hint="set train.precision=bfloat16",
     )
 
 
 def convert_to_float8_training(model: nn.Module) -> int:
-    """Let the linear layers of `model` multiply in float8; returns how many can. Names and weights stay."""
-    # Not what is made from nn.Linear: the router of experts does something else.
+    """Convert the linear layers of `model` to float8 products; returns their number. Names and weights stay."""
+    # No subclasses of nn.Linear: the router of experts computes in float32.
     layers = [
         layer
         for layer in model.modules()
@@ -49,7 +48,7 @@ def convert_to_float8_training(model: nn.Module) -> int:
 
 
 class Float8Linear(nn.Linear):
-    """A linear layer of float32 weights that multiplies in float8."""
+    """A linear layer with float32 weights and float8 products."""
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... F"]:
         rows = x.flatten(0, -2)
@@ -74,17 +73,17 @@ class _Float8Matmul(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         x8, x_scale, w8, w_scale = ctx.saved_tensors
         g8, g_scale = to_float8(gradient, E5M2)
-        for_x = float8_matmul(g8, g_scale, w8.t().contiguous().t(), w_scale)
-        for_weight = float8_matmul(g8.t().contiguous(), g_scale, x8.t().contiguous().t(), x_scale)
-        return for_x, for_weight.to(ctx.dtype)
+        grad_x = float8_matmul(g8, g_scale, w8.t().contiguous().t(), w_scale)
+        grad_weight = float8_matmul(g8.t().contiguous(), g_scale, x8.t().contiguous().t(), x_scale)
+        return grad_x, grad_weight.to(ctx.dtype)
 
 
 def to_float8(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """`x` as float8 values and one float32 scale: x is about values * scale."""
+    """`x` as float8 values and one float32 scale: x is approximately values * scale."""
     scale = (x.abs().amax().float() / torch.finfo(dtype).max).clamp(min=torch.finfo(torch.float32).tiny)
     return (x.float() / scale).clamp(-torch.finfo(dtype).max, torch.finfo(dtype).max).to(dtype), scale
 
 
 def float8_matmul(a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor) -> Tensor:
-    """a (N K) in rows times b (K M) in columns, bfloat16."""
+    """a (N K), row-major, times b (K M), column-major; bfloat16."""
     return torch._scaled_mm(a, b, scale_a=a_scale, scale_b=b_scale, out_dtype=torch.bfloat16)

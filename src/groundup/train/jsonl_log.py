@@ -1,4 +1,4 @@
-"""What happened, one JSON line a step, written as it happens: the truth that every picture is drawn from."""
+"""JSONL files of records, one line a step, appended as they happen."""
 
 import json
 import math
@@ -12,24 +12,21 @@ Record = dict[str, Any]
 
 
 class JsonlLog:
-    """An append-only file of records, each with its `step`; without a path, only the list.
-
-    A run that continues from an earlier step forgets what it had written beyond that.
-    """
+    """An append-only file of records with a `step` each; without a path only a list in memory."""
 
     def __init__(self, path: Path | None):
         self.path = path
         self.records: list[Record] = _read(path) if path else []
 
     def truncate(self, step: int) -> None:
-        """Keep the records of the steps before `step`, in the file too."""
+        """Keep only records of steps before `step`, also in the file."""
         self.records = [record for record in self.records if record["step"] < step]
         if self.path and self.path.exists():
             lines = "".join(json.dumps(record) + "\n" for record in self.records)
             write_atomically(self.path, lines.encode())
 
     def append(self, record: Record) -> None:
-        """Write one record; whoever reads the file sees it at once. JSON has no word for what is not finite."""
+        """Append a record and flush it. Values that are not finite become null."""
         record = {key: None if _is_non_finite(value) else value for key, value in record.items()}
         self.records.append(record)
         if self.path:
@@ -37,14 +34,14 @@ class JsonlLog:
                 file.write(json.dumps(record) + "\n")
 
     def sync(self) -> None:
-        """Return when the records are safe from a power cut."""
+        """Flush to disk (fsync)."""
         if self.path and self.path.exists():
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
 
 
 def _read(path: Path) -> list[Record]:
-    """The records in the file as far as they are whole: a kill may have cut off the last."""
+    """The complete records of a file; the last line may be cut off by a kill."""
     if not path.is_file():
         return []
     records = []

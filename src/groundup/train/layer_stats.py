@@ -1,4 +1,4 @@
-"""A look into the model while it learns: how large are the gradients and the activations of each layer?"""
+"""Gradient norm and activation RMS of each layer, recorded every N steps."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from groundup.train.jsonl_log import JsonlLog
 
 
 class LayerStats:
-    """Every so many steps a record: `gradient`, the norm of each weight's, and `activation`, each block's RMS.
+    """Records with `gradient`, the norm of each weight's gradient, and `activation`, the RMS of each block's output.
 
     Args:
-        module: its blocks are the members of its module lists.
+        module: its blocks are the elements of its module lists.
         every: steps between two records; None: never.
     """
 
@@ -23,20 +23,20 @@ class LayerStats:
 
     @contextmanager
     def record(self, step: int) -> Iterator[None]:
-        """Watch what the block computes, forward and backward; a record when it ends, where one is due."""
+        """Context of a forward and backward pass; appends a record at its end if one is due."""
         if self.every is None or step % self.every:
             yield
             return
         squares: dict[str, list[Tensor]] = {}
 
-        def keep(name: str) -> Any:
+        def make_hook(name: str) -> Any:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
                 if isinstance(output, Tensor):
                     squares.setdefault(name, []).append(output.detach().float().square().mean())
 
             return hook
 
-        handles = [block.register_forward_hook(keep(name)) for name, block in _blocks(self.module)]
+        handles = [block.register_forward_hook(make_hook(name)) for name, block in _blocks(self.module)]
         try:
             yield
         finally:
@@ -52,10 +52,10 @@ class LayerStats:
 
 
 def _blocks(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The members of the module lists: the blocks, in the order in which they stand."""
+    """(name, module) of the elements of all module lists."""
     return [
-        (f"{name}.{number}", block)
-        for name, part in module.named_modules()
-        if isinstance(part, nn.ModuleList)
-        for number, block in enumerate(part)
+        (f"{name}.{index}", block)
+        for name, child in module.named_modules()
+        if isinstance(child, nn.ModuleList)
+        for index, block in enumerate(child)
     ]

@@ -1,8 +1,7 @@
-"""Losses that leave their course: seen before they touch the weights.
+"""Loss-spike detection, before the optimizer step.
 
-A batch that the model finds far harder than all before it, or arithmetic that overflowed, can throw a run back by
-thousands of steps. PaLM (Chowdhery et al. 2022, section 5.1) went back to a checkpoint and left out the batches around
-the spike, and found that the same batches elsewhere did no harm.
+A bad batch or numeric overflow can set a run back by thousands of steps. PaLM (Chowdhery et al. 2022, section 5.1)
+returned to a checkpoint and skipped the batches around the spike; the same batches did no harm at another time.
 """
 
 import math
@@ -10,15 +9,15 @@ import statistics
 from collections.abc import Sequence
 
 WINDOW = 64
-"""Steps that a loss is compared with."""
+"""Losses that a new one is compared with."""
 MIN_HISTORY = 16
-"""Steps before which nothing is called a spike."""
+"""Losses needed before detection starts."""
 
 
 def detect_spike(loss: float, earlier: Sequence[float], deviations: float) -> str | None:
-    """What is wrong with `loss` after the `earlier` losses, or None.
+    """A description of the problem if `loss` is not finite or a spike, else None.
 
-    It must not be more than `deviations` standard deviations above the mean of the last WINDOW steps.
+    A spike is more than `deviations` standard deviations above the mean of the last WINDOW losses.
     """
     if not math.isfinite(loss):
         return f"loss {loss}"

@@ -1,10 +1,10 @@
-"""AdamW where memory is short: moments of one byte each, bfloat16 weights without float32 copies, or both.
+"""AdamW with less memory: moments of one byte each, bfloat16 weights without float32 copies, or both.
 
-Written out here because the libraries that have it are tied to a vendor's devices or to one version of PyTorch. Blocks
-with a scale of their own are from Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization"; in place of its
-table of 256 numbers stands the float8 format that PyTorch has on every device. Two things make three bits of mantissa
-enough. The second moment is kept as its square root, whose range is half as wide. And both are rounded by chance: a
-moment that decays by a few percent a step would else be rounded back to where it was, and never fall.
+Implemented here because other implementations depend on a vendor's devices or a PyTorch version. Group-wise scales are
+from Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization", with PyTorch's float8 format instead of their
+table of 256 values. Three bits of mantissa suffice for two reasons: the second moment is stored as its square root, which
+halves its exponent range; and both are rounded stochastically, because rounding to nearest would undo a decay of a few
+percent a step.
 """
 
 from collections.abc import Callable
@@ -21,15 +21,15 @@ GROUP_SIZE = 256
 FLOAT8 = torch.float8_e4m3fn
 MAX_FLOAT8 = torch.finfo(FLOAT8).max
 MIN_FLOAT8 = 2.0**-9
-"""The least number above zero that FLOAT8 has."""
+"""The smallest positive value of FLOAT8."""
 
 
 class LowMemoryAdamW(torch.optim.Optimizer):
-    """AdamW (Loshchilov and Hutter 2019), computed in float32 a parameter at a time.
+    """AdamW (Loshchilov and Hutter 2019), computed in float32, one parameter at a time.
 
     Args:
-        float8_state: keep the moments in 2 bytes a weight, and not in 8.
-        stochastic_rounding: round weights that are not float32 by chance, and not to the nearest.
+        float8_state: store the moments in 2 bytes a weight instead of 8.
+        stochastic_rounding: round bfloat16 weights stochastically instead of to nearest.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class LowMemoryAdamW(torch.optim.Optimizer):
             self._store_moments(state, torch.zeros_like(gradient), torch.zeros_like(gradient))
         state["step"] += 1
         step, (beta1, beta2) = state["step"].item(), group["betas"]
-        # Each number is moved by itself: of a weight that is cut over devices, the part that is here.
+        # Element-wise: of a sharded weight, the local shard.
         mean, root = (local_tensor(moment) for moment in self._load_moments(state, weight.shape))
         weight, gradient = local_tensor(weight), local_tensor(gradient)
         mean.lerp_(gradient, 1 - beta1)
         root.square_().mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2).sqrt_()
         if self.float8_state:
             self._store_moments(state, mean, root)
-        master = weight.float()  # the weight itself where it is float32
+        master = weight.float()  # no copy if it is float32
         master.mul_(1 - group["lr"] * group["weight_decay"])
         scale = group["lr"] / (1 - beta1**step)
         master.addcdiv_(mean, (root / (1 - beta2**step) ** 0.5).add_(group["eps"]), value=-scale)
@@ -78,7 +78,7 @@ class LowMemoryAdamW(torch.optim.Optimizer):
             weight.copy_(master)
 
     def _store_moments(self, state: dict[str, Tensor], mean: Tensor, root: Tensor) -> None:
-        """The first moment, and the root of the second."""
+        """Store the first moment, and the root of the second."""
         if self.float8_state:
             state["mean"], state["mean_scale"] = quantize_moment(mean)
             state["root"], state["root_scale"] = quantize_moment(root, minimum=MIN_FLOAT8)
@@ -94,18 +94,18 @@ class LowMemoryAdamW(torch.optim.Optimizer):
 
 
 def quantize_moment(x: Tensor, minimum: float | None = None) -> tuple[Tensor, Tensor]:
-    """Float8 values, a scale for each BLOCK of them.
+    """Float8 values and a scale for each GROUP_SIZE of them.
 
-    With `least` no value is less than that times the scale: a divisor must not become zero.
+    With `minimum`, no value is less than that times the scale, so that a divisor cannot become zero.
     """
-    blocks = torch.nn.functional.pad(x.flatten(), (0, -x.numel() % GROUP_SIZE)).view(-1, GROUP_SIZE)
-    scale = blocks.abs().amax(dim=1, keepdim=True) / MAX_FLOAT8
-    blocks = (blocks / scale.clamp(min=torch.finfo(torch.float32).tiny)).clamp_(-MAX_FLOAT8, MAX_FLOAT8)
+    groups = torch.nn.functional.pad(x.flatten(), (0, -x.numel() % GROUP_SIZE)).view(-1, GROUP_SIZE)
+    scale = groups.abs().amax(dim=1, keepdim=True) / MAX_FLOAT8
+    groups = (groups / scale.clamp(min=torch.finfo(torch.float32).tiny)).clamp_(-MAX_FLOAT8, MAX_FLOAT8)
     if minimum is not None:
-        blocks.clamp_(min=minimum)
-    return stochastic_round(blocks, FLOAT8), scale
+        groups.clamp_(min=minimum)
+    return stochastic_round(groups, FLOAT8), scale
 
 
 def dequantize_moment(values: Tensor, scale: Tensor, shape: torch.Size) -> Tensor:
-    """What `pack` was given, to three bits and a sign, float32."""
+    """The inverse of `quantize_moment`, float32."""
     return (values.float() * scale).flatten()[: shape.numel()].view(shape)

@@ -1,4 +1,4 @@
-"""Batches with hidden tokens, for the architectures that read a text as a whole."""
+"""Batches with masked tokens, for encoders and encoder-decoders."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from groundup.train.token_batches import TokenBatches
 
 
 class MaskedBatches:
-    """Other batches, with tokens hidden. What is hidden of a sequence follows from the seed, the step and the sequence's
-    place in the whole batch, so it is the same on any number of devices.
+    """Token batches with masking. The mask of a sequence depends on the seed, the step and its index in the global batch, so it
+    is the same on any number of devices.
 
-    Raises UserError for packed documents: hiding would take padding for text, and see across documents.
+    Raises UserError for packed documents: masks could cover padding and cross document boundaries.
     """
 
     def __init__(
@@ -23,18 +23,18 @@ class MaskedBatches:
     ):
         if not concat:
             raise UserError(
-                "train.packing and train.document_mask are for decoders: hidden tokens are drawn from rows of text",
-                hint="leave both as they are by default",
+                "train.packing and train.document_mask are for decoders only",
+                hint="leave both out",
             )
         self.batches, self.mask_tokens, self.seed, self.rank = batches, mask_tokens, seed, rank
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """`tokens` with what is hidden replaced, and `labels` to be predicted in place, int64."""
+        """`tokens` with masked ones replaced, and `labels` at the same positions, int64."""
         rows = self.batches.batch(step)["tokens"]
         first = self.rank * len(rows)
         parts = [
-            self.mask_tokens(row[None], self._generator(step, first + place))
-            for place, row in enumerate(rows)
+            self.mask_tokens(row[None], self._generator(step, first + index))
+            for index, row in enumerate(rows)
         ]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -42,5 +42,5 @@ class MaskedBatches:
         return self.batches.step_stats(step)
 
     def _generator(self, step: int, row: int) -> torch.Generator:
-        words = np.random.SeedSequence((self.seed, step, row)).generate_state(1)
-        return torch.Generator().manual_seed(int(words[0]))
+        state = np.random.SeedSequence((self.seed, step, row)).generate_state(1)
+        return torch.Generator().manual_seed(int(state[0]))

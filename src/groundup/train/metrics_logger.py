@@ -1,4 +1,4 @@
-"""All that a run says while it runs: the records, the boards that copy them, and the line that people watch."""
+"""Metrics of a training run: JSONL records, experiment trackers and the progress line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +18,7 @@ from groundup.train.trackers import Tracker, open_trackers, scalar_values
 
 
 class MetricsLogger:
-    """What one run writes into `folder` and shows; on ranks other than the main one it only remembers.
-
-    `steps.jsonl` has a line for each step, `eval.jsonl` for each probe, `layers.jsonl` for each look into the layers.
-    """
+    """Metrics of one run in `folder`: `steps.jsonl`, `eval.jsonl` and `layers.jsonl`. Only the main rank writes."""
 
     def __init__(self, engine: Engine, folder: Path, machine: Machine, flops_per_token: float | None):
         self._engine, self._folder, self._machine = engine, folder, machine
@@ -40,7 +37,7 @@ class MetricsLogger:
 
     @contextmanager
     def task(self, name: str, steps: int) -> Iterator[None]:
-        """Show the progress of a run while the block runs."""
+        """Context in which progress is shown."""
         self._name = name
         with self._progress.task(name, total=steps, unit="steps") as self._task:
             try:
@@ -50,7 +47,7 @@ class MetricsLogger:
                     tracker.close()
 
     def resume_at(self, step: int) -> None:
-        """Forget what was written beyond `step` finished steps."""
+        """Drop records beyond `step` finished steps."""
         self.steps.truncate(step)
         self._layers.log.truncate(step)
         self.evaluations.truncate(step + 1)
@@ -63,50 +60,50 @@ class MetricsLogger:
 
     @contextmanager
     def watch_step(self, step: int) -> Iterator[None]:
-        """Look into the step's forward and backward pass where that was asked for."""
+        """Context of a forward and backward pass: stall detection, profiling, layer statistics."""
         stall_detector.begin_step(step)
         with self._trace.step(step), self._layers.record(step):
             yield
 
     def log_step(self, record: Record, batch: Batch) -> None:
-        """A step is done: write its record, with how fast it was."""
+        """Write the record of a finished step, with its throughput."""
         tokens = next(iter(batch.values())).numel() * self._engine.data_world_size
         speed = self.throughput.step(tokens)
         record = record | {"tokens": tokens} | speed
         self.steps.append(record)
         for tracker in self._trackers:
             tracker.log(record["step"], scalar_values(record))
-        parts = [
-            "left out" if "skipped" in record else f"loss {record['loss']:.3f}",
+        status = [
+            "skipped" if "skipped" in record else f"loss {record['loss']:.3f}",
             f"{speed['tokens_per_second']:,.0f} tokens/s",
         ]
         if "mfu" in speed:
-            parts.append(f"{speed['mfu']:.0%} of peak")
-        parts.append(f"{speed['memory'] / 1e9:.1f} GB")
+            status.append(f"MFU {speed['mfu']:.0%}")
+        status.append(f"{speed['memory'] / 1e9:.1f} GB")
         self._task.advance()
-        self._task.set_status(", ".join(parts))
+        self._task.set_status(", ".join(status))
 
     def has_evaluation(self, done: int) -> bool:
-        """Whether the probe after `done` steps was written."""
+        """Whether the evaluation after `done` steps is already written."""
         return bool(self.evaluations.records) and self.evaluations.records[-1]["step"] == done
 
     def log_evaluation(self, done: int, values: dict[str, Any]) -> None:
-        """A probe after `done` steps is made: write what it found."""
+        """Write the evaluation after `done` steps."""
         self.evaluations.append({"step": done} | values)
         for tracker in self._trackers:
             tracker.log(done, {f"eval/{key}": value for key, value in scalar_values(values).items()})
         self.throughput.exclude_elapsed()
 
     def log_message(self, text: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         self._progress.log(text)
 
     def accepted_losses(self) -> list[float]:
-        """The losses that the weights followed, so far."""
+        """Losses of the steps that were not skipped."""
         return [record["loss"] for record in self.steps.records[-256:] if "skipped" not in record]
 
     def consecutive_skips(self) -> int:
-        """How many of the last steps in a row left their batch out."""
+        """Number of steps skipped in a row, up to now."""
         count = 0
         for record in reversed(self.steps.records):
             if "skipped" not in record:
@@ -115,6 +112,6 @@ class MetricsLogger:
         return count
 
     def sync(self) -> None:
-        """Return when the records are safe from a power cut."""
+        """Flush the records to disk (fsync)."""
         self.steps.sync()
         self.evaluations.sync()

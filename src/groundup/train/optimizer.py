@@ -1,6 +1,6 @@
-"""Which weights move by which rule.
+"""Optimizers: AdamW for all parameters, or Muon for the matrices of blocks.
 
-Matrices decay toward zero, vectors (norm scales, biases) do not: decay is a prior on maps, and a norm scale is none.
+Weight decay applies to matrices only, not to vectors (norm scales, biases).
 """
 
 from collections.abc import Iterable
@@ -12,27 +12,32 @@ from groundup.artifacts.errors import UserError
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.low_memory_adamw import LowMemoryAdamW
 
+DEFAULT_LEARNING_RATE = 3e-4
+
 
 def build_optimizers(
-    model: nn.Module, train: TrainConfig, learning_rate: float
+    model: nn.Module, config: TrainConfig | None = None, learning_rate: float | None = None
 ) -> list[torch.optim.Optimizer]:
-    """One AdamW, or Muon for the blocks' matrices beside an AdamW for the rest.
+    """AdamW; or Muon for the blocks' matrices and AdamW for the rest, if `config.optimizer` is "muon".
 
-    Raises UserError for Muon with bfloat16 weights, which its small steps would not move.
+        optimizers = build_optimizers(model, learning_rate=3e-4)
 
-    Each parameter group carries `peak`, its learning rate at the top of the schedule; `set_learning_rate` scales it.
+    Each parameter group stores its peak learning rate as `peak_lr`; `set_learning_rate` scales it.
+    Raises UserError for Muon with bfloat16 weights, whose rounding would lose its small updates.
     """
-    hidden, embeddings, vectors = split_parameters(model)
+    train = config or TrainConfig()
+    learning_rate = learning_rate or train.learning_rate or DEFAULT_LEARNING_RATE
+    matrices, embeddings, vectors = split_parameters(model)
     if train.optimizer == "muon":
         if train.precision == "bfloat16-pure":
             raise UserError(
-                "train.optimizer = muon needs float32 weights, and train.precision = bfloat16-pure has none",
+                "train.optimizer = muon needs float32 weights, but train.precision = bfloat16-pure has bfloat16 weights",
                 hint="set train.precision=bfloat16",
             )
-        # Muon's update has the same size in every direction (Jordan et al. 2024). With match_rms_adamw its step has
-        # the root mean square of AdamW's, but the plain form with its own rate is what small models were tuned with.
+        # Muon's update has the same size in every direction (Jordan et al. 2024). Its own learning rate instead of
+        # match_rms_adamw, which scales the step to AdamW's RMS: small models were tuned with that.
         muon = torch.optim.Muon(
-            hidden,
+            matrices,
             lr=train.muon_learning_rate,
             momentum=0.95,
             nesterov=True,
@@ -42,7 +47,7 @@ def build_optimizers(
         optimizers: list[torch.optim.Optimizer] = [muon, _adamw(groups, train, learning_rate)]
     else:
         groups = [
-            {"params": hidden + embeddings, "weight_decay": train.weight_decay},
+            {"params": matrices + embeddings, "weight_decay": train.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
         optimizers = [_adamw(groups, train, learning_rate)]
@@ -53,7 +58,7 @@ def build_optimizers(
 
 
 def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], multiplier: float) -> None:
-    """Put every group at `share` of its peak learning rate."""
+    """Set the learning rate of every group to `multiplier` times its peak."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = multiplier * group["peak_lr"]
@@ -63,7 +68,7 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     """Trainable parameters as (matrices of the blocks, embeddings and head, vectors), each once, in a stable order."""
     table_modules = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     tables = {id(parameter) for module in table_modules for parameter in module.parameters()}
-    hidden, embeddings, vectors = [], [], []
+    matrices, embeddings, vectors = [], [], []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -72,8 +77,8 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
         elif id(parameter) in tables or name.startswith(("head.", "lm_head.")):
             embeddings.append(parameter)
         else:
-            hidden.append(parameter)
-    return hidden, embeddings, vectors
+            matrices.append(parameter)
+    return matrices, embeddings, vectors
 
 
 def _adamw(groups: list[dict], train: TrainConfig, learning_rate: float) -> torch.optim.Optimizer:

@@ -1,29 +1,29 @@
-"""Batches made ahead, in threads, while the step before them computes. That each is a pure function of its step is why
-neither their number nor their timing can change a bit.
+"""Prefetching: the next batches are made in threads while a step computes.
 
-Threads and not processes: copying out of a memory map and waiting for an object store both let the interpreter go, and
-nothing has to be sent from one process to another.
+Batches are pure functions of the step, so the number and timing of threads does not affect results. Threads instead of
+processes: reading memory maps and object stores releases the GIL, and nothing has to be copied between processes.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from groundup.train.objectives import Batch
 
 
+@runtime_checkable
 class BatchSource(Protocol):
-    """Where batches come from: a pure function of the step, so that a resumed run sees what the straight one saw."""
+    """Batches as a pure function of the step, so that a resumed run gets the same ones."""
 
     def batch(self, step: int) -> Batch: ...
 
 
 class Prefetcher:
-    """The batches of `batches`, of which the next are made before they are asked for.
+    """`batches`, with the next ones made ahead.
 
     Args:
-        steps: no batch of this step or a later one is made ahead.
-        threads: how many make batches; 0 makes each when it is asked for.
-        pin: put them where a GPU copies from while it computes.
+        steps: number of steps; no later batch is made.
+        threads: number of threads; 0 makes each batch on request.
+        pin_memory: put batches in pinned memory, for asynchronous copies to a GPU.
     """
 
     def __init__(self, batches: BatchSource, *, steps: int, threads: int = 1, pin_memory: bool = False):
@@ -33,15 +33,15 @@ class Prefetcher:
         self._futures: dict[int, Future[Batch]] = {}
 
     def batch(self, step: int) -> Batch:
-        """The batch of `step`. Raises what making it raised, not before it is asked for."""
+        """The batch of `step`. Raises what making it raised."""
         if self._pool is None:
             return self._make_batch(step)
-        wanted = range(step, min(step + 1 + self._ahead, self._steps))
-        for other in self._futures.keys() - set(wanted):  # the loop went elsewhere: back to a checkpoint
-            self._futures.pop(other).cancel()
-        for number in (step, *wanted):
-            if number not in self._futures:
-                self._futures[number] = self._pool.submit(self._make_batch, number)
+        upcoming = range(step, min(step + 1 + self._ahead, self._steps))
+        for stale in self._futures.keys() - set(upcoming):  # after a rollback
+            self._futures.pop(stale).cancel()
+        for index in (step, *upcoming):
+            if index not in self._futures:
+                self._futures[index] = self._pool.submit(self._make_batch, index)
         return self._futures.pop(step).result()
 
     def __enter__(self) -> "Prefetcher":

@@ -1,4 +1,4 @@
-"""Where the time goes: a trace of some steps, for chrome://tracing or Perfetto."""
+"""Profiler: a trace of some steps for chrome://tracing or Perfetto."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch.profiler import profile
 
 
 class Profiler:
-    """A trace of the steps `first` to `last` of a run, as `trace-FIRST-LAST.json.gz` in `folder`; None: of none."""
+    """Traces steps `window[0]` to `window[1]` to `trace-FIRST-LAST.json.gz` in `folder`; None: no trace."""
 
     def __init__(self, window: tuple[int, int] | None, folder: Path):
         self.window, self.folder = window or (-1, -1), folder
@@ -16,7 +16,7 @@ class Profiler:
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """One step, recorded where it lies in the window."""
+        """Context of one step."""
         first, last = self.window
         if step == first:
             self._profile = profile()

@@ -1,4 +1,4 @@
-"""In which order is the data seen? A pure function of (seed, epoch), for any one place without all the others."""
+"""Sequence order: shuffling and source mixing as pure functions of (seed, epoch, index), without stored permutations."""
 
 from functools import lru_cache
 
@@ -10,22 +10,22 @@ FEISTEL_ROUNDS = 6
 
 
 def feistel_permutation(indices: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
-    """Where a random permutation of 0 .. size-1 takes `places`, int64.
+    """A random permutation of 0 .. size-1, evaluated at `indices`; int64.
 
-    A Feistel network on an even number of bits is a permutation whatever its round function (Luby and Rackoff 1988);
-    what falls beyond `size` is sent through again until it falls inside (cycle walking, Black and Rogaway 2002),
-    which takes fewer than four passes in the mean.
+    A Feistel network over an even number of bits is a permutation for any round function (Luby and Rackoff 1988). Values
+    beyond `size` go through it again until they are inside (cycle walking, Black and Rogaway 2002): fewer than four passes
+    on average.
     """
     half = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))
     mask = (np.uint64(1) << half) - np.uint64(1)
     values = indices.astype(np.uint64)
-    todo = np.arange(len(values))
-    while len(todo):
-        left, right = values[todo] >> half, values[todo] & mask
+    outside = np.arange(len(values))
+    while len(outside):
+        left, right = values[outside] >> half, values[outside] & mask
         for key in _keys(seed, epoch):
             left, right = right, left ^ (splitmix64(right ^ key) & mask)
-        values[todo] = (left << half) | right
-        todo = todo[values[todo] >= size]
+        values[outside] = (left << half) | right
+        outside = outside[values[outside] >= size]
     return values.astype(np.int64)
 
 
@@ -35,37 +35,36 @@ def _keys(seed: int, epoch: int) -> np.ndarray:
 
 
 class SourceMixture:
-    """Sequences of several sources in given shares, without copying any of them.
+    """Sequences of several sources in given ratios.
 
-    In every period each source has its exact share of the places, rounded to whole ones, and the places lie in a
-    random order that is the same in each period. So the number of a sequence says which source it comes from, and
-    how many of that source came before.
+    In every period of PERIOD sequences, each source has its exact quota, in a random order that is the same in each period.
+    The index of a sequence thus determines its source and its index in that source.
     """
 
     PERIOD = 4096
 
     def __init__(self, weights: list[float], seed: int):
-        shares = np.asarray(weights, dtype=np.float64)
-        if len(shares) == 0 or not np.all(np.isfinite(shares)) or np.any(shares < 0) or shares.sum() <= 0:
+        ratios = np.asarray(weights, dtype=np.float64)
+        if len(ratios) == 0 or not np.all(np.isfinite(ratios)) or np.any(ratios < 0) or ratios.sum() <= 0:
             raise ValueError(f"weights {weights}: expected numbers of at least 0, and one above 0")
-        exact = shares / shares.sum() * self.PERIOD
+        exact = ratios / ratios.sum() * self.PERIOD
         self.quota = np.floor(exact).astype(np.int64)
         short = self.PERIOD - int(self.quota.sum())
         self.quota[np.argsort(self.quota - exact, kind="stable")[:short]] += 1  # largest remainders
-        in_order = np.repeat(np.arange(len(shares)), self.quota)
+        in_order = np.repeat(np.arange(len(ratios)), self.quota)
         self._source = in_order[feistel_permutation(np.arange(self.PERIOD), self.PERIOD, seed, 0)]
         self._before = np.zeros(self.PERIOD, dtype=np.int64)
-        for source in range(len(shares)):
-            places = np.flatnonzero(self._source == source)
-            self._before[places] = np.arange(len(places))
+        for source in range(len(ratios)):
+            positions = np.flatnonzero(self._source == source)
+            self._before[positions] = np.arange(len(positions))
 
     def source_and_index(self, sequence_indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each sequence number: its source, and how many sequences of that source came before it."""
-        periods, places = np.divmod(sequence_indices, self.PERIOD)
-        sources = self._source[places]
-        return sources, periods * self.quota[sources] + self._before[places]
+        """The source of each sequence, and the number of sequences of that source before it."""
+        periods, positions = np.divmod(sequence_indices, self.PERIOD)
+        sources = self._source[positions]
+        return sources, periods * self.quota[sources] + self._before[positions]
 
-    def counts(self, number: int) -> np.ndarray:
-        """How many of the sequences before `number` came from each source."""
-        periods, place = divmod(number, self.PERIOD)
-        return periods * self.quota + np.bincount(self._source[:place], minlength=len(self.quota))
+    def counts(self, count: int) -> np.ndarray:
+        """The number of sequences from each source among the first `count`."""
+        periods, rest = divmod(count, self.PERIOD)
+        return periods * self.quota + np.bincount(self._source[:rest], minlength=len(self.quota))

@@ -1,47 +1,92 @@
-"""How a row of documents becomes sequences of one length: cut as it comes, or packed so that few documents are cut.
+"""Sequence packing: documents to sequences of one length, concatenated or best-fit packed.
 
-Both say, for the number of a sequence, which stretches of the shard it is made of. They keep no copy of the tokens.
+Both map the index of a sequence to token spans of the shard, without a copy of the tokens.
 """
 
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import numpy as np
 
 from groundup.artifacts.errors import UserError
-from groundup.tokenizer import TokenShard
 
 TokenSpan = tuple[int, int]
-"""[begin, end) in a shard's row of tokens."""
+"""[begin, end) in the tokens of a shard."""
+
+
+class TokenSource(Protocol):
+    """The interface of a TokenShard that batches are made from; TokenArray has it too."""
+
+    base: str
+    num_tokens: int
+    num_documents: int
+    lengths: np.ndarray
+    vocab_size: int
+    end_of_text: int
+    sources: Any
+    document_sources: np.ndarray
+
+    @property
+    def document_offsets(self) -> np.ndarray: ...
+    def fetch(self, ranges: Iterable[TokenSpan]) -> None: ...
+    def read(self, begin: int, end: int) -> np.ndarray: ...
+    def documents_in_range(self, begin: int, end: int) -> tuple[slice, np.ndarray]: ...
+
+
+class TokenArray:
+    """Token ids in memory. Each `end_of_text` ends a document; None: a single document."""
+
+    def __init__(self, ids: Iterable[int] | np.ndarray, end_of_text: int | None = None):
+        self.ids = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), dtype=np.int64)
+        self.base, self.num_tokens = "tokens", len(self.ids)
+        self.vocab_size = int(self.ids.max(initial=-1)) + 1
+        ends = np.append(np.flatnonzero(self.ids[:-1] == end_of_text) + 1, self.num_tokens)
+        self.document_offsets = np.append(0, ends)
+        self.lengths, self.num_documents = np.diff(self.document_offsets), len(ends)
+        self.end_of_text = 0 if end_of_text is None else end_of_text
+        self.sources, self.document_sources = {"": {}}, np.zeros(len(ends), np.int64)
+
+    def fetch(self, ranges: Iterable[TokenSpan]) -> None:
+        """Nothing to fetch."""
+
+    def read(self, begin: int, end: int) -> np.ndarray:
+        return self.ids[begin:end]
+
+    def documents_in_range(self, begin: int, end: int) -> tuple[slice, np.ndarray]:
+        """The documents that overlap tokens [begin, end), and the number of these tokens in each."""
+        first = int(np.searchsorted(self.document_offsets, begin, side="right")) - 1
+        last = int(np.searchsorted(self.document_offsets, end))
+        return slice(first, last), np.diff(np.clip(self.document_offsets[first : last + 1], begin, end))
 
 
 class PackedSequences(Protocol):
-    """A number of sequences of T tokens, 0 to count - 1."""
+    """Sequences 0 to count - 1 of T tokens."""
 
     count: int
 
     def spans(self, index: int) -> list[TokenSpan]:
-        """What a sequence is made of, in order; where that is less than T tokens, the rest is padding.
+        """The token spans of a sequence, in order; if they have fewer than T tokens, the rest is padding.
 
-        Another document begins with each run, and at each boundary inside one.
+        A document begins with each span, and at each boundary inside one.
         """
         ...
 
     def num_repeated(self, index: int) -> int:
-        """How many tokens at its begin another sequence teaches already."""
+        """Number of tokens at the start that have their loss in another sequence."""
         ...
 
 
 class ConcatSequences:
-    """Cut as it comes: the documents in a row, in windows of T tokens.
+    """All documents concatenated, in windows of T tokens.
 
-    Neighbours share one token, so that every token but the very first is predicted exactly once; the last window ends
-    with the row, and what it shares beyond that is not predicted again.
+    Neighbours overlap by one token, so every token but the first is predicted exactly once; the last window ends with the
+    text, and its further overlap has no loss.
 
     Args:
-        documents: numbers of the documents that make up the row, ascending; default: all of them.
+        documents: indices of the documents to use, ascending; default: all.
     """
 
-    def __init__(self, shard: TokenShard, length: int, documents: np.ndarray | None = None):
+    def __init__(self, shard: TokenSource, length: int, documents: np.ndarray | None = None):
         self._length = length
         self._segments: np.ndarray | None = None
         self._ends = np.empty(0, np.int64)
@@ -62,33 +107,33 @@ class ConcatSequences:
         if self._segments is None:
             return [(begin, begin + self._length)]
         found: list[TokenSpan] = []
-        missing, segment = self._length, int(np.searchsorted(self._ends, begin, side="right"))
-        while missing:
+        remaining, segment = self._length, int(np.searchsorted(self._ends, begin, side="right"))
+        while remaining:
             first, last = self._segments[segment].tolist()
             first = max(first, last - (int(self._ends[segment]) - begin))
-            found.append((first, min(last, first + missing)))
+            found.append((first, min(last, first + remaining)))
             size = found[-1][1] - first
-            begin, missing, segment = begin + size, missing - size, segment + 1
+            begin, remaining, segment = begin + size, remaining - size, segment + 1
         return found
 
     def num_repeated(self, index: int) -> int:
-        wanted = index * (self._length - 1)
+        unshifted = index * (self._length - 1)
         begin = self._begin(index)
-        return wanted - begin + 1 if begin != wanted else 0
+        return unshifted - begin + 1 if begin != unshifted else 0
 
     def _begin(self, index: int) -> int:
         return min(index * (self._length - 1), self._tokens - self._length)
 
 
 class BestFitSequences:
-    """Best fit: whole documents side by side, the longest first, each into the fullest sequence that still has room.
+    """Best-fit packing: longest documents first, each into the fullest sequence with enough space.
 
-    Only documents longer than T are cut. Sequences end with padding, about one token in a thousand for usual text.
-    Ding et al. 2024, "Fewer Truncations Improve Language Modeling", section 3; equal lengths are placed together, as
-    in Krell et al. 2021, "Efficient Sequence Packing without Cross-contamination".
+    Only documents longer than T are split. Padding is about one token in a thousand for usual text.
+    Ding et al. 2024, "Fewer Truncations Improve Language Modeling", section 3; documents of equal length are packed at once,
+    as in Krell et al. 2021, "Efficient Sequence Packing without Cross-contamination".
     """
 
-    def __init__(self, shard: TokenShard, length: int, documents: np.ndarray | None = None):
+    def __init__(self, shard: TokenSource, length: int, documents: np.ndarray | None = None):
         begins, lengths = _document_chunks(shard, length, documents)
         sequence_of, self.count = best_fit(lengths, length)
         order = np.argsort(sequence_of, kind="stable")
@@ -98,50 +143,50 @@ class BestFitSequences:
             raise UserError(f"{shard.base}: no documents", hint="add text")
 
     def spans(self, index: int) -> list[TokenSpan]:
-        pieces = slice(self._first[index], self._first[index + 1])
-        return list(zip(self._begins[pieces].tolist(), self._ends[pieces].tolist(), strict=True))
+        chunks = slice(self._first[index], self._first[index + 1])
+        return list(zip(self._begins[chunks].tolist(), self._ends[chunks].tolist(), strict=True))
 
     def num_repeated(self, index: int) -> int:
         return 0
 
 
 def best_fit(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
-    """Pack pieces of 1 .. room tokens into as few sequences of `room` tokens as best-fit-decreasing finds.
+    """Best-fit-decreasing packing of items of 1 .. capacity tokens.
 
-    Returns the sequence of each piece, and how many sequences there are.
+    Returns the sequence index of each item, and the number of sequences.
     """
     sequence_of = np.empty(len(lengths), np.int64)
     order = np.argsort(-lengths, kind="stable")
-    sizes, firsts = np.unique(-lengths[order], return_index=True)
-    with_room: list[list[np.ndarray]] = [[] for _ in range(capacity + 1)]
+    sizes, group_starts = np.unique(-lengths[order], return_index=True)
+    bins_by_space: list[list[np.ndarray]] = [[] for _ in range(capacity + 1)]
     count = 0
-    groups = np.split(order, firsts[1:]) if len(order) else []
+    groups = np.split(order, group_starts[1:]) if len(order) else []
     for group, size in zip(groups, (-sizes).tolist(), strict=True):
-        left = size
+        space = size
         while len(group):
-            while left <= capacity and not with_room[left]:
-                left += 1
-            if left > capacity:
+            while space <= capacity and not bins_by_space[space]:
+                space += 1
+            if space > capacity:
                 bins = np.arange(count, count + -(-len(group) // (capacity // size)))
                 count += len(bins)
-                with_room[capacity].append(bins)
-                left = capacity
-            bins = with_room[left].pop()
+                bins_by_space[capacity].append(bins)
+                space = capacity
+            bins = bins_by_space[space].pop()
             used, bins = bins[: len(group)], bins[len(group) :]
             if len(bins):
-                with_room[left].append(bins)
+                bins_by_space[space].append(bins)
             sequence_of[group[: len(used)]] = used
             group = group[len(used) :]
-            with_room[left - size].append(used)
-            if left - size >= size:
-                left -= size
+            bins_by_space[space - size].append(used)
+            if space - size >= size:
+                space -= size
     return sequence_of, count
 
 
 def _document_chunks(
-    shard: TokenShard, length: int, documents: np.ndarray | None
+    shard: TokenSource, length: int, documents: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Begin and length of each document, in parts of at most `length` tokens where it is longer."""
+    """Begin and length of each document, in chunks of at most `length` tokens."""
     numbers = np.arange(shard.num_documents) if documents is None else documents
     begins, lengths = shard.document_offsets[numbers], shard.document_lengths[numbers].astype(np.int64)
     parts = -(-lengths // length)
@@ -151,7 +196,7 @@ def _document_chunks(
 
 
 def _segments(begins: np.ndarray, documents: np.ndarray) -> np.ndarray:
-    """[begin, end) in tokens of each run of neighbouring documents (runs, 2)."""
+    """[begin, end) in tokens of each range of consecutive documents (ranges, 2)."""
     breaks = np.flatnonzero(np.diff(documents) != 1) + 1
     first = documents[np.concatenate(([0], breaks))] if len(documents) else documents
     last = documents[np.concatenate((breaks - 1, [len(documents) - 1]))] if len(documents) else documents

@@ -1,4 +1,4 @@
-"""Being asked to stop: by Ctrl-C, or by a scheduler that wants its machine back."""
+"""Signal handling: SIGINT, SIGTERM and SIGUSR1 request a checkpoint and a stop."""
 
 import signal
 import threading
@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
-"""Ctrl-C; what Kubernetes, Slurm and systemd send before they kill; what Slurm's --signal=USR1@60 sends earlier."""
+"""Ctrl-C; sent by Kubernetes, Slurm and systemd before SIGKILL; sent earlier by Slurm's --signal=USR1@60."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop, and saved what it had."""
+    """The run was stopped by a signal, after saving its state."""
 
 
 class StopRequest:
-    """Whether somebody asked."""
+    """Set by the signal handler."""
 
     def __init__(self) -> None:
         self.stop_requested = False
@@ -23,24 +23,24 @@ class StopRequest:
 
 @contextmanager
 def handle_signals() -> Iterator[StopRequest]:
-    """While the block runs a signal is a wish that the loop grants at its next step; a second Ctrl-C does not wait.
+    """Context in which a signal sets a flag; the loop saves and stops after the step. A second Ctrl-C interrupts at once.
 
-    Python hands signals to the main thread alone: on any other nobody can ask.
+    No-op outside the main thread, where Python cannot handle signals.
     """
-    wish = StopRequest()
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield wish
+        yield request
         return
 
-    def hear(number: int, frame: FrameType | None) -> None:
-        if wish.stop_requested and number == signal.SIGINT:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if request.stop_requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        wish.stop_requested = True
+        request.stop_requested = True
 
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-    before = {number: signal.signal(number, hear) for number in numbers}
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
-        yield wish
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,9 +1,8 @@
-"""A step on many devices that are not there: one rank of them, built as it would be, with tensors that have no numbers.
+"""Simulation of one rank of many devices on fake tensors: memory and communication of a step, without the devices.
 
-PyTorch's fake process group answers every collective at once with nothing, and fake tensors have shapes and no memory.
-So the layout is applied as it will be (parallel/parallelize.py), one micro-batch goes forward and back, the optimizer steps, and
-what the rank held and sent is counted. It says nothing about time, and its kernels are a CPU's: on an accelerator
-another kernel may keep something else for the backward pass.
+Uses PyTorch's fake process group, whose collectives return at once, and fake tensors, which have shapes but no memory. The
+layout is applied as in training (parallel/parallelize.py), one micro-batch runs forward and backward, the optimizer steps,
+and memory and sent bytes are counted. No timing. Kernels are the CPU's; accelerator kernels may save other activations.
 """
 
 import time
@@ -35,19 +34,19 @@ STATE = ("Sharded Param", "Sharded Grad", "OptState")
 
 
 def simulate(plan: Plan) -> dict[str, Any]:
-    """Rank 0 of `plan`, in a process of its own; for each of memory and traffic what was counted and what is planned.
+    """Rank 0 of `plan`: simulated and planned memory and communication, in bytes.
 
-    Returns bytes: of the state between steps and of the step's peak; and sent for one micro-batch, by axis.
-    Raises UserError for what cannot be simulated.
+    Returns memory between steps (state) and at the peak, and bytes sent in one micro-batch by mesh axis.
+    Raises UserError for unsupported recipes.
     """
     config, layout, train = resolved_model_config(plan.recipe), plan.layout, plan.recipe.train
     if train is None:
-        raise UserError("there is no [train] table, so nothing to simulate", hint="add one")
+        raise UserError("the recipe has no [train] table to simulate", hint="add one")
     assert layout.shard is not None
     if layout.pipeline > 1 or config.moe is not None or train.precision not in ("bfloat16", "float32"):
         raise UserError(
-            "a simulation has no pipelines, mixtures of experts or float8",
-            hint="leave --simulate out: the plan's formulas have them, where they can",
+            "--simulate does not support pipelines, mixture of experts or float8",
+            hint="leave --simulate out: the plan estimates them by formula",
         )
     began = time.monotonic()
     devices = layout.replicate * layout.shard * layout.context * layout.tensor
@@ -61,46 +60,55 @@ def simulate(plan: Plan) -> dict[str, Any]:
             model, mesh, precision=train.precision, checkpointing=plan.activation_checkpointing
         )
         rows, length = plan.micro_batch, require_derived(train.sequence_length, "train.sequence_length")
-        held, sent = _step(parts.model_parts[0], parts.partial_grad_parameters, mesh, train, rows, length)
+        memory_bytes, sent = _simulate_step(
+            parts.model_parts[0], parts.partial_grad_parameters, mesh, train, rows, length
+        )
     finally:
         dist.destroy_process_group()
-    product = 4 if train.precision == "float32" else 2
-    work = StepSpec(rows, length, 1, product, plan.activation_checkpointing)
-    memory = estimate_training_memory(config, length, rows, layout, plan.activation_checkpointing, product)
-    planned = communication_bytes(config, layout, work)
+    dtype_bytes = 4 if train.precision == "float32" else 2
+    spec = StepSpec(rows, length, 1, dtype_bytes, plan.activation_checkpointing)
+    memory = estimate_training_memory(
+        config, length, rows, layout, plan.activation_checkpointing, dtype_bytes
+    )
+    planned = communication_bytes(config, layout, spec)
     return {
         "devices": devices,
         "seconds": time.monotonic() - began,
         "memory": {
-            "state": {"simulated": held["state"], "planned": memory.weights + memory.optimizer},
-            "peak": {"simulated": held["peak"], "planned": memory.total},
+            "state": {"simulated": memory_bytes["state"], "planned": memory.weights + memory.optimizer},
+            "peak": {"simulated": memory_bytes["peak"], "planned": memory.total},
         },
         "sent": {axis: {"simulated": sent[axis], "planned": planned[axis]} for axis in AXES if planned[axis]},
     }
 
 
-def _step(
-    model: nn.Module, shares: list[nn.Parameter], mesh: Mesh, train: Any, rows: int, length: int
+def _simulate_step(
+    model: nn.Module,
+    partial_grad_parameters: list[nn.Parameter],
+    mesh: Mesh,
+    train: Any,
+    rows: int,
+    length: int,
 ) -> tuple[dict[str, float], dict[str, float]]:
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
         optimizers = build_optimizers(model, train, 1e-3)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                # Kernels over lists of tensors confuse what counts their memory.
+                # The memory tracker miscounts foreach and fused kernels.
                 group["foreach"] = group["fused"] = False
                 for weight in group["params"]:
                     weight.grad = torch.zeros_like(weight)
-            optimizer.step()  # makes the state that later steps find
+            optimizer.step()  # allocates the optimizer state
             optimizer.zero_grad()
         batch = next_token_batch(torch.zeros((rows, length), dtype=torch.long))
         tracker = FSDPMemTracker(model, optimizers[0])
-        with tracker, CommCounter() as seen:
+        with tracker, CommCounter() as counter:
             with autocast(torch.device("cpu"), train.precision):
                 loss = NEXT_TOKEN.loss(model, batch)
             loss.backward()
-            if shares:
-                all_reduce_partial_grads(shares, mesh)
+            if partial_grad_parameters:
+                all_reduce_partial_grads(partial_grad_parameters, mesh)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
@@ -109,8 +117,8 @@ def _step(
     groups = {
         axis: tuple(dist.get_process_group_ranks(mesh.group(axis))) for axis in AXES if mesh.size(axis) > 1
     }
-    sent = {axis: float(seen.sent_within(groups[axis])) if axis in groups else 0.0 for axis in AXES}
-    if groups.get("context") == groups.get("data"):  # what went among them cannot be told apart
+    sent = {axis: float(counter.sent_within(groups[axis])) if axis in groups else 0.0 for axis in AXES}
+    if groups.get("context") == groups.get("data"):  # counted once
         sent["context"] = 0.0
     state = sum(value for name, value in after.items() if name in STATE)
     return {"state": float(state), "peak": float(peak["Total"])}, sent

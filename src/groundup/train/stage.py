@@ -1,4 +1,4 @@
-"""04-base: a transformer learns to continue the text, or to guess what is hidden from it."""
+"""Stage 04-base: pretraining, as a causal or masked language model."""
 
 import math
 from pathlib import Path
@@ -23,28 +23,27 @@ from groundup.train.checkpoints import prune_checkpoints
 from groundup.train.device import setup_device
 from groundup.train.engines import build_engine
 from groundup.train.masked_batches import MaskedBatches
-from groundup.train.objectives import NEXT_TOKEN, UNSHIFTED, with_z_loss
+from groundup.train.objectives import default_objective, with_z_loss
 from groundup.train.prefetch import Prefetcher
 from groundup.train.token_batches import TokenBatches
 from groundup.train.training_loop import EvalFn, run_training_loop
 
 VALIDATION_TOKENS = 16_384
-"""Held-out tokens that are scored on schedule; 05-scores takes more of them, with intervals."""
+"""Validation tokens of each scheduled evaluation; stage 05-scores evaluates more, with confidence intervals."""
 
 SAMPLE_TOKENS, SAMPLE_TEMPERATURE = 48, 0.8
-"""Of the texts that are continued on schedule."""
+"""Length and temperature of scheduled samples."""
 
 
 def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Train a model of `recipe.model` by `recipe.train` on the token shards.
 
-    Writes the model folder (model.json, model.safetensors, the tokenizer), steps.jsonl and eval.jsonl.
-    Returns parameters, tokens, the loss at the end, held-out bits per byte (or hidden tokens guessed) on schedule, and
-    the speed.
+    Writes the model folder (model.json, model.safetensors, tokenizer), steps.jsonl and eval.jsonl.
+    Returns parameters, tokens, final loss, validation scores (bits per byte, or masked-token loss) and speed.
     """
-    apart = recipe.train.engine != "native"
+    own_engine = recipe.train.engine != "native"
     with process_group(
-        setup_device(machine), stall_seconds=machine.stall_timeout_seconds, single_process=apart
+        setup_device(machine), stall_seconds=machine.stall_timeout_seconds, single_process=own_engine
     ) as device:
         return _run(recipe, inputs, out, machine, device)
 
@@ -54,8 +53,8 @@ def _run(
 ) -> dict[str, Any]:
     settings: TrainConfig = recipe.train
     tokenizer = Tokenizer.load(inputs["tokenizer"])
-    place = settings.token_shards or inputs["tokens"]
-    text, held_out = (TokenShard(f"{place}/{split}", machine.cache_dir) for split in ("train", "validation"))
+    shards = settings.token_shards or inputs["tokens"]
+    text, held_out = (TokenShard(f"{shards}/{split}", machine.cache_dir) for split in ("train", "validation"))
     for shard in (text, held_out):
         shard.check_tokenizer(tokenizer)
     config = ModelConfig(**recipe.model.model_dump(exclude_none=True))
@@ -66,31 +65,30 @@ def _run(
         )
     torch.manual_seed(recipe.seed)
     model = build_model(config).to(device)
-    from_left = config.architecture == "decoder"
-    objective = with_z_loss(NEXT_TOKEN if from_left else UNSHIFTED, settings.z_loss)
+    objective = with_z_loss(default_objective(model), settings.z_loss)
     engine = build_engine(model, objective, settings, machine)
     length = require_derived(settings.sequence_length, "train.sequence_length")
     batches = TokenBatches.from_recipe(
         text, settings, recipe.seed, rank=engine.data_rank, num_ranks=engine.data_world_size
     )
-    look = _causal_lm_eval(recipe, tokenizer, held_out, length)
-    if not from_left:
-        hide = make_mask_function(config, tokenizer, settings.mask_rate, settings.mean_span_length)
-        plain = settings.packing == "concat" and not settings.document_mask
-        batches = MaskedBatches(batches, hide, recipe.seed, engine.data_rank, concat=plain)
-        look = _masked_lm_eval(recipe, make_mask_function(config, tokenizer), held_out, length)
+    eval_fn = _causal_lm_eval(recipe, tokenizer, held_out, length)
+    if config.architecture != "decoder":
+        mask_tokens = make_mask_function(config, tokenizer, settings.mask_rate, settings.mean_span_length)
+        concat = settings.packing == "concat" and not settings.document_mask
+        batches = MaskedBatches(batches, mask_tokens, recipe.seed, engine.data_rank, concat=concat)
+        eval_fn = _masked_lm_eval(recipe, make_mask_function(config, tokenizer), held_out, length)
 
     steps = require_derived(settings.steps, "train.steps")
     with Prefetcher(
         batches, steps=steps, threads=machine.dataloader_threads, pin_memory=device.type == "cuda"
-    ) as ahead:
+    ) as prefetcher:
         result = run_training_loop(
             engine,
-            ahead,
+            prefetcher,
             settings,
             out,
             machine,
-            eval_fn=look,
+            eval_fn=eval_fn,
             step_stats=batches.step_stats,
             flops_per_token=training_flops_per_token(config, length),
             seed=recipe.seed,
@@ -101,15 +99,15 @@ def _run(
         save_model(model, out)
         tokenizer.save(out)
         prune_checkpoints(out / "checkpoints", machine.keep_checkpoint_every)
-    seen = batches.step_stats(len(result.records) - 1)
+    stats = batches.step_stats(len(result.records) - 1)
     steps = len(result.records)
     last = [record["loss"] for record in result.records[-max(1, steps // 50) :] if record["loss"] is not None]
     return {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "parameters_by_part": vars(count_parameters(config)) | {},
         "tokens": sum(record["tokens"] for record in result.records),
-        "epochs": seen["epoch"],
-        "epochs_by_source": seen.get("epochs_by_source", {}),
+        "epochs": stats["epoch"],
+        "epochs_by_source": stats.get("epochs_by_source", {}),
         "steps": steps,
         "final_loss": math.fsum(last) / max(1, len(last)),
         "validation": result.evaluations,
@@ -118,28 +116,28 @@ def _run(
 
 
 def _causal_lm_eval(recipe: Any, tokenizer: Tokenizer, held_out: TokenShard, length: int) -> EvalFn:
-    """Bits per byte of held-out text, and samples where they are asked for."""
+    """Bits per byte of validation text, and samples if train.sample_prompts is set."""
     settings: TrainConfig = recipe.train
 
-    def evaluate(network: nn.Module) -> dict[str, Any]:
-        score = score_windows(network, held_out, length, max_tokens=VALIDATION_TOKENS)
-        found: dict[str, Any] = {"bits_per_byte": score.bits_per_byte}
+    def evaluate(model: nn.Module) -> dict[str, Any]:
+        score = score_windows(model, held_out, length, max_tokens=VALIDATION_TOKENS)
+        values: dict[str, Any] = {"bits_per_byte": score.bits_per_byte}
         if settings.sample_prompts:
-            found["samples"] = sample_continuations(
-                cast(Decoder, network), tokenizer, settings.sample_prompts,
+            values["samples"] = sample_continuations(
+                cast(Decoder, model), tokenizer, settings.sample_prompts,
                 max_tokens=SAMPLE_TOKENS, temperature=SAMPLE_TEMPERATURE, seed=recipe.seed,
             )  # fmt: skip
-        return found
+        return values
 
     return evaluate
 
 
 def _masked_lm_eval(recipe: Any, mask_tokens: MaskFunction, held_out: TokenShard, length: int) -> EvalFn:
-    """How many hidden tokens of held-out text the model guesses."""
+    """Loss and accuracy on masked tokens of validation text."""
 
-    def evaluate(network: nn.Module) -> dict[str, Any]:
+    def evaluate(model: nn.Module) -> dict[str, Any]:
         return score_masked(
-            network, mask_tokens, held_out, length, max_tokens=VALIDATION_TOKENS, seed=recipe.seed
+            model, mask_tokens, held_out, length, max_tokens=VALIDATION_TOKENS, seed=recipe.seed
         )
 
     return evaluate

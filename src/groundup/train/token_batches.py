@@ -1,10 +1,10 @@
-"""From token shards to batches: a pure function of (seed, step), on any number of ranks.
+"""Batches from token shards: a pure function of (seed, step), for any number of ranks.
 
-Each epoch visits all sequences of a source in an order of its own. No state is kept: any step's batch can be made at
-any time, and a resumed run sees what the straight one saw.
+Each epoch visits all sequences of a source in a new order. There is no state: any batch can be made at any time, and a
+resumed run gets the same ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -13,45 +13,49 @@ import torch
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
+from groundup.model.loss import IGNORE_INDEX
 from groundup.plan.derive import require_derived
 from groundup.plan.size_warmup import SizeWarmup
 from groundup.recipe.train_config import Packing, TrainConfig
-from groundup.tokenizer import TokenShard
 from groundup.train.sequence_order import SourceMixture, feistel_permutation
-from groundup.train.sequence_packing import BestFitSequences, ConcatSequences, PackedSequences, TokenSpan
+from groundup.train.sequence_packing import (
+    BestFitSequences,
+    ConcatSequences,
+    PackedSequences,
+    TokenArray,
+    TokenSource,
+    TokenSpan,
+)
 
 SEQUENCE_PACKINGS: dict[Packing, type[ConcatSequences] | type[BestFitSequences]] = {
     "concat": ConcatSequences,
     "best-fit": BestFitSequences,
 }
 
-IGNORE_INDEX = -100
-"""The label of a position that is not predicted."""
-
 ORDER_CHUNK = 4096
-"""Places in the order of sequences that are worked out at once: for one it would take as long."""
+"""Sequences whose order is computed at once: a single one takes as long."""
 
 
 class TokenBatches:
-    """Batches of one shard.
+    """Batches of one token shard.
 
     Args:
         sequence_length: tokens in a sequence, T.
-        batch_sequences: sequences in the batch of all ranks together.
-        rank, ranks: which part of every batch is wanted: rows rank * B / ranks and following.
-        shuffle: False takes the sequences in their order.
-        packing: concat cuts the row of documents every T tokens; best-fit keeps documents whole and pads.
-        documents: also give the number of the document that each token is in, for attention that stays inside one.
-        weights: name of a source -> its share of the sequences. None takes the text as the shard has it.
-        first_sequences, first_length: sequences in the first batch, and the tokens in which they are cut there. Both
-            double until they have their full size at step `growth_steps`. A cut never changes which tokens a step sees.
+        batch_sequences: sequences in the global batch, B.
+        rank, num_ranks: this rank gets sequences rank * B / num_ranks and following.
+        shuffle: False keeps the order of the shard.
+        packing: concat concatenates documents and splits every T tokens; best-fit keeps documents whole and pads.
+        document_mask: add `document_ids`, which restrict attention to a document.
+        weights: source name -> weight of its sequences. None: the text in the order of the shard.
+        initial_sequences, initial_length: sequences in the first batch, and their length. Both double until they reach their
+            full size at step `batch_warmup_steps`. The length does not change which tokens a step contains.
 
-    Raises UserError when a source is shorter than one sequence or unknown, or the ranks do not divide the batch.
+    Raises UserError for sources that are unknown or shorter than a sequence, or a batch not divisible by the ranks.
     """
 
     def __init__(
         self,
-        shard: TokenShard,
+        shard: TokenSource,
         sequence_length: int,
         batch_sequences: int,
         seed: int,
@@ -66,12 +70,8 @@ class TokenBatches:
         initial_length: int | None = None,
         batch_warmup_steps: int = 0,
     ):
-        self.sequence_length, self.seed, self.shuffle, self.document_mask = (
-            sequence_length,
-            seed,
-            shuffle,
-            document_mask,
-        )
+        self.sequence_length, self.seed = sequence_length, seed
+        self.shuffle, self.document_mask = shuffle, document_mask
         self._sequences = SizeWarmup(
             batch_sequences,
             initial_sequences,
@@ -82,31 +82,31 @@ class TokenBatches:
             sequence_length, initial_length, batch_warmup_steps, "train.initial_sequence_length"
         )
         if self._sequences.size_at(0) % num_ranks:
-            least = -(-batch_sequences // num_ranks) * num_ranks * sequence_length
+            divisible = -(-batch_sequences // num_ranks) * num_ranks * sequence_length
             raise UserError(
-                f"a batch of {self._sequences.size_at(0)} sequences cannot be shared by {num_ranks} devices evenly",
-                hint=f"set train.batch_tokens={least}"
+                f"a batch of {self._sequences.size_at(0)} sequences is not divisible by {num_ranks} data parallel ranks",
+                hint=f"set train.batch_tokens={divisible}"
                 if initial_sequences is None
-                else "start with a larger one",
+                else "raise train.initial_batch_tokens",
             )
         self.shard, self._rank, self._ranks = shard, rank, num_ranks
         self._sources: dict[str, PackedSequences]
         if weights is None:
             self._sources = {"": SEQUENCE_PACKINGS[packing](shard, sequence_length)}
         else:
-            chosen = _documents_by_source(shard, weights)
+            documents = _documents_by_source(shard, weights)
             self._sources = {
-                name: SEQUENCE_PACKINGS[packing](shard, sequence_length, part)
-                for name, part in chosen.items()
+                name: SEQUENCE_PACKINGS[packing](shard, sequence_length, indices)
+                for name, indices in documents.items()
             }
         self._mixture = SourceMixture([weights[name] for name in self._sources] if weights else [1.0], seed)
         self._cached_order = lru_cache(maxsize=8)(self._order_of_chunk)
 
     @classmethod
     def from_recipe(
-        cls, shard: TokenShard, settings: TrainConfig, seed: int, *, rank: int = 0, num_ranks: int = 1
+        cls, shard: TokenSource, settings: TrainConfig, seed: int, *, rank: int = 0, num_ranks: int = 1
     ) -> "TokenBatches":
-        """The batches that a derived recipe asks for."""
+        """The batches of a recipe with derived values."""
         length = require_derived(settings.sequence_length, "train.sequence_length")
         first = settings.initial_batch_tokens
         if first is not None and first % length:
@@ -131,59 +131,59 @@ class TokenBatches:
 
     @property
     def num_sequences(self) -> int:
-        """Sequences in one epoch of everything."""
+        """Sequences in one epoch of all sources."""
         return sum(source.count for source in self._sources.values())
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """The batch of one step: `tokens` and `labels`, int64 (B T), of this rank's B sequences.
+        """`tokens` and `labels` of a step, int64 (B T), of this rank's sequences.
 
-        Labels stand in the places of tokens (the model shifts); -100 marks what is not predicted. Where everything is
-        predicted the two are one tensor. Raises UserError for a token that the vocabulary does not have.
+        Labels are at the positions of their tokens (the model shifts); -100 has no loss. They are the same tensor if all
+        tokens have a loss. Raises UserError for token ids beyond the vocabulary.
         """
         sources = list(self._sources.values())
         begin = self._sequences.total_before(step)
-        part = self._sequences.size_at(step) // self._ranks
-        order = self.order(begin + self._rank * part, part)
-        rows = [sources[source].spans(number) for source, number in order]
-        found = self._read_rows(rows, [sources[source].num_repeated(number) for source, number in order])
+        count = self._sequences.size_at(step) // self._ranks
+        order = self.order(begin + self._rank * count, count)
+        rows = [sources[source].spans(index) for source, index in order]
+        arrays = self._read_rows(rows, [sources[source].num_repeated(index) for source, index in order])
         length = self._length.size_at(step)
-        return {name: torch.from_numpy(value).view(-1, length) for name, value in found.items()}
+        return {name: torch.from_numpy(array).view(-1, length) for name, array in arrays.items()}
 
     def order(self, begin: int, count: int) -> list[tuple[int, int]]:
-        """For `count` sequences from the `begin`-th of the training: the number of the source, and of its sequence."""
+        """(source, sequence) indices of `count` sequences, from the `begin`-th of the training."""
         found: list[tuple[int, int]] = []
         while count > len(found):
-            block, place = divmod(begin + len(found), ORDER_CHUNK)
-            found += self._cached_order(block)[place : place + count - len(found)]
+            chunk, offset = divmod(begin + len(found), ORDER_CHUNK)
+            found += self._cached_order(chunk)[offset : offset + count - len(found)]
         return found
 
     def step_stats(self, step: int) -> dict[str, Any]:
-        """What the log says of a step: the epochs that are done behind it, and the tokens it takes from each source.
+        """Fields of a step's record: `epoch` after it, and `tokens_by_source` over all ranks.
 
-        `epochs_of` each source where they are mixed by weight; `tokens_of` each source, of all ranks together.
+        With several sources also `epochs_by_source`.
         """
         begin, count = self._sequences.total_before(step), self._sequences.size_at(step)
         used = self._mixture.counts(begin + count)
-        facts: dict[str, Any] = {"epoch": round((begin + count) / self.num_sequences, 6)}
+        stats: dict[str, Any] = {"epoch": round((begin + count) / self.num_sequences, 6)}
         if len(self._sources) > 1:
-            facts["epochs_by_source"] = {
-                name: round(int(number) / source.count, 6)
-                for number, (name, source) in zip(used, self._sources.items(), strict=True)
+            stats["epochs_by_source"] = {
+                name: round(int(count) / source.count, 6)
+                for count, (name, source) in zip(used, self._sources.items(), strict=True)
             }
         sources = list(self._sources.values())
         tokens = np.zeros(len(self.shard.sources), np.int64)
-        for source, number in self.order(begin, count):
-            for run in sources[source].spans(number):
-                documents, sizes = self.shard.documents_in_range(*run)
+        for source, index in self.order(begin, count):
+            for span in sources[source].spans(index):
+                documents, sizes = self.shard.documents_in_range(*span)
                 np.add.at(tokens, self.shard.document_sources[documents], sizes)
-        return facts | {"tokens_by_source": dict(zip(self.shard.sources, tokens.tolist(), strict=True))}
+        return stats | {"tokens_by_source": dict(zip(self.shard.sources, tokens.tolist(), strict=True))}
 
-    def _order_of_chunk(self, block: int) -> list[tuple[int, int]]:
-        sources, numbers = self._mixture.source_and_index(
-            block * ORDER_CHUNK + np.arange(ORDER_CHUNK, dtype=np.int64)
+    def _order_of_chunk(self, chunk: int) -> list[tuple[int, int]]:
+        sources, indices = self._mixture.source_and_index(
+            chunk * ORDER_CHUNK + np.arange(ORDER_CHUNK, dtype=np.int64)
         )
         counts = np.array([source.count for source in self._sources.values()])[sources]
-        epochs, places = np.divmod(numbers, counts)
+        epochs, places = np.divmod(indices, counts)
         if self.shuffle:
             for source, epoch in sorted(set(zip(sources.tolist(), epochs.tolist(), strict=True))):
                 chosen = (sources == source) & (epochs == epoch)
@@ -194,64 +194,81 @@ class TokenBatches:
         return list(zip(sources.tolist(), places.tolist(), strict=True))
 
     def _read_rows(self, rows: list[list[TokenSpan]], repeated: list[int]) -> dict[str, np.ndarray]:
-        """Copy the stretches of each row out of the shard; that they are read once is why this is quick."""
+        """Copy the token spans of each sequence out of the shard."""
         shard, length = self.shard, self.sequence_length
         tokens = np.empty((len(rows), length), np.int64)
         labels = tokens
-        shard.fetch(run for runs in rows for run in runs)
-        for row, runs in enumerate(rows):
+        shard.fetch(span for spans in rows for span in spans)
+        for row, spans in enumerate(rows):
             filled = 0
-            for begin, end in runs:
+            for begin, end in spans:
                 tokens[row, filled : filled + end - begin] = shard.read(begin, end)
                 filled += end - begin
             tokens[row, filled:] = shard.end_of_text
         if tokens.max(initial=0) >= shard.vocab_size:
             raise UserError(
                 f"{shard.base}: token {tokens.max()}, but its tokenizer has {shard.vocab_size} entries",
-                hint="the file is damaged: groundup verify RUN",
+                hint="the file is corrupt: groundup verify RUN",
             )
-        sizes = [sum(end - begin for begin, end in runs) for runs in rows]
+        sizes = [sum(end - begin for begin, end in spans) for spans in rows]
         if any(repeated) or min(sizes) < length:
             labels = tokens.copy()
-            for row, (known, size) in enumerate(zip(repeated, sizes, strict=True)):
-                labels[row, :known] = IGNORE_INDEX
+            for row, (overlap, size) in enumerate(zip(repeated, sizes, strict=True)):
+                labels[row, :overlap] = IGNORE_INDEX
                 labels[row, size:] = IGNORE_INDEX
-        found = {"tokens": tokens, "labels": labels}
+        arrays = {"tokens": tokens, "labels": labels}
         if self.document_mask:
-            found["document_ids"] = self._document_ids(tokens, rows)
-        return found
+            arrays["document_ids"] = self._document_ids(tokens, rows)
+        return arrays
 
     def _document_ids(self, tokens: np.ndarray, rows: list[list[TokenSpan]]) -> np.ndarray:
-        """0, 1, 2, ... for the document that each token of a row is in; padding is a document of its own.
+        """0, 1, 2, ... for the document of each token in its sequence; padding is a document of its own.
 
-        Another begins behind each end of text, which no text spells, and with each run.
+        A document begins after each end-of-text token, and with each span.
         """
         begins = np.zeros(tokens.shape, np.int64)
         begins[:, 1:] = tokens[:, :-1] == self.shard.end_of_text
-        for row, runs in enumerate(rows):
+        for row, spans in enumerate(rows):
             filled = 0
-            for begin, end in runs:
+            for begin, end in spans:
                 filled += end - begin
                 begins[row, filled : filled + 1] = 1
             begins[row, filled + 1 :] = 0
         return np.cumsum(begins, axis=1)
 
 
-def _documents_by_source(shard: TokenShard, weights: Mapping[str, float]) -> dict[str, np.ndarray]:
-    """The documents of each source that has a weight. Raises UserError for a source that the shard does not have."""
+def _documents_by_source(shard: TokenSource, weights: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """Document indices of each source with a weight. Raises UserError for unknown sources."""
     names = list(shard.sources)
     for name, weight in weights.items():
         if name not in names:
-            raise UserError(
-                f"weight of {name!r}: no such source", hint=f"{shard.base} has: {', '.join(names)}"
-            )
+            raise UserError(f"train.mix: no source {name!r}", hint=f"{shard.base} has: {', '.join(names)}")
         if not 0 <= weight < float("inf"):
-            raise UserError(
-                f"weight of {name!r} = {weight}: expected 0 or more", hint="0 leaves a source out"
-            )
+            raise UserError(f"train.mix.{name} = {weight}: expected at least 0", hint="0 excludes a source")
     if not any(weights.values()):
-        raise UserError("all weights are 0", hint="give at least one source a weight above 0")
+        raise UserError("train.mix: all weights are 0", hint="give at least one source a weight above 0")
     numbers = np.asarray(shard.document_sources)
     return {
         name: np.flatnonzero(numbers == names.index(name)) for name, weight in weights.items() if weight > 0
     }
+
+
+def make_batches(
+    tokens: Iterable[int] | np.ndarray,
+    sequence_length: int,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    end_of_text: int | None = None,
+    **options: Any,
+) -> TokenBatches:
+    """Shuffled batches of a list or array of token ids, for `train`.
+
+        batches = make_batches(tokenizer.encode(text), sequence_length=64, batch_size=8)
+        batches.batch(0)["tokens"].shape  # (8, 64)
+
+    Args:
+        end_of_text: the id that ends each document; needed for `packing="best-fit"` and `document_mask=True`.
+        options: see TokenBatches.
+    """
+    return TokenBatches(TokenArray(tokens, end_of_text), sequence_length, batch_size, seed, **options)

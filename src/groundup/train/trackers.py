@@ -1,7 +1,7 @@
-"""Copies of the records for the boards that people look at. The truth is in the journal; these may be thrown away.
+"""Experiment trackers: copies of the metrics in TensorBoard, Weights & Biases, MLflow or Trackio.
 
-TensorBoard's files are the default. The others work offline as their own variables say (WANDB_MODE=offline,
-MLFLOW_TRACKING_URI, TRACKIO_DIR), and nothing is sent anywhere unless the recipe names one of them.
+TensorBoard is the default. The others work offline by their own environment variables (WANDB_MODE=offline,
+MLFLOW_TRACKING_URI, TRACKIO_DIR); nothing is sent anywhere unless machine.trackers names one of them.
 """
 
 import importlib.util
@@ -21,12 +21,11 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Event files in `folder/tensorboard`, to be looked at with `tensorboard --logdir`."""
+    """Event files in `folder/tensorboard`, for `tensorboard --logdir`."""
 
     def __init__(self, folder: Path, name: str, first_step: int):
         from torch.utils.tensorboard import SummaryWriter
 
-        # What a killed run wrote beyond `first` is not shown.
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step or None)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -70,7 +69,7 @@ class Trackio:
         import trackio  # pyright: ignore[reportMissingImports]
 
         self._trackio = trackio
-        with redirect_stdout(sys.stderr):  # what it says is no result
+        with redirect_stdout(sys.stderr):  # stdout is for results
             trackio.init(project="groundup", name=name)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -87,23 +86,21 @@ TRACKERS: dict[str, Callable[[Path, str, int], Tracker]] = {
 
 
 def open_trackers(names: Sequence[str] | None, folder: Path, name: str, first_step: int) -> list[Tracker]:
-    """The trackers of these names, for a run that begins at step `first`. None: TensorBoard, where it is installed.
+    """The trackers `names`, for a run that starts at `first_step`. None: TensorBoard if it is installed.
 
-    Raises UserError for one that is named and not installed.
+    Raises UserError for a tracker that is not installed.
     """
     if names is None:
         names = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
-    for wanted in names:
-        if importlib.util.find_spec(wanted) is None:
-            raise UserError(
-                f"machine.trackers names {wanted}, which is not installed", hint=f"pip install {wanted}"
-            )
-    return [TRACKERS[wanted](folder, name, first_step) for wanted in names]
+    for tracker in names:
+        if importlib.util.find_spec(tracker) is None:
+            raise UserError(f"machine.trackers: {tracker} is not installed", hint=f"pip install {tracker}")
+    return [TRACKERS[tracker](folder, name, first_step) for tracker in names]
 
 
 def scalar_values(record: Mapping[str, Any]) -> dict[str, float]:
-    """What of a record a board can draw."""
+    """The numeric fields of a record."""
     return {
         key: float(value) for key, value in record.items() if isinstance(value, int | float) and key != "step"
     }

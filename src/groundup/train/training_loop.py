@@ -1,8 +1,9 @@
-"""The loop. There is one, for every kind of training: it takes an engine and batches, and knows nothing else."""
+"""The training loop, the only one: pretraining and fine-tuning give it an engine and batches."""
 
 import math
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,30 +16,30 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.checkpoints import CheckpointManager
-from groundup.train.device import deterministic_algorithms
-from groundup.train.engines import Engine
+from groundup.train.device import deterministic_algorithms, setup_device
+from groundup.train.engines import Engine, build_engine
 from groundup.train.jsonl_log import Record
 from groundup.train.loss_spike import detect_spike
 from groundup.train.lr_schedule import lr_multiplier
 from groundup.train.metrics_logger import MetricsLogger
-from groundup.train.objectives import Batch
+from groundup.train.objectives import Batch, Objective, default_objective
 from groundup.train.prefetch import BatchSource
 from groundup.train.signals import Interrupted, handle_signals
 
 EvalFn = Callable[[nn.Module], dict[str, Any]]
 
 MAX_CONSECUTIVE_SKIPS = 20
-"""Steps in a row, or rollbacks, after which it is not the batches' fault."""
+"""Skipped steps in a row, or rollbacks, after which training stops: the batches are not the cause."""
 
 
 @dataclass(frozen=True)
 class LoopState:
-    """How far a run is: what the loop needs to continue, beside the engine's state.
+    """The progress of a run; saved with each checkpoint.
 
     Attributes:
         step: finished steps.
-        left_out: batches that a rollback left out, so that step s trains on batch s + left_out.
-        rollbacks: how many there were.
+        skipped_batches: batches that rollbacks skipped: step s trains on batch s + skipped_batches.
+        rollbacks: number of rollbacks.
     """
 
     step: int = 0
@@ -48,11 +49,59 @@ class LoopState:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training run leaves, beside the trained weights: one record a step, and how fast it went."""
+    """One record a step, one a evaluation, and the mean speed."""
 
     records: list[Record]
     evaluations: list[Record]
     speed: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _RepeatedBatches:
+    batches: Sequence[Batch]
+
+    def batch(self, step: int) -> Batch:
+        return self.batches[step % len(self.batches)]
+
+
+def train(
+    model: nn.Module,
+    batches: BatchSource | Sequence[Batch],
+    *,
+    steps: int,
+    learning_rate: float = 3e-4,
+    objective: Objective | None = None,
+    eval_fn: EvalFn | None = None,
+    folder: Path | str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    **config: Any,
+) -> TrainResult:
+    """Train `model` in place; afterwards it is on the CPU and in evaluation mode.
+
+        model = build_model(ModelConfig(vocab_size=256, hidden_size=64, num_layers=2, num_heads=2, context_length=64))
+        result = train(model, make_batches(tokens, sequence_length=64, batch_size=8), steps=100, learning_rate=1e-3)
+        result.records[-1]["loss"]
+
+    Args:
+        batches: an object whose `batch(step)` returns a dict of tensors, or a list of such dicts, which is repeated.
+        objective: loss and number of targets; default: next tokens for a decoder, else the labels as they are.
+        eval_fn: called with the model every `evaluate_every` steps and at the end; its values are recorded.
+        folder: for metrics and checkpoints, from which a second call resumes; None: nothing is kept.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        config: more fields of TrainConfig, such as warmup_steps, optimizer="muon", weight_decay or precision.
+    """
+    defaults = {"warmup_steps": steps // 50, "evaluate_every": max(1, steps // 20), "precision": "float32"}
+    train_config = TrainConfig(steps=steps, learning_rate=learning_rate, **(defaults | config))
+    machine = Machine(device=device)
+    model.to(setup_device(machine))
+    engine = build_engine(model, objective or default_objective(model), train_config, machine)
+    source = batches if isinstance(batches, BatchSource) else _RepeatedBatches(batches)
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(folder or temporary)
+        result = run_training_loop(engine, source, train_config, out, machine, eval_fn=eval_fn, seed=seed)
+    engine.finalize()
+    return result
 
 
 def run_training_loop(
@@ -68,126 +117,143 @@ def run_training_loop(
     seed: int = 0,
     name: str = "training",
 ) -> TrainResult:
-    """Take `settings.steps` steps with `engine`; continues from the newest checkpoint in `folder`.
+    """Run `config.steps` steps, resuming from the newest checkpoint in `folder`.
 
     Args:
-        batches: `batches.batch(step)` gives tensors of equal first dimension: the sequences of this engine's part.
-        settings: `steps`, `learning_rate`, `warmup_steps` and `evaluate_every` must be derived.
-        folder: `steps.jsonl`, `eval.jsonl`, `checkpoints/` and what the trackers make are written here.
-        probe: called on schedule and at the end, after the checkpoint; what it returns is recorded with the step. Its
-            first value is what `settings.patience` waits for to fall.
-        facts: what else the record of a step says about its batch.
-        flops_per_token: the model's arithmetic, for the record's share of the device's peak.
-        seed: every step's random numbers follow from it and from the step.
+        batches: `batches.batch(step)` returns tensors of equal first dimension: the sequences of this engine's data rank.
+        config: `steps`, `learning_rate`, `warmup_steps` and `evaluate_every` must be set.
+        folder: for `steps.jsonl`, `eval.jsonl`, `checkpoints/` and the files of experiment trackers.
+        eval_fn: called on schedule and at the end, after the checkpoint; its values are recorded with the step. Early
+            stopping compares the first value, lower is better.
+        step_stats: further fields for the record of a batch.
+        flops_per_token: of the model, for the model FLOPs utilization.
+        seed: the random numbers of a step depend on it and on the step.
 
-    The same settings, batches and machine give the same bits, however often the run was interrupted.
-    Raises Interrupted after a signal, when everything is saved, and UserError on a loss that is not finite, naming the
-    batch: the weights before it are kept, and the last checkpoint stays.
+    Results are bit-reproducible for the same config, batches and machine, whether or not the run was interrupted.
+    Raises Interrupted after a signal, once the state is saved, and UserError on a loss that is not finite, with the batch
+    and the weights before it saved.
     """
-    steps, every = config.steps, config.evaluate_every
-    if steps is None or config.learning_rate is None or config.warmup_steps is None or every is None:
+    steps, every, peak_lr = config.steps, config.evaluate_every, config.learning_rate
+    if steps is None or peak_lr is None or config.warmup_steps is None or every is None:
         raise ValueError(
-            "settings are not derived: steps, learning_rate, warmup_steps and evaluate_every are needed"
+            "TrainConfig without derived values: steps, learning_rate, warmup_steps and evaluate_every are needed"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    telling = MetricsLogger(engine, folder, machine, flops_per_token)
+    logger = MetricsLogger(engine, folder, machine, flops_per_token)
 
     def maybe_evaluate(done: int) -> bool:
-        """Probe after `done` steps when it is due; true when the probes say that training may end."""
+        """Evaluate if due after `done` steps; true if training should stop early."""
         if eval_fn is None or done == 0 or (done % every and done != steps):
             return False
-        if not telling.has_evaluation(done):
+        if not logger.has_evaluation(done):
             with engine.eval_model() as model:
-                telling.log_evaluation(done, eval_fn(model))
-        return config.early_stopping_patience is not None and _no_improvement(
-            telling.evaluations.records, config.early_stopping_patience
-        )
+                logger.log_evaluation(done, eval_fn(model))
+        patience = config.early_stopping_patience
+        return patience is not None and _no_improvement(logger.evaluations.records, patience)
 
     with (
-        CheckpointManager(folder / "checkpoints", engine, machine, telling.sync) as checkpoints,
-        handle_signals() as wish,
-        telling.task(name, steps),
+        CheckpointManager(folder / "checkpoints", engine, machine, logger.sync) as checkpoints,
+        handle_signals() as request,
+        logger.task(name, steps),
     ):
-        at = LoopState(**checkpoints.restore())
-        telling.resume_at(at.step)
-        ended = maybe_evaluate(at.step)  # due, when the run was killed between a save and its probe
-        saved = time.monotonic()
-        while at.step < steps and not ended:
-            step, number = at.step, at.step + at.skipped_batches
-            batch = batches.batch(number)
-            share = lr_multiplier(step, steps, config.warmup_steps, config)
-            torch.manual_seed(_seed_of(seed, step, engine.data_rank))
-            with telling.watch_step(step), deterministic_algorithms(engine.device, machine.deterministic):
+        state = LoopState(**checkpoints.restore())
+        logger.resume_at(state.step)
+        finished = maybe_evaluate(state.step)  # due if the run was killed between checkpoint and evaluation
+        last_save = time.monotonic()
+        while state.step < steps and not finished:
+            step, index = state.step, state.step + state.skipped_batches
+            batch = batches.batch(index)
+            multiplier = lr_multiplier(
+                step,
+                steps,
+                config.warmup_steps,
+                config.lr_schedule,
+                config.min_lr_ratio,
+                config.decay_fraction,
+            )
+            torch.manual_seed(_step_seed(seed, step, engine.data_rank))
+            with logger.watch_step(step), deterministic_algorithms(engine.device, machine.deterministic):
                 loss = engine.forward_backward(batch)
-            wrong = _check_loss(loss, telling.accepted_losses(), config)
-            norm = engine.zero_grad() if wrong else engine.optimizer_step(share)
+            problem = _check_loss(loss, logger.accepted_losses(), config)
+            norm = engine.zero_grad() if problem else engine.optimizer_step(multiplier)
             if norm is not None and not math.isfinite(norm):
-                wrong = f"gradient norm {norm}"
-            if wrong and (
-                config.on_spike == "ignore" or telling.consecutive_skips() >= MAX_CONSECUTIVE_SKIPS
+                problem = f"gradient norm {norm}"
+            is_final = config.on_spike == "ignore" or logger.consecutive_skips() >= MAX_CONSECUTIVE_SKIPS
+            if problem and is_final:
+                _abort(checkpoints, state, batch, f"step {step}, batch {index}: {problem}", peak_lr)
+            if (
+                problem
+                and config.on_spike == "rollback"
+                and (restored := _rollback(checkpoints, state, problem))
             ):
-                _abort(checkpoints, at, batch, f"step {step}, batch {number}: {wrong}", config)
-            if wrong and config.on_spike == "rollback" and (back := _rollback(checkpoints, at, wrong)):
-                telling.log_message(
-                    f"step {step}: {wrong}; back to step {back.step}, without the batches since"
+                logger.log_message(
+                    f"step {step}: {problem}; rolled back to step {restored.step}, skipping the batches since"
                 )
-                telling.resume_at(back.step)
-                at = back
+                logger.resume_at(restored.step)
+                state = restored
                 continue
-            if wrong:
-                telling.log_message(f"step {step}: {wrong}; batch {number} is left out")
-            record = {"step": step, "loss": loss, "learning_rate": config.learning_rate * share}
-            record |= {"gradient_norm": norm} | ({"skipped": wrong} if wrong else {}) | step_stats(number)
-            telling.log_step(record, batch)
-            at = replace(at, step=step + 1)
-            due = at.step == steps or (eval_fn is not None and at.step % every == 0)
-            late = wish.stop_requested or time.monotonic() - saved >= machine.checkpoint_every_seconds
-            if due or engine.any_rank(late):
-                checkpoints.save(asdict(at))
-                saved = time.monotonic()
-                if engine.any_rank(wish.stop_requested):
+            if problem:
+                logger.log_message(f"step {step}: {problem}; batch {index} skipped")
+            record = {
+                "step": step,
+                "loss": loss,
+                "learning_rate": peak_lr * multiplier,
+                "gradient_norm": norm,
+            }
+            record |= ({"skipped": problem} if problem else {}) | step_stats(index)
+            logger.log_step(record, batch)
+            state = replace(state, step=step + 1)
+            eval_due = eval_fn is not None and state.step % every == 0
+            save_due = time.monotonic() - last_save >= machine.checkpoint_every_seconds
+            save_due = engine.any_rank(save_due or request.stop_requested)
+            if state.step == steps or eval_due or save_due:
+                checkpoints.save(asdict(state))
+                last_save = time.monotonic()
+                if engine.any_rank(request.stop_requested):
                     raise Interrupted
-                ended = maybe_evaluate(at.step)
-    return TrainResult(telling.steps.records, telling.evaluations.records, telling.throughput.summary())
+                finished = maybe_evaluate(state.step)
+    return TrainResult(logger.steps.records, logger.evaluations.records, logger.throughput.summary())
 
 
-def _check_loss(loss: float, earlier: list[float], settings: TrainConfig) -> str | None:
-    """Why the weights shall not follow this loss, or None."""
-    if settings.on_spike == "ignore":
+def _check_loss(loss: float, earlier: list[float], config: TrainConfig) -> str | None:
+    """A description of the problem if the step must be skipped, else None."""
+    if config.on_spike == "ignore":
         return None if math.isfinite(loss) else f"loss {loss}"
-    return detect_spike(loss, earlier, settings.spike_deviations)
+    return detect_spike(loss, earlier, config.spike_deviations)
 
 
-def _rollback(checkpoints: CheckpointManager, at: LoopState, wrong: str) -> LoopState | None:
-    """Restore the newest checkpoint and leave out all batches since; None where there is none."""
+def _rollback(checkpoints: CheckpointManager, state: LoopState, problem: str) -> LoopState | None:
+    """Restore the newest checkpoint and skip all batches since; None if there is none."""
     checkpoints.wait()
-    back = LoopState(**checkpoints.restore())
-    if back.step == 0:
+    restored = LoopState(**checkpoints.restore())
+    if restored.step == 0:
         return None
-    if at.rollbacks >= MAX_CONSECUTIVE_SKIPS:
+    if state.rollbacks >= MAX_CONSECUTIVE_SKIPS:
         raise UserError(
-            f"step {at.step}: {wrong}, after {at.rollbacks} rollbacks", hint="lower train.learning_rate"
+            f"step {state.step}: {problem}, after {state.rollbacks} rollbacks",
+            hint="lower train.learning_rate",
         )
-    back = LoopState(back.step, at.skipped_batches + at.step + 1 - back.step, at.rollbacks + 1)
-    checkpoints.save(asdict(back))  # a run that is killed now must not meet the same batches again
-    return back
+    skipped = state.skipped_batches + state.step + 1 - restored.step
+    restored = LoopState(restored.step, skipped, state.rollbacks + 1)
+    checkpoints.save(asdict(restored))  # so that a run killed now skips the same batches
+    return restored
 
 
 def _abort(
-    checkpoints: CheckpointManager, at: LoopState, batch: Batch, what: str, settings: TrainConfig
+    checkpoints: CheckpointManager, state: LoopState, batch: Batch, problem: str, learning_rate: float
 ) -> NoReturn:
-    place = checkpoints.save_emergency(asdict(at) | {"what": what}, batch)
+    path = checkpoints.save_emergency(asdict(state) | {"problem": problem}, batch)
     raise UserError(
-        f"{what}; the batch and the weights before it are in {place}",
-        hint=f"lower train.learning_rate ({settings.learning_rate:g}), or set train.on_spike=skip",
+        f"{problem}; the batch and the weights before it are saved in {path}",
+        hint=f"lower train.learning_rate ({learning_rate:g}), or set train.on_spike=skip",
     )
 
 
-def _no_improvement(probes: list[Record], patience: int) -> bool:
-    """Whether the last `patience` probes all were no better than an earlier one."""
-    values = [next(value for key, value in probe.items() if key != "step") for probe in probes]
+def _no_improvement(evaluations: list[Record], patience: int) -> bool:
+    """Whether none of the last `patience` evaluations was better than the best before."""
+    values = [next(value for key, value in record.items() if key != "step") for record in evaluations]
     return len(values) > patience and min(values[-patience:]) >= min(values[:-patience])
 
 
-def _seed_of(seed: int, step: int, rank: int) -> int:
+def _step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])

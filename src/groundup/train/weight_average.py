@@ -1,8 +1,8 @@
-"""A mean of the weights of many steps: it lies nearer to the middle of the valley than the last step does.
+"""Weight averaging: exponential moving average, or mean over the last part of a run.
 
-Exponential, over the last 1 / (1 - decay) steps or so (Polyak and Juditsky 1992); or even, over the last part of the
-run, which is what averaging its checkpoints comes to (Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima";
-Kaddour 2022, "Stop Wasting My Time!").
+Exponential over about the last 1 / (1 - decay) steps (Polyak and Juditsky 1992); or uniform over the tail, equivalent to
+averaging checkpoints (Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima"; Kaddour 2022, "Stop Wasting My
+Time!").
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,11 +15,11 @@ from groundup.recipe.train_config import TrainConfig
 
 
 class WeightAverage:
-    """The mean of `weights` over the updates so far, in float32.
+    """The mean of `weights` over updates, in float32.
 
     Args:
         kind: ema or tail.
-        first: updates before the first that counts.
+        start_update: updates before the first that counts.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], kind: str, decay: float, start_update: int):
@@ -30,18 +30,20 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the weights in, after an update of them."""
+        """Add the current weights, after an optimizer step."""
         self.updates += 1
         counted = self.updates - self.start_update
         if counted < 1:
             return
-        share = 1 / counted if self.kind == "tail" else 1 - min(self.decay, (1 + counted) / (10 + counted))
+        weight_of_new = (
+            1 / counted if self.kind == "tail" else 1 - min(self.decay, (1 + counted) / (10 + counted))
+        )
         for mean, weight in zip(self.tensors.values(), self._weights, strict=True):
-            mean.lerp_(weight.detach().float(), share)
+            mean.lerp_(weight.detach().float(), weight_of_new)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The mean stands in the place of the weights while the block runs."""
+        """Context in which the model has the averaged weights."""
         before = [weight.detach().clone() for weight in self._weights]
         self.copy_to_model()
         try:
@@ -50,7 +52,7 @@ class WeightAverage:
             self._assign(before)
 
     def copy_to_model(self) -> None:
-        """Make the weights what their mean is, where there is one yet."""
+        """Replace the weights by their mean, if there is one yet."""
         if self.updates > self.start_update:
             self._assign(list(self.tensors.values()))
 
@@ -61,9 +63,9 @@ class WeightAverage:
 
 
 def build_weight_average(weights: Mapping[str, Tensor], settings: TrainConfig) -> WeightAverage | None:
-    """The average that the recipe asks for; None where it asks for none."""
+    """The average that the recipe asks for, or None."""
     if settings.weight_averaging == "none":
         return None
     steps = settings.steps or 0
-    first = steps - round(steps * settings.tail_fraction) if settings.weight_averaging == "tail" else 0
-    return WeightAverage(weights, settings.weight_averaging, settings.ema_decay, first)
+    start = steps - round(steps * settings.tail_fraction) if settings.weight_averaging == "tail" else 0
+    return WeightAverage(weights, settings.weight_averaging, settings.ema_decay, start)
