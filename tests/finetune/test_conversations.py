@@ -67,7 +67,7 @@ def test_the_recipe_and_the_readers_agree():
 
 
 def test_lines_of_chatterbot_are_turns(tmp_path):
-    found, funnel = read(tmp_path, GREETINGS, weight=2.5)
+    found, funnel = read(tmp_path, GREETINGS, repeats=2.5)
     assert [c.turns for c in found] == [
         (("user", "Hello"), ("assistant", "Hi")),
         (("user", "Good morning, how are you?"), ("assistant", "I am doing well, how about you?")),  # no answer to its last line

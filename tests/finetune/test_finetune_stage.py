@@ -120,11 +120,11 @@ import torch
 from groundup.artifacts.machine import Machine
 from groundup.finetune.stage import run
 from groundup.recipe.finetune_config import FinetuneConfig
-from groundup.train.throughput import MEASURED
+from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
 torch.set_num_threads(1)
 base, tokenizer, out, section = sys.argv[1:]
 asked = SimpleNamespace(finetune=FinetuneConfig.model_validate_json(section), seed=3)
-machine = Machine(threads=1, device="cpu", checkpoint_seconds=0.0)
+machine = Machine(threads=1, device="cpu", checkpoint_every_seconds=0.0)
 run(asked, {"base": Path(base), "tokenizer": Path(tokenizer)}, Path(out), machine)
 """
 
@@ -171,5 +171,5 @@ def test_a_model_that_reads_only_cannot_converse(
         ModelConfig(architecture="encoder", vocab_size=264, hidden_size=32, num_layers=1, num_heads=2)
     )
     save_model(encoder, inputs["base"])
-    with pytest.raises(UserError, match="cannot converse"):
+    with pytest.raises(UserError, match="cannot be fine-tuned"):
         made(inputs, tmp_path, recipe(messages_file))

@@ -40,7 +40,8 @@ def losses(folder, compile: str, micro_batch: int | None, layers_every: int | No
     )
     engine = NativeEngine(model, NEXT_TOKEN, settings, machine)
     return [
-        record["loss"] for record in run_training_loop(engine, RandomTokens(), settings, folder / "run", machine).records
+        record["loss"]
+        for record in run_training_loop(engine, RandomTokens(), settings, folder / "run", machine).records
     ]
 
 

@@ -43,7 +43,8 @@ def test_optimizer_state_of_plain_numbers_is_saved_and_restored(tmp_path):
     states[1].load(tmp_path)
     for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
         saved, loaded = optimizers[0].state[one], optimizers[1].state[other]
-        assert torch.equal(one, other) and torch.equal(saved["buffer"], loaded["buffer"])
+        assert torch.equal(one, other)
+        assert torch.equal(saved["buffer"], loaded["buffer"])
         assert {key: loaded[key] for key in ("step", "decay", "unused")} == {
             "step": 3,
             "decay": 0.9 * 0.9 * 0.9,

@@ -187,7 +187,7 @@ def test_recomputation_keeps_less_and_changes_no_bit(kind, precision):
         assert plain.optimizer_step(1.0) == forgetful.optimizer_step(1.0)
     names = plain.module.state_dict().keys()
     assert names == forgetful.module.state_dict().keys()
-    for a, b in zip(plain.weights.values(), forgetful.weights.values(), strict=True):
+    for a, b in zip(plain.parameters, forgetful.parameters, strict=True):
         assert torch.equal(a, b)
 
 
@@ -290,10 +290,11 @@ def test_probes_and_the_trained_model_have_averaged_weights(kind):
     for step in range(10):
         engine.forward_backward(tokens(step))
         engine.optimizer_step(1.0)
-    last = {name: weight.detach().clone() for name, weight in engine.weights.items()}
+    weights = dict(engine.module.named_parameters())
+    last = {name: weight.detach().clone() for name, weight in weights.items()}
     with engine.eval_model() as model:
         seen = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    assert all(torch.equal(engine.weights[name], last[name]) for name in last)
+    assert all(torch.equal(weights[name], last[name]) for name in last)
     assert not any(torch.equal(seen[name], last[name]) for name in last)
     trained = dict(engine.finalize().named_parameters())
     assert all(torch.equal(seen[name], trained[name]) for name in seen)

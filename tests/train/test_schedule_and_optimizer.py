@@ -13,23 +13,22 @@ from groundup.train.optimizer import build_optimizers, set_learning_rate, split_
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_warm_up_peak_and_end(name):
-    settings = TrainConfig(lr_schedule=name, min_lr_ratio=0.1)
-    shares = [lr_multiplier(step, 100, 10, settings) for step in range(100)]
-    assert shares[0] == pytest.approx(1 / 11)
-    assert shares[10] == pytest.approx(1.0)
-    assert shares[-1] == pytest.approx(1.0 if name == "constant" else 0.1)
-    assert all(a < b for a, b in pairwise(shares[:11]))
-    assert all(a >= b for a, b in pairwise(shares[10:]))
+    multipliers = [lr_multiplier(step, 100, 10, name, min_ratio=0.1) for step in range(100)]
+    assert multipliers[0] == pytest.approx(1 / 11)
+    assert multipliers[10] == pytest.approx(1.0)
+    assert multipliers[-1] == pytest.approx(1.0 if name == "constant" else 0.1)
+    assert all(a < b for a, b in pairwise(multipliers[:11]))
+    assert all(a >= b for a, b in pairwise(multipliers[10:]))
 
 
 def test_stable_phase_is_flat_until_the_decay():
-    settings = TrainConfig(lr_schedule="warmup-stable-decay", decay_fraction=0.25, min_lr_ratio=0.0)
-    assert {lr_multiplier(step, 101, 0, settings) for step in range(75)} == {1.0}
-    assert lr_multiplier(88, 101, 0, settings) == pytest.approx(0.48)
+    options = {"schedule": "warmup-stable-decay", "decay_fraction": 0.25, "min_ratio": 0.0}
+    assert {lr_multiplier(step, 101, **options) for step in range(75)} == {1.0}
+    assert lr_multiplier(88, 101, **options) == pytest.approx(0.48)
 
 
 def test_the_recipe_and_the_schedules_agree():
-    allowed = TrainConfig.model_fields["schedule"].annotation
+    allowed = TrainConfig.model_fields["lr_schedule"].annotation
     assert set(SCHEDULES) == set(allowed.__args__)
 
 

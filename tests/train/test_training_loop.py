@@ -233,7 +233,7 @@ def test_a_spike_is_skipped_and_told(tmp_path, value):
     ).records
     assert [record["step"] for record in records if "skipped" in record] == [25]
     assert len(records) == 40
-    assert "batch 25 is left out" in progress.text
+    assert "batch 25 skipped" in progress.text
     assert all(weight.isfinite().all() for weight in model.parameters())
 
 

@@ -1,41 +1,63 @@
-"""11. Teaching: from a model that continues text to one that answers.
+"""11. Fine-tuning: from a model that continues text to one that answers.
 
-Reading order: `dialogues` (conversations from files), `split` (which are held out), `variants` (what people
-also type), `batches` (conversations to rows of tokens, loss on the assistant's alone), `pairs` (the same for an
-encoder-decoder, as in translation), `forms` (which of the two a model learns from), `lora` (small
-additions to frozen weights), `rows` (the control tokens' embeddings, which no text has trained), `adapter`
-(the additions as a folder that PEFT opens), `sft` (one training run), `identity`, `stage`.
+    conversations.py            conversations from files
+    conversation_identity.py    content hash of these files
+    validation_split.py         validation set by hash
+    augment.py                  variants of user turns
+    chat_batches.py             conversations to batches, loss on the assistant's tokens
+    seq2seq.py                  the same for an encoder-decoder, such as translation
+    finetune_task.py            which of the two a model learns
+    lora.py                     low-rank adapters
+    trainable_tokens.py         embeddings of control tokens, which pretraining has not trained
+    adapter.py                  adapters as PEFT folders
+    sft.py                      supervised fine-tuning: `finetune`
+    stage.py                    the stage 06-chat
 
-Deliberately absent: a loop (chapter 10 has the only one), and learning from preferences and rewards (DPO,
-GRPO): a loss and its batches each, still to come.
+Not here: a loop (chapter 10 has it), and learning from preferences and rewards (DPO, GRPO).
 
-Names below are imported when they are first used: `identity` needs no torch, and must be quick to reach.
+The names below are imported on first use: `conversation_identity` must be importable without torch.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from groundup.finetune.adapter import load_adapter as load_adapter
+    from groundup.finetune.adapter import save_adapter as save_adapter
     from groundup.finetune.chat_batches import ChatBatches as ChatBatches
     from groundup.finetune.conversations import TrainingConversation as TrainingConversation
     from groundup.finetune.conversations import read_conversations as read_conversations
     from groundup.finetune.lora import apply_lora as apply_lora
     from groundup.finetune.lora import merge_lora as merge_lora
+    from groundup.finetune.sft import FinetuneResult as FinetuneResult
+    from groundup.finetune.sft import finetune as finetune
 
 _LAZY_IMPORTS = {
     "ChatBatches": "chat_batches",
+    "FinetuneResult": "sft",
     "TrainingConversation": "conversations",
-    "read_conversations": "conversations",
     "apply_lora": "lora",
+    "finetune": "sft",
+    "load_adapter": "adapter",
     "merge_lora": "lora",
+    "read_conversations": "conversations",
+    "save_adapter": "adapter",
 }
 
-__all__ = ["ChatBatches", "TrainingConversation", "apply_lora", "merge_lora", "read_conversations"]
+__all__ = [
+    "ChatBatches",
+    "FinetuneResult",
+    "TrainingConversation",
+    "apply_lora",
+    "finetune",
+    "load_adapter",
+    "merge_lora",
+    "read_conversations",
+    "save_adapter",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY_IMPORTS:
-        raise AttributeError(
-            f"module 'groundup.finetune' has no attribute {name!r}; it has {', '.join(__all__)}"
-        )
-    return getattr(importlib.import_module(f"groundup.finetune.{_LAZY_IMPORTS[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY_IMPORTS[name]}"), name)

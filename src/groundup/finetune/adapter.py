@@ -1,10 +1,10 @@
-"""The additions as a folder of their own: small, and in the layout that PEFT opens over the base model.
+"""LoRA adapters as folders that PEFT can open on the base model.
 
-    adapter_config.json          rank, alpha, which layers
-    adapter_model.safetensors    lora_A (r in) and lora_B (out r) of each layer; whole rows of control tokens
+    adapter_config.json          rank, alpha, target modules
+    adapter_model.safetensors    lora_A (r in) and lora_B (out r) of each layer; rows of trained control tokens
 
-Layers have the names of the Hugging Face family that the base model is exported as. Where no family holds the
-model with its matrices one to one, they keep our names, and only we can open the folder.
+Layers have the names of the Hugging Face family that the base model is exported as. If no family maps the model's matrices
+one to one, they have our names and only `load_adapter` can open the folder.
 """
 
 import json
@@ -28,34 +28,35 @@ TOKEN_ROWS_SUFFIX = ".token_adapter.trainable_tokens_delta"
 
 
 def save_adapter(model: nn.Module, folder: Path) -> None:
-    """Write the additions of `model`, which are not merged yet."""
-    layers, rows = lora_layers(model), trainable_token_modules(model)
-    names = huggingface_names(model, [*layers, *rows])
+    """Write the adapter of `model`, which must not be merged yet."""
+    layers, token_modules = lora_layers(model), trainable_token_modules(model)
+    names = huggingface_names(model, [*layers, *token_modules])
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
         tensors[f"{PREFIX}{names[name]}.lora_A.weight"] = layer.lora_a
         tensors[f"{PREFIX}{names[name]}.lora_B.weight"] = layer.lora_b
-    for name, addition in rows.items():
+    for name, module in token_modules.items():
         weight: Tensor = model.get_submodule(name).weight  # type: ignore[assignment]
-        tensors[f"{PREFIX}{names[name]}{TOKEN_ROWS_SUFFIX}"] = weight[addition.token_indices]
+        tensors[f"{PREFIX}{names[name]}{TOKEN_ROWS_SUFFIX}"] = weight[module.token_indices]
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS_FILE
     )
-    first = next(iter(layers.values()))
-    rank = first.lora_a.shape[0]
+    layer = next(iter(layers.values()))
+    rank = layer.lora_a.shape[0]
     config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": None,
         "r": rank,
-        "lora_alpha": first.scale * rank,
+        "lora_alpha": layer.scale * rank,
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
         "target_modules": sorted({names[name].rpartition(".")[2] for name in layers}),
         "trainable_token_indices": {
-            names[name].rpartition(".")[2]: addition.token_indices.tolist() for name, addition in rows.items()
+            names[name].rpartition(".")[2]: module.token_indices.tolist()
+            for name, module in token_modules.items()
         }
         or None,
         "inference_mode": True,
@@ -64,10 +65,7 @@ def save_adapter(model: nn.Module, folder: Path) -> None:
 
 
 def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
-    """Put the additions of `folder` onto the base model `model`, in place.
-
-    Raises UserError when they are those of another model.
-    """
+    """Add the adapter in `folder` to the base model, in place. Raises UserError if it belongs to another model."""
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         rank, alpha, token_ids = (
@@ -77,19 +75,21 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
         )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"{folder}: not an adapter ({error!r})", hint=f"{CONFIG_FILE} and {WEIGHTS_FILE} make one"
+            f"{folder}: not an adapter ({error!r})", hint=f"expected {CONFIG_FILE} and {WEIGHTS_FILE}"
         ) from None
     file = SafetensorsFolder(folder)
     linears = [name for name, module in model.named_modules() if type(module) is nn.Linear]
     names = huggingface_names(model, [*linears, *token_matrices(model)])
     expected = {name for name in linears if f"{PREFIX}{names[name]}.lora_A.weight" in file.shapes}
     ids = next(iter(token_ids.values()), [])
-    wanted = {f"{PREFIX}{names[name]}.lora_{part}.weight" for name in expected for part in "AB"}
-    wanted |= {f"{PREFIX}{names[name]}{TOKEN_ROWS_SUFFIX}" for name in (token_matrices(model) if ids else ())}
-    if strange := sorted(set(file.shapes) ^ wanted):
+    expected_tensors = {f"{PREFIX}{names[name]}.lora_{part}.weight" for name in expected for part in "AB"}
+    expected_tensors |= {
+        f"{PREFIX}{names[name]}{TOKEN_ROWS_SUFFIX}" for name in (token_matrices(model) if ids else ())
+    }
+    if mismatch := sorted(set(file.shapes) ^ expected_tensors):
         raise UserError(
-            f"{folder}: tensor {strange[0]} is not what the model's adapter holds",
-            hint="an adapter belongs to the base model that it was trained on",
+            f"{folder}: tensor {mismatch[0]} is missing or unexpected for this model",
+            hint="use the base model that the adapter was trained on",
         )
     with torch.no_grad():
         for name in sorted(expected):
@@ -100,7 +100,7 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
                     raise UserError(
                         f"{folder}: {names[name]}.lora_{part} has shape {list(tensor.shape)}, expected "
                         f"{list(parameter.shape)}",
-                        hint="an adapter belongs to the base model that it was trained on",
+                        hint="use the base model that the adapter was trained on",
                     )
                 parameter.copy_(tensor)
             replace_module(model, name, layer)
@@ -113,7 +113,7 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
 
 
 def trainable_token_modules(model: nn.Module) -> dict[str, TrainableTokens]:
-    """The tables with additions to their rows, by name."""
+    """The TrainableTokens of each token matrix, by name."""
     found = {}
     for name, table in token_matrices(model).items():
         for module in table.modules():
@@ -123,9 +123,7 @@ def trainable_token_modules(model: nn.Module) -> dict[str, TrainableTokens]:
 
 
 def huggingface_names(model: nn.Module, modules: list[str]) -> dict[str, str]:
-    """Each module's name in the Hugging Face family of the model; our own names where none fits one to
-    one.
-    """
+    """The name of each module in the model's Hugging Face family; our names if there is no one-to-one mapping."""
     try:
         config: Any = model.config
         pairs = select_family(config).weight_map(config, [f"{name}.weight" for name in modules])

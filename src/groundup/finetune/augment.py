@@ -1,4 +1,4 @@
-"""What people also type: no capitals, no question mark. A small model must have seen it to know it."""
+"""Augmentation of user turns: lower case and missing final punctuation, as people type."""
 
 from groundup.finetune.conversations import TrainingConversation
 
@@ -6,9 +6,7 @@ Turns = tuple[tuple[str, str], ...]
 
 
 def augmented_turns(conversation: TrainingConversation) -> list[Turns]:
-    """The conversation, and with the user's turns in lower case, without their last mark, and both; each
-    once.
-    """
+    """The conversation, with user turns in lower case, without final punctuation, and both; without duplicates."""
     changes = (str, str.lower, strip_final_punctuation, lambda text: strip_final_punctuation(text.lower()))
     return list(dict.fromkeys(_apply_to_user(conversation.turns, change) for change in changes))
 

@@ -1,7 +1,7 @@
-"""Conversations to batches: several in a row, each seen by itself, with a loss on what the assistant says.
+"""Batches of conversations: several in a sequence, attention within each, loss on the assistant's tokens.
 
-A pure function of (seed, step). Which conversations share a row is settled once; the rows' order, and which
-variant of a conversation is shown, change with the epoch.
+A pure function of (seed, step). Conversations are packed into rows once; the order of rows and the variant of each
+conversation change with the epoch.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,14 +15,14 @@ from groundup.artifacts.errors import UserError
 from groundup.data.stable_hash import hash_fraction
 from groundup.finetune.augment import Turns, augmented_turns
 from groundup.finetune.conversations import TrainingConversation
+from groundup.model.loss import IGNORE_INDEX
 from groundup.tokenizer import Tokenizer
-from groundup.train.objectives import IGNORE_INDEX
-from groundup.train.token_batches import feistel_permutation
+from groundup.train.sequence_order import feistel_permutation
 
 
 @dataclass(frozen=True)
 class EncodedConversation:
-    """One conversation in all its variants: ids, and a mask that is 1 where the assistant speaks."""
+    """The variants of a conversation: token ids, and a mask that is 1 at the assistant's tokens."""
 
     variants: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     weight: float = 1.0
@@ -39,16 +39,16 @@ def encode_conversation(
     *,
     augment_user_turns: bool = False,
 ) -> EncodedConversation | None:
-    """The conversation as tokens, without its last turns where it is too long; None where no answer fits.
+    """The conversation as tokens, without its last turns if it is too long; None if no answer fits.
 
-    Raises UserError when the tokenizer has no chat template.
+    Raises UserError if the tokenizer has no chat template.
     """
     turns = conversation.turns
     while True:
-        shown = augmented_turns(TrainingConversation(turns, "", "")) if augment_user_turns else [turns]
-        found = tuple(_render(tokenizer, variant) for variant in shown)
-        if max(len(ids) for ids, _ in found) <= max_tokens:
-            return EncodedConversation(found, conversation.weight)
+        variants = augmented_turns(TrainingConversation(turns, "", "")) if augment_user_turns else [turns]
+        rendered = tuple(_render(tokenizer, variant) for variant in variants)
+        if max(len(ids) for ids, _ in rendered) <= max_tokens:
+            return EncodedConversation(rendered, conversation.weight)
         turns = turns[:-2]
         if not turns or turns[-1][0] != "assistant":
             return None
@@ -68,9 +68,9 @@ class ChatBatches:
     Args:
         sequence_length: tokens of a row; no conversation may be longer.
         batch_rows: rows of one batch.
-        pad_id: what fills a row's end; nothing is learned from it.
+        pad_id: token of the padding, which has no loss.
 
-    Raises UserError when there are no conversations.
+    Raises UserError if there are no conversations.
     """
 
     def __init__(
@@ -82,83 +82,81 @@ class ChatBatches:
         pad_id: int,
     ):
         if not conversations:
-            raise UserError("no conversations to learn from", hint="see finetune.conversations")
+            raise UserError("no conversations to train on", hint="see finetune.conversations")
         self.conversations, self.sequence_length, self.batch_rows = conversations, sequence_length, batch_rows
         self.seed, self.pad_id = seed, pad_id
-        shown = repeat_by_weight(conversations, seed)
-        order = feistel_permutation(np.arange(len(shown)), len(shown), seed, epoch=0)
+        indices = repeat_by_weight(conversations, seed)
+        order = feistel_permutation(np.arange(len(indices)), len(indices), seed, epoch=0)
         self.rows = pack_first_fit(
-            [shown[place] for place in order], lambda index: conversations[index].max_tokens, sequence_length
+            [indices[position] for position in order],
+            lambda index: conversations[index].max_tokens,
+            sequence_length,
         )
         self.num_rows = len(self.rows)
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """`tokens`, `labels` and `documents`, int64 (B T). Labels are -100 but for the assistant's words."""
+        """`tokens`, `labels` and `document_ids`, int64 (B T). Labels are -100 except at the assistant's tokens."""
         positions = step * self.batch_rows + np.arange(self.batch_rows)
-        epochs, places = np.divmod(positions, self.num_rows)
+        epochs, indices = np.divmod(positions, self.num_rows)
         chosen = [
-            (
-                int(epoch),
-                int(feistel_permutation(np.array([place]), self.num_rows, self.seed + 1, int(epoch))[0]),
-            )
-            for epoch, place in zip(epochs, places, strict=True)
+            (epoch, int(feistel_permutation(np.array([index]), self.num_rows, self.seed + 1, epoch)[0]))
+            for epoch, index in zip(epochs.tolist(), indices.tolist(), strict=True)
         ]
         return self._tensors([self._row(row, epoch) for epoch, row in chosen])
 
     def first_epoch(self) -> list[dict[str, Tensor]]:
-        """Every row once, in first variants and in order: what held-out conversations are scored on."""
+        """Every row once, in order, with the first variant of each conversation: for validation."""
         rows = [[self.conversations[index].variants[0] for index in row] for row in self.rows]
         return [self._tensors(rows[i : i + self.batch_rows]) for i in range(0, len(rows), self.batch_rows)]
 
     def _row(self, row: int, epoch: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """The conversations of a row in the variants that this epoch shows."""
-        shown = []
-        for place, index in enumerate(self.rows[row]):
-            choices = self.conversations[index].variants
-            shown.append(choices[int(hash_fraction(f"{epoch} {row} {place}", self.seed) * len(choices))])
-        return shown
+        """The conversations of a row, in the variants of the epoch."""
+        chosen = []
+        for position, index in enumerate(self.rows[row]):
+            variants = self.conversations[index].variants
+            fraction = hash_fraction(f"{epoch} {row} {position}", self.seed)
+            chosen.append(variants[int(fraction * len(variants))])
+        return chosen
 
     def _tensors(self, rows: list[list[tuple[tuple[int, ...], tuple[int, ...]]]]) -> dict[str, Tensor]:
         tokens = torch.full((len(rows), self.sequence_length), self.pad_id)
         labels = torch.full_like(tokens, IGNORE_INDEX)
-        documents = torch.zeros_like(tokens)  # 0 is the padding behind the last conversation
-        for number, row in enumerate(rows):
+        document_ids = torch.zeros_like(tokens)  # 0 is padding
+        for index, row in enumerate(rows):
             begin = 0
             for document, (ids, mask) in enumerate(row, start=1):
                 span = slice(begin, begin + len(ids))
-                words = torch.tensor(ids)
-                tokens[number, span] = words
-                labels[number, span] = torch.where(torch.tensor(mask) == 1, words, IGNORE_INDEX)
-                documents[number, span] = document
+                token_ids = torch.tensor(ids)
+                tokens[index, span] = token_ids
+                labels[index, span] = torch.where(torch.tensor(mask) == 1, token_ids, IGNORE_INDEX)
+                document_ids[index, span] = document
                 begin += len(ids)
-        return {"tokens": tokens, "labels": labels, "document_ids": documents}
+        return {"tokens": tokens, "labels": labels, "document_ids": document_ids}
 
 
 def pack_first_fit(items: Sequence[int], length_of: Callable[[int], int], capacity: int) -> list[list[int]]:
-    """Items into rows of at most `room`, each into the first of the last few rows that still has space for
-    it.
-    """
+    """Pack items into rows of at most `capacity`, each into the first of the last MAX_OPEN_ROWS rows with enough space."""
     rows: list[list[int]] = []
     spaces: list[int] = []
     for item in items:
         length = length_of(item)
         open_rows = range(max(0, len(rows) - MAX_OPEN_ROWS), len(rows))
-        place = next((row for row in open_rows if spaces[row] >= length), None)
-        if place is None:
+        row = next((index for index in open_rows if spaces[index] >= length), None)
+        if row is None:
             rows.append([])
             spaces.append(capacity)
-            place = len(rows) - 1
-        rows[place].append(item)
-        spaces[place] -= length
+            row = len(rows) - 1
+        rows[row].append(item)
+        spaces[row] -= length
     return rows
 
 
 MAX_OPEN_ROWS = 64
-"""Rows that are looked at for space: first-fit wastes little, and all rows would take quadratic time."""
+"""First-fit over all rows would take quadratic time."""
 
 
 def repeat_by_weight(conversations: Sequence[EncodedConversation], seed: int) -> list[int]:
-    """Indices, each as often as its weight says; a fraction of a copy by chance."""
+    """Each index as often as its weight; fractions are rounded by a hash."""
     return [
         index
         for index, conversation in enumerate(conversations)

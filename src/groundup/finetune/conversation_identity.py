@@ -1,4 +1,4 @@
-"""What the conversations are, by content: with it the same recipe over changed files is another run."""
+"""Content hash of the conversation files, so that changed files make a new run."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from groundup.recipe.finetune_config import FinetuneConfig
 
 
 def identity(section: FinetuneConfig, machine: Machine) -> dict[str, Any]:
-    """The content identity of every place that conversations come from, by its name. Fetches nothing.
+    """The content hash of every conversation source, by name. Downloads nothing.
 
-    Raises UserError when a local path matches nothing.
+    Raises UserError if a local path matches no file.
     """
     return {place.name: file_hashes(place, machine) for place in section.conversations}

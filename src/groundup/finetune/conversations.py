@@ -1,10 +1,10 @@
-"""Conversations from files: ChatterBot's YAML, JSON lines with a `messages` list, or gettext's translations.
+"""Conversations from files: ChatterBot YAML, JSON lines with a `messages` list, or gettext translations.
 
     conversations:                              {"messages": [{"role": "user", "content": "Hello"},
     - - Hello                                                 {"role": "assistant", "content": "Hi"}]}
       - Hi
 
-What cannot be learned from is counted under a reason, and kept aside to be looked at.
+Dropped conversations are counted by reason, and some are kept as samples.
 """
 
 import json
@@ -25,23 +25,23 @@ from groundup.recipe.finetune_config import ConversationSourceConfig
 ROLES = ("system", "user", "assistant")
 
 DROP_REASONS = {
-    "malformed": "not a list of turns in text",
-    "no_answer": "nobody answers",
-    "wrong_order": "user and assistant do not speak in turn",
-    "duplicate": "the same conversation again",
-    "too_long": "its first answer does not fit into the model's context",
+    "malformed": "not a list of text turns",
+    "no_answer": "no assistant turn",
+    "wrong_order": "user and assistant turns do not alternate",
+    "duplicate": "duplicate conversation",
+    "too_long": "first answer beyond the model's context length",
 }
 
 
 @dataclass(frozen=True)
 class TrainingConversation:
-    """Turns in their order, user and assistant by turns, the assistant last; a system message may come first.
+    """Alternating turns of user and assistant, ending with the assistant; a system message may come first.
 
     Attributes:
         turns: (role, text) pairs.
-        source: the name of the place it came from.
-        topic: the name of its file, without suffix.
-        weight: times that it is shown in one epoch.
+        source: name of the source in the recipe.
+        topic: name of its file, without suffix.
+        weight: number of times in one epoch.
     """
 
     turns: tuple[tuple[str, str], ...]
@@ -51,22 +51,22 @@ class TrainingConversation:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """As chat templates want it."""
+        """As a list of messages for chat templates."""
         return [{"role": role, "content": text} for role, text in self.turns]
 
     @property
     def opening(self) -> str:
-        """What the user says first."""
+        """The first user turn."""
         return next(text for role, text in self.turns if role == "user")
 
 
 class ConversationDropped(Exception):
-    """A conversation that is left out; its message is one of DROP_REASONS."""
+    """The message is one of DROP_REASONS."""
 
 
 @dataclass
 class ConversationStats:
-    """How many conversations came and went, and a few of those that went."""
+    """Numbers of conversations read, kept and dropped by reason, and some samples of the dropped ones."""
 
     read: int = 0
     kept: int = 0
@@ -86,57 +86,53 @@ class ConversationStats:
 def read_conversations(
     inputs: Iterable[ConversationSourceConfig], machine: Machine
 ) -> tuple[list[TrainingConversation], ConversationStats]:
-    """All conversations of all places, each once, in the order of the recipe and the files.
+    """All conversations of all sources without duplicates, in the order of the recipe and the files.
 
-    Raises UserError when a place cannot be reached or read, or when nothing is left.
+    Raises UserError if a source cannot be read, or no conversation is left.
     """
-    funnel = ConversationStats()
+    stats = ConversationStats()
     found: dict[tuple, TrainingConversation] = {}
-    for place in inputs:
-        for item, topic in _read_items(place, machine):
-            funnel.read += 1
+    for source in inputs:
+        for item, topic in _read_items(source, machine):
+            stats.read += 1
             try:
-                for turns in TURN_PARSERS[place.kind](item):
+                for turns in TURN_PARSERS[source.kind](item):
                     if turns in found:
                         raise ConversationDropped("duplicate")
-                    found[turns] = TrainingConversation(turns, place.name, topic, place.repeats)
+                    found[turns] = TrainingConversation(turns, source.name, topic, source.repeats)
             except ConversationDropped as reason:
-                funnel.drop(str(reason), item, place.name)
-    funnel.kept = len(found)
+                stats.drop(str(reason), item, source.name)
+    stats.kept = len(found)
     if not found:
         raise UserError(
-            f"no conversations in {', '.join(place.name for place in inputs)} ({funnel.read} entries read)",
+            f"no conversations in {', '.join(source.name for source in inputs)} ({stats.read} entries read)",
             hint="a conversation has two turns or more; see finetune.conversations",
         )
-    return list(found.values()), funnel
+    return list(found.values()), stats
 
 
 def _read_items(source: ConversationSourceConfig, machine: Machine) -> Iterator[tuple[Any, str]]:
-    """Each entry of the place's files as parsed, with the name of its file. Members are sorted by their
-    names.
-    """
-    wanted = set(source.topics)
-    seen = set()
+    """(parsed entry, file name without suffix) of the source's files, sorted by name."""
+    topics = set(source.topics)
+    found = set()
     for file in resolve_files(source, machine):
         texts = []
         for member in file.iter_members():
             topic = PurePosixPath(member.name).stem
-            if not wanted or topic in wanted:
+            if not topics or topic in topics:
                 texts.append((member.name, topic, member.stream.read()))
         for name, topic, data in sorted(texts):
-            seen.add(topic)
+            found.add(topic)
             yield from ((item, topic) for item in PARSERS[source.kind](_decode(data, name), name))
-    if missing := sorted(wanted - seen):
+    if missing := sorted(topics - found):
         raise UserError(
-            f"finetune.conversations: {source.name}: no file is called {missing[0]}",
+            f"finetune.conversations: {source.name}: no file named {missing[0]}",
             hint=f"check {source.path}",
         )
 
 
 def parse_chatterbot(text: str, name: str) -> list[Any]:
-    """The entries of `conversations`. BaseLoader makes text of everything: "no" stays a word, and no code can
-    run.
-    """
+    """The entries of `conversations`. BaseLoader reads scalars as text ("no" is not a boolean) and cannot run code."""
     try:
         content = yaml.load(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError) as error:
@@ -146,13 +142,13 @@ def parse_chatterbot(text: str, name: str) -> list[Any]:
     entries = content.get("conversations") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise UserError(
-            f"{name}: no list `conversations`, expected chatterbot's layout", hint="is its kind messages?"
+            f"{name}: no list `conversations`, expected ChatterBot's format", hint="try kind = messages"
         )
     return entries
 
 
 def parse_messages(text: str, name: str) -> list[Any]:
-    """One JSON object a line; a line that is none is an entry that will be dropped as malformed."""
+    """One JSON object a line; invalid lines become entries that are dropped as malformed."""
     entries: list[Any] = []
     for line in text.splitlines():
         if line.strip():
@@ -164,7 +160,7 @@ def parse_messages(text: str, name: str) -> list[Any]:
 
 
 def turns_from_lines(item: Any) -> Iterator[tuple[tuple[str, str], ...]]:
-    """Lines spoken by user and assistant in turn; a last line without an answer is left out."""
+    """Lines of user and assistant in turn; a last line without an answer is dropped."""
     lines = _lines(item)
     roles = ("user", "assistant")
     turns = tuple((roles[index % 2], line) for index, line in enumerate(lines))
@@ -172,13 +168,13 @@ def turns_from_lines(item: Any) -> Iterator[tuple[tuple[str, str], ...]]:
 
 
 def turns_from_answers(item: Any) -> Iterator[tuple[tuple[str, str], ...]]:
-    """A first line, and several answers to it: a conversation of one question each."""
+    """A first line, and several answers to it: one conversation each."""
     first, *answers = _lines(item)
     yield from ((("user", first), ("assistant", answer)) for answer in dict.fromkeys(answers))
 
 
 def turns_from_messages(item: Any) -> Iterator[tuple[tuple[str, str], ...]]:
-    """A `messages` list as the field has it, up to the assistant's last turn."""
+    """A `messages` list, up to the last assistant turn."""
     messages = item.get("messages") if isinstance(item, dict) else None
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise ConversationDropped("malformed")
@@ -187,16 +183,16 @@ def turns_from_messages(item: Any) -> Iterator[tuple[tuple[str, str], ...]]:
         raise ConversationDropped("malformed")
     while turns and turns[-1][0] != "assistant":
         turns = turns[:-1]
-    spoken = turns[1:] if turns and turns[0][0] == "system" else turns
-    if not spoken:
+    dialogue = turns[1:] if turns and turns[0][0] == "system" else turns
+    if not dialogue:
         raise ConversationDropped("no_answer")
-    if any(role != ("user", "assistant")[index % 2] for index, (role, _) in enumerate(spoken)):
+    if any(role != ("user", "assistant")[index % 2] for index, (role, _) in enumerate(dialogue)):
         raise ConversationDropped("wrong_order")
     yield tuple((role, text.strip()) for role, text in turns)
 
 
 def _lines(item: Any) -> list[str]:
-    """At least two lines of text, with white space evened out."""
+    """At least two lines of text, with normalized white space."""
     if not isinstance(item, list) or not all(isinstance(line, str) for line in item):
         raise ConversationDropped("malformed")
     lines = [" ".join(line.split()) for line in item]
@@ -215,17 +211,17 @@ def _decode(data: bytes, name: str) -> str:
 
 
 def parse_gettext(text: str, name: str) -> list[Any]:
-    """[message, translation] of each entry of a catalogue that has both: not the header, plurals or doubtful ones."""
+    """[message, translation] of each entry that has both, without the header, plurals and fuzzy entries."""
     entries: list[Any] = []
-    for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
-        if re.search(r"^#,.*\bfuzzy\b", block, re.MULTILINE) or "\nmsgid_plural" in block:
+    for entry in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
+        if re.search(r"^#,.*\bfuzzy\b", entry, re.MULTILINE) or "\nmsgid_plural" in entry:
             continue
         parts: dict[str, str] = {}
         key = ""
-        for line in block.splitlines():
-            if found := PO_LINE.match(line):
-                key = found["key"] or key
-                parts[key] = parts.get(key, "") + _unescaped(found["text"])
+        for line in entry.splitlines():
+            if match := PO_LINE.match(line):
+                key = match["key"] or key
+                parts[key] = parts.get(key, "") + _unescape(match["text"])
         if parts.get("msgid") and parts.get("msgstr"):
             entries.append([parts["msgid"], parts["msgstr"]])
     return entries
@@ -234,9 +230,9 @@ def parse_gettext(text: str, name: str) -> list[Any]:
 PO_LINE = re.compile(r'^(?P<key>msgctxt|msgid|msgstr)?\s*"(?P<text>.*)"\s*$')
 
 
-def _unescaped(text: str) -> str:
+def _unescape(text: str) -> str:
     escapes = {"n": "\n", "t": "\t", "r": "\r"}
-    return re.sub(r"\\(.)", lambda found: escapes.get(found[1], found[1]), text)
+    return re.sub(r"\\(.)", lambda match: escapes.get(match[1], match[1]), text)
 
 
 PARSERS: dict[str, Callable[[str, str], list[Any]]] = {

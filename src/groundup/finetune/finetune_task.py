@@ -1,4 +1,4 @@
-"""What fine-tuning is for each architecture: a decoder learns to converse, an encoder-decoder to answer text by text."""
+"""Fine-tuning tasks by architecture: conversations for a decoder, pairs of texts for an encoder-decoder."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,19 +15,18 @@ from groundup.tokenizer import Tokenizer
 from groundup.train.objectives import NEXT_TOKEN, UNSHIFTED, Objective
 
 ANSWER_TOKENS = 64
-"""Longest answer to one of the recipe's prompts."""
+"""Maximum length of the answer to a prompt."""
 
 FinetuneBatches = ChatBatches | Seq2SeqBatches
 
 
 @dataclass(frozen=True)
 class FinetuneTask:
-    """
-    Attributes:
-        encode: a conversation as tokens, or None where it does not fit.
-        batches: (encoded, context length, rows of a batch, seed, tokenizer) -> their batches.
-        objective: what is learned of a batch.
-        answer: (model, tokenizer, prompt) -> the likeliest answer.
+    """Attributes:
+    encode: a conversation as tokens, or None if it does not fit.
+    batches: (encoded, context length, rows of a batch, seed, tokenizer) -> their batches.
+    objective: the loss.
+    answer: (model, tokenizer, prompt) -> the greedy answer.
     """
 
     encode: Callable[..., EncodedConversation | None]
@@ -37,26 +36,24 @@ class FinetuneTask:
 
 
 def task_for_model(model: nn.Module, method: str) -> FinetuneTask:
-    """Raises UserError for a model that answers nothing, and for additions to a model that has no use for them."""
+    """Raises UserError for an encoder, and for LoRA on an encoder-decoder."""
     if isinstance(model, Decoder):
         return CHAT
     if not isinstance(model, EncoderDecoder):
         raise UserError(
-            f"a model of kind {type(model).__name__} cannot converse, expected a decoder or an encoder_decoder",
+            f"a model of type {type(model).__name__} cannot be fine-tuned, expected a decoder or an encoder_decoder",
             hint="leave [finetune] out",
         )
     if method != "full":
         raise UserError(
-            f"finetune.method = {method}: an encoder_decoder learns its pairs with all weights",
+            f"finetune.method = {method} is not supported for an encoder_decoder",
             hint="set finetune.method=full",
         )
     return SEQ2SEQ
 
 
 def greedy_answer(model: Decoder, tokenizer: Tokenizer, prompt: str) -> str:
-    """The likeliest answer of `model` to one message. Raises UserError when the message does not fit its
-    context.
-    """
+    """The greedy answer of `model` to one message. Raises UserError if the message does not fit into its context."""
     ids = tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True)
     tokens = generate(model, ids, max_tokens=ANSWER_TOKENS, sampling=GREEDY, stop_ids=tokenizer.stop_ids)
     return tokenizer.decode(tokens, skip_special_tokens=True).strip()
@@ -64,16 +61,16 @@ def greedy_answer(model: Decoder, tokenizer: Tokenizer, prompt: str) -> str:
 
 CHAT = FinetuneTask(
     encode_conversation,
-    lambda encoded, length, rows, seed, tokenizer: ChatBatches(
-        encoded, length, rows, seed, _pad_id(tokenizer)
+    lambda encoded, length, num_rows, seed, tokenizer: ChatBatches(
+        encoded, length, num_rows, seed, _pad_id(tokenizer)
     ),
     NEXT_TOKEN,
     greedy_answer,
 )
 SEQ2SEQ = FinetuneTask(
     encode_seq2seq,
-    lambda encoded, length, rows, seed, tokenizer: Seq2SeqBatches(
-        encoded, length, rows, seed, _pad_id(tokenizer), tokenizer.eos_id or 0
+    lambda encoded, length, num_rows, seed, tokenizer: Seq2SeqBatches(
+        encoded, length, num_rows, seed, _pad_id(tokenizer), tokenizer.eos_id or 0
     ),
     UNSHIFTED,
     lambda model, tokenizer, prompt: greedy_decode(model, tokenizer, prompt, ANSWER_TOKENS),

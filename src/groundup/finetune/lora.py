@@ -1,8 +1,7 @@
 """LoRA (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models").
 
-A frozen matrix W gets an addition of low rank: W x + (alpha / r) B A x, with A (r in) and B (out r). B begins
-as zeros, so that training begins at the model as it was. Afterwards the product is added to W, and nothing of
-it remains to be computed (section 4.1).
+A frozen matrix W gets a low-rank update: W x + (alpha / r) B A x, with A (r in) and B (out r). B starts as zeros, so
+training starts from the unchanged model. After training the product is added to W (section 4.1).
 """
 
 import math
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 
 
 class LoRALinear(nn.Module):
-    """A frozen linear layer with a trainable addition of low rank.
+    """A frozen linear layer with a trainable low-rank update.
 
     Attributes:
-        base: the layer as it was; its weights get no gradient.
-        lora_a: (r in), drawn as PEFT and the paper's code draw it.
+        base: the frozen layer.
+        lora_a: (r in), initialized as in PEFT and the paper's code.
         lora_b: (out r), zeros.
     """
 
@@ -25,9 +24,9 @@ class LoRALinear(nn.Module):
         super().__init__()
         self.base = base.requires_grad_(False)
         self.scale = alpha / rank
-        where = {"device": base.weight.device, "dtype": torch.float32}
-        self.lora_a = nn.Parameter(torch.empty(rank, base.in_features, **where))
-        self.lora_b = nn.Parameter(torch.zeros(base.out_features, rank, **where))
+        options = {"device": base.weight.device, "dtype": torch.float32}
+        self.lora_a = nn.Parameter(torch.empty(rank, base.in_features, **options))
+        self.lora_b = nn.Parameter(torch.zeros(base.out_features, rank, **options))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
 
     def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
@@ -39,17 +38,18 @@ class LoRALinear(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> nn.Linear:
-        """The plain layer that computes the same."""
+        """A linear layer with the update added to its weight."""
         addition = self.scale * (self.lora_b @ self.lora_a)
         self.base.weight.copy_(self.base.weight.float() + addition)
         return self.base
 
 
 def apply_lora(model: nn.Module, rank: int, alpha: float) -> list[str]:
-    """Freeze the model and give the linear layers of its blocks an addition each, in place. Returns their
-    names.
+    """Freeze the model and add LoRA to the linear layers of its blocks, in place. Returns their names.
 
-    Additions are drawn from torch's global random state, in the order of the names.
+        apply_lora(model, rank=16, alpha=32.0)
+
+    Initial values come from torch's global generator, in the order of the names.
     """
     model.requires_grad_(False)
     names = [
@@ -63,17 +63,17 @@ def apply_lora(model: nn.Module, rank: int, alpha: float) -> list[str]:
 
 
 def merge_lora(model: nn.Module) -> nn.Module:
-    """Add every addition to its matrix and leave a plain model, all of it trainable again. In place."""
+    """Add every update to its weight and restore linear layers, in place. All parameters become trainable."""
     for name, layer in lora_layers(model).items():
         replace_module(model, name, layer.merge())
     return model.requires_grad_(True)
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
-    """The layers with additions, by name."""
+    """The layers with LoRA, by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(model.get_submodule(parent), own, module)
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)

@@ -1,7 +1,6 @@
-"""A text answered by another: what an encoder-decoder makes of a conversation (Sutskever et al. 2014, Raffel et al. 2020).
+"""Sequence-to-sequence fine-tuning of an encoder-decoder (Sutskever et al. 2014, Raffel et al. 2020).
 
-The encoder reads what the user says, and the decoder learns to write the answer, as a translation is. Of longer
-conversations the first question and its answer count.
+The encoder reads the first user turn, and the decoder learns to write the answer, as in translation.
 """
 
 from collections.abc import Sequence
@@ -26,12 +25,12 @@ def encode_seq2seq(
     *,
     augment_user_turns: bool = False,
 ) -> EncodedConversation | None:
-    """The first question (mask 0) and its answer (mask 1) as tokens; None where one does not fit with its end.
+    """The first user turn (mask 0) and its answer (mask 1) as tokens; None if one does not fit with its end-of-text token.
 
-    `vary_user` changes nothing: a text to translate is meant as it is written.
+    `augment_user_turns` has no effect: the case and punctuation of a text to translate matter.
     """
-    spoken = [text for role, text in conversation.turns if role != "system"]
-    source, target = (tuple(tokenizer.encode(text)) for text in spoken[:2])
+    texts = [text for role, text in conversation.turns if role != "system"]
+    source, target = (tuple(tokenizer.encode(text)) for text in texts[:2])
     if not source or not target or max(len(source), len(target)) >= max_tokens:
         return None
     mask = (0,) * len(source) + (1,) * len(target)
@@ -39,16 +38,16 @@ def encode_seq2seq(
 
 
 class Seq2SeqBatches:
-    """Batches of pairs, each padded to its own longest; a pure function of (seed, step).
+    """Batches of pairs, padded to the longest of the batch; a pure function of (seed, step).
 
     Attributes:
         num_rows: pairs in one epoch.
 
     Args:
-        sequence_length: tokens that a text may have; a batch is as many pairs as fill `batch_rows` of these with their
-            sources on average.
+        sequence_length: maximum tokens of a text; a batch has as many pairs as fill `batch_rows` rows of this length with
+            their sources on average.
 
-    Raises UserError when there are no pairs.
+    Raises UserError if there are no pairs.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class Seq2SeqBatches:
         eos_id: int,
     ):
         if not pairs:
-            raise UserError("no pairs to learn from", hint="see finetune.conversations")
+            raise UserError("no conversations to train on", hint="see finetune.conversations")
         self.sequence_length, self.seed, self.pad_id, self.eos_id = sequence_length, seed, pad_id, eos_id
         self.pairs = [_split_pair(pairs[index]) for index in repeat_by_weight(pairs, seed)]
         self.num_rows = len(self.pairs)
@@ -69,18 +68,18 @@ class Seq2SeqBatches:
         self.batch_rows = max(1, round(batch_rows * sequence_length / mean))
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """`tokens` (B S), `document_ids` (B S), which are 0 at padding, and `labels` (B T), -100 at padding."""
+        """`tokens` and `document_ids` (B S), which are 0 at padding, and `labels` (B T), -100 at padding."""
         positions = step * self.batch_rows + np.arange(self.batch_rows)
-        epochs, places = np.divmod(positions, self.num_rows)
+        epochs, indices = np.divmod(positions, self.num_rows)
         return self._tensors(
             [
-                int(feistel_permutation(np.array([place]), self.num_rows, self.seed, int(epoch))[0])
-                for epoch, place in zip(epochs, places, strict=True)
+                int(feistel_permutation(np.array([index]), self.num_rows, self.seed, int(epoch))[0])
+                for epoch, index in zip(epochs, indices, strict=True)
             ]
         )
 
     def first_epoch(self) -> list[dict[str, Tensor]]:
-        """Every pair once, in order: what held-out pairs are scored on."""
+        """Every pair once, in order: for validation."""
         rows = range(self.num_rows)
         return [
             self._tensors(rows[i : i + self.batch_rows]) for i in range(0, self.num_rows, self.batch_rows)
@@ -93,7 +92,7 @@ class Seq2SeqBatches:
 
 @torch.no_grad()
 def greedy_decode(model: EncoderDecoder, tokenizer: Tokenizer, text: str, max_tokens: int) -> str:
-    """The answer to `text` that takes the likeliest token at each step."""
+    """The answer to `text` by greedy decoding."""
     device, eos = next(model.parameters()).device, tokenizer.eos_id
     assert eos is not None
     source = torch.tensor([[*tokenizer.encode(text)[: model.config.context_length - 1], eos]], device=device)

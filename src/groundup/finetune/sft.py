@@ -1,101 +1,198 @@
-"""One run of supervised fine-tuning: what to train, for how long, and how it is looked at."""
+"""Supervised fine-tuning of a model on conversations, with LoRA or all weights."""
 
 import math
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from groundup.artifacts.machine import Machine
-from groundup.finetune.finetune_task import FinetuneBatches
-from groundup.finetune.lora import apply_lora
-from groundup.finetune.trainable_tokens import add_trainable_tokens
-from groundup.recipe.finetune_config import FinetuneConfig
+from groundup.finetune.chat_batches import EncodedConversation
+from groundup.finetune.conversations import TrainingConversation, turns_from_messages
+from groundup.finetune.finetune_task import FinetuneBatches, FinetuneTask, task_for_model
+from groundup.finetune.lora import apply_lora, merge_lora
+from groundup.finetune.trainable_tokens import add_trainable_tokens, merge_trainable_tokens
 from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import Tokenizer
-from groundup.train import Objective, TrainResult, build_engine, run_training_loop
+from groundup.train import Batch, Objective, TrainResult, build_engine, run_training_loop
+from groundup.train.device import setup_device
 from groundup.train.mixed_precision import autocast
-from groundup.train.objectives import Batch
 
 WARMUP_FRACTION = 0.05
 NUM_EVALS = 10
-"""Times that the held-out conversations are scored."""
+"""Evaluations on the validation conversations."""
+
+Messages = Sequence[Mapping[str, str]]
+"""[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, ...]"""
 
 
-def prepare_lora(model: nn.Module, section: FinetuneConfig, tokenizer: Tokenizer) -> None:
-    """Freeze the model; give its matrices additions, and the control tokens' rows too."""
-    apply_lora(model, section.lora_rank, section.lora_alpha)
+@dataclass(frozen=True)
+class FinetuneResult:
+    """
+    Attributes:
+        training: records, evaluations and speed.
+        train, validation: the conversations that were used, with their tokens.
+        too_long: conversations whose first answer does not fit into the context.
+        validation_start: validation loss before training, in nats per token; None without validation.
+        trained_parameters: number of trained parameters.
+    """
+
+    training: TrainResult
+    config: TrainConfig
+    train: list[tuple[TrainingConversation, EncodedConversation]]
+    validation: list[tuple[TrainingConversation, EncodedConversation]]
+    too_long: list[TrainingConversation]
+    validation_start: float | None
+    trained_parameters: int
+
+
+def finetune(
+    model: Any,
+    tokenizer: Tokenizer,
+    conversations: Sequence[TrainingConversation | Messages],
+    validation: Sequence[TrainingConversation | Messages] = (),
+    *,
+    method: str = "lora",
+    lora_rank: int = 16,
+    lora_alpha: float = 32.0,
+    epochs: float = 3.0,
+    batch_tokens: int = 4096,
+    learning_rate: float = 1e-3,
+    precision: str = "float32",
+    augment_user_turns: bool = True,
+    merge: bool = True,
+    folder: Path | str | None = None,
+    machine: Machine | None = None,
+    seed: int = 0,
+) -> FinetuneResult:
+    """Fine-tune `model` in place on a list of conversations; afterwards it is on the CPU and in evaluation mode.
+
+        chat = [[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]]
+        result = finetune(load_model("runs/small/04-base"), tokenizer, chat, epochs=10)
+
+    Args:
+        model: a decoder, or an encoder-decoder, which learns to answer the first user turn and needs method="full".
+        conversations: lists of messages; only the assistant's tokens have a loss.
+        validation: conversations to evaluate on, ten times during training.
+        method: "lora", or "full" to train all weights.
+        augment_user_turns: also train on user turns in lower case and without final punctuation.
+        merge: with LoRA, merge the adapter into the weights at the end.
+        folder: for metrics and checkpoints, from which a second call resumes; None: nothing is kept.
+    """
+    machine = machine or Machine()
+    task = task_for_model(model, method)
+    length = model.config.context_length
+    train_set, too_long = _encode(conversations, task, tokenizer, length, augment_user_turns)
+    validation_set, too_long_validation = _encode(validation, task, tokenizer, length, False)
+    num_rows = max(1, batch_tokens // length)
+    batches = task.batches([encoded for _, encoded in train_set], length, num_rows, seed, tokenizer)
+    validation_batches: list[Batch] = []
+    if validation_set:
+        encoded = [encoded for _, encoded in validation_set]
+        validation_batches = task.batches(encoded, length, num_rows, seed, tokenizer).first_epoch()
+
+    torch.manual_seed(seed)
+    model.to(setup_device(machine))
+    METHODS[method](model, tokenizer, lora_rank, lora_alpha)
+    trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        return {"loss": validation_loss(model, task.objective, validation_batches, precision)}
+
+    validation_start = evaluate(model.eval())["loss"] if validation_batches else None
+    config = train_config_for(batches, epochs, learning_rate, precision)
+    engine = build_engine(model, task.objective, config, machine)
+    eval_fn = evaluate if validation_batches else None
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(folder or temporary)
+        training = run_training_loop(
+            engine, batches, config, out, machine, eval_fn=eval_fn, name="fine-tuning"
+        )
+    engine.finalize()
+    if merge and method == "lora":
+        merge_trainable_tokens(merge_lora(model))
+    return FinetuneResult(
+        training, config, train_set, validation_set, too_long + too_long_validation, validation_start,
+        trained_parameters,
+    )  # fmt: skip
+
+
+def _prepare_lora(model: nn.Module, tokenizer: Tokenizer, rank: int, alpha: float) -> None:
+    """Freeze the model; add LoRA to its linear layers, and train the embeddings of control tokens."""
+    apply_lora(model, rank, alpha)
     add_trainable_tokens(model, tokenizer.special_ids)
 
 
-def prepare_full(model: nn.Module, section: FinetuneConfig, tokenizer: Tokenizer) -> None:
-    """Train every weight."""
+def _prepare_full(model: nn.Module, tokenizer: Tokenizer, rank: int, alpha: float) -> None:
     model.requires_grad_(True)
 
 
-METHODS: dict[str, Callable[[nn.Module, FinetuneConfig, Tokenizer], None]] = {
-    "lora": prepare_lora,
-    "full": prepare_full,
+METHODS: dict[str, Callable[[nn.Module, Tokenizer, int, float], None]] = {
+    "lora": _prepare_lora,
+    "full": _prepare_full,
 }
 
 
-def train_config_for(section: FinetuneConfig, batches: FinetuneBatches) -> TrainConfig:
-    """The loop's settings: `epochs` over the rows, a short warm-up, then a cosine to zero; no decay of the
-    weights.
-    """
-    steps = max(1, math.ceil(section.epochs * batches.num_rows / batches.batch_rows))
+def train_config_for(
+    batches: FinetuneBatches, epochs: float, learning_rate: float, precision: Any
+) -> TrainConfig:
+    """`epochs` over the batches: short warm-up, then cosine decay to zero; no weight decay."""
+    steps = max(1, math.ceil(epochs * batches.num_rows / batches.batch_rows))
     return TrainConfig(
         steps=steps,
         batch_tokens=batches.batch_rows * batches.sequence_length,
         tokens=steps * batches.batch_rows * batches.sequence_length,
         sequence_length=batches.sequence_length,
-        learning_rate=section.learning_rate,
+        learning_rate=learning_rate,
         warmup_steps=math.ceil(WARMUP_FRACTION * steps),
         weight_decay=0.0,
         lr_schedule="cosine",
         min_lr_ratio=0.0,
-        precision=section.precision,
+        precision=precision,
         evaluate_every=max(1, math.ceil(steps / NUM_EVALS)),
     )
-
-
-def finetune(
-    model: nn.Module,
-    objective: Objective,
-    batches: FinetuneBatches,
-    held_out: Sequence[Batch],
-    section: FinetuneConfig,
-    folder: Path,
-    machine: Machine,
-) -> tuple[TrainResult, TrainConfig]:
-    """Train what of `model` is trainable, in place; continues an interrupted run in `folder`.
-
-    The loss on held-out conversations is recorded on schedule, where there are any.
-    """
-    settings = train_config_for(section, batches)
-
-    def look(network: nn.Module) -> dict[str, float]:
-        return {"loss": validation_loss(network, objective, held_out, section.precision)}
-
-    probe = look if held_out else None
-    engine = build_engine(model, objective, settings, machine)
-    result = run_training_loop(engine, batches, settings, folder, machine, eval_fn=probe, name="fine-tuning")
-    engine.finalize()
-    return result, settings
 
 
 @torch.no_grad()
 def validation_loss(
     model: nn.Module, objective: Objective, batches: Sequence[Batch], precision: str
 ) -> float:
-    """Mean loss over all that the assistant says in `batches`, in nats per token."""
+    """Mean loss over the assistant's tokens of `batches`, in nats per token."""
     device = next(model.parameters()).device
     total, count = 0.0, 0
     for batch in batches:
-        predicted = objective.count(batch)
+        num_targets = objective.count(batch)
         with autocast(device, precision):
             loss = objective.loss(model, {name: tensor.to(device) for name, tensor in batch.items()})
-        total += loss.item() * predicted
-        count += predicted
+        total += loss.item() * num_targets
+        count += num_targets
     return total / max(count, 1)
+
+
+def _encode(
+    conversations: Sequence[TrainingConversation | Messages],
+    task: FinetuneTask,
+    tokenizer: Tokenizer,
+    length: int,
+    augment_user_turns: bool,
+) -> tuple[list[tuple[TrainingConversation, EncodedConversation]], list[TrainingConversation]]:
+    """(conversations with their tokens, conversations that are too long)."""
+    fitting, too_long = [], []
+    for item in conversations:
+        conversation = item if isinstance(item, TrainingConversation) else from_messages(item)
+        encoded = task.encode(conversation, tokenizer, length, augment_user_turns=augment_user_turns)
+        if encoded is None:
+            too_long.append(conversation)
+        else:
+            fitting.append((conversation, encoded))
+    return fitting, too_long
+
+
+def from_messages(messages: Messages) -> TrainingConversation:
+    """A conversation from a list of messages. Raises ConversationDropped if user and assistant do not alternate."""
+    (turns,) = turns_from_messages({"messages": list(messages)})
+    return TrainingConversation(turns, source="", topic="")

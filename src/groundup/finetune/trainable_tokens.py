@@ -1,8 +1,7 @@
-"""The rows of the embedding and of the head that belong to control tokens.
+"""Trainable embeddings of control tokens, beside LoRA.
 
-Pretraining never shows the tokens that begin and end a turn: their rows are noise, and only pushed away, all
-alike. LoRA freezes both tables, so the few rows get an addition of their own, which is trained and then
-added.
+Pretraining does not contain the tokens that begin and end a turn, so their embeddings are untrained. LoRA freezes the token
+embedding and the head; these few rows get a trainable update, as PEFT's trainable tokens.
 """
 
 from collections.abc import Iterable
@@ -14,10 +13,10 @@ from torch.nn.utils import parametrize
 
 
 class TrainableTokens(nn.Module):
-    """weight -> weight with `delta` added to some of its rows.
+    """weight -> weight with `delta` added to the rows `token_indices`.
 
     Attributes:
-        delta: (len(rows), D), zeros at first.
+        delta: (len(token_indices), D), zeros at first.
     """
 
     token_indices: Tensor
@@ -32,19 +31,17 @@ class TrainableTokens(nn.Module):
 
 
 def add_trainable_tokens(model: nn.Module, token_ids: Iterable[int]) -> dict[str, TrainableTokens]:
-    """Make the rows `ids` of the token embedding, and of the head where it has its own matrix, trainable. In
-    place.
-    """
-    rows = torch.tensor(sorted(token_ids), device=next(model.parameters()).device)
+    """Make the rows `token_ids` of the token embedding, and of an untied head, trainable. In place."""
+    indices = torch.tensor(sorted(token_ids), device=next(model.parameters()).device)
     added = {}
     for name, table in token_matrices(model).items():
-        added[name] = TrainableTokens(rows, table.weight.shape[1])  # pyright: ignore[reportIndexIssue, reportArgumentType]
+        added[name] = TrainableTokens(indices, table.weight.shape[1])  # pyright: ignore[reportIndexIssue, reportArgumentType]
         parametrize.register_parametrization(table, "weight", added[name])
     return added
 
 
 def merge_trainable_tokens(model: nn.Module) -> nn.Module:
-    """Add the additions to their rows and leave plain tables. In place."""
+    """Add the updates to the weights, in place."""
     for table in token_matrices(model).values():
         if parametrize.is_parametrized(table, "weight"):
             parametrize.remove_parametrizations(table, "weight", leave_parametrized=True)
@@ -52,7 +49,7 @@ def merge_trainable_tokens(model: nn.Module) -> nn.Module:
 
 
 def token_matrices(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules that hold one row a token: the embedding, and a head that is not tied to it."""
+    """The modules with one row a token: the embedding, and an untied head."""
     found: dict[str, nn.Module] = {"embedding.tokens": model.get_submodule("embedding.tokens")}
     head = model.get_submodule("head")
     if "weight" in head._parameters or parametrize.is_parametrized(head, "weight"):

@@ -1,6 +1,4 @@
-"""Which conversations are held out: those whose beginning hashes low, so that no question is on both
-sides.
-"""
+"""Validation split by a hash of the opening, so that no opening is in both sets."""
 
 from collections.abc import Sequence
 
@@ -11,14 +9,13 @@ from groundup.finetune.conversations import TrainingConversation
 def split_conversations(
     conversations: Sequence[TrainingConversation], fraction: float
 ) -> tuple[list[TrainingConversation], list[TrainingConversation]]:
-    """(to learn from, held out): about `fraction` of the openings; both in their order."""
-    held_out = [hash_fraction(_normalize(conversation.opening)) < fraction for conversation in conversations]
-    return (
-        [conversation for conversation, out in zip(conversations, held_out, strict=True) if not out],
-        [conversation for conversation, out in zip(conversations, held_out, strict=True) if out],
-    )
+    """(training set, validation set with about `fraction` of the openings), in their order."""
+    parts: tuple[list[TrainingConversation], list[TrainingConversation]] = ([], [])
+    for conversation in conversations:
+        parts[hash_fraction(_normalize(conversation.opening)) < fraction].append(conversation)
+    return parts
 
 
 def _normalize(text: str) -> str:
-    """Without case and punctuation: "Hello!" and "hello" are one question."""
+    """Without case and punctuation: "Hello!" and "hello" are equal."""
     return " ".join("".join(letter.lower() if letter.isalnum() else " " for letter in text).split())

@@ -77,7 +77,7 @@ def next_token_batch(tokens: Int[Tensor, "B T"]) -> Batch:
 def seq2seq_batch(
     sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, pad_id: int, eos_id: int
 ) -> Batch:
-    """A batch that predicts each target from its source (translation, summarization); `eos_id` is appended to both, then padding."""
+    """A batch that predicts each target from its source (translation, summarization); both end with `eos_id`, then padding."""
     tokens = _pad(sources, eos_id, pad_id)
     length = torch.tensor([len(source) + 1 for source in sources])
     documents = (torch.arange(tokens.shape[1]) < length[:, None]).long()
