@@ -94,7 +94,7 @@ def test_topics_choose_files(tmp_path):
     (tmp_path / "coding.yml").write_text(ANSWERS)
     found, _ = read(tmp_path, GREETINGS, topics=("greetings",))
     assert {c.topic for c in found} == {"greetings"}
-    with pytest.raises(UserError, match="no file is called poetry"):
+    with pytest.raises(UserError, match="no file named poetry"):
         read(tmp_path, GREETINGS, topics=("poetry",))
 
 

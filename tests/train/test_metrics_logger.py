@@ -51,7 +51,7 @@ def lines(path):
 
 
 def test_a_record_says_what_happened_and_how_fast(tmp_path):
-    result = run(tmp_path, Machine(), facts=lambda step: {"epoch": step / 2}, flops_per_token=100.0)
+    result = run(tmp_path, Machine(), step_stats=lambda step: {"epoch": step / 2}, flops_per_token=100.0)
     record = lines(tmp_path / "steps.jsonl")[3]
     assert record == result.records[3]
     assert {
@@ -120,7 +120,7 @@ def test_tensorboard_shows_the_records(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run(tmp_path, Machine(trackers=None), probe=lambda model: {"bits_per_byte": 2.0})
+    run(tmp_path, Machine(trackers=None), eval_fn=lambda model: {"bits_per_byte": 2.0})
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     losses = [event.value for event in events.Scalars("loss")]
     assert losses == pytest.approx([record["loss"] for record in lines(tmp_path / "steps.jsonl")])
@@ -150,7 +150,7 @@ def test_other_boards_work_offline(tmp_path, name, monkeypatch):
 
 def test_a_board_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(TRACKERS, "wandb_is_not_here", TRACKERS["wandb"])
-    with pytest.raises(UserError, match="wandb_is_not_here, which is not installed"):
+    with pytest.raises(UserError, match="wandb_is_not_here is not installed"):
         run(tmp_path, Machine(trackers=("wandb_is_not_here",)))
 
 

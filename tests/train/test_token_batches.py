@@ -270,5 +270,5 @@ def test_bad_input_is_refused_by_name(shard: TokenShard, tmp_path: Path):
         TokenBatches(shard, 32, 8, 1, weights={"wiki": 1.0})
     with pytest.raises(UserError, match="all weights are 0"):
         TokenBatches(shard, 32, 8, 1, weights={"web": 0.0})
-    with pytest.raises(UserError, match="expected 0 or more"):
+    with pytest.raises(UserError, match="expected at least 0"):
         TokenBatches(shard, 32, 8, 1, weights={"web": -1.0})

@@ -42,9 +42,9 @@ def mean_loss(model, batch):
     )
 
 
-def train(model, batches, loss, knobs, folder, machine, probe=None):
+def train(model, batches, loss, knobs, folder, machine, eval_fn=None):
     engine = NativeEngine(model, Objective(loss, count_shifted), knobs, machine)
-    return training_loop.run_training_loop(engine, batches, knobs, folder, machine, eval_fn=probe)
+    return training_loop.run_training_loop(engine, batches, knobs, folder, machine, eval_fn=eval_fn)
 
 
 def repeatable(records):
@@ -108,7 +108,7 @@ def test_interrupted_training_ends_in_the_same_bits(tmp_path, chosen):
         knobs,
         tmp_path / "straight",
         machine,
-        probe=lambda m: {"x": 1.0},
+        eval_fn=lambda m: {"x": 1.0},
     )
 
     class Killed(Exception):
@@ -132,11 +132,11 @@ def test_interrupted_training_ends_in_the_same_bits(tmp_path, chosen):
                 knobs,
                 tmp_path / "cut",
                 machine,
-                probe=lambda m: {"x": 1.0},
+                eval_fn=lambda m: {"x": 1.0},
             )
     resumed = TinyModel(seed=99)
     rest = train(
-        resumed, RandomBatches(), mean_loss, knobs, tmp_path / "cut", machine, probe=lambda m: {"x": 1.0}
+        resumed, RandomBatches(), mean_loss, knobs, tmp_path / "cut", machine, eval_fn=lambda m: {"x": 1.0}
     )
     assert same_weights(straight, resumed)
     assert repeatable(rest.records) == repeatable(whole.records)
@@ -152,9 +152,9 @@ def test_a_kill_between_the_save_and_the_probe_loses_no_probe(tmp_path):
 
     machine = Machine(checkpoint_every_seconds=0.0)
     with pytest.raises(RuntimeError, match="killed"):
-        train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path, machine, probe=failing)
+        train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path, machine, eval_fn=failing)
     result = train(
-        TinyModel(5), RandomBatches(), mean_loss, settings(), tmp_path, machine, probe=lambda m: {"x": 1.0}
+        TinyModel(5), RandomBatches(), mean_loss, settings(), tmp_path, machine, eval_fn=lambda m: {"x": 1.0}
     )
     assert [p["step"] for p in result.evaluations] == [10, 20, 30]
 
@@ -249,7 +249,7 @@ def test_a_spike_rolls_back_over_the_batches_since_the_checkpoint(tmp_path):
     progress = Said()
     machine = Machine(progress=progress)
     result = train(
-        TinyModel(), Watched(25, 1000.0), poisoned_loss, knobs, tmp_path, machine, probe=lambda m: {"x": 1.0}
+        TinyModel(), Watched(25, 1000.0), poisoned_loss, knobs, tmp_path, machine, eval_fn=lambda m: {"x": 1.0}
     )
     assert seen == [*range(26), *range(26, 46)]  # back to step 20, and on with batch 26
     assert [record["step"] for record in result.records] == list(range(40))
@@ -308,7 +308,7 @@ def test_training_ends_early_when_looks_grow_no_better(tmp_path):
         knobs,
         tmp_path,
         Machine(),
-        probe=lambda m: {"x": next(scores)},
+        eval_fn=lambda m: {"x": next(scores)},
     )
     assert len(result.records) == 40
     again = train(
@@ -318,7 +318,7 @@ def test_training_ends_early_when_looks_grow_no_better(tmp_path):
         knobs,
         tmp_path,
         Machine(),
-        probe=lambda m: {"x": next(scores)},
+        eval_fn=lambda m: {"x": next(scores)},
     )
     assert len(again.records) == 40, "the end of a finished run is its end"
 
@@ -340,7 +340,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
     train(straight, RandomBatches(), mean_loss, settings(), tmp_path / "a", machine)
     short = settings()
     with pytest.raises(RuntimeError):
-        train(TinyModel(), RandomBatches(), mean_loss, short, tmp_path / "b", machine, probe=_fail)
+        train(TinyModel(), RandomBatches(), mean_loss, short, tmp_path / "b", machine, eval_fn=_fail)
     newest = list_checkpoints(tmp_path / "b" / "checkpoints")[-1] / "rank-00000-of-00001.safetensors"
     newest.write_bytes(newest.read_bytes()[:100])
     resumed = TinyModel(3)
