@@ -249,7 +249,13 @@ def test_a_spike_rolls_back_over_the_batches_since_the_checkpoint(tmp_path):
     progress = Said()
     machine = Machine(progress=progress)
     result = train(
-        TinyModel(), Watched(25, 1000.0), poisoned_loss, knobs, tmp_path, machine, eval_fn=lambda m: {"x": 1.0}
+        TinyModel(),
+        Watched(25, 1000.0),
+        poisoned_loss,
+        knobs,
+        tmp_path,
+        machine,
+        eval_fn=lambda m: {"x": 1.0},
     )
     assert seen == [*range(26), *range(26, 46)]  # back to step 20, and on with batch 26
     assert [record["step"] for record in result.records] == list(range(40))

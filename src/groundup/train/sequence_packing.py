@@ -20,7 +20,7 @@ class TokenSource(Protocol):
     base: str
     num_tokens: int
     num_documents: int
-    lengths: np.ndarray
+    document_lengths: np.ndarray
     vocab_size: int
     end_of_text: int
     sources: Any
@@ -42,7 +42,7 @@ class TokenArray:
         self.vocab_size = int(self.ids.max(initial=-1)) + 1
         ends = np.append(np.flatnonzero(self.ids[:-1] == end_of_text) + 1, self.num_tokens)
         self.document_offsets = np.append(0, ends)
-        self.lengths, self.num_documents = np.diff(self.document_offsets), len(ends)
+        self.document_lengths, self.num_documents = np.diff(self.document_offsets), len(ends)
         self.end_of_text = 0 if end_of_text is None else end_of_text
         self.sources, self.document_sources = {"": {}}, np.zeros(len(ends), np.int64)
 
