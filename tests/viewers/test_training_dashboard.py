@@ -50,7 +50,7 @@ def run(tmp_path: Path) -> Path:
     return run
 
 
-def looked(path: Path, stage: str | None = None) -> RunReader:
+def read_run(path: Path, stage: str | None = None) -> RunReader:
     journals = RunReader(path, stage)
     journals.refresh()
     return journals
@@ -59,7 +59,7 @@ def looked(path: Path, stage: str | None = None) -> RunReader:
 # ---- a file that grows
 
 
-def test_a_line_counts_when_its_end_is_there(tmp_path: Path) -> None:
+def test_incomplete_lines_are_not_read(tmp_path: Path) -> None:
     path, tail = tmp_path / "steps.jsonl", JsonlTail()
     assert tail.read(path) == (False, [])
     path.write_text('{"step": 0}\n{"step": 1, "lo')
@@ -70,13 +70,13 @@ def test_a_line_counts_when_its_end_is_there(tmp_path: Path) -> None:
     assert tail.read(path) == (False, [{"step": 1, "loss": 2.5}])
 
 
-def test_what_is_no_record_is_passed_over(tmp_path: Path) -> None:
+def test_invalid_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "steps.jsonl"
     path.write_bytes(b'{"step": 0}\n{"step": 1, "lo{"step": 1}\n[]\n\xff\xfe\n{"loss": 3}\n\n{"step": 2}\n')
     assert [each["step"] for each in JsonlTail().read(path)[1]] == [0, 2]
 
 
-def test_a_file_that_moved_goes_on_and_one_that_was_replaced_begins_anew(tmp_path: Path) -> None:
+def test_moved_and_replaced_files(tmp_path: Path) -> None:
     path, tail = tmp_path / "a", JsonlTail()
     write(path, [record(0), record(1)])
     assert len(tail.read(path)[1]) == 2
@@ -94,7 +94,7 @@ def test_a_file_that_moved_goes_on_and_one_that_was_replaced_begins_anew(tmp_pat
 
 
 @given(st.lists(st.integers(0, 12), max_size=60))
-def test_of_a_step_that_repeats_the_later_one_counts(steps: list[int]) -> None:
+def test_repeated_steps(steps: list[int]) -> None:
     columns, kept = StepColumns(), []
     for number, step in enumerate(steps):
         columns.add({"step": step, "loss": float(number)})
@@ -102,7 +102,7 @@ def test_of_a_step_that_repeats_the_later_one_counts(steps: list[int]) -> None:
     assert list(zip(columns.columns["step"], columns.columns["loss"], strict=True)) == kept
 
 
-def test_losses_that_the_weights_did_not_follow_are_not_drawn() -> None:
+def test_skipped_steps_have_no_loss() -> None:
     columns = StepColumns()
     columns.add(record(0))
     columns.add(record(1, loss=99.0, skipped="a spike"))
@@ -120,25 +120,25 @@ def test_before_the_first_step(tmp_path: Path) -> None:
         RunReader(tmp_path)
     (tmp_path / ".lock").touch()  # a run that has only begun
     (tmp_path / "01-data.partial").mkdir()
-    seen = build_dashboard(looked(tmp_path))
-    assert seen.status == "no step yet; 01-data is being made"
+    seen = build_dashboard(read_run(tmp_path))
+    assert seen.status == "no step yet; running 01-data"
     assert (seen.panels, seen.finished) == ([], False)
     (tmp_path / "04-base.partial").mkdir()
     (tmp_path / "04-base.partial" / "steps.jsonl").touch()
-    assert build_dashboard(looked(tmp_path)).panels == []
+    assert build_dashboard(read_run(tmp_path)).panels == []
     (tmp_path / "plan.json").write_text('{"name": "x"}')
     with pytest.raises(UserError, match="trains no model"):
-        looked(tmp_path)
+        read_run(tmp_path)
 
 
-def test_while_it_goes_on(run: Path) -> None:
-    journals = looked(run)
+def test_running_training(run: Path) -> None:
+    journals = read_run(run)
     seen = build_dashboard(journals)
     assert seen.title == "made-up · 04-base"
     assert seen.status == "step 100 of 200 · 50% · 0:50 left"
     assert [panel.name for panel in seen.panels] == [
         "training loss",
-        "held-out text",
+        "validation loss",
         "learning rate",
         "speed",
         "memory",
@@ -155,8 +155,8 @@ def test_while_it_goes_on(run: Path) -> None:
     assert build_dashboard(journals).status.startswith("step 150 of 200 · 75%")
 
 
-def test_a_run_that_went_back_and_one_that_fell_silent(run: Path) -> None:
-    journals = looked(run)
+def test_rollback_and_silence(run: Path) -> None:
+    journals = read_run(run)
     write(run / "new", [record(step) for step in range(40)])
     os.replace(run / "new", run / "04-base.partial" / "steps.jsonl")
     journals.refresh()
@@ -166,14 +166,14 @@ def test_a_run_that_went_back_and_one_that_fell_silent(run: Path) -> None:
     assert "no step for 1:3" in build_dashboard(journals).status
 
 
-def test_what_the_training_itself_writes_is_followed_through_a_resume(tmp_path: Path) -> None:
+def test_records_across_a_resume(tmp_path: Path) -> None:
     folder = tmp_path / "04-base.partial"
     folder.mkdir()
     (tmp_path / ".lock").touch()
     writer = JsonlLog(folder / "steps.jsonl")
     for step in range(8):
         writer.append(record(step, float("nan") if step == 3 else 5.0))
-    journals = looked(tmp_path)
+    journals = read_run(tmp_path)
     with (folder / "steps.jsonl").open("a") as file:
         file.write('{"step": 8, "lo')  # killed here
     journals.refresh()
@@ -189,8 +189,8 @@ def test_what_the_training_itself_writes_is_followed_through_a_resume(tmp_path: 
     assert build_dashboard(journals).status.startswith("step 7")
 
 
-def test_after_it(run: Path) -> None:
-    journals = looked(run)
+def test_finished_training(run: Path) -> None:
+    journals = read_run(run)
     (run / "04-base.partial").rename(run / "04-base")
     journals.refresh()
     seen = build_dashboard(journals)
@@ -202,18 +202,18 @@ def test_after_it(run: Path) -> None:
     assert build_dashboard(journals).status == "step 2"
     assert build_dashboard(journals).panels[1].unit == "nats per token"
     (run / "06-chat.partial").rename(run / "06-chat")
-    assert build_dashboard(looked(run)).title == "made-up · 04-base"
-    assert build_dashboard(looked(run, "chat")).title == "made-up · 06-chat"
-    assert build_dashboard(looked(run / "06-chat")).status == "finished after 2 steps"
+    assert build_dashboard(read_run(run)).title == "made-up · 04-base"
+    assert build_dashboard(read_run(run, "chat")).title == "made-up · 06-chat"
+    assert build_dashboard(read_run(run / "06-chat")).status == "finished after 2 steps"
     with pytest.raises(UserError, match="no training 'scores' yet"):
-        looked(run, "scores")
+        read_run(run, "scores")
 
 
 # ---- drawing
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=400), st.integers(4, 50))
-def test_curves_are_smoothed_and_thinned_as_a_slow_loop_does(values: list[float], most: int) -> None:
+def test_smooth_and_downsample(values: list[float], most: int) -> None:
     reach = max(1, len(values) // 80)
     parts = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
     assert smooth(values) == pytest.approx([sum(part) / len(part) for part in parts], abs=1e-6)
@@ -240,7 +240,7 @@ def dots(canvas: BrailleCanvas) -> set[tuple[int, int]]:
     return found
 
 
-def test_a_line_of_letters_goes_where_it_should() -> None:
+def test_braille_line() -> None:
     canvas = BrailleCanvas(4, 2, 0, 7, 0, 7)  # eight dots by eight, so that a value is a dot
     canvas.draw_curve([0, 7], [0, 7], "")
     assert dots(canvas) == {(i, i) for i in range(8)}
@@ -251,7 +251,7 @@ def test_a_line_of_letters_goes_where_it_should() -> None:
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 9))
-def test_ticks_are_few_and_inside(low: float, size: float, most: int) -> None:
+def test_ticks(low: float, size: float, most: int) -> None:
     found = ticks(low, low + size, most)
     assert 1 <= len(found) <= most
     assert all(low - 1e-6 * size - 1e-9 <= value <= low + size * (1 + 1e-6) + 1e-9 for value in found)
@@ -259,16 +259,16 @@ def test_ticks_are_few_and_inside(low: float, size: float, most: int) -> None:
 
 @pytest.mark.parametrize("width", [1, 7, 20, 33, 50, 80, 200])
 @pytest.mark.parametrize("height", [1, 2, 3, 5, 9, 14, 24, 60])
-def test_a_picture_fits_any_window(run: Path, width: int, height: int) -> None:
-    lines = render_frame(build_dashboard(looked(run)), width, height)
+def test_frame_fits_any_terminal(run: Path, width: int, height: int) -> None:
+    lines = render_frame(build_dashboard(read_run(run)), width, height)
     assert len(lines) <= height
     assert max(line.cell_len for line in lines) <= width
     if width >= 50 and height >= 24:
         assert "training loss" in "".join(line.plain for line in lines)
 
 
-def test_marks_beside_an_axis_are_round(run: Path) -> None:
-    loss, _, _, speed, memory = build_dashboard(looked(run)).panels
+def test_axis_labels(run: Path) -> None:
+    loss, _, _, speed, memory = build_dashboard(read_run(run)).panels
     assert [format_tick(loss, value) for value in (2.5, 3.0, 10.0, 0.125)] == ["2.5", "3", "10", "0.125"]
     assert [format_tick(speed, value) for value in (0, 500, 4000)] == ["0", "500", "4 k"]
     assert format_tick(memory, 1.5e9) == "1.5 GB"
@@ -277,7 +277,7 @@ def test_marks_beside_an_axis_are_round(run: Path) -> None:
 # ---- both faces
 
 
-def test_in_a_pipe_without_torch(run: Path) -> None:
+def test_pipe_without_torch(run: Path) -> None:
     code = (
         "import sys; from groundup.cli import app; app(['watch', sys.argv[1]], standalone_mode=False); "
         "sys.exit('torch' in sys.modules)"
@@ -285,11 +285,11 @@ def test_in_a_pipe_without_torch(run: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, run], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "step 100 of 200" in done.stdout
-    assert "held-out text 2.250 bits per byte" in done.stdout
+    assert "validation loss 2.250 bits per byte" in done.stdout
     assert "\x1b" not in done.stdout
 
 
-def test_on_a_terminal(run: Path, in_terminal) -> None:
+def test_terminal(run: Path, in_terminal) -> None:
     for key in (b"q", b"\x03"):
         drawn, code = in_terminal(["watch", str(run)], [b"\t", key])
         assert code == 0, drawn
@@ -297,28 +297,28 @@ def test_on_a_terminal(run: Path, in_terminal) -> None:
         assert drawn.rstrip().endswith("\x1b[?1049l")
 
 
-def test_the_page(run: Path) -> None:
-    with TestClient(create_dashboard_app(looked(run)), base_url="http://127.0.0.1") as client:
+def test_page(run: Path) -> None:
+    with TestClient(create_dashboard_app(read_run(run)), base_url="http://127.0.0.1") as client:
         page = client.get("/")
         assert "script-src 'self'" in page.headers["content-security-policy"]
         for name in ("watch.js", "watch.css"):
             assert name in page.text
             assert client.get(f"/{name}").status_code == 200
-        first = client.get("/view").json()
+        first = client.get("/dashboard").json()
         assert first["status"] == "step 100 of 200 · 50% · 0:50 left"
         assert len(first["panels"]) == 5
-        again = client.get("/view", params={"since": first["version"]}).json()
+        again = client.get("/dashboard", params={"since": first["version"]}).json()
         assert "panels" not in again
         write(run / "04-base.partial" / "steps.jsonl", [record(100)], "a")
-        more = client.get("/view", params={"since": first["version"]}).json()
+        more = client.get("/dashboard", params={"since": first["version"]}).json()
         assert more["panels"][0]["curve"][0][-1] == 101
         write(run / "06-chat" / "steps.jsonl", [record(0)])
-        assert client.get("/view").json()["stages"] == ["base", "chat"]
-        assert client.get("/view", params={"stage": "chat"}).json()["title"] == "made-up · 06-chat"
-        assert client.get("/view", params={"stage": "../x"}).json()["title"] == "made-up · 04-base"
+        assert client.get("/dashboard").json()["stages"] == ["base", "chat"]
+        assert client.get("/dashboard", params={"stage": "chat"}).json()["title"] == "made-up · 06-chat"
+        assert client.get("/dashboard", params={"stage": "../x"}).json()["title"] == "made-up · 04-base"
         assert client.get("/steps.jsonl").status_code == 404
-        assert client.get("/view", headers={"Host": "elsewhere.example"}).status_code == 400
+        assert client.get("/dashboard", headers={"Host": "elsewhere.example"}).status_code == 400
         (run / "plan.json").write_text("{")
-        broken = client.get("/view")
+        broken = client.get("/dashboard")
         assert broken.status_code == 503
         assert "plan.json: not readable" in broken.json()["error"]

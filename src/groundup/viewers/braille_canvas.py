@@ -1,4 +1,4 @@
-"""A curve made of letters: Braille patterns are two dots wide and four high (Unicode, chapter 21.1)."""
+"""Line plots in braille characters, each 2 dots wide and 4 high (Unicode, chapter 21.1)."""
 
 import math
 from collections.abc import Iterable
@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from rich.text import Text
 
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-"""The bit of a dot, by its row and column in a letter."""
+"""Bit of a dot by its row and column in a character."""
 EMPTY = 0x2800
 
 
 class BrailleCanvas:
-    """`width` by `height` letters to draw on, over the values `left` to `right` and `bottom` to `top`."""
+    """A canvas of `width` by `height` characters for values from `left` to `right` and `bottom` to `top`."""
 
     def __init__(self, width: int, height: int, left: float, right: float, bottom: float, top: float):
         self.width, self.height = width, height
@@ -22,33 +22,33 @@ class BrailleCanvas:
         self._styles = [[""] * width for _ in range(height)]
 
     def draw_points(self, at: Iterable[float], values: Iterable[float], style: str) -> None:
-        """A dot for each; those beyond the edges are left out."""
+        """Draw points; those outside the canvas are skipped."""
         for x, y in map(self._to_dots, at, values):
             self._dot(round(x), round(y), style)
 
     def draw_curve(self, at: Iterable[float], values: Iterable[float], style: str) -> None:
-        """A line through all."""
+        """Draw a line through all points."""
         last: tuple[float, float] | None = None
-        for here in map(self._to_dots, at, values):
-            x, y = last or here
-            steps = max(1, math.ceil(max(abs(here[0] - x), abs(here[1] - y))))
-            for part in range(steps + 1):
-                share = part / steps
-                self._dot(round(x + (here[0] - x) * share), round(y + (here[1] - y) * share), style)
-            last = here
+        for point in map(self._to_dots, at, values):
+            x, y = last or point
+            steps = max(1, math.ceil(max(abs(point[0] - x), abs(point[1] - y))))
+            for index in range(steps + 1):
+                fraction = index / steps
+                self._dot(round(x + (point[0] - x) * fraction), round(y + (point[1] - y) * fraction), style)
+            last = point
 
     def lines(self) -> list[Text]:
-        """What was drawn, from the top."""
-        found = []
+        """The lines of the plot, from the top."""
+        lines = []
         for bits, styles in zip(self._bits, self._styles, strict=True):
             line = Text()
             for bit, style in zip(bits, styles, strict=True):
                 line.append(chr(EMPTY + bit) if bit else " ", style)
-            found.append(line)
-        return found
+            lines.append(line)
+        return lines
 
     def line_at(self, value: float) -> int:
-        """On which line from the top a value is."""
+        """Line index of a value, from the top."""
         return self.height - 1 - round(self._to_dots(0, value)[1]) // 4
 
     def _to_dots(self, x: float, y: float) -> tuple[float, float]:

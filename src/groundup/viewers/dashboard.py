@@ -1,4 +1,4 @@
-"""What is to be seen of a training: one line of words, and a few curves. Both faces, terminal and page, draw this."""
+"""Training dashboard as data: a status line and metric panels, for the terminal and the web page."""
 
 import math
 import re
@@ -14,9 +14,9 @@ from groundup.report.curves import downsample, smooth
 from groundup.viewers.run_reader import RunReader, StepColumns, stage_name
 
 RECENT_STEPS = 50
-"""Steps whose pace says how long the rest will take."""
+"""Steps for the estimate of the remaining time."""
 QUIET_SECONDS = 30.0
-"""Seconds without a step, and ten steps' time, after which it is said: nobody can see from files why."""
+"""Time without a step, beside ten step times, after which the status reports it."""
 
 Points = tuple[list[float], list[float]]
 NUMBER_FORMATS: dict[str, Callable[[float], str]] = {
@@ -25,22 +25,21 @@ NUMBER_FORMATS: dict[str, Callable[[float], str]] = {
     "count": formatting.short_count,
     "bytes": formatting.byte_size,
 }
-"""How a value is said; page/watch.js says it alike."""
+"""Number formats, also implemented in dashboard_page/watch.js."""
 ZEROS = re.compile(r"\.?0+(?= |$)")
 
 
 @dataclass(frozen=True)
 class MetricPanel:
-    """One curve over the steps done.
+    """One metric over steps.
 
     Attributes:
-        name, unit: what it shows.
-        value: its last point in words.
-        curve: where it goes, as steps and values.
-        faint: single values that the curve smooths; empty where it does not.
-        marked: whether its points are few and each is a measurement.
-        low: the least that the vertical axis shows; None: what fits.
-        form: how its values are said, a key of FORMS.
+        value: the last value as text.
+        curve: steps and values.
+        raw_points: steps and values before smoothing; empty without smoothing.
+        show_markers: whether to mark the points, which are few.
+        y_min: lower end of the vertical axis; None: from the values.
+        number_format: a key of NUMBER_FORMATS.
     """
 
     name: str
@@ -55,13 +54,13 @@ class MetricPanel:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A training at one moment.
+    """State of a training.
 
     Attributes:
-        title: the run and the stage.
-        state: how far it is, in words.
-        share: how far it is, from 0 to 1; None where that is not known.
-        finished: whether all is done.
+        title: run and stage.
+        status: progress as text.
+        progress: from 0 to 1; None if the number of steps is unknown.
+        finished: whether the stage is complete.
     """
 
     title: str
@@ -71,74 +70,74 @@ class Dashboard:
     panels: list[MetricPanel]
 
 
-def build_dashboard(journals: RunReader, max_points: int = 800) -> Dashboard:
-    """What `journals` has read so far, with at most `most` points a curve."""
-    folder = journals.folder
-    name = journals.plan.get("name") or journals.path.resolve().name
+def build_dashboard(reader: RunReader, max_points: int = 800) -> Dashboard:
+    """The dashboard of the records read so far, with at most `max_points` points per curve."""
+    folder = reader.folder
+    name = reader.plan.get("name") or reader.path.resolve().name
     if folder is None:
-        stage = journals.running_stage()
-        state = f"no step yet; {stage} is being made" if stage else "no step yet"
+        stage = reader.running_stage()
+        state = f"no step yet; running {stage}" if stage else "no step yet"
         return Dashboard(name, state, None, False, [])
     title = f"{name} · {folder.name.removesuffix('.partial')}"
     finished = folder.suffix != ".partial"
-    state, share = _status(journals, finished)
-    return Dashboard(title, state, share, finished, _panels(journals, max_points))
+    state, progress = _status(reader, finished)
+    return Dashboard(title, state, progress, finished, _panels(reader, max_points))
 
 
-def _status(journals: RunReader, finished: bool) -> tuple[str, float | None]:
-    steps = journals.steps.columns["step"]
-    done = int(steps[-1]) + 1 if steps else 0
+def _status(reader: RunReader, finished: bool) -> tuple[str, float | None]:
+    steps = reader.steps.columns["step"]
+    completed = int(steps[-1]) + 1 if steps else 0
     if finished:
-        return f"finished after {formatting.pluralize(done, 'step')}", 1.0
-    assert journals.folder is not None
-    planned = journals.plan.get("train", {}).get("steps") if stage_name(journals.folder) == "base" else None
-    parts, share = [f"step {done:,}"], None
-    pace = [
-        seconds for seconds in journals.steps.columns["seconds"][-RECENT_STEPS:] if math.isfinite(seconds)
+        return f"finished after {formatting.pluralize(completed, 'step')}", 1.0
+    assert reader.folder is not None
+    planned = reader.plan.get("train", {}).get("steps") if stage_name(reader.folder) == "base" else None
+    parts, progress = [f"step {completed:,}"], None
+    step_seconds = [
+        seconds for seconds in reader.steps.columns["seconds"][-RECENT_STEPS:] if math.isfinite(seconds)
     ]
     if planned:
-        share = min(1.0, done / planned)
-        parts = [f"step {done:,} of {planned:,}", f"{100 * share:.0f}%"]
-        if pace:
-            parts.append(f"{format_duration(median(pace) * max(0, planned - done))} left")
-    if journals.seconds_since_last_step() > max(QUIET_SECONDS, 10 * median(pace or [0])):
-        parts.append(f"no step for {format_duration(journals.seconds_since_last_step())}")
-    return " · ".join(parts), share
+        progress = min(1.0, completed / planned)
+        parts = [f"step {completed:,} of {planned:,}", f"{100 * progress:.0f}%"]
+        if step_seconds:
+            parts.append(f"{format_duration(median(step_seconds) * max(0, planned - completed))} left")
+    if reader.seconds_since_last_step() > max(QUIET_SECONDS, 10 * median(step_seconds or [0])):
+        parts.append(f"no step for {format_duration(reader.seconds_since_last_step())}")
+    return " · ".join(parts), progress
 
 
-def _panels(journals: RunReader, most: int) -> list[MetricPanel]:
-    steps, probes = journals.steps, journals.evaluations
-    bits = bool(numpy.isfinite(numpy.array(probes.columns["bits_per_byte"])).any())
+def _panels(reader: RunReader, most: int) -> list[MetricPanel]:
+    steps, evaluations = reader.steps, reader.evaluations
+    bits = bool(numpy.isfinite(numpy.array(evaluations.columns["bits_per_byte"])).any())
     held_out = ("bits_per_byte", "bits per byte") if bits else ("loss", "nats per token")
-    found = [
+    panels = [
         _panel("training loss", "nats per token", steps, "loss", "places", most),
-        _panel("held-out text", held_out[1], probes, held_out[0], "places", most, show_markers=True),
+        _panel("validation loss", held_out[1], evaluations, held_out[0], "places", most, show_markers=True),
         _panel("learning rate", "", steps, "learning_rate", "digits", most, raw=True, y_min=0),
         _panel("speed", "tokens/s", steps, "tokens_per_second", "count", most, y_min=0),
         _panel("memory", "", steps, "memory", "bytes", most, raw=True, y_min=0),
     ]
-    return [panel for panel in found if panel is not None]
+    return [panel for panel in panels if panel is not None]
 
 
 def format_tick(panel: MetricPanel, value: float) -> str:
-    """A round value beside the axis: 2.500 -> "2.5"."""
-    told = NUMBER_FORMATS[panel.number_format](value).replace(formatting.NO_BREAK_SPACE, " ")
-    return ZEROS.sub("", told) if "." in told else told
+    """Axis label of a round value: 2.500 -> "2.5"."""
+    text = NUMBER_FORMATS[panel.number_format](value).replace(formatting.NO_BREAK_SPACE, " ")
+    return ZEROS.sub("", text) if "." in text else text
 
 
 def _panel(
     name: str, unit: str, columns: StepColumns, column: str, number_format: str, max_points: int, *,
     raw: bool = False, show_markers: bool = False, y_min: float | None = None,
 ) -> MetricPanel | None:  # fmt: skip
-    """`raw` and `marked` curves stay as they are, others are smoothed; None when there is no point."""
+    """Panel of a column, smoothed unless `raw` or `show_markers`; None without points."""
     at, values = numpy.array(columns.columns["step"]), numpy.array(columns.columns[column])
-    at = at + (not show_markers)  # probes tell how many steps were done, steps their number from 0
+    at = at + (not show_markers)  # evaluations count completed steps, step records count from 0
     at, values = at[numpy.isfinite(values)], values[numpy.isfinite(values)]
     if not len(at):
         return None
-    drawn = values if raw or show_markers else smooth(values)
-    faint = ([], []) if drawn is values else downsample(at, values, max_points)
-    told = NUMBER_FORMATS[number_format](drawn[-1]).replace(formatting.NO_BREAK_SPACE, " ")
+    plotted = values if raw or show_markers else smooth(values)
+    faint = ([], []) if plotted is values else downsample(at, values, max_points)
+    text = NUMBER_FORMATS[number_format](plotted[-1]).replace(formatting.NO_BREAK_SPACE, " ")
     return MetricPanel(
-        name, unit, told, downsample(at, drawn, max_points), faint, show_markers, y_min, number_format
+        name, unit, text, downsample(at, plotted, max_points), faint, show_markers, y_min, number_format
     )

@@ -1,4 +1,4 @@
-"""The curves as a live page: a small server on this machine alone, which reads the files again when the page asks."""
+"""Training dashboard as a web page, served on this machine only; each request reads the new records."""
 
 import json
 import sys
@@ -20,39 +20,39 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 HOST, NAMES = "127.0.0.1", ["127.0.0.1", "localhost"]
-"""Where it listens, and the only names it answers to: a page on the web can make its own name point here."""
+"""Address, and accepted Host headers (against DNS rebinding)."""
 PAGE_FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/watch.css": ("watch.css", "text/css; charset=utf-8"),
     "/watch.js": ("watch.js", "text/javascript; charset=utf-8"),
 }
 MAX_POINTS = 1200
-"""Of each curve: about one for each dot of a wide screen."""
+"""Points per curve, about one per pixel of a wide screen."""
 
 
-def serve_dashboard(journals: RunReader, port: int) -> None:
-    """Serve the page until interrupted. Raises UserError when the port cannot be had."""
+def serve_dashboard(reader: RunReader, port: int) -> None:
+    """Serve the page until interrupted. Raises UserError when the port is not available."""
     import uvicorn
 
-    app = create_dashboard_app(journals)
+    app = create_dashboard_app(reader)
     with bind_socket(HOST, port) as listener:
         address = f"http://{HOST}:{listener.getsockname()[1]}/"
-        print(f"{journals.path}: live page {address} · Ctrl-C ends", file=sys.stderr)
+        print(f"{reader.path}: live page {address} · Ctrl-C stops", file=sys.stderr)
         config = uvicorn.Config(app, log_level="warning", server_header=False, ws="none", lifespan="off")
-        with suppress(KeyboardInterrupt):  # which uvicorn raises again when it has closed everything in order
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again after an orderly shutdown
             uvicorn.Server(config).run(sockets=[listener])
 
 
-def create_dashboard_app(journals: RunReader) -> "Starlette":
-    """The page, and at /view what it draws. It asks with `since`, and is sent the curves only when they changed."""
+def create_dashboard_app(reader: RunReader) -> "Starlette":
+    """The page, and its data at /dashboard. Panels are omitted when `since` is the current version."""
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.responses import Response
     from starlette.routing import Route
 
-    began = f"{time.time():.3f}"
-    by_stage: dict[str | None, RunReader] = {journals.requested_stage: journals}
+    started = f"{time.time():.3f}"
+    by_stage: dict[str | None, RunReader] = {reader.requested_stage: reader}
 
     def answer(content: bytes, kind: str, status: int = 200) -> Response:
         return Response(
@@ -67,25 +67,29 @@ def create_dashboard_app(journals: RunReader) -> "Starlette":
 
         return send
 
-    async def send_view(request: "Request") -> Response:
-        stage = request.query_params.get("stage") or journals.requested_stage
+    async def send_dashboard(request: "Request") -> Response:
+        stage = request.query_params.get("stage") or reader.requested_stage
         try:
-            if stage not in by_stage and stage in journals.trainings():
-                by_stage[stage] = RunReader(journals.path, stage)
-            seen = by_stage.get(stage, journals)
-            seen.refresh()
-            version = f"{began} {seen.current_stage()} {seen.version}"
-            found: dict[str, Any] = asdict(build_dashboard(seen, MAX_POINTS))
+            if stage not in by_stage and stage in reader.trainings():
+                by_stage[stage] = RunReader(reader.path, stage)
+            current = by_stage.get(stage, reader)
+            current.refresh()
+            version = f"{started} {current.current_stage()} {current.version}"
+            dashboard: dict[str, Any] = asdict(build_dashboard(current, MAX_POINTS))
         except UserError as error:
             return answer(json.dumps({"error": str(error)}).encode(), "application/json", 503)
-        found |= {"version": version, "stages": list(seen.trainings()), "stage": seen.current_stage()}
+        dashboard |= {
+            "version": version,
+            "stages": list(current.trainings()),
+            "stage": current.current_stage(),
+        }
         if request.query_params.get("since") == version:
-            del found["panels"]
-        return answer(json.dumps(found, allow_nan=False).encode(), "application/json")
+            del dashboard["panels"]
+        return answer(json.dumps(dashboard, allow_nan=False).encode(), "application/json")
 
     routes = [
-        *(Route(address, file(*told)) for address, told in PAGE_FILES.items()),
-        Route("/view", send_view),
+        *(Route(address, file(*file_and_type)) for address, file_and_type in PAGE_FILES.items()),
+        Route("/dashboard", send_dashboard),
     ]
     return Starlette(
         routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=NAMES, www_redirect=False)]

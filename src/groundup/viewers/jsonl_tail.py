@@ -1,4 +1,4 @@
-"""A file of JSON lines that somebody else is writing, read as it grows."""
+"""New records of a JSON-lines file that another process is writing."""
 
 import json
 import os
@@ -9,31 +9,31 @@ JsonRecord = dict[str, Any]
 
 
 class JsonlTail:
-    """Reads what is new. A line counts when its end is there: the last one may be half written."""
+    """Reads new complete lines; the last line may be incomplete."""
 
     def __init__(self) -> None:
         self._file: tuple[int, int] | None = None
         self._read = 0
 
     def read(self, path: Path) -> tuple[bool, list[JsonRecord]]:
-        """(whether the file began anew, the records since). A file that moved goes on; one that was replaced begins anew.
+        """(whether the file was replaced, new records). A moved file continues; a replaced one is read from its start.
 
-        What is no record, such as two lines that a crash ran together, is passed over.
+        Invalid lines, such as two lines merged by a crash, are skipped.
         """
         try:
             file = path.open("rb")
         except OSError:
-            return False, []  # not there yet, or about to get its final name
+            return False, []  # not yet created, or being renamed
         with file:
-            found = os.fstat(file.fileno())
-            anew = self._file != (found.st_dev, found.st_ino) or found.st_size < self._read
-            if anew:
-                self._file, self._read = (found.st_dev, found.st_ino), 0
+            stat = os.fstat(file.fileno())
+            replaced = self._file != (stat.st_dev, stat.st_ino) or stat.st_size < self._read
+            if replaced:
+                self._file, self._read = (stat.st_dev, stat.st_ino), 0
             file.seek(self._read)
             data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self._read += len(whole)
-        return anew, [record for line in whole.splitlines() if (record := _record(line)) is not None]
+        complete = data[: data.rfind(b"\n") + 1]
+        self._read += len(complete)
+        return replaced, [record for line in complete.splitlines() if (record := _record(line)) is not None]
 
 
 def _record(line: bytes) -> JsonRecord | None:

@@ -1,4 +1,4 @@
-"""The curves in a terminal: live, for whatever size it has, or as one still picture in a pipe."""
+"""Training dashboard in a terminal: live, or a single frame if the output is not a terminal."""
 
 import shutil
 import sys
@@ -12,58 +12,59 @@ from groundup.viewers.dashboard import Dashboard, MetricPanel, build_dashboard, 
 from groundup.viewers.run_reader import RunReader
 
 REFRESH_SECONDS = 1.0
-"""Between two looks at the files."""
+"""Time between two reads of the files."""
 SOFT, NAME, CURVE, FAINT = "dim", "bold", "cyan", "bright_black"
 MIN_PANEL_LINES, MIN_PANEL_COLUMNS = 4, 34
-"""Lines that a picture needs; columns from which two stand side by side."""
+"""Minimum size of a panel; wider terminals show panels side by side."""
 PIPE_SIZE = (100, 36)
-"""Columns and lines of a picture that goes into a pipe."""
-KEYS_HELP, SWITCH_HELP = " q quit", " · tab another training"
+"""Columns and lines of a frame for a pipe."""
+KEYS_HELP, SWITCH_HELP = " q quit", " · tab next stage"
 
 
-def show_dashboard(journals: RunReader) -> None:
-    """Show the training until the user leaves; where there is no terminal, once."""
+def show_dashboard(reader: RunReader) -> None:
+    """Show the dashboard until the user quits, or one frame without a terminal."""
     if sys.stdin.isatty() and sys.stdout.isatty():
         with alternate_screen() as screen:
-            _live(journals, screen)
+            _live(reader, screen)
         return
-    journals.refresh()
+    reader.refresh()
     console = Console(highlight=False, width=shutil.get_terminal_size(PIPE_SIZE).columns)
-    for line in render_frame(build_dashboard(journals), console.width, PIPE_SIZE[1]):
+    for line in render_frame(build_dashboard(reader), console.width, PIPE_SIZE[1]):
         line.rstrip()
         console.print(line, soft_wrap=True)
 
 
-def _live(journals: RunReader, screen: AlternateScreen) -> None:
+def _live(reader: RunReader, screen: AlternateScreen) -> None:
     while True:
-        journals.refresh()
+        reader.refresh()
         width, height = screen.size()
-        names, now = list(journals.trainings()), journals.current_stage()
+        names, now = list(reader.trainings()), reader.current_stage()
         foot = Text(KEYS_HELP + (SWITCH_HELP if len(names) > 1 else ""), SOFT)
-        screen.draw([*render_frame(build_dashboard(journals, 4 * width), width, height - 1), foot][:height])
+        screen.draw([*render_frame(build_dashboard(reader, 4 * width), width, height - 1), foot][:height])
         for key in screen.read_keys(REFRESH_SECONDS):
             if key in (b"q", b"Q", b"\x04", b"\x1b"):
                 return
             if key == b"\t" and now in names:
-                journals.requested_stage = names[(names.index(now) + 1) % len(names)]
+                reader.requested_stage = names[(names.index(now) + 1) % len(names)]
 
 
 def render_frame(dashboard: Dashboard, width: int, height: int) -> list[Text]:
-    """At most `height` lines of at most `width` cells."""
+    """One frame: at most `height` lines of at most `width` cells."""
     title, state = Text(f" {dashboard.title}", NAME), Text(f" {dashboard.status}")
     heads = [Text.assemble(title, " ", state)]
     if heads[0].cell_len > width:
         heads = [title, state]
     lines = [*heads, _progress_bar(dashboard.progress, width)]
     rows = _panel_rows(dashboard.panels, width, height - len(lines))
-    room = height - len(lines)
+    free_lines = height - len(lines)
     last = max((panel.curve[0][-1] for panel in dashboard.panels), default=1.0)
     for number, row in enumerate(rows):
-        # The first picture, the loss, gets what the division leaves over, and twice a share where there are several.
-        shares = len(rows) + (len(rows) > 1)
-        tall = room // shares if number else room - (len(rows) - 1) * (room // shares)
+        # the first panel, the loss, gets two units of height if there are several rows, and the remainder
+        units = len(rows) + (len(rows) > 1)
+        panel_height = free_lines // units if number else free_lines - (len(rows) - 1) * (free_lines // units)
         lines += _join_columns(
-            [_render_panel(panel, width // len(row) - 1, tall, last) for panel in row], width // len(row)
+            [_render_panel(panel, width // len(row) - 1, panel_height, last) for panel in row],
+            width // len(row),
         )
     for line in lines:
         line.truncate(width, overflow="ellipsis")
@@ -71,22 +72,22 @@ def render_frame(dashboard: Dashboard, width: int, height: int) -> list[Text]:
     return lines[:height]
 
 
-def _panel_rows(panels: list[MetricPanel], width: int, room: int) -> list[list[MetricPanel]]:
-    """Which pictures stand beside which, for as many as there is room: the loss has a row of its own."""
+def _panel_rows(panels: list[MetricPanel], width: int, free_lines: int) -> list[list[MetricPanel]]:
+    """Panels in rows, as many as fit; the loss has a row of its own."""
     first, rest = panels[:1], panels[1:]
     rows = -(-len(rest) // max(1, width // MIN_PANEL_COLUMNS))
     each = -(-len(rest) // max(1, rows))
     found = [first, *(rest[start : start + each] for start in range(0, len(rest), max(1, each)))]
-    return [row for row in found if row][: max(1, room // MIN_PANEL_LINES - 1)]
+    return [row for row in found if row][: max(1, free_lines // MIN_PANEL_LINES - 1)]
 
 
-def _progress_bar(share: float | None, width: int) -> Text:
-    done = 0 if share is None else round(share * width)
+def _progress_bar(progress: float | None, width: int) -> Text:
+    done = 0 if progress is None else round(progress * width)
     return Text.assemble(("━" * done, CURVE), ("─" * (width - done), SOFT))
 
 
 def _render_panel(panel: MetricPanel, width: int, height: int, last: float) -> list[Text]:
-    """One curve under its name, with axes up to step `last`: `height` lines of `width` cells."""
+    """One panel with axes up to step `last`: `height` lines of `width` cells."""
     at, values = panel.curve
     head = Text.assemble(
         (f" {panel.name} ", NAME),
@@ -94,34 +95,34 @@ def _render_panel(panel: MetricPanel, width: int, height: int, last: float) -> l
         (f" {panel.unit}" if panel.unit else "", SOFT),
     )
     low, high = _range(panel)
-    marks = ticks(low, high, max(2, (height - 2) // 2))
-    labels = [format_tick(panel, value) for value in marks]
+    tick_values = ticks(low, high, max(2, (height - 2) // 2))
+    labels = [format_tick(panel, value) for value in tick_values]
     margin = max([len(label) for label in labels], default=0) + 2
     canvas = BrailleCanvas(max(2, width - margin - 1), max(1, height - 2), 1, last, low, high)
     canvas.draw_points(*panel.raw_points, FAINT)
     canvas.draw_curve(at, values, CURVE)
-    beside = {canvas.line_at(value): label for value, label in zip(marks, labels, strict=True)}
+    axis_labels = {canvas.line_at(value): label for value, label in zip(tick_values, labels, strict=True)}
     lines = [head]
-    for number, drawn in enumerate(canvas.lines()):
-        label = beside.get(number)
+    for number, plotted in enumerate(canvas.lines()):
+        label = axis_labels.get(number)
         axis = f" {label or '':>{margin - 2}}{'┤' if label else '│'}"
-        lines.append(Text(axis, SOFT).append_text(drawn))
+        lines.append(Text(axis, SOFT).append_text(plotted))
     ends = "1", f"{last:,.0f}"
     return [*lines, Text(" " * margin + ends[0] + ends[1].rjust(canvas.width - len(ends[0])), SOFT)]
 
 
 def _range(panel: MetricPanel) -> tuple[float, float]:
-    """What the vertical axis shows: the curve, and of the single values all but the wildest."""
+    """Range of the vertical axis: the curve, and the raw points without extreme outliers."""
     values = sorted([*panel.curve[1], *panel.raw_points[1]])
-    spare = len(values) // 100 if panel.raw_points[1] else 0
-    low, high = min(values[spare], *panel.curve[1]), max(values[-1 - spare], *panel.curve[1])
+    outliers = len(values) // 100 if panel.raw_points[1] else 0
+    low, high = min(values[outliers], *panel.curve[1]), max(values[-1 - outliers], *panel.curve[1])
     low = low if panel.y_min is None else panel.y_min
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _join_columns(pictures: list[list[Text]], width: int) -> list[Text]:
+def _join_columns(panels: list[list[Text]], width: int) -> list[Text]:
     lines = []
-    for row in zip(*pictures, strict=True):
+    for row in zip(*panels, strict=True):
         line = Text()
         for part in row:
             part.truncate(width, pad=True)

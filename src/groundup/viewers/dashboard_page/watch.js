@@ -1,13 +1,13 @@
-// Asks the server for what changed, and draws it. No words of the run are read as markup.
+// Polls the server for new data and plots it. Text is inserted as text, never as markup.
 "use strict";
 
-const EVERY = 1000; // milliseconds between two questions; a page that nobody sees asks rarely
+const POLL_MS = 1000; // ten times as long while the page is hidden
 const MARGIN = { left: 52, right: 12, top: 8, bottom: 22 };
 const SVG = "http://www.w3.org/2000/svg";
 const byId = (id) => document.getElementById(id);
-const figures = new Map(); // a panel's name -> what is drawn of it
-let pointed = null; // the step under the pointer
-let version = "", stage = "", last = 2; // the last is the step at which all axes end
+const figures = new Map(); // panel name -> its elements
+let pointed = null; // step under the pointer
+let version = "", stage = "", last = 2; // last: the end of the step axes
 
 const compact = (value, sizes) => {
   const [size, unit] = sizes.find(([size]) => Math.abs(value) >= size) ?? [1, sizes.at(-1)[2] ?? ""];
@@ -22,55 +22,55 @@ const NUMBER_FORMATS = {
   bytes: (value) => compact(value, [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB", "B"]]),
 };
 
-// A round value beside the axis: 2.500 -> 2.5.
-const mark = (panel, value) => {
-  const told = NUMBER_FORMATS[panel.number_format](value);
-  return told.includes(".") ? told.replace(/\.?0+(?= |$)/, "") : told;
+// Axis label of a round value: 2.500 -> 2.5.
+const formatTick = (panel, value) => {
+  const text = NUMBER_FORMATS[panel.number_format](value);
+  return text.includes(".") ? text.replace(/\.?0+(?= |$)/, "") : text;
 };
 
-async function ask() {
+async function poll() {
   try {
-    const answer = await fetch(`view?${new URLSearchParams({ since: version, stage })}`);
-    const seen = await answer.json();
-    if (seen.error) throw new Error(seen.error);
-    tell(seen);
+    const answer = await fetch(`dashboard?${new URLSearchParams({ since: version, stage })}`);
+    const data = await answer.json();
+    if (data.error) throw new Error(data.error);
+    update(data);
   } catch (error) {
-    byId("state").textContent = error instanceof TypeError ? "groundup watch has ended; the curves stay as they were" : error.message;
+    byId("state").textContent = error instanceof TypeError ? "groundup watch was stopped; the curves are no longer updated" : error.message;
     byId("state").className = "wrong";
     version = "";
   }
-  setTimeout(ask, document.hidden ? 10 * EVERY : EVERY);
+  setTimeout(poll, document.hidden ? 10 * POLL_MS : POLL_MS);
 }
 
-function tell(seen) {
-  byId("title").textContent = document.title = seen.title;
-  byId("state").textContent = seen.status;
+function update(data) {
+  byId("title").textContent = document.title = data.title;
+  byId("state").textContent = data.status;
   byId("state").className = "";
-  const share = Math.round(100 * (seen.progress ?? 0));
-  byId("bar").firstElementChild.style.width = `${share}%`;
-  byId("bar").setAttribute("aria-valuenow", share);
-  offer(seen.stages, seen.stage);
-  if (!seen.panels) return;
-  version = seen.version;
+  const percent = Math.round(100 * (data.progress ?? 0));
+  byId("bar").firstElementChild.style.width = `${percent}%`;
+  byId("bar").setAttribute("aria-valuenow", percent);
+  showStages(data.stages, data.stage);
+  if (!data.panels) return;
+  version = data.version;
   for (const [name, figure] of figures) {
-    if (!seen.panels.some((panel) => panel.name === name)) {
+    if (!data.panels.some((panel) => panel.name === name)) {
       figure.section.remove();
       figures.delete(name);
     }
   }
-  last = Math.max(2, ...seen.panels.map((panel) => panel.curve[0].at(-1)));
-  seen.panels.forEach((panel, index) => {
+  last = Math.max(2, ...data.panels.map((panel) => panel.curve[0].at(-1)));
+  data.panels.forEach((panel, index) => {
     if (!figures.has(panel.name)) figures.set(panel.name, make());
     const figure = figures.get(panel.name);
-    const place = byId("panels").children[index];
-    if (place !== figure.section) byId("panels").insertBefore(figure.section, place ?? null);
+    const position = byId("panels").children[index];
+    if (position !== figure.section) byId("panels").insertBefore(figure.section, position ?? null);
     figure.panel = panel;
     draw(figure);
   });
   point(pointed);
 }
 
-function offer(stages, shown) {
+function showStages(stages, shown) {
   const nav = byId("stages");
   const names = stages.length > 1 ? stages : [];
   if (nav.dataset.now === `${names} ${shown}`) return;
@@ -114,7 +114,7 @@ function add(parent, tag, attributes, text) {
 function draw(figure) {
   const { panel, svg } = figure;
   const [at, values] = panel.curve;
-  const say = NUMBER_FORMATS[panel.number_format];
+  const format = NUMBER_FORMATS[panel.number_format];
   figure.name.textContent = panel.name;
   figure.value.textContent = panel.value;
   figure.unit.textContent = panel.unit;
@@ -128,7 +128,7 @@ function draw(figure) {
   svg.replaceChildren();
   for (const value of ticks(low, high, Math.max(2, Math.floor(height / 55)))) {
     add(svg, "line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) });
-    add(svg, "text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, mark(panel, value));
+    add(svg, "text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, formatTick(panel, value));
   }
   for (const step of ticks(1, last, Math.max(2, Math.floor(width / 110)))) {
     if (step % 1 === 0) add(svg, "text", { x: x(step), y: height - 6, "text-anchor": "middle" }, step.toLocaleString("en"));
@@ -140,30 +140,30 @@ function draw(figure) {
   const dots = panel.show_markers ? at.map((_, i) => i) : [at.length - 1];
   for (const i of dots) add(svg, "circle", { class: "dot", cx: x(at[i]), cy: y(values[i]), r: 3 });
   const line = add(svg, "line", { class: "here", y1: MARGIN.top, y2: height - MARGIN.bottom });
-  figure.stepAt = (place) => 1 + ((place - MARGIN.left) / (width - MARGIN.left - MARGIN.right)) * (last - 1);
+  figure.stepAt = (position) => 1 + ((position - MARGIN.left) / (width - MARGIN.left - MARGIN.right)) * (last - 1);
   figure.point = (step) => {
     const near = step === null ? -1 : nearest(at, step);
     line.style.visibility = near < 0 ? "hidden" : "visible";
-    figure.value.textContent = near < 0 ? panel.value : say(values[near]);
+    figure.value.textContent = near < 0 ? panel.value : format(values[near]);
     figure.unit.textContent = near < 0 ? panel.unit : `at step ${at[near].toLocaleString("en")}`;
     if (near >= 0) for (const end of ["x1", "x2"]) line.setAttribute(end, x(at[near]));
   };
 }
 
-// What the vertical axis shows: the curve, and of the single values all but the wildest.
+// Range of the vertical axis: the curve, and the raw points without extreme outliers.
 function range(panel) {
   const curve = panel.curve[1], all = [...curve, ...panel.raw_points[1]].sort((a, b) => a - b);
-  const spare = panel.raw_points[1].length ? Math.floor(all.length / 100) : 0;
-  const low = panel.y_min ?? Math.min(all[spare], ...curve), high = Math.max(all[all.length - 1 - spare], ...curve);
+  const outliers = panel.raw_points[1].length ? Math.floor(all.length / 100) : 0;
+  const low = panel.y_min ?? Math.min(all[outliers], ...curve), high = Math.max(all[all.length - 1 - outliers], ...curve);
   const space = 0.04 * (high - low);
   return high > low ? [panel.y_min ?? low - space, high + space] : [low - 0.5, low + 0.5];
 }
 
-function ticks(low, high, most) {
-  const size = 10 ** Math.floor(Math.log10((high - low) / most));
+function ticks(low, high, maxTicks) {
+  const size = 10 ** Math.floor(Math.log10((high - low) / maxTicks));
   for (const step of [1, 2, 5, 10, 20].map((times) => times * size)) {
     const first = Math.ceil(low / step - 1e-9), last = Math.floor(high / step + 1e-9);
-    if (last - first < most) return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
+    if (last - first < maxTicks) return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
   }
   return [];
 }
@@ -182,4 +182,4 @@ function point(step) {
   for (const figure of figures.values()) figure.point?.(step);
 }
 
-ask();
+poll();
