@@ -1,7 +1,7 @@
-"""Documents a second from raw text to a deduplicated corpus, ours and datatrove's: same input, rules and output.
+"""Documents per second from raw text to a deduplicated corpus: groundup and datatrove with the same input and filters.
 
     python benchmarks/data_pipeline.py --peer-python PYTHON 'web:docs-*.warc.gz' 'books:texts/*.txt' ...
-    python benchmarks/data_pipeline.py --memory 'web:docs-*.warc.gz' ...   # ours at 1, 2, 8 and 24 times the input
+    python benchmarks/data_pipeline.py --memory 'web:docs-*.warc.gz' ...   # groundup at 1, 2, 8 and 24 times the input
 
 Each argument is KIND:GLOB, read by our readers (HTML by resiliparse) into JSON lines, which both then start from. A
 fifth of the documents come once more with some words changed. "pipeline": Gopher's repetition and quality rules,

@@ -1,9 +1,9 @@
-"""How fast is each step of reading and cleaning on one core, and what would a snapshot of the web cost?
+"""Throughput of each reading and cleaning step on one core, and the cost of a Common Crawl snapshot.
 
     python benchmarks/data_steps.py CRAWL.warc.gz ... [--pages 1500]
 
-Each step works on what the one before it left, as in the stage. MB are those of the step's own input (HTML for the
-extractors, text for the rest). A make-believe crawl does not do: give real WARC files.
+Each step processes the output of the previous one, as in the stage. MB refer to the step's own input (HTML for the
+extractors, text for the others). Use real WARC files: synthetic pages give other results.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from groundup.data.readers.reader_options import ReaderOptions
 from groundup.recipe.data_config import DataConfig, SourceConfig
 
 SNAPSHOT_TB = 100.0
-"""Of uncompressed WARC, about what one Common Crawl snapshot holds."""
+"""Approximate uncompressed WARC of one Common Crawl snapshot."""
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -34,30 +34,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("crawl", nargs="+", type=Path)
     parser.add_argument("--pages", type=int, default=1_500)
-    given = parser.parse_args()
+    options = parser.parse_args()
 
     pages: list[str] = []
-    kept_page, raw = web.extract_page, [0]
+    original, raw = web.extract_page, [0]
 
-    def take(
+    def record_page(
         _name: str, data: bytes, charset: str | None, _options: ReaderOptions
-    ):  # the reader, without the extractor
+    ):  # the reader without extraction
         raw[0] += len(data)
         pages.append(html.decode_page(data, charset))
         return html.Document("", "")
 
-    web.extract_page = take  # type: ignore[assignment]
-    files = [path.read_bytes() for path in given.crawl]
+    web.extract_page = record_page  # type: ignore[assignment]
+    files = [path.read_bytes() for path in options.crawl]
     seconds = timed(
         lambda: [list(web.read("c.warc.gz", io.BytesIO(data), ReaderOptions())) for data in files]
     )
-    web.extract_page = kept_page
+    web.extract_page = original
     total = raw[0] / 1e6
     cost = {"WARC, HTTP, characters": seconds / total}
     print(f"{date.today()}, {processor_name()}, one core; {len(pages)} pages, {total:.1f} MB of HTML")
     print(f"{'step':28} {'MB/s of its input':>18} {'s for each GB of HTML':>22} {'documents left':>15}")
 
-    step_pages = pages[:: max(len(pages) // given.pages, 1)]
+    step_pages = pages[:: max(len(pages) // options.pages, 1)]
     megabytes = sum(map(utf8_bytes, step_pages)) / 1e6
 
     def line(name: str, amount: float, seconds: float, left: int) -> None:

@@ -1,10 +1,9 @@
-"""What deduplication says it will hold, and what it holds: the second pass alone, over keys of documents that never were.
+"""Memory of deduplication: estimated by `groundup plan` and measured, over synthetic keys.
 
     python benchmarks/dedup_memory.py [--millions 1,4,16] [--limits 1,2]
 
-No peer: it holds the statement of `groundup plan` against the process. A third of the documents repeat earlier ones,
-half of these word for word; a tenth of the rest meets another document in one band. Memory is what the process has for
-itself (RssAnon); pages of files that it reads through a mapping belong to the system, which takes them back when it likes.
+A third of the documents repeat earlier ones, half of these exactly; a tenth of the rest shares one band with another
+document. Measured is private memory (RssAnon); mapped file pages belong to the page cache.
 """
 
 import argparse
@@ -24,17 +23,17 @@ BANDS = 14
 
 
 def make(folder: Path, millions: float) -> int:
-    """The key files of some million documents; returns how many documents."""
+    """Write key files; returns the number of documents."""
     from groundup.data.dedup.document_keys import CHUNK_DOCUMENTS
 
-    chance = numpy.random.default_rng(0)
+    random = numpy.random.default_rng(0)
     count = round(1e6 * millions)
     for unit, start in enumerate(range(0, count, UNIT)):
         size = min(UNIT, count - start)
         number = numpy.arange(start, start + size)
-        source = numpy.where(chance.random(size) < 1 / 3, chance.integers(0, number + 1), number)
-        equal = numpy.where(chance.random(size) < 0.5, source, number)
-        met = numpy.where(chance.random(size) < 0.1, chance.integers(0, number + 1), source)
+        source = numpy.where(random.random(size) < 1 / 3, random.integers(0, number + 1), number)
+        equal = numpy.where(random.random(size) < 0.5, source, number)
+        met = numpy.where(random.random(size) < 0.1, random.integers(0, number + 1), source)
         rows = numpy.stack([equal, met, *([source] * (BANDS - 1))]).astype(numpy.uint64)
         keys = mixed(rows + (numpy.arange(1 + BANDS, dtype=numpy.uint64) << numpy.uint64(40))[:, None])
         with (folder / f"{unit:05d}.keys").open("wb") as file:
@@ -49,8 +48,8 @@ def mixed(values: numpy.ndarray) -> numpy.ndarray:
     return splitmix64(values) | numpy.uint64(1)
 
 
-def judge(folder: Path, count: int, gigabytes: float) -> None:
-    """In a process of its own: prints seconds, the most memory in GB, and documents that stay."""
+def measure(folder: Path, count: int, gigabytes: float) -> None:
+    """Run in a subprocess: prints seconds, peak memory in GB and the number of documents kept."""
     from groundup.artifacts.machine import Machine
     from groundup.data.dedup import duplicates
     from groundup.recipe.data_config import DataConfig
@@ -67,20 +66,20 @@ def judge(folder: Path, count: int, gigabytes: float) -> None:
     threading.Thread(target=watch, daemon=True).start()
     counts = {unit: min(UNIT, count - start) for unit, start in enumerate(range(0, count, UNIT))}
     source = {"name": "x", "kind": "jsonl", "path": "x"}
-    section = DataConfig.model_validate({"sources": [source], "memory_gigabytes": gigabytes})
+    config = DataConfig.model_validate({"sources": [source], "memory_gigabytes": gigabytes})
     began = time.perf_counter()
-    found = duplicates.deduplicate_units(section, folder, counts, Machine())
+    found = duplicates.deduplicate_units(config, folder, counts, Machine())
     print(time.perf_counter() - began, peak[0] / 1e9, int((found.codes == duplicates.KEEP).sum()))
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--judge"]:
-        judge(Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+    if sys.argv[1:2] == ["--measure"]:
+        measure(Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
         return
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--millions", default="1,4,16", help="of documents")
     parser.add_argument("--limits", default="0.5,1,2", help="GB allowed")
-    given = parser.parse_args()
+    options = parser.parse_args()
     from groundup.artifacts.errors import UserError
     from groundup.artifacts.machine import processor_name
     from groundup.data.dedup_estimate import num_passes, peak_bytes
@@ -89,16 +88,16 @@ def main() -> None:
     print(
         f"{'documents':>12} {'GB allowed':>10} {'passes':>7} {'GB stated':>10} {'GB held':>8} {'seconds':>8} {'kept':>12}"
     )
-    for millions in map(float, given.millions.split(",")):
+    for millions in map(float, options.millions.split(",")):
         with tempfile.TemporaryDirectory() as name:
             count = make(Path(name), millions)
-            for limit in map(float, given.limits.split(",")):
+            for limit in map(float, options.limits.split(",")):
                 try:
                     parts = num_passes(count, count, 1e9 * limit)
                 except UserError as error:
                     print(f"{count:12,} {limit:10g} refused: {error.message}", flush=True)
                     continue
-                command = [sys.executable, __file__, "--judge", name, str(count), str(limit)]
+                command = [sys.executable, __file__, "--measure", name, str(count), str(limit)]
                 seconds, held_gb, kept = subprocess.run(
                     command, check=True, capture_output=True, text=True
                 ).stdout.split()

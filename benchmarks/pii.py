@@ -1,10 +1,10 @@
-"""What the rules for personal data find in real text, for people to judge: a sample of each kind, and nothing twice.
+"""PII masking on real text: counts by kind, and samples for manual review.
 
     python benchmarks/pii.py 'FOLDER/*ham*/*.txt' --kind phone --sample 100 --seed 1
     python benchmarks/pii.py 'FOLDER/*ham*/*.txt' --missed phone --sample 100
 
-The first says how many there are of every kind and draws a sample of one; the second draws from what a far wider
-pattern finds and the rules leave: there the misses are, among much else. No peer: people are the measure.
+The first prints the counts and a sample of one kind; the second samples matches of a wider pattern that were not masked,
+which contain the misses. No peer: the reference is human judgement.
 """
 
 import argparse
@@ -30,15 +30,15 @@ WIDE = {
     "ip": re.compile(r"\d+\.\d+\.\d+\.\d+"),
     "card": re.compile(r"(?:\d[ -]?){13,19}"),
 }
-AROUND = 50
+CONTEXT_CHARACTERS = 50
 
 
 def findings(before: str, after: str) -> Iterator[tuple[str, int, int]]:
-    """The kind and the place in `before` of everything that a token stands for in `after`."""
+    """(kind, start, stop) in `before` of everything replaced by a token in `after`."""
     parts = SPLIT.split(after)
-    place = 0
+    position = 0
     for number in range(1, len(parts), 2):
-        start = place + len(parts[number - 1])
+        start = position + len(parts[number - 1])
         rest = parts[number + 1]
         stop = (
             before.index(rest, start + 1)
@@ -46,11 +46,15 @@ def findings(before: str, after: str) -> Iterator[tuple[str, int, int]]:
             else (len(before) if number + 2 >= len(parts) else start + 1)
         )
         yield parts[number].strip("<>"), start, stop
-        place = stop
+        position = stop
 
 
-def shown(text: str, start: int, stop: int) -> str:
-    before, found, after = text[max(start - AROUND, 0) : start], text[start:stop], text[stop : stop + AROUND]
+def excerpt(text: str, start: int, stop: int) -> str:
+    before, found, after = (
+        text[max(start - CONTEXT_CHARACTERS, 0) : start],
+        text[start:stop],
+        text[stop : stop + CONTEXT_CHARACTERS],
+    )
     return " ".join(f"{before} >>>{found}<<< {after}".split())
 
 
@@ -61,31 +65,31 @@ def main() -> None:
     parser.add_argument("--missed", choices=list(WIDE))
     parser.add_argument("--sample", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    change = pii_mapper(PiiConfig())
+    options = parser.parse_args()
+    mask = pii_mapper(PiiConfig())
     counts: Counter[str] = Counter()
     different: dict[str, set[str]] = {}
     examples: dict[str, str] = {}
-    for path in sorted(glob.glob(given.files, recursive=True)):
+    for path in sorted(glob.glob(options.files, recursive=True)):
         text = Path(path).read_bytes().decode("utf-8", "replace")
-        for token in PII_TOKENS:  # what says so already is no finding
+        for token in PII_TOKENS:  # tokens in the input are no findings
             text = text.replace(token, token.strip("<>"))
-        after = change(text)
+        after = mask(text)
         for kind, start, stop in findings(text, after):
             counts[kind] += 1
             different.setdefault(kind, set()).add(text[start:stop])
-            if kind == given.kind:
-                examples.setdefault(text[start:stop], shown(text, start, stop))
-        if given.missed:
-            for match in WIDE[given.missed].finditer(after):
-                examples.setdefault(match.group(), shown(after, *match.span()))
+            if kind == options.kind:
+                examples.setdefault(text[start:stop], excerpt(text, start, stop))
+        if options.missed:
+            for match in WIDE[options.missed].finditer(after):
+                examples.setdefault(match.group(), excerpt(after, *match.span()))
     print(
         ", ".join(
             f"{count} {kind} ({len(different[kind])} different)" for kind, count in counts.most_common()
         )
     )
     found = list(examples.values())
-    drawn = random.Random(given.seed).sample(found, min(given.sample, len(found)))
+    drawn = random.Random(options.seed).sample(found, min(options.sample, len(found)))
     for number, example in enumerate(drawn, start=1):
         print(f"{number:4} {example}")
 

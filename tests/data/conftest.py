@@ -1,4 +1,4 @@
-"""What the data tests share: a machine with a cache of its own, and a way to make a recipe's section."""
+"""Fixtures: a machine with its own cache, a [data] section, and prose that passes all filters."""
 
 import random
 from collections.abc import Callable
@@ -155,7 +155,7 @@ OTHER = [
 
 
 def make_prose(seed: int, words: int = 120) -> str:
-    """Sentences that pass the rules, different for each seed."""
+    """Sentences that pass all filters, different for each seed."""
     chance = random.Random(seed)
     pick = chance.choice
     sentences = []
@@ -184,7 +184,7 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def recipe() -> Callable[..., Any]:
-    """recipe(sources=[...], **knobs) -> what the stage sees of a recipe."""
+    """recipe(sources=[...], **knobs) -> recipe view of the stage."""
 
     def make(seed: int = 7, **knobs: Any) -> Any:
         return SimpleNamespace(data=DataConfig.model_validate(knobs), seed=seed)

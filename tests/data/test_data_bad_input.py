@@ -1,4 +1,4 @@
-"""What is built to hurt is counted and left, within bounds of memory and in time that grows as its size."""
+"""Malicious input: bounded memory, linear time, every drop counted."""
 
 import gzip
 import io
@@ -54,8 +54,8 @@ HURTFUL: list[tuple[Callable[[str], object], tuple[str, ...]]] = [
     ids=lambda value: repr(value)[:30],
 )
 @pytest.mark.timeout(60)
-def test_no_text_takes_the_square_of_its_length(work: Callable[[str], object], part: str):
-    """A pattern that looks twice would need minutes for this; one that looks once, a fraction of a second."""
+def test_patterns_run_in_linear_time(work: Callable[[str], object], part: str):
+    """A quadratic pattern would need minutes for this, a linear one a fraction of a second."""
     work(part * (300_000 // len(part)) + "x")
 
 
@@ -68,7 +68,7 @@ def peak(call: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def test_bodies_in_every_coding():
+def test_http_bodies_in_every_coding():
     page = b"words " * 5_000
     brotli, zstd = (pyarrow.Codec(name).compress(page, asbytes=True) for name in ("brotli", "zstd"))
     assert decode_http_body(brotli, "", "br", 1 << 20) == page
@@ -81,11 +81,11 @@ def test_bodies_in_every_coding():
         assert peak(lambda bomb=bomb, said=said: decode_http_body(bomb, "", said, 1 << 20)) < 8 << 20
 
 
-def test_a_codec_that_is_no_character_set_is_never_tried():
+def test_python_codecs_that_are_not_charsets_are_ignored():
     assert decode_page(b"plain-" * 100_000, "punycode").startswith("plain-plain")
 
 
-def test_a_line_without_end_is_left(monkeypatch: pytest.MonkeyPatch):
+def test_endless_line_is_skipped(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jsonl, "MAX_BYTES", 1 << 20)
     monkeypatch.setattr(jsonl, "MAX_SKIPPED_BYTES", 4 << 20)
     monkeypatch.setattr(table, "MAX_BYTES", 1 << 20)
@@ -101,7 +101,7 @@ def test_a_line_without_end_is_left(monkeypatch: pytest.MonkeyPatch):
         assert reasons(read("table", "a.csv", rows)) == ["broken_table"]
 
 
-def test_a_text_larger_than_any_memory_is_read_in_parts(monkeypatch: pytest.MonkeyPatch):
+def test_huge_text_is_read_in_parts(monkeypatch: pytest.MonkeyPatch):
     class Endless(io.RawIOBase):
         """Lines for as long as anyone asks, up to `left` bytes."""
 
@@ -122,13 +122,13 @@ def test_a_text_larger_than_any_memory_is_read_in_parts(monkeypatch: pytest.Monk
     assert reasons(read("text", "a.txt.gz", gzip.compress(bytes(20 << 20)))) == ["not_text"]
 
 
-def test_a_page_without_end_ends_the_dump(monkeypatch: pytest.MonkeyPatch):
+def test_endless_page_ends_the_dump(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(wikipedia, "MAX_ELEMENTS", 1_000)
     assert reasons(read("wikipedia", "d.xml", b"<m><page>" + b"<x/>" * 5_000)) == ["broken_dump"]
     assert reasons(read("wikipedia", "d.xml", b"<m>" + b"<x>" * 500)) == ["broken_dump"]
 
 
-def test_a_full_history_gives_the_last_revision(monkeypatch: pytest.MonkeyPatch):
+def test_full_history_gives_last_revision(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(wikipedia, "MAX_WIKI_PAGE_BYTES", 1 << 20)
     revisions = "".join(f"<revision><text>{n} {'word ' * 2_000}</text></revision>" for n in range(400))
     (found,) = read("wikipedia", "d.xml", f"<m><page><title>A</title>{revisions}</page></m>".encode())
@@ -136,7 +136,7 @@ def test_a_full_history_gives_the_last_revision(monkeypatch: pytest.MonkeyPatch)
     assert found.text.startswith("399 ")
 
 
-def test_a_book_whose_spine_repeats_a_chapter_gives_it_once():
+def test_repeated_chapter_in_spine_is_read_once():
     buffer = io.BytesIO()
     refs = '<itemref idref="1"/>' * 1_000
     with zipfile.ZipFile(buffer, "w") as file:
@@ -160,15 +160,17 @@ def crawl(lengths: list[int]) -> bytes:
 
 
 @pytest.mark.parametrize("wrong", [-500, -3, 3, 500, 10**12])
-def test_a_record_with_a_wrong_length_costs_no_other_member(wrong: int, tmp_path: Path):
+def test_wrong_record_length_loses_no_other_member(wrong: int, tmp_path: Path):
     path = tmp_path / "c.warc.gz"
     path.write_bytes(crawl([0, wrong, 0, 0]))
     found = list(read_file("web", InputFile(path.name, path), ReaderOptions()))
-    whole = {each.id for each in found if isinstance(each, Document) and each.text.count("Sentences") == 20}
-    assert whole >= {"http://x.org/0", "http://x.org/3"}
+    undamaged = {
+        each.id for each in found if isinstance(each, Document) and each.text.count("Sentences") == 20
+    }
+    assert undamaged >= {"http://x.org/0", "http://x.org/3"}
 
 
-def test_empty_files_and_names_that_climb_out_are_counted(tmp_path: Path):
+def test_empty_files_and_unsafe_names_are_counted(tmp_path: Path):
     (tmp_path / "a.txt").write_bytes(b"")
     assert reasons(list(read_file("text", InputFile("a.txt", tmp_path / "a.txt"), ReaderOptions()))) == [
         "empty_file"
@@ -182,7 +184,7 @@ def test_empty_files_and_names_that_climb_out_are_counted(tmp_path: Path):
     assert not (tmp_path.parent / "evil.py").exists()
 
 
-def test_a_header_that_would_fill_the_memory_ends_the_archive(tmp_path: Path):
+def test_oversized_header_ends_the_archive(tmp_path: Path):
     info = tarfile.TarInfo("long")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 33
     (tmp_path / "t.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + b"a" * 10_240)

@@ -1,7 +1,7 @@
-"""Our rules against datatrove's, verdict by verdict, over real text.
+"""Parity with datatrove: decisions of the filters on real text.
 
-datatrove lives in an environment of its own: DATATROVE_PYTHON names its interpreter. DATATROVE_CRAWL names WARC files
-(a glob) whose pages are judged; without it, the descriptions of the installed packages and their docstrings are.
+datatrove runs in its own environment, with the interpreter $DATATROVE_PYTHON. $DATATROVE_CRAWL names WARC files (a glob)
+to filter; without it, descriptions of the installed packages and docstrings are used.
 """
 
 import ast
@@ -24,7 +24,7 @@ from groundup.data.readers.reader_options import ReaderOptions
 from groundup.recipe.data_config import C4Config, FineWebConfig, GopherQualityConfig, GopherRepetitionConfig
 
 PYTHON = os.environ.get("DATATROVE_PYTHON")
-THEIRS = """
+DATATROVE_PROGRAM = """
 import json, sys
 from datatrove.data import Document
 from datatrove.pipeline.filters import (
@@ -33,16 +33,16 @@ filters = {"gopher_quality": GopherQualityFilter(), "gopher_repetition": GopherR
            "c4": C4QualityFilter(split_paragraph=True), "fineweb": FineWebQualityFilter()}
 for line in sys.stdin:
     answers = {}
-    for name, judge in filters.items():
-        answer = judge.filter(Document(text=json.loads(line), id="x"))
+    for name, filter_ in filters.items():
+        answer = filter_.filter(Document(text=json.loads(line), id="x"))
         answers[name] = answer[1] if isinstance(answer, tuple) else None if answer else "dropped"
     print(json.dumps(answers))
 """
-LEAST = {"gopher_quality": 0.95, "gopher_repetition": 0.93, "c4": 0.95, "fineweb": 0.97}
-"""Share of equal verdicts (kept or dropped) among those that speak of the same; see book/parity-data.md."""
+MIN_AGREEMENT = {"gopher_quality": 0.95, "gopher_repetition": 0.93, "c4": 0.95, "fineweb": 0.97}
+"""Minimum fraction of equal decisions (kept or dropped) of corresponding rules; see book/parity-data.md."""
 
 OTHER_RULE = "gopher_below_alpha_threshold"
-"""datatrove counts each comma as a word without letters; the paper, and we, count what stands between spaces."""
+"""datatrove counts each comma as a word without letters; the paper counts words between spaces."""
 
 
 def texts() -> Iterator[str]:
@@ -60,12 +60,12 @@ def texts() -> Iterator[str]:
                 yield ast.get_docstring(node) or ""
 
 
-def ours() -> dict[str, Callable[[str], str | None]]:
-    change, judge = c4.c4_line_mapper(C4Config()), c4.c4_filter(C4Config())
+def groundup_filters() -> dict[str, Callable[[str], str | None]]:
+    change, drop_reason = c4.c4_line_mapper(C4Config()), c4.c4_filter(C4Config())
     return {
         "gopher_quality": gopher.gopher_quality_filter(GopherQualityConfig()),
         "gopher_repetition": repetition.gopher_repetition_filter(GopherRepetitionConfig()),
-        "c4": lambda text: judge(change(text)),
+        "c4": lambda text: drop_reason(change(text)),
         "fineweb": fineweb.fineweb_filter(FineWebConfig()),
     }
 
@@ -73,25 +73,29 @@ def ours() -> dict[str, Callable[[str], str | None]]:
 @pytest.mark.interop
 @pytest.mark.skipif(PYTHON is None, reason="DATATROVE_PYTHON names no interpreter with datatrove")
 @pytest.mark.timeout(1_800)
-def test_verdicts_are_datatroves():
+def test_decisions_match_datatrove():
     documents = [text for text in texts() if text.strip()][:: int(os.environ.get("DATATROVE_EVERY", "1"))]
     lines = "".join(json.dumps(text) + "\n" for text in documents)
     answer = subprocess.run(
-        [PYTHON or "", "-c", THEIRS], input=lines, capture_output=True, text=True, check=True,
+        [PYTHON or "", "-c", DATATROVE_PROGRAM], input=lines, capture_output=True, text=True, check=True,
         env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
     )  # fmt: skip
-    theirs = [json.loads(line) for line in answer.stdout.splitlines()]
-    assert len(theirs) == len(documents)
-    shares = {}
-    for name, judge in ours().items():
-        pairs = [(judge(text), verdicts[name]) for text, verdicts in zip(documents, theirs, strict=True)]
-        same = [(mine, its) for mine, its in pairs if its != OTHER_RULE or mine is not None]
-        shares[name] = sum((mine is None) == (its is None) for mine, its in same) / len(same)
-        apart = Counter((mine, its) for mine, its in pairs if (mine is None) != (its is None))
-        dropped = sum(its is not None for _, its in pairs)
-        print(
-            f"{name}: {len(pairs)} documents, {dropped} dropped by datatrove, {shares[name]:.4f} of {len(same)} agree"
+    expected = [json.loads(line) for line in answer.stdout.splitlines()]
+    assert len(expected) == len(documents)
+    agreement = {}
+    for name, drop_reason in groundup_filters().items():
+        pairs = [
+            (drop_reason(text), decisions[name]) for text, decisions in zip(documents, expected, strict=True)
+        ]
+        same = [(actual, theirs) for actual, theirs in pairs if theirs != OTHER_RULE or actual is not None]
+        agreement[name] = sum((actual is None) == (theirs is None) for actual, theirs in same) / len(same)
+        differences = Counter(
+            (actual, theirs) for actual, theirs in pairs if (actual is None) != (theirs is None)
         )
-        for (mine, its), count in apart.most_common(5):
-            print(f"    {count} x ours {mine or 'kept'}, theirs {its or 'kept'}")
-    assert all(shares[name] >= least for name, least in LEAST.items()), shares
+        dropped = sum(theirs is not None for _, theirs in pairs)
+        print(
+            f"{name}: {len(pairs)} documents, {dropped} dropped by datatrove, {agreement[name]:.4f} of {len(same)} agree"
+        )
+        for (actual, theirs), count in differences.most_common(5):
+            print(f"    {count} x groundup {actual or 'kept'}, datatrove {theirs or 'kept'}")
+    assert all(agreement[name] >= minimum for name, minimum in MIN_AGREEMENT.items()), agreement

@@ -8,13 +8,13 @@ ITEM = "When a farmer has seventeen sheep and all but nine of them die, how many
 WORDS = ITEM.lower().replace("?", "").replace(",", "").split()
 
 
-def judge(rule: str, *items: tuple[str, str]):
+def build_filter(rule: str, *items: tuple[str, str]):
     hits: list[str] = []
     return contamination_filter(EvaluationIndex.build(items, rule), rule, hits), hits
 
 
-def test_a_shared_run_of_13_words_drops_a_document():
-    rule, hits = judge(
+def test_shared_13_gram_drops_a_document():
+    rule, hits = build_filter(
         "13-gram",
         ("riddles/1", ITEM),
         ("riddles/2", "something else that nobody would ever think of asking in an exam today"),
@@ -28,8 +28,8 @@ def test_a_shared_run_of_13_words_drops_a_document():
     assert rule("") is None
 
 
-def test_short_items_count_whole():
-    rule, _ = judge(
+def test_short_items_are_one_ngram():
+    rule, _ = build_filter(
         "13-gram", ("q/1", "who wrote the book about the white whale"), ("q/2", "too short to tell")
     )
     assert rule("I asked him who wrote the book about the white whale, and he left") == "q"
@@ -37,8 +37,8 @@ def test_short_items_count_whole():
     assert rule("it is too short to tell anything by") is None
 
 
-def test_70_percent_of_the_8_grams_of_an_item():
-    rule, hits = judge("8-gram", ("riddles/1", ITEM))
+def test_document_with_70_percent_of_an_items_8_grams_is_dropped():
+    rule, hits = build_filter("8-gram", ("riddles/1", ITEM))
     runs = len(WORDS) - 7
     enough = -(-7 * runs // 10) + 7
     assert rule(" ".join(WORDS[:enough])) == "riddles"
@@ -46,7 +46,7 @@ def test_70_percent_of_the_8_grams_of_an_item():
     assert hits == ["riddles/1"]
 
 
-def test_an_index_is_what_it_was_after_a_file(tmp_path: Path):
+def test_index_save_and_load(tmp_path: Path):
     index = EvaluationIndex.build(
         [("set/a", ITEM), ("set/b", ITEM + " And why, if one may ask so plainly?")], "13-gram"
     )
@@ -57,6 +57,6 @@ def test_an_index_is_what_it_was_after_a_file(tmp_path: Path):
 
 
 @pytest.mark.parametrize("rule", ["13-gram", "8-gram"])
-def test_no_items_no_hits(rule: str):
-    judged, _ = judge(rule)
-    assert judged(ITEM) is None
+def test_empty_index_has_no_hits(rule: str):
+    drop_reason, _ = build_filter(rule)
+    assert drop_reason(ITEM) is None

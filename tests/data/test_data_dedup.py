@@ -33,7 +33,7 @@ from groundup.recipe.data_config import DataConfig, MinHashDedupConfig
 
 
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=30))
-def test_clusters_are_the_connected_parts_and_the_first_member_stands_for_each(pairs: list[tuple[int, int]]):
+def test_clusters_are_connected_components_with_first_member_as_root(pairs: list[tuple[int, int]]):
     clusters = UnionFind(20)
     clusters.union(
         numpy.array([a for a, _ in pairs], dtype=int), numpy.array([b for _, b in pairs], dtype=int)
@@ -47,23 +47,23 @@ def test_clusters_are_the_connected_parts_and_the_first_member_stands_for_each(p
 
 
 @given(st.lists(st.integers(0, 9), max_size=60))
-def test_clusters_are_counted_by_size_and_the_largest_shown(owners: list[int]):
+def test_cluster_stats_and_largest_clusters(owners: list[int]):
     members = {owner: [place for place, o in enumerate(owners) if o == owner] for owner in owners}
     roots = numpy.array([members[owner][0] for owner in owners], dtype=numpy.int64)
-    verdicts = DedupDecisions(numpy.zeros(len(owners), dtype=numpy.uint8), roots)
+    decisions = DedupDecisions(numpy.zeros(len(owners), dtype=numpy.uint8), roots)
     clusters = sorted((m for m in members.values() if len(m) > 1), key=lambda m: (-len(m), m[0]))
-    assert largest_clusters(verdicts, 3) == [{"size": len(m), "members": m[:3]} for m in clusters[:3]]
+    assert largest_clusters(decisions, 3) == [{"size": len(m), "members": m[:3]} for m in clusters[:3]]
     sizes: dict[str, int] = {}
     for cluster in clusters:
         power = next(str(2**n) for n in range(1, 9) if 2**n >= len(cluster))
         sizes[power] = sizes.get(power, 0) + 1
-    counts = cluster_stats(verdicts)
+    counts = cluster_stats(decisions)
     assert (counts["clusters"], counts["documents"]) == (len(clusters), sum(map(len, clusters)))
     assert counts["sizes"] == sizes
 
 
 @given(st.lists(st.integers(0, 5), max_size=40), st.integers(1, 4))
-def test_repeated_keys_in_one_part_and_in_several(values: list[int], parts: int):
+def test_repeated_pairs_in_one_and_several_parts(values: list[int], parts: int):
     keys = numpy.array(values, dtype=numpy.uint64)
     numbers = numpy.arange(len(values), dtype=numpy.int64)
     expected = {
@@ -71,8 +71,8 @@ def test_repeated_keys_in_one_part_and_in_several(values: list[int], parts: int)
     }
     found: set[tuple[int, int]] = set()
     for part in range(parts):
-        mine = keys % numpy.uint64(parts) == part  # any cut will do, and the numbers ascend
-        firsts, others = repeated_pairs(numbers[mine], keys[mine])
+        in_part = keys % numpy.uint64(parts) == part  # any partition of the keys
+        firsts, others = repeated_pairs(numbers[in_part], keys[in_part])
         found |= set(zip(firsts.tolist(), others.tolist(), strict=True))
     assert found == expected
 
@@ -91,7 +91,7 @@ def test_passes_keep_within_the_limit(documents: int, limit: float):
 # ---- MinHash against brute force
 
 
-def shingles(text: str, size: int) -> set[str]:
+def ngrams(text: str, size: int) -> set[str]:
     words = text.split()
     return {" ".join(words[start : start + size]) for start in range(max(len(words) - size + 1, 1))}
 
@@ -117,7 +117,7 @@ def corpus(count: int, seed: int) -> list[str]:
 
 
 def key_table(texts: list[str], folder: Path, knobs: MinHashDedupConfig) -> DedupKeyTable:
-    """Two units, to try the numbering as well."""
+    """Keys in two units."""
     half = len(texts) // 2
     for unit, part in enumerate((texts[:half], texts[half:])):
         writer = DedupKeyWriter(knobs, 1, folder / f"{unit:05d}")
@@ -130,21 +130,21 @@ def key_table(texts: list[str], folder: Path, knobs: MinHashDedupConfig) -> Dedu
 def near_pairs(
     texts: list[str], tmp_path: Path, knobs: MinHashDedupConfig, parts: int = 1
 ) -> set[tuple[int, int]]:
-    """Pairs of texts that end in one cluster."""
+    """Pairs of texts in one cluster."""
     clusters = UnionFind(len(texts))
     union_near(clusters, key_table(texts, tmp_path, knobs), knobs, parts, Progress())
     roots = clusters.roots()
     return {(a, b) for b in range(len(texts)) for a in range(b) if roots[a] == roots[b]}
 
 
-def test_texts_too_short_for_a_shingle_are_like_their_equals_alone(tmp_path: Path):
+def test_texts_shorter_than_an_ngram_match_only_equal_texts(tmp_path: Path):
     texts = ["one two", "One, two!", "two three", "???", "!", ""]
     assert near_pairs(texts, tmp_path, MinHashDedupConfig()) == {(0, 1)}
 
 
 def test_recall_and_precision_against_brute_force(tmp_path: Path):
     texts, knobs = corpus(120, seed=3), MinHashDedupConfig()
-    sets = [shingles(text, knobs.ngram_size) for text in texts]
+    sets = [ngrams(text, knobs.ngram_size) for text in texts]
     found = near_pairs(texts, tmp_path, knobs)
     similarity = {(a, b): jaccard(sets[a], sets[b]) for b in range(len(texts)) for a in range(b)}
     near = {pair for pair, value in similarity.items() if value >= 0.8}
@@ -155,7 +155,7 @@ def test_recall_and_precision_against_brute_force(tmp_path: Path):
     assert all(similarity[pair] > 0.2 for pair in found), "chains join pairs that differ, but never strangers"
 
 
-def test_verified_pairs_are_more_alike(tmp_path: Path):
+def test_threshold_removes_less_similar_pairs(tmp_path: Path):
     texts = corpus(120, seed=4)
     loose = (
         near_pairs(texts, tmp_path / "a", MinHashDedupConfig()) if (tmp_path / "a").mkdir() is None else set()
@@ -165,14 +165,14 @@ def test_verified_pairs_are_more_alike(tmp_path: Path):
         if (tmp_path / "b").mkdir() is None
         else set()
     )
-    sets = [shingles(text, 5) for text in texts]
+    sets = [ngrams(text, 5) for text in texts]
     assert strict < loose
     assert min(jaccard(sets[a], sets[b]) for a, b in strict) > min(
         jaccard(sets[a], sets[b]) for a, b in loose
     )
 
 
-def test_several_passes_find_the_same(tmp_path: Path):
+def test_several_passes_find_the_same_pairs(tmp_path: Path):
     texts = corpus(80, seed=5)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -181,7 +181,7 @@ def test_several_passes_find_the_same(tmp_path: Path):
     )
 
 
-def test_the_curve_of_the_bands():
+def test_candidate_probability():
     knobs = MinHashDedupConfig()
     assert candidate_probability(
         (1 / knobs.num_bands) ** (1 / knobs.hashes_per_band), knobs
@@ -195,14 +195,14 @@ def test_the_curve_of_the_bands():
 # ---- passages
 
 
-def test_a_paragraph_that_stood_before_is_cut(tmp_path: Path):
+def test_repeated_paragraph_is_removed(tmp_path: Path):
     shared = "this paragraph of nine words is in both texts"
     texts = [
         f"first text\n\n{shared}\n\nits end",
         f"second text\n{shared}\nshort\nshort\n\n{shared.upper()}",
         shared,
     ]
-    found = marked([paragraph_keys(text, 8) for text in texts], tmp_path)
+    found = repeat_flags_of([paragraph_keys(text, 8) for text in texts], tmp_path)
     assert [remove_paragraphs(text, mark) for text, mark in zip(texts, found, strict=True)] == [
         texts[0],
         f"second text\nshort\nshort\n\n{shared.upper()}",
@@ -210,8 +210,8 @@ def test_a_paragraph_that_stood_before_is_cut(tmp_path: Path):
     ]
 
 
-def marked(keys: list[numpy.ndarray], folder: Path, parts: int = 1) -> list[numpy.ndarray]:
-    """Marks for the keys of some texts, spread over two units."""
+def repeat_flags_of(keys: list[numpy.ndarray], folder: Path, parts: int = 1) -> list[numpy.ndarray]:
+    """Flags for the keys of some texts in two units."""
     half = len(keys) // 2
     for unit, part in enumerate((keys[:half], keys[half:])):
         numpy.concatenate([numpy.zeros(0, dtype=numpy.uint64), *part]).tofile(folder / f"{unit}.ngrams")
@@ -222,28 +222,30 @@ def marked(keys: list[numpy.ndarray], folder: Path, parts: int = 1) -> list[nump
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.sampled_from("abc"), max_size=30), min_size=2, max_size=6), st.integers(1, 3))
-def test_repeated_runs_are_what_a_slow_search_finds(
+def test_repeated_ngrams_equal_brute_force(
     tmp_path_factory: pytest.TempPathFactory, words: list[list[str]], parts: int
 ):
     length = 4
     texts = [" ".join(text) for text in words]
-    found = marked([ngram_keys(text, length) for text in texts], tmp_path_factory.mktemp("runs"), parts)
+    found = repeat_flags_of(
+        [ngram_keys(text, length) for text in texts], tmp_path_factory.mktemp("ngrams"), parts
+    )
     seen: set[tuple[str, ...]] = set()
     for text, mark in zip(words, found, strict=True):
-        gone = [False] * len(text)
+        removed = [False] * len(text)
         for start in range(len(text) - length + 1):
             run = tuple(text[start : start + length])
             if run in seen:
-                gone[start : start + length] = [True] * length
+                removed[start : start + length] = [True] * length
             seen.add(run)
-        expected = [word for word, cut in zip(text, gone, strict=True) if not cut]
+        expected = [word for word, drop in zip(text, removed, strict=True) if not drop]
         assert remove_ngrams(" ".join(text), mark, length).split() == expected
 
 
-def test_cutting_keeps_the_layout_of_what_stays(tmp_path: Path, prose: Callable[..., str]):
+def test_removal_keeps_the_layout(tmp_path: Path, prose: Callable[..., str]):
     passage = " ".join(prose(1, 80).split())
     texts = [f"{passage}", f"Before it.\n\n{passage}\n\nBehind  it."]
-    found = marked([ngram_keys(text, 50) for text in texts], tmp_path)
+    found = repeat_flags_of([ngram_keys(text, 50) for text in texts], tmp_path)
     assert remove_ngrams(texts[0], found[0], 50) == texts[0]
     assert remove_ngrams(texts[1], found[1], 50).startswith("Before it.\n\n")
     assert "river" not in remove_ngrams(texts[1], found[1], 50)
@@ -252,7 +254,7 @@ def test_cutting_keeps_the_layout_of_what_stays(tmp_path: Path, prose: Callable[
 # ---- memory
 
 
-def test_a_limit_that_cannot_be_kept_is_refused():
+def test_too_low_memory_limit_is_an_error():
     assert num_passes(10**7, 10**9, 2e9) > 10
     with pytest.raises(
         UserError, match=r"memory_gigabytes = 2: deduplication of 100,000,000 documents needs 3\.2"
@@ -260,25 +262,25 @@ def test_a_limit_that_cannot_be_kept_is_refused():
         num_passes(10**8, 10**8, 2e9)
 
 
-def test_many_documents_are_stored_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Units of many chunks hold what units of one do."""
+def test_chunked_keys_equal_unchunked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Units of many chunks give the same keys as units of one."""
     texts = corpus(90, seed=6)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     some, parts = numpy.array([3, 44, 45, 89]), [(row, part) for row in range(15) for part in range(2)]
-    whole = key_table(texts, tmp_path / "a", MinHashDedupConfig(threshold=0.1))
-    expected = [whole.read_row(row, part, 2) for row, part in parts]
+    unchunked = key_table(texts, tmp_path / "a", MinHashDedupConfig(threshold=0.1))
+    expected = [unchunked.read_row(row, part, 2) for row, part in parts]
     monkeypatch.setattr(document_keys, "CHUNK_DOCUMENTS", 7)
     monkeypatch.setattr(document_keys, "BATCH_CHARACTERS", 5_000)
-    cut = key_table(texts, tmp_path / "b", MinHashDedupConfig(threshold=0.1))
+    chunked = key_table(texts, tmp_path / "b", MinHashDedupConfig(threshold=0.1))
     for (row, part), (numbers, found) in zip(parts, expected, strict=True):
-        same_numbers, same = cut.read_row(row, part, 2)
+        same_numbers, same = chunked.read_row(row, part, 2)
         assert numpy.array_equal(numbers, same_numbers)
         assert numpy.array_equal(found, same)
-    assert numpy.array_equal(whole.signatures(some), cut.signatures(some))
+    assert numpy.array_equal(unchunked.signatures(some), chunked.signatures(some))
 
 
-def test_the_plan_states_what_deduplication_holds(tmp_path: Path):
+def test_plan_shows_deduplication_memory(tmp_path: Path):
     (tmp_path / "a.jsonl").write_bytes(b"x" * 2_000_000)
     section = DataConfig.model_validate({
         "sources": [

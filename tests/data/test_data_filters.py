@@ -67,12 +67,12 @@ people expect that it will pass."""
         ("naïve Ärger Ã la", "naïve Ärger Ã la"),
     ],
 )
-def test_normalise(text: str, clean: str):
+def test_normalize(text: str, clean: str):
     assert normalize.normalize(text) == clean
 
 
 @given(st.text(max_size=80))
-def test_normalising_twice_changes_nothing(text: str):
+def test_normalize_is_idempotent(text: str):
     once = normalize.normalize(text)
     assert normalize.normalize(once) == once
     once.encode()  # what comes out can be written
@@ -84,13 +84,13 @@ def test_normalising_twice_changes_nothing(text: str):
         max_size=30,
     )
 )
-def test_normalising_takes_no_short_way_past_anything(text: str):
+def test_normalize_fast_path_equals_full_path(text: str):
     slow = "\n".join(line.rstrip(" \t") for line in normalize._repair(text).split("\n"))
     assert normalize.normalize(text) == normalize.MANY_LINES.sub("\n\n\n", slow).strip("\n")
 
 
 @given(st.text(st.sampled_from("aBé_É «—.,9 \n\u0130\ud800"), max_size=20))
-def test_equal_texts_share_a_key_whatever_their_case_and_punctuation(text: str):
+def test_text_key_ignores_case_and_punctuation(text: str):
     words = re.sub(r"\W+", "", text).lower()
     if words:
         assert process_unit.text_key(text) == process_unit.text_key(
@@ -106,10 +106,10 @@ def test_equal_texts_share_a_key_whatever_their_case_and_punctuation(text: str):
 
 def test_language():
     seen: dict[str, int] = {}
-    judge = language.language_filter(LanguageConfig(languages=("en", "de")), seen)
-    assert judge("This is a plain English sentence about the weather.") is None
-    assert judge("Dies ist ein einfacher deutscher Satz über das Wetter.") is None
-    assert judge("Ceci est une simple phrase française sur le temps qu'il fait.") == "fr"
+    drop_reason = language.language_filter(LanguageConfig(languages=("en", "de")), seen)
+    assert drop_reason("This is a plain English sentence about the weather.") is None
+    assert drop_reason("Dies ist ein einfacher deutscher Satz über das Wetter.") is None
+    assert drop_reason("Ceci est une simple phrase française sur le temps qu'il fait.") == "fr"
     assert seen == {"en": 1, "de": 1, "fr": 1}
     strict = language.language_filter(LanguageConfig(threshold=1.0), {})
     assert strict("Haus and house und so on 12 34") is not None
@@ -165,17 +165,17 @@ def test_gopher_quality_can_be_tuned():
     ],
 )
 def test_gopher_repetition(text: str, reason: str | None):
-    judged = repetition.gopher_repetition_filter(GopherRepetitionConfig())(text)
+    found = repetition.gopher_repetition_filter(GopherRepetitionConfig())(text)
     if reason == "repeated_paragraphs_characters":
-        assert judged is not None
-        assert judged.startswith("repeated_")
+        assert found is not None
+        assert found.startswith("repeated_")
     else:
-        assert judged == reason
+        assert found == reason
 
 
 @settings(max_examples=200)
 @given(st.lists(st.sampled_from(["a", "bb", "ccc", "dddd"]), max_size=60), st.integers(5, 10))
-def test_repeated_runs_are_what_a_slow_search_finds_and_no_more_than_their_bound(words: list[str], n: int):
+def test_repeated_characters_equal_brute_force_and_respect_bound(words: list[str], n: int):
     seen: set[tuple[str, ...]] = set()
     characters = position = 0
     while position <= len(words) - n:
@@ -192,7 +192,7 @@ def test_repeated_runs_are_what_a_slow_search_finds_and_no_more_than_their_bound
 
 @settings(max_examples=200)
 @given(st.lists(st.sampled_from(["a", "bb", "ccc"]), min_size=1, max_size=40), st.integers(2, 4))
-def test_the_most_frequent_run_is_found(words: list[str], n: int):
+def test_top_ngram_is_found(words: list[str], n: int):
     from collections import Counter
 
     runs = [" ".join(words[start : start + n]) for start in range(len(words) - n + 1)]
@@ -203,7 +203,7 @@ def test_the_most_frequent_run_is_found(words: list[str], n: int):
 
 
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 5))
-def test_runs_have_equal_hashes_when_they_are_equal(numbers: list[int], length: int):
+def test_equal_ngrams_have_equal_hashes(numbers: list[int], length: int):
     hashes = ngram_hashes(numpy.array(numbers, dtype=numpy.uint64), length).tolist()
     runs = [tuple(numbers[start : start + length]) for start in range(len(numbers) - length + 1)]
     assert len(hashes) == len(runs)
@@ -211,16 +211,16 @@ def test_runs_have_equal_hashes_when_they_are_equal(numbers: list[int], length: 
 
 
 def test_c4_keeps_lines_that_are_sentences():
-    change, judge = c4.c4_line_mapper(C4Config()), c4.c4_filter(C4Config())
+    change, drop_reason = c4.c4_line_mapper(C4Config()), c4.c4_filter(C4Config())
     text = (
         "Home | About\nThis is a line that ends.[1]\nToo short.\nPlease enable Javascript to see it.\n"
         'Read the privacy policy of this site.\nAnd so on...\nIs it? Yes! He said "no."'
     )
     assert change(text) == 'This is a line that ends.\nIs it? Yes! He said "no."'
-    assert judge("One. Two. Three. Four. Five.") is None
-    assert judge("One. Two. Three. Four.") == "few_sentences"
-    assert judge("One. Two. Three. Four. Lorem ipsum dolor.") == "lorem_ipsum"
-    assert judge("One. Two. Three. Four. function() {") == "curly_bracket"
+    assert drop_reason("One. Two. Three. Four. Five.") is None
+    assert drop_reason("One. Two. Three. Four.") == "few_sentences"
+    assert drop_reason("One. Two. Three. Four. Lorem ipsum dolor.") == "lorem_ipsum"
+    assert drop_reason("One. Two. Three. Four. function() {") == "curly_bracket"
 
 
 @pytest.mark.parametrize(
@@ -261,10 +261,10 @@ def test_code(text: str, reason: str | None):
 def test_word_lists(tmp_path: Path):
     path = tmp_path / "words.txt"
     path.write_text("# a comment\nspam\nbuy now\n")
-    judge = word_list.word_list_filter(WordListConfig(name="spam", path=str(path), max_hits=1))
-    assert judge("Spam! Buy now, spam.") == "spam"
-    assert judge("One word of spam is let pass.") is None
-    assert judge("spam buy now " + "other words " * 500) is None
+    drop_reason = word_list.word_list_filter(WordListConfig(name="spam", path=str(path), max_hits=1))
+    assert drop_reason("Spam! Buy now, spam.") == "spam"
+    assert drop_reason("One word of spam is let pass.") is None
+    assert drop_reason("spam buy now " + "other words " * 500) is None
     with pytest.raises(UserError, match=r"none\.txt cannot be read"):
         word_list.word_list_filter(WordListConfig(name="spam", path=str(tmp_path / "none.txt")))
 
@@ -321,11 +321,11 @@ def test_word_lists(tmp_path: Path):
         ),
     ],
 )
-def test_private_data(text: str, clean: str):
+def test_mask_pii(text: str, clean: str):
     assert pii.pii_mapper(PiiConfig())(text) == clean
 
 
-def test_private_steps_are_off_when_told():
+def test_mask_pii_kinds_can_be_disabled():
     text = "a@example.com 8.8.8.8 4111111111111111 +49 30 123456-78 AKIAIOSFODNN7EXAMPLE 12345678Z"
     off = dict.fromkeys(PiiConfig.model_fields, False)
     assert pii.pii_mapper(PiiConfig(**off))(text) == text
@@ -335,7 +335,7 @@ def test_private_steps_are_off_when_told():
 
 
 @given(st.integers(0, 10**14))
-def test_luhn_finds_every_single_wrong_digit(number: int):
+def test_luhn_detects_single_digit_errors(number: int):
     digits = str(number)
     check = next(str(last) for last in range(10) if pii.is_valid_luhn(digits + str(last)))
     whole = digits + check
@@ -347,7 +347,7 @@ def test_luhn_finds_every_single_wrong_digit(number: int):
 # ---- the classifier
 
 
-def test_a_classifier_learns_from_examples_and_always_the_same(prose: Callable[..., str]):
+def test_classifier_learns_and_is_deterministic(prose: Callable[..., str]):
     good = [prose(seed) for seed in range(40)]
     bad = [
         f"BUY cheap {word} now!!! click here $$$ best price {word} deal"

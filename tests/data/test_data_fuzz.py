@@ -1,4 +1,4 @@
-"""Whatever the bytes are, a reader answers with documents and drops, and cleaning with a verdict.
+"""Damaged files: readers return documents and drops, and cleaning decides on each document.
 
 Valid files of every kind are damaged as disks, networks and people damage them. The slow run takes minutes.
 """
@@ -49,10 +49,10 @@ TOKENS = (
     b"Transfer-Encoding: chunked\r\n", b"charset=utf-7", b"\xed\xa0\x80", b"PK\x03\x04", b"../../x", b"-" * 9, b'"', b"\\ud800",
     b"[" * 2_000, b"9" * 5_000, b"A" * 5_000, b" " * 5_000,
 )  # fmt: skip
-"""What readers look for, and what breaks them."""
+"""Fragments that readers search for or fail on."""
 
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)
-"""What the standard library says of damaged compression while it is read."""
+"""Exceptions of the standard library for damaged compression."""
 
 
 def record(body: bytes, kind: str = "response", headers: str = "") -> bytes:
@@ -142,7 +142,7 @@ def samples() -> list[tuple[str, str, bytes]]:
 
 @st.composite
 def damaged(draw: st.DrawFn) -> tuple[str, str, bytes]:
-    """A valid file after some accidents."""
+    """A valid file with random damage."""
     kind, name, data = draw(st.sampled_from(samples()))
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(data)))
@@ -161,8 +161,8 @@ def damaged(draw: st.DrawFn) -> tuple[str, str, bytes]:
     return kind, name, data
 
 
-def direct(kind: str, name: str, data: bytes) -> list[ReadResult]:
-    """What the reader itself says; of damaged compression it may complain as the standard library does."""
+def read_directly(kind: str, name: str, data: bytes) -> list[ReadResult]:
+    """Results of the reader alone; damaged compression may raise the errors of the standard library."""
     found: list[ReadResult] = []
     try:
         found += get_reader(kind)(name, io.BytesIO(data), ReaderOptions(html_extractor="resiliparse"))
@@ -171,7 +171,7 @@ def direct(kind: str, name: str, data: bytes) -> list[ReadResult]:
     return found
 
 
-def in_a_file(kind: str, name: str, data: bytes) -> list[ReadResult]:
+def read_from_file(kind: str, name: str, data: bytes) -> list[ReadResult]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         path.write_bytes(data)
@@ -179,7 +179,7 @@ def in_a_file(kind: str, name: str, data: bytes) -> list[ReadResult]:
 
 
 @cache
-def todo(kind: str) -> list[CleaningStep]:
+def cleaning_steps(kind: str) -> list[CleaningStep]:
     source = SourceConfig.model_validate({"name": "x", "kind": kind, "path": "x"})
     return build_steps(
         DataConfig.model_validate({"sources": (source,), "c4": {"kinds": [kind]}}), source, FilterContext()
@@ -188,7 +188,7 @@ def todo(kind: str) -> list[CleaningStep]:
 
 @pytest.mark.parametrize("examples", [400, pytest.param(40_000, marks=pytest.mark.slow)])
 @pytest.mark.timeout(3_000)
-def test_no_damage_stops_a_reader(examples: int):
+def test_damaged_files_never_raise(examples: int):
     @settings(
         max_examples=examples, deadline=None, derandomize=examples < 1_000, database=None,
         suppress_health_check=list(HealthCheck),
@@ -196,25 +196,27 @@ def test_no_damage_stops_a_reader(examples: int):
     @given(damaged())
     def check(sample: tuple[str, str, bytes]) -> None:
         kind, name, _ = sample
-        found = in_a_file(*sample) if name.startswith("a.") and kind == "code" else direct(*sample)
+        found = (
+            read_from_file(*sample) if name.startswith("a.") and kind == "code" else read_directly(*sample)
+        )
         for read in found:
             assert isinstance(read, Document | DroppedDocument)
             assert isinstance(read.text, str)
             assert isinstance(read.id, str)
             if isinstance(read, Document):
                 assert isinstance(
-                    clean_document(read, todo(kind), lambda *_: None), Document | DroppedDocument
+                    clean_document(read, cleaning_steps(kind), lambda *_: None), Document | DroppedDocument
                 )
 
     check()
 
 
-def test_the_samples_are_valid():
+def test_samples_are_valid():
     for kind, name, data in samples():
         if kind == "code" and "ipynb" not in name:
-            found = in_a_file(kind, name, data)
+            found = read_from_file(kind, name, data)
         else:
-            found = direct(kind, name, data)
+            found = read_directly(kind, name, data)
         assert any(isinstance(read, Document) for read in found), (kind, name, found)
         assert not any("broken" in read.reason for read in found if isinstance(read, DroppedDocument)), (
             kind,

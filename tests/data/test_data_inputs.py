@@ -31,7 +31,7 @@ def source(path: object, **more: object) -> SourceConfig:
     return SourceConfig.model_validate({"name": "x", "kind": "text", "path": str(path), **more})
 
 
-def test_files_are_named_by_what_follows_the_fixed_part(tmp_path: Path):
+def test_file_names_are_relative_to_the_glob_root(tmp_path: Path):
     for name in ("books/b.txt", "books/a.txt", "books/deep/c.txt", "books/.hidden/d.txt", "books/.e.txt"):
         write(tmp_path / name)
     names = lambda pattern: [name for name, _ in inputs.local_files(str(tmp_path / pattern))]  # noqa: E731
@@ -42,28 +42,28 @@ def test_files_are_named_by_what_follows_the_fixed_part(tmp_path: Path):
     assert names("nothing/*") == []
 
 
-def test_names_with_brackets_are_names(tmp_path: Path):
+def test_brackets_in_existing_names_are_literal(tmp_path: Path):
     write(tmp_path / "a[1].txt")
     assert [name for name, _ in inputs.local_files(str(tmp_path / "a[1].txt"))] == ["a[1].txt"]
 
 
-def test_a_loop_of_links_ends(tmp_path: Path):
+def test_symlink_loop_ends(tmp_path: Path):
     write(tmp_path / "f" / "a.txt")
     os.symlink(tmp_path / "f", tmp_path / "f" / "loop")
     assert [name for name, _ in inputs.local_files(str(tmp_path / "f"))] == ["a.txt"]
 
 
-def test_nothing_found_is_an_error(tmp_path: Path, machine: Machine):
+def test_no_match_is_an_error(tmp_path: Path, machine: Machine):
     with pytest.raises(UserError, match="no file matches"):
         inputs.resolve_files(source(tmp_path / "*.txt"), machine)
 
 
-def test_a_wrong_checksum_is_an_error(tmp_path: Path, machine: Machine):
+def test_wrong_checksum_is_an_error(tmp_path: Path, machine: Machine):
     with pytest.raises(UserError, match="expected 0000"):
         inputs.resolve_files(source(write(tmp_path / "a.txt"), sha256="0" * 64), machine)
 
 
-def test_what_fsspec_reads_is_fetched_once(machine: Machine):
+def test_fsspec_files_are_fetched_once(machine: Machine):
     import fsspec
 
     fsspec.filesystem("memory").pipe({"/texts/a.txt": b"one", "/texts/b.txt": b"two"})
@@ -73,7 +73,7 @@ def test_what_fsspec_reads_is_fetched_once(machine: Machine):
     assert found[0].fetch(machine).read_bytes() == b"one"
 
 
-def test_a_snapshot_resolves_to_its_files(machine: Machine, monkeypatch: pytest.MonkeyPatch):
+def test_common_crawl_snapshot_resolves_to_its_files(machine: Machine, monkeypatch: pytest.MonkeyPatch):
     fetched = []
 
     def download(url: str, target: Path, _: Machine) -> Path:
@@ -95,7 +95,7 @@ def test_a_snapshot_resolves_to_its_files(machine: Machine, monkeypatch: pytest.
     assert set(found) != set(inputs.resolve_files(entry, machine, seed=4, lazy=True))
 
 
-def test_offline_names_what_is_missing(machine: Machine):
+def test_missing_file_offline_is_an_error(machine: Machine):
     offline = Machine(cache_dir=machine.cache_dir, offline=True)
     with pytest.raises(UserError, match=r"book\.txt is not in the cache"):
         inputs.resolve_files(source("https://example.org/book.txt"), offline)
@@ -114,7 +114,7 @@ def tar_of(members: dict[str, bytes], path: Path, link: tuple[str, str] | None =
     return path
 
 
-def test_members_that_climb_out_are_passed_over(tmp_path: Path):
+def test_unsafe_member_names_are_skipped(tmp_path: Path):
     members = {
         "top/a.txt": b"a",
         "../evil.txt": b"e",
@@ -140,7 +140,7 @@ def read_all(path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 10, 60])
-def test_broken_archives_are_an_error_for_people(tmp_path: Path, keep: int):
+def test_broken_archive_is_a_user_error(tmp_path: Path, keep: int):
     data = tar_of({"a.txt": b"a" * 5000}, tmp_path / "t.tar.gz").read_bytes()
     (tmp_path / "t.tar.gz").write_bytes(data[:keep])
     (tmp_path / "t.zip").write_bytes(data[:keep])
@@ -149,7 +149,7 @@ def test_broken_archives_are_an_error_for_people(tmp_path: Path, keep: int):
             read_all(tmp_path / name)
 
 
-def test_identity_follows_content_and_not_time(tmp_path: Path, machine: Machine):
+def test_input_hashes_follow_content_not_time(tmp_path: Path, machine: Machine):
     path = write(tmp_path / "a.txt", "one")
     section = DataConfig(sources=(source(tmp_path / "*.txt"),))
     first = input_hashes(section, machine)
@@ -159,7 +159,7 @@ def test_identity_follows_content_and_not_time(tmp_path: Path, machine: Machine)
     assert input_hashes(section, machine) != first
 
 
-def test_a_file_is_hashed_once(tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch):
+def test_file_is_hashed_once(tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch):
     path = write(tmp_path / "a.txt", "one")
     expected = cached_sha256(path, machine)
     monkeypatch.setattr("groundup.data.hash_cache.hash_file", lambda path: pytest.fail("hashed again"))
@@ -195,9 +195,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-def test_a_snapshot_is_fetched_as_common_crawl_lays_it_out(
-    server: tuple[str, Path], machine: Machine, monkeypatch: pytest.MonkeyPatch
-):
+def test_common_crawl_layout(server: tuple[str, Path], machine: Machine, monkeypatch: pytest.MonkeyPatch):
     address, folder = server
     monkeypatch.setattr(inputs, "COMMON_CRAWL_URL", address)
     segment = "crawl-data/CC-MAIN-2024-10/segments/1707947473347.0"
@@ -221,7 +219,7 @@ def test_a_snapshot_is_fetched_as_common_crawl_lays_it_out(
         inputs.resolve_files(source("commoncrawl://CC-MAIN-2024-10/wat", kind="web"), machine)
 
 
-def test_a_web_address_is_fetched_once_and_read_offline(server: tuple[str, Path], machine: Machine):
+def test_url_is_fetched_once_and_read_offline(server: tuple[str, Path], machine: Machine):
     address, folder = server
     write(folder / "b/book.txt", "said")
     (file,) = inputs.resolve_files(source(f"{address}b/book.txt"), machine)
@@ -231,7 +229,7 @@ def test_a_web_address_is_fetched_once_and_read_offline(server: tuple[str, Path]
     assert (file.name, again.path.read_text()) == ("book.txt", "said")
 
 
-def test_files_elsewhere_are_named_by_what_follows_the_fixed_part(machine: Machine):
+def test_remote_file_names_are_relative_to_the_glob_root(machine: Machine):
     import fsspec
 
     memory = fsspec.filesystem("memory")
@@ -244,7 +242,7 @@ def test_files_elsewhere_are_named_by_what_follows_the_fixed_part(machine: Machi
     memory.rm("/texts", recursive=True)
 
 
-def test_globs_do_not_walk_in_circles(tmp_path: Path):
+def test_globs_do_not_follow_link_loops(tmp_path: Path):
     write(tmp_path / "f" / "deep" / "a.txt")
     for name in ("f/one", "f/two", "f/deep/three"):  # with two loops in each folder there are 2**40 ways down
         os.symlink(tmp_path / "f", tmp_path / name)

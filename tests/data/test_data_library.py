@@ -91,9 +91,9 @@ def test_clean_texts(prose: Callable[..., str]):
 
 
 def test_stop_words_are_counted_in_any_case():
-    judge = gopher_quality_filter(GopherQualityConfig(min_words=1, min_stop_words=2))
-    assert judge("The mill stands OF stone.") is None
-    assert judge("The mill stands there.") == "no_stop_words"
+    drop_reason = gopher_quality_filter(GopherQualityConfig(min_words=1, min_stop_words=2))
+    assert drop_reason("The mill stands OF stone.") is None
+    assert drop_reason("The mill stands there.") == "no_stop_words"
 
 
 def test_punctuation_alone_has_few_words():

@@ -30,15 +30,15 @@ BSD = "Redistribution and use in source and binary forms, with or without\n * mo
         ("All rights reserved.", None),
     ],
 )
-def test_licences_are_known_by_their_words(text: str, name: str | None):
+def test_license_texts_are_identified(text: str, name: str | None):
     assert identify_license(text) == name
 
 
-def test_the_licence_of_this_project_is_known():
+def test_license_of_this_project_is_identified():
     assert identify_license((Path(__file__).parents[2] / "LICENSE").read_text()) == "Apache-2.0"
 
 
-def test_expressions():
+def test_spdx_expressions():
     assert is_allowed("GPL-2.0-only OR MIT", PERMISSIVE_LICENSES)
     assert is_allowed("(MIT AND Apache-2.0)", PERMISSIVE_LICENSES)
     assert not is_allowed("MIT AND GPL-3.0-or-later", PERMISSIVE_LICENSES)
@@ -55,7 +55,7 @@ FILES = {
 }
 
 
-def judged(found: list[Document | DroppedDocument]) -> dict[str, str]:
+def drop_reasons(found: list[Document | DroppedDocument]) -> dict[str, str]:
     return {read.id: getattr(read, "reason", "kept") for read in found}
 
 
@@ -72,17 +72,17 @@ def test_files_of_a_checkout(tmp_path: Path):
         for name, path in local_files(str(tmp_path))
         for read in read_file("code", InputFile(name, path), options)
     ]
-    assert judged(found) == EXPECTED
+    assert drop_reasons(found) == EXPECTED
     deep = InputFile("c.py", tmp_path / "lib/deep/c.py")  # the source names a folder deep in the checkout
-    assert judged(list(read_file("code", deep, options))) == {"c.py": "license: unknown"}
+    assert drop_reasons(list(read_file("code", deep, options))) == {"c.py": "license: unknown"}
     (tmp_path / ".git").mkdir()
     deep = InputFile("d.py", tmp_path / "lib/other/d.py")
     deep.path.parent.mkdir()
     deep.path.write_text("x = 1\n")
-    assert judged(list(read_file("code", deep, options))) == {"d.py": "license: GPL-3.0"}
+    assert drop_reasons(list(read_file("code", deep, options))) == {"d.py": "license: GPL-3.0"}
 
 
-def test_files_of_archives_whose_licence_comes_last(tmp_path: Path):
+def test_archive_with_license_file_at_its_end(tmp_path: Path):
     options = ReaderOptions(licenses=PERMISSIVE_LICENSES)
     with (
         tarfile.open(tmp_path / "x.tar.gz", "w:gz") as tar,
@@ -94,10 +94,10 @@ def test_files_of_archives_whose_licence_comes_last(tmp_path: Path):
             tar.addfile(info, io.BytesIO(text.encode()))
             zipped.writestr(name, text)
     for name in ("x.tar.gz", "x.zip"):
-        assert judged(list(read_file("code", InputFile(name, tmp_path / name), options))) == EXPECTED
+        assert drop_reasons(list(read_file("code", InputFile(name, tmp_path / name), options))) == EXPECTED
     with zipfile.ZipFile(tmp_path / "x-1.whl", "w") as wheel:
         wheel.writestr("x/a.py", "print(1)\n")
         wheel.writestr("x-1.dist-info/licenses/LICENSE", MIT)
-    assert judged(list(read_file("code", InputFile("x-1.whl", tmp_path / "x-1.whl"), options))) == {
+    assert drop_reasons(list(read_file("code", InputFile("x-1.whl", tmp_path / "x-1.whl"), options))) == {
         "x/a.py": "kept"
     }

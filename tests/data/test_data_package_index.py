@@ -33,7 +33,7 @@ def sdist(text: str = "hello") -> bytes:
 
 
 class Index(BaseHTTPRequestHandler):
-    """A package index on the loopback: JSON (PEP 691) or HTML (PEP 503), and the files themselves."""
+    """A local package index: JSON (PEP 691) or HTML (PEP 503), and the files themselves."""
 
     pages: dict[str, tuple[str, bytes]] = {}  # noqa: RUF012
     asked: list[tuple[str, str | None]] = []  # noqa: RUF012
@@ -77,7 +77,7 @@ def index() -> Iterator[str]:
     thread.join()
 
 
-def look_at(monkeypatch: pytest.MonkeyPatch, *indexes: str, folders: tuple[str, ...] = ()) -> None:
+def use_indexes(monkeypatch: pytest.MonkeyPatch, *indexes: str, folders: tuple[str, ...] = ()) -> None:
     monkeypatch.setattr(package_index, "read_pip_settings", lambda: PipSettings(indexes, folders, None))
 
 
@@ -94,13 +94,11 @@ def look_at(monkeypatch: pytest.MonkeyPatch, *indexes: str, folders: tuple[str, 
         ("some_data-1.0.tar.gz.asc", "sdist", False),
     ],
 )
-def test_archives_are_recognised_by_name(file: str, form: str, same: bool):
+def test_matches_package(file: str, form: str, same: bool):
     assert matches_package(file, PackageConfig(name="some-data", version="1.0", distribution=form)) is same
 
 
-def test_a_json_index_is_read_and_its_hash_is_checked(
-    index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine
-):
+def test_json_index_with_hash(index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine):
     body = sdist()
     files = [
         {
@@ -114,7 +112,7 @@ def test_a_json_index_is_read_and_its_hash_is_checked(
         json.dumps({"files": files}).encode(),
     )
     Index.pages["/files/some_data-1.0.tar.gz"] = ("application/gzip", body)
-    look_at(monkeypatch, f"{index}/missing", f"{index}/simple")
+    use_indexes(monkeypatch, f"{index}/missing", f"{index}/simple")
     source = SourceConfig(name="x", kind="text", package=PACKAGE, path="texts/*.txt")
     (found,) = inputs.resolve_files(source, machine)
     assert [(member.name, member.stream.read()) for member in found.iter_members()] == [
@@ -125,38 +123,34 @@ def test_a_json_index_is_read_and_its_hash_is_checked(
     assert len(Index.asked) == asked, "what is in the cache is not fetched again"
 
 
-def test_an_html_index_and_a_wrong_hash(index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine):
+def test_html_index_and_wrong_hash(index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine):
     Index.pages["/simple/some-data/"] = (
         "text/html",
         b'<a href="../../f/some_data-1.0.tar.gz#sha256=' + b"0" * 64 + b'">x</a>',
     )
     Index.pages["/f/some_data-1.0.tar.gz"] = ("application/gzip", sdist())
-    look_at(monkeypatch, f"{index}/simple")
+    use_indexes(monkeypatch, f"{index}/simple")
     with pytest.raises(UserError, match=f"expected {'0' * 64}"):
         inputs.resolve_files(SourceConfig(name="x", kind="text", package=PACKAGE), machine)
     assert not list(machine.cache_dir.rglob("*.gz")), "nothing wrong is left looking right"
 
 
-def test_a_download_that_breaks_off_is_continued(
-    index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine
-):
+def test_interrupted_download_is_resumed(index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine):
     body = sdist("many words " * 5000)
     Index.pages["/simple/some-data/"] = ("text/html", b'<a href="/f/some_data-1.0.tar.gz">x</a>')
     Index.pages["/f/some_data-1.0.tar.gz"] = ("application/gzip", body)
     Index.break_after = 100
-    look_at(monkeypatch, f"{index}/simple")
+    use_indexes(monkeypatch, f"{index}/simple")
     (found,) = inputs.resolve_files(SourceConfig(name="x", kind="text", package=PACKAGE), machine)
     assert found.path.read_bytes() == body
     assert ("/f/some_data-1.0.tar.gz", "bytes=100-") in Index.asked
 
 
-def test_folders_of_archives_count_as_an_index(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: Machine
-):
+def test_find_links_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: Machine):
     folder = tmp_path / "links"
     folder.mkdir()
     (folder / "some_data-1.0.tar.gz").write_bytes(sdist())
-    look_at(monkeypatch, folders=(str(folder),))
+    use_indexes(monkeypatch, folders=(str(folder),))
     assert find_package(PACKAGE).url == (folder / "some_data-1.0.tar.gz").as_uri()
     (found,) = inputs.resolve_files(
         SourceConfig(name="x", kind="text", package=PACKAGE, path="texts/*"), machine
@@ -164,8 +158,8 @@ def test_folders_of_archives_count_as_an_index(
     assert [member.name for member in found.iter_members()] == ["texts/a.txt"]
 
 
-def test_what_is_missing_is_named(index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine):
-    look_at(monkeypatch, f"{index}/simple")
+def test_missing_package_is_an_error(index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine):
+    use_indexes(monkeypatch, f"{index}/simple")
     with pytest.raises(UserError, match=r"Some_Data 1\.0 \(sdist\) is not in the package index"):
         inputs.resolve_files(SourceConfig(name="x", kind="text", package=PACKAGE), machine)
     with pytest.raises(UserError, match=r"Some_Data 1\.0 .* is not in the cache"):
@@ -175,17 +169,15 @@ def test_what_is_missing_is_named(index: str, monkeypatch: pytest.MonkeyPatch, m
         )
 
 
-def test_pip_says_where_it_looks(monkeypatch: pytest.MonkeyPatch):
+def test_pip_settings_are_read(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PIP_INDEX_URL", "https://user:secret@example.org/simple")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     places = package_index.read_pip_settings()
     assert places.indexes[0] == "https://user:secret@example.org/simple"
 
 
-def test_passwords_in_addresses_are_sent_and_not_shown(
-    index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine
-):
-    look_at(monkeypatch, index.replace("http://", "http://user:secret@") + "/simple")
+def test_url_credentials_are_sent_and_redacted(index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine):
+    use_indexes(monkeypatch, index.replace("http://", "http://user:secret@") + "/simple")
     Index.pages["/simple/some-data/"] = ("text/html", b'<a href="/gone/some_data-1.0.tar.gz">x</a>')
     with pytest.raises(UserError) as caught:
         inputs.resolve_files(SourceConfig(name="x", kind="text", package=PACKAGE), machine)

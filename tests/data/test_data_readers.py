@@ -33,7 +33,7 @@ def reasons(found: list[ReadResult]) -> list[str]:
     return [drop.reason for drop in found if isinstance(drop, DroppedDocument)]
 
 
-def test_the_recipe_and_the_readers_agree():
+def test_recipe_kinds_equal_readers():
     assert set(get_args(SourceKind)) == set(READERS)
     for kind in READERS:
         assert callable(get_reader(kind))
@@ -49,20 +49,20 @@ DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/"><siteinfo
 </mediawiki>"""
 
 
-def test_a_dump_gives_its_articles():
+def test_dump_articles():
     for name, data in (("d.xml", DUMP.encode()), ("d.xml.bz2", bz2.compress(DUMP.encode()))):
         found = read("wikipedia", name, data)
         assert texts(found) == ["A is a sign."]
         assert reasons(found) == ["redirect", "not_an_article"]
 
 
-def test_a_dump_of_several_streams_is_one_dump():
-    cut = DUMP.index("<page><title>B")
-    data = bz2.compress(DUMP[:cut].encode()) + bz2.compress(DUMP[cut:].encode())
+def test_multistream_dump():
+    middle = DUMP.index("<page><title>B")
+    data = bz2.compress(DUMP[:middle].encode()) + bz2.compress(DUMP[middle:].encode())
     assert texts(read("wikipedia", "multistream.xml.bz2", data)) == ["A is a sign."]
 
 
-def test_a_dump_that_breaks_off_gives_what_came_before():
+def test_truncated_dump():
     found = read("wikipedia", "d.xml", DUMP[: DUMP.index("<page><title>Talk")].encode())
     assert texts(found) == ["A is a sign."]
     assert reasons(found) == ["redirect", "broken_dump"]
@@ -95,11 +95,11 @@ def test_a_dump_that_breaks_off_gives_what_came_before():
         ("It is {{convert|5|km|abbr=on}} from {{lang|de|Bonn}}.", "It is 5 km from Bonn."),
     ],
 )
-def test_wikitext_to_prose(wikitext: str, plain: str):
+def test_wikitext_to_text(wikitext: str, plain: str):
     assert wikitext_to_text(wikitext) == plain
 
 
-def test_deep_nesting_takes_no_stack_and_little_time():
+def test_deep_nesting_of_wikitext():
     assert wikitext_to_text("{{" * 100_000 + "x" + "}}" * 100_000 + "\n\nafter") == "after"
     wikitext_to_text("[[" * 100_000 + "x")
 
@@ -112,13 +112,13 @@ BOOK = (
 )
 
 
-def test_the_licence_is_taken_off_a_book():
+def test_gutenberg_license_is_removed():
     assert texts(read("books", "b.txt", BOOK.format("CHAPTER I\n\nIt was night.").encode())) == [
         "CHAPTER I\n\nIt was night."
     ]
 
 
-def test_a_book_is_cut_at_chapters_and_nothing_is_lost():
+def test_book_is_split_at_chapters_without_loss():
     chapters = [f"CHAPTER {number}\n\n" + "\n\n".join(["word " * 100] * 30) for number in range(8)]
     found = texts(read("books", "b.txt", BOOK.format("\n\n".join(chapters)).encode()))
     assert len(found) > 2
@@ -144,14 +144,14 @@ def epub(chapters: dict[str, str], order: list[str]) -> bytes:
     return buffer.getvalue()
 
 
-def test_an_epub_is_read_in_the_order_of_its_spine():
+def test_epub_follows_the_spine():
     chapters = {"b.xhtml": "second " * 60, "a.xhtml": "first " * 60, "cover.xhtml": "x"}
     found = read("books", "x.epub", epub(chapters, ["cover.xhtml", "a.xhtml", "b.xhtml"]))
     assert [text.split()[1] for text in texts(found)] == ["first", "second"]
     assert reasons(found) == ["no_main_text"]
 
 
-def test_an_epub_that_points_outside_is_broken_and_no_more():
+def test_epub_with_outside_reference_is_broken():
     assert reasons(read("books", "x.epub", epub({"a.xhtml": "x"}, ["../../../etc/passwd"]))) == [
         "broken_book"
     ]
@@ -188,7 +188,7 @@ def record(
     return head.encode() + block + b"\r\n\r\n"
 
 
-def test_pages_of_a_crawl_and_what_is_none():
+def test_crawl_pages_and_dropped_records():
     crawl = b"".join(
         gzip.compress(part)
         for part in (
@@ -213,7 +213,7 @@ def test_both_extractors_find_the_main_text(html_extractor: str):
     assert "menu" not in text
 
 
-def test_bodies_are_decoded_by_what_they_are():
+def test_http_bodies_are_decoded_by_content():
     page = PAGE.encode()
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (page[:100], page[100:])) + b"0\r\n\r\n"
     headers = "Transfer-Encoding: chunked\r\n"
@@ -229,13 +229,13 @@ def test_bodies_are_decoded_by_what_they_are():
     assert dechunk(b"5\r\nhello\r\nzz") == b"hello"
 
 
-def test_a_compression_bomb_is_refused_within_its_bound():
+def test_compression_bomb_is_refused():
     bomb = gzip.compress(b"\0" * (50 << 20))
     assert decode_http_body(bomb, "", "gzip", 1 << 20) is None
     assert reasons(read("web", "c.warc", record(bomb, headers="Content-Encoding: gzip\r\n"))) == ["too_large"]
 
 
-def test_a_damaged_member_costs_itself_alone(tmp_path: Path):
+def test_damaged_member_loses_no_other(tmp_path: Path):
     good = gzip.compress(record(PAGE.encode()))
     bad = bytearray(gzip.compress(record(PAGE.replace("old", "new").encode())))
     bad[40:90] = b"\xff" * 50
@@ -243,8 +243,8 @@ def test_a_damaged_member_costs_itself_alone(tmp_path: Path):
     path.write_bytes(good + bytes(bad) + good + good[: len(good) // 2])
     with path.open("rb") as stream:
         found = list(get_reader("web")("c.warc.gz", stream, ReaderOptions()))
-    whole = [text for text in texts(found) if "number 7" in text]
-    assert len(whole) == 2
+    undamaged = [text for text in texts(found) if "number 7" in text]
+    assert len(undamaged) == 2
     assert "broken_record" in reasons(found)
 
 
@@ -259,7 +259,7 @@ def test_character_sets():
     assert decode_text("naïve “quotes”".encode("cp1252")) == "naïve “quotes”"
 
 
-def test_pages_built_to_hurt_are_refused():
+def test_malicious_pages_are_refused():
     assert reasons(read("html", "a.html", b"<div>" * 2_000)) == ["too_complex"]
     assert reasons(read("html", "a.html", b"<b>x" * 60_000)) == ["too_complex"]
     assert reasons(read("html", "a.html", b"<p>" + b"x" * (5 << 20))) == ["too_large"]
@@ -268,7 +268,7 @@ def test_pages_built_to_hurt_are_refused():
 # ---- code, tables, markup
 
 
-def test_code_is_source_files_only():
+def test_code_reader_takes_source_files_only():
     notebook = json.dumps({"cells": [
         {"cell_type": "markdown", "source": ["# Title\n", "words"]},
         {"cell_type": "code", "source": "%matplotlib inline\nprint(1)", "outputs": [{"data": "no"}]},
@@ -294,7 +294,7 @@ def test_json_lines():
     assert texts(read("jsonl", "a.jsonl", b'{"content": "c"}', text_column="content")) == ["c"]
 
 
-def test_tables_of_every_form(tmp_path: Path):
+def test_tables_of_every_format(tmp_path: Path):
     table = pyarrow.table({"text": ["one", None, "three"], "url": ["u1", "u2", "u3"]})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     with pyarrow.ipc.new_file(tmp_path / "file.arrow", table.schema) as file:
@@ -315,7 +315,7 @@ def test_tables_of_every_form(tmp_path: Path):
     assert reasons(read("table", "a.parquet", b"PAR1 nonsense")) == ["broken_table"]
 
 
-def test_a_dataset_folder_gives_its_training_split():
+def test_dataset_folder_gives_training_split():
     line = b'{"text": "one"}'
     assert texts(read("huggingface", "data/train-00000-of-00001.jsonl", line)) == ["one"]
     assert reasons(read("huggingface", "data/test-00000-of-00001.jsonl", line)) == ["evaluation_split"]
@@ -324,7 +324,7 @@ def test_a_dataset_folder_gives_its_training_split():
     assert texts(read("huggingface", "latest/attestation.jsonl", line)) == ["one"], "a word is no split"
 
 
-def test_markdown_to_prose():
+def test_markdown_to_text():
     source = (
         "---\ntitle: x\n---\n# Head #\n\nSome *words* and `code`, a [link](http://x.org/a_(b)).\n\n"
         "```py\nhidden\n```\n| a | b |\n|---|---|\n\n> said\n\n![i](x.png)[ref]: http://x\n2 * 3 * 4 and snake_case_name"
@@ -351,7 +351,7 @@ def test_markdown_to_prose():
     ]
 
 
-def test_rst_to_prose():
+def test_rst_to_text():
     source = (
         "Head\n====\n\nUse :class:`~a.b.Model` or ``x = 1``, see `Docs <http://x>`_ and *this*::\n\n    hidden code\n\n"
         ".. note::\n\n    Noted text.\n\n.. code-block:: py\n\n    hidden\n\n* one\n  more\n* two\n\n.. _label:\n"
@@ -360,7 +360,7 @@ def test_rst_to_prose():
     assert text == "Head\n\nUse Model or x = 1, see Docs and this:\n\nNoted text.\n\n- one more\n- two"
 
 
-def test_text_that_is_none():
+def test_binary_file_is_not_text():
     assert reasons(read("text", "a.txt", b"ab\0cd")) == ["not_text"]
     assert texts(read("text", "a.txt", "\ufeffhé".encode())) == ["hé"]
     assert texts(read("text", "a.txt", "hé".encode("utf-16"))) == ["hé"]
@@ -368,7 +368,7 @@ def test_text_that_is_none():
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
 @pytest.mark.parametrize("mark", ["\n\n", "\n", " ", ""])
-def test_a_long_text_comes_in_parts_and_nothing_is_lost(encoding: str, mark: str):
+def test_long_text_is_split_without_loss(encoding: str, mark: str):
     sentence = "The mill by the river stood empty for a hundred years, said Ågren"
     text = mark.join([sentence if mark.strip(" ") == mark else sentence.replace(" ", "_")] * 20_000)
     found = read("text", "a.txt", text.encode(encoding))
@@ -381,7 +381,7 @@ def test_a_long_text_comes_in_parts_and_nothing_is_lost(encoding: str, mark: str
     assert "".join("".join(texts(read("markdown", "a.md", text.encode()))).split()) == "".join(text.split())
 
 
-def test_a_long_book_loses_its_licence_at_both_ends_and_nothing_between():
+def test_long_book_loses_only_the_license():
     chapters = [f"CHAPTER {number}\n\n" + "\n\n".join(["word " * 100] * 30) for number in range(80)]
     found = texts(read("books", "b.txt", BOOK.format("\n\n".join(chapters)).encode()))
     assert "".join("\n\n".join(found).split()) == "".join("\n\n".join(chapters).split())

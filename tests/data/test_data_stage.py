@@ -14,7 +14,7 @@ from groundup.data.dedup import duplicates
 from groundup.data.process_unit import process_unit
 
 several_workers = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-"""Daft leaves the pipes of its worker processes to the garbage collector, which warns of them."""
+"""Daft does not close the pipes of its worker processes."""
 
 Recipe = Callable[..., Any]
 Prose = Callable[..., str]
@@ -51,7 +51,7 @@ def rows(out: Path, split: str = "train") -> list[dict[str, str]]:
 
 @pytest.fixture
 def two_sources(tmp_path: Path, recipe: Recipe, prose: Prose) -> Any:
-    """Prose and code with every way to fall: copies, near copies, another language, too short, broken."""
+    """Prose and code with all kinds of drops: duplicates, near duplicates, another language, too short, broken."""
     long = [prose(seed, 220) for seed in range(14)]
     near = long[2].replace("The", "This", 1)
     french = (
@@ -77,15 +77,15 @@ def two_sources(tmp_path: Path, recipe: Recipe, prose: Prose) -> Any:
     )
 
 
-def test_changes_are_counted_and_shown_but_not_what_was_private(
+def test_changes_are_sampled_without_personal_data(
     tmp_path: Path, recipe: Recipe, prose: Prose, machine: Machine
 ):
     texts = [
         f"{prose(seed, 200)} Write to jane{seed}@example.org or anna{seed}@example.org." for seed in range(3)
     ]
     path = jsonl(tmp_path / "a.jsonl", [texts[0], texts[1], texts[2].replace(" ", "\r\n", 1)])
-    wanted = recipe(sources=[{"name": "mail", "kind": "jsonl", "path": path}])
-    metrics = build(wanted, tmp_path / "out", machine)
+    view = recipe(sources=[{"name": "mail", "kind": "jsonl", "path": path}])
+    metrics = build(view, tmp_path / "out", machine)
     assert metrics["sources"]["mail"]["replaced"] == {"<email>": 6}
     found = [
         json.loads(line) for line in (tmp_path / "out" / "changed" / "mail.jsonl").read_text().splitlines()
@@ -97,7 +97,7 @@ def test_changes_are_counted_and_shown_but_not_what_was_private(
     assert [("\r" in row["before"], "\r" in row["after"]) for row in repaired] == [(True, False)]
 
 
-def test_the_funnel_adds_up_to_the_last_document(two_sources: Any, tmp_path: Path, machine: Machine):
+def test_stats_add_up(two_sources: Any, tmp_path: Path, machine: Machine):
     metrics = build(two_sources, tmp_path / "out", machine)
     prose, code = metrics["sources"]["prose"], metrics["sources"]["code"]
     assert {reason: counts["documents"] for reason, counts in prose["dropped"].items()} == {
@@ -121,21 +121,21 @@ def test_the_funnel_adds_up_to_the_last_document(two_sources: Any, tmp_path: Pat
     )
 
 
-def test_what_is_written_is_what_is_counted(two_sources: Any, tmp_path: Path, machine: Machine):
+def test_written_documents_equal_counts(two_sources: Any, tmp_path: Path, machine: Machine):
     out = tmp_path / "out"
     metrics = build(two_sources, out, machine)
     for split in ("train", "validation"):
         found = rows(out, split)
         assert found, split
         for name in ("prose", "code"):
-            mine = [row for row in found if row["source"] == name]
+            matching = [row for row in found if row["source"] == name]
             assert metrics["sources"][name][split] == {
-                "documents": len(mine),
-                "bytes": sum(len(row["text"].encode()) for row in mine),
+                "documents": len(matching),
+                "bytes": sum(len(row["text"].encode()) for row in matching),
             }
-    held = {row["id"] for row in rows(out, "validation")}
+    validation_ids = {row["id"] for row in rows(out, "validation")}
     seen = [row["id"] for row in rows(out) if row["source"] == "prose"]
-    assert not held & set(seen)
+    assert not validation_ids & set(seen)
     copies = {seen.count(name) for name in set(seen)}
     assert copies == {2, 3}, "2.5 epochs: every document twice, about half of them once more"
     samples = [json.loads(line) for line in (out / "dropped" / "prose.jsonl").read_text().splitlines()]
@@ -157,7 +157,7 @@ def test_what_is_written_is_what_is_counted(two_sources: Any, tmp_path: Path, ma
 
 
 @several_workers
-def test_same_bytes_again_and_with_more_processes(two_sources: Any, tmp_path: Path, machine: Machine):
+def test_same_bytes_with_more_processes(two_sources: Any, tmp_path: Path, machine: Machine):
     first = build(two_sources, tmp_path / "a", machine)
     assert build(two_sources, tmp_path / "b", Machine(threads=2, cache_dir=machine.cache_dir)) == first
     assert files(tmp_path / "a") == files(tmp_path / "b")
@@ -171,20 +171,20 @@ def test_same_bytes_again_and_with_more_processes(two_sources: Any, tmp_path: Pa
 
 
 class Killed(BaseException):
-    """What nothing catches, as a signal."""
+    """Not an Exception: simulates a kill signal."""
 
 
-@pytest.mark.parametrize("where", ["clean", "judge", "route", "gather", "tell"])
-def test_a_killed_run_continues_to_the_same_bytes(
+@pytest.mark.parametrize("where", ["clean", "deduplicate", "partition", "merge", "write"])
+def test_killed_run_continues_to_the_same_bytes(
     where: str, two_sources: Any, tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ):
-    expected = build(two_sources, tmp_path / "whole", machine)
+    expected = build(two_sources, tmp_path / "straight", machine)
     out = tmp_path / "killed"
     real = executor.map_units
     place = {
         "clean": process_unit,
-        "route": shuffle.partition_unit,
-        "gather": shuffle.merge_partition,
+        "partition": shuffle.partition_unit,
+        "merge": shuffle.merge_partition,
     }
 
     def dying(work: Any, units: list[Any], processes: int) -> Any:
@@ -194,9 +194,9 @@ def test_a_killed_run_continues_to_the_same_bytes(
             yield answer
 
     with monkeypatch.context() as patch:
-        if where == "judge":
+        if where == "deduplicate":
             patch.setattr(duplicates, "union_near", lambda *_: (_ for _ in ()).throw(Killed()))
-        elif where == "tell":
+        elif where == "write":
             patch.setattr(
                 "groundup.data.corpus_summary.write_clusters", lambda *_: (_ for _ in ()).throw(Killed())
             )
@@ -211,84 +211,82 @@ def test_a_killed_run_continues_to_the_same_bytes(
         lambda work, units, processes: (done.extend(units), real(work, units, processes))[1],
     )
     assert build(two_sources, out, machine) == expected
-    assert files(out) == files(tmp_path / "whole")
+    assert files(out) == files(tmp_path / "straight")
     assert len(done) < 7 or where == "clean"
 
 
-def test_a_source_that_yields_nothing_is_an_error(tmp_path: Path, recipe: Recipe, machine: Machine):
+def test_source_without_text_is_an_error(tmp_path: Path, recipe: Recipe, machine: Machine):
     path = jsonl(tmp_path / "a.jsonl", ["short", "shorter"])
     with pytest.raises(
-        UserError, match=r"source mine has no text left: .*few words \(data\.gopher_quality\)"
+        UserError, match=r"source main has no text left: .*few words \(data\.gopher_quality\)"
     ):
-        build(recipe(sources=[{"name": "mine", "kind": "jsonl", "path": path}]), tmp_path / "out", machine)
+        build(recipe(sources=[{"name": "main", "kind": "jsonl", "path": path}]), tmp_path / "out", machine)
     (tmp_path / "b.txt").write_text("")
-    with pytest.raises(UserError, match="source mine has no text left: 1 document: empty file"):
+    with pytest.raises(UserError, match="source main has no text left: 1 document: empty file"):
         build(
-            recipe(sources=[{"name": "mine", "kind": "text", "path": str(tmp_path / "b.txt")}]),
+            recipe(sources=[{"name": "main", "kind": "text", "path": str(tmp_path / "b.txt")}]),
             tmp_path / "out2",
             machine,
         )
 
 
-def test_tokens_instead_of_a_weight(tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose):
+def test_target_tokens(tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose):
     path = jsonl(tmp_path / "a.jsonl", [prose(seed, 300) for seed in range(30)])
-    wanted = recipe(
-        sources=[{"name": "mine", "kind": "jsonl", "path": path, "target_tokens": 20_000}],
+    view = recipe(
+        sources=[{"name": "main", "kind": "jsonl", "path": path, "target_tokens": 20_000}],
         validation_fraction=0,
     )
-    metrics = build(wanted, tmp_path / "out", machine)
-    assert metrics["sources"]["mine"]["tokens_estimated"] == pytest.approx(20_000, rel=0.25)
+    metrics = build(view, tmp_path / "out", machine)
+    assert metrics["sources"]["main"]["tokens_estimated"] == pytest.approx(20_000, rel=0.25)
     assert rows(tmp_path / "out", "validation") == []
 
 
-def test_an_earlier_corpus_keeps_its_documents(
-    tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose
-):
+def test_dedup_against_an_earlier_corpus(tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose):
     texts = [prose(seed, 150) for seed in range(6)]
     build(
         recipe(sources=[{"name": "old", "kind": "jsonl", "path": jsonl(tmp_path / "old.jsonl", texts[:3])}]),
         tmp_path / "old",
         machine,
     )
-    wanted = recipe(
+    view = recipe(
         sources=[{"name": "new", "kind": "jsonl", "path": jsonl(tmp_path / "new.jsonl", texts)}],
         dedup_against=[{"name": "old", "kind": "table", "path": str(tmp_path / "old" / "train")}],
         validation_fraction=0,
     )
-    metrics = build(wanted, tmp_path / "out", machine)
+    metrics = build(view, tmp_path / "out", machine)
     assert metrics["sources"]["new"]["dropped"]["exact_duplicate"]["documents"] == 3
     assert sorted(row["id"] for row in rows(tmp_path / "out")) == ["new3", "new4", "new5"]
 
 
-def test_evaluation_sets_stay_out(tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose):
+def test_decontamination(tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose):
     texts = [prose(seed, 150) for seed in range(4)]
     question = " ".join(texts[2].split()[20:40])
-    wanted = recipe(
-        sources=[{"name": "mine", "kind": "jsonl", "path": jsonl(tmp_path / "a.jsonl", texts)}],
+    view = recipe(
+        sources=[{"name": "main", "kind": "jsonl", "path": jsonl(tmp_path / "a.jsonl", texts)}],
         decontaminate={
             "evaluation_sets": [
                 {"name": "exam", "kind": "jsonl", "path": jsonl(tmp_path / "exam.jsonl", [question])}
             ]
         },
     )
-    metrics = build(wanted, tmp_path / "out", machine)
-    assert metrics["sources"]["mine"]["dropped"]["decontaminate: exam"]["documents"] == 1
+    metrics = build(view, tmp_path / "out", machine)
+    assert metrics["sources"]["main"]["dropped"]["decontaminate: exam"]["documents"] == 1
     assert json.loads((tmp_path / "out" / "contaminated.jsonl").read_text()) == {
-        "source": "mine",
+        "source": "main",
         "id": "a2",
         "item": "exam/exam0",
     }
 
 
-def test_a_classifier_is_trained_and_applied(tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose):
+def test_classifier_is_trained_and_applied(tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose):
     spam = [
         f"Buy the best and cheapest {word} now! Click here to be rich and have it all. " * 6
         for word in ("pills", "cars", "gold", "loans")
     ]
-    wanted = recipe(
+    view = recipe(
         sources=[
             {
-                "name": "mine",
+                "name": "main",
                 "kind": "jsonl",
                 "path": jsonl(tmp_path / "a.jsonl", [*(prose(seed, 150) for seed in range(5)), *spam[:2]]),
             }
@@ -308,8 +306,8 @@ def test_a_classifier_is_trained_and_applied(tmp_path: Path, recipe: Recipe, mac
         gopher_repetition={"kinds": []},
         minhash_dedup={"action": "off"},
     )
-    metrics = build(wanted, tmp_path / "out", machine)
-    assert metrics["sources"]["mine"]["dropped"] == {
+    metrics = build(view, tmp_path / "out", machine)
+    assert metrics["sources"]["main"]["dropped"] == {
         "classifier: low_score": {"documents": 2, "bytes": sum(len(text) for text in spam[:2])}
     }
 
@@ -321,38 +319,40 @@ def test_a_classifier_is_trained_and_applied(tmp_path: Path, recipe: Recipe, mac
         ({"substring_dedup": {"enabled": True, "min_words": 40}}, "repeated_ngrams"),
     ],
 )
-def test_repeated_passages_are_cut_and_counted(
+def test_repeated_passages_are_removed_and_counted(
     knobs: dict[str, Any], name: str, tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose
 ):
     passage = " ".join(prose(99, 80).split())
     texts = [f"{prose(seed, 150)}\n\n{passage}\n\n{prose(seed + 50, 150)}" for seed in range(4)]
-    wanted = recipe(
-        sources=[{"name": "mine", "kind": "jsonl", "path": jsonl(tmp_path / "a.jsonl", texts)}],
+    view = recipe(
+        sources=[{"name": "main", "kind": "jsonl", "path": jsonl(tmp_path / "a.jsonl", texts)}],
         validation_fraction=0,
         **knobs,
     )
-    metrics = build(wanted, tmp_path / "out", machine)
+    metrics = build(view, tmp_path / "out", machine)
     assert sum(passage in row["text"] for row in rows(tmp_path / "out")) == 1
-    table = metrics["sources"]["mine"]
+    table = metrics["sources"]["main"]
     assert table["trimmed"][name] == pytest.approx(3 * len(passage), rel=0.1)
     assert table["read"]["bytes"] == table["kept"]["bytes"] + sum(table["trimmed"].values())
 
 
-def test_near_duplicates_are_kept_on_one_side(tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose):
+def test_near_duplicates_are_in_one_split(tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose):
     texts = [prose(seed, 200) for seed in range(12)]
     near = [text.replace("The", "Then the", 1) for text in texts]
-    wanted = recipe(
-        sources=[{"name": "mine", "kind": "jsonl", "path": jsonl(tmp_path / "a.jsonl", texts + near)}],
+    view = recipe(
+        sources=[{"name": "main", "kind": "jsonl", "path": jsonl(tmp_path / "a.jsonl", texts + near)}],
         minhash_dedup={"action": "keep_same_split"},
         validation_fraction=0.5,
     )
-    build(wanted, tmp_path / "out", machine)
-    held = {row["id"] for row in rows(tmp_path / "out", "validation")}
-    assert 0 < len(held) < 24
-    assert all((f"a{number}" in held) == (f"a{number + 12}" in held) for number in range(12))
+    build(view, tmp_path / "out", machine)
+    validation_ids = {row["id"] for row in rows(tmp_path / "out", "validation")}
+    assert 0 < len(validation_ids) < 24
+    assert all(
+        (f"a{number}" in validation_ids) == (f"a{number + 12}" in validation_ids) for number in range(12)
+    )
 
 
-def test_little_memory_means_more_passes_and_the_same_corpus(
+def test_several_passes_give_the_same_corpus(
     two_sources: Any, tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ):
     build(two_sources, tmp_path / "a", machine)
@@ -365,16 +365,14 @@ def test_little_memory_means_more_passes_and_the_same_corpus(
     assert any("deduplication: 20 documents" in line and "3 passes" in line for line in said)
 
 
-def test_no_file_of_either_split_grows_with_the_corpus(
-    tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose
-):
+def test_shard_size_is_bounded(tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose):
     path = jsonl(tmp_path / "a.jsonl", [prose(seed, 200) for seed in range(60)])
-    wanted = recipe(
-        sources=[{"name": "mine", "kind": "jsonl", "path": path}],
+    view = recipe(
+        sources=[{"name": "main", "kind": "jsonl", "path": path}],
         validation_fraction=0.5,
         shard_megabytes=0.01,
     )
-    metrics = build(wanted, tmp_path / "out", machine)
+    metrics = build(view, tmp_path / "out", machine)
     sizes = {
         split: [
             pyarrow.parquet.read_metadata(path).num_rows
@@ -384,19 +382,19 @@ def test_no_file_of_either_split_grows_with_the_corpus(
     }
     assert all(len(counts) > 2 and max(counts) < 25 for counts in sizes.values())
     assert {split: sum(counts) for split, counts in sizes.items()} == {
-        split: metrics["sources"]["mine"][split]["documents"] for split in sizes
+        split: metrics["sources"]["main"][split]["documents"] for split in sizes
     }
     assert len({row["id"] for split in sizes for row in rows(tmp_path / "out", split)}) == 60
 
 
-def test_the_engine_is_no_part_of_what_a_run_is(two_sources: Any):
+def test_executor_is_not_fingerprinted(two_sources: Any):
     section = two_sources.data
     other = section.model_copy(update={"executor": "ray", "memory_gigabytes": 1.0})
     assert section.model_dump(mode="json") == other.model_dump(mode="json")
 
 
 @several_workers
-def test_a_bug_in_a_worker_keeps_its_traceback():
+def test_worker_exception_keeps_its_traceback():
     with pytest.raises(KeyError, match="config"):
         list(executor.map_units(process_unit, [{}], 1))
     with pytest.raises(RuntimeError, match="KeyError: 'config'"):

@@ -84,7 +84,7 @@ def test_a_run_its_data_and_a_plain_folder_open(
     run = tmp_path_factory.mktemp("run")
     (run / "01-data").symlink_to(folder)
     assert ids(run, "kept") == ids(folder, "kept")
-    with pytest.raises(UserError, match="neither a run"):
+    with pytest.raises(UserError, match="no 01-data/"):
         Corpus.open(tmp_path_factory.mktemp("empty"))
 
 
@@ -123,7 +123,7 @@ def test_the_keys(folder: Path) -> None:
         pager.type_search(bytes([key]))
     assert "search:" in screen(pager)
     pager.type_search(b"\r")
-    assert "Nothing kept with text 'nment 39'" in screen(pager)
+    assert "No kept documents with text 'nment 39'" in screen(pager)
     pager.press("leave")
     assert "Document 0," in screen(pager)
     pager.press("kind")
@@ -136,9 +136,9 @@ def test_the_keys(folder: Path) -> None:
     assert "− cookies" in text
     assert "  keep" in text
     pager.press("next")
-    assert "is not kept" in screen(pager)
+    assert "is not stored" in screen(pager)
     pager.press("kind")
-    assert "7 alike" in screen(pager)
+    assert "7 duplicates" in screen(pager)
     assert "the same 2" in screen(pager)
     pager.press("help")
     assert HELP.splitlines()[0] in screen(pager)
@@ -215,6 +215,6 @@ def test_the_mix_is_shown(folder: Path) -> None:
     row |= {"tokens_estimated": 1_500_000, "byte_fraction": 0.75, "epochs": 1.5}
     corpus.metrics = {"sources": {"books": row, "web": {**row, "byte_fraction": 0.25}}}
     text = corpus_render.overview(corpus).plain
-    mix = text[text.index("what a model will see") :].splitlines()
+    mix = text[text.index("training mixture") :].splitlines()
     assert mix[2].split() == ["books", "1,500", "1,500,000", "75.0%", "1.50"]
     assert mix[4].split() == ["3,000", "3,000,000"]

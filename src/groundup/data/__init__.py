@@ -23,9 +23,6 @@
     shuffle.py          last passes: split, mix, shuffle
     corpus_summary.py   metrics and sample files
     stage.py            the stage
-    corpus_browser.py   kept, dropped and changed documents of a run
-    corpus_render.py    entries as styled text
-    corpus_pager.py     pager for the terminal
 
 Deliberately absent: torch and tokens; an executor of its own (Daft runs the units, locally or on a cluster).
 

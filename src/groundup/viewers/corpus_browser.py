@@ -1,6 +1,4 @@
-"""What there is to look at in a data artifact: documents that stayed, documents that fell, what was changed, what
-repeats. Everything is read as it is asked for: a corpus may be larger than memory.
-"""
+"""Documents of a data folder: kept, dropped, changed, duplicates, contaminated; read lazily."""
 
 import json
 import random
@@ -22,15 +20,15 @@ BATCH_ROWS = 64
 
 @dataclass(frozen=True)
 class CorpusEntry:
-    """One thing to look at.
+    """One document or cluster.
 
     Attributes:
-        kind: one of KINDS.
-        reason: why it fell, which rule changed it, how many documents are alike, or which evaluation item it holds.
-        split: where a kept document is.
-        text: what it says; of a changed document, the place after the change.
-        before: of a changed document, the place before it, unless that must not be shown.
-        members: of documents that are alike, the beginnings of some.
+        kind: one of ENTRY_KINDS.
+        reason: drop reason, step that changed it, cluster size, or evaluation item.
+        split: split of a kept document.
+        text: the text; of a changed document, an excerpt after the change.
+        before: excerpt before the change, unless it is personal data.
+        members: beginnings of some documents of a cluster.
     """
 
     kind: str
@@ -43,15 +41,13 @@ class CorpusEntry:
     members: tuple[dict[str, str], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """As a plain dictionary, without what is not there."""
+        """Non-empty fields as a dictionary."""
         return {name: value for name, value in asdict(self).items() if value or name == "text"}
 
 
 @dataclass(frozen=True)
 class EntryFilters:
-    """Which entries: by source, by a part of the reason, by split, by a text in them. `seed` draws kept documents in
-    a random order, else they come as they are stored.
-    """
+    """Selection by source, part of the reason, split and text. `seed` shuffles kept documents."""
 
     source: str | None = None
     reason: str | None = None
@@ -66,13 +62,13 @@ class EntryFilters:
             return False
         if not self.search:
             return True
-        wanted = self.search.casefold()
+        needle = self.search.casefold()
         texts = [entry.id, entry.text, entry.before or "", *(member["text"] for member in entry.members)]
-        return any(wanted in text.casefold() for text in texts)
+        return any(needle in text.casefold() for text in texts)
 
 
 class Corpus:
-    """A data artifact, or any folder that holds train/*.parquet with the columns text, source and id."""
+    """A data artifact, or any folder with train/*.parquet and the columns text, source and id."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -81,28 +77,28 @@ class Corpus:
 
     @classmethod
     def open(cls, path: Path) -> "Corpus":
-        """`path` is a run or the folder itself. Raises UserError when there is no corpus."""
+        """Open a run or a folder. Raises UserError if it has no corpus."""
         for folder in (path / DATA_FOLDER, path):
             if any(folder.glob("train/*.parquet")) or (folder / "dropped").is_dir():
                 return cls(folder)
         raise UserError(
-            f"{path}: neither a run with {DATA_FOLDER} nor a folder of documents",
-            hint="groundup run RECIPE --until data makes one",
+            f"{path}: no {DATA_FOLDER}/, train/*.parquet or dropped/ in it",
+            hint="create a corpus: groundup run RECIPE --until data",
         )
 
     def sources(self) -> list[str]:
-        """Names of the sources, as far as the manifest or the examples tell."""
+        """Names of the sources, from the manifest or the sample files."""
         known = list(self.metrics.get("sources", {}))
         return known or sorted(path.stem for path in self.folder.glob("dropped/*.jsonl"))
 
     def reasons(self, kind: str) -> list[str]:
-        """The rules under which there are examples of `kind`, by name."""
+        """Reasons with samples of `kind`, sorted."""
         if kind not in ("dropped", "changed"):
             return []
         return sorted({entry.reason for entry in self.entries(kind, EntryFilters())})
 
     def entries(self, kind: str, filters: EntryFilters) -> Iterator[CorpusEntry]:
-        """Those of `kind` that pass. Raises UserError when a file cannot be read."""
+        """Entries of `kind` that pass the filters. Raises UserError for an unreadable file."""
         found = {
             "kept": lambda: self._kept(filters),
             "dropped": self._dropped,
@@ -120,23 +116,23 @@ class Corpus:
             for path in sorted(self.folder.glob(f"{split}/*.parquet"))
             for group in range(_num_row_groups(path))
         ]
-        chance = None if filters.seed is None else random.Random(filters.seed)
-        if chance is not None:
-            chance.shuffle(groups)
+        rng = None if filters.seed is None else random.Random(filters.seed)
+        if rng is not None:
+            rng.shuffle(groups)
         for split, path, group in groups:
-            for batch in _iter_batches(path, group, chance):
+            for batch in _iter_batches(path, group, rng):
                 for row in batch:
                     source, id = str(row.get("source") or ""), str(row.get("id") or "")
                     yield CorpusEntry("kept", source, id, row["text"] or "", split=split)
 
     def _dropped(self) -> Iterator[CorpusEntry]:
-        for source, row in self._examples("dropped"):
+        for source, row in self._samples("dropped"):
             yield CorpusEntry(
                 "dropped", source, row.get("id", ""), row.get("text", ""), row.get("reason", "unknown")
             )
 
     def _changed(self) -> Iterator[CorpusEntry]:
-        for source, row in self._examples("changed"):
+        for source, row in self._samples("changed"):
             before, rule = row.get("before"), row.get("rule", "unknown")
             yield CorpusEntry("changed", source, row.get("id", ""), row.get("after", ""), rule, before=before)
 
@@ -144,7 +140,7 @@ class Corpus:
         for row in _read_jsonl(self.folder / "clusters.jsonl"):
             members = tuple(row["members"])
             first = members[0]
-            reason = f"{row['size']} alike"
+            reason = f"{row['size']} duplicates"
             yield CorpusEntry(
                 "duplicates", first["source"], first["id"], first["text"], reason, members=members
             )
@@ -153,7 +149,7 @@ class Corpus:
         for row in _read_jsonl(self.folder / "contaminated.jsonl"):
             yield CorpusEntry("contaminated", row["source"], row["id"], "", row["item"])
 
-    def _examples(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _samples(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for path in sorted(self.folder.glob(f"{folder}/*.jsonl")):
             for row in _read_jsonl(path):
                 yield path.stem, row

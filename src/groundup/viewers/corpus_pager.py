@@ -1,4 +1,4 @@
-"""A corpus under one's fingers: one document a screen, keys to go on, back, and to another kind, reason or source."""
+"""Terminal pager for a corpus: one document per screen, keys to change document, kind, reason and source."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,30 +21,28 @@ KEYS = {
     b"o": "overview", b"g": "top", b"G": "end", b"?": "help", b"q": "quit", b"\x04": "quit",
 }  # fmt: skip
 HELP = """n → l      the next document
-p ← h      the one before
+p ← h      the previous document
 ↑ ↓ j k    scroll a line; space and b a page, g and G to the ends
 tab        kept, dropped, changed, duplicates, evaluation items
-r R        another reason, or the one before
-s          another source
-/          only what holds these words; Enter takes it, nothing clears it
-o          the whole funnel
-q          leave"""
-FOOTER = (
-    "q quit · ? keys · n next · p back · ↑↓ scroll · tab kind · r reason · s source · / search · o funnel"
-)
+r R        next or previous reason
+s          next source
+/          search for a text; Enter applies it, an empty text clears it
+o          overview: kept and dropped documents
+q          quit"""
+FOOTER = "q quit · ? keys · n next · p back · ↑↓ scroll · tab kind · r reason · s source · / search · o all"
 T = TypeVar("T")
 
 
 @dataclass
 class EntryBuffer:
-    """The entries of one kind under some filters, as far as they were asked for."""
+    """Lazily read list of entries."""
 
     source: Iterator[CorpusEntry]
     entries: list[CorpusEntry] = field(default_factory=list)
     complete: bool = False
 
     def get(self, index: int) -> CorpusEntry | None:
-        """Number `index`; None when there are not so many."""
+        """Entry number `index`, or None beyond the end."""
         while len(self.entries) <= index and not self.complete:
             entry = next(self.source, None)
             if entry is None:
@@ -55,11 +53,11 @@ class EntryBuffer:
 
 
 class Pager:
-    """What is on the screen. `press` takes the name of a key; `lines` draws."""
+    """State of the pager: `press` handles a key by name, `lines` renders the screen."""
 
     def __init__(self, corpus: Corpus, kind: str, filters: EntryFilters):
         self.corpus, self.kind, self.filters = corpus, kind, filters
-        self.overlay = ""  # "overview", "help" or, for documents, nothing
+        self.overlay = ""  # "overview", "help" or "" for documents
         self.search_input: str | None = None
         self.index = self.top = 0
         self.done = False
@@ -67,7 +65,7 @@ class Pager:
         self._reload()
 
     def press(self, key: str, page_lines: int = 20) -> None:
-        """React to a key; `page` is the height of the text on the screen."""
+        """Handle a key; `page_lines` is the height of the text area."""
         moves = {
             "up": -1,
             "down": 1,
@@ -103,11 +101,11 @@ class Pager:
             self.search_input = self.filters.search or ""
 
     def type_search(self, data: bytes) -> None:
-        """What is typed while searching."""
+        """Handle input while a search text is typed."""
         assert self.search_input is not None
         if data in (b"\r", b"\n"):
-            wanted, self.search_input = self.search_input, None
-            self._set_filters(search=wanted or None)
+            text, self.search_input = self.search_input, None
+            self._set_filters(search=text or None)
         elif data.startswith(b"\x1b"):
             self.search_input = None
         elif data in (b"\x7f", b"\x08"):
@@ -117,25 +115,25 @@ class Pager:
 
     def lines(self, console: Console, width: int, height: int) -> list[Text]:
         """The screen, `height` lines of at most `width` cells."""
-        head = self._header()
-        body = self._content(console, width - 2)
+        header = self._header()
+        content = self._content(console, width - 2)
         room = max(1, height - 4)
-        self.top = min(self.top, max(0, len(body) - room))
-        shown = body[self.top : self.top + room]
-        where = f"{min(100, 100 * (self.top + room) // len(body))}%" if len(body) > room else ""
-        foot = Text(f" {FOOTER}", corpus_render.MUTED)
+        self.top = min(self.top, max(0, len(content) - room))
+        shown = content[self.top : self.top + room]
+        percent = f"{min(100, 100 * (self.top + room) // len(content))}%" if len(content) > room else ""
+        footer = Text(f" {FOOTER}", corpus_render.MUTED)
         if self.search_input is not None:
-            foot = Text.assemble((" search: ", "bold"), self.search_input, ("▏", "bold"))
-        elif where:
-            foot = Text.assemble((f" {where} ", "bold"), foot)
+            footer = Text.assemble((" search: ", "bold"), self.search_input, ("▏", "bold"))
+        elif percent:
+            footer = Text.assemble((f" {percent} ", "bold"), footer)
         rule = Text("─" * width, corpus_render.MUTED)
         lines = [
-            head,
+            header,
             rule,
             *(Text(" ") + line for line in shown),
             *[Text()] * (room - len(shown)),
             rule,
-            foot,
+            footer,
         ]
         for line in lines:
             line.truncate(width, overflow="ellipsis")
@@ -149,15 +147,15 @@ class Pager:
             return Text(" keys", "bold")
         entry = self.buffer.get(self.index)
         count = f"{len(self.buffer.entries):,}" if self._count_all() else "…"
-        place = f"{self.index + 1:,} of {count}" if entry else "none"
-        parts: list[tuple[str, str] | Text] = [(f" {self.kind} ", "reverse bold"), (f" {place}  ", "bold")]
+        position = f"{self.index + 1:,} of {count}" if entry else "none"
+        parts: list[tuple[str, str] | Text] = [(f" {self.kind} ", "reverse bold"), (f" {position}  ", "bold")]
         if entry:
             parts.append(corpus_render.entry_title(entry))
             parts.append((f"  {corpus_render.entry_stats(entry)}", corpus_render.MUTED))
         return Text.assemble(*parts)
 
     def _count_all(self) -> bool:
-        """Whether all are known; examples are few and are counted, a corpus is not read to its end for that."""
+        """Whether all entries are read. Samples are few and read to the end; kept documents are not."""
         if self.kind != "kept":
             while not self.buffer.complete:
                 self.buffer.get(len(self.buffer.entries))
@@ -177,13 +175,13 @@ class Pager:
         return self._wrapped[1]
 
     def _empty_message(self) -> Text:
-        asked = {
+        filters = {
             "source": self.filters.source,
             "reason": self.filters.reason,
             "text": self.filters.search,
         }
-        words = ", ".join(f"{name} {value!r}" for name, value in asked.items() if value)
-        return Text(f"Nothing {self.kind}" + (f" with {words}." if words else " here."), corpus_render.MUTED)
+        words = ", ".join(f"{name} {value!r}" for name, value in filters.items() if value)
+        return Text(f"No {self.kind} documents" + (f" with {words}." if words else "."), corpus_render.MUTED)
 
     def _set_filters(self, **changes: str | None) -> None:
         self.filters = replace(self.filters, **changes)  # pyright: ignore[reportArgumentType]
@@ -195,7 +193,7 @@ class Pager:
 
 
 def run_pager(corpus: Corpus, kind: str, filters: EntryFilters) -> None:
-    """Show `corpus` on this terminal until the user leaves."""
+    """Show `corpus` on this terminal until the user quits."""
     pager = Pager(corpus, kind, filters)
     with alternate_screen() as screen:
         while not pager.done:
@@ -208,7 +206,7 @@ def run_pager(corpus: Corpus, kind: str, filters: EntryFilters) -> None:
                     pager.press(KEYS.get(key, ""), size.lines - 4)
 
 
-def _cycle(choices: Sequence[T], now: T, step: int) -> T:
-    """The choice after `now`, round and round."""
-    place = choices.index(now) if now in choices else 0
-    return choices[(place + step) % len(choices)]
+def _cycle(choices: Sequence[T], current: T, step: int) -> T:
+    """The choice `step` after `current`, cyclically."""
+    index = choices.index(current) if current in choices else 0
+    return choices[(index + step) % len(choices)]

@@ -1,6 +1,6 @@
-"""An entry of a corpus as styled lines for a terminal: the same in the pager and on paper.
+"""Corpus entries as styled text, for the pager and for plain output.
 
-Foreign text is shown, never obeyed: control characters and turns of direction become U+FFFD.
+Control characters and bidirectional overrides in documents are shown as U+FFFD.
 """
 
 import difflib
@@ -17,21 +17,15 @@ from groundup.data.clean.pii import PII_TOKENS
 from groundup.viewers.corpus_browser import Corpus, CorpusEntry, EntryFilters
 
 MAX_CHARACTERS = 200_000
-"""Characters of a document that are shown: a book of more is cut, and says so."""
+"""Characters shown of a document."""
 PII_TOKEN = re.compile("|".join(PII_TOKENS))
 BAR_WIDTH = 24
-MUTED, EMPHASIS, WARN, REMOVED, ADDED, MATCHED = (
-    "dim",
-    "bold cyan",
-    "yellow",
-    "red",
-    "green",
-    "black on yellow",
-)
+MUTED, EMPHASIS, WARN = "dim", "bold cyan", "yellow"
+REMOVED, ADDED, MATCHED = "red", "green", "black on yellow"
 
 
 def entry_title(entry: CorpusEntry) -> Text:
-    """What it is, where from and why, in one line."""
+    """Source, split, reason and id, in one line."""
     parts = [(_one_line(entry.source) or "?", EMPHASIS)]
     if entry.split:
         parts.append((f"  {entry.split}", MUTED))
@@ -42,7 +36,7 @@ def entry_title(entry: CorpusEntry) -> Text:
 
 
 def entry_text(entry: CorpusEntry, search: str | None = None) -> Text:
-    """The text itself, with what was found and what was replaced marked in it."""
+    """The text, with search matches and PII tokens highlighted."""
     if entry.kind == "changed":
         text = _diff_text(entry)
     elif entry.members:
@@ -52,7 +46,7 @@ def entry_text(entry: CorpusEntry, search: str | None = None) -> Text:
         if len(entry.text) > MAX_CHARACTERS:
             text.append(f"\n… {len(entry.text) - MAX_CHARACTERS:,} characters more", MUTED)
         if not entry.text:
-            text.append("(no text was kept of it)", MUTED)
+            text.append("(no text stored)", MUTED)
     text.highlight_regex(PII_TOKEN, WARN)
     if search:
         text.highlight_regex(re.compile(re.escape(search), re.IGNORECASE), MATCHED)
@@ -60,7 +54,7 @@ def entry_text(entry: CorpusEntry, search: str | None = None) -> Text:
 
 
 def entry_stats(entry: CorpusEntry) -> str:
-    """Length and replacements, in a few words."""
+    """Length and number of PII tokens."""
     found = [f"{len(entry.text):,} characters"] if entry.text and not entry.members else []
     counts: dict[str, int] = {}
     for match in PII_TOKEN.finditer(entry.text):
@@ -70,11 +64,11 @@ def entry_stats(entry: CorpusEntry) -> str:
 
 
 def overview(corpus: Corpus) -> Text:
-    """Every source as a bar of what stayed, and every reason with its count."""
+    """Kept documents by source, drop reasons and removed bytes by step."""
     text = Text()
     sources: dict[str, Any] = corpus.metrics.get("sources", {})
     if not sources:
-        return Text(f"{corpus.folder}: no manifest, so no counts; the documents themselves can be looked at.")
+        return Text(f"{corpus.folder}: no manifest, so no counts; documents can be viewed.")
     width = max(len(name) for name in sources)
     digits = max(len(f"{row['read']['documents']:,}") for row in sources.values())
     for name, row in sources.items():
@@ -94,22 +88,22 @@ def overview(corpus: Corpus) -> Text:
         text.append("\ndropped\n", "bold")
     for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
         text.append(f"{count:>11,}  ").append(f"{sanitize_for_terminal(reason).replace('_', ' ')}\n", WARN)
-    cut: dict[str, int] = {}
+    trimmed: dict[str, int] = {}
     for row in sources.values():
         for rule, amount in row.get("trimmed", {}).items():
-            cut[rule] = cut.get(rule, 0) + amount
-    if cut:
-        text.append("\ntaken out of documents that stayed\n", "bold")
-    for rule, amount in sorted(cut.items(), key=lambda item: (-item[1], item[0])):
+            trimmed[rule] = trimmed.get(rule, 0) + amount
+    if trimmed:
+        text.append("\nremoved from kept documents\n", "bold")
+    for rule, amount in sorted(trimmed.items(), key=lambda item: (-item[1], item[0])):
         text.append(f"{_format_bytes(amount):>11}  ").append(f"{rule.replace('_', ' ')}\n", WARN)
     return text
 
 
 def _mixture_table(sources: dict[str, Any], width: int) -> Text:
-    """What one pass over the training text shows a model; tokens at four bytes each, until they are counted."""
-    text = Text().append("\nwhat a model will see\n", "bold")
+    """Training text of one pass by source; tokens estimated at 4 bytes each."""
+    text = Text().append("\ntraining mixture\n", "bold")
     text.append(
-        f"{'':<{width}}  {'documents':>11}  {'tokens, about':>13}  {'share':>6}  {'epochs':>6}\n", MUTED
+        f"{'':<{width}}  {'documents':>11}  {'tokens, est.':>13}  {'bytes':>6}  {'epochs':>6}\n", MUTED
     )
     rows = {name: row for name, row in sources.items() if "train" in row}
     for name, row in rows.items():
@@ -124,7 +118,7 @@ def _mixture_table(sources: dict[str, Any], width: int) -> Text:
 def print_entries(
     corpus: Corpus, kinds: Sequence[str], filters: EntryFilters, limit: int, console: Console
 ) -> None:
-    """Entries one after another, at most `limit` of each kind (0: all); before the whole of a corpus its funnel."""
+    """Print at most `limit` entries of each kind (0: all), after the overview if there are several kinds."""
     if len(kinds) > 1:
         console.print(overview(corpus), soft_wrap=True)
     for kind in kinds:
@@ -136,7 +130,7 @@ def print_entries(
 def _diff_text(entry: CorpusEntry) -> Text:
     after = sanitize_for_terminal(entry.text).split("\n")
     if entry.before is None:
-        return Text("\n".join(after)).append("\n\n(what stood there before is not kept)", MUTED)
+        return Text("\n".join(after)).append("\n\n(the text before the change is not stored)", MUTED)
     text = Text()
     before = sanitize_for_terminal(entry.before).split("\n")
     for line in difflib.ndiff(before, after):

@@ -86,9 +86,9 @@ def _next_member(stream: IO[bytes], position: int) -> int | None:
     carried = b""
     while part := stream.read(1 << 20):
         window = carried + part
+        start = position - len(carried)
         if (found := window.find(GZIP_MEMBER)) >= 0:
-            position = stream.tell() - len(window) + found
-            stream.seek(position)
-            return position
+            return stream.seek(start + found)
         carried = window[-2:]
+        position += len(part)
     return None
