@@ -45,14 +45,8 @@ def _format_checkpointing(mode: str) -> str:
 
 def format_flops(value: float) -> str:
     """Floating point operations with their SI prefix: 6.4e14 -> "640 teraFLOP"."""
-    for size, prefix in (
-        (1e24, "yotta"),
-        (1e21, "zetta"),
-        (1e18, "exa"),
-        (1e15, "peta"),
-        (1e12, "tera"),
-        (1e9, "giga"),
-    ):
+    prefixes = {1e24: "yotta", 1e21: "zetta", 1e18: "exa", 1e15: "peta", 1e12: "tera", 1e9: "giga"}
+    for size, prefix in prefixes.items():
         if value >= size:
             return f"{value / size:.3g} {prefix}FLOP"
     return f"{value:,.0f} FLOP"
@@ -65,7 +59,7 @@ def _align(rows: list[tuple[str, str]]) -> str:
 def _format_deduplication(found: dict[str, Any]) -> str:
     names = ", ".join(found["unknown_sources"])
     if names and not found["documents"]:
-        return f"up to {found['limit_bytes'] / 1e9:g} GB; no estimate before {names} is downloaded"
+        return f"up to {found['limit_bytes'] / 1e9:g} GB; no estimate yet: {names} not available"
     unknown = f"; without {names}, not downloaded yet" if names else ""
     return (f"{found['peak_bytes'] / 1e9:.2g} GB of {found['limit_bytes'] / 1e9:g} GB "
             f"for about {found['documents']:,} documents, "
@@ -78,17 +72,16 @@ def _simulation_rows(found: dict[str, Any] | None) -> list[tuple[str, str]]:
         return []
     pairs = [("memory between steps", found["memory"]["state"]), ("peak memory", found["memory"]["peak"])]
     pairs += [(f"sent along {axis}", both) for axis, both in found["sent"].items()]
-    words = [
-        f"{name} {both['simulated'] / 1e9:.2f} GB (planned {both['planned'] / 1e9:.2f})"
+    counts = [
+        f"{name} {both['simulated'] / 1e9:.2f} GB (estimate {both['planned'] / 1e9:.2f})"
         for name, both in pairs
     ]
-    head = f"one rank of {found['devices']:,} and one micro-batch: "
-    return [("simulation", head + ", ".join(words))]
+    return [("simulation", f"one rank of {found['devices']:,} and one micro-batch: {', '.join(counts)}")]
 
 
 def _format_axes(layout: dict[str, Any]) -> str:
     axes = {axis: layout[axis] for axis in ("replicate", "tensor", "pipeline") if layout[axis] > 1}
-    words = [f"weights over {layout['shards']}", *(f"{axis} {size}" for axis, size in axes.items())]
+    words = [f"shard {layout['shards']}", *(f"{axis} {size}" for axis, size in axes.items())]
     return " x ".join(words)
 
 
