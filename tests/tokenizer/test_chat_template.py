@@ -8,7 +8,7 @@ from test_tokenizer import llama_like
 from groundup.artifacts.errors import UserError
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat_template import CHATML
-from groundup.tokenizer.control_tokens import FIRST_PLACEHOLDER, LAST_PLACEHOLDER
+from groundup.tokenizer.special_token_escaping import FIRST_PLACEHOLDER, LAST_PLACEHOLDER
 from groundup.tokenizer.special_tokens import SPECIAL_TOKENS
 
 CONVERSATION = [

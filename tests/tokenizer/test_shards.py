@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
+from groundup.tokenizer import write_token_shard
 from groundup.tokenizer.token_shards import ShardWriter, TokenShard, dtype_for, is_complete
 from groundup.tokenizer.tokenizer import Tokenizer
 
@@ -168,3 +169,17 @@ def test_other_tokenizer_is_refused(shard_folder: Path, tokenizer: Tokenizer):
 
 def test_dtype_is_the_smallest_possible():
     assert [dtype_for(size) for size in (1, 65_536, 65_537)] == ["uint16", "uint16", "uint32"]
+
+
+def test_write_token_shard(tokenizer: Tokenizer, tmp_path: Path):
+    texts = ["The first text.", "", "é 東京"]
+    target = writer(tmp_path)
+    append(target, [([7, 7], "interrupted")])
+    target.commit(1)
+    target.__exit__()
+    shard = write_token_shard(tmp_path / "train", texts, tokenizer)
+    shard.check_tokenizer(tokenizer)
+    assert [tokenizer.decode(shard.document(i)[:-1]) for i in range(3)] == texts
+    assert (shard.bytes, list(shard.sources)) == (sum(len(text.encode()) for text in texts), ["text"])
+    with pytest.raises(UserError, match="has no eos token"):
+        write_token_shard(tmp_path / "other", texts, Tokenizer(tokenizer.backend))

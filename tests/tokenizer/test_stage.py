@@ -164,5 +164,5 @@ def test_invalid_inputs_are_refused(data: Path, trained: tuple[Path, dict[str, A
         run_encode(broken, trained, tmp_path / "out2")
     without_end = tmp_path / "no-end"
     Tokenizer(Tokenizer.load(trained[0]).backend).save(without_end)
-    with pytest.raises(UserError, match="no eos token"):
+    with pytest.raises(UserError, match="has no eos token"):
         run_encode(data, (without_end, {}), tmp_path / "out3")

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from groundup.artifacts.errors import UserError
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.special_tokens import SPECIAL_TOKENS, check_special_tokens
-from groundup.tokenizer.tokenizer_training import train_bpe
+from groundup.tokenizer.tokenizer_training import train_bpe, train_tokenizer
 
 
 @given(text=texts)
@@ -192,3 +192,16 @@ def test_truncation_and_padding_rules_are_ignored():
     backend.enable_truncation(3)
     backend.enable_padding(length=8)
     assert Tokenizer(backend).encode("hello, world, hello, world") == [4, 7, 5, 7, 4, 7, 5]
+
+
+def test_train_tokenizer(prose: list[str], tokenizer: Tokenizer, tmp_path: Path):
+    assert train_tokenizer(prose, 700).fingerprint == tokenizer.fingerprint
+    qwen = train_tokenizer(prose, 700, pretokenizer="qwen2", special_tokens=(*SPECIAL_TOKENS, "<|tool|>"))
+    assert qwen.token_id("<|tool|>") == 4
+    assert len(qwen.encode("2024")) == 4
+    assert train_tokenizer(prose, 340, algorithm="unigram").vocab_size == 340
+    for name in ("algorithm", "pretokenizer"):
+        with pytest.raises(ValueError, match=f"{name} = 'other', expected one of"):
+            train_tokenizer(prose, 700, **{name: "other"})  # type: ignore[arg-type]
+    tokenizer.save(str(tmp_path))
+    assert Tokenizer.load(str(tmp_path)).fingerprint == tokenizer.fingerprint

@@ -1,34 +1,35 @@
 """4. Tokenizer: train BPE and Unigram vocabularies, encode and decode, chat templates, token shards on disk.
 
-    split_patterns.py        pretokenization regexes of GPT-2, GPT-4 and Qwen2
-    bytes_to_unicode.py      printable letters for bytes, as in tokenizer.json
-    bpe.py                   byte-pair encoding in plain Python: the oracle of the faster implementations
-    special_tokens.py        end of text, turns, padding, masks
-    tokenizer.py             `Tokenizer`: text and conversations to ids and back; load and save
-    control_tokens.py        special tokens in rendered conversations
-    chat_template.py         Jinja templates of conversations
-    pretokenize.py           pretokenization by array operations, without a regex engine
-    bpe_trainer.py           incremental BPE training
-    tokenizer_training.py    train or extend a tokenizer
-    sentencepiece.py         SentencePiece models
-    protobuf.py              protocol buffers, for SentencePiece models
-    tiktoken_vocabularies.py special tokens of published tiktoken files
-    pretrained.py            load a tokenizer.json, a tiktoken file or a SentencePiece model
-    batch_encoder.py         fastest exact encoder of many texts
-    parquet_documents.py     documents of a data artifact
-    corpus_sample.py         random sample of the corpus to train on
-    range_cache.py           remote files, cached by byte ranges
-    token_shards.py          `TokenShard`: encoded documents on disk, memory-mapped
-    encode_corpus.py         documents to token shards
-    tokenizer_stats.py       vocabulary and shard statistics for the report
-    fertility.py             bytes per token by source and language, beside other tokenizers
-    tokenizer_hashes.py      content hashes of external tokenizers and shards
-    stage.py                 02-tokenizer and 03-tokens
+    split_patterns.py          pretokenization regexes of GPT-2, GPT-4 and Qwen2
+    bytes_to_unicode.py        printable letters for bytes, as in tokenizer.json
+    bpe.py                     byte-pair encoding in plain Python: the oracle of the faster implementations
+    special_tokens.py          end of text, turns, padding, masks
+    tokenizer.py               `Tokenizer`: text and conversations to ids and back; load and save
+    special_token_escaping.py  special tokens spelled in messages stay text
+    chat_template.py           Jinja templates of conversations
+    pretokenize.py             pretokenization by array operations, without a regex engine
+    bpe_trainer.py             incremental BPE training
+    tokenizer_training.py      train or extend a tokenizer
+    sentencepiece.py           SentencePiece models
+    protobuf.py                protocol buffers, for SentencePiece models
+    tiktoken_vocabularies.py   special tokens of published tiktoken files
+    pretrained.py              load a tokenizer.json, a tiktoken file or a SentencePiece model
+    batch_encoder.py           fastest exact encoder of many texts
+    parquet_documents.py       documents of a data artifact
+    corpus_sample.py           random sample of the corpus to train on
+    range_cache.py             remote files, cached by byte ranges
+    token_shards.py            `TokenShard`: encoded documents on disk, memory-mapped
+    encode_corpus.py           documents to token shards
+    tokenizer_stats.py         vocabulary and shard statistics for the report
+    fertility.py               bytes per token by source and language, beside other tokenizers
+    tokenizer_hashes.py        content hashes of external tokenizers and shards
+    stage.py                   02-tokenizer and 03-tokens
 
 Deliberately absent: torch, and tokenizer classes of model families: the `tokenizers` library runs any `tokenizer.json`.
 """
 
 from groundup.tokenizer.batch_encoder import BatchEncoder
+from groundup.tokenizer.encode_corpus import write_token_shard
 from groundup.tokenizer.pretrained import load_pretrained_tokenizer
 from groundup.tokenizer.token_shards import ShardWriter, TokenShard
 from groundup.tokenizer.tokenizer import Tokenizer
@@ -42,4 +43,5 @@ __all__ = [
     "extend_tokenizer",
     "load_pretrained_tokenizer",
     "train_tokenizer",
+    "write_token_shard",
 ]

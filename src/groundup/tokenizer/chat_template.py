@@ -20,7 +20,7 @@ import jinja2.parser
 import jinja2.sandbox
 
 from groundup.artifacts.errors import UserError
-from groundup.tokenizer.control_tokens import ASSISTANT_BEGIN, ASSISTANT_END, PLACEHOLDER
+from groundup.tokenizer.special_token_escaping import ASSISTANT_BEGIN, ASSISTANT_END, PLACEHOLDER
 
 Message = Mapping[str, Any]
 Span = tuple[int, int]

@@ -1,7 +1,7 @@
 """Encode the documents of a data artifact into token shards, in order, each with the end-of-text token after it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +10,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.tokenizer import parquet_documents
 from groundup.tokenizer.batch_encoder import BatchEncoder
-from groundup.tokenizer.token_shards import ShardWriter
+from groundup.tokenizer.token_shards import ShardWriter, TokenShard
 from groundup.tokenizer.tokenizer import Tokenizer
 
 BATCH_BYTES = 16_000_000
@@ -26,23 +26,13 @@ def encode_split(folder: Path, data: Path, split: str, out: Path, machine: Machi
     Raises UserError when the tokenizer has no eos token.
     """
     tokenizer = Tokenizer.load(folder)
-    if tokenizer.eos_id is None:
-        raise UserError(
-            f"{folder}: the tokenizer has no eos token", hint="name its eos_token in tokenizer_config.json"
-        )
     # Read once by the encoders, for their number of threads.
     os.environ.setdefault("RAYON_NUM_THREADS", str(machine.threads))
     encoder = BatchEncoder(tokenizer)
     files = parquet_documents.parquet_files(data, split)
     counts = [parquet_documents.count_documents(path) for path in files]
     with (
-        ShardWriter(
-            out,
-            split,
-            vocab_size=tokenizer.vocab_size,
-            tokenizer=tokenizer.fingerprint,
-            end_of_text=tokenizer.eos_id,
-        ) as writer,
+        _shard_writer(out, split, tokenizer) as writer,
         machine.progress.task(f"encoding {split}", total=sum(counts), unit="documents") as task,
         ThreadPoolExecutor(1, "reading") as reader,
     ):
@@ -54,6 +44,37 @@ def encode_split(folder: Path, data: Path, split: str, out: Path, machine: Machi
                 task.advance(len(documents.texts))
             writer.commit(index + 1)
         return writer.finish()
+
+
+def write_token_shard(
+    base: Path | str, texts: Sequence[str], tokenizer: Tokenizer, source: str = "text"
+) -> TokenShard:
+    """Encode texts into a new token shard: the files `base` + .bin, .idx, .src and .json.
+
+    >>> shard = write_token_shard("tokens/train", texts, tokenizer)
+    """
+    base = Path(base)
+    base.parent.mkdir(parents=True, exist_ok=True)
+    (base.parent / f".{base.name}.journal").unlink(missing_ok=True)  # of an interrupted writer
+    with _shard_writer(base.parent, base.name, tokenizer) as writer:
+        ids, lengths = BatchEncoder(tokenizer).encode(texts)
+        writer.append(ids, lengths, [source] * len(texts), [len(text.encode()) for text in texts])
+        writer.finish()
+    return TokenShard(base)
+
+
+def _shard_writer(folder: Path, split: str, tokenizer: Tokenizer) -> ShardWriter:
+    if tokenizer.eos_id is None:
+        raise UserError(
+            f"{tokenizer!r} has no eos token to end documents", hint="set eos_token in tokenizer_config.json"
+        )
+    return ShardWriter(
+        folder,
+        split,
+        vocab_size=tokenizer.vocab_size,
+        tokenizer=tokenizer.fingerprint,
+        end_of_text=tokenizer.eos_id,
+    )
 
 
 def _prefetch(items: Iterator[Item], reader: ThreadPoolExecutor) -> Iterator[Item]:

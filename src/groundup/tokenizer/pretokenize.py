@@ -43,56 +43,56 @@ def split_gpt4(points: np.ndarray, digits: int = 3) -> np.ndarray:
 
     points: code points of a text that ends with the separator, uint32 (n,). Returns bool (n,).
     """
-    kind = character_classes()[points]
-    begins = _split_by_class_pair(kind, _GPT4)
-    following = np.append(kind[1:], END)
-    blank = (kind == SPACE) | (kind == BLANK)
+    classes = character_classes()[points]
+    begins = _split_by_class_pair(classes, _GPT4)
+    following = np.append(classes[1:], END)
+    blank = (classes == SPACE) | (classes == BLANK)
     # \s+(?!\S)|\s+ : the last blank before a word, number or symbol begins a pretoken, which may include them.
     begins |= blank & _IS_VISIBLE[following]
     # [^\r\n\p{L}\p{N}]?\p{L}+ : a single symbol that begins a pretoken includes the word after it.
-    lone = np.flatnonzero(_lone_symbols(kind) & (following == LETTER))
+    lone = np.flatnonzero(_lone_symbols(classes) & (following == LETTER))
     begins[lone + 1] = False
     apostrophes, letters = _contractions(points, lone, ignore_case=True)
     after = apostrophes + 1 + letters
-    begins[after[kind[after] == LETTER]] = True
+    begins[after[classes[after] == LETTER]] = True
     # \p{N}{1,3} : a long number is split from its beginning.
-    numbers = np.flatnonzero(kind == NUMBER)
+    numbers = np.flatnonzero(classes == NUMBER)
     order = np.arange(len(numbers))
     first_digit = np.maximum.accumulate(np.where(np.diff(numbers, prepend=-2) > 1, order, 0))
     begins[numbers] = (order - first_digit) % digits == 0
     # \s*[\r\n]+ : white space is one pretoken up to its last line break; the rest of it begins the next.
     # [^\s\p{L}\p{N}]+[\r\n]* : but line breaks directly after symbols belong to those.
-    first, last = _true_intervals(kind == BREAK)
-    after_symbol = kind[first - 1] == SYMBOL
+    first, last = _true_intervals(classes == BREAK)
+    after_symbol = classes[first - 1] == SYMBOL
     before_blank = blank[last + 1]
     blanks_first, blanks_last = _true_intervals(blank)
     blank_first = (last + 1)[before_blank]
     blank_last = blanks_last[np.searchsorted(blanks_first, blank_first)]
-    begins[blank_first] |= after_symbol[before_blank] | (kind[blank_last + 1] != BREAK)
+    begins[blank_first] |= after_symbol[before_blank] | (classes[blank_last + 1] != BREAK)
     return begins
 
 
 def split_gpt2(points: np.ndarray) -> np.ndarray:
     """Beginnings of pretokens by the gpt2 pattern; as `split_gpt4`."""
-    kind = character_classes()[points]
-    kind[kind == BREAK] = BLANK
-    begins = _split_by_class_pair(kind, _GPT2)
-    following = np.append(kind[1:], END)
+    classes = character_classes()[points]
+    classes[classes == BREAK] = BLANK
+    begins = _split_by_class_pair(classes, _GPT2)
+    following = np.append(classes[1:], END)
     # \s+(?!\S)|\s+ : the last blank begins a pretoken, and a space includes the word, number or symbol after it.
-    begins |= ((kind == SPACE) | (kind == BLANK)) & _IS_VISIBLE[following]
-    lone = np.flatnonzero(_lone_symbols(kind) & (following == LETTER))
+    begins |= ((classes == SPACE) | (classes == BLANK)) & _IS_VISIBLE[following]
+    lone = np.flatnonzero(_lone_symbols(classes) & (following == LETTER))
     apostrophes, letters = _contractions(points, lone, ignore_case=False)
     after = apostrophes + 1 + letters
     begins[apostrophes + 1] = False
-    begins[after[kind[after] == LETTER]] = True
+    begins[after[classes[after] == LETTER]] = True
     return begins
 
 
-def _split_by_class_pair(kind: np.ndarray, table: np.ndarray) -> np.ndarray:
+def _split_by_class_pair(classes: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Beginnings by table[class of the previous character, class of the character]."""
-    begins = np.empty(len(kind), bool)
+    begins = np.empty(len(classes), bool)
     begins[0] = True
-    begins[1:] = table.ravel()[kind[:-1] * np.uint8(7) + kind[1:]]
+    begins[1:] = table.ravel()[classes[:-1] * np.uint8(7) + classes[1:]]
     return begins
 
 
@@ -111,11 +111,11 @@ _GPT2 = _class_pair_table([*_WHITE, (SPACE, LETTER), (SPACE, NUMBER), (SPACE, SY
 _IS_VISIBLE = np.isin(np.arange(7), (LETTER, NUMBER, SYMBOL))
 
 
-def _lone_symbols(kind: np.ndarray) -> np.ndarray:
+def _lone_symbols(classes: np.ndarray) -> np.ndarray:
     """Symbols that follow neither a symbol nor a space, and precede no symbol."""
-    symbol = kind == SYMBOL
+    symbol = classes == SYMBOL
     lone = symbol.copy()
-    lone[1:] &= ~symbol[:-1] & (kind[:-1] != SPACE)
+    lone[1:] &= ~symbol[:-1] & (classes[:-1] != SPACE)
     lone[:-1] &= ~symbol[1:]
     return lone
 

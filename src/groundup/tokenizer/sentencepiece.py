@@ -65,13 +65,19 @@ def load_sentencepiece(data: bytes) -> Tokenizer:
     tokens = [entry[1].decode() for entry in entries]
     scores, types = [decode_float(entry[2]) for entry in entries], [entry[3] for entry in entries]
     unknown = next((id for id, type in enumerate(types) if type == UNKNOWN), None)
-    kind = {1: "Unigram", 2: "BPE"}.get(trainer.get(3, 1))
-    if unknown is None or kind is None or UNUSED in types or trainer.get(24) or not normalizer.get(5, 1):
+    model_type = {1: "Unigram", 2: "BPE"}.get(trainer.get(3, 1))
+    if (
+        unknown is None
+        or model_type is None
+        or UNUSED in types
+        or trainer.get(24)
+        or not normalizer.get(5, 1)
+    ):
         raise ValueError(
             "unsupported SentencePiece model: neither BPE nor Unigram, unused entries, or a suffix instead of a prefix"
         )
     user_defined = [token for token, type in zip(tokens, types, strict=True) if type == USER_DEFINED]
-    if kind == "BPE":
+    if model_type == "BPE":
         vocabulary = {token: id for id, token in enumerate(tokens)}
         ordinary = {token: id for token, id in vocabulary.items() if types[id] == NORMAL}
         model: Any = models.BPE(
@@ -95,7 +101,9 @@ def load_sentencepiece(data: bytes) -> Tokenizer:
     steps += [normalizers.Prepend(SPACE)] if add_dummy_prefix else []
     backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])  # type: ignore[assignment]
     control = [id for id, type in enumerate(types) if type in (UNKNOWN, CONTROL)]
-    if user_defined or kind == "Unigram":  # split spelled special tokens and bytes, so that they stay text
+    if (
+        user_defined or model_type == "Unigram"
+    ):  # split spelled special tokens and bytes, so that they stay text
         splits = sorted(map(re.escape, user_defined), key=len, reverse=True)
         splits += [f"{re.escape(tokens[id][0])}(?={re.escape(tokens[id][1:])})" for id in control]
         splits += ["<(?=0x[0-9A-F]{2}>)"]

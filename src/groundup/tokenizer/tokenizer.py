@@ -11,7 +11,7 @@ import tokenizers
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.tokenizer.chat_template import Message, Span, assistant_spans, render
-from groundup.tokenizer.control_tokens import ControlTokens
+from groundup.tokenizer.special_token_escaping import SpecialTokenEscaper
 from groundup.tokenizer.special_tokens import CHAT_STOP_TOKENS
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -136,18 +136,18 @@ class Tokenizer:
         """
         template, messages, names = self._escape_inputs(messages, names)
         text, _ = render(template, messages, add_generation_prompt=add_generation_prompt, **names)
-        return self._control.encode(text)[0]
+        return self._escaper.encode(text)[0]
 
     def render_chat_with_mask(self, messages: Sequence[Message], **names: Any) -> tuple[list[int], list[int]]:
         """The ids of a conversation, and for each 1 inside an assistant turn (its end-of-turn token included), else 0."""
         template, messages, names = self._escape_inputs(messages, names)
         text, spans = assistant_spans(template, messages, **names)
-        ids, offsets = self._control.encode(text)
+        ids, offsets = self._escaper.encode(text)
         return ids, _token_mask(offsets, [self._trim_after_end_of_turn(text, span) for span in spans])
 
     @cached_property
-    def _control(self) -> ControlTokens:
-        return ControlTokens(self.backend)
+    def _escaper(self) -> SpecialTokenEscaper:
+        return SpecialTokenEscaper(self.backend)
 
     def _escape_inputs(
         self, messages: Sequence[Message], names: dict[str, Any]
@@ -157,13 +157,13 @@ class Tokenizer:
                 "the tokenizer has no chat template", hint="this is a base model: use generate, not chat"
             )
         roles = {"bos_token": self.bos or "", "eos_token": self.eos or "", "pad_token": self.pad or ""}
-        return self.chat_template, self._control.escape(messages), roles | self._control.escape(names)
+        return self.chat_template, self._escaper.escape(messages), roles | self._escaper.escape(names)
 
     def _trim_after_end_of_turn(self, text: str, span: Span) -> Span:
         """The span without white space after the last special token, where the model stops."""
         begin, end = span
         trimmed = text[begin:end].rstrip()
-        return (begin, begin + len(trimmed)) if self._control.ends_with_control_token(trimmed) else span
+        return (begin, begin + len(trimmed)) if self._escaper.ends_with_special_token(trimmed) else span
 
     def _role_id(self, role: str, token: str | None) -> int | None:
         if token is None:

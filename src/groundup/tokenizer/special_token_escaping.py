@@ -23,7 +23,7 @@ ASSISTANT_BEGIN, ASSISTANT_END, UNTYPABLE = (chr(LAST_PLACEHOLDER - index) for i
 PLACEHOLDER = re.compile(f"[{chr(FIRST_PLACEHOLDER)}-{chr(LAST_PLACEHOLDER)}]")
 
 
-class ControlTokens:
+class SpecialTokenEscaper:
     """The special tokens of one tokenizer.
 
     A text with escaped special tokens is encoded by a copy of the tokenizer whose special tokens have names that no text
@@ -61,7 +61,7 @@ class ControlTokens:
             return [self.escape(item) for item in value]
         return value
 
-    def ends_with_control_token(self, text: str) -> bool:
+    def ends_with_special_token(self, text: str) -> bool:
         """Does a rendered text end with a special token?"""
         return text.endswith(tuple(self.ids))
 
@@ -72,23 +72,23 @@ class ControlTokens:
                 self._copy = tokenizers.Tokenizer.from_str(self._rules)
             encoding = self._copy.encode(rendered, add_special_tokens=False)
             return encoding.ids, encoding.offsets
-        return self._encode_marked(rendered)
+        return self._encode_escaped(rendered)
 
-    def _encode_marked(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def _encode_escaped(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
         if self._renamed is None:
             self._renamed = self._rename()
-        parts: list[str] = []
+        segments: list[str] = []
         origin: list[int] = []  # for each character of the renamed text, its position in `rendered`
         last = 0
         for match in self._pattern.finditer(rendered):
             new = _renamed_token(self.ids[match[0]])
-            parts += (rendered[last : match.start()].translate(self._letter_of), new)
+            segments += (rendered[last : match.start()].translate(self._letter_of), new)
             origin += range(last, match.start())
             origin += [match.start()] + [match.end() - 1] * (len(new) - 1)
             last = match.end()
-        parts.append(rendered[last:].translate(self._letter_of))
+        segments.append(rendered[last:].translate(self._letter_of))
         origin += range(last, len(rendered))
-        encoding = self._renamed.encode("".join(parts), add_special_tokens=False)
+        encoding = self._renamed.encode("".join(segments), add_special_tokens=False)
         offsets = [
             (origin[begin], origin[end - 1] + 1) if end > begin else (begin, begin)
             for begin, end in encoding.offsets
