@@ -21,6 +21,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from groundup.evaluate import bits_per_byte as bits_per_byte
+    from groundup.evaluate import perplexity as perplexity
+    from groundup.generate import SamplingParams as SamplingParams
+    from groundup.generate import generate_text as generate_text
     from groundup.model import Decoder as Decoder
     from groundup.model import Encoder as Encoder
     from groundup.model import EncoderDecoder as EncoderDecoder
@@ -28,18 +32,27 @@ if TYPE_CHECKING:
     from groundup.recipe import ModelConfig as ModelConfig
     from groundup.recipe import load_recipe as load_recipe
     from groundup.tokenizer import Tokenizer as Tokenizer
+    from groundup.tokenizer import train_tokenizer as train_tokenizer
 
 _LAZY_IMPORTS = {
     "Decoder": "groundup.model",
     "Encoder": "groundup.model",
     "EncoderDecoder": "groundup.model",
     "ModelConfig": "groundup.recipe",
+    "SamplingParams": "groundup.generate",
     "Tokenizer": "groundup.tokenizer",
+    "bits_per_byte": "groundup.evaluate",
+    "generate_text": "groundup.generate",
     "load_recipe": "groundup.recipe",
     "open_model": "groundup.quantize",
+    "perplexity": "groundup.evaluate",
+    "train_tokenizer": "groundup.tokenizer",
 }
 
-__all__ = ["Decoder", "Encoder", "EncoderDecoder", "ModelConfig", "Tokenizer", "load_recipe", "open_model"]
+__all__ = [
+    "Decoder", "Encoder", "EncoderDecoder", "ModelConfig", "SamplingParams", "Tokenizer", "bits_per_byte", "generate_text",
+    "load_recipe", "open_model", "perplexity", "train_tokenizer",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
