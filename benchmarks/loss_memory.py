@@ -1,9 +1,9 @@
-"""Memory of the loss over a vocabulary of 128,000: the chunked loss, the plain one, and transformers'.
+"""Memory of the loss over a vocabulary of 128,000: the chunked loss, an unchunked one, and transformers'.
 
     python benchmarks/loss_memory.py [--device cuda] [--tokens 4096] [--vocabulary 128000] [--width 512]
 
-Each in a process of its own, forward and backward, bfloat16 products over float32 weights. Counted is what is held
-beyond the hidden states, the head and their gradients, which no form can do without.
+Each in its own process, forward and backward, bfloat16 products of float32 weights. Memory is counted beyond the hidden
+states, the head and their gradients, which every form needs.
 """
 
 import argparse
@@ -41,22 +41,22 @@ def transformers(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return ForCausalLMLoss(logits, labels, vocab_size=weight.shape[0], shift_labels=labels)
 
 
-FORMS = {"chunked": chunked, "compiled": compiled, "plain": unchunked, "transformers": transformers}
+LOSSES = {"chunked": chunked, "compiled": compiled, "unchunked": unchunked, "transformers": transformers}
 
 
 def measure(name: str, device: str, tokens: int, vocabulary: int, width: int) -> dict[str, float]:
-    """Loss, seconds of the best pass, and bytes held beyond inputs and gradients."""
+    """Loss, seconds of the best pass, and peak bytes beyond inputs and gradients."""
     torch.manual_seed(0)
     hidden = torch.randn(tokens, width, device=device, requires_grad=True)
     weight = (torch.randn(vocabulary, width, device=device) * 0.02).requires_grad_()
     labels = torch.randint(vocabulary, (tokens,), device=device)
     hidden.grad, weight.grad = torch.zeros_like(hidden), torch.zeros_like(weight)
-    FORMS[name](hidden[:2], weight[:8].detach(), labels[:2] % 8).backward()  # imports and kernels are loaded
+    LOSSES[name](hidden[:2], weight[:8].detach(), labels[:2] % 8).backward()  # warm-up
     before, seconds, loss = peak_bytes(device), [], torch.zeros(())
     for _ in range(3):
         began = time.perf_counter()
         with torch.autocast(device, dtype=torch.bfloat16):
-            loss = FORMS[name](hidden, weight, labels)
+            loss = LOSSES[name](hidden, weight, labels)
         loss.backward()
         if device == "cuda":
             torch.cuda.synchronize()
@@ -65,7 +65,7 @@ def measure(name: str, device: str, tokens: int, vocabulary: int, width: int) ->
 
 
 def peak_bytes(device: str) -> float:
-    """The most that was held so far, in bytes."""
+    """Peak memory so far, in bytes."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--vocabulary", type=int, default=128_000)
     parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--json", help="file for the figures")
+    parser.add_argument("--json", help="file for the results")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     sizes = [options.device, options.tokens, options.vocabulary, options.width]
@@ -90,18 +90,20 @@ def main() -> None:
     flags = ["--device", options.device, "--tokens", str(options.tokens)]
     flags += ["--vocabulary", str(options.vocabulary), "--width", str(options.width)]
     rows = {}
-    for name in FORMS:
-        done = subprocess.run(
+    for name in LOSSES:
+        result = subprocess.run(
             [sys.executable, __file__, "--one", name, *flags], capture_output=True, text=True, check=False
         )
-        if done.returncode:
-            print(f"{name}: failed: {(done.stderr.strip().splitlines() or ['killed'])[-1]}", file=sys.stderr)
+        if result.returncode:
+            print(
+                f"{name}: failed: {(result.stderr.strip().splitlines() or ['killed'])[-1]}", file=sys.stderr
+            )
             continue
-        rows[name] = json.loads(done.stdout.splitlines()[-1])
+        rows[name] = json.loads(result.stdout.splitlines()[-1])
     print(
         f"{options.tokens:,} tokens, vocabulary {options.vocabulary:,}, width {options.width}, on {options.device}"
     )
-    print(f"{'':14} {'loss':>9} {'MB':>8} {'seconds':>8}   of chunked: memory, seconds")
+    print(f"{'':14} {'loss':>9} {'MB':>8} {'seconds':>8}   relative to chunked: memory, seconds")
     for name, row in rows.items():
         ours = rows["chunked"]
         memory, seconds = row["bytes"] / ours["bytes"], row["seconds"] / ours["seconds"]

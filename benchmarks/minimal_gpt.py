@@ -1,7 +1,7 @@
-"""A GPT in nanoGPT's manner, written anew: GPT-2's parts, the fewest lines, and the loss in one piece.
+"""A minimal GPT-2 in the style of nanoGPT: a peer for the training benchmarks.
 
-Learned positions, LayerNorm without bias, one product for queries, keys and values, PyTorch's fused attention, GELU. The
-feed-forward is as wide as gives it the weights of the gated one that the others have.
+Learned positions, LayerNorm without bias, fused queries, keys and values, SDPA, GELU, an unchunked loss. The feed-forward has as
+many weights as the gated one of the other models.
 """
 
 import torch

@@ -1,13 +1,12 @@
-"""A training step of one Llama shape, in ours, in transformers and in litgpt: tokens a second, memory, share of peak.
+"""Training steps of a Llama model in groundup, transformers and litgpt: tokens per second, memory, fraction of peak FLOP/s.
 
     python benchmarks/model_forward_backward.py                              # the quickstart's shape, on the CPU
     python benchmarks/model_forward_backward.py --shape 30m --compiled
     python benchmarks/model_forward_backward.py --device cuda --shape 124m --compiled --steps 20
 
-Same shape, dtype (bfloat16 autocast over float32 weights), batch and optimizer (fused AdamW) for all. Each contestant
-runs in a process of its own, in several rounds that take turns, and its best step counts: on a shared machine the best
-is what the code can do. Peers that are not installed are named and left out; litgpt may live in another environment,
-whose Python is given with --litgpt-python.
+Same shape, dtype (bfloat16 autocast over float32 weights), batch and optimizer (fused AdamW) for all. Each library
+runs in its own process, in alternating rounds, and its best step counts, which other load on the machine disturbs least. Missing
+libraries are skipped; litgpt may be in another environment (--litgpt-python).
 """
 
 import argparse
@@ -70,8 +69,8 @@ SHAPES = {
         "batch": 8,
     },
 }
-"""The tied Llama shapes to choose from: 6m is the quickstart's, 124m has GPT-2's size, 1.3b is GPT-3 XL's."""
-CONTESTANTS = ("groundup", "transformers", "litgpt")
+"""Llama shapes with tied embeddings: 6m is the quickstart's, 124m has GPT-2's size, 1.3b GPT-3 XL's."""
+LIBRARIES = ("groundup", "transformers", "litgpt")
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -136,7 +135,7 @@ def litgpt(shape: dict[str, int]) -> tuple[nn.Module, Loss]:
 
 
 def measure(name: str, compiled: bool, device: str, shape: dict[str, int], steps: int) -> dict[str, float]:
-    """The best step of one contestant, in this process."""
+    """The best step of one library, in this process."""
     torch.manual_seed(0)
     model, loss = {"groundup": groundup, "transformers": transformers, "litgpt": litgpt}[name](shape)
     model.to(device).train()
@@ -150,7 +149,7 @@ def measure(name: str, compiled: bool, device: str, shape: dict[str, int], steps
 
     if compiled:
         forward = torch.compile(forward)
-    seconds, processor = [], []
+    seconds, cpu_seconds = [], []
     for _ in range(steps + 2):
         began, worked = time.perf_counter(), time.process_time()
         forward(tokens).backward()
@@ -159,24 +158,24 @@ def measure(name: str, compiled: bool, device: str, shape: dict[str, int], steps
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-        processor.append(time.process_time() - worked)
+        cpu_seconds.append(time.process_time() - worked)
     return {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "seconds": min(seconds[2:]),
-        "processor_seconds": min(processor[2:]),
+        "cpu_seconds": min(cpu_seconds[2:]),
         "memory": peak_bytes(device) - before,
     }
 
 
 def peak_bytes(device: str) -> float:
-    """The most that was held so far, in bytes."""
+    """Peak memory so far, in bytes."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def matmul_peak(device: str, threads: int) -> float:
-    """Operations a second of a large bfloat16 product: what this machine gives at best."""
+    """FLOP/s of a large bfloat16 matrix product."""
     torch.set_num_threads(threads)
     size = 8192 if device == "cuda" else 1536
     a, b = torch.randn(2, size, size, device=device, dtype=torch.bfloat16)
@@ -191,13 +190,13 @@ def matmul_peak(device: str, threads: int) -> float:
 
 
 def flops(shape: dict[str, int]) -> float:
-    """Of one step's matrix products: 6 for each weight and token, and attention's, halved by causality (PaLM, app. B)."""
+    """FLOPs of the matrix products of a step: 6 per weight and token, plus causal attention (PaLM, app. B)."""
     width, tokens = shape["width"], shape["batch"] * shape["length"]
     weights = shape["layers"] * (4 * width**2 + 3 * width * shape["feed_forward"]) + shape["vocab"] * width
     return tokens * (6 * weights + 6 * shape["layers"] * width * shape["length"])
 
 
-def missing(name: str, python: str) -> bool:
+def is_missing(name: str, python: str) -> bool:
     if python == sys.executable:
         return importlib.util.find_spec(name) is None
     return subprocess.run([python, "-c", f"import {name}"], capture_output=True, check=False).returncode != 0
@@ -216,7 +215,7 @@ def main() -> None:
     parser.add_argument(
         "--litgpt-python", default=sys.executable, help="Python of an environment that has litgpt"
     )
-    parser.add_argument("--json", help="file for the figures")
+    parser.add_argument("--json", help="file for the results")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     shape, best = SHAPES[options.shape], {}
@@ -226,8 +225,8 @@ def main() -> None:
         print(json.dumps(measure(name, mode == "compiled", options.device, shape, options.steps)))
         return
 
-    pythons = {name: options.litgpt_python if name == "litgpt" else sys.executable for name in CONTESTANTS}
-    present = [name for name in CONTESTANTS if not missing(name, pythons[name])]
+    pythons = {name: options.litgpt_python if name == "litgpt" else sys.executable for name in LIBRARIES}
+    present = [name for name in LIBRARIES if not is_missing(name, pythons[name])]
     for _ in range(options.rounds):
         for mode in ("eager", "compiled") if options.compiled else ("eager",):
             for name in present:
@@ -252,17 +251,17 @@ def main() -> None:
             "name": name,
             "mode": mode,
             "tokens_per_second": tokens / figures["seconds"],
-            "share_of_peak": flops(shape) / figures["seconds"] / peak,
-            "processor_seconds": figures["processor_seconds"],
+            "fraction_of_peak": flops(shape) / figures["seconds"] / peak,
+            "cpu_seconds": figures["cpu_seconds"],
             "memory_bytes": figures["memory"],
             "ratio": figures["seconds"] / ours["seconds"],
         }
         rows.append(row)
         print(
-            f"{name + ', ' + mode:22} {row['tokens_per_second']:>10,.0f} {row['share_of_peak']:>8.0%} "
-            f"{row['processor_seconds']:>11.3f} {row['memory_bytes'] / 1e6:>8,.0f}   {row['ratio']:.2f}"
+            f"{name + ', ' + mode:22} {row['tokens_per_second']:>10,.0f} {row['fraction_of_peak']:>8.0%} "
+            f"{row['cpu_seconds']:>11.3f} {row['memory_bytes'] / 1e6:>8,.0f}   {row['ratio']:.2f}"
         )
-    for name in set(CONTESTANTS) - set(present):
+    for name in set(LIBRARIES) - set(present):
         print(f"{name}: not installed in {pythons[name]}")
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:

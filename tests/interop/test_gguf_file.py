@@ -1,4 +1,4 @@
-"""The bytes of GGUF files, their packed types and their vocabularies."""
+"""GGUF files: bytes, quantized types, metadata and tokenizers."""
 
 import json
 import struct
@@ -50,19 +50,21 @@ def file(tmp_path: Path, tokenizer: Tokenizer) -> Path:
     return export_gguf(build_model(ModelConfig(**SHAPE)), tokenizer, tmp_path / "m.gguf")
 
 
-def test_we_read_what_the_package_reads(file: Path):
-    ours, theirs = GGUFFile(file), gguf.GGUFReader(file)
-    entries = {key: field.contents() for key, field in theirs.fields.items() if not key.startswith("GGUF.")}
+def test_file_equals_the_gguf_package(file: Path):
+    ours, reference = GGUFFile(file), gguf.GGUFReader(file)
+    entries = {
+        key: field.contents() for key, field in reference.fields.items() if not key.startswith("GGUF.")
+    }
     assert ours.metadata == entries
-    assert list(ours.shapes) == [tensor.name for tensor in theirs.tensors]
-    for tensor in theirs.tensors:
+    assert list(ours.shapes) == [tensor.name for tensor in reference.tensors]
+    for tensor in reference.tensors:
         assert np.array_equal(
             ours.read(tensor.name).numpy(), gguf.dequantize(tensor.data, tensor.tensor_type)
         )
 
 
 @pytest.mark.parametrize("kind", UNPACKED_BY_THE_PACKAGE, ids=lambda kind: kind.name)
-def test_every_packed_type_is_unpacked(kind: gguf.GGMLQuantizationType, tmp_path: Path):
+def test_every_quantized_type_is_unpacked(kind: gguf.GGMLQuantizationType, tmp_path: Path):
     per_block, size = gguf.GGML_QUANT_SIZES[kind]
     bytes_of = np.random.default_rng(0).integers(1, 60, (3, 2 * size), dtype=np.uint8)  # no scale is NaN
     writer = gguf.GGUFWriter(tmp_path / "t.gguf", "llama")
@@ -76,7 +78,7 @@ def test_every_packed_type_is_unpacked(kind: gguf.GGMLQuantizationType, tmp_path
     assert np.array_equal(opened.read("t").numpy(), gguf.dequantize(bytes_of, kind).astype(np.float32))
 
 
-def test_a_type_that_nobody_unpacks_is_named(tmp_path: Path):
+def test_unsupported_type_is_refused(tmp_path: Path):
     writer = gguf.GGUFWriter(tmp_path / "t.gguf", "llama")
     writer.add_tensor("t", np.zeros((2, 4), dtype=np.int32))
     writer.write_header_to_file()
@@ -87,14 +89,14 @@ def test_a_type_that_nobody_unpacks_is_named(tmp_path: Path):
         GGUFFile(tmp_path / "t.gguf").read("t")
 
 
-@given(share=st.floats(0, 0.999))
+@given(fraction=st.floats(0, 0.999))
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_a_file_cut_off_anywhere_is_one_clear_error(whole_file: Path, share: float):
+def test_truncated_gguf_is_refused(whole_file: Path, fraction: float):
     data = whole_file.read_bytes()
-    cut = whole_file.with_name("cut.gguf")
-    cut.write_bytes(data[: int(share * (len(data) - 4000))])
-    with pytest.raises(UserError, match=r"cut\.gguf: (not a complete GGUF file|begins with)"):
-        load_gguf(cut)
+    truncated = whole_file.with_name("truncated.gguf")
+    truncated.write_bytes(data[: int(fraction * (len(data) - 4000))])
+    with pytest.raises(UserError, match=r"truncated\.gguf: (not a complete GGUF file|begins with)"):
+        load_gguf(truncated)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +107,7 @@ def whole_file(tmp_path_factory, tokenizer: Tokenizer) -> Path:
 
 @given(at=st.integers(8, 3000), value=st.integers(0, 255))
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_a_flipped_byte_in_the_header_never_ends_in_a_traceback(whole_file: Path, at: int, value: int):
+def test_flipped_header_byte_raises_user_error_or_opens(whole_file: Path, at: int, value: int):
     data = bytearray(whole_file.read_bytes())
     data[at] = value
     flipped = whole_file.with_name("flipped.gguf")
@@ -114,7 +116,7 @@ def test_a_flipped_byte_in_the_header_never_ends_in_a_traceback(whole_file: Path
         load_gguf(flipped)
 
 
-def test_an_old_version_is_refused(file: Path):
+def test_old_version_is_refused(file: Path):
     data = bytearray(file.read_bytes())
     data[4:8] = struct.pack("<I", 1)
     file.write_bytes(data)
@@ -122,9 +124,7 @@ def test_an_old_version_is_refused(file: Path):
         load_gguf(file)
 
 
-def test_an_architecture_that_we_do_not_know_is_refused_with_those_we_do(
-    tmp_path: Path, tokenizer: Tokenizer
-):
+def test_unknown_architecture_is_refused(tmp_path: Path, tokenizer: Tokenizer):
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "rwkv7")
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -159,7 +159,7 @@ def test_an_architecture_that_we_do_not_know_is_refused_with_those_we_do(
         ),
     ],
 )
-def test_what_the_format_cannot_say_is_named(knobs, message: str, tmp_path: Path, tokenizer: Tokenizer):
+def test_config_without_gguf_equivalent_is_refused(knobs, message: str, tmp_path: Path, tokenizer: Tokenizer):
     with pytest.raises(UserError, match=message):
         export_gguf(build_model(ModelConfig(**{**SHAPE, **knobs})), tokenizer, tmp_path / "m.gguf")
     assert not list(tmp_path.iterdir())
@@ -167,7 +167,7 @@ def test_what_the_format_cannot_say_is_named(knobs, message: str, tmp_path: Path
 
 @pytest.mark.parametrize("factor", [2.0, 8.0, 32.0])
 @pytest.mark.parametrize("length", [64, 8192])
-def test_llama_3s_rule_is_found_again_from_its_factors(
+def test_llama3_scaling_is_inferred_from_its_factors(
     factor: float, length: int, tmp_path: Path, tokenizer: Tokenizer
 ):
     scaling = {"method": "llama3", "factor": factor, "original_context_length": length}
@@ -206,11 +206,14 @@ PRE_TOKENIZERS = {
     **{
         name: (
             pre_tokenizers.Sequence(
-                [*(pre_tokenizers.Split(tokenizers.Regex(cut), "isolated") for cut in cuts), BYTES]
+                [
+                    *(pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated") for pattern in patterns),
+                    BYTES,
+                ]
             ),
-            whole,
+            ignore_merges,
         )
-        for name, (cuts, whole) in PRETOKENIZERS.items()
+        for name, (patterns, ignore_merges) in PRETOKENIZERS.items()
         if name not in ("gpt-2", "smollm")
     },
 }
@@ -219,7 +222,7 @@ PRE_TOKENIZERS = {
 @pytest.mark.parametrize("name", PRETOKENIZERS)
 @given(text=st.text(max_size=40) | st.sampled_from(CORPUS))
 @settings(max_examples=15, deadline=None)
-def test_every_cut_goes_there_and_back_again(name: str, text: str):
+def test_every_pretokenizer_round_trips(name: str, text: str):
     before = trained(*PRE_TOKENIZERS[name])
     metadata = write_tokenizer(before, before.vocab_size + 3)
     assert metadata["tokenizer.ggml.pre"] == name
@@ -231,9 +234,9 @@ def test_every_cut_goes_there_and_back_again(name: str, text: str):
     assert after.encode("<think>") == before.encode("<think>") == [before.token_id("<think>")]
 
 
-def test_our_own_patterns_have_names():
+def test_our_pretokenizers_have_gguf_names():
     for pattern in PATTERNS.values():
-        assert any(cuts == (pattern.regex,) for cuts, _ in PRETOKENIZERS.values())
+        assert any(patterns == (pattern.regex,) for patterns, _ in PRETOKENIZERS.values())
         assert pattern.gguf in PRETOKENIZERS
     assert set(PRETOKENIZER_ALIASES.values()) <= set(PRETOKENIZERS)
 
@@ -266,7 +269,7 @@ def make_sentencepiece(prefix: bool) -> Tokenizer:
 @pytest.mark.parametrize("prefix", [True, False])
 @given(text=st.text(max_size=40) | st.sampled_from([*CORPUS, "  two  spaces "]))
 @settings(max_examples=25, deadline=None)
-def test_sentencepiece_goes_there_and_back_again(prefix: bool, text: str):
+def test_sentencepiece_round_trips(prefix: bool, text: str):
     before = make_sentencepiece(prefix)
     metadata = write_tokenizer(before, before.vocab_size + 3)
     assert metadata["tokenizer.ggml.model"] == "llama"
@@ -281,7 +284,7 @@ def unigram() -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer(models.Unigram([("a", 0.0)], unk_id=0))
 
 
-def cut_by_spaces() -> tokenizers.Tokenizer:
+def split_by_spaces() -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(models.BPE({"a": 0}, []))
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), BYTES])
     return backend
@@ -294,7 +297,7 @@ def lowercased() -> tokenizers.Tokenizer:
     return backend
 
 
-def cut_by_nothing() -> tokenizers.Tokenizer:
+def without_pretokenizer() -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer(models.BPE({"a": 0}, []))
 
 
@@ -302,17 +305,17 @@ def cut_by_nothing() -> tokenizers.Tokenizer:
     ("make", "message"),
     [
         (unigram, "a Unigram tokenizer, expected BPE"),
-        (cut_by_spaces, "no pretokenizer that splits by Whitespace"),
+        (split_by_spaces, "no pretokenizer that splits by Whitespace"),
         (lowercased, "a Lowercase normalizer"),
-        (cut_by_nothing, "neither byte-level BPE nor SentencePiece"),
+        (without_pretokenizer, "neither byte-level BPE nor SentencePiece"),
     ],
 )
-def test_a_tokenizer_that_llama_cpp_would_not_follow_is_refused(make, message: str):
+def test_tokenizer_without_llama_cpp_rules_is_refused(make, message: str):
     with pytest.raises(UserError, match=message):
         write_tokenizer(Tokenizer(make()), 10)
 
 
-def test_a_vocabulary_larger_than_the_embedding_is_refused(tokenizer: Tokenizer):
+def test_vocabulary_larger_than_the_embedding_is_refused(tokenizer: Tokenizer):
     with pytest.raises(UserError, match="290 tokens, but the embedding has 289 rows"):
         write_tokenizer(tokenizer, 289)
 
@@ -327,6 +330,6 @@ def test_a_vocabulary_larger_than_the_embedding_is_refused(tokenizer: Tokenizer)
         ),
     ],
 )
-def test_a_vocabulary_that_we_cannot_follow_is_refused(entry, message: str, tokenizer: Tokenizer):
+def test_unsupported_vocabulary_is_refused(entry, message: str, tokenizer: Tokenizer):
     with pytest.raises(UserError, match=message):
         read_tokenizer(write_tokenizer(tokenizer, 290) | entry)

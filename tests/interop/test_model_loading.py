@@ -1,4 +1,4 @@
-"""Opening whatever a path holds, saying what is wrong where it holds no model, and the export stage."""
+"""Models by path, messages about paths without a model, and the export stage."""
 
 import json
 import shutil
@@ -58,44 +58,44 @@ def same_logits(opened, model) -> bool:
 
 
 @pytest.mark.parametrize("format", EXPORT_FORMATS)
-def test_every_format_is_opened_again_and_speaks_alike(format: str, tmp_path: Path, model, tokenizer):
+def test_every_export_reopens_with_equal_logits(format: str, tmp_path: Path, model, tokenizer):
     files = export(model, tokenizer, tmp_path / "out", format=format, dtype="float32")
     assert sorted(files) == sorted((tmp_path / "out").iterdir())
-    opened, again = open_model(tmp_path / "out", device="cpu")
+    opened, reopened = open_model(tmp_path / "out", device="cpu")
     assert same_logits(opened, model)
-    assert again.encode("the fox's 12 dogs") == tokenizer.encode("the fox's 12 dogs")
-    assert (again.eos_id, again.pad_id, again.stop_ids) == (
+    assert reopened.encode("the fox's 12 dogs") == tokenizer.encode("the fox's 12 dogs")
+    assert (reopened.eos_id, reopened.pad_id, reopened.stop_ids) == (
         tokenizer.eos_id,
         tokenizer.pad_id,
         tokenizer.stop_ids,
     )
     messages = [{"role": "user", "content": "fox <|im_end|>"}]
-    assert again.render_chat(messages) == tokenizer.render_chat(messages)
+    assert reopened.render_chat(messages) == tokenizer.render_chat(messages)
 
 
-def test_the_recipe_offers_what_the_writers_write():
+def test_recipe_choices_equal_export_formats():
     assert ExportConfig.model_fields["format"].annotation.__args__ == tuple(EXPORT_FORMATS)
     assert set(ExportConfig.model_fields["dtype"].annotation.__args__) == set(GGUF_DTYPES) >= set(DTYPES)
 
 
-def test_a_native_folder_is_opened(native: Path, model):
+def test_native_folder_opens(native: Path, model):
     opened, tokenizer = open_model(str(native), device="cpu")
     assert same_logits(opened, model)
     assert tokenizer.vocab_size == 270
 
 
-def test_a_run_is_opened_at_its_best_finished_model(native: Path, tmp_path: Path):
+def test_run_opens_its_best_finished_model(native: Path, tmp_path: Path):
     run = tmp_path / "run"
     for name in ("04-base", "06-chat"):
         shutil.copytree(native, run / name)
-    with pytest.raises(UserError, match="holds 04-base, 06-chat"):
+    with pytest.raises(UserError, match="contains 04-base, 06-chat"):
         resolve_model_path(run)
     for name in ("04-base", "06-chat"):
         Manifest(stage="x", version=1, fingerprint="f", files=list_files(run / name)).write(run / name)
         assert resolve_model_path(run) == run / name
 
 
-def test_a_run_that_is_still_training_is_not_opened(native: Path, tmp_path: Path):
+def test_unfinished_run_is_refused(native: Path, tmp_path: Path):
     shutil.copytree(native, tmp_path / "run" / "04-base.partial")
     with pytest.raises(UserError, match=r"04-base is incomplete .*groundup run continues it"):
         open_model(tmp_path / "run")
@@ -111,21 +111,21 @@ def test_a_run_that_is_still_training_is_not_opened(native: Path, tmp_path: Path
         ("model.gguf", r"begins with b'oops', expected b'GGUF'"),
     ],
 )
-def test_what_is_no_model_is_told_so(name: str, message: str, tmp_path: Path):
+def test_path_without_a_model_is_refused(name: str, message: str, tmp_path: Path):
     if name != "nothing":
         (tmp_path / name).write_bytes(b"oops")
     with pytest.raises(UserError, match=message):
         open_model(tmp_path / name)
 
 
-def test_two_gguf_files_are_one_too_many(tmp_path: Path):
+def test_two_gguf_files_are_refused(tmp_path: Path):
     for name in "ab":
         (tmp_path / f"{name}.gguf").touch()
     with pytest.raises(UserError, match=r"2 \.gguf files, expected one"):
         resolve_model_path(tmp_path)
 
 
-def test_a_device_that_is_not_there_is_named(native: Path):
+def test_unavailable_device_is_refused(native: Path):
     with pytest.raises(UserError, match="device 'nonsense'"):
         open_model(native, device="nonsense")
 
@@ -170,13 +170,13 @@ def edit(folder: Path, **fields) -> None:
         ({"intermediate_size": 65}, r"tensor \S+ has shape \[64, 24\], expected \[65, 24\] \(and 5 more\)"),
     ],
 )
-def test_a_folder_that_does_not_fit_is_refused_by_name(fields, message: str, folder: Path):
+def test_unsupported_config_is_refused(fields, message: str, folder: Path):
     edit(folder, **fields)
     with pytest.raises(UserError, match=message):
         load_huggingface(folder)
 
 
-def test_a_config_without_a_needed_key_names_it(folder: Path):
+def test_missing_config_key_is_refused(folder: Path):
     config = json.loads((folder / "config.json").read_text())
     del config["vocab_size"]
     (folder / "config.json").write_text(json.dumps(config))
@@ -185,20 +185,20 @@ def test_a_config_without_a_needed_key_names_it(folder: Path):
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{"])
-def test_a_config_that_is_no_json_object_is_one_clear_error(text: str, folder: Path):
+def test_config_that_is_not_a_json_object_is_refused(text: str, folder: Path):
     (folder / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json"):
         load_huggingface(folder)
 
 
-def test_remote_code_is_never_run(folder: Path, tmp_path: Path):
+def test_remote_code_is_not_run(folder: Path, tmp_path: Path):
     edit(folder, auto_map={"AutoModelForCausalLM": "modeling.Model"})
     (folder / "modeling.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     load_huggingface(folder)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_tied_head_that_is_there_again_is_ignored_and_another_one_is_kept(tmp_path: Path, model):
+def test_stored_tied_head_is_ignored_and_untied_head_loaded(tmp_path: Path, model):
     tied = build_model(model.config.model_copy(update={"tie_embeddings": True})).eval()
     export_huggingface(tied, None, tmp_path / "tied")
     export_huggingface(model, None, tmp_path / "own")
@@ -214,10 +214,10 @@ def test_a_tied_head_that_is_there_again_is_ignored_and_another_one_is_kept(tmp_
     assert same_logits(opened, tied)
 
 
-def test_an_export_in_half_precision_halves_the_file(tmp_path: Path, model):
-    whole, *_ = export_huggingface(model, None, tmp_path / "whole")
+def test_half_precision_export_halves_the_file(tmp_path: Path, model):
+    full, *_ = export_huggingface(model, None, tmp_path / "full")
     half, *_ = export_huggingface(model, None, tmp_path / "half", "bfloat16")
-    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    assert half.stat().st_size < 0.6 * full.stat().st_size
     assert {t.dtype for t in load_huggingface(tmp_path / "half").state_dict().values()} == {torch.bfloat16}
     as_asked = load_huggingface(tmp_path / "half", dtype=torch.float32)
     assert {t.dtype for t in as_asked.state_dict().values()} == {torch.float32}
@@ -226,9 +226,7 @@ def test_an_export_in_half_precision_halves_the_file(tmp_path: Path, model):
 @pytest.mark.parametrize(
     ("format", "dtype"), [("onnx", "float32"), ("huggingface", "q8_0"), ("gguf", "int3")]
 )
-def test_an_unknown_format_or_dtype_is_refused_with_the_known_ones(
-    format, dtype, tmp_path: Path, model, tokenizer
-):
+def test_unknown_format_or_dtype_is_refused(format, dtype, tmp_path: Path, model, tokenizer):
     with pytest.raises(UserError, match="expected one of"):
         export(model, tokenizer, tmp_path, format=format, dtype=dtype)
 
@@ -236,7 +234,7 @@ def test_an_unknown_format_or_dtype_is_refused_with_the_known_ones(
 @pytest.mark.parametrize(
     ("format", "dtype", "limit"), [("huggingface", "float32", 0), ("gguf", "bfloat16", 0.2)]
 )
-def test_the_stage_exports_measures_and_repeats_itself(format, dtype, limit, native: Path, tmp_path: Path):
+def test_export_stage_is_reproducible(format, dtype, limit, native: Path, tmp_path: Path):
     recipe = SimpleNamespace(export=ExportConfig(format=format, dtype=dtype))
     facts, files = [], []
     for name in ("first", "second"):
@@ -271,16 +269,16 @@ STACKED = {"moe": {"num_experts": 3, "experts_per_token": 2}}
 
 
 @pytest.mark.parametrize("knobs", [FUSED, STACKED], ids=["gpt2", "mixtral"])
-def test_a_foreign_model_can_be_kept_as_ours(knobs, tmp_path: Path):
-    """Tensors that were cut out of one must not go on sharing its memory: safetensors refuses that."""
+def test_imported_model_can_be_saved(knobs, tmp_path: Path):
+    """Tensors split from a fused one must not share its memory: safetensors refuses that."""
     shape = {"vocab_size": 50, "hidden_size": 24, "num_layers": 2, "num_heads": 3, "intermediate_size": 20}
     model = build_model(ModelConfig(**shape, **knobs)).eval()
-    export_huggingface(model, None, tmp_path / "theirs")
-    save_model(load_huggingface(tmp_path / "theirs"), tmp_path / "ours")
+    export_huggingface(model, None, tmp_path / "reference")
+    save_model(load_huggingface(tmp_path / "reference"), tmp_path / "ours")
     assert same_logits(load_model(tmp_path / "ours"), model)
 
 
-def test_an_older_export_leaves_nothing_behind(tmp_path: Path, model):
+def test_earlier_export_is_replaced(tmp_path: Path, model):
     export_huggingface(model, None, tmp_path, max_shard_bytes=4000)
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
     export_huggingface(model, None, tmp_path)
@@ -291,7 +289,7 @@ def test_an_older_export_leaves_nothing_behind(tmp_path: Path, model):
 @pytest.mark.parametrize(
     "knobs", [{"architecture": "encoder"}, {"architecture": "encoder", "masked_lm_head": False}]
 )
-def test_the_stage_measures_encoders_too(knobs, tmp_path: Path, tokenizer):
+def test_export_stage_of_encoders(knobs, tmp_path: Path, tokenizer):
     shape = {"vocab_size": 270, "hidden_size": 24, "num_layers": 2, "num_heads": 3, "context_length": 16}
     modern = {"norm": "layernorm", "embedding_norm": True, "feed_forward": "geglu", "tie_embeddings": True}
     model = build_model(ModelConfig(**shape, **modern, **knobs)).eval()

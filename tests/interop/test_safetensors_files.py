@@ -1,4 +1,4 @@
-"""Weight files: whole, sharded, damaged and dangerous ones."""
+"""Safetensors folders: single files, shards, damaged files, pickles."""
 
 import json
 import pickle
@@ -19,7 +19,7 @@ def tensors(count: int = 5) -> dict[str, torch.Tensor]:
 
 @given(limit=st.integers(1, 2000), count=st.integers(1, 7))
 @settings(max_examples=20, deadline=None)
-def test_what_was_written_is_read_whatever_the_size_of_a_shard(tmp_path_factory, limit: int, count: int):
+def test_round_trip_at_any_shard_size(tmp_path_factory, limit: int, count: int):
     folder = tmp_path_factory.mktemp("shards")
     files = write_safetensors(tensors(count).items(), folder, limit)
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in files)
@@ -28,7 +28,7 @@ def test_what_was_written_is_read_whatever_the_size_of_a_shard(tmp_path_factory,
     assert all(torch.equal(opened.read(name), tensor) for name, tensor in tensors(count).items())
 
 
-def test_shards_are_numbered_and_no_larger_than_asked(tmp_path: Path):
+def test_shard_names_and_sizes(tmp_path: Path):
     files = write_safetensors(tensors().items(), tmp_path, 250)
     assert [file.name for file in files] == [
         *(f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)),
@@ -39,7 +39,7 @@ def test_shards_are_numbered_and_no_larger_than_asked(tmp_path: Path):
     assert set(index["weight_map"]) == set(tensors())
 
 
-def test_a_missing_shard_is_named(tmp_path: Path):
+def test_missing_shard_is_refused(tmp_path: Path):
     first, *_ = write_safetensors(tensors().items(), tmp_path, 250)
     first.unlink()
     with pytest.raises(UserError, match=f"shard {first.name} is missing"):
@@ -49,29 +49,29 @@ def test_a_missing_shard_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     "name", ["../secret.safetensors", "/etc/x.safetensors", "a/b.safetensors", ".x.safetensors", 7]
 )
-def test_an_index_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name):
+def test_index_with_paths_outside_the_folder_is_refused(tmp_path: Path, name):
     (tmp_path / INDEX_FILE).write_text(json.dumps({"weight_map": {"t": name}}))
     with pytest.raises(UserError, match=r"not a \.safetensors file name"):
         SafetensorsFolder(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"weight_map": 3}', "{}"])
-def test_a_broken_index_is_one_clear_error(tmp_path: Path, text: str):
+def test_broken_index_is_refused(tmp_path: Path, text: str):
     (tmp_path / INDEX_FILE).write_text(text)
     with pytest.raises(UserError, match="not a readable index"):
         SafetensorsFolder(tmp_path)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
-def test_a_truncated_file_is_named_with_its_size(tmp_path: Path, share: float):
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.5, 0.99])
+def test_truncated_safetensors_are_refused(tmp_path: Path, fraction: float):
     write_safetensors(tensors().items(), tmp_path)
     data = (tmp_path / SINGLE_FILE).read_bytes()
-    (tmp_path / SINGLE_FILE).write_bytes(data[: int(share * len(data))])
+    (tmp_path / SINGLE_FILE).write_bytes(data[: int(fraction * len(data))])
     with pytest.raises(UserError, match=r"not a complete safetensors file.*bytes on disk"):
         SafetensorsFolder(tmp_path)
 
 
-def test_a_tensor_in_two_shards_is_refused(tmp_path: Path):
+def test_tensor_in_two_shards_is_refused(tmp_path: Path):
     write_safetensors(tensors().items(), tmp_path, 250)
     name = "model-00001-of-00003.safetensors"
     (tmp_path / "model-00002-of-00003.safetensors").write_bytes((tmp_path / name).read_bytes())
@@ -79,7 +79,7 @@ def test_a_tensor_in_two_shards_is_refused(tmp_path: Path):
         SafetensorsFolder(tmp_path)
 
 
-def test_a_pickle_is_refused_and_never_opened(tmp_path: Path):
+def test_pickle_is_refused(tmp_path: Path):
     class Bomb:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "exploded",))
@@ -90,6 +90,6 @@ def test_a_pickle_is_refused_and_never_opened(tmp_path: Path):
     assert not (tmp_path / "exploded").exists()
 
 
-def test_an_empty_folder_is_told_what_it_lacks(tmp_path: Path):
+def test_empty_folder_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match=f"no weights, expected {SINGLE_FILE}"):
         SafetensorsFolder(tmp_path)

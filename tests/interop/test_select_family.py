@@ -1,4 +1,4 @@
-"""Which family a model is written as, and what is said where there is none."""
+"""The family of an export, and messages if there is none."""
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def config(**knobs) -> ModelConfig:
         ({"init_std": 0.1, "depth_scaled_init": False}, "llama"),
     ],
 )
-def test_a_model_is_written_as_the_plainest_family_that_holds_it(knobs, family: str):
+def test_selects_the_simplest_family(knobs, family: str):
     assert select_family(config(**knobs)).name == family
 
 
@@ -89,12 +89,12 @@ def test_a_model_is_written_as_the_plainest_family_that_holds_it(knobs, family: 
         ),
     ],
 )
-def test_what_no_family_can_say_is_named_beside_the_nearest(knobs, message: str):
+def test_error_names_the_nearest_family(knobs, message: str):
     with pytest.raises(UserError, match=message):
         select_family(config(**knobs))
 
 
-def test_local_layers_that_are_scaled_like_the_others_are_no_gemma3():
+def test_scaled_local_layers_are_lossy_in_gemma3():
     assert lossy_fields(config(**GEMMA3), FAMILIES["gemma3_text"]) == [
         "rope_local_theta must be 10000.0, is None"
     ]
@@ -102,7 +102,7 @@ def test_local_layers_that_are_scaled_like_the_others_are_no_gemma3():
     assert lossy_fields(plain_rope, FAMILIES["gemma3_text"]) == []
 
 
-def test_the_essence_forgets_only_what_changes_no_output():
+def test_canonical_config_drops_only_unused_knobs():
     assert canonical_config(config()) == canonical_config(
         config(init_std=0.5, sliding_window=7, relative_buckets=6)
     )
@@ -112,7 +112,7 @@ def test_the_essence_forgets_only_what_changes_no_output():
 
 @pytest.mark.parametrize("norm", ["rmsnorm", "zero_centered_rmsnorm", "layernorm"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_scales_of_the_head_are_folded_into_the_norm_before_it(norm: str, tied: bool):
+def test_logit_scale_is_folded_into_the_final_norm(norm: str, tied: bool):
     knobs = {"norm": norm, "norm_bias": norm == "layernorm", "tie_embeddings": tied}
     model = build_model(config(**knobs, logit_scale=3.0, mup_base_width=12)).eval()
     torch.nn.init.normal_(model.get_submodule("final_norm").weight)
@@ -125,7 +125,7 @@ def test_scales_of_the_head_are_folded_into_the_norm_before_it(norm: str, tied: 
     assert not torch.equal(weights["final_norm.weight"], model.state_dict()["final_norm.weight"])
 
 
-def test_a_tied_encoder_decoder_keeps_t5s_factor():
+def test_tied_encoder_decoder_keeps_t5_scale():
     knobs = {
         "architecture": "encoder_decoder",
         "position_embedding": "relative",
@@ -139,5 +139,5 @@ def test_a_tied_encoder_decoder_keeps_t5s_factor():
     assert select_family(folded).name == "t5"
 
 
-def test_families_are_listed_under_their_own_names():
+def test_families_are_listed_by_name():
     assert all(name == family.name for name, family in FAMILIES.items())

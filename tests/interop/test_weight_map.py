@@ -60,7 +60,7 @@ def test_every_map_round_trips(heads: int, half: int, width: int, data):
     assert expected_shapes([tensor_map], native) == {n: tuple(t.shape) for n, t in foreign.items()}
 
 
-def test_interleaved_rows_are_those_of_the_conversion_script():
+def test_interleaved_rows_equal_llama_cpp():
     """llama.cpp's convert_hf_to_gguf.py: reshape(n_head, 2, rows // n_head // 2, ...).swapaxes(1, 2)."""
     weight = torch.randn(12, 5)
     expected = weight.numpy().reshape(3, 2, 2, 5).swapaxes(1, 2).reshape(12, 5)
@@ -69,13 +69,13 @@ def test_interleaved_rows_are_those_of_the_conversion_script():
     ).all()
 
 
-def test_the_first_entry_that_fits_renames():
+def test_first_matching_prefix_renames():
     table = {"blocks.*.a.": "layers.*.first.", "blocks.*.": "layers.*.other."}
     pairs = list(map_names(["blocks.3.a.w", "blocks.11.b"], table))
     assert [pair.foreign[0] for pair in pairs] == ["layers.3.first.w", "layers.11.other.b"]
 
 
-def test_a_tensor_without_a_place_is_named():
+def test_unmapped_tensor_is_refused():
     with pytest.raises(UserError, match=r"tensor c\.w has no counterpart"):
         list(map_names(["c.w"], {"a.": "b."}))
 
@@ -92,12 +92,12 @@ EXPECTED = {"a": (2, 3), "b": (4,)}
         ({"a": (3, 2), "B": (4,)}, r"tensor b is missing, expected shape \[4\]; the file has B instead"),
     ],
 )
-def test_what_does_not_fit_is_named_with_what_was_expected(shapes, message: str):
+def test_missing_extra_and_misshaped_tensors_are_refused(shapes, message: str):
     with pytest.raises(UserError, match=message):
         check_tensors(EXPECTED, InMemoryTensors({name: torch.zeros(shape) for name, shape in shapes.items()}))
 
 
-def test_what_is_ignored_may_be_there():
+def test_ignored_tensors_are_accepted():
     check_tensors(
         EXPECTED,
         InMemoryTensors(

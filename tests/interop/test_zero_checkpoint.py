@@ -1,4 +1,4 @@
-"""A DeepSpeed folder is read without DeepSpeed, gives what its own script gives, and runs nothing that stands in it."""
+"""DeepSpeed ZeRO checkpoints: equal to DeepSpeed's values script, and no code is run."""
 
 import os
 import subprocess
@@ -30,36 +30,39 @@ def weights():
     return {name: torch.randn(shape) for group in SHAPES for name, shape in group.items()}
 
 
-def write(folder, monkeypatch, stage, ranks=2, drop=None, extra=None, own=None):
-    """The files of `ranks` ranks, as DeepSpeed lays them out."""
+def write(folder, monkeypatch, stage, ranks=2, drop=None, extra=None, values=None):
+    """Write the files of `ranks` ranks in DeepSpeed's layout."""
     module = ModuleType("deepspeed.runtime.fp16.loss_scaler")
     module.LossScaler = LossScaler
     monkeypatch.setattr(LossScaler, "__module__", module.__name__)
     for name in ("deepspeed", "deepspeed.runtime", "deepspeed.runtime.fp16"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    place = folder / "global_step7"
-    place.mkdir(parents=True)
+    checkpoint = folder / "global_step7"
+    checkpoint.mkdir(parents=True)
     (folder / "latest").write_text("global_step7")
-    shapes = SHAPES if own is None else [{name: weight.shape for name, weight in own.items()}]
-    own = own or weights()
+    shapes = SHAPES if values is None else [{name: weight.shape for name, weight in values.items()}]
+    values = values or weights()
     model = {"param_shapes": shapes, "mp_world_size": 1, "dp_world_size": ranks, "module": {}}
     torch.save(
         model,
-        place / ("zero_pp_rank_0_mp_rank_00_model_states.pt" if stage == 3 else "mp_rank_00_model_states.pt"),
+        checkpoint
+        / ("zero_pp_rank_0_mp_rank_00_model_states.pt" if stage == 3 else "mp_rank_00_model_states.pt"),
     )
     for rank in range(ranks):
         if rank == drop:
             continue
         state = {"zero_stage": stage, "loss_scaler": LossScaler(), "partition_count": ranks} | (extra or {})
         if stage == 3:
-            pieces = [_padded(own[name], ranks)[rank] for group in shapes for name in group]
-            state["fp32_flat_groups"] = [torch.cat(pieces[:2]), pieces[2]]
+            shards = [_padded(values[name], ranks)[rank] for group in shapes for name in group]
+            state["fp32_flat_groups"] = [torch.cat(shards[:2]), shards[2]]
         else:
-            flat = [torch.cat([own[name].flatten() for name in group]) for group in shapes]
+            flat = [torch.cat([values[name].flatten() for name in group]) for group in shapes]
             state["single_partition_of_fp32_groups"] = [_padded(group, ranks)[rank] for group in flat]
-        torch.save({"optimizer_state_dict": state}, place / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
-    return own
+        torch.save(
+            {"optimizer_state_dict": state}, checkpoint / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
+        )
+    return values
 
 
 def _padded(tensor, ranks):
@@ -69,23 +72,23 @@ def _padded(tensor, ranks):
 
 @pytest.mark.parametrize("ranks", [1, 2, 12])
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_weights_are_put_together(tmp_path, monkeypatch, stage, ranks):
-    own = write(tmp_path, monkeypatch, stage, ranks)
+def test_weights_are_reassembled(tmp_path, monkeypatch, stage, ranks):
+    values = write(tmp_path, monkeypatch, stage, ranks)
     assert is_zero_checkpoint(tmp_path)
     folder = ZeroCheckpoint(tmp_path)
-    assert folder.shapes == {name: tuple(weight.shape) for name, weight in own.items()}
-    for name, weight in own.items():
+    assert folder.shapes == {name: tuple(weight.shape) for name, weight in values.items()}
+    for name, weight in values.items():
         assert torch.equal(folder.read(name), weight)
 
 
-def test_nothing_is_run(tmp_path, monkeypatch):
+def test_code_in_pickles_is_not_run(tmp_path, monkeypatch):
     write(tmp_path, monkeypatch, 1, extra={"more": Evil()})
     with pytest.raises(UserError, match=r"posix\.system, expected tensors and names only"):
         ZeroCheckpoint(tmp_path)
     assert not os.path.exists("/tmp/groundup-was-here")
 
 
-def test_a_missing_rank_and_a_cut_file_are_named(tmp_path, monkeypatch):
+def test_missing_rank_and_truncated_file_are_refused(tmp_path, monkeypatch):
     write(tmp_path / "one", monkeypatch, 2, drop=1)
     with pytest.raises(UserError, match="states of 1 ranks, expected 2"):
         ZeroCheckpoint(tmp_path / "one")
@@ -96,39 +99,39 @@ def test_a_missing_rank_and_a_cut_file_are_named(tmp_path, monkeypatch):
         ZeroCheckpoint(tmp_path / "two")
 
 
-def test_a_hugging_face_model_in_training_opens(tmp_path, monkeypatch):
+def test_zero_checkpoint_of_a_hugging_face_model_opens(tmp_path, monkeypatch):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from groundup.interop import load_huggingface
 
     torch.manual_seed(1)
     shape = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
-    theirs = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=4, num_key_value_heads=2)).eval()
-    write(tmp_path, monkeypatch, 2, own={name: w.detach() for name, w in theirs.named_parameters()})
-    theirs.config.save_pretrained(tmp_path)
+    reference = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=4, num_key_value_heads=2)).eval()
+    write(tmp_path, monkeypatch, 2, values={name: w.detach() for name, w in reference.named_parameters()})
+    reference.config.save_pretrained(tmp_path)
     tokens = torch.arange(12).view(2, 6)
     ours = load_huggingface(tmp_path)
-    torch.testing.assert_close(ours(tokens).logits, theirs(tokens).logits, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours(tokens).logits, reference(tokens).logits, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed in this environment")
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_what_deepspeed_wrote_is_what_its_own_script_reads(tmp_path, stage):
-    """Two ranks train a small model and save; both readers give the same bits, in processes of their own."""
+def test_equals_deepspeeds_own_script(tmp_path, stage):
+    """Two ranks train a small model and save; both readers give equal bits."""
     script = tmp_path / "train.py"
     script.write_text(TRAINING)
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, script, str(stage), tmp_path], check=True, env=environment, capture_output=True)
-    theirs = tmp_path / "theirs"
+    reference = tmp_path / "reference"
     subprocess.run(
-        [sys.executable, tmp_path / "zero_to_fp32.py", tmp_path, theirs, "--safe_serialization"],
+        [sys.executable, tmp_path / "zero_to_fp32.py", tmp_path, reference, "--safe_serialization"],
         check=True, env=environment, capture_output=True,
     )  # fmt: skip
     from safetensors.torch import load_file
 
-    right, folder = load_file(theirs / "model.safetensors"), ZeroCheckpoint(tmp_path)
+    right, folder = load_file(reference / "model.safetensors"), ZeroCheckpoint(tmp_path)
     assert folder.shapes.keys() == right.keys()
     for name, weight in right.items():
         assert torch.equal(folder.read(name), weight), name
@@ -148,8 +151,8 @@ torch.distributed.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("name", ["../elsewhere", "/etc", "", "gone"])
-def test_the_name_of_the_newest_leads_nowhere_else(tmp_path, monkeypatch, name):
+@pytest.mark.parametrize("name", ["../elsewhere", "/etc", "", "missing"])
+def test_latest_with_paths_is_refused(tmp_path, monkeypatch, name):
     write(tmp_path, monkeypatch, 1)
     (tmp_path / "latest").write_text(name)
     with pytest.raises(UserError, match="expected a folder beside it"):

@@ -1,4 +1,4 @@
-"""Toy models of every shape that the parts can take."""
+"""Toy model configurations that cover every module."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every form of attention against the textbook's, head by head and token by token."""
+"""Attention kernels against a textbook implementation in loops."""
 
 import math
 from functools import partial
@@ -12,14 +12,14 @@ from groundup.model.attention_mask import AttentionMask, build_mask
 SCALE = 0.3
 
 
-def textbook(query, key, value, seen, cap=lambda product: product):
+def textbook_attention(query, key, value, attends, cap=lambda product: product):
     """One token of one head after the other."""
     out = torch.zeros_like(query)
     group = query.shape[1] // key.shape[1]
     for b, h, t in torch.cartesian_prod(*(torch.arange(n) for n in query.shape[:3])).tolist():
         g = h // group
         products = [float(cap(SCALE * query[b, h, t] @ key[b, g, s])) for s in range(key.shape[2])]
-        weights = [math.exp(p) if seen(b, t, s) else 0.0 for s, p in enumerate(products)]
+        weights = [math.exp(p) if attends(b, t, s) else 0.0 for s, p in enumerate(products)]
         out[b, h, t] = sum(w / sum(weights) * value[b, g, s] for s, w in enumerate(weights))
     return out
 
@@ -39,33 +39,33 @@ MASKS = {
 
 @pytest.mark.parametrize("heads", [(2, 2), (6, 2), (3, 1)])
 @pytest.mark.parametrize("name", MASKS)
-def test_all_forms_are_the_textbooks(name, heads):
-    settings, seen = MASKS[name]
+def test_all_kernels_equal_the_textbook(name, heads):
+    settings, attends = MASKS[name]
     query = torch.randn(2, heads[0], 5, 6, dtype=torch.float64)
     key, value = torch.randn(2, 2, heads[1], 5, 6, dtype=torch.float64)
     mask = build_mask(5, 5, query.device, **settings)
-    expected = textbook(query, key, value, seen)
+    expected = textbook_attention(query, key, value, attends)
     torch.testing.assert_close(eager_attention(query, key, value, mask, scale=SCALE), expected)
     torch.testing.assert_close(sdpa_attention(query, key, value, mask, scale=SCALE), expected)
     cap = partial(softcap, limit=0.4)
-    capped = textbook(query, key, value, seen, cap)
+    capped = textbook_attention(query, key, value, attends, cap)
     torch.testing.assert_close(softcap_attention(query, key, value, mask, scale=SCALE, cap=cap), capped)
     assert (capped - expected).abs().max() > 1e-3
 
 
-def test_later_queries_see_all_earlier_keys():
+def test_query_offset_of_causal_masks():
     query, key, value = torch.randn(3, 1, 2, 7, 4)
-    whole = eager_attention(query, key, value, build_mask(7, 7, query.device, causal=True), scale=SCALE)
-    for cut in (1, 3, 6):
-        mask = build_mask(7 - cut, 7, query.device, causal=True)
+    full = eager_attention(query, key, value, build_mask(7, 7, query.device, causal=True), scale=SCALE)
+    for offset in (1, 3, 6):
+        mask = build_mask(7 - offset, 7, query.device, causal=True)
         for form in (sdpa_attention, eager_attention):
             torch.testing.assert_close(
-                form(query[:, :, cut:], key, value, mask, scale=SCALE), whole[:, :, cut:]
+                form(query[:, :, offset:], key, value, mask, scale=SCALE), full[:, :, offset:]
             )
 
 
 @pytest.mark.parametrize("length", [16, 600])
-def test_bfloat16_on_a_cpu_is_near_float32_in_both_of_its_forms(length):
+def test_bfloat16_on_cpu_is_near_float32(length):
     query, key, value = torch.randn(3, 1, 2, length, 16)
     mask = AttentionMask(causal=True)
     expected = sdpa_attention(query, key, value, mask, scale=0.25)
@@ -73,7 +73,7 @@ def test_bfloat16_on_a_cpu_is_near_float32_in_both_of_its_forms(length):
     assert (found.float() - expected).abs().max() < 0.03
 
 
-def test_gradients_of_both_forms_agree():
+def test_gradients_of_eager_and_sdpa_are_equal():
     tensors = [
         x.clone().requires_grad_()
         for x in (torch.randn(2, 4, 6, 8), torch.randn(2, 2, 6, 8), torch.randn(2, 2, 6, 8))

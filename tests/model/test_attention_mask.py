@@ -1,4 +1,4 @@
-"""Masks: the one predicate against loops that say the same in words."""
+"""Attention masks against loops, and positions of packed documents."""
 
 import torch
 from hypothesis import given, settings
@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 @settings(deadline=None, max_examples=60)
 @given(st.data())
-def test_who_sees_whom(data):
+def test_mask_equals_loops(data):
     num_keys = data.draw(st.integers(1, 9), "keys")
     causal = data.draw(st.booleans(), "causal")
     window = data.draw(st.none() | st.integers(1, 10), "window")
@@ -32,22 +32,22 @@ def test_who_sees_whom(data):
         for query in range(num_queries):
             at = query + num_keys - num_queries
             for key in range(num_keys):
-                seen = (
+                attends = (
                     (not causal or key <= at)
                     and (window is None or abs(at - key) < window)
                     and (documents is None or documents[row, query] == documents[row, key])
                 )
-                assert (bias[row, 0, query, key] == 0) == seen
+                assert (bias[row, 0, query, key] == 0) == attends
 
 
-def test_no_tensor_where_none_is_needed():
+def test_full_and_causal_masks_have_no_tensor():
     assert build_mask(8, 8, CPU, causal=True) == AttentionMask(causal=True)
     assert build_mask(8, 8, CPU, causal=True, window=8) == AttentionMask(causal=True)
     assert build_mask(1, 8, CPU, causal=True) == AttentionMask()
     assert build_mask(8, 8, CPU, causal=False) == AttentionMask()
 
 
-def test_positions_begin_anew_with_each_document():
+def test_positions_restart_with_each_document():
     documents = torch.tensor([[7, 7, 7, 9, 9], [1, 2, 2, 1, 1]])
     assert compute_positions(documents, documents).tolist() == [[0, 1, 2, 0, 1], [0, 0, 1, 0, 1]]
     assert compute_positions(documents, None).tolist() == [0, 1, 2, 3, 4]

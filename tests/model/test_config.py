@@ -1,4 +1,4 @@
-"""The description of a model: closed sets agree with the parts, and contradictions are refused by name."""
+"""ModelConfig: choices equal implementations, derived defaults, contradictions."""
 
 from typing import get_args
 
@@ -38,15 +38,15 @@ from groundup.recipe.model_config import (
         (MoEConfig, "load_balancing", LOAD_BALANCERS),
     ],
 )
-def test_closed_sets_agree_with_the_parts(model, knob, parts):
+def test_choices_equal_implementations(model, knob, parts):
     assert set(get_args(model.model_fields[knob].annotation)) == set(parts)
 
 
-def test_gated_activations_are_among_all():
+def test_gated_activations_are_activations():
     assert set(GATED_ACTIVATIONS) < set(ACTIVATIONS)
 
 
-def test_what_is_left_out_is_filled_in(config):
+def test_derived_defaults(config):
     filled = ModelConfig(vocab_size=10, hidden_size=96, num_layers=1, num_heads=6)
     assert (filled.num_kv_heads, filled.head_dim, filled.intermediate_size) == (6, 16, 256)
     plain = ModelConfig(vocab_size=10, hidden_size=96, num_layers=1, num_heads=6, feed_forward="gelu")
@@ -58,7 +58,7 @@ def test_what_is_left_out_is_filled_in(config):
     assert config(architecture="encoder_decoder").num_encoder_layers == config().num_layers
 
 
-def test_layer_kinds_repeat_the_pattern(config):
+def test_layer_types_repeat_the_pattern(config):
     made = config(num_layers=5, sliding_window=4, attention_pattern=("local", "local", "global"))
     assert made.layer_types == ("local", "local", "global", "local", "local")
     assert set(made.layer_types) == set(get_args(LayerType))
@@ -82,12 +82,12 @@ def test_layer_kinds_repeat_the_pattern(config):
         ({"hidden_sizes": 3}, "hidden_sizes"),
     ],
 )
-def test_contradictions_are_refused_by_name(config, knobs, message):
+def test_contradictions_are_refused(config, knobs, message):
     with pytest.raises(ValidationError, match=message):
         config(**knobs)
 
 
-def test_a_description_survives_json_and_recipe(decoder_config):
+def test_config_round_trips_through_json_and_recipe(decoder_config):
     assert (
         ModelConfig.model_validate_json(decoder_config.model_dump_json(exclude_none=True)) == decoder_config
     )
@@ -95,7 +95,7 @@ def test_a_description_survives_json_and_recipe(decoder_config):
     assert ModelConfig(**section.model_dump(exclude_none=True)) == decoder_config
 
 
-def test_recipes_take_parts_of_a_model_and_its_tables():
+def test_recipe_overrides_of_the_model():
     recipe = parse_recipe(
         {"name": "r", "model": {"qk_norm": True, "moe": {"num_experts": 4, "experts_per_token": 2}}},
         ["model.rope_scaling.method=linear", "model.rope_scaling.factor=2"],

@@ -1,4 +1,4 @@
-"""The decoder, whatever it is made of: causal, cached, packed, and with the loss of its own logits."""
+"""Decoders: causality, cache, packing, loss, dtypes, validation."""
 
 import jaxtyping
 import pytest
@@ -27,7 +27,7 @@ def test_logits_do_not_depend_on_later_tokens(decoder, tokens):
     assert (before[:, 7:] - after[:, 7:]).abs().min(dim=-1).values.max() > 0
 
 
-def test_the_loss_is_that_of_the_next_token(decoder, tokens):
+def test_loss_is_of_the_next_token(decoder, tokens):
     labels = tokens.clone()
     labels[0, :4] = IGNORE_INDEX
     expected = F.cross_entropy(decoder(tokens).logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
@@ -36,27 +36,27 @@ def test_the_loss_is_that_of_the_next_token(decoder, tokens):
     torch.testing.assert_close(outputs.loss, expected)
 
 
-def test_every_weight_learns(decoder, tokens):
+def test_every_weight_has_a_gradient(decoder, tokens):
     decoder.train()(tokens, labels=tokens).loss.backward()
     unused = [name for name, weight in decoder.named_parameters() if weight.grad is None]
     assert not unused
     assert all(torch.isfinite(weight.grad).all() for weight in decoder.parameters())
 
 
-@pytest.mark.parametrize("cuts", [[1] * 13, [13], [5, 1, 1, 6], [4, 9]])
-def test_pieces_through_the_cache_are_the_whole(decoder, tokens, cuts):
-    cache, begin, pieces = decoder.new_cache(2, 20), 0, []
+@pytest.mark.parametrize("lengths", [[1] * 13, [13], [5, 1, 1, 6], [4, 9]])
+def test_cached_chunks_equal_one_pass(decoder, tokens, lengths):
+    cache, begin, chunks = decoder.new_cache(2, 20), 0, []
     with torch.no_grad():
-        whole = decoder(tokens).logits
-        for length in cuts:
-            pieces.append(decoder(tokens[:, begin : begin + length], cache=cache).logits)
+        full = decoder(tokens).logits
+        for length in lengths:
+            chunks.append(decoder(tokens[:, begin : begin + length], cache=cache).logits)
             begin += length
     assert cache.length == 13
-    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(chunks, dim=1), full, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
-def test_a_truncated_cache_goes_on_from_there(decoder, tokens):
+def test_truncated_cache_continues(decoder, tokens):
     cache = decoder.new_cache(2)
     decoder(tokens, cache=cache)
     cache.truncate(6)
@@ -65,7 +65,7 @@ def test_a_truncated_cache_goes_on_from_there(decoder, tokens):
     )
 
 
-def test_packed_documents_are_as_if_alone(decoder, tokens):
+def test_packed_documents_equal_single_documents(decoder, tokens):
     documents = torch.tensor([[0] * 5 + [1] * 8, [3] * 13])
     with torch.no_grad():
         packed = decoder(tokens, document_ids=documents).logits
@@ -74,7 +74,7 @@ def test_packed_documents_are_as_if_alone(decoder, tokens):
         torch.testing.assert_close(packed[1:], decoder(tokens[1:]).logits, rtol=1e-4, atol=1e-5)
 
 
-def test_training_in_bfloat16_is_near_float32(decoder, tokens):
+def test_bfloat16_autocast_is_near_float32(decoder, tokens):
     expected = decoder(tokens, labels=tokens).loss
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = decoder(tokens, labels=tokens).loss
@@ -82,7 +82,7 @@ def test_training_in_bfloat16_is_near_float32(decoder, tokens):
     assert abs(found - expected) < 0.02 * expected
 
 
-def test_a_whole_model_in_bfloat16_runs(decoder, tokens):
+def test_bfloat16_weights_run(decoder, tokens):
     decoder.to(torch.bfloat16)
     cache = decoder.new_cache(2)
     logits = decoder(tokens, cache=cache).logits
@@ -90,7 +90,7 @@ def test_a_whole_model_in_bfloat16_runs(decoder, tokens):
     assert torch.isfinite(logits).all()
 
 
-def test_the_textbook_loop_runs_as_it_stands():
+def test_plain_training_loop():
     import groundup
 
     model = groundup.Decoder(groundup.ModelConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2))
@@ -116,7 +116,7 @@ def test_z_loss_is_added(config):
     )
 
 
-def test_a_tied_head_is_the_embedding(config):
+def test_tied_head_is_the_embedding(config):
     tied, free = Decoder(config(tie_embeddings=True)), Decoder(config())
     assert tied.head.weight is tied.embedding.tokens.weight
     assert "head.weight" not in tied.state_dict()
@@ -124,7 +124,7 @@ def test_a_tied_head_is_the_embedding(config):
     assert len({id(weight) for weight in tied.parameters()}) == len(list(tied.parameters()))
 
 
-def test_what_is_not_in_the_model_is_refused(config):
+def test_ids_and_lengths_out_of_range_are_refused(config):
     decoder = Decoder(config())
     with pytest.raises(UserError, match="33 tokens, expected at most context_length = 32"):
         decoder(torch.zeros(1, 33, dtype=torch.long))
@@ -140,7 +140,7 @@ def test_what_is_not_in_the_model_is_refused(config):
         decoder(torch.zeros(1, 5, dtype=torch.long), cache=small)
 
 
-def test_labels_that_no_row_of_the_head_stands_for_are_refused(config):
+def test_labels_out_of_range_are_refused(config):
     decoder = Decoder(config())
     tokens = torch.tensor([[3, 4]])
     with pytest.raises(UserError, match="label id 61, expected 0 to vocab_size - 1 = 60"):
@@ -148,7 +148,7 @@ def test_labels_that_no_row_of_the_head_stands_for_are_refused(config):
     assert decoder(tokens, labels=torch.tensor([[3, -100]])).loss == 0
 
 
-def test_shapes_are_refused_in_words(config):
+def test_error_messages_about_shapes(config):
     """As users meet them: without the shape checks of these tests."""
     decoder = Decoder(config())
     jaxtyping.config.update("jaxtyping_disable", True)

@@ -1,4 +1,4 @@
-"""The encoder: sees both ways, fills in masked tokens, and gives one vector for each text."""
+"""Encoders: bidirectional attention, masked tokens, embeddings."""
 
 import math
 
@@ -40,16 +40,16 @@ def encoder(request, config):
     return Encoder(config(architecture="encoder", **ENCODERS[request.param])).eval()
 
 
-def test_every_token_depends_on_every_other(encoder):
+def test_attention_is_bidirectional(encoder):
     tokens = torch.randint(0, 61, (1, 9))
     before = encoder(tokens).logits
-    for place in (0, 8):
+    for index in (0, 8):
         changed = tokens.clone()
-        changed[0, place] = (changed[0, place] + 1) % 61
+        changed[0, index] = (changed[0, index] + 1) % 61
         assert ((encoder(changed).logits - before).abs().max(dim=-1).values > 0).all()
 
 
-def test_the_loss_is_that_of_the_masked_places(encoder):
+def test_loss_is_of_the_masked_positions(encoder):
     tokens = torch.randint(0, 61, (2, 9))
     labels = tokens.masked_fill(torch.rand(2, 9) < 0.7, IGNORE_INDEX)
     labels[0, 0] = tokens[0, 0]
@@ -61,7 +61,7 @@ def test_the_loss_is_that_of_the_masked_places(encoder):
     assert not [name for name, weight in encoder.named_parameters() if weight.grad is None]
 
 
-def test_padding_changes_nothing(encoder):
+def test_padding_has_no_effect(encoder):
     tokens = torch.randint(0, 61, (2, 9))
     mask = torch.tensor([[1] * 6 + [0] * 3, [1] * 9])
     padded = encoder(tokens, document_ids=mask).logits
@@ -71,7 +71,7 @@ def test_padding_changes_nothing(encoder):
     assert vectors.shape == (2, 24)
 
 
-def test_token_types_are_told_apart(config):
+def test_token_types_have_an_effect(config):
     encoder = Encoder(config(architecture="encoder", **ENCODERS["bert"]))
     tokens, types = torch.randint(0, 61, (1, 6)), torch.tensor([[0, 0, 0, 1, 1, 1]])
     assert not torch.allclose(encoder(tokens).logits, encoder(tokens, token_types=types).logits)
@@ -80,14 +80,14 @@ def test_token_types_are_told_apart(config):
     )
 
 
-def test_the_first_block_does_not_normalise_again_what_comes_normalised(config):
+def test_first_norm_is_skipped_after_an_embedding_norm(config):
     encoder = Encoder(config(architecture="encoder", **ENCODERS["modernbert"]))
     names = encoder.state_dict().keys()
     assert "blocks.0.attention_norm.weight" not in names
     assert "blocks.1.attention_norm.weight" in names
 
 
-def test_an_encoder_without_a_head_embeds_and_refuses_to_predict(config):
+def test_encoder_without_a_head(config):
     encoder = Encoder(config(architecture="encoder", masked_lm_head=False))
     tokens = torch.randint(0, 61, (2, 5))
     assert encoder.embed(tokens).shape == (2, 24)
@@ -96,7 +96,7 @@ def test_an_encoder_without_a_head_embeds_and_refuses_to_predict(config):
             encoder(tokens, labels=labels)
 
 
-def test_it_learns_to_fill_in_from_the_neighbours(config):
+def test_training_on_masked_tokens(config):
     encoder = Encoder(config(architecture="encoder", num_layers=1, **ENCODERS["modernbert"])).train()
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-2)
     for _ in range(100):
@@ -107,4 +107,4 @@ def test_it_learns_to_fill_in_from_the_neighbours(config):
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert loss.item() < math.log(20) - 0.2  # what one gets without looking around
+    assert loss.item() < math.log(20) - 0.2  # the loss of a guess without context

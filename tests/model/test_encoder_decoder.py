@@ -1,4 +1,4 @@
-"""The encoder-decoder: reads the source as a whole, writes the target from left to right."""
+"""Encoder-decoders: shifted inputs, cross-attention, cache."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def texts():
     return torch.randint(0, 61, (2, 8)), torch.randint(0, 61, (2, 6))
 
 
-def test_the_decoder_reads_labels_one_place_to_the_right(model, texts):
+def test_decoder_inputs_are_shifted_labels(model, texts):
     source, target = texts
     target[0, 4:] = IGNORE_INDEX
     read = torch.cat((torch.full((2, 1), 3), target[:, :-1]), dim=1)
@@ -44,7 +44,7 @@ def test_the_decoder_reads_labels_one_place_to_the_right(model, texts):
     assert not [name for name, weight in model.named_parameters() if weight.grad is None]
 
 
-def test_the_target_sees_all_of_the_source_and_nothing_later_of_itself(model, texts):
+def test_cross_attention_is_full_and_self_attention_causal(model, texts):
     source, target = texts
     before = model(source, decoder_tokens=target).logits
     other = source.clone()
@@ -57,19 +57,19 @@ def test_the_target_sees_all_of_the_source_and_nothing_later_of_itself(model, te
 
 @torch.no_grad()
 @pytest.mark.parametrize("padded", [False, True])
-def test_pieces_through_the_cache_are_the_whole(model, texts, padded):
+def test_cached_chunks_equal_one_pass(model, texts, padded):
     source, target = texts
     documents = torch.tensor([[1] * 5 + [0] * 3, [1] * 8]) if padded else None
-    whole = model(source, decoder_tokens=target, document_ids=documents).logits
+    full = model(source, decoder_tokens=target, document_ids=documents).logits
     cache = model.new_cache(source, 10, document_ids=documents)
-    pieces = [model.decode(target[:, begin:end], cache) for begin, end in ((0, 3), (3, 4), (4, 6))]
-    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=1e-4, atol=1e-5)
+    chunks = [model.decode(target[:, begin:end], cache) for begin, end in ((0, 3), (3, 4), (4, 6))]
+    torch.testing.assert_close(torch.cat(chunks, dim=1), full, rtol=1e-4, atol=1e-5)
     if padded:
-        alone = model(source[:1, :5], decoder_tokens=target[:1]).logits
-        torch.testing.assert_close(whole[:1], alone, rtol=1e-4, atol=1e-5)
+        single = model(source[:1, :5], decoder_tokens=target[:1]).logits
+        torch.testing.assert_close(full[:1], single, rtol=1e-4, atol=1e-5)
 
 
-def test_stacks_have_their_own_depths(model):
+def test_encoder_and_decoder_depths(model):
     assert len(model.encoder.blocks) == 2
     assert len(model.decoder.blocks) == 3
 
@@ -83,7 +83,7 @@ def test_bad_input_is_refused(model):
         model(torch.tensor([[1]]), labels=torch.tensor([[99, 2]]))
 
 
-def test_it_learns_to_copy(config):
+def test_training_to_copy(config):
     model = EncoderDecoder(config(**(T5 | {"num_layers": 1, "num_encoder_layers": 1}))).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for step in range(60):

@@ -1,4 +1,4 @@
-"""The chunked loss equals the plain one, in value and in every gradient."""
+"""The chunked loss against an unchunked reference, in value and gradients."""
 
 import threading
 from functools import partial
@@ -17,13 +17,13 @@ def reference_loss(hidden, weight, labels, *, bias=None, softcap=None, z_loss=0.
     logits = F.linear(hidden, weight, bias).float()
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
-    kept = labels != IGNORE_INDEX
-    return F.cross_entropy(logits, labels) + z_loss * logits.logsumexp(-1)[kept].square().mean()
+    predicted = labels != IGNORE_INDEX
+    return F.cross_entropy(logits, labels) + z_loss * logits.logsumexp(-1)[predicted].square().mean()
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.data())
-def test_equals_the_plain_loss(data):
+def test_equals_the_reference_loss(data):
     tokens, width, vocabulary = (data.draw(st.integers(low, high)) for low, high in ((1, 12), (1, 6), (2, 9)))
     options = {
         "softcap": data.draw(st.none() | st.floats(0.5, 30)),
@@ -36,21 +36,19 @@ def test_equals_the_plain_loss(data):
     bias = bias if data.draw(st.booleans()) else None
     inputs = [x.requires_grad_() for x in (hidden, weight, bias) if x is not None]
     chunk, compiled = data.draw(st.integers(1, 13)), data.draw(st.booleans())
-    with patch(
-        "groundup.model.loss._compiled_chunk_loss", lambda: chunk_loss_compiled
-    ):  # what is compiled, as it is written
+    with patch("groundup.model.loss._compiled_chunk_loss", lambda: chunk_loss_compiled):  # without compiling
         ours = linear_cross_entropy(
             hidden, weight, labels, bias=bias, chunk_size=chunk, compiled=compiled, **options
         )
-    theirs = reference_loss(hidden, weight, labels, bias=bias, **options)
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    reference = reference_loss(hidden, weight, labels, bias=bias, **options)
+    torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-6)
     for found, expected in zip(
-        torch.autograd.grad(3 * ours, inputs), torch.autograd.grad(3 * theirs, inputs), strict=True
+        torch.autograd.grad(3 * ours, inputs), torch.autograd.grad(3 * reference, inputs), strict=True
     ):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_frozen_part_costs_nothing_and_gets_no_gradient():
+def test_no_gradients_of_frozen_weights():
     hidden, weight = torch.randn(5, 3, requires_grad=True), torch.randn(7, 3)
     linear_cross_entropy(hidden, weight, torch.arange(5)).backward()
     assert hidden.grad is not None
@@ -59,7 +57,7 @@ def test_a_frozen_part_costs_nothing_and_gets_no_gradient():
     assert not loss.requires_grad
 
 
-def test_nothing_to_predict_is_zero_and_not_nan():
+def test_no_labels_give_zero_loss():
     hidden, weight = torch.randn(4, 3, requires_grad=True), torch.randn(7, 3)
     loss = linear_cross_entropy(hidden, weight, torch.full((4,), IGNORE_INDEX))
     loss.backward()
@@ -67,7 +65,7 @@ def test_nothing_to_predict_is_zero_and_not_nan():
     assert (hidden.grad == 0).all()
 
 
-def test_under_autocast_it_is_as_near_to_float32_as_the_plain_loss():
+def test_autocast_is_as_near_to_float32_as_the_reference():
     hidden, weight = torch.randn(64, 32, requires_grad=True), torch.randn(128, 32, requires_grad=True)
     labels = torch.randint(0, 128, (64,))
     exact = reference_loss(hidden, weight, labels)
@@ -81,62 +79,62 @@ def test_under_autocast_it_is_as_near_to_float32_as_the_plain_loss():
         assert all(grad.dtype == torch.float32 for grad in grads)
         pairs = [(loss.detach(), exact.detach()), *zip(grads, exact_grads, strict=True)]
         errors[form] = [float((found - expected).norm() / expected.norm()) for found, expected in pairs]
-    for ours, theirs in zip(errors[linear_cross_entropy], errors[reference_loss], strict=True):
-        assert ours < max(1.5 * theirs, 1e-3)
+    for ours, reference in zip(errors[linear_cross_entropy], errors[reference_loss], strict=True):
+        assert ours < max(1.5 * reference, 1e-3)
 
 
 @pytest.mark.parametrize("chunk", [3, 64])
-def test_logits_are_never_larger_than_a_chunk(chunk, monkeypatch):
-    seen = []
+def test_logits_have_the_chunk_size(chunk, monkeypatch):
+    sizes = []
     product = torch.mm
 
     def spy(*inputs, out):
-        seen.append(out.shape[0])
+        sizes.append(out.shape[0])
         return product(*inputs, out=out)
 
     monkeypatch.setattr("groundup.model.loss.torch.mm", spy)
     linear_cross_entropy(torch.randn(10, 3), torch.randn(7, 3), torch.randint(0, 7, (10,)), chunk_size=chunk)
-    assert max(seen) == min(chunk, 10)
-    assert sum(seen) == 10
+    assert max(sizes) == min(chunk, 10)
+    assert sum(sizes) == 10
 
 
-def test_shares_of_the_rows_make_the_loss_and_the_gradients_of_the_whole():
+def test_vocab_shards_equal_the_full_vocabulary():
     torch.manual_seed(0)
     hidden, weight, bias = torch.randn(6, 4), torch.randn(9, 4), torch.randn(9)
     labels = torch.tensor([0, 8, 3, IGNORE_INDEX, 4, 5])
     options = {"softcap": 3.0, "z_loss": 0.1, "chunk_size": 2}
-    whole = [x.clone().requires_grad_() for x in (hidden, weight, bias)]
-    loss = linear_cross_entropy(*whole[:2], labels, bias=whole[2], **options)
+    full = [x.clone().requires_grad_() for x in (hidden, weight, bias)]
+    loss = linear_cross_entropy(*full[:2], labels, bias=full[2], **options)
     loss.backward()
 
-    # Each share runs in a thread of its own, and waits where it asks for what the others have.
+    # Each shard runs in its own thread; reductions wait for all threads.
     bounds, results = ((0, 4), (4, 9)), {}
-    meeting, told = threading.Barrier(2, timeout=30), [torch.empty(0)] * 2
+    barrier, values = threading.Barrier(2, timeout=30), [torch.empty(0)] * 2
 
-    def meet(number, combine, mine):
-        told[number] = mine
-        meeting.wait()
-        found = combine(torch.stack(told))
-        meeting.wait()
+    def reduce(rank, combine, value):
+        values[rank] = value
+        barrier.wait()
+        found = combine(torch.stack(values))
+        barrier.wait()
         return found
 
-    def run(number):
-        first, stop = bounds[number]
+    def run(rank):
+        first, stop = bounds[rank]
         parts = [x.clone().requires_grad_() for x in (hidden, weight[first:stop], bias[first:stop])]
-        share = VocabShard(
-            first, partial(meet, number, lambda x: x.amax(0)), partial(meet, number, lambda x: x.sum(0))
+        shard = VocabShard(
+            first, partial(reduce, rank, lambda x: x.amax(0)), partial(reduce, rank, lambda x: x.sum(0))
         )
-        found = linear_cross_entropy(*parts[:2], labels, bias=parts[2], vocab_shard=share, **options)
+        found = linear_cross_entropy(*parts[:2], labels, bias=parts[2], vocab_shard=shard, **options)
         found.backward()
-        results[number] = (found.detach(), *(x.grad for x in parts))
+        results[rank] = (found.detach(), *(x.grad for x in parts))
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for number in range(2):
-        torch.testing.assert_close(results[number][0], loss.detach())
-    torch.testing.assert_close(results[0][1] + results[1][1], whole[0].grad)
-    for place in (2, 3):
-        torch.testing.assert_close(torch.cat([results[0][place], results[1][place]]), whole[place - 1].grad)
+    for rank in range(2):
+        torch.testing.assert_close(results[rank][0], loss.detach())
+    torch.testing.assert_close(results[0][1] + results[1][1], full[0].grad)
+    for index in (2, 3):
+        torch.testing.assert_close(torch.cat([results[0][index], results[1][index]]), full[index - 1].grad)

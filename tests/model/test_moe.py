@@ -1,4 +1,4 @@
-"""Experts: each token alone, expert by expert, says what they should give; and balancing balances."""
+"""Mixture of experts against a loop over tokens and experts; load balancing."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from groundup.model.moe import MixtureOfExperts, grouped_linear, pop_aux_loss, u
 MOE = {"num_experts": 5, "experts_per_token": 2}
 
 
-def one_token_at_a_time(layer: MixtureOfExperts, x: torch.Tensor, moe) -> torch.Tensor:
+def reference_output(layer: MixtureOfExperts, x: torch.Tensor, moe) -> torch.Tensor:
     out = torch.zeros_like(x)
     for b, t in torch.cartesian_prod(torch.arange(x.shape[0]), torch.arange(x.shape[1])).tolist():
         token = x[b, t]
@@ -33,26 +33,26 @@ def one_token_at_a_time(layer: MixtureOfExperts, x: torch.Tensor, moe) -> torch.
         {"experts_per_token": 5},
     ],
 )
-def test_the_layer_is_the_sum_of_the_chosen_experts(config, knobs):
+def test_output_is_the_sum_of_the_chosen_experts(config, knobs):
     config = config(moe=MOE | knobs, init_std=0.3)
     layer = MixtureOfExperts(config, config.moe)
     for weight in layer.parameters():
         nn.init.normal_(weight, std=0.3)
     x = torch.randn(2, 7, 24)
-    torch.testing.assert_close(layer(x), one_token_at_a_time(layer, x, config.moe))
+    torch.testing.assert_close(layer(x), reference_output(layer, x, config.moe))
 
 
-def test_shared_experts_meet_every_token(config):
+def test_shared_experts_apply_to_every_token(config):
     config = config(moe=MOE | {"num_shared_experts": 2})
     layer = MixtureOfExperts(config, config.moe)
     for weight in layer.parameters():
         nn.init.normal_(weight, std=0.3)
     assert layer.shared_experts.up_proj.weight.shape == (2 * config.moe.intermediate_size, 24)
     x = torch.randn(2, 3, 24)
-    torch.testing.assert_close(layer(x) - one_token_at_a_time(layer, x, config.moe), layer.shared_experts(x))
+    torch.testing.assert_close(layer(x) - reference_output(layer, x, config.moe), layer.shared_experts(x))
 
 
-def test_no_token_is_dropped_however_crowded_an_expert_is(config):
+def test_no_token_is_dropped(config):
     config = config(moe={"num_experts": 4, "experts_per_token": 1})
     layer = MixtureOfExperts(config, config.moe)
     for weight in layer.parameters():
@@ -63,7 +63,7 @@ def test_no_token_is_dropped_however_crowded_an_expert_is(config):
     torch.testing.assert_close(y, y[:, :1].expand_as(y))
 
 
-def test_every_chosen_expert_and_the_router_get_gradients(config):
+def test_gradients_of_chosen_experts_and_router(config):
     config = config(moe=MOE)
     layer = MixtureOfExperts(config, config.moe)
     for weight in layer.parameters():
@@ -83,7 +83,7 @@ def test_grouped_linear_with_empty_groups():
 
 
 def loads(config, steps: int) -> torch.Tensor:
-    """How choices spread over experts after training a router that starts by preferring one of them."""
+    """How choices balanced over experts after training a router that starts by preferring one of them."""
     layer = MixtureOfExperts(config, config.moe)
     for weight in layer.parameters():
         nn.init.normal_(weight, std=0.1)
@@ -103,16 +103,16 @@ def loads(config, steps: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("balancing", "rate"), [("auxiliary_loss", 1.0), ("bias", 0.01)])
-def test_balancing_keeps_experts_equally_busy(config, balancing, rate):
+def test_load_balancing_evens_the_load(config, balancing, rate):
     torch.manual_seed(7)
     crowded = loads(config(moe=MOE), 1)
     torch.manual_seed(7)
-    spread = loads(config(moe=MOE | {"load_balancing": balancing, "load_balancing_rate": rate}), 50)
+    balanced = loads(config(moe=MOE | {"load_balancing": balancing, "load_balancing_rate": rate}), 50)
     assert crowded.max() > 0.4
-    assert spread.max() < 0.3
+    assert balanced.max() < 0.3
 
 
-def test_the_auxiliary_loss_is_least_when_equal_and_silent_in_evaluation(config):
+def test_auxiliary_loss_value_and_evaluation_mode(config):
     config = config(
         moe={
             "num_experts": 4,
@@ -125,13 +125,13 @@ def test_the_auxiliary_loss_is_least_when_equal_and_silent_in_evaluation(config)
     balance = layer.router.load_balancer
     balance.observe(torch.full((8, 4), 0.25), torch.full((4,), 2))
     assert pop_aux_loss(layer) == pytest.approx(2.0)  # rate * E * E * (1/E) * (1/E)
-    assert pop_aux_loss(layer) == 0.0  # told once
+    assert pop_aux_loss(layer) == 0.0  # reset by the first call
     layer.eval()
     layer(torch.randn(1, 4, 24))
     assert pop_aux_loss(layer) == 0.0
 
 
-def test_the_choice_bias_moves_the_choice_and_not_the_shares(config):
+def test_expert_bias_changes_the_choice_but_not_the_weights(config):
     config = config(
         moe={"num_experts": 3, "experts_per_token": 1, "load_balancing": "bias", "normalize_scores": False}
     )
@@ -140,6 +140,6 @@ def test_the_choice_bias_moves_the_choice_and_not_the_shares(config):
     nn.init.normal_(layer.router.weight)
     with torch.no_grad():
         layer.router.load_balancer.bias[1] = 10.0
-    shares, chosen = layer.router(x)
+    weights, chosen = layer.router(x)
     assert (chosen == 1).all()
-    torch.testing.assert_close(shares[:, 0], (x @ layer.router.weight.T).softmax(-1)[:, 1])
+    torch.testing.assert_close(weights[:, 0], (x @ layer.router.weight.T).softmax(-1)[:, 1])

@@ -1,4 +1,4 @@
-"""Norms: what their formulas say, in float32 inside whatever the dtype outside."""
+"""Norms against their formulas; float32 inside."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from groundup.model.norm import RMSNorm, ZeroCenteredRMSNorm, build_norm, rms_no
 
 
 @pytest.mark.parametrize("part", [RMSNorm, ZeroCenteredRMSNorm])
-def test_rms_norm_is_its_formula(part):
+def test_rms_norm_formula(part):
     norm = part(6, 1e-3)
     torch.nn.init.normal_(norm.weight)
     x = torch.randn(2, 3, 6) * 5
@@ -17,7 +17,7 @@ def test_rms_norm_is_its_formula(part):
 
 
 @pytest.mark.parametrize("part", [RMSNorm, ZeroCenteredRMSNorm])
-def test_fresh_norms_only_normalise_and_keep_the_dtype(part):
+def test_initial_norms_normalize_and_keep_the_dtype(part):
     norm = part(64, 1e-6)
     norm.reset_parameters()
     x = (torch.randn(4, 64) * 100).to(torch.bfloat16)
@@ -26,7 +26,7 @@ def test_fresh_norms_only_normalise_and_keep_the_dtype(part):
     torch.testing.assert_close(y.float().square().mean(dim=-1), torch.ones(4), rtol=2e-2, atol=0)
 
 
-def test_zero_centered_weights_keep_their_precision_in_half_precision():
+def test_zero_centered_weights_in_half_precision():
     norm = ZeroCenteredRMSNorm(2, 0.0)
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([2.0**-9, 0.0]))
@@ -34,20 +34,22 @@ def test_zero_centered_weights_keep_their_precision_in_half_precision():
     assert y[0, 0] > y[0, 1]
 
 
-def test_layernorm_has_a_bias_when_asked(config):
+def test_layernorm_bias(config):
     assert build_norm(config(norm="layernorm"), 4).bias is None
     assert build_norm(config(norm="layernorm", norm_bias=True), 4).bias is not None
 
 
 @pytest.mark.parametrize("shape", [(7,), (5, 7), (2, 3, 4, 64)])
-def test_the_gradient_of_the_form_for_cpus_is_that_of_the_formula(shape):
+def test_cpu_gradient_equals_the_formula(shape):
     torch.manual_seed(0)
     x, weight = (torch.randn(shape) * 3 + 1).requires_grad_(), torch.randn(shape[-1:]).requires_grad_()
     upstream = torch.randn(shape) + 0.5
     found = torch.autograd.grad(rms_norm(x, weight, 1e-5), (x, weight), upstream)
     formula = x.double() / (x.double().square().mean(dim=-1, keepdim=True) + 1e-5).sqrt() * weight
-    for ours, right in zip(found, torch.autograd.grad(formula, (x, weight), upstream.double()), strict=True):
-        torch.testing.assert_close(ours, right, rtol=1e-5, atol=1e-5)
+    for ours, expected in zip(
+        found, torch.autograd.grad(formula, (x, weight), upstream.double()), strict=True
+    ):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_half_precision_is_rounded_once():
@@ -58,6 +60,6 @@ def test_half_precision_is_rounded_once():
     exact = torch.nn.functional.rms_norm(narrow.double(), (32,), scale.double(), 1e-5)
     torch.testing.assert_close(ours, exact.to(torch.bfloat16), rtol=2**-7, atol=0)
     gradients = [torch.autograd.grad(y, (narrow, scale), torch.ones_like(y)) for y in (ours, exact)]
-    for mine, right in zip(*gradients, strict=True):
-        assert mine.dtype == torch.bfloat16
-        torch.testing.assert_close(mine, right, rtol=2**-6, atol=2**-6)
+    for found, expected in zip(*gradients, strict=True):
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found, expected, rtol=2**-6, atol=2**-6)

@@ -1,11 +1,11 @@
-"""T5's bias: near distances apart, far ones together, and nothing ahead where the model is causal."""
+"""T5's relative bias: buckets of distances."""
 
 import torch
 
 from groundup.model.relative_bias import RelativeBias, relative_position_bucket
 
 
-def test_near_distances_have_a_bucket_each_and_far_ones_share():
+def test_small_distances_have_a_bucket_each():
     distance = -torch.arange(0, 200)
     buckets = relative_position_bucket(distance, 32, 128, causal=True)
     assert buckets[:16].tolist() == list(range(16))
@@ -15,16 +15,16 @@ def test_near_distances_have_a_bucket_each_and_far_ones_share():
     assert (relative_position_bucket(-distance, 32, 128, causal=True) == 0).all()
 
 
-def test_both_ways_tell_behind_from_ahead():
+def test_bidirectional_buckets_differ_by_sign():
     distance = torch.arange(-150, 151)
     buckets = relative_position_bucket(distance, 32, 128, causal=False)
     assert set(buckets[:151].tolist()) == set(range(16))
     assert set(buckets[151:].tolist()) == set(range(17, 32))
 
 
-def test_the_bias_depends_on_the_distance_alone(config):
+def test_bias_depends_on_the_distance_only(config):
     bias = RelativeBias(config(position_embedding="relative"), causal=True)
-    whole = bias(torch.arange(9), torch.arange(9))
-    assert whole.shape == (1, 3, 9, 9)
-    torch.testing.assert_close(whole[..., 1:, 1:], whole[..., :-1, :-1])
-    torch.testing.assert_close(bias(torch.arange(6, 9), torch.arange(9)), whole[..., 6:, :])
+    full = bias(torch.arange(9), torch.arange(9))
+    assert full.shape == (1, 3, 9, 9)
+    torch.testing.assert_close(full[..., 1:, 1:], full[..., :-1, :-1])
+    torch.testing.assert_close(bias(torch.arange(6, 9), torch.arange(9)), full[..., 6:, :])

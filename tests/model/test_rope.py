@@ -1,4 +1,4 @@
-"""Rotary positions: products depend on distances alone, and angles stay exact."""
+"""Rotary embeddings: relative scores, scaling, float32 frequencies."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ LINEAR = RopeScalingConfig(method="linear", factor=4.0)
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 500), st.integers(0, 500), st.integers(0, 3000), st.integers(1, 8))
-def test_products_depend_on_the_distance_alone(first, second, shift, pairs):
+def test_scores_depend_on_the_distance_only(first, second, shift, pairs):
     rotary = RotaryEmbedding(2 * pairs, 10_000.0, 4096)
     query, key = torch.randn(2, 1, 1, 1, 2 * pairs, dtype=torch.float64)
 
@@ -26,7 +26,7 @@ def test_products_depend_on_the_distance_alone(first, second, shift, pairs):
     )
 
 
-def test_turning_is_multiplication_by_a_complex_number():
+def test_rotation_is_complex_multiplication():
     x, positions = torch.randn(1, 2, 5, 8), torch.arange(5)
     rotary = RotaryEmbedding(8, 100.0, 16)
     pairs = torch.complex(x[..., :4], x[..., 4:])
@@ -34,7 +34,7 @@ def test_turning_is_multiplication_by_a_complex_number():
     torch.testing.assert_close(rotate(x, rotary(positions)), torch.cat((turned.real, turned.imag), dim=-1))
 
 
-def test_positions_of_each_sequence():
+def test_positions_per_sequence():
     rotary, x = RotaryEmbedding(8, 100.0, 16), torch.randn(2, 3, 4, 8)
     positions = torch.tensor([[0, 1, 2, 3], [2, 3, 0, 1]])
     both = rotate(x, rotary(positions))
@@ -48,14 +48,14 @@ def test_linear_scaling_divides_positions():
 
 
 @pytest.mark.parametrize("move", [lambda m: m.to(torch.bfloat16), lambda m: m.half(), lambda m: m.double()])
-def test_angles_stay_in_float32_whatever_the_model_is_cast_to(move):
+def test_frequencies_stay_float32(move):
     rotary = RotaryEmbedding(8, 10_000.0, 1 << 20)
     before = rotary(torch.tensor([1_000_003]))
     after = move(torch.nn.Sequential(rotary))[0](torch.tensor([1_000_003]))
     assert torch.equal(before.cos, after.cos)
 
 
-def test_a_model_built_without_memory_gets_its_frequencies():
+def test_meta_model_gets_its_frequencies():
     with torch.device("meta"):
         rotary = RotaryEmbedding(8, 100.0, 16, LINEAR)
     rotary.to_empty(device="cpu")

@@ -1,4 +1,4 @@
-"""A model on disk: the same when read, and refused by name when it is not what it says."""
+"""Saving and loading of models, and messages about files that do not fit."""
 
 import json
 
@@ -20,20 +20,20 @@ from groundup.model import (
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_what_is_read_is_what_was_written(config, tmp_path, architecture):
+def test_save_and_load_round_trip(config, tmp_path, architecture):
     model = build_model(config(architecture=architecture, tie_embeddings=True)).eval()
     save_model(model, tmp_path / "model")
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "model.safetensors"]
-    read = load_model(tmp_path / "model")
-    assert read.config == model.config
+    loaded = load_model(tmp_path / "model")
+    assert loaded.config == model.config
     tokens = {"tokens": torch.randint(0, 61, (1, 9))}
     if architecture == "encoder_decoder":
         tokens["decoder_tokens"] = torch.randint(0, 61, (1, 4))
-    assert torch.equal(read(**tokens).logits, model(**tokens).logits)
-    assert all(weight.requires_grad for weight in read.parameters())
+    assert torch.equal(loaded(**tokens).logits, model(**tokens).logits)
+    assert all(weight.requires_grad for weight in loaded.parameters())
 
 
-def test_every_decoder_survives(decoder_config, tmp_path):
+def test_every_decoder_round_trips(decoder_config, tmp_path):
     model = Decoder(decoder_config).eval()
     save_model(model, tmp_path)
     tokens = torch.randint(0, 61, (2, 9))
@@ -46,14 +46,14 @@ def test_dtype(config, tmp_path):
     assert next(load_model(tmp_path, dtype=torch.float32).parameters()).dtype == torch.float32
 
 
-def test_choice_biases_are_kept(config, tmp_path):
+def test_expert_biases_are_saved(config, tmp_path):
     model = Decoder(config(moe={"num_experts": 3, "experts_per_token": 1, "load_balancing": "bias"}))
     model.blocks[1].feed_forward.router.load_balancer.bias.fill_(0.5)
     save_model(model, tmp_path)
-    read = load_model(tmp_path)
-    assert (read.blocks[1].feed_forward.router.load_balancer.bias == 0.5).all()
+    loaded = load_model(tmp_path)
+    assert (loaded.blocks[1].feed_forward.router.load_balancer.bias == 0.5).all()
     tokens = torch.randint(0, 61, (1, 4))
-    read.train()(tokens, labels=tokens).loss.backward()  # its counters are there, too
+    loaded.train()(tokens, labels=tokens).loss.backward()  # the load buffer exists
 
 
 @pytest.fixture
@@ -79,20 +79,20 @@ def change(folder, edit):
         ),
     ],
 )
-def test_wrong_tensors_are_named(folder, edit, message):
+def test_wrong_tensors_are_refused(folder, edit, message):
     change(folder, edit)
     with pytest.raises(UserError, match=message):
         load_model(folder)
 
 
-def test_a_truncated_file_is_refused(folder):
+def test_truncated_file_is_refused(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"model\.safetensors: damaged"):
         load_model(folder)
 
 
-def test_missing_files_are_named(folder):
+def test_missing_files_are_refused(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"model\.safetensors: no such file"):
         load_model(folder)
@@ -105,26 +105,35 @@ def test_missing_files_are_named(folder):
     ("text", "message"),
     [("{", "not valid JSON"), ('{"vocab_size": 3}', "hidden_size"), ("[1]", "model")],
 )
-def test_damaged_descriptions_are_named(folder, text, message):
+def test_damaged_config_is_refused(folder, text, message):
     (folder / "model.json").write_text(text)
     with pytest.raises(UserError, match=message):
         load_model(folder)
 
 
-def test_an_unknown_knob_is_named(folder):
+def test_unknown_knob_is_refused(folder):
     values = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(values | {"hidden_dims": 3}))
     with pytest.raises(UserError, match="hidden_dims"):
         load_model(folder)
 
 
-def test_no_partial_model(config):
+def test_missing_tensor_assigns_nothing(config):
     model = build_meta_model(config())
     weights = Decoder(config()).state_dict()
     del weights["head.weight"]
     with pytest.raises(UserError, match=r"head\.weight"):
-        assign_weights(model, weights, source="here")
+        assign_weights(model, weights, source="memory")
     assert all(weight.is_meta for weight in model.parameters())
+
+
+def test_unstored_buffers_are_on_the_device_of_the_weights(config):
+    model = build_meta_model(config(), "cpu")
+    rotary = model.get_submodule("position_encodings.global.rotary")
+    assert not rotary.frequencies.is_meta
+    weights = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
+    assign_weights(model, weights, source="memory")
+    assert rotary.frequencies.is_meta
 
 
 def test_weights_have_the_permissions_of_any_new_file(tmp_path):

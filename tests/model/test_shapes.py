@@ -14,7 +14,7 @@ from groundup.model.rope import Rotation, rotate
 SOURCE = Path(shapes.__file__).parents[1]
 
 
-def test_a_wrong_shape_is_refused(config):
+def test_wrong_shape_is_refused(config):
     rotation = Rotation(torch.ones(5, 4), torch.zeros(5, 4))
     x = torch.randn(2, 3, 5, 4)
     assert torch.equal(rotate(x, rotation), x)
@@ -24,7 +24,7 @@ def test_a_wrong_shape_is_refused(config):
         RelativeBias(config(position_embedding="relative"), True)(torch.ones(3), torch.ones(3))
 
 
-def test_every_letter_is_in_the_legend():
+def test_every_letter_is_documented():
     legend = set(re.findall(r"(?:^| )([A-Za-z])  ", shapes.__doc__ or "", flags=re.MULTILINE))
     for path in SOURCE.rglob("*.py"):
         for dimensions in re.findall(

@@ -1,4 +1,4 @@
-"""Initial weights: the sizes that the papers want, at any depth and width."""
+"""Weight initialization: standard deviations, reproducibility, muP."""
 
 import math
 
@@ -11,7 +11,7 @@ from groundup.model.weight_init import RESIDUAL_PROJECTIONS
 from groundup.recipe import ModelConfig
 
 
-def test_deviations(config):
+def test_standard_deviations(config):
     model = Decoder(config(vocab_size=500, hidden_size=96, num_heads=12, intermediate_size=160, num_layers=8))
     for name, weight in model.named_parameters():
         if weight.ndim == 1:
@@ -22,7 +22,7 @@ def test_deviations(config):
         assert weight.std().item() == pytest.approx(expected, rel=0.05), name
 
 
-def test_experts_too(config):
+def test_standard_deviations_of_experts(config):
     moe = {"num_experts": 8, "experts_per_token": 2}
     experts = (
         Decoder(config(hidden_size=48, num_heads=6, num_layers=2, moe=moe)).blocks[0].feed_forward.experts
@@ -31,12 +31,12 @@ def test_experts_too(config):
     assert experts.down_proj.std().item() == pytest.approx(0.02 / 2, rel=0.05)
 
 
-def test_the_stream_has_one_size_at_any_depth(config):
+def test_residual_stream_size_does_not_depend_on_depth(config):
     sizes = []
     for depth in (2, 32):
         model = Decoder(config(num_layers=depth, hidden_size=64, num_heads=8))
         x = model.embedding(torch.randint(0, 61, (4, 16)), torch.arange(16))
-        views = {kind: sight(torch.arange(16)) for kind, sight in model.position_encodings.items()}
+        views = {kind: encoding(torch.arange(16)) for kind, encoding in model.position_encodings.items()}
         start = x.std()
         for block in model.blocks:
             x = block(x, views["global"])
@@ -44,7 +44,7 @@ def test_the_stream_has_one_size_at_any_depth(config):
     assert sizes[1] / sizes[0] < 1.2
 
 
-def test_all_weights_are_drawn_anew(decoder_config):
+def test_all_weights_are_initialized(decoder_config):
     model = Decoder(decoder_config)
     for weight in model.parameters():
         nn.init.constant_(weight, 7.0)
@@ -52,7 +52,7 @@ def test_all_weights_are_drawn_anew(decoder_config):
     assert not [name for name, weight in model.named_parameters() if (weight == 7).all()]
 
 
-def test_a_seed_fixes_them(decoder_config):
+def test_initialization_is_reproducible(decoder_config):
     torch.manual_seed(3)
     first = Decoder(decoder_config).state_dict()
     torch.manual_seed(3)
@@ -61,7 +61,7 @@ def test_a_seed_fixes_them(decoder_config):
 
 
 def coordinates(width: int, base: int | None, steps: int = 5) -> dict[str, float]:
-    """How much hidden states and logits move, on average, in a few steps of Adam."""
+    """Mean change of hidden states and logits in a few steps of Adam."""
     torch.manual_seed(1)
     config = ModelConfig(
         vocab_size=61,
@@ -94,10 +94,10 @@ def coordinates(width: int, base: int | None, steps: int = 5) -> dict[str, float
     return {"hidden": moved[0], "logits": moved[1]}
 
 
-def test_coordinate_check():
-    """With muP what moves in training moves as much at any width (Yang et al. 2022, appendix D.1); without, more."""
+def test_mup_coordinate_check():
+    """Activations change equally at any width with muP (Yang et al. 2022, appendix D.1), and more without."""
     widths = (32, 256)
     narrow, wide = (coordinates(width, base=32) for width in widths)
-    assert all(0.5 < wide[place] / narrow[place] < 2 for place in narrow)
+    assert all(0.5 < wide[name] / narrow[name] < 2 for name in narrow)
     narrow, wide = (coordinates(width, base=None) for width in widths)
     assert wide["logits"] / narrow["logits"] > 3

@@ -102,10 +102,10 @@ def measure_export(name: str, folder: Path, dtype: str = "float32") -> float:
     """Our model, written by us and opened by transformers: the worst difference of a logit."""
     ours = randomize(build_model(ModelConfig(**{**SHAPE, **OURS[name]})))
     export_gguf(ours, make_tokenizer(), folder / "m.gguf", dtype)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+    reference = transformers.AutoModelForCausalLM.from_pretrained(
         folder, gguf_file="m.gguf", dtype=torch.float32, experts_implementation="eager"
     )
-    return (logits(ours) - logits(theirs.eval())).abs().max().item()
+    return (logits(ours) - logits(reference.eval())).abs().max().item()
 
 
 def measure_import(name: str, folder: Path) -> float:
@@ -121,10 +121,10 @@ def measure_import(name: str, folder: Path) -> float:
     } | THEIRS[name]
     config = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
     config._experts_implementation = "eager"
-    theirs = randomize(transformers.AutoModelForCausalLM.from_config(config))
-    convert(theirs, name.split(",")[0].split(" ")[0], folder / "m.gguf")
+    reference = randomize(transformers.AutoModelForCausalLM.from_config(config))
+    convert(reference, name.split(",")[0].split(" ")[0], folder / "m.gguf")
     ours, _ = load_gguf(folder / "m.gguf")
-    return (logits(ours) - logits(theirs)).abs().max().item()
+    return (logits(ours) - logits(reference)).abs().max().item()
 
 
 def convert(model: nn.Module, name: str, path: Path) -> None:
@@ -203,38 +203,36 @@ def llama3_factors(head_dim: int, rope: dict[str, Any]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_our_file_opened_by_transformers_gives_our_logits(name: str, tmp_path: Path):
+def test_export_has_equal_logits_in_transformers(name: str, tmp_path: Path):
     assert measure_export(name, tmp_path) < LIMIT
 
 
 @pytest.mark.parametrize("name", THEIRS)
-def test_a_converted_file_opened_by_us_gives_their_logits(name: str, tmp_path: Path):
+def test_import_has_equal_logits(name: str, tmp_path: Path):
     assert measure_import(name, tmp_path) < LIMIT
 
 
 @pytest.mark.parametrize(
     ("dtype", "limit"), [("float16", 0.02), ("bfloat16", 0.2), ("q8_0", 0.2), ("q4_0", 2.0)]
 )
-def test_packed_weights_are_the_same_numbers_for_transformers_and_for_us(
-    dtype: str, limit: float, tmp_path: Path
-):
+def test_quantized_weights_equal_transformers(dtype: str, limit: float, tmp_path: Path):
     exact = randomize(build_model(ModelConfig(**SHAPE)))
     export_gguf(exact, make_tokenizer(), tmp_path / "m.gguf", dtype)
     ours, _ = load_gguf(tmp_path / "m.gguf")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+    reference = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path, gguf_file="m.gguf", dtype=torch.float32
     )
-    assert (logits(ours) - logits(theirs.eval())).abs().max().item() < LIMIT
+    assert (logits(ours) - logits(reference.eval())).abs().max().item() < LIMIT
     assert 0 < (logits(ours) - logits(exact)).abs().max().item() < limit
 
 
-def test_their_tokenizer_from_our_file_cuts_as_ours(tmp_path: Path):
+def test_tokenizer_of_export_equals_transformers(tmp_path: Path):
     tokenizer = make_tokenizer()
     export_gguf(build_model(ModelConfig(**SHAPE)), tokenizer, tmp_path / "m.gguf")
-    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file="m.gguf")
+    reference = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file="m.gguf")
     for text in ("the lazy fox's 12345 dogs\n\n  again", "Füchse 狐 🦊\t", "x  y   z"):
-        assert theirs.encode(text, add_special_tokens=False) == tokenizer.encode(text)
+        assert reference.encode(text, add_special_tokens=False) == tokenizer.encode(text)
     messages = [{"role": "user", "content": "over"}]
-    rendered = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    rendered = reference.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert rendered == tokenizer.render_chat(messages, add_generation_prompt=True)
     assert read_tokenizer(GGUFFile(tmp_path / "m.gguf").metadata).encode("fox") == tokenizer.encode("fox")

@@ -25,7 +25,7 @@ LENGTH = 60
 
 @dataclass(frozen=True)
 class Toy:
-    """A small model of a family: what transformers builds it from, and the class that does."""
+    """A small model of a family: its transformers configuration and class."""
 
     config: dict[str, Any]
     model_class: str = "AutoModelForCausalLM"
@@ -193,7 +193,7 @@ TOYS = {
 }
 
 
-def build_theirs(toy: Toy) -> nn.Module:
+def build_reference(toy: Toy) -> nn.Module:
     """The toy as transformers builds it, with random weights in every tensor, norms and biases too."""
     fields = dict(toy.config)
     config = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
@@ -228,38 +228,38 @@ def logits(model: nn.Module, vocabulary: int = 131) -> Tensor:
     return model(tokens).logits
 
 
-def worst(ours: Tensor, theirs: Tensor) -> float:
-    return (ours - theirs).abs().max().item()
+def max_difference(ours: Tensor, reference: Tensor) -> float:
+    return (ours - reference).abs().max().item()
 
 
 def measure_import(toy: Toy, folder: Path) -> float:
-    """Their model, saved by them and opened by us: the worst difference of a logit."""
-    theirs = build_theirs(toy)
-    theirs.save_pretrained(folder)
-    return worst(logits(load_huggingface(folder)), logits(theirs))
+    """Their model, saved by them and opened by us: the max_difference difference of a logit."""
+    reference = build_reference(toy)
+    reference.save_pretrained(folder)
+    return max_difference(logits(load_huggingface(folder)), logits(reference))
 
 
 def measure_export(toy: Toy, folder: Path) -> float:
-    """Our model with our own weights, saved by us and opened by them: the worst difference of a logit."""
-    build_theirs(toy).save_pretrained(folder / "shape")
+    """Our model with our own weights, saved by us and opened by them: the max_difference difference of a logit."""
+    build_reference(toy).save_pretrained(folder / "shape")
     ours = randomize(build_model(load_huggingface(folder / "shape").config))
     export_huggingface(ours, None, folder / "export")
     opened_by = getattr(transformers, toy.model_class)
-    theirs, info = opened_by.from_pretrained(
+    reference, info = opened_by.from_pretrained(
         folder / "export", output_loading_info=True, experts_implementation="eager"
     )
     assert not any(info.values()), info
-    assert theirs.config.model_type == (toy.written_as or toy.family)
-    return worst(logits(ours), logits(theirs.eval()))
+    assert reference.config.model_type == (toy.written_as or toy.family)
+    return max_difference(logits(ours), logits(reference.eval()))
 
 
 @pytest.mark.parametrize("name", TOYS)
-def test_their_model_opened_by_us_gives_their_logits(name: str, tmp_path: Path):
+def test_imported_family_has_equal_logits(name: str, tmp_path: Path):
     assert measure_import(TOYS[name], tmp_path) < LIMIT
 
 
 @pytest.mark.parametrize("name", TOYS)
-def test_our_model_opened_by_them_gives_our_logits(name: str, tmp_path: Path):
+def test_exported_family_has_equal_logits(name: str, tmp_path: Path):
     assert measure_export(TOYS[name], tmp_path) < LIMIT
 
 
@@ -276,26 +276,26 @@ def test_toys_have_odd_head_counts():
     assert all(count % 2 for count in heads)
 
 
-def test_their_weights_in_bfloat16_stay_so_and_give_their_logits(tmp_path: Path):
-    theirs = build_theirs(TOYS["gemma2"]).bfloat16()
-    theirs.save_pretrained(tmp_path)
+def test_bfloat16_import_has_equal_logits(tmp_path: Path):
+    reference = build_reference(TOYS["gemma2"]).bfloat16()
+    reference.save_pretrained(tmp_path)
     ours = load_huggingface(tmp_path)
     assert {tensor.dtype for tensor in ours.state_dict().values()} == {torch.bfloat16}
-    exact = logits(build_theirs(TOYS["gemma2"]))
-    assert worst(logits(ours).float(), exact) < 2 * worst(logits(theirs).float(), exact)
+    exact = logits(build_reference(TOYS["gemma2"]))
+    assert max_difference(logits(ours).float(), exact) < 2 * max_difference(logits(reference).float(), exact)
 
 
-def test_sharded_export_is_read_by_them(tmp_path: Path):
-    theirs = build_theirs(TOYS["qwen3"])
-    theirs.save_pretrained(tmp_path / "theirs", max_shard_size="30KB")
-    ours = load_huggingface(tmp_path / "theirs")
+def test_sharded_export_opens_in_transformers(tmp_path: Path):
+    reference = build_reference(TOYS["qwen3"])
+    reference.save_pretrained(tmp_path / "reference", max_shard_size="30KB")
+    ours = load_huggingface(tmp_path / "reference")
     files = export_huggingface(ours, None, tmp_path / "ours", max_shard_bytes=30_000)
     assert sum(file.suffix == ".safetensors" for file in files) > 2
-    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
-    assert worst(logits(again), logits(theirs)) == 0
+    reopened = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
+    assert max_difference(logits(reopened), logits(reference)) == 0
 
 
-def test_the_book_shows_every_toy_and_nothing_above_the_limit():
+def test_parity_table_is_complete_and_below_the_limit():
     book = (Path(__file__).parents[2] / "book" / "parity.md").read_text(encoding="utf-8")
     families, _ = book.split("GGUF files in float32")
     rows = [

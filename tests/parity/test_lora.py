@@ -1,4 +1,4 @@
-"""LoRA against PEFT: the same outputs and gradients, and PEFT opens the adapters that we write."""
+"""LoRA against PEFT: outputs, gradients, initialization and adapter files."""
 
 import json
 
@@ -41,12 +41,12 @@ def ours(request):
 
 
 @pytest.fixture
-def theirs(ours, tmp_path):
+def reference(ours, tmp_path):
     export_huggingface(ours, None, tmp_path / "base")
     return transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
 
 
-def with_additions(model):
+def with_random_additions(model):
     """Additions with numbers in them."""
     apply_lora(model, RANK, ALPHA)
     rows = add_trainable_tokens(model, [1, 5])
@@ -58,21 +58,21 @@ def with_additions(model):
     return model
 
 
-def test_peft_opens_our_adapter_with_the_same_logits(ours, theirs, tmp_path):
+def test_peft_opens_the_adapter_with_equal_logits(ours, reference, tmp_path):
     with torch.no_grad():
         before = ours(TOKENS).logits
-        torch.testing.assert_close(theirs(TOKENS).logits, before, rtol=1e-4, atol=1e-4)
-        expected = with_additions(ours)(TOKENS).logits
+        torch.testing.assert_close(reference(TOKENS).logits, before, rtol=1e-4, atol=1e-4)
+        expected = with_random_additions(ours)(TOKENS).logits
         save_adapter(ours, tmp_path / "adapter")
-        found = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter")(TOKENS).logits
+        found = peft.PeftModel.from_pretrained(reference, tmp_path / "adapter")(TOKENS).logits
     assert (expected - before).abs().max() > 0.1
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_gradients_are_peft_s(ours, theirs, tmp_path):
-    with_additions(ours)
+def test_gradients_equal_peft(ours, reference, tmp_path):
+    with_random_additions(ours)
     save_adapter(ours, tmp_path / "adapter")
-    model = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter", is_trainable=True)
+    model = peft.PeftModel.from_pretrained(reference, tmp_path / "adapter", is_trainable=True)
     ours(TOKENS, labels=TOKENS).loss.backward()
     model(TOKENS, labels=TOKENS).loss.backward()
     found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -82,16 +82,16 @@ def test_gradients_are_peft_s(ours, theirs, tmp_path):
             expected = found[f"base_model.model.{names[name]}.lora_{part}.default.weight"]
             torch.testing.assert_close(parameter.grad, expected, rtol=1e-3, atol=1e-6)
     rows = [name for name in found if "trainable_tokens_delta" in name]
-    mine = [addition.grad for name, addition in ours.named_parameters() if name.endswith(".delta")]
-    assert len(rows) == len(mine) >= 1
-    for gradient in mine:
+    gradients = [addition.grad for name, addition in ours.named_parameters() if name.endswith(".delta")]
+    assert len(rows) == len(gradients) >= 1
+    for gradient in gradients:
         assert any(torch.allclose(gradient, found[name], rtol=1e-3, atol=1e-6) for name in rows)
 
 
-def test_initial_additions_are_drawn_as_peft_draws_them(ours, theirs):
+def test_initialization_equals_peft(ours, reference):
     config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["q_proj"], init_lora_weights=True)
     torch.manual_seed(5)
-    model = peft.get_peft_model(theirs, config)
+    model = peft.get_peft_model(reference, config)
     first = model.base_model.model.model.layers[0].self_attn.q_proj
     apply_lora(ours, RANK, ALPHA)
     layer = next(iter(lora_layers(ours).values()))
@@ -102,8 +102,8 @@ def test_initial_additions_are_drawn_as_peft_draws_them(ours, theirs):
     assert all(0.8 * bound < largest <= bound for largest in spread)
 
 
-def test_the_configuration_names_layers_as_they_are_called(ours, tmp_path):
-    save_adapter(with_additions(ours), tmp_path)
+def test_adapter_config_names_the_target_modules(ours, tmp_path):
+    save_adapter(with_random_additions(ours), tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["target_modules"] == [
         "down_proj",

@@ -1,4 +1,4 @@
-"""The parts of the model against the same parts in transformers, at shapes that divide badly."""
+"""Modules of the model against transformers, at odd shapes."""
 
 import pytest
 import torch
@@ -54,17 +54,17 @@ def configs(
         rope_theta=5000.0,
         rope_scaling=scaling,
     )
-    theirs: dict = {"rope_type": "default", "rope_theta": 5000.0}
+    reference: dict = {"rope_type": "default", "rope_theta": 5000.0}
     if scaling is not None:
         renamed = {"method": "rope_type", "original_context_length": "original_max_position_embeddings"}
-        theirs |= {renamed.get(name, name): value for name, value in scaling.items()}
+        reference |= {renamed.get(name, name): value for name, value in scaling.items()}
     config = LlamaConfig(
         hidden_size=width,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         head_dim=head_dim,
         max_position_embeddings=64,
-        rope_parameters=theirs,
+        rope_parameters=reference,
         attn_implementation="eager",
     )
     return ours, config
@@ -74,31 +74,33 @@ def configs(
 @pytest.mark.parametrize("head_dim", [6, 32])
 @pytest.mark.parametrize("length", [20, 150])
 def test_rotary_positions(name, head_dim, length):
-    ours, theirs = configs(3, 1, head_dim, SCALINGS[name])
+    ours, reference = configs(3, 1, head_dim, SCALINGS[name])
     query, key = torch.randn(1, 3, length, head_dim), torch.randn(1, 1, length, head_dim)
     positions = torch.arange(length)
-    cos, sin = LlamaRotaryEmbedding(theirs)(query, positions[None])
+    cos, sin = LlamaRotaryEmbedding(reference)(query, positions[None])
     expected = apply_rotary_pos_emb(query, key, cos, sin)
     rotation = build_rotary_embedding(ours, "global")(positions)
-    for found, wanted in zip((rotate(query, rotation), rotate(key, rotation)), expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=0, atol=5e-5)
+    for found, expected_values in zip(
+        (rotate(query, rotation), rotate(key, rotation)), expected, strict=True
+    ):
+        torch.testing.assert_close(found, expected_values, rtol=0, atol=5e-5)
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(5, 5, 6), (6, 2, 4), (3, 1, 10)])
 def test_attention(heads, kv_heads, head_dim):
-    ours, theirs = configs(heads, kv_heads, head_dim, None)
-    part, peer = Attention(ours, 0), LlamaAttention(theirs, 0)
+    ours, reference = configs(heads, kv_heads, head_dim, None)
+    part, peer = Attention(ours, 0), LlamaAttention(reference, 0)
     peer.load_state_dict(part.state_dict())
     x, positions = torch.randn(2, 9, 30), torch.arange(9)
     later = torch.full((9, 9), -torch.inf).triu(1)[None, None]
-    expected, _ = peer(x, LlamaRotaryEmbedding(theirs)(x, positions[None]), later)
+    expected, _ = peer(x, LlamaRotaryEmbedding(reference)(x, positions[None]), later)
     view = build_position_encodings(ours, ours.layer_types, causal=True)["global"](positions)
     torch.testing.assert_close(part(x, view), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("buckets", "distance"), [(32, 128), (10, 21)])
-def test_t5s_bias(causal, buckets, distance):
+def test_relative_bias(causal, buckets, distance):
     ours = ModelConfig(
         vocab_size=10,
         hidden_size=30,
@@ -125,7 +127,7 @@ def test_t5s_bias(causal, buckets, distance):
 
 
 def experts(**knobs) -> tuple[MixtureOfExperts, MixtralSparseMoeBlock]:
-    """The same mixture of experts, ours and theirs, with random weights."""
+    """The same mixture of experts, ours and reference, with random weights."""
     config = ModelConfig(
         vocab_size=10,
         hidden_size=14,
@@ -138,45 +140,47 @@ def experts(**knobs) -> tuple[MixtureOfExperts, MixtralSparseMoeBlock]:
     ours = MixtureOfExperts(config, config.moe)
     for weight in ours.parameters():
         nn.init.normal_(weight, std=0.3)
-    theirs = MixtralSparseMoeBlock(
+    reference = MixtralSparseMoeBlock(
         MixtralConfig(hidden_size=14, intermediate_size=11, num_local_experts=7, num_experts_per_tok=3)
     )
     with torch.no_grad():
-        theirs.gate.weight.copy_(ours.router.weight)
-        theirs.experts.gate_up_proj.copy_(torch.cat((ours.experts.gate_proj, ours.experts.up_proj), dim=1))
-        theirs.experts.down_proj.copy_(ours.experts.down_proj)
-    return ours, theirs
+        reference.gate.weight.copy_(ours.router.weight)
+        reference.experts.gate_up_proj.copy_(torch.cat((ours.experts.gate_proj, ours.experts.up_proj), dim=1))
+        reference.experts.down_proj.copy_(ours.experts.down_proj)
+    return ours, reference
 
 
-def test_mixture_of_experts_and_its_gradients():
-    ours, theirs = experts()
+def test_mixture_of_experts():
+    ours, reference = experts()
     x = torch.randn(2, 13, 14, requires_grad=True)
-    expected, found = theirs(x), ours(x)
+    expected, found = reference(x), ours(x)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     weight = torch.randn_like(expected)
-    wanted = torch.autograd.grad((expected * weight).sum(), [x, theirs.gate.weight, theirs.experts.down_proj])
+    expected_values = torch.autograd.grad(
+        (expected * weight).sum(), [x, reference.gate.weight, reference.experts.down_proj]
+    )
     given = torch.autograd.grad((found * weight).sum(), [x, ours.router.weight, ours.experts.down_proj])
-    for one, other in zip(given, wanted, strict=True):
+    for one, other in zip(given, expected_values, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_the_auxiliary_loss():
-    ours, theirs = experts(load_balancing="auxiliary_loss", load_balancing_rate=1.0)
+def test_auxiliary_loss():
+    ours, reference = experts(load_balancing="auxiliary_loss", load_balancing_rate=1.0)
     x = torch.randn(2, 13, 14)
     ours(x)
-    logits = (theirs.gate(x.flatten(0, 1))[0],)
+    logits = (reference.gate(x.flatten(0, 1))[0],)
     torch.testing.assert_close(pop_aux_loss(ours), load_balancing_loss_func(logits, 7, 3))
 
 
-def test_cross_entropy_of_128_thousand_entries():
+def test_cross_entropy_of_a_large_vocabulary():
     hidden, weight = torch.randn(9, 8, requires_grad=True), torch.randn(128_000, 8, requires_grad=True)
     labels = torch.randint(128_000, (9,))
     expected = nn.functional.cross_entropy(hidden @ weight.T, labels)
     found = linear_cross_entropy(hidden, weight, labels, chunk_size=4)
     torch.testing.assert_close(found, expected)
-    for ours, theirs in zip(
+    for ours, reference in zip(
         torch.autograd.grad(found, (hidden, weight)),
         torch.autograd.grad(expected, (hidden, weight)),
         strict=True,
     ):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-5)

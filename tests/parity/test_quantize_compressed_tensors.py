@@ -25,7 +25,7 @@ TOKENS = torch.randint(0, 256, (2, 24), generator=torch.Generator().manual_seed(
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("knobs", [{"tie_embeddings": True}, {"qk_norm": True, "num_kv_heads": 2}], ids=str)
-def test_the_same_logits(tmp_path, bits, knobs):
+def test_equal_logits(tmp_path, bits, knobs):
     pytest.importorskip("compressed_tensors")
     import transformers
 
@@ -35,8 +35,8 @@ def test_the_same_logits(tmp_path, bits, knobs):
     ).eval()
     quantize_model(model, QuantizationSettings("rtn", QuantizationScheme(bits, 64)))
     export_huggingface_quantized(model, None, tmp_path, format="compressed-tensors", dtype="float32")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     with torch.no_grad():
-        expected, found = model(TOKENS).logits, theirs(TOKENS).logits
+        expected, found = model(TOKENS).logits, reference(TOKENS).logits
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
         assert torch.equal(load_huggingface_quantized(tmp_path)(TOKENS).logits, expected)

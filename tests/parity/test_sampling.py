@@ -1,8 +1,8 @@
-"""Our filters against transformers' logits processors, one by one and all in their order."""
+"""Sampling filters against transformers' logits processors."""
 
 import pytest
 import torch
-from transformers.generation import logits_process as theirs
+from transformers.generation import logits_process as reference
 
 from groundup.generate import sampling as ours
 from groundup.generate.sampling import SamplingParams
@@ -18,44 +18,46 @@ def rows(seed: int, scale: float = 4.0) -> torch.Tensor:
 @pytest.mark.parametrize("k", [1, 5, 499, 500, 1000])
 def test_top_k(seed, k):
     logits = rows(seed)
-    assert torch.equal(ours.apply_top_k(logits, k), theirs.TopKLogitsWarper(k)(None, logits))
+    assert torch.equal(ours.apply_top_k(logits, k), reference.TopKLogitsWarper(k)(None, logits))
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("p", [0.01, 0.3, 0.9, 0.999])
 def test_top_p(seed, p):
     logits = rows(seed)
-    assert torch.equal(ours.apply_top_p(logits, p), theirs.TopPLogitsWarper(p)(None, logits))
+    assert torch.equal(ours.apply_top_p(logits, p), reference.TopPLogitsWarper(p)(None, logits))
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("p", [0.01, 0.3, 1.0])
 def test_min_p(seed, p):
     logits = rows(seed)
-    assert torch.equal(ours.apply_min_p(logits, p), theirs.MinPLogitsWarper(p)(None, logits))
+    assert torch.equal(ours.apply_min_p(logits, p), reference.MinPLogitsWarper(p)(None, logits))
 
 
 @pytest.mark.parametrize("penalty", [0.8, 1.0, 1.3])
 def test_repetition_penalty(penalty):
-    logits, seen = rows(0)[0], [3, 7, 7, 499]
-    wanted = theirs.RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([seen]), logits[None].clone())[0]
-    assert torch.equal(ours.apply_repetition_penalty(logits, seen, penalty), wanted)
+    logits, history = rows(0)[0], [3, 7, 7, 499]
+    expected = reference.RepetitionPenaltyLogitsProcessor(penalty)(
+        torch.tensor([history]), logits[None].clone()
+    )[0]
+    assert torch.equal(ours.apply_repetition_penalty(logits, history, penalty), expected)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_all_in_order(seed):
-    logits, seen = rows(seed)[0], [1, 2, 3, 250]
-    chain = theirs.LogitsProcessorList(
+    logits, history = rows(seed)[0], [1, 2, 3, 250]
+    chain = reference.LogitsProcessorList(
         [
-            theirs.RepetitionPenaltyLogitsProcessor(1.2),
-            theirs.TemperatureLogitsWarper(0.7),
-            theirs.TopKLogitsWarper(50),
-            theirs.TopPLogitsWarper(0.9),
-            theirs.MinPLogitsWarper(0.02),
+            reference.RepetitionPenaltyLogitsProcessor(1.2),
+            reference.TemperatureLogitsWarper(0.7),
+            reference.TopKLogitsWarper(50),
+            reference.TopPLogitsWarper(0.9),
+            reference.MinPLogitsWarper(0.02),
         ]
     )
-    wanted = chain(torch.tensor([seen]), logits[None].clone())[0]
+    expected = chain(torch.tensor([history]), logits[None].clone())[0]
     knobs = SamplingParams(temperature=0.7, top_k=50, top_p=0.9, min_p=0.02, repetition_penalty=1.2)
-    assert torch.equal(ours.filter_logits(logits, knobs, seen), wanted)
-    assert wanted.isinf().any()
-    assert not wanted.isinf().all()
+    assert torch.equal(ours.filter_logits(logits, knobs, history), expected)
+    assert expected.isinf().any()
+    assert not expected.isinf().all()

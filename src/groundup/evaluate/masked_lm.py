@@ -14,13 +14,17 @@ from torch.nn import functional as F
 from groundup.artifacts.errors import UserError
 from groundup.model import IGNORE_INDEX, Encoder, EncoderDecoder
 from groundup.model.model_output import shift_right
-from groundup.model.token_masking import ModelInputs, mask_random_tokens, span_corruption
+from groundup.model.token_masking import (
+    MASK_RATE,
+    MEAN_SPAN_LENGTH,
+    ModelInputs,
+    mask_random_tokens,
+    span_corruption,
+)
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer, TokenShard
 from groundup.tokenizer.special_tokens import mask_token_names
 
-MASK_RATE, MEAN_SPAN_LENGTH = 0.15, 3.0
-"""Fraction of masked tokens (Devlin et al. 2018); mean length of a masked span (Raffel et al. 2020)."""
 BATCH_TOKENS = 2_048
 """Tokens in one forward pass."""
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
-from groundup.finetune.lora import LoRALinear, lora_layers, replace_module
+from groundup.finetune.lora import LoRALinear, lora_layers
 from groundup.finetune.trainable_tokens import TrainableTokens, add_trainable_tokens, token_matrices
 from groundup.interop.families.select_family import select_family
 from groundup.interop.safetensors_files import SafetensorsFolder
@@ -103,7 +103,7 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
                         hint="use the base model that the adapter was trained on",
                     )
                 parameter.copy_(tensor)
-            replace_module(model, name, layer)
+            model.set_submodule(name, layer)
         for name, addition in (add_trainable_tokens(model, ids) if ids else {}).items():
             weight: Tensor = model.get_submodule(name).weight  # type: ignore[assignment]
             addition.delta.copy_(

@@ -58,22 +58,17 @@ def apply_lora(model: nn.Module, rank: int, alpha: float) -> list[str]:
         if type(module) is nn.Linear and ".blocks." in f".{name}"
     ]
     for name in names:
-        replace_module(model, name, LoRALinear(model.get_submodule(name), rank, alpha))  # type: ignore[arg-type]
+        model.set_submodule(name, LoRALinear(model.get_submodule(name), rank, alpha))  # type: ignore[arg-type]
     return names
 
 
 def merge_lora(model: nn.Module) -> nn.Module:
     """Add every update to its weight and restore linear layers, in place. All parameters become trainable."""
     for name, layer in lora_layers(model).items():
-        replace_module(model, name, layer.merge())
+        model.set_submodule(name, layer.merge())
     return model.requires_grad_(True)
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     """The layers with LoRA, by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
-
-
-def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)

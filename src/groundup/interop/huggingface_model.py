@@ -92,7 +92,7 @@ def write_config_files(
     dtype: str,
     extra_fields: dict[str, Any] | None = None,
 ) -> list[Path]:
-    """Write what stands beside the weights, `more` added to config.json; returns the files."""
+    """Write config.json, with `extra_fields`, and the tokenizer files; returns the files."""
     # Explicit None: transformers' defaults of a family would be ids of other tokens.
     fields: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
     fields |= select_family(config).write_config(config) | {"torch_dtype": dtype} | (extra_fields or {})

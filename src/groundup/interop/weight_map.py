@@ -70,8 +70,8 @@ def map_concatenated(
         return list((tensors[0].T if transpose else tensors[0]).split(sizes))
 
     def concatenate(tensors: list[Tensor]) -> list[Tensor]:
-        whole = torch.cat(tensors)
-        return [whole.T if transpose else whole]
+        concatenated = torch.cat(tensors)
+        return [concatenated.T if transpose else concatenated]
 
     return TensorMap(tuple(native), (foreign,), split, concatenate)
 

@@ -10,7 +10,6 @@
     quantized_linear.py      the linear layer with a packed weight
     quantizer.py             quantization of a whole model
     int4_cpu.py              PyTorch's int4 kernel for small batches on a CPU
-    meta_model.py            models without weight memory, for loading
     quantized_folder.py      groundup's folder layout
     formats/                 GPTQ, AWQ and compressed-tensors files
     model_loader.py          open and export models at any path

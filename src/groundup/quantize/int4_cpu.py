@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
-from groundup.quantize.quantizer import replace_modules
 
 GROUP_SIZES = (32, 64, 128, 256)
 OUTPUT_MULTIPLE = 16
@@ -57,10 +56,9 @@ def use_int4_kernel(model: nn.Module) -> nn.Module:
 
     For inference only: a wrapped model cannot be saved or exported.
     """
-    replace_modules(
-        model,
-        {name: Int4Linear(layer) for name, layer in quantized_layers(model).items() if is_supported(layer)},
-    )
+    for name, layer in quantized_layers(model).items():
+        if is_supported(layer):
+            model.set_submodule(name, Int4Linear(layer))
     return model
 
 

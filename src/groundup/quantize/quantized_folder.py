@@ -14,11 +14,9 @@ from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.safetensors_files import SafetensorsFolder
-from groundup.model import assign_weights, load_config, save_model
-from groundup.quantize.meta_model import build_meta_model
+from groundup.model import assign_weights, build_meta_model, load_config, save_model
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
-from groundup.quantize.quantizer import replace_modules
 
 QUANTIZATION_FILE = "quantization.json"
 
@@ -38,9 +36,10 @@ def load_quantized_folder(folder: Path, device: torch.device | str = "cpu") -> n
     Raises UserError for a missing or damaged file, and for weights that do not match the description.
     """
     scheme, names = _read(folder / QUANTIZATION_FILE)
-    model = build_meta_model(load_config(folder), device)
+    model = build_meta_model(load_config(folder)).requires_grad_(False)
     with torch.device("meta"):
-        replace_modules(model, {name: _empty_layer(model, name, scheme, folder) for name in names})
+        for name in names:
+            model.set_submodule(name, _empty_layer(model, name, scheme, folder))
     file = SafetensorsFolder(folder)
     assign_weights(model, {name: file.read(name).to(device) for name in file.shapes}, source=str(folder))
     return model.eval()

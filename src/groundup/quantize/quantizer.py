@@ -5,7 +5,7 @@ rounding.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -162,15 +162,9 @@ def quantize_model(
     quantized = {
         name: QuantizedLinear.from_weight(weights[name], layer.bias) for name, layer in layers.items()
     }
-    replace_modules(model, quantized)
+    for name, layer in quantized.items():
+        model.set_submodule(name, layer)
     return errors
-
-
-def replace_modules(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
-    """Replace submodules of `model` by name."""
-    for name, layer in layers.items():
-        parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, layer)
 
 
 def adapt_scheme(model: nn.Module, scheme: QuantizationScheme) -> QuantizationScheme:
@@ -195,12 +189,10 @@ def quantizable_layers(model: nn.Module) -> dict[str, nn.Linear]:
 
 def dequantize_model(model: nn.Module) -> nn.Module:
     """Replace quantized layers by `nn.Linear` layers with the same values, in place. Returns the model."""
-    replacements: dict[str, nn.Module] = {}
     for name, layer in quantized_layers(model).items():
         linear = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
         linear.weight = nn.Parameter(layer.dequantize(), requires_grad=False)
         if layer.bias is not None:
             linear.bias = nn.Parameter(layer.bias, requires_grad=False)
-        replacements[name] = linear
-    replace_modules(model, replacements)
+        model.set_submodule(name, linear)
     return model

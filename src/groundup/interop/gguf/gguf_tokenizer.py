@@ -177,7 +177,7 @@ def _pretokenizer_name(rules: Metadata) -> str:
         kind = rules["normalizer"]["type"]
         raise UserError(f"GGUF export: a tokenizer with a {kind} normalizer, expected none")
     rules_used = tuple(_split_patterns(rules["pre_tokenizer"])), bool(rules["model"].get("ignore_merges"))
-    name = next((name for name, cut in PRETOKENIZERS.items() if cut == rules_used), None)
+    name = next((name for name, rule in PRETOKENIZERS.items() if rule == rules_used), None)
     if name is None:
         raise UserError(
             f"GGUF export: llama.cpp has no pretokenizer that splits by {' then '.join(rules_used[0])}",

@@ -18,12 +18,11 @@ from groundup.interop.families.select_family import select_family
 from groundup.interop.huggingface_model import DTYPES, read_config, write_config_files
 from groundup.interop.safetensors_files import SafetensorsFolder, cast_floating, write_safetensors
 from groundup.interop.weight_map import TensorMap, check_tensors, expected_shapes
+from groundup.model import build_meta_model
 from groundup.quantize.formats import FORMATS
 from groundup.quantize.formats.quantized_format import QuantizedFormat
-from groundup.quantize.meta_model import build_meta_model
 from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight
 from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
-from groundup.quantize.quantizer import replace_modules
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
 
@@ -74,7 +73,7 @@ def load_huggingface_quantized(folder: Path, device: torch.device | str = "cpu")
         SafetensorsFolder(folder), file_format, file_format.scheme_from_config(described)
     )
     config = family.read_config(fields, folder)
-    model = build_meta_model(config, device)
+    model = build_meta_model(config, device).requires_grad_(False)
     empty = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
     tensor_maps = list(family.weight_map(config, list(empty)))
     check_tensors(
@@ -134,12 +133,10 @@ def _load_weights(
     model.load_state_dict(
         {name: tensor.to(device) for name, tensor in floats.items()}, assign=True, strict=False
     )
-    replacements: dict[str, nn.Module] = {}
     for name, weight in layers.items():
         path = name.removesuffix(WEIGHT_SUFFIX)
         bias = floats.get(f"{path}.bias")
-        replacements[path] = QuantizedLinear.from_weight(weight, bias).to(device)
-    replace_modules(model, replacements)
+        model.set_submodule(path, QuantizedLinear.from_weight(weight, bias).to(device))
 
 
 def _map_quantized(
