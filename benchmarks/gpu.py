@@ -22,9 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from loss_memory import FORMS as LOSSES
+from loss_memory import LOSSES
 from loss_memory import measure as measure_loss
-from model_forward_backward import SHAPES, flops, groundup, matmul_peak, missing
+from model_forward_backward import SHAPES, flops, groundup, is_missing, matmul_peak
 from torch import Tensor
 from train_step import PEERS
 from train_step import measure as measure_step
@@ -159,7 +159,7 @@ def loss(device: str, small: bool) -> list[Finding]:
     figures = {
         name: run_isolated("measure_loss", name, device, *sizes)
         for name in LOSSES
-        if name != "transformers" or not missing(name, sys.executable)
+        if name != "transformers" or not is_missing(name, sys.executable)
     }
     findings = []
     for name, found in figures.items():
@@ -225,7 +225,7 @@ def race(part: str, mode: str, device: str, small: bool) -> list[Finding]:
     if not small:
         findings += step(part, "groundup", mode, device, name, batch, {"deterministic": False})
     for peer in PEERS:
-        if peer == "nanogpt" or not missing(peer, sys.executable):
+        if peer == "nanogpt" or not is_missing(peer, sys.executable):
             findings += step(part, peer, mode, device, name, batch)
     return findings
 

@@ -30,9 +30,9 @@ from model_forward_backward import (
     SHAPES,
     flops,
     groundup,
+    is_missing,
     litgpt,
     matmul_peak,
-    missing,
     peak_bytes,
     transformers,
 )
@@ -210,7 +210,7 @@ def main() -> None:
         return
 
     pythons = {name: options.litgpt_python if name == "litgpt" else sys.executable for name in PEERS}
-    present = [name for name in PEERS if name == "nanogpt" or not missing(name, pythons[name])]
+    present = [name for name in PEERS if name == "nanogpt" or not is_missing(name, pythons[name])]
     passes = max(1, shape["batch"] * shape["length"] // PASS_TOKENS)
     runs = [
         (name, mode, split) for name in present for split in sorted({1, passes}) for mode in modes(options)

@@ -160,7 +160,7 @@ def read_metadata(
         knobs["moe"] = {
             "num_experts": fields["expert_count"],
             "experts_per_token": fields["expert_used_count"],
-            "intermediate_size": fields.get("expert_feed_forward_length", 0),
+            "intermediate_size": fields.get("expert_feed_forward_length"),
         }
     config = ModelConfig(**knobs)
     if fields.get("rope.dimension_count", config.head_dim) != config.head_dim:
