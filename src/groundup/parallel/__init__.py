@@ -1,16 +1,54 @@
-"""9. Many devices: a whole model becomes the parts of many ranks, and trains as it would have on one.
+"""9. Parallelism: train one model on many devices, with the results of one device.
 
-Reading order: `launch` (starting many), `world` (being one of them), `watch` (who waits for whom), `mesh` (who works
-with whom), `collectives` (what ranks say to each other), `parts` (what of a model the axes take hold of); then an
-axis each: `tensor` with `vocabulary`, `context` with `ring`, `expert`, `pipeline`, `recompute`, `shard`; `apply` (all
-of them, in one order); `gradients` (what is left to do after the backward pass) and `storage` (a state that any other
-layout can read).
+Reading order:
 
-Deliberately absent: any trace of this in the model, and refusals, which are the plan's (plan/parallel_layout.py).
+    elastic_launch.py            start the ranks of one machine, and restart them
+    rendezvous.py                store and process group of all ranks, common errors
+    communicator.py              control messages on the CPU, checks that ranks run the same thing
+    stall_detector.py            report which ranks are waited for
+    mesh.py                      the device mesh of a layout
+    collectives.py               differentiable collectives
+    module_surgery.py            how a model is changed from outside
+    tensor_parallel.py           sharded matrices, sequence parallelism
+    vocab_parallel.py            sharded embedding, head and loss
+    context_parallel.py          sharded sequences: all-gather, Ulysses
+    ring_attention.py            sharded sequences: ring attention
+    expert_parallel.py           sharded mixtures of experts
+    pipeline_parallel.py         stages and schedules
+    activation_checkpointing.py  recomputed activations
+    fsdp.py                      sharded or replicated weights
+    parallelize.py               all of the above, in order
+    gradients.py                 partial sums, norm and clipping of gradients
+    sharded_checkpoint.py        checkpoints that any layout reads
+    comm_counter.py              bytes that collectives send
+
+Deliberately absent: changes in the model's own code, and checks of what a layout can compute (plan/parallel_layout.py).
 """
 
+from groundup.artifacts.machine import ActivationCheckpointing
+from groundup.parallel.activation_checkpointing import apply_activation_checkpointing
+from groundup.parallel.comm_counter import CommCounter
+from groundup.parallel.communicator import Communicator
+from groundup.parallel.elastic_launch import launch_ranks
+from groundup.parallel.gradients import all_reduce_partial_grads, clip_grad_norm, gradient_norm
 from groundup.parallel.mesh import Mesh, build_mesh
 from groundup.parallel.parallelize import ParallelModel, parallelize
 from groundup.parallel.rendezvous import process_group
+from groundup.recipe.layout_config import LayoutConfig
 
-__all__ = ["Mesh", "ParallelModel", "build_mesh", "parallelize", "process_group"]
+__all__ = [
+    "ActivationCheckpointing",
+    "CommCounter",
+    "Communicator",
+    "LayoutConfig",
+    "Mesh",
+    "ParallelModel",
+    "all_reduce_partial_grads",
+    "apply_activation_checkpointing",
+    "build_mesh",
+    "clip_grad_norm",
+    "gradient_norm",
+    "launch_ranks",
+    "parallelize",
+    "process_group",
+]

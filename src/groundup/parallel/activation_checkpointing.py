@@ -1,11 +1,11 @@
-"""Activation checkpointing: blocks forget what they computed, and compute it again for the backward pass.
+"""Activation checkpointing: blocks drop their activations and recompute them in the backward pass.
 
-Full keeps what enters each block (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): a third more
-arithmetic. Selective also keeps the results of matrix products and attention, which take most of the time, and computes
-again what is between them (after Korthikanti et al. 2022, section 5). The numbers are the same, bit for bit.
+Full keeps only the input of each block (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): a third more
+arithmetic. Selective also keeps the results of matrix products and attention, which take most of the time (after
+Korthikanti et al. 2022, section 5). Results are the same, bit for bit.
 """
 
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from groundup.artifacts.machine import ActivationCheckpointing
+from groundup.parallel.module_surgery import specialize
 
 aten = torch.ops.aten
 SAVED_OPS = frozenset(
@@ -27,29 +28,36 @@ SAVED_OPS = frozenset(
         aten._scaled_dot_product_cudnn_attention.default,
     }
 )
-"""Operations whose results selective recomputation keeps."""
+"""Operations whose results selective checkpointing keeps."""
 
 
 def apply_activation_checkpointing(model: nn.Module, mode: ActivationCheckpointing) -> None:
-    """Let the blocks of `model`, the members of its module lists, forget. They keep their names and weights."""
-    if mode == "none":
+    """Checkpoint the blocks of `model`: the members of its module lists. Raises ValueError for an unknown mode."""
+    mixins = {"none": None, "selective": _SelectiveCheckpointing, "full": _FullCheckpointing}
+    if mode not in mixins:
+        raise ValueError(f"activation checkpointing {mode!r}: expected {', '.join(mixins)}")
+    if (mixin := mixins[mode]) is None:
         return
     for part in model.modules():
         for block in part if isinstance(part, nn.ModuleList) else ():
-            block.__class__ = _checkpointed_class(type(block), mode)
+            specialize(block, mixin)
 
 
-@cache
-def _checkpointed_class(block: type[nn.Module], kind: ActivationCheckpointing) -> type[nn.Module]:
-    """A kind of block that forgets. One class for all such blocks: whoever compiles one has compiled them all."""
-    contexts = {"context_fn": partial(create_selective_checkpoint_contexts, _policy)}
-    options: dict[str, Any] = contexts if kind == "selective" else {}
+class _FullCheckpointing(nn.Module):
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        return checkpoint(super().forward, *inputs, use_reentrant=False, preserve_rng_state=False, **named)
 
-    def forward(self: nn.Module, *inputs: Any, **named: Any) -> Tensor:
-        run = partial(block.forward, self)
-        return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False, **options, **named)
 
-    return type(f"Checkpointed{block.__name__}", (block,), {"forward": forward})
+class _SelectiveCheckpointing(nn.Module):
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        return checkpoint(
+            super().forward,
+            *inputs,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=partial(create_selective_checkpoint_contexts, _policy),
+            **named,
+        )
 
 
 def _policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

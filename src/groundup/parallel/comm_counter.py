@@ -1,11 +1,11 @@
-"""How many bytes a rank sends, counted at the collectives themselves.
+"""Count the bytes that a rank sends, at the collectives.
 
-What a collective sends depends on how it is made; counted is what the best algorithm for long messages needs at least,
-a ring's for most (Chan et al. 2007, "Collective communication", table 1; nccl-tests, doc/PERFORMANCE.md). For n ranks:
+The bytes of a collective depend on its algorithm. Counted is the least that one for long messages needs, a ring's for
+most (Chan et al. 2007, "Collective communication", table 1; nccl-tests, doc/PERFORMANCE.md). For n ranks:
 
-    all-gather, reduce-scatter, all-to-all    (n - 1) / n of the whole
+    all-gather, reduce-scatter, all-to-all    (n - 1) / n of the full tensor
     all-reduce                                twice that
-    send                                      what is sent
+    send                                      the tensor
 """
 
 from collections import Counter
@@ -35,17 +35,25 @@ BROADCAST_OPS = {"broadcast_", "broadcast"}
 
 
 class CommCounter(TorchDispatchMode):
-    """While it is entered, counts what this rank's collectives send, by the ranks that they are among.
+    """Counts this rank's communication while it is entered.
 
     Attributes:
-        sent: (ranks, name of the collective) -> bytes.
-        calls: the same -> how often.
+        sent_bytes: (ranks of the group, name of the collective) -> bytes.
+        calls: the same -> number of calls.
+
+        with CommCounter() as counter:
+            loss.backward()
+        counter.sent_within(ranks)
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.sent_bytes: Counter[tuple[tuple[int, ...], str]] = Counter()
         self.calls: Counter[tuple[tuple[int, ...], str]] = Counter()
+
+    def sent_within(self, ranks: tuple[int, ...]) -> int:
+        """Bytes that this rank has sent in collectives of exactly these ranks."""
+        return sum(sent for (group, _), sent in self.sent_bytes.items() if group == ranks)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
@@ -58,14 +66,14 @@ class CommCounter(TorchDispatchMode):
             return
         ranks = _ranks(args, kwargs)
         n = len(ranks)
-        # The first argument of c10d's own operations is what they write, and the second what they read.
+        # c10d's own operations take the output first and the input second.
         first, second = _bytes(args[0]), _bytes(args[1]) if len(args) > 1 else 0
         functional = not name.endswith("_") and name not in SEND_OPS
         if name in FULL_OUTPUT_OPS:
             sent = (n - 1) / n * (_bytes(result) if functional else first)
-        elif name == "alltoall_base_" and args[4]:  # unequal parts: all but the own one
-            own = args[4][ranks.index(dist.get_rank())]
-            sent = second * (1 - own / max(1, sum(args[4])))
+        elif name == "alltoall_base_" and args[4]:  # unequal chunks: all but the rank's own
+            local = args[4][ranks.index(dist.get_rank())]
+            sent = second * (1 - local / max(1, sum(args[4])))
         elif name in FULL_INPUT_OPS:
             sent = (n - 1) / n * (first if functional else second)
         elif name in ALL_REDUCE_OPS:
@@ -79,17 +87,13 @@ class CommCounter(TorchDispatchMode):
         self.sent_bytes[ranks, name] += round(sent)
         self.calls[ranks, name] += 1
 
-    def sent_within(self, ranks: tuple[int, ...]) -> int:
-        """Bytes that this rank has sent in collectives of these ranks."""
-        return sum(sent for (group, _), sent in self.sent_bytes.items() if group == ranks)
-
 
 def _ranks(args: Any, kwargs: Any) -> tuple[int, ...]:
     for value in tree_leaves((args, kwargs)):
         if isinstance(value, torch.ScriptObject):
             try:
                 group = dist.ProcessGroup.unbox(value)
-            except (RuntimeError, TypeError):  # a reduction, which is an object too
+            except (RuntimeError, TypeError):  # another object, such as a reduction
                 continue
             return tuple(dist.get_process_group_ranks(group))
         if isinstance(value, str):

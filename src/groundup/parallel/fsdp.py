@@ -1,10 +1,10 @@
-"""Data parallelism: ranks see other tokens, and share (FSDP, ZeRO-3) or copy (DDP) the weights.
+"""Data parallelism: sharded weights (FSDP, ZeRO-3), replicated weights (DDP), or both (hybrid sharding).
 
-PyTorch's `fully_shard` gathers a block's weights before it runs and scatters its gradients behind it, overlapped with
-the blocks beside it. Copies are the same with one device a copy: then nothing is gathered, and gradients are summed
-(hybrid sharding, Zhao et al. 2023, section 3.2.2, has both).
+PyTorch's `fully_shard` gathers a block's weights before it runs and reduce-scatters its gradients after it, overlapped
+with neighbouring blocks. Replication is the same with shards of one device: nothing is gathered, and gradients are
+all-reduced (Zhao et al. 2023, section 3.2.2).
 
-Gradients are summed, not averaged: the loss of each micro-batch is already weighed by its share of all tokens.
+Gradients are summed, not averaged: the loss of each micro-batch is already weighted by its part of all tokens.
 """
 
 from typing import Any
@@ -25,47 +25,46 @@ from groundup.model.moe import Experts
 from groundup.parallel.mesh import Mesh
 from groundup.parallel.module_surgery import find_blocks
 
+PRECISIONS = ("float32", "bfloat16", "bfloat16-pure")
+
 
 def apply_fsdp(model: nn.Module, mesh: Mesh, precision: str) -> None:
-    """Shard each block, then what is left, over the data axis, and copy over the replicate axis.
+    """Shard each block, then the rest of the model, over the data axis; replicate over the replicate axis.
 
-    With `precision` bfloat16 the blocks' weights are gathered in it, which halves what is sent: products run in it
-    anyway. Master weights, the sum of gradients, norms of the stream and the two ends of the model stay float32.
+    With bfloat16 the blocks' weights are gathered in bfloat16, which halves the traffic: matrix products run in it
+    anyway. Master weights, sums of gradients, norms, embedding and head stay float32; with bfloat16-pure only the sums.
     """
     layout = mesh.layout
-    reshard = (
-        layout.reshard_after_forward if layout.reshard_after_forward is not None else layout.pipeline == 1
-    )
-    reshard = reshard and layout.shard * layout.context > 1  # type: ignore[operator]
+    reshard = layout.reshard_after_forward
+    reshard = layout.pipeline == 1 if reshard is None else reshard
     offload: Any = OffloadPolicy()
     if layout.cpu_offload == "all":
         offload = CPUOffloadPolicy(pin_memory=mesh.device.type != "cpu")
-    half = rest = MixedPrecisionPolicy()
-    if precision.startswith("bfloat16"):
-        half = MixedPrecisionPolicy(
+    block_policy = rest_policy = MixedPrecisionPolicy()
+    if precision != "float32":
+        block_policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
+    if precision == "bfloat16-pure":
+        rest_policy = block_policy
     common: dict[str, Any] = {
-        "reshard_after_forward": reshard,
+        "reshard_after_forward": reshard and mesh.size("data") > 1,
         "offload_policy": offload,
         "shard_placement_fn": _shard_placement,
     }
-    if precision == "bfloat16-pure":
-        rest = half  # all weights are in it; sums of gradients are not
-    data = _submesh(mesh, "weight_mesh", "data")
+    data = _submesh(mesh, mesh.weight_mesh, "data")
     for block in find_blocks(model):
         for part in block.modules():
             if isinstance(part, Experts) and layout.expert > 1:
-                fully_shard(
-                    part, mesh=_submesh(mesh, "expert_mesh", "expert_shard"), mp_policy=half, **common
-                )
+                experts = _submesh(mesh, mesh.expert_mesh, "expert_shard")
+                fully_shard(part, mesh=experts, mp_policy=block_policy, **common)
             elif isinstance(part, CrossAttention):
-                # Keys and values of the source are made before the block itself runs.
+                # Used before the block's forward pass, by `project_memory`.
                 for linear in (part.k_proj, part.v_proj):
-                    fully_shard(linear, mesh=data, mp_policy=half, **common)
-        fully_shard(block, mesh=data, mp_policy=half, **common)
+                    fully_shard(linear, mesh=data, mp_policy=block_policy, **common)
+        fully_shard(block, mesh=data, mp_policy=block_policy, **common)
     common["reshard_after_forward"] = False
-    fully_shard(model, mesh=data, mp_policy=rest, **common)
+    fully_shard(model, mesh=data, mp_policy=rest_policy, **common)
     for part in model.modules():
         if isinstance(part, FSDPModule):
             part.set_gradient_divide_factor(1.0)
@@ -73,10 +72,9 @@ def apply_fsdp(model: nn.Module, mesh: Mesh, precision: str) -> None:
 
 
 def _shard_placement(weight: nn.Parameter) -> Shard | None:
-    """What the tensor or the expert axis has cut along its first dimension is sharded along the second."""
+    """The second dimension of weights that tensor or expert parallelism has sharded along the first."""
     return Shard(1) if isinstance(weight, DTensor) and weight.placements[-1].is_shard(0) else None
 
 
-def _submesh(mesh: Mesh, name: str, axis: str) -> Any:
-    grid = getattr(mesh, name)
-    return grid["replicate", axis] if mesh.layout.replicate > 1 else grid[axis]
+def _submesh(mesh: Mesh, devices: Any, axis: str) -> Any:
+    return devices["replicate", axis] if mesh.layout.replicate > 1 else devices[axis]

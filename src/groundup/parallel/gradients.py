@@ -1,4 +1,4 @@
-"""What is left to do with gradients when the backward pass is over: complete the shares, and bound the norm."""
+"""Gradients after the backward pass: partial sums over the tensor axis, the global norm, clipping."""
 
 import math
 from collections.abc import Iterable
@@ -12,20 +12,20 @@ from groundup.parallel.mesh import Mesh
 
 
 def all_reduce_partial_grads(parameters: Iterable[nn.Parameter], mesh: Mesh) -> None:
-    """Sum the gradients of parameters that every rank of the tensor axis has whole but used for a part of the work."""
+    """Sum the gradients of replicated parameters that each rank of the tensor axis used for a part of the work."""
     gradients = [_local_grad(parameter.grad) for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat, group=mesh.group("tensor"))
-    for gradient, whole in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(whole.view_as(gradient))
+    for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(total.view_as(gradient))
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter], mesh: Mesh) -> Tensor:
-    """The norm of the gradient of the whole model, whatever the layout.
+    """The norm of the whole model's gradient, in any layout.
 
-    Each rank adds the squares that it holds, each divided by the number of ranks that hold it too.
+    Each rank adds the squares of its chunks, each divided by the number of ranks with the same chunk.
     """
     squares = torch.zeros((), device=mesh.device)
     stages = mesh.size("pipeline")
@@ -57,7 +57,6 @@ def clip_grad_norm(
 
 
 def num_shards(parameter: Tensor) -> int:
-    """Into how many a parameter is cut."""
     if not isinstance(parameter, DTensor):
         return 1
     sizes = zip(parameter.device_mesh.shape, parameter.placements, strict=True)

@@ -1,4 +1,4 @@
-"""Who works with whom: the devices as a grid whose axes are those of the layout."""
+"""Device mesh: all ranks as a grid whose axes are those of the parallel layout."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,18 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from groundup.plan.parallel_layout import complete_layout
 from groundup.recipe.layout_config import LayoutConfig
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """The grids of one layout, all over the same ranks in the same order: neighbours share a tensor axis first.
+    """The device meshes of one layout, over the same ranks in the same order; neighbours share the tensor axis.
 
     Attributes:
-        weights: (pipeline, replicate, data, tensor), where data is shard x context: whoever sees other tokens.
-        tokens: (pipeline, replicate, shard, context, tensor): data, told apart. None where it is one of the two.
-        experts: (pipeline, replicate, expert_shard, expert, tensor): data, folded for the experts. None without them.
+        weight_mesh: (pipeline, replicate, data, tensor), where data is shard x context.
+        token_mesh: (pipeline, replicate, shard, context, tensor); None where shard or context is 1.
+        expert_mesh: (pipeline, replicate, expert_shard, expert, tensor); None without expert parallelism.
     """
 
     layout: LayoutConfig
@@ -26,8 +27,8 @@ class Mesh:
     expert_mesh: DeviceMesh | None
 
     def group(self, axis: str) -> dist.ProcessGroup:
-        grid, name = self._mesh_of(axis)
-        return grid.get_group(name)
+        mesh, name = self._mesh_of(axis)
+        return mesh.get_group(name)
 
     def rank(self, axis: str) -> int:
         return self.group(axis).rank() if self.size(axis) > 1 else 0
@@ -37,7 +38,7 @@ class Mesh:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Of every axis, and of what they make together."""
+        """Of every axis of the layout, and of `data` and `expert_shard`."""
         layout = self.layout
         assert layout.shard is not None
         axes = ("replicate", "shard", "context", "tensor", "pipeline", "expert")
@@ -49,12 +50,12 @@ class Mesh:
 
     @property
     def data_world_size(self) -> int:
-        """Groups of ranks that read different rows of a batch."""
+        """Groups of ranks that read different sequences of a batch."""
         return self.size("replicate") * self.size("shard")
 
     @property
     def data_rank(self) -> int:
-        """Which of them this rank belongs to."""
+        """The group of this rank."""
         return self.rank("replicate") * self.size("shard") + self.rank("shard")
 
     def _mesh_of(self, axis: str) -> tuple[DeviceMesh, str]:
@@ -67,22 +68,23 @@ class Mesh:
 
 
 def build_mesh(layout: LayoutConfig, device: torch.device) -> Mesh:
-    """The grids over all ranks of the default process group; `layout` is complete (see plan/parallel_layout.py)."""
+    """The device meshes over all ranks of the default process group.
+
+    Raises UserError when the axes of `layout` do not multiply to the number of ranks.
+
+        mesh = build_mesh(LayoutConfig(tensor=2), torch.device("cuda"))
+    """
+    layout = complete_layout(layout, dist.get_world_size())
     assert layout.shard is not None
     data = layout.shard * layout.context
 
-    def grid(**middle: int) -> DeviceMesh:
-        sizes = {
-            "pipeline": layout.pipeline,
-            "replicate": layout.replicate,
-            **middle,
-            "tensor": layout.tensor,
-        }
-        return init_device_mesh(device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
+    def build(**middle: int) -> DeviceMesh:
+        axes = {"pipeline": layout.pipeline, "replicate": layout.replicate, **middle, "tensor": layout.tensor}
+        return init_device_mesh(device.type, tuple(axes.values()), mesh_dim_names=tuple(axes))
 
-    weights, tokens, experts = grid(data=data), None, None
+    weights, tokens, experts = build(data=data), None, None
     if layout.shard > 1 and layout.context > 1:
-        tokens = grid(shard=layout.shard, context=layout.context)
+        tokens = build(shard=layout.shard, context=layout.context)
     if layout.expert > 1:
-        experts = grid(expert_shard=data // layout.expert, expert=layout.expert)
+        experts = build(expert_shard=data // layout.expert, expert=layout.expert)
     return Mesh(layout, device, weights, tokens, experts)

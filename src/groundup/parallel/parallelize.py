@@ -1,14 +1,14 @@
-"""From a whole model to this rank's part of it, by one fixed order of changes from outside.
+"""Apply all axes of a parallel layout to a model, in a fixed order.
 
-The model's code knows of none of them. The order matters: each step takes what the one before it left.
+Each transformation is made from outside; the model's code knows of none. The order matters:
 
-    1. pipeline      which blocks are here at all
-    2. experts       which experts of each mixture
-    3. tensor        which part of each matrix
-    4. context       which part of each sequence
-    5. recompute     each block forgets what it can compute again
-    6. compile       each block, with all of the above inside, and the loss
-    7. shard         weights are spread over whoever sees other tokens
+    1. pipeline        the blocks of this rank's stages
+    2. expert          the experts of this rank in each mixture
+    3. tensor          this rank's chunk of each matrix
+    4. context         this rank's part of each sequence
+    5. checkpointing   blocks recompute their activations
+    6. compile         each block with all of the above, and the loss
+    7. fsdp            weights sharded or replicated over the data axes
 """
 
 from collections.abc import Callable
@@ -17,11 +17,12 @@ from typing import Any
 
 from torch import nn
 
+from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import ActivationCheckpointing
 from groundup.parallel.activation_checkpointing import apply_activation_checkpointing
 from groundup.parallel.context_parallel import apply_context_parallel
 from groundup.parallel.expert_parallel import apply_expert_parallel, apply_global_load_balancing
-from groundup.parallel.fsdp import apply_fsdp
+from groundup.parallel.fsdp import PRECISIONS, apply_fsdp
 from groundup.parallel.mesh import Mesh
 from groundup.parallel.module_surgery import find_blocks, find_heads
 from groundup.parallel.pipeline_parallel import StageModule, split_pipeline
@@ -30,12 +31,12 @@ from groundup.parallel.tensor_parallel import apply_tensor_parallel
 
 @dataclass(frozen=True)
 class ParallelModel:
-    """What a rank has of a model.
+    """One rank's part of a model.
 
     Attributes:
-        models: the model, or the pieces of it that are here, each with the names of the whole.
-        pieces: the stages of a pipeline, in the order of `models`; empty without one.
-        shares: parameters whose gradients are shares of a sum over the tensor axis.
+        model_parts: the model, or with a pipeline the model of each stage on this rank. Names are those of the full model.
+        stages: the pipeline stages, in the order of `model_parts`; empty without a pipeline.
+        partial_grad_parameters: parameters whose gradients are partial sums over the tensor axis; see gradients.py.
     """
 
     model_parts: list[nn.Module]
@@ -52,35 +53,52 @@ def parallelize(
     checkpointing: ActivationCheckpointing = "none",
     compiled: bool = False,
 ) -> ParallelModel:
-    """Turn `model`, the same on every rank, into this rank's part of it. It is used up.
+    """Turn `model`, the same on every rank, into this rank's part of it, in place.
 
     Args:
-        precision: of the matrix products, as in train.precision; see fsdp.py.
-        loss: (model, batch) -> loss, which the pieces of a pipeline call.
-        checkpointing: what blocks forget; see activation_checkpointing.py.
+        precision: float32, bfloat16 or bfloat16-pure; see fsdp.py.
+        loss: (model, batch) -> loss, called by the stages of a pipeline.
+        checkpointing: see activation_checkpointing.py.
         compiled: compile each block, and the loss.
+
+    Gradients of ranks with different tokens are summed: weight each loss by its part of all tokens.
+
+        mesh = build_mesh(LayoutConfig(shard=4, tensor=2), torch.device("cuda"))
+        parallel = parallelize(build_model(config), mesh, precision="bfloat16")
+        (model,) = parallel.model_parts
+        (model(tokens, labels).loss / mesh.data_world_size).backward()
+        all_reduce_partial_grads(parallel.partial_grad_parameters, mesh)
+
+    Raises UserError for another precision, ValueError for another checkpointing mode or a pipeline without `loss`.
     """
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"precision {precision!r} on several devices: expected {', '.join(PRECISIONS)}",
+            hint="set train.precision to one of these, or train on one device",
+        )
     layout = mesh.layout
-    pieces = split_pipeline(model, mesh, loss) if layout.pipeline > 1 and loss is not None else []
-    models = [piece.model for piece in pieces] or [model]
-    shares: list[str] = []
-    for part in models:
+    if layout.pipeline > 1 and loss is None:
+        raise ValueError("loss: expected a function for a pipeline, whose stages compute it")
+    stages = split_pipeline(model, mesh, loss) if loss is not None and layout.pipeline > 1 else []
+    model_parts = [stage.model for stage in stages] or [model]
+    partial: set[str] = set()
+    for part in model_parts:
         if layout.expert > 1:
             apply_expert_parallel(part, mesh)
         apply_global_load_balancing(part, mesh)
         if layout.tensor > 1:
-            shares += apply_tensor_parallel(part, mesh)
+            partial |= set(apply_tensor_parallel(part, mesh))
         if layout.context > 1:
             apply_context_parallel(part, mesh)
         apply_activation_checkpointing(part, checkpointing)
-        # PyTorch cannot compile a block that forgets and asks a mesh for its group.
+        # PyTorch cannot compile a checkpointed block that looks up a process group.
         compilable = compiled and not (checkpointing != "none" and layout.tensor > 1)
         for block in find_blocks(part) if compilable else ():
             block.compile()
         for head in find_heads(part):
             head.compiled = compiled
-    for part in pieces or models:
+    for part in stages or model_parts:
         if mesh.size("replicate") * mesh.size("data") > 1:
             apply_fsdp(part, mesh, precision)
-    named = [item for part in models for item in part.named_parameters()]
-    return ParallelModel(models, pieces, [parameter for name, parameter in named if name in set(shares)])
+    named = [item for part in model_parts for item in part.named_parameters()]
+    return ParallelModel(model_parts, stages, [parameter for name, parameter in named if name in partial])

@@ -1,12 +1,13 @@
-"""Pipeline parallelism: the blocks stand on the devices of the pipeline axis, and micro-batches run through them.
+"""Pipeline parallelism: split a model into stages of consecutive blocks, and run micro-batches through them.
 
-A piece is the whole model with other modules in the place of what is elsewhere: an inlet for the embedding, an outlet
-for the head, nothing for blocks. So every piece runs the model's own forward pass, and has the names of the whole.
+A stage is a copy of the model without the other stages' modules: it receives hidden states in place of the embedding,
+sends them in place of the head, and passes through missing blocks. So every stage runs the model's own forward pass,
+and its parameters have the names of the full model.
 
-The schedules are PyTorch's. In GPipe (Huang et al. 2019) all micro-batches go forward, then back; 1F1B (Narayanan et
-al. 2019) turns each back as soon as it can, and interleaving gives every device several thinner pieces (Narayanan et
-al. 2021). Zero-bubble schedules (Qi et al. 2023) and DualPipe (DeepSeek-V3, as a V) put off the gradients of weights,
-which nobody waits for.
+The schedules are PyTorch's. GPipe (Huang et al. 2019) runs all forward passes, then all backward passes; 1F1B (Narayanan
+et al. 2019) starts each backward pass as soon as it can; interleaving gives every device several smaller stages
+(Narayanan et al. 2021). Zero-bubble schedules (Qi et al. 2023) and DualPipe (DeepSeek-V3, as a V) delay the gradients of
+weights, which no other stage waits for.
 """
 
 import copy
@@ -24,13 +25,13 @@ from groundup.model.embedding import PassThrough
 from groundup.model.model_output import ModelOutput, shift_labels
 from groundup.model.moe import pop_aux_loss
 from groundup.parallel.mesh import Mesh
-from groundup.parallel.module_surgery import StagePassThrough
+from groundup.parallel.module_surgery import restore, specialize
 from groundup.plan.pipeline_schedule import SCHEDULES, num_stages, stage_indices
 from groundup.recipe.layout_config import LayoutConfig
 
 
-class StageInput(StagePassThrough):
-    """In place of the embedding: what the piece before this one has sent."""
+class StageInput(PassThrough):
+    """In place of the embedding: the hidden states of the previous stage."""
 
     received: Tensor | None = None
 
@@ -39,10 +40,10 @@ class StageInput(StagePassThrough):
         return self.received
 
 
-class StageOutput(StagePassThrough):
-    """In place of the head: hands on the hidden states.
+class StageOutput(PassThrough):
+    """In place of the head: passes on the hidden states.
 
-    What a mixture of experts adds to the loss cannot travel with them. It is put into the graph here, as a term whose
+    The auxiliary loss of a mixture of experts cannot travel with them. It is added to the graph here, as a term whose
     gradient is the weight of the micro-batch (Megatron-LM's MoEAuxLossAutoScaler).
     """
 
@@ -53,21 +54,19 @@ class StageOutput(StagePassThrough):
         self._model = (model,)  # in a tuple, so that it is a reference and not a submodule
         self.aux_loss = torch.zeros(())
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return hidden
-
     def loss(self, hidden: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
-        extra = pop_aux_loss(self._model[0])
-        if not isinstance(extra, Tensor):
+        aux_loss = pop_aux_loss(self._model[0])
+        if not isinstance(aux_loss, Tensor):
             return hidden
-        self.aux_loss = self.aux_loss.to(extra.device) + (extra * self.loss_weight).detach().sum()
-        return _AddAuxLoss.apply(hidden, extra * self.loss_weight)  # type: ignore[return-value]
+        weighted = aux_loss * self.loss_weight
+        self.aux_loss = self.aux_loss.to(weighted.device) + weighted.detach().sum()
+        return _AddAuxLoss.apply(hidden, weighted)  # type: ignore[return-value]
 
 
 class _AddAuxLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, extra: Tensor) -> Tensor:
-        ctx.save_for_backward(extra)
+    def forward(ctx: Any, hidden: Tensor, aux_loss: Tensor) -> Tensor:
+        ctx.save_for_backward(aux_loss)
         return hidden.view_as(hidden)
 
     @staticmethod
@@ -76,31 +75,31 @@ class _AddAuxLoss(torch.autograd.Function):
 
 
 class StageModule(nn.Module):
-    """One stage: some blocks of the model, with an end of it or none."""
+    """One stage: some blocks of the model; the first with its embedding, the last with its head."""
 
-    def __init__(self, model: nn.Module, index: int, count: int, loss: Callable[..., Tensor]):
+    def __init__(self, model: nn.Module, index: int, num_stages: int, loss: Callable[..., Tensor]):
         super().__init__()
-        self.model, self.index, self.num_stages, self.loss = model, index, count, loss
+        self.model, self.index, self.num_stages, self.loss = model, index, num_stages, loss
 
     def forward(self, received: Tensor | None = None, *, loss_weight: Tensor, **batch: Tensor) -> Tensor:
-        """Hidden states (B T D) for the next piece; from the last one, the weighted loss (1)."""
+        """Hidden states (B T D) for the next stage; from the last one, the weighted loss (1)."""
         self.set_received(received)
         if self.index < self.num_stages - 1:
             self.model.head.loss_weight = loss_weight  # type: ignore[union-attr]
             return self.loss(self.model, batch)
         return self.loss(self.model, batch) * loss_weight
 
-    def call_model(self, call: Callable[[Any], Tensor]) -> Tensor:
-        """What `call` says of the model: for passes that are no step of a schedule."""
-        return call(self.model)
+    def call_model(self, function: Callable[[Any], Tensor]) -> Tensor:
+        """`function(model)`, outside a schedule."""
+        return function(self.model)
 
     def take_aux_loss(self) -> Tensor:
-        """What blocks of this piece have added to the loss since the last call, as a number."""
+        """The weighted auxiliary loss of this stage's blocks since the last call, without a graph."""
         head = self.model.head
         if not isinstance(head, StageOutput):
             return torch.zeros(())
-        added, head.aux_loss = head.aux_loss, torch.zeros(())
-        return added
+        aux_loss, head.aux_loss = head.aux_loss, torch.zeros(())
+        return aux_loss
 
     def set_received(self, hidden: Tensor | None) -> None:
         if self.index > 0:
@@ -108,10 +107,10 @@ class StageModule(nn.Module):
 
 
 def split_pipeline(model: nn.Module, mesh: Mesh, loss: Callable[..., Tensor]) -> list[StageModule]:
-    """The pieces of this rank, which share the weights of `model`."""
+    """The stages of this rank, which share the weights of `model`."""
     count = num_stages(mesh.layout)
-    places = stage_indices(mesh.rank("pipeline"), mesh.layout)
-    return [StageModule(_extract_stage(model, index, count), index, count, loss) for index in places]
+    indices = stage_indices(mesh.rank("pipeline"), mesh.layout)
+    return [StageModule(_extract_stage(model, index, count), index, count, loss) for index in indices]
 
 
 def stage_rank(stage: int, layout: LayoutConfig) -> int:
@@ -119,31 +118,31 @@ def stage_rank(stage: int, layout: LayoutConfig) -> int:
 
 
 def _extract_stage(model: Any, index: int, count: int) -> Any:
-    """The model with nothing but the blocks of one piece, and the end that it stands at."""
-    piece = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
-    blocks = range(len(model.blocks))
-    own = blocks[index * len(blocks) // count : (index + 1) * len(blocks) // count]
-    for number in blocks:
-        if number not in own:
-            piece.blocks[number] = PassThrough()
+    stage = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
+    blocks = len(model.blocks)
+    local = range(index * blocks // count, (index + 1) * blocks // count)
+    for block in range(blocks):
+        if block not in local:
+            stage.blocks[block] = PassThrough()
     if index > 0:
-        piece.embedding = StageInput()
+        stage.embedding = StageInput()
     if index < count - 1:
-        piece.final_norm, piece.head = StagePassThrough(), StageOutput(piece)
-    return piece
+        stage.final_norm, stage.head = PassThrough(), StageOutput(stage)
+    return stage
 
 
 def build_schedule(
     stages: list[StageModule], mesh: Mesh, num_micro_batches: int, shape: tuple[int, ...]
 ) -> Any:
-    """The schedule of one step.
+    """PyTorch's schedule of one step.
 
     Args:
-        micro_batches: how many a step has.
-        shape: of the hidden states that travel, (B T D) with the B of a micro-batch and the T of a rank.
+        shape: of the hidden states between stages, (B T D) with the B of a micro-batch and the T of a rank.
+
+    Raises ValueError for a number of micro-batches that the schedule cannot do.
     """
     layout, device = mesh.layout, mesh.device
-    # In the dtype of the weights, as the stream is: a receiver that expects another would read the bytes as such.
+    # The dtype of the weights is that of hidden states: a receiver with another dtype would misread the bytes.
     dtype = next(stages[0].parameters()).dtype
     hidden = torch.empty(shape, dtype=dtype, device="meta", requires_grad=True)
     loss = torch.empty(1, device="meta", requires_grad=True)
@@ -168,58 +167,72 @@ def build_schedule(
 
 
 class PipelineEvaluator:
-    """While it is entered, the first piece here answers like the whole model, in evaluation.
+    """While it is entered, the model of this rank's first stage answers like the full model, for evaluation.
 
-    All ranks call it together: each piece runs where it is, and its result goes to all.
+    Collective: each stage runs on its rank, and its result is broadcast.
     """
 
-    def __init__(self, pieces: list[StageModule], mesh: Mesh):
-        self.stages, self.mesh = {piece.index: piece for piece in pieces}, mesh
-        self.first_model: Any = pieces[0].model
-        self.num_stages = pieces[0].num_stages
+    def __init__(self, stages: list[StageModule], mesh: Mesh):
+        self.stages, self.mesh = {stage.index: stage for stage in stages}, mesh
+        self.first_model: Any = stages[0].model
+        self.model_class = type(self.first_model)
+        self.num_stages = stages[0].num_stages
 
     def __enter__(self) -> None:
-        self.first_model.hidden_states, self.first_model.logits = self.hidden_states, self.logits
-        self.first_model.forward = self.forward
-        for piece in self.stages.values():
-            register_fsdp_forward_method(piece, "call_model")  # which gathers the weights of its ends
+        specialize(self.first_model, _PipelinedModel, evaluator=self)
+        for stage in self.stages.values():
+            register_fsdp_forward_method(stage, "call_model")  # which gathers weights outside of blocks
 
     def __exit__(self, *_: object) -> None:
-        for name in ("hidden_states", "logits", "forward"):
-            del self.first_model.__dict__[name]
-        for piece in self.stages.values():
-            piece.__dict__.pop("call_model", None)
+        restore(self.first_model)
+        for stage in self.stages.values():
+            vars(stage).pop("call_model", None)
 
     def hidden_states(self, tokens: Tensor, **inputs: Any) -> Tensor:
         shape = (*tokens.shape, self.first_model.config.hidden_size)
         hidden = torch.empty(shape, device=self.mesh.device)
         for index in range(self.num_stages):
-            if piece := self.stages.get(index):
-                piece.set_received(hidden)
-                hidden = piece.call_model(lambda model: type(model).hidden_states(model, tokens, **inputs))
+            if stage := self.stages.get(index):
+                stage.set_received(hidden)
+                hidden = stage.call_model(
+                    lambda model: self.model_class.hidden_states(model, tokens, **inputs)
+                )
             hidden = self._broadcast_from(index, hidden.float())
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
-        scores = torch.empty(
-            (*hidden.shape[:-1], self.first_model.config.vocab_size), device=self.mesh.device
-        )
+        shape = (*hidden.shape[:-1], self.first_model.config.vocab_size)
+        logits = torch.empty(shape, device=self.mesh.device)
         if last := self.stages.get(self.num_stages - 1):
-            scores = last.call_model(lambda model: model.head(hidden))
-        return self._broadcast_from(self.num_stages - 1, scores.float())
+            logits = last.call_model(lambda model: model.head(hidden))
+        return self._broadcast_from(self.num_stages - 1, logits.float())
 
-    def forward(self, tokens: Tensor, labels: Tensor | None = None, **inputs: Any) -> ModelOutput:
-        z_loss = inputs.pop("z_loss", 0.0)
-        hidden = self.hidden_states(tokens, **inputs)
-        if labels is None:
-            return ModelOutput(self.logits(hidden), None)
+    def loss(self, hidden: Tensor, labels: Tensor, z_loss: float) -> Tensor:
         loss = torch.zeros((), device=self.mesh.device)
         if last := self.stages.get(self.num_stages - 1):
             targets = shift_labels(labels) if isinstance(last.model, Decoder) else labels
             loss = last.call_model(lambda model: model.head.loss(hidden, targets, z_loss))
-        return ModelOutput(None, self._broadcast_from(self.num_stages - 1, loss.float()))
+        return self._broadcast_from(self.num_stages - 1, loss.float())
 
     def _broadcast_from(self, index: int, x: Tensor) -> Tensor:
         x = x.contiguous()
         dist.broadcast(x, group=self.mesh.group("pipeline"), group_src=stage_rank(index, self.mesh.layout))
         return x
+
+
+class _PipelinedModel(nn.Module):
+    evaluator: PipelineEvaluator
+
+    def hidden_states(self, tokens: Tensor, **inputs: Any) -> Tensor:
+        return self.evaluator.hidden_states(tokens, **inputs)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.evaluator.logits(hidden)
+
+    def forward(
+        self, tokens: Tensor, labels: Tensor | None = None, *, z_loss: float = 0.0, **inputs: Any
+    ) -> ModelOutput:
+        hidden = self.hidden_states(tokens, **inputs)
+        if labels is None:
+            return ModelOutput(self.logits(hidden), None)
+        return ModelOutput(None, self.evaluator.loss(hidden, labels, z_loss))

@@ -1,17 +1,15 @@
-"""Tensor parallelism: every matrix is shared by the devices of the tensor axis (Shoeybi et al. 2019, Megatron-LM).
+"""Tensor parallelism: the matrices of each block are sharded over the tensor axis (Shoeybi et al. 2019, Megatron-LM).
 
-The first matrix of a pair is cut by columns (queries, keys, values; gate, up), the second by rows (o_proj, down_proj),
-so that a pair needs one sum over the devices. With sequence parallelism (Korthikanti et al. 2022) what lies between the
-pairs is shared along the sequence, and the sum becomes a gather before each pair and a scatter behind it.
+Of each pair of matrices the first is column-parallel (queries, keys, values; gate, up), the second row-parallel (o_proj,
+down_proj), so that a pair needs one all-reduce. With sequence parallelism (Korthikanti et al. 2022) activations between
+the pairs are sharded along the sequence, and the all-reduce becomes an all-gather before each pair and a reduce-scatter
+after it; in evaluation they are not, so that any sequence length works.
 
-Weights are cut as DTensors, which know what they are a part of: that is how checkpoints, norms and sharding see them.
-The arithmetic runs on the local parts. In evaluation the sequence is not shared, so that any length will do. A mixture
-of experts keeps its weights whole and works on its part of the sequence; its own axis is in expert_parallel.py.
+Weights are DTensors, so that checkpoints, gradient norms and FSDP know the full shape; the arithmetic runs on the local
+chunks. Experts are not sharded here (see expert_parallel.py): they work on their rank's part of the sequence.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -42,127 +40,70 @@ from groundup.parallel.module_surgery import (
     is_sharded,
     local_bias,
     local_tensor,
-    patch_method,
     shard_parameter,
+    specialize,
 )
 from groundup.parallel.vocab_parallel import shard_embedding, shard_head
 
 SEQUENCE_DIM = 1
-"""The dimension of (B T D) that is shared between the matrices."""
+"""Of activations (B T D)."""
 
 
 def apply_tensor_parallel(model: nn.Module, mesh: Mesh) -> list[str]:
-    """Cut the matrices of `model` over the tensor axis.
+    """Shard the matrices of `model` over the tensor axis.
 
-    Returns the names of the parameters that stay whole on every rank but see a part of the work only: their gradients
-    are shares of a sum (see gradients.py).
+    Returns the names of parameters that are replicated but see a part of the work only: their gradients are partial
+    sums (see gradients.py).
     """
-    shares: set[int] = set()
+    partial: set[int] = set()
     for block in find_blocks(model):
         for part in block.children():
             if isinstance(part, Attention | CrossAttention):
-                shares |= _shard_attention(part, mesh)
-                _gather_inputs(part, mesh)
-                if isinstance(part, CrossAttention):
-                    patch_method(part, "project_memory", _project_memory, part.project_memory, mesh)
+                partial |= _shard_attention(part, mesh)
             elif isinstance(part, FeedForward | GatedFeedForward):
                 for name, linear in part.named_children():
                     if name == "down_proj":
                         _shard_rows(linear, mesh)
                     else:
                         _shard_columns(linear, mesh)
-                        shares.add(id(linear.bias))
-                _gather_inputs(part, mesh)
+                        partial.add(id(linear.bias))
+                specialize(part, _TensorParallelInput, mesh=mesh)
         if mesh.layout.sequence_parallel:
-            shares |= {id(p) for p in block.parameters() if not is_sharded(p, "tensor")}
+            partial |= {id(p) for p in block.parameters() if not is_sharded(p, "tensor")}
     for stack in find_stacks(model):
-        for sight in stack.position_encodings.values():
-            if isinstance(sight, RelativePositionEncoding):
-                patch_method(sight, "forward", _shard_relative_bias, sight.forward, mesh)
-                shares |= {id(p) for p in sight.parameters()}
+        for encoding in stack.position_encodings.values():
+            if isinstance(encoding, RelativePositionEncoding):
+                specialize(encoding, _TensorParallelBias, mesh=mesh)
+                partial |= {id(p) for p in encoding.parameters()}
     if isinstance(model.embedding, Embedding):
         shard_embedding(model.embedding.tokens, mesh)
     for head in find_heads(model):
         shard_head(head, mesh)
-        shares.add(id(head.bias))
+        partial.add(id(head.bias))
     if mesh.layout.sequence_parallel:
         if isinstance(model.embedding, Embedding):
-            model.embedding.register_forward_hook(partial(_split_sequence, mesh=mesh))
+            specialize(model.embedding, _SplitSequence, mesh=mesh)
         for norm in find_final_norms(model):
-            shares |= {id(p) for p in norm.parameters()}
-            norm.register_forward_hook(partial(_gather_sequence, mesh=mesh))
-    return [name for name, parameter in model.named_parameters() if id(parameter) in shares]
+            partial |= {id(p) for p in norm.parameters()}
+            specialize(norm, _GatherSequence, mesh=mesh)
+    return [name for name, parameter in model.named_parameters() if id(parameter) in partial]
 
 
 def _shard_columns(linear: nn.Module, mesh: Mesh) -> None:
     shard_parameter(linear, "weight", 0, mesh.weight_mesh["tensor"])
-    linear.__class__ = _ColumnParallelLinear
-    vars(linear)["mesh"] = mesh
+    specialize(linear, _ColumnParallel, mesh=mesh)
 
 
 def _shard_rows(linear: nn.Module, mesh: Mesh) -> None:
     shard_parameter(linear, "weight", 1, mesh.weight_mesh["tensor"])
-    linear.__class__ = _RowParallelLinear
-    vars(linear)["mesh"] = mesh
-
-
-class _ColumnParallelLinear(nn.Linear):
-    """Some of a layer's outputs. A class, where a function for each layer would be compiled for each anew."""
-
-    mesh: Mesh
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, local_tensor(self.weight), local_bias(self.bias, self.mesh))
-
-
-class _RowParallelLinear(nn.Linear):
-    """A share of the sum that a layer's outputs are. The bias is added to the sum, once."""
-
-    mesh: Mesh
-
-    def forward(self, x: Tensor) -> Tensor:
-        share = F.linear(x, local_tensor(self.weight))
-        if _uses_sequence_parallel(self, self.mesh):
-            out = reduce_scatter(share, SEQUENCE_DIM, self.mesh.group("tensor"))
-        else:
-            out = all_reduce(share, self.mesh.group("tensor"))
-        return out if self.bias is None else out + self.bias.to(out.dtype)
-
-
-def _uses_sequence_parallel(module: nn.Module, mesh: Mesh) -> bool:
-    return mesh.layout.sequence_parallel and module.training
-
-
-def _gather_inputs(part: nn.Module, mesh: Mesh) -> None:
-    """Before a pair of matrices: the whole sequence, on which each rank will do other work."""
-
-    def enter(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        x, *rest = inputs
-        x = cast_for_matmul(
-            x
-        )  # which read it in that dtype alone: half as much to send, and to sum on the way back
-        group = mesh.group("tensor")
-        whole = (
-            all_gather(x, SEQUENCE_DIM, group)
-            if _uses_sequence_parallel(module, mesh)
-            else all_reduce_in_backward(x, group)
-        )
-        return (whole, *rest)
-
-    part.register_forward_pre_hook(enter)
-
-
-def _project_memory(
-    look_at: Callable[..., CrossKeyValues], mesh: Mesh, memory: Tensor, mask: AttentionMask
-) -> CrossKeyValues:
-    return look_at(all_reduce_in_backward(memory, mesh.group("tensor")), mask)
+    specialize(linear, _RowParallel, mesh=mesh)
 
 
 def _shard_attention(attention: Attention | CrossAttention, mesh: Mesh) -> set[int]:
-    """Each rank has its own query heads, and the key and value heads that they look at.
+    """Shard by heads: each rank has some query heads, and the key and value heads that these use.
 
-    Where there are fewer of those than ranks, or they do not divide, their matrices stay whole and each rank computes
-    the heads that it needs. Returns what stays whole.
+    Where the ranks do not divide the key heads, k_proj and v_proj are replicated and each rank computes the heads that
+    it needs. Returns the ids of replicated parameters with partial gradients.
     """
     size, rank, head_dim = mesh.size("tensor"), mesh.rank("tensor"), attention.head_dim
     query_heads = attention.q_proj.out_features // head_dim
@@ -173,26 +114,54 @@ def _shard_attention(attention: Attention | CrossAttention, mesh: Mesh) -> set[i
         if kv_heads % size == 0:
             _shard_columns(linear, mesh)
         else:
-            own = torch.arange(query_heads).chunk(size)[rank]
-            rows = key_heads_for_queries(own, query_heads // kv_heads)[:, None] * head_dim + torch.arange(
-                head_dim
-            )
-            linear.__class__, linear.rows = _SelectedColumnsLinear, rows.flatten()
+            queries = torch.arange(query_heads).chunk(size)[rank]
+            heads = key_heads_for_queries(queries, query_heads // kv_heads)
+            rows = heads[:, None] * head_dim + torch.arange(head_dim)
+            specialize(linear, _SelectedColumns, rows=rows.flatten())
+    cross = isinstance(attention, CrossAttention)
+    specialize(attention, _TensorParallelCrossAttention if cross else _TensorParallelInput, mesh=mesh)
     return {id(p) for p in attention.parameters() if not is_sharded(p, "tensor")} - {
         id(attention.o_proj.bias)
     }
 
 
 def key_heads_for_queries(queries: Tensor, group: int) -> Tensor:
-    """The key heads of some query heads, of which `group` neighbours share one; each once, where that fits."""
-    wanted = queries // group
-    once = wanted.unique()
-    each = len(wanted) // len(once)
-    return once if torch.equal(once.repeat_interleave(each), wanted) else wanted
+    """The key heads of `queries`, of which `group` neighbours use one: each once if that gives equal groups."""
+    heads = queries // group
+    unique = heads.unique()
+    repeats = len(heads) // len(unique)
+    return unique if torch.equal(unique.repeat_interleave(repeats), heads) else heads
 
 
-class _SelectedColumnsLinear(nn.Linear):
-    """The outputs of a whole layer that the rank's own heads need."""
+def _uses_sequence_parallel(module: nn.Module, mesh: Mesh) -> bool:
+    return mesh.layout.sequence_parallel and module.training
+
+
+class _ColumnParallel(nn.Linear):
+    """A chunk of a layer's outputs."""
+
+    mesh: Mesh
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, local_tensor(self.weight), local_bias(self.bias, self.mesh))
+
+
+class _RowParallel(nn.Linear):
+    """Partial sums of a layer's outputs, reduced. The bias is added once, to the sum."""
+
+    mesh: Mesh
+
+    def forward(self, x: Tensor) -> Tensor:
+        partial = F.linear(x, local_tensor(self.weight))
+        if _uses_sequence_parallel(self, self.mesh):
+            out = reduce_scatter(partial, SEQUENCE_DIM, self.mesh.group("tensor"))
+        else:
+            out = all_reduce(partial, self.mesh.group("tensor"))
+        return out if self.bias is None else out + self.bias.to(out.dtype)
+
+
+class _SelectedColumns(nn.Linear):
+    """Selected outputs of a replicated layer."""
 
     rows: Tensor
 
@@ -202,20 +171,57 @@ class _SelectedColumnsLinear(nn.Linear):
         return F.linear(x, self.weight.index_select(0, rows), bias)
 
 
-def _shard_relative_bias(
-    forward: Callable[..., AttentionContext], mesh: Mesh, *inputs: Any
-) -> AttentionContext:
-    """T5's bias differs from head to head: of the own heads."""
-    view = forward(*inputs)
-    assert view.mask.dense is not None
-    return AttentionContext(
-        replace(view.mask, dense=local_chunk(view.mask.dense, 1, mesh.group("tensor"))), view.rotation
-    )
+class _TensorParallelInput(nn.Module):
+    """The full sequence before a pair of matrices, on which each rank does different work."""
+
+    mesh: Mesh
+
+    def forward(self, x: Tensor, *inputs: Any) -> Tensor:
+        x = cast_for_matmul(x)  # bfloat16 halves what is sent
+        group = self.mesh.group("tensor")
+        if _uses_sequence_parallel(self, self.mesh):
+            x = all_gather(x, SEQUENCE_DIM, group)
+        else:
+            x = all_reduce_in_backward(x, group)
+        return super().forward(x, *inputs)
 
 
-def _split_sequence(module: nn.Module, inputs: Any, x: Tensor, *, mesh: Mesh) -> Tensor:
-    return split(x, SEQUENCE_DIM, mesh.group("tensor")) if module.training else x
+class _TensorParallelCrossAttention(_TensorParallelInput):
+    mesh: Mesh
+
+    def project_memory(self, memory: Tensor, mask: AttentionMask) -> CrossKeyValues:
+        memory = all_reduce_in_backward(memory, self.mesh.group("tensor"))
+        return super().project_memory(memory, mask)  # type: ignore[misc]
 
 
-def _gather_sequence(module: nn.Module, inputs: Any, x: Tensor, *, mesh: Mesh) -> Tensor:
-    return all_gather_replicated(x, SEQUENCE_DIM, mesh.group("tensor")) if module.training else x
+class _TensorParallelBias(RelativePositionEncoding):
+    """T5's bias, which differs between heads, of this rank's heads."""
+
+    mesh: Mesh
+
+    def forward(self, *inputs: Any) -> AttentionContext:
+        mask, rotation = super().forward(*inputs)
+        assert mask.dense is not None
+        return AttentionContext(
+            replace(mask, dense=local_chunk(mask.dense, 1, self.mesh.group("tensor"))), rotation
+        )
+
+
+class _SplitSequence(nn.Module):
+    """Output: this rank's part of the sequence."""
+
+    mesh: Mesh
+
+    def forward(self, *inputs: Any) -> Tensor:
+        x = super().forward(*inputs)
+        return split(x, SEQUENCE_DIM, self.mesh.group("tensor")) if self.training else x
+
+
+class _GatherSequence(nn.Module):
+    """Output: the full sequence, on which each rank does the same work."""
+
+    mesh: Mesh
+
+    def forward(self, *inputs: Any) -> Tensor:
+        x = super().forward(*inputs)
+        return all_gather_replicated(x, SEQUENCE_DIM, self.mesh.group("tensor")) if self.training else x

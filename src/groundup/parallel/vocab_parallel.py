@@ -1,7 +1,7 @@
-"""The vocabulary shared over the tensor axis: each rank embeds, scores and judges its own tokens.
+"""Vocab-parallel embedding, head and loss: each rank of the tensor axis has a range of the vocabulary.
 
-No rank ever has the logits of all tokens. What the loss needs of the others are two numbers for each place: the
-logarithm of the sum of exponentials, and the logit of the right token (Shoeybi et al. 2019, section 3).
+No rank ever has the logits of all tokens. The loss exchanges two numbers for each position: the log of the sum of
+exponentials, and the logit of the label (Shoeybi et al. 2019, section 3).
 """
 
 from functools import partial
@@ -16,61 +16,64 @@ from groundup.model.head import Head, UntiedHead
 from groundup.model.loss import VocabShard, linear_cross_entropy
 from groundup.parallel.collectives import Group, all_reduce, all_reduce_in_backward
 from groundup.parallel.mesh import Mesh
-from groundup.parallel.module_surgery import local_bias, local_tensor, patch_method, shard_parameter
+from groundup.parallel.module_surgery import local_bias, local_tensor, shard_parameter, specialize
 
 
-def shard_embedding(embedding: nn.Module, mesh: Mesh) -> None:
-    """Each rank holds the vectors of its own tokens."""
+def shard_embedding(embedding: nn.Embedding, mesh: Mesh) -> None:
     shard_parameter(embedding, "weight", 0, mesh.weight_mesh["tensor"])
-    patch_method(embedding, "forward", _embed, embedding, mesh)
+    specialize(embedding, _VocabParallelEmbedding, mesh=mesh)
 
 
 def shard_head(head: Head, mesh: Mesh) -> None:
-    """Each rank scores its own tokens. A tied head's matrix was cut with the embedding."""
+    """A tied head's matrix is sharded with the embedding."""
     if isinstance(head, UntiedHead):
         shard_parameter(head, "weight", 0, mesh.weight_mesh["tensor"])
-    patch_method(head, "forward", _logits, head, mesh)
-    patch_method(head, "loss", _loss, head, mesh)
+    specialize(head, _VocabParallelHead, mesh=mesh)
 
 
-def _vocab_start(size: int, mesh: Mesh) -> int:
-    """The first token of this rank."""
-    return mesh.rank("tensor") * size // mesh.size("tensor")
+class _VocabParallelEmbedding(nn.Embedding):
+    mesh: Mesh
+
+    def forward(self, tokens: Int[Tensor, "..."]) -> Float[Tensor, "... D"]:  # type: ignore[override]
+        weight = local_tensor(self.weight)
+        index = tokens - _vocab_start(self.num_embeddings, self.mesh)
+        other_rank = (index < 0) | (index >= weight.shape[0])
+        vectors = F.embedding(index.masked_fill(other_rank, 0), weight)
+        return all_reduce(vectors.masked_fill(other_rank[..., None], 0.0), self.mesh.group("tensor"))
 
 
-def _embed(embedding: nn.Embedding, mesh: Mesh, tokens: Int[Tensor, "..."]) -> Float[Tensor, "... D"]:
-    weight = local_tensor(embedding.weight)
-    places = tokens - _vocab_start(embedding.num_embeddings, mesh)
-    strange = (places < 0) | (places >= weight.shape[0])
-    found = F.embedding(places.masked_fill(strange, 0), weight).masked_fill(strange[..., None], 0.0)
-    return all_reduce(found, mesh.group("tensor"))
+class _VocabParallelHead(Head):
+    mesh: Mesh
+
+    def forward(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        """The full logits, for evaluation."""
+        logits = F.linear(self.scale(hidden), local_tensor(self.weight), local_bias(self.bias, self.mesh))
+        start = _vocab_start(self.weight.shape[0], self.mesh)
+        padding = (start, self.weight.shape[0] - start - logits.shape[-1])
+        return self.softcap(all_reduce(F.pad(logits, padding), self.mesh.group("tensor")))
+
+    def loss(
+        self, hidden: Float[Tensor, "... D"], labels: Int[Tensor, "..."], z_loss: float = 0.0
+    ) -> Float[Tensor, ""]:
+        group = self.mesh.group("tensor")
+        return linear_cross_entropy(
+            all_reduce_in_backward(self.scale(hidden).flatten(0, -2), group),
+            local_tensor(self.weight),
+            labels.flatten(),
+            bias=local_bias(self.bias, self.mesh),
+            softcap=self.logit_softcap,
+            z_loss=z_loss,
+            vocab_shard=VocabShard(
+                _vocab_start(self.weight.shape[0], self.mesh),
+                all_reduce_max=partial(_all_reduce, group=group, operation=dist.ReduceOp.MAX),
+                all_reduce_sum=partial(_all_reduce, group=group, operation=dist.ReduceOp.SUM),
+            ),
+        )
 
 
-def _logits(head: Head, mesh: Mesh, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
-    """Scores of all tokens, put together: for evaluation."""
-    own = F.linear(head.scale(hidden), local_tensor(head.weight), local_bias(head.bias, mesh))
-    first = _vocab_start(head.weight.shape[0], mesh)
-    behind = head.weight.shape[0] - first - own.shape[-1]
-    return head.softcap(all_reduce(F.pad(own, (first, behind)), mesh.group("tensor")))
-
-
-def _loss(
-    head: Head, mesh: Mesh, hidden: Float[Tensor, "... D"], labels: Int[Tensor, "..."], z_loss: float = 0.0
-) -> Float[Tensor, ""]:
-    group = mesh.group("tensor")
-    return linear_cross_entropy(
-        all_reduce_in_backward(head.scale(hidden).flatten(0, -2), group),
-        local_tensor(head.weight),
-        labels.flatten(),
-        bias=local_bias(head.bias, mesh),
-        softcap=head.logit_softcap,
-        z_loss=z_loss,
-        vocab_shard=VocabShard(
-            _vocab_start(head.weight.shape[0], mesh),
-            all_reduce_max=partial(_all_reduce, group=group, operation=dist.ReduceOp.MAX),
-            all_reduce_sum=partial(_all_reduce, group=group, operation=dist.ReduceOp.SUM),
-        ),
-    )
+def _vocab_start(vocab_size: int, mesh: Mesh) -> int:
+    """The first token id of this rank."""
+    return mesh.rank("tensor") * vocab_size // mesh.size("tensor")
 
 
 def _all_reduce(x: Tensor, group: Group, operation: Any) -> Tensor:
