@@ -1,4 +1,4 @@
-"""What ranks do in the tests of how they meet, wait and end."""
+"""Functions that ranks run in test_rendezvous.py."""
 
 import io
 import os
@@ -17,57 +17,59 @@ from groundup.parallel import rendezvous, stall_detector
 
 
 def stall(seconds: float) -> str:
-    """Rank 1 sleeps in its second step, and the others wait for its sum. What rank 0 tells meanwhile."""
-    said = io.StringIO()
-    store = dist.distributed_c10d._get_default_store()
-    rank = dist.get_rank()
-    with redirect_stderr(said), stall_detector.detect_stalls(store, rank, dist.get_world_size(), seconds / 8):
+    """Rank 1 sleeps in its second step while the others wait in an all-reduce. Returns rank 0's reports."""
+    stderr = io.StringIO()
+    store, rank = dist.distributed_c10d._get_default_store(), dist.get_rank()
+    with (
+        redirect_stderr(stderr),
+        stall_detector.detect_stalls(store, rank, dist.get_world_size(), seconds / 8),
+    ):
         for step in range(3):
             stall_detector.begin_step(step)
             if rank == 1 and step == 1:
                 time.sleep(seconds)
             dist.all_reduce(torch.ones(()))
-    return said.getvalue()
+    return stderr.getvalue()
 
 
 def diverge(seconds: float) -> str:
-    """Rank 1 calls another collective than the others do."""
-    said = io.StringIO()
-    store = dist.distributed_c10d._get_default_store()
-    rank = dist.get_rank()
+    """Rank 1 calls its collectives in another order than the others."""
+    stderr = io.StringIO()
+    store, rank = dist.distributed_c10d._get_default_store(), dist.get_rank()
     pairs = [dist.new_group([0, 1]), dist.new_group([1, 2])]
     done = threading.Event()
-    with redirect_stderr(said), stall_detector.detect_stalls(store, rank, dist.get_world_size(), seconds / 4):
+    with (
+        redirect_stderr(stderr),
+        stall_detector.detect_stalls(store, rank, dist.get_world_size(), seconds / 4),
+    ):
         stall_detector.begin_step(7)
         threading.Timer(seconds, done.set).start()
-        order = {0: [0], 1: [1, 0], 2: []}[rank]
         if rank == 2:
             done.wait()
-            order = [1]
-        for number in order:
-            dist.all_reduce(torch.ones(()), group=pairs[number])
-    return said.getvalue()
+        for pair in {0: [0], 1: [1, 0], 2: [1]}[rank]:
+            dist.all_reduce(torch.ones(()), group=pairs[pair])
+    return stderr.getvalue()
 
 
-def run_as_ranks(meet: tuple[str, Callable[[], Any]]) -> list[str]:
-    """Every rank runs the function as a launcher's rank would; how each ended."""
-    address, function = meet
+def run_as_ranks(arguments: tuple[str, Callable[[], Any]]) -> list[str]:
+    """Run (address, function) on every rank as under a launcher. Returns how each rank ended."""
+    address, function = arguments
     host, port = address.split(":")
     os.environ |= {"RANK": str(dist.get_rank()), "WORLD_SIZE": str(dist.get_world_size())}
     os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": port}
     try:
         with rendezvous.propagate_errors():
             function()
-        ended = "well"
+        ended = "success"
     except UserError as error:
         ended = f"error: {error.message}"
     except AlreadyReported:
-        ended = "told"
+        ended = "already reported"
     except Exception as error:
         ended = f"{type(error).__name__}: {error}"
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, ended)
-    return everyone
+    ends: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(ends, ended)
+    return ends
 
 
 def same_recipe() -> None:
@@ -75,11 +77,11 @@ def same_recipe() -> None:
 
 
 def other_recipe() -> None:
-    rendezvous.check_same(f"recipe {min(rank(), 1)}", lambda first: f"not {first}")
+    rendezvous.check_same(f"recipe {min(rank(), 1)}", lambda reference: f"not {reference}")
 
 
 def main_rank_fails() -> None:
-    """In a stage of its own, while the others wait for their turn."""
+    """In its own stage, while the others wait for their turn."""
     if rank() == 0:
         raise UserError("no text in data/*.txt")
     rendezvous.wait_for("base")
@@ -89,13 +91,13 @@ def turns() -> None:
     if rank() == 0:
         time.sleep(0.5)
         rendezvous.publish("tokens", "done")
-        rendezvous.publish("base", "together")
+        rendezvous.publish("base", "all-ranks")
     else:
-        assert [rendezvous.wait_for("tokens"), rendezvous.wait_for("base")] == ["done", "together"]
+        assert [rendezvous.wait_for("tokens"), rendezvous.wait_for("base")] == ["done", "all-ranks"]
 
 
 def one_rank_fails() -> None:
-    """With an error of its own, while the others are in a collective."""
+    """While the others are in a collective."""
     if rank() == 1:
         raise UserError("data.bin is not here")
     raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer")
@@ -107,4 +109,4 @@ def one_rank_is_killed() -> None:
 
 
 def a_bug() -> None:
-    raise ZeroDivisionError("a bug keeps its trace")
+    raise ZeroDivisionError("division by zero")

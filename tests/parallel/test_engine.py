@@ -83,12 +83,12 @@ def test_a_checkpoint_without_a_rank_is_damaged_and_changes_nothing(tmp_path):
     whole = second.read_bytes()
     second.write_bytes(whole[:-1])
     assert gloo_ranks.run_ranks(ranks, engine_cases.load_corrupt, CheckpointCase(case, tmp_path)) == (
-        "Damaged",
+        "CorruptCheckpoint",
         True,
     )
     second.unlink()
     assert gloo_ranks.run_ranks(ranks, engine_cases.load_corrupt, CheckpointCase(case, tmp_path)) == (
-        "Damaged",
+        "CorruptCheckpoint",
         True,
     )
     second.write_bytes(whole)

@@ -1,11 +1,12 @@
-"""Who waits for whom: a thread beside each rank looks at what it does, and the first rank tells when a step hangs.
+"""Stall and straggler detection: which ranks a hanging or slow step waits for.
 
-A rank that waits is inside of a function of torch.distributed: its innermost Python frame says so, and which ranks the
-function is among. So nothing has to be written around collectives, and whoever is not in one when all others are is
-the one that they wait for. Each rank leaves what it does as a note for the first one, a few times a minute.
+A thread on each rank samples the stack of the main thread a few times a second. A rank that waits is inside a function
+of torch.distributed, whose frame tells the collective and its process group; no call needs to be wrapped. Each rank
+publishes its status in the launcher's store, and rank 0 reports when a step takes too long: the ranks that are not in a
+collective while others are, or that have stopped publishing.
 
-A kernel that waits on an accelerator is not seen as such: the processor runs ahead of it and stands at its next look
-at a result. PyTorch's flight recorder tells more there (TORCH_FR_BUFFER_SIZE).
+On an accelerator collectives run asynchronously, so that a rank seems to work until it needs a result. PyTorch's flight
+recorder shows more there (TORCH_FR_BUFFER_SIZE).
 """
 
 import json
@@ -15,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,23 +26,22 @@ from typing import Any
 import torch.distributed as dist
 
 SAMPLE_INTERVAL_SECONDS = 0.25
-"""At what this rank does. Costs some tens of microseconds each."""
+"""A sample takes some tens of microseconds."""
 
 SAMPLES_PER_STATUS = 8
 
 SILENT_AFTER_SECONDS = 4 * SAMPLES_PER_STATUS * SAMPLE_INTERVAL_SECONDS
-"""A rank that is just about to leave its next note is not silent: no fewer seconds than some notes take."""
-
-ERROR_KEY = "error"
-"""Name of the note that ends the run; see rendezvous.py."""
 
 STRAGGLER_WAIT, PEER_WAIT = 0.1, 0.4
-"""A rank is slow that waits for less than this share of the time, while the others wait for more than that."""
+"""A straggler waits for less than the first fraction of the time, all other ranks for more than the second."""
 
 SAMPLES_PER_COMPARISON = 240
 
+ERROR_KEY = "error"
+"""Key of the error that ends the run; see rendezvous.py."""
+
 EXIT_GRACE_SECONDS = 10.0
-"""After an error was told to a rank that is held in a collective."""
+"""After an error, for a rank that is blocked in a collective."""
 
 TORCH_DISTRIBUTED = str(Path(dist.__file__).parent)
 PACKAGE_ROOT = str(Path(__file__).parents[1])
@@ -49,17 +49,16 @@ PACKAGE_ROOT = str(Path(__file__).parents[1])
 
 @dataclass(frozen=True)
 class RankStatus:
-    """What a rank does.
+    """The published status of a rank.
 
     Attributes:
-        step: the one it is in.
-        seconds: since that began.
-        where: place in the code.
-        collective: the function of torch.distributed in which it waits; None while it works.
-        among: the ranks that must call it too.
-        looks, waits: how often it was looked at, and found waiting.
-        process: host and number, for people who want to look themselves.
-        left: whether it is done with the training.
+        seconds: since the step began.
+        location: file, line and function of this package.
+        collective: function of torch.distributed in which the rank waits; None while it works.
+        group_ranks: ranks of the collective's process group; empty for all.
+        samples, waiting_samples: since the start, and how many of them in a collective.
+        process: host and process id.
+        finished: whether the rank has left the training.
     """
 
     step: int = 0
@@ -74,22 +73,23 @@ class RankStatus:
 
 
 class StallDetector:
-    """The thread of one rank; on the first rank also the one that reads all notes."""
+    """The sampling thread of one rank. On rank 0 it also reads the statuses of all ranks and reports."""
 
-    def __init__(self, store: dist.Store, rank: int, ranks: int, stall_seconds: float):
+    def __init__(self, store: dist.Store, rank: int, world_size: int, stall_seconds: float):
         self.store: dist.Store = store.clone()  # type: ignore[attr-defined]
-        self.rank, self.world_size, self.stall = rank, ranks, stall_seconds
+        self.rank, self.world_size, self.stall_seconds = rank, world_size, stall_seconds
         self.main_thread = threading.main_thread().ident
-        self.step, self.began = 0, time.monotonic()
+        self.step, self.step_start = 0, time.monotonic()
         self.samples = self.waiting_samples = 0
         self._process = f"{socket.gethostname()}, process {os.getpid()}"
         self._parent = os.getppid()
         self._statuses: dict[int, tuple[RankStatus, float]] = {}
+        """By rank, with the time of its last change."""
         self._report_after = stall_seconds
         self._compared: dict[int, RankStatus] = {}
         self._stragglers: set[int] = set()
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="stall-detector", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -98,28 +98,79 @@ class StallDetector:
         self._stopped.set()
         self._thread.join()
         with suppress(dist.DistError, RuntimeError):
-            self.store.set(f"doing/{self.rank}", json.dumps(asdict(RankStatus(finished=True))))
+            self._publish(RankStatus(finished=True))
 
     def begin_step(self, step: int) -> None:
-        self.step, self.began = step, time.monotonic()
+        self.step, self.step_start = step, time.monotonic()
 
     def _run(self) -> None:
-        with suppress(dist.DistError, RuntimeError):  # the store is gone, and soon this process
+        with suppress(dist.DistError, RuntimeError):  # the store has closed: the process is about to end
             while not self._stopped.wait(SAMPLE_INTERVAL_SECONDS):
-                doing = self._sample()
-                if doing.samples % SAMPLES_PER_STATUS:
+                status = self._sample()
+                if status.samples % SAMPLES_PER_STATUS:
                     continue
-                self.store.set(f"doing/{self.rank}", json.dumps(asdict(doing)))
+                self._publish(status)
                 if self.rank == 0:
                     self._read_statuses()
-                if os.getppid() != self._parent:  # the launcher is gone: save, and end
+                    self._report()
+                if os.getppid() != self._parent:  # the launcher has died: save and stop
                     self._parent = os.getppid()
                     os.kill(os.getpid(), signal.SIGTERM)
                 if self.store.check([ERROR_KEY]):
                     self._exit_on_error()
 
+    def _sample(self) -> RankStatus:
+        location, collective, group_ranks = inspect_frame(sys._current_frames().get(self.main_thread or 0))
+        self.samples += 1
+        self.waiting_samples += collective is not None
+        return RankStatus(
+            self.step, time.monotonic() - self.step_start, location, collective, group_ranks,
+            self.samples, self.waiting_samples, self._process,
+        )  # fmt: skip
+
+    def _publish(self, status: RankStatus) -> None:
+        self.store.set(f"status/{self.rank}", json.dumps(asdict(status)))
+
+    def _read_statuses(self) -> None:
+        for rank in range(self.world_size):
+            if self.store.check([f"status/{rank}"]):
+                values = json.loads(self.store.get(f"status/{rank}"))
+                status = RankStatus(**values | {"group_ranks": tuple(values["group_ranks"])})
+                if rank not in self._statuses or self._statuses[rank][0] != status:
+                    self._statuses[rank] = status, time.monotonic()
+
+    def _report(self) -> None:
+        """A stall after `stall_seconds`, and again each time the step has taken twice as long; else stragglers."""
+        now = time.monotonic()
+        seconds = now - self.step_start
+        statuses = {rank: status for rank, (status, _) in self._statuses.items()}
+        if seconds < self._report_after:
+            if seconds < self.stall_seconds:
+                self._report_after = self.stall_seconds
+            self._report_stragglers(statuses)
+            return
+        self._report_after = 2 * seconds
+        silent_after = max(self.stall_seconds / 2, SILENT_AFTER_SECONDS)
+        ages = {rank: now - changed for rank, (_, changed) in self._statuses.items()}
+        silent = {rank: age for rank, age in ages.items() if age > silent_after}
+        if text := diagnose_stall(statuses, silent):
+            print(text, file=sys.stderr, flush=True)
+
+    def _report_stragglers(self, statuses: dict[int, RankStatus]) -> None:
+        """Each straggler once, from the samples since the last comparison."""
+        samples = [
+            status.samples - self._compared.get(rank, RankStatus()).samples
+            for rank, status in statuses.items()
+        ]
+        if len(samples) == self.world_size and min(samples) >= SAMPLES_PER_COMPARISON:
+            for rank, text in find_stragglers(self._compared, statuses).items():
+                if rank not in self._stragglers:
+                    print(text, file=sys.stderr, flush=True)
+                    self._stragglers.add(rank)
+            self._compared = statuses
+
     def _exit_on_error(self) -> None:
-        """An error ends the run, and this rank may be held in a collective that another one never joins."""
+        """End this process if an error ends the run while it is blocked in a collective."""
         if self._stopped.wait(EXIT_GRACE_SECONDS if self.rank == 0 else 2 * EXIT_GRACE_SECONDS):
             return
         if self.rank == 0:
@@ -127,71 +178,30 @@ class StallDetector:
             print(f"error: {error['message']}\nhint: {error['hint']}", file=sys.stderr, flush=True)
         os._exit(2)
 
-    def _sample(self) -> RankStatus:
-        where, collective, among = inspect_frame(sys._current_frames().get(self.main_thread or 0))
-        self.samples += 1
-        self.waiting_samples += collective is not None
-        seconds = time.monotonic() - self.began
-        return RankStatus(
-            self.step, seconds, where, collective, among, self.samples, self.waiting_samples, self._process
-        )
-
-    def _read_statuses(self) -> None:
-        now = time.monotonic()
-        for rank in range(self.world_size):
-            if not self.store.check([f"doing/{rank}"]):
-                continue
-            values = json.loads(self.store.get(f"doing/{rank}"))
-            doing = RankStatus(**values | {"group_ranks": tuple(values["group_ranks"])})
-            if rank not in self._statuses or self._statuses[rank][0] != doing:
-                self._statuses[rank] = doing, now
-        quiet = now - self.began
-        if quiet < self._report_after:
-            self._report_after = self.stall if quiet < self.stall else self._report_after
-            self._report_stragglers()
-            return
-        self._report_after = 2 * quiet
-        long = max(self.stall / 2, SILENT_AFTER_SECONDS)
-        silent = {rank: now - when for rank, (_, when) in self._statuses.items() if now - when > long}
-        if text := diagnose_stall({rank: doing for rank, (doing, _) in self._statuses.items()}, silent):
-            print(text, file=sys.stderr, flush=True)
-
-    def _report_stragglers(self) -> None:
-        now = {rank: doing for rank, (doing, _) in self._statuses.items()}
-        if len(now) < self.world_size or any(
-            doing.samples - self._compared.get(rank, RankStatus()).samples < SAMPLES_PER_COMPARISON
-            for rank, doing in now.items()
-        ):
-            return
-        for rank, text in find_stragglers(self._compared, now).items():
-            if rank not in self._stragglers:
-                print(text, file=sys.stderr, flush=True)
-        self._compared = now
-
 
 def inspect_frame(frame: FrameType | None) -> tuple[str, str | None, tuple[int, ...]]:
-    """Where a thread is in the code, the collective in which it waits, and the ranks that this one is among."""
-    collective, among, where = None, (), ""
-    inside = True
+    """Location of a thread, the collective in which it waits, and the ranks of that collective."""
+    collective, group_ranks, location = None, (), ""
+    in_collective = True
     while frame is not None:
         path, name = frame.f_code.co_filename, frame.f_code.co_name
-        inside = inside and path.startswith(TORCH_DISTRIBUTED)
-        if inside:
+        in_collective = in_collective and path.startswith(TORCH_DISTRIBUTED)
+        if in_collective:
             if name != "wrapper":
                 collective = name
-            among = among or _ranks_of(frame.f_locals)
+            group_ranks = group_ranks or _group_ranks(frame.f_locals)
         elif path.startswith(PACKAGE_ROOT):
-            where = f"{path[len(PACKAGE_ROOT) + 1 :]}:{frame.f_lineno} {name}"
+            location = f"{path[len(PACKAGE_ROOT) + 1 :]}:{frame.f_lineno} {name}"
             break
         else:
-            where = where or f"{Path(path).name}:{frame.f_lineno} {name}"
+            location = location or f"{Path(path).name}:{frame.f_lineno} {name}"
         frame = frame.f_back
-    return where, collective, among
+    return location, collective, group_ranks
 
 
-def _ranks_of(local: Mapping[str, Any]) -> tuple[int, ...]:
-    """Of the first process group among a function's variables; without one it is among all."""
-    for value in local.values():
+def _group_ranks(variables: Mapping[str, Any]) -> tuple[int, ...]:
+    """Of the first process group among local variables."""
+    for value in variables.values():
         if isinstance(value, dist.ProcessGroup):
             with suppress(Exception):
                 return tuple(dist.get_process_group_ranks(value))
@@ -199,82 +209,76 @@ def _ranks_of(local: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def diagnose_stall(statuses: Mapping[int, RankStatus], silent: Mapping[int, float]) -> str | None:
-    """Why no step ends: who works or is silent, and who waits for them. None where nobody waits.
+    """A report of which ranks wait for which; None when no rank waits.
 
     Args:
-        doing: what each rank does, as it told last.
-        silent: ranks that have told nothing for so many seconds.
+        silent: ranks without a new status -> for how many seconds.
     """
-    here = {rank: what for rank, what in statuses.items() if not what.finished}
-    waiting = [rank for rank, what in here.items() if what.collective is not None and rank not in silent]
+    active = {rank: status for rank, status in statuses.items() if not status.finished}
+    silent = {rank: age for rank, age in sorted(silent.items()) if rank in active}
+    responding = {rank: status for rank, status in active.items() if rank not in silent}
+    waiting = {rank: status for rank, status in responding.items() if status.collective is not None}
+    working = {rank: status for rank, status in responding.items() if status.collective is None}
     if not waiting:
         return None
-    working = [rank for rank in here if rank not in waiting and rank not in silent]
-    seconds = max(what.seconds for what in here.values())
-    step = min(what.step for what in here.values())
-    guilty = [*silent, *working]
-    if guilty:
-        cause = f"waiting for {_format_ranks(guilty)}"
+    seconds = max(status.seconds for status in active.values())
+    step = min(status.step for status in active.values())
+    if culprits := [*silent, *working]:
+        cause = f"waiting for {_format_ranks(culprits)}"
+    elif len(_group_by_location(waiting)) > 1:
+        cause = "all ranks wait, in different places"
     else:
-        cause = (
-            "all ranks wait, in different places"
-            if len(_group_by_location(here, waiting)) > 1
-            else "all ranks wait in one place"
-        )
+        cause = "all ranks wait in one place"
     lines = [f"step {step} has taken {seconds:.0f} seconds: {cause}"]
     lines += [
-        f"  {_format_ranks([rank])}: nothing heard for {age:.0f} seconds ({here[rank].process}); last at {here[rank].location}"
-        for rank, age in sorted(silent.items()) if rank in here
-    ]  # fmt: skip
-    lines += [
-        f"  {_format_ranks(ranks)}: at {where}" for where, ranks in _group_by_location(here, working).items()
+        f"  rank {rank}: no status for {age:.0f} seconds ({active[rank].process}); last at {active[rank].location}"
+        for rank, age in silent.items()
     ]
-    lines += [
-        f"  {_format_ranks(ranks)}: in {where}" for where, ranks in _group_by_location(here, waiting).items()
-    ]
+    for ranks, preposition in ((working, "at"), (waiting, "in")):
+        for location, members in _group_by_location(ranks).items():
+            lines.append(f"  {_format_ranks(members)}: {preposition} {location}")
     return "\n".join(lines)
 
 
 def find_stragglers(before: Mapping[int, RankStatus], now: Mapping[int, RankStatus]) -> dict[int, str]:
-    """Ranks that hardly wait while all others wait a lot, with a line on each."""
-    share = {
-        rank: (what.waiting_samples - before.get(rank, RankStatus()).waiting_samples)
-        / max(1, what.samples - before.get(rank, RankStatus()).samples)
-        for rank, what in now.items()
-    }
-    found = {}
-    for rank, own in share.items():
-        others = [value for other, value in share.items() if other != rank]
-        if own < STRAGGLER_WAIT and others and min(others) > PEER_WAIT:
-            found[rank] = (
-                f"rank {rank} is slow ({now[rank].process}): it waits {own:.0%} of the time, every other rank at least "
-                f"{min(others):.0%}"
+    """Ranks that hardly wait while all others wait a lot -> a report on each."""
+    fractions = {}
+    for rank, status in now.items():
+        earlier = before.get(rank, RankStatus())
+        waiting = status.waiting_samples - earlier.waiting_samples
+        fractions[rank] = waiting / max(1, status.samples - earlier.samples)
+    stragglers = {}
+    for rank, fraction in fractions.items():
+        others = min((value for other, value in fractions.items() if other != rank), default=0.0)
+        if fraction < STRAGGLER_WAIT and others > PEER_WAIT:
+            stragglers[rank] = (
+                f"rank {rank} is slow ({now[rank].process}): it waits {fraction:.0%} of the time, every other rank at "
+                f"least {others:.0%}"
             )
-    return found
+    return stragglers
 
 
-def _group_by_location(statuses: Mapping[int, RankStatus], ranks: list[int]) -> dict[str, list[int]]:
-    """What is done there -> who does it."""
-    places: dict[str, list[int]] = {}
-    for rank in ranks:
-        what = statuses[rank]
-        text = f"step {what.step}, {what.location}"
-        if what.collective is not None:
-            text = f"{what.collective} among {_format_ranks(what.group_ranks) if what.group_ranks else 'all'}, {text}"
-        places.setdefault(text, []).append(rank)
-    return places
+def _group_by_location(statuses: Mapping[int, RankStatus]) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    for rank, status in statuses.items():
+        text = f"step {status.step}, {status.location}"
+        if status.collective is not None:
+            group = _format_ranks(status.group_ranks) if status.group_ranks else "all"
+            text = f"{status.collective} among {group}, {text}"
+        groups.setdefault(text, []).append(rank)
+    return groups
 
 
-def _format_ranks(ranks: Any) -> str:
+def _format_ranks(ranks: Iterable[int]) -> str:
     """rank 3; ranks 0-2, 5"""
     ordered = sorted(ranks)
-    runs: list[list[int]] = []
+    spans: list[list[int]] = []
     for rank in ordered:
-        if runs and rank == runs[-1][-1] + 1:
-            runs[-1].append(rank)
+        if spans and rank == spans[-1][-1] + 1:
+            spans[-1].append(rank)
         else:
-            runs.append([rank])
-    text = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+            spans.append([rank])
+    text = ", ".join(str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans)
     return f"rank{'s' if len(ordered) > 1 else ''} {text}"
 
 
@@ -282,16 +286,16 @@ _current: StallDetector | None = None
 
 
 def begin_step(step: int) -> None:
-    """This rank begins a step. Without others it means nothing."""
+    """Note that this rank begins a step. Without a detector it does nothing."""
     if _current is not None:
         _current.begin_step(step)
 
 
 @contextmanager
-def detect_stalls(store: dist.Store, rank: int, ranks: int, stall_seconds: float) -> Iterator[None]:
-    """Be watched for as long as the block runs."""
+def detect_stalls(store: dist.Store, rank: int, world_size: int, stall_seconds: float) -> Iterator[None]:
+    """Run a StallDetector for the duration of the block."""
     global _current
-    _current = StallDetector(store, rank, ranks, stall_seconds)
+    _current = StallDetector(store, rank, world_size, stall_seconds)
     _current.start()
     try:
         yield
