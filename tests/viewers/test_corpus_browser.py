@@ -59,7 +59,7 @@ def ids(folder: Path, kind: str, **filters: Any) -> list[str]:
     return [entry.id for entry in Corpus.open(folder).entries(kind, EntryFilters(**filters))]
 
 
-def test_filters(folder: Path) -> None:
+def test_entry_filters(folder: Path) -> None:
     assert ids(folder, "kept") == [f"d{n}" for n in range(40)]
     assert ids(folder, "kept", split="validation") == ["d36", "d37", "d38", "d39"]
     assert ids(folder, "kept", source="web", search="DOCUMENT 1,") == ["d1"]
@@ -71,14 +71,14 @@ def test_filters(folder: Path) -> None:
     assert ids(folder, "dropped", source="books") == []
 
 
-def test_a_seed_draws_the_same_documents_in_another_order(folder: Path) -> None:
+def test_seed_changes_the_order_only(folder: Path) -> None:
     first, again, other = (ids(folder, "kept", seed=seed) for seed in (1, 1, 2))
     assert first == again != other
     assert sorted(first) == sorted(other) == sorted(ids(folder, "kept"))
     assert first != ids(folder, "kept")
 
 
-def test_a_run_its_data_and_a_plain_folder_open(
+def test_open_a_run_a_data_folder_and_a_plain_folder(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     run = tmp_path_factory.mktemp("run")
@@ -88,7 +88,7 @@ def test_a_run_its_data_and_a_plain_folder_open(
         Corpus.open(tmp_path_factory.mktemp("empty"))
 
 
-def test_what_cannot_be_read_is_one_clear_error(folder: Path) -> None:
+def test_unreadable_corpus_is_a_user_error(folder: Path) -> None:
     (folder / "dropped" / "web.jsonl").write_text('{"reason"')
     with pytest.raises(UserError, match="line 1: not JSON"):
         ids(folder, "dropped")
@@ -106,7 +106,7 @@ def screen(pager: Pager, width: int = 100, height: int = 24) -> str:
     return "\n".join(line.plain for line in found)
 
 
-def test_the_keys(folder: Path) -> None:
+def test_pager_keys(folder: Path) -> None:
     pager = Pager(Corpus.open(folder), "kept", EntryFilters())
     assert "Document 0," in screen(pager)
     pager.press("next")
@@ -150,7 +150,7 @@ def test_the_keys(folder: Path) -> None:
     )
 
 
-def test_long_texts_scroll_and_never_beyond_their_end(folder: Path) -> None:
+def test_scrolling_stops_at_the_end(folder: Path) -> None:
     pager = Pager(Corpus.open(folder), "dropped", EntryFilters())
     lines(
         folder / "dropped" / "web.jsonl",
@@ -166,7 +166,7 @@ def test_long_texts_scroll_and_never_beyond_their_end(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ENTRY_KINDS)
-def test_foreign_text_is_shown_and_not_obeyed(folder: Path, kind: str) -> None:
+def test_control_characters_are_replaced(folder: Path, kind: str) -> None:
     lines(
         folder / "changed" / "web.jsonl", [{"rule": HOSTILE, "id": HOSTILE, "before": HOSTILE, "after": ""}]
     )
@@ -183,7 +183,7 @@ def test_foreign_text_is_shown_and_not_obeyed(folder: Path, kind: str) -> None:
     assert "\x1b" not in console.export_text(styles=False)
 
 
-def test_on_a_terminal(folder: Path, in_terminal) -> None:
+def test_inspect_on_a_terminal(folder: Path, in_terminal) -> None:
     drawn, code = in_terminal(["inspect", str(folder)], [b"n", b"\t", b"q"])
     assert code == 0, drawn
     assert "Document 1," in drawn
@@ -191,7 +191,7 @@ def test_on_a_terminal(folder: Path, in_terminal) -> None:
     assert drawn.rstrip().endswith("\x1b[?1049l")
 
 
-def test_in_a_pipe(folder: Path) -> None:
+def test_inspect_in_a_pipe(folder: Path) -> None:
     command = [sys.executable, "-m", "groundup.cli", "inspect", str(folder)]
     plain = subprocess.run([*command, "--limit", "2"], capture_output=True, text=True, check=True).stdout
     assert "── kept  books  train  d0" in plain
@@ -208,7 +208,7 @@ def test_in_a_pipe(folder: Path) -> None:
     assert "kept, dropped" in wrong.stderr
 
 
-def test_the_mix_is_shown(folder: Path) -> None:
+def test_mixture_table(folder: Path) -> None:
     corpus = Corpus.open(folder)
     counts = {"documents": 1_000, "bytes": 4_000_000}
     row = {"read": counts, "kept": counts, "dropped": {}, "train": {"documents": 1_500, "bytes": 6_000_000}}

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -307,6 +308,10 @@ def test_page(run: Path) -> None:
         first = client.get("/dashboard").json()
         assert first["status"] == "step 100 of 200 · 50% · 0:50 left"
         assert len(first["panels"]) == 5
+        script = client.get("/watch.js").text
+        keys = re.findall(r"\b(view|dashboard|data|panel)\.(\w+)", script)
+        assert {key for name, key in keys if name == "panel"} <= set(first["panels"][0])
+        assert {key for name, key in keys if name != "panel"} <= {*first, "error"}
         again = client.get("/dashboard", params={"since": first["version"]}).json()
         assert "panels" not in again
         write(run / "04-base.partial" / "steps.jsonl", [record(100)], "a")

@@ -1,4 +1,4 @@
-"""The whole terminal as one picture that is drawn anew, and keys as they are pressed."""
+"""Full-screen terminal output on the alternate screen buffer, and unbuffered keys."""
 
 import os
 import re
@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.text import Text
 
 KEY_PATTERN = re.compile(rb"\x1b\[[0-9;?]*[@-~]|\x1bO[A-Z]|[\xc0-\xff][\x80-\xbf]*|.", re.DOTALL)
-"""What one press sends: an escape sequence, or one character of UTF-8."""
+"""One key: an escape sequence or a UTF-8 character."""
 
 POLL_SECONDS = 0.25
-"""Seconds between two looks at the size of the window."""
+"""Seconds between two checks of the window size."""
 
 
 class AlternateScreen:
-    """The terminal's other screen; made by `alternate_screen`."""
+    """The alternate screen of the terminal; created by `alternate_screen`."""
 
     def __init__(self, descriptor: int):
         self.console = Console(highlight=False)
@@ -29,11 +29,11 @@ class AlternateScreen:
         self._drawn_at = self.size()
 
     def size(self) -> os.terminal_size:
-        """Columns and lines, as they are now."""
+        """Current columns and lines."""
         return shutil.get_terminal_size()
 
     def draw(self, lines: Sequence[Text]) -> None:
-        """Show `lines`, none wider than the screen, from its top."""
+        """Show `lines` from the top; none may be wider than the screen."""
         self._drawn_at = self.size()
         rows = []
         for line in lines:
@@ -44,10 +44,7 @@ class AlternateScreen:
         sys.stdout.flush()
 
     def read_keys(self, seconds: float = float("inf")) -> list[bytes]:
-        """The keys that are pressed next; none when the time is over or the window has another size.
-
-        Raises EOFError when there is nobody to press any.
-        """
+        """The next keys; none after `seconds` or when the window was resized. Raises EOFError at the end of input."""
         while seconds > 0:
             if select.select([self._descriptor], [], [], min(POLL_SECONDS, seconds))[0]:
                 data = os.read(self._descriptor, 64)
@@ -62,7 +59,7 @@ class AlternateScreen:
 
 @contextmanager
 def alternate_screen() -> Iterator[AlternateScreen]:
-    """The other screen, without a cursor, for as long as the block runs; all as it was afterwards. Ctrl-C only ends it."""
+    """Switch to the alternate screen without a cursor, and back at the end of the block. Ctrl-C ends the block."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     try:
