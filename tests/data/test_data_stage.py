@@ -181,11 +181,7 @@ def test_killed_run_continues_to_the_same_bytes(
     expected = build(two_sources, tmp_path / "straight", machine)
     out = tmp_path / "killed"
     real = executor.map_units
-    place = {
-        "clean": process_unit,
-        "partition": shuffle.partition_unit,
-        "merge": shuffle.merge_partition,
-    }
+    place = {"clean": process_unit, "partition": shuffle.partition_unit, "merge": shuffle.merge_partition}
 
     def dying(work: Any, units: list[Any], processes: int) -> Any:
         for number, answer in enumerate(real(work, units, processes)):

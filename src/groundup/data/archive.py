@@ -46,10 +46,9 @@ def iter_members(
     leave the archive ("../") are appended to `unsafe_names`. Raises UserError for a broken archive.
     """
     matcher = compile_glob(pattern) if pattern else None
+    iter_files = _iter_zip if path.name.lower().endswith(ZIP_SUFFIXES) else _iter_tar
     try:
-        for name, size, stream in (
-            _iter_zip(path) if path.name.lower().endswith(ZIP_SUFFIXES) else _iter_tar(path)
-        ):
+        for name, size, stream in iter_files(path):
             parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
             if not parts or ".." in parts or name.startswith("/"):
                 if unsafe_names is not None:

@@ -2,7 +2,6 @@
 
 import base64
 import fcntl
-import hashlib
 import os
 import shutil
 import ssl
@@ -15,6 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
 
 ATTEMPTS = 4
@@ -96,7 +96,7 @@ def download(
                         f"{redact_credentials(url)}: the connection ended early {ATTEMPTS} times",
                         hint="run again: the download continues",
                     )
-        found = _sha256(partial)
+        found = hash_file(partial)
         if sha256 is not None and found != sha256:
             partial.unlink()
             raise UserError(
@@ -110,12 +110,8 @@ def download(
 def _download_once(url: str, partial: Path, task: Any, certificates: str | None) -> bool:
     """One attempt; true if the file is complete."""
     offset = partial.stat().st_size if partial.exists() else 0
-    response = open_url(
-        url,
-        {"Range": f"bytes={offset}-"} if offset else {},
-        certificates=certificates,
-        missing_statuses=(416,),
-    )
+    headers = {"Range": f"bytes={offset}-"} if offset else {}
+    response = open_url(url, headers, certificates=certificates, missing_statuses=(416,))
     if response is None:  # range not satisfiable: start again
         partial.unlink()
         return False
@@ -153,8 +149,3 @@ def redact_credentials(url: str) -> str:
     """The URL without user and password."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,9 +18,7 @@ from groundup.artifacts.errors import UserError
 os.environ["DO_NOT_TRACK"] = "true"  # before the import: disables telemetry
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
-os.environ.setdefault(
-    "ARROW_DEFAULT_MEMORY_POOL", "system"
-)  # the default pool keeps 30 MB of freed memory per worker
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # the default keeps 30 MB per worker
 os.environ.setdefault("DAFT_SHOW_QUERY_ID", "0")
 
 import daft
@@ -33,13 +31,13 @@ from daft.recordbatch import MicroPartition
 UnitFunction = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def start_executor(engine: Literal["native", "ray"], threads: int) -> int:
+def start_executor(name: Literal["native", "ray"], threads: int) -> int:
     """Select the runner for this process; returns the number of workers: `threads`, or the cluster's cores.
 
     Ray connects to $RAY_ADDRESS, or starts a local cluster that ends with this process. Raises UserError if Ray is
     not installed.
     """
-    if engine == "native":
+    if name == "native":
         return threads
     try:
         import ray  # pyright: ignore[reportMissingImports]
@@ -49,12 +47,8 @@ def start_executor(engine: Literal["native", "ray"], threads: int) -> int:
         ) from None
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS")
-        ray.init(
-            address=address,
-            num_cpus=None if address else threads,
-            log_to_driver=False,
-            include_dashboard=False,
-        )
+        num_cpus = None if address else threads
+        ray.init(address=address, num_cpus=num_cpus, log_to_driver=False, include_dashboard=False)
     daft.set_runner_ray(noop_if_initialized=True)
     return int(ray.cluster_resources().get("CPU", 1))
 
@@ -115,7 +109,6 @@ def minhash_signatures(texts: list[str], ngram_size: int, hashes: int, seed: int
         words, num_hashes=hashes, ngram_size=ngram_size, seed=seed % (1 << 31), hash_function="xxhash64"
     )
     table = MicroPartition.from_arrow(pyarrow.table({"text": pyarrow.array(texts, pyarrow.large_string())}))
-    column = table.eval_expression_list(ExpressionsProjection([signature.alias("signature")])).to_arrow()[
-        "signature"
-    ]
+    projection = ExpressionsProjection([signature.alias("signature")])
+    column = table.eval_expression_list(projection).to_arrow()["signature"]
     return column.combine_chunks().flatten().to_numpy().astype(numpy.uint32).reshape(len(texts), hashes)

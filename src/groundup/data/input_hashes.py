@@ -7,7 +7,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
 from groundup.data.hash_cache import cached_hashes
-from groundup.data.inputs import FileSpec, local_files
+from groundup.data.inputs import FileSpec, require_local_files
 from groundup.recipe.data_config import DataConfig
 from groundup.recipe.evaluate_config import EvaluateConfig
 
@@ -41,15 +41,8 @@ def file_hashes(spec: FileSpec, machine: Machine) -> dict[str, str]:
     assert spec.path is not None  # the recipe schema guarantees it
     if "://" in spec.path:
         return {spec.path: getattr(spec, "sha256", None) or "as published"}
-    files = local_files(spec.path)
-    if not files:
-        raise UserError(
-            f"source {spec.name}: no file matches {spec.path}",
-            hint="globs: * within a folder, ** across folders",
-        )
-    return dict(
-        zip((name for name, _ in files), cached_hashes([path for _, path in files], machine), strict=True)
-    )
+    files = dict(require_local_files(spec.name, spec.path))
+    return dict(zip(files, cached_hashes(files.values(), machine), strict=True))
 
 
 def hash_task_files(section: EvaluateConfig, machine: Machine) -> dict[str, Any]:

@@ -95,13 +95,11 @@ def resolve_files(spec: FileSpec, machine: Machine, *, seed: int = 0, lazy: bool
     assert spec.path is not None  # the recipe schema guarantees it
     if "://" in spec.path:
         found = _resolve_url(spec.path, members, machine)
+        if not found:
+            raise _no_match(spec.name, spec.path)
     else:
-        found = [InputFile(name, path, members=members) for name, path in local_files(spec.path)]
-    if not found:
-        raise UserError(
-            f"source {spec.name}: no file matches {spec.path}",
-            hint="globs: * within a folder, ** across folders",
-        )
+        local = require_local_files(spec.name, spec.path)
+        found = [InputFile(name, path, members=members) for name, path in local]
     found = _sample_files(found, getattr(spec, "file_fraction", 1.0), seed)
     if (sha256 := getattr(spec, "sha256", None)) is not None:
         _check_sha256(found, sha256, spec.name, machine)
@@ -125,6 +123,18 @@ def local_files(pattern: str) -> list[tuple[str, Path]]:
         paths = _walk_folder(base) if Path(pattern).is_dir() else [Path(pattern)]
     found = {path.relative_to(base): path for path in paths if path.is_file()}
     return sorted((name.as_posix(), path) for name, path in found.items() if not _is_hidden(name))
+
+
+def require_local_files(source: str, pattern: str) -> list[tuple[str, Path]]:
+    """`local_files`; raises UserError if there are none."""
+    if found := local_files(pattern):
+        return found
+    raise _no_match(source, pattern)
+
+
+def _no_match(source: str, pattern: str) -> UserError:
+    hint = "globs: * within a folder, ** across folders"
+    return UserError(f"source {source}: no file matches {pattern}", hint=hint)
 
 
 def _walk_folder(folder: Path) -> Iterator[Path]:
@@ -239,9 +249,8 @@ def _common_crawl_files(snapshot: str, kind: str, machine: Machine) -> list[Inpu
         raise UserError(
             f"commoncrawl://{snapshot}/{kind}: expected warc or wet", hint=f"commoncrawl://{snapshot}/warc"
         )
-    listing = _cached_file(f"{COMMON_CRAWL_URL}crawl-data/{snapshot}/{kind}.paths.gz", None, machine).fetch(
-        machine
-    )
+    url = f"{COMMON_CRAWL_URL}crawl-data/{snapshot}/{kind}.paths.gz"
+    listing = _cached_file(url, None, machine).fetch(machine)
     lines = gzip.decompress(listing.read_bytes()).decode().split()
     return [_cached_file(COMMON_CRAWL_URL + line, None, machine) for line in lines]
 

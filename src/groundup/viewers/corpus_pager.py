@@ -175,11 +175,7 @@ class Pager:
         return self._wrapped[1]
 
     def _empty_message(self) -> Text:
-        filters = {
-            "source": self.filters.source,
-            "reason": self.filters.reason,
-            "text": self.filters.search,
-        }
+        filters = {"source": self.filters.source, "reason": self.filters.reason, "text": self.filters.search}
         words = ", ".join(f"{name} {value!r}" for name, value in filters.items() if value)
         return Text(f"No {self.kind} documents" + (f" with {words}." if words else "."), corpus_render.MUTED)
 

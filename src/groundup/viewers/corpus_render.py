@@ -14,6 +14,7 @@ from rich.text import Text
 
 from groundup.artifacts.sanitize import sanitize_for_terminal
 from groundup.data.clean.pii import PII_TOKENS
+from groundup.data.filter_stats import describe_reason
 from groundup.viewers.corpus_browser import Corpus, CorpusEntry, EntryFilters
 
 MAX_CHARACTERS = 200_000
@@ -87,7 +88,7 @@ def overview(corpus: Corpus) -> Text:
     if reasons:
         text.append("\ndropped\n", "bold")
     for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
-        text.append(f"{count:>11,}  ").append(f"{sanitize_for_terminal(reason).replace('_', ' ')}\n", WARN)
+        text.append(f"{count:>11,}  ").append(f"{sanitize_for_terminal(describe_reason(reason))}\n", WARN)
     trimmed: dict[str, int] = {}
     for row in sources.values():
         for rule, amount in row.get("trimmed", {}).items():

@@ -37,7 +37,7 @@ def read(name: str, stream: IO[bytes]) -> Iterator[ReadResult]:
                     continue
                 remaining -= len(page)
                 text = chapter_text(page)
-                yield (Document(text, id) if len(text) > 200 else DroppedDocument("no_main_text", id, text))
+                yield Document(text, id) if len(text) > 200 else DroppedDocument("no_main_text", id, text)
     except (
         zipfile.BadZipFile, KeyError, ParseError, OSError, EOFError, ValueError, NotImplementedError, RuntimeError,
     ) as error:  # fmt: skip

@@ -70,12 +70,8 @@ def _arrow(name: str, stream: IO[bytes], options: ReaderOptions, suffix: str) ->
     try:
         if suffix == "parquet":
             file = pyarrow.parquet.ParquetFile(source)
-            names = [
-                column
-                for column in (options.text_column, *jsonl.ID_KEYS)
-                if column in file.schema_arrow.names
-            ]
-            batches = file.iter_batches(batch_size=BATCH_ROWS, columns=names)
+            columns = {options.text_column, *jsonl.ID_KEYS} & set(file.schema_arrow.names)
+            batches = file.iter_batches(batch_size=BATCH_ROWS, columns=sorted(columns))
         else:
             batches = _arrow_batches(source)
         for batch in batches:
@@ -108,8 +104,6 @@ def _arrow_batches(source: IO[bytes]):
 
 def _row_document(row: dict, position: str, column: str) -> ReadResult:  # type: ignore[type-arg]
     text = row.get(column)
-    return (
-        Document(text, jsonl.record_id(row, position))
-        if isinstance(text, str) and text
-        else DroppedDocument("no_text", position)
-    )
+    if isinstance(text, str) and text:
+        return Document(text, jsonl.record_id(row, position))
+    return DroppedDocument("no_text", position)
