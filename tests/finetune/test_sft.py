@@ -1,0 +1,31 @@
+"""Fine-tuning from Python without a recipe."""
+
+import pytest
+import torch
+
+from groundup.artifacts.machine import Machine
+from groundup.finetune import finetune
+from groundup.finetune.conversations import ConversationDropped
+
+CHAT = [
+    [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}],
+    [{"role": "user", "content": "x" * 200}, {"role": "assistant", "content": "y"}],
+]
+
+
+def test_finetune_on_lists_of_messages(make_decoder, byte_tokenizer):
+    model = make_decoder()
+    names = set(model.state_dict())
+    result = finetune(
+        model, byte_tokenizer, CHAT, CHAT[:1], epochs=8, learning_rate=1e-2, machine=Machine(device="cpu", threads=1)
+    )  # fmt: skip
+    assert set(model.state_dict()) == names, "merged"
+    assert len(result.train) == len(result.too_long) == len(result.validation) == 1
+    assert result.training.evaluations[-1]["loss"] < result.validation_start
+    assert result.trained_parameters < sum(weight.numel() for weight in model.parameters())
+    assert not torch.equal(model.embedding.tokens.weight, make_decoder().embedding.tokens.weight)
+
+
+def test_messages_that_do_not_alternate_are_refused(make_decoder, byte_tokenizer):
+    with pytest.raises(ConversationDropped, match="wrong_order"):
+        finetune(make_decoder(), byte_tokenizer, [[CHAT[0][0], CHAT[0][0], CHAT[0][1]]])
