@@ -1,11 +1,11 @@
-"""Everything that faces a GPU, in one call of less than nine minutes: is it right, and how fast is it.
+"""All GPU checks and benchmarks in one call of less than nine minutes: correctness and speed.
 
     python benchmarks/gpu.py --json results.json             # on a GPU
-    python benchmarks/gpu.py --device cpu --small            # the same code, tiny, anywhere: what the tests run
+    python benchmarks/gpu.py --device cpu --small            # the same code at a tiny size, as in the tests
 
-Each part runs in a process of its own, the checks first, and gets the time that is left; a part that fails or finds no
-time is named, and the others go on. A check compares with float64 on the CPU by ||found - right|| / ||right||. Peers
-that are not installed are left out.
+Each part runs in a process of its own, checks first, within the remaining time; parts that fail or time out are reported,
+and the others continue. Checks compare with float64 on the CPU by ||found - expected|| / ||expected||. Peers that are not
+installed are skipped.
 """
 
 import argparse
@@ -34,20 +34,20 @@ from groundup import Decoder, ModelConfig
 BUDGET = 520
 """Seconds for all parts together."""
 PASS_TOKENS = 32_768
-"""Tokens in one forward pass of the peers, and of ours where they fit."""
+"""Tokens in one forward pass of the peers, and of ours if they fit."""
 LARGE: list[dict[str, object]] = [
     {},
     {"deterministic": False},
     {"deterministic": False, "precision": "float8"},
 ]
-"""How the large step is made: by default, and in other ways."""
+"""Settings of the large step."""
 DATASHEET = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
-"""Dense bfloat16 operations a second, as the vendor states them: what published utilizations are shares of."""
+"""Dense bfloat16 FLOP/s by the vendor, the basis of published utilizations."""
 
 
 @dataclass
 class Finding:
-    """One line of the table. `right` is None where something was measured and nothing checked."""
+    """One line of the table. `correct` is None for measurements without a check."""
 
     part: str
     name: str
@@ -76,7 +76,7 @@ def small_decoder(**knobs: object) -> Decoder:
 
 
 def ceilings(device: str, small: bool) -> list[Finding]:
-    """The two limits that nothing exceeds: matrix products, and bytes through memory."""
+    """Upper limits: matrix products, and memory bandwidth."""
     source = torch.randn((2**22 if small else 2**30) // 4, device=device)
     target = torch.empty_like(source)
     seconds = quickest(lambda: target.copy_(source), device)
@@ -87,7 +87,7 @@ def ceilings(device: str, small: bool) -> list[Finding]:
 
 
 def attention(device: str, small: bool) -> list[Finding]:
-    """Every form of attention, with its gradient, against the one that is written out."""
+    """SDPA attention and its gradient against eager attention, for every mask."""
     from groundup.model.attention import eager_attention, sdpa_attention
     from groundup.model.position_encoding import build_position_encodings
 
@@ -103,18 +103,18 @@ def attention(device: str, small: bool) -> list[Finding]:
         results = {}
         torch.manual_seed(1)
         inputs = [torch.randn(2, heads, length, 64) for heads in (4, 2, 2)]
-        for place, dtype, form in (
+        for where, dtype, implementation in (
             ("cpu", torch.float64, eager_attention),
             (device, torch.bfloat16, sdpa_attention),
         ):
-            positions = torch.arange(length, device=place)
-            numbers = documents.to(place) if packed else None
-            sight = build_position_encodings(config, (kind,), causal=True)[kind].to(place)
-            view = sight(positions, numbers, None)
-            tensors = [x.to(torch.bfloat16).to(place, dtype).requires_grad_() for x in inputs]
-            out = form(*tensors, view.mask, scale=0.125)
+            positions = torch.arange(length, device=where)
+            document_ids = documents.to(where) if packed else None
+            encoding = build_position_encodings(config, (kind,), causal=True)[kind].to(where)
+            context = encoding(positions, document_ids, None)
+            tensors = [x.to(torch.bfloat16).to(where, dtype).requires_grad_() for x in inputs]
+            out = implementation(*tensors, context.mask, scale=0.125)
             out.float().square().sum().backward()
-            results[form] = [out, *(x.grad for x in tensors)]
+            results[implementation] = [out, *(x.grad for x in tensors)]
         pairs = zip(
             ("output", "query", "key", "value"),
             results[sdpa_attention],
@@ -122,39 +122,40 @@ def attention(device: str, small: bool) -> list[Finding]:
             strict=True,
         )
         findings += [
-            check("attention", f"{name}, {what}", found, right, 1e-2) for what, found, right in pairs
+            check("attention", f"{name}, {tensor}", found, expected, 1e-2)
+            for tensor, found, expected in pairs
         ]
     return findings
 
 
 def decoder(device: str, small: bool) -> list[Finding]:
-    """A whole model: logits, gradients, packed documents, and the cache, in float32."""
+    """A whole model in float32: logits, gradients, packed documents, and the KV cache."""
     torch.set_float32_matmul_precision("highest")
-    here, there = small_decoder(), small_decoder().to(device)
+    reference, model = small_decoder(), small_decoder().to(device)
     tokens = torch.randint(512, (2, 96 if small else 384))
     documents = torch.arange(tokens.shape[1]).div(40, rounding_mode="floor")[None].expand(2, -1)
     findings = []
-    for name, numbers in (("plain", None), ("packed", documents)):
+    for name, numbers in (("unpacked", None), ("packed", documents)):
         found = []
-        for model, place in ((here, "cpu"), (there, device)):
-            placed = None if numbers is None else numbers.to(place)
-            model.zero_grad()
-            loss = model(tokens.to(place), labels=tokens.to(place), document_ids=placed).loss
+        for decoder, where in ((reference, "cpu"), (model, device)):
+            document_ids = None if numbers is None else numbers.to(where)
+            decoder.zero_grad()
+            loss = decoder(tokens.to(where), labels=tokens.to(where), document_ids=document_ids).loss
             loss.backward()
-            found.append(torch.cat([loss.detach()[None], *(w.grad.flatten() for w in model.parameters())]))
+            found.append(torch.cat([loss.detach()[None], *(w.grad.flatten() for w in decoder.parameters())]))
         findings.append(check("decoder", f"{name}, loss and gradients", found[1], found[0], 1e-3))
     with torch.inference_mode():
-        whole, cache = there(tokens.to(device)).logits, there.new_cache(2)
-        pieces = [
-            there(piece.to(device), cache=cache).logits
-            for piece in tokens.split([50, 1, 1, len(tokens[0]) - 52], dim=1)[:3]
+        full, cache = model(tokens.to(device)).logits, model.new_cache(2)
+        chunks = [
+            model(chunk.to(device), cache=cache).logits
+            for chunk in tokens.split([50, 1, 1, len(tokens[0]) - 52], dim=1)[:3]
         ]
-    findings.append(check("decoder", "cache", torch.cat(pieces, dim=1), whole[:, :52], 1e-4))
+    findings.append(check("decoder", "cache", torch.cat(chunks, dim=1), full[:, :52], 1e-4))
     return findings
 
 
 def loss(device: str, small: bool) -> list[Finding]:
-    """Memory and time of the loss over 128,000 tokens, beside those that hold all logits."""
+    """Memory and time of the loss with a vocabulary of 128,000, beside implementations that store all logits."""
     sizes = (256, 4096, 64) if small else (8192, 128_000, 2048)
     figures = {
         name: run_isolated("measure_loss", name, device, *sizes)
@@ -174,7 +175,7 @@ def loss(device: str, small: bool) -> list[Finding]:
 
 
 def float8(device: str, small: bool) -> list[Finding]:
-    """Products in float8, forwards and backwards, where the hardware has them."""
+    """Float8 products forward and backward, if the hardware has them."""
     from groundup.artifacts.errors import UserError
     from groundup.train.float8 import convert_to_float8_training, require_float8
 
@@ -187,7 +188,7 @@ def float8(device: str, small: bool) -> list[Finding]:
     layer = torch.nn.Linear(size, size, bias=False, device=device)
     x, upward = torch.randn(2, size, size, device=device).unbind()
     results = []
-    for run in ("right", "found"):
+    for run in ("expected", "found"):
         if run == "found":
             convert_to_float8_training(layer)
         inputs = x.clone().requires_grad_()
@@ -196,8 +197,8 @@ def float8(device: str, small: bool) -> list[Finding]:
         results.append((out, inputs.grad, layer.weight.grad.clone()))
         layer.zero_grad()
     findings = [
-        check("float8", what, found, right, 5e-2 if what == "product" else 0.1)
-        for what, found, right in zip(
+        check("float8", name, found, expected, 5e-2 if name == "product" else 0.1)
+        for name, found, expected in zip(
             ("product", "gradient of x", "gradient of W"), results[1], results[0], strict=True
         )
     ]
@@ -209,7 +210,7 @@ def float8(device: str, small: bool) -> list[Finding]:
 
 
 def steps(device: str, small: bool) -> list[Finding]:
-    """A training step of GPT-2's size as a run makes it, compiled, beside the peers'."""
+    """A compiled training step at GPT-2 size, beside the peers."""
     return race("steps", "eager" if small else "compiled", device, small)
 
 
@@ -219,7 +220,7 @@ def eager(device: str, small: bool) -> list[Finding]:
 
 
 def race(part: str, mode: str, device: str, small: bool) -> list[Finding]:
-    """Ours, by default and with attention's gradient in any order as the peers have it; and the peers."""
+    """Ours, by default and without deterministic attention gradients, as the peers; and the peers."""
     name, batch = ("tiny", 2) if small else ("124m", 128)
     findings = step(part, "groundup", mode, device, name, batch)
     if not small:
@@ -231,53 +232,53 @@ def race(part: str, mode: str, device: str, small: bool) -> list[Finding]:
 
 
 def large(device: str, small: bool) -> list[Finding]:
-    """A training step of 1.3 billion parameters, 2,048 tokens a sequence: the share of the device that learns."""
+    """A training step of 1.3 billion parameters with 2,048 tokens a sequence: model FLOPs utilization."""
     name, batch, mode = ("tiny", 2, "eager") if small else ("1.3b", 32, "compiled")
     findings = []
-    for how in LARGE[:2] if small else LARGE:
-        findings += step("large", "groundup", mode, device, name, batch, how)
+    for options in LARGE[:2] if small else LARGE:
+        findings += step("large", "groundup", mode, device, name, batch, options)
     return findings
 
 
 def step(
     part: str, contestant: str, mode: str, device: str, name: str, batch: int, options: dict | None = None
 ) -> list[Finding]:
-    """Speed, memory and share of the peak of one contestant's step of `batch` sequences."""
-    shape, who = SHAPES[name] | {"batch": batch}, f"{contestant}, {name}, {mode}"
-    who += "".join(f", {knob} {value}".lower() for knob, value in (options or {}).items())
+    """Speed, memory and utilization of one contestant's step of `batch` sequences."""
+    shape, label = SHAPES[name] | {"batch": batch}, f"{contestant}, {name}, {mode}"
+    label += "".join(f", {knob} {value}".lower() for knob, value in (options or {}).items())
     try:
         passes = max(1, batch * shape["length"] // PASS_TOKENS)
         found = run_isolated(
             "measure_step", contestant, shape, mode == "compiled", passes, 5, device, options
         )
     except RuntimeError as reason:
-        return [Finding(part, f"{who}: {reason}", math.nan, "", False)]
+        return [Finding(part, f"{label}: {reason}", math.nan, "", False)]
     rows = [
-        Finding(part, who, shape["batch"] * shape["length"] / found["seconds"], "tokens/s"),
-        Finding(part, f"{who}, first step", found["first_step"], "s"),
-        Finding(part, f"{who}, most memory", found["memory"] / 1e9, "GB"),
+        Finding(part, label, shape["batch"] * shape["length"] / found["seconds"], "tokens/s"),
+        Finding(part, f"{label}, first step", found["first_step"], "s"),
+        Finding(part, f"{label}, most memory", found["memory"] / 1e9, "GB"),
     ]
     if peak := stated_peak(device):
-        share = 100 * flops(shape) / found["seconds"] / peak
-        rows.append(Finding(part, f"{who}, utilization", share, "% of stated peak"))
+        utilization = 100 * flops(shape) / found["seconds"] / peak
+        rows.append(Finding(part, f"{label}, utilization", utilization, "% of stated peak"))
     return rows
 
 
 def engines(device: str, small: bool) -> list[Finding]:
-    """Weights sharded (FSDP2) over one rank alone, beside the plain engine: that should cost nothing."""
+    """Overhead of FSDP2 over a single rank, compared with the native engine."""
     shape = SHAPES["tiny" if small else "124m"]
     plain = run_isolated("measure_step", "groundup", shape, False, 1, 8, device)
     sharded = run_isolated("measure_sharded", device, shape)
     return [
-        Finding("engines", "the plain engine, a step", plain["seconds"] * 1e3, "ms"),
+        Finding("engines", "native engine, a step", plain["seconds"] * 1e3, "ms"),
         Finding(
-            "engines", "sharded over one rank adds", 100 * (sharded["seconds"] / plain["seconds"] - 1), "%"
+            "engines", "FSDP2 over one rank adds", 100 * (sharded["seconds"] / plain["seconds"] - 1), "%"
         ),
     ]
 
 
 def measure_sharded(device: str, shape: dict[str, int]) -> dict[str, float]:
-    """The best step of a model whose weights are sharded (FSDP2) over one rank, in this process."""
+    """The best step of a model sharded with FSDP2 over a single rank, in this process."""
     import torch.distributed as dist
 
     from groundup.artifacts.machine import Machine
@@ -306,7 +307,7 @@ def measure_sharded(device: str, shape: dict[str, int]) -> dict[str, float]:
 
 
 def training(**knobs: object):
-    """Settings of a training, complete."""
+    """A complete TrainConfig."""
     from groundup.recipe.train_config import TrainConfig
 
     return TrainConfig(
@@ -315,7 +316,7 @@ def training(**knobs: object):
 
 
 def repeats(device: str, small: bool) -> list[Finding]:
-    """The same training twice, and once killed and resumed: the same bits. Compiled: the same course."""
+    """Reproducibility: the same training twice, and killed and resumed, is bit-identical; compiled it is close."""
     straight = trained_weights(device, small)
     killed = trained_weights(device, small, killed=True)
     findings = [
@@ -334,7 +335,7 @@ def repeats(device: str, small: bool) -> list[Finding]:
 def trained_weights(
     device: str, small: bool, killed: bool = False, compile: str = "never", **knobs: object
 ) -> Tensor:
-    """All weights of a small decoder after eight steps, of which a killed run forgets what it did after the fourth."""
+    """All weights of a small decoder after eight steps; a killed run loses the steps after the fourth."""
     from groundup.artifacts.machine import Machine
     from groundup.train import NEXT_TOKEN, NativeEngine, run_training_loop
     from groundup.train.device import setup_device
@@ -366,7 +367,7 @@ def trained_weights(
 
 
 def generation(device: str, small: bool) -> list[Finding]:
-    """Greedy tokens a second of GPT-2's size, one text and many, in bfloat16."""
+    """Greedy tokens/s at GPT-2 size in bfloat16, for one sequence and for 32."""
     from groundup.generate.generation import next_token_logits
 
     shape = SHAPES["tiny" if small else "124m"]
@@ -380,7 +381,7 @@ def generation(device: str, small: bool) -> list[Finding]:
         for _ in range(count):
             new = next_token_logits(model, new, cache).argmax(-1, keepdim=True).tolist()
         seconds = time.perf_counter() - began
-        findings.append(Finding("speaking", f"{rows} at a time", rows * count / seconds, "tokens/s"))
+        findings.append(Finding("generation", f"{rows} at a time", rows * count / seconds, "tokens/s"))
     return findings
 
 
@@ -403,7 +404,7 @@ PARTS: dict[str, Part] = {
 
 
 def quickest(run: Callable[[], object], device: str, times: int = 8) -> float:
-    """Seconds of the best of some runs, after two that warm up."""
+    """Seconds of the fastest of several runs, after two warm-up runs."""
     seconds = []
     for _ in range(times + 2):
         began = time.perf_counter()
@@ -415,14 +416,14 @@ def quickest(run: Callable[[], object], device: str, times: int = 8) -> float:
 
 
 def stated_peak(device: str) -> float | None:
-    """What the vendor says of this device, in bfloat16 operations a second; None where it is not in our table."""
+    """The vendor's bfloat16 FLOP/s of this device; None if it is not in DATASHEET."""
     name = torch.cuda.get_device_name() if device == "cuda" else device
     return next((peak for kind, peak in DATASHEET.items() if kind in name), None)
 
 
 def run_isolated(function: str, *arguments: object) -> dict[str, float]:
-    """What one of this file's measurements returns in a process of its own, whose memory nobody else has touched."""
-    command = [sys.executable, __file__, "--alone", json.dumps([function, *arguments])]
+    """The result of a measurement function of this file, in a process of its own."""
+    command = [sys.executable, __file__, "--isolated", json.dumps([function, *arguments])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["killed"])[-1])
@@ -447,11 +448,11 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--seconds", type=float, default=BUDGET, help="for all parts together")
     parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    parser.add_argument("--isolated", help=argparse.SUPPRESS)
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.alone:
-        function, *arguments = json.loads(options.alone)
+    if options.isolated:
+        function, *arguments = json.loads(options.isolated)
         print(json.dumps(MEASUREMENTS[function](*arguments)))
         return
     if options.part:
@@ -469,11 +470,11 @@ def main() -> None:
         found = run_part(part, options, options.seconds - (time.monotonic() - began))
         findings += found
         for finding in found:
-            verdict = {None: "", True: "ok", False: "WRONG"}[finding.correct]
+            status = {None: "", True: "ok", False: "WRONG"}[finding.correct]
             value = "" if math.isnan(finding.value) else f"{finding.value:,.6g}"
-            line = f"{finding.part:10} {finding.name:58} {value:>12} {finding.unit:24} {verdict}"
+            line = f"{finding.part:10} {finding.name:58} {value:>12} {finding.unit:24} {status}"
             print(line.rstrip(), flush=True)
-    wrong = sum(finding.right is False for finding in findings)
+    wrong = sum(finding.correct is False for finding in findings)
     print(f"{wrong or 'nothing'} wrong, {time.monotonic() - began:.0f} s")
     if options.json:
         figures = {"title": title(options.device), "findings": [asdict(finding) for finding in findings]}
@@ -482,7 +483,7 @@ def main() -> None:
 
 
 def run_part(part: str, options: argparse.Namespace, seconds: float) -> list[Finding]:
-    """The findings of one part, from a process of its own; its failure is a finding too."""
+    """The findings of one part, from a process of its own; a failure is a finding too."""
     command = [
         sys.executable,
         __file__,

@@ -1,12 +1,11 @@
-"""How many tokens a second come out of the shards, beside nanoGPT's memory map and litdata, and what share of a step is that?
+"""Data loading: tokens/s from token shards, beside nanoGPT's memory map and litdata, and as a fraction of a training step.
 
     python benchmarks/loader.py [--tokens 50000000] [--length 1024] [--sequences 32] [--seconds 5]
 
-Each contender runs in a process of its own and makes batches of int64 from the same random tokens, written to disk
-before, in a shuffled order, in the one thread or process that asks for them. Ratios are of processor time, which other
-work on the machine disturbs least. The step is one of a small model on this processor, with the same batch; a faster
-device is asked for by its tokens a second. litdata is left out where it is not installed: it replaces a CPU build of
-torch, so give it an environment of its own, and --no-deps.
+Each contender runs in a process of its own and makes shuffled batches of int64 from the same random tokens on disk, in a
+single thread. Ratios are of CPU time, which other load affects least. The step is one of a small model on this CPU with the
+same batch. litdata is skipped if it is not installed: it replaces CPU builds of torch, so install it in an environment of
+its own, with --no-deps.
 """
 
 import argparse
@@ -26,13 +25,13 @@ import torch
 VOCABULARY, END = 32_000, 0
 MEAN_DOCUMENT = 800
 TARGET_TOKENS_PER_SECOND = 1_000_000
-"""Tokens a second that the fastest process is thought to train on."""
+"""The training speed of the fastest process that is expected."""
 WARM_UP = 20
 STEPS = 3
 
 
 def write(folder: Path, tokens: int) -> None:
-    """Random documents, as shards of ours and, where it is installed, as litdata's chunks."""
+    """Random documents, as our shards and, if it is installed, as litdata's chunks."""
     from groundup.tokenizer.token_shards import ShardWriter
 
     random = np.random.default_rng(0)
@@ -48,18 +47,18 @@ def write(folder: Path, tokens: int) -> None:
     if find_spec("litdata"):
         import litdata
 
-        pieces = [
+        inputs = [
             (str(folder / "train.bin"), begin, min(begin + 1_000_000, len(ids)))
             for begin in range(0, len(ids), 1_000_000)
         ]
         litdata.optimize(
-            fn=_read_chunk, inputs=pieces, output_dir=str(folder / "litdata"), chunk_size=8_000_000, num_workers=1,
+            fn=_read_chunk, inputs=inputs, output_dir=str(folder / "litdata"), chunk_size=8_000_000, num_workers=1,
             item_loader=litdata.TokensLoader(), verbose=False,
         )  # fmt: skip
 
 
-def _read_chunk(place: tuple[str, int, int]) -> Iterator[torch.Tensor]:
-    file, begin, end = place
+def _read_chunk(chunk: tuple[str, int, int]) -> Iterator[torch.Tensor]:
+    file, begin, end = chunk
     yield torch.from_numpy(np.fromfile(file, np.uint16, end - begin, offset=2 * begin).astype(np.int32))
 
 
@@ -75,12 +74,12 @@ def groundup(folder: Path, length: int, sequences: int, **options: Any) -> Itera
 
 
 def nanogpt(folder: Path, length: int, sequences: int) -> Iterator[dict[str, torch.Tensor]]:
-    """train.py, get_batch: random places, a new memory map for each batch, inputs and targets apart."""
+    """train.py, get_batch: random positions, a new memory map for each batch, separate inputs and targets."""
     while True:
         data = np.memmap(folder / "train.bin", dtype=np.uint16, mode="r")
-        places = torch.randint(len(data) - length, (sequences,))
-        x = torch.stack([torch.from_numpy(data[i : i + length].astype(np.int64)) for i in places])
-        y = torch.stack([torch.from_numpy(data[i + 1 : i + 1 + length].astype(np.int64)) for i in places])
+        starts = torch.randint(len(data) - length, (sequences,))
+        x = torch.stack([torch.from_numpy(data[i : i + length].astype(np.int64)) for i in starts])
+        y = torch.stack([torch.from_numpy(data[i + 1 : i + 1 + length].astype(np.int64)) for i in starts])
         yield {"tokens": x, "labels": y}
 
 
@@ -100,7 +99,7 @@ def litdata(folder: Path, length: int, sequences: int) -> Iterator[dict[str, tor
 
 
 CONTENDERS: dict[str, tuple[Callable[..., Iterator[dict[str, torch.Tensor]]], dict[str, Any]]] = {
-    "groundup, plain": (groundup, {}),
+    "groundup, concat": (groundup, {}),
     "groundup, best-fit": (groundup, {"packing": "best-fit"}),
     "groundup, document masks": (groundup, {"document_mask": True}),
     "nanoGPT's get_batch": (nanogpt, {}),
@@ -111,7 +110,7 @@ CONTENDERS: dict[str, tuple[Callable[..., Iterator[dict[str, torch.Tensor]]], di
 def measure(
     name: str, folder: Path, length: int, sequences: int, seconds: float
 ) -> tuple[float, float, float]:
-    """Seconds until the first batch, then tokens a second by the clock and of processor time."""
+    """Seconds until the first batch, then tokens per second of wall time and of CPU time."""
     torch.set_num_threads(1)
     function, options = CONTENDERS[name]
     began = time.perf_counter()
@@ -128,7 +127,7 @@ def measure(
 
 
 def step_rate(length: int, sequences: int) -> tuple[float, float]:
-    """Tokens of a training step for each second of processor time, and the model's weights."""
+    """Tokens of a training step per second of CPU time, and the number of parameters."""
     from groundup.model import Decoder
     from groundup.recipe.model_config import ModelConfig
 

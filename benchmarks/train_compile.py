@@ -1,10 +1,9 @@
-"""When does compiling the step pay? Time to the first step, cold and warm, and tokens/s, eager beside compiled.
+"""Break-even of compilation: time to the first step, cold and warm, and tokens/s, compiled and eager.
 
     python benchmarks/train_compile.py [--hidden 256 --layers 6 --steps 12]
 
-Each variant runs in a process of its own, so that nothing is warm that should be cold. All is measured in seconds of the
-processor, compilers included, which other work on the machine changes least; on a quiet machine with one thread they are
-those of the clock, but for compilers that run side by side.
+Each variant runs in a process of its own, for a defined cache state. All times are CPU seconds, compilers included, which
+other load affects least; they equal wall time on an idle machine with one thread, except for parallel compilers.
 """
 
 import argparse
@@ -16,7 +15,7 @@ import sys
 import tempfile
 
 
-def measure(hidden: int, layers: int, steps: int, how: str, cache: str) -> dict[str, float]:
+def measure(hidden: int, layers: int, steps: int, compile_mode: str, cache: str) -> dict[str, float]:
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = (
         "1"  # compilers that a pool keeps alive would not be counted
     )
@@ -43,22 +42,22 @@ def measure(hidden: int, layers: int, steps: int, how: str, cache: str) -> dict[
         build_model(config),
         NEXT_TOKEN,
         settings,
-        Machine(compile=how, cache_dir=Path(cache), micro_batch_size=4),
+        Machine(compile=compile_mode, cache_dir=Path(cache), micro_batch_size=4),
     )
     tokens = torch.randint(0, 8192, (8, 512))
     times = []
     for _ in range(steps):
-        began = busy()
+        began = cpu_seconds()
         engine.forward_backward({"tokens": tokens, "labels": tokens})
         engine.optimizer_step(1.0)
-        times.append(busy() - began)
+        times.append(cpu_seconds() - began)
     return {"first_step_seconds": times[0], "tokens_per_second": tokens.numel() / min(times[2:])}
 
 
-def busy() -> float:
-    """Processor seconds of this process and of those that it started and that have ended."""
-    own, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
+def cpu_seconds() -> float:
+    """CPU seconds of this process and its finished children."""
+    usages = [resource.getrusage(kind) for kind in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def main() -> None:
@@ -72,8 +71,8 @@ def main() -> None:
         print(json.dumps(measure(options.hidden, options.layers, options.steps, *options.one)))
         return
     with tempfile.TemporaryDirectory() as cache:
-        found = {}
-        for name, how in (("eager", "never"), ("cold", "always"), ("warm", "always")):
+        results = {}
+        for name, compile_mode in (("eager", "never"), ("cold", "always"), ("warm", "always")):
             command = [
                 sys.executable,
                 __file__,
@@ -82,13 +81,13 @@ def main() -> None:
                 "--layers",
                 str(options.layers),
             ]
-            command += ["--steps", str(options.steps), "--one", how, cache]
-            found[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-            print(f"{name:<6}", {key: round(value, 2) for key, value in found[name].items()}, flush=True)
-    gain = found["warm"]["tokens_per_second"] / found["eager"]["tokens_per_second"]
+            command += ["--steps", str(options.steps), "--one", compile_mode, cache]
+            results[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+            print(f"{name:<6}", {key: round(value, 2) for key, value in results[name].items()}, flush=True)
+    gain = results["warm"]["tokens_per_second"] / results["eager"]["tokens_per_second"]
     print(f"compiled to eager: {gain:.3f}")
     for name in ("cold", "warm"):
-        lost = found[name]["first_step_seconds"] - found["eager"]["first_step_seconds"]
+        lost = results[name]["first_step_seconds"] - results["eager"]["first_step_seconds"]
         pays = f"{lost / (1 - 1 / gain):,.0f} s of eager training" if gain > 1 else "never"
         print(f"{name}: {lost:.1f} s lost at the start; won back after {pays}", flush=True)
 

@@ -1,16 +1,15 @@
-"""A step of training as a run makes it, beside the loops that people write: tokens/s, memory, share of the matmul peak.
+"""A training step, beside other training loops: tokens/s, memory, fraction of the matmul peak.
 
     python benchmarks/train_step.py --shape 30m --litgpt-python /path/to/python
     python benchmarks/train_step.py --shape 30m --vocab 32000 --compiled
     python benchmarks/train_step.py --shape 124m --batch 4 --length 512 --steps 3
-    python benchmarks/train_step.py --shape 30m --loop          # what the loop adds to its steps
+    python benchmarks/train_step.py --shape 30m --loop          # overhead of the training loop
 
-Ours is the engine that `groundup run` uses, with the micro-batch that it chooses. The peers are the models of
-transformers, litgpt and a GPT in nanoGPT's manner in nanoGPT's loop: bfloat16 autocast over float32 weights, gradients
-clipped, fused AdamW that decays matrices only. Each runs with the whole batch in one pass and in passes of 2,048 tokens,
-as ours does, and its better figure counts. Every contestant has a process of its own; rounds take turns; its best step
-counts; on a machine with other work the CPU seconds tell more than the clock. Memory is the most that was held, from
-before the model was made: weights, gradients, moments and activations.
+Ours is the engine of `groundup run`, with the micro-batch size that it chooses. The peers are the models of transformers,
+litgpt and a GPT like nanoGPT in nanoGPT's loop: bfloat16 autocast over float32 weights, gradient clipping, fused AdamW
+with decay of matrices only. Each runs with the batch in one pass and in passes of 2,048 tokens, as ours; the better result
+counts. Every contestant has a process of its own, in alternating rounds; the best step counts. With other load, compare
+CPU seconds. Memory is the peak since before the model was built: weights, gradients, moments and activations.
 """
 
 import argparse
@@ -39,7 +38,7 @@ from model_forward_backward import (
 from torch import Tensor, nn
 
 PASS_TOKENS = 2_048
-"""Tokens in one forward pass of ours on a CPU, and of the peers' second try."""
+"""Tokens in one forward pass of ours on a CPU, and of the peers' second variant."""
 PEERS = ("transformers", "litgpt", "nanogpt")
 Shape = dict[str, int]
 Step = Callable[[Tensor], object]
@@ -52,27 +51,27 @@ def nanogpt(shape: Shape) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     return model, model
 
 
-def engine_of(shape: Shape, device: str = "cpu", **how: Any):
-    """Imported inside: groundup is not there where litgpt is. `how` are knobs of the machine, and the precision."""
+def build_engine(shape: Shape, device: str = "cpu", **settings: Any):
+    """groundup is imported here, because the litgpt environment lacks it. `settings`: fields of Machine, and the precision."""
     from groundup.artifacts.machine import Machine
     from groundup.recipe.train_config import TrainConfig
     from groundup.train import NEXT_TOKEN, NativeEngine
     from groundup.train.device import setup_device
 
-    precision = how.pop("precision", "bfloat16")
-    machine = Machine(device=device, threads=torch.get_num_threads(), **how)
-    settings = TrainConfig(
+    precision = settings.pop("precision", "bfloat16")
+    machine = Machine(device=device, threads=torch.get_num_threads(), **settings)
+    config = TrainConfig(
         steps=1_000, learning_rate=1e-4, warmup_steps=0, evaluate_every=1_000, precision=precision
     )
     with setup_device(machine):
         model, _ = groundup(shape)
-    return NativeEngine(model, NEXT_TOKEN, settings, machine)
+    return NativeEngine(model, NEXT_TOKEN, config, machine)
 
 
-def our_step(shape: Shape, device: str, **how: Any) -> Step:
+def groundup_step(shape: Shape, device: str, **settings: Any) -> Step:
     from groundup.train.device import deterministic_algorithms
 
-    engine, exact = engine_of(shape, device, **how), how.get("deterministic", True)
+    engine, exact = build_engine(shape, device, **settings), settings.get("deterministic", True)
 
     def step(tokens: Tensor) -> None:
         with deterministic_algorithms(engine.device, exact):
@@ -114,13 +113,13 @@ def measure(
     device: str = "cpu",
     options: dict[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Seconds of the best step of one contestant, and bytes, in this process. `how` tells more of ours; see engine_of."""
+    """Seconds of the best step of one contestant, and bytes, in this process. `options`: see build_engine."""
     if name != "nanogpt":
         importlib.import_module("groundup.train" if name == "groundup" else name)
     before = peak_bytes(device)
     torch.manual_seed(0)
     if name == "groundup":
-        step = our_step(shape, device, compile="always" if compiled else "never", **(options or {}))
+        step = groundup_step(shape, device, compile="always" if compiled else "never", **(options or {}))
     else:
         step = peer_step(name, shape, compiled, passes, device)
     tokens = torch.randint(shape["vocab"], (shape["batch"], shape["length"]))
@@ -143,11 +142,11 @@ def measure(
 
 
 def loop_overhead(shape: Shape, steps: int) -> float:
-    """The share of a run's time that is spent outside of the engine: batches, records, guards, progress."""
+    """The fraction of a run's time outside of the engine: batches, metrics, checks, progress."""
     from groundup.artifacts.machine import Machine
     from groundup.train import run_training_loop
 
-    engine, inside = engine_of(shape), 0.0
+    engine, inside = build_engine(shape), 0.0
 
     def timed(call):
         def wrapped(*arguments):
@@ -159,7 +158,7 @@ def loop_overhead(shape: Shape, steps: int) -> float:
 
         return wrapped
 
-    class Same:
+    class SameBatch:
         tokens = torch.randint(shape["vocab"], (shape["batch"], shape["length"]))
 
         def batch(self, step: int) -> dict[str, Tensor]:
@@ -173,10 +172,10 @@ def loop_overhead(shape: Shape, steps: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(device="cpu", trackers=None, checkpoint_every_seconds=1e9)
         began = time.perf_counter()
-        result = run_training_loop(engine, Same(), settings, Path(folder), machine, flops_per_token=1.0)
-        whole = sum(record["seconds"] for record in result.records)
-    assert whole <= time.perf_counter() - began
-    return 1 - inside / whole
+        result = run_training_loop(engine, SameBatch(), settings, Path(folder), machine, flops_per_token=1.0)
+        total = sum(record["seconds"] for record in result.records)
+    assert total <= time.perf_counter() - began
+    return 1 - inside / total
 
 
 def main() -> None:
@@ -191,7 +190,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--compiled", action="store_true", help="also with torch.compile (minutes)")
-    parser.add_argument("--loop", action="store_true", help="only what the loop adds to its steps")
+    parser.add_argument("--loop", action="store_true", help="only the overhead of the training loop")
     parser.add_argument(
         "--litgpt-python", default=sys.executable, help="Python of an environment that has litgpt"
     )
@@ -268,12 +267,14 @@ def report(best: dict, shape: Shape, options: argparse.Namespace) -> None:
     peers = [row for row in rows if row["name"] != "groundup"]
     if ours and peers:
         speed = max(r["tokens_per_second"] for r in ours) / max(r["tokens_per_second"] for r in peers)
-        held = ours[0]["memory_bytes"]
-        whole = held / min(r["memory_bytes"] for r in peers if r["passes"] == 1)
-        split = held / min(r["memory_bytes"] for r in peers)
+        ours_bytes = ours[0]["memory_bytes"]
+        unsplit = ours_bytes / min(r["memory_bytes"] for r in peers if r["passes"] == 1)
+        split = ours_bytes / min(r["memory_bytes"] for r in peers)
         work = min(r["processor_seconds"] for r in peers) / min(r["processor_seconds"] for r in ours)
         print(f"ours to the fastest peer: {speed:.2f} times the tokens/s, {work:.2f} times by CPU seconds")
-        print(f"memory, eager, of the leanest peer: {whole:.2f} with its batch whole, {split:.2f} in passes")
+        print(
+            f"memory, eager, relative to the smallest peer: {unsplit:.2f} with its batch in one pass, {split:.2f} in several"
+        )
     if options.json:
         Path(options.json).write_text(
             json.dumps({"shape": shape, "matmul_peak": peak, "rows": rows}, indent=1)

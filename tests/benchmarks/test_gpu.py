@@ -30,16 +30,16 @@ def test_every_part_runs_tiny_on_the_cpu(tmp_path):
         "engines",
         "generation",
     }
-    checked = [finding for finding in findings if finding["right"] is not None]
+    checked = [finding for finding in findings if finding["correct"] is not None]
     assert len(checked) >= 16
-    assert all(finding["right"] for finding in checked)
+    assert all(finding["correct"] for finding in checked)
 
 
 def test_a_wrong_result_and_a_failed_part_are_named_and_the_exit_code_says_so(tmp_path):
     for name in ("gpu.py", "loss_memory.py", "model_forward_backward.py", "train_step.py"):
         (tmp_path / name).write_text((SCRIPT.parent / name).read_text())
     script = tmp_path / "gpu.py"
-    broken = script.read_text().replace("there.new_cache(2)", "there.new_cache(3)").replace("1e-2)", "0.0)")
+    broken = script.read_text().replace("model.new_cache(2)", "model.new_cache(3)").replace("1e-2)", "0.0)")
     script.write_text(broken)
     command = [sys.executable, str(script), "--device", "cpu", "--small", "--parts", "attention", "decoder"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

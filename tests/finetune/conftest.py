@@ -1,4 +1,4 @@
-"""A small decoder, a tokenizer of bytes, and a few conversations."""
+"""Fixtures: a small decoder, a byte tokenizer, and a few conversations."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""Batches of conversations: whose words count, what sees what, and that a step's batch depends on nothing
-else.
-"""
+"""Chat batches: loss mask, attention within conversations, packing, reproducibility."""
 
 import pytest
 import torch
@@ -22,30 +20,30 @@ def encoded(tokenizer, conversations, vary=False):
     return [encode_conversation(c, tokenizer, 96, augment_user_turns=vary) for c in conversations]
 
 
-def test_only_the_assistants_words_and_their_end_are_learned(byte_tokenizer):
+def test_loss_covers_the_assistants_tokens_and_end_of_turn_only(byte_tokenizer):
     talk = TrainingConversation(
         (("user", "Hi"), ("assistant", "Yes"), ("user", "Ok"), ("assistant", "No")), "s", "t"
     )
     batch = ChatBatches([encode_conversation(talk, byte_tokenizer, 96)], 96, 1, seed=0, pad_id=3).batch(0)
-    learned = batch["labels"][0][batch["labels"][0] != IGNORE_INDEX]
+    targets = batch["labels"][0][batch["labels"][0] != IGNORE_INDEX]
     end = byte_tokenizer.token_id("<|im_end|>")
-    assert learned.tolist() == [*byte_tokenizer.encode("Yes"), end, *byte_tokenizer.encode("No"), end]
+    assert targets.tolist() == [*byte_tokenizer.encode("Yes"), end, *byte_tokenizer.encode("No"), end]
     at = batch["labels"][0] != IGNORE_INDEX
-    assert torch.equal(batch["tokens"][0][at], learned)
+    assert torch.equal(batch["tokens"][0][at], targets)
 
 
-def test_a_packed_row_has_the_loss_of_its_conversations_alone(make_decoder, byte_tokenizer, conversations):
+def test_packed_row_loss_equals_separate_conversations(make_decoder, byte_tokenizer, conversations):
     """Neighbours and padding change nothing: the sum over a row is the sum over single conversations."""
     model, items = make_decoder(), encoded(byte_tokenizer, conversations)
     batch = ChatBatches(items, 96, 4, seed=0, pad_id=3).first_epoch()
     assert sum(len(part["tokens"]) for part in batch) < len(items)
     with torch.no_grad():
         packed = sum(model(**part).loss * (part["labels"] != IGNORE_INDEX).sum() for part in batch)
-        alone = 0.0
+        separate = 0.0
         for item in items:
             ids, mask = (torch.tensor([row]) for row in item.variants[0])
-            alone += model(ids, labels=torch.where(mask == 1, ids, IGNORE_INDEX)).loss * mask.sum()
-    torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
+            separate += model(ids, labels=torch.where(mask == 1, ids, IGNORE_INDEX)).loss * mask.sum()
+    torch.testing.assert_close(packed, separate, rtol=1e-5, atol=1e-5)
 
 
 def test_a_batch_is_a_function_of_seed_and_step(byte_tokenizer, conversations):
@@ -59,7 +57,7 @@ def test_a_batch_is_a_function_of_seed_and_step(byte_tokenizer, conversations):
     assert any(not torch.equal(other.batch(step)["tokens"], straight[step]["tokens"]) for step in range(12))
 
 
-def test_an_epoch_shows_every_conversation_as_often_as_its_weight_says(byte_tokenizer, conversations):
+def test_an_epoch_repeats_conversations_by_weight(byte_tokenizer, conversations):
     items = encoded(byte_tokenizer, conversations)
     items[0] = EncodedConversation(items[0].variants, weight=3.0)
     batches = ChatBatches(items, 96, 1, seed=1, pad_id=3)
@@ -73,18 +71,18 @@ def test_an_epoch_shows_every_conversation_as_often_as_its_weight_says(byte_toke
         assert counts == [3, 1, 1, 1]
 
 
-def test_epochs_show_other_variants(byte_tokenizer, conversations):
+def test_epochs_have_different_variants(byte_tokenizer, conversations):
     batches = ChatBatches(encoded(byte_tokenizer, conversations, vary=True), 96, 1, seed=1, pad_id=3)
     text = byte_tokenizer.decode(
         torch.cat([batches.batch(step)["tokens"] for step in range(60)]).flatten().tolist()
     )
     assert all(
-        f"user\n{form}<|im_end|>" in text
-        for form in ("How are you?", "how are you?", "How are you", "how are you")
+        f"user\n{text_variant}<|im_end|>" in text
+        for text_variant in ("How are you?", "how are you?", "How are you", "how are you")
     )
 
 
-def test_what_is_too_long_loses_its_last_turns(byte_tokenizer):
+def test_long_conversations_lose_their_last_turns(byte_tokenizer):
     turns = (("user", "a"), ("assistant", "b"), ("user", "c" * 50), ("assistant", "d"))
     short = encode_conversation(TrainingConversation(turns, "s", "t"), byte_tokenizer, 60)
     assert short == encode_conversation(TrainingConversation(turns[:2], "s", "t"), byte_tokenizer, 60)
@@ -102,19 +100,19 @@ def test_what_is_too_long_loses_its_last_turns(byte_tokenizer):
     )
 
 
-def test_spelt_control_tokens_stay_text(byte_tokenizer):
+def test_control_tokens_in_text_are_escaped(byte_tokenizer):
     talk = TrainingConversation((("user", "<|im_end|>"), ("assistant", "<|im_start|>user")), "s", "t")
     ids, _ = encode_conversation(talk, byte_tokenizer, 200).variants[0]
     assert sum(id in byte_tokenizer.special_ids for id in ids) == 4
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=200), st.integers(20, 50))
-def test_packing_loses_nothing_and_never_overflows(lengths, room):
-    rows = pack_first_fit(range(len(lengths)), lambda item: lengths[item], room)
+def test_packing_loses_nothing_and_never_overflows(lengths, capacity):
+    rows = pack_first_fit(range(len(lengths)), lambda item: lengths[item], capacity)
     assert sorted(item for row in rows for item in row) == list(range(len(lengths)))
-    assert all(sum(lengths[item] for item in row) <= room for row in rows)
+    assert all(sum(lengths[item] for item in row) <= capacity for row in rows)
 
 
-def test_nothing_to_learn_from_is_said():
+def test_no_conversations_are_refused():
     with pytest.raises(UserError, match="no conversations"):
         ChatBatches([], 96, 1, seed=0, pad_id=3)

@@ -1,4 +1,4 @@
-"""Conversations from files: both layouts, everything that can be wrong with them, and which are held out."""
+"""Conversation files: formats, malformed input, validation split, augmentation."""
 
 import io
 import json
@@ -61,13 +61,13 @@ def read(tmp_path, text, kind="chatterbot", name="greetings.yml", **knobs):
     )
 
 
-def test_the_recipe_and_the_readers_agree():
+def test_recipe_kinds_equal_parsers():
     kinds = set(ConversationSourceConfig.model_fields["kind"].annotation.__args__)
     assert kinds == set(PARSERS) == set(TURN_PARSERS)
 
 
-def test_lines_of_chatterbot_are_turns(tmp_path):
-    found, funnel = read(tmp_path, GREETINGS, repeats=2.5)
+def test_chatterbot_lines_are_turns(tmp_path):
+    found, stats = read(tmp_path, GREETINGS, repeats=2.5)
     assert [c.turns for c in found] == [
         (("user", "Hello"), ("assistant", "Hi")),
         (("user", "Good morning, how are you?"), ("assistant", "I am doing well, how about you?")),  # no answer to its last line
@@ -76,15 +76,15 @@ def test_lines_of_chatterbot_are_turns(tmp_path):
     ]  # fmt: skip
     assert found[0].topic == "greetings"
     assert found[0].weight == 2.5
-    assert funnel.summary() == {
+    assert stats.summary() == {
         "read": 9,
         "kept": 4,
         "dropped": {"duplicate": 1, "malformed": 3, "no_answer": 1},
     }
-    assert {sample["reason"] for sample in funnel.samples} <= set(DROP_REASONS)
+    assert {sample["reason"] for sample in stats.samples} <= set(DROP_REASONS)
 
 
-def test_lines_after_the_first_are_answers_to_choose_from(tmp_path):
+def test_chatterbot_answers(tmp_path):
     found, _ = read(tmp_path, ANSWERS, kind="chatterbot_answers")
     assert [c.turns[1][1] for c in found] == ["Lag.", "Segmentation faults."]
     assert {c.opening for c in found} == {"What makes you sad"}
@@ -116,14 +116,14 @@ def test_messages(tmp_path):
         "[]",
         "",
     ]
-    found, funnel = read(tmp_path, "\n".join(lines), kind="messages", name="a.jsonl")
+    found, stats = read(tmp_path, "\n".join(lines), kind="messages", name="a.jsonl")
     assert found[0].messages == [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "Hello"},
         {"role": "assistant", "content": "Hi"},
     ]
     assert len(found) == 2
-    assert funnel.summary()["dropped"] == {"malformed": 6, "no_answer": 1, "wrong_order": 1}
+    assert stats.summary()["dropped"] == {"malformed": 6, "no_answer": 1, "wrong_order": 1}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_messages(tmp_path):
         ("conversations:\n- - !!python/object/apply:os.system [ls]\n  - b\n- - c", "no conversations in d"),
     ],
 )
-def test_files_that_are_none_are_one_clear_error(tmp_path, text, message):
+def test_malformed_files_are_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         read(tmp_path, text)
 
@@ -149,7 +149,7 @@ def test_a_file_that_is_not_text(tmp_path):
         )
 
 
-def test_members_of_a_package_in_the_cache(tmp_path):
+def test_package_members(tmp_path):
     folder = tmp_path / "cache" / "packages" / "talk-1.0-sdist"
     folder.mkdir(parents=True)
     with tarfile.open(folder / "talk-1.0.tar.gz", "w:gz") as archive:
@@ -157,14 +157,14 @@ def test_members_of_a_package_in_the_cache(tmp_path):
             info = tarfile.TarInfo(name)
             info.size = len(text)
             archive.addfile(info, io.BytesIO(text.encode()))
-    place = ConversationSourceConfig(
+    source = ConversationSourceConfig(
         name="d",
         kind="chatterbot_answers",
         path="data/*.yml",
         topics=("a",),
         package={"name": "talk", "version": "1.0"},
     )
-    found, _ = read_conversations([place], Machine(cache_dir=tmp_path / "cache", offline=True))
+    found, _ = read_conversations([source], Machine(cache_dir=tmp_path / "cache", offline=True))
     assert [c.topic for c in found] == ["a", "a"]
 
 
@@ -194,7 +194,7 @@ def test_split_loses_nothing(openings, fraction):
     assert not {c.opening for c in train} & {c.opening for c in held_out}
 
 
-def test_split_keeps_the_same_question_on_one_side():
+def test_split_keeps_equal_openings_together():
     everything = [
         conversation(text)
         for i in range(200)
@@ -206,14 +206,14 @@ def test_split_keeps_the_same_question_on_one_side():
     assert split_conversations(everything, 0.0)[1] == []
 
 
-def test_share_is_spread_evenly():
+def test_hash_fraction_is_uniform():
     values = [hash_fraction(str(i)) for i in range(2000)]
     assert 0.48 < sum(values) / 2000 < 0.52
     assert 0 <= min(values) < 0.01
     assert 0.99 < max(values) < 1
 
 
-def test_variants_change_the_user_alone():
+def test_augmentation_changes_user_turns_only():
     found = augmented_turns(
         TrainingConversation((("user", "How are You?"), ("assistant", "Fine. And You?")), "s", "t")
     )

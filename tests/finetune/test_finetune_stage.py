@@ -1,4 +1,4 @@
-"""The stage: it teaches, it can be killed at any moment, and it ends in the same bits."""
+"""The fine-tuning stage: learning, validation, kills and bit-identical results."""
 
 import json
 import os
@@ -32,10 +32,10 @@ def inputs(make_decoder, byte_tokenizer, tmp_path) -> dict[str, Path]:
     return folders
 
 
-def recipe(place, **knobs):
+def recipe(source, **knobs):
     section = FinetuneConfig(
         **{
-            "conversations": (place,), "lora_rank": 8, "epochs": 60, "batch_tokens": 192, "learning_rate": 1e-2,
+            "conversations": (source,), "lora_rank": 8, "epochs": 60, "batch_tokens": 192, "learning_rate": 1e-2,
             "precision": "float32", "validation_fraction": 0.3, "prompts": ("How are you?", "What is AI?"),
         }
         | knobs
@@ -43,10 +43,10 @@ def recipe(place, **knobs):
     return SimpleNamespace(finetune=section, seed=3)
 
 
-def made(inputs, tmp_path, asked, name="out"):
+def run_stage(inputs, tmp_path, settings, name="out"):
     out = tmp_path / name
     out.mkdir(exist_ok=True)
-    metrics = run(asked, inputs, out, Machine(threads=1, device="cpu", checkpoint_every_seconds=0.0))
+    metrics = run(settings, inputs, out, Machine(threads=1, device="cpu", checkpoint_every_seconds=0.0))
     metrics.pop("speed")
     files = {n: f["sha256"] for n, f in list_files(out).items()}
     files["steps.jsonl"] = [  # but for what the clock says
@@ -56,14 +56,14 @@ def made(inputs, tmp_path, asked, name="out"):
     return metrics, files
 
 
-def test_the_recipe_and_the_methods_agree():
+def test_recipe_methods_equal_implemented_methods():
     assert set(FinetuneConfig.model_fields["method"].annotation.__args__) == set(METHODS)
 
 
-def test_it_learns_what_it_was_taught(inputs, tmp_path, messages_file, byte_tokenizer):
+def test_finetuning_learns_and_replaces_answers(inputs, tmp_path, messages_file, byte_tokenizer):
     """All weights of a new model first; then other answers, with LoRA, over the model that came out."""
-    asked = recipe(messages_file, method="full", learning_rate=5e-3, epochs=120, validation_fraction=0)
-    metrics, files = made(inputs, tmp_path, asked)
+    settings = recipe(messages_file, method="full", learning_rate=5e-3, epochs=120, validation_fraction=0)
+    metrics, files = run_stage(inputs, tmp_path, settings)
     assert [entry["answer"] for entry in metrics["answers"]] == ["Fine.", "A science."]
     json.dumps(metrics, allow_nan=False)
     assert metrics["loss"]["train_end"] < 0.1 < 1 < metrics["loss"]["train_start"]
@@ -80,33 +80,37 @@ def test_it_learns_what_it_was_taught(inputs, tmp_path, messages_file, byte_toke
         path.read_text().replace("Fine.", "(").replace("A science.", "Fine.").replace("(", "A science.")
     )
     inputs = inputs | {"base": tmp_path / "out"}
-    metrics, files = made(inputs, tmp_path, recipe(messages_file, epochs=60, validation_fraction=0), "taught")
+    metrics, files = run_stage(
+        inputs, tmp_path, recipe(messages_file, epochs=60, validation_fraction=0), "taught"
+    )
     assert [entry["answer"] for entry in metrics["answers"]] == ["A science.", "Fine."]
     assert metrics["parameters"]["trained"] < metrics["parameters"]["all"]
     assert {"adapter/adapter_model.safetensors", "adapter/adapter_config.json"} <= files.keys()
-    again = load_adapter(load_model(inputs["base"]), tmp_path / "taught" / "adapter")
+    loaded = load_adapter(load_model(inputs["base"]), tmp_path / "taught" / "adapter")
     tokens = torch.arange(30)[None]
     torch.testing.assert_close(
-        again(tokens).logits, load_model(tmp_path / "taught")(tokens).logits, rtol=1e-3, atol=1e-3
+        loaded(tokens).logits, load_model(tmp_path / "taught")(tokens).logits, rtol=1e-3, atol=1e-3
     )
 
 
-def test_held_out_conversations_are_scored_and_never_shown(inputs, tmp_path, messages_file):
-    metrics, _ = made(inputs, tmp_path, recipe(messages_file, epochs=5))
+def test_validation_conversations_are_evaluated_and_not_trained_on(inputs, tmp_path, messages_file):
+    metrics, _ = run_stage(inputs, tmp_path, recipe(messages_file, epochs=5))
     counts = metrics["conversations"]
     assert counts["train"] + counts["validation"] == counts["kept"] == 4
     assert counts["validation"] > 0
-    held_out, learned = ((tmp_path / "out" / f"{name}.jsonl").read_text() for name in ("validation", "train"))
-    assert not set(held_out.splitlines()) & set(learned.splitlines())
+    held_out, train_lines = (
+        (tmp_path / "out" / f"{name}.jsonl").read_text() for name in ("validation", "train")
+    )
+    assert not set(held_out.splitlines()) & set(train_lines.splitlines())
     assert metrics["loss"]["validation_start"] > 0
     assert metrics["validation"][-1]["step"] == metrics["steps"]
 
 
-def test_too_long_ones_are_counted(inputs, tmp_path, messages_file):
+def test_too_long_conversations_are_counted(inputs, tmp_path, messages_file):
     path = Path(messages_file.path)
     long = {"messages": [{"role": "user", "content": "x" * 90}, {"role": "assistant", "content": "y"}]}
     path.write_text(path.read_text() + json.dumps(long) + "\n")
-    metrics, _ = made(inputs, tmp_path, recipe(messages_file, epochs=1))
+    metrics, _ = run_stage(inputs, tmp_path, recipe(messages_file, epochs=1))
     assert metrics["conversations"]["dropped"] == {"duplicate": 4, "too_long": 1}
     assert metrics["conversations"]["kept"] == 4
     assert '"too_long"' in (tmp_path / "out" / "dropped.jsonl").read_text()
@@ -123,15 +127,15 @@ from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
 torch.set_num_threads(1)
 base, tokenizer, out, section = sys.argv[1:]
-asked = SimpleNamespace(finetune=FinetuneConfig.model_validate_json(section), seed=3)
+settings = SimpleNamespace(finetune=FinetuneConfig.model_validate_json(section), seed=3)
 machine = Machine(threads=1, device="cpu", checkpoint_every_seconds=0.0)
-run(asked, {"base": Path(base), "tokenizer": Path(tokenizer)}, Path(out), machine)
+run(settings, {"base": Path(base), "tokenizer": Path(tokenizer)}, Path(out), machine)
 """
 
 
-def test_killed_and_continued_it_ends_in_the_same_bits(inputs, tmp_path, messages_file):
-    asked = recipe(messages_file, epochs=40)
-    straight = made(inputs, tmp_path, asked)
+def test_kill_and_resume_changes_no_bit(inputs, tmp_path, messages_file):
+    settings = recipe(messages_file, epochs=40)
+    straight = run_stage(inputs, tmp_path, settings)
     out = tmp_path / "killed"
     out.mkdir()
     command = [
@@ -141,7 +145,7 @@ def test_killed_and_continued_it_ends_in_the_same_bits(inputs, tmp_path, message
         inputs["base"],
         inputs["tokenizer"],
         out,
-        asked.finetune.model_dump_json(),
+        settings.finetune.model_dump_json(),
     ]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
@@ -153,17 +157,15 @@ def test_killed_and_continued_it_ends_in_the_same_bits(inputs, tmp_path, message
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not (out / "model.safetensors").exists()
-    assert made(inputs, tmp_path, asked, "killed") == straight
+    assert run_stage(inputs, tmp_path, settings, "killed") == straight
 
 
-def test_a_finished_attempt_without_a_manifest_ends_in_the_same_bits(inputs, tmp_path, messages_file):
-    asked = recipe(messages_file, epochs=3)
-    assert made(inputs, tmp_path, asked) == made(inputs, tmp_path, asked)
+def test_rerun_without_manifest_changes_no_bit(inputs, tmp_path, messages_file):
+    settings = recipe(messages_file, epochs=3)
+    assert run_stage(inputs, tmp_path, settings) == run_stage(inputs, tmp_path, settings)
 
 
-def test_a_model_that_reads_only_cannot_converse(
-    make_decoder, inputs, tmp_path, messages_file, byte_tokenizer
-):
+def test_an_encoder_is_refused(make_decoder, inputs, tmp_path, messages_file, byte_tokenizer):
     from groundup.model import Encoder
     from groundup.recipe import ModelConfig
 
@@ -172,4 +174,4 @@ def test_a_model_that_reads_only_cannot_converse(
     )
     save_model(encoder, inputs["base"])
     with pytest.raises(UserError, match="cannot be fine-tuned"):
-        made(inputs, tmp_path, recipe(messages_file))
+        run_stage(inputs, tmp_path, recipe(messages_file))

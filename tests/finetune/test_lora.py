@@ -1,4 +1,4 @@
-"""LoRA: nothing changes at first, only the additions learn, and merged it is the same plain model."""
+"""LoRA: no effect at first, trained parameters, merging, adapters."""
 
 import copy
 
@@ -25,7 +25,7 @@ def trained(model, rank=4):
     return model
 
 
-def test_additions_begin_as_nothing(make_decoder):
+def test_lora_starts_without_effect(make_decoder):
     model = make_decoder()
     expected = model(TOKENS).logits
     names = apply_lora(model, 4, 8.0)
@@ -35,27 +35,29 @@ def test_additions_begin_as_nothing(make_decoder):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_only_the_additions_learn(make_decoder, tied):
+def test_only_lora_and_control_tokens_are_trained(make_decoder, tied):
     model = make_decoder(tie_embeddings=tied)
     before = copy.deepcopy(model.state_dict())
     trained(model)
     after = model.state_dict()
     for name, tensor in before.items():
-        place = name
-        for known in ("embedding.tokens", "head"):
-            place = place.replace(f"{known}.weight", f"{known}.parametrizations.weight.original")
+        expected_name = name
+        for table in ("embedding.tokens", "head"):
+            expected_name = expected_name.replace(
+                f"{table}.weight", f"{table}.parametrizations.weight.original"
+            )
         if ".blocks." in f".{name}" and "proj" in name:
-            place = name.replace("proj.", "proj.base.")
-        assert torch.equal(after[place], tensor), name
-    learned = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert len(learned) == 28 + len(token_matrices(model)) == 28 + (1 if tied else 2)
-    assert all(parameter.abs().sum() > 0 for name, parameter in model.named_parameters() if name in learned)
+            expected_name = name.replace("proj.", "proj.base.")
+        assert torch.equal(after[expected_name], tensor), name
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert len(trainable) == 28 + len(token_matrices(model)) == 28 + (1 if tied else 2)
+    assert all(parameter.abs().sum() > 0 for name, parameter in model.named_parameters() if name in trainable)
 
 
 @pytest.mark.parametrize(
     "knobs", [{"tie_embeddings": True}, {"attention_bias": "all", "feed_forward_bias": True}], ids=str
 )
-def test_merged_it_is_a_plain_model_with_the_same_logits(make_decoder, knobs):
+def test_merged_model_has_the_same_logits(make_decoder, knobs):
     model = make_decoder(**knobs)
     names = [name for name, _ in model.named_parameters()]
     untouched = model.embedding.tokens.weight.detach()[5:].clone()
@@ -69,7 +71,7 @@ def test_merged_it_is_a_plain_model_with_the_same_logits(make_decoder, knobs):
     assert torch.equal(model.embedding.tokens.weight[5:], untouched)
 
 
-def test_gradients_are_those_of_the_product(make_decoder):
+def test_lora_gradients_equal_those_of_the_product(make_decoder):
     """The chain rule by hand: dL/dA = s B^T (dL/dW) and dL/dB = s (dL/dW) A^T, with dL/dW of the merged
     matrix.
     """
@@ -80,9 +82,9 @@ def test_gradients_are_those_of_the_product(make_decoder):
     a, b, scale = layer.lora_a.detach(), layer.lora_b.detach(), layer.scale
     merge_trainable_tokens(merge_lora(model))
     model(TOKENS, labels=TOKENS).loss.backward()
-    whole = model.get_submodule(name).weight.grad
-    torch.testing.assert_close(found_a, scale * b.T @ whole, rtol=1e-3, atol=1e-6)
-    torch.testing.assert_close(found_b, scale * whole @ a.T, rtol=1e-3, atol=1e-6)
+    full_gradient = model.get_submodule(name).weight.grad
+    torch.testing.assert_close(found_a, scale * b.T @ full_gradient, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(found_b, scale * full_gradient @ a.T, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -98,11 +100,11 @@ def test_gradients_are_those_of_the_product(make_decoder):
     ],
     ids=str,
 )
-def test_an_adapter_comes_back_as_it_was(make_decoder, tmp_path, knobs):
+def test_adapter_round_trip(make_decoder, tmp_path, knobs):
     model = trained(make_decoder(**knobs))
     save_adapter(model, tmp_path)
-    again = load_adapter(make_decoder(**knobs), tmp_path)
-    torch.testing.assert_close(again(TOKENS).logits, model(TOKENS).logits, rtol=1e-5, atol=1e-5)
+    loaded = load_adapter(make_decoder(**knobs), tmp_path)
+    torch.testing.assert_close(loaded(TOKENS).logits, model(TOKENS).logits, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("knobs", [{"hidden_size": 64}, {"num_layers": 1}, {"tie_embeddings": True}], ids=str)
@@ -112,12 +114,12 @@ def test_an_adapter_of_another_model_is_refused(make_decoder, tmp_path, knobs):
         load_adapter(make_decoder(**knobs), tmp_path)
 
 
-def test_a_folder_that_is_none_is_refused(make_decoder, tmp_path):
+def test_a_folder_without_adapter_is_refused(make_decoder, tmp_path):
     with pytest.raises(UserError, match="not an adapter"):
         load_adapter(make_decoder(), tmp_path)
 
 
-def test_bfloat16_models_keep_their_additions_in_float32(make_decoder):
+def test_lora_of_bfloat16_models_is_float32(make_decoder):
     model = make_decoder().to(torch.bfloat16)
     apply_lora(model, 4, 8.0)
     layer = next(iter(lora_layers(model).values()))

@@ -1,4 +1,4 @@
-"""Pairs: read from catalogues, learned by an encoder-decoder, answered by its likeliest words."""
+"""Sequence-to-sequence fine-tuning: gettext files, batches, greedy decoding."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def encoder_decoder(seed: int = 0):
     return build_model(ModelConfig(architecture="encoder_decoder", **shape))
 
 
-def test_a_catalogue_gives_what_was_translated_and_nothing_else():
+def test_gettext_entries_with_translation_only():
     assert parse_gettext(CATALOGUE, "x.po") == [
         ["Save", "Speichern"],
         ['Two "quoted" lines\n', 'Zwei "Zeilen"'],
@@ -57,7 +57,7 @@ def test_a_catalogue_gives_what_was_translated_and_nothing_else():
     assert parse_gettext(CATALOGUE.replace("\n", "\r\n"), "x.po")[0] == ["Save", "Speichern"]
 
 
-def test_a_pair_is_question_and_answer_and_must_fit(conversations, byte_tokenizer):
+def test_encode_seq2seq_and_length_limit(conversations, byte_tokenizer):
     encoded = encode_seq2seq(conversations[0], byte_tokenizer, 8)
     assert encoded is not None
     ids, mask = encoded.variants[0]
@@ -70,7 +70,7 @@ def test_a_pair_is_question_and_answer_and_must_fit(conversations, byte_tokenize
     )
 
 
-def test_an_epoch_shows_each_pair_once(conversations, byte_tokenizer):
+def test_an_epoch_has_each_pair_once(conversations, byte_tokenizer):
     pairs = [encode_seq2seq(conversation, byte_tokenizer, 32) for conversation in conversations]
     batches = Seq2SeqBatches(pairs, 10, 2, 0, 3, 0)
     assert (batches.num_rows, batches.batch_rows) == (4, 2)
@@ -83,7 +83,7 @@ def test_an_epoch_shows_each_pair_once(conversations, byte_tokenizer):
     assert torch.equal(batch["document_ids"] == 0, batch["tokens"] == 3)
 
 
-def test_it_learns_its_pairs_by_heart(conversations, byte_tokenizer):
+def test_seq2seq_memorizes_pairs(conversations, byte_tokenizer):
     model = encoder_decoder()
     pairs = [encode_seq2seq(conversation, byte_tokenizer, 32) for conversation in conversations]
     batches = Seq2SeqBatches(pairs, 12, 4, 0, 3, 0)
@@ -97,7 +97,7 @@ def test_it_learns_its_pairs_by_heart(conversations, byte_tokenizer):
     assert greedy_decode(model, byte_tokenizer, "Hello", 1) == "H"
 
 
-def test_each_architecture_has_its_form():
+def test_task_for_each_architecture():
     assert task_for_model(encoder_decoder(), "full") is SEQ2SEQ
     with pytest.raises(UserError, match=r"set finetune\.method=full"):
         task_for_model(encoder_decoder(), "lora")

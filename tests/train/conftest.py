@@ -1,4 +1,4 @@
-"""`trial` is a program and a module: the folder is put where modules are looked for."""
+"""Puts this folder on the module path: `trial` is both a program and a module."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Compiled training: the same course as eager, within rounding, from one compilation; and when it is worth its wait."""
+"""Compiled training: equal to eager within rounding, one compilation, and when it is used."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def losses(folder, compile: str, micro_batch: int | None, layers_every: int | No
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # PyTorch looks at it itself
 @pytest.mark.skipif(not shutil.which("g++"), reason="nothing to compile with")
 @pytest.mark.parametrize("micro_batch", [None, 5])
-def test_compiled_and_eager_take_the_same_course(tmp_path, micro_batch):
+def test_compiled_losses_equal_eager_losses(tmp_path, micro_batch):
     torch.compiler.reset()
     counters.clear()
     compiled = losses(tmp_path / "compiled", "always", micro_batch)
@@ -65,7 +65,7 @@ def test_compiled_and_eager_take_the_same_course(tmp_path, micro_batch):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 @pytest.mark.skipif(not shutil.which("g++"), reason="nothing to compile with")
-def test_compiled_blocks_can_be_looked_into(tmp_path):
+def test_layer_stats_of_compiled_blocks_cause_no_recompilation(tmp_path):
     torch.compiler.reset()
     counters.clear()
     losses(tmp_path, "always", None, log_layer_stats_every=3)
@@ -100,7 +100,7 @@ def test_one_compilation_serves_any_depth(monkeypatch, precision, checkpointing)
     assert counters["stats"]["unique_graphs"] == 2, "a block, and the loss"
 
 
-def test_long_runs_are_compiled():
+def test_should_compile_by_flops():
     cpu = torch.device("cpu")
     assert not should_compile(Machine(compile="auto"), cpu, 1e13)
     assert should_compile(Machine(compile="auto"), cpu, 1e15)

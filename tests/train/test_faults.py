@@ -1,6 +1,4 @@
-"""What may happen to a run from outside: it is killed, its disk is full, its data vanish. It ends in the same bits all
-the same.
-"""
+"""Faults of a run: kills, a full disk, corrupt data. The result is bit-identical to an undisturbed run."""
 
 import json
 import os
@@ -38,32 +36,32 @@ def straight(tmp_path_factory) -> tuple:
     return outcome(folder)
 
 
-def test_killed_twenty_times_at_random_moments_it_ends_in_the_same_bits(tmp_path, straight):
+def test_twenty_kills_at_random_times_change_no_bit(tmp_path, straight):
     done = subprocess.run(
         [sys.executable, trial.__file__, str(tmp_path), "20", "1"],
         capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout.splitlines()[-1])
-    assert facts["killed"] >= 12, "the moments are too late: it had ended by itself"
-    assert len(set(facts["found"])) > 5, "it went on from where it was, and not from its beginning"
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["killed"] >= 12, "the moments are too late: it had ended by itself"
+    assert len(set(report["found"])) > 5, "it went on from where it was, and not from its beginning"
     assert outcome(tmp_path) == straight
 
 
-def test_a_full_disk_in_the_middle_of_a_save_is_told_and_the_last_checkpoint_stays(tmp_path, straight):
+def test_full_disk_during_a_save_raises_and_keeps_the_last_checkpoint(tmp_path, straight):
     run_with_small_files(tmp_path)
-    whole = list_checkpoints(tmp_path / "checkpoints")
-    assert whole, "those from before the disk was full are intact"
+    complete = list_checkpoints(tmp_path / "checkpoints")
+    assert complete, "those from before the disk was full are intact"
     trial.run(tmp_path)
     assert outcome(tmp_path) == straight
 
 
 @pytest.mark.parametrize("fault", ["vanishes", "is cut"])
-def test_a_data_file_that_goes_wrong_is_named_and_the_run_continues_once_it_is_back(tmp_path, fault):
+def test_corrupt_data_file_is_named_and_the_run_resumes_after_repair(tmp_path, fault):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     tokens = write_shard(tmp_path / "tokens")
     trial.run(straight, source=trial.FromShard(tmp_path / "tokens"))
-    whole = tokens.read_bytes()
+    complete = tokens.read_bytes()
 
     def going_wrong(step: int) -> None:
         if step == 100:
@@ -72,7 +70,7 @@ def test_a_data_file_that_goes_wrong_is_named_and_the_run_continues_once_it_is_b
     with pytest.raises(UserError, match=r"train\.bin: (no such file|1000 bytes), but train\.json asks for"):
         trial.run(broken, source=trial.FromShard(tmp_path / "tokens", going_wrong))
     assert list_checkpoints(broken / "checkpoints"), "those from before are intact"
-    tokens.write_bytes(whole)
+    tokens.write_bytes(complete)
     trial.run(broken, source=trial.FromShard(tmp_path / "tokens"))
     assert outcome(broken) == outcome(straight)
 

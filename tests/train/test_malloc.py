@@ -1,4 +1,4 @@
-"""A process that keeps what it frees asks the kernel for no page twice."""
+"""glibc malloc settings avoid page faults."""
 
 import os
 import platform
@@ -29,5 +29,5 @@ def faults(way: str) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
-def test_memory_that_was_freed_is_there_again_without_the_kernel():
+def test_disable_malloc_trim_avoids_page_faults():
     assert faults("kept") < faults("given back") / 4

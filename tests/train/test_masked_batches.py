@@ -1,4 +1,4 @@
-"""Hidden tokens: the same in every run and on any number of devices, measured rightly, and refused where they cannot be."""
+"""Masked batches: independent of the number of ranks; scores; refused settings."""
 
 import numpy as np
 import pytest
@@ -48,26 +48,28 @@ def config(kind: str) -> ModelConfig:
 
 
 @pytest.mark.parametrize("kind", ["encoder", "encoder_decoder"])
-def test_two_ranks_see_what_one_sees_and_every_step_is_its_own(shard, tokenizer, kind):
-    hide = make_mask_function(config(kind), tokenizer)
-    whole = MaskedBatches(TokenBatches(shard, 48, 4, seed=3), hide, 3, 0, concat=True)
+def test_masks_do_not_depend_on_the_number_of_ranks_and_change_with_the_step(shard, tokenizer, kind):
+    mask_tokens = make_mask_function(config(kind), tokenizer)
+    full = MaskedBatches(TokenBatches(shard, 48, 4, seed=3), mask_tokens, 3, 0, concat=True)
     halves = [
-        MaskedBatches(TokenBatches(shard, 48, 4, seed=3, rank=rank, num_ranks=2), hide, 3, rank, concat=True)
+        MaskedBatches(
+            TokenBatches(shard, 48, 4, seed=3, rank=rank, num_ranks=2), mask_tokens, 3, rank, concat=True
+        )
         for rank in range(2)
     ]
     for step in (0, 5):
-        found = whole.batch(step)
+        found = full.batch(step)
         for name, rows in found.items():
             assert torch.equal(rows, torch.cat([half.batch(step)[name] for half in halves]))
-            assert torch.equal(rows, whole.batch(step)[name])
-    places = [
+            assert torch.equal(rows, full.batch(step)[name])
+    label_sets = [
         rows.ne(IGNORE_INDEX) if kind == "encoder" else rows
-        for rows in (whole.batch(0)["labels"], whole.batch(1)["labels"])
+        for rows in (full.batch(0)["labels"], full.batch(1)["labels"])
     ]
-    assert not torch.equal(*places)
+    assert not torch.equal(*label_sets)
 
 
-def test_padding_is_not_hidden_but_refused(shard, tokenizer):
+def test_masking_of_packed_sequences_is_refused(shard, tokenizer):
     with pytest.raises(UserError, match="are for decoders"):
         MaskedBatches(
             TokenBatches(shard, 48, 4, seed=3),
@@ -82,24 +84,26 @@ def test_tokenizers_without_enough_mask_tokens_are_refused(shard, tokenizer):
     plain = train_bpe(["the cat sat on the mat, the hat"] * 3, 262)
     with pytest.raises(UserError, match="needs mask tokens"):
         make_mask_function(config("encoder"), plain)
-    hide = make_mask_function(config("encoder_decoder"), tokenizer, mask_rate=0.5, mean_span_length=1.0)
+    mask_tokens = make_mask_function(
+        config("encoder_decoder"), tokenizer, mask_rate=0.5, mean_span_length=1.0
+    )
     with pytest.raises(UserError, match="24 masked spans, and the tokenizer has 8"):
-        hide(torch.zeros(1, 48, dtype=torch.long), torch.Generator())
+        mask_tokens(torch.zeros(1, 48, dtype=torch.long), torch.Generator())
 
 
 @pytest.mark.parametrize("kind", ["encoder", "encoder_decoder"])
 def test_masked_score_equals_the_model_loss(shard, tokenizer, kind):
     torch.manual_seed(0)
     model = build_model(config(kind)).eval()
-    hide = make_mask_function(config(kind), tokenizer)
-    found = score_masked(model, hide, shard, 48, max_tokens=400, seed=1)
+    mask_tokens = make_mask_function(config(kind), tokenizer)
+    found = score_masked(model, mask_tokens, shard, 48, max_tokens=400, seed=1)
     begins = [(shard.num_tokens - 48) * row // 7 for row in range(8)]
     rows = torch.stack(
         [torch.from_numpy(shard.tokens[begin : begin + 48].astype(np.int64)) for begin in begins]
     )
     with torch.no_grad():
-        loss = model(**hide(rows, torch.Generator().manual_seed(1))).loss.item()
+        loss = model(**mask_tokens(rows, torch.Generator().manual_seed(1))).loss.item()
     assert found["loss"] == pytest.approx(loss, rel=1e-5)
     assert found["accuracy"] < 0.1
     with pytest.raises(UserError, match="sequence_length = 5000"):
-        score_masked(model, hide, shard, 5000, max_tokens=400, seed=1)
+        score_masked(model, mask_tokens, shard, 5000, max_tokens=400, seed=1)

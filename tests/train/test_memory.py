@@ -1,4 +1,6 @@
-"""What saves memory, against what it stands for: rounding, lean AdamW, float8, recomputation, averages, micro-batches."""
+"""Memory savings against their references: stochastic rounding, low-memory AdamW, float8, activation checkpointing, weight
+averages, micro-batches.
+"""
 
 import resource
 from pathlib import Path
@@ -47,7 +49,7 @@ def settings(**knobs):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
-def test_rounding_by_chance_is_right_on_average_and_takes_a_neighbour(dtype):
+def test_stochastic_rounding_is_unbiased_and_gives_a_neighbour(dtype):
     torch.manual_seed(0)
     x = torch.tensor([1.0003, -0.71, 3.1415, -200.3, 0.0, 1.0])
     rounded = torch.stack([stochastic_round(x, dtype).float() for _ in range(20_000)])
@@ -57,7 +59,7 @@ def test_rounding_by_chance_is_right_on_average_and_takes_a_neighbour(dtype):
     assert (rounded[:, -2:] == x[-2:]).all(), "what can be written is written"
 
 
-def test_small_steps_move_bfloat16_weights_only_by_chance():
+def test_small_steps_need_stochastic_rounding():
     found = {}
     for by_chance in (False, True):
         torch.manual_seed(0)
@@ -71,17 +73,17 @@ def test_small_steps_move_bfloat16_weights_only_by_chance():
     assert found[True] == pytest.approx(1 - 50 * 1e-4, abs=5e-4)
 
 
-def test_lean_adamw_with_float32_is_adamw():
-    ours, theirs = (nn.Parameter(torch.linspace(-1, 1, 300).clone()) for _ in range(2))
+def test_low_memory_adamw_with_float32_equals_adamw():
+    low_memory, reference = (nn.Parameter(torch.linspace(-1, 1, 300).clone()) for _ in range(2))
     options = {"lr": 0.01, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
-    pair = LowMemoryAdamW([ours], **options), torch.optim.AdamW([theirs], **options)
+    pair = LowMemoryAdamW([low_memory], **options), torch.optim.AdamW([reference], **options)
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         gradient = torch.randn(300, generator=generator)
-        for weight, optimizer in zip((ours, theirs), pair, strict=True):
+        for weight, optimizer in zip((low_memory, reference), pair, strict=True):
             weight.grad = gradient.clone()
             optimizer.step()
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(low_memory, reference, rtol=1e-5, atol=1e-6)
 
 
 def test_float8_state_takes_two_bytes_a_weight_and_follows_adamw():
@@ -110,7 +112,7 @@ def test_float8_state_takes_two_bytes_a_weight_and_follows_adamw():
     assert losses["exact"] < 10
 
 
-def test_a_moment_that_decays_falls_although_a_step_of_it_is_less_than_a_digit():
+def test_float8_moments_decay_by_stochastic_rounding():
     torch.manual_seed(0)
     value = torch.full((256,), 0.7)
     for _ in range(40):
@@ -120,34 +122,34 @@ def test_a_moment_that_decays_falls_although_a_step_of_it_is_less_than_a_digit()
     assert value[:255].mean().item() == pytest.approx(0.7 * 0.975**40, rel=0.1)
 
 
-def test_no_divisor_becomes_zero():
+def test_float8_second_moment_stays_above_zero():
     root = torch.zeros(256)
     root[0], root[1] = 1.0, 1e-9
     assert (dequantize_moment(*quantize_moment(root, minimum=2.0**-9), torch.Size([256])) > 0).all()
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_float8_products_are_near_the_exact_ones(bias):
+def test_float8_products_are_close_to_float32(bias):
     torch.manual_seed(0)
     exact, rough = nn.Linear(64, 48, bias=bias), nn.Linear(64, 48, bias=bias)
     rough.load_state_dict(exact.state_dict())
     assert convert_to_float8_training(rough) == 1
     x = torch.randn(2, 16, 64)
     for layer in (exact, rough):
-        own = x.clone().requires_grad_()
-        layer.input = own
-        layer.output = layer(own)
+        leaf = x.clone().requires_grad_()
+        layer.input = leaf
+        layer.output = layer(leaf)
         (layer.output.float() * torch.linspace(-1, 1, 48)).sum().backward()
-    for ours, theirs in (
+    for low_memory, reference in (
         (rough.output, exact.output),
         (rough.input.grad, exact.input.grad),
         (rough.weight.grad, exact.weight.grad),
     ):
-        error = (ours.float() - theirs).norm() / theirs.norm()
+        error = (low_memory.float() - reference).norm() / reference.norm()
         assert 1e-4 < error < 0.08
 
 
-def test_the_router_of_experts_stays_one():
+def test_moe_router_is_not_converted_to_float8():
     moe = {"num_experts": 16, "experts_per_token": 2, "intermediate_size": 32}
     model = build_model(CONFIG.model_copy(update={"moe": MoEConfig(**moe)}))
     routers = [part for part in model.modules() if isinstance(part, Router)]
@@ -156,7 +158,7 @@ def test_the_router_of_experts_stays_one():
     assert all(type(router) is Router for router in routers)
 
 
-def test_a_decoder_learns_in_float8(monkeypatch):
+def test_decoder_trains_in_float8(monkeypatch):
     monkeypatch.setattr("groundup.train.mixed_precision.require_float8", lambda device: None)
     losses = {}
     for precision in ("bfloat16", "float8"):
@@ -168,39 +170,39 @@ def test_a_decoder_learns_in_float8(monkeypatch):
     assert losses["float8"] == pytest.approx(losses["bfloat16"], rel=0.2)
 
 
-def test_float8_is_refused_by_name_where_there_is_none():
+def test_float8_without_hardware_support_is_refused():
     with pytest.raises(UserError, match="float8: needs an accelerator"):
         require_float8(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("kind", ["selective", "full"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_recomputation_keeps_less_and_changes_no_bit(kind, precision):
-    plain, forgetful = (
+def test_activation_checkpointing_saves_memory_and_changes_no_bit(kind, precision):
+    plain, checkpointed = (
         NativeEngine(
             decoder(), NEXT_TOKEN, settings(precision=precision), Machine(activation_checkpointing=how)
         )
         for how in ("none", kind)
     )
     for step in range(3):
-        assert plain.forward_backward(tokens(step)) == forgetful.forward_backward(tokens(step))
-        assert plain.optimizer_step(1.0) == forgetful.optimizer_step(1.0)
+        assert plain.forward_backward(tokens(step)) == checkpointed.forward_backward(tokens(step))
+        assert plain.optimizer_step(1.0) == checkpointed.optimizer_step(1.0)
     names = plain.module.state_dict().keys()
-    assert names == forgetful.module.state_dict().keys()
-    for a, b in zip(plain.parameters, forgetful.parameters, strict=True):
+    assert names == checkpointed.module.state_dict().keys()
+    for a, b in zip(plain.parameters, checkpointed.parameters, strict=True):
         assert torch.equal(a, b)
 
 
-def test_full_recomputation_keeps_less_than_half():
-    kept = {}
+def test_full_activation_checkpointing_halves_activation_bytes():
+    sizes = {}
     for kind in ("none", "selective", "full"):
         model = decoder()
         apply_activation_checkpointing(model, kind)
-        kept[kind] = micro_batch.activation_bytes(model, NEXT_TOKEN, tokens())
-    assert kept["full"] < kept["none"] / 2
+        sizes[kind] = micro_batch.activation_bytes(model, NEXT_TOKEN, tokens())
+    assert sizes["full"] < sizes["none"] / 2
 
 
-def test_kept_bytes_are_those_of_the_forward_pass():
+def test_activation_bytes_of_a_forward_pass():
     layer = nn.Linear(8, 8, bias=False)
 
     class Objective:
@@ -212,24 +214,24 @@ def test_kept_bytes_are_those_of_the_forward_pass():
     )  # the input, and what tanh gave
 
 
-def test_looking_for_the_micro_batch_keeps_nothing():
+def test_activation_bytes_leaks_no_memory():
     weights = nn.ParameterList([torch.ones(2**20)])
 
     class Objective:
         loss = staticmethod(lambda model, batch: torch.tanh(model[0] * batch["x"]).sum())
 
-    def held() -> int:
+    def allocated_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
     batch = {"x": torch.ones(1)}
     micro_batch.activation_bytes(weights, Objective, batch)
-    before = held()
+    before = allocated_bytes()
     for _ in range(40):
         assert micro_batch.activation_bytes(weights, Objective, batch) > 4 * 2**20
-    assert held() - before < 20 * 4 * 2**20, "of 40 results of tanh not even half were left"
+    assert allocated_bytes() - before < 20 * 4 * 2**20, "of 40 results of tanh not even half were left"
 
 
-def test_the_micro_batch_fits_the_free_memory(monkeypatch):
+def test_micro_batch_fits_the_free_memory(monkeypatch):
     one = micro_batch.activation_bytes(decoder(), NEXT_TOKEN, tokens(rows=1))
     later = 3 * sum(weight.nbytes for weight in decoder().parameters())
     for free, expected in ((11 * one, 8), (17 * one, 8), (6 * one, 4), (0, 1)):
@@ -240,9 +242,9 @@ def test_the_micro_batch_fits_the_free_memory(monkeypatch):
     assert micro_batch.choose_micro_batch(decoder(), NEXT_TOKEN, tokens(rows=16), torch.device("cpu")) == 16
 
 
-def test_where_memory_runs_out_the_pieces_are_halved_and_the_batch_stays(monkeypatch):
+def test_out_of_memory_halves_the_micro_batch(monkeypatch):
     engine = NativeEngine(decoder(), NEXT_TOKEN, settings(), Machine(micro_batch_size=4))
-    whole = NativeEngine(decoder(), NEXT_TOKEN, settings(), Machine(micro_batch_size=1))
+    unsplit = NativeEngine(decoder(), NEXT_TOKEN, settings(), Machine(micro_batch_size=1))
     forward = NEXT_TOKEN.loss
 
     def narrow(model, batch):
@@ -251,9 +253,9 @@ def test_where_memory_runs_out_the_pieces_are_halved_and_the_batch_stays(monkeyp
         return forward(model, batch)
 
     monkeypatch.setattr(engine, "objective", type(NEXT_TOKEN)(narrow, NEXT_TOKEN.count))
-    assert engine.forward_backward(tokens()) == whole.forward_backward(tokens())
+    assert engine.forward_backward(tokens()) == unsplit.forward_backward(tokens())
     assert engine.micro_batch_size == 1
-    assert engine.optimizer_step(1.0) == whole.optimizer_step(1.0)
+    assert engine.optimizer_step(1.0) == unsplit.optimizer_step(1.0)
 
     def none(model, batch):
         raise torch.OutOfMemoryError("out of memory")
@@ -263,7 +265,7 @@ def test_where_memory_runs_out_the_pieces_are_halved_and_the_batch_stays(monkeyp
         engine.forward_backward(tokens())
 
 
-def test_averages_are_what_they_say():
+def test_weight_averages_equal_their_definition():
     weight = torch.zeros(3)
     tail, ema = (WeightAverage({"w": weight}, kind, decay=0.5, start_update=2) for kind in ("tail", "ema"))
     expected = 0.0
@@ -283,7 +285,7 @@ def test_averages_are_what_they_say():
 
 
 @pytest.mark.parametrize("kind", ["ema", "tail"])
-def test_probes_and_the_trained_model_have_averaged_weights(kind):
+def test_evaluation_and_final_model_have_averaged_weights(kind):
     engine = NativeEngine(
         decoder(), NEXT_TOKEN, settings(weight_averaging=kind, tail_fraction=0.5), Machine()
     )
@@ -293,11 +295,11 @@ def test_probes_and_the_trained_model_have_averaged_weights(kind):
     weights = dict(engine.module.named_parameters())
     last = {name: weight.detach().clone() for name, weight in weights.items()}
     with engine.eval_model() as model:
-        seen = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        averaged = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     assert all(torch.equal(weights[name], last[name]) for name in last)
-    assert not any(torch.equal(seen[name], last[name]) for name in last)
+    assert not any(torch.equal(averaged[name], last[name]) for name in last)
     trained = dict(engine.finalize().named_parameters())
-    assert all(torch.equal(seen[name], trained[name]) for name in seen)
+    assert all(torch.equal(averaged[name], trained[name]) for name in averaged)
 
 
 def test_muon_with_bfloat16_weights_is_refused():

@@ -1,4 +1,4 @@
-"""What a run lets people see: records as they happen, boards, layers, a trace."""
+"""Metrics: step records, trackers, layer statistics, profiler."""
 
 import contextlib
 import json
@@ -50,7 +50,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_record_says_what_happened_and_how_fast(tmp_path):
+def test_fields_of_a_step_record(tmp_path):
     result = run(tmp_path, Machine(), step_stats=lambda step: {"epoch": step / 2}, flops_per_token=100.0)
     record = lines(tmp_path / "steps.jsonl")[3]
     assert record == result.records[3]
@@ -70,21 +70,21 @@ def test_a_record_says_what_happened_and_how_fast(tmp_path):
     assert record["memory"] > 1e8
 
 
-def test_records_are_there_while_the_run_goes_on(tmp_path):
-    seen = []
+def test_records_are_written_during_the_run(tmp_path):
+    counts = []
 
     class Looking(Ones):
         def batch(self, step):
             path = tmp_path / "steps.jsonl"
-            seen.append(len(lines(path)) if path.exists() else 0)
+            counts.append(len(lines(path)) if path.exists() else 0)
             return super().batch(step)
 
     engine = NativeEngine(Stack(), SQUARES, SETTINGS, Machine())
     run_training_loop(engine, Looking(), SETTINGS, tmp_path, Machine())
-    assert seen == list(range(6))
+    assert counts == list(range(6))
 
 
-def test_a_journal_forgets_what_came_after_and_survives_half_a_line(tmp_path):
+def test_jsonl_log_truncates_and_ignores_a_partial_line(tmp_path):
     path = tmp_path / "steps.jsonl"
     journal = JsonlLog(path)
     for step in range(5):
@@ -98,7 +98,7 @@ def test_a_journal_forgets_what_came_after_and_survives_half_a_line(tmp_path):
     assert lines(path) == again.records == journal.records[:3]
 
 
-def test_layers_on_request(tmp_path):
+def test_layer_stats_every_n_steps(tmp_path):
     run(tmp_path, Machine(log_layer_stats_every=2))
     records = lines(tmp_path / "layers.jsonl")
     assert [record["step"] for record in records] == [0, 2, 4]
@@ -111,7 +111,7 @@ def test_layers_on_request(tmp_path):
     assert records[0]["gradient"]["blocks.1.weight"] == pytest.approx(gradient)
 
 
-def test_a_trace_of_some_steps(tmp_path):
+def test_profiler_writes_a_trace(tmp_path):
     run(tmp_path, Machine(profile_steps=(1, 2)))
     assert (tmp_path / "trace-1-2.json.gz").stat().st_size > 0
 
@@ -129,7 +129,7 @@ def test_tensorboard_shows_the_records(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")  # their own and their libraries, which are not ours to mend
 @pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio"])
-def test_other_boards_work_offline(tmp_path, name, monkeypatch):
+def test_other_trackers_work_offline(tmp_path, name, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
@@ -148,13 +148,13 @@ def test_other_boards_work_offline(tmp_path, name, monkeypatch):
         assert database.execute(question).fetchone() == (6,)
 
 
-def test_a_board_that_is_not_installed_is_named(tmp_path, monkeypatch):
+def test_tracker_that_is_not_installed_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(TRACKERS, "wandb_is_not_here", TRACKERS["wandb"])
     with pytest.raises(UserError, match="wandb_is_not_here is not installed"):
         run(tmp_path, Machine(trackers=("wandb_is_not_here",)))
 
 
-def test_what_is_a_spike():
+def test_detect_spike():
     calm = [2.0 + 0.01 * (step % 5) for step in range(100)]
     assert detect_spike(2.05, calm, 6.0) is None
     assert "deviations above" in detect_spike(2.2, calm, 6.0)
@@ -163,7 +163,7 @@ def test_what_is_a_spike():
     assert detect_spike(math.inf, [], 6.0) == "loss inf"
 
 
-def test_the_meter_leaves_pauses_out():
+def test_throughput_excludes_evaluation_time():
     meter = ThroughputMeter(torch.device("cpu"))
     import time
 

@@ -1,4 +1,4 @@
-"""Objectives: no text is lost, shares are those of the papers, and a generator repeats itself."""
+"""Objectives and masking: nothing is lost, rates equal the papers', reproducible by generator."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_next_token():
     assert all(torch.equal(value, tokens) for value in next_token_batch(tokens).values())
 
 
-def test_the_recipe_s_z_loss_is_in_the_loss():
+def test_z_loss_of_the_recipe_is_added():
     torch.manual_seed(0)
     model = Decoder(ModelConfig(vocab_size=32, hidden_size=16, num_layers=1, num_heads=2))
     batch = next_token_batch(torch.randint(0, 32, (2, 8)))
@@ -42,7 +42,7 @@ def test_the_recipe_s_z_loss_is_in_the_loss():
     torch.testing.assert_close(added.loss(model, batch), expected)
 
 
-def test_masked_shares_are_berts():
+def test_mask_rates_equal_bert():
     tokens = torch.randint(10, 1000, (64, 512), generator=random())
     tokens[:, 0] = 2
     batch = mask_random_tokens(tokens, random(), mask_id=4, vocab_size=1000, special_ids=[2, 3])
@@ -84,7 +84,7 @@ def test_span_corruption_loses_nothing(rows, length, rate, mean_length, seed):
         assert restored(read, answer) == text
 
 
-def test_spans_are_t5s():
+def test_span_corruption_equals_t5():
     mask = span_mask(200, 512, random(), mask_rate=0.15, mean_length=3.0)
     assert (mask.sum(dim=1) == 77).all()
     spans = (mask[:, 1:] & ~mask[:, :-1]).sum(dim=1)
@@ -94,7 +94,7 @@ def test_spans_are_t5s():
     assert mask[:, 200:300].float().mean().item() == pytest.approx(0.15, abs=0.02)
 
 
-def test_the_generator_decides_alone():
+def test_masking_depends_on_the_generator_only():
     tokens = torch.randint(10, 800, (3, 40))
     for make in (
         lambda g: mask_random_tokens(tokens, g, mask_id=4, vocab_size=800),
@@ -112,7 +112,7 @@ def test_too_few_sentinels_and_too_short_rows_are_refused():
         span_mask(1, 1, random(), mask_rate=0.15, mean_length=3.0)
 
 
-def test_pairs_are_padded_and_the_padding_is_told():
+def test_seq2seq_batch_pads_and_masks():
     batch = seq2seq_batch([[5, 6, 7], [8]], [[9], [10, 11]], pad_id=0, eos_id=EOS)
     assert batch["tokens"].tolist() == [[5, 6, 7, 1], [8, 1, 0, 0]]
     assert batch["document_ids"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]

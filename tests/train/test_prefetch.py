@@ -1,4 +1,4 @@
-"""Batches made ahead: the same bits whatever the threads, made while the step before computes, faults in their own step."""
+"""Prefetching: independent of the number of threads, made ahead, errors at their own step."""
 
 import threading
 
@@ -32,7 +32,7 @@ def test_any_number_of_threads_gives_the_same_batches(threads: int):
             assert torch.equal(batches.batch(step)["tokens"], Numbered().batch(step)["tokens"])
 
 
-def test_the_next_batches_are_made_without_being_asked_for_and_only_once():
+def test_next_batches_are_prefetched_once():
     source = Numbered()
     with Prefetcher(source, steps=4, threads=1) as batches:
         batches.batch(0)
@@ -43,7 +43,7 @@ def test_the_next_batches_are_made_without_being_asked_for_and_only_once():
     assert source.made == [0, 1, 2, 3]
 
 
-def test_a_fault_is_raised_in_its_own_step():
+def test_an_error_is_raised_at_its_own_step():
     source = Numbered(fails_at=2)
     with Prefetcher(source, steps=10, threads=1) as batches:
         batches.batch(0)

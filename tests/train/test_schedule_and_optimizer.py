@@ -1,4 +1,4 @@
-"""The learning rate at every step, and which weights decay."""
+"""Learning rate schedules and optimizer groups."""
 
 from itertools import pairwise
 
@@ -27,7 +27,7 @@ def test_stable_phase_is_flat_until_the_decay():
     assert lr_multiplier(88, 101, **options) == pytest.approx(0.48)
 
 
-def test_the_recipe_and_the_schedules_agree():
+def test_recipe_schedules_equal_implemented_schedules():
     allowed = TrainConfig.model_fields["lr_schedule"].annotation
     assert set(SCHEDULES) == set(allowed.__args__)
 
@@ -41,7 +41,7 @@ class Tiny(nn.Module):
         self.head = nn.Linear(4, 10, bias=False)
 
 
-def test_only_matrices_decay_and_each_weight_moves_once():
+def test_weight_decay_on_matrices_only_and_each_weight_in_one_group():
     model = Tiny()
     hidden, embeddings, vectors = split_parameters(model)
     assert [p.shape for p in hidden] == [(4, 4)]
@@ -59,7 +59,7 @@ def test_only_matrices_decay_and_each_weight_moves_once():
         assert all(group["lr"] == pytest.approx(0.5 * group["peak_lr"]) for group in groups)
 
 
-def test_adamw_groups_follow_the_textbook():
+def test_adamw_equals_its_formula():
     torch.manual_seed(0)
     model = Tiny()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -1,4 +1,4 @@
-"""One rank of a thousand, built on devices that are not there, holds and sends what the formulas say."""
+"""Simulated memory and communication of one rank of 1,024 against the plan's formulas."""
 
 import json
 import subprocess

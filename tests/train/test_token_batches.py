@@ -1,4 +1,4 @@
-"""The loader: every token once an epoch, any step on any number of ranks, documents and weights kept."""
+"""Token batches: every token once an epoch, any step on any number of ranks, packing, source weights."""
 
 import itertools
 from pathlib import Path
@@ -24,7 +24,7 @@ def write_shard(
 ) -> TokenShard:
     """Documents whose tokens count up through the whole shard, so that a token tells where it stood.
 
-    `ends` puts the end of text in the last place of each; without it every token is another.
+    `ends` puts the end of text in the last index of each; without it every token is another.
     """
     folder.mkdir(parents=True, exist_ok=True)
     writer = ShardWriter(folder, "train", vocab_size=70_000, tokenizer="test", end_of_text=0)
@@ -56,10 +56,10 @@ def test_an_epoch_predicts_every_token_but_the_first_exactly_once(shard: TokenSh
     assert tokens != sorted(tokens)
 
 
-def test_the_next_epoch_has_another_order(shard: TokenShard):
+def test_epochs_have_different_orders(shard: TokenShard):
     batches = TokenBatches(shard, 32, 1, seed=3)
     n = batches.num_sequences
-    first, second = ([place for _, place in batches.order(begin, n)] for begin in (0, n))
+    first, second = ([index for _, index in batches.order(begin, n)] for begin in (0, n))
     assert sorted(first) == sorted(second) == list(range(n))
     assert first != second
     assert TokenBatches(shard, 32, 1, seed=4).order(0, 8) != batches.order(0, 8)
@@ -68,27 +68,27 @@ def test_the_next_epoch_has_another_order(shard: TokenShard):
 @pytest.mark.parametrize("packing", SEQUENCE_PACKINGS)
 def test_the_global_batch_does_not_depend_on_the_ranks(shard: TokenShard, packing: Packing):
     options = {"packing": packing, "document_mask": True, "weights": {"web": 1.0, "code": 3.0}}
-    whole = TokenBatches(shard, 32, 12, 5, **options)
+    full = TokenBatches(shard, 32, 12, 5, **options)
     for ranks, step in itertools.product((1, 2, 3, 12), (0, 7, 1000)):
         parts = [
             TokenBatches(shard, 32, 12, 5, rank=rank, num_ranks=ranks, **options).batch(step)
             for rank in range(ranks)
         ]
-        for field, value in whole.batch(step).items():
+        for field, value in full.batch(step).items():
             assert torch.equal(value, torch.cat([part[field] for part in parts]))
 
 
-def test_batches_cross_epochs_without_a_seam(shard: TokenShard):
+def test_batches_cross_epoch_boundaries(shard: TokenShard):
     batches = TokenBatches(shard, 64, 5, seed=0)
     n = batches.num_sequences
-    order = [place for _, place in batches.order(0, 10 * n)]
-    assert order[13:18] == [place for _, place in batches.order(13, 5)]
+    order = [index for _, index in batches.order(0, 10 * n)]
+    assert order[13:18] == [index for _, index in batches.order(13, 5)]
     for epoch in range(10):
         assert sorted(order[epoch * n : (epoch + 1) * n]) == list(range(n))
 
 
 @pytest.mark.parametrize("packing", SEQUENCE_PACKINGS)
-def test_documents_are_numbered_from_the_first_of_the_sequence(tmp_path: Path, packing: Packing):
+def test_document_ids_start_at_zero_in_each_sequence(tmp_path: Path, packing: Packing):
     lengths = np.random.default_rng(0).integers(2, 60, 100).tolist()
     shard = write_shard(tmp_path, lengths, ["web", "books", "web", "code", "books"] * 20, ends=True)
     for weights in (None, {"web": 1.0, "books": 1.0}):
@@ -99,8 +99,8 @@ def test_documents_are_numbered_from_the_first_of_the_sequence(tmp_path: Path, p
         ):
             row = row[: np.flatnonzero(labels != IGNORE_INDEX)[-1] + 1]  # without the padding
             true = np.searchsorted(shard.document_offsets, row - 1, side="right") - 1
-            for place in np.flatnonzero(row == 0):  # an end of text belongs to the document before it
-                true[place] = true[place - 1] if place else -1
+            for index in np.flatnonzero(row == 0):  # an end of text belongs to the document before it
+                true[index] = true[index - 1] if index else -1
             changes = np.flatnonzero(np.diff(true, prepend=true[0]))
             expected = np.cumsum(np.isin(np.arange(len(row)), changes))
             assert numbers[: len(row)].tolist() == expected.tolist()
@@ -114,13 +114,13 @@ def test_weights_choose_the_sources_and_no_other_document_appears(shard: TokenSh
     documents = np.searchsorted(shard.document_offsets, rows - 1, side="right") - 1
     sources = np.asarray(shard.document_sources)[documents]
     assert (sources == sources[:, :1]).all()  # a sequence has one source
-    shares = np.bincount(sources[:, 0], minlength=3) / len(rows)
-    assert shares.tolist() == [0.25 if name == "web" else 0.75 if name == "code" else 0 for name in names]
-    seen = batches.step_stats(63)["epochs_by_source"]
-    assert seen["code"] > 3 * seen["web"] > 0  # three times the share of a smaller source
+    ratios = np.bincount(sources[:, 0], minlength=3) / len(rows)
+    assert ratios.tolist() == [0.25 if name == "web" else 0.75 if name == "code" else 0 for name in names]
+    epochs = batches.step_stats(63)["epochs_by_source"]
+    assert epochs["code"] > 3 * epochs["web"] > 0  # three times the share of a smaller source
 
 
-def test_a_weighted_source_is_seen_whole_in_each_of_its_epochs(shard: TokenShard):
+def test_each_epoch_of_a_weighted_source_covers_it(shard: TokenShard):
     batches = TokenBatches(shard, 16, 8, 1, weights={"web": 1.0, "code": 1.0})
     tokens: dict[int, list[int]] = {0: [], 1: []}
     count = {0: 0, 1: 0}
@@ -146,20 +146,20 @@ def test_best_fit_keeps_documents_whole_and_loses_none(shard: TokenShard):
     for step in range(batches.num_sequences):
         batch = batches.batch(step)
         tokens, labels, documents = (batch[name][0].numpy() for name in ("tokens", "labels", "document_ids"))
-        kept = labels != IGNORE_INDEX
-        assert (labels[kept] == tokens[kept]).all()
-        assert (tokens[~kept] == shard.end_of_text).all()
-        for number in np.unique(documents[kept]):
-            piece = tokens[kept & (documents == number)]
-            document = np.searchsorted(shard.document_offsets, piece[0] - 1, side="right") - 1
-            assert piece.tolist() == (shard.document(int(document))).tolist()
-        found += tokens[kept].tolist()
-        padding += int((~kept).sum())
+        labeled = labels != IGNORE_INDEX
+        assert (labels[labeled] == tokens[labeled]).all()
+        assert (tokens[~labeled] == shard.end_of_text).all()
+        for number in np.unique(documents[labeled]):
+            span = tokens[labeled & (documents == number)]
+            document = np.searchsorted(shard.document_offsets, span[0] - 1, side="right") - 1
+            assert span.tolist() == (shard.document(int(document))).tolist()
+        found += tokens[labeled].tolist()
+        padding += int((~labeled).sum())
     assert sorted(found) == list(range(1, shard.num_tokens + 1))
     assert padding < 0.1 * shard.num_tokens  # few and long documents; usual text has next to none
 
 
-def test_best_fit_cuts_only_what_is_longer_than_a_sequence(tmp_path: Path):
+def test_best_fit_splits_only_documents_longer_than_a_sequence(tmp_path: Path):
     shard = write_shard(tmp_path, [100, 3, 64, 29, 1])
     batches = TokenBatches(shard, 32, 1, seed=2, packing="best-fit", shuffle=False)
     rows = [predicted(batches.batch(step)) for step in range(batches.num_sequences)]
@@ -169,7 +169,7 @@ def test_best_fit_cuts_only_what_is_longer_than_a_sequence(tmp_path: Path):
 
 @pytest.mark.parametrize("packing", SEQUENCE_PACKINGS)
 @pytest.mark.parametrize("weights", [None, {"web": 1.0, "code": 3.0}])
-def test_the_log_counts_the_tokens_of_each_source(
+def test_step_stats_count_the_tokens_of_each_source(
     shard: TokenShard, packing: Packing, weights: dict[str, float] | None
 ):
     batches = TokenBatches(shard, 24, 6, 1, packing=packing, weights=weights)
@@ -183,14 +183,14 @@ def test_the_log_counts_the_tokens_of_each_source(
     assert batches.step_stats(2 * n - 1)["epoch"] == 12.0
 
 
-def test_a_batch_and_its_sequences_grow_and_nothing_is_lost_or_repeated(shard: TokenShard):
+def test_batch_warmup_loses_and_repeats_nothing(shard: TokenShard):
     grown = TokenBatches(
         shard, 32, 8, 3, initial_sequences=2, initial_length=8, batch_warmup_steps=6, document_mask=True
     )
     shapes = [tuple(grown.batch(step)["tokens"].shape) for step in range(8)]
     assert shapes == [(8, 8)] * 3 + [(8, 16)] * 3 + [(8, 32)] * 2
-    whole = TokenBatches(shard, 32, 1, 3)
-    one_by_one = torch.cat([whole.batch(step)["tokens"].flatten() for step in range(3 * 2 + 3 * 4 + 2 * 8)])
+    full = TokenBatches(shard, 32, 1, 3)
+    one_by_one = torch.cat([full.batch(step)["tokens"].flatten() for step in range(3 * 2 + 3 * 4 + 2 * 8)])
     assert torch.equal(torch.cat([grown.batch(step)["tokens"].flatten() for step in range(8)]), one_by_one)
     parts = [
         TokenBatches(
@@ -213,7 +213,7 @@ def test_a_batch_and_its_sequences_grow_and_nothing_is_lost_or_repeated(shard: T
 
 @given(doublings=st.integers(0, 6), steps=st.integers(0, 40), first=st.integers(1, 5))
 @settings(max_examples=60, deadline=None)
-def test_growth_adds_up(doublings: int, steps: int, first: int):
+def test_size_warmup_sums_up(doublings: int, steps: int, first: int):
     growth = SizeWarmup(first << doublings, first, steps)
     sizes = [growth.size_at(step) for step in range(60)]
     assert sizes == sorted(sizes)
@@ -238,26 +238,26 @@ def test_the_order_is_a_permutation(size: int, seed: int, epoch: int):
     assert sorted(feistel_permutation(np.arange(size), size, seed, epoch).tolist()) == list(range(size))
 
 
-def test_the_order_looks_random():
+def test_the_order_is_close_to_uniform():
     size = 4096
-    places = feistel_permutation(np.arange(size), size, 1, 0)
-    assert abs(np.corrcoef(places[:-1], places[1:])[0, 1]) < 0.05
-    assert abs(np.mean(places == np.arange(size)) * size - 1) < 6  # one fixed point is expected
+    permuted = feistel_permutation(np.arange(size), size, 1, 0)
+    assert abs(np.corrcoef(permuted[:-1], permuted[1:])[0, 1]) < 0.05
+    assert abs(np.mean(permuted == np.arange(size)) * size - 1) < 6  # one fixed point is expected
 
 
 @given(weights=st.lists(st.floats(0.01, 10), min_size=1, max_size=6), number=st.integers(0, 20_000))
 @settings(max_examples=50, deadline=None)
-def test_a_mixture_counts_what_it_gives(weights: list[float], number: int):
+def test_mixture_counts_equal_its_sequences(weights: list[float], number: int):
     mixture = SourceMixture(weights, seed=3)
     sources, before = mixture.source_and_index(np.arange(number))
     assert np.bincount(sources, minlength=len(weights)).tolist() == mixture.counts(number).tolist()
     for source in range(len(weights)):
         assert before[sources == source].tolist() == list(range(int(mixture.counts(number)[source])))
-    shares = mixture.counts(4096 * 3) / (4096 * 3)
-    assert np.abs(shares - np.array(weights) / sum(weights)).max() <= 1 / 4096
+    ratios = mixture.counts(4096 * 3) / (4096 * 3)
+    assert np.abs(ratios - np.array(weights) / sum(weights)).max() <= 1 / 4096
 
 
-def test_bad_input_is_refused_by_name(shard: TokenShard, tmp_path: Path):
+def test_invalid_arguments_are_refused(shard: TokenShard, tmp_path: Path):
     with pytest.raises(UserError, match="fewer than one sequence of 100000"):
         TokenBatches(shard, 100_000, 4, 1)
     with pytest.raises(UserError, match="10 sequences is not divisible by 4"):

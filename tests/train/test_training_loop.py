@@ -1,4 +1,4 @@
-"""The loop: the split of a batch changes nothing, an interruption changes no bit, a bad loss is named."""
+"""Training loop: micro-batches, resuming, loss spikes, signals, early stopping, checkpoints."""
 
 import dataclasses
 import json
@@ -97,11 +97,11 @@ def same_weights(a, b):
     ],
     ids=lambda knobs: ", ".join(knobs.values()),
 )
-def test_interrupted_training_ends_in_the_same_bits(tmp_path, chosen):
+def test_resume_equals_straight_run(tmp_path, chosen):
     knobs = settings(**chosen)
     machine = Machine(checkpoint_every_seconds=0.0)
     straight = TinyModel()
-    whole = train(
+    full = train(
         straight,
         RandomBatches(),
         mean_loss,
@@ -139,14 +139,14 @@ def test_interrupted_training_ends_in_the_same_bits(tmp_path, chosen):
         resumed, RandomBatches(), mean_loss, knobs, tmp_path / "cut", machine, eval_fn=lambda m: {"x": 1.0}
     )
     assert same_weights(straight, resumed)
-    assert repeatable(rest.records) == repeatable(whole.records)
-    assert rest.evaluations == whole.evaluations
-    assert [p["step"] for p in whole.evaluations] == [10, 20, 30]
+    assert repeatable(rest.records) == repeatable(full.records)
+    assert rest.evaluations == full.evaluations
+    assert [p["step"] for p in full.evaluations] == [10, 20, 30]
     written = [json.loads(line) for line in (tmp_path / "cut" / "steps.jsonl").read_text().splitlines()]
     assert written == rest.records
 
 
-def test_a_kill_between_the_save_and_the_probe_loses_no_probe(tmp_path):
+def test_a_kill_between_checkpoint_and_evaluation_loses_no_evaluation(tmp_path):
     def failing(model):
         raise RuntimeError("killed in the probe")
 
@@ -160,19 +160,19 @@ def test_a_kill_between_the_save_and_the_probe_loses_no_probe(tmp_path):
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 4, 5])
-def test_the_split_into_micro_batches_changes_only_rounding(tmp_path, micro_batch):
-    whole, split = TinyModel(), TinyModel()
-    a = train(whole, RandomBatches(), mean_loss, settings(), tmp_path / "a", Machine())
+def test_micro_batch_size_changes_only_rounding(tmp_path, micro_batch):
+    full, split = TinyModel(), TinyModel()
+    a = train(full, RandomBatches(), mean_loss, settings(), tmp_path / "a", Machine())
     b = train(
         split, RandomBatches(), mean_loss, settings(), tmp_path / "b", Machine(micro_batch_size=micro_batch)
     )
     for x, y in zip(a.records, b.records, strict=True):
         assert x["loss"] == pytest.approx(y["loss"], rel=2e-5)
-    for x, y in zip(whole.parameters(), split.parameters(), strict=True):
+    for x, y in zip(full.parameters(), split.parameters(), strict=True):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
 
 
-def test_training_learns():
+def test_training_reduces_the_loss():
     class Counting:
         def batch(self, step):
             tokens = (torch.arange(12)[None, :] + torch.arange(6)[:, None]) % 16
@@ -202,7 +202,7 @@ def poisoned_loss(model, batch):
     return mean_loss(model, batch) * batch["poison"].mean()
 
 
-def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_weights_before_it(tmp_path):
+def test_loss_that_is_not_finite_saves_batch_and_weights(tmp_path):
     machine = Machine(checkpoint_every_seconds=0.0)
     with pytest.raises(UserError, match="step 12, batch 12: loss nan"):
         train(TinyModel(), Poisoned(12), poisoned_loss, settings(), tmp_path, machine)
@@ -210,24 +210,24 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_weights_before_
         "step-00000011",
         "step-00000012",
     ]
-    place = tmp_path / "checkpoints" / "emergency-step-00000012"
-    assert load_file(place / "batch-0.safetensors")["poison"].isnan().all()
-    before, kept = (
+    folder = tmp_path / "checkpoints" / "emergency-step-00000012"
+    assert load_file(folder / "batch-0.safetensors")["poison"].isnan().all()
+    before, saved = (
         load_file(path / "rank-00000-of-00001.safetensors")
-        for path in (tmp_path / "checkpoints" / "step-00000012", place)
+        for path in (tmp_path / "checkpoints" / "step-00000012", folder)
     )
-    assert all(torch.equal(before[name], kept[name]) for name in before)
+    assert all(torch.equal(before[name], saved[name]) for name in before)
     # Once the data is mended the run goes on, and ends as if nothing had been.
-    mended, straight = TinyModel(7), TinyModel()
-    train(mended, Poisoned(-1), poisoned_loss, settings(), tmp_path, machine)
+    repaired, straight = TinyModel(7), TinyModel()
+    train(repaired, Poisoned(-1), poisoned_loss, settings(), tmp_path, machine)
     train(straight, RandomBatches(), mean_loss, settings(), tmp_path / "straight", machine)
-    assert same_weights(mended, straight)
+    assert same_weights(repaired, straight)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1000.0])
-def test_a_spike_is_skipped_and_told(tmp_path, value):
+def test_a_spike_is_skipped_and_logged(tmp_path, value):
     knobs = settings(on_spike="skip", steps=40)
-    model, progress = TinyModel(), Said()
+    model, progress = TinyModel(), RecordingProgress()
     records = train(
         model, Poisoned(25, value), poisoned_loss, knobs, tmp_path, Machine(progress=progress)
     ).records
@@ -239,14 +239,14 @@ def test_a_spike_is_skipped_and_told(tmp_path, value):
 
 def test_a_spike_rolls_back_over_the_batches_since_the_checkpoint(tmp_path):
     knobs = settings(on_spike="rollback", steps=40)
-    seen = []
+    observed = []
 
     class Watched(Poisoned):
         def batch(self, step):
-            seen.append(step)
+            observed.append(step)
             return super().batch(step)
 
-    progress = Said()
+    progress = RecordingProgress()
     machine = Machine(progress=progress)
     result = train(
         TinyModel(),
@@ -257,7 +257,7 @@ def test_a_spike_rolls_back_over_the_batches_since_the_checkpoint(tmp_path):
         machine,
         eval_fn=lambda m: {"x": 1.0},
     )
-    assert seen == [*range(26), *range(26, 46)]  # back to step 20, and on with batch 26
+    assert observed == [*range(26), *range(26, 46)]  # back to step 20, and on with batch 26
     assert [record["step"] for record in result.records] == list(range(40))
     assert "back to step 20" in progress.text
     assert [probe["step"] for probe in result.evaluations] == [10, 20, 30, 40]
@@ -266,7 +266,7 @@ def test_a_spike_rolls_back_over_the_batches_since_the_checkpoint(tmp_path):
     assert state == {"step": 40, "skipped_batches": 6, "rollbacks": 1}
 
 
-def test_batches_that_are_all_bad_are_not_skipped_for_ever(tmp_path):
+def test_too_many_skips_in_a_row_abort(tmp_path):
     class AllBad(RandomBatches):
         def batch(self, step):
             return {**super().batch(step), "poison": torch.full((6, 1), float("nan"))}
@@ -275,7 +275,7 @@ def test_batches_that_are_all_bad_are_not_skipped_for_ever(tmp_path):
         train(TinyModel(), AllBad(), poisoned_loss, settings(on_spike="skip", steps=50), tmp_path, Machine())
 
 
-class Said(Progress):
+class RecordingProgress(Progress):
     """Remembers the lines that stay."""
 
     def __init__(self):
@@ -286,7 +286,7 @@ class Said(Progress):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_a_signal_is_granted_after_the_step_and_everything_is_saved(tmp_path, name):
+def test_a_signal_saves_and_stops_after_the_step(tmp_path, name):
     class Asked(RandomBatches):
         def batch(self, step):
             if step == 13:
@@ -304,7 +304,7 @@ def test_a_signal_is_granted_after_the_step_and_everything_is_saved(tmp_path, na
     assert same_weights(rest, straight)
 
 
-def test_training_ends_early_when_looks_grow_no_better(tmp_path):
+def test_early_stopping(tmp_path):
     scores = iter([3.0, 2.0, 2.5, 2.1, 1.0])
     knobs = settings(early_stopping_patience=2, steps=100)
     result = train(
@@ -329,7 +329,7 @@ def test_training_ends_early_when_looks_grow_no_better(tmp_path):
     assert len(again.records) == 40, "the end of a finished run is its end"
 
 
-def test_checkpoints_that_stay(tmp_path):
+def test_prune_checkpoints(tmp_path):
     machine = Machine(checkpoint_every_seconds=0.0, keep_checkpoints=3, keep_checkpoint_every=10)
     train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path, machine)
     folder = tmp_path / "checkpoints"
@@ -340,7 +340,7 @@ def test_checkpoints_that_stay(tmp_path):
     assert not folder.exists()
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
+def test_corrupt_checkpoint_falls_back_to_the_previous_one(tmp_path):
     machine = Machine(checkpoint_every_seconds=0.0)
     straight = TinyModel()
     train(straight, RandomBatches(), mean_loss, settings(), tmp_path / "a", machine)
@@ -366,14 +366,14 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         train(other, RandomBatches(), mean_loss, settings(), tmp_path, dataclasses.replace(Machine()))
 
 
-def test_what_counts():
+def test_target_counts():
     batch = {"labels": torch.tensor([[5, 1, 2], [5, IGNORE_INDEX, 2]])}
     assert count_shifted(batch) == 3
     assert count_labels(batch) == 5
 
 
-def test_the_same_bits_are_asked_for_while_a_step_computes_and_no_longer():
-    for kind, wanted, seen in (("cuda", True, True), ("cuda", False, False), ("cpu", True, False)):
-        with deterministic_algorithms(torch.device(kind), wanted):
-            assert torch.are_deterministic_algorithms_enabled() == seen
+def test_deterministic_algorithms_are_on_during_the_context_only():
+    for kind, enabled, observed in (("cuda", True, True), ("cuda", False, False), ("cpu", True, False)):
+        with deterministic_algorithms(torch.device(kind), enabled):
+            assert torch.are_deterministic_algorithms_enabled() == observed
         assert not torch.are_deterministic_algorithms_enabled()

@@ -17,13 +17,14 @@ from groundup.finetune.sft import finetune
 from groundup.finetune.trainable_tokens import merge_trainable_tokens
 from groundup.finetune.validation_split import split_conversations
 from groundup.model import load_model, save_model
+from groundup.recipe import RecipeView
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.tokenizer import Tokenizer
 from groundup.train.checkpoints import prune_checkpoints
 from groundup.train.device import setup_device
 
 
-def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Fine-tune the base model on conversations, resuming from a checkpoint in `out`.
 
     Writes the model folder (merged weights, tokenizer), `adapter/` with LoRA, the conversations as used (train.jsonl,

@@ -16,7 +16,7 @@ from groundup.model import Decoder, build_model, save_model
 from groundup.parallel import process_group
 from groundup.plan.derive import require_derived
 from groundup.plan.parameter_count import count_parameters, training_flops_per_token
-from groundup.recipe import ModelConfig
+from groundup.recipe import ModelConfig, RecipeView
 from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import Tokenizer, TokenShard
 from groundup.train.checkpoints import prune_checkpoints
@@ -35,7 +35,7 @@ SAMPLE_TOKENS, SAMPLE_TEMPERATURE = 48, 0.8
 """Length and temperature of scheduled samples."""
 
 
-def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Train a model of `recipe.model` by `recipe.train` on the token shards.
 
     Writes the model folder (model.json, model.safetensors, tokenizer), steps.jsonl and eval.jsonl.
@@ -49,7 +49,7 @@ def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> di
 
 
 def _run(
-    recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine, device: torch.device
+    recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine, device: torch.device
 ) -> dict[str, Any]:
     settings: TrainConfig = recipe.train
     tokenizer = Tokenizer.load(inputs["tokenizer"])
@@ -115,7 +115,7 @@ def _run(
     }
 
 
-def _causal_lm_eval(recipe: Any, tokenizer: Tokenizer, held_out: TokenShard, length: int) -> EvalFn:
+def _causal_lm_eval(recipe: RecipeView, tokenizer: Tokenizer, held_out: TokenShard, length: int) -> EvalFn:
     """Bits per byte of validation text, and samples if train.sample_prompts is set."""
     settings: TrainConfig = recipe.train
 
@@ -132,7 +132,9 @@ def _causal_lm_eval(recipe: Any, tokenizer: Tokenizer, held_out: TokenShard, len
     return evaluate
 
 
-def _masked_lm_eval(recipe: Any, mask_tokens: MaskFunction, held_out: TokenShard, length: int) -> EvalFn:
+def _masked_lm_eval(
+    recipe: RecipeView, mask_tokens: MaskFunction, held_out: TokenShard, length: int
+) -> EvalFn:
     """Loss and accuracy on masked tokens of validation text."""
 
     def evaluate(model: nn.Module) -> dict[str, Any]:
