@@ -12,12 +12,12 @@ from groundup.interop.families.select_family import select_family
 from groundup.interop.fold_scales import fold_scales
 from groundup.interop.model_export import export
 from groundup.interop.model_loading import open_model
-from groundup.recipe import ModelConfig
+from groundup.recipe import ModelConfig, RecipeView
 
 SAMPLE_TOKENS = 32
 
 
-def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Export the model, read the export again, and compare the logits of both.
 
     Returns the metrics format, dtype, family, from (stage of the model), files, bytes, max_logit_difference.

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,11 @@ def map_names(names: Iterable[str], table: Mapping[str, str]) -> Iterator[Tensor
                 break
         else:
             raise UserError(f"tensor {name} has no counterpart in this family")
+
+
+def prefix_map(table: Mapping[str, str]) -> Callable[[Any, Iterable[str]], Iterator[TensorMap]]:
+    """`map_names` with `table`, as `Family.weight_map`."""
+    return lambda config, names: map_names(names, table)
 
 
 def map_transposed(native: str, foreign: str) -> TensorMap:

@@ -29,6 +29,7 @@ Deliberately absent: devices, optimizers, dropout (one pass over the data does n
 foreign weights. Other chapters transform a model from outside.
 
     >>> model = build_model(ModelConfig(vocab_size=256, hidden_size=64, num_layers=2, num_heads=4, context_length=128))
+    >>> tokens = torch.randint(256, (4, 16))
     >>> model(tokens, labels=tokens).loss.backward()
     >>> save_model(model, Path("tiny"))
 """

@@ -1,15 +1,17 @@
 """Hugging Face model families: one file for each group of similar ones.
 
-family.py         the description of a family
-rope_config.py    RoPE and layer types in config.json
-llama.py          Llama, Mistral, Qwen2, Qwen3
-mixtral.py        Mixtral, Qwen3-MoE
-gemma.py          Gemma 1, 2 and 3
-gpt2.py           GPT-2
-t5.py             T5 v1.1, Flan-T5
-bert.py           BERT
-modernbert.py     ModernBERT
-select_family.py  the family of an export
+Files, in reading order:
+
+    family.py         the description of a family
+    rope_config.py    RoPE and layer types in config.json
+    llama.py          Llama, Mistral, Qwen2, Qwen3
+    mixtral.py        Mixtral, Qwen3-MoE
+    gemma.py          Gemma 1, 2 and 3
+    gpt2.py           GPT-2
+    t5.py             T5 v1.1, Flan-T5
+    bert.py           BERT
+    modernbert.py     ModernBERT
+    select_family.py  the family of an export
 """
 
 from groundup.interop.families.bert import BERT
@@ -21,22 +23,10 @@ from groundup.interop.families.mixtral import MIXTRAL, QWEN3_MOE
 from groundup.interop.families.modernbert import MODERNBERT
 from groundup.interop.families.t5 import T5
 
-IN_ORDER = (
-    LLAMA,
-    QWEN3,
-    QWEN2,
-    MISTRAL,
-    MIXTRAL,
-    QWEN3_MOE,
-    GEMMA,
-    GEMMA2,
-    GEMMA3,
-    GPT2,
-    T5,
-    BERT,
-    MODERNBERT,
-)
-FAMILIES: dict[str, Family] = {family.name: family for family in IN_ORDER}
+_SIMPLEST_FIRST = (
+    LLAMA, QWEN3, QWEN2, MISTRAL, MIXTRAL, QWEN3_MOE, GEMMA, GEMMA2, GEMMA3, GPT2, T5, BERT, MODERNBERT,
+)  # fmt: skip
+FAMILIES: dict[str, Family] = {family.name: family for family in _SIMPLEST_FIRST}
 """By `model_type`, the simplest first: a model is exported as the first family that represents it."""
 
 __all__ = ["FAMILIES", "Family"]

@@ -3,11 +3,8 @@
 Sources: Devlin et al. 2019; transformers 5, models/bert.
 """
 
-from collections.abc import Iterable, Sequence
-
 from groundup.interop.families.family import Family, Json
-from groundup.interop.weight_map import TensorMap, map_names
-from groundup.recipe import ModelConfig
+from groundup.interop.weight_map import prefix_map
 
 KEYS = {
     "vocab_size": "vocab_size",
@@ -66,14 +63,6 @@ def _read(json: Json) -> Json:
     }
 
 
-def _write(config: ModelConfig) -> Json:
-    return {}
-
-
-def _weight_map(config: ModelConfig, names: Sequence[str]) -> Iterable[TensorMap]:
-    return map_names(names, TENSORS)
-
-
 BERT = Family(
     name="bert",
     architecture="BertForMaskedLM",
@@ -83,8 +72,8 @@ BERT = Family(
     kind="encoder",
     fixed=FIXED,
     read=_read,
-    write=_write,
-    weight_map=_weight_map,
+    write=lambda config: {},
+    weight_map=prefix_map(TENSORS),
     prefix="bert.",
     embedding="bert.embeddings.word_embeddings.weight",
     head="cls.predictions.decoder.weight",

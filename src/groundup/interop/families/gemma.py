@@ -3,10 +3,10 @@
 Sources: the configuration and modelling files of transformers 5, models/{gemma,gemma2,gemma3}.
 """
 
-from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from groundup.interop.families.family import Family, Json, inverse_map_value, map_value
-from groundup.interop.families.llama import BIASES, BUFFERS, KEYS, TENSORS, llama_weight_map
+from groundup.interop.families.family import Json, inverse_map_value, map_value
+from groundup.interop.families.llama import BIASES, LLAMA, TENSORS
 from groundup.interop.families.rope_config import (
     read_layers,
     read_rope,
@@ -14,7 +14,7 @@ from groundup.interop.families.rope_config import (
     write_layers,
     write_rope,
 )
-from groundup.interop.weight_map import TensorMap, map_names
+from groundup.interop.weight_map import prefix_map
 from groundup.recipe import ModelConfig
 
 DEFAULTS: Json = {
@@ -105,24 +105,14 @@ def _write_gemma3(config: ModelConfig) -> Json:
     return _write_sandwich(config) | write_rope(config) | {"rope_local_base_freq": local}
 
 
-def _sandwich_weight_map(config: ModelConfig, names: Sequence[str]) -> Iterable[TensorMap]:
-    return map_names(names, TENSORS | SANDWICH)
-
-
-GEMMA = Family(
-    name="gemma",
-    architecture="GemmaForCausalLM",
-    keys=KEYS,
-    defaults={**DEFAULTS, "hidden_act": "gelu_pytorch_tanh"},
-    read=_read_gemma1,
-    write=_write_gemma1,
-    weight_map=llama_weight_map,
-    ignored=BUFFERS,
-)
-GEMMA2 = Family(
+GEMMA = replace(
+    LLAMA, name="gemma", architecture="GemmaForCausalLM", defaults={**DEFAULTS, "hidden_act": "gelu_pytorch_tanh"},
+    read=_read_gemma1, write=_write_gemma1,
+)  # fmt: skip
+GEMMA2 = replace(
+    LLAMA,
     name="gemma2",
     architecture="Gemma2ForCausalLM",
-    keys=KEYS,
     defaults={
         **DEFAULTS,
         "query_pre_attn_scalar": 256,
@@ -133,23 +123,14 @@ GEMMA2 = Family(
     fixed={"use_bidirectional_attention": None},
     read=_read_gemma2,
     write=_write_gemma2,
-    weight_map=_sandwich_weight_map,
-    ignored=BUFFERS,
+    weight_map=prefix_map(TENSORS | SANDWICH),
 )
-GEMMA3 = Family(
+GEMMA3 = replace(
+    GEMMA2,
     name="gemma3_text",
     architecture="Gemma3ForCausalLM",
-    keys=KEYS,
-    defaults={
-        **DEFAULTS,
-        "query_pre_attn_scalar": 256,
-        "attn_logit_softcapping": None,
-        "final_logit_softcapping": None,
-        "sliding_window": 4096,
-    },
+    defaults={**GEMMA2.defaults, "attn_logit_softcapping": None, "final_logit_softcapping": None},
     fixed={"use_bidirectional_attention": False},
     read=_read_gemma3,
     write=_write_gemma3,
-    weight_map=_sandwich_weight_map,
-    ignored=BUFFERS,
 )

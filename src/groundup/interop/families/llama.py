@@ -3,12 +3,12 @@
 Sources: the configuration and modelling files of transformers 5, models/{llama,mistral,qwen2,qwen3}.
 """
 
-from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.families.family import Family, Json, inverse_map_value, map_value
 from groundup.interop.families.rope_config import read_layers, read_rope, write_layers, write_rope
-from groundup.interop.weight_map import TensorMap, map_names
+from groundup.interop.weight_map import prefix_map
 from groundup.recipe import ModelConfig
 
 KEYS = {
@@ -127,10 +127,6 @@ def _write_qwen3(config: ModelConfig) -> Json:
     return write_decoder(config) | write_qwen_layers(config) | bias
 
 
-def llama_weight_map(config: ModelConfig, names: Sequence[str]) -> Iterable[TensorMap]:
-    return map_names(names, TENSORS)
-
-
 LLAMA = Family(
     name="llama",
     architecture="LlamaForCausalLM",
@@ -138,36 +134,17 @@ LLAMA = Family(
     defaults=DEFAULTS,
     read=_read_llama,
     write=_write_llama,
-    weight_map=llama_weight_map,
+    weight_map=prefix_map(TENSORS),
     ignored=BUFFERS,
 )
-MISTRAL = Family(
-    name="mistral",
-    architecture="MistralForCausalLM",
-    keys=KEYS,
-    defaults={**DEFAULTS, "sliding_window": 4096},
-    read=_read_mistral,
-    write=_write_mistral,
-    weight_map=llama_weight_map,
-    ignored=BUFFERS,
-)
-QWEN2 = Family(
-    name="qwen2",
-    architecture="Qwen2ForCausalLM",
-    keys=KEYS,
-    defaults=DEFAULTS,
-    read=_read_qwen2,
-    write=_write_qwen2,
-    weight_map=llama_weight_map,
-    ignored=BUFFERS,
-)
-QWEN3 = Family(
-    name="qwen3",
-    architecture="Qwen3ForCausalLM",
-    keys=KEYS,
-    defaults={**DEFAULTS, "head_dim": 128},
-    read=_read_qwen3,
-    write=_write_qwen3,
-    weight_map=llama_weight_map,
-    ignored=BUFFERS,
-)
+MISTRAL = replace(
+    LLAMA, name="mistral", architecture="MistralForCausalLM", defaults={**DEFAULTS, "sliding_window": 4096},
+    read=_read_mistral, write=_write_mistral,
+)  # fmt: skip
+QWEN2 = replace(
+    LLAMA, name="qwen2", architecture="Qwen2ForCausalLM", read=_read_qwen2, write=_write_qwen2
+)  # fmt: skip
+QWEN3 = replace(
+    LLAMA, name="qwen3", architecture="Qwen3ForCausalLM", defaults={**DEFAULTS, "head_dim": 128},
+    read=_read_qwen3, write=_write_qwen3,
+)  # fmt: skip

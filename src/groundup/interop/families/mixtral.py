@@ -5,6 +5,7 @@ separately (conversion_mapping.py).
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.families.family import Family, Json, map_value
@@ -125,22 +126,20 @@ MIXTRAL = Family(
     weight_map=_mixtral_weight_map,
     ignored=BUFFERS,
 )
-QWEN3_MOE = Family(
+QWEN3_MOE = replace(
+    MIXTRAL,
     name="qwen3_moe",
     architecture="Qwen3MoeForCausalLM",
-    keys=KEYS,
     defaults={
         **DEFAULTS,
-        "num_experts": 128,  # which transformers 5 also calls num_local_experts
+        "num_experts": 128,  # also called num_local_experts in transformers 5
         "num_experts_per_tok": 8,
         "moe_intermediate_size": 768,
         "norm_topk_prob": False,
         "mlp_only_layers": None,
         "decoder_sparse_step": 1,
     },
-    moe=True,
     read=_read_qwen3_moe,
     write=_write_qwen3_moe,
     weight_map=_qwen3_moe_weight_map,
-    ignored=BUFFERS,
 )

@@ -3,10 +3,8 @@
 Sources: Raffel et al. 2020; Shazeer 2020 (the gated feed-forward of v1.1); transformers 5, models/t5.
 """
 
-from collections.abc import Iterable, Sequence
-
 from groundup.interop.families.family import Family, Json, inverse_map_value, map_value
-from groundup.interop.weight_map import TensorMap, map_names
+from groundup.interop.weight_map import prefix_map
 from groundup.recipe import ModelConfig
 
 KEYS = {
@@ -93,10 +91,6 @@ def _write(config: ModelConfig) -> Json:
     }
 
 
-def _weight_map(config: ModelConfig, names: Sequence[str]) -> Iterable[TensorMap]:
-    return map_names(names, TENSORS)
-
-
 T5 = Family(
     name="t5",
     architecture="T5ForConditionalGeneration",
@@ -105,7 +99,7 @@ T5 = Family(
     kind="encoder_decoder",
     read=_read,
     write=_write,
-    weight_map=_weight_map,
+    weight_map=prefix_map(TENSORS),
     prefix="",
     embedding="shared.weight",
     ignored=(
