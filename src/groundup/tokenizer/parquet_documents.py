@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.compute
+import pyarrow
 
 from groundup.data.work_files import open_parquet
 
@@ -38,7 +38,7 @@ def read_batches(path: Path, size: int) -> Iterator[DocumentBatch]:
         for rows in file.iter_batches(batch_size=READ_BATCH_DOCUMENTS, columns=["text", "source"]):
             texts += rows.column("text").to_pylist()
             sources += rows.column("source").to_pylist()
-            sizes += pyarrow.compute.call_function("binary_length", [rows.column("text")]).to_pylist()
+            sizes += _byte_lengths(rows.column("text")).to_pylist()
             if sum(sizes) >= size:
                 yield DocumentBatch(texts, sources, sizes)
                 texts, sources, sizes = [], [], []
@@ -55,9 +55,11 @@ def count_documents(path: Path) -> int:
 def count_text_bytes(path: Path) -> int:
     """Bytes of text in one parquet file, in UTF-8. Raises UserError when the file cannot be read."""
     with open_parquet(path) as file:
-        columns = (
-            rows.column("text")
-            for rows in file.iter_batches(batch_size=READ_BATCH_DOCUMENTS, columns=["text"])
-        )
-        lengths = (pyarrow.compute.call_function("binary_length", [column]) for column in columns)
-        return sum(pyarrow.compute.call_function("sum", [length]).as_py() or 0 for length in lengths)
+        batches = file.iter_batches(batch_size=READ_BATCH_DOCUMENTS, columns=["text"])
+        return sum(sum(_byte_lengths(rows.column("text")).to_pylist()) for rows in batches)
+
+
+def _byte_lengths(texts: pyarrow.Array) -> pyarrow.Array:
+    import pyarrow.compute  # slow to import
+
+    return pyarrow.compute.call_function("binary_length", [texts])
