@@ -9,6 +9,7 @@ import time
 import pytest
 
 from groundup.generate import GREEDY, BatchingEngine, Request, encode_prompt, generate_reference
+from groundup.model import Decoder
 from groundup.serve import create_app
 from groundup.serve.api_error import ApiError
 from groundup.serve.engine_thread import EngineThread
@@ -81,24 +82,18 @@ async def until(condition, seconds: float = 20.0) -> None:
         await asyncio.sleep(0.005)
 
 
-class SlowModel:
-    """A model with slow steps."""
+class SlowModel(Decoder):
+    """A model with slow steps, which shares the weights of `model`."""
 
-    def __init__(self, model, seconds: float):
-        self.config, self._model, self._seconds = model.config, model, seconds
-        self.broken = False
+    def __init__(self, model: Decoder, seconds: float):
+        self.__dict__.update(model.__dict__)
+        self._seconds, self.broken = seconds, False
 
-    def __getattr__(self, name):
-        return getattr(self._model, name)
-
-    def eval(self):
-        return self
-
-    def hidden_states(self, tokens, **cache):
+    def hidden_states(self, tokens, **options):
         time.sleep(self._seconds)
         if self.broken:
             raise RuntimeError("out of memory")
-        return self._model.hidden_states(tokens, **cache)
+        return super().hidden_states(tokens, **options)
 
 
 def test_parallel_requests_equal_sequential_requests(model, tokenizer):
@@ -225,7 +220,7 @@ def test_stop(model):
     before = threads()
 
     async def stop():
-        worker = EngineThread(BatchingEngine(SlowModel(model, 0.01)), max_waiting=1)  # type: ignore[arg-type]
+        worker = EngineThread(BatchingEngine(SlowModel(model, 0.01)), max_waiting=1)
         stream = worker.submit([Request([1], 200, GREEDY)])
         await stream.next()
         assert threads() == before + 1
