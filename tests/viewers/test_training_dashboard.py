@@ -1,4 +1,4 @@
-"""A training looked at while it goes on: what counts, what is drawn, and what both faces show."""
+"""Training dashboard: record reader, panels, terminal and web page."""
 
 import json
 import math
@@ -83,13 +83,13 @@ def test_moved_and_replaced_files(tmp_path: Path) -> None:
     assert len(tail.read(path)[1]) == 2
     moved = path.rename(tmp_path / "b")
     write(moved, [record(2)], "a")
-    anew, found = tail.read(moved)
-    assert (anew, [each["step"] for each in found]) == (False, [2])
+    replaced, found = tail.read(moved)
+    assert (replaced, [each["step"] for each in found]) == (False, [2])
     other = tmp_path / "c"  # as a run that continues writes it: whole, and then renamed
     write(other, [record(0)])
     os.replace(other, moved)
-    anew, found = tail.read(moved)
-    assert (anew, [each["step"] for each in found]) == (True, [0])
+    replaced, found = tail.read(moved)
+    assert (replaced, [each["step"] for each in found]) == (True, [0])
     write(moved, [])
     assert tail.read(moved) == (True, [])
 
@@ -128,7 +128,7 @@ def test_before_the_first_step(tmp_path: Path) -> None:
     (tmp_path / "04-base.partial" / "steps.jsonl").touch()
     assert build_dashboard(read_run(tmp_path)).panels == []
     (tmp_path / "plan.json").write_text('{"name": "x"}')
-    with pytest.raises(UserError, match="trains no model"):
+    with pytest.raises(UserError, match=r"no \[train\] section"):
         read_run(tmp_path)
 
 
