@@ -42,7 +42,7 @@ def load_quantized_folder(folder: Path, device: torch.device | str = "cpu") -> n
             model.set_submodule(name, _empty_layer(model, name, scheme, folder))
     file = SafetensorsFolder(folder)
     assign_weights(model, {name: file.read(name).to(device) for name in file.shapes}, source=str(folder))
-    return model.eval()
+    return model.eval().requires_grad_(False)
 
 
 def _empty_layer(model: nn.Module, name: str, scheme: QuantizationScheme, folder: Path) -> QuantizedLinear:

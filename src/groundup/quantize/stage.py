@@ -20,6 +20,7 @@ from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantized_folder import save_quantized_folder
 from groundup.quantize.quantizer import QuantizationSettings, adapt_scheme, quantize_model
 from groundup.quantize.standalone import calibration_length, quantization_summary
+from groundup.recipe import RecipeView
 from groundup.tokenizer import Tokenizer, TokenShard
 
 CHAT_DIVISOR = 4
@@ -29,7 +30,7 @@ CONVERSATIONS_FILE = "train.jsonl"
 """In 06-chat: its training conversations, one {"messages": [...]} a line."""
 
 
-def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Quantize, and compare with the float model and with rounding to nearest at the same scheme.
 
     Returns the metrics: method, bits, group_size, symmetric, bits_per_weight, from ("chat" or "base"), bytes (before,

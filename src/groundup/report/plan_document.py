@@ -7,16 +7,10 @@ from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.plan.plan_table import format_flops
 from groundup.report import formatting
-from groundup.report.elements import Cell, figure, key_values, paragraph, section, strong, table
+from groundup.report.elements import Cell, figure, key_values, paragraph, section, strong
 from groundup.report.sections.cover_page import describe_model
+from groundup.report.sections.pretraining_section import parameter_table
 
-PARAMETER_GROUPS = {
-    "embedding": "token embedding",
-    "attention": "attention",
-    "feed_forward": "feed-forward",
-    "norms": "norms",
-    "head": "output head",
-}
 MEMORY_PARTS = {
     "weights": "weights",
     "gradients": "gradients",
@@ -97,12 +91,6 @@ def _time(plan: dict[str, Any]) -> str:
 
 def _model(plan: dict[str, Any]) -> dict[str, Any]:
     model, parameters = plan["model"], plan["parameters"]
-    rows: list[list[Cell]] = [
-        [words, f"{parameters[part]:,}", formatting.percent(parameters[part], parameters["total"])]
-        for part, words in PARAMETER_GROUPS.items()
-        if parameters.get(part)
-    ]
-    rows.append(["total", f"{parameters['total']:,}", "100%"])
     knobs: list[tuple[str, Cell]] = [
         ("Feed-forward", f"{model['feed_forward']}, intermediate size {model['intermediate_size']:,}"),
         (
@@ -120,7 +108,7 @@ def _model(plan: dict[str, Any]) -> dict[str, Any]:
                 strong(describe_model(model)),
                 f", with a context of {model['context_length']:,} tokens.",
             ),
-            table(("part", "parameters", "percent"), rows, "Parameters by part.", total=True),
+            parameter_table(parameters, parameters["total"], "Parameters by part."),
             key_values(knobs),
         ],
     )

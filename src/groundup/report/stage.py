@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.machine import Machine
+from groundup.recipe import RecipeView
 from groundup.report.report_document import build_document
 from groundup.report.report_files import write_report_files, write_report_json
 from groundup.report.run_data import collect_run
 
 
-def run(recipe: Any, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Write report.pdf, report.html and report.json from the manifests of `inputs` and the run's plan.
 
     Equal manifests give equal bytes; manifests contain the durations of stages.

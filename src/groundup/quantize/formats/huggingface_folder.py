@@ -82,7 +82,7 @@ def load_huggingface_quantized(folder: Path, device: torch.device | str = "cpu")
         (*family.ignored, *((family.head,) if config.tie_embeddings else ())),
     )
     _load_weights(model, tensor_maps, source, device)
-    return model.eval()
+    return model.eval().requires_grad_(False)
 
 
 def _exported_tensors(

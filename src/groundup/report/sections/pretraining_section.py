@@ -49,14 +49,18 @@ def _parts(base: dict[str, Any]) -> Element | None:
     parts = base.get("parameters_by_part")
     if not parts:
         return None
+    note = "" if parts.get("head") else " The output head is tied to the token embedding."
+    return parameter_table(parts, base["parameters"], f"Parameters by part.{note}")
+
+
+def parameter_table(parts: dict[str, int], total: int, caption: str) -> Element:
     rows: list[list[Cell]] = [
-        [words, f"{parts[part]:,}", formatting.percent(parts[part], base["parameters"])]
-        for part, words in PARAMETER_GROUPS.items()
+        [label, f"{parts[part]:,}", formatting.percent(parts[part], total)]
+        for part, label in PARAMETER_GROUPS.items()
         if parts.get(part)
     ]
-    note = "" if parts.get("head") else " The output head is tied to the token embedding."
-    rows.append(["total", f"{base['parameters']:,}", "100%"])
-    return table(("part", "parameters", "percent"), rows, f"Parameters by part.{note}", total=True)
+    rows.append(["total", f"{total:,}", "100%"])
+    return table(("part", "parameters", "percent"), rows, caption, total=True)
 
 
 def _knobs(run_data: dict[str, Any]) -> Element | None:
