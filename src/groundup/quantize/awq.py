@@ -43,15 +43,15 @@ def scale_groups(block: nn.Module) -> list[ScaleGroup]:
     if not isinstance(block, PreNormBlock | SandwichBlock):
         return []
     attention, feed_forward = block.attention, block.feed_forward
-    found = [ScaleGroup(block.attention_norm, ("attention.q_proj", "attention.k_proj", "attention.v_proj"))]
+    groups = [ScaleGroup(block.attention_norm, ("attention.q_proj", "attention.k_proj", "attention.v_proj"))]
     if attention.v_proj.out_features == attention.o_proj.in_features:
-        found.append(ScaleGroup(attention.v_proj, ("attention.o_proj",)))
+        groups.append(ScaleGroup(attention.v_proj, ("attention.o_proj",)))
     if isinstance(feed_forward, GatedFeedForward):
-        found.append(ScaleGroup(block.feed_forward_norm, ("feed_forward.gate_proj", "feed_forward.up_proj")))
-        found.append(ScaleGroup(feed_forward.up_proj, ("feed_forward.down_proj",)))
+        groups.append(ScaleGroup(block.feed_forward_norm, ("feed_forward.gate_proj", "feed_forward.up_proj")))
+        groups.append(ScaleGroup(feed_forward.up_proj, ("feed_forward.down_proj",)))
     elif isinstance(getattr(feed_forward, "up_proj", None), nn.Linear):
-        found.append(ScaleGroup(block.feed_forward_norm, ("feed_forward.up_proj",)))
-    return [group for group in found if isinstance(group.preceding, SCALABLE_LAYERS)]
+        groups.append(ScaleGroup(block.feed_forward_norm, ("feed_forward.up_proj",)))
+    return [group for group in groups if isinstance(group.preceding, SCALABLE_LAYERS)]
 
 
 SCALABLE_LAYERS = (nn.Linear, nn.LayerNorm, RMSNorm, ZeroCenteredRMSNorm)

@@ -45,8 +45,8 @@ def output_error(weight: Tensor, approximation: Tensor, hessian: Tensor) -> floa
     """||(W - W')X||^2 / ||W X||^2: relative output error of a layer, from the inputs' second moment."""
     difference = (weight - approximation).double()
     weight, hessian = weight.double(), hessian.double()
-    wrong = ((difference @ hessian) * difference).sum()
-    return (wrong / ((weight @ hessian) * weight).sum().clamp(min=1e-30)).item()
+    error_energy = ((difference @ hessian) * difference).sum()
+    return (error_energy / ((weight @ hessian) * weight).sum().clamp(min=1e-30)).item()
 
 
 def linear_layers(block: nn.Module) -> dict[str, nn.Linear]:

@@ -38,17 +38,17 @@ def compare_with_float(
     models = {"float": float_model, **models}
     device = next(float_model.parameters()).device
     sums = {name: torch.zeros(3, dtype=torch.float64) for name in models}
-    for part in windows.split(max(1, BATCH_TOKENS // windows.shape[1])):
-        part = part.to(device)
-        targets = part[:, 1:].flatten()
-        expected = _log_probabilities(float_model, part)
+    for batch in windows.split(max(1, BATCH_TOKENS // windows.shape[1])):
+        batch = batch.to(device)
+        targets = batch[:, 1:].flatten()
+        expected = _log_probabilities(float_model, batch)
         for name, model in models.items():
-            found = expected if model is float_model else _log_probabilities(model, part)
-            nats = -found.gather(1, targets[:, None]).double().sum()
-            divergence = (expected.exp() * (expected - found)).double().sum()
-            agreement = (found.argmax(1) == expected.argmax(1)).double().sum()
+            logprobs = expected if model is float_model else _log_probabilities(model, batch)
+            nats = -logprobs.gather(1, targets[:, None]).double().sum()
+            divergence = (expected.exp() * (expected - logprobs)).double().sum()
+            agreement = (logprobs.argmax(1) == expected.argmax(1)).double().sum()
             sums[name] += torch.stack([nats, divergence, agreement]).cpu()
-        task.advance(part.numel())
+        task.advance(batch.numel())
     count = windows.shape[0] * (windows.shape[1] - 1)
     return {name: FloatComparison(*(total / count).tolist()) for name, total in sums.items()}
 

@@ -181,10 +181,10 @@ def adapt_scheme(model: nn.Module, scheme: QuantizationScheme) -> QuantizationSc
 
 def quantizable_layers(model: nn.Module) -> dict[str, nn.Linear]:
     """The linear layers inside the model's blocks, by name. Raises UserError when there are none."""
-    found = {name: layer for name, layer in linear_layers(model).items() if ".blocks." in f".{name}"}
-    if not found:
+    layers = {name: layer for name, layer in linear_layers(model).items() if ".blocks." in f".{name}"}
+    if not layers:
         raise UserError("the model has no float linear layers in its blocks", hint="is it quantized already?")
-    return found
+    return layers
 
 
 def dequantize_model(model: nn.Module) -> nn.Module:

@@ -174,7 +174,7 @@ def plot_mixtures(rows: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _label_parts(axes: Axes, parts: Mapping[str, float], bottom: float) -> None:
-    """Label each part bottom its bar segment if there is room, the others at the end."""
+    """Label each part below its bar segment if there is room, the others at the end."""
     total = sum(parts.values()) or 1.0
     left, free, narrow = 0.0, 0.0, []
     for name, part in parts.items():

@@ -39,7 +39,7 @@ def write_plan_pdf(plan: dict[str, Any], pdf: Path) -> None:
 def plan_document(plan: dict[str, Any]) -> dict[str, Any]:
     """The report document of a plan."""
     model, train, budget = plan["model"], plan["train"], plan["budget"]
-    words = describe_model(model)
+    description = describe_model(model)
     numbers = [
         (formatting.short_count(plan["parameters"]["total"]), "parameters"),
         (formatting.short_count(train["tokens"]), "training tokens"),
@@ -50,7 +50,7 @@ def plan_document(plan: dict[str, Any]) -> dict[str, Any]:
     else:
         numbers.append((formatting.byte_size(plan["memory"]["total"]), "memory per device"))
     card: list[tuple[str, Cell]] = [
-        ("Model", words[0].upper() + words[1:]),
+        ("Model", description[0].upper() + description[1:]),
         (
             "Context",
             f"{model['context_length']:,} tokens; vocabulary of {model['vocab_size']:,}",
@@ -149,7 +149,7 @@ def _memory(plan: dict[str, Any]) -> dict[str, Any]:
     from groundup.report import training_plots
 
     memory, layout, budget = plan["memory"], plan["layout"], plan["budget"]
-    bars = [(words, memory[part] / 1e9, None) for part, words in MEMORY_PARTS.items()]
+    bars = [(label, memory[part] / 1e9, None) for part, label in MEMORY_PARTS.items()]
     return section(
         "Memory and parallel layout",
         [
@@ -170,7 +170,7 @@ def _memory(plan: dict[str, Any]) -> dict[str, Any]:
                 training_plots.plot_bars(bars, "GB per device"),
                 "Peak memory of a device in a training step.",
                 "Bars: "
-                + ", ".join(f"{words} {formatting.byte_size(value * 1e9)}" for words, value, _ in bars),
+                + ", ".join(f"{label} {formatting.byte_size(value * 1e9)}" for label, value, _ in bars),
             ),
         ],
     )

@@ -42,8 +42,8 @@ def serve(
         local = _is_loopback(listener)
         hosts = {*LOOPBACK_NAMES, host.lower()} if local and api_key is None else None
         app = create_app(model, tokenizer, name=name, api_key=api_key, hosts=hosts)
-        shown = f"[{host}]" if ":" in host else host
-        address = f"http://{shown}:{listener.getsockname()[1]}"
+        url_host = f"[{host}]" if ":" in host else host
+        address = f"http://{url_host}:{listener.getsockname()[1]}"
         print(f"{name}: chat page {address}/ · API {address}/v1 · Ctrl-C stops", file=sys.stderr)
         if not local and api_key is None:
             print(

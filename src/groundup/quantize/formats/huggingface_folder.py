@@ -102,10 +102,10 @@ def _exported_tensors(
                 (n, cast_floating(t, dtype).cpu()) for n, t in zip(tensor_map.foreign, tensors, strict=True)
             )
             continue
-        found = _map_quantized(
+        quantized_weights = _map_quantized(
             tensor_map.to_foreign, [weights[name] for name in tensor_map.native], tensor_map
         )
-        for name, weight in zip(tensor_map.foreign, found, strict=True):
+        for name, weight in zip(tensor_map.foreign, quantized_weights, strict=True):
             parts = file_format.to_tensors(weight, dtype)
             yield from (
                 (name.removesuffix(WEIGHT_SUFFIX) + f".{part}", tensor.cpu())

@@ -21,7 +21,7 @@ def corpus_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     return section(
         "Corpus",
         [
-            _words(sources),
+            _introduction(sources),
             _lengths(sources),
             _languages(sources),
             *_repeats(run_data, sources),
@@ -30,7 +30,7 @@ def corpus_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     )
 
 
-def _words(sources: dict[str, Any]) -> Element | None:
+def _introduction(sources: dict[str, Any]) -> Element | None:
     lengths = _sum_counts(sources, "lengths")
     languages = _sum_counts(sources, "languages")
     parts = []
@@ -42,9 +42,11 @@ def _words(sources: dict[str, Any]) -> Element | None:
                 parts.append(f"Half of the kept documents have at most {int(length):,} bytes.")
                 break
     if languages:
-        most = max(languages, key=languages.__getitem__)
-        total_bytes = formatting.pluralize(sum(languages.values()), "document")
-        parts.append(f"Language identification: {languages[most]:,} of {total_bytes} are “{most}”.")
+        main_language = max(languages, key=languages.__getitem__)
+        documents = formatting.pluralize(sum(languages.values()), "document")
+        parts.append(
+            f"Language identification: {languages[main_language]:,} of {documents} are “{main_language}”."
+        )
     return paragraph(" ".join(parts)) if parts else None
 
 
@@ -89,27 +91,29 @@ def _languages(sources: dict[str, Any]) -> Element | None:
 def _repeats(run_data: dict[str, Any], sources: dict[str, Any]) -> list[Element]:
     """Numbers of duplicates, and the largest clusters with an excerpt each."""
     duplicates = {
-        words: sum(row["dropped"].get(reason, {}).get("documents", 0) for row in sources.values())
-        for reason, words in REPEATS.items()
+        kind: sum(row["dropped"].get(reason, {}).get("documents", 0) for row in sources.values())
+        for reason, kind in REPEATS.items()
     }
     counts = stage_metrics(run_data, "data").get("duplicate_clusters", {})
     clusters = run_data.get("clusters", [])
     if not clusters and not any(duplicates.values()):
         return []
-    dropped = formatting.join_words([f"{count:,} {words}" for words, count in duplicates.items() if count])
-    words = (
+    dropped = formatting.join_words([f"{count:,} {kind}" for kind, count in duplicates.items() if count])
+    introduction = (
         f"Deduplication kept one document per cluster and dropped {dropped} duplicates. " if dropped else ""
     )
     if counts.get("clusters"):
         pairs = counts["sizes"].get("2", 0)
-        words += (
+        introduction += (
             f"There are {formatting.pluralize(counts['clusters'], 'cluster')} with {counts['documents']:,} documents, "
             f"{'all' if pairs == counts['clusters'] else f'{pairs:,}'} of them pairs. "
         )
-    shown = [cluster for cluster in clusters[:MAX_CLUSTERS] if cluster["members"]]
-    if shown:
-        words += "The largest clusters, with an excerpt of the first member:"
-    return [lead_in(words.strip()), *map(_cluster, shown)] if shown else [paragraph(words.strip())]
+    largest = [cluster for cluster in clusters[:MAX_CLUSTERS] if cluster["members"]]
+    if largest:
+        introduction += "The largest clusters, with an excerpt of the first member:"
+    if not largest:
+        return [paragraph(introduction.strip())]
+    return [lead_in(introduction.strip()), *map(_cluster, largest)]
 
 
 def _cluster(cluster: dict[str, Any]) -> Element:
@@ -126,13 +130,13 @@ def _cluster(cluster: dict[str, Any]) -> Element:
 
 def _mix(sources: dict[str, Any]) -> list[Element]:
     """The input and the training mixture by source."""
-    shown = {name: row.get("train", {}).get("bytes", 0) for name, row in sources.items()}
-    total_bytes = sum(shown.values())
+    train_bytes = {name: row.get("train", {}).get("bytes", 0) for name, row in sources.items()}
+    total_bytes = sum(train_bytes.values())
     if not total_bytes:
         return []
     bars = {
         "read": {name: row["read"]["bytes"] for name, row in sources.items()},
-        "training": shown,
+        "training": train_bytes,
     }
     rows: list[list[Cell]] = [
         [
@@ -164,7 +168,9 @@ def _mix(sources: dict[str, Any]) -> list[Element]:
             corpus_plots.plot_mixtures(bars),
             "Input and training text (one epoch of the mixture) by source, in bytes.",
             "Two bars; training text: "
-            + ", ".join(f"{name} {formatting.percent(part, total_bytes)}" for name, part in shown.items()),
+            + ", ".join(
+                f"{name} {formatting.percent(part, total_bytes)}" for name, part in train_bytes.items()
+            ),
         ),
         table(
             ("source", "epochs", "documents", "bytes", "percent", "tokens (est.)", "held out"),

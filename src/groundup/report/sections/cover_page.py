@@ -35,25 +35,25 @@ def describe_model(model: dict[str, Any]) -> str:
 
 def _numbers(run_data: dict[str, Any]) -> list[dict[str, str]]:
     base, scores, quantized = (stage_metrics(run_data, stage) for stage in ("base", "scores", "quantized"))
-    found = []
+    numbers = []
     if base:
-        found.append((formatting.short_count(base["parameters"]), "parameters"))
-        found.append((formatting.short_count(base["tokens"]), "training tokens"))
+        numbers.append((formatting.short_count(base["parameters"]), "parameters"))
+        numbers.append((formatting.short_count(base["tokens"]), "training tokens"))
     if "bits_per_byte" in scores:
-        found.append((f"{scores['bits_per_byte']:.2f}", "bits per byte, held out"))
+        numbers.append((f"{scores['bits_per_byte']:.2f}", "bits per byte, held out"))
     if quantized:
-        found.append(
+        numbers.append(
             (formatting.byte_size(quantized["bytes"]["after"]), f"quantized to {quantized['bits']} bits")
         )
-    return [{"value": value, "label": label} for value, label in found]
+    return [{"value": value, "label": label} for value, label in numbers]
 
 
 def _card(run_data: dict[str, Any]) -> list[tuple[str, Cell]]:
     rows: list[tuple[str, Cell]] = []
     model = run_data["plan"].get("model")
     if model:
-        words = describe_model(model)
-        rows.append(("Model", words[0].upper() + words[1:]))
+        description = describe_model(model)
+        rows.append(("Model", description[0].upper() + description[1:]))
         rows.append(
             (
                 "Context",
@@ -84,9 +84,9 @@ def _card(run_data: dict[str, Any]) -> list[tuple[str, Cell]]:
             ("Scores", f"{scores['bits_per_byte']:.2f} bits per byte of held-out text{interval}{baseline}")
         )
     if chat := stage_metrics(run_data, "chat"):
-        rows.append(("Chat", _chat_words(chat)))
+        rows.append(("Chat", _describe_chat(chat)))
     if quantized := stage_metrics(run_data, "quantized"):
-        rows.append((f"{quantized['bits']}-bit model", _bits_words(quantized)))
+        rows.append((f"{quantized['bits']}-bit model", _describe_quantization(quantized)))
     rows.append(("Limitations", "Generated text can be false, offensive or unsafe."))
     last = next((stage for stage in ("chat", "base") if stage in run_data["stages"]), None)
     if last:
@@ -102,20 +102,20 @@ def _card(run_data: dict[str, Any]) -> list[tuple[str, Cell]]:
     return rows
 
 
-def _chat_words(chat: dict[str, Any]) -> str:
+def _describe_chat(chat: dict[str, Any]) -> str:
     number = chat.get("conversations", {}).get("train")
     data = f"on {formatting.pluralize(number, 'conversation')}, " if number else ""
     return f"fine-tuned {data}{'with LoRA' if chat.get('method') == 'lora' else 'all weights'}"
 
 
-def _bits_words(quantized: dict[str, Any]) -> str:
+def _describe_quantization(quantized: dict[str, Any]) -> str:
     before, after = quantized["bytes"]["before"], quantized["bytes"]["after"]
-    words = f"{formatting.byte_size(after)} (float: {formatting.byte_size(before)}), {quantized['method'].upper()}"
+    description = f"{formatting.byte_size(after)} (float: {formatting.byte_size(before)}), {quantized['method'].upper()}"
     held_out = quantized.get("held_out", {})
     if "float" in held_out and quantized["method"] in held_out:
         cost = held_out[quantized["method"]]["bits_per_byte"] - held_out["float"]["bits_per_byte"]
-        words += f", {cost:+.3f} bits per byte"
-    return words
+        description += f", {cost:+.3f} bits per byte"
+    return description
 
 
 def _sample(run_data: dict[str, Any]) -> dict[str, str] | None:

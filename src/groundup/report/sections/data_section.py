@@ -79,10 +79,8 @@ def _trimmed(sources: dict[str, Any]) -> str:
     total_bytes = sum(rules.values())
     if total_bytes <= 0:
         return ""
-    most = max(rules, key=rules.__getitem__).replace("_", " ")
-    return (
-        f" {formatting.byte_size(total_bytes)} were removed from kept documents, most by the rule “{most}”."
-    )
+    main_rule = max(rules, key=rules.__getitem__).replace("_", " ")
+    return f" {formatting.byte_size(total_bytes)} were removed from kept documents, most by the rule “{main_rule}”."
 
 
 def _sources(sources: dict[str, Any], read: dict[str, int], kept: dict[str, int]) -> Element:
@@ -227,8 +225,8 @@ def _examples(run_data: dict[str, Any]) -> list[Element]:
         )
         for source, row in list(chosen.values())[:MAX_EXAMPLES]
     ]
-    words = lead_in("Examples of dropped documents. The run folder has more.")
-    return [words, *blocks] if blocks else []
+    introduction = lead_in("Examples of dropped documents. The run folder has more.")
+    return [introduction, *blocks] if blocks else []
 
 
 def rule_name(reason: str) -> str:

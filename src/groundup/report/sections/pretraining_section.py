@@ -25,7 +25,7 @@ def pretraining_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     return section(
         "Pretraining",
         [
-            _words(run_data, base),
+            _introduction(run_data, base),
             _parts(base),
             _knobs(run_data),
             _loss(run_data, base),
@@ -34,7 +34,7 @@ def pretraining_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     )
 
 
-def _words(run_data: dict[str, Any], base: dict[str, Any]) -> Element:
+def _introduction(run_data: dict[str, Any], base: dict[str, Any]) -> Element:
     model = run_data["plan"].get("model")
     model_words = f"The model is a {describe_model(model)}. " if model else ""
     epochs = base.get("epochs")

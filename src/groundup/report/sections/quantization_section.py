@@ -10,25 +10,27 @@ METHODS = {"float": "float", "rtn": "round to nearest", "gptq": "GPTQ", "awq": "
 
 
 def quantization_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
-    found = stage_metrics(run_data, "quantized")
-    if not found:
+    metrics = stage_metrics(run_data, "quantized")
+    if not metrics:
         return None
-    return section(f"{found['bits']}-bit quantization", [_words(found), _compared(found), _layers(found)])
+    return section(
+        f"{metrics['bits']}-bit quantization", [_introduction(metrics), _compared(metrics), _layers(metrics)]
+    )
 
 
-def _words(found: dict[str, Any]) -> Element:
-    method, before, after = _name(found["method"]), found["bytes"]["before"], found["bytes"]["after"]
-    model = "the chat model" if found.get("from") == "chat" else "the base model"
-    weights = found.get("weights", {})
+def _introduction(metrics: dict[str, Any]) -> Element:
+    method, before, after = _name(metrics["method"]), metrics["bytes"]["before"], metrics["bytes"]["after"]
+    model = "the chat model" if metrics.get("from") == "chat" else "the base model"
+    weights = metrics.get("weights", {})
     total = weights.get("quantized", 0) + weights.get("others", 0)
     percent = f", {formatting.percent(weights['quantized'], total)} of the parameters," if total else ""
-    calibration = found.get("calibration_tokens")
+    calibration = metrics.get("calibration_tokens")
     text = sum(calibration.values()) if isinstance(calibration, dict) else calibration
     return paragraph(
-        f"The matrices of the transformer blocks of {model}{percent} were quantized to {found['bits']} bits by {method}, "
-        f"with one scale for {found['group_size']} weights: {found['bits_per_weight']:.2f} bits per weight with scales. "
+        f"The matrices of the transformer blocks of {model}{percent} were quantized to {metrics['bits']} bits by {method}, "
+        f"with one scale for {metrics['group_size']} weights: {metrics['bits_per_weight']:.2f} bits per weight with scales. "
         f"The file size fell from {formatting.byte_size(before)} to {formatting.byte_size(after)}."
-        + (f" {method} used {text:,} calibration tokens." if text and found["method"] != "rtn" else "")
+        + (f" {method} used {text:,} calibration tokens." if text and metrics["method"] != "rtn" else "")
     )
 
 
@@ -36,8 +38,8 @@ def _name(method: str) -> str:
     return METHODS.get(method) or method
 
 
-def _compared(found: dict[str, Any]) -> Element | None:
-    held_out = found.get("held_out", {})
+def _compared(metrics: dict[str, Any]) -> Element | None:
+    held_out = metrics.get("held_out", {})
     if "float" not in held_out:
         return None
     rows: list[list[Cell]] = [
@@ -57,22 +59,22 @@ def _compared(found: dict[str, Any]) -> Element | None:
         "distribution. Top-1 agreement: fraction of tokens for which both models rank the same token first."
         + (
             " A chat model has a higher loss on ordinary text than its base model."
-            if found.get("from") == "chat"
+            if metrics.get("from") == "chat"
             else ""
         ),
     )
 
 
-def _layers(found: dict[str, Any]) -> Element | None:
-    layers = found.get("layers", [])
+def _layers(metrics: dict[str, Any]) -> Element | None:
+    layers = metrics.get("layers", [])
     if (
         len(layers) < 2
-        or found["method"] == "rtn"
+        or metrics["method"] == "rtn"
         or min(min(r["error"], r["rtn_error"]) for r in layers) <= 0
     ):
         return None
     better = sum(row["error"] < row["rtn_error"] for row in layers)
-    method = _name(found["method"])
+    method = _name(metrics["method"])
     return figure(
         "layers",
         training_plots.plot_layer_errors(

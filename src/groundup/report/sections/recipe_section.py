@@ -11,8 +11,8 @@ from groundup.report.elements import listing, paragraph, section
 def recipe_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     if not run_data["recipe"]:
         return None
-    words = "All settings that differ from their defaults."
-    return section("Recipe", [paragraph(words), listing(toml(_non_default(run_data["recipe"])))])
+    introduction = "All settings that differ from their defaults."
+    return section("Recipe", [paragraph(introduction), listing(toml(_non_default(run_data["recipe"])))])
 
 
 def toml(values: dict[str, Any]) -> str:

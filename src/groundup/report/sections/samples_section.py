@@ -11,8 +11,8 @@ MAX_TOPICS = 8
 
 
 def samples_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
-    found = stage_metrics(run_data, "scores").get("samples")
-    if not found:
+    metrics = stage_metrics(run_data, "scores").get("samples")
+    if not metrics:
         return None
     settings = run_data["stages"]["scores"]["sections"].get("evaluate") or {}
     temperature = settings.get("temperature")
@@ -23,52 +23,52 @@ def samples_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
             paragraph(
                 f"Continuations by the base model, sampled{how} and not selected; reproducible with the same recipe."
             ),
-            *[sample(_short(row["prompt"], 300), _short(row["text"], MAX_CHARACTERS)) for row in found],
+            *[sample(_short(row["prompt"], 300), _short(row["text"], MAX_CHARACTERS)) for row in metrics],
         ],
     )
 
 
 def chat_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
-    found = stage_metrics(run_data, "chat")
-    if not found:
+    metrics = stage_metrics(run_data, "chat")
+    if not metrics:
         return None
     answers = [
         chat([("user", _short(row["prompt"], 300)), ("assistant", _short(row["answer"], MAX_CHARACTERS))])
-        for row in found.get("answers", [])
+        for row in metrics.get("answers", [])
     ]
-    words = lead_in("Greedy answers to the prompts of the recipe:") if answers else None
-    return section("Chat fine-tuning", [_description(found), key_values(_knobs(found)), words, *answers])
+    text = lead_in("Greedy answers to the prompts of the recipe:") if answers else None
+    return section("Chat fine-tuning", [_description(metrics), key_values(_knobs(metrics)), text, *answers])
 
 
-def _description(found: dict[str, Any]) -> Element:
-    number = found.get("conversations", {}).get("train")
-    how_many = formatting.pluralize(number, "conversation") if number else "conversations"
+def _description(metrics: dict[str, Any]) -> Element:
+    number = metrics.get("conversations", {}).get("train")
+    conversations = formatting.pluralize(number, "conversation") if number else "conversations"
     return paragraph(
-        f"The base model was fine-tuned on {how_many} in the chat template, with a loss on the assistant's tokens only."
+        f"The base model was fine-tuned on {conversations} in the chat template, with a loss on the assistant's tokens only."
     )
 
 
-def _knobs(found: dict[str, Any]) -> list[tuple[str, Cell]]:
+def _knobs(metrics: dict[str, Any]) -> list[tuple[str, Cell]]:
     rows: list[tuple[str, Cell]] = []
-    if conversations := found.get("conversations", {}):
+    if conversations := metrics.get("conversations", {}):
         dropped = sum(conversations.get("dropped", {}).values())
-        words = f"{conversations.get('read', 0):,} read, {dropped:,} dropped; {conversations.get('validation', 0):,} held out"
-        rows.append(("Conversations", words))
+        text = f"{conversations.get('read', 0):,} read, {dropped:,} dropped; {conversations.get('validation', 0):,} held out"
+        rows.append(("Conversations", text))
         topics = sorted(conversations.get("topics", {}).items(), key=lambda item: -item[1])
         if names := [f"{name} ({number:,})" for name, number in topics[:MAX_TOPICS] if name]:
             rows.append(("Topics", ", ".join(names) + (" and others" if len(topics) > MAX_TOPICS else "")))
-    trained, total = (found.get("parameters", {}).get(key) for key in ("trained", "all"))
-    how = "LoRA: low-rank updates of the weights" if found.get("method") == "lora" else "all weights"
+    trained, total = (metrics.get("parameters", {}).get(key) for key in ("trained", "all"))
+    how = "LoRA: low-rank updates of the weights" if metrics.get("method") == "lora" else "all weights"
     if trained and total:
         how += f", {formatting.count(trained)} trained parameters ({formatting.percent(trained, total)})"
     rows.append(("Method", how))
-    if found.get("steps"):
-        passes = f", {formatting.three_digits(found['epochs'])} epochs" if found.get("epochs") else ""
-        rows.append(("Training", formatting.pluralize(found["steps"], "step") + passes))
-    before, after = (found.get("loss", {}).get(f"validation_{when}") for when in ("start", "end"))
+    if metrics.get("steps"):
+        passes = f", {formatting.three_digits(metrics['epochs'])} epochs" if metrics.get("epochs") else ""
+        rows.append(("Training", formatting.pluralize(metrics["steps"], "step") + passes))
+    before, after = (metrics.get("loss", {}).get(f"validation_{when}") for when in ("start", "end"))
     if before is not None and after is not None:
-        words = f"{before:.2f} before, {after:.2f} after, in nats per token of held-out answers"
-        rows.append(("Loss", words))
+        text = f"{before:.2f} before, {after:.2f} after, in nats per token of held-out answers"
+        rows.append(("Loss", text))
     return rows
 
 

@@ -17,43 +17,45 @@ THIS_MODEL = "this model"
 
 
 def scores_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
-    found = stage_metrics(run_data, "scores")
-    if not found:
+    scores = stage_metrics(run_data, "scores")
+    if not scores:
         return None
-    if masked := found.get("masked_lm"):
+    if masked := scores.get("masked_lm"):
         return section("Evaluation", [_masked_lm(masked)])
-    return section("Evaluation", [*_words(found), _comparison(found), _sources(found), _tasks(found)])
-
-
-def _masked_lm(found: dict[str, float]) -> Element:
-    return paragraph(
-        f"On {formatting.count(found['masked_tokens'])} masked tokens of held-out text, the model's accuracy is ",
-        strong(formatting.percent(found["accuracy"], 1)),
-        f", with a loss of {found['loss']:.2f} nats per token.",
+    return section(
+        "Evaluation", [*_introduction(scores), _comparison(scores), _sources(scores), _tasks(scores)]
     )
 
 
-def _words(found: dict[str, Any]) -> list[Element]:
-    bounds = found["bits_per_byte_interval"]
+def _masked_lm(scores: dict[str, float]) -> Element:
+    return paragraph(
+        f"On {formatting.count(scores['masked_tokens'])} masked tokens of held-out text, the model's accuracy is ",
+        strong(formatting.percent(scores["accuracy"], 1)),
+        f", with a loss of {scores['loss']:.2f} nats per token.",
+    )
+
+
+def _introduction(scores: dict[str, Any]) -> list[Element]:
+    bounds = scores["bits_per_byte_interval"]
     interval = (
         f" The 95% interval over documents is {formatting.interval(bounds)}."
         if bounds
         else " With a single document there is no interval."
     )
-    held_out = found.get("held_out", {}).get("tokens", found["tokens"])
+    held_out = scores.get("held_out", {}).get("tokens", scores["tokens"])
     scored = (
         "All"
-        if found["tokens"] >= 0.98 * held_out
-        else f"{formatting.count(found['tokens'])} of {formatting.count(held_out)}"
+        if scores["tokens"] >= 0.98 * held_out
+        else f"{formatting.count(scores['tokens'])} of {formatting.count(held_out)}"
     )
     return [
         paragraph(
             "On held-out documents the model needs ",
-            strong(f"{found['bits_per_byte']:.3f} bits per byte"),
-            f", a perplexity of {found['perplexity']:.1f} per token.{interval}",
+            strong(f"{scores['bits_per_byte']:.3f} bits per byte"),
+            f", a perplexity of {scores['perplexity']:.1f} per token.{interval}",
         ),
         paragraph(
-            f"{scored} held-out tokens of {formatting.pluralize(found['documents'], 'document')} were scored once each, with as "
+            f"{scored} held-out tokens of {formatting.pluralize(scores['documents'], 'document')} were scored once each, with as "
             "much preceding context as the model supports. ",
             emph("Bits per byte"),
             " are comparable across vocabularies and with compressors; random bytes need 8.",
@@ -61,9 +63,9 @@ def _words(found: dict[str, Any]) -> list[Element]:
     ]
 
 
-def _comparison(found: dict[str, Any]) -> Element:
-    rows: list[training_plots.Bar] = [(THIS_MODEL, found["bits_per_byte"], found["bits_per_byte_interval"])]
-    baselines = found.get("baselines", {})
+def _comparison(scores: dict[str, Any]) -> Element:
+    rows: list[training_plots.Bar] = [(THIS_MODEL, scores["bits_per_byte"], scores["bits_per_byte_interval"])]
+    baselines = scores.get("baselines", {})
     for name, bits in sorted(baselines.items(), key=lambda item: item[1]):
         rows.append((BASELINES.get(name) or name, bits, None))
     return figure(
@@ -75,8 +77,8 @@ def _comparison(found: dict[str, Any]) -> Element:
     )
 
 
-def _sources(found: dict[str, Any]) -> Element | None:
-    sources = found.get("sources", {})
+def _sources(scores: dict[str, Any]) -> Element | None:
+    sources = scores.get("sources", {})
     if len(sources) < 2:
         return None
     rows: list[list[Cell]] = [
@@ -93,11 +95,11 @@ def _sources(found: dict[str, Any]) -> Element | None:
     rows.append(
         [
             "total",
-            f"{found['documents']:,}",
-            formatting.count(found["tokens"]),
-            f"{found['bits_per_byte']:.3f}",
-            formatting.interval(found["bits_per_byte_interval"]),
-            f"{found['perplexity']:.1f}",
+            f"{scores['documents']:,}",
+            formatting.count(scores["tokens"]),
+            f"{scores['bits_per_byte']:.3f}",
+            formatting.interval(scores["bits_per_byte_interval"]),
+            f"{scores['perplexity']:.1f}",
         ]
     )
     return table(
@@ -108,8 +110,8 @@ def _sources(found: dict[str, Any]) -> Element | None:
     )
 
 
-def _tasks(found: dict[str, Any]) -> Element | None:
-    tasks = found.get("tasks", {})
+def _tasks(scores: dict[str, Any]) -> Element | None:
+    tasks = scores.get("tasks", {})
     if not tasks:
         return None
     rows: list[list[Cell]] = [

@@ -15,8 +15,8 @@ def usage_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     blocks = [lead_in("In the working directory of the run:"), commands(lines)]
     if exported := stage_metrics(run_data, "export"):
         layout = EXPORT_FORMATS.get(exported["format"], exported["format"])
-        words = f" contains the exported model: {layout}, {exported['dtype']}. {_round_trip(exported)}"
-        blocks.append(paragraph(code(run_data["stages"]["export"]["folder"]), words))
+        text = f" contains the exported model: {layout}, {exported['dtype']}. {_round_trip(exported)}"
+        blocks.append(paragraph(code(run_data["stages"]["export"]["folder"]), text))
     return section("Usage", blocks)
 
 
