@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from groundup.artifacts.directory import DEFAULT_FILE_MODE
 from groundup.artifacts.manifest import Manifest
 from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
 
@@ -68,6 +69,8 @@ def test_all_stages_are_complete_and_verify(tiny_run):
     assert "9 complete stages" in done.stdout
     states = {row["stage"]: row["state"] for row in json.loads(groundup("status", tiny_run, "--json").stdout)}
     assert set(states.values()) == {"complete"}
+    modes = {path: path.stat().st_mode & 0o777 for path in tiny_run.rglob("*") if path.is_file()}
+    assert {path: oct(mode) for path, mode in modes.items() if mode != DEFAULT_FILE_MODE} == {}
 
 
 def test_second_run_builds_nothing_and_changed_knob_is_an_error(tiny_recipe, tiny_run):

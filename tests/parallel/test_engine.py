@@ -158,7 +158,7 @@ def test_the_model_answers_whole_in_evaluation(ranks, layout):
     ("errand", "words"),
     [
         (engine_cases.differ_in_seed, "rank 1 differs from rank 0 in initial weights"),
-        (engine_cases.differ_in_recipe, "learning_rate is 0.005, on rank 0 0.001"),
+        (engine_cases.differ_in_recipe, "learning_rate: 0.001 -> 0.005"),
         (engine_cases.differ_in_data, "given different data"),
     ],
 )

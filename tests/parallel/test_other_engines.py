@@ -149,7 +149,7 @@ def test_what_is_discarded_or_not_finite_moves_nothing(engine, name):
     ("errand", "words"),
     [
         (engine_cases.differ_in_seed, "rank 1 differs from rank 0 in initial weights"),
-        (engine_cases.differ_in_recipe, "learning_rate is 0.005, on rank 0 0.001"),
+        (engine_cases.differ_in_recipe, "learning_rate: 0.001 -> 0.005"),
     ],
 )
 def test_ranks_that_were_given_different_runs_all_end_with_one_error(engine, name, errand, words):

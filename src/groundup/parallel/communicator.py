@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from groundup.artifacts.differences import list_differences
 from groundup.artifacts.errors import UserError
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
@@ -100,12 +101,9 @@ def hash_tensors(tensors: Iterable[Tensor]) -> str:
 
 
 def _first_difference(reference: str, other: str) -> str:
-    """The first knob in which two JSON tables differ; empty for other strings."""
+    """The first difference between two JSON tables; empty for strings that are not JSON."""
     try:
-        expected, found = json.loads(reference), json.loads(other)
+        lines = list_differences(json.loads(reference), json.loads(other))
     except ValueError:
         return ""
-    for name in expected:
-        if expected[name] != found.get(name):
-            return f": {name} is {found.get(name)}, on rank 0 {expected[name]}"
-    return ""
+    return f": {lines[0]}" if lines else ""
