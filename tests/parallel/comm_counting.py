@@ -1,4 +1,4 @@
-"""What ranks do in the tests of traffic: count what one step sends, by the axis that it goes along."""
+"""Count the bytes that one training step sends, by process group."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,29 +12,29 @@ from groundup.plan.communication import StepSpec, communication_bytes
 
 AXES = ("replicate", "data", "context", "tensor", "pipeline")
 CONTROL_BYTES = 20
-"""Bytes in which all ranks speak of the step: tokens predicted, the loss, the norm."""
+"""Of control messages between all ranks in a step: number of labels, loss, norm."""
 
 
 @dataclass(frozen=True)
 class MeasuredBytes:
-    """Bytes of one rank's step: counted and by the formulas, by the ranks that they went among."""
+    """Bytes that one rank sends in a step: counted and by the formulas, by the ranks of the group."""
 
     counted: dict[tuple[int, ...], int]
     expected: dict[tuple[int, ...], float]
 
 
 def count_step_bytes(case: Case) -> list[MeasuredBytes]:
-    """Of every rank."""
-    engine, whole = build(case), batch(case.model, 0)
-    rows = len(whole["tokens"]) // engine.data_world_size
-    part = {name: x[engine.data_rank * rows : (engine.data_rank + 1) * rows] for name, x in whole.items()}
+    """The measured bytes of every rank."""
+    engine, full = build(case), batch(case.model, 0)
+    rows = len(full["tokens"]) // engine.data_world_size
+    part = {name: x[engine.data_rank * rows : (engine.data_rank + 1) * rows] for name, x in full.items()}
 
     def step() -> None:
         engine.forward_backward(part)
         engine.optimizer_step(1.0)
 
-    step()  # what is made once is made
-    mine = measure_step(
+    step()  # warm-up: one-time set-up is not counted
+    measured = measure_step(
         engine,
         part,
         step,
@@ -42,22 +42,22 @@ def count_step_bytes(case: Case) -> list[MeasuredBytes]:
         compute_bytes=2 if case.settings.precision == "bfloat16" else 4,
         activation_checkpointing=dict(case.machine).get("activation_checkpointing", "none"),
     )
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, mine)
-    return everyone
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, measured)
+    return gathered
 
 
 def measure_step(engine: Any, part: Any, step: Callable[[], None], **work: Any) -> MeasuredBytes:
-    """What this rank sends in a step on `part` of a batch."""
+    """The bytes that this rank sends in a step on `part` of a batch."""
     mesh, config = engine.mesh, engine.parallel_model.model_parts[0].config
-    with CommCounter() as seen:
+    with CommCounter() as counter:
         step()
     sequences, length = part["tokens"].shape
-    here = StepSpec(sequences, length, pipeline_rank=mesh.rank("pipeline"), **work)
+    spec = StepSpec(sequences, length, pipeline_rank=mesh.rank("pipeline"), **work)
     ranks = tuple(range(dist.get_world_size()))
     expected: dict[tuple[int, ...], float] = {ranks: 2 * (len(ranks) - 1) / len(ranks) * CONTROL_BYTES}
-    for axis, sent in communication_bytes(config, mesh.layout, here).items():
+    for axis, sent in communication_bytes(config, mesh.layout, spec).items():
         if sent:
             ranks = tuple(dist.get_process_group_ranks(mesh.group(axis)))
             expected[ranks] = expected.get(ranks, 0.0) + sent
-    return MeasuredBytes({ranks: seen.sent_within(ranks) for ranks, _ in seen.sent_bytes}, expected)
+    return MeasuredBytes({ranks: counter.sent_within(ranks) for ranks, _ in counter.sent_bytes}, expected)

@@ -1,4 +1,4 @@
-"""Ranks import their cases from here: the folder is put where they look for modules."""
+"""Put this folder on the module path of the tests and of the ranks that they start."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What ranks do in the tests of the engine's state: save, continue elsewhere, answer, refuse."""
+"""Functions that ranks run in test_engine.py and test_other_engines.py."""
 
 import hashlib
 import math
@@ -25,7 +25,7 @@ class CheckpointCase:
 
 
 def save_after_two(errand: CheckpointCase) -> list[float]:
-    """Two steps, a checkpoint, and three steps more while it is written. The losses of all five."""
+    """Two steps, a checkpoint, and three more steps while it is written. Returns all losses."""
     engine = build(errand.case)
     losses = run_steps(engine, errand.case.model, range(2))["losses"]
     write = engine.save(errand.folder)
@@ -54,7 +54,7 @@ def load_corrupt(errand: CheckpointCase) -> tuple[str, bool]:
 
 
 def save_full_model(errand: CheckpointCase) -> None:
-    """Five steps, then the whole model in a folder."""
+    """Five steps, then save the full model."""
     engine = build(errand.case)
     run_steps(engine, errand.case.model)
     model = engine.finalize()
@@ -63,7 +63,7 @@ def save_full_model(errand: CheckpointCase) -> None:
 
 
 def evaluate_full_model(case: Case) -> dict[str, Any]:
-    """What the whole model says in evaluation, before the first step and after one, and what the next step's loss is."""
+    """Outputs of the full model in evaluation before and after a step, and the loss of the next step."""
     engine = build(case)
     tokens = batch(case.model, 0)["tokens"][:, :13]  # a length that no axis divides
     found: dict[str, Any] = {}
@@ -78,16 +78,16 @@ def evaluate_full_model(case: Case) -> dict[str, Any]:
 
 
 def evaluate_averages(errand: CheckpointCase) -> dict[str, Any]:
-    """Three steps; what the averaged model says, before and after a checkpoint was taken up elsewhere, and the model."""
+    """Three steps; logits of the averaged model before and after a resume, and the final model."""
     engine = build(errand.case)
     run_steps(engine, errand.case.model, range(3))
     engine.save(errand.folder)()
-    found = {"said": _logits(engine, errand.case)}
+    found = {"logits": _logits(engine, errand.case)}
     again = build(errand.case)
     again.load(errand.folder)
-    found["said again"] = _logits(again, errand.case)
+    found["resumed logits"] = _logits(again, errand.case)
     found["loss"] = [run_steps(each, errand.case.model, range(3, 4))["losses"] for each in (engine, again)]
-    found["said later"] = _logits(again, errand.case)
+    found["later logits"] = _logits(again, errand.case)
     model = again.finalize()
     found["model"] = (
         {name: weight.numpy() for name, weight in model.state_dict().items()} if again.is_main else {}
@@ -101,35 +101,37 @@ def _logits(engine: Any, case: Case) -> Any:
 
 
 def round_stochastically(case: Case) -> dict[str, Any]:
-    """Three steps of weights that are rounded by chance: the same whole weights on every rank."""
+    """Three steps with stochastic rounding, and the number of different full models over the ranks."""
     engine = build(case)
     torch.manual_seed(dist.get_rank())  # as the loop does
     losses = run_steps(engine, case.model, range(3))["losses"]
-    whole = [weight.full_tensor() if isinstance(weight, DTensor) else weight for weight in engine.parameters]
-    digest = hashlib.sha256(b"".join(w.detach().float().numpy().tobytes() for w in whole)).hexdigest()
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, digest)
-    return {"losses": losses, "different": len(set(everyone))}
+    full = [weight.full_tensor() if isinstance(weight, DTensor) else weight for weight in engine.parameters]
+    digest = hashlib.sha256(b"".join(w.detach().float().numpy().tobytes() for w in full)).hexdigest()
+    messages: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(messages, digest)
+    return {"losses": losses, "different": len(set(messages))}
 
 
 def skip_batches(case: Case) -> dict[str, Any]:
-    """Three steps; before the second, a batch is discarded and another has an endless gradient. Losses, and that norm."""
+    """Three steps; before the second, one gradient is dropped and another is infinite. Returns losses and that norm."""
     engine = build(case)
     losses = run_steps(engine, case.model, range(1))["losses"]
     rows = 16 // engine.data_world_size
-    mine = slice(engine.data_rank * rows, (engine.data_rank + 1) * rows)
-    part = {name: value[mine] for name, value in batch(case.model, 4).items()}
+    rows_of_rank = slice(engine.data_rank * rows, (engine.data_rank + 1) * rows)
+    part = {name: value[rows_of_rank] for name, value in batch(case.model, 4).items()}
     engine.forward_backward(part)
     engine.zero_grad()
-    own = engine.objective
+    objective = engine.objective
     if case.settings.engine == "megatron":  # whose model makes the losses
-        plain = engine._adapter.losses
-        engine._adapter.losses = lambda *inputs: plain(*inputs) * math.inf
+        original = engine._adapter.losses
+        engine._adapter.losses = lambda *inputs: original(*inputs) * math.inf
     else:
-        engine.objective = replace(own, loss=lambda model, batch: own.loss(model, batch) * math.inf)
+        engine.objective = replace(
+            objective, loss=lambda model, batch: objective.loss(model, batch) * math.inf
+        )
     engine.forward_backward(part)
     norm = engine.optimizer_step(1.0)
-    engine.objective = own
+    engine.objective = objective
     if case.settings.engine == "megatron":
         del engine._adapter.losses
     losses += run_steps(engine, case.model, range(1, 3))["losses"]
@@ -137,11 +139,11 @@ def skip_batches(case: Case) -> dict[str, Any]:
 
 
 def differ_in_seed(case: Case) -> str:
-    torch_seed = build_toy_model(case.model)
+    model = build_toy_model(case.model)
     if dist.get_rank() == 1:
         with torch.no_grad():
-            list(torch_seed.parameters())[-1].flatten()[-1].add_(1e-3)
-    return _error_of(lambda: _build(case, torch_seed))
+            list(model.parameters())[-1].flatten()[-1].add_(1e-3)
+    return _error_of(lambda: _build(case, model))
 
 
 def differ_in_recipe(case: Case) -> str:
@@ -165,20 +167,20 @@ def _build(case: Case, model: Any, train: Any = None) -> Any:
 
 
 def _error_of(call: Any) -> str:
-    """What every rank meets: the same error, or the ranks would wait for each other."""
+    """The error message, which must be the same on every rank: otherwise ranks would wait for each other."""
     try:
         call()
-        mine = "none"
+        message = "none"
     except UserError as error:
-        mine = str(error)
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, mine)
-    assert len(set(everyone)) == 1, everyone
-    return mine
+        message = str(error)
+    messages: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(messages, message)
+    assert len(set(messages)) == 1, messages
+    return message
 
 
 def run_unsupported_layout(case: Case) -> dict[str, Any]:
-    """A layout that the plan refuses, computed all the same."""
+    """Train with a layout that plan/parallel_layout.py rejects."""
     from equivalence import run_rank
 
     from groundup.plan import parallel_layout

@@ -1,4 +1,4 @@
-"""One training run, in one process or in any layout: five losses, five gradient norms, and every gradient of step one."""
+"""The same training run in one process and in any layout: losses, gradient norms, and all gradients of the first step."""
 
 import math
 from dataclasses import dataclass
@@ -83,13 +83,13 @@ def settings(**knobs: Any) -> TrainConfig:
 
 
 def batch(name: str, step: int) -> dict[str, Tensor]:
-    """Sixteen sequences, some places of which are not predicted: unevenly many from row to row."""
+    """Sixteen sequences with unevenly many unpredicted positions."""
     draw = torch.Generator().manual_seed(100 + step)
     tokens = torch.randint(0, TOY["vocab_size"], (16, 32), generator=draw)
     labels = tokens.clone()
-    hidden = torch.rand(16, 32, generator=draw) < torch.linspace(0.0, 0.6, 16)[:, None]
-    if not name.startswith("moe"):  # whose balancing counts all tokens, those that are not predicted too
-        labels[hidden] = -100
+    unpredicted = torch.rand(16, 32, generator=draw) < torch.linspace(0.0, 0.6, 16)[:, None]
+    if not name.startswith("moe"):  # load balancing counts unpredicted tokens too
+        labels[unpredicted] = -100
     if name in ("documents", "packed"):
         return {"tokens": tokens, "labels": labels, "document_ids": torch.arange(32).expand(16, 32) // 11}
     return {"tokens": tokens, "labels": labels}
@@ -107,7 +107,7 @@ def config_of(name: str) -> ModelConfig:
 def build_toy_model(name: str) -> nn.Module:
     torch.manual_seed(7)
     model = build_model(config_of(name))
-    with torch.no_grad():  # gradients of all parts of a size that can be compared
+    with torch.no_grad():  # so that no gradient is tiny
         for weight in model.parameters():
             weight.add_(0.05 * torch.randn(weight.shape))
     return model
@@ -115,7 +115,6 @@ def build_toy_model(name: str) -> nn.Module:
 
 @cache
 def run_single_process(name: str, train: TrainConfig, micro_batch: int = 16) -> dict[str, Any]:
-    """The run in one process."""
     config = config_of(name)
     machine = Machine(micro_batch_size=micro_batch)
     return run_steps(
@@ -137,7 +136,7 @@ def run_steps(engine: Any, name: str, steps: range = range(STEPS)) -> dict[str, 
 
 
 def gradients_of(engine: Any) -> dict[str, Any]:
-    """Whole gradients of the parameters that this rank has."""
+    """Full gradients of the parameters on this rank."""
     if hasattr(engine, "state") and hasattr(engine.state, "gradients"):
         return {name: gradient.numpy().copy() for name, gradient in engine.state.gradients().items()}
     parts = engine.parallel_model.model_parts if hasattr(engine, "parallel_model") else [engine.module]
@@ -147,14 +146,14 @@ def gradients_of(engine: Any) -> dict[str, Any]:
             if weight.grad is None:
                 found[name] = np.full(weight.shape, np.nan, np.float32)
                 continue
-            whole = weight.grad.full_tensor() if isinstance(weight.grad, DTensor) else weight.grad
-            found[name] = whole.detach().float().numpy().copy()
+            full = weight.grad.full_tensor() if isinstance(weight.grad, DTensor) else weight.grad
+            found[name] = full.detach().float().numpy().copy()
     return found
 
 
 @dataclass(frozen=True)
 class Case:
-    """A layout, a model and what else is set."""
+    """A layout, a model and other settings."""
 
     layout: dict[str, Any]
     model: str = "llama"
@@ -168,7 +167,7 @@ class Case:
 
 
 def run_rank(case: Case) -> dict[str, Any]:
-    """The run of one rank among many; every rank's gradients come with it."""
+    """The run of one rank, with the gradients of all ranks."""
     engine = build(case)
     result = run_steps(engine, case.model)
     everyone: list[Any] = [None] * dist.get_world_size()
@@ -195,7 +194,6 @@ ENGINES = {"native": lambda: ParallelEngine, "deepspeed": deepspeed, "megatron":
 
 
 def build(case: Case) -> Any:
-    # A micro-batch of the reference is the whole batch; of a rank, its part of it.
     micro = case.micro_batch_size or 16
     config = config_of(case.model)
     machine = Machine(micro_batch_size=micro, **dict(case.machine))
@@ -205,17 +203,17 @@ def build(case: Case) -> Any:
 
 
 def differences(case: Case, result: dict[str, Any]) -> dict[str, float]:
-    """Relative to one process: the worst loss, norm and gradient."""
-    # Experts are balanced over a micro-batch, so there the reference must have the same ones.
-    alike = case.micro_batch_size if case.model.startswith("moe") and case.micro_batch_size else 16
-    reference = run_single_process(case.model, case.settings, alike)
-    whole = reference["norms"][0]
+    """The largest relative difference to one process in loss, norm and gradient."""
+    # Experts are balanced over a micro-batch, so the reference needs the same ones.
+    micro_batch_size = case.micro_batch_size if case.model.startswith("moe") and case.micro_batch_size else 16
+    reference = run_single_process(case.model, case.settings, micro_batch_size)
+    total_norm = reference["norms"][0]
     worst = 0.0
     seen = set()
     for gradients in result["gradients"]:
         for name, gradient in gradients.items():
             right = reference["gradients"][name]
-            error = float(np.linalg.norm(gradient - right) / (np.linalg.norm(right) + 1e-4 * whole))
+            error = float(np.linalg.norm(gradient - right) / (np.linalg.norm(right) + 1e-4 * total_norm))
             seen.add(name)
             worst = max(worst, error) if error == error else math.inf
     assert seen == set(reference["gradients"]), "every parameter is on some rank"
@@ -227,7 +225,7 @@ def differences(case: Case, result: dict[str, Any]) -> dict[str, float]:
 
 
 def bounds(case: Case) -> dict[str, float]:
-    """Rounding, and no more. Products in bfloat16, which Muon has too, round 65,000 times coarser."""
+    """Rounding only. Matrix products in bfloat16, which Muon has too, round 65,000 times coarser."""
     train = case.settings
     if train.precision.startswith("bfloat16"):
         return {"loss": 1e-3, "norm": 3e-2, "gradient": 0.1}

@@ -1,7 +1,7 @@
-"""Worlds of gloo ranks on this machine.
+"""Run a function on several gloo ranks of this machine.
 
-A rank is forked from a server that has imported torch already, which takes a tenth of a second and not three; so every
-case has a world of its own, and none inherits what another has left in torch's caches.
+Ranks are forked from a server that has imported torch, which takes a tenth of a second instead of three. Every call has
+new processes, so that none inherits torch's caches of another.
 """
 
 import multiprocessing
@@ -12,55 +12,56 @@ from datetime import timedelta
 from queue import Empty
 from typing import Any
 
-SECONDS = 120
-"""For one case; collectives give up before that."""
+TIMEOUT_SECONDS = 120
 
 
 class RankFailed(Exception):
-    """What a rank met, with its trace."""
+    """The error of rank 0, with its traceback."""
 
 
 def run_ranks(ranks: int, function: Callable[[Any], Any], argument: Any) -> Any:
-    """What `function(argument)` returns on rank 0 of `ranks`. Raises Failed with what rank 0 met."""
+    """The return value of `function(argument)` on rank 0 of `ranks`. Raises RankFailed with the error of rank 0."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["equivalence"])
     results = context.Queue()
-    with tempfile.TemporaryDirectory() as meeting:
-        place = f"file://{meeting}/point"
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"file://{folder}/rendezvous"
         processes = [
-            context.Process(target=_rank, args=(rank, ranks, place, function, argument, results), daemon=True)
+            context.Process(
+                target=_rank, args=(rank, ranks, address, function, argument, results), daemon=True
+            )
             for rank in range(ranks)
         ]
         for process in processes:
             process.start()
         try:
-            answer = results.get(timeout=SECONDS)
+            result = results.get(timeout=TIMEOUT_SECONDS)
         except Empty:
-            answer = RankFailed(f"no answer from rank 0 in {SECONDS} seconds")
+            result = RankFailed(f"no result from rank 0 in {TIMEOUT_SECONDS} seconds")
         for process in processes:
             process.join(timeout=20)
             if process.is_alive():
                 process.kill()
-    if isinstance(answer, RankFailed):
-        raise answer
-    return answer
+    if isinstance(result, RankFailed):
+        raise result
+    return result
 
 
 def _rank(
-    rank: int, ranks: int, place: str, function: Callable[[Any], Any], argument: Any, results: Any
+    rank: int, ranks: int, address: str, function: Callable[[Any], Any], argument: Any, results: Any
 ) -> None:
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=place, rank=rank, world_size=ranks, timeout=timedelta(seconds=60)
+        "gloo", init_method=address, rank=rank, world_size=ranks, timeout=timedelta(seconds=60)
     )
     try:
-        answer: Any = function(argument)
+        result: Any = function(argument)
     except Exception as error:
-        answer = RankFailed(f"{error}\n{traceback.format_exc()}")
+        result = RankFailed(f"{error}\n{traceback.format_exc()}")
     finally:
         dist.destroy_process_group()
     if rank == 0:
-        results.put(answer)
+        results.put(result)

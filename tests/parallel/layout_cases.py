@@ -1,4 +1,4 @@
-"""The layouts that are held against one process, by the name that the book's table gives them."""
+"""Layouts to compare with one process, by their names in book/parallel.md."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ FULL_CHECKPOINTING = (("activation_checkpointing", "full"),)
 COMPILED = (("compile", "always"),)
 
 PURE_BFLOAT16 = (("precision", "bfloat16-pure"), ("stochastic_rounding", False))
-"""Rounded to the nearest: what chance does is another thing in every layout."""
+"""Rounded to nearest: stochastic rounding differs between layouts."""
 
 QUICK: dict[str, tuple[int, Case]] = {
     "DDP": (2, Case({"replicate": 2})),
@@ -33,7 +33,7 @@ QUICK: dict[str, tuple[int, Case]] = {
     "FSDP, pure bfloat16": (2, Case({"shard": 2}, train=PURE_BFLOAT16)),
     "CP x TP+SP": (4, Case({"context": 2, "tensor": 2}, "gemma")),
 }
-"""Run by default: each axis once, in half a minute of processor time or so."""
+"""Run by default: each axis once."""
 
 SLOW: dict[str, tuple[int, Case]] = {
     "FSDP 4": (4, Case({})),
@@ -185,4 +185,4 @@ OTHER_ENGINES: dict[str, dict[str, tuple[int, Case]]] = {
         "Megatron dp=2, distributed optimizer, bfloat16": (2, _engine_case("megatron", {"shard": 2}, train=BFLOAT16)),
     },
 }  # fmt: skip
-"""What others compute, each in an environment of its own where it is installed."""
+"""DeepSpeed and Megatron, each in an environment where it is installed."""

@@ -1,7 +1,6 @@
-"""Let Megatron-Core compute on a CPU: where it asks for a CUDA device it gets the CPU, and for a stream nothing.
+"""Run Megatron-Core on a CPU, in tests: CUDA devices are replaced by the CPU, streams and events by null objects.
 
-Megatron names its device in the middle of its functions, so it can be tested without one only by lying to it. No number
-goes through here. In tests alone: the engine itself runs on what Megatron runs on.
+Megatron names the CUDA device inside its functions, so these are patched in torch. No arithmetic is changed.
 """
 
 import functools
@@ -25,7 +24,7 @@ FACTORIES = (
 
 
 class NullStream:
-    """A stream or an event of a device that has none."""
+    """A stream or an event without effect."""
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
@@ -48,19 +47,19 @@ def install() -> None:
     torch.Tensor.cuda = lambda self, *_, **__: self
     torch.Tensor.to = _on_cpu(torch.Tensor.to)
     torch.nn.Module.cuda = lambda self, *_: self
-    plain_type = torch.Tensor.type
+    original_type = torch.Tensor.type
     torch.Tensor.type = lambda self, *given, **named: (
-        plain_type(self, *given, **named)
+        original_type(self, *given, **named)
         if given or named
-        else plain_type(self).replace("torch.", "torch.cuda.", 1)
+        else original_type(self).replace("torch.", "torch.cuda.", 1)
     )
     import megatron.core.tensor_parallel as tensor_parallel
-    import megatron.core.tensor_parallel.random as chance
+    import megatron.core.tensor_parallel.random as megatron_random
 
     tensor_parallel.model_parallel_cuda_manual_seed = lambda *_, **__: None
-    chance._get_cuda_rng_state = lambda *_, **__: torch.zeros(0)
-    chance._set_cuda_rng_state = lambda *_, **__: None
-    chance.CudaRNGStatesTracker.fork = lambda *_, **__: nullcontext()
+    megatron_random._get_cuda_rng_state = lambda *_, **__: torch.zeros(0)
+    megatron_random._set_cuda_rng_state = lambda *_, **__: None
+    megatron_random.CudaRNGStatesTracker.fork = lambda *_, **__: nullcontext()
 
 
 def _on_cpu(function: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a step sends is what the formulas say, byte for byte."""
+"""The bytes that a training step sends equal the formulas of plan/communication.py, byte for byte."""
 
 import comm_counting
 import gloo_ranks
@@ -46,11 +46,11 @@ def check(ranks: int, case: Case) -> None:
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_a_step_sends_what_the_formulas_say(name):
+def test_sent_bytes_equal_the_formulas(name):
     check(*QUICK[name])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
-def test_so_does_every_other(name):
+def test_sent_bytes_equal_the_formulas_in_more_layouts(name):
     check(*SLOW[name])

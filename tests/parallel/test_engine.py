@@ -1,4 +1,4 @@
-"""The engine between steps: checkpoints that any layout reads, whole models, answers in evaluation, refusals."""
+"""Parallel engine: checkpoints across layouts, the full model in evaluation and at the end, rejected settings."""
 
 import engine_cases
 import gloo_ranks
@@ -26,7 +26,7 @@ LAYOUTS = {
     ("one", "other"),
     [("FSDP", "FSDP"), ("FSDP x TP", "PP"), ("PP", "FSDP x TP"), ("hybrid", "FSDP"), ("FSDP", "hybrid")],
 )
-def test_a_run_continues_in_another_layout(one, other, tmp_path):
+def test_resume_in_another_layout(one, other, tmp_path):
     ranks, case = LAYOUTS[one]
     straight = gloo_ranks.run_ranks(ranks, engine_cases.save_after_two, CheckpointCase(case, tmp_path))
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
@@ -39,7 +39,7 @@ def test_a_run_continues_in_another_layout(one, other, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["deep", "moe-bias"])
-def test_a_run_moves_from_one_device_to_many_and_back(name, tmp_path):
+def test_resume_from_one_device_to_many_and_back(name, tmp_path):
     one, many = tmp_path / "one", tmp_path / "many"
     one.mkdir()
     many.mkdir()
@@ -67,7 +67,7 @@ def test_a_run_moves_from_one_device_to_many_and_back(name, tmp_path):
     )
 
 
-def test_experts_move_between_layouts_too(tmp_path):
+def test_resume_experts_in_another_layout(tmp_path):
     case = Case({"expert": 2, "tensor": 2}, "moe-bias")
     straight = gloo_ranks.run_ranks(4, engine_cases.save_after_two, CheckpointCase(case, tmp_path))
     resumed = gloo_ranks.run_ranks(
@@ -76,22 +76,22 @@ def test_experts_move_between_layouts_too(tmp_path):
     assert resumed == pytest.approx(straight[2:], rel=1e-6)
 
 
-def test_a_checkpoint_without_a_rank_is_damaged_and_changes_nothing(tmp_path):
+def test_incomplete_checkpoint_is_rejected_and_changes_nothing(tmp_path):
     ranks, case = LAYOUTS["FSDP"]
     gloo_ranks.run_ranks(ranks, engine_cases.save_after_two, CheckpointCase(case, tmp_path))
-    second = sorted(tmp_path.iterdir())[1]
-    whole = second.read_bytes()
-    second.write_bytes(whole[:-1])
+    second_file = sorted(tmp_path.iterdir())[1]
+    content = second_file.read_bytes()
+    second_file.write_bytes(content[:-1])
     assert gloo_ranks.run_ranks(ranks, engine_cases.load_corrupt, CheckpointCase(case, tmp_path)) == (
         "CorruptCheckpoint",
         True,
     )
-    second.unlink()
+    second_file.unlink()
     assert gloo_ranks.run_ranks(ranks, engine_cases.load_corrupt, CheckpointCase(case, tmp_path)) == (
         "CorruptCheckpoint",
         True,
     )
-    second.write_bytes(whole)
+    second_file.write_bytes(content)
     for model in ("odd", "llama"):  # other shapes; fewer blocks of the same shapes
         other = CheckpointCase(Case({"shard": 2}, model), tmp_path)
         assert gloo_ranks.run_ranks(ranks, engine_cases.load_corrupt, other) == ("UserError", True)
@@ -105,7 +105,7 @@ def test_a_checkpoint_without_a_rank_is_damaged_and_changes_nothing(tmp_path):
         (2, {"expert": 2}, "moe-bias"),
     ],
 )
-def test_the_whole_model_comes_out(ranks, layout, name, tmp_path):
+def test_final_model_is_complete(ranks, layout, name, tmp_path):
     case = Case(layout, name, 2 if "pipeline" in layout else None)
     gloo_ranks.run_ranks(ranks, engine_cases.save_full_model, CheckpointCase(case, tmp_path))
     engine = NativeEngine(
@@ -134,7 +134,7 @@ def test_the_whole_model_comes_out(ranks, layout, name, tmp_path):
     ],
     ids=str,
 )
-def test_the_model_answers_whole_in_evaluation(ranks, layout):
+def test_evaluation_uses_the_full_model(ranks, layout):
     case = Case(layout, "deep", 2)
     found = gloo_ranks.run_ranks(ranks, engine_cases.evaluate_full_model, case)
     engine = NativeEngine(
@@ -162,12 +162,12 @@ def test_the_model_answers_whole_in_evaluation(ranks, layout):
         (engine_cases.differ_in_data, "given different data"),
     ],
 )
-def test_ranks_that_were_given_different_runs_all_end_with_one_error(errand, words):
+def test_different_runs_are_one_error_on_all_ranks(errand, words):
     assert words in gloo_ranks.run_ranks(2, errand, Case({"tensor": 2}))
 
 
 @pytest.mark.parametrize("knobs", [{"precision": "float8"}, {"optimizer_state_dtype": "float8"}], ids=str)
-def test_what_many_devices_do_not_do_is_refused_and_not_left_out(knobs):
+def test_single_device_settings_are_rejected(knobs):
     with pytest.raises(UserError, match=rf"train\.{next(iter(knobs))} = .* on several devices"):
         check_supported(settings(**knobs))
     check_supported(settings())
@@ -179,7 +179,7 @@ def test_what_many_devices_do_not_do_is_refused_and_not_left_out(knobs):
     [(4, {"shard": 2, "tensor": 2}, "llama"), (2, {"pipeline": 2}, "deep")],
     ids=str,
 )
-def test_averages_are_kept_in_pieces_answer_whole_and_are_saved(ranks, layout, name, kind, tmp_path):
+def test_weight_averages_are_sharded_evaluated_and_saved(ranks, layout, name, kind, tmp_path):
     knobs = {"weight_averaging": kind, "tail_fraction": 0.6}
     case = Case(layout, name, 2 if "pipeline" in layout else None, train=tuple(knobs.items()))
     found = gloo_ranks.run_ranks(ranks, engine_cases.evaluate_averages, CheckpointCase(case, tmp_path))
@@ -190,17 +190,17 @@ def test_averages_are_kept_in_pieces_answer_whole_and_are_saved(ranks, layout, n
         Machine(micro_batch_size=16),
     )
     engine_cases.run_steps(engine, name, range(3))
-    np.testing.assert_allclose(found["said"], engine_cases._logits(engine, case), atol=2e-4)
-    np.testing.assert_array_equal(found["said again"], found["said"])
+    np.testing.assert_allclose(found["logits"], engine_cases._logits(engine, case), atol=2e-4)
+    np.testing.assert_array_equal(found["resumed logits"], found["logits"])
     assert found["loss"][0] == found["loss"][1]
     engine_cases.run_steps(engine, name, range(3, 4))
-    np.testing.assert_allclose(found["said later"], engine_cases._logits(engine, case), atol=2e-4)
+    np.testing.assert_allclose(found["later logits"], engine_cases._logits(engine, case), atol=2e-4)
     for key, weight in engine.finalize().state_dict().items():
         np.testing.assert_allclose(found["model"][key], weight.numpy(), rtol=1e-3, atol=1e-4)
 
 
-def test_copies_of_a_weight_are_rounded_alike():
-    """Ranks draw differently in a step; a weight that two of them have must not become two."""
+def test_replicas_are_rounded_identically():
+    """Ranks have different seeds in a step; replicas of a weight must stay equal."""
     case = Case({"replicate": 2, "tensor": 2}, train=(("precision", "bfloat16-pure"),))
     found = gloo_ranks.run_ranks(4, engine_cases.round_stochastically, case)
     assert found["different"] == 1
@@ -211,8 +211,8 @@ def test_copies_of_a_weight_are_rounded_alike():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["interleaved-zero-bubble", "zero-bubble-v", "dualpipe-v"])
-def test_what_is_refused_is_wrong(schedule):
-    """Late weight gradients and dropped weights. When this fails, PyTorch is mended and the refusal can go."""
+def test_rejected_schedules_compute_wrong_gradients(schedule):
+    """Delayed weight gradients with resharding. When this fails, PyTorch is fixed and the check can be removed."""
     case = Case(
         {"pipeline": 2, "shard": 2, "pipeline_schedule": schedule, "reshard_after_forward": True}, "deep", 2
     )

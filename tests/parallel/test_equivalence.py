@@ -1,4 +1,4 @@
-"""A layout changes where a run is computed and nothing else: losses, norms and every gradient are those of one process."""
+"""Losses, gradient norms and all gradients of every layout equal those of one process."""
 
 import gloo_ranks
 import pytest
@@ -13,18 +13,18 @@ def check(ranks: int, case: Case) -> None:
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_a_layout_trains_like_one_process(name):
+def test_layout_equals_single_process(name):
     check(*QUICK[name])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
-def test_every_other_layout_does_too(name):
+def test_more_layouts_equal_single_process(name):
     check(*SLOW[name])
 
 
-def test_the_comparison_can_fail():
-    """Another seed's batch in one step is seen in all three numbers."""
+def test_comparison_detects_a_difference():
+    """A relative difference of 0.001 exceeds all three bounds."""
     case = Case({})
     run = run_single_process(case.model, case.settings)
     other = run | {

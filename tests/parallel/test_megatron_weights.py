@@ -1,4 +1,4 @@
-"""Our weights and Megatron's are the same numbers: nothing is lost or rounded on the way, for any number of ranks."""
+"""Conversion of weights to Megatron's layout and back, bit for bit, for any number of ranks."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from groundup.train.engines.megatron_weights import build_weight_rules, from_meg
 
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "qwen"])
-def test_weights_come_back_bit_for_bit(name, ranks):
+def test_round_trip_is_exact(name, ranks):
     config, weights = config_of(name), dict(build_toy_model(name).named_parameters())
     parts = [to_megatron(weights, config, rank, ranks) for rank in range(ranks)]
     back = from_megatron(parts, config)
@@ -18,14 +18,14 @@ def test_weights_come_back_bit_for_bit(name, ranks):
         assert torch.equal(back[key], weight), key
 
 
-def test_every_weight_is_in_one_rule():
+def test_every_weight_has_one_rule():
     for name in ("llama", "gpt2", "qwen"):
         ours = [own for rule in build_weight_rules(config_of(name)).values() for own in rule.sources]
         assert sorted(ours) == sorted(dict(build_toy_model(name).named_parameters()))
 
 
-def test_a_group_of_heads_lies_together():
-    """Two key heads, four query heads of 8 numbers: queries 0 and 1, key 0, value 0, and then the second group."""
+def test_heads_are_grouped_by_key_head():
+    """Two key heads and four query heads of size 8: queries 0 and 1, key 0, value 0, then the second group."""
     config, weights = config_of("llama"), dict(build_toy_model("llama").named_parameters())
     merged = to_megatron(weights, config, 0, 1)["decoder.layers.0.self_attention.linear_qkv.weight"]
     query, key, value = (weights[f"blocks.0.attention.{part}_proj.weight"] for part in "qkv")
@@ -33,7 +33,7 @@ def test_a_group_of_heads_lies_together():
     assert torch.equal(merged, torch.cat(expected))
 
 
-def test_the_second_rank_has_its_rows_of_gate_and_up():
+def test_second_rank_has_its_rows_of_gate_and_up():
     config, weights = config_of("llama"), dict(build_toy_model("llama").named_parameters())
     second = to_megatron(weights, config, 1, 2)["decoder.layers.3.mlp.linear_fc1.weight"]
     gate, up = (weights[f"blocks.3.feed_forward.{part}_proj.weight"] for part in ("gate", "up"))

@@ -1,4 +1,4 @@
-"""DeepSpeed and Megatron as engines: the losses, norms and gradients of one process, and checkpoints that others read.
+"""DeepSpeed and Megatron as engines: losses, norms and gradients of one process, and checkpoints for any engine.
 
 Each runs in an environment of its own, with torch first:
 
@@ -38,8 +38,8 @@ MODULES = {"deepspeed": "deepspeed", "megatron": "megatron"}
 
 
 def needs(engine):
-    absent = find_spec(MODULES[engine]) is None
-    return pytest.mark.skipif(absent, reason=f"{engine} is not installed in this environment")
+    missing = find_spec(MODULES[engine]) is None
+    return pytest.mark.skipif(missing, reason=f"{engine} is not installed in this environment")
 
 
 def of(engine, *values):
@@ -72,7 +72,7 @@ FSDP = (2, Case({"shard": 2}))
 
 
 @pytest.mark.parametrize(("engine", "name"), ALL)
-def test_an_engine_trains_like_one_process(engine, name):
+def test_engine_equals_single_process(engine, name):
     ranks, case = named(engine, name)
     found = differences(case, gloo_ranks.run_ranks(ranks, run_rank, case))
     for key, bound in bounds(case).items():
@@ -80,7 +80,7 @@ def test_an_engine_trains_like_one_process(engine, name):
 
 
 @pytest.mark.parametrize(("engine", "name"), SOME + HALF)
-def test_a_run_continues_bit_for_bit_in_the_same_engine(engine, name, tmp_path):
+def test_resume_in_the_same_engine_is_exact(engine, name, tmp_path):
     ranks, case = named(engine, name)
     straight = gloo_ranks.run_ranks(ranks, engine_cases.save_after_two, CheckpointCase(case, tmp_path))
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
@@ -91,7 +91,7 @@ def test_a_run_continues_bit_for_bit_in_the_same_engine(engine, name, tmp_path):
 
 
 @pytest.mark.parametrize(("engine", "name"), SOME)
-def test_a_run_moves_to_pytorchs_own_engine_and_back(engine, name, tmp_path):
+def test_resume_in_pytorch_and_back(engine, name, tmp_path):
     theirs, ours = named(engine, name), FSDP
     for number, (one, other) in enumerate(((theirs, ours), (ours, theirs))):
         folder = tmp_path / str(number)
@@ -104,7 +104,7 @@ def test_a_run_moves_to_pytorchs_own_engine_and_back(engine, name, tmp_path):
 
 
 @pytest.mark.parametrize(("engine", "name"), SOME)
-def test_the_whole_model_comes_out(engine, name, tmp_path):
+def test_final_model_is_complete(engine, name, tmp_path):
     ranks, case = named(engine, name)
     gloo_ranks.run_ranks(ranks, engine_cases.save_full_model, CheckpointCase(case, tmp_path))
     reference = NativeEngine(
@@ -118,7 +118,7 @@ def test_the_whole_model_comes_out(engine, name, tmp_path):
 
 
 @pytest.mark.parametrize(("engine", "name"), SOME)
-def test_the_model_answers_whole_in_evaluation(engine, name):
+def test_evaluation_uses_the_full_model(engine, name):
     ranks, case = named(engine, name)
     found = gloo_ranks.run_ranks(ranks, engine_cases.evaluate_full_model, case)
     reference = NativeEngine(
@@ -136,7 +136,7 @@ def test_the_model_answers_whole_in_evaluation(engine, name):
 
 
 @pytest.mark.parametrize(("engine", "name"), SOME)
-def test_what_is_discarded_or_not_finite_moves_nothing(engine, name):
+def test_skipped_and_infinite_gradients_change_nothing(engine, name):
     ranks, case = named(engine, name)
     found = gloo_ranks.run_ranks(ranks, engine_cases.skip_batches, case)
     assert not np.isfinite(found["norm"])
@@ -152,12 +152,12 @@ def test_what_is_discarded_or_not_finite_moves_nothing(engine, name):
         (engine_cases.differ_in_recipe, "learning_rate: 0.001 -> 0.005"),
     ],
 )
-def test_ranks_that_were_given_different_runs_all_end_with_one_error(engine, name, errand, words):
+def test_different_runs_are_one_error_on_all_ranks(engine, name, errand, words):
     ranks, case = named(engine, name)
     assert words in gloo_ranks.run_ranks(ranks, errand, case)
 
 
 @pytest.mark.parametrize(("engine", "name"), [SOME[4]])
-def test_ranks_that_share_rows_must_be_fed_the_same(engine, name):
+def test_ranks_of_one_sequence_need_the_same_data(engine, name):
     ranks, case = named(engine, name)
     assert "given different data" in gloo_ranks.run_ranks(ranks, engine_cases.differ_in_data, case)
