@@ -1,11 +1,10 @@
-"""Steps a second and bytes sent, layout by layout, with ranks of gloo on this machine; beside PyTorch's own DDP.
+"""Training throughput and communication of each layout, with gloo ranks on this machine, compared with PyTorch's DDP.
 
-    python benchmarks/parallel.py [--out FILE] [--quick]
+    python benchmarks/parallel.py [--out FILE] [--steps N]
 
-Every layout trains the same model on the same batch. Bytes are counted at the collectives (parallel/comm_counter.py) and must be
-those of the formulas (plan/communication.py): the script fails when a rank sends one byte more. Steps a second on one machine say
-what a layout costs in processor time, and nothing about a network. The peer is torch.nn.parallel's DistributedDataParallel
-around the same model, with the loop of its tutorial.
+Every layout trains the same model on the same batch. The bytes counted at the collectives (parallel/comm_counter.py) must equal
+the formulas (plan/communication.py), or the script fails. Steps a second on one machine show the processor time of a layout, not
+that of a network. The peer is DistributedDataParallel around the same model, with the loop of its tutorial.
 """
 
 import argparse
@@ -46,7 +45,7 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any], int | None]] = {
 
 
 def measure_groundup(job: tuple[dict[str, Any], int | None, int]) -> tuple[float, int, float]:
-    """Seconds of a step, and the bytes that the busiest rank sent: counted, and by the formulas."""
+    """Seconds of a step, and the bytes of the rank that sends most: counted, and by the formulas."""
     import torch
     import torch.distributed as dist
     from comm_counting import measure_step
@@ -79,13 +78,13 @@ def measure_groundup(job: tuple[dict[str, Any], int | None, int]) -> tuple[float
     found = measure_step(
         engine, batch, step, num_micro_batches=rows // min(rows, micro_batch or rows), compute_bytes=4
     )
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, found)
-    for rank, one in enumerate(everyone):
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, found)
+    for rank, one in enumerate(gathered):
         assert one.counted.keys() == one.expected.keys(), f"{layout}: rank {rank}"
         for ranks, expected in one.expected.items():
             assert abs(one.counted[ranks] - expected) < 8, f"{layout}: rank {rank} among {ranks}: {one}"
-    busiest = max(everyone, key=lambda one: sum(one.counted.values()))
+    busiest = max(gathered, key=lambda one: sum(one.counted.values()))
     return seconds, sum(busiest.counted.values()), sum(busiest.expected.values())
 
 
@@ -124,7 +123,7 @@ def measure_ddp(job: tuple[dict[str, Any], int | None, int]) -> tuple[float, int
 
 
 def _time(step: Any, steps: int) -> float:
-    """The median step, after all ranks have begun."""
+    """The median seconds of a step; every step starts at a barrier."""
     import torch.distributed as dist
 
     seconds = []

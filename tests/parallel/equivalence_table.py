@@ -1,8 +1,9 @@
-"""Hold every layout and engine against one process and write the table that the book shows: book/parallel.md.
+"""Compare every layout and engine with one process and write the table book/parallel.md.
 
-Run it as `python tests/parallel/equivalence_table.py [native|deepspeed|megatron [WORD...]]` after a change of parallel/ or the
-engines, in an environment where the engine is installed; of its rows those with a WORD in their name, or all. Other rows
-stay as they are. A quarter of an hour for all of native.
+    python tests/parallel/equivalence_table.py [native|deepspeed|megatron [WORD...]]
+
+Runs the rows with a WORD in their name, or all, in an environment where the engine is installed; other rows stay as they
+are. All of native takes a quarter of an hour.
 """
 
 import sys
@@ -10,50 +11,50 @@ from importlib.metadata import version
 from pathlib import Path
 
 TABLE = Path(__file__).parents[2] / "book" / "parallel.md"
-HEADER = """# One recipe, any layout of devices
+HEADER = """# Equivalence of parallel layouts
 
-Five training steps of a toy model in each layout, against the same five in one process: the worst relative difference
-of a loss, of a gradient norm, and of any one parameter's gradient in the first step (its error's norm over its own).
-Ranks are processes on one machine, joined by gloo; torch {torch}, float32 unless said. Nothing here was run on a GPU or
-with NCCL. Written by `python tests/parallel/equivalence_table.py`; `tests/parallel/test_equivalence.py` fails above 1e-6, 1e-5
-and 2e-5, and above the bounds it states for bfloat16 and for Muon, whose products are in bfloat16.
+Five training steps of a toy model in each layout, compared with the same steps in one process: the largest relative difference
+of a loss, of a gradient norm, and of any parameter's gradient in the first step (norm of the error over norm of the gradient).
+Ranks are gloo processes on one machine; torch {torch}, float32 unless stated. Not tested on GPUs or with NCCL. Written by
+`python tests/parallel/equivalence_table.py`. The bounds of `tests/parallel/test_equivalence.py` are 1e-6, 1e-5 and 2e-5, and
+larger ones for bfloat16 and for Muon, whose products are in bfloat16.
 
-The last rows are other engines on the same recipe, batches and loop: DeepSpeed 0.19.8, and Megatron-Core 0.16.1, which asks
-for CUDA and was told that the CPU is one (`tests/parallel/megatron_shim.py`). `tests/parallel/test_other_engines.py` holds them
-to the same bounds.
+The last rows are other engines with the same recipe, batches and training loop: DeepSpeed 0.19.8, and Megatron-Core 0.16.1,
+whose CUDA calls are replaced by the CPU (`tests/parallel/megatron_shim.py`). `tests/parallel/test_other_engines.py` has the
+same bounds.
 
 | layout | ranks | loss | norm | gradient |
 |---|---:|---:|---:|---:|
 """
 FOOTER = """
-Refused before the first step, because PyTorch computes them wrongly without a word: the schedules with late weight gradients
-(interleaved-zero-bubble, zero-bubble-v, dualpipe-v) with weights that are dropped after the forward pass. A slow test
-computes them all the same and fails when PyTorch is mended.
+Rejected before the first step, because PyTorch computes them wrongly without an error: the schedules with delayed weight
+gradients (interleaved-zero-bubble, zero-bubble-v, dualpipe-v) with weights that are resharded after the forward pass. A slow
+test runs them and fails when PyTorch is fixed.
 
 ## Other engines
 
     groundup run recipe.toml --set train.engine=deepspeed --set machine.devices=8 --set machine.layout.zero_stage=2
     groundup run recipe.toml --set train.engine=megatron --set machine.devices=8 --set machine.layout.tensor=4
 
-The engine is no part of what a run is, as the layout is not: a run that was stopped goes on under another engine, from the
-same checkpoint (`safetensors`, whole tensors under our names; neither engine's own pickled files are written).
+Like the layout, the engine is not part of the fingerprint: an interrupted run can continue in another engine, from the same
+checkpoint (`safetensors`, full tensors under this project's names; no pickled files of the engines are written).
 
-- DeepSpeed shards (`machine.layout.zero_stage` 1, 2 or 3) and moves the optimizer's state or everything to the CPU's memory
-  (`machine.layout.cpu_offload`). It trains decoders, encoders and encoder-decoders, and one device too.
-- Megatron-Core trains decoders with pre-norm blocks as its own GPT model, out of its local layers, with `tensor` and
-  `replicate` or `shard` (its distributed optimizer). It wants CUDA devices.
+- DeepSpeed shards (`machine.layout.zero_stage` 1, 2 or 3) and offloads the optimizer state or everything to the CPU
+  (`machine.layout.cpu_offload`). It trains decoders, encoders and encoder-decoders, also on one device.
+- Megatron-Core trains decoders with pre-norm blocks as its own GPT model, from its local layers, with `tensor` and
+  `replicate` or `shard` (its distributed optimizer). It needs CUDA devices.
 
-What they do not do is refused when it is planned. Found by holding them against one process, and taken care of here: both
-make master weights of weights that were rounded to bfloat16 (they begin exact here); DeepSpeed divides gradients by the
-number of ranks, and in ZeRO-1 and 2 gives no moments for all parameter groups but the first; Megatron counts a rank's
-part of a matrix as a copy in the gradient's norm when its parameters were not initialised by itself, and sums the gradient
-of norms inside attention over tensor ranks only where `finalize_model_grads` is called.
+Unsupported settings are rejected by `groundup plan`. Problems that the comparison found, and that are handled here: both engines
+make master weights from weights rounded to bfloat16 (here they start exact); DeepSpeed divides gradients by the number of
+ranks, and ZeRO-1 and 2 have no moments for parameter groups after the first; Megatron counts tensor-parallel chunks as copies in
+the gradient norm unless it has initialised the parameters itself, and sums the gradients of norms inside attention over tensor
+ranks only in `finalize_model_grads`.
 
-A folder that DeepSpeed saved elsewhere, beside a Hugging Face `config.json`, opens like any model (`groundup generate`,
-`export`, ...). Its pickles are read without running anything in them.
+Checkpoints that DeepSpeed has written elsewhere, beside a Hugging Face `config.json`, open like any model (`groundup generate`,
+`export`, ...). Their pickles are read without executing code.
 
-Not there yet: float8 and 8-bit optimizer state on several devices (refused by name), pipelines of an encoder-decoder or
-with a tied head (refused). How ranks are started, watched and started again is in `launching.md`.
+Not supported on several devices (rejected): float8, 8-bit optimizer state, pipelines of encoder-decoders or with tied
+embeddings. Launching, restarts and stall detection: `launching.md`.
 """
 
 

@@ -39,14 +39,10 @@ class Mesh:
     @property
     def sizes(self) -> dict[str, int]:
         """Of every axis of the layout, and of `data` and `expert_shard`."""
-        layout = self.layout
-        assert layout.shard is not None
         axes = ("replicate", "shard", "context", "tensor", "pipeline", "expert")
-        data = layout.shard * layout.context
-        return {axis: getattr(layout, axis) for axis in axes} | {
-            "data": data,
-            "expert_shard": data // layout.expert,
-        }
+        sizes = {axis: getattr(self.layout, axis) for axis in axes}
+        data = sizes["shard"] * sizes["context"]
+        return sizes | {"data": data, "expert_shard": data // sizes["expert"]}
 
     @property
     def data_world_size(self) -> int:
