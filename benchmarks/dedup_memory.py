@@ -86,7 +86,7 @@ def main() -> None:
 
     print(f"{date.today()}, {processor_name()}, {len(os.sched_getaffinity(0))} cores")
     print(
-        f"{'documents':>12} {'GB allowed':>10} {'passes':>7} {'GB stated':>10} {'GB held':>8} {'seconds':>8} {'kept':>12}"
+        f"{'documents':>12} {'GB allowed':>10} {'passes':>7} {'estimated':>10} {'measured':>8} {'seconds':>8} {'kept':>12}"
     )
     for millions in map(float, options.millions.split(",")):
         with tempfile.TemporaryDirectory() as name:
@@ -98,11 +98,11 @@ def main() -> None:
                     print(f"{count:12,} {limit:10g} refused: {error.message}", flush=True)
                     continue
                 command = [sys.executable, __file__, "--measure", name, str(count), str(limit)]
-                seconds, held_gb, kept = subprocess.run(
+                seconds, measured_gb, kept = subprocess.run(
                     command, check=True, capture_output=True, text=True
                 ).stdout.split()
                 print(
-                    f"{count:12,} {limit:10g} {parts:7} {peak_bytes(count, count, parts) / 1e9:10.2f} {float(held_gb):8.2f} "
+                    f"{count:12,} {limit:10g} {parts:7} {peak_bytes(count, count, parts) / 1e9:10.2f} {float(measured_gb):8.2f} "
                     f"{float(seconds):8.1f} {int(kept):12,}",
                     flush=True,
                 )

@@ -21,6 +21,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from groundup.data import clean_texts as clean_texts
+    from groundup.data import deduplicate as deduplicate
+    from groundup.data import detect_language as detect_language
+    from groundup.data import extract_text as extract_text
+    from groundup.data import find_duplicates as find_duplicates
+    from groundup.data import mask_pii as mask_pii
+    from groundup.data import read_documents as read_documents
     from groundup.evaluate import bits_per_byte as bits_per_byte
     from groundup.evaluate import perplexity as perplexity
     from groundup.generate import SamplingParams as SamplingParams
@@ -42,16 +49,24 @@ _LAZY_IMPORTS = {
     "SamplingParams": "groundup.generate",
     "Tokenizer": "groundup.tokenizer",
     "bits_per_byte": "groundup.evaluate",
+    "clean_texts": "groundup.data",
+    "deduplicate": "groundup.data",
+    "detect_language": "groundup.data",
+    "extract_text": "groundup.data",
+    "find_duplicates": "groundup.data",
     "generate_text": "groundup.generate",
     "load_recipe": "groundup.recipe",
+    "mask_pii": "groundup.data",
     "open_model": "groundup.quantize",
     "perplexity": "groundup.evaluate",
+    "read_documents": "groundup.data",
     "train_tokenizer": "groundup.tokenizer",
 }
 
 __all__ = [
-    "Decoder", "Encoder", "EncoderDecoder", "ModelConfig", "SamplingParams", "Tokenizer", "bits_per_byte", "generate_text",
-    "load_recipe", "open_model", "perplexity", "train_tokenizer",
+    "Decoder", "Encoder", "EncoderDecoder", "ModelConfig", "SamplingParams", "Tokenizer", "bits_per_byte",
+    "clean_texts", "deduplicate", "detect_language", "extract_text", "find_duplicates", "generate_text",
+    "load_recipe", "mask_pii", "open_model", "perplexity", "read_documents", "train_tokenizer",
 ]  # fmt: skip
 
 
