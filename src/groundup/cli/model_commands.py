@@ -39,8 +39,8 @@ def generate(
     text = sys.stdin.read() if prompt == "-" else prompt
     print(text, end="", flush=True)
     sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
-    for piece in stream_text(network, tokenizer, text, sampling=sampling, max_tokens=max_tokens):
-        print(piece, end="", flush=True)
+    for chunk in stream_text(network, tokenizer, text, sampling=sampling, max_tokens=max_tokens):
+        print(chunk, end="", flush=True)
     print()
 
 

@@ -15,7 +15,7 @@ class _PlainHelp:
     """`RECIPE` instead of `{RECIPE}`, `PATH` instead of `<path>`; nothing behind flags and arguments."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]  # type: ignore[misc]
+        return [word.strip("{}") for word in super().collect_usage_pieces(ctx)]  # type: ignore[misc]
 
     def get_params(self, ctx: Any) -> list[Any]:
         params = super().get_params(ctx)  # type: ignore[misc]
