@@ -23,33 +23,11 @@ from groundup.cli import extras, inspect_commands, model_commands, pipeline_comm
 from groundup.cli.plain_help import PlainCommand, PlainGroup
 
 COMMANDS = {
-    "Build": (
-        pipeline_commands.init,
-        pipeline_commands.plan,
-        pipeline_commands.run,
-        pipeline_commands.launch,
-        pipeline_commands.sweep,
-        pipeline_commands.ladder,
-    ),
-    "Inspect": (
-        inspect_commands.status,
-        inspect_commands.watch,
-        inspect_commands.inspect,
-        inspect_commands.verify,
-        inspect_commands.diff,
-        inspect_commands.report,
-        inspect_commands.explain,
-    ),
-    "Use a model": (
-        model_commands.generate,
-        model_commands.chat,
-        model_commands.serve,
-        model_commands.evaluate,
-        model_commands.quantize,
-        model_commands.export,
-    ),
+    "Build": (pipeline_commands, ("init", "plan", "run", "launch", "sweep", "ladder")),
+    "Inspect": (inspect_commands, ("status", "watch", "inspect", "verify", "diff", "report", "explain")),
+    "Use a model": (model_commands, ("generate", "chat", "serve", "evaluate", "quantize", "export")),
 }
-"""Panels of the help page, in order."""
+"""Panels of the help page: module and commands, in order."""
 
 app = typer.Typer(
     name="groundup",
@@ -59,9 +37,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for panel, commands in COMMANDS.items():
-    for command in commands:
-        app.command(rich_help_panel=panel, cls=PlainCommand)(command)
+for panel, (module, names) in COMMANDS.items():
+    for name in names:
+        app.command(rich_help_panel=panel, cls=PlainCommand)(getattr(module, name))
 app.command("_worker", hidden=True)(pipeline_commands.worker)
 
 

@@ -42,19 +42,13 @@ def init(
     if out.exists():
         raise UserError(f"{out} exists", hint="choose another name with --out")
     answers: dict[str, Any] = {
-        "goal": goal,
-        "data": data,
-        "hardware": hardware,
-        "devices": devices,
-        "hours": hours,
-    }
+        "goal": goal, "data": data, "hardware": hardware, "devices": devices, "hours": hours,
+    }  # fmt: skip
     for question in init_recipe.QUESTIONS:
         if answers[question.name] is None:
-            answers[question.name] = (
-                typer.prompt(question.text, question.default, err=True)
-                if sys.stdin.isatty()
-                else question.default
-            )
+            answers[question.name] = question.default
+            if sys.stdin.isatty():
+                answers[question.name] = typer.prompt(question.text, question.default, err=True)
     out.write_text(init_recipe.recipe_toml(answers, name=out.stem), encoding="utf-8")
     print(f"wrote {out}\nnext: groundup plan {out}")
 
