@@ -1,0 +1,86 @@
+"""Generates the reference pages of the book from the code: library.md (Python functions) and knobs.md (recipe fields).
+
+    python book/reference.py          write both pages; tests/golden/test_reference.py compares them with the code
+"""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import groundup
+from groundup.recipe.explain import knob_table
+
+BOOK = Path(__file__).parent
+CHAPTERS = (
+    "artifacts", "recipe", "plan", "data", "tokenizer", "model", "interop", "generate", "evaluate", "parallel", "train",
+    "finetune", "quantize", "serve", "report",
+)  # fmt: skip
+LIBRARY_HEAD = """# Library reference
+
+The Python face of groundup, generated from the docstrings by `python book/reference.py`. The first section lists the names that
+`import groundup` offers; the chapters follow with all their public names. Each name is imported from its chapter
+(`from groundup.tokenizer import Tokenizer`). None of these functions needs a recipe file.
+"""
+KNOBS_HEAD = """# Recipe reference
+
+All knobs of a recipe, generated from the schema by `python book/reference.py`. `groundup explain KNOB` prints the same for one knob.
+"""
+
+
+def first_paragraph(value: Any) -> str:
+    """The summary of a docstring: its text up to the first blank line."""
+    text = inspect.getdoc(value) or ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def signature(name: str, value: Any) -> str:
+    """`name(parameters)`, with defaults and without annotations, which the docstring explains."""
+    try:
+        parameters = inspect.signature(value).parameters.values()
+    except (ValueError, TypeError):
+        return name
+    plain = [each.replace(annotation=inspect.Parameter.empty) for each in parameters if each.name != "self"]
+    text = str(inspect.Signature(plain))
+    return f"{name}{re.sub(r'<[^<>]*>', '...', text)}"
+
+
+def entry(name: str, value: Any) -> str:
+    """One line of the page for a public function, class or constant."""
+    if inspect.isclass(value) or inspect.isfunction(value):
+        return f"- `{signature(name, value)}`: {first_paragraph(value)}"
+    return f"- `{name}`: {type(value).__name__}"
+
+
+def library_page() -> str:
+    parts = [LIBRARY_HEAD, "## groundup\n"]
+    parts += [f"- `groundup.{name}`: {first_paragraph(getattr(groundup, name))}" for name in sorted(groundup.__all__)]
+    for chapter in CHAPTERS:
+        module = importlib.import_module(f"groundup.{chapter}")
+        parts.append(f"\n## groundup.{chapter}\n\n{first_paragraph(module)}\n")
+        parts += [entry(name, getattr(module, name)) for name in sorted(module.__all__)]
+    return "\n".join(parts) + "\n"
+
+
+def knobs_page() -> str:
+    """One table a recipe section: knob, allowed values, default, meaning."""
+    parts, section = [KNOBS_HEAD], None
+    for name, takes, default, meaning in knob_table():
+        if (top := name.partition(".")[0]) != section:
+            section = top
+            parts.append(f"\n## {section}\n\n| knob | takes | default | meaning |\n|---|---|---|---|")
+        cells = (f"`{name}`", takes, default, meaning)
+        parts.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(parts) + "\n"
+
+
+def pages() -> dict[Path, str]:
+    """File and text of each generated page."""
+    return {BOOK / "library.md": library_page(), BOOK / "knobs.md": knobs_page()}
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+        print(path)
