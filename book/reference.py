@@ -1,6 +1,6 @@
 """Generates the reference pages of the book from the code: library.md (Python functions) and knobs.md (recipe fields).
 
-    python book/reference.py          write both pages; tests/golden/test_reference.py compares them with the code
+python book/reference.py          write both pages; tests/golden/test_reference.py compares them with the code
 """
 
 import importlib
@@ -8,6 +8,8 @@ import inspect
 import re
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 import groundup
 from groundup.recipe.explain import knob_table
@@ -25,7 +27,8 @@ The Python face of groundup, generated from the docstrings by `python book/refer
 """
 KNOBS_HEAD = """# Recipe reference
 
-All knobs of a recipe, generated from the schema by `python book/reference.py`. `groundup explain KNOB` prints the same for one knob.
+All knobs of a recipe, generated from the schema by `python book/reference.py`.
+`groundup explain KNOB` prints the same for one knob.
 """
 
 
@@ -36,14 +39,16 @@ def first_paragraph(value: Any) -> str:
 
 
 def signature(name: str, value: Any) -> str:
-    """`name(parameters)`, with defaults and without annotations, which the docstring explains."""
+    """`name(parameters)` with defaults and without annotations; only the name of a recipe section or a constant."""
+    if inspect.isclass(value) and issubclass(value, BaseModel):
+        return name
     try:
         parameters = inspect.signature(value).parameters.values()
     except (ValueError, TypeError):
         return name
     plain = [each.replace(annotation=inspect.Parameter.empty) for each in parameters if each.name != "self"]
     text = str(inspect.Signature(plain))
-    return f"{name}{re.sub(r'<[^<>]*>', '...', text)}"
+    return f"{name}{re.sub(r'<.*? at 0x[0-9a-f]+>|<[^<>]*>', '...', text)}"
 
 
 def entry(name: str, value: Any) -> str:
@@ -55,7 +60,10 @@ def entry(name: str, value: Any) -> str:
 
 def library_page() -> str:
     parts = [LIBRARY_HEAD, "## groundup\n"]
-    parts += [f"- `groundup.{name}`: {first_paragraph(getattr(groundup, name))}" for name in sorted(groundup.__all__)]
+    parts += [
+        f"- `groundup.{name}`: {first_paragraph(getattr(groundup, name))}"
+        for name in sorted(groundup.__all__)
+    ]
     for chapter in CHAPTERS:
         module = importlib.import_module(f"groundup.{chapter}")
         parts.append(f"\n## groundup.{chapter}\n\n{first_paragraph(module)}\n")

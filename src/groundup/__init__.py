@@ -14,32 +14,40 @@ The packages are the steps of the pipeline, in order:
     evaluate/      8  perplexity, tasks                experiments/      sweeps and scaling ladders
     pipeline.py    the runner of the stages            cli/              the command line
 
-The names below are imported on first use, so that `import groundup` loads no torch.
+The names below are imported on first use, so that `import groundup` loads no torch. Functions with the name of their package are
+imported from there: `from groundup.train import train`, likewise finetune, generate, quantize and serve. All public names:
+book/library.md.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from groundup.artifacts import UserError as UserError
     from groundup.data import clean_texts as clean_texts
     from groundup.data import deduplicate as deduplicate
-    from groundup.data import detect_language as detect_language
     from groundup.data import extract_text as extract_text
-    from groundup.data import find_duplicates as find_duplicates
-    from groundup.data import mask_pii as mask_pii
-    from groundup.data import read_documents as read_documents
     from groundup.evaluate import bits_per_byte as bits_per_byte
     from groundup.evaluate import perplexity as perplexity
+    from groundup.evaluate import token_logprobs as token_logprobs
+    from groundup.finetune import apply_lora as apply_lora
+    from groundup.finetune import merge_lora as merge_lora
     from groundup.generate import SamplingParams as SamplingParams
     from groundup.generate import generate_text as generate_text
+    from groundup.interop import export_huggingface as export_huggingface
     from groundup.model import Decoder as Decoder
     from groundup.model import Encoder as Encoder
     from groundup.model import EncoderDecoder as EncoderDecoder
+    from groundup.model import build_model as build_model
+    from groundup.model import load_model as load_model
+    from groundup.model import save_model as save_model
+    from groundup.quantize import export_model as export_model
     from groundup.quantize import open_model as open_model
     from groundup.recipe import ModelConfig as ModelConfig
     from groundup.recipe import load_recipe as load_recipe
     from groundup.tokenizer import Tokenizer as Tokenizer
     from groundup.tokenizer import train_tokenizer as train_tokenizer
+    from groundup.train import make_batches as make_batches
 
 _LAZY_IMPORTS = {
     "Decoder": "groundup.model",
@@ -48,25 +56,32 @@ _LAZY_IMPORTS = {
     "ModelConfig": "groundup.recipe",
     "SamplingParams": "groundup.generate",
     "Tokenizer": "groundup.tokenizer",
+    "UserError": "groundup.artifacts",
+    "apply_lora": "groundup.finetune",
     "bits_per_byte": "groundup.evaluate",
+    "build_model": "groundup.model",
     "clean_texts": "groundup.data",
     "deduplicate": "groundup.data",
-    "detect_language": "groundup.data",
+    "export_huggingface": "groundup.interop",
+    "export_model": "groundup.quantize",
     "extract_text": "groundup.data",
-    "find_duplicates": "groundup.data",
     "generate_text": "groundup.generate",
+    "load_model": "groundup.model",
     "load_recipe": "groundup.recipe",
-    "mask_pii": "groundup.data",
+    "make_batches": "groundup.train",
+    "merge_lora": "groundup.finetune",
     "open_model": "groundup.quantize",
     "perplexity": "groundup.evaluate",
-    "read_documents": "groundup.data",
+    "save_model": "groundup.model",
+    "token_logprobs": "groundup.evaluate",
     "train_tokenizer": "groundup.tokenizer",
 }
 
 __all__ = [
-    "Decoder", "Encoder", "EncoderDecoder", "ModelConfig", "SamplingParams", "Tokenizer", "bits_per_byte",
-    "clean_texts", "deduplicate", "detect_language", "extract_text", "find_duplicates", "generate_text",
-    "load_recipe", "mask_pii", "open_model", "perplexity", "read_documents", "train_tokenizer",
+    "Decoder", "Encoder", "EncoderDecoder", "ModelConfig", "SamplingParams", "Tokenizer", "UserError", "apply_lora",
+    "bits_per_byte", "build_model", "clean_texts", "deduplicate", "export_huggingface", "export_model",
+    "extract_text", "generate_text", "load_model", "load_recipe", "make_batches", "merge_lora", "open_model",
+    "perplexity", "save_model", "token_logprobs", "train_tokenizer",
 ]  # fmt: skip
 
 

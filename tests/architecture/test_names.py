@@ -80,11 +80,15 @@ def test_reading_order_names_every_module(package):
 
 
 def test_glossary_matches_the_code():
-    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| `([^`|]+)` \|$", (ROOT / "book" / "glossary.md").read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| ([^|]+) \| [^|]+ \| `([^`|]+)` \|$", (ROOT / "book" / "glossary.md").read_text(), re.MULTILINE
+    )
     assert len(rows) >= 50
     assert [term for term, _ in rows] == sorted((term for term, _ in rows), key=str.lower)
     for term, place in rows:
         module, _, name = place.partition(":")
         assert (SOURCE / module).exists(), f"{term}: {module} does not exist"
         if name:
-            assert name in identifiers(ast.parse((SOURCE / module).read_text())), f"{term}: {name} is not in {module}"
+            assert name in identifiers(ast.parse((SOURCE / module).read_text())), (
+                f"{term}: {name} is not in {module}"
+            )

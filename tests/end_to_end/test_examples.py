@@ -1,0 +1,44 @@
+"""The programs in examples/ run as they stand, on tiny input."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import groundup
+from groundup.interop import load_huggingface
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load_example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_train_and_generate(capsys: pytest.CaptureFixture[str]):
+    score = load_example("train_and_generate").main([], steps=60)
+    assert score < 4, "a model that has learnt nothing needs log2(512) = 9 bits per token, about 5 per byte here"
+    assert capsys.readouterr().out.splitlines()[1].startswith("The")
+
+
+def test_quantize_and_export(tmp_path: Path):
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    tokenizer = groundup.train_tokenizer([text], vocab_size=300)
+    config = groundup.ModelConfig(vocab_size=300, hidden_size=64, num_layers=2, num_heads=2, context_length=64)
+    groundup.export_huggingface(groundup.build_model(config), tokenizer, tmp_path / "model")
+    (tmp_path / "text.txt").write_text(text[:4000], encoding="utf-8")
+
+    before, after = load_example("quantize_and_export").main(
+        str(tmp_path / "model"), str(tmp_path / "text.txt"), str(tmp_path / "out"), group_size=32
+    )
+    assert before != after
+    assert after == pytest.approx(before, rel=0.05)
+    exported = load_huggingface(tmp_path / "out" / "huggingface")
+    assert groundup.bits_per_byte(exported, tokenizer, text[2000:4000]) == pytest.approx(after, rel=1e-3)
+    assert list((tmp_path / "out" / "gguf").glob("*.gguf"))
