@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from groundup.artifacts import UserError as UserError
     from groundup.data import clean_texts as clean_texts
     from groundup.data import deduplicate as deduplicate
+    from groundup.data import detect_language as detect_language
     from groundup.data import extract_text as extract_text
+    from groundup.data import find_duplicates as find_duplicates
+    from groundup.data import mask_pii as mask_pii
+    from groundup.data import read_documents as read_documents
     from groundup.evaluate import bits_per_byte as bits_per_byte
     from groundup.evaluate import perplexity as perplexity
     from groundup.evaluate import token_logprobs as token_logprobs
@@ -62,27 +66,26 @@ _LAZY_IMPORTS = {
     "build_model": "groundup.model",
     "clean_texts": "groundup.data",
     "deduplicate": "groundup.data",
+    "detect_language": "groundup.data",
     "export_huggingface": "groundup.interop",
     "export_model": "groundup.quantize",
     "extract_text": "groundup.data",
+    "find_duplicates": "groundup.data",
     "generate_text": "groundup.generate",
     "load_model": "groundup.model",
     "load_recipe": "groundup.recipe",
     "make_batches": "groundup.train",
+    "mask_pii": "groundup.data",
     "merge_lora": "groundup.finetune",
     "open_model": "groundup.quantize",
     "perplexity": "groundup.evaluate",
+    "read_documents": "groundup.data",
     "save_model": "groundup.model",
     "token_logprobs": "groundup.evaluate",
     "train_tokenizer": "groundup.tokenizer",
 }
 
-__all__ = [
-    "Decoder", "Encoder", "EncoderDecoder", "ModelConfig", "SamplingParams", "Tokenizer", "UserError", "apply_lora",
-    "bits_per_byte", "build_model", "clean_texts", "deduplicate", "export_huggingface", "export_model",
-    "extract_text", "generate_text", "load_model", "load_recipe", "make_batches", "merge_lora", "open_model",
-    "perplexity", "save_model", "token_logprobs", "train_tokenizer",
-]  # fmt: skip
+__all__ = list(_LAZY_IMPORTS)
 
 
 def __getattr__(name: str) -> Any:
