@@ -272,27 +272,27 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--simulate", action="store_true")
     simulate = arguments.parse_args().simulate
-    parts, errors, shares = [], [], []
+    parts, errors, efficiencies = [], [], []
     for table in TABLES:
-        lines, share, missed = table_rows(table)
+        lines, efficiency, missed = table_rows(table)
         errors += missed
-        shares.append(share)
+        efficiencies.append(efficiency)
         parts.append(
-            f"### {table.name}\n\n<{table.source}>. {table.remark} Kernel efficiency: {share:.0%}.\n\n"
+            f"### {table.name}\n\n<{table.source}>. {table.remark} Kernel efficiency: {efficiency:.0%}.\n\n"
             + "\n".join(lines)
         )
     PAGE.write_text(
         HEADER.format(
             simulated="\n".join(simulated_rows(simulate)), recipes="\n".join(recipe_rows()), tables="\n\n".join(parts),
             hop=HOP_SECONDS * 1e6, h100=DEVICES["h100"].kernel_efficiency,
-            low=min(s for t, s in zip(TABLES, shares, strict=True) if t.device == "h100"),
-            high=max(s for t, s in zip(TABLES, shares, strict=True) if t.device == "h100"), number=len(errors),
+            low=min(s for t, s in zip(TABLES, efficiencies, strict=True) if t.device == "h100"),
+            high=max(s for t, s in zip(TABLES, efficiencies, strict=True) if t.device == "h100"), number=len(errors),
             mean=sum(map(abs, errors)) / len(errors), worst=max(map(abs, errors)),
         ),
         encoding="utf-8",
     )  # fmt: skip
     print(
-        f"wrote {PAGE.relative_to(ROOT)}; kernel efficiencies {', '.join(f'{share:.3f}' for share in shares)}"
+        f"wrote {PAGE.relative_to(ROOT)}; kernel efficiencies {', '.join(f'{efficiency:.3f}' for efficiency in efficiencies)}"
     )
 
 

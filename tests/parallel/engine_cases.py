@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.model import save_model
-from groundup.recipe.layout_config import LayoutConfig
+from groundup.parallel import LayoutConfig, all_reduce_partial_grads, build_mesh, clip_grad_norm, parallelize
 from groundup.train.engines.engine import CorruptCheckpoint
 
 
@@ -187,3 +187,15 @@ def run_unsupported_layout(case: Case) -> dict[str, Any]:
 
     parallel_layout._check_pipeline = lambda *_: None
     return run_rank(replace(case))
+
+
+def train_without_recipe(layout: dict[str, Any]) -> float:
+    """The example of `parallelize`: one backward pass. Returns the gradient norm."""
+    mesh = build_mesh(LayoutConfig(**layout), torch.device("cpu"))
+    parallel = parallelize(build_toy_model("llama"), mesh)
+    (model,) = parallel.model_parts
+    rows = 16 // mesh.data_world_size
+    tokens = batch("llama", 0)["tokens"][mesh.data_rank * rows : (mesh.data_rank + 1) * rows]
+    (model(tokens, tokens).loss / mesh.data_world_size).backward()
+    all_reduce_partial_grads(parallel.partial_grad_parameters, mesh)
+    return clip_grad_norm(model.parameters(), 1.0, mesh).item()

@@ -1,7 +1,10 @@
 """Mixins in front of modules: the module's own methods stay reachable, and the change can be undone."""
 
+import engine_cases
+import gloo_ranks
 import pytest
 import torch
+from equivalence import batch, build_toy_model
 from torch import nn
 
 from groundup.artifacts.errors import UserError
@@ -62,3 +65,12 @@ def test_unknown_precision_is_rejected(precision):
 def test_unknown_checkpointing_mode_is_rejected():
     with pytest.raises(ValueError, match="expected none, selective, full"):
         apply_activation_checkpointing(nn.Linear(2, 2), "all")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layout", [{"tensor": 2}, {"shard": 2}], ids=str)
+def test_parallelize_without_a_recipe(layout):
+    model, tokens = build_toy_model("llama"), batch("llama", 0)["tokens"]
+    model(tokens, tokens).loss.backward()
+    expected = nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
+    norm = gloo_ranks.run_ranks(2, engine_cases.train_without_recipe, layout)
+    assert norm == pytest.approx(expected, rel=1e-5)

@@ -1,6 +1,6 @@
-"""Expert parallelism: the experts of a mixture are spread over the expert axis (Lepikhin et al. 2020, GShard).
+"""Expert parallelism: each rank of the expert axis has some experts of every mixture (Lepikhin et al. 2020, GShard).
 
-Each rank holds some experts whole and sees some tokens. Tokens, sorted by expert, are sent to the ranks of their experts
+Experts are not split. Tokens, sorted by expert, are sent to the ranks of their experts
 and back: two all-to-alls a layer. No token is dropped, so the counts are exchanged first.
 """
 
@@ -28,7 +28,7 @@ def apply_expert_parallel(model: nn.Module, mesh: Mesh) -> None:
 def apply_global_load_balancing(model: nn.Module, mesh: Mesh) -> None:
     """Balance experts over the tokens of all ranks (Qiu et al. 2025, "Demons in the Detail").
 
-    So that balancing is that of the whole micro-batch, in any layout.
+    So balancing is the same in any layout.
     """
     axes = ["replicate", "data", "tensor"] if mesh.layout.sequence_parallel else ["replicate", "data"]
     groups = [mesh.group(axis) for axis in axes if mesh.size(axis) > 1]

@@ -12,7 +12,7 @@ from groundup.recipe.layout_config import LayoutConfig
 
 @dataclass(frozen=True)
 class Mesh:
-    """The device meshes of one layout, over the same ranks in the same order; neighbours share the tensor axis.
+    """The device meshes of one layout, over the same ranks in the same order; neighbours are on one tensor axis.
 
     Attributes:
         weight_mesh: (pipeline, replicate, data, tensor), where data is shard x context.
