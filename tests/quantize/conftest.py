@@ -1,4 +1,4 @@
-"""A small decoder with outlier channels, as trained ones have, and windows of tokens to look at."""
+"""A small decoder with outlier channels, and calibration windows."""
 
 import copy
 
@@ -53,7 +53,7 @@ def copy_of():
 
 @pytest.fixture
 def byte_tokenizer() -> Tokenizer:
-    """Each byte is a token: no training needed."""
+    """A byte tokenizer without training."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: number for number, token in enumerate([*SPECIAL_TOKENS, *letters])}
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))

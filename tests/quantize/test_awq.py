@@ -1,4 +1,4 @@
-"""AWQ: folding changes nothing, and scaling saves the weights of outlier channels."""
+"""AWQ: scales keep the model's outputs and reduce the error of outlier channels."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Foreign layouts: each tensor's bits by the layout's own rule, and whole folders there and back."""
+"""Quantized file formats: tensor layouts, and folder round trips."""
 
 import json
 

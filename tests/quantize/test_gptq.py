@@ -1,4 +1,4 @@
-"""GPTQ against the slow obvious method that it makes fast: optimal brain quantization, column by column."""
+"""GPTQ against optimal brain quantization (OBQ), column by column."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from groundup.quantize.rtn import round_to_nearest
 
 
 def correlated(rows: int, width: int, seed: int = 0) -> torch.Tensor:
-    """Inputs as layers have them: a few directions hold most of the energy."""
+    """Inputs with most of their energy in a few directions."""
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn(width, width, generator=generator) * torch.logspace(0, -2, width)
     return torch.randn(rows, width, generator=generator) @ mixing

@@ -1,4 +1,4 @@
-"""The grid, rounding to nearest, and packing."""
+"""Quantization grid, rounding to nearest, packing."""
 
 import hypothesis.strategies as st
 import pytest

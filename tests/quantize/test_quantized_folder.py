@@ -1,4 +1,4 @@
-"""The folder of a quantized model: written, opened, damaged; and the stage that makes it."""
+"""Quantized folders: saving, loading, damage; and the quantization stage."""
 
 import json
 from pathlib import Path
@@ -35,6 +35,7 @@ def test_save_load_round_trip(make_decoder, windows, tmp_path, scheme, knobs):
     save_quantized_folder(model, tmp_path, "rtn")
     again = load_quantized_folder(tmp_path)
     assert not any(tensor.is_meta for tensor in [*again.parameters(), *again.buffers()])
+    assert not any(parameter.requires_grad for parameter in again.parameters())
     with torch.no_grad():
         assert torch.equal(model(windows).logits, again(windows).logits)
 

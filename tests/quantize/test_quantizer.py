@@ -1,4 +1,4 @@
-"""Whole models: what is replaced, what it costs, and that quantized layers compute what their codes say."""
+"""Whole models: replaced layers, errors, dequantized equality, int4 kernel."""
 
 import pytest
 import torch
@@ -67,16 +67,14 @@ def test_gptq_is_closer_to_the_float_model_than_rtn(decoder, windows, copy_of, s
 
 
 def test_calibration_inputs_come_from_quantized_layers(decoder, windows, copy_of):
-    """Sequential calibration: with the first block wiped out, the second one's inputs must be the
-    embedding.
-    """
-    arrived = {}
-    for station in iter_blocks(decoder, windows):
-        arrived[station.name] = station.windows
-        if station.name == "blocks.0":
-            for layer in (station.block.attention.o_proj, station.block.feed_forward.down_proj):
+    """With block 0 replaced by the identity, the inputs of block 1 are the embeddings."""
+    inputs = {}
+    for calibration in iter_blocks(decoder, windows):
+        inputs[calibration.name] = calibration.windows
+        if calibration.name == "blocks.0":
+            for layer in (calibration.block.attention.o_proj, calibration.block.feed_forward.down_proj):
                 layer.weight.data.zero_()
-    torch.testing.assert_close(arrived["blocks.1"], arrived["blocks.0"])
+    torch.testing.assert_close(inputs["blocks.1"], inputs["blocks.0"])
 
 
 def test_layers_by_input(decoder, windows):
@@ -90,10 +88,10 @@ def test_layers_by_input(decoder, windows):
 
 
 def test_blocks_with_different_attention_masks(make_decoder, windows):
-    """Local and global layers: walking block by block gives what the whole model gives."""
+    """Local and global layers: block-by-block calibration equals the forward pass of the model."""
     model = make_decoder(num_layers=3, attention_pattern=("local", "global"), sliding_window=5)
-    for station in iter_blocks(model, windows):
-        last = station.outputs()
+    for calibration in iter_blocks(model, windows):
+        last = calibration.outputs()
     with torch.no_grad():
         torch.testing.assert_close(model.final_norm(last), model.hidden_states(windows))
 
