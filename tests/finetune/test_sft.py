@@ -29,3 +29,8 @@ def test_finetune_on_lists_of_messages(make_decoder, byte_tokenizer):
 def test_messages_that_do_not_alternate_are_refused(make_decoder, byte_tokenizer):
     with pytest.raises(ConversationDropped, match="wrong_order"):
         finetune(make_decoder(), byte_tokenizer, [[CHAT[0][0], CHAT[0][0], CHAT[0][1]]])
+
+
+def test_an_unknown_method_is_refused(make_decoder, byte_tokenizer):
+    with pytest.raises(ValueError, match="method 'dora': expected lora or full"):
+        finetune(make_decoder(), byte_tokenizer, CHAT, method="dora")

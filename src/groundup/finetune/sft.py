@@ -83,6 +83,8 @@ def finetune(
         merge: with LoRA, merge the adapter into the weights at the end.
         folder: for metrics and checkpoints, from which a second call resumes; None: nothing is kept.
     """
+    if method not in METHODS:
+        raise ValueError(f"method {method!r}: expected {' or '.join(METHODS)}")
     machine = machine or Machine()
     task = task_for_model(model, method)
     length = model.config.context_length
