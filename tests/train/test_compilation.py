@@ -68,8 +68,8 @@ def test_compiled_losses_equal_eager_losses(tmp_path, micro_batch):
 def test_layer_stats_of_compiled_blocks_cause_no_recompilation(tmp_path):
     torch.compiler.reset()
     counters.clear()
-    losses(tmp_path, "always", None, log_layer_stats_every=3)
-    assert counters["stats"]["unique_graphs"] == 2, "a look compiles nothing"
+    losses(tmp_path, "always", None, layers_every=3)
+    assert counters["stats"]["unique_graphs"] == 2, "layer statistics compile nothing"
     lines = (tmp_path / "run" / "layers.jsonl").read_text().splitlines()
     found = {record["step"]: record["activation"] for record in map(json.loads, lines)}
     assert list(found) == [0, 3, 6]

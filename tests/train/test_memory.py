@@ -171,7 +171,7 @@ def test_decoder_trains_in_float8(monkeypatch):
 
 
 def test_float8_without_hardware_support_is_refused():
-    with pytest.raises(UserError, match="float8: needs an accelerator"):
+    with pytest.raises(UserError, match="float8: needs a CUDA device"):
         require_float8(torch.device("cpu"))
 
 
