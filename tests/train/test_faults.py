@@ -67,7 +67,9 @@ def test_corrupt_data_file_is_named_and_the_run_resumes_after_repair(tmp_path, f
         if step == 100:
             tokens.unlink() if fault == "vanishes" else os.truncate(tokens, 1000)
 
-    with pytest.raises(UserError, match=r"train\.bin: (no such file|1000 bytes), expected 40000 by train\.json"):
+    with pytest.raises(
+        UserError, match=r"train\.bin: (no such file|1000 bytes), expected 40000 by train\.json"
+    ):
         trial.run(broken, source=trial.FromShard(tmp_path / "tokens", going_wrong))
     assert list_checkpoints(broken / "checkpoints"), "those from before are intact"
     tokens.write_bytes(complete)
