@@ -108,9 +108,7 @@ def groundup(mode: str, source: Path, out: Path, cores: int) -> None:
         }
     )
     out.mkdir()
-    stage.run(
-        SimpleNamespace(data=section, seed=0), {}, out, Machine(threads=cores, cache_dir=out.parent / "cache")
-    )
+    stage.run(SimpleNamespace(data=section, seed=0), {}, out, Machine(threads=cores, cache_dir=out.parent / "cache"))
 
 
 def datatrove(mode: str, source: Path, out: Path, cores: int) -> None:
@@ -122,11 +120,7 @@ def datatrove(mode: str, source: Path, out: Path, cores: int) -> None:
         MinhashDedupCluster,
         MinhashDedupFilter,
     )
-    from datatrove.pipeline.filters import (
-        FineWebQualityFilter,
-        GopherQualityFilter,
-        GopherRepetitionFilter,
-    )
+    from datatrove.pipeline.filters import FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter
     from datatrove.pipeline.formatters import PIIFormatter
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.writers.jsonl import JsonlWriter
@@ -251,9 +245,7 @@ def similar_pairs(texts: list[str], least: float, size: int = 5) -> dict[tuple[i
         places = numpy.arange(ends[-1]) + numpy.repeat(begins[runs] - (ends - lengths), lengths)
         shared = numpy.bincount(owners_of[places], minlength=len(sets))[:number]
         similarity = shared / (sizes[number] + sizes[:number] - shared)
-        found |= {
-            (int(other), number): float(similarity[other]) for other in numpy.flatnonzero(similarity >= least)
-        }
+        found |= {(int(other), number): float(similarity[other]) for other in numpy.flatnonzero(similarity >= least)}
     return found
 
 
@@ -283,9 +275,7 @@ def compare(given: Any, folder: Path) -> None:
         f"{'':10} {'cores':>5} {'':10} {'seconds':>8} {'CPU s':>7} {'documents/s':>12} {'MB/s':>7} {'GB':>6} {'kept':>6}  "
         "pairs parted/judged (expected of bands)"
     )
-    contestants = {"groundup": sys.executable} | (
-        {"datatrove": given.peer_python} if given.peer_python else {}
-    )
+    contestants = {"groundup": sys.executable} | ({"datatrove": given.peer_python} if given.peer_python else {})
     allowed = sorted(os.sched_getaffinity(0))
     for mode in given.modes.split(","):
         for cores in map(int, given.cores.split(",")):
@@ -328,12 +318,8 @@ def memory(given: Any, folder: Path) -> None:
         source, out = folder / f"input{times}", folder / f"out{times}"
         count = make_input(given.places, source, times)
         size = sum(path.stat().st_size for path in source.glob("*")) / 1e6
-        found = measure(
-            "groundup", sys.executable, "pipeline", source, out, 2, sorted(os.sched_getaffinity(0))
-        )
-        print(
-            f"{times:5} {count:10} {size:8.1f} {found['seconds']:8.1f} {found['gigabytes']:6.2f}", flush=True
-        )
+        found = measure("groundup", sys.executable, "pipeline", source, out, 2, sorted(os.sched_getaffinity(0)))
+        print(f"{times:5} {count:10} {size:8.1f} {found['seconds']:8.1f} {found['gigabytes']:6.2f}", flush=True)
         shutil.rmtree(source)
         shutil.rmtree(out)
 

@@ -48,9 +48,7 @@ def main() -> None:
 
     web.extract_page = record_page  # type: ignore[assignment]
     files = [path.read_bytes() for path in options.crawl]
-    seconds = timed(
-        lambda: [list(web.read("c.warc.gz", io.BytesIO(data), ReaderOptions())) for data in files]
-    )
+    seconds = timed(lambda: [list(web.read("c.warc.gz", io.BytesIO(data), ReaderOptions())) for data in files])
     web.extract_page = original
     total = raw[0] / 1e6
     cost = {"WARC, HTTP, characters": seconds / total}
@@ -63,9 +61,7 @@ def main() -> None:
     def line(name: str, amount: float, seconds: float, left: int) -> None:
         print(f"{name:28} {amount / max(seconds, 1e-9):18.1f} {1000 * seconds / megabytes:22.2f} {left:15}")
 
-    print(
-        f"{'WARC, HTTP, characters':28} {total / seconds:18.1f} {1000 * seconds / total:22.2f} {len(pages):15}"
-    )
+    print(f"{'WARC, HTTP, characters':28} {total / seconds:18.1f} {1000 * seconds / total:22.2f} {len(pages):15}")
     totals = {}
     for extraction, extract in html.EXTRACTORS.items():
         found: list[str] = []
@@ -78,9 +74,7 @@ def main() -> None:
         for step in build_steps(DataConfig(sources=(source,)), source, FilterContext()):
             amount, after = sum(map(utf8_bytes, texts)) / 1e6, []
             if isinstance(step, Mapper):
-                spent = timed(
-                    lambda step=step, after=after, texts=texts: after.extend(map(step.apply, texts))
-                )
+                spent = timed(lambda step=step, after=after, texts=texts: after.extend(map(step.apply, texts)))
             else:
                 spent = timed(
                     lambda step=step, after=after, texts=texts: after.extend(

@@ -28,14 +28,7 @@ MARKS = (
     re.compile(r"<main>"),
     re.compile(r'(?<=</div>)<div class="(?:sect1|sect2|chapter|refentry|appendix|preface)"[^>]*>'),
 )  # fmt: skip
-ENDS = (
-    '<div class="sphinxsidebar"',
-    "<footer>",
-    "</main>",
-    '<div class="navfooter"',
-    "<div xmlns=",
-    '<div id="nav',
-)
+ENDS = ('<div class="sphinxsidebar"', "<footer>", "</main>", '<div class="navfooter"', "<div xmlns=", '<div id="nav')
 WORD = re.compile(r"\w+")
 THEIRS = """
 import json, logging, sys
@@ -88,10 +81,7 @@ def labelled(source: str) -> tuple[str, str] | None:
 
 def score(found: str, wanted: str) -> tuple[float, float]:
     """Precision and recall over runs of four words."""
-    a, b = (
-        Counter(zip(*(words[n:] for n in range(4)), strict=False))
-        for words in map(WORD.findall, (found, wanted))
-    )
+    a, b = (Counter(zip(*(words[n:] for n in range(4)), strict=False)) for words in map(WORD.findall, (found, wanted)))
     shared = (a & b).total()
     return shared / max(a.total(), 1), shared / max(b.total(), 1)
 
@@ -116,9 +106,7 @@ def resiliparse_text(source: str) -> str:
 
 
 def peer(python: str) -> Callable[[str], str]:
-    process = subprocess.Popen(
-        [python, "-c", THEIRS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([python, "-c", THEIRS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def extract(source: str) -> str:
         assert process.stdin is not None
@@ -149,9 +137,7 @@ def main() -> None:
     }  # fmt: skip
     if given.peer_python:
         contestants["readability"] = peer(given.peer_python)
-    print(
-        f"{date.today()}, {processor_name()}, {len(os.sched_getaffinity(0))} cores; {len(found)} labelled pages"
-    )
+    print(f"{date.today()}, {processor_name()}, {len(os.sched_getaffinity(0))} cores; {len(found)} labelled pages")
     print(f"{'':20} {'F1':>6} {'precision':>10} {'recall':>7} {'pages/s':>8}")
     for name, extract in contestants.items():
         extract(found[0][0])

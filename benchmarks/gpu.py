@@ -35,11 +35,7 @@ BUDGET = 520
 """Seconds for all parts together."""
 PASS_TOKENS = 32_768
 """Tokens in one forward pass of the peers, and of ours if they fit."""
-LARGE: list[dict[str, object]] = [
-    {},
-    {"deterministic": False},
-    {"deterministic": False, "precision": "float8"},
-]
+LARGE: list[dict[str, object]] = [{}, {"deterministic": False}, {"deterministic": False, "precision": "float8"}]
 """Settings of the large step."""
 DATASHEET = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bfloat16 FLOP/s by the vendor, the basis of published utilizations."""
@@ -115,15 +111,9 @@ def attention(device: str, small: bool) -> list[Finding]:
             out = implementation(*tensors, context.mask, scale=0.125)
             out.float().square().sum().backward()
             results[implementation] = [out, *(x.grad for x in tensors)]
-        pairs = zip(
-            ("output", "query", "key", "value"),
-            results[sdpa_attention],
-            results[eager_attention],
-            strict=True,
-        )
+        pairs = zip(("output", "query", "key", "value"), results[sdpa_attention], results[eager_attention], strict=True)
         findings += [
-            check("attention", f"{name}, {tensor}", found, expected, 1e-2)
-            for tensor, found, expected in pairs
+            check("attention", f"{name}, {tensor}", found, expected, 1e-2) for tensor, found, expected in pairs
         ]
     return findings
 
@@ -168,9 +158,7 @@ def loss(device: str, small: bool) -> list[Finding]:
         findings.append(Finding("loss", f"{name}, forward and backward", found["seconds"] * 1e3, "ms"))
     for name in ("chunked", "compiled"):
         difference = abs(figures[name]["loss"] / figures["plain"]["loss"] - 1)
-        findings.append(
-            Finding("loss", f"{name} beside plain", difference, "error (at most 0.001)", difference < 1e-3)
-        )
+        findings.append(Finding("loss", f"{name} beside plain", difference, "error (at most 0.001)", difference < 1e-3))
     return findings
 
 
@@ -203,10 +191,7 @@ def float8(device: str, small: bool) -> list[Finding]:
         )
     ]
     seconds = quickest(lambda: layer(x), device)
-    return [
-        *findings,
-        Finding("float8", "product, scaling included", 2 * size**3 / seconds / 1e12, "TFLOP/s"),
-    ]
+    return [*findings, Finding("float8", "product, scaling included", 2 * size**3 / seconds / 1e12, "TFLOP/s")]
 
 
 def steps(device: str, small: bool) -> list[Finding]:
@@ -248,9 +233,7 @@ def step(
     label += "".join(f", {knob} {value}".lower() for knob, value in (options or {}).items())
     try:
         passes = max(1, batch * shape["length"] // PASS_TOKENS)
-        found = run_isolated(
-            "measure_step", contestant, shape, mode == "compiled", passes, 5, device, options
-        )
+        found = run_isolated("measure_step", contestant, shape, mode == "compiled", passes, 5, device, options)
     except RuntimeError as reason:
         return [Finding(part, f"{label}: {reason}", math.nan, "", False)]
     rows = [
@@ -271,9 +254,7 @@ def engines(device: str, small: bool) -> list[Finding]:
     sharded = run_isolated("measure_sharded", device, shape)
     return [
         Finding("engines", "native engine, a step", plain["seconds"] * 1e3, "ms"),
-        Finding(
-            "engines", "FSDP2 over one rank adds", 100 * (sharded["seconds"] / plain["seconds"] - 1), "%"
-        ),
+        Finding("engines", "FSDP2 over one rank adds", 100 * (sharded["seconds"] / plain["seconds"] - 1), "%"),
     ]
 
 
@@ -310,9 +291,7 @@ def training(**knobs: object):
     """A complete TrainConfig."""
     from groundup.recipe.train_config import TrainConfig
 
-    return TrainConfig(
-        **({"steps": 8, "learning_rate": 1e-3, "warmup_steps": 2, "evaluate_every": 8} | knobs)
-    )
+    return TrainConfig(**({"steps": 8, "learning_rate": 1e-3, "warmup_steps": 2, "evaluate_every": 8} | knobs))
 
 
 def repeats(device: str, small: bool) -> list[Finding]:
@@ -332,9 +311,7 @@ def repeats(device: str, small: bool) -> list[Finding]:
     return findings
 
 
-def trained_weights(
-    device: str, small: bool, killed: bool = False, compile: str = "never", **knobs: object
-) -> Tensor:
+def trained_weights(device: str, small: bool, killed: bool = False, compile: str = "never", **knobs: object) -> Tensor:
     """All weights of a small decoder after eight steps; a killed run loses the steps after the fourth."""
     from groundup.artifacts.machine import Machine
     from groundup.train import NEXT_TOKEN, NativeEngine, run_training_loop
@@ -387,19 +364,7 @@ def generation(device: str, small: bool) -> list[Finding]:
 
 PARTS: dict[str, Part] = {
     part.__name__: part
-    for part in (
-        ceilings,
-        attention,
-        decoder,
-        repeats,
-        loss,
-        float8,
-        large,
-        steps,
-        engines,
-        generation,
-        eager,
-    )
+    for part in (ceilings, attention, decoder, repeats, loss, float8, large, steps, engines, generation, eager)
 }
 
 
@@ -430,21 +395,13 @@ def run_isolated(function: str, *arguments: object) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-MEASUREMENTS = {
-    "measure_loss": measure_loss,
-    "measure_step": measure_step,
-    "measure_sharded": measure_sharded,
-}
+MEASUREMENTS = {"measure_loss": measure_loss, "measure_step": measure_step, "measure_sharded": measure_sharded}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument(
-        "--small", action="store_true", help="tiny sizes: seconds, and figures that say nothing"
-    )
+    parser.add_argument("--small", action="store_true", help="tiny sizes: seconds, and figures that say nothing")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--seconds", type=float, default=BUDGET, help="for all parts together")
     parser.add_argument("--json", type=Path, help="file for the figures")
@@ -460,9 +417,7 @@ def main() -> None:
         print(json.dumps([asdict(finding) for finding in findings]))
         return
     if options.device == "cuda" and not torch.cuda.is_available():
-        sys.exit(
-            "no GPU here (torch.cuda.is_available() is false): --device cpu --small runs the same code, tiny"
-        )
+        sys.exit("no GPU here (torch.cuda.is_available() is false): --device cpu --small runs the same code, tiny")
 
     began, findings = time.monotonic(), []
     print(title(options.device))
@@ -484,15 +439,7 @@ def main() -> None:
 
 def run_part(part: str, options: argparse.Namespace, seconds: float) -> list[Finding]:
     """The findings of one part, from a process of its own; a failure is a finding too."""
-    command = [
-        sys.executable,
-        __file__,
-        "--part",
-        part,
-        "--device",
-        options.device,
-        *["--small"] * options.small,
-    ]
+    command = [sys.executable, __file__, "--part", part, "--device", options.device, *["--small"] * options.small]
     print(f"{part} ...", file=sys.stderr, flush=True)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -501,9 +448,7 @@ def run_part(part: str, options: argparse.Namespace, seconds: float) -> list[Fin
             out, errors = run.communicate(timeout=max(1.0, seconds))
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
-            return [
-                Finding(part, f"not finished in the {max(0, seconds):.0f} s that were left", math.nan, "")
-            ]
+            return [Finding(part, f"not finished in the {max(0, seconds):.0f} s that were left", math.nan, "")]
     if run.returncode:
         return [Finding(part, (errors.strip().splitlines() or ["killed"])[-1], math.nan, "", False)]
     return [Finding(**finding) for finding in json.loads(out.splitlines()[-1])]

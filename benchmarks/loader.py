@@ -35,9 +35,7 @@ def write(folder: Path, tokens: int) -> None:
     from groundup.tokenizer.token_shards import ShardWriter
 
     random = np.random.default_rng(0)
-    lengths = np.maximum(
-        2, random.lognormal(np.log(MEAN_DOCUMENT) - 0.5, 1.0, tokens // MEAN_DOCUMENT).astype(int)
-    )
+    lengths = np.maximum(2, random.lognormal(np.log(MEAN_DOCUMENT) - 0.5, 1.0, tokens // MEAN_DOCUMENT).astype(int))
     ids = random.integers(1, VOCABULARY, lengths.sum(), dtype=np.uint16)
     ids[np.cumsum(lengths) - 1] = END
     with ShardWriter(folder, "train", vocab_size=VOCABULARY, tokenizer="random", end_of_text=END) as writer:
@@ -87,10 +85,7 @@ def litdata(folder: Path, length: int, sequences: int) -> Iterator[dict[str, tor
     import litdata
 
     data = litdata.StreamingDataset(
-        str(folder / "litdata"),
-        item_loader=litdata.TokensLoader(block_size=length),
-        shuffle=True,
-        drop_last=True,
+        str(folder / "litdata"), item_loader=litdata.TokensLoader(block_size=length), shuffle=True, drop_last=True
     )
     loader = litdata.StreamingDataLoader(data, batch_size=sequences, num_workers=0, drop_last=True)
     while True:
@@ -107,9 +102,7 @@ CONTENDERS: dict[str, tuple[Callable[..., Iterator[dict[str, torch.Tensor]]], di
 }
 
 
-def measure(
-    name: str, folder: Path, length: int, sequences: int, seconds: float
-) -> tuple[float, float, float]:
+def measure(name: str, folder: Path, length: int, sequences: int, seconds: float) -> tuple[float, float, float]:
     """Seconds until the first batch, then tokens per second of wall time and of CPU time."""
     torch.set_num_threads(1)
     function, options = CONTENDERS[name]
@@ -133,12 +126,7 @@ def step_rate(length: int, sequences: int) -> tuple[float, float]:
 
     model = Decoder(
         ModelConfig(
-            vocab_size=4096,
-            hidden_size=256,
-            num_layers=6,
-            num_heads=4,
-            intermediate_size=704,
-            context_length=length,
+            vocab_size=4096, hidden_size=256, num_layers=6, num_heads=4, intermediate_size=704, context_length=length
         )
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -163,9 +151,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=5.0)
     given = parser.parse_args()
-    print(
-        f"{date.today()}, {processor_name()}; {given.tokens:,} tokens, batches of {given.sequences} x {given.length}"
-    )
+    print(f"{date.today()}, {processor_name()}; {given.tokens:,} tokens, batches of {given.sequences} x {given.length}")
     with TemporaryDirectory() as name:
         folder = Path(name)
         write(folder, given.tokens)
@@ -185,9 +171,7 @@ def main() -> None:
                 flush=True,
             )
     step, weights = step_rate(given.length, 4)
-    print(
-        f"a step of a model with {weights / 1e6:.1f} million weights: {step:,.0f} tokens for a second of CPU"
-    )
+    print(f"a step of a model with {weights / 1e6:.1f} million weights: {step:,.0f} tokens for a second of CPU")
     for contender, rate in rates.items():
         if contender.startswith("groundup"):
             print(

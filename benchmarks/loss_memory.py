@@ -72,9 +72,7 @@ def peak_bytes(device: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--vocabulary", type=int, default=128_000)
@@ -95,14 +93,10 @@ def main() -> None:
             [sys.executable, __file__, "--one", name, *flags], capture_output=True, text=True, check=False
         )
         if result.returncode:
-            print(
-                f"{name}: failed: {(result.stderr.strip().splitlines() or ['killed'])[-1]}", file=sys.stderr
-            )
+            print(f"{name}: failed: {(result.stderr.strip().splitlines() or ['killed'])[-1]}", file=sys.stderr)
             continue
         rows[name] = json.loads(result.stdout.splitlines()[-1])
-    print(
-        f"{options.tokens:,} tokens, vocabulary {options.vocabulary:,}, width {options.width}, on {options.device}"
-    )
+    print(f"{options.tokens:,} tokens, vocabulary {options.vocabulary:,}, width {options.width}, on {options.device}")
     print(f"{'':14} {'loss':>9} {'MB':>8} {'seconds':>8}   relative to chunked: memory, seconds")
     for name, row in rows.items():
         ours = rows["chunked"]
@@ -112,9 +106,7 @@ def main() -> None:
         )
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(
-                {"tokens": options.tokens, "vocabulary": options.vocabulary, "rows": rows}, file, indent=1
-            )
+            json.dump({"tokens": options.tokens, "vocabulary": options.vocabulary, "rows": rows}, file, indent=1)
 
 
 if __name__ == "__main__":

@@ -40,9 +40,7 @@ def read(argument: str, limit: int) -> list[str]:
     found: list[str] = []
     for path in map(Path, sorted(glob.glob(pattern, recursive=True))):
         read = read_file(kind, InputFile(path.name, path), ReaderOptions(html_extractor="resiliparse"))
-        found += [
-            each.text for each in read if isinstance(each, Document) and 200 < len(each.text) < MAX_CHARACTERS
-        ]
+        found += [each.text for each in read if isinstance(each, Document) and 200 < len(each.text) < MAX_CHARACTERS]
     step = max(1, len(found) // limit)
     return found[::step]
 

@@ -23,33 +23,9 @@ import torch
 from torch import Tensor, nn
 
 SHAPES = {
-    "tiny": {
-        "vocab": 512,
-        "width": 64,
-        "layers": 2,
-        "heads": 2,
-        "feed_forward": 176,
-        "length": 64,
-        "batch": 2,
-    },
-    "6m": {
-        "vocab": 4096,
-        "width": 256,
-        "layers": 8,
-        "heads": 4,
-        "feed_forward": 704,
-        "length": 256,
-        "batch": 8,
-    },
-    "30m": {
-        "vocab": 8192,
-        "width": 512,
-        "layers": 8,
-        "heads": 8,
-        "feed_forward": 1408,
-        "length": 512,
-        "batch": 8,
-    },
+    "tiny": {"vocab": 512, "width": 64, "layers": 2, "heads": 2, "feed_forward": 176, "length": 64, "batch": 2},
+    "6m": {"vocab": 4096, "width": 256, "layers": 8, "heads": 4, "feed_forward": 704, "length": 256, "batch": 8},
+    "30m": {"vocab": 8192, "width": 512, "layers": 8, "heads": 8, "feed_forward": 1408, "length": 512, "batch": 8},
     "124m": {
         "vocab": 50_304,
         "width": 768,
@@ -203,18 +179,14 @@ def is_missing(name: str, python: str) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--shape", choices=list(SHAPES), default="6m")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--compiled", action="store_true", help="also with torch.compile (minutes on a CPU)")
-    parser.add_argument(
-        "--litgpt-python", default=sys.executable, help="Python of an environment that has litgpt"
-    )
+    parser.add_argument("--litgpt-python", default=sys.executable, help="Python of an environment that has litgpt")
     parser.add_argument("--json", help="file for the results")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -265,9 +237,7 @@ def main() -> None:
         print(f"{name}: not installed in {pythons[name]}")
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(
-                {"shape": shape, "device": options.device, "matmul_peak": peak, "rows": rows}, file, indent=1
-            )
+            json.dump({"shape": shape, "device": options.device, "matmul_peak": peak, "rows": rows}, file, indent=1)
 
 
 if __name__ == "__main__":

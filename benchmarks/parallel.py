@@ -63,9 +63,7 @@ def measure_groundup(job: tuple[dict[str, Any], int | None, int]) -> tuple[float
     model = build_model(ModelConfig(**MODEL))
     machine = Machine(micro_batch_size=micro_batch or SEQUENCES)
     engine = ParallelEngine(model, NEXT_TOKEN, settings(), machine, LayoutConfig(**layout))
-    tokens = torch.randint(
-        MODEL["vocab_size"], (SEQUENCES, LENGTH), generator=torch.Generator().manual_seed(1)
-    )
+    tokens = torch.randint(MODEL["vocab_size"], (SEQUENCES, LENGTH), generator=torch.Generator().manual_seed(1))
     rows = SEQUENCES // engine.data_world_size
     batch = next_token_batch(tokens[engine.data_rank * rows : (engine.data_rank + 1) * rows])
 
@@ -75,9 +73,7 @@ def measure_groundup(job: tuple[dict[str, Any], int | None, int]) -> tuple[float
 
     step()
     seconds = _time(step, steps)
-    found = measure_step(
-        engine, batch, step, num_micro_batches=rows // min(rows, micro_batch or rows), compute_bytes=4
-    )
+    found = measure_step(engine, batch, step, num_micro_batches=rows // min(rows, micro_batch or rows), compute_bytes=4)
     gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, found)
     for rank, one in enumerate(gathered):
@@ -101,12 +97,8 @@ def measure_ddp(job: tuple[dict[str, Any], int | None, int]) -> tuple[float, int
     torch.manual_seed(0)
     model = torch.nn.parallel.DistributedDataParallel(build_model(ModelConfig(**MODEL)))
     options = settings()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-3, betas=(options.beta1, options.beta2), fused=True
-    )
-    tokens = torch.randint(
-        MODEL["vocab_size"], (SEQUENCES, LENGTH), generator=torch.Generator().manual_seed(1)
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(options.beta1, options.beta2), fused=True)
+    tokens = torch.randint(MODEL["vocab_size"], (SEQUENCES, LENGTH), generator=torch.Generator().manual_seed(1))
     rows = SEQUENCES // dist.get_world_size()
     batch = next_token_batch(tokens[dist.get_rank() * rows : (dist.get_rank() + 1) * rows])
 
@@ -151,13 +143,9 @@ def main() -> None:
         if ranks not in peers:
             seconds, sent, _ = gloo_ranks.run_ranks(ranks, measure_ddp, (layout, micro_batch, chosen.steps))
             peers[ranks] = seconds
-            lines.append(
-                f"| torch DDP | {ranks} | {1 / seconds:.2f} | 1.00 | {sent / 1e6:.2f} MB (not counted) | |"
-            )
+            lines.append(f"| torch DDP | {ranks} | {1 / seconds:.2f} | 1.00 | {sent / 1e6:.2f} MB (not counted) | |")
             print(lines[-1], flush=True)
-        seconds, sent, expected = gloo_ranks.run_ranks(
-            ranks, measure_groundup, (layout, micro_batch, chosen.steps)
-        )
+        seconds, sent, expected = gloo_ranks.run_ranks(ranks, measure_groundup, (layout, micro_batch, chosen.steps))
         lines.append(
             f"| {name} | {ranks} | {1 / seconds:.2f} | {peers[ranks] / seconds:.2f} | {sent / 1e6:.3f} MB | "
             f"{expected / 1e6:.3f} MB |"

@@ -20,9 +20,7 @@ from groundup.recipe.data_config import PiiConfig
 
 SPLIT = re.compile("(" + "|".join(PII_TOKENS) + ")")
 WIDE = {
-    "email": re.compile(
-        r"[^\s<>]{1,64}\s?(?:@|\(at\)|\[at\]| at )\s?[\w-]+(?:\s?(?:\.|\(dot\)| dot )\s?[\w-]+)+"
-    ),
+    "email": re.compile(r"[^\s<>]{1,64}\s?(?:@|\(at\)|\[at\]| at )\s?[\w-]+(?:\s?(?:\.|\(dot\)| dot )\s?[\w-]+)+"),
     "phone": re.compile(
         r"(?<![\w.:/])(?:\+ ?\d[\d ().-]{7,16}\d|\(?\d{3}\)?[-. ]{1,2}\d{3}[-. ]\d{4}"
         r"|(?<=[a-z.:] )0\d{1,4}[- ]\d{3,4}[- ]?\d{3,4})(?![\w.-]*\d)"
@@ -40,11 +38,7 @@ def findings(before: str, after: str) -> Iterator[tuple[str, int, int]]:
     for number in range(1, len(parts), 2):
         start = position + len(parts[number - 1])
         rest = parts[number + 1]
-        stop = (
-            before.index(rest, start + 1)
-            if rest
-            else (len(before) if number + 2 >= len(parts) else start + 1)
-        )
+        stop = before.index(rest, start + 1) if rest else (len(before) if number + 2 >= len(parts) else start + 1)
         yield parts[number].strip("<>"), start, stop
         position = stop
 
@@ -83,11 +77,7 @@ def main() -> None:
         if options.missed:
             for match in WIDE[options.missed].finditer(after):
                 examples.setdefault(match.group(), excerpt(after, *match.span()))
-    print(
-        ", ".join(
-            f"{count} {kind} ({len(different[kind])} different)" for kind, count in counts.most_common()
-        )
-    )
+    print(", ".join(f"{count} {kind} ({len(different[kind])} different)" for kind, count in counts.most_common()))
     found = list(examples.values())
     drawn = random.Random(options.seed).sample(found, min(options.sample, len(found)))
     for number, example in enumerate(drawn, start=1):

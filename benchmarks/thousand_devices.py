@@ -196,31 +196,20 @@ def simulated_rows(simulate: bool) -> list[str]:
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     if not simulate:
-        found = (
-            re.findall(r"^\| llama-[^|]*, simulated \|.*$", PAGE.read_text(), re.M) if PAGE.exists() else []
-        )
+        found = re.findall(r"^\| llama-[^|]*, simulated \|.*$", PAGE.read_text(), re.M) if PAGE.exists() else []
         return head + found
     lines = []
     for name, layout, sets in (
         ("llama-7b", "shard 1,024", ("budget.devices=1024",)),
         ("llama-70b", "tensor 8, shard 128, full checkpointing", ()),
     ):
-        command = [
-            sys.executable,
-            "-m",
-            "groundup.cli",
-            "plan",
-            f"recipes/{name}.toml",
-            "--json",
-            "--simulate",
-        ]
+        command = [sys.executable, "-m", "groundup.cli", "plan", f"recipes/{name}.toml", "--json", "--simulate"]
         command += [argument for knob in sets for argument in ("--set", knob)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
         found = json.loads(done.stdout)["simulation"]
         pairs = [found["memory"]["peak"], found["sent"].get("tensor"), found["sent"]["data"]]
         cells = [
-            f"{both['simulated'] / 1e9:.2f} GB | {both['planned'] / 1e9:.2f} GB" if both else "- | -"
-            for both in pairs
+            f"{both['simulated'] / 1e9:.2f} GB | {both['planned'] / 1e9:.2f} GB" if both else "- | -" for both in pairs
         ]
         lines.append(f"| {name}, simulated | {layout} | " + " | ".join(cells) + " |")
     return head + lines

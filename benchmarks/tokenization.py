@@ -137,9 +137,7 @@ def tokenizers_encoder(file: str) -> Encode:
 
     backend = tokenizers.Tokenizer.from_file(file)
     backend.encode_special_tokens = True
-    return lambda texts: [
-        encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)
-    ]
+    return lambda texts: [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def tiktoken_encoder(file: str) -> Encode:
@@ -173,9 +171,7 @@ def tokie_encoder(file: str) -> Encode:
     import tokie
 
     tokenizer = tokie.Tokenizer.from_json(file)
-    return lambda texts: [
-        encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)
-    ]
+    return lambda texts: [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
 
 def splintr_encoder(file: str) -> Encode:
@@ -269,9 +265,7 @@ def main() -> None:
         if options.only != "encode":
             print(f"\ntraining {size:,} entries")
             results = {
-                name: run_in_new_process(time_training, name, folders, size)
-                for name in TRAINERS
-                if installed(name)
+                name: run_in_new_process(time_training, name, folders, size) for name in TRAINERS if installed(name)
             }
             _, _, expected = results["tokenizers"]
             for name, result in results.items():
@@ -294,9 +288,7 @@ def main() -> None:
                 encoded_megabytes = sum(len(text.encode()) for text in encoded) / MEGABYTE
                 groundup_seconds = None
                 for name in filter(installed, ENCODERS):
-                    result = run_in_new_process(
-                        time_encoding, name, folders, f"{folder}/tokenizer.json", options.every
-                    )
+                    result = run_in_new_process(time_encoding, name, folders, f"{folder}/tokenizer.json", options.every)
                     if isinstance(result, Exception):
                         print(f"  {name_and_version(name):24} {type(result).__name__}: {str(result)[:80]}")
                         continue

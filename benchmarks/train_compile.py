@@ -16,9 +16,7 @@ import tempfile
 
 
 def measure(hidden: int, layers: int, steps: int, compile_mode: str, cache: str) -> dict[str, float]:
-    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = (
-        "1"  # compilers that a pool keeps alive would not be counted
-    )
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # compilers that a pool keeps alive would not be counted
     from pathlib import Path
 
     import torch
@@ -30,11 +28,7 @@ def measure(hidden: int, layers: int, steps: int, compile_mode: str, cache: str)
     from groundup.train import NEXT_TOKEN, NativeEngine
 
     config = ModelConfig(
-        vocab_size=8192,
-        hidden_size=hidden,
-        num_layers=layers,
-        num_heads=hidden // 64,
-        context_length=512,
+        vocab_size=8192, hidden_size=hidden, num_layers=layers, num_heads=hidden // 64, context_length=512
     )
     torch.manual_seed(0)
     settings = TrainConfig(steps=steps, learning_rate=1e-3, warmup_steps=1, evaluate_every=steps)
@@ -73,14 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         results = {}
         for name, compile_mode in (("eager", "never"), ("cold", "always"), ("warm", "always")):
-            command = [
-                sys.executable,
-                __file__,
-                "--hidden",
-                str(options.hidden),
-                "--layers",
-                str(options.layers),
-            ]
+            command = [sys.executable, __file__, "--hidden", str(options.hidden), "--layers", str(options.layers)]
             command += ["--steps", str(options.steps), "--one", compile_mode, cache]
             results[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
             print(f"{name:<6}", {key: round(value, 2) for key, value in results[name].items()}, flush=True)

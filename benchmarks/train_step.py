@@ -25,16 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from model_forward_backward import (
-    SHAPES,
-    flops,
-    groundup,
-    is_missing,
-    litgpt,
-    matmul_peak,
-    peak_bytes,
-    transformers,
-)
+from model_forward_backward import SHAPES, flops, groundup, is_missing, litgpt, matmul_peak, peak_bytes, transformers
 from torch import Tensor, nn
 
 PASS_TOKENS = 2_048
@@ -60,9 +51,7 @@ def build_engine(shape: Shape, device: str = "cpu", **settings: Any):
 
     precision = settings.pop("precision", "bfloat16")
     machine = Machine(device=device, threads=torch.get_num_threads(), **settings)
-    config = TrainConfig(
-        steps=1_000, learning_rate=1e-4, warmup_steps=0, evaluate_every=1_000, precision=precision
-    )
+    config = TrainConfig(steps=1_000, learning_rate=1e-4, warmup_steps=0, evaluate_every=1_000, precision=precision)
     with setup_device(machine):
         model, _ = groundup(shape)
     return NativeEngine(model, NEXT_TOKEN, config, machine)
@@ -164,10 +153,7 @@ def loop_overhead(shape: Shape, steps: int) -> float:
         def batch(self, step: int) -> dict[str, Tensor]:
             return {"tokens": self.tokens, "labels": self.tokens}
 
-    engine.forward_backward, engine.optimizer_step = (
-        timed(engine.forward_backward),
-        timed(engine.optimizer_step),
-    )
+    engine.forward_backward, engine.optimizer_step = (timed(engine.forward_backward), timed(engine.optimizer_step))
     settings = engine.settings.model_copy(update={"steps": steps})
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(device="cpu", trackers=None, checkpoint_every_seconds=1e9)
@@ -179,9 +165,7 @@ def loop_overhead(shape: Shape, steps: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=list(SHAPES), default="30m")
     parser.add_argument("--vocab", type=int)
     parser.add_argument("--batch", type=int)
@@ -191,9 +175,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--compiled", action="store_true", help="also with torch.compile (minutes)")
     parser.add_argument("--loop", action="store_true", help="only the overhead of the training loop")
-    parser.add_argument(
-        "--litgpt-python", default=sys.executable, help="Python of an environment that has litgpt"
-    )
+    parser.add_argument("--litgpt-python", default=sys.executable, help="Python of an environment that has litgpt")
     parser.add_argument("--json", help="file for the figures")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -211,9 +193,7 @@ def main() -> None:
     pythons = {name: options.litgpt_python if name == "litgpt" else sys.executable for name in PEERS}
     present = [name for name in PEERS if name == "nanogpt" or not is_missing(name, pythons[name])]
     passes = max(1, shape["batch"] * shape["length"] // PASS_TOKENS)
-    runs = [
-        (name, mode, split) for name in present for split in sorted({1, passes}) for mode in modes(options)
-    ]
+    runs = [(name, mode, split) for name in present for split in sorted({1, passes}) for mode in modes(options)]
     runs = [("groundup", mode, passes) for mode in modes(options)] + runs
     best: dict[tuple[str, str, int], dict[str, float]] = {}
     flags = [f"--{name}={value}" for name, value in given.items() if value is not None]
@@ -276,9 +256,7 @@ def report(best: dict, shape: Shape, options: argparse.Namespace) -> None:
             f"memory, eager, relative to the smallest peer: {unsplit:.2f} with its batch in one pass, {split:.2f} in several"
         )
     if options.json:
-        Path(options.json).write_text(
-            json.dumps({"shape": shape, "matmul_peak": peak, "rows": rows}, indent=1)
-        )
+        Path(options.json).write_text(json.dumps({"shape": shape, "matmul_peak": peak, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

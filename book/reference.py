@@ -60,10 +60,7 @@ def entry(name: str, value: Any) -> str:
 
 def library_page() -> str:
     parts = [LIBRARY_HEAD, "## groundup\n"]
-    parts += [
-        f"- `groundup.{name}`: {first_paragraph(getattr(groundup, name))}"
-        for name in sorted(groundup.__all__)
-    ]
+    parts += [f"- `groundup.{name}`: {first_paragraph(getattr(groundup, name))}" for name in sorted(groundup.__all__)]
     for chapter in CHAPTERS:
         module = importlib.import_module(f"groundup.{chapter}")
         parts.append(f"\n## groundup.{chapter}\n\n{first_paragraph(module)}\n")

@@ -23,16 +23,12 @@ def main(paths: list[str], steps: int = 150) -> float:
     tokens = [token for text in training for token in [*tokenizer.encode(text), tokenizer.eos_id]]
     batches = groundup.make_batches(tokens, sequence_length=64, batch_size=8)
 
-    config = groundup.ModelConfig(
-        vocab_size=512, hidden_size=64, num_layers=2, num_heads=4, context_length=64
-    )
+    config = groundup.ModelConfig(vocab_size=512, hidden_size=64, num_layers=2, num_heads=4, context_length=64)
     model = groundup.build_model(config)
     result = train(model, batches, steps=steps, learning_rate=3e-3, optimizer="muon", device="cpu")
 
     score = groundup.bits_per_byte(model, tokenizer, held_out)
-    print(
-        f"loss {result.records[-1]['loss']:.3f} after {steps} steps; {score:.3f} bits per byte of held-out text"
-    )
+    print(f"loss {result.records[-1]['loss']:.3f} after {steps} steps; {score:.3f} bits per byte of held-out text")
     print("The" + groundup.generate_text(model, tokenizer, "The", max_tokens=40, sampling=GREEDY))
     return score
 

@@ -51,17 +51,12 @@ def main() -> None:
             made = make(Path(work))
             made.rename(target / name)
         files = [path for path in (target / name).rglob("*") if path.is_file()]
-        print(
-            f"{name}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB",
-            flush=True,
-        )
+        print(f"{name}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB", flush=True)
 
 
 def debian(work: Path, *packages: str) -> Path:
     """Unpack Debian packages into one folder."""
-    subprocess.run(
-        ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *packages], cwd=work, check=True
-    )
+    subprocess.run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *packages], cwd=work, check=True)
     root = work / "root"
     for package in sorted(work.glob("*.deb")):
         subprocess.run(["dpkg", "-x", str(package), str(root)], check=True)

@@ -148,9 +148,7 @@ def run(
     rendezvous = _rendezvous()
     with rendezvous.propagate_errors():
         stage_runs = resolve_stage_runs(derive(recipe).recipe, run_folder, machine, until_stage)
-        local = {
-            each.stage.name: {"sections": each.sections, "identity": each.fingerprint} for each in stage_runs
-        }
+        local = {each.stage.name: {"sections": each.sections, "identity": each.fingerprint} for each in stage_runs}
         local = json.loads(json.dumps(local))
         rendezvous.check_same(json.dumps(local), lambda main: list_differences(json.loads(main), local)[0])
         if rank() == 0:
@@ -172,9 +170,7 @@ def _run_main(
     with lock_folder(run_folder):
         stage_runs = resolve_stage_runs(plan.recipe, run_folder, machine, until_stage)
         if not stage_runs:
-            raise UserError(
-                "the recipe has no stage to run", hint="add a table such as [data], [tokenizer] or [train]"
-            )
+            raise UserError("the recipe has no stage to run", hint="add a table such as [data], [tokenizer] or [train]")
         names = {stage_run.stage.name for stage_run in stage_runs}
         for option, name in (("--from", from_stage), ("--until", until_stage)):
             if name is not None and name not in names:
@@ -269,9 +265,7 @@ def run_as_rank(run_folder: Path, name: str, machine: Machine) -> None:
         _launcher().write_metrics(stage_run.path, metrics)
 
 
-def _run_worker(
-    stage_runs: list[StageRun], recipe: Recipe, machine: Machine
-) -> Iterator[tuple[StageRun, str]]:
+def _run_worker(stage_runs: list[StageRun], recipe: Recipe, machine: Machine) -> Iterator[tuple[StageRun, str]]:
     """The run as the other ranks execute it: distributed stages; the main rank builds the rest."""
     for stage_run in stage_runs:
         if _rendezvous().wait_for(stage_run.stage.name) == ALL_RANKS:
@@ -299,21 +293,15 @@ def read_recipe(run_folder: Path) -> Recipe:
     """The recipe of the last run in this folder. Raises UserError if the folder is not a run folder."""
     path = run_folder / RECIPE_FILE
     if not path.is_file():
-        raise UserError(
-            f"{run_folder}: not a run folder (no {RECIPE_FILE})", hint="groundup run RECIPE makes one"
-        )
+        raise UserError(f"{run_folder}: not a run folder (no {RECIPE_FILE})", hint="groundup run RECIPE makes one")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(
-            f"{path}: not valid JSON ({error})", hint="groundup run RECIPE writes it again"
-        ) from None
+        raise UserError(f"{path}: not valid JSON ({error})", hint="groundup run RECIPE writes it again") from None
     try:
         return parse_recipe(values, source_name=str(path))
     except UserError:  # [machine] of an older version: may have other knobs, and does not matter any more
-        return parse_recipe(
-            {name: value for name, value in values.items() if name != "machine"}, source_name=str(path)
-        )
+        return parse_recipe({name: value for name, value in values.items() if name != "machine"}, source_name=str(path))
 
 
 def resolve_machine(recipe: Recipe, progress: Progress) -> Machine:
@@ -340,9 +328,7 @@ def _check_overwrite(stage_runs: list[StageRun], allowed: bool) -> None:
         assert manifest is not None
         lines |= dict.fromkeys(list_differences(manifest.sections, stage_run.sections))
         if manifest.version != stage_run.stage.version:
-            lines |= {
-                f"stage {stage_run.stage.name}: version {manifest.version} -> {stage_run.stage.version}": None
-            }
+            lines |= {f"stage {stage_run.stage.name}: version {manifest.version} -> {stage_run.stage.version}": None}
     changes = "\n  ".join(lines or {"the content of a source file changed": None})
     raise UserError(
         f"the recipe differs from the one that built {stale[0].path.parent}:\n  {changes}\n"

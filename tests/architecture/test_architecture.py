@@ -18,9 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 CHAPTERS = sorted(path for path in SOURCE.iterdir() if (path / "__init__.py").is_file())
 TORCH_FREE = ("artifacts", "recipe", "plan", "data", "tokenizer", "report", "viewers")
-HEAVY = (
-    "{'torch', 'daft', 'matplotlib', 'pyarrow', 'numpy', 'tokenizers', 'trafilatura', 'starlette', 'typst'}"
-)
+HEAVY = "{'torch', 'daft', 'matplotlib', 'pyarrow', 'numpy', 'tokenizers', 'trafilatura', 'starlette', 'typst'}"
 MAX_LINES = 400
 PEERS = {
     "transformers", "peft", "trl", "gptqmodel", "litgpt", "llama_cpp", "vllm", "datatrove", "auto_gptq", "awq",
@@ -74,9 +72,7 @@ def test_stage_table():
         for reference in filter(None, (stage.function, stage.identity)):
             module, _, function = reference.partition(":")
             tree = TREES[SOURCE.joinpath(*module.split(".")[1:]).with_suffix(".py")]
-            assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (
-                reference
-            )
+            assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, reference
 
 
 def test_stage_folders_are_spelled_once():

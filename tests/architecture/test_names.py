@@ -73,9 +73,7 @@ def test_module_names_are_unique():
 def test_reading_orders_name_every_module():
     for package in packages():
         text = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
-        members = [
-            path.name for path in package.glob("*.py") if path.name not in ("__init__.py", "__main__.py")
-        ]
+        members = [path.name for path in package.glob("*.py") if path.name not in ("__init__.py", "__main__.py")]
         members += [path.name for path in package.iterdir() if (path / "__init__.py").is_file()]
         missing = [name for name in members if not re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", text)]
         assert missing == [], f"{package}: not in the reading order"
@@ -97,6 +95,4 @@ def test_glossary_matches_the_code():
         module, _, name = place.partition(":")
         assert (SOURCE / module).exists(), f"{term}: {module} does not exist"
         if name:
-            assert name in identifiers(ast.parse((SOURCE / module).read_text())), (
-                f"{term}: {name} is not in {module}"
-            )
+            assert name in identifiers(ast.parse((SOURCE / module).read_text())), f"{term}: {name} is not in {module}"

@@ -39,9 +39,9 @@ def make_artifact(folder: Path) -> None:
     (partial / "deep").mkdir()
     (partial / "deep" / "weights.bin").write_bytes(b"\0" * 1000)
     (partial / ".fingerprint").unlink()
-    Manifest(
-        stage="base", version=1, fingerprint="f" * 64, files=list_files(partial), metrics={"loss": 1.5}
-    ).write(partial)
+    Manifest(stage="base", version=1, fingerprint="f" * 64, files=list_files(partial), metrics={"loss": 1.5}).write(
+        partial
+    )
     directory.promote(partial, folder)
 
 
@@ -92,9 +92,7 @@ def test_unreadable_manifest_is_a_user_error(tmp_path):
 def test_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
     path = tmp_path / "x"
     path.write_bytes(b"old")
-    monkeypatch.setattr(
-        "os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device"))
-    )
+    monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
         directory.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"

@@ -12,13 +12,7 @@ from groundup.artifacts.progress import BarProgress, LineProgress, ProgressTask
     ("total", "before", "done", "seconds", "line"),
     [
         (200, 0, 50, 10, "work:  25% of 200 steps, 5/s, 0:30 left"),
-        (
-            200,
-            40,
-            50,
-            10,
-            "work:  25% of 200 steps, 1/s, 2:30 left",
-        ),  # earlier work does not count for the rate
+        (200, 40, 50, 10, "work:  25% of 200 steps, 1/s, 2:30 left"),  # earlier work does not count for the rate
         (60, 0, 5, 60, "work:   8% of 60 steps, 12.0 s each, 11:00 left"),
         (60, 0, 0, 5, "work:   0% of 60 steps"),
         (None, 0, 25_000, 5, "work: 25.0k steps, 5000/s"),

@@ -34,11 +34,7 @@ def run_code(code, *arguments, cwd=ROOT):
         ("run none.toml", "none.toml: no such recipe file", "recipes/"),
         ("plan recipes/llama-7b.toml --set train.stps=3", "unknown knob train.stps", "train.steps"),
         ("plan recipes/llama-7b.toml --set budget.devices=1", "GB on each of 1 device", "budget.devices="),
-        (
-            "plan recipes/quickstart.toml --set train.steps=many",
-            "train.steps = 'many'",
-            "explain train.steps",
-        ),
+        ("plan recipes/quickstart.toml --set train.steps=many", "train.steps = 'many'", "explain train.steps"),
         ("run recipes/quickstart.toml --from bse", "bse: no such stage", "base, scores"),
         ("launch recipes/llama-7b.toml --on mars", "--on mars: unknown system", "slurm, kubernetes"),
         ("sweep recipes/quickstart.toml", "no knob has several values", "train.learning_rate="),
@@ -109,18 +105,7 @@ def test_interrupted_run_can_continue(tmp_path):
 
 def test_init_writes_a_recipe_that_plans(tmp_path):
     out = tmp_path / "new.toml"
-    answers = [
-        "--goal",
-        "chat-4bit",
-        "--data",
-        "texts/*.txt",
-        "--hardware",
-        "cpu-8",
-        "--devices",
-        "1",
-        "--hours",
-        "2",
-    ]
+    answers = ["--goal", "chat-4bit", "--data", "texts/*.txt", "--hardware", "cpu-8", "--devices", "1", "--hours", "2"]
     done = groundup("init", "--out", out, *answers)
     assert done.returncode == 0, done.stderr
     plan = groundup("plan", out)
@@ -141,9 +126,7 @@ def test_diff_of_a_run_and_a_recipe(tmp_path):
     values = load_recipe(QUICKSTART).model_dump(mode="json", exclude_none=True)
     (tmp_path / RECIPE_FILE).write_text(json.dumps(values))
     same = groundup("diff", tmp_path, QUICKSTART)
-    assert (same.returncode, same.stdout) == (0, f"{tmp_path} and {QUICKSTART}: no differences\n"), (
-        same.stderr
-    )
+    assert (same.returncode, same.stdout) == (0, f"{tmp_path} and {QUICKSTART}: no differences\n"), same.stderr
     changed = groundup("diff", tmp_path, QUICKSTART, "--set", "train.learning_rate=0.0123")
     assert changed.returncode == 0, changed.stderr
     (line,) = [line for line in changed.stdout.splitlines() if line.startswith("train.learning_rate: ")]

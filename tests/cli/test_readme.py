@@ -13,9 +13,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_python_example_runs():
     (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

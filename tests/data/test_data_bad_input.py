@@ -40,18 +40,13 @@ HURTFUL: list[tuple[Callable[[str], object], tuple[str, ...]]] = [
     (rst.rst_to_text, ("a:", ":a:", "`a <", "a\n")),
     (lambda text: list(strip_gutenberg([text])), ("\n", " \n")),
     (normalize.normalize, (" ", " \t", "\u00c3")),
-    (
-        pii.pii_mapper(PiiConfig()),
-        ("sk-", "-eyJaaaaaaaaaaaaaaaa", "-----BEGIN PRIVATE KEY-----", "1 ", "a@b."),
-    ),
+    (pii.pii_mapper(PiiConfig()), ("sk-", "-eyJaaaaaaaaaaaaaaaa", "-----BEGIN PRIVATE KEY-----", "1 ", "a@b.")),
     (c4.c4_filter(c4.C4Config()), (".", "?'")),
 ]
 
 
 @pytest.mark.parametrize(
-    ("work", "part"),
-    [(work, part) for work, parts in HURTFUL for part in parts],
-    ids=lambda value: repr(value)[:30],
+    ("work", "part"), [(work, part) for work, parts in HURTFUL for part in parts], ids=lambda value: repr(value)[:30]
 )
 @pytest.mark.timeout(60)
 def test_patterns_run_in_linear_time(work: Callable[[str], object], part: str):
@@ -150,9 +145,7 @@ def test_repeated_chapter_in_spine_is_read_once():
 def crawl(lengths: list[int]) -> bytes:
     """Records of equal pages whose headers are off by so many bytes, each a gzip member."""
     page = b"Sentences that stand here are long enough to be text. " * 20
-    head = (
-        "WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Target-URI: http://x.org/{}\r\nContent-Length: {}\r\n\r\n"
-    )
+    head = "WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Target-URI: http://x.org/{}\r\nContent-Length: {}\r\n\r\n"
     return b"".join(
         gzip.compress(head.format(n, len(page) + wrong).encode() + page + b"\r\n\r\n")
         for n, wrong in enumerate(lengths)
@@ -164,17 +157,13 @@ def test_wrong_record_length_loses_no_other_member(wrong: int, tmp_path: Path):
     path = tmp_path / "c.warc.gz"
     path.write_bytes(crawl([0, wrong, 0, 0]))
     found = list(read_file("web", InputFile(path.name, path), ReaderOptions()))
-    undamaged = {
-        each.id for each in found if isinstance(each, Document) and each.text.count("Sentences") == 20
-    }
+    undamaged = {each.id for each in found if isinstance(each, Document) and each.text.count("Sentences") == 20}
     assert undamaged >= {"http://x.org/0", "http://x.org/3"}
 
 
 def test_empty_files_and_unsafe_names_are_counted(tmp_path: Path):
     (tmp_path / "a.txt").write_bytes(b"")
-    assert reasons(list(read_file("text", InputFile("a.txt", tmp_path / "a.txt"), ReaderOptions()))) == [
-        "empty_file"
-    ]
+    assert reasons(list(read_file("text", InputFile("a.txt", tmp_path / "a.txt"), ReaderOptions()))) == ["empty_file"]
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as file:
         file.writestr("../evil.py", "x = 1")
         file.writestr("good.py", "x = 1")

@@ -84,14 +84,10 @@ def test_decisions_match_datatrove():
     assert len(expected) == len(documents)
     agreement = {}
     for name, drop_reason in groundup_filters().items():
-        pairs = [
-            (drop_reason(text), decisions[name]) for text, decisions in zip(documents, expected, strict=True)
-        ]
+        pairs = [(drop_reason(text), decisions[name]) for text, decisions in zip(documents, expected, strict=True)]
         same = [(actual, theirs) for actual, theirs in pairs if theirs != OTHER_RULE or actual is not None]
         agreement[name] = sum((actual is None) == (theirs is None) for actual, theirs in same) / len(same)
-        differences = Counter(
-            (actual, theirs) for actual, theirs in pairs if (actual is None) != (theirs is None)
-        )
+        differences = Counter((actual, theirs) for actual, theirs in pairs if (actual is None) != (theirs is None))
         dropped = sum(theirs is not None for _, theirs in pairs)
         print(
             f"{name}: {len(pairs)} documents, {dropped} dropped by datatrove, {agreement[name]:.4f} of {len(same)} agree"

@@ -20,8 +20,7 @@ def test_shared_13_gram_drops_a_document():
         ("riddles/2", "something else that nobody would ever think of asking in an exam today"),
     )
     assert (
-        rule("He said: WHEN a farmer -- has seventeen sheep and all, but nine of them die ... then what?")
-        == "riddles"
+        rule("He said: WHEN a farmer -- has seventeen sheep and all, but nine of them die ... then what?") == "riddles"
     )
     assert hits == ["riddles/1"]
     assert rule(" ".join(WORDS[:12]) + " nothing " + " ".join(WORDS[12:])) is None
@@ -29,9 +28,7 @@ def test_shared_13_gram_drops_a_document():
 
 
 def test_short_items_are_one_ngram():
-    rule, _ = build_filter(
-        "13-gram", ("q/1", "who wrote the book about the white whale"), ("q/2", "too short to tell")
-    )
+    rule, _ = build_filter("13-gram", ("q/1", "who wrote the book about the white whale"), ("q/2", "too short to tell"))
     assert rule("I asked him who wrote the book about the white whale, and he left") == "q"
     assert rule("who wrote the book about the white shark") is None
     assert rule("it is too short to tell anything by") is None

@@ -35,9 +35,7 @@ from groundup.recipe.data_config import DataConfig, MinHashDedupConfig
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=30))
 def test_clusters_are_connected_components_with_first_member_as_root(pairs: list[tuple[int, int]]):
     clusters = UnionFind(20)
-    clusters.union(
-        numpy.array([a for a, _ in pairs], dtype=int), numpy.array([b for _, b in pairs], dtype=int)
-    )
+    clusters.union(numpy.array([a for a, _ in pairs], dtype=int), numpy.array([b for _, b in pairs], dtype=int))
     sets = [{number} for number in range(20)]
     for a, b in pairs:
         joined = next(s for s in sets if a in s) | next(s for s in sets if b in s)
@@ -66,9 +64,7 @@ def test_cluster_stats_and_largest_clusters(owners: list[int]):
 def test_repeated_pairs_in_one_and_several_parts(values: list[int], parts: int):
     keys = numpy.array(values, dtype=numpy.uint64)
     numbers = numpy.arange(len(values), dtype=numpy.int64)
-    expected = {
-        (values.index(value), place) for place, value in enumerate(values) if values.index(value) != place
-    }
+    expected = {(values.index(value), place) for place, value in enumerate(values) if values.index(value) != place}
     found: set[tuple[int, int]] = set()
     for part in range(parts):
         in_part = keys % numpy.uint64(parts) == part  # any partition of the keys
@@ -127,9 +123,7 @@ def key_table(texts: list[str], folder: Path, knobs: MinHashDedupConfig) -> Dedu
     return DedupKeyTable(folder, {0: half, 1: len(texts) - half})
 
 
-def near_pairs(
-    texts: list[str], tmp_path: Path, knobs: MinHashDedupConfig, parts: int = 1
-) -> set[tuple[int, int]]:
+def near_pairs(texts: list[str], tmp_path: Path, knobs: MinHashDedupConfig, parts: int = 1) -> set[tuple[int, int]]:
     """Pairs of texts in one cluster."""
     clusters = UnionFind(len(texts))
     union_near(clusters, key_table(texts, tmp_path, knobs), knobs, parts, Progress())
@@ -157,9 +151,7 @@ def test_recall_and_precision_against_brute_force(tmp_path: Path):
 
 def test_threshold_removes_less_similar_pairs(tmp_path: Path):
     texts = corpus(120, seed=4)
-    loose = (
-        near_pairs(texts, tmp_path / "a", MinHashDedupConfig()) if (tmp_path / "a").mkdir() is None else set()
-    )
+    loose = near_pairs(texts, tmp_path / "a", MinHashDedupConfig()) if (tmp_path / "a").mkdir() is None else set()
     strict = (
         near_pairs(texts, tmp_path / "b", MinHashDedupConfig(threshold=0.9))
         if (tmp_path / "b").mkdir() is None
@@ -167,9 +159,7 @@ def test_threshold_removes_less_similar_pairs(tmp_path: Path):
     )
     sets = [ngrams(text, 5) for text in texts]
     assert strict < loose
-    assert min(jaccard(sets[a], sets[b]) for a, b in strict) > min(
-        jaccard(sets[a], sets[b]) for a, b in loose
-    )
+    assert min(jaccard(sets[a], sets[b]) for a, b in strict) > min(jaccard(sets[a], sets[b]) for a, b in loose)
 
 
 def test_several_passes_find_the_same_pairs(tmp_path: Path):
@@ -183,9 +173,9 @@ def test_several_passes_find_the_same_pairs(tmp_path: Path):
 
 def test_candidate_probability():
     knobs = MinHashDedupConfig()
-    assert candidate_probability(
-        (1 / knobs.num_bands) ** (1 / knobs.hashes_per_band), knobs
-    ) == pytest.approx(0.645, abs=0.01)
+    assert candidate_probability((1 / knobs.num_bands) ** (1 / knobs.hashes_per_band), knobs) == pytest.approx(
+        0.645, abs=0.01
+    )
     assert candidate_probability(0.8, knobs) == pytest.approx(
         0.924, abs=0.001
     )  # as datatrove states it for these parameters
@@ -197,11 +187,7 @@ def test_candidate_probability():
 
 def test_repeated_paragraph_is_removed(tmp_path: Path):
     shared = "this paragraph of nine words is in both texts"
-    texts = [
-        f"first text\n\n{shared}\n\nits end",
-        f"second text\n{shared}\nshort\nshort\n\n{shared.upper()}",
-        shared,
-    ]
+    texts = [f"first text\n\n{shared}\n\nits end", f"second text\n{shared}\nshort\nshort\n\n{shared.upper()}", shared]
     found = repeat_flags_of([paragraph_keys(text, 8) for text in texts], tmp_path)
     assert [remove_paragraphs(text, mark) for text, mark in zip(texts, found, strict=True)] == [
         texts[0],
@@ -227,9 +213,7 @@ def test_repeated_ngrams_equal_brute_force(
 ):
     length = 4
     texts = [" ".join(text) for text in words]
-    found = repeat_flags_of(
-        [ngram_keys(text, length) for text in texts], tmp_path_factory.mktemp("ngrams"), parts
-    )
+    found = repeat_flags_of([ngram_keys(text, length) for text in texts], tmp_path_factory.mktemp("ngrams"), parts)
     seen: set[tuple[str, ...]] = set()
     for text, mark in zip(words, found, strict=True):
         removed = [False] * len(text)
@@ -256,9 +240,7 @@ def test_removal_keeps_the_layout(tmp_path: Path, prose: Callable[..., str]):
 
 def test_too_low_memory_limit_is_an_error():
     assert num_passes(10**7, 10**9, 2e9) > 10
-    with pytest.raises(
-        UserError, match=r"memory_gigabytes = 2: deduplication of 100,000,000 documents needs 3\.2"
-    ):
+    with pytest.raises(UserError, match=r"memory_gigabytes = 2: deduplication of 100,000,000 documents needs 3\.2"):
         num_passes(10**8, 10**8, 2e9)
 
 

@@ -142,9 +142,7 @@ def test_gopher_quality(text: str, reason: str | None):
 
 def test_gopher_quality_can_be_tuned():
     assert (
-        gopher.gopher_quality_filter(GopherQualityConfig(min_words=3))(
-            "the small cat sat there and wants to sleep"
-        )
+        gopher.gopher_quality_filter(GopherQualityConfig(min_words=3))("the small cat sat there and wants to sleep")
         is None
     )
     assert gopher.gopher_quality_filter(GopherQualityConfig(max_words=50))(GOOD) == "many_words"
@@ -156,10 +154,7 @@ def test_gopher_quality_can_be_tuned():
         (GOOD, None),
         ("\n\n".join(["one short paragraph"] * 4 + [GOOD]), "repeated_paragraphs"),
         ("\n".join(["a line"] * 9 + GOOD.split("\n")[:9]), "repeated_lines"),
-        (
-            GOOD + "\n" + "\n".join([GOOD[:400]] * 3) + "\n" + "\n".join(GOOD.split()),
-            "repeated_paragraphs_characters",
-        ),
+        (GOOD + "\n" + "\n".join([GOOD[:400]] * 3) + "\n" + "\n".join(GOOD.split()), "repeated_paragraphs_characters"),
         (GOOD + " very very" * 60, "top_2_gram"),
         ("we say what we always say here " * 40, "top_3_gram"),
     ],
@@ -277,10 +272,7 @@ def test_word_lists(tmp_path: Path):
     [
         ("write to a.b+c@mail.example.com.", "write to <email>."),
         ("user@localhost and @name and a@b", "user@localhost and @name and a@b"),
-        (
-            "81.2.69.8 but 192.168.0.1, 999.1.1.1 and 1.2.3.4.5",
-            "<ip> but 192.168.0.1, 999.1.1.1 and 1.2.3.4.5",
-        ),
+        ("81.2.69.8 but 192.168.0.1, 999.1.1.1 and 1.2.3.4.5", "<ip> but 192.168.0.1, 999.1.1.1 and 1.2.3.4.5"),
         ("at 2001:4860:4860::8888 or 12:30:45", "at <ip> or 12:30:45"),
         ("card 4111 1111 1111 1111.", "card <card>."),
         ("card 4111 1111 1111 1112.", "card 4111 1111 1111 1112."),
@@ -308,10 +300,7 @@ def test_word_lists(tmp_path: Path):
         ("GB82 WEST 1234 5698 7654 32", "<id>"),
         ("GB82 WEST 1234 5698 7654 33", "GB82 WEST 1234 5698 7654 33"),
         ("cpf 529.982.247-25, dni 12345678Z, ssn 078-05-1120", "cpf <id>, dni <id>, ssn <id>"),
-        (
-            "cpf 529.982.247-26, dni 12345678A, no 000-05-1120",
-            "cpf 529.982.247-26, dni 12345678A, no 000-05-1120",
-        ),
+        ("cpf 529.982.247-26, dni 12345678A, no 000-05-1120", "cpf 529.982.247-26, dni 12345678A, no 000-05-1120"),
         ("key AKIAIOSFODNN7EXAMPLE", "key <secret>"),
         ("https://bob:hunter2@host.example/x", "https://<secret>@host.example/x"),
         ("-----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY-----", "<secret>"),
@@ -329,9 +318,7 @@ def test_mask_pii_kinds_can_be_disabled():
     text = "a@example.com 8.8.8.8 4111111111111111 +49 30 123456-78 AKIAIOSFODNN7EXAMPLE 12345678Z"
     off = dict.fromkeys(PiiConfig.model_fields, False)
     assert pii.pii_mapper(PiiConfig(**off))(text) == text
-    assert pii.pii_mapper(PiiConfig(**{**off, "emails": True}))(text) == text.replace(
-        "a@example.com", "<email>"
-    )
+    assert pii.pii_mapper(PiiConfig(**{**off, "emails": True}))(text) == text.replace("a@example.com", "<email>")
 
 
 @given(st.integers(0, 10**14))
@@ -350,8 +337,7 @@ def test_luhn_detects_single_digit_errors(number: int):
 def test_classifier_learns_and_is_deterministic(prose: Callable[..., str]):
     good = [prose(seed) for seed in range(40)]
     bad = [
-        f"BUY cheap {word} now!!! click here $$$ best price {word} deal"
-        for word in "abcdefghijklmnopqrstuvwxyz"
+        f"BUY cheap {word} now!!! click here $$$ best price {word} deal" for word in "abcdefghijklmnopqrstuvwxyz"
     ] * 2
     weights = classifier.train_classifier(good, bad, seed=5)
     assert min(classifier.quality_score(weights, prose(seed)) for seed in range(100, 110)) > 0.8

@@ -30,15 +30,15 @@ from groundup.data.readers.reader_options import ReaderOptions
 from groundup.recipe.data_config import DataConfig, SourceConfig
 
 PROSE = "The old house of Ms. Ågren stands by the river, and nobody has lived there since the war. " * 6
-PAGE = (
-    f"<html><head><meta charset=utf-8></head><body><nav>menu</nav><article><h1>H</h1><p>{PROSE}</p></article>"
-)
+PAGE = f"<html><head><meta charset=utf-8></head><body><nav>menu</nav><article><h1>H</h1><p>{PROSE}</p></article>"
 DUMP = (
     "<mediawiki><page><title>A</title><ns>0</ns><revision><text>'''A''' {{box|[[b|c]]}} [[File:x|a [[b]]]] "
     "&lt;ref>x&lt;/ref> [http://x y]\n{| a\n|b\n|}\n== H ==\n* text</text></revision></page>"
     "<page><title>B</title><ns>1</ns><revision><text>talk</text></revision></page></mediawiki>"
 )
-MARKDOWN = f"---\nt: 1\n---\n# A\n\n{PROSE} *e* **b** `c` [l](http://x) ![i](y)\n\n```\nx\n```\n| a |\n<b>c</b> <!-- d -->\n"
+MARKDOWN = (
+    f"---\nt: 1\n---\n# A\n\n{PROSE} *e* **b** `c` [l](http://x) ![i](y)\n\n```\nx\n```\n| a |\n<b>c</b> <!-- d -->\n"
+)
 RST = f"A\n=\n\n{PROSE} :a:`~b.c` ``d`` `e <f>`_ *g*::\n\n    h\n\n.. note::\n\n    i\n\n* j\n  k\n"
 CODE = "# Copyright X\nimport os\n\ndef f(x):\n    return os.path.join(x, 'a@b.org', '10.0.0.1')\n"
 CELLS = [{"cell_type": "code", "source": ["%a\n", "b"]}, {"cell_type": "markdown", "source": "c"}]
@@ -196,9 +196,7 @@ def test_damaged_files_never_raise(examples: int):
     @given(damaged())
     def check(sample: tuple[str, str, bytes]) -> None:
         kind, name, _ = sample
-        found = (
-            read_from_file(*sample) if name.startswith("a.") and kind == "code" else read_directly(*sample)
-        )
+        found = read_from_file(*sample) if name.startswith("a.") and kind == "code" else read_directly(*sample)
         for read in found:
             assert isinstance(read, Document | DroppedDocument)
             assert isinstance(read.text, str)

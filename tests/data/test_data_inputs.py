@@ -79,9 +79,7 @@ def test_common_crawl_snapshot_resolves_to_its_files(machine: Machine, monkeypat
     def download(url: str, target: Path, _: Machine) -> Path:
         fetched.append(url)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(
-            gzip.compress(b"".join(b"crawl-data/warc/%05d.warc.gz\n" % number for number in range(50)))
-        )
+        target.write_bytes(gzip.compress(b"".join(b"crawl-data/warc/%05d.warc.gz\n" % number for number in range(50))))
         return target
 
     monkeypatch.setattr(inputs, "download", download)

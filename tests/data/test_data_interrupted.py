@@ -50,9 +50,7 @@ def build_with_kills(recipe: Path, runs: Path, engine: str, moments: tuple[str, 
     work = runs / "killed" / "01-data.partial" / "work"
     kills = 0
     for moment in moments:
-        process = subprocess.Popen(
-            command(recipe, runs, engine), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(command(recipe, runs, engine), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and not (work / moment).exists():
             time.sleep(0.01)
         if process.poll() is None:

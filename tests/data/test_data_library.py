@@ -11,15 +11,7 @@ from pathlib import Path
 import pytest
 
 import groundup.data
-from groundup.data import (
-    clean_texts,
-    deduplicate,
-    extract_text,
-    find_duplicates,
-    mask_pii,
-    normalize,
-    read_documents,
-)
+from groundup.data import clean_texts, deduplicate, extract_text, find_duplicates, mask_pii, normalize, read_documents
 from groundup.data.clean.gopher import gopher_quality_filter
 from groundup.data.filter_stats import FilterStats
 from groundup.data.stable_hash import hash_fraction, hash_text, splitmix64
@@ -28,14 +20,7 @@ from groundup.recipe.data_config import GopherQualityConfig
 
 @pytest.mark.parametrize(
     "module",
-    [
-        "clean.cleaning_steps",
-        "clean.language",
-        "clean.pii",
-        "dedup.duplicates",
-        "filter_stats",
-        "readers.html",
-    ],
+    ["clean.cleaning_steps", "clean.language", "clean.pii", "dedup.duplicates", "filter_stats", "readers.html"],
 )
 def test_docstring_examples(module: str):
     result = doctest.testmod(importlib.import_module(f"groundup.data.{module}"))
@@ -113,10 +98,7 @@ def test_texts_and_pages():
 def test_read_documents(tmp_path: Path):
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"content": text}) for text in ("one", "two")))
     documents = list(read_documents(tmp_path / "*.jsonl", "jsonl", text_column="content"))
-    assert [(document.id, document.text) for document in documents] == [
-        ("a.jsonl:1", "one"),
-        ("a.jsonl:2", "two"),
-    ]
+    assert [(document.id, document.text) for document in documents] == [("a.jsonl:1", "one"), ("a.jsonl:2", "two")]
 
 
 def test_stable_hashes():
@@ -132,9 +114,7 @@ def test_stable_hashes():
 
 
 def test_top_reasons_name_the_knob():
-    stats = FilterStats(
-        dropped={"language: de": [291, 9], "near_duplicate": [1, 1], "license: GPL-3.0": [2, 1]}
-    )
+    stats = FilterStats(dropped={"language: de": [291, 9], "near_duplicate": [1, 1], "license: GPL-3.0": [2, 1]})
     assert stats.top_reasons(3) == [
         "291 documents: language is de, not in data.language.languages",
         "2 documents: license is GPL-3.0, not in data.code.licenses",

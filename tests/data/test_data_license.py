@@ -11,7 +11,9 @@ from groundup.data.inputs import InputFile, local_files
 from groundup.data.license import PERMISSIVE_LICENSES, expand_allowed, identify_license, is_allowed
 from groundup.data.readers.reader_options import ReaderOptions
 
-MIT = "Copyright (c) X\n\nPermission is hereby granted, free of charge, to any person obtaining\na copy of this software"
+MIT = (
+    "Copyright (c) X\n\nPermission is hereby granted, free of charge, to any person obtaining\na copy of this software"
+)
 GPL = "                    GNU GENERAL PUBLIC LICENSE\n                       Version 3, 29 June 2007\n"
 BSD = "Redistribution and use in source and binary forms, with or without\n * modification\n\n * Neither the name"
 
@@ -68,9 +70,7 @@ def test_files_of_a_checkout(tmp_path: Path):
         (tmp_path / name).write_text(text)
     options = ReaderOptions(licenses=PERMISSIVE_LICENSES)
     found = [
-        read
-        for name, path in local_files(str(tmp_path))
-        for read in read_file("code", InputFile(name, path), options)
+        read for name, path in local_files(str(tmp_path)) for read in read_file("code", InputFile(name, path), options)
     ]
     assert drop_reasons(found) == EXPECTED
     deep = InputFile("c.py", tmp_path / "lib/deep/c.py")  # the source names a folder deep in the checkout
@@ -84,10 +84,7 @@ def test_files_of_a_checkout(tmp_path: Path):
 
 def test_archive_with_license_file_at_its_end(tmp_path: Path):
     options = ReaderOptions(licenses=PERMISSIVE_LICENSES)
-    with (
-        tarfile.open(tmp_path / "x.tar.gz", "w:gz") as tar,
-        zipfile.ZipFile(tmp_path / "x.zip", "w") as zipped,
-    ):
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as tar, zipfile.ZipFile(tmp_path / "x.zip", "w") as zipped:
         for name, text in reversed(FILES.items()):
             info = tarfile.TarInfo(name)
             info.size = len(text)

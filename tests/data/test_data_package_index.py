@@ -107,17 +107,12 @@ def test_json_index_with_hash(index: str, monkeypatch: pytest.MonkeyPatch, machi
             "hashes": {"sha256": hashlib.sha256(body).hexdigest()},
         }
     ]
-    Index.pages["/simple/some-data/"] = (
-        "application/vnd.pypi.simple.v1+json",
-        json.dumps({"files": files}).encode(),
-    )
+    Index.pages["/simple/some-data/"] = ("application/vnd.pypi.simple.v1+json", json.dumps({"files": files}).encode())
     Index.pages["/files/some_data-1.0.tar.gz"] = ("application/gzip", body)
     use_indexes(monkeypatch, f"{index}/missing", f"{index}/simple")
     source = SourceConfig(name="x", kind="text", package=PACKAGE, path="texts/*.txt")
     (found,) = inputs.resolve_files(source, machine)
-    assert [(member.name, member.stream.read()) for member in found.iter_members()] == [
-        ("texts/a.txt", b"hello")
-    ]
+    assert [(member.name, member.stream.read()) for member in found.iter_members()] == [("texts/a.txt", b"hello")]
     asked = len(Index.asked)
     inputs.resolve_files(source, Machine(cache_dir=machine.cache_dir, offline=True))
     assert len(Index.asked) == asked, "what is in the cache is not fetched again"
@@ -152,9 +147,7 @@ def test_find_links_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mach
     (folder / "some_data-1.0.tar.gz").write_bytes(sdist())
     use_indexes(monkeypatch, folders=(str(folder),))
     assert find_package(PACKAGE).url == (folder / "some_data-1.0.tar.gz").as_uri()
-    (found,) = inputs.resolve_files(
-        SourceConfig(name="x", kind="text", package=PACKAGE, path="texts/*"), machine
-    )
+    (found,) = inputs.resolve_files(SourceConfig(name="x", kind="text", package=PACKAGE, path="texts/*"), machine)
     assert [member.name for member in found.iter_members()] == ["texts/a.txt"]
 
 
@@ -164,8 +157,7 @@ def test_missing_package_is_an_error(index: str, monkeypatch: pytest.MonkeyPatch
         inputs.resolve_files(SourceConfig(name="x", kind="text", package=PACKAGE), machine)
     with pytest.raises(UserError, match=r"Some_Data 1\.0 .* is not in the cache"):
         inputs.resolve_files(
-            SourceConfig(name="x", kind="text", package=PACKAGE),
-            Machine(cache_dir=machine.cache_dir, offline=True),
+            SourceConfig(name="x", kind="text", package=PACKAGE), Machine(cache_dir=machine.cache_dir, offline=True)
         )
 
 

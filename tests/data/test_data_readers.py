@@ -75,10 +75,7 @@ def test_truncated_dump():
         ("{| class=x\n|-\n| cell {{t}} || [[L]]\n|}\nafter", "after"),
         ("{{box\n|a=[[File:x.png|thumb|A [[nested]] caption]]\n}}Text.", "Text."),
         ("[[File:x.png|thumb|left|A [[nested]] caption.]]Text.", "Text."),
-        (
-            "see [[Paris (city)|]] and [[Rome]] and [[:Category:Towns]]",
-            "see Paris and Rome and Category:Towns",
-        ),
+        ("see [[Paris (city)|]] and [[Rome]] and [[:Category:Towns]]", "see Paris and Rome and Category:Towns"),
         ("[[de:Haus]][[Category:Houses]]A house.", "A house."),
         ("one<ref name=a>note [[x]]</ref> two<ref name=b/> three<!-- hidden -->.", "one two three."),
         (
@@ -132,9 +129,7 @@ def epub(chapters: dict[str, str], order: list[str]) -> bytes:
     )
     refs = "".join(f'<itemref idref="i{n}"/>' for n in range(len(order)))
     opf = f'<package xmlns="http://www.idpf.org/2007/opf"><manifest>{items}</manifest><spine>{refs}</spine></package>'
-    container = (
-        '<container xmlns="urn:x"><rootfiles><rootfile full-path="OEBPS/c.opf"/></rootfiles></container>'
-    )
+    container = '<container xmlns="urn:x"><rootfiles><rootfile full-path="OEBPS/c.opf"/></rootfiles></container>'
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         file.writestr("META-INF/container.xml", container)
@@ -152,9 +147,7 @@ def test_epub_follows_the_spine():
 
 
 def test_epub_with_outside_reference_is_broken():
-    assert reasons(read("books", "x.epub", epub({"a.xhtml": "x"}, ["../../../etc/passwd"]))) == [
-        "broken_book"
-    ]
+    assert reasons(read("books", "x.epub", epub({"a.xhtml": "x"}, ["../../../etc/passwd"]))) == ["broken_book"]
 
 
 # ---- the web
@@ -164,19 +157,13 @@ PAGE = (
     "<article><h1>Head</h1>{}</article></body></html>"
 ).format(
     "".join(
-        f"<p>Paragraph number {number} tells something that nobody knew about the old town.</p>"
-        for number in range(8)
+        f"<p>Paragraph number {number} tells something that nobody knew about the old town.</p>" for number in range(8)
     )
 )
 
 
 def record(
-    body: bytes,
-    *,
-    status: str = "200 OK",
-    kind: str = "response",
-    headers: str = "",
-    type_: str = "text/html",
+    body: bytes, *, status: str = "200 OK", kind: str = "response", headers: str = "", type_: str = "text/html"
 ) -> bytes:
     http = f"HTTP/1.1 {status}\r\nContent-Type: {type_}\r\n{headers}\r\n".encode() + body
     block = body if kind == "conversion" else http

@@ -115,9 +115,7 @@ def write_corpus(folder: Path) -> None:
         ("Thank you", "You are welcome."),
     ]
     lines = [
-        json.dumps(
-            {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
-        )
+        json.dumps({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]})
         for question, answer in turns * 8
     ]
     (folder / "dialogues.jsonl").write_text("\n".join(lines) + "\n")

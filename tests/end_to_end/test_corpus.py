@@ -35,9 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if given := os.environ.get("CORPUS_INPUTS"):
         (folder / "corpus-inputs").symlink_to(Path(given).resolve())
     else:
-        made = subprocess.run(
-            [sys.executable, str(ROOT / "recipes" / "corpus_inputs.py")], cwd=folder, check=False
-        )
+        made = subprocess.run([sys.executable, str(ROOT / "recipes" / "corpus_inputs.py")], cwd=folder, check=False)
         if made.returncode:
             pytest.skip("the inputs cannot be fetched here: see recipes/corpus_inputs.py")
     return folder
@@ -80,9 +78,7 @@ def build_with_kills(folder: Path, runs: str, engine: str, seconds: float) -> Ma
         try:
             process.wait(generator.uniform(0.02, 1.0) * longest)
         except subprocess.TimeoutExpired:
-            done = {
-                folder.name: len(list(folder.glob("*.json"))) for folder in work.glob("*") if folder.is_dir()
-            }
+            done = {folder.name: len(list(folder.glob("*.json"))) for folder in work.glob("*") if folder.is_dir()}
             os.killpg(process.pid, signal.SIGKILL)
             kills += 1
             print(f"{engine}: killed with {done or 'nothing'} done", flush=True)
@@ -116,9 +112,7 @@ def test_filter_counts_add_up(folder: Path, uninterrupted: tuple[Manifest, float
     metrics = uninterrupted[0].metrics
     for name, row in [*metrics["sources"].items(), ("total", metrics["total"])]:
         dropped = row["dropped"].values()
-        assert row["read"]["documents"] == row["kept"]["documents"] + sum(
-            one["documents"] for one in dropped
-        ), name
+        assert row["read"]["documents"] == row["kept"]["documents"] + sum(one["documents"] for one in dropped), name
         lost = sum(one["bytes"] for one in dropped) + sum(row["trimmed"].values())
         assert row["read"]["bytes"] == row["kept"]["bytes"] + lost, name
         written = [row[split] for split in ("train", "validation")]
@@ -131,10 +125,7 @@ def test_filter_counts_add_up(folder: Path, uninterrupted: tuple[Manifest, float
         for row in pyarrow.parquet.read_table(path).to_pylist()
     ]
     assert len(rows) == metrics["total"]["kept"]["documents"]
-    assert (
-        sum(len(row["text"].encode("utf-8", "surrogatepass")) for row in rows)
-        == metrics["total"]["kept"]["bytes"]
-    )
+    assert sum(len(row["text"].encode("utf-8", "surrogatepass")) for row in rows) == metrics["total"]["kept"]["bytes"]
 
 
 def test_all_input_documents_are_counted(folder: Path, uninterrupted: tuple[Manifest, float]):
@@ -145,11 +136,7 @@ def test_all_input_documents_are_counted(folder: Path, uninterrupted: tuple[Mani
     assert read["code"] == sum(1 for path in (inputs / "stdlib").rglob("*.py") if path.is_file())
     assert read["mail"] == len(list(inputs.glob("mail/*ham*/*.txt")))
     counts = [
-        len(
-            re.findall(
-                rb"^WARC-Type: (?:response|revisit)\r$", gzip.decompress(path.read_bytes()), re.MULTILINE
-            )
-        )
+        len(re.findall(rb"^WARC-Type: (?:response|revisit)\r$", gzip.decompress(path.read_bytes()), re.MULTILINE))
         for path in inputs.glob("crawl/*.warc.gz")
     ]
     assert sum(counts) > 2_000

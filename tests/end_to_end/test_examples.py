@@ -23,18 +23,14 @@ def load_example(name: str) -> ModuleType:
 
 def test_train_and_generate(capsys: pytest.CaptureFixture[str]):
     score = load_example("train_and_generate").main([], steps=60)
-    assert score < 4, (
-        "a model that has learnt nothing needs log2(512) = 9 bits per token, about 5 per byte here"
-    )
+    assert score < 4, "a model that has learnt nothing needs log2(512) = 9 bits per token, about 5 per byte here"
     assert capsys.readouterr().out.splitlines()[1].startswith("The")
 
 
 def test_quantize_and_export(tmp_path: Path):
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     tokenizer = groundup.train_tokenizer([text], vocab_size=300)
-    config = groundup.ModelConfig(
-        vocab_size=300, hidden_size=64, num_layers=2, num_heads=2, context_length=64
-    )
+    config = groundup.ModelConfig(vocab_size=300, hidden_size=64, num_layers=2, num_heads=2, context_length=64)
     groundup.export_huggingface(groundup.build_model(config), tokenizer, tmp_path / "model")
     (tmp_path / "text.txt").write_text(text[:4000], encoding="utf-8")
 

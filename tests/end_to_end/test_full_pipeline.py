@@ -42,11 +42,7 @@ def hashes(run: Path) -> dict[str, dict[str, Any]]:
         if "steps.jsonl" in manifest.files:
             lines = (run / folder / "steps.jsonl").read_text().splitlines()
             found[folder]["steps.jsonl"] = [
-                {
-                    name: value
-                    for name, value in json.loads(line).items()
-                    if name not in NON_REPRODUCIBLE_FIELDS
-                }
+                {name: value for name, value in json.loads(line).items() if name not in NON_REPRODUCIBLE_FIELDS}
                 for line in lines
             ]
     return found
@@ -98,9 +94,7 @@ def test_verify_finds_a_flipped_byte(tiny_run):
 
 def test_training_loss_falls(tiny_run):
     metrics = Manifest.read(tiny_run / "04-base").metrics
-    losses = [
-        json.loads(line)["loss"] for line in (tiny_run / "04-base" / "steps.jsonl").read_text().splitlines()
-    ]
+    losses = [json.loads(line)["loss"] for line in (tiny_run / "04-base" / "steps.jsonl").read_text().splitlines()]
     assert len(losses) == 40
     assert losses[0] > 6.0
     assert metrics["final_loss"] < 5.0

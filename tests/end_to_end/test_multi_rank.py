@@ -22,9 +22,7 @@ def start(recipe: Path, runs: Path, *sets: str, ranks: int = 1, until: str = "ba
     command += ["--until", until, "--set", "train.precision=float32"]
     command += [word for knob in sets for word in ("--set", knob)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:

@@ -39,15 +39,7 @@ def text(tmp_path_factory) -> Path:
 def run(recipe: str, text: Path, runs: Path, **more: str) -> str:
     knobs = {name: str(value) for name, value in SMALL.items()}
     knobs["data.sources"] = f'[{{name="topics", kind="text", path="{text}/*.txt"}}]'
-    command = [
-        sys.executable,
-        "-m",
-        "groundup.cli",
-        "run",
-        str(RECIPES / f"{recipe}.toml"),
-        "--runs",
-        str(runs),
-    ]
+    command = [sys.executable, "-m", "groundup.cli", "run", str(RECIPES / f"{recipe}.toml"), "--runs", str(runs)]
     command += [part for name, value in (knobs | more).items() for part in ("--set", f"{name}={value}")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr

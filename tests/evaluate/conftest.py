@@ -21,8 +21,7 @@ def make_text(seed: int, sentences: int = 12) -> str:
     generator = random.Random(seed)
     subject, destination = generator.choice(WORDS), generator.choice(WORDS)
     return " ".join(
-        f"The {subject} went to the {destination} and saw the {generator.choice(WORDS)}."
-        for _ in range(sentences)
+        f"The {subject} went to the {destination} and saw the {generator.choice(WORDS)}." for _ in range(sentences)
     )
 
 
@@ -52,12 +51,7 @@ def shards(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def untrained(tokenizer: Tokenizer) -> Decoder:
     torch.manual_seed(0)
     config = ModelConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        num_layers=2,
-        num_heads=2,
-        context_length=48,
-        init_std=0.1,
+        vocab_size=tokenizer.vocab_size, hidden_size=32, num_layers=2, num_heads=2, context_length=48, init_std=0.1
     )
     return Decoder(config).eval()
 

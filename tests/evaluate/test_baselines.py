@@ -24,9 +24,7 @@ def test_ngram_baselines_equal_dictionary_counts(shards):
         followers = {b: n for (a, b), n in pairs.items() if a == before}
         total = sum(followers.values())
         p_bigram = (
-            (followers.get(after, 0) + len(followers) * p_unigram) / (total + len(followers))
-            if total
-            else p_unigram
+            (followers.get(after, 0) + len(followers) * p_unigram) / (total + len(followers)) if total else p_unigram
         )
         unigram -= math.log2(p_unigram)
         bigram -= math.log2(p_bigram)
@@ -36,9 +34,7 @@ def test_ngram_baselines_equal_dictionary_counts(shards):
 
 
 def test_bigram_beats_unigram(shards, tokenizer):
-    documents = sample_validation_documents(
-        TokenShard(shards / "validation"), tokenizer, max_tokens=5000, seed=0
-    )
+    documents = sample_validation_documents(TokenShard(shards / "validation"), tokenizer, max_tokens=5000, seed=0)
     found = ngram_baselines(TokenShard(shards / "train"), documents)
     assert found["bigram"] < 0.7 * found["unigram"]
 

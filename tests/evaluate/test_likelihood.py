@@ -6,13 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
-from groundup.evaluate import (
-    ScoredDocument,
-    sample_validation_documents,
-    score_documents,
-    score_text,
-    score_windows,
-)
+from groundup.evaluate import ScoredDocument, sample_validation_documents, score_documents, score_text, score_windows
 from groundup.evaluate.likelihood import _split_windows
 from groundup.evaluate.masked_lm import score_masked
 from groundup.tokenizer import TokenShard
@@ -75,14 +69,11 @@ def test_score_of_a_document_is_independent_of_its_batch(untrained):
     generator = torch.Generator().manual_seed(2)
     lengths = [2, 90, 3, 47, 48, 49, 50, 120]
     documents = [
-        ScoredDocument(torch.randint(0, 320, (n,), generator=generator).tolist(), n, "ab"[n % 2])
-        for n in lengths
+        ScoredDocument(torch.randint(0, 320, (n,), generator=generator).tolist(), n, "ab"[n % 2]) for n in lengths
     ]
     batch = score_documents(untrained, documents)
     for index, document in enumerate(documents):
-        assert batch.document_nats[index] == pytest.approx(
-            score_documents(untrained, [document]).nats, rel=1e-5
-        )
+        assert batch.document_nats[index] == pytest.approx(score_documents(untrained, [document]).nats, rel=1e-5)
     parts = batch.by_source()
     assert list(parts) == ["a", "b"]
     assert sum(part.tokens for part in parts.values()) == batch.tokens == sum(lengths) - len(lengths)
@@ -124,9 +115,7 @@ def test_text_is_scored_after_an_end_of_text(untrained, tokenizer):
     ids = [tokenizer.eos_id, *tokenizer.encode(text)]
     assert found["tokens"] == len(ids) - 1
     assert found["bytes"] == len(text.encode())
-    assert found["loss"] * found["tokens"] == pytest.approx(
-        reference_nats(untrained, ids, 1, 48, 24), rel=1e-5
-    )
+    assert found["loss"] * found["tokens"] == pytest.approx(reference_nats(untrained, ids, 1, 48, 24), rel=1e-5)
 
 
 def test_validation_documents_are_whole(shards, tokenizer, monkeypatch):
@@ -142,11 +131,7 @@ def test_validation_documents_are_whole(shards, tokenizer, monkeypatch):
     assert sum(d.num_scored_tokens for d in few[:-1]) < 500 <= sum(d.num_scored_tokens for d in few)
     monkeypatch.setattr("groundup.evaluate.validation_documents.DOCUMENT_TOKENS", 50)
     assert (
-        max(
-            d.num_scored_tokens
-            for d in sample_validation_documents(shard, tokenizer, max_tokens=10**9, seed=1)
-        )
-        == 50
+        max(d.num_scored_tokens for d in sample_validation_documents(shard, tokenizer, max_tokens=10**9, seed=1)) == 50
     )
 
 

@@ -23,9 +23,7 @@ def test_token_logprobs_equal_the_log_softmax(untrained):
     assert logprobs.shape == (2, 3)
     for row in range(2):
         for i in range(3):
-            assert logprobs[row, i].item() == pytest.approx(
-                table[row, i, tokens[row, i + 1]].item(), abs=1e-5
-            )
+            assert logprobs[row, i].item() == pytest.approx(table[row, i, tokens[row, i + 1]].item(), abs=1e-5)
     (gradient,) = torch.autograd.grad(logprobs.sum(), [next(untrained.parameters())])
     assert gradient.abs().sum() > 0
 
@@ -43,9 +41,7 @@ def test_perplexity_and_bits_per_byte(untrained, tokenizer):
     assert perplexity(untrained, ids) == pytest.approx(expected, rel=1e-5)
     assert perplexity(untrained, torch.tensor(ids)) == pytest.approx(expected, rel=1e-5)
     text = "The river went to the garden."
-    assert (
-        bits_per_byte(untrained, tokenizer, text) == score_text(untrained, tokenizer, text)["bits_per_byte"]
-    )
+    assert bits_per_byte(untrained, tokenizer, text) == score_text(untrained, tokenizer, text)["bits_per_byte"]
 
 
 def test_entropy():

@@ -19,9 +19,7 @@ def inputs(trained, tokenizer, shards, tmp_path):
 
 
 def test_scores(inputs, tmp_path):
-    settings = EvaluateConfig(
-        max_tokens=2000, num_continuations=5, prompts=("The river", "The"), max_new_tokens=8
-    )
+    settings = EvaluateConfig(max_tokens=2000, num_continuations=5, prompts=("The river", "The"), max_new_tokens=8)
     recipe: Any = SimpleNamespace(evaluate=settings, seed=3)
     machine = Machine(device="cpu", threads=1)
     outs = [tmp_path / "one", tmp_path / "two"]

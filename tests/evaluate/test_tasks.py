@@ -72,10 +72,7 @@ def test_multiple_choice_task_from_a_file(trained, tokenizer, tmp_path):
     right, wrong = "The river went to the garden and saw the stone.", "stone the saw and zzz qqq the the."
     items = [{"question": right, "choices": [wrong, right], "answer": 1}] * 2
     found = run_task(
-        TaskConfig(name="order", kind="multiple_choice", path=str(write(tmp_path / "a", items))),
-        trained,
-        tokenizer,
-        0,
+        TaskConfig(name="order", kind="multiple_choice", path=str(write(tmp_path / "a", items))), trained, tokenizer, 0
     )
     assert found == {"items": 2, "accuracy": 1.0, "interval": [1.0, 1.0], "chance": 0.5}
 

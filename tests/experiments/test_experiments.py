@@ -127,11 +127,7 @@ def test_common_stages_are_built_once_and_failures_are_reported(recipe: Path, tm
     lines = sweep.format_sweep(results).splitlines()
     assert lines[1].startswith("train.learning_rate=1e-3 ")
     assert "failed: step 3: loss nan" in lines[3]
-    assert [row["error"] is None for row in json.loads(sweep.results_to_json(results))] == [
-        True,
-        True,
-        False,
-    ]
+    assert [row["error"] is None for row in json.loads(sweep.results_to_json(results))] == [True, True, False]
     build_variants(recipes, tmp_path / "sweep", Machine())
     assert CALLS == ["data", "base", "base", "base", "base"], "only the failed one is tried again"
 
@@ -169,9 +165,9 @@ def test_ladder_prediction_is_shown_by_the_plan(recipe: Path, tmp_path: Path):
     assert predict_loss(load_recipe(recipe, ["train.learning_rate=0.02"]), tmp_path / "ladder") is None, (
         "another signature"
     )
-    assert (
-        predict_loss(load_recipe(recipe, ["budget.tokens_per_parameter=60"]), tmp_path / "ladder") is None
-    ), "another ratio"
+    assert predict_loss(load_recipe(recipe, ["budget.tokens_per_parameter=60"]), tmp_path / "ladder") is None, (
+        "another ratio"
+    )
 
 
 def test_too_few_sizes_are_an_error(recipe: Path):

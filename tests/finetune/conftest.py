@@ -18,12 +18,7 @@ from groundup.tokenizer.special_tokens import SPECIAL_TOKENS
 
 SHAPE = {"vocab_size": 264, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "context_length": 96}
 
-PAIRS = [
-    ("Hello", "Hi"),
-    ("How are you?", "Fine."),
-    ("Who made you?", "A human."),
-    ("What is AI?", "A science."),
-]
+PAIRS = [("Hello", "Hi"), ("How are you?", "Fine."), ("Who made you?", "A human."), ("What is AI?", "A science.")]
 
 
 @pytest.fixture
@@ -54,10 +49,7 @@ def conversations() -> list[TrainingConversation]:
 
 @pytest.fixture
 def messages_file(tmp_path: Path) -> ConversationSourceConfig:
-    lines = [
-        {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]}
-        for q, a in PAIRS * 2
-    ]
+    lines = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in PAIRS * 2]
     path = tmp_path / "talk.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return ConversationSourceConfig(name="talk", kind="messages", path=str(path))

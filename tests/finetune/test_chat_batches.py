@@ -6,12 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
-from groundup.finetune.chat_batches import (
-    ChatBatches,
-    EncodedConversation,
-    encode_conversation,
-    pack_first_fit,
-)
+from groundup.finetune.chat_batches import ChatBatches, EncodedConversation, encode_conversation, pack_first_fit
 from groundup.finetune.conversations import TrainingConversation
 from groundup.train.objectives import IGNORE_INDEX
 
@@ -21,9 +16,7 @@ def encoded(tokenizer, conversations, vary=False):
 
 
 def test_loss_covers_the_assistants_tokens_and_end_of_turn_only(byte_tokenizer):
-    talk = TrainingConversation(
-        (("user", "Hi"), ("assistant", "Yes"), ("user", "Ok"), ("assistant", "No")), "s", "t"
-    )
+    talk = TrainingConversation((("user", "Hi"), ("assistant", "Yes"), ("user", "Ok"), ("assistant", "No")), "s", "t")
     batch = ChatBatches([encode_conversation(talk, byte_tokenizer, 96)], 96, 1, seed=0, pad_id=3).batch(0)
     targets = batch["labels"][0][batch["labels"][0] != IGNORE_INDEX]
     end = byte_tokenizer.token_id("<|im_end|>")
@@ -63,8 +56,7 @@ def test_an_epoch_repeats_conversations_by_weight(byte_tokenizer, conversations)
     batches = ChatBatches(items, 96, 1, seed=1, pad_id=3)
     for epoch in range(3):
         shown = [
-            batches.batch(step)["tokens"]
-            for step in range(epoch * batches.num_rows, (epoch + 1) * batches.num_rows)
+            batches.batch(step)["tokens"] for step in range(epoch * batches.num_rows, (epoch + 1) * batches.num_rows)
         ]
         text = byte_tokenizer.decode(torch.cat(shown).flatten().tolist())
         counts = [text.count(c.opening + "<|im_end|>") for c in conversations]
@@ -73,9 +65,7 @@ def test_an_epoch_repeats_conversations_by_weight(byte_tokenizer, conversations)
 
 def test_epochs_have_different_variants(byte_tokenizer, conversations):
     batches = ChatBatches(encoded(byte_tokenizer, conversations, vary=True), 96, 1, seed=1, pad_id=3)
-    text = byte_tokenizer.decode(
-        torch.cat([batches.batch(step)["tokens"] for step in range(60)]).flatten().tolist()
-    )
+    text = byte_tokenizer.decode(torch.cat([batches.batch(step)["tokens"] for step in range(60)]).flatten().tolist())
     assert all(
         f"user\n{text_variant}<|im_end|>" in text
         for text_variant in ("How are you?", "how are you?", "How are you", "how are you")
@@ -93,9 +83,7 @@ def test_long_conversations_lose_their_last_turns(byte_tokenizer):
         is None
     )
     assert (
-        encode_conversation(
-            TrainingConversation((("system", "a" * 100), *turns[:2]), "s", "t"), byte_tokenizer, 60
-        )
+        encode_conversation(TrainingConversation((("system", "a" * 100), *turns[:2]), "s", "t"), byte_tokenizer, 60)
         is None
     )
 

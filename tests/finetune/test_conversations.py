@@ -76,11 +76,7 @@ def test_chatterbot_lines_are_turns(tmp_path):
     ]  # fmt: skip
     assert found[0].topic == "greetings"
     assert found[0].weight == 2.5
-    assert stats.summary() == {
-        "read": 9,
-        "kept": 4,
-        "dropped": {"duplicate": 1, "malformed": 3, "no_answer": 1},
-    }
+    assert stats.summary() == {"read": 9, "kept": 4, "dropped": {"duplicate": 1, "malformed": 3, "no_answer": 1}}
     assert {sample["reason"] for sample in stats.samples} <= set(DROP_REASONS)
 
 
@@ -170,9 +166,7 @@ def test_package_members(tmp_path):
 
 def test_identity_follows_the_content(tmp_path):
     path = tmp_path / "a.jsonl"
-    section = FinetuneConfig(
-        conversations=(ConversationSourceConfig(name="d", kind="messages", path=str(path)),)
-    )
+    section = FinetuneConfig(conversations=(ConversationSourceConfig(name="d", kind="messages", path=str(path)),))
     machine = Machine(cache_dir=tmp_path / "cache")
     found = []
     for text in ("one", "two"):
@@ -196,9 +190,7 @@ def test_split_loses_nothing(openings, fraction):
 
 def test_split_keeps_equal_openings_together():
     everything = [
-        conversation(text)
-        for i in range(200)
-        for text in (f"Question {i}?", f"question {i}", f"QUESTION, {i}!")
+        conversation(text) for i in range(200) for text in (f"Question {i}?", f"question {i}", f"QUESTION, {i}!")
     ]
     train, held_out = split_conversations(everything, 0.25)
     assert 90 < len(held_out) < 220
@@ -214,9 +206,7 @@ def test_hash_fraction_is_uniform():
 
 
 def test_augmentation_changes_user_turns_only():
-    found = augmented_turns(
-        TrainingConversation((("user", "How are You?"), ("assistant", "Fine. And You?")), "s", "t")
-    )
+    found = augmented_turns(TrainingConversation((("user", "How are You?"), ("assistant", "Fine. And You?")), "s", "t"))
     assert [turns[0][1] for turns in found] == ["How are You?", "how are you?", "How are You", "how are you"]
     assert {turns[1][1] for turns in found} == {"Fine. And You?"}
     assert len(augmented_turns(TrainingConversation((("user", "hi"), ("assistant", "Hi")), "s", "t"))) == 1

@@ -71,18 +71,12 @@ def test_finetuning_learns_and_replaces_answers(inputs, tmp_path, messages_file,
     assert metrics["conversations"]["dropped"] == {"duplicate": 4}
     assert metrics["parameters"]["trained"] == metrics["parameters"]["all"]
     assert not any("adapter" in name for name in files)
-    assert (
-        greedy_answer(load_model(tmp_path / "out"), byte_tokenizer, "how are you") == "Fine."
-    )  # as people type
+    assert greedy_answer(load_model(tmp_path / "out"), byte_tokenizer, "how are you") == "Fine."  # as people type
 
     path = Path(messages_file.path)
-    path.write_text(
-        path.read_text().replace("Fine.", "(").replace("A science.", "Fine.").replace("(", "A science.")
-    )
+    path.write_text(path.read_text().replace("Fine.", "(").replace("A science.", "Fine.").replace("(", "A science."))
     inputs = inputs | {"base": tmp_path / "out"}
-    metrics, files = run_stage(
-        inputs, tmp_path, recipe(messages_file, epochs=60, validation_fraction=0), "taught"
-    )
+    metrics, files = run_stage(inputs, tmp_path, recipe(messages_file, epochs=60, validation_fraction=0), "taught")
     assert [entry["answer"] for entry in metrics["answers"]] == ["A science.", "Fine."]
     assert metrics["parameters"]["trained"] < metrics["parameters"]["all"]
     assert {"adapter/adapter_model.safetensors", "adapter/adapter_config.json"} <= files.keys()
@@ -98,9 +92,7 @@ def test_validation_conversations_are_evaluated_and_not_trained_on(inputs, tmp_p
     counts = metrics["conversations"]
     assert counts["train"] + counts["validation"] == counts["kept"] == 4
     assert counts["validation"] > 0
-    held_out, train_lines = (
-        (tmp_path / "out" / f"{name}.jsonl").read_text() for name in ("validation", "train")
-    )
+    held_out, train_lines = ((tmp_path / "out" / f"{name}.jsonl").read_text() for name in ("validation", "train"))
     assert not set(held_out.splitlines()) & set(train_lines.splitlines())
     assert metrics["loss"]["validation_start"] > 0
     assert metrics["validation"][-1]["step"] == metrics["steps"]
@@ -169,9 +161,7 @@ def test_an_encoder_is_refused(make_decoder, inputs, tmp_path, messages_file, by
     from groundup.model import Encoder
     from groundup.recipe import ModelConfig
 
-    encoder = Encoder(
-        ModelConfig(architecture="encoder", vocab_size=264, hidden_size=32, num_layers=1, num_heads=2)
-    )
+    encoder = Encoder(ModelConfig(architecture="encoder", vocab_size=264, hidden_size=32, num_layers=1, num_heads=2))
     save_model(encoder, inputs["base"])
     with pytest.raises(UserError, match="cannot be fine-tuned"):
         run_stage(inputs, tmp_path, recipe(messages_file))

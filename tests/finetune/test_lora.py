@@ -43,9 +43,7 @@ def test_only_lora_and_control_tokens_are_trained(make_decoder, tied):
     for name, tensor in before.items():
         expected_name = name
         for table in ("embedding.tokens", "head"):
-            expected_name = expected_name.replace(
-                f"{table}.weight", f"{table}.parametrizations.weight.original"
-            )
+            expected_name = expected_name.replace(f"{table}.weight", f"{table}.parametrizations.weight.original")
         if ".blocks." in f".{name}" and "proj" in name:
             expected_name = name.replace("proj.", "proj.base.")
         assert torch.equal(after[expected_name], tensor), name

@@ -50,10 +50,7 @@ def encoder_decoder(seed: int = 0):
 
 
 def test_gettext_entries_with_translation_only():
-    assert parse_gettext(CATALOGUE, "x.po") == [
-        ["Save", "Speichern"],
-        ['Two "quoted" lines\n', 'Zwei "Zeilen"'],
-    ]
+    assert parse_gettext(CATALOGUE, "x.po") == [["Save", "Speichern"], ['Two "quoted" lines\n', 'Zwei "Zeilen"']]
     assert parse_gettext(CATALOGUE.replace("\n", "\r\n"), "x.po")[0] == ["Save", "Speichern"]
 
 
@@ -61,13 +58,9 @@ def test_encode_seq2seq_and_length_limit(conversations, byte_tokenizer):
     encoded = encode_seq2seq(conversations[0], byte_tokenizer, 8)
     assert encoded is not None
     ids, mask = encoded.variants[0]
-    assert (
-        byte_tokenizer.decode([id for id, answers in zip(ids, mask, strict=True) if not answers]) == "Hello"
-    )
+    assert byte_tokenizer.decode([id for id, answers in zip(ids, mask, strict=True) if not answers]) == "Hello"
     assert byte_tokenizer.decode([id for id, answers in zip(ids, mask, strict=True) if answers]) == "Hi"
-    assert encode_seq2seq(conversations[0], byte_tokenizer, 5) is None, (
-        "five letters and the end are six tokens"
-    )
+    assert encode_seq2seq(conversations[0], byte_tokenizer, 5) is None, "five letters and the end are six tokens"
 
 
 def test_an_epoch_has_each_pair_once(conversations, byte_tokenizer):

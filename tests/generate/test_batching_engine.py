@@ -79,10 +79,7 @@ def test_sampled_requests_have_independent_generators(model):
     sampling = SamplingParams(temperature=0.9, top_p=0.9, min_p=0.01, seed=11)
     expected = [
         reference(
-            model,
-            prompt,
-            max_tokens=12,
-            sampling=SamplingParams(temperature=0.9, top_p=0.9, min_p=0.01, seed=11 + i),
+            model, prompt, max_tokens=12, sampling=SamplingParams(temperature=0.9, top_p=0.9, min_p=0.01, seed=11 + i)
         )
         for i, prompt in enumerate(prompts)
     ]
@@ -122,9 +119,7 @@ def test_requests_submitted_and_cancelled_at_any_step(model, arrivals, max_batch
     assert not engine.busy
     assert engine.running == engine.waiting == 0
     for request in requests:
-        expected = reference(
-            model, request.prompt_ids, max_tokens=request.max_tokens, stop_ids=request.stop_ids
-        )
+        expected = reference(model, request.prompt_ids, max_tokens=request.max_tokens, stop_ids=request.stop_ids)
         if request in finished:
             assert request.tokens == expected
             assert finished[request] == ("stop" if len(expected) < request.max_tokens else "length")

@@ -34,10 +34,7 @@ def test_temperatures_near_zero_are_greedy(temperature):
 
 
 def test_repetition_penalty_applies_to_greedy_decoding():
-    assert (
-        sample_token(LOGITS, SamplingParams(temperature=0, repetition_penalty=5.0), [0], torch.Generator())
-        == 1
-    )
+    assert sample_token(LOGITS, SamplingParams(temperature=0, repetition_penalty=5.0), [0], torch.Generator()) == 1
 
 
 @given(

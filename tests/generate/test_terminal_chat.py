@@ -119,9 +119,7 @@ def test_model_without_chat_template_is_refused(monkeypatch):
 
 def test_chat_with_a_random_model():
     torch.manual_seed(0)
-    config = ModelConfig(
-        vocab_size=TOKENIZER.vocab_size, hidden_size=32, num_layers=1, num_heads=2, context_length=128
-    )
+    config = ModelConfig(vocab_size=TOKENIZER.vocab_size, hidden_size=32, num_layers=1, num_heads=2, context_length=128)
     model = Decoder(config).eval()
     assert len(run_chat(model, "hello\n", max_tokens=10)) > 1
     assert "".join(stream_text(model, TOKENIZER, "hello", sampling=GREEDY, max_tokens=10))

@@ -20,9 +20,7 @@ def compare(name: str, text: str) -> None:
 
 
 def test_every_knob():
-    rows = (
-        f"{name} [{takes}] = {default}\n    {meaning}\n" for name, takes, default, meaning in knob_table()
-    )
+    rows = (f"{name} [{takes}] = {default}\n    {meaning}\n" for name, takes, default, meaning in knob_table())
     compare("knobs.txt", "".join(rows))
 
 

@@ -18,12 +18,7 @@ from groundup.artifacts.errors import UserError
 from groundup.interop.gguf import export_gguf, load_gguf
 from groundup.interop.gguf.gguf_file import GGUFFile
 from groundup.interop.gguf.gguf_metadata import ARCHITECTURE_BY_FAMILY, GGUF_ARCHITECTURES
-from groundup.interop.gguf.gguf_tokenizer import (
-    PRETOKENIZER_ALIASES,
-    PRETOKENIZERS,
-    read_tokenizer,
-    write_tokenizer,
-)
+from groundup.interop.gguf.gguf_tokenizer import PRETOKENIZER_ALIASES, PRETOKENIZERS, read_tokenizer, write_tokenizer
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
@@ -33,9 +28,7 @@ from groundup.tokenizer.tokenizer_training import train_bpe
 CORPUS = ["the quick brown fox's 12 cubs jump over the lazy dog, don't they? Ünïcödé 狐 and 🦊 too"] * 20
 SHAPE = {"vocab_size": 300, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 32}
 UNPACKED_BY_THE_PACKAGE = [
-    kind
-    for kind in gguf.GGMLQuantizationType
-    if kind in gguf.quants._type_traits or kind.name in ("F32", "F16")
+    kind for kind in gguf.GGMLQuantizationType if kind in gguf.quants._type_traits or kind.name in ("F32", "F16")
 ]
 
 
@@ -52,15 +45,11 @@ def file(tmp_path: Path, tokenizer: Tokenizer) -> Path:
 
 def test_file_equals_the_gguf_package(file: Path):
     ours, reference = GGUFFile(file), gguf.GGUFReader(file)
-    entries = {
-        key: field.contents() for key, field in reference.fields.items() if not key.startswith("GGUF.")
-    }
+    entries = {key: field.contents() for key, field in reference.fields.items() if not key.startswith("GGUF.")}
     assert ours.metadata == entries
     assert list(ours.shapes) == [tensor.name for tensor in reference.tensors]
     for tensor in reference.tensors:
-        assert np.array_equal(
-            ours.read(tensor.name).numpy(), gguf.dequantize(tensor.data, tensor.tensor_type)
-        )
+        assert np.array_equal(ours.read(tensor.name).numpy(), gguf.dequantize(tensor.data, tensor.tensor_type))
 
 
 @pytest.mark.parametrize("kind", UNPACKED_BY_THE_PACKAGE, ids=lambda kind: kind.name)
@@ -130,9 +119,7 @@ def test_unknown_architecture_is_refused(tmp_path: Path, tokenizer: Tokenizer):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(
-        UserError, match="'rwkv7' is not supported, expected one of llama, qwen2, qwen3, qwen3moe"
-    ):
+    with pytest.raises(UserError, match="'rwkv7' is not supported, expected one of llama, qwen2, qwen3, qwen3moe"):
         load_gguf(tmp_path / "m.gguf")
     assert set(ARCHITECTURE_BY_FAMILY.values()) == set(GGUF_ARCHITECTURES)
 
@@ -140,10 +127,7 @@ def test_unknown_architecture_is_refused(tmp_path: Path, tokenizer: Tokenizer):
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        (
-            {"norm": "zero_centered_rmsnorm", "embedding_scale": 32**0.5, "feed_forward": "geglu_tanh"},
-            "a gemma model",
-        ),
+        ({"norm": "zero_centered_rmsnorm", "embedding_scale": 32**0.5, "feed_forward": "geglu_tanh"}, "a gemma model"),
         (
             {"sliding_window": 4, "attention_pattern": ["local"]},
             r"GGUF \(llama\): sliding_window must be None, is 4; attention_pattern must be",
@@ -167,16 +151,12 @@ def test_config_without_gguf_equivalent_is_refused(knobs, message: str, tmp_path
 
 @pytest.mark.parametrize("factor", [2.0, 8.0, 32.0])
 @pytest.mark.parametrize("length", [64, 8192])
-def test_llama3_scaling_is_inferred_from_its_factors(
-    factor: float, length: int, tmp_path: Path, tokenizer: Tokenizer
-):
+def test_llama3_scaling_is_inferred_from_its_factors(factor: float, length: int, tmp_path: Path, tokenizer: Tokenizer):
     scaling = {"method": "llama3", "factor": factor, "original_context_length": length}
     knobs = {"rope_theta": 5e5, "rope_scaling": scaling, "head_dim": 64, "context_length": 2 * length}
     model = build_model(ModelConfig(**{**SHAPE, **knobs}))
     opened, _ = load_gguf(export_gguf(model, tokenizer, tmp_path / "m.gguf"))
-    frequencies = [
-        part.get_submodule("position_encodings.global.rotary").frequencies for part in (model, opened)
-    ]
+    frequencies = [part.get_submodule("position_encodings.global.rotary").frequencies for part in (model, opened)]
     torch.testing.assert_close(*frequencies)
     assert opened.config.rope_scaling.method == "llama3"
 
@@ -206,10 +186,7 @@ PRE_TOKENIZERS = {
     **{
         name: (
             pre_tokenizers.Sequence(
-                [
-                    *(pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated") for pattern in patterns),
-                    BYTES,
-                ]
+                [*(pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated") for pattern in patterns), BYTES]
             ),
             ignore_merges,
         )
@@ -252,9 +229,7 @@ def make_sentencepiece(prefix: bool) -> Tokenizer:
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
     # Sentences of words, so that merges do not reach over all of a text.
     words = [word for text in CORPUS for word in text.split()]
-    trainer = trainers.BpeTrainer(
-        vocab_size=350, special_tokens=[*specials, *byte_tokens], show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=350, special_tokens=[*specials, *byte_tokens], show_progress=False)
     backend.train_from_iterator(words, trainer)
     rules = backend.to_str()
     for byte in byte_tokens:  # bytes are tokens of the vocabulary, and no control tokens
@@ -324,10 +299,7 @@ def test_vocabulary_larger_than_the_embedding_is_refused(tokenizer: Tokenizer):
     ("entry", "message"),
     [
         ({"tokenizer.ggml.model": "rwkv"}, "'rwkv' is not supported, expected 'gpt2' or 'llama'"),
-        (
-            {"tokenizer.ggml.pre": "viking"},
-            "'viking' is not supported, expected one of command-r, dbrx, .*tekken",
-        ),
+        ({"tokenizer.ggml.pre": "viking"}, "'viking' is not supported, expected one of command-r, dbrx, .*tekken"),
     ],
 )
 def test_unsupported_vocabulary_is_refused(entry, message: str, tokenizer: Tokenizer):

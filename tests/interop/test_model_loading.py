@@ -11,13 +11,7 @@ import torch
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest, list_files
-from groundup.interop import (
-    export,
-    export_huggingface,
-    load_huggingface,
-    open_model,
-    resolve_model_path,
-)
+from groundup.interop import export, export_huggingface, load_huggingface, open_model, resolve_model_path
 from groundup.interop.gguf.gguf_export import GGUF_DTYPES
 from groundup.interop.huggingface_model import DTYPES
 from groundup.interop.model_export import EXPORT_FORMATS
@@ -39,9 +33,7 @@ def tokenizer() -> Tokenizer:
 @pytest.fixture(scope="module")
 def model() -> torch.nn.Module:
     torch.manual_seed(0)
-    config = ModelConfig(
-        vocab_size=270, hidden_size=24, num_layers=2, num_heads=3, num_kv_heads=1, init_std=0.3
-    )
+    config = ModelConfig(vocab_size=270, hidden_size=24, num_layers=2, num_heads=3, num_kv_heads=1, init_std=0.3)
     return build_model(config).eval()
 
 
@@ -144,21 +136,12 @@ def edit(folder: Path, **fields) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (
-            {"model_type": "mamba"},
-            r"model_type = 'mamba' is not supported, expected one of llama, qwen3, .*modernbert",
-        ),
+        ({"model_type": "mamba"}, r"model_type = 'mamba' is not supported, expected one of llama, qwen3, .*modernbert"),
         ({"model_type": None}, "model_type = None is not supported"),
         ({"hidden_act": "swish2"}, r"hidden_act = 'swish2' is not supported, expected one of 'silu'"),
-        (
-            {"rope_scaling": {"type": "su", "factor": 2}},
-            "rope_type = 'su' is not supported, expected one of default",
-        ),
+        ({"rope_scaling": {"type": "su", "factor": 2}}, "rope_type = 'su' is not supported, expected one of default"),
         ({"rope_scaling": {"type": "linear"}}, "factor is missing"),
-        (
-            {"rope_scaling": {"type": "yarn", "factor": 2, "mscale": 1}},
-            "mscale and partial rotation are not supported",
-        ),
+        ({"rope_scaling": {"type": "yarn", "factor": 2, "mscale": 1}}, "mscale and partial rotation are not supported"),
         ({"num_hidden_layers": "two"}, "num_hidden_layers: Input should be a valid integer"),
         ({"num_attention_heads": 5}, "hidden_size = 24 is not divisible by num_attention_heads = 5"),
         ({"quantization_config": {"quant_method": "gptq"}}, r"quantized weights \(gptq\)"),
@@ -223,17 +206,13 @@ def test_half_precision_export_halves_the_file(tmp_path: Path, model):
     assert {t.dtype for t in as_asked.state_dict().values()} == {torch.float32}
 
 
-@pytest.mark.parametrize(
-    ("format", "dtype"), [("onnx", "float32"), ("huggingface", "q8_0"), ("gguf", "int3")]
-)
+@pytest.mark.parametrize(("format", "dtype"), [("onnx", "float32"), ("huggingface", "q8_0"), ("gguf", "int3")])
 def test_unknown_format_or_dtype_is_refused(format, dtype, tmp_path: Path, model, tokenizer):
     with pytest.raises(UserError, match="expected one of"):
         export(model, tokenizer, tmp_path, format=format, dtype=dtype)
 
 
-@pytest.mark.parametrize(
-    ("format", "dtype", "limit"), [("huggingface", "float32", 0), ("gguf", "bfloat16", 0.2)]
-)
+@pytest.mark.parametrize(("format", "dtype", "limit"), [("huggingface", "float32", 0), ("gguf", "bfloat16", 0.2)])
 def test_export_stage_is_reproducible(format, dtype, limit, native: Path, tmp_path: Path):
     recipe = SimpleNamespace(export=ExportConfig(format=format, dtype=dtype))
     facts, files = [], []
@@ -243,9 +222,7 @@ def test_export_stage_is_reproducible(format, dtype, limit, native: Path, tmp_pa
         (out / ".fingerprint").write_text("kept")
         (out / "leftover").mkdir()
         (out / "leftover" / "shard").write_text("of a killed attempt")
-        facts.append(
-            run_stage(recipe, {"base": native, "chat": native}, out, Machine(device="cpu", threads=1))
-        )
+        facts.append(run_stage(recipe, {"base": native, "chat": native}, out, Machine(device="cpu", threads=1)))
         files.append(list_files(out))
     assert facts[0] == facts[1]
     assert files[0] == files[1]
@@ -286,9 +263,7 @@ def test_earlier_export_is_replaced(tmp_path: Path, model):
     assert same_logits(load_huggingface(tmp_path), model)
 
 
-@pytest.mark.parametrize(
-    "knobs", [{"architecture": "encoder"}, {"architecture": "encoder", "masked_lm_head": False}]
-)
+@pytest.mark.parametrize("knobs", [{"architecture": "encoder"}, {"architecture": "encoder", "masked_lm_head": False}])
 def test_export_stage_of_encoders(knobs, tmp_path: Path, tokenizer):
     shape = {"vocab_size": 270, "hidden_size": 24, "num_layers": 2, "num_heads": 3, "context_length": 16}
     modern = {"norm": "layernorm", "embedding_norm": True, "feed_forward": "geglu", "tie_embeddings": True}

@@ -30,10 +30,7 @@ def test_round_trip_at_any_shard_size(tmp_path_factory, limit: int, count: int):
 
 def test_shard_names_and_sizes(tmp_path: Path):
     files = write_safetensors(tensors().items(), tmp_path, 250)
-    assert [file.name for file in files] == [
-        *(f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)),
-        INDEX_FILE,
-    ]
+    assert [file.name for file in files] == [*(f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)), INDEX_FILE]
     index = json.loads((tmp_path / INDEX_FILE).read_text())
     assert index["metadata"]["total_size"] == sum(t.numel() * 4 for t in tensors().values())
     assert set(index["weight_map"]) == set(tensors())

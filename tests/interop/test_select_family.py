@@ -83,10 +83,7 @@ def test_selects_the_simplest_family(knobs, family: str):
         ({"qk_norm": True, "norm": "layernorm"}, r"as qwen3, .* norm must be 'rmsnorm', is 'layernorm'"),
         ({"moe": {**MOE, "num_shared_experts": 1}}, r"as mixtral, .* moe must be "),
         ({"moe": {**MOE, "load_balancing": "bias"}}, r"as mixtral, .* moe must be "),
-        (
-            {"architecture": "encoder", "moe": MOE},
-            r"no Hugging Face family is an encoder with a mixture of experts",
-        ),
+        ({"architecture": "encoder", "moe": MOE}, r"no Hugging Face family is an encoder with a mixture of experts"),
     ],
 )
 def test_error_names_the_nearest_family(knobs, message: str):
@@ -95,17 +92,13 @@ def test_error_names_the_nearest_family(knobs, message: str):
 
 
 def test_scaled_local_layers_are_lossy_in_gemma3():
-    assert lossy_fields(config(**GEMMA3), FAMILIES["gemma3_text"]) == [
-        "rope_local_theta must be 10000.0, is None"
-    ]
+    assert lossy_fields(config(**GEMMA3), FAMILIES["gemma3_text"]) == ["rope_local_theta must be 10000.0, is None"]
     plain_rope = config(**GEMMA3 | {"rope_scaling": None})
     assert lossy_fields(plain_rope, FAMILIES["gemma3_text"]) == []
 
 
 def test_canonical_config_drops_only_unused_knobs():
-    assert canonical_config(config()) == canonical_config(
-        config(init_std=0.5, sliding_window=7, relative_buckets=6)
-    )
+    assert canonical_config(config()) == canonical_config(config(init_std=0.5, sliding_window=7, relative_buckets=6))
     for knobs in ({"norm_eps": 1e-3}, {"rope_theta": 7.0}, {"tie_embeddings": True}, {"logit_scale": 2.0}):
         assert canonical_config(config()) != canonical_config(config(**knobs))
 

@@ -64,9 +64,7 @@ def test_interleaved_rows_equal_llama_cpp():
     """llama.cpp's convert_hf_to_gguf.py: reshape(n_head, 2, rows // n_head // 2, ...).swapaxes(1, 2)."""
     weight = torch.randn(12, 5)
     expected = weight.numpy().reshape(3, 2, 2, 5).swapaxes(1, 2).reshape(12, 5)
-    assert (
-        dict(convert_to_foreign([map_interleaved("a", "x", 3)], {"a": weight}))["x"].numpy() == expected
-    ).all()
+    assert (dict(convert_to_foreign([map_interleaved("a", "x", 3)], {"a": weight}))["x"].numpy() == expected).all()
 
 
 def test_first_matching_prefix_renames():
@@ -100,8 +98,6 @@ def test_missing_extra_and_misshaped_tensors_are_refused(shapes, message: str):
 def test_ignored_tensors_are_accepted():
     check_tensors(
         EXPECTED,
-        InMemoryTensors(
-            {name: torch.zeros(shape) for name, shape in (EXPECTED | {"x.inv_freq": (2,)}).items()}
-        ),
+        InMemoryTensors({name: torch.zeros(shape) for name, shape in (EXPECTED | {"x.inv_freq": (2,)}).items()}),
         ("*.inv_freq",),
     )

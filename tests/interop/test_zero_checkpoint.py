@@ -46,8 +46,7 @@ def write(folder, monkeypatch, stage, ranks=2, drop=None, extra=None, values=Non
     model = {"param_shapes": shapes, "mp_world_size": 1, "dp_world_size": ranks, "module": {}}
     torch.save(
         model,
-        checkpoint
-        / ("zero_pp_rank_0_mp_rank_00_model_states.pt" if stage == 3 else "mp_rank_00_model_states.pt"),
+        checkpoint / ("zero_pp_rank_0_mp_rank_00_model_states.pt" if stage == 3 else "mp_rank_00_model_states.pt"),
     )
     for rank in range(ranks):
         if rank == drop:
@@ -59,9 +58,7 @@ def write(folder, monkeypatch, stage, ranks=2, drop=None, extra=None, values=Non
         else:
             flat = [torch.cat([values[name].flatten() for name in group]) for group in shapes]
             state["single_partition_of_fp32_groups"] = [_padded(group, ranks)[rank] for group in flat]
-        torch.save(
-            {"optimizer_state_dict": state}, checkpoint / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
-        )
+        torch.save({"optimizer_state_dict": state}, checkpoint / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
     return values
 
 

@@ -51,9 +51,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     },
     "window": {"sliding_window": 3, "attention_pattern": ("local",)},
     "relu2": {"feed_forward": "relu2", "logit_scale": 0.5},
-    "experts": {
-        "moe": {"num_experts": 4, "experts_per_token": 2, "num_shared_experts": 1, "num_dense_layers": 1}
-    },
+    "experts": {"moe": {"num_experts": 4, "experts_per_token": 2, "num_shared_experts": 1, "num_dense_layers": 1}},
     "yarn": {"rope_scaling": {"method": "yarn", "factor": 4.0, "original_context_length": 8}},
 }
 

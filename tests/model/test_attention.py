@@ -59,9 +59,7 @@ def test_query_offset_of_causal_masks():
     for offset in (1, 3, 6):
         mask = build_mask(7 - offset, 7, query.device, causal=True)
         for form in (sdpa_attention, eager_attention):
-            torch.testing.assert_close(
-                form(query[:, :, offset:], key, value, mask, scale=SCALE), full[:, :, offset:]
-            )
+            torch.testing.assert_close(form(query[:, :, offset:], key, value, mask, scale=SCALE), full[:, :, offset:])
 
 
 @pytest.mark.parametrize("length", [16, 600])
@@ -75,8 +73,7 @@ def test_bfloat16_on_cpu_is_near_float32(length):
 
 def test_gradients_of_eager_and_sdpa_are_equal():
     tensors = [
-        x.clone().requires_grad_()
-        for x in (torch.randn(2, 4, 6, 8), torch.randn(2, 2, 6, 8), torch.randn(2, 2, 6, 8))
+        x.clone().requires_grad_() for x in (torch.randn(2, 4, 6, 8), torch.randn(2, 2, 6, 8), torch.randn(2, 2, 6, 8))
     ]
     mask = build_mask(6, 6, tensors[0].device, causal=True, window=3)
     both = [

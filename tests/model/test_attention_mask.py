@@ -21,9 +21,7 @@ def test_mask_equals_loops(data):
     if packed:
         documents = torch.tensor(
             data.draw(
-                st.lists(
-                    st.lists(st.integers(0, 2), min_size=num_keys, max_size=num_keys), min_size=2, max_size=2
-                )
+                st.lists(st.lists(st.integers(0, 2), min_size=num_keys, max_size=num_keys), min_size=2, max_size=2)
             )
         )
     mask = build_mask(num_queries, num_keys, CPU, causal=causal, window=window, document_ids=documents)

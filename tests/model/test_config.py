@@ -15,13 +15,7 @@ from groundup.model.position_encoding import POSITION_ENCODINGS
 from groundup.model.rope import SCALINGS
 from groundup.model.serialization import ARCHITECTURES
 from groundup.recipe import ModelConfig, parse_recipe
-from groundup.recipe.model_config import (
-    GATED_ACTIVATIONS,
-    LayerType,
-    MoEConfig,
-    PartialModelConfig,
-    RopeScalingConfig,
-)
+from groundup.recipe.model_config import GATED_ACTIVATIONS, LayerType, MoEConfig, PartialModelConfig, RopeScalingConfig
 
 
 @pytest.mark.parametrize(
@@ -51,10 +45,7 @@ def test_derived_defaults(config):
     assert (filled.num_kv_heads, filled.head_dim, filled.intermediate_size) == (6, 16, 256)
     plain = ModelConfig(vocab_size=10, hidden_size=96, num_layers=1, num_heads=6, feed_forward="gelu")
     assert plain.intermediate_size == 4 * 96
-    assert (
-        config(moe={"num_experts": 2, "experts_per_token": 1}).moe.intermediate_size
-        == config().intermediate_size
-    )
+    assert config(moe={"num_experts": 2, "experts_per_token": 1}).moe.intermediate_size == config().intermediate_size
     assert config(architecture="encoder_decoder").num_encoder_layers == config().num_layers
 
 
@@ -71,10 +62,7 @@ def test_layer_types_repeat_the_pattern(config):
         ({"num_heads": 6, "num_kv_heads": 4}, "num_heads = 6 is not divisible by num_kv_heads = 4"),
         ({"head_dim": 7}, "head_dim = 7 is odd"),
         ({"attention_pattern": ("local",)}, "need sliding_window"),
-        (
-            {"feed_forward": "gelu", "moe": {"num_experts": 2, "experts_per_token": 1}},
-            "with moe, expected one of",
-        ),
+        ({"feed_forward": "gelu", "moe": {"num_experts": 2, "experts_per_token": 1}}, "with moe, expected one of"),
         ({"moe": {"num_experts": 2, "experts_per_token": 3}}, "expected at most num_experts = 2"),
         ({"architecture": "encoder_decoder", "norm_placement": "post"}, "norm_placement = 'post'"),
         ({"hidden_size": 0}, "hidden_size"),
@@ -88,9 +76,7 @@ def test_contradictions_are_refused(config, knobs, message):
 
 
 def test_config_round_trips_through_json_and_recipe(decoder_config):
-    assert (
-        ModelConfig.model_validate_json(decoder_config.model_dump_json(exclude_none=True)) == decoder_config
-    )
+    assert ModelConfig.model_validate_json(decoder_config.model_dump_json(exclude_none=True)) == decoder_config
     section = PartialModelConfig(**decoder_config.model_dump())
     assert ModelConfig(**section.model_dump(exclude_none=True)) == decoder_config
 
@@ -103,6 +89,4 @@ def test_recipe_overrides_of_the_model():
     assert recipe.model.moe.num_experts == 4
     assert recipe.model.rope_scaling.factor == 2
     with pytest.raises(UserError, match=r"unknown knob model\.moe\.experts"):
-        parse_recipe(
-            {"name": "r", "model": {"moe": {"num_experts": 4, "experts_per_token": 2, "experts": 3}}}
-        )
+        parse_recipe({"name": "r", "model": {"moe": {"num_experts": 4, "experts_per_token": 2, "experts": 3}}})

@@ -155,9 +155,7 @@ def test_error_messages_about_shapes(config):
     try:
         with pytest.raises(UserError, match=r"tokens of shape \(2,\), expected \(batch, length\)"):
             decoder(torch.tensor([3, 4]))
-        with pytest.raises(
-            UserError, match=r"labels of shape \(1, 3\), expected that of the tokens, \(1, 2\)"
-        ):
+        with pytest.raises(UserError, match=r"labels of shape \(1, 3\), expected that of the tokens, \(1, 2\)"):
             decoder(torch.tensor([[3, 4]]), labels=torch.tensor([[3, 4, 5]]))
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)

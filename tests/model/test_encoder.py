@@ -54,9 +54,7 @@ def test_loss_is_of_the_masked_positions(encoder):
     labels = tokens.masked_fill(torch.rand(2, 9) < 0.7, IGNORE_INDEX)
     labels[0, 0] = tokens[0, 0]
     outputs = encoder(tokens, labels=labels)
-    torch.testing.assert_close(
-        outputs.loss, F.cross_entropy(encoder(tokens).logits.flatten(0, 1), labels.flatten())
-    )
+    torch.testing.assert_close(outputs.loss, F.cross_entropy(encoder(tokens).logits.flatten(0, 1), labels.flatten()))
     outputs.loss.backward()
     assert not [name for name, weight in encoder.named_parameters() if weight.grad is None]
 
@@ -75,9 +73,7 @@ def test_token_types_have_an_effect(config):
     encoder = Encoder(config(architecture="encoder", **ENCODERS["bert"]))
     tokens, types = torch.randint(0, 61, (1, 6)), torch.tensor([[0, 0, 0, 1, 1, 1]])
     assert not torch.allclose(encoder(tokens).logits, encoder(tokens, token_types=types).logits)
-    torch.testing.assert_close(
-        encoder(tokens).logits, encoder(tokens, token_types=torch.zeros_like(types)).logits
-    )
+    torch.testing.assert_close(encoder(tokens).logits, encoder(tokens, token_types=torch.zeros_like(types)).logits)
 
 
 def test_first_norm_is_skipped_after_an_embedding_norm(config):

@@ -25,10 +25,7 @@ def reference_loss(hidden, weight, labels, *, bias=None, softcap=None, z_loss=0.
 @given(st.data())
 def test_equals_the_reference_loss(data):
     tokens, width, vocabulary = (data.draw(st.integers(low, high)) for low, high in ((1, 12), (1, 6), (2, 9)))
-    options = {
-        "softcap": data.draw(st.none() | st.floats(0.5, 30)),
-        "z_loss": data.draw(st.sampled_from([0.0, 0.1])),
-    }
+    options = {"softcap": data.draw(st.none() | st.floats(0.5, 30)), "z_loss": data.draw(st.sampled_from([0.0, 0.1]))}
     torch.manual_seed(data.draw(st.integers(0, 999)))
     hidden, weight, bias = torch.randn(tokens, width), torch.randn(vocabulary, width), torch.randn(vocabulary)
     labels = torch.randint(0, vocabulary, (tokens,)).masked_fill(torch.rand(tokens) < 0.3, IGNORE_INDEX)
@@ -37,9 +34,7 @@ def test_equals_the_reference_loss(data):
     inputs = [x.requires_grad_() for x in (hidden, weight, bias) if x is not None]
     chunk, compiled = data.draw(st.integers(1, 13)), data.draw(st.booleans())
     with patch("groundup.model.loss._compiled_chunk_loss", lambda: chunk_loss_compiled):  # without compiling
-        ours = linear_cross_entropy(
-            hidden, weight, labels, bias=bias, chunk_size=chunk, compiled=compiled, **options
-        )
+        ours = linear_cross_entropy(hidden, weight, labels, bias=bias, chunk_size=chunk, compiled=compiled, **options)
     reference = reference_loss(hidden, weight, labels, bias=bias, **options)
     torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-6)
     for found, expected in zip(
@@ -121,9 +116,7 @@ def test_vocab_shards_equal_the_full_vocabulary():
     def run(rank):
         first, stop = bounds[rank]
         parts = [x.clone().requires_grad_() for x in (hidden, weight[first:stop], bias[first:stop])]
-        shard = VocabShard(
-            first, partial(reduce, rank, lambda x: x.amax(0)), partial(reduce, rank, lambda x: x.sum(0))
-        )
+        shard = VocabShard(first, partial(reduce, rank, lambda x: x.amax(0)), partial(reduce, rank, lambda x: x.sum(0)))
         found = linear_cross_entropy(*parts[:2], labels, bias=parts[2], vocab_shard=shard, **options)
         found.backward()
         results[rank] = (found.detach(), *(x.grad for x in parts))

@@ -114,12 +114,7 @@ def test_load_balancing_evens_the_load(config, balancing, rate):
 
 def test_auxiliary_loss_value_and_evaluation_mode(config):
     config = config(
-        moe={
-            "num_experts": 4,
-            "experts_per_token": 1,
-            "load_balancing": "auxiliary_loss",
-            "load_balancing_rate": 2.0,
-        }
+        moe={"num_experts": 4, "experts_per_token": 1, "load_balancing": "auxiliary_loss", "load_balancing_rate": 2.0}
     )
     layer = MixtureOfExperts(config, config.moe)
     balance = layer.router.load_balancer
@@ -132,9 +127,7 @@ def test_auxiliary_loss_value_and_evaluation_mode(config):
 
 
 def test_expert_bias_changes_the_choice_but_not_the_weights(config):
-    config = config(
-        moe={"num_experts": 3, "experts_per_token": 1, "load_balancing": "bias", "normalize_scores": False}
-    )
+    config = config(moe={"num_experts": 3, "experts_per_token": 1, "load_balancing": "bias", "normalize_scores": False})
     layer = MixtureOfExperts(config, config.moe)
     x = torch.randn(4, 24)
     nn.init.normal_(layer.router.weight)

@@ -46,9 +46,7 @@ def test_cpu_gradient_equals_the_formula(shape):
     upstream = torch.randn(shape) + 0.5
     found = torch.autograd.grad(rms_norm(x, weight, 1e-5), (x, weight), upstream)
     formula = x.double() / (x.double().square().mean(dim=-1, keepdim=True) + 1e-5).sqrt() * weight
-    for ours, expected in zip(
-        found, torch.autograd.grad(formula, (x, weight), upstream.double()), strict=True
-    ):
+    for ours, expected in zip(found, torch.autograd.grad(formula, (x, weight), upstream.double()), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -21,9 +21,7 @@ def test_scores_depend_on_the_distance_only(first, second, shift, pairs):
         turned = [rotate(x, rotary(torch.tensor([p]))) for x, p in ((query, i), (key, j))]
         return (turned[0] * turned[1]).sum()
 
-    torch.testing.assert_close(
-        product(first, second), product(first + shift, second + shift), rtol=0, atol=2e-3
-    )
+    torch.testing.assert_close(product(first, second), product(first + shift, second + shift), rtol=0, atol=2e-3)
 
 
 def test_rotation_is_complex_multiplication():

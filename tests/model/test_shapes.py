@@ -27,8 +27,6 @@ def test_wrong_shape_is_refused(config):
 def test_every_letter_is_documented():
     legend = set(re.findall(r"(?:^| )([A-Za-z])  ", shapes.__doc__ or "", flags=re.MULTILINE))
     for path in SOURCE.rglob("*.py"):
-        for dimensions in re.findall(
-            r'\b(?:Float|Int|Bool)\[Tensor, "([^"]*)"\]', path.read_text(encoding="utf-8")
-        ):
+        for dimensions in re.findall(r'\b(?:Float|Int|Bool)\[Tensor, "([^"]*)"\]', path.read_text(encoding="utf-8")):
             letters = {name.lstrip("*#") for name in dimensions.split()} & set("ABCDEFGHIJKLMNOPQRSTUVWXYZk")
             assert letters <= legend, (path.name, dimensions)

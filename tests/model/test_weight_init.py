@@ -24,9 +24,7 @@ def test_standard_deviations(config):
 
 def test_standard_deviations_of_experts(config):
     moe = {"num_experts": 8, "experts_per_token": 2}
-    experts = (
-        Decoder(config(hidden_size=48, num_heads=6, num_layers=2, moe=moe)).blocks[0].feed_forward.experts
-    )
+    experts = Decoder(config(hidden_size=48, num_heads=6, num_layers=2, moe=moe)).blocks[0].feed_forward.experts
     assert experts.up_proj.std().item() == pytest.approx(0.02, rel=0.05)
     assert experts.down_proj.std().item() == pytest.approx(0.02 / 2, rel=0.05)
 

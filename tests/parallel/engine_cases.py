@@ -89,9 +89,7 @@ def evaluate_averages(errand: CheckpointCase) -> dict[str, Any]:
     found["loss"] = [run_steps(each, errand.case.model, range(3, 4))["losses"] for each in (engine, again)]
     found["later logits"] = _logits(again, errand.case)
     model = again.finalize()
-    found["model"] = (
-        {name: weight.numpy() for name, weight in model.state_dict().items()} if again.is_main else {}
-    )
+    found["model"] = {name: weight.numpy() for name, weight in model.state_dict().items()} if again.is_main else {}
     return found
 
 
@@ -126,9 +124,7 @@ def skip_batches(case: Case) -> dict[str, Any]:
         original = engine._adapter.losses
         engine._adapter.losses = lambda *inputs: original(*inputs) * math.inf
     else:
-        engine.objective = replace(
-            objective, loss=lambda model, batch: objective.loss(model, batch) * math.inf
-        )
+        engine.objective = replace(objective, loss=lambda model, batch: objective.loss(model, batch) * math.inf)
     engine.forward_backward(part)
     norm = engine.optimizer_step(1.0)
     engine.objective = objective
@@ -147,9 +143,7 @@ def differ_in_seed(case: Case) -> str:
 
 
 def differ_in_recipe(case: Case) -> str:
-    train = (
-        case.settings.model_copy(update={"learning_rate": 5e-3}) if dist.get_rank() == 1 else case.settings
-    )
+    train = case.settings.model_copy(update={"learning_rate": 5e-3}) if dist.get_rank() == 1 else case.settings
     return _error_of(lambda: _build(case, build_toy_model(case.model), train))
 
 

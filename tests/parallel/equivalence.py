@@ -41,12 +41,7 @@ GPT2 = {
     "position_embedding": "learned", "norm": "layernorm", "norm_bias": True, "attention_bias": "all", "num_kv_heads": 4,
     "feed_forward": "gelu_tanh", "feed_forward_bias": True, "tie_embeddings": True,
 }  # fmt: skip
-BERT = GPT2 | {
-    "architecture": "encoder",
-    "norm_placement": "post",
-    "embedding_norm": True,
-    "num_token_types": 2,
-}
+BERT = GPT2 | {"architecture": "encoder", "norm_placement": "post", "embedding_norm": True, "num_token_types": 2}
 T5 = {
     "architecture": "encoder_decoder", "position_embedding": "relative", "attention_scale": 1.0, "relative_buckets": 8,
     "relative_max_distance": 12, "num_layers": 2, "num_kv_heads": 4,
@@ -62,22 +57,13 @@ MODELS: dict[str, dict[str, Any]] = {
     "bert-deep": BERT | {"num_layers": 8, "tie_embeddings": False},
     "t5": T5,
     "moe": {"moe": MOE | {"load_balancing": "auxiliary_loss", "load_balancing_rate": 0.1}},
-    "moe-deep": {
-        "num_layers": 8,
-        "moe": MOE | {"load_balancing": "auxiliary_loss", "load_balancing_rate": 0.1},
-    },
+    "moe-deep": {"num_layers": 8, "moe": MOE | {"load_balancing": "auxiliary_loss", "load_balancing_rate": 0.1}},
     "moe-bias": {"moe": MOE | {"load_balancing": "bias", "load_balancing_rate": 0.1}},
 }
 
 
 def settings(**knobs: Any) -> TrainConfig:
-    fixed = {
-        "learning_rate": 1e-3,
-        "warmup_steps": 1,
-        "steps": STEPS,
-        "precision": "float32",
-        "max_grad_norm": 0.5,
-    }
+    fixed = {"learning_rate": 1e-3, "warmup_steps": 1, "steps": STEPS, "precision": "float32", "max_grad_norm": 0.5}
     sizes = {"sequence_length": 32, "batch_tokens": 16 * 32, "evaluate_every": 100}
     return TrainConfig(**(fixed | sizes | knobs))
 
@@ -117,9 +103,7 @@ def build_toy_model(name: str) -> nn.Module:
 def run_single_process(name: str, train: TrainConfig, micro_batch: int = 16) -> dict[str, Any]:
     config = config_of(name)
     machine = Machine(micro_batch_size=micro_batch)
-    return run_steps(
-        NativeEngine(build_toy_model(name), objective(config, train.z_loss), train, machine), name
-    )
+    return run_steps(NativeEngine(build_toy_model(name), objective(config, train.z_loss), train, machine), name)
 
 
 def run_steps(engine: Any, name: str, steps: range = range(STEPS)) -> dict[str, Any]:
@@ -218,8 +202,7 @@ def differences(case: Case, result: dict[str, Any]) -> dict[str, float]:
             worst = max(worst, error) if error == error else math.inf
     assert seen == set(reference["gradients"]), "every parameter is on some rank"
     loss, norm = (
-        max(abs(a / b - 1) for a, b in zip(result[key], reference[key], strict=True))
-        for key in ("losses", "norms")
+        max(abs(a / b - 1) for a, b in zip(result[key], reference[key], strict=True)) for key in ("losses", "norms")
     )
     return {"loss": loss, "norm": norm, "gradient": worst}
 

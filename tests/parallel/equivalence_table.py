@@ -68,9 +68,7 @@ def main() -> None:
 
     engines = {"native": QUICK | SLOW, **OTHER_ENGINES}
     rows = {
-        line.split(" | ")[0][2:]: line
-        for line in TABLE.read_text(encoding="utf-8").splitlines()
-        if line[:2] == "| "
+        line.split(" | ")[0][2:]: line for line in TABLE.read_text(encoding="utf-8").splitlines() if line[:2] == "| "
     }
     engine, *words = sys.argv[1:] or ["native"]
     for name, (ranks, case) in engines[engine].items():
@@ -81,9 +79,7 @@ def main() -> None:
         rows[name] = f"| {name} | {ranks} | {numbers} |"
         print(rows[name], flush=True)
     ordered = [rows[name] for cases in engines.values() for name in cases if name in rows]
-    TABLE.write_text(
-        HEADER.format(torch=version("torch")) + "\n".join(ordered) + "\n" + FOOTER, encoding="utf-8"
-    )
+    TABLE.write_text(HEADER.format(torch=version("torch")) + "\n".join(ordered) + "\n" + FOOTER, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -27,9 +27,7 @@ def run_ranks(ranks: int, function: Callable[[Any], Any], argument: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         address = f"file://{folder}/rendezvous"
         processes = [
-            context.Process(
-                target=_rank, args=(rank, ranks, address, function, argument, results), daemon=True
-            )
+            context.Process(target=_rank, args=(rank, ranks, address, function, argument, results), daemon=True)
             for rank in range(ranks)
         ]
         for process in processes:
@@ -47,16 +45,12 @@ def run_ranks(ranks: int, function: Callable[[Any], Any], argument: Any) -> Any:
     return result
 
 
-def _rank(
-    rank: int, ranks: int, address: str, function: Callable[[Any], Any], argument: Any, results: Any
-) -> None:
+def _rank(rank: int, ranks: int, address: str, function: Callable[[Any], Any], argument: Any, results: Any) -> None:
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=address, rank=rank, world_size=ranks, timeout=timedelta(seconds=60)
-    )
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=ranks, timeout=timedelta(seconds=60))
     try:
         result: Any = function(argument)
     except Exception as error:

@@ -25,10 +25,7 @@ QUICK: dict[str, tuple[int, Case]] = {
     "CP ulysses": (2, Case({"context": 2, "context_method": "ulysses"})),
     "CP ring": (2, Case({"context": 2, "context_method": "ring"})),
     "PP 1f1b": (2, Case({"pipeline": 2}, "deep", 4)),
-    "PP zero-bubble-v x FSDP": (
-        4,
-        Case({"pipeline": 2, "shard": 2, "pipeline_schedule": "zero-bubble-v"}, "deep", 2),
-    ),
+    "PP zero-bubble-v x FSDP": (4, Case({"pipeline": 2, "shard": 2, "pipeline_schedule": "zero-bubble-v"}, "deep", 2)),
     "EP": (2, Case({"shard": 2, "expert": 2}, "moe")),
     "FSDP, pure bfloat16": (2, Case({"shard": 2}, train=PURE_BFLOAT16)),
     "CP x TP+SP": (4, Case({"context": 2, "tensor": 2}, "gemma")),
@@ -128,9 +125,7 @@ SLOW: dict[str, tuple[int, Case]] = {
 """The rest of the table."""
 
 
-def _engine_case(
-    engine: str, layout: dict, model: str = "llama", micro: int | None = None, **more: Any
-) -> Case:
+def _engine_case(engine: str, layout: dict, model: str = "llama", micro: int | None = None, **more: Any) -> Case:
     train = (("engine", engine), *more.pop("train", {}).items())
     return Case(layout, model, micro, train=train, machine=tuple(more.pop("machine", {}).items()))
 

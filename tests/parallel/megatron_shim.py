@@ -9,18 +9,7 @@ from typing import Any
 
 import torch
 
-FACTORIES = (
-    "tensor",
-    "zeros",
-    "ones",
-    "empty",
-    "full",
-    "arange",
-    "rand",
-    "randn",
-    "zeros_like",
-    "empty_like",
-)
+FACTORIES = ("tensor", "zeros", "ones", "empty", "full", "arange", "rand", "randn", "zeros_like", "empty_like")
 
 
 class NullStream:

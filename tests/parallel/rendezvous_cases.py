@@ -20,10 +20,7 @@ def stall(seconds: float) -> str:
     """Rank 1 sleeps in its second step while the others wait in an all-reduce. Returns rank 0's reports."""
     stderr = io.StringIO()
     store, rank = dist.distributed_c10d._get_default_store(), dist.get_rank()
-    with (
-        redirect_stderr(stderr),
-        stall_detector.detect_stalls(store, rank, dist.get_world_size(), seconds / 8),
-    ):
+    with redirect_stderr(stderr), stall_detector.detect_stalls(store, rank, dist.get_world_size(), seconds / 8):
         for step in range(3):
             stall_detector.begin_step(step)
             if rank == 1 and step == 1:
@@ -38,10 +35,7 @@ def diverge(seconds: float) -> str:
     store, rank = dist.distributed_c10d._get_default_store(), dist.get_rank()
     pairs = [dist.new_group([0, 1]), dist.new_group([1, 2])]
     done = threading.Event()
-    with (
-        redirect_stderr(stderr),
-        stall_detector.detect_stalls(store, rank, dist.get_world_size(), seconds / 4),
-    ):
+    with redirect_stderr(stderr), stall_detector.detect_stalls(store, rank, dist.get_world_size(), seconds / 4):
         stall_detector.begin_step(7)
         threading.Timer(seconds, done.set).start()
         if rank == 2:

@@ -28,10 +28,7 @@ SLOW = {
     "TP+SP, bfloat16": (2, Case({"tensor": 2}, train=BFLOAT16)),
     "TP+SP 4, 2 key heads": (4, Case({"tensor": 4})),
     "FSDP x CP x TP+SP": (8, Case({"shard": 2, "context": 2, "tensor": 2})),
-    "CP ring 4, checkpointing": (
-        4,
-        Case({"context": 4, "context_method": "ring"}, machine=FULL_CHECKPOINTING),
-    ),
+    "CP ring 4, checkpointing": (4, Case({"context": 4, "context_method": "ring"}, machine=FULL_CHECKPOINTING)),
     "PP x FSDP x TP+SP, bfloat16": (8, Case({"pipeline": 2, "shard": 2, "tensor": 2}, "deep", 2, BFLOAT16)),
     "PP interleaved": (2, Case({"pipeline": 2, "pipeline_schedule": "interleaved-1f1b"}, "deep", 4)),
     "PP zero-bubble-v": (2, Case({"pipeline": 2, "pipeline_schedule": "zero-bubble-v"}, "deep", 4)),

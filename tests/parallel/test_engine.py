@@ -47,10 +47,7 @@ def test_resume_from_one_device_to_many_and_back(name, tmp_path):
 
     def alone() -> NativeEngine:
         return NativeEngine(
-            build_toy_model(name),
-            objective(build_toy_model(name).config),
-            settings(),
-            Machine(micro_batch_size=16),
+            build_toy_model(name), objective(build_toy_model(name).config), settings(), Machine(micro_batch_size=16)
         )
 
     engine = alone()
@@ -62,9 +59,7 @@ def test_resume_from_one_device_to_many_and_back(name, tmp_path):
     straight = gloo_ranks.run_ranks(2, engine_cases.save_after_two, CheckpointCase(case, many))
     engine = alone()
     engine.load(many)
-    assert engine_cases.run_steps(engine, name, range(2, 5))["losses"] == pytest.approx(
-        straight[2:], rel=1e-6
-    )
+    assert engine_cases.run_steps(engine, name, range(2, 5))["losses"] == pytest.approx(straight[2:], rel=1e-6)
 
 
 def test_resume_experts_in_another_layout(tmp_path):
@@ -99,20 +94,13 @@ def test_incomplete_checkpoint_is_rejected_and_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("ranks", "layout", "name"),
-    [
-        (4, {"shard": 2, "tensor": 2}, "gemma"),
-        (4, {"pipeline": 2, "shard": 2}, "deep"),
-        (2, {"expert": 2}, "moe-bias"),
-    ],
+    [(4, {"shard": 2, "tensor": 2}, "gemma"), (4, {"pipeline": 2, "shard": 2}, "deep"), (2, {"expert": 2}, "moe-bias")],
 )
 def test_final_model_is_complete(ranks, layout, name, tmp_path):
     case = Case(layout, name, 2 if "pipeline" in layout else None)
     gloo_ranks.run_ranks(ranks, engine_cases.save_full_model, CheckpointCase(case, tmp_path))
     engine = NativeEngine(
-        build_toy_model(name),
-        objective(build_toy_model(name).config),
-        settings(),
-        Machine(micro_batch_size=16),
+        build_toy_model(name), objective(build_toy_model(name).config), settings(), Machine(micro_batch_size=16)
     )
     for step in range(5):
         engine.forward_backward(engine_cases.batch(name, step))
@@ -138,10 +126,7 @@ def test_evaluation_uses_the_full_model(ranks, layout):
     case = Case(layout, "deep", 2)
     found = gloo_ranks.run_ranks(ranks, engine_cases.evaluate_full_model, case)
     engine = NativeEngine(
-        build_toy_model("deep"),
-        objective(build_toy_model("deep").config),
-        settings(),
-        Machine(micro_batch_size=16),
+        build_toy_model("deep"), objective(build_toy_model("deep").config), settings(), Machine(micro_batch_size=16)
     )
     tokens = engine_cases.batch("deep", 0)["tokens"][:, :13]
     for when in ("before", "after"):
@@ -175,19 +160,14 @@ def test_single_device_settings_are_rejected(knobs):
 
 @pytest.mark.parametrize("kind", ["ema", "tail"])
 @pytest.mark.parametrize(
-    ("ranks", "layout", "name"),
-    [(4, {"shard": 2, "tensor": 2}, "llama"), (2, {"pipeline": 2}, "deep")],
-    ids=str,
+    ("ranks", "layout", "name"), [(4, {"shard": 2, "tensor": 2}, "llama"), (2, {"pipeline": 2}, "deep")], ids=str
 )
 def test_weight_averages_are_sharded_evaluated_and_saved(ranks, layout, name, kind, tmp_path):
     knobs = {"weight_averaging": kind, "tail_fraction": 0.6}
     case = Case(layout, name, 2 if "pipeline" in layout else None, train=tuple(knobs.items()))
     found = gloo_ranks.run_ranks(ranks, engine_cases.evaluate_averages, CheckpointCase(case, tmp_path))
     engine = NativeEngine(
-        build_toy_model(name),
-        objective(build_toy_model(name).config),
-        settings(**knobs),
-        Machine(micro_batch_size=16),
+        build_toy_model(name), objective(build_toy_model(name).config), settings(**knobs), Machine(micro_batch_size=16)
     )
     engine_cases.run_steps(engine, name, range(3))
     np.testing.assert_allclose(found["logits"], engine_cases._logits(engine, case), atol=2e-4)
@@ -204,17 +184,13 @@ def test_replicas_are_rounded_identically():
     case = Case({"replicate": 2, "tensor": 2}, train=(("precision", "bfloat16-pure"),))
     found = gloo_ranks.run_ranks(4, engine_cases.round_stochastically, case)
     assert found["different"] == 1
-    assert found["losses"] == pytest.approx(
-        run_single_process("llama", case.settings)["losses"][:3], rel=1e-3
-    )
+    assert found["losses"] == pytest.approx(run_single_process("llama", case.settings)["losses"][:3], rel=1e-3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["interleaved-zero-bubble", "zero-bubble-v", "dualpipe-v"])
 def test_rejected_schedules_compute_wrong_gradients(schedule):
     """Delayed weight gradients with resharding. When this fails, PyTorch is fixed and the check can be removed."""
-    case = Case(
-        {"pipeline": 2, "shard": 2, "pipeline_schedule": schedule, "reshard_after_forward": True}, "deep", 2
-    )
+    case = Case({"pipeline": 2, "shard": 2, "pipeline_schedule": schedule, "reshard_after_forward": True}, "deep", 2)
     found = differences(case, gloo_ranks.run_ranks(4, engine_cases.run_unsupported_layout, case))
     assert found["gradient"] > 0.1

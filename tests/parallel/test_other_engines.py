@@ -84,10 +84,7 @@ def test_resume_in_the_same_engine_is_exact(engine, name, tmp_path):
     ranks, case = named(engine, name)
     straight = gloo_ranks.run_ranks(ranks, engine_cases.save_after_two, CheckpointCase(case, tmp_path))
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
-    assert (
-        gloo_ranks.run_ranks(ranks, engine_cases.load_and_continue, CheckpointCase(case, tmp_path))
-        == straight[2:]
-    )
+    assert gloo_ranks.run_ranks(ranks, engine_cases.load_and_continue, CheckpointCase(case, tmp_path)) == straight[2:]
 
 
 @pytest.mark.parametrize(("engine", "name"), SOME)
@@ -97,9 +94,7 @@ def test_resume_in_pytorch_and_back(engine, name, tmp_path):
         folder = tmp_path / str(number)
         folder.mkdir()
         straight = gloo_ranks.run_ranks(one[0], engine_cases.save_after_two, CheckpointCase(one[1], folder))
-        resumed = gloo_ranks.run_ranks(
-            other[0], engine_cases.load_and_continue, CheckpointCase(other[1], folder)
-        )
+        resumed = gloo_ranks.run_ranks(other[0], engine_cases.load_and_continue, CheckpointCase(other[1], folder))
         assert resumed == pytest.approx(straight[2:], rel=1e-6)
 
 

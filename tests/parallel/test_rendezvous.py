@@ -23,10 +23,7 @@ def free_address() -> str:
     [
         (rendezvous_cases.same_recipe, ["success", "success", "success"]),
         (rendezvous_cases.turns, ["success", "success", "success"]),
-        (
-            rendezvous_cases.main_rank_fails,
-            ["error: no text in data/*.txt", "already reported", "already reported"],
-        ),
+        (rendezvous_cases.main_rank_fails, ["error: no text in data/*.txt", "already reported", "already reported"]),
         (
             rendezvous_cases.one_rank_fails,
             ["error: rank 1: data.bin is not here", "already reported", "already reported"],

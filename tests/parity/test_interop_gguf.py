@@ -39,10 +39,7 @@ OURS: dict[str, dict[str, Any]] = {
     "llama, tied": {"tie_embeddings": True, "rope_theta": 5e5},
     "qwen2": {"attention_bias": "qkv", "rope_theta": 1e6},
     "qwen3": {"qk_norm": True, "head_dim": 128, "tie_embeddings": True, "norm_eps": 1e-6},
-    "qwen3moe": {
-        "qk_norm": True,
-        "moe": {"num_experts": 4, "experts_per_token": 2, "intermediate_size": 768},
-    },
+    "qwen3moe": {"qk_norm": True, "moe": {"num_experts": 4, "experts_per_token": 2, "intermediate_size": 768}},
 }
 THEIRS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama"},
@@ -77,9 +74,7 @@ THEIRS: dict[str, dict[str, Any]] = {
 
 
 def make_tokenizer() -> Tokenizer:
-    return train_bpe(
-        ["the quick brown fox jumps over the lazy dog and over and over again"] * 9, VOCABULARY - 6
-    )
+    return train_bpe(["the quick brown fox jumps over the lazy dog and over and over again"] * 9, VOCABULARY - 6)
 
 
 @torch.no_grad()
@@ -212,16 +207,12 @@ def test_import_has_equal_logits(name: str, tmp_path: Path):
     assert measure_import(name, tmp_path) < LIMIT
 
 
-@pytest.mark.parametrize(
-    ("dtype", "limit"), [("float16", 0.02), ("bfloat16", 0.2), ("q8_0", 0.2), ("q4_0", 2.0)]
-)
+@pytest.mark.parametrize(("dtype", "limit"), [("float16", 0.02), ("bfloat16", 0.2), ("q8_0", 0.2), ("q4_0", 2.0)])
 def test_quantized_weights_equal_transformers(dtype: str, limit: float, tmp_path: Path):
     exact = randomize(build_model(ModelConfig(**SHAPE)))
     export_gguf(exact, make_tokenizer(), tmp_path / "m.gguf", dtype)
     ours, _ = load_gguf(tmp_path / "m.gguf")
-    reference = transformers.AutoModelForCausalLM.from_pretrained(
-        tmp_path, gguf_file="m.gguf", dtype=torch.float32
-    )
+    reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32)
     assert (logits(ours) - logits(reference.eval())).abs().max().item() < LIMIT
     assert 0 < (logits(ours) - logits(exact)).abs().max().item() < limit
 

@@ -268,11 +268,7 @@ def test_every_family_has_a_toy():
 
 
 def test_toys_have_odd_head_counts():
-    heads = [
-        toy.config.get(key, 1)
-        for toy in TOYS.values()
-        for key in ("num_attention_heads", "n_head", "num_heads")
-    ]
+    heads = [toy.config.get(key, 1) for toy in TOYS.values() for key in ("num_attention_heads", "n_head", "num_heads")]
     assert all(count % 2 for count in heads)
 
 
@@ -298,8 +294,6 @@ def test_sharded_export_opens_in_transformers(tmp_path: Path):
 def test_parity_table_is_complete_and_below_the_limit():
     book = (Path(__file__).parents[2] / "book" / "parity.md").read_text(encoding="utf-8")
     families, _ = book.split("GGUF files in float32")
-    rows = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in families.splitlines() if line[:1] == "|"
-    ]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in families.splitlines() if line[:1] == "|"]
     assert [name for name, *_ in rows[2:]] == list(TOYS)
     assert all(float(figure) < LIMIT for _, *figures in rows[2:] for figure in figures)

@@ -82,9 +82,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def run_llama_cpp(
-    file: Path, tokens: list[int], texts: list[str] | None = None, new: int = 0
-) -> dict[str, Any]:
+def run_llama_cpp(file: Path, tokens: list[int], texts: list[str] | None = None, new: int = 0) -> dict[str, Any]:
     """Output of llama.cpp for a file: ids of texts, logits of tokens, generated ids."""
     python = os.environ.get("GROUNDUP_LLAMA_CPP_PYTHON")
     if not python:
@@ -196,22 +194,7 @@ def test_every_pretokenizer_equals_llama_cpp(name: str, tmp_path: Path, tokenize
 @pytest.mark.parametrize("prefix", [True, False])
 def test_sentencepiece_equals_llama_cpp(prefix: bool, tmp_path: Path):
     control = ["<unk>", "<s>", "</s>"]
-    tokens_learned = [
-        "▁the",
-        "▁th",
-        "▁t",
-        "he",
-        "th",
-        "▁q",
-        "ui",
-        "▁qui",
-        "ck",
-        "▁quick",
-        "▁▁",
-        "'s",
-        "12",
-        "an",
-    ]
+    tokens_learned = ["▁the", "▁th", "▁t", "he", "th", "▁q", "ui", "▁qui", "ck", "▁quick", "▁▁", "'s", "12", "an"]
     letters = sorted(set("".join(TEXTS).replace(" ", "▁")) - set("狐🦊ü"))
     tokens = [*control, *(f"<0x{byte:02X}>" for byte in range(256)), *tokens_learned, *letters]
     scores = [0.0] * 259 + [-float(rank) for rank in range(len(tokens) - 259)]
@@ -231,9 +214,7 @@ def test_smollm_export_generates_equal_text_in_llama_cpp(tmp_path: Path):
     if not package.exists():
         pytest.skip("test_interop_real_models.py fetches the model")
     model, tokenizer = open_model(package / "SmolLM2-135M-Instruct.Q4_1.gguf", device="cpu")
-    prompt = tokenizer.render_chat(
-        [{"role": "user", "content": "Why is the sky blue?"}], add_generation_prompt=True
-    )
+    prompt = tokenizer.render_chat([{"role": "user", "content": "Why is the sky blue?"}], add_generation_prompt=True)
     expected = list(generate(model, prompt, sampling=GREEDY, max_tokens=64))
     answer = run_llama_cpp(export_gguf(model, tokenizer, tmp_path / "m.gguf"), prompt, TEXTS, new=64)
     assert answer["said"] == expected

@@ -55,9 +55,7 @@ def ours(smollm: Path):
 
 @pytest.fixture(scope="module")
 def reference(smollm: Path):
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        smollm, gguf_file=GGUF, dtype=torch.float32
-    ).eval()
+    return transformers.AutoModelForCausalLM.from_pretrained(smollm, gguf_file=GGUF, dtype=torch.float32).eval()
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +107,7 @@ def test_smollm_gguf_round_trip(ours, tmp_path: Path):
     model, tokenizer = ours
     reopened, same = open_model(export_gguf(model, tokenizer, tmp_path / "m.gguf"), device="cpu")
     assert reopened.config == model.config
-    assert all(
-        torch.equal(tensor, reopened.state_dict()[name]) for name, tensor in model.state_dict().items()
-    )
+    assert all(torch.equal(tensor, reopened.state_dict()[name]) for name, tensor in model.state_dict().items())
     assert same.fingerprint == tokenizer.fingerprint
 
 
@@ -142,6 +138,4 @@ def test_minilm_embeddings_and_round_trip(tmp_path: Path):
     assert (found - expected).abs().max().item() < 1e-5
     export_huggingface(model, tokenizer, tmp_path)
     reopened, _ = open_model(tmp_path, device="cpu")
-    assert all(
-        torch.equal(tensor, reopened.state_dict()[name]) for name, tensor in model.state_dict().items()
-    )
+    assert all(torch.equal(tensor, reopened.state_dict()[name]) for name, tensor in model.state_dict().items())

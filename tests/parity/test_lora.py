@@ -14,20 +14,11 @@ from groundup.interop import export_huggingface
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 
-SHAPE = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "num_layers": 2,
-    "num_heads": 4,
-    "num_kv_heads": 2,
-    "context_length": 32,
-}
+SHAPE = {"vocab_size": 64, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "context_length": 32}
 TOKENS = torch.randint(0, 64, (2, 16), generator=torch.Generator().manual_seed(1))
 RANK, ALPHA = 4, 12.0
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
 @pytest.fixture(params=[{"tie_embeddings": True}, {"qk_norm": True}], ids=("llama, tied", "qwen3"))
@@ -105,13 +96,5 @@ def test_initialization_equals_peft(ours, reference):
 def test_adapter_config_names_the_target_modules(ours, tmp_path):
     save_adapter(with_random_additions(ours), tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert config["target_modules"] == [
-        "down_proj",
-        "gate_proj",
-        "k_proj",
-        "o_proj",
-        "q_proj",
-        "up_proj",
-        "v_proj",
-    ]
+    assert config["target_modules"] == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
     assert (config["r"], config["lora_alpha"]) == (RANK, ALPHA)

@@ -4,11 +4,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import LlamaConfig, MixtralConfig, T5Config
-from transformers.models.llama.modeling_llama import (
-    LlamaAttention,
-    LlamaRotaryEmbedding,
-    apply_rotary_pos_emb,
-)
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding, apply_rotary_pos_emb
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, load_balancing_loss_func
 from transformers.models.t5.modeling_t5 import T5Attention
 
@@ -38,9 +34,7 @@ SCALINGS = {
 }
 
 
-def configs(
-    heads: int, kv_heads: int, head_dim: int, scaling: dict | None
-) -> tuple[ModelConfig, LlamaConfig]:
+def configs(heads: int, kv_heads: int, head_dim: int, scaling: dict | None) -> tuple[ModelConfig, LlamaConfig]:
     """The same model, described by us and by them."""
     width = 30
     ours = ModelConfig(
@@ -80,9 +74,7 @@ def test_rotary_positions(name, head_dim, length):
     cos, sin = LlamaRotaryEmbedding(reference)(query, positions[None])
     expected = apply_rotary_pos_emb(query, key, cos, sin)
     rotation = build_rotary_embedding(ours, "global")(positions)
-    for found, expected_values in zip(
-        (rotate(query, rotation), rotate(key, rotation)), expected, strict=True
-    ):
+    for found, expected_values in zip((rotate(query, rotation), rotate(key, rotation)), expected, strict=True):
         torch.testing.assert_close(found, expected_values, rtol=0, atol=5e-5)
 
 
@@ -118,10 +110,7 @@ def test_relative_bias(causal, buckets, distance):
         relative_attention_max_distance=distance,
         is_decoder=causal,
     )
-    bias, peer = (
-        RelativeBias(ours, causal),
-        T5Attention(peer_config, has_relative_attention_bias=True, layer_idx=0),
-    )
+    bias, peer = (RelativeBias(ours, causal), T5Attention(peer_config, has_relative_attention_bias=True, layer_idx=0))
     peer.relative_attention_bias.weight = bias.weight
     torch.testing.assert_close(bias(torch.arange(200), torch.arange(200)), peer.compute_bias(200, 200))
 
@@ -179,8 +168,6 @@ def test_cross_entropy_of_a_large_vocabulary():
     found = linear_cross_entropy(hidden, weight, labels, chunk_size=4)
     torch.testing.assert_close(found, expected)
     for ours, reference in zip(
-        torch.autograd.grad(found, (hidden, weight)),
-        torch.autograd.grad(expected, (hidden, weight)),
-        strict=True,
+        torch.autograd.grad(found, (hidden, weight)), torch.autograd.grad(expected, (hidden, weight)), strict=True
     ):
         torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-5)

@@ -8,10 +8,7 @@ import pytest
 import torch
 
 from groundup.model import Decoder
-from groundup.quantize.formats.huggingface_folder import (
-    export_huggingface_quantized,
-    load_huggingface_quantized,
-)
+from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized, load_huggingface_quantized
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantizer import QuantizationSettings, quantize_model
 from groundup.recipe import ModelConfig

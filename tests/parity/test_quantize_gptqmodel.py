@@ -41,9 +41,7 @@ def small_tokenizer(folder: Path) -> None:
     """GPTQModel wants one to be there."""
     import tokenizers
 
-    backend = tokenizers.Tokenizer(
-        tokenizers.models.BPE(vocab={chr(i + 32): i for i in range(256)}, merges=[])
-    )
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={chr(i + 32): i for i in range(256)}, merges=[]))
     Tokenizer(backend, eos="a", pad="a").save(folder)
 
 
@@ -52,9 +50,7 @@ def test_error_is_no_larger_than_gptqmodels(tmp_path):
     if not python:
         pytest.skip("GROUNDUP_GPTQMODEL_PYTHON names no environment with gptqmodel")
     torch.manual_seed(0)
-    model = Decoder(
-        ModelConfig(vocab_size=256, hidden_size=256, num_layers=2, num_heads=4, context_length=128)
-    ).eval()
+    model = Decoder(ModelConfig(vocab_size=256, hidden_size=256, num_layers=2, num_heads=4, context_length=128)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3) if parameter.ndim > 1 else None

@@ -38,9 +38,7 @@ def test_min_p(seed, p):
 @pytest.mark.parametrize("penalty", [0.8, 1.0, 1.3])
 def test_repetition_penalty(penalty):
     logits, history = rows(0)[0], [3, 7, 7, 499]
-    expected = reference.RepetitionPenaltyLogitsProcessor(penalty)(
-        torch.tensor([history]), logits[None].clone()
-    )[0]
+    expected = reference.RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([history]), logits[None].clone())[0]
     assert torch.equal(ours.apply_repetition_penalty(logits, history, penalty), expected)
 
 

@@ -32,16 +32,11 @@ def test_ids_are_the_same_everywhere(tokenizer: Tokenizer, tmp_path: Path):
 
     batch_encoder = BatchEncoder(tokenizer)
     assert batch_encoder.uses_fastokens
-    assert batch_encoder.encode(TORTURE)[0].tolist() == [
-        id for ids in expected for id in (*ids, tokenizer.eos_id)
-    ]
+    assert batch_encoder.encode(TORTURE)[0].tolist() == [id for ids in expected for id in (*ids, tokenizer.eos_id)]
 
     tokenizer.save(tmp_path)
     hf_tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    assert (
-        hf_tokenizer(list(TORTURE), add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        == expected
-    )
+    assert hf_tokenizer(list(TORTURE), add_special_tokens=False, split_special_tokens=True)["input_ids"] == expected
     assert [hf_tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in expected] == list(TORTURE)
     assert (hf_tokenizer.eos_token_id, hf_tokenizer.pad_token_id) == (tokenizer.eos_id, tokenizer.pad_id)
 

@@ -66,9 +66,7 @@ VALUES = {
 def run(tmp_path, *overrides, **options):
     return [
         (job.stage.name, state)
-        for job, state in pipeline.run(
-            parse_recipe(VALUES, overrides), tmp_path / "toy", Machine(), **options
-        )
+        for job, state in pipeline.run(parse_recipe(VALUES, overrides), tmp_path / "toy", Machine(), **options)
     ]
 
 
@@ -132,11 +130,7 @@ def test_from_and_until(tmp_path):
     assert run(tmp_path, until_stage="tokenizer") == [("data", "built"), ("tokenizer", "built")]
     with pytest.raises(UserError, match="no such stage"):
         run(tmp_path, from_stage="bse")
-    assert run(tmp_path, from_stage="tokenizer") == [
-        ("data", "done"),
-        ("tokenizer", "built"),
-        ("base", "built"),
-    ]
+    assert run(tmp_path, from_stage="tokenizer") == [("data", "done"), ("tokenizer", "built"), ("base", "built")]
     with pytest.raises(UserError, match="does not have this stage"):
         run(tmp_path, "tokenizer=none", "train=none", until_stage="tokenizer")
 
@@ -153,9 +147,7 @@ def test_failed_stage_continues_in_its_partial_folder(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     assert not (tmp_path / "toy/04-base").exists()
-    jobs = pipeline.resolve_stage_runs(
-        pipeline.derive(parse_recipe(VALUES)).recipe, tmp_path / "toy", Machine()
-    )
+    jobs = pipeline.resolve_stage_runs(pipeline.derive(parse_recipe(VALUES)).recipe, tmp_path / "toy", Machine())
     assert [job.state() for job in jobs] == ["complete", "complete", "interrupted"]
     assert run(tmp_path)[-1] == ("base", "built")
     manifest = Manifest.read(tmp_path / "toy/04-base")
@@ -191,9 +183,7 @@ def test_run_folder_has_recipe_and_plan(tmp_path):
 
 
 def test_differences_of_nested_values():
-    assert pipeline.list_differences(
-        {"a": {"b": 1, "c": [1, 2]}}, {"a": {"b": 2, "c": [1, 3]}, "d": None}
-    ) == [
+    assert pipeline.list_differences({"a": {"b": 1, "c": [1, 2]}}, {"a": {"b": 2, "c": [1, 3]}, "d": None}) == [
         "a.b: 1 -> 2",
         "a.c[1]: 2 -> 3",
     ]

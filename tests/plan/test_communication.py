@@ -18,10 +18,7 @@ def config(feed_forward: str) -> ModelConfig:
 
 @pytest.mark.parametrize("feed_forward", FEED_FORWARDS)
 def test_rank_parameters_equal_the_count(feed_forward):
-    counted, rank = (
-        count_parameters(config(feed_forward)),
-        rank_parameters(config(feed_forward), LayoutConfig()),
-    )
+    counted, rank = (count_parameters(config(feed_forward)), rank_parameters(config(feed_forward), LayoutConfig()))
     blocks = rank.num_blocks * (rank.matrices + rank.vectors)
     assert blocks + rank.embedding + rank.head + 64 == counted.total  # 64: final norm
 

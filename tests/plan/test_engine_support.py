@@ -77,26 +77,18 @@ def test_megatron_shards_its_optimizer_over_all_data_ranks_or_none():
 
 
 def test_zero_stage_and_optimizer_offload_need_deepspeed():
-    assert "machine.layout.zero_stage = 2 with train.engine = 'native'" in refusal(
-        "native", {"zero_stage": 2}
-    )
+    assert "machine.layout.zero_stage = 2 with train.engine = 'native'" in refusal("native", {"zero_stage": 2})
     assert "machine.layout.cpu_offload = 'optimizer'" in refusal("native", {"cpu_offload": "optimizer"})
 
 
 @pytest.mark.parametrize("engine", ["deepspeed", "megatron"])
 def test_supported_recipes_pass(engine):
     layouts = {
-        "deepspeed": [
-            {},
-            {"zero_stage": 1, "cpu_offload": "optimizer"},
-            {"zero_stage": 3, "cpu_offload": "all"},
-        ],
+        "deepspeed": [{}, {"zero_stage": 1, "cpu_offload": "optimizer"}, {"zero_stage": 3, "cpu_offload": "all"}],
         "megatron": [{}, {"tensor": 2}, {"replicate": 2}],
     }
     for layout in layouts[engine]:
-        check_layout(
-            complete_layout(LayoutConfig(**layout), 2), ModelConfig(**SHAPE), TrainConfig(engine=engine)
-        )
+        check_layout(complete_layout(LayoutConfig(**layout), 2), ModelConfig(**SHAPE), TrainConfig(engine=engine))
     if engine == "deepspeed":  # which shards any transformer
         other = ModelConfig(**SHAPE, architecture="encoder")
         check_layout(complete_layout(LayoutConfig(), 2), other, TrainConfig(engine=engine))

@@ -68,16 +68,9 @@ def test_unsupported_layouts(layout, model, train, words):
 
 def test_supported_layouts_pass():
     config = ModelConfig(**MODEL)
-    for layout in (
-        {"tensor": 2},
-        {"context": 2},
-        {"pipeline": 2, "pipeline_schedule": "dualpipe-v"},
-        {"replicate": 2},
-    ):
+    for layout in ({"tensor": 2}, {"context": 2}, {"pipeline": 2, "pipeline_schedule": "dualpipe-v"}, {"replicate": 2}):
         check_layout(
-            complete_layout(LayoutConfig(**layout), 2),
-            config,
-            TrainConfig(sequence_length=32, batch_tokens=256),
+            complete_layout(LayoutConfig(**layout), 2), config, TrainConfig(sequence_length=32, batch_tokens=256)
         )
 
 
@@ -102,10 +95,7 @@ def test_derive_checks_the_layout(layout, words):
 def test_zero_bubble_excludes_selective_checkpointing():
     values: dict[str, Any] = {"name": "toy", "budget": {"devices": 2}, "train": {"learning_rate": 1e-3}}
     values["model"] = MODEL | {"context_length": 32, "tie_embeddings": False}
-    machine = {
-        "layout": {"pipeline": 2, "pipeline_schedule": "zero-bubble-v"},
-        "activation_checkpointing": "full",
-    }
+    machine = {"layout": {"pipeline": 2, "pipeline_schedule": "zero-bubble-v"}, "activation_checkpointing": "full"}
     derive(parse_recipe(values | {"machine": machine}))
     with pytest.raises(UserError, match=r"selective.*second backward pass"):
         derive(parse_recipe(values | {"machine": machine | {"activation_checkpointing": "selective"}}))

@@ -13,12 +13,7 @@ from groundup.recipe import ModelConfig, parse_recipe
 
 
 def plan_for(**tables):
-    values = {
-        "name": "x",
-        "tokenizer": {"vocab_size": 32_000},
-        "train": {},
-        "model": {"context_length": 2048},
-    }
+    values = {"name": "x", "tokenizer": {"vocab_size": 32_000}, "train": {}, "model": {"context_length": 2048}}
     return derive(parse_recipe(values | tables))
 
 
@@ -30,12 +25,7 @@ def test_compute_optimal_size_of_7b():
 
 def test_parameter_count_of_llama_7b():
     config = ModelConfig(
-        vocab_size=32_000,
-        hidden_size=4096,
-        num_layers=32,
-        num_heads=32,
-        intermediate_size=11_008,
-        context_length=2048,
+        vocab_size=32_000, hidden_size=4096, num_layers=32, num_heads=32, intermediate_size=11_008, context_length=2048
     )
     assert count_parameters(config).total == 6_738_415_616  # Touvron et al. 2023, and the published weights
 
@@ -61,9 +51,7 @@ def test_parameter_count_of_a_mixture_of_experts():
         "num_shared_experts": 1,
         "num_dense_layers": 1,
     }
-    config = ModelConfig(
-        vocab_size=100, hidden_size=48, num_layers=3, num_heads=4, intermediate_size=80, moe=moe
-    )  # pyright: ignore[reportArgumentType]
+    config = ModelConfig(vocab_size=100, hidden_size=48, num_layers=3, num_heads=4, intermediate_size=80, moe=moe)  # pyright: ignore[reportArgumentType]
     counted = count_parameters(config)
     assert counted.total == sum(p.numel() for p in Decoder(config).parameters())
     assert counted.total - counted.active == 2 * 2 * 3 * 48 * 32  # two unused experts in two layers
@@ -97,17 +85,11 @@ def test_training_flops_of_encoder_decoder():
 
 def test_learning_rate_and_batch_of_deepseek():
     # DeepSeek LLM 2024, section 3.1: 1e20 operations are near the middle of their fit.
-    assert compute_optimal.optimal_learning_rate(1e20) == pytest.approx(
-        0.3118 * math.exp(-0.125 * math.log(1e20))
-    )
-    assert compute_optimal.optimal_batch_tokens(1e20) == pytest.approx(
-        0.2920 * math.exp(0.3271 * math.log(1e20))
-    )
+    assert compute_optimal.optimal_learning_rate(1e20) == pytest.approx(0.3118 * math.exp(-0.125 * math.log(1e20)))
+    assert compute_optimal.optimal_batch_tokens(1e20) == pytest.approx(0.2920 * math.exp(0.3271 * math.log(1e20)))
 
 
-@pytest.mark.parametrize(
-    ("hardware", "devices", "hours"), [("cpu-2", 1, 0.1), ("h100", 1, 24), ("h100", 64, 300)]
-)
+@pytest.mark.parametrize(("hardware", "devices", "hours"), [("cpu-2", 1, 0.1), ("h100", 1, 24), ("h100", 64, 300)])
 def test_plan_uses_the_budget(hardware, devices, hours):
     plan = plan_for(budget={"hardware": hardware, "devices": devices, "hours": hours})
     assert 0.8 * hours <= plan.seconds / 3600 <= 1.01 * hours
@@ -173,8 +155,7 @@ def test_errors():
 
 def test_shards_over_devices():
     plan = plan_for(
-        budget={"hardware": "h100", "devices": 8},
-        model={"hidden_size": 4096, "num_layers": 32, "context_length": 4096},
+        budget={"hardware": "h100", "devices": 8}, model={"hidden_size": 4096, "num_layers": 32, "context_length": 4096}
     )
     assert plan.layout.shard == 8
     assert plan.memory is not None

@@ -43,9 +43,7 @@ def test_interval_grows_with_noise_and_distance():
 
 
 def test_fit_is_deterministic():
-    assert scaling_law.fit_scaling_law(SIZES, losses(SIZES)) == scaling_law.fit_scaling_law(
-        SIZES, losses(SIZES)
-    )
+    assert scaling_law.fit_scaling_law(SIZES, losses(SIZES)) == scaling_law.fit_scaling_law(SIZES, losses(SIZES))
 
 
 def test_errors():

@@ -38,11 +38,7 @@ def test_scale_groups_of_each_block_type(make_decoder):
         return [fold.layers[0].split(".")[1] for fold in scale_groups(make_decoder(**knobs).blocks[0])]
 
     assert places() == ["q_proj", "o_proj", "gate_proj", "down_proj"]
-    assert places(num_kv_heads=2) == [
-        "q_proj",
-        "gate_proj",
-        "down_proj",
-    ]  # shared values: no scale suits all heads
+    assert places(num_kv_heads=2) == ["q_proj", "gate_proj", "down_proj"]  # shared values: no scale suits all heads
     assert places(feed_forward="gelu") == ["q_proj", "o_proj", "up_proj"]  # gelu(x / s) is not gelu(x) / s
     assert places(norm_placement="post") == []
 

@@ -36,9 +36,7 @@ def test_rtn_error_bound(scheme):
     weight = torch.randn(32, 64)
     found = round_to_nearest(weight, scheme)
     errors = (found.dequantize() - weight).abs() / found.scale.float().repeat_interleave(16, 1)
-    at_end = (found.codes == 0) | (
-        found.codes == scheme.max_code
-    )  # where the grid stops half a step too early
+    at_end = (found.codes == 0) | (found.codes == scheme.max_code)  # where the grid stops half a step too early
     assert (errors[~at_end] <= 0.501).all()
     assert (errors <= 1.1).all()
 
@@ -74,9 +72,7 @@ def test_quantizing_grid_values_is_exact(seed, scheme, spread):
     weight = torch.randn(3, 32, generator=generator) * spread
     found = round_to_nearest(weight, scheme)
     scale, zero = found.scale.float(), found.zero.float()
-    assert torch.equal(
-        quantize_weight(dequantize_weight(found.codes, scale, zero), scale, zero, scheme), found.codes
-    )
+    assert torch.equal(quantize_weight(dequantize_weight(found.codes, scale, zero), scale, zero, scheme), found.codes)
 
 
 def test_scales_are_exact_in_float16():

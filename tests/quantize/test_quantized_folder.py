@@ -26,9 +26,7 @@ TEXT = "It was the best of times, it was the worst of times, it was the age of w
 
 
 @pytest.mark.parametrize("scheme", [QuantizationScheme(4, 32), QuantizationScheme(8, 16, False)], ids=str)
-@pytest.mark.parametrize(
-    "knobs", [{}, {"tie_embeddings": True, "attention_bias": "all", "norm": "layernorm"}], ids=str
-)
+@pytest.mark.parametrize("knobs", [{}, {"tie_embeddings": True, "attention_bias": "all", "norm": "layernorm"}], ids=str)
 def test_save_load_round_trip(make_decoder, windows, tmp_path, scheme, knobs):
     model = make_decoder(**knobs)
     quantize_model(model, QuantizationSettings("rtn", scheme))
@@ -77,9 +75,7 @@ def test_quantize_folder_and_export(decoder, byte_tokenizer, tmp_path):
         quantize_folder(plain, small)
     facts = quantize_folder(plain, small, calibration_text=TEXT * 20, device="cpu")
     assert facts["group_size"] == 32  # 96 wide feed-forward
-    assert (
-        facts["bytes"]["after"] < facts["bytes"]["before"] * 0.6
-    )  # half of so small a model is its vocabulary
+    assert facts["bytes"]["after"] < facts["bytes"]["before"] * 0.6  # half of so small a model is its vocabulary
     assert facts["mean_error"] < facts["mean_rtn_error"]
     with pytest.raises(UserError, match="exists and is not empty"):
         quantize_folder(plain, small, method="rtn")

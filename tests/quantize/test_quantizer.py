@@ -113,9 +113,7 @@ def test_quantized_linear_equals_dequantized_linear(scheme, dtype):
     assert torch.equal(found.codes, codes.codes)
     assert torch.equal(found.zero, codes.zero)
     stored = sum(
-        tensor.numel() * tensor.element_size()
-        for name, tensor in layer.state_dict().items()
-        if name != "bias"
+        tensor.numel() * tensor.element_size() for name, tensor in layer.state_dict().items() if name != "bias"
     )
     assert stored * 8 == weight.numel() * scheme.bits_per_weight
 
@@ -171,9 +169,7 @@ def test_adapt_scheme(make_decoder, windows):
     with pytest.raises(UserError, match="group_size = 128 does not divide"):
         quantize_model(model, QuantizationSettings("rtn", QuantizationScheme(4, 128)))
     with pytest.raises(UserError, match=r"input width 42 of blocks\.0\.attention\.q_proj"):
-        adapt_scheme(
-            make_decoder(hidden_size=42, num_heads=3, intermediate_size=160), QuantizationScheme(4, 128)
-        )
+        adapt_scheme(make_decoder(hidden_size=42, num_heads=3, intermediate_size=160), QuantizationScheme(4, 128))
 
 
 def test_quantize_texts_equals_quantize_model(decoder, byte_tokenizer, copy_of):
@@ -206,8 +202,7 @@ def test_quantization_is_deterministic(decoder, windows, copy_of):
     for model in (first, second):
         quantize_model(model, QuantizationSettings("gptq", SCHEME), windows)
     assert all(
-        torch.equal(a, b)
-        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     )
 
 

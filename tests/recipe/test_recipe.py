@@ -18,24 +18,12 @@ SOURCE = {"name": "corpus", "kind": "text", "path": "*.txt"}
         ({"model": {"hiden_size": 1}}, "unknown knob model.hiden_size", "model.hidden_size"),
         ({"trane": {}}, "unknown knob trane", "train"),
         ({"train": {"steps": -1}}, "train.steps = -1", "groundup explain train.steps"),
-        (
-            {"train": {"lr_schedule": "wavy"}},
-            "train.lr_schedule = 'wavy'",
-            "groundup explain train.lr_schedule",
-        ),
+        ({"train": {"lr_schedule": "wavy"}}, "train.lr_schedule = 'wavy'", "groundup explain train.lr_schedule"),
         ({"data": {"sources": [{**SOURCE, "kind": "wikpedia"}]}}, "'wikpedia'", "data.sources[].kind"),
-        (
-            {"data": {"sources": [{"name": "x", "kind": "text"}]}},
-            "needs a path or a package",
-            "data.sources[]",
-        ),
+        ({"data": {"sources": [{"name": "x", "kind": "text"}]}}, "needs a path or a package", "data.sources[]"),
         ({"data": {}}, "data.sources is missing", "data.sources"),
         ({"data": {"sources": []}}, "data.sources is empty", "data.sources"),
-        (
-            {"data": {"sources": [SOURCE, SOURCE]}},
-            "data.sources has two entries with name = 'corpus'",
-            "data.sources",
-        ),
+        ({"data": {"sources": [SOURCE, SOURCE]}}, "data.sources has two entries with name = 'corpus'", "data.sources"),
         ({"name": "../evil"}, "name = '../evil'", "name"),
     ],
 )

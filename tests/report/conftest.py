@@ -18,9 +18,7 @@ LONG = "https://example.org/" + "a" * 400
 RECIPE = {
     "name": "made-up",
     "data": {
-        "sources": [
-            {"name": n, "kind": k, "path": "*"} for n, k in (("wikipedia", "wikipedia"), ("books", "books"))
-        ]
+        "sources": [{"name": n, "kind": k, "path": "*"} for n, k in (("wikipedia", "wikipedia"), ("books", "books"))]
     },
     "budget": {"hours": 0.1},
     "tokenizer": {"vocab_size": 4096},
@@ -56,12 +54,7 @@ def metrics() -> dict[str, dict[str, Any]]:
         "wikipedia": table(
             3_120,
             2_411,
-            {
-                "language: la": 312,
-                "gopher_quality: min_words": 280,
-                "exact_duplicate": 40,
-                "near_duplicate": 77,
-            },
+            {"language: la": 312, "gopher_quality: min_words": 280, "exact_duplicate": 40, "near_duplicate": 77},
         ),
         "books": table(160, 121, {"exact_duplicate": 11, "not_sampled": 28}, 90_000),
         "web": table(
@@ -208,12 +201,7 @@ def metrics() -> dict[str, dict[str, Any]]:
             },
             "baselines": {"unigram": 2.61, "bigram": 2.02, "gzip": 2.88, "bzip2": 2.33, "xz": 2.52},
             "tasks": {
-                "true continuation": {
-                    "items": 200,
-                    "accuracy": 0.61,
-                    "interval": [0.54, 0.675],
-                    "chance": 0.25,
-                },
+                "true continuation": {"items": 200, "accuracy": 0.61, "interval": [0.54, 0.675], "chance": 0.25},
                 "capitals": {"items": 40, "accuracy": 0.1, "interval": [0.025, 0.2], "chance": None},
             },
             "samples": [
@@ -273,12 +261,7 @@ def metrics() -> dict[str, dict[str, Any]]:
             "held_out": {
                 "float": {"loss": 3.85, "kl_divergence": 0.0, "top1_agreement": 1.0, "bits_per_byte": 1.419},
                 "rtn": {"loss": 3.93, "kl_divergence": 0.061, "top1_agreement": 0.88, "bits_per_byte": 1.449},
-                "gptq": {
-                    "loss": 3.87,
-                    "kl_divergence": 0.022,
-                    "top1_agreement": 0.93,
-                    "bits_per_byte": 1.426,
-                },
+                "gptq": {"loss": 3.87, "kl_divergence": 0.022, "top1_agreement": 0.93, "bits_per_byte": 1.426},
             },
             "layers": [
                 {"layer": f"blocks.{i}.{n}", "error": chance.random() / 90, "rtn_error": chance.random() / 40}
@@ -324,12 +307,8 @@ def made_up_run(run: Path, stages: tuple[str, ...] = tuple(FOLDERS)) -> Path:
         if stage == "data":
             (folder / "dropped").mkdir()
             for source, reason in (("web", "language: unsure"), ("wikipedia", "gopher_quality: min_words")):
-                rows = [
-                    {"reason": reason, "id": f"page {i} {NASTY}", "text": f"{NASTY} {LONG}"} for i in range(3)
-                ]
-                (folder / "dropped" / f"{source}.jsonl").write_text(
-                    "".join(json.dumps(row) + "\n" for row in rows)
-                )
+                rows = [{"reason": reason, "id": f"page {i} {NASTY}", "text": f"{NASTY} {LONG}"} for i in range(3)]
+                (folder / "dropped" / f"{source}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             members = [{"source": "web", "id": f"{LONG}{i}", "text": f"{NASTY} {LONG}"} for i in range(3)]
             (folder / "clusters.jsonl").write_text(json.dumps({"size": 9, "members": members}) + "\n")
         if stage == "base":

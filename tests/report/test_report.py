@@ -139,9 +139,7 @@ def test_page_is_self_contained(report):
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     assert {target[1:] for target in targets} <= set(ids)
-    assert page.tags.count("svg") == sum(
-        b["kind"] == "figure" for s in report[1]["sections"] for b in s["elements"]
-    )
+    assert page.tags.count("svg") == sum(b["kind"] == "figure" for s in report[1]["sections"] for b in s["elements"])
 
 
 def test_reproducible(report):
@@ -247,13 +245,7 @@ def test_errors(write_run, tmp_path):
 
 def test_summarize_run(write_run, tmp_path):
     lines = summarize_run(write_run(tmp_path / "made-up"))
-    for text in (
-        "5.21 million parameters",
-        "1.412 bits per byte",
-        "you:   Hello",
-        "groundup chat",
-        "groundup serve",
-    ):
+    for text in ("5.21 million parameters", "1.412 bits per byte", "you:   Hello", "groundup chat", "groundup serve"):
         assert text in lines
     assert "\u00a0" not in lines
     base_only = summarize_run(write_run(tmp_path / "base", ("base", "scores")))
@@ -269,8 +261,7 @@ def test_plan_pdf(tmp_path):
     assert first.startswith(b"%PDF-")
     assert first == (tmp_path / "plan.pdf").read_bytes()
     assert any(
-        number["label"] == "cost at 2.5 per device hour"
-        for number in plan_document(run_data)["cover"]["numbers"]
+        number["label"] == "cost at 2.5 per device hour" for number in plan_document(run_data)["cover"]["numbers"]
     )
     with pytest.raises(UserError, match=r"no \[train\]"):
         write_plan_pdf({"name": "data-only"}, tmp_path / "none.pdf")

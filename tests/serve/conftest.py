@@ -25,9 +25,7 @@ def base_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
 @pytest.fixture(scope="session")
 def model() -> Decoder:
     torch.manual_seed(3)  # one whose answers are long
-    config = ModelConfig(
-        vocab_size=260, hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2, context_length=256
-    )
+    config = ModelConfig(vocab_size=260, hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2, context_length=256)
     model = Decoder(config).eval()
     with torch.no_grad():  # bigger weights, so that the likeliest token depends on all of the text
         for parameter in model.parameters():

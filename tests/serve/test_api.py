@@ -28,9 +28,7 @@ def complete(client, **fields):
 
 
 def converse(client, **fields):
-    return client.post(
-        "/v1/chat/completions", json={"messages": [{"role": "user", "content": "hello"}], **fields}
-    )
+    return client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "hello"}], **fields})
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +64,7 @@ def test_chat_equals_reference_and_stream(client, tokenizer, reference):
     assert body["choices"][0]["message"] == {"role": "assistant", "content": wanted}
     assert body["object"] == "chat.completion"
 
-    chunks = events(
-        converse(client, max_tokens=30, stream=True, stream_options={"include_usage": True}, **GREEDILY)
-    )
+    chunks = events(converse(client, max_tokens=30, stream=True, stream_options={"include_usage": True}, **GREEDILY))
     *parts, last = chunks
     assert parts[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert "".join(part["choices"][0]["delta"].get("content", "") for part in parts) == wanted
@@ -82,9 +78,7 @@ def test_chat_equals_reference_and_stream(client, tokenizer, reference):
 
 def test_completion_stream(client):
     whole = complete(client, max_tokens=30, **GREEDILY).json()["choices"][0]
-    parts = [
-        event["choices"][0] for event in events(complete(client, max_tokens=30, stream=True, **GREEDILY))
-    ]
+    parts = [event["choices"][0] for event in events(complete(client, max_tokens=30, stream=True, **GREEDILY))]
     assert "".join(part["text"] for part in parts) == whole["text"]
     assert len(parts) > 5
 
@@ -102,9 +96,7 @@ def test_stop_strings(client, stream):
 def test_several_prompts(client):
     prompts = ["one", "two", "three", "one"]
     body = complete(client, prompt=prompts, max_tokens=10, **GREEDILY).json()
-    alone = [
-        complete(client, prompt=p, max_tokens=10, **GREEDILY).json()["choices"][0]["text"] for p in prompts
-    ]
+    alone = [complete(client, prompt=p, max_tokens=10, **GREEDILY).json()["choices"][0]["text"] for p in prompts]
     assert [choice["text"] for choice in body["choices"]] == alone
     assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3]
     assert body["usage"]["completion_tokens"] == 40
@@ -123,14 +115,7 @@ def test_prompt_of_token_ids_and_empty_prompt(client, tokenizer):
 
 
 def test_sampling_parameters_and_seed(client, tokenizer, reference):
-    knobs = {
-        "temperature": 0.8,
-        "top_p": 0.9,
-        "top_k": 40,
-        "min_p": 0.01,
-        "repetition_penalty": 1.1,
-        "seed": 7,
-    }
+    knobs = {"temperature": 0.8, "top_p": 0.9, "top_k": 40, "min_p": 0.01, "repetition_penalty": 1.1, "seed": 7}
     text = complete(client, max_tokens=20, **knobs).json()["choices"][0]["text"]
     assert text == reference(encode_prompt(tokenizer, "hello"), 20, SamplingParams(**knobs))
     assert text != complete(client, max_tokens=20, **knobs | {"seed": 8}).json()["choices"][0]["text"]
@@ -165,10 +150,7 @@ def test_logprobs(client, model, tokenizer):
 
 
 def test_content_parts_and_developer_role(client):
-    parts = [
-        {"role": "developer", "content": "S"},
-        {"role": "user", "content": [{"type": "text", "text": "hi"}]},
-    ]
+    parts = [{"role": "developer", "content": "S"}, {"role": "user", "content": [{"type": "text", "text": "hi"}]}]
     plain = [{"role": "system", "content": "S"}, {"role": "user", "content": "hi"}]
     texts = [converse(client, messages=m, max_tokens=8, **GREEDILY).json() for m in (parts, plain)]
     assert texts[0]["choices"] == texts[1]["choices"]
@@ -240,26 +222,14 @@ def test_errors_name_the_invalid_field(client, fields, param):
     refused(converse(client, **fields), 400, param=param)
 
 
-@pytest.mark.parametrize(
-    "prompt", [None, [], [[]], [-1], [260], [1.5], ["a", 1], [["a"]], {"a": 1}, ["x"] * 65]
-)
+@pytest.mark.parametrize("prompt", [None, [], [[]], [-1], [260], [1.5], ["a", 1], [["a"]], {"a": 1}, ["x"] * 65])
 def test_invalid_prompts(client, prompt):
     refused(complete(client, prompt=prompt), 400, param="prompt")
 
 
 @pytest.mark.parametrize(
     "body",
-    [
-        b"",
-        b"{",
-        b"nothing",
-        b'{"prompt": "\xff"}',
-        b'{"prompt": "\\ud800"}',
-        b"[" * 100_000,
-        b"NaN",
-        b"[]",
-        b"7",
-    ],
+    [b"", b"{", b"nothing", b'{"prompt": "\xff"}', b'{"prompt": "\\ud800"}', b"[" * 100_000, b"NaN", b"[]", b"7"],
 )
 def test_invalid_json(client, body):
     response = client.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
@@ -290,9 +260,7 @@ def test_request_size_limit(client):
 
 def test_unsupported_content_types(client):
     """Browsers send text/plain to other sites without a CORS preflight."""
-    response = client.post(
-        "/v1/completions", content=b'{"prompt": "x"}', headers={"Content-Type": "text/plain"}
-    )
+    response = client.post("/v1/completions", content=b'{"prompt": "x"}', headers={"Content-Type": "text/plain"})
     refused(response, 415)
 
 
@@ -327,9 +295,7 @@ MESSAGES = st.lists(
 )
 BODIES = st.builds(
     lambda base, more: base | more,
-    st.fixed_dictionaries(
-        {}, optional={"prompt": JSON, "messages": MESSAGES, "max_tokens": st.integers(-1, 9)}
-    ),
+    st.fixed_dictionaries({}, optional={"prompt": JSON, "messages": MESSAGES, "max_tokens": st.integers(-1, 9)}),
     st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4),
 )
 

@@ -61,14 +61,7 @@ async def gauge(app, name: str) -> int:
     async def receive():
         return {"type": "http.request"}
 
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": "/metrics",
-        "headers": [],
-        "query_string": b"",
-        "root_path": "",
-    }
+    scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": [], "query_string": b"", "root_path": ""}
     await app(scope, receive, send)
     (line,) = [line for line in received.decode().splitlines() if line.startswith(f"groundup_{name} ")]
     return int(line.split()[1])
@@ -103,9 +96,7 @@ def test_parallel_requests_equal_sequential_requests(model, tokenizer):
         async with running(model, tokenizer, max_batch=3) as app:
             asks = [
                 call(
-                    app,
-                    "/v1/completions",
-                    {"prompt": prompt, "max_tokens": 25, "temperature": 0, "stream": i % 2 == 0},
+                    app, "/v1/completions", {"prompt": prompt, "max_tokens": 25, "temperature": 0, "stream": i % 2 == 0}
                 )
                 for i, prompt in enumerate(prompts)
             ]
@@ -114,11 +105,7 @@ def test_parallel_requests_equal_sequential_requests(model, tokenizer):
     for prompt, (status, body) in zip(prompts, asyncio.run(all_at_once()), strict=True):
         assert status == 200
         tokens = generate_reference(
-            model,
-            encode_prompt(tokenizer, prompt),
-            max_tokens=25,
-            sampling=GREEDY,
-            stop_ids=tokenizer.stop_ids,
+            model, encode_prompt(tokenizer, prompt), max_tokens=25, sampling=GREEDY, stop_ids=tokenizer.stop_ids
         )
         wanted = tokenizer.decode([t for t in tokens if t < tokenizer.vocab_size], skip_special_tokens=True)
         if body.startswith(b"data:"):

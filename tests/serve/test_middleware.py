@@ -34,8 +34,7 @@ def test_public_paths(locked, path):
 
 
 @pytest.mark.parametrize(
-    "sent",
-    ["", "Bearer", "Bearer ", f"Basic {KEY}", f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", KEY, "Bearer \xff"],
+    "sent", ["", "Bearer", "Bearer ", f"Basic {KEY}", f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", KEY, "Bearer \xff"]
 )
 def test_wrong_keys(locked, sent):
     response = locked.post("/v1/completions", json=ASK, headers={"Authorization": sent.encode()})
@@ -107,6 +106,4 @@ def test_metrics(model, tokenizer):
     assert lines["groundup_request_seconds_count"] == "2"
     assert lines['groundup_first_token_seconds_bucket{le="+Inf"}'] == "1"
     for line in response.text.splitlines():
-        assert re.fullmatch(r'# (HELP|TYPE) \w+ .+|\w+(\{\w+="[^"]*"(,\w+="[^"]*")*\})? [0-9.e+-]+', line), (
-            line
-        )
+        assert re.fullmatch(r'# (HELP|TYPE) \w+ .+|\w+(\{\w+="[^"]*"(,\w+="[^"]*")*\})? [0-9.e+-]+', line), line

@@ -70,9 +70,7 @@ def test_bpe_training_equals_the_reference(pair: tuple[bpe.ReferenceBPE, Tokeniz
         for token, id in rules["vocab"].items()
     ]
     assert expected == list(rules["vocab"])
-    assert [tuple(map(to_unicode, merge)) for merge in reference.merges] == [
-        tuple(merge) for merge in rules["merges"]
-    ]
+    assert [tuple(map(to_unicode, merge)) for merge in reference.merges] == [tuple(merge) for merge in rules["merges"]]
 
 
 @given(text=texts)
@@ -147,9 +145,7 @@ def test_batch_encoder_with_normalizers(tokenizer: Tokenizer, normalizer: str, f
 def test_bytes_to_unicode_equals_the_tokenizers_library():
     from tokenizers import pre_tokenizers
 
-    spelled = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str("é \n\x00a")[
-        0
-    ][0]
+    spelled = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str("é \n\x00a")[0][0]
     assert to_unicode("é \n\x00a".encode()) == spelled
     assert from_unicode(spelled) == "é \n\x00a".encode()
 
@@ -163,9 +159,7 @@ def test_batch_encoder_of_a_unigram_model(unigram: Tokenizer):
     texts = [PROSE, "a<|endoftext|>b 🚀", "", "x" * 200]
     encoder = BatchEncoder(unigram)
     assert not encoder.uses_fastokens
-    assert encoder.encode(texts)[0].tolist() == [
-        id for text in texts for id in (*unigram.encode(text), unigram.eos_id)
-    ]
+    assert encoder.encode(texts)[0].tolist() == [id for text in texts for id in (*unigram.encode(text), unigram.eos_id)]
     assert all(unigram.decode(unigram.encode(text)) == text for text in texts)
     assert unigram.vocab_size == 340
 
@@ -182,9 +176,7 @@ def test_extended_tokenizer_keeps_its_entries(tokenizer: Tokenizer):
     assert [larger.token(id) for id in range(700)] == [tokenizer.token(id) for id in range(700)]
     assert len(larger.encode(new[0])) < len(tokenizer.encode(new[0]))
     assert larger.decode(larger.encode(PROSE)) == PROSE
-    assert BatchEncoder(larger).encode(new)[0].tolist() == [
-        i for t in new for i in (*larger.encode(t), larger.eos_id)
-    ]
+    assert BatchEncoder(larger).encode(new)[0].tolist() == [i for t in new for i in (*larger.encode(t), larger.eos_id)]
     assert (larger.eos_id, larger.stop_ids, larger.chat_template) == (0, {0, 2}, tokenizer.chat_template)
 
 

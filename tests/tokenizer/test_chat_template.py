@@ -21,8 +21,7 @@ CONVERSATION = [
 WITHOUT_TAGS = CHATML.replace("{% generation %}", "").replace("{% endgeneration %}", "")
 
 contents = st.lists(
-    st.one_of(st.sampled_from([*SPECIAL_TOKENS, "<|", "|>", "im_end", "\n", " "]), st.text(max_size=5)),
-    max_size=5,
+    st.one_of(st.sampled_from([*SPECIAL_TOKENS, "<|", "|>", "im_end", "\n", " "]), st.text(max_size=5)), max_size=5
 ).map("".join)
 
 
@@ -97,9 +96,7 @@ def test_llama_like_rules_around_spelled_special_tokens():
     )
     plain = tokenizer.render_chat([{"role": "user", "content": "hi hi"}])
     assert plain == [1, *tokenizer.encode("hi hi"), 2]
-    spelled = tokenizer.render_chat(
-        [{"role": "user", "content": "hi <s>"}, {"role": "user", "content": "hi"}]
-    )
+    spelled = tokenizer.render_chat([{"role": "user", "content": "hi <s>"}, {"role": "user", "content": "hi"}])
     assert spelled == [1, *tokenizer.encode("hi <s>"), 2, 1, *tokenizer.encode("hi"), 2]
 
 

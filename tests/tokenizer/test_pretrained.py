@@ -42,9 +42,7 @@ def tiktoken_file(ranks: TiktokenRanks, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_tiktoken_file_equals_tiktoken(tiktoken_file: Path, ranks: TiktokenRanks, pattern: str):
-    original = tiktoken.Encoding(
-        "test", pat_str=PATTERNS[pattern].regex, mergeable_ranks=ranks, special_tokens={}
-    )
+    original = tiktoken.Encoding("test", pat_str=PATTERNS[pattern].regex, mergeable_ranks=ranks, special_tokens={})
     loaded = load_pretrained_tokenizer(tiktoken_file, pattern)
     batch_encoder = BatchEncoder(loaded)
     assert batch_encoder.uses_fastokens
@@ -75,9 +73,7 @@ def test_published_tiktoken_vocabularies_have_their_special_tokens():
     assert {id: llama.token(id) for id in names} == {id: f"<|{name}|>" for id, name in names.items()}
     assert (llama.bos_id, llama.eos_id) == (128_000, 128_001)
     assert llama.stop_ids == {128_001, 128_008, 128_009}
-    ids, mask = llama.render_chat_with_mask(
-        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    )
+    ids, mask = llama.render_chat_with_mask([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
     assert ids[:2] == [128_000, 128_006]
     assert (ids[-1], sum(mask)) == (128_009, 2)
     assert tiktoken_vocabulary({b" the": 279} | {bytes([i, 0, 0]): i for i in range(255)}).special_tokens == {
@@ -91,15 +87,8 @@ def test_published_tiktoken_vocabularies_have_their_special_tokens():
 
 def test_token_with_several_merges():
     """tiktoken merges any pair whose concatenation has the lowest rank, not only the pair of the training."""
-    ranks = {bytes([byte]): byte for byte in range(256)} | {
-        b"bc": 256,
-        b"ab": 257,
-        b"abc": 258,
-        b"abcbc": 259,
-    }
-    original = tiktoken.Encoding(
-        "test", pat_str=PATTERNS["gpt4"].regex, mergeable_ranks=ranks, special_tokens={}
-    )
+    ranks = {bytes([byte]): byte for byte in range(256)} | {b"bc": 256, b"ab": 257, b"abc": 258, b"abcbc": 259}
+    original = tiktoken.Encoding("test", pat_str=PATTERNS["gpt4"].regex, mergeable_ranks=ranks, special_tokens={})
     loaded = from_tiktoken(ranks, "gpt4")
     for text in ("abc", "aabc", "abcab", "ababcbc", "abcbc", "xabcbcx"):
         assert loaded.encode(text) == original.encode_ordinary(text)
@@ -108,11 +97,7 @@ def test_token_with_several_merges():
 KINDS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "bpe", "byte_fallback": True, "split_digits": True},
     "no prefix": {"model_type": "bpe", "byte_fallback": True, "add_dummy_prefix": False},
-    "user-defined symbols": {
-        "model_type": "bpe",
-        "user_defined_symbols": ["[X]", "\n\n"],
-        "byte_fallback": True,
-    },
+    "user-defined symbols": {"model_type": "bpe", "user_defined_symbols": ["[X]", "\n\n"], "byte_fallback": True},
     "unigram": {"model_type": "unigram", "byte_fallback": True},
     "unigram, unknown": {"model_type": "unigram", "pad_id": 3},
 }
@@ -143,11 +128,7 @@ def test_sentencepiece_model_equals_sentencepiece(kind: str, prose: list[str]):
     for text in (PROSE, *TORTURE):
         if "<s>" not in text:
             assert loaded.encode(text) == original.encode(text), text
-    assert (loaded.bos, loaded.eos, loaded.pad) == (
-        "<s>",
-        "</s>",
-        "<pad>" if "pad_id" in KINDS[kind] else None,
-    )
+    assert (loaded.bos, loaded.eos, loaded.pad) == ("<s>", "</s>", "<pad>" if "pad_id" in KINDS[kind] else None)
     ids = loaded.encode("<unk>a<s></s><s>[X]<s> <0x41>")
     assert not {1, 2, loaded.token_id("<0x41>")} & set(ids)
     assert 0 not in ids or kind == "unigram, unknown"
@@ -171,9 +152,7 @@ def test_file_formats_are_detected_by_content(
     for name in ("folder", "folder/tokenizer.json", "plain.json"):
         assert load_pretrained_tokenizer(tmp_path / name).encode(PROSE) == expected
     assert load_pretrained_tokenizer(tmp_path / "folder").eos_id == 0
-    assert load_pretrained_tokenizer(tmp_path).encode(PROSE) == load_pretrained_tokenizer(
-        tiktoken_file
-    ).encode(PROSE)
+    assert load_pretrained_tokenizer(tmp_path).encode(PROSE) == load_pretrained_tokenizer(tiktoken_file).encode(PROSE)
     assert load_pretrained_tokenizer(tmp_path / "spm.model").eos == "</s>"
 
 
@@ -212,9 +191,7 @@ def test_protobuf_fields():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(
-        tmp_path_factory.mktemp("data"), [PROSE, "zyzzyva quokka " * 50, *(PROSE[n:] for n in range(40))]
-    )
+    return write_data(tmp_path_factory.mktemp("data"), [PROSE, "zyzzyva quokka " * 50, *(PROSE[n:] for n in range(40))])
 
 
 def run(data: Path, out: Path, **knobs: Any) -> Tokenizer:

@@ -127,9 +127,7 @@ def test_failed_requests_are_retried(local: TokenShard, server: tuple[str, type[
     assert np.array_equal(remote.document(300), local.document(300))
 
 
-def test_server_without_range_requests_is_refused(
-    local: TokenShard, server: tuple[str, type[Server]], tmp_path: Path
-):
+def test_server_without_range_requests_is_refused(local: TokenShard, server: tuple[str, type[Server]], tmp_path: Path):
     remote = TokenShard(f"{server[0]}/local/train", cache=tmp_path / "cache")
     server[1].ranges = False
     with pytest.raises(UserError, match="does not support range requests"):

@@ -16,8 +16,7 @@ from groundup.tokenizer.tokenizer import Tokenizer
 
 Document = tuple[list[int], str]
 documents = st.lists(
-    st.tuples(st.lists(st.integers(0, 999), min_size=1, max_size=12), st.sampled_from(["web", "books"])),
-    max_size=12,
+    st.tuples(st.lists(st.integers(0, 999), min_size=1, max_size=12), st.sampled_from(["web", "books"])), max_size=12
 )
 
 
@@ -27,9 +26,7 @@ def writer(folder: Path, vocab_size: int = 1000) -> ShardWriter:
 
 def append(target: ShardWriter, batch: list[Document]) -> None:
     ids = np.array([id for tokens, _ in batch for id in tokens], dtype=np.uint32)
-    target.append(
-        ids, [len(tokens) for tokens, _ in batch], [s for _, s in batch], [2 * len(t) for t, _ in batch]
-    )
+    target.append(ids, [len(tokens) for tokens, _ in batch], [s for _, s in batch], [2 * len(t) for t, _ in batch])
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -47,9 +44,7 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, batches: list[list
     target.finish()
     shard = TokenShard(folder / "train")
     expected = [document for batch in batches for document in batch]
-    assert [shard.document(i).tolist() for i in range(shard.num_documents)] == [
-        tokens for tokens, _ in expected
-    ]
+    assert [shard.document(i).tolist() for i in range(shard.num_documents)] == [tokens for tokens, _ in expected]
     names = list(shard.sources)
     assert [names[number] for number in shard.document_sources] == [source for _, source in expected]
     assert len(shard) == shard.num_tokens == sum(len(tokens) for tokens, _ in expected)
@@ -85,9 +80,7 @@ def test_temporary_files_of_a_complete_shard_are_removed(tmp_path: Path):
     target = writer(tmp_path)
     append(target, [([1, 2], "web")])
     target.commit(1)
-    temporary = {
-        name: data for name, data in files(tmp_path).items() if name in ("train.lengths", ".train.journal")
-    }
+    temporary = {name: data for name, data in files(tmp_path).items() if name in ("train.lengths", ".train.journal")}
     assert not is_complete(tmp_path, "train")
     target.finish()
     for name, data in temporary.items():

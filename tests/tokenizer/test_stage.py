@@ -86,9 +86,7 @@ def test_fertility_by_source_and_language(data: Path, trained: tuple[Path, Any],
     assert row["split_word_fraction"]["other"] == round(split / 72, 4)
 
 
-def test_encode_stage_keeps_documents_and_sources(
-    data: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
-):
+def test_encode_stage_keeps_documents_and_sources(data: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path):
     metrics = run_encode(data, trained, tmp_path)
     tokenizer, shard = Tokenizer.load(trained[0]), TokenShard(tmp_path / "train")
     shard.check_tokenizer(tokenizer)

@@ -61,9 +61,7 @@ def test_fingerprint_distinguishes_tokenizers(prose: list[str], tokenizer: Token
 
 
 def test_too_little_text_error_names_the_reachable_size():
-    with pytest.raises(
-        UserError, match=r"tokenizer.vocab_size = 5000: the text yields only (\d+) entries"
-    ) as caught:
+    with pytest.raises(UserError, match=r"tokenizer.vocab_size = 5000: the text yields only (\d+) entries") as caught:
         train_bpe([PROSE], 5000)
     reached = int(str(caught.value.hint).split("=")[1].split()[0])
     assert train_bpe([PROSE], reached).vocab_size == reached
@@ -101,9 +99,7 @@ def test_incomplete_character_decodes_to_the_replacement_character(tokenizer: To
         ({"tokenizer.json": None, "tokenizer_config.json": "{"}, "not valid JSON"),
     ],
 )
-def test_broken_folders_are_refused(
-    tokenizer: Tokenizer, tmp_path: Path, files: dict[str, str | None], message: str
-):
+def test_broken_folders_are_refused(tokenizer: Tokenizer, tmp_path: Path, files: dict[str, str | None], message: str):
     for name, text in files.items():
         (tmp_path / name).write_text(tokenizer.backend.to_str() if text is None else text)
     with pytest.raises(UserError, match=message):
@@ -136,9 +132,7 @@ def llama_like() -> tokenizers.Tokenizer:
     ]
     vocabulary = {entry: id for id, entry in enumerate(entries)}
     backend = tokenizers.Tokenizer(
-        models.BPE(
-            vocabulary, [("▁", "h"), ("▁h", "i")], unk_token="<unk>", byte_fallback=True, fuse_unk=True
-        )
+        models.BPE(vocabulary, [("▁", "h"), ("▁h", "i")], unk_token="<unk>", byte_fallback=True, fuse_unk=True)
     )
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])  # type: ignore[assignment]
     backend.decoder = decoders.Sequence(  # type: ignore[assignment]
@@ -151,9 +145,7 @@ def llama_like() -> tokenizers.Tokenizer:
 
 def bert_like() -> tokenizers.Tokenizer:
     entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "hello", "world", "##s", ",", "[", "]", "cls"]
-    backend = tokenizers.Tokenizer(
-        models.WordPiece({entry: id for id, entry in enumerate(entries)}, unk_token="[UNK]")
-    )
+    backend = tokenizers.Tokenizer(models.WordPiece({entry: id for id, entry in enumerate(entries)}, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer()  # type: ignore[assignment]
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
     backend.decoder = decoders.WordPiece()  # type: ignore[assignment]

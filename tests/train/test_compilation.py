@@ -27,9 +27,7 @@ class RandomTokens:
 
 def losses(folder, compile: str, micro_batch: int | None, layers_every: int | None = None) -> list[float]:
     torch.manual_seed(0)
-    model = build_model(
-        ModelConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, context_length=16)
-    )
+    model = build_model(ModelConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, context_length=16))
     settings = TrainConfig(steps=8, learning_rate=0.01, warmup_steps=2, evaluate_every=8, precision="float32")
     machine = Machine(
         device="cpu",
@@ -88,13 +86,9 @@ def test_one_compilation_serves_any_depth(monkeypatch, precision, checkpointing)
     monkeypatch.setattr("groundup.train.mixed_precision.require_float8", lambda device: None)
     torch.compiler.reset()
     counters.clear()
-    model = build_model(
-        ModelConfig(vocab_size=64, hidden_size=32, num_layers=10, num_heads=2, context_length=16)
-    )
+    model = build_model(ModelConfig(vocab_size=64, hidden_size=32, num_layers=10, num_heads=2, context_length=16))
     settings = TrainConfig(steps=8, learning_rate=0.01, warmup_steps=2, evaluate_every=8, precision=precision)
-    machine = Machine(
-        device="cpu", compile="always", activation_checkpointing=checkpointing, micro_batch_size=6
-    )
+    machine = Machine(device="cpu", compile="always", activation_checkpointing=checkpointing, micro_batch_size=6)
     engine = NativeEngine(model, NEXT_TOKEN, settings, machine)
     engine.forward_backward(RandomTokens().batch(0))
     assert counters["stats"]["unique_graphs"] == 2, "a block, and the loss"

@@ -22,9 +22,7 @@ from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
 def outcome(folder: Path) -> tuple:
     """All that a run leaves, but for what a clock has a say in."""
     steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
-    steps = [
-        {name: value for name, value in step.items() if name not in NON_REPRODUCIBLE_FIELDS} for step in steps
-    ]
+    steps = [{name: value for name, value in step.items() if name not in NON_REPRODUCIBLE_FIELDS} for step in steps]
     weights = load_file(folder / "model.safetensors")
     return steps, (folder / "eval.jsonl").read_text(), {name: w.tolist() for name, w in weights.items()}
 
@@ -67,9 +65,7 @@ def test_corrupt_data_file_is_named_and_the_run_resumes_after_repair(tmp_path, f
         if step == 100:
             tokens.unlink() if fault == "vanishes" else os.truncate(tokens, 1000)
 
-    with pytest.raises(
-        UserError, match=r"train\.bin: (no such file|1000 bytes), expected 40000 by train\.json"
-    ):
+    with pytest.raises(UserError, match=r"train\.bin: (no such file|1000 bytes), expected 40000 by train\.json"):
         trial.run(broken, source=trial.FromShard(tmp_path / "tokens", going_wrong))
     assert list_checkpoints(broken / "checkpoints"), "those from before are intact"
     tokens.write_bytes(complete)

@@ -29,11 +29,7 @@ def tokenizer():
 def shard(tokenizer, tmp_path_factory) -> TokenShard:
     folder = tmp_path_factory.mktemp("shard")
     with ShardWriter(
-        folder,
-        "train",
-        vocab_size=tokenizer.vocab_size,
-        tokenizer=tokenizer.fingerprint,
-        end_of_text=tokenizer.eos_id,
+        folder, "train", vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.fingerprint, end_of_text=tokenizer.eos_id
     ) as writer:
         lengths = np.array([700, 301])
         ids = np.random.default_rng(0).integers(20, 268, lengths.sum())
@@ -52,9 +48,7 @@ def test_masks_do_not_depend_on_the_number_of_ranks_and_change_with_the_step(sha
     mask_tokens = make_mask_function(config(kind), tokenizer)
     full = MaskedBatches(TokenBatches(shard, 48, 4, seed=3), mask_tokens, 3, 0, concat=True)
     halves = [
-        MaskedBatches(
-            TokenBatches(shard, 48, 4, seed=3, rank=rank, num_ranks=2), mask_tokens, 3, rank, concat=True
-        )
+        MaskedBatches(TokenBatches(shard, 48, 4, seed=3, rank=rank, num_ranks=2), mask_tokens, 3, rank, concat=True)
         for rank in range(2)
     ]
     for step in (0, 5):
@@ -72,11 +66,7 @@ def test_masks_do_not_depend_on_the_number_of_ranks_and_change_with_the_step(sha
 def test_masking_of_packed_sequences_is_refused(shard, tokenizer):
     with pytest.raises(UserError, match="are for decoders"):
         MaskedBatches(
-            TokenBatches(shard, 48, 4, seed=3),
-            make_mask_function(config("encoder"), tokenizer),
-            3,
-            0,
-            concat=False,
+            TokenBatches(shard, 48, 4, seed=3), make_mask_function(config("encoder"), tokenizer), 3, 0, concat=False
         )
 
 
@@ -84,9 +74,7 @@ def test_tokenizers_without_enough_mask_tokens_are_refused(shard, tokenizer):
     plain = train_bpe(["the cat sat on the mat, the hat"] * 3, 262)
     with pytest.raises(UserError, match="needs mask tokens"):
         make_mask_function(config("encoder"), plain)
-    mask_tokens = make_mask_function(
-        config("encoder_decoder"), tokenizer, mask_rate=0.5, mean_span_length=1.0
-    )
+    mask_tokens = make_mask_function(config("encoder_decoder"), tokenizer, mask_rate=0.5, mean_span_length=1.0)
     with pytest.raises(UserError, match="24 masked spans, and the tokenizer has 8"):
         mask_tokens(torch.zeros(1, 48, dtype=torch.long), torch.Generator())
 
@@ -98,9 +86,7 @@ def test_masked_score_equals_the_model_loss(shard, tokenizer, kind):
     mask_tokens = make_mask_function(config(kind), tokenizer)
     found = score_masked(model, mask_tokens, shard, 48, max_tokens=400, seed=1)
     begins = [(shard.num_tokens - 48) * row // 7 for row in range(8)]
-    rows = torch.stack(
-        [torch.from_numpy(shard.tokens[begin : begin + 48].astype(np.int64)) for begin in begins]
-    )
+    rows = torch.stack([torch.from_numpy(shard.tokens[begin : begin + 48].astype(np.int64)) for begin in begins])
     with torch.no_grad():
         loss = model(**mask_tokens(rows, torch.Generator().manual_seed(1))).loss.item()
     assert found["loss"] == pytest.approx(loss, rel=1e-5)

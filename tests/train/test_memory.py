@@ -38,13 +38,7 @@ def tokens(seed=0, rows=4):
 
 
 def settings(**knobs):
-    given = {
-        "steps": 10,
-        "learning_rate": 0.01,
-        "warmup_steps": 1,
-        "evaluate_every": 5,
-        "precision": "float32",
-    }
+    given = {"steps": 10, "learning_rate": 0.01, "warmup_steps": 1, "evaluate_every": 5, "precision": "float32"}
     return TrainConfig(**(given | knobs))
 
 
@@ -116,9 +110,7 @@ def test_float8_moments_decay_by_stochastic_rounding():
     torch.manual_seed(0)
     value = torch.full((256,), 0.7)
     for _ in range(40):
-        value = dequantize_moment(
-            *quantize_moment(torch.cat((value[:255] * 0.975, torch.ones(1)))), torch.Size([256])
-        )
+        value = dequantize_moment(*quantize_moment(torch.cat((value[:255] * 0.975, torch.ones(1)))), torch.Size([256]))
     assert value[:255].mean().item() == pytest.approx(0.7 * 0.975**40, rel=0.1)
 
 
@@ -179,9 +171,7 @@ def test_float8_without_hardware_support_is_refused():
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_activation_checkpointing_saves_memory_and_changes_no_bit(kind, precision):
     plain, checkpointed = (
-        NativeEngine(
-            decoder(), NEXT_TOKEN, settings(precision=precision), Machine(activation_checkpointing=how)
-        )
+        NativeEngine(decoder(), NEXT_TOKEN, settings(precision=precision), Machine(activation_checkpointing=how))
         for how in ("none", kind)
     )
     for step in range(3):
@@ -209,9 +199,7 @@ def test_activation_bytes_of_a_forward_pass():
         loss = staticmethod(lambda model, batch: torch.tanh(model(batch["x"])).sum())
 
     batch = {"x": torch.ones(4, 8)}
-    assert (
-        micro_batch.activation_bytes(layer, Objective, batch) == 2 * 4 * 8 * 4
-    )  # the input, and what tanh gave
+    assert micro_batch.activation_bytes(layer, Objective, batch) == 2 * 4 * 8 * 4  # the input, and what tanh gave
 
 
 def test_activation_bytes_leaks_no_memory():
@@ -286,9 +274,7 @@ def test_weight_averages_equal_their_definition():
 
 @pytest.mark.parametrize("kind", ["ema", "tail"])
 def test_evaluation_and_final_model_have_averaged_weights(kind):
-    engine = NativeEngine(
-        decoder(), NEXT_TOKEN, settings(weight_averaging=kind, tail_fraction=0.5), Machine()
-    )
+    engine = NativeEngine(decoder(), NEXT_TOKEN, settings(weight_averaging=kind, tail_fraction=0.5), Machine())
     for step in range(10):
         engine.forward_backward(tokens(step))
         engine.optimizer_step(1.0)

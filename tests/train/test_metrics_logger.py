@@ -54,15 +54,9 @@ def test_fields_of_a_step_record(tmp_path):
     result = run(tmp_path, Machine(), step_stats=lambda step: {"epoch": step / 2}, flops_per_token=100.0)
     record = lines(tmp_path / "steps.jsonl")[3]
     assert record == result.records[3]
-    assert {
-        *NON_REPRODUCIBLE_FIELDS,
-        "step",
-        "loss",
-        "learning_rate",
-        "gradient_norm",
-        "tokens",
-        "epoch",
-    } == set(record)
+    assert {*NON_REPRODUCIBLE_FIELDS, "step", "loss", "learning_rate", "gradient_norm", "tokens", "epoch"} == set(
+        record
+    )
     assert record["tokens"] == 8
     assert record["epoch"] == 1.5
     assert record["tokens_per_second"] == pytest.approx(8 / record["seconds"], rel=1e-3)

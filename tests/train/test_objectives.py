@@ -77,9 +77,7 @@ def test_span_corruption_loses_nothing(rows, length, rate, mean_length, seed):
     batch = span_corruption(
         tokens, random(seed), sentinel_ids=SENTINELS, eos_id=EOS, mask_rate=rate, mean_length=mean_length
     )
-    for text, read, answer in zip(
-        tokens.tolist(), batch["tokens"].tolist(), batch["labels"].tolist(), strict=True
-    ):
+    for text, read, answer in zip(tokens.tolist(), batch["tokens"].tolist(), batch["labels"].tolist(), strict=True):
         assert read[-1] == answer[-1] == EOS
         assert restored(read, answer) == text
 

@@ -19,9 +19,7 @@ from groundup.train.sequence_packing import best_fit
 from groundup.train.token_batches import IGNORE_INDEX, SEQUENCE_PACKINGS, TokenBatches
 
 
-def write_shard(
-    folder: Path, lengths: list[int], sources: list[str] | None = None, ends: bool = False
-) -> TokenShard:
+def write_shard(folder: Path, lengths: list[int], sources: list[str] | None = None, ends: bool = False) -> TokenShard:
     """Documents whose tokens count up through the whole shard, so that a token tells where it stood.
 
     `ends` puts the end of text in the last index of each; without it every token is another.
@@ -71,8 +69,7 @@ def test_the_global_batch_does_not_depend_on_the_ranks(shard: TokenShard, packin
     full = TokenBatches(shard, 32, 12, 5, **options)
     for ranks, step in itertools.product((1, 2, 3, 12), (0, 7, 1000)):
         parts = [
-            TokenBatches(shard, 32, 12, 5, rank=rank, num_ranks=ranks, **options).batch(step)
-            for rank in range(ranks)
+            TokenBatches(shard, 32, 12, 5, rank=rank, num_ranks=ranks, **options).batch(step) for rank in range(ranks)
         ]
         for field, value in full.batch(step).items():
             assert torch.equal(value, torch.cat([part[field] for part in parts]))
@@ -133,9 +130,7 @@ def test_each_epoch_of_a_weighted_source_covers_it(shard: TokenShard):
                 count[source] += 1
     for source, name in enumerate(("web", "code")):
         chosen = np.flatnonzero(np.asarray(shard.document_sources) == list(shard.sources).index(name))
-        expected = [
-            t + 1 for d in chosen for t in range(shard.document_offsets[d], shard.document_offsets[d + 1])
-        ]
+        expected = [t + 1 for d in chosen for t in range(shard.document_offsets[d], shard.document_offsets[d + 1])]
         assert sorted(tokens[source]) == expected[1:]
 
 
@@ -194,15 +189,7 @@ def test_batch_warmup_loses_and_repeats_nothing(shard: TokenShard):
     assert torch.equal(torch.cat([grown.batch(step)["tokens"].flatten() for step in range(8)]), one_by_one)
     parts = [
         TokenBatches(
-            shard,
-            32,
-            8,
-            3,
-            rank=rank,
-            num_ranks=2,
-            initial_sequences=2,
-            initial_length=8,
-            batch_warmup_steps=6,
+            shard, 32, 8, 3, rank=rank, num_ranks=2, initial_sequences=2, initial_length=8, batch_warmup_steps=6
         )
         for rank in range(2)
     ]

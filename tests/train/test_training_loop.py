@@ -37,9 +37,7 @@ class TinyModel(nn.Module):
 
 def mean_loss(model, batch):
     logits = model(batch["tokens"])[:, :-1].flatten(0, 1)
-    return nn.functional.cross_entropy(
-        logits.float(), batch["labels"][:, 1:].flatten(), ignore_index=IGNORE_INDEX
-    )
+    return nn.functional.cross_entropy(logits.float(), batch["labels"][:, 1:].flatten(), ignore_index=IGNORE_INDEX)
 
 
 def train(model, batches, loss, knobs, folder, machine, eval_fn=None):
@@ -48,10 +46,7 @@ def train(model, batches, loss, knobs, folder, machine, eval_fn=None):
 
 
 def repeatable(records):
-    return [
-        {key: value for key, value in record.items() if key not in NON_REPRODUCIBLE_FIELDS}
-        for record in records
-    ]
+    return [{key: value for key, value in record.items() if key not in NON_REPRODUCIBLE_FIELDS} for record in records]
 
 
 class RandomBatches:
@@ -67,20 +62,12 @@ class RandomBatches:
 
 
 def settings(**knobs):
-    given = {
-        "steps": 30,
-        "learning_rate": 0.01,
-        "warmup_steps": 3,
-        "evaluate_every": 10,
-        "precision": "float32",
-    }
+    given = {"steps": 30, "learning_rate": 0.01, "warmup_steps": 3, "evaluate_every": 10, "precision": "float32"}
     return TrainConfig(**(given | knobs))
 
 
 def same_weights(a, b):
-    return all(
-        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    )
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -102,13 +89,7 @@ def test_resume_equals_straight_run(tmp_path, chosen):
     machine = Machine(checkpoint_every_seconds=0.0)
     straight = TinyModel()
     full = train(
-        straight,
-        RandomBatches(),
-        mean_loss,
-        knobs,
-        tmp_path / "straight",
-        machine,
-        eval_fn=lambda m: {"x": 1.0},
+        straight, RandomBatches(), mean_loss, knobs, tmp_path / "straight", machine, eval_fn=lambda m: {"x": 1.0}
     )
 
     class Killed(Exception):
@@ -135,9 +116,7 @@ def test_resume_equals_straight_run(tmp_path, chosen):
                 eval_fn=lambda m: {"x": 1.0},
             )
     resumed = TinyModel(seed=99)
-    rest = train(
-        resumed, RandomBatches(), mean_loss, knobs, tmp_path / "cut", machine, eval_fn=lambda m: {"x": 1.0}
-    )
+    rest = train(resumed, RandomBatches(), mean_loss, knobs, tmp_path / "cut", machine, eval_fn=lambda m: {"x": 1.0})
     assert same_weights(straight, resumed)
     assert repeatable(rest.records) == repeatable(full.records)
     assert rest.evaluations == full.evaluations
@@ -163,9 +142,7 @@ def test_a_kill_between_checkpoint_and_evaluation_loses_no_evaluation(tmp_path):
 def test_micro_batch_size_changes_only_rounding(tmp_path, micro_batch):
     full, split = TinyModel(), TinyModel()
     a = train(full, RandomBatches(), mean_loss, settings(), tmp_path / "a", Machine())
-    b = train(
-        split, RandomBatches(), mean_loss, settings(), tmp_path / "b", Machine(micro_batch_size=micro_batch)
-    )
+    b = train(split, RandomBatches(), mean_loss, settings(), tmp_path / "b", Machine(micro_batch_size=micro_batch))
     for x, y in zip(a.records, b.records, strict=True):
         assert x["loss"] == pytest.approx(y["loss"], rel=2e-5)
     for x, y in zip(full.parameters(), split.parameters(), strict=True):
@@ -206,10 +183,7 @@ def test_loss_that_is_not_finite_saves_batch_and_weights(tmp_path):
     machine = Machine(checkpoint_every_seconds=0.0)
     with pytest.raises(UserError, match="step 12, batch 12: loss nan"):
         train(TinyModel(), Poisoned(12), poisoned_loss, settings(), tmp_path, machine)
-    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == [
-        "step-00000011",
-        "step-00000012",
-    ]
+    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step-00000011", "step-00000012"]
     folder = tmp_path / "checkpoints" / "emergency-step-00000012"
     assert load_file(folder / "batch-0.safetensors")["poison"].isnan().all()
     before, saved = (
@@ -228,9 +202,7 @@ def test_loss_that_is_not_finite_saves_batch_and_weights(tmp_path):
 def test_a_spike_is_skipped_and_logged(tmp_path, value):
     knobs = settings(on_spike="skip", steps=40)
     model, progress = TinyModel(), RecordingProgress()
-    records = train(
-        model, Poisoned(25, value), poisoned_loss, knobs, tmp_path, Machine(progress=progress)
-    ).records
+    records = train(model, Poisoned(25, value), poisoned_loss, knobs, tmp_path, Machine(progress=progress)).records
     assert [record["step"] for record in records if "skipped" in record] == [25]
     assert len(records) == 40
     assert "batch 25 skipped" in progress.text
@@ -249,13 +221,7 @@ def test_a_spike_rolls_back_over_the_batches_since_the_checkpoint(tmp_path):
     progress = RecordingProgress()
     machine = Machine(progress=progress)
     result = train(
-        TinyModel(),
-        Watched(25, 1000.0),
-        poisoned_loss,
-        knobs,
-        tmp_path,
-        machine,
-        eval_fn=lambda m: {"x": 1.0},
+        TinyModel(), Watched(25, 1000.0), poisoned_loss, knobs, tmp_path, machine, eval_fn=lambda m: {"x": 1.0}
     )
     assert observed == [*range(26), *range(26, 46)]  # back to step 20, and on with batch 26
     assert [record["step"] for record in result.records] == list(range(40))
@@ -308,23 +274,11 @@ def test_early_stopping(tmp_path):
     scores = iter([3.0, 2.0, 2.5, 2.1, 1.0])
     knobs = settings(early_stopping_patience=2, steps=100)
     result = train(
-        TinyModel(),
-        RandomBatches(),
-        mean_loss,
-        knobs,
-        tmp_path,
-        Machine(),
-        eval_fn=lambda m: {"x": next(scores)},
+        TinyModel(), RandomBatches(), mean_loss, knobs, tmp_path, Machine(), eval_fn=lambda m: {"x": next(scores)}
     )
     assert len(result.records) == 40
     again = train(
-        TinyModel(),
-        RandomBatches(),
-        mean_loss,
-        knobs,
-        tmp_path,
-        Machine(),
-        eval_fn=lambda m: {"x": next(scores)},
+        TinyModel(), RandomBatches(), mean_loss, knobs, tmp_path, Machine(), eval_fn=lambda m: {"x": next(scores)}
     )
     assert len(again.records) == 40, "the end of a finished run is its end"
 

@@ -48,9 +48,7 @@ class FromShard:
         return self.batches.batch(step)
 
 
-def run(
-    folder: Path, steps: int = STEPS, checkpoint_seconds: float = 0.0, source: Source | None = None
-) -> None:
+def run(folder: Path, steps: int = STEPS, checkpoint_seconds: float = 0.0, source: Source | None = None) -> None:
     """Train to the end, from wherever `folder` is; all options that have a state of their own are on."""
     torch.manual_seed(0)
     config = ModelConfig(vocab_size=64, hidden_size=16, num_layers=2, num_heads=2, context_length=16)

@@ -78,9 +78,7 @@ def test_seed_changes_the_order_only(folder: Path) -> None:
     assert first != ids(folder, "kept")
 
 
-def test_open_a_run_a_data_folder_and_a_plain_folder(
-    folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_open_a_run_a_data_folder_and_a_plain_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     run = tmp_path_factory.mktemp("run")
     (run / "01-data").symlink_to(folder)
     assert ids(run, "kept") == ids(folder, "kept")
@@ -145,17 +143,12 @@ def test_pager_keys(folder: Path) -> None:
     pager.press("next")
     pager.press("quit")
     assert pager.done
-    assert {"next", "back", "kind", "reason", "source", "search", "overview", "help", "quit"} <= set(
-        KEYS.values()
-    )
+    assert {"next", "back", "kind", "reason", "source", "search", "overview", "help", "quit"} <= set(KEYS.values())
 
 
 def test_scrolling_stops_at_the_end(folder: Path) -> None:
     pager = Pager(Corpus.open(folder), "dropped", EntryFilters())
-    lines(
-        folder / "dropped" / "web.jsonl",
-        [{"reason": "r", "id": "x", "text": "\n".join(map(str, range(200)))}],
-    )
+    lines(folder / "dropped" / "web.jsonl", [{"reason": "r", "id": "x", "text": "\n".join(map(str, range(200)))}])
     assert "\n 0\n" in screen(pager).replace(" \n", "\n") or " 0" in screen(pager)
     pager.press("end")
     assert " 199" in screen(pager)
@@ -167,9 +160,7 @@ def test_scrolling_stops_at_the_end(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ENTRY_KINDS)
 def test_control_characters_are_replaced(folder: Path, kind: str) -> None:
-    lines(
-        folder / "changed" / "web.jsonl", [{"rule": HOSTILE, "id": HOSTILE, "before": HOSTILE, "after": ""}]
-    )
+    lines(folder / "changed" / "web.jsonl", [{"rule": HOSTILE, "id": HOSTILE, "before": HOSTILE, "after": ""}])
     lines(folder / "contaminated.jsonl", [{"source": HOSTILE, "id": HOSTILE, "item": HOSTILE}])
     members = [{"source": HOSTILE, "id": HOSTILE, "text": HOSTILE}] * 2
     lines(folder / "clusters.jsonl", [{"size": 2, "members": members}])
@@ -197,9 +188,7 @@ def test_inspect_in_a_pipe(folder: Path) -> None:
     assert "── kept  books  train  d0" in plain
     assert "── dropped  web  language: la  x1" in plain
     assert "\x1b" not in plain
-    rows = subprocess.run(
-        [*command, "--json", "--limit", "0"], capture_output=True, text=True, check=True
-    ).stdout
+    rows = subprocess.run([*command, "--json", "--limit", "0"], capture_output=True, text=True, check=True).stdout
     found = [json.loads(row) for row in rows.splitlines()]
     assert [row["kind"] for row in found].count("kept") == 40
     assert {row["kind"] for row in found} == set(ENTRY_KINDS)

@@ -61,8 +61,7 @@ def list_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and hash of every file under `folder` except the manifest, sorted by path."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
     return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": hash_file(path)}
-        for path in paths
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": hash_file(path)} for path in paths
     }
 
 
@@ -77,9 +76,7 @@ def verify_folder(folder: Path) -> list[str]:
         return [f"{folder.name}: no {MANIFEST_FILE}: incomplete"]
     found = list_files(folder)
     lines = [f"{folder.name}/{name}: missing" for name in sorted(manifest.files.keys() - found.keys())]
-    lines += [
-        f"{folder.name}/{name}: not in the manifest" for name in sorted(found.keys() - manifest.files.keys())
-    ]
+    lines += [f"{folder.name}/{name}: not in the manifest" for name in sorted(found.keys() - manifest.files.keys())]
     for name in sorted(found.keys() & manifest.files.keys()):
         if found[name]["sha256"] != manifest.files[name]["sha256"]:
             expected, got = manifest.files[name], found[name]

@@ -42,9 +42,7 @@ class ProgressTask:
         rate = (self.completed - self._resumed_at) / elapsed
         parts = [f"{self.name}: {_format_quantity(self.completed)}"]
         if self.total:
-            parts = [
-                f"{self.name}: {100 * self.completed / self.total:3.0f}% of {_format_quantity(self.total)}"
-            ]
+            parts = [f"{self.name}: {100 * self.completed / self.total:3.0f}% of {_format_quantity(self.total)}"]
         parts[0] += f" {self.unit}"
         if rate > 0:
             parts.append(f"{_format_quantity(rate)}/s" if rate >= 1 else f"{1 / rate:.1f} s each")

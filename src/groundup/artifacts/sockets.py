@@ -19,8 +19,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise UserError(
-            f"host {host!r}: {error.strerror or error}",
-            hint="127.0.0.1 is this machine, 0.0.0.0 all its addresses",
+            f"host {host!r}: {error.strerror or error}", hint="127.0.0.1 is this machine, 0.0.0.0 all its addresses"
         ) from None
     listener = socket.socket(family, kind, protocol)
     try:
@@ -30,7 +29,5 @@ def bind_socket(host: str, port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise UserError(
-            f"{host}:{port}: {error.strerror}", hint=HINT_BY_ERRNO.get(error.errno or 0)
-        ) from None
+        raise UserError(f"{host}:{port}: {error.strerror}", hint=HINT_BY_ERRNO.get(error.errno or 0)) from None
     return listener

@@ -37,9 +37,7 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
         manifest = stage_run.manifest()
         size = sum(file["bytes"] for file in manifest.files.values()) if manifest else None
         seconds = manifest.provenance.get("seconds") if manifest else None
-        rows.append(
-            {"stage": stage_run.stage.folder, "state": stage_run.state(), "bytes": size, "seconds": seconds}
-        )
+        rows.append({"stage": stage_run.stage.folder, "state": stage_run.state(), "bytes": size, "seconds": seconds})
     if as_json:
         print(json.dumps(rows, indent=1))
         return
@@ -63,9 +61,7 @@ def verify(run: RunArgument) -> None:
     from groundup.artifacts.manifest import verify_folder
 
     pipeline.read_recipe(run)
-    folders = [
-        run / stage.folder for stage in pipeline.STAGES if Manifest.read(run / stage.folder) is not None
-    ]
+    folders = [run / stage.folder for stage in pipeline.STAGES if Manifest.read(run / stage.folder) is not None]
     problems = [line for folder in folders for line in verify_folder(folder)]
     for line in problems:
         print(line)
@@ -105,9 +101,7 @@ def watch(
     stage: Annotated[
         str | None, typer.Option(metavar="STAGE", help="base or chat; default: the last that started.")
     ] = None,
-    page: Annotated[
-        bool, typer.Option("--page", help="Serve a web page instead of drawing in the terminal.")
-    ] = False,
+    page: Annotated[bool, typer.Option("--page", help="Serve a web page instead of drawing in the terminal.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any free port.")] = 8001,
 ) -> None:
     """Show the training curves of a run, live: loss, validation loss, learning rate, speed, memory.
@@ -129,8 +123,7 @@ def watch(
 
 
 def report(
-    run: RunArgument,
-    pdf: Annotated[Path | None, typer.Option(help="PDF to write; default: RUN/report.pdf.")] = None,
+    run: RunArgument, pdf: Annotated[Path | None, typer.Option(help="PDF to write; default: RUN/report.pdf.")] = None
 ) -> None:
     """Write the report of a run as PDF and HTML, from its manifests; the run may be unfinished.
 
@@ -144,26 +137,17 @@ def report(
 
 
 def inspect(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run folder, its 01-data, or a folder of documents.")
-    ],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, its 01-data, or a folder of documents.")],
     show: Annotated[
         str | None,
-        typer.Option(
-            help="kept, dropped, changed, duplicates or contaminated; default: all; in the pager: kept."
-        ),
+        typer.Option(help="kept, dropped, changed, duplicates or contaminated; default: all; in the pager: kept."),
     ] = None,
     source: Annotated[str | None, typer.Option(help="Only documents of this source.")] = None,
-    reason: Annotated[
-        str | None, typer.Option(help="Only documents that this rule dropped or changed.")
-    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Only documents that this rule dropped or changed.")] = None,
     search: Annotated[str | None, typer.Option(help="Only documents that contain this text.")] = None,
     split: Annotated[str | None, typer.Option(help="train or validation.")] = None,
     seed: Annotated[int | None, typer.Option(help="Show kept documents in random order.")] = None,
-    limit: Annotated[
-        int,
-        typer.Option(min=0, help="Maximum number of each kind; 0: no limit. Not in the pager."),
-    ] = 20,
+    limit: Annotated[int, typer.Option(min=0, help="Maximum number of each kind; 0: no limit. Not in the pager.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
     """Page through the documents that a run kept, dropped and changed, with the rules that did it.
@@ -206,9 +190,7 @@ def explain(
     knob: Annotated[
         str | None, typer.Argument(metavar="KNOB", help="For example train.steps; default: all knobs.")
     ] = None,
-    schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors.")
-    ] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors.")] = False,
 ) -> None:
     """Explain a knob of the recipe: meaning, possible values, default.
 

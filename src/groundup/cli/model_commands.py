@@ -115,9 +115,7 @@ def quantize(
     method: Annotated[str, typer.Option(help="gptq, awq or rtn.")] = "gptq",
     bits: Annotated[int, typer.Option(help="4 or 8.")] = 4,
     group_size: Annotated[int, typer.Option(help="Weights with one scale.")] = 128,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Calibration text for gptq and awq, UTF-8.")
-    ] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Calibration text for gptq and awq, UTF-8.")] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Quantize the weights of a model to 4 or 8 bits.
@@ -136,9 +134,7 @@ def quantize(
 def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder to write.")],
-    format: Annotated[
-        str, typer.Option(help="huggingface, gguf, gptq, awq or compressed-tensors.")
-    ] = "huggingface",
+    format: Annotated[str, typer.Option(help="huggingface, gguf, gptq, awq or compressed-tensors.")] = "huggingface",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
 ) -> None:
     """Export a model to a format of other software.

@@ -6,9 +6,7 @@ from typing import Annotated
 import typer
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (TOML).")]
-RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run folder, for example runs/quickstart.")
-]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, for example runs/quickstart.")]
 ModelArgument = Annotated[
     Path,
     typer.Argument(

@@ -23,10 +23,7 @@ STAGE_NAMES = ", ".join(stage.name for stage in STAGES)
 def init(
     out: Annotated[Path, typer.Option(help="Recipe file to write.")] = Path("recipe.toml"),
     goal: Annotated[str | None, typer.Option(help="base, chat or chat-4bit.")] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Training text: a file pattern, a URL, or `sample`."),
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="Training text: a file pattern, a URL, or `sample`.")] = None,
     hardware: Annotated[str | None, typer.Option(help="Device type, for example cpu-2 or h100.")] = None,
     devices: Annotated[int | None, typer.Option(min=1, help="Number of devices.")] = None,
     hours: Annotated[float | None, typer.Option(help="Hours for pretraining.")] = None,
@@ -58,8 +55,7 @@ def plan(
     sets: SetOption = None,
     pdf: Annotated[Path | None, typer.Option(help="Also write the plan as a PDF.")] = None,
     simulate: Annotated[
-        bool,
-        typer.Option("--simulate", help="Also build one rank on fake devices and measure its memory (slow)."),
+        bool, typer.Option("--simulate", help="Also build one rank on fake devices and measure its memory (slow).")
     ] = False,
     as_json: JsonOption = False,
     runs: RunsOption = Path("runs"),
@@ -102,16 +98,10 @@ def run(
     sets: SetOption = None,
     from_stage: Annotated[
         str | None,
-        typer.Option(
-            "--from", metavar="STAGE", help=f"Rebuild this stage and all after it. Stages: {STAGE_NAMES}."
-        ),
+        typer.Option("--from", metavar="STAGE", help=f"Rebuild this stage and all after it. Stages: {STAGE_NAMES}."),
     ] = None,
-    until: Annotated[
-        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")
-    ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Rebuild complete stages whose recipe changed.")
-    ] = False,
+    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Rebuild complete stages whose recipe changed.")] = False,
     runs: RunsOption = Path("runs"),
 ) -> None:
     """Run a recipe: build all its stages, in the folder runs/NAME.
@@ -175,9 +165,7 @@ def launch(
 
     if on not in job_file.JOB_FORMATS:
         raise UserError(f"--on {on}: unknown system", hint=f"one of {', '.join(job_file.JOB_FORMATS)}")
-    job = job_file.cluster_job(
-        derive(load_recipe(recipe, sets or ())), str(recipe), tuple(sets or ()), str(runs)
-    )
+    job = job_file.cluster_job(derive(load_recipe(recipe, sets or ())), str(recipe), tuple(sets or ()), str(runs))
     out = out or Path(f"{job.name}.{job_file.FILE_SUFFIXES[on]}")
     if out.exists():
         raise UserError(f"{out} exists", hint="choose another name with --out")
@@ -207,9 +195,7 @@ def sweep(
     machine = pipeline.resolve_machine(first, PROGRESS_KINDS[first.machine.progress]())
     folder = runs / first.name
     with _report_interrupt():
-        results = build_variants(
-            recipes, folder / "sweep", machine, until=until, reuse_from=[folder], log=_log
-        )
+        results = build_variants(recipes, folder / "sweep", machine, until=until, reuse_from=[folder], log=_log)
     print(results_to_json(results) if as_json else format_sweep(results))
     if all(result.error for result in results):
         raise UserError("every variant failed", hint="the table has the reasons")
@@ -220,8 +206,7 @@ def ladder(
     sets: SetOption = None,
     sizes: Annotated[int, typer.Option(min=4, help="Number of small models.")] = 5,
     compute_fraction: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, help="Compute of the largest, as a fraction of the recipe's own."),
+        float, typer.Option(min=0.0, max=1.0, help="Compute of the largest, as a fraction of the recipe's own.")
     ] = 0.1,
     as_json: JsonOption = False,
     runs: RunsOption = Path("runs"),

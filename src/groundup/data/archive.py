@@ -59,9 +59,7 @@ def iter_members(
                 with stream() as opened:
                     yield ArchiveMember(member, size, opened)
     except Exception as error:  # truncated files raise many types, such as TypeError
-        raise UserError(
-            f"{path.name}: not a readable archive: {error}", hint="remove it and fetch it again"
-        ) from None
+        raise UserError(f"{path.name}: not a readable archive: {error}", hint="remove it and fetch it again") from None
 
 
 def estimate_text_bytes(name: str, size: int) -> int:

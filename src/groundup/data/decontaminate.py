@@ -34,9 +34,7 @@ class EvaluationIndex:
         names: item names, SET/ITEM (I).
     """
 
-    def __init__(
-        self, hashes: Keys, items: Integers, num_ngrams: Integers, ngram_sizes: Integers, names: list[str]
-    ):
+    def __init__(self, hashes: Keys, items: Integers, num_ngrams: Integers, ngram_sizes: Integers, names: list[str]):
         self.hashes, self.items, self.names = hashes, items, names
         self.num_ngrams, self.ngram_sizes = num_ngrams, ngram_sizes
 
@@ -93,9 +91,7 @@ def contamination_filter(index: EvaluationIndex, rule: str, hits: list[str]) -> 
                 continue
             starts = numpy.searchsorted(index.hashes, shared)
             stops = numpy.searchsorted(index.hashes, shared, side="right")
-            items = numpy.concatenate(
-                [index.items[start:stop] for start, stop in zip(starts, stops, strict=True)]
-            )
+            items = numpy.concatenate([index.items[start:stop] for start, stop in zip(starts, stops, strict=True)])
             if rule == "13-gram":
                 return record_hit(int(items.min()))
             counts = numpy.bincount(items, minlength=len(index.num_ngrams))

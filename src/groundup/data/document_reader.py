@@ -45,9 +45,7 @@ def read_file(kind: str, file: InputFile, options: ReaderOptions) -> Iterator[Re
             try:
                 for found in read(member.name, member.stream, options):
                     yield found if licenses is None else _check_license(found, licenses, options.licenses)
-            except (
-                Exception
-            ) as error:  # parsers raise anything on damaged input; the next member may be readable
+            except Exception as error:  # parsers raise anything on damaged input; the next member may be readable
                 yield DroppedDocument("broken_file", member.name, f"{type(error).__name__}: {error}")
     except UserError as error:
         yield DroppedDocument("broken_archive", file.name, error.message)

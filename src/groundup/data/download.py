@@ -24,11 +24,7 @@ USER_AGENT = "groundup"
 
 
 def open_url(
-    url: str,
-    headers: dict[str, str],
-    *,
-    certificates: str | None = None,
-    missing_statuses: tuple[int, ...] = (),
+    url: str, headers: dict[str, str], *, certificates: str | None = None, missing_statuses: tuple[int, ...] = ()
 ) -> Any:
     """Open a URL for reading, with retries. Returns None for a status in `missing_statuses`; raises UserError for
     other errors.
@@ -44,9 +40,7 @@ def open_url(
     for attempt in range(ATTEMPTS):
         try:
             return urlopen(
-                Request(url, headers={"User-Agent": USER_AGENT, **headers}),
-                timeout=TIMEOUT_SECONDS,
-                context=context,
+                Request(url, headers={"User-Agent": USER_AGENT, **headers}), timeout=TIMEOUT_SECONDS, context=context
             )
         except HTTPError as error:
             error.close()

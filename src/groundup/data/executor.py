@@ -42,9 +42,7 @@ def start_executor(name: Literal["native", "ray"], threads: int) -> int:
     try:
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise UserError(
-            'data.executor = "ray", but Ray is not installed', hint='pip install "groundup[ray]"'
-        ) from None
+        raise UserError('data.executor = "ray", but Ray is not installed', hint='pip install "groundup[ray]"') from None
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS")
         num_cpus = None if address else threads

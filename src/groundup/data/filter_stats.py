@@ -126,8 +126,7 @@ class FilterStats:
             "read": dict(zip(pair, self.read, strict=True)),
             "kept": dict(zip(pair, self.kept, strict=True)),
             "dropped": {
-                reason: dict(zip(pair, counts, strict=True))
-                for reason, counts in sorted(self.dropped.items())
+                reason: dict(zip(pair, counts, strict=True)) for reason, counts in sorted(self.dropped.items())
             },
             "trimmed": dict(sorted(self.trimmed.items())),
             "languages": dict(sorted(self.languages.items(), key=lambda entry: (-entry[1], entry[0]))),

@@ -8,7 +8,9 @@ from pathlib import Path
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
 
-CREATE_TABLE = "create table if not exists hashes (path text primary key, size integer, mtime integer, sha256 text) without rowid"
+CREATE_TABLE = (
+    "create table if not exists hashes (path text primary key, size integer, mtime integer, sha256 text) without rowid"
+)
 
 
 def cached_sha256(path: Path, machine: Machine) -> str:
@@ -26,9 +28,7 @@ def cached_hashes(paths: Iterable[Path], machine: Machine) -> list[str]:
             path = path.resolve()
             stat = path.stat()
             key = (str(path), stat.st_size, stat.st_mtime_ns)
-            row = store.execute(
-                "select sha256 from hashes where path = ? and size = ? and mtime = ?", key
-            ).fetchone()
+            row = store.execute("select sha256 from hashes where path = ? and size = ? and mtime = ?", key).fetchone()
             sha256 = row[0] if row else hash_file(path)
             if not row:
                 store.execute("insert or replace into hashes values (?, ?, ?, ?)", (*key, sha256))

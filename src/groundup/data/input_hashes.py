@@ -50,8 +50,6 @@ def hash_task_files(section: EvaluateConfig, machine: Machine) -> dict[str, Any]
     hashes = {}
     for task in section.tasks:
         if not Path(task.path).is_file():
-            raise UserError(
-                f"evaluate.tasks: {task.name}: {task.path}: no such file", hint="a JSON Lines file"
-            )
+            raise UserError(f"evaluate.tasks: {task.name}: {task.path}: no such file", hint="a JSON Lines file")
         hashes[task.name] = hash_file(Path(task.path))
     return hashes

@@ -207,9 +207,7 @@ def _resolve_url(url: str, members: str | None, machine: Machine) -> list[InputF
         return _common_crawl_files(parts.netloc, parts.path.strip("/") or "warc", machine)
     if parts.scheme in ("http", "https"):
         if glob.has_magic(parts.path):
-            raise UserError(
-                f"{url}: globs are not supported in web addresses", hint="make each file a source"
-            )
+            raise UserError(f"{url}: globs are not supported in web addresses", hint="make each file a source")
         return [_cached_file(url, members, machine)]
     return _list_with_fsspec(url, members, machine)
 
@@ -232,8 +230,7 @@ def _list_with_fsspec(url: str, members: str | None, machine: Machine) -> list[I
         ) from None
     base = re.split(r"[^/]*[*?\[]", path, maxsplit=1)[0]
     return [
-        _cached_file(file_system.unstrip_protocol(name), members, machine, name.removeprefix(base))
-        for name in found
+        _cached_file(file_system.unstrip_protocol(name), members, machine, name.removeprefix(base)) for name in found
     ]
 
 
@@ -246,9 +243,7 @@ def _cached_file(url: str, members: str | None, machine: Machine, name: str | No
 def _common_crawl_files(snapshot: str, kind: str, machine: Machine) -> list[InputFile]:
     """WARC or WET files of a snapshot such as CC-MAIN-2024-10, from its list of paths."""
     if kind not in ("warc", "wet"):
-        raise UserError(
-            f"commoncrawl://{snapshot}/{kind}: expected warc or wet", hint=f"commoncrawl://{snapshot}/warc"
-        )
+        raise UserError(f"commoncrawl://{snapshot}/{kind}: expected warc or wet", hint=f"commoncrawl://{snapshot}/warc")
     url = f"{COMMON_CRAWL_URL}crawl-data/{snapshot}/{kind}.paths.gz"
     listing = _cached_file(url, None, machine).fetch(machine)
     lines = gzip.decompress(listing.read_bytes()).decode().split()
@@ -274,8 +269,7 @@ def _fetch_with_fsspec(url: str, target: Path, machine: Machine) -> Path:
 def _check_sha256(files: list[InputFile], sha256: str, name: str, machine: Machine) -> None:
     if len(files) > 1:
         raise UserError(
-            f"source {name}: sha256 is given but {len(files)} files match",
-            hint="leave sha256 out, or name one file",
+            f"source {name}: sha256 is given but {len(files)} files match", hint="leave sha256 out, or name one file"
         )
     path = files[0].fetch(machine)
     if (actual := cached_sha256(path, machine)) != sha256:

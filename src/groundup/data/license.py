@@ -11,9 +11,7 @@ from pathlib import Path, PurePosixPath
 from groundup.data import archive
 from groundup.data.inputs import InputFile
 
-LICENSE_FILE = re.compile(
-    r"(?:un)?licen[cs]e(?:s|[.-].*)?|copying(?:[.-].*)?|copyright(?:\.txt)?", re.IGNORECASE
-)
+LICENSE_FILE = re.compile(r"(?:un)?licen[cs]e(?:s|[.-].*)?|copying(?:[.-].*)?|copyright(?:\.txt)?", re.IGNORECASE)
 HEADER_CHARACTERS = 4_096
 MAX_LICENSE_BYTES = 1 << 16
 SPDX_IDENTIFIER = re.compile(r"SPDX-License-Identifier:[ \t]*([\w.+() -]{1,200})")
@@ -55,9 +53,7 @@ def identify_license(text: str) -> str | None:
     if tag := SPDX_IDENTIFIER.search(text, 0, MAX_LICENSE_BYTES):
         return tag.group(1).removesuffix("*/").strip()
     normalized = re.sub(r"[\s#*;/\"]+", " ", text[:MAX_LICENSE_BYTES].lower())
-    matches = [
-        (start, name) for words, name in LICENSE_SENTENCES.items() if (start := normalized.find(words)) >= 0
-    ]
+    matches = [(start, name) for words, name in LICENSE_SENTENCES.items() if (start := normalized.find(words)) >= 0]
     if not matches:
         return None
     start, name = min(matches)
@@ -65,11 +61,7 @@ def identify_license(text: str) -> str | None:
         return "BSD-3-Clause" if "neither the name" in normalized[start:] else "BSD-2-Clause"
     if name.endswith("GPL"):
         version = re.search(r"version (\d(?:\.\d)?)", normalized[start : start + 400])
-        return (
-            f"{name}-{version.group(1) if '.' in version.group(1) else version.group(1) + '.0'}"
-            if version
-            else name
-        )
+        return f"{name}-{version.group(1) if '.' in version.group(1) else version.group(1) + '.0'}" if version else name
     return name
 
 

@@ -32,9 +32,7 @@ print(json.dumps(settings))
 """
 """Runs in a subprocess, which keeps pip's internals out of this one. Later sources of its configuration win."""
 
-ACCEPT_HEADER = (
-    "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
-)
+ACCEPT_HEADER = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,7 @@ def find_package(package: PackageConfig) -> PackageFile:
             if matches_package(found.file_name, package):
                 return replace(found, certificates=settings.certificates)
         listed += [found.file_name for found in files]
-    versions = (
-        f"{len(listed)} other files are listed, such as {listed[-1]}" if listed else "no file of it is listed"
-    )
+    versions = f"{len(listed)} other files are listed, such as {listed[-1]}" if listed else "no file of it is listed"
     raise UserError(
         f"package {package.name} {package.version} ({package.distribution}) is not in the package index: {versions}",
         hint="check name, version and distribution; `pip config list` shows the index",
@@ -83,17 +79,11 @@ def read_pip_settings() -> PipSettings:
     """pip's settings on this machine, from files, environment and defaults."""
     try:
         answer = subprocess.run(
-            [sys.executable, "-c", PIP_SETTINGS_SCRIPT],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
+            [sys.executable, "-c", PIP_SETTINGS_SCRIPT], capture_output=True, text=True, timeout=60, check=True
         )
         settings: dict[str, str] = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise UserError(
-            f"cannot read pip's settings: {error}", hint="install pip: python -m ensurepip"
-        ) from None
+        raise UserError(f"cannot read pip's settings: {error}", hint="install pip: python -m ensurepip") from None
     indexes = [] if "no-index" in settings else [settings.get("index-url", settings["default"])]
     indexes += settings.get("extra-index-url", "").split()
     return PipSettings(tuple(indexes), tuple(settings.get("find-links", "").split()), settings.get("cert"))
@@ -103,9 +93,7 @@ def matches_package(file_name: str, package: PackageConfig) -> bool:
     """Whether a file is the archive of this package, version and distribution. Names compare as in PEP 503."""
     if package.distribution == "wheel":
         parts = file_name.removesuffix(".whl").split("-")
-        return (
-            file_name.endswith(".whl") and _same_name(parts[0], package.name) and parts[1] == package.version
-        )
+        return file_name.endswith(".whl") and _same_name(parts[0], package.name) and parts[1] == package.version
     stem = re.sub(r"\.(tar\.(gz|bz2|xz)|tgz|zip)$", "", file_name)
     name, dash, version = stem.rpartition("-")
     return stem != file_name and bool(dash) and _same_name(name, package.name) and version == package.version
@@ -128,9 +116,7 @@ def _index_files(index: str, name: str, settings: PipSettings) -> list[PackageFi
             return _folder_files(folder)
         return _linked_files(page.read_text(encoding="utf-8"), folder.as_uri() + "/")
     url = f"{index.rstrip('/')}/{_normalize_name(name)}/"
-    response = open_url(
-        url, {"Accept": ACCEPT_HEADER}, certificates=settings.certificates, missing_statuses=(404, 410)
-    )
+    response = open_url(url, {"Accept": ACCEPT_HEADER}, certificates=settings.certificates, missing_statuses=(404, 410))
     if response is None:
         return []
     with response:
@@ -158,9 +144,7 @@ def _find_links_files(link: str, settings: PipSettings) -> list[PackageFile]:
 def _folder_files(folder: Path) -> list[PackageFile]:
     if not folder.is_dir():
         return []
-    return [
-        PackageFile(path.resolve().as_uri(), path.name) for path in sorted(folder.iterdir()) if path.is_file()
-    ]
+    return [PackageFile(path.resolve().as_uri(), path.name) for path in sorted(folder.iterdir()) if path.is_file()]
 
 
 def _linked_files(page: str, base: str) -> list[PackageFile]:

@@ -49,9 +49,7 @@ def process_unit(task: dict[str, Any]) -> dict[str, Any]:
                 result = clean_document(found, steps, stats.add_change)
             if isinstance(result, DroppedDocument):
                 stats.add_dropped(result, bytes_read)
-                contaminated += [
-                    {"source": source.name, "id": found.id, "item": item} for item in context.hits
-                ]
+                contaminated += [{"source": source.name, "id": found.id, "item": item} for item in context.hits]
                 context.hits.clear()
                 continue
             text, key = result.text, text_key(result.text)

@@ -20,13 +20,7 @@ from groundup.data.dedup.passages import remove_ngrams, remove_paragraphs, repea
 from groundup.data.document import DroppedDocument
 from groundup.data.filter_stats import FilterStats
 from groundup.data.stable_hash import hash_fraction
-from groundup.data.work_files import (
-    FINAL_SCHEMA,
-    DocumentWriter,
-    iter_rows,
-    open_parquet,
-    write_json_atomically,
-)
+from groundup.data.work_files import FINAL_SCHEMA, DocumentWriter, iter_rows, open_parquet, write_json_atomically
 
 PARTITION_SCHEMA = FINAL_SCHEMA.append(pyarrow.field("order", pyarrow.binary(16)))
 PARTITION_BUFFER_BYTES = 256 << 20

@@ -91,9 +91,7 @@ class DocumentWriter:
         self.partial = temporary_path(path)
         self.rows: list[dict[str, Any]] = []
         self.bytes = 0
-        self.file = pyarrow.parquet.ParquetWriter(
-            self.partial, schema, compression="zstd", store_schema=False
-        )
+        self.file = pyarrow.parquet.ParquetWriter(self.partial, schema, compression="zstd", store_schema=False)
 
     def add(self, row: dict[str, Any]) -> None:
         self.rows.append(row)

@@ -67,9 +67,7 @@ def unit_task(
         "config": config.model_dump(mode="json"),
         "source": unit.source.model_dump(mode="json"),
         "keep_downloads": unit.source.keep_downloads,
-        "files": [
-            [file.name, str(file.path), file.url, file.members, file.is_package] for file in unit.files
-        ],
+        "files": [[file.name, str(file.path), file.url, file.members, file.is_package] for file in unit.files],
         "folder": str(folder),
         "seed": seed,
         "cache": str(machine.cache_dir),

@@ -40,9 +40,7 @@ def ngram_baselines(shard: TokenShard, documents: Sequence[ScoredDocument]) -> d
         index = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
         count = np.where(keys[index] == key, counts[index], 0)
         total = occurrences[before] + followers[before]
-        p_bigram = np.where(
-            total > 0, (count + followers[before] * p_unigram) / np.maximum(total, 1), p_unigram
-        )
+        p_bigram = np.where(total > 0, (count + followers[before] * p_unigram) / np.maximum(total, 1), p_unigram)
         nats -= [np.log(p_unigram).sum(), np.log(p_bigram).sum()]
     bits = nats / math.log(2) / sum(document.bytes for document in documents)
     return {"unigram": float(bits[0]), "bigram": float(bits[1])}

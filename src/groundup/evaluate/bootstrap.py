@@ -25,9 +25,7 @@ def bootstrap_interval(
     >>> bootstrap_interval([1, 0, 1, 1], [1, 1, 1, 1], seed=0)
     """
     if len(numerators) != len(denominators):
-        raise ValueError(
-            f"{len(numerators)} numerators, {len(denominators)} denominators: expected equal numbers"
-        )
+        raise ValueError(f"{len(numerators)} numerators, {len(denominators)} denominators: expected equal numbers")
     count = len(numerators)
     if count < 2:
         return None

@@ -90,9 +90,7 @@ class DocumentScores:
 
     def by_source(self) -> dict[str, "DocumentScores"]:
         """The scores of each source, in alphabetical order."""
-        documents = list(
-            zip(self.sources, self.document_tokens, self.document_bytes, self.document_nats, strict=True)
-        )
+        documents = list(zip(self.sources, self.document_tokens, self.document_bytes, self.document_nats, strict=True))
         return {
             name: DocumentScores(*zip(*(row for row in documents if row[0] == name), strict=True))
             for name in sorted(set(self.sources))
@@ -136,18 +134,14 @@ def score_documents(
         raise ValueError(f"stride = {stride}, expected 1 to window = {window}")
     device = next(model.parameters()).device
     windows = [
-        scored
-        for index, document in enumerate(documents)
-        for scored in _split_windows(index, document, window, stride)
+        scored for index, document in enumerate(documents) for scored in _split_windows(index, document, window, stride)
     ]
     # Sorted by length: little padding. Longest first: an out-of-memory error comes at once.
     windows.sort(key=lambda scored: (scored.begin - scored.end, scored.document, scored.begin))
     nats = torch.zeros(len(documents), dtype=torch.float64, device=device)
     was_training = model.training
     model.eval()
-    with (
-        torch.no_grad()
-    ):  # not inference_mode: buffers that the model caches in this pass are used in training
+    with torch.no_grad():  # not inference_mode: buffers that the model caches in this pass are used in training
         for batch in _batches(windows, BATCH_TOKENS):
             tokens, labels, document_index = _collate(batch, documents, device)
             hidden = model.hidden_states(tokens)
@@ -177,9 +171,7 @@ def score_windows(model: nn.Module, shard: TokenShard, window: int, *, max_token
     count = max(1, min(max_tokens, shard.num_tokens) // length)
     begins = [(shard.num_tokens - length) * i // max(1, count - 1) for i in range(count)]
     rate = shard.bytes / shard.num_tokens
-    windows = [
-        ScoredDocument(shard.tokens[begin : begin + length], bytes=rate * (length - 1)) for begin in begins
-    ]
+    windows = [ScoredDocument(shard.tokens[begin : begin + length], bytes=rate * (length - 1)) for begin in begins]
     return score_documents(model, windows, window=window, stride=window)
 
 

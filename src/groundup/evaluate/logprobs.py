@@ -19,9 +19,7 @@ def token_logprobs(model: Decoder, tokens: Int[Tensor, "B T"]) -> Float[Tensor, 
     return -F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
 
 
-def response_logprobs(
-    model: Decoder, prompt_ids: Sequence[int], response_ids: Sequence[int]
-) -> Float[Tensor, " T"]:
+def response_logprobs(model: Decoder, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> Float[Tensor, " T"]:
     """log p of each response token given the prompt and the response before it, in nats; the prompt has at least one token.
 
     >>> response_logprobs(model, tokenizer.encode("2 + 2 ="), tokenizer.encode(" 4")).sum()

@@ -14,13 +14,7 @@ from torch.nn import functional as F
 from groundup.artifacts.errors import UserError
 from groundup.model import IGNORE_INDEX, Encoder, EncoderDecoder
 from groundup.model.model_output import shift_right
-from groundup.model.token_masking import (
-    MASK_RATE,
-    MEAN_SPAN_LENGTH,
-    ModelInputs,
-    mask_random_tokens,
-    span_corruption,
-)
+from groundup.model.token_masking import MASK_RATE, MEAN_SPAN_LENGTH, ModelInputs, mask_random_tokens, span_corruption
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer, TokenShard
 from groundup.tokenizer.special_tokens import mask_token_names
@@ -33,10 +27,7 @@ MaskFunction = Callable[[Int[Tensor, "B T"], torch.Generator], ModelInputs]
 
 
 def make_mask_function(
-    config: ModelConfig,
-    tokenizer: Tokenizer,
-    mask_rate: float = MASK_RATE,
-    mean_span_length: float = MEAN_SPAN_LENGTH,
+    config: ModelConfig, tokenizer: Tokenizer, mask_rate: float = MASK_RATE, mean_span_length: float = MEAN_SPAN_LENGTH
 ) -> MaskFunction:
     """The masking of an architecture: single tokens for an encoder, spans for an encoder-decoder.
 
@@ -63,25 +54,14 @@ def make_mask_function(
                 hint=f"set tokenizer.num_mask_tokens={needed}, or a smaller train.sequence_length",
             )
         return span_corruption(
-            tokens,
-            generator,
-            sentinel_ids=mask_ids,
-            eos_id=eos_id,
-            mask_rate=mask_rate,
-            mean_length=mean_span_length,
+            tokens, generator, sentinel_ids=mask_ids, eos_id=eos_id, mask_rate=mask_rate, mean_length=mean_span_length
         )
 
     return corrupt_spans
 
 
 def score_masked(
-    model: nn.Module,
-    mask_function: MaskFunction,
-    shard: TokenShard,
-    length: int,
-    *,
-    max_tokens: int,
-    seed: int,
+    model: nn.Module, mask_function: MaskFunction, shard: TokenShard, length: int, *, max_tokens: int, seed: int
 ) -> dict[str, float]:
     """{"loss" (nats), "accuracy", "masked_tokens"} over evenly spaced sequences of `length` tokens of a shard.
 
@@ -96,9 +76,7 @@ def score_masked(
         )
     count = max(1, min(max_tokens, shard.num_tokens) // length)
     begins = [(shard.num_tokens - length) * i // max(1, count - 1) for i in range(count)]
-    sequences = torch.from_numpy(
-        np.stack([shard.tokens[begin : begin + length] for begin in begins]).astype(np.int64)
-    )
+    sequences = torch.from_numpy(np.stack([shard.tokens[begin : begin + length] for begin in begins]).astype(np.int64))
     generator = torch.Generator().manual_seed(seed)
     device, was_training = next(model.parameters()).device, model.training
     nats, num_correct, num_masked = 0.0, 0, 0

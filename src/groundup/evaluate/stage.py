@@ -98,8 +98,6 @@ def bits_per_byte_interval(result: DocumentScores, seed: int) -> list[float] | N
 
 
 def _write_documents(result: DocumentScores, path: Path) -> None:
-    rows = zip(
-        result.sources, result.document_tokens, result.document_bytes, result.document_nats, strict=True
-    )
+    rows = zip(result.sources, result.document_tokens, result.document_bytes, result.document_nats, strict=True)
     lines = [json.dumps(dict(zip(("source", "tokens", "bytes", "nats"), row, strict=True))) for row in rows]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -40,9 +40,7 @@ def score_choices(model: Decoder, items: Sequence[MultipleChoiceItem]) -> list[b
     Normalized by bytes so that length does not matter: acc_norm of lm-evaluation-harness.
     """
     result = score_documents(model, [choice for item in items for choice in item.choices])
-    per_byte = iter(
-        nats / size for nats, size in zip(result.document_nats, result.document_bytes, strict=True)
-    )
+    per_byte = iter(nats / size for nats, size in zip(result.document_nats, result.document_bytes, strict=True))
     correct = []
     for item in items:
         losses = [next(per_byte) for _ in item.choices]
@@ -113,9 +111,7 @@ def _run_choices(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) ->
     items: list[MultipleChoiceItem] = []
     for location, entry in _read_items(path, ("question", "choices", "answer")):
         choices, answer = entry["choices"], entry["answer"]
-        if not (
-            isinstance(choices, list) and len(choices) > 1 and all(isinstance(c, str) and c for c in choices)
-        ):
+        if not (isinstance(choices, list) and len(choices) > 1 and all(isinstance(c, str) and c for c in choices)):
             raise UserError(f"{location}: choices = {choices!r}, expected a list of at least two texts")
         if not (isinstance(answer, int) and 0 <= answer < len(choices)):
             raise UserError(f"{location}: answer = {answer!r}, expected 0 to {len(choices) - 1}")
@@ -172,10 +168,6 @@ def _choice_document(tokenizer: Tokenizer, question: str, choice: str) -> Scored
     return ScoredDocument(full.ids, len(f" {choice}".encode()), num_context_tokens=num_context_tokens)
 
 
-def _continuation_document(
-    tokenizer: Tokenizer, passage: list[int], ending: list[int], source: str
-) -> ScoredDocument:
+def _continuation_document(tokenizer: Tokenizer, passage: list[int], ending: list[int], source: str) -> ScoredDocument:
     size = len(tokenizer.decode(ending).encode())
-    return ScoredDocument(
-        [*passage[:CONTEXT_TOKENS], *ending], size, source, num_context_tokens=CONTEXT_TOKENS
-    )
+    return ScoredDocument([*passage[:CONTEXT_TOKENS], *ending], size, source, num_context_tokens=CONTEXT_TOKENS)

@@ -11,13 +11,7 @@ TOP_P = 0.95
 
 
 def sample_continuations(
-    model: Decoder,
-    tokenizer: Tokenizer,
-    prompts: Sequence[str],
-    *,
-    max_tokens: int,
-    temperature: float,
-    seed: int,
+    model: Decoder, tokenizer: Tokenizer, prompts: Sequence[str], *, max_tokens: int, temperature: float, seed: int
 ) -> list[dict[str, str]]:
     """[{"prompt": ..., "text": the continuation}]; prompt i is sampled with seed + i."""
     return [

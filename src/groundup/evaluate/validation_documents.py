@@ -30,14 +30,11 @@ def sample_validation_documents(
         if not ids:
             continue
         size = len(tokenizer.decode(ids).encode())
-        documents.append(
-            ScoredDocument([shard.end_of_text, *ids], size, names[int(shard.document_sources[index])])
-        )
+        documents.append(ScoredDocument([shard.end_of_text, *ids], size, names[int(shard.document_sources[index])]))
         remaining -= len(ids)
     if not documents:
         raise UserError(
-            f"{shard.base}: no document was held out",
-            hint="raise data.validation_fraction, or add documents to [data]",
+            f"{shard.base}: no document was held out", hint="raise data.validation_fraction, or add documents to [data]"
         )
     return documents
 

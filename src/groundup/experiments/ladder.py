@@ -34,15 +34,12 @@ def ladder_recipes(recipe: Recipe, num_sizes: int, max_compute_fraction: float) 
         raise UserError("the recipe has no [train] table: nothing to predict", hint="add a [train] table")
     values = recipe.model_dump(mode="json", exclude_none=True)
     values["model"] = {name: value for name, value in values["model"].items() if name not in MODEL_SIZE_KNOBS}
-    values["train"] = {
-        name: value for name, value in values["train"].items() if name not in DERIVED_FROM_SIZE
-    }
+    values["train"] = {name: value for name, value in values["train"].items() if name not in DERIVED_FROM_SIZE}
     values["budget"].pop("hours", None)  # with a width and no hours, tokens follow from the ratio exactly
     values["budget"]["tokens_per_parameter"] = plan.summary()["tokens_per_parameter"]
     vocab_size = resolved_model_config(plan.recipe).vocab_size
     sizes = {
-        count_parameters(config).total: config.hidden_size
-        for config in candidate_configs(vocab_size, values["model"])
+        count_parameters(config).total: config.hidden_size for config in candidate_configs(vocab_size, values["model"])
     }
     largest = plan.parameters.total * math.sqrt(max_compute_fraction)
     step = min(2.0, max(1.0, largest / min(sizes)) ** (1 / (num_sizes - 1)))
@@ -54,9 +51,7 @@ def ladder_recipes(recipe: Recipe, num_sizes: int, max_compute_fraction: float) 
             f"a scaling law needs {scaling_law.MIN_POINTS}",
             hint="more --sizes, a larger --compute-fraction, or a larger budget",
         )
-    return {
-        f"{size:011d}": parse_recipe(values, [f"model.hidden_size={sizes[size]}"]) for size in sorted(chosen)
-    }
+    return {f"{size:011d}": parse_recipe(values, [f"model.hidden_size={sizes[size]}"]) for size in sorted(chosen)}
 
 
 def fit_and_predict(recipe: Recipe, results: list[VariantResult], folder: Path) -> dict[str, Any]:
@@ -84,10 +79,7 @@ def fit_and_predict(recipe: Recipe, results: list[VariantResult], folder: Path) 
         "points": points,
         "medians": law.medians(),
         "check": scaling_law.holdout_check(sizes, losses),
-        "prediction": {
-            "parameters": plan["parameters"]["total"],
-            **law.predict(plan["parameters"]["total"]),
-        },
+        "prediction": {"parameters": plan["parameters"]["total"], **law.predict(plan["parameters"]["total"])},
         "scaling_law": asdict(law),
     }
     write_atomically(folder / SCALING_LAW_FILE, (json.dumps(ladder, indent=1) + "\n").encode())

@@ -25,8 +25,7 @@ def expand_grid(path: Path, sets: Iterable[str]) -> dict[str, Recipe]:
     several = [knob for knob, choices in knobs if len(choices) > 1]
     if not several:
         raise UserError(
-            "nothing to compare: no knob has several values",
-            hint="example: --set train.learning_rate=1e-4,3e-4",
+            "nothing to compare: no knob has several values", hint="example: --set train.learning_rate=1e-4,3e-4"
         )
     if machine := [knob for knob in several if knob.startswith("machine.")]:
         raise UserError(

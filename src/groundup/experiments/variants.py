@@ -54,9 +54,7 @@ def build_variants(
         log(f"{index}/{len(recipes)} {name}")
         error = None
         try:
-            reuse_stages(
-                pipeline.resolve_stage_runs(derive(recipe).recipe, run_folder, machine, until), run_folders
-            )
+            reuse_stages(pipeline.resolve_stage_runs(derive(recipe).recipe, run_folder, machine, until), run_folders)
             for _ in pipeline.run(recipe, run_folder, machine, until_stage=until, replace_stale=True):
                 pass
         except UserError as failure:

@@ -39,9 +39,7 @@ def save_adapter(model: nn.Module, folder: Path) -> None:
         weight: Tensor = model.get_submodule(name).weight  # type: ignore[assignment]
         tensors[f"{PREFIX}{names[name]}{TOKEN_ROWS_SUFFIX}"] = weight[module.token_indices]
     folder.mkdir(parents=True, exist_ok=True)
-    save_tensors(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS_FILE
-    )
+    save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS_FILE)
     layer = next(iter(layers.values()))
     rank = layer.lora_a.shape[0]
     config: dict[str, Any] = {
@@ -55,8 +53,7 @@ def save_adapter(model: nn.Module, folder: Path) -> None:
         "fan_in_fan_out": False,
         "target_modules": sorted({names[name].rpartition(".")[2] for name in layers}),
         "trainable_token_indices": {
-            names[name].rpartition(".")[2]: module.token_indices.tolist()
-            for name, module in token_modules.items()
+            names[name].rpartition(".")[2]: module.token_indices.tolist() for name, module in token_modules.items()
         }
         or None,
         "inference_mode": True,
@@ -68,11 +65,7 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
     """Add the adapter in `folder` to the base model, in place. Raises UserError if it belongs to another model."""
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        rank, alpha, token_ids = (
-            config["r"],
-            config["lora_alpha"],
-            config.get("trainable_token_indices") or {},
-        )
+        rank, alpha, token_ids = (config["r"], config["lora_alpha"], config.get("trainable_token_indices") or {})
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{folder}: not an adapter ({error!r})", hint=f"expected {CONFIG_FILE} and {WEIGHTS_FILE}"
@@ -83,9 +76,7 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
     expected = {name for name in linears if f"{PREFIX}{names[name]}.lora_A.weight" in file.shapes}
     ids = next(iter(token_ids.values()), [])
     expected_tensors = {f"{PREFIX}{names[name]}.lora_{part}.weight" for name in expected for part in "AB"}
-    expected_tensors |= {
-        f"{PREFIX}{names[name]}{TOKEN_ROWS_SUFFIX}" for name in (token_matrices(model) if ids else ())
-    }
+    expected_tensors |= {f"{PREFIX}{names[name]}{TOKEN_ROWS_SUFFIX}" for name in (token_matrices(model) if ids else ())}
     if mismatch := sorted(set(file.shapes) ^ expected_tensors):
         raise UserError(
             f"{folder}: tensor {mismatch[0]} is missing or unexpected for this model",
@@ -127,9 +118,7 @@ def huggingface_names(model: nn.Module, modules: list[str]) -> dict[str, str]:
     try:
         config: Any = model.config
         pairs = select_family(config).weight_map(config, [f"{name}.weight" for name in modules])
-        found = {
-            pair.native[0]: pair.foreign[0] for pair in pairs if len(pair.native) == len(pair.foreign) == 1
-        }
+        found = {pair.native[0]: pair.foreign[0] for pair in pairs if len(pair.native) == len(pair.foreign) == 1}
         return {name: found[f"{name}.weight"].removesuffix(".weight") for name in modules}
     except (UserError, KeyError):
         return {name: name for name in modules}

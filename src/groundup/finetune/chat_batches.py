@@ -33,11 +33,7 @@ class EncodedConversation:
 
 
 def encode_conversation(
-    conversation: TrainingConversation,
-    tokenizer: Tokenizer,
-    max_tokens: int,
-    *,
-    augment_user_turns: bool = False,
+    conversation: TrainingConversation, tokenizer: Tokenizer, max_tokens: int, *, augment_user_turns: bool = False
 ) -> EncodedConversation | None:
     """The conversation as tokens, without its last turns if it is too long; None if no answer fits.
 
@@ -88,9 +84,7 @@ class ChatBatches:
         indices = repeat_by_weight(conversations, seed)
         order = feistel_permutation(np.arange(len(indices)), len(indices), seed, epoch=0)
         self.rows = pack_first_fit(
-            [indices[position] for position in order],
-            lambda index: conversations[index].max_tokens,
-            sequence_length,
+            [indices[position] for position in order], lambda index: conversations[index].max_tokens, sequence_length
         )
         self.num_rows = len(self.rows)
 

@@ -126,8 +126,7 @@ def _read_items(source: ConversationSourceConfig, machine: Machine) -> Iterator[
             yield from ((item, topic) for item in PARSERS[source.kind](_decode(data, name), name))
     if missing := sorted(topics - found):
         raise UserError(
-            f"finetune.conversations: {source.name}: no file named {missing[0]}",
-            hint=f"check {source.path}",
+            f"finetune.conversations: {source.name}: no file named {missing[0]}", hint=f"check {source.path}"
         )
 
 
@@ -141,9 +140,7 @@ def parse_chatterbot(text: str, name: str) -> list[Any]:
         ) from None
     entries = content.get("conversations") if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise UserError(
-            f"{name}: no list `conversations`, expected ChatterBot's format", hint="try kind = messages"
-        )
+        raise UserError(f"{name}: no list `conversations`, expected ChatterBot's format", hint="try kind = messages")
     return entries
 
 

@@ -46,8 +46,7 @@ def task_for_model(model: nn.Module, method: str) -> FinetuneTask:
         )
     if method != "full":
         raise UserError(
-            f"finetune.method = {method} is not supported for an encoder_decoder",
-            hint="set finetune.method=full",
+            f"finetune.method = {method} is not supported for an encoder_decoder", hint="set finetune.method=full"
         )
     return SEQ2SEQ
 
@@ -61,9 +60,7 @@ def greedy_answer(model: Decoder, tokenizer: Tokenizer, prompt: str) -> str:
 
 CHAT = FinetuneTask(
     encode_conversation,
-    lambda encoded, length, num_rows, seed, tokenizer: ChatBatches(
-        encoded, length, num_rows, seed, _pad_id(tokenizer)
-    ),
+    lambda encoded, length, num_rows, seed, tokenizer: ChatBatches(encoded, length, num_rows, seed, _pad_id(tokenizer)),
     NEXT_TOKEN,
     greedy_answer,
 )

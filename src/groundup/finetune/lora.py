@@ -30,9 +30,7 @@ class LoRALinear(nn.Module):
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
 
     def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
-        addition = nn.functional.linear(
-            nn.functional.linear(x.to(self.lora_a.dtype), self.lora_a), self.lora_b
-        )
+        addition = nn.functional.linear(nn.functional.linear(x.to(self.lora_a.dtype), self.lora_a), self.lora_b)
         y = self.base(x)
         return y + (addition * self.scale).to(y.dtype)
 
@@ -52,11 +50,7 @@ def apply_lora(model: nn.Module, rank: int, alpha: float) -> list[str]:
     Initial values come from torch's global generator, in the order of the names.
     """
     model.requires_grad_(False)
-    names = [
-        name
-        for name, module in model.named_modules()
-        if type(module) is nn.Linear and ".blocks." in f".{name}"
-    ]
+    names = [name for name, module in model.named_modules() if type(module) is nn.Linear and ".blocks." in f".{name}"]
     for name in names:
         model.set_submodule(name, LoRALinear(model.get_submodule(name), rank, alpha))  # type: ignore[arg-type]
     return names

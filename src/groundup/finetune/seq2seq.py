@@ -19,11 +19,7 @@ from groundup.train.sequence_order import feistel_permutation
 
 
 def encode_seq2seq(
-    conversation: TrainingConversation,
-    tokenizer: Tokenizer,
-    max_tokens: int,
-    *,
-    augment_user_turns: bool = False,
+    conversation: TrainingConversation, tokenizer: Tokenizer, max_tokens: int, *, augment_user_turns: bool = False
 ) -> EncodedConversation | None:
     """The first user turn (mask 0) and its answer (mask 1) as tokens; None if one does not fit with its end-of-text token.
 
@@ -81,9 +77,7 @@ class Seq2SeqBatches:
     def first_epoch(self) -> list[dict[str, Tensor]]:
         """Every pair once, in order: for validation."""
         rows = range(self.num_rows)
-        return [
-            self._tensors(rows[i : i + self.batch_rows]) for i in range(0, self.num_rows, self.batch_rows)
-        ]
+        return [self._tensors(rows[i : i + self.batch_rows]) for i in range(0, self.num_rows, self.batch_rows)]
 
     def _tensors(self, rows: Sequence[int]) -> dict[str, Tensor]:
         sources, targets = zip(*(self.pairs[row] for row in rows), strict=True)

@@ -111,9 +111,7 @@ def finetune(
     eval_fn = evaluate if validation_batches else None
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(folder or temporary)
-        training = run_training_loop(
-            engine, batches, config, out, machine, eval_fn=eval_fn, name="fine-tuning"
-        )
+        training = run_training_loop(engine, batches, config, out, machine, eval_fn=eval_fn, name="fine-tuning")
     engine.finalize()
     if merge and method == "lora":
         merge_trainable_tokens(merge_lora(model))
@@ -133,15 +131,10 @@ def _prepare_full(model: nn.Module, tokenizer: Tokenizer, rank: int, alpha: floa
     model.requires_grad_(True)
 
 
-METHODS: dict[str, Callable[[nn.Module, Tokenizer, int, float], None]] = {
-    "lora": _prepare_lora,
-    "full": _prepare_full,
-}
+METHODS: dict[str, Callable[[nn.Module, Tokenizer, int, float], None]] = {"lora": _prepare_lora, "full": _prepare_full}
 
 
-def train_config_for(
-    batches: FinetuneBatches, epochs: float, learning_rate: float, precision: Any
-) -> TrainConfig:
+def train_config_for(batches: FinetuneBatches, epochs: float, learning_rate: float, precision: Any) -> TrainConfig:
     """`epochs` over the batches: short warm-up, then cosine decay to zero; no weight decay."""
     steps = max(1, math.ceil(epochs * batches.num_rows / batches.batch_rows))
     return TrainConfig(
@@ -160,9 +153,7 @@ def train_config_for(
 
 
 @torch.no_grad()
-def validation_loss(
-    model: nn.Module, objective: Objective, batches: Sequence[Batch], precision: str
-) -> float:
+def validation_loss(model: nn.Module, objective: Objective, batches: Sequence[Batch], precision: str) -> float:
     """Mean loss over the assistant's tokens of `batches`, in nats per token."""
     device = next(model.parameters()).device
     total, count = 0.0, 0

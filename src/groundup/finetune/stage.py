@@ -45,22 +45,12 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     )  # fmt: skip
     settings: dict[str, Any] = {name: getattr(config, name) for name in fields}
     result = finetune(
-        model,
-        tokenizer,
-        train,
-        validation,
-        merge=False,
-        folder=out,
-        machine=machine,
-        seed=recipe.seed,
-        **settings,
+        model, tokenizer, train, validation, merge=False, folder=out, machine=machine, seed=recipe.seed, **settings
     )
     stats.kept -= len(result.too_long)
     for conversation in result.too_long:
         stats.drop("too_long", conversation.messages, conversation.source)
-    train, validation = (
-        [conversation for conversation, _ in part] for part in (result.train, result.validation)
-    )
+    train, validation = ([conversation for conversation, _ in part] for part in (result.train, result.validation))
 
     if config.method == "lora":
         save_adapter(model, out / "adapter")
@@ -89,16 +79,12 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
             "validation_end": evaluations[-1]["loss"] if evaluations else None,
         },
         "validation": evaluations,
-        "answers": [
-            {"prompt": prompt, "answer": task.answer(model, tokenizer, prompt)} for prompt in config.prompts
-        ],
+        "answers": [{"prompt": prompt, "answer": task.answer(model, tokenizer, prompt)} for prompt in config.prompts],
         "speed": result.training.speed,
     }
 
 
-def _counts(
-    train: Sequence[TrainingConversation], validation: Sequence[TrainingConversation]
-) -> dict[str, Any]:
+def _counts(train: Sequence[TrainingConversation], validation: Sequence[TrainingConversation]) -> dict[str, Any]:
     conversations = [*train, *validation]
     return {
         "train": len(train),

@@ -51,9 +51,7 @@ class BatchKVCache:
 
     def positions(self, num_tokens: int) -> Int[Tensor, "B 1"]:
         if num_tokens != 1:
-            raise ValueError(
-                f"{num_tokens} tokens per row, expected 1: prompts are prefilled in another cache"
-            )
+            raise ValueError(f"{num_tokens} tokens per row, expected 1: prompts are prefilled in another cache")
         self._grow(self.length + 1, self._keys)
         return self._positions[:, None]
 

@@ -180,9 +180,7 @@ class BatchingEngine:
         if request.logprobs is None:
             return output
         logprobs = log_probabilities(logits)
-        return replace(
-            output, logprob=float(logprobs[token]), top_logprobs=top_logprobs(logprobs, request.logprobs)
-        )
+        return replace(output, logprob=float(logprobs[token]), top_logprobs=top_logprobs(logprobs, request.logprobs))
 
     def _remove(self, row: int) -> None:
         """Remove a row of the cache and of the list; the last row moves to its index."""

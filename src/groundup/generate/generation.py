@@ -59,9 +59,7 @@ def stream_tokens(
 
 
 @torch.inference_mode()
-def next_token_logits(
-    model: Decoder, tokens: Sequence[Sequence[int]], cache: KVCache
-) -> Float[Tensor, "B V"]:
+def next_token_logits(model: Decoder, tokens: Sequence[Sequence[int]], cache: KVCache) -> Float[Tensor, "B V"]:
     """Logits of the token after each row of `tokens`; those of earlier positions are not computed."""
     device = next(model.parameters()).device
     hidden = model.hidden_states(torch.tensor(tokens, device=device), cache=cache)

@@ -114,10 +114,7 @@ def filter_logits(
 
 
 def sample_token(
-    logits: Float[Tensor, "V"],
-    sampling: SamplingParams,
-    previous_ids: Sequence[int],
-    generator: torch.Generator,
+    logits: Float[Tensor, "V"], sampling: SamplingParams, previous_ids: Sequence[int], generator: torch.Generator
 ) -> int:
     """The next token's id; `previous_ids` are the tokens of the prompt and of the output so far."""
     logits = logits.detach().to("cpu", torch.float32)

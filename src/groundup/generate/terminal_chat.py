@@ -92,8 +92,7 @@ class ChatSession:
             if len(prompt) <= max_prompt:
                 return prompt, first
         raise UserError(
-            f"the conversation has {len(prompt)} tokens, expected at most {max_prompt}",
-            hint="shorten the message",
+            f"the conversation has {len(prompt)} tokens, expected at most {max_prompt}", hint="shorten the message"
         )
 
 

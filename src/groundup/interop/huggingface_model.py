@@ -31,9 +31,7 @@ CONFIG_FILE = "config.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_huggingface(
-    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-) -> nn.Module:
+def load_huggingface(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
     """The model of a Hugging Face folder, in evaluation mode; in `dtype`, or in the dtype of the files.
 
     A folder without safetensors may hold a DeepSpeed ZeRO checkpoint, which is then read.
@@ -79,18 +77,12 @@ def export_huggingface(
     tokenizer = Tokenizer.load(tokenizer) if isinstance(tokenizer, Path) else tokenizer
     out.mkdir(parents=True, exist_ok=True)
     foreign = convert_to_foreign(family.weight_map(config, list(weights)), weights)
-    files = write_safetensors(
-        ((n, cast_floating(t, DTYPES[dtype]).cpu()) for n, t in foreign), out, max_shard_bytes
-    )
+    files = write_safetensors(((n, cast_floating(t, DTYPES[dtype]).cpu()) for n, t in foreign), out, max_shard_bytes)
     return [*files, *write_config_files(config, tokenizer, out, dtype)]
 
 
 def write_config_files(
-    config: ModelConfig,
-    tokenizer: Tokenizer | None,
-    out: Path,
-    dtype: str,
-    extra_fields: dict[str, Any] | None = None,
+    config: ModelConfig, tokenizer: Tokenizer | None, out: Path, dtype: str, extra_fields: dict[str, Any] | None = None
 ) -> list[Path]:
     """Write config.json, with `extra_fields`, and the tokenizer files; returns the files."""
     # Explicit None: transformers' defaults of a family would be ids of other tokens.
@@ -139,15 +131,12 @@ def _family_of(fields: dict[str, Any], folder: Path) -> Family:
         )
     if name not in FAMILIES:
         raise UserError(
-            f"{folder / CONFIG_FILE}: model_type = {name!r} is not supported, "
-            f"expected one of {', '.join(FAMILIES)}"
+            f"{folder / CONFIG_FILE}: model_type = {name!r} is not supported, expected one of {', '.join(FAMILIES)}"
         )
     return FAMILIES[name]
 
 
-def _adjust_to_tensors(
-    family: Family, config: ModelConfig, source: TensorSource
-) -> tuple[ModelConfig, list[str]]:
+def _adjust_to_tensors(family: Family, config: ModelConfig, source: TensorSource) -> tuple[ModelConfig, list[str]]:
     """The configuration adjusted to the stored tensors, and the names of duplicates among them.
 
     Files may lack a head (an encoder for embeddings), or contain a tied one as well. A head that differs from the embedding is
@@ -174,9 +163,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file", hint="a Hugging Face folder has config.json and safetensors"
-        ) from None
+        raise UserError(f"{path}: no such file", hint="a Hugging Face folder has config.json and safetensors") from None
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}", hint="copy or download the file again") from None
     if not isinstance(fields, dict):

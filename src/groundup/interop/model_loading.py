@@ -20,9 +20,7 @@ MODEL_STAGES_BY_PREFERENCE = (STAGE_FOLDERS["chat"], STAGE_FOLDERS["base"])
 EXPECTED = "a model folder, a run, a Hugging Face folder or a .gguf file"
 
 
-def open_model(
-    path: Path | str, device: str = "auto", dtype: torch.dtype | None = None
-) -> tuple[nn.Module, Tokenizer]:
+def open_model(path: Path | str, device: str = "auto", dtype: torch.dtype | None = None) -> tuple[nn.Module, Tokenizer]:
     """The model, in evaluation mode, and the tokenizer at `path`.
 
     Args:
@@ -58,8 +56,7 @@ def resolve_model_path(path: Path) -> Path:
             return path / name
     if unfinished := [name for name in MODEL_STAGES_BY_PREFERENCE if (path / f"{name}.partial").exists()]:
         raise UserError(
-            f"{path}: a run without a finished model: {unfinished[-1]} is incomplete",
-            hint="groundup run continues it",
+            f"{path}: a run without a finished model: {unfinished[-1]} is incomplete", hint="groundup run continues it"
         )
     if len(files := sorted(path.glob("*.gguf"))) == 1:
         return files[0]
@@ -75,9 +72,7 @@ def resolve_model_path(path: Path) -> Path:
 def resolve_device(device: str) -> torch.device:
     """`device`, with "auto" as the first available accelerator, else the CPU. Raises UserError if it is unavailable."""
     if device == "auto":
-        device = (
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -48,9 +48,7 @@ class SafetensorsFolder:
             self._opened[file] = handle = _open(path / file)
             for name in handle.keys():  # noqa: SIM118 (a safetensors handle is no dict)
                 if name in self._file_of:
-                    raise UserError(
-                        f"{path}: tensor {name} is in both {self._file_of[name]} and {file}, expected once"
-                    )
+                    raise UserError(f"{path}: tensor {name} is in both {self._file_of[name]} and {file}, expected once")
                 self._file_of[name] = file
                 self.shapes[name] = tuple(handle.get_slice(name).get_shape())
 
@@ -91,19 +89,12 @@ def write_safetensors(
         total += size
     flush()
 
-    for older in (
-        *folder.glob("model*.safetensors"),
-        folder / INDEX_FILE,
-    ):  # so that no reader mixes old and new
+    for older in (*folder.glob("model*.safetensors"), folder / INDEX_FILE):  # so that no reader mixes old and new
         older.unlink(missing_ok=True)
     if len(partial_files) == 1:
         return [partial_files[0].rename(folder / SINGLE_FILE)]
-    names = [
-        f"model-{i:05d}-of-{len(partial_files):05d}.safetensors" for i in range(1, len(partial_files) + 1)
-    ]
-    files = [
-        partial_file.rename(folder / name) for partial_file, name in zip(partial_files, names, strict=True)
-    ]
+    names = [f"model-{i:05d}-of-{len(partial_files):05d}.safetensors" for i in range(1, len(partial_files) + 1)]
+    files = [partial_file.rename(folder / name) for partial_file, name in zip(partial_files, names, strict=True)]
     weight_map = {
         tensor: name for name, tensor_names in zip(names, shard_names, strict=True) for tensor in tensor_names
     }
@@ -117,9 +108,7 @@ def _shards(folder: Path) -> list[str]:
         return [SINGLE_FILE]
     if (folder / INDEX_FILE).is_file():
         try:
-            files = sorted(
-                set(json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"].values())
-            )
+            files = sorted(set(json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise UserError(
                 f"{folder / INDEX_FILE}: not a readable index ({error})", hint="download it again"
@@ -128,9 +117,7 @@ def _shards(folder: Path) -> list[str]:
             if not isinstance(file, str) or not re.fullmatch(r"[\w][\w.-]*\.safetensors", file):
                 raise UserError(f"{folder / INDEX_FILE}: {file!r} is not a .safetensors file name")
             if not (folder / file).is_file():
-                raise UserError(
-                    f"{folder}: shard {file} is missing, {INDEX_FILE} names it", hint="download it again"
-                )
+                raise UserError(f"{folder}: shard {file} is missing, {INDEX_FILE} names it", hint="download it again")
         return files
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     if len(others) == 1:

@@ -39,10 +39,7 @@ def map_names(names: Iterable[str], table: Mapping[str, str]) -> Iterator[Tensor
 
     `*` matches one component of a name, such as a layer's index, and is the same on both sides.
     """
-    rules = [
-        (re.compile(re.escape(native).replace(r"\*", r"([^.]+)")), foreign)
-        for native, foreign in table.items()
-    ]
+    rules = [(re.compile(re.escape(native).replace(r"\*", r"([^.]+)")), foreign) for native, foreign in table.items()]
     for name in names:
         for pattern, foreign in rules:
             if match := pattern.match(name):
@@ -85,37 +82,27 @@ def map_concatenated(
 def map_stacked(native: str, foreign: Iterable[str]) -> TensorMap:
     """A native tensor whose first dimension is separate foreign tensors, such as experts."""
     return TensorMap(
-        (native,),
-        tuple(foreign),
-        lambda tensors: [torch.stack(tensors)],
-        lambda tensors: list(tensors[0].unbind()),
+        (native,), tuple(foreign), lambda tensors: [torch.stack(tensors)], lambda tensors: list(tensors[0].unbind())
     )
 
 
-def expected_shapes(
-    weight_map: Iterable[TensorMap], native: Mapping[str, Tensor]
-) -> dict[str, tuple[int, ...]]:
+def expected_shapes(weight_map: Iterable[TensorMap], native: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """The shapes of a foreign file, for a model with tensors of the shapes of `native`."""
     shapes = {}
     for tensor_map in weight_map:
         empty = [torch.empty_like(native[name], device="meta") for name in tensor_map.native]
         shapes |= {
-            name: tuple(t.shape)
-            for name, t in zip(tensor_map.foreign, tensor_map.to_foreign(empty), strict=True)
+            name: tuple(t.shape) for name, t in zip(tensor_map.foreign, tensor_map.to_foreign(empty), strict=True)
         }
     return shapes
 
 
-def check_tensors(
-    expected: Mapping[str, tuple[int, ...]], source: TensorSource, ignored: Iterable[str] = ()
-) -> None:
+def check_tensors(expected: Mapping[str, tuple[int, ...]], source: TensorSource, ignored: Iterable[str] = ()) -> None:
     """Raises UserError for the first missing, unexpected or misshaped tensor, before any is read."""
     found = source.shapes
     missing = [name for name in expected if name not in found]
     ignored = tuple(ignored)
-    extra = [
-        n for n in found if n not in expected and not any(fnmatchcase(n, pattern) for pattern in ignored)
-    ]
+    extra = [n for n in found if n not in expected and not any(fnmatchcase(n, pattern) for pattern in ignored)]
     wrong = [name for name in expected if name in found and found[name] != expected[name]]
     if missing:
         raise UserError(
@@ -141,21 +128,15 @@ def convert_to_native(weight_map: Iterable[TensorMap], source: TensorSource) -> 
     """Native tensors, read from `source` one map at a time."""
     for tensor_map in weight_map:
         yield from zip(
-            tensor_map.native,
-            tensor_map.to_native([source.read(name) for name in tensor_map.foreign]),
-            strict=True,
+            tensor_map.native, tensor_map.to_native([source.read(name) for name in tensor_map.foreign]), strict=True
         )
 
 
-def convert_to_foreign(
-    weight_map: Iterable[TensorMap], native: Mapping[str, Tensor]
-) -> Iterator[tuple[str, Tensor]]:
+def convert_to_foreign(weight_map: Iterable[TensorMap], native: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Foreign tensors, converted one map at a time."""
     for tensor_map in weight_map:
         tensors = tensor_map.to_foreign([native[name].detach() for name in tensor_map.native])
-        yield from (
-            (name, tensor.contiguous()) for name, tensor in zip(tensor_map.foreign, tensors, strict=True)
-        )
+        yield from ((name, tensor.contiguous()) for name, tensor in zip(tensor_map.foreign, tensors, strict=True))
 
 
 def _more(names: list[str]) -> str:

@@ -77,18 +77,14 @@ class ZeroCheckpoint:
                         flat, [item for each in groups for item in each.items()], checkpoint
                     )
             else:  # each group is sharded over all ranks
-                self._weights |= _unflatten_zero2(
-                    torch.cat([part[number] for part in parts]), group, checkpoint
-                )
+                self._weights |= _unflatten_zero2(torch.cat([part[number] for part in parts]), group, checkpoint)
 
     def read(self, name: str) -> Tensor:
         """The tensor `name`, float32."""
         return self._weights[name]
 
 
-def _unflatten_zero3(
-    flat: list[Tensor], items: list[tuple[str, torch.Size]], folder: Path
-) -> dict[str, Tensor]:
+def _unflatten_zero3(flat: list[Tensor], items: list[tuple[str, torch.Size]], folder: Path) -> dict[str, Tensor]:
     """ZeRO-3: each weight in equal shards on all ranks, the last one padded."""
     found, begin = {}, 0
     for name, shape in items:
@@ -116,8 +112,7 @@ def _latest_tag(folder: Path) -> str:
     name = (folder / "latest").read_text(encoding="utf-8", errors="replace").strip()
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or not (folder / name).is_dir():
         raise UserError(
-            f"{folder / 'latest'}: names {name[:80]!r}, expected a folder beside it",
-            hint="copy all its files",
+            f"{folder / 'latest'}: names {name[:80]!r}, expected a folder beside it", hint="copy all its files"
         )
     return name
 
@@ -150,8 +145,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _require(found: dict[str, Any], key: str, folder: Path) -> Any:
     if key not in found:
         raise UserError(
-            f"{folder}: no {key!r} in its states",
-            hint="unknown layout: DeepSpeed 0.14 to 0.19 are supported",
+            f"{folder}: no {key!r} in its states", hint="unknown layout: DeepSpeed 0.14 to 0.19 are supported"
         )
     return found[key]
 

@@ -171,9 +171,7 @@ def softcap_attention(
     def score_mod(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return cap(score)
 
-    return _flex()(
-        query, key, value, score_mod=score_mod, block_mask=mask.block_mask, scale=scale, enable_gqa=True
-    )
+    return _flex()(query, key, value, score_mod=score_mod, block_mask=mask.block_mask, scale=scale, enable_gqa=True)
 
 
 def softcap(x: Float[Tensor, "..."], limit: float) -> Float[Tensor, "..."]:

@@ -108,9 +108,7 @@ def build_dense_mask(
     return mask_mod(batches, torch.zeros_like(batches), queries, keys).expand(batch, 1, num_queries, num_keys)
 
 
-def compute_positions(
-    tokens: Int[Tensor, "B T"], document_ids: Int[Tensor, "B T"] | None
-) -> Int[Tensor, "*B T"]:
+def compute_positions(tokens: Int[Tensor, "B T"], document_ids: Int[Tensor, "B T"] | None) -> Int[Tensor, "*B T"]:
     """Positions (T), or (B T) restarting with each document: document ids [7 7 7 9 9] -> [0 1 2 0 1]."""
     if document_ids is None:
         return torch.arange(tokens.shape[1], device=tokens.device)

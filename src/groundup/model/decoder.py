@@ -69,9 +69,7 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, "B T D"]:
         """The output of the final norm: the input of the head."""
         check_tokens(tokens, self.config, 0 if cache is None else cache.length)
-        positions = (
-            compute_positions(tokens, document_ids) if cache is None else cache.positions(tokens.shape[1])
-        )
+        positions = compute_positions(tokens, document_ids) if cache is None else cache.positions(tokens.shape[1])
         contexts = {
             layer_type: encoding(positions, document_ids, cache)
             for layer_type, encoding in self.position_encodings.items()

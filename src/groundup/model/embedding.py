@@ -44,20 +44,13 @@ class Embedding(nn.Module):
         self.tokens = nn.Embedding(config.vocab_size, width)
         self.scale = build_scale(config.embedding_scale)
         self.positions = (
-            AdditiveEmbedding(config.context_length, width)
-            if config.position_embedding == "learned"
-            else PassThrough()
+            AdditiveEmbedding(config.context_length, width) if config.position_embedding == "learned" else PassThrough()
         )
-        self.token_types = (
-            AdditiveEmbedding(config.num_token_types, width) if config.num_token_types else PassThrough()
-        )
+        self.token_types = AdditiveEmbedding(config.num_token_types, width) if config.num_token_types else PassThrough()
         self.norm = build_norm(config, width) if config.embedding_norm else PassThrough()
 
     def forward(
-        self,
-        tokens: Int[Tensor, "B T"],
-        positions: Int[Tensor, "*B T"],
-        token_types: Int[Tensor, "B T"] | None = None,
+        self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, "*B T"], token_types: Int[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T D"]:
         x = self.scale(self.tokens(tokens))
         x = self.positions(x, positions)

@@ -66,8 +66,7 @@ class Encoder(nn.Module):
         check_tokens(tokens, self.config)
         positions = compute_positions(tokens, document_ids)
         contexts = {
-            layer_type: encoding(positions, document_ids)
-            for layer_type, encoding in self.position_encodings.items()
+            layer_type: encoding(positions, document_ids) for layer_type, encoding in self.position_encodings.items()
         }
         x = self.embedding(tokens, positions, token_types)
         for block, layer_type in zip(self.blocks, self.config.layer_types, strict=True):

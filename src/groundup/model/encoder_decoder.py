@@ -102,14 +102,10 @@ class EncoderDecoder(nn.Module):
         cache.layer_cross_key_values = self.decoder.project_memory(memory, 1, document_ids, first_document)
         return cache
 
-    def decode(
-        self, decoder_tokens: Int[Tensor, "B T"], cache: EncoderDecoderCache
-    ) -> Float[Tensor, "B T V"]:
+    def decode(self, decoder_tokens: Int[Tensor, "B T"], cache: EncoderDecoderCache) -> Float[Tensor, "B T V"]:
         """Logits of the token after each of these, which follow those in the cache."""
         check_tokens(decoder_tokens, self.config, cache.length)
-        return self.head(
-            self.decoder(self.embedding, decoder_tokens, cache.layer_cross_key_values, None, cache)
-        )
+        return self.head(self.decoder(self.embedding, decoder_tokens, cache.layer_cross_key_values, None, cache))
 
 
 class EncoderStack(nn.Module):
@@ -128,8 +124,7 @@ class EncoderStack(nn.Module):
     ) -> Float[Tensor, "B S D"]:
         positions = compute_positions(tokens, document_ids)
         contexts = {
-            layer_type: encoding(positions, document_ids)
-            for layer_type, encoding in self.position_encodings.items()
+            layer_type: encoding(positions, document_ids) for layer_type, encoding in self.position_encodings.items()
         }
         x = embedding(tokens, positions)
         for block, layer_type in zip(self.blocks, self.layer_kinds, strict=True):
@@ -163,10 +158,7 @@ class DecoderStack(nn.Module):
             document_ids=decoder_document_ids,
             key_document_ids=document_ids,
         )
-        return [
-            cast(CrossAttentionBlock, block).cross_attention.project_memory(memory, mask)
-            for block in self.blocks
-        ]
+        return [cast(CrossAttentionBlock, block).cross_attention.project_memory(memory, mask) for block in self.blocks]
 
     def forward(
         self,
@@ -176,9 +168,7 @@ class DecoderStack(nn.Module):
         document_ids: Int[Tensor, "B T"] | None,
         cache: StaticKVCache | None = None,
     ) -> Float[Tensor, "B T D"]:
-        positions = (
-            compute_positions(tokens, document_ids) if cache is None else cache.positions(tokens.shape[1])
-        )
+        positions = compute_positions(tokens, document_ids) if cache is None else cache.positions(tokens.shape[1])
         contexts = {
             layer_type: encoding(positions, document_ids, cache)
             for layer_type, encoding in self.position_encodings.items()

@@ -26,9 +26,7 @@ class Head(nn.Module):
         super().__init__()
         self.logit_softcap = config.logit_softcap
         self.scale = build_scale(config.logit_scale / config.width_multiplier)
-        self.softcap = (
-            nn.Identity() if self.logit_softcap is None else partial(softcap, limit=self.logit_softcap)
-        )
+        self.softcap = nn.Identity() if self.logit_softcap is None else partial(softcap, limit=self.logit_softcap)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if bias else None
 
     def forward(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:

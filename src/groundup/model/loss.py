@@ -162,9 +162,7 @@ def chunk_loss_eager(
     exponentials = logits.sub_(highest).exp_()
     sums = exponentials.sum(dim=-1, keepdim=True)
     if vocab_shard is not None:
-        sums, label_logits = vocab_shard.all_reduce_sum(torch.cat((sums, label_logits), dim=1)).split(
-            1, dim=1
-        )
+        sums, label_logits = vocab_shard.all_reduce_sum(torch.cat((sums, label_logits), dim=1)).split(1, dim=1)
     log_sum = sums.log() + highest
     if needs_gradient:
         # d loss / d logits = softmax * (1 + 2 z log_sum) - onehot(label)

@@ -29,9 +29,7 @@ class MixtureOfExperts(nn.Module):
         self.experts = Experts(moe.num_experts, config.hidden_size, moe.intermediate_size, activation)
         shared_size = moe.num_shared_experts * moe.intermediate_size
         self.shared_experts = (
-            GatedFeedForward(config.hidden_size, shared_size, activation, bias=False)
-            if shared_size
-            else ZeroExperts()
+            GatedFeedForward(config.hidden_size, shared_size, activation, bias=False) if shared_size else ZeroExperts()
         )
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:

@@ -40,12 +40,7 @@ class NoPositionEncoding(nn.Module):
         if cache is not None:
             return cache.mask(length, self.window)
         return build_mask(
-            length,
-            length,
-            positions.device,
-            causal=self.causal,
-            window=self.window,
-            document_ids=document_ids,
+            length, length, positions.device, causal=self.causal, window=self.window, document_ids=document_ids
         )
 
     def rotation(self, positions: Tensor) -> Rotation | None:

@@ -36,10 +36,6 @@ def relative_position_bucket(
         num_buckets //= 2
         base, distance = (distance > 0).long() * num_buckets, distance.abs()
     exact = num_buckets // 2
-    far = (
-        torch.log(distance.clamp(min=1).float() / exact)
-        / math.log(max_distance / exact)
-        * (num_buckets - exact)
-    )
+    far = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact) * (num_buckets - exact)
     far = (exact + far.long()).clamp(max=num_buckets - 1)
     return base + torch.where(distance < exact, distance, far)

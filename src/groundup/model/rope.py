@@ -30,9 +30,7 @@ class RotaryEmbedding(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(
-        self, head_dim: int, theta: float, context_length: int, scaling: RopeScalingConfig | None = None
-    ):
+    def __init__(self, head_dim: int, theta: float, context_length: int, scaling: RopeScalingConfig | None = None):
         super().__init__()
         self.head_dim, self.theta, self.scaling = head_dim, theta, scaling
         self.original_length = (scaling and scaling.original_context_length) or context_length
@@ -145,8 +143,6 @@ def build_rotary_embedding(config: ModelConfig, layer_type: str) -> RotaryEmbedd
     if layer_type == "local" and config.rope_local_theta is not None:
         return RotaryEmbedding(config.head_dim, config.rope_local_theta, config.context_length)
     embedding = (
-        DynamicRotaryEmbedding
-        if config.rope_scaling and config.rope_scaling.method == "dynamic"
-        else RotaryEmbedding
+        DynamicRotaryEmbedding if config.rope_scaling and config.rope_scaling.method == "dynamic" else RotaryEmbedding
     )
     return embedding(config.head_dim, config.rope_theta, config.context_length, config.rope_scaling)

@@ -42,9 +42,7 @@ def save_model(model: nn.Module, folder: Path) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
-def load_model(
-    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-) -> nn.Module:
+def load_model(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
     """The model of a folder of `save_model`, in evaluation mode; in `dtype`, or in the dtype of the file.
 
     Raises UserError for a missing or damaged file, and for weights that do not fit model.json: tensor, expected, found.
@@ -62,9 +60,7 @@ def load_config(folder: Path) -> ModelConfig:
     """The configuration of the model in `folder`."""
     path = folder / CONFIG_FILE
     if not path.is_file():
-        raise UserError(
-            f"{path}: no such file", hint="expected a model folder with model.json and model.safetensors"
-        )
+        raise UserError(f"{path}: no such file", hint="expected a model folder with model.json and model.safetensors")
     try:
         return ModelConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
@@ -102,8 +98,7 @@ def assign_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str)
     for name, tensor in expected.items():
         if weights[name].shape != tensor.shape:
             raise UserError(
-                f"{source}: {name}: expected shape {tuple(tensor.shape)}, found {tuple(weights[name].shape)}",
-                hint=hint,
+                f"{source}: {name}: expected shape {tuple(tensor.shape)}, found {tuple(weights[name].shape)}", hint=hint
             )
     model.load_state_dict(weights, assign=True)
     _reset_buffers(model, next(iter(weights.values())).device)

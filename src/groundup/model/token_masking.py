@@ -58,9 +58,7 @@ def span_corruption(
 
     Raises ValueError for fewer `sentinel_ids` than spans.
     """
-    masked = span_mask(
-        tokens.shape[0], tokens.shape[1], generator, mask_rate=mask_rate, mean_length=mean_length
-    )
+    masked = span_mask(tokens.shape[0], tokens.shape[1], generator, mask_rate=mask_rate, mean_length=mean_length)
     return {
         "tokens": _with_sentinels(tokens, masked, sentinel_ids, eos_id),
         "labels": _with_sentinels(tokens, ~masked, sentinel_ids, eos_id),
@@ -78,9 +76,7 @@ def span_mask(
     unmasked = _partition(batch_size, length - num_masked, num_spans, generator)
     masked = _partition(batch_size, num_masked, num_spans, generator)
     lengths = torch.stack((unmasked, masked), dim=2).flatten(1)  # alternating
-    begins = torch.zeros(batch_size, length + 1, dtype=torch.long).scatter_(1, lengths.cumsum(1), 1)[
-        :, :length
-    ]
+    begins = torch.zeros(batch_size, length + 1, dtype=torch.long).scatter_(1, lengths.cumsum(1), 1)[:, :length]
     return begins.cumsum(1) % 2 == 1
 
 
@@ -88,9 +84,7 @@ def _partition(batch_size: int, total: int, parts: int, generator: torch.Generat
     """`total` as a sum of `parts` positive numbers, all partitions equally likely."""
     order = torch.rand(batch_size, total - 1, generator=generator).argsort(dim=1)[:, : parts - 1] + 1
     bounds = order.sort(dim=1).values
-    ends = torch.cat(
-        (torch.zeros(batch_size, 1, dtype=torch.long), bounds, torch.full((batch_size, 1), total)), dim=1
-    )
+    ends = torch.cat((torch.zeros(batch_size, 1, dtype=torch.long), bounds, torch.full((batch_size, 1), total)), dim=1)
     return ends.diff(dim=1)
 
 

@@ -88,9 +88,7 @@ def _all_reduce_copy(x: Tensor, group: Group) -> Tensor:
     return x
 
 
-def _all_to_all(
-    x: Tensor, group: Group, send_counts: list[int] | None, receive_counts: list[int] | None
-) -> Tensor:
+def _all_to_all(x: Tensor, group: Group, send_counts: list[int] | None, receive_counts: list[int] | None) -> Tensor:
     rows = x.shape[0] if receive_counts is None else sum(receive_counts)
     out = x.new_empty((rows, *x.shape[1:]))
     dist.all_to_all_single(out, x.contiguous(), receive_counts, send_counts, group=group)

@@ -18,12 +18,7 @@ from torch.distributed.distributed_c10d import _resolve_process_group
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-FULL_OUTPUT_OPS = {
-    "_allgather_base_",
-    "allgather_",
-    "all_gather_into_tensor",
-    "allgather_into_tensor_coalesced_",
-}
+FULL_OUTPUT_OPS = {"_allgather_base_", "allgather_", "all_gather_into_tensor", "allgather_into_tensor_coalesced_"}
 FULL_INPUT_OPS = {
     "_reduce_scatter_base_", "reduce_scatter_", "reduce_scatter_tensor", "reduce_scatter_tensor_coalesced_",
     "alltoall_base_", "alltoall_", "all_to_all_single",

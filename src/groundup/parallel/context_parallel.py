@@ -172,11 +172,7 @@ class _ShardedQueries(DecoderStack):
     shard: SequenceShard
 
     def project_memory(
-        self,
-        memory: Tensor,
-        num_tokens: int,
-        document_ids: Tensor | None,
-        decoder_document_ids: Tensor | None,
+        self, memory: Tensor, num_tokens: int, document_ids: Tensor | None, decoder_document_ids: Tensor | None
     ) -> list[CrossKeyValues]:
         if self.training:
             num_tokens //= self.shard.size
@@ -218,9 +214,7 @@ def _chunk_masks(
     return ChunkMasks(masks)
 
 
-def _ring_mask(
-    encoding: _ShardedPositions, document_ids: Tensor | None, length: int, device: torch.device
-) -> RingMask:
+def _ring_mask(encoding: _ShardedPositions, document_ids: Tensor | None, length: int, device: torch.device) -> RingMask:
     return RingMask(encoding.causal, encoding.window, document_ids)
 
 
@@ -230,9 +224,7 @@ def _attend_all_gather(
     shard = SequenceShard(group.rank(), group.size(), zigzag=True)
     key, value = shard.restore_order(all_gather(torch.stack((key, value)), 3, group), 3)
     chunks = zip(query.chunk(len(mask.masks), 2), mask.masks, strict=True)
-    return torch.cat(
-        [attend(chunk, key[:, :, :end], value[:, :, :end], part) for chunk, (end, part) in chunks], 2
-    )
+    return torch.cat([attend(chunk, key[:, :, :end], value[:, :, :end], part) for chunk, (end, part) in chunks], 2)
 
 
 def _attend_ulysses(

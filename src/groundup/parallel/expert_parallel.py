@@ -46,10 +46,7 @@ class _ExpertParallel(Experts):
         counts = ends.diff(prepend=ends.new_zeros(1))
         received = torch.empty_like(counts)  # by rank, the tokens for each of this rank's experts
         dist.all_to_all_single(received, counts, group=self.group)
-        send_counts, receive_counts = (
-            counts.view(size, -1).sum(1).tolist(),
-            received.view(size, -1).sum(1).tolist(),
-        )
+        send_counts, receive_counts = (counts.view(size, -1).sum(1).tolist(), received.view(size, -1).sum(1).tolist())
         tokens = all_to_all(x, self.group, send_counts, receive_counts)
         # They arrive sorted by rank, then by expert; the experts need them sorted by expert.
         expert = torch.arange(len(received) // size, device=x.device).repeat(size).repeat_interleave(received)

@@ -37,9 +37,7 @@ def gradient_norm(parameters: Iterable[nn.Parameter], mesh: Mesh) -> Tensor:
     return squares.sqrt()
 
 
-def clip_grad_norm(
-    parameters: Iterable[nn.Parameter], max_norm: float | None, mesh: Mesh | None = None
-) -> Tensor:
+def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float | None, mesh: Mesh | None = None) -> Tensor:
     """Clip the gradient to `max_norm` (None: never) in place; returns its norm before, over all ranks of `mesh`.
 
     Without a mesh as torch.nn.utils.clip_grad_norm_.

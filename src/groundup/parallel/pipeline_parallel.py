@@ -131,9 +131,7 @@ def _extract_stage(model: Any, index: int, count: int) -> Any:
     return stage
 
 
-def build_schedule(
-    stages: list[StageModule], mesh: Mesh, num_micro_batches: int, shape: tuple[int, ...]
-) -> Any:
+def build_schedule(stages: list[StageModule], mesh: Mesh, num_micro_batches: int, shape: tuple[int, ...]) -> Any:
     """PyTorch's schedule of one step.
 
     Args:
@@ -194,9 +192,7 @@ class PipelineEvaluator:
         for index in range(self.num_stages):
             if stage := self.stages.get(index):
                 stage.set_received(hidden)
-                hidden = stage.call_model(
-                    lambda model: self.model_class.hidden_states(model, tokens, **inputs)
-                )
+                hidden = stage.call_model(lambda model: self.model_class.hidden_states(model, tokens, **inputs))
             hidden = self._broadcast_from(index, hidden.float())
         return hidden
 

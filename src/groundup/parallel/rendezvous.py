@@ -181,11 +181,7 @@ def process_group(
         device = torch.device("cuda", local_rank())
         torch.cuda.set_device(device)
     dist.init_process_group(
-        backend,
-        store=dist.PrefixStore("group", get_store()),
-        rank=rank(),
-        world_size=world_size(),
-        timeout=timeout,
+        backend, store=dist.PrefixStore("group", get_store()), rank=rank(), world_size=world_size(), timeout=timeout
     )
     try:
         with detect_stalls(get_store(), rank(), world_size(), stall_seconds):

@@ -42,9 +42,7 @@ def collect_shards(state: dict[str, Tensor], mesh: Mesh | None = None) -> dict[s
         local, offsets = tensor, (0,) * tensor.ndim
         if isinstance(tensor, DTensor):
             local = tensor.to_local()
-            _, offsets = compute_local_shape_and_global_offset(
-                tensor.shape, tensor.device_mesh, tensor.placements
-            )
+            _, offsets = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
         if local.numel() or not tensor.numel():
             shards[name] = TensorShard(local.detach().to("cpu", copy=True).contiguous(), tuple(offsets))
     return shards
@@ -83,9 +81,7 @@ def read_shapes(folder: Path) -> dict[str, torch.Size]:
         size: Any = entry.size  # type: ignore[union-attr]
         numel = sum(chunk.sizes.numel() for chunk in entry.chunks)  # type: ignore[union-attr]
         if numel != size.numel():
-            raise OSError(
-                f"{folder}: {name}: {numel} of {size.numel()} numbers, the file of a rank is missing"
-            )
+            raise OSError(f"{folder}: {name}: {numel} of {size.numel()} numbers, the file of a rank is missing")
         shapes[name] = size
     return shapes
 

@@ -158,10 +158,7 @@ class StallDetector:
 
     def _report_stragglers(self, statuses: dict[int, RankStatus]) -> None:
         """Each straggler once, from the samples since the last comparison."""
-        samples = [
-            status.samples - self._compared.get(rank, RankStatus()).samples
-            for rank, status in statuses.items()
-        ]
+        samples = [status.samples - self._compared.get(rank, RankStatus()).samples for rank, status in statuses.items()]
         if len(samples) == self.world_size and min(samples) >= SAMPLES_PER_COMPARISON:
             for rank, text in find_stragglers(self._compared, statuses).items():
                 if rank not in self._stragglers:

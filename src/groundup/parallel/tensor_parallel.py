@@ -120,9 +120,7 @@ def _shard_attention(attention: Attention | CrossAttention, mesh: Mesh) -> set[i
             specialize(linear, _SelectedColumns, rows=rows.flatten())
     cross = isinstance(attention, CrossAttention)
     specialize(attention, _TensorParallelCrossAttention if cross else _TensorParallelInput, mesh=mesh)
-    return {id(p) for p in attention.parameters() if not is_sharded(p, "tensor")} - {
-        id(attention.o_proj.bias)
-    }
+    return {id(p) for p in attention.parameters() if not is_sharded(p, "tensor")} - {id(attention.o_proj.bias)}
 
 
 def key_heads_for_queries(queries: Tensor, group: int) -> Tensor:
@@ -202,9 +200,7 @@ class _TensorParallelBias(RelativePositionEncoding):
     def forward(self, *inputs: Any) -> AttentionContext:
         mask, rotation = super().forward(*inputs)
         assert mask.dense is not None
-        return AttentionContext(
-            replace(mask, dense=local_chunk(mask.dense, 1, self.mesh.group("tensor"))), rotation
-        )
+        return AttentionContext(replace(mask, dense=local_chunk(mask.dense, 1, self.mesh.group("tensor"))), rotation)
 
 
 class _SplitSequence(nn.Module):

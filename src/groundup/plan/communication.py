@@ -127,9 +127,7 @@ def _tensor_bytes(config: ModelConfig, layout: LayoutConfig, spec: StepSpec) -> 
     sent += 2 * ratio * partial_gradients / layout.data_ranks * FP32_BYTES
     if rank.embedding:  # all-reduce or reduce-scatter of embeddings, all-gather of their gradient
         sent += (2 + layout.sequence_parallel) * ratio * stream * FP32_BYTES
-    if (
-        rank.head
-    ):  # all-gather of the sequence, gradient of the hidden states, three values per token for the loss
+    if rank.head:  # all-gather of the sequence, gradient of the hidden states, three values per token for the loss
         sent += (2 + layout.sequence_parallel) * ratio * stream * FP32_BYTES
         sent += 2 * ratio * 3 * tokens * FP32_BYTES
     return sent

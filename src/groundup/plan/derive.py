@@ -49,9 +49,7 @@ class Plan:
         summary["model"] = resolved_model_config(self.recipe).model_dump(mode="json", exclude_none=True)
         summary["parameters"] = asdict(self.parameters)
         summary["train"] = train.model_dump(mode="json")
-        summary["tokens_per_parameter"] = (
-            require_derived(train.tokens, "train.tokens") / self.parameters.active
-        )
+        summary["tokens_per_parameter"] = require_derived(train.tokens, "train.tokens") / self.parameters.active
         summary["memory"] = asdict(self.memory) | {"total": self.memory.total}
         summary["layout"] = {
             "devices": planned_devices(self.recipe), "shards": (self.layout.shard or 1) * self.layout.context,
@@ -84,19 +82,13 @@ def derive(recipe: Recipe) -> Plan:
     available = None if budget.hours is None else budget.hours * SECONDS_PER_HOUR * speed
     config = _derive_model(recipe, available)
     parameters = count_parameters(config)
-    train = _derive_training(
-        recipe.train, config, available, int(budget.tokens_per_parameter * parameters.active)
-    )
+    train = _derive_training(recipe.train, config, available, int(budget.tokens_per_parameter * parameters.active))
     sequence_length = require_derived(train.sequence_length, "train.sequence_length")
-    compute = require_derived(train.tokens, "train.tokens") * training_flops_per_token(
-        config, sequence_length
-    )
+    compute = require_derived(train.tokens, "train.tokens") * training_flops_per_token(config, sequence_length)
     check_engine_machine(recipe.machine, train)
     layout = complete_layout(recipe.machine.layout, planned_devices(recipe))
     check_layout(layout, config, train)
-    memory, micro_batch, checkpointing = _fit_device_memory(
-        config, train, layout, recipe.machine, device.memory_bytes
-    )
+    memory, micro_batch, checkpointing = _fit_device_memory(config, train, layout, recipe.machine, device.memory_bytes)
     resolved = recipe.model_copy(update={"train": train, "model": PartialModelConfig(**config.model_dump())})
     return Plan(resolved, parameters, memory, compute, compute / speed, layout, micro_batch, checkpointing)
 
@@ -106,9 +98,7 @@ def _derive_model(recipe: Recipe, available: float | None) -> ModelConfig:
     vocab_size = fixed.get("vocab_size") or _vocab_size(recipe)
     tokens = recipe.train.tokens if recipe.train else None
     if available is None and not fixed.get("hidden_size"):
-        raise UserError(
-            "model size is not set", hint="set budget.hours, or model.hidden_size and model.num_layers"
-        )
+        raise UserError("model size is not set", hint="set budget.hours, or model.hidden_size and model.num_layers")
     compute = math.inf if available is None else available
     return largest_model_within(compute, recipe.budget.tokens_per_parameter, vocab_size, fixed, tokens)
 
@@ -151,8 +141,7 @@ def _derive_training(
         "batch_warmup_steps": warmup if has_warmup else None,
         "batch_tokens": batch_tokens,
         "sequence_length": sequence_length,
-        "learning_rate": train.learning_rate
-        or float(f"{optimal_learning_rate(tokens * flops_per_token):.2g}"),
+        "learning_rate": train.learning_rate or float(f"{optimal_learning_rate(tokens * flops_per_token):.2g}"),
         "warmup_steps": max(1, steps // 50) if train.warmup_steps is None else train.warmup_steps,
         "evaluate_every": train.evaluate_every or max(min(steps, 25), steps // 20),
     }
@@ -167,9 +156,7 @@ def resolved_model_config(recipe: Recipe) -> ModelConfig:
 def require_derived(value: Any, name: str) -> Any:
     """`value`. Raises UserError if it is None, because the recipe was not derived."""
     if value is None:
-        raise UserError(
-            f"{name} is not set", hint="derive the recipe first: groundup.plan.derive(recipe).recipe"
-        )
+        raise UserError(f"{name} is not set", hint="derive the recipe first: groundup.plan.derive(recipe).recipe")
     return value
 
 
@@ -205,9 +192,7 @@ def _fit_device_memory(
             if need.total <= available:
                 return need, micro_batch, checkpointing
             micro_batch = 0 if machine.micro_batch_size else micro_batch // 2
-    least = estimate_training_memory(
-        config, length, machine.micro_batch_size or 1, layout, choices[-1], compute_bytes
-    )
+    least = estimate_training_memory(config, length, machine.micro_batch_size or 1, layout, choices[-1], compute_bytes)
     state = least.weights + least.gradients + least.optimizer
     devices = layout.num_devices
     needed = math.ceil(state * devices / max(available - least.total + state, 1e9))

@@ -39,10 +39,7 @@ def check_engine_machine(machine: MachineConfig, train: TrainConfig) -> None:
         _refuse(train.engine, "machine.compile = 'always'", "not supported", "set machine.compile=auto")
     if machine.activation_checkpointing != "selective":
         return
-    selective, hint = (
-        "machine.activation_checkpointing = 'selective'",
-        "set machine.activation_checkpointing=full",
-    )
+    selective, hint = ("machine.activation_checkpointing = 'selective'", "set machine.activation_checkpointing=full")
     if train.engine == "megatron":
         _refuse(train.engine, selective, "not supported", hint)
     schedule = machine.layout.pipeline_schedule
@@ -130,9 +127,7 @@ def _check_megatron_model(config: ModelConfig) -> None:
     if "local" in config.layer_types:
         unsupported["attention_pattern"] = config.attention_pattern
     if (config.attention_bias == "all") != config.feed_forward_bias:  # one option in Megatron
-        unsupported["attention_bias"] = (
-            f"{config.attention_bias}, with feed_forward_bias = {config.feed_forward_bias}"
-        )
+        unsupported["attention_bias"] = f"{config.attention_bias}, with feed_forward_bias = {config.feed_forward_bias}"
     for name, value in unsupported.items():
         found = value if isinstance(value, int | float | str) else type(value).__name__
         _refuse("megatron", f"model.{name} = {found}", "not supported by Megatron's GPT model")

@@ -3,12 +3,7 @@
 from dataclasses import dataclass
 
 from groundup.artifacts.machine import ActivationCheckpointing
-from groundup.plan.communication import (
-    FP32_BYTES,
-    rank_parameters,
-    replicated_kv_weights,
-    reshards_after_forward,
-)
+from groundup.plan.communication import FP32_BYTES, rank_parameters, replicated_kv_weights, reshards_after_forward
 from groundup.plan.parameter_count import count_parameters
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
@@ -35,9 +30,7 @@ class MemoryEstimate:
 
     @property
     def total(self) -> float:
-        return (
-            self.weights + self.gradients + self.optimizer + self.unsharded + self.activations + self.logits
-        )
+        return self.weights + self.gradients + self.optimizer + self.unsharded + self.activations + self.logits
 
 
 def estimate_training_memory(

@@ -40,11 +40,7 @@ def _head_dim(width: int) -> int:
 
 
 def largest_model_within(
-    compute: float,
-    tokens_per_parameter: float,
-    vocab_size: int,
-    fixed: dict[str, Any],
-    tokens: int | None = None,
+    compute: float, tokens_per_parameter: float, vocab_size: int, fixed: dict[str, Any], tokens: int | None = None
 ) -> ModelConfig:
     """The widest model whose training costs at most `compute` operations, or the smallest one.
 

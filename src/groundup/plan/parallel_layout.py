@@ -21,9 +21,7 @@ def complete_layout(layout: LayoutConfig, devices: int) -> LayoutConfig:
     if layout.shard is None:
         complete = layout.model_copy(update={"shard": max(1, devices // layout.num_devices)})
     if complete.num_devices != devices:
-        sizes = {
-            axis: getattr(layout, axis) for axis in ("replicate", "shard", "context", "tensor", "pipeline")
-        }
+        sizes = {axis: getattr(layout, axis) for axis in ("replicate", "shard", "context", "tensor", "pipeline")}
         product = " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size not in (1, None))
         raise UserError(
             f"machine.layout: {product or 'shard 1'} = {layout.num_devices} devices, expected {devices}",
@@ -92,10 +90,7 @@ def _check_experts(layout: LayoutConfig, config: ModelConfig) -> None:
     _check_divides("expert", layout.expert, "model.moe.num_experts", config.moe.num_experts)
     _check_divides("expert", layout.expert, "shard x context", layout.data_ranks)
     expert_shards = layout.data_ranks // layout.expert
-    for name, width in (
-        ("intermediate_size", config.moe.intermediate_size),
-        ("hidden_size", config.hidden_size),
-    ):
+    for name, width in (("intermediate_size", config.moe.intermediate_size), ("hidden_size", config.hidden_size)):
         if width % expert_shards:
             raise UserError(
                 f"{name} of the experts = {width}, expected a multiple of shard x context / expert = {expert_shards}",

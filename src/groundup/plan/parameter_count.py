@@ -56,9 +56,7 @@ def _feed_forward_parameters(config: ModelConfig, num_layers: int, *, active: bo
     if (moe := config.moe) is None:
         return num_layers * dense
     experts = moe.num_shared_experts + (moe.experts_per_token if active else moe.num_experts)
-    sparse = config.hidden_size * (
-        moe.num_experts + matrices * experts * moe.intermediate_size
-    )  # router, experts
+    sparse = config.hidden_size * (moe.num_experts + matrices * experts * moe.intermediate_size)  # router, experts
     num_dense = min(moe.num_dense_layers, num_layers)
     return num_dense * dense + (num_layers - num_dense) * sparse
 
@@ -82,16 +80,9 @@ def training_flops_per_token(config: ModelConfig, sequence_length: int) -> float
 
     def stack(num_layers: int, attentions: int, scores: float) -> float:
         feed_forward = _feed_forward_parameters(config, num_layers, active=True)
-        return (
-            6 * (num_layers * attentions * _attention_parameters(config) + feed_forward) + num_layers * scores
-        )
+        return 6 * (num_layers * attentions * _attention_parameters(config) + feed_forward) + num_layers * scores
 
     if config.architecture == "encoder_decoder":
         encoder = stack(_num_encoder_layers(config), 1, attention)
-        return ENCODER_TOKEN_FRACTION * encoder + DECODER_TOKEN_FRACTION * (
-            stack(config.num_layers, 2, 0) + 6 * head
-        )
-    return (
-        stack(config.num_layers, 1, attention / 2 if config.architecture == "decoder" else attention)
-        + 6 * head
-    )
+        return ENCODER_TOKEN_FRACTION * encoder + DECODER_TOKEN_FRACTION * (stack(config.num_layers, 2, 0) + 6 * head)
+    return stack(config.num_layers, 1, attention / 2 if config.architecture == "decoder" else attention) + 6 * head

@@ -36,9 +36,7 @@ def num_stages(layout: LayoutConfig) -> int:
     """Number of pipeline stages of the model."""
     if layout.pipeline == 1:
         return 1
-    return layout.pipeline * (
-        SCHEDULES[layout.pipeline_schedule].stages_per_device or layout.stages_per_device
-    )
+    return layout.pipeline * (SCHEDULES[layout.pipeline_schedule].stages_per_device or layout.stages_per_device)
 
 
 def stage_indices(pipeline_rank: int, layout: LayoutConfig) -> list[int]:

@@ -72,10 +72,7 @@ def _simulation_rows(found: dict[str, Any] | None) -> list[tuple[str, str]]:
         return []
     pairs = [("memory between steps", found["memory"]["state"]), ("peak memory", found["memory"]["peak"])]
     pairs += [(f"sent along {axis}", both) for axis, both in found["sent"].items()]
-    counts = [
-        f"{name} {both['simulated'] / 1e9:.2f} GB (estimate {both['planned'] / 1e9:.2f})"
-        for name, both in pairs
-    ]
+    counts = [f"{name} {both['simulated'] / 1e9:.2f} GB (estimate {both['planned'] / 1e9:.2f})" for name, both in pairs]
     return [("simulation", f"one rank of {found['devices']:,} and one micro-batch: {', '.join(counts)}")]
 
 

@@ -22,13 +22,9 @@ DERIVED_FROM_SIZE = ("tokens", "steps", "warmup_steps", "evaluate_every")
 
 def recipe_signature(recipe: Recipe) -> dict[str, Any]:
     """The knobs that must be equal for one scaling law to hold for two recipes: all but size and what depends on it."""
-    values = recipe.model_dump(
-        mode="json", include={"data", "tokenizer", "model", "train"}, exclude_none=True
-    )
+    values = recipe.model_dump(mode="json", include={"data", "tokenizer", "model", "train"}, exclude_none=True)
     for section, names in (("model", MODEL_SIZE_KNOBS), ("train", DERIVED_FROM_SIZE)):
-        values[section] = {
-            name: value for name, value in values.get(section, {}).items() if name not in names
-        }
+        values[section] = {name: value for name, value in values.get(section, {}).items() if name not in names}
     return values
 
 
@@ -49,6 +45,4 @@ def predict_loss(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
             return None
         return scaling_law.predict(plan.parameters.total) | {"rungs": len(found["points"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: invalid scaling law ({error!r})", hint="run groundup ladder again"
-        ) from None
+        raise UserError(f"{path}: invalid scaling law ({error!r})", hint="run groundup ladder again") from None

@@ -31,9 +31,7 @@ class ScalingLaw:
         """Loss at a number of parameters: median, and the bounds of the 90% interval."""
         import numpy as np
 
-        losses = np.array(self.floors) + np.array(self.scales) * (parameters / self.unit) ** -np.array(
-            self.exponents
-        )
+        losses = np.array(self.floors) + np.array(self.scales) * (parameters / self.unit) ** -np.array(self.exponents)
         low, median, high = np.quantile(losses, (0.05, 0.5, 0.95))
         return {"loss": float(median), "low": float(low), "high": float(high)}
 
@@ -67,9 +65,7 @@ def fit_scaling_law(parameters: list[float], losses: list[float], seed: int = 0)
     rng = np.random.default_rng(seed)
     unit = float(np.exp(np.log(sizes).mean()))
     grid = np.linspace(*EXPONENT_GRID)
-    design = np.stack(
-        [np.ones((len(grid), len(sizes))), (sizes / unit) ** -grid[:, None]], axis=-1
-    )  # grid N 2
+    design = np.stack([np.ones((len(grid), len(sizes))), (sizes / unit) ** -grid[:, None]], axis=-1)  # grid N 2
     normal = np.swapaxes(design, 1, 2) @ design
     inverse = np.linalg.inv(normal)
     mean = (inverse @ np.swapaxes(design, 1, 2) @ values[:, None])[..., 0]

@@ -45,11 +45,7 @@ class StepTime:
 
 
 def estimate_step_time(
-    config: ModelConfig,
-    layout: LayoutConfig,
-    spec: StepSpec,
-    device: DeviceSpec,
-    devices_per_machine: int = 8,
+    config: ModelConfig, layout: LayoutConfig, spec: StepSpec, device: DeviceSpec, devices_per_machine: int = 8
 ) -> StepTime:
     """Step time of a rank in the middle of the pipeline. Raises ValueError if `device` has no link bandwidths."""
     flops = training_flops_per_token(config, spec.sequence_length) * spec.num_sequences * spec.sequence_length

@@ -57,9 +57,7 @@ def scale_groups(block: nn.Module) -> list[ScaleGroup]:
 SCALABLE_LAYERS = (nn.Linear, nn.LayerNorm, RMSNorm, ZeroCenteredRMSNorm)
 
 
-def search_scales(
-    weights: list[Tensor], stats: InputStats, scheme: QuantizationScheme
-) -> tuple[Tensor, float]:
+def search_scales(weights: list[Tensor], stats: InputStats, scheme: QuantizationScheme) -> tuple[Tensor, float]:
     """The channel scales (in) with the least output error over weights (out in) with the same input, and their power.
 
     Power 0 is rounding to nearest without scales.

@@ -15,9 +15,7 @@ def pack_codes(codes: Tensor, bits: int, word: torch.dtype, dim: int = -1) -> Te
     count = WORD_BITS[word] // bits
     codes = codes.to(torch.int64).movedim(dim, -1)
     if codes.shape[-1] % count:
-        raise ValueError(
-            f"{codes.shape[-1]} codes of {bits} bits do not fill words of {WORD_BITS[word]} bits"
-        )
+        raise ValueError(f"{codes.shape[-1]} codes of {bits} bits do not fill words of {WORD_BITS[word]} bits")
     shifts = bits * torch.arange(count, device=codes.device)
     words = (codes.unflatten(-1, (-1, count)) << shifts).sum(-1)
     if word is torch.int32:

@@ -79,9 +79,7 @@ class BlockCalibration:
         """Input statistics of the named linear layers, from one pass over the windows."""
         layers = linear_layers(self.block)
         found = {name: InputStats(layers[name].in_features, self.windows.device) for name in names}
-        with _record_inputs(
-            {name: layers[name] for name in names}, lambda name, inputs: found[name].add(inputs)
-        ):
+        with _record_inputs({name: layers[name] for name in names}, lambda name, inputs: found[name].add(inputs)):
             self.outputs()
         return found
 
@@ -133,8 +131,7 @@ def _block_calls(model: nn.Module, tokens: Tensor) -> list[tuple[str, nn.Module,
     blocks: nn.ModuleList = model.blocks  # type: ignore[assignment]
     handles = [
         block.register_forward_pre_hook(
-            lambda module, args, named, name=f"blocks.{index}": record(name, module, args, named),
-            with_kwargs=True,
+            lambda module, args, named, name=f"blocks.{index}": record(name, module, args, named), with_kwargs=True
         )
         for index, block in enumerate(blocks)
     ]

@@ -15,14 +15,10 @@ def evenly_spaced_windows(ids: Sequence[int] | np.ndarray, length: int, tokens: 
     Windows overlap only where `length` requires it. Raises UserError when `ids` is shorter than one window.
     """
     if len(ids) < length:
-        raise UserError(
-            f"{len(ids)} tokens of calibration text, expected at least {length}", hint="give more text"
-        )
+        raise UserError(f"{len(ids)} tokens of calibration text, expected at least {length}", hint="give more text")
     count = max(1, min(tokens, len(ids)) // length)
     begins = [(len(ids) - length) * i // max(1, count - 1) for i in range(count)]
-    return torch.stack(
-        [torch.from_numpy(np.array(ids[begin : begin + length], dtype=np.int64)) for begin in begins]
-    )
+    return torch.stack([torch.from_numpy(np.array(ids[begin : begin + length], dtype=np.int64)) for begin in begins])
 
 
 def concatenated_windows(rows: Iterable[Sequence[int]], length: int, tokens: int) -> Tensor:

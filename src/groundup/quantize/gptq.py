@@ -17,12 +17,7 @@ LAZY_UPDATE_COLUMNS = 128
 
 
 def gptq(
-    weight: Tensor,
-    hessian: Tensor,
-    scheme: QuantizationScheme,
-    *,
-    damp_percent: float = 0.01,
-    act_order: bool = False,
+    weight: Tensor, hessian: Tensor, scheme: QuantizationScheme, *, damp_percent: float = 0.01, act_order: bool = False
 ) -> QuantizedWeight:
     """Round `weight` column by column, correcting the remaining columns after each.
 
@@ -37,9 +32,7 @@ def gptq(
     """
     width = weight.shape[1]
     scale, zero = find_params(weight, scheme)
-    order = (
-        torch.argsort(hessian.diagonal(), descending=True, stable=True) if act_order else torch.arange(width)
-    )
+    order = torch.argsort(hessian.diagonal(), descending=True, stable=True) if act_order else torch.arange(width)
     positions = order.tolist()
     work = weight[:, order].to(hessian.dtype, copy=True)
     factor = inverse_cholesky(hessian[order][:, order], damp_percent)
@@ -77,8 +70,7 @@ def inverse_cholesky(hessian: Tensor, damp_percent: float) -> Tensor:
     matrix.diagonal()[matrix.diagonal() == 0] = 1
     for _ in range(5):
         damped = (
-            matrix
-            + damp_percent * matrix.diagonal().mean() * torch.eye(len(matrix), device=matrix.device).double()
+            matrix + damp_percent * matrix.diagonal().mean() * torch.eye(len(matrix), device=matrix.device).double()
         )
         lower, failed = torch.linalg.cholesky_ex(damped)
         if not failed:

@@ -35,18 +35,14 @@ class Int4Linear(nn.Module):
         offset = (exact.scheme.mid_code - weight.zero.float().T) * scale
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(weight.codes.int(), 1)
         self.register_buffer("packed", packed, persistent=False)
-        self.register_buffer(
-            "grid", torch.stack([scale, offset], -1).to(torch.bfloat16).contiguous(), persistent=False
-        )
+        self.register_buffer("grid", torch.stack([scale, offset], -1).to(torch.bfloat16).contiguous(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.numel() // x.shape[-1]
         if rows > MAX_ROWS or x.device.type != "cpu":
             return self.exact(x)
         flat = x.reshape(rows, -1).to(torch.bfloat16)
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            flat, self.packed, self.exact.scheme.group_size, self.grid
-        )
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(flat, self.packed, self.exact.scheme.group_size, self.grid)
         y = y.view(*x.shape[:-1], -1).to(x.dtype)
         return y if self.exact.bias is None else y + self.exact.bias.to(x.dtype)
 

@@ -9,10 +9,7 @@ from groundup import interop
 from groundup.artifacts.errors import UserError
 from groundup.interop.huggingface_model import CONFIG_FILE, read_config
 from groundup.quantize.formats import FORMATS
-from groundup.quantize.formats.huggingface_folder import (
-    export_huggingface_quantized,
-    load_huggingface_quantized,
-)
+from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized, load_huggingface_quantized
 from groundup.quantize.int4_cpu import use_int4_kernel
 from groundup.quantize.quantized_folder import QUANTIZATION_FILE, load_quantized_folder
 from groundup.quantize.quantizer import dequantize_model
@@ -59,9 +56,7 @@ def export_model(path: Path | str, out: Path | str, *, format: str, dtype: str =
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not empty", hint="choose a new folder with --out")
     if format not in FORMATS:
-        model, tokenizer = (
-            load_quantized_model(path) if is_quantized(path) else interop.open_model(path, "cpu")
-        )
+        model, tokenizer = load_quantized_model(path) if is_quantized(path) else interop.open_model(path, "cpu")
         return interop.export(dequantize_model(model), tokenizer, out, format=format, dtype=dtype)
     if not is_quantized(path):
         raise UserError(

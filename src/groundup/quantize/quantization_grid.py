@@ -101,9 +101,7 @@ def quantize_weight(weight: Tensor, scale: Tensor, zero: Tensor, scheme: Quantiz
     return codes.clamp(0, scheme.max_code).to(torch.uint8).flatten(1)
 
 
-def dequantize_weight(
-    codes: Tensor, scale: Tensor, zero: Tensor, dtype: torch.dtype = torch.float32
-) -> Tensor:
+def dequantize_weight(codes: Tensor, scale: Tensor, zero: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The represented weights (out in), computed in float32 from codes (out in) and a grid (out groups)."""
     groups = codes.unflatten(1, (scale.shape[1], -1)).float()
     return ((groups - zero.float()[:, :, None]) * scale.float()[:, :, None]).flatten(1).to(dtype)

@@ -52,8 +52,7 @@ def _empty_layer(model: nn.Module, name: str, scheme: QuantizationScheme, folder
         layer = None
     if type(layer) is not nn.Linear:
         raise UserError(
-            f"{folder / QUANTIZATION_FILE}: {name}: the model has no such linear layer",
-            hint="the file was edited",
+            f"{folder / QUANTIZATION_FILE}: {name}: the model has no such linear layer", hint="the file was edited"
         )
     bias = None if layer.bias is None else layer.bias.dtype
     return QuantizedLinear(layer.in_features, layer.out_features, scheme, bias)
@@ -64,15 +63,9 @@ def _read(path: Path) -> tuple[QuantizationScheme, list[str]]:
         found = json.loads(path.read_text(encoding="utf-8"))
         scheme = QuantizationScheme(found["bits"], found["group_size"], found["symmetric"])
         names = found["layers"]
-        ready = (
-            scheme.bits in (4, 8) and scheme.group_size > 0 and all(isinstance(name, str) for name in names)
-        )
+        ready = scheme.bits in (4, 8) and scheme.group_size > 0 and all(isinstance(name, str) for name in names)
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: not a valid description ({error!r})", hint="the file was damaged or edited"
-        ) from None
+        raise UserError(f"{path}: not a valid description ({error!r})", hint="the file was damaged or edited") from None
     if not ready:
-        raise UserError(
-            f"{path}: bits = {scheme.bits}, group_size = {scheme.group_size}; expected 4 or 8, and above 0"
-        )
+        raise UserError(f"{path}: bits = {scheme.bits}, group_size = {scheme.group_size}; expected 4 or 8, and above 0")
     return scheme, names

@@ -31,9 +31,7 @@ class QuantizedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features, self.scheme = in_features, out_features, scheme
         groups = in_features // scheme.group_size
-        self.register_buffer(
-            "packed", torch.zeros(out_features, in_features * scheme.bits // 8, dtype=torch.uint8)
-        )
+        self.register_buffer("packed", torch.zeros(out_features, in_features * scheme.bits // 8, dtype=torch.uint8))
         self.register_buffer("scale", torch.zeros(out_features, groups, dtype=torch.float16))
         zero = None if scheme.symmetric else torch.zeros(out_features, groups, dtype=torch.uint8)
         self.register_buffer("zero", zero)
@@ -54,9 +52,7 @@ class QuantizedLinear(nn.Module):
     def unpack_weight(self) -> QuantizedWeight:
         """The weight with unpacked codes."""
         zero = (
-            self.zero
-            if self.zero is not None
-            else torch.full_like(self.scale, self.scheme.mid_code, dtype=torch.uint8)
+            self.zero if self.zero is not None else torch.full_like(self.scale, self.scheme.mid_code, dtype=torch.uint8)
         )
         return QuantizedWeight(unpack_codes(self.packed, self.scheme.bits), self.scale, zero, self.scheme)
 

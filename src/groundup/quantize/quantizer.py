@@ -56,9 +56,7 @@ class QuantizedLayer(NamedTuple):
     hessian: Tensor
 
 
-def quantize_with_gptq(
-    calibration: BlockCalibration, settings: QuantizationSettings
-) -> Iterator[QuantizedLayer]:
+def quantize_with_gptq(calibration: BlockCalibration, settings: QuantizationSettings) -> Iterator[QuantizedLayer]:
     """GPTQ for the layers in order of use; the inputs of each come from the quantized layers before it."""
     layers = linear_layers(calibration.block)
     for names in calibration.layers_by_input():
@@ -70,9 +68,7 @@ def quantize_with_gptq(
             yield QuantizedLayer(name, weight, original, weight.dequantize(), hessian)
 
 
-def quantize_with_awq(
-    calibration: BlockCalibration, settings: QuantizationSettings
-) -> Iterator[QuantizedLayer]:
+def quantize_with_awq(calibration: BlockCalibration, settings: QuantizationSettings) -> Iterator[QuantizedLayer]:
     """AWQ scales for all layers from the inputs of the float block, then rounding to nearest."""
     layers = linear_layers(calibration.block)
     stats = calibration.input_stats(list(layers))
@@ -89,9 +85,7 @@ def quantize_with_awq(
         yield QuantizedLayer(name, weight, originals[name], effective, stats[name].hessian)
 
 
-def quantize_with_rtn(
-    calibration: BlockCalibration, settings: QuantizationSettings
-) -> Iterator[QuantizedLayer]:
+def quantize_with_rtn(calibration: BlockCalibration, settings: QuantizationSettings) -> Iterator[QuantizedLayer]:
     """Rounding to nearest, with its output errors."""
     layers = linear_layers(calibration.block)
     stats = calibration.input_stats(list(layers))
@@ -113,10 +107,7 @@ METHODS: dict[str, Callable[[BlockCalibration, QuantizationSettings], Iterator[Q
 
 
 def quantize_model(
-    model: nn.Module,
-    settings: QuantizationSettings,
-    windows: Tensor | None = None,
-    progress: Progress | None = None,
+    model: nn.Module, settings: QuantizationSettings, windows: Tensor | None = None, progress: Progress | None = None
 ) -> list[LayerQuantizationError]:
     """Quantize the linear layers of the model's blocks in place. Returns the errors of the layers, in order.
 
@@ -133,8 +124,7 @@ def quantize_model(
         )
     if windows is None and settings.method != "rtn":
         raise UserError(
-            f"quantize.method = {settings.method} needs calibration text",
-            hint="give calibration text, or use rtn",
+            f"quantize.method = {settings.method} needs calibration text", hint="give calibration text, or use rtn"
         )
     weights: dict[str, QuantizedWeight] = {}
     errors: list[LayerQuantizationError] = []
@@ -146,11 +136,7 @@ def quantize_model(
         with (progress or Progress()).task(title, total=len(layers), unit="layers") as task:
             for calibration in iter_blocks(model, windows):
                 for layer in METHODS[settings.method](calibration, settings):
-                    path, original, hessian = (
-                        f"{calibration.name}.{layer.name}",
-                        layer.original,
-                        layer.hessian,
-                    )
+                    path, original, hessian = (f"{calibration.name}.{layer.name}", layer.original, layer.hessian)
                     nearest = round_to_nearest(original, scheme).dequantize()
                     error = output_error(original, layer.effective, hessian)
                     rtn_error = output_error(original, nearest, hessian)
@@ -159,9 +145,7 @@ def quantize_model(
                     # before the next layer of the block is calibrated
                     layers[path].weight.data.copy_(layer.weight.dequantize())
                     task.advance()
-    quantized = {
-        name: QuantizedLinear.from_weight(weights[name], layer.bias) for name, layer in layers.items()
-    }
+    quantized = {name: QuantizedLinear.from_weight(weights[name], layer.bias) for name, layer in layers.items()}
     for name, layer in quantized.items():
         model.set_submodule(name, layer)
     return errors
@@ -173,9 +157,7 @@ def adapt_scheme(model: nn.Module, scheme: QuantizationScheme) -> QuantizationSc
     Raises UserError when no size does, and for a model without linear layers in its blocks.
     """
     layers = quantizable_layers(model)
-    size = divisible_group_size(
-        scheme.group_size, {name: layer.in_features for name, layer in layers.items()}
-    )
+    size = divisible_group_size(scheme.group_size, {name: layer.in_features for name, layer in layers.items()})
     return dataclasses.replace(scheme, group_size=size)
 
 

@@ -2,12 +2,7 @@
 
 from torch import Tensor
 
-from groundup.quantize.quantization_grid import (
-    QuantizationScheme,
-    QuantizedWeight,
-    find_params,
-    quantize_weight,
-)
+from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight, find_params, quantize_weight
 
 
 def round_to_nearest(weight: Tensor, scheme: QuantizationScheme) -> QuantizedWeight:

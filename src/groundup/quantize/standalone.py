@@ -105,9 +105,7 @@ def quantization_summary(
     """Method, scheme, sizes before and after, and mean layer errors of a quantized model folder."""
     layers = quantized_layers(model)
     scheme = next(iter(layers.values())).scheme
-    before = sum(
-        file.stat().st_size for file in ([source] if source.is_file() else source.glob("*.safetensors"))
-    )
+    before = sum(file.stat().st_size for file in ([source] if source.is_file() else source.glob("*.safetensors")))
     mean_errors = [
         sum(getattr(error, name) for error in errors) / max(1, len(errors)) for name in ("error", "rtn_error")
     ]

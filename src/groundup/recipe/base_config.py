@@ -16,6 +16,4 @@ def knob(default: Any = ..., meaning: str = "", *, unset: str = "", **bounds: An
 
     `unset` says what a default of None stands for, such as "derived: 2% of train.steps" or "off".
     """
-    return Field(
-        default, description=meaning, json_schema_extra={"unset": unset} if unset else None, **bounds
-    )
+    return Field(default, description=meaning, json_schema_extra={"unset": unset} if unset else None, **bounds)

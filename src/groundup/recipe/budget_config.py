@@ -4,9 +4,7 @@ from groundup.recipe.base_config import BaseConfig, knob
 
 
 class BudgetConfig(BaseConfig):
-    hardware: str = knob(
-        "cpu-2", "device that the plan is made for: a name from its table, such as cpu-2 or h100"
-    )
+    hardware: str = knob("cpu-2", "device that the plan is made for: a name from its table, such as cpu-2 or h100")
     devices: int = knob(1, "number of such devices, over all machines", ge=1)
     hours: float | None = knob(
         None,

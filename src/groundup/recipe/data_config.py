@@ -95,35 +95,25 @@ class GopherQualityConfig(BaseConfig):
     min_mean_word_length: float = knob(3.0, "minimum mean word length, in characters", ge=0)
     max_mean_word_length: float = knob(10.0, "maximum mean word length, in characters", ge=0)
     max_symbol_ratio: float = knob(0.1, "maximum '#' or '...' per word", ge=0)
-    max_bullet_lines_ratio: float = knob(
-        0.9, "maximum fraction of lines that start with a bullet", ge=0, le=1
-    )
-    max_ellipsis_lines_ratio: float = knob(
-        0.3, "maximum fraction of lines that end with an ellipsis", ge=0, le=1
-    )
+    max_bullet_lines_ratio: float = knob(0.9, "maximum fraction of lines that start with a bullet", ge=0, le=1)
+    max_ellipsis_lines_ratio: float = knob(0.3, "maximum fraction of lines that end with an ellipsis", ge=0, le=1)
     min_alphabetic_words_ratio: float = knob(0.8, "minimum fraction of words with a letter", ge=0, le=1)
-    min_stop_words: int = knob(
-        2, "minimum number of distinct words of: the, be, to, of, and, that, have, with", ge=0
-    )
+    min_stop_words: int = knob(2, "minimum number of distinct words of: the, be, to, of, and, that, have, with", ge=0)
 
 
 class GopherRepetitionConfig(BaseConfig):
     """Gopher repetition filter (Rae et al. 2021, table A1)."""
 
     kinds: tuple[SourceKind, ...] = knob(PROSE_KINDS, APPLIES_TO)
-    max_duplicate_lines_ratio: float = knob(
-        0.3, "maximum fraction of duplicate lines, or paragraphs", ge=0, le=1
-    )
+    max_duplicate_lines_ratio: float = knob(0.3, "maximum fraction of duplicate lines, or paragraphs", ge=0, le=1)
     max_duplicate_line_characters_ratio: float = knob(
         0.2, "maximum fraction of characters in duplicate lines, or paragraphs", ge=0, le=1
     )
     max_top_ngram_ratios: tuple[float, float, float] = knob(
-        (0.20, 0.18, 0.16),
-        "maximum fraction of characters in the most frequent 2-gram, 3-gram, 4-gram of words",
+        (0.20, 0.18, 0.16), "maximum fraction of characters in the most frequent 2-gram, 3-gram, 4-gram of words"
     )
     max_duplicate_ngram_ratios: tuple[float, float, float, float, float, float] = knob(
-        (0.15, 0.14, 0.13, 0.12, 0.11, 0.10),
-        "maximum fraction of characters in duplicate n-grams of 5 to 10 words",
+        (0.15, 0.14, 0.13, 0.12, 0.11, 0.10), "maximum fraction of characters in duplicate n-grams of 5 to 10 words"
     )
 
 
@@ -140,14 +130,10 @@ class FineWebConfig(BaseConfig):
     """FineWeb filter (Penedo et al. 2024): the three rules that helped beyond Gopher's and C4's."""
 
     kinds: tuple[SourceKind, ...] = knob(("web",), APPLIES_TO)
-    min_punctuated_lines_ratio: float = knob(
-        0.12, "minimum fraction of lines that end a sentence", ge=0, le=1
-    )
+    min_punctuated_lines_ratio: float = knob(0.12, "minimum fraction of lines that end a sentence", ge=0, le=1)
     short_line_length: int = knob(30, "maximum length of a short line, in characters", ge=0)
     max_short_lines_ratio: float = knob(0.67, "maximum fraction of short lines", ge=0, le=1)
-    max_duplicate_characters_ratio: float = knob(
-        0.01, "maximum fraction of characters in duplicate lines", ge=0, le=1
-    )
+    max_duplicate_characters_ratio: float = knob(0.01, "maximum fraction of characters in duplicate lines", ge=0, le=1)
     max_newlines_per_word: float = knob(0.3, "maximum newlines per word", ge=0)
 
 
@@ -160,8 +146,7 @@ class CodeFilterConfig(BaseConfig):
     min_alphanumeric_ratio: float = knob(0.25, "minimum fraction of letters and digits", ge=0, le=1)
     drop_generated: bool = knob(True, "drop files whose first lines declare them generated")
     licenses: tuple[str, ...] = knob(
-        (),
-        "SPDX names of licenses to keep, such as MIT, or `permissive`; empty: keep all, unknown licenses too",
+        (), "SPDX names of licenses to keep, such as MIT, or `permissive`; empty: keep all, unknown licenses too"
     )
 
 
@@ -173,8 +158,7 @@ class PiiConfig(BaseConfig):
     ips: bool = knob(True, "public IPv4 and IPv6 addresses")
     cards: bool = knob(True, "payment card numbers with a valid Luhn checksum")
     id_numbers: bool = knob(
-        True,
-        "identity and account numbers with a valid checksum (IBAN, CPF, DNI), and US social security numbers",
+        True, "identity and account numbers with a valid checksum (IBAN, CPF, DNI), and US social security numbers"
     )
     secrets: bool = knob(True, "API keys and tokens, private keys, passwords in URLs")
 
@@ -249,9 +233,7 @@ class DataConfig(BaseConfig):
     sources: tuple[SourceConfig, ...] = knob(
         meaning="sources of text; of duplicates, the copy of the earlier source is kept", min_length=1
     )
-    executor: Literal["native", "ray"] = knob(
-        "native", "native: this machine; ray: a Ray cluster", exclude=True
-    )
+    executor: Literal["native", "ray"] = knob("native", "native: this machine; ray: a Ray cluster", exclude=True)
     html_extractor: Literal["trafilatura", "resiliparse"] = knob(
         "trafilatura", "extractor of the main text of web pages; resiliparse is 7 times faster"
     )
@@ -274,10 +256,7 @@ class DataConfig(BaseConfig):
     )
     shard_megabytes: float = knob(64.0, "megabytes of text per output file", gt=0)
     memory_gigabytes: float = knob(
-        4.0,
-        "memory limit of deduplication, in gigabytes; larger work takes several passes",
-        gt=0,
-        exclude=True,
+        4.0, "memory limit of deduplication, in gigabytes; larger work takes several passes", gt=0, exclude=True
     )
 
     @model_validator(mode="after")

@@ -25,10 +25,7 @@ def explain_knob(name: str) -> str:
             f"unknown knob {name}", hint=f"did you mean {near[0]}?" if near else "groundup explain lists all"
         )
     field = known[name]
-    lines = [
-        f"{name}: {field.description}",
-        f"  type:    {_format_type(field.annotation)}{_format_bounds(field)}",
-    ]
+    lines = [f"{name}: {field.description}", f"  type:    {_format_type(field.annotation)}{_format_bounds(field)}"]
     lines.append(f"  default: {_format_default(field)}")
     lines += [f"  knob:    {inner}" for inner in known if inner.startswith((f"{name}.", f"{name}[]."))]
     return "\n".join(lines)
@@ -37,12 +34,7 @@ def explain_knob(name: str) -> str:
 def knob_table() -> list[tuple[str, str, str, str]]:
     """All knobs as (name, type, default, meaning), in the order of the recipe."""
     return [
-        (
-            name,
-            _format_type(field.annotation) + _format_bounds(field),
-            _format_default(field),
-            field.description or "",
-        )
+        (name, _format_type(field.annotation) + _format_bounds(field), _format_default(field), field.description or "")
         for name, field in all_knobs().items()
     ]
 

@@ -29,21 +29,15 @@ class ConversationSourceConfig(BaseConfig):
 
 
 class FinetuneConfig(BaseConfig):
-    conversations: tuple[ConversationSourceConfig, ...] = knob(
-        meaning="sources of conversations", min_length=1
-    )
-    method: Literal["lora", "full"] = knob(
-        "lora", "lora: low-rank adapters (Hu et al. 2021); full: all weights"
-    )
+    conversations: tuple[ConversationSourceConfig, ...] = knob(meaning="sources of conversations", min_length=1)
+    method: Literal["lora", "full"] = knob("lora", "lora: low-rank adapters (Hu et al. 2021); full: all weights")
     lora_rank: int = knob(16, "rank of the adapters", ge=1)
     lora_alpha: float = knob(32.0, "adapters are scaled by lora_alpha / lora_rank", gt=0)
     epochs: float = knob(3.0, "passes over the conversations", gt=0)
     batch_tokens: int = knob(4_096, "tokens per optimizer step", ge=1)
     learning_rate: float = knob(1e-3, "peak learning rate", gt=0)
     precision: Literal["float32", "bfloat16"] = knob("bfloat16", "precision of matrix products")
-    augment_user_turns: bool = knob(
-        True, "add copies of user turns in lower case and without final punctuation"
-    )
+    augment_user_turns: bool = knob(True, "add copies of user turns in lower case and without final punctuation")
     validation_fraction: float = knob(
         0.05, "fraction of conversations for validation, chosen by a hash of their beginning", ge=0, lt=1
     )

@@ -16,9 +16,7 @@ class LayoutConfig(BaseConfig):
     The expert axis adds no devices: it divides those of shard x context.
     """
 
-    replicate: int = knob(
-        1, "data parallelism with copies of the weights (HSDP), such as one copy per machine", ge=1
-    )
+    replicate: int = knob(1, "data parallelism with copies of the weights (HSDP), such as one copy per machine", ge=1)
     shard: int | None = knob(
         None,
         "data parallelism with sharded weights, gradients and optimizer state (FSDP, ZeRO-3)",
@@ -33,13 +31,10 @@ class LayoutConfig(BaseConfig):
     )
     tensor: int = knob(1, "tensor parallelism: devices per matrix (Shoeybi et al. 2019)", ge=1)
     sequence_parallel: bool = knob(
-        True,
-        "shard activations between matrices over the tensor axis (Korthikanti et al. 2022); native engine only",
+        True, "shard activations between matrices over the tensor axis (Korthikanti et al. 2022); native engine only"
     )
     pipeline: int = knob(1, "pipeline parallelism: devices that hold consecutive blocks", ge=1)
-    pipeline_schedule: PipelineSchedule = knob(
-        "1f1b", "order of the forward and backward passes of micro-batches"
-    )
+    pipeline_schedule: PipelineSchedule = knob("1f1b", "order of the forward and backward passes of micro-batches")
     stages_per_device: int = knob(2, "pipeline stages per device, in interleaved schedules", ge=2)
     expert: int = knob(1, "expert parallelism: devices that hold different experts", ge=1)
     reshard_after_forward: bool | None = knob(
@@ -54,8 +49,7 @@ class LayoutConfig(BaseConfig):
         unset="derived: 3; the native engine always shards all three",
     )
     cpu_offload: Literal["none", "optimizer", "all"] = knob(
-        "none",
-        "keep in CPU memory: optimizer state (deepspeed only), or weights, gradients and optimizer state",
+        "none", "keep in CPU memory: optimizer state (deepspeed only), or weights, gradients and optimizer state"
     )
 
     @property

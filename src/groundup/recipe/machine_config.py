@@ -15,9 +15,7 @@ class MachineConfig(BaseConfig):
         unset="derived: product of the machine.layout axes",
         ge=1,
     )
-    max_restarts: int = knob(
-        3, "maximum restarts of failed processes without a new checkpoint in between", ge=0
-    )
+    max_restarts: int = knob(3, "maximum restarts of failed processes without a new checkpoint in between", ge=0)
     stall_timeout_minutes: float = knob(
         1.0, "minutes without a step before a run on several devices reports the ranks that wait", gt=0
     )
@@ -42,9 +40,7 @@ class MachineConfig(BaseConfig):
         True, "bit-reproducible results on accelerators; false: faster attention gradients, in any order"
     )
     dataloader_threads: int = knob(1, "threads that prepare training batches; 0: the main thread", ge=0)
-    cache_dir: str | None = knob(
-        None, "folder for downloads", unset="$GROUNDUP_CACHE or the cache folder of the user"
-    )
+    cache_dir: str | None = knob(None, "folder for downloads", unset="$GROUNDUP_CACHE or the cache folder of the user")
     checkpoint_every_minutes: float = knob(1.0, "minutes between checkpoints", gt=0)
     keep_checkpoints: int = knob(
         2, "number of newest checkpoints to keep; with 2 or more, one corrupt checkpoint loses no run", ge=1
@@ -58,9 +54,7 @@ class MachineConfig(BaseConfig):
     log_layer_stats_every: int | None = knob(
         None, "log gradient and activation norms of each layer every N steps", unset="off", ge=1
     )
-    profile_steps: tuple[int, int] | None = knob(
-        None, "first and last step, from 0, of a profiler trace", unset="off"
-    )
+    profile_steps: tuple[int, int] | None = knob(None, "first and last step, from 0, of a profiler trace", unset="off")
     layout: LayoutConfig = knob(LayoutConfig(), "parallel layout of several devices")
     offline: bool = knob(False, "never download; a missing input is an error")
     progress: Literal["auto", "bars", "lines", "none"] = knob("auto", "progress display")

@@ -28,9 +28,7 @@ class RopeScalingConfig(BaseConfig):
     attention_factor: float | None = knob(
         None, "yarn: factor on cos and sin", unset="derived: 0.1 ln(factor) + 1", gt=0
     )
-    low_freq_factor: float = knob(
-        1.0, "llama3: frequencies with fewer turns than this are fully scaled", gt=0
-    )
+    low_freq_factor: float = knob(1.0, "llama3: frequencies with fewer turns than this are fully scaled", gt=0)
     high_freq_factor: float = knob(4.0, "llama3: frequencies with more turns than this are unchanged", gt=0)
 
 
@@ -76,10 +74,7 @@ class ModelConfig(BaseConfig):
     )
     num_heads: int = knob(meaning="query heads", ge=1)
     num_kv_heads: int = knob(
-        None,
-        "key/value heads: grouped-query attention (Ainslie et al. 2023)",
-        unset="derived: num_heads",
-        ge=1,
+        None, "key/value heads: grouped-query attention (Ainslie et al. 2023)", unset="derived: num_heads", ge=1
     )
     head_dim: int = knob(None, "width of a head", unset="derived: hidden_size / num_heads", ge=1)
     intermediate_size: int = knob(
@@ -101,9 +96,7 @@ class ModelConfig(BaseConfig):
     )
     norm_bias: bool = knob(False, "layernorm: bias")
     qk_norm: bool = knob(False, "normalize queries and keys of each head before RoPE, as Qwen3")
-    embedding_norm: bool = knob(
-        False, "normalize embeddings instead of the first pre-norm, as BERT and ModernBERT"
-    )
+    embedding_norm: bool = knob(False, "normalize embeddings instead of the first pre-norm, as BERT and ModernBERT")
 
     # Positions
     position_embedding: Literal["rope", "learned", "relative"] = knob(
@@ -111,10 +104,7 @@ class ModelConfig(BaseConfig):
     )
     rope_theta: float = knob(10_000.0, "base of the rotary frequencies", gt=0)
     rope_local_theta: float | None = knob(
-        None,
-        "base in local layers, without rope_scaling (Gemma 3)",
-        unset="rope_theta, with rope_scaling",
-        gt=0,
+        None, "base in local layers, without rope_scaling (Gemma 3)", unset="rope_theta, with rope_scaling", gt=0
     )
     rope_scaling: RopeScalingConfig | None = knob(None, "rotary position scaling", unset="off")
     relative_buckets: int = knob(32, "relative: number of distance buckets", ge=2)
@@ -124,9 +114,7 @@ class ModelConfig(BaseConfig):
     attention_bias: Literal["none", "qkv", "all"] = knob(
         "none", "bias on queries, keys and values (Qwen2), or also on the output projection"
     )
-    attention_scale: float | None = knob(
-        None, "factor on attention scores", unset="derived: 1 / sqrt(head_dim)", gt=0
-    )
+    attention_scale: float | None = knob(None, "factor on attention scores", unset="derived: 1 / sqrt(head_dim)", gt=0)
     attention_softcap: float | None = knob(
         None, "c: attention scores become c tanh(score / c) (Gemma 2)", unset="off", gt=0
     )
@@ -142,8 +130,7 @@ class ModelConfig(BaseConfig):
 
     # Feed-forward
     feed_forward: Literal["swiglu", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "relu2"] = knob(
-        "swiglu",
-        "activation, gated (Shazeer 2020) or not; _tanh: the GELU approximation of GPT-2, T5 and Gemma",
+        "swiglu", "activation, gated (Shazeer 2020) or not; _tanh: the GELU approximation of GPT-2, T5 and Gemma"
     )
     feed_forward_bias: bool = knob(False, "bias in the feed-forward")
     moe: MoEConfig | None = knob(None, "mixture of experts", unset="off")
@@ -152,14 +139,10 @@ class ModelConfig(BaseConfig):
     tie_embeddings: bool = knob(False, "share the weights of token embedding and head")
     embedding_scale: float = knob(1.0, "factor on embeddings (Gemma: sqrt(hidden_size))", gt=0)
     logit_scale: float = knob(1.0, "factor on the last hidden state, before the head", gt=0)
-    logit_softcap: float | None = knob(
-        None, "c: logits become c tanh(logit / c) (Gemma 2)", unset="off", gt=0
-    )
+    logit_softcap: float | None = knob(None, "c: logits become c tanh(logit / c) (Gemma 2)", unset="off", gt=0)
     num_token_types: int = knob(0, "encoder: token types, also called segments (BERT: 2); 0: none", ge=0)
     masked_lm_head: bool = knob(True, "encoder: head for masked tokens; false: embeddings only")
-    pooling: Literal["mean", "cls"] = knob(
-        "mean", "encoder: text embedding from the mean of tokens or the first token"
-    )
+    pooling: Literal["mean", "cls"] = knob("mean", "encoder: text embedding from the mean of tokens or the first token")
     decoder_start_token_id: int = knob(
         0, "encoder_decoder: first input token of the decoder (T5: the padding token)", ge=0
     )
@@ -170,10 +153,7 @@ class ModelConfig(BaseConfig):
         True, "divide the initial output projections of sublayers by sqrt(2 num_layers) (GPT-2)"
     )
     mup_base_width: int | None = knob(
-        None,
-        "hidden_size at which the hyperparameters were tuned; enables muP (Yang et al. 2022)",
-        unset="off",
-        ge=1,
+        None, "hidden_size at which the hyperparameters were tuned; enables muP (Yang et al. 2022)", unset="off", ge=1
     )
 
     @property
@@ -223,9 +203,7 @@ class ModelConfig(BaseConfig):
     @model_validator(mode="after")
     def _check_consistency(self) -> "ModelConfig":
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"num_heads = {self.num_heads} is not divisible by num_kv_heads = {self.num_kv_heads}"
-            )
+            raise ValueError(f"num_heads = {self.num_heads} is not divisible by num_kv_heads = {self.num_kv_heads}")
         if self.position_embedding == "rope" and self.head_dim % 2:
             raise ValueError(f"head_dim = {self.head_dim} is odd, expected an even number for RoPE")
         if "local" in self.attention_pattern and self.sliding_window is None:
@@ -235,9 +213,7 @@ class ModelConfig(BaseConfig):
                 f"feed_forward = {self.feed_forward!r} with moe, expected one of {', '.join(GATED_ACTIVATIONS)}"
             )
         if self.architecture == "encoder_decoder" and self.norm_placement != "pre":
-            raise ValueError(
-                f"norm_placement = {self.norm_placement!r} with an encoder_decoder, expected 'pre'"
-            )
+            raise ValueError(f"norm_placement = {self.norm_placement!r} with an encoder_decoder, expected 'pre'")
         return self
 
 

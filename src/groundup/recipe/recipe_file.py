@@ -33,16 +33,12 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: not valid TOML: {error}", hint="see https://toml.io for the syntax"
-        ) from None
+        raise UserError(f"{path}: not valid TOML: {error}", hint="see https://toml.io for the syntax") from None
     values.setdefault("name", path.stem)
     return parse_recipe(values, overrides, source_name=str(path))
 
 
-def parse_recipe(
-    values: Mapping[str, Any], overrides: Iterable[str] = (), *, source_name: str = "recipe"
-) -> Recipe:
+def parse_recipe(values: Mapping[str, Any], overrides: Iterable[str] = (), *, source_name: str = "recipe") -> Recipe:
     """A recipe from nested dicts, as TOML gives them. Raises UserError as `load_recipe` does.
 
     >>> parse_recipe({"name": "x", "train": {"steps": 5}}, ["train.steps=50"]).train.steps
@@ -86,9 +82,7 @@ def _inner_models(annotation: Any) -> list[tuple[type[BaseModel], bool]]:
 
 
 def _copy_tables(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _copy_tables(value) if isinstance(value, Mapping) else value for key, value in values.items()
-    }
+    return {key: _copy_tables(value) if isinstance(value, Mapping) else value for key, value in values.items()}
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

@@ -19,13 +19,9 @@ class TokenizerConfig(BaseConfig):
     algorithm: TokenizerAlgorithm = knob(
         "bpe", "byte-level BPE (Sennrich et al. 2016) or byte-level unigram (Kudo 2018)"
     )
-    vocab_size: int = knob(
-        32_000, "vocabulary size with special tokens; 32,000 to 128,000 for large models", ge=260
-    )
+    vocab_size: int = knob(32_000, "vocabulary size with special tokens; 32,000 to 128,000 for large models", ge=260)
     pretokenizer: Pretokenizer = knob(
         "gpt4", "split of text before merges: gpt2, gpt4 (groups of three digits), qwen2 (single digits)"
     )
-    num_mask_tokens: int = knob(
-        0, "mask tokens: 1 for an encoder; one per span for an encoder_decoder (T5: 100)", ge=0
-    )
+    num_mask_tokens: int = knob(0, "mask tokens: 1 for an encoder; one per span for an encoder_decoder (T5: 100)", ge=0)
     train_bytes: int = knob(1_000_000_000, "maximum bytes of text to train on, sampled evenly", ge=1_000)

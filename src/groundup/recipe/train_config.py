@@ -11,8 +11,7 @@ EngineName = Literal["native", "deepspeed", "megatron"]
 
 class TrainConfig(BaseConfig):
     engine: EngineName = knob(
-        "native",
-        "training engine: PyTorch, DeepSpeed ZeRO, or the model and optimizer of Megatron-Core; same losses",
+        "native", "training engine: PyTorch, DeepSpeed ZeRO, or the model and optimizer of Megatron-Core; same losses"
     )
     tokens: int | None = knob(
         None,
@@ -34,8 +33,7 @@ class TrainConfig(BaseConfig):
         None, "folder or URL of train.* and validation.* token shards", unset="those of the run"
     )
     packing: Packing = knob(
-        "concat",
-        "concat: documents concatenated, cut every sequence_length tokens; best-fit: whole documents, padded",
+        "concat", "concat: documents concatenated, cut every sequence_length tokens; best-fit: whole documents, padded"
     )
     document_mask: bool = knob(False, "attention only within a document; slower where it needs a mask")
     mix: dict[str, float] | None = knob(
@@ -86,23 +84,17 @@ class TrainConfig(BaseConfig):
         "float32", "AdamW moments: 8 bytes per weight, or 2 with one scale per 256 values"
     )
     weight_averaging: Literal["none", "ema", "tail"] = knob(
-        "none",
-        "final weights: the last ones, their exponential moving average, or the mean over the last steps",
+        "none", "final weights: the last ones, their exponential moving average, or the mean over the last steps"
     )
     ema_decay: float = knob(0.999, "ema: decay per step", ge=0, lt=1)
     tail_fraction: float = knob(0.1, "tail: fraction of the steps to average over", gt=0, le=1)
     mask_rate: float = knob(0.15, "encoder, encoder_decoder: fraction of tokens to mask", gt=0, lt=1)
     mean_span_length: float = knob(3.0, "encoder_decoder: mean length of a masked span, in tokens", ge=1)
     z_loss: float = knob(
-        0.0,
-        "weight of the z-loss, the squared log-partition, against drifting logits (PaLM, section 5)",
-        ge=0,
+        0.0, "weight of the z-loss, the squared log-partition, against drifting logits (PaLM, section 5)", ge=0
     )
     evaluate_every: int | None = knob(
-        None,
-        "evaluate on validation text every N steps",
-        unset="derived: a twentieth of the steps, at least 25",
-        ge=1,
+        None, "evaluate on validation text every N steps", unset="derived: a twentieth of the steps, at least 25", ge=1
     )
     early_stopping_patience: int | None = knob(
         None, "stop after this many evaluations without a better loss", unset="off", ge=1
@@ -115,6 +107,4 @@ class TrainConfig(BaseConfig):
     spike_deviations: float = knob(
         6.0, "loss spike threshold: standard deviations above the mean of the last 64 losses", gt=0
     )
-    sample_prompts: tuple[str, ...] = knob(
-        (), "prompts to continue at each evaluation; written to eval.jsonl"
-    )
+    sample_prompts: tuple[str, ...] = knob((), "prompts to continue at each evaluation; written to eval.jsonl")

@@ -6,16 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from groundup.report import formatting
-from groundup.report.plot_style import (
-    BLUE,
-    INK,
-    PALE_BLUE,
-    REASONS,
-    SOURCES,
-    WIDTH,
-    style_bar_axis,
-    svg_figure,
-)
+from groundup.report.plot_style import BLUE, INK, PALE_BLUE, REASONS, SOURCES, WIDTH, style_bar_axis, svg_figure
 
 LETTER_WIDTH = 0.062
 """Approximate width of a label's letter in inches."""
@@ -28,19 +19,12 @@ def plot_funnels(rows: Mapping[str, Sequence[int]], steps: Sequence[str]) -> str
     count = len(rows)
     across = min(FUNNELS_PER_ROW, count)
     down = -(-count // across)
-    with svg_figure(down * (0.5 + 0.19 * len(steps)), down, across, squeeze=False, sharey=True) as (
-        plot,
-        grid,
-    ):
+    with svg_figure(down * (0.5 + 0.19 * len(steps)), down, across, squeeze=False, sharey=True) as (plot, grid):
         for index, (axes, (name, left)) in enumerate(zip(grid.flat, rows.items(), strict=False)):
             fractions = [number / (left[0] or 1) for number in left]
             colors = [*[PALE_BLUE] * (len(left) - 1), BLUE]
             axes.barh(
-                range(len(left)),
-                fractions,
-                left=[-fraction / 2 for fraction in fractions],
-                height=0.8,
-                color=colors,
+                range(len(left)), fractions, left=[-fraction / 2 for fraction in fractions], height=0.8, color=colors
             )
             for index, (number, fraction) in enumerate(zip(left, fractions, strict=True)):
                 axes.annotate(
@@ -75,16 +59,7 @@ def plot_drop_reasons(rows: Mapping[str, tuple[float, Mapping[str, float]]]) -> 
         left = [0.0] * len(names)
 
         def add_bars(parts: list[float], color: str, label: str) -> None:
-            axes.barh(
-                names,
-                parts,
-                left=left,
-                height=0.62,
-                color=color,
-                label=label,
-                edgecolor="white",
-                linewidth=0.6,
-            )
+            axes.barh(names, parts, left=left, height=0.62, color=color, label=label, edgecolor="white", linewidth=0.6)
             left[:] = [a + b for a, b in zip(left, parts, strict=True)]
 
         add_bars([kept for kept, _ in rows.values()], BLUE, "kept")
@@ -92,9 +67,7 @@ def plot_drop_reasons(rows: Mapping[str, tuple[float, Mapping[str, float]]]) -> 
             add_bars([dropped.get(reason, 0) for _, dropped in rows.values()], color, reason)
         if others:
             add_bars(
-                [sum(dropped.get(r, 0) for r in others) for _, dropped in rows.values()],
-                REASONS[-1],
-                "other reasons",
+                [sum(dropped.get(r, 0) for r in others) for _, dropped in rows.values()], REASONS[-1], "other reasons"
             )
         for index, (kept, _) in enumerate(rows.values()):
             if kept > 0.08:  # room for the label
@@ -158,13 +131,7 @@ def plot_mixtures(rows: Mapping[str, Mapping[str, float]]) -> str:
                 left += width
             if named:
                 axes.annotate(
-                    title,
-                    (0, row),
-                    xytext=(-5, 0),
-                    textcoords="offset points",
-                    ha="right",
-                    va="center",
-                    fontsize=8.5,
+                    title, (0, row), xytext=(-5, 0), textcoords="offset points", ha="right", va="center", fontsize=8.5
                 )
         _label_parts(axes, {name: counts[0] for name, counts in order.items()}, len(rows) - 0.5)
         axes.set_xlim(-margin, 1)

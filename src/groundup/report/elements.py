@@ -34,12 +34,7 @@ def lead_in(*spans: StyledText) -> Element:
 
 
 def table(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[Cell]],
-    caption: str,
-    *,
-    align: str = "",
-    total: bool = False,
+    columns: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str, *, align: str = "", total: bool = False
 ) -> Element:
     """A table with a caption.
 

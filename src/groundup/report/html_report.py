@@ -21,9 +21,7 @@ def render_html(document: dict[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["inline_svg"] = inline_svg
-    template = environment.from_string(
-        files("groundup.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    )
+    template = environment.from_string(files("groundup.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))
     return template.render(document=document, cover=document["cover"])
 
 

@@ -31,9 +31,7 @@ def write_plan_pdf(plan: dict[str, Any], pdf: Path) -> None:
         pdf.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(pdf, render_pdf(plan_document(plan)))
     except OSError as error:
-        raise UserError(
-            f"{pdf}: cannot be written: {error.strerror}", hint="choose another path with --pdf"
-        ) from None
+        raise UserError(f"{pdf}: cannot be written: {error.strerror}", hint="choose another path with --pdf") from None
 
 
 def plan_document(plan: dict[str, Any]) -> dict[str, Any]:
@@ -51,14 +49,8 @@ def plan_document(plan: dict[str, Any]) -> dict[str, Any]:
         numbers.append((formatting.byte_size(plan["memory"]["total"]), "memory per device"))
     card: list[tuple[str, Cell]] = [
         ("Model", description[0].upper() + description[1:]),
-        (
-            "Context",
-            f"{model['context_length']:,} tokens; vocabulary of {model['vocab_size']:,}",
-        ),
-        (
-            "Training",
-            f"{formatting.count(train['tokens'])} tokens in {formatting.pluralize(train['steps'], 'step')}",
-        ),
+        ("Context", f"{model['context_length']:,} tokens; vocabulary of {model['vocab_size']:,}"),
+        ("Training", f"{formatting.count(train['tokens'])} tokens in {formatting.pluralize(train['steps'], 'step')}"),
         ("Hardware", f"{budget['devices']:,} × {budget['hardware']}"),
         ("Compute", f"{format_flops(plan['total_flops'])}, {_time(plan)}"),
     ]
@@ -84,30 +76,21 @@ def plan_document(plan: dict[str, Any]) -> dict[str, Any]:
 def _time(plan: dict[str, Any]) -> str:
     devices = plan["budget"]["devices"]
     device_time = formatting.duration(3600 * plan["hours"] * devices)
-    return formatting.duration(3600 * plan["hours"]) + (
-        f" ({device_time} of device time)" if devices > 1 else ""
-    )
+    return formatting.duration(3600 * plan["hours"]) + (f" ({device_time} of device time)" if devices > 1 else "")
 
 
 def _model(plan: dict[str, Any]) -> dict[str, Any]:
     model, parameters = plan["model"], plan["parameters"]
     knobs: list[tuple[str, Cell]] = [
         ("Feed-forward", f"{model['feed_forward']}, intermediate size {model['intermediate_size']:,}"),
-        (
-            "Attention",
-            f"head dimension {model['head_dim']}, {model['position_embedding']} position embedding",
-        ),
+        ("Attention", f"head dimension {model['head_dim']}, {model['position_embedding']} position embedding"),
         ("Norm", f"{model['norm']}{', also on queries and keys' if model.get('qk_norm') else ''}"),
         ("Output head", "tied to the token embedding" if model.get("tie_embeddings") else "separate weights"),
     ]
     return section(
         "Model",
         [
-            paragraph(
-                "A ",
-                strong(describe_model(model)),
-                f", with a context of {model['context_length']:,} tokens.",
-            ),
+            paragraph("A ", strong(describe_model(model)), f", with a context of {model['context_length']:,} tokens."),
             parameter_table(parameters, parameters["total"], "Parameters by part."),
             key_values(knobs),
         ],
@@ -156,11 +139,7 @@ def _memory(plan: dict[str, Any]) -> dict[str, Any]:
             paragraph(
                 f"Each of {formatting.pluralize(layout['devices'], 'device')} ({budget['hardware']}) needs "
                 f"{formatting.byte_size(memory['total'])}, with the weights "
-                + (
-                    f"sharded over {layout['shards']} devices"
-                    if layout["shards"] > 1
-                    else "replicated on each device"
-                )
+                + (f"sharded over {layout['shards']} devices" if layout["shards"] > 1 else "replicated on each device")
                 + f", a micro-batch of {formatting.pluralize(layout['micro_batch'], 'sequence')}, and activations "
                 + ("recomputed in" if layout["activation_checkpointing"] != "none" else "stored for")
                 + " the backward pass."
@@ -169,8 +148,7 @@ def _memory(plan: dict[str, Any]) -> dict[str, Any]:
                 "memory",
                 training_plots.plot_bars(bars, "GB per device"),
                 "Peak memory of a device in a training step.",
-                "Bars: "
-                + ", ".join(f"{label} {formatting.byte_size(value * 1e9)}" for label, value, _ in bars),
+                "Bars: " + ", ".join(f"{label} {formatting.byte_size(value * 1e9)}" for label, value, _ in bars),
             ),
         ],
     )

@@ -76,9 +76,7 @@ class SvgFigure:
 
 
 @contextmanager
-def svg_figure(
-    height: float, rows: int = 1, columns: int = 1, **options: Any
-) -> Iterator[tuple[SvgFigure, Any]]:
+def svg_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> Iterator[tuple[SvgFigure, Any]]:
     """Context with a figure of text width; at its end `figure.svg` is the SVG."""
     ratios = options.pop("height_ratios", None)
     with pyplot.rc_context(STYLE), warnings.catch_warnings():

@@ -23,9 +23,7 @@ SECTIONS: tuple[Callable[[dict[str, Any]], dict[str, Any] | None], ...] = (
 )  # fmt: skip
 
 
-def build_document(
-    run_data: dict[str, Any], *, title: str | None = None, author: str | None = None
-) -> dict[str, Any]:
+def build_document(run_data: dict[str, Any], *, title: str | None = None, author: str | None = None) -> dict[str, Any]:
     """{"cover": ..., "sections": [...]}, with the sections for which the run has data."""
     sections = [section for build in SECTIONS if (section := build(run_data)) is not None]
     return _printable({"cover": cover_page(run_data, title, author), "sections": sections})

@@ -27,9 +27,7 @@ def collect_run(run: Path, folders: Sequence[Path] | None = None) -> dict[str, A
     if not run.is_dir():
         raise UserError(f"{run}: no such run folder", hint="groundup run RECIPE makes one")
     stages = {}
-    stage_folders = [
-        path for path in run.iterdir() if path.is_dir() and path.suffix not in (".partial", ".old")
-    ]
+    stage_folders = [path for path in run.iterdir() if path.is_dir() and path.suffix not in (".partial", ".old")]
     for folder in sorted(stage_folders if folders is None else folders):
         manifest = Manifest.read(folder)
         if manifest is not None and manifest.stage != REPORT_STAGE:
@@ -42,9 +40,7 @@ def collect_run(run: Path, folders: Sequence[Path] | None = None) -> dict[str, A
         "stages": stages,
         "steps": _lines(run / stages["base"]["folder"] / "steps.jsonl") if "base" in stages else [],
         "dropped": _dropped(run / stages["data"]["folder"] / "dropped") if "data" in stages else {},
-        "clusters": _lines(run / stages["data"]["folder"] / "clusters.jsonl", MAX_EXAMPLES)
-        if "data" in stages
-        else [],
+        "clusters": _lines(run / stages["data"]["folder"] / "clusters.jsonl", MAX_EXAMPLES) if "data" in stages else [],
     }
 
 

@@ -89,9 +89,7 @@ def plot_bars(
     return plot.svg
 
 
-def plot_layer_errors(
-    names: Sequence[str], chosen: Sequence[float], nearest: Sequence[float], method: str
-) -> str:
+def plot_layer_errors(names: Sequence[str], chosen: Sequence[float], nearest: Sequence[float], method: str) -> str:
     """Relative output error of each layer, for a method and for rounding to nearest."""
     with svg_figure(2.2) as (plot, axes):
         at = range(1, len(names) + 1)
@@ -117,6 +115,4 @@ def _steps_axis(axes: Axes, at: Sequence[float]) -> None:
 
 def _mark_end(axes: Axes, x: float, y: float, text: str, color: str) -> None:
     axes.plot([x], [y], "o", color=color, markersize=4)
-    axes.annotate(
-        text, (x, y), xytext=(5, 0), textcoords="offset points", va="center", color=color, fontsize=9
-    )
+    axes.annotate(text, (x, y), xytext=(5, 0), textcoords="offset points", va="center", color=color, fontsize=9)

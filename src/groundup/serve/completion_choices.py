@@ -104,8 +104,4 @@ class CompletionChoices:
     def usage(self) -> dict[str, int]:
         prompt = sum(len(choice.request.prompt_ids) for choice in self.choices)
         generated = sum(choice.num_tokens for choice in self.choices)
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": generated,
-            "total_tokens": prompt + generated,
-        }
+        return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}

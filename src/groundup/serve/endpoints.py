@@ -67,9 +67,7 @@ class Endpoints:
         self._check_name(body.model)
         prompts = await self._run_in_thread(lambda: [self._prompt_ids(prompt) for prompt in body.prompts])
         max_tokens = body.max_tokens or DEFAULT_COMPLETION_TOKENS
-        return await self._respond(
-            http, body, prompts, max_tokens, body.logprobs, CompletionFormatter(self.name)
-        )
+        return await self._respond(http, body, prompts, max_tokens, body.logprobs, CompletionFormatter(self.name))
 
     async def chat_completions(self, http: HttpRequest) -> Response:
         body = parse_request(ChatRequest, await read_json_body(http, self.max_body))
@@ -102,28 +100,17 @@ class Endpoints:
         for prompt in prompts:
             self._check_length(prompt)
         requests = [
-            Request(
-                prompt,
-                min(max_tokens, self.max_tokens),
-                body.sampling_params(),
-                self.tokenizer.stop_ids,
-                logprobs,
-            )
+            Request(prompt, min(max_tokens, self.max_tokens), body.sampling_params(), self.tokenizer.stop_ids, logprobs)
             for prompt in prompts
         ]
         choices = CompletionChoices(
             self.engine_thread.submit(requests),
-            [
-                CompletionChoice(i, request, self.tokenizer, body.stop_strings)
-                for i, request in enumerate(requests)
-            ],
+            [CompletionChoice(i, request, self.tokenizer, body.stop_strings) for i, request in enumerate(requests)],
             self.metrics,
         )
         self.metrics.prompt_tokens += sum(map(len, prompts))
         if body.stream:
-            return EventStreamResponse(
-                _response_chunks(choices, formatter, body.include_usage), choices.stream.close
-            )
+            return EventStreamResponse(_response_chunks(choices, formatter, body.include_usage), choices.stream.close)
         try:
             response = await cancel_on_disconnect(http.receive, _full_response(choices, formatter))
         finally:

@@ -79,9 +79,7 @@ class TrustedHost:
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             if name.lower() not in self._hosts:
                 error = ApiError(
-                    421,
-                    f"Host: {host!r}, expected one of {', '.join(sorted(self._hosts))}",
-                    code="wrong_host",
+                    421, f"Host: {host!r}, expected one of {', '.join(sorted(self._hosts))}", code="wrong_host"
                 )
                 return await error.response()(scope, receive, send)
         return await self._app(scope, receive, send)

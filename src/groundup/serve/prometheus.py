@@ -22,9 +22,7 @@ class LatencyHistogram:
     def lines(self, name: str) -> list[str]:
         bounds = [*(f"{bound:g}" for bound in BUCKET_BOUNDS), "+Inf"]
         cumulative = list(accumulate(self._counts))
-        buckets = [
-            f'{name}_bucket{{le="{bound}"}} {count}' for bound, count in zip(bounds, cumulative, strict=True)
-        ]
+        buckets = [f'{name}_bucket{{le="{bound}"}} {count}' for bound, count in zip(bounds, cumulative, strict=True)]
         return [*buckets, f"{name}_sum {self._sum:.6f}", f"{name}_count {cumulative[-1]}"]
 
 
@@ -54,18 +52,8 @@ class ServerMetrics:
             ("generated_tokens_total", "counter", "Generated tokens.", self.generated_tokens),
             ("requests_running", "gauge", "Requests in the batch.", self._running()),
             ("requests_waiting", "gauge", "Requests in the queue.", self._waiting()),
-            (
-                "request_seconds",
-                "histogram",
-                "Seconds from request to end of response.",
-                self.request_seconds,
-            ),
-            (
-                "first_token_seconds",
-                "histogram",
-                "Seconds from request to first token.",
-                self.first_token_seconds,
-            ),
+            ("request_seconds", "histogram", "Seconds from request to end of response.", self.request_seconds),
+            ("first_token_seconds", "histogram", "Seconds from request to first token.", self.first_token_seconds),
         )
         lines: list[str] = []
         for short_name, kind, description, value in metrics:

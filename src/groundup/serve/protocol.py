@@ -64,9 +64,7 @@ class SamplingRequest(BaseModel):
             for name, ignored in IGNORED_IF_DEFAULT.items():
                 value = values.get(name)
                 if value is not None and value not in ignored:
-                    raise ApiError(
-                        400, f"{name} = {_short(value)} is not supported", param=name, code="unsupported"
-                    )
+                    raise ApiError(400, f"{name} = {_short(value)} is not supported", param=name, code="unsupported")
         return values
 
     @property
@@ -151,9 +149,7 @@ def parse_request(kind: type[RequestType], body: bytes) -> RequestType:
     first = errors[0]
     if first["type"] == "json_invalid":
         raise ApiError(
-            400,
-            "the request is not JSON: " + first["msg"].removeprefix("Invalid JSON: "),
-            code="invalid_json",
+            400, "the request is not JSON: " + first["msg"].removeprefix("Invalid JSON: "), code="invalid_json"
         )
     if not first["loc"]:
         raise ApiError(400, "the request is not a JSON object", code="invalid_value")

@@ -18,9 +18,7 @@ async def read_json_body(request: Request, max_bytes: int) -> bytes:
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise ApiError(
-            415, f"Content-Type: {kind or 'none'}, expected application/json", code="unsupported_media_type"
-        )
+        raise ApiError(415, f"Content-Type: {kind or 'none'}, expected application/json", code="unsupported_media_type")
     too_large = ApiError(413, f"the request is larger than {max_bytes:,} bytes", code="body_too_large")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > max_bytes:

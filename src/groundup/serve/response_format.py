@@ -11,11 +11,7 @@ class CompletionFormatter:
     """`text_completion` objects."""
 
     def __init__(self, model: str):
-        self._common_fields = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
-            "created": int(time.time()),
-            "model": model,
-        }
+        self._common_fields = {"id": f"cmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
         self._kind = "text_completion"
 
     def first_chunks(self, count: int) -> list[dict[str, Any]]:
@@ -23,15 +19,10 @@ class CompletionFormatter:
         return []
 
     def chunk(self, delta: ChoiceDelta) -> dict[str, Any]:
-        return self._object(
-            self._kind, [self._choice(delta.index, delta.text, delta.logprobs, delta.finish_reason)]
-        )
+        return self._object(self._kind, [self._choice(delta.index, delta.text, delta.logprobs, delta.finish_reason)])
 
     def full_response(self, choices: list[CompletionChoice], usage: dict[str, int]) -> dict[str, Any]:
-        objects = [
-            self._choice(choice.index, choice.text, choice.logprobs, choice.finish_reason)
-            for choice in choices
-        ]
+        objects = [self._choice(choice.index, choice.text, choice.logprobs, choice.finish_reason) for choice in choices]
         return self._object(self._kind, objects) | {"usage": usage}
 
     def usage_chunk(self, usage: dict[str, int]) -> dict[str, Any]:
@@ -59,17 +50,11 @@ class ChatFormatter:
     """`chat.completion` objects."""
 
     def __init__(self, model: str):
-        self._common_fields = {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
-            "created": int(time.time()),
-            "model": model,
-        }
+        self._common_fields = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
 
     def first_chunks(self, count: int) -> list[dict[str, Any]]:
         """Chunks with the role, sent before the first token."""
-        return [
-            self._chunk([self._chunk_choice(i, {"role": "assistant", "content": ""})]) for i in range(count)
-        ]
+        return [self._chunk([self._chunk_choice(i, {"role": "assistant", "content": ""})]) for i in range(count)]
 
     def chunk(self, delta: ChoiceDelta) -> dict[str, Any]:
         text = {"content": delta.text} if delta.text else {}

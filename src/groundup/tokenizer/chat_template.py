@@ -59,9 +59,7 @@ def render(
     """
     try:
         marked = _compile(template).render(
-            messages=_to_json_types(messages),
-            add_generation_prompt=add_generation_prompt,
-            **_to_json_types(names),
+            messages=_to_json_types(messages), add_generation_prompt=add_generation_prompt, **_to_json_types(names)
         )
     except jinja2.TemplateError as error:
         raise UserError(f"chat template: {error}", hint=_hint(messages)) from None
@@ -136,11 +134,7 @@ def _compile(template: str) -> jinja2.Template:
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _to_json
-    environment.globals |= {
-        "raise_exception": _raise_template_error,
-        "strftime_now": _now,
-        "namespace": _Namespace,
-    }
+    environment.globals |= {"raise_exception": _raise_template_error, "strftime_now": _now, "namespace": _Namespace}
     return environment.from_string(template)
 
 
@@ -153,20 +147,14 @@ def _now(form: str) -> str:
 
 
 def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: Any = None,
-    sort_keys: bool = False,
+    value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
     """`tojson` without Jinja's HTML escapes. Placeholders are not escaped: they are replaced later."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
     if not ensure_ascii:
         return text
     return re.sub(
-        r"[^\x00-\x7f]",
-        lambda match: match[0] if PLACEHOLDER.match(match[0]) else json.dumps(match[0])[1:-1],
-        text,
+        r"[^\x00-\x7f]", lambda match: match[0] if PLACEHOLDER.match(match[0]) else json.dumps(match[0])[1:-1], text
     )
 
 

@@ -35,7 +35,5 @@ class CorpusSample:
 
 def sample_corpus(data: Path, sample_bytes: int, seed: int) -> CorpusSample:
     """A sample of about `sample_bytes` bytes of the training text, or all of it."""
-    total = sum(
-        parquet_documents.count_text_bytes(path) for path in parquet_documents.parquet_files(data, "train")
-    )
+    total = sum(parquet_documents.count_text_bytes(path) for path in parquet_documents.parquet_files(data, "train"))
     return CorpusSample(data, total, min(1.0, sample_bytes / max(total, 1)), seed)

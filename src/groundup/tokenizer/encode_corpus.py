@@ -46,9 +46,7 @@ def encode_split(folder: Path, data: Path, split: str, out: Path, machine: Machi
         return writer.finish()
 
 
-def write_token_shard(
-    base: Path | str, texts: Sequence[str], tokenizer: Tokenizer, source: str = "text"
-) -> TokenShard:
+def write_token_shard(base: Path | str, texts: Sequence[str], tokenizer: Tokenizer, source: str = "text") -> TokenShard:
     """Encode texts into a new token shard: the files `base` + .bin, .idx, .src and .json.
 
     >>> shard = write_token_shard("tokens/train", texts, tokenizer)
@@ -69,11 +67,7 @@ def _shard_writer(folder: Path, split: str, tokenizer: Tokenizer) -> ShardWriter
             f"{tokenizer!r} has no eos token to end documents", hint="set eos_token in tokenizer_config.json"
         )
     return ShardWriter(
-        folder,
-        split,
-        vocab_size=tokenizer.vocab_size,
-        tokenizer=tokenizer.fingerprint,
-        end_of_text=tokenizer.eos_id,
+        folder, split, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.fingerprint, end_of_text=tokenizer.eos_id
     )
 
 

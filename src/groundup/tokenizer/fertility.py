@@ -23,9 +23,7 @@ MAX_FILES = 16
 TextGroups = dict[str, dict[str, list[str]]]
 
 
-def measure_fertility(
-    tokenizers: Mapping[str, Tokenizer], documents: Iterable[tuple[str, str]]
-) -> dict[str, Any]:
+def measure_fertility(tokenizers: Mapping[str, Tokenizer], documents: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Statistics of each of `tokenizers` on documents, which are pairs of source and text.
 
     Returns {"source" | "language": {name: {"documents", "bytes", "words", "bytes_per_token": {tokenizer: ...},
@@ -39,10 +37,7 @@ def measure_fertility(
         groups["source"][source].append(text)
         groups["language"][detect_language(text)[0]].append(text)
     return {
-        by: {
-            name: _measure(encoders, texts)
-            for name, texts in sorted(members.items(), key=lambda item: -len(item[1]))
-        }
+        by: {name: _measure(encoders, texts) for name, texts in sorted(members.items(), key=lambda item: -len(item[1]))}
         for by, members in groups.items()
     }
 

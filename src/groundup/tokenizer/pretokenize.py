@@ -128,9 +128,7 @@ def _contractions(points: np.ndarray, lone: np.ndarray, ignore_case: bool) -> tu
         long_s = first == 0x17F  # the one other letter that folds to one of these
         first, second = np.where(long_s, ord("s"), first | 0x20), second | 0x20
     one = np.isin(first, [ord(letter) for letter in "stmd"])
-    two = ((second == ord("e")) & np.isin(first, [ord("r"), ord("v")])) | (
-        (first == ord("l")) & (second == ord("l"))
-    )
+    two = ((second == ord("e")) & np.isin(first, [ord("r"), ord("v")])) | ((first == ord("l")) & (second == ord("l")))
     letters = np.where(one, 1, np.where(two, 2, 0))
     return apostrophes[letters > 0], letters[letters > 0]
 

@@ -56,9 +56,7 @@ def load_pretrained_tokenizer(path: Path | str, pretokenizer: str = "gpt4") -> T
         try:
             return Tokenizer(tokenizers.Tokenizer.from_str(data.decode()))
         except Exception as error:  # the library raises nothing narrower
-            raise UserError(
-                f"{file}: not a readable tokenizer: {error}", hint="make or fetch it again"
-            ) from None
+            raise UserError(f"{file}: not a readable tokenizer: {error}", hint="make or fetch it again") from None
     ranks = _parse_tiktoken(data)
     try:
         return load_sentencepiece(data) if ranks is None else from_tiktoken(ranks, pretokenizer)
@@ -98,11 +96,7 @@ def from_tiktoken(ranks: TiktokenRanks, pretokenizer: str) -> Tokenizer:
         [AddedToken(token, special=True, normalized=False) for token in published.special_tokens]
     )
     return Tokenizer(
-        backend,
-        bos=published.bos,
-        eos=published.eos,
-        pad=published.pad,
-        chat_template=published.chat_template,
+        backend, bos=published.bos, eos=published.eos, pad=published.pad, chat_template=published.chat_template
     )
 
 

@@ -37,8 +37,7 @@ def open_filesystem(url: str) -> tuple[Any, str]:
         return fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise UserError(
-            f"{url}: cannot be opened: {error}",
-            hint="pip install 'groundup[data]', and what fsspec's scheme needs",
+            f"{url}: cannot be opened: {error}", hint="pip install 'groundup[data]', and what fsspec's scheme needs"
         ) from None
 
 

@@ -31,9 +31,7 @@ def build_sentencepiece_backend(
     model = models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     backend = tokenizers.Tokenizer(model)
     spaces = normalizers.Replace(" ", SPACE)
-    backend.normalizer = (
-        normalizers.Sequence([normalizers.Prepend(SPACE), spaces]) if add_dummy_prefix else spaces
-    )
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaces]) if add_dummy_prefix else spaces
     backend.decoder = _decoder(add_dummy_prefix)
     return backend
 
@@ -66,13 +64,7 @@ def load_sentencepiece(data: bytes) -> Tokenizer:
     scores, types = [decode_float(entry[2]) for entry in entries], [entry[3] for entry in entries]
     unknown = next((id for id, type in enumerate(types) if type == UNKNOWN), None)
     model_type = {1: "Unigram", 2: "BPE"}.get(trainer.get(3, 1))
-    if (
-        unknown is None
-        or model_type is None
-        or UNUSED in types
-        or trainer.get(24)
-        or not normalizer.get(5, 1)
-    ):
+    if unknown is None or model_type is None or UNUSED in types or trainer.get(24) or not normalizer.get(5, 1):
         raise ValueError(
             "unsupported SentencePiece model: neither BPE nor Unigram, unused entries, or a suffix instead of a prefix"
         )
@@ -86,10 +78,7 @@ def load_sentencepiece(data: bytes) -> Tokenizer:
         )  # fmt: skip
     else:
         low = min(score for score, type in zip(scores, types, strict=True) if type == NORMAL)
-        scored = [
-            score if type in (NORMAL, USER_DEFINED) else low
-            for score, type in zip(scores, types, strict=True)
-        ]
+        scored = [score if type in (NORMAL, USER_DEFINED) else low for score, type in zip(scores, types, strict=True)]
         model = models.Unigram(
             list(zip(tokens, scored, strict=True)), unk_id=unknown, byte_fallback=bool(trainer.get(35))
         )
@@ -101,9 +90,7 @@ def load_sentencepiece(data: bytes) -> Tokenizer:
     steps += [normalizers.Prepend(SPACE)] if add_dummy_prefix else []
     backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])  # type: ignore[assignment]
     control = [id for id, type in enumerate(types) if type in (UNKNOWN, CONTROL)]
-    if (
-        user_defined or model_type == "Unigram"
-    ):  # split spelled special tokens and bytes, so that they stay text
+    if user_defined or model_type == "Unigram":  # split spelled special tokens and bytes, so that they stay text
         splits = sorted(map(re.escape, user_defined), key=len, reverse=True)
         splits += [f"{re.escape(tokens[id][0])}(?={re.escape(tokens[id][1:])})" for id in control]
         splits += ["<(?=0x[0-9A-F]{2}>)"]
@@ -139,9 +126,7 @@ def is_sentencepiece(rules: dict[str, Any]) -> bool:
     steps = _steps(rules["normalizer"])
     replaces = steps[-1:] == [{"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]
     prepends = steps[:-1] in ([], [{"type": "Prepend", "prepend": SPACE}])
-    return (
-        bool(rules["model"].get("byte_fallback")) and replaces and prepends and rules["pre_tokenizer"] is None
-    )
+    return bool(rules["model"].get("byte_fallback")) and replaces and prepends and rules["pre_tokenizer"] is None
 
 
 def adds_dummy_prefix(rules: dict[str, Any]) -> bool:

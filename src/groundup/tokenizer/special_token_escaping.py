@@ -33,9 +33,7 @@ class SpecialTokenEscaper:
     def __init__(self, backend: tokenizers.Tokenizer):
         added = backend.get_added_tokens_decoder()
         self.ids = {token.content: id for id, token in added.items() if token.special}
-        self._pattern = re.compile(
-            "|".join(map(re.escape, sorted(self.ids, key=len, reverse=True))) or r"(?!)"
-        )
+        self._pattern = re.compile("|".join(map(re.escape, sorted(self.ids, key=len, reverse=True))) or r"(?!)")
         firsts = sorted({token[0] for token in self.ids})
         if len(firsts) > LAST_PLACEHOLDER - FIRST_PLACEHOLDER - 3:
             raise UserError(
@@ -90,8 +88,7 @@ class SpecialTokenEscaper:
         origin += range(last, len(rendered))
         encoding = self._renamed.encode("".join(segments), add_special_tokens=False)
         offsets = [
-            (origin[begin], origin[end - 1] + 1) if end > begin else (begin, begin)
-            for begin, end in encoding.offsets
+            (origin[begin], origin[end - 1] + 1) if end > begin else (begin, begin) for begin, end in encoding.offsets
         ]
         return [self._original.get(id, id) for id in encoding.ids], offsets
 

@@ -18,15 +18,7 @@ def mask_token_names(count: int) -> tuple[str, ...]:
     return tuple(f"<|mask_{index}|>" for index in range(count))
 
 
-CHAT_STOP_TOKENS = (
-    TURN_END,
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<end_of_turn>",
-    "<turn|>",
-    "<|end|>",
-    "<|end_of_turn|>",
-)
+CHAT_STOP_TOKENS = (TURN_END, "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<turn|>", "<|end|>", "<|end_of_turn|>")
 """End-of-turn tokens of known model families; generation stops at those in the vocabulary."""
 
 
@@ -43,7 +35,5 @@ def check_special_tokens(tokens: Iterable[str]) -> tuple[str, ...]:
             raise UserError(f"special token {token!r} is a duplicate", hint="remove one of them")
         for other in tokens:
             if other != token and token in other:
-                raise UserError(
-                    f"special token {token!r} is a substring of {other!r}", hint="rename one of them"
-                )
+                raise UserError(f"special token {token!r} is a substring of {other!r}", hint="rename one of them")
     return tokens

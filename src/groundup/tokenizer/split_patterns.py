@@ -69,12 +69,7 @@ def identify_pattern(rules: Mapping[str, Any]) -> str | None:
     if not all(token["special"] for token in rules["added_tokens"]):
         return None
     for name, pattern in PATTERNS.items():
-        split = {
-            "type": "Split",
-            "pattern": {"Regex": pattern.regex},
-            "behavior": "Isolated",
-            "invert": False,
-        }
+        split = {"type": "Split", "pattern": {"Regex": pattern.regex}, "behavior": "Isolated", "invert": False}
         pairs = zip(pre_tokenizer.get("pretokenizers", ()), (split, _BYTES_ONLY), strict=False)
         if len(pre_tokenizer.get("pretokenizers", ())) == 2 and all(
             expected.items() <= actual.items() for actual, expected in pairs

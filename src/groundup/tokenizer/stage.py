@@ -38,8 +38,7 @@ def train(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machi
     tokenizer.save(out)
     text = sample.example_text
     others = {
-        name: load_pretrained_tokenizer(Path(file), settings.pretokenizer)
-        for name, file in settings.compare.items()
+        name: load_pretrained_tokenizer(Path(file), settings.pretokenizer) for name, file in settings.compare.items()
     }
     return {
         **tokenizer_stats.vocabulary_stats(tokenizer),
@@ -49,9 +48,7 @@ def train(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machi
         "corpus_bytes": sample.corpus_bytes,
         "sample": tokenizer_stats.tokenized_sample(tokenizer, text),
         "pretrained": settings.pretrained,
-        "fertility": measure_fertility(
-            {THIS_TOKENIZER: tokenizer} | others, validation_texts(inputs["data"])
-        ),
+        "fertility": measure_fertility({THIS_TOKENIZER: tokenizer} | others, validation_texts(inputs["data"])),
     }
 
 
@@ -67,9 +64,7 @@ def encode(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Mach
             encode_split(inputs["tokenizer"], inputs["data"], split, out, machine)
     shards = {split: TokenShard(out / split) for split in SPLITS}
     if shards["train"].num_tokens == 0:
-        raise UserError(
-            f"{inputs['data']}: no training text", hint="relax the filters of [data], or add sources"
-        )
+        raise UserError(f"{inputs['data']}: no training text", hint="relax the filters of [data], or add sources")
     used = np.bincount(shards["train"].tokens, minlength=tokenizer.vocab_size) > 0
     return {
         "vocab_size": tokenizer.vocab_size,
@@ -115,6 +110,5 @@ def _with_progress(texts: Iterator[str], task: Any) -> Iterator[str]:
 def _check_input(data: Path) -> None:
     if not parquet_documents.parquet_files(data, "train"):
         raise UserError(
-            f"{data}/train: no parquet files",
-            hint="build the data stage first: groundup run RECIPE --until data",
+            f"{data}/train: no parquet files", hint="build the data stage first: groundup run RECIPE --until data"
         )

@@ -24,8 +24,7 @@ _LLAMA3_NAMES = {
 }  # fmt: skip
 _LLAMA3_RESERVED = iter(range(248))
 _LLAMA3 = {
-    f"<|{_LLAMA3_NAMES.get(i) or f'reserved_special_token_{next(_LLAMA3_RESERVED)}'}|>": 128_000 + i
-    for i in range(256)
+    f"<|{_LLAMA3_NAMES.get(i) or f'reserved_special_token_{next(_LLAMA3_RESERVED)}'}|>": 128_000 + i for i in range(256)
 }
 
 PUBLISHED: dict[tuple[int, int], TiktokenVocabulary] = {
@@ -65,9 +64,7 @@ def tiktoken_vocabulary(ranks: Mapping[bytes, int]) -> TiktokenVocabulary:
     known = PUBLISHED.get((len(ranks), ranks.get(b" the", -1)), TiktokenVocabulary({}))
     needed = SPECIAL_TOKENS if known.chat_template == CHATML else ()
     missing = [
-        token
-        for token in needed
-        if token not in known.special_tokens and (token != PADDING or known.pad == token)
+        token for token in needed if token not in known.special_tokens and (token != PADDING or known.pad == token)
     ]
     first = max([*ranks.values(), *known.special_tokens.values()]) + 1
     special_tokens = known.special_tokens | {token: first + i for i, token in enumerate(missing)}

@@ -71,11 +71,7 @@ class ShardWriter:
         self._src = _open_truncated(self._path(".src"), self._documents * 2)
 
     def append(
-        self,
-        ids: np.ndarray,
-        lengths: Sequence[int] | np.ndarray,
-        sources: Sequence[str],
-        sizes: Sequence[int],
+        self, ids: np.ndarray, lengths: Sequence[int] | np.ndarray, sources: Sequence[str], sizes: Sequence[int]
     ) -> None:
         """Add documents: their concatenated ids, and for each its number of tokens, its source and its bytes of text."""
         lengths = np.asarray(lengths, dtype="<i4")
@@ -128,8 +124,7 @@ class ShardWriter:
             "sources": self._sources,
         }
         write_atomically(
-            self._base.with_suffix(".json"),
-            (json.dumps(sidecar, indent=1, ensure_ascii=False) + "\n").encode(),
+            self._base.with_suffix(".json"), (json.dumps(sidecar, indent=1, ensure_ascii=False) + "\n").encode()
         )
         is_complete(self._base.parent, self._base.name)
         return sidecar
@@ -255,9 +250,7 @@ class TokenShard:
         if is_remote(path):
             return read_remote_file(path)
         if not Path(path).is_file():
-            raise UserError(
-                f"{path}: no such file", hint="a token shard consists of .bin, .idx, .src and .json"
-            )
+            raise UserError(f"{path}: no such file", hint="a token shard consists of .bin, .idx, .src and .json")
         return Path(path).read_bytes()
 
     def _file(self, suffix: str, size: int) -> Path:
@@ -300,9 +293,7 @@ class TokenShard:
             ends = total + np.cumsum(chunk)
             begins = (ends - chunk) * self._token_bytes
             if chunk.min() < 0 or not np.array_equal(begins, pointers[first : first + INDEX_CHECK_DOCUMENTS]):
-                raise UserError(
-                    f"{self.base}.idx: the documents are not contiguous", hint="groundup verify RUN"
-                )
+                raise UserError(f"{self.base}.idx: the documents are not contiguous", hint="groundup verify RUN")
             total = int(ends[-1])
         if total != self.num_tokens:
             raise UserError(
@@ -314,9 +305,7 @@ class TokenShard:
     def _check_sources(self) -> None:
         counts = np.zeros(1 << 16, np.int64)
         for first in range(0, self.num_documents, INDEX_CHECK_DOCUMENTS):
-            counts += np.bincount(
-                self.document_sources[first : first + INDEX_CHECK_DOCUMENTS], minlength=1 << 16
-            )
+            counts += np.bincount(self.document_sources[first : first + INDEX_CHECK_DOCUMENTS], minlength=1 << 16)
         expected = [source["documents"] for source in self.sources.values()]
         actual = counts[: max(len(expected), *np.flatnonzero(counts) + 1, 0)].tolist()
         if actual != expected:
@@ -339,9 +328,7 @@ def _parse_sidecar(text: bytes, path: str) -> dict[str, Any]:
             and 0 <= sidecar["end_of_text"] < sidecar["vocab_size"]
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: not the sidecar of a token shard ({error!r})", hint="groundup verify RUN"
-        ) from None
+        raise UserError(f"{path}: not the sidecar of a token shard ({error!r})", hint="groundup verify RUN") from None
     if found != (FORMAT, VERSION) or not valid:
         raise UserError(
             f"{path}: format {found[0]!r} version {found[1]!r}, expected {FORMAT!r} version {VERSION}",

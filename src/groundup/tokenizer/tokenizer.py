@@ -59,9 +59,7 @@ class Tokenizer:
         self._stop = tuple(stop)
 
     def __repr__(self) -> str:
-        return (
-            f"Tokenizer({type(self.backend.model).__name__}, vocab_size={self.vocab_size}, eos={self.eos!r})"
-        )
+        return f"Tokenizer({type(self.backend.model).__name__}, vocab_size={self.vocab_size}, eos={self.eos!r})"
 
     # ---- text
 
@@ -153,9 +151,7 @@ class Tokenizer:
         self, messages: Sequence[Message], names: dict[str, Any]
     ) -> tuple[str, list[Message], dict[str, Any]]:
         if self.chat_template is None:
-            raise UserError(
-                "the tokenizer has no chat template", hint="this is a base model: use generate, not chat"
-            )
+            raise UserError("the tokenizer has no chat template", hint="this is a base model: use generate, not chat")
         roles = {"bos_token": self.bos or "", "eos_token": self.eos or "", "pad_token": self.pad or ""}
         return self.chat_template, self._escaper.escape(messages), roles | self._escaper.escape(names)
 
@@ -171,8 +167,7 @@ class Tokenizer:
         id = self.backend.token_to_id(token)
         if id is None:
             raise UserError(
-                f"{role} token {token!r} is not in the vocabulary",
-                hint=f"correct or remove it in {CONFIG_FILE}",
+                f"{role} token {token!r} is not in the vocabulary", hint=f"correct or remove it in {CONFIG_FILE}"
             )
         return id
 
@@ -183,9 +178,7 @@ class Tokenizer:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         rules = json.loads(self.backend.to_str())
-        (folder / TOKENIZER_FILE).write_text(
-            json.dumps(rules, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-        )
+        (folder / TOKENIZER_FILE).write_text(json.dumps(rules, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self.bos,
@@ -197,9 +190,7 @@ class Tokenizer:
             "chat_template": self.chat_template,
         }
         config = {key: value for key, value in config.items() if value is not None}
-        (folder / CONFIG_FILE).write_text(
-            json.dumps(config, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-        )
+        (folder / CONFIG_FILE).write_text(json.dumps(config, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path | str) -> "Tokenizer":
@@ -210,22 +201,15 @@ class Tokenizer:
         folder = Path(folder)
         path = folder / TOKENIZER_FILE
         if not path.is_file():
-            raise UserError(
-                f"{folder}: no {TOKENIZER_FILE}", hint="expected the folder of a tokenizer or of a model"
-            )
+            raise UserError(f"{folder}: no {TOKENIZER_FILE}", hint="expected the folder of a tokenizer or of a model")
         try:
             backend = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises nothing narrower
-            raise UserError(
-                f"{path}: not a readable tokenizer: {error}", hint="create or download it again"
-            ) from None
+            raise UserError(f"{path}: not a readable tokenizer: {error}", hint="create or download it again") from None
         config = _read_json(folder / CONFIG_FILE)
         roles = _read_roles(config, _read_json(folder / "special_tokens_map.json"), backend)
         generation = _read_json(folder / "generation_config.json").get("eos_token_id") or []
-        stop = [
-            *config.get("stop_tokens", []),
-            *(generation if isinstance(generation, list) else [generation]),
-        ]
+        stop = [*config.get("stop_tokens", []), *(generation if isinstance(generation, list) else [generation])]
         return cls(backend, **roles, stop=stop, chat_template=_chat_template(folder, config))
 
 
@@ -262,8 +246,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid JSON: {error}", hint="create or download it again") from None
     if not isinstance(value, dict):
         raise UserError(
-            f"{path}: expected a JSON object, found {type(value).__name__}",
-            hint="create or download it again",
+            f"{path}: expected a JSON object, found {type(value).__name__}", hint="create or download it again"
         )
     return value
 

@@ -22,7 +22,5 @@ def hash_shards(section: TrainConfig, machine: Machine) -> dict[str, Any]:
     """SHA-256 of the sidecar of each split of `train.token_shards`. Raises UserError when one does not exist."""
     if section.token_shards is None:
         return {}
-    named = (
-        TokenShard(f"{section.token_shards}/{split}", machine.cache_dir) for split in ("train", "validation")
-    )
+    named = (TokenShard(f"{section.token_shards}/{split}", machine.cache_dir) for split in ("train", "validation"))
     return {shard.base: hashlib.sha256(shard.sidecar).hexdigest() for shard in named}

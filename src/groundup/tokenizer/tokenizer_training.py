@@ -26,10 +26,7 @@ MAX_UNIGRAM_BYTES = 16
 
 
 def train_bpe(
-    texts: Iterable[str],
-    vocab_size: int,
-    pretokenizer: str = "gpt4",
-    special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    texts: Iterable[str], vocab_size: int, pretokenizer: str = "gpt4", special_tokens: Sequence[str] = SPECIAL_TOKENS
 ) -> Tokenizer:
     """Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019, section 2.2).
 
@@ -55,10 +52,7 @@ def train_bpe(
 
 
 def train_unigram(
-    texts: Iterable[str],
-    vocab_size: int,
-    pretokenizer: str = "gpt4",
-    special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    texts: Iterable[str], vocab_size: int, pretokenizer: str = "gpt4", special_tokens: Sequence[str] = SPECIAL_TOKENS
 ) -> Tokenizer:
     """A Unigram language model over byte strings (Kudo 2018): encoding takes the most likely split of each pretoken.
 
@@ -81,8 +75,7 @@ def train_unigram(
     entries: list[tuple[str, float]] = json.loads(backend.to_str())["model"]["vocab"][len(special_tokens) :]
     lowest = min(score for _, score in entries)
     learned = [
-        (token, round(lowest if len(token) == 1 and score < lowest + 0.03 else score, 4))
-        for token, score in entries
+        (token, round(lowest if len(token) == 1 and score < lowest + 0.03 else score, 4)) for token, score in entries
     ]
     scores = [(token, 0.0) for token in special_tokens]
     scores += sorted(learned, key=lambda entry: (-entry[1], entry[0]))
@@ -112,10 +105,7 @@ def train_tokenizer(
     >>> tokenizer = train_tokenizer(["the cat sat on the mat"] * 10, vocab_size=270)
     >>> tokenizer.save("my-tokenizer")
     """
-    for name, value, known in (
-        ("algorithm", algorithm, ALGORITHMS),
-        ("pretokenizer", pretokenizer, PATTERNS),
-    ):
+    for name, value, known in (("algorithm", algorithm, ALGORITHMS), ("pretokenizer", pretokenizer, PATTERNS)):
         if value not in known:
             raise ValueError(f"{name} = {value!r}, expected one of {', '.join(known)}")
     return ALGORITHMS[algorithm](texts, vocab_size, pretokenizer, special_tokens)
@@ -206,31 +196,21 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 def _as_arrays(counts: Mapping[bytes, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All pretokens concatenated, their lengths and their counts."""
     text = np.frombuffer(b"".join(counts), np.uint8)
-    return (
-        text,
-        np.array([len(pretoken) for pretoken in counts], np.int64),
-        np.array([*counts.values()], np.int64),
-    )
+    return (text, np.array([len(pretoken) for pretoken in counts], np.int64), np.array([*counts.values()], np.int64))
 
 
 def _merge_strings(id_to_bytes: Mapping[int, bytes], merges: Sequence[MergePair]) -> list[tuple[str, str]]:
     return [(to_unicode(id_to_bytes[left]), to_unicode(id_to_bytes[right])) for left, right in merges]
 
 
-def _bpe_model(
-    vocabulary: dict[str, int], id_to_bytes: Mapping[int, bytes], merges: Sequence[MergePair]
-) -> models.BPE:
+def _bpe_model(vocabulary: dict[str, int], id_to_bytes: Mapping[int, bytes], merges: Sequence[MergePair]) -> models.BPE:
     entries = {to_unicode(token): id for id, token in id_to_bytes.items()}
     return models.BPE(vocabulary | entries, _merge_strings(id_to_bytes, merges))
 
 
-def _byte_level_tokenizer(
-    model: models.Model, regex: str, special_tokens: Sequence[str]
-) -> tokenizers.Tokenizer:
+def _byte_level_tokenizer(model: models.Model, regex: str, special_tokens: Sequence[str]) -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(model)
     backend.pre_tokenizer = build_pre_tokenizer(regex)  # type: ignore[assignment]
     backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    backend.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in special_tokens]
-    )
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_tokens])
     return backend

@@ -38,9 +38,7 @@ def convert_to_float8_training(model: nn.Module) -> int:
     layers = [
         layer
         for layer in model.modules()
-        if type(layer) is nn.Linear
-        and layer.in_features % DIM_MULTIPLE == 0
-        and layer.out_features % DIM_MULTIPLE == 0
+        if type(layer) is nn.Linear and layer.in_features % DIM_MULTIPLE == 0 and layer.out_features % DIM_MULTIPLE == 0
     ]
     for layer in layers:
         layer.__class__ = Float8Linear

@@ -25,12 +25,7 @@ def warmup_stable_decay(progress: float, min_ratio: float, decay_fraction: float
     return 1.0 if progress < start else 1.0 - (1.0 - min_ratio) * (progress - start) / decay_fraction
 
 
-SCHEDULES = {
-    "constant": constant,
-    "linear": linear,
-    "cosine": cosine,
-    "warmup-stable-decay": warmup_stable_decay,
-}
+SCHEDULES = {"constant": constant, "linear": linear, "cosine": cosine, "warmup-stable-decay": warmup_stable_decay}
 
 
 def lr_multiplier(

@@ -18,24 +18,16 @@ class MaskedBatches:
     Raises UserError for packed documents: masks could cover padding and cross document boundaries.
     """
 
-    def __init__(
-        self, batches: TokenBatches, mask_tokens: MaskFunction, seed: int, rank: int, *, concat: bool
-    ):
+    def __init__(self, batches: TokenBatches, mask_tokens: MaskFunction, seed: int, rank: int, *, concat: bool):
         if not concat:
-            raise UserError(
-                "train.packing and train.document_mask are for decoders only",
-                hint="leave both out",
-            )
+            raise UserError("train.packing and train.document_mask are for decoders only", hint="leave both out")
         self.batches, self.mask_tokens, self.seed, self.rank = batches, mask_tokens, seed, rank
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """`tokens` with masked ones replaced, and `labels` at the same positions, int64."""
         rows = self.batches.batch(step)["tokens"]
         first = self.rank * len(rows)
-        parts = [
-            self.mask_tokens(row[None], self._generator(step, first + index))
-            for index, row in enumerate(rows)
-        ]
+        parts = [self.mask_tokens(row[None], self._generator(step, first + index)) for index, row in enumerate(rows)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def step_stats(self, step: int) -> dict[str, Any]:

@@ -37,11 +37,7 @@ def build_optimizers(
         # Muon's update has the same size in every direction (Jordan et al. 2024). Its own learning rate instead of
         # match_rms_adamw, which scales the step to AdamW's RMS: small models were tuned with that.
         muon = torch.optim.Muon(
-            matrices,
-            lr=train.muon_learning_rate,
-            momentum=0.95,
-            nesterov=True,
-            weight_decay=train.weight_decay,
+            matrices, lr=train.muon_learning_rate, momentum=0.95, nesterov=True, weight_decay=train.weight_decay
         )
         groups = [{"params": embeddings, "weight_decay": 0.0}, {"params": vectors, "weight_decay": 0.0}]
         optimizers: list[torch.optim.Optimizer] = [muon, _adamw(groups, train, learning_rate)]

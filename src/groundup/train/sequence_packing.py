@@ -183,9 +183,7 @@ def best_fit(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
     return sequence_of, count
 
 
-def _document_chunks(
-    shard: TokenSource, length: int, documents: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _document_chunks(shard: TokenSource, length: int, documents: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Begin and length of each document, in chunks of at most `length` tokens."""
     numbers = np.arange(shard.num_documents) if documents is None else documents
     begins, lengths = shard.document_offsets[numbers], shard.document_lengths[numbers].astype(np.int64)

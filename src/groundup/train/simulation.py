@@ -56,9 +56,7 @@ def simulate(plan: Plan) -> dict[str, Any]:
         with torch.device("meta"):
             model = build_model(config)
         mesh = build_mesh(layout, torch.device("cpu"))
-        parts = parallelize(
-            model, mesh, precision=train.precision, checkpointing=plan.activation_checkpointing
-        )
+        parts = parallelize(model, mesh, precision=train.precision, checkpointing=plan.activation_checkpointing)
         rows, length = plan.micro_batch, require_derived(train.sequence_length, "train.sequence_length")
         memory_bytes, sent = _simulate_step(
             parts.model_parts[0], parts.partial_grad_parameters, mesh, train, rows, length
@@ -67,9 +65,7 @@ def simulate(plan: Plan) -> dict[str, Any]:
         dist.destroy_process_group()
     dtype_bytes = 4 if train.precision == "float32" else 2
     spec = StepSpec(rows, length, 1, dtype_bytes, plan.activation_checkpointing)
-    memory = estimate_training_memory(
-        config, length, rows, layout, plan.activation_checkpointing, dtype_bytes
-    )
+    memory = estimate_training_memory(config, length, rows, layout, plan.activation_checkpointing, dtype_bytes)
     planned = communication_bytes(config, layout, spec)
     return {
         "devices": devices,
@@ -83,12 +79,7 @@ def simulate(plan: Plan) -> dict[str, Any]:
 
 
 def _simulate_step(
-    model: nn.Module,
-    partial_grad_parameters: list[nn.Parameter],
-    mesh: Mesh,
-    train: Any,
-    rows: int,
-    length: int,
+    model: nn.Module, partial_grad_parameters: list[nn.Parameter], mesh: Mesh, train: Any, rows: int, length: int
 ) -> tuple[dict[str, float], dict[str, float]]:
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")
@@ -114,9 +105,7 @@ def _simulate_step(
                 optimizer.zero_grad()
         (peak,) = tracker.get_tracker_snapshot("peak").values()
         (after,) = tracker.get_tracker_snapshot("current").values()
-    groups = {
-        axis: tuple(dist.get_process_group_ranks(mesh.group(axis))) for axis in AXES if mesh.size(axis) > 1
-    }
+    groups = {axis: tuple(dist.get_process_group_ranks(mesh.group(axis))) for axis in AXES if mesh.size(axis) > 1}
     sent = {axis: float(counter.sent_within(groups[axis])) if axis in groups else 0.0 for axis in AXES}
     if groups.get("context") == groups.get("data"):  # counted once
         sent["context"] = 0.0

@@ -132,14 +132,10 @@ def _causal_lm_eval(recipe: RecipeView, tokenizer: Tokenizer, held_out: TokenSha
     return evaluate
 
 
-def _masked_lm_eval(
-    recipe: RecipeView, mask_tokens: MaskFunction, held_out: TokenShard, length: int
-) -> EvalFn:
+def _masked_lm_eval(recipe: RecipeView, mask_tokens: MaskFunction, held_out: TokenShard, length: int) -> EvalFn:
     """Loss and accuracy on masked tokens of validation text."""
 
     def evaluate(model: nn.Module) -> dict[str, Any]:
-        return score_masked(
-            model, mask_tokens, held_out, length, max_tokens=VALIDATION_TOKENS, seed=recipe.seed
-        )
+        return score_masked(model, mask_tokens, held_out, length, max_tokens=VALIDATION_TOKENS, seed=recipe.seed)
 
     return evaluate

@@ -73,14 +73,9 @@ class TokenBatches:
         self.sequence_length, self.seed = sequence_length, seed
         self.shuffle, self.document_mask = shuffle, document_mask
         self._sequences = SizeWarmup(
-            batch_sequences,
-            initial_sequences,
-            batch_warmup_steps,
-            "train.initial_batch_tokens, in sequences,",
+            batch_sequences, initial_sequences, batch_warmup_steps, "train.initial_batch_tokens, in sequences,"
         )
-        self._length = SizeWarmup(
-            sequence_length, initial_length, batch_warmup_steps, "train.initial_sequence_length"
-        )
+        self._length = SizeWarmup(sequence_length, initial_length, batch_warmup_steps, "train.initial_sequence_length")
         if self._sequences.size_at(0) % num_ranks:
             divisible = -(-batch_sequences // num_ranks) * num_ranks * sequence_length
             raise UserError(
@@ -96,8 +91,7 @@ class TokenBatches:
         else:
             documents = _documents_by_source(shard, weights)
             self._sources = {
-                name: SEQUENCE_PACKINGS[packing](shard, sequence_length, indices)
-                for name, indices in documents.items()
+                name: SEQUENCE_PACKINGS[packing](shard, sequence_length, indices) for name, indices in documents.items()
             }
         self._mixture = SourceMixture([weights[name] for name in self._sources] if weights else [1.0], seed)
         self._cached_order = lru_cache(maxsize=8)(self._order_of_chunk)
@@ -179,9 +173,7 @@ class TokenBatches:
         return stats | {"tokens_by_source": dict(zip(self.shard.sources, tokens.tolist(), strict=True))}
 
     def _order_of_chunk(self, chunk: int) -> list[tuple[int, int]]:
-        sources, indices = self._mixture.source_and_index(
-            chunk * ORDER_CHUNK + np.arange(ORDER_CHUNK, dtype=np.int64)
-        )
+        sources, indices = self._mixture.source_and_index(chunk * ORDER_CHUNK + np.arange(ORDER_CHUNK, dtype=np.int64))
         counts = np.array([source.count for source in self._sources.values()])[sources]
         epochs, places = np.divmod(indices, counts)
         if self.shuffle:
@@ -248,9 +240,7 @@ def _documents_by_source(shard: TokenSource, weights: Mapping[str, float]) -> di
     if not any(weights.values()):
         raise UserError("train.mix: all weights are 0", hint="give at least one source a weight above 0")
     numbers = np.asarray(shard.document_sources)
-    return {
-        name: np.flatnonzero(numbers == names.index(name)) for name, weight in weights.items() if weight > 0
-    }
+    return {name: np.flatnonzero(numbers == names.index(name)) for name, weight in weights.items() if weight > 0}
 
 
 def make_batches(

@@ -101,6 +101,4 @@ def open_trackers(names: Sequence[str] | None, folder: Path, name: str, first_st
 
 def scalar_values(record: Mapping[str, Any]) -> dict[str, float]:
     """The numeric fields of a record."""
-    return {
-        key: float(value) for key, value in record.items() if isinstance(value, int | float) and key != "step"
-    }
+    return {key: float(value) for key, value in record.items() if isinstance(value, int | float) and key != "step"}

@@ -164,12 +164,7 @@ def run_training_loop(
             step, index = state.step, state.step + state.skipped_batches
             batch = batches.batch(index)
             multiplier = lr_multiplier(
-                step,
-                steps,
-                config.warmup_steps,
-                config.lr_schedule,
-                config.min_lr_ratio,
-                config.decay_fraction,
+                step, steps, config.warmup_steps, config.lr_schedule, config.min_lr_ratio, config.decay_fraction
             )
             torch.manual_seed(_step_seed(seed, step, engine.data_rank))
             with logger.watch_step(step), deterministic_algorithms(engine.device, machine.deterministic):
@@ -181,11 +176,7 @@ def run_training_loop(
             is_final = config.on_spike == "ignore" or logger.consecutive_skips() >= MAX_CONSECUTIVE_SKIPS
             if problem and is_final:
                 _abort(checkpoints, state, batch, f"step {step}, batch {index}: {problem}", peak_lr)
-            if (
-                problem
-                and config.on_spike == "rollback"
-                and (restored := _rollback(checkpoints, state, problem))
-            ):
+            if problem and config.on_spike == "rollback" and (restored := _rollback(checkpoints, state, problem)):
                 logger.log_message(
                     f"step {step}: {problem}; rolled back to step {restored.step}, skipping the batches since"
                 )
@@ -194,12 +185,7 @@ def run_training_loop(
                 continue
             if problem:
                 logger.log_message(f"step {step}: {problem}; batch {index} skipped")
-            record = {
-                "step": step,
-                "loss": loss,
-                "learning_rate": peak_lr * multiplier,
-                "gradient_norm": norm,
-            }
+            record = {"step": step, "loss": loss, "learning_rate": peak_lr * multiplier, "gradient_norm": norm}
             record |= ({"skipped": problem} if problem else {}) | step_stats(index)
             logger.log_step(record, batch)
             state = replace(state, step=step + 1)
@@ -230,8 +216,7 @@ def _rollback(checkpoints: CheckpointManager, state: LoopState, problem: str) ->
         return None
     if state.rollbacks >= MAX_CONSECUTIVE_SKIPS:
         raise UserError(
-            f"step {state.step}: {problem}, after {state.rollbacks} rollbacks",
-            hint="lower train.learning_rate",
+            f"step {state.step}: {problem}, after {state.rollbacks} rollbacks", hint="lower train.learning_rate"
         )
     skipped = state.skipped_batches + state.step + 1 - restored.step
     restored = LoopState(restored.step, skipped, state.rollbacks + 1)

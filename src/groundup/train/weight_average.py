@@ -35,9 +35,7 @@ class WeightAverage:
         counted = self.updates - self.start_update
         if counted < 1:
             return
-        weight_of_new = (
-            1 / counted if self.kind == "tail" else 1 - min(self.decay, (1 + counted) / (10 + counted))
-        )
+        weight_of_new = 1 / counted if self.kind == "tail" else 1 - min(self.decay, (1 + counted) / (10 + counted))
         for mean, weight in zip(self.tensors.values(), self._weights, strict=True):
             mean.lerp_(weight.detach().float(), weight_of_new)
 

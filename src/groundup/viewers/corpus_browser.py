@@ -127,9 +127,7 @@ class Corpus:
 
     def _dropped(self) -> Iterator[CorpusEntry]:
         for source, row in self._samples("dropped"):
-            yield CorpusEntry(
-                "dropped", source, row.get("id", ""), row.get("text", ""), row.get("reason", "unknown")
-            )
+            yield CorpusEntry("dropped", source, row.get("id", ""), row.get("text", ""), row.get("reason", "unknown"))
 
     def _changed(self) -> Iterator[CorpusEntry]:
         for source, row in self._samples("changed"):
@@ -141,9 +139,7 @@ class Corpus:
             members = tuple(row["members"])
             first = members[0]
             reason = f"{row['size']} duplicates"
-            yield CorpusEntry(
-                "duplicates", first["source"], first["id"], first["text"], reason, members=members
-            )
+            yield CorpusEntry("duplicates", first["source"], first["id"], first["text"], reason, members=members)
 
     def _contaminated(self) -> Iterator[CorpusEntry]:
         for row in _read_jsonl(self.folder / "contaminated.jsonl"):
@@ -181,9 +177,7 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 yield json.loads(line)
             except ValueError as error:
-                raise UserError(
-                    f"{path}, line {number}: not JSON ({error})", hint="groundup verify RUN"
-                ) from None
+                raise UserError(f"{path}, line {number}: not JSON ({error})", hint="groundup verify RUN") from None
 
 
 def _normalize_reason(reason: str) -> str:

@@ -127,14 +127,7 @@ class Pager:
         elif percent:
             footer = Text.assemble((f" {percent} ", "bold"), footer)
         rule = Text("─" * width, corpus_render.MUTED)
-        lines = [
-            header,
-            rule,
-            *(Text(" ") + line for line in shown),
-            *[Text()] * (room - len(shown)),
-            rule,
-            footer,
-        ]
+        lines = [header, rule, *(Text(" ") + line for line in shown), *[Text()] * (room - len(shown)), rule, footer]
         for line in lines:
             line.truncate(width, overflow="ellipsis")
             line.no_wrap = True
@@ -167,9 +160,7 @@ class Pager:
         if self._wrapped[0] != key:
             text = {"overview": lambda: corpus_render.overview(self.corpus), "help": lambda: Text(HELP)}.get(
                 self.overlay,
-                lambda: (
-                    corpus_render.entry_text(entry, self.filters.search) if entry else self._empty_message()
-                ),
+                lambda: corpus_render.entry_text(entry, self.filters.search) if entry else self._empty_message(),
             )()
             self._wrapped = (key, list(text.wrap(console, max(10, width))))
         return self._wrapped[1]

@@ -103,9 +103,7 @@ def overview(corpus: Corpus) -> Text:
 def _mixture_table(sources: dict[str, Any], width: int) -> Text:
     """Training text of one pass by source; tokens estimated at 4 bytes each."""
     text = Text().append("\ntraining mixture\n", "bold")
-    text.append(
-        f"{'':<{width}}  {'documents':>11}  {'tokens, est.':>13}  {'bytes':>6}  {'epochs':>6}\n", MUTED
-    )
+    text.append(f"{'':<{width}}  {'documents':>11}  {'tokens, est.':>13}  {'bytes':>6}  {'epochs':>6}\n", MUTED)
     rows = {name: row for name, row in sources.items() if "train" in row}
     for name, row in rows.items():
         text.append(f"{name:<{width}}  ", EMPHASIS)
@@ -116,9 +114,7 @@ def _mixture_table(sources: dict[str, Any], width: int) -> Text:
     return text.append(f"{'':<{width}}  {documents:>11,}  {tokens:>13,}\n") if rows else Text()
 
 
-def print_entries(
-    corpus: Corpus, kinds: Sequence[str], filters: EntryFilters, limit: int, console: Console
-) -> None:
+def print_entries(corpus: Corpus, kinds: Sequence[str], filters: EntryFilters, limit: int, console: Console) -> None:
     """Print at most `limit` entries of each kind (0: all), after the overview if there are several kinds."""
     if len(kinds) > 1:
         console.print(overview(corpus), soft_wrap=True)

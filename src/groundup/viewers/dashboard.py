@@ -92,9 +92,7 @@ def _status(reader: RunReader, finished: bool) -> tuple[str, float | None]:
     assert reader.folder is not None
     planned = reader.plan.get("train", {}).get("steps") if stage_name(reader.folder) == "base" else None
     parts, progress = [f"step {completed:,}"], None
-    step_seconds = [
-        seconds for seconds in reader.steps.columns["seconds"][-RECENT_STEPS:] if math.isfinite(seconds)
-    ]
+    step_seconds = [seconds for seconds in reader.steps.columns["seconds"][-RECENT_STEPS:] if math.isfinite(seconds)]
     if planned:
         progress = min(1.0, completed / planned)
         parts = [f"step {completed:,} of {planned:,}", f"{100 * progress:.0f}%"]
@@ -138,6 +136,4 @@ def _panel(
     plotted = values if raw or show_markers else smooth(values)
     faint = ([], []) if plotted is values else downsample(at, values, max_points)
     text = NUMBER_FORMATS[number_format](plotted[-1]).replace(formatting.NO_BREAK_SPACE, " ")
-    return MetricPanel(
-        name, unit, text, downsample(at, plotted, max_points), faint, show_markers, y_min, number_format
-    )
+    return MetricPanel(name, unit, text, downsample(at, plotted, max_points), faint, show_markers, y_min, number_format)

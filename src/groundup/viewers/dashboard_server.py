@@ -78,11 +78,7 @@ def create_dashboard_app(reader: RunReader) -> "Starlette":
             dashboard: dict[str, Any] = asdict(build_dashboard(current, MAX_POINTS))
         except UserError as error:
             return answer(json.dumps({"error": str(error)}).encode(), "application/json", 503)
-        dashboard |= {
-            "version": version,
-            "stages": list(current.trainings()),
-            "stage": current.current_stage(),
-        }
+        dashboard |= {"version": version, "stages": list(current.trainings()), "stage": current.current_stage()}
         if request.query_params.get("since") == version:
             del dashboard["panels"]
         return answer(json.dumps(dashboard, allow_nan=False).encode(), "application/json")

@@ -75,18 +75,14 @@ class RunReader:
         if self._is_stage_folder:
             return {stage_name(self.path): self.path}
         folders = [
-            path
-            for path in sorted(self.path.iterdir())
-            if path.suffix != ".old" and (path / STEPS_FILE).is_file()
+            path for path in sorted(self.path.iterdir()) if path.suffix != ".old" and (path / STEPS_FILE).is_file()
         ]
         return {stage_name(path): path for path in folders}  # NAME.partial sorts behind NAME
 
     def refresh(self) -> None:
         """Read new records. Raises UserError when the folder was removed or the requested stage does not exist."""
         if not self.path.is_dir():
-            raise UserError(
-                f"{self.path}: the folder was removed", hint="groundup run RECIPE creates it again"
-            )
+            raise UserError(f"{self.path}: the folder was removed", hint="groundup run RECIPE creates it again")
         if not self._is_stage_folder:
             self.plan = read_json(self.path / PLAN, {})
             if self.plan and "train" not in self.plan:
@@ -94,9 +90,7 @@ class RunReader:
         found = self.trainings()
         if self.requested_stage is not None and self.requested_stage not in found and found:
             available = ", ".join(found)
-            raise UserError(
-                f"{self.path}: no training {self.requested_stage!r} yet", hint=f"there is {available}"
-            )
+            raise UserError(f"{self.path}: no training {self.requested_stage!r} yet", hint=f"there is {available}")
         running = [name for name, path in found.items() if path.suffix == ".partial"]
         name = (
             self.requested_stage

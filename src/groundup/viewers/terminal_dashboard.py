@@ -63,8 +63,7 @@ def render_frame(dashboard: Dashboard, width: int, height: int) -> list[Text]:
         units = len(rows) + (len(rows) > 1)
         panel_height = free_lines // units if number else free_lines - (len(rows) - 1) * (free_lines // units)
         lines += _join_columns(
-            [_render_panel(panel, width // len(row) - 1, panel_height, last) for panel in row],
-            width // len(row),
+            [_render_panel(panel, width // len(row) - 1, panel_height, last) for panel in row], width // len(row)
         )
     for line in lines:
         line.truncate(width, overflow="ellipsis")
@@ -90,9 +89,7 @@ def _render_panel(panel: MetricPanel, width: int, height: int, last: float) -> l
     """One panel with axes up to step `last`: `height` lines of `width` cells."""
     at, values = panel.curve
     head = Text.assemble(
-        (f" {panel.name} ", NAME),
-        (panel.value, f"{NAME} {CURVE}"),
-        (f" {panel.unit}" if panel.unit else "", SOFT),
+        (f" {panel.name} ", NAME), (panel.value, f"{NAME} {CURVE}"), (f" {panel.unit}" if panel.unit else "", SOFT)
     )
     low, high = _range(panel)
     tick_values = ticks(low, high, max(2, (height - 2) // 2))

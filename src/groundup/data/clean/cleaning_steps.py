@@ -82,9 +82,7 @@ def build_steps(config: DataConfig, source: SourceConfig, context: FilterContext
     if kind in config.fineweb.kinds:
         steps.append(Filter("fineweb", fineweb.fineweb_filter(config.fineweb)))
     steps += [
-        Filter("word_list", word_list.word_list_filter(words))
-        for words in config.word_lists
-        if kind in words.kinds
+        Filter("word_list", word_list.word_list_filter(words)) for words in config.word_lists if kind in words.kinds
     ]
     if config.classifier is not None and context.weights is not None and kind in config.classifier.kinds:
         quality_filter = classifier.classifier_filter(context.weights, config.classifier.threshold)

@@ -16,10 +16,7 @@ def fineweb_filter(config: FineWebConfig) -> FilterFunction:
             return "empty"
         if sum(line.endswith(ENDS) for line in lines) / len(lines) < config.min_punctuated_lines_ratio:
             return "few_ended_lines"
-        if (
-            sum(len(line) <= config.short_line_length for line in lines) / len(lines)
-            > config.max_short_lines_ratio
-        ):
+        if sum(len(line) <= config.short_line_length for line in lines) / len(lines) > config.max_short_lines_ratio:
             return "short_lines"
         if count_repeated(lines)[1] / len(text.replace("\n", "")) > config.max_duplicate_characters_ratio:
             return "repeated_lines"

@@ -13,15 +13,12 @@ from groundup.recipe.data_config import PiiConfig
 PII_TOKENS = ("<email>", "<phone>", "<ip>", "<card>", "<id>", "<secret>")
 """The replacement tokens."""
 
-EMAIL = re.compile(
-    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b"
-)
+EMAIL = re.compile(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
 IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![A-Za-z]|[\d.]*\d)")
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
 NUMBER = re.compile(r"(?<![\w.,+/])(?<!\d-)\+?\(?\d(?:(?: ?\(|\) ?|[ .\-/])?\d){7,19}(?!(?!x\d)[\w.,-]*\d)")
 PHONE_CONTEXT = re.compile(
-    r"\b(?:tel|ph|phone|telephone|mob|mobile|cell|fax|voice|call|calling|dial|dialing)\b[^\n]{0,12}$",
-    re.IGNORECASE,
+    r"\b(?:tel|ph|phone|telephone|mob|mobile|cell|fax|voice|call|calling|dial|dialing)\b[^\n]{0,12}$", re.IGNORECASE
 )
 NORTH_AMERICAN_PHONE = re.compile(r"(?:1[-. ]?)?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-.])[2-9]\d\d[-. ]\d{4}")
 """Area code and exchange of the North American numbering plan, which begin with neither 0 nor 1."""
@@ -49,9 +46,7 @@ SECRET_PATTERNS = {
 }
 """Fixed prefix -> pattern of the keys that a service issues. Texts without the prefix are not searched."""
 
-SECRET_REGEXES = {
-    prefix: re.compile(rf"(?<![A-Za-z0-9_-]){pattern}") for prefix, pattern in SECRET_PATTERNS.items()
-}
+SECRET_REGEXES = {prefix: re.compile(rf"(?<![A-Za-z0-9_-]){pattern}") for prefix, pattern in SECRET_PATTERNS.items()}
 URL_CREDENTIALS = re.compile(r"(?<=://)[^\s/:@]{1,64}:[^\s/:@]{1,128}(?=@)")
 
 DIGITS = re.compile(r"\d[\d .()/-]{5,}\d")

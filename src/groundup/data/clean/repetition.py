@@ -43,9 +43,7 @@ def gopher_repetition_filter(config: GopherRepetitionConfig) -> FilterFunction:
             if n * bound > limit * len(text) and top_characters(ids, lengths, n) / len(text) > limit:
                 return f"top_{n}_gram"
         positions = repeated_positions(ngram_hashes(ids, repeats[0][0]))
-        if repeated_bound(positions, lengths, repeats[0][0]) / len(text) <= min(
-            limit for _, limit in repeats
-        ):
+        if repeated_bound(positions, lengths, repeats[0][0]) / len(text) <= min(limit for _, limit in repeats):
             return None
         for n, limit in repeats:
             if repeated_characters(ids, lengths, positions, n) / len(text) > limit:

@@ -75,9 +75,7 @@ def decide_duplicates(
     return DedupDecisions(codes, roots)
 
 
-def deduplicate_units(
-    config: DataConfig, clean: Path, counts: dict[int, int], machine: Machine
-) -> DedupDecisions:
+def deduplicate_units(config: DataConfig, clean: Path, counts: dict[int, int], machine: Machine) -> DedupDecisions:
     """Compare all documents in the unit files of folder `clean`; `counts`: documents per unit.
 
     Also writes the flags of repeated passages beside the unit files.

@@ -102,9 +102,7 @@ def flag_repeats(files: list[Path], parts: int) -> None:
             file.truncate(len(row))
     for part in range(parts):
         chunks = (
-            chunk
-            for base, row in zip(bases.tolist(), keys, strict=False)
-            for chunk in iter_key_chunks(base, row)
+            chunk for base, row in zip(bases.tolist(), keys, strict=False) for chunk in iter_key_chunks(base, row)
         )
         _, others = repeated_pairs(*select_part(chunks, part, parts))
         others.sort()

@@ -61,8 +61,7 @@ def strip_gutenberg(parts: Iterable[str]) -> Iterator[str]:
     for part in parts:
         if last is None:
             starts = [
-                match.end()
-                for match in GUTENBERG_START.finditer(part, 0, min(len(part), BOILERPLATE_CHARACTERS))
+                match.end() for match in GUTENBERG_START.finditer(part, 0, min(len(part), BOILERPLATE_CHARACTERS))
             ]
             last = part[starts[-1] :] if starts else part
         else:

@@ -47,9 +47,7 @@ def read(name: str, stream: IO[bytes]) -> Iterator[ReadResult]:
 def spine(book: zipfile.ZipFile) -> list[str]:
     """Members with the chapters, in reading order, without repetitions."""
     container = fromstring(_read_member(book, CONTAINER))
-    package = next(
-        element.get("full-path", "") for element in container.iter() if element.tag.endswith("rootfile")
-    )
+    package = next(element.get("full-path", "") for element in container.iter() if element.tag.endswith("rootfile"))
     root = fromstring(_read_member(book, package))
     items = {item.get("id"): item for item in root.iter() if item.tag.endswith("}item")}
     chapters = []
@@ -73,7 +71,5 @@ def chapter_text(page: bytes) -> str:
     """All text of a chapter, paragraph by paragraph."""
     from resiliparse.extract.html2text import extract_plain_text
 
-    text = extract_plain_text(
-        decode_page(page, None), main_content=False, alt_texts=False, list_bullets=False
-    )
+    text = extract_plain_text(decode_page(page, None), main_content=False, alt_texts=False, list_bullets=False)
     return re.sub(r"\n{3,}", "\n\n", text).strip()

@@ -44,17 +44,13 @@ def extract_page(name: str, data: bytes, charset: str | None, options: ReaderOpt
     return Document(text, name) if text else DroppedDocument("no_main_text", name, source[:2000])
 
 
-def extract_text(
-    source: str | bytes, html_extractor: Literal["trafilatura", "resiliparse"] = "trafilatura"
-) -> str:
+def extract_text(source: str | bytes, html_extractor: Literal["trafilatura", "resiliparse"] = "trafilatura") -> str:
     """Main text of an HTML page; "" if it has none or is too complex.
 
     >>> extract_text("<html><body><p>One paragraph of the page.</p></body></html>", "resiliparse")
     'One paragraph of the page.'
     """
-    data, charset = (
-        (source.encode("utf-8", "replace"), "utf-8") if isinstance(source, str) else (source, None)
-    )
+    data, charset = (source.encode("utf-8", "replace"), "utf-8") if isinstance(source, str) else (source, None)
     found = extract_page("", data, charset, ReaderOptions(html_extractor=html_extractor))
     return found.text if isinstance(found, Document) else ""
 
@@ -87,7 +83,4 @@ def extract_resiliparse(source: str) -> str:
     return extract_plain_text(source, main_content=True, alt_texts=False, list_bullets=False).strip()
 
 
-EXTRACTORS: dict[str, Callable[[str], str]] = {
-    "trafilatura": extract_trafilatura,
-    "resiliparse": extract_resiliparse,
-}
+EXTRACTORS: dict[str, Callable[[str], str]] = {"trafilatura": extract_trafilatura, "resiliparse": extract_resiliparse}

@@ -32,9 +32,7 @@ FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
     """One document per file."""
     for found in plain.read(name, stream, options):
-        yield (
-            found if isinstance(found, DroppedDocument) else Document(markdown_to_text(found.text), found.id)
-        )
+        yield (found if isinstance(found, DroppedDocument) else Document(markdown_to_text(found.text), found.id))
 
 
 def markdown_to_text(source: str) -> str:
@@ -56,9 +54,7 @@ def markdown_to_text(source: str) -> str:
         if TABLE.match(line) or DEFINITION.match(line) or RULE.match(line) or UNDERLINE.match(line):
             continue
         heading = HEADING.match(line)
-        out.append(
-            _inline(heading.group(1).rstrip().rstrip("#").rstrip() if heading else line.removeprefix("> "))
-        )
+        out.append(_inline(heading.group(1).rstrip().rstrip("#").rstrip() if heading else line.removeprefix("> ")))
     return "\n".join(out)
 
 

@@ -76,6 +76,4 @@ def _split_position(data: bytes) -> int:
     for separator in PART_SEPARATORS:
         if (start := data.rfind(separator, PART_BYTES // 2, PART_BYTES)) >= 0:
             return start + len(separator)
-    return next(
-        (end for end in range(PART_BYTES, PART_BYTES - 4, -1) if data[end] & 0xC0 != 0x80), PART_BYTES
-    )
+    return next((end for end in range(PART_BYTES, PART_BYTES - 4, -1) if data[end] & 0xC0 != 0x80), PART_BYTES)

@@ -34,13 +34,9 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
             for record in ArchiveIterator(cast(BinaryIO, stream), record_types=record_types, parse_http=True):
                 records += 1
                 position = start + record.stream_pos
-                if (
-                    has_members and record.content_length > MAX_BYTES
-                ):  # a wrong length would hide the following records
+                if has_members and record.content_length > MAX_BYTES:  # a wrong length would hide the following records
                     raise ValueError(f"a record of {record.content_length} bytes")
-                yield _document(
-                    record, record.headers.get("WARC-Target-URI") or str(record.record_id), options
-                )
+                yield _document(record, record.headers.get("WARC-Target-URI") or str(record.record_id), options)
             if records == 0 and start == 0:
                 yield DroppedDocument("no_record", name)
             return
@@ -72,9 +68,7 @@ def _document(record: Any, address: str, options: ReaderOptions) -> ReadResult:
     if data is None or len(data) > MAX_PAGE_BYTES:
         return DroppedDocument("too_large", address)
     return (
-        extract_page(address, data, record.http_charset, options)
-        if is_page
-        else Document(decode_text(data), address)
+        extract_page(address, data, record.http_charset, options) if is_page else Document(decode_text(data), address)
     )
 
 

@@ -9,14 +9,7 @@ from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.data.readers.wikitext import wikitext_to_text
 
-REDIRECT_WORDS = (
-    "#redirect",
-    "#пренасочване",
-    "#weiterleitung",
-    "#redirection",
-    "#redirección",
-    "#перенаправление",
-)
+REDIRECT_WORDS = ("#redirect", "#пренасочване", "#weiterleitung", "#redirection", "#redirección", "#перенаправление")
 MAX_WIKI_PAGE_BYTES = 32 << 20
 MAX_ELEMENTS = 1 << 20
 MAX_DEPTH = 64
@@ -70,9 +63,7 @@ class PageLimiter:
     def count_element(self, depth: int) -> None:
         self.elements += 1
         if depth > MAX_DEPTH or self.elements > MAX_ELEMENTS:
-            raise ValueError(
-                f"a page of more than {MAX_ELEMENTS} elements, or nested deeper than {MAX_DEPTH}"
-            )
+            raise ValueError(f"a page of more than {MAX_ELEMENTS} elements, or nested deeper than {MAX_DEPTH}")
 
     def read(self, amount: int) -> bytes:
         data = self.stream.read(amount)

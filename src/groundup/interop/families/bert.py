@@ -17,11 +17,7 @@ KEYS = {
     "num_token_types": "type_vocab_size",
     "tie_embeddings": "tie_word_embeddings",
 }
-DEFAULTS: Json = {
-    "layer_norm_eps": 1e-12,
-    "type_vocab_size": 2,
-    "tie_word_embeddings": True,
-}
+DEFAULTS: Json = {"layer_norm_eps": 1e-12, "type_vocab_size": 2, "tie_word_embeddings": True}
 FIXED: Json = {
     "hidden_act": "gelu",
     "is_decoder": False,

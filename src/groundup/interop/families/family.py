@@ -60,9 +60,7 @@ class Family:
             for key, value in self.fixed.items():
                 if (json.get(key, value) or None) != (value or None):  # null and false are equivalent
                     raise UserError(f"{key} = {json[key]!r}, expected {value!r} in a {self.name} model")
-            knobs = {
-                native: json[foreign] for native, foreign in self.keys.items() if json[foreign] is not None
-            }
+            knobs = {native: json[foreign] for native, foreign in self.keys.items() if json[foreign] is not None}
             return ModelConfig(**knobs | self.read(json))
         except UserError as error:
             raise UserError(f"{path}: {error.message}", hint=error.hint) from None
@@ -75,9 +73,7 @@ class Family:
         """A config.json for `config`, without a check that it preserves all of `config` (see select_family.py)."""
         same = {foreign: getattr(config, native) for native, foreign in self.keys.items()}
         architecture = (
-            self.architecture
-            if config.masked_lm_head or not self.headless_architecture
-            else self.headless_architecture
+            self.architecture if config.masked_lm_head or not self.headless_architecture else self.headless_architecture
         )
         names = {"architectures": [architecture], "model_type": self.name}
         return names | self.fixed | same | self.write(config)

@@ -7,13 +7,7 @@ from dataclasses import replace
 
 from groundup.interop.families.family import Json, inverse_map_value, map_value
 from groundup.interop.families.llama import BIASES, LLAMA, TENSORS
-from groundup.interop.families.rope_config import (
-    read_layers,
-    read_rope,
-    read_two_ropes,
-    write_layers,
-    write_rope,
-)
+from groundup.interop.families.rope_config import read_layers, read_rope, read_two_ropes, write_layers, write_rope
 from groundup.interop.weight_map import prefix_map
 from groundup.recipe import ModelConfig
 
@@ -50,11 +44,7 @@ def _read_gemma1(json: Json) -> Json:
 
 
 def _write_gemma1(config: ModelConfig) -> Json:
-    return {
-        "hidden_act": "gelu_pytorch_tanh",
-        "attention_bias": config.attention_bias != "none",
-        **write_rope(config),
-    }
+    return {"hidden_act": "gelu_pytorch_tanh", "attention_bias": config.attention_bias != "none", **write_rope(config)}
 
 
 def _read_sandwich(json: Json) -> Json:
@@ -92,9 +82,7 @@ def _write_gemma2(config: ModelConfig) -> Json:
 
 def _read_gemma3(json: Json) -> Json:
     every = json.get("sliding_window_pattern") or 6
-    types = [
-        "sliding_attention" if (i + 1) % every else "full_attention" for i in range(json["num_hidden_layers"])
-    ]
+    types = ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(json["num_hidden_layers"])]
     layers = read_layers(json.get("layer_types") or types, json["sliding_window"])
     ropes = read_two_ropes(json, "rope_theta", "rope_local_base_freq", GEMMA3_THETAS)
     return _read_sandwich(json) | layers | ropes | {"qk_norm": True}

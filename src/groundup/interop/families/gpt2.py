@@ -26,11 +26,7 @@ DEFAULTS: Json = {
     "activation_function": "gelu_new",
     "n_positions": 1024,
 }
-FIXED: Json = {
-    "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
-    "add_cross_attention": False,
-}
+FIXED: Json = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
 TENSORS = {
     "embedding.tokens.": "transformer.wte.",

@@ -64,10 +64,7 @@ def _read_llama(json: Json) -> Json:
             f"hidden_size = {json['hidden_size']} is not divisible by num_attention_heads = "
             f"{json['num_attention_heads']}"
         )
-    biases = {
-        "attention_bias": map_value(json, "attention_bias", BIASES),
-        "feed_forward_bias": json["mlp_bias"],
-    }
+    biases = {"attention_bias": map_value(json, "attention_bias", BIASES), "feed_forward_bias": json["mlp_bias"]}
     return read_decoder(json) | biases
 
 

@@ -9,15 +9,7 @@ from dataclasses import replace
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.families.family import Family, Json, map_value
-from groundup.interop.families.llama import (
-    BIASES,
-    BUFFERS,
-    DEFAULTS,
-    KEYS,
-    TENSORS,
-    read_decoder,
-    write_decoder,
-)
+from groundup.interop.families.llama import BIASES, BUFFERS, DEFAULTS, KEYS, TENSORS, read_decoder, write_decoder
 from groundup.interop.families.rope_config import read_rope
 from groundup.interop.weight_map import TensorMap, map_names, map_stacked
 from groundup.recipe import ModelConfig
@@ -49,11 +41,7 @@ def _write_mixtral(config: ModelConfig) -> Json:
 
 def _read_qwen3_moe(json: Json) -> Json:
     count = json["num_hidden_layers"]
-    dense = [
-        i
-        for i in range(count)
-        if i in (json["mlp_only_layers"] or ()) or (i + 1) % json["decoder_sparse_step"]
-    ]
+    dense = [i for i in range(count) if i in (json["mlp_only_layers"] or ()) or (i + 1) % json["decoder_sparse_step"]]
     if dense != list(range(len(dense))):
         raise UserError(
             f"layers {dense} have no experts (mlp_only_layers, decoder_sparse_step), "
@@ -100,9 +88,7 @@ def _weight_map(
             layer, matrix = name.split(".")[1], name.rsplit(".", 1)[1]
             prefix = f"model.layers.{layer}.{part}.experts"
             experts = range(config.moe.num_experts)
-            yield map_stacked(
-                name, [f"{prefix}.{expert}.{expert_names[matrix]}.weight" for expert in experts]
-            )
+            yield map_stacked(name, [f"{prefix}.{expert}.{expert_names[matrix]}.weight" for expert in experts])
     table = {ROUTER: f"model.layers.*.{part}.gate."} | TENSORS
     yield from map_names([name for name in names if EXPERTS not in name], table)
 

@@ -30,12 +30,7 @@ DEFAULTS: Json = {
     "global_attn_every_n_layers": 3,
     "tie_word_embeddings": True,
 }
-FIXED: Json = {
-    "mlp_bias": False,
-    "classifier_activation": "gelu",
-    "classifier_bias": False,
-    "decoder_bias": True,
-}
+FIXED: Json = {"mlp_bias": False, "classifier_activation": "gelu", "classifier_bias": False, "decoder_bias": True}
 THETAS = (160_000.0, 10_000.0)
 ACTIVATIONS = {"gelu": "geglu", "gelu_pytorch_tanh": "geglu_tanh", "silu": "swiglu"}
 

@@ -70,9 +70,7 @@ def read_layers(types: list[str] | None, window: int | None) -> Json:
     """sliding_window and attention_pattern from a list of layer types; None: all full."""
     kinds = ["local" if kind == "sliding_attention" else "global" for kind in types or ()]
     if unknown := set(types or ()) - {"sliding_attention", "full_attention"}:
-        raise UserError(
-            f"layer_types has {sorted(unknown)[0]!r}, expected sliding_attention or full_attention"
-        )
+        raise UserError(f"layer_types has {sorted(unknown)[0]!r}, expected sliding_attention or full_attention")
     if window is None or "local" not in kinds:
         return {"sliding_window": None, "attention_pattern": ("global",)}
     return {"sliding_window": window, "attention_pattern": tuple(kinds)}
@@ -95,9 +93,7 @@ def _scaling(rope: Json, context_length: int) -> Json | None:
         raise UserError(f"rope_scaling = {rope}: truncate, mscale and partial rotation are not supported")
     if rope.get("factor") is None:
         raise UserError(f"rope_scaling = {rope}: factor is missing")
-    knobs = {
-        knob: rope[KEYS[knob]] for knob in ROPE_SCALING_FIELDS[method] if rope.get(KEYS[knob]) is not None
-    }
+    knobs = {knob: rope[KEYS[knob]] for knob in ROPE_SCALING_FIELDS[method] if rope.get(KEYS[knob]) is not None}
     if "original_context_length" in ROPE_SCALING_FIELDS[method]:
         knobs.setdefault("original_context_length", context_length)
     return {"method": method, **knobs}

@@ -14,9 +14,7 @@ from groundup.recipe import ModelConfig
 
 def select_family(config: ModelConfig) -> Family:
     """The simplest family that represents all of `config`. Raises UserError naming the differences of the nearest one."""
-    candidates = [
-        f for f in FAMILIES.values() if f.kind == config.architecture and f.moe == (config.moe is not None)
-    ]
+    candidates = [f for f in FAMILIES.values() if f.kind == config.architecture and f.moe == (config.moe is not None)]
     losses = {family.name: lossy_fields(config, family) for family in candidates}
     for family in candidates:
         if not losses[family.name]:

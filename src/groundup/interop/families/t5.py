@@ -46,9 +46,7 @@ def _stack(stack: str, layers: dict[str, int]) -> dict[str, str]:
         table[f"{stack}.blocks.*.{part}_norm."] = f"{block}.{index}.layer_norm."
         if part in attentions:
             for letter in "qkvo":
-                table[f"{stack}.blocks.*.{part}.{letter}_proj."] = (
-                    f"{block}.{index}.{attentions[part]}.{letter}."
-                )
+                table[f"{stack}.blocks.*.{part}.{letter}_proj."] = f"{block}.{index}.{attentions[part]}.{letter}."
     for matrix, name in {"gate_proj": "wi_0", "up_proj": "wi_1", "down_proj": "wo"}.items():
         index = layers["feed_forward"]
         table[f"{stack}.blocks.*.feed_forward.{matrix}."] = f"{block}.{index}.DenseReluDense.{name}."

@@ -86,9 +86,7 @@ def _type_of(name: str, shape: tuple[int, ...], matrix_type: GGMLQuantizationTyp
     return matrix_type
 
 
-def _add_tensor_info(
-    writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], type: GGMLQuantizationType
-) -> None:
+def _add_tensor_info(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], type: GGMLQuantizationType) -> None:
     stored = np.dtype(np.float32) if type is GGMLQuantizationType.F32 else np.dtype(np.uint8)
     size = 4 * int(np.prod(shape))
     if type is not GGMLQuantizationType.F32:

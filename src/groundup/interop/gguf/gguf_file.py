@@ -41,9 +41,7 @@ class GGUFFile:
         self.path = path
         with path.open("rb") as file:
             if (magic := file.read(4)) != MAGIC:
-                raise UserError(
-                    f"{path}: begins with {magic!r}, expected {MAGIC!r}", hint="is it a .gguf file?"
-                )
+                raise UserError(f"{path}: begins with {magic!r}, expected {MAGIC!r}", hint="is it a .gguf file?")
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._position = len(MAGIC)
         self.metadata: dict[str, Any] = {}
@@ -96,9 +94,7 @@ class GGUFFile:
         for name, offset in offsets.items():
             per_block, size = gguf.GGML_QUANT_SIZES[self._types[name]]
             if self.shapes[name][-1:] and self.shapes[name][-1] % per_block:
-                raise ValueError(
-                    f"tensor {name} has rows of {self.shapes[name][-1]}, in blocks of {per_block}"
-                )
+                raise ValueError(f"tensor {name} has rows of {self.shapes[name][-1]}, in blocks of {per_block}")
             begin = start + offset
             end = begin + math.prod(self.shapes[name]) // per_block * size
             if end > len(self._bytes):

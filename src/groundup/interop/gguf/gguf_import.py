@@ -10,13 +10,7 @@ from groundup.artifacts.errors import UserError
 from groundup.interop.build_from_tensors import build_from_tensors
 from groundup.interop.families.family import first_validation_error
 from groundup.interop.gguf.gguf_file import GGUFFile
-from groundup.interop.gguf.gguf_metadata import (
-    GGUF_ARCHITECTURES,
-    KEYS,
-    ROPE_FACTORS,
-    gguf_weight_map,
-    read_metadata,
-)
+from groundup.interop.gguf.gguf_metadata import GGUF_ARCHITECTURES, KEYS, ROPE_FACTORS, gguf_weight_map, read_metadata
 from groundup.interop.gguf.gguf_tokenizer import read_tokenizer
 from groundup.tokenizer import Tokenizer
 
@@ -48,9 +42,7 @@ def load_gguf(
     def build_weight_map(config, names):
         return gguf_weight_map(architecture, config, names)
 
-    model = build_from_tensors(
-        config, build_weight_map, source, ignored=(ROPE_FACTORS,), device=device, dtype=dtype
-    )
+    model = build_from_tensors(config, build_weight_map, source, ignored=(ROPE_FACTORS,), device=device, dtype=dtype)
     return model, tokenizer
 
 

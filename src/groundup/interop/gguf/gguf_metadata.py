@@ -87,9 +87,7 @@ ROPE_FACTORS = "rope_freqs.weight"
 """Not a weight: the factor by which Llama 3.1's scaling divides the frequency of each tensor_map."""
 
 
-def gguf_weight_map(
-    architecture: GGUFArchitecture, config: ModelConfig, names: Sequence[str]
-) -> Iterator[TensorMap]:
+def gguf_weight_map(architecture: GGUFArchitecture, config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap]:
     """Maps of native tensors to those of the file."""
     for tensor_map in map_names(names, TENSORS):
         part = tensor_map.native[0].rsplit(".", 2)[-2]
@@ -124,35 +122,25 @@ def select_architecture(config: ModelConfig) -> GGUFArchitecture:
         )
     architecture = GGUF_ARCHITECTURES[ARCHITECTURE_BY_FAMILY[family]]
     metadata = write_metadata(architecture, config)
-    if lost := config_differences(
-        config, read_metadata(metadata, optional_tensors(config), rope_factors(config))
-    ):
+    if lost := config_differences(config, read_metadata(metadata, optional_tensors(config), rope_factors(config))):
         raise UserError(f"the model cannot be exported as GGUF ({architecture.name}): {'; '.join(lost)}")
     return architecture
 
 
-def read_metadata(
-    metadata: Metadata, tensors: Iterable[str], factors: torch.Tensor | None = None
-) -> ModelConfig:
+def read_metadata(metadata: Metadata, tensors: Iterable[str], factors: torch.Tensor | None = None) -> ModelConfig:
     """The configuration of `metadata`, tensor names and RoPE factors. Raises UserError for an unknown architecture."""
     name = metadata.get("general.architecture")
     if name not in GGUF_ARCHITECTURES:
         raise UserError(
             f"general.architecture = {name!r} is not supported, expected one of {', '.join(GGUF_ARCHITECTURES)}"
         )
-    fields = {
-        key.removeprefix(f"{name}."): value for key, value in metadata.items() if key.startswith(f"{name}.")
-    }
+    fields = {key.removeprefix(f"{name}."): value for key, value in metadata.items() if key.startswith(f"{name}.")}
     tensors = set(tensors)
     knobs: Metadata = {knob: _shortest_decimal(fields[key]) for knob, key in KEYS.items() if key in fields}
     knobs.setdefault("vocab_size", len(metadata.get("tokenizer.ggml.tokens", ())))
     knobs |= GGUF_ARCHITECTURES[name].knobs
     knobs["tie_embeddings"] = "output.weight" not in tensors
-    biases = (
-        ("all" if "blk.0.attn_output.bias" in tensors else "qkv")
-        if "blk.0.attn_q.bias" in tensors
-        else "none"
-    )
+    biases = ("all" if "blk.0.attn_output.bias" in tensors else "qkv") if "blk.0.attn_q.bias" in tensors else "none"
     knobs["attention_bias"] = biases
     knobs["feed_forward_bias"] = "blk.0.ffn_down.bias" in tensors
     knobs["rope_scaling"] = _read_scaling(fields, factors, knobs)
@@ -182,9 +170,7 @@ def write_metadata(architecture: GGUFArchitecture, config: ModelConfig) -> Metad
         fields["rope.scaling.type"] = scaling.method
         fields["rope.scaling.factor"] = scaling.factor
     if scaling is not None and scaling.method == "yarn":
-        fields["rope.scaling.original_context_length"] = (
-            scaling.original_context_length or config.context_length
-        )
+        fields["rope.scaling.original_context_length"] = scaling.original_context_length or config.context_length
     named = {f"{architecture.name}.{key}": value for key, value in fields.items()}
     return {"general.architecture": architecture.name} | named
 
@@ -212,14 +198,10 @@ def _read_scaling(fields: Metadata, factors: torch.Tensor | None, knobs: Metadat
     if method == "none" or fields.get("rope.scaling.factor", 1.0) == 1.0:
         return None
     if method not in ("linear", "yarn"):
-        raise UserError(
-            f"rope.scaling.type = {method!r} is not supported, expected one of none, linear, yarn"
-        )
+        raise UserError(f"rope.scaling.type = {method!r} is not supported, expected one of none, linear, yarn")
     scaling: Metadata = {"method": method, "factor": _shortest_decimal(fields["rope.scaling.factor"])}
     if method == "yarn":
-        scaling["original_context_length"] = fields.get(
-            "rope.scaling.original_context_length", knobs["context_length"]
-        )
+        scaling["original_context_length"] = fields.get("rope.scaling.original_context_length", knobs["context_length"])
     return scaling
 
 
@@ -233,11 +215,7 @@ def _infer_llama3_scaling(factors: torch.Tensor, knobs: Metadata) -> Metadata:
     for exponent in range(24):
         scaling = {"method": "llama3", "factor": factor, "original_context_length": 2**exponent}
         candidate = rope_factors(ModelConfig(**{**knobs, "rope_scaling": scaling}))
-        if (
-            candidate is not None
-            and candidate.shape == factors.shape
-            and torch.allclose(candidate, factors, rtol=1e-4)
-        ):
+        if candidate is not None and candidate.shape == factors.shape and torch.allclose(candidate, factors, rtol=1e-4):
             return scaling
     raise UserError(
         f"{ROPE_FACTORS}: {len(factors)} factors up to {factor:g} do not result from Llama 3.1's RoPE scaling "

@@ -66,9 +66,7 @@ def read_tokenizer(metadata: Metadata) -> Tokenizer:
         raise UserError(f"tokenizer.ggml.model = {kind!r} is not supported, expected 'gpt2' or 'llama'")
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     types: list[int] = metadata.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
-    backend = (
-        _byte_level(metadata, tokens, types) if kind == "gpt2" else _sentencepiece(metadata, tokens, types)
-    )
+    backend = _byte_level(metadata, tokens, types) if kind == "gpt2" else _sentencepiece(metadata, tokens, types)
     for type, special in ((CONTROL, True), (USER_DEFINED, False)):
         added = [token for token, its_type in zip(tokens, types, strict=True) if its_type == type]
         backend.add_tokens([AddedToken(token, normalized=False, special=special) for token in added])
@@ -191,9 +189,7 @@ def _token(tokens: list[str], id: int | None) -> str | None:
 
 
 def _adds_bos(tokenizer: Tokenizer) -> bool:
-    return (
-        tokenizer.bos_id is not None and tokenizer.encode("a", add_special_tokens=True)[0] == tokenizer.bos_id
-    )
+    return tokenizer.bos_id is not None and tokenizer.encode("a", add_special_tokens=True)[0] == tokenizer.bos_id
 
 
 def _parts(rules: Metadata | None) -> list[Metadata]:

@@ -52,8 +52,7 @@ def _interleave(codes: Tensor, order: tuple[int, ...]) -> Tensor:
 def to_config(scheme: QuantizationScheme) -> dict[str, Any]:
     if scheme.bits != 4:
         raise UserError(
-            f"quantized to {scheme.bits} bits, expected 4 for the AWQ format",
-            hint="use gptq or compressed-tensors",
+            f"quantized to {scheme.bits} bits, expected 4 for the AWQ format", hint="use gptq or compressed-tensors"
         )
     return {
         "quant_method": "awq",

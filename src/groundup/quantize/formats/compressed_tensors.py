@@ -72,11 +72,7 @@ def scheme_from_config(config: Mapping[str, Any]) -> QuantizationScheme:
     groups = list(config.get("config_groups", {}).values())
     weights = groups[0].get("weights") if len(groups) == 1 else None
     required = {"type": "int", "strategy": "group"}
-    if (
-        config.get("format") != "pack-quantized"
-        or not weights
-        or any(weights.get(k) != v for k, v in required.items())
-    ):
+    if config.get("format") != "pack-quantized" or not weights or any(weights.get(k) != v for k, v in required.items()):
         raise UserError(
             f"compressed-tensors with format = {config.get('format')!r} and {len(groups)} group(s); "
             "expected pack-quantized with one group of int weights and strategy = group"
@@ -89,11 +85,5 @@ def scheme_from_config(config: Mapping[str, Any]) -> QuantizationScheme:
 
 
 COMPRESSED_TENSORS = QuantizedFormat(
-    "compressed-tensors",
-    "weight_packed",
-    weight_shape,
-    to_tensors,
-    from_tensors,
-    to_config,
-    scheme_from_config,
+    "compressed-tensors", "weight_packed", weight_shape, to_tensors, from_tensors, to_config, scheme_from_config
 )

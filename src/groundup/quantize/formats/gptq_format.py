@@ -39,8 +39,7 @@ def from_tensors(tensors: Mapping[str, Tensor], scheme: QuantizationScheme) -> Q
     groups = torch.arange(codes.shape[1]) // scheme.group_size
     if "g_idx" in tensors and not torch.equal(tensors["g_idx"].long(), groups):
         raise UserError(
-            "GPTQ weights in activation order (g_idx is not sorted) are not supported",
-            hint="desc_act = false",
+            "GPTQ weights in activation order (g_idx is not sorted) are not supported", hint="desc_act = false"
         )
     zero = (unpack_codes(tensors["qzeros"], scheme.bits) + 1).T.contiguous()
     return QuantizedWeight(codes, tensors["scales"].half().T.contiguous(), zero, scheme)
@@ -77,6 +76,4 @@ def scheme_from_config(config: Mapping[str, Any]) -> QuantizationScheme:
     return QuantizationScheme(config["bits"], config["group_size"], symmetric=True)
 
 
-GPTQ = QuantizedFormat(
-    "gptq", "qweight", weight_shape, to_tensors, from_tensors, to_config, scheme_from_config
-)
+GPTQ = QuantizedFormat("gptq", "qweight", weight_shape, to_tensors, from_tensors, to_config, scheme_from_config)

@@ -43,8 +43,7 @@ def export_huggingface_quantized(
     layers = quantized_layers(model)
     if not layers:
         raise UserError(
-            f"the model has no quantized layers, which format {format} needs",
-            hint="groundup quantize it first",
+            f"the model has no quantized layers, which format {format} needs", hint="groundup quantize it first"
         )
     file_format, config = FORMATS[format], _config(model)
     description = file_format.to_config(next(iter(layers.values())).scheme)
@@ -65,13 +64,9 @@ def load_huggingface_quantized(folder: Path, device: torch.device | str = "cpu")
     if (method := described.get("quant_method")) not in FORMATS:
         raise UserError(f"{folder}: quant_method = {method!r}, expected one of {', '.join(FORMATS)}")
     if (kind := fields.get("model_type")) not in FAMILIES:
-        raise UserError(
-            f"{folder}: model_type = {kind!r} is not supported, expected one of {', '.join(FAMILIES)}"
-        )
+        raise UserError(f"{folder}: model_type = {kind!r} is not supported, expected one of {', '.join(FAMILIES)}")
     file_format, family = FORMATS[method], FAMILIES[kind]
-    source = _QuantizedSource(
-        SafetensorsFolder(folder), file_format, file_format.scheme_from_config(described)
-    )
+    source = _QuantizedSource(SafetensorsFolder(folder), file_format, file_format.scheme_from_config(described))
     config = family.read_config(fields, folder)
     model = build_meta_model(config, device).requires_grad_(False)
     empty = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
@@ -98,19 +93,14 @@ def _exported_tensors(
     for tensor_map in family.weight_map(_config(model), [*floats, *weights]):
         if tensor_map.native[0] not in weights:
             tensors = tensor_map.to_foreign([floats[name] for name in tensor_map.native])
-            yield from (
-                (n, cast_floating(t, dtype).cpu()) for n, t in zip(tensor_map.foreign, tensors, strict=True)
-            )
+            yield from ((n, cast_floating(t, dtype).cpu()) for n, t in zip(tensor_map.foreign, tensors, strict=True))
             continue
         quantized_weights = _map_quantized(
             tensor_map.to_foreign, [weights[name] for name in tensor_map.native], tensor_map
         )
         for name, weight in zip(tensor_map.foreign, quantized_weights, strict=True):
             parts = file_format.to_tensors(weight, dtype)
-            yield from (
-                (name.removesuffix(WEIGHT_SUFFIX) + f".{part}", tensor.cpu())
-                for part, tensor in parts.items()
-            )
+            yield from ((name.removesuffix(WEIGHT_SUFFIX) + f".{part}", tensor.cpu()) for part, tensor in parts.items())
 
 
 def _load_weights(
@@ -126,27 +116,19 @@ def _load_weights(
             layers |= zip(tensor_map.native, weights, strict=True)
         else:
             floats |= zip(
-                tensor_map.native,
-                tensor_map.to_native([source.read(name) for name in tensor_map.foreign]),
-                strict=True,
+                tensor_map.native, tensor_map.to_native([source.read(name) for name in tensor_map.foreign]), strict=True
             )
-    model.load_state_dict(
-        {name: tensor.to(device) for name, tensor in floats.items()}, assign=True, strict=False
-    )
+    model.load_state_dict({name: tensor.to(device) for name, tensor in floats.items()}, assign=True, strict=False)
     for name, weight in layers.items():
         path = name.removesuffix(WEIGHT_SUFFIX)
         bias = floats.get(f"{path}.bias")
         model.set_submodule(path, QuantizedLinear.from_weight(weight, bias).to(device))
 
 
-def _map_quantized(
-    mapping: Any, weights: list[QuantizedWeight], tensor_map: TensorMap
-) -> list[QuantizedWeight]:
+def _map_quantized(mapping: Any, weights: list[QuantizedWeight], tensor_map: TensorMap) -> list[QuantizedWeight]:
     """Apply a map for float weights to codes, scales and zeros."""
     scheme = weights[0].scheme
-    codes, scales, zeros = (
-        mapping([getattr(w, part) for w in weights]) for part in ("codes", "scale", "zero")
-    )
+    codes, scales, zeros = (mapping([getattr(w, part) for w in weights]) for part in ("codes", "scale", "zero"))
     mapped = [QuantizedWeight(*parts, scheme) for parts in zip(codes, scales, zeros, strict=True)]
     if any(w.scale.shape != (w.codes.shape[0], w.codes.shape[1] // scheme.group_size) for w in mapped):
         raise UserError(

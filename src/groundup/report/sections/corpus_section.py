@@ -20,13 +20,7 @@ def corpus_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     sources = dict(sorted(sources.items(), key=lambda row: -row[1].get("train", {}).get("bytes", 0)))
     return section(
         "Corpus",
-        [
-            _introduction(sources),
-            _lengths(sources),
-            _languages(sources),
-            *_repeats(run_data, sources),
-            *_mix(sources),
-        ],
+        [_introduction(sources), _lengths(sources), _languages(sources), *_repeats(run_data, sources), *_mix(sources)],
     )
 
 
@@ -44,9 +38,7 @@ def _introduction(sources: dict[str, Any]) -> Element | None:
     if languages:
         main_language = max(languages, key=languages.__getitem__)
         documents = formatting.pluralize(sum(languages.values()), "document")
-        parts.append(
-            f"Language identification: {languages[main_language]:,} of {documents} are “{main_language}”."
-        )
+        parts.append(f"Language identification: {languages[main_language]:,} of {documents} are “{main_language}”.")
     return paragraph(" ".join(parts)) if parts else None
 
 
@@ -63,8 +55,7 @@ def _lengths(sources: dict[str, Any]) -> Element | None:
         "lengths",
         corpus_plots.plot_lengths(rows),
         "Kept documents by length, in bins of powers of two.",
-        "A histogram: "
-        + ", ".join(f"{counts[size]:,} up to {int(size):,} bytes" for size in sorted(counts, key=int)),
+        "A histogram: " + ", ".join(f"{counts[size]:,} up to {int(size):,} bytes" for size in sorted(counts, key=int)),
     )
 
 
@@ -99,9 +90,7 @@ def _repeats(run_data: dict[str, Any], sources: dict[str, Any]) -> list[Element]
     if not clusters and not any(duplicates.values()):
         return []
     dropped = formatting.join_words([f"{count:,} {kind}" for kind, count in duplicates.items() if count])
-    introduction = (
-        f"Deduplication kept one document per cluster and dropped {dropped} duplicates. " if dropped else ""
-    )
+    introduction = f"Deduplication kept one document per cluster and dropped {dropped} duplicates. " if dropped else ""
     if counts.get("clusters"):
         pairs = counts["sizes"].get("2", 0)
         introduction += (
@@ -134,10 +123,7 @@ def _mix(sources: dict[str, Any]) -> list[Element]:
     total_bytes = sum(train_bytes.values())
     if not total_bytes:
         return []
-    bars = {
-        "read": {name: row["read"]["bytes"] for name, row in sources.items()},
-        "training": train_bytes,
-    }
+    bars = {"read": {name: row["read"]["bytes"] for name, row in sources.items()}, "training": train_bytes}
     rows: list[list[Cell]] = [
         [
             name,
@@ -168,9 +154,7 @@ def _mix(sources: dict[str, Any]) -> list[Element]:
             corpus_plots.plot_mixtures(bars),
             "Input and training text (one epoch of the mixture) by source, in bytes.",
             "Two bars; training text: "
-            + ", ".join(
-                f"{name} {formatting.percent(part, total_bytes)}" for name, part in train_bytes.items()
-            ),
+            + ", ".join(f"{name} {formatting.percent(part, total_bytes)}" for name, part in train_bytes.items()),
         ),
         table(
             ("source", "epochs", "documents", "bytes", "percent", "tokens (est.)", "held out"),

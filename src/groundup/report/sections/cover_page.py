@@ -24,9 +24,7 @@ def cover_page(run_data: dict[str, Any], title: str | None, author: str | None) 
 def describe_model(model: dict[str, Any]) -> str:
     """Architecture and dimensions of a model in a phrase."""
     keys = model["num_kv_heads"]
-    heads = f"{model['num_heads']} heads" + (
-        f" ({keys} key-value heads)" if keys != model["num_heads"] else ""
-    )
+    heads = f"{model['num_heads']} heads" + (f" ({keys} key-value heads)" if keys != model["num_heads"] else "")
     return (
         f"{model['architecture'].replace('_', '-')} transformer, {model['num_layers']} blocks, "
         f"hidden size {model['hidden_size']:,}, {heads}"
@@ -42,9 +40,7 @@ def _numbers(run_data: dict[str, Any]) -> list[dict[str, str]]:
     if "bits_per_byte" in scores:
         numbers.append((f"{scores['bits_per_byte']:.2f}", "bits per byte, held out"))
     if quantized:
-        numbers.append(
-            (formatting.byte_size(quantized["bytes"]["after"]), f"quantized to {quantized['bits']} bits")
-        )
+        numbers.append((formatting.byte_size(quantized["bytes"]["after"]), f"quantized to {quantized['bits']} bits"))
     return [{"value": value, "label": label} for value, label in numbers]
 
 
@@ -54,24 +50,14 @@ def _card(run_data: dict[str, Any]) -> list[tuple[str, Cell]]:
     if model:
         description = describe_model(model)
         rows.append(("Model", description[0].upper() + description[1:]))
-        rows.append(
-            (
-                "Context",
-                f"{model['context_length']:,} tokens; vocabulary of {model['vocab_size']:,}",
-            )
-        )
+        rows.append(("Context", f"{model['context_length']:,} tokens; vocabulary of {model['vocab_size']:,}"))
     if data := stage_metrics(run_data, "data"):
         kept = sum(row["kept"]["bytes"] for row in data["sources"].values())
-        rows.append(
-            ("Data", f"{formatting.byte_size(kept)} of text: {formatting.join_words(list(data['sources']))}")
-        )
+        rows.append(("Data", f"{formatting.byte_size(kept)} of text: {formatting.join_words(list(data['sources']))}"))
     if (base := stage_metrics(run_data, "base")) and (took := stage_seconds(run_data, "base")):
         where = run_data["stages"]["base"]["provenance"].get("processor", "one machine")
         rows.append(
-            (
-                "Trained",
-                f"{formatting.pluralize(base['steps'], 'step')} in {formatting.duration(took)} on {where}",
-            )
+            ("Trained", f"{formatting.pluralize(base['steps'], 'step')} in {formatting.duration(took)} on {where}")
         )
     scores = stage_metrics(run_data, "scores")
     if masked := scores.get("masked_lm"):
@@ -80,9 +66,7 @@ def _card(run_data: dict[str, Any]) -> list[tuple[str, Cell]]:
         edges = scores["bits_per_byte_interval"]
         interval = f" (95% interval {formatting.interval(edges, 2)})" if edges else ""
         baseline = f"; xz: {scores['baselines']['xz']:.2f}" if "xz" in scores.get("baselines", {}) else ""
-        rows.append(
-            ("Scores", f"{scores['bits_per_byte']:.2f} bits per byte of held-out text{interval}{baseline}")
-        )
+        rows.append(("Scores", f"{scores['bits_per_byte']:.2f} bits per byte of held-out text{interval}{baseline}"))
     if chat := stage_metrics(run_data, "chat"):
         rows.append(("Chat", _describe_chat(chat)))
     if quantized := stage_metrics(run_data, "quantized"):
@@ -93,10 +77,7 @@ def _card(run_data: dict[str, Any]) -> list[tuple[str, Cell]]:
         rows.append(
             (
                 "Fingerprint",
-                [
-                    code(run_data["stages"][last]["fingerprint"][:16]),
-                    f" of {run_data['stages'][last]['folder']}",
-                ],
+                [code(run_data["stages"][last]["fingerprint"][:16]), f" of {run_data['stages'][last]['folder']}"],
             )
         )
     return rows
@@ -110,7 +91,9 @@ def _describe_chat(chat: dict[str, Any]) -> str:
 
 def _describe_quantization(quantized: dict[str, Any]) -> str:
     before, after = quantized["bytes"]["before"], quantized["bytes"]["after"]
-    description = f"{formatting.byte_size(after)} (float: {formatting.byte_size(before)}), {quantized['method'].upper()}"
+    description = (
+        f"{formatting.byte_size(after)} (float: {formatting.byte_size(before)}), {quantized['method'].upper()}"
+    )
     held_out = quantized.get("held_out", {})
     if "float" in held_out and quantized["method"] in held_out:
         cost = held_out[quantized["method"]]["bits_per_byte"] - held_out["float"]["bits_per_byte"]
@@ -128,10 +111,7 @@ def _sample(run_data: dict[str, Any]) -> dict[str, str] | None:
         }
     if samples := stage_metrics(run_data, "scores").get("samples"):
         first = samples[0]
-        return {
-            "prompt": formatting.excerpt(first["prompt"], 80, 2),
-            "text": formatting.excerpt(first["text"], 200, 3),
-        }
+        return {"prompt": formatting.excerpt(first["prompt"], 80, 2), "text": formatting.excerpt(first["text"], 200, 3)}
     return None
 
 

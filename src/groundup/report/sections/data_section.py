@@ -3,17 +3,7 @@
 from typing import Any
 
 from groundup.report import corpus_plots, formatting
-from groundup.report.elements import (
-    Cell,
-    Element,
-    code,
-    figure,
-    lead_in,
-    paragraph,
-    quotation,
-    section,
-    table,
-)
+from groundup.report.elements import Cell, Element, code, figure, lead_in, paragraph, quotation, section, table
 from groundup.report.run_data import stage_metrics
 
 NOT_SAMPLED = "not sampled"
@@ -23,15 +13,7 @@ FILTER_STAGES = {
     "readable": (),
     "not contaminated": ("decontaminate",),
     "language": ("language",),
-    "quality": (
-        "code",
-        "gopher_quality",
-        "gopher_repetition",
-        "c4",
-        "fineweb",
-        "word_list",
-        "classifier",
-    ),
+    "quality": ("code", "gopher_quality", "gopher_repetition", "c4", "fineweb", "word_list", "classifier"),
     "deduplicated": ("exact_duplicate", "near_duplicate", "all_passages_repeated"),
     "sampled": ("not_sampled",),
 }
@@ -117,12 +99,7 @@ def _files(sources: dict[str, Any]) -> Element | None:
     ]
     number = sum(row.get("input_files", len(row.get("inputs", []))) for row in sources.values())
     more = f" The first {MAX_FILES} of {number:,}; the manifest lists more." if number > len(rows) else ""
-    return table(
-        ("source", "file", "bytes", "SHA-256 prefix"),
-        rows,
-        f"Input files.{more}",
-        align="llrr",
-    )
+    return table(("source", "file", "bytes", "SHA-256 prefix"), rows, f"Input files.{more}", align="llrr")
 
 
 def _funnels(sources: dict[str, Any]) -> Element | None:
@@ -170,8 +147,7 @@ def _kept_and_dropped(sources: dict[str, Any]) -> Element:
         "reasons",
         corpus_plots.plot_drop_reasons(rows),
         "Kept documents and reasons of drops, as fractions of each source.",
-        "Stacked bars: "
-        + ", ".join(f"{name} {formatting.percent(kept, 1)} kept" for name, (kept, _) in rows.items()),
+        "Stacked bars: " + ", ".join(f"{name} {formatting.percent(kept, 1)} kept" for name, (kept, _) in rows.items()),
     )
 
 

@@ -18,9 +18,7 @@ def plan_vs_actual_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     blocks: list[Element | None] = []
     if rows:
         blocks += [
-            paragraph(
-                "Estimates of the plan, derived from the recipe before the run, and the actual values."
-            ),
+            paragraph("Estimates of the plan, derived from the recipe before the run, and the actual values."),
             table(("", "planned", "actual"), rows, "Planned and actual values."),
         ]
     return section("Plan and outcome", [*blocks, _time(run_data)])
@@ -66,11 +64,7 @@ def _rows(run_data: dict[str, Any]) -> list[list[Cell]]:
     )
     if plan.get("memory"):
         rows.append(
-            [
-                "peak memory per device",
-                formatting.byte_size(plan["memory"]["total"]),
-                _size(_peak_memory(run_data)),
-            ]
+            ["peak memory per device", formatting.byte_size(plan["memory"]["total"]), _size(_peak_memory(run_data))]
         )
     if plan.get("cost") is not None:
         spent = plan["cost"] * seconds / (3600 * plan["hours"]) if seconds else None
@@ -79,10 +73,7 @@ def _rows(run_data: dict[str, Any]) -> list[list[Cell]]:
 
 
 def _time(run_data: dict[str, Any]) -> Element | None:
-    spent = [
-        (stage["folder"], stage["provenance"].get("seconds", 0.0), None)
-        for stage in run_data["stages"].values()
-    ]
+    spent = [(stage["folder"], stage["provenance"].get("seconds", 0.0), None) for stage in run_data["stages"].values()]
     if len(spent) < 2:
         return None
     total = sum(amount for _, amount, _ in spent)

@@ -79,11 +79,7 @@ def _knobs(run_data: dict[str, Any]) -> Element | None:
         (
             "Regularization",
             f"weight decay {train['weight_decay']:g}; "
-            + (
-                f"gradient norm clipped at {train['max_grad_norm']:g}"
-                if train["max_grad_norm"]
-                else "no clipping"
-            ),
+            + (f"gradient norm clipped at {train['max_grad_norm']:g}" if train["max_grad_norm"] else "no clipping"),
         ),
     ]
     return key_values(rows)

@@ -29,12 +29,7 @@ def provenance_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
                 code("manifest.json"),
                 " of each folder contains its settings and the hash of every file.",
             ),
-            table(
-                ("artifact", "fingerprint", "files", "bytes", "time"),
-                rows,
-                "Artifacts of the run.",
-                align="llrrr",
-            ),
+            table(("artifact", "fingerprint", "files", "bytes", "time"), rows, "Artifacts of the run.", align="llrrr"),
             key_values(_machine(run_data)),
         ],
     )

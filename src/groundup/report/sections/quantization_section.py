@@ -67,11 +67,7 @@ def _compared(metrics: dict[str, Any]) -> Element | None:
 
 def _layers(metrics: dict[str, Any]) -> Element | None:
     layers = metrics.get("layers", [])
-    if (
-        len(layers) < 2
-        or metrics["method"] == "rtn"
-        or min(min(r["error"], r["rtn_error"]) for r in layers) <= 0
-    ):
+    if len(layers) < 2 or metrics["method"] == "rtn" or min(min(r["error"], r["rtn_error"]) for r in layers) <= 0:
         return None
     better = sum(row["error"] < row["rtn_error"] for row in layers)
     method = _name(metrics["method"])

@@ -34,12 +34,8 @@ def toml(values: dict[str, Any]) -> str:
 def _non_default(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe without default values and without [machine]; unknown knobs are values_set."""
     known = {name: field.get_default(call_default_factory=True) for name, field in all_knobs().items()}
-    values_set = _without_defaults(
-        {name: value for name, value in recipe.items() if name != "machine"}, "", known
-    )
-    tables = {
-        name: {} for name, value in recipe.items() if isinstance(value, dict) and known.get(name, 0) is None
-    }
+    values_set = _without_defaults({name: value for name, value in recipe.items() if name != "machine"}, "", known)
+    tables = {name: {} for name, value in recipe.items() if isinstance(value, dict) and known.get(name, 0) is None}
     return tables | values_set
 
 

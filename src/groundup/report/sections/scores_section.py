@@ -22,9 +22,7 @@ def scores_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
         return None
     if masked := scores.get("masked_lm"):
         return section("Evaluation", [_masked_lm(masked)])
-    return section(
-        "Evaluation", [*_introduction(scores), _comparison(scores), _sources(scores), _tasks(scores)]
-    )
+    return section("Evaluation", [*_introduction(scores), _comparison(scores), _sources(scores), _tasks(scores)])
 
 
 def _masked_lm(scores: dict[str, float]) -> Element:
@@ -119,9 +117,7 @@ def _tasks(scores: dict[str, Any]) -> Element | None:
             name,
             f"{row['items']:,}",
             f"{100 * row['accuracy']:.1f}%",
-            "–"
-            if not row["interval"]
-            else f"{100 * row['interval'][0]:.0f} to {100 * row['interval'][1]:.0f}%",
+            "–" if not row["interval"] else f"{100 * row['interval'][0]:.0f} to {100 * row['interval'][1]:.0f}%",
             "–" if row["chance"] is None else f"{100 * row['chance']:.0f}%",
         ]
         for name, row in tasks.items()

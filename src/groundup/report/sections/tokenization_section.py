@@ -3,17 +3,7 @@
 from typing import Any
 
 from groundup.report import corpus_plots, formatting
-from groundup.report.elements import (
-    Cell,
-    Element,
-    chips,
-    code,
-    figure,
-    paragraph,
-    section,
-    table,
-    token_strip,
-)
+from groundup.report.elements import Cell, Element, chips, code, figure, paragraph, section, table, token_strip
 from groundup.report.run_data import stage_metrics
 
 SAMPLE_TOKENS = 160
@@ -28,8 +18,7 @@ def tokenization_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     if not vocabulary and not encoded:
         return None
     return section(
-        "Tokenization",
-        [*(_vocabulary(vocabulary) if vocabulary else []), *(_encoded(encoded) if encoded else [])],
+        "Tokenization", [*(_vocabulary(vocabulary) if vocabulary else []), *(_encoded(encoded) if encoded else [])]
     )
 
 
@@ -37,15 +26,10 @@ def _vocabulary(vocabulary: dict[str, Any]) -> list[Element | None]:
     learned = vocabulary["vocab_size"] - len(vocabulary.get("special_tokens", {})) - 256
     special = list(vocabulary.get("special_tokens", {}))
     sample, longest = vocabulary.get("sample", []), vocabulary.get("longest_tokens", [])
-    size, control = (
-        f"{vocabulary['vocab_size']:,} entries",
-        f"{len(special)} control tokens",
-    )
+    size, control = (f"{vocabulary['vocab_size']:,} entries", f"{len(special)} control tokens")
     if vocabulary.get("pretrained"):
         words = paragraph(
-            f"The vocabulary has {size}, including {control}. It was loaded from ",
-            code(vocabulary["pretrained"]),
-            ".",
+            f"The vocabulary has {size}, including {control}. It was loaded from ", code(vocabulary["pretrained"]), "."
         )
     else:
         words = paragraph(
@@ -57,15 +41,9 @@ def _vocabulary(vocabulary: dict[str, Any]) -> list[Element | None]:
         )
     return [
         words,
-        token_strip(sample[:SAMPLE_TOKENS], "The beginning of the text as tokens, one color each.")
-        if sample
-        else None,
+        token_strip(sample[:SAMPLE_TOKENS], "The beginning of the text as tokens, one color each.") if sample else None,
         chips(
-            [
-                formatting.excerpt(word.strip(), 30, 1)
-                for word in longest[:MAX_LONGEST_TOKENS]
-                if word.strip()
-            ],
+            [formatting.excerpt(word.strip(), 30, 1) for word in longest[:MAX_LONGEST_TOKENS] if word.strip()],
             "Longest entries:",
         )
         if longest
@@ -129,9 +107,7 @@ def _encoded(encoded: dict[str, Any]) -> list[Element | None]:
             corpus_plots.plot_mixtures({"": parts}),
             "Training tokens by source.",
             "One bar: "
-            + ", ".join(
-                f"{name} {formatting.percent(part, train['tokens'])}" for name, part in parts.items()
-            ),
+            + ", ".join(f"{name} {formatting.percent(part, train['tokens'])}" for name, part in parts.items()),
         ),
         table(
             ("source", "training tokens", "percent", "bytes per token", "held out"),

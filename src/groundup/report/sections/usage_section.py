@@ -28,18 +28,14 @@ def next_commands(run_data: dict[str, Any], run: str) -> list[tuple[str, str]]:
         return [(f"groundup verify {run}", "check all files against their hashes")] if stages else []
     if "chat" in stages:
         lines.append((f"groundup chat {run}", "chat in the terminal"))
-        lines.append(
-            (f"groundup serve {run}", "OpenAI-compatible API and chat page at http://127.0.0.1:8000")
-        )
+        lines.append((f"groundup serve {run}", "OpenAI-compatible API and chat page at http://127.0.0.1:8000"))
     if "quantized" in stages:
         folder = stages["quantized"]["folder"]
         bits = stage_metrics(run_data, "quantized")["bits"]
         lines.append((f"groundup chat {run}/{folder}", f"chat with the {bits}-bit model"))
     if "base" in stages:
         folder = stages["base"]["folder"]
-        lines.append(
-            (f'groundup generate {run}/{folder} --prompt "The"', "continue a text with the base model")
-        )
+        lines.append((f'groundup generate {run}/{folder} --prompt "The"', "continue a text with the base model"))
         lines.append((f"groundup evaluate {run}/{folder} --text FILE", "bits per byte of a text file"))
         lines.append((f"groundup export {run} --format gguf --out DIR", "GGUF file for llama.cpp"))
     if "data" in stages:

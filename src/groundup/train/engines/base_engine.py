@@ -71,9 +71,7 @@ class BaseEngine:
         micro_batches = split_batch(batch, size)
         for index, micro_batch in enumerate(micro_batches):
             weight = self.objective.count(micro_batch) / max(1.0, num_targets)
-            total += micro_step(
-                self._to_device(micro_batch), weight, index == len(micro_batches) - 1
-            ).detach()
+            total += micro_step(self._to_device(micro_batch), weight, index == len(micro_batches) - 1).detach()
         return total
 
     def default_micro_batch_size(self, length: int) -> int:
@@ -143,6 +141,5 @@ def split_batch(batch: Batch, size: int) -> list[Batch]:
     """Micro-batches of `size` sequences; the last one may be smaller."""
     num_sequences = len(next(iter(batch.values())))
     return [
-        {name: rows[start : start + size] for name, rows in batch.items()}
-        for start in range(0, num_sequences, size)
+        {name: rows[start : start + size] for name, rows in batch.items()} for start in range(0, num_sequences, size)
     ]

@@ -48,20 +48,13 @@ class DeepSpeedEngine(BaseEngine):
     state: DeepSpeedState
 
     def __init__(
-        self,
-        model: nn.Module,
-        objective: Objective,
-        settings: TrainConfig,
-        machine: Machine,
-        layout: LayoutConfig,
+        self, model: nn.Module, objective: Objective, settings: TrainConfig, machine: Machine, layout: LayoutConfig
     ):
         deepspeed = import_deepspeed(next(model.parameters()).device)
         super().__init__(model, objective, settings, machine, layout)
         apply_activation_checkpointing(model, machine.activation_checkpointing)
         half = settings.precision == "bfloat16"
-        unrounded = (
-            {name: weight.detach().clone() for name, weight in model.named_parameters()} if half else {}
-        )
+        unrounded = {name: weight.detach().clone() for name, weight in model.named_parameters()} if half else {}
         (optimizer,) = build_optimizers(model, settings, self.learning_rate)
         with redirect_stdout(sys.stderr):  # build messages
             self._engine, *_ = deepspeed.initialize(
@@ -80,9 +73,7 @@ class DeepSpeedEngine(BaseEngine):
         self.communicator.check_same_data(batch, self.data_rank, self.data_world_size)
         num_targets = self.communicator.all_reduce_sum(self.objective.count(batch))
         size = self.default_micro_batch_size(next(iter(batch.values())).shape[1])
-        return self.communicator.all_reduce_sum(
-            self.accumulate(batch, size, num_targets, self._micro_step).item()
-        )
+        return self.communicator.all_reduce_sum(self.accumulate(batch, size, num_targets, self._micro_step).item())
 
     def _micro_step(self, micro_batch: Batch, weight: float, is_last: bool) -> Tensor:
         self._engine.set_gradient_accumulation_boundary(is_last)
@@ -107,9 +98,7 @@ class DeepSpeedEngine(BaseEngine):
     @contextmanager
     def eval_model(self) -> Iterator[nn.Module]:
         names = [
-            name
-            for name in ("forward", "hidden_states", "logits", "embed", "encode")
-            if hasattr(self.module, name)
+            name for name in ("forward", "hidden_states", "logits", "embed", "encode") if hasattr(self.module, name)
         ]
         overrides = {name: self.module.__dict__[name] for name in names if name in self.module.__dict__}
         for name in names:
@@ -178,9 +167,7 @@ def import_deepspeed(device: torch.device) -> Any:
             hint=ENGINE_PACKAGES["deepspeed"][2],
         ) from None
     # DeepSpeed calls deprecated collectives.
-    warnings.filterwarnings(
-        "ignore", message=r".*(all_gather_into|reduce_scatter)_tensor", category=FutureWarning
-    )
+    warnings.filterwarnings("ignore", message=r".*(all_gather_into|reduce_scatter)_tensor", category=FutureWarning)
     logger = logging.getLogger("DeepSpeed")
     logger.setLevel(logging.WARNING)
     for handler in logger.handlers:

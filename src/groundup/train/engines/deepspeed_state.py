@@ -25,9 +25,7 @@ class DeepSpeedState(FullTensorState):
         self._model, self._engine, self.communicator = model, engine, communicator
         self._weights = dict(model.named_parameters())
         # ZeRO-3 leaves nothing of a parameter's shape on the parameter itself.
-        self._shapes = {
-            name: torch.Size(getattr(w, "ds_shape", w.shape)) for name, w in self._weights.items()
-        }
+        self._shapes = {name: torch.Size(getattr(w, "ds_shape", w.shape)) for name, w in self._weights.items()}
 
     def set_weights(self, values: Mapping[str, Tensor]) -> None:
         """Set all weights from full tensors."""

@@ -140,9 +140,7 @@ def write_on_all_ranks(
     return write
 
 
-def check_checkpoint(
-    folder: Path, shapes: dict[str, torch.Size], communicator: Communicator | SingleProcess
-) -> None:
+def check_checkpoint(folder: Path, shapes: dict[str, torch.Size], communicator: Communicator | SingleProcess) -> None:
     """Raises CorruptCheckpoint, on all ranks, if the checkpoint is unreadable; UserError if it has other shapes.
 
     Args:

@@ -47,11 +47,6 @@ def read_full_tensors(folder: Path, shapes: Mapping[str, torch.Size]) -> dict[st
     }
     found["step"] = {name: torch.zeros(()) for name in shapes}
     load_into(
-        folder,
-        {
-            name + (key and f".{key}"): tensor
-            for key, group in found.items()
-            for name, tensor in group.items()
-        },
+        folder, {name + (key and f".{key}"): tensor for key, group in found.items() for name, tensor in group.items()}
     )
     return found

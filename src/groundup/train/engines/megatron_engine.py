@@ -28,12 +28,7 @@ class MegatronEngine(BaseEngine):
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        objective: Objective,
-        settings: TrainConfig,
-        machine: Machine,
-        layout: LayoutConfig,
+        self, model: nn.Module, objective: Objective, settings: TrainConfig, machine: Machine, layout: LayoutConfig
     ):
         check_megatron()
         if objective is not NEXT_TOKEN:
@@ -42,9 +37,7 @@ class MegatronEngine(BaseEngine):
                 hint="set train.engine=native",
             )
         super().__init__(model, objective, settings, machine, layout)
-        self._model, self._optimizer = build_megatron(
-            model, settings, self.layout, machine.activation_checkpointing
-        )
+        self._model, self._optimizer = build_megatron(model, settings, self.layout, machine.activation_checkpointing)
         self.module = self._model.module
         self._tensor_size = self.layout.tensor
         self.data_rank //= self._tensor_size
@@ -61,9 +54,7 @@ class MegatronEngine(BaseEngine):
         num_targets = self.communicator.all_reduce_sum(self.objective.count(batch)) / self._tensor_size
         size = self.default_micro_batch_size(batch["tokens"].shape[1])
         total = self.accumulate(batch, size, num_targets, self._micro_step).item()
-        self._finalize_grads(
-            [self._model]
-        )  # all-reduce over data ranks, and partial gradients over tensor ranks
+        self._finalize_grads([self._model])  # all-reduce over data ranks, and partial gradients over tensor ranks
         return self.communicator.all_reduce_sum(total / self._tensor_size)  # equal on all tensor ranks
 
     def _micro_step(self, micro_batch: Batch, weight: float, is_last: bool) -> Tensor:

@@ -46,10 +46,7 @@ def build_megatron(
         checkpointing: none or full: recompute the activations of layers in the backward pass.
     """
     from megatron.core import parallel_state  # type: ignore[import-not-found]
-    from megatron.core.distributed import (  # type: ignore[import-not-found]
-        DistributedDataParallel,
-        DistributedDataParallelConfig,
-    )
+    from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig  # type: ignore[import-not-found]
     from megatron.core.models.gpt import GPTModel  # type: ignore[import-not-found]
     from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec  # type: ignore[import-not-found]
     from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer  # type: ignore[import-not-found]
@@ -81,9 +78,7 @@ def build_megatron(
     rank = dist.get_rank() % layout.tensor
     converted = to_megatron(dict(model.named_parameters()), config, rank, layout.tensor)
     if parameters.keys() != converted.keys():
-        raise RuntimeError(
-            f"Megatron's model has other parameters: {sorted(parameters.keys() ^ converted.keys())}"
-        )
+        raise RuntimeError(f"Megatron's model has other parameters: {sorted(parameters.keys() ^ converted.keys())}")
     with torch.no_grad():
         for name, weight in parameters.items():
             weight.copy_(converted[name])

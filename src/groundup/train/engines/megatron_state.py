@@ -80,9 +80,7 @@ class MegatronState(FullTensorState):
 
     def full_tensors(self) -> Iterator[tuple[str, Tensor]]:
         for key in ("", *ADAM_MOMENTS):
-            for name, tensor in self._merged(
-                lambda weight, key=key: self._local_part(weight, _tensor_selector(key))
-            ):
+            for name, tensor in self._merged(lambda weight, key=key: self._local_part(weight, _tensor_selector(key))):
                 yield name + (key and f".{key}"), tensor
         step = next(iter(self._adam.state.values()))["step"]
         for rule in self._rules.values():

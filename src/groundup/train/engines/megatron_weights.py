@@ -41,20 +41,14 @@ def build_weight_rules(config: ModelConfig) -> dict[str, WeightRule]:
         found[f"{target_attention}.linear_proj.weight"] = _sharded(f"{attention}.o_proj.weight", 1)
         if config.attention_bias == "all":
             found[f"{target_attention}.linear_proj.bias"] = _replicated(f"{attention}.o_proj.bias")
-        found[f"{target_attention}.linear_qkv.weight"] = _grouped_heads(
-            [f"{name}.weight" for name in qkv], config
-        )
+        found[f"{target_attention}.linear_qkv.weight"] = _grouped_heads([f"{name}.weight" for name in qkv], config)
         if config.attention_bias != "none":
-            found[f"{target_attention}.linear_qkv.bias"] = _grouped_heads(
-                [f"{name}.bias" for name in qkv], config
-            )
+            found[f"{target_attention}.linear_qkv.bias"] = _grouped_heads([f"{name}.bias" for name in qkv], config)
         if config.qk_norm:
             for part in "qk":
                 found |= _norm(config, f"{target_attention}.{part}_layernorm", f"{attention}.{part}_norm")
         found |= _norm(config, f"{target}.pre_mlp_layernorm", f"{source}.feed_forward_norm")
-        first = [
-            f"{source}.feed_forward.{part}_proj" for part in (("gate", "up") if config.gated else ("up",))
-        ]
+        first = [f"{source}.feed_forward.{part}_proj" for part in (("gate", "up") if config.gated else ("up",))]
         kinds = ("weight", "bias") if config.feed_forward_bias else ("weight",)
         for kind in kinds:
             found[f"{target}.mlp.linear_fc1.{kind}"] = _interleaved([f"{name}.{kind}" for name in first])
@@ -68,9 +62,7 @@ def build_weight_rules(config: ModelConfig) -> dict[str, WeightRule]:
     return found
 
 
-def to_megatron(
-    weights: Mapping[str, Tensor], config: ModelConfig, rank: int, world_size: int
-) -> dict[str, Tensor]:
+def to_megatron(weights: Mapping[str, Tensor], config: ModelConfig, rank: int, world_size: int) -> dict[str, Tensor]:
     """The parameters of tensor parallel rank `rank`, from our full weights."""
     return {
         name: rule.split([weights[source] for source in rule.sources], world_size)[rank].contiguous()

@@ -34,12 +34,7 @@ class ParallelEngine(TorchEngine):
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        objective: Objective,
-        settings: TrainConfig,
-        machine: Machine,
-        layout: LayoutConfig,
+        self, model: nn.Module, objective: Objective, settings: TrainConfig, machine: Machine, layout: LayoutConfig
     ):
         super().__init__(model, objective, settings, machine, layout)
         check_supported(settings)
@@ -73,9 +68,7 @@ class ParallelEngine(TorchEngine):
             for optimizer in build_optimizers(part, settings, self.learning_rate)
         ]
         self.average = build_weight_average(weights, settings)
-        self.state = EngineState(
-            model_parts, self.optimizers, self.average, self.communicator, self.mesh, full_model
-        )
+        self.state = EngineState(model_parts, self.optimizers, self.average, self.communicator, self.mesh, full_model)
         self._schedules: dict[Any, Any] = {}
         self.module.train()
 
@@ -123,9 +116,7 @@ class ParallelEngine(TorchEngine):
             config: Any = self.parallel_model.model_parts[0].config
             hidden = (shape[0] // count, length, config.hidden_size)
             try:
-                self._schedules[shape, count] = build_schedule(
-                    self.parallel_model.stages, self.mesh, count, hidden
-                )
+                self._schedules[shape, count] = build_schedule(self.parallel_model.stages, self.mesh, count, hidden)
             except ValueError as error:
                 raise UserError(
                     f"machine.layout.pipeline_schedule = {layout.pipeline_schedule!r} with {count} micro-batches: {error}",
@@ -142,9 +133,7 @@ class ParallelEngine(TorchEngine):
         limit = self.default_micro_batch_size(length)
         if self.parallel_model.stages and self.micro_batch_size is None:
             limit = min(limit, max(1, sequences // (4 * self.mesh.layout.pipeline)))
-        return max(
-            size for size in range(1, sequences + 1) if sequences % size == 0 and size <= max(1, limit)
-        )
+        return max(size for size in range(1, sequences + 1) if sequences % size == 0 and size <= max(1, limit))
 
     @contextmanager
     def eval_model(self) -> Iterator[nn.Module]:
