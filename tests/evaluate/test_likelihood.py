@@ -54,6 +54,22 @@ def test_equals_one_token_at_a_time(untrained, window, stride):
     assert result.tokens == 59
 
 
+class CountingTask:
+    """A progress task that counts."""
+
+    done = 0
+
+    def advance(self, amount: int) -> None:
+        self.done += amount
+
+
+def test_progress_ends_at_the_number_of_scored_tokens(untrained):
+    task = CountingTask()
+    documents = [ScoredDocument(list(range(60)), 100), ScoredDocument(list(range(9)), 20, num_context_tokens=3)]
+    score_documents(untrained, documents, window=16, stride=8, progress=task)
+    assert task.done == sum(document.num_scored_tokens for document in documents)
+
+
 @torch.no_grad()
 def test_equals_the_training_loss_of_a_short_document(untrained):
     ids = list(range(40))

@@ -114,7 +114,7 @@ def score_documents(
         model: a decoder, quantized or not.
         window: context length of a forward pass; default: the model's.
         stride: default: half of the window; stride = window is fastest.
-        progress: a progress task, advanced by tokens read.
+        progress: a progress task, advanced by tokens scored.
 
     Sums are in float64. Raises UserError without documents, and for a model that is no decoder.
 
@@ -149,7 +149,7 @@ def score_documents(
             losses = _token_losses(model, hidden[scored], labels[scored])
             nats.index_add_(0, document_index[scored], losses)
             if progress is not None:
-                progress.advance(sum(scored.end - scored.begin - 1 for scored in batch))
+                progress.advance(int(scored.sum()))
     model.train(was_training)
     return DocumentScores(
         tuple(document.source for document in documents),
