@@ -1,4 +1,4 @@
-# What one does here. Each makes .venv first, if it is missing or the list of packages changed.
+# Each target makes .venv first, if it is missing or the list of packages changed.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := .venv/bin/
 
@@ -10,23 +10,23 @@ quickstart: .venv/.ready ## text to chat in about ten minutes, on two CPU cores
 test: check ## everything that needs no GPU
 	$(RUN)python -m pytest
 
-check: .venv/.ready ## style, types, floors
+check: .venv/.ready ## style, types, import order
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
 	$(RUN)pyright
 	$(RUN)lint-imports --no-cache
 
-slow: .venv/.ready ## what is too long for every day, such as the whole quickstart and its expected scores
+slow: .venv/.ready ## long tests, such as the whole quickstart with its expected scores
 	$(RUN)python -m pytest -m "slow"
 
-bench: .venv/.ready ## each claim about speed, beside its peer; see benchmarks/
+bench: .venv/.ready ## all benchmarks, each beside its peer
 	for script in benchmarks/*.py; do $(RUN)python $$script; done
 
 clean: ## everything but the downloads
 	rm -rf .venv runs build dist
 
 # torch comes first, alone: nothing after it can then pull another build. Set TORCH_INDEX to PyTorch's CPU package
-# index to spare a machine without a GPU the CUDA libraries.
+# index to avoid the CUDA libraries on a machine without a GPU.
 .venv/.ready: pyproject.toml constraints.txt
 	@test -x .venv/bin/python || { echo "making .venv with $(PYTHON)"; "$(PYTHON)" -m venv .venv; }
 	@echo "installing packages: some minutes, once"
