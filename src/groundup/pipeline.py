@@ -30,6 +30,7 @@ from groundup.artifacts.machine import Machine, provenance
 from groundup.artifacts.manifest import Manifest, list_files
 from groundup.artifacts.progress import Progress
 from groundup.artifacts.rank_environment import rank, world_size
+from groundup.artifacts.run_record import RECORD_FILE, check_recorded, manifest_name, update_record
 from groundup.plan import Plan, derive
 from groundup.plan.engine_support import check_engine_installed
 from groundup.plan.parallel_layout import configured_devices
@@ -183,7 +184,15 @@ def _run_main(
             each.stage.section == "train" and each.state() != "complete" for each in stage_runs
         ):
             check_engine_installed(plan.recipe.train.engine)  # before hours of data work
+        rebuilt = [index for index, each in enumerate(stage_runs) if each.stage.name == from_stage]
+        kept = [
+            manifest_name(each.path)
+            for each in stage_runs[: rebuilt[0] if rebuilt else None]
+            if each.state() == "complete"
+        ]
+        check_recorded(run_folder, kept)
         _write_recipe_and_plan(run_folder, recipe, plan)
+        update_record(run_folder, add=(RECIPE_FILE, PLAN_FILE, *kept))
         reached = from_stage is None
         forced = False
         for stage_run in stage_runs:
@@ -198,7 +207,10 @@ def _run_main(
                     f"--from {from_stage}: {stage_run.path.name} is not complete",
                     hint=f"remove --from, or use --from {stage_run.stage.name}",
                 )
+            # Without an entry while it is built: a crash after the rename leaves a stage that the next run records.
+            update_record(run_folder, remove=[manifest_name(stage_run.path)])
             build_stage(stage_run, plan.recipe, run_folder, machine, stage_runs)
+            update_record(run_folder, add=[manifest_name(stage_run.path)])
             _publish(stage_run.stage.name, "done")
             yield stage_run, "built"
 
@@ -289,11 +301,16 @@ def _publish(stage: str, status: str) -> None:
         _rendezvous().publish(stage, status)
 
 
+def check_run_folder(run_folder: Path) -> None:
+    """Raise UserError if the folder is not a run folder."""
+    if not any((run_folder / name).is_file() for name in (RECIPE_FILE, RECORD_FILE)):
+        raise UserError(f"{run_folder}: not a run folder (no {RECIPE_FILE})", hint="groundup run RECIPE makes one")
+
+
 def read_recipe(run_folder: Path) -> Recipe:
     """The recipe of the last run in this folder. Raises UserError if the folder is not a run folder."""
+    check_run_folder(run_folder)
     path = run_folder / RECIPE_FILE
-    if not path.is_file():
-        raise UserError(f"{run_folder}: not a run folder (no {RECIPE_FILE})", hint="groundup run RECIPE makes one")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

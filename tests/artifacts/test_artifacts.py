@@ -85,7 +85,7 @@ def test_promote_replaces_an_older_folder(tmp_path):
 
 def test_unreadable_manifest_is_a_user_error(tmp_path):
     (tmp_path / "manifest.json").write_text("{half")
-    with pytest.raises(UserError, match="not a readable manifest"):
+    with pytest.raises(UserError, match="not valid JSON"):
         Manifest.read(tmp_path)
 
 

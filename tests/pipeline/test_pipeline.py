@@ -1,6 +1,7 @@
 """The pipeline runner: what it builds, what it keeps, what it refuses to overwrite, and how it continues."""
 
 import json
+import shutil
 import sys
 import types
 
@@ -10,6 +11,7 @@ from groundup import pipeline
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest, verify_folder
+from groundup.artifacts.run_record import verify_run
 from groundup.plan import engine_support
 from groundup.recipe import parse_recipe
 from groundup.stages import Stage
@@ -187,3 +189,56 @@ def test_differences_of_nested_values():
         "a.b: 1 -> 2",
         "a.c[1]: 2 -> 3",
     ]
+
+
+def verify(run_folder):
+    return verify_run(run_folder, [run_folder / stage.folder for stage in pipeline.STAGES])
+
+
+@pytest.mark.parametrize(
+    "path", ["recipe.json", "plan.json", "run.json", "01-data/manifest.json", "04-base/manifest.json"]
+)
+def test_verify_finds_every_edited_byte_of_manifests_and_plan(tmp_path, path):
+    run(tmp_path)
+    assert verify(tmp_path / "toy") == []
+    file = tmp_path / "toy" / path
+    content = file.read_bytes()
+    for position in range(0, len(content), 7):
+        edited = bytearray(content)
+        edited[position] ^= 1 << position % 7
+        file.write_bytes(edited)
+        assert any(path in line for line in verify(tmp_path / "toy")), position
+
+
+def test_verify_finds_removed_and_foreign_stages(tmp_path):
+    run(tmp_path)
+    run(tmp_path / "other")
+    shutil.move(tmp_path / "toy/04-base", tmp_path / "base")
+    assert verify(tmp_path / "toy") == ["04-base/manifest.json: missing"]
+    shutil.move(tmp_path / "other/toy/04-base", tmp_path / "toy/04-base")
+    manifest = json.loads((tmp_path / "toy/04-base/manifest.json").read_text())
+    manifest["provenance"]["seconds"] = 1e6  # made in other circumstances
+    (tmp_path / "toy/04-base/manifest.json").write_text(json.dumps(manifest))
+    assert verify(tmp_path / "toy")[0].startswith("04-base/manifest.json: changed: sha256")
+    (tmp_path / "toy/run.json").unlink()
+    assert verify(tmp_path / "toy")[0].startswith("run.json: missing")
+
+
+def test_run_refuses_to_build_on_an_edited_manifest(tmp_path):
+    run(tmp_path, until_stage="tokenizer")
+    path = tmp_path / "toy/01-data/manifest.json"
+    path.write_text(path.read_text().replace('"calls": 1', '"calls": 9'))
+    with pytest.raises(UserError, match=r"01-data/manifest\.json: changed: sha256"):
+        run(tmp_path)
+    assert [state for _, state in run(tmp_path, from_stage="data")] == ["built"] * 3
+    assert verify(tmp_path / "toy") == []
+
+
+def test_copied_stage_and_stage_of_a_crashed_run_are_recorded_by_the_next_run(tmp_path):
+    run(tmp_path)
+    (tmp_path / "toy/run.json").unlink()
+    assert run(tmp_path)[-1] == ("base", "done")
+    assert verify(tmp_path / "toy") == []
+    shutil.rmtree(tmp_path / "toy/04-base")
+    assert run(tmp_path)[-1] == ("base", "built")
+    assert verify(tmp_path / "toy") == []

@@ -3,8 +3,10 @@
     errors.py             UserError: the one exception that a user sees as one line
     fingerprint.py        canonical JSON and SHA-256
     differences.py        differences between two nested tables
+    json_file.py          JSON files by schema, one-line errors
     manifest.py           manifest.json: how a folder was made, and its files
     directory.py          partial folders, atomic writes, locks
+    run_record.py         run.json: the hashes of a run's manifests, recipe and plan
     machine.py            the computer of a run: device, threads, folders
     rank_environment.py   rank and world size from the environment
     progress.py           progress bars and log lines

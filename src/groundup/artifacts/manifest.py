@@ -6,12 +6,22 @@ It is written last, so a folder with a manifest is complete.
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from groundup.artifacts.errors import UserError
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
+
 from groundup.artifacts.fingerprint import hash_file
+from groundup.artifacts.json_file import read_json_file
 
 MANIFEST_FILE = "manifest.json"
+
+
+class FileEntry(TypedDict):
+    """Size and hash of a file of the folder."""
+
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -29,12 +39,14 @@ class Manifest:
         provenance: package versions, device, seconds, commit; not fingerprinted.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     stage: str
     version: int
     fingerprint: str
     sections: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, FileEntry] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -47,17 +59,10 @@ class Manifest:
     def read(cls, folder: Path) -> "Manifest | None":
         """The manifest of `folder`; None if there is none. Raises UserError if it is not readable."""
         path = folder / MANIFEST_FILE
-        if not path.exists():
-            return None
-        try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"{path}: not a readable manifest ({error})", hint=f"remove {folder} and run again"
-            ) from None
+        return read_json_file(cls, path, hint=f"remove {folder} and run again") if path.exists() else None
 
 
-def list_files(folder: Path) -> dict[str, dict[str, Any]]:
+def list_files(folder: Path) -> dict[str, FileEntry]:
     """Size and hash of every file under `folder` except the manifest, sorted by path."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
     return {

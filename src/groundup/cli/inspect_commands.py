@@ -53,21 +53,22 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 def verify(run: RunArgument) -> None:
-    """Check the files of a run against the SHA-256 hashes in its manifests.
+    """Check the files of a run against the SHA-256 hashes in its manifests, and those against run.json.
 
     Example: groundup verify runs/quickstart
     """
     from groundup import pipeline
-    from groundup.artifacts.manifest import verify_folder
+    from groundup.artifacts.manifest import MANIFEST_FILE
+    from groundup.artifacts.run_record import verify_run
 
-    pipeline.read_recipe(run)
-    folders = [run / stage.folder for stage in pipeline.STAGES if Manifest.read(run / stage.folder) is not None]
-    problems = [line for folder in folders for line in verify_folder(folder)]
+    pipeline.check_run_folder(run)
+    folders = [run / stage.folder for stage in pipeline.STAGES if (run / stage.folder / MANIFEST_FILE).is_file()]
+    problems = verify_run(run, folders)
     for line in problems:
         print(line)
     if problems:
         raise UserError(
-            f"{run}: {len(problems)} file(s) differ", hint="groundup run RECIPE --from STAGE rebuilds a stage"
+            f"{run}: {len(problems)} difference(s)", hint="groundup run RECIPE --from STAGE rebuilds a stage"
         )
     print(f"{run}: {len(folders)} complete stages, all files unchanged")
 

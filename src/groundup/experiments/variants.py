@@ -11,6 +11,7 @@ from groundup import pipeline
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest
+from groundup.artifacts.run_record import manifest_name, update_record
 from groundup.plan import derive
 from groundup.recipe import Recipe
 from groundup.stages import STAGE_FOLDERS
@@ -76,6 +77,7 @@ def reuse_stages(stage_runs: list[pipeline.StageRun], run_folders: Iterable[Path
                 linked = stage_run.path.with_name(stage_run.path.name + ".linked")
                 shutil.rmtree(linked, ignore_errors=True)
                 shutil.copytree(source, linked, copy_function=_hard_link)
+                update_record(stage_run.path.parent, remove=[manifest_name(stage_run.path)])
                 shutil.rmtree(stage_run.path, ignore_errors=True)
                 linked.rename(stage_run.path)
                 break

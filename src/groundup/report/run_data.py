@@ -11,6 +11,7 @@ from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.manifest import Manifest
+from groundup.artifacts.run_record import check_recorded, manifest_name
 
 PLAN, RECIPE = "plan.json", "recipe.json"
 REPORT_STAGE = "report"
@@ -26,6 +27,7 @@ def collect_run(run: Path, folders: Sequence[Path] | None = None) -> dict[str, A
     """
     if not run.is_dir():
         raise UserError(f"{run}: no such run folder", hint="groundup run RECIPE makes one")
+    check_recorded(run, (PLAN, RECIPE, *(manifest_name(path) for path in folders or run.iterdir())))
     stages = {}
     stage_folders = [path for path in run.iterdir() if path.is_dir() and path.suffix not in (".partial", ".old")]
     for folder in sorted(stage_folders if folders is None else folders):

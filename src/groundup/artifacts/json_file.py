@@ -1,0 +1,62 @@
+"""JSON files as objects of a known schema: every way in which a file can be wrong is one line."""
+
+import json
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from groundup.artifacts.errors import UserError
+
+T = TypeVar("T")
+
+
+def read_json_object(path: Path, *, hint: str = "copy or download the file again") -> dict[str, Any]:
+    """The object in a JSON file. Raises UserError for a missing or unreadable file, and for another JSON type."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file", hint=hint) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}", hint=hint) from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON: {error}", hint=hint) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: {type(content).__name__} found, expected an object", hint=hint)
+    return content
+
+
+def read_json_file(schema: type[T], path: Path, *, hint: str = "copy or download the file again") -> T:
+    """The object in a JSON file as a `schema`: a dataclass, TypedDict or pydantic model. Raises UserError.
+
+    No type is converted: a number in quotes is not a number.
+    """
+    fields = read_json_object(path, hint=hint)
+    try:
+        return _adapter(schema).validate_json(json.dumps(fields), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        found = "" if first["type"] == "missing" else f" = {shorten(first['input'])}"
+        raise UserError(f"{path}: {field}{found}: {first['msg']}", hint=hint) from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The content of a TOML text. Raises tomllib.TOMLDecodeError, also for values nested too deeply."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise tomllib.TOMLDecodeError("nested too deeply") from None
+
+
+def shorten(value: Any, length: int = 60) -> str:
+    """`repr(value)`, shortened to `length` characters."""
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+@cache
+def _adapter(schema: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(schema)
