@@ -53,7 +53,9 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 def verify(run: RunArgument) -> None:
-    """Check the files of a run against the SHA-256 hashes in its manifests, and those against run.json.
+    """Check the files of a run against the SHA-256 hashes in its manifests.
+
+    The manifests, recipe.json and plan.json are checked against the run's record, run.json.
 
     Example: groundup verify runs/quickstart
     """
