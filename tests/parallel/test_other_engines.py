@@ -4,7 +4,7 @@ Each runs in an environment of its own, with torch first:
 
     pip install torch==2.13.0 && pip install setuptools wheel
     pip install -c constraints.txt --no-build-isolation -e ".[deepspeed]" pytest pytest-timeout hypothesis beartype
-    python -m pytest -m slow tests/parallel/test_other_engines.py tests/interop/test_deepspeed.py
+    python -m pytest -m slow tests/parallel/test_other_engines.py tests/interop/test_zero_checkpoint.py
 
 and so with `megatron`.
 """

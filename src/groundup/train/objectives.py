@@ -1,7 +1,7 @@
 """Training objectives: a loss and the number of targets it averages over; and batches for them.
 
 Batches are dicts of arguments for `model(**batch)`: `tokens`, `labels`, and `document_ids` if sequences are padded. Masking
-for encoders is in model/masking.py.
+for encoders is in model/token_masking.py.
 """
 
 from collections.abc import Callable, Sequence
