@@ -2,7 +2,7 @@
 
 import torch
 
-from groundup.model.relative_bias import RelativeBias, relative_position_bucket
+from groundup.model.position_encoding import RelativeBias, relative_position_bucket
 
 
 def test_small_distances_have_a_bucket_each():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from groundup.model import shapes
-from groundup.model.relative_bias import RelativeBias
+from groundup.model.position_encoding import RelativeBias
 from groundup.model.rope import Rotation, rotate
 
 SOURCE = Path(shapes.__file__).parents[1]

@@ -11,8 +11,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 from groundup.model.attention import Attention
 from groundup.model.loss import linear_cross_entropy
 from groundup.model.moe import MixtureOfExperts, pop_aux_loss
-from groundup.model.position_encoding import build_position_encodings
-from groundup.model.relative_bias import RelativeBias
+from groundup.model.position_encoding import RelativeBias, build_position_encodings
 from groundup.model.rope import build_rotary_embedding, rotate
 from groundup.recipe import ModelConfig
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from groundup.artifacts.errors import UserError
 from groundup.model import IGNORE_INDEX, Encoder, EncoderDecoder
-from groundup.model.model_output import shift_right
+from groundup.model.head import shift_right
 from groundup.model.token_masking import MASK_RATE, MEAN_SPAN_LENGTH, ModelInputs, mask_random_tokens, span_corruption
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer, TokenShard

@@ -5,19 +5,17 @@ Files, in reading order:
     shapes.py             letters of tensor dimensions in annotations
     norm.py               RMSNorm, zero-centered RMSNorm, LayerNorm
     rope.py               rotary position embedding (RoPE) and its context extensions
-    relative_bias.py      relative position bias of T5
     attention_mask.py     causal, sliding-window and document masks for each backend
     kv_cache.py           key/value cache
     attention.py          self-attention, cross-attention, their kernels
-    position_encoding.py  mask and positions of each layer type
+    position_encoding.py  mask and positions of each layer type; relative position bias of T5
     matmul_precision.py   dtype of matrix products under autocast
     feed_forward.py       plain and gated feed-forward
     moe.py                mixture of experts: router, experts, load balancing
     block.py              pre-norm, post-norm and sandwich-norm blocks
     embedding.py          token, position and token-type embeddings; validation of ids
     loss.py               chunked cross-entropy
-    head.py               language-model heads
-    model_output.py       outputs; shifted labels
+    head.py               language-model heads, outputs, shifted labels
     weight_init.py        weight initialization, muP
     decoder.py            decoder-only model (GPT, Llama, ...)
     encoder.py            encoder (BERT, ModernBERT)
@@ -37,9 +35,9 @@ foreign weights. Other chapters transform a model from outside.
 from groundup.model.decoder import Decoder
 from groundup.model.encoder import Encoder
 from groundup.model.encoder_decoder import EncoderDecoder, EncoderDecoderCache
+from groundup.model.head import ModelOutput
 from groundup.model.kv_cache import KVCache, StaticKVCache
 from groundup.model.loss import IGNORE_INDEX, linear_cross_entropy
-from groundup.model.model_output import ModelOutput
 from groundup.model.moe import pop_aux_loss, update_expert_bias
 from groundup.model.serialization import (
     ARCHITECTURES,

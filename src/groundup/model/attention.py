@@ -30,22 +30,30 @@ class AttentionContext(NamedTuple):
     rotation: Rotation | None
 
 
-class Attention(nn.Module):
-    """Self-attention of one layer."""
+class AttentionProjections(nn.Module):
+    """The four matrices of self-attention and cross-attention, and the function between them."""
 
-    def __init__(self, config: ModelConfig, layer: int):
+    def __init__(self, config: ModelConfig):
         super().__init__()
         width, heads, kv_heads = config.hidden_size, config.num_heads, config.num_kv_heads
         bias = config.attention_bias != "none"
-        self.layer, self.head_dim = layer, config.head_dim
+        self.head_dim = config.head_dim
         self.q_proj = nn.Linear(width, heads * config.head_dim, bias=bias)
         self.k_proj = nn.Linear(width, kv_heads * config.head_dim, bias=bias)
         self.v_proj = nn.Linear(width, kv_heads * config.head_dim, bias=bias)
         self.o_proj = nn.Linear(heads * config.head_dim, width, bias=config.attention_bias == "all")
+        self.attention_function = build_attention_function(config)
+
+
+class Attention(AttentionProjections):
+    """Self-attention of one layer."""
+
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__(config)
+        self.layer = layer
         self.q_norm = build_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
         self.k_norm = build_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
         self.rotate: Callable[..., Tensor] = rotate if config.position_embedding == "rope" else no_rotation
-        self.attention_function = build_attention_function(config)
 
     def forward(
         self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
@@ -67,19 +75,8 @@ class CrossKeyValues(NamedTuple):
     mask: AttentionMask
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(AttentionProjections):
     """Attention from decoder tokens to the encoder's output, without positions."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        width, heads, kv_heads = config.hidden_size, config.num_heads, config.num_kv_heads
-        bias = config.attention_bias != "none"
-        self.head_dim = config.head_dim
-        self.q_proj = nn.Linear(width, heads * config.head_dim, bias=bias)
-        self.k_proj = nn.Linear(width, kv_heads * config.head_dim, bias=bias)
-        self.v_proj = nn.Linear(width, kv_heads * config.head_dim, bias=bias)
-        self.o_proj = nn.Linear(heads * config.head_dim, width, bias=config.attention_bias == "all")
-        self.attention_function = build_attention_function(config)
 
     def project_memory(self, memory: Float[Tensor, "B S D"], mask: AttentionMask) -> CrossKeyValues:
         """Keys and values of the encoder's output."""

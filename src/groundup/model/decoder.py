@@ -6,9 +6,8 @@ from torch import Tensor, nn
 from groundup.model.attention_mask import compute_positions
 from groundup.model.block import build_blocks, build_final_norm
 from groundup.model.embedding import Embedding, check_labels, check_tokens
-from groundup.model.head import build_head
+from groundup.model.head import ModelOutput, build_head, shift_labels
 from groundup.model.kv_cache import KVCache, StaticKVCache
-from groundup.model.model_output import ModelOutput, shift_labels
 from groundup.model.moe import pop_aux_loss
 from groundup.model.position_encoding import build_position_encodings
 from groundup.model.weight_init import init_weights
@@ -70,10 +69,7 @@ class Decoder(nn.Module):
         """The output of the final norm: the input of the head."""
         check_tokens(tokens, self.config, 0 if cache is None else cache.length)
         positions = compute_positions(tokens, document_ids) if cache is None else cache.positions(tokens.shape[1])
-        contexts = {
-            layer_type: encoding(positions, document_ids, cache)
-            for layer_type, encoding in self.position_encodings.items()
-        }
+        contexts = self.position_encodings(positions, document_ids, cache)
         x = self.embedding(tokens, positions)
         for block, layer_type in zip(self.blocks, self.config.layer_types, strict=True):
             x = block(x, contexts[layer_type], cache)

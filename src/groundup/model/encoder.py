@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from groundup.model.attention_mask import compute_positions
 from groundup.model.block import build_blocks, build_final_norm
 from groundup.model.embedding import Embedding, check_labels, check_tokens
-from groundup.model.head import MaskedLMHead, NoHead
-from groundup.model.model_output import ModelOutput
+from groundup.model.head import MaskedLMHead, ModelOutput, NoHead
 from groundup.model.moe import pop_aux_loss
 from groundup.model.position_encoding import build_position_encodings
 from groundup.model.weight_init import init_weights
@@ -65,9 +64,7 @@ class Encoder(nn.Module):
         """The output of the final norm."""
         check_tokens(tokens, self.config)
         positions = compute_positions(tokens, document_ids)
-        contexts = {
-            layer_type: encoding(positions, document_ids) for layer_type, encoding in self.position_encodings.items()
-        }
+        contexts = self.position_encodings(positions, document_ids)
         x = self.embedding(tokens, positions, token_types)
         for block, layer_type in zip(self.blocks, self.config.layer_types, strict=True):
             x = block(x, contexts[layer_type])

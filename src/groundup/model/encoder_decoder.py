@@ -12,9 +12,8 @@ from groundup.model.attention import CrossKeyValues
 from groundup.model.attention_mask import build_mask, compute_positions
 from groundup.model.block import CrossAttentionBlock, build_blocks, build_final_norm
 from groundup.model.embedding import Embedding, check_labels, check_tokens
-from groundup.model.head import build_head
+from groundup.model.head import ModelOutput, build_head, shift_right
 from groundup.model.kv_cache import StaticKVCache
-from groundup.model.model_output import ModelOutput, shift_right
 from groundup.model.moe import pop_aux_loss
 from groundup.model.position_encoding import build_position_encodings
 from groundup.model.weight_init import init_weights
@@ -54,7 +53,7 @@ class EncoderDecoder(nn.Module):
         Args:
             tokens: the source text.
             labels: the target text; -100 is not predicted.
-            decoder_tokens: input of the decoder; default: `labels` shifted right, after `decoder_start_id`.
+            decoder_tokens: input of the decoder; default: `labels` shifted right, after `decoder_start_token_id`.
             document_ids: document of each source token; padding counts as one more document.
             decoder_document_ids: document of each target token, which attends to the source tokens of the same document;
                 default: the document of the row's first source token.
@@ -114,8 +113,8 @@ class EncoderStack(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         num_layers = config.num_encoder_layers or config.num_layers
-        self.layer_kinds = config.layer_types_for(num_layers)
-        self.position_encodings = build_position_encodings(config, self.layer_kinds, causal=False)
+        self.layer_types = config.layer_types_for(num_layers)
+        self.position_encodings = build_position_encodings(config, self.layer_types, causal=False)
         self.blocks = build_blocks(config, num_layers)
         self.final_norm = build_final_norm(config)
 
@@ -123,11 +122,9 @@ class EncoderStack(nn.Module):
         self, embedding: Embedding, tokens: Int[Tensor, "B S"], document_ids: Int[Tensor, "B S"] | None
     ) -> Float[Tensor, "B S D"]:
         positions = compute_positions(tokens, document_ids)
-        contexts = {
-            layer_type: encoding(positions, document_ids) for layer_type, encoding in self.position_encodings.items()
-        }
+        contexts = self.position_encodings(positions, document_ids)
         x = embedding(tokens, positions)
-        for block, layer_type in zip(self.blocks, self.layer_kinds, strict=True):
+        for block, layer_type in zip(self.blocks, self.layer_types, strict=True):
             x = block(x, contexts[layer_type])
         return self.final_norm(x)
 
@@ -137,8 +134,8 @@ class DecoderStack(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.layer_kinds = config.layer_types
-        self.position_encodings = build_position_encodings(config, self.layer_kinds, causal=True)
+        self.layer_types = config.layer_types
+        self.position_encodings = build_position_encodings(config, self.layer_types, causal=True)
         self.blocks = nn.ModuleList(CrossAttentionBlock(config, layer) for layer in range(config.num_layers))
         self.final_norm = build_final_norm(config)
 
@@ -169,13 +166,10 @@ class DecoderStack(nn.Module):
         cache: StaticKVCache | None = None,
     ) -> Float[Tensor, "B T D"]:
         positions = compute_positions(tokens, document_ids) if cache is None else cache.positions(tokens.shape[1])
-        contexts = {
-            layer_type: encoding(positions, document_ids, cache)
-            for layer_type, encoding in self.position_encodings.items()
-        }
+        contexts = self.position_encodings(positions, document_ids, cache)
         x = embedding(tokens, positions)
         for block, layer_type, cross_key_values in zip(
-            self.blocks, self.layer_kinds, layer_cross_key_values, strict=True
+            self.blocks, self.layer_types, layer_cross_key_values, strict=True
         ):
             x = block(x, contexts[layer_type], cross_key_values, cache)
         if cache is not None:

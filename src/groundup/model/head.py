@@ -1,6 +1,7 @@
-"""Language-model heads: logits from hidden states, and the loss of predicting labels."""
+"""Language-model heads: logits from hidden states, the loss of predicting labels, and shifted labels."""
 
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +14,13 @@ from groundup.model.embedding import Embedding, build_scale
 from groundup.model.loss import IGNORE_INDEX, linear_cross_entropy
 from groundup.model.norm import build_norm
 from groundup.recipe import ModelConfig
+
+
+class ModelOutput(NamedTuple):
+    """Logits, or the loss if labels were given: logits would take V numbers per token."""
+
+    logits: Float[Tensor, "B T V"] | None
+    loss: Float[Tensor, ""] | None
 
 
 class Head(nn.Module):
@@ -101,3 +109,17 @@ class NoHead(nn.Module):
 def build_head(config: ModelConfig, embedding: Embedding, *, bias: bool = False) -> Head:
     """A head, tied to `embedding` or not."""
     return TiedHead(config, bias, embedding) if config.tie_embeddings else UntiedHead(config, bias)
+
+
+def shift_labels(labels: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """[a b c] -> [b c -100]: the label of each position's prediction."""
+    shifted = torch.full_like(labels, IGNORE_INDEX)
+    shifted[:, :-1] = labels[:, 1:]
+    return shifted
+
+
+def shift_right(labels: Int[Tensor, "B T"], start_id: int) -> Int[Tensor, "B T"]:
+    """[a b -100] -> [start a b]: decoder inputs that predict `labels`; -100 becomes `start_id`."""
+    shifted = torch.full_like(labels, start_id)
+    shifted[:, 1:] = labels[:, :-1]
+    return shifted.masked_fill_(shifted == IGNORE_INDEX, start_id)

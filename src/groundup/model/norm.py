@@ -27,13 +27,8 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.weight.to(x.dtype), self.eps)
 
 
-class ZeroCenteredRMSNorm(nn.Module):
+class ZeroCenteredRMSNorm(RMSNorm):
     """x / rms(x) * (1 + weight), as in Gemma: weight decay then moves the scale to one instead of zero."""
-
-    def __init__(self, size: int, eps: float):
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.empty(size))
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)

@@ -5,16 +5,16 @@ and pass. Positions enter attention as a rotation of queries and keys (RoPE), as
 where the embedding adds them (GPT-2).
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.model.attention import AttentionContext
 from groundup.model.attention_mask import AttentionMask, build_dense_mask, build_mask, build_mask_mod
 from groundup.model.kv_cache import KVCache
-from groundup.model.relative_bias import RelativeBias
 from groundup.model.rope import Rotation, build_rotary_embedding
 from groundup.recipe import ModelConfig
 
@@ -74,6 +74,38 @@ class RelativePositionEncoding(NoPositionEncoding):
         return AttentionMask(dense=torch.where(attends, self.bias(index[cached:], index), -torch.inf))
 
 
+class RelativeBias(nn.Embedding):
+    """A learned number per head and distance (Raffel et al. 2020, section 2.1); small distances have a bucket each."""
+
+    def __init__(self, config: ModelConfig, causal: bool):
+        super().__init__(config.relative_buckets, config.num_heads)
+        self.causal = causal
+        self.max_distance = config.relative_max_distance
+
+    def forward(self, queries: Int[Tensor, " T"], keys: Int[Tensor, " S"]) -> Float[Tensor, "1 H T S"]:
+        distance = keys[None, :] - queries[:, None]
+        buckets = relative_position_bucket(distance, self.num_embeddings, self.max_distance, self.causal)
+        return super().forward(buckets).permute(2, 0, 1)[None]
+
+
+def relative_position_bucket(
+    distance: Int[Tensor, "..."], num_buckets: int, max_distance: int, causal: bool
+) -> Int[Tensor, "..."]:
+    """The bucket of key position minus query position: half the buckets are exact, half logarithmic.
+
+    Without a causal mask, half the buckets are for earlier keys and half for later ones.
+    """
+    if causal:
+        base, distance = torch.zeros_like(distance), (-distance).clamp(min=0)
+    else:
+        num_buckets //= 2
+        base, distance = (distance > 0).long() * num_buckets, distance.abs()
+    exact = num_buckets // 2
+    far = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact) * (num_buckets - exact)
+    far = (exact + far.long()).clamp(max=num_buckets - 1)
+    return base + torch.where(distance < exact, distance, far)
+
+
 POSITION_ENCODINGS = {
     "rope": RotaryPositionEncoding,
     "relative": RelativePositionEncoding,
@@ -81,7 +113,16 @@ POSITION_ENCODINGS = {
 }
 
 
-def build_position_encodings(config: ModelConfig, layer_types: Sequence[str], causal: bool) -> nn.ModuleDict:
+class PositionEncodings(nn.ModuleDict):
+    """A position encoding for each layer type."""
+
+    def forward(
+        self, positions: Int[Tensor, "*B T"], document_ids: Int[Tensor, "B T"] | None, cache: KVCache | None = None
+    ) -> dict[str, AttentionContext]:
+        return {layer_type: encoding(positions, document_ids, cache) for layer_type, encoding in self.items()}
+
+
+def build_position_encodings(config: ModelConfig, layer_types: Sequence[str], causal: bool) -> PositionEncodings:
     """One position encoding for each of the layer types."""
     encoding = POSITION_ENCODINGS[config.position_embedding]
-    return nn.ModuleDict({name: encoding(config, name, causal) for name in sorted(set(layer_types))})
+    return PositionEncodings({name: encoding(config, name, causal) for name in sorted(set(layer_types))})

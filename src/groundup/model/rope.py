@@ -142,7 +142,6 @@ def build_rotary_embedding(config: ModelConfig, layer_type: str) -> RotaryEmbedd
     """The rotary embedding of a layer type: local layers may have their own theta (Gemma 3)."""
     if layer_type == "local" and config.rope_local_theta is not None:
         return RotaryEmbedding(config.head_dim, config.rope_local_theta, config.context_length)
-    embedding = (
-        DynamicRotaryEmbedding if config.rope_scaling and config.rope_scaling.method == "dynamic" else RotaryEmbedding
-    )
+    is_dynamic = config.rope_scaling is not None and config.rope_scaling.method == "dynamic"
+    embedding = DynamicRotaryEmbedding if is_dynamic else RotaryEmbedding
     return embedding(config.head_dim, config.rope_theta, config.context_length, config.rope_scaling)

@@ -20,7 +20,7 @@ from torch import nn
 
 from groundup.model.head import UntiedHead
 from groundup.model.moe import Experts
-from groundup.model.norm import RMSNorm, ZeroCenteredRMSNorm
+from groundup.model.norm import RMSNorm
 from groundup.recipe import ModelConfig
 
 RESIDUAL_PROJECTIONS = ("o_proj", "down_proj")
@@ -44,5 +44,5 @@ def init_weights(model: nn.Module, config: ModelConfig) -> None:
             nn.init.normal_(module.gate_proj, std=matrix)
             nn.init.normal_(module.up_proj, std=matrix)
             nn.init.normal_(module.down_proj, std=residual)
-        elif isinstance(module, RMSNorm | ZeroCenteredRMSNorm | nn.LayerNorm):
+        elif isinstance(module, RMSNorm | nn.LayerNorm):
             module.reset_parameters()

@@ -22,7 +22,7 @@ from torch.distributed.pipelining import PipelineStage, schedules
 
 from groundup.model.decoder import Decoder
 from groundup.model.embedding import PassThrough
-from groundup.model.model_output import ModelOutput, shift_labels
+from groundup.model.head import ModelOutput, shift_labels
 from groundup.model.moe import pop_aux_loss
 from groundup.parallel.mesh import Mesh
 from groundup.parallel.module_surgery import restore, specialize

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.model.model_output import shift_labels
+from groundup.model.head import shift_labels
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.engines.base_engine import BaseEngine

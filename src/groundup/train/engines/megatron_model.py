@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.model.feed_forward import ACTIVATIONS
+from groundup.model.head import ModelOutput, shift_labels
 from groundup.model.loss import IGNORE_INDEX
-from groundup.model.model_output import ModelOutput, shift_labels
 from groundup.plan.engine_support import ENGINE_PACKAGES, check_engine_installed
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
