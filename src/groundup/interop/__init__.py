@@ -4,9 +4,8 @@ Files, in reading order:
 
     safetensors_files.py   safetensors folders, with and without an index
     zero_checkpoint.py     weights of DeepSpeed ZeRO checkpoints
-    weight_map.py          maps between native and foreign tensors
+    weight_map.py          maps between native and foreign tensors; models from foreign tensors
     families/              Hugging Face model families
-    build_from_tensors.py  models from foreign tensors
     fold_scales.py         scale factors folded into weights
     huggingface_model.py   Hugging Face folders, import and export
     gguf/                  GGUF files, import and export

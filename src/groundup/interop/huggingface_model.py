@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
-from groundup.interop.build_from_tensors import build_from_tensors
 from groundup.interop.families import FAMILIES, Family
 from groundup.interop.families.select_family import select_family
 from groundup.interop.fold_scales import fold_scales
@@ -22,7 +21,7 @@ from groundup.interop.safetensors_files import (
     cast_floating,
     write_safetensors,
 )
-from groundup.interop.weight_map import convert_to_foreign
+from groundup.interop.weight_map import build_from_tensors, convert_to_foreign
 from groundup.interop.zero_checkpoint import ZeroCheckpoint, is_zero_checkpoint
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer

@@ -5,16 +5,18 @@ import, export and the shapes expected of a foreign file (the export of tensors 
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
-from groundup.interop.safetensors_files import TensorSource
+from groundup.interop.safetensors_files import TensorSource, cast_floating
+from groundup.model import assign_weights, build_meta_model
+from groundup.recipe import ModelConfig
 
 TensorFunction = Callable[[list[Tensor]], list[Tensor]]
 
@@ -137,6 +139,36 @@ def convert_to_foreign(weight_map: Iterable[TensorMap], native: Mapping[str, Ten
     for tensor_map in weight_map:
         tensors = tensor_map.to_foreign([native[name].detach() for name in tensor_map.native])
         yield from ((name, tensor.contiguous()) for name, tensor in zip(tensor_map.foreign, tensors, strict=True))
+
+
+def build_from_tensors(
+    config: ModelConfig,
+    build_weight_map: Callable[[ModelConfig, Sequence[str]], Iterable[TensorMap]],
+    source: TensorSource,
+    *,
+    ignored: Iterable[str] = (),
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
+    """The model of `config` with the weights of `source`, in evaluation mode; `dtype` None keeps the source's dtype.
+
+    Raises UserError for a missing, unexpected or misshaped tensor, before any is read; then they are converted one at a time.
+    """
+    if config.num_layers > len(source.shapes):  # a damaged number would build modules for hours
+        raise UserError(
+            f"{source.path}: {len(source.shapes)} tensors for num_layers = {config.num_layers:,}, "
+            "expected several per layer"
+        )
+    model = build_meta_model(config)
+    empty = model.state_dict()
+    weight_map = list(build_weight_map(config, list(empty)))
+    check_tensors(expected_shapes(weight_map, empty), source, ignored)
+    weights = {
+        name: cast_floating(tensor, dtype).to(device).contiguous()
+        for name, tensor in convert_to_native(weight_map, source)
+    }
+    assign_weights(model, weights, source=str(source.path))
+    return model.requires_grad_().eval()
 
 
 def _more(names: list[str]) -> str:

@@ -86,26 +86,26 @@ class ZeroCheckpoint:
 
 def _unflatten_zero3(flat: list[Tensor], items: list[tuple[str, torch.Size]], folder: Path) -> dict[str, Tensor]:
     """ZeRO-3: each weight in equal shards on all ranks, the last one padded."""
-    found, begin = {}, 0
+    weights, begin = {}, 0
     for name, shape in items:
         size = -(-shape.numel() // len(flat))
         if begin + size > flat[0].numel():
             raise _truncated(name, folder)
         weight = torch.cat([part[begin : begin + size] for part in flat])
-        found[name] = weight[: shape.numel()].view(shape)
+        weights[name] = weight[: shape.numel()].view(shape)
         begin += size
-    return found
+    return weights
 
 
 def _unflatten_zero2(flat: Tensor, group: dict[str, torch.Size], folder: Path) -> dict[str, Tensor]:
     """ZeRO-1 and 2: the weights of a group concatenated over all ranks, then padding."""
-    found, begin = {}, 0
+    weights, begin = {}, 0
     for name, shape in group.items():
         if begin + shape.numel() > flat.numel():
             raise _truncated(name, folder)
-        found[name] = flat[begin : begin + shape.numel()].view(shape)
+        weights[name] = flat[begin : begin + shape.numel()].view(shape)
         begin += shape.numel()
-    return found
+    return weights
 
 
 def _latest_tag(folder: Path) -> str:
@@ -128,7 +128,7 @@ def _rank_files(folder: Path, pattern: str) -> list[Path]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
-            found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except UnpicklingError as error:
         name = re.search(r"GLOBAL (\S+)", str(error))
         raise UserError(
@@ -137,17 +137,17 @@ def _read(file: Path) -> dict[str, Any]:
         ) from None
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         raise UserError(f"{file}: damaged: {str(error).splitlines()[0]}", hint="copy it again") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{file}: holds a {type(found).__name__}, expected DeepSpeed's state")
-    return found
+    if not isinstance(state, dict):
+        raise UserError(f"{file}: holds a {type(state).__name__}, expected DeepSpeed's state")
+    return state
 
 
-def _require(found: dict[str, Any], key: str, folder: Path) -> Any:
-    if key not in found:
+def _require(state: dict[str, Any], key: str, folder: Path) -> Any:
+    if key not in state:
         raise UserError(
             f"{folder}: no {key!r} in its states", hint="unknown layout: DeepSpeed 0.14 to 0.19 are supported"
         )
-    return found[key]
+    return state[key]
 
 
 def _truncated(name: str, folder: Path) -> UserError:

@@ -72,10 +72,8 @@ class Family:
     def write_config(self, config: ModelConfig) -> Json:
         """A config.json for `config`, without a check that it preserves all of `config` (see select_family.py)."""
         same = {foreign: getattr(config, native) for native, foreign in self.keys.items()}
-        architecture = (
-            self.architecture if config.masked_lm_head or not self.headless_architecture else self.headless_architecture
-        )
-        names = {"architectures": [architecture], "model_type": self.name}
+        headless = "" if config.masked_lm_head else self.headless_architecture
+        names = {"architectures": [headless or self.architecture], "model_type": self.name}
         return names | self.fixed | same | self.write(config)
 
 

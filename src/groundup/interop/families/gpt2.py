@@ -54,10 +54,6 @@ def _read(json: Json) -> Json:
     }
 
 
-def _write(config: ModelConfig) -> Json:
-    return {"activation_function": inverse_map_value(ACTIVATIONS, config.feed_forward)}
-
-
 def _weight_map(config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap]:
     size = config.num_heads * config.head_dim
     for i in range(config.num_layers):
@@ -69,9 +65,9 @@ def _weight_map(config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap
                 transpose=kind == "weight",
             )
     others = [name for name in names if not any(f".{part}." in name for part in QKV)]
-    for pair in map_names(others, TENSORS):
-        matrix = pair.native[0].endswith(MATRICES)
-        yield map_transposed(pair.native[0], pair.foreign[0]) if matrix else pair
+    for tensor_map in map_names(others, TENSORS):
+        native, foreign = tensor_map.native[0], tensor_map.foreign[0]
+        yield map_transposed(native, foreign) if native.endswith(MATRICES) else tensor_map
 
 
 GPT2 = Family(
@@ -81,7 +77,7 @@ GPT2 = Family(
     defaults=DEFAULTS,
     fixed=FIXED,
     read=_read,
-    write=_write,
+    write=lambda config: {"activation_function": inverse_map_value(ACTIVATIONS, config.feed_forward)},
     weight_map=_weight_map,
     prefix="transformer.",
     embedding="transformer.wte.weight",

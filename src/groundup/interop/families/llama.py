@@ -74,11 +74,7 @@ def _write_llama(config: ModelConfig) -> Json:
 
 
 def _read_mistral(json: Json) -> Json:
-    window = json.get("sliding_window")
-    return read_decoder(json) | {
-        "sliding_window": window,
-        "attention_pattern": ("global",) if window is None else ("local",),
-    }
+    return read_decoder(json) | read_layers(["sliding_attention"], json.get("sliding_window"))
 
 
 def _write_mistral(config: ModelConfig) -> Json:

@@ -6,11 +6,12 @@ separately (conversion_mapping.py).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.families.family import Family, Json, map_value
 from groundup.interop.families.llama import BIASES, BUFFERS, DEFAULTS, KEYS, TENSORS, read_decoder, write_decoder
-from groundup.interop.families.rope_config import read_rope
+from groundup.interop.families.rope_config import read_layers, read_rope
 from groundup.interop.weight_map import TensorMap, map_names, map_stacked
 from groundup.recipe import ModelConfig
 
@@ -21,11 +22,9 @@ QWEN_NAMES = {"gate_proj": "gate_proj", "up_proj": "up_proj", "down_proj": "down
 
 
 def _read_mixtral(json: Json) -> Json:
-    window = json.get("sliding_window")
     return read_decoder(json) | {
         **read_rope(json, default_theta=1e6),
-        "sliding_window": window,
-        "attention_pattern": ("global",) if window is None else ("local",),
+        **read_layers(["sliding_attention"], json.get("sliding_window")),
         "moe": {"num_experts": json["num_local_experts"], "experts_per_token": json["num_experts_per_tok"]},
     }
 
@@ -51,8 +50,7 @@ def _read_qwen3_moe(json: Json) -> Json:
     return read_decoder(json) | {
         "qk_norm": True,
         "attention_bias": map_value(json, "attention_bias", BIASES),
-        "sliding_window": window,
-        "attention_pattern": ("global",) if window is None else ("local",),
+        **read_layers(["sliding_attention"], window),
         "moe": {
             "num_experts": json.get("num_local_experts") or json["num_experts"],
             "experts_per_token": json["num_experts_per_tok"],
@@ -93,14 +91,6 @@ def _weight_map(
     yield from map_names([name for name in names if EXPERTS not in name], table)
 
 
-def _mixtral_weight_map(config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap]:
-    return _weight_map(config, names, "block_sparse_moe", MIXTRAL_NAMES)
-
-
-def _qwen3_moe_weight_map(config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap]:
-    return _weight_map(config, names, "mlp", QWEN_NAMES)
-
-
 MIXTRAL = Family(
     name="mixtral",
     architecture="MixtralForCausalLM",
@@ -109,7 +99,7 @@ MIXTRAL = Family(
     moe=True,
     read=_read_mixtral,
     write=_write_mixtral,
-    weight_map=_mixtral_weight_map,
+    weight_map=partial(_weight_map, part="block_sparse_moe", expert_names=MIXTRAL_NAMES),
     ignored=BUFFERS,
 )
 QWEN3_MOE = replace(
@@ -127,5 +117,5 @@ QWEN3_MOE = replace(
     },
     read=_read_qwen3_moe,
     write=_write_qwen3_moe,
-    weight_map=_qwen3_moe_weight_map,
+    weight_map=partial(_weight_map, part="mlp", expert_names=QWEN_NAMES),
 )

@@ -95,8 +95,8 @@ def _weight_map(config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap
             yield map_concatenated(parts, f"model.layers.{i}.attn.Wqkv.{kind}", [heads] * 3)
         parts = [f"blocks.{i}.feed_forward.{part}.weight" for part in GATE_UP]
         yield map_concatenated(parts, f"model.layers.{i}.mlp.Wi.weight", [intermediate] * 2)
-    in_pairs = tuple(f".{part}." for part in QKV + GATE_UP)
-    yield from map_names([name for name in names if not any(part in name for part in in_pairs)], TENSORS)
+    concatenated = tuple(f".{part}." for part in QKV + GATE_UP)
+    yield from map_names([name for name in names if not any(part in name for part in concatenated)], TENSORS)
 
 
 MODERNBERT = Family(

@@ -63,6 +63,7 @@ TENSORS = {
 
 def _read(json: Json) -> Json:
     start = json.get("decoder_start_token_id")
+    is_scaled = json.get("scale_decoder_outputs", json["tie_word_embeddings"])
     return {
         "architecture": "encoder_decoder",
         "num_layers": json["num_decoder_layers"] or json["num_layers"],
@@ -71,9 +72,7 @@ def _read(json: Json) -> Json:
         "attention_scale": 1.0,
         "feed_forward": map_value(json, "feed_forward_proj", ACTIVATIONS),
         # A tied head has scaled inputs (mesh-tensorflow, transformers).
-        "logit_scale": json["d_model"] ** -0.5
-        if json.get("scale_decoder_outputs", json["tie_word_embeddings"])
-        else 1.0,
+        "logit_scale": json["d_model"] ** -0.5 if is_scaled else 1.0,
         "decoder_start_token_id": json["pad_token_id"] if start is None else start,
     }
 

@@ -1,5 +1,6 @@
 """GGUF import: a model with unpacked weights, and its tokenizer."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -7,11 +8,11 @@ from pydantic import ValidationError
 from torch import nn
 
 from groundup.artifacts.errors import UserError
-from groundup.interop.build_from_tensors import build_from_tensors
 from groundup.interop.families.family import first_validation_error
 from groundup.interop.gguf.gguf_file import GGUFFile
 from groundup.interop.gguf.gguf_metadata import GGUF_ARCHITECTURES, KEYS, ROPE_FACTORS, gguf_weight_map, read_metadata
 from groundup.interop.gguf.gguf_tokenizer import read_tokenizer
+from groundup.interop.weight_map import build_from_tensors
 from groundup.tokenizer import Tokenizer
 
 
@@ -38,10 +39,7 @@ def load_gguf(
     except KeyError as error:
         raise UserError(f"{path}: {error} is missing, expected in the metadata") from None
     architecture = GGUF_ARCHITECTURES[source.metadata["general.architecture"]]
-
-    def build_weight_map(config, names):
-        return gguf_weight_map(architecture, config, names)
-
+    build_weight_map = partial(gguf_weight_map, architecture)
     model = build_from_tensors(config, build_weight_map, source, ignored=(ROPE_FACTORS,), device=device, dtype=dtype)
     return model, tokenizer
 

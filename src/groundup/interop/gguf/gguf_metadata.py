@@ -84,7 +84,7 @@ TENSORS = {
     "head.": "output.",
 }
 ROPE_FACTORS = "rope_freqs.weight"
-"""Not a weight: the factor by which Llama 3.1's scaling divides the frequency of each tensor_map."""
+"""Not a weight: the factor by which Llama 3.1's scaling divides the frequency of each pair."""
 
 
 def gguf_weight_map(architecture: GGUFArchitecture, config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap]:
