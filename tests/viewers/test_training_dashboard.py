@@ -19,8 +19,7 @@ from groundup.train.jsonl_log import JsonlLog
 from groundup.viewers.braille_canvas import DOTS, EMPTY, BrailleCanvas, ticks
 from groundup.viewers.dashboard import QUIET_SECONDS, build_dashboard, format_tick
 from groundup.viewers.dashboard_server import create_dashboard_app
-from groundup.viewers.jsonl_tail import JsonlTail
-from groundup.viewers.run_reader import RunReader, StepColumns
+from groundup.viewers.run_reader import JsonlTail, RunReader, StepColumns
 from groundup.viewers.terminal_dashboard import render_frame
 
 

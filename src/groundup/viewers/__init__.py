@@ -4,7 +4,6 @@
     corpus_browser.py      documents of a data folder: kept, dropped, changed, duplicates
     corpus_render.py       one document as text, in color
     corpus_pager.py        `groundup inspect` on a terminal
-    jsonl_tail.py          new records of a JSON-lines file that is still written
     run_reader.py          metric files of a training, read incrementally
     dashboard.py           the panels of the dashboard, as data
     braille_canvas.py      line plots in braille characters

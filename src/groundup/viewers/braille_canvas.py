@@ -62,7 +62,7 @@ class BrailleCanvas:
 
 
 def ticks(low: float, high: float, max_ticks: int) -> list[float]:
-    """At most `most` round numbers from `low` to `high`, evenly spaced; at least one if there is any."""
+    """At most `max_ticks` round numbers from `low` to `high`, evenly spaced; at least one if there is any."""
     if not high > low or max_ticks < 1:
         return [low]
     size = 10 ** math.floor(math.log10((high - low) / max_ticks))

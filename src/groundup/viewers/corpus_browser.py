@@ -99,14 +99,14 @@ class Corpus:
 
     def entries(self, kind: str, filters: EntryFilters) -> Iterator[CorpusEntry]:
         """Entries of `kind` that pass the filters. Raises UserError for an unreadable file."""
-        found = {
+        entries = {
             "kept": lambda: self._kept(filters),
             "dropped": self._dropped,
             "changed": self._changed,
             "duplicates": self._duplicates,
             "contaminated": self._contaminated,
         }[kind]()
-        return (entry for entry in found if filters.passes(entry))
+        return (entry for entry in entries if filters.passes(entry))
 
     def _kept(self, filters: EntryFilters) -> Iterator[CorpusEntry]:
         splits = [filters.split] if filters.split else list(SPLITS)

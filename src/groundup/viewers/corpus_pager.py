@@ -66,14 +66,7 @@ class Pager:
 
     def press(self, key: str, page_lines: int = 20) -> None:
         """Handle a key; `page_lines` is the height of the text area."""
-        moves = {
-            "up": -1,
-            "down": 1,
-            "page up": -page_lines,
-            "page down": page_lines,
-            "end": 1 << 30,
-            "top": -(1 << 30),
-        }
+        moves = {"up": -1, "down": 1, "page up": -page_lines, "page down": page_lines, "end": 1 << 30, "top": -self.top}
         if key in moves:
             self.top = max(0, self.top + moves[key])
         elif key in ("overview", "help"):

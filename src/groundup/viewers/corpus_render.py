@@ -6,6 +6,7 @@ Control characters and bidirectional overrides in documents are shown as U+FFFD.
 import difflib
 import itertools
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,12 +57,9 @@ def entry_text(entry: CorpusEntry, search: str | None = None) -> Text:
 
 def entry_stats(entry: CorpusEntry) -> str:
     """Length and number of PII tokens."""
-    found = [f"{len(entry.text):,} characters"] if entry.text and not entry.members else []
-    counts: dict[str, int] = {}
-    for match in PII_TOKEN.finditer(entry.text):
-        counts[match.group()] = counts.get(match.group(), 0) + 1
-    found += [f"{count} {name}" for name, count in counts.items()]
-    return " · ".join(found)
+    length = [f"{len(entry.text):,} characters"] if entry.text and not entry.members else []
+    counts = Counter(PII_TOKEN.findall(entry.text))
+    return " · ".join([*length, *(f"{count} {name}" for name, count in counts.items())])
 
 
 def overview(corpus: Corpus) -> Text:
@@ -81,18 +79,15 @@ def overview(corpus: Corpus) -> Text:
         text.append(f"  {kept:>{digits},} of {read:>{digits},} documents kept")
         text.append(f"  {_format_bytes(row['kept']['bytes']):>9}\n", MUTED)
     text.append(_mixture_table(sources, width))
-    reasons: dict[str, int] = {}
+    reasons: Counter[str] = Counter()
+    trimmed: Counter[str] = Counter()
     for row in sources.values():
-        for reason, counts in row["dropped"].items():
-            reasons[reason] = reasons.get(reason, 0) + counts["documents"]
+        reasons.update({reason: counts["documents"] for reason, counts in row["dropped"].items()})
+        trimmed.update(row.get("trimmed", {}))
     if reasons:
         text.append("\ndropped\n", "bold")
     for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
         text.append(f"{count:>11,}  ").append(f"{sanitize_for_terminal(describe_reason(reason))}\n", WARN)
-    trimmed: dict[str, int] = {}
-    for row in sources.values():
-        for rule, amount in row.get("trimmed", {}).items():
-            trimmed[rule] = trimmed.get(rule, 0) + amount
     if trimmed:
         text.append("\nremoved from kept documents\n", "bold")
     for rule, amount in sorted(trimmed.items(), key=lambda item: (-item[1], item[0])):

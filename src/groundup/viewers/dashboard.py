@@ -35,8 +35,7 @@ class MetricPanel:
 
     Attributes:
         value: the last value as text.
-        curve: steps and values.
-        raw_points: steps and values before smoothing; empty without smoothing.
+        curve, raw_points: steps and values after and before smoothing; no raw points without smoothing.
         show_markers: whether to mark the points, which are few.
         y_min: lower end of the vertical axis; None: from the values.
         number_format: a key of NUMBER_FORMATS.
@@ -54,14 +53,7 @@ class MetricPanel:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """State of a training.
-
-    Attributes:
-        title: run and stage.
-        status: progress as text.
-        progress: from 0 to 1; None if the number of steps is unknown.
-        finished: whether the stage is complete.
-    """
+    """State of a training stage; `progress` is from 0 to 1, or None if the number of steps is unknown."""
 
     title: str
     status: str
@@ -103,16 +95,16 @@ def _status(reader: RunReader, finished: bool) -> tuple[str, float | None]:
     return " · ".join(parts), progress
 
 
-def _panels(reader: RunReader, most: int) -> list[MetricPanel]:
+def _panels(reader: RunReader, max_points: int) -> list[MetricPanel]:
     steps, evaluations = reader.steps, reader.evaluations
     bits = bool(numpy.isfinite(numpy.array(evaluations.columns["bits_per_byte"])).any())
-    held_out = ("bits_per_byte", "bits per byte") if bits else ("loss", "nats per token")
+    column, unit = ("bits_per_byte", "bits per byte") if bits else ("loss", "nats per token")
     panels = [
-        _panel("training loss", "nats per token", steps, "loss", "places", most),
-        _panel("validation loss", held_out[1], evaluations, held_out[0], "places", most, show_markers=True),
-        _panel("learning rate", "", steps, "learning_rate", "digits", most, raw=True, y_min=0),
-        _panel("speed", "tokens/s", steps, "tokens_per_second", "count", most, y_min=0),
-        _panel("memory", "", steps, "memory", "bytes", most, raw=True, y_min=0),
+        _panel("training loss", "nats per token", steps, "loss", "places", max_points),
+        _panel("validation loss", unit, evaluations, column, "places", max_points, show_markers=True),
+        _panel("learning rate", "", steps, "learning_rate", "digits", max_points, raw=True, y_min=0),
+        _panel("speed", "tokens/s", steps, "tokens_per_second", "count", max_points, y_min=0),
+        _panel("memory", "", steps, "memory", "bytes", max_points, raw=True, y_min=0),
     ]
     return [panel for panel in panels if panel is not None]
 

@@ -4,7 +4,9 @@
 completed steps. In distributed training only rank 0 writes them.
 """
 
+import json
 import math
+import os
 import time
 from array import array
 from bisect import bisect_left
@@ -13,13 +15,50 @@ from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.report.run_data import PLAN, RECIPE, read_json
-from groundup.viewers.jsonl_tail import JsonlTail, JsonRecord
+
+JsonRecord = dict[str, Any]
 
 STEPS_FILE, EVAL_FILE, LOCK_FILE = "steps.jsonl", "eval.jsonl", ".lock"
 COLUMNS = ("step", "loss", "learning_rate", "tokens_per_second", "memory", "seconds")
 EVAL_COLUMNS = ("step", "bits_per_byte", "loss")
 DEFAULT_STAGE = "base"
 """Default stage when no training is running."""
+
+
+class JsonlTail:
+    """New records of a JSON-lines file that another process is writing; its last line may be incomplete."""
+
+    def __init__(self) -> None:
+        self._file: tuple[int, int] | None = None
+        self._read = 0
+
+    def read(self, path: Path) -> tuple[bool, list[JsonRecord]]:
+        """(whether the file was replaced, new records). A moved file continues; a replaced one is read from its start.
+
+        Invalid lines, such as two lines merged by a crash, are skipped.
+        """
+        try:
+            file = path.open("rb")
+        except OSError:
+            return False, []  # not yet created, or being renamed
+        with file:
+            stat = os.fstat(file.fileno())
+            replaced = self._file != (stat.st_dev, stat.st_ino) or stat.st_size < self._read
+            if replaced:
+                self._file, self._read = (stat.st_dev, stat.st_ino), 0
+            file.seek(self._read)
+            data = file.read()
+        complete = data[: data.rfind(b"\n") + 1]
+        self._read += len(complete)
+        return replaced, [record for line in complete.splitlines() if (record := _record(line)) is not None]
+
+
+def _record(line: bytes) -> JsonRecord | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and isinstance(value.get("step"), int) else None
 
 
 class StepColumns:
@@ -87,16 +126,13 @@ class RunReader:
             self.plan = read_json(self.path / PLAN, {})
             if self.plan and "train" not in self.plan:
                 raise UserError(f"{self.path}: the recipe has no [train] section", hint="add [train]")
-        found = self.trainings()
-        if self.requested_stage is not None and self.requested_stage not in found and found:
-            available = ", ".join(found)
+        trainings = self.trainings()
+        if self.requested_stage is not None and self.requested_stage not in trainings and trainings:
+            available = ", ".join(trainings)
             raise UserError(f"{self.path}: no training {self.requested_stage!r} yet", hint=f"there is {available}")
-        running = [name for name, path in found.items() if path.suffix == ".partial"]
-        name = (
-            self.requested_stage
-            or (running or [DEFAULT_STAGE if DEFAULT_STAGE in found else next(iter(found), "")])[-1]
-        )
-        folder = found.get(name)
+        running = [name for name, path in trainings.items() if path.suffix == ".partial"]
+        default = DEFAULT_STAGE if DEFAULT_STAGE in trainings else next(iter(trainings), "")
+        folder = trainings.get(self.requested_stage or (running or [default])[-1])
         if folder != self.folder:
             if folder is None or self.folder is None or stage_name(folder) != stage_name(self.folder):
                 self.steps, self.evaluations = StepColumns(), StepColumns(EVAL_COLUMNS)

@@ -54,7 +54,8 @@ def render_frame(dashboard: Dashboard, width: int, height: int) -> list[Text]:
     heads = [Text.assemble(title, " ", state)]
     if heads[0].cell_len > width:
         heads = [title, state]
-    lines = [*heads, _progress_bar(dashboard.progress, width)]
+    done = round((dashboard.progress or 0) * width)
+    lines = [*heads, Text.assemble(("━" * done, CURVE), ("─" * (width - done), SOFT))]
     rows = _panel_rows(dashboard.panels, width, height - len(lines))
     free_lines = height - len(lines)
     last = max((panel.curve[0][-1] for panel in dashboard.panels), default=1.0)
@@ -73,16 +74,11 @@ def render_frame(dashboard: Dashboard, width: int, height: int) -> list[Text]:
 
 def _panel_rows(panels: list[MetricPanel], width: int, free_lines: int) -> list[list[MetricPanel]]:
     """Panels in rows, as many as fit; the loss has a row of its own."""
-    first, rest = panels[:1], panels[1:]
-    rows = -(-len(rest) // max(1, width // MIN_PANEL_COLUMNS))
-    each = -(-len(rest) // max(1, rows))
-    found = [first, *(rest[start : start + each] for start in range(0, len(rest), max(1, each)))]
-    return [row for row in found if row][: max(1, free_lines // MIN_PANEL_LINES - 1)]
-
-
-def _progress_bar(progress: float | None, width: int) -> Text:
-    done = 0 if progress is None else round(progress * width)
-    return Text.assemble(("━" * done, CURVE), ("─" * (width - done), SOFT))
+    loss, others = panels[:1], panels[1:]
+    num_rows = -(-len(others) // max(1, width // MIN_PANEL_COLUMNS))
+    per_row = max(1, -(-len(others) // max(1, num_rows)))
+    rows = [loss, *(others[start : start + per_row] for start in range(0, len(others), per_row))]
+    return [row for row in rows if row][: max(1, free_lines // MIN_PANEL_LINES - 1)]
 
 
 def _render_panel(panel: MetricPanel, width: int, height: int, last: float) -> list[Text]:
