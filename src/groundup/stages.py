@@ -38,22 +38,22 @@ class Stage:
 STAGES = (
     Stage(
         "data", "01-data", "data", "groundup.data.stage:run", extra_sections=("seed",),
-        identity="groundup.data.input_hashes:input_hashes",
+        identity="groundup.data.inputs:input_hashes",
         version=2,
     ),
     Stage(
         "tokenizer", "02-tokenizer", "tokenizer", "groundup.tokenizer.stage:train", extra_sections=("seed",), inputs=("data",),
-        required_sections=("data",), identity="groundup.tokenizer.tokenizer_hashes:hash_tokenizers",
+        required_sections=("data",), identity="groundup.tokenizer.pretrained:hash_tokenizers",
     ),
     Stage("tokens", "03-tokens", "tokenizer", "groundup.tokenizer.stage:encode", inputs=("data", "tokenizer")),
     Stage(
         "base", "04-base", "train", "groundup.train.stage:run", extra_sections=("model", "seed"), inputs=("tokenizer", "tokens"),
-        required_sections=("model", "tokenizer"), distributed=True, identity="groundup.tokenizer.tokenizer_hashes:hash_shards",
+        required_sections=("model", "tokenizer"), distributed=True, identity="groundup.tokenizer.token_shards:hash_shards",
     ),
     Stage(
         "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", extra_sections=("seed",),
         inputs=("tokenizer", "tokens", "base"), required_sections=("train",),
-        identity="groundup.data.input_hashes:hash_task_files",
+        identity="groundup.data.inputs:hash_task_files",
     ),
     Stage(
         "chat", "06-chat", "finetune", "groundup.finetune.stage:run", extra_sections=("seed",), inputs=("tokenizer", "base"),

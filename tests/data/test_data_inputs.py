@@ -17,7 +17,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data import archive, inputs
 from groundup.data.hash_cache import cached_sha256
-from groundup.data.input_hashes import input_hashes
+from groundup.data.inputs import input_hashes
 from groundup.recipe.data_config import DataConfig, SourceConfig
 
 
@@ -167,7 +167,7 @@ def test_file_is_hashed_once(tmp_path: Path, machine: Machine, monkeypatch: pyte
 def test_input_hashes_import_no_heavy_library(tmp_path: Path):
     write(tmp_path / "a.txt")
     code = (
-        "import sys; from groundup.recipe.data_config import *; from groundup.data.input_hashes import input_hashes;"
+        "import sys; from groundup.recipe.data_config import *; from groundup.data.inputs import input_hashes;"
         "from groundup.artifacts.machine import Machine; from pathlib import Path;"
         f"input_hashes(DataConfig(sources=(SourceConfig(name='x', kind='text', path={str(tmp_path / '*.txt')!r}),)),"
         f"Machine(cache_dir=Path({str(tmp_path / 'c')!r})));"

@@ -4,7 +4,7 @@ from typing import get_args
 import pytest
 
 from groundup.artifacts.errors import UserError
-from groundup.data.input_hashes import hash_task_files
+from groundup.data.inputs import hash_task_files
 from groundup.evaluate import ScoredDocument, sample_validation_documents
 from groundup.evaluate.tasks import (
     CHOICE_TOKENS,

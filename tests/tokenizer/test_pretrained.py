@@ -15,12 +15,11 @@ from test_stage import recipe, write_data
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.recipe.tokenizer_config import TokenizerConfig
-from groundup.tokenizer import Tokenizer, stage, tokenizer_hashes
+from groundup.tokenizer import Tokenizer, pretrained, stage
 from groundup.tokenizer.batch_encoder import BatchEncoder
 from groundup.tokenizer.bytes_to_unicode import from_unicode
 from groundup.tokenizer.pretrained import TiktokenRanks, from_tiktoken, load_pretrained_tokenizer
-from groundup.tokenizer.protobuf import parse_fields
-from groundup.tokenizer.sentencepiece import load_sentencepiece
+from groundup.tokenizer.sentencepiece import load_sentencepiece, parse_fields
 from groundup.tokenizer.special_tokens import SPECIAL_TOKENS
 from groundup.tokenizer.split_patterns import PATTERNS
 from groundup.tokenizer.tiktoken_vocabularies import PUBLISHED, tiktoken_vocabulary
@@ -231,9 +230,9 @@ def test_tokenizer_hashes_follow_the_file_content(tiktoken_file: Path, tmp_path:
     path = tmp_path / "t.tiktoken"
     path.write_bytes(tiktoken_file.read_bytes())
     section = TokenizerConfig(pretrained=str(path), compare={"other": str(tiktoken_file)})
-    before = tokenizer_hashes.hash_tokenizers(section, Machine())
+    before = pretrained.hash_tokenizers(section, Machine())
     assert len(before) == 2
     path.write_bytes(path.read_bytes()[:-1])
-    assert tokenizer_hashes.hash_tokenizers(section, Machine()) != before
+    assert pretrained.hash_tokenizers(section, Machine()) != before
     with pytest.raises(UserError, match="no such tokenizer"):
-        tokenizer_hashes.hash_tokenizers(TokenizerConfig(pretrained=str(tmp_path / "none")), Machine())
+        pretrained.hash_tokenizers(TokenizerConfig(pretrained=str(tmp_path / "none")), Machine())

@@ -16,8 +16,8 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.recipe.tokenizer_config import TokenizerConfig
 from groundup.tokenizer import Tokenizer, TokenShard, encode_corpus, stage
-from groundup.tokenizer.corpus_sample import sample_corpus
 from groundup.tokenizer.fertility import measure_fertility, validation_texts
+from groundup.tokenizer.parquet_documents import sample_corpus
 from groundup.tokenizer.tokenizer_training import train_bpe
 
 

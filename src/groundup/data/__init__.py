@@ -1,11 +1,10 @@
 """Data chapter: read documents, clean, deduplicate and decontaminate them, and write a shuffled corpus.
 
     document.py         Document and DroppedDocument
-    inputs.py           input files: paths, globs, URLs, packages, Common Crawl
+    inputs.py           input files: paths, globs, URLs, packages, Common Crawl; content hashes
     download.py         resumable downloads into the cache
     package_index.py    archives in the Python package index
     archive.py          members of zip and tar archives, decompression
-    input_hashes.py     content hashes of all inputs
     hash_cache.py       SHA-256 of files, cached
     stable_hash.py      hashes of texts and integers
     license.py          license detection for source files

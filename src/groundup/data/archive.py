@@ -111,9 +111,7 @@ def _iter_zip(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
 
 
 def _iter_tar(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
-    with tarfile.open(
-        path, "r|*", tarinfo=_CheckedTarInfo
-    ) as archive:  # one pass from front to back: no seeking in compressed data
+    with tarfile.open(path, "r|*", tarinfo=_CheckedTarInfo) as archive:  # "|": no seeking in compressed data
         for info in archive:
             if info.isreg():
                 yield info.name, info.size, lambda info=info: archive.extractfile(info)  # type: ignore[misc,return-value]

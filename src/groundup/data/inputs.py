@@ -1,4 +1,4 @@
-"""Input files: resolve paths, globs, URLs, packages and Common Crawl snapshots to files in the cache."""
+"""Input files: resolve paths, globs, URLs, packages and Common Crawl snapshots to files in the cache; content hashes."""
 
 import glob
 import gzip
@@ -8,17 +8,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
 from groundup.data import archive
 from groundup.data.archive import ArchiveMember
 from groundup.data.download import copy_stream, download
-from groundup.data.hash_cache import cached_sha256
+from groundup.data.hash_cache import cached_hashes, cached_sha256
 from groundup.data.package_index import find_package
-from groundup.recipe.data_config import PackageConfig
+from groundup.recipe.data_config import DataConfig, PackageConfig
+from groundup.recipe.evaluate_config import EvaluateConfig
 
 COMMON_CRAWL_URL = "https://data.commoncrawl.org/"
 """See https://commoncrawl.org/get-started."""
@@ -120,9 +122,12 @@ def local_files(pattern: str) -> list[tuple[str, Path]]:
         rest = Path(pattern).relative_to(base).as_posix()
         paths = base.glob(f"{rest}/*" if rest.endswith("**") else rest)
     else:
-        paths = _walk_folder(base) if Path(pattern).is_dir() else [Path(pattern)]
+        tree = os.walk(base, followlinks=False) if Path(pattern).is_dir() else ()
+        paths = [Path(root) / name for root, _, names in tree for name in names] or [Path(pattern)]
     found = {path.relative_to(base): path for path in paths if path.is_file()}
-    return sorted((name.as_posix(), path) for name, path in found.items() if not _is_hidden(name))
+    return sorted(
+        (name.as_posix(), path) for name, path in found.items() if not any(part.startswith(".") for part in name.parts)
+    )
 
 
 def require_local_files(source: str, pattern: str) -> list[tuple[str, Path]]:
@@ -132,18 +137,52 @@ def require_local_files(source: str, pattern: str) -> list[tuple[str, Path]]:
     raise _no_match(source, pattern)
 
 
+def input_hashes(config: DataConfig, machine: Machine) -> dict[str, Any]:
+    """Content hashes of all files that [data] names, by source name; part of the stage's fingerprint.
+
+    Local files: SHA-256. Packages and URLs: version or address, with the recipe's sha256 if given; a package index
+    never replaces a released file. Downloads nothing.
+    """
+    hashes: dict[str, Any] = {source.name: file_hashes(source, machine) for source in config.sources}
+    others = [*config.dedup_against, *config.decontaminate.evaluation_sets]
+    if config.classifier is not None:
+        others += [*config.classifier.positive, *config.classifier.negative]
+    hashes |= {f"{spec.name} ({index})": file_hashes(spec, machine) for index, spec in enumerate(others)}
+    lists = [Path(words.path).expanduser() for words in config.word_lists]
+    if missing := [path for path in lists if not path.is_file()]:
+        raise UserError(
+            f"data.word_lists[].path: no file {missing[0]}", hint="it names a text file, one entry per line"
+        )
+    if lists:
+        hashes["word lists"] = cached_hashes(lists, machine)
+    return hashes
+
+
+def file_hashes(spec: FileSpec, machine: Machine) -> dict[str, str]:
+    """Content hash by file name for one spec. Raises UserError if a local path matches no file."""
+    if spec.package is not None:
+        package = spec.package
+        return {f"{package.name}=={package.version} {package.distribution}": package.sha256 or "as released"}
+    assert spec.path is not None  # the recipe schema guarantees it
+    if "://" in spec.path:
+        return {spec.path: getattr(spec, "sha256", None) or "as published"}
+    files = dict(require_local_files(spec.name, spec.path))
+    return dict(zip(files, cached_hashes(files.values(), machine), strict=True))
+
+
+def hash_task_files(section: EvaluateConfig, machine: Machine) -> dict[str, Any]:
+    """Task name -> SHA-256 of its file. Raises UserError when a file does not exist."""
+    hashes = {}
+    for task in section.tasks:
+        if not Path(task.path).is_file():
+            raise UserError(f"evaluate.tasks: {task.name}: {task.path}: no such file", hint="a JSON Lines file")
+        hashes[task.name] = hash_file(Path(task.path))
+    return hashes
+
+
 def _no_match(source: str, pattern: str) -> UserError:
     hint = "globs: * within a folder, ** across folders"
     return UserError(f"source {source}: no file matches {pattern}", hint=hint)
-
-
-def _walk_folder(folder: Path) -> Iterator[Path]:
-    for root, _, names in os.walk(folder, followlinks=False):
-        yield from (Path(root) / name for name in names)
-
-
-def _is_hidden(name: Path) -> bool:
-    return any(part.startswith(".") for part in name.parts)
 
 
 def _glob_root(pattern: str) -> Path:

@@ -92,7 +92,7 @@ class LicenseFinder:
             for member in archive.iter_members(file.path, strip_top=file.strip_top_folder):
                 path = PurePosixPath(member.name)
                 if LICENSE_FILE.fullmatch(path.name) and (
-                    found := identify_license(_decode(member.stream.read(MAX_LICENSE_BYTES)))
+                    found := identify_license(member.stream.read(MAX_LICENSE_BYTES).decode("utf-8", "replace"))
                 ):
                     self.archive_licenses[_covered_folder(path.parent)] = found
 
@@ -123,13 +123,9 @@ def _license_in_parents(folder: Path, levels: int) -> str | None:
     for path in sorted(folder.iterdir()):
         if LICENSE_FILE.fullmatch(path.name) and path.is_file():
             with path.open("rb") as file:
-                if found := identify_license(_decode(file.read(MAX_LICENSE_BYTES))):
+                if found := identify_license(file.read(MAX_LICENSE_BYTES).decode("utf-8", "replace")):
                     return found
     is_top = (folder / ".git").exists() or folder.parent == folder
     if is_top or (levels <= 0 and not any((above / ".git").exists() for above in folder.parents)):
         return None
     return _license_in_parents(folder.parent, levels - 1)
-
-
-def _decode(data: bytes) -> str:
-    return data.decode("utf-8", "replace")

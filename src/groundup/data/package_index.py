@@ -91,16 +91,13 @@ def read_pip_settings() -> PipSettings:
 
 def matches_package(file_name: str, package: PackageConfig) -> bool:
     """Whether a file is the archive of this package, version and distribution. Names compare as in PEP 503."""
+    normalized = _normalize_name(package.name)
     if package.distribution == "wheel":
         parts = file_name.removesuffix(".whl").split("-")
-        return file_name.endswith(".whl") and _same_name(parts[0], package.name) and parts[1] == package.version
+        return file_name.endswith(".whl") and _normalize_name(parts[0]) == normalized and parts[1] == package.version
     stem = re.sub(r"\.(tar\.(gz|bz2|xz)|tgz|zip)$", "", file_name)
     name, dash, version = stem.rpartition("-")
-    return stem != file_name and bool(dash) and _same_name(name, package.name) and version == package.version
-
-
-def _same_name(a: str, b: str) -> bool:
-    return _normalize_name(a) == _normalize_name(b)
+    return stem != file_name and bool(dash) and _normalize_name(name) == normalized and version == package.version
 
 
 def _normalize_name(name: str) -> str:

@@ -131,5 +131,5 @@ def merge_partition(task: dict[str, Any]) -> dict[str, Any]:
 
 def num_copies(key: int, epochs: float) -> int:
     """Copies of a document in the mix: floor(epochs), plus one for a fraction of the documents."""
-    whole = int(epochs)
-    return whole + (hash_fraction(f"mix {key}") < epochs - whole)
+    full_epochs = int(epochs)
+    return full_epochs + (hash_fraction(f"mix {key}") < epochs - full_epochs)

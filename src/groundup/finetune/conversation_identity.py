@@ -3,7 +3,7 @@
 from typing import Any
 
 from groundup.artifacts.machine import Machine
-from groundup.data.input_hashes import file_hashes
+from groundup.data.inputs import file_hashes
 from groundup.recipe.finetune_config import FinetuneConfig
 
 

@@ -11,18 +11,15 @@
     bpe_trainer.py             incremental BPE training
     tokenizer_training.py      train or extend a tokenizer
     sentencepiece.py           SentencePiece models
-    protobuf.py                protocol buffers, for SentencePiece models
     tiktoken_vocabularies.py   special tokens of published tiktoken files
     pretrained.py              load a tokenizer.json, a tiktoken file or a SentencePiece model
     batch_encoder.py           fastest exact encoder of many texts
-    parquet_documents.py       documents of a data artifact
-    corpus_sample.py           random sample of the corpus to train on
+    parquet_documents.py       documents of a data artifact, and a random sample to train on
     range_cache.py             remote files, cached by byte ranges
     token_shards.py            `TokenShard`: encoded documents on disk, memory-mapped
     encode_corpus.py           documents to token shards
     tokenizer_stats.py         vocabulary and shard statistics for the report
     fertility.py               bytes per token by source and language, beside other tokenizers
-    tokenizer_hashes.py        content hashes of external tokenizers and shards
     stage.py                   02-tokenizer and 03-tokens
 
 Deliberately absent: torch, and tokenizer classes of model families: the `tokenizers` library runs any `tokenizer.json`.

@@ -1,4 +1,4 @@
-"""Documents of a data artifact: its parquet files and their texts, in a fixed order."""
+"""Documents of a data artifact in a fixed order, and a random sample of its training text."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pyarrow
 
+from groundup.data.stable_hash import hash_fraction
 from groundup.data.work_files import open_parquet
 
 READ_BATCH_DOCUMENTS = 64
 """Documents read at a time; one document may be a book."""
+
+SAMPLE_BATCH_BYTES = 4_000_000
+
+MIN_EXAMPLE_CHARACTERS = 200
+"""Length of a text that is long enough to show in the report."""
 
 
 @dataclass(frozen=True)
@@ -63,3 +69,30 @@ def _byte_lengths(texts: pyarrow.Array) -> pyarrow.Array:
     import pyarrow.compute  # slow to import
 
     return pyarrow.compute.call_function("binary_length", [texts])
+
+
+class CorpusSample:
+    """Training text of a tokenizer, chosen by a hash of (seed, text): independent of machine and order of the files."""
+
+    def __init__(self, data: Path, corpus_bytes: int, fraction: float, seed: int):
+        self.corpus_bytes = corpus_bytes
+        self.bytes = 0
+        self.example_text = ""
+        self._data, self._fraction, self._seed = data, fraction, seed
+
+    def texts(self) -> Iterator[str]:
+        for path in parquet_files(self._data, "train"):
+            for documents in read_batches(path, SAMPLE_BATCH_BYTES):
+                for text in documents.texts:
+                    if self._fraction < 1 and hash_fraction(text, self._seed) >= self._fraction:
+                        continue
+                    self.bytes += len(text.encode())
+                    if len(self.example_text) < MIN_EXAMPLE_CHARACTERS:
+                        self.example_text = max(self.example_text, text, key=len)
+                    yield text
+
+
+def sample_corpus(data: Path, sample_bytes: int, seed: int) -> CorpusSample:
+    """A sample of about `sample_bytes` bytes of the training text, or all of it."""
+    total = sum(count_text_bytes(path) for path in parquet_files(data, "train"))
+    return CorpusSample(data, total, min(1.0, sample_bytes / max(total, 1)), seed)

@@ -7,11 +7,15 @@ tiktoken file.
 import base64
 import binascii
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.fingerprint import hash_file
+from groundup.artifacts.machine import Machine
+from groundup.recipe.tokenizer_config import TokenizerConfig
 from groundup.tokenizer.bytes_to_unicode import to_unicode
 from groundup.tokenizer.sentencepiece import load_sentencepiece
 from groundup.tokenizer.split_patterns import PATTERNS, build_pre_tokenizer
@@ -38,6 +42,12 @@ def tokenizer_files(path: Path | str) -> list[Path]:
         f"tokenizer {path}: no such tokenizer",
         hint=f"expected a folder with {TOKENIZER_FILE} or {MODEL_FILE}, a .json, a .tiktoken or a .model file",
     )
+
+
+def hash_tokenizers(section: TokenizerConfig, machine: Machine) -> dict[str, Any]:
+    """SHA-256 of each file of the tokenizers that the recipe names. Raises UserError when one does not exist."""
+    named = [*section.compare.values(), *([section.pretrained] if section.pretrained else [])]
+    return {f"{name}: {file.name}": hash_file(file) for name in named for file in tokenizer_files(Path(name))}
 
 
 def load_pretrained_tokenizer(path: Path | str, pretokenizer: str = "gpt4") -> Tokenizer:

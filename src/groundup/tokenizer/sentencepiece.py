@@ -9,17 +9,19 @@ tokenizer.json of Llama 2.
 """
 
 import re
+import struct
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
-from groundup.tokenizer.protobuf import decode_float, parse_fields
 from groundup.tokenizer.tokenizer import Tokenizer
 
 SPACE = "▁"
 Merge = tuple[str, str]
+FieldValue = int | bytes
 
 
 def build_sentencepiece_backend(
@@ -138,3 +140,48 @@ def _steps(normalizer: dict[str, Any] | None) -> list[dict[str, Any]]:
     if normalizer is None:
         return []
     return normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]
+
+
+def parse_fields(message: bytes) -> Iterator[tuple[int, FieldValue]]:
+    """Field numbers and values (integers or raw bytes) of a protocol buffer. Raises ValueError for invalid messages.
+
+    protobuf.dev, "Encoding": a key is a varint of field number and wire type; wire type 0 is a varint, 1 eight bytes,
+    2 a length and that many bytes, 5 four bytes.
+    """
+    position = 0
+    while position < len(message):
+        key, position = _read_varint(message, position)
+        wire_type = key & 7
+        if wire_type == 0:
+            value, position = _read_varint(message, position)
+            yield key >> 3, value
+            continue
+        if wire_type == 2:
+            size, position = _read_varint(message, position)
+        elif wire_type in (1, 5):
+            size = 8 if wire_type == 1 else 4
+        else:
+            raise ValueError(f"wire type {wire_type} at byte {position}")
+        if position + size > len(message):
+            raise ValueError(f"a field of {size} bytes at byte {position} of {len(message)}")
+        yield key >> 3, message[position : position + size]
+        position += size
+
+
+def decode_float(value: FieldValue) -> float:
+    """The value of a `float` field."""
+    if not isinstance(value, bytes) or len(value) != 4:
+        raise ValueError("expected four bytes")
+    return struct.unpack("<f", value)[0]
+
+
+def _read_varint(message: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if position >= len(message) or shift > 63:
+            raise ValueError(f"unterminated varint at byte {position}")
+        byte = message[position]
+        value |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            return value, position

@@ -12,9 +12,9 @@ from groundup.artifacts.machine import Machine
 from groundup.recipe import RecipeView
 from groundup.recipe.tokenizer_config import TokenizerConfig
 from groundup.tokenizer import parquet_documents, tokenizer_stats
-from groundup.tokenizer.corpus_sample import sample_corpus
 from groundup.tokenizer.encode_corpus import encode_split
 from groundup.tokenizer.fertility import measure_fertility, validation_texts
+from groundup.tokenizer.parquet_documents import sample_corpus
 from groundup.tokenizer.pretrained import load_pretrained_tokenizer
 from groundup.tokenizer.special_tokens import SPECIAL_TOKENS, mask_token_names
 from groundup.tokenizer.token_shards import TokenShard, is_complete

@@ -21,7 +21,8 @@ import numpy as np
 
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
-from groundup.artifacts.machine import default_cache
+from groundup.artifacts.machine import Machine, default_cache
+from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer.range_cache import RangeCachedFile, is_remote, read_remote_file
 
 FORMAT = "groundup-tokens"
@@ -66,9 +67,9 @@ class ShardWriter:
         self._sources: dict[str, dict[str, int]] = state["sources"]
         self._source_ids = {name: number for number, name in enumerate(self._sources)}
         self._dtype = LITTLE_ENDIAN[self._identity["dtype"]]
-        self._bin = _open_truncated(self._path(".bin"), self._tokens * self._dtype.itemsize)
-        self._lengths = _open_truncated(self._path(".lengths"), self._documents * 4)
-        self._src = _open_truncated(self._path(".src"), self._documents * 2)
+        self._bin = _open_truncated(self._base.with_suffix(".bin"), self._tokens * self._dtype.itemsize)
+        self._lengths = _open_truncated(self._base.with_suffix(".lengths"), self._documents * 4)
+        self._src = _open_truncated(self._base.with_suffix(".src"), self._documents * 2)
 
     def append(
         self, ids: np.ndarray, lengths: Sequence[int] | np.ndarray, sources: Sequence[str], sizes: Sequence[int]
@@ -112,7 +113,7 @@ class ShardWriter:
     def finish(self) -> dict[str, Any]:
         """Write the index and the sidecar; returns the sidecar."""
         self.__exit__()
-        lengths = np.fromfile(self._path(".lengths"), dtype="<i4")
+        lengths = np.fromfile(self._base.with_suffix(".lengths"), dtype="<i4")
         _write_index(self._base.with_suffix(".idx"), lengths, self._identity["dtype"])
         sidecar = {
             "format": FORMAT,
@@ -128,9 +129,6 @@ class ShardWriter:
         )
         is_complete(self._base.parent, self._base.name)
         return sidecar
-
-    def _path(self, suffix: str) -> Path:
-        return self._base.with_suffix(suffix)
 
 
 def is_complete(folder: Path, split: str) -> bool:
@@ -313,6 +311,14 @@ class TokenShard:
                 f"{self.base}.src: documents of each source {actual}, expected {expected} by the sidecar",
                 hint="groundup verify RUN",
             )
+
+
+def hash_shards(section: TrainConfig, machine: Machine) -> dict[str, Any]:
+    """SHA-256 of the sidecar of each split of `train.token_shards`. Raises UserError when one does not exist."""
+    if section.token_shards is None:
+        return {}
+    named = (TokenShard(f"{section.token_shards}/{split}", machine.cache_dir) for split in ("train", "validation"))
+    return {shard.base: hashlib.sha256(shard.sidecar).hexdigest() for shard in named}
 
 
 def _parse_sidecar(text: bytes, path: str) -> dict[str, Any]:

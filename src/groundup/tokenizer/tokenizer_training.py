@@ -40,14 +40,15 @@ def train_bpe(
     id_of_byte = np.empty(256, np.int64)
     for id, byte in byte_tokens.items():
         id_of_byte[byte[0]] = id
-    text, lengths, occurrences = _as_arrays(counts)
-    trainer = BPETrainer(id_of_byte[text], lengths, occurrences, byte_tokens)
+    ids = id_of_byte[np.frombuffer(b"".join(counts), np.uint8)]
+    lengths = np.array([len(pretoken) for pretoken in counts], np.int64)
+    trainer = BPETrainer(ids, lengths, np.array([*counts.values()], np.int64), byte_tokens)
     merges = trainer.train(vocab_size)
     check_size(len(special_tokens) + len(trainer.id_to_bytes), vocab_size)
     vocabulary = {token: id for id, token in enumerate(special_tokens)}
-    backend = _byte_level_tokenizer(
-        _bpe_model(vocabulary, trainer.id_to_bytes, merges), PATTERNS[pretokenizer].regex, special_tokens
-    )
+    vocabulary |= {to_unicode(token): id for id, token in trainer.id_to_bytes.items()}
+    model = models.BPE(vocabulary, _merge_strings(trainer.id_to_bytes, merges))
+    backend = _byte_level_tokenizer(model, PATTERNS[pretokenizer].regex, special_tokens)
     return Tokenizer(backend, eos=END_OF_TEXT, pad=PADDING, chat_template=CHATML)
 
 
@@ -193,19 +194,8 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _as_arrays(counts: Mapping[bytes, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All pretokens concatenated, their lengths and their counts."""
-    text = np.frombuffer(b"".join(counts), np.uint8)
-    return (text, np.array([len(pretoken) for pretoken in counts], np.int64), np.array([*counts.values()], np.int64))
-
-
 def _merge_strings(id_to_bytes: Mapping[int, bytes], merges: Sequence[MergePair]) -> list[tuple[str, str]]:
     return [(to_unicode(id_to_bytes[left]), to_unicode(id_to_bytes[right])) for left, right in merges]
-
-
-def _bpe_model(vocabulary: dict[str, int], id_to_bytes: Mapping[int, bytes], merges: Sequence[MergePair]) -> models.BPE:
-    entries = {to_unicode(token): id for id, token in id_to_bytes.items()}
-    return models.BPE(vocabulary | entries, _merge_strings(id_to_bytes, merges))
 
 
 def _byte_level_tokenizer(model: models.Model, regex: str, special_tokens: Sequence[str]) -> tokenizers.Tokenizer:

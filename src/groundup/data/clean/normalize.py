@@ -24,9 +24,8 @@ def normalize(text: str) -> str:
     """
     # Candidates are rare: searching only the characters outside printable ASCII is fast.
     rare = text.encode("utf-8", "surrogatepass").translate(None, PLAIN_ASCII).decode("utf-8", "surrogatepass")
-    if any(form.search(rare) for form in (LINE_ENDS, SPACES, INVISIBLE, MOJIBAKE)) or not unicodedata.is_normalized(
-        "NFC", text
-    ):
+    irregular = any(pattern.search(rare) for pattern in (LINE_ENDS, SPACES, INVISIBLE, MOJIBAKE))
+    if irregular or not unicodedata.is_normalized("NFC", text):
         text = _repair(text)
     if " \n" in text or "\t\n" in text or text.endswith((" ", "\t")):
         text = "\n".join(line.rstrip(" \t") for line in text.split("\n"))

@@ -54,6 +54,8 @@ DIGITS = re.compile(r"\d[\d .()/-]{5,}\d")
 
 DNI_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
 CARD_GROUPS = re.compile(r"\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{4,5}")
+"""Card numbers without separators, or in the usual groups with single spaces or hyphens."""
+
 CPF = re.compile(r"\d{3}\.\d{3}\.\d{3}-\d{2}")
 CARD_STARTS = re.compile(r"4|5[1-5]|2[2-7]|3[47]|3[068]|6(?:011|5|4[4-9])|35|62")
 
@@ -112,7 +114,7 @@ def _replace_ip(match: re.Match[str]) -> str:
 def _replace_number(match: re.Match[str], config: PiiConfig) -> str:
     text = match.group()
     digits = re.sub(r"\D", "", text)
-    if config.cards and CARD_STARTS.match(digits) and is_card_grouping(text) and is_valid_luhn(digits):
+    if config.cards and CARD_STARTS.match(digits) and CARD_GROUPS.fullmatch(text) and is_valid_luhn(digits):
         return "<card>"
     if config.id_numbers and CPF.fullmatch(text) and is_valid_cpf(digits):
         return "<id>"
@@ -132,11 +134,6 @@ def _replace_iban(match: re.Match[str]) -> str:
 
 def _replace_dni(match: re.Match[str]) -> str:
     return "<id>" if DNI_LETTERS[int(match.group(1)) % 23] == match.group(2) else match.group()
-
-
-def is_card_grouping(text: str) -> bool:
-    """Card grouping: no separators, or the usual groups with single spaces or hyphens."""
-    return CARD_GROUPS.fullmatch(text) is not None
 
 
 def is_valid_luhn(digits: str) -> bool:

@@ -87,7 +87,12 @@ def deduplicate_units(config: DataConfig, clean: Path, counts: dict[int, int], m
         for kind in PASSAGE_KINDS
     }
     num_keys = {kind: sum(path.stat().st_size for path in files) // 8 for kind, files in passages.items()}
-    log_dedup_plan(config, total, max(total, *num_keys.values()), machine)
+    most_keys = max(total, *num_keys.values())  # compared at once
+    parts = num_passes(total, most_keys, limit)
+    machine.progress.log(
+        f"deduplication: {total:,} documents, {peak_bytes(total, most_keys, parts) / 1e9:.2g} GB "
+        f"(data.memory_gigabytes = {config.memory_gigabytes:g}), {parts} pass{'es' if parts > 1 else ''}"
+    )
     decisions = decide_duplicates(
         DedupKeyTable(clean, counts), total, config.exact_dedup.enabled, config.minhash_dedup,
         num_passes(total, total, limit), machine.progress,
@@ -95,15 +100,6 @@ def deduplicate_units(config: DataConfig, clean: Path, counts: dict[int, int], m
     for kind, files in passages.items():
         flag_repeats(files, num_passes(total, num_keys[kind], limit))
     return decisions
-
-
-def log_dedup_plan(config: DataConfig, documents: int, keys: int, machine: Machine) -> None:
-    """Log memory and passes of deduplication; `keys`: the most keys compared at once."""
-    parts = num_passes(documents, keys, 1e9 * config.memory_gigabytes)
-    machine.progress.log(
-        f"deduplication: {documents:,} documents, {peak_bytes(documents, keys, parts) / 1e9:.2g} GB "
-        f"(data.memory_gigabytes = {config.memory_gigabytes:g}), {parts} pass{'es' if parts > 1 else ''}"
-    )
 
 
 def largest_clusters(decisions: DedupDecisions, limit: int = 20) -> list[dict[str, Any]]:

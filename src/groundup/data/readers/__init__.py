@@ -12,8 +12,7 @@
     web.py             WARC and WET files
     epub.py            EPUB books
     books.py           books as text or EPUB
-    notebook.py        Jupyter notebooks
-    code.py            source code
+    code.py            source code and Jupyter notebooks
     jsonl.py           JSON lines
     table.py           Parquet, Arrow, CSV, TSV
     huggingface.py     Hugging Face dataset folders

@@ -1,12 +1,12 @@
 """Source code reader: one document per file in a known language, without vendored and generated files."""
 
+import json
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import IO
 
 from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.readers.encoding import decode_text
-from groundup.data.readers.notebook import notebook_to_script
 from groundup.data.readers.reader_options import MAX_PAGE_BYTES, ReaderOptions, read_bounded
 
 SOURCE_SUFFIXES = frozenset([
@@ -20,6 +20,7 @@ VENDORED_FOLDERS = frozenset([
     "site-packages", "dist", "build", ".git", ".hg", ".svn", ".tox", ".eggs", "__pycache__", "deps", "externals",
     "external",
 ])  # fmt: skip
+PYTHON_MAGIC = ("%", "!")
 GENERATED_SUFFIXES = (".min.js", ".min.css", "-min.js", ".bundle.js", "_pb2.py", ".pb.go", ".g.dart")
 
 
@@ -43,3 +44,25 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
         yield notebook_to_script(name, data)
     else:
         yield Document(decode_text(data), name)
+
+
+def notebook_to_script(name: str, data: bytes) -> ReadResult:
+    """A Jupyter notebook as one script: text cells as comments, no outputs (nbformat.readthedocs.io, version 4)."""
+    try:
+        notebook = json.loads(data)
+        cells = notebook["cells"]
+        parts = [_cell(cell) for cell in cells if isinstance(cell, dict)]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return DroppedDocument("broken_notebook", name, str(error))
+    text = "\n\n".join(part for part in parts if part.strip())
+    return Document(text + "\n", name) if text else DroppedDocument("empty", name)
+
+
+def _cell(cell: dict) -> str:  # type: ignore[type-arg]
+    source = cell.get("source", "")
+    text = "".join(map(str, source)) if isinstance(source, list) else str(source)
+    if cell.get("cell_type") == "code":
+        return "\n".join(line for line in text.split("\n") if not line.startswith(PYTHON_MAGIC))
+    if cell.get("cell_type") == "markdown":
+        return "\n".join(f"# {line}".rstrip() for line in text.split("\n"))
+    return ""

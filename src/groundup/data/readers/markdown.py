@@ -1,12 +1,8 @@
 """Markdown reader: to plain text. Grammar: https://spec.commonmark.org."""
 
 import re
-from collections.abc import Iterator
-from typing import IO
 
-from groundup.data.document import Document, DroppedDocument, ReadResult
-from groundup.data.readers import text as plain
-from groundup.data.readers.reader_options import ReaderOptions
+from groundup.data.readers.text import markup_reader
 
 FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 HEADING = re.compile(r"^ {0,3}#{1,6}\s+(.*)$")
@@ -27,12 +23,6 @@ COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 TAG = re.compile(r"</?[a-zA-Z][^<>]{0,500}>")
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 """All patterns run in linear time on any text."""
-
-
-def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
-    """One document per file."""
-    for found in plain.read(name, stream, options):
-        yield (found if isinstance(found, DroppedDocument) else Document(markdown_to_text(found.text), found.id))
 
 
 def markdown_to_text(source: str) -> str:
@@ -56,6 +46,9 @@ def markdown_to_text(source: str) -> str:
         heading = HEADING.match(line)
         out.append(_inline(heading.group(1).rstrip().rstrip("#").rstrip() if heading else line.removeprefix("> ")))
     return "\n".join(out)
+
+
+read = markup_reader(markdown_to_text)
 
 
 def _inline(line: str) -> str:

@@ -4,12 +4,8 @@ Grammar: https://docutils.sourceforge.io/docs/ref/rst/restructuredtext.html
 """
 
 import re
-from collections.abc import Iterator
-from typing import IO
 
-from groundup.data.document import Document, DroppedDocument, ReadResult
-from groundup.data.readers import text as plain
-from groundup.data.readers.reader_options import ReaderOptions
+from groundup.data.readers.text import markup_reader
 
 UNDERLINE = re.compile(r"^([=\-~^\"'`#*+.:_])\1{2,}\s*$")
 DIRECTIVE = re.compile(r"^\.\.(\s|$)")
@@ -22,12 +18,6 @@ REFERENCE = re.compile(r"`([^`]+)`__?")
 INTERPRETED = re.compile(r"`([^`]+)`")
 EMPHASIS = re.compile(r"(?<![\w*])\*{1,2}([^*\s](?:[^*]*[^*\s])?)\*{1,2}(?![\w*])")
 FIELD = re.compile(r"^:[\w -]+:")
-
-
-def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
-    """One document per file."""
-    for found in plain.read(name, stream, options):
-        yield found if isinstance(found, DroppedDocument) else Document(rst_to_text(found.text), found.id)
 
 
 def rst_to_text(source: str) -> str:
@@ -65,6 +55,9 @@ def rst_to_text(source: str) -> str:
         if ends_literal:
             skip_indent = indent
     return "\n\n".join(text for text in kept if text)
+
+
+read = markup_reader(rst_to_text)
 
 
 def _join_lines(lines: list[str]) -> str:

@@ -62,18 +62,20 @@ def _arrow(name: str, stream: IO[bytes], options: ReaderOptions, suffix: str) ->
     import pyarrow
     import pyarrow.parquet
 
-    source = stream if is_seekable(stream) else _read_into_memory(stream)
-    if source is None:
-        yield DroppedDocument("too_large", name)
-        return
+    if not is_seekable(stream):
+        data = read_bounded(stream, MAX_BYTES)
+        if data is None:
+            yield DroppedDocument("too_large", name)
+            return
+        stream = io.BytesIO(data)
     number = 0
     try:
         if suffix == "parquet":
-            file = pyarrow.parquet.ParquetFile(source)
+            file = pyarrow.parquet.ParquetFile(stream)
             columns = {options.text_column, *jsonl.ID_KEYS} & set(file.schema_arrow.names)
             batches = file.iter_batches(batch_size=BATCH_ROWS, columns=sorted(columns))
         else:
-            batches = _arrow_batches(source)
+            batches = _arrow_batches(stream)
         for batch in batches:
             batch.validate(full=True)  # a damaged file must not cause reads out of bounds
             for row in batch.to_pylist():
@@ -81,12 +83,6 @@ def _arrow(name: str, stream: IO[bytes], options: ReaderOptions, suffix: str) ->
                 yield _row_document(row, f"{name}:{number}", options.text_column)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         yield DroppedDocument("broken_table", name, str(error))
-
-
-def _read_into_memory(stream: IO[bytes]) -> IO[bytes] | None:
-    """Seekable copy of a stream."""
-    data = read_bounded(stream, MAX_BYTES)
-    return None if data is None else io.BytesIO(data)
 
 
 def _arrow_batches(source: IO[bytes]):

@@ -1,7 +1,7 @@
 """Plain text reader: one document per file; long files in parts of limited size."""
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import IO
 
@@ -30,6 +30,16 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
     for number, part in enumerate(chain(ahead, parts), start=1):
         id = f"{plain}#{number}" if len(ahead) > 1 else plain
         yield part if isinstance(part, DroppedDocument) else Document(part, id)
+
+
+def markup_reader(to_text: Callable[[str], str]) -> Callable[[str, IO[bytes], ReaderOptions], Iterator[ReadResult]]:
+    """The `read` of a markup language in text files, which `to_text` turns into plain text."""
+
+    def read_markup(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
+        for result in read(name, stream, options):
+            yield result if isinstance(result, DroppedDocument) else Document(to_text(result.text), result.id)
+
+    return read_markup
 
 
 def iter_parts(name: str, stream: IO[bytes]) -> Iterator[str | DroppedDocument]:
