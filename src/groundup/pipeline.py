@@ -34,8 +34,7 @@ from groundup.artifacts.run_record import RECORD_FILE, check_recorded, manifest_
 from groundup.plan import Plan, derive
 from groundup.plan.engine_support import check_engine_installed
 from groundup.plan.parallel_layout import configured_devices
-from groundup.recipe import Recipe, parse_recipe
-from groundup.recipe.recipe_view import RecipeView
+from groundup.recipe import Recipe, RecipeView, parse_recipe
 from groundup.stages import STAGES, Stage
 
 RECORDED_PACKAGES = (
@@ -132,17 +131,16 @@ def run(
 ) -> Iterator[tuple[StageRun, str]]:
     """Build the stages that are not complete; yields each stage with "done" (was complete) or "built".
 
-    Args:
-        from_stage: rebuild from this stage on, also what is complete.
-        until_stage: stop after this stage.
-        replace_stale: rebuild stale stages.
+    `from_stage`: rebuild this stage and all after it, complete ones too. `until_stage`: stop after this stage.
     Raises UserError, before anything is written, when a stage is stale and neither option rebuilds it.
 
     >>> for stage_run, state in run(recipe, Path("runs/quickstart"), Machine()):
     ...     print(stage_run.path, state)
     """
+    known = [stage.name for stage in STAGES]
     for name in (from_stage, until_stage):
-        _check_stage_name(name)
+        if name is not None and name not in known:
+            raise UserError(f"{name}: no such stage", hint=f"one of {', '.join(known)}")
     if world_size() == 1:
         yield from _run_main(recipe, run_folder, machine, from_stage, until_stage, replace_stale)
         return
@@ -240,7 +238,8 @@ def build_stage(
     finally:
         seconds = previous_seconds + time.monotonic() - started_at
         if partial.exists():
-            _write_best_effort(seconds_file, f"{seconds:.2f}")
+            with suppress(OSError):  # a full disk must not hide the error being raised
+                seconds_file.write_text(f"{seconds:.2f}")
     files = {name: entry for name, entry in list_files(partial).items() if name != FINGERPRINT_FILE}
     Manifest(
         stage=stage_run.stage.name,
@@ -361,17 +360,6 @@ def _write_recipe_and_plan(run_folder: Path, recipe: Recipe, plan: Plan) -> None
         write_atomically(run_folder / name, text.encode())
 
 
-def _check_stage_name(name: str | None) -> None:
-    known = [stage.name for stage in STAGES]
-    if name is not None and name not in known:
-        raise UserError(f"{name}: no such stage", hint=f"one of {', '.join(known)}")
-
-
 def _call_by_reference(reference: str, *arguments: Any) -> Any:
     module, _, function = reference.partition(":")
     return getattr(importlib.import_module(module), function)(*arguments)
-
-
-def _write_best_effort(path: Path, text: str) -> None:
-    with suppress(OSError):  # a full disk must not hide the error being raised
-        path.write_text(text)

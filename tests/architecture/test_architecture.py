@@ -102,7 +102,8 @@ def test_no_catch_all_module():
 def test_every_chapter_has_a_description():
     assert len(CHAPTERS) >= 15
     for chapter in CHAPTERS:
-        assert len(ast.get_docstring(TREES[chapter / "__init__.py"]) or "") > 80, chapter.name
+        description = ast.get_docstring(TREES[chapter / "__init__.py"]) or ""
+        assert re.match(r"(\d+\. )?[A-Z][a-z -]+: .{20}", description), chapter.name
 
 
 def test_peers_are_never_imported():

@@ -18,7 +18,7 @@ from groundup.interop.model_export import EXPORT_FORMATS
 from groundup.interop.stage import run as run_stage
 from groundup.model import build_model, load_model, save_model
 from groundup.recipe import ModelConfig
-from groundup.recipe.export_config import ExportConfig
+from groundup.recipe.output_config import ExportConfig
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.tokenizer_training import train_bpe
 

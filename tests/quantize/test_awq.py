@@ -5,8 +5,7 @@ import torch
 
 from groundup.quantize.awq import apply_scales, channel_scales, scale_groups, search_scales
 from groundup.quantize.calibration import InputStats, linear_layers, output_error
-from groundup.quantize.quantization_grid import QuantizationScheme
-from groundup.quantize.rtn import round_to_nearest
+from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nearest
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,9 @@ from groundup.artifacts.errors import UserError
 from groundup.quantize.formats import FORMATS
 from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized, load_huggingface_quantized
 from groundup.quantize.model_loader import export_model, open_model
-from groundup.quantize.quantization_grid import QuantizationScheme
+from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nearest
 from groundup.quantize.quantized_linear import quantized_layers
 from groundup.quantize.quantizer import QuantizationSettings, quantize_model
-from groundup.quantize.rtn import round_to_nearest
 
 CASES = [
     ("gptq", QuantizationScheme(4, 32, True)),

@@ -5,8 +5,7 @@ import torch
 
 from groundup.quantize.calibration import InputStats, output_error
 from groundup.quantize.gptq import gptq, inverse_cholesky
-from groundup.quantize.quantization_grid import QuantizationScheme, find_params
-from groundup.quantize.rtn import round_to_nearest
+from groundup.quantize.quantization_grid import QuantizationScheme, find_params, round_to_nearest
 
 
 def correlated(rows: int, width: int, seed: int = 0) -> torch.Tensor:

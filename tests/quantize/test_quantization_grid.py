@@ -13,8 +13,8 @@ from groundup.quantize.quantization_grid import (
     divisible_group_size,
     find_params,
     quantize_weight,
+    round_to_nearest,
 )
-from groundup.quantize.rtn import round_to_nearest
 
 SCHEMES = [QuantizationScheme(bits, 16, symmetric) for bits in (4, 8) for symmetric in (True, False)]
 

@@ -19,7 +19,7 @@ from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantized_folder import load_quantized_folder, save_quantized_folder
 from groundup.quantize.quantizer import QuantizationSettings, quantize_model
 from groundup.quantize.stage import run
-from groundup.recipe.quantize_config import QuantizeConfig
+from groundup.recipe.output_config import QuantizeConfig
 from groundup.tokenizer.token_shards import ShardWriter
 
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness. "

@@ -10,7 +10,7 @@ from groundup.quantize.calibration import iter_blocks
 from groundup.quantize.calibration_windows import evenly_spaced_windows
 from groundup.quantize.float_comparison import compare_with_float
 from groundup.quantize.int4_cpu import Int4Linear, is_supported, use_int4_kernel
-from groundup.quantize.quantization_grid import QuantizationScheme
+from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nearest
 from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
 from groundup.quantize.quantizer import (
     METHODS,
@@ -20,8 +20,7 @@ from groundup.quantize.quantizer import (
     quantizable_layers,
     quantize_model,
 )
-from groundup.quantize.rtn import round_to_nearest
-from groundup.recipe.quantize_config import QuantizeConfig
+from groundup.recipe.output_config import QuantizeConfig
 
 SCHEME = QuantizationScheme(4, 32, True)
 

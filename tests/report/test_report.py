@@ -13,7 +13,7 @@ from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest
 from groundup.plan import derive
 from groundup.recipe import load_recipe, parse_recipe
-from groundup.recipe.report_config import ReportConfig
+from groundup.recipe.output_config import ReportConfig
 from groundup.report import corpus_plots, write_report
 from groundup.report.html_report import render_html
 from groundup.report.pdf_report import render_pdf

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from groundup.artifacts.errors import UserError
-from groundup.artifacts.sockets import bind_socket
+from groundup.artifacts.http_server import bind_socket
 
 SERVER = Path(__file__).with_name("tiny_server.py")
 

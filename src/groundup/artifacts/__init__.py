@@ -1,4 +1,4 @@
-"""Artifacts: folders with a manifest that are complete or absent. And what every chapter needs: errors, progress, machine.
+"""Artifacts: folders with a manifest, complete or absent, and what every chapter needs: errors, progress, machine.
 
     errors.py             UserError: the one exception that a user sees as one line
     fingerprint.py        canonical JSON and SHA-256
@@ -11,8 +11,7 @@
     rank_environment.py   rank and world size from the environment
     progress.py           progress bars and log lines
     sanitize.py           foreign text made safe to print
-    sockets.py            a listening TCP socket
-    security_headers.py   HTTP headers of the servers
+    http_server.py        a listening socket and security headers, for the HTTP servers
 
 Deliberately absent: torch, and anything about what a stage computes.
 """

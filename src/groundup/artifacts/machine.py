@@ -40,27 +40,8 @@ def cores_per_process() -> int:
 class Machine:
     """The resources of a stage.
 
-    Attributes:
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        threads: CPU threads per process.
-        micro_batch_size: sequences per forward pass; None: chosen by the trainer. Does not change the batch.
-        dataloader_threads: threads that prepare batches in advance.
-        activation_checkpointing: none, selective or full.
-        compile: auto, always or never.
-        deterministic: bit-reproducible on accelerators too.
-        cache_dir: folder of downloads, shared by all runs.
-        offline: download nothing; a missing input is an error.
-        devices: ranks of a distributed stage.
-        max_restarts: restarts of failed ranks without a checkpoint in between.
-        stall_timeout_seconds: seconds without a step until stragglers are reported.
-        layout: the knobs of [machine.layout]: parallelism degrees.
-        checkpoint_every_seconds: seconds between checkpoints.
-        keep_checkpoints: number of recent checkpoints to keep.
-        keep_checkpoint_every: also keep every checkpoint at a multiple of this step.
-        trackers: experiment trackers; None: TensorBoard, if installed.
-        log_layer_stats_every: steps between records of per-layer gradients and activations; None: never.
-        profile_steps: first and last step of a profiler trace.
-        progress: progress display.
+    The knobs of [machine], which `groundup explain machine` describes, with times in seconds and no None where the pipeline
+    has a default; None: for `micro_batch_size` the trainer chooses, for `trackers` TensorBoard if installed, else off.
     """
 
     device: str = "auto"

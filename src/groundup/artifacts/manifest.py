@@ -79,14 +79,14 @@ def verify_folder(folder: Path) -> list[str]:
     manifest = Manifest.read(folder)
     if manifest is None:
         return [f"{folder.name}: no {MANIFEST_FILE}: incomplete"]
-    found = list_files(folder)
-    lines = [f"{folder.name}/{name}: missing" for name in sorted(manifest.files.keys() - found.keys())]
-    lines += [f"{folder.name}/{name}: not in the manifest" for name in sorted(found.keys() - manifest.files.keys())]
-    for name in sorted(found.keys() & manifest.files.keys()):
-        if found[name]["sha256"] != manifest.files[name]["sha256"]:
-            expected, got = manifest.files[name], found[name]
+    files, recorded = list_files(folder), manifest.files
+    lines = [f"{folder.name}/{name}: missing" for name in sorted(recorded.keys() - files.keys())]
+    lines += [f"{folder.name}/{name}: not in the manifest" for name in sorted(files.keys() - recorded.keys())]
+    for name in sorted(files.keys() & recorded.keys()):
+        actual, expected = files[name], recorded[name]
+        if actual["sha256"] != expected["sha256"]:
             lines.append(
-                f"{folder.name}/{name}: changed: sha256 {got['sha256'][:12]} ({got['bytes']} bytes), "
+                f"{folder.name}/{name}: changed: sha256 {actual['sha256'][:12]} ({actual['bytes']} bytes), "
                 f"expected {expected['sha256'][:12]} ({expected['bytes']} bytes)"
             )
     return lines

@@ -1,4 +1,4 @@
-"""The command line. Each command imports its chapter when it runs, so `--help`, `plan` and `status` start at once.
+"""Command line: each command imports its chapter when it runs, so `--help`, `plan` and `status` start at once.
 
     options.py             arguments and options that several commands have
     plain_help.py          layout of the help pages, unknown commands

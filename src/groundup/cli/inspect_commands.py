@@ -149,7 +149,7 @@ def inspect(
     reason: Annotated[str | None, typer.Option(help="Only documents that this rule dropped or changed.")] = None,
     search: Annotated[str | None, typer.Option(help="Only documents that contain this text.")] = None,
     split: Annotated[str | None, typer.Option(help="train or validation.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Show kept documents in random order.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed: show kept documents in random order.")] = None,
     limit: Annotated[int, typer.Option(min=0, help="Maximum number of each kind; 0: no limit. Not in the pager.")] = 20,
     as_json: JsonOption = False,
 ) -> None:

@@ -114,8 +114,10 @@ def quantize(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     method: Annotated[str, typer.Option(help="gptq, awq or rtn.")] = "gptq",
     bits: Annotated[int, typer.Option(help="4 or 8.")] = 4,
-    group_size: Annotated[int, typer.Option(help="Weights with one scale.")] = 128,
-    calibration: Annotated[Path | None, typer.Option(help="Calibration text for gptq and awq, UTF-8.")] = None,
+    group_size: Annotated[int, typer.Option(help="Weights per scale; halved until it divides every layer.")] = 128,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration text for gptq and awq, UTF-8; default: the run's training text.")
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Quantize the weights of a model to 4 or 8 bits.

@@ -1,4 +1,4 @@
-"""Data chapter: read documents, clean, deduplicate and decontaminate them, and write a shuffled corpus.
+"""3. Data: read documents, clean, deduplicate and decontaminate them, and write a shuffled corpus.
 
     document.py         Document and DroppedDocument
     inputs.py           input files: paths, globs, URLs, packages, Common Crawl; content hashes

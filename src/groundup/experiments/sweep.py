@@ -1,4 +1,4 @@
-"""Sweeps, a grid of knob values: `--set train.learning_rate=1e-4,3e-4 --set train.batch_tokens=2048,4096` makes four variants."""
+"""Sweeps: a grid of knob values. `--set train.learning_rate=1e-4,3e-4 --set train.batch_tokens=2048,4096`: four variants."""
 
 import hashlib
 import itertools
@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import format_duration
@@ -86,8 +85,4 @@ def format_sweep(results: list[VariantResult]) -> str:
 
 
 def results_to_json(results: list[VariantResult]) -> str:
-    return json.dumps([_json_fields(result) for result in results], indent=1)
-
-
-def _json_fields(result: VariantResult) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(result).items()}
+    return json.dumps([vars(result) for result in results], indent=1, default=str)  # str: paths

@@ -129,8 +129,8 @@ def _check_megatron_model(config: ModelConfig) -> None:
     if (config.attention_bias == "all") != config.feed_forward_bias:  # one option in Megatron
         unsupported["attention_bias"] = f"{config.attention_bias}, with feed_forward_bias = {config.feed_forward_bias}"
     for name, value in unsupported.items():
-        found = value if isinstance(value, int | float | str) else type(value).__name__
-        _refuse("megatron", f"model.{name} = {found}", "not supported by Megatron's GPT model")
+        text = value if isinstance(value, int | float | str) else type(value).__name__
+        _refuse("megatron", f"model.{name} = {text}", "not supported by Megatron's GPT model")
 
 
 def _check_axes(engine: EngineName, layout: LayoutConfig, axes: tuple[str, ...], reason: str) -> None:

@@ -16,18 +16,17 @@ def format_plan(summary: dict[str, Any]) -> str:
         *rows,
         ("model", f"{model['architecture']}, {model['num_layers']} blocks, {model['hidden_size']} wide, "
                   f"{model['num_heads']} heads ({model['num_kv_heads']} key/value heads), vocabulary {model['vocab_size']:,}"),
-        ("parameters", f"{_format_count(summary['parameters']['total'])}"),
+        ("parameters", _format_count(summary["parameters"]["total"])),
         ("tokens", f"{_format_count(train['tokens'])}, {summary['tokens_per_parameter']:.3g} per parameter"),
         ("steps", f"{train['steps']:,} of {train['batch_tokens']:,} tokens, sequences of {train['sequence_length']:,}"),
-        ("learning rate", f"{train['learning_rate']:g} after {train['warmup_steps']} warmup steps, {train['lr_schedule']}, "
-                          f"{train['optimizer']}"),
+        ("optimizer", f"{_format_optimizer(train)}, {train['warmup_steps']} warmup steps, {train['lr_schedule']} schedule"),
         ("memory", f"{memory['total'] / 1e9:.2f} GB per device: weights {memory['weights'] / 1e9:.2f}, gradients "
                    f"{memory['gradients'] / 1e9:.2f}, optimizer {memory['optimizer'] / 1e9:.2f}, "
                    f"unsharded weights {memory['unsharded'] / 1e9:.2f}, activations "
                    f"{(memory['activations'] + memory['logits']) / 1e9:.2f}"),
         ("layout", f"{layout['devices']} x {budget['hardware']}, {_format_axes(layout)}, micro-batch "
                    f"{layout['micro_batch']}{_format_checkpointing(layout['activation_checkpointing'])}"),
-        ("compute", f"{format_flops(summary['total_flops'])}"),
+        ("compute", format_flops(summary["total_flops"])),
         ("time", _format_hours(summary["hours"])),
     ]  # fmt: skip
     if loss := summary.get("predicted_loss"):
@@ -37,6 +36,13 @@ def format_plan(summary: dict[str, Any]) -> str:
     if summary["cost"] is not None:
         rows.append(("cost", f"{summary['cost']:,.0f} at {budget['price_per_hour']:g} per device and hour"))
     return _align(rows)
+
+
+def _format_optimizer(train: dict[str, Any]) -> str:
+    adamw = f"AdamW, learning rate {train['learning_rate']:g}"
+    return (
+        adamw if train["optimizer"] == "adamw" else f"Muon, learning rate {train['muon_learning_rate']:g}, with {adamw}"
+    )
 
 
 def _format_checkpointing(mode: str) -> str:
@@ -56,24 +62,24 @@ def _align(rows: list[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<14} {value}" for name, value in rows)
 
 
-def _format_deduplication(found: dict[str, Any]) -> str:
-    names = ", ".join(found["unknown_sources"])
-    if names and not found["documents"]:
-        return f"up to {found['limit_bytes'] / 1e9:g} GB; no estimate yet: {names} not available"
+def _format_deduplication(estimate: dict[str, Any]) -> str:
+    names = ", ".join(estimate["unknown_sources"])
+    if names and not estimate["documents"]:
+        return f"up to {estimate['limit_bytes'] / 1e9:g} GB; no estimate yet: {names} not available"
     unknown = f"; without {names}, not downloaded yet" if names else ""
-    return (f"{found['peak_bytes'] / 1e9:.2g} GB of {found['limit_bytes'] / 1e9:g} GB "
-            f"for about {found['documents']:,} documents, "
-            f"{found['passes']} pass{'es' if found['passes'] > 1 else ''}{unknown}")  # fmt: skip
+    return (f"{estimate['peak_bytes'] / 1e9:.2g} GB of {estimate['limit_bytes'] / 1e9:g} GB "
+            f"for about {estimate['documents']:,} documents, "
+            f"{estimate['passes']} pass{'es' if estimate['passes'] > 1 else ''}{unknown}")  # fmt: skip
 
 
-def _simulation_rows(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _simulation_rows(simulation: dict[str, Any] | None) -> list[tuple[str, str]]:
     """Counts of a simulation on fake devices, beside the estimates."""
-    if found is None:
+    if simulation is None:
         return []
-    pairs = [("memory between steps", found["memory"]["state"]), ("peak memory", found["memory"]["peak"])]
-    pairs += [(f"sent along {axis}", both) for axis, both in found["sent"].items()]
+    pairs = [("memory between steps", simulation["memory"]["state"]), ("peak memory", simulation["memory"]["peak"])]
+    pairs += [(f"sent along {axis}", both) for axis, both in simulation["sent"].items()]
     counts = [f"{name} {both['simulated'] / 1e9:.2f} GB (estimate {both['planned'] / 1e9:.2f})" for name, both in pairs]
-    return [("simulation", f"one rank of {found['devices']:,} and one micro-batch: {', '.join(counts)}")]
+    return [("simulation", f"one rank of {simulation['devices']:,} and one micro-batch: {', '.join(counts)}")]
 
 
 def _format_axes(layout: dict[str, Any]) -> str:

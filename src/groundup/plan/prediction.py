@@ -38,11 +38,11 @@ def predict_loss(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
     if plan.parameters is None or not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        scaling_law = ScalingLaw(**found["scaling_law"])
-        ratio = plan.summary()["tokens_per_parameter"] / found["tokens_per_parameter"]
-        if found["signature"] != fingerprint(recipe_signature(recipe)) or abs(ratio - 1) > RATIO_TOLERANCE:
+        ladder = json.loads(path.read_text(encoding="utf-8"))
+        scaling_law = ScalingLaw(**ladder["scaling_law"])
+        ratio = plan.summary()["tokens_per_parameter"] / ladder["tokens_per_parameter"]
+        if ladder["signature"] != fingerprint(recipe_signature(recipe)) or abs(ratio - 1) > RATIO_TOLERANCE:
             return None
-        return scaling_law.predict(plan.parameters.total) | {"rungs": len(found["points"])}
+        return scaling_law.predict(plan.parameters.total) | {"rungs": len(ladder["points"])}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: invalid scaling law ({error!r})", hint="run groundup ladder again") from None

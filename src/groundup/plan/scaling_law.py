@@ -60,7 +60,7 @@ def fit_scaling_law(parameters: list[float], losses: list[float], seed: int = 0)
     if len(np.unique(sizes)) < MIN_POINTS:
         raise UserError(
             f"{len(np.unique(sizes))} distinct model sizes, expected at least {MIN_POINTS}",
-            hint="add rungs, or raise the budget",
+            hint="more --sizes, or a larger budget",
         )
     rng = np.random.default_rng(seed)
     unit = float(np.exp(np.log(sizes).mean()))
@@ -82,7 +82,7 @@ def fit_scaling_law(parameters: list[float], losses: list[float], seed: int = 0)
     if valid.sum() < NUM_SAMPLES // 10:
         raise UserError(
             f"the loss does not fall with size: {', '.join(f'{value:.3f}' for value in losses)}",
-            hint="train the rungs longer, or set a learning rate that fits all of them",
+            hint="train the small models longer, or set a learning rate that suits all of them",
         )
     samples, exponents = samples[valid][:NUM_SAMPLES], grid[index][valid][:NUM_SAMPLES]
     return ScalingLaw(unit, samples[:, 0].tolist(), samples[:, 1].tolist(), exponents.tolist())

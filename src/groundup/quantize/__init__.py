@@ -1,7 +1,6 @@
-"""Chapter 12, quantization: 4-bit and 8-bit weights for linear layers.
+"""12. Quantization: 4-bit and 8-bit weights for linear layers.
 
-    quantization_grid.py     scales, zeros and codes of a weight matrix
-    rtn.py                   round to nearest, the baseline
+    quantization_grid.py     scales, zeros and codes of a weight matrix; round to nearest (RTN), the baseline
     calibration.py           statistics of layer inputs, block by block
     calibration_windows.py   token windows for calibration
     gptq.py                  GPTQ: error-compensating rounding

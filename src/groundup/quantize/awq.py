@@ -19,8 +19,7 @@ from groundup.model.block import PreNormBlock, SandwichBlock
 from groundup.model.feed_forward import GatedFeedForward
 from groundup.model.norm import RMSNorm, ZeroCenteredRMSNorm
 from groundup.quantize.calibration import InputStats
-from groundup.quantize.quantization_grid import QuantizationScheme
-from groundup.quantize.rtn import round_to_nearest
+from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nearest
 
 NUM_POWERS = 20
 """Powers of the grid search: 0, 1/20, ... 19/20."""

@@ -4,8 +4,8 @@ The hidden states of all calibration windows after block i become the inputs of 
 weights, the hidden states of the windows, and the activations of one block.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,29 +73,27 @@ class BlockCalibration:
         """The block's outputs for the windows, (N T D)."""
         step = max(1, BATCH_TOKENS // self.windows.shape[1])
         args, named = self.extra_inputs
-        return torch.cat([self.block(part, *args, **named) for part in self.windows.split(step)])
+        return torch.cat([self.block(batch, *args, **named) for batch in self.windows.split(step)])
 
     def input_stats(self, names: list[str]) -> dict[str, InputStats]:
         """Input statistics of the named linear layers, from one pass over the windows."""
         layers = linear_layers(self.block)
-        found = {name: InputStats(layers[name].in_features, self.windows.device) for name in names}
-        with _record_inputs({name: layers[name] for name in names}, lambda name, inputs: found[name].add(inputs)):
+        stats = {name: InputStats(layers[name].in_features, self.windows.device) for name in names}
+        with _pre_hooks({name: layers[name] for name in names}, lambda name, args, _: stats[name].add(args[0])):
             self.outputs()
-        return found
+        return stats
 
     def layers_by_input(self) -> list[list[str]]:
         """The block's linear layers in order of use, grouped by input tensor."""
-        order: list[tuple[int, list[str]]] = []
-        references = []  # keeps the inputs alive, so that their ids stay unique
+        order: list[tuple[Tensor, list[str]]] = []
 
-        def record(name: str, inputs: Tensor) -> None:
-            references.append(inputs)
-            if order and order[-1][0] == id(inputs):
+        def record(name: str, args: tuple, _: dict) -> None:
+            if order and order[-1][0] is args[0]:
                 order[-1][1].append(name)
             else:
-                order.append((id(inputs), [name]))
+                order.append((args[0], [name]))
 
-        with _record_inputs(linear_layers(self.block), record):
+        with _pre_hooks(linear_layers(self.block), record):
             args, named = self.extra_inputs
             self.block(self.windows[:1], *args, **named)
         return [names for _, names in order]
@@ -123,23 +121,10 @@ def iter_blocks(model: nn.Module, tokens: Tensor) -> Iterator[BlockCalibration]:
 
 def _block_calls(model: nn.Module, tokens: Tensor) -> list[tuple[str, nn.Module, Any]]:
     """Name, module and arguments beside the hidden states of each block's call."""
+    blocks = {f"blocks.{index}": block for index, block in enumerate(model.blocks)}  # type: ignore[arg-type]
     calls = []
-
-    def record(name: str, block: nn.Module, args: tuple, named: dict) -> None:
-        calls.append((name, block, (args[1:], named)))
-
-    blocks: nn.ModuleList = model.blocks  # type: ignore[assignment]
-    handles = [
-        block.register_forward_pre_hook(
-            lambda module, args, named, name=f"blocks.{index}": record(name, module, args, named), with_kwargs=True
-        )
-        for index, block in enumerate(blocks)
-    ]
-    try:
+    with _pre_hooks(blocks, lambda name, args, named: calls.append((name, blocks[name], (args[1:], named)))):
         model(tokens)
-    finally:
-        for handle in handles:
-            handle.remove()
     return calls
 
 
@@ -149,31 +134,29 @@ class _StopForwardError(Exception):
 
 def _first_block_inputs(model: nn.Module, tokens: Tensor) -> Tensor:
     """Hidden states before the first block, (N T D)."""
-    found: list[Tensor] = []
+    hidden_states: list[Tensor] = []
 
-    def stop(block: nn.Module, args: tuple) -> None:
-        found.append(args[0])
+    def stop(name: str, args: tuple, _: dict) -> None:
+        hidden_states.append(args[0])
         raise _StopForwardError
 
-    first: nn.Module = model.blocks[0]  # type: ignore[index,assignment]
-    handle = first.register_forward_pre_hook(stop)
-    try:
-        for part in tokens.split(max(1, BATCH_TOKENS // tokens.shape[1])):
-            try:
-                model(part)
-            except _StopForwardError:
-                continue
-    finally:
-        handle.remove()
-    return torch.cat(found)
+    with _pre_hooks({"first": model.blocks[0]}, stop):  # type: ignore[index,dict-item]
+        for batch in tokens.split(max(1, BATCH_TOKENS // tokens.shape[1])):
+            with suppress(_StopForwardError):
+                model(batch)
+    return torch.cat(hidden_states)
 
 
 @contextmanager
-def _record_inputs(layers: dict[str, nn.Linear], callback: Any) -> Iterator[None]:
-    """Call callback(name, input) at each forward pass of one of `layers`."""
+def _pre_hooks(
+    modules: Mapping[str, nn.Module], callback: Callable[[str, tuple[Any, ...], dict[str, Any]], None]
+) -> Iterator[None]:
+    """Call callback(name, args, kwargs) before each forward pass of one of `modules`."""
     handles = [
-        layer.register_forward_pre_hook(lambda module, args, name=name: callback(name, args[0]))
-        for name, layer in layers.items()
+        module.register_forward_pre_hook(
+            lambda module, args, named, name=name: callback(name, args, named), with_kwargs=True
+        )
+        for name, module in modules.items()
     ]
     try:
         yield

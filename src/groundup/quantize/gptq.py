@@ -24,7 +24,7 @@ def gptq(
     Args:
         weight: (out in).
         hessian: (in in), the second moment of the layer's inputs, at any scale; its dtype is the compute dtype.
-        damping: added to the diagonal, as a fraction of its mean (section 3, "step 3").
+        damp_percent: added to the diagonal, as a fraction of its mean (section 3, "step 3").
         act_order: round the columns with the largest inputs first. Scales then come from the original weights, so
             that groups stay contiguous in memory; otherwise from the corrected weights when a group is reached.
 

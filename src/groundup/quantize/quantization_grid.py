@@ -101,6 +101,15 @@ def quantize_weight(weight: Tensor, scale: Tensor, zero: Tensor, scheme: Quantiz
     return codes.clamp(0, scheme.max_code).to(torch.uint8).flatten(1)
 
 
+def round_to_nearest(weight: Tensor, scheme: QuantizationScheme) -> QuantizedWeight:
+    """`weight` (out in) rounded to the grid of each group (RTN): the baseline method, without calibration.
+
+    Raises UserError for weights that are not finite.
+    """
+    scale, zero = find_params(weight, scheme)
+    return QuantizedWeight(quantize_weight(weight, scale, zero, scheme), scale.half(), zero.byte(), scheme)
+
+
 def dequantize_weight(codes: Tensor, scale: Tensor, zero: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The represented weights (out in), computed in float32 from codes (out in) and a grid (out groups)."""
     groups = codes.unflatten(1, (scale.shape[1], -1)).float()

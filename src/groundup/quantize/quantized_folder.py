@@ -26,8 +26,8 @@ def save_quantized_folder(model: nn.Module, folder: Path, method: str) -> None:
     layers = quantized_layers(model)
     scheme = next(iter(layers.values())).scheme
     save_model(model, folder)
-    described = {"method": method, **asdict(scheme), "layers": list(layers)}
-    (folder / QUANTIZATION_FILE).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    description = {"method": method, **asdict(scheme), "layers": list(layers)}
+    (folder / QUANTIZATION_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
 def load_quantized_folder(folder: Path, device: torch.device | str = "cpu") -> nn.Module:
@@ -60,12 +60,12 @@ def _empty_layer(model: nn.Module, name: str, scheme: QuantizationScheme, folder
 
 def _read(path: Path) -> tuple[QuantizationScheme, list[str]]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        scheme = QuantizationScheme(found["bits"], found["group_size"], found["symmetric"])
-        names = found["layers"]
-        ready = scheme.bits in (4, 8) and scheme.group_size > 0 and all(isinstance(name, str) for name in names)
+        description = json.loads(path.read_text(encoding="utf-8"))
+        scheme = QuantizationScheme(description["bits"], description["group_size"], description["symmetric"])
+        names = description["layers"]
+        valid = scheme.bits in (4, 8) and scheme.group_size > 0 and all(isinstance(name, str) for name in names)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a valid description ({error!r})", hint="the file was damaged or edited") from None
-    if not ready:
+    if not valid:
         raise UserError(f"{path}: bits = {scheme.bits}, group_size = {scheme.group_size}; expected 4 or 8, and above 0")
     return scheme, names

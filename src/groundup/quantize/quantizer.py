@@ -17,9 +17,13 @@ from groundup.artifacts.progress import Progress
 from groundup.quantize.awq import apply_scales, scale_groups, search_scales
 from groundup.quantize.calibration import BlockCalibration, iter_blocks, linear_layers, output_error
 from groundup.quantize.gptq import gptq
-from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight, divisible_group_size
+from groundup.quantize.quantization_grid import (
+    QuantizationScheme,
+    QuantizedWeight,
+    divisible_group_size,
+    round_to_nearest,
+)
 from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
-from groundup.quantize.rtn import round_to_nearest
 
 
 @dataclass(frozen=True)

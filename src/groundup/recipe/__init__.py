@@ -8,14 +8,10 @@ Reading order:
     train_config.py       [train]
     evaluate_config.py    [evaluate]
     finetune_config.py    [finetune]
-    quantize_config.py    [quantize]
-    export_config.py      [export]
-    report_config.py      [report]
-    budget_config.py      [budget]: hardware, time and price
+    output_config.py      [quantize], [export], [report]
     layout_config.py      [machine.layout]: parallel layout
     machine_config.py     [machine]: devices and limits
-    recipe.py             the recipe: all tables
-    recipe_view.py        the part of a recipe that one stage may read
+    recipe.py             the recipe: [budget] and all tables; the part that one stage may read
     recipe_file.py        recipe from a TOML file and overrides
     explain.py            meaning, type and default of knobs; JSON schema
 
@@ -24,9 +20,8 @@ Deliberately absent: torch, and derived values, which are computed in `plan`.
 
 from groundup.recipe.explain import explain_knob, knob_table
 from groundup.recipe.model_config import ModelConfig
-from groundup.recipe.recipe import Recipe
+from groundup.recipe.recipe import Recipe, RecipeView
 from groundup.recipe.recipe_file import build_model_config, load_recipe, parse_recipe
-from groundup.recipe.recipe_view import RecipeView
 
 __all__ = [
     "ModelConfig", "Recipe", "RecipeView", "build_model_config", "explain_knob", "knob_table", "load_recipe", "parse_recipe",

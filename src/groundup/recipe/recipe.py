@@ -1,19 +1,39 @@
-"""The recipe: one table per stage. A stage runs if its table is present."""
+"""The recipe: one table per stage, which runs if its table is present; and the part of it that one stage may read."""
+
+from typing import Any
 
 from groundup.recipe.base_config import BaseConfig, knob
-from groundup.recipe.budget_config import BudgetConfig
 from groundup.recipe.data_config import DataConfig
 from groundup.recipe.evaluate_config import EvaluateConfig
-from groundup.recipe.export_config import ExportConfig
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.recipe.machine_config import MachineConfig
 from groundup.recipe.model_config import PartialModelConfig
-from groundup.recipe.quantize_config import QuantizeConfig
-from groundup.recipe.report_config import ReportConfig
+from groundup.recipe.output_config import ExportConfig, QuantizeConfig, ReportConfig
 from groundup.recipe.tokenizer_config import TokenizerConfig
 from groundup.recipe.train_config import TrainConfig
 
 SKIPPED = "stage skipped"
+
+
+class BudgetConfig(BaseConfig):
+    """Hardware, time and price of a run, from which the plan derives what the recipe leaves open."""
+
+    hardware: str = knob("cpu-2", "device that the plan is made for: a name from its table, such as cpu-2 or h100")
+    devices: int = knob(1, "number of such devices, over all machines", ge=1)
+    hours: float | None = knob(
+        None,
+        "hours of pretraining; sets the compute from which model size and tokens are derived",
+        unset="model.hidden_size and train.tokens set the compute",
+        gt=0,
+    )
+    tokens_per_parameter: float = knob(
+        20.0,
+        "training tokens per parameter; 20 is compute-optimal (Hoffmann et al. 2022), more gives a smaller model",
+        gt=0,
+    )
+    price_per_hour: float | None = knob(
+        None, "price of one device for one hour, in any currency", unset="no cost is shown", ge=0
+    )
 
 
 class Recipe(BaseConfig):
@@ -30,3 +50,33 @@ class Recipe(BaseConfig):
     export: ExportConfig | None = knob(None, "export format", unset=SKIPPED)
     report: ReportConfig | None = knob(None, "PDF and HTML report", unset=SKIPPED)
     machine: MachineConfig = knob(MachineConfig(), "devices and limits; never fingerprinted")
+
+
+class RecipeView:
+    """The sections of `recipe` that a stage declares; reading any other raises AttributeError.
+
+    A declared section that the recipe leaves out is None. [machine] is never part of it: stages get a `Machine`.
+    """
+
+    name: str
+    seed: int
+    budget: BudgetConfig
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    model: Any
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    finetune: FinetuneConfig
+    quantize: QuantizeConfig
+    export: ExportConfig
+    report: ReportConfig
+
+    def __init__(self, recipe: Recipe, sections: tuple[str, ...]):
+        self._sections = sections
+        for section in sections:
+            setattr(self, section, getattr(recipe, section))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"this stage declares {', '.join(self._sections)}; add {name!r} to its sections to read it"
+        )

@@ -63,12 +63,12 @@ def build_model_config(values: Mapping[str, Any]) -> ModelConfig:
 
 def all_knobs(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, Any]:
     """Pydantic fields of all knobs by dotted name; items of lists are written `data.sources[].kind`."""
-    found: dict[str, Any] = {}
+    knobs: dict[str, Any] = {}
     for name, field in model.model_fields.items():
-        found[prefix + name] = field
+        knobs[prefix + name] = field
         for inner, is_list in _inner_models(field.annotation):
-            found |= all_knobs(inner, f"{prefix}{name}{'[]' if is_list else ''}.")
-    return found
+            knobs |= all_knobs(inner, f"{prefix}{name}{'[]' if is_list else ''}.")
+    return knobs
 
 
 def _inner_models(annotation: Any) -> list[tuple[type[BaseModel], bool]]:
@@ -102,7 +102,6 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 
 def _literal_values(annotation: Any) -> set[Any]:
-    """The literal values of a type."""
     if get_origin(annotation) is Literal:
         return set(get_args(annotation))
     return {value for part in get_args(annotation) for value in _literal_values(part)}
@@ -128,8 +127,8 @@ def _user_error(error: ValidationError, source_name: str, table: str = "") -> Us
     if kind := TYPE_NAMES.get(first["type"]):
         message = f"expected {kind}"
     hint = f"groundup explain {_without_indices(name)}"
-    found = "" if isinstance(first["input"], dict | list | tuple) else f" = {first['input']!r}"
-    text = f"{name}{found}: {message}"
+    value = "" if isinstance(first["input"], dict | list | tuple) else f" = {first['input']!r}"
+    text = f"{name}{value}: {message}"
     if first["type"] == "extra_forbidden":
         text, hint = f"unknown knob {name}", _suggestion(name)
     elif first["type"] == "missing":

@@ -1,4 +1,4 @@
-"""Chapter 14, reporting: the plan and the results of a run as PDF and HTML.
+"""14. Reporting: the plan and the results of a run as PDF and HTML.
 
     run_data.py          a run folder as one dictionary
     formatting.py        numbers and excerpts as text

@@ -6,7 +6,18 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from groundup.report import formatting
-from groundup.report.plot_style import BLUE, INK, PALE_BLUE, REASONS, SOURCES, WIDTH, style_bar_axis, svg_figure
+from groundup.report.plot_style import (
+    BLUE,
+    INK,
+    PALE_BLUE,
+    REASONS,
+    SOURCES,
+    WIDTH,
+    label_point,
+    legend_above,
+    style_bar_axis,
+    svg_figure,
+)
 
 LETTER_WIDTH = 0.062
 """Approximate width of a label's letter in inches."""
@@ -27,10 +38,7 @@ def plot_funnels(rows: Mapping[str, Sequence[int]], steps: Sequence[str]) -> str
                 range(len(left)), fractions, left=[-fraction / 2 for fraction in fractions], height=0.8, color=colors
             )
             for index, (number, fraction) in enumerate(zip(left, fractions, strict=True)):
-                axes.annotate(
-                    f"{number:,}", (fraction / 2, index), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8,
-                    color=INK,
-                )  # fmt: skip
+                label_point(axes, f"{number:,}", (fraction / 2, index), (4, 0), va="center", fontsize=8, color=INK)
             axes.set_title(name)
             axes.set_xlim(-0.5, 0.8)
             axes.set_xticks([])
@@ -71,29 +79,20 @@ def plot_drop_reasons(rows: Mapping[str, tuple[float, Mapping[str, float]]]) -> 
             )
         for index, (kept, _) in enumerate(rows.values()):
             if kept > 0.08:  # room for the label
-                axes.annotate(
-                    formatting.percent(kept, 1), (0, index), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8,
-                    color="white",
-                )  # fmt: skip
+                text = formatting.percent(kept, 1)
+                label_point(axes, text, (0, index), (5, 0), va="center", fontsize=8, color="white")
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
         style_bar_axis(axes)
         axes.grid(visible=False)
-        axes.legend(
-            loc="lower left",
-            bbox_to_anchor=(-0.01, 1.0),
-            ncols=4,
-            columnspacing=1.2,
-            handlelength=0.9,
-            handleheight=0.9,
-        )
+        legend_above(axes)
     return plot.svg
 
 
 def plot_lengths(rows: Mapping[str, Mapping[int, int]]) -> str:
     """Histogram of document lengths by source: {upper bound in bytes, a power of two: documents}."""
-    found = sorted({size for counts in rows.values() for size in counts})
-    bins = [1 << power for power in range(found[0].bit_length() - 1, found[-1].bit_length())]
+    sizes = sorted({size for counts in rows.values() for size in counts})
+    bins = [1 << power for power in range(sizes[0].bit_length() - 1, sizes[-1].bit_length())]
     parts = {name: [counts.get(size, 0) for size in bins] for name, counts in _largest(rows).items()}
     with svg_figure(2.3) as (plot, axes):
         bottom = [0] * len(bins)
@@ -108,9 +107,7 @@ def plot_lengths(rows: Mapping[str, Mapping[int, int]]) -> str:
         axes.set_ylabel("documents")
         axes.set_xlabel("document size (upper bound in bytes)")
         axes.grid(visible=False, axis="x")
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=4, columnspacing=1.2, handlelength=0.9, handleheight=0.9
-        )  # fmt: skip
+        legend_above(axes)
     return plot.svg
 
 
@@ -118,7 +115,7 @@ def plot_mixtures(rows: Mapping[str, Mapping[str, float]]) -> str:
     """A stacked bar for each row of {part: amount}; the parts of the last bar, largest first, are labeled."""
     last = list(rows.values())[-1]
     order = _largest({name: {0: amount} for name, amount in last.items()})
-    rest = list(order)[-1] if len(last) > len(SOURCES) else None
+    others_name = list(order)[-1] if len(last) > len(SOURCES) else None
     named = len(rows) > 1
     margin = 0.09 * max(map(len, rows)) / WIDTH if named else 0.0
     with svg_figure(0.7 + 0.26 * len(rows)) as (plot, axes):
@@ -126,13 +123,11 @@ def plot_mixtures(rows: Mapping[str, Mapping[str, float]]) -> str:
             total, left = sum(parts.values()) or 1.0, 0.0
             others = total - sum(parts.get(name, 0.0) for name in order)
             for name, color in zip(order, SOURCES, strict=False):
-                width = (others if name == rest else parts.get(name, 0.0)) / total
+                width = (others if name == others_name else parts.get(name, 0.0)) / total
                 axes.barh([row], [width], left=left, height=0.84, color=color, edgecolor="white")
                 left += width
             if named:
-                axes.annotate(
-                    title, (0, row), xytext=(-5, 0), textcoords="offset points", ha="right", va="center", fontsize=8.5
-                )
+                label_point(axes, title, (0, row), (-5, 0), ha="right", va="center")
         _label_parts(axes, {name: counts[0] for name, counts in order.items()}, len(rows) - 0.5)
         axes.set_xlim(-margin, 1)
         axes.set_ylim(len(rows) + 1.7, -0.5)
@@ -145,21 +140,16 @@ def _label_parts(axes: Axes, parts: Mapping[str, float], bottom: float) -> None:
     total = sum(parts.values()) or 1.0
     left, free, narrow = 0.0, 0.0, []
     for name, part in parts.items():
-        words = f"{name}\n{formatting.percent(part, total)}"
-        width = LETTER_WIDTH * (max(map(len, words.split("\n"))) + 1) / WIDTH
+        text = f"{name}\n{formatting.percent(part, total)}"
+        width = LETTER_WIDTH * (max(map(len, text.split("\n"))) + 1) / WIDTH
         if part / total > width and left >= free:
-            axes.annotate(
-                words, (left, bottom), xytext=(1, -4), textcoords="offset points", ha="left", va="top", fontsize=8.5,
-                linespacing=1.3,
-            )  # fmt: skip
+            label_point(axes, text, (left, bottom), (1, -4), ha="left", va="top", linespacing=1.3)
             free = left + width
         elif part:
             narrow.append(f"{name} {formatting.percent(part, total)}")
         left += part / total
     if narrow:
-        axes.annotate(
-            " · ".join(narrow), (1, bottom), xytext=(0, -29), textcoords="offset points", ha="right", va="top", fontsize=8.5
-        )  # fmt: skip
+        label_point(axes, " · ".join(narrow), (1, bottom), (0, -29), ha="right", va="top")
 
 
 def _largest(rows: Mapping[str, Mapping[int, float]]) -> dict[str, dict[int, float]]:
@@ -167,12 +157,12 @@ def _largest(rows: Mapping[str, Mapping[int, float]]) -> dict[str, dict[int, flo
     names = list(rows)
     if len(names) <= len(SOURCES):
         return {name: dict(row) for name, row in rows.items()}
-    kept, rest = names[: len(SOURCES) - 1], names[len(SOURCES) - 1 :]
+    largest, small = names[: len(SOURCES) - 1], names[len(SOURCES) - 1 :]
     others: dict[int, float] = {}
-    for name in rest:
+    for name in small:
         for key, amount in rows[name].items():
             others[key] = others.get(key, 0) + amount
-    return {**{name: dict(rows[name]) for name in kept}, f"{len(rest)} others": others}
+    return {**{name: dict(rows[name]) for name in largest}, f"{len(small)} others": others}
 
 
 def _binary(size: int) -> str:

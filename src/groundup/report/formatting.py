@@ -7,26 +7,25 @@ NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 
 def count(value: float) -> str:
     """5212416 -> "5.21 million"; 12500 -> "12,500"."""
-    for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
-        if abs(value) >= size:
-            return f"{three_digits(value / size)}{NO_BREAK_SPACE}{word}"
-    return f"{value:,.0f}"
+    return _scaled(value, {1e12: "trillion", 1e9: "billion", 1e6: "million"}) or f"{value:,.0f}"
 
 
 def short_count(value: float) -> str:
     """5212416 -> "5.21 M"."""
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{three_digits(value / size)}{NO_BREAK_SPACE}{letter}"
-    return f"{value:,.0f}"
+    return _scaled(value, {1e12: "T", 1e9: "B", 1e6: "M", 1e3: "k"}) or f"{value:,.0f}"
 
 
 def byte_size(value: float) -> str:
     """Bytes as B, kB, MB, GB or TB."""
-    for amount, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if abs(value) >= amount:
-            return f"{three_digits(value / amount)}{NO_BREAK_SPACE}{unit}"
-    return f"{value:.0f}{NO_BREAK_SPACE}B"
+    return _scaled(value, {1e12: "TB", 1e9: "GB", 1e6: "MB", 1e3: "kB"}) or f"{value:.0f}{NO_BREAK_SPACE}B"
+
+
+def _scaled(value: float, units: dict[float, str]) -> str:
+    """The value in its largest unit, with three digits; empty below all units."""
+    for size, unit in units.items():
+        if abs(value) >= size:
+            return f"{three_digits(value / size)}{NO_BREAK_SPACE}{unit}"
+    return ""
 
 
 def duration(seconds: float) -> str:
@@ -34,13 +33,13 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f}{NO_BREAK_SPACE}s" if seconds < 9.95 else f"{seconds:.0f}{NO_BREAK_SPACE}s"
     if seconds < 3600:
-        minutes, rest = divmod(round(seconds), 60)
-        return f"{minutes}{NO_BREAK_SPACE}min" + (f" {rest}{NO_BREAK_SPACE}s" if rest else "")
+        minutes, seconds = divmod(round(seconds), 60)
+        return f"{minutes}{NO_BREAK_SPACE}min" + (f" {seconds}{NO_BREAK_SPACE}s" if seconds else "")
     if 10 * 3600 <= seconds < 72 * 3600:
         return f"{seconds / 3600:.0f}{NO_BREAK_SPACE}h"
     if seconds < 72 * 3600:
-        hours, rest = divmod(round(seconds / 60), 60)
-        return f"{hours}{NO_BREAK_SPACE}h" + (f" {rest}{NO_BREAK_SPACE}min" if rest else "")
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f"{hours}{NO_BREAK_SPACE}h" + (f" {minutes}{NO_BREAK_SPACE}min" if minutes else "")
     return f"{seconds / 86400:.1f}{NO_BREAK_SPACE}days"
 
 

@@ -95,6 +95,17 @@ def svg_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -
     result.svg = file.getvalue().replace(measured, DISPLAY_FONTS)
 
 
+def label_point(axes: Axes, text: str, point: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
+    """Write `text` at `offset` (in points) from a point of the plot."""
+    axes.annotate(text, point, xytext=offset, textcoords="offset points", **{"fontsize": 8.5, **style})
+
+
+def legend_above(axes: Axes) -> None:
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=4, columnspacing=1.2, handlelength=0.9, handleheight=0.9
+    )
+
+
 def style_bar_axis(axes: Axes) -> None:
     axes.invert_yaxis()
     axes.spines["left"].set_visible(False)

@@ -1,6 +1,5 @@
-"""Report files: PDF, HTML and JSON of a run."""
+"""Report files: PDF and HTML of a run."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +46,3 @@ def write_report_files(document: dict[str, Any], pdf_path: Path, html_path: Path
             raise UserError(
                 f"{path}: cannot be written: {error.strerror}", hint="choose another path with --pdf"
             ) from None
-
-
-def write_report_json(run_data: dict[str, Any], path: Path) -> None:
-    """Write the collected data of a run as JSON."""
-    write_atomically(path, (json.dumps(run_data, indent=1, ensure_ascii=False) + "\n").encode())

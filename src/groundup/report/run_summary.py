@@ -21,10 +21,10 @@ def summarize_run(run: Path) -> str:
 def _built(run_data: dict[str, Any], run: Path) -> list[str]:
     lines = []
     if base := stage_metrics(run_data, "base"):
-        took = stage_seconds(run_data, "base")
+        seconds = stage_seconds(run_data, "base")
         lines.append(
             f"model: {formatting.count(base['parameters'])} parameters, trained on {formatting.count(base['tokens'])} tokens"
-            + (f" in {formatting.duration(took)}" if took else "")
+            + (f" in {formatting.duration(seconds)}" if seconds else "")
         )
     if quantized := stage_metrics(run_data, "quantized"):
         sizes = [formatting.byte_size(quantized["bytes"][key]) for key in ("after", "before")]
@@ -45,11 +45,8 @@ def _scores(run_data: dict[str, Any]) -> list[str]:
         ]
     baselines = scores.get("baselines", {})
     comparison = ", ".join(f"{name} {baselines[name]:.2f}" for name in ("xz", "gzip") if name in baselines)
-    interval = (
-        f" (95% interval {formatting.interval(scores['bits_per_byte_interval'], 2)})"
-        if scores["bits_per_byte_interval"]
-        else ""
-    )
+    bounds = scores["bits_per_byte_interval"]
+    interval = f" (95% interval {formatting.interval(bounds, 2)})" if bounds else ""
     return [
         "scores:",
         f"  {scores['bits_per_byte']:.3f} bits per byte of held-out text{interval}{'; ' + comparison if comparison else ''}",
@@ -72,8 +69,5 @@ def _samples(run_data: dict[str, Any]) -> list[str]:
 def _next(run_data: dict[str, Any], run: Path) -> list[str]:
     lines = next_commands(run_data, str(run))[:MAX_COMMANDS]
     width = max((len(command) for command, _ in lines), default=0)
-    return (
-        ["next commands:", *(f"  {command:<{width}}   {description}" for command, description in lines)]
-        if lines
-        else []
-    )
+    rows = [f"  {command:<{width}}   {description}" for command, description in lines]
+    return ["next commands:", *rows] if rows else []

@@ -1,12 +1,14 @@
 """Stage 09-report: PDF and HTML report of a run, from the manifests of its stages."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.machine import Machine
 from groundup.recipe import RecipeView
 from groundup.report.report_document import build_document
-from groundup.report.report_files import write_report_files, write_report_json
+from groundup.report.report_files import write_report_files
 from groundup.report.run_data import collect_run
 
 
@@ -19,6 +21,6 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     with machine.progress.task("report", total=2, unit="files") as task:
         document = build_document(run_data, title=recipe.report.title, author=recipe.report.author)
         write_report_files(document, out / "report.pdf", out / "report.html")
-        write_report_json(run_data, out / "report.json")
+        write_atomically(out / "report.json", (json.dumps(run_data, indent=1, ensure_ascii=False) + "\n").encode())
         task.advance(2)
     return {"stages": list(run_data["stages"])}

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from groundup.report.curves import downsample, smooth
-from groundup.report.plot_style import BLUE, INK, PALE_BLUE, RULE, RUST, SOFT, style_bar_axis, svg_figure
+from groundup.report.plot_style import BLUE, INK, PALE_BLUE, RULE, RUST, SOFT, label_point, style_bar_axis, svg_figure
 
 Bar = tuple[str, float, Sequence[float] | None]
 """Name, value, and bounds of its interval, if any."""
@@ -36,16 +36,13 @@ def plot_training(steps: Sequence[Mapping[str, float]]) -> str:
 def plot_validation(evaluations: Sequence[Mapping[str, float]], baselines: Mapping[str, float]) -> str:
     """Bits per byte of held-out text over steps, with horizontal lines for `baselines`."""
     with svg_figure(2.3) as (plot, axes):
-        at, bits = [probe["step"] for probe in evaluations], [probe["bits_per_byte"] for probe in evaluations]
+        at, bits = [row["step"] for row in evaluations], [row["bits_per_byte"] for row in evaluations]
         axes.plot(at, bits, color=BLUE, marker="o", markersize=3.2)
         low, high = min(bits), max(bits)
         for name, level in baselines.items():
             if low * 0.9 < level < high * 1.15:
                 axes.axhline(level, color=SOFT, linewidth=0.9, linestyle=(0, (4, 3)))
-                axes.annotate(
-                    name, (1, level), xycoords=axes.get_yaxis_transform(), xytext=(0, 3), textcoords="offset points",
-                    ha="right", color=SOFT, fontsize=8.5,
-                )  # fmt: skip
+                label_point(axes, name, (1, level), (0, 3), xycoords=axes.get_yaxis_transform(), ha="right", color=SOFT)
         _mark_end(axes, at[-1], bits[-1], f"{bits[-1]:.2f}", BLUE)
         axes.set_ylabel("bits per byte")
         _steps_axis(axes, at)
@@ -70,15 +67,13 @@ def plot_bars(
         values = [value for _, value, _ in rows]
         colors = [BLUE if name == highlighted or not highlighted else PALE_BLUE for name in names]
         axes.barh(range(len(rows)), values, height=0.62, color=colors)
-        longest = max([*values, *(edges[1] for _, _, edges in rows if edges)])
-        for index, (_, value, edges) in enumerate(rows):
+        longest = max([*values, *(bounds[1] for _, _, bounds in rows if bounds)])
+        for index, (_, value, bounds) in enumerate(rows):
             end = value
-            if edges:
-                axes.plot(edges, [index, index], color=INK, linewidth=1.1, solid_capstyle="butt")
-                end = max(value, edges[1])
-            axes.annotate(
-                format_value(value), (end, index), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK
-            )  # fmt: skip
+            if bounds:
+                axes.plot(bounds, [index, index], color=INK, linewidth=1.1, solid_capstyle="butt")
+                end = max(value, bounds[1])
+            label_point(axes, format_value(value), (end, index), (5, 0), va="center", color=INK)
         axes.set_yticks(range(len(rows)), names)
         axes.set_xticks([])
         axes.set_xlim(0, (longest or 1.0) * 1.14)
@@ -115,4 +110,4 @@ def _steps_axis(axes: Axes, at: Sequence[float]) -> None:
 
 def _mark_end(axes: Axes, x: float, y: float, text: str, color: str) -> None:
     axes.plot([x], [y], "o", color=color, markersize=4)
-    axes.annotate(text, (x, y), xytext=(5, 0), textcoords="offset points", va="center", color=color, fontsize=9)
+    label_point(axes, text, (x, y), (5, 0), va="center", color=color, fontsize=9)

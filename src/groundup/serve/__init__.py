@@ -1,4 +1,4 @@
-"""Chapter 13, serving: an OpenAI-compatible HTTP API and a chat page for one model.
+"""13. Serving: an OpenAI-compatible HTTP API and a chat page for one model.
 
     api_error.py            errors in OpenAI's format
     protocol.py             request schemas
@@ -6,7 +6,7 @@
     engine_thread.py        the thread that runs the generation engine
     completion_choices.py   engine outputs accumulated into choices
     response_format.py      responses as JSON
-    disconnect.py           client disconnects and event streams
+    event_stream.py         server-sent events, cancellation when the client disconnects
     prometheus.py           metrics
     endpoints.py            HTTP endpoints
     middleware.py           security headers, metrics, trusted hosts, API key

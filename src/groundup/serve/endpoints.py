@@ -14,8 +14,8 @@ from groundup.model import Decoder
 from groundup.serve import prometheus
 from groundup.serve.api_error import ApiError
 from groundup.serve.completion_choices import CompletionChoice, CompletionChoices
-from groundup.serve.disconnect import EventStreamResponse, cancel_on_disconnect
 from groundup.serve.engine_thread import EngineThread
+from groundup.serve.event_stream import EventStreamResponse, cancel_on_disconnect
 from groundup.serve.prometheus import ServerMetrics
 from groundup.serve.protocol import ChatRequest, CompletionRequest, SamplingRequest, parse_request
 from groundup.serve.request_body import read_json_body

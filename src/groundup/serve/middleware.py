@@ -7,7 +7,7 @@ from collections.abc import Collection
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from groundup.artifacts.security_headers import SECURITY_HEADERS
+from groundup.artifacts.http_server import SECURITY_HEADERS
 from groundup.serve.api_error import ApiError
 from groundup.serve.prometheus import ServerMetrics
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import uvicorn
 
-from groundup.artifacts.sockets import bind_socket
+from groundup.artifacts.http_server import bind_socket
 from groundup.model import Decoder
 from groundup.serve.app import create_app
 from groundup.tokenizer import Tokenizer

@@ -1,4 +1,4 @@
-"""Interactive views of a run: its corpus, document by document, and its training curves, live or finished.
+"""Viewers: the corpus of a run, document by document, and its training curves, live or finished.
 
     alternate_screen.py    full-screen terminal output, keys without Return
     corpus_browser.py      documents of a data folder: kept, dropped, changed, duplicates

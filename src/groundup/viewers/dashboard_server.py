@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.artifacts.errors import UserError
-from groundup.artifacts.security_headers import SECURITY_HEADERS
-from groundup.artifacts.sockets import bind_socket
+from groundup.artifacts.http_server import SECURITY_HEADERS, bind_socket
 from groundup.viewers.dashboard import build_dashboard
 from groundup.viewers.run_reader import RunReader
 

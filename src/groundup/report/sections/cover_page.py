@@ -54,17 +54,16 @@ def _card(run_data: dict[str, Any]) -> list[tuple[str, Cell]]:
     if data := stage_metrics(run_data, "data"):
         kept = sum(row["kept"]["bytes"] for row in data["sources"].values())
         rows.append(("Data", f"{formatting.byte_size(kept)} of text: {formatting.join_words(list(data['sources']))}"))
-    if (base := stage_metrics(run_data, "base")) and (took := stage_seconds(run_data, "base")):
-        where = run_data["stages"]["base"]["provenance"].get("processor", "one machine")
-        rows.append(
-            ("Trained", f"{formatting.pluralize(base['steps'], 'step')} in {formatting.duration(took)} on {where}")
-        )
+    if (base := stage_metrics(run_data, "base")) and (seconds := stage_seconds(run_data, "base")):
+        processor = run_data["stages"]["base"]["provenance"].get("processor", "one machine")
+        steps = formatting.pluralize(base["steps"], "step")
+        rows.append(("Trained", f"{steps} in {formatting.duration(seconds)} on {processor}"))
     scores = stage_metrics(run_data, "scores")
     if masked := scores.get("masked_lm"):
         rows.append(("Scores", f"{formatting.percent(masked['accuracy'], 1)} accuracy on masked tokens"))
     if "bits_per_byte" in scores:
-        edges = scores["bits_per_byte_interval"]
-        interval = f" (95% interval {formatting.interval(edges, 2)})" if edges else ""
+        bounds = scores["bits_per_byte_interval"]
+        interval = f" (95% interval {formatting.interval(bounds, 2)})" if bounds else ""
         baseline = f"; xz: {scores['baselines']['xz']:.2f}" if "xz" in scores.get("baselines", {}) else ""
         rows.append(("Scores", f"{scores['bits_per_byte']:.2f} bits per byte of held-out text{interval}{baseline}"))
     if chat := stage_metrics(run_data, "chat"):
@@ -74,12 +73,8 @@ def _card(run_data: dict[str, Any]) -> list[tuple[str, Cell]]:
     rows.append(("Limitations", "Generated text can be false, offensive or unsafe."))
     last = next((stage for stage in ("chat", "base") if stage in run_data["stages"]), None)
     if last:
-        rows.append(
-            (
-                "Fingerprint",
-                [code(run_data["stages"][last]["fingerprint"][:16]), f" of {run_data['stages'][last]['folder']}"],
-            )
-        )
+        stage = run_data["stages"][last]
+        rows.append(("Fingerprint", [code(stage["fingerprint"][:16]), f" of {stage['folder']}"]))
     return rows
 
 

@@ -75,11 +75,8 @@ def _sources(sources: dict[str, Any], read: dict[str, int], kept: dict[str, int]
             f"{row['kept']['documents']:,}",
             formatting.byte_size(row["kept"]["bytes"]),
         ]
-        for name, row in sources.items()
+        for name, row in [*sources.items(), ("total", {"read": read, "kept": kept})]
     ]
-    total = [f"{amount['documents']:,}" for amount in (read, kept)]
-    sizes = [formatting.byte_size(amount["bytes"]) for amount in (read, kept)]
-    rows.append(["total", "", total[0], sizes[0], total[1], sizes[1]])
     return table(
         ("source", "kind", "read", "bytes", "kept", "bytes"),
         rows,
@@ -90,12 +87,12 @@ def _sources(sources: dict[str, Any], read: dict[str, int], kept: dict[str, int]
 
 
 def _files(sources: dict[str, Any]) -> Element | None:
-    found = [(name, file) for name, row in sources.items() for file in row.get("inputs", [])]
-    if not found:
+    files = [(name, file) for name, row in sources.items() for file in row.get("inputs", [])]
+    if not files:
         return None
     rows: list[list[Cell]] = [
         [name, file["name"], formatting.byte_size(file["bytes"]), [code(file["sha256"][:16])]]
-        for name, file in found[:MAX_FILES]
+        for name, file in files[:MAX_FILES]
     ]
     number = sum(row.get("input_files", len(row.get("inputs", []))) for row in sources.values())
     more = f" The first {MAX_FILES} of {number:,}; the manifest lists more." if number > len(rows) else ""
@@ -110,39 +107,38 @@ def _funnels(sources: dict[str, Any]) -> Element | None:
         return None
     rows = {}
     for name in sorted(sources, key=lambda name: -sources[name]["read"]["documents"])[:MAX_FUNNELS]:
-        left = [sources[name]["read"]["documents"]]
+        rows[name] = [sources[name]["read"]["documents"]]
         for step in steps:
-            left.append(left[-1] - dropped[name][step])
-        rows[name] = left
+            rows[name].append(rows[name][-1] - dropped[name][step])
     more = len(sources) - len(rows)
     return figure(
         "funnels",
         corpus_plots.plot_funnels(rows, ["input", *steps]),
         "Documents of each source after each filter stage. “Readable”: accepted by the source's reader; “sampled”: in the "
         "training mixture." + (f" {formatting.pluralize(more, 'smaller source')} not shown." if more else ""),
-        "Funnels: " + "; ".join(f"{name} {left[0]:,} read, {left[-1]:,} kept" for name, left in rows.items()),
+        "Funnels: " + "; ".join(f"{name} {counts[0]:,} read, {counts[-1]:,} kept" for name, counts in rows.items()),
     )
 
 
 def _dropped_by_stage(row: dict[str, Any]) -> dict[str, int]:
     """Dropped documents of a source by filter stage."""
-    found = dict.fromkeys(FILTER_STAGES, 0)
+    dropped = dict.fromkeys(FILTER_STAGES, 0)
     for reason, counts in row["dropped"].items():
         rule = reason.split(":")[0].strip()
         step = next((step for step, rules in FILTER_STAGES.items() if rule in rules), "readable")
-        found[step] += counts["documents"]
-    return found
+        dropped[step] += counts["documents"]
+    return dropped
 
 
 def _kept_and_dropped(sources: dict[str, Any]) -> Element:
     rows = {}
     for name, row in sources.items():
-        total_bytes = row["read"]["documents"] or 1
+        num_documents = row["read"]["documents"] or 1
         dropped: dict[str, float] = {}
         for reason, counts in row["dropped"].items():
             rule = rule_name(reason)
-            dropped[rule] = dropped.get(rule, 0.0) + counts["documents"] / total_bytes
-        rows[name] = (row["kept"]["documents"] / total_bytes, dropped)
+            dropped[rule] = dropped.get(rule, 0.0) + counts["documents"] / num_documents
+        rows[name] = (row["kept"]["documents"] / num_documents, dropped)
     return figure(
         "reasons",
         corpus_plots.plot_drop_reasons(rows),
@@ -152,16 +148,16 @@ def _kept_and_dropped(sources: dict[str, Any]) -> Element:
 
 
 def _reasons(sources: dict[str, Any], read: dict[str, int]) -> Element | None:
-    found: dict[str, dict[str, Any]] = {}
+    reasons: dict[str, dict[str, Any]] = {}
     for name, row in sources.items():
         for reason, counts in row["dropped"].items():
-            entry = found.setdefault(reason, {"documents": 0, "bytes": 0, "sources": {}})
+            entry = reasons.setdefault(reason, {"documents": 0, "bytes": 0, "sources": {}})
             entry["documents"] += counts["documents"]
             entry["bytes"] += counts["bytes"]
             entry["sources"][name] = counts["documents"]
-    if not found:
+    if not reasons:
         return None
-    ordered = sorted(found.items(), key=lambda item: (-item[1]["documents"], item[0]))
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1]["documents"], item[0]))
     rows: list[list[Cell]] = [
         [
             reason.replace("_", " "),

@@ -1,5 +1,6 @@
 """Report section: planned and actual numbers of the run."""
 
+from collections.abc import Callable
 from typing import Any
 
 from groundup.plan.plan_table import format_flops
@@ -26,50 +27,43 @@ def plan_vs_actual_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
 
 def _rows(run_data: dict[str, Any]) -> list[list[Cell]]:
     plan, base = run_data["plan"], stage_metrics(run_data, "base")
-    train, seconds = plan["train"], stage_seconds(run_data, "base")
-    vocabulary = stage_metrics(run_data, "tokenizer").get("vocab_size")
-    rows: list[list[Cell]] = [
-        ["vocabulary", f"{plan['model']['vocab_size']:,}", f"{vocabulary:,}" if vocabulary else DASH],
-        ["parameters", formatting.count(plan["parameters"]["total"]), _count(base.get("parameters"))],
-        ["training tokens", formatting.count(train["tokens"]), _count(base.get("tokens"))],
-        [
+    train, planned_seconds, seconds = plan["train"], 3600 * plan["hours"], stage_seconds(run_data, "base")
+    tokens = base.get("tokens")
+    speed = base.get("speed", {}).get("tokens_per_second") or (tokens / seconds if tokens and seconds else None)
+    rows: list[tuple[str, Callable[[Any], str], Any, Any]] = [
+        (
+            "vocabulary",
+            "{:,}".format,
+            plan["model"]["vocab_size"],
+            stage_metrics(run_data, "tokenizer").get("vocab_size"),
+        ),
+        ("parameters", formatting.count, plan["parameters"]["total"], base.get("parameters")),
+        ("training tokens", formatting.count, train["tokens"], tokens),
+        (
             "tokens per parameter",
-            formatting.three_digits(plan["tokens_per_parameter"]),
-            formatting.three_digits(base["tokens"] / base["parameters"]) if base else DASH,
-        ],
-        ["optimizer steps", f"{train['steps']:,}", f"{base['steps']:,}" if base else DASH],
-        [
+            formatting.three_digits,
+            plan["tokens_per_parameter"],
+            tokens and tokens / base["parameters"],
+        ),
+        ("optimizer steps", "{:,}".format, train["steps"], base.get("steps")),
+        (
             "training FLOPs",
-            format_flops(plan["total_flops"]),
-            format_flops(plan["total_flops"] * base["tokens"] / train["tokens"]) if base else DASH,
-        ],
-        [
-            "pretraining time",
-            formatting.duration(3600 * plan["hours"]),
-            formatting.duration(seconds) if seconds else DASH,
-        ],
+            format_flops,
+            plan["total_flops"],
+            tokens and plan["total_flops"] * tokens / train["tokens"],
+        ),
+        ("pretraining time", formatting.duration, planned_seconds, seconds),
+        ("tokens per second", formatting.count, planned_seconds and train["tokens"] / planned_seconds, speed),
     ]
-    speed = base.get("speed", {}).get("tokens_per_second")
-    planned_speed = train["tokens"] / (3600 * plan["hours"]) if plan["hours"] else 0
-    rows.append(
-        [
-            "tokens per second",
-            formatting.count(planned_speed),
-            formatting.count(speed)
-            if speed
-            else formatting.count(base["tokens"] / seconds)
-            if base and seconds
-            else DASH,
-        ]
-    )
     if plan.get("memory"):
-        rows.append(
-            ["peak memory per device", formatting.byte_size(plan["memory"]["total"]), _size(_peak_memory(run_data))]
-        )
+        peak = _peak_memory(run_data)
+        rows.append(("peak memory per device", formatting.byte_size, plan["memory"]["total"], peak or "not measured"))
     if plan.get("cost") is not None:
-        spent = plan["cost"] * seconds / (3600 * plan["hours"]) if seconds else None
-        rows.append(["cost", f"{plan['cost']:,.2f}", f"{spent:,.2f}" if spent is not None else DASH])
-    return rows
+        rows.append(("cost", "{:,.2f}".format, plan["cost"], seconds and plan["cost"] * seconds / planned_seconds))
+    return [
+        [name, text(planned), actual if isinstance(actual, str) else text(actual) if actual else DASH]
+        for name, text, planned, actual in rows
+    ]
 
 
 def _time(run_data: dict[str, Any]) -> Element | None:
@@ -89,11 +83,3 @@ def _time(run_data: dict[str, Any]) -> Element | None:
 def _peak_memory(run_data: dict[str, Any]) -> float | None:
     """Maximum of the memory in the step records: of the accelerator, or of the process on a CPU."""
     return max((step["memory"] for step in run_data["steps"] if step.get("memory")), default=None)
-
-
-def _count(value: float | None) -> str:
-    return DASH if value is None else formatting.count(value)
-
-
-def _size(value: float | None) -> str:
-    return "not measured" if value is None else formatting.byte_size(value)

@@ -19,7 +19,7 @@ def quantization_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _introduction(metrics: dict[str, Any]) -> Element:
-    method, before, after = _name(metrics["method"]), metrics["bytes"]["before"], metrics["bytes"]["after"]
+    method, before, after = (METHODS[metrics["method"]], metrics["bytes"]["before"], metrics["bytes"]["after"])
     model = "the chat model" if metrics.get("from") == "chat" else "the base model"
     weights = metrics.get("weights", {})
     total = weights.get("quantized", 0) + weights.get("others", 0)
@@ -34,17 +34,16 @@ def _introduction(metrics: dict[str, Any]) -> Element:
     )
 
 
-def _name(method: str) -> str:
-    return METHODS.get(method) or method
-
-
 def _compared(metrics: dict[str, Any]) -> Element | None:
     held_out = metrics.get("held_out", {})
     if "float" not in held_out:
         return None
+    note = (
+        " A chat model has a higher loss on ordinary text than its base model." if metrics.get("from") == "chat" else ""
+    )
     rows: list[list[Cell]] = [
         [
-            _name(name),
+            METHODS[name],
             f"{row['bits_per_byte']:.3f}",
             "–" if name == "float" else f"{row['bits_per_byte'] - held_out['float']['bits_per_byte']:+.3f}",
             "–" if name == "float" else f"{row['kl_divergence']:.4f}",
@@ -56,12 +55,7 @@ def _compared(metrics: dict[str, Any]) -> Element | None:
         ("weights", "bits per byte", "increase", "KL divergence (nats)", "top-1 agreement"),
         rows,
         "Float and quantized models on the same held-out text. KL divergence: from the float model's next-token "
-        "distribution. Top-1 agreement: fraction of tokens for which both models rank the same token first."
-        + (
-            " A chat model has a higher loss on ordinary text than its base model."
-            if metrics.get("from") == "chat"
-            else ""
-        ),
+        "distribution. Top-1 agreement: fraction of tokens for which both models rank the same token first." + note,
     )
 
 
@@ -70,7 +64,7 @@ def _layers(metrics: dict[str, Any]) -> Element | None:
     if len(layers) < 2 or metrics["method"] == "rtn" or min(min(r["error"], r["rtn_error"]) for r in layers) <= 0:
         return None
     better = sum(row["error"] < row["rtn_error"] for row in layers)
-    method = _name(metrics["method"])
+    method = METHODS[metrics["method"]]
     return figure(
         "layers",
         training_plots.plot_layer_errors(

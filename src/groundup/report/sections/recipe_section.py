@@ -32,25 +32,25 @@ def toml(values: dict[str, Any]) -> str:
 
 
 def _non_default(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe without default values and without [machine]; unknown knobs are values_set."""
+    """The recipe without default values and without [machine]; unknown knobs are kept."""
     known = {name: field.get_default(call_default_factory=True) for name, field in all_knobs().items()}
-    values_set = _without_defaults({name: value for name, value in recipe.items() if name != "machine"}, "", known)
+    changed = _without_defaults({name: value for name, value in recipe.items() if name != "machine"}, "", known)
     tables = {name: {} for name, value in recipe.items() if isinstance(value, dict) and known.get(name, 0) is None}
-    return tables | values_set
+    return tables | changed
 
 
 def _without_defaults(values: dict[str, Any], prefix: str, known: dict[str, Any]) -> dict[str, Any]:
-    values_set = {}
+    changed = {}
     for key, value in values.items():
         name = prefix + key
         if isinstance(value, dict):
             if inner := _without_defaults(value, f"{name}.", known):
-                values_set[key] = inner
+                changed[key] = inner
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            values_set[key] = [_without_defaults(entry, f"{name}[].", known) for entry in value]
+            changed[key] = [_without_defaults(entry, f"{name}[].", known) for entry in value]
         elif name not in known or _to_list(known[name]) != value:
-            values_set[key] = value
-    return values_set
+            changed[key] = value
+    return changed
 
 
 def _to_list(default: Any) -> Any:

@@ -35,17 +35,13 @@ def _masked_lm(scores: dict[str, float]) -> Element:
 
 def _introduction(scores: dict[str, Any]) -> list[Element]:
     bounds = scores["bits_per_byte_interval"]
-    interval = (
-        f" The 95% interval over documents is {formatting.interval(bounds)}."
-        if bounds
-        else " With a single document there is no interval."
-    )
+    interval = " With a single document there is no interval."
+    if bounds:
+        interval = f" The 95% interval over documents is {formatting.interval(bounds)}."
     held_out = scores.get("held_out", {}).get("tokens", scores["tokens"])
-    scored = (
-        "All"
-        if scores["tokens"] >= 0.98 * held_out
-        else f"{formatting.count(scores['tokens'])} of {formatting.count(held_out)}"
-    )
+    scored = "All"
+    if scores["tokens"] < 0.98 * held_out:
+        scored = f"{formatting.count(scores['tokens'])} of {formatting.count(held_out)}"
     return [
         paragraph(
             "On held-out documents the model needs ",
@@ -88,18 +84,8 @@ def _sources(scores: dict[str, Any]) -> Element | None:
             formatting.interval(row["bits_per_byte_interval"]),
             f"{row['perplexity']:.1f}",
         ]
-        for name, row in sources.items()
+        for name, row in [*sources.items(), ("total", scores)]
     ]
-    rows.append(
-        [
-            "total",
-            f"{scores['documents']:,}",
-            formatting.count(scores["tokens"]),
-            f"{scores['bits_per_byte']:.3f}",
-            formatting.interval(scores["bits_per_byte_interval"]),
-            f"{scores['perplexity']:.1f}",
-        ]
-    )
     return table(
         ("source", "documents", "tokens", "bits per byte", "95% interval", "perplexity"),
         rows,
@@ -122,12 +108,11 @@ def _tasks(scores: dict[str, Any]) -> Element | None:
         ]
         for name, row in tasks.items()
     ]
-    has_continuations = "true continuation" in tasks
-    note = (
-        " True continuation: choose a held-out passage's continuation among those of four passages of its source."
-        if has_continuations
-        else ""
-    )
+    note = ""
+    if "true continuation" in tasks:
+        note = (
+            " True continuation: choose a held-out passage's continuation among those of four passages of its source."
+        )
     return table(
         ("task", "items", "accuracy", "95% interval", "chance"),
         rows,

@@ -26,13 +26,13 @@ def _vocabulary(vocabulary: dict[str, Any]) -> list[Element | None]:
     learned = vocabulary["vocab_size"] - len(vocabulary.get("special_tokens", {})) - 256
     special = list(vocabulary.get("special_tokens", {}))
     sample, longest = vocabulary.get("sample", []), vocabulary.get("longest_tokens", [])
-    size, control = (f"{vocabulary['vocab_size']:,} entries", f"{len(special)} control tokens")
+    size, control = f"{vocabulary['vocab_size']:,} entries", f"{len(special)} control tokens"
     if vocabulary.get("pretrained"):
-        words = paragraph(
+        introduction = paragraph(
             f"The vocabulary has {size}, including {control}. It was loaded from ", code(vocabulary["pretrained"]), "."
         )
     else:
-        words = paragraph(
+        introduction = paragraph(
             f"The vocabulary has {size}: {control}, 256 bytes, and {learned:,} tokens learned by "
             f"{ALGORITHMS[vocabulary['algorithm']]} from {formatting.byte_size(vocabulary['train_bytes'])} of training "
             "text, with the pre-tokenizer ",
@@ -40,7 +40,7 @@ def _vocabulary(vocabulary: dict[str, Any]) -> list[Element | None]:
             ".",
         )
     return [
-        words,
+        introduction,
         token_strip(sample[:SAMPLE_TOKENS], "The beginning of the text as tokens, one color each.") if sample else None,
         chips(
             [formatting.excerpt(word.strip(), 30, 1) for word in longest[:MAX_LONGEST_TOKENS] if word.strip()],
@@ -74,6 +74,7 @@ def _fertility(by: str, rows: dict[str, Any]) -> Element | None:
 
 def _encoded(encoded: dict[str, Any]) -> list[Element | None]:
     train, validation = encoded["train"], encoded["validation"]
+    held_out = {**validation["sources"], "total": validation}
     unused = encoded.get("unused_tokens", 0)
     rows: list[list[Cell]] = [
         [
@@ -81,19 +82,10 @@ def _encoded(encoded: dict[str, Any]) -> list[Element | None]:
             formatting.count(row["tokens"]),
             formatting.percent(row["tokens"], train["tokens"]),
             f"{row['bytes_per_token']:.2f}",
-            formatting.count(validation["sources"].get(name, {}).get("tokens", 0)),
+            formatting.count(held_out.get(name, {}).get("tokens", 0)),
         ]
-        for name, row in train["sources"].items()
+        for name, row in [*train["sources"].items(), ("total", train)]
     ]
-    rows.append(
-        [
-            "total",
-            formatting.count(train["tokens"]),
-            "100%",
-            f"{train['bytes_per_token']:.2f}",
-            formatting.count(validation["tokens"]),
-        ]
-    )
     parts = {name: row["tokens"] for name, row in train["sources"].items()}
     parts = dict(sorted(parts.items(), key=lambda part: -part[1]))
     return [

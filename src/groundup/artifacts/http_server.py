@@ -1,10 +1,22 @@
-"""A listening TCP socket, with errors that name the option to change."""
+"""What the chat server and the training dashboard share: a listening socket, HTTP security headers."""
 
 import errno
 import os
 import socket
 
 from groundup.artifacts.errors import UserError
+
+SECURITY_HEADERS = {
+    # pages load only their own files and cannot be framed
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
 
 HINT_BY_ERRNO = {
     errno.EADDRINUSE: "the port is in use: choose another with --port; 0: any free port",

@@ -1,4 +1,4 @@
-"""[quantize]: weight-only quantization of the final model."""
+"""[quantize], [export] and [report]: what is made of the final model."""
 
 from typing import Literal
 
@@ -6,6 +6,8 @@ from groundup.recipe.base_config import BaseConfig, knob
 
 
 class QuantizeConfig(BaseConfig):
+    """Weight-only quantization of the final model."""
+
     method: Literal["rtn", "gptq", "awq"] = knob(
         "gptq", "round to nearest; GPTQ (Frantar et al. 2022); AWQ (Lin et al. 2023)"
     )
@@ -20,3 +22,21 @@ class QuantizeConfig(BaseConfig):
     act_order: bool = knob(False, "gptq: quantize the weights of the largest inputs first")
     calibration_tokens: int = knob(32_768, "training tokens for calibration of gptq and awq", ge=512)
     eval_tokens: int = knob(32_768, "validation tokens for the comparison with the original model", ge=512)
+
+
+class ExportConfig(BaseConfig):
+    """The final model in a format for other software."""
+
+    format: Literal["huggingface", "gguf"] = knob(
+        "huggingface", "huggingface: folder for transformers; gguf: file for llama.cpp"
+    )
+    dtype: Literal["float32", "bfloat16", "float16", "q8_0", "q4_0"] = knob(
+        "float32", "data type of the weights; q8_0 and q4_0 (8 and 4 bits, round to nearest) only in gguf"
+    )
+
+
+class ReportConfig(BaseConfig):
+    """The PDF and HTML report of the run."""
+
+    title: str | None = knob(None, "title", unset="name of the recipe")
+    author: str | None = knob(None, "author", unset="left out")

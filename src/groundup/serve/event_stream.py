@@ -1,4 +1,4 @@
-"""Client disconnects: cancellation of unfinished work, and server-sent event streams that end with the client."""
+"""Server-sent event streams, and cancellation of work whose client disconnected."""
 
 import asyncio
 import json
