@@ -70,10 +70,10 @@ def test_http_bodies_in_every_coding():
     assert decode_http_body(zstd, "", "zstd", 1 << 20) == page
     assert decode_http_body(gzip.compress(brotli), "", "br, gzip", 1 << 20) == page
     assert page.startswith(decode_http_body(brotli[:-3], "", "br", 1 << 20) or b"")
-    for name, said in (("brotli", "br"), ("zstd", "zstd")):
+    for name, coding in (("brotli", "br"), ("zstd", "zstd")):
         bomb = pyarrow.Codec(name).compress(b"\0" * (64 << 20), asbytes=True)
-        assert decode_http_body(bomb, "", said, 1 << 20) is None
-        assert peak(lambda bomb=bomb, said=said: decode_http_body(bomb, "", said, 1 << 20)) < 8 << 20
+        assert decode_http_body(bomb, "", coding, 1 << 20) is None
+        assert peak(lambda bomb=bomb, coding=coding: decode_http_body(bomb, "", coding, 1 << 20)) < 8 << 20
 
 
 def test_python_codecs_that_are_not_charsets_are_ignored():

@@ -85,13 +85,13 @@ def test_decisions_match_datatrove():
     agreement = {}
     for name, drop_reason in groundup_filters().items():
         pairs = [(drop_reason(text), decisions[name]) for text, decisions in zip(documents, expected, strict=True)]
-        same = [(actual, theirs) for actual, theirs in pairs if theirs != OTHER_RULE or actual is not None]
-        agreement[name] = sum((actual is None) == (theirs is None) for actual, theirs in same) / len(same)
-        differences = Counter((actual, theirs) for actual, theirs in pairs if (actual is None) != (theirs is None))
-        dropped = sum(theirs is not None for _, theirs in pairs)
+        same = [(actual, peer) for actual, peer in pairs if peer != OTHER_RULE or actual is not None]
+        agreement[name] = sum((actual is None) == (peer is None) for actual, peer in same) / len(same)
+        differences = Counter((actual, peer) for actual, peer in pairs if (actual is None) != (peer is None))
+        dropped = sum(peer is not None for _, peer in pairs)
         print(
             f"{name}: {len(pairs)} documents, {dropped} dropped by datatrove, {agreement[name]:.4f} of {len(same)} agree"
         )
-        for (actual, theirs), count in differences.most_common(5):
-            print(f"    {count} x groundup {actual or 'kept'}, datatrove {theirs or 'kept'}")
+        for (actual, peer), count in differences.most_common(5):
+            print(f"    {count} x groundup {actual or 'kept'}, datatrove {peer or 'kept'}")
     assert all(agreement[name] >= minimum for name, minimum in MIN_AGREEMENT.items()), agreement

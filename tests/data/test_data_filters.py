@@ -174,15 +174,15 @@ def test_repeated_characters_equal_brute_force_and_respect_bound(words: list[str
     seen: set[tuple[str, ...]] = set()
     characters = position = 0
     while position <= len(words) - n:
-        run = tuple(words[position : position + n])
-        hit = run in seen
-        characters += len("".join(run)) if hit else 0
+        ngram = tuple(words[position : position + n])
+        hit = ngram in seen
+        characters += len("".join(ngram)) if hit else 0
         position += n if hit else 1
-        seen.add(run)
+        seen.add(ngram)
     numbers, lengths = word_ids(words), numpy.array([len(word) for word in words], dtype=numpy.int64)
-    places = repetition.repeated_positions(ngram_hashes(numbers, 5))
-    assert repetition.repeated_characters(numbers, lengths, places, n) == characters
-    assert characters <= repetition.repeated_bound(places, lengths, 5)
+    positions = repetition.repeated_positions(ngram_hashes(numbers, 5))
+    assert repetition.repeated_characters(numbers, lengths, positions, n) == characters
+    assert characters <= repetition.repeated_bound(positions, lengths, 5)
 
 
 @settings(max_examples=200)
@@ -325,9 +325,9 @@ def test_mask_pii_kinds_can_be_disabled():
 def test_luhn_detects_single_digit_errors(number: int):
     digits = str(number)
     check = next(str(last) for last in range(10) if pii.is_valid_luhn(digits + str(last)))
-    whole = digits + check
-    for place, digit in enumerate(whole):
-        wrong = whole[:place] + str((int(digit) + 1) % 10) + whole[place + 1 :]
+    valid = digits + check
+    for index, digit in enumerate(valid):
+        wrong = valid[:index] + str((int(digit) + 1) % 10) + valid[index + 1 :]
         assert not pii.is_valid_luhn(wrong)
 
 

@@ -50,19 +50,19 @@ def test_olmo_reads_ranges_of_bytes_and_finds_the_documents_by_their_ends(shard:
 @pytest.mark.interop
 def test_megatron_reads_every_document_and_writes_the_same_files(shard: TokenShard, tmp_path: Path):
     indexed_dataset = pytest.importorskip("megatron.core.datasets.indexed_dataset")
-    theirs = indexed_dataset.IndexedDataset(shard.base, mmap=True)
-    assert len(theirs) == shard.num_documents
-    assert theirs.document_indices.tolist() == list(range(shard.num_documents + 1))
+    dataset = indexed_dataset.IndexedDataset(shard.base, mmap=True)
+    assert len(dataset) == shard.num_documents
+    assert dataset.document_indices.tolist() == list(range(shard.num_documents + 1))
     for index in range(shard.num_documents):
-        assert np.array_equal(theirs[index], shard.document(index))
+        assert np.array_equal(dataset[index], shard.document(index))
     longest = int(np.argmax(shard.document_lengths))
-    assert np.array_equal(theirs.get(longest, offset=3, length=20), shard.document(longest)[3:23])
+    assert np.array_equal(dataset.get(longest, offset=3, length=20), shard.document(longest)[3:23])
 
     dtype = np.uint16 if shard.dtype == "uint16" else np.int32
-    builder = indexed_dataset.IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), dtype=dtype)
+    builder = indexed_dataset.IndexedDatasetBuilder(str(tmp_path / "megatron.bin"), dtype=dtype)
     for index in range(shard.num_documents):
         document = shard.document(index).astype(dtype)
         builder.add_document(document, [len(document)])
-    builder.finalize(str(tmp_path / "theirs.idx"))
+    builder.finalize(str(tmp_path / "megatron.idx"))
     for suffix in (".bin", ".idx"):
-        assert (tmp_path / f"theirs{suffix}").read_bytes() == Path(shard.base + suffix).read_bytes()
+        assert (tmp_path / f"megatron{suffix}").read_bytes() == Path(shard.base + suffix).read_bytes()
