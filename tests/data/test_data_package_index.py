@@ -12,6 +12,7 @@ import pytest
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data import inputs, package_index
+from groundup.data.download import open_url
 from groundup.data.package_index import PipSettings, find_package, matches_package
 from groundup.recipe.data_config import PackageConfig, SourceConfig
 
@@ -92,6 +93,9 @@ def use_indexes(monkeypatch: pytest.MonkeyPatch, *indexes: str, folders: tuple[s
         ("some_data-1.0-py3-none-any.whl", "wheel", True),
         ("some_data-1.0.tar.gz", "wheel", False),
         ("some_data-1.0.tar.gz.asc", "sdist", False),
+        ("some_data-1.0-/../../../../evil.whl", "wheel", False),
+        ("/some_data-1.0-py3-none-any.whl", "wheel", False),
+        ("some_data.whl", "wheel", False),
     ],
 )
 def test_matches_package(file: str, form: str, same: bool):
@@ -174,3 +178,60 @@ def test_url_credentials_are_sent_and_redacted(index: str, monkeypatch: pytest.M
     with pytest.raises(UserError) as caught:
         inputs.resolve_files(SourceConfig(name="x", kind="text", package=PACKAGE), machine)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sha256", [None, "0" * 64])
+def test_index_writes_only_into_the_cache(
+    index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine, sha256: str | None
+):
+    use_indexes(monkeypatch, index + "/simple")
+    file = {"filename": "some_data-1.0-x/../../../../evil.whl", "url": "/evil.whl"}
+    Index.pages["/simple/some-data/"] = ("application/vnd.pypi.simple.v1+json", json.dumps({"files": [file]}).encode())
+    Index.pages["/evil.whl"] = ("texts", b"evil")
+    package = PackageConfig(name="some-data", version="1.0", distribution="wheel", sha256=sha256)
+    with pytest.raises(UserError, match="is not in the package index"):
+        inputs.resolve_files(SourceConfig(name="x", kind="text", package=package), machine)
+    assert not list(machine.cache_dir.parent.rglob("*evil*"))
+
+
+def test_index_names_no_local_file(index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine, tmp_path: Path):
+    (tmp_path / "secret").write_text("x")
+    use_indexes(monkeypatch, index + "/simple")
+    file = {"filename": "some_data-1.0.tar.gz", "url": (tmp_path / "secret").as_uri()}
+    Index.pages["/simple/some-data/"] = ("application/vnd.pypi.simple.v1+json", json.dumps({"files": [file]}).encode())
+    with pytest.raises(UserError, match="is not in the package index"):
+        inputs.resolve_files(SourceConfig(name="x", kind="text", package=PACKAGE), machine)
+
+
+@pytest.mark.parametrize("body", ["[]", "{}", '{"files": [1]}', '{"files": [{"filename": "a"}]}', "[" * 100_000])
+def test_broken_index_is_one_line(index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine, body: str):
+    use_indexes(monkeypatch, index + "/simple")
+    Index.pages["/simple/some-data/"] = ("application/vnd.pypi.simple.v1+json", body.encode())
+    with pytest.raises(UserError, match="not a package index"):
+        inputs.resolve_files(SourceConfig(name="x", kind="text", package=PACKAGE), machine)
+
+
+def test_passwords_do_not_follow_a_redirect_to_another_host(machine: Machine):
+    seen: list[tuple[str, str | None]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append((self.path, self.headers.get("Authorization")))
+            targets = {"/start": "/same", "/same": f"http://localhost:{server.server_port}/other"}
+            self.send_response(302 if self.path in targets else 200)
+            if self.path in targets:
+                self.send_header("Location", targets[self.path])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        open_url(f"http://user:secret@127.0.0.1:{server.server_port}/start", {}).close()
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert [(path, login is not None) for path, login in seen] == [("/start", True), ("/same", True), ("/other", False)]

@@ -143,3 +143,20 @@ def test_model_errors_name_the_knob(model, message):
         build_model_config({"vocab_size": 8, "hidden_size": 64, "num_layers": 1, "num_heads": 4} | model)
     assert message in caught.value.message
     assert f"model.{message.split()[0]}" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "path", ["https://me:secret@example.org/a.txt", "https://secret@example.org/a.txt", "sftp://me:secret@host/a.txt"]
+)
+def test_password_in_an_address_is_refused_and_not_printed(path):
+    values = {"name": "x", "data": {"sources": [{"name": "a", "kind": "text", "path": path}]}}
+    with pytest.raises(UserError, match=r"data\.sources\[0\]\.path has a password") as caught:
+        parse_recipe(values)
+    assert "secret" not in str(caught.value)
+
+
+def test_deep_toml_is_one_line(tmp_path):
+    path = tmp_path / "deep.toml"
+    path.write_text("a = " + "[" * 100_000)
+    with pytest.raises(UserError, match="not valid TOML"):
+        load_recipe(path)

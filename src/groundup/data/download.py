@@ -2,6 +2,7 @@
 
 import base64
 import fcntl
+import netrc
 import os
 import shutil
 import ssl
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
@@ -29,19 +30,19 @@ def open_url(
     """Open a URL for reading, with retries. Returns None for a status in `missing_statuses`; raises UserError for
     other errors.
 
-    Credentials in the URL (as in pip's settings) are sent as basic authentication.
+    Credentials in the URL (as in pip's settings), or of the host in ~/.netrc, are sent as basic authentication. They do
+    not follow a redirect to another host.
     """
-    parts = urlsplit(url)
+    credentials = _credentials(url)
     url = redact_credentials(url)
-    if parts.username is not None:
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers = {**headers, "Authorization": "Basic " + base64.b64encode(login.encode()).decode()}
-    context = ssl.create_default_context(cafile=certificates) if parts.scheme == "https" else None
+    if credentials is not None:
+        login = base64.b64encode(":".join(credentials).encode()).decode()
+        headers = {**headers, "Authorization": f"Basic {login}"}
+    https = HTTPSHandler(context=ssl.create_default_context(cafile=certificates))
+    opener = build_opener(https, _RedirectHandler())
     for attempt in range(ATTEMPTS):
         try:
-            return urlopen(
-                Request(url, headers={"User-Agent": USER_AGENT, **headers}), timeout=TIMEOUT_SECONDS, context=context
-            )
+            return opener.open(Request(url, headers={"User-Agent": USER_AGENT, **headers}), timeout=TIMEOUT_SECONDS)
         except HTTPError as error:
             error.close()
             if error.code in missing_statuses:
@@ -137,6 +138,38 @@ def copy_stream(source: Any, target: Path) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return target
+
+
+class _RedirectHandler(HTTPRedirectHandler):
+    """Redirects without the password when they lead to another host, to another port, or from https to http."""
+
+    def redirect_request(self, req: Request, *answer: Any) -> Request | None:
+        new = super().redirect_request(req, *answer)
+        if new is not None and _origin(new.full_url) not in (_origin(req.full_url), ("https", req.host)):
+            new.remove_header("Authorization")
+        return new
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
+
+
+def _credentials(url: str) -> tuple[str, str] | None:
+    """User and password of a URL, or of its host in ~/.netrc."""
+    parts = urlsplit(url)
+    if parts.username is not None:
+        return unquote(parts.username), unquote(parts.password or "")
+    try:
+        login = netrc.netrc().authenticators(parts.hostname) if parts.scheme == "https" and parts.hostname else None
+    except FileNotFoundError:
+        return None
+    except (OSError, netrc.NetrcParseError) as error:
+        message = getattr(error, "msg", None) or getattr(error, "strerror", None)
+        raise UserError(
+            f"~/.netrc: not readable: {message}", hint="machine HOST login USER password PASSWORD"
+        ) from None
+    return (login[0], login[2]) if login else None
 
 
 def redact_credentials(url: str) -> str:

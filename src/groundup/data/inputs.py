@@ -274,7 +274,8 @@ def _list_with_fsspec(url: str, members: str | None, machine: Machine) -> list[I
 
 
 def _cached_file(url: str, members: str | None, machine: Machine, name: str | None = None) -> InputFile:
-    file_name = PurePosixPath(urlsplit(url).path).name or "index"
+    file_name = PurePosixPath(urlsplit(url).path).name
+    file_name = file_name if file_name.strip(".") else "index"  # a server's listing may end in ..
     path = machine.cache_dir / "files" / hashlib.sha256(url.encode()).hexdigest()[:16] / file_name
     return InputFile(name or file_name, path, url, members)
 

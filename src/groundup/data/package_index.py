@@ -15,7 +15,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 from urllib.request import url2pathname
 
 from groundup.artifacts.errors import UserError
-from groundup.data.download import open_url
+from groundup.data.download import open_url, redact_credentials
 from groundup.recipe.data_config import PackageConfig
 
 PIP_SETTINGS_SCRIPT = """
@@ -33,6 +33,10 @@ print(json.dumps(settings))
 """Runs in a subprocess, which keeps pip's internals out of this one. Later sources of its configuration win."""
 
 ACCEPT_HEADER = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
+
+
+ARCHIVE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
+"""Characters of the file names of PEP 427 and PEP 625."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,17 @@ def read_pip_settings() -> PipSettings:
 
 
 def matches_package(file_name: str, package: PackageConfig) -> bool:
-    """Whether a file is the archive of this package, version and distribution. Names compare as in PEP 503."""
+    """Whether a file is the archive of this package, version and distribution. Names compare as in PEP 503.
+
+    An index is untrusted: a name with a path is no archive's name.
+    """
+    if not ARCHIVE_NAME.fullmatch(file_name):
+        return False
     normalized = _normalize_name(package.name)
     if package.distribution == "wheel":
-        parts = file_name.removesuffix(".whl").split("-")
-        return file_name.endswith(".whl") and _normalize_name(parts[0]) == normalized and parts[1] == package.version
+        name, _, tags = file_name.removesuffix(".whl").partition("-")
+        version = tags.partition("-")[0]
+        return file_name.endswith(".whl") and _normalize_name(name) == normalized and version == package.version
     stem = re.sub(r"\.(tar\.(gz|bz2|xz)|tgz|zip)$", "", file_name)
     name, dash, version = stem.rpartition("-")
     return stem != file_name and bool(dash) and _normalize_name(name) == normalized and version == package.version
@@ -119,11 +129,19 @@ def _index_files(index: str, name: str, settings: PipSettings) -> list[PackageFi
     with response:
         body, kind, base = response.read(), response.headers.get("Content-Type", ""), response.url
     if "json" not in kind:
-        return _linked_files(body.decode("utf-8", "replace"), base)
-    return [
-        PackageFile(urljoin(base, file["url"]), file["filename"], file.get("hashes", {}).get("sha256"))
-        for file in json.loads(body)["files"]
-    ]
+        return _remote_files(_linked_files(body.decode("utf-8", "replace"), base))
+    try:
+        found = [
+            PackageFile(urljoin(base, file["url"]), file["filename"], file.get("hashes", {}).get("sha256"))
+            for file in json.loads(body)["files"]
+            if isinstance(file["filename"], str)
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise UserError(
+            f"{redact_credentials(url)}: not a package index: its JSON is not that of PEP 691",
+            hint="`pip config list` shows the index",
+        ) from None
+    return _remote_files(found)
 
 
 def _find_links_files(link: str, settings: PipSettings) -> list[PackageFile]:
@@ -133,9 +151,14 @@ def _find_links_files(link: str, settings: PipSettings) -> list[PackageFile]:
         if response is None:
             return []
         with response:
-            return _linked_files(response.read().decode("utf-8", "replace"), response.url)
+            return _remote_files(_linked_files(response.read().decode("utf-8", "replace"), response.url))
     path = url2pathname(urlsplit(link).path) if link.startswith("file:") else link
     return _folder_files(Path(path).expanduser())
+
+
+def _remote_files(files: list[PackageFile]) -> list[PackageFile]:
+    """The files at web addresses: a page of the network names no file of this machine."""
+    return [file for file in files if urlsplit(file.url).scheme in ("http", "https")]
 
 
 def _folder_files(folder: Path) -> list[PackageFile]:

@@ -1,6 +1,7 @@
 """Recipe files: TOML and `--set` overrides to a checked recipe, or a one-line error."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.json_file import parse_toml
 from groundup.recipe.model_config import ModelConfig
 from groundup.recipe.recipe import Recipe
 
@@ -19,6 +21,9 @@ TYPE_NAMES = {
     "tuple_type": 'a list, such as ["one", "two"]', "string_type": "a text", "model_type": "a table",
 }  # fmt: skip
 """Types by pydantic error, in words of TOML."""
+
+PASSWORD_IN_URL = re.compile(r"(https?://[^/?#]*@|[a-z][a-z0-9+.-]*://[^/?#@]*:[^/?#]*@)", re.IGNORECASE)
+"""User or password of an address; a user alone may be a token for web servers."""
 
 
 def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -31,7 +36,7 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
             f"{path}: no such recipe file", hint="recipes/ holds examples; groundup init writes one for you"
         )
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = parse_toml(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}", hint="see https://toml.io for the syntax") from None
     values.setdefault("name", path.stem)
@@ -47,6 +52,7 @@ def parse_recipe(values: Mapping[str, Any], overrides: Iterable[str] = (), *, so
     merged = _copy_tables(values)
     for override in overrides:
         _apply_override(merged, override)
+    _refuse_passwords(merged, source_name)
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
@@ -81,6 +87,21 @@ def _inner_models(annotation: Any) -> list[tuple[type[BaseModel], bool]]:
     return []
 
 
+def _refuse_passwords(values: Any, source_name: str, name: str = "") -> None:
+    """Raise UserError for an address with a password: the recipe is copied into the run, its manifests and its report."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            _refuse_passwords(value, source_name, f"{name}.{key}" if name else str(key))
+    elif isinstance(values, list | tuple):
+        for index, value in enumerate(values):
+            _refuse_passwords(value, source_name, f"{name}[{index}]")
+    elif isinstance(values, str) and PASSWORD_IN_URL.match(values):
+        raise UserError(
+            f"{source_name}: {name} has a password in its address, which every copy of the recipe would contain",
+            hint="write it into ~/.netrc (machine HOST login USER password PASSWORD) or fsspec's settings",
+        )
+
+
 def _copy_tables(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _copy_tables(value) if isinstance(value, Mapping) else value for key, value in values.items()}
 
@@ -112,7 +133,7 @@ def _parse_value(text: str, literals: set[Any]) -> Any:
     if text.lower() == "none":
         return "none" if "none" in literals else None
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return parse_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 
