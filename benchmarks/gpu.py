@@ -165,7 +165,7 @@ def loss(device: str, small: bool) -> list[Finding]:
 def float8(device: str, small: bool) -> list[Finding]:
     """Float8 products forward and backward, if the hardware has them."""
     from groundup.artifacts.errors import UserError
-    from groundup.train.float8 import convert_to_float8_training, require_float8
+    from groundup.train.mixed_precision import convert_to_float8_training, require_float8
 
     try:
         require_float8(torch.device(device))

@@ -57,7 +57,7 @@ STAGES = (
     ),
     Stage(
         "chat", "06-chat", "finetune", "groundup.finetune.stage:run", extra_sections=("seed",), inputs=("tokenizer", "base"),
-        required_sections=("train",), identity="groundup.finetune.conversation_identity:identity",
+        required_sections=("train",), identity="groundup.finetune.conversations:identity",
     ),
     Stage(
         "quantized", "07-quantized", "quantize", "groundup.quantize.stage:run", extra_sections=("seed",),

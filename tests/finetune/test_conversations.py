@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.stable_hash import hash_fraction
-from groundup.finetune.augment import augmented_turns, strip_final_punctuation
-from groundup.finetune.conversation_identity import identity
+from groundup.finetune.chat_batches import augmented_turns, strip_final_punctuation
 from groundup.finetune.conversations import (
     DROP_REASONS,
     PARSERS,
     TURN_PARSERS,
     TrainingConversation,
+    identity,
     read_conversations,
+    split_conversations,
 )
-from groundup.finetune.validation_split import split_conversations
 from groundup.recipe.finetune_config import ConversationSourceConfig, FinetuneConfig
 
 GREETINGS = """

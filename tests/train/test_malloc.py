@@ -9,7 +9,7 @@ import pytest
 
 COUNT = """
 import resource, sys, torch
-from groundup.train.malloc import disable_malloc_trim
+from groundup.train.device import disable_malloc_trim
 if sys.argv[1] == "kept":
     assert disable_malloc_trim()
 torch.set_num_threads(1)

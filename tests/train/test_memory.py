@@ -19,9 +19,8 @@ from groundup.recipe import ModelConfig
 from groundup.recipe.model_config import MoEConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.train import NEXT_TOKEN, NativeEngine, micro_batch
-from groundup.train.float8 import convert_to_float8_training, require_float8
 from groundup.train.low_memory_adamw import LowMemoryAdamW, dequantize_moment, quantize_moment
-from groundup.train.stochastic_rounding import stochastic_round
+from groundup.train.mixed_precision import convert_to_float8_training, require_float8
 from groundup.train.weight_average import WeightAverage
 
 CONFIG = ModelConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, context_length=32)

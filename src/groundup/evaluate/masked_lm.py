@@ -108,9 +108,9 @@ def _logits(model: nn.Module, batch: ModelInputs) -> Tensor:
 
 def _mask_token_ids(tokenizer: Tokenizer) -> list[int]:
     """The ids of the mask tokens, in order."""
-    found = []
+    ids = []
     for name in mask_token_names(tokenizer.vocab_size):
         if (id := tokenizer.token_id(name)) is None:
             break
-        found.append(id)
-    return found
+        ids.append(id)
+    return ids

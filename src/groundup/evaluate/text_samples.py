@@ -14,16 +14,9 @@ def sample_continuations(
     model: Decoder, tokenizer: Tokenizer, prompts: Sequence[str], *, max_tokens: int, temperature: float, seed: int
 ) -> list[dict[str, str]]:
     """[{"prompt": ..., "text": the continuation}]; prompt i is sampled with seed + i."""
-    return [
-        {
-            "prompt": prompt,
-            "text": generate_text(
-                model,
-                tokenizer,
-                prompt,
-                sampling=SamplingParams(temperature=temperature, top_p=TOP_P, seed=seed + index),
-                max_tokens=max_tokens,
-            ),
-        }
-        for index, prompt in enumerate(prompts)
-    ]
+    samples = []
+    for index, prompt in enumerate(prompts):
+        sampling = SamplingParams(temperature=temperature, top_p=TOP_P, seed=seed + index)
+        text = generate_text(model, tokenizer, prompt, sampling=sampling, max_tokens=max_tokens)
+        samples.append({"prompt": prompt, "text": text})
+    return samples

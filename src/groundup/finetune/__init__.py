@@ -1,10 +1,7 @@
 """11. Fine-tuning: from a model that continues text to one that answers.
 
-    conversations.py            conversations from files
-    conversation_identity.py    content hash of these files
-    validation_split.py         validation set by hash
-    augment.py                  variants of user turns
-    chat_batches.py             conversations to batches, loss on the assistant's tokens
+    conversations.py            conversations from files, and the validation split
+    chat_batches.py             conversations to batches, loss on the assistant's tokens; variants of user turns
     seq2seq.py                  the same for an encoder-decoder, such as translation
     finetune_task.py            which of the two a model learns
     lora.py                     low-rank adapters
@@ -15,7 +12,7 @@
 
 Not here: a loop (chapter 10 has it), and learning from preferences and rewards (DPO, GRPO).
 
-The names below are imported on first use: `conversation_identity` must be importable without torch.
+The names below are imported on first use: `conversations` must be importable without torch.
 """
 
 import importlib

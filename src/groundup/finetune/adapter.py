@@ -105,12 +105,12 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
 
 def trainable_token_modules(model: nn.Module) -> dict[str, TrainableTokens]:
     """The TrainableTokens of each token matrix, by name."""
-    found = {}
-    for name, table in token_matrices(model).items():
-        for module in table.modules():
-            if isinstance(module, TrainableTokens):
-                found[name] = module
-    return found
+    return {
+        name: module
+        for name, table in token_matrices(model).items()
+        for module in table.modules()
+        if isinstance(module, TrainableTokens)
+    }
 
 
 def huggingface_names(model: nn.Module, modules: list[str]) -> dict[str, str]:
@@ -118,7 +118,7 @@ def huggingface_names(model: nn.Module, modules: list[str]) -> dict[str, str]:
     try:
         config: Any = model.config
         pairs = select_family(config).weight_map(config, [f"{name}.weight" for name in modules])
-        found = {pair.native[0]: pair.foreign[0] for pair in pairs if len(pair.native) == len(pair.foreign) == 1}
-        return {name: found[f"{name}.weight"].removesuffix(".weight") for name in modules}
+        names = {pair.native[0]: pair.foreign[0] for pair in pairs if len(pair.native) == len(pair.foreign) == 1}
+        return {name: names[f"{name}.weight"].removesuffix(".weight") for name in modules}
     except (UserError, KeyError):
         return {name: name for name in modules}

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from groundup.artifacts.errors import UserError
 from groundup.data.stable_hash import hash_fraction
-from groundup.finetune.augment import Turns, augmented_turns
-from groundup.finetune.conversations import TrainingConversation
+from groundup.finetune.conversations import TrainingConversation, Turns
 from groundup.model.loss import IGNORE_INDEX
 from groundup.tokenizer import Tokenizer
 from groundup.train.sequence_order import feistel_permutation
@@ -55,6 +54,21 @@ def _render(tokenizer: Tokenizer, turns: Turns) -> tuple[tuple[int, ...], tuple[
     return tuple(ids), tuple(mask)
 
 
+def augmented_turns(conversation: TrainingConversation) -> list[Turns]:
+    """The conversation, with user turns in lower case, without final punctuation, and both; without duplicates."""
+    changes = (str, str.lower, strip_final_punctuation, lambda text: strip_final_punctuation(text.lower()))
+    return list(dict.fromkeys(_apply_to_user(conversation.turns, change) for change in changes))
+
+
+def strip_final_punctuation(text: str) -> str:
+    """ "How are you?" -> "How are you"; a text of marks alone stays."""
+    return text.rstrip(".?! ") or text
+
+
+def _apply_to_user(turns: Turns, change: Callable[[str], str]) -> Turns:
+    return tuple((role, change(text) if role == "user" else text) for role, text in turns)
+
+
 class ChatBatches:
     """Batches of conversations, packed into rows.
 
@@ -90,13 +104,8 @@ class ChatBatches:
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """`tokens`, `labels` and `document_ids`, int64 (B T). Labels are -100 except at the assistant's tokens."""
-        positions = step * self.batch_rows + np.arange(self.batch_rows)
-        epochs, indices = np.divmod(positions, self.num_rows)
-        chosen = [
-            (epoch, int(feistel_permutation(np.array([index]), self.num_rows, self.seed + 1, epoch)[0]))
-            for epoch, index in zip(epochs.tolist(), indices.tolist(), strict=True)
-        ]
-        return self._tensors([self._row(row, epoch) for epoch, row in chosen])
+        rows = shuffled_rows(step, self.batch_rows, self.num_rows, self.seed + 1)
+        return self._tensors([self._row(row, epoch) for epoch, row in rows])
 
     def first_epoch(self) -> list[dict[str, Tensor]]:
         """Every row once, in order, with the first variant of each conversation: for validation."""
@@ -105,12 +114,12 @@ class ChatBatches:
 
     def _row(self, row: int, epoch: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """The conversations of a row, in the variants of the epoch."""
-        chosen = []
+        conversations = []
         for position, index in enumerate(self.rows[row]):
             variants = self.conversations[index].variants
             fraction = hash_fraction(f"{epoch} {row} {position}", self.seed)
-            chosen.append(variants[int(fraction * len(variants))])
-        return chosen
+            conversations.append(variants[int(fraction * len(variants))])
+        return conversations
 
     def _tensors(self, rows: list[list[tuple[tuple[int, ...], tuple[int, ...]]]]) -> dict[str, Tensor]:
         tokens = torch.full((len(rows), self.sequence_length), self.pad_id)
@@ -126,6 +135,15 @@ class ChatBatches:
                 document_ids[index, span] = document
                 begin += len(ids)
         return {"tokens": tokens, "labels": labels, "document_ids": document_ids}
+
+
+def shuffled_rows(step: int, batch_rows: int, num_rows: int, seed: int) -> list[tuple[int, int]]:
+    """(epoch, row) of each row in the batch of `step`; every epoch has another order."""
+    epochs, indices = np.divmod(step * batch_rows + np.arange(batch_rows), num_rows)
+    return [
+        (epoch, int(feistel_permutation(np.array([index]), num_rows, seed, epoch)[0]))
+        for epoch, index in zip(epochs.tolist(), indices.tolist(), strict=True)
+    ]
 
 
 def pack_first_fit(items: Sequence[int], length_of: Callable[[int], int], capacity: int) -> list[list[int]]:

@@ -10,7 +10,7 @@ Dropped conversations are counted by reason, and some are kept as samples.
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -19,10 +19,14 @@ import yaml
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.data.inputs import resolve_files
-from groundup.recipe.finetune_config import ConversationSourceConfig
+from groundup.data.inputs import file_hashes, resolve_files
+from groundup.data.stable_hash import hash_fraction
+from groundup.recipe.finetune_config import ConversationSourceConfig, FinetuneConfig
 
 ROLES = ("system", "user", "assistant")
+
+Turns = tuple[tuple[str, str], ...]
+"""(role, text) pairs."""
 
 DROP_REASONS = {
     "malformed": "not a list of text turns",
@@ -38,13 +42,12 @@ class TrainingConversation:
     """Alternating turns of user and assistant, ending with the assistant; a system message may come first.
 
     Attributes:
-        turns: (role, text) pairs.
         source: name of the source in the recipe.
         topic: name of its file, without suffix.
         weight: number of times in one epoch.
     """
 
-    turns: tuple[tuple[str, str], ...]
+    turns: Turns
     source: str
     topic: str
     weight: float = 1.0
@@ -91,30 +94,56 @@ def read_conversations(
     Raises UserError if a source cannot be read, or no conversation is left.
     """
     stats = ConversationStats()
-    found: dict[tuple, TrainingConversation] = {}
+    conversations: dict[Turns, TrainingConversation] = {}
     for source in inputs:
         for item, topic in _read_items(source, machine):
             stats.read += 1
             try:
                 for turns in TURN_PARSERS[source.kind](item):
-                    if turns in found:
+                    if turns in conversations:
                         raise ConversationDropped("duplicate")
-                    found[turns] = TrainingConversation(turns, source.name, topic, source.repeats)
+                    conversations[turns] = TrainingConversation(turns, source.name, topic, source.repeats)
             except ConversationDropped as reason:
                 stats.drop(str(reason), item, source.name)
-    stats.kept = len(found)
-    if not found:
+    stats.kept = len(conversations)
+    if not conversations:
         raise UserError(
             f"no conversations in {', '.join(source.name for source in inputs)} ({stats.read} entries read)",
             hint="a conversation has two turns or more; see finetune.conversations",
         )
-    return list(found.values()), stats
+    return list(conversations.values()), stats
+
+
+def split_conversations(
+    conversations: Sequence[TrainingConversation], fraction: float
+) -> tuple[list[TrainingConversation], list[TrainingConversation]]:
+    """(training set, validation set with about `fraction` of the openings), in their order.
+
+    Split by a hash of the opening, so that no opening is in both sets.
+    """
+    parts: tuple[list[TrainingConversation], list[TrainingConversation]] = ([], [])
+    for conversation in conversations:
+        parts[hash_fraction(_normalize(conversation.opening)) < fraction].append(conversation)
+    return parts
+
+
+def _normalize(text: str) -> str:
+    """Without case and punctuation: "Hello!" and "hello" are equal."""
+    return " ".join("".join(letter.lower() if letter.isalnum() else " " for letter in text).split())
+
+
+def identity(section: FinetuneConfig, machine: Machine) -> dict[str, Any]:
+    """The content hash of every conversation source by name, so that changed files make a new run. Downloads nothing.
+
+    Raises UserError if a local path matches no file.
+    """
+    return {source.name: file_hashes(source, machine) for source in section.conversations}
 
 
 def _read_items(source: ConversationSourceConfig, machine: Machine) -> Iterator[tuple[Any, str]]:
     """(parsed entry, file name without suffix) of the source's files, sorted by name."""
     topics = set(source.topics)
-    found = set()
+    topics_read = set()
     for file in resolve_files(source, machine):
         texts = []
         for member in file.iter_members():
@@ -122,9 +151,9 @@ def _read_items(source: ConversationSourceConfig, machine: Machine) -> Iterator[
             if not topics or topic in topics:
                 texts.append((member.name, topic, member.stream.read()))
         for name, topic, data in sorted(texts):
-            found.add(topic)
+            topics_read.add(topic)
             yield from ((item, topic) for item in PARSERS[source.kind](_decode(data, name), name))
-    if missing := sorted(topics - found):
+    if missing := sorted(topics - topics_read):
         raise UserError(
             f"finetune.conversations: {source.name}: no file named {missing[0]}", hint=f"check {source.path}"
         )
@@ -156,7 +185,7 @@ def parse_messages(text: str, name: str) -> list[Any]:
     return entries
 
 
-def turns_from_lines(item: Any) -> Iterator[tuple[tuple[str, str], ...]]:
+def turns_from_lines(item: Any) -> Iterator[Turns]:
     """Lines of user and assistant in turn; a last line without an answer is dropped."""
     lines = _lines(item)
     roles = ("user", "assistant")
@@ -164,13 +193,13 @@ def turns_from_lines(item: Any) -> Iterator[tuple[tuple[str, str], ...]]:
     yield turns if len(turns) % 2 == 0 else turns[:-1]
 
 
-def turns_from_answers(item: Any) -> Iterator[tuple[tuple[str, str], ...]]:
+def turns_from_answers(item: Any) -> Iterator[Turns]:
     """A first line, and several answers to it: one conversation each."""
     first, *answers = _lines(item)
     yield from ((("user", first), ("assistant", answer)) for answer in dict.fromkeys(answers))
 
 
-def turns_from_messages(item: Any) -> Iterator[tuple[tuple[str, str], ...]]:
+def turns_from_messages(item: Any) -> Iterator[Turns]:
     """A `messages` list, up to the last assistant turn."""
     messages = item.get("messages") if isinstance(item, dict) else None
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
@@ -238,7 +267,7 @@ PARSERS: dict[str, Callable[[str, str], list[Any]]] = {
     "messages": parse_messages,
     "gettext": parse_gettext,
 }
-TURN_PARSERS: dict[str, Callable[[Any], Iterator[tuple[tuple[str, str], ...]]]] = {
+TURN_PARSERS: dict[str, Callable[[Any], Iterator[Turns]]] = {
     "chatterbot": turns_from_lines,
     "chatterbot_answers": turns_from_answers,
     "messages": turns_from_messages,

@@ -22,11 +22,12 @@ FinetuneBatches = ChatBatches | Seq2SeqBatches
 
 @dataclass(frozen=True)
 class FinetuneTask:
-    """Attributes:
-    encode: a conversation as tokens, or None if it does not fit.
-    batches: (encoded, context length, rows of a batch, seed, tokenizer) -> their batches.
-    objective: the loss.
-    answer: (model, tokenizer, prompt) -> the greedy answer.
+    """What an architecture learns, and from which batches.
+
+    Attributes:
+        encode: a conversation as tokens, or None if it does not fit.
+        batches: (encoded, context length, rows of a batch, seed, tokenizer) -> their batches.
+        answer: (model, tokenizer, prompt) -> the greedy answer.
     """
 
     encode: Callable[..., EncodedConversation | None]

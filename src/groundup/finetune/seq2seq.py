@@ -5,17 +5,15 @@ The encoder reads the first user turn, and the decoder learns to write the answe
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
-from groundup.finetune.chat_batches import EncodedConversation, repeat_by_weight
+from groundup.finetune.chat_batches import EncodedConversation, repeat_by_weight, shuffled_rows
 from groundup.finetune.conversations import TrainingConversation
 from groundup.model import EncoderDecoder
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives import seq2seq_batch
-from groundup.train.sequence_order import feistel_permutation
 
 
 def encode_seq2seq(
@@ -65,14 +63,7 @@ class Seq2SeqBatches:
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """`tokens` and `document_ids` (B S), which are 0 at padding, and `labels` (B T), -100 at padding."""
-        positions = step * self.batch_rows + np.arange(self.batch_rows)
-        epochs, indices = np.divmod(positions, self.num_rows)
-        return self._tensors(
-            [
-                int(feistel_permutation(np.array([index]), self.num_rows, self.seed, int(epoch))[0])
-                for epoch, index in zip(epochs, indices, strict=True)
-            ]
-        )
+        return self._tensors([row for _, row in shuffled_rows(step, self.batch_rows, self.num_rows, self.seed)])
 
     def first_epoch(self) -> list[dict[str, Tensor]]:
         """Every pair once, in order: for validation."""

@@ -32,7 +32,8 @@ Messages = Sequence[Mapping[str, str]]
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """
+    """Result of `finetune`.
+
     Attributes:
         training: records, evaluations and speed.
         train, validation: the conversations that were used, with their tokens.

@@ -10,12 +10,11 @@ from typing import Any
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.machine import Machine
 from groundup.finetune.adapter import save_adapter
-from groundup.finetune.conversations import DROP_REASONS, TrainingConversation, read_conversations
+from groundup.finetune.conversations import DROP_REASONS, TrainingConversation, read_conversations, split_conversations
 from groundup.finetune.finetune_task import task_for_model
 from groundup.finetune.lora import merge_lora
 from groundup.finetune.sft import finetune
 from groundup.finetune.trainable_tokens import merge_trainable_tokens
-from groundup.finetune.validation_split import split_conversations
 from groundup.model import load_model, save_model
 from groundup.recipe import RecipeView
 from groundup.recipe.finetune_config import FinetuneConfig

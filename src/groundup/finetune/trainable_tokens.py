@@ -50,8 +50,8 @@ def merge_trainable_tokens(model: nn.Module) -> nn.Module:
 
 def token_matrices(model: nn.Module) -> dict[str, nn.Module]:
     """The modules with one row a token: the embedding, and an untied head."""
-    found: dict[str, nn.Module] = {"embedding.tokens": model.get_submodule("embedding.tokens")}
+    matrices: dict[str, nn.Module] = {"embedding.tokens": model.get_submodule("embedding.tokens")}
     head = model.get_submodule("head")
     if "weight" in head._parameters or parametrize.is_parametrized(head, "weight"):
-        found["head"] = head
-    return found
+        matrices["head"] = head
+    return matrices

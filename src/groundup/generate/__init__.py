@@ -1,12 +1,11 @@
 """7. Generation: sampling from a decoder with a key/value cache, one prompt at a time or many in one batch.
 
-    sampling.py              logits to a token: temperature, top-k, top-p, min-p, repetition penalty
-    reference_generation.py  generation without a cache: the oracle of the faster ways
-    generation.py            generation with a key/value cache; from tokens or from text
-    detokenizer.py           tokens to text, incrementally; stop strings
-    batch_kv_cache.py        key/value cache of a batch whose sequences come and go
-    batching_engine.py       continuous batching of many requests
-    terminal_chat.py         a conversation in the terminal
+    sampling.py         logits to a token: temperature, top-k, top-p, min-p, repetition penalty
+    generation.py       generation with a key/value cache, and without; from tokens or from text
+    detokenizer.py      tokens to text, incrementally; stop strings
+    batch_kv_cache.py   key/value cache of a batch whose sequences come and go
+    batching_engine.py  continuous batching of many requests
+    terminal_chat.py    a conversation in the terminal
 
 Deliberately absent: HTTP, threads and queues (chapter 13), and constrained decoding. Not yet written: paged cache, shared
 prefixes, speculative decoding.
@@ -17,12 +16,12 @@ from groundup.generate.detokenizer import StreamDetokenizer
 from groundup.generate.generation import (
     encode_prompt,
     generate,
+    generate_reference,
     generate_text,
     next_token_logits,
     stream_text,
     stream_tokens,
 )
-from groundup.generate.reference_generation import generate_reference
 from groundup.generate.sampling import GREEDY, SamplingParams, sample_token
 from groundup.generate.terminal_chat import ChatSession
 

@@ -58,6 +58,28 @@ def stream_tokens(
         new = [token]
 
 
+def generate_reference(
+    model: Decoder,
+    prompt_ids: Sequence[int],
+    *,
+    max_tokens: int,
+    sampling: SamplingParams,
+    stop_ids: Collection[int] = (),
+) -> Iterator[int]:
+    """`stream_tokens` without a cache, by a forward pass over the whole text for every token: the oracle of faster ways."""
+    device = next(model.parameters()).device
+    generator = sampling.generator()
+    ids = list(prompt_ids)
+    for _ in range(max_tokens):
+        with torch.inference_mode():
+            logits = model(torch.tensor([ids], device=device)).logits[0, -1]
+        token = sample_token(logits, sampling, ids, generator)
+        if token in stop_ids:
+            return
+        yield token
+        ids.append(token)
+
+
 @torch.inference_mode()
 def next_token_logits(model: Decoder, tokens: Sequence[Sequence[int]], cache: KVCache) -> Float[Tensor, "B V"]:
     """Logits of the token after each row of `tokens`; those of earlier positions are not computed."""

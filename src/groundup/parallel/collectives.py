@@ -1,7 +1,7 @@
 """Differentiable collectives: the conjugate pairs of Megatron-LM (Shoeybi et al. 2019, figure 3; Korthikanti et al. 2022).
 
 A tensor is *full* when all ranks of the group have the same one; otherwise each rank has a *chunk* along one dimension,
-or a *partial* sum.
+or a *partial* sum. Arguments: (x, dim, group), or (x, group) for all_reduce and all_reduce_in_backward.
 
     function                 forward           backward
     split                    full -> chunk     chunk -> full
@@ -13,48 +13,19 @@ or a *partial* sum.
     all_to_all               chunk i of rank j <-> chunk j of rank i
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 Group = dist.ProcessGroup
+P = ParamSpec("P")
 
 # Renamed in PyTorch 2.13.
 _torch_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 _torch_reduce_scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
-
-
-def split(x: Tensor, dim: int, group: Group) -> Tensor:
-    return _Split.apply(x, dim, group)  # type: ignore[return-value]
-
-
-def all_gather(x: Tensor, dim: int, group: Group) -> Tensor:
-    return _AllGather.apply(x, dim, group)  # type: ignore[return-value]
-
-
-def all_gather_replicated(x: Tensor, dim: int, group: Group) -> Tensor:
-    return _AllGatherReplicated.apply(x, dim, group)  # type: ignore[return-value]
-
-
-def reduce_scatter(x: Tensor, dim: int, group: Group) -> Tensor:
-    return _ReduceScatter.apply(x, dim, group)  # type: ignore[return-value]
-
-
-def all_reduce(x: Tensor, group: Group) -> Tensor:
-    return _AllReduce.apply(x, group)  # type: ignore[return-value]
-
-
-def all_reduce_in_backward(x: Tensor, group: Group) -> Tensor:
-    return _AllReduceInBackward.apply(x, group)  # type: ignore[return-value]
-
-
-def all_to_all(
-    x: Tensor, group: Group, send_counts: list[int] | None = None, receive_counts: list[int] | None = None
-) -> Tensor:
-    """Send `send_counts[i]` rows of `x` to rank i and receive `receive_counts[i]` from it; default: equal counts."""
-    return _AllToAll.apply(x, group, send_counts, receive_counts)  # type: ignore[return-value]
 
 
 def local_chunk(x: Tensor, dim: int, group: Group) -> Tensor:
@@ -88,86 +59,42 @@ def _all_reduce_copy(x: Tensor, group: Group) -> Tensor:
     return x
 
 
-def _all_to_all(x: Tensor, group: Group, send_counts: list[int] | None, receive_counts: list[int] | None) -> Tensor:
+def _exchange(x: Tensor, group: Group, send_counts: list[int] | None, receive_counts: list[int] | None) -> Tensor:
     rows = x.shape[0] if receive_counts is None else sum(receive_counts)
     out = x.new_empty((rows, *x.shape[1:]))
     dist.all_to_all_single(out, x.contiguous(), receive_counts, send_counts, group=group)
     return out
 
 
-class _Split(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: Group) -> Tensor:
-        ctx.dim, ctx.group = dim, group
-        return local_chunk(x, dim, group)
+def _differentiable(forward_op: Callable[P, Tensor], backward_op: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """`forward_op(x, *arguments)` whose gradient is `backward_op(gradient, *arguments)`."""
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return _all_gather_chunks(grad, ctx.dim, ctx.group), None, None
+    class Collective(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, *arguments: Any) -> Tensor:
+            ctx.arguments = arguments
+            return forward_op(x, *arguments)  # type: ignore[call-arg]
 
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+            return backward_op(grad, *ctx.arguments), *(None for _ in ctx.arguments)  # type: ignore[call-arg]
 
-class _AllGather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: Group) -> Tensor:
-        ctx.dim, ctx.group = dim, group
-        return _all_gather_chunks(x, dim, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return _reduce_scatter_chunks(grad, ctx.dim, ctx.group), None, None
+    return Collective.apply  # type: ignore[return-value]
 
 
-class _AllGatherReplicated(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: Group) -> Tensor:
-        ctx.dim, ctx.group = dim, group
-        return _all_gather_chunks(x, dim, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return local_chunk(grad, ctx.dim, ctx.group), None, None
-
-
-class _ReduceScatter(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: Group) -> Tensor:
-        ctx.dim, ctx.group = dim, group
-        return _reduce_scatter_chunks(x, dim, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return _all_gather_chunks(grad, ctx.dim, ctx.group), None, None
+split = _differentiable(local_chunk, _all_gather_chunks)
+all_gather = _differentiable(_all_gather_chunks, _reduce_scatter_chunks)
+all_gather_replicated = _differentiable(_all_gather_chunks, local_chunk)
+reduce_scatter = _differentiable(_reduce_scatter_chunks, _all_gather_chunks)
+all_reduce = _differentiable(_all_reduce_copy, lambda grad, group: grad)
+all_reduce_in_backward = _differentiable(lambda x, group: x.view_as(x), _all_reduce_copy)
+_all_to_all = _differentiable(
+    _exchange, lambda grad, group, send_counts, receive_counts: _exchange(grad, group, receive_counts, send_counts)
+)
 
 
-class _AllReduce(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
-        return _all_reduce_copy(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return grad, None
-
-
-class _AllReduceInBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return _all_reduce_copy(grad, ctx.group), None
-
-
-class _AllToAll(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, group: Group, send_counts: list[int] | None, receive_counts: list[int] | None
-    ) -> Tensor:
-        ctx.group, ctx.send_counts, ctx.receive_counts = group, send_counts, receive_counts
-        return _all_to_all(x, group, send_counts, receive_counts)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
-        return _all_to_all(grad, ctx.group, ctx.receive_counts, ctx.send_counts), None, None, None
+def all_to_all(
+    x: Tensor, group: Group, send_counts: list[int] | None = None, receive_counts: list[int] | None = None
+) -> Tensor:
+    """Send `send_counts[i]` rows of `x` to rank i and receive `receive_counts[i]` from it; default: equal counts."""
+    return _all_to_all(x, group, send_counts, receive_counts)

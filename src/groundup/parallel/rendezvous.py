@@ -8,7 +8,7 @@ training only.
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -171,20 +171,16 @@ def process_group(
     # gloo as well, for offloaded weights and the control messages of communicator.py.
     backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
     if world_size() == 1:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-        try:
-            yield device
-        finally:
-            dist.destroy_process_group()
-        return
-    if device.type == "cuda":
-        device = torch.device("cuda", local_rank())
-        torch.cuda.set_device(device)
-    dist.init_process_group(
-        backend, store=dist.PrefixStore("group", get_store()), rank=rank(), world_size=world_size(), timeout=timeout
-    )
+        store, stall_detection = dist.HashStore(), nullcontext()
+    else:
+        store = dist.PrefixStore("group", get_store())
+        stall_detection = detect_stalls(get_store(), rank(), world_size(), stall_seconds)
+        if device.type == "cuda":
+            device = torch.device("cuda", local_rank())
+            torch.cuda.set_device(device)
+    dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size(), timeout=timeout)
     try:
-        with detect_stalls(get_store(), rank(), world_size(), stall_seconds):
+        with stall_detection:
             yield device
     finally:
         dist.destroy_process_group()

@@ -8,14 +8,11 @@
     objectives.py             losses
     lr_schedule.py            learning rate
     optimizer.py              AdamW and Muon by kind of parameter
-    low_memory_adamw.py       AdamW with float8 state or bfloat16 weights
-    stochastic_rounding.py    rounding for it
+    low_memory_adamw.py       AdamW with float8 state or bfloat16 weights, stochastic rounding
     weight_average.py         EMA and tail averages of the weights
-    mixed_precision.py        autocast and weight types
-    float8.py                 float8 matrix products
+    mixed_precision.py        autocast, bfloat16 weights, float8 matrix products
     compilation.py            torch.compile by block
-    device.py                 device setup, deterministic algorithms
-    malloc.py                 glibc settings for CPU training
+    device.py                 device setup, glibc settings, deterministic algorithms
     micro_batch.py            micro-batch size from free memory
     engines/                  one training step, on one device or many
     checkpoints.py            saving, rotation, resuming

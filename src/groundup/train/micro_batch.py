@@ -62,15 +62,15 @@ def free_memory(device: torch.device) -> int | None:
         return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu":
         return None
-    found = []
+    limits = []
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        found.append(int(fields["MemAvailable"].split()[0]) * 1024)
+        limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
     group = Path("/sys/fs/cgroup")
     try:
         limit, used = (group / "memory.max").read_text(), (group / "memory.current").read_text()
-        found.append(int(limit) - int(used))
+        limits.append(int(limit) - int(used))
     except (OSError, ValueError):  # no such group, or "max"
         pass
-    return min(found, default=None)
+    return min(limits, default=None)

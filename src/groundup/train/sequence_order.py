@@ -66,5 +66,5 @@ class SourceMixture:
 
     def counts(self, count: int) -> np.ndarray:
         """The number of sequences from each source among the first `count`."""
-        periods, rest = divmod(count, self.PERIOD)
-        return periods * self.quota + np.bincount(self._source[:rest], minlength=len(self.quota))
+        periods, remainder = divmod(count, self.PERIOD)
+        return periods * self.quota + np.bincount(self._source[:remainder], minlength=len(self.quota))

@@ -69,11 +69,9 @@ class PackedSequences(Protocol):
 
         A document begins with each span, and at each boundary inside one.
         """
-        ...
 
     def num_repeated(self, index: int) -> int:
         """Number of tokens at the start that have their loss in another sequence."""
-        ...
 
 
 class ConcatSequences:
@@ -106,15 +104,15 @@ class ConcatSequences:
         begin = self._begin(index)
         if self._segments is None:
             return [(begin, begin + self._length)]
-        found: list[TokenSpan] = []
+        spans: list[TokenSpan] = []
         remaining, segment = self._length, int(np.searchsorted(self._ends, begin, side="right"))
         while remaining:
             first, last = self._segments[segment].tolist()
             first = max(first, last - (int(self._ends[segment]) - begin))
-            found.append((first, min(last, first + remaining)))
-            size = found[-1][1] - first
+            spans.append((first, min(last, first + remaining)))
+            size = spans[-1][1] - first
             begin, remaining, segment = begin + size, remaining - size, segment + 1
-        return found
+        return spans
 
     def num_repeated(self, index: int) -> int:
         unshifted = index * (self._length - 1)
@@ -185,12 +183,12 @@ def best_fit(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
 
 def _document_chunks(shard: TokenSource, length: int, documents: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Begin and length of each document, in chunks of at most `length` tokens."""
-    numbers = np.arange(shard.num_documents) if documents is None else documents
-    begins, lengths = shard.document_offsets[numbers], shard.document_lengths[numbers].astype(np.int64)
+    indices = np.arange(shard.num_documents) if documents is None else documents
+    begins, lengths = shard.document_offsets[indices], shard.document_lengths[indices].astype(np.int64)
     parts = -(-lengths // length)
     part = np.arange(int(parts.sum())) - np.repeat(np.cumsum(parts) - parts, parts)
-    begins, rest = np.repeat(begins, parts) + part * length, np.repeat(lengths, parts) - part * length
-    return begins, np.minimum(rest, length)
+    begins, remaining = np.repeat(begins, parts) + part * length, np.repeat(lengths, parts) - part * length
+    return begins, np.minimum(remaining, length)
 
 
 def _segments(begins: np.ndarray, documents: np.ndarray) -> np.ndarray:

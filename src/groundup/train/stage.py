@@ -1,6 +1,7 @@
 """Stage 04-base: pretraining, as a causal or masked language model."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ from torch import nn
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.evaluate import score_windows
-from groundup.evaluate.masked_lm import MaskFunction, make_mask_function, score_masked
+from groundup.evaluate.masked_lm import make_mask_function, score_masked
 from groundup.evaluate.text_samples import sample_continuations
 from groundup.model import Decoder, build_model, save_model
 from groundup.parallel import process_group
@@ -76,7 +77,10 @@ def _run(
         mask_tokens = make_mask_function(config, tokenizer, settings.mask_rate, settings.mean_span_length)
         concat = settings.packing == "concat" and not settings.document_mask
         batches = MaskedBatches(batches, mask_tokens, recipe.seed, engine.data_rank, concat=concat)
-        eval_fn = _masked_lm_eval(recipe, make_mask_function(config, tokenizer), held_out, length)
+        eval_fn = partial(
+            score_masked, mask_function=make_mask_function(config, tokenizer), shard=held_out, length=length,
+            max_tokens=VALIDATION_TOKENS, seed=recipe.seed,
+        )  # fmt: skip
 
     steps = require_derived(settings.steps, "train.steps")
     with Prefetcher(
@@ -128,14 +132,5 @@ def _causal_lm_eval(recipe: RecipeView, tokenizer: Tokenizer, held_out: TokenSha
                 max_tokens=SAMPLE_TOKENS, temperature=SAMPLE_TEMPERATURE, seed=recipe.seed,
             )  # fmt: skip
         return values
-
-    return evaluate
-
-
-def _masked_lm_eval(recipe: RecipeView, mask_tokens: MaskFunction, held_out: TokenShard, length: int) -> EvalFn:
-    """Loss and accuracy on masked tokens of validation text."""
-
-    def evaluate(model: nn.Module) -> dict[str, Any]:
-        return score_masked(model, mask_tokens, held_out, length, max_tokens=VALIDATION_TOKENS, seed=recipe.seed)
 
     return evaluate

@@ -145,11 +145,11 @@ class TokenBatches:
 
     def order(self, begin: int, count: int) -> list[tuple[int, int]]:
         """(source, sequence) indices of `count` sequences, from the `begin`-th of the training."""
-        found: list[tuple[int, int]] = []
-        while count > len(found):
-            chunk, offset = divmod(begin + len(found), ORDER_CHUNK)
-            found += self._cached_order(chunk)[offset : offset + count - len(found)]
-        return found
+        order: list[tuple[int, int]] = []
+        while count > len(order):
+            chunk, offset = divmod(begin + len(order), ORDER_CHUNK)
+            order += self._cached_order(chunk)[offset : offset + count - len(order)]
+        return order
 
     def step_stats(self, step: int) -> dict[str, Any]:
         """Fields of a step's record: `epoch` after it, and `tokens_by_source` over all ranks.
@@ -175,15 +175,15 @@ class TokenBatches:
     def _order_of_chunk(self, chunk: int) -> list[tuple[int, int]]:
         sources, indices = self._mixture.source_and_index(chunk * ORDER_CHUNK + np.arange(ORDER_CHUNK, dtype=np.int64))
         counts = np.array([source.count for source in self._sources.values()])[sources]
-        epochs, places = np.divmod(indices, counts)
+        epochs, positions = np.divmod(indices, counts)
         if self.shuffle:
             for source, epoch in sorted(set(zip(sources.tolist(), epochs.tolist(), strict=True))):
-                chosen = (sources == source) & (epochs == epoch)
-                size = int(counts[chosen][0])
-                places[chosen] = feistel_permutation(
-                    places[chosen], size, self.seed, epoch * len(self._sources) + source
+                selected = (sources == source) & (epochs == epoch)
+                size = int(counts[selected][0])
+                positions[selected] = feistel_permutation(
+                    positions[selected], size, self.seed, epoch * len(self._sources) + source
                 )
-        return list(zip(sources.tolist(), places.tolist(), strict=True))
+        return list(zip(sources.tolist(), positions.tolist(), strict=True))
 
     def _read_rows(self, rows: list[list[TokenSpan]], repeated: list[int]) -> dict[str, np.ndarray]:
         """Copy the token spans of each sequence out of the shard."""
@@ -239,8 +239,8 @@ def _documents_by_source(shard: TokenSource, weights: Mapping[str, float]) -> di
             raise UserError(f"train.mix.{name} = {weight}: expected at least 0", hint="0 excludes a source")
     if not any(weights.values()):
         raise UserError("train.mix: all weights are 0", hint="give at least one source a weight above 0")
-    numbers = np.asarray(shard.document_sources)
-    return {name: np.flatnonzero(numbers == names.index(name)) for name, weight in weights.items() if weight > 0}
+    sources = np.asarray(shard.document_sources)
+    return {name: np.flatnonzero(sources == names.index(name)) for name, weight in weights.items() if weight > 0}
 
 
 def make_batches(

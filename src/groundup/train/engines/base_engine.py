@@ -1,5 +1,6 @@
 """Base class of the engines: setup checks, gradient accumulation over micro-batches, checkpoints."""
 
+import importlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +10,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.model import update_expert_bias
 from groundup.parallel import Mesh
 from groundup.parallel.communicator import Communicator, SingleProcess
 from groundup.parallel.gradients import clip_grad_norm
 from groundup.plan import parallel_layout
+from groundup.plan.engine_support import ENGINE_PACKAGES, check_engine_installed
 from groundup.recipe.layout_config import LayoutConfig
-from groundup.recipe.train_config import TrainConfig
+from groundup.recipe.train_config import EngineName, TrainConfig
+from groundup.train.compilation import enable_compile_cache, should_compile
 from groundup.train.micro_batch import DEFAULT_TOKENS
 from groundup.train.objectives import Batch, Objective
 from groundup.train.optimizer import set_learning_rate
@@ -124,6 +128,14 @@ class TorchEngine(BaseEngine):
         self.zero_grad()
         return norm
 
+    def should_compile(self, full_model: nn.Module, machine: Machine) -> bool:
+        """Whether to compile the model for this run; if so, enables the cache of compiled kernels."""
+        flops = 6.0 * sum(weight.numel() for weight in full_model.parameters()) * (self.settings.tokens or 0)
+        compiled = should_compile(machine, self.device, flops)
+        if compiled:
+            enable_compile_cache(machine)
+        return compiled
+
     def zero_grad(self) -> None:
         for weight in self.parameters:
             weight.grad = None
@@ -135,6 +147,16 @@ class TorchEngine(BaseEngine):
             dist.broadcast(drawn, 0, group=self.communicator.control_group)
             shard = self.mesh.rank("pipeline") * self.mesh.size("data") + self.mesh.rank("data")
             torch.manual_seed(int(drawn) + shard)
+
+
+def import_engine(engine: EngineName, module: str) -> Any:
+    """The module of an engine's package. Raises UserError if it is not installed or cannot be imported."""
+    check_engine_installed(engine)
+    _, name, hint = ENGINE_PACKAGES[engine]
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"train.engine = {engine!r}: {name} cannot be imported here: {error}", hint=hint) from None
 
 
 def split_batch(batch: Batch, size: int) -> list[Batch]:

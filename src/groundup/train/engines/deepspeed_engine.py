@@ -16,13 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.parallel.activation_checkpointing import apply_activation_checkpointing
-from groundup.plan.engine_support import ENGINE_PACKAGES, check_engine_installed
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
-from groundup.train.engines.base_engine import BaseEngine
+from groundup.train.engines.base_engine import BaseEngine, import_engine
 from groundup.train.engines.deepspeed_state import DeepSpeedState
 from groundup.train.objectives import Batch, Objective, model_loss
 from groundup.train.optimizer import build_optimizers, set_learning_rate
@@ -158,14 +156,7 @@ def import_deepspeed(device: torch.device) -> Any:
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
-    check_engine_installed("deepspeed")
-    try:
-        import deepspeed  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise UserError(
-            f"train.engine = 'deepspeed': DeepSpeed cannot be imported here: {error}",
-            hint=ENGINE_PACKAGES["deepspeed"][2],
-        ) from None
+    deepspeed = import_engine("deepspeed", "deepspeed")
     # DeepSpeed calls deprecated collectives.
     warnings.filterwarnings("ignore", message=r".*(all_gather_into|reduce_scatter)_tensor", category=FutureWarning)
     logger = logging.getLogger("DeepSpeed")

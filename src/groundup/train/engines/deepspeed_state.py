@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from groundup.parallel.communicator import Communicator
-from groundup.train.engines.engine_state import assign_tensor, check_checkpoint, meta_copy
+from groundup.train.engines.engine_state import check_checkpoint, meta_copy
 from groundup.train.engines.full_state import ADAM_MOMENTS, FullTensorState, read_full_tensors
 
 
@@ -37,9 +37,9 @@ class DeepSpeedState(FullTensorState):
         check_checkpoint(folder, self._shapes, self.communicator)
         step = torch.zeros(())
         for name, weight in self._weights.items():
-            found = read_full_tensors(folder, {name: self._shapes[name]})
-            step = found.pop("step")[name]
-            for key, tensors in found.items():
+            saved = read_full_tensors(folder, {name: self._shapes[name]})
+            step = saved.pop("step")[name]
+            for key, tensors in saved.items():
                 self._set(weight, key, tensors[name].to(self._engine.device))
         self.set_step(step)
         return {}
@@ -50,13 +50,16 @@ class DeepSpeedState(FullTensorState):
         for name, weight in self._weights.items():
             value = self._utils.safe_get_full_fp32_param(weight)
             if dist.get_rank() == 0:
-                assign_tensor(full_model, name, value.detach().cpu().view(self._shapes[name]))
+                # Not by load_state_dict: the shapes of ZeRO-3 parameters are those of empty tensors.
+                module, _, leaf = name.rpartition(".")
+                full_weight = nn.Parameter(value.detach().cpu().view(self._shapes[name]), weight.requires_grad)
+                setattr(full_model.get_submodule(module), leaf, full_weight)
         return full_model.eval()
 
     def gradients(self) -> dict[str, Tensor]:
         """Full gradients by name, between the backward pass and the step."""
-        found = {name: self._utils.safe_get_full_grad(weight) for name, weight in self._weights.items()}
-        return {name: gradient.detach().float().cpu() for name, gradient in found.items()}
+        gradients = {name: self._utils.safe_get_full_grad(weight) for name, weight in self._weights.items()}
+        return {name: gradient.detach().float().cpu() for name, gradient in gradients.items()}
 
     def set_step(self, step: Tensor) -> None:
         """Set AdamW's step count."""

@@ -80,7 +80,7 @@ class EngineState:
         """The full model on the CPU; filled on rank 0 only, one weight at a time."""
         if self._mesh is None or self._full_model is None:
             return self._models[0].cpu().eval()
-        weights = self._weights()
+        weights, full_weights = self._weights(), {}
         for name, target in self._full_model.state_dict().items():
             is_local = name in weights
             owner = torch.tensor(self._mesh.rank("pipeline") if is_local else -1)
@@ -90,7 +90,8 @@ class EngineState:
             if self._mesh.size("pipeline") > 1:
                 dist.broadcast(weight, group=self._mesh.group("pipeline"), group_src=int(owner))
             if dist.get_rank() == 0:
-                assign_tensor(self._full_model, name, weight.cpu())
+                full_weights[name] = weight.cpu()
+        self._full_model.load_state_dict(full_weights, strict=False, assign=True)
         return self._full_model.eval()
 
     def _weights(self) -> dict[str, Tensor]:
@@ -147,15 +148,15 @@ def check_checkpoint(folder: Path, shapes: dict[str, torch.Size], communicator: 
         shapes: full shapes of the weights that this rank has or has shards of.
     """
     failure: Exception | None = None
-    found: dict[str, torch.Size] = {}
+    saved: dict[str, torch.Size] = {}
     try:
-        found = read_shapes(folder)
+        saved = read_shapes(folder)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         failure = error
     if communicator.any(failure is not None):
         raise CorruptCheckpoint(f"{folder}: {failure or 'not readable on another rank'}")
     names = set().union(*communicator.all_gather_objects(list(shapes)))
-    difference = _difference(shapes, found, names)
+    difference = _difference(shapes, saved, names)
     if communicator.any(difference is not None):
         raise UserError(
             f"{folder}: a checkpoint of another model: {difference or 'on another rank'}",
@@ -163,14 +164,14 @@ def check_checkpoint(folder: Path, shapes: dict[str, torch.Size], communicator: 
         )
 
 
-def _difference(shapes: dict[str, torch.Size], found: dict[str, torch.Size], names: set[str]) -> str | None:
+def _difference(shapes: dict[str, torch.Size], saved: dict[str, torch.Size], names: set[str]) -> str | None:
     """The first difference between a checkpoint and the weights of this rank; `names`: the weights of all ranks."""
     for name, shape in shapes.items():
-        if name not in found:
+        if name not in saved:
             return f"{name} is missing"
-        if found[name] != shape:
-            return f"{name} has shape {tuple(found[name])}, expected {tuple(shape)}"
-    for name in found:
+        if saved[name] != shape:
+            return f"{name} has shape {tuple(saved[name])}, expected {tuple(shape)}"
+    for name in saved:
         if name not in names and name.rpartition(".")[0] not in names:
             return f"{name} is not expected"
     return None
@@ -183,17 +184,6 @@ def meta_copy(model: nn.Module) -> nn.Module:
         for weight in model.parameters()
     }
     return copy.deepcopy(model, empty)  # type: ignore[arg-type]
-
-
-def assign_tensor(model: nn.Module, name: str, value: Tensor) -> None:
-    """Set a parameter of a meta copy, or fill a buffer."""
-    path, _, leaf = name.rpartition(".")
-    module = model.get_submodule(path)
-    if leaf in module._parameters:
-        requires_grad = module.get_parameter(leaf).requires_grad
-        setattr(module, leaf, nn.Parameter(value, requires_grad=requires_grad))
-    else:
-        module.get_buffer(leaf).copy_(value)
 
 
 def _initialize_optimizer_state(optimizer: torch.optim.Optimizer) -> None:

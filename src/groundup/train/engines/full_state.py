@@ -42,11 +42,11 @@ class FullTensorState:
 
 def read_full_tensors(folder: Path, shapes: Mapping[str, torch.Size]) -> dict[str, dict[str, Tensor]]:
     """Weights and AdamW's tensors as {"": {name: tensor}, "exp_avg": ..., "exp_avg_sq": ..., "step": ...}, on the CPU."""
-    found: dict[str, dict[str, Tensor]] = {
+    tensors: dict[str, dict[str, Tensor]] = {
         key: {name: torch.empty(shape) for name, shape in shapes.items()} for key in ("", *ADAM_MOMENTS)
     }
-    found["step"] = {name: torch.zeros(()) for name in shapes}
+    tensors["step"] = {name: torch.zeros(()) for name in shapes}
     load_into(
-        folder, {name + (key and f".{key}"): tensor for key, group in found.items() for name, tensor in group.items()}
+        folder, {name + (key and f".{key}"): tensor for key, group in tensors.items() for name, tensor in group.items()}
     )
-    return found
+    return tensors

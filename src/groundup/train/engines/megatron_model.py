@@ -11,23 +11,16 @@ from groundup.artifacts.errors import UserError
 from groundup.model.feed_forward import ACTIVATIONS
 from groundup.model.head import ModelOutput, shift_labels
 from groundup.model.loss import IGNORE_INDEX
-from groundup.plan.engine_support import ENGINE_PACKAGES, check_engine_installed
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
+from groundup.train.engines.base_engine import import_engine
 from groundup.train.engines.megatron_weights import to_megatron
 
 
 def check_megatron() -> None:
     """Raises UserError if Megatron-Core cannot be imported or there is no CUDA device."""
-    check_engine_installed("megatron")
-    try:
-        import megatron.core  # type: ignore[import-not-found] # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"train.engine = 'megatron': Megatron-Core cannot be imported here: {error}",
-            hint=ENGINE_PACKAGES["megatron"][2],
-        ) from None
+    import_engine("megatron", "megatron.core")
     try:
         torch.cuda.current_device()
     except (AssertionError, RuntimeError) as error:
@@ -71,7 +64,7 @@ def build_megatron(
         vocab_size=config.vocab_size,
         max_sequence_length=config.context_length,
         share_embeddings_and_output_weights=config.tie_embeddings,
-        position_embedding_type="rope" if config.positions == "rope" else "learned_absolute",
+        position_embedding_type="rope" if config.position_embedding == "rope" else "learned_absolute",
         rotary_base=config.rope_theta,
     )
     parameters = dict(network.named_parameters())

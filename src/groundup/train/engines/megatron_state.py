@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from groundup.parallel.communicator import Communicator
-from groundup.train.engines.engine_state import assign_tensor, check_checkpoint, meta_copy
+from groundup.train.engines.engine_state import check_checkpoint, meta_copy
 from groundup.train.engines.full_state import ADAM_MOMENTS, FullTensorState, read_full_tensors
 from groundup.train.engines.megatron_weights import build_weight_rules
 
@@ -56,18 +56,20 @@ class MegatronState(FullTensorState):
         """See Engine.load."""
         check_checkpoint(folder, self._shapes, self.communicator)
         for name, rule in self._rules.items():
-            found = read_full_tensors(folder, {source: self._shapes[source] for source in rule.sources})
-            step = found.pop("step")[rule.sources[0]]
-            self._assign(found, [name])
+            saved = read_full_tensors(folder, {source: self._shapes[source] for source in rule.sources})
+            step = saved.pop("step")[rule.sources[0]]
+            self._assign(saved, [name])
             if shard := self._optimizer_shard(self._weights[name]):
                 shard.adam_state["step"].copy_(step)
         return {}
 
     def gather_full_model(self) -> nn.Module:
         """The full model on the CPU; filled on rank 0 only."""
+        full_weights = {}
         for name, tensor in self._merged(lambda weight: self._local_part(weight, _tensor_selector(""))):
             if dist.get_rank() == 0:
-                assign_tensor(self._full_model, name, tensor.cpu().clone())
+                full_weights[name] = tensor.cpu().clone()
+        self._full_model.load_state_dict(full_weights, strict=False, assign=True)
         return self._full_model.eval()
 
     def gradients(self) -> dict[str, Tensor]:

@@ -30,36 +30,36 @@ class WeightRule:
 
 def build_weight_rules(config: ModelConfig) -> dict[str, WeightRule]:
     """A rule for every parameter of Megatron's model, in its order."""
-    found = {"embedding.word_embeddings.weight": _sharded("embedding.tokens.weight", 0)}
+    rules = {"embedding.word_embeddings.weight": _sharded("embedding.tokens.weight", 0)}
     if config.position_embedding == "learned":
-        found["embedding.position_embeddings.weight"] = _replicated("embedding.positions.weight")
+        rules["embedding.position_embeddings.weight"] = _replicated("embedding.positions.weight")
     for layer in range(config.num_layers):
         source, target = f"blocks.{layer}", f"decoder.layers.{layer}"
-        found |= _norm(config, f"{target}.input_layernorm", f"{source}.attention_norm")
+        rules |= _norm(config, f"{target}.input_layernorm", f"{source}.attention_norm")
         attention, target_attention = f"{source}.attention", f"{target}.self_attention"
         qkv = [f"{attention}.{part}_proj" for part in "qkv"]
-        found[f"{target_attention}.linear_proj.weight"] = _sharded(f"{attention}.o_proj.weight", 1)
+        rules[f"{target_attention}.linear_proj.weight"] = _sharded(f"{attention}.o_proj.weight", 1)
         if config.attention_bias == "all":
-            found[f"{target_attention}.linear_proj.bias"] = _replicated(f"{attention}.o_proj.bias")
-        found[f"{target_attention}.linear_qkv.weight"] = _grouped_heads([f"{name}.weight" for name in qkv], config)
+            rules[f"{target_attention}.linear_proj.bias"] = _replicated(f"{attention}.o_proj.bias")
+        rules[f"{target_attention}.linear_qkv.weight"] = _grouped_heads([f"{name}.weight" for name in qkv], config)
         if config.attention_bias != "none":
-            found[f"{target_attention}.linear_qkv.bias"] = _grouped_heads([f"{name}.bias" for name in qkv], config)
+            rules[f"{target_attention}.linear_qkv.bias"] = _grouped_heads([f"{name}.bias" for name in qkv], config)
         if config.qk_norm:
             for part in "qk":
-                found |= _norm(config, f"{target_attention}.{part}_layernorm", f"{attention}.{part}_norm")
-        found |= _norm(config, f"{target}.pre_mlp_layernorm", f"{source}.feed_forward_norm")
+                rules |= _norm(config, f"{target_attention}.{part}_layernorm", f"{attention}.{part}_norm")
+        rules |= _norm(config, f"{target}.pre_mlp_layernorm", f"{source}.feed_forward_norm")
         first = [f"{source}.feed_forward.{part}_proj" for part in (("gate", "up") if config.gated else ("up",))]
         kinds = ("weight", "bias") if config.feed_forward_bias else ("weight",)
         for kind in kinds:
-            found[f"{target}.mlp.linear_fc1.{kind}"] = _interleaved([f"{name}.{kind}" for name in first])
+            rules[f"{target}.mlp.linear_fc1.{kind}"] = _interleaved([f"{name}.{kind}" for name in first])
         down = f"{source}.feed_forward.down_proj"
-        found[f"{target}.mlp.linear_fc2.weight"] = _sharded(f"{down}.weight", 1)
+        rules[f"{target}.mlp.linear_fc2.weight"] = _sharded(f"{down}.weight", 1)
         if config.feed_forward_bias:
-            found[f"{target}.mlp.linear_fc2.bias"] = _replicated(f"{down}.bias")
-    found |= _norm(config, "decoder.final_layernorm", "final_norm")
+            rules[f"{target}.mlp.linear_fc2.bias"] = _replicated(f"{down}.bias")
+    rules |= _norm(config, "decoder.final_layernorm", "final_norm")
     if not config.tie_embeddings:
-        found["output_layer.weight"] = _sharded("head.weight", 0)
-    return found
+        rules["output_layer.weight"] = _sharded("head.weight", 0)
+    return rules
 
 
 def to_megatron(weights: Mapping[str, Tensor], config: ModelConfig, rank: int, world_size: int) -> dict[str, Tensor]:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.parallel.activation_checkpointing import apply_activation_checkpointing
+from groundup.parallel.module_surgery import trainable_parameters
 from groundup.recipe.train_config import TrainConfig
-from groundup.train.compilation import compile_blocks, enable_compile_cache, should_compile
+from groundup.train.compilation import compile_blocks
 from groundup.train.engines.base_engine import TorchEngine
 from groundup.train.engines.engine_state import EngineState
 from groundup.train.micro_batch import choose_micro_batch
@@ -30,16 +31,12 @@ class NativeEngine(TorchEngine):
         self.module, self.model_parts = model.train(), [model]
         prepare_weights(model, settings.precision, self.device)
         apply_activation_checkpointing(model, machine.activation_checkpointing)
-        weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        weights = dict(trainable_parameters(model))
         self.parameters = list(weights.values())
         self.optimizers = build_optimizers(model, settings, self.learning_rate)
         self.average = build_weight_average(weights, settings)
         self.state = EngineState([model], self.optimizers, self.average, self.communicator)
-        flops = 6.0 * sum(weight.numel() for weight in model.parameters()) * (settings.tokens or 0)
-        self._compiled_model = model
-        if should_compile(machine, self.device, flops):
-            enable_compile_cache(machine)
-            self._compiled_model = compile_blocks(model)
+        self._compiled_model = compile_blocks(model) if self.should_compile(model, machine) else model
 
     def forward_backward(self, batch: Batch) -> float:
         if self.micro_batch_size is None:

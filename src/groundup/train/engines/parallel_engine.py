@@ -18,7 +18,6 @@ from groundup.parallel.module_surgery import trainable_parameters
 from groundup.parallel.pipeline_parallel import PipelineEvaluator, build_schedule
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
-from groundup.train.compilation import enable_compile_cache, should_compile
 from groundup.train.engines.base_engine import TorchEngine, split_batch
 from groundup.train.engines.engine_state import EngineState, meta_copy
 from groundup.train.mixed_precision import autocast, prepare_weights
@@ -47,27 +46,24 @@ class ParallelEngine(TorchEngine):
         full_model = meta_copy(model)
         self.mesh: Mesh = build_mesh(self.layout, self.device)
         self.data_rank, self.data_world_size = self.mesh.data_rank, self.mesh.data_world_size
-        flops = 6.0 * sum(weight.numel() for weight in model.parameters()) * (settings.tokens or 0)
-        if compiled := should_compile(machine, self.device, flops):
-            enable_compile_cache(machine)
         self.parallel_model = parallelize(
             model,
             self.mesh,
             precision=settings.precision,
             loss=self._loss,
             checkpointing=machine.activation_checkpointing,
-            compiled=compiled,
+            compiled=self.should_compile(model, machine),
         )
         self.model_parts = model_parts = self.parallel_model.model_parts
         self.module: nn.Module = nn.ModuleList(model_parts) if self.parallel_model.stages else model_parts[0]
-        weights = {name: weight for part in model_parts for name, weight in trainable_parameters(part)}
-        self.parameters = [weight for part in model_parts for _, weight in trainable_parameters(part)]
+        trainable = [item for part in model_parts for item in trainable_parameters(part)]
+        self.parameters = [weight for _, weight in trainable]
         self.optimizers = [
             split_groups_by_mesh(optimizer)
             for part in model_parts
             for optimizer in build_optimizers(part, settings, self.learning_rate)
         ]
-        self.average = build_weight_average(weights, settings)
+        self.average = build_weight_average(dict(trainable), settings)
         self.state = EngineState(model_parts, self.optimizers, self.average, self.communicator, self.mesh, full_model)
         self._schedules: dict[Any, Any] = {}
         self.module.train()
