@@ -69,9 +69,11 @@ class PackedSequences(Protocol):
 
         A document begins with each span, and at each boundary inside one.
         """
+        ...
 
     def num_repeated(self, index: int) -> int:
         """Number of tokens at the start that have their loss in another sequence."""
+        ...
 
 
 class ConcatSequences:

@@ -46,20 +46,24 @@ class Engine(Protocol):
         micro-batch and rank is weighted by its predicted positions, so their number changes results only by rounding.
         One call, because pipeline schedules interleave forward and backward passes.
         """
+        ...
 
     def optimizer_step(self, lr_multiplier: float) -> float:
         """Clip the gradient, update the weights at `lr_multiplier` times the peak learning rates, clear the gradient.
 
         Returns the gradient norm over all ranks, before clipping. If it is not finite, no weight has changed.
         """
+        ...
 
     def zero_grad(self) -> None:
         """Clear the gradient; everything is as before `forward_backward`."""
+        ...
 
     def eval_model(self) -> AbstractContextManager[nn.Module]:
         """Context with a module that can be called like the whole model on all ranks: evaluation mode, training
         precision, averaged weights if weight averaging is on.
         """
+        ...
 
     def save(self, folder: Path) -> Callable[[], None]:
         """Snapshot weights, optimizer state and weight average.
@@ -67,6 +71,7 @@ class Engine(Protocol):
         Training may continue after the return. The returned function writes the snapshot into `folder`; it is called
         once, on another thread, returns when the files of all ranks are written, and raises OSError.
         """
+        ...
 
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote, on any number of ranks.
@@ -74,14 +79,17 @@ class Engine(Protocol):
         Raises CorruptCheckpoint on all ranks, having changed nothing, if files are missing or unreadable; UserError if
         they belong to a model of another shape.
         """
+        ...
 
     def any_rank(self, flag: bool) -> bool:
         """True on all ranks if `flag` is true on any."""
+        ...
 
     def finalize(self) -> nn.Module:
         """The full model on the CPU in evaluation mode, averaged if weight averaging is on. The engine is unusable
         afterwards; on ranks other than the main one the return value is undefined.
         """
+        ...
 
 
 class CorruptCheckpoint(Exception):
