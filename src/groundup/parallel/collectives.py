@@ -86,10 +86,10 @@ split = _differentiable(local_chunk, _all_gather_chunks)
 all_gather = _differentiable(_all_gather_chunks, _reduce_scatter_chunks)
 all_gather_replicated = _differentiable(_all_gather_chunks, local_chunk)
 reduce_scatter = _differentiable(_reduce_scatter_chunks, _all_gather_chunks)
-all_reduce = _differentiable(_all_reduce_copy, lambda grad, group: grad)
+all_reduce = _differentiable(_all_reduce_copy, lambda x, group: x)
 all_reduce_in_backward = _differentiable(lambda x, group: x.view_as(x), _all_reduce_copy)
 _all_to_all = _differentiable(
-    _exchange, lambda grad, group, send_counts, receive_counts: _exchange(grad, group, receive_counts, send_counts)
+    _exchange, lambda x, group, send_counts, receive_counts: _exchange(x, group, receive_counts, send_counts)
 )
 
 
