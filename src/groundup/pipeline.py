@@ -6,7 +6,6 @@ fingerprint covers exactly these, so a stage is up to date or stale on every mac
 
 import importlib
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,11 +16,13 @@ from typing import Any, Literal
 
 from groundup.artifacts.differences import list_differences
 from groundup.artifacts.directory import (
-    FINGERPRINT_FILE,
+    finish_promotion,
+    is_temporary,
     lock_folder,
     open_partial,
     partial_path,
     promote,
+    sync_folder,
     write_atomically,
 )
 from groundup.artifacts.errors import UserError
@@ -31,6 +32,7 @@ from groundup.artifacts.manifest import Manifest, list_files
 from groundup.artifacts.progress import Progress
 from groundup.artifacts.rank_environment import rank, world_size
 from groundup.artifacts.run_record import RECORD_FILE, check_recorded, manifest_name, update_record
+from groundup.artifacts.storage_errors import report_storage_errors
 from groundup.plan import Plan, derive
 from groundup.plan.engine_support import check_engine_installed
 from groundup.plan.parallel_layout import configured_devices
@@ -166,7 +168,8 @@ def _run_main(
 ) -> Iterator[tuple[StageRun, str]]:
     """The run as the main rank executes it: all stages in order."""
     plan = derive(recipe)
-    with lock_folder(run_folder):
+    with report_storage_errors(run_folder), lock_folder(run_folder):
+        _remove_temporary_files(run_folder)
         stage_runs = resolve_stage_runs(plan.recipe, run_folder, machine, until_stage)
         if not stage_runs:
             raise UserError("the recipe has no stage to run", hint="add a table such as [data], [tokenizer] or [train]")
@@ -197,6 +200,8 @@ def _run_main(
             if stage_run.stage.name == from_stage:
                 forced = reached = True
             if stage_run.state() == "complete" and not forced:
+                finish_promotion(stage_run.path)  # a kill after the rename may have left something to remove
+                _seconds_file(stage_run).unlink(missing_ok=True)
                 _publish(stage_run.stage.name, "done")
                 yield stage_run, "done"
                 continue
@@ -207,20 +212,22 @@ def _run_main(
                 )
             # Without an entry while it is built: a crash after the rename leaves a stage that the next run records.
             update_record(run_folder, remove=[manifest_name(stage_run.path)])
-            build_stage(stage_run, plan.recipe, run_folder, machine, stage_runs)
+            build_stage(stage_run, plan.recipe, machine, stage_runs)
             update_record(run_folder, add=[manifest_name(stage_run.path)])
             _publish(stage_run.stage.name, "done")
             yield stage_run, "built"
 
 
-def build_stage(
-    stage_run: StageRun, recipe: Recipe, run_folder: Path, machine: Machine, stage_runs: list[StageRun]
-) -> None:
-    """Build one stage in its partial folder, write the manifest and promote the folder."""
+def build_stage(stage_run: StageRun, recipe: Recipe, machine: Machine, stage_runs: list[StageRun]) -> None:
+    """Build one stage in its partial folder, flush it to disk, write the manifest and promote the folder."""
     partial = open_partial(stage_run.path, stage_run.fingerprint)
+    seconds_file = _seconds_file(stage_run)
+    if Manifest.read(partial) is not None:  # written last: the stage was killed before its folder was renamed
+        promote(partial, stage_run.path)
+        seconds_file.unlink(missing_ok=True)
+        return
     started_at = time.monotonic()
-    seconds_file = run_folder / f".{stage_run.stage.folder}.seconds"
-    previous_seconds = float(seconds_file.read_text()) if seconds_file.exists() else 0.0
+    previous_seconds = _read_seconds(seconds_file)
     try:
         if stage_run.stage.distributed and world_size() == 1 and machine.devices > 1:
             metrics = _launcher().launch_stage(stage_run.path, stage_run.stage.name, machine)
@@ -228,26 +235,18 @@ def build_stage(
             if stage_run.stage.distributed:
                 _publish(stage_run.stage.name, ALL_RANKS)
             metrics = _run_stage_function(stage_run, recipe, partial, machine, stage_runs)
-    except OSError as error:
-        if error.errno == 28:  # ENOSPC
-            raise UserError(
-                f"no space left on the disk of {run_folder} ({shutil.disk_usage(run_folder).free / 1e6:.0f} MB free)",
-                hint="free some space and run again: finished work is kept",
-            ) from None
-        raise
     finally:
         seconds = previous_seconds + time.monotonic() - started_at
         if partial.exists():
-            with suppress(OSError):  # a full disk must not hide the error being raised
-                seconds_file.write_text(f"{seconds:.2f}")
-    files = {name: entry for name, entry in list_files(partial).items() if name != FINGERPRINT_FILE}
+            _write_best_effort(seconds_file, f"{seconds:.2f}")
+    sync_folder(partial)  # before the manifest, which says that all is there
     Manifest(
         stage=stage_run.stage.name,
         version=stage_run.stage.version,
         fingerprint=stage_run.fingerprint,
         sections=stage_run.sections,
         inputs=stage_run.inputs,
-        files=files,
+        files=list_files(partial),
         metrics=metrics,
         provenance=provenance(machine, seconds, RECORDED_PACKAGES),
     ).write(partial)
@@ -261,7 +260,8 @@ def _run_stage_function(
     """Call the stage's function on its partial folder; returns its metrics."""
     names = (stage_run.stage.section, *stage_run.stage.extra_sections)
     inputs = {other.stage.name: other.path for other in stage_runs if other.stage.name in stage_run.inputs}
-    return _call_by_reference(stage_run.stage.function, RecipeView(recipe, names), inputs, partial, machine)
+    with report_storage_errors(partial):
+        return _call_by_reference(stage_run.stage.function, RecipeView(recipe, names), inputs, partial, machine)
 
 
 def run_as_rank(run_folder: Path, name: str, machine: Machine) -> None:
@@ -363,3 +363,27 @@ def _write_recipe_and_plan(run_folder: Path, recipe: Recipe, plan: Plan) -> None
 def _call_by_reference(reference: str, *arguments: Any) -> Any:
     module, _, function = reference.partition(":")
     return getattr(importlib.import_module(module), function)(*arguments)
+
+
+def _remove_temporary_files(run_folder: Path) -> None:
+    """Remove files that a killed process was writing directly in the run folder, which is locked."""
+    for path in run_folder.glob(".*"):
+        if is_temporary(path):
+            path.unlink()
+
+
+def _seconds_file(stage_run: StageRun) -> Path:
+    """Where the seconds spent on an unfinished stage are kept."""
+    return stage_run.path.with_name(f".{stage_run.path.name}.seconds")
+
+
+def _read_seconds(path: Path) -> float:
+    try:
+        return float(path.read_text())
+    except (OSError, ValueError):  # none yet, or written to a full disk
+        return 0.0
+
+
+def _write_best_effort(path: Path, text: str) -> None:
+    with suppress(OSError):  # a full disk must not hide the error being raised
+        write_atomically(path, text.encode())

@@ -1,6 +1,8 @@
 """The pipeline runner: what it builds, what it keeps, what it refuses to overwrite, and how it continues."""
 
+import errno
 import json
+import os
 import shutil
 import sys
 import types
@@ -8,6 +10,7 @@ import types
 import pytest
 
 from groundup import pipeline
+from groundup.artifacts import directory
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest, verify_folder
@@ -157,14 +160,92 @@ def test_failed_stage_continues_in_its_partial_folder(tmp_path, monkeypatch):
     assert set(manifest.files) == {"first-half", "second-half"}
 
 
-def test_full_disk_is_a_user_error(tmp_path):
-    def stage_on_full_disk(recipe, inputs, out, machine):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("name", ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM"])
+def test_storage_fault_is_a_user_error_and_the_run_continues(tmp_path, name):
+    code, working = getattr(errno, name), sys.modules["toy_stages"].base
 
-    sys.modules["toy_stages"].base = stage_on_full_disk
-    with pytest.raises(UserError, match="no space left"):
+    def failing_stage(recipe, inputs, out, machine):
+        raise OSError(code, os.strerror(code))
+
+    sys.modules["toy_stages"].base = failing_stage
+    with pytest.raises(UserError, match=rf"toy/04-base.partial: {os.strerror(code).lower()}"):
         run(tmp_path)
     assert not (tmp_path / "toy/04-base").exists()
+    (tmp_path / "toy/.04-base.seconds").write_text("")  # what a full disk left of it
+    sys.modules["toy_stages"].base = working
+    assert run(tmp_path)[-1] == ("base", "built")
+    assert sorted(path.name for path in (tmp_path / "toy").iterdir()) == [
+        ".lock", "01-data", "02-tokenizer", "04-base", "plan.json", "recipe.json", "run.json",
+    ]  # fmt: skip
+
+
+def test_read_only_run_folder_is_a_user_error(tmp_path, monkeypatch):
+    def refuse(path, data):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(pipeline, "write_atomically", refuse)
+    with pytest.raises(UserError, match=r"recipe.json: read-only file system"):
+        run(tmp_path)
+
+
+MOMENTS = (
+    ("pipeline", "list_files"), ("pipeline", "sync_folder"), ("pipeline", "provenance"), ("pipeline", "promote"),
+    ("directory", "sync_folder"), ("directory", "finish_promotion"), ("shutil", "rmtree"),
+)  # fmt: skip
+"""Calls between the end of a stage's function and the end of its build."""
+
+
+@pytest.mark.parametrize(("module", "function"), MOMENTS)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_kill_in_the_last_moment_loses_no_training(tmp_path, monkeypatch, module, function, when):
+    def stage(recipe, inputs, out, machine):
+        checkpoint = out / "checkpoints/step-1/weights"
+        if not checkpoint.exists():
+            CALLS.append("trained")
+            checkpoint.parent.mkdir(parents=True)
+            checkpoint.write_text("1")
+        (out / "model").write_text(checkpoint.read_text())
+        directory.discard_when_complete(out, [out / "checkpoints"])
+        return {}
+
+    run(tmp_path, until_stage="tokenizer")
+    sys.modules["toy_stages"].base = stage
+    owner = {"pipeline": pipeline, "directory": directory, "shutil": shutil}[module]
+    original = getattr(owner, function)
+
+    def kill(*arguments, **options):
+        if when == "after":
+            original(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, function, kill)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    run(tmp_path)
+    folder = tmp_path / "toy/04-base"
+    assert CALLS.count("trained") == 1
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model"]
+    assert verify_folder(folder) == []
+    assert {path.name for path in folder.parent.glob(".*")} == {".lock"}
+
+
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
+    def stage(recipe, inputs, out, machine):
+        (out / "model").touch()
+        (out / ".model.json.123.tmp").touch()
+        (out / "deep").mkdir()
+        (out / "deep/.clean.parquet.123.part").touch()
+        return {}
+
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy/.plan.json.123.tmp").touch()
+    sys.modules["toy_stages"].base = stage
+    run(tmp_path)
+    manifest = Manifest.read(tmp_path / "toy/04-base")
+    assert manifest is not None
+    assert set(manifest.files) == {"model"}
+    assert not [path for path in (tmp_path / "toy").rglob(".*") if path.name != ".lock"]
 
 
 def test_undeclared_section_is_an_error(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -10,12 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from groundup.artifacts.directory import open_partial, promote
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.progress import Progress
 from groundup.recipe.train_config import TrainConfig
 from groundup.train import NativeEngine, Objective, training_loop
-from groundup.train.checkpoints import list_checkpoints, prune_checkpoints
+from groundup.train.checkpoints import discard_checkpoints, list_checkpoints
 from groundup.train.device import deterministic_algorithms
 from groundup.train.objectives import IGNORE_INDEX, count_labels, count_shifted
 from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
@@ -283,15 +285,20 @@ def test_early_stopping(tmp_path):
     assert len(again.records) == 40, "the end of a finished run is its end"
 
 
-def test_prune_checkpoints(tmp_path):
+def test_checkpoints_of_a_complete_stage_are_removed_after_the_rename(tmp_path):
     machine = Machine(checkpoint_every_seconds=0.0, keep_checkpoints=3, keep_checkpoint_every=10)
     train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path, machine)
     folder = tmp_path / "checkpoints"
     assert [int(path.name[5:]) for path in list_checkpoints(folder)] == [10, 20, 28, 29, 30]
-    prune_checkpoints(folder, 10)
-    assert [int(path.name[5:]) for path in list_checkpoints(folder)] == [10, 20, 30]
-    prune_checkpoints(folder, None)
-    assert not folder.exists()
+    for every, kept in ((10, [10, 20, 30]), (None, [])):
+        partial, final = tmp_path / f"{every}.partial", tmp_path / f"{every}"
+        open_partial(final, "f" * 64)
+        shutil.copytree(folder, partial / "checkpoints")
+        discard_checkpoints(partial, every)
+        assert len(list_checkpoints(partial / "checkpoints")) == 5, "a kill now loses nothing"
+        promote(partial, final)
+        assert [int(path.name[5:]) for path in list_checkpoints(final / "checkpoints")] == kept
+        assert (final / "checkpoints").exists() == bool(kept)
 
 
 def test_corrupt_checkpoint_falls_back_to_the_previous_one(tmp_path):

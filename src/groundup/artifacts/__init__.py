@@ -1,6 +1,7 @@
 """Artifacts: folders with a manifest, complete or absent, and what every chapter needs: errors, progress, machine.
 
     errors.py             UserError: the one exception that a user sees as one line
+    storage_errors.py     a full disk, a quota, missing permissions: as a UserError
     fingerprint.py        canonical JSON and SHA-256
     differences.py        differences between two nested tables
     json_file.py          JSON files by schema, one-line errors

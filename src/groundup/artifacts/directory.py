@@ -1,19 +1,25 @@
 """Atomic folders and files: a stage writes into `04-base.partial/`, which is renamed to `04-base/` when it is complete.
 
+The order at the end is: write, flush to disk, rename, then remove what only an interrupted stage needs, such as checkpoints.
+
 A partial folder stores the fingerprint of its stage. Interrupted work continues if the fingerprint still matches, and is
 deleted if it does not.
 """
 
 import fcntl
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from groundup.artifacts.errors import UserError
 
 FINGERPRINT_FILE = ".fingerprint"
+
+DISCARD_FILE = ".discard"
+"""Relative paths in a partial folder that are no part of the result, as a JSON list; see `discard_when_complete`."""
 
 _UMASK = os.umask(0o077)  # it can only be read by setting it
 os.umask(_UMASK)
@@ -41,18 +47,38 @@ def open_partial(final: Path, fingerprint: str) -> Path:
 def partial_matches(final: Path, fingerprint: str) -> bool:
     """Whether the partial folder of `final` exists and has this fingerprint."""
     path = partial_path(final) / FINGERPRINT_FILE
-    return path.exists() and path.read_text() == fingerprint
+    return path.exists() and path.read_bytes() == fingerprint.encode()
+
+
+def discard_when_complete(partial: Path, paths: Iterable[Path]) -> None:
+    """Record files and folders in `partial` to remove once it is complete and renamed; until then a resume needs them."""
+    names = sorted(path.relative_to(partial).as_posix() for path in paths)
+    write_atomically(partial / DISCARD_FILE, json.dumps(names).encode())
+
+
+def result_files(folder: Path) -> list[Path]:
+    """The files of a stage's result, sorted: without temporary files, and without what is removed on completion."""
+    discarded = {folder / name for name in _discarded_names(folder)}
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.relative_to(folder).as_posix() not in (FINGERPRINT_FILE, DISCARD_FILE)
+        and not is_temporary(path)
+        and discarded.isdisjoint((path, *path.parents))
+    ]
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush everything under `folder` to disk."""
+    for path in (*folder.rglob("*"), folder):
+        if not path.is_symlink():
+            fsync(path)
 
 
 def promote(partial: Path, final: Path) -> None:
-    """Rename a complete partial folder to `final`, replacing an older folder of that name.
-
-    A crash between the two renames leaves the older folder under `.old`; the next call deletes it.
-    """
-    (partial / FINGERPRINT_FILE).unlink(missing_ok=True)
-    for path in partial.rglob("*"):
-        if path.is_file():
-            fsync(path)
+    """Rename a complete partial folder to `final`, replacing an older folder of that name; then `finish_promotion`."""
+    sync_folder(partial)
     old = final.with_name(final.name + ".old")
     if old.exists():
         shutil.rmtree(old)
@@ -60,7 +86,44 @@ def promote(partial: Path, final: Path) -> None:
         final.rename(old)
     partial.rename(final)
     fsync(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    finish_promotion(final)
+
+
+def finish_promotion(final: Path) -> None:
+    """Remove what a complete folder does not need; called again when the first call was interrupted."""
+    old = final.with_name(final.name + ".old")
+    if old.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    if not (final / FINGERPRINT_FILE).exists():
+        return
+    for name in _discarded_names(final):
+        path = final / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    for path in final.rglob(".*"):
+        if is_temporary(path):
+            path.unlink(missing_ok=True)
+    (final / DISCARD_FILE).unlink(missing_ok=True)
+    fsync(final)
+    (final / FINGERPRINT_FILE).unlink()  # last: its absence says that nothing is left to remove
+
+
+def _discarded_names(folder: Path) -> list[str]:
+    """The paths of `discard_when_complete`, without any that lie outside `folder`."""
+    try:
+        names = json.loads((folder / DISCARD_FILE).read_bytes())
+    except (OSError, ValueError):
+        return []
+    root = folder.resolve()
+    names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    return [name for name in names if root in (root / name).resolve().parents]
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is one that a killed process was still writing: `.NAME.PID.tmp` or `.NAME.PID.part`."""
+    return path.name.startswith(".") and path.suffix in (".tmp", ".part")
 
 
 def write_atomically(path: Path, data: bytes) -> None:

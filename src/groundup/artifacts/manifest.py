@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
+from groundup.artifacts.directory import result_files, write_atomically
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.json_file import read_json_file
 
@@ -53,7 +54,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write into `folder`."""
         text = json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+        write_atomically(folder / MANIFEST_FILE, (text + "\n").encode())
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest | None":
@@ -63,8 +64,8 @@ class Manifest:
 
 
 def list_files(folder: Path) -> dict[str, FileEntry]:
-    """Size and hash of every file under `folder` except the manifest, sorted by path."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
+    """Size and hash of every file of the result in `folder` except the manifest, sorted by path."""
+    paths = [path for path in result_files(folder) if path.name != MANIFEST_FILE]
     return {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": hash_file(path)} for path in paths
     }

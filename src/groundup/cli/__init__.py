@@ -19,6 +19,7 @@ from typing import NoReturn
 import typer
 
 from groundup.artifacts.errors import AlreadyReported, PeerLost, UserError
+from groundup.artifacts.storage_errors import describe_storage_error
 from groundup.cli import extras, inspect_commands, model_commands, pipeline_commands
 from groundup.cli.plain_help import PlainCommand, PlainGroup
 
@@ -58,6 +59,10 @@ def main() -> None:
     except PeerLost as error:
         print(error, file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        if (known := describe_storage_error(error)) is None:
+            raise
+        _exit_with_error(known)
     except BrokenPipeError:  # `groundup ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -19,7 +19,7 @@ from groundup.model import load_model, save_model
 from groundup.recipe import RecipeView
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.tokenizer import Tokenizer
-from groundup.train.checkpoints import prune_checkpoints
+from groundup.train.checkpoints import discard_checkpoints
 from groundup.train.device import setup_device
 
 
@@ -60,7 +60,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         lines = ({"messages": c.messages, "source": c.source, "topic": c.topic} for c in part)
         _write_lines(out / f"{name}.jsonl", lines)
     _write_lines(out / "dropped.jsonl", stats.samples)
-    prune_checkpoints(out / "checkpoints", machine.keep_checkpoint_every)
+    discard_checkpoints(out, machine.keep_checkpoint_every)
     records, evaluations = result.training.records, result.training.evaluations
     window = max(1, len(records) // 20)
     return {

@@ -73,12 +73,7 @@ def write_safetensors(
     def flush() -> None:
         partial_files.append(folder / f".shard-{len(partial_files) + 1}.safetensors")
         shard_names.append(list(shard))
-        try:
-            save_tensors(shard, partial_files[-1])
-        except SafetensorError as error:
-            if "code: 28" in str(error) or "No space" in str(error):
-                raise OSError(28, f"no space left to write {partial_files[-1]}") from None
-            raise
+        save_tensors(shard, partial_files[-1])
         shard.clear()
 
     for name, tensor in tensors:

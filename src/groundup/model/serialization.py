@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from groundup.artifacts.directory import DEFAULT_FILE_MODE
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.storage_errors import native_storage_error
 from groundup.model.decoder import Decoder
 from groundup.model.encoder import Encoder
 from groundup.model.encoder_decoder import EncoderDecoder
@@ -28,8 +29,11 @@ CONFIG_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file with the permissions that the umask gives; `save_file` alone writes mode 0600."""
-    save_file(tensors, path, metadata=metadata or {"format": "pt"})
+    """Write a safetensors file with the permissions that the umask gives; `save_file` alone writes mode 0600. Raises OSError."""
+    try:
+        save_file(tensors, path, metadata=metadata or {"format": "pt"})
+    except SafetensorError as error:
+        raise native_storage_error(error, path) or error from None
     path.chmod(DEFAULT_FILE_MODE)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from groundup import interop
+from groundup.artifacts.directory import promote
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
 from groundup.model.serialization import WEIGHTS_FILE
@@ -95,7 +96,7 @@ def quantize_folder(
     tokenizer.save(partial)
     if out.exists():
         out.rmdir()
-    partial.rename(out)
+    promote(partial, out)
     return quantization_summary(model, errors, source, out)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from groundup.artifacts.directory import fsync, write_atomically
+from groundup.artifacts.directory import discard_when_complete, fsync, write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.model.serialization import save_tensors
@@ -122,13 +122,15 @@ def is_kept(path: Path, keep_every: int | None) -> bool:
     return keep_every is not None and int(path.name.removeprefix("step-")) % keep_every == 0
 
 
-def prune_checkpoints(folder: Path, keep_every: int | None) -> None:
-    """Remove the checkpoints of a finished run, except those kept every `keep_every` steps."""
-    for path in folder.glob("*"):
-        if not (path.name.startswith("step-") and is_kept(path, keep_every)):
-            shutil.rmtree(path)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+def discard_checkpoints(out: Path, keep_every: int | None) -> None:
+    """Mark the checkpoints in the stage folder `out` for removal, except those kept every `keep_every` steps.
+
+    They are removed when the weights are written, flushed to disk and named: until then a kill would lose the training.
+    """
+    folder = out / "checkpoints"
+    paths = list(folder.glob("*"))
+    discarded = [path for path in paths if not (path.name.startswith("step-") and is_kept(path, keep_every))]
+    discard_when_complete(out, [folder] if len(discarded) == len(paths) else discarded)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from groundup.plan.parameter_count import count_parameters, training_flops_per_t
 from groundup.recipe import ModelConfig, RecipeView
 from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import Tokenizer, TokenShard
-from groundup.train.checkpoints import prune_checkpoints
+from groundup.train.checkpoints import discard_checkpoints
 from groundup.train.device import setup_device
 from groundup.train.engines import build_engine
 from groundup.train.masked_batches import MaskedBatches
@@ -102,7 +102,7 @@ def _run(
     if engine.is_main:
         save_model(model, out)
         tokenizer.save(out)
-        prune_checkpoints(out / "checkpoints", machine.keep_checkpoint_every)
+        discard_checkpoints(out, machine.keep_checkpoint_every)
     stats = batches.step_stats(len(result.records) - 1)
     steps = len(result.records)
     last = [record["loss"] for record in result.records[-max(1, steps // 50) :] if record["loss"] is not None]
