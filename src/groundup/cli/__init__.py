@@ -59,13 +59,13 @@ def main() -> None:
     except PeerLost as error:
         print(error, file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # `groundup ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         if (known := describe_storage_error(error)) is None:
             raise
         _exit_with_error(known)
-    except BrokenPipeError:  # `groundup ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
 
 
 def _exit_with_error(error: UserError) -> NoReturn:
