@@ -83,13 +83,10 @@ def provenance(machine: Machine, seconds: float, packages: tuple[str, ...]) -> d
 def processor_name() -> str:
     """Product name of the processor."""
     if sys.platform == "linux":
-        fields: Mapping[str, str] = dict(
-            (part.strip() for part in line.split(":", 1))  # type: ignore[misc]
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if ":" in line
-        )
-        if name := fields.get("model name"):
-            return name
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, name = (part.strip() for part in line.partition(":"))
+            if key == "model name" and name:
+                return name
     return platform.processor() or platform.machine()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 
@@ -19,6 +19,11 @@ def evenly_spaced_windows(ids: Sequence[int] | np.ndarray, length: int, tokens: 
     count = max(1, min(tokens, len(ids)) // length)
     begins = [(len(ids) - length) * i // max(1, count - 1) for i in range(count)]
     return torch.stack([torch.from_numpy(np.array(ids[begin : begin + length], dtype=np.int64)) for begin in begins])
+
+
+def calibration_length(model: nn.Module, available: int) -> int:
+    """Length of calibration windows: the model's context, at most 2,048 tokens and the `available` ones."""
+    return min(model.config.context_length, 2_048, max(1, available))  # type: ignore[union-attr,type-var]
 
 
 def concatenated_windows(rows: Iterable[Sequence[int]], length: int, tokens: int) -> Tensor:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from groundup import interop
 from groundup.artifacts.directory import FINGERPRINT_FILE
 from groundup.artifacts.machine import Machine
-from groundup.quantize.calibration_windows import concatenated_windows, evenly_spaced_windows
+from groundup.quantize.calibration_windows import calibration_length, concatenated_windows, evenly_spaced_windows
 from groundup.quantize.float_comparison import compare_with_float
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantized_folder import save_quantized_folder
 from groundup.quantize.quantizer import QuantizationSettings, adapt_scheme, quantize_model
-from groundup.quantize.standalone import calibration_length, quantization_summary
+from groundup.quantize.standalone import quantization_summary
 from groundup.recipe import RecipeView
 from groundup.tokenizer import Tokenizer, TokenShard
 
@@ -48,9 +48,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     settings = QuantizationSettings(section.method, scheme, section.damp_percent, section.act_order)
     text, chat = _calibration_windows(model, tokenizer, inputs, section.calibration_tokens)
     held_out = TokenShard(inputs["tokens"] / "validation")
-    windows = evenly_spaced_windows(
-        held_out.tokens, min(calibration_length(model), held_out.num_tokens), section.eval_tokens
-    )
+    length = calibration_length(model, held_out.num_tokens)
+    windows = evenly_spaced_windows(held_out.tokens, length, section.eval_tokens)
 
     quantized = copy.deepcopy(model)
     errors = quantize_model(quantized, settings, torch.cat([text, chat]), machine.progress)
@@ -78,7 +77,7 @@ def _calibration_windows(
 ) -> tuple[Tensor, Tensor]:
     """Windows of the training text, and of a chat model's training conversations."""
     shard = TokenShard(inputs["tokens"] / "train")
-    length = min(calibration_length(model), shard.num_tokens)
+    length = calibration_length(model, shard.num_tokens)
     chat = torch.zeros(0, length, dtype=torch.int64)
     if "chat" in inputs and (file := inputs["chat"] / CONVERSATIONS_FILE).is_file():
         chat = concatenated_windows(_rendered_conversations(tokenizer, file), length, tokens // CHAT_DIVISOR)

@@ -13,7 +13,7 @@ from groundup.artifacts.directory import promote
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
 from groundup.model.serialization import WEIGHTS_FILE
-from groundup.quantize.calibration_windows import evenly_spaced_windows
+from groundup.quantize.calibration_windows import calibration_length, evenly_spaced_windows
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantized_folder import QUANTIZATION_FILE, save_quantized_folder
 from groundup.quantize.quantized_linear import quantized_layers
@@ -56,8 +56,7 @@ def quantize(
     windows = None
     if tokenizer is not None and calibration_texts:
         ids = [id for text in calibration_texts for id in tokenizer.encode(text)]
-        length = min(calibration_length(model), max(1, len(ids)))
-        windows = evenly_spaced_windows(ids, length, calibration_tokens)
+        windows = evenly_spaced_windows(ids, calibration_length(model, len(ids)), calibration_tokens)
     return quantize_model(model, QuantizationSettings(method, scheme), windows, progress)
 
 
@@ -131,17 +130,12 @@ def _calibration_windows(
 ) -> Tensor | None:
     if text is not None:
         ids = tokenizer.encode(text)
-        return evenly_spaced_windows(ids, min(calibration_length(model), max(1, len(ids))), tokens)
+        return evenly_spaced_windows(ids, calibration_length(model, len(ids)), tokens)
     run_tokens = source.parent / STAGE_FOLDERS["tokens"] / "train"
     if run_tokens.with_suffix(".json").is_file():
         shard = TokenShard(run_tokens)
         shard.check_tokenizer(tokenizer)
-        return evenly_spaced_windows(shard.tokens, min(calibration_length(model), shard.num_tokens), tokens)
+        return evenly_spaced_windows(shard.tokens, calibration_length(model, shard.num_tokens), tokens)
     if method == "rtn":
         return None
     raise UserError(f"{method} needs calibration text", hint="--calibration FILE, or --method rtn")
-
-
-def calibration_length(model: nn.Module) -> int:
-    """Length of calibration windows: the model's context, at most 2,048 tokens."""
-    return min(model.config.context_length, 2_048)  # type: ignore[union-attr,operator]

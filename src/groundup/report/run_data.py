@@ -35,14 +35,15 @@ def collect_run(run: Path, folders: Sequence[Path] | None = None) -> dict[str, A
         if manifest is not None and manifest.stage != REPORT_STAGE:
             stages[manifest.stage] = _stage(folder, manifest)
     plan = read_json(run / PLAN, {})
+    data = run / stages.get("data", {}).get("folder", "no data")
     return {
         "name": plan.get("name", run.name),
         "plan": plan,
         "recipe": read_json(run / RECIPE, {}),
         "stages": stages,
         "steps": _lines(run / stages["base"]["folder"] / "steps.jsonl") if "base" in stages else [],
-        "dropped": _dropped(run / stages["data"]["folder"] / "dropped") if "data" in stages else {},
-        "clusters": _lines(run / stages["data"]["folder"] / "clusters.jsonl", MAX_EXAMPLES) if "data" in stages else [],
+        "dropped": {path.stem: _lines(path, MAX_EXAMPLES) for path in sorted((data / "dropped").glob("*.jsonl"))},
+        "clusters": _lines(data / "clusters.jsonl", MAX_EXAMPLES),
     }
 
 
@@ -67,11 +68,6 @@ def _stage(folder: Path, manifest: Manifest) -> dict[str, Any]:
         "files": len(manifest.files),
         "bytes": sum(file["bytes"] for file in manifest.files.values()),
     }
-
-
-def _dropped(folder: Path) -> dict[str, list[dict[str, str]]]:
-    """The first examples of each file, by file stem."""
-    return {path.stem: _lines(path, MAX_EXAMPLES) for path in sorted(folder.glob("*.jsonl"))}
 
 
 def _lines(path: Path, limit: int | None = None) -> list[dict[str, Any]]:

@@ -1,8 +1,11 @@
 """Errors in the format of OpenAI's API."""
 
+from dataclasses import dataclass
+
 from starlette.responses import JSONResponse
 
 
+@dataclass(eq=False)
 class ApiError(Exception):
     """An error response: HTTP status, message and machine-readable code.
 
@@ -10,21 +13,14 @@ class ApiError(Exception):
         param: the invalid field of the request, if any.
     """
 
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        code: str | None = None,
-        param: str | None = None,
-        headers: dict[str, str] | None = None,
-    ):
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.code = code
-        self.param = param
-        self.headers = headers
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
+    headers: dict[str, str] | None = None
+
+    def __str__(self) -> str:
+        return self.message
 
     def payload(self) -> dict[str, dict[str, str | None]]:
         kind = ERROR_TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")

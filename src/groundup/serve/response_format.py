@@ -12,25 +12,24 @@ class CompletionFormatter:
 
     def __init__(self, model: str):
         self._common_fields = {"id": f"cmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
-        self._kind = "text_completion"
 
     def first_chunks(self, count: int) -> list[dict[str, Any]]:
         """Chunks sent before the first token."""
         return []
 
     def chunk(self, delta: ChoiceDelta) -> dict[str, Any]:
-        return self._object(self._kind, [self._choice(delta.index, delta.text, delta.logprobs, delta.finish_reason)])
+        return self._object([self._choice(delta.index, delta.text, delta.logprobs, delta.finish_reason)])
 
     def full_response(self, choices: list[CompletionChoice], usage: dict[str, int]) -> dict[str, Any]:
         objects = [self._choice(choice.index, choice.text, choice.logprobs, choice.finish_reason) for choice in choices]
-        return self._object(self._kind, objects) | {"usage": usage}
+        return self._object(objects) | {"usage": usage}
 
     def usage_chunk(self, usage: dict[str, int]) -> dict[str, Any]:
         """The last chunk if stream_options.include_usage is set."""
-        return self._object(self._kind, []) | {"usage": usage}
+        return self._object([]) | {"usage": usage}
 
-    def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {**self._common_fields, "object": kind, "choices": choices}
+    def _object(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {**self._common_fields, "object": "text_completion", "choices": choices}
 
     def _choice(
         self, index: int, text: str, token_logprobs: list[TokenLogprob], finish_reason: str | None

@@ -123,6 +123,11 @@ def _mix(sources: dict[str, Any]) -> list[Element]:
     total_bytes = sum(train_bytes.values())
     if not total_bytes:
         return []
+    total = {
+        "train": {"documents": sum(row["train"]["documents"] for row in sources.values()), "bytes": total_bytes},
+        "tokens_estimated": sum(row.get("tokens_estimated", 0) for row in sources.values()),
+        "validation": {"documents": sum(row.get("validation", {}).get("documents", 0) for row in sources.values())},
+    }
     bars = {"read": {name: row["read"]["bytes"] for name, row in sources.items()}, "training": train_bytes}
     rows: list[list[Cell]] = [
         [
@@ -134,20 +139,9 @@ def _mix(sources: dict[str, Any]) -> list[Element]:
             formatting.count(row.get("tokens_estimated", 0)),
             f"{row.get('validation', {}).get('documents', 0):,}",
         ]
-        for name, row in sources.items()
+        for name, row in [*sources.items(), ("total", total)]
     ]
-    total = {key: sum(row["train"][key] for row in sources.values()) for key in ("documents", "bytes")}
-    rows.append(
-        [
-            "total",
-            "",
-            f"{total['documents']:,}",
-            formatting.byte_size(total["bytes"]),
-            "100%",
-            formatting.count(sum(row.get("tokens_estimated", 0) for row in sources.values())),
-            f"{sum(row.get('validation', {}).get('documents', 0) for row in sources.values()):,}",
-        ]
-    )
+    rows[-1][1] = ""  # epochs
     return [
         figure(
             "mix",
