@@ -27,6 +27,7 @@ from groundup.artifacts.directory import (
 )
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
+from groundup.artifacts.json_file import read_json_object
 from groundup.artifacts.machine import Machine, provenance
 from groundup.artifacts.manifest import Manifest, list_files
 from groundup.artifacts.progress import Progress
@@ -310,10 +311,7 @@ def read_recipe(run_folder: Path) -> Recipe:
     """The recipe of the last run in this folder. Raises UserError if the folder is not a run folder."""
     check_run_folder(run_folder)
     path = run_folder / RECIPE_FILE
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error})", hint="groundup run RECIPE writes it again") from None
+    values = read_json_object(path, hint="groundup run RECIPE writes it again")
     try:
         return parse_recipe(values, source_name=str(path))
     except UserError:  # [machine] of an older version: may have other knobs, and does not matter any more

@@ -102,7 +102,7 @@ def test_missing_files_are_refused(folder):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "not valid JSON"), ('{"vocab_size": 3}', "hidden_size"), ("[1]", "model")]
+    ("text", "message"), [("{", "not valid JSON"), ('{"vocab_size": 3}', "hidden_size"), ("[1]", "expected an object")]
 )
 def test_damaged_config_is_refused(folder, text, message):
     (folder / "model.json").write_text(text)

@@ -50,7 +50,7 @@ def test_open_model_uses_the_int4_kernel(decoder, byte_tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "quantization.json").write_text("{"), "not a valid description"),
+        (lambda f: (f / "quantization.json").write_text("{"), "not valid JSON"),
         (lambda f: _edit(f, bits=3), "bits = 3"),
         (lambda f: _edit(f, layers=["blocks.9.attention.q_proj"]), "no such linear layer"),
         (lambda f: _edit(f, group_size=16), "expected shape"),

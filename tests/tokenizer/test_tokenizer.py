@@ -95,7 +95,7 @@ def test_incomplete_character_decodes_to_the_replacement_character(tokenizer: To
     [
         ({}, "no tokenizer.json"),
         ({"tokenizer.json": "{"}, "not a readable tokenizer"),
-        ({"tokenizer.json": None, "tokenizer_config.json": "[1]"}, "expected a JSON object"),
+        ({"tokenizer.json": None, "tokenizer_config.json": "[1]"}, "list found, expected an object"),
         ({"tokenizer.json": None, "tokenizer_config.json": "{"}, "not valid JSON"),
     ],
 )

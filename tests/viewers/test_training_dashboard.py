@@ -325,4 +325,4 @@ def test_page(run: Path) -> None:
         (run / "plan.json").write_text("{")
         broken = client.get("/dashboard")
         assert broken.status_code == 503
-        assert "plan.json: not readable" in broken.json()["error"]
+        assert "plan.json: not valid JSON" in broken.json()["error"]

@@ -8,13 +8,16 @@ one to one, they have our names and only `load_adapter` can open the folder.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.json_file import read_json_file
 from groundup.finetune.lora import LoRALinear, lora_layers
 from groundup.finetune.trainable_tokens import TrainableTokens, add_trainable_tokens, token_matrices
 from groundup.interop.families.select_family import select_family
@@ -61,20 +64,29 @@ def save_adapter(model: nn.Module, folder: Path) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class AdapterConfig:
+    """The fields of adapter_config.json that are read."""
+
+    r: Annotated[int, Field(ge=1, le=1 << 16)]
+    lora_alpha: Annotated[float, Field(allow_inf_nan=False)]
+    trainable_token_indices: dict[str, list[Annotated[int, Field(ge=0)]]] | None = None
+
+
 def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
     """Add the adapter in `folder` to the base model, in place. Raises UserError if it belongs to another model."""
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        rank, alpha, token_ids = (config["r"], config["lora_alpha"], config.get("trainable_token_indices") or {})
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{folder}: not an adapter ({error!r})", hint=f"expected {CONFIG_FILE} and {WEIGHTS_FILE}"
-        ) from None
+    config = read_json_file(AdapterConfig, folder / CONFIG_FILE, hint=f"expected {CONFIG_FILE} and {WEIGHTS_FILE}")
+    rank, alpha, token_ids = config.r, config.lora_alpha, config.trainable_token_indices or {}
     file = SafetensorsFolder(folder)
     linears = [name for name, module in model.named_modules() if type(module) is nn.Linear]
     names = huggingface_names(model, [*linears, *token_matrices(model)])
     expected = {name for name in linears if f"{PREFIX}{names[name]}.lora_A.weight" in file.shapes}
     ids = next(iter(token_ids.values()), [])
+    if outside := [row for row in ids if row >= model.config.vocab_size]:  # type: ignore[union-attr,operator]
+        raise UserError(
+            f"{folder / CONFIG_FILE}: token {outside[0]}, expected ids below {model.config.vocab_size}",  # type: ignore[union-attr]
+            hint="use the base model that the adapter was trained on",
+        )
     expected_tensors = {f"{PREFIX}{names[name]}.lora_{part}.weight" for name in expected for part in "AB"}
     expected_tensors |= {f"{PREFIX}{names[name]}{TOKEN_ROWS_SUFFIX}" for name in (token_matrices(model) if ids else ())}
     if mismatch := sorted(set(file.shapes) ^ expected_tensors):

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.json_file import read_json_object
+from groundup.interop.build_from_tensors import build_from_tensors
 from groundup.interop.families import FAMILIES, Family
 from groundup.interop.families.select_family import select_family
 from groundup.interop.fold_scales import fold_scales
@@ -105,7 +107,7 @@ def write_config_files(
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a Hugging Face folder. Raises UserError if it is missing or not an object."""
-    return _read_json(Path(folder) / CONFIG_FILE)
+    return read_json_object(Path(folder) / CONFIG_FILE, hint="a Hugging Face folder has config.json and safetensors")
 
 
 class _WithoutPrefix:
@@ -122,13 +124,13 @@ class _WithoutPrefix:
 
 def _family_of(fields: dict[str, Any], folder: Path) -> Family:
     name = fields.get("model_type")
-    if fields.get("quantization_config"):
+    if quantization := fields.get("quantization_config"):
+        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
         raise UserError(
-            f"{folder}: quantized weights ({fields['quantization_config'].get('quant_method', 'unknown')}), "
-            "expected floating point",
+            f"{folder}: quantized weights ({method}), expected floating point",
             hint="groundup.quantize.open_model opens the supported formats",
         )
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise UserError(
             f"{folder / CONFIG_FILE}: model_type = {name!r} is not supported, expected one of {', '.join(FAMILIES)}"
         )
@@ -156,18 +158,6 @@ def _adjust_to_tensors(family: Family, config: ModelConfig, source: TensorSource
 def _equal(source: TensorSource, left: str, right: str) -> bool:
     shapes = source.shapes
     return shapes.get(left) == shapes.get(right) and torch.equal(source.read(left), source.read(right))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file", hint="a Hugging Face folder has config.json and safetensors") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}", hint="copy or download the file again") from None
-    if not isinstance(fields, dict):
-        raise UserError(f"{path}: {type(fields).__name__} found, expected an object")
-    return fields
 
 
 def _write_json(path: Path, fields: dict[str, Any]) -> Path:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from groundup.artifacts.directory import DEFAULT_FILE_MODE
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.json_file import read_json_object
 from groundup.artifacts.storage_errors import native_storage_error
 from groundup.model.decoder import Decoder
 from groundup.model.encoder import Encoder
@@ -63,16 +64,13 @@ def load_model(folder: Path, device: torch.device | str = "cpu", dtype: torch.dt
 def load_config(folder: Path) -> ModelConfig:
     """The configuration of the model in `folder`."""
     path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise UserError(f"{path}: no such file", hint="expected a model folder with model.json and model.safetensors")
+    fields = read_json_object(path, hint="expected a model folder with model.json and model.safetensors")
     try:
-        return ModelConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return ModelConfig.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "model"
         raise UserError(f"{path}: {field}: {first['msg']}", hint="the file was damaged or edited") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}", hint="the file was damaged or edited") from None
 
 
 def build_model(config: ModelConfig) -> nn.Module:

@@ -6,19 +6,30 @@ model.safetensors   the weights; a quantized layer is `packed`, `scale` and, if 
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.json_file import read_json_file
 from groundup.interop.safetensors_files import SafetensorsFolder
 from groundup.model import assign_weights, build_meta_model, load_config, save_model
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
 
 QUANTIZATION_FILE = "quantization.json"
+
+
+@dataclass(frozen=True)
+class QuantizationDescription:
+    """The fields of quantization.json that are read."""
+
+    bits: int
+    group_size: int
+    symmetric: bool
+    layers: list[str]
 
 
 def save_quantized_folder(model: nn.Module, folder: Path, method: str) -> None:
@@ -59,13 +70,7 @@ def _empty_layer(model: nn.Module, name: str, scheme: QuantizationScheme, folder
 
 
 def _read(path: Path) -> tuple[QuantizationScheme, list[str]]:
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        scheme = QuantizationScheme(description["bits"], description["group_size"], description["symmetric"])
-        names = description["layers"]
-        valid = scheme.bits in (4, 8) and scheme.group_size > 0 and all(isinstance(name, str) for name in names)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a valid description ({error!r})", hint="the file was damaged or edited") from None
-    if not valid:
-        raise UserError(f"{path}: bits = {scheme.bits}, group_size = {scheme.group_size}; expected 4 or 8, and above 0")
-    return scheme, names
+    found = read_json_file(QuantizationDescription, path, hint="the file was damaged or edited")
+    if found.bits not in (4, 8) or found.group_size < 1:
+        raise UserError(f"{path}: bits = {found.bits}, group_size = {found.group_size}; expected 4 or 8, and above 0")
+    return QuantizationScheme(found.bits, found.group_size, found.symmetric), found.layers

@@ -7,6 +7,9 @@ from pydantic import create_model, model_validator
 
 from groundup.recipe.base_config import BaseConfig, knob
 
+MAX_LAYERS = 10_000
+"""Ten times the deepest published transformers; a damaged file asks for millions, which take all memory."""
+
 LayerType = Literal["global", "local"]
 GATED_ACTIVATIONS = ("swiglu", "geglu", "geglu_tanh")
 
@@ -202,6 +205,8 @@ class ModelConfig(BaseConfig):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "ModelConfig":
+        if max(self.num_layers, self.num_encoder_layers or 0) > MAX_LAYERS:
+            raise ValueError(f"num_layers = {self.num_layers}, expected at most {MAX_LAYERS:,}")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads = {self.num_heads} is not divisible by num_kv_heads = {self.num_kv_heads}")
         if self.position_embedding == "rope" and self.head_dim % 2:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.json_file import read_json_object
 from groundup.artifacts.manifest import Manifest
 from groundup.artifacts.run_record import check_recorded, manifest_name
 
@@ -76,19 +77,14 @@ def _lines(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         try:
             return [json.loads(line) for line, _ in zip(file, range(limit or 10**12), strict=False)]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _unreadable(path, error) from None
 
 
 def read_json(path: Path, default: Any) -> Any:
-    """The content of a JSON file, or `default` if it does not exist. Raises UserError for invalid JSON."""
-    if not path.is_file():
-        return default
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _unreadable(path, error) from None
+    """The object in a JSON file, or `default` if it does not exist. Raises UserError for invalid JSON."""
+    return read_json_object(path, hint="groundup verify RUN names every damaged file") if path.is_file() else default
 
 
-def _unreadable(path: Path, error: ValueError) -> UserError:
+def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: not readable: {error}", hint="groundup verify RUN names every damaged file")

@@ -1,6 +1,7 @@
 """`Tokenizer`: encode and decode text and conversations, with any backend of the `tokenizers` library."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,12 +11,15 @@ import tokenizers
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
+from groundup.artifacts.json_file import read_json_object
 from groundup.tokenizer.chat_template import Message, Span, assistant_spans, render
 from groundup.tokenizer.special_token_escaping import SpecialTokenEscaper
 from groundup.tokenizer.special_tokens import CHAT_STOP_TOKENS
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+HUGE_ID = re.compile(rb'(?<!\\)(?<!max_length)(?<!stride)(?<!pad_to_multiple_of)"\s*:\s*(\d{9,})')
+"""An id in tokenizer.json for which the library would allocate gigabytes."""
 
 
 class Tokenizer:
@@ -202,6 +206,11 @@ class Tokenizer:
         path = folder / TOKENIZER_FILE
         if not path.is_file():
             raise UserError(f"{folder}: no {TOKENIZER_FILE}", hint="expected the folder of a tokenizer or of a model")
+        if match := HUGE_ID.search(path.read_bytes()):
+            raise UserError(
+                f"{path}: a token has the id {match[1][:20].decode()}, expected ids below 100,000,000",
+                hint="create or download it again",
+            )
         try:
             backend = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises nothing narrower
@@ -209,7 +218,12 @@ class Tokenizer:
         config = _read_json(folder / CONFIG_FILE)
         roles = _read_roles(config, _read_json(folder / "special_tokens_map.json"), backend)
         generation = _read_json(folder / "generation_config.json").get("eos_token_id") or []
-        stop = [*config.get("stop_tokens", []), *(generation if isinstance(generation, list) else [generation])]
+        stop = config.get("stop_tokens") or []
+        if not isinstance(stop, list):
+            raise UserError(f"{folder / CONFIG_FILE}: stop_tokens = {stop!r}, expected a list of tokens")
+        stop = [*stop, *(generation if isinstance(generation, list) else [generation])]
+        if wrong := [token for token in stop if type(token) not in (int, str) or token in range(-(1 << 63), 0)]:
+            raise UserError(f"{folder}: stop token {wrong[0]!r}, expected a token or its id")
         return cls(backend, **roles, stop=stop, chat_template=_chat_template(folder, config))
 
 
@@ -221,6 +235,8 @@ def _read_roles(
     for role in ("bos", "eos", "pad"):
         value = config.get(f"{role}_token", older.get(f"{role}_token"))
         token = value.get("content") if isinstance(value, Mapping) else value
+        if token is not None and not isinstance(token, str):
+            raise UserError(f"{CONFIG_FILE}: {role}_token = {token!r}, expected a token")
         roles[role] = token if token and backend.token_to_id(token) is not None else None
     return roles
 
@@ -229,26 +245,21 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     """The default template: in a file of its own (newer), or in the configuration, single or in a list of named ones."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file}: not UTF-8: {error}", hint="create or download it again") from None
     template = config.get("chat_template") or _read_json(folder / "chat_template.json").get("chat_template")
     if isinstance(template, list):
-        named = {entry["name"]: entry["template"] for entry in template}
-        return named.get("default")
+        named = [entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"]
+        template = named[0].get("template") if named else None
+    if template is not None and not isinstance(template, str):
+        raise UserError(f"{folder}: chat_template is {type(template).__name__}, expected a text")
     return template
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}", hint="create or download it again") from None
-    if not isinstance(value, dict):
-        raise UserError(
-            f"{path}: expected a JSON object, found {type(value).__name__}", hint="create or download it again"
-        )
-    return value
+    return read_json_object(path) if path.is_file() else {}
 
 
 def _token_mask(offsets: Sequence[Span], spans: Sequence[Span]) -> list[int]:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from groundup.artifacts.errors import UserError
 from groundup.interop.weight_map import TensorMap
 from groundup.recipe import ModelConfig
+from groundup.recipe.model_config import MAX_LAYERS
 
 Json = dict[str, Any]
 
@@ -57,6 +58,9 @@ class Family:
         """The configuration of a parsed config.json at `path`. Raises UserError for missing and unsupported values."""
         json = {**self.defaults, **json}
         try:
+            for key in ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers"):
+                if (value := json.get(key)) is not None and not (type(value) is int and 0 < value <= MAX_LAYERS):
+                    raise UserError(f"{key} = {value!r}, expected 1 to {MAX_LAYERS:,} layers")
             for key, value in self.fixed.items():
                 if (json.get(key, value) or None) != (value or None):  # null and false are equivalent
                     raise UserError(f"{key} = {json[key]!r}, expected {value!r} in a {self.name} model")
@@ -68,6 +72,8 @@ class Family:
             raise UserError(f"{path}: {error} is missing, expected in a {self.name} model") from None
         except ValidationError as error:
             raise UserError(f"{path}: {first_validation_error(error, self.keys)}") from None
+        except (TypeError, ValueError, AttributeError, ArithmeticError, IndexError) as error:
+            raise UserError(f"{path}: a value has another type than in a {self.name} model: {error}") from None
 
     def write_config(self, config: ModelConfig) -> Json:
         """A config.json for `config`, without a check that it preserves all of `config` (see select_family.py)."""

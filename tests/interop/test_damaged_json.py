@@ -1,0 +1,119 @@
+"""Damaged and edited JSON files at every door: one line, never a traceback."""
+
+import copy
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.json_file import read_json_file
+from groundup.artifacts.manifest import Manifest
+from groundup.finetune.adapter import AdapterConfig
+from groundup.interop.families import FAMILIES
+from groundup.interop.huggingface_model import read_config
+from groundup.model.serialization import load_config
+from groundup.pipeline import read_recipe
+from groundup.quantize.quantized_folder import QuantizationDescription
+from groundup.recipe import ModelConfig, parse_recipe
+from groundup.tokenizer.tokenizer import Tokenizer
+from groundup.tokenizer.tokenizer_training import train_tokenizer
+
+MODEL = ModelConfig(vocab_size=64, hidden_size=16, num_layers=2, num_heads=2, context_length=32)
+VALUES: tuple[Any, ...] = (
+    None, True, -1, 0, 2**31, 2**70, 1.5, float("nan"), float("inf"), "", "x", "\ud800", [], [1], {}, {"a": 1}, [[[]]],
+)  # fmt: skip
+
+
+def mutations(value: Any, count: int) -> Iterator[str]:
+    """JSON texts in which one value at a random place is another, or is missing; and a few broken texts."""
+    yield from ("", "{", "[1]", "null", "1", '"x"', "[" * 100_000, '{"a":' * 100_000, "1" * 5000)
+    generator = random.Random(0)
+    for _ in range(count):
+        edited = copy.deepcopy(value)
+        container, key = edited, generator.choice(list(edited))
+        while isinstance(container[key], dict | list) and container[key] and generator.random() < 0.7:
+            container = container[key]
+            key = generator.choice(list(container if isinstance(container, dict) else range(len(container))))
+        if isinstance(container, dict) and generator.random() < 0.2:
+            del container[key]
+        else:
+            container[key] = generator.choice(VALUES)
+        yield json.dumps(edited)
+
+
+def check(read: Callable[[], Any], path: Path, value: Any, count: int = 300) -> None:
+    for text in mutations(value, count):
+        path.write_text(text)
+        message = ""
+        try:
+            read()
+        except UserError as error:
+            message = error.message
+        except Exception as error:
+            raise AssertionError(f"{error!r} for {text[:1000]}") from error
+        assert "\n" not in message, text[:1000]
+
+
+def test_manifest(tmp_path: Path):
+    manifest = Manifest(
+        "base", 1, "f" * 64, {"train": {"steps": 1}}, {"data": "e" * 64}, {"a": {"bytes": 1, "sha256": "d" * 64}}
+    )
+    check(lambda: Manifest.read(tmp_path), tmp_path / "manifest.json", asdict(manifest))
+
+
+def test_recipe(tmp_path: Path):
+    recipe = parse_recipe(
+        {"name": "x", "data": {"sources": [{"name": "a", "kind": "text", "path": "*.txt"}]}, "train": {"steps": 5}}
+    )
+    check(lambda: read_recipe(tmp_path), tmp_path / "recipe.json", recipe.model_dump(mode="json", exclude_none=True))
+
+
+def test_model(tmp_path: Path):
+    check(lambda: load_config(tmp_path), tmp_path / "model.json", MODEL.model_dump(mode="json", exclude_none=True))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_huggingface_config(tmp_path: Path, name: str):
+    family = FAMILIES[name]
+    fields = family.defaults | {foreign: 4 for foreign in family.keys.values() if foreign not in family.defaults}
+    fields |= {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}, "rope_parameters": {"rope_type": "default"}}
+    check(lambda: family.read_config(read_config(tmp_path)), tmp_path / "config.json", fields, 200)
+
+
+def test_adapter_and_quantization(tmp_path: Path):
+    path = tmp_path / "x.json"
+    check(
+        lambda: read_json_file(AdapterConfig, path),
+        path,
+        {"r": 8, "lora_alpha": 16, "trainable_token_indices": {"a": [1]}},
+    )
+    check(
+        lambda: read_json_file(QuantizationDescription, path),
+        path,
+        {"bits": 4, "group_size": 32, "symmetric": True, "layers": ["a"]},
+    )
+
+
+def test_tokenizer_config(tmp_path: Path):
+    train_tokenizer(["some text to train on"], vocab_size=260).save(tmp_path)
+    config = {
+        "bos_token": {"content": "x"}, "eos_token": "y", "pad_token": None, "stop_tokens": ["<|im_end|>"],
+        "chat_template": [{"name": "default", "template": "{{ messages }}"}],
+    }  # fmt: skip
+    check(lambda: Tokenizer.load(tmp_path), tmp_path / "tokenizer_config.json", config)
+    (tmp_path / "tokenizer_config.json").unlink()
+    check(lambda: Tokenizer.load(tmp_path), tmp_path / "generation_config.json", {"eos_token_id": [1, 2]}, 50)
+
+
+def test_huge_id_is_refused_before_memory_is_allocated(tmp_path: Path):
+    train_tokenizer(["some text to train on"], vocab_size=260).save(tmp_path)
+    rules = json.loads((tmp_path / "tokenizer.json").read_text())
+    rules["model"]["vocab"]["huge"] = 2**31
+    (tmp_path / "tokenizer.json").write_text(json.dumps(rules))
+    with pytest.raises(UserError, match="id 2147483648"):
+        Tokenizer.load(tmp_path)
