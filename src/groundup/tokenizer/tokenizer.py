@@ -222,7 +222,7 @@ class Tokenizer:
         if not isinstance(stop, list):
             raise UserError(f"{folder / CONFIG_FILE}: stop_tokens = {stop!r}, expected a list of tokens")
         stop = [*stop, *(generation if isinstance(generation, list) else [generation])]
-        if wrong := [token for token in stop if type(token) not in (int, str) or token in range(-(1 << 63), 0)]:
+        if wrong := [token for token in stop if type(token) not in (int, str) or (type(token) is int and token < 0)]:
             raise UserError(f"{folder}: stop token {wrong[0]!r}, expected a token or its id")
         return cls(backend, **roles, stop=stop, chat_template=_chat_template(folder, config))
 
