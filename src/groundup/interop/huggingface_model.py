@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
-from groundup.interop.build_from_tensors import build_from_tensors
 from groundup.interop.families import FAMILIES, Family
 from groundup.interop.families.select_family import select_family
 from groundup.interop.fold_scales import fold_scales
