@@ -16,7 +16,9 @@ T = TypeVar("T")
 def read_json_object(path: Path, *, hint: str = "copy or download the file again") -> dict[str, Any]:
     """The object in a JSON file. Raises UserError for a missing or unreadable file, and for another JSON type."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(text := path.read_text(encoding="utf-8"))
+        if "\\ud" in text.lower():
+            json.dumps(content, ensure_ascii=False).encode()  # refuses lone surrogates, which no text can contain
     except FileNotFoundError:
         raise UserError(f"{path}: no such file", hint=hint) from None
     except OSError as error:
