@@ -74,8 +74,7 @@ def batch(name: str, step: int) -> dict[str, Tensor]:
     tokens = torch.randint(0, TOY["vocab_size"], (16, 32), generator=draw)
     labels = tokens.clone()
     unpredicted = torch.rand(16, 32, generator=draw) < torch.linspace(0.0, 0.6, 16)[:, None]
-    if not name.startswith("moe"):  # load balancing counts unpredicted tokens too
-        labels[unpredicted] = -100
+    labels[unpredicted] = -100
     if name in ("documents", "packed"):
         return {"tokens": tokens, "labels": labels, "document_ids": torch.arange(32).expand(16, 32) // 11}
     return {"tokens": tokens, "labels": labels}

@@ -231,7 +231,7 @@ def test_a_spike_rolls_back_over_the_batches_since_the_checkpoint(tmp_path):
     assert [probe["step"] for probe in result.evaluations] == [10, 20, 30, 40]
     # A run that is killed after the rollback does not meet the batch again.
     state = json.loads((list_checkpoints(tmp_path / "checkpoints")[-1] / "state.json").read_text())
-    assert state == {"step": 40, "skipped_batches": 6, "rollbacks": 1}
+    assert (state["step"], state["skipped_batches"], state["rollbacks"]) == (40, 6, 1)
 
 
 def test_too_many_skips_in_a_row_abort(tmp_path):

@@ -133,6 +133,7 @@ class AuxiliaryLoss(NoBalancing):
     """rate * E * sum over experts of (choices a token) * (mean score) (Fedus et al. 2021, eq. 4)."""
 
     loss: Tensor | float = 0.0
+    weight: Tensor | float = 1.0
 
     def observe(self, scores: Float[Tensor, "N E"], counts: Int[Tensor, " E"]) -> None:
         if self.training:
@@ -189,8 +190,19 @@ def pop_aux_loss(model: nn.Module) -> Tensor | float:
     total: Tensor | float = 0.0
     for module in model.modules():
         if isinstance(module, AuxiliaryLoss):
-            total, module.loss = total + module.loss, 0.0
+            total, module.loss = total + module.weight * module.loss, 0.0
     return total
+
+
+def set_aux_loss_weight(model: nn.Module, weight: Tensor | float) -> None:
+    """Multiply the auxiliary loss by `weight` in passes to come.
+
+    A micro-batch is weighted by its predicted positions, but the auxiliary loss is a mean over all positions: without
+    this factor it would depend on which micro-batch and rank holds the masked ones.
+    """
+    for module in model.modules():
+        if isinstance(module, AuxiliaryLoss):
+            module.weight = weight
 
 
 def update_expert_bias(model: nn.Module) -> None:
@@ -198,3 +210,10 @@ def update_expert_bias(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, ExpertBias):
             module.update()
+
+
+def reset_expert_load(model: nn.Module) -> None:
+    """Forget the load since the last update; call it when the gradient is dropped without an optimizer step."""
+    for module in model.modules():
+        if isinstance(module, ExpertBias):
+            module.load.zero_()

@@ -26,6 +26,9 @@ class SingleProcess:
     def any(self, flag: bool, group: None = None) -> bool:
         return flag
 
+    def broadcast_object(self, value: Any) -> Any:
+        return value
+
     def all_gather_objects(self, value: Any) -> list[Any]:
         return [value]
 
@@ -54,6 +57,12 @@ class Communicator:
         total = torch.tensor(value, dtype=torch.float64)
         dist.all_reduce(total, group=self.control_group)
         return total.item()
+
+    def broadcast_object(self, value: Any) -> Any:
+        """The value of rank 0."""
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self.control_group)
+        return values[0]
 
     def all_gather_objects(self, value: Any) -> list[Any]:
         """The values of all ranks, in rank order."""

@@ -23,7 +23,7 @@ from torch.distributed.pipelining import PipelineStage, schedules
 from groundup.model.decoder import Decoder
 from groundup.model.embedding import PassThrough
 from groundup.model.head import ModelOutput, shift_labels
-from groundup.model.moe import pop_aux_loss
+from groundup.model.moe import pop_aux_loss, set_aux_loss_weight
 from groundup.parallel.mesh import Mesh
 from groundup.parallel.module_surgery import restore, specialize
 from groundup.plan.pipeline_schedule import SCHEDULES, num_stages, stage_indices
@@ -44,7 +44,7 @@ class StageOutput(PassThrough):
     """In place of the head: passes on the hidden states.
 
     The auxiliary loss of a mixture of experts cannot travel with them. It is added to the graph here, as a term whose
-    gradient is the weight of the micro-batch (Megatron-LM's MoEAuxLossAutoScaler).
+    gradient is its weight (Megatron-LM's MoEAuxLossAutoScaler).
     """
 
     loss_weight: Tensor | float = 1.0
@@ -81,12 +81,15 @@ class StageModule(nn.Module):
         super().__init__()
         self.model, self.index, self.num_stages, self.loss = model, index, num_stages, loss
 
-    def forward(self, received: Tensor | None = None, *, loss_weight: Tensor, **batch: Tensor) -> Tensor:
+    def forward(
+        self, received: Tensor | None = None, *, loss_weight: Tensor, aux_loss_weight: Tensor, **batch: Tensor
+    ) -> Tensor:
         """Hidden states (B T D) for the next stage; from the last one, the weighted loss (1)."""
         self.set_received(received)
         if self.index < self.num_stages - 1:
-            self.model.head.loss_weight = loss_weight  # type: ignore[union-attr]
+            self.model.head.loss_weight = aux_loss_weight  # type: ignore[union-attr]
             return self.loss(self.model, batch)
+        set_aux_loss_weight(self.model, aux_loss_weight / loss_weight)
         return self.loss(self.model, batch) * loss_weight
 
     def call_model(self, function: Callable[[Any], Tensor]) -> Tensor:

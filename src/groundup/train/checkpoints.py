@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -42,18 +43,28 @@ class CheckpointManager:
                 shutil.rmtree(path)
 
     def restore(self) -> dict[str, Any]:
-        """Load the newest readable checkpoint; returns its loop state, {} if there is none.
+        """Load the newest readable checkpoint; returns its loop state, {} if there is none. Equal on all ranks.
 
+        The main rank lists the checkpoints: another rank may list them before the main one has renamed the newest.
         Raises UserError if it belongs to a model of another shape.
         """
-        for path in reversed(list_checkpoints(self.folder)):
+        for name, state in self.engine.broadcast(self._read_states()):
+            failed = False
             try:
-                state = json.loads((path / LOOP_STATE_FILE).read_text(encoding="utf-8"))
-                self.engine.load(path)
+                self.engine.load(self.folder / name)
             except (CorruptCheckpoint, ValueError, OSError):
-                continue
-            return state
+                failed = True
+            if not self.engine.any_rank(failed):
+                return state
         return {}
+
+    def _read_states(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name and loop state of each readable checkpoint, newest first."""
+        states = []
+        for path in reversed(list_checkpoints(self.folder)):
+            with suppress(ValueError, OSError):
+                states.append((path.name, json.loads((path / LOOP_STATE_FILE).read_text(encoding="utf-8"))))
+        return states
 
     def save(self, state: dict[str, Any]) -> None:
         """Write a checkpoint after `state["step"]` finished steps, then remove older ones.

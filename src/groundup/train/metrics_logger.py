@@ -46,10 +46,11 @@ class MetricsLogger:
                     tracker.close()
 
     def resume_at(self, step: int) -> None:
-        """Drop records beyond `step` finished steps."""
-        self.steps.truncate(step)
+        """Drop records beyond `step` finished steps. All ranks then have the main rank's."""
         self._layers.log.truncate(step)
-        self.evaluations.truncate(step + 1)
+        for log, end in (self.steps, step), (self.evaluations, step + 1):
+            log.truncate(end)
+            log.records = self._engine.broadcast(log.records)
         self._task.resume_at(step)
         for tracker in self._trackers:
             tracker.close()
@@ -82,9 +83,9 @@ class MetricsLogger:
         self._task.advance()
         self._task.set_status(", ".join(status))
 
-    def has_evaluation(self, done: int) -> bool:
-        """Whether the evaluation after `done` steps is already written."""
-        return bool(self.evaluations.records) and self.evaluations.records[-1]["step"] == done
+    def evaluation(self, done: int) -> Record | None:
+        """The main rank's record of the evaluation after `done` steps, on all ranks; None if there is none yet."""
+        return self._engine.broadcast(next((r for r in self.evaluations.records if r["step"] == done), None))
 
     def log_evaluation(self, done: int, values: dict[str, Any]) -> None:
         """Write the evaluation after `done` steps."""
@@ -96,19 +97,6 @@ class MetricsLogger:
     def log_message(self, text: str) -> None:
         """Print a permanent line."""
         self._progress.log(text)
-
-    def accepted_losses(self) -> list[float]:
-        """Losses of the steps that were not skipped."""
-        return [record["loss"] for record in self.steps.records[-256:] if "skipped" not in record]
-
-    def consecutive_skips(self) -> int:
-        """Number of steps skipped in a row, up to now."""
-        count = 0
-        for record in reversed(self.steps.records):
-            if "skipped" not in record:
-                break
-            count += 1
-        return count
 
     def sync(self) -> None:
         """Flush the records to disk (fsync)."""

@@ -19,7 +19,7 @@ from groundup.train.checkpoints import CheckpointManager
 from groundup.train.device import deterministic_algorithms, setup_device
 from groundup.train.engines import Engine, build_engine
 from groundup.train.jsonl_log import Record
-from groundup.train.loss_spike import detect_spike
+from groundup.train.loss_spike import WINDOW, detect_spike
 from groundup.train.lr_schedule import lr_multiplier
 from groundup.train.metrics_logger import MetricsLogger
 from groundup.train.objectives import Batch, Objective, default_objective
@@ -34,17 +34,41 @@ MAX_CONSECUTIVE_SKIPS = 20
 
 @dataclass(frozen=True)
 class LoopState:
-    """The progress of a run; saved with each checkpoint.
+    """All that the loop decides by; saved with each checkpoint and equal on all ranks.
 
     Attributes:
         step: finished steps.
         skipped_batches: batches that rollbacks skipped: step s trains on batch s + skipped_batches.
         rollbacks: number of rollbacks.
+        consecutive_skips: steps skipped in a row, up to now.
+        losses: of the last steps that were not skipped, for spike detection.
+        evaluated: step of the last evaluation.
+        best: lowest first value of an evaluation.
+        evaluations_since_best: number of evaluations after the one with the lowest value.
     """
 
     step: int = 0
     skipped_batches: int = 0
     rollbacks: int = 0
+    consecutive_skips: int = 0
+    losses: Sequence[float] = ()
+    evaluated: int = 0
+    best: float | None = None
+    evaluations_since_best: int = 0
+
+    def after_step(self, loss: float, problem: str | None) -> "LoopState":
+        """The state after a step, which was skipped if there is a problem."""
+        if problem:
+            return replace(self, step=self.step + 1, consecutive_skips=self.consecutive_skips + 1)
+        losses = [*self.losses, loss][-WINDOW:]
+        return replace(self, step=self.step + 1, consecutive_skips=0, losses=losses)
+
+    def after_evaluation(self, record: Record) -> "LoopState":
+        """The state after an evaluation, whose first value counts. Values that are not finite are never the best."""
+        value = next(value for key, value in record.items() if key != "step")
+        if value is not None and math.isfinite(value) and (self.best is None or value < self.best):
+            return replace(self, evaluated=self.step, best=value, evaluations_since_best=0)
+        return replace(self, evaluated=self.step, evaluations_since_best=self.evaluations_since_best + 1)
 
 
 @dataclass(frozen=True)
@@ -141,15 +165,21 @@ def run_training_loop(
     folder.mkdir(parents=True, exist_ok=True)
     logger = MetricsLogger(engine, folder, machine, flops_per_token)
 
-    def maybe_evaluate(done: int) -> bool:
-        """Evaluate if due after `done` steps; true if training should stop early."""
-        if eval_fn is None or done == 0 or (done % every and done != steps):
-            return False
-        if not logger.has_evaluation(done):
+    def maybe_evaluate(state: LoopState) -> LoopState:
+        """Evaluate if due, unless the record is there from before an interruption."""
+        done = state.step
+        if eval_fn is None or done == state.evaluated or (done % every and done != steps):
+            return state
+        if (record := logger.evaluation(done)) is None:
             with engine.eval_model() as model:
                 logger.log_evaluation(done, eval_fn(model))
+            record = logger.evaluation(done)
+            assert record is not None
+        return state.after_evaluation(record)
+
+    def stop_early() -> bool:
         patience = config.early_stopping_patience
-        return patience is not None and _no_improvement(logger.evaluations.records, patience)
+        return patience is not None and state.evaluations_since_best >= patience
 
     with (
         CheckpointManager(folder / "checkpoints", engine, machine, logger.sync) as checkpoints,
@@ -158,9 +188,9 @@ def run_training_loop(
     ):
         state = LoopState(**checkpoints.restore())
         logger.resume_at(state.step)
-        finished = maybe_evaluate(state.step)  # due if the run was killed between checkpoint and evaluation
+        state = maybe_evaluate(state)  # a checkpoint is saved before the evaluation of its step
         last_save = time.monotonic()
-        while state.step < steps and not finished:
+        while state.step < steps and not stop_early():
             step, index = state.step, state.step + state.skipped_batches
             batch = batches.batch(index)
             multiplier = lr_multiplier(
@@ -169,11 +199,11 @@ def run_training_loop(
             torch.manual_seed(_step_seed(seed, step, engine.data_rank))
             with logger.watch_step(step), deterministic_algorithms(engine.device, machine.deterministic):
                 loss = engine.forward_backward(batch)
-            problem = _check_loss(loss, logger.accepted_losses(), config)
+            problem = _check_loss(loss, state.losses, config)
             norm = engine.zero_grad() if problem else engine.optimizer_step(multiplier)
             if norm is not None and not math.isfinite(norm):
                 problem = f"gradient norm {norm}"
-            is_final = config.on_spike == "ignore" or logger.consecutive_skips() >= MAX_CONSECUTIVE_SKIPS
+            is_final = config.on_spike == "ignore" or state.consecutive_skips >= MAX_CONSECUTIVE_SKIPS
             if problem and is_final:
                 _abort(checkpoints, state, batch, f"step {step}, batch {index}: {problem}", peak_lr)
             if problem and config.on_spike == "rollback" and (restored := _rollback(checkpoints, state, problem)):
@@ -181,14 +211,14 @@ def run_training_loop(
                     f"step {step}: {problem}; rolled back to step {restored.step}, skipping the batches since"
                 )
                 logger.resume_at(restored.step)
-                state = restored
+                state = maybe_evaluate(restored)
                 continue
             if problem:
                 logger.log_message(f"step {step}: {problem}; batch {index} skipped")
             record = {"step": step, "loss": loss, "learning_rate": peak_lr * multiplier, "gradient_norm": norm}
             record |= ({"skipped": problem} if problem else {}) | step_stats(index)
             logger.log_step(record, batch)
-            state = replace(state, step=step + 1)
+            state = state.after_step(loss, problem)
             eval_due = eval_fn is not None and state.step % every == 0
             save_due = time.monotonic() - last_save >= machine.checkpoint_every_seconds
             save_due = engine.any_rank(save_due or request.stop_requested)
@@ -197,11 +227,11 @@ def run_training_loop(
                 last_save = time.monotonic()
                 if engine.any_rank(request.stop_requested):
                     raise Interrupted
-                finished = maybe_evaluate(state.step)
+                state = maybe_evaluate(state)
     return TrainResult(logger.steps.records, logger.evaluations.records, logger.throughput.summary())
 
 
-def _check_loss(loss: float, earlier: list[float], config: TrainConfig) -> str | None:
+def _check_loss(loss: float, earlier: Sequence[float], config: TrainConfig) -> str | None:
     """A description of the problem if the step must be skipped, else None."""
     if config.on_spike == "ignore":
         return None if math.isfinite(loss) else f"loss {loss}"
@@ -219,7 +249,7 @@ def _rollback(checkpoints: CheckpointManager, state: LoopState, problem: str) ->
             f"step {state.step}: {problem}, after {state.rollbacks} rollbacks", hint="lower train.learning_rate"
         )
     skipped = state.skipped_batches + state.step + 1 - restored.step
-    restored = LoopState(restored.step, skipped, state.rollbacks + 1)
+    restored = replace(restored, skipped_batches=skipped, rollbacks=state.rollbacks + 1)
     checkpoints.save(asdict(restored))  # so that a run killed now skips the same batches
     return restored
 
@@ -232,12 +262,6 @@ def _abort(
         f"{problem}; the batch and the weights before it are saved in {path}",
         hint=f"lower train.learning_rate ({learning_rate:g}), or set train.on_spike=skip",
     )
-
-
-def _no_improvement(evaluations: list[Record], patience: int) -> bool:
-    """Whether none of the last `patience` evaluations was better than the best before."""
-    values = [next(value for key, value in record.items() if key != "step") for record in evaluations]
-    return len(values) > patience and min(values[-patience:]) >= min(values[:-patience])
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

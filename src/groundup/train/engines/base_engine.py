@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.model import update_expert_bias
+from groundup.model.moe import reset_expert_load, set_aux_loss_weight, update_expert_bias
 from groundup.parallel import Mesh
 from groundup.parallel.communicator import Communicator, SingleProcess
 from groundup.parallel.gradients import clip_grad_norm
@@ -25,6 +25,9 @@ from groundup.train.micro_batch import DEFAULT_TOKENS
 from groundup.train.objectives import Batch, Objective
 from groundup.train.optimizer import set_learning_rate
 from groundup.train.weight_average import WeightAverage
+
+MIN_WEIGHT = 1e-12
+"""Of a micro-batch without targets, by which the weight of its auxiliary loss is divided."""
 
 MicroStep = Callable[[Batch, float, bool], Tensor]
 """(micro-batch, weight, is_last) -> loss * weight, after its backward pass."""
@@ -46,6 +49,8 @@ class BaseEngine:
 
     state: TrainState
     average: WeightAverage | None = None
+    module: nn.Module
+    context_size = 1
 
     def __init__(
         self,
@@ -70,13 +75,22 @@ class BaseEngine:
                 parallel_layout.check_layout(self.layout, config, settings)
 
     def accumulate(self, batch: Batch, size: int, num_targets: float, micro_step: MicroStep) -> Tensor:
-        """Sum of `micro_step` over micro-batches of `size` sequences, each weighted by its part of `num_targets`."""
+        """Sum of `micro_step` over micro-batches of `size` sequences, each weighted by its part of `num_targets`.
+
+        The auxiliary loss of experts is weighted by the part of the sequences.
+        """
         total = torch.zeros((), device=self.device)
         micro_batches = split_batch(batch, size)
         for index, micro_batch in enumerate(micro_batches):
-            weight = self.objective.count(micro_batch) / max(1.0, num_targets)
+            weight = max(MIN_WEIGHT, self.objective.count(micro_batch) / max(1.0, num_targets))
+            set_aux_loss_weight(self.module, self.aux_loss_weight(micro_batch, batch) / weight)
             total += micro_step(self._to_device(micro_batch), weight, index == len(micro_batches) - 1).detach()
         return total
+
+    def aux_loss_weight(self, micro_batch: Batch, batch: Batch) -> float:
+        """Weight of the auxiliary loss of a micro-batch: its part of the sequences of all ranks."""
+        sequences, total = (len(next(iter(rows.values()))) for rows in (micro_batch, batch))
+        return sequences / (total * self.data_world_size * self.context_size)
 
     def default_micro_batch_size(self, length: int) -> int:
         """machine.micro_batch_size, or the number of sequences that makes a forward pass efficient."""
@@ -84,6 +98,9 @@ class BaseEngine:
 
     def any_rank(self, flag: bool) -> bool:
         return self.communicator.any(flag)
+
+    def broadcast(self, value: Any) -> Any:
+        return self.communicator.broadcast_object(value)
 
     def save(self, folder: Path) -> Callable[[], None]:
         return self.state.save(folder)
@@ -139,6 +156,8 @@ class TorchEngine(BaseEngine):
     def zero_grad(self) -> None:
         for weight in self.parameters:
             weight.grad = None
+        for part in self.model_parts:
+            reset_expert_load(part)
 
     def _sync_rounding_seed(self) -> None:
         """Seed of stochastic rounding: equal for replicas of a weight, different for its shards."""

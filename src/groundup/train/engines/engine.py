@@ -6,7 +6,7 @@ Schedules, metrics, checkpoint rotation, loss-spike detection and evaluation are
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ class Engine(Protocol):
 
     With several ranks the same loop runs on each of them. Every method is then collective: all ranks call it in the same
     order and get the same return value, so the loop may branch on return values only. Clocks and signals differ between
-    ranks and go through `any_rank` first.
+    ranks and go through `any_rank` first; files go through `broadcast`.
 
     A step is `forward_backward`, then `optimizer_step` or `zero_grad`. Between steps there is no gradient.
 
@@ -83,6 +83,10 @@ class Engine(Protocol):
 
     def any_rank(self, flag: bool) -> bool:
         """True on all ranks if `flag` is true on any."""
+        ...
+
+    def broadcast(self, value: Any) -> Any:
+        """The main rank's value, on all ranks."""
         ...
 
     def finalize(self) -> nn.Module:

@@ -18,7 +18,7 @@ from groundup.parallel.module_surgery import trainable_parameters
 from groundup.parallel.pipeline_parallel import PipelineEvaluator, build_schedule
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
-from groundup.train.engines.base_engine import TorchEngine, split_batch
+from groundup.train.engines.base_engine import MIN_WEIGHT, TorchEngine, split_batch
 from groundup.train.engines.engine_state import EngineState, meta_copy
 from groundup.train.mixed_precision import autocast, prepare_weights
 from groundup.train.objectives import Batch, Objective, uses_model_loss
@@ -46,6 +46,7 @@ class ParallelEngine(TorchEngine):
         full_model = meta_copy(model)
         self.mesh: Mesh = build_mesh(self.layout, self.device)
         self.data_rank, self.data_world_size = self.mesh.data_rank, self.mesh.data_world_size
+        self.context_size = self.mesh.size("context")
         self.parallel_model = parallelize(
             model,
             self.mesh,
@@ -74,7 +75,7 @@ class ParallelEngine(TorchEngine):
         # part of the tokens, and the gradient is summed over them.
         num_targets = self.communicator.all_reduce_sum(self.objective.count(batch))
         num_targets *= self.data_world_size / dist.get_world_size()
-        num_targets = max(1.0, num_targets) * self.mesh.size("context")
+        num_targets = max(1.0, num_targets) * self.context_size
         size = self._choose_micro_batch(*next(iter(batch.values())).shape[:2])
         if self.parallel_model.stages:
             total = self._run_pipeline(batch, size, num_targets)
@@ -94,12 +95,15 @@ class ParallelEngine(TorchEngine):
         return loss
 
     def _run_pipeline(self, batch: Batch, size: int, num_targets: float) -> Tensor:
-        counts = [self.objective.count(micro_batch) for micro_batch in split_batch(batch, size)]
-        weights = torch.tensor([count / num_targets for count in counts], device=self.device)
+        micro_batches = split_batch(batch, size)
+        counts = [self.objective.count(micro_batch) for micro_batch in micro_batches]
+        weights = torch.tensor([max(MIN_WEIGHT, count / num_targets) for count in counts], device=self.device)
+        aux_weights = weights.new_tensor([self.aux_loss_weight(micro_batch, batch) for micro_batch in micro_batches])
         batch = self._to_device(batch)
         schedule = self._schedule(batch["tokens"].shape, len(counts))
         losses: list[Tensor] = []
-        schedule.step(target=weights, losses=losses, return_outputs=False, loss_weight=weights, **batch)
+        named = {"loss_weight": weights, "aux_loss_weight": aux_weights} | batch
+        schedule.step(target=weights, losses=losses, return_outputs=False, **named)
         total = torch.stack([loss.detach() for loss in losses]).sum() if losses else torch.zeros(())
         for stage in self.parallel_model.stages:
             total = total.to(self.device) + stage.take_aux_loss()
