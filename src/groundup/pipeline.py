@@ -177,6 +177,12 @@ def _run_main(
         names = {stage_run.stage.name for stage_run in stage_runs}
         for option, name in (("--from", from_stage), ("--until", until_stage)):
             if name is not None and name not in names:
+                order = [stage.name for stage in STAGES]
+                if until_stage is not None and order.index(name) > order.index(until_stage):
+                    raise UserError(
+                        f"--from {name} comes after --until {until_stage}",
+                        hint=f"name a stage up to {until_stage}, or a later --until",
+                    )
                 section = next(stage.section for stage in STAGES if stage.name == name)
                 raise UserError(
                     f"{option} {name}: the recipe does not have this stage", hint=f"add a [{section}] table"

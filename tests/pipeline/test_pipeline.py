@@ -136,6 +136,8 @@ def test_from_and_until(tmp_path):
     with pytest.raises(UserError, match="no such stage"):
         run(tmp_path, from_stage="bse")
     assert run(tmp_path, from_stage="tokenizer") == [("data", "done"), ("tokenizer", "built"), ("base", "built")]
+    with pytest.raises(UserError, match="--from tokenizer comes after --until data"):
+        run(tmp_path, from_stage="tokenizer", until_stage="data")
     with pytest.raises(UserError, match="does not have this stage"):
         run(tmp_path, "tokenizer=none", "train=none", until_stage="tokenizer")
 

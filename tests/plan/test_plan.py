@@ -169,3 +169,10 @@ def test_plan_table():
     assert "billion" in text
     assert "days" in text
     assert "25,6" in text or "25,5" in text  # 64 x 200 h x 2
+
+
+def test_the_table_names_every_parallel_axis():
+    plan = plan_for(
+        budget={"hardware": "h100", "devices": 16, "hours": 10.0}, machine={"layout": {"context": 4, "tensor": 2}}
+    )
+    assert "shard 2 x context 4 x tensor 2" in format_plan(plan.summary())

@@ -160,3 +160,9 @@ def test_deep_toml_is_one_line(tmp_path):
     path.write_text("a = " + "[" * 100_000)
     with pytest.raises(UserError, match="not valid TOML"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_numbers_are_finite(value):
+    with pytest.raises(UserError, match=r"train\.learning_rate = .*: expected a finite number"):
+        parse_recipe({"name": "x", "train": {"learning_rate": value}})

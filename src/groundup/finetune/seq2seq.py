@@ -62,7 +62,7 @@ class Seq2SeqBatches:
         self.batch_rows = max(1, round(batch_rows * sequence_length / mean))
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """`tokens` and `document_ids` (B S), which are 0 at padding, and `labels` (B T), -100 at padding."""
+        """One batch: `tokens` and `document_ids` (B S), which are 0 at padding, and `labels` (B T), -100 at padding."""
         return self._tensors([row for _, row in shuffled_rows(step, self.batch_rows, self.num_rows, self.seed)])
 
     def first_epoch(self) -> list[dict[str, Tensor]]:

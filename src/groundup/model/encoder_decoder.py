@@ -102,7 +102,7 @@ class EncoderDecoder(nn.Module):
         return cache
 
     def decode(self, decoder_tokens: Int[Tensor, "B T"], cache: EncoderDecoderCache) -> Float[Tensor, "B T V"]:
-        """Logits of the token after each of these, which follow those in the cache."""
+        """Logits of the token after each of `decoder_tokens`, which continue the cached ones."""
         check_tokens(decoder_tokens, self.config, cache.length)
         return self.head(self.decoder(self.embedding, decoder_tokens, cache.layer_cross_key_values, None, cache))
 

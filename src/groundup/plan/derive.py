@@ -54,6 +54,7 @@ class Plan:
         summary["layout"] = {
             "devices": planned_devices(self.recipe), "shards": (self.layout.shard or 1) * self.layout.context,
             "tensor": self.layout.tensor, "pipeline": self.layout.pipeline, "replicate": self.layout.replicate,
+            "context": self.layout.context, "expert": self.layout.expert,
             "micro_batch": self.micro_batch, "activation_checkpointing": self.activation_checkpointing,
         }  # fmt: skip
         summary["total_flops"] = self.total_flops

@@ -34,7 +34,7 @@ def format_plan(summary: dict[str, Any]) -> str:
                                        f"{loss['high']:.3f}, from a ladder of {loss['rungs']} models"))  # fmt: skip
     rows += _simulation_rows(summary.get("simulation"))
     if summary["cost"] is not None:
-        rows.append(("cost", f"{summary['cost']:,.0f} at {budget['price_per_hour']:g} per device and hour"))
+        rows.append(("cost", f"{summary['cost']:,.2f} ({budget['price_per_hour']:g} per device-hour)"))
     return _align(rows)
 
 
@@ -83,8 +83,8 @@ def _simulation_rows(simulation: dict[str, Any] | None) -> list[tuple[str, str]]
 
 
 def _format_axes(layout: dict[str, Any]) -> str:
-    axes = {axis: layout[axis] for axis in ("replicate", "tensor", "pipeline") if layout[axis] > 1}
-    words = [f"shard {layout['shards']}", *(f"{axis} {size}" for axis, size in axes.items())]
+    axes = {axis: layout[axis] for axis in ("replicate", "context", "tensor", "pipeline", "expert") if layout[axis] > 1}
+    words = [f"shard {layout['shards'] // layout['context']}", *(f"{axis} {size}" for axis, size in axes.items())]
     return " x ".join(words)
 
 

@@ -37,7 +37,7 @@ def gptq(
     work = weight[:, order].to(hessian.dtype, copy=True)
     factor = inverse_cholesky(hessian[order][:, order], damp_percent)
     codes = torch.empty_like(work, dtype=torch.uint8)
-    # whole groups, so that a group's scale sees all corrections
+    # whole groups, so that a group's scale is computed after all corrections
     batch = scheme.group_size * max(1, LAZY_UPDATE_COLUMNS // scheme.group_size)
 
     for begin in range(0, width, batch):

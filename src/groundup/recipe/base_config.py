@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class BaseConfig(BaseModel):
     """A frozen table of knobs that refuses unknown names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 def knob(default: Any = ..., meaning: str = "", *, unset: str = "", **bounds: Any) -> Any:

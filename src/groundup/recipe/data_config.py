@@ -83,7 +83,7 @@ class LanguageConfig(BaseConfig):
     """Language identification; not applied to code."""
 
     languages: tuple[str, ...] = knob(("en",), "ISO 639 codes of the languages to keep; empty: all")
-    threshold: float = knob(0.5, "minimum probability of these languages together", ge=0, le=1)
+    threshold: float = knob(0.5, "minimum probability of the most likely language", ge=0, le=1)
 
 
 class GopherQualityConfig(BaseConfig):

@@ -35,7 +35,7 @@ def build_optimizers(
                 hint="set train.precision=bfloat16",
             )
         # Muon's update has the same size in every direction (Jordan et al. 2024). Its own learning rate instead of
-        # match_rms_adamw, which scales the step to AdamW's RMS: small models were tuned with that.
+        # match_rms_adamw, which scales the step to AdamW's RMS: the recipes' rates were tuned without it.
         muon = torch.optim.Muon(
             matrices, lr=train.muon_learning_rate, momentum=0.95, nesterov=True, weight_decay=train.weight_decay
         )

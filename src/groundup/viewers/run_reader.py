@@ -129,7 +129,9 @@ class RunReader:
         trainings = self.trainings()
         if self.requested_stage is not None and self.requested_stage not in trainings and trainings:
             available = ", ".join(trainings)
-            raise UserError(f"{self.path}: no training {self.requested_stage!r} yet", hint=f"there is {available}")
+            raise UserError(
+                f"{self.path}: no training {self.requested_stage!r} yet", hint=f"trainings in this run: {available}"
+            )
         running = [name for name, path in trainings.items() if path.suffix == ".partial"]
         default = DEFAULT_STAGE if DEFAULT_STAGE in trainings else next(iter(trainings), "")
         folder = trainings.get(self.requested_stage or (running or [default])[-1])
