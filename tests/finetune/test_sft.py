@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.finetune import finetune
-from groundup.finetune.conversations import ConversationDropped
 
 CHAT = [
     [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}],
@@ -27,8 +27,21 @@ def test_finetune_on_lists_of_messages(make_decoder, byte_tokenizer):
 
 
 def test_messages_that_do_not_alternate_are_refused(make_decoder, byte_tokenizer):
-    with pytest.raises(ConversationDropped, match="wrong_order"):
+    with pytest.raises(UserError, match=r"conversations\[0\]: user and assistant turns do not alternate"):
         finetune(make_decoder(), byte_tokenizer, [[CHAT[0][0], CHAT[0][0], CHAT[0][1]]])
+
+
+@pytest.mark.parametrize(
+    ("conversation", "message"),
+    [
+        ({"messages": CHAT[0]}, "is a dict, expected a list"),
+        ([("user", "x")], "not a list"),
+        (CHAT[0][:1], "no assistant turn"),
+    ],
+)
+def test_items_that_are_no_conversation_are_refused(make_decoder, byte_tokenizer, conversation, message):
+    with pytest.raises(UserError, match=rf"conversations\[0\].*{message}"):
+        finetune(make_decoder(), byte_tokenizer, [conversation])
 
 
 def test_an_unknown_method_is_refused(make_decoder, byte_tokenizer):

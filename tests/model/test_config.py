@@ -3,7 +3,6 @@
 from typing import get_args
 
 import pytest
-from pydantic import ValidationError
 
 from groundup.artifacts.errors import UserError
 from groundup.model.block import BLOCKS
@@ -71,7 +70,7 @@ def test_layer_types_repeat_the_pattern(config):
     ],
 )
 def test_contradictions_are_refused(config, knobs, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(UserError, match=message):
         config(**knobs)
 
 

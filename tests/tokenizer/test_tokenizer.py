@@ -61,7 +61,7 @@ def test_fingerprint_distinguishes_tokenizers(prose: list[str], tokenizer: Token
 
 
 def test_too_little_text_error_names_the_reachable_size():
-    with pytest.raises(UserError, match=r"tokenizer.vocab_size = 5000: the text yields only (\d+) entries") as caught:
+    with pytest.raises(UserError, match=r"vocab_size = 5000: the text yields only (\d+) entries") as caught:
         train_bpe([PROSE], 5000)
     reached = int(str(caught.value.hint).split("=")[1].split()[0])
     assert train_bpe([PROSE], reached).vocab_size == reached

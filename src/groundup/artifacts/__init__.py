@@ -6,6 +6,7 @@
     differences.py        differences between two nested tables
     json_file.py          JSON files by schema, one-line errors
     manifest.py           manifest.json: how a folder was made, and its files
+    arguments.py          checks of arguments of public functions
     directory.py          partial folders, atomic writes, locks
     run_record.py         run.json: the hashes of a run's manifests, recipe and plan
     machine.py            the computer of a run: device, threads, folders

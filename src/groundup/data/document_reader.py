@@ -1,9 +1,11 @@
 """Read documents from files: one input file, or all files of a path, archives included."""
 
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from groundup.artifacts.arguments import unknown_option
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.document import Document, DroppedDocument, ReadResult
@@ -17,11 +19,16 @@ from groundup.recipe.data_config import FilesConfig, SourceKind
 def read_documents(path: str | Path, kind: SourceKind = "text", **options: Any) -> Iterator[Document]:
     """Documents in the files that `path` names: a file, a folder, a glob, a URL or an archive.
 
-    `options` are fields of ReaderOptions, such as text_column="content" or html_extractor="resiliparse". Raises
-    UserError if no file matches.
+    `options` are fields of ReaderOptions, such as text_column="content" or html_extractor="resiliparse". Files are read
+    as the iterator advances; damaged parts, such as invalid lines of JSON, are skipped silently. Raises UserError if no
+    file matches.
 
     >>> [document.text for document in read_documents("articles/*.jsonl", "jsonl")]  # doctest: +SKIP
     """
+    known = [field.name for field in fields(ReaderOptions)]
+    for name in options:
+        if name not in known:
+            raise unknown_option(name, known)
     spec = FilesConfig(name="documents", kind=kind, path=str(path))
     return read_spec(spec, ReaderOptions(**options), Machine())
 

@@ -181,6 +181,10 @@ def perplexity(model: nn.Module, ids: Sequence[int] | Tensor, *, window: int | N
     >>> perplexity(model, tokenizer.encode("The quick brown fox"))
     """
     ids = ids.tolist() if isinstance(ids, Tensor) else ids
+    if len(ids) < 2:
+        raise UserError(
+            f"{len(ids)} token{'' if len(ids) == 1 else 's'}, expected at least 2: the first is only context"
+        )
     return score_documents(model, [ScoredDocument(ids, bytes=0)], window=window).perplexity
 
 

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from groundup.artifacts.errors import UserError
+
 
 class LoRALinear(nn.Module):
     """A frozen linear layer with a trainable low-rank update.
@@ -47,8 +49,12 @@ def apply_lora(model: nn.Module, rank: int, alpha: float) -> list[str]:
 
         apply_lora(model, rank=16, alpha=32.0)
 
-    Initial values come from torch's global generator, in the order of the names.
+    Initial values come from torch's global generator, in the order of the names. Raises UserError for a model with LoRA.
     """
+    if rank < 1:
+        raise UserError(f"rank = {rank}, expected at least 1")
+    if lora_layers(model):
+        raise UserError("the model already has LoRA layers", hint="merge_lora(model) first")
     model.requires_grad_(False)
     names = [name for name, module in model.named_modules() if type(module) is nn.Linear and ".blocks." in f".{name}"]
     for name in names:

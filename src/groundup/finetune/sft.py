@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.finetune.chat_batches import EncodedConversation
-from groundup.finetune.conversations import TrainingConversation, turns_from_messages
+from groundup.finetune.conversations import DROP_REASONS, ConversationDropped, TrainingConversation, turns_from_messages
 from groundup.finetune.finetune_task import FinetuneBatches, FinetuneTask, task_for_model
 from groundup.finetune.lora import apply_lora, merge_lora
 from groundup.finetune.trainable_tokens import add_trainable_tokens, merge_trainable_tokens
@@ -28,6 +29,8 @@ NUM_EVALS = 10
 
 Messages = Sequence[Mapping[str, str]]
 """[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, ...]"""
+
+MESSAGES = 'a list of {"role", "content"} messages'
 
 
 @dataclass(frozen=True)
@@ -176,8 +179,15 @@ def _encode(
 ) -> tuple[list[tuple[TrainingConversation, EncodedConversation]], list[TrainingConversation]]:
     """(conversations with their tokens, conversations that are too long)."""
     fitting, too_long = [], []
-    for item in conversations:
-        conversation = item if isinstance(item, TrainingConversation) else from_messages(item)
+    for index, item in enumerate(conversations):
+        if isinstance(item, dict) or not isinstance(item, TrainingConversation | Sequence):
+            raise UserError(f"conversations[{index}] is a {type(item).__name__}, expected {MESSAGES}")
+        try:
+            conversation = item if isinstance(item, TrainingConversation) else from_messages(item)
+        except ConversationDropped as reason:
+            raise UserError(
+                f"conversations[{index}]: {DROP_REASONS[str(reason)]}", hint=f"expected {MESSAGES}"
+            ) from None
         encoded = task.encode(conversation, tokenizer, length, augment_user_turns=augment_user_turns)
         if encoded is None:
             too_long.append(conversation)

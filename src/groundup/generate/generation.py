@@ -11,12 +11,13 @@ from groundup.artifacts.errors import UserError
 from groundup.generate.detokenizer import StreamDetokenizer
 from groundup.generate.sampling import SamplingParams, sample_token
 from groundup.model import Decoder, KVCache
+from groundup.model.embedding import check_architecture
 from groundup.tokenizer import Tokenizer
 
 
 def generate(
     model: Decoder,
-    prompt_ids: Sequence[int],
+    prompt_ids: Sequence[int] | Tensor,
     *,
     max_tokens: int = 128,
     sampling: SamplingParams = SamplingParams(),  # noqa: B008  (frozen)
@@ -32,7 +33,7 @@ def generate(
 
 def stream_tokens(
     model: Decoder,
-    prompt_ids: Sequence[int],
+    prompt_ids: Sequence[int] | Tensor,
     *,
     max_tokens: int = 128,
     sampling: SamplingParams = SamplingParams(),  # noqa: B008  (frozen)
@@ -43,6 +44,7 @@ def stream_tokens(
     Ends after `max_tokens`, when the context is full, or at a token of `stop_ids`, which is not yielded.
     Raises UserError when the prompt is empty or fills the context.
     """
+    prompt_ids = prompt_ids.tolist() if isinstance(prompt_ids, Tensor) else prompt_ids
     length = min(max_tokens, remaining_context(model, prompt_ids))
     generator = sampling.generator()
     ids = list(prompt_ids)
@@ -90,8 +92,11 @@ def next_token_logits(model: Decoder, tokens: Sequence[Sequence[int]], cache: KV
 
 def remaining_context(model: Decoder, prompt_ids: Sequence[int]) -> int:
     """Number of tokens that fit after the prompt. Raises UserError when the prompt is empty or fills the context."""
+    if isinstance(prompt_ids, str):
+        raise UserError("prompt_ids is a str, expected token ids", hint="generate_text takes text")
+    check_architecture(model.config, "decoder")
     context_length = model.config.context_length
-    if not prompt_ids:
+    if len(prompt_ids) == 0:
         raise UserError("the prompt is empty, expected at least one token")
     remaining = context_length - len(prompt_ids)
     if remaining < 1:
@@ -108,6 +113,8 @@ def generate_text(model: Decoder, tokenizer: Tokenizer, text: str, **options: An
 
     >>> generate_text(model, tokenizer, "Once upon a time", max_tokens=50)
     """
+    for name in options.keys() & SamplingParams.__dataclass_fields__.keys():
+        raise UserError(f"unknown option {name}", hint=f"sampling=SamplingParams({name}={options[name]!r})")
     return "".join(stream_text(model, tokenizer, text, **options))
 
 

@@ -55,9 +55,9 @@ def load_huggingface(folder: Path, device: torch.device | str = "cpu", dtype: to
 
 def export_huggingface(
     model: nn.Module,
-    tokenizer: Tokenizer | Path | None,
-    out: Path,
-    dtype: str = "float32",
+    tokenizer: Tokenizer | Path | str | None,
+    out: Path | str,
+    dtype: str | torch.dtype = "float32",
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> list[Path]:
     """Write a folder for transformers and vLLM. Returns the files written.
@@ -70,11 +70,12 @@ def export_huggingface(
 
     >>> export_huggingface(model, tokenizer, Path("out"), dtype="bfloat16")
     """
+    out, dtype = Path(out), str(dtype).removeprefix("torch.")
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r}, expected one of {', '.join(DTYPES)} in a Hugging Face folder")
     config, weights = fold_scales(model)
     family = select_family(config)
-    tokenizer = Tokenizer.load(tokenizer) if isinstance(tokenizer, Path) else tokenizer
+    tokenizer = Tokenizer.load(tokenizer) if isinstance(tokenizer, Path | str) else tokenizer
     out.mkdir(parents=True, exist_ok=True)
     foreign = convert_to_foreign(family.weight_map(config, list(weights)), weights)
     files = write_safetensors(((n, cast_floating(t, DTYPES[dtype]).cpu()) for n, t in foreign), out, max_shard_bytes)

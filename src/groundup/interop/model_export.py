@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from groundup.artifacts.errors import UserError
@@ -9,7 +10,9 @@ from groundup.interop.huggingface_model import export_huggingface
 from groundup.tokenizer import Tokenizer
 
 
-def export(model: nn.Module, tokenizer: Tokenizer, out: Path, *, format: str, dtype: str) -> list[Path]:
+def export(
+    model: nn.Module, tokenizer: Tokenizer, out: Path | str, *, format: str, dtype: str | torch.dtype = "float32"
+) -> list[Path]:
     """Write `model` into the folder `out` as `format`, its weights as `dtype`. Returns the files written.
 
     Raises UserError for an unknown format or dtype, and for a model that the format cannot represent.
@@ -19,6 +22,7 @@ def export(model: nn.Module, tokenizer: Tokenizer, out: Path, *, format: str, dt
     """
     if format not in EXPORT_FORMATS:
         raise UserError(f"format {format!r}, expected one of {', '.join(EXPORT_FORMATS)}")
+    out, dtype = Path(out), str(dtype).removeprefix("torch.")
     out.mkdir(parents=True, exist_ok=True)
     return EXPORT_FORMATS[format](model, tokenizer, out, dtype)
 

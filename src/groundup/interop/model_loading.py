@@ -21,13 +21,13 @@ EXPECTED = "a model folder, a run, a Hugging Face folder or a .gguf file"
 
 
 def open_model(path: Path | str, device: str = "auto", dtype: torch.dtype | None = None) -> tuple[nn.Module, Tokenizer]:
-    """The model, in evaluation mode, and the tokenizer at `path`.
+    """The model, in evaluation mode, and the tokenizer at `path`, not quantized; `groundup.open_model` opens quantized ones too.
 
     Args:
         device: "auto" is an accelerator if there is one.
         dtype: of the weights; None keeps that of the files (float32 for a GGUF file).
 
-    Raises UserError where `path` holds no complete model.
+    Raises UserError where `path` holds no complete model; a folder of `save_model` needs `tokenizer.save(folder)` too.
 
     >>> model, tokenizer = open_model("runs/quickstart")
     """

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from groundup.model.attention_mask import compute_positions
 from groundup.model.block import build_blocks, build_final_norm
-from groundup.model.embedding import Embedding, check_labels, check_tokens
+from groundup.model.embedding import Embedding, check_architecture, check_labels, check_tokens
 from groundup.model.head import ModelOutput, build_head, shift_labels
 from groundup.model.kv_cache import KVCache, StaticKVCache
 from groundup.model.moe import pop_aux_loss
@@ -18,6 +18,7 @@ class Decoder(nn.Module):
     """Predicts each token from those before it."""
 
     def __init__(self, config: ModelConfig):
+        check_architecture(config, "decoder")
         super().__init__()
         self.config = config
         self.embedding = Embedding(config)

@@ -63,6 +63,14 @@ def build_scale(factor: float) -> nn.Module:
     return PassThrough() if factor == 1.0 else Scale(factor)
 
 
+def check_architecture(config: ModelConfig, expected: str) -> None:
+    """Raise UserError for the configuration of another kind of model."""
+    if config.architecture != expected:
+        raise UserError(
+            f"architecture = {config.architecture!r}, expected {expected!r}", hint="build_model(config) picks the class"
+        )
+
+
 def check_tokens(tokens: Int[Tensor, "B T"], config: ModelConfig, cache_length: int = 0) -> None:
     """Raises UserError for sequences beyond the context length and, on a CPU, for ids outside the vocabulary."""
     if tokens.ndim != 2:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from groundup.model.attention_mask import compute_positions
 from groundup.model.block import build_blocks, build_final_norm
-from groundup.model.embedding import Embedding, check_labels, check_tokens
+from groundup.model.embedding import Embedding, check_architecture, check_labels, check_tokens
 from groundup.model.head import MaskedLMHead, ModelOutput, NoHead
 from groundup.model.moe import pop_aux_loss
 from groundup.model.position_encoding import build_position_encodings
@@ -18,6 +18,7 @@ class Encoder(nn.Module):
     """A bidirectional transformer: predicts masked tokens, or embeds a text as one vector."""
 
     def __init__(self, config: ModelConfig):
+        check_architecture(config, "encoder")
         super().__init__()
         self.config = config
         self.embedding = Embedding(config)

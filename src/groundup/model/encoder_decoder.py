@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from groundup.model.attention import CrossKeyValues
 from groundup.model.attention_mask import build_mask, compute_positions
 from groundup.model.block import CrossAttentionBlock, build_blocks, build_final_norm
-from groundup.model.embedding import Embedding, check_labels, check_tokens
+from groundup.model.embedding import Embedding, check_architecture, check_labels, check_tokens
 from groundup.model.head import ModelOutput, build_head, shift_right
 from groundup.model.kv_cache import StaticKVCache
 from groundup.model.moe import pop_aux_loss
@@ -30,6 +30,7 @@ class EncoderDecoder(nn.Module):
     """Predicts each token of a target text from the tokens before it and the source text."""
 
     def __init__(self, config: ModelConfig):
+        check_architecture(config, "encoder_decoder")
         super().__init__()
         self.config = config
         self.embedding = Embedding(config)

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from groundup.artifacts.arguments import check_choice
 from groundup.artifacts.directory import DEFAULT_FILE_MODE
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
@@ -38,8 +39,18 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
     path.chmod(DEFAULT_FILE_MODE)
 
 
-def save_model(model: nn.Module, folder: Path) -> None:
-    """Write `model` into `folder`, which is created if missing. A tied head is stored once, as the embedding."""
+def save_model(model: nn.Module, folder: Path | str) -> None:
+    """Write `model` into `folder`, which is created if missing. A tied head is stored once, as the embedding.
+
+    The tokenizer is not part of it: `tokenizer.save(folder)` makes the folder one that `open_model` opens.
+    Raises UserError for a model with other tensors than its configuration has: quantized, or with LoRA.
+    """
+    folder = Path(folder)
+    if model.state_dict().keys() != build_meta_model(model.config).state_dict().keys():  # type: ignore[arg-type]
+        raise UserError(
+            "the model is quantized or has LoRA layers, expected plain weights",
+            hint="quantize_folder or dequantize_model; merge_lora",
+        )
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     save_tensors(weights, folder / WEIGHTS_FILE)
@@ -47,7 +58,9 @@ def save_model(model: nn.Module, folder: Path) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
+def load_model(
+    folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype | str | None = None
+) -> nn.Module:
     """The model of a folder of `save_model`, in evaluation mode; in `dtype`, or in the dtype of the file.
 
     Raises UserError for a missing or damaged file, and for weights that do not fit model.json: tensor, expected, found.
@@ -56,9 +69,12 @@ def load_model(folder: Path, device: torch.device | str = "cpu", dtype: torch.dt
     >>> model = load_model(Path("tiny"), device="cuda", dtype=torch.bfloat16)
     """
     folder = Path(folder)
+    if isinstance(dtype, str):
+        check_choice("dtype", dtype, ("float32", "bfloat16", "float16"))
+        dtype = getattr(torch, dtype)
     model = build_meta_model(load_config(folder))
     assign_weights(model, _read_weights(folder / WEIGHTS_FILE), source=str(folder / WEIGHTS_FILE))
-    return model.to(device=device, dtype=dtype).eval()
+    return model.to(device=device, dtype=dtype).eval()  # type: ignore[arg-type]
 
 
 def load_config(folder: Path) -> ModelConfig:

@@ -64,7 +64,7 @@ class MoEConfig(BaseConfig):
 class ModelConfig(BaseConfig):
     """A complete transformer: `groundup.Decoder(ModelConfig(vocab_size=..., hidden_size=..., num_layers=..., num_heads=...))`.
 
-    num_kv_heads, head_dim, intermediate_size and num_encoder_layers are derived if left out.
+    num_kv_heads, head_dim, intermediate_size and num_encoder_layers are derived if left out. Fields: groundup explain model.
     """
 
     # Size

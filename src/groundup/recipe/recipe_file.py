@@ -12,25 +12,20 @@ from pydantic import BaseModel, ValidationError
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import parse_toml
+from groundup.recipe.base_config import TYPE_NAMES
 from groundup.recipe.model_config import ModelConfig
 from groundup.recipe.recipe import Recipe
-
-TYPE_NAMES = {
-    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
-    "float_type": "a number", "float_parsing": "a number", "bool_type": "true or false", "bool_parsing": "true or false",
-    "tuple_type": 'a list, such as ["one", "two"]', "string_type": "a text", "model_type": "a table",
-}  # fmt: skip
-"""Types by pydantic error, in words of TOML."""
 
 PASSWORD_IN_URL = re.compile(r"(https?://[^/?#]*@|[a-z][a-z0-9+.-]*://[^/?#@]*:[^/?#]*@)", re.IGNORECASE)
 """User or password of an address; a user alone may be a token for web servers."""
 
 
-def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe file and apply overrides of the form "train.steps=50".
 
     Raises UserError for a missing file, broken TOML, an unknown knob (with the nearest known name) or a bad value.
     """
+    path = Path(path)
     if not path.is_file():
         raise UserError(
             f"{path}: no such recipe file", hint="recipes/ holds examples; groundup init writes one for you"
@@ -62,7 +57,7 @@ def parse_recipe(values: Mapping[str, Any], overrides: Iterable[str] = (), *, so
 def build_model_config(values: Mapping[str, Any]) -> ModelConfig:
     """ModelConfig(**values), with a UserError instead of pydantic's ValidationError."""
     try:
-        return ModelConfig(**values)
+        return ModelConfig.model_validate(dict(values))
     except ValidationError as error:
         raise _user_error(error, "recipe", "model") from None
 

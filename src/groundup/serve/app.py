@@ -17,6 +17,7 @@ from starlette.routing import Route
 from groundup.artifacts.errors import UserError
 from groundup.generate import BatchingEngine
 from groundup.model import Decoder
+from groundup.model.embedding import check_architecture
 from groundup.serve.api_error import ApiError
 from groundup.serve.endpoints import Endpoints
 from groundup.serve.engine_thread import EngineThread
@@ -61,6 +62,7 @@ def create_app(
 
     Raises UserError for an empty key.
     """
+    check_architecture(model.config, "decoder")
     if api_key is not None and not api_key.strip():
         raise UserError(
             "the API key is empty, expected at least one character", hint="omit it for a server without a key"

@@ -9,6 +9,7 @@ import numpy as np
 import tokenizers
 from tokenizers import AddedToken, decoders, models, trainers
 
+from groundup.artifacts.arguments import check_choice, check_texts
 from groundup.artifacts.errors import UserError
 from groundup.tokenizer.batch_encoder import fastokens_encode
 from groundup.tokenizer.bpe_trainer import BPETrainer, MergePair
@@ -101,14 +102,23 @@ def train_tokenizer(
         algorithm: "bpe" or "unigram".
         pretokenizer: a name of PATTERNS: "gpt2", "gpt4" or "qwen2".
 
-    Raises UserError when the texts are too few for `vocab_size`, and ValueError on an unknown name.
+        special_tokens: with "<|endoftext|>" and "<|pad|>", which every tokenizer needs.
+
+    Raises UserError when the texts are too few for `vocab_size`, and on an unknown name.
 
     >>> tokenizer = train_tokenizer(["the cat sat on the mat"] * 10, vocab_size=270)
     >>> tokenizer.save("my-tokenizer")
     """
-    for name, value, known in (("algorithm", algorithm, ALGORITHMS), ("pretokenizer", pretokenizer, PATTERNS)):
-        if value not in known:
-            raise ValueError(f"{name} = {value!r}, expected one of {', '.join(known)}")
+    check_texts(texts)
+    check_choice("algorithm", algorithm, ALGORITHMS)
+    check_choice("pretokenizer", pretokenizer, PATTERNS)
+    for token in (END_OF_TEXT, PADDING):
+        if token not in special_tokens:
+            raise UserError(f"special_tokens lacks {token!r}, which every tokenizer needs")
+    if vocab_size < (smallest := 256 + len(special_tokens)):
+        raise UserError(
+            f"vocab_size = {vocab_size}, expected at least {smallest}: 256 bytes and {len(special_tokens)} special tokens"
+        )
     return ALGORITHMS[algorithm](texts, vocab_size, pretokenizer, special_tokens)
 
 
@@ -127,8 +137,8 @@ def extend_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int
         )
     if vocab_size <= tokenizer.vocab_size:
         raise UserError(
-            f"tokenizer.vocab_size = {vocab_size}: the tokenizer to extend has {tokenizer.vocab_size} entries",
-            hint=f"set tokenizer.vocab_size above {tokenizer.vocab_size}",
+            f"vocab_size = {vocab_size}: the tokenizer to extend has {tokenizer.vocab_size} entries",
+            hint=f"vocab_size above {tokenizer.vocab_size}",
         )
     vocabulary, old = rules["model"]["vocab"], [tuple(pair) for pair in rules["model"]["merges"]]
     specials = [token["content"] for token in rules["added_tokens"]]
@@ -176,8 +186,8 @@ def check_size(actual: int, expected: int) -> None:
     """Raises UserError when the vocabulary is smaller than requested."""
     if actual < expected:
         raise UserError(
-            f"tokenizer.vocab_size = {expected}: the text yields only {actual} entries",
-            hint=f"set tokenizer.vocab_size={actual} or less, or add text",
+            f"vocab_size = {expected}: the text yields only {actual} entries",
+            hint=f"vocab_size {actual} or less, or more text",
         )
 
 

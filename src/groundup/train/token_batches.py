@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from groundup.artifacts.arguments import check_choice
 from groundup.artifacts.errors import UserError
 from groundup.model.loss import IGNORE_INDEX
 from groundup.plan.derive import require_derived
@@ -261,4 +262,10 @@ def make_batches(
         end_of_text: the id that ends each document; needed for `packing="best-fit"` and `document_mask=True`.
         options: see TokenBatches.
     """
+    tokens = np.asarray(tokens if hasattr(tokens, "__array__") else list(tokens))
+    if tokens.size and tokens.dtype.kind not in "iu":
+        raise UserError(
+            f"token ids are {tokens.dtype}, expected integers", hint="tokenizer.encode(text) gives token ids"
+        )
+    check_choice("packing", options.get("packing", "concat"), SEQUENCE_PACKINGS)
     return TokenBatches(TokenArray(tokens, end_of_text), sequence_length, batch_size, seed, **options)

@@ -73,7 +73,10 @@ class LoopState:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """One record a step, one a evaluation, and the mean speed."""
+    """One record a step, one an evaluation, and the mean speed.
+
+    In records, seconds and tokens are those of the step, and memory is the peak in bytes.
+    """
 
     records: list[Record]
     evaluations: list[Record]
@@ -111,12 +114,19 @@ def train(
         batches: an object whose `batch(step)` returns a dict of tensors, or a list of such dicts, which is repeated.
         objective: loss and number of targets; default: next tokens for a decoder, else the labels as they are.
         eval_fn: called with the model every `evaluate_every` steps and at the end; its values are recorded.
-        folder: for metrics and checkpoints, from which a second call resumes; None: nothing is kept.
+        folder: for metrics and checkpoints, from which a second call with the same arguments resumes; other models and
+            options need a new folder. None: nothing is kept.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         config: more fields of TrainConfig, such as warmup_steps, optimizer="muon", weight_decay or precision.
     """
+    if not isinstance(batches, BatchSource):
+        if not isinstance(batches, Sequence):
+            raise UserError(f"batches is a {type(batches).__name__}, expected a list of dicts", hint="list(batches)")
+        if not batches or not isinstance(batches[0], dict):
+            content = f"a list of {type(batches[0]).__name__}" if batches else "empty"
+            raise UserError(f"batches is {content}, expected a list of dicts", hint="make_batches(ids, ...)")
     defaults = {"warmup_steps": steps // 50, "evaluate_every": max(1, steps // 20), "precision": "float32"}
-    train_config = TrainConfig(steps=steps, learning_rate=learning_rate, **(defaults | config))
+    train_config = TrainConfig(**{"steps": steps, "learning_rate": learning_rate} | defaults | config)
     machine = Machine(device=device)
     model.to(setup_device(machine))
     engine = build_engine(model, objective or default_objective(model), train_config, machine)

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from groundup.artifacts.arguments import check_choice, check_texts
 from groundup.data.clean import (
     c4,
     classifier,
@@ -51,8 +52,10 @@ def clean_texts(
     >>> dropped[0].reason, dropped[0].id
     ('language: fr', '0')
     """
+    check_texts(texts)
+    check_choice("kind", kind, get_args(SourceKind))
     source = {"name": "texts", "kind": kind, "path": "-"}
-    config = DataConfig.model_validate({"sources": [source], **knobs})
+    config = DataConfig(**{"sources": [source], **knobs})
     steps = build_steps(config, config.sources[0], FilterContext())
     results = [clean_document(Document(text, str(index)), steps) for index, text in enumerate(texts)]
     dropped = [result for result in results if isinstance(result, DroppedDocument)]

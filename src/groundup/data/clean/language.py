@@ -12,11 +12,13 @@ SAMPLE_CHARACTERS = 4_000
 
 
 def detect_language(text: str) -> tuple[str, float]:
-    """(ISO 639 code, probability); ("unknown", 0.0) without evidence.
+    """(ISO 639 code, probability); ("unknown", 0.0) for a text without letters.
 
     >>> detect_language("The weather is fine today, and we are going to the beach.")[0]
     'en'
     """
+    if not any(map(str.isalpha, text)):
+        return "unknown", 0.0
     if len(text) > 2 * SAMPLE_CHARACTERS:
         middle = len(text) // 2 - SAMPLE_CHARACTERS // 2
         text = f"{text[:SAMPLE_CHARACTERS]} {text[middle : middle + SAMPLE_CHARACTERS]}"

@@ -63,6 +63,8 @@ CARD_STARTS = re.compile(r"4|5[1-5]|2[2-7]|3[47]|3[068]|6(?:011|5|4[4-9])|35|62"
 def mask_pii(text: str, **kinds: bool) -> str:
     """Replace personal data and secrets by tokens; `kinds` as in [data.pii], all true by default.
 
+    Of IP addresses only public ones are replaced.
+
     >>> mask_pii("Write to jane@example.org.")
     'Write to <email>.'
     >>> mask_pii("Write to jane@example.org.", emails=False)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
+from groundup.artifacts.arguments import check_texts
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.progress import Progress
 from groundup.data.dedup.document_keys import DedupKeys, DedupKeyTable, InMemoryKeys
@@ -43,6 +44,7 @@ def find_duplicates(texts: Sequence[str], *, exact: bool = True, seed: int = 0, 
     >>> find_duplicates(["The cat sat.", "A dog barked.", "the cat sat!"])
     [0, 1, 0]
     """
+    check_texts(texts)
     config = MinHashDedupConfig(**minhash)
     keys = InMemoryKeys(list(texts), config, seed)
     return decide_duplicates(keys, len(texts), exact, config).roots.tolist()

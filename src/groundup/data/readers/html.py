@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import IO, Literal
 
+from groundup.artifacts.arguments import check_choice
 from groundup.data.archive import open_decompressed
 from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.readers.encoding import decode_page
@@ -50,6 +51,7 @@ def extract_text(source: str | bytes, html_extractor: Literal["trafilatura", "re
     >>> extract_text("<html><body><p>One paragraph of the page.</p></body></html>", "resiliparse")
     'One paragraph of the page.'
     """
+    check_choice("html_extractor", html_extractor, EXTRACTORS)
     data, charset = (source.encode("utf-8", "replace"), "utf-8") if isinstance(source, str) else (source, None)
     found = extract_page("", data, charset, ReaderOptions(html_extractor=html_extractor))
     return found.text if isinstance(found, Document) else ""

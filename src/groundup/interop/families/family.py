@@ -65,7 +65,7 @@ class Family:
                 if (json.get(key, value) or None) != (value or None):  # null and false are equivalent
                     raise UserError(f"{key} = {json[key]!r}, expected {value!r} in a {self.name} model")
             knobs = {native: json[foreign] for native, foreign in self.keys.items() if json[foreign] is not None}
-            return ModelConfig(**knobs | self.read(json))
+            return ModelConfig.model_validate(knobs | self.read(json))
         except UserError as error:
             raise UserError(f"{path}: {error.message}", hint=error.hint) from None
         except KeyError as error:

@@ -5,6 +5,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+import torch
 from gguf import GGMLQuantizationType, LlamaFileType
 from gguf.quants import quant_shape_to_byte_shape
 from torch import nn
@@ -33,7 +34,7 @@ QUANTIZATION_VERSION = 2
 """GGML_QNT_VERSION."""
 
 
-def export_gguf(model: nn.Module, tokenizer: Tokenizer, path: Path, dtype: str = "float32") -> Path:
+def export_gguf(model: nn.Module, tokenizer: Tokenizer, path: Path | str, dtype: str | torch.dtype = "float32") -> Path:
     """Write `model` and `tokenizer` as the file `path`, which is returned.
 
     Args:
@@ -44,6 +45,7 @@ def export_gguf(model: nn.Module, tokenizer: Tokenizer, path: Path, dtype: str =
 
     >>> export_gguf(model, tokenizer, Path("model.gguf"), dtype="q8_0")
     """
+    path, dtype = Path(path), str(dtype).removeprefix("torch.")
     if dtype not in GGUF_DTYPES:
         raise UserError(f"dtype {dtype!r}, expected one of {', '.join(GGUF_DTYPES)} in a GGUF file")
     config, weights = fold_scales(model)

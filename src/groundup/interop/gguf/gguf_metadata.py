@@ -150,7 +150,7 @@ def read_metadata(metadata: Metadata, tensors: Iterable[str], factors: torch.Ten
             "experts_per_token": fields["expert_used_count"],
             "intermediate_size": fields.get("expert_feed_forward_length"),
         }
-    config = ModelConfig(**knobs)
+    config = ModelConfig.model_validate(knobs)
     if fields.get("rope.dimension_count", config.head_dim) != config.head_dim:
         rotated = fields["rope.dimension_count"]
         raise UserError(f"rope.dimension_count = {rotated}, expected the head dimension, {config.head_dim}")
