@@ -45,12 +45,16 @@ def save_model(model: nn.Module, folder: Path | str) -> None:
     The tokenizer is not part of it: `tokenizer.save(folder)` makes the folder one that `open_model` opens.
     Raises UserError for a model with other tensors than its configuration has: quantized, or with LoRA.
     """
-    folder = Path(folder)
     if model.state_dict().keys() != build_meta_model(model.config).state_dict().keys():  # type: ignore[arg-type]
         raise UserError(
             "the model is quantized or has LoRA layers, expected plain weights",
             hint="quantize_folder or dequantize_model; merge_lora",
         )
+    write_model_files(model, Path(folder))
+
+
+def write_model_files(model: nn.Module, folder: Path) -> None:
+    """model.json and model.safetensors, with whatever tensors the model has."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     save_tensors(weights, folder / WEIGHTS_FILE)

@@ -15,7 +15,8 @@ from torch import nn
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_file
 from groundup.interop.safetensors_files import SafetensorsFolder
-from groundup.model import assign_weights, build_meta_model, load_config, save_model
+from groundup.model import assign_weights, build_meta_model, load_config
+from groundup.model.serialization import write_model_files
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
 
@@ -36,7 +37,7 @@ def save_quantized_folder(model: nn.Module, folder: Path, method: str) -> None:
     """Write a quantized model; `method` is only recorded."""
     layers = quantized_layers(model)
     scheme = next(iter(layers.values())).scheme
-    save_model(model, folder)
+    write_model_files(model, folder)
     description = {"method": method, **asdict(scheme), "layers": list(layers)}
     (folder / QUANTIZATION_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
