@@ -19,7 +19,7 @@ from groundup.recipe import ModelConfig
 from groundup.recipe.model_config import MoEConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.train import NEXT_TOKEN, NativeEngine, micro_batch
-from groundup.train.low_memory_adamw import LowMemoryAdamW, dequantize_moment, quantize_moment
+from groundup.train.low_memory_adamw import LowMemoryAdamW, dequantize_moment, quantize_moment, stochastic_round
 from groundup.train.mixed_precision import convert_to_float8_training, require_float8
 from groundup.train.weight_average import WeightAverage
 
