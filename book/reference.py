@@ -23,7 +23,7 @@ LIBRARY_HEAD = """# Library reference
 
 The Python face of groundup, generated from the docstrings by `python book/reference.py`. The first section lists the names that
 `import groundup` offers; the chapters follow with all their public names. Each name is imported from its chapter
-(`from groundup.tokenizer import Tokenizer`). None of these functions needs a recipe file.
+(`from groundup.tokenizer import Tokenizer`). Only the functions about recipes read a recipe file.
 """
 KNOBS_HEAD = """# Recipe reference
 
@@ -55,7 +55,9 @@ def entry(name: str, value: Any) -> str:
     """One line of the page for a public function, class or constant."""
     if inspect.isclass(value) or inspect.isfunction(value):
         return f"- `{signature(name, value)}`: {first_paragraph(value)}"
-    return f"- `{name}`: {type(value).__name__}"
+    if isinstance(value, dict):
+        return f"- `{name}`: {', '.join(str(key) for key in value)}"
+    return f"- `{name}`: `{re.sub(r'<function (.*?) at 0x[0-9a-f]+>', r'...', repr(value))}`"
 
 
 def library_page() -> str:

@@ -275,3 +275,9 @@ def test_export_stage_of_encoders(knobs, tmp_path: Path, tokenizer):
     facts = run_stage(recipe, {"base": tmp_path / "base"}, tmp_path / "out", Machine(device="cpu", threads=1))
     assert facts["family"] == "modernbert"
     assert facts["max_logit_difference"] == 0
+
+
+def test_hidden_files_are_not_named(tmp_path):
+    (tmp_path / ".lock").touch()  # of a run that failed before its first stage
+    with pytest.raises(UserError, match="contains nothing; expected"):
+        resolve_model_path(tmp_path)

@@ -62,7 +62,9 @@ def resolve_model_path(path: Path) -> Path:
         return files[0]
     if files:
         raise UserError(f"{path}: {len(files)} .gguf files, expected one", hint=f"name it: {files[0]}")
-    inside = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
+    inside = (
+        ", ".join(sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))[:5]) or "nothing"
+    )
     raise UserError(
         f"{path}: contains {inside}; expected {EXPECTED}",
         hint="in a run, 04-base, 06-chat and 07-quantized hold models",

@@ -18,7 +18,7 @@ def format_plan(summary: dict[str, Any]) -> str:
                   f"{model['num_heads']} heads ({model['num_kv_heads']} key/value heads), vocabulary {model['vocab_size']:,}"),
         ("parameters", _format_count(summary["parameters"]["total"])),
         ("tokens", f"{_format_count(train['tokens'])}, {summary['tokens_per_parameter']:.3g} per parameter"),
-        ("steps", f"{train['steps']:,} of {train['batch_tokens']:,} tokens, sequences of {train['sequence_length']:,}"),
+        ("steps", f"{train['steps']:,}, {train['batch_tokens']:,} tokens each, sequences of {train['sequence_length']:,}"),
         ("optimizer", f"{_format_optimizer(train)}, {train['warmup_steps']} warmup steps, {train['lr_schedule']} schedule"),
         ("memory", f"{memory['total'] / 1e9:.2f} GB per device: weights {memory['weights'] / 1e9:.2f}, gradients "
                    f"{memory['gradients'] / 1e9:.2f}, optimizer {memory['optimizer'] / 1e9:.2f}, "

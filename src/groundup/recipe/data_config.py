@@ -230,6 +230,8 @@ class DecontaminationConfig(BaseConfig):
 
 
 class DataConfig(BaseConfig):
+    """[data]: sources of text, filters, deduplication and the mix."""
+
     sources: tuple[SourceConfig, ...] = knob(
         meaning="sources of text; of duplicates, the copy of the earlier source is kept", min_length=1
     )

@@ -29,6 +29,8 @@ class ConversationSourceConfig(BaseConfig):
 
 
 class FinetuneConfig(BaseConfig):
+    """[finetune]: conversations or text pairs, and how the base model is trained on them."""
+
     conversations: tuple[ConversationSourceConfig, ...] = knob(meaning="sources of conversations", min_length=1)
     method: Literal["lora", "full"] = knob("lora", "lora: low-rank adapters (Hu et al. 2021); full: all weights")
     lora_rank: int = knob(16, "rank of the adapters", ge=1)

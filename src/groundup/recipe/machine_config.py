@@ -8,6 +8,8 @@ from groundup.recipe.layout_config import LayoutConfig
 
 
 class MachineConfig(BaseConfig):
+    """[machine]: devices, limits and paths; not part of the fingerprint."""
+
     device: str = knob("auto", "auto, cpu, cuda, cuda:N or mps; auto: an accelerator if there is one")
     devices: int | None = knob(
         None,

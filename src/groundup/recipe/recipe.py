@@ -37,6 +37,8 @@ class BudgetConfig(BaseConfig):
 
 
 class Recipe(BaseConfig):
+    """A recipe: all tables, checked; a table that is None has no stage."""
+
     name: str = knob(meaning="name of the run folder", pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = knob(1337, "seed of all random choices", ge=0)
     budget: BudgetConfig = knob(BudgetConfig(), "hardware, time and price")

@@ -9,6 +9,8 @@ Pretokenizer = Literal["gpt2", "gpt4", "qwen2"]
 
 
 class TokenizerConfig(BaseConfig):
+    """[tokenizer]: a tokenizer to train, to take or to extend."""
+
     pretrained: str | None = knob(
         None,
         "existing tokenizer: a folder with tokenizer.json, a tiktoken file or a SentencePiece model; extended with tokens "

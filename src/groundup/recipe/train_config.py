@@ -10,6 +10,8 @@ EngineName = Literal["native", "deepspeed", "megatron"]
 
 
 class TrainConfig(BaseConfig):
+    """[train]: tokens, batches, optimizer, schedule and precision of pretraining."""
+
     engine: EngineName = knob(
         "native", "training engine: PyTorch, DeepSpeed ZeRO, or the model and optimizer of Megatron-Core; same losses"
     )
