@@ -201,7 +201,10 @@ def test_target_tokens(tmp_path: Path, recipe: Recipe, machine: Machine, prose: 
 def test_dedup_against_an_earlier_corpus(tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose):
     texts = [prose(seed, 150) for seed in range(6)]
     build(
-        recipe(sources=[{"name": "old", "kind": "jsonl", "path": jsonl(tmp_path / "old.jsonl", texts[:3])}]),
+        recipe(
+            sources=[{"name": "old", "kind": "jsonl", "path": jsonl(tmp_path / "old.jsonl", texts[:3])}],
+            validation_fraction=0,
+        ),
         tmp_path / "old",
         machine,
     )
@@ -223,6 +226,7 @@ def test_decontamination(tmp_path: Path, recipe: Recipe, machine: Machine, prose
         decontaminate={
             "evaluation_sets": [{"name": "exam", "kind": "jsonl", "path": jsonl(tmp_path / "exam.jsonl", [question])}]
         },
+        validation_fraction=0,
     )
     metrics = build(view, tmp_path / "out", machine)
     assert metrics["sources"]["main"]["dropped"]["decontaminate: exam"]["documents"] == 1
@@ -246,6 +250,7 @@ def test_classifier_is_trained_and_applied(tmp_path: Path, recipe: Recipe, machi
                 "path": jsonl(tmp_path / "a.jsonl", [*(prose(seed, 150) for seed in range(5)), *spam[:2]]),
             }
         ],
+        validation_fraction=0,
         classifier={
             "positive": [
                 {

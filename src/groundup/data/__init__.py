@@ -19,6 +19,7 @@
     work_files.py       parquet, array and JSON files of the stage
     executor.py         parallel execution with Daft, native or on Ray
     process_unit.py     first pass: read and clean a unit
+    validation_split.py held-out documents and spans
     shuffle.py          last passes: split, mix, shuffle
     corpus_summary.py   metrics and sample files
     stage.py            the stage

@@ -10,6 +10,7 @@ import numpy
 
 from groundup.data.dedup.duplicates import DedupDecisions, largest_clusters
 from groundup.data.filter_stats import FilterStats
+from groundup.data.validation_split import SourceSplit
 from groundup.data.work_files import open_parquet
 from groundup.data.work_units import WorkUnit
 from groundup.recipe.data_config import DataConfig
@@ -34,7 +35,7 @@ class InputSummary:
 
 def corpus_metrics(
     config: DataConfig, stats: dict[str, FilterStats], inputs: dict[str, InputSummary], epochs: dict[str, float],
-    written: dict[str, dict[str, Any]],
+    splits: dict[str, SourceSplit], written: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
     """Filter statistics of each source and in total, and the mixture: the training text of one pass by source."""
     total = FilterStats()
@@ -55,6 +56,7 @@ def corpus_metrics(
             "epochs": round(epochs[source.name], 6),
             "train": train,
             "validation": written["validation"].get(source.name, zero),
+            "split": splits[source.name].as_json(),
             "byte_fraction": round(train["bytes"] / max(sums["train"]["bytes"], 1), 6),
             "tokens_estimated": train["bytes"] // BYTES_PER_TOKEN,
         }

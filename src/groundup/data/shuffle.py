@@ -6,6 +6,7 @@ row groups and sorts them by a hash. The result depends on the seed and the text
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,24 +16,39 @@ import pyarrow
 
 from groundup.artifacts.fingerprint import hash_file
 from groundup.data.clean.cleaning_steps import utf8_bytes
+from groundup.data.decontaminate import EvaluationIndex, contamination_filter
 from groundup.data.dedup.duplicates import DROP_REASONS, KEEP
 from groundup.data.dedup.passages import remove_ngrams, remove_paragraphs, repeat_flags
 from groundup.data.document import DroppedDocument
 from groundup.data.filter_stats import FilterStats
 from groundup.data.stable_hash import hash_fraction
+from groundup.data.validation_split import SourceSplit
 from groundup.data.work_files import FINAL_SCHEMA, DocumentWriter, iter_rows, open_parquet, write_json_atomically
 
 PARTITION_SCHEMA = FINAL_SCHEMA.append(pyarrow.field("order", pyarrow.binary(16)))
+REPEAT_RULE = "8-gram"
+"""Rule of data.decontaminate by which a training paragraph repeats a validation paragraph."""
 PARTITION_BUFFER_BYTES = 256 << 20
 """Text buffered before row groups are written. Does not change the result."""
 
 
+def validation_paragraphs(task: dict[str, Any]) -> dict[str, Any]:
+    """Pairs (document id, paragraph) of the validation text of a unit whose source is split by spans."""
+    split, offset = SourceSplit(**task["split"]), task["offset"]
+    found = []
+    for _, row, text in _remaining_rows(task, FilterStats()):
+        for part, paragraphs in split.segments(text, offset):
+            found += [(row["id"], paragraph) for paragraph in paragraphs if part == "validation"]
+        offset += row["bytes"]
+    return {"paragraphs": found}
+
+
 def partition_unit(task: dict[str, Any]) -> dict[str, Any]:
     """Remove the duplicates of a unit and group its remaining rows by output file."""
-    clean, folder, name = Path(task["clean"]), Path(task["folder"]), f"{task['unit']:05d}"
-    codes = numpy.load(folder / f"{name}.codes.npy")
+    folder, name = Path(task["folder"]), f"{task['unit']:05d}"
     split_keys = numpy.load(folder / f"{name}.splits.npy")
-    remover = PassageRemover(clean / name, task["ngram_words"])
+    split, offset = SourceSplit(**task["split"]), task["offset"]
+    repeats_validation = _repeats_validation(task["validation_index"])
     stats = FilterStats()
     writer = DocumentWriter(folder / f"{name}.parquet", PARTITION_SCHEMA)
     groups: list[int] = []
@@ -46,30 +62,28 @@ def partition_unit(task: dict[str, Any]) -> dict[str, Any]:
             groups.append(partition)
         buffers.clear()
 
-    for index, row in enumerate(iter_rows(clean / f"{name}.parquet")):
-        code = int(codes[index])
-        text = remover.remove(row["id"], row["text"], stats if code == KEEP else FilterStats())
-        if code != KEEP:
-            stats.drop_kept(DroppedDocument(DROP_REASONS[code], row["id"], row["text"]))
-            continue
-        if not text.strip():
-            stats.drop_kept(DroppedDocument("all_passages_repeated", row["id"], text))
-            continue
-        split = "train"
-        if hash_fraction(f"split {split_keys[index]}") < task["validation_fraction"]:
-            split = "validation"
-        copies = 1 if split == "validation" else num_copies(row["key"], task["epochs"])
-        if copies == 0:
+    for index, row, text in _remaining_rows(task, stats):
+        copies = num_copies(row["key"], task["epochs"])
+        if split.span_bytes is None:
+            segments = [("validation" if split.holds_out(split_keys[index]) else "train", text)]
+        else:
+            segments = _span_segments(split, offset, row["id"], text, repeats_validation, stats)
+            offset += row["bytes"]
+        segments = [(part, segment) for part, segment in segments if part == "validation" or copies]
+        if not segments:
             stats.drop_kept(DroppedDocument("not_sampled", row["id"], text))
             continue
         stats.add_length(text)
-        for copy in range(copies):
-            order_text = f"{task['seed']} {row['ordinal']} {copy}"
-            order = hashlib.blake2b(order_text.encode(), digest_size=16).digest()
-            partition = partition_id(split, int.from_bytes(order[:8], "big") % task["shards"][split])
-            output = {"text": text, "source": row["source"], "id": row["id"], "order": order}
-            buffers.setdefault(partition, []).append(output)
-            buffered += len(text)
+        for number, (part, segment) in enumerate(segments):
+            place = f" {number}" if split.span_bytes else ""
+            for copy in range(1 if part == "validation" else copies):
+                order_text = f"{task['seed']} {row['ordinal']} {copy}{place}"
+                order = hashlib.blake2b(order_text.encode(), digest_size=16).digest()
+                partition = partition_id(part, int.from_bytes(order[:8], "big") % task["shards"][part])
+                id = f"{row['id']}#{number}" if len(segments) > 1 else row["id"]
+                output = {"text": segment, "source": row["source"], "id": id, "order": order}
+                buffers.setdefault(partition, []).append(output)
+                buffered += len(segment)
         if buffered > PARTITION_BUFFER_BYTES:
             flush()
             buffered = 0
@@ -77,6 +91,46 @@ def partition_unit(task: dict[str, Any]) -> dict[str, Any]:
     writer.close()
     write_json_atomically(folder / f"{name}.json", {"groups": groups, "stats": asdict(stats)})
     return {"unit": task["unit"]}
+
+
+def _remaining_rows(task: dict[str, Any], stats: FilterStats) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """(index, row, text) of the documents of a unit that are no duplicates, without repeated passages."""
+    clean, name = Path(task["clean"]), f"{task['unit']:05d}"
+    codes = numpy.load(Path(task["folder"]) / f"{name}.codes.npy")
+    remover = PassageRemover(clean / name, task["ngram_words"])
+    for index, row in enumerate(iter_rows(clean / f"{name}.parquet")):
+        code = int(codes[index])
+        text = remover.remove(row["id"], row["text"], stats if code == KEEP else FilterStats())
+        if code != KEEP:
+            stats.drop_kept(DroppedDocument(DROP_REASONS[code], row["id"], row["text"]))
+        elif not text.strip():
+            stats.drop_kept(DroppedDocument("all_passages_repeated", row["id"], text))
+        else:
+            yield index, row, text
+
+
+def _span_segments(
+    split: SourceSplit, offset: int, id: str, text: str, repeats_validation: Callable[[str], bool], stats: FilterStats
+) -> list[tuple[str, str]]:
+    """(split, text) of the parts of a document; training text without paragraphs that repeat validation text."""
+    segments, used = [], []
+    for part, paragraphs in split.segments(text, offset):
+        if part == "train":
+            paragraphs = [paragraph for paragraph in paragraphs if not repeats_validation(paragraph)]
+        used += paragraphs
+        if segment := "".join(paragraphs).strip("\n"):
+            segments.append((part, segment))
+    if (after := "".join(used)) != text:
+        stats.change_kept("repeats_validation", id, text, after)
+    return segments
+
+
+def _repeats_validation(index: str | None) -> Callable[[str], bool]:
+    """Whether a paragraph contains most of the 8-grams of a validation paragraph."""
+    if index is None:
+        return lambda paragraph: False
+    drop_reason = contamination_filter(EvaluationIndex.load(Path(index)), REPEAT_RULE, [])
+    return lambda paragraph: drop_reason(paragraph) is not None
 
 
 def partition_id(split: str, shard: int) -> int:

@@ -6,7 +6,7 @@ Each file of a pass is complete or missing, so an interrupted run continues with
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from groundup.data.document_reader import read_spec
 from groundup.data.filter_stats import FilterStats
 from groundup.data.process_unit import process_unit
 from groundup.data.readers.reader_options import ReaderOptions
+from groundup.data.validation_split import SourceSplit, plan_source_splits
 from groundup.data.work_units import WorkUnit
 from groundup.recipe import RecipeView
 from groundup.recipe.data_config import DataConfig, FilesConfig
@@ -46,11 +47,16 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     read_and_clean(config, units, work, recipe.seed, machine, workers)
     results = UnitResults.load(config, units, work / "clean")
     decisions = deduplicate(config, results.counts, work, machine)
-    epochs, sizes = _source_epochs(config, units, results.counts, decisions, work)
-    shards = _num_shards(config, epochs, sizes)
+    documents, sizes = _remaining_text(config, units, results.counts, decisions, work)
+    epochs = _source_epochs(config, sizes)
+    splits = plan_source_splits(config.validation_fraction, documents, sizes)
+    if config.minhash_dedup.action == "keep_same_split":  # near duplicates of a span would be trained on
+        splits = {name: replace(split, span_bytes=None) for name, split in splits.items()}
+    shards = _num_shards(config, epochs, sizes, splits)
     workers = executor.useful_workers(workers, sum(sizes.values()), SHUFFLE_BYTES_PER_WORKER)
-    partition(config, units, results.counts, decisions, epochs, shards, recipe.seed, work, workers)
+    partition(config, units, results.counts, decisions, epochs, splits, shards, recipe.seed, work, workers)
     written, corpus = merge(units, shards, out, workers)
+    _check_validation_text(config, written)
     for unit in _source_units(units):
         stats = _read_json(work / "partitioned" / f"{unit.name}.json")["stats"]
         results.stats[unit.source.name].merge(FilterStats(**stats))
@@ -61,7 +67,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     corpus_summary.write_samples(results.stats, out)
     corpus_summary.write_clusters(decisions, units, results.counts, work / "clean", out / "clusters.jsonl")
     corpus_summary.write_jsonl(results.contaminated, out / "contaminated.jsonl")
-    metrics = corpus_summary.corpus_metrics(config, results.stats, results.inputs, epochs, written)
+    metrics = corpus_summary.corpus_metrics(config, results.stats, results.inputs, epochs, splits, written)
     shutil.rmtree(work)
     return metrics | {
         "duplicate_clusters": duplicates.cluster_stats(decisions),
@@ -154,25 +160,57 @@ def deduplicate(config: DataConfig, counts: dict[int, int], work: Path, machine:
 
 def partition(
     config: DataConfig, units: list[WorkUnit], counts: dict[int, int], decisions: DedupDecisions,
-    epochs: dict[str, float], shards: dict[str, int], seed: int, work: Path, workers: int,
+    epochs: dict[str, float], splits: dict[str, SourceSplit], shards: dict[str, int], seed: int, work: Path,
+    workers: int,
 ) -> None:  # fmt: skip
     """Third pass."""
     folder = work / "partitioned"
     folder.mkdir(exist_ok=True)
     keys = corpus_summary.read_column(units, work / "clean", "key", numpy.uint64)
+    sizes = corpus_summary.read_column(units, work / "clean", "bytes", numpy.int64)
+    offsets = dict.fromkeys(splits, 0)
     tasks = []
     for unit, start, stop in _document_ranges(units, counts):
-        if unit.is_dedup_reference or (folder / f"{unit.name}.json").exists():
+        if unit.is_dedup_reference:
             continue
+        name = unit.source.name
         numpy.save(folder / f"{unit.name}.codes.npy", decisions.codes[start:stop])
         numpy.save(folder / f"{unit.name}.splits.npy", keys[decisions.roots[start:stop]])
         tasks.append({
             "unit": unit.index, "clean": str(work / "clean"), "folder": str(folder), "shards": shards, "seed": seed,
-            "epochs": epochs[unit.source.name], "validation_fraction": config.validation_fraction,
+            "epochs": epochs[name], "split": splits[name].as_json(), "offset": offsets[name],
             "ngram_words": config.substring_dedup.min_words,
         })  # fmt: skip
+        offsets[name] += int(sizes[start:stop][decisions.codes[start:stop] == KEEP].sum())
+    index = _index_validation_spans(tasks, folder, workers)
+    tasks = [task | {"validation_index": index} for task in tasks if not (folder / f"{task['unit']:05d}.json").exists()]
     for _ in executor.map_units(shuffle.partition_unit, tasks, workers):
         pass
+
+
+def _index_validation_spans(tasks: list[dict[str, Any]], folder: Path, workers: int) -> str | None:
+    """File with the 8-grams of all validation spans; None if whole documents are held out."""
+    with_spans = [task for task in tasks if task["split"]["span_bytes"] is not None and task["split"]["fraction"] > 0]
+    if not with_spans:
+        return None
+    path = folder / "validation.npz"
+    if not path.exists():
+        found = executor.map_units(shuffle.validation_paragraphs, with_spans, workers)
+        items = (item for result in found for item in result["paragraphs"])
+        partial = folder / ".validation.part"
+        EvaluationIndex.build(items, shuffle.REPEAT_RULE).save(partial)
+        partial.replace(path)
+    return str(path)
+
+
+def _check_validation_text(config: DataConfig, written: dict[str, dict[str, Any]]) -> None:
+    train, validation = (sum(counts["bytes"] for counts in written[split].values()) for split in written)
+    for name, size in (("training", train), ("validation", validation)):
+        if not size and (name == "training" or config.validation_fraction):
+            raise UserError(
+                f"data: {train + validation:,} bytes of text, of which none is left for {name}",
+                hint="add text, or relax the filters in [data]",
+            )
 
 
 def merge(
@@ -210,32 +248,39 @@ def merge(
     return totals, fingerprint(hashes)
 
 
-def _num_shards(config: DataConfig, epochs: dict[str, float], sizes: dict[str, int]) -> dict[str, int]:
+def _num_shards(
+    config: DataConfig, epochs: dict[str, float], sizes: dict[str, int], splits: dict[str, SourceSplit]
+) -> dict[str, int]:
     """Output files per split. A file is sorted in memory, so its size is bounded."""
     bytes_by_split = {
         "train": sum(epochs[name] * size for name, size in sizes.items()),
-        "validation": config.validation_fraction * sum(sizes.values()),
+        "validation": sum(splits[name].fraction * size for name, size in sizes.items()),
     }
     shard_bytes = 1e6 * config.shard_megabytes
     return {split: max(1, round(size / shard_bytes)) for split, size in bytes_by_split.items()}
 
 
-def _source_epochs(
+def _remaining_text(
     config: DataConfig, units: list[WorkUnit], counts: dict[int, int], decisions: DedupDecisions, work: Path
-) -> tuple[dict[str, float], dict[str, int]]:
-    """Epochs, and bytes after deduplication, of each source."""
-    sizes = corpus_summary.read_column(units, work / "clean", "bytes", numpy.int64)
-    totals = {source.name: 0 for source in config.sources}
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Documents and bytes of each source after deduplication."""
+    column = corpus_summary.read_column(units, work / "clean", "bytes", numpy.int64)
+    documents, sizes = ({source.name: 0 for source in config.sources} for _ in range(2))
     for unit, start, stop in _document_ranges(units, counts):
         if not unit.is_dedup_reference:
-            totals[unit.source.name] += int(sizes[start:stop][decisions.codes[start:stop] == KEEP].sum())
-    epochs = {
+            kept = column[start:stop][decisions.codes[start:stop] == KEEP]
+            documents[unit.source.name] += len(kept)
+            sizes[unit.source.name] += int(kept.sum())
+    return documents, sizes
+
+
+def _source_epochs(config: DataConfig, sizes: dict[str, int]) -> dict[str, float]:
+    return {
         source.name: source.epochs
         if source.target_tokens is None
-        else corpus_summary.BYTES_PER_TOKEN * source.target_tokens / max(totals[source.name], 1)
+        else corpus_summary.BYTES_PER_TOKEN * source.target_tokens / max(sizes[source.name], 1)
         for source in config.sources
     }
-    return epochs, totals
 
 
 def _document_ranges(units: list[WorkUnit], counts: dict[int, int]) -> list[tuple[WorkUnit, int, int]]:

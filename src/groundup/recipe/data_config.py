@@ -254,7 +254,11 @@ class DataConfig(BaseConfig):
     dedup_against: tuple[FilesConfig, ...] = knob((), "earlier corpora, whose documents count as duplicates")
     decontaminate: DecontaminationConfig = knob(DecontaminationConfig(), "evaluation sets to keep out")
     validation_fraction: float = knob(
-        0.01, "fraction of documents for validation, chosen by a hash of the text", ge=0, lt=1
+        0.01,
+        "fraction of the text of each source for validation: whole documents, or spans of a source with few documents; "
+        "more of a small corpus (100 kB, at most a tenth)",
+        ge=0,
+        lt=1,
     )
     shard_megabytes: float = knob(64.0, "megabytes of text per output file", gt=0)
     memory_gigabytes: float = knob(
