@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
-from groundup.data import process_unit
+from groundup.data import clean_texts, process_unit
 from groundup.data.clean import (
     c4,
     classifier,
@@ -111,8 +112,10 @@ def test_language():
     assert drop_reason("Dies ist ein einfacher deutscher Satz über das Wetter.") is None
     assert drop_reason("Ceci est une simple phrase française sur le temps qu'il fait.") == "fr"
     assert seen == {"en": 1, "de": 1, "fr": 1}
-    strict = language.language_filter(LanguageConfig(threshold=1.0), {})
+    strict = language.language_filter(LanguageConfig(languages=("en", "de"), threshold=1.0), {})
     assert strict("Haus and house und so on 12 34") is not None
+    assert language.language_filter(LanguageConfig(), seen)("Ceci est une simple phrase française.") is None
+    assert seen["fr"] == 2, "all languages are kept by default, and counted"
 
 
 # ---- the published rules, each with a text that breaks it alone
@@ -138,6 +141,39 @@ def test_language():
 )
 def test_gopher_quality(text: str, reason: str | None):
     assert gopher.gopher_quality_filter(GopherQualityConfig())(text) == reason
+
+
+PROSE = json.loads(Path(__file__).with_name("prose.json").read_text(encoding="utf-8"))
+"""The beginning of GOOD in other languages."""
+
+
+@pytest.mark.parametrize("code", PROSE)
+def test_prose_of_every_language_passes_the_default_filters(code: str):
+    _, dropped = clean_texts([PROSE[code]], kind="text")
+    assert not dropped, dropped[0].reason
+    seen: dict[str, int] = {}
+    language.language_filter(LanguageConfig(), seen)(PROSE[code])
+    assert seen == {code: 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "Fenster Tür Straße Dorf Mühle Hügel Küste Garten Brücke Markt Lehrer Arzt Regen Schnee " * 5,
+            "no_stop_words",
+        ),
+        ("古い水車小屋は、道が村を離れて丘へ向かう場所に立っている。", "few_words"),
+    ],
+)
+def test_gopher_quality_drops_lists_and_snippets_in_other_languages(text: str, reason: str):
+    assert gopher.gopher_quality_filter(GopherQualityConfig())(text) == reason
+
+
+def test_repetition_in_a_script_without_spaces():
+    text = PROSE["zh"] + "点击这里查看更多内容，欢迎关注我们。" * 20
+    assert repetition.gopher_repetition_filter(GopherRepetitionConfig())(PROSE["zh"]) is None
+    assert repetition.gopher_repetition_filter(GopherRepetitionConfig())(text) is not None
 
 
 def test_gopher_quality_can_be_tuned():

@@ -13,9 +13,9 @@ import pytest
 import groundup.data
 from groundup.data import clean_texts, deduplicate, extract_text, find_duplicates, mask_pii, normalize, read_documents
 from groundup.data.clean.gopher import gopher_quality_filter
-from groundup.data.filter_stats import FilterStats
+from groundup.data.filter_stats import REASON_KNOBS, FilterStats
 from groundup.data.stable_hash import hash_fraction, hash_text, splitmix64
-from groundup.recipe.data_config import GopherQualityConfig
+from groundup.recipe.data_config import DataConfig, GopherQualityConfig
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,9 @@ def test_threshold_verifies_candidates(prose: Callable[..., str]):
 def test_clean_texts(prose: Callable[..., str]):
     short = "This is a short text about the weather."
     french = "Ceci est une phrase tout à fait ordinaire. " * 20
-    kept, dropped = clean_texts([prose(1, 200) + " Write to jane@example.org.", short, french])
+    kept, dropped = clean_texts(
+        [prose(1, 200) + " Write to jane@example.org.", short, french], language={"languages": ["en"]}
+    )
     assert [document.id for document in kept] == ["0"]
     assert kept[0].text.endswith("Write to <email>.")
     assert [(document.id, document.reason) for document in dropped] == [
@@ -111,6 +113,23 @@ def test_stable_hashes():
 
     mixed = splitmix64(numpy.arange(1000, dtype=numpy.uint64))
     assert len(numpy.unique(mixed)) == 1000
+
+
+def test_a_source_that_loses_most_of_its_documents_is_a_warning():
+    stats = FilterStats(
+        read=[300, 0], kept=[9, 0], dropped={"language: de": [6, 0], "gopher_quality: no_stop_words": [285, 0]}
+    )
+    *_, warning = stats.describe("articles")
+    assert warning.startswith("warning: articles: 97% of the documents were dropped")
+    assert "no stop words (data.gopher_quality.min_stop_words)" in warning
+    images = FilterStats(read=[300, 0], kept=[9, 0], dropped={"unknown_kind": [291, 0]})
+    assert not any(line.startswith("warning") for line in images.describe("articles"))
+
+
+def test_every_rule_of_the_filters_has_an_existing_knob():
+    for table, knobs in REASON_KNOBS.items():
+        fields = type(getattr(DataConfig(sources=[{"name": "a", "kind": "text", "path": "-"}]), table)).model_fields
+        assert set(knobs.values()) <= set(fields), table
 
 
 def test_top_reasons_name_the_knob():

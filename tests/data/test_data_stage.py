@@ -62,6 +62,7 @@ def two_sources(tmp_path: Path, recipe: Recipe, prose: Prose) -> Any:
             {"name": "prose", "kind": "jsonl", "path": str(path), "epochs": 2.5},
             {"name": "code", "kind": "code", "path": str(code)},
         ],
+        language={"languages": ["en"]},
         validation_fraction=0.2,
     )
 
@@ -177,7 +178,9 @@ def test_killed_run_continues_to_the_same_bytes(
 
 def test_source_without_text_is_an_error(tmp_path: Path, recipe: Recipe, machine: Machine):
     path = jsonl(tmp_path / "a.jsonl", ["short", "shorter"])
-    with pytest.raises(UserError, match=r"source main has no text left: .*few words \(data\.gopher_quality\)"):
+    with pytest.raises(
+        UserError, match=r"source main has no text left: .*few words \(data\.gopher_quality\.min_words\)"
+    ):
         build(recipe(sources=[{"name": "main", "kind": "jsonl", "path": path}]), tmp_path / "out", machine)
     (tmp_path / "b.txt").write_text("")
     with pytest.raises(UserError, match="source main has no text left: 1 document: empty file"):

@@ -21,7 +21,39 @@ REASON_TEXTS = {
     "near_duplicate": "near duplicate (data.minhash_dedup)",
     "all_passages_repeated": "no text left after data.exact_dedup.paragraphs or data.substring_dedup",
     "not_sampled": "not sampled (data.sources[].epochs below 1)",
+    "unknown_kind": "no reader for files of this kind",
 }
+
+REASON_KNOBS = {
+    "gopher_quality": {
+        "few_words": "min_words", "many_words": "max_words", "short_words": "min_mean_word_length",
+        "long_words": "max_mean_word_length", "hashes": "max_symbol_ratio", "ellipses": "max_symbol_ratio",
+        "bullets": "max_bullet_lines_ratio", "ellipsis_lines": "max_ellipsis_lines_ratio",
+        "no_letters": "min_alphabetic_words_ratio", "no_stop_words": "min_stop_words",
+    },
+    "gopher_repetition": {
+        "repeated_paragraphs": "max_duplicate_lines_ratio", "repeated_lines": "max_duplicate_lines_ratio",
+        "repeated_paragraphs_characters": "max_duplicate_line_characters_ratio",
+        "repeated_lines_characters": "max_duplicate_line_characters_ratio",
+        **dict.fromkeys((f"top_{n}_gram" for n in (2, 3, 4)), "max_top_ngram_ratios"),
+        **dict.fromkeys((f"repeated_{n}_grams" for n in range(5, 11)), "max_duplicate_ngram_ratios"),
+    },
+    "fineweb": {
+        "few_ended_lines": "min_punctuated_lines_ratio", "short_lines": "max_short_lines_ratio",
+        "repeated_lines": "max_duplicate_characters_ratio", "list": "max_newlines_per_word",
+    },
+    "c4": {"few_sentences": "min_sentences"},
+    "code": {
+        "long_line": "max_line_length", "long_lines": "max_mean_line_length", "few_letters": "min_alphanumeric_ratio",
+        "generated": "drop_generated",
+    },
+}  # fmt: skip
+"""Knob of each rule, by table of [data] and reason."""
+
+FEW_KEPT = 1 / 3
+"""A source that keeps less is worth a warning."""
+NOT_LOST = ("unknown_kind", "not_sampled", "empty_file")
+"""Reasons that do not count for it: no text, or left out on purpose."""
 
 
 def describe_reason(reason: str) -> str:
@@ -30,7 +62,7 @@ def describe_reason(reason: str) -> str:
     >>> describe_reason("language: de")
     'language is de, not in data.language.languages'
     >>> describe_reason("gopher_quality: few_words")
-    'few words (data.gopher_quality)'
+    'few words (data.gopher_quality.min_words)'
     """
     step, _, detail = reason.partition(": ")
     if reason in REASON_TEXTS:
@@ -39,7 +71,9 @@ def describe_reason(reason: str) -> str:
         return f"language is {detail}, not in data.language.languages"
     if step == "license":
         return f"license is {detail}, not in data.code.licenses"
-    return f"{detail.replace('_', ' ')} (data.{step})" if detail else reason.replace("_", " ")
+    knob = REASON_KNOBS.get(step, {}).get(detail)
+    place = f"data.{step}.{knob}" if knob else f"data.{step}"
+    return f"{detail.replace('_', ' ')} ({place})" if detail else reason.replace("_", " ")
 
 
 @dataclass
@@ -133,6 +167,20 @@ class FilterStats:
             "lengths": dict(sorted(self.lengths.items(), key=lambda entry: int(entry[0]))),
             "replaced": dict(sorted(self.replaced.items())),
         }
+
+    def describe(self, name: str) -> list[str]:
+        """Lines on a source for the console: kept and read, the main reasons, a warning if little is kept."""
+        lines = [f"{name}: kept {self.kept[0]:,} of {self.read[0]:,} documents"]
+        lines += [f"{name}: dropped {reason}" for reason in self.top_reasons()]
+        lost = {reason: counts[0] for reason, counts in self.dropped.items() if reason not in NOT_LOST}
+        texts = self.kept[0] + sum(lost.values())
+        if self.kept[0] < FEW_KEPT * texts:
+            most = max(lost, key=lost.__getitem__)
+            lines.append(
+                f"warning: {name}: {1 - self.kept[0] / texts:.0%} of the documents were dropped, most of them by one "
+                f"rule: {describe_reason(most)}; samples: groundup inspect RUN --source {name} --show dropped"
+            )
+        return lines
 
     def top_reasons(self, limit: int = 3) -> list[str]:
         """The most frequent drop reasons: "291 documents: language is de, not in data.language.languages"."""

@@ -61,9 +61,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         stats = _read_json(work / "partitioned" / f"{unit.name}.json")["stats"]
         results.stats[unit.source.name].merge(FilterStats(**stats))
     for name, stats in results.stats.items():
-        machine.progress.log(f"{name}: kept {stats.kept[0]:,} of {stats.read[0]:,} documents")
-        for reason in stats.top_reasons():
-            machine.progress.log(f"{name}: dropped {reason}")
+        for line in stats.describe(name):
+            machine.progress.log(line)
     corpus_summary.write_samples(results.stats, out)
     corpus_summary.write_clusters(decisions, units, results.counts, work / "clean", out / "clusters.jsonl")
     corpus_summary.write_jsonl(results.contaminated, out / "contaminated.jsonl")
@@ -139,7 +138,7 @@ class UnitResults:
                 details = "; ".join(stats.top_reasons()) or "no document in its files"
                 raise UserError(
                     f"data.sources: source {name} has no text left: {details}",
-                    hint="check its kind and path, or relax the filters in [data]",
+                    hint="relax the knob named above, or set clean = false for the source; check its kind and path",
                 )
         return results
 

@@ -82,8 +82,10 @@ class SourceConfig(FilesConfig):
 class LanguageConfig(BaseConfig):
     """Language identification; not applied to code."""
 
-    languages: tuple[str, ...] = knob(("en",), "ISO 639 codes of the languages to keep; empty: all")
-    threshold: float = knob(0.5, "minimum probability of the most likely language", ge=0, le=1)
+    languages: tuple[str, ...] = knob((), "ISO 639 codes of the languages to keep; empty: all")
+    threshold: float = knob(
+        0.5, "minimum probability of the most likely language, if `languages` names any", ge=0, le=1
+    )
 
 
 class GopherQualityConfig(BaseConfig):
@@ -92,13 +94,17 @@ class GopherQualityConfig(BaseConfig):
     kinds: tuple[SourceKind, ...] = knob(PROSE_KINDS, APPLIES_TO)
     min_words: int = knob(50, "minimum number of words", ge=0)
     max_words: int = knob(100_000, "maximum number of words", ge=1)
-    min_mean_word_length: float = knob(3.0, "minimum mean word length, in characters", ge=0)
-    max_mean_word_length: float = knob(10.0, "maximum mean word length, in characters", ge=0)
+    min_mean_word_length: float = knob(
+        3.0, "minimum mean word length, in characters; scaled for languages with other words", ge=0
+    )
+    max_mean_word_length: float = knob(10.0, "maximum mean word length, in characters; scaled likewise", ge=0)
     max_symbol_ratio: float = knob(0.1, "maximum '#' or '...' per word", ge=0)
     max_bullet_lines_ratio: float = knob(0.9, "maximum fraction of lines that start with a bullet", ge=0, le=1)
     max_ellipsis_lines_ratio: float = knob(0.3, "maximum fraction of lines that end with an ellipsis", ge=0, le=1)
     min_alphabetic_words_ratio: float = knob(0.8, "minimum fraction of words with a letter", ge=0, le=1)
-    min_stop_words: int = knob(2, "minimum number of distinct words of: the, be, to, of, and, that, have, with", ge=0)
+    min_stop_words: int = knob(
+        2, "minimum number of distinct stop words of the text's language, such as the, be, to, of", ge=0
+    )
 
 
 class GopherRepetitionConfig(BaseConfig):

@@ -3,6 +3,7 @@
 step_types.py      Mapper and Filter, the two kinds of steps
 normalize.py       Unicode normalization and mojibake repair
 language.py        language identification and the language filter
+language_rules.py  stop words and words by language
 ngrams.py          word n-grams as hashes
 gopher.py          Gopher quality filter
 repetition.py      Gopher repetition filter

@@ -6,13 +6,15 @@ Source: Raffel et al. 2020, arXiv:1910.10683, section 2.2, and the code publishe
 import re
 from collections.abc import Callable
 
+from groundup.data.clean.language import detect_language
+from groundup.data.clean.language_rules import split_words
 from groundup.data.clean.step_types import FilterFunction
 from groundup.recipe.data_config import C4Config
 
 CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
-ENDS = (".", "?", "!", '"', "'", "”", "’")
+ENDS = (".", "?", "!", '"', "'", "”", "’", *"。！？．؟۔।॥։።」』")
 POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
-SENTENCE_END = re.compile(r"""(?<![.?!])[.?!]++["'”’)\]]*+(?=\s|$)""")
+SENTENCE_END = re.compile(r"""(?<![.?!])[.?!]++["'”’)\]]*+(?=\s|$)|[。！？؟۔।॥։።]++""")
 
 
 def c4_line_mapper(config: C4Config) -> Callable[[str], str]:
@@ -20,10 +22,11 @@ def c4_line_mapper(config: C4Config) -> Callable[[str], str]:
 
     def keep_sentences(text: str) -> str:
         kept = []
+        language = detect_language(text)[0]
         for raw in text.split("\n"):
             line = CITATION.sub("", raw.strip())
             lower = line.lower()
-            words = line.split()
+            words = split_words(line, language)
             if not line.endswith(ENDS) or line.endswith("..."):
                 continue
             if len(words) < config.min_line_words or max(map(len, words)) > config.max_word_length:

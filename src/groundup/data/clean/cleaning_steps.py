@@ -48,7 +48,7 @@ def clean_texts(
 
     `knobs` are the tables of [data]: `gopher_quality={"min_words": 20}, language={"languages": ["en", "de"]}`.
 
-    >>> kept, dropped = clean_texts(["Ceci est une phrase tout à fait ordinaire."])
+    >>> kept, dropped = clean_texts(["Ceci est une phrase tout à fait ordinaire."], language={"languages": ["en"]})
     >>> dropped[0].reason, dropped[0].id
     ('language: fr', '0')
     """
@@ -73,7 +73,7 @@ def build_steps(config: DataConfig, source: SourceConfig, context: FilterContext
         return steps
     if kind in config.code.kinds:
         steps.append(Filter("code", code_filter.code_filter(config.code)))
-    if kind != "code" and config.language.languages:
+    if kind != "code":
         steps.append(Filter("language", language.language_filter(config.language, context.languages)))
     if kind in config.gopher_repetition.kinds:
         repetition_filter = repetition.gopher_repetition_filter(config.gopher_repetition)

@@ -1,7 +1,7 @@
 """Language identification: fastText's classifier (Joulin et al. 2016), small model bundled with its package."""
 
 import logging
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from groundup.data.clean.step_types import FilterFunction
@@ -17,6 +17,11 @@ def detect_language(text: str) -> tuple[str, float]:
     >>> detect_language("The weather is fine today, and we are going to the beach.")[0]
     'en'
     """
+    return _detect(text)
+
+
+@lru_cache(maxsize=1)  # several filters ask for the language of the same text
+def _detect(text: str) -> tuple[str, float]:
     if not any(map(str.isalpha, text)):
         return "unknown", 0.0
     if len(text) > 2 * SAMPLE_CHARACTERS:
@@ -35,12 +40,17 @@ def _detector() -> Any:
 
 
 def language_filter(config: LanguageConfig, counts: dict[str, int]) -> FilterFunction:
-    """Filter whose reason is the language, or "unsure" below the threshold. Counts detected languages in `counts`."""
+    """Filter whose reason is the language, or "unsure" below the threshold; without languages it drops nothing.
+
+    Counts detected languages in `counts`.
+    """
     languages = frozenset(config.languages)
 
     def drop_reason(text: str) -> str | None:
         language, probability = detect_language(text)
         counts[language] = counts.get(language, 0) + 1
+        if not languages:
+            return None
         if language not in languages:
             return language
         return None if probability >= config.threshold else "unsure"

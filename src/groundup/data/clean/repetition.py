@@ -9,6 +9,7 @@ import re
 import numpy
 from numpy.typing import NDArray
 
+from groundup.data.clean.language_rules import split_words
 from groundup.data.clean.ngrams import ngram_hashes, word_ids
 from groundup.data.clean.step_types import FilterFunction
 from groundup.recipe.data_config import GopherRepetitionConfig
@@ -35,7 +36,7 @@ def gopher_repetition_filter(config: GopherRepetitionConfig) -> FilterFunction:
                 return f"repeated_{name}"
             if characters / len(text) > config.max_duplicate_line_characters_ratio:
                 return f"repeated_{name}_characters"
-        words = text.split()
+        words = split_words(text)
         ids = word_ids(words)
         lengths = numpy.fromiter(map(len, words), dtype=numpy.int64, count=len(words))
         bound = top_bound(ids, lengths)
