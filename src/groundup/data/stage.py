@@ -21,6 +21,7 @@ from groundup.data.clean import classifier
 from groundup.data.decontaminate import EvaluationIndex
 from groundup.data.dedup import duplicates
 from groundup.data.dedup.duplicates import KEEP, DedupDecisions
+from groundup.data.dedup_estimate import BYTES_PER_TOKEN
 from groundup.data.document_reader import read_spec
 from groundup.data.filter_stats import FilterStats
 from groundup.data.process_unit import process_unit
@@ -277,7 +278,7 @@ def _source_epochs(config: DataConfig, sizes: dict[str, int]) -> dict[str, float
     return {
         source.name: source.epochs
         if source.target_tokens is None
-        else corpus_summary.BYTES_PER_TOKEN * source.target_tokens / max(sizes[source.name], 1)
+        else BYTES_PER_TOKEN * source.target_tokens / max(sizes[source.name], 1)
         for source in config.sources
     }
 
