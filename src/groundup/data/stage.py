@@ -5,7 +5,6 @@ Each file of a pass is complete or missing, so an interrupted run continues with
 """
 
 import json
-import shutil
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy
 
+from groundup.artifacts.directory import commit_file, discard_when_complete
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.machine import Machine
@@ -68,7 +68,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     corpus_summary.write_clusters(decisions, units, results.counts, work / "clean", out / "clusters.jsonl")
     corpus_summary.write_jsonl(results.contaminated, out / "contaminated.jsonl")
     metrics = corpus_summary.corpus_metrics(config, results.stats, results.inputs, epochs, splits, written)
-    shutil.rmtree(work)
+    discard_when_complete(out, [work])
     return metrics | {
         "duplicate_clusters": duplicates.cluster_stats(decisions),
         "contaminated": len(results.contaminated),
@@ -154,7 +154,7 @@ def deduplicate(config: DataConfig, counts: dict[int, int], work: Path, machine:
     partial = work / ".duplicates.part"
     with partial.open("wb") as file:
         numpy.savez(file, codes=decisions.codes, roots=decisions.roots)
-    partial.replace(path)
+    commit_file(partial, path)
     return decisions
 
 
@@ -301,7 +301,7 @@ def _load_or_train_classifier(config: DataConfig, work: Path, seed: int, machine
         partial = work / ".classifier.part"
         with partial.open("wb") as file:
             numpy.save(file, classifier.train_classifier(positive, negative, seed))
-        partial.replace(path)
+        commit_file(partial, path)
     return path
 
 
@@ -328,7 +328,7 @@ def _load_or_build_index(config: DataConfig, work: Path, machine: Machine) -> Pa
         )
         partial = work / ".evaluation.part"
         EvaluationIndex.build(items, config.decontaminate.rule).save(partial)
-        partial.replace(path)
+        commit_file(partial, path)
     return path
 
 
