@@ -6,7 +6,7 @@ import torch
 from groundup.artifacts.errors import UserError
 from groundup.finetune.conversations import parse_gettext
 from groundup.finetune.finetune_task import CHAT, SEQ2SEQ, task_for_model
-from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq, greedy_decode
+from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
 from groundup.train.objectives import IGNORE_INDEX, UNSHIFTED
@@ -86,8 +86,8 @@ def test_seq2seq_memorizes_pairs(conversations, byte_tokenizer):
         optimizer.step()
         optimizer.zero_grad()
     model.eval()
-    assert greedy_decode(model, byte_tokenizer, "How are you?", 16) == "Fine."
-    assert greedy_decode(model, byte_tokenizer, "Hello", 1) == "H"
+    assert SEQ2SEQ.answer(model, byte_tokenizer, "How are you?") == "Fine."
+    assert SEQ2SEQ.answer(model, byte_tokenizer, "Hello") == "Hi"
 
 
 def test_task_for_each_architecture():

@@ -8,8 +8,8 @@ from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.finetune.chat_batches import ChatBatches, EncodedConversation, encode_conversation
-from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq, greedy_decode
-from groundup.generate import GREEDY, generate
+from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq
+from groundup.generate import GREEDY, generate, generate_text
 from groundup.model import Decoder, EncoderDecoder
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives import NEXT_TOKEN, UNSHIFTED, Objective
@@ -71,7 +71,9 @@ SEQ2SEQ = FinetuneTask(
         encoded, length, num_rows, seed, _pad_id(tokenizer), tokenizer.eos_id or 0
     ),
     UNSHIFTED,
-    lambda model, tokenizer, prompt: greedy_decode(model, tokenizer, prompt, ANSWER_TOKENS),
+    lambda model, tokenizer, prompt: generate_text(
+        model, tokenizer, prompt, sampling=GREEDY, max_tokens=ANSWER_TOKENS
+    ).strip(),
 )
 
 

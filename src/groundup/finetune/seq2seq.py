@@ -5,13 +5,11 @@ The encoder reads the first user turn, and the decoder learns to write the answe
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
 from groundup.finetune.chat_batches import EncodedConversation, repeat_by_weight, shuffled_rows
 from groundup.finetune.conversations import TrainingConversation
-from groundup.model import EncoderDecoder
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives import seq2seq_batch
 
@@ -73,22 +71,6 @@ class Seq2SeqBatches:
     def _tensors(self, rows: Sequence[int]) -> dict[str, Tensor]:
         sources, targets = zip(*(self.pairs[row] for row in rows), strict=True)
         return seq2seq_batch(sources, targets, pad_id=self.pad_id, eos_id=self.eos_id)
-
-
-@torch.no_grad()
-def greedy_decode(model: EncoderDecoder, tokenizer: Tokenizer, text: str, max_tokens: int) -> str:
-    """The answer to `text` by greedy decoding."""
-    device, eos = next(model.parameters()).device, tokenizer.eos_id
-    assert eos is not None
-    source = torch.tensor([[*tokenizer.encode(text)[: model.config.context_length - 1], eos]], device=device)
-    cache = model.new_cache(source, max_tokens)
-    last, answer = model.config.decoder_start_token_id, []
-    while len(answer) < max_tokens:
-        last = int(model.decode(torch.tensor([[last]], device=device), cache)[0, -1].argmax())
-        if last == eos:
-            break
-        answer.append(last)
-    return tokenizer.decode(answer, skip_special_tokens=True).strip()
 
 
 def _split_pair(pair: EncodedConversation) -> tuple[list[int], list[int]]:

@@ -7,8 +7,10 @@ moves into the row of a removed sequence. The capacity doubles when the longest 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
-from groundup.model import StaticKVCache
+from groundup.model import EncoderDecoderCache, StaticKVCache
+from groundup.model.attention import CrossKeyValues
 from groundup.model.attention_mask import AttentionMask
 
 MIN_CAPACITY = 64
@@ -94,3 +96,38 @@ class BatchKVCache:
             if capacity:
                 new[:, :, :, :capacity] = old
             setattr(self, name, new)
+
+
+class CrossAttentionBatchCache(BatchKVCache):
+    """The same for an encoder-decoder: also the keys and values of each row's source text, padded to the longest."""
+
+    def __init__(self, max_rows: int):
+        super().__init__(max_rows)
+        self.layer_cross_key_values: list[CrossKeyValues] = []
+        self._sources: list[list[CrossKeyValues]] = []  # of each row, without padding
+
+    def add(self, cache: EncoderDecoderCache) -> None:  # type: ignore[override]
+        super().add(cache)
+        self._sources.append(cache.layer_cross_key_values)
+        self._pad_sources()
+
+    def remove(self, row: int) -> None:
+        super().remove(row)
+        self._sources[row] = self._sources[-1]
+        self._sources.pop()
+        self._pad_sources()
+
+    def _pad_sources(self) -> None:
+        lengths = [layers[0].keys.shape[2] for layers in self._sources]
+        longest = max(lengths, default=0)
+        device = self._positions.device
+        real = torch.arange(longest, device=device) < torch.tensor(lengths, device=device)[:, None]
+        mask = AttentionMask(dense=real[:, None, None])
+
+        def pad(rows: list[Tensor]) -> Tensor:
+            return torch.cat([F.pad(row, (0, 0, 0, longest - row.shape[2])) for row in rows])
+
+        self.layer_cross_key_values = [
+            CrossKeyValues(pad([each.keys for each in layer]), pad([each.values for each in layer]), mask)
+            for layer in zip(*self._sources, strict=True)
+        ]

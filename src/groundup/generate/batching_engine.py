@@ -8,16 +8,26 @@ token for every running request and prefills at most one chunk of one waiting pr
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
-from groundup.generate.batch_kv_cache import BatchKVCache
-from groundup.generate.generation import next_token_logits, remaining_context
+from groundup.generate.batch_kv_cache import BatchKVCache, CrossAttentionBatchCache
+from groundup.generate.detokenizer import StreamDetokenizer
+from groundup.generate.generation import (
+    GenerativeModel,
+    continued_ids,
+    encode_prompt,
+    next_token_logits,
+    remaining_context,
+    require_generative,
+    start_decoding,
+)
 from groundup.generate.sampling import SamplingParams, log_probabilities, sample_token, top_logprobs
-from groundup.model import Decoder, StaticKVCache
+from groundup.model import EncoderDecoder, StaticKVCache
+from groundup.tokenizer import Tokenizer
 
 
 @dataclass(eq=False)
@@ -62,6 +72,7 @@ class _Decoding:
 @dataclass(eq=False)
 class _Prefilling(_Decoding):
     cache: StaticKVCache
+    prompt_ids: Sequence[int]  # of the decoder
     num_prefilled: int = 0
 
 
@@ -82,14 +93,14 @@ class BatchingEngine:
     ...         print(output.token)
     """
 
-    def __init__(self, model: Decoder, *, max_batch: int = 8, prefill_chunk: int = 256):
-        self._model = model
+    def __init__(self, model: nn.Module, *, max_batch: int = 8, prefill_chunk: int = 256):
+        self._model = cast(GenerativeModel, model)  # of an encoder, `submit` refuses every request
         self.max_batch = max_batch
         self._prefill_chunk = prefill_chunk
         self._waiting: deque[Request] = deque()
         self._prefilling: _Prefilling | None = None
         self._running: list[_Decoding] = []  # in row order
-        self._cache = BatchKVCache(max_batch)
+        self._cache = self._new_cache()
 
     @property
     def running(self) -> int:
@@ -128,7 +139,11 @@ class BatchingEngine:
         self._waiting.clear()
         self._prefilling = None
         self._running.clear()
-        self._cache = BatchKVCache(self.max_batch)
+        self._cache = self._new_cache()
+
+    def _new_cache(self) -> BatchKVCache:
+        kind = CrossAttentionBatchCache if isinstance(self._model, EncoderDecoder) else BatchKVCache
+        return kind(self.max_batch)
 
     @torch.inference_mode()
     def step(self) -> list[StepOutput]:
@@ -152,10 +167,10 @@ class BatchingEngine:
                 return []
             request = self._waiting.popleft()
             limit = min(request.max_tokens, remaining_context(self._model, request.prompt_ids))
-            cache = self._model.new_cache(1, len(request.prompt_ids))
-            self._prefilling = _Prefilling(request, request.sampling.generator(), limit, cache)
+            cache, prompt_ids = start_decoding(self._model, request.prompt_ids, 1)
+            self._prefilling = _Prefilling(request, request.sampling.generator(), limit, cache, prompt_ids)
         prefilling = self._prefilling
-        begin, prompt_ids = prefilling.num_prefilled, prefilling.request.prompt_ids
+        begin, prompt_ids = prefilling.num_prefilled, prefilling.prompt_ids
         chunk = list(prompt_ids[begin : begin + self._prefill_chunk])
         logits = next_token_logits(self._model, [chunk], prefilling.cache)[0]
         prefilling.num_prefilled += len(chunk)
@@ -171,7 +186,7 @@ class BatchingEngine:
     def _sample(self, running: _Decoding, logits: Tensor) -> StepOutput:
         request = running.request
         penalized = request.sampling.repetition_penalty != 1.0
-        previous_ids = (*request.prompt_ids, *request.tokens) if penalized else ()
+        previous_ids = (*continued_ids(self._model, request.prompt_ids), *request.tokens) if penalized else ()
         token = sample_token(logits, request.sampling, previous_ids, running.generator)
         if token in request.stop_ids:
             return StepOutput(request, None, "stop")
@@ -189,8 +204,29 @@ class BatchingEngine:
         self._running.pop()
 
 
+def generate_texts(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    max_tokens: int = 128,
+    sampling: SamplingParams = SamplingParams(),  # noqa: B008  (frozen)
+) -> list[str]:
+    """`generate_text` for many texts, in batches: continuations, or translations and summaries of an encoder-decoder.
+
+    >>> generate_texts(model, tokenizer, ["Save changes", "Password"], sampling=GREEDY)
+    """
+    model = require_generative(model)
+    prompts = [encode_prompt(model, tokenizer, text) for text in texts]
+    answers = generate_many(model, prompts, max_tokens=max_tokens, sampling=sampling, stop_ids=tokenizer.stop_ids)
+    return [
+        StreamDetokenizer(tokenizer, continued_ids(model, prompt)).decode_all(answer)
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+
+
 def generate_many(
-    model: Decoder,
+    model: GenerativeModel,
     prompts: Iterable[Sequence[int]],
     *,
     max_tokens: int,

@@ -1,6 +1,6 @@
 """Incremental detokenization: text as tokens arrive, without incomplete characters, up to a stop string."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from groundup.tokenizer import Tokenizer
 
@@ -52,6 +52,10 @@ class StreamDetokenizer:
             self._window = self._window[-CONTEXT_TOKENS:]
             self._complete_text = self._decode_complete()
         return self._truncate_at_stop(chunk)
+
+    def decode_all(self, tokens: Iterable[int]) -> str:
+        """The text of a whole output."""
+        return "".join([self.push(token) for token in tokens]) + self.finish()
 
     def finish(self) -> str:
         """The buffered text at the end of the output; an incomplete character becomes U+FFFD."""

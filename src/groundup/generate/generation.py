@@ -1,22 +1,28 @@
-"""Autoregressive generation with a key/value cache: the prompt in one forward pass, then one token at a time."""
+"""Autoregressive generation with a key/value cache: the prompt in one forward pass, then one token at a time.
+
+A decoder continues its prompt. An encoder-decoder reads it with the encoder, and the decoder writes from its start token.
+"""
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.generate.detokenizer import StreamDetokenizer
 from groundup.generate.sampling import SamplingParams, sample_token
-from groundup.model import Decoder, KVCache
-from groundup.model.embedding import check_architecture
+from groundup.model import Decoder, Encoder, EncoderDecoder, KVCache, StaticKVCache
+from groundup.model.encoder_decoder import CrossAttentionCache
+from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
+
+GenerativeModel = Decoder | EncoderDecoder
 
 
 def generate(
-    model: Decoder,
+    model: GenerativeModel,
     prompt_ids: Sequence[int] | Tensor,
     *,
     max_tokens: int = 128,
@@ -25,6 +31,8 @@ def generate(
 ) -> list[int]:
     """The tokens that follow `prompt_ids`, as one list; arguments and errors as for `stream_tokens`.
 
+    An encoder-decoder reads `prompt_ids` as its source text, which should end with the end-of-text token (`encode_prompt`).
+
     >>> ids = generate(model, tokenizer.encode("Once upon a time"), max_tokens=50, sampling=SamplingParams(top_p=0.9))
     >>> tokenizer.decode(ids)
     """
@@ -32,7 +40,7 @@ def generate(
 
 
 def stream_tokens(
-    model: Decoder,
+    model: GenerativeModel,
     prompt_ids: Sequence[int] | Tensor,
     *,
     max_tokens: int = 128,
@@ -47,9 +55,8 @@ def stream_tokens(
     prompt_ids = prompt_ids.tolist() if isinstance(prompt_ids, Tensor) else prompt_ids
     length = min(max_tokens, remaining_context(model, prompt_ids))
     generator = sampling.generator()
-    ids = list(prompt_ids)
-    cache = model.new_cache(1, len(ids) + length)
-    new = ids
+    cache, new = start_decoding(model, prompt_ids, length)
+    ids = list(continued_ids(model, prompt_ids))
     for _ in range(length):
         logits = next_token_logits(model, [new], cache)
         token = sample_token(logits[0], sampling, ids, generator)
@@ -61,7 +68,7 @@ def stream_tokens(
 
 
 def generate_reference(
-    model: Decoder,
+    model: GenerativeModel,
     prompt_ids: Sequence[int],
     *,
     max_tokens: int,
@@ -71,11 +78,15 @@ def generate_reference(
     """`stream_tokens` without a cache, by a forward pass over the whole text for every token: the oracle of faster ways."""
     device = next(model.parameters()).device
     generator = sampling.generator()
-    ids = list(prompt_ids)
+    ids = list(continued_ids(model, prompt_ids))
     for _ in range(max_tokens):
         with torch.inference_mode():
-            logits = model(torch.tensor([ids], device=device)).logits[0, -1]
-        token = sample_token(logits, sampling, ids, generator)
+            if isinstance(model, EncoderDecoder):
+                read = torch.tensor([[model.config.decoder_start_token_id, *ids]], device=device)
+                outputs = model(torch.tensor([prompt_ids], device=device), decoder_tokens=read)
+            else:
+                outputs = model(torch.tensor([ids], device=device))
+        token = sample_token(outputs.logits[0, -1], sampling, ids, generator)
         if token in stop_ids:
             return
         yield token
@@ -83,33 +94,69 @@ def generate_reference(
 
 
 @torch.inference_mode()
-def next_token_logits(model: Decoder, tokens: Sequence[Sequence[int]], cache: KVCache) -> Float[Tensor, "B V"]:
-    """Logits of the token after each row of `tokens`; those of earlier positions are not computed."""
-    device = next(model.parameters()).device
-    hidden = model.hidden_states(torch.tensor(tokens, device=device), cache=cache)
-    return model.head(hidden[:, -1])
+def start_decoding(
+    model: GenerativeModel, prompt_ids: Sequence[int], max_tokens: int
+) -> tuple[StaticKVCache, list[int]]:
+    """A cache for the prompt and `max_tokens` more, and the tokens that are decoded first: of an encoder-decoder, which
+    encodes the prompt here, its start token."""
+    if isinstance(model, EncoderDecoder):
+        source = torch.tensor([prompt_ids], device=next(model.parameters()).device)
+        return model.new_cache(source, max_tokens), [model.config.decoder_start_token_id]
+    return model.new_cache(1, len(prompt_ids) + max_tokens), list(prompt_ids)
 
 
-def remaining_context(model: Decoder, prompt_ids: Sequence[int]) -> int:
-    """Number of tokens that fit after the prompt. Raises UserError when the prompt is empty or fills the context."""
+def continued_ids(model: nn.Module, prompt_ids: Sequence[int]) -> Sequence[int]:
+    """The tokens that the output continues: the prompt of a decoder; none of an encoder-decoder."""
+    return () if isinstance(model, EncoderDecoder) else prompt_ids
+
+
+@torch.inference_mode()
+def next_token_logits(model: GenerativeModel, tokens: Sequence[Sequence[int]], cache: KVCache) -> Float[Tensor, "B V"]:
+    """Logits of the token after each row of `tokens`."""
+    ids = torch.tensor(tokens, device=next(model.parameters()).device)
+    if isinstance(model, EncoderDecoder):
+        return model.decode(ids, cast(CrossAttentionCache, cache))[:, -1]
+    return model.head(model.hidden_states(ids, cache=cache)[:, -1])  # not the logits of earlier positions
+
+
+def require_generative(model: nn.Module) -> GenerativeModel:
+    """The model. Raises UserError for an encoder."""
+    if isinstance(model, Encoder):
+        raise UserError(
+            "the model is an encoder, which embeds texts and does not write them", hint="groundup embed MODEL TEXT"
+        )
+    return cast(GenerativeModel, model)
+
+
+def remaining_context(model: nn.Module, prompt_ids: Sequence[int]) -> int:
+    """Number of new tokens that fit. Raises UserError when the prompt is empty or fills the context, and for an encoder."""
     if isinstance(prompt_ids, str):
         raise UserError("prompt_ids is a str, expected token ids", hint="generate_text takes text")
-    check_architecture(model.config, "decoder")
+    model = require_generative(model)
     context_length = model.config.context_length
     if len(prompt_ids) == 0:
         raise UserError("the prompt is empty, expected at least one token")
+    if isinstance(model, EncoderDecoder) and len(prompt_ids) <= context_length:
+        return context_length  # source and target have a context each
     remaining = context_length - len(prompt_ids)
     if remaining < 1:
         raise UserError(
-            f"the prompt has {len(prompt_ids)} tokens, expected at most {context_length - 1}: "
+            f"the prompt has {len(prompt_ids)} tokens, expected at most {max_prompt_tokens(model.config)}: "
             f"the model's context_length is {context_length}",
             hint="shorten the prompt",
         )
     return remaining
 
 
-def generate_text(model: Decoder, tokenizer: Tokenizer, text: str, **options: Any) -> str:
-    """The text that follows `text`; options (sampling, max_tokens, stop) and errors as for `stream_text`.
+def max_prompt_tokens(config: ModelConfig) -> int:
+    """Tokens of the longest prompt: a decoder needs room for one more in its context."""
+    return config.context_length - (config.architecture == "decoder")
+
+
+def generate_text(model: nn.Module, tokenizer: Tokenizer, text: str, **options: Any) -> str:
+    """The text that follows `text`, or that an encoder-decoder makes of it, such as its translation.
+
+    Options (sampling, max_tokens, stop) and errors as for `stream_text`.
 
     >>> generate_text(model, tokenizer, "Once upon a time", max_tokens=50)
     """
@@ -119,7 +166,7 @@ def generate_text(model: Decoder, tokenizer: Tokenizer, text: str, **options: An
 
 
 def stream_text(
-    model: Decoder,
+    model: nn.Module,
     tokenizer: Tokenizer,
     text: str,
     *,
@@ -131,8 +178,9 @@ def stream_text(
 
     Raises UserError as `stream_tokens` does.
     """
-    prompt_ids = encode_prompt(tokenizer, text)
-    detokenizer = StreamDetokenizer(tokenizer, prompt_ids, stop)
+    model = require_generative(model)
+    prompt_ids = encode_prompt(model, tokenizer, text)
+    detokenizer = StreamDetokenizer(tokenizer, continued_ids(model, prompt_ids), stop)
     for token in stream_tokens(
         model, prompt_ids, max_tokens=max_tokens, sampling=sampling, stop_ids=tokenizer.stop_ids
     ):
@@ -144,13 +192,15 @@ def stream_text(
         yield chunk
 
 
-def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a text to continue, with the special tokens that the tokenizer adds to every text.
+def encode_prompt(model: nn.Module, tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a text for `model`, with the special tokens that the tokenizer adds to every text.
 
-    An empty text becomes the bos token (else the eos token), as at the start of a training document.
-    Raises UserError when the tokenizer has neither.
+    The source text of an encoder-decoder ends with the eos token, as in training. An empty text becomes the bos token (else
+    the eos token), as at the start of a training document. Raises UserError when the tokenizer has neither.
     """
     ids = tokenizer.encode(text, add_special_tokens=True)
+    if isinstance(model, EncoderDecoder) and tokenizer.eos_id is not None and ids[-1:] != [tokenizer.eos_id]:
+        ids.append(tokenizer.eos_id)
     if ids:
         return ids
     start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id

@@ -6,11 +6,13 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from typing import TextIO
 
+from torch import nn
+
 from groundup.artifacts.errors import UserError
 from groundup.generate.detokenizer import StreamDetokenizer
-from groundup.generate.generation import stream_tokens
+from groundup.generate.generation import require_generative, stream_tokens
 from groundup.generate.sampling import SamplingParams
-from groundup.model import Decoder
+from groundup.model import EncoderDecoder
 from groundup.tokenizer import Tokenizer
 
 HELP = "/reset clears the conversation, /quit or Ctrl-D exits, Ctrl-C stops an answer"
@@ -31,13 +33,18 @@ class ChatSession:
 
     def __init__(
         self,
-        model: Decoder,
+        model: nn.Module,
         tokenizer: Tokenizer,
         sampling: SamplingParams = SamplingParams(),  # noqa: B008  (frozen)
         *,
         system: str | None = None,
         max_tokens: int = 256,
     ):
+        if isinstance(model := require_generative(model), EncoderDecoder):
+            raise UserError(
+                "the model is an encoder-decoder, which turns one text into another and does not chat",
+                hint="groundup generate MODEL --prompt TEXT",
+            )
         if tokenizer.chat_template is None:
             raise UserError(
                 "the model has no chat template: it is a base model",
@@ -97,7 +104,7 @@ class ChatSession:
 
 
 def chat(
-    model: Decoder,
+    model: nn.Module,
     tokenizer: Tokenizer,
     sampling: SamplingParams,
     *,

@@ -3,7 +3,7 @@
 The cross-attention's keys and values are computed once per source text and kept in the cache.
 """
 
-from typing import cast
+from typing import Protocol, cast
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -13,15 +13,21 @@ from groundup.model.attention_mask import build_mask, compute_positions
 from groundup.model.block import CrossAttentionBlock, build_blocks, build_final_norm
 from groundup.model.embedding import Embedding, check_architecture, check_labels, check_tokens
 from groundup.model.head import ModelOutput, build_head, shift_right
-from groundup.model.kv_cache import StaticKVCache
+from groundup.model.kv_cache import KVCache, StaticKVCache
 from groundup.model.moe import pop_aux_loss
 from groundup.model.position_encoding import build_position_encodings
 from groundup.model.weight_init import init_weights
 from groundup.recipe import ModelConfig
 
 
+class CrossAttentionCache(KVCache, Protocol):
+    """A cache of the decoder, with the cross-attention's keys and values of each layer."""
+
+    layer_cross_key_values: list[CrossKeyValues]
+
+
 class EncoderDecoderCache(StaticKVCache):
-    """The decoder's cache, and the cross-attention's keys and values of each layer."""
+    """The decoder's cache of one batch, and the cross-attention's keys and values of each layer."""
 
     layer_cross_key_values: list[CrossKeyValues]
 
@@ -102,7 +108,7 @@ class EncoderDecoder(nn.Module):
         cache.layer_cross_key_values = self.decoder.project_memory(memory, 1, document_ids, first_document)
         return cache
 
-    def decode(self, decoder_tokens: Int[Tensor, "B T"], cache: EncoderDecoderCache) -> Float[Tensor, "B T V"]:
+    def decode(self, decoder_tokens: Int[Tensor, "B T"], cache: CrossAttentionCache) -> Float[Tensor, "B T V"]:
         """Logits of the token after each of `decoder_tokens`, which continue the cached ones."""
         check_tokens(decoder_tokens, self.config, cache.length)
         return self.head(self.decoder(self.embedding, decoder_tokens, cache.layer_cross_key_values, None, cache))
@@ -164,7 +170,7 @@ class DecoderStack(nn.Module):
         tokens: Int[Tensor, "B T"],
         layer_cross_key_values: list[CrossKeyValues],
         document_ids: Int[Tensor, "B T"] | None,
-        cache: StaticKVCache | None = None,
+        cache: KVCache | None = None,
     ) -> Float[Tensor, "B T D"]:
         positions = compute_positions(tokens, document_ids) if cache is None else cache.positions(tokens.shape[1])
         contexts = self.position_encodings(positions, document_ids, cache)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from groundup.model.attention import AttentionContext
@@ -66,12 +66,19 @@ class RelativePositionEncoding(NoPositionEncoding):
         self.bias = RelativeBias(config, causal)
 
     def mask(self, positions: Tensor, document_ids: Tensor | None, cache: KVCache | None) -> AttentionMask:
-        length, cached = positions.shape[-1], 0 if cache is None else cache.length
-        index = torch.arange(cached + length, device=positions.device)
-        mask_mod = build_mask_mod(self.causal, self.window, document_ids, document_ids, cached)
+        length = positions.shape[-1]
+        keys = torch.arange(length + (0 if cache is None else cache.length), device=positions.device)
+        if cache is not None:
+            queries = positions[..., None]
+            attends = (keys <= queries) & (keys > queries - (self.window or len(keys)))
+            return self._biased(attends[..., None, :, :], positions, keys)
+        mask_mod = build_mask_mod(self.causal, self.window, document_ids, document_ids)
         batch = 1 if document_ids is None else document_ids.shape[0]
-        attends = build_dense_mask(mask_mod, batch, length, cached + length, positions.device)
-        return AttentionMask(dense=torch.where(attends, self.bias(index[cached:], index), -torch.inf))
+        return self._biased(build_dense_mask(mask_mod, batch, length, length, positions.device), keys, keys)
+
+    def _biased(self, attends: Bool[Tensor, "*B 1 T S"], queries: Tensor, keys: Tensor) -> AttentionMask:
+        dense = torch.where(attends, self.bias(queries, keys), -torch.inf)
+        return AttentionMask(dense=dense if dense.ndim == 4 else dense[None])
 
 
 class RelativeBias(nn.Embedding):
@@ -82,10 +89,10 @@ class RelativeBias(nn.Embedding):
         self.causal = causal
         self.max_distance = config.relative_max_distance
 
-    def forward(self, queries: Int[Tensor, " T"], keys: Int[Tensor, " S"]) -> Float[Tensor, "1 H T S"]:
-        distance = keys[None, :] - queries[:, None]
+    def forward(self, queries: Int[Tensor, "*B T"], keys: Int[Tensor, " S"]) -> Float[Tensor, "*B H T S"]:
+        distance = keys - queries[..., None]
         buckets = relative_position_bucket(distance, self.num_embeddings, self.max_distance, self.causal)
-        return super().forward(buckets).permute(2, 0, 1)[None]
+        return super().forward(buckets).movedim(-1, -3)
 
 
 def relative_position_bucket(
