@@ -6,9 +6,14 @@ import sys
 from pathlib import Path
 from pydoc_data.topics import topics
 
+import numpy as np
 import pytest
+import torch
+import transformers
+from typer.testing import CliRunner
 
 from groundup.artifacts.manifest import Manifest
+from groundup.cli import app
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 SMALL = {
@@ -52,21 +57,48 @@ def metrics(folder: Path) -> dict:
     return manifest.metrics
 
 
-def test_encoder_learns_masked_tokens(text, tmp_path):
+def use(*arguments: object) -> str:
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+def test_encoder_learns_masked_tokens_and_embeds(text, tmp_path):
     shown = run("encoder", text, tmp_path, **{"model.sliding_window": "16"})
     assert "accuracy on masked tokens" in shown
     assert "groundup chat" not in shown, "an encoder cannot chat"
+    assert f"groundup embed {tmp_path / 'encoder'} --input FILE" in shown
     evaluations = metrics(tmp_path / "encoder" / "04-base")["validation"]
     assert evaluations[-1]["loss"] < evaluations[0]["loss"] < 6.3
     scores = metrics(tmp_path / "encoder" / "05-scores")["masked_lm"]
     assert scores["masked_tokens"] > 50
     assert scores["loss"] == pytest.approx(evaluations[-1]["loss"], rel=0.2)
 
+    texts = ["The assignment of a value.", "A loop over the items.", "The end of the text"]
+    (tmp_path / "texts.jsonl").write_text(
+        "\n".join(json.dumps({"id": f"t{i}", "text": t}) for i, t in enumerate(texts))
+    )
+    command = ["embed", tmp_path / "encoder", "--input", tmp_path / "texts.jsonl"]
+    vectors = [json.loads(line)["embedding"] for line in use(*command).splitlines()]
+    assert use(*command, "--query", texts[1], "--top", 1) == f"1.0000  t1  {texts[1]}\n"
+    use(*command, "--out", tmp_path / "v.npy")
+    assert np.load(tmp_path / "v.npy").tolist() == vectors
+    assert (tmp_path / "v.ids.txt").read_text().split() == ["t0", "t1", "t2"]
+    exported = tmp_path / "encoder" / "08-export"
+    theirs = transformers.AutoModel.from_pretrained(exported).eval()
+    assert theirs.config.model_type == "modernbert"
+    tokenize = transformers.AutoTokenizer.from_pretrained(exported)
+    with torch.no_grad():
+        states = theirs(torch.tensor([tokenize(texts[0])["input_ids"]])).last_hidden_state[0]
+    expected = torch.nn.functional.normalize(states.mean(dim=0), dim=0)
+    torch.testing.assert_close(torch.tensor(vectors[0]), expected, rtol=1e-4, atol=1e-4)
+
 
 def test_encoder_decoder_pretrains_and_finetunes_on_pairs(text, tmp_path):
     pairs = f'[{{name="pairs", kind="gettext", path="{text}/*.po"}}]'
     more = {"finetune.conversations": pairs, "finetune.epochs": "6", "finetune.prompts": '["Open file 7"]'}
-    run("t5-translate", text, tmp_path, **more, **{"finetune.validation_fraction": "0.2"})
+    shown = run("t5-translate", text, tmp_path, **more, **{"finetune.validation_fraction": "0.2"})
+    assert f"groundup generate {tmp_path / 't5-translate'} --input FILE" in shown
     folder = tmp_path / "t5-translate"
     evaluations = metrics(folder / "04-base")["validation"]
     assert evaluations[-1]["loss"] < evaluations[0]["loss"]
@@ -74,3 +106,13 @@ def test_encoder_decoder_pretrains_and_finetunes_on_pairs(text, tmp_path):
     assert chat["loss"]["validation_end"] < chat["loss"]["validation_start"]
     assert chat["answers"][0]["prompt"] == "Open file 7"
     assert json.loads((folder / "06-chat" / "model.json").read_text())["architecture"] == "encoder_decoder"
+
+    sources = ["Open file 3", "Open file 51", "Something else"]
+    (tmp_path / "in.txt").write_text("\n".join(sources))
+    answers = use("generate", folder, "--input", tmp_path / "in.txt", "--max-tokens", 12).splitlines()
+    assert use("generate", folder, "--prompt", sources[0], "--max-tokens", 12).strip() == answers[0]
+    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder / "08-export").eval()
+    tokenize = transformers.AutoTokenizer.from_pretrained(folder / "08-export")
+    for source, answer in zip(sources, answers, strict=True):
+        ids = theirs.generate(**tokenize(source, return_tensors="pt"), max_new_tokens=12, do_sample=False)[0]
+        assert tokenize.decode(ids, skip_special_tokens=True) == answer

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
@@ -26,6 +28,7 @@ from groundup.interop.weight_map import build_from_tensors, convert_to_foreign
 from groundup.interop.zero_checkpoint import ZeroCheckpoint, is_zero_checkpoint
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.tokenizer import TOKENIZER_FILE
 
 CONFIG_FILE = "config.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -91,13 +94,15 @@ def write_config_files(
     fields |= select_family(config).write_config(config) | {"torch_dtype": dtype} | (extra_fields or {})
     files = []
     if tokenizer is not None:
-        tokenizer.save(out)
+        _save_tokenizer(tokenizer, config, out)
         ends = sorted(tokenizer.stop_ids)
         ids = {
             "bos_token_id": tokenizer.bos_id,
             "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
             "pad_token_id": tokenizer.pad_id,
         }
+        if config.architecture == "encoder_decoder":
+            ids["decoder_start_token_id"] = config.decoder_start_token_id
         ids = {key: value for key, value in ids.items() if value is not None}
         fields |= ids
         files += [_write_json(out / "generation_config.json", ids)]
@@ -108,6 +113,17 @@ def write_config_files(
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a Hugging Face folder. Raises UserError if it is missing or not an object."""
     return read_json_object(Path(folder) / CONFIG_FILE, hint="a Hugging Face folder has config.json and safetensors")
+
+
+def _save_tokenizer(tokenizer: Tokenizer, config: ModelConfig, out: Path) -> None:
+    """Tokenizer files; for an encoder-decoder with the rule that a text ends with the eos token, as `encode_prompt` adds it."""
+    tokenizer.save(out)
+    if config.architecture == "encoder_decoder" and tokenizer.eos and tokenizer.backend.post_processor is None:
+        backend = tokenizers.Tokenizer.from_file(str(out / TOKENIZER_FILE))
+        backend.post_processor = TemplateProcessing(
+            single=f"$A {tokenizer.eos}", special_tokens=[(tokenizer.eos, tokenizer.eos_id)]
+        )
+        backend.save(str(out / TOKENIZER_FILE))
 
 
 class _WithoutPrefix:

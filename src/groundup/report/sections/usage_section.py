@@ -24,8 +24,26 @@ def next_commands(run_data: dict[str, Any], run: str) -> list[tuple[str, str]]:
     """(command, description) for the artifacts of the run in the folder `run`."""
     stages = run_data["stages"]
     lines = []
-    if run_data["recipe"].get("model", {}).get("architecture", "decoder") != "decoder":
-        return [(f"groundup verify {run}", "check all files against their hashes")] if stages else []
+    architecture = run_data["recipe"].get("model", {}).get("architecture", "decoder")
+    if architecture == "encoder" and "base" in stages:
+        lines.append((f'groundup embed {run} --input FILE --query "TEXT"', "the lines of a file nearest to a text"))
+        lines.append((f"groundup embed {run} --input FILE --out vectors.npy", "a vector for each line of a file"))
+        lines.append((f"groundup serve {run}", "OpenAI-compatible embeddings at http://127.0.0.1:8000/v1"))
+    elif architecture == "encoder_decoder" and "chat" in stages:
+        lines.append((f'groundup generate {run} --prompt "TEXT"', "turn a text into another, as it was fine-tuned to"))
+        lines.append((f"groundup generate {run} --input FILE", "the same for each line of a file"))
+        lines.append((f"groundup serve {run}", "OpenAI-compatible completions at http://127.0.0.1:8000/v1"))
+    elif architecture == "decoder":
+        lines += _decoder_commands(run_data, run)
+    if "data" in stages:
+        lines.append((f"groundup inspect {run}", "browse kept and dropped documents"))
+    if stages:
+        lines.append((f"groundup verify {run}", "check all files against their hashes"))
+    return lines
+
+
+def _decoder_commands(run_data: dict[str, Any], run: str) -> list[tuple[str, str]]:
+    stages, lines = run_data["stages"], []
     if "chat" in stages:
         lines.append((f"groundup chat {run}", "chat in the terminal"))
         lines.append((f"groundup serve {run}", "OpenAI-compatible API and chat page at http://127.0.0.1:8000"))
@@ -38,10 +56,6 @@ def next_commands(run_data: dict[str, Any], run: str) -> list[tuple[str, str]]:
         lines.append((f'groundup generate {run}/{folder} --prompt "The"', "continue a text with the base model"))
         lines.append((f"groundup evaluate {run}/{folder} --text FILE", "bits per byte of a text file"))
         lines.append((f"groundup export {run} --format gguf --out DIR", "GGUF file for llama.cpp"))
-    if "data" in stages:
-        lines.append((f"groundup inspect {run}", "browse kept and dropped documents"))
-    if stages:
-        lines.append((f"groundup verify {run}", "check all files against their hashes"))
     return lines
 
 
