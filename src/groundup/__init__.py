@@ -10,10 +10,9 @@ The packages are the steps of the pipeline, in order:
     tokenizer/     4  BPE, token shards                quantize/     12  4 and 8 bits
     model/         5  the transformer                  serve/        13  HTTP server
     interop/       6  Hugging Face, GGUF               report/       14  PDF and HTML report
-    generate/      7  sampling, batching               viewers/          corpus and training in the terminal
+    generate/      7  sampling, batching, embedding    viewers/          corpus and training in the terminal
     evaluate/      8  perplexity, tasks                experiments/      sweeps and scaling ladders
-    stage_runs.py  fingerprints and plan of a run      cli/              the command line
-    pipeline.py    the runner of the stages
+    pipeline.py    the runner of the stages            cli/              the command line
 
 The names below are imported on first use, so that `import groundup` loads no torch. Functions with the name of their package are
 imported from there: `from groundup.train import train`, likewise finetune, generate, quantize and serve. All public names:
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from groundup.finetune import apply_lora as apply_lora
     from groundup.finetune import merge_lora as merge_lora
     from groundup.generate import SamplingParams as SamplingParams
+    from groundup.generate import embed_texts as embed_texts
     from groundup.generate import generate_text as generate_text
     from groundup.interop import export_huggingface as export_huggingface
     from groundup.model import Decoder as Decoder
@@ -68,6 +68,7 @@ _LAZY_IMPORTS = {
     "clean_texts": "groundup.data",
     "deduplicate": "groundup.data",
     "detect_language": "groundup.data",
+    "embed_texts": "groundup.generate",
     "export_huggingface": "groundup.interop",
     "export_model": "groundup.quantize",
     "extract_text": "groundup.data",

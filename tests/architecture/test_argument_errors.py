@@ -6,7 +6,6 @@ import torch
 import groundup as g
 from groundup.generate import generate
 from groundup.model import Encoder
-from groundup.serve import create_app
 from groundup.train import train
 
 CONFIG = {"vocab_size": 260, "hidden_size": 16, "num_layers": 1, "num_heads": 2, "context_length": 16}
@@ -58,7 +57,8 @@ BATCH = [{"tokens": torch.ones(1, 8, dtype=torch.long)}]
         (lambda: g.apply_lora(model(), 0, 1.0), "rank = 0, expected at least 1"),
         (save_lora, "quantized or has LoRA layers"),
         (wrong_architecture, "architecture = 'decoder', expected 'encoder'"),
-        (lambda: create_app(model(architecture="encoder"), None, name="x"), "architecture = 'encoder'"),
+        (lambda: g.generate_text(model(architecture="encoder"), TOKENIZER, "a"), "an encoder, which embeds texts"),
+        (lambda: g.embed_texts(model(), TOKENIZER, ["a"], pooling="max"), "pooling = 'max', expected one of mean"),
         (lambda: g.generate_text(model(), TOKENIZER, "hello", temperature=0.5), r"SamplingParams\(temperature=0.5\)"),
         (lambda: g.perplexity(model(), [1]), "1 token, expected at least 2"),
         (lambda: train(model(), [1, 2], steps=1), "batches is a list of int, expected"),

@@ -47,10 +47,10 @@ def reference(model, tokenizer):
 # ---- what is fields and what comes back
 
 
-def test_completion_equals_reference(client, tokenizer, reference):
+def test_completion_equals_reference(client, model, tokenizer, reference):
     body = complete(client, max_tokens=20, **GREEDILY).json()
     (choice,) = body["choices"]
-    assert choice["text"] == reference(encode_prompt(tokenizer, "hello"), 20)
+    assert choice["text"] == reference(encode_prompt(model, tokenizer, "hello"), 20)
     assert choice["finish_reason"] == "length"
     assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": 20, "total_tokens": 25}
     assert body["object"] == "text_completion"
@@ -114,10 +114,10 @@ def test_prompt_of_token_ids_and_empty_prompt(client, tokenizer):
     assert complete(client, prompt="", **GREEDILY).json()["usage"]["prompt_tokens"] == 1
 
 
-def test_sampling_parameters_and_seed(client, tokenizer, reference):
+def test_sampling_parameters_and_seed(client, model, tokenizer, reference):
     knobs = {"temperature": 0.8, "top_p": 0.9, "top_k": 40, "min_p": 0.01, "repetition_penalty": 1.1, "seed": 7}
     text = complete(client, max_tokens=20, **knobs).json()["choices"][0]["text"]
-    assert text == reference(encode_prompt(tokenizer, "hello"), 20, SamplingParams(**knobs))
+    assert text == reference(encode_prompt(model, tokenizer, "hello"), 20, SamplingParams(**knobs))
     assert text != complete(client, max_tokens=20, **knobs | {"seed": 8}).json()["choices"][0]["text"]
     assert complete(client, seed=-5).status_code == 200
 

@@ -105,7 +105,7 @@ def test_parallel_requests_equal_sequential_requests(model, tokenizer):
     for prompt, (status, body) in zip(prompts, asyncio.run(all_at_once()), strict=True):
         assert status == 200
         tokens = generate_reference(
-            model, encode_prompt(tokenizer, prompt), max_tokens=25, sampling=GREEDY, stop_ids=tokenizer.stop_ids
+            model, encode_prompt(model, tokenizer, prompt), max_tokens=25, sampling=GREEDY, stop_ids=tokenizer.stop_ids
         )
         wanted = tokenizer.decode([t for t in tokens if t < tokenizer.vocab_size], skip_special_tokens=True)
         if body.startswith(b"data:"):

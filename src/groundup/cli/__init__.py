@@ -5,7 +5,8 @@
     extras.py              optional packages that are not installed
     pipeline_commands.py   init, plan, run, launch, sweep, ladder
     inspect_commands.py    status, watch, inspect, verify, diff, report, explain
-    model_commands.py      generate, chat, serve, evaluate, quantize, export
+    model_commands.py      generate, chat, embed, serve, evaluate, quantize, export
+    text_input.py          texts from files, one a line
     __main__.py            `python -m groundup.cli`
 
 Results go to stdout, progress and notes to stderr. A mistake of the user is one line and a hint, with exit code 2.
@@ -26,7 +27,7 @@ from groundup.cli.plain_help import PlainCommand, PlainGroup
 COMMANDS = {
     "Build": (pipeline_commands, ("init", "plan", "run", "launch", "sweep", "ladder")),
     "Inspect": (inspect_commands, ("status", "watch", "inspect", "verify", "diff", "report", "explain")),
-    "Use a model": (model_commands, ("generate", "chat", "serve", "evaluate", "quantize", "export")),
+    "Use a model": (model_commands, ("generate", "chat", "embed", "serve", "evaluate", "quantize", "export")),
 }
 """Panels of the help page: module and commands, in order."""
 

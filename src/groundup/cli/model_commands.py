@@ -1,4 +1,4 @@
-"""Commands that take a model: generate, chat, serve, evaluate, quantize, export."""
+"""Commands that take a model: generate, chat, embed, serve, evaluate, quantize, export."""
 
 import json
 import sys
@@ -18,27 +18,51 @@ from groundup.cli.options import (
     TemperatureOption,
     TopPOption,
 )
+from groundup.cli.text_input import InputText, read_text, read_texts
 
 
 def generate(
     model: ModelArgument,
-    prompt: Annotated[str, typer.Option(help="Text to continue; -: read it from standard input.")] = "The",
+    prompt: Annotated[
+        str | None, typer.Option(help="Text to continue or translate; -: read it from standard input.")
+    ] = None,
+    input: Annotated[
+        Path | None, typer.Option(help="Prompts: a file with one text per line, or .jsonl with a field text.")
+    ] = None,
     max_tokens: MaxTokensOption = 128,
-    temperature: TemperatureOption = 0.7,
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Sampling temperature; 0: greedy. Default: 0.7, of an encoder-decoder 0."),
+    ] = None,
     top_p: TopPOption = 0.95,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Continue a text.
+    """Continue a text; translate or summarize it, if the model is an encoder-decoder.
+
+    Of a file, it prints one line for each text, in which spaces replace line breaks.
 
     Example: groundup generate runs/quickstart --prompt "Once upon a time"
     """
-    from groundup.generate import SamplingParams, stream_text
+    from groundup.generate import SamplingParams, generate_texts, stream_text
 
+    if prompt is not None and input is not None:
+        raise UserError("both --prompt and --input", hint="give one of them")
+    texts = [each.text for each in read_texts(input)] if input else []
     network, tokenizer = _open_model(model, device)
-    text = sys.stdin.read() if prompt == "-" else prompt
-    print(text, end="", flush=True)
-    sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
+    is_decoder = network.config.architecture == "decoder"
+    sampling = SamplingParams(
+        temperature=(0.7 if is_decoder else 0.0) if temperature is None else temperature, top_p=top_p, seed=seed
+    )
+    if texts:
+        for answer in generate_texts(network, tokenizer, texts, sampling=sampling, max_tokens=max_tokens):
+            print(" ".join(answer.splitlines()), flush=True)
+        return
+    if prompt is None and not is_decoder:
+        raise UserError("no text to read", hint="--prompt TEXT, or --input FILE with one text per line")
+    text = sys.stdin.read() if prompt == "-" else prompt or "The"
+    if is_decoder:
+        print(text, end="", flush=True)
     for chunk in stream_text(network, tokenizer, text, sampling=sampling, max_tokens=max_tokens):
         print(chunk, end="", flush=True)
     print()
@@ -63,6 +87,61 @@ def chat(
     network, tokenizer = _open_model(model, device)
     sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
     converse(network, tokenizer, sampling, system=system, max_tokens=max_tokens)
+
+
+def embed(
+    model: ModelArgument,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to embed.")] = None,
+    input: Annotated[
+        Path | None, typer.Option(help="Texts: a file with one per line, or .jsonl with fields text and id.")
+    ] = None,
+    query: Annotated[str | None, typer.Option(help="Print the texts nearest to this one instead of vectors.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Number of nearest texts.")] = 5,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write: .npy (and the ids in .ids.txt) or .jsonl; default: print JSON.")
+    ] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help="mean, cls (first token) or last (token); default: the model's, else mean.")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Turn texts into vectors of length 1, or find the texts nearest to a query.
+
+    Example: groundup embed runs/encoder --input texts.txt --query "how to boil rice" --top 3
+    """
+    from groundup.generate.text_embedding import embed_many, nearest_texts
+
+    entries = [InputText(str(number), text) for number, text in enumerate(texts or (), 1)]
+    entries += read_texts(input) if input else []
+    if not entries:
+        raise UserError("no text to embed", hint="groundup embed MODEL TEXT, or --input FILE with one text per line")
+    if out is not None and out.suffix not in (".npy", ".jsonl"):
+        raise UserError(f"{out}: expected a name that ends with .npy or .jsonl")
+    network, tokenizer = _open_model(model, device)
+    wanted = [entry.text for entry in entries] + ([query] if query is not None else [])
+    vectors, num_truncated = embed_many(network, tokenizer, wanted, pooling=pooling)
+    if num_truncated:
+        length = network.config.context_length
+        print(
+            f"note: of {num_truncated} of {len(wanted)} texts, only the first {length} tokens (the context) are read",
+            file=sys.stderr,
+        )
+    if query is not None:
+        for index, score in nearest_texts(vectors[-1], vectors[:-1], top):
+            print(f"{score:.4f}  {entries[index].id}  {' '.join(entries[index].text.split())}")
+        return
+    ids = [entry.id for entry in entries]
+    if out is not None and out.suffix == ".npy":
+        import numpy as np
+
+        np.save(out, vectors.numpy())
+        out.with_suffix(".ids.txt").write_text("".join(f"{id}\n" for id in ids), encoding="utf-8")
+        return
+    lines = (json.dumps({"id": id, "embedding": row.tolist()}) for id, row in zip(ids, vectors, strict=True))
+    if out is None:
+        print("\n".join(lines))
+    else:
+        out.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def serve(
@@ -99,7 +178,7 @@ def evaluate(
     """
     from groundup.evaluate import score_text
 
-    content = _read_text(text)
+    content = read_text(text)
     network, tokenizer = _open_model(model, device)
     score = score_text(network, tokenizer, content)
     if as_json:
@@ -128,7 +207,7 @@ def quantize(
 
     summary = quantize_folder(
         model, out, method=method, bits=bits, group_size=group_size, device=device,
-        calibration_text=_read_text(calibration) if calibration else None, progress=PROGRESS_KINDS["auto"]()
+        calibration_text=read_text(calibration) if calibration else None, progress=PROGRESS_KINDS["auto"]()
     )  # fmt: skip
     print("\n".join(f"{key:<22} {value}" for key, value in summary.items()))
 
@@ -153,14 +232,3 @@ def _open_model(path: Path, device: str) -> tuple[Any, Any]:
     from groundup.quantize import open_model
 
     return open_model(path, device=device)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file", hint="expected a UTF-8 text file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: a folder, expected a UTF-8 text file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a UTF-8 text file ({error})", hint="convert it with iconv") from None

@@ -14,7 +14,6 @@ import numpy
 from numpy.typing import NDArray
 
 from groundup.artifacts.errors import UserError
-from groundup.artifacts.storage_errors import describe_storage_error
 
 os.environ["DO_NOT_TRACK"] = "true"  # before the import: disables telemetry
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -78,9 +77,7 @@ def map_units(function: UnitFunction, units: list[dict[str, Any]], workers: int)
                 return json.dumps({"result": function(json.loads(unit))})
             except UserError as error:
                 return json.dumps({"error": [error.message, error.hint]})
-            except Exception as error:
-                if isinstance(error, OSError) and (known := describe_storage_error(error)):
-                    return json.dumps({"error": [known.message, known.hint]})
+            except Exception:
                 return json.dumps({"traceback": traceback.format_exc()})
 
     worker = Worker()

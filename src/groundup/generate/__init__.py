@@ -1,4 +1,4 @@
-"""7. Generation: sampling from a decoder with a key/value cache, one prompt at a time or many in one batch.
+"""7. Generation: sampling with a key/value cache, one prompt at a time or many in one batch; and text embeddings.
 
     sampling.py         logits to a token: temperature, top-k, top-p, min-p, repetition penalty
     generation.py       generation with a key/value cache, and without; from tokens or from text
@@ -6,12 +6,13 @@
     batch_kv_cache.py   key/value cache of a batch whose sequences come and go
     batching_engine.py  continuous batching of many requests
     terminal_chat.py    a conversation in the terminal
+    text_embedding.py   texts to vectors, nearest texts
 
 Deliberately absent: HTTP, threads and queues (chapter 13), and constrained decoding. Not yet written: paged cache, shared
 prefixes, speculative decoding.
 """
 
-from groundup.generate.batching_engine import BatchingEngine, Request, StepOutput, generate_many
+from groundup.generate.batching_engine import BatchingEngine, Request, StepOutput, generate_many, generate_texts
 from groundup.generate.detokenizer import StreamDetokenizer
 from groundup.generate.generation import (
     encode_prompt,
@@ -24,6 +25,7 @@ from groundup.generate.generation import (
 )
 from groundup.generate.sampling import GREEDY, SamplingParams, sample_token
 from groundup.generate.terminal_chat import ChatSession
+from groundup.generate.text_embedding import embed_texts, nearest_texts
 
 __all__ = [
     "GREEDY",
@@ -33,11 +35,14 @@ __all__ = [
     "SamplingParams",
     "StepOutput",
     "StreamDetokenizer",
+    "embed_texts",
     "encode_prompt",
     "generate",
     "generate_many",
     "generate_reference",
     "generate_text",
+    "generate_texts",
+    "nearest_texts",
     "next_token_logits",
     "sample_token",
     "stream_text",

@@ -16,8 +16,8 @@ from starlette.routing import Route
 
 from groundup.artifacts.errors import UserError
 from groundup.generate import BatchingEngine
-from groundup.model import Decoder
-from groundup.model.embedding import check_architecture
+from groundup.generate.generation import GenerativeModel
+from groundup.model import Encoder
 from groundup.serve.api_error import ApiError
 from groundup.serve.endpoints import Endpoints
 from groundup.serve.engine_thread import EngineThread
@@ -35,7 +35,7 @@ CHAT_PAGE_FILES = {
 
 
 def create_app(
-    model: Decoder,
+    model: GenerativeModel | Encoder,
     tokenizer: Tokenizer,
     *,
     name: str,
@@ -62,7 +62,6 @@ def create_app(
 
     Raises UserError for an empty key.
     """
-    check_architecture(model.config, "decoder")
     if api_key is not None and not api_key.strip():
         raise UserError(
             "the API key is empty, expected at least one character", hint="omit it for a server without a key"
@@ -87,6 +86,7 @@ def create_app(
         Route("/v1/models/{name:path}", endpoints.retrieve_model),
         Route("/v1/completions", endpoints.completions, methods=["POST"]),
         Route("/v1/chat/completions", endpoints.chat_completions, methods=["POST"]),
+        Route("/v1/embeddings", endpoints.embeddings, methods=["POST"]),
     ]
     middleware = [
         Middleware(SecurityHeaders),

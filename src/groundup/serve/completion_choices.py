@@ -41,9 +41,10 @@ class CompletionChoice:
     Args:
         index: of the choice in the response.
         stop: strings that end the text.
+        context: tokens that the text continues.
     """
 
-    def __init__(self, index: int, request: Request, tokenizer: Tokenizer, stop: Sequence[str]):
+    def __init__(self, index: int, request: Request, tokenizer: Tokenizer, stop: Sequence[str], context: Sequence[int]):
         self.index = index
         self.request = request
         self.text = ""
@@ -51,7 +52,7 @@ class CompletionChoice:
         self.num_tokens = 0
         self.finish_reason: str | None = None
         self._tokenizer = tokenizer
-        self._stream = StreamDetokenizer(tokenizer, request.prompt_ids, stop)
+        self._stream = StreamDetokenizer(tokenizer, context, stop)
 
     def add_output(self, output: StepOutput) -> ChoiceDelta:
         """Append one engine output."""

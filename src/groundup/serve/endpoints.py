@@ -1,25 +1,29 @@
-"""HTTP endpoints: completions, chat completions, models, health and metrics."""
+"""HTTP endpoints: completions, chat completions, embeddings, models, health and metrics."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
+from torch import Tensor
 
 from groundup.artifacts.errors import UserError
 from groundup.generate import Request, encode_prompt
-from groundup.model import Decoder
+from groundup.generate.generation import GenerativeModel, continued_ids, max_prompt_tokens
+from groundup.generate.text_embedding import batches_by_length, embed_batch
+from groundup.model import Encoder
 from groundup.serve import prometheus
 from groundup.serve.api_error import ApiError
 from groundup.serve.completion_choices import CompletionChoice, CompletionChoices
 from groundup.serve.engine_thread import EngineThread
 from groundup.serve.event_stream import EventStreamResponse, cancel_on_disconnect
 from groundup.serve.prometheus import ServerMetrics
-from groundup.serve.protocol import ChatRequest, CompletionRequest, SamplingRequest, parse_request
+from groundup.serve.protocol import ChatRequest, CompletionRequest, EmbeddingRequest, SamplingRequest, parse_request
 from groundup.serve.request_body import read_json_body
-from groundup.serve.response_format import ChatFormatter, CompletionFormatter, ResponseFormatter
+from groundup.serve.response_format import ChatFormatter, CompletionFormatter, ResponseFormatter, format_embeddings
 from groundup.tokenizer import Tokenizer
 
 DEFAULT_COMPLETION_TOKENS = 16
@@ -36,7 +40,7 @@ class Endpoints:
         max_body: maximum request size in bytes.
     """
 
-    model: Decoder
+    model: GenerativeModel | Encoder
     tokenizer: Tokenizer
     name: str
     engine_thread: EngineThread
@@ -65,13 +69,22 @@ class Endpoints:
     async def completions(self, http: HttpRequest) -> Response:
         body = parse_request(CompletionRequest, await read_json_body(http, self.max_body))
         self._check_name(body.model)
+        self._refuse_encoder()
         prompts = await self._run_in_thread(lambda: [self._prompt_ids(prompt) for prompt in body.prompts])
-        max_tokens = body.max_tokens or DEFAULT_COMPLETION_TOKENS
+        max_tokens = body.max_tokens or (DEFAULT_COMPLETION_TOKENS if self._is_decoder else self.max_tokens)
         return await self._respond(http, body, prompts, max_tokens, body.logprobs, CompletionFormatter(self.name))
 
     async def chat_completions(self, http: HttpRequest) -> Response:
         body = parse_request(ChatRequest, await read_json_body(http, self.max_body))
         self._check_name(body.model)
+        self._refuse_encoder()
+        if not self._is_decoder:
+            raise ApiError(
+                400,
+                f"{self.name} is an encoder-decoder, which turns one text into another, expected a chat model; "
+                "use /v1/completions",
+                code="no_chat_template",
+            )
         if self.tokenizer.chat_template is None:
             raise ApiError(
                 400,
@@ -86,7 +99,42 @@ class Endpoints:
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         return await self._respond(http, body, [prompt], max_tokens, logprobs, ChatFormatter(self.name))
 
+    async def embeddings(self, http: HttpRequest) -> Response:
+        body = parse_request(EmbeddingRequest, await read_json_body(http, self.max_body))
+        self._check_name(body.model)
+        width = self.model.config.hidden_size
+        if (body.dimensions or 0) > width:
+            raise ApiError(400, f"dimensions = {body.dimensions}, expected at most {width}", param="dimensions")
+        ids = await self._run_in_thread(lambda: [self._prompt_ids(text) for text in body.inputs], param="input")
+        for row in ids:
+            self._check_length(row, self.model.config.context_length)
+        self.metrics.prompt_tokens += sum(map(len, ids))
+        vectors = await cancel_on_disconnect(http.receive, self._embed(ids))
+        if vectors is None:
+            return Response(status_code=499)
+        return JSONResponse(format_embeddings(self.name, vectors, ids, body.dimensions, body.encoding_format))
+
     # ----
+
+    async def _embed(self, ids: Sequence[Sequence[int]]) -> list[Tensor]:
+        """The vector of each text; other requests run between two batches."""
+        vectors: dict[int, Tensor] = {}
+        for rows in batches_by_length(ids):
+            batch = partial(embed_batch, self.model, [ids[row] for row in rows])
+            vectors |= zip(rows, await self.engine_thread.call(batch), strict=True)
+        return [vectors[row] for row in range(len(ids))]
+
+    @property
+    def _is_decoder(self) -> bool:
+        return self.model.config.architecture == "decoder"
+
+    def _refuse_encoder(self) -> None:
+        if self.model.config.architecture == "encoder":
+            raise ApiError(
+                400,
+                f"{self.name} is an encoder, which embeds texts and does not write them; use /v1/embeddings",
+                code="encoder",
+            )
 
     async def _respond(
         self,
@@ -98,14 +146,20 @@ class Endpoints:
         formatter: ResponseFormatter,
     ) -> Response:
         for prompt in prompts:
-            self._check_length(prompt)
+            self._check_length(prompt, max_prompt_tokens(self.model.config))
+        sampling = body.sampling_params(1.0 if self._is_decoder else 0.0)
         requests = [
-            Request(prompt, min(max_tokens, self.max_tokens), body.sampling_params(), self.tokenizer.stop_ids, logprobs)
+            Request(prompt, min(max_tokens, self.max_tokens), sampling, self.tokenizer.stop_ids, logprobs)
             for prompt in prompts
         ]
         choices = CompletionChoices(
             self.engine_thread.submit(requests),
-            [CompletionChoice(i, request, self.tokenizer, body.stop_strings) for i, request in enumerate(requests)],
+            [
+                CompletionChoice(
+                    i, request, self.tokenizer, body.stop_strings, continued_ids(self.model, request.prompt_ids)
+                )
+                for i, request in enumerate(requests)
+            ],
             self.metrics,
         )
         self.metrics.prompt_tokens += sum(map(len, prompts))
@@ -126,19 +180,18 @@ class Endpoints:
 
     def _prompt_ids(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
-            return encode_prompt(self.tokenizer, prompt)
+            return encode_prompt(self.model, self.tokenizer, prompt)
         vocab_size = self.model.config.vocab_size
         if max(prompt) >= vocab_size:
             raise UserError(f"token id {max(prompt)}, expected 0 to {vocab_size - 1}")
         return prompt
 
-    def _check_length(self, prompt: Sequence[int]) -> None:
-        context_length = self.model.config.context_length
-        if len(prompt) >= context_length:
+    def _check_length(self, prompt: Sequence[int], limit: int) -> None:
+        if len(prompt) > limit:
             raise ApiError(
                 400,
-                f"the prompt has {len(prompt)} tokens, expected at most {context_length - 1} "
-                f"(context length {context_length})",
+                f"the prompt has {len(prompt)} tokens, expected at most {limit} "
+                f"(context length {self.model.config.context_length})",
                 code="context_length_exceeded",
             )
 
@@ -155,7 +208,8 @@ class Endpoints:
             "created": self.created,
             "owned_by": "groundup",
             "context_length": self.model.config.context_length,
-            "chat": self.tokenizer.chat_template is not None,
+            "architecture": self.model.config.architecture,
+            "chat": self._is_decoder and self.tokenizer.chat_template is not None,
         }
 
 

@@ -9,11 +9,15 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar, cast
 
 from groundup.generate import BatchingEngine, Request, StepOutput
 from groundup.serve.api_error import ApiError
 
 log = logging.getLogger("groundup.serve")
+
+Result = TypeVar("Result")
 
 
 class EngineThread:
@@ -45,20 +49,40 @@ class EngineThread:
 
         Raises ApiError 503 when the queue is full or the server is stopping.
         """
-        if self._stopping:
-            raise ApiError(503, "the server is stopping", code="stopping")
-        if self._in_flight + len(requests) > self._limit:
-            raise ApiError(
-                503, f"{self._in_flight} requests running or queued, expected at most {self._limit}: try again later",
-                code="overloaded", headers={"Retry-After": "1"},
-            )  # fmt: skip
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="groundup-model", daemon=True)
-            self._thread.start()
-        self._in_flight += len(requests)
+        self._reserve(len(requests))
         stream = OutputStream(self, requests)
         self._inbox.put(lambda: self._admit(stream))
         return stream
+
+    async def call(self, function: Callable[[], Result]) -> Result:
+        """The result of a function that uses the model, which runs between two engine steps.
+
+        Raises ApiError as `submit` does, and 500 when the function fails.
+        """
+        self._reserve(1)
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Result] = loop.create_future()
+
+        def resolve(result: Result | None, error: ApiError | None) -> None:
+            if not outcome.done():  # cancelled, when the client has disconnected
+                outcome.set_exception(error) if error else outcome.set_result(cast(Result, result))
+
+        def run() -> None:
+            result, error = None, None
+            try:
+                if not outcome.cancelled():
+                    result = function()
+            except Exception:
+                log.exception("the model failed")
+                error = _model_failed()
+            with suppress(RuntimeError):  # the event loop is closed
+                loop.call_soon_threadsafe(resolve, result, error)
+
+        self._inbox.put(run)
+        try:
+            return await outcome
+        finally:
+            self.release_slots(1)
 
     def stop(self) -> None:
         """Cancel all requests and end the thread. A second call does nothing."""
@@ -69,6 +93,19 @@ class EngineThread:
             self._thread = None
 
     # ---- in the event loop
+
+    def _reserve(self, count: int) -> None:
+        if self._stopping:
+            raise ApiError(503, "the server is stopping", code="stopping")
+        if self._in_flight + count > self._limit:
+            raise ApiError(
+                503, f"{self._in_flight} requests running or queued, expected at most {self._limit}: try again later",
+                code="overloaded", headers={"Retry-After": "1"},
+            )  # fmt: skip
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="groundup-model", daemon=True)
+            self._thread.start()
+        self._in_flight += count
 
     def cancel(self, request: Request) -> None:
         """Cancel a request; no further output of it arrives. Finished requests are ignored."""
@@ -86,7 +123,8 @@ class EngineThread:
                 self._step()
             except Exception:
                 log.exception("engine step failed; its requests are cancelled")
-                self._fail_all(ApiError(500, "the model failed: see the server's log", code="model_failed"))
+                self._fail_all(_model_failed())
+        self._drain_inbox()
         self._fail_all(ApiError(503, "the server is stopping", code="stopping"))
 
     def _step(self) -> None:
@@ -101,6 +139,9 @@ class EngineThread:
     def _read_inbox(self) -> None:
         if not self._engine.busy:
             self._inbox.get()()  # nothing to do: wait
+        self._drain_inbox()
+
+    def _drain_inbox(self) -> None:
         while True:
             try:
                 self._inbox.get_nowait()()
@@ -166,3 +207,7 @@ class OutputStream:
     def _close_request(self, request: Request) -> None:
         self._open.remove(request)
         self._engine_thread.release_slots(1)
+
+
+def _model_failed() -> ApiError:
+    return ApiError(500, "the model failed: see the server's log", code="model_failed")

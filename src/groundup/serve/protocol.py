@@ -15,8 +15,10 @@ from groundup.serve.api_error import ApiError
 MAX_STOPS = 16
 MAX_PROMPTS = 64
 MAX_MESSAGES = 4096
+MAX_INPUTS = 2048
 
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+InputText = Annotated[str, StringConstraints(min_length=1)]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 IGNORED_IF_DEFAULT: dict[str, tuple[Any, ...]] = {
@@ -75,10 +77,10 @@ class SamplingRequest(BaseModel):
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def sampling_params(self) -> SamplingParams:
-        """Sampling parameters with OpenAI's defaults; top_k = -1 means no limit, as in vLLM."""
+    def sampling_params(self, temperature: float) -> SamplingParams:
+        """Sampling parameters with OpenAI's defaults, but `temperature`; top_k = -1 means no limit, as in vLLM."""
         return SamplingParams(
-            temperature=1.0 if self.temperature is None else self.temperature,
+            temperature=temperature if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
             top_k=max(self.top_k or 0, 0),
             min_p=self.min_p or 0.0,
@@ -100,11 +102,7 @@ class CompletionRequest(SamplingRequest):
 
     @property
     def prompts(self) -> Sequence[str | list[int]]:
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        if isinstance(self.prompt[0], int):
-            return [self.prompt]  # type: ignore[list-item]
-        return self.prompt  # type: ignore[return-value]
+        return _as_list(self.prompt)
 
 
 class TextContentPart(BaseModel):
@@ -137,7 +135,32 @@ class ChatRequest(SamplingRequest):
         return self
 
 
-RequestType = TypeVar("RequestType", CompletionRequest, ChatRequest)
+class EmbeddingRequest(BaseModel):
+    """POST /v1/embeddings: a vector for each of one or several texts."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    input: (
+        InputText
+        | TokenIds
+        | Annotated[list[InputText], Field(min_length=1, max_length=MAX_INPUTS)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS)]
+    )
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(None, ge=1)
+
+    @property
+    def inputs(self) -> Sequence[str | list[int]]:
+        return _as_list(self.input)
+
+
+RequestType = TypeVar("RequestType", CompletionRequest, ChatRequest, EmbeddingRequest)
+
+
+def _as_list(value: Any) -> Sequence[str | list[int]]:
+    """One text or one list of token ids as a list of one; lists of them unchanged."""
+    return [value] if isinstance(value, str) or isinstance(value[0], int) else value
 
 
 def parse_request(kind: type[RequestType], body: bytes) -> RequestType:

@@ -1,8 +1,13 @@
-"""JSON responses of OpenAI's API, complete or as stream chunks: text completions and chat completions."""
+"""JSON responses of OpenAI's API, complete or as stream chunks: text completions, chat completions, embeddings."""
 
+import base64
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from groundup.serve.completion_choices import ChoiceDelta, CompletionChoice, TokenLogprob
 
@@ -108,3 +113,20 @@ def _chat_logprobs(token_logprobs: list[TokenLogprob]) -> dict[str, Any] | None:
         for token in token_logprobs
     ]
     return {"content": content}
+
+
+def format_embeddings(
+    name: str, vectors: Sequence[Tensor], ids: Sequence[Sequence[int]], dimensions: int | None, encoding: str | None
+) -> dict[str, Any]:
+    """The response of /v1/embeddings; shortened vectors are normalized again. base64: little-endian float32."""
+    data = []
+    for index, vector in enumerate(vectors):
+        vector = normalize(vector[:dimensions], dim=0)
+        if encoding == "base64":
+            embedding = base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode()
+        else:
+            embedding = vector.tolist()
+        data.append({"object": "embedding", "index": index, "embedding": embedding})
+    count = sum(map(len, ids))
+    usage = {"prompt_tokens": count, "total_tokens": count}
+    return {"object": "list", "data": data, "model": name, "usage": usage}

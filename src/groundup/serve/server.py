@@ -8,7 +8,8 @@ from contextlib import suppress
 import uvicorn
 
 from groundup.artifacts.http_server import bind_socket
-from groundup.model import Decoder
+from groundup.generate.generation import GenerativeModel
+from groundup.model import Encoder
 from groundup.serve.app import create_app
 from groundup.tokenizer import Tokenizer
 
@@ -17,7 +18,7 @@ MAX_CONNECTIONS = 1024
 
 
 def serve(
-    model: Decoder,
+    model: GenerativeModel | Encoder,
     tokenizer: Tokenizer,
     *,
     name: str,

@@ -5,10 +5,21 @@ const $ = (id) => document.getElementById(id);
 const STARTERS = {
   chat: ["Hello! Who are you?", "What can you help me with?", "Tell me a short story."],
   text: ["Once upon a time", "The history of", "It was a bright morning, and"],
+  source: [],
+  none: [],
 };
+const ABOUT = {
+  chat: "Its knowledge is limited to its training data.",
+  text: "A base model: it continues text and is not trained for conversations.",
+  source: "An encoder-decoder: it turns each text into another, such as its translation.",
+  none: "An encoder: it embeds texts and does not write them. Use POST /v1/embeddings.",
+};
+const PLACEHOLDERS = { chat: "Message", text: "Text to continue", source: "Text to read", none: "" };
 const MAX_TEXT_TOKENS = 200;
 
 let model = null; // the model object of /v1/models
+const use = () =>
+  model.chat ? "chat" : { encoder: "none", encoder_decoder: "source" }[model.architecture] ?? "text";
 let turns = []; // {role, content, element}: the conversation in the model's context
 let running = null; // the AbortController of the running request
 let lastUsage = 0; // prompt and completion tokens of the last request
@@ -135,7 +146,8 @@ function completionRequest() {
     stream: true,
     stream_options: { include_usage: true },
   };
-  if (!model.chat) return ["/v1/completions", { ...shared, prompt: turns[0].content, max_tokens: MAX_TEXT_TOKENS }];
+  if (use() === "source") delete shared.temperature; // greedy
+  if (use() !== "chat") return ["/v1/completions", { ...shared, prompt: turns[0].content, max_tokens: MAX_TEXT_TOKENS }];
   const messages = turns.map(({ role, content }) => ({ role, content }));
   return ["/v1/chat/completions", { ...shared, messages }];
 }
@@ -195,9 +207,11 @@ async function send(text) {
   const log = $("log");
   const controller = new AbortController();
   running = controller;
-  const said = model.chat ? show(log, "user", text) : null;
-  const element = show(log, model.chat ? "assistant" : "text", "");
-  if (model.chat) {
+  const said = use() === "text" ? null : show(log, "user", text);
+  const element = show(log, use() === "text" ? "text" : "assistant", "");
+  if (use() === "source") {
+    turns = [{ role: "user", content: text, element: said }];
+  } else if (use() === "chat") {
     turns.push({ role: "user", content: text, element: said });
     // Leave room for the answer: drop the oldest turns when the context is three quarters full.
     if (turns.length > 2 && lastUsage + text.length / 4 > 0.75 * model.context_length) dropOldestTurns();
@@ -218,7 +232,7 @@ async function send(text) {
     said?.remove();
     element.remove();
     if (!$("text").value) $("text").value = text;
-  } else if (model.chat) {
+  } else if (use() === "chat") {
     turns.push({ role: "assistant", content, element });
   }
   const follow = atEnd();
@@ -257,14 +271,14 @@ async function connect() {
   document.title = `${model.id} · groundup`;
   $("model").textContent = model.id;
   $("model-info").textContent = `context of ${model.context_length.toLocaleString("en")} tokens`;
-  $("greeting").textContent = model.chat ? `Chat with ${model.id}` : `${model.id}: text completion`;
-  $("about").textContent = model.chat
-    ? "Its knowledge is limited to its training data."
-    : "A base model: it continues text and is not trained for conversations.";
-  $("text").placeholder = model.chat ? "Message" : "Text to continue";
+  const greetings = { chat: `Chat with ${model.id}`, text: `${model.id}: text completion` };
+  $("greeting").textContent = greetings[use()] ?? model.id;
+  $("about").textContent = ABOUT[use()];
+  $("text").placeholder = PLACEHOLDERS[use()];
+  $("text").disabled = use() === "none";
   $("text-label").textContent = $("text").placeholder;
   $("clear").textContent = model.chat ? "New chat" : "Clear";
-  const starters = STARTERS[model.chat ? "chat" : "text"].map((text) => {
+  const starters = STARTERS[use()].map((text) => {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = text;

@@ -1,0 +1,51 @@
+"""Texts from a file: one a line, or JSON lines with a field `text`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundup.artifacts.errors import UserError
+
+
+@dataclass(frozen=True)
+class InputText:
+    id: str
+    text: str
+
+
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 file. Raises UserError where there is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file", hint="expected a UTF-8 text file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, expected a UTF-8 text file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a UTF-8 text file ({error})", hint="convert it with iconv") from None
+
+
+def read_texts(path: Path) -> list[InputText]:
+    """The texts of a file, with the number of the line as id, or the field `id` of a JSON line; blank lines are skipped."""
+    texts = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        if path.suffix == ".jsonl":
+            texts.append(_from_json(line, f"{path}:{number}", number))
+        else:
+            texts.append(InputText(str(number), line.strip()))
+    if not texts:
+        raise UserError(f"{path}: no text, expected one a line")
+    return texts
+
+
+def _from_json(line: str, place: str, number: int) -> InputText:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place}: not JSON: {error}", hint="name a file of plain lines .txt") from None
+    text = record.get("text") if isinstance(record, dict) else None
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(f"{place}: no text, expected a field text", hint='{"id": "a", "text": "..."}')
+    return InputText(str(record.get("id", number)), text)
