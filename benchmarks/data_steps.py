@@ -71,7 +71,7 @@ def main() -> None:
         texts = [text for text in found if text]
         source = SourceConfig(name="crawl", kind="web", path="x")
         cleaning = 0.0
-        for step in build_steps(DataConfig(sources=(source,)), source, FilterContext()):
+        for step in build_steps(DataConfig(sources=(source,)), source.kind, source.clean, FilterContext()):
             amount, after = sum(map(utf8_bytes, texts)) / 1e6, []
             if isinstance(step, Mapper):
                 spent = timed(lambda step=step, after=after, texts=texts: after.extend(map(step.apply, texts)))

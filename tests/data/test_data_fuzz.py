@@ -27,7 +27,7 @@ from groundup.data.document_reader import read_file
 from groundup.data.inputs import InputFile
 from groundup.data.readers import get_reader
 from groundup.data.readers.reader_options import ReaderOptions
-from groundup.recipe.data_config import DataConfig, SourceConfig
+from groundup.recipe.data_config import DataConfig
 
 PROSE = "The old house of Ms. Ågren stands by the river, and nobody has lived there since the war. " * 6
 PAGE = f"<html><head><meta charset=utf-8></head><body><nav>menu</nav><article><h1>H</h1><p>{PROSE}</p></article>"
@@ -180,10 +180,9 @@ def read_from_file(kind: str, name: str, data: bytes) -> list[ReadResult]:
 
 @cache
 def cleaning_steps(kind: str) -> list[CleaningStep]:
-    source = SourceConfig.model_validate({"name": "x", "kind": kind, "path": "x"})
-    return build_steps(
-        DataConfig.model_validate({"sources": (source,), "c4": {"kinds": [kind]}}), source, FilterContext()
-    )
+    source = {"name": "x", "kind": kind, "path": "x"}
+    config = DataConfig.model_validate({"sources": (source,), "c4": {"kinds": [kind]}})
+    return build_steps(config, kind, True, FilterContext())
 
 
 @pytest.mark.parametrize("examples", [400, pytest.param(40_000, marks=pytest.mark.slow)])

@@ -9,6 +9,7 @@
     stable_hash.py      hashes of texts and integers
     license.py          license detection for source files
     readers/            one reader for each kind of source
+    file_kind.py        kind of a file by content and name
     document_reader.py  documents in files
     clean/              normalization, filters, PII masking
     decontaminate.py    overlap with evaluation sets

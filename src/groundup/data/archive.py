@@ -38,15 +38,25 @@ def is_archive(name: str) -> bool:
 
 
 def iter_members(
-    path: Path, pattern: str | None = None, *, strip_top: bool = False, unsafe_names: list[str] | None = None
+    path: Path | IO[bytes],
+    pattern: str | None = None,
+    *,
+    strip_top: bool = False,
+    unsafe_names: list[str] | None = None,
 ) -> Iterator[ArchiveMember]:
     """Regular files of an archive whose names match `pattern`, in archive order.
 
     `strip_top` removes the top folder of source archives from the names. Links and devices are skipped; names that
-    leave the archive ("../") are appended to `unsafe_names`. Raises UserError for a broken archive.
+    leave the archive ("../") are appended to `unsafe_names`. Raises UserError for a broken archive. Of an archive in
+    memory, `path` is the open file.
     """
     matcher = compile_glob(pattern) if pattern else None
-    iter_files = _iter_zip if path.name.lower().endswith(ZIP_SUFFIXES) else _iter_tar
+    if isinstance(path, Path):
+        is_zip = path.name.lower().endswith(ZIP_SUFFIXES)
+    else:
+        is_zip = zipfile.is_zipfile(path)
+        path.seek(0)
+    iter_files = _iter_zip if is_zip else _iter_tar
     try:
         for name, size, stream in iter_files(path):
             parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
@@ -59,7 +69,8 @@ def iter_members(
                 with stream() as opened:
                     yield ArchiveMember(member, size, opened)
     except Exception as error:  # truncated files raise many types, such as TypeError
-        raise UserError(f"{path.name}: not a readable archive: {error}", hint="remove it and fetch it again") from None
+        name = path.name if isinstance(path, Path) else "archive within an archive"
+        raise UserError(f"{name}: not a readable archive: {error}", hint="remove it and fetch it again") from None
 
 
 def estimate_text_bytes(name: str, size: int) -> int:
@@ -103,15 +114,16 @@ def is_seekable(stream: IO[bytes]) -> bool:
         return False
 
 
-def _iter_zip(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+def _iter_zip(path: Path | IO[bytes]) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if not info.is_dir():
                 yield info.filename, info.file_size, lambda info=info: archive.open(info)
 
 
-def _iter_tar(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
-    with tarfile.open(path, "r|*", tarinfo=_CheckedTarInfo) as archive:  # "|": no seeking in compressed data
+def _iter_tar(path: Path | IO[bytes]) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+    place: dict[str, Any] = {"name": path} if isinstance(path, Path) else {"fileobj": path}
+    with tarfile.open(**place, mode="r|*", tarinfo=_CheckedTarInfo) as archive:  # "|": no seeking in compressed data
         for info in archive:
             if info.isreg():
                 yield info.name, info.size, lambda info=info: archive.extractfile(info)  # type: ignore[misc,return-value]

@@ -7,7 +7,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.archive import estimate_text_bytes
 from groundup.data.inputs import cached_package, local_files
-from groundup.recipe.data_config import DataConfig, FilesConfig, SourceConfig, SourceKind
+from groundup.recipe.data_config import DataConfig, FileKind, FilesConfig, SourceConfig
 
 PROGRAM_BYTES = 350e6
 """Python interpreter with its libraries."""
@@ -17,7 +17,8 @@ BYTES_PER_KEY = 60
 """Key and document number (16), once more when concatenated (16) and sorted (16), and the pairs found."""
 MIN_KEYS_PER_PASS = 1 << 16
 
-FILE_BYTES_PER_DOCUMENT: dict[SourceKind, float] = {
+FILE_BYTES_PER_DOCUMENT: dict[FileKind, float] = {
+    "auto": 4e3,
     "wikipedia": 2e3, "books": 24e3, "web": 36e3, "code": 8e3, "text": 4e3, "markdown": 4e3, "rst": 4e3, "html": 16e3,
     "jsonl": 2e3, "table": 2e3, "huggingface": 2e3,
 }  # fmt: skip

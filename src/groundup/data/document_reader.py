@@ -1,27 +1,34 @@
 """Read documents from files: one input file, or all files of a path, archives included."""
 
+import io
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from groundup.artifacts.arguments import unknown_option
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
+from groundup.data.archive import ArchiveMember, is_seekable, iter_members
 from groundup.data.document import Document, DroppedDocument, ReadResult
+from groundup.data.file_kind import ARCHIVE, CONVERSATIONS, HEAD_BYTES, UNKNOWN_KIND, detect_kind
 from groundup.data.inputs import InputFile, resolve_files
 from groundup.data.license import LicenseFinder, is_allowed
 from groundup.data.readers import get_reader
-from groundup.data.readers.reader_options import ReaderOptions
-from groundup.recipe.data_config import FilesConfig, SourceKind
+from groundup.data.readers.reader_options import MAX_BYTES, ReaderOptions, read_bounded
+from groundup.recipe.data_config import FileKind, FilesConfig
+
+AUTO = "auto"
+MAX_ARCHIVE_DEPTH = 3
+"""Archives within archives; they are read into memory."""
 
 
-def read_documents(path: str | Path, kind: SourceKind = "text", **options: Any) -> Iterator[Document]:
+def read_documents(path: str | Path, kind: FileKind = "auto", **options: Any) -> Iterator[Document]:
     """Documents in the files that `path` names: a file, a folder, a glob, a URL or an archive.
 
-    `options` are fields of ReaderOptions, such as text_column="content" or html_extractor="resiliparse". Files are read
-    as the iterator advances; damaged parts, such as invalid lines of JSON, are skipped silently. Raises UserError if no
-    file matches.
+    Each file is read by its kind, or all by one `kind`. `options` are fields of ReaderOptions, such as
+    text_column="content" or html_extractor="resiliparse". Files are read as the iterator advances; damaged parts, such
+    as invalid lines of JSON, are skipped silently. Raises UserError if no file matches.
 
     >>> [document.text for document in read_documents("articles/*.jsonl", "jsonl")]  # doctest: +SKIP
     """
@@ -41,26 +48,89 @@ def read_spec(spec: FilesConfig, options: ReaderOptions, machine: Machine) -> It
 
 def read_file(kind: str, file: InputFile, options: ReaderOptions) -> Iterator[ReadResult]:
     """Documents in one file. Damaged parts become dropped documents; nothing is raised."""
-    read = get_reader(kind)
+    return (found for _, found in read_file_kinds(kind, file, options))
+
+
+def read_file_kinds(kind: str, file: InputFile, options: ReaderOptions) -> Iterator[tuple[str, ReadResult]]:
+    """Documents in one file, each with the kind of its reader; "auto" chooses it for every file and archive member."""
     unsafe_names: list[str] = []
     try:
-        licenses = LicenseFinder(file) if kind == "code" and options.licenses else None
+        licenses = LicenseFinder(file) if kind in ("code", AUTO) and options.licenses else None
         for member in file.iter_members(unsafe_names):
-            if member.size == 0:
-                yield DroppedDocument("empty_file", member.name)
-                continue
-            try:
-                for found in read(member.name, member.stream, options):
-                    yield found if licenses is None else _check_license(found, licenses, options.licenses)
-            except Exception as error:  # parsers raise anything on damaged input; the next member may be readable
-                yield DroppedDocument("broken_file", member.name, f"{type(error).__name__}: {error}")
+            for member_kind, found in _read_member(kind, member, options):
+                is_code = member_kind == "code"
+                yield member_kind, _check_license(found, licenses, options.licenses) if is_code else found
     except UserError as error:
-        yield DroppedDocument("broken_archive", file.name, error.message)
-    yield from (DroppedDocument("unsafe_name", name) for name in unsafe_names)
+        yield kind, DroppedDocument("broken_archive", file.name, error.message)
+    yield from ((kind, DroppedDocument("unsafe_name", name)) for name in unsafe_names)
 
 
-def _check_license(found: ReadResult, licenses: LicenseFinder, allowed: frozenset[str]) -> ReadResult:
-    if isinstance(found, DroppedDocument):
+def _read_member(
+    kind: str, member: ArchiveMember, options: ReaderOptions, depth: int = 0
+) -> Iterator[tuple[str, ReadResult]]:
+    name, stream = member.name, member.stream
+    if member.size == 0:
+        yield kind, DroppedDocument("empty_file", name)
+        return
+    try:
+        if kind == AUTO:
+            head = stream.read(HEAD_BYTES)
+            stream = _rejoin(head, stream)
+            kind = detect_kind(name, head, member.size)
+            options = replace(options, by_content=True)
+        if kind in (UNKNOWN_KIND, CONVERSATIONS):
+            yield kind, DroppedDocument(kind, name)
+        elif kind == ARCHIVE:
+            yield from _read_nested_archive(name, stream, options, depth)
+        else:
+            yield from ((kind, found) for found in get_reader(kind)(name, stream, options))
+    except Exception as error:  # parsers raise anything on damaged input; the next member may be readable
+        yield kind, DroppedDocument("broken_file", name, f"{type(error).__name__}: {error}")
+
+
+def _read_nested_archive(
+    name: str, stream: IO[bytes], options: ReaderOptions, depth: int
+) -> Iterator[tuple[str, ReadResult]]:
+    data = read_bounded(stream, MAX_BYTES) if depth < MAX_ARCHIVE_DEPTH else None
+    if data is None:
+        yield ARCHIVE, DroppedDocument("too_large", name)
+        return
+    unsafe_names: list[str] = []
+    for member in iter_members(io.BytesIO(data), unsafe_names=unsafe_names):
+        inner = ArchiveMember(f"{name}/{member.name}", member.size, member.stream)
+        yield from _read_member(AUTO, inner, options, depth + 1)
+    yield from ((ARCHIVE, DroppedDocument("unsafe_name", f"{name}/{unsafe}")) for unsafe in unsafe_names)
+
+
+class RejoinedStream(io.RawIOBase):
+    """The bytes already read of a stream that is not seekable, then its rest."""
+
+    def __init__(self, head: bytes, rest: IO[bytes]):
+        self.head, self.rest, self.position = head, rest, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.head[: len(buffer)] or self.rest.read(len(buffer))
+        self.head = self.head[len(data) :] if self.head else b""
+        buffer[: len(data)] = data
+        self.position += len(data)
+        return len(data)
+
+
+def _rejoin(head: bytes, stream: IO[bytes]) -> IO[bytes]:
+    if is_seekable(stream):
+        stream.seek(0)
+        return stream
+    return io.BufferedReader(RejoinedStream(head, stream), HEAD_BYTES)
+
+
+def _check_license(found: ReadResult, licenses: LicenseFinder | None, allowed: frozenset[str]) -> ReadResult:
+    if licenses is None or isinstance(found, DroppedDocument):
         return found
     name = licenses.find(found.id, found.text)
     return found if is_allowed(name, allowed) else DroppedDocument(f"license: {name}", found.id, found.text)

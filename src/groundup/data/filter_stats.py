@@ -6,6 +6,7 @@ from typing import Any
 from groundup.data.clean.cleaning_steps import utf8_bytes
 from groundup.data.clean.pii import PII_TOKENS
 from groundup.data.document import Document, DroppedDocument
+from groundup.data.file_kind import UNKNOWN_KIND
 
 MAX_SAMPLES = 20
 """Samples stored per source and reason."""
@@ -21,7 +22,8 @@ REASON_TEXTS = {
     "near_duplicate": "near duplicate (data.minhash_dedup)",
     "all_passages_repeated": "no text left after data.exact_dedup.paragraphs or data.substring_dedup",
     "not_sampled": "not sampled (data.sources[].epochs below 1)",
-    "unknown_kind": "no reader for files of this kind",
+    "unknown_kind": "no reader for files of this kind (binary, or settings and data)",
+    "conversations": "conversations: they belong into finetune.conversations",
 }
 
 REASON_KNOBS = {
@@ -52,7 +54,7 @@ REASON_KNOBS = {
 
 FEW_KEPT = 1 / 3
 """A source that keeps less is worth a warning."""
-NOT_LOST = ("unknown_kind", "not_sampled", "empty_file")
+NOT_LOST = (UNKNOWN_KIND, "conversations", "not_sampled", "empty_file")
 """Reasons that do not count for it: no text, or left out on purpose."""
 
 
@@ -91,6 +93,7 @@ class FilterStats:
     languages: dict[str, int] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
     replaced: dict[str, int] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)
     changes: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
     def add_dropped(self, found: DroppedDocument, bytes_read: int) -> None:
@@ -144,7 +147,7 @@ class FilterStats:
         _add_counts(self.kept, *other.kept)
         for reason, counts in other.dropped.items():
             _add_counts(self.dropped.setdefault(reason, [0, 0]), *counts)
-        for name in ("trimmed", "languages", "lengths", "replaced"):
+        for name in ("trimmed", "languages", "lengths", "replaced", "kinds"):
             totals: dict[str, int] = getattr(self, name)
             for key, count in getattr(other, name).items():
                 totals[key] = totals.get(key, 0) + count
@@ -166,11 +169,14 @@ class FilterStats:
             "languages": dict(sorted(self.languages.items(), key=lambda entry: (-entry[1], entry[0]))),
             "lengths": dict(sorted(self.lengths.items(), key=lambda entry: int(entry[0]))),
             "replaced": dict(sorted(self.replaced.items())),
+            "kinds": dict(sorted(self.kinds.items())),
         }
 
     def describe(self, name: str) -> list[str]:
         """Lines on a source for the console: kept and read, the main reasons, a warning if little is kept."""
         lines = [f"{name}: kept {self.kept[0]:,} of {self.read[0]:,} documents"]
+        if self.kinds.keys() - {UNKNOWN_KIND} and len(self.kinds) > 1:
+            lines.append(f"{name}: {count_by_name(self.kinds)}")
         lines += [f"{name}: dropped {reason}" for reason in self.top_reasons()]
         lost = {reason: counts[0] for reason, counts in self.dropped.items() if reason not in NOT_LOST}
         texts = self.kept[0] + sum(lost.values())
@@ -189,6 +195,16 @@ class FilterStats:
             f"{documents:,} document{'s' if documents != 1 else ''}: {describe_reason(reason)}"
             for reason, (documents, _) in dropped
         ]
+
+
+def count_by_name(counts: dict[str, int]) -> str:
+    """Counts in words, the largest first.
+
+    >>> count_by_name({"code": 3, "text": 291})
+    '291 text, 3 code'
+    """
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in ordered)
 
 
 def _diff_excerpt(before: str, after: str, show_before: bool) -> dict[str, str]:

@@ -6,10 +6,11 @@ from typing import Any
 
 from groundup.artifacts.machine import Machine
 from groundup.data.clean.cleaning_steps import FilterContext, build_steps, clean_document, utf8_bytes
+from groundup.data.clean.step_types import CleaningStep
 from groundup.data.dedup.document_keys import DedupKeyWriter, text_key
 from groundup.data.dedup.passages import PassageWriter
 from groundup.data.document import DroppedDocument
-from groundup.data.document_reader import read_file
+from groundup.data.document_reader import AUTO, read_file_kinds
 from groundup.data.filter_stats import FilterStats
 from groundup.data.hash_cache import cached_sha256
 from groundup.data.inputs import InputFile
@@ -29,7 +30,7 @@ def process_unit(task: dict[str, Any]) -> dict[str, Any]:
     machine = Machine(cache_dir=Path(task["cache"]), offline=task["offline"], threads=1)
     weights, evaluation = (Path(task[name]) if task[name] else None for name in ("weights", "evaluation"))
     context = FilterContext(weights, evaluation)
-    steps = build_steps(config, source, context)
+    steps: dict[str, list[CleaningStep]] = {}
     options = ReaderOptions(source.text_column, config.html_extractor, expand_allowed(config.code.licenses))
     unit, stem = task["unit"], Path(task["folder"]) / f"{task['unit']:05d}"
     stats = FilterStats(languages=context.languages)
@@ -42,11 +43,15 @@ def process_unit(task: dict[str, Any]) -> dict[str, Any]:
         path = file.fetch(machine)
         sha256 = cached_sha256(path, machine)
         inputs.append({"name": file.name, "bytes": path.stat().st_size, "sha256": sha256})
-        for found in read_file(source.kind, file, options):
+        for kind, found in read_file_kinds(source.kind, file, options):
+            if source.kind == AUTO:
+                stats.kinds[kind] = stats.kinds.get(kind, 0) + 1
             bytes_read = utf8_bytes(found.text)
             result = found
             if not isinstance(found, DroppedDocument):
-                result = clean_document(found, steps, stats.add_change)
+                if kind not in steps:
+                    steps[kind] = build_steps(config, kind, source.clean, context)
+                result = clean_document(found, steps[kind], stats.add_change)
             if isinstance(result, DroppedDocument):
                 stats.add_dropped(result, bytes_read)
                 contaminated += [{"source": source.name, "id": found.id, "item": item} for item in context.hits]
@@ -58,7 +63,7 @@ def process_unit(task: dict[str, Any]) -> dict[str, Any]:
                 "text": text, "key": key, "bytes": utf8_bytes(text),
             })  # fmt: skip
             keys.add(key, text)
-            passages.add(text)
+            passages.add(text, kind)
             stats.add_kept(result, bytes_read)
         if file.url is not None and not task["keep_downloads"]:
             path.unlink(missing_ok=True)

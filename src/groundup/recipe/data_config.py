@@ -9,6 +9,7 @@ from groundup.recipe.base_config import BaseConfig, knob
 SourceKind = Literal[
     "wikipedia", "books", "web", "code", "text", "markdown", "rst", "html", "jsonl", "table", "huggingface"
 ]
+FileKind = Literal["auto", SourceKind]
 PROSE_KINDS: tuple[SourceKind, ...] = (
     "wikipedia", "web", "text", "markdown", "html", "jsonl", "table", "huggingface",
 )  # fmt: skip
@@ -32,9 +33,11 @@ class FilesConfig(BaseConfig):
     """Files that hold documents: local, remote, or in a package."""
 
     name: str = knob(meaning="name in tables and reports", pattern="^[a-z0-9][a-z0-9_-]*$")
-    kind: SourceKind = knob(
-        meaning="format of the files: a MediaWiki dump; books (text, EPUB); a web crawl (WARC, WET); code; plain text; "
-        "Markdown; reStructuredText; HTML pages; JSON lines; a table (Parquet, CSV, Arrow); a Hugging Face dataset folder"
+    kind: FileKind = knob(
+        "auto",
+        "format of the files: auto, for each file by content and name; a MediaWiki dump; "
+        "books (text, EPUB); a web crawl (WARC, WET); code; plain text; "
+        "Markdown; reStructuredText; HTML pages; JSON lines; a table (Parquet, CSV, Arrow); a Hugging Face dataset folder",
     )
     path: str | None = knob(
         None,
@@ -47,7 +50,10 @@ class FilesConfig(BaseConfig):
     sha256: str | None = knob(
         None, "SHA-256 of the single file that `path` names", unset="not checked", pattern="^[0-9a-f]{64}$"
     )
-    text_column: str = knob("text", "column or key of the text, in tables and JSON lines")
+    text_column: str = knob(
+        "text",
+        "column or key of the text, in tables and JSON lines; if kind = auto and there is none: the longest text",
+    )
 
     @model_validator(mode="after")
     def _check_location(self) -> "FilesConfig":

@@ -21,7 +21,7 @@ from groundup.data.clean import (
 from groundup.data.clean.step_types import CleaningStep, Filter, Mapper
 from groundup.data.decontaminate import EvaluationIndex, contamination_filter
 from groundup.data.document import Document, DroppedDocument
-from groundup.recipe.data_config import DataConfig, SourceConfig, SourceKind
+from groundup.recipe.data_config import DataConfig, SourceKind
 
 
 @dataclass
@@ -56,20 +56,22 @@ def clean_texts(
     check_choice("kind", kind, get_args(SourceKind))
     source = {"name": "texts", "kind": kind, "path": "-"}
     config = DataConfig(**{"sources": [source], **knobs})
-    steps = build_steps(config, config.sources[0], FilterContext())
+    steps = build_steps(config, kind, True, FilterContext())
     results = [clean_document(Document(text, str(index)), steps) for index, text in enumerate(texts)]
     dropped = [result for result in results if isinstance(result, DroppedDocument)]
     return [result for result in results if isinstance(result, Document)], dropped
 
 
-def build_steps(config: DataConfig, source: SourceConfig, context: FilterContext) -> list[CleaningStep]:
-    """Normalization first, then cheap filters that drop most, then mappers of the remaining texts."""
-    kind = source.kind
+def build_steps(config: DataConfig, kind: str, clean: bool, context: FilterContext) -> list[CleaningStep]:
+    """Steps of a kind of source: normalization, cheap filters that drop most, then mappers of the remaining texts.
+
+    Without `clean`: normalization and decontamination only.
+    """
     steps: list[CleaningStep] = [Mapper("normalize", normalize.normalize), Filter("empty", _is_empty)]
     if context.evaluation is not None:
         index, rule = EvaluationIndex.load(context.evaluation), config.decontaminate.rule
         steps.append(Filter("decontaminate", contamination_filter(index, rule, context.hits)))
-    if not source.clean:
+    if not clean:
         return steps
     if kind in config.code.kinds:
         steps.append(Filter("code", code_filter.code_filter(config.code)))

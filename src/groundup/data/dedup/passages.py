@@ -16,7 +16,7 @@ from groundup.data.dedup.document_keys import iter_key_chunks, select_part
 from groundup.data.dedup.union_find import Keys, repeated_pairs
 from groundup.data.stable_hash import hash_text
 from groundup.data.work_files import ArrayWriter, open_array
-from groundup.recipe.data_config import DataConfig, SourceKind
+from groundup.recipe.data_config import DataConfig, FileKind
 
 WORD = re.compile(r"\S+")
 PARAGRAPH = re.compile(r"\n\s*\n|\n")
@@ -28,11 +28,12 @@ class PassageWriter:
     STEM.KIND.lengths (keys per document).
     """
 
-    def __init__(self, config: DataConfig, source_kind: SourceKind, stem: Path):
+    def __init__(self, config: DataConfig, source_kind: FileKind, stem: Path):
         self.config = config
+        kinds = ("auto", *config.substring_dedup.kinds)
         enabled = {
             "paragraphs": config.exact_dedup.paragraphs,
-            "ngrams": config.substring_dedup.enabled and source_kind in config.substring_dedup.kinds,
+            "ngrams": config.substring_dedup.enabled and source_kind in kinds,
         }
         self.files = {
             kind: [ArrayWriter(stem.with_suffix(suffix)) for suffix in (f".{kind}", f".{kind}.lengths")]
@@ -40,13 +41,15 @@ class PassageWriter:
             if enabled[kind]
         }
 
-    def add(self, text: str) -> None:
-        """Append one document."""
-        for kind, (keys, lengths) in self.files.items():
-            if kind == "paragraphs":
+    def add(self, text: str, kind: str) -> None:
+        """Append one document of a kind of source."""
+        has_ngrams = kind in self.config.substring_dedup.kinds
+        for passages, (keys, lengths) in self.files.items():
+            if passages == "paragraphs":
                 found = paragraph_keys(text, self.config.exact_dedup.min_paragraph_words)
             else:
                 found = ngram_keys(text, self.config.substring_dedup.min_words)
+                found = found if has_ngrams else numpy.zeros_like(found)  # 0 is never compared
             keys.add(found)
             lengths.add(numpy.array([len(found)], dtype=numpy.int64))
 

@@ -27,7 +27,7 @@ GENERATED_SUFFIXES = (".min.js", ".min.css", "-min.js", ".bundle.js", "_pb2.py",
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
     """One document, or the reason to drop the file. Files with other suffixes are skipped without a reason."""
     path = PurePosixPath(name)
-    if path.suffix.lower() not in SOURCE_SUFFIXES:
+    if not options.by_content and path.suffix.lower() not in SOURCE_SUFFIXES:
         return
     if VENDORED_FOLDERS & set(path.parts[:-1]):
         yield DroppedDocument("vendored", name)

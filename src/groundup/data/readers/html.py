@@ -28,7 +28,7 @@ VOID_TAGS = frozenset([
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
     """One document per file."""
     name, stream = open_decompressed(name, stream)
-    if not name.lower().endswith((".html", ".htm", ".xhtml")):
+    if not options.by_content and not name.lower().endswith((".html", ".htm", ".xhtml")):
         return
     data = read_bounded(stream, MAX_PAGE_BYTES)
     yield DroppedDocument("too_large", name) if data is None else extract_page(name, data, None, options)

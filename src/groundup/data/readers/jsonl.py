@@ -12,6 +12,7 @@ MAX_SKIPPED_BYTES = 16 * MAX_BYTES
 """Limit for skipping the rest of a line that is too long."""
 
 ID_KEYS = ("id", "url", "title", "path")
+TEXT_KEYS = ("text", "content", "body", "article", "document", "story", "raw_content", "code")
 
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
@@ -26,7 +27,7 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
             if not _skip_line(stream):
                 return
         elif line.strip():
-            yield _document(line, position, options.text_column)
+            yield _document(line, position, options)
 
 
 def _skip_line(stream: IO[bytes]) -> bool:
@@ -38,14 +39,24 @@ def _skip_line(stream: IO[bytes]) -> bool:
     return False
 
 
-def _document(line: bytes, position: str, column: str) -> ReadResult:
+def _document(line: bytes, position: str, options: ReaderOptions) -> ReadResult:
     try:
         record = json.loads(line.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         record = None
-    if not isinstance(record, dict) or not isinstance(text := record.get(column), str):
+    if not isinstance(record, dict) or (text := record_text(record, options)) is None:
         return DroppedDocument("broken_line", position, line[:2000].decode("utf-8", "replace"))
     return Document(text, record_id(record, position))
+
+
+def record_text(record: dict, options: ReaderOptions) -> str | None:  # type: ignore[type-arg]
+    """Text of a record: its text column; chosen by content also another usual name, else the longest text."""
+    text = record.get(options.text_column)
+    if isinstance(text, str) or not options.by_content:
+        return text if isinstance(text, str) else None
+    named = (record[key] for key in TEXT_KEYS if isinstance(record.get(key), str))
+    texts = (value for value in record.values() if isinstance(value, str))
+    return next(named, None) or max(texts, key=len, default=None)
 
 
 def record_id(record: dict, default: str) -> str:  # type: ignore[type-arg]

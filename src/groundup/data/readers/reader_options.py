@@ -17,6 +17,8 @@ class ReaderOptions:
     text_column: str = "text"
     html_extractor: Literal["trafilatura", "resiliparse"] = "trafilatura"
     licenses: frozenset[str] = frozenset()
+    by_content: bool = False
+    """The file was chosen by its content: any name, and any text column if text_column is missing."""
 
 
 def read_bounded(stream: IO[bytes], limit: int) -> bytes | None:

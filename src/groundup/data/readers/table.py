@@ -32,7 +32,7 @@ def _csv(name: str, stream: IO[bytes], options: ReaderOptions, delimiter: str) -
     try:
         for number, row in enumerate(rows, start=1):
             lines.size = 0
-            yield _row_document(row, f"{name}:{number}", options.text_column)
+            yield _row_document(row, f"{name}:{number}", options)
     except csv.Error as error:
         yield DroppedDocument("broken_table", name, str(error))
 
@@ -72,7 +72,10 @@ def _arrow(name: str, stream: IO[bytes], options: ReaderOptions, suffix: str) ->
     try:
         if suffix == "parquet":
             file = pyarrow.parquet.ParquetFile(stream)
-            columns = {options.text_column, *jsonl.ID_KEYS} & set(file.schema_arrow.names)
+            names = set(file.schema_arrow.names)
+            columns = {options.text_column, *jsonl.ID_KEYS} & names
+            if options.by_content and options.text_column not in names:
+                columns = names
             batches = file.iter_batches(batch_size=BATCH_ROWS, columns=sorted(columns))
         else:
             batches = _arrow_batches(stream)
@@ -80,7 +83,7 @@ def _arrow(name: str, stream: IO[bytes], options: ReaderOptions, suffix: str) ->
             batch.validate(full=True)  # a damaged file must not cause reads out of bounds
             for row in batch.to_pylist():
                 number += 1
-                yield _row_document(row, f"{name}:{number}", options.text_column)
+                yield _row_document(row, f"{name}:{number}", options)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         yield DroppedDocument("broken_table", name, str(error))
 
@@ -98,8 +101,7 @@ def _arrow_batches(source: IO[bytes]):
             yield from batches
 
 
-def _row_document(row: dict, position: str, column: str) -> ReadResult:  # type: ignore[type-arg]
-    text = row.get(column)
-    if isinstance(text, str) and text:
+def _row_document(row: dict, position: str, options: ReaderOptions) -> ReadResult:  # type: ignore[type-arg]
+    if text := jsonl.record_text(row, options):
         return Document(text, jsonl.record_id(row, position))
     return DroppedDocument("no_text", position)

@@ -1,0 +1,122 @@
+"""Kind of a file by its first bytes, then its name: which reader takes it, or none."""
+
+import io
+import json
+import re
+from pathlib import PurePosixPath
+from typing import Any
+
+from groundup.data.archive import ARCHIVE_SUFFIXES, open_decompressed
+from groundup.data.readers.code import SOURCE_SUFFIXES
+
+HEAD_BYTES = 1 << 16
+"""Bytes at the start of a file that are looked at."""
+
+ARCHIVE, CONVERSATIONS, UNKNOWN_KIND = "archive", "conversations", "unknown_kind"
+"""Kinds beside those of sources: files in a file, text for fine-tuning, and what no reader takes."""
+
+BOOK_BYTES = range(100_000, 20_000_000)
+"""Plain text of such a size is a book: split at chapters, without the filters for web pages."""
+
+ZIP_MAGIC, GZIP_MAGIC = b"PK\x03\x04", b"\x1f\x8b"
+TABLE_SUFFIXES = (".parquet", ".arrow", ".feather", ".csv", ".tsv")
+MARKUP_SUFFIXES = {".md": "markdown", ".markdown": "markdown", ".mdx": "markdown", ".rst": "rst", ".epub": "books"}
+CODE_NAMES = frozenset(
+    ["makefile", "dockerfile", "cmakelists.txt", "rakefile", "gemfile", "meson.build", "jenkinsfile"]
+)
+SETTINGS_SUFFIXES = frozenset([
+    ".json", ".xml", ".svg", ".yml", ".yaml", ".toml", ".ini", ".cfg", ".conf", ".lock", ".po", ".pot", ".map", ".pem",
+    ".crt", ".key", ".csr", ".geojson", ".sum", ".diff", ".patch", ".pdf", ".ps", ".rtf", ".bib", ".ics", ".vcf",
+])  # fmt: skip
+"""Text files that hold settings, data or drawings; no reader takes them."""
+CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f\b\x1b"))
+UNREADABLE_STARTS = (b"%PDF", b"%!PS", b"{\\rtf")
+
+HTML = re.compile(
+    rb"\A\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*(?:<!doctype html|<html|<head|<body)", re.IGNORECASE | re.DOTALL
+)
+DUMP = re.compile(rb"\A\s*(?:<\?xml[^>]*>\s*)?<mediawiki\b")
+RST = re.compile(rb"^\.\. [\w:-]+::|^\.\. _[^:\n]+:|(?<!\S):[\w:+-]+:`[^`\n]+`", re.MULTILINE)
+MARKDOWN = re.compile(rb"^#{2,6} \S|^```|\]\(https?://", re.MULTILINE)
+GUTENBERG = re.compile(rb"PROJECT GUTENBERG", re.IGNORECASE)
+
+
+def detect_kind(name: str, head: bytes, size: int = 0) -> str:
+    """Kind of source, ARCHIVE, CONVERSATIONS or UNKNOWN_KIND.
+
+    `head`: the first HEAD_BYTES of the file; `size`: its bytes, 0 if unknown. Content decides before the name.
+
+    >>> detect_kind("notes.txt", b"<!DOCTYPE html><p>Hello"), detect_kind("run", b"#!/usr/bin/env python3")
+    ('html', 'code')
+    """
+    lower = name.lower()
+    if head.startswith(ZIP_MAGIC):
+        if b"application/epub+zip" in head[:200]:
+            return "books" if lower.endswith(".epub") else UNKNOWN_KIND
+        return ARCHIVE if lower.endswith((".zip", ".whl", ".jar", ".egg")) else UNKNOWN_KIND
+    if head[257:262] == b"ustar" or (lower.endswith(ARCHIVE_SUFFIXES) and not lower.endswith((".zip", ".whl"))):
+        return ARCHIVE
+    plain, text = _decompressed_head(name, head)
+    if text.startswith(b"WARC/"):
+        return "web"
+    if plain.lower().endswith(TABLE_SUFFIXES):
+        return "table"
+    if text[257:262] == b"ustar" or text.startswith(GZIP_MAGIC) or not _is_text(text):
+        return "wikipedia" if not text and plain.lower().endswith(".xml") else UNKNOWN_KIND
+    return _text_kind(PurePosixPath(plain.lower()), text.removeprefix(b"\xef\xbb\xbf"), 0 if text != head else size)
+
+
+def _decompressed_head(name: str, head: bytes) -> tuple[str, bytes]:
+    """Name without compression suffix, and the first bytes of the content."""
+    plain, stream = open_decompressed(name, io.BytesIO(head))
+    if plain == name:
+        return name, head
+    parts: list[bytes] = []
+    try:
+        while sum(map(len, parts)) < HEAD_BYTES and (part := stream.read(1 << 12)):
+            parts.append(part)
+    except Exception:  # the head ends within a block, or is damaged: each library has errors of its own
+        pass
+    return plain, b"".join(parts)
+
+
+def _is_text(head: bytes) -> bool:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True
+    if not head.strip() or head.startswith(UNREADABLE_STARTS) or b"\0" in head:
+        return False
+    return len(head) - len(head.translate(None, CONTROL)) <= len(head) // 200
+
+
+def _text_kind(path: PurePosixPath, head: bytes, size: int) -> str:
+    if DUMP.match(head):
+        return "wikipedia"
+    if HTML.match(head) or path.suffix in (".html", ".htm", ".xhtml"):
+        return "html"
+    if path.suffix in MARKUP_SUFFIXES:
+        return MARKUP_SUFFIXES[path.suffix]
+    if path.suffix in SOURCE_SUFFIXES or path.name in CODE_NAMES or head.startswith(b"#!"):
+        return "code"
+    if (record := _first_record(head)) is not None:
+        return CONVERSATIONS if isinstance(record.get("messages"), list) else "jsonl"
+    if path.suffix in SETTINGS_SUFFIXES or head.lstrip().startswith(b"<?xml"):
+        return UNKNOWN_KIND
+    if GUTENBERG.search(head) or size in BOOK_BYTES:
+        return "books"
+    if len(RST.findall(head)) >= 2:
+        return "rst"
+    return "markdown" if len(MARKDOWN.findall(head)) >= 3 else "text"
+
+
+def _first_record(head: bytes) -> dict[str, Any] | None:
+    """The first line as a JSON object; a line longer than the head counts if it starts like one."""
+    line, end, _ = head.lstrip().partition(b"\n")
+    if not line.startswith(b"{"):
+        return None
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        if end or not re.match(rb'\{\s*"[^"\n]{1,100}"\s*:', line) or len(head) < HEAD_BYTES:
+            return None
+        record = {"messages": []} if re.match(rb'\{\s*"messages"\s*:', line) else {}
+    return record if isinstance(record, dict) else None

@@ -1,0 +1,124 @@
+"""Kinds of files by content: every kind in one folder, with names that say nothing or something else."""
+
+import bz2
+import gzip
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from groundup.artifacts.machine import Machine
+from groundup.data import read_documents
+from groundup.data.document import Document
+from groundup.data.document_reader import read_file_kinds
+from groundup.data.file_kind import detect_kind
+from groundup.data.inputs import resolve_files
+from groundup.data.readers.reader_options import ReaderOptions
+from groundup.data.stage import run
+from groundup.recipe.data_config import FilesConfig
+
+PAGE = "<!DOCTYPE html><html><body><article><h1>Mill</h1><p>{}</p></article></body></html>"
+DUMP = (
+    "<mediawiki><page><title>Mill</title><ns>0</ns><revision><text>'''Mill''': {}</text></revision></page></mediawiki>"
+)
+CODE = "#!/usr/bin/env python3\nimport sys\n\n\ndef main(arguments):\n    return len(arguments)\n"
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, prose: Callable[..., str]) -> Path:
+    """A file of every kind; expected kinds are in EXPECTED."""
+    root = tmp_path / "mixed"
+    (root / "sub").mkdir(parents=True)
+    texts = [prose(seed, 150) for seed in range(12)]
+
+    def write(name: str, content: str | bytes) -> None:
+        (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    write("plain.txt", texts[0])
+    write("README", "Title\n=====\n\n.. note::\n\n   Read this.\n\nSee :ref:`there` and :doc:`here`.\n\n" + texts[1])
+    write("notes.md", "# Notes\n\nA [link](https://example.org).\n\n" + texts[2])
+    write("page.txt", PAGE.format(texts[3]))
+    write("tool", CODE)
+    write("sub/module.py", CODE.replace("len", "max"))
+    write("dump.xml", DUMP.format(texts[4]))
+    write("dump.xml.bz2", bz2.compress(DUMP.format(texts[5]).encode()))
+    write("records.json", "".join(json.dumps({"headline": "Mill", "story": text}) + "\n" for text in texts[6:8]))
+    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    write("chat.jsonl", json.dumps({"messages": turns}) + "\n")
+    pyarrow.parquet.write_table(pyarrow.table({"number": [1], "abstract": [texts[8]]}), root / "table.parquet")
+    write("story.txt.gz", gzip.compress(texts[9].encode()))
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w:gz") as archive:
+        data = texts[10].encode()
+        info = tarfile.TarInfo("deep/inner.txt")
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+    with zipfile.ZipFile(root / "outer.zip", "w") as archive:
+        archive.writestr("nested.tar.gz", inner.getvalue())
+        archive.writestr("image.png", PNG)
+    write("image.png", PNG)
+    write("picture.txt", PNG + bytes(range(256)))
+    write("messages.mo", b"\xde\x12\x04\x95\0\0\0\0")
+    write("settings.json", '{\n "text": "no document"\n}')
+    write("drawing.svg", '<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>')
+    return root
+
+
+EXPECTED = {
+    "plain.txt": "text", "README": "rst", "notes.md": "markdown", "page.txt": "html", "tool": "code", "sub/module.py": "code",
+    "Mill": "wikipedia", "records.json:1": "jsonl", "records.json:2": "jsonl", "chat.jsonl": "conversations",
+    "table.parquet:1": "table", "story.txt": "text", "nested.tar.gz/deep/inner.txt": "text",
+    "image.png": "unknown_kind", "picture.txt": "unknown_kind", "messages.mo": "unknown_kind",
+    "settings.json": "unknown_kind", "drawing.svg": "unknown_kind",
+}  # fmt: skip
+
+
+def test_every_file_of_a_folder_is_read_by_its_kind(folder: Path):
+    files = resolve_files(FilesConfig(name="mixed", path=str(folder)), Machine())
+    found = [pair for file in files for pair in read_file_kinds("auto", file, ReaderOptions())]
+    assert {result.id: kind for kind, result in found} == EXPECTED
+    texts = {result.id: result.text for _, result in found if isinstance(result, Document)}
+    assert not any(mark in text for text in texts.values() for mark in ("<article", "<mediawiki", "'''", ".. note"))
+    assert len(texts["table.parquet:1"]) > 100
+    assert len(texts["records.json:1"]) > 100
+    assert {document.id for document in read_documents(folder)} == set(texts)
+
+
+def test_filters_follow_the_kind_of_each_file(folder: Path, recipe: Any, machine: Machine, tmp_path: Path):
+    metrics = run(recipe(sources=[{"name": "mixed", "path": str(folder)}]), {}, tmp_path / "out", machine)
+    mixed = metrics["sources"]["mixed"]
+    assert mixed["kinds"]["code"] == 2
+    assert mixed["kinds"]["unknown_kind"] == 6
+    dropped = {reason: counts["documents"] for reason, counts in mixed["dropped"].items()}
+    assert dropped == {"conversations": 1, "unknown_kind": 6, "near_duplicate": 1}, "code is not filtered as prose"
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "size", "kind"),
+    [
+        ("notes.txt", b"\xef\xbb\xbfHello", 5, "text"),
+        ("notes.txt", "Füße\n".encode("utf-16"), 10, "text"),
+        ("book.txt", b"The Project Gutenberg EBook of Hamlet", 40, "books"),
+        ("book.txt", b"Chapter 1\n", 500_000, "books"),
+        ("Makefile", b"all:\n\techo\n", 10, "code"),
+        ("crawl.warc", b"WARC/1.0\r\n", 10, "web"),
+        ("crawl", b"WARC/1.0\r\n", 10, "web"),
+        ("paper.txt", b"%PDF-1.4 text", 13, "unknown_kind"),
+        ("report.docx", b"PK\x03\x04....", 8, "unknown_kind"),
+        ("app.jar", b"PK\x03\x04....", 8, "archive"),
+        ("dump.xml.bz2", b"BZh9", 4, "wikipedia"),
+        ("list.csv", b"a,b\n1,2\n", 8, "table"),
+        ("long.jsonl", b'{"messages": [' + b" " * (1 << 16), 1 << 20, "conversations"),
+        ("empty", b"   ", 3, "unknown_kind"),
+    ],
+)
+def test_kind(name: str, head: bytes, size: int, kind: str):
+    assert detect_kind(name, head[: 1 << 16], size) == kind
