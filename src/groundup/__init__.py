@@ -12,7 +12,8 @@ The packages are the steps of the pipeline, in order:
     interop/       6  Hugging Face, GGUF               report/       14  PDF and HTML report
     generate/      7  sampling, batching, embedding    viewers/          corpus and training in the terminal
     evaluate/      8  perplexity, tasks                experiments/      sweeps and scaling ladders
-    pipeline.py    the runner of the stages            cli/              the command line
+    stage_runs.py  fingerprints and plan of a run      cli/              the command line
+    pipeline.py    the runner of the stages
 
 The names below are imported on first use, so that `import groundup` loads no torch. Functions with the name of their package are
 imported from there: `from groundup.train import train`, likewise finetune, generate, quantize and serve. All public names:

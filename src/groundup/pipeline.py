@@ -9,10 +9,10 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 from groundup.artifacts.differences import list_differences
 from groundup.artifacts.directory import (
@@ -26,7 +26,6 @@ from groundup.artifacts.directory import (
     write_atomically,
 )
 from groundup.artifacts.errors import UserError
-from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.json_file import read_json_object
 from groundup.artifacts.machine import Machine, provenance
 from groundup.artifacts.manifest import Manifest, list_files
@@ -34,93 +33,24 @@ from groundup.artifacts.progress import Progress
 from groundup.artifacts.rank_environment import rank, world_size
 from groundup.artifacts.run_record import RECORD_FILE, check_recorded, manifest_name, update_record
 from groundup.artifacts.storage_errors import report_storage_errors
-from groundup.plan import Plan, derive
+from groundup.plan import Plan
 from groundup.plan.engine_support import check_engine_installed
 from groundup.plan.parallel_layout import configured_devices
+from groundup.plan.plan_table import describe_data
 from groundup.recipe import Recipe, RecipeView, parse_recipe
-from groundup.stages import STAGES, Stage
+from groundup.stage_runs import StageRun, call_by_reference, plan_run, resolve_stage_runs
+from groundup.stages import STAGES
 
 RECORDED_PACKAGES = (
     "groundup", "torch", "numpy", "daft", "tokenizers", "safetensors", "trafilatura", "fastwarc", "typst",
 )  # fmt: skip
 """Packages whose versions every manifest records."""
 
-NOT_FINGERPRINTED = {"train": {"engine"}}
-"""Knobs outside [machine] that do not change the result: recorded in recipe.json, not fingerprinted."""
-
 RECIPE_FILE = "recipe.json"
 PLAN_FILE = "plan.json"
 
 ALL_RANKS = "all-ranks"
 """Published status of a stage that every rank takes part in; any other status means that the stage is done."""
-
-StageState = Literal["complete", "stale", "interrupted", "missing"]
-
-
-@dataclass(frozen=True)
-class StageRun:
-    """A stage of one run: its folder, and the fingerprint that makes it up to date."""
-
-    stage: Stage
-    path: Path
-    sections: dict[str, Any]
-    inputs: dict[str, str]
-    fingerprint: str
-
-    def manifest(self) -> Manifest | None:
-        return Manifest.read(self.path)
-
-    def state(self) -> StageState:
-        """State of the folder; stale: complete, but built by another recipe or stage version."""
-        manifest = self.manifest()
-        if manifest is not None:
-            return "complete" if manifest.fingerprint == self.fingerprint else "stale"
-        return "interrupted" if partial_path(self.path).exists() else "missing"
-
-
-def resolve_stage_runs(
-    recipe: Recipe, run_folder: Path, machine: Machine, until_stage: str | None = None
-) -> list[StageRun]:
-    """The stages of a derived recipe in order, up to and including `until_stage`."""
-    last = next((index for index, stage in enumerate(STAGES, 1) if stage.name == until_stage), None)
-    stage_runs: dict[str, StageRun] = {}
-    for stage in STAGES[:last]:
-        section = getattr(recipe, stage.section)
-        if section is None:
-            continue
-        if missing := [table for table in stage.required_sections if getattr(recipe, table) is None]:
-            raise UserError(
-                f"[{stage.section}] needs [{missing[0]}], which the recipe does not have",
-                hint=f"add a [{missing[0]}] table, or remove [{stage.section}]",
-            )
-        names = (stage.section, *stage.extra_sections)
-        values = {name: getattr(recipe, name) for name in names}
-        sections: dict[str, Any] = {
-            name: value.model_dump(mode="json", exclude=NOT_FINGERPRINTED.get(name))
-            if hasattr(value, "model_dump")
-            else value
-            for name, value in values.items()
-        }
-        inputs = {name: stage_runs[name].fingerprint for name in stage.inputs if name in stage_runs}
-        identity = {"stage": stage.name, "version": stage.version, "sections": sections, "inputs": inputs}
-        try:
-            outside = _call_by_reference(stage.identity, section, machine) if stage.identity else {}
-            digest = fingerprint(identity | {"outside": outside})
-        except UserError:
-            if (digest := _fingerprint_without_inputs(run_folder / stage.folder, identity)) is None:
-                raise
-        stage_runs[stage.name] = StageRun(stage, run_folder / stage.folder, sections, inputs, digest)
-    return list(stage_runs.values())
-
-
-def _fingerprint_without_inputs(folder: Path, identity: dict[str, Any]) -> str | None:
-    """The fingerprint of a complete stage whose source files were removed since; None if the recipe differs.
-
-    A raw crawl is deleted once it is cleaned, and a finished corpus is copied to the training machine.
-    """
-    manifest = Manifest.read(folder)
-    recorded = {name: getattr(manifest, name, None) for name in identity}
-    return manifest.fingerprint if manifest and recorded == json.loads(json.dumps(identity)) else None
 
 
 def run(
@@ -149,14 +79,15 @@ def run(
         return
     rendezvous = _rendezvous()
     with rendezvous.propagate_errors():
-        stage_runs = resolve_stage_runs(derive(recipe).recipe, run_folder, machine, until_stage)
+        plan = plan_run(recipe, run_folder, machine)
+        stage_runs = resolve_stage_runs(plan.recipe, run_folder, machine, until_stage)
         local = {each.stage.name: {"sections": each.sections, "identity": each.fingerprint} for each in stage_runs}
         local = json.loads(json.dumps(local))
         rendezvous.check_same(json.dumps(local), lambda main: list_differences(json.loads(main), local)[0])
         if rank() == 0:
             yield from _run_main(recipe, run_folder, machine, from_stage, until_stage, replace_stale)
         else:
-            yield from _run_worker(stage_runs, derive(recipe).recipe, machine)
+            yield from _run_worker(recipe, run_folder, machine, until_stage, len(stage_runs))
 
 
 def _run_main(
@@ -168,7 +99,7 @@ def _run_main(
     replace_stale: bool,
 ) -> Iterator[tuple[StageRun, str]]:
     """The run as the main rank executes it: all stages in order."""
-    plan = derive(recipe)
+    plan = plan_run(recipe, run_folder, machine)
     with report_storage_errors(run_folder), lock_folder(run_folder):
         _remove_temporary_files(run_folder)
         stage_runs = resolve_stage_runs(plan.recipe, run_folder, machine, until_stage)
@@ -187,7 +118,8 @@ def _run_main(
                 raise UserError(
                     f"{option} {name}: the recipe does not have this stage", hint=f"add a [{section}] table"
                 )
-        _check_overwrite(stage_runs, replace_stale or from_stage is not None)
+        may_replace = replace_stale or from_stage is not None
+        _check_overwrite(stage_runs[: _planned_stages(stage_runs)], may_replace)
         if plan.recipe.train and any(
             each.stage.section == "train" and each.state() != "complete" for each in stage_runs
         ):
@@ -203,7 +135,8 @@ def _run_main(
         update_record(run_folder, add=(RECIPE_FILE, PLAN_FILE, *kept))
         reached = from_stage is None
         forced = False
-        for stage_run in stage_runs:
+        for index in range(len(stage_runs)):
+            stage_run = stage_runs[index]
             if stage_run.stage.name == from_stage:
                 forced = reached = True
             if stage_run.state() == "complete" and not forced:
@@ -221,8 +154,24 @@ def _run_main(
             update_record(run_folder, remove=[manifest_name(stage_run.path)])
             build_stage(stage_run, plan.recipe, machine, stage_runs)
             update_record(run_folder, add=[manifest_name(stage_run.path)])
+            if stage_run.stage.name == "tokens":
+                plan = plan_run(recipe, run_folder, machine)
+                stage_runs = resolve_stage_runs(plan.recipe, run_folder, machine, until_stage)
+                _check_overwrite(stage_runs, may_replace)
+                _write_recipe_and_plan(run_folder, recipe, plan)
+                update_record(run_folder, add=[PLAN_FILE])
+                if plan.data_tokens is not None:
+                    machine.progress.log(f"plan: {describe_data(plan.summary())}")
             _publish(stage_run.stage.name, "done")
             yield stage_run, "built"
+
+
+def _planned_stages(stage_runs: list[StageRun]) -> int:
+    """Number of the stages whose knobs are known: all, or those before the text is counted."""
+    names = [stage_run.stage.name for stage_run in stage_runs]
+    if "tokens" not in names or stage_runs[names.index("tokens")].state() == "complete":
+        return len(stage_runs)
+    return names.index("tokens") + 1
 
 
 def build_stage(stage_run: StageRun, recipe: Recipe, machine: Machine, stage_runs: list[StageRun]) -> None:
@@ -268,13 +217,13 @@ def _run_stage_function(
     names = (stage_run.stage.section, *stage_run.stage.extra_sections)
     inputs = {other.stage.name: other.path for other in stage_runs if other.stage.name in stage_run.inputs}
     with report_storage_errors(partial):
-        return _call_by_reference(stage_run.stage.function, RecipeView(recipe, names), inputs, partial, machine)
+        return call_by_reference(stage_run.stage.function, RecipeView(recipe, names), inputs, partial, machine)
 
 
 def run_as_rank(run_folder: Path, name: str, machine: Machine) -> None:
     """Run one rank of a distributed stage, whose partial folder the parent process has opened."""
     with _rendezvous().propagate_errors():
-        recipe = derive(read_recipe(run_folder)).recipe
+        recipe = plan_run(read_recipe(run_folder), run_folder, machine).recipe
         stage_runs = resolve_stage_runs(recipe, run_folder, machine, name)
         stage_run = stage_runs[-1]
         _rendezvous().wait_for_partial_folder(stage_run.path, stage_run.fingerprint)
@@ -283,12 +232,17 @@ def run_as_rank(run_folder: Path, name: str, machine: Machine) -> None:
         _launcher().write_metrics(stage_run.path, metrics)
 
 
-def _run_worker(stage_runs: list[StageRun], recipe: Recipe, machine: Machine) -> Iterator[tuple[StageRun, str]]:
+def _run_worker(
+    recipe: Recipe, run_folder: Path, machine: Machine, until_stage: str | None, num_stages: int
+) -> Iterator[tuple[StageRun, str]]:
     """The run as the other ranks execute it: distributed stages; the main rank builds the rest."""
-    for stage_run in stage_runs:
+    for index in range(num_stages):
+        plan = plan_run(recipe, run_folder, machine)
+        stage_runs = resolve_stage_runs(plan.recipe, run_folder, machine, until_stage)
+        stage_run = stage_runs[index]
         if _rendezvous().wait_for(stage_run.stage.name) == ALL_RANKS:
             _rendezvous().wait_for_partial_folder(stage_run.path, stage_run.fingerprint)
-            _run_stage_function(stage_run, recipe, partial_path(stage_run.path), machine, stage_runs)
+            _run_stage_function(stage_run, plan.recipe, partial_path(stage_run.path), machine, stage_runs)
         yield stage_run, "done"
 
 
@@ -362,11 +316,6 @@ def _write_recipe_and_plan(run_folder: Path, recipe: Recipe, plan: Plan) -> None
     for name, value in values.items():
         text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
         write_atomically(run_folder / name, text.encode())
-
-
-def _call_by_reference(reference: str, *arguments: Any) -> Any:
-    module, _, function = reference.partition(":")
-    return getattr(importlib.import_module(module), function)(*arguments)
 
 
 def _remove_temporary_files(run_folder: Path) -> None:

@@ -1,8 +1,12 @@
 """Fingerprints, manifests, partial folders, atomic writes and locks."""
 
+import errno
 import json
 import multiprocessing
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +16,7 @@ from groundup.artifacts import directory
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import canonical_json, fingerprint, hash_file
 from groundup.artifacts.manifest import Manifest, list_files, verify_folder
+from groundup.artifacts.storage_errors import report_storage_errors
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -97,6 +102,72 @@ def test_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
         directory.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def changes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of files and folders as they are flushed, renamed and removed, in order."""
+    found: list[str] = []
+    fsync, replace, rename, unlink = os.fsync, Path.replace, Path.rename, os.unlink
+
+    def record(name: str, path: Path | str, do: Callable[[], Any]) -> Any:
+        found.append(f"{name} {Path(path).name}")
+        return do()
+
+    monkeypatch.setattr(os, "fsync", lambda fd: record("flush", os.readlink(f"/proc/self/fd/{fd}"), lambda: fsync(fd)))
+    monkeypatch.setattr(Path, "replace", lambda path, new: record("name", new, lambda: replace(path, new)))
+    monkeypatch.setattr(Path, "rename", lambda path, new: record("name", new, lambda: rename(path, new)))
+    monkeypatch.setattr(os, "unlink", lambda path, **opts: record("remove", path, lambda: unlink(path, **opts)))
+    return found
+
+
+def test_files_are_flushed_before_they_are_named(tmp_path, changes):
+    (tmp_path / ".x.part").write_text("x")
+    directory.commit_file(tmp_path / ".x.part", tmp_path / "x")
+    assert changes == ["flush .x.part", "name x"]
+
+
+def test_folder_is_flushed_then_named_then_cleared(tmp_path, changes):
+    partial = directory.open_partial(tmp_path / "a", "f")
+    (partial / "weights").touch()
+    (partial / "checkpoint").mkdir()
+    (partial / "checkpoint" / "state").touch()
+    directory.discard_when_complete(partial, [partial / "checkpoint"])
+    changes.clear()
+    directory.promote(partial, tmp_path / "a")
+    named, parent = changes.index("name a"), changes.index(f"flush {tmp_path.name}")
+    assert changes.index("flush weights") < named < parent < changes.index("remove state")
+    assert not any(change.startswith("remove") for change in changes[:parent])
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["weights"]
+
+
+def test_new_folder_is_complete_or_missing(tmp_path):
+    out = tmp_path / "out"
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "left by a killed process").touch()
+    with pytest.raises(FileNotFoundError), directory.new_folder(out) as partial:
+        (partial / "half").rename(partial / "missing" / "half")
+    assert list(tmp_path.iterdir()) == []
+    with directory.new_folder(out) as partial:
+        (partial / "whole").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "whole"]
+    with pytest.raises(UserError, match="not empty"), directory.new_folder(out):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EIO, "", "/a/b"), "/a/b: input/output error"),
+        (OSError(errno.ESTALE, "", "/a/b"), "/a/b: stale file handle"),
+        (OSError("9000 requested and 496 written"), "/a: no space left on device"),  # numpy.save
+    ],
+)
+def test_storage_errors_name_file_and_cause(error, message):
+    with pytest.raises(UserError) as caught, report_storage_errors(Path("/a")):
+        raise error
+    assert caught.value.message == message
+    assert caught.value.hint
 
 
 def _try_lock(folder: Path, queue) -> None:

@@ -203,6 +203,8 @@ def repeat_flags_of(keys: list[numpy.ndarray], folder: Path, parts: int = 1) -> 
         numpy.concatenate([numpy.zeros(0, dtype=numpy.uint64), *part]).tofile(folder / f"{unit}.ngrams")
         numpy.array([len(row) for row in part]).tofile(folder / f"{unit}.ngrams.lengths")
     flag_repeats([folder / "0.ngrams", folder / "1.ngrams"], parts)
+    flags = (folder / "0.ngrams.repeats").stat()
+    assert 512 * flags.st_blocks >= flags.st_size, "a hole, which a full disk cannot fill when the map is written"
     return [row for unit in (0, 1) for row in repeat_flags(folder / str(unit), "ngrams") or ()]
 
 

@@ -1,3 +1,4 @@
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +7,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
+from groundup.artifacts.directory import result_files
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
@@ -33,7 +35,7 @@ def build(recipe: Any, out: Path, machine: Machine) -> dict[str, Any]:
 
 
 def files(out: Path) -> dict[str, str]:
-    return {path.relative_to(out).as_posix(): hash_file(path) for path in sorted(out.rglob("*")) if path.is_file()}
+    return {path.relative_to(out).as_posix(): hash_file(path) for path in result_files(out)}
 
 
 def rows(out: Path, split: str = "train") -> list[dict[str, str]]:
@@ -123,7 +125,7 @@ def test_written_documents_equal_counts(two_sources: Any, tmp_path: Path, machin
     clusters = [json.loads(line) for line in (out / "clusters.jsonl").read_text().splitlines()]
     assert sorted(member["id"] for cluster in clusters for member in cluster["members"]) == ["a0", "a14", "a15", "a2"]
     assert metrics["duplicate_clusters"] == {"clusters": len(clusters), "documents": 4, "sizes": {"2": len(clusters)}}
-    assert not (out / "work").exists()
+    assert json.loads((out / ".discard").read_text()) == ["work"], "a kill before the manifest loses no work"
     assert str(tmp_path) not in json.dumps(metrics)
 
 
@@ -345,6 +347,16 @@ def test_executor_is_not_fingerprinted(two_sources: Any):
     section = two_sources.data
     other = section.model_copy(update={"executor": "ray", "memory_gigabytes": 1.0})
     assert section.model_dump(mode="json") == other.model_dump(mode="json")
+
+
+def fill_disk(_: dict[str, Any]) -> dict[str, Any]:
+    raise OSError(errno.ENOSPC, "No space left on device", "/corpus/00001.parquet")
+
+
+@several_workers
+def test_full_disk_in_a_worker_is_one_line():
+    with pytest.raises(UserError, match=r"^/corpus/00001\.parquet: no space left on device"):
+        list(executor.map_units(fill_disk, [{}, {}], 2))
 
 
 @several_workers

@@ -3,10 +3,13 @@
 import bz2
 import html
 import json
+import sys
 from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 TOML = """
 name = "tiny"

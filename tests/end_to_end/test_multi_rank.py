@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from faulted_runs import ranks_of
 
 FREQUENT_CHECKPOINTS = ("machine.checkpoint_every_minutes=0.0001", "machine.keep_checkpoints=100")
 TWO_DEVICES = ("machine.devices=2", *FREQUENT_CHECKPOINTS)
@@ -50,20 +50,6 @@ def wait_for_checkpoint(runs: Path, process: subprocess.Popen[str], step: int) -
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < latest
         time.sleep(0.05)
-
-
-def ranks_of(parent: int) -> Iterator[tuple[int, int]]:
-    """(rank, process id) of the ranks that a process started."""
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            words = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-            if int(words["PPid"]) == parent:
-                variables = (status.parent / "environ").read_bytes().decode().split("\0")
-                rank = next((v for v in variables if v.startswith("RANK=")), None)
-                if rank is not None:
-                    yield int(rank.removeprefix("RANK=")), int(status.parent.name)
-        except (OSError, ValueError):
-            continue
 
 
 @pytest.fixture(scope="module")

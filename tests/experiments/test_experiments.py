@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from groundup import pipeline
+from groundup import pipeline, stage_runs
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest, verify_folder
@@ -75,7 +75,8 @@ def _toy_stages(monkeypatch: pytest.MonkeyPatch) -> None:
         Stage("data", "01-data", "data", "toy_stages:data", extra_sections=("seed",)),
         Stage("base", "04-base", "train", "toy_stages:base", extra_sections=("model",), inputs=("data",)),
     )
-    monkeypatch.setattr(pipeline, "STAGES", stages)
+    for each in (pipeline, stage_runs):
+        monkeypatch.setattr(each, "STAGES", stages)
 
 
 def test_grid_has_every_combination(recipe: Path):
@@ -156,18 +157,17 @@ def test_ladder_prediction_is_shown_by_the_plan(recipe: Path, tmp_path: Path):
     size = target["parameters"]["total"]
     assert fitted["prediction"]["loss"] == pytest.approx(1.01 + 0.5 * (size / 1e6) ** -0.3, abs=0.02)
     assert "prediction:" in ladder.format_ladder(fitted)
-    predicted = predict_loss(loaded, tmp_path / "ladder")
+
+    def predict(sets):
+        changed = load_recipe(recipe, sets)
+        return predict_loss(changed, derive(changed), tmp_path / "ladder")
+
+    predicted = predict([])
     assert predicted is not None
     assert math.isclose(predicted["loss"], fitted["prediction"]["loss"])
-    assert predict_loss(load_recipe(recipe, ["budget.hours=80"]), tmp_path / "ladder") is not None, (
-        "another size, same signature"
-    )
-    assert predict_loss(load_recipe(recipe, ["train.learning_rate=0.02"]), tmp_path / "ladder") is None, (
-        "another signature"
-    )
-    assert predict_loss(load_recipe(recipe, ["budget.tokens_per_parameter=60"]), tmp_path / "ladder") is None, (
-        "another ratio"
-    )
+    assert predict(["budget.hours=80"]) is not None, "another size, same signature"
+    assert predict(["train.learning_rate=0.02"]) is None, "another signature"
+    assert predict(["budget.tokens_per_parameter=60"]) is None, "another ratio"
 
 
 def test_too_few_sizes_are_an_error(recipe: Path):

@@ -9,13 +9,13 @@ import types
 
 import pytest
 
-from groundup import pipeline
+from groundup import pipeline, stage_runs
 from groundup.artifacts import directory
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest, verify_folder
 from groundup.artifacts.run_record import verify_run
-from groundup.plan import engine_support
+from groundup.plan import derive, engine_support
 from groundup.recipe import parse_recipe
 from groundup.stages import Stage
 
@@ -54,7 +54,8 @@ def toy_stages(monkeypatch):
             required_sections=("tokenizer",),
         ),
     )  # fmt: skip
-    monkeypatch.setattr(pipeline, "STAGES", stages)
+    for each in (pipeline, stage_runs):
+        monkeypatch.setattr(each, "STAGES", stages)
 
 
 IDENTITY = {"value": "one"}
@@ -154,7 +155,7 @@ def test_failed_stage_continues_in_its_partial_folder(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     assert not (tmp_path / "toy/04-base").exists()
-    jobs = pipeline.resolve_stage_runs(pipeline.derive(parse_recipe(VALUES)).recipe, tmp_path / "toy", Machine())
+    jobs = pipeline.resolve_stage_runs(derive(parse_recipe(VALUES)).recipe, tmp_path / "toy", Machine())
     assert [job.state() for job in jobs] == ["complete", "complete", "interrupted"]
     assert run(tmp_path)[-1] == ("base", "built")
     manifest = Manifest.read(tmp_path / "toy/04-base")
@@ -248,6 +249,29 @@ def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
     assert manifest is not None
     assert set(manifest.files) == {"model"}
     assert not [path for path in (tmp_path / "toy").rglob(".*") if path.name != ".lock"]
+
+
+def test_training_is_planned_again_when_the_text_is_counted(tmp_path, monkeypatch):
+    stages = list(pipeline.STAGES)
+    stages.insert(2, Stage("tokens", "03-tokens", "tokenizer", "toy_stages:tokens", inputs=("tokenizer",)))
+    counts = {"train": {"tokens": 50_000}}
+    monkeypatch.setattr(sys.modules["toy_stages"], "tokens", lambda *_: counts, raising=False)
+    for each in (pipeline, stage_runs):
+        monkeypatch.setattr(each, "STAGES", tuple(stages))
+    recipe = parse_recipe(VALUES | {"model": {}, "train": {}, "budget": {"hours": 1}})
+    states = [state for _, state in pipeline.run(recipe, tmp_path, Machine())]
+    assert states == ["built"] * 4
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["data"] == {"tokens": 50_000, "epochs": pytest.approx(4, rel=0.1), "limited": True, "estimated": False}
+    assert Manifest.read(tmp_path / "04-base").sections["train"]["tokens"] == plan["train"]["tokens"] <= 200_000
+    assert verify(tmp_path) == []
+    assert [state for _, state in pipeline.run(recipe, tmp_path, Machine())] == ["done"] * 4
+    shutil.rmtree(tmp_path / "03-tokens")  # later stages are not stale as long as the text is the same
+    assert [state for _, state in pipeline.run(recipe, tmp_path, Machine())] == ["done", "done", "built", "done"]
+    shutil.rmtree(tmp_path / "03-tokens")
+    counts["train"]["tokens"] = 30_000
+    with pytest.raises(UserError, match=r"train\.tokens"):
+        list(pipeline.run(recipe, tmp_path, Machine()))
 
 
 def test_undeclared_section_is_an_error(tmp_path):

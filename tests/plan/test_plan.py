@@ -176,3 +176,31 @@ def test_the_table_names_every_parallel_axis():
         budget={"hardware": "h100", "devices": 16, "hours": 10.0}, machine={"layout": {"context": 4, "tensor": 2}}
     )
     assert "shard 2 x context 4 x tensor 2" in format_plan(plan.summary())
+
+
+def plan_for_text(data_tokens, **train):
+    recipe = {"name": "x", "budget": {"hours": 0.1}, "model": {"vocab_size": 4096}, "train": train}
+    return derive(parse_recipe(recipe), data_tokens)
+
+
+def test_little_text_is_read_four_times_at_most_in_less_time():
+    free, limited = plan_for_text(None), plan_for_text(100_000)
+    assert limited.data_limited
+    assert not free.data_limited
+    assert 0.9 * 400_000 < limited.recipe.train.tokens <= 400_000
+    assert limited.parameters.total <= 10 * 100_000
+    assert limited.seconds < 0.5 * free.seconds
+    assert "more text will" in format_plan(limited.summary())
+
+
+def test_enough_text_changes_nothing():
+    free, enough = plan_for_text(None), plan_for_text(100_000_000)
+    assert enough.recipe == free.recipe
+    assert not enough.data_limited
+
+
+def test_tokens_that_are_asked_for_are_kept():
+    plan = plan_for_text(100_000, tokens=4_000_000)
+    assert plan.recipe.train.tokens == pytest.approx(4_000_000, rel=0.01)
+    assert plan.summary()["data"]["epochs"] == pytest.approx(40, rel=0.01)
+    assert "read 40 times: a model learns little more" in format_plan(plan.summary())

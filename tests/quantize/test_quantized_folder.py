@@ -85,6 +85,19 @@ def test_quantize_folder_and_export(decoder, byte_tokenizer, tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_killed_export_is_no_folder_and_runs_again(decoder, byte_tokenizer, tmp_path, monkeypatch):
+    save_model(decoder, tmp_path / "plain")
+    byte_tokenizer.save(tmp_path / "plain")
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(type(byte_tokenizer), "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            export_model(tmp_path / "plain", out, format="huggingface")
+    assert not out.exists()
+    assert out / "config.json" in export_model(tmp_path / "plain", out, format="huggingface")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "plain"]
+
+
 def test_evenly_spaced_windows_cover_the_text():
     found = evenly_spaced_windows(np.arange(100), 10, 40)
     assert found.shape == (4, 10)

@@ -89,6 +89,27 @@ def promote(partial: Path, final: Path) -> None:
     finish_promotion(final)
 
 
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Context that yields the partial folder of `out`, and renames it to `out` at the end; after an error it is removed.
+
+    Raises UserError when `out` exists and is not an empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists and is not empty", hint="choose a new folder with --out")
+    partial = partial_path(out)
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed process
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if out.exists():
+            out.rmdir()
+        promote(partial, out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
 def finish_promotion(final: Path) -> None:
     """Remove what a complete folder does not need; called again when the first call was interrupted."""
     old = final.with_name(final.name + ".old")
@@ -137,6 +158,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def commit_file(temporary: Path, path: Path) -> None:
+    """Flush a complete temporary file to disk, then give it its name: after a power failure a named file is complete."""
+    fsync(temporary)
+    temporary.replace(path)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Errors of the file system that a user can correct, as one line: full disk, quota, permissions, read-only folders."""
+"""Errors of the file system that a user can correct, as one line: full disk, quota, permissions, failing device."""
 
 import errno
 import os
@@ -16,8 +16,13 @@ _HINTS = {
     errno.EFBIG: f"raise the limit of file sizes (ulimit -f), or use a file system without one, and {_RUN_AGAIN}",
     errno.EROFS: "choose a folder on a file system that can be written to",
     errno.EACCES: "choose another folder, or change its owner or permissions",
+    errno.EIO: f"check the disk, or the connection to the file server, and {_RUN_AGAIN}",
+    errno.ESTALE: f"the file server has lost the file: mount the folder again and {_RUN_AGAIN}",
     errno.EPERM: "choose another folder, or change its owner or permissions",
 }
+
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""What NumPy says, without a cause, when a file could not be written to its end."""
 
 
 def describe_storage_error(error: OSError, folder: Path | None = None) -> UserError | None:
@@ -26,10 +31,11 @@ def describe_storage_error(error: OSError, folder: Path | None = None) -> UserEr
     Args:
         folder: named in the message if the error does not name a file.
     """
-    if (hint := _HINTS.get(error.errno or 0)) is None:
+    number = errno.ENOSPC if _SHORT_WRITE.fullmatch(str(error)) else error.errno or 0
+    if (hint := _HINTS.get(number)) is None:
         return None
     path = error.filename if error.filename is not None else folder
-    problem = os.strerror(error.errno or 0).lower()
+    problem = os.strerror(number).lower()
     return UserError(f"{os.fsdecode(path)}: {problem}" if path is not None else problem, hint=hint)
 
 

@@ -28,12 +28,12 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
     Example: groundup status runs/quickstart
     """
     from groundup import pipeline
-    from groundup.plan import derive
 
     recipe = pipeline.read_recipe(run)
     machine = pipeline.resolve_machine(recipe, PROGRESS_KINDS["none"]())
     rows = []
-    for stage_run in pipeline.resolve_stage_runs(derive(recipe).recipe, run, machine):
+    planned = pipeline.plan_run(recipe, run, machine).recipe
+    for stage_run in pipeline.resolve_stage_runs(planned, run, machine):
         manifest = stage_run.manifest()
         size = sum(file["bytes"] for file in manifest.files.values()) if manifest else None
         seconds = manifest.provenance.get("seconds") if manifest else None

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,20 +67,27 @@ def plan(
 
     Example: groundup plan recipes/llama-1b.toml --set budget.devices=16
     """
+    from groundup import pipeline
     from groundup.plan import derive, plan_table
     from groundup.plan.prediction import predict_loss
     from groundup.recipe import load_recipe
 
     loaded = load_recipe(recipe, sets or ())
-    derived = derive(loaded)
-    summary = derived.summary()
-    summary["predicted_loss"] = predict_loss(loaded, runs / loaded.name / LADDER_FOLDER)
+    folder = runs / loaded.name
+    machine = pipeline.resolve_machine(loaded, PROGRESS_KINDS["none"]())
+    derived = pipeline.plan_run(loaded, folder, machine)
+    deduplication = None
     if loaded.data is not None:
-        from groundup import pipeline
-        from groundup.data.dedup_estimate import estimate_dedup
+        from groundup.data.dedup_estimate import estimate_dedup, estimate_tokens
 
-        machine = pipeline.resolve_machine(loaded, PROGRESS_KINDS["none"]())
-        summary["deduplication"] = estimate_dedup(loaded.data, machine)
+        deduplication = estimate_dedup(loaded.data, machine)
+        tokens = estimate_tokens(loaded.data, machine) if derived.data_tokens is None else None
+        if tokens and loaded.tokenizer and loaded.train and loaded.train.token_shards is None:
+            derived = replace(derive(loaded, tokens), data_estimated=True)
+    summary = derived.summary()
+    summary["predicted_loss"] = predict_loss(loaded, derived, folder / LADDER_FOLDER)
+    if deduplication is not None:
+        summary["deduplication"] = deduplication
     if simulate:
         from groundup.train import simulation
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 
 from groundup.data.dedup.duplicates import DedupDecisions, largest_clusters
+from groundup.data.dedup_estimate import BYTES_PER_TOKEN
 from groundup.data.filter_stats import FilterStats
 from groundup.data.validation_split import SourceSplit
 from groundup.data.work_files import open_parquet
@@ -17,8 +18,6 @@ from groundup.recipe.data_config import DataConfig
 
 MAX_LISTED_INPUTS = 100
 CLUSTER_CHARACTERS = 300
-BYTES_PER_TOKEN = 4
-"""Estimate for English text with about 10,000 tokens in the vocabulary."""
 
 
 @dataclass

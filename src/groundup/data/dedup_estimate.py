@@ -1,4 +1,4 @@
-"""Memory and number of passes of deduplication: the formulas, and an estimate from file sizes before a run."""
+"""Memory and number of passes of deduplication: the formulas, and estimates from file sizes before a run."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.archive import estimate_text_bytes
-from groundup.data.inputs import cached_package, local_files
+from groundup.data.inputs import cached_package, local_files, resolve_files
 from groundup.recipe.data_config import DataConfig, FileKind, FilesConfig, SourceConfig
 
 PROGRAM_BYTES = 350e6
@@ -23,6 +23,8 @@ FILE_BYTES_PER_DOCUMENT: dict[FileKind, float] = {
     "jsonl": 2e3, "table": 2e3, "huggingface": 2e3,
 }  # fmt: skip
 """Typical bytes of a file per document in it, before filtering."""
+BYTES_PER_TOKEN = 4
+"""Estimate for English text with about 10,000 tokens in the vocabulary."""
 WORDS_PER_DOCUMENT = 600
 """With data.substring_dedup there is one key per word."""
 
@@ -74,6 +76,21 @@ def estimate_dedup(config: DataConfig, machine: Machine) -> dict[str, Any]:
         "passes": parts,
         "unknown_sources": unknown,
     }
+
+
+def estimate_tokens(config: DataConfig, machine: Machine) -> int | None:
+    """Expected tokens of one pass over the training text; None if a source is not on this machine yet."""
+    total = 0.0
+    for source in config.sources:
+        if _local_paths(source, machine) is None:
+            return None
+        size = 0
+        for file in resolve_files(source, machine, lazy=True):
+            members = file.iter_members() if file.is_archive else ()
+            names = [(member.name, member.size) for member in members] or [(file.name, file.path.stat().st_size)]
+            size += sum(estimate_text_bytes(*each) for each in names)
+        total += source.target_tokens or source.epochs * size / BYTES_PER_TOKEN
+    return round(total)
 
 
 def _local_paths(spec: FilesConfig, machine: Machine) -> list[Path] | None:

@@ -14,6 +14,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
+from groundup.artifacts.directory import commit_file
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
@@ -98,7 +99,7 @@ def download(
                 f"{redact_credentials(url)}: sha256 {found}, expected {sha256}",
                 hint="the file changed, or the recipe's sha256 is wrong",
             )
-        os.replace(partial, target)
+        commit_file(partial, target)
     return target
 
 
@@ -134,7 +135,7 @@ def copy_stream(source: Any, target: Path) -> Path:
     try:
         with partial.open("wb") as file:
             shutil.copyfileobj(source, file, CHUNK_BYTES)
-        os.replace(partial, target)
+        commit_file(partial, target)
     finally:
         partial.unlink(missing_ok=True)
     return target

@@ -14,6 +14,7 @@ import numpy
 from numpy.typing import NDArray
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.storage_errors import describe_storage_error
 
 os.environ["DO_NOT_TRACK"] = "true"  # before the import: disables telemetry
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -77,7 +78,9 @@ def map_units(function: UnitFunction, units: list[dict[str, Any]], workers: int)
                 return json.dumps({"result": function(json.loads(unit))})
             except UserError as error:
                 return json.dumps({"error": [error.message, error.hint]})
-            except Exception:
+            except Exception as error:
+                if isinstance(error, OSError) and (known := describe_storage_error(error)):
+                    return json.dumps({"error": [known.message, known.hint]})
                 return json.dumps({"traceback": traceback.format_exc()})
 
     worker = Worker()

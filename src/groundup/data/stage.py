@@ -5,7 +5,6 @@ Each file of a pass is complete or missing, so an interrupted run continues with
 """
 
 import json
-import shutil
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy
 
+from groundup.artifacts.directory import commit_file, discard_when_complete
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.machine import Machine
@@ -21,6 +21,7 @@ from groundup.data.clean import classifier
 from groundup.data.decontaminate import EvaluationIndex
 from groundup.data.dedup import duplicates
 from groundup.data.dedup.duplicates import KEEP, DedupDecisions
+from groundup.data.dedup_estimate import BYTES_PER_TOKEN
 from groundup.data.document_reader import read_spec
 from groundup.data.filter_stats import FilterStats
 from groundup.data.process_unit import process_unit
@@ -67,7 +68,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     corpus_summary.write_clusters(decisions, units, results.counts, work / "clean", out / "clusters.jsonl")
     corpus_summary.write_jsonl(results.contaminated, out / "contaminated.jsonl")
     metrics = corpus_summary.corpus_metrics(config, results.stats, results.inputs, epochs, splits, written)
-    shutil.rmtree(work)
+    discard_when_complete(out, [work])
     return metrics | {
         "duplicate_clusters": duplicates.cluster_stats(decisions),
         "contaminated": len(results.contaminated),
@@ -153,7 +154,7 @@ def deduplicate(config: DataConfig, counts: dict[int, int], work: Path, machine:
     partial = work / ".duplicates.part"
     with partial.open("wb") as file:
         numpy.savez(file, codes=decisions.codes, roots=decisions.roots)
-    partial.replace(path)
+    commit_file(partial, path)
     return decisions
 
 
@@ -277,7 +278,7 @@ def _source_epochs(config: DataConfig, sizes: dict[str, int]) -> dict[str, float
     return {
         source.name: source.epochs
         if source.target_tokens is None
-        else corpus_summary.BYTES_PER_TOKEN * source.target_tokens / max(sizes[source.name], 1)
+        else BYTES_PER_TOKEN * source.target_tokens / max(sizes[source.name], 1)
         for source in config.sources
     }
 
@@ -300,7 +301,7 @@ def _load_or_train_classifier(config: DataConfig, work: Path, seed: int, machine
         partial = work / ".classifier.part"
         with partial.open("wb") as file:
             numpy.save(file, classifier.train_classifier(positive, negative, seed))
-        partial.replace(path)
+        commit_file(partial, path)
     return path
 
 
@@ -327,7 +328,7 @@ def _load_or_build_index(config: DataConfig, work: Path, machine: Machine) -> Pa
         )
         partial = work / ".evaluation.part"
         EvaluationIndex.build(items, config.decontaminate.rule).save(partial)
-        partial.replace(path)
+        commit_file(partial, path)
     return path
 
 

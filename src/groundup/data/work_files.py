@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from groundup.artifacts.directory import write_atomically
+from groundup.artifacts.directory import commit_file, write_atomically
 from groundup.artifacts.errors import UserError
 
 CLEAN_SCHEMA = pyarrow.schema(
@@ -75,7 +75,7 @@ class ArrayWriter:
 
     def close(self) -> None:
         self.file.close()
-        self.partial.replace(self.path)
+        commit_file(self.partial, self.path)
 
 
 def open_array(path: Path, dtype: Any) -> NDArray[Any]:
@@ -108,7 +108,7 @@ class DocumentWriter:
         if self.rows:
             self.flush()
         self.file.close()
-        self.partial.replace(self.path)
+        commit_file(self.partial, self.path)
 
 
 def write_json_atomically(path: Path, value: Any) -> None:

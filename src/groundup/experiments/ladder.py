@@ -35,12 +35,10 @@ def ladder_recipes(recipe: Recipe, num_sizes: int, max_compute_fraction: float) 
     values = recipe.model_dump(mode="json", exclude_none=True)
     values["model"] = {name: value for name, value in values["model"].items() if name not in MODEL_SIZE_KNOBS}
     values["train"] = {name: value for name, value in values["train"].items() if name not in DERIVED_FROM_SIZE}
-    values["budget"].pop("hours", None)  # with a width and no hours, tokens follow from the ratio exactly
-    values["budget"]["tokens_per_parameter"] = plan.summary()["tokens_per_parameter"]
+    values["budget"].pop("hours", None)
+    ratio = values["budget"]["tokens_per_parameter"] = plan.summary()["tokens_per_parameter"]
     vocab_size = resolved_model_config(plan.recipe).vocab_size
-    sizes = {
-        count_parameters(config).total: config.hidden_size for config in candidate_configs(vocab_size, values["model"])
-    }
+    sizes = {count_parameters(config).total: config for config in candidate_configs(vocab_size, values["model"])}
     largest = plan.parameters.total * math.sqrt(max_compute_fraction)
     step = min(2.0, max(1.0, largest / min(sizes)) ** (1 / (num_sizes - 1)))
     targets = [largest / step**index for index in range(num_sizes)]
@@ -51,7 +49,12 @@ def ladder_recipes(recipe: Recipe, num_sizes: int, max_compute_fraction: float) 
             f"a scaling law needs {scaling_law.MIN_POINTS}",
             hint="more --sizes, a larger --compute-fraction, or a larger budget",
         )
-    return {f"{size:011d}": parse_recipe(values, [f"model.hidden_size={sizes[size]}"]) for size in sorted(chosen)}
+    recipes = {}
+    for size in sorted(chosen):
+        tokens = int(ratio * count_parameters(sizes[size]).active)
+        sets = [f"model.hidden_size={sizes[size].hidden_size}", f"train.tokens={tokens}"]
+        recipes[f"{size:011d}"] = parse_recipe(values, sets)
+    return recipes
 
 
 def fit_and_predict(recipe: Recipe, results: list[VariantResult], folder: Path) -> dict[str, Any]:

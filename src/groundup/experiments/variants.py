@@ -12,7 +12,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest
 from groundup.artifacts.run_record import manifest_name, update_record
-from groundup.plan import derive
+from groundup.plan import Plan
 from groundup.recipe import Recipe
 from groundup.stages import STAGE_FOLDERS
 
@@ -55,14 +55,16 @@ def build_variants(
         log(f"{index}/{len(recipes)} {name}")
         error = None
         try:
-            reuse_stages(pipeline.resolve_stage_runs(derive(recipe).recipe, run_folder, machine, until), run_folders)
+            for last in ("tokens", until):  # the knobs of later stages may depend on the number of tokens
+                planned = pipeline.plan_run(recipe, run_folder, machine).recipe
+                reuse_stages(pipeline.resolve_stage_runs(planned, run_folder, machine, last), run_folders)
             for _ in pipeline.run(recipe, run_folder, machine, until_stage=until, replace_stale=True):
                 pass
         except UserError as failure:
             error = failure.message
             log(f"failed: {error}")
         run_folders.append(run_folder)
-        results.append(_variant_result(name, run_folder, recipe, error))
+        results.append(_variant_result(name, run_folder, pipeline.plan_run(recipe, run_folder, machine), error))
     return results
 
 
@@ -90,8 +92,8 @@ def _hard_link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _variant_result(name: str, run_folder: Path, recipe: Recipe, error: str | None) -> VariantResult:
-    plan = derive(recipe).summary()
+def _variant_result(name: str, run_folder: Path, run_plan: Plan, error: str | None) -> VariantResult:
+    plan = run_plan.summary()
     base = Manifest.read(run_folder / STAGE_FOLDERS["base"])
     if error is not None or base is None:
         return VariantResult(name, run_folder, plan, error=error or "not trained")

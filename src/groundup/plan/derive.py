@@ -22,13 +22,24 @@ from groundup.recipe.train_config import TrainConfig
 SECONDS_PER_HOUR = 3600
 VOCAB_MULTIPLE = 64
 """The vocabulary is padded to a multiple of this, for fast matrix products."""
+MAX_EPOCHS = 4
+"""Passes over the training text, at most, unless the recipe sets train.tokens or train.steps: up to 4, repeated text is
+almost worth new text (Muennighoff et al. 2023, Scaling Data-Constrained Language Models, section 6)."""
+DATA_LIMITED_FRACTION = 0.9
+"""A plan that uses less of the compute than this is limited by the text."""
 MEMORY_FRACTION = 0.9
 """Fraction of the memory of a device that a plan may use."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe with all knobs derived, and its cost. Without [train] there is only the recipe."""
+    """A recipe with all knobs derived, and its cost. Without [train] there is only the recipe.
+
+    Attributes:
+        data_tokens: tokens of training text; None: not known.
+        data_limited: whether the budget allows more training than the text does.
+        data_estimated: whether `data_tokens` is an estimate from file sizes.
+    """
 
     recipe: Recipe
     parameters: ParameterCounts | None = None
@@ -37,6 +48,9 @@ class Plan:
     seconds: float = 0.0
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     micro_batch: int = 1
+    data_tokens: int | None = None
+    data_limited: bool = False
+    data_estimated: bool = False
     activation_checkpointing: ActivationCheckpointing = "none"
 
     def summary(self) -> dict[str, Any]:
@@ -57,6 +71,10 @@ class Plan:
             "context": self.layout.context, "expert": self.layout.expert,
             "micro_batch": self.micro_batch, "activation_checkpointing": self.activation_checkpointing,
         }  # fmt: skip
+        if self.data_tokens is not None:
+            epochs = summary["train"]["tokens"] / self.data_tokens
+            summary["data"] = {"tokens": self.data_tokens, "epochs": epochs, "limited": self.data_limited}
+            summary["data"]["estimated"] = self.data_estimated
         summary["total_flops"] = self.total_flops
         summary["hours"] = self.seconds / SECONDS_PER_HOUR
         price = self.recipe.budget.price_per_hour
@@ -66,8 +84,11 @@ class Plan:
         return summary
 
 
-def derive(recipe: Recipe) -> Plan:
+def derive(recipe: Recipe, data_tokens: int | None = None) -> Plan:
     """Derive every knob that `recipe` leaves open; what is set stays.
+
+    With `data_tokens`, the tokens of one pass over the training text, a derived training reads it MAX_EPOCHS times at
+    most, and the model is not larger than that is worth.
 
     >>> from groundup.recipe import parse_recipe
     >>> plan = derive(parse_recipe({"name": "x", "budget": {"hours": 1}, "model": {"vocab_size": 4096}, "train": {}}))
@@ -81,9 +102,12 @@ def derive(recipe: Recipe) -> Plan:
     budget, device = recipe.budget, device_spec(recipe.budget.hardware)
     speed = device.peak_flops * device.utilization * budget.devices
     available = None if budget.hours is None else budget.hours * SECONDS_PER_HOUR * speed
-    config = _derive_model(recipe, available)
+    is_derived = recipe.train.tokens is None and recipe.train.steps is None
+    max_tokens = MAX_EPOCHS * data_tokens if data_tokens and is_derived else None
+    config = _derive_model(recipe, available, max_tokens)
     parameters = count_parameters(config)
-    train = _derive_training(recipe.train, config, available, int(budget.tokens_per_parameter * parameters.active))
+    optimal_tokens = int(budget.tokens_per_parameter * parameters.active)
+    train = _derive_training(recipe.train, config, available, optimal_tokens, max_tokens)
     sequence_length = require_derived(train.sequence_length, "train.sequence_length")
     compute = require_derived(train.tokens, "train.tokens") * training_flops_per_token(config, sequence_length)
     check_engine_machine(recipe.machine, train)
@@ -91,21 +115,26 @@ def derive(recipe: Recipe) -> Plan:
     check_layout(layout, config, train)
     memory, micro_batch, checkpointing = _fit_device_memory(config, train, layout, recipe.machine, device.memory_bytes)
     resolved = recipe.model_copy(update={"train": train, "model": PartialModelConfig(**config.model_dump())})
-    return Plan(resolved, parameters, memory, compute, compute / speed, layout, micro_batch, checkpointing)
+    budget_compute = 6 * parameters.active * optimal_tokens if available is None else available
+    is_limited = max_tokens is not None and compute < DATA_LIMITED_FRACTION * budget_compute
+    return Plan(
+        resolved, parameters, memory, compute, compute / speed, layout, micro_batch, data_tokens, is_limited,
+        activation_checkpointing=checkpointing,
+    )  # fmt: skip
 
 
-def _derive_model(recipe: Recipe, available: float | None) -> ModelConfig:
+def _derive_model(recipe: Recipe, available: float | None, max_tokens: int | None) -> ModelConfig:
     fixed = recipe.model.model_dump(exclude_none=True)
     vocab_size = fixed.get("vocab_size") or _vocab_size(recipe)
     tokens = recipe.train.tokens if recipe.train else None
     if available is None and not fixed.get("hidden_size"):
         raise UserError("model size is not set", hint="set budget.hours, or model.hidden_size and model.num_layers")
     compute = math.inf if available is None else available
-    return largest_model_within(compute, recipe.budget.tokens_per_parameter, vocab_size, fixed, tokens)
+    return largest_model_within(compute, recipe.budget.tokens_per_parameter, vocab_size, fixed, tokens, max_tokens)
 
 
 def _derive_training(
-    train: TrainConfig, config: ModelConfig, available: float | None, optimal_tokens: int
+    train: TrainConfig, config: ModelConfig, available: float | None, optimal_tokens: int, max_tokens: int | None
 ) -> TrainConfig:
     """`train` with tokens, steps, batch, sequence length, learning rate, warmup and evaluation derived."""
     sequence_length = train.sequence_length or config.context_length
@@ -121,6 +150,8 @@ def _derive_training(
     if tokens is None and available is not None:
         tokens = int(available / flops_per_token)  # sizes are discrete: tokens use up the rest
     tokens = tokens or optimal_tokens
+    if max_tokens is not None:
+        tokens = min(tokens, max_tokens)
     batch_tokens = train.batch_tokens or _round_batch_tokens(
         optimal_batch_tokens(tokens * flops_per_token), sequence_length, tokens
     )

@@ -4,6 +4,7 @@ width / depth = 16 + width / 16, at most 128. Published models lie on that line:
 (TinyStories: 256 / 8), 64 at 100 million (GPT-2: 768 / 12), 128 from a billion up (Llama: 4096 / 32).
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from groundup.plan.parameter_count import count_parameters, training_flops_per_t
 from groundup.recipe import ModelConfig, build_model_config
 
 MIN_WIDTH, MAX_WIDTH = 64, 16_384
+MIN_TOKENS_PER_PARAMETER = 0.4
+"""Where the text is the limit, larger models learn more from it, down to about this ratio."""
 
 
 def config_for_width(width: int, vocab_size: int, fixed: dict[str, Any]) -> ModelConfig:
@@ -40,17 +43,21 @@ def _head_dim(width: int) -> int:
 
 
 def largest_model_within(
-    compute: float, tokens_per_parameter: float, vocab_size: int, fixed: dict[str, Any], tokens: int | None = None
-) -> ModelConfig:
+    compute: float, tokens_per_parameter: float, vocab_size: int, fixed: dict[str, Any], tokens: int | None = None,
+    max_tokens: int | None = None,
+) -> ModelConfig:  # fmt: skip
     """The widest model whose training costs at most `compute` operations, or the smallest one.
 
-    It is trained on `tokens`, or on `tokens_per_parameter` for each of its parameters.
+    It is trained on `tokens`, or on `tokens_per_parameter` for each of its parameters. With `max_tokens`, no more
+    than three quarters of them are required, and MIN_TOKENS_PER_PARAMETER.
     """
     best = None
     for config in candidate_configs(vocab_size, fixed):
-        training_tokens = tokens or tokens_per_parameter * count_parameters(config).active
+        parameters = count_parameters(config).active
+        training_tokens = tokens or min(tokens_per_parameter * parameters, 0.75 * (max_tokens or math.inf))
+        too_large = max_tokens is not None and max_tokens < MIN_TOKENS_PER_PARAMETER * parameters
         cost = training_tokens * training_flops_per_token(config, config.context_length)
-        if best is not None and cost > compute:
+        if best is not None and (cost > compute or too_large):
             break
         best = config
     if best is None:

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+MANY_EPOCHS = 4.5
+"""Passes over the text from which the plan warns."""
+
 
 def format_plan(summary: dict[str, Any]) -> str:
     """`Plan.summary()` as aligned lines."""
@@ -18,6 +21,7 @@ def format_plan(summary: dict[str, Any]) -> str:
                   f"{model['num_heads']} heads ({model['num_kv_heads']} key/value heads), vocabulary {model['vocab_size']:,}"),
         ("parameters", _format_count(summary["parameters"]["total"])),
         ("tokens", f"{_format_count(train['tokens'])}, {summary['tokens_per_parameter']:.3g} per parameter"),
+        *([("text", describe_data(summary))] if "data" in summary else []),
         ("steps", f"{train['steps']:,}, {train['batch_tokens']:,} tokens each, sequences of {train['sequence_length']:,}"),
         ("optimizer", f"{_format_optimizer(train)}, {train['warmup_steps']} warmup steps, {train['lr_schedule']} schedule"),
         ("memory", f"{memory['total'] / 1e9:.2f} GB per device: weights {memory['weights'] / 1e9:.2f}, gradients "
@@ -36,6 +40,19 @@ def format_plan(summary: dict[str, Any]) -> str:
     if summary["cost"] is not None:
         rows.append(("cost", f"{summary['cost']:,.2f} ({budget['price_per_hour']:g} per device-hour)"))
     return _align(rows)
+
+
+def describe_data(summary: dict[str, Any]) -> str:
+    """The training text of a plan: its tokens, the passes over it, and whether it is the limit."""
+    data = summary["data"]
+    about = "about " if data.get("estimated") else ""
+    text = f"{about}{_format_count(data['tokens'])} tokens, read {data['epochs']:.2g} times"
+    if data["limited"]:
+        size, hours = _format_count(summary["parameters"]["total"]), _format_hours(summary["hours"])
+        text += f": enough for {size} parameters and {hours}; more time will not help, more text will"
+    elif data["epochs"] > MANY_EPOCHS:
+        text += ": a model learns little more after 4 times, and repeats its text after many"
+    return text
 
 
 def _format_optimizer(train: dict[str, Any]) -> str:

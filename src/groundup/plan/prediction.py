@@ -6,7 +6,7 @@ from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
-from groundup.plan.derive import derive
+from groundup.plan.derive import Plan
 from groundup.plan.scaling_law import ScalingLaw
 from groundup.recipe import Recipe
 
@@ -28,13 +28,13 @@ def recipe_signature(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
-def predict_loss(recipe: Recipe, folder: Path) -> dict[str, Any] | None:
+def predict_loss(recipe: Recipe, plan: Plan, folder: Path) -> dict[str, Any] | None:
     """Predicted loss (bits per byte), low and high (90% interval), and the number of rungs.
 
     None if `folder` has no ladder, or the ladder of another recipe or ratio of tokens to parameters.
     Raises UserError if its file is invalid.
     """
-    path, plan = folder / SCALING_LAW_FILE, derive(recipe)
+    path = folder / SCALING_LAW_FILE
     if plan.parameters is None or not path.is_file():
         return None
     try:

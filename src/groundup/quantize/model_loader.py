@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from groundup import interop
+from groundup.artifacts.directory import new_folder
 from groundup.artifacts.errors import UserError
 from groundup.interop.huggingface_model import CONFIG_FILE, read_config
 from groundup.quantize.formats import FORMATS
@@ -53,15 +54,16 @@ def export_model(path: Path | str, out: Path | str, *, format: str, dtype: str =
     path, out = Path(path), Path(out)
     if format not in (known := (*interop.EXPORT_FORMATS, *FORMATS)):
         raise UserError(f"format {format!r}, expected one of {', '.join(known)}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists and is not empty", hint="choose a new folder with --out")
-    if format not in FORMATS:
-        model, tokenizer = load_quantized_model(path) if is_quantized(path) else interop.open_model(path, "cpu")
-        return interop.export(dequantize_model(model), tokenizer, out, format=format, dtype=dtype)
-    if not is_quantized(path):
-        raise UserError(
-            f"{path}: the weights are not quantized, which format {format} needs",
-            hint="groundup quantize MODEL --out DIR first; in a run, name its 07-quantized folder",
-        )
-    model, tokenizer = load_quantized_model(path)
-    return export_huggingface_quantized(model, tokenizer, out, format=format, dtype=dtype)
+    with new_folder(out) as partial:
+        if format not in FORMATS:
+            model, tokenizer = load_quantized_model(path) if is_quantized(path) else interop.open_model(path, "cpu")
+            files = interop.export(dequantize_model(model), tokenizer, partial, format=format, dtype=dtype)
+        elif is_quantized(path):
+            model, tokenizer = load_quantized_model(path)
+            files = export_huggingface_quantized(model, tokenizer, partial, format=format, dtype=dtype)
+        else:
+            raise UserError(
+                f"{path}: the weights are not quantized, which format {format} needs",
+                hint="groundup quantize MODEL --out DIR first; in a run, name its 07-quantized folder",
+            )
+    return [out / file.relative_to(partial) for file in files]

@@ -1,7 +1,6 @@
 """Quantization without a recipe: `quantize` for a model in memory, `quantize_folder` for one on disk."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from groundup import interop
-from groundup.artifacts.directory import promote
+from groundup.artifacts.directory import new_folder
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
 from groundup.model.serialization import WEIGHTS_FILE
@@ -81,21 +80,14 @@ def quantize_folder(
     model_path, out = Path(model_path), Path(out)
     if method not in METHODS or bits not in (4, 8):
         raise UserError(f"method = {method}, bits = {bits}; expected one of {', '.join(METHODS)} and 4 or 8")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists and is not empty", hint="choose a new folder with --out")
-    source = interop.resolve_model_path(model_path)
-    model, tokenizer = interop.open_model(source, device)
-    scheme = adapt_scheme(model, QuantizationScheme(bits, group_size, symmetric))
-    windows = _calibration_windows(model, tokenizer, source, calibration_text, calibration_tokens, method)
-    errors = quantize_model(model, QuantizationSettings(method, scheme), windows, progress)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_quantized_folder(model.cpu(), partial, method)
-    tokenizer.save(partial)
-    if out.exists():
-        out.rmdir()
-    promote(partial, out)
+    with new_folder(out) as partial:
+        source = interop.resolve_model_path(model_path)
+        model, tokenizer = interop.open_model(source, device)
+        scheme = adapt_scheme(model, QuantizationScheme(bits, group_size, symmetric))
+        windows = _calibration_windows(model, tokenizer, source, calibration_text, calibration_tokens, method)
+        errors = quantize_model(model, QuantizationSettings(method, scheme), windows, progress)
+        save_quantized_folder(model.cpu(), partial, method)
+        tokenizer.save(partial)
     return quantization_summary(model, errors, source, out)
 
 

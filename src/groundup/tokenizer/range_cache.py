@@ -57,9 +57,13 @@ class RangeCachedFile:
         num_chunks = -(-size // CHUNK_BYTES)
         if _size(local) != size or _size(_presence_file(local)) != num_chunks:
             self._check_remote_size()
-            for path, length in ((local, size), (_presence_file(local), num_chunks)):
-                with path.open("ab") as file:
-                    file.truncate(length)
+            with local.open("ab") as file:
+                file.truncate(size)
+            _presence_file(local).touch()
+            with _presence_file(local).open("r+b") as file:
+                file.truncate(num_chunks)
+                # No hole: writing to the map on a full disk would kill the process (SIGBUS).
+                file.write(bytes(num_chunks))
         self._present = np.memmap(_presence_file(local), np.uint8, "r+") if size else np.empty(0, np.uint8)
 
     def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:

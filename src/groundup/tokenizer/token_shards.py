@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.artifacts.directory import write_atomically
+from groundup.artifacts.directory import commit_file, write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine, default_cache
 from groundup.recipe.train_config import TrainConfig
@@ -361,7 +361,7 @@ def _write_index(path: Path, lengths: np.ndarray, dtype: str) -> None:
         file.write(lengths.astype("<i4").tobytes())
         file.write(pointers.astype("<i8").tobytes())
         file.write(np.arange(len(lengths) + 1, dtype="<i8").tobytes())
-    temporary.replace(path)
+    commit_file(temporary, path)
 
 
 def _open_truncated(path: Path, size: int) -> Any:

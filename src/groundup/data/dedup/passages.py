@@ -102,7 +102,7 @@ def flag_repeats(files: list[Path], parts: int) -> None:
     targets = [file.with_name(f"{file.name}.repeats") for file in files]
     for path, row in zip(targets, keys, strict=True):
         with path.open("wb") as file:
-            file.truncate(len(row))
+            file.write(bytes(len(row)))  # no hole: writing to the map on a full disk would kill the process (SIGBUS)
     for part in range(parts):
         chunks = (
             chunk for base, row in zip(bases.tolist(), keys, strict=False) for chunk in iter_key_chunks(base, row)

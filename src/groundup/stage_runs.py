@@ -1,0 +1,106 @@
+"""The stages of one run with their folders and fingerprints, and the plan that follows from the run's text."""
+
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from groundup.artifacts.directory import partial_path
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.fingerprint import fingerprint
+from groundup.artifacts.machine import Machine
+from groundup.artifacts.manifest import Manifest
+from groundup.plan import Plan, derive
+from groundup.recipe import Recipe
+from groundup.stages import STAGE_FOLDERS, STAGES, Stage
+
+NOT_FINGERPRINTED = {"train": {"engine"}}
+"""Knobs outside [machine] that do not change the result: recorded in recipe.json, not fingerprinted."""
+
+StageState = Literal["complete", "stale", "interrupted", "missing"]
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A stage of one run: its folder, and the fingerprint that makes it up to date."""
+
+    stage: Stage
+    path: Path
+    sections: dict[str, Any]
+    inputs: dict[str, str]
+    fingerprint: str
+
+    def manifest(self) -> Manifest | None:
+        return Manifest.read(self.path)
+
+    def state(self) -> StageState:
+        """State of the folder; stale: complete, but built by another recipe or stage version."""
+        manifest = self.manifest()
+        if manifest is not None:
+            return "complete" if manifest.fingerprint == self.fingerprint else "stale"
+        return "interrupted" if partial_path(self.path).exists() else "missing"
+
+
+def resolve_stage_runs(
+    recipe: Recipe, run_folder: Path, machine: Machine, until_stage: str | None = None
+) -> list[StageRun]:
+    """The stages of a derived recipe in order, up to and including `until_stage`."""
+    last = next((index for index, stage in enumerate(STAGES, 1) if stage.name == until_stage), None)
+    stage_runs: dict[str, StageRun] = {}
+    for stage in STAGES[:last]:
+        section = getattr(recipe, stage.section)
+        if section is None:
+            continue
+        if missing := [table for table in stage.required_sections if getattr(recipe, table) is None]:
+            raise UserError(
+                f"[{stage.section}] needs [{missing[0]}], which the recipe does not have",
+                hint=f"add a [{missing[0]}] table, or remove [{stage.section}]",
+            )
+        names = (stage.section, *stage.extra_sections)
+        values = {name: getattr(recipe, name) for name in names}
+        sections: dict[str, Any] = {
+            name: value.model_dump(mode="json", exclude=NOT_FINGERPRINTED.get(name))
+            if hasattr(value, "model_dump")
+            else value
+            for name, value in values.items()
+        }
+        inputs = {name: stage_runs[name].fingerprint for name in stage.inputs if name in stage_runs}
+        identity = {"stage": stage.name, "version": stage.version, "sections": sections, "inputs": inputs}
+        try:
+            outside = call_by_reference(stage.identity, section, machine) if stage.identity else {}
+            digest = fingerprint(identity | {"outside": outside})
+        except UserError:
+            if (digest := _fingerprint_without_inputs(run_folder / stage.folder, identity)) is None:
+                raise
+        stage_runs[stage.name] = StageRun(stage, run_folder / stage.folder, sections, inputs, digest)
+    return list(stage_runs.values())
+
+
+def _fingerprint_without_inputs(folder: Path, identity: dict[str, Any]) -> str | None:
+    """The fingerprint of a complete stage whose source files were removed since; None if the recipe differs.
+
+    A raw crawl is deleted once it is cleaned, and a finished corpus is copied to the training machine.
+    """
+    manifest = Manifest.read(folder)
+    recorded = {name: getattr(manifest, name, None) for name in identity}
+    return manifest.fingerprint if manifest and recorded == json.loads(json.dumps(identity)) else None
+
+
+def plan_run(recipe: Recipe, run_folder: Path, machine: Machine) -> Plan:
+    """The plan of a recipe: for the tokens of the run's text if they are counted, else for text without end."""
+    plan = derive(recipe)
+    if recipe.train is None or recipe.tokenizer is None or recipe.train.token_shards is not None:
+        return plan
+    manifest = Manifest.read(run_folder / STAGE_FOLDERS["tokens"])
+    if manifest is None:
+        return plan
+    stage_runs = {each.stage.name: each for each in resolve_stage_runs(plan.recipe, run_folder, machine, "tokens")}
+    if "tokens" not in stage_runs or stage_runs["tokens"].state() != "complete":
+        return plan
+    return derive(recipe, manifest.metrics["train"]["tokens"])
+
+
+def call_by_reference(reference: str, *arguments: Any) -> Any:
+    module, _, function = reference.partition(":")
+    return getattr(importlib.import_module(module), function)(*arguments)

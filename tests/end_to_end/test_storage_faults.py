@@ -1,0 +1,125 @@
+"""A full disk, a quota, read-only folders, missing permissions and a failing device at every stage.
+
+Each is one line with a path and a hint; once it is over, the run continues to equal results and no file is left.
+"""
+
+import errno
+import os
+import random
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faulted_runs import differences, finish, read_log, start
+
+from groundup.stages import STAGES
+
+ERRORS = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM")
+
+
+def check_report(code: int, stderr: str) -> str | None:
+    """What is wrong with the message of a run that met a fault; None if nothing is."""
+    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    hints = [line for line in stderr.splitlines() if line.startswith("hint: ")]
+    if code != 2 or len(errors) != 1 or len(hints) != 1 or "/" not in errors[0] or "Traceback" in stderr:
+        return f"exit code {code}: {stderr[-1500:]}"
+    return None
+
+
+def limited_files(size: int) -> Callable[[], None]:
+    """For a child process: no file may grow beyond `size` bytes (`ulimit -f`)."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_recipe: Path, tmp_path_factory) -> tuple[Path, dict[str, int]]:
+    """An undisturbed run, and how many times each stage changed its folder."""
+    runs = tmp_path_factory.mktemp("straight")
+    code, stderr = finish(start(tiny_recipe, runs, fault={"log": str(runs / "log")}))
+    assert code == 0, stderr
+    changes = read_log(runs / "log")
+    return runs / "tiny", {s.name: sum(s.folder in change.path for change in changes) for s in STAGES}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_injected_faults_at_every_stage(tiny_recipe: Path, straight, tmp_path: Path):
+    """Each error at a random change of each stage, and again from then on; then a limit of file sizes."""
+    expected, changes = straight
+    generator, wrong = random.Random(1), []
+    for stage in STAGES:
+        cells, rebuild = [], []
+        largest = max(p.stat().st_size for p in (expected / stage.folder).rglob("*") if p.is_file())
+        for name in (*ERRORS, "ulimit -f"):
+            moment, code, stderr = generator.randrange(changes[stage.name]), 0, ""
+            size = generator.randrange(3 * largest // 4)
+            while code == 0 and moment > 0:  # a stage that goes on makes fewer changes: try again, and earlier
+                options: dict[str, Any] = {"preexec_fn": limited_files(size)}
+                if name in ERRORS:
+                    action = getattr(errno, name)
+                    options = {"fault": {"only": stage.folder, "at": moment, "action": action}}
+                code, stderr = finish(start(tiny_recipe, tmp_path, "--until", stage.name, *rebuild, **options))
+                rebuild = ["--from", stage.name] if code == 0 else []
+                moment, size = moment // 2, size // 2
+            problem = check_report(code, stderr)
+            cells.append(f"{name} {'WRONG' if problem else 'ok'}")
+            if problem:
+                wrong.append(f"{stage.name}, {name}, {2 * moment} or {2 * size}: {problem}")
+        code, stderr = finish(start(tiny_recipe, tmp_path, "--until", stage.name))
+        if code:
+            wrong.append(f"{stage.name}: does not go on: {stderr[-1500:]}")
+        print(f"{stage.name:<10} " + ", ".join(cells), flush=True)
+    assert not wrong, "\n\n".join(wrong)
+    assert differences(tmp_path / "tiny", expected) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[int], None]]]:
+    """A file system in memory, and a function that sets its size in bytes."""
+
+    def mount(*options: str) -> int:
+        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "none", str(tmp_path)]
+        return subprocess.run(command, capture_output=True, check=False).returncode
+
+    if os.geteuid() or mount("size=100m"):
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        yield tmp_path, lambda size: mount("remount", f"size={size}") and pytest.fail("not resized")
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_full_file_system_at_every_stage(tiny_recipe: Path, straight, small_disk, monkeypatch):
+    """The run, its cache and its temporary files on a file system that is nearly full, three times a stage."""
+    expected, _ = straight
+    disk, resize = small_disk
+    (disk / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(disk / "tmp"))
+    monkeypatch.setenv("GROUNDUP_CACHE", str(disk / "cache"))
+    generator, wrong = random.Random(2), []
+    for stage in STAGES:
+        cells = []
+        size = sum(p.stat().st_size for p in (expected / stage.folder).rglob("*") if p.is_file())
+        for _ in range(3):
+            status = os.statvfs(disk)
+            free = generator.randrange(size)
+            resize((status.f_blocks - status.f_bfree) * status.f_bsize + free)
+            code, stderr = finish(start(tiny_recipe, disk / "runs", "--until", stage.name))
+            problem = None if code == 0 else check_report(code, stderr)
+            cells.append(f"{free} free {'not met' if code == 0 else 'WRONG' if problem else 'ok'}")
+            if problem:
+                wrong.append(f"{stage.name}, {free} bytes free: {problem}")
+        resize(100 << 20)
+        code, stderr = finish(start(tiny_recipe, disk / "runs", "--until", stage.name))
+        if code:
+            wrong.append(f"{stage.name}: does not go on: {stderr[-1500:]}")
+        print(f"{stage.name:<10} " + ", ".join(cells), flush=True)
+    assert not wrong, "\n\n".join(wrong)
+    assert differences(disk / "runs/tiny", expected) == []
+    assert list((disk / "tmp").iterdir()) == []
+    assert [path.name for path in (disk / "cache").iterdir()] == ["hashes.sqlite"]
