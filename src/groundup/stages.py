@@ -56,8 +56,9 @@ STAGES = (
         identity="groundup.data.inputs:hash_task_files",
     ),
     Stage(
-        "chat", "06-chat", "finetune", "groundup.finetune.stage:run", extra_sections=("seed",), inputs=("tokenizer", "base"),
-        required_sections=("train",), identity="groundup.finetune.conversations:identity",
+        "chat", "06-chat", "finetune", "groundup.finetune.stage:run", extra_sections=("seed",),
+        inputs=("tokenizer", "tokens", "base"), required_sections=("train",),
+        identity="groundup.finetune.conversations:identity",
     ),
     Stage(
         "quantized", "07-quantized", "quantize", "groundup.quantize.stage:run", extra_sections=("seed",),

@@ -122,21 +122,28 @@ def run(
     from groundup import pipeline
     from groundup.artifacts.rank_environment import is_main
     from groundup.recipe import load_recipe
+    from groundup.report.quality_checks import check_stage
 
     loaded = load_recipe(recipe, sets or ())
     main = is_main()
     machine = pipeline.resolve_machine(loaded, PROGRESS_KINDS[loaded.machine.progress if main else "none"]())
     folder = runs / loaded.name
     any_built = False
+    metrics: dict[str, Any] = {}
     options = {"from_stage": from_stage, "until_stage": until, "replace_stale": replace}
     with _report_interrupt():
         for stage_run, state in pipeline.run(loaded, folder, machine, **options):
             if not main:
                 continue
-            manifest = stage_run.manifest() if state == "built" else None
-            any_built |= manifest is not None
-            text = f"built in {format_duration(manifest.provenance['seconds'])}" if manifest else "complete"
+            manifest = stage_run.manifest()
+            assert manifest is not None
+            metrics[stage_run.stage.name] = manifest.metrics
+            built = state == "built"
+            any_built |= built
+            text = f"built in {format_duration(manifest.provenance['seconds'])}" if built else "complete"
             _log(f"{stage_run.stage.folder:<14} {text}")
+            for warning in check_stage(stage_run.stage.name, metrics) if built else ():
+                _log(f"warning: {warning}")
     if any_built:
         from groundup.report.run_summary import summarize_run
 

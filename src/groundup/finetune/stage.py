@@ -7,20 +7,31 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.machine import Machine
+from groundup.evaluate.likelihood import score_documents
+from groundup.evaluate.validation_documents import sample_validation_documents
 from groundup.finetune.adapter import save_adapter
 from groundup.finetune.conversations import DROP_REASONS, TrainingConversation, read_conversations, split_conversations
-from groundup.finetune.finetune_task import task_for_model
+from groundup.finetune.finetune_task import FinetuneTask, task_for_model
 from groundup.finetune.lora import merge_lora
 from groundup.finetune.sft import finetune
 from groundup.finetune.trainable_tokens import merge_trainable_tokens
-from groundup.model import load_model, save_model
+from groundup.model import Decoder, load_model, save_model
 from groundup.recipe import RecipeView
 from groundup.recipe.finetune_config import FinetuneConfig
-from groundup.tokenizer import Tokenizer
+from groundup.tokenizer import Tokenizer, TokenShard
 from groundup.train.checkpoints import discard_checkpoints
 from groundup.train.device import setup_device
+
+RECALL_QUESTIONS = 20
+"""Training questions that the model is asked after training."""
+RECALL_WORDS = 8
+"""An answer is recalled if it begins with this many words of the training answer."""
+ORDINARY_TOKENS = 20_000
+"""Held-out text on which the base model and the fine-tuned model are compared."""
 
 
 def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
@@ -29,7 +40,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     Writes the model folder (merged weights, tokenizer), `adapter/` with LoRA, the conversations as used (train.jsonl,
     validation.jsonl, dropped.jsonl) and steps.jsonl. Returns the metrics: method, conversations (read, kept, dropped,
     train, validation, turns, topics), tokens, epochs, steps, parameters (all, trained), loss (train and validation, at
-    the start and the end), validation over time, greedy answers to recipe.finetune.prompts, speed.
+    the start and the end), validation over time, greedy answers to recipe.finetune.prompts, recall (training questions
+    asked, and answered as trained), ordinary_text (bits per byte of held-out text before and after; a decoder), speed.
     """
     config: FinetuneConfig = recipe.finetune
     tokenizer = Tokenizer.load(inputs["tokenizer"])
@@ -43,6 +55,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         "augment_user_turns",
     )  # fmt: skip
     settings: dict[str, Any] = {name: getattr(config, name) for name in fields}
+    before = _ordinary_bits_per_byte(model, tokenizer, inputs, recipe.seed)
     result = finetune(
         model, tokenizer, train, validation, merge=False, folder=out, machine=machine, seed=recipe.seed, **settings
     )
@@ -54,6 +67,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     if config.method == "lora":
         save_adapter(model, out / "adapter")
         merge_trainable_tokens(merge_lora(model))
+    after = _ordinary_bits_per_byte(model, tokenizer, inputs, recipe.seed)
     save_model(model, out)
     tokenizer.save(out)
     for name, part in (("train", train), ("validation", validation)):
@@ -79,8 +93,37 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         },
         "validation": evaluations,
         "answers": [{"prompt": prompt, "answer": task.answer(model, tokenizer, prompt)} for prompt in config.prompts],
+        "recall": _recall(task, model, tokenizer, [conversation for conversation, _ in result.train]),
+        "ordinary_text": None if before is None else {"before": before, "after": after},
         "speed": result.training.speed,
     }
+
+
+def _ordinary_bits_per_byte(model: nn.Module, tokenizer: Tokenizer, inputs: dict[str, Path], seed: int) -> float | None:
+    if not isinstance(model, Decoder) or "tokens" not in inputs:
+        return None
+    shard = TokenShard(inputs["tokens"] / "validation")
+    if not shard.num_documents:
+        return None
+    documents = sample_validation_documents(shard, tokenizer, max_tokens=ORDINARY_TOKENS, seed=seed)
+    return score_documents(model.eval(), documents).bits_per_byte
+
+
+def _recall(
+    task: FinetuneTask, model: nn.Module, tokenizer: Tokenizer, conversations: Sequence[TrainingConversation]
+) -> dict[str, int]:
+    """How many of RECALL_QUESTIONS training questions, evenly spaced, are answered as in training."""
+    answers: dict[str, list[str]] = {}
+    for conversation in conversations:
+        answer = next(text for role, text in conversation.turns if role == "assistant")
+        answers.setdefault(conversation.opening, []).append(answer)
+    questions = list(answers)[:: max(1, len(answers) // RECALL_QUESTIONS)][:RECALL_QUESTIONS]
+    recalled = 0
+    for question in questions:
+        words = task.answer(model, tokenizer, question).split()
+        expected = [answer.split()[:RECALL_WORDS] for answer in answers[question]]
+        recalled += any(words[: len(beginning)] == beginning for beginning in expected)
+    return {"questions": len(questions), "recalled": recalled}
 
 
 def _counts(train: Sequence[TrainingConversation], validation: Sequence[TrainingConversation]) -> dict[str, Any]:

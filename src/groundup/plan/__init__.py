@@ -12,6 +12,7 @@ Reading order:
     size_warmup.py        batch size and sequence length warmup
     engine_support.py     checks of a recipe against its training engine
     parallel_layout.py    checks of a parallel layout against the model
+    finetune_defaults.py  rank, passes, batch and learning rate of fine-tuning
     derive.py             a complete recipe and its cost
     plan_table.py         the plan as a table for the terminal
     scaling_law.py        fit of loss against model size

@@ -7,6 +7,7 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.plan.compute_optimal import optimal_batch_tokens, optimal_learning_rate
 from groundup.plan.engine_support import check_engine_machine
+from groundup.plan.finetune_defaults import derive_finetuning
 from groundup.plan.hardware import device_spec
 from groundup.plan.memory_estimate import ActivationCheckpointing, MemoryEstimate, estimate_training_memory
 from groundup.plan.model_shape import largest_model_within
@@ -114,7 +115,9 @@ def derive(recipe: Recipe, data_tokens: int | None = None) -> Plan:
     layout = complete_layout(recipe.machine.layout, planned_devices(recipe))
     check_layout(layout, config, train)
     memory, micro_batch, checkpointing = _fit_device_memory(config, train, layout, recipe.machine, device.memory_bytes)
-    resolved = recipe.model_copy(update={"train": train, "model": PartialModelConfig(**config.model_dump())})
+    finetuning = recipe.finetune and derive_finetuning(recipe.finetune, parameters.total)
+    model = PartialModelConfig(**config.model_dump())
+    resolved = recipe.model_copy(update={"train": train, "model": model, "finetune": finetuning})
     budget_compute = 6 * parameters.active * optimal_tokens if available is None else available
     is_limited = max_tokens is not None and compute < DATA_LIMITED_FRACTION * budget_compute
     return Plan(

@@ -7,6 +7,8 @@ from pydantic import model_validator
 from groundup.recipe.base_config import BaseConfig, knob
 from groundup.recipe.data_config import PackageConfig
 
+BY_SIZE = "derived: {} for a model of a few million parameters to {} for 7 billion"
+
 
 class ConversationSourceConfig(BaseConfig):
     """One source of conversations."""
@@ -33,11 +35,13 @@ class FinetuneConfig(BaseConfig):
 
     conversations: tuple[ConversationSourceConfig, ...] = knob(meaning="sources of conversations", min_length=1)
     method: Literal["lora", "full"] = knob("lora", "lora: low-rank adapters (Hu et al. 2021); full: all weights")
-    lora_rank: int = knob(16, "rank of the adapters", ge=1)
+    lora_rank: int | None = knob(None, "rank of the adapters", unset=BY_SIZE.format("32", "16"), ge=1)
     lora_alpha: float = knob(32.0, "adapters are scaled by lora_alpha / lora_rank", gt=0)
-    epochs: float = knob(3.0, "passes over the conversations", gt=0)
-    batch_tokens: int = knob(4_096, "tokens per optimizer step", ge=1)
-    learning_rate: float = knob(1e-3, "peak learning rate", gt=0)
+    epochs: float | None = knob(None, "passes over the conversations", unset=BY_SIZE.format("15", "3"), gt=0)
+    batch_tokens: int | None = knob(None, "tokens per optimizer step", unset=BY_SIZE.format("1,024", "16,384"), ge=1)
+    learning_rate: float | None = knob(
+        None, "peak learning rate", unset=BY_SIZE.format("5e-3", "2e-4") + "; a tenth of it for method = full", gt=0
+    )
     precision: Literal["float32", "bfloat16"] = knob("bfloat16", "precision of matrix products")
     augment_user_turns: bool = knob(True, "add copies of user turns in lower case and without final punctuation")
     validation_fraction: float = knob(

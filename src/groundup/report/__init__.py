@@ -1,6 +1,7 @@
 """14. Reporting: the plan and the results of a run as PDF and HTML.
 
     run_data.py          a run folder as one dictionary
+    quality_checks.py    warnings about memorized text, degenerate samples, low scores
     formatting.py        numbers and excerpts as text
     elements.py          elements of a report as plain data
     curves.py            smoothing and downsampling of curves

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.report import formatting
+from groundup.report.quality_checks import check_run, strongest_baseline
 from groundup.report.run_data import collect_run, stage_metrics, stage_seconds
 from groundup.report.sections.usage_section import next_commands
 
@@ -14,7 +15,9 @@ MAX_COMMANDS = 3
 def summarize_run(run: Path) -> str:
     """Summary from the manifests of the finished stages."""
     run_data = collect_run(run)
-    parts = [_built(run_data, run), _scores(run_data), _samples(run_data), _next(run_data, run)]
+    parts = [
+        _built(run_data, run), _scores(run_data), _samples(run_data), _warnings(run_data), _next(run_data, run),
+    ]  # fmt: skip
     return "\n\n".join("\n".join(lines) for lines in parts if lines).replace(formatting.NO_BREAK_SPACE, " ")
 
 
@@ -43,8 +46,8 @@ def _scores(run_data: dict[str, Any]) -> list[str]:
             f"  {formatting.percent(masked['accuracy'], 1)} accuracy on masked tokens of held-out text, "
             f"{masked['loss']:.2f} nats per token",
         ]
-    baselines = scores.get("baselines", {})
-    comparison = ", ".join(f"{name} {baselines[name]:.2f}" for name in ("xz", "gzip") if name in baselines)
+    baseline = strongest_baseline(scores)
+    comparison = f"strongest baseline: {baseline[0]} {baseline[1]:.2f}" if baseline else ""
     bounds = scores["bits_per_byte_interval"]
     interval = f" (95% interval {formatting.interval(bounds, 2)})" if bounds else ""
     return [
@@ -64,6 +67,11 @@ def _samples(run_data: dict[str, Any]) -> list[str]:
         for row in stage_metrics(run_data, "scores").get("samples", [])[:MAX_SAMPLES]:
             lines.append(f"  {formatting.excerpt(row['prompt'] + row['text'], 300, 4)}")
     return ["samples:", *lines] if lines else []
+
+
+def _warnings(run_data: dict[str, Any]) -> list[str]:
+    warnings = check_run({name: stage["metrics"] for name, stage in run_data["stages"].items()})
+    return ["warnings:", *(f"  {warning}" for warning in warnings)] if warnings else []
 
 
 def _next(run_data: dict[str, Any], run: Path) -> list[str]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from groundup.report import formatting, training_plots
 from groundup.report.elements import Cell, Element, emph, figure, paragraph, section, strong, table
+from groundup.report.quality_checks import check_run
 from groundup.report.run_data import stage_metrics
 
 BASELINES: dict[str, str] = {
@@ -22,7 +23,10 @@ def scores_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
         return None
     if masked := scores.get("masked_lm"):
         return section("Evaluation", [_masked_lm(masked)])
-    return section("Evaluation", [*_introduction(scores), _comparison(scores), _sources(scores), _tasks(scores)])
+    return section(
+        "Evaluation",
+        [*_introduction(scores), _warnings(run_data), _comparison(scores), _sources(scores), _tasks(scores)],
+    )
 
 
 def _masked_lm(scores: dict[str, float]) -> Element:
@@ -55,6 +59,15 @@ def _introduction(scores: dict[str, Any]) -> list[Element]:
             " are comparable across vocabularies and with compressors; random bytes need 8.",
         ),
     ]
+
+
+def _warnings(run_data: dict[str, Any]) -> Element | None:
+    warnings = check_run({name: stage["metrics"] for name, stage in run_data["stages"].items()})
+    return (
+        paragraph(strong("Warnings. "), " ".join(f"{each[0].upper()}{each[1:]}." for each in warnings))
+        if warnings
+        else None
+    )
 
 
 def _comparison(scores: dict[str, Any]) -> Element:

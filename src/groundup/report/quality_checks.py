@@ -1,0 +1,141 @@
+"""Checks of the results of each stage, in plain words: memorized text, degenerate samples, scores below a simple baseline."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+MEMORIZED_NATS = 1.0
+"""Held-out loss above the training loss from which a model counts as memorizing, in nats per token."""
+OVERFITTED_RATIO = 1.02
+"""Last held-out score over the best one."""
+UNUSED_FRACTION = 0.2
+WIDE_INTERVAL = 0.25
+"""Width of the 95% interval, of the score."""
+RECALLED_FRACTION = 0.5
+SMALL_CONVERSATIONS = 5_000
+"""A larger set is not expected to be known by heart."""
+FORGOTTEN_RATIO = 1.3
+"""Bits per byte of ordinary text after fine-tuning, over those before."""
+REPETITION_NGRAM = 3
+MIN_REPEATED_WORDS = 12
+DISTINCT_FRACTION = 0.5
+BASELINES = ("bigram", "xz")
+"""A bigram model of the same training text, and a general compressor."""
+
+Metrics = Mapping[str, Any]
+
+
+def check_stage(name: str, metrics: Mapping[str, Metrics]) -> list[str]:
+    """Warnings about the stage `name`; `metrics`: of all finished stages by name.
+
+    >>> check_stage("tokens", {"tokens": {"vocab_size": 4096, "unused_tokens": 3000}})
+    ['3,000 of 4,096 tokens never occur in the training text: a smaller tokenizer.vocab_size saves parameters']
+    """
+    check = CHECKS.get(name)
+    return check(metrics) if check and name in metrics else []
+
+
+def check_run(metrics: Mapping[str, Metrics]) -> list[str]:
+    """Warnings about all finished stages."""
+    return [warning for name in CHECKS for warning in check_stage(name, metrics)]
+
+
+def strongest_baseline(scores: Metrics) -> tuple[str, float] | None:
+    """Name and bits per byte of the best of BASELINES."""
+    known = {name: scores.get("baselines", {})[name] for name in BASELINES if name in scores.get("baselines", {})}
+    return min(known.items(), key=lambda pair: pair[1]) if known else None
+
+
+def is_degenerate(text: str) -> bool:
+    """Blank, or more than half of the 3-grams of words repeated (of characters, where words have no spaces).
+
+    >>> is_degenerate("and the patinate, " * 8), is_degenerate("H" * 60), is_degenerate("I am doing well.")
+    (True, True, False)
+    """
+    words = text.split()
+    units = words if 2 * len(words) >= MIN_REPEATED_WORDS else list(text)
+    if not text.strip():
+        return True
+    if len(units) < MIN_REPEATED_WORDS:
+        return False
+    ngrams = [tuple(units[start : start + REPETITION_NGRAM]) for start in range(len(units) - REPETITION_NGRAM + 1)]
+    return len(set(ngrams)) < DISTINCT_FRACTION * len(ngrams)
+
+
+def _check_tokens(metrics: Mapping[str, Metrics]) -> list[str]:
+    size, unused = metrics["tokens"]["vocab_size"], metrics["tokens"].get("unused_tokens", 0)
+    if unused <= UNUSED_FRACTION * size:
+        return []
+    return [
+        f"{unused:,} of {size:,} tokens never occur in the training text: a smaller tokenizer.vocab_size saves parameters"
+    ]
+
+
+def _check_base(metrics: Mapping[str, Metrics]) -> list[str]:
+    evaluations = [row for row in metrics["base"].get("validation") or [] if row.get("bits_per_byte")]
+    if not evaluations:
+        return []
+    best, last = min(evaluations, key=lambda row: row["bits_per_byte"]), evaluations[-1]
+    if last["bits_per_byte"] <= OVERFITTED_RATIO * best["bits_per_byte"]:
+        return []
+    return [
+        f"held-out text was predicted best at step {best['step']:,} of {last['step']:,} ({best['bits_per_byte']:.3f} bits per "
+        f"byte, {last['bits_per_byte']:.3f} at the end): later steps memorized the training text; "
+        "train.early_stopping_patience=3 stops in time"
+    ]
+
+
+def _check_scores(metrics: Mapping[str, Metrics]) -> list[str]:
+    scores, warnings = metrics["scores"], []
+    if "bits_per_byte" not in scores:
+        return []
+    final_loss, loss = metrics.get("base", {}).get("final_loss"), scores.get("loss")
+    if final_loss is not None and loss is not None and loss - final_loss > MEMORIZED_NATS:
+        warnings.append(
+            f"memorized: the training loss is {final_loss:.2f} nats per token, that of held-out text {loss:.2f}: "
+            "fewer passes over the text, or more text"
+        )
+    baseline = strongest_baseline(scores)
+    if baseline and scores["bits_per_byte"] >= baseline[1]:
+        warnings.append(
+            f"{scores['bits_per_byte']:.3f} bits per byte is no better than {baseline[0]} ({baseline[1]:.3f}): "
+            "longer training, or more text"
+        )
+    interval = scores.get("bits_per_byte_interval", ())
+    if interval is None:
+        warnings.append("one held-out document: the score has no interval, and says little")
+    elif interval and interval[1] - interval[0] > WIDE_INTERVAL * scores["bits_per_byte"]:
+        warnings.append(
+            f"the 95% interval, {interval[0]:.2f} to {interval[1]:.2f} bits per byte, is too wide for comparisons: "
+            "a larger data.validation_fraction narrows it"
+        )
+    degenerate = [row["prompt"] for row in scores.get("samples", []) if is_degenerate(row["text"])]
+    if degenerate:
+        warnings.append(f"{len(degenerate)} of {len(scores['samples'])} samples are blank or repeat themselves")
+    return warnings
+
+
+def _check_chat(metrics: Mapping[str, Metrics]) -> list[str]:
+    chat, warnings = metrics["chat"], []
+    degenerate = [row["prompt"] for row in chat.get("answers", []) if is_degenerate(row["answer"])]
+    if degenerate:
+        warnings.append(f"{len(degenerate)} of {len(chat['answers'])} answers are blank or repeat themselves")
+    recall = chat.get("recall") or {"questions": 0}
+    known = chat.get("conversations", {}).get("train", math.inf) <= SMALL_CONVERSATIONS
+    if known and recall["questions"] and recall["recalled"] < RECALLED_FRACTION * recall["questions"]:
+        warnings.append(
+            f"the chat model answers {recall['recalled']} of {recall['questions']} of its training questions as trained: "
+            "more finetune.epochs, or a larger base model"
+        )
+    ordinary = chat.get("ordinary_text")
+    if ordinary and ordinary["after"] > FORGOTTEN_RATIO * ordinary["before"]:
+        warnings.append(
+            f"fine-tuning made ordinary text harder: {ordinary['before']:.2f} bits per byte before, {ordinary['after']:.2f} "
+            "after: fewer finetune.epochs or a lower finetune.learning_rate"
+        )
+    return warnings
+
+
+CHECKS: dict[str, Callable[[Mapping[str, Metrics]], list[str]]] = {
+    "tokens": _check_tokens, "base": _check_base, "scores": _check_scores, "chat": _check_chat,
+}  # fmt: skip

@@ -1,0 +1,71 @@
+"""Warnings about results that cannot be good, each at both sides of its threshold."""
+
+import pytest
+
+from groundup.report.quality_checks import check_run, check_stage, is_degenerate, strongest_baseline
+
+GOOD_SCORES = {
+    "bits_per_byte": 2.04, "loss": 4.4, "bits_per_byte_interval": [1.9, 2.2], "baselines": {"bigram": 2.38, "xz": 2.73},
+    "samples": [{"prompt": "The", "text": " first of the two is older than the second one."}],
+}  # fmt: skip
+GOOD_CHAT = {
+    "answers": [{"prompt": "Hello", "answer": "Hi"}], "recall": {"questions": 20, "recalled": 15},
+    "conversations": {"train": 300}, "ordinary_text": {"before": 2.0, "after": 2.5},
+}  # fmt: skip
+GOOD = {
+    "tokens": {"vocab_size": 4096, "unused_tokens": 100},
+    "base": {"final_loss": 4.2, "validation": [{"step": 5, "bits_per_byte": 2.2}, {"step": 9, "bits_per_byte": 2.1}]},
+    "scores": GOOD_SCORES,
+    "chat": GOOD_CHAT,
+}
+
+
+def test_a_good_run_has_no_warnings():
+    assert check_run(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "expected"),
+    [
+        ("tokens", {"unused_tokens": 900}, "900 of 4,096 tokens never occur"),
+        (
+            "base",
+            {"validation": [{"step": 5, "bits_per_byte": 2.0}, {"step": 9, "bits_per_byte": 2.1}]},
+            "best at step 5 of 9",
+        ),
+        ("scores", {"loss": 5.3}, "memorized: the training loss is 4.20 nats per token, that of held-out text 5.30"),
+        ("scores", {"bits_per_byte": 2.39}, "no better than bigram (2.380)"),
+        ("scores", {"bits_per_byte_interval": [0.49, 4.67]}, "too wide"),
+        ("scores", {"bits_per_byte_interval": None}, "one held-out document"),
+        ("scores", {"samples": [{"prompt": "The", "text": " module in in often" + " end" * 30}]}, "1 of 1 samples"),
+        ("chat", {"answers": [{"prompt": "Hello", "answer": "and the patinate, " * 9}]}, "1 of 1 answers"),
+        ("chat", {"answers": [{"prompt": "Hello", "answer": " "}]}, "1 of 1 answers"),
+        ("chat", {"recall": {"questions": 20, "recalled": 9}}, "9 of 20 of its training questions"),
+        ("chat", {"ordinary_text": {"before": 2.0, "after": 2.7}}, "made ordinary text harder"),
+    ],
+)
+def test_each_fault_is_one_warning(stage: str, changes: dict, expected: str):
+    metrics = GOOD | {stage: GOOD[stage] | changes}
+    (warning,) = check_stage(stage, metrics)
+    assert expected in warning
+    assert check_run(metrics) == [warning]
+
+
+def test_strongest_baseline_is_the_lowest():
+    assert strongest_baseline(GOOD_SCORES) == ("bigram", 2.38)
+    assert strongest_baseline({"baselines": {"xz": 2.7, "bigram": 2.9}}) == ("xz", 2.7)
+    assert strongest_baseline({}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("HHHHHHHHuuuuHHHHHHHHuuuu", True),
+        ("", True),
+        ("To be, or not to be, that is the question: whether it is nobler in the mind to suffer", False),
+        ("今日は天気がいいので、公園へ散歩に行きました。", False),
+        ("今日は" * 9, True),
+    ],
+)
+def test_repetition(text: str, expected: bool):
+    assert is_degenerate(text) == expected
