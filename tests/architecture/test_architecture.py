@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from groundup.cli.extras import EXTRAS
 from groundup.plan import derive
 from groundup.recipe import Recipe, load_recipe
 from groundup.stages import STAGES
@@ -51,6 +52,15 @@ def test_quick_commands_import_no_large_package(arguments):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout
     assert done.stderr == "\n"
+
+
+def test_library_needs_no_optional_package():
+    """Models load, generate and train with the packages of a plain `pip install groundup`."""
+    packages = [package for extra in EXTRAS.values() for package in extra]
+    chapters = ", ".join(f"groundup.{path.name}" for path in CHAPTERS if path.name not in ("report", "serve", "cli"))
+    code = f"import sys; sys.modules |= dict.fromkeys({packages}); import groundup.cli, {chapters}; groundup.open_model"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert not done.stderr
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)

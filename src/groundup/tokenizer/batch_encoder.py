@@ -5,11 +5,14 @@ like the `tokenizers` library, which is the fallback.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import fastokens
 import numpy as np
 
 from groundup.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # an optional package: without it `tokenizers` encodes
+    import fastokens
 
 FlatIds = tuple[np.ndarray, np.ndarray]
 """The concatenated ids of several texts, uint32, and the number of ids of each, int64."""
@@ -53,20 +56,22 @@ class BatchEncoder:
         return _flatten(self._tokenizer.encode_batch(texts))
 
 
-def fastokens_encode(encoder: fastokens.Tokenizer, texts: Sequence[str]) -> FlatIds:
+def fastokens_encode(encoder: "fastokens.Tokenizer", texts: Sequence[str]) -> FlatIds:
     """Encode with `fastokens`; special tokens spelled in a text are encoded as text."""
     ids, offsets = encoder.encode_batch_flat(list(texts), split_special_tokens=True)
     return np.frombuffer(ids, "<u4"), np.diff(np.frombuffer(offsets, "<u8").astype(np.int64))
 
 
-def _fast_encoder(tokenizer: Tokenizer) -> fastokens.Tokenizer | None:
-    """`fastokens` for this tokenizer, or None when it does not support it or is not exact."""
+def _fast_encoder(tokenizer: Tokenizer) -> "fastokens.Tokenizer | None":
+    """`fastokens` for this tokenizer, or None when it is not installed, does not support it or is not exact."""
     added = [token.content for token in tokenizer.backend.get_added_tokens_decoder().values()]
     texts = [*SELF_TEST_TEXTS, *(f"a{token} {token}b" for token in added)]
     try:
+        import fastokens
+
         encoder = fastokens.Tokenizer.from_json_str(tokenizer.backend.to_str())
         actual = fastokens_encode(encoder, texts)
-    except ValueError:
+    except (ImportError, ValueError):
         return None
     expected = _flatten(tokenizer.encode_batch(texts))
     exact = all(np.array_equal(*pair) for pair in zip(actual, expected, strict=True))

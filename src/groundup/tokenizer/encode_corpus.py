@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.tokenizer import parquet_documents
 from groundup.tokenizer.batch_encoder import BatchEncoder
 from groundup.tokenizer.token_shards import ShardWriter, TokenShard
 from groundup.tokenizer.tokenizer import Tokenizer
@@ -25,6 +24,8 @@ def encode_split(folder: Path, data: Path, split: str, out: Path, machine: Machi
     Resumes after the last complete parquet file, to the same bytes.
     Raises UserError when the tokenizer has no eos token.
     """
+    from groundup.tokenizer import parquet_documents  # needs an optional package
+
     tokenizer = Tokenizer.load(folder)
     # Read once by the encoders, for their number of threads.
     os.environ.setdefault("RAYON_NUM_THREADS", str(machine.threads))

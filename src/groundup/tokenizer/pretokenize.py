@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 import numpy as np
-import pyarrow
 from tokenizers import Regex, pre_tokenizers
 
 SEPARATOR = "\ud800"
@@ -157,6 +156,8 @@ def unique_pretokens(
     data = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
     if len(data) > len(text):  # from characters to bytes
         begins = np.flatnonzero((data & 0xC0) != 0x80)[begins]
+    import pyarrow
+
     buffers = [None, pyarrow.py_buffer(np.append(begins, len(data))), pyarrow.py_buffer(data)]
     pretokens = pyarrow.Array.from_buffers(pyarrow.large_binary(), len(begins), buffers).dictionary_encode()
     return pretokens.dictionary.to_pylist(), pretokens.indices.to_numpy()

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-import fastokens
 import numpy as np
 import tokenizers
 from tokenizers import AddedToken, decoders, models, trainers
@@ -148,6 +147,8 @@ def extend_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int
     # Special tokens keep their ids under names that no pretoken has.
     unreachable = {f" {id}": id for token, id in vocabulary.items() if token in specials}
     pretoken_rules["model"] = rules["model"] | {"vocab": ordinary | unreachable}
+    import fastokens
+
     encoder = fastokens.Tokenizer.from_json_str(json.dumps(pretoken_rules))
     ids, lengths = fastokens_encode(encoder, [pretoken.decode() for pretoken in counts])
     occurrences = np.array([*counts.values()], np.int64)
