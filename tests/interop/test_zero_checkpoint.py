@@ -111,7 +111,7 @@ def test_zero_checkpoint_of_a_hugging_face_model_opens(tmp_path, monkeypatch):
     torch.testing.assert_close(ours(tokens).logits, reference(tokens).logits, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.interop
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed in this environment")
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_equals_deepspeeds_own_script(tmp_path, stage):

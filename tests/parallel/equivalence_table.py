@@ -21,7 +21,7 @@ larger ones for bfloat16 and for Muon, whose products are in bfloat16.
 
 The last rows are other engines with the same recipe, batches and training loop: DeepSpeed 0.19.8, and Megatron-Core 0.16.1,
 whose CUDA calls are replaced by the CPU (`tests/parallel/megatron_shim.py`). `tests/parallel/test_other_engines.py` has the
-same bounds.
+same bounds; `make test-engines` makes both environments and runs it.
 
 | layout | ranks | loss | norm | gradient |
 |---|---:|---:|---:|---:|

@@ -1,14 +1,11 @@
 """DeepSpeed and Megatron as engines: losses, norms and gradients of one process, and checkpoints for any engine.
 
-Each runs in an environment of its own, with torch first:
-
-    pip install torch==2.13.0 && pip install setuptools wheel
-    pip install -c constraints.txt --no-build-isolation -e ".[deepspeed]" pytest pytest-timeout hypothesis beartype
-    python -m pytest -m slow tests/parallel/test_other_engines.py tests/interop/test_zero_checkpoint.py
-
-and so with `megatron`.
+`make test-engines` runs each in an environment of its own.
 """
 
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import engine_cases
@@ -50,7 +47,7 @@ def named(engine, name):
     return OTHER_ENGINES[engine][name]
 
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.interop
 
 ALL = [of(engine, engine, name) for engine, cases in OTHER_ENGINES.items() for name in cases]
 SOME = [
@@ -156,3 +153,22 @@ def test_different_runs_are_one_error_on_all_ranks(engine, name, errand, words):
 def test_ranks_of_one_sequence_need_the_same_data(engine, name):
     ranks, case = named(engine, name)
     assert "given different data" in gloo_ranks.run_ranks(ranks, engine_cases.differ_in_data, case)
+
+
+@needs("deepspeed")
+def test_build_after_a_killed_one(tmp_path):
+    """A killed build has left a lock file on which PyTorch waits without end."""
+    folder = tmp_path / "deepspeed_shm_comm"
+    folder.mkdir()
+    (folder / "lock").touch()
+    code = (
+        "import torch; from groundup.train.engines.deepspeed_engine import import_deepspeed; "
+        "import_deepspeed(torch.device('cpu')); from deepspeed.comm.torch import build_shm_op; print(build_shm_op())"
+    )
+    environment = os.environ | {"TORCH_EXTENSIONS_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert "deepspeed_shm_comm" in done.stdout.splitlines()[-1], done.stderr
+    assert (folder / "deepspeed_shm_comm.so").exists()
+    assert not (folder / "lock").exists()

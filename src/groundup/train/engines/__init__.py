@@ -8,6 +8,7 @@ engine_state.py        checkpoint state of the two PyTorch engines
 full_state.py          checkpoint state gathered as full tensors, for the engines below
 deepspeed_engine.py    DeepSpeed ZeRO; imported on use
 deepspeed_state.py     its checkpoint state
+build_lock.py          lock of its C++ builds, which a killed process does not leave behind
 megatron_engine.py     Megatron-Core; imported on use
 megatron_model.py      its model, optimizer, and an adapter with our model's interface
 megatron_weights.py    weight conversion

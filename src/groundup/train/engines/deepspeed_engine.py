@@ -21,6 +21,7 @@ from groundup.parallel.activation_checkpointing import apply_activation_checkpoi
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.engines.base_engine import BaseEngine, import_engine
+from groundup.train.engines.build_lock import use_build_lock
 from groundup.train.engines.deepspeed_state import DeepSpeedState
 from groundup.train.objectives import Batch, Objective, model_loss
 from groundup.train.optimizer import build_optimizers, set_learning_rate
@@ -157,6 +158,7 @@ def import_deepspeed(device: torch.device) -> Any:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
     deepspeed = import_engine("deepspeed", "deepspeed")
+    use_build_lock()
     # DeepSpeed calls deprecated collectives.
     warnings.filterwarnings("ignore", message=r".*(all_gather_into|reduce_scatter)_tensor", category=FutureWarning)
     logger = logging.getLogger("DeepSpeed")
