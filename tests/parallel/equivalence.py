@@ -58,6 +58,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "t5": T5,
     "moe": {"moe": MOE | {"load_balancing": "auxiliary_loss", "load_balancing_rate": 0.1}},
     "moe-deep": {"num_layers": 8, "moe": MOE | {"load_balancing": "auxiliary_loss", "load_balancing_rate": 0.1}},
+    "moe-unbalanced": {"num_layers": 8, "moe": MOE},
     "moe-bias": {"moe": MOE | {"load_balancing": "bias", "load_balancing_rate": 0.1}},
 }
 

@@ -176,7 +176,24 @@ OTHER_ENGINES: dict[str, dict[str, tuple[int, Case]]] = {
         "Megatron tp=4, gpt2": (4, _engine_case("megatron", {"tensor": 4}, "gpt2")),
         "Megatron tp=2, gpt2": (2, _engine_case("megatron", {"tensor": 2}, "gpt2")),
         "Megatron tp=2, qwen": (2, _engine_case("megatron", {"tensor": 2}, "qwen")),
+        "Megatron pp=2": (2, _engine_case("megatron", {"pipeline": 2}, "deep", 4)),
+        "Megatron pp=4, 8 micro-batches": (4, _engine_case("megatron", {"pipeline": 4}, "deep", 2)),
+        "Megatron pp=2, dp=2": (4, _engine_case("megatron", {"pipeline": 2, "replicate": 2}, "deep", 2)),
+        "Megatron pp=2, dp=2, distributed optimizer": (4, _engine_case("megatron", {"pipeline": 2}, "deep", 2)),
+        "Megatron pp=2, tp=2": (4, _engine_case("megatron", {"pipeline": 2, "tensor": 2}, "deep", 4)),
+        "Megatron pp=2, checkpointing": (
+            2, _engine_case("megatron", {"pipeline": 2}, "deep", 4, machine={"activation_checkpointing": "full"})
+        ),
+        "Megatron, experts": (1, _engine_case("megatron", {}, "moe")),
+        "Megatron dp=2, experts": (2, _engine_case("megatron", {"replicate": 2}, "moe")),
+        "Megatron ep=2, distributed optimizer": (2, _engine_case("megatron", {"expert": 2}, "moe")),
+        "Megatron ep=2, dp=4, distributed optimizer": (4, _engine_case("megatron", {"expert": 2}, "moe")),
+        "Megatron ep=2, pp=2, distributed optimizer": (
+            4, _engine_case("megatron", {"pipeline": 2, "expert": 2}, "moe-unbalanced", 2)
+        ),
+        "Megatron pp=2, experts": (2, _engine_case("megatron", {"pipeline": 2}, "moe", 2)),
         "Megatron tp=2, bfloat16": (2, _engine_case("megatron", {"tensor": 2}, train=BFLOAT16)),
+        "Megatron pp=2, bfloat16": (2, _engine_case("megatron", {"pipeline": 2}, "deep", 4, train=BFLOAT16)),
         "Megatron dp=2, distributed optimizer, bfloat16": (2, _engine_case("megatron", {"shard": 2}, train=BFLOAT16)),
     },
 }  # fmt: skip

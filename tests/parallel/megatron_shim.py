@@ -44,7 +44,12 @@ def install() -> None:
     )
     import megatron.core.tensor_parallel as tensor_parallel
     import megatron.core.tensor_parallel.random as megatron_random
+    import megatron.core.transformer.moe.token_dispatcher as token_dispatcher
 
+    # Sizes as numpy arrays, which it makes of CUDA tensors only.
+    token_dispatcher.maybe_move_tensor_to_cpu = lambda tensor, as_numpy=False, record_stream=False: (
+        tensor.numpy() if as_numpy and isinstance(tensor, torch.Tensor) else tensor
+    )
     tensor_parallel.model_parallel_cuda_manual_seed = lambda *_, **__: None
     megatron_random._get_cuda_rng_state = lambda *_, **__: torch.zeros(0)
     megatron_random._set_cuda_rng_state = lambda *_, **__: None

@@ -8,7 +8,7 @@ from groundup.train.engines.megatron_weights import build_weight_rules, from_meg
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen", "moe"])
 def test_round_trip_is_exact(name, ranks):
     config, weights = config_of(name), dict(build_toy_model(name).named_parameters())
     parts = [to_megatron(weights, config, rank, ranks) for rank in range(ranks)]

@@ -13,6 +13,9 @@ from groundup.recipe.train_config import TrainConfig
 
 SHAPE = {"vocab_size": 64, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2}
 
+EXPERTS = MoEConfig(num_experts=4, experts_per_token=2)
+SIGMOID = EXPERTS.model_copy(update={"router_activation": "sigmoid"})
+
 
 def refusal(engine, layout=None, model=None, devices=2, **train):
     wanted = complete_layout(LayoutConfig(**(layout or {})), devices)
@@ -29,7 +32,7 @@ def refusal(engine, layout=None, model=None, devices=2, **train):
         ({"pipeline": 2}, {}, {}, r"layout\.pipeline = 2"),
         ({"context": 2}, {}, {}, r"layout\.context = 2"),
         ({"replicate": 2}, {}, {}, r"layout\.replicate = 2"),
-        ({}, {"moe": MoEConfig(num_experts=4, experts_per_token=2)}, {}, r"model\.moe .* load balancing"),
+        ({}, {"moe": EXPERTS}, {}, r"model\.moe .* load balancing"),
         ({"zero_stage": 2, "cpu_offload": "all"}, {}, {}, r"offload = 'all' with zero_stage = 2"),
         ({}, {}, {"optimizer": "muon"}, r"train\.optimizer = 'muon'"),
         ({}, {}, {"precision": "float8"}, r"train\.precision = 'float8'"),
@@ -46,14 +49,20 @@ def test_deepspeed_unsupported(layout, model, train, words):
 @pytest.mark.parametrize(
     ("layout", "model", "train", "words"),
     [
-        ({"pipeline": 2}, {}, {}, "machine.layout.pipeline = 2"),
-        ({"context": 2}, {}, {}, "machine.layout.context = 2"),
+        ({"pipeline": 2, "pipeline_schedule": "gpipe"}, {}, {}, "pipeline_schedule = 'gpipe'"),
+        ({"pipeline": 2}, {"num_layers": 3}, {}, "pipeline must divide num_layers"),
+        ({"pipeline": 2}, {"tie_embeddings": True}, {}, "model.tie_embeddings"),
+        ({"context": 2}, {}, {}, "machine.layout.context = 2 with train.engine = 'megatron': Megatron-Core has it in the"),
         ({"zero_stage": 1}, {}, {}, "machine.layout.zero_stage = 1"),
         ({"cpu_offload": "all"}, {}, {}, "machine.layout.cpu_offload = 'all'"),
         ({"tensor": 4}, {}, {}, "model.num_kv_heads = 2"),
         ({}, {"architecture": "encoder"}, {}, "model.architecture = encoder"),
         ({}, {"architecture": "encoder_decoder"}, {}, "model.architecture = encoder_decoder"),
-        ({}, {"moe": MoEConfig(num_experts=4, experts_per_token=2)}, {}, "model.moe"),
+        ({"tensor": 2}, {"moe": EXPERTS}, {}, "machine.layout.tensor = 2 with model.moe"),
+        ({}, {"moe": EXPERTS.model_copy(update={"load_balancing": "bias"})}, {}, "load_balancing = 'bias'"),
+        ({}, {"moe": EXPERTS.model_copy(update={"experts_per_token": 1})}, {}, "normalize_scores = True"),
+        ({}, {"moe": SIGMOID.model_copy(update={"normalize_scores": False})}, {}, "normalize_scores = False"),
+        ({}, {"moe": SIGMOID.model_copy(update={"load_balancing": "auxiliary_loss"})}, {}, "normalized scores"),
         ({}, {"norm_placement": "sandwich"}, {}, "model.norm_placement = sandwich"),
         ({}, {"norm": "zero_centered_rmsnorm"}, {}, "model.norm = zero_centered_rmsnorm"),
         ({}, {"norm": "layernorm"}, {}, "without norm_bias"),
@@ -85,8 +94,11 @@ def test_zero_stage_and_optimizer_offload_need_deepspeed():
 def test_supported_recipes_pass(engine):
     layouts = {
         "deepspeed": [{}, {"zero_stage": 1, "cpu_offload": "optimizer"}, {"zero_stage": 3, "cpu_offload": "all"}],
-        "megatron": [{}, {"tensor": 2}, {"replicate": 2}],
+        "megatron": [{}, {"tensor": 2}, {"replicate": 2}, {"pipeline": 2}],
     }
+    for expert in (1, 2) if engine == "megatron" else ():
+        layout = complete_layout(LayoutConfig(expert=expert), 2)
+        check_layout(layout, ModelConfig(**SHAPE, moe=EXPERTS), TrainConfig(engine=engine))
     for layout in layouts[engine]:
         check_layout(complete_layout(LayoutConfig(**layout), 2), ModelConfig(**SHAPE), TrainConfig(engine=engine))
     if engine == "deepspeed":  # which shards any transformer

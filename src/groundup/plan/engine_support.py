@@ -1,7 +1,7 @@
 """Checks of a recipe against its training engine.
 
 The native engine supports all layouts. DeepSpeed supports the shard axis only; Megatron-Core has its own model, which
-supports some decoders.
+supports some decoders, in all axes but context.
 """
 
 from importlib.util import find_spec
@@ -12,6 +12,7 @@ from groundup.plan.pipeline_schedule import SCHEDULES
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.machine_config import MachineConfig
+from groundup.recipe.model_config import MoEConfig
 from groundup.recipe.train_config import EngineName, TrainConfig
 
 ENGINE_PACKAGES: dict[EngineName, tuple[str, str, str]] = {
@@ -64,7 +65,7 @@ def check_engine_layout(layout: LayoutConfig, config: ModelConfig, train: TrainC
     if train.engine == "deepspeed":
         _check_deepspeed(layout, config)
     if train.engine == "megatron":
-        _check_megatron(layout, train)
+        _check_megatron(layout, config, train)
         _check_megatron_model(config)
         if config.num_kv_heads % layout.tensor:
             _refuse("megatron", f"machine.layout.tensor = {layout.tensor} and model.num_kv_heads = {config.num_kv_heads}",
@@ -95,9 +96,16 @@ def _check_deepspeed(layout: LayoutConfig, config: ModelConfig) -> None:
                 "set machine.layout.zero_stage=3, or machine.layout.cpu_offload=optimizer")  # fmt: skip
 
 
-def _check_megatron(layout: LayoutConfig, train: TrainConfig) -> None:
-    axes = ("context", "pipeline", "expert")
-    _check_axes("megatron", layout, axes, "only the tensor, shard and replicate axes are supported")
+def _check_megatron(layout: LayoutConfig, config: ModelConfig, train: TrainConfig) -> None:
+    _check_axes("megatron", layout, ("context",), "Megatron-Core has it in the attention of TransformerEngine only")
+    if layout.pipeline > 1 and layout.pipeline_schedule != "1f1b":
+        _refuse("megatron", f"machine.layout.pipeline_schedule = {layout.pipeline_schedule!r}", "not supported",
+                "set machine.layout.pipeline_schedule=1f1b, or train.engine=native")  # fmt: skip
+    if config.num_layers % layout.pipeline:
+        _refuse("megatron", f"machine.layout.pipeline = {layout.pipeline} and model.num_layers = {config.num_layers}",
+                "pipeline must divide num_layers", "choose another machine.layout.pipeline")  # fmt: skip
+    if config.moe is not None:
+        _check_megatron_experts(layout, config.moe)
     if layout.replicate > 1 and layout.shard not in (None, 1):
         _refuse("megatron", f"machine.layout.replicate = {layout.replicate} and shard = {layout.shard}",
                 "its optimizer is sharded over all data ranks or none", "set one of them to 1")  # fmt: skip
@@ -110,10 +118,30 @@ def _check_megatron(layout: LayoutConfig, train: TrainConfig) -> None:
                     f"leave train.{name} out, or set train.engine=native")  # fmt: skip
 
 
+def _check_megatron_experts(layout: LayoutConfig, moe: MoEConfig) -> None:
+    """Limits of Megatron's router, and of experts with tensor parallelism."""
+    if layout.tensor > 1:
+        _refuse("megatron", f"machine.layout.tensor = {layout.tensor} with model.moe",
+                "Megatron-Core computes experts on sequence parallel tensor ranks only, which is not supported",
+                "leave machine.layout.tensor out, or set train.engine=native")  # fmt: skip
+    if moe.load_balancing == "bias":
+        _refuse("megatron", "model.moe.load_balancing = 'bias'", "Megatron-Core updates it after skipped batches, too",
+                "set model.moe.load_balancing=auxiliary_loss, or train.engine=native")  # fmt: skip
+    if moe.router_activation == "sigmoid" and moe.load_balancing == "auxiliary_loss":
+        _refuse("megatron", "model.moe.router_activation = 'sigmoid' with load_balancing = 'auxiliary_loss'",
+                "Megatron-Core takes the loss of normalized scores",
+                "set model.moe.router_activation=softmax, or train.engine=native")  # fmt: skip
+    normalized = moe.experts_per_token > 1 if moe.router_activation == "sigmoid" else moe.normalize_scores
+    if normalized != moe.normalize_scores or (normalized and moe.experts_per_token == 1):
+        _refuse("megatron", f"model.moe.normalize_scores = {moe.normalize_scores} with {moe.experts_per_token} experts "
+                f"per token and router_activation = {moe.router_activation!r}", "not supported by Megatron-Core's router",
+                f"set model.moe.normalize_scores={str(not moe.normalize_scores).lower()}, or train.engine=native")  # fmt: skip
+
+
 def _check_megatron_model(config: ModelConfig) -> None:
     """Limits of Megatron's GPT model: pre-norm blocks, and fewer options."""
     supported = {
-        "rope_scaling": None, "attention_scale": None, "attention_softcap": None, "logit_softcap": None, "moe": None,
+        "rope_scaling": None, "attention_scale": None, "attention_softcap": None, "logit_softcap": None,
         "embedding_scale": 1.0, "logit_scale": 1.0, "embedding_norm": False, "architecture": "decoder",
         "norm_placement": "pre", "mup_base_width": None,
     }  # fmt: skip

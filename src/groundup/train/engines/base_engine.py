@@ -96,6 +96,14 @@ class BaseEngine:
         """machine.micro_batch_size, or the number of sequences that makes a forward pass efficient."""
         return self.micro_batch_size or max(1, DEFAULT_TOKENS[self.device.type] // length)
 
+    def even_micro_batch_size(self, batch: Batch) -> int:
+        """The largest divisor of the sequences up to the default size; pipelines need at least 4 micro-batches a stage."""
+        sequences, length = next(iter(batch.values())).shape[:2]
+        limit = self.default_micro_batch_size(length)
+        if self.layout.pipeline > 1 and self.micro_batch_size is None:
+            limit = min(limit, max(1, sequences // (4 * self.layout.pipeline)))
+        return max(size for size in range(1, sequences + 1) if sequences % size == 0 and size <= max(1, limit))
+
     def any_rank(self, flag: bool) -> bool:
         return self.communicator.any(flag)
 

@@ -13,9 +13,10 @@ from groundup.model.head import ModelOutput, shift_labels
 from groundup.model.loss import IGNORE_INDEX
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
+from groundup.recipe.model_config import MoEConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.engines.base_engine import import_engine
-from groundup.train.engines.megatron_weights import to_megatron
+from groundup.train.engines.megatron_weights import stage_parameters, to_megatron
 
 
 def check_megatron() -> None:
@@ -41,7 +42,7 @@ def build_megatron(
     from megatron.core import parallel_state  # type: ignore[import-not-found]
     from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig  # type: ignore[import-not-found]
     from megatron.core.models.gpt import GPTModel  # type: ignore[import-not-found]
-    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec  # type: ignore[import-not-found]
+    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec  # type: ignore[import-not-found]
     from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer  # type: ignore[import-not-found]
     from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed  # type: ignore[import-not-found]
     from megatron.core.transformer import TransformerConfig  # type: ignore[import-not-found]
@@ -50,7 +51,11 @@ def build_megatron(
     config: Any = model.config
     if parallel_state.model_parallel_is_initialized():
         parallel_state.destroy_model_parallel()  # of an earlier engine
-    parallel_state.initialize_model_parallel(tensor_model_parallel_size=layout.tensor)
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=layout.tensor,
+        pipeline_model_parallel_size=layout.pipeline,
+        expert_model_parallel_size=layout.expert,
+    )
     model_parallel_cuda_manual_seed(0)  # required, although there is no dropout
     half = settings.precision == "bfloat16"
     transformer_config = TransformerConfig(
@@ -58,22 +63,21 @@ def build_megatron(
     )
     network: Any = GPTModel(
         config=transformer_config,
-        transformer_layer_spec=get_gpt_layer_local_spec(
-            qk_layernorm=config.qk_norm, normalization=NORM_NAMES[config.norm]
+        transformer_layer_spec=get_gpt_decoder_block_spec(
+            transformer_config, use_transformer_engine=False, normalization=NORM_NAMES[config.norm]
         ),
+        pre_process=parallel_state.is_pipeline_first_stage(),
+        post_process=parallel_state.is_pipeline_last_stage(),
         vocab_size=config.vocab_size,
         max_sequence_length=config.context_length,
         share_embeddings_and_output_weights=config.tie_embeddings,
         position_embedding_type="rope" if config.position_embedding == "rope" else "learned_absolute",
         rotary_base=config.rope_theta,
     )
-    parameters = dict(network.named_parameters())
-    rank = dist.get_rank() % layout.tensor
+    rank = parallel_state.get_tensor_model_parallel_rank()
     converted = to_megatron(dict(model.named_parameters()), config, rank, layout.tensor)
-    if parameters.keys() != converted.keys():
-        raise RuntimeError(f"Megatron's model has other parameters: {sorted(parameters.keys() ^ converted.keys())}")
     with torch.no_grad():
-        for name, weight in parameters.items():
+        for name, weight in stage_parameters(network, parallel_state.get_expert_model_parallel_rank()).items():
             weight.copy_(converted[name])
     network = network.to(next(model.parameters()).device)
     if half:
@@ -116,6 +120,23 @@ def model_config_fields(config: ModelConfig) -> dict[str, Any]:
         "activation_func": ACTIVATIONS[config.feed_forward],
         "attention_dropout": 0.0,
         "hidden_dropout": 0.0,
+    } | ({} if config.moe is None else _moe_config_fields(config, config.moe))
+
+
+def _moe_config_fields(config: ModelConfig, moe: MoEConfig) -> dict[str, Any]:
+    return {
+        "num_moe_experts": moe.num_experts,
+        "moe_layer_freq": [int(layer >= moe.num_dense_layers) for layer in range(config.num_layers)],
+        "moe_ffn_hidden_size": moe.intermediate_size,
+        "moe_shared_expert_intermediate_size": moe.num_shared_experts * moe.intermediate_size or None,
+        "moe_router_topk": moe.experts_per_token,
+        "moe_router_score_function": moe.router_activation,
+        "moe_router_pre_softmax": not moe.normalize_scores,
+        "moe_router_dtype": "fp32",
+        "moe_token_dispatcher_type": "alltoall",
+        # Tokens are counted over all ranks, as in parallel/expert_parallel.py.
+        "moe_router_load_balancing_type": "global_aux_loss" if moe.load_balancing == "auxiliary_loss" else "none",
+        "moe_aux_loss_coeff": moe.load_balancing_rate,
     }
 
 
@@ -123,8 +144,10 @@ def _compute_config_fields(layout: LayoutConfig, half: bool, checkpointing: str)
     """TransformerConfig fields of precision and parallelism."""
     return {
         "tensor_model_parallel_size": layout.tensor,
+        "pipeline_model_parallel_size": layout.pipeline,
+        "expert_model_parallel_size": layout.expert,
         "params_dtype": torch.bfloat16 if half else torch.float32,
-        "pipeline_dtype": torch.float32,
+        "pipeline_dtype": torch.bfloat16 if half else torch.float32,
         "bf16": half,
         # Weights are overwritten, but CPU initialization marks sharded parameters; the norm counts all others once.
         "use_cpu_initialization": True,
@@ -139,43 +162,113 @@ def _compute_config_fields(layout: LayoutConfig, half: bool, checkpointing: str)
     } | (FULL_RECOMPUTE if checkpointing == "full" else {})
 
 
+class ExpertBalancing:
+    """The auxiliary loss of experts, of which Megatron adds the gradient only.
+
+    Megatron multiplies it by the tokens of a micro-batch on this rank, and leaves the division to its own optimizer loop.
+    """
+
+    def __init__(self, network: nn.Module, moe: MoEConfig):
+        from megatron.core.transformer.moe import moe_utils  # type: ignore[import-not-found]
+        from megatron.core.transformer.moe.router import TopKRouter  # type: ignore[import-not-found]
+
+        if not hasattr(moe_utils, "te_general_gemm"):  # a name that 0.16 defines with TransformerEngine only, but reads
+            moe_utils.te_general_gemm = None
+        self._factor = moe.load_balancing_rate * moe.experts_per_token
+        self._clear, self._values = moe_utils.clear_aux_losses_tracker, moe_utils.get_moe_layer_wise_logging_tracker
+        self._config: Any = network.config
+        self._micro_batches = 1
+        routers: list[Any] = [part for part in network.modules() if isinstance(part, TopKRouter)]
+        for router in routers:
+            # Tokens are counted in one micro-batch; Megatron would sum over those before, too.
+            router.register_forward_pre_hook(lambda router, _: router.reset_global_aux_loss_tracker())
+
+    def start(self, micro_batches: int, tokens: int) -> None:
+        """Before a batch of so many micro-batches, each with `tokens` tokens on this rank."""
+        self._clear()
+        self._micro_batches = micro_batches
+        self._config.moe_aux_loss_coeff = self._factor / (micro_batches * tokens)
+
+    def loss(self) -> float:
+        """This rank's part of the auxiliary loss of the batch."""
+        total = sum(float(layer["values"].sum()) for layer in self._values().values())
+        return self._factor / self._micro_batches * total
+
+
 class MegatronAdapter(nn.Module):
-    """Megatron's model with our model's interface. Collective over a tensor axis."""
+    """Megatron's model with our model's interface. Collective over the tensor and pipeline axes, and over experts.
+
+    Pipeline stages compute one after the other, and the last one sends the result to all.
+    """
 
     def __init__(self, config: ModelConfig, network: nn.Module):
         super().__init__()
+        from megatron.core import parallel_state  # type: ignore[import-not-found]
+
         self.config = config
         self.network = network
+        self.pipeline = parallel_state.get_pipeline_model_parallel_group()
 
     def forward(
         self, tokens: Int[Tensor, "B T"], labels: Int[Tensor, "B T"] | None = None, *, z_loss: float = 0.0
     ) -> ModelOutput:
+        hidden = self.hidden_states(tokens)
         if labels is None:
-            return ModelOutput(self.logits(self.hidden_states(tokens)), None)
+            return ModelOutput(self.logits(hidden), None)
         targets = shift_labels(labels)
-        losses = self.losses(self.network, tokens, targets)
-        return ModelOutput(None, losses[targets != IGNORE_INDEX].mean())
+        loss = torch.zeros((), device=hidden.device)
+        if self._is_last:
+            losses = self._inner.compute_language_model_loss(targets, self._scores(hidden.transpose(0, 1), False))
+            loss = losses[targets != IGNORE_INDEX].mean()
+        return ModelOutput(None, self._from_stage(self.pipeline.size() - 1, loss))
 
     def losses(
         self, network: nn.Module, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]
-    ) -> Float[Tensor, "B T"]:
-        """Loss in nats at each position, by the network or its wrapper; undefined where the label is -100."""
+    ) -> Float[Tensor, "B T"] | Float[Tensor, "T B D"]:
+        """Loss in nats at each position, by the network or its wrapper; undefined where the label is -100.
+
+        Hidden states on pipeline stages before the last one.
+        """
         return network(tokens, _positions(tokens), None, labels=targets)
 
     def hidden_states(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         inner = self._inner
-        inner.post_process = False  # stop before the head
+        was_last, inner.post_process = inner.post_process, False  # stop before the head
+        shape = (tokens.shape[1], tokens.shape[0], self.config.hidden_size)
+        hidden = torch.empty(shape, dtype=inner.config.params_dtype, device=tokens.device)
         try:
-            return self.network(tokens, _positions(tokens), None).transpose(0, 1)
+            for stage in range(self.pipeline.size()):
+                if stage == self.pipeline.rank():
+                    inner.set_input_tensor(hidden)
+                    hidden = inner(tokens, _positions(tokens), None)
+                hidden = self._from_stage(stage, hidden)
         finally:
-            inner.post_process = True
+            inner.post_process = was_last
+        return hidden.transpose(0, 1)
 
     def logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        scores = torch.empty((*hidden.shape[:-1], self.config.vocab_size), device=hidden.device)
+        if self._is_last:
+            scores = self._scores(hidden, True).float()
+        return self._from_stage(self.pipeline.size() - 1, scores)
+
+    def _scores(self, hidden: Tensor, gathered: bool) -> Tensor:
+        """Logits over the vocabulary, or over the tensor parallel shard of it."""
         inner = self._inner
         tied = self.config.tie_embeddings
         weight = inner.shared_embedding_or_output_weight() if tied else inner.output_layer.weight
-        scores, _ = inner.output_layer(hidden.to(weight.dtype), weight=weight, runtime_gather_output=True)
-        return scores.float()
+        return inner.output_layer(hidden.to(weight.dtype), weight=weight, runtime_gather_output=gathered)[0]
+
+    def _from_stage(self, stage: int, tensor: Tensor) -> Tensor:
+        """The tensor of a pipeline stage, on all of them."""
+        if self.pipeline.size() > 1:
+            tensor = tensor.contiguous()
+            dist.broadcast(tensor, group=self.pipeline, group_src=stage)
+        return tensor
+
+    @property
+    def _is_last(self) -> bool:
+        return self.pipeline.rank() == self.pipeline.size() - 1
 
     @property
     def _inner(self) -> Any:

@@ -1,16 +1,19 @@
 """Weight conversion between our model and Megatron-Core's, in both directions, without rounding.
 
 Megatron (Shoeybi et al. 2019) fuses matrices: query, key and value of each head group, and gate above up projection. Each
-tensor parallel rank has a shard of every matrix. AdamW's moments are converted by the same rules.
+tensor parallel rank has a shard of every matrix, each pipeline rank some layers, each expert parallel rank some experts.
+AdamW's moments are converted by the same rules.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.recipe import ModelConfig
+from groundup.recipe.model_config import MoEConfig
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class WeightRule:
     """The conversion of one of Megatron's parameters.
 
     Attributes:
-        sources: our weights that it is made of.
+        sources: our weights that it is made of; `name[2]`: of the weight with all experts, the third expert's matrix.
         split: (our weights, world size) -> the shard of each tensor parallel rank.
         merge: (the shards of all ranks) -> our weights.
     """
@@ -48,14 +51,10 @@ def build_weight_rules(config: ModelConfig) -> dict[str, WeightRule]:
             for part in "qk":
                 rules |= _norm(config, f"{target_attention}.{part}_layernorm", f"{attention}.{part}_norm")
         rules |= _norm(config, f"{target}.pre_mlp_layernorm", f"{source}.feed_forward_norm")
-        first = [f"{source}.feed_forward.{part}_proj" for part in (("gate", "up") if config.gated else ("up",))]
-        kinds = ("weight", "bias") if config.feed_forward_bias else ("weight",)
-        for kind in kinds:
-            rules[f"{target}.mlp.linear_fc1.{kind}"] = _interleaved([f"{name}.{kind}" for name in first])
-        down = f"{source}.feed_forward.down_proj"
-        rules[f"{target}.mlp.linear_fc2.weight"] = _sharded(f"{down}.weight", 1)
-        if config.feed_forward_bias:
-            rules[f"{target}.mlp.linear_fc2.bias"] = _replicated(f"{down}.bias")
+        if config.moe is not None and layer >= config.moe.num_dense_layers:
+            rules |= _experts(config.moe, f"{target}.mlp", f"{source}.feed_forward")
+        else:
+            rules |= _feed_forward(config, f"{target}.mlp", f"{source}.feed_forward")
     rules |= _norm(config, "decoder.final_layernorm", "final_norm")
     if not config.tie_embeddings:
         rules["output_layer.weight"] = _sharded("head.weight", 0)
@@ -65,22 +64,86 @@ def build_weight_rules(config: ModelConfig) -> dict[str, WeightRule]:
 def to_megatron(weights: Mapping[str, Tensor], config: ModelConfig, rank: int, world_size: int) -> dict[str, Tensor]:
     """The parameters of tensor parallel rank `rank`, from our full weights."""
     return {
-        name: rule.split([weights[source] for source in rule.sources], world_size)[rank].contiguous()
+        name: rule.split([read_source(weights, source) for source in rule.sources], world_size)[rank].contiguous()
         for name, rule in build_weight_rules(config).items()
     }
 
 
 def from_megatron(parts: list[Mapping[str, Tensor]], config: ModelConfig) -> dict[str, Tensor]:
     """Our full weights, from the parameters of all tensor parallel ranks."""
-    weights = {}
-    for name, rule in build_weight_rules(config).items():
-        weights |= dict(zip(rule.sources, rule.merge([part[name] for part in parts]), strict=True))
-    return weights
+    rules = build_weight_rules(config).items()
+    merged = ((rule.sources, rule.merge([part[name] for part in parts])) for name, rule in rules)
+    return dict(stack_experts((pair for pairs in merged for pair in zip(*pairs, strict=True)), config))
+
+
+def read_source(weights: Mapping[str, Tensor], source: str) -> Tensor:
+    """The weight, or expert's matrix, that is named in a rule."""
+    name, expert = split_source(source)
+    return weights[name] if expert is None else weights[name][expert]
+
+
+def split_source(source: str) -> tuple[str, int | None]:
+    """(name of our weight, number of the expert) of a source in a rule."""
+    name, bracket, expert = source.rstrip("]").partition("[")
+    return name, int(expert) if bracket else None
+
+
+def stack_experts(tensors: Iterable[tuple[str, Tensor]], config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
+    """(our name, weight) from (source, tensor): matrices of experts, in order, are stacked when the last one is there."""
+    matrices: dict[str, list[Tensor]] = {}
+    for source, tensor in tensors:
+        name, expert = split_source(source)
+        if expert is None or config.moe is None:
+            yield name, tensor
+            continue
+        matrices.setdefault(name, []).append(tensor)
+        if len(matrices[name]) == config.moe.num_experts:
+            yield name, torch.stack(matrices.pop(name))
+
+
+def stage_parameters(network: Any, expert_rank: int) -> dict[str, nn.Parameter]:
+    """The parameters of one rank's GPT model by their names in a model with all layers and experts."""
+    first_layer = network.decoder.layers[0].layer_number - 1
+    parameters = {}
+    for name, weight in network.named_parameters():
+        parts = name.split(".")
+        if parts[:2] == ["decoder", "layers"]:
+            parts[2] = str(int(parts[2]) + first_layer)
+        if "local_experts" in parts:
+            position = parts.index("local_experts") + 1
+            local_experts = network.get_submodule(".".join(name.split(".")[:position]))
+            parts[position] = str(int(parts[position]) + expert_rank * len(local_experts))
+        parameters[".".join(parts)] = weight
+    return parameters
 
 
 def _norm(config: ModelConfig, target: str, source: str) -> dict[str, WeightRule]:
     kinds = ("weight", "bias") if config.norm == "layernorm" else ("weight",)
     return {f"{target}.{kind}": _replicated(f"{source}.{kind}") for kind in kinds}
+
+
+def _feed_forward(config: ModelConfig, target: str, source: str) -> dict[str, WeightRule]:
+    first = [f"{source}.{part}_proj" for part in (("gate", "up") if config.gated else ("up",))]
+    rules = {}
+    for kind in ("weight", "bias") if config.feed_forward_bias else ("weight",):
+        rules[f"{target}.linear_fc1.{kind}"] = _interleaved([f"{name}.{kind}" for name in first])
+    rules[f"{target}.linear_fc2.weight"] = _sharded(f"{source}.down_proj.weight", 1)
+    if config.feed_forward_bias:
+        rules[f"{target}.linear_fc2.bias"] = _replicated(f"{source}.down_proj.bias")
+    return rules
+
+
+def _experts(moe: MoEConfig, target: str, source: str) -> dict[str, WeightRule]:
+    rules = {f"{target}.router.weight": _replicated(f"{source}.router.weight")}
+    for expert in range(moe.num_experts):
+        gate, up, down = (f"{source}.experts.{part}_proj[{expert}]" for part in ("gate", "up", "down"))
+        rules[f"{target}.experts.local_experts.{expert}.linear_fc1.weight"] = _interleaved([gate, up])
+        rules[f"{target}.experts.local_experts.{expert}.linear_fc2.weight"] = _sharded(down, 1)
+    if moe.num_shared_experts:
+        gate, up, down = (f"{source}.shared_experts.{part}_proj.weight" for part in ("gate", "up", "down"))
+        rules[f"{target}.shared_experts.linear_fc1.weight"] = _interleaved([gate, up])
+        rules[f"{target}.shared_experts.linear_fc2.weight"] = _sharded(down, 1)
+    return rules
 
 
 def _replicated(source: str) -> WeightRule:

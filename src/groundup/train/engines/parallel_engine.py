@@ -76,7 +76,7 @@ class ParallelEngine(TorchEngine):
         num_targets = self.communicator.all_reduce_sum(self.objective.count(batch))
         num_targets *= self.data_world_size / dist.get_world_size()
         num_targets = max(1.0, num_targets) * self.context_size
-        size = self._choose_micro_batch(*next(iter(batch.values())).shape[:2])
+        size = self.even_micro_batch_size(batch)
         if self.parallel_model.stages:
             total = self._run_pipeline(batch, size, num_targets)
         else:
@@ -127,13 +127,6 @@ class ParallelEngine(TorchEngine):
     def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
         with autocast(self.device, self.settings.precision):
             return self.objective.loss(model, batch)
-
-    def _choose_micro_batch(self, sequences: int, length: int) -> int:
-        """The largest divisor of `sequences` up to the default size; pipelines need at least 4 micro-batches a stage."""
-        limit = self.default_micro_batch_size(length)
-        if self.parallel_model.stages and self.micro_batch_size is None:
-            limit = min(limit, max(1, sequences // (4 * self.mesh.layout.pipeline)))
-        return max(size for size in range(1, sequences + 1) if sequences % size == 0 and size <= max(1, limit))
 
     @contextmanager
     def eval_model(self) -> Iterator[nn.Module]:
