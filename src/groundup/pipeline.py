@@ -31,7 +31,7 @@ from groundup.artifacts.machine import Machine, provenance
 from groundup.artifacts.manifest import Manifest, list_files
 from groundup.artifacts.progress import Progress
 from groundup.artifacts.rank_environment import rank, world_size
-from groundup.artifacts.run_record import RECORD_FILE, check_recorded, manifest_name, update_record
+from groundup.artifacts.run_record import RECORD_FILE, check_recorded, check_stage, manifest_name, update_record
 from groundup.artifacts.storage_errors import report_storage_errors
 from groundup.plan import Plan
 from groundup.plan.engine_support import check_engine_installed
@@ -135,6 +135,7 @@ def _run_main(
         update_record(run_folder, add=(RECIPE_FILE, PLAN_FILE, *kept))
         reached = from_stage is None
         forced = False
+        intact: set[str] = set()
         for index in range(len(stage_runs)):
             stage_run = stage_runs[index]
             if stage_run.stage.name == from_stage:
@@ -150,9 +151,15 @@ def _run_main(
                     f"--from {from_stage}: {stage_run.path.name} is not complete",
                     hint=f"remove --from, or use --from {stage_run.stage.name}",
                 )
+            if machine.verify_inputs and not stage_run.stage.checks_inputs:
+                for other in stage_runs:
+                    if other.stage.name in stage_run.inputs.keys() - intact:
+                        check_stage(other.path, other.stage.name)
+                        intact.add(other.stage.name)
             # Without an entry while it is built: a crash after the rename leaves a stage that the next run records.
             update_record(run_folder, remove=[manifest_name(stage_run.path)])
             build_stage(stage_run, plan.recipe, machine, stage_runs)
+            intact.add(stage_run.stage.name)
             update_record(run_folder, add=[manifest_name(stage_run.path)])
             if stage_run.stage.name == "tokens":
                 plan = plan_run(recipe, run_folder, machine)

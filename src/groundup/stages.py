@@ -20,6 +20,7 @@ class Stage:
         required_sections: recipe sections that the stage cannot do without.
         version: raised when the same recipe would give a different result than before.
         distributed: runs on all ranks; other stages run on the main rank only.
+        checks_inputs: the function itself compares the files that it reads with their hashes; the runner does it for others.
         identity: "module:function" that maps (section, machine) to the content hashes of files outside the run.
     """
 
@@ -32,6 +33,7 @@ class Stage:
     required_sections: tuple[str, ...] = ()
     version: int = 1
     distributed: bool = False
+    checks_inputs: bool = False
     identity: str | None = None
 
 
@@ -67,6 +69,7 @@ STAGES = (
     Stage("export", "08-export", "export", "groundup.interop.stage:run", inputs=("base", "chat"), required_sections=("train",)),
     Stage(
         "report", "09-report", "report", "groundup.report.stage:run", extra_sections=("name",),
+        checks_inputs=True,
         inputs=("data", "tokenizer", "tokens", "base", "scores", "chat", "quantized", "export"),
     ),
 )  # fmt: skip

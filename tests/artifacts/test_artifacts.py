@@ -75,6 +75,14 @@ def test_partial_folder_is_kept_only_for_the_same_fingerprint(tmp_path):
     partial = directory.open_partial(final, "a" * 64)
     (partial / "shard-0").write_text("done")
     assert (directory.open_partial(final, "a" * 64) / "shard-0").exists()
+    content = (partial / ".fingerprint").read_bytes()
+    for position in (0, 64, 100):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        (partial / ".fingerprint").write_bytes(damaged)
+        with pytest.raises(UserError, match="damaged, so whether"):
+            directory.open_partial(final, "a" * 64)
+    (partial / ".fingerprint").write_bytes(content)
     assert not (directory.open_partial(final, "b" * 64) / "shard-0").exists()
     assert Manifest.read(final) is None
 

@@ -1,11 +1,17 @@
+import contextlib
+import dataclasses
 import functools
 import gzip
+import hashlib
 import io
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 import tarfile
 import threading
+import types
 import zipfile
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -162,6 +168,45 @@ def test_file_is_hashed_once(tmp_path: Path, machine: Machine, monkeypatch: pyte
     expected = cached_sha256(path, machine)
     monkeypatch.setattr("groundup.data.hash_cache.hash_file", lambda path: pytest.fail("hashed again"))
     assert cached_sha256(path, machine) == expected
+
+
+def test_pinned_file_is_read_not_taken_by_size_and_time(tmp_path: Path, machine: Machine):
+    path = write(tmp_path / "a.txt", "one")
+    spec = source(path, sha256=hashlib.sha256(b"one").hexdigest())
+    inputs.resolve_files(spec, machine)
+    input_hashes(DataConfig(sources=(spec,)), machine)
+    time = path.stat().st_mtime_ns
+    write(path, "two")
+    os.utime(path, ns=(time, time))
+    with pytest.raises(UserError, match="expected 7692c3ad"):
+        inputs.resolve_files(spec, machine)
+
+
+@pytest.mark.parametrize("damage", ["garbage", "cut", "another table", "no hash", "a folder", "the folder is a file"])
+def test_damaged_hash_cache_is_made_again(tmp_path: Path, machine: Machine, damage: str):
+    path = write(tmp_path / "a.txt", "one")
+    expected = cached_sha256(path, machine)
+    cache = machine.cache_dir / "hashes.sqlite"
+    if damage == "garbage":
+        cache.write_bytes(b"\x00garbage" * 1000)
+    elif damage == "cut":
+        cache.write_bytes(cache.read_bytes()[:3000])
+    elif damage in ("another table", "no hash"):
+        statement = "drop table hashes" if damage == "another table" else "update hashes set sha256 = 7"
+        with contextlib.closing(sqlite3.connect(cache)) as store, store:
+            store.execute(statement)
+            if damage == "another table":
+                store.execute("create table hashes (a text)")
+    else:
+        shutil.rmtree(machine.cache_dir)
+        if damage == "a folder":
+            cache.mkdir(parents=True)
+        else:
+            write(machine.cache_dir, "x")
+    lines: list[str] = []
+    machine = dataclasses.replace(machine, progress=types.SimpleNamespace(log=lines.append))
+    assert cached_sha256(path, machine) == expected == cached_sha256(path, machine)
+    assert bool(lines) == (damage != "no hash")
 
 
 def test_input_hashes_import_no_heavy_library(tmp_path: Path):

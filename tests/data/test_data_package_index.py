@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import os
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -120,6 +121,20 @@ def test_json_index_with_hash(index: str, monkeypatch: pytest.MonkeyPatch, machi
     asked = len(Index.asked)
     inputs.resolve_files(source, Machine(cache_dir=machine.cache_dir, offline=True))
     assert len(Index.asked) == asked, "what is in the cache is not fetched again"
+
+
+def test_pinned_package_in_the_cache_is_read(index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine):
+    body = sdist()
+    Index.pages["/simple/some-data/"] = ("text/html", b'<a href="/f/some_data-1.0.tar.gz">x</a>')
+    Index.pages["/f/some_data-1.0.tar.gz"] = ("application/gzip", body)
+    use_indexes(monkeypatch, f"{index}/simple")
+    package = PACKAGE.model_copy(update={"sha256": hashlib.sha256(body).hexdigest()})
+    (found,) = inputs.resolve_files(SourceConfig(name="x", kind="text", package=package), machine)
+    time = found.path.stat().st_mtime_ns
+    found.path.write_bytes(body[:-1] + b"x")
+    os.utime(found.path, ns=(time, time))
+    with pytest.raises(UserError, match=r"expected .* for package Some_Data"):
+        inputs.resolve_files(SourceConfig(name="x", kind="text", package=package), machine)
 
 
 def test_html_index_and_wrong_hash(index: str, monkeypatch: pytest.MonkeyPatch, machine: Machine):

@@ -3,6 +3,7 @@
 import bz2
 import html
 import json
+import subprocess
 import sys
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -132,3 +133,14 @@ def tiny_recipe(tmp_path_factory) -> Path:
     path = folder / "tiny.toml"
     path.write_text(TOML.format(folder=folder))
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_recipe, tmp_path_factory) -> Path:
+    """Run folder of the tiny recipe, all stages complete."""
+    runs = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-m", "groundup.cli", "run", str(tiny_recipe), "--runs", str(runs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "groundup chat" in done.stdout
+    return runs / "tiny"

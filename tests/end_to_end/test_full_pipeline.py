@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from groundup.artifacts.directory import DEFAULT_FILE_MODE
+from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.artifacts.manifest import Manifest
 from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
 
@@ -40,22 +41,11 @@ def hashes(run: Path) -> dict[str, dict[str, Any]]:
             if not name.startswith("tensorboard/")  # names contain time and process id
         }
         if "steps.jsonl" in manifest.files:
-            lines = (run / folder / "steps.jsonl").read_text().splitlines()
             found[folder]["steps.jsonl"] = [
-                {name: value for name, value in json.loads(line).items() if name not in NON_REPRODUCIBLE_FIELDS}
-                for line in lines
+                {name: value for name, value in record.items() if name not in NON_REPRODUCIBLE_FIELDS}
+                for record in read_jsonl(run / folder / "steps.jsonl")
             ]
     return found
-
-
-@pytest.fixture(scope="session")
-def tiny_run(tiny_recipe, tmp_path_factory) -> Path:
-    """Run folder of the tiny recipe, all stages complete."""
-    runs = tmp_path_factory.mktemp("runs")
-    done = groundup("run", tiny_recipe, "--runs", runs)
-    assert done.returncode == 0, done.stderr
-    assert "groundup chat" in done.stdout
-    return runs / "tiny"
 
 
 def test_all_stages_are_complete_and_verify(tiny_run):

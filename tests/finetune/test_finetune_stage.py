@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import list_files
 from groundup.finetune.adapter import load_adapter
@@ -50,8 +51,8 @@ def run_stage(inputs, tmp_path, settings, name="out"):
     metrics.pop("speed")
     files = {n: f["sha256"] for n, f in list_files(out).items()}
     files["steps.jsonl"] = [  # but for what the clock says
-        {key: value for key, value in json.loads(line).items() if key not in NON_REPRODUCIBLE_FIELDS}
-        for line in (out / "steps.jsonl").read_text().splitlines()
+        {key: value for key, value in record.items() if key not in NON_REPRODUCIBLE_FIELDS}
+        for record in read_jsonl(out / "steps.jsonl")
     ]
     return metrics, files
 

@@ -11,6 +11,7 @@ import torch
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest, list_files
+from groundup.artifacts.run_record import manifest_name, update_record
 from groundup.interop import export, export_huggingface, load_huggingface, open_model, resolve_model_path
 from groundup.interop.gguf.gguf_export import GGUF_DTYPES
 from groundup.interop.huggingface_model import DTYPES
@@ -68,6 +69,30 @@ def test_every_export_reopens_with_equal_logits(format: str, tmp_path: Path, mod
 def test_recipe_choices_equal_export_formats():
     assert ExportConfig.model_fields["format"].annotation.__args__ == tuple(EXPORT_FORMATS)
     assert set(ExportConfig.model_fields["dtype"].annotation.__args__) == set(GGUF_DTYPES) >= set(DTYPES)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.json", "tokenizer.json", "manifest.json"])
+def test_damaged_stage_is_not_opened(name: str, native: Path):
+    """One changed bit of a finished stage: of such, one in six once gave other logits without a word."""
+    stage = native.rename(native.with_name("04-base"))
+    Manifest(stage="base", version=1, fingerprint="f", files=list_files(stage)).write(stage)
+    update_record(stage.parent, add=[manifest_name(stage)])
+    open_model(stage, device="cpu")
+    content = bytearray((stage / name).read_bytes())
+    position = content.rindex(b"0") if name.endswith(".json") else len(content) - 3
+    content[position] ^= 1
+    (stage / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"04-base/{name}: changed: sha256"):
+        open_model(stage, device="cpu")
+    with pytest.raises(UserError, match=rf"04-base/{name}: changed: sha256"):
+        load_model(stage)
+    if name == "model.safetensors":
+        open_model(stage, device="cpu", verify=False)
+
+
+def test_folder_with_a_manifest_of_other_software_opens(native: Path):
+    (native / "manifest.json").write_text('{"stage": "production"}')
+    open_model(native, device="cpu")
 
 
 def test_native_folder_opens(native: Path, model):

@@ -30,6 +30,7 @@ class LoopCase:
         factors: of the loss, by batch.
         scores: first value of the evaluation, by step; on other ranks than the main one another value.
         every_step: a checkpoint after every step, otherwise only at evaluations.
+        damaged: before the last attempt, one bit of the last rank's file of the newest checkpoint is changed.
         stale: ranks other than the main one do not see the checkpoints of the folder.
     """
 
@@ -41,6 +42,7 @@ class LoopCase:
     scores: dict[int, float]
     every_step: bool = True
     stale: bool = False
+    damaged: bool = False
 
 
 class Stopped(Exception):
@@ -67,6 +69,12 @@ def straight_and_stopped(case: LoopCase) -> tuple[Any, Any]:
         assert _attempt(case, "stopped", stop) == "stopped"
     if case.stale and dist.get_rank():
         checkpoints.list_checkpoints = lambda folder: []
+    if case.damaged and dist.get_rank() == 0:
+        newest = checkpoints.list_checkpoints(case.folder / "stopped" / "checkpoints")[-1]
+        path = max(newest.glob("rank-*.safetensors"))
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    dist.barrier()
     return straight, _attempt(case, "stopped", None)
 
 

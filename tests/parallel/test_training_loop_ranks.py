@@ -67,3 +67,9 @@ def test_the_main_rank_lists_the_checkpoints(tmp_path):
     case = LoopCase(tmp_path, {"shard": 2}, train, (8,), {}, FALLING, stale=True)
     straight, stopped = gloo_ranks.run_ranks(2, loop_cases.straight_and_stopped, case)
     assert stopped == straight
+
+
+def test_all_ranks_fall_back_when_the_file_of_one_is_damaged(tmp_path):
+    case = LoopCase(tmp_path, {"shard": 2}, {"steps": 12, "evaluate_every": 4}, (8,), {}, FALLING, damaged=True)
+    straight, stopped = gloo_ranks.run_ranks(2, loop_cases.straight_and_stopped, case)
+    assert stopped == straight

@@ -341,6 +341,22 @@ def test_run_refuses_to_build_on_an_edited_manifest(tmp_path):
     assert verify(tmp_path / "toy") == []
 
 
+def test_run_refuses_to_build_on_damaged_files(tmp_path):
+    run(tmp_path, until_stage="tokenizer")
+    folder = tmp_path / "toy/02-tokenizer"
+    (folder / "result.txt").write_text("damaged")
+    with pytest.raises(UserError, match=r"02-tokenizer/result\.txt: changed: sha256 .*--from tokenizer"):
+        run(tmp_path)
+    assert CALLS == ["data", "tokenizer"]
+    impatient = pipeline.run(parse_recipe(VALUES), tmp_path / "toy", Machine(verify_inputs=False))
+    assert [state for _, state in impatient] == ["done", "done", "built"]
+    assert [state for _, state in run(tmp_path, from_stage="tokenizer")] == ["done", "built", "built"]
+    assert verify(tmp_path / "toy") == []
+    (folder / "extra.txt").write_text("found by a glob of the next stage")
+    with pytest.raises(UserError, match=r"02-tokenizer/extra\.txt: not in the manifest"):
+        run(tmp_path, from_stage="base")
+
+
 def test_copied_stage_and_stage_of_a_crashed_run_are_recorded_by_the_next_run(tmp_path):
     run(tmp_path)
     (tmp_path / "toy/run.json").unlink()

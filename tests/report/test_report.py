@@ -236,7 +236,7 @@ def test_errors(write_run, tmp_path):
         write_report(tmp_path / "empty", tmp_path / "a.pdf")
     run = write_run(tmp_path / "damaged", ("base",))
     (run / "04-base" / "steps.jsonl").write_text('{"step": 0,')
-    with pytest.raises(UserError, match=r"steps.jsonl: not readable"):
+    with pytest.raises(UserError, match=r"steps.jsonl, line 1: damaged or cut off"):
         collect_run(run)
     whole = write_run(tmp_path / "whole", ("data",))
     with pytest.raises(UserError, match="cannot be written"):

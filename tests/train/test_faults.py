@@ -14,6 +14,7 @@ import trial
 from safetensors.torch import load_file
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.tokenizer.token_shards import ShardWriter
 from groundup.train.checkpoints import list_checkpoints
 from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
@@ -21,7 +22,7 @@ from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
 
 def outcome(folder: Path) -> tuple:
     """All that a run leaves, but for what a clock has a say in."""
-    steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    steps = read_jsonl(folder / "steps.jsonl")
     steps = [{name: value for name, value in step.items() if name not in NON_REPRODUCIBLE_FIELDS} for step in steps]
     weights = load_file(folder / "model.safetensors")
     return steps, (folder / "eval.jsonl").read_text(), {name: w.tolist() for name, w in weights.items()}

@@ -1,7 +1,6 @@
 """Metrics: step records, trackers, layer statistics, profiler."""
 
 import contextlib
-import json
 import math
 import sqlite3
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.artifacts.machine import Machine
 from groundup.recipe.train_config import TrainConfig
 from groundup.train import UNSHIFTED, NativeEngine, Objective, run_training_loop
@@ -47,7 +47,7 @@ def run(folder, machine, settings=SETTINGS, **options):
 
 
 def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return list(read_jsonl(path, checksum=True))
 
 
 def test_fields_of_a_step_record(tmp_path):

@@ -13,6 +13,7 @@ from torch import nn
 
 from groundup.artifacts.directory import open_partial, promote
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.progress import Progress
 from groundup.recipe.train_config import TrainConfig
@@ -123,8 +124,7 @@ def test_resume_equals_straight_run(tmp_path, chosen):
     assert repeatable(rest.records) == repeatable(full.records)
     assert rest.evaluations == full.evaluations
     assert [p["step"] for p in full.evaluations] == [10, 20, 30]
-    written = [json.loads(line) for line in (tmp_path / "cut" / "steps.jsonl").read_text().splitlines()]
-    assert written == rest.records
+    assert list(read_jsonl(tmp_path / "cut" / "steps.jsonl", checksum=True)) == rest.records
 
 
 def test_a_kill_between_checkpoint_and_evaluation_loses_no_evaluation(tmp_path):
@@ -301,18 +301,66 @@ def test_checkpoints_of_a_complete_stage_are_removed_after_the_rename(tmp_path):
         assert (final / "checkpoints").exists() == bool(kept)
 
 
-def test_corrupt_checkpoint_falls_back_to_the_previous_one(tmp_path):
+def _cut(content: bytes) -> bytes:
+    return content[:100]
+
+
+def _flip_last_bit(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+DAMAGE = {
+    "cut weights": ("rank-00000-of-00001.safetensors", _cut),
+    "one bit of the weights": ("rank-00000-of-00001.safetensors", _flip_last_bit),
+    "one bit of the hashes": ("hashes.json", lambda content: content.replace(b': "', b': "0', 1)),
+    "another step": ("state.json", lambda content: content.replace(b'"step": 10', b'"step": 30')),
+    "wrong types": ("state.json", lambda content: b'{"step": "10", "losses": 3, "sha256": []}'),
+    "a list": ("state.json", lambda content: b"[]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(tmp_path, damage):
     machine = Machine(checkpoint_every_seconds=0.0)
     straight = TinyModel()
     train(straight, RandomBatches(), mean_loss, settings(), tmp_path / "a", machine)
-    short = settings()
     with pytest.raises(RuntimeError):
-        train(TinyModel(), RandomBatches(), mean_loss, short, tmp_path / "b", machine, eval_fn=_fail)
-    newest = list_checkpoints(tmp_path / "b" / "checkpoints")[-1] / "rank-00000-of-00001.safetensors"
-    newest.write_bytes(newest.read_bytes()[:100])
-    resumed = TinyModel(3)
-    train(resumed, RandomBatches(), mean_loss, settings(), tmp_path / "b", machine)
+        train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path / "b", machine, eval_fn=_fail)
+    name, change = DAMAGE[damage]
+    newest = list_checkpoints(tmp_path / "b" / "checkpoints")[-1]
+    content = (newest / name).read_bytes()
+    assert change(content) != content
+    (newest / name).write_bytes(change(content))
+    resumed, progress = TinyModel(3), RecordingProgress()
+    train(resumed, RandomBatches(), mean_loss, settings(), tmp_path / "b", Machine(progress=progress))
     assert same_weights(straight, resumed)
+    assert f"damaged checkpoint, so an older one is used: {newest}" in progress.text
+
+
+def test_a_run_of_which_all_checkpoints_are_damaged_stops(tmp_path):
+    machine = Machine(checkpoint_every_seconds=0.0)
+    with pytest.raises(RuntimeError):
+        train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path, machine, eval_fn=_fail)
+    for path in tmp_path.glob("checkpoints/step-*/rank-*"):
+        path.write_bytes(_flip_last_bit(path.read_bytes()))
+    with pytest.raises(UserError, match=r"all 2 checkpoints in .* are damaged: .*step-00000010/rank-00000"):
+        train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path, Machine())
+
+
+def test_a_damaged_record_is_named_and_the_others_kept(tmp_path):
+    """A line of garbage once dropped all records after it, and a changed digit was believed."""
+    machine = Machine(checkpoint_every_seconds=0.0)
+    with pytest.raises(RuntimeError):
+        train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path, machine, eval_fn=_fail)
+    path = tmp_path / "steps.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    lines[3] = "\x00garbage\n"
+    lines[5] = lines[5].replace('"loss": 2', '"loss": 1')
+    path.write_text("".join(lines))
+    progress = RecordingProgress()
+    result = train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path, Machine(progress=progress))
+    assert [record["step"] for record in result.records] == [0, 1, 2, 4, *range(6, 30)]
+    assert all(f"{path}, line {number}: damaged" in progress.text for number in (4, 6))
 
 
 def _fail(model):

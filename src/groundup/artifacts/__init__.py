@@ -5,6 +5,7 @@
     fingerprint.py        canonical JSON and SHA-256
     differences.py        differences between two nested tables
     json_file.py          JSON files by schema, one-line errors
+    jsonl_file.py         JSON Lines files by line, with checksums
     manifest.py           manifest.json: how a folder was made, and its files
     arguments.py          checks of arguments of public functions
     directory.py          partial folders, atomic writes, locks

@@ -33,21 +33,34 @@ def partial_path(final: Path) -> Path:
 
 
 def open_partial(final: Path, fingerprint: str) -> Path:
-    """Open the partial folder of `final`: the interrupted one if its fingerprint matches, else a new, empty one."""
+    """Open the partial folder of `final`: the interrupted one if its fingerprint matches, else a new, empty one.
+
+    Raises UserError if its fingerprint is damaged: it may be the work of weeks, and of this recipe.
+    """
     partial = partial_path(final)
     fingerprint_file = partial / FINGERPRINT_FILE
     if partial.exists() and not partial_matches(final, fingerprint):
+        if fingerprint_file.exists() and len(set(fingerprint_file.read_bytes().split())) != 1:
+            raise UserError(
+                f"{fingerprint_file}: damaged, so whether {partial} continues this recipe is not known",
+                hint=f"remove {partial} to start this stage anew",
+            )
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
     if not fingerprint_file.exists():
-        write_atomically(fingerprint_file, fingerprint.encode())
+        write_atomically(fingerprint_file, _encode_fingerprint(fingerprint))
     return partial
 
 
 def partial_matches(final: Path, fingerprint: str) -> bool:
     """Whether the partial folder of `final` exists and has this fingerprint."""
     path = partial_path(final) / FINGERPRINT_FILE
-    return path.exists() and path.read_bytes() == fingerprint.encode()
+    return path.exists() and path.read_bytes() == _encode_fingerprint(fingerprint)
+
+
+def _encode_fingerprint(fingerprint: str) -> bytes:
+    """The fingerprint twice, so that a damaged one is not taken for that of another recipe."""
+    return f"{fingerprint}\n{fingerprint}\n".encode()
 
 
 def discard_when_complete(partial: Path, paths: Iterable[Path]) -> None:

@@ -53,6 +53,7 @@ class Machine:
     deterministic: bool = True
     cache_dir: Path = field(default_factory=default_cache)
     offline: bool = False
+    verify_inputs: bool = True
     devices: int = 1
     max_restarts: int = 3
     stall_timeout_seconds: float = 60.0

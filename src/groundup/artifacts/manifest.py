@@ -4,6 +4,7 @@ It is written last, so a folder with a manifest is complete.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
 from groundup.artifacts.directory import result_files, write_atomically
-from groundup.artifacts.fingerprint import hash_file
+from groundup.artifacts.fingerprint import hash_files
 from groundup.artifacts.json_file import read_json_file
 
 MANIFEST_FILE = "manifest.json"
@@ -67,12 +68,13 @@ def list_files(folder: Path) -> dict[str, FileEntry]:
     """Size and hash of every file of the result in `folder` except the manifest, sorted by path."""
     paths = [path for path in result_files(folder) if path.name != MANIFEST_FILE]
     return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": hash_file(path)} for path in paths
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256}
+        for path, sha256 in zip(paths, hash_files(paths), strict=True)
     }
 
 
-def verify_folder(folder: Path) -> list[str]:
-    """Compare the files of a folder with its manifest; returns one line per difference.
+def verify_folder(folder: Path, skip: str | None = None) -> list[str]:
+    """Compare the files of a folder with its manifest, except those under `skip`; returns one line per difference.
 
     >>> verify_folder(Path("runs/quickstart/04-base"))
     []
@@ -80,14 +82,25 @@ def verify_folder(folder: Path) -> list[str]:
     manifest = Manifest.read(folder)
     if manifest is None:
         return [f"{folder.name}: no {MANIFEST_FILE}: incomplete"]
-    files, recorded = list_files(folder), manifest.files
-    lines = [f"{folder.name}/{name}: missing" for name in sorted(recorded.keys() - files.keys())]
-    lines += [f"{folder.name}/{name}: not in the manifest" for name in sorted(files.keys() - recorded.keys())]
-    for name in sorted(files.keys() & recorded.keys()):
-        actual, expected = files[name], recorded[name]
-        if actual["sha256"] != expected["sha256"]:
+    found = {path.relative_to(folder).as_posix() for path in result_files(folder)} - {MANIFEST_FILE}
+    extra, recorded = (
+        [name for name in names if name.partition("/")[0] != skip]
+        for names in (found - manifest.files.keys(), manifest.files)
+    )
+    lines = [f"{folder.name}/{name}: not in the manifest" for name in sorted(extra)]
+    return lines + changed_files(folder, manifest, recorded)
+
+
+def changed_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> list[str]:
+    """One line per file of `names` that is missing or has another content than the manifest says."""
+    names = sorted(names)
+    present = [name for name in names if (folder / name).is_file()]
+    lines = [f"{folder.name}/{name}: missing" for name in names if name not in set(present)]
+    for name, sha256 in zip(present, hash_files(folder / name for name in present), strict=True):
+        expected = manifest.files[name]
+        if sha256 != expected["sha256"]:
             lines.append(
-                f"{folder.name}/{name}: changed: sha256 {actual['sha256'][:12]} ({actual['bytes']} bytes), "
+                f"{folder.name}/{name}: changed: sha256 {sha256[:12]} ({(folder / name).stat().st_size} bytes), "
                 f"expected {expected['sha256'][:12]} ({expected['bytes']} bytes)"
             )
     return lines

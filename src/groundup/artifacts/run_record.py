@@ -11,9 +11,13 @@ from pathlib import Path
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint, hash_file
-from groundup.artifacts.manifest import MANIFEST_FILE, verify_folder
+from groundup.artifacts.json_file import read_json_object
+from groundup.artifacts.manifest import MANIFEST_FILE, Manifest, changed_files, verify_folder
 
 RECORD_FILE = "run.json"
+OWN_FIELDS = {"stage", "fingerprint", "inputs", "provenance"}
+"""Fields that tell our manifests, damaged ones too, from files of this name of other software."""
+
 HINT = "groundup verify RUN names every changed file; --from STAGE rebuilds a stage"
 
 
@@ -70,6 +74,41 @@ def check_recorded(run_folder: Path, names: Iterable[str] | None = None) -> None
     """Raise UserError for the first recorded file that is missing or has another hash."""
     if lines := recorded_differences(run_folder, names):
         raise UserError(f"{run_folder}/{lines[0]}", hint=HINT)
+
+
+def check_artifact(path: Path) -> None:
+    """Raise UserError for the first file at `path`, of a finished stage, that has another content than was written.
+
+    `path` is a stage folder or a folder or file in it; files in its subfolders are not checked. Any other path passes.
+    """
+    path = path.resolve()
+    folder = next((each for each in (path, *path.parents[:2]) if (each / MANIFEST_FILE).is_file()), None)
+    if folder is None:
+        return
+    check_recorded(folder.parent, [manifest_name(folder)])
+    if len(OWN_FIELDS & read_json_object(folder / MANIFEST_FILE).keys()) < 2:
+        return  # of other software
+    manifest = Manifest.read(folder)
+    assert manifest is not None
+    names = [name for name in manifest.files if path in (folder / name, (folder / name).parent)]
+    if lines := changed_files(folder, manifest, names):
+        raise _damaged(folder, lines[0], manifest.stage, "--no-verify")
+
+
+def check_stage(folder: Path, stage: str) -> None:
+    """Raise UserError for the first file of a finished stage that is not as it was written.
+
+    Checkpoints are not checked: no stage reads them.
+    """
+    if lines := verify_folder(folder, skip="checkpoints"):
+        raise _damaged(folder, lines[0], stage, "--set machine.verify_inputs=false")
+
+
+def _damaged(folder: Path, line: str, stage: str, option: str) -> UserError:
+    return UserError(
+        f"{folder.parent}/{line}",
+        hint=f"copy the file again, or rebuild the stage: groundup run RECIPE --from {stage}; {option} skips this check",
+    )
 
 
 def verify_run(run_folder: Path, stage_folders: Iterable[Path]) -> list[str]:

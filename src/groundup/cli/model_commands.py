@@ -17,6 +17,7 @@ from groundup.cli.options import (
     SeedOption,
     TemperatureOption,
     TopPOption,
+    VerifyOption,
 )
 from groundup.cli.text_input import InputText, read_text, read_texts
 
@@ -37,6 +38,7 @@ def generate(
     top_p: TopPOption = 0.95,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
+    verify: VerifyOption = True,
 ) -> None:
     """Continue a text; translate or summarize it, if the model is an encoder-decoder.
 
@@ -49,7 +51,7 @@ def generate(
     if prompt is not None and input is not None:
         raise UserError("both --prompt and --input", hint="give one of them")
     texts = [each.text for each in read_texts(input)] if input else []
-    network, tokenizer = _open_model(model, device)
+    network, tokenizer = _open_model(model, device, verify)
     is_decoder = network.config.architecture == "decoder"
     sampling = SamplingParams(
         temperature=(0.7 if is_decoder else 0.0) if temperature is None else temperature, top_p=top_p, seed=seed
@@ -76,6 +78,7 @@ def chat(
     top_p: TopPOption = 0.95,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
+    verify: VerifyOption = True,
 ) -> None:
     """Chat with a model in the terminal, or answer one message a line from a pipe.
 
@@ -84,7 +87,7 @@ def chat(
     from groundup.generate import SamplingParams
     from groundup.generate.terminal_chat import chat as converse
 
-    network, tokenizer = _open_model(model, device)
+    network, tokenizer = _open_model(model, device, verify)
     sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
     converse(network, tokenizer, sampling, system=system, max_tokens=max_tokens)
 
@@ -104,6 +107,7 @@ def embed(
         str | None, typer.Option(help="mean, cls (first token) or last (token); default: the model's, else mean.")
     ] = None,
     device: DeviceOption = "auto",
+    verify: VerifyOption = True,
 ) -> None:
     """Turn texts into vectors of length 1, or find the texts nearest to a query.
 
@@ -117,7 +121,7 @@ def embed(
         raise UserError("no text to embed", hint="groundup embed MODEL TEXT, or --input FILE with one text per line")
     if out is not None and out.suffix not in (".npy", ".jsonl"):
         raise UserError(f"{out}: expected a name that ends with .npy or .jsonl")
-    network, tokenizer = _open_model(model, device)
+    network, tokenizer = _open_model(model, device, verify)
     wanted = [entry.text for entry in entries] + ([query] if query is not None else [])
     vectors, num_truncated = embed_many(network, tokenizer, wanted, pooling=pooling)
     if num_truncated:
@@ -155,6 +159,7 @@ def serve(
         ),
     ] = None,
     device: DeviceOption = "auto",
+    verify: VerifyOption = True,
 ) -> None:
     """Serve a model over HTTP: OpenAI's API under /v1, a chat page at /.
 
@@ -162,7 +167,7 @@ def serve(
     """
     from groundup.serve.server import serve as serve_forever
 
-    network, tokenizer = _open_model(model, device)
+    network, tokenizer = _open_model(model, device, verify)
     serve_forever(network, tokenizer, name=model.resolve().name, host=host, port=port, api_key=api_key)
 
 
@@ -171,6 +176,7 @@ def evaluate(
     text: Annotated[Path, typer.Option(help="Text to score, UTF-8.")],
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
+    verify: VerifyOption = True,
 ) -> None:
     """Measure bits per byte and perplexity of a model on a text.
 
@@ -179,7 +185,7 @@ def evaluate(
     from groundup.evaluate import score_text
 
     content = read_text(text)
-    network, tokenizer = _open_model(model, device)
+    network, tokenizer = _open_model(model, device, verify)
     score = score_text(network, tokenizer, content)
     if as_json:
         print(json.dumps(score, indent=1))
@@ -198,6 +204,7 @@ def quantize(
         Path | None, typer.Option(help="Calibration text for gptq and awq, UTF-8; default: the run's training text.")
     ] = None,
     device: DeviceOption = "auto",
+    verify: VerifyOption = True,
 ) -> None:
     """Quantize the weights of a model to 4 or 8 bits.
 
@@ -207,7 +214,7 @@ def quantize(
 
     summary = quantize_folder(
         model, out, method=method, bits=bits, group_size=group_size, device=device,
-        calibration_text=read_text(calibration) if calibration else None, progress=PROGRESS_KINDS["auto"]()
+        calibration_text=read_text(calibration) if calibration else None, progress=PROGRESS_KINDS["auto"](), verify=verify
     )  # fmt: skip
     print("\n".join(f"{key:<22} {value}" for key, value in summary.items()))
 
@@ -217,6 +224,7 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     format: Annotated[str, typer.Option(help="huggingface, gguf, gptq, awq or compressed-tensors.")] = "huggingface",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    verify: VerifyOption = True,
 ) -> None:
     """Export a model to a format of other software.
 
@@ -224,11 +232,11 @@ def export(
     """
     from groundup.quantize import export_model
 
-    for path in export_model(model, out, format=format, dtype=dtype):
+    for path in export_model(model, out, format=format, dtype=dtype, verify=verify):
         print(path)
 
 
-def _open_model(path: Path, device: str) -> tuple[Any, Any]:
+def _open_model(path: Path, device: str, verify: bool) -> tuple[Any, Any]:
     from groundup.quantize import open_model
 
-    return open_model(path, device=device)
+    return open_model(path, device=device, verify=verify)

@@ -30,3 +30,6 @@ TopPOption = Annotated[
     ),
 ]  # fmt: skip
 SeedOption = Annotated[int | None, typer.Option(help="Random seed; default: a random one.")]
+VerifyOption = Annotated[
+    bool, typer.Option("--verify/--no-verify", help="Compare the files of a run's stage with their SHA-256 before use.")
+]

@@ -17,7 +17,7 @@ from groundup.artifacts.machine import Machine
 from groundup.data import archive
 from groundup.data.archive import ArchiveMember
 from groundup.data.download import copy_stream, download
-from groundup.data.hash_cache import cached_hashes, cached_sha256
+from groundup.data.hash_cache import cached_hashes
 from groundup.data.package_index import find_package
 from groundup.recipe.data_config import DataConfig, PackageConfig
 from groundup.recipe.evaluate_config import EvaluateConfig
@@ -232,7 +232,7 @@ def _fetch_package(package: PackageConfig, machine: Machine) -> Path:
         target = folder / found.file_name
         expected = package.sha256 or found.sha256
         path = download(found.url, target, machine, sha256=expected, certificates=found.certificates)
-    if package.sha256 is not None and (sha256 := cached_sha256(path, machine)) != package.sha256:
+    if package.sha256 is not None and (sha256 := hash_file(path)) != package.sha256:
         raise UserError(
             f"{path}: sha256 {sha256}, expected {package.sha256} for package {package.name}",
             hint="remove the file to fetch it again, or correct package.sha256",
@@ -312,7 +312,7 @@ def _check_sha256(files: list[InputFile], sha256: str, name: str, machine: Machi
             f"source {name}: sha256 is given but {len(files)} files match", hint="leave sha256 out, or name one file"
         )
     path = files[0].fetch(machine)
-    if (actual := cached_sha256(path, machine)) != sha256:
+    if (actual := hash_file(path)) != sha256:
         raise UserError(
             f"source {name}: {path} has sha256 {actual}, expected {sha256}",
             hint="the file changed, or sha256 is wrong; remove a cached file to fetch it again",

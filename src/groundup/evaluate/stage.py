@@ -32,7 +32,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     """
     settings, seed = recipe.evaluate, recipe.seed
     torch.set_num_threads(machine.threads)
-    model, tokenizer = open_model(inputs["base"], device=machine.device)
+    model, tokenizer = open_model(inputs["base"], device=machine.device, verify=False)
     shard = TokenShard(inputs["tokens"] / "validation")
     if not isinstance(model, Decoder):
         config = load_config(inputs["base"])

@@ -11,7 +11,7 @@ from groundup import pipeline
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest
-from groundup.artifacts.run_record import manifest_name, update_record
+from groundup.artifacts.run_record import check_recorded, manifest_name, update_record
 from groundup.plan import Plan
 from groundup.recipe import Recipe
 from groundup.stages import STAGE_FOLDERS
@@ -76,6 +76,7 @@ def reuse_stages(stage_runs: list[pipeline.StageRun], run_folders: Iterable[Path
         for source in (run_folder / stage_run.path.name for run_folder in run_folders):
             manifest = Manifest.read(source)
             if manifest is not None and manifest.fingerprint == stage_run.fingerprint:
+                check_recorded(source.parent, [manifest_name(source)])
                 linked = stage_run.path.with_name(stage_run.path.name + ".linked")
                 shutil.rmtree(linked, ignore_errors=True)
                 shutil.copytree(source, linked, copy_function=_hard_link)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_file
+from groundup.artifacts.run_record import check_artifact
 from groundup.finetune.lora import LoRALinear, lora_layers
 from groundup.finetune.trainable_tokens import TrainableTokens, add_trainable_tokens, token_matrices
 from groundup.interop.families.select_family import select_family
@@ -73,8 +74,13 @@ class AdapterConfig:
     trainable_token_indices: dict[str, list[Annotated[int, Field(ge=0)]]] | None = None
 
 
-def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
-    """Add the adapter in `folder` to the base model, in place. Raises UserError if it belongs to another model."""
+def load_adapter(model: nn.Module, folder: Path, *, verify: bool = True) -> nn.Module:
+    """Add the adapter in `folder` to the base model, in place. Raises UserError if it belongs to another model.
+
+    `verify`: compare the files of a run's adapter with their SHA-256 first.
+    """
+    if verify:
+        check_artifact(folder)
     config = read_json_file(AdapterConfig, folder / CONFIG_FILE, hint=f"expected {CONFIG_FILE} and {WEIGHTS_FILE}")
     rank, alpha, token_ids = config.r, config.lora_alpha, config.trainable_token_indices or {}
     file = SafetensorsFolder(folder)

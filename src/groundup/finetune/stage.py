@@ -46,7 +46,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     config: FinetuneConfig = recipe.finetune
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     conversations, stats = read_conversations(config.conversations, machine)
-    model = load_model(inputs["base"], setup_device(machine))
+    model = load_model(inputs["base"], setup_device(machine), verify=False)
     task = task_for_model(model, config.method)
     parameters = sum(weight.numel() for weight in model.parameters())
     train, validation = split_conversations(conversations, config.validation_fraction)

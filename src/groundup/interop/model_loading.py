@@ -7,6 +7,7 @@ from torch import nn
 
 from groundup.artifacts import manifest
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.run_record import check_artifact
 from groundup.interop.huggingface_model import CONFIG_FILE as HUGGINGFACE_CONFIG
 from groundup.interop.huggingface_model import load_huggingface
 from groundup.model import load_model
@@ -20,12 +21,15 @@ MODEL_STAGES_BY_PREFERENCE = (STAGE_FOLDERS["chat"], STAGE_FOLDERS["base"])
 EXPECTED = "a model folder, a run, a Hugging Face folder or a .gguf file"
 
 
-def open_model(path: Path | str, device: str = "auto", dtype: torch.dtype | None = None) -> tuple[nn.Module, Tokenizer]:
+def open_model(
+    path: Path | str, device: str = "auto", dtype: torch.dtype | None = None, *, verify: bool = True
+) -> tuple[nn.Module, Tokenizer]:
     """The model, in evaluation mode, and the tokenizer at `path`, not quantized; `groundup.open_model` opens quantized ones too.
 
     Args:
         device: "auto" is an accelerator if there is one.
         dtype: of the weights; None keeps that of the files (float32 for a GGUF file).
+        verify: compare the files of a run's stage with their SHA-256 first.
 
     Raises UserError where `path` holds no complete model; a folder of `save_model` needs `tokenizer.save(folder)` too.
 
@@ -33,12 +37,15 @@ def open_model(path: Path | str, device: str = "auto", dtype: torch.dtype | None
     """
     path = resolve_model_path(Path(path))
     target = resolve_device(device)
+    if verify:
+        check_artifact(path)
     if path.suffix == ".gguf":
         from groundup.interop.gguf import load_gguf  # optional dependency
 
         return load_gguf(path, target, dtype)
-    load = load_model if (path / NATIVE_CONFIG).is_file() else load_huggingface
-    return load(path, target, dtype), Tokenizer.load(path)
+    if (path / NATIVE_CONFIG).is_file():
+        return load_model(path, target, dtype, verify=False), Tokenizer.load(path)
+    return load_huggingface(path, target, dtype), Tokenizer.load(path)
 
 
 def resolve_model_path(path: Path) -> Path:

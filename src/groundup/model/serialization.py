@@ -13,6 +13,7 @@ from groundup.artifacts.arguments import check_choice
 from groundup.artifacts.directory import DEFAULT_FILE_MODE
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
+from groundup.artifacts.run_record import check_artifact
 from groundup.artifacts.storage_errors import native_storage_error
 from groundup.model.decoder import Decoder
 from groundup.model.encoder import Encoder
@@ -63,10 +64,15 @@ def write_model_files(model: nn.Module, folder: Path) -> None:
 
 
 def load_model(
-    folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype | str | None = None
+    folder: Path | str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str | None = None,
+    *,
+    verify: bool = True,
 ) -> nn.Module:
     """The model of a folder of `save_model`, in evaluation mode; in `dtype`, or in the dtype of the file.
 
+    `verify`: compare the files of a run's stage with their SHA-256 first.
     Raises UserError for a missing or damaged file, and for weights that do not fit model.json: tensor, expected, found.
 
     >>> save_model(model, Path("tiny"))
@@ -76,6 +82,8 @@ def load_model(
     if isinstance(dtype, str):
         check_choice("dtype", dtype, ("float32", "bfloat16", "float16"))
         dtype = getattr(torch, dtype)
+    if verify:
+        check_artifact(folder)
     model = build_meta_model(load_config(folder))
     assign_weights(model, _read_weights(folder / WEIGHTS_FILE), source=str(folder / WEIGHTS_FILE))
     return model.to(device=device, dtype=dtype).eval()  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ class SingleProcess:
     def broadcast_object(self, value: Any) -> Any:
         return value
 
-    def all_gather_objects(self, value: Any) -> list[Any]:
+    def all_gather_objects(self, value: Any, group: None = None) -> list[Any]:
         return [value]
 
 
@@ -64,10 +64,10 @@ class Communicator:
         dist.broadcast_object_list(values, src=0, group=self.control_group)
         return values[0]
 
-    def all_gather_objects(self, value: Any) -> list[Any]:
+    def all_gather_objects(self, value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
         """The values of all ranks, in rank order."""
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self.control_group)
+        dist.all_gather_object(values, value, group=group or self.control_group)
         return values
 
     def check_same_run(self, settings: TrainConfig, layout: LayoutConfig, model: nn.Module) -> None:

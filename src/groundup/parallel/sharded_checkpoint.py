@@ -20,9 +20,15 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.fingerprint import hash_file
+from groundup.artifacts.json_file import read_json_file
 from groundup.model.serialization import save_tensors
 from groundup.parallel.mesh import Mesh
 from groundup.parallel.module_surgery import is_sharded
+
+HASHES_FILE = "hashes.json"
+"""SHA-256 of the files of all ranks."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,24 @@ def collect_shards(state: dict[str, Tensor], mesh: Mesh | None = None) -> dict[s
 def rank_file_path(folder: Path, rank: int, world_size: int) -> Path:
     """The file of one rank. Its name has the number of files, so that a missing one is noticed."""
     return folder / f"rank-{rank:05d}-of-{world_size:05d}.safetensors"
+
+
+def write_hashes(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Write the SHA-256 of every file of a checkpoint, by file name. Raises OSError."""
+    (folder / HASHES_FILE).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+
+
+def check_hashes(folder: Path, rank: int, world_size: int) -> None:
+    """Compare files with their hashes: rank r reads files r, r + world_size, ... Raises OSError for the first difference."""
+    try:
+        hashes = read_json_file(dict[str, str], folder / HASHES_FILE)
+    except UserError as error:
+        raise OSError(error.message) from None
+    for name in sorted(hashes)[rank::world_size]:
+        if (found := hash_file(folder / name)) != hashes[name]:
+            raise OSError(f"{folder / name}: sha256 {found[:12]}, {HASHES_FILE} has {hashes[name][:12]}")
+    if missing := {path.name for path in folder.glob("rank-*.safetensors")} - hashes.keys():
+        raise OSError(f"{folder / min(missing)}: not in {HASHES_FILE}")
 
 
 def write_shards(shards: dict[str, TensorShard], path: Path, metadata: Mapping[str, str]) -> None:

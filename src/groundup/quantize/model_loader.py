@@ -8,6 +8,7 @@ from torch import nn
 from groundup import interop
 from groundup.artifacts.directory import new_folder
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.run_record import check_artifact
 from groundup.interop.huggingface_model import CONFIG_FILE, read_config
 from groundup.quantize.formats import FORMATS
 from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized, load_huggingface_quantized
@@ -17,17 +18,20 @@ from groundup.quantize.quantizer import dequantize_model
 from groundup.tokenizer import Tokenizer
 
 
-def open_model(path: Path | str, device: str = "auto") -> tuple[nn.Module, Tokenizer]:
+def open_model(path: Path | str, device: str = "auto", *, verify: bool = True) -> tuple[nn.Module, Tokenizer]:
     """The model and tokenizer at `path`, in evaluation mode.
 
         model, tokenizer = open_model("runs/quickstart/07-quantized")
 
     `path` is a quantized folder of a run, a Hugging Face folder with GPTQ, AWQ or compressed-tensors weights, or
-    anything else that `groundup.interop.open_model` opens. Raises UserError for other contents.
+    anything else that `groundup.interop.open_model` opens. `verify`: compare the files of a run's stage with their SHA-256
+    first. Raises UserError for other contents and for damaged files.
     """
     path = Path(path)
     if not is_quantized(path):
-        return interop.open_model(path, device)
+        return interop.open_model(path, device, verify=verify)
+    if verify:
+        check_artifact(path)
     model, tokenizer = load_quantized_model(path, interop.resolve_device(device))
     return use_int4_kernel(model), tokenizer
 
@@ -45,18 +49,25 @@ def load_quantized_model(path: Path, device: torch.device | str = "cpu") -> tupl
     return load(path, device), Tokenizer.load(path)
 
 
-def export_model(path: Path | str, out: Path | str, *, format: str, dtype: str = "float32") -> list[Path]:
+def export_model(
+    path: Path | str, out: Path | str, *, format: str, dtype: str = "float32", verify: bool = True
+) -> list[Path]:
     """Write the model at `path` to the folder `out` in another format. Returns the files written.
 
     huggingface and gguf accept any model (a quantized one is dequantized); gptq, awq and compressed-tensors need a
-    quantized one. Raises UserError for a format that cannot represent the model, and when `out` is not empty.
+    quantized one. `verify` as in `open_model`.
+    Raises UserError for a format that cannot represent the model, and when `out` is not empty.
     """
     path, out = Path(path), Path(out)
     if format not in (known := (*interop.EXPORT_FORMATS, *FORMATS)):
         raise UserError(f"format {format!r}, expected one of {', '.join(known)}")
+    if verify and path.is_dir() and is_quantized(path):
+        check_artifact(path)
     with new_folder(out) as partial:
         if format not in FORMATS:
-            model, tokenizer = load_quantized_model(path) if is_quantized(path) else interop.open_model(path, "cpu")
+            model, tokenizer = (
+                load_quantized_model(path) if is_quantized(path) else interop.open_model(path, "cpu", verify=verify)
+            )
             files = interop.export(dequantize_model(model), tokenizer, partial, format=format, dtype=dtype)
         elif is_quantized(path):
             model, tokenizer = load_quantized_model(path)

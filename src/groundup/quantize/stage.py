@@ -1,7 +1,6 @@
 """Stage 07-quantized: quantize the chat model, or the base model in a run without one."""
 
 import copy
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from groundup import interop
 from groundup.artifacts.directory import FINGERPRINT_FILE
+from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.artifacts.machine import Machine
 from groundup.quantize.calibration_windows import calibration_length, concatenated_windows, evenly_spaced_windows
 from groundup.quantize.float_comparison import compare_with_float
@@ -43,7 +43,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     section = recipe.quantize
     source = inputs["chat" if "chat" in inputs else "base"]
     torch.set_num_threads(machine.threads)
-    model, tokenizer = interop.open_model(source, machine.device)
+    model, tokenizer = interop.open_model(source, machine.device, verify=False)
     scheme = adapt_scheme(model, QuantizationScheme(section.bits, section.group_size, section.symmetric))
     settings = QuantizationSettings(section.method, scheme, section.damp_percent, section.act_order)
     text, chat = _calibration_windows(model, tokenizer, inputs, section.calibration_tokens)
@@ -85,5 +85,5 @@ def _calibration_windows(
 
 
 def _rendered_conversations(tokenizer: Tokenizer, file: Path) -> Iterator[list[int]]:
-    for line in file.read_text(encoding="utf-8").splitlines():
-        yield tokenizer.render_chat(json.loads(line)["messages"])
+    for record in read_jsonl(file):
+        yield tokenizer.render_chat(record["messages"])

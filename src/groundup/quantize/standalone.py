@@ -11,6 +11,7 @@ from groundup import interop
 from groundup.artifacts.directory import new_folder
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
+from groundup.artifacts.run_record import check_artifact
 from groundup.model.serialization import WEIGHTS_FILE
 from groundup.quantize.calibration_windows import calibration_length, evenly_spaced_windows
 from groundup.quantize.quantization_grid import QuantizationScheme
@@ -71,20 +72,26 @@ def quantize_folder(
     calibration_text: str | None = None,
     calibration_tokens: int = 32_768,
     progress: Progress | None = None,
+    verify: bool = True,
 ) -> dict[str, Any]:
     """Quantize the model at `model_path` into the new folder `out`. Returns the summary of `quantization_summary`.
 
     Without `calibration_text`, gptq and awq use the training tokens of the run that contains the model.
-    Raises UserError when there are none, for an unknown method, and when `out` is not empty.
+    `verify`: compare the files of a run with their SHA-256 first. Raises UserError when there are no tokens, for damaged
+    files, for an unknown method, and when `out` is not empty.
     """
     model_path, out = Path(model_path), Path(out)
     if method not in METHODS or bits not in (4, 8):
         raise UserError(f"method = {method}, bits = {bits}; expected one of {', '.join(METHODS)} and 4 or 8")
     with new_folder(out) as partial:
         source = interop.resolve_model_path(model_path)
-        model, tokenizer = interop.open_model(source, device)
+        model, tokenizer = interop.open_model(source, device, verify=verify)
         scheme = adapt_scheme(model, QuantizationScheme(bits, group_size, symmetric))
-        windows = _calibration_windows(model, tokenizer, source, calibration_text, calibration_tokens, method)
+        run_tokens = source.parent / STAGE_FOLDERS["tokens"] / "train"
+        if verify and calibration_text is None and method != "rtn":
+            for suffix in (".json", ".idx", ".bin"):
+                check_artifact(run_tokens.with_suffix(suffix))
+        windows = _calibration_windows(model, tokenizer, run_tokens, calibration_text, calibration_tokens, method)
         errors = quantize_model(model, QuantizationSettings(method, scheme), windows, progress)
         save_quantized_folder(model.cpu(), partial, method)
         tokenizer.save(partial)
@@ -118,12 +125,11 @@ def quantization_summary(
 
 
 def _calibration_windows(
-    model: nn.Module, tokenizer: Tokenizer, source: Path, text: str | None, tokens: int, method: str
+    model: nn.Module, tokenizer: Tokenizer, run_tokens: Path, text: str | None, tokens: int, method: str
 ) -> Tensor | None:
     if text is not None:
         ids = tokenizer.encode(text)
         return evenly_spaced_windows(ids, calibration_length(model, len(ids)), tokens)
-    run_tokens = source.parent / STAGE_FOLDERS["tokens"] / "train"
     if run_tokens.with_suffix(".json").is_file():
         shard = TokenShard(run_tokens)
         shard.check_tokenizer(tokenizer)

@@ -58,5 +58,8 @@ class MachineConfig(BaseConfig):
     )
     profile_steps: tuple[int, int] | None = knob(None, "first and last step, from 0, of a profiler trace", unset="off")
     layout: LayoutConfig = knob(LayoutConfig(), "parallel layout of several devices")
+    verify_inputs: bool = knob(
+        True, "compare all files of earlier stages with their SHA-256 before a stage reads them; false: start at once"
+    )
     offline: bool = knob(False, "never download; a missing input is an error")
     progress: Literal["auto", "bars", "lines", "none"] = knob("auto", "progress display")

@@ -4,15 +4,16 @@ Beside manifests it reads a few small files: step records, examples of dropped d
 Missing stages are left out.
 """
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePath
 from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
-from groundup.artifacts.manifest import Manifest
-from groundup.artifacts.run_record import check_recorded, manifest_name
+from groundup.artifacts.jsonl_file import read_jsonl
+from groundup.artifacts.manifest import Manifest, changed_files
+from groundup.artifacts.run_record import HINT, check_recorded, manifest_name
 
 PLAN, RECIPE = "plan.json", "recipe.json"
 REPORT_STAGE = "report"
@@ -35,6 +36,9 @@ def collect_run(run: Path, folders: Sequence[Path] | None = None) -> dict[str, A
         manifest = Manifest.read(folder)
         if manifest is not None and manifest.stage != REPORT_STAGE:
             stages[manifest.stage] = _stage(folder, manifest)
+            read = [name for name in manifest.files if PurePath(name).match("*.jsonl")]
+            if lines := changed_files(folder, manifest, read):
+                raise UserError(f"{run}/{lines[0]}", hint=HINT)
     plan = read_json(run / PLAN, {})
     data = run / stages.get("data", {}).get("folder", "no data")
     return {
@@ -72,19 +76,9 @@ def _stage(folder: Path, manifest: Manifest) -> dict[str, Any]:
 
 
 def _lines(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8") as file:
-        try:
-            return [json.loads(line) for line, _ in zip(file, range(limit or 10**12), strict=False)]
-        except (ValueError, RecursionError) as error:
-            raise _unreadable(path, error) from None
+    return list(islice(read_jsonl(path), limit))
 
 
 def read_json(path: Path, default: Any) -> Any:
     """The object in a JSON file, or `default` if it does not exist. Raises UserError for invalid JSON."""
     return read_json_object(path, hint="groundup verify RUN names every damaged file") if path.is_file() else default
-
-
-def _unreadable(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: not readable: {error}", hint="groundup verify RUN names every damaged file")

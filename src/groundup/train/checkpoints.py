@@ -8,13 +8,14 @@ import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from groundup.artifacts.directory import discard_when_complete, fsync, write_atomically
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.fingerprint import fingerprint
+from groundup.artifacts.json_file import read_json_object
 from groundup.artifacts.machine import Machine
 from groundup.model.serialization import save_tensors
 from groundup.train.engines import CorruptCheckpoint, Engine
@@ -36,6 +37,7 @@ class CheckpointManager:
     ):
         self.folder, self.engine, self.before_commit = folder, engine, before_commit
         self.keep_newest, self.keep_every = machine.keep_checkpoints, machine.keep_checkpoint_every
+        self._log = machine.progress.log
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
         if engine.is_main:
@@ -43,27 +45,38 @@ class CheckpointManager:
                 shutil.rmtree(path)
 
     def restore(self) -> dict[str, Any]:
-        """Load the newest readable checkpoint; returns its loop state, {} if there is none. Equal on all ranks.
+        """Load the newest intact checkpoint; returns its loop state, {} if there is none. Equal on all ranks.
 
         The main rank lists the checkpoints: another rank may list them before the main one has renamed the newest.
-        Raises UserError if it belongs to a model of another shape.
+        Raises UserError if it belongs to a model of another shape, and if there are checkpoints but all are damaged.
         """
-        for name, state in self.engine.broadcast(self._read_states()):
-            failed = False
+        failures: list[str] = []
+        for name, state, failure in self.engine.broadcast(self._read_states()):
             try:
-                self.engine.load(self.folder / name)
-            except (CorruptCheckpoint, ValueError, OSError):
-                failed = True
-            if not self.engine.any_rank(failed):
+                if failure is None:
+                    self.engine.load(self.folder / name)
+            except (CorruptCheckpoint, ValueError, OSError) as error:
+                failure = str(error)
+            if not self.engine.any_rank(failure is not None):
                 return state
+            failures.append(failure or f"{self.folder / name}: not readable on another rank")
+            if self.engine.is_main:
+                self._log(f"damaged checkpoint, so an older one is used: {failures[-1]}")
+        if failures:
+            raise UserError(
+                f"all {len(failures)} checkpoints in {self.folder} are damaged: {failures[0]}",
+                hint=f"copy them again, or remove {self.folder} to start anew",
+            )
         return {}
 
-    def _read_states(self) -> list[tuple[str, dict[str, Any]]]:
-        """Name and loop state of each readable checkpoint, newest first."""
-        states = []
+    def _read_states(self) -> list[tuple[str, dict[str, Any], str | None]]:
+        """Name, loop state and damage of each checkpoint, newest first."""
+        states: list[tuple[str, dict[str, Any], str | None]] = []
         for path in reversed(list_checkpoints(self.folder)):
-            with suppress(ValueError, OSError):
-                states.append((path.name, json.loads((path / LOOP_STATE_FILE).read_text(encoding="utf-8"))))
+            try:
+                states.append((path.name, _read_loop_state(path / LOOP_STATE_FILE), None))
+            except UserError as error:
+                states.append((path.name, {}, error.message))
         return states
 
     def save(self, state: dict[str, Any]) -> None:
@@ -85,7 +98,7 @@ class CheckpointManager:
         copies = {name: rows.clone() for name, rows in batch.items()}
         save_tensors(copies, path / f"batch-{self.engine.data_rank}.safetensors")
         if self.engine.is_main:
-            write_atomically(path / LOOP_STATE_FILE, json.dumps(state).encode())
+            write_atomically(path / LOOP_STATE_FILE, _encode_loop_state(state))
         return path
 
     def wait(self) -> None:
@@ -107,13 +120,14 @@ class CheckpointManager:
         if not self.engine.is_main:
             return
         self.before_commit()
-        (work / LOOP_STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
+        (work / LOOP_STATE_FILE).write_bytes(_encode_loop_state(state))
         for path in (*work.iterdir(), work):
             fsync(path)
         shutil.rmtree(final, ignore_errors=True)
         work.rename(final)
         fsync(self.folder)
-        for old in list_checkpoints(self.folder)[: -self.keep_newest]:
+        older = [path for path in list_checkpoints(self.folder) if path <= final]  # newer ones are damaged
+        for old in older[: -self.keep_newest]:
             if not is_kept(old, self.keep_every):
                 shutil.rmtree(old)
 
@@ -126,6 +140,21 @@ class CheckpointManager:
         self._thread.shutdown()
         if error is None:  # else `error` is the one to report
             self.wait()
+
+
+def _encode_loop_state(state: dict[str, Any]) -> bytes:
+    """The loop state with its own hash."""
+    state = json.loads(json.dumps(state))
+    return json.dumps(state | {"sha256": fingerprint(state)}).encode()
+
+
+def _read_loop_state(path: Path) -> dict[str, Any]:
+    """The loop state without its hash. Raises UserError if it is not what was written."""
+    state = read_json_object(path)
+    stated = state.pop("sha256", None)
+    if stated != fingerprint(state):
+        raise UserError(f"{path}: its content does not have the hash that it states")
+    return state
 
 
 def is_kept(path: Path, keep_every: int | None) -> bool:

@@ -24,7 +24,8 @@ class MetricsLogger:
         self._engine, self._folder, self._machine = engine, folder, machine
         self._progress = machine.progress if engine.is_main else Progress()
         self.steps, self.evaluations, layers = (
-            JsonlLog(folder / f"{name}.jsonl" if engine.is_main else None) for name in ("steps", "eval", "layers")
+            JsonlLog(folder / f"{name}.jsonl" if engine.is_main else None, self.log_message)
+            for name in ("steps", "eval", "layers")
         )
         self._layers = LayerStats(engine.module, machine.log_layer_stats_every, layers)
         self._trace = Profiler(machine.profile_steps if engine.is_main else None, folder)

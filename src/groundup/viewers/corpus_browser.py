@@ -1,6 +1,5 @@
 """Documents of a data folder: kept, dropped, changed, duplicates, contaminated; read lazily."""
 
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.artifacts.manifest import Manifest
 from groundup.data.work_files import open_parquet
 from groundup.stages import STAGE_FOLDERS
@@ -135,19 +135,19 @@ class Corpus:
             yield CorpusEntry("changed", source, row.get("id", ""), row.get("after", ""), rule, before=before)
 
     def _duplicates(self) -> Iterator[CorpusEntry]:
-        for row in _read_jsonl(self.folder / "clusters.jsonl"):
+        for row in read_jsonl(self.folder / "clusters.jsonl"):
             members = tuple(row["members"])
             first = members[0]
             reason = f"{row['size']} duplicates"
             yield CorpusEntry("duplicates", first["source"], first["id"], first["text"], reason, members=members)
 
     def _contaminated(self) -> Iterator[CorpusEntry]:
-        for row in _read_jsonl(self.folder / "contaminated.jsonl"):
+        for row in read_jsonl(self.folder / "contaminated.jsonl"):
             yield CorpusEntry("contaminated", row["source"], row["id"], "", row["item"])
 
     def _samples(self, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for path in sorted(self.folder.glob(f"{folder}/*.jsonl")):
-            for row in _read_jsonl(path):
+            for row in read_jsonl(path):
                 yield path.stem, row
 
 
@@ -167,17 +167,6 @@ def _iter_batches(path: Path, group: int, rng: random.Random | None) -> Iterator
 def _num_row_groups(path: Path) -> int:
     with open_parquet(path, ("text",)) as file:
         return file.metadata.num_row_groups
-
-
-def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{path}, line {number}: not JSON ({error})", hint="groundup verify RUN") from None
 
 
 def _normalize_reason(reason: str) -> str:

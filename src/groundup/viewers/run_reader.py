@@ -4,7 +4,6 @@
 completed steps. In distributed training only rank 0 writes them.
 """
 
-import json
 import math
 import os
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.jsonl_file import decode_line
 from groundup.report.run_data import PLAN, RECIPE, read_json
 
 JsonRecord = dict[str, Any]
@@ -55,10 +55,10 @@ class JsonlTail:
 
 def _record(line: bytes) -> JsonRecord | None:
     try:
-        value = json.loads(line)
+        record = decode_line(line)
     except ValueError:
         return None
-    return value if isinstance(value, dict) and isinstance(value.get("step"), int) else None
+    return record if isinstance(record.get("step"), int) else None
 
 
 class StepColumns:

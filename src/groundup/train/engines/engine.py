@@ -76,8 +76,8 @@ class Engine(Protocol):
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote, on any number of ranks.
 
-        Raises CorruptCheckpoint on all ranks, having changed nothing, if files are missing or unreadable; UserError if
-        they belong to a model of another shape.
+        Raises CorruptCheckpoint on all ranks, having changed nothing, if files are missing or have another content than
+        was written; UserError if they belong to a model of another shape.
         """
         ...
 
@@ -97,4 +97,4 @@ class Engine(Protocol):
 
 
 class CorruptCheckpoint(Exception):
-    """A checkpoint that cannot be read."""
+    """A damaged checkpoint; the message is one line with the file."""

@@ -15,16 +15,19 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.fingerprint import hash_file
 from groundup.parallel import Mesh
 from groundup.parallel.communicator import Communicator, SingleProcess
 from groundup.parallel.module_surgery import trainable_parameters
 from groundup.parallel.sharded_checkpoint import (
     TensorShard,
+    check_hashes,
     collect_shards,
     load_into,
     rank_file_path,
     read_checkpoint_metadata,
     read_shapes,
+    write_hashes,
     write_shards,
 )
 from groundup.train.engines.engine import CorruptCheckpoint
@@ -131,30 +134,36 @@ def write_on_all_ranks(
 
     def write() -> None:
         failure: OSError | None = None
+        sha256 = ""
         try:
             write_shards(shards, path, metadata)
+            sha256 = hash_file(path)  # from the page cache; safetensors writes the file itself
         except OSError as error:
             failure = error
-        if communicator.any(failure is not None, communicator.checkpoint_group):
+        hashes = dict(communicator.all_gather_objects((path.name, sha256), communicator.checkpoint_group))
+        if not all(hashes.values()):
             raise failure or OSError("another rank could not write its checkpoint file")
+        if communicator.rank == 0:
+            write_hashes(path.parent, hashes)
 
     return write
 
 
 def check_checkpoint(folder: Path, shapes: dict[str, torch.Size], communicator: Communicator | SingleProcess) -> None:
-    """Raises CorruptCheckpoint, on all ranks, if the checkpoint is unreadable; UserError if it has other shapes.
+    """Raises CorruptCheckpoint, on all ranks, if a file has not the content that was written; UserError for other shapes.
 
     Args:
         shapes: full shapes of the weights that this rank has or has shards of.
     """
-    failure: Exception | None = None
+    failure: str | None = None
     saved: dict[str, torch.Size] = {}
     try:
+        check_hashes(folder, communicator.rank, communicator.size)
         saved = read_shapes(folder)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        failure = error
-    if communicator.any(failure is not None):
-        raise CorruptCheckpoint(f"{folder}: {failure or 'not readable on another rank'}")
+        failure = str(error)
+    if failures := [text for text in communicator.all_gather_objects(failure) if text is not None]:
+        raise CorruptCheckpoint(failures[0])
     names = set().union(*communicator.all_gather_objects(list(shapes)))
     difference = _difference(shapes, saved, names)
     if communicator.any(difference is not None):
