@@ -40,7 +40,8 @@ def open_partial(final: Path, fingerprint: str) -> Path:
     partial = partial_path(final)
     fingerprint_file = partial / FINGERPRINT_FILE
     if partial.exists() and not partial_matches(final, fingerprint):
-        if fingerprint_file.exists() and len(set(fingerprint_file.read_bytes().split())) != 1:
+        content = fingerprint_file.read_bytes() if fingerprint_file.exists() else b""
+        if content != _encode_fingerprint(content.decode(errors="replace").partition("\n")[0]) and content:
             raise UserError(
                 f"{fingerprint_file}: damaged, so whether {partial} continues this recipe is not known",
                 hint=f"remove {partial} to start this stage anew",

@@ -71,6 +71,8 @@ def check_hashes(folder: Path, rank: int, world_size: int) -> None:
     except UserError as error:
         raise OSError(error.message) from None
     for name in sorted(hashes)[rank::world_size]:
+        if not (folder / name).is_file():
+            raise OSError(f"{folder / name}: missing")
         if (found := hash_file(folder / name)) != hashes[name]:
             raise OSError(f"{folder / name}: sha256 {found[:12]}, {HASHES_FILE} has {hashes[name][:12]}")
     if missing := {path.name for path in folder.glob("rank-*.safetensors")} - hashes.keys():
