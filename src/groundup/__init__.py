@@ -13,7 +13,7 @@ The packages are the steps of the pipeline, in order:
     generate/      7  sampling, batching, embedding    viewers/          corpus and training in the terminal
     evaluate/      8  perplexity, tasks                experiments/      sweeps and scaling ladders
     stage_runs.py  fingerprints and plan of a run      cli/              the command line
-    pipeline.py    the runner of the stages
+    pipeline.py    the runner of the stages            recipes/          ready-made: groundup init --recipe NAME
 
 The names below are imported on first use, so that `import groundup` loads no torch. Functions with the name of their package are
 imported from there: `from groundup.train import train`, likewise finetune, generate, quantize and serve. All public names:

@@ -1,6 +1,7 @@
 """The command line as a subprocess: errors, help pages, and the commands that need no trained model."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -31,7 +32,9 @@ def run_code(code, *arguments, cwd=ROOT):
 @pytest.mark.parametrize(
     ("arguments", "error", "hint"),
     [
-        ("run none.toml", "none.toml: no such recipe file", "recipes/"),
+        ("run none.toml", "none.toml: no such recipe file", "init --recipe NAME copies one of corpus, encoder"),
+        ("init --recipe fast", "fast: no such recipe", "one of corpus, encoder"),
+        ("init --recipe encoder --hours 2", "--recipe with answers", "--set KNOB=VALUE"),
         ("plan recipes/llama-7b.toml --set train.stps=3", "unknown knob train.stps", "train.steps"),
         ("plan recipes/llama-7b.toml --set budget.devices=1", "GB on each of 1 device", "budget.devices="),
         ("plan recipes/quickstart.toml --set train.steps=many", "train.steps = 'many'", "explain train.steps"),
@@ -144,3 +147,37 @@ def test_help_lists_every_command_and_stage():
     assert "run [OPTIONS] RECIPE" in run_help
     assert "<" not in run_help, "type names look like placeholders"
     assert all(stage.name in run_help for stage in STAGES)
+
+
+def test_a_recipe_of_the_package_is_copied(tmp_path):
+    done = groundup("init", "--recipe", "t5-translate", cwd=tmp_path)
+    assert done.stdout == "wrote t5-translate.toml\nnext: groundup plan t5-translate.toml\n"
+    assert (tmp_path / "t5-translate.toml").read_text() == (ROOT / "recipes" / "t5-translate.toml").read_text()
+
+
+def test_version():
+    assert groundup("--version").stdout.startswith("groundup 0.")
+
+
+@pytest.mark.slow
+def test_the_wheel_works_outside_the_repository(tmp_path):
+    """Everything that is no Python code is in the wheel: recipes, templates, pages."""
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(tmp_path / "site"), str(ROOT)]
+    subprocess.run(install, check=True, timeout=600)
+    (work := tmp_path / "work").mkdir()
+
+    def run(*arguments):
+        environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=work, env=environment).stdout
+
+    assert str(tmp_path) in run("-c", "import groundup; print(groundup.__file__)")
+    assert run("-m", "groundup.cli", "--version").startswith("groundup 0.")
+    for name in sorted(path.stem for path in (ROOT / "recipes").glob("*.toml")):
+        run("-m", "groundup.cli", "init", "--recipe", name)
+        assert name in run("-m", "groundup.cli", "plan", f"{name}.toml", "--json")
+    run("-m", "groundup.cli", "plan", "quickstart.toml", "--pdf", "plan.pdf")
+    installed = {path.relative_to(tmp_path / "site") for path in (tmp_path / "site" / "groundup").rglob("*.*")}
+    in_git = subprocess.run(["git", "ls-files", "src"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    missing = {Path(path).relative_to("src") for path in in_git.splitlines()} - installed
+    assert missing <= {Path("groundup/recipes")}, "a link to the folder of the repository"

@@ -15,7 +15,7 @@ Deliberately absent: any work. A command parses its arguments, calls a chapter a
 
 import os
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -39,6 +39,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"groundup {version('groundup')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 for panel, (module, names) in COMMANDS.items():
     for name in names:
         app.command(rich_help_panel=panel, cls=PlainCommand)(getattr(module, name))

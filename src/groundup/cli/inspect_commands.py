@@ -82,7 +82,7 @@ def diff(
 ) -> None:
     """Show the differences between two runs, or a run and a recipe: knobs, derived values, scores.
 
-    Example: groundup diff runs/quickstart recipes/quickstart.toml --set train.steps=200
+    Example: groundup diff runs/quickstart quickstart.toml --set train.steps=200
     """
     from groundup import pipeline
     from groundup.plan import derive

@@ -13,6 +13,7 @@ import typer
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import PROGRESS_KINDS, format_duration
 from groundup.cli.options import JsonOption, RecipeArgument, RunArgument, RunsOption, SetOption
+from groundup.recipe.bundled_recipes import BUNDLED_RECIPES, bundled_recipe
 from groundup.stages import STAGES
 
 LADDER_FOLDER = "ladder"
@@ -22,7 +23,13 @@ STAGE_NAMES = ", ".join(stage.name for stage in STAGES)
 
 
 def init(
-    out: Annotated[Path, typer.Option(help="Recipe file to write.")] = Path("recipe.toml"),
+    out: Annotated[
+        Path | None, typer.Option(help="Recipe file to write; default: recipe.toml, or NAME.toml of --recipe.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"Copy a recipe that comes with groundup: {', '.join(BUNDLED_RECIPES)}."),
+    ] = None,
     goal: Annotated[str | None, typer.Option(help="base, chat or chat-4bit.")] = None,
     data: Annotated[str | None, typer.Option(help="Training text: a file pattern, a URL, or `sample`.")] = None,
     hardware: Annotated[str | None, typer.Option(help="Device type, for example cpu-2 or h100.")] = None,
@@ -37,8 +44,16 @@ def init(
     """
     from groundup.plan import init_recipe
 
+    text = None if recipe is None else bundled_recipe(recipe)
+    out = out or Path(f"{recipe or 'recipe'}.toml")
     if out.exists():
         raise UserError(f"{out} exists", hint="choose another name with --out")
+    if text is not None:
+        if {goal, data, hardware, devices, hours} != {None}:
+            raise UserError("--recipe with answers to questions", hint="groundup plan and run take --set KNOB=VALUE")
+        out.write_text(text, encoding="utf-8")
+        print(f"wrote {out}\nnext: groundup plan {out}")
+        return
     answers: dict[str, Any] = {
         "goal": goal, "data": data, "hardware": hardware, "devices": devices, "hours": hours,
     }  # fmt: skip
@@ -65,7 +80,7 @@ def plan(
 
     Exits with an error if the model does not fit on the devices. Nothing is trained.
 
-    Example: groundup plan recipes/llama-1b.toml --set budget.devices=16
+    Example: groundup plan llama-1b.toml --set budget.devices=16
     """
     from groundup import pipeline
     from groundup.plan import derive, plan_table
@@ -117,7 +132,7 @@ def run(
     Complete stages are kept, an interrupted stage continues.
     If the recipe changed, the differences are printed; --replace or --from rebuilds the changed stages.
 
-    Example: groundup run recipes/quickstart.toml --until base --set train.steps=200
+    Example: groundup run quickstart.toml --until base --set train.steps=200
     """
     from groundup import pipeline
     from groundup.artifacts.rank_environment import is_main
@@ -173,7 +188,7 @@ def launch(
 
     Nothing is submitted: read the file, replace each CHANGE in it, and submit it.
 
-    Example: groundup launch recipes/llama-7b.toml --on slurm
+    Example: groundup launch llama-7b.toml --on slurm
     """
     from groundup.plan import derive, job_file
     from groundup.recipe import load_recipe
@@ -199,7 +214,7 @@ def sweep(
 
     Variants are built one after the other; stages that they have in common are built once.
 
-    Example: groundup sweep recipes/quickstart.toml --set train.learning_rate=1e-4,3e-4,1e-3
+    Example: groundup sweep quickstart.toml --set train.learning_rate=1e-4,3e-4,1e-3
     """
     from groundup import pipeline
     from groundup.experiments.sweep import expand_grid, format_sweep, results_to_json
@@ -230,7 +245,7 @@ def ladder(
 
     `groundup plan` shows the prediction afterwards.
 
-    Example: groundup ladder recipes/gpt2-124m.toml --sizes 5 --compute-fraction 0.05
+    Example: groundup ladder gpt2-124m.toml --sizes 5 --compute-fraction 0.05
     """
     from groundup import pipeline
     from groundup.experiments.ladder import fit_and_predict, format_ladder, ladder_recipes

@@ -12,6 +12,7 @@ Reading order:
     layout_config.py      [machine.layout]: parallel layout
     machine_config.py     [machine]: devices and limits
     recipe.py             the recipe: [budget] and all tables; the part that one stage may read
+    bundled_recipes.py    recipes that come with the package
     recipe_file.py        recipe from a TOML file and overrides
     explain.py            meaning, type and default of knobs; JSON schema
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import parse_toml
 from groundup.recipe.base_config import TYPE_NAMES
+from groundup.recipe.bundled_recipes import BUNDLED_RECIPES
 from groundup.recipe.model_config import ModelConfig
 from groundup.recipe.recipe import Recipe
 
@@ -28,7 +29,9 @@ def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
     path = Path(path)
     if not path.is_file():
         raise UserError(
-            f"{path}: no such recipe file", hint="recipes/ holds examples; groundup init writes one for you"
+            f"{path}: no such recipe file",
+            hint="groundup init writes one for your text; groundup init --recipe NAME copies one of "
+            + ", ".join(BUNDLED_RECIPES),
         )
     try:
         values = parse_toml(path.read_text(encoding="utf-8"))
