@@ -18,6 +18,7 @@ from groundup.artifacts.differences import list_differences
 from groundup.artifacts.directory import (
     finish_promotion,
     is_temporary,
+    join_lock,
     lock_folder,
     open_partial,
     partial_path,
@@ -229,7 +230,7 @@ def _run_stage_function(
 
 def run_as_rank(run_folder: Path, name: str, machine: Machine) -> None:
     """Run one rank of a distributed stage, whose partial folder the parent process has opened."""
-    with _rendezvous().propagate_errors():
+    with _rendezvous().propagate_errors(), join_lock(run_folder):
         recipe = plan_run(read_recipe(run_folder), run_folder, machine).recipe
         stage_runs = resolve_stage_runs(recipe, run_folder, machine, name)
         stage_run = stage_runs[-1]
@@ -249,7 +250,8 @@ def _run_worker(
         stage_run = stage_runs[index]
         if _rendezvous().wait_for(stage_run.stage.name) == ALL_RANKS:
             _rendezvous().wait_for_partial_folder(stage_run.path, stage_run.fingerprint)
-            _run_stage_function(stage_run, plan.recipe, partial_path(stage_run.path), machine, stage_runs)
+            with join_lock(run_folder):
+                _run_stage_function(stage_run, plan.recipe, partial_path(stage_run.path), machine, stage_runs)
         yield stage_run, "done"
 
 

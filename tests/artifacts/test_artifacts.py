@@ -194,7 +194,38 @@ def test_locked_folder_is_refused_to_another_process(tmp_path):
         process.start()
         assert "in use" in queue.get(timeout=30)
         process.join()
+    with directory.join_lock(tmp_path):  # a rank that has outlived the main process
+        with pytest.raises(UserError, match="in use"), directory.lock_folder(tmp_path):
+            pass
+        with directory.join_lock(tmp_path):
+            pass
+    (tmp_path / "recipe.json").touch()
     with directory.lock_folder(tmp_path):
+        pass
+    assert (tmp_path / "recipe.json").exists()
+
+
+def test_folder_of_a_run_refused_at_its_start_is_removed(tmp_path):
+    folder = tmp_path / "runs" / "name"
+    with pytest.raises(UserError, match="no text"), directory.lock_folder(folder):
+        raise UserError("no text")
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / ".lock").touch()  # of an older version
+    with directory.lock_folder(folder):
+        pass
+    assert not folder.exists()
+
+
+def test_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with (
+        pytest.raises(UserError, match=r"its file system has no locks \(No locks available\)"),
+        directory.lock_folder(tmp_path),
+    ):
         pass
 
 

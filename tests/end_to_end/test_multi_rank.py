@@ -4,13 +4,17 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from faulted_runs import ranks_of
+
+from groundup.artifacts.directory import lock_folder
 
 FREQUENT_CHECKPOINTS = ("machine.checkpoint_every_minutes=0.0001", "machine.keep_checkpoints=100")
 TWO_DEVICES = ("machine.devices=2", *FREQUENT_CHECKPOINTS)
@@ -31,6 +35,12 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
     return out, stderr
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def losses(runs: Path) -> list[float]:
     return [record["loss"] for record in records(runs)]
 
@@ -45,7 +55,7 @@ def weights(runs: Path) -> str:
 
 def wait_for_checkpoint(runs: Path, process: subprocess.Popen[str], step: int) -> None:
     folder = runs / "tiny/04-base.partial/checkpoints"
-    latest = time.monotonic() + 120
+    latest = time.monotonic() + 300
     while not any(int(path.name[5:]) >= step for path in folder.glob("step-*")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < latest
@@ -87,6 +97,51 @@ def test_killed_rank_is_restarted_with_equal_weights(tiny_recipe: Path, two_rank
     assert "Traceback" not in stderr
     assert [record["step"] for record in records(runs)] == list(range(40))
     assert weights(runs) == weights(two_rank_runs)
+
+
+def alive_with(words: str) -> list[int]:
+    """Ids of the processes whose command line contains `words`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if words in path.read_bytes().decode(errors="replace"):
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
+def test_ranks_end_with_a_killed_launcher(tiny_recipe: Path, two_rank_runs: Path, tmp_path: Path):
+    runs = copy_without_training(two_rank_runs, tmp_path / "runs")
+    process = start(tiny_recipe, runs, *TWO_DEVICES, "train.steps=1000000")
+    wait_for_checkpoint(runs, process, 2)
+    assert len(alive_with(str(runs))) == 3
+    process.kill()
+    process.communicate(timeout=60)
+    latest = time.monotonic() + 30
+    while alive_with(str(runs)):
+        assert time.monotonic() < latest, "ranks train on without their launcher"
+        time.sleep(0.05)
+    with lock_folder(runs / "tiny"):
+        pass
+
+
+def test_user_error_ends_all_machines_of_a_job_at_once(tmp_path: Path):
+    recipe = tmp_path / "wrong.toml"
+    recipe.write_text('name = "wrong"\n[train]\nsteps = -1\n')
+    command = [sys.executable, "-m", "groundup.cli", "_agent", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=3"]
+    command += [
+        f"--rdzv-endpoint=localhost:{free_port()}",
+        "--rdzv-id=1",
+        "--",
+        "run",
+        str(recipe),
+        "--runs",
+        str(tmp_path),
+    ]
+    machines = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = "".join(finish(machine, 2)[1] for machine in machines)
+    assert errors.count("error: ") == 1, "one rank reports, and none restarts"
+    assert len(errors.splitlines()) == 2, "the error and its hint"
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ import torch.distributed as dist
 
 from groundup.artifacts.errors import AlreadyReported, UserError
 from groundup.artifacts.rank_environment import rank
-from groundup.parallel import rendezvous, stall_detector
+from groundup.parallel import Communicator, build_mesh, rendezvous, stall_detector
+from groundup.recipe.layout_config import LayoutConfig
 
 
 def stall(seconds: float) -> str:
@@ -43,6 +44,15 @@ def diverge(seconds: float) -> str:
         for pair in {0: [0], 1: [1, 0], 2: [1]}[rank]:
             dist.all_reduce(torch.ones(()), group=pairs[pair])
     return stderr.getvalue()
+
+
+def group_timeouts(layout: dict[str, int]) -> set[float]:
+    """Seconds that the groups of a mesh and a communicator wait; the default group is the test's own."""
+    build_mesh(LayoutConfig(**layout), torch.device("cpu"))
+    Communicator()
+    groups = [group for group in dist.distributed_c10d._world.pg_map if group is not dist.group.WORLD]
+    assert len(groups) > 4
+    return {group._get_backend(torch.device("cpu")).options._timeout.total_seconds() for group in groups}
 
 
 def run_as_ranks(arguments: tuple[str, Callable[[], Any]]) -> list[str]:

@@ -6,7 +6,10 @@ import sys
 import gloo_ranks
 import pytest
 import rendezvous_cases
+import torch
+import torch.distributed as dist
 
+from groundup.parallel.rendezvous import COLLECTIVE_TIMEOUT, process_group
 from groundup.parallel.stall_detector import RankStatus, diagnose_stall, find_stragglers, inspect_frame
 
 LOST = "PeerLost: rank {} has lost another: [gloo/transport/tcp/pair.cc] Connection closed by peer"
@@ -42,6 +45,17 @@ def test_different_recipes_are_one_error():
     )
     assert first in {f"error: rank {rank}: another recipe than rank 0 has: not recipe 0" for rank in (1, 2)}
     assert others == ["already reported", "already reported"]
+
+
+def test_every_process_group_has_the_stated_timeout():
+    seconds = COLLECTIVE_TIMEOUT.total_seconds()
+    assert gloo_ranks.run_ranks(4, rendezvous_cases.group_timeouts, {"shard": 2, "context": 2, "expert": 2}) == {
+        seconds
+    }
+    with process_group(torch.device("cpu"), single_process=True):
+        assert dist.group.WORLD is not None
+        options = dist.group.WORLD._get_backend(torch.device("cpu")).options
+        assert options._timeout == COLLECTIVE_TIMEOUT
 
 
 def test_report_of_a_stalled_rank():

@@ -12,6 +12,7 @@
     run_record.py         run.json: the hashes of a run's manifests, recipe and plan
     machine.py            the computer of a run: device, threads, folders
     rank_environment.py   rank and world size from the environment
+    parent_death.py       end of a rank whose launcher was killed
     progress.py           progress bars and log lines
     sanitize.py           foreign text made safe to print
     http_server.py        a listening socket and security headers, for the HTTP servers

@@ -10,16 +10,22 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.rank_environment import world_size
 
 FINGERPRINT_FILE = ".fingerprint"
 
 DISCARD_FILE = ".discard"
 """Relative paths in a partial folder that are no part of the result, as a JSON list; see `discard_when_complete`."""
+
+LOCK_FILE = ".lock"
+LOCK_WAIT_SECONDS, LOCK_POLL_SECONDS = 120.0, 0.2
 
 _UMASK = os.umask(0o077)  # it can only be read by setting it
 os.umask(_UMASK)
@@ -182,16 +188,69 @@ def commit_file(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Lock `folder` against other processes. Raises UserError if another one has locked it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    """Lock `folder` against other runs, until this process and every other that has joined the lock have ended.
+
+    A folder that holds nothing but its lock afterwards is removed. Raises UserError if another run has locked it; among
+    several ranks only after a while, as those of an earlier start may still be ending on another machine.
+    """
+    with _flock(folder, fcntl.LOCK_EX, LOCK_WAIT_SECONDS if world_size() > 1 else 0.0) as file:
+        _try_flock(file, folder, fcntl.LOCK_SH)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"{folder} is in use by another groundup process", hint="wait until it ends, or stop it"
-            ) from None
+            yield
+        finally:
+            with suppress(OSError):
+                if [path.name for path in folder.iterdir()] == [LOCK_FILE]:
+                    (folder / LOCK_FILE).unlink()
+                    folder.rmdir()
+
+
+@contextmanager
+def join_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of this run together with its main process. Raises UserError if another run has locked `folder`."""
+    with _flock(folder, fcntl.LOCK_SH):
         yield
+
+
+@contextmanager
+def _flock(folder: Path, kind: int, wait_seconds: float = 0.0) -> Iterator[IO[str]]:
+    latest = time.monotonic() + wait_seconds
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / LOCK_FILE).open(
+            "a+"
+        ) as file:  # NFS demands a readable file for shared, a writable for exclusive
+            try:
+                _try_flock(file, folder, kind)
+            except UserError:
+                if time.monotonic() >= latest:
+                    raise
+            else:
+                if _is_open_file(file, folder / LOCK_FILE):
+                    yield file
+                    return
+        time.sleep(LOCK_POLL_SECONDS)
+
+
+def _try_flock(file: IO[str], folder: Path, kind: int) -> None:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"{folder} is in use by another groundup process", hint="wait until it ends, or stop it"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{folder}: its file system has no locks ({os.strerror(error.errno or 0)})",
+            hint="use a run folder on a file system with locks, not a mounted bucket",
+        ) from None
+
+
+def _is_open_file(file: IO[str], path: Path) -> bool:
+    """Whether `path` is still the open file: another process may have removed it before it was locked."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def fsync(path: Path) -> None:

@@ -1,5 +1,8 @@
 """Exceptions that the command line turns into an exit code."""
 
+USER_ERROR_EXIT_CODE = 2
+"""Of every process of a run that ends with a UserError: launchers and job files start it again after any other code."""
+
 
 class UserError(Exception):
     """A mistake that the user can correct: one line with the value and the expectation, and a hint.

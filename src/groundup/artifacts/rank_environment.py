@@ -2,6 +2,9 @@
 
 import os
 
+ATTEMPT_VARIABLE = "GROUNDUP_ATTEMPT"
+"""Set by `launch_ranks`: another value after each restart, the same on all ranks."""
+
 
 def rank() -> int:
     return int(os.environ.get("RANK", "0"))
@@ -23,3 +26,8 @@ def local_world_size() -> int:
 def is_main() -> bool:
     """Whether this process writes records and prints."""
     return rank() == 0
+
+
+def attempt() -> str:
+    """What sets this start of the ranks apart from earlier ones under the same launcher."""
+    return os.environ.get(ATTEMPT_VARIABLE) or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")

@@ -19,7 +19,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from groundup.artifacts.errors import AlreadyReported, PeerLost, UserError
+from groundup.artifacts.errors import USER_ERROR_EXIT_CODE, AlreadyReported, PeerLost, UserError
+from groundup.artifacts.parent_death import exit_with_launcher
 from groundup.artifacts.storage_errors import describe_storage_error
 from groundup.cli import extras, inspect_commands, model_commands, pipeline_commands
 from groundup.cli.plain_help import PlainCommand, PlainGroup
@@ -62,10 +63,12 @@ for panel, (module, names) in COMMANDS.items():
     for name in names:
         app.command(rich_help_panel=panel, cls=PlainCommand)(getattr(module, name))
 app.command("_worker", hidden=True)(pipeline_commands.worker)
+app.command("_agent", hidden=True)(pipeline_commands.agent)
 
 
 def main() -> None:
     """Entry point. Turns the expected exceptions into one line and an exit code; any other is a bug with a traceback."""
+    exit_with_launcher()
     try:
         app()
     except UserError as error:
@@ -75,7 +78,7 @@ def main() -> None:
             raise
         _exit_with_error(known)
     except AlreadyReported:
-        sys.exit(2)
+        sys.exit(USER_ERROR_EXIT_CODE)
     except PeerLost as error:
         print(error, file=sys.stderr)
         sys.exit(1)
@@ -92,4 +95,4 @@ def _exit_with_error(error: UserError) -> NoReturn:
     print(f"error: {error.message}", file=sys.stderr)
     if error.hint:
         print(f"hint: {error.hint}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(USER_ERROR_EXIT_CODE)

@@ -139,14 +139,14 @@ def run(
     from groundup.recipe import load_recipe
     from groundup.report.quality_checks import check_stage
 
-    loaded = load_recipe(recipe, sets or ())
     main = is_main()
-    machine = pipeline.resolve_machine(loaded, PROGRESS_KINDS[loaded.machine.progress if main else "none"]())
-    folder = runs / loaded.name
     any_built = False
     metrics: dict[str, Any] = {}
     options = {"from_stage": from_stage, "until_stage": until, "replace_stale": replace}
-    with _report_interrupt():
+    with _report_interrupt(), _end_together():
+        loaded = load_recipe(recipe, sets or ())
+        machine = pipeline.resolve_machine(loaded, PROGRESS_KINDS[loaded.machine.progress if main else "none"]())
+        folder = runs / loaded.name
         for stage_run, state in pipeline.run(loaded, folder, machine, **options):
             if not main:
                 continue
@@ -167,14 +167,40 @@ def run(
         print(f"{folder}: nothing to do, all stages are complete")
 
 
+def agent(
+    command: Annotated[list[str], typer.Argument(help="A command of groundup, after --.")],
+    nnodes: Annotated[int, typer.Option(help="Machines of the job.")],
+    nproc_per_node: Annotated[int, typer.Option(help="Ranks on each of them.")],
+    rdzv_endpoint: Annotated[str, typer.Option(help="Host and port of the first machine.")],
+    rdzv_id: Annotated[str, typer.Option(help="Another for each job.")],
+    max_restarts: Annotated[int, typer.Option(help="Restarts after a crash.")] = 0,
+) -> None:
+    """Run a command on all ranks of this machine, one of several; started by a job file.
+
+    Like torchrun with the same options, but a user error ends the job at once, with exit code 2.
+    """
+    from groundup.parallel import launch_ranks
+
+    launch_ranks(
+        ["-m", "groundup.cli", *command],
+        nproc_per_node,
+        max_restarts=max_restarts,
+        log=_log,
+        nnodes=nnodes,
+        rdzv_endpoint=rdzv_endpoint,
+        rdzv_id=rdzv_id,
+    )
+
+
 def worker(run: RunArgument, stage: Annotated[str, typer.Argument()]) -> None:
     """One rank of a distributed stage; started by `run`."""
     from groundup import pipeline
     from groundup.artifacts.rank_environment import is_main
 
-    recipe = pipeline.read_recipe(run)
-    progress = PROGRESS_KINDS[recipe.machine.progress if is_main() else "none"]()
-    pipeline.run_as_rank(run, stage, pipeline.resolve_machine(recipe, progress))
+    with _end_together():
+        recipe = pipeline.read_recipe(run)
+        progress = PROGRESS_KINDS[recipe.machine.progress if is_main() else "none"]()
+        pipeline.run_as_rank(run, stage, pipeline.resolve_machine(recipe, progress))
 
 
 def launch(
@@ -274,6 +300,20 @@ def _report_interrupt() -> Iterator[None]:
         if world_size() == 1:
             _log("stopped; the same command continues")
         raise
+
+
+@contextmanager
+def _end_together() -> Iterator[None]:
+    """Under a launcher an error of any rank ends all, and only the main rank prints it."""
+    from groundup.artifacts.rank_environment import world_size
+
+    if world_size() == 1:
+        yield
+        return
+    from groundup.parallel.rendezvous import propagate_errors
+
+    with propagate_errors():
+        yield
 
 
 def _log(text: str) -> None:

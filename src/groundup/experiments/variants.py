@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup import pipeline
-from groundup.artifacts.errors import UserError
+from groundup.artifacts.errors import PeerLost, UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest
 from groundup.artifacts.run_record import check_recorded, manifest_name, update_record
@@ -42,7 +42,8 @@ def build_variants(
 ) -> list[VariantResult]:
     """Build each recipe in `folder`/name up to the stage `until`; complete stages are kept.
 
-    A variant that fails with a UserError, for example a loss that is not finite, does not stop the others.
+    A variant that fails, for example with a loss that is not finite or with a rank that keeps dying, does not stop the
+    others.
 
     Args:
         recipes: recipes by variant name.
@@ -60,8 +61,8 @@ def build_variants(
                 reuse_stages(pipeline.resolve_stage_runs(planned, run_folder, machine, last), run_folders)
             for _ in pipeline.run(recipe, run_folder, machine, until_stage=until, replace_stale=True):
                 pass
-        except UserError as failure:
-            error = failure.message
+        except (UserError, PeerLost) as failure:
+            error = failure.message if isinstance(failure, UserError) else str(failure)
             log(f"failed: {error}")
         run_folders.append(run_folder)
         results.append(_variant_result(name, run_folder, pipeline.plan_run(recipe, run_folder, machine), error))

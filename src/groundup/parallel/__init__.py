@@ -2,7 +2,8 @@
 
 Reading order:
 
-    elastic_launch.py            start the ranks of one machine, and restart them
+    elastic_agent.py             watch the ranks of one machine: restarts, final errors
+    elastic_launch.py            start the ranks of one machine
     rendezvous.py                store and process group of all ranks, common errors
     communicator.py              control messages on the CPU, checks that ranks run the same thing
     stall_detector.py            report which ranks are waited for

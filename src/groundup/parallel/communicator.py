@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from groundup.artifacts.differences import list_differences
 from groundup.artifacts.errors import UserError
+from groundup.parallel.rendezvous import COLLECTIVE_TIMEOUT
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
 
@@ -42,8 +43,8 @@ class Communicator:
     """
 
     def __init__(self) -> None:
-        self.control_group: Any = dist.new_group(backend="gloo")
-        self.checkpoint_group: Any = dist.new_group(backend="gloo")
+        self.control_group: Any = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+        self.checkpoint_group: Any = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._checked_data = False
 

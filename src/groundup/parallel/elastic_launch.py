@@ -1,13 +1,13 @@
-"""Launch the ranks of one machine with PyTorch's elastic agent, and restart them after a failure.
+"""Launch the ranks of one machine with PyTorch's elastic agent, alone or as one machine of a cluster job.
 
-A rank that was killed does not end the run: all ranks restart from the last checkpoint. A user error that a rank has
-reported ends it at once; so do `max_restarts` failures in a row without a new checkpoint.
+After a crash all ranks restart from the last checkpoint. A user error is final, and so are `max_restarts` failures in a
+row without a new checkpoint: the one ends with exit code 2, the other with 1.
 """
 
 import json
 import logging
+import os
 import signal
-import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,19 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.elastic.agent.server.api import WorkerState
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+from torch.distributed.elastic.rendezvous.api import RendezvousError
+from torch.distributed.launcher.api import LaunchConfig
 
 from groundup.artifacts.directory import partial_path, write_atomically
-from groundup.artifacts.errors import AlreadyReported, UserError
+from groundup.artifacts.errors import AlreadyReported, PeerLost, UserError
 from groundup.artifacts.machine import Machine
+from groundup.parallel.elastic_agent import RestartPolicy, build_agent, is_user_error
 from groundup.plan.job_file import FORWARDED_SIGNALS, SHUTDOWN_SECONDS
-
-SAME_TIME_SECONDS = 5
-"""Failures within this time of the first one count as simultaneous."""
-
-USER_ERROR_EXIT_CODE = 2
 
 METRICS_FILE = ".metrics.json"
 """Return value of a distributed stage, written into its work folder by rank 0 for the launching process."""
@@ -37,7 +34,7 @@ METRICS_FILE = ".metrics.json"
 def launch_stage(final: Path, stage: str, machine: Machine) -> dict[str, Any]:
     """Run one pipeline stage on `machine.devices` ranks in its open work folder; returns its metrics.
 
-    Raises UserError when this machine has fewer devices, or when the ranks keep failing.
+    Raises UserError when this machine has fewer devices, PeerLost when the ranks keep failing.
     """
     check_devices(machine.device, machine.devices)
     checkpoints = partial_path(final) / "checkpoints"
@@ -66,6 +63,9 @@ def launch_ranks(
     max_restarts: int = 0,
     get_progress: Callable[[], Any] = lambda: None,
     log: Callable[[str], None] = print,
+    nnodes: int = 1,
+    rdzv_endpoint: str = "localhost:0",
+    rdzv_id: str | None = None,
 ) -> None:
     """Run `python command...` as `num_ranks` ranks on this machine, like torchrun; returns when all have succeeded.
 
@@ -73,36 +73,51 @@ def launch_ranks(
         max_restarts: restarts without progress in between.
         get_progress: any value that changes with progress, such as the name of the last checkpoint.
         log: called with one line for each restart.
+        nnodes: machines of the job, each of which makes this call.
+        rdzv_endpoint: host and port of one of them, the same on all.
+        rdzv_id: the same on all machines, and another for each job; None: one machine.
 
-    Raises UserError when restarts are used up, AlreadyReported when a rank has exited with a user error,
-    KeyboardInterrupt when the run was asked to stop and has saved.
+    Raises AlreadyReported when a rank has exited with a user error, PeerLost when restarts are used up or another
+    machine is lost, KeyboardInterrupt when the run was asked to stop and has saved.
 
         launch_ranks(["train.py"], num_ranks=8, max_restarts=3)
     """
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher")):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # reported here instead
-    progress, left = get_progress(), max_restarts
-    while True:
+    with tempfile.TemporaryDirectory() as logs, _restored_signals():
+        config = LaunchConfig(
+            min_nodes=nnodes,
+            max_nodes=nnodes,
+            nproc_per_node=num_ranks,
+            run_id=rdzv_id or uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint=rdzv_endpoint,
+            local_addr="localhost" if nnodes == 1 else None,
+            max_restarts=max_restarts,
+            # The first rank of a machine keeps the terminal, for its progress bar; lines of the others tell their rank.
+            logs_specs=DefaultLogsSpecs(log_dir=logs, tee=dict.fromkeys(range(1, num_ranks), Std.ERR)),
+            log_line_prefix_template="[rank ${rank}] ",
+            shutdown_timeout=SHUTDOWN_SECONDS,
+        )
+        os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ",".join(FORWARDED_SIGNALS)
+        agent = build_agent(config, command, RestartPolicy(max_restarts, get_progress, log))
         try:
-            with tempfile.TemporaryDirectory() as logs, _restored_signals():
-                elastic_launch(_config(num_ranks, logs), sys.executable)(*command)
-            return
+            result: Any = agent.run()
         except SignalException:
             raise KeyboardInterrupt from None
-        except ChildFailedError as error:
-            if any(failure.exitcode == USER_ERROR_EXIT_CODE for failure in error.failures.values()):
-                raise AlreadyReported from None
-            failure = _describe_first_failure(error)
-        if (now := get_progress()) != progress:
-            progress, left = now, max_restarts
-        if left == 0:
-            raise UserError(
-                f"{failure}, after {max_restarts} restarts without a new checkpoint",
-                hint="see the ranks' output above; machine.max_restarts allows more attempts",
-            )
-        left -= 1
-        log(f"{failure}; restarting all ranks from the last checkpoint")
+        except RendezvousError as error:
+            raise PeerLost(f"the machines of the job have lost one another: {error}") from None
+        finally:
+            agent.leave_job()
+        if result is None or result.state is WorkerState.SUCCEEDED:
+            return
+        if is_user_error(result.failures):
+            raise AlreadyReported
+        raise PeerLost(
+            f"{agent.describe_failure(result)}, after {max_restarts} restarts without a new checkpoint "
+            "(machine.max_restarts)"
+        )
 
 
 def check_devices(device: str, num_ranks: int) -> None:
@@ -114,42 +129,6 @@ def check_devices(device: str, num_ranks: int) -> None:
             f"machine.devices = {num_ranks}: this machine has {available}",
             hint="groundup launch writes a job for several machines",
         )
-
-
-def _config(num_ranks: int, logs: str) -> LaunchConfig:
-    return LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=num_ranks,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
-        max_restarts=0,
-        logs_specs=DefaultLogsSpecs(log_dir=logs),
-        signals_to_handle=",".join(FORWARDED_SIGNALS),
-        shutdown_timeout=SHUTDOWN_SECONDS,
-    )
-
-
-def _describe_first_failure(error: ChildFailedError) -> str:
-    """The failure that ended the others.
-
-    The agent also lists the ranks that it stopped itself: later, or with its SIGTERM. Of simultaneous failures a
-    killed rank comes before ranks that failed because they lost it.
-    """
-    earliest = min(failure.timestamp for failure in error.failures.values())
-    rank, failure = min(
-        error.failures.items(),
-        key=lambda item: (
-            item[1].timestamp > earliest + SAME_TIME_SECONDS,
-            item[1].exitcode == -signal.SIGTERM,
-            item[1].exitcode >= 0,
-        ),
-    )
-    if failure.exitcode < 0:
-        return f"rank {rank} was killed by {signal.Signals(-failure.exitcode).name}"
-    return f"rank {rank} ended with exit code {failure.exitcode}"
 
 
 @contextmanager

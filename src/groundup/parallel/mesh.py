@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 
+from groundup.parallel.rendezvous import COLLECTIVE_TIMEOUT
 from groundup.plan.parallel_layout import complete_layout
 from groundup.recipe.layout_config import LayoutConfig
 
@@ -76,7 +77,9 @@ def build_mesh(layout: LayoutConfig, device: torch.device) -> Mesh:
 
     def build(**middle: int) -> DeviceMesh:
         axes = {"pipeline": layout.pipeline, "replicate": layout.replicate, **middle, "tensor": layout.tensor}
-        return init_device_mesh(device.type, tuple(axes.values()), mesh_dim_names=tuple(axes))
+        ranks = torch.arange(dist.get_world_size()).reshape(*axes.values())
+        groups = [_new_group(ranks.movedim(axis, -1).flatten(0, -2)) for axis in range(ranks.ndim)]
+        return DeviceMesh.from_group(groups, device.type, mesh=ranks, mesh_dim_names=tuple(axes))
 
     weights, tokens, experts = build(data=data), None, None
     if layout.shard > 1 and layout.context > 1:
@@ -84,3 +87,13 @@ def build_mesh(layout: LayoutConfig, device: torch.device) -> Mesh:
     if layout.expert > 1:
         experts = build(expert_shard=data // layout.expert, expert=layout.expert)
     return Mesh(layout, device, weights, tokens, experts)
+
+
+def _new_group(ranks: torch.Tensor) -> dist.ProcessGroup:
+    """The group of this rank; one row of `ranks` a group. `init_device_mesh` makes groups that wait for 30 minutes."""
+    if len(ranks) == 1:
+        group = dist.group.WORLD
+    else:
+        group, _ = dist.new_subgroups_by_enumeration(ranks.tolist(), timeout=COLLECTIVE_TIMEOUT)
+    assert isinstance(group, dist.ProcessGroup)
+    return group

@@ -8,7 +8,7 @@ training only.
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -18,10 +18,11 @@ import torch.distributed as dist
 
 from groundup.artifacts.directory import partial_matches, partial_path
 from groundup.artifacts.errors import AlreadyReported, PeerLost, UserError
-from groundup.artifacts.rank_environment import local_rank, rank, world_size
+from groundup.artifacts.rank_environment import attempt, local_rank, rank, world_size
 from groundup.parallel.stall_detector import ERROR_KEY, detect_stalls
 
-RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+"""For the ranks to find one another, and of a collective in any process group: PyTorch's default is 30 minutes on CPUs."""
 
 ERROR_WAIT_SECONDS = 5.0
 """For rank 0 to report an error, or for another rank's error to explain a failed collective."""
@@ -36,8 +37,8 @@ SHARED_DISK_TIMEOUT_SECONDS = 120
 @cache
 def get_store() -> dist.Store:
     """The store of the launcher, shared by all ranks; open as long as the process lives."""
-    store, _, _ = next(iter(dist.rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT)))
-    return dist.PrefixStore("groundup", store)
+    store, _, _ = next(iter(dist.rendezvous("env://", timeout=COLLECTIVE_TIMEOUT)))
+    return dist.PrefixStore(f"groundup/{attempt()}", store)
 
 
 def publish(key: str, value: str) -> None:
@@ -129,8 +130,9 @@ def _publish_error(error: UserError) -> None:
 
 def _exit_after_main() -> None:
     """A launcher ends all processes when one ends, so rank 0 must have reported first."""
-    if _poll(ERROR_REPORTED_KEY):
-        time.sleep(0.3)  # until the message is printed
+    with suppress(dist.DistError, RuntimeError):  # rank 0 has ended, and with it the store
+        if _poll(ERROR_REPORTED_KEY):
+            time.sleep(0.3)  # until the message is printed
     raise AlreadyReported
 
 
@@ -147,16 +149,11 @@ def _poll(key: str, seconds: float = ERROR_WAIT_SECONDS) -> bool:
 
 @contextmanager
 def process_group(
-    device: torch.device,
-    timeout: timedelta = RENDEZVOUS_TIMEOUT,
-    stall_seconds: float = 60.0,
-    *,
-    single_process: bool = False,
+    device: torch.device, stall_seconds: float = 60.0, *, single_process: bool = False
 ) -> Iterator[torch.device]:
     """The default process group, with a stall detector; yields this rank's device. Without a launcher it does nothing.
 
     Args:
-        timeout: of collectives.
         stall_seconds: without a new step, after which rank 0 reports which ranks are waited for.
         single_process: make a group of one rank without a launcher, for engines that need one.
 
@@ -178,7 +175,7 @@ def process_group(
         if device.type == "cuda":
             device = torch.device("cuda", local_rank())
             torch.cuda.set_device(device)
-    dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size(), timeout=timeout)
+    dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size(), timeout=COLLECTIVE_TIMEOUT)
     try:
         with stall_detection:
             yield device

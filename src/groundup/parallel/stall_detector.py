@@ -11,7 +11,6 @@ recorder shows more there (TORCH_FR_BUFFER_SIZE).
 
 import json
 import os
-import signal
 import socket
 import sys
 import threading
@@ -82,7 +81,6 @@ class StallDetector:
         self.step, self.step_start = 0, time.monotonic()
         self.samples = self.waiting_samples = 0
         self._process = f"{socket.gethostname()}, process {os.getpid()}"
-        self._parent = os.getppid()
         self._statuses: dict[int, tuple[RankStatus, float]] = {}
         """By rank, with the time of its last change."""
         self._report_after = stall_seconds
@@ -113,9 +111,6 @@ class StallDetector:
                 if self.rank == 0:
                     self._read_statuses()
                     self._report()
-                if os.getppid() != self._parent:  # the launcher has died: save and stop
-                    self._parent = os.getppid()
-                    os.kill(os.getpid(), signal.SIGTERM)
                 if self.store.check([ERROR_KEY]):
                     self._exit_on_error()
 

@@ -1,5 +1,6 @@
 """Megatron-Core's GPT model and optimizer from a recipe's decoder, and an adapter with our model's interface."""
 
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from groundup.artifacts.errors import UserError
 from groundup.model.feed_forward import ACTIVATIONS
 from groundup.model.head import ModelOutput, shift_labels
 from groundup.model.loss import IGNORE_INDEX
+from groundup.parallel.rendezvous import COLLECTIVE_TIMEOUT
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.model_config import MoEConfig
@@ -55,6 +57,7 @@ def build_megatron(
         tensor_model_parallel_size=layout.tensor,
         pipeline_model_parallel_size=layout.pipeline,
         expert_model_parallel_size=layout.expert,
+        distributed_timeout_minutes=COLLECTIVE_TIMEOUT // timedelta(minutes=1),
     )
     model_parallel_cuda_manual_seed(0)  # required, although there is no dropout
     half = settings.precision == "bfloat16"
