@@ -221,7 +221,7 @@ def launch(
 
     if on not in job_file.JOB_FORMATS:
         raise UserError(f"--on {on}: unknown system", hint=f"one of {', '.join(job_file.JOB_FORMATS)}")
-    job = job_file.cluster_job(derive(load_recipe(recipe, sets or ())), str(recipe), tuple(sets or ()), str(runs))
+    job = job_file.cluster_job(derive(load_recipe(recipe, sets or ())), recipe, tuple(sets or ()), str(runs))
     out = out or Path(f"{job.name}.{job_file.FILE_SUFFIXES[on]}")
     if out.exists():
         raise UserError(f"{out} exists", hint="choose another name with --out")
