@@ -1,85 +1,175 @@
-"""Cluster job files: golden files, valid syntax, known keys."""
+"""Cluster job files: golden files, valid by the schemas of the systems, whatever a user writes."""
 
 import os
+import re
+import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import job_schemas
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
 from groundup.plan import derive
-from groundup.plan.job_file import FILE_SUFFIXES, JOB_FORMATS, cluster_job
+from groundup.plan.job_file import (
+    FILE_SUFFIXES,
+    JOB_FORMATS,
+    ClusterJob,
+    activation_commands,
+    cluster_job,
+    yaml_block,
+    yaml_string,
+)
 from groundup.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-RECIPE = "recipes/llama-7b.toml"
+RECIPE = ROOT / "recipes/llama-7b.toml"
+QUICKSTART = ROOT / "recipes/quickstart.toml"
 
 
-def job(*sets: str, recipe: str = RECIPE):
-    return cluster_job(derive(load_recipe(ROOT / recipe, sets)), recipe, sets, "/shared/runs")
+def job(*sets: str, recipe: Path = RECIPE, runs: str = "/shared/runs") -> ClusterJob:
+    made = cluster_job(derive(load_recipe(recipe, sets)), recipe, sets, runs)
+    return replace(made, activation=("module load cuda/12.8", "source /home/me/venv/bin/activate"))
 
 
 @pytest.mark.parametrize("kind", JOB_FORMATS)
 def test_job_files_equal_golden_files(kind):
-    text = JOB_FORMATS[kind](job("train.learning_rate=1e-4"))
+    text = JOB_FORMATS[kind](job("train.learning_rate=1e-4")).replace(str(ROOT), "/home/me/groundup")
     path = GOLDEN / f"job.{FILE_SUFFIXES[kind]}"
     if os.environ.get("GOLDEN") == "write":
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
 
 
+NAMES = [
+    "on", "7b", "A_strange.Name", "x" * 200, "x" * 199 + "y", "--", "a-" * 40,
+    "llama", "0" * 64,
+]  # fmt: skip
+WORDS = [
+    "a b", "it's", 'a "b"', "$HOME $(rm -rf x) `x` $$", "\\", "多言語 é", "a\nb: c\n---\n#", "\x85\u2028\x7f\r", "x" * 200,
+    "- a", "{a: b}", "",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", JOB_FORMATS)
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_valid(kind, name):
+    made = replace(job(), name=name, machines=1000)
+    check_job(kind, JOB_FORMATS[kind](made), made)
+
+
+def test_different_names_have_different_labels():
+    labels = {replace(job(), name=name).label for name in NAMES}
+    assert len(labels) == len(NAMES)
+
+
+@pytest.mark.parametrize("kind", JOB_FORMATS)
+@pytest.mark.parametrize("runs", ["runs", "/shared/my runs", "it's/$HOME"])
 @pytest.mark.parametrize(
-    ("recipe", "sets"),
-    [(RECIPE, ()), (RECIPE, ("budget.devices=1024",)), ("recipes/quickstart.toml", ("machine.devices=2",)),
-     (RECIPE, ('name="A_strange.Name"', "budget.devices=12", "machine.devices=4"))],
-)  # fmt: skip
-def test_job_files_are_valid(kind, recipe, sets):
-    text = JOB_FORMATS[kind](job(*sets, recipe=recipe))
+    ("recipe", "sets"), [(RECIPE, ()), (RECIPE, ("budget.devices=1024",)), (QUICKSTART, ("machine.devices=2",))]
+)
+def test_job_files_are_valid(kind, recipe, sets, runs):
+    made = job(*sets, recipe=recipe, runs=runs)
+    text = JOB_FORMATS[kind](made)
+    check_job(kind, text, made)
+    assert ("gpu" in text.lower() or "H100" in text) == (recipe == RECIPE)
+
+
+@pytest.mark.parametrize("kind", JOB_FORMATS)
+def test_what_a_user_writes_arrives_unchanged(kind, tmp_path):
+    folder = tmp_path / 'it\'s a "folder" 多 $HOME'
+    folder.mkdir()
+    recipe = folder / "r é.toml"
+    recipe.write_text("# \u2028 \x85 a\tb  \n" + RECIPE.read_text(encoding="utf-8") + "\n\n", encoding="utf-8")
+    made = replace(job(), recipe_file=recipe, overrides=tuple(WORDS), runs_folder=str(folder))
+    text = JOB_FORMATS[kind](made)
+    check_job(kind, text, made)
+    if kind == "kubernetes":
+        config_map, _ = yaml.safe_load_all(text)
+        assert config_map["data"]["recipe.toml"] == recipe.read_bytes().decode()
+    if kind == "skypilot":
+        assert list(yaml.safe_load(text)["file_mounts"].values()) == [str(recipe)]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@settings(max_examples=100)
+def test_yaml_scalars(text):
+    assert yaml.safe_load(f"a: {yaml_string(text)}") == {"a": text}
+    assert yaml.safe_load(f"a:\n  b: {yaml_block(text, 4)}\n  c: 1") == {"a": {"b": text, "c": 1}}
+
+
+def check_job(kind: str, text: str, made: ClusterJob) -> None:
+    """Check the file by the system's schema, and that its command arrives in Python as it was given."""
     if kind == "slurm":
-        scripts = [text]
+        words = run_script(text, "srun --kill-on-bad-exit=1 ")
+        recipe, runs = str(made.recipe_file), str(Path(made.runs_folder).absolute())
+        options = re.findall("^#SBATCH --([a-z-]+)(?:=(.*))?$", text, re.MULTILINE)
+        assert len(options) == text.count("\n#SBATCH")
+        for name, value in options:
+            assert re.fullmatch(job_schemas.SBATCH_OPTIONS[name], value), (name, value)
     elif kind == "kubernetes":
-        scripts = _check_jobset(yaml.safe_load(text))
+        config_map, values = yaml.safe_load_all(text)
+        job_schemas.check_schema(config_map, job_schemas.CONFIG_MAP)
+        job_schemas.check_schema(values, job_schemas.JOB_SET)
+        words = check_jobset(values, config_map["metadata"]["name"])
+        recipe, runs = "/etc/groundup/recipe.toml", made.runs_folder
     else:
-        scripts = _check_task(yaml.safe_load(text))
-    for script in scripts:
-        done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr
-    assert "-m groundup.cli run" in text
-    assert ("gpu" in text.lower() or "H100" in text) == ("llama" in recipe)
+        values = yaml.safe_load(text)
+        job_schemas.check_schema(values, job_schemas.SKYPILOT_TASK)
+        words = run_script(values["run"], "exec ")
+        (recipe,) = values["file_mounts"]
+        runs = str(Path("/shared", made.runs_folder))
+        assert values["volumes"] == {"/shared": "CHANGE"}
+    end = words.index("--")
+    assert words[:3] == ["-m", "groundup.cli", "_agent"]
+    assert {word.split("=")[0] for word in words[3:end]} == {
+        "--nnodes", "--nproc-per-node", "--max-restarts", "--rdzv-id", "--rdzv-endpoint",
+    }  # fmt: skip
+    sets = [word for knob in made.overrides for word in ("--set", knob)]
+    assert words[end + 1 :] == ["run", recipe, "--runs", runs, *sets]
 
 
-def _check_jobset(values: dict[str, Any]) -> list[str]:
-    """The fields of jobset.x-k8s.io/v1alpha2 (kubernetes-sigs/jobset, api/jobset/v1alpha2/jobset_types.go)."""
-    assert values["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
-    assert values["kind"] == "JobSet"
+def check_jobset(values: dict, config_map: str) -> list[str]:
+    """Rules that JobSet's webhook and Kubernetes check beyond the schema; returns the arguments of python."""
     spec = values["spec"]
-    assert spec.keys() == {"failurePolicy", "network", "replicatedJobs"}
-    assert spec["failurePolicy"].keys() == {"maxRestarts"}
-    assert spec["network"].keys() == {"enableDNSHostnames", "publishNotReadyAddresses", "subdomain"}
     (replicated,) = spec["replicatedJobs"]
-    assert replicated.keys() == {"name", "replicas", "template"}
     inner = replicated["template"]["spec"]
     assert inner["parallelism"] == inner["completions"]
+    longest = f"{values['metadata']['name']}-{replicated['name']}-0-{inner['completions'] - 1}-abcde"
+    job_schemas.check_schema(longest, job_schemas.DNS_LABEL)
     pod = inner["template"]["spec"]
-    assert pod["restartPolicy"] == "Never"
+    assert pod["restartPolicy"] == "Never", "required by podFailurePolicy"
     (container,) = pod["containers"]
-    mounts = {mount["name"] for mount in container["volumeMounts"]}
-    assert mounts == {volume["name"] for volume in pod["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    assert all(mount["mountPath"].startswith("/") for mount in container["volumeMounts"])
+    assert pod["volumes"][0]["configMap"]["name"] == config_map
+    (rule,) = inner["podFailurePolicy"]["rules"]
+    assert rule["onExitCodes"] == {"containerName": container["name"], "operator": "In", "values": [2]}
     # host name: <JobSet>-<replicated job>-<job>-<pod>.<subdomain>
     host = f"{values['metadata']['name']}-{replicated['name']}-0-0.{spec['network']['subdomain']}"
-    assert f'"{host}:29500"' in container["args"][0]
-    return container["args"]
+    arguments = [
+        re.sub(r"\$\$|\$\(", lambda match: {"$$": "$", "$(": "expanded"}[match[0]], a) for a in container["args"]
+    ]
+    assert f"--rdzv-endpoint={host}:29500" in arguments
+    assert container["command"] == ["python"]
+    return arguments
 
 
-def _check_task(values: dict[str, Any]) -> list[str]:
-    """The fields of a SkyPilot task (docs.skypilot.co/en/latest/reference/yaml-spec.html)."""
-    assert values.keys() == {"name", "num_nodes", "resources", "workdir", "setup", "run"}
-    assert values["resources"].keys() <= {"accelerators", "network_tier", "cpus"}
-    return [values["setup"], values["run"]]
+def run_script(script: str, prefix: str) -> list[str]:
+    """The arguments that bash gives to python in a job script; the rest of the script is only parsed."""
+    done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    command = script.split(prefix, 1)[1].split(" &\nrun=$!")[0]
+    assert command.startswith("python ")
+    environment = {"head": "node-1", "SLURM_JOB_ID": "7", "SKYPILOT_TASK_ID": "7", "PATH": os.environ["PATH"]}
+    python = 'python() { printf "%s\\0" "$@"; }\n'
+    out = subprocess.run(["bash", "-c", python + command], env=environment, capture_output=True, check=True)
+    return out.stdout.decode().split("\0")[:-1]
 
 
 def test_devices_must_fill_machines():
@@ -91,6 +181,21 @@ def test_devices_must_fill_machines():
     assert error.value.hint == "set machine.devices=4, or budget.devices=16"
 
 
-def test_command_is_quoted_for_the_shell():
-    made = job('name="x"', "machine.cache_dir=/a b/$HOME")
-    assert "'machine.cache_dir=/a b/$HOME'" in JOB_FORMATS["slurm"](made)
+def test_the_active_environment_is_activated():
+    assert activation_commands({}) == ()
+    assert activation_commands({"VIRTUAL_ENV": "/a b", "LOADEDMODULES": "gcc/13:cuda/12"}) == (
+        "module load gcc/13 cuda/12", "source '/a b/bin/activate'",
+    )  # fmt: skip
+    (conda,) = activation_commands({"CONDA_PREFIX": "/opt/conda/envs/x"})
+    assert shlex.split(conda)[-3:] == ["conda", "activate", "/opt/conda/envs/x"]
+
+
+def test_a_job_that_has_ended_is_not_requeued(tmp_path):
+    """The script's handler of the signal before the time limit, with commands in the place of Slurm's."""
+    script = JOB_FORMATS["slurm"](job())
+    handler = script[script.index("requeue() {") : script.index("trap requeue")]
+    for code, requeued in ((0, False), (2, False), (1, True), (130, True)):
+        lines = f"scontrol() {{ echo requeued; }}\n(trap '' USR1; exit {code}) & run=$!\nsleep 0.2\n"
+        lines = lines.replace("sleep 0.2\n", "kill() { :; }\n") + handler + "requeue\n"
+        done = subprocess.run(["bash", "-c", lines], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout == "requeued\n") == (code, requeued)
