@@ -173,3 +173,14 @@ def test_ladder_prediction_is_shown_by_the_plan(recipe: Path, tmp_path: Path):
 def test_too_few_sizes_are_an_error(recipe: Path):
     with pytest.raises(UserError, match="different sizes up to"):
         ladder.ladder_recipes(load_recipe(recipe, ["budget.hours=0.01"]), 5, 0.1)
+
+
+@pytest.mark.parametrize("fraction", [0.0, -1.0, math.nan, 2.0])
+def test_compute_fraction_is_checked(recipe, fraction):
+    with pytest.raises(UserError, match=r"compute fraction .* expected above 0 and at most 1"):
+        ladder.ladder_recipes(load_recipe(recipe), 5, fraction)
+
+
+def test_number_of_sizes_is_checked(recipe):
+    with pytest.raises(UserError, match="1 sizes, expected at least 4"):
+        ladder.ladder_recipes(load_recipe(recipe), 1, 0.1)

@@ -204,3 +204,17 @@ def test_tokens_that_are_asked_for_are_kept():
     assert plan.recipe.train.tokens == pytest.approx(4_000_000, rel=0.01)
     assert plan.summary()["data"]["epochs"] == pytest.approx(40, rel=0.01)
     assert "read 40 times: a model learns little more" in format_plan(plan.summary())
+
+
+@pytest.mark.parametrize(
+    ("section", "knob", "value"),
+    [
+        ("budget", "hours", 1e300), ("budget", "tokens_per_parameter", 1e300),
+        ("train", "initial_batch_tokens", 1_000_000_007), ("train", "initial_batch_tokens", 10**18),
+    ],
+)  # fmt: skip
+def test_extreme_values_are_one_error(section, knob, value):
+    tables = {"budget": {"hours": 1, "hardware": "h100"}, "train": {}}
+    tables[section][knob] = value
+    with pytest.raises(UserError, match=f"{section}.{knob}"):
+        plan_for(**tables)

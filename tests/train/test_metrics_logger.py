@@ -3,6 +3,11 @@
 import contextlib
 import math
 import sqlite3
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +20,7 @@ from groundup.recipe.train_config import TrainConfig
 from groundup.train import UNSHIFTED, NativeEngine, Objective, run_training_loop
 from groundup.train.jsonl_log import JsonlLog
 from groundup.train.loss_spike import detect_spike
+from groundup.train.metrics_logger import MetricsLogger
 from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS, ThroughputMeter, peak_flops
 from groundup.train.trackers import TRACKERS
 
@@ -140,6 +146,97 @@ def test_other_trackers_work_offline(tmp_path, name, monkeypatch):
     }[name]
     with contextlib.closing(sqlite3.connect(file)) as database:
         assert database.execute(question).fetchone() == (6,)
+
+
+def crash_at(step: int) -> type[Ones]:
+    class Crashing(Ones):
+        def batch(self, index):
+            if index == step:
+                raise ZeroDivisionError
+            return super().batch(index)
+
+    return Crashing
+
+
+def crash_and_resume(folder: Path, machine: Machine, **options) -> None:
+    """A training that crashes before its first checkpoint, starts again, crashes after it, and resumes."""
+    for step in (2, 5, None):
+        torch.manual_seed(0)
+        engine = NativeEngine(Stack(), SQUARES, SETTINGS, machine)
+        batches = Ones() if step is None else crash_at(step)()
+        context = contextlib.nullcontext() if step is None else pytest.raises(ZeroDivisionError)
+        with context:
+            run_training_loop(engine, batches, SETTINGS, folder, machine, **options)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tensorboard_shows_each_step_once_after_crashes(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    crash_and_resume(tmp_path, Machine(trackers=None), eval_fn=lambda model: {"bits_per_byte": 2.0})
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == list(range(6))
+    assert [event.step for event in events.Scalars("eval/bits_per_byte")] == [3, 6]
+
+
+class FakeLibrary(ModuleType):
+    """The functions of wandb, mlflow and trackio that are called here; keeps every call."""
+
+    def __init__(self, name: str):
+        super().__init__(name)
+        self.__spec__ = ModuleSpec(name, None)
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.info = SimpleNamespace(run_id="made-by-mlflow")
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def call(*arguments: Any, **options: Any) -> "FakeLibrary":
+            self.calls.append((name, arguments, options))
+            return self
+
+        return call
+
+    def options(self, name: str) -> list[dict[str, Any]]:
+        return [options for called, _, options in self.calls if called == name]
+
+
+def test_one_training_is_one_run_of_a_tracker(tmp_path, monkeypatch):
+    libraries = {name: FakeLibrary(name) for name in ("wandb", "mlflow", "trackio")}
+    for name, library in libraries.items():
+        monkeypatch.setitem(sys.modules, name, library)
+    folder = tmp_path / "my-recipe" / "04-base.partial"
+    crash_and_resume(folder, Machine(trackers=tuple(libraries)))
+    wandb, trackio = libraries["wandb"].options("init"), libraries["trackio"].options("init")
+    assert len(wandb) == len(trackio) == 3
+    assert len({(start["id"], start["resume"]) for start in wandb}) == 1
+    assert len({start["name"] for start in trackio}) == 1
+    assert wandb[0]["name"] == "my-recipe-04-base"
+    assert trackio[0]["name"].startswith("my-recipe-04-base-")
+    assert wandb[0]["config"]["train"]["learning_rate"] == 0.01
+    assert libraries["mlflow"].options("start_run") == [
+        {"run_name": "my-recipe-04-base"}, {"run_id": "made-by-mlflow"}, {"run_id": "made-by-mlflow"},
+    ]  # fmt: skip
+    (parameters,) = [arguments[0] for name, arguments, _ in libraries["mlflow"].calls if name == "log_params"]
+    assert parameters["train.learning_rate"] == "0.01"
+    assert json.loads((folder / "tracker_runs.json").read_text()).keys() == libraries.keys()
+    assert all(
+        len(library.options(end)) == 3
+        for library, end in zip(libraries.values(), ("finish", "end_run", "finish"), strict=True)
+    )
+
+
+def test_other_ranks_open_no_tracker(tmp_path, monkeypatch):
+    library = FakeLibrary("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", library)
+    engine = NativeEngine(Stack(), SQUARES, SETTINGS, Machine())
+    monkeypatch.setattr(engine, "is_main", False)
+    logger = MetricsLogger(engine, SETTINGS, tmp_path, Machine(trackers=("wandb",)), None)
+    logger.resume_at(0)
+    assert library.calls == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tracker_that_is_not_installed_is_refused(tmp_path, monkeypatch):

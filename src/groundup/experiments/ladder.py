@@ -29,6 +29,12 @@ def ladder_recipes(recipe: Recipe, num_sizes: int, max_compute_fraction: float) 
     ratio of tokens to parameters. Equal sizes are merged.
     Raises UserError if fewer sizes remain than a scaling law needs.
     """
+    if not 0 < max_compute_fraction <= 1:
+        raise UserError(
+            f"compute fraction {max_compute_fraction}, expected above 0 and at most 1", hint="--compute-fraction 0.1"
+        )
+    if num_sizes < scaling_law.MIN_POINTS:
+        raise UserError(f"{num_sizes} sizes, expected at least {scaling_law.MIN_POINTS}", hint="more --sizes")
     plan = derive(recipe)
     if recipe.train is None or plan.parameters is None:
         raise UserError("the recipe has no [train] table: nothing to predict", hint="add a [train] table")

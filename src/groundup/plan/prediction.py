@@ -1,6 +1,7 @@
 """Loss prediction for a recipe, from the scaling law of its ladder of small models."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ def predict_loss(recipe: Recipe, plan: Plan, folder: Path) -> dict[str, Any] | N
         ratio = plan.summary()["tokens_per_parameter"] / ladder["tokens_per_parameter"]
         if ladder["signature"] != fingerprint(recipe_signature(recipe)) or abs(ratio - 1) > RATIO_TOLERANCE:
             return None
-        return scaling_law.predict(plan.parameters.total) | {"rungs": len(ladder["points"])}
-    except (ValueError, KeyError, TypeError) as error:
+        predicted = scaling_law.predict(plan.parameters.total)
+        if not all(map(math.isfinite, predicted.values())):
+            raise ValueError("a value that is not finite")
+        return predicted | {"rungs": len(ladder["points"])}
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
         raise UserError(f"{path}: invalid scaling law ({error!r})", hint="run groundup ladder again") from None

@@ -4,6 +4,8 @@ At a fixed number of tokens per parameter L(N) = E + A N^-a (Kaplan et al. 2020,
 equation 2, with equal exponents), where N is the number of parameters and E the irreducible loss.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +13,9 @@ from groundup.artifacts.errors import UserError
 
 MIN_POINTS = 4
 """The fit has three parameters; fewer points leave no residual."""
+
+SAME_SIZE, SAME_LOSS = 1e-3, 1e-9
+"""Relative differences below which two sizes, or all losses, count as equal: the regression would divide by them."""
 
 EXPONENT_GRID = (0.02, 1.2, 400)
 """Lowest, highest and number of exponents tried; published ones lie between 0.05 and 0.5."""
@@ -31,6 +36,10 @@ class ScalingLaw:
         """Loss at a number of parameters: median, and the bounds of the 90% interval."""
         import numpy as np
 
+        if not 0 < parameters < math.inf:
+            raise UserError(
+                f"parameters = {parameters}, expected a finite number above 0", hint="pass the model's size"
+            )
         losses = np.array(self.floors) + np.array(self.scales) * (parameters / self.unit) ** -np.array(self.exponents)
         low, median, high = np.quantile(losses, (0.05, 0.5, 0.95))
         return {"loss": float(median), "low": float(low), "high": float(high)}
@@ -48,7 +57,8 @@ def fit_scaling_law(parameters: list[float], losses: list[float], seed: int = 0)
 
     Given the exponent, the rest is linear regression (Gelman et al., Bayesian Data Analysis, section 14.2), so its
     likelihood is exact on a grid. Samples with a negative floor or scale are rejected.
-    Raises UserError for fewer than four distinct sizes, or if the loss does not fall with size.
+    Raises UserError for fewer than four distinct sizes, for values that are not finite and positive, or if the loss does
+    not fall with size.
 
     >>> law = fit_scaling_law([1e6, 2e6, 4e6, 8e6], [1.71, 1.54, 1.40, 1.29])
     >>> round(law.predict(64e6)["loss"], 1)
@@ -56,12 +66,8 @@ def fit_scaling_law(parameters: list[float], losses: list[float], seed: int = 0)
     """
     import numpy as np
 
+    _check_points(parameters, losses)
     sizes, values = np.array(parameters, float), np.array(losses, float)
-    if len(np.unique(sizes)) < MIN_POINTS:
-        raise UserError(
-            f"{len(np.unique(sizes))} distinct model sizes, expected at least {MIN_POINTS}",
-            hint="more --sizes, or a larger budget",
-        )
     rng = np.random.default_rng(seed)
     unit = float(np.exp(np.log(sizes).mean()))
     grid = np.linspace(*EXPONENT_GRID)
@@ -86,6 +92,35 @@ def fit_scaling_law(parameters: list[float], losses: list[float], seed: int = 0)
         )
     samples, exponents = samples[valid][:NUM_SAMPLES], grid[index][valid][:NUM_SAMPLES]
     return ScalingLaw(unit, samples[:, 0].tolist(), samples[:, 1].tolist(), exponents.tolist())
+
+
+def _check_points(parameters: Sequence[float], losses: Sequence[float]) -> None:
+    if len(parameters) != len(losses):
+        raise UserError(
+            f"{len(parameters)} model sizes and {len(losses)} losses, expected as many of one as of the other",
+            hint="pass one loss for each size",
+        )
+    for name, values in (("model size", parameters), ("loss", losses)):
+        for index, value in enumerate(values):
+            if value is None or not 0 < value < math.inf:
+                raise UserError(
+                    f"{name} {index + 1} of {len(values)} is {value}, expected a finite number above 0",
+                    hint="leave out trainings that did not finish",
+                )
+    sizes: list[float] = []
+    for size in sorted(parameters):
+        if not sizes or size > (1 + SAME_SIZE) * sizes[-1]:
+            sizes.append(size)
+    if len(sizes) < MIN_POINTS:
+        raise UserError(
+            f"{len(sizes)} distinct model sizes, expected at least {MIN_POINTS}",
+            hint="more --sizes, or a larger budget",
+        )
+    if max(losses) - min(losses) <= SAME_LOSS * max(losses):
+        raise UserError(
+            f"the losses of all {len(losses)} sizes are equal ({losses[0]:g}): the loss does not fall with size",
+            hint="train the small models longer, or measure on more text",
+        )
 
 
 def holdout_check(parameters: list[float], losses: list[float]) -> dict[str, Any] | None:

@@ -23,7 +23,9 @@ class SizeWarmup:
     knob_name: str = "size"
 
     def __post_init__(self) -> None:
-        if self.initial is not None and (self.initial < 1 or self.initial << self.num_doublings != self.final):
+        if self.initial is None:
+            return
+        if not 1 <= self.initial <= self.final or self.initial << self.num_doublings != self.final:
             raise UserError(
                 f"{self.knob_name} = {self.initial}: {self.final} is not a power of two times that",
                 hint=f"set {self.knob_name} to {self.final} divided by 2, 4, 8, ...",

@@ -25,11 +25,13 @@ class BudgetConfig(BaseConfig):
         "hours of pretraining; sets the compute from which model size and tokens are derived",
         unset="model.hidden_size and train.tokens set the compute",
         gt=0,
+        le=1_000_000,
     )
     tokens_per_parameter: float = knob(
         20.0,
         "training tokens per parameter; 20 is compute-optimal (Hoffmann et al. 2022), more gives a smaller model",
         gt=0,
+        le=1_000_000,
     )
     price_per_hour: float | None = knob(
         None, "price of one device for one hour, in any currency", unset="no cost is shown", ge=0

@@ -5,22 +5,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.progress import Progress, ProgressTask
 from groundup.parallel import stall_detector
+from groundup.recipe.train_config import TrainConfig
 from groundup.train.engines import Engine
 from groundup.train.jsonl_log import JsonlLog, Record
 from groundup.train.layer_stats import LayerStats
 from groundup.train.objectives import Batch
 from groundup.train.profiler import Profiler
 from groundup.train.throughput import ThroughputMeter
-from groundup.train.trackers import Tracker, open_trackers, scalar_values
+from groundup.train.trackers import TrackedRun, Tracker, open_trackers, scalar_values
 
 
 class MetricsLogger:
     """Metrics of one run in `folder`: `steps.jsonl`, `eval.jsonl` and `layers.jsonl`. Only the main rank writes."""
 
-    def __init__(self, engine: Engine, folder: Path, machine: Machine, flops_per_token: float | None):
+    def __init__(
+        self, engine: Engine, config: TrainConfig, folder: Path, machine: Machine, flops_per_token: float | None
+    ):
         self._engine, self._folder, self._machine = engine, folder, machine
         self._progress = machine.progress if engine.is_main else Progress()
         self.steps, self.evaluations, layers = (
@@ -33,12 +38,14 @@ class MetricsLogger:
         self.throughput = ThroughputMeter(device, flops_per_token, engine.data_world_size)
         self._task = ProgressTask("", None, "")
         self._trackers: list[Tracker] = []
-        self._name = ""
+        model_config = getattr(engine.module, "config", None)
+        self._config = {"train": config.model_dump(mode="json")}
+        if isinstance(model_config, BaseModel):
+            self._config["model"] = model_config.model_dump(mode="json")
 
     @contextmanager
     def task(self, name: str, steps: int) -> Iterator[None]:
         """Context in which progress is shown."""
-        self._name = name
         with self._progress.task(name, total=steps, unit="steps") as self._task:
             try:
                 yield
@@ -56,7 +63,10 @@ class MetricsLogger:
         for tracker in self._trackers:
             tracker.close()
         if self._engine.is_main:
-            self._trackers = open_trackers(self._machine.trackers, self._folder, self._name, step)
+            self._trackers = open_trackers(self._machine.trackers, TrackedRun(self._folder, self._config, step))
+            for record in self.evaluations.records:
+                if record["step"] == step:  # TensorBoard hides it with the steps that follow it
+                    self._track_evaluation(record)
         self.throughput.exclude_elapsed()
 
     @contextmanager
@@ -90,10 +100,15 @@ class MetricsLogger:
 
     def log_evaluation(self, done: int, values: dict[str, Any]) -> None:
         """Write the evaluation after `done` steps."""
-        self.evaluations.append({"step": done} | values)
-        for tracker in self._trackers:
-            tracker.log(done, {f"eval/{key}": value for key, value in scalar_values(values).items()})
+        record = {"step": done} | values
+        self.evaluations.append(record)
+        self._track_evaluation(record)
         self.throughput.exclude_elapsed()
+
+    def _track_evaluation(self, record: Record) -> None:
+        values = {f"eval/{key}": value for key, value in scalar_values(record).items()}
+        for tracker in self._trackers:
+            tracker.log(record["step"], values)
 
     def log_message(self, text: str) -> None:
         """Print a permanent line."""

@@ -173,7 +173,7 @@ def run_training_loop(
             "TrainConfig without derived values: steps, learning_rate, warmup_steps and evaluate_every are needed"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    logger = MetricsLogger(engine, folder, machine, flops_per_token)
+    logger = MetricsLogger(engine, config, folder, machine, flops_per_token)
 
     def maybe_evaluate(state: LoopState) -> LoopState:
         """Evaluate if due, unless the record is there from before an interruption."""
