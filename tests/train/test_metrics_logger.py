@@ -1,6 +1,7 @@
 """Metrics: step records, trackers, layer statistics, profiler."""
 
 import contextlib
+import json
 import math
 import sqlite3
 import sys
