@@ -40,7 +40,8 @@ Like the layout, the engine is not part of the fingerprint: an interrupted run c
 checkpoint (`safetensors`, full tensors under this project's names; no pickled files of the engines are written).
 
 - DeepSpeed shards (`machine.layout.zero_stage` 1, 2 or 3) and offloads the optimizer state or everything to the CPU
-  (`machine.layout.cpu_offload`). It trains decoders, encoders and encoder-decoders, also on one device.
+  (`machine.layout.cpu_offload`). It trains decoders, encoders and encoder-decoders, also on one device. Experts are plain
+  parameters, balanced over all ranks.
 - Megatron-Core trains decoders with pre-norm blocks as its own GPT model, from its local layers, with `tensor`, `pipeline`
   (its 1F1B schedule), `expert` (its all-to-all dispatcher) and `replicate` or `shard` (its distributed optimizer). It needs CUDA
   devices.
@@ -52,7 +53,7 @@ checkpoint (`safetensors`, full tensors under this project's names; no pickled f
 | tensor | no | yes, without experts: its experts need its sequence parallelism, which is not set up |
 | pipeline | no | 1F1B; the number of layers is divided evenly; not with tied embeddings |
 | context | no | no: only attention of TransformerEngine, a CUDA package, has it; the local one asserts one rank |
-| expert | no, nor experts | yes; load balancing none or auxiliary_loss |
+| expert | no; experts themselves yes, with all three kinds of load balancing | yes; load balancing none or auxiliary_loss |
 | resume | exact, also in and from PyTorch's layouts | the same |
 
 Unsupported settings are rejected by `groundup plan`. Problems that the comparison found, and that are handled here: both engines

@@ -154,13 +154,19 @@ OTHER_ENGINES: dict[str, dict[str, tuple[int, Case]]] = {
         ),
         **{
             f"DeepSpeed ZeRO-{stage}, {model}": (2, _engine_case("deepspeed", {"zero_stage": stage}, model))
-            for stage in (1, 3) for model in ("odd", "gemma", "gpt2", "bert", "t5")
+            for stage in (1, 3) for model in ("odd", "gemma", "gpt2", "bert", "t5", "moe", "moe-bias")
         },
         "DeepSpeed ZeRO-3, z-loss": (2, _engine_case("deepspeed", {"zero_stage": 3}, train={"z_loss": 0.01})),
         **{
             f"DeepSpeed ZeRO-{stage}, bfloat16": (2, _engine_case("deepspeed", {"zero_stage": stage}, train=BFLOAT16))
             for stage in (1, 2, 3)
         },
+        "DeepSpeed ZeRO-2, optimizer offload, moe": (
+            2, _engine_case("deepspeed", {"zero_stage": 2, "cpu_offload": "optimizer"}, "moe")
+        ),
+        "DeepSpeed ZeRO-1, moe-bias, bfloat16": (
+            2, _engine_case("deepspeed", {"zero_stage": 1}, "moe-bias", train=BFLOAT16)
+        ),
     },
     "megatron": {
         "Megatron, alone": (1, _engine_case("megatron", {})),

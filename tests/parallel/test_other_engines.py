@@ -55,6 +55,8 @@ SOME = [
     of("deepspeed", "deepspeed", "DeepSpeed ZeRO-2, optimizer offload"),
     of("deepspeed", "deepspeed", "DeepSpeed ZeRO-3"),
     of("deepspeed", "deepspeed", "DeepSpeed ZeRO-3, parameter offload"),
+    of("deepspeed", "deepspeed", "DeepSpeed ZeRO-1, moe"),
+    of("deepspeed", "deepspeed", "DeepSpeed ZeRO-3, moe-bias"),
     of("megatron", "megatron", "Megatron tp=2"),
     of("megatron", "megatron", "Megatron dp=2, distributed optimizer"),
     of("megatron", "megatron", "Megatron tp=2, dp=2, distributed optimizer"),

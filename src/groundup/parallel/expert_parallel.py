@@ -33,9 +33,14 @@ def apply_global_load_balancing(model: nn.Module, mesh: Mesh) -> None:
     axes = ["replicate", "data", "tensor"] if mesh.layout.sequence_parallel else ["replicate", "data"]
     groups = [mesh.group(axis) for axis in axes if mesh.size(axis) > 1]
     ranks = mesh.size("tensor") if mesh.layout.sequence_parallel else 1
+    balance_over_groups(model, groups, ranks)
+
+
+def balance_over_groups(model: nn.Module, groups: list[Group], ranks_per_sequence: int = 1) -> None:
+    """Balance experts over the tokens of the ranks of several process groups."""
     for part in model.modules():
         if isinstance(part, Router) and groups:
-            specialize(part.load_balancer, _GlobalLoadBalancing, groups=groups, ranks_per_sequence=ranks)
+            specialize(part.load_balancer, _GlobalLoadBalancing, groups=groups, ranks_per_sequence=ranks_per_sequence)
 
 
 class _ExpertParallel(Experts):

@@ -63,7 +63,7 @@ def check_engine_layout(layout: LayoutConfig, config: ModelConfig, train: TrainC
     if train.engine != "native":
         _check_training(train)
     if train.engine == "deepspeed":
-        _check_deepspeed(layout, config)
+        _check_deepspeed(layout)
     if train.engine == "megatron":
         _check_megatron(layout, config, train)
         _check_megatron_model(config)
@@ -85,11 +85,9 @@ def _check_training(train: TrainConfig) -> None:
             _refuse(train.engine, f"train.{name} = {value!r}", reason, hint)
 
 
-def _check_deepspeed(layout: LayoutConfig, config: ModelConfig) -> None:
+def _check_deepspeed(layout: LayoutConfig) -> None:
     axes = ("replicate", "context", "tensor", "pipeline", "expert")
     _check_axes("deepspeed", layout, axes, "ZeRO has the shard axis only")
-    if config.moe is not None:
-        _refuse("deepspeed", "model.moe", "load balancing over all devices is not supported")
     if layout.cpu_offload == "all" and layout.zero_stage in (1, 2):
         _refuse("deepspeed", f"machine.layout.cpu_offload = 'all' with zero_stage = {layout.zero_stage}",
                 "offload of weights needs sharded weights",

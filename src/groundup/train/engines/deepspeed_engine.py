@@ -14,10 +14,13 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from groundup.artifacts.machine import Machine
+from groundup.model.moe import reset_expert_load, update_expert_bias
 from groundup.parallel.activation_checkpointing import apply_activation_checkpointing
+from groundup.parallel.expert_parallel import balance_over_groups
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.engines.base_engine import BaseEngine, import_engine
@@ -52,6 +55,8 @@ class DeepSpeedEngine(BaseEngine):
         deepspeed = import_deepspeed(next(model.parameters()).device)
         super().__init__(model, objective, settings, machine, layout)
         apply_activation_checkpointing(model, machine.activation_checkpointing)
+        if self.data_world_size > 1:
+            balance_over_groups(model, [dist.group.WORLD])  # type: ignore[list-item]
         half = settings.precision == "bfloat16"
         unrounded = {name: weight.detach().clone() for name, weight in model.named_parameters()} if half else {}
         (optimizer,) = build_optimizers(model, settings, self.learning_rate)
@@ -87,12 +92,17 @@ class DeepSpeedEngine(BaseEngine):
     def optimizer_step(self, lr_multiplier: float) -> float:
         set_learning_rate([self._engine.optimizer], lr_multiplier)
         self._engine.step()  # skipped by DeepSpeed if the norm is not finite
-        return float(self._engine.get_global_grad_norm())
+        norm = float(self._engine.get_global_grad_norm())
+        if math.isfinite(norm):
+            update_expert_bias(self.module)
+        reset_expert_load(self.module)
+        return norm
 
     def zero_grad(self) -> None:
         for weight in self.module.parameters():
             weight.grad = None
         self._engine.optimizer.zero_grad()
+        reset_expert_load(self.module)
 
     @contextmanager
     def eval_model(self) -> Iterator[nn.Module]:
@@ -122,6 +132,7 @@ class DeepSpeedEngine(BaseEngine):
         tokens = torch.zeros(1, 8, dtype=torch.long, device=self.device)
         self._engine.set_gradient_accumulation_boundary(True)
         self._backward(self._engine(model_loss, {"tokens": tokens, "labels": tokens}) * 0.0)
+        reset_expert_load(self.module)
         self.optimizer_step(0.0)
         optimizer = self._engine.optimizer
         if hasattr(optimizer, "_hp_optimizer_states_linked"):

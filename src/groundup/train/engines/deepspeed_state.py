@@ -13,17 +13,20 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from groundup.parallel.communicator import Communicator
+from groundup.parallel.sharded_checkpoint import load_into
 from groundup.train.engines.engine_state import check_checkpoint, meta_copy
 from groundup.train.engines.full_state import ADAM_MOMENTS, FullTensorState, read_full_tensors
 
 
 class DeepSpeedState(FullTensorState):
-    """The weights of `model` and their AdamW tensors, by name. Methods are collective."""
+    """The weights of `model`, their AdamW tensors and its persistent buffers, by name. Methods are collective."""
 
     def __init__(self, model: nn.Module, deepspeed: Any, engine: Any, communicator: Communicator):
         self._utils, self._gathered_parameters = deepspeed.utils, deepspeed.zero.GatheredParameters
         self._model, self._engine, self.communicator = model, engine, communicator
         self._weights = dict(model.named_parameters())
+        persistent = model.state_dict().keys()
+        self._buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
         # ZeRO-3 leaves nothing of a parameter's shape on the parameter itself.
         self._shapes = {name: torch.Size(getattr(w, "ds_shape", w.shape)) for name, w in self._weights.items()}
 
@@ -34,7 +37,12 @@ class DeepSpeedState(FullTensorState):
 
     def load(self, folder: Path) -> dict[str, str]:
         """See Engine.load."""
-        check_checkpoint(folder, self._shapes, self.communicator)
+        buffers = {name: torch.empty_like(buffer, device="cpu") for name, buffer in self._buffers.items()}
+        shapes = self._shapes | {name: buffer.shape for name, buffer in buffers.items()}
+        check_checkpoint(folder, shapes, self.communicator)
+        load_into(folder, buffers)
+        for name, buffer in buffers.items():
+            self._buffers[name].copy_(buffer)
         step = torch.zeros(())
         for name, weight in self._weights.items():
             saved = read_full_tensors(folder, {name: self._shapes[name]})
@@ -74,6 +82,7 @@ class DeepSpeedState(FullTensorState):
                 moment = self._utils.safe_get_full_optimizer_state(weight, key)
                 yield f"{name}.{key}", moment.view(self._shapes[name])
             yield f"{name}.step", step
+        yield from self._buffers.items()
 
     def _set(self, weight: nn.Parameter, key: str, value: Tensor) -> None:
         if key:
