@@ -4,8 +4,11 @@
     bytes_to_unicode.py        printable letters for bytes, as in tokenizer.json
     bpe.py                     byte-pair encoding in plain Python: the oracle of the faster implementations
     special_tokens.py          end of text, turns, padding, masks
+    library_errors.py          panics and endless regexes of foreign tokenizers
     tokenizer.py               `Tokenizer`: text and conversations to ids and back; load and save
     special_token_escaping.py  special tokens spelled in messages stay text
+    template_code.py           code of chat templates, with charges for work
+    template_sandbox.py        Jinja's sandbox with a bound on time and memory
     chat_template.py           Jinja templates of conversations
     pretokenize.py             pretokenization by array operations, without a regex engine
     bpe_trainer.py             incremental BPE training

@@ -1,26 +1,24 @@
 """Chat templates: render a conversation to text with Jinja, and find the spans of the assistant's turns.
 
-Templates come with downloaded models, so they are untrusted code: they run in Jinja's immutable sandbox, on JSON types
-only, without functions that write or import.
+Templates come with downloaded models, so they are untrusted code: they run on JSON types only, in the sandbox of
+template_sandbox.py.
 
 Assistant spans come from `{% generation %}` blocks, as in transformers, or from rendering the conversation turn by turn.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import jinja2
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
-import jinja2.sandbox
 
 from groundup.artifacts.errors import UserError
-from groundup.tokenizer.special_token_escaping import ASSISTANT_BEGIN, ASSISTANT_END, PLACEHOLDER
+from groundup.tokenizer.special_token_escaping import ASSISTANT_BEGIN, ASSISTANT_END
+from groundup.tokenizer.template_sandbox import MAX_TEMPLATE_LENGTH, TemplateEnvironment
 
 Message = Mapping[str, Any]
 Span = tuple[int, int]
@@ -58,13 +56,13 @@ def render(
     Raises UserError when the template fails, or refuses the conversation.
     """
     try:
-        marked = _compile(template).render(
-            messages=_to_json_types(messages), add_generation_prompt=add_generation_prompt, **_to_json_types(names)
-        )
-    except jinja2.TemplateError as error:
-        raise UserError(f"chat template: {error}", hint=_hint(messages)) from None
-    except (TypeError, KeyError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise UserError(f"chat template: {type(error).__name__}: {error}", hint=_hint(messages)) from None
+        variables = _to_json_types({**names, "messages": messages, "add_generation_prompt": add_generation_prompt})
+        _environment().start(variables)
+        marked = _compile(template).render(variables)
+    except Exception as error:  # a template is a program: it can raise anything
+        kind = "" if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: "
+        message = " ".join(f"{kind}{error}"[:1000].split())
+        raise UserError(f"chat template: {message}", hint=_hint(messages)) from None
     text: list[str] = []
     spans: list[Span] = []
     length, begins = 0, []
@@ -119,43 +117,16 @@ class _GenerationBlock(jinja2.ext.Extension):
         return ASSISTANT_BEGIN + caller() + ASSISTANT_END
 
 
-class _Namespace(jinja2.utils.Namespace):
-    """Jinja's namespace without names that begin with an underscore, which escape the sandbox."""
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        if name.startswith("_"):
-            raise jinja2.exceptions.SecurityError(f"a chat template may not store {name!r}")
-        super().__setitem__(name, value)
+@cache
+def _environment() -> TemplateEnvironment:
+    return TemplateEnvironment([_GenerationBlock])
 
 
 @lru_cache(maxsize=32)
 def _compile(template: str) -> jinja2.Template:
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals |= {"raise_exception": _raise_template_error, "strftime_now": _now, "namespace": _Namespace}
-    return environment.from_string(template)
-
-
-def _raise_template_error(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _now(form: str) -> str:
-    return datetime.now().strftime(form)
-
-
-def _to_json(
-    value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
-) -> str:
-    """`tojson` without Jinja's HTML escapes. Placeholders are not escaped: they are replaced later."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
-    if not ensure_ascii:
-        return text
-    return re.sub(
-        r"[^\x00-\x7f]", lambda match: match[0] if PLACEHOLDER.match(match[0]) else json.dumps(match[0])[1:-1], text
-    )
+    if len(template) > MAX_TEMPLATE_LENGTH:
+        raise ValueError(f"{len(template):,} letters, expected at most {MAX_TEMPLATE_LENGTH:,}")
+    return _environment().from_string(template)
 
 
 def _to_json_types(value: Any) -> Any:
