@@ -17,6 +17,7 @@ from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
 from groundup.recipe.tokenizer_config import TokenizerConfig
 from groundup.tokenizer.bytes_to_unicode import to_unicode
+from groundup.tokenizer.library_errors import check_regexes, library_errors
 from groundup.tokenizer.sentencepiece import load_sentencepiece
 from groundup.tokenizer.split_patterns import PATTERNS, build_pre_tokenizer
 from groundup.tokenizer.tiktoken_vocabularies import tiktoken_vocabulary
@@ -63,18 +64,14 @@ def load_pretrained_tokenizer(path: Path | str, pretokenizer: str = "gpt4") -> T
         return Tokenizer.load(file.parent)
     data = file.read_bytes()
     if data.lstrip()[:1] == b"{":
-        try:
-            return Tokenizer(tokenizers.Tokenizer.from_str(data.decode()))
-        except Exception as error:  # the library raises nothing narrower
-            raise UserError(f"{file}: not a readable tokenizer: {error}", hint="make or fetch it again") from None
+        with library_errors(f"{file}: not a readable tokenizer", "make or fetch it again"):
+            backend = tokenizers.Tokenizer.from_str(data.decode())
+        check_regexes(backend, file)
+        return Tokenizer(backend)
     ranks = _parse_tiktoken(data)
-    try:
+    hint = "expected a tokenizer.json, a tiktoken file or a SentencePiece model"
+    with library_errors(f"{file}: not a supported tokenizer", hint):  # a damaged model can raise anything
         return load_sentencepiece(data) if ranks is None else from_tiktoken(ranks, pretokenizer)
-    except ValueError as error:
-        raise UserError(
-            f"{file}: not a supported tokenizer: {error}",
-            hint="expected a tokenizer.json, a tiktoken file or a SentencePiece model",
-        ) from None
 
 
 def from_tiktoken(ranks: TiktokenRanks, pretokenizer: str) -> Tokenizer:

@@ -13,11 +13,13 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.json_file import read_json_object
 from groundup.tokenizer.chat_template import Message, Span, assistant_spans, render
+from groundup.tokenizer.library_errors import check_regexes, library_errors
 from groundup.tokenizer.special_token_escaping import SpecialTokenEscaper
 from groundup.tokenizer.special_tokens import CHAT_STOP_TOKENS
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+HINT = "is its tokenizer.json intact? create or download it again"
 HUGE_ID = re.compile(rb'(?<!\\)(?<!max_length)(?<!stride)(?<!pad_to_multiple_of)"\s*:\s*(\d{9,})')
 """An id in tokenizer.json for which the library would allocate gigabytes."""
 
@@ -73,11 +75,13 @@ class Tokenizer:
         add_special_tokens applies the tokenizer's post-processor, such as Llama's <s> or BERT's [CLS] and [SEP]; tokenizers
         of `train_tokenizer` have none.
         """
-        return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        with library_errors("the tokenizer cannot encode a text", HINT):
+            return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
 
     def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool = False) -> list[list[int]]:
         """`encode` for many texts, on all cores."""
-        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+        with library_errors("the tokenizer cannot encode a text", HINT):
+            encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
@@ -91,7 +95,8 @@ class Tokenizer:
                 f"token id {outside}, expected 0 to {self.vocab_size - 1}",
                 hint="were the ids made by another tokenizer?",
             )
-        return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+        with library_errors("the tokenizer cannot decode ids", HINT):
+            return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def token(self, id: int) -> str | None:
         """The vocabulary entry with this id, or None."""
@@ -138,13 +143,15 @@ class Tokenizer:
         """
         template, messages, names = self._escape_inputs(messages, names)
         text, _ = render(template, messages, add_generation_prompt=add_generation_prompt, **names)
-        return self._escaper.encode(text)[0]
+        with library_errors("the tokenizer cannot encode a conversation", HINT):
+            return self._escaper.encode(text)[0]
 
     def render_chat_with_mask(self, messages: Sequence[Message], **names: Any) -> tuple[list[int], list[int]]:
         """The ids of a conversation, and for each 1 inside an assistant turn (its end-of-turn token included), else 0."""
         template, messages, names = self._escape_inputs(messages, names)
         text, spans = assistant_spans(template, messages, **names)
-        ids, offsets = self._escaper.encode(text)
+        with library_errors("the tokenizer cannot encode a conversation", HINT):
+            ids, offsets = self._escaper.encode(text)
         return ids, _token_mask(offsets, [self._trim_after_end_of_turn(text, span) for span in spans])
 
     @cached_property
@@ -211,10 +218,9 @@ class Tokenizer:
                 f"{path}: a token has the id {match[1][:20].decode()}, expected ids below 100,000,000",
                 hint="create or download it again",
             )
-        try:
+        with library_errors(f"{path}: not a readable tokenizer", HINT):
             backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing narrower
-            raise UserError(f"{path}: not a readable tokenizer: {error}", hint="create or download it again") from None
+        check_regexes(backend, path)
         config = _read_json(folder / CONFIG_FILE)
         roles = _read_roles(config, _read_json(folder / "special_tokens_map.json"), backend)
         generation = _read_json(folder / "generation_config.json").get("eos_token_id") or []
