@@ -246,7 +246,12 @@ def test_passwords_do_not_follow_a_redirect_to_another_host(machine: Machine):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         open_url(f"http://user:secret@127.0.0.1:{server.server_port}/start", {}).close()
+        origin = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(UserError, match=r"a redirect to localhost:\d+, which machine\.allowed_inputs does not"):
+            open_url(f"{origin}/start", {}, allowed=(origin,))
     finally:
         server.shutdown()
         server.server_close()
-    assert [(path, login is not None) for path, login in seen] == [("/start", True), ("/same", True), ("/other", False)]
+    assert [(path, login is not None) for path, login in seen] == [
+        ("/start", True), ("/same", True), ("/other", False), ("/start", False), ("/same", False),
+    ]  # fmt: skip

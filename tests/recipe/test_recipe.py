@@ -1,11 +1,14 @@
 """Recipes: errors, overrides, dump and parse, documentation of knobs."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
 from groundup.recipe import Recipe, RecipeView, build_model_config, load_recipe, parse_recipe
+from groundup.recipe.allowed_inputs import is_allowed
 from groundup.recipe.explain import explain_knob, json_schema, knob_table
 
 SOURCE = {"name": "corpus", "kind": "text", "path": "*.txt"}
@@ -146,13 +149,60 @@ def test_model_errors_name_the_knob(model, message):
 
 
 @pytest.mark.parametrize(
-    "path", ["https://me:secret@example.org/a.txt", "https://secret@example.org/a.txt", "sftp://me:secret@host/a.txt"]
-)
+    "path",
+    [
+        "https://me:secret@example.org/a.txt", "https://secret@example.org/a.txt", "sftp://me:secret@host/a.txt",
+        "https://example.org/a.txt?token=secret", "https://b.s3.amazonaws.com/a?X-Amz-Date=1&X-Amz-Signature=secret",
+        "https://a.blob.core.windows.net/c/a?sv=1&sig=secret", "s3://b/a?api_key=secret",
+    ],
+)  # fmt: skip
 def test_password_in_an_address_is_refused_and_not_printed(path):
     values = {"name": "x", "data": {"sources": [{"name": "a", "kind": "text", "path": path}]}}
     with pytest.raises(UserError, match=r"data\.sources\[0\]\.path has a password") as caught:
         parse_recipe(values)
     assert "secret" not in str(caught.value)
+
+
+REACH = ("data/", "https://example.org/corpus", "s3://bucket")
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("data/a.txt", True), ("data/**/*.txt", True), ("./data", True), ("data", True), ("/etc/passwd", False),
+        ("data/../secret.txt", False), ("data/*/../../secret.txt", False), ("database/a.txt", False), ("~/.ssh/id", False),
+        ("*.txt", False), ("file:///etc/passwd", False), ("https://example.org/corpus/a.txt", True),
+        ("https://example.org/corpus", True), ("https://example.org/corpus-2/a", False), ("http://example.org/corpus/a", False),
+        ("https://example.org/corpus/../a", False), ("https://example.org/corpus/%2e%2e/a", False),
+        ("https://example.org.evil/corpus/a", False), ("http://169.254.169.254/latest/meta-data", False),
+        ("http://localhost:8000/", False), ("s3://bucket/a", True), ("s3://bucket-2/a", False),
+        ("simplecache::file:///etc/passwd", False), ("commoncrawl://CC-MAIN-2024-10/warc", False),
+    ],
+)  # fmt: skip
+def test_reach_of_a_recipe_is_limited(location: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    assert is_allowed(location, REACH) is expected
+    tables = [
+        {"data": {"sources": [{"name": "a", "kind": "text", "path": location}]}},
+        {"data": {"sources": [{"name": "a", "kind": "text", "path": "data"}], "word_lists": [{"name": "w", "path": location}]}},
+        {"tokenizer": {"pretrained": location}}, {"tokenizer": {"compare": {"a": location}}},
+        {"train": {"token_shards": location}}, {"evaluate": {"tasks": [{"name": "t", "kind": "completion", "path": location}]}},
+        {"finetune": {"conversations": [{"name": "a", "kind": "messages", "path": location}]}},
+    ]  # fmt: skip
+    for table in tables:
+        values = {"name": "x", "machine": {"allowed_inputs": REACH}, **table}
+        if expected:
+            parse_recipe(values)
+        else:
+            with pytest.raises(UserError, match=r"which machine\.allowed_inputs does not"):
+                parse_recipe(values)
+
+
+def test_link_out_of_an_allowed_folder_is_refused(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/out").symlink_to("/etc")
+    assert not is_allowed(f"{tmp_path}/data/out/passwd", (f"{tmp_path}/data",))
 
 
 def test_deep_toml_is_one_line(tmp_path):

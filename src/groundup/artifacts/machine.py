@@ -52,6 +52,7 @@ class Machine:
     compile: Literal["auto", "always", "never"] = "never"
     deterministic: bool = True
     cache_dir: Path = field(default_factory=default_cache)
+    allowed_inputs: tuple[str, ...] | None = None
     offline: bool = False
     verify_inputs: bool = True
     devices: int = 1

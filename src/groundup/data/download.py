@@ -4,6 +4,7 @@ import base64
 import fcntl
 import netrc
 import os
+import re
 import shutil
 import ssl
 import time
@@ -18,6 +19,7 @@ from groundup.artifacts.directory import commit_file
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
+from groundup.recipe.allowed_inputs import SECRET_PARAMETER, is_allowed
 
 ATTEMPTS = 4
 TIMEOUT_SECONDS = 60
@@ -26,21 +28,26 @@ USER_AGENT = "groundup"
 
 
 def open_url(
-    url: str, headers: dict[str, str], *, certificates: str | None = None, missing_statuses: tuple[int, ...] = ()
+    url: str,
+    headers: dict[str, str],
+    *,
+    certificates: str | None = None,
+    missing_statuses: tuple[int, ...] = (),
+    allowed: tuple[str, ...] | None = None,
 ) -> Any:
     """Open a URL for reading, with retries. Returns None for a status in `missing_statuses`; raises UserError for
-    other errors.
+    other errors, and for a redirect to an address outside of `allowed`.
 
     Credentials in the URL (as in pip's settings), or of the host in ~/.netrc, are sent as basic authentication. They do
     not follow a redirect to another host.
     """
     credentials = _credentials(url)
-    url = redact_credentials(url)
+    url = _without_login(url)
     if credentials is not None:
         login = base64.b64encode(":".join(credentials).encode()).decode()
         headers = {**headers, "Authorization": f"Basic {login}"}
     https = HTTPSHandler(context=ssl.create_default_context(cafile=certificates))
-    opener = build_opener(https, _RedirectHandler())
+    opener = build_opener(https, _RedirectHandler(allowed))
     for attempt in range(ATTEMPTS):
         try:
             return opener.open(Request(url, headers={"User-Agent": USER_AGENT, **headers}), timeout=TIMEOUT_SECONDS)
@@ -50,20 +57,28 @@ def open_url(
                 return None
             if error.code not in (408, 429, 500, 502, 503, 504) or attempt == ATTEMPTS - 1:
                 raise UserError(
-                    f"{url}: the server returned {error.code} {error.reason}", hint="check the address"
+                    f"{redact_credentials(url)}: the server returned {error.code} {error.reason}",
+                    hint="check the address",
                 ) from None
         except (URLError, TimeoutError, OSError) as error:
             if attempt == ATTEMPTS - 1:
                 reason = getattr(error, "reason", error)
                 raise UserError(
-                    f"{url}: cannot be reached: {reason}", hint="check the network, or set machine.offline"
+                    f"{redact_credentials(url)}: cannot be reached: {reason}",
+                    hint="check the network, or set machine.offline",
                 ) from None
         time.sleep(2**attempt)
     return None
 
 
 def download(
-    url: str, target: Path, machine: Machine, *, sha256: str | None = None, certificates: str | None = None
+    url: str,
+    target: Path,
+    machine: Machine,
+    *,
+    sha256: str | None = None,
+    certificates: str | None = None,
+    allowed: tuple[str, ...] | None = None,
 ) -> Path:
     """Download `url` to `target` unless it exists.
 
@@ -85,7 +100,7 @@ def download(
             return target
         with machine.progress.task(f"fetch {target.name}", unit="bytes") as task:
             for attempt in range(ATTEMPTS):
-                if _download_once(url, partial, task, certificates):
+                if _download_once(url, partial, task, certificates, allowed):
                     break
                 if attempt == ATTEMPTS - 1:
                     raise UserError(
@@ -103,11 +118,13 @@ def download(
     return target
 
 
-def _download_once(url: str, partial: Path, task: Any, certificates: str | None) -> bool:
+def _download_once(
+    url: str, partial: Path, task: Any, certificates: str | None, allowed: tuple[str, ...] | None
+) -> bool:
     """One attempt; true if the file is complete."""
     offset = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={offset}-"} if offset else {}
-    response = open_url(url, headers, certificates=certificates, missing_statuses=(416,))
+    response = open_url(url, headers, certificates=certificates, missing_statuses=(416,), allowed=allowed)
     if response is None:  # range not satisfiable: start again
         partial.unlink()
         return False
@@ -144,8 +161,17 @@ def copy_stream(source: Any, target: Path) -> Path:
 class _RedirectHandler(HTTPRedirectHandler):
     """Redirects without the password when they lead to another host, to another port, or from https to http."""
 
+    def __init__(self, allowed: tuple[str, ...] | None):
+        self._allowed = allowed
+
     def redirect_request(self, req: Request, *answer: Any) -> Request | None:
         new = super().redirect_request(req, *answer)
+        if new is not None and self._allowed is not None and not is_allowed(new.full_url, self._allowed):
+            raise UserError(
+                f"{redact_credentials(req.full_url)}: a redirect to {_origin(new.full_url)[1]}, which "
+                "machine.allowed_inputs does not allow",
+                hint=f"allowed: {', '.join(self._allowed)}",
+            )
         if new is not None and _origin(new.full_url) not in (_origin(req.full_url), ("https", req.host)):
             new.remove_header("Authorization")
         return new
@@ -174,6 +200,10 @@ def _credentials(url: str) -> tuple[str, str] | None:
 
 
 def redact_credentials(url: str) -> str:
-    """The URL without user and password."""
+    """The URL without user, password, and values of secret parameters such as X-Amz-Signature, for messages."""
+    return re.sub(f"([?&]{SECRET_PARAMETER}=)[^&#]*", r"\1***", _without_login(url), flags=re.IGNORECASE)
+
+
+def _without_login(url: str) -> str:
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

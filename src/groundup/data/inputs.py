@@ -70,7 +70,7 @@ class InputFile:
         if self.url is None or self.path.exists():
             return self.path
         if urlsplit(self.url).scheme in ("http", "https"):
-            return download(self.url, self.path, machine)
+            return download(self.url, self.path, machine, allowed=machine.allowed_inputs)
         return _fetch_with_fsspec(self.url, self.path, machine)
 
     def iter_members(self, unsafe_names: list[str] | None = None) -> Iterator[ArchiveMember]:

@@ -13,6 +13,7 @@ Reading order:
     machine_config.py     [machine]: devices and limits
     recipe.py             the recipe: [budget] and all tables; the part that one stage may read
     bundled_recipes.py    recipes that come with the package
+    allowed_inputs.py     what a recipe of other people may read
     recipe_file.py        recipe from a TOML file and overrides
     explain.py            meaning, type and default of knobs; JSON schema
 

@@ -61,5 +61,11 @@ class MachineConfig(BaseConfig):
     verify_inputs: bool = knob(
         True, "compare all files of earlier stages with their SHA-256 before a stage reads them; false: start at once"
     )
+    allowed_inputs: tuple[str, ...] | None = knob(
+        None,
+        "folders and addresses that the recipe may read, such as data/ and https://data.commoncrawl.org/, redirects "
+        "included; for recipes of other people",
+        unset="any file that you may read and any address, those of the local network included",
+    )
     offline: bool = knob(False, "never download; a missing input is an error")
     progress: Literal["auto", "bars", "lines", "none"] = knob("auto", "progress display")

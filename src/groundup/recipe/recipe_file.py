@@ -12,13 +12,17 @@ from pydantic import BaseModel, ValidationError
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import parse_toml
+from groundup.recipe.allowed_inputs import SECRET_PARAMETER, check_inputs
 from groundup.recipe.base_config import TYPE_NAMES
 from groundup.recipe.bundled_recipes import BUNDLED_RECIPES
 from groundup.recipe.model_config import ModelConfig
 from groundup.recipe.recipe import Recipe
 
-PASSWORD_IN_URL = re.compile(r"(https?://[^/?#]*@|[a-z][a-z0-9+.-]*://[^/?#@]*:[^/?#]*@)", re.IGNORECASE)
-"""User or password of an address; a user alone may be a token for web servers."""
+PASSWORD_IN_URL = re.compile(
+    r"(https?://[^/?#]*@|[a-z][a-z0-9+.-]*://([^/?#@]*:[^/?#]*@|[^?#]*\?([^#]*&)?" + SECRET_PARAMETER + "=))",
+    re.IGNORECASE,
+)
+"""User, password or signature in an address; a user alone may be a token for web servers."""
 
 
 def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
@@ -52,9 +56,12 @@ def parse_recipe(values: Mapping[str, Any], overrides: Iterable[str] = (), *, so
         _apply_override(merged, override)
     _refuse_passwords(merged, source_name)
     try:
-        return Recipe.model_validate(merged)
+        recipe = Recipe.model_validate(merged)
     except ValidationError as error:
         raise _user_error(error, source_name) from None
+    if recipe.machine.allowed_inputs is not None:
+        check_inputs(recipe.model_dump(), recipe.machine.allowed_inputs)
+    return recipe
 
 
 def build_model_config(values: Mapping[str, Any]) -> ModelConfig:
@@ -95,8 +102,8 @@ def _refuse_passwords(values: Any, source_name: str, name: str = "") -> None:
             _refuse_passwords(value, source_name, f"{name}[{index}]")
     elif isinstance(values, str) and PASSWORD_IN_URL.match(values):
         raise UserError(
-            f"{source_name}: {name} has a password in its address, which every copy of the recipe would contain",
-            hint="write it into ~/.netrc (machine HOST login USER password PASSWORD) or fsspec's settings",
+            f"{source_name}: {name} has a password or signature in its address, which every copy of the recipe would contain",
+            hint="write it into ~/.netrc (machine HOST login USER password PASSWORD) or fsspec's settings, or download the file",
         )
 
 
