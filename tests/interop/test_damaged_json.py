@@ -13,13 +13,17 @@ import pytest
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_file
 from groundup.artifacts.manifest import Manifest
+from groundup.evaluate.tasks import _read_items
 from groundup.finetune.adapter import AdapterConfig
 from groundup.interop.families import FAMILIES
 from groundup.interop.huggingface_model import read_config
-from groundup.model.serialization import load_config
+from groundup.interop.safetensors_files import _shards
+from groundup.model.serialization import build_meta_model, load_config
 from groundup.pipeline import read_recipe
 from groundup.quantize.quantized_folder import QuantizationDescription
 from groundup.recipe import ModelConfig, parse_recipe
+from groundup.report.run_data import _lines, damaged_metrics
+from groundup.tokenizer.token_shards import TokenShard
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.tokenizer_training import train_tokenizer
 
@@ -117,3 +121,53 @@ def test_huge_id_is_refused_before_memory_is_allocated(tmp_path: Path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(rules))
     with pytest.raises(UserError, match="id 2147483648"):
         Tokenizer.load(tmp_path)
+
+
+def test_safetensors_index(tmp_path: Path):
+    (tmp_path / "a.safetensors").touch()
+    path = tmp_path / "model.safetensors.index.json"
+    check(lambda: _shards(tmp_path), path, {"weight_map": {"a": "a.safetensors", "b": "a.safetensors"}}, 50)
+
+
+def test_task_file_names_the_line(tmp_path: Path):
+    path = tmp_path / "t.jsonl"
+    item = {"question": "a?", "choices": ["b", "c"], "answer": 0}
+
+    def read() -> None:
+        path.write_text(json.dumps(item) + "\n" + path.read_text())
+        assert list(_read_items(path, tuple(item)))
+
+    check(read, path, item, 50)
+    path.write_text(json.dumps(item) + "\n" + "[" * 100_000)
+    with pytest.raises(UserError, match=r"t\.jsonl, line 2: not valid JSON"):
+        list(_read_items(path, tuple(item)))
+
+
+def test_records_of_a_run(tmp_path: Path):
+    path = tmp_path / "steps.jsonl"
+    check(lambda: _lines(path), path, {"step": 1, "loss": 2.5}, 50)
+
+
+def test_token_shard(tmp_path: Path):
+    path = tmp_path / "train.json"
+    sidecar = {"format": "x", "tokens": 1, "documents": 1, "bytes": 1, "sources": {"a": {"documents": 1}}}
+    check(lambda: TokenShard(tmp_path / "train"), path, sidecar, 50)
+
+
+def test_sizes_that_no_model_has(tmp_path: Path):
+    for name, value in (("hidden_size", 2**62), ("vocab_size", 10**400), ("rope_theta", 10**400), ("head_dim", 2**31)):
+        fields = MODEL.model_dump(mode="json", exclude_none=True) | {name: value}
+        (tmp_path / "model.json").write_text(json.dumps(fields))
+        with pytest.raises(UserError, match=name):
+            load_config(tmp_path)
+    with pytest.raises(UserError, match="a model of these sizes cannot be built"):
+        build_meta_model(MODEL.model_copy(update={"hidden_size": 2**31, "num_heads": 2**31, "head_dim": 2**31}))
+
+
+def test_long_values_are_shortened():
+    assert len(UserError("x" * 100_000).message) < 2_500
+
+
+def test_damaged_metrics_are_one_line(tmp_path: Path):
+    with pytest.raises(UserError, match="damaged metrics: KeyError"), damaged_metrics(tmp_path):
+        {}["bits"]

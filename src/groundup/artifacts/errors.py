@@ -14,6 +14,8 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str | None = None):
+        if len(message) > 2_000:  # a value from a file
+            message = f"{message[:1_500]} ... {message[-400:]}"
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -16,17 +16,26 @@ T = TypeVar("T")
 def read_json_object(path: Path, *, hint: str = "copy or download the file again") -> dict[str, Any]:
     """The object in a JSON file. Raises UserError for a missing or unreadable file, and for another JSON type."""
     try:
-        content = json.loads(text := path.read_text(encoding="utf-8"))
-        if "\\ud" in text.lower():
-            json.dumps(content, ensure_ascii=False).encode()  # refuses lone surrogates, which no text can contain
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file", hint=hint) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}", hint=hint) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON: {error}", hint=hint) from None
+    content = parse_json(data, path, hint=hint)
     if not isinstance(content, dict):
         raise UserError(f"{path}: {type(content).__name__} found, expected an object", hint=hint)
+    return content
+
+
+def parse_json(data: bytes | str, source: object, *, hint: str | None = None) -> Any:
+    """The value of a JSON text. Raises UserError, which begins with `source`: a file, or a file and a line."""
+    try:
+        text = data.decode() if isinstance(data, bytes) else data
+        content = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(content, ensure_ascii=False).encode()  # refuses lone surrogates, which no text can contain
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source}: not valid JSON: {error}", hint=hint) from None
     return content
 
 

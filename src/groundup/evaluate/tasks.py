@@ -1,6 +1,5 @@
 """Tasks with known answers: multiple choice by likelihood, and completions by greedy decoding."""
 
-import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.json_file import parse_json, shorten
 from groundup.evaluate.bootstrap import bootstrap_interval
 from groundup.evaluate.likelihood import ScoredDocument, score_documents, text_document
 from groundup.generate import GREEDY, generate_text
@@ -112,9 +112,9 @@ def _run_choices(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) ->
     for location, entry in _read_items(path, ("question", "choices", "answer")):
         choices, answer = entry["choices"], entry["answer"]
         if not (isinstance(choices, list) and len(choices) > 1 and all(isinstance(c, str) and c for c in choices)):
-            raise UserError(f"{location}: choices = {choices!r}, expected a list of at least two texts")
-        if not (isinstance(answer, int) and 0 <= answer < len(choices)):
-            raise UserError(f"{location}: answer = {answer!r}, expected 0 to {len(choices) - 1}")
+            raise UserError(f"{location}: choices = {shorten(choices)}, expected a list of at least two texts")
+        if not (type(answer) is int and 0 <= answer < len(choices)):
+            raise UserError(f"{location}: answer = {shorten(answer)}, expected 0 to {len(choices) - 1}")
         documents = tuple(_choice_document(tokenizer, entry["question"], choice) for choice in choices)
         items.append(MultipleChoiceItem(documents, answer, len(items)))
     chance = sum(1 / len(item.choices) for item in items) / len(items)
@@ -148,15 +148,12 @@ def _read_items(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[s
     if not numbered:
         raise UserError(f"{path}: no items", hint="one JSON object per line, with " + ", ".join(keys))
     for location, line in numbered:
-        try:
-            item = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{location}: not JSON: {error}") from None
+        item = parse_json(line, location)
         if not isinstance(item, dict) or any(key not in item for key in keys):
             raise UserError(f"{location}: expected an object with {', '.join(keys)}")
         for key in keys:
             if key not in ("choices", "answer") and not (isinstance(item[key], str) and item[key].strip()):
-                raise UserError(f"{location}: {key} = {item[key]!r}, expected text")
+                raise UserError(f"{location}: {key} = {shorten(item[key])}, expected text")
         yield location, item
 
 

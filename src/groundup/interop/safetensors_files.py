@@ -12,8 +12,10 @@ from typing import Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.json_file import read_json_file
 from groundup.model.serialization import save_tensors
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -98,18 +100,17 @@ def write_safetensors(
     return [*files, folder / INDEX_FILE]
 
 
+class _SafetensorsIndex(TypedDict):
+    weight_map: dict[str, str]
+
+
 def _shards(folder: Path) -> list[str]:
     if (folder / SINGLE_FILE).is_file():
         return [SINGLE_FILE]
     if (folder / INDEX_FILE).is_file():
-        try:
-            files = sorted(set(json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UserError(
-                f"{folder / INDEX_FILE}: not a readable index ({error})", hint="download it again"
-            ) from None
+        files = sorted(set(read_json_file(_SafetensorsIndex, folder / INDEX_FILE)["weight_map"].values()))
         for file in files:
-            if not isinstance(file, str) or not re.fullmatch(r"[\w][\w.-]*\.safetensors", file):
+            if not re.fullmatch(r"[\w][\w.-]*\.safetensors", file):
                 raise UserError(f"{folder / INDEX_FILE}: {file!r} is not a .safetensors file name")
             if not (folder / file).is_file():
                 raise UserError(f"{folder}: shard {file} is missing, {INDEX_FILE} names it", hint="download it again")

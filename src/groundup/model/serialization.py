@@ -108,9 +108,15 @@ def build_model(config: ModelConfig) -> nn.Module:
 
 def build_meta_model(config: ModelConfig, device: torch.device | str = "meta") -> nn.Module:
     """A model with weights on the meta device (no memory), to be filled by `assign_weights`; RoPE buffers on `device`."""
-    with torch.device("meta"):
-        model = build_model(config)
-    _reset_buffers(model, device)
+    try:
+        with torch.device("meta"):
+            model = build_model(config)
+        _reset_buffers(model, device)
+    except (RuntimeError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "not enough memory"
+        raise UserError(
+            f"a model of these sizes cannot be built: {reason}", hint="is its configuration intact?"
+        ) from None
     return model
 
 

@@ -5,9 +5,11 @@ from typing import Any, Literal, Optional
 
 from pydantic import create_model, model_validator
 
+from groundup.artifacts.json_file import shorten
 from groundup.recipe.base_config import BaseConfig, knob
 
 MAX_LAYERS = 10_000
+MAX_SIZE, MAX_FLOAT = 2**31 - 1, 1e30
 """Ten times the deepest published transformers; a damaged file asks for millions, which take all memory."""
 
 LayerType = Literal["global", "local"]
@@ -205,6 +207,10 @@ class ModelConfig(BaseConfig):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "ModelConfig":
+        for name, value in [*self, *(self.moe or ()), *(self.rope_scaling or ())]:
+            most = MAX_SIZE if isinstance(value, int) else MAX_FLOAT
+            if isinstance(value, int | float) and value > most:
+                raise ValueError(f"{name} = {shorten(value)}, expected at most {most:g}")
         if max(self.num_layers, self.num_encoder_layers or 0) > MAX_LAYERS:
             raise ValueError(f"num_layers = {self.num_layers}, expected at most {MAX_LAYERS:,}")
         if self.num_heads % self.num_kv_heads:

@@ -5,7 +5,7 @@ from typing import Any
 
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
-from groundup.report.run_data import collect_run
+from groundup.report.run_data import collect_run, damaged_metrics
 
 
 def build_report(run: Path | str) -> dict[str, Any]:
@@ -21,7 +21,8 @@ def build_report(run: Path | str) -> dict[str, Any]:
     if not run_data["stages"]:
         raise UserError(f"{run}: no finished stage to report on", hint="groundup run RECIPE builds one")
     config = run_data["recipe"].get("report") or {}
-    return build_document(run_data, title=config.get("title"), author=config.get("author"))
+    with damaged_metrics(Path(run)):
+        return build_document(run_data, title=config.get("title"), author=config.get("author"))
 
 
 def write_report(run: Path, pdf: Path) -> Path:

@@ -4,13 +4,14 @@ Beside manifests it reads a few small files: step records, examples of dropped d
 Missing stages are left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
 from groundup.artifacts.errors import UserError
-from groundup.artifacts.json_file import read_json_object
+from groundup.artifacts.json_file import read_json_object, shorten
 from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.artifacts.manifest import Manifest, changed_files
 from groundup.artifacts.run_record import HINT, check_recorded, manifest_name
@@ -50,6 +51,15 @@ def collect_run(run: Path, folders: Sequence[Path] | None = None) -> dict[str, A
         "dropped": {path.stem: _lines(path, MAX_EXAMPLES) for path in sorted((data / "dropped").glob("*.jsonl"))},
         "clusters": _lines(data / "clusters.jsonl", MAX_EXAMPLES),
     }
+
+
+@contextmanager
+def damaged_metrics(run: Path) -> Iterator[None]:
+    """An error in a text about a run as a UserError: metrics have no schema, and can be edited where run.json is missing."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise UserError(f"{run}: damaged metrics: {type(error).__name__}: {shorten(error)}", hint=HINT) from error
 
 
 def stage_metrics(run_data: dict[str, Any], stage: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from groundup.report import formatting
 from groundup.report.quality_checks import check_run, strongest_baseline
-from groundup.report.run_data import collect_run, stage_metrics, stage_seconds
+from groundup.report.run_data import collect_run, damaged_metrics, stage_metrics, stage_seconds
 from groundup.report.sections.usage_section import next_commands
 
 MAX_SAMPLES = 2
@@ -15,9 +15,10 @@ MAX_COMMANDS = 3
 def summarize_run(run: Path) -> str:
     """Summary from the manifests of the finished stages."""
     run_data = collect_run(run)
-    parts = [
-        _built(run_data, run), _scores(run_data), _samples(run_data), _warnings(run_data), _next(run_data, run),
-    ]  # fmt: skip
+    with damaged_metrics(run):
+        parts = [
+            _built(run_data, run), _scores(run_data), _samples(run_data), _warnings(run_data), _next(run_data, run),
+        ]  # fmt: skip
     return "\n\n".join("\n".join(lines) for lines in parts if lines).replace(formatting.NO_BREAK_SPACE, " ")
 
 

@@ -333,7 +333,7 @@ def _parse_sidecar(text: bytes, path: str) -> dict[str, Any]:
             and bool(sidecar["tokenizer"])
             and 0 <= sidecar["end_of_text"] < sidecar["vocab_size"]
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not the sidecar of a token shard ({error!r})", hint="groundup verify RUN") from None
     if found != (FORMAT, VERSION) or not valid:
         raise UserError(

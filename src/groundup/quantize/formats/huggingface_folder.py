@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.json_file import shorten
 from groundup.interop.families import FAMILIES, Family
 from groundup.interop.families.select_family import select_family
 from groundup.interop.huggingface_model import DTYPES, read_config, write_config_files
@@ -61,9 +62,11 @@ def load_huggingface_quantized(folder: Path, device: torch.device | str = "cpu")
     """
     fields = read_config(folder)
     described = fields["quantization_config"]
-    if (method := described.get("quant_method")) not in FORMATS:
+    if not isinstance(described, dict):
+        raise UserError(f"{folder}: quantization_config = {shorten(described)}, expected an object")
+    if (method := str(described.get("quant_method"))) not in FORMATS:
         raise UserError(f"{folder}: quant_method = {method!r}, expected one of {', '.join(FORMATS)}")
-    if (kind := fields.get("model_type")) not in FAMILIES:
+    if (kind := str(fields.get("model_type"))) not in FAMILIES:
         raise UserError(f"{folder}: model_type = {kind!r} is not supported, expected one of {', '.join(FAMILIES)}")
     file_format, family = FORMATS[method], FAMILIES[kind]
     source = _QuantizedSource(SafetensorsFolder(folder), file_format, file_format.scheme_from_config(described))
