@@ -12,10 +12,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
 import sentencepiece
 import torch
 from safetensors import safe_open
 
+from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.run_record import update_record, verify_run
 from groundup.data.document import Document
@@ -30,10 +32,13 @@ from groundup.interop.families import FAMILIES
 from groundup.interop.gguf import export_gguf, load_gguf
 from groundup.interop.huggingface_model import export_huggingface, load_huggingface
 from groundup.interop.model_loading import open_model
+from groundup.interop.zero_checkpoint import ZeroCheckpoint
 from groundup.model import build_model
 from groundup.model.serialization import save_model
 from groundup.pipeline import read_recipe
 from groundup.plan import derive
+from groundup.plan.prediction import SCALING_LAW_FILE, predict_loss, recipe_signature
+from groundup.plan.scaling_law import fit_scaling_law
 from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized, load_huggingface_quantized
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantized_folder import load_quantized_folder, save_quantized_folder
@@ -43,6 +48,8 @@ from groundup.recipe.evaluate_config import TaskConfig
 from groundup.recipe.finetune_config import ConversationSourceConfig
 from groundup.report.report_files import build_report
 from groundup.report.run_summary import summarize_run
+from groundup.serve.api_error import ApiError
+from groundup.serve.protocol import ChatRequest, CompletionRequest, parse_request
 from groundup.tokenizer import Tokenizer, TokenShard, load_pretrained_tokenizer, write_token_shard
 from groundup.tokenizer.tokenizer_training import train_tokenizer
 from groundup.viewers.run_reader import RunReader
@@ -190,7 +197,17 @@ def model_readers(root: Path, tokenizer: Tokenizer) -> list[Reader]:
     save_adapter(adapted, root / "adapter")
     files = ("adapter_config.json", "adapter_model.safetensors")
     readers.append(Reader("adapter", root / "adapter", files, lambda folder: load_adapter(build_model(MODEL), folder)))
+    with pytest.MonkeyPatch.context() as patch:
+        load_test_module("interop/test_zero_checkpoint").write(root / "zero", patch, stage=2)
+    files = ("latest", *(str(path.relative_to(root / "zero")) for path in sorted((root / "zero").glob("*/*.pt"))))
+    readers.append(Reader("ZeRO checkpoint", root / "zero", files, read_zero))
     return readers
+
+
+def read_zero(folder: Path) -> None:
+    checkpoint = ZeroCheckpoint(folder)
+    for name in checkpoint.shapes:
+        checkpoint.read(name)
 
 
 def run_readers(root: Path, tokenizer: Tokenizer) -> list[Reader]:
@@ -215,6 +232,12 @@ def run_readers(root: Path, tokenizer: Tokenizer) -> list[Reader]:
     recipe = _made(root / "recipe")
     (recipe / "recipe.toml").write_text(RECIPE)
     plan = derive(load_recipe(recipe / "recipe.toml"))
+    law = {
+        "scaling_law": fit_scaling_law([1e5, 1e6, 1e7], [2.0, 1.5, 1.2]).__dict__, "points": [1, 2, 3],
+        "tokens_per_parameter": plan.summary()["tokens_per_parameter"],
+        "signature": fingerprint(recipe_signature(plan.recipe)),
+    }  # fmt: skip
+    (_made(root / "law") / SCALING_LAW_FILE).write_text(json.dumps(law, default=vars))
     (recipe / "recipe.json").write_text(json.dumps(plan.recipe.model_dump(mode="json", exclude_none=True)))
     return [
         Reader("manifest.json", run, manifests, report),
@@ -223,6 +246,7 @@ def run_readers(root: Path, tokenizer: Tokenizer) -> list[Reader]:
         Reader("steps.jsonl", run, tuple(str(p.relative_to(run)) for p in run.glob("*/*.jsonl")), report),
         Reader("run.json", run, ("run.json",), verify),
         Reader("recipe.json", recipe, ("recipe.json",), lambda folder: derive(read_recipe(folder))),
+        Reader("scaling law", root / "law", (SCALING_LAW_FILE,), lambda folder: predict_loss(plan.recipe, plan, folder)),
         Reader("recipe.toml", recipe, ("recipe.toml",), lambda folder: derive(load_recipe(folder / "recipe.toml"))),
         Reader("token shard", root / "shard", tuple(f"train{s}" for s in (".bin", ".idx", ".src", ".json")),
                lambda folder: TokenShard(folder / "train").tokens[:]),
@@ -266,7 +290,34 @@ def text_readers(root: Path, tokenizer: Tokenizer) -> list[Reader]:
         ("chatterbot.yml", talk("chatterbot.yml", "chatterbot")),
         ("gettext.po", talk("gettext.po", "gettext")),
     ]
-    return [Reader(name, folder, (name,), read) for name, read in readers]
+    return [*(Reader(name, folder, (name,), read) for name, read in readers), *request_readers(root)]
+
+
+def request_readers(root: Path) -> list[Reader]:
+    def parse(kind: Any, name: str) -> Callable[[Path], str]:
+        def read(path: Path) -> str:
+            try:
+                parse_request(kind, (path / name).read_bytes())
+            except ApiError:
+                return "refused"
+            return "read"
+
+        return read
+
+    folder = _made(root / "requests")
+    common = {"model": "m", "max_tokens": 5, "temperature": 0.5, "stop": ["a", "b"], "seed": 1, "stream": False}
+    chat = common | {
+        "messages": [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
+        ]
+    }
+    (folder / "chat.json").write_text(json.dumps(chat | {"logprobs": True, "top_logprobs": 2}))
+    (folder / "completion.json").write_text(json.dumps(common | {"prompt": ["a", "b"], "logprobs": 2}))
+    return [
+        Reader("chat request", folder, ("chat.json",), parse(ChatRequest, "chat.json")),
+        Reader("completion request", folder, ("completion.json",), parse(CompletionRequest, "completion.json")),
+    ]
 
 
 def data_readers(root: Path) -> list[Reader]:

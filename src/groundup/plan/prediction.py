@@ -1,12 +1,15 @@
 """Loss prediction for a recipe, from the scaling law of its ladder of small models."""
 
-import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
+from groundup.artifacts.json_file import read_json_file
 from groundup.plan.derive import Plan
 from groundup.plan.scaling_law import ScalingLaw
 from groundup.recipe import Recipe
@@ -19,6 +22,15 @@ about 1% at the exponents of Hoffmann et al. 2022."""
 MODEL_SIZE_KNOBS = ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "intermediate_size")
 DERIVED_FROM_SIZE = ("tokens", "steps", "warmup_steps", "evaluate_every")
 """Knobs of [train] that depend on model size: the only ones that differ between the rungs of a ladder."""
+
+HINT = "run groundup ladder again"
+
+
+class _Ladder(TypedDict):
+    scaling_law: ScalingLaw
+    tokens_per_parameter: Annotated[float, Field(gt=0)]
+    signature: str
+    points: list[Any]
 
 
 def recipe_signature(recipe: Recipe) -> dict[str, Any]:
@@ -38,15 +50,14 @@ def predict_loss(recipe: Recipe, plan: Plan, folder: Path) -> dict[str, Any] | N
     path = folder / SCALING_LAW_FILE
     if plan.parameters is None or not path.is_file():
         return None
+    ladder = read_json_file(_Ladder, path, hint=HINT)
+    ratio = plan.summary()["tokens_per_parameter"] / ladder["tokens_per_parameter"]
+    if ladder["signature"] != fingerprint(recipe_signature(recipe)) or abs(ratio - 1) > RATIO_TOLERANCE:
+        return None
     try:
-        ladder = json.loads(path.read_text(encoding="utf-8"))
-        scaling_law = ScalingLaw(**ladder["scaling_law"])
-        ratio = plan.summary()["tokens_per_parameter"] / ladder["tokens_per_parameter"]
-        if ladder["signature"] != fingerprint(recipe_signature(recipe)) or abs(ratio - 1) > RATIO_TOLERANCE:
-            return None
-        predicted = scaling_law.predict(plan.parameters.total)
+        predicted = ladder["scaling_law"].predict(plan.parameters.total)
         if not all(map(math.isfinite, predicted.values())):
             raise ValueError("a value that is not finite")
-        return predicted | {"rungs": len(ladder["points"])}
-    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
-        raise UserError(f"{path}: invalid scaling law ({error!r})", hint="run groundup ladder again") from None
+    except (ValueError, LookupError, ArithmeticError) as error:
+        raise UserError(f"{path}: invalid scaling law: {error}", hint=HINT) from None
+    return predicted | {"rungs": len(ladder["points"])}
