@@ -211,3 +211,9 @@ def test_augmentation_changes_user_turns_only():
     assert {turns[1][1] for turns in found} == {"Fine. And You?"}
     assert len(augmented_turns(TrainingConversation((("user", "hi"), ("assistant", "Hi")), "s", "t"))) == 1
     assert strip_final_punctuation("?!") == "?!"
+
+
+def test_yaml_aliases_are_refused():
+    lines = [f"- &b{i + 1} [*b{i}, *b{i}]" for i in range(40)]
+    with pytest.raises(UserError, match="line 3: aliases are not supported"):
+        PARSERS["chatterbot"]("\n".join(["conversations:", "- &b0 [x, y]", *lines]), "a.yml")
