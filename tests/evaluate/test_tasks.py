@@ -90,7 +90,7 @@ def test_completion_task_from_a_file(trained, tokenizer, tmp_path):
     ("line", "message"),
     [
         ("", "no items"),
-        ("{", "line 1: not JSON"),
+        ("{", "line 1: not valid JSON"),
         ('{"question": "a"}', "expected an object with question, choices, answer"),
         ('{"question": "", "choices": ["a", "b"], "answer": 0}', "question = ''"),
         ('{"question": "q", "choices": ["a"], "answer": 0}', "at least two"),
