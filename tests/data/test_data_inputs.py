@@ -5,7 +5,9 @@ import gzip
 import hashlib
 import io
 import os
+import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -267,9 +269,31 @@ def test_url_is_fetched_once_and_read_offline(server: tuple[str, Path], machine:
     write(folder / "b/book.txt", "said")
     (file,) = inputs.resolve_files(source(f"{address}b/book.txt"), machine)
     (folder / "b/book.txt").unlink()
+    assert [path.name for path in file.path.parent.iterdir()] == ["book.txt"]
     offline = Machine(cache_dir=machine.cache_dir, offline=True)
     (again,) = inputs.resolve_files(source(f"{address}b/book.txt"), offline)
     assert (file.name, again.path.read_text()) == ("book.txt", "said")
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_quota_ends_a_download_and_a_second_run_continues_it(
+    server: tuple[str, Path], machine: Machine, monkeypatch: pytest.MonkeyPatch, limited: bool
+):
+    """Not taken for a lost connection, which would be tried again. `limited`: by http, not by fsspec."""
+    address, folder = server
+    text = "line\n" * 100_000
+    write(folder / "book.txt", text)
+    url = f"{address}book.txt" if limited else f"file://{folder}/book.txt"
+    size, handler = 1000, signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
+    try:
+        with pytest.raises((UserError, OSError), match=r"[Ff]ile too large"):
+            inputs.resolve_files(source(url), machine)[0].fetch(machine)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert inputs.resolve_files(source(url), machine)[0].fetch(machine).read_text() == text
 
 
 def test_remote_file_names_are_relative_to_the_glob_root(machine: Machine):

@@ -1,13 +1,22 @@
 """Runs of the tiny recipe with a fault at the n-th change of the run folder, and what must be equal afterwards."""
 
+import fcntl
 import json
+import multiprocessing
 import os
+import resource
+import runpy
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from groundup.artifacts.jsonl_file import read_jsonl
+from groundup.artifacts.run_record import verify_run
+from groundup.cli import main
+from groundup.stages import STAGES
 from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
 
 HOOK = Path(__file__).parent / "fault_hook"
@@ -39,14 +48,78 @@ def start(
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         environment["GROUNDUP_FAULT"] = json.dumps({"folder": str(runs)} | fault)
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True, **options
-    )  # fmt: skip
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 600) -> tuple[int, str]:
+def finish(process: "subprocess.Popen[str] | ForkedRun", seconds: float = 900) -> tuple[int, str]:
     """Exit code and stderr."""
     _, stderr = process.communicate(timeout=seconds)
     return process.returncode, stderr
+
+
+class ForkedRun:
+    """`groundup run` in a process forked from one that has imported everything, which costs as much as half of the run."""
+
+    def __init__(self, recipe: Path, runs: Path, *arguments: str, fault: dict[str, Any] | None = None, limit: int = 0):
+        path = f"{tempfile.mkdtemp()}/stderr"
+        os.mkfifo(path)  # a limit of file sizes does not limit it
+        self._stderr = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        fcntl.fcntl(self._stderr, fcntl.F_SETPIPE_SZ, 1 << 20)
+        words = ["groundup", "run", str(recipe), "--runs", str(runs), *arguments]
+        fault = fault and {"folder": str(runs)} | fault
+        self._process = _FORKS.Process(target=_run_forked, args=(words, fault, limit, path, dict(os.environ)))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    @property
+    def returncode(self) -> int:
+        assert self._process.exitcode is not None
+        return self._process.exitcode
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        self._process.join(timeout)
+        assert self._process.exitcode is not None, "it does not end"
+        with open(self._stderr, errors="replace") as file:
+            return "", file.read()
+
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    [
+        *(stage.function.partition(":")[0] for stage in STAGES),
+        *("groundup.cli", "faulted_runs", "matplotlib.pyplot", "torch.utils.tensorboard", "typst"),
+    ]
+)
+
+
+def _run_forked(
+    words: list[str], fault: dict[str, Any] | None, limit: int, stderr: str, environment: dict[str, str]
+) -> None:
+    os.setsid()
+    for descriptor in (1, 2):
+        os.dup2(os.open(stderr, os.O_WRONLY), descriptor)
+    os.environ.update(environment | {"OMP_NUM_THREADS": "1"} | ({"GROUNDUP_FAULT": json.dumps(fault)} if fault else {}))
+    tempfile.tempdir = None
+    if fault:
+        runpy.run_path(str(HOOK / "sitecustomize.py"))
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    sys.argv = words
+    main()
+
+
+def check_report(code: int, stderr: str) -> str | None:
+    """What is wrong with the message of a run that met a fault; None if nothing is."""
+    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    hints = [line for line in stderr.splitlines() if line.startswith("hint: ")]
+    if code != 2 or len(errors) != 1 or len(hints) != 1 or "/" not in errors[0] or "Traceback" in stderr:
+        return f"exit code {code}: {stderr[-1500:]}"
+    return None
 
 
 def read_log(log: Path) -> list[Change]:
@@ -72,8 +145,8 @@ def _file_contents(run: Path) -> Iterator[tuple[str, Any]]:
             files = {_without_time(file): None for file in manifest["files"]}
             yield name, manifest | {"files": files, "provenance": None, "metrics": _without_speed(manifest["metrics"])}
         elif path.name == "steps.jsonl":
-            lines = map(json.loads, path.read_text().splitlines())
-            yield name, [{key: line[key] for key in line if key not in NON_REPRODUCIBLE_FIELDS} for line in lines]
+            records = read_jsonl(path, checksum=True)
+            yield name, [{key: row[key] for key in row if key not in NON_REPRODUCIBLE_FIELDS} for row in records]
         elif path.name == "run.json":
             yield name, sorted(json.loads(path.read_text())["files"])
         elif "tensorboard/" in name or path.parent.name == "09-report":
@@ -94,9 +167,10 @@ def _without_speed(metrics: Any) -> Any:
 
 
 def differences(run: Path, straight: Path) -> list[str]:
-    """Names of files that differ, are missing or were left behind."""
+    """Names of files that differ, are missing or were left behind, and what `groundup verify` finds."""
     found, expected = contents(run), contents(straight)
-    return sorted(name for name in found.keys() | expected.keys() if found.get(name, 0) != expected.get(name, 0))
+    names = sorted(name for name in found.keys() | expected.keys() if found.get(name, 0) != expected.get(name, 0))
+    return names + verify_run(run, [run / stage.folder for stage in STAGES])
 
 
 def cut_power(run: Path, logs: Iterable[Path]) -> int:

@@ -1,22 +1,18 @@
-"""All stages of a tiny recipe through the command line, and the same run with random kills."""
+"""All stages of a tiny recipe through the command line, and the same run with kills and a full disk."""
 
+import errno
 import json
-import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from faulted_runs import ForkedRun, check_report, differences, finish
 
 from groundup.artifacts.directory import DEFAULT_FILE_MODE
-from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.artifacts.manifest import Manifest
-from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
 
 FOLDERS = (
     "01-data", "02-tokenizer", "03-tokens", "04-base", "05-scores", "06-chat", "07-quantized", "08-export", "09-report",
@@ -29,23 +25,14 @@ def groundup(*arguments, **options):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **options)
 
 
-def hashes(run: Path) -> dict[str, dict[str, Any]]:
-    """Hashes of all files of a run, without measured times: not the report, and training records without their timings."""
-    found = {}
-    for folder in FOLDERS[:-1]:
-        manifest = Manifest.read(run / folder)
-        assert manifest is not None, folder
-        found[folder] = {
-            name: file["sha256"]
-            for name, file in manifest.files.items()
-            if not name.startswith("tensorboard/")  # names contain time and process id
-        }
-        if "steps.jsonl" in manifest.files:
-            found[folder]["steps.jsonl"] = [
-                {name: value for name, value in record.items() if name not in NON_REPRODUCIBLE_FIELDS}
-                for record in read_jsonl(run / folder / "steps.jsonl")
-            ]
-    return found
+@pytest.fixture(scope="session")
+def tiny_run(tiny_recipe, tmp_path_factory) -> Path:
+    """Run folder of the tiny recipe, all stages complete."""
+    runs = tmp_path_factory.mktemp("runs")
+    done = groundup("run", tiny_recipe, "--runs", runs)
+    assert done.returncode == 0, done.stderr
+    assert "groundup chat" in done.stdout
+    return runs / "tiny"
 
 
 def test_all_stages_are_complete_and_verify(tiny_run):
@@ -143,25 +130,15 @@ def test_evaluate_quantize_export_commands(tiny_run, tmp_path):
     assert groundup("generate", file, "--max-tokens", 3).returncode == 0
 
 
-@pytest.mark.parametrize(
-    "kills", [pytest.param(3, id="3 kills"), pytest.param(10, id="10 kills", marks=pytest.mark.slow)]
-)
-def test_killed_run_resumes_to_equal_hashes(tiny_recipe, tiny_run, tmp_path, kills):
-    generator = random.Random(kills)
-    command = [sys.executable, "-m", "groundup.cli", "run", str(tiny_recipe), "--runs", str(tmp_path)]
-    finished = 0
-    for _ in range(kills):
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        try:
-            process.wait(timeout=generator.uniform(1.0, 12.0))
-            finished += 1
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        time.sleep(0.1)
-    assert finished < kills, "the process was never killed: every delay was too long"
-    done = groundup("run", tiny_recipe, "--runs", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert hashes(tmp_path / "tiny") == hashes(tiny_run)
+def test_killed_run_with_a_full_disk_equals_straight_run(tiny_recipe, tiny_run, tmp_path):
+    """Four moments that have cost a training or left files behind; test_kills.py and test_storage_faults.py have all others."""
+    for only, at in (("01-data/work", 0), ("04-base.partial/checkpoints/step-", 0), ("07-quantized/", 0)):
+        code, stderr = finish(ForkedRun(tiny_recipe, tmp_path, fault={"only": only, "at": at, "action": "kill group"}))
+        assert code == -signal.SIGKILL, f"{only}: {stderr}"
+    full = {"only": "08-export", "at": 6, "action": errno.ENOSPC}
+    code, stderr = finish(ForkedRun(tiny_recipe, tmp_path, fault=full))
+    assert check_report(code, stderr) is None
+    assert "08-export" in stderr
+    code, stderr = finish(ForkedRun(tiny_recipe, tmp_path))
+    assert code == 0, stderr
+    assert differences(tmp_path / "tiny", tiny_run) == []

@@ -6,39 +6,24 @@ Each is one line with a path and a hint; once it is over, the run continues to e
 import errno
 import os
 import random
-import resource
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faulted_runs import differences, finish, read_log, start
+from faulted_runs import ForkedRun, check_report, differences, finish, read_log
 
 from groundup.stages import STAGES
 
 ERRORS = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM")
 
 
-def check_report(code: int, stderr: str) -> str | None:
-    """What is wrong with the message of a run that met a fault; None if nothing is."""
-    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
-    hints = [line for line in stderr.splitlines() if line.startswith("hint: ")]
-    if code != 2 or len(errors) != 1 or len(hints) != 1 or "/" not in errors[0] or "Traceback" in stderr:
-        return f"exit code {code}: {stderr[-1500:]}"
-    return None
-
-
-def limited_files(size: int) -> Callable[[], None]:
-    """For a child process: no file may grow beyond `size` bytes (`ulimit -f`)."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
 @pytest.fixture(scope="module")
 def straight(tiny_recipe: Path, tmp_path_factory) -> tuple[Path, dict[str, int]]:
     """An undisturbed run, and how many times each stage changed its folder."""
     runs = tmp_path_factory.mktemp("straight")
-    code, stderr = finish(start(tiny_recipe, runs, fault={"log": str(runs / "log")}))
+    code, stderr = finish(ForkedRun(tiny_recipe, runs, fault={"log": str(runs / "log")}))
     assert code == 0, stderr
     changes = read_log(runs / "log")
     return runs / "tiny", {s.name: sum(s.folder in change.path for change in changes) for s in STAGES}
@@ -54,21 +39,23 @@ def test_injected_faults_at_every_stage(tiny_recipe: Path, straight, tmp_path: P
         cells, rebuild = [], []
         largest = max(p.stat().st_size for p in (expected / stage.folder).rglob("*") if p.is_file())
         for name in (*ERRORS, "ulimit -f"):
-            moment, code, stderr = generator.randrange(changes[stage.name]), 0, ""
-            size = generator.randrange(3 * largest // 4)
-            while code == 0 and moment > 0:  # a stage that goes on makes fewer changes: try again, and earlier
-                options: dict[str, Any] = {"preexec_fn": limited_files(size)}
+            first, code, stderr, moment = generator.random(), 0, "", ""
+            for part in (first, first / 2, first / 4, 0.0):  # a stage that goes on makes fewer changes: again, earlier
+                at, size = int(part * changes[stage.name]), 100 + int(0.7 * part * largest)
+                options: dict[str, Any] = {"limit": size}
                 if name in ERRORS:
-                    action = getattr(errno, name)
-                    options = {"fault": {"only": stage.folder, "at": moment, "action": action}}
-                code, stderr = finish(start(tiny_recipe, tmp_path, "--until", stage.name, *rebuild, **options))
+                    options = {"fault": {"only": stage.folder, "at": at, "action": getattr(errno, name)}}
+                code, stderr = finish(ForkedRun(tiny_recipe, tmp_path, "--until", stage.name, *rebuild, **options))
                 rebuild = ["--from", stage.name] if code == 0 else []
-                moment, size = moment // 2, size // 2
+                moment = f"change {at}" if name in ERRORS else f"{size} bytes"
+                if code:
+                    break
             problem = check_report(code, stderr)
             cells.append(f"{name} {'WRONG' if problem else 'ok'}")
             if problem:
-                wrong.append(f"{stage.name}, {name}, {2 * moment} or {2 * size}: {problem}")
-        code, stderr = finish(start(tiny_recipe, tmp_path, "--until", stage.name))
+                wrong.append(f"{stage.name}, {name}, {moment}: {problem}")
+                print(wrong[-1], flush=True)
+        code, stderr = finish(ForkedRun(tiny_recipe, tmp_path, "--until", stage.name))
         if code:
             wrong.append(f"{stage.name}: does not go on: {stderr[-1500:]}")
         print(f"{stage.name:<10} " + ", ".join(cells), flush=True)
@@ -109,13 +96,14 @@ def test_full_file_system_at_every_stage(tiny_recipe: Path, straight, small_disk
             status = os.statvfs(disk)
             free = generator.randrange(size)
             resize((status.f_blocks - status.f_bfree) * status.f_bsize + free)
-            code, stderr = finish(start(tiny_recipe, disk / "runs", "--until", stage.name))
+            code, stderr = finish(ForkedRun(tiny_recipe, disk / "runs", "--until", stage.name))
             problem = None if code == 0 else check_report(code, stderr)
             cells.append(f"{free} free {'not met' if code == 0 else 'WRONG' if problem else 'ok'}")
             if problem:
                 wrong.append(f"{stage.name}, {free} bytes free: {problem}")
+                print(wrong[-1], flush=True)
         resize(100 << 20)
-        code, stderr = finish(start(tiny_recipe, disk / "runs", "--until", stage.name))
+        code, stderr = finish(ForkedRun(tiny_recipe, disk / "runs", "--until", stage.name))
         if code:
             wrong.append(f"{stage.name}: does not go on: {stderr[-1500:]}")
         print(f"{stage.name:<10} " + ", ".join(cells), flush=True)

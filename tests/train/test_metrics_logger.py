@@ -23,7 +23,7 @@ from groundup.train.jsonl_log import JsonlLog
 from groundup.train.loss_spike import detect_spike
 from groundup.train.metrics_logger import MetricsLogger
 from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS, ThroughputMeter, peak_flops
-from groundup.train.trackers import TRACKERS
+from groundup.train.trackers import TRACKERS, TensorBoard, TrackedRun
 
 SETTINGS = TrainConfig(steps=6, learning_rate=0.01, warmup_steps=1, evaluate_every=3, precision="float32")
 
@@ -115,6 +115,18 @@ def test_layer_stats_every_n_steps(tmp_path):
 def test_profiler_writes_a_trace(tmp_path):
     run(tmp_path, Machine(profile_steps=(1, 2)))
     assert (tmp_path / "trace-1-2.json.gz").stat().st_size > 0
+
+
+def test_full_disk_under_tensorboard_is_raised_without_a_traceback_of_its_thread(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("threading.excepthook", lambda failed: pytest.fail(f"printed: {failed.exc_value}"))
+    tracker = TensorBoard(TrackedRun(tmp_path, {}, 0))
+    monkeypatch.setattr(RecordWriter, "write", lambda *_: (_ for _ in ()).throw(full))
+    with pytest.raises(OSError, match="No space left"), contextlib.closing(tracker):
+        tracker.log(1, {"loss": 1.0})
 
 
 def test_tensorboard_shows_the_records(tmp_path):

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import PROGRESS_KINDS, format_duration
 from groundup.cli.options import JsonOption, RecipeArgument, RunArgument, RunsOption, SetOption
@@ -62,7 +63,7 @@ def init(
             answers[question.name] = question.default
             if sys.stdin.isatty():
                 answers[question.name] = typer.prompt(question.text, question.default, err=True)
-    out.write_text(init_recipe.recipe_toml(answers, name=out.stem), encoding="utf-8")
+    write_atomically(out, init_recipe.recipe_toml(answers, name=out.stem).encode())
     print(f"wrote {out}\nnext: groundup plan {out}")
 
 
@@ -225,7 +226,7 @@ def launch(
     out = out or Path(f"{job.name}.{job_file.FILE_SUFFIXES[on]}")
     if out.exists():
         raise UserError(f"{out} exists", hint="choose another name with --out")
-    out.write_text(job_file.JOB_FORMATS[on](job), encoding="utf-8")
+    write_atomically(out, job_file.JOB_FORMATS[on](job).encode())
     print(f"wrote {out}: replace each CHANGE in it before you submit it")
 
 

@@ -94,9 +94,11 @@ def download(
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.part")
-    with (target.parent / f".{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be downloading the same file
+    lock = target.with_name(f".{target.name}.lock")
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # another process may be downloading the same file
         if target.exists():
+            lock.unlink(missing_ok=True)
             return target
         with machine.progress.task(f"fetch {target.name}", unit="bytes") as task:
             for attempt in range(ATTEMPTS):
@@ -115,6 +117,7 @@ def download(
                 hint="the file changed, or the recipe's sha256 is wrong",
             )
         commit_file(partial, target)
+        lock.unlink(missing_ok=True)  # whoever waits for it finds the target
     return target
 
 
@@ -134,14 +137,15 @@ def _download_once(
         task.total = int(length) + (offset if continued else 0) if length else None
         task.resume_at(offset if continued else 0)
         with partial.open("ab" if continued else "wb") as file:
-            try:
-                while chunk := response.read(CHUNK_BYTES):
-                    file.write(chunk)
-                    task.advance(len(chunk))
-            except (OSError, HTTPException) as error:
-                if getattr(error, "errno", None) == 28:  # ENOSPC
-                    raise
-                return False
+            while True:
+                try:
+                    chunk = response.read(CHUNK_BYTES)
+                except (OSError, HTTPException):
+                    return False
+                if not chunk:
+                    break
+                file.write(chunk)
+                task.advance(len(chunk))
     return task.total is None or partial.stat().st_size == task.total
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
+from groundup.artifacts.storage_errors import describe_storage_error
 from groundup.data import archive
 from groundup.data.archive import ArchiveMember
 from groundup.data.download import copy_stream, download
@@ -301,7 +302,8 @@ def _fetch_with_fsspec(url: str, target: Path, machine: Machine) -> Path:
         with file_system.open(path, "rb") as stream:
             return copy_stream(stream, target)
     except (OSError, ImportError, ValueError) as error:
-        raise UserError(
+        full = describe_storage_error(error, target) if isinstance(error, OSError) else None
+        raise full or UserError(
             f"{url}: cannot be read: {error}", hint="fsspec's documentation says what each scheme needs"
         ) from None
 

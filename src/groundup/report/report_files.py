@@ -5,6 +5,7 @@ from typing import Any
 
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.storage_errors import describe_storage_error
 from groundup.report.run_data import collect_run, damaged_metrics
 
 
@@ -44,6 +45,6 @@ def write_report_files(document: dict[str, Any], pdf_path: Path, html_path: Path
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, data)
         except OSError as error:
-            raise UserError(
+            raise describe_storage_error(error, path) or UserError(
                 f"{path}: cannot be written: {error.strerror}", hint="choose another path with --pdf"
             ) from None

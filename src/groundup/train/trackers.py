@@ -10,6 +10,7 @@ import importlib.util
 import json
 import logging
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -72,6 +73,7 @@ class TensorBoard:
     def __init__(self, run: TrackedRun):
         from torch.utils.tensorboard import SummaryWriter
 
+        threading.excepthook = _without_writer_errors(threading.excepthook)
         # Hides what a start that was killed wrote from there on; also from step 0, before the first checkpoint.
         self._writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.first_step)
 
@@ -81,6 +83,11 @@ class TensorBoard:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _without_writer_errors(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+    """`hook` for all threads but TensorBoard's writer, whose exception is raised again by the next call of `log` or `close`."""
+    return lambda failed: None if type(failed.thread).__name__ == "_AsyncWriterThread" else hook(failed)
 
 
 class WeightsAndBiases:
