@@ -6,6 +6,7 @@ fingerprint covers exactly these, so a stage is up to date or stale on every mac
 
 import importlib
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,6 +22,7 @@ from groundup.artifacts.directory import (
     join_lock,
     lock_folder,
     open_partial,
+    partial_matches,
     partial_path,
     promote,
     sync_folder,
@@ -143,6 +145,8 @@ def _run_main(
                 forced = reached = True
             if stage_run.state() == "complete" and not forced:
                 finish_promotion(stage_run.path)  # a kill after the rename may have left something to remove
+                if partial_matches(stage_run.path, stage_run.fingerprint):  # of a failed --from: a second copy
+                    shutil.rmtree(partial_path(stage_run.path))
                 _seconds_file(stage_run).unlink(missing_ok=True)
                 _publish(stage_run.stage.name, "done")
                 yield stage_run, "done"

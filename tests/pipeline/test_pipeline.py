@@ -163,6 +163,17 @@ def test_failed_stage_continues_in_its_partial_folder(tmp_path, monkeypatch):
     assert set(manifest.files) == {"first-half", "second-half"}
 
 
+def test_failed_rebuild_of_a_complete_stage_leaves_nothing(tmp_path, monkeypatch):
+    run(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["toy_stages"], "base", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        with pytest.raises(UserError, match="no space left"):
+            run(tmp_path, from_stage="base")
+    assert run(tmp_path)[-1] == ("base", "done")
+    names = {path.name for path in (tmp_path / "toy").iterdir()}
+    assert names <= {"01-data", "02-tokenizer", "04-base", "plan.json", "recipe.json", "run.json", ".lock"}
+
+
 @pytest.mark.parametrize("name", ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM"])
 def test_storage_fault_is_a_user_error_and_the_run_continues(tmp_path, name):
     code, working = getattr(errno, name), sys.modules["toy_stages"].base
