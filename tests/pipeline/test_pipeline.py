@@ -166,7 +166,9 @@ def test_failed_stage_continues_in_its_partial_folder(tmp_path, monkeypatch):
 def test_failed_rebuild_of_a_complete_stage_leaves_nothing(tmp_path, monkeypatch):
     run(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["toy_stages"], "base", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        patch.setattr(
+            sys.modules["toy_stages"], "base", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full"))
+        )
         with pytest.raises(UserError, match="no space left"):
             run(tmp_path, from_stage="base")
     assert run(tmp_path)[-1] == ("base", "done")
