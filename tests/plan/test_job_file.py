@@ -38,8 +38,10 @@ def job(*sets: str, recipe: Path = RECIPE, runs: str = "/shared/runs") -> Cluste
 
 
 @pytest.mark.parametrize("kind", JOB_FORMATS)
-def test_job_files_equal_golden_files(kind):
-    text = JOB_FORMATS[kind](job("train.learning_rate=1e-4")).replace(str(ROOT), "/home/me/groundup")
+def test_job_files_equal_golden_files(kind, tmp_path):
+    (tmp_path / "llama-7b.toml").write_text("# The recipe.\n", encoding="utf-8")
+    made = replace(job("train.learning_rate=1e-4"), recipe_file=tmp_path / "llama-7b.toml", hours=65.8)
+    text = JOB_FORMATS[kind](made).replace(str(tmp_path), "/home/me/recipes")
     path = GOLDEN / f"job.{FILE_SUFFIXES[kind]}"
     if os.environ.get("GOLDEN") == "write":
         path.write_text(text, encoding="utf-8")

@@ -49,7 +49,7 @@ class RestartingAgent(LocalElasticAgent):
     policy: RestartPolicy
 
     def _rendezvous(self, worker_group: WorkerGroup) -> None:
-        super()._rendezvous(worker_group)
+        super()._rendezvous(worker_group)  # pyright: ignore[reportCallIssue]
         # PyTorch keeps one store for the ranks over all restarts, old keys included: they use it under another prefix.
         assert worker_group.store is not None
         if worker_group.group_rank == 0:
@@ -57,7 +57,7 @@ class RestartingAgent(LocalElasticAgent):
         os.environ[ATTEMPT_VARIABLE] = worker_group.store.get(ATTEMPT_VARIABLE).decode()
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
-        result: Any = super()._monitor_workers(worker_group)
+        result: Any = super()._monitor_workers(worker_group)  # pyright: ignore[reportCallIssue]
         if not result.is_failed():
             return result
         if is_user_error(result.failures):
