@@ -37,9 +37,9 @@ from groundup.artifacts.rank_environment import rank, world_size
 from groundup.artifacts.run_record import RECORD_FILE, check_recorded, check_stage, manifest_name, update_record
 from groundup.artifacts.storage_errors import report_storage_errors
 from groundup.plan import Plan
-from groundup.plan.engine_support import check_engine_installed
 from groundup.plan.parallel_layout import configured_devices
 from groundup.plan.plan_table import describe_data
+from groundup.plan.stage_support import check_stages
 from groundup.recipe import Recipe, RecipeView, parse_recipe
 from groundup.stage_runs import StageRun, call_by_reference, plan_run, resolve_stage_runs
 from groundup.stages import STAGES
@@ -51,6 +51,8 @@ RECORDED_PACKAGES = (
 
 RECIPE_FILE = "recipe.json"
 PLAN_FILE = "plan.json"
+
+CHECK_MACHINE = "groundup.train.machine_support:check_machine"
 
 ALL_RANKS = "all-ranks"
 """Published status of a stage that every rank takes part in; any other status means that the stage is done."""
@@ -123,11 +125,13 @@ def _run_main(
                 )
         may_replace = replace_stale or from_stage is not None
         _check_overwrite(stage_runs[: _planned_stages(stage_runs)], may_replace)
-        if plan.recipe.train and any(
-            each.stage.section == "train" and each.state() != "complete" for each in stage_runs
-        ):
-            check_engine_installed(plan.recipe.train.engine)  # before hours of data work
         rebuilt = [index for index, each in enumerate(stage_runs) if each.stage.name == from_stage]
+        first = rebuilt[0] if rebuilt else len(stage_runs)
+        pending = [each.stage for i, each in enumerate(stage_runs) if i >= first or each.state() != "complete"]
+        check_stages(plan.recipe, pending)  # before hours of work
+        if any(stage.uses_device for stage in pending):
+            train = plan.recipe.train if any(stage.section == "train" for stage in pending) else None
+            call_by_reference(CHECK_MACHINE, machine, train)
         kept = [
             manifest_name(each.path)
             for each in stage_runs[: rebuilt[0] if rebuilt else None]

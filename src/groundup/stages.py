@@ -21,6 +21,9 @@ class Stage:
         version: raised when the same recipe would give a different result than before.
         distributed: runs on all ranks; other stages run on the main rank only.
         checks_inputs: the function itself compares the files that it reads with their hashes; the runner does it for others.
+        uses_device: computes on machine.device.
+        check: "module:function" of the derived recipe that raises UserError for what the stage would refuse.
+        packages: optional packages that the stage imports.
         identity: "module:function" that maps (section, machine) to the content hashes of files outside the run.
     """
 
@@ -34,6 +37,9 @@ class Stage:
     version: int = 1
     distributed: bool = False
     checks_inputs: bool = False
+    uses_device: bool = False
+    check: str | None = None
+    packages: tuple[str, ...] = ()
     identity: str | None = None
 
 
@@ -50,27 +56,35 @@ STAGES = (
     Stage("tokens", "03-tokens", "tokenizer", "groundup.tokenizer.stage:encode", inputs=("data", "tokenizer")),
     Stage(
         "base", "04-base", "train", "groundup.train.stage:run", extra_sections=("model", "seed"), inputs=("tokenizer", "tokens"),
-        required_sections=("model", "tokenizer"), distributed=True, identity="groundup.tokenizer.token_shards:hash_shards",
+        required_sections=("model", "tokenizer"), distributed=True, uses_device=True,
+        check="groundup.plan.stage_support:check_base", identity="groundup.tokenizer.token_shards:hash_shards",
     ),
     Stage(
         "scores", "05-scores", "evaluate", "groundup.evaluate.stage:run", extra_sections=("seed",),
-        inputs=("tokenizer", "tokens", "base"), required_sections=("train",),
+        inputs=("tokenizer", "tokens", "base"), required_sections=("train",), uses_device=True,
+        check="groundup.plan.stage_support:check_scores",
         identity="groundup.data.inputs:hash_task_files",
     ),
     Stage(
         "chat", "06-chat", "finetune", "groundup.finetune.stage:run", extra_sections=("seed",),
-        inputs=("tokenizer", "tokens", "base"), required_sections=("train",),
+        inputs=("tokenizer", "tokens", "base"), required_sections=("train",), uses_device=True,
+        check="groundup.plan.stage_support:check_chat",
         identity="groundup.finetune.conversations:identity",
     ),
     Stage(
         "quantized", "07-quantized", "quantize", "groundup.quantize.stage:run", extra_sections=("seed",),
-        inputs=("tokenizer", "tokens", "base", "chat"), required_sections=("train",),
+        inputs=("tokenizer", "tokens", "base", "chat"), required_sections=("train",), uses_device=True,
+        check="groundup.plan.stage_support:check_quantized",
     ),
-    Stage("export", "08-export", "export", "groundup.interop.stage:run", inputs=("base", "chat"), required_sections=("train",)),
+    Stage(
+        "export", "08-export", "export", "groundup.interop.stage:run", inputs=("base", "chat"), required_sections=("train",),
+        check="groundup.interop.model_export:check_export",
+    ),
     Stage(
         "report", "09-report", "report", "groundup.report.stage:run", extra_sections=("name",),
         checks_inputs=True,
         inputs=("data", "tokenizer", "tokens", "base", "scores", "chat", "quantized", "export"),
+        packages=("typst", "matplotlib"),
     ),
 )  # fmt: skip
 

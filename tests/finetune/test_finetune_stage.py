@@ -44,10 +44,10 @@ def recipe(source, **knobs):
     return SimpleNamespace(finetune=section, seed=3)
 
 
-def run_stage(inputs, tmp_path, settings, name="out"):
+def run_stage(inputs, tmp_path, settings, name="out", **machine):
     out = tmp_path / name
     out.mkdir(exist_ok=True)
-    metrics = run(settings, inputs, out, Machine(threads=1, device="cpu", checkpoint_every_seconds=0.0))
+    metrics = run(settings, inputs, out, Machine(threads=1, device="cpu", checkpoint_every_seconds=0.0, **machine))
     metrics.pop("speed")
     files = {n: f["sha256"] for n, f in list_files(out).items()}
     files["steps.jsonl"] = [  # but for what the clock says
@@ -156,6 +156,11 @@ def test_kill_and_resume_changes_no_bit(inputs, tmp_path, messages_file):
 def test_rerun_without_manifest_changes_no_bit(inputs, tmp_path, messages_file):
     settings = recipe(messages_file, epochs=3)
     assert run_stage(inputs, tmp_path, settings) == run_stage(inputs, tmp_path, settings)
+
+
+def test_the_layout_of_pretraining_does_not_stop_one_process(inputs, tmp_path, messages_file):
+    metrics, _ = run_stage(inputs, tmp_path, recipe(messages_file, epochs=1), layout={"tensor": 2}, devices=2)
+    assert metrics["steps"] > 0
 
 
 def test_an_encoder_is_refused(make_decoder, inputs, tmp_path, messages_file, byte_tokenizer):

@@ -8,11 +8,9 @@ import torch
 from engine_cases import CheckpointCase
 from equivalence import Case, build_toy_model, differences, objective, run_single_process, settings
 
-from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.model import load_model
 from groundup.train.engines.native_engine import NativeEngine
-from groundup.train.engines.parallel_engine import check_supported
 
 LAYOUTS = {
     "FSDP": (2, Case({"shard": 2}, "deep", 2)),
@@ -149,13 +147,6 @@ def test_evaluation_uses_the_full_model(ranks, layout):
 )
 def test_different_runs_are_one_error_on_all_ranks(errand, words):
     assert words in gloo_ranks.run_ranks(2, errand, Case({"tensor": 2}))
-
-
-@pytest.mark.parametrize("knobs", [{"precision": "float8"}, {"optimizer_state_dtype": "float8"}], ids=str)
-def test_single_device_settings_are_rejected(knobs):
-    with pytest.raises(UserError, match=rf"train\.{next(iter(knobs))} = .* on several devices"):
-        check_supported(settings(**knobs))
-    check_supported(settings())
 
 
 @pytest.mark.parametrize("kind", ["ema", "tail"])

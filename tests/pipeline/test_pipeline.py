@@ -51,7 +51,7 @@ def toy_stages(monkeypatch):
         Stage("tokenizer", "02-tokenizer", "tokenizer", "toy_stages:tokenizer", inputs=("data",)),
         Stage(
             "base", "04-base", "train", "toy_stages:base", extra_sections=("model",), inputs=("tokenizer",),
-            required_sections=("tokenizer",),
+            required_sections=("tokenizer",), uses_device=True,
         ),
     )  # fmt: skip
     for each in (pipeline, stage_runs):

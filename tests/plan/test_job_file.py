@@ -179,7 +179,7 @@ def test_devices_must_fill_machines():
     assert (many.machines, many.devices_per_machine) == (128, 8)
     assert (job("budget.devices=4").machines, job("budget.devices=4").devices_per_machine) == (1, 4)
     with pytest.raises(UserError, match=r"budget.devices = 12 is not divisible by 8 devices per machine") as error:
-        job("budget.devices=12")
+        job("budget.devices=12", "train.batch_tokens=4227072")
     assert error.value.hint == "set machine.devices=4, or budget.devices=16"
 
 

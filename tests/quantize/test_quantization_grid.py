@@ -10,7 +10,6 @@ from groundup.quantize.bit_packing import pack_codes, unpack_codes
 from groundup.quantize.quantization_grid import (
     QuantizationScheme,
     dequantize_weight,
-    divisible_group_size,
     find_params,
     quantize_weight,
     round_to_nearest,
@@ -101,11 +100,3 @@ def test_pack_order():
     codes = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 15]])
     assert pack_codes(codes, 4, torch.uint8).tolist() == [[0x21, 0x43, 0x65, 0xF7]]
     assert pack_codes(codes, 4, torch.int32).item() == 0xF7654321 - 2**32
-
-
-def test_divisible_group_size():
-    assert divisible_group_size(128, {"a": 256, "b": 512}) == 128
-    assert divisible_group_size(128, {"a": 192, "b": 704}) == 64
-    assert divisible_group_size(128, {"a": 48}) == 16
-    with pytest.raises(UserError, match=r"input width 42 of b"):
-        divisible_group_size(128, {"a": 256, "b": 42})

@@ -46,9 +46,9 @@ def config(kind: str) -> ModelConfig:
 @pytest.mark.parametrize("kind", ["encoder", "encoder_decoder"])
 def test_masks_do_not_depend_on_the_number_of_ranks_and_change_with_the_step(shard, tokenizer, kind):
     mask_tokens = make_mask_function(config(kind), tokenizer)
-    full = MaskedBatches(TokenBatches(shard, 48, 4, seed=3), mask_tokens, 3, 0, concat=True)
+    full = MaskedBatches(TokenBatches(shard, 48, 4, seed=3), mask_tokens, 3, 0)
     halves = [
-        MaskedBatches(TokenBatches(shard, 48, 4, seed=3, rank=rank, num_ranks=2), mask_tokens, 3, rank, concat=True)
+        MaskedBatches(TokenBatches(shard, 48, 4, seed=3, rank=rank, num_ranks=2), mask_tokens, 3, rank)
         for rank in range(2)
     ]
     for step in (0, 5):
@@ -61,13 +61,6 @@ def test_masks_do_not_depend_on_the_number_of_ranks_and_change_with_the_step(sha
         for rows in (full.batch(0)["labels"], full.batch(1)["labels"])
     ]
     assert not torch.equal(*label_sets)
-
-
-def test_masking_of_packed_sequences_is_refused(shard, tokenizer):
-    with pytest.raises(UserError, match="are for decoders"):
-        MaskedBatches(
-            TokenBatches(shard, 48, 4, seed=3), make_mask_function(config("encoder"), tokenizer), 3, 0, concat=False
-        )
 
 
 def test_tokenizers_without_enough_mask_tokens_are_refused(shard, tokenizer):

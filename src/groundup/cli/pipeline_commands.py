@@ -86,12 +86,18 @@ def plan(
     from groundup import pipeline
     from groundup.plan import derive, plan_table
     from groundup.plan.prediction import predict_loss
+    from groundup.plan.stage_support import check_stages
     from groundup.recipe import load_recipe
 
     loaded = load_recipe(recipe, sets or ())
     folder = runs / loaded.name
     machine = pipeline.resolve_machine(loaded, PROGRESS_KINDS["none"]())
     derived = pipeline.plan_run(loaded, folder, machine)
+    check_stages(derived.recipe)
+    if loaded.machine.device not in ("auto", "cpu"):
+        from groundup.interop import resolve_device
+
+        resolve_device(loaded.machine.device)
     deduplication = None
     if loaded.data is not None:
         from groundup.data.dedup_estimate import estimate_dedup, estimate_tokens

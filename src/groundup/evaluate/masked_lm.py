@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from groundup.artifacts.errors import UserError
 from groundup.model import IGNORE_INDEX, Encoder, EncoderDecoder
 from groundup.model.head import shift_right
-from groundup.model.token_masking import MASK_RATE, MEAN_SPAN_LENGTH, ModelInputs, mask_random_tokens, span_corruption
+from groundup.model.token_masking import ModelInputs, mask_random_tokens, span_corruption
+from groundup.plan.masked_spans import MASK_RATE, MEAN_SPAN_LENGTH, check_mask_tokens
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer, TokenShard
 from groundup.tokenizer.special_tokens import mask_token_names
@@ -33,26 +34,17 @@ def make_mask_function(
 
     Raises UserError when the tokenizer has no mask tokens.
     """
-    mask_ids = _mask_token_ids(tokenizer)
-    if not mask_ids or tokenizer.eos_id is None:
-        raise UserError(
-            f"model.architecture = {config.architecture} needs mask tokens, and the tokenizer has none",
-            hint="set tokenizer.num_mask_tokens=1 for an encoder, 100 for an encoder_decoder",
-        )
+    mask_ids, eos_id = _mask_token_ids(tokenizer), tokenizer.eos_id
+    check_mask_tokens(config.architecture, len(mask_ids) if eos_id is not None else 0, 2, mask_rate, mean_span_length)
     if config.architecture == "encoder":
         size, special = tokenizer.vocab_size, sorted(tokenizer.special_ids)
         return lambda tokens, generator: mask_random_tokens(
             tokens, generator, mask_id=mask_ids[0], vocab_size=size, special_ids=special, mask_rate=mask_rate
         )
-    eos_id = tokenizer.eos_id
+    assert eos_id is not None
 
     def corrupt_spans(tokens: Tensor, generator: torch.Generator) -> ModelInputs:
-        needed = round(tokens.shape[1] * mask_rate / mean_span_length)
-        if needed > len(mask_ids):
-            raise UserError(
-                f"{tokens.shape[1]} tokens have {needed} masked spans, and the tokenizer has {len(mask_ids)} mask tokens",
-                hint=f"set tokenizer.num_mask_tokens={needed}, or a smaller train.sequence_length",
-            )
+        check_mask_tokens("encoder_decoder", len(mask_ids), tokens.shape[1], mask_rate, mean_span_length)
         return span_corruption(
             tokens, generator, sentinel_ids=mask_ids, eos_id=eos_id, mask_rate=mask_rate, mean_length=mean_span_length
         )

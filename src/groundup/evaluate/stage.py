@@ -18,6 +18,7 @@ from groundup.evaluate.text_samples import sample_continuations
 from groundup.evaluate.validation_documents import sample_validation_documents
 from groundup.interop import open_model
 from groundup.model import Decoder, load_config
+from groundup.plan.stage_support import check_tasks
 from groundup.recipe import RecipeView
 from groundup.tokenizer import TokenShard
 
@@ -36,6 +37,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     shard = TokenShard(inputs["tokens"] / "validation")
     if not isinstance(model, Decoder):
         config = load_config(inputs["base"])
+        check_tasks(config.architecture, settings)
         mask_function = make_mask_function(config, tokenizer)
         length = min(config.context_length, shard.num_tokens)
         scores = score_masked(model, mask_function, shard, length, max_tokens=settings.max_tokens, seed=seed)

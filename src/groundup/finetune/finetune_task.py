@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from groundup.artifacts.errors import UserError
 from groundup.finetune.chat_batches import ChatBatches, EncodedConversation, encode_conversation
 from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq
 from groundup.generate import GREEDY, generate, generate_text
-from groundup.model import Decoder, EncoderDecoder
+from groundup.model import Decoder
+from groundup.plan.stage_support import check_finetuning
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives import NEXT_TOKEN, UNSHIFTED, Objective
 
@@ -38,18 +38,8 @@ class FinetuneTask:
 
 def task_for_model(model: nn.Module, method: str) -> FinetuneTask:
     """Raises UserError for an encoder, and for LoRA on an encoder-decoder."""
-    if isinstance(model, Decoder):
-        return CHAT
-    if not isinstance(model, EncoderDecoder):
-        raise UserError(
-            f"a model of type {type(model).__name__} cannot be fine-tuned, expected a decoder or an encoder_decoder",
-            hint="leave [finetune] out",
-        )
-    if method != "full":
-        raise UserError(
-            f"finetune.method = {method} is not supported for an encoder_decoder", hint="set finetune.method=full"
-        )
-    return SEQ2SEQ
+    check_finetuning(model.config.architecture, method)  # type: ignore[union-attr,arg-type]
+    return CHAT if isinstance(model, Decoder) else SEQ2SEQ
 
 
 def greedy_answer(model: Decoder, tokenizer: Tokenizer, prompt: str) -> str:

@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     the start and the end), validation over time, greedy answers to recipe.finetune.prompts, recall (training questions
     asked, and answered as trained), ordinary_text (bits per byte of held-out text before and after; a decoder), speed.
     """
+    machine = replace(machine, layout={})  # of pretraining: this stage has one process
     config: FinetuneConfig = recipe.finetune
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     conversations, stats = read_conversations(config.conversations, machine)

@@ -17,16 +17,25 @@ def fold_scales(model: nn.Module) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Configuration and weights of `model` with folded scales: the same function of tokens."""
     config: ModelConfig = model.config  # type: ignore[assignment]
     weights: dict[str, Tensor] = model.state_dict()
-    foreign_scale = _family_logit_scale(config)
-    scale = config.logit_scale / config.width_multiplier / foreign_scale
-    if scale == 1.0 or config.norm_placement == "post" or config.architecture not in FINAL_NORM:
+    folded_config = fold_config(config)
+    if folded_config is config:
         return config, weights
+    scale = config.logit_scale / config.width_multiplier / folded_config.logit_scale
     name = FINAL_NORM[config.architecture]
     offset = 1.0 if isinstance(model.get_submodule(name), ZeroCenteredRMSNorm) else 0.0
     folded = {f"{name}.weight": (weights[f"{name}.weight"] + offset) * scale - offset}
     if f"{name}.bias" in weights:
         folded[f"{name}.bias"] = weights[f"{name}.bias"] * scale
-    return config.model_copy(update={"logit_scale": foreign_scale, "mup_base_width": None}), weights | folded
+    return folded_config, weights | folded
+
+
+def fold_config(config: ModelConfig) -> ModelConfig:
+    """`config` with folded scales; itself if there is nothing to fold, or no norm to absorb it."""
+    foreign_scale = _family_logit_scale(config)
+    scale = config.logit_scale / config.width_multiplier / foreign_scale
+    if scale == 1.0 or config.norm_placement == "post" or config.architecture not in FINAL_NORM:
+        return config
+    return config.model_copy(update={"logit_scale": foreign_scale, "mup_base_width": None})
 
 
 def _family_logit_scale(config: ModelConfig) -> float:

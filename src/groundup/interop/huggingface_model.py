@@ -16,7 +16,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
 from groundup.interop.families import FAMILIES, Family
 from groundup.interop.families.select_family import select_family
-from groundup.interop.fold_scales import fold_scales
+from groundup.interop.fold_scales import fold_config, fold_scales
 from groundup.interop.safetensors_files import (
     MAX_SHARD_BYTES,
     SafetensorsFolder,
@@ -74,15 +74,23 @@ def export_huggingface(
     >>> export_huggingface(model, tokenizer, Path("out"), dtype="bfloat16")
     """
     out, dtype = Path(out), str(dtype).removeprefix("torch.")
-    if dtype not in DTYPES:
-        raise UserError(f"dtype {dtype!r}, expected one of {', '.join(DTYPES)} in a Hugging Face folder")
+    family = check_huggingface(model.config, dtype)  # type: ignore[arg-type]
     config, weights = fold_scales(model)
-    family = select_family(config)
     tokenizer = Tokenizer.load(tokenizer) if isinstance(tokenizer, Path | str) else tokenizer
     out.mkdir(parents=True, exist_ok=True)
     foreign = convert_to_foreign(family.weight_map(config, list(weights)), weights)
     files = write_safetensors(((n, cast_floating(t, DTYPES[dtype]).cpu()) for n, t in foreign), out, max_shard_bytes)
     return [*files, *write_config_files(config, tokenizer, out, dtype)]
+
+
+def check_huggingface(config: ModelConfig, dtype: str) -> Family:
+    """The family that represents the model. Raises UserError if there is none, or for an unknown dtype."""
+    if dtype not in DTYPES:
+        raise UserError(
+            f"dtype {dtype!r}, expected one of {', '.join(DTYPES)} in a Hugging Face folder",
+            hint="use the gguf format for q8_0 and q4_0",
+        )
+    return select_family(fold_config(config))
 
 
 def write_config_files(

@@ -1,12 +1,16 @@
 """Export of a model to a named format: Hugging Face or GGUF."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from groundup.artifacts.errors import UserError
-from groundup.interop.huggingface_model import export_huggingface
+from groundup.interop.huggingface_model import check_huggingface, export_huggingface
+from groundup.plan.derive import resolved_model_config
+from groundup.recipe import ModelConfig, Recipe
 from groundup.tokenizer import Tokenizer
 
 
@@ -33,4 +37,21 @@ def _gguf(model: nn.Module, tokenizer: Tokenizer, out: Path, dtype: str) -> list
     return [export_gguf(model, tokenizer, out / "model.gguf", dtype)]
 
 
+def check_export(recipe: Recipe) -> None:
+    """Raises UserError if the format of recipe.export cannot represent recipe.model or its tokenizer."""
+    assert recipe.export is not None
+    EXPORT_CHECKS[recipe.export.format](resolved_model_config(recipe), recipe.export.dtype)
+    if recipe.export.format == "gguf" and recipe.tokenizer is not None and recipe.tokenizer.pretrained is None:
+        from groundup.interop.gguf.gguf_tokenizer import check_bpe
+
+        check_bpe(recipe.tokenizer.algorithm)
+
+
+def _check_gguf(config: ModelConfig, dtype: str) -> None:
+    from groundup.interop.gguf import check_gguf  # optional dependency
+
+    check_gguf(config, dtype)
+
+
+EXPORT_CHECKS: dict[str, Callable[[ModelConfig, str], Any]] = {"huggingface": check_huggingface, "gguf": _check_gguf}
 EXPORT_FORMATS = {"huggingface": export_huggingface, "gguf": _gguf}

@@ -11,10 +11,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from groundup.model.loss import IGNORE_INDEX
+from groundup.plan.masked_spans import MASK_RATE, MEAN_SPAN_LENGTH, count_spans
 
 ModelInputs = dict[str, Tensor]
-MASK_RATE, MEAN_SPAN_LENGTH = 0.15, 3.0
-"""Of BERT and T5."""
 
 
 def mask_random_tokens(
@@ -71,8 +70,7 @@ def span_mask(
     """Masked positions: mask_rate * length of them, in spans of `mean_length` on average, never the first."""
     if length < 2:
         raise ValueError(f"sequences of {length} tokens, expected at least 2: one to mask and one to keep")
-    num_masked = min(max(round(length * mask_rate), 1), length - 1)
-    num_spans = min(max(round(num_masked / mean_length), 1), num_masked, length - num_masked)
+    num_masked, num_spans = count_spans(length, mask_rate, mean_length)
     unmasked = _partition(batch_size, length - num_masked, num_spans, generator)
     masked = _partition(batch_size, num_masked, num_spans, generator)
     lengths = torch.stack((unmasked, masked), dim=2).flatten(1)  # alternating

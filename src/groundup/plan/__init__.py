@@ -10,10 +10,12 @@ Reading order:
     memory_estimate.py    memory of training per device
     step_time.py          time of a training step on many devices
     size_warmup.py        batch size and sequence length warmup
+    masked_spans.py       masked tokens and spans of a sequence
     engine_support.py     checks of a recipe against its training engine
     parallel_layout.py    checks of a parallel layout against the model
     finetune_defaults.py  rank, passes, batch and learning rate of fine-tuning
     derive.py             a complete recipe and its cost
+    stage_support.py      checks of a recipe against its stages
     plan_table.py         the plan as a table for the terminal
     scaling_law.py        fit of loss against model size
     prediction.py         loss prediction for a recipe

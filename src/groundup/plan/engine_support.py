@@ -60,8 +60,11 @@ def check_engine_layout(layout: LayoutConfig, config: ModelConfig, train: TrainC
     if train.engine == "native" and layout.cpu_offload == "optimizer":
         _refuse("native", "machine.layout.cpu_offload = 'optimizer'", "needs DeepSpeed",
                 "set machine.layout.cpu_offload=all, or train.engine=deepspeed")  # fmt: skip
+    check_optimizer(train)
     if train.engine != "native":
         _check_training(train)
+    elif layout.num_devices > 1:
+        _check_several_devices(train)
     if train.engine == "deepspeed":
         _check_deepspeed(layout)
     if train.engine == "megatron":
@@ -70,6 +73,28 @@ def check_engine_layout(layout: LayoutConfig, config: ModelConfig, train: TrainC
         if config.num_kv_heads % layout.tensor:
             _refuse("megatron", f"machine.layout.tensor = {layout.tensor} and model.num_kv_heads = {config.num_kv_heads}",
                     "tensor must divide num_kv_heads", f"set machine.layout.tensor={config.num_kv_heads}")  # fmt: skip
+
+
+def check_optimizer(train: TrainConfig) -> None:
+    """Raises UserError for Muon with bfloat16 weights, whose rounding would lose its small updates."""
+    if train.optimizer == "muon" and train.precision == "bfloat16-pure":
+        raise UserError(
+            "train.optimizer = muon needs float32 weights, but train.precision = bfloat16-pure has bfloat16 weights",
+            hint="set train.precision=bfloat16",
+        )
+
+
+def _check_several_devices(train: TrainConfig) -> None:
+    """Limits of the native engine on several devices."""
+    for name, supported in (
+        ("precision", ("float32", "bfloat16", "bfloat16-pure")),
+        ("optimizer_state_dtype", ("float32",)),
+    ):
+        if (value := getattr(train, name)) not in supported:
+            raise UserError(
+                f"train.{name} = {value!r} on several devices: expected {' or '.join(supported)}",
+                hint=f"leave train.{name} out, or train on one device",
+            )
 
 
 def _check_training(train: TrainConfig) -> None:

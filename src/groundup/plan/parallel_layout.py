@@ -8,7 +8,9 @@ import math
 
 from groundup.artifacts.errors import UserError
 from groundup.plan import engine_support
+from groundup.plan.masked_spans import corrupted_lengths
 from groundup.plan.pipeline_schedule import SCHEDULES, num_stages
+from groundup.plan.size_warmup import SizeWarmup, check_data_ranks, initial_sequences
 from groundup.recipe import ModelConfig, Recipe
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.machine_config import MachineConfig
@@ -60,8 +62,10 @@ def check_layout(layout: LayoutConfig, config: ModelConfig, train: TrainConfig |
                 f"machine.layout.context_method = 'ring' with model.{unsupported}: not supported by ring attention",
                 hint="set machine.layout.context_method=all-gather",
             )
-    if train is not None:
-        _check_training(layout, train)
+    if train is not None and train.sequence_length is not None:
+        _check_lengths(layout, config, train, train.sequence_length)
+        if train.batch_tokens is not None:
+            _check_batch(layout, train, train.sequence_length, train.batch_tokens)
 
 
 def _check_tensor(layout: LayoutConfig, config: ModelConfig) -> None:
@@ -125,26 +129,37 @@ def _check_pipeline(layout: LayoutConfig, config: ModelConfig) -> None:
         )
 
 
-def _check_training(layout: LayoutConfig, train: TrainConfig) -> None:
-    length, batch = train.sequence_length, train.batch_tokens
-    if length is not None:
-        parts = layout.context * (2 if layout.context > 1 and layout.context_method == "all-gather" else 1)
-        if layout.sequence_parallel:
-            parts = math.lcm(parts, layout.context * layout.tensor)
-        if length % parts:
-            raise UserError(
-                f"train.sequence_length = {length}, expected a multiple of {parts} for this layout",
-                hint=f"set train.sequence_length={max(1, length // parts) * parts}",
-            )
-    if length is not None and batch is not None and layout.pipeline > 1:
-        replicas = layout.replicate * (layout.shard or 1)
-        sequences = batch // length // replicas
-        if sequences < num_stages(layout):
-            raise UserError(
-                f"train.batch_tokens = {batch}: {sequences} sequences per pipeline, expected at least {num_stages(layout)}, "
-                "its number of stages",
-                hint=f"set train.batch_tokens={num_stages(layout) * length * replicas} or more",
-            )
+def _check_lengths(layout: LayoutConfig, config: ModelConfig, train: TrainConfig, length: int) -> None:
+    """Every sequence length of the training must be divisible among the ranks that share a sequence."""
+    parts = layout.context * (2 if layout.context > 1 and layout.context_method == "all-gather" else 1)
+    if layout.sequence_parallel:
+        parts = math.lcm(parts, layout.context * layout.tensor)
+    warmup = SizeWarmup(length, train.initial_sequence_length, 1, "train.initial_sequence_length")
+    for size in (length >> doublings for doublings in range(warmup.num_doublings, -1, -1)):
+        name = "train.sequence_length" if size == length else "train.initial_sequence_length"
+        lengths, made = [size], ""
+        if config.architecture == "encoder_decoder":
+            lengths = list(corrupted_lengths(size, train.mask_rate, train.mean_span_length))
+            made = f" makes sequences of {lengths[0]} and {lengths[1]} tokens"
+        if any(each % parts for each in lengths):
+            hint = f"set {name}={max(1, size // parts) * parts}"
+            if made:
+                hint = "set machine.layout.sequence_parallel=false, and use machine.layout.shard in place of context"
+            raise UserError(f"{name} = {size}{made}, expected a multiple of {parts} for this layout", hint=hint)
+
+
+def _check_batch(layout: LayoutConfig, train: TrainConfig, length: int, batch_tokens: int) -> None:
+    replicas = layout.replicate * (layout.shard or 1)
+    batch = SizeWarmup(batch_tokens // length, initial_sequences(train, length), 1, "train.initial_batch_tokens")
+    check_data_ranks(batch, replicas, length)
+    sequences = batch.size_at(0) // replicas
+    if layout.pipeline > 1 and sequences < num_stages(layout):
+        knob = "batch_tokens" if batch.initial is None else "initial_batch_tokens"
+        raise UserError(
+            f"train.{knob} = {getattr(train, knob)}: {sequences} sequences per pipeline, expected at least "
+            f"{num_stages(layout)}, its number of stages",
+            hint=f"set train.{knob}={num_stages(layout) * length * replicas} or more",
+        )
 
 
 def _check_divides(axis: str, size: int, name: str, value: int) -> None:

@@ -39,6 +39,15 @@ def num_stages(layout: LayoutConfig) -> int:
     return layout.pipeline * (SCHEDULES[layout.pipeline_schedule].stages_per_device or layout.stages_per_device)
 
 
+def supports_micro_batches(layout: LayoutConfig, count: int) -> bool:
+    """Whether the schedule can run `count` micro-batches: the conditions of PyTorch's classes."""
+    if layout.pipeline_schedule in ("1f1b", "dualpipe-v"):
+        return count >= num_stages(layout)
+    if layout.pipeline_schedule in ("interleaved-1f1b", "interleaved-zero-bubble"):
+        return count % max(1, count // layout.pipeline) == 0
+    return True
+
+
 def stage_indices(pipeline_rank: int, layout: LayoutConfig) -> list[int]:
     """Indices of the stages of one pipeline rank."""
     stages = num_stages(layout)

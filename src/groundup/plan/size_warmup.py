@@ -8,6 +8,7 @@ Stability-Efficiency Dilemma").
 from dataclasses import dataclass
 
 from groundup.artifacts.errors import UserError
+from groundup.recipe.train_config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -49,3 +50,24 @@ class SizeWarmup:
             begin, end = (-(-at * self.warmup_steps // self.num_doublings) for at in (stage, stage + 1))
             total += max(0, min(small, end) - begin) * (self.final >> (self.num_doublings - stage))
         return total
+
+
+def initial_sequences(train: TrainConfig, sequence_length: int) -> int | None:
+    """Sequences in the first batch. Raises UserError if train.initial_batch_tokens is not a whole number of them."""
+    first = train.initial_batch_tokens
+    if first is not None and first % sequence_length:
+        raise UserError(
+            f"train.initial_batch_tokens = {first}: not a whole number of sequences of {sequence_length} tokens",
+            hint=f"set train.initial_batch_tokens={max(1, first // sequence_length) * sequence_length}",
+        )
+    return first and first // sequence_length
+
+
+def check_data_ranks(batch: SizeWarmup, num_ranks: int, sequence_length: int) -> None:
+    """Raises UserError if the ranks cannot share the sequences of every batch evenly."""
+    if batch.size_at(0) % num_ranks:
+        divisible = -(-batch.final // num_ranks) * num_ranks * sequence_length
+        raise UserError(
+            f"a batch of {batch.size_at(0)} sequences is not divisible by {num_ranks} data parallel ranks",
+            hint=f"set train.batch_tokens={divisible}" if batch.initial is None else "raise train.initial_batch_tokens",
+        )

@@ -114,24 +114,3 @@ def dequantize_weight(codes: Tensor, scale: Tensor, zero: Tensor, dtype: torch.d
     """The represented weights (out in), computed in float32 from codes (out in) and a grid (out groups)."""
     groups = codes.unflatten(1, (scale.shape[1], -1)).float()
     return ((groups - zero.float()[:, :, None]) * scale.float()[:, :, None]).flatten(1).to(dtype)
-
-
-def divisible_group_size(requested: int, widths: dict[str, int], smallest: int = 16) -> int:
-    """`requested`, halved until it divides every width: one size for the whole model, as file formats need.
-
-    Args:
-        widths: input width by layer name.
-
-    Raises UserError when even `smallest` does not divide them all, naming a layer.
-    """
-    size = requested
-    while size >= smallest:
-        if all(width % size == 0 for width in widths.values()):
-            return size
-        size //= 2
-    name, width = next((name, width) for name, width in widths.items() if width % (size * 2))
-    raise UserError(
-        f"quantize.group_size = {requested}: neither it nor a half, a quarter ... of it, down to {smallest}, "
-        f"divides the input width {width} of {name}",
-        hint=f"set a divisor of {width}, or choose model widths that are multiples of {smallest}",
-    )

@@ -14,6 +14,7 @@ from groundup import interop
 from groundup.artifacts.directory import FINGERPRINT_FILE
 from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.artifacts.machine import Machine
+from groundup.plan.stage_support import check_quantization
 from groundup.quantize.calibration_windows import calibration_length, concatenated_windows, evenly_spaced_windows
 from groundup.quantize.float_comparison import compare_with_float
 from groundup.quantize.quantization_grid import QuantizationScheme
@@ -44,6 +45,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     source = inputs["chat" if "chat" in inputs else "base"]
     torch.set_num_threads(machine.threads)
     model, tokenizer = interop.open_model(source, machine.device, verify=False)
+    check_quantization(model.config.architecture)  # type: ignore[union-attr,arg-type]
     scheme = adapt_scheme(model, QuantizationScheme(section.bits, section.group_size, section.symmetric))
     settings = QuantizationSettings(section.method, scheme, section.damp_percent, section.act_order)
     text, chat = _calibration_windows(model, tokenizer, inputs, section.calibration_tokens)

@@ -6,21 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from groundup.artifacts.errors import UserError
 from groundup.evaluate.masked_lm import MaskFunction
 from groundup.train.token_batches import TokenBatches
 
 
 class MaskedBatches:
     """Token batches with masking. The mask of a sequence depends on the seed, the step and its index in the global batch, so it
-    is the same on any number of devices.
-
-    Raises UserError for packed documents: masks could cover padding and cross document boundaries.
+    is the same on any number of devices. `batches` are of concatenated documents (plan/stage_support.py).
     """
 
-    def __init__(self, batches: TokenBatches, mask_tokens: MaskFunction, seed: int, rank: int, *, concat: bool):
-        if not concat:
-            raise UserError("train.packing and train.document_mask are for decoders only", hint="leave both out")
+    def __init__(self, batches: TokenBatches, mask_tokens: MaskFunction, seed: int, rank: int):
         self.batches, self.mask_tokens, self.seed, self.rank = batches, mask_tokens, seed, rank
 
     def batch(self, step: int) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from groundup.artifacts.errors import UserError
+from groundup.plan.engine_support import check_optimizer
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.low_memory_adamw import LowMemoryAdamW
 
@@ -29,11 +29,7 @@ def build_optimizers(
     learning_rate = learning_rate or train.learning_rate or DEFAULT_LEARNING_RATE
     matrices, embeddings, vectors = split_parameters(model)
     if train.optimizer == "muon":
-        if train.precision == "bfloat16-pure":
-            raise UserError(
-                "train.optimizer = muon needs float32 weights, but train.precision = bfloat16-pure has bfloat16 weights",
-                hint="set train.precision=bfloat16",
-            )
+        check_optimizer(train)
         # Muon's update has the same size in every direction (Jordan et al. 2024). Its own learning rate instead of
         # match_rms_adamw, which scales the step to AdamW's RMS: the recipes' rates were tuned without it.
         muon = torch.optim.Muon(

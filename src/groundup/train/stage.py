@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.evaluate import score_windows
 from groundup.evaluate.masked_lm import make_mask_function, score_masked
@@ -17,6 +16,7 @@ from groundup.model import Decoder, build_model, save_model
 from groundup.parallel import process_group
 from groundup.plan.derive import require_derived
 from groundup.plan.parameter_count import count_parameters, training_flops_per_token
+from groundup.plan.stage_support import check_objective, check_vocab_size
 from groundup.recipe import ModelConfig, RecipeView
 from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import Tokenizer, TokenShard
@@ -59,11 +59,8 @@ def _run(
     for shard in (text, held_out):
         shard.check_tokenizer(tokenizer)
     config = ModelConfig(**recipe.model.model_dump(exclude_none=True))
-    if tokenizer.vocab_size > config.vocab_size:
-        raise UserError(
-            f"model.vocab_size = {config.vocab_size}, but the tokenizer has {tokenizer.vocab_size} entries",
-            hint=f"leave model.vocab_size out, or set it to {tokenizer.vocab_size} or more",
-        )
+    check_vocab_size(config, tokenizer.vocab_size)
+    check_objective(config.architecture, settings)
     torch.manual_seed(recipe.seed)
     model = build_model(config).to(device)
     objective = with_z_loss(default_objective(model), settings.z_loss)
@@ -75,8 +72,7 @@ def _run(
     eval_fn = _causal_lm_eval(recipe, tokenizer, held_out, length)
     if config.architecture != "decoder":
         mask_tokens = make_mask_function(config, tokenizer, settings.mask_rate, settings.mean_span_length)
-        concat = settings.packing == "concat" and not settings.document_mask
-        batches = MaskedBatches(batches, mask_tokens, recipe.seed, engine.data_rank, concat=concat)
+        batches = MaskedBatches(batches, mask_tokens, recipe.seed, engine.data_rank)
         eval_fn = partial(
             score_masked, mask_function=make_mask_function(config, tokenizer), shard=held_out, length=length,
             max_tokens=VALIDATION_TOKENS, seed=recipe.seed,

@@ -16,7 +16,8 @@ from groundup.artifacts.arguments import check_choice
 from groundup.artifacts.errors import UserError
 from groundup.model.loss import IGNORE_INDEX
 from groundup.plan.derive import require_derived
-from groundup.plan.size_warmup import SizeWarmup
+from groundup.plan.size_warmup import SizeWarmup, check_data_ranks, initial_sequences
+from groundup.plan.stage_support import check_mix
 from groundup.recipe.train_config import Packing, TrainConfig
 from groundup.train.sequence_order import SourceMixture, feistel_permutation
 from groundup.train.sequence_packing import (
@@ -77,14 +78,7 @@ class TokenBatches:
             batch_sequences, initial_sequences, batch_warmup_steps, "train.initial_batch_tokens, in sequences,"
         )
         self._length = SizeWarmup(sequence_length, initial_length, batch_warmup_steps, "train.initial_sequence_length")
-        if self._sequences.size_at(0) % num_ranks:
-            divisible = -(-batch_sequences // num_ranks) * num_ranks * sequence_length
-            raise UserError(
-                f"a batch of {self._sequences.size_at(0)} sequences is not divisible by {num_ranks} data parallel ranks",
-                hint=f"set train.batch_tokens={divisible}"
-                if initial_sequences is None
-                else "raise train.initial_batch_tokens",
-            )
+        check_data_ranks(self._sequences, num_ranks, sequence_length)
         self.shard, self._rank, self._ranks = shard, rank, num_ranks
         self._sources: dict[str, PackedSequences]
         if weights is None:
@@ -103,12 +97,6 @@ class TokenBatches:
     ) -> "TokenBatches":
         """The batches of a recipe with derived values."""
         length = require_derived(settings.sequence_length, "train.sequence_length")
-        first = settings.initial_batch_tokens
-        if first is not None and first % length:
-            raise UserError(
-                f"train.initial_batch_tokens = {first}: not a whole number of sequences of {length} tokens",
-                hint=f"set train.initial_batch_tokens={max(1, first // length) * length}",
-            )
         return cls(
             shard,
             length,
@@ -119,7 +107,7 @@ class TokenBatches:
             packing=settings.packing,
             document_mask=settings.document_mask,
             weights=settings.mix,
-            initial_sequences=first and first // length,
+            initial_sequences=initial_sequences(settings, length),
             initial_length=settings.initial_sequence_length,
             batch_warmup_steps=settings.batch_warmup_steps or 0,
         )
@@ -233,13 +221,7 @@ class TokenBatches:
 def _documents_by_source(shard: TokenSource, weights: Mapping[str, float]) -> dict[str, np.ndarray]:
     """Document indices of each source with a weight. Raises UserError for unknown sources."""
     names = list(shard.sources)
-    for name, weight in weights.items():
-        if name not in names:
-            raise UserError(f"train.mix: no source {name!r}", hint=f"{shard.base} has: {', '.join(names)}")
-        if not 0 <= weight < float("inf"):
-            raise UserError(f"train.mix.{name} = {weight}: expected at least 0", hint="0 excludes a source")
-    if not any(weights.values()):
-        raise UserError("train.mix: all weights are 0", hint="give at least one source a weight above 0")
+    check_mix(weights, names, str(shard.base))
     sources = np.asarray(shard.document_sources)
     return {name: np.flatnonzero(sources == names.index(name)) for name, weight in weights.items() if weight > 0}
 

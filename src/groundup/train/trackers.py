@@ -169,10 +169,15 @@ def open_trackers(names: Sequence[str] | None, run: TrackedRun) -> list[Tracker]
     if names is None:
         names = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
+    check_trackers(names)
+    return [TRACKERS[tracker](run) for tracker in names]
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises UserError for a tracker that is not installed."""
     for tracker in names:
         if importlib.util.find_spec(tracker) is None:
             raise UserError(f"machine.trackers: {tracker} is not installed", hint=f"pip install {tracker}")
-    return [TRACKERS[tracker](run) for tracker in names]
 
 
 def scalar_values(record: Mapping[str, Any]) -> dict[str, float]:

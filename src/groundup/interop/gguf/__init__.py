@@ -21,7 +21,7 @@ try:
 except ModuleNotFoundError:
     raise UserError("GGUF files need the package gguf", hint="pip install 'groundup[gguf]'") from None
 
-from groundup.interop.gguf.gguf_export import export_gguf
+from groundup.interop.gguf.gguf_export import check_gguf, export_gguf
 from groundup.interop.gguf.gguf_import import load_gguf
 
-__all__ = ["export_gguf", "load_gguf"]
+__all__ = ["check_gguf", "export_gguf", "load_gguf"]

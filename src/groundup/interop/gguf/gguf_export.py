@@ -11,9 +11,10 @@ from gguf.quants import quant_shape_to_byte_shape
 from torch import nn
 
 from groundup.artifacts.errors import UserError
-from groundup.interop.fold_scales import fold_scales
+from groundup.interop.fold_scales import fold_config, fold_scales
 from groundup.interop.gguf.gguf_metadata import (
     ROPE_FACTORS,
+    GGUFArchitecture,
     gguf_weight_map,
     rope_factors,
     select_architecture,
@@ -21,6 +22,7 @@ from groundup.interop.gguf.gguf_metadata import (
 )
 from groundup.interop.gguf.gguf_tokenizer import write_tokenizer
 from groundup.interop.weight_map import convert_to_foreign, expected_shapes
+from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
 
 GGUF_DTYPES = {
@@ -46,10 +48,8 @@ def export_gguf(model: nn.Module, tokenizer: Tokenizer, path: Path | str, dtype:
     >>> export_gguf(model, tokenizer, Path("model.gguf"), dtype="q8_0")
     """
     path, dtype = Path(path), str(dtype).removeprefix("torch.")
-    if dtype not in GGUF_DTYPES:
-        raise UserError(f"dtype {dtype!r}, expected one of {', '.join(GGUF_DTYPES)} in a GGUF file")
+    architecture = check_gguf(model.config, dtype)  # type: ignore[arg-type]
     config, weights = fold_scales(model)
-    architecture = select_architecture(config)
     matrix_type, file_type = GGUF_DTYPES[dtype]
     weight_map = list(gguf_weight_map(architecture, config, list(weights)))
 
@@ -112,3 +112,10 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
             writer.add_string(key, value)
         case list():
             writer.add_array(key, value)
+
+
+def check_gguf(config: ModelConfig, dtype: str) -> GGUFArchitecture:
+    """llama.cpp's architecture for the model. Raises UserError if there is none, or for an unknown dtype."""
+    if dtype not in GGUF_DTYPES:
+        raise UserError(f"dtype {dtype!r}, expected one of {', '.join(GGUF_DTYPES)} in a GGUF file")
+    return select_architecture(fold_config(config))

@@ -80,6 +80,12 @@ def read_tokenizer(metadata: Metadata) -> Tokenizer:
     return Tokenizer(backend, **roles, stop=stop, chat_template=metadata.get("tokenizer.chat_template"))
 
 
+def check_bpe(algorithm: str) -> None:
+    """Raises UserError for another tokenizer than BPE."""
+    if algorithm.lower() != "bpe":
+        raise UserError(f"GGUF export: a {algorithm} tokenizer, expected BPE", hint="use the huggingface format")
+
+
 def write_tokenizer(tokenizer: Tokenizer, size: int) -> Metadata:
     """The metadata of `tokenizer`, for a model whose embedding has `size` rows; rows beyond the vocabulary are [PAD...].
 
@@ -88,8 +94,7 @@ def write_tokenizer(tokenizer: Tokenizer, size: int) -> Metadata:
     rules = json.loads(tokenizer.backend.to_str())
     if tokenizer.vocab_size > size:
         raise UserError(f"GGUF export: {tokenizer.vocab_size} tokens, but the embedding has {size} rows")
-    if rules["model"]["type"] != "BPE":
-        raise UserError(f"GGUF export: a {rules['model']['type']} tokenizer, expected BPE")
+    check_bpe(rules["model"]["type"])
     names = [tokenizer.token(id) for id in range(size)]
     tokens = [f"[PAD{id}]" if name is None else name for id, name in enumerate(names)]
     pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in rules["model"]["merges"]]

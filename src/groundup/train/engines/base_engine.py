@@ -18,6 +18,7 @@ from groundup.parallel.communicator import Communicator, SingleProcess
 from groundup.parallel.gradients import clip_grad_norm
 from groundup.plan import parallel_layout
 from groundup.plan.engine_support import ENGINE_PACKAGES, check_engine_installed
+from groundup.plan.pipeline_schedule import supports_micro_batches
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import EngineName, TrainConfig
 from groundup.train.compilation import enable_compile_cache, should_compile
@@ -97,12 +98,15 @@ class BaseEngine:
         return self.micro_batch_size or max(1, DEFAULT_TOKENS[self.device.type] // length)
 
     def even_micro_batch_size(self, batch: Batch) -> int:
-        """The largest divisor of the sequences up to the default size; pipelines need at least 4 micro-batches a stage."""
+        """The largest divisor of the sequences up to the default size: for pipelines, if possible 4 micro-batches a rank."""
         sequences, length = next(iter(batch.values())).shape[:2]
         limit = self.default_micro_batch_size(length)
-        if self.layout.pipeline > 1 and self.micro_batch_size is None:
-            limit = min(limit, max(1, sequences // (4 * self.layout.pipeline)))
-        return max(size for size in range(1, sequences + 1) if sequences % size == 0 and size <= max(1, limit))
+        sizes = [size for size in range(1, sequences + 1) if sequences % size == 0]
+        if self.layout.pipeline > 1:
+            if self.micro_batch_size is None:
+                limit = min(limit, max(1, sequences // (4 * self.layout.pipeline)))
+            sizes = [size for size in sizes if supports_micro_batches(self.layout, sequences // size)]
+        return max((size for size in sizes if size <= limit), default=sizes[0])
 
     def any_rank(self, flag: bool) -> bool:
         return self.communicator.any(flag)

@@ -36,7 +36,6 @@ class ParallelEngine(TorchEngine):
         self, model: nn.Module, objective: Objective, settings: TrainConfig, machine: Machine, layout: LayoutConfig
     ):
         super().__init__(model, objective, settings, machine, layout)
-        check_supported(settings)
         if self.layout.pipeline > 1 and not uses_model_loss(objective):
             raise UserError(
                 "machine.layout.pipeline: this objective needs the whole model on one device",
@@ -115,13 +114,7 @@ class ParallelEngine(TorchEngine):
             length = shape[1] // layout.context // (layout.tensor if layout.sequence_parallel else 1)
             config: Any = self.parallel_model.model_parts[0].config
             hidden = (shape[0] // count, length, config.hidden_size)
-            try:
-                self._schedules[shape, count] = build_schedule(self.parallel_model.stages, self.mesh, count, hidden)
-            except ValueError as error:
-                raise UserError(
-                    f"machine.layout.pipeline_schedule = {layout.pipeline_schedule!r} with {count} micro-batches: {error}",
-                    hint="set machine.micro_batch_size so that there are more, or another schedule",
-                ) from error
+            self._schedules[shape, count] = build_schedule(self.parallel_model.stages, self.mesh, count, hidden)
         return self._schedules[shape, count]
 
     def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -145,19 +138,6 @@ class ParallelEngine(TorchEngine):
             for part in (part for part in self.module.modules() if isinstance(part, FSDPModule)):
                 part.reshard()
             self.module.train()
-
-
-def check_supported(settings: TrainConfig) -> None:
-    """Raises UserError for settings that only the single-device engine implements."""
-    for name, value, supported in (
-        ("train.precision", settings.precision, ("float32", "bfloat16", "bfloat16-pure")),
-        ("train.optimizer_state_dtype", settings.optimizer_state_dtype, ("float32",)),
-    ):
-        if value not in supported:
-            raise UserError(
-                f"{name} = {value!r} on several devices: expected {' or '.join(supported)}",
-                hint=f"leave {name} out, or train on one device",
-            )
 
 
 def split_groups_by_mesh(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

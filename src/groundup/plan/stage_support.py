@@ -1,0 +1,176 @@
+"""Checks of a recipe against its stages: what a stage refuses, known before the first one runs.
+
+The stages call the same functions. Each takes what it decides by, so that a stage can pass what it found on disk.
+"""
+
+import importlib
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+
+from groundup.artifacts.errors import UserError
+from groundup.plan.derive import require_derived, resolved_model_config
+from groundup.plan.masked_spans import MASK_RATE, MEAN_SPAN_LENGTH, check_mask_tokens
+from groundup.recipe import ModelConfig, Recipe
+from groundup.recipe.evaluate_config import EvaluateConfig
+from groundup.recipe.train_config import TrainConfig
+from groundup.stages import STAGES, Stage
+
+SMALLEST_GROUP = 16
+"""Weights of one row per scale, at least."""
+
+
+def check_stages(recipe: Recipe, stages: Iterable[Stage] = STAGES) -> None:
+    """Raise UserError for what a stage of a derived recipe would refuse, as far as the recipe says, before any of them runs.
+
+    Raises ModuleNotFoundError for an optional package that is not installed.
+    """
+    for stage in stages:
+        if getattr(recipe, stage.section) is None or any(
+            getattr(recipe, name) is None for name in stage.required_sections
+        ):
+            continue
+        for package in stage.packages:
+            if find_spec(package) is None:
+                raise ModuleNotFoundError(f"stage {stage.name} needs {package}", name=package)
+        if stage.check is not None:
+            module, _, function = stage.check.partition(":")
+            getattr(importlib.import_module(module), function)(recipe)
+
+
+def check_base(recipe: Recipe) -> None:
+    """Stage base: masking, its mask tokens, the size of the vocabulary, and the sources to mix."""
+    assert recipe.train is not None
+    config, train, tokenizer = resolved_model_config(recipe), recipe.train, recipe.tokenizer
+    check_objective(config.architecture, train)
+    if tokenizer is not None and tokenizer.pretrained is None:
+        check_vocab_size(config, tokenizer.vocab_size)
+        length = require_derived(train.sequence_length, "train.sequence_length")
+        rates = ((train.mask_rate, train.mean_span_length), (MASK_RATE, MEAN_SPAN_LENGTH))  # training, evaluation
+        for mask_rate, mean_length in rates:
+            check_mask_tokens(config.architecture, tokenizer.num_mask_tokens, length, mask_rate, mean_length)
+    if train.mix and train.token_shards is None and recipe.data is not None:
+        check_mix(train.mix, [source.name for source in recipe.data.sources], "[data]")
+
+
+def check_scores(recipe: Recipe) -> None:
+    """Stage scores: tasks, and mask tokens for whole contexts."""
+    config = resolved_model_config(recipe)
+    assert recipe.evaluate is not None
+    check_tasks(config.architecture, recipe.evaluate)
+    if recipe.tokenizer is not None and recipe.tokenizer.pretrained is None:
+        count = recipe.tokenizer.num_mask_tokens
+        check_mask_tokens(config.architecture, count, config.context_length, MASK_RATE, MEAN_SPAN_LENGTH)
+
+
+def check_chat(recipe: Recipe) -> None:
+    """Stage chat."""
+    assert recipe.finetune is not None
+    check_finetuning(resolved_model_config(recipe).architecture, recipe.finetune.method)
+
+
+def check_quantized(recipe: Recipe) -> None:
+    """Stage quantized: the architecture, and the group size."""
+    config = resolved_model_config(recipe)
+    assert recipe.quantize is not None
+    check_quantization(config.architecture)
+    divisible_group_size(recipe.quantize.group_size, linear_widths(config))
+
+
+def check_objective(architecture: str, train: TrainConfig) -> None:
+    """Raises UserError for knobs of next-token prediction with a masked objective.
+
+    Masks could cover padding and cross document boundaries.
+    """
+    if architecture == "decoder":
+        return
+    if train.packing != "concat" or train.document_mask:
+        raise UserError("train.packing and train.document_mask are for decoders only", hint="leave both out")
+    if train.sample_prompts:
+        raise UserError(
+            f"train.sample_prompts with model.architecture = {architecture}: only a decoder continues text",
+            hint="leave train.sample_prompts out",
+        )
+
+
+def check_vocab_size(config: ModelConfig, tokenizer_size: int) -> None:
+    """Raises UserError for an embedding with fewer rows than the tokenizer has entries."""
+    if tokenizer_size > config.vocab_size:
+        raise UserError(
+            f"model.vocab_size = {config.vocab_size}, but the tokenizer has {tokenizer_size} entries",
+            hint=f"leave model.vocab_size out, or set it to {tokenizer_size} or more",
+        )
+
+
+def check_mix(weights: Mapping[str, float], sources: list[str], origin: str) -> None:
+    """Raises UserError for unknown sources and for weights that are negative, not finite, or all zero."""
+    for name, weight in weights.items():
+        if name not in sources:
+            raise UserError(f"train.mix: no source {name!r}", hint=f"{origin} has: {', '.join(sources)}")
+        if not 0 <= weight < float("inf"):
+            raise UserError(f"train.mix.{name} = {weight}: expected at least 0", hint="0 excludes a source")
+    if not any(weights.values()):
+        raise UserError("train.mix: all weights are 0", hint="give at least one source a weight above 0")
+
+
+def check_tasks(architecture: str, evaluate: EvaluateConfig) -> None:
+    """Raises UserError for tasks that need the likelihood of a text, which only a decoder defines."""
+    if evaluate.tasks and architecture != "decoder":
+        raise UserError(
+            f"evaluate.tasks with model.architecture = {architecture}: tasks are scored by the likelihood of a text, "
+            "which only a decoder defines",
+            hint="leave evaluate.tasks out",
+        )
+
+
+def check_finetuning(architecture: str, method: str) -> None:
+    """Raises UserError for an encoder, and for LoRA on an encoder-decoder."""
+    if architecture == "encoder":
+        raise UserError(
+            "an encoder cannot be fine-tuned, expected a decoder or an encoder_decoder", hint="leave [finetune] out"
+        )
+    if architecture == "encoder_decoder" and method != "full":
+        raise UserError(
+            f"finetune.method = {method} is not supported for an encoder_decoder", hint="set finetune.method=full"
+        )
+
+
+def check_quantization(architecture: str) -> None:
+    """Raises UserError for models without a next-token distribution to compare with."""
+    if architecture != "decoder":
+        raise UserError(
+            f"[quantize] with model.architecture = {architecture}: the quantized model is compared by next tokens, "
+            "expected a decoder",
+            hint="leave [quantize] out",
+        )
+
+
+def linear_widths(config: ModelConfig) -> dict[str, int]:
+    """Input widths of the linear layers in a decoder's blocks, which are quantized."""
+    widths = {"q_proj": config.hidden_size, "o_proj": config.num_heads * config.head_dim}
+    dense = config.num_layers if config.moe is None else config.moe.num_dense_layers
+    if dense:
+        widths["down_proj"] = config.intermediate_size
+    if config.moe is not None and config.moe.num_shared_experts and dense < config.num_layers:
+        widths["shared_experts.down_proj"] = config.moe.num_shared_experts * config.moe.intermediate_size
+    return widths
+
+
+def divisible_group_size(requested: int, widths: dict[str, int], smallest: int = SMALLEST_GROUP) -> int:
+    """`requested`, halved until it divides every width: one size for the whole model, as file formats need.
+
+    Args:
+        widths: input width by layer name.
+
+    Raises UserError when even `smallest` does not divide them all, naming a layer.
+    """
+    size = requested
+    while size >= smallest:
+        if all(width % size == 0 for width in widths.values()):
+            return size
+        size //= 2
+    name, width = next((name, width) for name, width in widths.items() if width % (size * 2))
+    raise UserError(
+        f"quantize.group_size = {requested}: neither it nor a half, a quarter ... of it, down to {smallest}, "
+        f"divides the input width {width} of {name}",
+        hint=f"set a divisor of {width}, or choose model widths that are multiples of {smallest}",
+    )
