@@ -99,7 +99,7 @@ def loads(config, steps: int) -> torch.Tensor:
             optimizer.step()
             optimizer.zero_grad()
         update_expert_bias(layer)
-    return layer.router.count_tokens(layer.router(x.flatten(0, 1))[1]) / (128 * config.moe.experts_per_token)
+    return layer.router.count_tokens(layer.router(x.flatten(0, 1))[1].flatten()) / (128 * config.moe.experts_per_token)
 
 
 @pytest.mark.parametrize(("balancing", "rate"), [("auxiliary_loss", 1.0), ("bias", 0.01)])
@@ -118,7 +118,7 @@ def test_auxiliary_loss_value_and_evaluation_mode(config):
     )
     layer = MixtureOfExperts(config, config.moe)
     balance = layer.router.load_balancer
-    balance.observe(torch.full((8, 4), 0.25), torch.full((4,), 2))
+    balance.observe(torch.full((2, 8, 4), 0.25), torch.full((2, 4), 2))
     assert pop_aux_loss(layer) == pytest.approx(2.0)  # rate * E * E * (1/E) * (1/E)
     assert pop_aux_loss(layer) == 0.0  # reset by the first call
     layer.eval()

@@ -61,6 +61,9 @@ SLOW: dict[str, tuple[int, Case]] = {
     "hybrid x EP": (4, Case({"replicate": 2, "shard": 2, "expert": 2}, "moe")),
     "EP over CP": (4, Case({"shard": 2, "context": 2, "expert": 4}, "moe")),
     "EP x FSDP x TP+SP": (8, Case({"shard": 4, "expert": 2, "tensor": 2}, "moe")),
+    "EP, 2 sequences each": (2, Case({"shard": 2, "expert": 2}, "moe", 2)),
+    "hybrid x CP, experts": (4, Case({"replicate": 2, "context": 2}, "moe", 2)),
+    "CP x TP+SP, experts": (4, Case({"context": 2, "tensor": 2}, "moe", 4)),
     "EP, bias": (2, Case({"expert": 2}, "moe-bias")),
     "PP x CP x EP": (4, Case({"pipeline": 2, "context": 2, "expert": 2}, "moe-deep", 2)),
     "PP zero-bubble-v x CP x EP": (

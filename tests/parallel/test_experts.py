@@ -31,11 +31,20 @@ def test_the_auxiliary_loss_is_a_mean_over_sequences_wherever_masked_positions_a
     assert engine.forward_backward(data) == pytest.approx(expected.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["moe", "moe-bias"])
+def test_the_micro_batch_size_changes_no_gradient(name):
+    engines = [build_engine(name, size) for size in (16, 1)]
+    losses = [engine.forward_backward(batch(name, 0)) for engine in engines]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    for (key, one), other in zip(engines[0].module.named_parameters(), engines[1].module.parameters(), strict=True):
+        assert (one.grad - other.grad).norm() < 1e-5 * one.grad.norm() + 1e-7, key
+
+
 @pytest.mark.parametrize(
     "layout", [{"shard": 2}, {"context": 2}, {"tensor": 2}, {"pipeline": 2}], ids=lambda layout: next(iter(layout))
 )
 def test_layouts_with_masked_positions_equal_one_process(layout):
-    case = Case(layout, "moe-deep", 2) if "pipeline" in layout else Case(layout, "moe")
+    case = Case(layout, "moe-deep" if "pipeline" in layout else "moe", 2)  # one process: one micro-batch of 16
     found = differences(case, gloo_ranks.run_ranks(2, run_rank, case))
     assert all(found[key] < bound for key, bound in bounds(case).items()), found
 

@@ -34,10 +34,10 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         tokens = cast_for_matmul(x.flatten(0, 1))
-        weights, chosen = self.router(tokens)
+        weights, chosen = self.router(tokens, x.shape[0])
         order = chosen.flatten().argsort(stable=True)  # (token, choice) pairs, sorted by expert
         token = order // chosen.shape[1]
-        ends = self.router.count_tokens(chosen).cumsum(0)
+        ends = self.router.count_tokens(chosen.flatten()).cumsum(0)
         outputs = self.experts(tokens[token], ends) * weights.flatten()[order, None].to(tokens.dtype)
         mixed = torch.zeros_like(tokens).index_add(0, token, outputs)
         return mixed.view_as(x) + self.shared_experts(x)
@@ -53,19 +53,24 @@ class Router(nn.Linear):
         self.normalize = normalize if moe.normalize_scores else nn.Identity()
         self.load_balancer = LOAD_BALANCERS[moe.load_balancing](moe)
 
-    def forward(self, x: Float[Tensor, "N D"]) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
-        """Routing weights and indices of each token's experts."""
+    def forward(
+        self, x: Float[Tensor, "N D"], num_sequences: int = 1
+    ) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
+        """Routing weights and indices of each token's experts; `x` is `num_sequences` sequences of equal length."""
         with torch.autocast(x.device.type, enabled=False):
             scores = self.activation(F.linear(x.float(), self.weight.float()))
         chosen = self.load_balancer.selection_scores(scores).topk(self.experts_per_token, dim=-1).indices
-        self.load_balancer.observe(scores, self.count_tokens(chosen))
+        if self.training:
+            sequences = (num_sequences, -1)
+            self.load_balancer.observe(
+                scores.unflatten(0, sequences), self.count_tokens(chosen.unflatten(0, sequences).flatten(1))
+            )
         return self.normalize(scores.gather(1, chosen)), chosen
 
-    def count_tokens(self, chosen: Int[Tensor, "N k"]) -> Int[Tensor, " E"]:
+    def count_tokens(self, chosen: Int[Tensor, "... N"]) -> Int[Tensor, "... E"]:
         """Tokens per expert."""
-        return torch.zeros(self.out_features, dtype=torch.long, device=chosen.device).scatter_add_(
-            0, chosen.flatten(), torch.ones_like(chosen.flatten())
-        )
+        counts = torch.zeros(*chosen.shape[:-1], self.out_features, dtype=torch.long, device=chosen.device)
+        return counts.scatter_add_(-1, chosen, torch.ones_like(chosen))
 
 
 class Experts(nn.Module):
@@ -125,19 +130,26 @@ class NoBalancing(nn.Module):
         """The scores by which experts are chosen."""
         return scores
 
-    def observe(self, scores: Float[Tensor, "N E"], counts: Int[Tensor, " E"]) -> None:
-        """Record the tokens per expert of one pass."""
+    def observe(self, scores: Float[Tensor, "B T E"], counts: Int[Tensor, "B E"]) -> None:
+        """Record the tokens per expert of one training pass."""
 
 
 class AuxiliaryLoss(NoBalancing):
-    """rate * E * sum over experts of (choices a token) * (mean score) (Fedus et al. 2021, eq. 4)."""
+    """rate * E * sum over experts of (choices a token) * (mean score) of each sequence, mean over sequences.
+
+    The product is that of Fedus et al. 2021, eq. 4; per sequence as in DeepSeek-V3, section 2.1.2, so that it is the same for
+    any micro-batch size and layout (decision 011).
+    """
 
     loss: Tensor | float = 0.0
     weight: Tensor | float = 1.0
 
-    def observe(self, scores: Float[Tensor, "N E"], counts: Int[Tensor, " E"]) -> None:
-        if self.training:
-            self.loss = self.rate * scores.shape[1] * (counts / scores.shape[0] * scores.mean(dim=0)).sum()
+    def observe(self, scores: Float[Tensor, "B T E"], counts: Int[Tensor, "B E"]) -> None:
+        self.loss = self.loss_of_shares(scores, counts / scores.shape[1])
+
+    def loss_of_shares(self, scores: Float[Tensor, "B T E"], shares: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
+        """The loss of the given choices a token."""
+        return self.rate * scores.shape[-1] * (shares * scores.mean(dim=1)).sum(dim=-1).mean()
 
 
 class ExpertBias(NoBalancing):
@@ -162,9 +174,8 @@ class ExpertBias(NoBalancing):
     def selection_scores(self, scores: Float[Tensor, "N E"]) -> Float[Tensor, "N E"]:
         return scores + self.bias
 
-    def observe(self, scores: Float[Tensor, "N E"], counts: Int[Tensor, " E"]) -> None:
-        if self.training:
-            self.load += counts
+    def observe(self, scores: Float[Tensor, "B T E"], counts: Int[Tensor, "B E"]) -> None:
+        self.load += counts.sum(dim=0)
 
     def update(self) -> None:
         self.bias += self.rate * torch.sign(self.load.mean() - self.load)

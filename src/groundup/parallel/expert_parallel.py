@@ -4,12 +4,14 @@ Experts are not split. Tokens, sorted by expert, are sent to the ranks of their 
 and back: two all-to-alls a layer. No token is dropped, so the counts are exchanged first.
 """
 
+import math
+
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from groundup.model.moe import AuxiliaryLoss, Experts, NoBalancing, Router, run_experts
+from groundup.model.moe import AuxiliaryLoss, ExpertBias, Experts, NoBalancing, Router, run_experts
 from groundup.parallel.collectives import Group, all_to_all
 from groundup.parallel.mesh import Mesh
 from groundup.parallel.module_surgery import local_tensor, shard_parameter, specialize
@@ -26,21 +28,23 @@ def apply_expert_parallel(model: nn.Module, mesh: Mesh) -> None:
 
 
 def apply_global_load_balancing(model: nn.Module, mesh: Mesh) -> None:
-    """Balance experts over the tokens of all ranks (Qiu et al. 2025, "Demons in the Detail").
-
-    So balancing is the same in any layout.
-    """
-    axes = ["replicate", "data", "tensor"] if mesh.layout.sequence_parallel else ["replicate", "data"]
-    groups = [mesh.group(axis) for axis in axes if mesh.size(axis) > 1]
-    ranks = mesh.size("tensor") if mesh.layout.sequence_parallel else 1
-    balance_over_groups(model, groups, ranks)
+    """Balance experts over whole sequences (auxiliary loss) or the batch of all ranks (bias), in any layout."""
+    sharing = ["context", "tensor"] if mesh.layout.sequence_parallel else ["context"]
+    sequence_groups = [mesh.group(axis) for axis in sharing if mesh.size(axis) > 1]
+    batch_groups = [mesh.group(axis) for axis in ("replicate", "data", *sharing[1:]) if mesh.size(axis) > 1]
+    size = mesh.size("tensor") if mesh.layout.sequence_parallel else 1
+    balance_over_groups(model, batch_groups, sequence_groups, size)
 
 
-def balance_over_groups(model: nn.Module, groups: list[Group], ranks_per_sequence: int = 1) -> None:
-    """Balance experts over the tokens of the ranks of several process groups."""
+def balance_over_groups(
+    model: nn.Module, batch_groups: list[Group], sequence_groups: list[Group] | None = None, tensor_size: int = 1
+) -> None:
+    """Balance experts over the ranks that share a batch, and those that share a sequence."""
     for part in model.modules():
-        if isinstance(part, Router) and groups:
-            specialize(part.load_balancer, _GlobalLoadBalancing, groups=groups, ranks_per_sequence=ranks_per_sequence)
+        if isinstance(part, Router) and isinstance(part.load_balancer, AuxiliaryLoss) and sequence_groups:
+            specialize(part.load_balancer, _SequenceLoadBalancing, groups=sequence_groups, tensor_size=tensor_size)
+        elif isinstance(part, Router) and isinstance(part.load_balancer, ExpertBias) and batch_groups:
+            specialize(part.load_balancer, _GlobalLoadBalancing, groups=batch_groups)
 
 
 class _ExpertParallel(Experts):
@@ -64,24 +68,33 @@ class _ExpertParallel(Experts):
 
 
 class _GlobalLoadBalancing(NoBalancing):
-    """Counts of tokens averaged over ranks.
+    """Counts of tokens summed over `groups`, one after the other."""
+
+    groups: list[Group]
+
+    def observe(self, scores: Float[Tensor, "B T E"], counts: Int[Tensor, "B E"]) -> None:
+        super().observe(scores, _sum_over(self.groups, counts.sum(dim=0, keepdim=True)))
+
+
+class _SequenceLoadBalancing(AuxiliaryLoss):
+    """Choices counted over the ranks of `groups`, which share each sequence; scores of this rank's part of it.
 
     Attributes:
-        groups: process groups to average over, one after the other.
-        ranks_per_sequence: ranks that share a sequence. Their gradients are summed, and the auxiliary loss is a mean
-            over their tokens.
+        tensor_size: tensor parallel ranks among them. Their gradients are summed, and the loss is a mean over them.
     """
 
     groups: list[Group]
-    ranks_per_sequence: int
+    tensor_size: int
 
-    def observe(self, scores: Float[Tensor, "N E"], counts: Int[Tensor, " E"]) -> None:
-        mean = counts.float()
-        if self.training:
-            for group in self.groups:
-                dist.all_reduce(mean, group=group)
-                mean /= group.size()
-        super().observe(scores, mean)
-        if self.training and isinstance(self, AuxiliaryLoss) and isinstance(self.loss, Tensor):
-            value = self.loss.detach()
-            self.loss = value + (self.loss - value) / self.ranks_per_sequence
+    def observe(self, scores: Float[Tensor, "B T E"], counts: Int[Tensor, "B E"]) -> None:
+        length = scores.shape[1] * math.prod(group.size() for group in self.groups)
+        loss = self.loss_of_shares(scores, _sum_over(self.groups, counts) / length)
+        value = loss.detach()
+        self.loss = value + (loss - value) / self.tensor_size
+
+
+def _sum_over(groups: list[Group], counts: Tensor) -> Tensor:
+    counts = counts.clone()
+    for group in groups:
+        dist.all_reduce(counts, group=group)
+    return counts

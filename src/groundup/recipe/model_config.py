@@ -50,7 +50,7 @@ class MoEConfig(BaseConfig):
     router_activation: Literal["softmax", "sigmoid"] = knob("softmax", "activation of the router logits")
     normalize_scores: bool = knob(True, "normalize the routing weights of each token to sum to 1")
     load_balancing: Literal["none", "auxiliary_loss", "bias"] = knob(
-        "none", "auxiliary loss (Fedus et al. 2021) or router bias (Wang et al. 2024)"
+        "none", "auxiliary loss per sequence (Fedus et al. 2021, DeepSeek-V3) or router bias (Wang et al. 2024)"
     )
     load_balancing_rate: float = knob(1e-3, "weight of the auxiliary loss, or update step of the bias", ge=0)
 
