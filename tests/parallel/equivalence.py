@@ -52,6 +52,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "odd": {"num_heads": 8, "num_kv_heads": 1, "head_dim": 4, "qk_norm": True, "attention_bias": "qkv"},
     "gemma": GEMMA,
     "gpt2": GPT2,
+    "prime": {"vocab_size": 1009},
+    "prime-tied": GPT2 | {"vocab_size": 1009},
     "qwen": {"qk_norm": True, "attention_bias": "qkv", "tie_embeddings": True},
     "bert": BERT,
     "bert-deep": BERT | {"num_layers": 8, "tie_embeddings": False},
@@ -72,7 +74,7 @@ def settings(**knobs: Any) -> TrainConfig:
 def batch(name: str, step: int) -> dict[str, Tensor]:
     """Sixteen sequences with unevenly many unpredicted positions."""
     draw = torch.Generator().manual_seed(100 + step)
-    tokens = torch.randint(0, TOY["vocab_size"], (16, 32), generator=draw)
+    tokens = torch.randint(0, config_of(name).vocab_size, (16, 32), generator=draw)
     labels = tokens.clone()
     unpredicted = torch.rand(16, 32, generator=draw) < torch.linspace(0.0, 0.6, 16)[:, None]
     labels[unpredicted] = -100

@@ -29,6 +29,7 @@ QUICK: dict[str, tuple[int, Case]] = {
     "EP": (2, Case({"shard": 2, "expert": 2}, "moe")),
     "FSDP, pure bfloat16": (2, Case({"shard": 2}, train=PURE_BFLOAT16)),
     "CP x TP+SP": (4, Case({"context": 2, "tensor": 2}, "gemma")),
+    "FSDP x TP+SP, 1009 tokens": (4, Case({"shard": 2, "tensor": 2}, "prime-tied", train=(("z_loss", 0.01),))),
 }
 """Run by default: each axis once."""
 
@@ -45,6 +46,10 @@ SLOW: dict[str, tuple[int, Case]] = {
     "FSDP, compiled": (2, Case({"shard": 2}, machine=COMPILED)),
     "TP+SP, compiled, checkpointing": (2, Case({"tensor": 2}, machine=COMPILED + FULL_CHECKPOINTING)),
     "TP+SP 4": (4, Case({"tensor": 4})),
+    "TP+SP 4, 1009 tokens": (4, Case({"tensor": 4}, "prime")),
+    "TP 4, 1009 tokens": (4, Case({"tensor": 4, "sequence_parallel": False}, "prime-tied")),
+    "PP x TP+SP, 1009 tokens": (4, Case({"pipeline": 2, "tensor": 2}, "prime", 2)),
+    "TP+SP, 1009 tokens, pure bfloat16": (2, Case({"tensor": 2}, "prime", train=PURE_BFLOAT16)),
     "TP+SP 8, 1 key head": (8, Case({"tensor": 8}, "odd")),
     "FSDP x TP+SP 4 x 2": (8, Case({"shard": 4, "tensor": 2})),
     "FSDP x TP+SP 2 x 4": (8, Case({"shard": 2, "tensor": 4}, "gpt2")),

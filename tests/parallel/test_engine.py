@@ -60,6 +60,15 @@ def test_resume_from_one_device_to_many_and_back(name, tmp_path):
     assert engine_cases.run_steps(engine, name, range(2, 5))["losses"] == pytest.approx(straight[2:], rel=1e-6)
 
 
+def test_resume_a_vocabulary_that_ranks_do_not_divide(tmp_path):
+    case = Case({"tensor": 4}, "prime")
+    straight = gloo_ranks.run_ranks(4, engine_cases.save_after_two, CheckpointCase(case, tmp_path))
+    resumed = gloo_ranks.run_ranks(
+        4, engine_cases.load_and_continue, CheckpointCase(Case({"shard": 2, "tensor": 2}, "prime"), tmp_path)
+    )
+    assert resumed == pytest.approx(straight[2:], rel=1e-6)
+
+
 def test_resume_experts_in_another_layout(tmp_path):
     case = Case({"expert": 2, "tensor": 2}, "moe-bias")
     straight = gloo_ranks.run_ranks(4, engine_cases.save_after_two, CheckpointCase(case, tmp_path))
@@ -92,7 +101,11 @@ def test_incomplete_checkpoint_is_rejected_and_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("ranks", "layout", "name"),
-    [(4, {"shard": 2, "tensor": 2}, "gemma"), (4, {"pipeline": 2, "shard": 2}, "deep"), (2, {"expert": 2}, "moe-bias")],
+    [
+        (4, {"shard": 2, "tensor": 2}, "prime-tied"),
+        (4, {"pipeline": 2, "shard": 2}, "deep"),
+        (2, {"expert": 2}, "moe-bias"),
+    ],
 )
 def test_final_model_is_complete(ranks, layout, name, tmp_path):
     case = Case(layout, name, 2 if "pipeline" in layout else None)
@@ -110,30 +123,34 @@ def test_final_model_is_complete(ranks, layout, name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ranks", "layout"),
+    ("ranks", "layout", "name"),
     [
-        (2, {"shard": 2}),
-        (4, {"tensor": 2}),
-        (2, {"context": 2}),
-        (2, {"pipeline": 2}),
-        (4, {"pipeline": 2, "pipeline_schedule": "zero-bubble-v"}),
+        (2, {"shard": 2}, "deep"),
+        (4, {"tensor": 2}, "prime-tied"),
+        (2, {"context": 2}, "deep"),
+        (2, {"pipeline": 2}, "deep"),
+        (4, {"pipeline": 2, "shard": 2, "pipeline_schedule": "zero-bubble-v"}, "deep"),
+        (4, {"pipeline": 2, "shard": 2}, "deep"),
+        (4, {"pipeline": 2, "tensor": 2}, "prime"),
+        (2, {"shard": 2, "expert": 2}, "moe"),
+        (4, {"context": 2, "shard": 2, "expert": 2}, "moe-bias"),
     ],
     ids=str,
 )
-def test_evaluation_uses_the_full_model(ranks, layout):
-    case = Case(layout, "deep", 2)
+def test_evaluation_uses_the_full_model(ranks, layout, name):
+    case = Case(layout, name, 2)
     found = gloo_ranks.run_ranks(ranks, engine_cases.evaluate_full_model, case)
     engine = NativeEngine(
-        build_toy_model("deep"), objective(build_toy_model("deep").config), settings(), Machine(micro_batch_size=16)
+        build_toy_model(name), objective(build_toy_model(name).config), settings(), Machine(micro_batch_size=16)
     )
-    tokens = engine_cases.batch("deep", 0)["tokens"][:, :13]
+    tokens = engine_cases.batch(name, 0)["tokens"][:, :13]
     for when in ("before", "after"):
         with engine.eval_model() as model, torch.no_grad():
             logits = model(tokens).logits.numpy()
             np.testing.assert_allclose(found[f"logits, {when}"], logits, atol=2e-4)
             np.testing.assert_allclose(found[f"hidden, {when}"], logits[:, -2:], atol=2e-4)
             assert found[f"loss, {when}"] == pytest.approx(float(model(tokens, tokens).loss), rel=1e-4)
-        losses = engine_cases.run_steps(engine, "deep", range(1))["losses"]
+        losses = engine_cases.run_steps(engine, name, range(1))["losses"]
         assert found[f"step, {when}"] == pytest.approx(losses, rel=1e-5)
 
 

@@ -36,7 +36,7 @@ def test_axes_must_multiply_to_the_devices(layout, devices):
     ("layout", "model", "train", "words"),
     [
         ({"tensor": 4, "shard": 1}, {}, {}, "tensor = 4 does not divide model.num_heads = 6"),
-        ({"tensor": 3, "shard": 1}, {}, {}, "tensor = 3 does not divide model.vocab_size = 64"),
+        ({"tensor": 6, "shard": 1}, {"vocab_size": 15}, {}, "leaves a device without any of model.vocab_size = 15"),
         ({"tensor": 2, "shard": 5}, {}, {}, "expected a multiple of shard x context = 5"),
         ({"expert": 2, "shard": 2}, {}, {}, "without a mixture of experts"),
         ({"expert": 4, "shard": 4}, EXPERTS, {}, "expert = 4 does not divide model.moe.num_experts = 6"),

@@ -17,6 +17,7 @@ from groundup.model.loss import VocabShard, linear_cross_entropy
 from groundup.parallel.collectives import Group, all_reduce, all_reduce_in_backward
 from groundup.parallel.mesh import Mesh
 from groundup.parallel.module_surgery import local_bias, local_tensor, shard_parameter, specialize
+from groundup.plan.parallel_layout import vocab_parallel_rows
 
 
 def shard_embedding(embedding: nn.Embedding, mesh: Mesh) -> None:
@@ -72,8 +73,8 @@ class _VocabParallelHead(Head):
 
 
 def _vocab_start(vocab_size: int, mesh: Mesh) -> int:
-    """The first token id of this rank."""
-    return mesh.rank("tensor") * vocab_size // mesh.size("tensor")
+    """The first token id of this rank; the last rank has fewer where the ranks do not divide the vocabulary."""
+    return mesh.rank("tensor") * vocab_parallel_rows(vocab_size, mesh.size("tensor"))
 
 
 def _all_reduce(x: Tensor, group: Group, operation: Any) -> Tensor:

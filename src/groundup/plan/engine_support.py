@@ -4,6 +4,7 @@ The native engine supports all layouts. DeepSpeed supports the shard axis only; 
 supports some decoders, in all axes but context.
 """
 
+import math
 from importlib.util import find_spec
 from typing import Any
 
@@ -70,9 +71,7 @@ def check_engine_layout(layout: LayoutConfig, config: ModelConfig, train: TrainC
     if train.engine == "megatron":
         _check_megatron(layout, config, train)
         _check_megatron_model(config)
-        if config.num_kv_heads % layout.tensor:
-            _refuse("megatron", f"machine.layout.tensor = {layout.tensor} and model.num_kv_heads = {config.num_kv_heads}",
-                    "tensor must divide num_kv_heads", f"set machine.layout.tensor={config.num_kv_heads}")  # fmt: skip
+        _check_megatron_tensor(layout.tensor, config)
 
 
 def check_optimizer(train: TrainConfig) -> None:
@@ -95,6 +94,14 @@ def _check_several_devices(train: TrainConfig) -> None:
                 f"train.{name} = {value!r} on several devices: expected {' or '.join(supported)}",
                 hint=f"leave train.{name} out, or train on one device",
             )
+
+
+def _check_megatron_tensor(tensor: int, config: ModelConfig) -> None:
+    """Megatron-Core splits key/value heads and vocabulary evenly."""
+    for name in ("num_kv_heads", "vocab_size"):
+        if (value := getattr(config, name)) % tensor:
+            _refuse("megatron", f"machine.layout.tensor = {tensor} and model.{name} = {value}",
+                    f"tensor must divide {name}", f"set machine.layout.tensor={math.gcd(tensor, value)}")  # fmt: skip
 
 
 def _check_training(train: TrainConfig) -> None:

@@ -74,13 +74,22 @@ def _check_tensor(layout: LayoutConfig, config: ModelConfig) -> None:
     _check_divides("tensor", layout.tensor, "model.num_heads", config.num_heads)
     if config.moe is None or config.moe.num_dense_layers:
         _check_divides("tensor", layout.tensor, "model.intermediate_size", config.intermediate_size)
-    _check_divides("tensor", layout.tensor, "model.vocab_size", config.vocab_size)
+    if (layout.tensor - 1) * vocab_parallel_rows(config.vocab_size, layout.tensor) >= config.vocab_size:
+        raise UserError(
+            f"machine.layout.tensor = {layout.tensor} leaves a device without any of model.vocab_size = {config.vocab_size}",
+            hint="set machine.layout.tensor lower",
+        )
     if config.hidden_size % layout.data_ranks:
         raise UserError(
             f"model.hidden_size = {config.hidden_size}, expected a multiple of shard x context = "
             f"{layout.data_ranks} with tensor parallelism",
             hint="use machine.layout.replicate for some of the devices",
         )
+
+
+def vocab_parallel_rows(vocab_size: int, ranks: int) -> int:
+    """Rows of the vocabulary on each tensor parallel rank; the last one has the rest. As torch.chunk and DTensor."""
+    return -(-vocab_size // ranks)
 
 
 def _check_experts(layout: LayoutConfig, config: ModelConfig) -> None:
