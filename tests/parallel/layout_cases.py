@@ -198,14 +198,14 @@ OTHER_ENGINES: dict[str, dict[str, tuple[int, Case]]] = {
         "Megatron pp=2, checkpointing": (
             2, _engine_case("megatron", {"pipeline": 2}, "deep", 4, machine={"activation_checkpointing": "full"})
         ),
-        "Megatron, experts": (1, _engine_case("megatron", {}, "moe")),
-        "Megatron dp=2, experts": (2, _engine_case("megatron", {"replicate": 2}, "moe")),
-        "Megatron ep=2, distributed optimizer": (2, _engine_case("megatron", {"expert": 2}, "moe")),
-        "Megatron ep=2, dp=4, distributed optimizer": (4, _engine_case("megatron", {"expert": 2}, "moe")),
+        "Megatron, experts": (1, _engine_case("megatron", {}, "moe-unbalanced")),
+        "Megatron dp=2, experts": (2, _engine_case("megatron", {"replicate": 2}, "moe-unbalanced")),
+        "Megatron ep=2, distributed optimizer": (2, _engine_case("megatron", {"expert": 2}, "moe-unbalanced")),
+        "Megatron ep=2, dp=4, distributed optimizer": (4, _engine_case("megatron", {"expert": 2}, "moe-unbalanced")),
         "Megatron ep=2, pp=2, distributed optimizer": (
             4, _engine_case("megatron", {"pipeline": 2, "expert": 2}, "moe-unbalanced", 2)
         ),
-        "Megatron pp=2, experts": (2, _engine_case("megatron", {"pipeline": 2}, "moe", 2)),
+        "Megatron pp=2, experts": (2, _engine_case("megatron", {"pipeline": 2}, "moe-unbalanced", 2)),
         "Megatron tp=2, bfloat16": (2, _engine_case("megatron", {"tensor": 2}, train=BFLOAT16)),
         "Megatron pp=2, bfloat16": (2, _engine_case("megatron", {"pipeline": 2}, "deep", 4, train=BFLOAT16)),
         "Megatron dp=2, distributed optimizer, bfloat16": (2, _engine_case("megatron", {"shard": 2}, train=BFLOAT16)),

@@ -61,7 +61,7 @@ def test_deepspeed_unsupported(layout, model, train, words):
         ({}, {"moe": EXPERTS.model_copy(update={"load_balancing": "bias"})}, {}, "load_balancing = 'bias'"),
         ({}, {"moe": EXPERTS.model_copy(update={"experts_per_token": 1})}, {}, "normalize_scores = True"),
         ({}, {"moe": SIGMOID.model_copy(update={"normalize_scores": False})}, {}, "normalize_scores = False"),
-        ({}, {"moe": SIGMOID.model_copy(update={"load_balancing": "auxiliary_loss"})}, {}, "normalized scores"),
+        ({}, {"moe": EXPERTS.model_copy(update={"load_balancing": "auxiliary_loss"})}, {}, "load_balancing = 'auxiliary_loss'"),
         ({}, {"norm_placement": "sandwich"}, {}, "model.norm_placement = sandwich"),
         ({}, {"norm": "zero_centered_rmsnorm"}, {}, "model.norm = zero_centered_rmsnorm"),
         ({}, {"norm": "layernorm"}, {}, "without norm_bias"),

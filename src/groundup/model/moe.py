@@ -138,7 +138,7 @@ class AuxiliaryLoss(NoBalancing):
     """rate * E * sum over experts of (choices a token) * (mean score) of each sequence, mean over sequences.
 
     The product is that of Fedus et al. 2021, eq. 4; per sequence as in DeepSeek-V3, section 2.1.2, so that it is the same for
-    any micro-batch size and layout (decision 011).
+    any micro-batch size and layout (decision 012).
     """
 
     loss: Tensor | float = 0.0

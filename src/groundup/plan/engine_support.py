@@ -154,13 +154,11 @@ def _check_megatron_experts(layout: LayoutConfig, moe: MoEConfig) -> None:
         _refuse("megatron", f"machine.layout.tensor = {layout.tensor} with model.moe",
                 "Megatron-Core computes experts on sequence parallel tensor ranks only, which is not supported",
                 "leave machine.layout.tensor out, or set train.engine=native")  # fmt: skip
-    if moe.load_balancing == "bias":
-        _refuse("megatron", "model.moe.load_balancing = 'bias'", "Megatron-Core updates it after skipped batches, too",
-                "set model.moe.load_balancing=auxiliary_loss, or train.engine=native")  # fmt: skip
-    if moe.router_activation == "sigmoid" and moe.load_balancing == "auxiliary_loss":
-        _refuse("megatron", "model.moe.router_activation = 'sigmoid' with load_balancing = 'auxiliary_loss'",
-                "Megatron-Core takes the loss of normalized scores",
-                "set model.moe.router_activation=softmax, or train.engine=native")  # fmt: skip
+    if (
+        moe.load_balancing != "none"
+    ):  # auxiliary loss: of the ranks' micro-batches; bias: updated after skipped batches, too
+        _refuse("megatron", f"model.moe.load_balancing = {moe.load_balancing!r}", "Megatron-Core balances over other tokens",
+                "set model.moe.load_balancing=none, or train.engine=native")  # fmt: skip
     normalized = moe.experts_per_token > 1 if moe.router_activation == "sigmoid" else moe.normalize_scores
     if normalized != moe.normalize_scores or (normalized and moe.experts_per_token == 1):
         _refuse("megatron", f"model.moe.normalize_scores = {moe.normalize_scores} with {moe.experts_per_token} experts "
