@@ -73,6 +73,8 @@ def test_encoder_learns_masked_tokens_and_embeds(text, tmp_path):
     scores = metrics(tmp_path / "encoder" / "05-scores")["masked_lm"]
     assert scores["masked_tokens"] > 50
     assert scores["loss"] == pytest.approx(evaluations[-1]["loss"], rel=0.2)
+    assert metrics(tmp_path / "encoder" / "05-scores")["retrieval"]["passages"] > 2
+    assert "by TF-IDF of words" in shown
 
     texts = ["The assignment of a value.", "A loop over the items.", "The end of the text"]
     (tmp_path / "texts.jsonl").write_text(
@@ -99,12 +101,14 @@ def test_encoder_decoder_pretrains_and_finetunes_on_pairs(text, tmp_path):
     more = {"finetune.conversations": pairs, "finetune.epochs": "6", "finetune.prompts": '["Open file 7"]'}
     shown = run("t5-translate", text, tmp_path, **more, **{"finetune.validation_fraction": "0.2"})
     assert f"groundup generate {tmp_path / 't5-translate'} --input FILE" in shown
+    assert "the input copied:" in shown
     folder = tmp_path / "t5-translate"
     evaluations = metrics(folder / "04-base")["validation"]
     assert evaluations[-1]["loss"] < evaluations[0]["loss"]
     chat = metrics(folder / "06-chat")
     assert chat["loss"]["validation_end"] < chat["loss"]["validation_start"]
     assert chat["answers"][0]["prompt"] == "Open file 7"
+    assert chat["translation"]["pairs"] == chat["conversations"]["validation"]
     assert json.loads((folder / "06-chat" / "model.json").read_text())["architecture"] == "encoder_decoder"
 
     sources = ["Open file 3", "Open file 51", "Something else"]

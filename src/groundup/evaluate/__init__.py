@@ -8,9 +8,11 @@
     tasks.py                 multiple choice and completion, from files and from held-out text
     text_samples.py          continuations of prompts
     masked_lm.py             loss and accuracy on masked tokens, for encoders and encoder-decoders
+    retrieval.py             whether an encoder finds the other half of a passage, beside TF-IDF
+    translation_scores.py    BLEU and chrF of translations
     stage.py                 05-scores
 
-Deliberately absent: metrics that others define and maintain (BLEU, ROUGE, the benchmarks of lm-evaluation-harness).
+Deliberately absent: metrics that others define and maintain (ROUGE, the benchmarks of lm-evaluation-harness).
 """
 
 from groundup.evaluate.bootstrap import bootstrap_interval

@@ -13,6 +13,7 @@ from groundup.evaluate.baselines import compression_baselines, ngram_baselines
 from groundup.evaluate.bootstrap import bootstrap_interval
 from groundup.evaluate.likelihood import DocumentScores, score_documents
 from groundup.evaluate.masked_lm import make_mask_function, score_masked
+from groundup.evaluate.retrieval import score_retrieval
 from groundup.evaluate.tasks import CHOICES, continuation_items, run_task, score_choices, summarize_accuracy
 from groundup.evaluate.text_samples import sample_continuations
 from groundup.evaluate.validation_documents import sample_validation_documents
@@ -27,7 +28,8 @@ CONTINUATION_TASK = "true continuation"
 
 
 def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
-    """Score the base model: bits per byte, tasks and samples of a decoder; masked-token accuracy of other architectures.
+    """Score the base model: bits per byte, tasks and samples of a decoder; masked-token accuracy of other
+    architectures, and retrieval by an encoder.
 
     Writes documents.jsonl: source, tokens, bytes and nats of each document. Does not resume: it restarts.
     """
@@ -41,7 +43,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         mask_function = make_mask_function(config, tokenizer)
         length = min(config.context_length, shard.num_tokens)
         scores = score_masked(model, mask_function, shard, length, max_tokens=settings.max_tokens, seed=seed)
-        return {"masked_lm": scores}
+        retrieval = score_retrieval(model, tokenizer, shard) if config.architecture == "encoder" else None
+        return {"masked_lm": scores} | ({"retrieval": retrieval} if retrieval else {})
     documents = sample_validation_documents(shard, tokenizer, max_tokens=settings.max_tokens, seed=seed)
     start = time.monotonic()
     with machine.progress.task(

@@ -13,6 +13,7 @@ from torch import nn
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.likelihood import score_documents
+from groundup.evaluate.translation_scores import translation_scores
 from groundup.evaluate.validation_documents import sample_validation_documents
 from groundup.finetune.adapter import save_adapter
 from groundup.finetune.conversations import DROP_REASONS, TrainingConversation, read_conversations, split_conversations
@@ -20,7 +21,8 @@ from groundup.finetune.finetune_task import FinetuneTask, task_for_model
 from groundup.finetune.lora import merge_lora
 from groundup.finetune.sft import finetune
 from groundup.finetune.trainable_tokens import merge_trainable_tokens
-from groundup.model import Decoder, load_model, save_model
+from groundup.generate import GREEDY, generate_texts
+from groundup.model import Decoder, EncoderDecoder, load_model, save_model
 from groundup.recipe import RecipeView
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.tokenizer import Tokenizer, TokenShard
@@ -34,6 +36,11 @@ RECALL_WORDS = 8
 ORDINARY_TOKENS = 20_000
 """Held-out text on which the base model and the fine-tuned model are compared."""
 
+MAX_TRANSLATIONS = 200
+"""Held-out pairs that are translated for the scores."""
+
+MAX_TRANSLATION_TOKENS = 256
+
 
 def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Fine-tune the base model on conversations, resuming from a checkpoint in `out`.
@@ -41,7 +48,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     Writes the model folder (merged weights, tokenizer), `adapter/` with LoRA, the conversations as used (train.jsonl,
     validation.jsonl, dropped.jsonl) and steps.jsonl. Returns the metrics: method, conversations (read, kept, dropped,
     train, validation, turns, topics), tokens, epochs, steps, parameters (all, trained), loss (train and validation, at
-    the start and the end), validation over time, greedy answers to recipe.finetune.prompts, recall (training questions
+    the start and the end), validation over time, translation (BLEU and chrF of an
+    encoder-decoder's held-out answers), greedy answers to recipe.finetune.prompts, recall (training questions
     asked, and answered as trained), ordinary_text (bits per byte of held-out text before and after; a decoder), speed.
     """
     machine = replace(machine, layout={})  # of pretraining: this stage has one process
@@ -94,6 +102,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
             "validation_end": evaluations[-1]["loss"] if evaluations else None,
         },
         "validation": evaluations,
+        "translation": _score_translations(model, tokenizer, validation) if isinstance(model, EncoderDecoder) else None,
         "answers": [{"prompt": prompt, "answer": task.answer(model, tokenizer, prompt)} for prompt in config.prompts],
         "recall": _recall(task, model, tokenizer, [conversation for conversation, _ in result.train]),
         "ordinary_text": None if before is None else {"before": before, "after": after},
@@ -126,6 +135,19 @@ def _recall(
         expected = [answer.split()[:RECALL_WORDS] for answer in answers[question]]
         recalled += any(words[: len(beginning)] == beginning for beginning in expected)
     return {"questions": len(questions), "recalled": recalled}
+
+
+def _score_translations(
+    model: EncoderDecoder, tokenizer: Tokenizer, validation: Sequence[TrainingConversation]
+) -> dict[str, Any] | None:
+    """BLEU and chrF of the greedy answers to held-out texts, beside those of copying the text; None without any."""
+    pairs = [tuple(text for role, text in each.turns if role != "system")[:2] for each in validation[:MAX_TRANSLATIONS]]
+    if not pairs:
+        return None
+    sources, references = (list(column) for column in zip(*pairs, strict=True))
+    answers = generate_texts(model, tokenizer, sources, sampling=GREEDY, max_tokens=MAX_TRANSLATION_TOKENS)
+    scores: dict[str, Any] = translation_scores([answer.strip() for answer in answers], references)
+    return scores | {"pairs": len(pairs), "copying": translation_scores(sources, references)}
 
 
 def _counts(train: Sequence[TrainingConversation], validation: Sequence[TrainingConversation]) -> dict[str, Any]:

@@ -22,10 +22,28 @@ def scores_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     if not scores:
         return None
     if masked := scores.get("masked_lm"):
-        return section("Evaluation", [_masked_lm(masked)])
+        retrieval = scores.get("retrieval")
+        translation = stage_metrics(run_data, "chat").get("translation")
+        lines = [retrieval_line(retrieval) if retrieval else "", translation_line(translation) if translation else ""]
+        return section("Evaluation", [_masked_lm(masked), *[paragraph(f"{line}.") for line in lines if line]])
     return section(
         "Evaluation",
         [*_introduction(scores), _warnings(run_data), _comparison(scores), _sources(scores), _tasks(scores)],
+    )
+
+
+def retrieval_line(retrieval: dict[str, Any]) -> str:
+    return (
+        f"The other half of a held-out passage comes first for {formatting.percent(retrieval['accuracy'], 1)} of "
+        f"{retrieval['passages']:,}; by TF-IDF of words for {formatting.percent(retrieval['tf_idf'], 1)}"
+    )
+
+
+def translation_line(translation: dict[str, Any]) -> str:
+    copying = translation["copying"]
+    return (
+        f"BLEU {translation['bleu']:.1f} and chrF {translation['chrf']:.1f} on {translation['pairs']:,} held-out pairs; "
+        f"the input copied: {copying['bleu']:.1f} and {copying['chrf']:.1f}"
     )
 
 
