@@ -172,9 +172,6 @@ OTHER_ENGINES: dict[str, dict[str, tuple[int, Case]]] = {
         "DeepSpeed ZeRO-2, optimizer offload, moe": (
             2, _engine_case("deepspeed", {"zero_stage": 2, "cpu_offload": "optimizer"}, "moe")
         ),
-        "DeepSpeed ZeRO-1, moe-bias, bfloat16": (
-            2, _engine_case("deepspeed", {"zero_stage": 1}, "moe-bias", train=BFLOAT16)
-        ),
     },
     "megatron": {
         "Megatron, alone": (1, _engine_case("megatron", {})),
