@@ -88,7 +88,7 @@ def test_open_a_run_a_data_folder_and_a_plain_folder(folder: Path, tmp_path_fact
 
 def test_unreadable_corpus_is_a_user_error(folder: Path) -> None:
     (folder / "dropped" / "web.jsonl").write_text('{"reason"')
-    with pytest.raises(UserError, match="line 1: not valid JSON"):
+    with pytest.raises(UserError, match="line 1: damaged or cut off"):
         ids(folder, "dropped")
     (folder / "train" / "00000.parquet").write_bytes(b"no parquet")
     with pytest.raises(UserError, match="not a readable parquet"):
