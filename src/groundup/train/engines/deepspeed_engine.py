@@ -26,6 +26,7 @@ from groundup.recipe.train_config import TrainConfig
 from groundup.train.engines.base_engine import BaseEngine, import_engine
 from groundup.train.engines.build_lock import use_build_lock
 from groundup.train.engines.deepspeed_state import DeepSpeedState
+from groundup.train.engines.engine_state import meta_copy
 from groundup.train.objectives import Batch, Objective, model_loss
 from groundup.train.optimizer import build_optimizers, set_learning_rate
 
@@ -55,6 +56,7 @@ class DeepSpeedEngine(BaseEngine):
         deepspeed = import_deepspeed(next(model.parameters()).device)
         super().__init__(model, objective, settings, machine, layout)
         apply_activation_checkpointing(model, machine.activation_checkpointing)
+        full_model = meta_copy(model)
         if self.data_world_size > 1:
             balance_over_groups(model, [dist.group.WORLD])  # type: ignore[list-item]
         half = settings.precision == "bfloat16"
@@ -68,7 +70,7 @@ class DeepSpeedEngine(BaseEngine):
                 dist_init_required=False,
             )
         self.module = model
-        self.state = DeepSpeedState(model, deepspeed, self._engine, self.communicator)
+        self.state = DeepSpeedState(model, full_model, deepspeed, self._engine, self.communicator)
         self._initialize_optimizer()
         if half:
             self.state.set_weights(unrounded)  # master weights: DeepSpeed starts from rounded ones

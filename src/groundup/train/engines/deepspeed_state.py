@@ -14,16 +14,22 @@ from torch import Tensor, nn
 
 from groundup.parallel.communicator import Communicator
 from groundup.parallel.sharded_checkpoint import load_into
-from groundup.train.engines.engine_state import check_checkpoint, meta_copy
+from groundup.train.engines.engine_state import check_checkpoint
 from groundup.train.engines.full_state import ADAM_MOMENTS, FullTensorState, read_full_tensors
 
 
 class DeepSpeedState(FullTensorState):
-    """The weights of `model`, their AdamW tensors and its persistent buffers, by name. Methods are collective."""
+    """The weights of `model`, their AdamW tensors and its persistent buffers, by name. Methods are collective.
 
-    def __init__(self, model: nn.Module, deepspeed: Any, engine: Any, communicator: Communicator):
+    Args:
+        full_model: a copy of the model on the meta device, which `gather_full_model` fills.
+    """
+
+    def __init__(
+        self, model: nn.Module, full_model: nn.Module, deepspeed: Any, engine: Any, communicator: Communicator
+    ):
         self._utils, self._gathered_parameters = deepspeed.utils, deepspeed.zero.GatheredParameters
-        self._model, self._engine, self.communicator = model, engine, communicator
+        self._full_model, self._engine, self.communicator = full_model, engine, communicator
         self._weights = dict(model.named_parameters())
         persistent = model.state_dict().keys()
         self._buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
@@ -54,7 +60,9 @@ class DeepSpeedState(FullTensorState):
 
     def gather_full_model(self) -> nn.Module:
         """The full model on the CPU; filled on rank 0 only."""
-        full_model = meta_copy(self._model)
+        full_model = self._full_model
+        for name, buffer in self._buffers.items():
+            full_model.get_buffer(name).copy_(buffer)
         for name, weight in self._weights.items():
             value = self._utils.safe_get_full_fp32_param(weight)
             if dist.get_rank() == 0:
