@@ -3,7 +3,8 @@
     options.py             arguments and options that several commands have
     plain_help.py          layout of the help pages, unknown commands
     extras.py              optional packages that are not installed
-    pipeline_commands.py   init, plan, run, launch, sweep, ladder
+    init_command.py        init
+    pipeline_commands.py   plan, run, launch, sweep, ladder
     inspect_commands.py    status, watch, inspect, verify, diff, report, explain
     model_commands.py      generate, chat, embed, serve, evaluate, quantize, export
     text_input.py          texts from files, one a line

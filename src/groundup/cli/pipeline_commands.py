@@ -1,4 +1,4 @@
-"""Commands that write a recipe, plan it and run it: init, plan, run, launch, sweep, ladder."""
+"""Commands that plan a recipe and run it: plan, run, launch, sweep, ladder."""
 
 import json
 import sys
@@ -6,65 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import PROGRESS_KINDS, format_duration
+from groundup.cli.init_command import init as init
 from groundup.cli.options import JsonOption, RecipeArgument, RunArgument, RunsOption, SetOption
-from groundup.recipe.bundled_recipes import BUNDLED_RECIPES, bundled_recipe
 from groundup.stages import STAGES
 
 LADDER_FOLDER = "ladder"
 """Folder of a run that holds its ladder."""
 
 STAGE_NAMES = ", ".join(stage.name for stage in STAGES)
-
-
-def init(
-    out: Annotated[
-        Path | None, typer.Option(help="Recipe file to write; default: recipe.toml, or NAME.toml of --recipe.")
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=f"Copy a recipe that comes with groundup: {', '.join(BUNDLED_RECIPES)}."),
-    ] = None,
-    goal: Annotated[str | None, typer.Option(help="base, chat or chat-4bit.")] = None,
-    data: Annotated[str | None, typer.Option(help="Training text: a file pattern, a URL, or `sample`.")] = None,
-    hardware: Annotated[str | None, typer.Option(help="Device type, for example cpu-2 or h100.")] = None,
-    devices: Annotated[int | None, typer.Option(min=1, help="Number of devices.")] = None,
-    hours: Annotated[float | None, typer.Option(help="Hours for pretraining.")] = None,
-) -> None:
-    """Write a recipe for a goal, text, hardware and budget.
-
-    On a terminal it asks for every answer that no option gives; elsewhere it takes the defaults.
-
-    Example: groundup init --goal chat --data 'texts/*.txt' --hardware h100 --hours 4
-    """
-    from groundup.plan import init_recipe
-
-    text = None if recipe is None else bundled_recipe(recipe)
-    out = out or Path(f"{recipe or 'recipe'}.toml")
-    if out.exists():
-        raise UserError(f"{out} exists", hint="choose another name with --out")
-    if text is not None:
-        if {goal, data, hardware, devices, hours} != {None}:
-            raise UserError("--recipe with answers to questions", hint="groundup plan and run take --set KNOB=VALUE")
-        out.write_text(text, encoding="utf-8")
-        print(f"wrote {out}\nnext: groundup plan {out}")
-        return
-    answers: dict[str, Any] = {
-        "goal": goal, "data": data, "hardware": hardware, "devices": devices, "hours": hours,
-    }  # fmt: skip
-    for question in init_recipe.QUESTIONS:
-        if answers[question.name] is None:
-            answers[question.name] = question.default
-            if sys.stdin.isatty():
-                answers[question.name] = typer.prompt(question.text, question.default, err=True)
-    write_atomically(out, init_recipe.recipe_toml(answers, name=out.stem).encode())
-    print(f"wrote {out}\nnext: groundup plan {out}")
 
 
 def plan(

@@ -16,6 +16,7 @@
     dedup/              exact, MinHash and passage deduplication
     dedup_estimate.py   memory and passes of deduplication
     filter_stats.py     counts and samples of kept and dropped documents
+    survey.py           what files hold, from a sample
     work_units.py       division of the sources into units of work
     work_files.py       parquet, array and JSON files of the stage
     executor.py         parallel execution with Daft, native or on Ray

@@ -1,27 +1,29 @@
-"""`groundup init`: a recipe from five answers (goal, data, hardware, devices, hours)."""
+"""`groundup init`: a recipe from a goal, data, hardware and hours."""
 
 import json
+import math
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from groundup.artifacts.errors import UserError
-from groundup.plan.derive import derive
+from groundup.plan.derive import Plan, derive
 from groundup.plan.hardware import DEVICES
 from groundup.recipe import parse_recipe
+from groundup.recipe.data_config import FilesConfig
 
 GOALS = {
     "base": ("evaluate", "report"),
+    "code": ("evaluate", "report"),
     "chat": ("evaluate", "finetune", "export", "report"),
     "chat-4bit": ("evaluate", "finetune", "quantize", "export", "report"),
+    "encoder": ("evaluate", "export", "report"),
+    "translate": ("evaluate", "finetune", "export", "report"),
+    "summarize": ("evaluate", "finetune", "export", "report"),
 }
 """Tables of each goal, beyond training."""
-
-KIND_BY_SUFFIX = {
-    ".warc.gz": "web", ".warc": "web", ".xml.bz2": "wikipedia", ".bz2": "wikipedia", ".jsonl": "jsonl",
-    ".py": "code", ".c": "code", ".js": "code", ".rs": "code",
-}  # fmt: skip
-"""Source kind by file name suffix; `text` for all others."""
+CHAT_GOALS, PAIR_GOALS = ("chat", "chat-4bit"), ("translate", "summarize")
 
 SAMPLE_SOURCE = """\
 # A small corpus from a pinned package; replace it by your own text.
@@ -33,69 +35,184 @@ path = "**/texts/*.txt"
 """
 
 SAMPLE_CONVERSATIONS = """\
-# Conversations; replace them by your own: JSON lines with a `messages` list (kind = "messages").
+# English small talk; replace it by your own: JSON lines with a `messages` list (kind = "messages").
 [[finetune.conversations]]
 name = "chatterbot"
 kind = "chatterbot"
+topics = ["ai", "botprofile", "conversations", "emotion", "food", "greetings", "humor", "movies", "sports"]
 package = { name = "chatterbot-corpus", version = "1.3.3" }
 path = "**/english/*.yml"
 """
 
+ARCHITECTURES = {
+    "encoder": ('architecture = "encoder"\nfeed_forward = "geglu"\nembedding_norm = true\ntie_embeddings = true\n', 1),
+    "translate": (
+        'architecture = "encoder_decoder"\nposition_embedding = "relative"\nfeed_forward = "geglu_tanh"\n'
+        "tie_embeddings = true\n", 100,
+    ),
+}  # fmt: skip
+"""Knobs of [model] and number of mask tokens, by goal; other goals: a decoder."""
+
+VOCABULARY_PER_ROOT_BYTE = 5.5
+"""A byte-pair vocabulary of 5.5 sqrt(bytes) leaves half of the pairs that occur more than once (measured on 20 kB to
+450 kB of German, English and Chinese: 11 to 20 sqrt(bytes) entries at most)."""
+MIN_VOCABULARY = 300
+
 
 @dataclass(frozen=True)
-class InitQuestion:
-    name: str
-    text: str
-    default: Any
+class RecipeData:
+    """The data of a recipe, as far as it is known: sources, and what a look at them found.
 
-
-QUESTIONS = (
-    InitQuestion("goal", f"Goal? ({', '.join(GOALS)})", "chat-4bit"),
-    InitQuestion("data", "Training text? (path with globs, https:// URL, or `sample`)", "sample"),
-    InitQuestion("hardware", f"Device? ({', '.join(DEVICES)})", "cpu-2"),
-    InitQuestion("devices", "Number of devices?", 1),
-    InitQuestion("hours", "Hours of pretraining?", 1.0),
-)
-
-
-def recipe_toml(answers: dict[str, Any], name: str) -> str:
-    """The TOML text of a recipe for `answers` to QUESTIONS, checked by a plan.
-
-    Raises UserError for an unknown goal or hardware, or if no model fits the hardware.
+    Attributes:
+        sources: empty: the sample.
+        languages: ISO 639 codes; empty: not known.
+        text_bytes, tokens: estimates; None: not known.
+        prompts: beginnings of documents.
+        conversations: paths; those of gettext catalogues end in .po.
+        questions: first turns of conversations.
     """
-    goal, hardware, data = answers["goal"], str(answers["hardware"]), str(answers["data"])
+
+    sources: Sequence[FilesConfig] = ()
+    languages: Sequence[str] = ()
+    text_bytes: float | None = None
+    tokens: int | None = None
+    prompts: Sequence[str] = ()
+    conversations: Sequence[str] = ()
+    questions: Sequence[str] = field(default_factory=tuple)
+
+
+def check_goal(goal: str) -> str:
+    """`goal`. Raises UserError if it is unknown."""
     if goal not in GOALS:
-        raise UserError(f"goal = {goal!r}, expected one of {', '.join(GOALS)}")
-    hours, devices = float(answers["hours"]), int(answers["devices"])
-    cpu = hardware.startswith("cpu")
-    stages = [f"[{table}]\n{SAMPLE_CONVERSATIONS * (table == 'finetune')}" for table in GOALS[goal]]
+        raise UserError(f"--goal {goal}: unknown goal", hint=f"one of {', '.join(GOALS)}")
+    return goal
+
+
+def check_hardware(name: str) -> str:
+    """`name`. Raises UserError if it is unknown."""
+    if name not in DEVICES:
+        raise UserError(f"--hardware {name}: unknown device", hint=f"one of {', '.join(DEVICES)}")
+    return name
+
+
+def check_hours(hours: Any) -> float:
+    """`hours` as a number. Raises UserError unless it is above 0."""
+    try:
+        value = float(hours)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise UserError(f"--hours {hours}: expected a number above 0", hint="such as 0.5")
+    return value
+
+
+def check_conversations(goal: str, data: RecipeData) -> None:
+    """Raises UserError if the goal needs conversations or text pairs, and there are none."""
+    if data.conversations:
+        return
+    if goal in PAIR_GOALS:
+        raise UserError(
+            f"--goal {goal}: no text pairs",
+            hint="--chat FILE names them: JSON lines with a `messages` list (user: source, assistant: target), or .po",
+        )
+    if goal in CHAT_GOALS and data.sources and "en" not in data.languages:
+        language = ", ".join(data.languages) or "the language of the text"
+        raise UserError(
+            f"--goal {goal}: no conversations in {language}",
+            hint="--chat FILE names some (JSON lines with a `messages` list); --goal base needs none",
+        )
+
+
+def recipe_toml(goal: str, data: RecipeData, hardware: str, devices: int, hours: float, name: str) -> tuple[str, Plan]:
+    """The TOML text of a recipe, and its plan.
+
+    Raises UserError for an unknown goal or hardware, missing conversations, or if no model fits the hardware.
+    """
+    check_conversations(check_goal(goal), data)
+    is_cpu = check_hardware(hardware).startswith("cpu")
+    model, mask_tokens = ARCHITECTURES.get("translate" if goal in PAIR_GOALS else goal, ("", 0))
+    writers = {"evaluate": _evaluate, "finetune": _finetune, "quantize": _quantize}
+    tables = [writers[table](goal, data, is_cpu) if table in writers else f"[{table}]\n" for table in GOALS[goal]]
+    context = 256 if goal in PAIR_GOALS else 512 if is_cpu else 2048
+    if data.tokens is not None and data.tokens < 2_000_000:
+        context = 256
     text = f"""\
 # Written by groundup init for: {goal} on {devices} x {hardware} in {hours:g} h.
 # Meaning of a knob: groundup explain KNOB. Cost of the run: groundup plan RECIPE.
-name = {json.dumps(name)}
+name = {_toml(name)}
 
 [budget]
-hardware = {json.dumps(hardware)}
+hardware = {_toml(hardware)}
 devices = {devices}
 hours = {hours:g}
 
 [data]
-{SAMPLE_SOURCE if data == "sample" else _source(data)}
+{_languages(data)}
+{"".join(_source(spec) for spec in data.sources) or SAMPLE_SOURCE}
 [tokenizer]
-vocab_size = {4096 if cpu and hours < 4 else 32_000}
-
+vocab_size = {vocabulary_size(data.text_bytes, 4096 if is_cpu and hours < 4 else 32_000)}
+{f"num_mask_tokens = {mask_tokens}{chr(10)}" * (mask_tokens > 0)}
 [model]
-context_length = {512 if cpu else 2048}
-qk_norm = true
-
+context_length = {context}
+{model or f"qk_norm = true{chr(10)}"}
 [train]
-optimizer = "{"muon" if cpu else "adamw"}"
+optimizer = "{"muon" if is_cpu else "adamw"}"
 
-{chr(10).join(stages)}"""
-    derive(parse_recipe(tomllib.loads(text)))
-    return text
+{chr(10).join(tables)}"""
+    return text, derive(parse_recipe(tomllib.loads(text)), data.tokens)
 
 
-def _source(path: str) -> str:
-    kind = next((kind for suffix, kind in KIND_BY_SUFFIX.items() if path.lower().endswith(suffix)), "text")
-    return f'[[data.sources]]\nname = "corpus"\nkind = "{kind}"\npath = {json.dumps(path)}\n'
+def vocabulary_size(text_bytes: float | None, default: int) -> int:
+    """Vocabulary that this much text supports: a power of two, at most `default`.
+
+    >>> vocabulary_size(150_000, 4096), vocabulary_size(5e6, 4096), vocabulary_size(None, 4096)
+    (2048, 4096, 4096)
+    """
+    if text_bytes is None:
+        return default
+    supported = max(MIN_VOCABULARY, int(VOCABULARY_PER_ROOT_BYTE * math.sqrt(text_bytes)))
+    return default if supported >= default else max(MIN_VOCABULARY, 1 << (supported.bit_length() - 1))
+
+
+def _languages(data: RecipeData) -> str:
+    if not data.languages:
+        return ""
+    return f"language = {{ languages = {_toml(list(data.languages))} }} # found in the text; others are dropped\n"
+
+
+def _source(spec: FilesConfig) -> str:
+    place = f"path = {_toml(spec.path)}\n" if spec.path is not None else ""
+    if spec.package is not None:
+        place += f"package = {{ name = {_toml(spec.package.name)}, version = {_toml(spec.package.version)} }}\n"
+    return (
+        f"[[data.sources]]\nname = {_toml(spec.name)}\nkind = {_toml(spec.kind)} # by content, for each file\n{place}\n"
+    )
+
+
+def _evaluate(goal: str, data: RecipeData, is_cpu: bool) -> str:
+    has_prompts = data.prompts and goal not in (*PAIR_GOALS, "encoder")
+    return f"[evaluate]\n{f'prompts = {_toml(list(data.prompts))}{chr(10)}' if has_prompts else ''}"
+
+
+def _finetune(goal: str, data: RecipeData, is_cpu: bool) -> str:
+    """Small models need many passes and a high learning rate, as measured for recipes/quickstart.toml."""
+    knobs = "lora_rank = 32\nepochs = 15\nbatch_tokens = 1024\nlearning_rate = 5e-3\n" if is_cpu else ""
+    if goal in PAIR_GOALS:
+        knobs = 'method = "full"\nepochs = 20\nbatch_tokens = 1024\nlearning_rate = 1e-3\n'
+    if data.questions:
+        knobs += f"prompts = {_toml(list(data.questions))}\n"
+    sources = [
+        f'[[finetune.conversations]]\nname = "conversations-{number}"\n'
+        f'kind = "{"gettext" if path.endswith(".po") else "messages"}"\npath = {_toml(path)}\n'
+        for number, path in enumerate(data.conversations, start=1)
+    ]
+    return f"[finetune]\n{knobs}\n{chr(10).join(sources) or SAMPLE_CONVERSATIONS}"
+
+
+def _quantize(goal: str, data: RecipeData, is_cpu: bool) -> str:
+    return f"[quantize]\n{'group_size = 64' + chr(10) if is_cpu else ''}"
+
+
+def _toml(value: Any) -> str:
+    """A text or a list of texts in TOML."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

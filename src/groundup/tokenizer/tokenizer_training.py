@@ -186,9 +186,10 @@ def count_pretokens(texts: Iterable[str], splitter: Callable[[np.ndarray], np.nd
 def check_size(actual: int, expected: int) -> None:
     """Raises UserError when the vocabulary is smaller than requested."""
     if actual < expected:
+        supported = max(300, 1 << (actual.bit_length() - 2))  # half: entries that occur more than twice
         raise UserError(
             f"vocab_size = {expected}: the text yields only {actual} entries",
-            hint=f"vocab_size {actual} or less, or more text",
+            hint=f"set tokenizer.vocab_size={supported}, or add text",
         )
 
 

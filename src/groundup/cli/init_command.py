@@ -1,0 +1,173 @@
+"""The command init: questions, a look at the data, and a recipe."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from groundup.artifacts.errors import UserError
+
+SAMPLE = "sample"
+MODEL_COMMANDS = {
+    "quantize": "groundup quantize {model} --bits 4 --out {name}-4bit",
+    "evaluate": "groundup evaluate {model} --text {text}",
+}
+"""Goals for a model that exists: commands without a recipe."""
+
+
+def init(
+    out: Annotated[Path | None, typer.Option(help="Recipe file to write; default: named by data and goal.")] = None,
+    goal: Annotated[
+        str | None,
+        typer.Option(
+            help="base, code, chat, chat-4bit, encoder, translate, summarize; with --model: quantize, evaluate."
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Training text: file, folder, archive, glob, URL, NAME==VERSION of a package, or `sample`; may be repeated."
+        ),
+    ] = None,
+    chat: Annotated[
+        list[str] | None,
+        typer.Option(help="Conversations or text pairs: JSON lines with `messages`, or .po; may be repeated."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A model that exists, for the goals quantize and evaluate.")] = None,
+    hardware: Annotated[str | None, typer.Option(help="Device type, for example cpu-2 or h100.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
+    hours: Annotated[float | None, typer.Option(help="Hours for pretraining.")] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Take the default of every answer that is not given.")
+    ] = False,
+) -> None:
+    """Write a recipe for a goal, text, hardware and budget, after a look at the text.
+
+    On a terminal it asks for every answer that no option gives; elsewhere, and with --yes, it takes the defaults.
+
+    Example: groundup init --goal chat --data texts --hardware cpu-2 --hours 0.5
+    """
+    from groundup.plan import init_recipe
+    from groundup.plan.plan_table import describe_data
+
+    if model is not None or goal in MODEL_COMMANDS:
+        print(f"next: {_model_command(goal, model, data)}")
+        return
+    is_asking = not yes and sys.stdin.isatty()
+    for value, check in (
+        (goal, init_recipe.check_goal), (hardware, init_recipe.check_hardware), (hours, init_recipe.check_hours)
+    ):  # fmt: skip
+        if value is not None:
+            check(value)
+    found = (
+        look_at_data(data, chat)
+        if data or not is_asking
+        else _ask("Training text?", SAMPLE, lambda text: look_at_data([text], chat))
+    )
+    for line in found.lines:
+        print(line)
+
+    def checked(answer: str) -> str:
+        init_recipe.check_conversations(init_recipe.check_goal(answer), found.data)
+        return answer
+
+    if goal is None:
+        default = found.default_goal
+        names = ", ".join(init_recipe.GOALS)
+        goal = _ask(f"Goal? ({names})", default, checked) if is_asking else checked(default)
+    init_recipe.check_conversations(goal, found.data)
+    if hardware is None:
+        default = "cpu-8" if (os.cpu_count() or 1) >= 8 else "cpu-2"
+        question = f"Device? ({', '.join(init_recipe.DEVICES)})"
+        hardware = _ask(question, default, init_recipe.check_hardware) if is_asking else default
+    if hours is None:
+        hours = _ask("Hours of pretraining?", "1", init_recipe.check_hours) if is_asking else 1.0
+    out = out or Path(f"{found.name}-{goal}.toml")
+    if out.exists():
+        raise UserError(f"{out} exists", hint="choose another name with --out")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", out.stem).strip("._-") or "recipe"
+    text, planned = init_recipe.recipe_toml(goal, found.data, hardware, devices, hours, name)
+    out.write_text(text, encoding="utf-8")
+    summary = planned.summary()
+    if "data" in summary:
+        summary["data"]["estimated"] = True
+        print(f"expect: {describe_data(summary)}")
+    print(f"wrote {out}\nnext: groundup plan {out}")
+
+
+class DataFound:
+    """What `look_at_data` found: the data of a recipe, lines about it, a name and a goal that it suggests."""
+
+    def __init__(self, data: Any, lines: list[str], name: str, default_goal: str):
+        self.data, self.lines, self.name, self.default_goal = data, lines, name, default_goal
+
+
+def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
+    """Look at a sample of the files. Raises UserError if a path matches no file."""
+    from groundup.plan.init_recipe import RecipeData
+
+    for path in chat or ():
+        if not Path(path).expanduser().is_file():
+            raise UserError(
+                f"--chat {path}: no such file", hint="JSON lines with a `messages` list, or a .po catalogue"
+            )
+    if not paths or paths == [SAMPLE]:
+        return DataFound(RecipeData(conversations=chat or ()), [], SAMPLE, "chat-4bit")
+    from groundup.artifacts.machine import Machine
+    from groundup.data.survey import iter_turns, parse_source, survey_files
+
+    specs = []
+    for path in paths:
+        specs.append(parse_source(path, [spec.name for spec in specs]))
+    survey = survey_files(specs, Machine())
+    lines = survey.describe() if survey.files else ["the text is not on this machine: the run will look at it"]
+    languages = survey.main_languages
+    talked = survey.conversation_languages.most_common(1)
+    fits = not talked or not languages or talked[0][0] in languages
+    conversations = chat or (survey.conversations if fits else [])
+    if not fits:
+        lines.append(f"the conversations are in {talked[0][0]}, which the text is not: left out")
+    questions = [
+        text
+        for path in conversations
+        if not path.endswith(".po")
+        for text in iter_turns(Path(path).expanduser(), "user")
+    ]
+    if survey.files and not survey.tokens:
+        raise UserError(f"--data {paths[0]}: no text in its files", hint="; ".join(lines))
+    known = bool(survey.files)
+    data = RecipeData(
+        specs, languages, survey.text_bytes if known else None, survey.tokens if known else None, survey.beginnings,
+        conversations, questions[:2],
+    )  # fmt: skip
+    is_code = set(survey.kinds) <= {"code", "unknown_kind"} and known
+    has_chat = bool(conversations) or "en" in languages
+    return DataFound(data, lines, specs[0].name, "code" if is_code else "chat-4bit" if has_chat else "base")
+
+
+def _model_command(goal: str | None, model: str | None, data: list[str] | None) -> str:
+    if goal not in MODEL_COMMANDS:
+        raise UserError(
+            f"--model with --goal {goal}: expected {' or '.join(MODEL_COMMANDS)}",
+            hint="fine-tuning of a model that exists: groundup.finetune in Python, book/library.md",
+        )
+    if model is None or not Path(model).expanduser().exists():
+        raise UserError(
+            f"--goal {goal}: no model at --model {model}", hint="a Hugging Face folder, a .gguf file or a run"
+        )
+    text = (data or ["TEXT.txt"])[0]
+    command = MODEL_COMMANDS[goal].format(model=model, name=Path(model).stem, text=text)
+    return command + (f" --calibration {text}" if goal == "quantize" and data else "")
+
+
+def _ask(question: str, default: str, check: Callable[[str], Any]) -> Any:
+    """The answer on the terminal, asked again until `check` takes it."""
+    while True:
+        try:
+            return check(typer.prompt(question, default, err=True))
+        except UserError as error:
+            print(f"{error.message}{f' ({error.hint})' if error.hint else ''}", file=sys.stderr)

@@ -1,0 +1,206 @@
+"""What the files of a source hold, from a bounded sample: kinds, languages, sizes, duplicates, conversations."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from groundup.artifacts.machine import Machine
+from groundup.data.archive import estimate_text_bytes
+from groundup.data.clean.cleaning_steps import FilterContext, build_steps, clean_document, utf8_bytes
+from groundup.data.clean.language import detect_language
+from groundup.data.clean.language_rules import LANGUAGE_NAMES
+from groundup.data.clean.step_types import CleaningStep
+from groundup.data.corpus_summary import BYTES_PER_TOKEN
+from groundup.data.dedup.document_keys import text_key
+from groundup.data.document import Document, DroppedDocument
+from groundup.data.document_reader import AUTO, read_file_kinds
+from groundup.data.file_kind import CONVERSATIONS, UNKNOWN_KIND
+from groundup.data.filter_stats import count_by_name, describe_reason
+from groundup.data.inputs import InputFile, resolve_files
+from groundup.data.readers.reader_options import ReaderOptions
+from groundup.recipe.data_config import DataConfig, FilesConfig
+
+MAX_FILES = 400
+SAMPLE_BYTES = 4 << 20
+MIN_FILE_BYTES = 16 << 10
+MAX_TURNS = 200
+"""Limits of the sample: files, text in all, text of each file at least, turns of conversations."""
+MIN_SHARE = 0.02
+"""Languages with a smaller share of the documents are taken for errors of the detection."""
+TEXT_FRACTIONS = {"web": 0.1, "html": 0.2, "wikipedia": 0.7, "jsonl": 0.9, "table": 0.9}
+"""Text per byte of a file that the sample does not read to its end; other kinds: 1."""
+
+
+@dataclass
+class DataSurvey:
+    """Sample of the files of some sources, and totals estimated from it.
+
+    Attributes:
+        files, total_bytes: of all files, not only those of the sample.
+        documents, text_bytes: estimates for all files.
+        kinds, languages: documents of the sample.
+        beginnings: first words of a few documents.
+        conversations: paths of files with conversations, and the languages of their turns.
+    """
+
+    files: int = 0
+    total_bytes: int = 0
+    documents: float = 0.0
+    text_bytes: float = 0.0
+    kinds: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
+    read: int = 0
+    duplicates: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    beginnings: list[str] = field(default_factory=list)
+    conversations: list[str] = field(default_factory=list)
+    conversation_languages: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def tokens(self) -> int:
+        """Estimated tokens of the text that the filters keep."""
+        kept = 1 - sum(self.dropped.values()) / max(self.read, 1)
+        return int(self.text_bytes * kept / BYTES_PER_TOKEN)
+
+    @property
+    def main_languages(self) -> list[str]:
+        """Languages of a share that counts, the largest first."""
+        total = sum(self.languages.values())
+        return [
+            code for code, count in self.languages.most_common() if count >= MIN_SHARE * total and code != "unknown"
+        ]
+
+    def describe(self) -> list[str]:
+        """Lines for the console: what the data is, and what the filters would drop."""
+        main = self.main_languages
+        name = f"{LANGUAGE_NAMES.get(main[0], main[0])} " if len(main) == 1 else ""
+        lines = [
+            f"{self.documents:,.0f} {name}{_noun(self.kinds)} in {self.files:,} files, {self.text_bytes / 1e6:.1f} MB of "
+            f"text, about {self.tokens / 1e6:.2g} M tokens"
+        ]
+        if len(self.kinds) > 1:
+            lines.append(f"kinds: {count_by_name(self.kinds)}")
+        if len(main) > 1:
+            total = sum(self.languages.values())
+            lines.append("languages: " + ", ".join(f"{code} {self.languages[code] / total:.0%}" for code in main[:8]))
+        if self.duplicates:
+            lines.append(f"exact duplicates: {self.duplicates / self.read:.0%} of the documents")
+        if self.read and (lost := sum(self.dropped.values()) / self.read) > 0.1:
+            reason, _ = self.dropped.most_common(1)[0]
+            lines.append(f"the filters drop about {lost:.0%} of the documents, most: {describe_reason(reason)}")
+        if self.conversations:
+            lines.append(f"conversations: {', '.join(self.conversations[:3])}")
+        return lines
+
+
+def _noun(kinds: Counter[str]) -> str:
+    known = [kind for kind in kinds if kind not in (UNKNOWN_KIND, CONVERSATIONS)]
+    names = {"code": "source files", "wikipedia": "articles", "web": "pages"}
+    return names.get(known[0], "texts") if len(known) == 1 else "texts"
+
+
+def survey_files(specs: Iterable[FilesConfig], machine: Machine) -> DataSurvey:
+    """Look at a sample of the files of `specs`. Raises UserError if one matches no file."""
+    files = [file for spec in specs for file in resolve_files(spec, machine, lazy=True) if file.url is None]
+    survey = DataSurvey(files=len(files), total_bytes=sum(file.path.stat().st_size for file in files))
+    sample = files[:: -(-len(files) // MAX_FILES)] if files else []
+    sample_bytes = sum(file.path.stat().st_size for file in sample)
+    steps: dict[str, list[CleaningStep]] = {}
+    keys: set[int] = set()
+    limit = max(MIN_FILE_BYTES, SAMPLE_BYTES // max(len(sample), 1))
+    for file in sample:
+        _survey_file(survey, file, limit, steps, keys)
+    scale = survey.total_bytes / max(sample_bytes, 1)
+    survey.documents *= scale
+    survey.text_bytes *= scale
+    return survey
+
+
+def _survey_file(
+    survey: DataSurvey, file: InputFile, limit: int, steps: dict[str, list[CleaningStep]], keys: set[int]
+) -> None:
+    read_bytes = documents = 0
+    kind = AUTO
+    options = ReaderOptions(html_extractor="resiliparse")
+    for kind, found in read_file_kinds(AUTO, file, options):
+        if isinstance(found, DroppedDocument):
+            if found.reason in (UNKNOWN_KIND, CONVERSATIONS):
+                survey.kinds[found.reason] += 1
+            if found.reason == CONVERSATIONS and not file.is_archive:
+                survey.conversations.append(str(file.path))
+                survey.conversation_languages.update(_turn_languages(file.path))
+            continue
+        survey.kinds[kind] += 1
+        documents += 1
+        read_bytes += utf8_bytes(found.text)
+        _survey_document(survey, kind, found, steps, keys)
+        if read_bytes > limit:
+            break
+    else:  # the whole file
+        survey.documents += documents
+        survey.text_bytes += read_bytes
+        return
+    size = estimate_text_bytes(file.name, file.path.stat().st_size) * TEXT_FRACTIONS.get(kind, 1.0)
+    survey.text_bytes += max(size, read_bytes)
+    survey.documents += documents * max(size / read_bytes, 1.0)
+
+
+def _survey_document(
+    survey: DataSurvey, kind: str, document: Document, steps: dict[str, list[CleaningStep]], keys: set[int]
+) -> None:
+    if kind not in steps:
+        config = DataConfig.model_validate({"sources": [{"name": "data", "path": "-"}]})
+        steps[kind] = build_steps(config, kind, True, FilterContext())
+    survey.read += 1
+    if kind != "code":
+        survey.languages[detect_language(document.text)[0]] += 1
+    result = clean_document(document, steps[kind])
+    if isinstance(result, DroppedDocument):
+        survey.dropped[result.reason] += 1
+        return
+    key = int(text_key(result.text))
+    survey.duplicates += key in keys
+    keys.add(key)
+    words = result.text.split()
+    if len(survey.beginnings) < 3 and len(words) > 20:
+        survey.beginnings.append(" ".join(words[:4]))
+
+
+def _turn_languages(path: Path) -> Counter[str]:
+    return Counter(detect_language(text)[0] for text in islice(iter_turns(path), MAX_TURNS))
+
+
+def iter_turns(path: Path, role: str = "assistant") -> Iterator[str]:
+    """Texts of a role in a file of conversations (JSON lines with `messages`); damaged lines are skipped."""
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        for line in lines:
+            try:
+                messages = json.loads(line)["messages"]
+                yield from (turn["content"] for turn in messages if turn["role"] == role)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
+
+
+PACKAGE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)")
+
+
+def parse_source(text: str, taken: Iterable[str] = ()) -> FilesConfig:
+    """A source from what a user types: a path, glob or URL, or NAME==VERSION for a package of the Python index."""
+    if package := PACKAGE.fullmatch(text):
+        place = {"package": package.groupdict()}
+        stem = package["name"]
+    else:
+        place = {"path": text}
+        fixed = [
+            part
+            for part in text.rstrip("/").split("/")
+            if part not in ("", ".", "..") and not re.search(r"[*?\[]", part)
+        ]
+        stem = fixed[-1].partition(".")[0] if fixed else ""
+    name = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") or "corpus"
+    numbered = (name if number == 1 else f"{name}-{number}" for number in range(1, 1000))
+    return FilesConfig.model_validate({"name": next(found for found in numbered if found not in set(taken)), **place})
