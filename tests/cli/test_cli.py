@@ -106,19 +106,6 @@ def test_interrupted_run_can_continue(tmp_path):
     assert status.stderr == "interrupted: groundup run RECIPE continues it\n"
 
 
-def test_init_writes_a_recipe_that_plans(tmp_path):
-    out = tmp_path / "new.toml"
-    answers = ["--goal", "chat-4bit", "--data", "texts/*.txt", "--hardware", "cpu-8", "--devices", "1", "--hours", "2"]
-    done = groundup("init", "--out", out, *answers)
-    assert done.returncode == 0, done.stderr
-    plan = groundup("plan", out)
-    assert plan.returncode == 0, plan.stderr
-    assert "hours" in plan.stdout
-    bad = groundup("init", "--out", tmp_path / "bad.toml", "--goal", "world-peace")
-    assert (bad.returncode, (tmp_path / "bad.toml").exists()) == (2, False)
-    assert "goal = 'world-peace'" in bad.stderr
-
-
 def test_plan_as_json():
     done = groundup("plan", QUICKSTART, "--json")
     assert done.returncode == 0, done.stderr

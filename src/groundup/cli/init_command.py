@@ -30,12 +30,15 @@ def init(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="Training text: file, folder, archive, glob, URL, NAME==VERSION of a package, or `sample`; may be repeated."
+            metavar="TEXT",
+            help="Training text: file, folder, archive, glob, URL, NAME==VERSION of a package, or `sample`; may be repeated.",
         ),
     ] = None,
     chat: Annotated[
         list[str] | None,
-        typer.Option(help="Conversations or text pairs: JSON lines with `messages`, or .po; may be repeated."),
+        typer.Option(
+            metavar="PATH", help="Conversations or text pairs: JSON lines with `messages`, or .po; may be repeated."
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="A model that exists, for the goals quantize and evaluate.")] = None,
     hardware: Annotated[str | None, typer.Option(help="Device type, for example cpu-2 or h100.")] = None,
@@ -58,39 +61,38 @@ def init(
         print(f"next: {_model_command(goal, model, data)}")
         return
     is_asking = not yes and sys.stdin.isatty()
-    for value, check in (
-        (goal, init_recipe.check_goal), (hardware, init_recipe.check_hardware), (hours, init_recipe.check_hours)
-    ):  # fmt: skip
-        if value is not None:
-            check(value)
-    found = (
-        look_at_data(data, chat)
-        if data or not is_asking
-        else _ask("Training text?", SAMPLE, lambda text: look_at_data([text], chat))
-    )
+    checks: dict[str, Callable[[Any], Any]] = {
+        "goal": init_recipe.check_goal, "hardware": init_recipe.check_hardware, "hours": init_recipe.check_hours,
+    }  # fmt: skip
+    given = {"goal": goal, "hardware": hardware, "hours": hours}
+    answers = {name: checks[name](value) for name, value in given.items() if value is not None}
+    if data or not is_asking:
+        found = look_at_data(data, chat)
+    else:
+        found = _ask("Training text?", SAMPLE, lambda text: look_at_data([text], chat))
     for line in found.lines:
         print(line)
 
-    def checked(answer: str) -> str:
+    def check_wish(answer: str) -> str:
         init_recipe.check_conversations(init_recipe.check_goal(answer), found.data)
         return answer
 
-    if goal is None:
-        default = found.default_goal
-        names = ", ".join(init_recipe.GOALS)
-        goal = _ask(f"Goal? ({names})", default, checked) if is_asking else checked(default)
-    init_recipe.check_conversations(goal, found.data)
-    if hardware is None:
-        default = "cpu-8" if (os.cpu_count() or 1) >= 8 else "cpu-2"
-        question = f"Device? ({', '.join(init_recipe.DEVICES)})"
-        hardware = _ask(question, default, init_recipe.check_hardware) if is_asking else default
-    if hours is None:
-        hours = _ask("Hours of pretraining?", "1", init_recipe.check_hours) if is_asking else 1.0
-    out = out or Path(f"{found.name}-{goal}.toml")
+    checks["goal"] = check_wish
+    questions = {
+        "goal": (f"Goal? ({', '.join(init_recipe.GOALS)})", found.default_goal),
+        "hardware": (f"Device? ({', '.join(init_recipe.DEVICES)})", "cpu-8" if (os.cpu_count() or 1) >= 8 else "cpu-2"),
+        "hours": ("Hours of pretraining?", "1"),
+    }
+    for name, (question, default) in questions.items():
+        if name not in answers and is_asking:
+            answers[name] = _ask(question, default, checks[name])
+        else:
+            answers[name] = checks[name](answers.get(name, default))
+    out = out or Path(f"{found.name}-{answers['goal']}.toml")
     if out.exists():
         raise UserError(f"{out} exists", hint="choose another name with --out")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", out.stem).strip("._-") or "recipe"
-    text, planned = init_recipe.recipe_toml(goal, found.data, hardware, devices, hours, name)
+    text, planned = init_recipe.recipe_toml(**answers, data=found.data, devices=devices, name=name)
     out.write_text(text, encoding="utf-8")
     summary = planned.summary()
     if "data" in summary:

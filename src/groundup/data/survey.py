@@ -79,8 +79,8 @@ class DataSurvey:
         main = self.main_languages
         name = f"{LANGUAGE_NAMES.get(main[0], main[0])} " if len(main) == 1 else ""
         lines = [
-            f"{self.documents:,.0f} {name}{_noun(self.kinds)} in {self.files:,} files, {self.text_bytes / 1e6:.1f} MB of "
-            f"text, about {self.tokens / 1e6:.2g} M tokens"
+            f"{self.documents:,.0f} {name}{_noun(self.kinds)} in {self.files:,} file{'s' * (self.files != 1)}, "
+            f"{self.text_bytes / 1e6:.2g} MB of text, about {self.tokens / 1e6:.2g} M tokens"
         ]
         if len(self.kinds) > 1:
             lines.append(f"kinds: {count_by_name(self.kinds)}")

@@ -1,0 +1,131 @@
+"""`groundup init`: what it understands of the data, and recipes that plan without an edit."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+
+from groundup.artifacts.errors import UserError
+from groundup.cli import init_command
+from groundup.plan import derive
+from groundup.plan.init_recipe import GOALS, vocabulary_size
+from groundup.recipe import load_recipe
+from groundup.tokenizer import train_tokenizer
+
+PROSE = json.loads((Path(__file__).parents[1] / "data" / "prose.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of German texts, as the current folder's `texte`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texte").mkdir()
+    for number in range(30):
+        (tmp_path / "texte" / f"{number}.txt").write_text(f"{PROSE['de']}\n\nKapitel {number}.", encoding="utf-8")
+    return tmp_path
+
+
+def init(**answers) -> None:
+    defaults = dict.fromkeys(("out", "goal", "data", "chat", "model", "hardware", "hours"))
+    init_command.init(**{**defaults, "devices": 1, "yes": True, **answers})
+
+
+def write_conversations(path: Path, question: str, answer: str) -> None:
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    path.write_text(json.dumps({"messages": turns}, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def test_german_texts(folder: Path, capsys: pytest.CaptureFixture[str]):
+    init(data=["texte"], hours="0.05")
+    out = capsys.readouterr().out
+    assert out.startswith("30 German texts in 30 files, 0.012 MB of text")
+    assert out.endswith("wrote texte-base.toml\nnext: groundup plan texte-base.toml\n")
+    recipe = load_recipe("texte-base.toml")
+    assert recipe.name == "texte-base"
+    assert recipe.data is not None
+    assert recipe.data.language.languages == ("de",)
+    assert [(source.name, source.kind, source.path) for source in recipe.data.sources] == [("texte", "auto", "texte")]
+    with pytest.raises(UserError, match=r"texte-base\.toml exists"):
+        init(data=["texte"])
+
+
+def test_no_chat_without_conversations_in_the_language(folder: Path):
+    with pytest.raises(UserError, match="--goal chat: no conversations in de"):
+        init(data=["texte"], goal="chat")
+    write_conversations(
+        folder / "texte" / "english.jsonl", "Where is the mill?", "The mill stands by the road to the hills."
+    )
+    with pytest.raises(UserError, match="no conversations in de"):
+        init(data=["texte"], goal="chat")
+    write_conversations(
+        folder / "texte" / "deutsch.jsonl", "Wo steht die Mühle?", "Die alte Mühle steht an der Straße im Dorf."
+    )
+    (folder / "texte" / "english.jsonl").unlink()
+    init(data=["texte"], goal="chat")
+    recipe = load_recipe("texte-chat.toml")
+    assert recipe.finetune is not None
+    assert [source.path for source in recipe.finetune.conversations] == ["texte/deutsch.jsonl"]
+    assert recipe.finetune.prompts == ("Wo steht die Mühle?",)
+
+
+@pytest.mark.parametrize("goal", GOALS)
+def test_every_goal_gives_a_recipe_that_plans(goal: str, folder: Path):
+    write_conversations(folder / "pairs.jsonl", "Guten Tag", "Good day")
+    init(data=["texte", "texte/*.txt"], goal=goal, chat=["pairs.jsonl"], hours="0.1", out=Path("my recipe.toml"))
+    recipe = load_recipe("my recipe.toml")
+    assert (recipe.name, [source.name for source in recipe.data.sources]) == ("my-recipe", ["texte", "texte-2"])  # type: ignore[union-attr]
+    assert derive(recipe, 50_000).parameters is not None
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"goal": "world-peace"}, "--goal world-peace: unknown goal"),
+        ({"hours": "0"}, "--hours 0: expected a number above 0"),
+        ({"hours": "soon"}, "--hours soon: expected a number above 0"),
+        ({"hardware": "abacus"}, "--hardware abacus: unknown device"),
+        ({"data": ["missing/*.txt"]}, "source missing: no file matches"),
+        ({"goal": "translate"}, "--goal translate: no text pairs"),
+        ({"chat": ["none.jsonl"]}, "--chat none.jsonl: no such file"),
+        ({"goal": "quantize", "model": "none"}, "--goal quantize: no model at --model none"),
+        ({"goal": "base", "model": "texte"}, "--model with --goal base"),
+    ],
+)
+def test_wrong_answers_are_one_line(answers: dict, message: str, folder: Path):  # type: ignore[type-arg]
+    with pytest.raises(UserError) as caught:
+        init(**answers)
+    assert message in caught.value.message
+    assert not list(folder.glob("*.toml"))
+
+
+def test_a_model_that_exists_needs_no_recipe(folder: Path, capsys: pytest.CaptureFixture[str]):
+    init(goal="quantize", model="texte", data=["a.txt"])
+    assert capsys.readouterr().out == "next: groundup quantize texte --bits 4 --out texte-4bit --calibration a.txt\n"
+
+
+def test_a_wrong_answer_is_asked_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    typed = iter(["texts", "texte", "chat", "base", "abacus", "cpu-2", "-1", "0.1"])
+    monkeypatch.setattr(typer, "prompt", lambda *_, **__: next(typed))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    init(yes=False)
+    captured = capsys.readouterr()
+    for words in ("no file matches texts", "no conversations in de", "unknown device", "expected a number above 0"):
+        assert words in captured.err
+    assert tomllib.loads(Path("texte-base.toml").read_text(encoding="utf-8"))["budget"]["hours"] == 0.1
+
+
+def test_vocabulary_that_the_text_supports(prose_text: str):
+    """A tokenizer of the chosen size can be trained on half of the text, which filters and held-out text may leave."""
+    size = vocabulary_size(len(prose_text), 4096)
+    assert size >= 300
+    assert train_tokenizer([prose_text[: len(prose_text) // 2]], size).vocab_size == size
+    assert vocabulary_size(1e9, 32_000) == 32_000
+
+
+@pytest.fixture
+def prose_text() -> str:
+    return (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
