@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def init(**answers) -> None:
-    defaults = dict.fromkeys(("out", "goal", "data", "chat", "model", "hardware", "hours"))
+    defaults = dict.fromkeys(("out", "recipe", "goal", "data", "chat", "model", "hardware", "hours"))
     init_command.init(**{**defaults, "devices": 1, "yes": True, **answers})
 
 
@@ -40,7 +40,7 @@ def write_conversations(path: Path, question: str, answer: str) -> None:
 def test_german_texts(folder: Path, capsys: pytest.CaptureFixture[str]):
     init(data=["texte"], hours="0.05")
     out = capsys.readouterr().out
-    assert out.startswith("30 German texts in 30 files, 0.012 MB of text")
+    assert out.startswith("30 German texts in 30 files, 0.013 MB of text")
     assert out.endswith("wrote texte-base.toml\nnext: groundup plan texte-base.toml\n")
     recipe = load_recipe("texte-base.toml")
     assert recipe.name == "texte-base"

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
+from groundup.recipe.bundled_recipes import BUNDLED_RECIPES, bundled_recipe
 
 SAMPLE = "sample"
 MODEL_COMMANDS = {
@@ -20,7 +22,13 @@ MODEL_COMMANDS = {
 
 
 def init(
-    out: Annotated[Path | None, typer.Option(help="Recipe file to write; default: named by data and goal.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Recipe file to write; default: named by data and goal, or by --recipe.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"Copy a recipe that comes with groundup: {', '.join(BUNDLED_RECIPES)}."),
+    ] = None,
     goal: Annotated[
         str | None,
         typer.Option(
@@ -57,6 +65,11 @@ def init(
     from groundup.plan import init_recipe
     from groundup.plan.plan_table import describe_data
 
+    if recipe is not None:
+        if (goal, data, chat, model, hardware, hours) != (None,) * 6:
+            raise UserError("--recipe with answers to questions", hint="groundup plan and run take --set KNOB=VALUE")
+        _write(out or Path(f"{recipe}.toml"), bundled_recipe(recipe))
+        return
     if model is not None or goal in MODEL_COMMANDS:
         print(f"next: {_model_command(goal, model, data)}")
         return
@@ -73,11 +86,11 @@ def init(
     for line in found.lines:
         print(line)
 
-    def check_wish(answer: str) -> str:
+    def check_goal(answer: str) -> str:
         init_recipe.check_conversations(init_recipe.check_goal(answer), found.data)
         return answer
 
-    checks["goal"] = check_wish
+    checks["goal"] = check_goal
     questions = {
         "goal": (f"Goal? ({', '.join(init_recipe.GOALS)})", found.default_goal),
         "hardware": (f"Device? ({', '.join(init_recipe.DEVICES)})", "cpu-8" if (os.cpu_count() or 1) >= 8 else "cpu-2"),
@@ -89,15 +102,19 @@ def init(
         else:
             answers[name] = checks[name](answers.get(name, default))
     out = out or Path(f"{found.name}-{answers['goal']}.toml")
-    if out.exists():
-        raise UserError(f"{out} exists", hint="choose another name with --out")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", out.stem).strip("._-") or "recipe"
     text, planned = init_recipe.recipe_toml(**answers, data=found.data, devices=devices, name=name)
-    out.write_text(text, encoding="utf-8")
     summary = planned.summary()
     if "data" in summary:
         summary["data"]["estimated"] = True
         print(f"expect: {describe_data(summary)}")
+    _write(out, text)
+
+
+def _write(out: Path, text: str) -> None:
+    if out.exists():
+        raise UserError(f"{out} exists", hint="choose another name with --out")
+    write_atomically(out, text.encode())
     print(f"wrote {out}\nnext: groundup plan {out}")
 
 

@@ -195,10 +195,7 @@ def _evaluate(goal: str, data: RecipeData, is_cpu: bool) -> str:
 
 
 def _finetune(goal: str, data: RecipeData, is_cpu: bool) -> str:
-    """Small models need many passes and a high learning rate, as measured for recipes/quickstart.toml."""
-    knobs = "lora_rank = 32\nepochs = 15\nbatch_tokens = 1024\nlearning_rate = 5e-3\n" if is_cpu else ""
-    if goal in PAIR_GOALS:
-        knobs = 'method = "full"\nepochs = 20\nbatch_tokens = 1024\nlearning_rate = 1e-3\n'
+    knobs = 'method = "full"\n' * (goal in PAIR_GOALS)
     if data.questions:
         knobs += f"prompts = {_toml(list(data.questions))}\n"
     sources = [
