@@ -160,10 +160,9 @@ def test_the_wheel_works_outside_the_repository(tmp_path):
 
     assert str(tmp_path) in run("-c", "import groundup; print(groundup.__file__)")
     assert run("-m", "groundup.cli", "--version").startswith("groundup 0.")
-    for name in sorted(path.stem for path in (ROOT / "recipes").glob("*.toml")):
-        run("-m", "groundup.cli", "init", "--recipe", name)
-        assert name in run("-m", "groundup.cli", "plan", f"{name}.toml", "--json")
+    run("-m", "groundup.cli", "init", "--recipe", "quickstart")
     run("-m", "groundup.cli", "plan", "quickstart.toml", "--pdf", "plan.pdf")
+    assert (work / "plan.pdf").read_bytes().startswith(b"%PDF")
     installed = {path.relative_to(tmp_path / "site") for path in (tmp_path / "site" / "groundup").rglob("*.*")}
     in_git = subprocess.run(["git", "ls-files", "src"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     missing = {Path(path).relative_to("src") for path in in_git.splitlines()} - installed
