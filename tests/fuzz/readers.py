@@ -38,7 +38,7 @@ from groundup.model.serialization import save_model
 from groundup.pipeline import read_recipe
 from groundup.plan import derive
 from groundup.plan.prediction import SCALING_LAW_FILE, predict_loss, recipe_signature
-from groundup.plan.scaling_law import fit_scaling_law
+from groundup.plan.scaling_law import ScalingLaw
 from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized, load_huggingface_quantized
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantized_folder import load_quantized_folder, save_quantized_folder
@@ -233,7 +233,7 @@ def run_readers(root: Path, tokenizer: Tokenizer) -> list[Reader]:
     (recipe / "recipe.toml").write_text(RECIPE)
     plan = derive(load_recipe(recipe / "recipe.toml"))
     law = {
-        "scaling_law": fit_scaling_law([1e5, 1e6, 1e7], [2.0, 1.5, 1.2]).__dict__, "points": [1, 2, 3],
+        "scaling_law": vars(ScalingLaw(1e6, [1.0, 1.1], [0.5, 0.6], [0.3, 0.2])), "points": [1, 2, 3],
         "tokens_per_parameter": plan.summary()["tokens_per_parameter"],
         "signature": fingerprint(recipe_signature(plan.recipe)),
     }  # fmt: skip

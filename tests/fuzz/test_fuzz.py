@@ -9,7 +9,7 @@ from isolation import Outcomes, call_isolated
 from mutations import damage
 from readers import Reader, all_readers
 
-SMALL, LARGE = 6, 20_000
+SMALL, LARGE = 4, 20_000
 """Damaged files of each reader in the usual run; of all readers together in the slow one."""
 
 
