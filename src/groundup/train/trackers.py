@@ -85,7 +85,7 @@ class TensorBoard:
         self._writer.close()
 
 
-def _without_writer_errors(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+def _without_writer_errors(hook: Callable[[Any], object]) -> Callable[[Any], object]:
     """`hook` for all threads but TensorBoard's writer, whose exception is raised again by the next call of `log` or `close`."""
     return lambda failed: None if type(failed.thread).__name__ == "_AsyncWriterThread" else hook(failed)
 

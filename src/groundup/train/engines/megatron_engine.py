@@ -19,7 +19,7 @@ from groundup.model.head import shift_labels
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.train.engines.base_engine import BaseEngine, split_batch
-from groundup.train.engines.megatron_model import ExpertBalancing, MegatronAdapter, build_megatron, check_megatron
+from groundup.train.engines.megatron_model import MegatronAdapter, build_megatron, check_megatron
 from groundup.train.engines.megatron_state import MegatronState
 from groundup.train.objectives import NEXT_TOKEN, Batch, Objective
 
@@ -51,8 +51,6 @@ class MegatronEngine(BaseEngine):
         self.data_rank = parallel_state.get_data_parallel_rank()
         self.data_world_size = parallel_state.get_data_parallel_world_size()
         self._finalize_grads, self._run_schedule = finalize_model_grads, get_forward_backward_func()
-        moe = getattr(model.config, "moe", None)
-        self._balancing = ExpertBalancing(self.module, moe) if moe is not None else None
         self.zero_grad()
 
     def forward_backward(self, batch: Batch) -> float:
@@ -62,8 +60,6 @@ class MegatronEngine(BaseEngine):
         size = self.even_micro_batch_size(batch)
         micro_batches = split_batch(self._to_device(batch), size)
         length = batch["tokens"].shape[1]
-        if self._balancing is not None:
-            self._balancing.start(len(micro_batches), size * length)
 
         def forward_step(iterator: Iterator[Batch], model: nn.Module) -> tuple[Tensor, Callable[[Tensor], Any]]:
             micro_batch = next(iterator)
@@ -80,8 +76,7 @@ class MegatronEngine(BaseEngine):
             num_microbatches=len(micro_batches), seq_length=length, micro_batch_size=size,
         )  # fmt: skip
         self._finalize_grads([self._model])  # all-reduce over data ranks, and partial gradients over tensor ranks
-        total = float(sum(losses)) + (self._balancing.loss() if self._balancing is not None else 0.0)
-        return self.communicator.all_reduce_sum(total / self.layout.tensor)  # equal on all tensor ranks
+        return self.communicator.all_reduce_sum(float(sum(losses)) / self.layout.tensor)  # equal on all tensor ranks
 
     def optimizer_step(self, lr_multiplier: float) -> float:
         self._optimizer.prepare_grads()

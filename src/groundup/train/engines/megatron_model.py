@@ -59,6 +59,7 @@ def build_megatron(
         expert_model_parallel_size=layout.expert,
         distributed_timeout_minutes=COLLECTIVE_TIMEOUT // timedelta(minutes=1),
     )
+    _define_gemm_of_transformer_engine()
     model_parallel_cuda_manual_seed(0)  # required, although there is no dropout
     half = settings.precision == "bfloat16"
     transformer_config = TransformerConfig(
@@ -137,9 +138,7 @@ def _moe_config_fields(config: ModelConfig, moe: MoEConfig) -> dict[str, Any]:
         "moe_router_pre_softmax": not moe.normalize_scores,
         "moe_router_dtype": "fp32",
         "moe_token_dispatcher_type": "alltoall",
-        # Tokens are counted over all ranks, as in parallel/expert_parallel.py.
-        "moe_router_load_balancing_type": "global_aux_loss" if moe.load_balancing == "auxiliary_loss" else "none",
-        "moe_aux_loss_coeff": moe.load_balancing_rate,
+        "moe_router_load_balancing_type": "none",  # others are refused: plan/engine_support.py
     }
 
 
@@ -165,37 +164,12 @@ def _compute_config_fields(layout: LayoutConfig, half: bool, checkpointing: str)
     } | (FULL_RECOMPUTE if checkpointing == "full" else {})
 
 
-class ExpertBalancing:
-    """The auxiliary loss of experts, of which Megatron adds the gradient only.
+def _define_gemm_of_transformer_engine() -> None:
+    """A name that Megatron-Core 0.16 defines with TransformerEngine only, and that its router reads without it."""
+    from megatron.core.transformer.moe import moe_utils  # type: ignore[import-not-found]
 
-    Megatron multiplies it by the tokens of a micro-batch on this rank, and leaves the division to its own optimizer loop.
-    """
-
-    def __init__(self, network: nn.Module, moe: MoEConfig):
-        from megatron.core.transformer.moe import moe_utils  # type: ignore[import-not-found]
-        from megatron.core.transformer.moe.router import TopKRouter  # type: ignore[import-not-found]
-
-        if not hasattr(moe_utils, "te_general_gemm"):  # a name that 0.16 defines with TransformerEngine only, but reads
-            moe_utils.te_general_gemm = None
-        self._factor = moe.load_balancing_rate * moe.experts_per_token
-        self._clear, self._values = moe_utils.clear_aux_losses_tracker, moe_utils.get_moe_layer_wise_logging_tracker
-        self._config: Any = network.config
-        self._micro_batches = 1
-        routers: list[Any] = [part for part in network.modules() if isinstance(part, TopKRouter)]
-        for router in routers:
-            # Tokens are counted in one micro-batch; Megatron would sum over those before, too.
-            router.register_forward_pre_hook(lambda router, _: router.reset_global_aux_loss_tracker())
-
-    def start(self, micro_batches: int, tokens: int) -> None:
-        """Before a batch of so many micro-batches, each with `tokens` tokens on this rank."""
-        self._clear()
-        self._micro_batches = micro_batches
-        self._config.moe_aux_loss_coeff = self._factor / (micro_batches * tokens)
-
-    def loss(self) -> float:
-        """This rank's part of the auxiliary loss of the batch."""
-        total = sum(float(layer["values"].sum()) for layer in self._values().values())
-        return self._factor / self._micro_batches * total
+    if not hasattr(moe_utils, "te_general_gemm"):
+        moe_utils.te_general_gemm = None
 
 
 class MegatronAdapter(nn.Module):
