@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,7 +85,7 @@ def test_fsspec_files_are_fetched_once(machine: Machine):
 def test_common_crawl_snapshot_resolves_to_its_files(machine: Machine, monkeypatch: pytest.MonkeyPatch):
     fetched = []
 
-    def download(url: str, target: Path, _: Machine) -> Path:
+    def download(url: str, target: Path, _: Machine, **limits: Any) -> Path:
         fetched.append(url)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(gzip.compress(b"".join(b"crawl-data/warc/%05d.warc.gz\n" % number for number in range(50))))

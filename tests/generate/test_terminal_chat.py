@@ -17,12 +17,12 @@ from groundup.tokenizer.tokenizer_training import train_bpe
 TOKENIZER = train_bpe([], 260)  # the control tokens, and a token a byte
 
 
-class Scripted:
+class Scripted(Decoder):
     """A fake model: generates a fixed text and records its prompts."""
 
     def __init__(self, monkeypatch, script: str, context_length: int = 400):
-        self.config = ModelConfig(
-            vocab_size=300, hidden_size=8, num_layers=1, num_heads=2, context_length=context_length
+        super().__init__(
+            ModelConfig(vocab_size=300, hidden_size=8, num_layers=1, num_heads=2, context_length=context_length)
         )
         self.prompts: list[str] = []
         self.interrupt_after: int | None = None

@@ -162,7 +162,10 @@ def _read_items(source: ConversationSourceConfig, machine: Machine) -> Iterator[
 def parse_chatterbot(text: str, name: str) -> list[Any]:
     """The entries of `conversations`. BaseLoader reads scalars as text ("no" is not a boolean) and cannot run code."""
     try:
-        content = yaml.load(text, Loader=_Loader)
+        for event in yaml.parse(text, Loader=yaml.BaseLoader):
+            if isinstance(event, yaml.AliasEvent):  # a few lines would become gigabytes
+                raise yaml.YAMLError(f"line {event.start_mark.line + 1}: aliases are not supported")
+        content = yaml.load(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(
             f"{name}: not valid YAML: {str(error).splitlines()[0]}", hint="correct or remove the file"
@@ -171,15 +174,6 @@ def parse_chatterbot(text: str, name: str) -> list[Any]:
     if not isinstance(entries, list):
         raise UserError(f"{name}: no list `conversations`, expected ChatterBot's format", hint="try kind = messages")
     return entries
-
-
-class _Loader(yaml.BaseLoader):
-    """Without aliases, by which a few lines become gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"line {self.peek_event().start_mark.line + 1}: aliases are not supported")
-        return super().compose_node(parent, index)
 
 
 def parse_messages(text: str, name: str) -> list[Any]:

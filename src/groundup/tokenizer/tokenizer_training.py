@@ -186,7 +186,8 @@ def count_pretokens(texts: Iterable[str], splitter: Callable[[np.ndarray], np.nd
 def check_size(actual: int, expected: int) -> None:
     """Raises UserError when the vocabulary is smaller than requested."""
     if actual < expected:
-        supported = max(300, 1 << (actual.bit_length() - 2))  # half: entries that occur more than twice
+        half = 1 << (actual.bit_length() - 2)  # a power of two, with entries that occur more than twice
+        supported = min(actual, max(300, half))
         raise UserError(
             f"vocab_size = {expected}: the text yields only {actual} entries",
             hint=f"set tokenizer.vocab_size={supported}, or add text",
