@@ -27,7 +27,7 @@ LAYOUTS = {
 def test_resume_in_another_layout(one, other, tmp_path):
     ranks, case = LAYOUTS[one]
     straight = gloo_ranks.run_ranks(ranks, engine_cases.save_after_two, CheckpointCase(case, tmp_path))
-    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}, "nothing is pickled"
     ranks, case = LAYOUTS[other]
     resumed = gloo_ranks.run_ranks(ranks, engine_cases.load_and_continue, CheckpointCase(case, tmp_path))
     if one == other:
