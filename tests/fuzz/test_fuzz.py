@@ -2,6 +2,8 @@
 
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,7 +61,15 @@ def test_valid_files_are_read(readers: list[Reader], tmp_path: Path):
             reader.read(folder)
 
 
-def test_some_damaged_files(readers: list[Reader], tmp_path: Path):
+def test_some_damaged_files():
+    """In a process of its own: one that has threads, as after other tests, must not fork."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "slow", f"{__file__}::test_few_damaged_files"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-5000:]
+
+
+@pytest.mark.slow
+def test_few_damaged_files(readers: list[Reader], tmp_path: Path):
     fuzz(readers, SMALL, tmp_path)
 
 
