@@ -25,6 +25,6 @@ def test_bidirectional_buckets_differ_by_sign():
 def test_bias_depends_on_the_distance_only(config):
     bias = RelativeBias(config(position_embedding="relative"), causal=True)
     full = bias(torch.arange(9), torch.arange(9))
-    assert full.shape == (1, 3, 9, 9)
+    assert full.shape == (3, 9, 9)
     torch.testing.assert_close(full[..., 1:, 1:], full[..., :-1, :-1])
     torch.testing.assert_close(bias(torch.arange(6, 9), torch.arange(9)), full[..., 6:, :])

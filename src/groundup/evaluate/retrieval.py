@@ -59,7 +59,7 @@ def first_rank_accuracy(queries: Float[Tensor, "N D"], vectors: Float[Tensor, "N
     return (nearest == torch.arange(len(queries))).double().mean().item()
 
 
-def tf_idf_vectors(texts: Sequence[str]) -> Float[Tensor, "N W"]:
+def tf_idf_vectors(texts: Sequence[str]) -> Float[Tensor, "N V"]:
     """Normalized counts of words, weighted by the logarithm of the inverse document frequency."""
     counts = [Counter(re.findall(r"\w+", text.lower())) for text in texts]
     frequency = Counter(word for counter in counts for word in counter)
