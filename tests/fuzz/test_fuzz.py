@@ -24,6 +24,7 @@ def read_damaged(reader: Reader, index: int, work: Path) -> str | None:
     """Read a copy of the folder in which one file is damaged; `index` decides how."""
     generator = random.Random(f"{reader.name} {index}")
     folder = work / f"{index}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a call that was stopped
     shutil.copytree(reader.folder, folder)
     try:
         path = folder / generator.choice(reader.files)

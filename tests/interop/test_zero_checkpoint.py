@@ -148,7 +148,7 @@ torch.distributed.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("name", ["../elsewhere", "/etc", "", "missing"])
+@pytest.mark.parametrize("name", ["../elsewhere", "/etc", "", "missing", "a" * 300])
 def test_latest_with_paths_is_refused(tmp_path, monkeypatch, name):
     write(tmp_path, monkeypatch, 1)
     (tmp_path / "latest").write_text(name)

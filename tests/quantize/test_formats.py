@@ -122,6 +122,7 @@ def test_unsupported_exports_are_refused(decoder, make_decoder, byte_tokenizer, 
     [
         ("gptq", {"sym": False}, "sym = False"),
         ("gptq", {"group_size": -1}, "group_size = -1"),
+        ("gptq", {"bits": None}, "bits = None"),
         ("awq", {"version": "gemv"}, "gemv"),
         ("compressed-tensors", {"format": "float-quantized"}, "float-quantized"),
         ("gptq", {"quant_method": "bitsandbytes"}, "bitsandbytes"),
@@ -132,6 +133,9 @@ def test_unsupported_configs_are_refused(decoder, byte_tokenizer, tmp_path, name
     export_huggingface_quantized(decoder, byte_tokenizer, tmp_path, format=name, dtype="float32")
     config = json.loads((tmp_path / "config.json").read_text())
     config["quantization_config"] |= changes
+    config["quantization_config"] = {
+        name: value for name, value in config["quantization_config"].items() if value is not None
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=message):
         open_model(tmp_path, device="cpu")

@@ -205,9 +205,10 @@ def test_link_out_of_an_allowed_folder_is_refused(tmp_path: Path):
     assert not is_allowed(f"{tmp_path}/data/out/passwd", (f"{tmp_path}/data",))
 
 
-def test_deep_toml_is_one_line(tmp_path):
+@pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5_000])
+def test_deep_toml_and_long_numbers_are_one_line(tmp_path, value):
     path = tmp_path / "deep.toml"
-    path.write_text("a = " + "[" * 100_000)
+    path.write_text(f"a = {value}")
     with pytest.raises(UserError, match="not valid TOML"):
         load_recipe(path)
 

@@ -102,6 +102,12 @@ def test_repeated_steps(steps: list[int]) -> None:
     assert list(zip(columns.columns["step"], columns.columns["loss"], strict=True)) == kept
 
 
+def test_huge_integers_of_a_damaged_record_are_no_values() -> None:
+    columns = StepColumns()
+    columns.add({"step": 1, "loss": 10**400})
+    assert math.isnan(columns.columns["loss"][0])
+
+
 def test_skipped_steps_have_no_loss() -> None:
     columns = StepColumns()
     columns.add(record(0))

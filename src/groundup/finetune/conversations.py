@@ -160,12 +160,12 @@ def _read_items(source: ConversationSourceConfig, machine: Machine) -> Iterator[
 
 
 def parse_chatterbot(text: str, name: str) -> list[Any]:
-    """The entries of `conversations`. BaseLoader reads scalars as text ("no" is not a boolean) and cannot run code."""
+    """The entries of `conversations`. CBaseLoader reads scalars as text ("no" is not a boolean) and cannot run code."""
     try:
-        for event in yaml.parse(text, Loader=yaml.BaseLoader):
+        for event in yaml.parse(text, Loader=yaml.CBaseLoader):
             if isinstance(event, yaml.AliasEvent):  # a few lines would become gigabytes
                 raise yaml.YAMLError(f"line {event.start_mark.line + 1}: aliases are not supported")
-        content = yaml.load(text, Loader=yaml.BaseLoader)
+        content = yaml.load(text, Loader=yaml.CBaseLoader)
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(
             f"{name}: not valid YAML: {str(error).splitlines()[0]}", hint="correct or remove the file"

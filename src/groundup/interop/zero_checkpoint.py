@@ -110,7 +110,7 @@ def _unflatten_zero2(flat: Tensor, group: dict[str, torch.Size], folder: Path) -
 
 def _latest_tag(folder: Path) -> str:
     name = (folder / "latest").read_text(encoding="utf-8", errors="replace").strip()
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or not (folder / name).is_dir():
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}", name) or not (folder / name).is_dir():
         raise UserError(
             f"{folder / 'latest'}: names {name[:80]!r}, expected a folder beside it", hint="copy all its files"
         )

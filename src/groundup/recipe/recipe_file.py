@@ -2,7 +2,6 @@
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
@@ -39,7 +38,7 @@ def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
         )
     try:
         values = parse_toml(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, and a number of thousands of digits
         raise UserError(f"{path}: not valid TOML: {error}", hint="see https://toml.io for the syntax") from None
     values.setdefault("name", path.stem)
     return parse_recipe(values, overrides, source_name=str(path))
@@ -139,7 +138,7 @@ def _parse_value(text: str, literals: set[Any]) -> Any:
         return "none" if "none" in literals else None
     try:
         return parse_toml(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return text
 
 

@@ -61,6 +61,10 @@ def _record(line: bytes) -> JsonRecord | None:
     return record if isinstance(record.get("step"), int) else None
 
 
+MAX_VALUE = 1e300
+"""Larger integers of a damaged record do not fit into a float."""
+
+
 class StepColumns:
     """Records as columns of numbers, NaN for missing values. Repeated steps replace earlier records."""
 
@@ -80,7 +84,8 @@ class StepColumns:
                 del column[index:]
         for name, column in self.columns.items():
             value = record.get(name)
-            valid = isinstance(value, int | float) and not (name == "loss" and "skipped" in record)
+            is_number = isinstance(value, float) or (isinstance(value, int) and abs(value) < MAX_VALUE)
+            valid = is_number and not (name == "loss" and "skipped" in record)
             column.append(value if valid else math.nan)  # pyright: ignore[reportArgumentType]
 
 

@@ -68,10 +68,12 @@ def scheme_from_config(config: Mapping[str, Any]) -> QuantizationScheme:
         config.get("checkpoint_format", "gptq") != "gptq"
         or not config.get("sym", True)
         or config.get("group_size", -1) < 1
+        or "bits" not in config
     ):
         raise UserError(
             f"GPTQ with checkpoint_format = {config.get('checkpoint_format')!r}, sym = {config.get('sym')}, "
-            f"group_size = {config.get('group_size')}; expected 'gptq', true, and a whole number above 0"
+            f"group_size = {config.get('group_size')}, bits = {config.get('bits')}; expected 'gptq', true, and whole "
+            "numbers above 0"
         )
     return QuantizationScheme(config["bits"], config["group_size"], symmetric=True)
 

@@ -55,13 +55,17 @@ def export_huggingface_quantized(
     return [*files, *write_config_files(config, tokenizer, out, dtype, {"quantization_config": description})]
 
 
+MATRICES = {"qweight", "qzeros", "scales", "weight_packed", "weight_scale"}
+"""Tensors of a layer with two dimensions."""
+
+
 def load_huggingface_quantized(folder: Path, device: torch.device | str = "cpu") -> nn.Module:
     """The model of a Hugging Face folder with quantized weights.
 
     Raises UserError for an unsupported format, scheme or family, and for missing or misshaped weights.
     """
     fields = read_config(folder)
-    described = fields["quantization_config"]
+    described = fields.get("quantization_config")
     if not isinstance(described, dict):
         raise UserError(f"{folder}: quantization_config = {shorten(described)}, expected an object")
     if (method := str(described.get("quant_method"))) not in FORMATS:
@@ -170,10 +174,13 @@ class _QuantizedSource:
 
     def weight(self, name: str) -> QuantizedWeight:
         layer = self.quantized[name]
+        tensors = {part: self.file.read(f"{layer}.{part}") for part in self._parts[layer]}
+        for part in MATRICES & set(tensors):
+            if tensors[part].ndim != 2:
+                shape = tuple(tensors[part].shape)
+                raise UserError(f"{self.path}: {layer}.{part} has shape {shape}, expected two dimensions")
         try:
-            return self.format.from_tensors(
-                {part: self.file.read(f"{layer}.{part}") for part in self._parts[layer]}, self.scheme
-            )
+            return self.format.from_tensors(tensors, self.scheme)
         except KeyError as error:
             raise UserError(
                 f"{self.path}: {layer} has no tensor {error}, expected in {self.format.name} weights"
