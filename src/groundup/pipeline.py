@@ -172,6 +172,7 @@ def _run_main(
             update_record(run_folder, add=[manifest_name(stage_run.path)])
             if stage_run.stage.name == "tokens":
                 plan = plan_run(recipe, run_folder, machine)
+                check_stages(plan.recipe, pending)
                 stage_runs = resolve_stage_runs(plan.recipe, run_folder, machine, until_stage)
                 _check_overwrite(stage_runs, may_replace)
                 _write_recipe_and_plan(run_folder, recipe, plan)

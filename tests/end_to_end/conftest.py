@@ -10,6 +10,8 @@ from pydoc_data.topics import topics
 
 import pytest
 
+from groundup.stages import STAGES
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 TOML = """
@@ -144,3 +146,15 @@ def tiny_run(tiny_recipe, tmp_path_factory) -> Path:
     assert done.returncode == 0, done.stderr
     assert "groundup chat" in done.stdout
     return runs / "tiny"
+
+
+@pytest.fixture(scope="session")
+def straight(tiny_recipe: Path, tmp_path_factory) -> tuple[Path, dict[str, int]]:
+    """An undisturbed run, and how many changes of its folder each stage makes, by the stage's folder."""
+    from faulted_runs import ForkedRun, finish, read_log
+
+    runs = tmp_path_factory.mktemp("straight")
+    code, stderr = finish(ForkedRun(tiny_recipe, runs, fault={"log": str(runs / "log")}))
+    assert code == 0, stderr
+    changes = read_log(runs / "log")
+    return runs / "tiny", {s.folder: sum(s.folder in change.path for change in changes) for s in STAGES}

@@ -12,21 +12,10 @@ import pytest
 from faulted_runs import ForkedRun, cut_power, differences, finish, ranks_of, read_log, start
 
 from groundup.artifacts.directory import partial_path
-from groundup.stages import STAGES
 
 KILLS_PER_RUN = 5
 LAST_MOMENT = 12
 """Changes of a folder that end a stage: its manifest, its name, what is removed then."""
-
-
-@pytest.fixture(scope="module")
-def straight(tiny_recipe: Path, tmp_path_factory) -> tuple[Path, dict[str, int]]:
-    """An undisturbed run, and how many changes of its folder each stage makes."""
-    runs = tmp_path_factory.mktemp("straight")
-    code, stderr = finish(ForkedRun(tiny_recipe, runs, fault={"log": str(runs / "log")}))
-    assert code == 0, stderr
-    changes = read_log(runs / "log")
-    return runs / "tiny", {s.folder: sum(s.folder in change.path for change in changes) for s in STAGES}
 
 
 @pytest.mark.slow

@@ -216,9 +216,8 @@ def _flock(folder: Path, kind: int, wait_seconds: float = 0.0) -> Iterator[IO[st
     latest = time.monotonic() + wait_seconds
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / LOCK_FILE).open(
-            "a+"
-        ) as file:  # NFS demands a readable file for shared, a writable for exclusive
+        # NFS demands a readable file for a shared lock, a writable one for an exclusive lock.
+        with (folder / LOCK_FILE).open("a+") as file:
             try:
                 _try_flock(file, folder, kind)
             except UserError:

@@ -49,7 +49,6 @@ def plan(
     folder = runs / loaded.name
     machine = pipeline.resolve_machine(loaded, PROGRESS_KINDS["none"]())
     derived = pipeline.plan_run(loaded, folder, machine)
-    check_stages(derived.recipe)
     if loaded.machine.device not in ("auto", "cpu"):
         from groundup.interop import resolve_device
 
@@ -62,6 +61,7 @@ def plan(
         tokens = estimate_tokens(loaded.data, machine) if derived.data_tokens is None else None
         if tokens and loaded.tokenizer and loaded.train and loaded.train.token_shards is None:
             derived = replace(derive(loaded, tokens), data_estimated=True)
+    check_stages(derived.recipe)
     summary = derived.summary()
     summary["predicted_loss"] = predict_loss(loaded, derived, folder / LADDER_FOLDER)
     if deduplication is not None:
