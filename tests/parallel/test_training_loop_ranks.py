@@ -46,7 +46,7 @@ def test_resumed_ranks_decide_alike(name, tmp_path):
     ],
 )
 def test_resumed_ranks_stop_early_alike(stops, every_step, tmp_path):
-    train = {"steps": 36, "evaluate_every": 6, "early_stopping_patience": 3}
+    train = {"steps": 36, "evaluate_every": 6, "early_stopping_patience": 3, "keep_best_weights": True}
     case = LoopCase(tmp_path, {"shard": 2}, train, stops, {}, BEST_AT_12, every_step)
     straight, stopped = gloo_ranks.run_ranks(2, loop_cases.straight_and_stopped, case)
     assert stopped == straight

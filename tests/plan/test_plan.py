@@ -218,3 +218,16 @@ def test_extreme_values_are_one_error(section, knob, value):
     tables[section][knob] = value
     with pytest.raises(UserError, match=f"{section}.{knob}"):
         plan_for(**tables)
+
+
+def test_repeated_text_keeps_the_best_weights_and_stops_early():
+    knobs = {"budget": {"hours": 0.1}, "model": {"context_length": 256}, "tokenizer": {"vocab_size": 512}}
+
+    def stopping(data_tokens, **train):
+        derived = derive(parse_recipe({"name": "x", "train": train} | knobs), data_tokens).recipe.train
+        return derived.keep_best_weights, derived.early_stopping_patience
+
+    assert stopping(100_000) == (True, 5)
+    assert stopping(None) == stopping(10**9) == (False, None)
+    assert stopping(100_000, keep_best_weights=False) == (False, None)
+    assert stopping(100_000, early_stopping_patience=2) == (True, 2)

@@ -51,6 +51,12 @@ def test_each_fault_is_one_warning(stage: str, changes: dict, expected: str):
     assert check_run(metrics) == [warning]
 
 
+def test_kept_weights_of_the_best_step_are_no_fault():
+    rising = [{"step": 5, "bits_per_byte": 2.0}, {"step": 9, "bits_per_byte": 3.0}]
+    assert check_stage("base", {"base": {"validation": rising, "kept_step": 5}}) == []
+    assert len(check_stage("base", {"base": {"validation": rising, "kept_step": 9}})) == 1
+
+
 def test_strongest_baseline_is_the_lowest():
     assert strongest_baseline(GOOD_SCORES) == ("bigram", 2.38)
     assert strongest_baseline({"baselines": {"xz": 2.7, "bigram": 2.9}}) == ("xz", 2.7)

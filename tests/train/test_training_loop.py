@@ -285,6 +285,56 @@ def test_early_stopping(tmp_path):
     assert len(again.records) == 40, "the end of a finished run is its end"
 
 
+@pytest.mark.parametrize("stop", [None, 25, 37, 48])
+def test_the_weights_of_the_best_evaluation_are_the_result(tmp_path, stop):
+    """Killed at any step, and the machine keeps one checkpoint: the same bits."""
+    scores = {10: 3.0, 20: 2.0, 30: 2.5, 40: 2.1, 50: 2.2}
+    machine = Machine(checkpoint_every_seconds=0.0, keep_checkpoints=1)
+    knobs = settings(keep_best_weights=True, early_stopping_patience=3, steps=100)
+    seen = iter(scores.values())
+
+    class Killed(RandomBatches):
+        def batch(self, step):
+            if step == stop:
+                raise KeyboardInterrupt
+            return super().batch(step)
+
+    def run(batches):
+        model = TinyModel()
+        return model, train(
+            model, batches, mean_loss, knobs, tmp_path / "a", machine, eval_fn=lambda m: {"x": next(seen)}
+        )
+
+    if stop:
+        with pytest.raises(KeyboardInterrupt):
+            run(Killed())
+    best, result = run(RandomBatches())
+    assert (result.kept_step, result.stopped_early, len(result.records)) == (20, True, 50)
+    stop, expected = 20, TinyModel()
+    with pytest.raises(KeyboardInterrupt):
+        train(expected, Killed(), mean_loss, knobs, tmp_path / "b", machine, eval_fn=lambda m: {"x": 1.0})
+    assert same_weights(best, expected)
+    again, result = run(RandomBatches())
+    assert same_weights(again, expected) and result.kept_step == 20, "the result of a finished run stays"
+
+
+def test_without_its_checkpoint_the_best_weights_give_way_to_the_last(tmp_path):
+    scores = iter([1.0, 2.0, 3.0])
+    progress = RecordingProgress()
+    knobs = settings(keep_best_weights=True)
+
+    def evaluate(model):
+        value = next(scores)
+        if value == 3.0:
+            shutil.rmtree(tmp_path / "checkpoints" / "step-00000010")
+        return {"x": value}
+
+    machine = Machine(progress=progress)
+    result = train(TinyModel(), RandomBatches(), mean_loss, knobs, tmp_path, machine, eval_fn=evaluate)
+    assert (result.kept_step, result.stopped_early) == (30, False)
+    assert "the checkpoint of step 10 cannot be read" in progress.text
+
+
 def test_checkpoints_of_a_complete_stage_are_removed_after_the_rename(tmp_path):
     machine = Machine(checkpoint_every_seconds=0.0, keep_checkpoints=3, keep_checkpoint_every=10)
     train(TinyModel(), RandomBatches(), mean_loss, settings(), tmp_path, machine)

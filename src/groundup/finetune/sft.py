@@ -26,6 +26,8 @@ from groundup.train.mixed_precision import autocast
 WARMUP_FRACTION = 0.05
 NUM_EVALS = 10
 """Evaluations on the validation conversations."""
+PATIENCE = 3
+"""Evaluations without a better one, after which training stops; with `keep_best_weights` only."""
 
 Messages = Sequence[Mapping[str, str]]
 """[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, ...]"""
@@ -68,6 +70,7 @@ def finetune(
     learning_rate: float = 1e-3,
     precision: str = "float32",
     augment_user_turns: bool = True,
+    keep_best_weights: bool = False,
     merge: bool = True,
     folder: Path | str | None = None,
     machine: Machine | None = None,
@@ -84,6 +87,8 @@ def finetune(
         validation: conversations to evaluate on, ten times during training.
         method: "lora", or "full" to train all weights.
         augment_user_turns: also train on user turns in lower case and without final punctuation.
+        keep_best_weights: end with the weights of the best evaluation, and stop when several in a row are no better; small
+            models need the last weights to know their training answers by heart.
         merge: with LoRA, merge the adapter into the weights at the end.
         folder: for metrics and checkpoints, from which a second call resumes; None: nothing is kept.
     """
@@ -111,6 +116,8 @@ def finetune(
 
     validation_start = evaluate(model.eval())["loss"] if validation_batches else None
     config = train_config_for(batches, epochs, learning_rate, precision)
+    if validation_batches and keep_best_weights:
+        config = config.model_copy(update={"keep_best_weights": True, "early_stopping_patience": PATIENCE})
     engine = build_engine(model, task.objective, config, machine)
     eval_fn = evaluate if validation_batches else None
     with tempfile.TemporaryDirectory() as temporary:

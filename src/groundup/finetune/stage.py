@@ -36,6 +36,9 @@ RECALL_WORDS = 8
 ORDINARY_TOKENS = 20_000
 """Held-out text on which the base model and the fine-tuned model are compared."""
 
+SMALL_CONVERSATIONS = 5_000
+"""A set of at most this size is to be known by heart: held-out answers get worse long before that, and do not decide."""
+
 MAX_TRANSLATIONS = 200
 """Held-out pairs that are translated for the scores."""
 
@@ -47,7 +50,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
 
     Writes the model folder (merged weights, tokenizer), `adapter/` with LoRA, the conversations as used (train.jsonl,
     validation.jsonl, dropped.jsonl) and steps.jsonl. Returns the metrics: method, conversations (read, kept, dropped,
-    train, validation, turns, topics), tokens, epochs, steps, parameters (all, trained), loss (train and validation, at
+    train, validation, turns, topics), tokens, epochs, steps, parameters (all, trained), kept_step, stopped_early, loss (train and validation, at
     the start and the end), validation over time, translation (BLEU and chrF of an
     encoder-decoder's held-out answers), greedy answers to recipe.finetune.prompts, recall (training questions
     asked, and answered as trained), ordinary_text (bits per byte of held-out text before and after; a decoder), speed.
@@ -67,8 +70,9 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     settings: dict[str, Any] = {name: getattr(config, name) for name in fields}
     before = _ordinary_bits_per_byte(model, tokenizer, inputs, recipe.seed)
     result = finetune(
-        model, tokenizer, train, validation, merge=False, folder=out, machine=machine, seed=recipe.seed, **settings
-    )
+        model, tokenizer, train, validation, merge=False, folder=out, machine=machine, seed=recipe.seed,
+        keep_best_weights=_keeps_best(config, model, len(train)), **settings,
+    )  # fmt: skip
     stats.kept -= len(result.too_long)
     for conversation in result.too_long:
         stats.drop("too_long", conversation.messages, conversation.source)
@@ -86,20 +90,23 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     _write_lines(out / "dropped.jsonl", stats.samples)
     discard_checkpoints(out, machine.keep_checkpoint_every)
     records, evaluations = result.training.records, result.training.evaluations
+    kept = result.training.kept_step
     window = max(1, len(records) // 20)
     return {
         "method": config.method,
         "conversations": stats.summary() | _counts(train, validation),
-        "tokens": result.config.tokens,
+        "tokens": sum(record["tokens"] for record in records),
         "answer_tokens": sum(sum(encoded.variants[0][1]) for _, encoded in result.train),
-        "epochs": config.epochs,
-        "steps": result.config.steps,
+        "epochs": round((config.epochs or 0) * len(records) / (result.config.steps or 1), 2),
+        "steps": len(records),
+        "kept_step": kept,
+        "stopped_early": result.training.stopped_early,
         "parameters": {"all": parameters, "trained": result.trained_parameters},
         "loss": {
             "train_start": _mean_loss(records[:window]),
-            "train_end": _mean_loss(records[-window:]),
+            "train_end": _mean_loss(records[:kept][-window:]),
             "validation_start": result.validation_start,
-            "validation_end": evaluations[-1]["loss"] if evaluations else None,
+            "validation_end": next((row["loss"] for row in evaluations if row["step"] == kept), None),
         },
         "validation": evaluations,
         "translation": _score_translations(model, tokenizer, validation) if isinstance(model, EncoderDecoder) else None,
@@ -108,6 +115,12 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         "ordinary_text": None if before is None else {"before": before, "after": after},
         "speed": result.training.speed,
     }
+
+
+def _keeps_best(config: FinetuneConfig, model: nn.Module, conversations: int) -> bool:
+    if config.keep_best_weights is not None:
+        return config.keep_best_weights
+    return isinstance(model, EncoderDecoder) or conversations > SMALL_CONVERSATIONS
 
 
 def _ordinary_bits_per_byte(model: nn.Module, tokenizer: Tokenizer, inputs: dict[str, Path], seed: int) -> float | None:

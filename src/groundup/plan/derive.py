@@ -28,6 +28,8 @@ MAX_EPOCHS = 4
 almost worth new text (Muennighoff et al. 2023, Scaling Data-Constrained Language Models, section 6)."""
 DATA_LIMITED_FRACTION = 0.9
 """A plan that uses less of the compute than this is limited by the text."""
+EARLY_STOPPING_PATIENCE = 5
+"""Evaluations without a better one, a quarter of those of a training."""
 MEMORY_FRACTION = 0.9
 """Fraction of the memory of a device that a plan may use."""
 
@@ -109,6 +111,7 @@ def derive(recipe: Recipe, data_tokens: int | None = None) -> Plan:
     parameters = count_parameters(config)
     optimal_tokens = int(budget.tokens_per_parameter * parameters.active)
     train = _derive_training(recipe.train, config, available, optimal_tokens, max_tokens)
+    train = _derive_stopping(train, data_tokens)
     sequence_length = require_derived(train.sequence_length, "train.sequence_length")
     compute = require_derived(train.tokens, "train.tokens") * training_flops_per_token(config, sequence_length)
     check_engine_machine(recipe.machine, train)
@@ -181,6 +184,15 @@ def _derive_training(
         "evaluate_every": train.evaluate_every or max(min(steps, 25), steps // 20),
     }
     return train.model_copy(update=derived)
+
+
+def _derive_stopping(train: TrainConfig, data_tokens: int | None) -> TrainConfig:
+    """Repeated text is memorized sooner or later: the best weights are kept, and training stops when it does not help."""
+    keep = train.keep_best_weights
+    if keep is None:
+        keep = data_tokens is not None and require_derived(train.tokens, "train.tokens") > data_tokens
+    patience = train.early_stopping_patience or (EARLY_STOPPING_PATIENCE if keep else None)
+    return train.model_copy(update={"keep_best_weights": keep, "early_stopping_patience": patience})
 
 
 def resolved_model_config(recipe: Recipe) -> ModelConfig:

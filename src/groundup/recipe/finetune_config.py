@@ -47,4 +47,10 @@ class FinetuneConfig(BaseConfig):
     validation_fraction: float = knob(
         0.05, "fraction of conversations for validation, chosen by a hash of their beginning", ge=0, lt=1
     )
+    keep_best_weights: bool | None = knob(
+        None,
+        "result: the weights that predict the validation answers best, not the last ones; training stops when 3 evaluations "
+        "in a row are no better",
+        unset="derived: on for text pairs and for more than 5,000 conversations; fewer are to be known by heart",
+    )
     prompts: tuple[str, ...] = knob(("Hello", "What is AI?"), "prompts of the samples in log and report")

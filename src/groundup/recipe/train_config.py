@@ -98,8 +98,16 @@ class TrainConfig(BaseConfig):
     evaluate_every: int | None = knob(
         None, "evaluate on validation text every N steps", unset="derived: a twentieth of the steps, at least 25", ge=1
     )
+    keep_best_weights: bool | None = knob(
+        None,
+        "result: the weights of the best scheduled evaluation, not the last ones",
+        unset="derived: on where the text is read more than once",
+    )
     early_stopping_patience: int | None = knob(
-        None, "stop after this many evaluations without a better loss", unset="off", ge=1
+        None,
+        "stop after this many evaluations without a better loss",
+        unset="derived: 5 with keep_best_weights, else off",
+        ge=1,
     )
     on_spike: Literal["ignore", "skip", "rollback"] = knob(
         "ignore",

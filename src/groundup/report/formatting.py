@@ -1,5 +1,8 @@
 """Formatting of numbers and excerpts for reports. Numbers and units are joined by no-break spaces."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from groundup.artifacts.sanitize import sanitize_text
 
 NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
@@ -83,3 +86,15 @@ def excerpt(text: str, max_characters: int, max_lines: int = 12) -> str:
         space = excerpt_text.rfind(" ")
         excerpt_text = excerpt_text[:space] if space > 0.8 * max_characters else excerpt_text
     return excerpt_text if excerpt_text == text else excerpt_text.rstrip() + " …"
+
+
+def kept_weights(metrics: Mapping[str, Any]) -> str:
+    """Which weights a training kept and where it stopped; empty: those of the last planned step.
+
+    >>> kept_weights({"steps": 700, "kept_step": 420, "stopped_early": True})
+    'weights of step 420, the best on held-out text; stopped early, after step 700'
+    """
+    kept, steps = metrics.get("kept_step"), metrics.get("steps", 0)
+    words = f"weights of step {kept:,}, the best on held-out text" if kept not in (None, steps) else ""
+    stop = f"stopped early, after step {steps:,}" if metrics.get("stopped_early") else f"the last was step {steps:,}"
+    return f"{words}; {stop}" if words else stop if metrics.get("stopped_early") else ""

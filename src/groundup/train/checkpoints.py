@@ -30,11 +30,18 @@ class CheckpointManager:
     Args:
         machine: `keep_checkpoints` newest ones are kept, and one every `keep_checkpoint_every` steps.
         before_commit: called on the writing thread before the rename, to flush other files first.
+        keep_best: also keep the checkpoint of `best_step` of the loop state.
     """
 
     def __init__(
-        self, folder: Path, engine: Engine, machine: Machine, before_commit: Callable[[], None] = lambda: None
+        self,
+        folder: Path,
+        engine: Engine,
+        machine: Machine,
+        before_commit: Callable[[], None] = lambda: None,
+        keep_best: bool = False,
     ):
+        self.keep_best = keep_best
         self.folder, self.engine, self.before_commit = folder, engine, before_commit
         self.keep_newest, self.keep_every = machine.keep_checkpoints, machine.keep_checkpoint_every
         self._log = machine.progress.log
@@ -79,13 +86,27 @@ class CheckpointManager:
                 states.append((path.name, {}, error.message))
         return states
 
+    def restore_step(self, step: int) -> bool:
+        """Load the checkpoint after `step` steps; False on all ranks, with nothing changed, if it is damaged or gone."""
+        self.wait()
+        failure = None
+        try:
+            self.engine.load(self.folder / _folder_name(step))
+        except (CorruptCheckpoint, ValueError, OSError) as error:
+            failure = str(error)
+        if not self.engine.any_rank(failure is not None):
+            return True
+        if self.engine.is_main:
+            self._log(f"the checkpoint of step {step} cannot be read, so the last weights are kept: {failure}")
+        return False
+
     def save(self, state: dict[str, Any]) -> None:
         """Write a checkpoint after `state["step"]` finished steps, then remove older ones.
 
         Raises UserError if the previous one could not be written.
         """
         self.wait()
-        final = self.folder / f"step-{state['step']:08d}"
+        final = self.folder / _folder_name(state["step"])
         work = self.folder / f".{final.name}.partial"
         work.mkdir(parents=True, exist_ok=True)
         self._pending = self._thread.submit(self._finish, work, final, state, self.engine.save(work))
@@ -128,7 +149,8 @@ class CheckpointManager:
         fsync(self.folder)
         older = [path for path in list_checkpoints(self.folder) if path <= final]  # newer ones are damaged
         for old in older[: -self.keep_newest]:
-            if not is_kept(old, self.keep_every):
+            is_best = self.keep_best and state.get("best_step") == _step_of(old)
+            if not is_best and not is_kept(old, self.keep_every):
                 shutil.rmtree(old)
 
     def __enter__(self) -> "CheckpointManager":
@@ -140,6 +162,14 @@ class CheckpointManager:
         self._thread.shutdown()
         if error is None:  # else `error` is the one to report
             self.wait()
+
+
+def _folder_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _encode_loop_state(state: dict[str, Any]) -> bytes:
@@ -159,7 +189,7 @@ def _read_loop_state(path: Path) -> dict[str, Any]:
 
 def is_kept(path: Path, keep_every: int | None) -> bool:
     """Whether a checkpoint is one of those kept every `keep_every` steps."""
-    return keep_every is not None and int(path.name.removeprefix("step-")) % keep_every == 0
+    return keep_every is not None and _step_of(path) % keep_every == 0
 
 
 def discard_checkpoints(out: Path, keep_every: int | None) -> None:

@@ -40,7 +40,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     """Train a model of `recipe.model` by `recipe.train` on the token shards.
 
     Writes the model folder (model.json, model.safetensors, tokenizer), steps.jsonl and eval.jsonl.
-    Returns parameters, tokens, final loss, validation scores (bits per byte, or masked-token loss) and speed.
+    Returns parameters, tokens, steps, the step of the kept weights and whether training stopped early, the training loss
+    there, validation scores (bits per byte, or masked-token loss) and speed.
     """
     own_engine = recipe.train.engine != "native"
     with process_group(
@@ -101,7 +102,8 @@ def _run(
         discard_checkpoints(out, machine.keep_checkpoint_every)
     stats = batches.step_stats(len(result.records) - 1)
     steps = len(result.records)
-    last = [record["loss"] for record in result.records[-max(1, steps // 50) :] if record["loss"] is not None]
+    kept = result.records[: result.kept_step]
+    last = [record["loss"] for record in kept[-max(1, steps // 50) :] if record["loss"] is not None]
     return {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "parameters_by_part": vars(count_parameters(config)) | {},
@@ -109,6 +111,8 @@ def _run(
         "epochs": stats["epoch"],
         "epochs_by_source": stats.get("epochs_by_source", {}),
         "steps": steps,
+        "kept_step": result.kept_step,
+        "stopped_early": result.stopped_early,
         "final_loss": math.fsum(last) / max(1, len(last)),
         "validation": result.evaluations,
         "speed": result.speed,

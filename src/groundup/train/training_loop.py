@@ -44,7 +44,8 @@ class LoopState:
         losses: of the last steps that were not skipped, for spike detection.
         evaluated: step of the last evaluation.
         best: lowest first value of an evaluation.
-        evaluations_since_best: number of evaluations after the one with the lowest value.
+        best_step: step of that evaluation.
+        evaluations_since_best: number of evaluations after it.
     """
 
     step: int = 0
@@ -54,6 +55,7 @@ class LoopState:
     losses: Sequence[float] = ()
     evaluated: int = 0
     best: float | None = None
+    best_step: int | None = None
     evaluations_since_best: int = 0
 
     def after_step(self, loss: float, problem: str | None) -> "LoopState":
@@ -67,7 +69,7 @@ class LoopState:
         """The state after an evaluation, whose first value counts. Values that are not finite are never the best."""
         value = next(value for key, value in record.items() if key != "step")
         if value is not None and math.isfinite(value) and (self.best is None or value < self.best):
-            return replace(self, evaluated=self.step, best=value, evaluations_since_best=0)
+            return replace(self, evaluated=self.step, best=value, best_step=self.step, evaluations_since_best=0)
         return replace(self, evaluated=self.step, evaluations_since_best=self.evaluations_since_best + 1)
 
 
@@ -76,11 +78,18 @@ class TrainResult:
     """One record a step, one an evaluation, and the mean speed.
 
     In records, seconds and tokens are those of the step, and memory is the peak in bytes.
+
+    Attributes:
+        kept_step: the weights are those after this many steps: the last, or with `keep_best_weights` those of the best
+            evaluation.
+        stopped_early: whether early stopping ended the training before its last step.
     """
 
     records: list[Record]
     evaluations: list[Record]
     speed: dict[str, float]
+    kept_step: int
+    stopped_early: bool
 
 
 @dataclass(frozen=True)
@@ -158,7 +167,7 @@ def run_training_loop(
         config: `steps`, `learning_rate`, `warmup_steps` and `evaluate_every` must be set.
         folder: for `steps.jsonl`, `eval.jsonl`, `checkpoints/` and the files of experiment trackers.
         eval_fn: called on schedule and at the end, after the checkpoint; its values are recorded with the step. Early
-            stopping compares the first value, lower is better.
+            stopping and `keep_best_weights` compare the first value, lower is better.
         step_stats: further fields for the record of a batch.
         flops_per_token: of the model, for the model FLOPs utilization.
         seed: the random numbers of a step depend on it and on the step.
@@ -192,7 +201,9 @@ def run_training_loop(
         return patience is not None and state.evaluations_since_best >= patience
 
     with (
-        CheckpointManager(folder / "checkpoints", engine, machine, logger.sync) as checkpoints,
+        CheckpointManager(
+            folder / "checkpoints", engine, machine, logger.sync, bool(config.keep_best_weights)
+        ) as checkpoints,
         handle_signals() as request,
         logger.task(name, steps),
     ):
@@ -238,7 +249,17 @@ def run_training_loop(
                 if engine.any_rank(request.stop_requested):
                     raise Interrupted
                 state = maybe_evaluate(state)
-    return TrainResult(logger.steps.records, logger.evaluations.records, logger.throughput.summary())
+        if state.step < steps:
+            logger.log_message(
+                f"stopped at step {state.step} of {steps}: no evaluation was better than that of step {state.best_step}"
+            )
+        kept = state.step
+        best = state.best_step if config.keep_best_weights else None
+        if best is not None and best != kept and checkpoints.restore_step(best):
+            kept = best
+    return TrainResult(
+        logger.steps.records, logger.evaluations.records, logger.throughput.summary(), kept, state.step < steps
+    )
 
 
 def _check_loss(loss: float, earlier: Sequence[float], config: TrainConfig) -> str | None:
