@@ -78,6 +78,17 @@ def test_a_small_corpus_holds_out_more_but_no_more_than_a_tenth():
     assert plan_source_splits(0.0, {"a": 40}, {"a": 154_000})["a"].fraction == 0
 
 
+@pytest.mark.parametrize("size", [1_000, 2_400, 5_000, 12_000, 30_000])
+@pytest.mark.parametrize("paragraph_bytes", [60, 400, 1_900])
+@pytest.mark.parametrize("large", [200_000, 20_000_000])
+def test_every_source_that_is_large_enough_has_held_out_text(size: int, paragraph_bytes: int, large: int):
+    split = plan_source_splits(0.01, {"a": 40, "tiny": 3}, {"a": large, "tiny": size})["tiny"]
+    paragraph = "word " * (paragraph_bytes // 5) + "\n\n"
+    text = (paragraph * (size // len(paragraph) + 1))[:size]
+    held_out = sum(len("".join(parts)) for part, parts in split.segments(text, 0) if part == "validation")
+    assert 0 < held_out <= 0.5 * size
+
+
 @pytest.mark.parametrize("text", ["", "no boundary" * 300, "文" * 3000, "One. Two! Three?\nfour\n\n\nfive  \n\n" * 99])
 def test_paragraphs_join_to_the_text(text: str):
     pieces = split_paragraphs(text, 600)
@@ -88,6 +99,6 @@ def test_paragraphs_join_to_the_text(text: str):
 def test_too_little_text_is_told_by_the_data_stage(tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose):
     texts = tmp_path / "texts"
     texts.mkdir()
-    (texts / "a.txt").write_text(prose(1, 100))
+    (texts / "a.txt").write_text(prose(1, 52))
     with pytest.raises(UserError, match="none is left for validation"):
         build(recipe, texts, machine)

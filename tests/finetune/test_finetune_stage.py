@@ -89,7 +89,9 @@ def test_finetuning_learns_and_replaces_answers(inputs, tmp_path, messages_file,
 
 
 def test_validation_conversations_are_evaluated_and_not_trained_on(inputs, tmp_path, messages_file):
-    metrics, _ = run_stage(inputs, tmp_path, recipe(messages_file, epochs=30, learning_rate=0.05, keep_best_weights=True))
+    metrics, _ = run_stage(
+        inputs, tmp_path, recipe(messages_file, epochs=30, learning_rate=0.05, keep_best_weights=True)
+    )
     counts = metrics["conversations"]
     assert counts["train"] + counts["validation"] == counts["kept"] == 4
     assert counts["validation"] > 0
@@ -99,7 +101,8 @@ def test_validation_conversations_are_evaluated_and_not_trained_on(inputs, tmp_p
     assert metrics["validation"][-1]["step"] == metrics["steps"]
     best = min(metrics["validation"], key=lambda row: row["loss"])
     assert (metrics["loss"]["validation_end"], metrics["kept_step"]) == (best["loss"], best["step"])
-    assert metrics["kept_step"] < metrics["steps"] and metrics["stopped_early"]
+    assert metrics["kept_step"] < metrics["steps"]
+    assert metrics["stopped_early"]
 
 
 def test_too_long_conversations_are_counted(inputs, tmp_path, messages_file):

@@ -315,7 +315,8 @@ def test_the_weights_of_the_best_evaluation_are_the_result(tmp_path, stop):
         train(expected, Killed(), mean_loss, knobs, tmp_path / "b", machine, eval_fn=lambda m: {"x": 1.0})
     assert same_weights(best, expected)
     again, result = run(RandomBatches())
-    assert same_weights(again, expected) and result.kept_step == 20, "the result of a finished run stays"
+    assert same_weights(again, expected), "the result of a finished run stays"
+    assert result.kept_step == 20
 
 
 def test_without_its_checkpoint_the_best_weights_give_way_to_the_last(tmp_path):

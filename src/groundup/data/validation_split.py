@@ -19,8 +19,10 @@ MIN_BYTES = 100_000
 """Held-out text of a corpus, at least, as long as it is no more than MAX_FRACTION of it."""
 MAX_FRACTION = 0.1
 MIN_SPAN_BYTES, MAX_SPAN_BYTES = 250, 8_000
+MAX_SPAN_FRACTION = 0.25
+"""Of a source that is too small for a span by the fraction."""
 MAX_PARAGRAPH_BYTES = 2_000
-"""Longer paragraphs are cut, if spans are shorter."""
+"""Longer paragraphs are cut, if spans are shorter; in sources of few spans, those longer than a span."""
 
 PARAGRAPH_END = re.compile(r"\n\s*\n")
 SMALLER_ENDS = tuple(map(re.compile, (r"\n", r"(?<=[.!?。！？])\s*", r"\s")))
@@ -34,10 +36,12 @@ class SourceSplit:
     Attributes:
         fraction: of the source's text.
         span_bytes: length of a span; None: whole documents, chosen by a hash of their texts.
+        max_paragraph_bytes: longer paragraphs are cut.
     """
 
     fraction: float
     span_bytes: int | None = None
+    max_paragraph_bytes: int = MAX_PARAGRAPH_BYTES
 
     def holds_out(self, document_key: int) -> bool:
         """Whether a whole document belongs to validation."""
@@ -48,7 +52,7 @@ class SourceSplit:
         assert self.span_bytes is not None
         distance = self.span_bytes / self.fraction
         pieces = []
-        for piece in split_paragraphs(text, max(self.span_bytes, MAX_PARAGRAPH_BYTES)):
+        for piece in split_paragraphs(text, self.max_paragraph_bytes):
             position = (offset + (self.span_bytes - distance) / 2) % distance
             pieces.append(("validation" if position < self.span_bytes else "train", piece))
             offset += utf8_bytes(piece)
@@ -64,10 +68,11 @@ def plan_source_splits(
 ) -> dict[str, SourceSplit]:
     """The split of each source, from its documents and bytes after deduplication.
 
-    `fraction` is raised for a small corpus: to MIN_BYTES of validation text, at most to MAX_FRACTION.
+    `fraction` is raised for a small corpus: to MIN_BYTES of validation text, at most to MAX_FRACTION. Every source gets at
+    least one span, of MAX_SPAN_FRACTION of its text at most.
 
-    >>> plan_source_splits(0.01, {"web": 5000, "books": 48}, {"web": 20_000_000, "books": 6_000_000})
-    {'web': SourceSplit(fraction=0.01, span_bytes=None), 'books': SourceSplit(fraction=0.01, span_bytes=3000)}
+    >>> plan_source_splits(0.01, {"web": 5000, "books": 48}, {"web": 20_000_000, "books": 6_000_000})["books"]
+    SourceSplit(fraction=0.01, span_bytes=3000, max_paragraph_bytes=3000)
     """
     if fraction == 0:
         return {name: SourceSplit(0.0) for name in sizes}
@@ -77,8 +82,13 @@ def plan_source_splits(
     for name, size in sizes.items():
         span_bytes = int(fraction * size / MIN_DOCUMENTS)
         span_bytes = min(max(span_bytes, MIN_SPAN_BYTES), MAX_SPAN_BYTES)
-        whole_documents = fraction * documents[name] >= MIN_DOCUMENTS
-        splits[name] = SourceSplit(fraction, None if whole_documents else span_bytes)
+        if fraction * documents[name] >= MIN_DOCUMENTS:
+            splits[name] = SourceSplit(fraction)
+            continue
+        of_source = max(fraction, min(span_bytes / max(size, 1), MAX_SPAN_FRACTION))  # at least one span
+        is_long = of_source * size >= MIN_DOCUMENTS * span_bytes
+        longest = max(span_bytes, MAX_PARAGRAPH_BYTES) if is_long else span_bytes
+        splits[name] = SourceSplit(of_source, span_bytes, longest)
     return splits
 
 

@@ -50,10 +50,11 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
 
     Writes the model folder (merged weights, tokenizer), `adapter/` with LoRA, the conversations as used (train.jsonl,
     validation.jsonl, dropped.jsonl) and steps.jsonl. Returns the metrics: method, conversations (read, kept, dropped,
-    train, validation, turns, topics), tokens, epochs, steps, parameters (all, trained), kept_step, stopped_early, loss (train and validation, at
-    the start and the end), validation over time, translation (BLEU and chrF of an
-    encoder-decoder's held-out answers), greedy answers to recipe.finetune.prompts, recall (training questions
-    asked, and answered as trained), ordinary_text (bits per byte of held-out text before and after; a decoder), speed.
+    train, validation, turns, topics), tokens, epochs, steps, parameters (all, trained), kept_step and stopped_early (as
+    in pretraining), loss (train and validation, at the start and at the kept step), validation over time, translation
+    (BLEU and chrF of an encoder-decoder's held-out answers), greedy answers to recipe.finetune.prompts, recall (training
+    questions asked, and answered as trained), ordinary_text (bits per byte of held-out text before and after; a
+    decoder), speed.
     """
     machine = replace(machine, layout={})  # of pretraining: this stage has one process
     config: FinetuneConfig = recipe.finetune

@@ -76,7 +76,10 @@ def _check_base(metrics: Mapping[str, Metrics]) -> list[str]:
     if not evaluations:
         return []
     best, last = min(evaluations, key=lambda row: row["bits_per_byte"]), evaluations[-1]
-    if metrics["base"].get("kept_step") == best["step"] or last["bits_per_byte"] <= OVERFITTED_RATIO * best["bits_per_byte"]:
+    if (
+        metrics["base"].get("kept_step") == best["step"]
+        or last["bits_per_byte"] <= OVERFITTED_RATIO * best["bits_per_byte"]
+    ):
         return []
     return [
         f"held-out text was predicted best at step {best['step']:,} of {last['step']:,} ({best['bits_per_byte']:.3f} bits per "

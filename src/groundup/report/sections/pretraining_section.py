@@ -41,8 +41,7 @@ def _introduction(run_data: dict[str, Any], base: dict[str, Any]) -> Element:
     passes = f" ({formatting.three_digits(epochs)} epochs)" if epochs else ""
     return paragraph(
         f"{model_words}It was trained for {formatting.pluralize(base['steps'], 'step')} on {formatting.count(base['tokens'])} "
-        f"tokens{passes}."
-        + (f" Result: {kept}." if (kept := formatting.kept_weights(base)) else "")
+        f"tokens{passes}." + (f" Result: {kept}." if (kept := formatting.kept_weights(base)) else "")
     )
 
 

@@ -65,7 +65,9 @@ def _knobs(metrics: dict[str, Any]) -> list[tuple[str, Cell]]:
     if metrics.get("steps"):
         passes = f", {formatting.three_digits(metrics['epochs'])} epochs" if metrics.get("epochs") else ""
         kept = formatting.kept_weights(metrics)
-        rows.append(("Training", formatting.pluralize(metrics["steps"], "step") + passes + (f"; {kept}" if kept else "")))
+        rows.append(
+            ("Training", formatting.pluralize(metrics["steps"], "step") + passes + (f"; {kept}" if kept else ""))
+        )
     before, after = (metrics.get("loss", {}).get(f"validation_{when}") for when in ("start", "end"))
     if before is not None and after is not None:
         text = f"{before:.2f} before, {after:.2f} after, in nats per token of held-out answers"
