@@ -10,18 +10,7 @@ from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
 from groundup.data import clean_texts, process_unit
-from groundup.data.clean import (
-    c4,
-    classifier,
-    code_filter,
-    fineweb,
-    gopher,
-    language,
-    normalize,
-    pii,
-    repetition,
-    word_list,
-)
+from groundup.data.clean import c4, classifier, code_filter, fineweb, gopher, language, normalize, repetition, word_list
 from groundup.data.clean.ngrams import ngram_hashes, word_ids
 from groundup.recipe.data_config import (
     C4Config,
@@ -30,7 +19,6 @@ from groundup.recipe.data_config import (
     GopherQualityConfig,
     GopherRepetitionConfig,
     LanguageConfig,
-    PiiConfig,
     WordListConfig,
 )
 
@@ -57,7 +45,8 @@ people expect that it will pass."""
     ("text", "clean"),
     [
         ("a\r\nb\rc\u2028d", "a\nb\nc\nd"),
-        ("cafÃ© â€œquotedâ€\u009d it’s", "café “quotedâ€ it’s"),
+        ("cafÃ© â€œquotedâ€\u009d it’s", "café “quoted” it’s"),
+        ("donâ€™t\nSÃ£o Paulo\nÐ¿Ñ€Ð¸Ð²ÐµÑ‚", "don’t\nSão Paulo\nпривет"),
         ("e\u0301", "é"),
         ("zero\u200bwidth soft\u00adhyphen\ufeff", "zerowidth softhyphen"),
         ("no\u00a0break\u3000space   ", "no break space"),
@@ -70,6 +59,25 @@ people expect that it will pass."""
 )
 def test_normalize(text: str, clean: str):
     assert normalize.normalize(text) == clean
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "„Spaß“", "Gauß’sche", "»weiß«", "„MENÜ“", "“CAFÉ”", "“Il est allé…”", "“PERÚ”", "l’Âge d’or", "Été – ‘à’",
+        "„ÜBERSICHT“ ist Ö‘", "«É»", "Ã la", "می‌روم", "क्‍ष", "👨‍👩‍👧",
+    ],
+)  # fmt: skip
+def test_correct_text_is_unchanged(text: str):
+    assert normalize.normalize(text) == text
+
+
+def test_code_keeps_what_has_a_meaning():
+    code = 's = """a  \nb\t\n"""\n\x0c\nclass A:\n    pass\n\n\n\n\nx = "cafÃ©\u200b\u00a0e\u0301"\n'
+    assert normalize.normalize_code(code) == code
+    assert normalize.normalize_code("\ufeffa\r\nb\rc\ud800\0\n") == "a\nb\nc\n"
+    kept, _ = clean_texts([code], "code")
+    assert kept[0].text == code, "steps of code use it"
 
 
 @given(st.text(max_size=80))
@@ -298,73 +306,6 @@ def test_word_lists(tmp_path: Path):
     assert drop_reason("spam buy now " + "other words " * 500) is None
     with pytest.raises(UserError, match=r"none\.txt cannot be read"):
         word_list.word_list_filter(WordListConfig(name="spam", path=str(tmp_path / "none.txt")))
-
-
-# ---- private data
-
-
-@pytest.mark.parametrize(
-    ("text", "clean"),
-    [
-        ("write to a.b+c@mail.example.com.", "write to <email>."),
-        ("user@localhost and @name and a@b", "user@localhost and @name and a@b"),
-        ("81.2.69.8 but 192.168.0.1, 999.1.1.1 and 1.2.3.4.5", "<ip> but 192.168.0.1, 999.1.1.1 and 1.2.3.4.5"),
-        ("at 2001:4860:4860::8888 or 12:30:45", "at <ip> or 12:30:45"),
-        ("card 4111 1111 1111 1111.", "card <card>."),
-        ("card 4111 1111 1111 1112.", "card 4111 1111 1111 1112."),
-        ("number 5500005555555559", "number <card>"),
-        ("order 1234567812345670", "order 1234567812345670"),
-        ("call +49 30 123456-78 now", "call <phone> now"),
-        ("Tel: 030 1234567", "Tel: <phone>"),
-        ("(415) 555-2671 or 415-555-2671", "<phone> or <phone>"),
-        ("415.555.2671 1-800-555-2671 800-555-2671x5 115-555-2671", "<phone> <phone> <phone>x5 115-555-2671"),
-        ("Voice: 020 7555 2671, dialing 1 800 555 2671", "Voice: <phone>, dialing <phone>"),
-        ("At 3:36 PM +1000 8/11/02, she wrote", "At 3:36 PM +1000 8/11/02, she wrote"),
-        ("Fax-415-555-2671 or 1(415) 555-2671 (415-555-2671)", "Fax-<phone> or <phone> <phone>)"),
-        ("fax.ph (10.34.130.14)", "fax.ph (10.34.130.14)"),
-        ("Fax 2002-10-06 and tel 02/10/2002", "Fax 2002-10-06 and tel 02/10/2002"),
-        (
-            "Mutt/1.2.5.1i, revision 1.115.2.11, 4.6.2.0, v12.13.14.15",
-            "Mutt/1.2.5.1i, revision 1.115.2.11, 4.6.2.0, v12.13.14.15",
-        ),
-        ("http://66.149.49.6/x [4.35.128.90] 212.185.255.162.", "http://<ip>/x [<ip>] <ip>."),
-        (
-            "in 1914-1918 and 12 345 678 people, ISBN 978-3-16-148410-0",
-            "in 1914-1918 and 12 345 678 people, ISBN 978-3-16-148410-0",
-        ),
-        ("pi is 3.14159265358979 and 10.1000/182", "pi is 3.14159265358979 and 10.1000/182"),
-        ("GB82 WEST 1234 5698 7654 32", "<id>"),
-        ("GB82 WEST 1234 5698 7654 33", "GB82 WEST 1234 5698 7654 33"),
-        ("cpf 529.982.247-25, dni 12345678Z, ssn 078-05-1120", "cpf <id>, dni <id>, ssn <id>"),
-        ("cpf 529.982.247-26, dni 12345678A, no 000-05-1120", "cpf 529.982.247-26, dni 12345678A, no 000-05-1120"),
-        ("key AKIAIOSFODNN7EXAMPLE", "key <secret>"),
-        ("https://bob:hunter2@host.example/x", "https://<secret>@host.example/x"),
-        ("-----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY-----", "<secret>"),
-        (
-            "a risk-based-approach-to-quality and ask-me-anything-you-like",
-            "a risk-based-approach-to-quality and ask-me-anything-you-like",
-        ),
-    ],
-)
-def test_mask_pii(text: str, clean: str):
-    assert pii.pii_mapper(PiiConfig())(text) == clean
-
-
-def test_mask_pii_kinds_can_be_disabled():
-    text = "a@example.com 8.8.8.8 4111111111111111 +49 30 123456-78 AKIAIOSFODNN7EXAMPLE 12345678Z"
-    off = dict.fromkeys(PiiConfig.model_fields, False)
-    assert pii.pii_mapper(PiiConfig(**off))(text) == text
-    assert pii.pii_mapper(PiiConfig(**{**off, "emails": True}))(text) == text.replace("a@example.com", "<email>")
-
-
-@given(st.integers(0, 10**14))
-def test_luhn_detects_single_digit_errors(number: int):
-    digits = str(number)
-    check = next(str(last) for last in range(10) if pii.is_valid_luhn(digits + str(last)))
-    valid = digits + check
-    for index, digit in enumerate(valid):
-        wrong = valid[:index] + str((int(digit) + 1) % 10) + valid[index + 1 :]
-        assert not pii.is_valid_luhn(wrong)
 
 
 # ---- the classifier

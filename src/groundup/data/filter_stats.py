@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from groundup.data.clean.cleaning_steps import utf8_bytes
-from groundup.data.clean.pii import PII_TOKENS
 from groundup.data.document import Document, DroppedDocument
 from groundup.data.file_kind import UNKNOWN_KIND
 
@@ -94,6 +93,7 @@ class FilterStats:
     lengths: dict[str, int] = field(default_factory=dict)
     replaced: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
+    encodings: dict[str, int] = field(default_factory=dict)
     changes: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
     def add_dropped(self, found: DroppedDocument, bytes_read: int) -> None:
@@ -117,10 +117,6 @@ class FilterStats:
     def add_change(self, step: str, id: str, before: str, after: str) -> None:
         """Count the bytes that a step removed from a kept document, and store the first few as samples."""
         self.trimmed[step] = self.trimmed.get(step, 0) + utf8_bytes(before) - utf8_bytes(after)
-        if step == PII_STEP:
-            for token in PII_TOKENS:
-                if count := after.count(token) - before.count(token):
-                    self.replaced[token] = self.replaced.get(token, 0) + count
         samples = self.changes.setdefault(step, [])
         if len(samples) < MAX_SAMPLES:
             samples.append({"id": id, **_diff_excerpt(before, after, step != PII_STEP)})
@@ -147,7 +143,7 @@ class FilterStats:
         _add_counts(self.kept, *other.kept)
         for reason, counts in other.dropped.items():
             _add_counts(self.dropped.setdefault(reason, [0, 0]), *counts)
-        for name in ("trimmed", "languages", "lengths", "replaced", "kinds"):
+        for name in ("trimmed", "languages", "lengths", "replaced", "kinds", "encodings"):
             totals: dict[str, int] = getattr(self, name)
             for key, count in getattr(other, name).items():
                 totals[key] = totals.get(key, 0) + count
@@ -170,6 +166,7 @@ class FilterStats:
             "lengths": dict(sorted(self.lengths.items(), key=lambda entry: int(entry[0]))),
             "replaced": dict(sorted(self.replaced.items())),
             "kinds": dict(sorted(self.kinds.items())),
+            "encodings": dict(sorted(self.encodings.items())),
         }
 
     def describe(self, name: str) -> list[str]:
@@ -177,7 +174,11 @@ class FilterStats:
         lines = [f"{name}: kept {self.kept[0]:,} of {self.read[0]:,} documents"]
         if self.kinds.keys() - {UNKNOWN_KIND} and len(self.kinds) > 1:
             lines.append(f"{name}: {count_by_name(self.kinds)}")
+        if self.encodings.keys() - {"utf-8"}:
+            lines.append(f"{name}: character sets: {count_by_name(self.encodings)}")
         lines += [f"{name}: dropped {reason}" for reason in self.top_reasons()]
+        if self.replaced:
+            lines.append(f"{name}: replaced by tokens (data.pii): {count_by_name(self.replaced)}")
         lost = {reason: counts[0] for reason, counts in self.dropped.items() if reason not in NOT_LOST}
         texts = self.kept[0] + sum(lost.values())
         if self.kept[0] < FEW_KEPT * texts:

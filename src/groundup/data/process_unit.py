@@ -33,7 +33,7 @@ def process_unit(task: dict[str, Any]) -> dict[str, Any]:
     steps: dict[str, list[CleaningStep]] = {}
     options = ReaderOptions(source.text_column, config.html_extractor, expand_allowed(config.code.licenses))
     unit, stem = task["unit"], Path(task["folder"]) / f"{task['unit']:05d}"
-    stats = FilterStats(languages=context.languages)
+    stats = FilterStats(languages=context.languages, replaced=context.replaced)
     keys = DedupKeyWriter(config.minhash_dedup, task["seed"], stem)
     passages = PassageWriter(config, source.kind, stem)
     contaminated: list[dict[str, str]] = []
@@ -49,6 +49,8 @@ def process_unit(task: dict[str, Any]) -> dict[str, Any]:
             bytes_read = utf8_bytes(found.text)
             result = found
             if not isinstance(found, DroppedDocument):
+                if found.encoding:
+                    stats.encodings[found.encoding] = stats.encodings.get(found.encoding, 0) + 1
                 if kind not in steps:
                     steps[kind] = build_steps(config, kind, source.clean, context)
                 result = clean_document(found, steps[kind], stats.add_change)

@@ -162,17 +162,33 @@ class CodeFilterConfig(BaseConfig):
     )
 
 
+class PiiTokensConfig(BaseConfig):
+    """Tokens that replace personal data and secrets; may be empty, or all the same."""
+
+    email: str = knob("<email>", "replaces an e-mail address")
+    phone: str = knob("<phone>", "replaces a telephone number")
+    ip: str = knob("<ip>", "replaces an IP address")
+    card: str = knob("<card>", "replaces a payment card number")
+    id_number: str = knob("<id>", "replaces an identity or account number")
+    secret: str = knob("<secret>", "replaces a key, token or password")
+
+
 class PiiConfig(BaseConfig):
     """Personal data and secrets to replace by tokens such as <email>."""
 
     emails: bool = knob(True, "e-mail addresses")
-    phones: bool = knob(True, "telephone numbers in international form, or after a word such as `phone`")
+    phones: bool = knob(
+        True,
+        "telephone numbers that libphonenumber finds valid: in international form, or in national form after a word such "
+        "as `phone`, in many languages",
+    )
     ips: bool = knob(True, "public IPv4 and IPv6 addresses")
     cards: bool = knob(True, "payment card numbers with a valid Luhn checksum")
     id_numbers: bool = knob(
         True, "identity and account numbers with a valid checksum (IBAN, CPF, DNI), and US social security numbers"
     )
     secrets: bool = knob(True, "API keys and tokens, private keys, passwords in URLs")
+    tokens: PiiTokensConfig = knob(PiiTokensConfig(), "what replaces them")
 
 
 class WordListConfig(BaseConfig):

@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.text import Text
 
 from groundup.artifacts.sanitize import sanitize_for_terminal
-from groundup.data.clean.pii import PII_TOKENS
 from groundup.data.filter_stats import describe_reason
+from groundup.recipe.data_config import PiiTokensConfig
 from groundup.viewers.corpus_browser import Corpus, CorpusEntry, EntryFilters
 
 MAX_CHARACTERS = 200_000
 """Characters shown of a document."""
-PII_TOKEN = re.compile("|".join(PII_TOKENS))
+PII_TOKEN = re.compile("|".join(map(re.escape, PiiTokensConfig().model_dump().values())))
+"""The default tokens."""
 BAR_WIDTH = 24
 MUTED, EMPHASIS, WARN = "dim", "bold cyan", "yellow"
 REMOVED, ADDED, MATCHED = "red", "green", "black on yellow"

@@ -12,6 +12,10 @@ fineweb.py         FineWeb filter
 code_filter.py     source code filter
 word_list.py       filter by a list of words
 classifier.py      quality classifier, trained on examples
+phone_numbers.py   telephone numbers
+ip_addresses.py    public IP addresses
+id_numbers.py      identity, account and card numbers
+secret_patterns.py keys, tokens and passwords
 pii.py             personal data and secrets replaced by tokens
 cleaning_steps.py  the steps of each kind of source, in order
 """

@@ -33,12 +33,14 @@ class FilterContext:
         evaluation: file of the EvaluationIndex.
         languages: detected languages, with the number of texts.
         hits: names of the evaluation items found, in order.
+        replaced: personal data replaced, with the number of times by kind.
     """
 
     weights: Path | None = None
     evaluation: Path | None = None
     languages: dict[str, int] = field(default_factory=dict)
     hits: list[str] = field(default_factory=list)
+    replaced: dict[str, int] = field(default_factory=dict)
 
 
 def clean_texts(
@@ -67,7 +69,8 @@ def build_steps(config: DataConfig, kind: str, clean: bool, context: FilterConte
 
     Without `clean`: normalization and decontamination only.
     """
-    steps: list[CleaningStep] = [Mapper("normalize", normalize.normalize), Filter("empty", _is_empty)]
+    normalizer = normalize.normalize_code if kind == "code" else normalize.normalize
+    steps: list[CleaningStep] = [Mapper("normalize", normalizer), Filter("empty", _is_empty)]
     if context.evaluation is not None:
         index, rule = EvaluationIndex.load(context.evaluation), config.decontaminate.rule
         steps.append(Filter("decontaminate", contamination_filter(index, rule, context.hits)))
@@ -92,7 +95,7 @@ def build_steps(config: DataConfig, kind: str, clean: bool, context: FilterConte
     if config.classifier is not None and context.weights is not None and kind in config.classifier.kinds:
         quality_filter = classifier.classifier_filter(context.weights, config.classifier.threshold)
         steps.append(Filter("classifier", quality_filter))
-    steps.append(Mapper("pii", pii.pii_mapper(config.pii)))
+    steps.append(Mapper("pii", pii.pii_mapper(config.pii, context.replaced)))
     return steps
 
 

@@ -5,22 +5,24 @@ import unicodedata
 
 LINE_ENDS = re.compile("\r\n?|\u2028|\u2029|\x85|\x0b|\x0c")
 SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+SURROGATES = re.compile("[\ud800-\udfff]")
 INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ufff9-\ufffb]|[\ud800-\udfff]"
 )
 MANY_LINES = re.compile(r"\n{4,}")
 MOJIBAKE = re.compile(
-    "[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]{1,3}"
+    "[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
 )
-"""A UTF-8 sequence decoded as Windows-1252: a lead byte and one to three continuation bytes."""
+"""Necessary condition of UTF-8 decoded as Windows-1252: a lead byte and a continuation byte."""
 
 PLAIN_ASCII = bytes(range(0x20, 0x7F)) + b"\n\t"
+MAX_REPAIRS = 4
 
 
 def normalize(text: str) -> str:
     """Normalize a text. Idempotent; visible characters change only where an encoding is broken.
 
-    NFC and not NFKC: compatibility forms would turn x² into x2 and change code.
+    NFC and not NFKC: compatibility forms would turn x² into x2.
     """
     # Candidates are rare: searching only the characters outside printable ASCII is fast.
     rare = text.encode("utf-8", "surrogatepass").translate(None, PLAIN_ASCII).decode("utf-8", "surrogatepass")
@@ -34,17 +36,34 @@ def normalize(text: str) -> str:
     return text.strip("\n")
 
 
+def normalize_code(text: str) -> str:
+    """Plain line ends, no byte order mark, no NULs and surrogates; all else, form feeds and spaces included, may have a
+    meaning in code.
+    """
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.removeprefix("\ufeff").replace("\0", "")
+    return text if text.isascii() else SURROGATES.sub("", text)
+
+
 def _repair(text: str) -> str:
-    text = SPACES.sub(" ", LINE_ENDS.sub("\n", text))
-    while True:  # a removal may join characters that then compose or decode
-        repaired = unicodedata.normalize("NFC", INVISIBLE.sub("", MOJIBAKE.sub(_decode_mojibake, text)))
+    for _ in range(MAX_REPAIRS):  # a removal may join characters that then compose
+        repaired = LINE_ENDS.sub("\n", _repair_mojibake(text))
+        repaired = unicodedata.normalize("NFC", INVISIBLE.sub("", SPACES.sub(" ", repaired)))
         if repaired == text:
-            return text
+            break
         text = repaired
+    return text
 
 
-def _decode_mojibake(match: re.Match[str]) -> str:
-    try:
-        return match.group().encode("cp1252").decode("utf-8")
-    except UnicodeError:
-        return match.group()
+def _repair_mojibake(text: str) -> str:
+    """The text with the lines repaired that ftfy (Speer 2019) finds to be UTF-8 in a wrong decoding."""
+    if not MOJIBAKE.search(text):
+        return text
+    return "\n".join(_repair_line(line) if MOJIBAKE.search(line) else line for line in text.split("\n"))
+
+
+def _repair_line(line: str) -> str:
+    import ftfy
+
+    return ftfy.fix_encoding(line, restore_byte_a0=False, replace_lossy_sequences=False, fix_c1_controls=False)
