@@ -17,6 +17,7 @@ from groundup.artifacts.machine import processor_name
 from groundup.data.clean.cleaning_steps import FilterContext, build_steps, utf8_bytes
 from groundup.data.clean.step_types import Mapper
 from groundup.data.readers import html, web
+from groundup.data.readers.encoding import decode_bytes
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.recipe.data_config import DataConfig, SourceConfig
 
@@ -43,7 +44,7 @@ def main() -> None:
         _name: str, data: bytes, charset: str | None, _options: ReaderOptions
     ):  # the reader without extraction
         raw[0] += len(data)
-        pages.append(html.decode_page(data, charset))
+        pages.append(decode_bytes(data, charset).text)
         return html.Document("", "")
 
     web.extract_page = record_page  # type: ignore[assignment]

@@ -19,7 +19,7 @@ from groundup.data.document_reader import read_file
 from groundup.data.inputs import InputFile
 from groundup.data.readers import get_reader, jsonl, markdown, rst, table, text, wikipedia
 from groundup.data.readers.books import strip_gutenberg
-from groundup.data.readers.encoding import decode_page
+from groundup.data.readers.encoding import decode_bytes
 from groundup.data.readers.http_body import decode_http_body
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.data.readers.wikitext import wikitext_to_text
@@ -77,7 +77,7 @@ def test_http_bodies_in_every_coding():
 
 
 def test_python_codecs_that_are_not_charsets_are_ignored():
-    assert decode_page(b"plain-" * 100_000, "punycode").startswith("plain-plain")
+    assert decode_bytes(b"plain-" * 100_000, "punycode").text.startswith("plain-plain")
 
 
 def test_endless_line_is_skipped(monkeypatch: pytest.MonkeyPatch):

@@ -12,7 +12,6 @@ import pytest
 
 from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.readers import READERS, get_reader
-from groundup.data.readers.encoding import decode_page, decode_text
 from groundup.data.readers.html import EXTRACTORS
 from groundup.data.readers.http_body import dechunk, decode_http_body
 from groundup.data.readers.reader_options import ReaderOptions
@@ -235,17 +234,6 @@ def test_damaged_member_loses_no_other(tmp_path: Path):
     assert "broken_record" in reasons(found)
 
 
-def test_character_sets():
-    text = "Käse und Brot für Åse, déjà vu"
-    assert decode_page(text.encode("latin-1"), "iso-8859-1") == text
-    assert decode_page(f'<meta charset="iso-8859-1">{text}'.encode("latin-1"), None).endswith(text)
-    assert decode_page(text.encode(), "windows-1252-nonsense") == text
-    assert decode_page(text.encode("utf-16"), "utf-8") == text
-    assert decode_page("привет, как дела сегодня".encode("koi8-r"), "koi8-r") == "привет, как дела сегодня"
-    assert decode_page(b"plain", "zip") == "plain", "a codec that is no character set is not tried"
-    assert decode_text("naïve “quotes”".encode("cp1252")) == "naïve “quotes”"
-
-
 def test_malicious_pages_are_refused():
     assert reasons(read("html", "a.html", b"<div>" * 2_000)) == ["too_complex"]
     assert reasons(read("html", "a.html", b"<b>x" * 60_000)) == ["too_complex"]
@@ -267,6 +255,15 @@ def test_code_reader_takes_source_files_only():
     assert reasons(read("code", "a/b.c", b"\0\0")) == ["not_text"]
     assert texts(read("code", "n.ipynb", notebook.encode())) == ["# # Title\n# words\n\nprint(1)\n"]
     assert reasons(read("code", "n.ipynb", b'{"cells": 3}')) == ["broken_notebook"]
+
+
+def test_notebook_lines_that_are_code_stay():
+    lines = "data\n%>% head()\n%matplotlib inline\n!ls"
+    cell = {"cell_type": "code", "source": lines}
+    python = json.dumps({"cells": [{"cell_type": "code", "source": 'a = """\n%s\n""" \\\n% b\n%%time'}]})
+    r = json.dumps({"cells": [cell], "metadata": {"kernelspec": {"language": "R"}}})
+    assert texts(read("code", "n.ipynb", python.encode())) == ['a = """\n%s\n""" \\\n% b\n']
+    assert texts(read("code", "n.ipynb", r.encode())) == [lines + "\n"]
 
 
 def test_json_lines():

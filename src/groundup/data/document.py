@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Document:
-    """One text. `id` is unique within its source (title, URL, member path) and independent of local paths."""
+    """One text. `id` is unique within its source (title, URL, member path) and independent of local paths; `encoding`:
+    character set of the file and how it was chosen, "" if the format sets it.
+    """
 
     text: str
     id: str
+    encoding: str = ""
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from groundup.data.archive import open_decompressed
 from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.readers import epub
 from groundup.data.readers import text as plain
+from groundup.data.readers.encoding import DecodedText
 from groundup.data.readers.reader_options import ReaderOptions
 
 GUTENBERG_START = re.compile(
@@ -41,18 +42,22 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
         yield from epub.read(name, stream)
         return
     dropped: list[DroppedDocument] = []
-    texts = _collect_dropped(plain.iter_parts(name, stream), dropped)
+    encodings: list[str] = []
+    texts = _collect_dropped(plain.iter_parts(name, stream), dropped, encodings)
     for number, part in enumerate(split_chapters(strip_gutenberg(texts)), start=1):
-        yield Document(part, f"{plain_name}#{number}")
+        yield Document(part, f"{plain_name}#{number}", encodings[-1])
     yield from dropped
 
 
-def _collect_dropped(found: Iterator[str | DroppedDocument], dropped: list[DroppedDocument]) -> Iterator[str]:
+def _collect_dropped(
+    found: Iterator[DecodedText | DroppedDocument], dropped: list[DroppedDocument], encodings: list[str]
+) -> Iterator[str]:
     for part in found:
         if isinstance(part, DroppedDocument):
             dropped.append(part)
         else:
-            yield part
+            encodings.append(part.encoding)
+            yield part.text
 
 
 def strip_gutenberg(parts: Iterable[str]) -> Iterator[str]:

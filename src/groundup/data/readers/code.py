@@ -1,12 +1,13 @@
 """Source code reader: one document per file in a known language, without vendored and generated files."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import IO
 
 from groundup.data.document import Document, DroppedDocument, ReadResult
-from groundup.data.readers.encoding import decode_text
+from groundup.data.readers.encoding import decode_bytes
 from groundup.data.readers.reader_options import MAX_PAGE_BYTES, ReaderOptions, read_bounded
 
 SOURCE_SUFFIXES = frozenset([
@@ -20,7 +21,9 @@ VENDORED_FOLDERS = frozenset([
     "site-packages", "dist", "build", ".git", ".hg", ".svn", ".tox", ".eggs", "__pycache__", "deps", "externals",
     "external",
 ])  # fmt: skip
-PYTHON_MAGIC = ("%", "!")
+PYTHON_MAGIC = re.compile(r"%{1,2}[A-Za-z_]\w|!")
+"""Lines for IPython: %matplotlib, %%time, !ls; not %>% of R and not a line that begins with a format."""
+
 GENERATED_SUFFIXES = (".min.js", ".min.css", "-min.js", ".bundle.js", "_pb2.py", ".pb.go", ".g.dart")
 
 
@@ -43,7 +46,8 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
     elif path.suffix == ".ipynb":
         yield notebook_to_script(name, data)
     else:
-        yield Document(decode_text(data), name)
+        decoded = decode_bytes(data)
+        yield Document(decoded.text, name, decoded.encoding)
 
 
 def notebook_to_script(name: str, data: bytes) -> ReadResult:
@@ -51,18 +55,27 @@ def notebook_to_script(name: str, data: bytes) -> ReadResult:
     try:
         notebook = json.loads(data)
         cells = notebook["cells"]
-        parts = [_cell(cell) for cell in cells if isinstance(cell, dict)]
+        is_python = _notebook_language(notebook) == "python"
+        parts = [_cell(cell, is_python) for cell in cells if isinstance(cell, dict)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return DroppedDocument("broken_notebook", name, str(error))
     text = "\n\n".join(part for part in parts if part.strip())
     return Document(text + "\n", name) if text else DroppedDocument("empty", name)
 
 
-def _cell(cell: dict) -> str:  # type: ignore[type-arg]
+def _notebook_language(notebook: dict) -> str:  # type: ignore[type-arg]
+    metadata = notebook.get("metadata") or {}
+    kernel, info = metadata.get("kernelspec") or {}, metadata.get("language_info") or {}
+    return str(info.get("name") or kernel.get("language") or "python").lower()
+
+
+def _cell(cell: dict, is_python: bool) -> str:  # type: ignore[type-arg]
     source = cell.get("source", "")
     text = "".join(map(str, source)) if isinstance(source, list) else str(source)
     if cell.get("cell_type") == "code":
-        return "\n".join(line for line in text.split("\n") if not line.startswith(PYTHON_MAGIC))
+        if not is_python:
+            return text
+        return "\n".join(line for line in text.split("\n") if not PYTHON_MAGIC.match(line))
     if cell.get("cell_type") == "markdown":
         return "\n".join(f"# {line}".rstrip() for line in text.split("\n"))
     return ""

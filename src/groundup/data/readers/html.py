@@ -8,7 +8,7 @@ from typing import IO, Literal
 from groundup.artifacts.arguments import check_choice
 from groundup.data.archive import open_decompressed
 from groundup.data.document import Document, DroppedDocument, ReadResult
-from groundup.data.readers.encoding import decode_page
+from groundup.data.readers.encoding import decode_bytes
 from groundup.data.readers.reader_options import MAX_PAGE_BYTES, ReaderOptions, read_bounded
 
 MAX_TAGS = 50_000
@@ -36,13 +36,14 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
 
 def extract_page(name: str, data: bytes, charset: str | None, options: ReaderOptions) -> ReadResult:
     """The main text of a page as a document, or the reason to drop it."""
-    source = decode_page(data, charset).replace("\0", "")
+    decoded = decode_bytes(data, charset)
+    source = decoded.text.replace("\0", "")
     tags = source.count("<")
     if tags > MAX_TAGS or nesting_depth(source) > MAX_DEPTH:
         return DroppedDocument("too_complex", name, source[:2000])
     extract = extract_resiliparse if tags > MAX_TRAFILATURA_TAGS else EXTRACTORS[options.html_extractor]
     text = extract(source)
-    return Document(text, name) if text else DroppedDocument("no_main_text", name, source[:2000])
+    return Document(text, name, decoded.encoding) if text else DroppedDocument("no_main_text", name, source[:2000])
 
 
 def extract_text(source: str | bytes, html_extractor: Literal["trafilatura", "resiliparse"] = "trafilatura") -> str:

@@ -2,12 +2,13 @@
 
 import codecs
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from typing import IO
 
 from groundup.data.archive import open_decompressed
 from groundup.data.document import Document, DroppedDocument, ReadResult
-from groundup.data.readers.encoding import decode_text
+from groundup.data.readers.encoding import DecodedText, decode_bytes
 from groundup.data.readers.reader_options import MAX_BYTES, ReaderOptions
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -29,7 +30,7 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
     ahead = list(islice(parts, 2))
     for number, part in enumerate(chain(ahead, parts), start=1):
         id = f"{plain}#{number}" if len(ahead) > 1 else plain
-        yield part if isinstance(part, DroppedDocument) else Document(part, id)
+        yield part if isinstance(part, DroppedDocument) else Document(part.text, id, part.encoding)
 
 
 def markup_reader(to_text: Callable[[str], str]) -> Callable[[str, IO[bytes], ReaderOptions], Iterator[ReadResult]]:
@@ -37,15 +38,15 @@ def markup_reader(to_text: Callable[[str], str]) -> Callable[[str, IO[bytes], Re
 
     def read_markup(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
         for result in read(name, stream, options):
-            yield result if isinstance(result, DroppedDocument) else Document(to_text(result.text), result.id)
+            yield result if isinstance(result, DroppedDocument) else replace(result, text=to_text(result.text))
 
     return read_markup
 
 
-def iter_parts(name: str, stream: IO[bytes]) -> Iterator[str | DroppedDocument]:
+def iter_parts(name: str, stream: IO[bytes]) -> Iterator[DecodedText | DroppedDocument]:
     """The text of a file in parts that end between paragraphs; at most three in memory."""
     plain, opened = open_decompressed(name, stream)
-    size = 0
+    size, charset = 0, None
     for part in _split_parts(_chunks(opened)):
         size += len(part)
         if b"\0" in part:
@@ -54,7 +55,10 @@ def iter_parts(name: str, stream: IO[bytes]) -> Iterator[str | DroppedDocument]:
         if opened is not stream and size > max(MAX_BYTES, MAX_DECOMPRESSION_RATIO * stream.tell()):
             yield DroppedDocument("too_large", plain)
             return
-        yield decode_text(part)
+        decoded = decode_bytes(part, charset)
+        if not decoded.encoding.startswith("utf-8"):
+            charset = decoded.encoding.partition(",")[0]  # of the file: one part may not tell
+        yield decoded
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from typing import IO, Any, BinaryIO, cast
 
 from groundup.data.archive import is_seekable
 from groundup.data.document import Document, DroppedDocument, ReadResult
-from groundup.data.readers.encoding import decode_text
+from groundup.data.readers.encoding import decode_bytes
 from groundup.data.readers.html import extract_page
 from groundup.data.readers.http_body import decode_http_body
 from groundup.data.readers.reader_options import MAX_BYTES, MAX_PAGE_BYTES, ReaderOptions
@@ -67,9 +67,10 @@ def _document(record: Any, address: str, options: ReaderOptions) -> ReadResult:
         data = decode_http_body(data, transfer, content, MAX_PAGE_BYTES)
     if data is None or len(data) > MAX_PAGE_BYTES:
         return DroppedDocument("too_large", address)
-    return (
-        extract_page(address, data, record.http_charset, options) if is_page else Document(decode_text(data), address)
-    )
+    if is_page:
+        return extract_page(address, data, record.http_charset, options)
+    decoded = decode_bytes(data)
+    return Document(decoded.text, address, decoded.encoding)
 
 
 def _next_member(stream: IO[bytes], position: int) -> int | None:
