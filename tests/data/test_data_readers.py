@@ -16,7 +16,6 @@ from groundup.data.readers.html import EXTRACTORS
 from groundup.data.readers.http_body import dechunk, decode_http_body
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.data.readers.text import PART_BYTES
-from groundup.data.readers.wikitext import wikitext_to_text
 from groundup.recipe.data_config import DataConfig, SourceKind
 
 
@@ -65,39 +64,6 @@ def test_truncated_dump():
     found = read("wikipedia", "d.xml", DUMP[: DUMP.index("<page><title>Talk")].encode())
     assert texts(found) == ["A is a sign."]
     assert reasons(found) == ["redirect", "broken_dump"]
-
-
-@pytest.mark.parametrize(
-    ("wikitext", "plain"),
-    [
-        ("a {{cite|{{inner}}|x}} b", "a b"),
-        ("{| class=x\n|-\n| cell {{t}} || [[L]]\n|}\nafter", "after"),
-        ("{{box\n|a=[[File:x.png|thumb|A [[nested]] caption]]\n}}Text.", "Text."),
-        ("[[File:x.png|thumb|left|A [[nested]] caption.]]Text.", "Text."),
-        ("see [[Paris (city)|]] and [[Rome]] and [[:Category:Towns]]", "see Paris and Rome and Category:Towns"),
-        ("[[de:Haus]][[Category:Houses]]A house.", "A house."),
-        ("one<ref name=a>note [[x]]</ref> two<ref name=b/> three<!-- hidden -->.", "one two three."),
-        (
-            "== History ==\n=== Early ===\nOld.\n== See also ==\n* [[X]]\n== Life ==\nGood.",
-            "History\n\nEarly\n\nOld.\n\nLife\n\nGood.",
-        ),
-        ("== Empty ==\n== Full ==\ntext", "Full\n\ntext"),
-        ("* one\n# two\n; three", "one\n\ntwo\n\nthree"),
-        ("[http://example.org a page] and http://example.org/x end", "a page and end"),
-        ("''it'' is '''bold''' &amp; &nbsp;fine __TOC__", "it is bold & fine"),
-        ("{{never closed\nand so on\n\nThe next paragraph.", "The next paragraph."),
-        ("stray }} and ]] marks", "stray and marks"),
-        ("word ({{IPA|y}}; {{pron|z}}) end", "word end"),
-        ("It is {{convert|5|km|abbr=on}} from {{lang|de|Bonn}}.", "It is 5 km from Bonn."),
-    ],
-)
-def test_wikitext_to_text(wikitext: str, plain: str):
-    assert wikitext_to_text(wikitext) == plain
-
-
-def test_deep_nesting_of_wikitext():
-    assert wikitext_to_text("{{" * 100_000 + "x" + "}}" * 100_000 + "\n\nafter") == "after"
-    wikitext_to_text("[[" * 100_000 + "x")
 
 
 # ---- books

@@ -94,6 +94,7 @@ class FilterStats:
     replaced: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
     encodings: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
     changes: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
     def add_dropped(self, found: DroppedDocument, bytes_read: int) -> None:
@@ -106,6 +107,11 @@ class FilterStats:
         """Count a document that passed cleaning; its changes are already in `trimmed`."""
         _add_counts(self.read, 1, bytes_read)
         _add_counts(self.kept, 1, utf8_bytes(document.text))
+
+    def add_left_out(self, counts: dict[str, int]) -> None:
+        """Count what a reader left out of a document."""
+        for name, count in counts.items():
+            self.left_out[name] = self.left_out.get(name, 0) + count
 
     def drop_kept(self, found: DroppedDocument) -> None:
         """Move a document from kept to dropped, in a later pass."""
@@ -143,7 +149,7 @@ class FilterStats:
         _add_counts(self.kept, *other.kept)
         for reason, counts in other.dropped.items():
             _add_counts(self.dropped.setdefault(reason, [0, 0]), *counts)
-        for name in ("trimmed", "languages", "lengths", "replaced", "kinds", "encodings"):
+        for name in ("trimmed", "languages", "lengths", "replaced", "kinds", "encodings", "left_out"):
             totals: dict[str, int] = getattr(self, name)
             for key, count in getattr(other, name).items():
                 totals[key] = totals.get(key, 0) + count
@@ -167,6 +173,7 @@ class FilterStats:
             "replaced": dict(sorted(self.replaced.items())),
             "kinds": dict(sorted(self.kinds.items())),
             "encodings": dict(sorted(self.encodings.items())),
+            "left_out": dict(sorted(self.left_out.items())),
         }
 
     def describe(self, name: str) -> list[str]:
@@ -179,6 +186,7 @@ class FilterStats:
         lines += [f"{name}: dropped {reason}" for reason in self.top_reasons()]
         if self.replaced:
             lines.append(f"{name}: replaced by tokens (data.pii): {count_by_name(self.replaced)}")
+        lines += [f"{name}: left out {count:,} {what}" for what, count in self.left_out.items()]
         lost = {reason: counts[0] for reason, counts in self.dropped.items() if reason not in NOT_LOST}
         texts = self.kept[0] + sum(lost.values())
         if self.kept[0] < FEW_KEPT * texts:

@@ -51,6 +51,7 @@ def process_unit(task: dict[str, Any]) -> dict[str, Any]:
             if not isinstance(found, DroppedDocument):
                 if found.encoding:
                     stats.encodings[found.encoding] = stats.encodings.get(found.encoding, 0) + 1
+                stats.add_left_out(found.left_out)
                 if kind not in steps:
                     steps[kind] = build_steps(config, kind, source.clean, context)
                 result = clean_document(found, steps[kind], stats.add_change)

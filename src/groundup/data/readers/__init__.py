@@ -5,6 +5,9 @@
     text.py            plain text
     markdown.py        Markdown
     rst.py             reStructuredText
+    wiki_sites.py      namespaces and section titles of a wiki
+    measurements.py    measures and numbers in wikitext
+    wikitext_templates.py  templates that print words
     wikitext.py        wikitext to plain text
     wikipedia.py       MediaWiki XML dumps
     html.py            HTML pages and their main text

@@ -7,9 +7,11 @@ from xml.etree.ElementTree import Element, ParseError, iterparse
 from groundup.data.archive import open_decompressed
 from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.readers.reader_options import ReaderOptions
-from groundup.data.readers.wikitext import wikitext_to_text
+from groundup.data.readers.wiki_sites import WikiSite
+from groundup.data.readers.wikitext import render_article
 
 REDIRECT_WORDS = ("#redirect", "#пренасочване", "#weiterleitung", "#redirection", "#redirección", "#перенаправление")
+XML_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 MAX_WIKI_PAGE_BYTES = 32 << 20
 MAX_ELEMENTS = 1 << 20
 MAX_DEPTH = 64
@@ -25,6 +27,7 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
     limiter = PageLimiter(stream)
     root: Element | None = None
     open_elements: list[Element] = []
+    site = WikiSite.of()
     try:
         for event, element in iterparse(cast(BinaryIO, limiter), events=("start", "end")):
             if event == "start":
@@ -35,9 +38,11 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
             open_elements.pop()
             tag = element.tag.rpartition("}")[2]
             if tag == "page" and root is not None:
-                yield _page(element)
+                yield _page(element, site)
                 root.clear()
                 limiter.reset()
+            elif tag == "siteinfo" and root is not None:
+                site = WikiSite.from_siteinfo(element, root.get(XML_LANGUAGE, ""))
             elif tag == "revision" and open_elements:  # full history: keep the last revision
                 page = open_elements[-1]
                 for child in list(page):  # later revisions may already be present
@@ -73,7 +78,7 @@ class PageLimiter:
         return data
 
 
-def _page(page: Element) -> ReadResult:
+def _page(page: Element, site: WikiSite) -> ReadResult:
     fields = {child.tag.rpartition("}")[2]: child for child in page}
     title = (fields["title"].text or "") if "title" in fields else ""
     namespace = fields["ns"].text if "ns" in fields else "0"
@@ -85,4 +90,5 @@ def _page(page: Element) -> ReadResult:
         return DroppedDocument("redirect", title, text[:200])
     if namespace != "0":
         return DroppedDocument("not_an_article", title, text[:2000])
-    return Document(wikitext_to_text(text), title)
+    plain, dropped = render_article(text, site, title)
+    return Document(plain, title, left_out={"sentences with an unknown template": dropped} if dropped else {})
