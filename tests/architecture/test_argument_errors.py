@@ -41,7 +41,7 @@ BATCH = [{"tokens": torch.ones(1, 8, dtype=torch.long)}]
         (lambda: g.ModelConfig(n_layer=2), "unknown option n_layer .*num_layers"),
         (lambda: g.ModelConfig(**CONFIG | {"hidden_size": 33}), "hidden_size = 33 is not divisible by num_heads = 2"),
         (lambda: g.clean_texts("text"), "texts is one str, expected a list"),
-        (lambda: g.clean_texts(["a"], kind="pdf"), "kind = 'pdf', expected one of"),
+        (lambda: g.clean_texts(["a"], kind="slides"), "kind = 'slides', expected one of"),
         (lambda: g.clean_texts(["a"], gopher={}), "unknown option gopher .*gopher_quality"),
         (lambda: g.deduplicate("abcabc"), "texts is one str"),
         (lambda: g.deduplicate(["a"], threshold=3), "threshold = 3: expected less than or equal to 1"),

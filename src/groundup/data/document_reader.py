@@ -84,6 +84,8 @@ def _read_member(
             yield from _read_nested_archive(name, stream, options, depth)
         else:
             yield from ((kind, found) for found in get_reader(kind)(name, stream, options))
+    except ModuleNotFoundError:  # an extra is not installed: no property of the file
+        raise
     except Exception as error:  # parsers raise anything on damaged input; the next member may be readable
         yield kind, DroppedDocument("broken_file", name, f"{type(error).__name__}: {error}")
 

@@ -78,6 +78,8 @@ def map_units(function: UnitFunction, units: list[dict[str, Any]], workers: int)
                 return json.dumps({"result": function(json.loads(unit))})
             except UserError as error:
                 return json.dumps({"error": [error.message, error.hint]})
+            except ModuleNotFoundError as error:
+                return json.dumps({"error": [f"{error.name} is not installed", "pip install 'groundup[data]'"]})
             except Exception as error:
                 if isinstance(error, OSError) and (known := describe_storage_error(error)):
                     return json.dumps({"error": [known.message, known.hint]})

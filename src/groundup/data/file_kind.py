@@ -8,6 +8,8 @@ from typing import Any
 
 from groundup.data.archive import ARCHIVE_SUFFIXES, open_decompressed
 from groundup.data.readers.code import SOURCE_SUFFIXES
+from groundup.data.readers.mail import is_mail
+from groundup.data.readers.office import OFFICE_SUFFIXES, RTF_START
 
 HEAD_BYTES = 1 << 16
 """Bytes at the start of a file that are looked at."""
@@ -20,17 +22,22 @@ BOOK_BYTES = range(100_000, 20_000_000)
 
 ZIP_MAGIC, GZIP_MAGIC = b"PK\x03\x04", b"\x1f\x8b"
 TABLE_SUFFIXES = (".parquet", ".arrow", ".feather", ".csv", ".tsv")
+SPREADSHEET_SUFFIXES = (".xlsx", ".xlsm")
 MARKUP_SUFFIXES = {".md": "markdown", ".markdown": "markdown", ".mdx": "markdown", ".rst": "rst", ".epub": "books"}
 CODE_NAMES = frozenset(
     ["makefile", "dockerfile", "cmakelists.txt", "rakefile", "gemfile", "meson.build", "jenkinsfile"]
 )
 SETTINGS_SUFFIXES = frozenset([
     ".json", ".xml", ".svg", ".yml", ".yaml", ".toml", ".ini", ".cfg", ".conf", ".lock", ".po", ".pot", ".map", ".pem",
-    ".crt", ".key", ".csr", ".geojson", ".sum", ".diff", ".patch", ".pdf", ".ps", ".rtf", ".bib", ".ics", ".vcf",
+    ".crt", ".key", ".csr", ".geojson", ".sum", ".diff", ".patch", ".ps", ".bib", ".ics", ".vcf",
 ])  # fmt: skip
 """Text files that hold settings, data or drawings; no reader takes them."""
 CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f\b\x1b"))
-UNREADABLE_STARTS = (b"%PDF", b"%!PS", b"{\\rtf")
+UNREADABLE_START = b"%!PS"
+PDF = re.compile(rb"%PDF-\d")
+SUBTITLES = re.compile(
+    rb"\A(?:\xef\xbb\xbf)?\s*(?:WEBVTT\b|\[Script Info\]|\d+\s*\n\s*\d+:\d+:\d+[,.]\d+\s*-->|\{\d+\}\{\d+\})"
+)
 
 HTML = re.compile(
     rb"\A\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*(?:<!doctype html|<html|<head|<body)", re.IGNORECASE | re.DOTALL
@@ -53,12 +60,21 @@ def detect_kind(name: str, head: bytes, size: int = 0) -> str:
     if head.startswith(ZIP_MAGIC):
         if b"application/epub+zip" in head[:200]:
             return "books" if lower.endswith(".epub") else UNKNOWN_KIND
+        is_office = b"[Content_Types].xml" in head or b"vnd.oasis.opendocument" in head[:200]
+        if is_office and (b"word/document.xml" in head or b"opendocument.text" in head[:200]):
+            return "office"
+        if lower.endswith((*OFFICE_SUFFIXES, *SPREADSHEET_SUFFIXES)):
+            return "table" if lower.endswith(SPREADSHEET_SUFFIXES) else "office"
         return ARCHIVE if lower.endswith((".zip", ".whl", ".jar", ".egg")) else UNKNOWN_KIND
     if head[257:262] == b"ustar" or (lower.endswith(ARCHIVE_SUFFIXES) and not lower.endswith((".zip", ".whl"))):
         return ARCHIVE
     plain, text = _decompressed_head(name, head)
     if text.startswith(b"WARC/"):
         return "web"
+    if PDF.match(text.lstrip()):
+        return "pdf"
+    if text.startswith(RTF_START):
+        return "office"
     if plain.lower().endswith(TABLE_SUFFIXES):
         return "table"
     if text[257:262] == b"ustar" or text.startswith(GZIP_MAGIC) or not _is_text(text):
@@ -83,7 +99,7 @@ def _decompressed_head(name: str, head: bytes) -> tuple[str, bytes]:
 def _is_text(head: bytes) -> bool:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return True
-    if not head.strip() or head.startswith(UNREADABLE_STARTS) or b"\0" in head:
+    if not head.strip() or head.startswith(UNREADABLE_START) or b"\0" in head:
         return False
     return len(head) - len(head.translate(None, CONTROL)) <= len(head) // 200
 
@@ -93,6 +109,12 @@ def _text_kind(path: PurePosixPath, head: bytes, size: int) -> str:
         return "wikipedia"
     if HTML.match(head) or path.suffix in (".html", ".htm", ".xhtml"):
         return "html"
+    if SUBTITLES.match(_as_utf8(head)) or path.suffix in (".srt", ".vtt", ".ass", ".ssa"):
+        return "subtitles"
+    if path.suffix in (".mbox", ".eml") or is_mail(head):
+        return "mail"
+    if path.suffix == ".fodt":
+        return "office"
     if path.suffix in MARKUP_SUFFIXES:
         return MARKUP_SUFFIXES[path.suffix]
     if path.suffix in SOURCE_SUFFIXES or path.name in CODE_NAMES or head.startswith(b"#!"):
@@ -106,6 +128,10 @@ def _text_kind(path: PurePosixPath, head: bytes, size: int) -> str:
     if len(RST.findall(head)) >= 2:
         return "rst"
     return "markdown" if len(MARKDOWN.findall(head)) >= 3 else "text"
+
+
+def _as_utf8(head: bytes) -> bytes:
+    return head.decode("utf-16", "replace").encode() if head.startswith((b"\xff\xfe", b"\xfe\xff")) else head
 
 
 def _first_record(head: bytes) -> dict[str, Any] | None:

@@ -7,14 +7,15 @@ from pydantic import model_validator
 from groundup.recipe.base_config import BaseConfig, knob
 
 SourceKind = Literal[
-    "wikipedia", "books", "web", "code", "text", "markdown", "rst", "html", "jsonl", "table", "huggingface"
-]
+    "wikipedia", "books", "web", "code", "text", "markdown", "rst", "html", "pdf", "office", "mail", "subtitles", "jsonl",
+    "table", "huggingface",
+]  # fmt: skip
 FileKind = Literal["auto", SourceKind]
 PROSE_KINDS: tuple[SourceKind, ...] = (
-    "wikipedia", "web", "text", "markdown", "html", "jsonl", "table", "huggingface",
+    "wikipedia", "web", "text", "markdown", "html", "pdf", "office", "mail", "jsonl", "table", "huggingface",
 )  # fmt: skip
 """Kinds to which filters for web pages apply. Not books: verse and plays fail them on every page."""
-TEXT_KINDS: tuple[SourceKind, ...] = (*PROSE_KINDS, "rst", "books")
+TEXT_KINDS: tuple[SourceKind, ...] = (*PROSE_KINDS, "rst", "books", "subtitles")
 """All kinds but code."""
 
 APPLIES_TO = "kinds of sources that this applies to; empty: off"
@@ -37,7 +38,8 @@ class FilesConfig(BaseConfig):
         "auto",
         "format of the files: auto, for each file by content and name; a MediaWiki dump; "
         "books (text, EPUB); a web crawl (WARC, WET); code; plain text; "
-        "Markdown; reStructuredText; HTML pages; JSON lines; a table (Parquet, CSV, Arrow); a Hugging Face dataset folder",
+        "Markdown; reStructuredText; HTML pages; PDF; office (DOCX, ODT, RTF); mail (messages, mail boxes); subtitles (SubRip, "
+        "WebVTT, SubStation); JSON lines and arrays; a table (Parquet, Arrow, CSV, TSV, XLSX); a Hugging Face dataset folder",
     )
     path: str | None = knob(
         None,

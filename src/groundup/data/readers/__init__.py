@@ -15,6 +15,11 @@
     web.py             WARC and WET files
     epub.py            EPUB books
     books.py           books as text or EPUB
+    pdf.py             PDF files
+    pdf_layout.py      paragraphs from the lines of a PDF
+    office.py          DOCX, ODT and RTF
+    mail.py            messages and mail boxes
+    subtitles.py       SubRip, WebVTT, SubStation
     code.py            source code and Jupyter notebooks
     jsonl.py           JSON lines
     table.py           Parquet, Arrow, CSV, TSV
@@ -34,7 +39,8 @@ from groundup.data.readers.reader_options import ReaderOptions
 Reader = Callable[[str, IO[bytes], ReaderOptions], Iterator[ReadResult]]
 
 READERS = (
-    "wikipedia", "books", "web", "code", "text", "markdown", "rst", "html", "jsonl", "table", "huggingface",
+    "wikipedia", "books", "web", "code", "text", "markdown", "rst", "html", "pdf", "office", "mail", "subtitles", "jsonl",
+    "table", "huggingface",
 )  # fmt: skip
 """Each is a SourceKind and a module of this package."""
 

@@ -33,6 +33,13 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
         yield part if isinstance(part, DroppedDocument) else Document(part.text, id, part.encoding)
 
 
+def split_document(name: str, text: str) -> Iterator[Document]:
+    """A text as one document, or a long one as several `name#1`, `name#2` ... that end between paragraphs."""
+    parts = [part.decode() for part in _split_parts(iter([text.encode("utf-8", "replace")]))]
+    for number, part in enumerate(parts, start=1):
+        yield Document(part.strip("\n"), f"{name}#{number}" if len(parts) > 1 else name)
+
+
 def markup_reader(to_text: Callable[[str], str]) -> Callable[[str, IO[bytes], ReaderOptions], Iterator[ReadResult]]:
     """The `read` of a markup language in text files, which `to_text` turns into plain text."""
 
