@@ -10,7 +10,7 @@ from typing import IO
 
 from groundup.data.archive import open_decompressed
 from groundup.data.document import Document, DroppedDocument, ReadResult
-from groundup.data.readers.encoding import decode_text
+from groundup.data.readers.encoding import decode_bytes
 from groundup.data.readers.html import MAX_DEPTH, nesting_depth
 from groundup.data.readers.reader_options import MAX_PAGE_BYTES, ReaderOptions
 
@@ -124,11 +124,7 @@ def _decode(part: Message) -> str:
     data = part.get_payload(decode=True)
     if not isinstance(data, bytes):
         return ""
-    charset = part.get_content_charset()
-    try:
-        return data.decode(charset) if charset and charset != "us-ascii" else decode_text(data)
-    except (LookupError, UnicodeError):
-        return decode_text(data)
+    return decode_bytes(data, part.get_content_charset()).text
 
 
 def _page_text(page: str) -> str:

@@ -7,7 +7,7 @@ from typing import IO
 
 from groundup.data.archive import open_decompressed
 from groundup.data.document import DroppedDocument, ReadResult
-from groundup.data.readers.encoding import decode_text
+from groundup.data.readers.encoding import decode_bytes
 from groundup.data.readers.reader_options import MAX_PAGE_BYTES, ReaderOptions, read_bounded
 from groundup.data.readers.text import split_document
 
@@ -31,7 +31,7 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
     from pysubs2.exceptions import Pysubs2Error
 
     try:
-        captions = SSAFile.from_string(_cues_only(decode_text(data).replace("\0", "")), fps=25.0)
+        captions = SSAFile.from_string(_cues_only(decode_bytes(data).text.replace("\0", "")), fps=25.0)
     except (Pysubs2Error, ValueError) as error:
         yield DroppedDocument("broken_subtitles", name, str(error))
         return
