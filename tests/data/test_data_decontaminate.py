@@ -57,3 +57,22 @@ def test_index_save_and_load(tmp_path: Path):
 def test_empty_index_has_no_hits(rule: str):
     drop_reason, _ = build_filter(rule)
     assert drop_reason(ITEM) is None
+
+
+CHINESE = "一个农夫有十七只羊，除了九只以外都死了，请问他现在还剩下多少只活着的羊？"
+THAI = "ชาวนาคนหนึ่งมีแกะสิบเจ็ดตัวทุกตัวตายหมดยกเว้นเก้าตัวตอนนี้เขาเหลือแกะกี่ตัวกันแน่"
+
+
+@pytest.mark.parametrize("rule", ["13-gram", "8-gram"])
+@pytest.mark.parametrize("item", [CHINESE, THAI])
+def test_items_without_spaces_are_found(rule: str, item: str):
+    drop_reason, hits = build_filter(rule, ("riddles/1", item))
+    assert drop_reason(f"{item[:2]}。{item}{item[5:9]}") == "riddles"
+    assert drop_reason(item[: len(item) // 3] + item[-len(item) // 3 :]) is None
+    assert hits == ["riddles/1"]
+
+
+def test_vowel_signs_tell_words():
+    drop_reason, _ = build_filter("13-gram", ("q/1", "कि " * 13))
+    assert drop_reason("कि " * 13) == "q"
+    assert drop_reason("की " * 13) is None

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.progress import Progress
-from groundup.data import dedup_estimate
+from groundup.data import dedup_estimate, deduplicate, find_duplicates
 from groundup.data.dedup import document_keys
 from groundup.data.dedup.document_keys import DedupKeyTable, DedupKeyWriter
-from groundup.data.dedup.duplicates import DedupDecisions, cluster_stats, largest_clusters
+from groundup.data.dedup.duplicates import NEAR, DedupDecisions, cluster_stats, decide_duplicates, largest_clusters
 from groundup.data.dedup.minhash import candidate_probability, union_near
 from groundup.data.dedup.passages import (
     flag_repeats,
@@ -287,3 +287,67 @@ def test_plan_shows_deduplication_memory(tmp_path: Path):
     )
     with pytest.raises(UserError, match="memory_gigabytes"):
         dedup_estimate.estimate_dedup(section.model_copy(update={"memory_gigabytes": 0.3}), machine)
+
+
+# ---- scripts without spaces, chains, signs
+
+
+def random_text(alphabet: str, length: int, generator: random.Random) -> str:
+    return "".join(generator.choice(alphabet) for _ in range(length))
+
+
+@pytest.mark.parametrize("first", [0x4E00, 0x3041, 0x0E01], ids=["Chinese", "Japanese", "Thai"])
+def test_near_duplicates_in_scripts_without_spaces(first: int):
+    generator = random.Random(1)
+    alphabet = "".join(map(chr, range(first, first + 46)))
+    texts: list[str] = []
+    for _ in range(50):
+        text = random_text(alphabet, 600, generator)
+        texts += [text, text[:200] + "。" + text[210:]]
+    assert find_duplicates(texts) == [index - index % 2 for index in range(100)]
+
+
+def test_chain_of_drifting_documents_keeps_its_ends():
+    generator = random.Random(2)
+    words = [f"word{generator.randrange(10**6)}" for _ in range(400 + 30 * 20)]
+    texts = [" ".join(words[20 * step : 20 * step + 400]) for step in range(30)]
+    found = find_duplicates(texts)
+    kept = sorted(set(found))
+    assert 5 <= len(kept) <= 15, "neither one document nor all"
+    for index, original in enumerate(found):
+        overlap = 400 - 20 * (index - original)
+        assert overlap / (800 - overlap) > 0.4, "each dropped document is similar to a kept one"
+    assert deduplicate(texts) == [texts[index] for index in kept]
+    assert find_duplicates([*texts, texts[kept[1]]])[-1] == kept[1], "an exact copy of a kept document"
+    assert len(set(find_duplicates(texts, threshold=0.7))) >= len(kept)
+
+
+def test_chain_in_files_is_decided_as_in_memory(tmp_path: Path):
+    generator = random.Random(3)
+    words = [f"word{generator.randrange(10**6)}" for _ in range(1_000)]
+    texts = [" ".join(words[20 * step : 20 * step + 400]) for step in range(30)]
+    config = MinHashDedupConfig()
+    writer = DedupKeyWriter(config, 0, tmp_path / "00000")
+    for text in texts:
+        writer.add(document_keys.text_key(text), text)
+    writer.close()
+    table = DedupKeyTable(tmp_path, {0: len(texts)})
+    expected = [index != original for index, original in enumerate(find_duplicates(texts))]
+    for parts in (1, 3):
+        assert (decide_duplicates(table, len(texts), True, config, parts).codes == NEAR).tolist() == expected
+
+
+def test_exact_key_tells_signs_and_vowels():
+    names = ["C", "C++", "C#", "5%", "5", "a+b", "a*b", "कि", "की", "क", "กา", "กี"]
+    assert len({document_keys.text_key(f"{name} is one.") for name in names}) == len(names)
+    assert document_keys.text_key("„So“, he — said!") == document_keys.text_key("so he said")
+    assert document_keys.code_key("x = -1\n") == document_keys.code_key("x=-1") != document_keys.code_key("x = 1")
+
+
+def test_passages_of_scripts_without_spaces():
+    text = random_text("".join(map(chr, range(0x4E00, 0x4F00))), 60, random.Random(4))
+    assert len(ngram_keys(text, 50)) == 11
+    repeated = numpy.zeros(11, dtype=bool)
+    repeated[0] = True
+    assert remove_ngrams(text, repeated, 50) == text[50:]
+    assert paragraph_keys(text, 8)[0] != 0

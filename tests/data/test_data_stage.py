@@ -74,7 +74,7 @@ def test_changes_are_sampled_without_personal_data(tmp_path: Path, recipe: Recip
     path = jsonl(tmp_path / "a.jsonl", [texts[0], texts[1], texts[2].replace(" ", "\r\n", 1)])
     view = recipe(sources=[{"name": "mail", "kind": "jsonl", "path": path}])
     metrics = build(view, tmp_path / "out", machine)
-    assert metrics["sources"]["mail"]["replaced"] == {"<email>": 6}
+    assert metrics["sources"]["mail"]["replaced"] == {"email": 6}
     found = [json.loads(line) for line in (tmp_path / "out" / "changed" / "mail.jsonl").read_text().splitlines()]
     private = [row for row in found if row["rule"] == "pii"]
     assert [row["id"] for row in private] == ["a0", "a1", "a2"]
@@ -221,6 +221,27 @@ def test_dedup_against_an_earlier_corpus(tmp_path: Path, recipe: Recipe, machine
     metrics = build(view, tmp_path / "out", machine)
     assert metrics["sources"]["new"]["dropped"]["exact_duplicate"]["documents"] == 3
     assert sorted(row["id"] for row in rows(tmp_path / "out")) == ["new3", "new4", "new5"]
+
+
+def test_wrong_column_of_an_evaluation_set_or_earlier_corpus_is_an_error(
+    tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose
+):
+    (tmp_path / "docs.txt").write_text(prose(0))
+    (tmp_path / "items.jsonl").write_text(json.dumps({"question": prose(1)}) + "\n")
+    (tmp_path / "short.jsonl").write_text(json.dumps({"text": "too short to tell"}) + "\n")
+    sources = [{"name": "docs", "kind": "text", "path": str(tmp_path / "docs.txt"), "clean": False}]
+    items, short = (
+        {"name": name, "kind": "jsonl", "path": str(tmp_path / f"{name}.jsonl")} for name in ("items", "short")
+    )
+    for knobs, message in [
+        ({"decontaminate": {"evaluation_sets": [items]}}, "evaluation_sets: items has no text to look for"),
+        ({"decontaminate": {"evaluation_sets": [short]}}, "short has 1 texts, all of fewer than 8 words"),
+        ({"dedup_against": [items]}, "data.dedup_against: items has no text to compare with: 1 document"),
+    ]:
+        with pytest.raises(UserError, match=message) as error:
+            build(recipe(sources=sources, **knobs), {}, tmp_path / f"out{len(message)}", machine)
+        assert error.value.hint is not None
+        assert "text_column" in error.value.hint
 
 
 def test_decontamination(tmp_path: Path, recipe: Recipe, machine: Machine, prose: Prose):

@@ -1,6 +1,7 @@
 """Decontamination: drop documents that overlap with evaluation sets.
 
-Words are lower-case letters and digits. "13-gram": a document that contains a 13-gram of an item is dropped (Brown
+Words are lower-case letters and digits; in scripts without spaces, where each character counts as one, an n-gram is as
+many times longer as words are. "13-gram": a document that contains a 13-gram of an item is dropped (Brown
 et al. 2020, arXiv:2005.14165, appendix C); items of 8 to 12 words count as one n-gram. "8-gram": a document that
 contains 70% of an item's 8-grams is dropped (Chowdhery et al. 2022, arXiv:2204.02311, section 8).
 """
@@ -12,10 +13,14 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
-from groundup.data.clean.ngrams import ngram_hashes, word_hashes
+from groundup.data.clean.ngrams import UNSPACED, ngram_hashes, separate_characters, word_hashes
 from groundup.data.clean.step_types import FilterFunction
 
-WORD = re.compile(r"[^\W_]+")
+MARKS = "\u0300-\u036f\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
+WORD = re.compile(rf"[\w{MARKS}{UNSPACED.pattern.strip('[]')}]+")
+"""Letters with their vowel signs and accents."""
+
+CHINESE_OR_KANA = re.compile("[\u3005-\u9fff\U00020000-\U0003ffff]")
 MIN_ITEM_WORDS = 8
 MIN_ITEM_OVERLAP = 0.7
 Keys = NDArray[numpy.uint64]
@@ -40,15 +45,17 @@ class EvaluationIndex:
 
     @classmethod
     def build(cls, texts: Iterable[tuple[str, str]], rule: str) -> "EvaluationIndex":
-        """From (name, text) pairs. Items of fewer than 8 words are ignored: they are too common."""
+        """From (name, text) pairs. Items of fewer than 8 words are ignored: they are too common. In Chinese and Japanese two
+        characters count as a word, in other scripts without spaces four.
+        """
         hashes, items = [numpy.zeros(0, dtype=numpy.uint64)], [numpy.zeros(0, dtype=numpy.int64)]
         num_ngrams, names = [], []
         sizes: set[int] = set()
         for name, text in texts:
-            words = _text_word_hashes(text)
-            if len(words) < MIN_ITEM_WORDS:
+            words, length = _text_word_hashes(text), _word_length(text)
+            if len(words) < MIN_ITEM_WORDS * length:
                 continue
-            size = min(NGRAM_SIZES[rule], len(words))
+            size = min(NGRAM_SIZES[rule], len(words) // length) * length
             sizes.add(size)
             found = numpy.unique(ngram_hashes(words, size))
             hashes.append(found)
@@ -61,6 +68,10 @@ class EvaluationIndex:
             all_hashes[order], all_items[order], numpy.array(num_ngrams, dtype=numpy.int64),
             numpy.array(sorted(sizes), dtype=numpy.int64), names,
         )  # fmt: skip
+
+    def has_items_of(self, name: str) -> bool:
+        """Whether the index holds an item of an evaluation set."""
+        return any(item.startswith(f"{name}/") for item in self.names)
 
     def save(self, path: Path) -> None:
         """As .npz, without pickled objects."""
@@ -83,7 +94,10 @@ def contamination_filter(index: EvaluationIndex, rule: str, hits: list[str]) -> 
 
     def drop_reason(text: str) -> str | None:
         words = _text_word_hashes(text)
+        is_spaced = text.isascii() or not UNSPACED.search(text)
         for size in index.ngram_sizes.tolist():
+            if is_spaced and size > NGRAM_SIZES[rule]:
+                break
             found = numpy.unique(ngram_hashes(words, size))
             positions = numpy.searchsorted(index.hashes, found)
             shared = found[index.hashes[numpy.minimum(positions, len(index.hashes) - 1)] == found]
@@ -104,4 +118,12 @@ def contamination_filter(index: EvaluationIndex, rule: str, hits: list[str]) -> 
 
 
 def _text_word_hashes(text: str) -> Keys:
-    return word_hashes(WORD.findall(text.lower()))
+    return word_hashes(WORD.findall(separate_characters(text.lower().replace("_", " "))))
+
+
+def _word_length(text: str) -> int:
+    """Characters of a word if most of the text is in a script without spaces, else 1."""
+    unspaced = len(UNSPACED.findall(text))
+    if 2 * unspaced <= sum(map(str.isalnum, text)):
+        return 1
+    return 2 if 2 * len(CHINESE_OR_KANA.findall(text)) > unspaced else 4

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.storage_errors import describe_storage_error
+from groundup.data.clean.ngrams import separate_characters
 
 os.environ["DO_NOT_TRACK"] = "true"  # before the import: disables telemetry
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -104,9 +105,10 @@ def _is_ray() -> bool:
 def minhash_signatures(texts: list[str], ngram_size: int, hashes: int, seed: int) -> NDArray[numpy.uint32]:
     """MinHash signatures of texts (N, hashes), computed in this thread: units already run in parallel.
 
-    N-grams of lower-case words without punctuation; a shorter text is one n-gram. A text without words has the maximum
-    value in each position.
+    N-grams of lower-case words without punctuation, or of characters in scripts without spaces; a shorter text is one
+    n-gram. A text without words has the maximum value in each position.
     """
+    texts = list(map(separate_characters, texts))
     words = normalize(col("text"), remove_punct=True, lowercase=True, white_space=True)
     signature = minhash(
         words, num_hashes=hashes, ngram_size=ngram_size, seed=seed % (1 << 31), hash_function="xxhash64"

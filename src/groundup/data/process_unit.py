@@ -7,7 +7,7 @@ from typing import Any
 from groundup.artifacts.machine import Machine
 from groundup.data.clean.cleaning_steps import FilterContext, build_steps, clean_document, utf8_bytes
 from groundup.data.clean.step_types import CleaningStep
-from groundup.data.dedup.document_keys import DedupKeyWriter, text_key
+from groundup.data.dedup.document_keys import DedupKeyWriter, code_key, text_key
 from groundup.data.dedup.passages import PassageWriter
 from groundup.data.document import DroppedDocument
 from groundup.data.document_reader import AUTO, read_file_kinds
@@ -60,7 +60,8 @@ def process_unit(task: dict[str, Any]) -> dict[str, Any]:
                 contaminated += [{"source": source.name, "id": found.id, "item": item} for item in context.hits]
                 context.hits.clear()
                 continue
-            text, key = result.text, text_key(result.text)
+            text = result.text
+            key = code_key(text) if kind == "code" else text_key(text)
             writer.add({
                 "ordinal": (unit << ORDINAL_UNIT_BITS) + stats.kept[0], "source": source.name, "id": result.id,
                 "text": text, "key": key, "bytes": utf8_bytes(text),

@@ -5,6 +5,7 @@ Each file of a pass is complete or missing, so an interrupted run continues with
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -18,7 +19,7 @@ from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.machine import Machine
 from groundup.data import corpus_summary, executor, shuffle, work_units
 from groundup.data.clean import classifier
-from groundup.data.decontaminate import EvaluationIndex
+from groundup.data.decontaminate import MIN_ITEM_WORDS, EvaluationIndex
 from groundup.data.dedup import duplicates
 from groundup.data.dedup.duplicates import KEEP, DedupDecisions
 from groundup.data.dedup_estimate import BYTES_PER_TOKEN
@@ -122,10 +123,11 @@ class UnitResults:
 
     @classmethod
     def load(cls, config: DataConfig, units: list[WorkUnit], clean: Path) -> "UnitResults":
-        """Raises UserError for a source without a document."""
+        """Raises UserError for a source, or an earlier corpus, without a document."""
         names = [source.name for source in config.sources]
         inputs = {name: corpus_summary.InputSummary() for name in names}
         results = cls({}, {name: FilterStats() for name in names}, inputs, [])
+        earlier: dict[str, FilterStats] = {}
         for unit in units:
             result = _read_json(clean / f"{unit.name}.json")
             stats = FilterStats(**result["stats"])
@@ -134,11 +136,18 @@ class UnitResults:
                 results.stats[unit.source.name].merge(stats)
                 inputs[unit.source.name].add(result["inputs"])
                 results.contaminated += result["contaminated"]
+            else:
+                earlier.setdefault(unit.source.name, FilterStats()).merge(stats)
+        for name, stats in earlier.items():
+            if stats.kept[0] == 0:
+                raise UserError(
+                    f"data.dedup_against: {name} has no text to compare with: {_describe_loss(stats)}",
+                    hint="set its text_column to the column of the texts, and check its path and kind",
+                )
         for name, stats in results.stats.items():
             if stats.kept[0] == 0:
-                details = "; ".join(stats.top_reasons()) or "no document in its files"
                 raise UserError(
-                    f"data.sources: source {name} has no text left: {details}",
+                    f"data.sources: source {name} has no text left: {_describe_loss(stats)}",
                     hint="relax the knob named above, or set clean = false for the source; check its kind and path",
                 )
         return results
@@ -321,15 +330,31 @@ def _load_or_build_index(config: DataConfig, work: Path, machine: Machine) -> Pa
         return None
     path = work / "evaluation.npz"
     if not path.exists():
-        items = (
-            (f"{spec.name}/{document.id}", document.text)
-            for spec in config.decontaminate.evaluation_sets
-            for document in read_spec(spec, _options(config, spec), machine)
-        )
+        read = dict.fromkeys((spec.name for spec in config.decontaminate.evaluation_sets), 0)
+        index = EvaluationIndex.build(_evaluation_items(config, machine, read), config.decontaminate.rule)
+        for name, items in read.items():
+            if not index.has_items_of(name):
+                what = f"{items:,} texts, all of fewer than {MIN_ITEM_WORDS} words," if items else "no text"
+                raise UserError(
+                    f"data.decontaminate.evaluation_sets: {name} has {what} to look for, expected at least one item",
+                    hint="set its text_column to the column of the items, and check its path and kind",
+                )
         partial = work / ".evaluation.part"
-        EvaluationIndex.build(items, config.decontaminate.rule).save(partial)
+        index.save(partial)
         commit_file(partial, path)
     return path
+
+
+def _describe_loss(stats: FilterStats) -> str:
+    return "; ".join(stats.top_reasons()) or "no document in its files"
+
+
+def _evaluation_items(config: DataConfig, machine: Machine, read: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """(SET/ITEM, text); counts the texts of each set in `read`."""
+    for spec in config.decontaminate.evaluation_sets:
+        for document in read_spec(spec, _options(config, spec), machine):
+            read[spec.name] += 1
+            yield f"{spec.name}/{document.id}", document.text
 
 
 def _options(config: DataConfig, spec: FilesConfig) -> ReaderOptions:

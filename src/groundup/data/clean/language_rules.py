@@ -9,6 +9,7 @@ import re
 from functools import cache
 
 from groundup.data.clean.language import detect_language
+from groundup.data.clean.ngrams import UNSPACED
 
 STOP_WORDS = {
     "af": "die in van en is het dit dat vir wat met nie",
@@ -78,11 +79,6 @@ UNSURE = 0.5
 CHARACTERS_PER_WORD = {"zh": 2, "wuu": 2, "yue": 2, "ja": 2, "th": 4, "lo": 4, "km": 4, "my": 4, "bo": 4, "dz": 4}
 """Languages written without spaces: mean length of a word (Chinese 1.6, Thai 4.4 in FineWeb-2's statistics)."""
 
-UNSPACED_SCRIPTS = (
-    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
-)
-"""Thai, Lao, Tibetan, Burmese, Khmer, kana and Chinese characters."""
-
 WORD_LENGTH_FACTORS = {
     "ko": 0.6, "vi": 0.7, "he": 0.85, "ar": 0.9, "fa": 0.9, "de": 1.3, "fi": 1.5, "et": 1.3, "hu": 1.3, "tr": 1.3, "eu": 1.3,
     "ka": 1.4, "is": 1.2, "kk": 1.3, "mn": 1.3, "te": 1.5, "kn": 1.6, "ta": 1.8, "ml": 2.2, "kl": 2.5,
@@ -129,7 +125,8 @@ def split_words(text: str, language: str | None = None) -> list[str]:
 @cache
 def _piece_pattern(length: int) -> re.Pattern[str]:
     """Pieces of `length` characters of a script without spaces, or other characters up to a space or such a script."""
-    return re.compile(rf"[{UNSPACED_SCRIPTS}]{{1,{length}}}[^\s\w]*|[^\s{UNSPACED_SCRIPTS}]+")
+    scripts = UNSPACED.pattern.strip("[]")
+    return re.compile(rf"[{scripts}]{{1,{length}}}[^\s\w]*|[^\s{scripts}]+")
 
 
 def word_length_limits(text: str, shortest: float, longest: float) -> tuple[float, float]:

@@ -5,6 +5,7 @@ holds exact keys, row 1 + b the keys of band b. One row is read at a time, in pa
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -27,19 +28,34 @@ EMPTY_HASH = numpy.uint32(0xFFFFFFFF)
 BATCH_CHARACTERS = 1 << 20
 CHUNK_DOCUMENTS = 1 << 16
 
-NON_WORD = re.compile(r"\W+")
-NON_WORD_BYTES = bytes(byte for byte in range(128) if NON_WORD.match(chr(byte)))
+KEPT_PUNCTUATION = "#%&*/@\\"
+"""Signs that tell texts apart: C# from C. Others of the kind are symbols in Unicode: + < = > | ~ $ ^"""
+
+IGNORED = "".join(
+    character
+    for character in map(chr, range(0x10000))
+    if unicodedata.category(character)[0] in "PZC" and character not in KEPT_PUNCTUATION + "_"
+)
+IGNORED_CHARACTERS = re.compile(f"[{re.escape(IGNORED)}]+")
+IGNORED_BYTES = IGNORED.encode("ascii", "ignore")
 LOWERCASE_TABLE = bytes(byte + 32 if 65 <= byte <= 90 else byte for byte in range(256))
 """ASCII fast path: bytes.translate is many times faster than a regular expression."""
 
+SPACE_BYTES = b" \t\n\r\f\v"
+
 
 def text_key(text: str) -> int:
-    """64-bit hash of a text without case, punctuation and spaces."""
-    letters = text.encode("utf-8", "surrogatepass").translate(LOWERCASE_TABLE, NON_WORD_BYTES)
+    """64-bit hash of a text without case, punctuation and spaces; vowel signs and symbols count."""
+    letters = text.encode("utf-8", "surrogatepass").translate(LOWERCASE_TABLE, IGNORED_BYTES)
     if not letters.isascii():
         lower = letters.decode("utf-8", "surrogatepass").lower()
-        letters = NON_WORD.sub("", lower).encode("utf-8", "surrogatepass")
+        letters = IGNORED_CHARACTERS.sub("", lower).encode("utf-8", "surrogatepass")
     return hash_bytes(letters or text.encode("utf-8", "surrogatepass"))
+
+
+def code_key(text: str) -> int:
+    """64-bit hash of source code without spaces and empty lines."""
+    return hash_bytes(text.encode("utf-8", "surrogatepass").translate(None, SPACE_BYTES))
 
 
 def num_bands(config: MinHashDedupConfig) -> int:

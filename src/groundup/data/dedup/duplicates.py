@@ -12,7 +12,7 @@ from groundup.artifacts.arguments import check_texts
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.progress import Progress
 from groundup.data.dedup.document_keys import DedupKeys, DedupKeyTable, InMemoryKeys
-from groundup.data.dedup.minhash import union_exact, union_near
+from groundup.data.dedup.minhash import resolve_chains, union_exact, union_near
 from groundup.data.dedup.passages import PASSAGE_KINDS, flag_repeats
 from groundup.data.dedup.union_find import UnionFind
 from groundup.data.dedup_estimate import num_passes, peak_bytes
@@ -28,7 +28,8 @@ class DedupDecisions:
 
     Attributes:
         codes: KEEP, EXACT or NEAR (N).
-        roots: number of the first document of each document's cluster (N).
+        roots: number of the first document of each document's cluster (N). Several of a cluster are kept if it is a
+            chain whose ends have little in common.
     """
 
     codes: NDArray[numpy.uint8]
@@ -47,7 +48,16 @@ def find_duplicates(texts: Sequence[str], *, exact: bool = True, seed: int = 0, 
     check_texts(texts)
     config = MinHashDedupConfig(**minhash)
     keys = InMemoryKeys(list(texts), config, seed)
-    return decide_duplicates(keys, len(texts), exact, config).roots.tolist()
+    decisions = decide_duplicates(keys, len(texts), exact, config)
+    originals = decisions.roots.copy()
+    if config.action == "drop" and len(texts):
+        is_near = (decisions.roots != numpy.arange(len(texts))) & (decisions.codes != EXACT)
+        numbers, found = resolve_chains(decisions.roots, is_near, keys, config, 1)
+        originals[numbers] = found
+    copies = UnionFind(len(texts))
+    if exact:
+        union_exact(copies, keys, 1)
+    return originals[copies.roots()].tolist()
 
 
 def deduplicate(texts: Sequence[str], *, exact: bool = True, seed: int = 0, **minhash: Any) -> list[str]:
@@ -74,6 +84,10 @@ def decide_duplicates(
     roots = clusters.roots()
     if config.action == "drop":
         codes[(roots != numbers) & (codes == KEEP)] = NEAR
+        if total:
+            del clusters, numbers  # memory
+            indirect, originals = resolve_chains(roots, codes == NEAR, keys, config, parts)
+            codes[indirect[originals == indirect]] = KEEP
     return DedupDecisions(codes, roots)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
-from groundup.data.clean.ngrams import ngram_hashes, word_hashes
+from groundup.data.clean.ngrams import UNSPACED, ngram_hashes, separate_characters, word_hashes
 from groundup.data.dedup.document_keys import iter_key_chunks, select_part
 from groundup.data.dedup.union_find import Keys, repeated_pairs
 from groundup.data.stable_hash import hash_text
@@ -19,6 +19,7 @@ from groundup.data.work_files import ArrayWriter, open_array
 from groundup.recipe.data_config import DataConfig, FileKind
 
 WORD = re.compile(r"\S+")
+WORD_OR_CHARACTER = re.compile(rf"{UNSPACED.pattern}|[^\s{UNSPACED.pattern.strip('[]')}]+")
 PARAGRAPH = re.compile(r"\n\s*\n|\n")
 PASSAGE_KINDS = ("paragraphs", "ngrams")
 
@@ -63,7 +64,8 @@ def paragraph_keys(text: str, min_words: int) -> Keys:
     """One key per line or paragraph; 0 (never compared) if it has fewer than `min_words` words."""
     parts = PARAGRAPH.split(text)
     return numpy.array(
-        [hash_text(part) | 1 if len(part.split()) >= min_words else 0 for part in parts], dtype=numpy.uint64
+        [hash_text(part) | 1 if len(separate_characters(part).split()) >= min_words else 0 for part in parts],
+        dtype=numpy.uint64,
     )
 
 
@@ -78,12 +80,18 @@ def remove_paragraphs(text: str, repeated: NDArray[numpy.bool_]) -> str:
 
 def ngram_keys(text: str, size: int) -> Keys:
     """One key per n-gram of `size` words."""
-    return ngram_hashes(word_hashes(WORD.findall(text)), size)
+    return ngram_hashes(word_hashes([text[start:end] for start, end in _word_spans(text)]), size)
+
+
+def _word_spans(text: str) -> list[tuple[int, int]]:
+    """Words, and single characters of scripts without spaces."""
+    is_spaced = text.isascii() or not UNSPACED.search(text)
+    return [match.span() for match in (WORD if is_spaced else WORD_OR_CHARACTER).finditer(text)]
 
 
 def remove_ngrams(text: str, repeated: NDArray[numpy.bool_], size: int) -> str:
     """The text without the words of flagged n-grams."""
-    spans = [match.span() for match in WORD.finditer(text)]
+    spans = _word_spans(text)
     removed = numpy.zeros(len(spans), dtype=bool)
     for offset in range(size):
         removed[offset : offset + len(repeated)] |= repeated
