@@ -8,6 +8,7 @@ Reading order:
     pipeline_schedule.py  properties of pipeline schedules
     communication.py      bytes sent per step and parallel axis
     memory_estimate.py    memory of training per device
+    training_speed.py     seconds of a training step on one kind of device
     step_time.py          time of a training step on many devices
     size_warmup.py        batch size and sequence length warmup
     masked_spans.py       masked tokens and spans of a sequence

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from groundup.artifacts.errors import UserError
@@ -14,6 +15,7 @@ from groundup.plan.model_shape import largest_model_within
 from groundup.plan.parallel_layout import check_layout, complete_layout, planned_devices
 from groundup.plan.parameter_count import ParameterCounts, count_parameters, training_flops_per_token
 from groundup.plan.size_warmup import SizeWarmup
+from groundup.plan.training_speed import TrainingSpeed
 from groundup.recipe import ModelConfig, Recipe, build_model_config
 from groundup.recipe.layout_config import LayoutConfig
 from groundup.recipe.machine_config import MachineConfig
@@ -103,14 +105,14 @@ def derive(recipe: Recipe, data_tokens: int | None = None) -> Plan:
     if recipe.train is None:
         return Plan(recipe)
     budget, device = recipe.budget, device_spec(recipe.budget.hardware)
-    speed = device.peak_flops * device.utilization * budget.devices
-    available = None if budget.hours is None else budget.hours * SECONDS_PER_HOUR * speed
+    speed = TrainingSpeed(device, budget.devices, budget.relative_speed)
+    seconds = None if budget.hours is None else budget.hours * SECONDS_PER_HOUR
     is_derived = recipe.train.tokens is None and recipe.train.steps is None
     max_tokens = MAX_EPOCHS * data_tokens if data_tokens and is_derived else None
-    config = _derive_model(recipe, available, max_tokens)
+    config = _derive_model(recipe, speed, seconds, max_tokens)
     parameters = count_parameters(config)
     optimal_tokens = int(budget.tokens_per_parameter * parameters.active)
-    train = _derive_training(recipe.train, config, available, optimal_tokens, max_tokens)
+    train = _derive_training(recipe.train, config, speed, seconds, optimal_tokens, max_tokens)
     train = _derive_stopping(train, data_tokens)
     sequence_length = require_derived(train.sequence_length, "train.sequence_length")
     compute = require_derived(train.tokens, "train.tokens") * training_flops_per_token(config, sequence_length)
@@ -121,27 +123,50 @@ def derive(recipe: Recipe, data_tokens: int | None = None) -> Plan:
     finetuning = recipe.finetune and derive_finetuning(recipe.finetune, parameters.total)
     model = PartialModelConfig(**config.model_dump())
     resolved = recipe.model_copy(update={"train": train, "model": model, "finetune": finetuning})
-    budget_compute = 6 * parameters.active * optimal_tokens if available is None else available
-    is_limited = max_tokens is not None and compute < DATA_LIMITED_FRACTION * budget_compute
+    planned_seconds = _training_seconds(train, config, require_derived(train.tokens, "train.tokens"), speed)
+    if seconds is None:
+        is_limited = max_tokens is not None and compute < DATA_LIMITED_FRACTION * 6 * parameters.active * optimal_tokens
+    else:
+        is_limited = max_tokens is not None and planned_seconds < DATA_LIMITED_FRACTION * seconds
     return Plan(
-        resolved, parameters, memory, compute, compute / speed, layout, micro_batch, data_tokens, is_limited,
+        resolved, parameters, memory, compute, planned_seconds, layout, micro_batch, data_tokens, is_limited,
         activation_checkpointing=checkpointing,
     )  # fmt: skip
 
 
-def _derive_model(recipe: Recipe, available: float | None, max_tokens: int | None) -> ModelConfig:
+def _derive_model(
+    recipe: Recipe, speed: TrainingSpeed, seconds: float | None, max_tokens: int | None
+) -> ModelConfig:
     fixed = recipe.model.model_dump(exclude_none=True)
     vocab_size = fixed.get("vocab_size") or _vocab_size(recipe)
-    tokens = recipe.train.tokens if recipe.train else None
-    if available is None and not fixed.get("hidden_size"):
+    train = recipe.train or TrainConfig()
+    if seconds is None and not fixed.get("hidden_size"):
         raise UserError("model size is not set", hint="set budget.hours, or model.hidden_size and model.num_layers")
-    compute = math.inf if available is None else available
-    return largest_model_within(compute, recipe.budget.tokens_per_parameter, vocab_size, fixed, tokens, max_tokens)
+    return largest_model_within(
+        math.inf if seconds is None else seconds, partial(_training_seconds, train, speed=speed),
+        recipe.budget.tokens_per_parameter, vocab_size, fixed, train.tokens, max_tokens,
+    )  # fmt: skip
+
+
+def _training_seconds(train: TrainConfig, config: ModelConfig, tokens: float, speed: TrainingSpeed) -> float:
+    """Seconds of training on `tokens`, in the batches of `train` or in the derived ones."""
+    length = min(train.sequence_length or config.context_length, config.context_length)
+    batch_tokens = train.batch_tokens or _optimal_batch(config, length, tokens)
+    return tokens / batch_tokens * speed.step_seconds(config, length, batch_tokens)
+
+
+def _tokens_within(train: TrainConfig, config: ModelConfig, seconds: float, speed: TrainingSpeed) -> int:
+    """Tokens that training reads in `seconds`: larger budgets have larger batches, and less overhead for a token."""
+    tokens = seconds * 1e3
+    for _ in range(20):
+        tokens *= seconds / _training_seconds(train, config, tokens, speed)
+    return int(tokens)
 
 
 def _derive_training(
-    train: TrainConfig, config: ModelConfig, available: float | None, optimal_tokens: int, max_tokens: int | None
-) -> TrainConfig:
+    train: TrainConfig, config: ModelConfig, speed: TrainingSpeed, seconds: float | None, optimal_tokens: int,
+    max_tokens: int | None,
+) -> TrainConfig:  # fmt: skip
     """`train` with tokens, steps, batch, sequence length, learning rate, warmup and evaluation derived."""
     sequence_length = train.sequence_length or config.context_length
     if sequence_length > config.context_length:
@@ -153,14 +178,12 @@ def _derive_training(
     tokens = train.tokens
     if tokens is None and train.steps is not None and train.batch_tokens is not None:
         tokens = train.steps * train.batch_tokens
-    if tokens is None and available is not None:
-        tokens = int(available / flops_per_token)  # sizes are discrete: tokens use up the rest
+    if tokens is None and seconds is not None:
+        tokens = _tokens_within(train, config, seconds, speed)  # sizes are discrete: tokens use up the rest
     tokens = tokens or optimal_tokens
     if max_tokens is not None:
         tokens = min(tokens, max_tokens)
-    batch_tokens = train.batch_tokens or _round_batch_tokens(
-        optimal_batch_tokens(tokens * flops_per_token), sequence_length, tokens
-    )
+    batch_tokens = train.batch_tokens or _optimal_batch(config, sequence_length, tokens)
     if batch_tokens % sequence_length:
         raise UserError(
             f"train.batch_tokens = {batch_tokens} is not divisible by train.sequence_length = {sequence_length}",
@@ -213,8 +236,9 @@ def _vocab_size(recipe: Recipe) -> int:
     return -(-recipe.tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
 
-def _round_batch_tokens(batch_tokens: float, sequence_length: int, tokens: int) -> int:
-    """`batch_tokens` rounded to a power of two of sequences, and low enough for 200 steps."""
+def _optimal_batch(config: ModelConfig, sequence_length: int, tokens: float) -> int:
+    """Optimal tokens of a batch, rounded to a power of two of sequences, and low enough for 200 steps."""
+    batch_tokens = optimal_batch_tokens(tokens * training_flops_per_token(config, sequence_length))
     batch_tokens = min(batch_tokens, tokens / 200)
     sequences = max(1, 2 ** round(math.log2(max(1.0, batch_tokens / sequence_length))))
     return sequences * sequence_length

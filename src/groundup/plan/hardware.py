@@ -15,6 +15,7 @@ class DeviceSpec:
         utilization: fraction of `peak_flops` that training reaches (MFU); published or measured.
         link_bandwidth, network_bandwidth: bytes per second, one way, within a machine and between machines.
         kernel_efficiency: fraction of `peak_flops` that kernels reach without communication.
+        block_seconds, block_token_seconds: overhead of a training step for each block, and for each block and token.
     """
 
     peak_flops: float
@@ -23,16 +24,18 @@ class DeviceSpec:
     link_bandwidth: float | None = None
     network_bandwidth: float | None = None
     kernel_efficiency: float = 0.5
+    block_seconds: float = 0.0
+    block_token_seconds: float = 0.0
 
 
 GB = 1e9
 
 DEVICES: dict[str, DeviceSpec] = {
-    # Two cores of a server CPU with AVX-512 bfloat16: matrix products reach 400 GFLOP/s, training of a model of a few
-    # million parameters two fifths of that (measured, lab book).
-    "cpu-2": DeviceSpec(peak_flops=400e9, memory_bytes=16 * GB, utilization=0.40),
-    # Eight such cores: scaled.
-    "cpu-8": DeviceSpec(peak_flops=1.6e12, memory_bytes=16 * GB, utilization=0.40),
+    # Two cores of a server CPU with AMX (bfloat16): matrix products reach 400 GFLOP/s. Utilization and overhead fitted to
+    # 24 models of 0.4 to 25 million parameters, within 25% of each (lab book).
+    "cpu-2": DeviceSpec(400e9, 16 * GB, 0.83, block_seconds=0.0172, block_token_seconds=10.5e-6),
+    # Eight such cores: scaled, not measured.
+    "cpu-8": DeviceSpec(1.6e12, 16 * GB, 0.83, block_seconds=0.0172, block_token_seconds=10.5e-6 / 4),
     # Peaks and memory: vendor data sheets. Utilization: as public trainers report for dense models of 1B and more;
     # measured on one H200: 0.50 at 1.3B weights and 0.36 at 124M (benchmarks/results/2026-11-26-gpu-h200.md).
     "rtx-4090": DeviceSpec(peak_flops=165e12, memory_bytes=24 * GB, utilization=0.40),

@@ -1,15 +1,15 @@
-"""Model shape for a compute budget: one parameter, the width, from which the rest is derived.
+"""Model shape for a time budget: one parameter, the width, from which the rest is derived.
 
 width / depth = 16 + width / 16, at most 128. Published models lie on that line: 32 at a few million parameters
 (TinyStories: 256 / 8), 64 at 100 million (GPT-2: 768 / 12), 128 from a billion up (Llama: 4096 / 32).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from groundup.artifacts.errors import UserError
-from groundup.plan.parameter_count import count_parameters, training_flops_per_token
+from groundup.plan.parameter_count import count_parameters
 from groundup.recipe import ModelConfig, build_model_config
 
 MIN_WIDTH, MAX_WIDTH = 64, 16_384
@@ -43,21 +43,20 @@ def _head_dim(width: int) -> int:
 
 
 def largest_model_within(
-    compute: float, tokens_per_parameter: float, vocab_size: int, fixed: dict[str, Any], tokens: int | None = None,
-    max_tokens: int | None = None,
+    seconds: float, training_seconds: Callable[[ModelConfig, float], float], tokens_per_parameter: float,
+    vocab_size: int, fixed: dict[str, Any], tokens: int | None = None, max_tokens: int | None = None,
 ) -> ModelConfig:  # fmt: skip
-    """The widest model whose training costs at most `compute` operations, or the smallest one.
+    """The widest model whose training takes at most `seconds`, or the smallest one.
 
     It is trained on `tokens`, or on `tokens_per_parameter` for each of its parameters. With `max_tokens`, no more
-    than three quarters of them are required, and MIN_TOKENS_PER_PARAMETER.
+    than three quarters of them are required, and MIN_TOKENS_PER_PARAMETER. `training_seconds(config, tokens)` is the time.
     """
     best = None
     for config in candidate_configs(vocab_size, fixed):
         parameters = count_parameters(config).active
         training_tokens = tokens or min(tokens_per_parameter * parameters, 0.75 * (max_tokens or math.inf))
         too_large = max_tokens is not None and max_tokens < MIN_TOKENS_PER_PARAMETER * parameters
-        cost = training_tokens * training_flops_per_token(config, config.context_length)
-        if best is not None and (cost > compute or too_large):
+        if best is not None and (too_large or training_seconds(config, training_tokens) > seconds):
             break
         best = config
     if best is None:

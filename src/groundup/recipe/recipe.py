@@ -20,6 +20,9 @@ class BudgetConfig(BaseConfig):
 
     hardware: str = knob("cpu-2", "device that the plan is made for: a name from its table, such as cpu-2 or h100")
     devices: int = knob(1, "number of such devices, over all machines", ge=1)
+    relative_speed: float = knob(
+        1.0, "training speed of this machine relative to that device; groundup init measures it on a CPU", gt=0, le=1000
+    )
     hours: float | None = knob(
         None,
         "hours of pretraining; sets the compute from which model size and tokens are derived",

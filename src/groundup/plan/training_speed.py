@@ -1,0 +1,29 @@
+"""Seconds of a training step: arithmetic, and an overhead of each block that arithmetic does not explain.
+
+On CPUs the overhead is most of the time of models under a few million parameters: norms, softmax and activations are
+limited by memory, not by arithmetic, and small operators by their calls.
+"""
+
+from dataclasses import dataclass
+
+from groundup.plan.hardware import DeviceSpec
+from groundup.plan.parameter_count import training_flops_per_token
+from groundup.recipe import ModelConfig
+
+
+@dataclass(frozen=True)
+class TrainingSpeed:
+    """Speed of `devices` of one kind; `relative`: of this machine, 1 = as in the table of devices."""
+
+    device: DeviceSpec
+    devices: int = 1
+    relative: float = 1.0
+
+    def step_seconds(self, config: ModelConfig, sequence_length: int, batch_tokens: int) -> float:
+        """Seconds of a step on `batch_tokens` tokens."""
+        device = self.device
+        flops = batch_tokens * training_flops_per_token(config, sequence_length)
+        arithmetic = flops / (device.peak_flops * device.utilization * self.devices)
+        blocks = config.num_layers + (config.num_encoder_layers or 0)
+        overhead = blocks * (device.block_seconds + device.block_token_seconds * batch_tokens / self.devices)
+        return (arithmetic + overhead) / self.relative
