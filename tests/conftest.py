@@ -27,6 +27,7 @@ jaxtyping.install_import_hook(SHAPED, "beartype.beartype(conf=beartype.BeartypeC
 
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in groundup.cli
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 

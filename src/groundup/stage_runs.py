@@ -11,7 +11,9 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest
+from groundup.data.dedup_estimate import estimate_file_bytes
 from groundup.plan import Plan, derive
+from groundup.plan.stage_time import estimate_stage_seconds
 from groundup.recipe import Recipe
 from groundup.stages import STAGE_FOLDERS, STAGES, Stage
 
@@ -99,6 +101,19 @@ def plan_run(recipe: Recipe, run_folder: Path, machine: Machine) -> Plan:
     if "tokens" not in stage_runs or stage_runs["tokens"].state() != "complete":
         return plan
     return derive(recipe, manifest.metrics["train"]["tokens"])
+
+
+def estimate_run_seconds(plan: Plan, machine: Machine) -> dict[str, float] | None:
+    """Seconds of each stage, from the sizes of the files of text and conversations; None: not known."""
+    recipe = plan.recipe
+    text = [estimate_file_bytes(spec, machine) for spec in recipe.data.sources] if recipe.data else []
+    conversations = recipe.finetune.conversations if recipe.finetune else ()
+    chat = [(spec.repeats, estimate_file_bytes(spec, machine)) for spec in conversations]
+    return estimate_stage_seconds(
+        plan,
+        None if None in text else sum(size or 0.0 for size in text),
+        None if any(size is None for _, size in chat) else sum(repeats * (size or 0.0) for repeats, size in chat),
+    )
 
 
 def call_by_reference(reference: str, *arguments: Any) -> Any:

@@ -1,6 +1,7 @@
 """`groundup init`: what it understands of the data, and recipes that plan without an edit."""
 
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -25,6 +26,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for number in range(30):
         (tmp_path / "texte" / f"{number}.txt").write_text(f"{PROSE['de']}\n\nKapitel {number}.", encoding="utf-8")
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def measured_speed(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The measured speed of this machine, relative to its device."""
+    speed = [1.05]
+    monkeypatch.setattr("groundup.train.relative_speed.measure_relative_speed", lambda *_: speed[0])
+    return speed
 
 
 def init(**answers) -> None:
@@ -129,3 +138,18 @@ def test_vocabulary_that_the_text_supports(prose_text: str):
 @pytest.fixture
 def prose_text() -> str:
     return (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def test_speed_of_this_machine_is_written_and_planned_with(
+    folder: Path, measured_speed: list[float], capsys: pytest.CaptureFixture[str]
+):
+    init(data=["texte"], hours="0.05", out=Path("equal.toml"))
+    measured_speed[0] = 0.5
+    init(data=["texte"], hours="0.05", out=Path("slow.toml"))
+    hardware = "cpu-8" if (os.cpu_count() or 1) >= 8 else "cpu-2"
+    assert f"measured: this machine trains at 0.5 times the speed of {hardware}\n" in capsys.readouterr().out
+    equal, slow = (load_recipe(name) for name in ("equal.toml", "slow.toml"))
+    assert (equal.budget.relative_speed, slow.budget.relative_speed) == (1.0, 0.5)
+    assert derive(slow).total_flops < 0.6 * derive(equal).total_flops
+    init(data=["texte"], hours="0.05", out=Path("other.toml"), hardware="h100")
+    assert load_recipe("other.toml").budget.relative_speed == 1.0

@@ -14,6 +14,8 @@ from groundup.artifacts.errors import UserError
 from groundup.recipe.bundled_recipes import BUNDLED_RECIPES, bundled_recipe
 
 SAMPLE = "sample"
+SPEED_TOLERANCE = 0.15
+"""Difference from the speed of the table of devices that is taken for noise of the measurement."""
 MODEL_COMMANDS = {
     "quantize": "groundup quantize {model} --bits 4 --out {name}-4bit",
     "evaluate": "groundup evaluate {model} --text {text}",
@@ -70,6 +72,8 @@ def init(
             raise UserError("--recipe with answers to questions", hint="groundup plan and run take --set KNOB=VALUE")
         _write(out or Path(f"{recipe}.toml"), bundled_recipe(recipe))
         return
+    if out is not None:
+        _check_absent(out)
     if model is not None or goal in MODEL_COMMANDS:
         print(f"next: {_model_command(goal, model, data)}")
         return
@@ -93,7 +97,7 @@ def init(
     checks["goal"] = check_goal
     questions = {
         "goal": (f"Goal? ({', '.join(init_recipe.GOALS)})", found.default_goal),
-        "hardware": (f"Device? ({', '.join(init_recipe.DEVICES)})", "cpu-8" if (os.cpu_count() or 1) >= 8 else "cpu-2"),
+        "hardware": (f"Device? ({', '.join(init_recipe.DEVICES)})", _this_cpu()),
         "hours": ("Hours of pretraining?", "1"),
     }
     for name, (question, default) in questions.items():
@@ -102,8 +106,12 @@ def init(
         else:
             answers[name] = checks[name](answers.get(name, default))
     out = out or Path(f"{found.name}-{answers['goal']}.toml")
+    _check_absent(out)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", out.stem).strip("._-") or "recipe"
-    text, planned = init_recipe.recipe_toml(**answers, data=found.data, devices=devices, name=name)
+    options = answers | {"data": found.data, "devices": devices, "name": name}
+    text, planned = init_recipe.recipe_toml(**options)
+    if answers["hardware"] == _this_cpu() and (speed := _measure_speed(planned, answers["hardware"])):
+        text, planned = init_recipe.recipe_toml(**options, relative_speed=speed)
     summary = planned.summary()
     if "data" in summary:
         summary["data"]["estimated"] = True
@@ -111,9 +119,32 @@ def init(
     _write(out, text)
 
 
-def _write(out: Path, text: str) -> None:
+def _this_cpu() -> str:
+    """Name of this machine in the table of devices."""
+    return "cpu-8" if (os.cpu_count() or 1) >= 8 else "cpu-2"
+
+
+def _measure_speed(planned: Any, hardware: str) -> float | None:
+    """Speed of this machine, relative to `hardware`; None if it is about the same."""
+    from groundup.plan.derive import resolved_model_config
+    from groundup.train.relative_speed import measure_relative_speed
+
+    if planned.recipe.train is None:
+        return None
+    speed = measure_relative_speed(hardware, resolved_model_config(planned.recipe))
+    if abs(speed - 1) < SPEED_TOLERANCE:
+        return None
+    print(f"measured: this machine trains at {speed:.2g} times the speed of {hardware}")
+    return float(f"{speed:.2g}")
+
+
+def _check_absent(out: Path) -> None:
     if out.exists():
         raise UserError(f"{out} exists", hint="choose another name with --out")
+
+
+def _write(out: Path, text: str) -> None:
+    _check_absent(out)
     write_atomically(out, text.encode())
     print(f"wrote {out}\nnext: groundup plan {out}")
 

@@ -44,6 +44,7 @@ def plan(
     from groundup.plan.prediction import predict_loss
     from groundup.plan.stage_support import check_stages
     from groundup.recipe import load_recipe
+    from groundup.stage_runs import estimate_run_seconds
 
     loaded = load_recipe(recipe, sets or ())
     folder = runs / loaded.name
@@ -64,6 +65,7 @@ def plan(
     check_stages(derived.recipe)
     summary = derived.summary()
     summary["predicted_loss"] = predict_loss(loaded, derived, folder / LADDER_FOLDER)
+    summary["stage_seconds"] = estimate_run_seconds(derived, machine)
     if deduplication is not None:
         summary["deduplication"] = deduplication
     if simulate:

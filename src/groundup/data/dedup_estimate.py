@@ -1,13 +1,13 @@
 """Memory and number of passes of deduplication: the formulas, and estimates from file sizes before a run."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.archive import estimate_text_bytes
-from groundup.data.inputs import cached_package, local_files, resolve_files
-from groundup.recipe.data_config import DataConfig, FileKind, FilesConfig, SourceConfig
+from groundup.data.inputs import FileSpec, cached_package, local_files, resolve_files
+from groundup.recipe.data_config import DataConfig, FileKind, SourceConfig
 
 PROGRAM_BYTES = 350e6
 """Python interpreter with its libraries."""
@@ -82,18 +82,26 @@ def estimate_tokens(config: DataConfig, machine: Machine) -> int | None:
     """Expected tokens of one pass over the training text; None if a source is not on this machine yet."""
     total = 0.0
     for source in config.sources:
-        if _local_paths(source, machine) is None:
+        size = estimate_file_bytes(source, machine)
+        if size is None:
             return None
-        size = 0
-        for file in resolve_files(source, machine, lazy=True):
-            members = file.iter_members() if file.is_archive else ()
-            names = [(member.name, member.size) for member in members] or [(file.name, file.path.stat().st_size)]
-            size += sum(estimate_text_bytes(*each) for each in names)
         total += source.target_tokens or source.epochs * size / BYTES_PER_TOKEN
     return round(total)
 
 
-def _local_paths(spec: FilesConfig, machine: Machine) -> list[Path] | None:
+def estimate_file_bytes(spec: FileSpec, machine: Machine) -> float | None:
+    """Expected bytes of the uncompressed files of a spec; None if they are not on this machine yet."""
+    if _local_paths(spec, machine) is None:
+        return None
+    size, topics = 0.0, getattr(spec, "topics", ())
+    for file in resolve_files(spec, machine, lazy=True):
+        members = file.iter_members() if file.is_archive else ()
+        names = [(member.name, member.size) for member in members] or [(file.name, file.path.stat().st_size)]
+        size += sum(estimate_text_bytes(*each) for each in names if not topics or PurePath(each[0]).stem in topics)
+    return size
+
+
+def _local_paths(spec: FileSpec, machine: Machine) -> list[Path] | None:
     """Files of a spec, or None if they must be downloaded first."""
     if spec.package is not None:
         path = cached_package(spec.package, machine)

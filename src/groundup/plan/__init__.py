@@ -16,6 +16,7 @@ Reading order:
     parallel_layout.py    checks of a parallel layout against the model
     finetune_defaults.py  rank, passes, batch and learning rate of fine-tuning
     derive.py             a complete recipe and its cost
+    stage_time.py         seconds of each stage of a run on CPUs
     stage_support.py      checks of a recipe against its stages
     plan_table.py         the plan as a table for the terminal
     scaling_law.py        fit of loss against model size

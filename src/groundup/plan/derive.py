@@ -134,9 +134,7 @@ def derive(recipe: Recipe, data_tokens: int | None = None) -> Plan:
     )  # fmt: skip
 
 
-def _derive_model(
-    recipe: Recipe, speed: TrainingSpeed, seconds: float | None, max_tokens: int | None
-) -> ModelConfig:
+def _derive_model(recipe: Recipe, speed: TrainingSpeed, seconds: float | None, max_tokens: int | None) -> ModelConfig:
     fixed = recipe.model.model_dump(exclude_none=True)
     vocab_size = fixed.get("vocab_size") or _vocab_size(recipe)
     train = recipe.train or TrainConfig()

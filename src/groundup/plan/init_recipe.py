@@ -123,8 +123,10 @@ def check_conversations(goal: str, data: RecipeData) -> None:
         )
 
 
-def recipe_toml(goal: str, data: RecipeData, hardware: str, devices: int, hours: float, name: str) -> tuple[str, Plan]:
-    """The TOML text of a recipe, and its plan.
+def recipe_toml(
+    goal: str, data: RecipeData, hardware: str, devices: int, hours: float, name: str, relative_speed: float = 1.0
+) -> tuple[str, Plan]:
+    """The TOML text of a recipe, and its plan. `relative_speed`: of this machine, as in budget.relative_speed.
 
     Raises UserError for an unknown goal or hardware, missing conversations, or if no model fits the hardware.
     """
@@ -144,7 +146,7 @@ name = {_toml(name)}
 [budget]
 hardware = {_toml(hardware)}
 devices = {devices}
-hours = {hours:g}
+{f"relative_speed = {relative_speed:.2g} # measured on this machine{chr(10)}" * (relative_speed != 1.0)}hours = {hours:g}
 
 [data]
 {_languages(data)}

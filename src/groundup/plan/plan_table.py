@@ -31,7 +31,7 @@ def format_plan(summary: dict[str, Any]) -> str:
         ("layout", f"{layout['devices']} x {budget['hardware']}, {_format_axes(layout)}, micro-batch "
                    f"{layout['micro_batch']}{_format_checkpointing(layout['activation_checkpointing'])}"),
         ("compute", format_flops(summary["total_flops"])),
-        ("time", _format_hours(summary["hours"])),
+        ("time", describe_time(summary)),
     ]  # fmt: skip
     if loss := summary.get("predicted_loss"):
         rows.append(("predicted loss", f"{loss['loss']:.3f} bits per byte of validation text, 90% interval {loss['low']:.3f} to "
@@ -52,6 +52,14 @@ def describe_data(summary: dict[str, Any]) -> str:
         text += f": enough for {size} parameters and {hours}; more time will not help, more text will"
     elif data["epochs"] > MANY_EPOCHS:
         text += ": a model learns little more after 4 times, and repeats its text after many"
+    return text
+
+
+def describe_time(summary: dict[str, Any]) -> str:
+    """Time of pretraining, and of all stages if it is known."""
+    text = _format_hours(summary["hours"])
+    if stages := summary.get("stage_seconds"):
+        text = f"about {_format_hours(sum(stages.values()) / 3600)}, of which pretraining {text}"
     return text
 
 

@@ -1,0 +1,53 @@
+"""Planned seconds of a training step: against measurements, and where they cannot depend on overhead."""
+
+import pytest
+
+from groundup.plan.hardware import device_spec
+from groundup.plan.model_shape import config_for_width
+from groundup.plan.parameter_count import training_flops_per_token
+from groundup.plan.training_speed import TrainingSpeed
+
+# Median seconds of a step with Muon in bfloat16: two cores of an Intel Xeon with AMX, torch 2.13, 2026-11-28, quiet machine.
+MEASURED = [
+    # width, vocabulary, length, tokens of a batch, seconds
+    (64, 4_096, 256, 8_192, 0.350),
+    (96, 4_096, 256, 8_192, 0.510),
+    (128, 4_096, 256, 8_192, 0.836),
+    (192, 4_096, 256, 8_192, 1.439),
+    (256, 4_096, 256, 8_192, 2.025),
+    (320, 4_096, 256, 8_192, 2.657),
+    (448, 4_096, 256, 8_192, 5.020),
+    (128, 512, 256, 8_192, 0.731),
+    (128, 16_384, 256, 8_192, 1.342),
+    (128, 4_096, 128, 8_192, 0.786),
+    (128, 4_096, 1_024, 8_192, 1.086),
+    (256, 4_096, 512, 8_192, 2.456),
+    (128, 4_096, 256, 1_024, 0.190),
+    (128, 4_096, 256, 2_048, 0.231),
+    (128, 4_096, 256, 16_384, 1.198),
+    (256, 4_096, 256, 2_048, 0.548),
+    (256, 32_000, 512, 8_192, 3.313),
+]
+
+
+@pytest.mark.parametrize(("width", "vocab_size", "length", "batch_tokens", "seconds"), MEASURED)
+def test_planned_step_is_the_measured_one(width, vocab_size, length, batch_tokens, seconds):
+    config = config_for_width(width, vocab_size, {"qk_norm": True, "context_length": length})
+    planned = TrainingSpeed(device_spec("cpu-2")).step_seconds(config, length, batch_tokens)
+    assert planned == pytest.approx(seconds, rel=0.26)
+
+
+def test_accelerators_have_no_overhead():
+    config = config_for_width(1024, 32_000, {"context_length": 1024})
+    device = device_spec("h100")
+    planned = TrainingSpeed(device, devices=8).step_seconds(config, 1024, 2**19)
+    flops = 2**19 * training_flops_per_token(config, 1024)
+    assert planned == pytest.approx(flops / (8 * device.peak_flops * device.utilization))
+
+
+def test_relative_speed_divides_the_time():
+    config = config_for_width(128, 4_096, {})
+    full, half = (
+        TrainingSpeed(device_spec("cpu-2"), 1, speed).step_seconds(config, 256, 2_048) for speed in (1.0, 0.5)
+    )
+    assert half == pytest.approx(2 * full)
