@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from groundup.artifacts.errors import UserError
+from groundup.finetune.chat_batches import EncodedConversation
 from groundup.finetune.conversations import parse_gettext
 from groundup.finetune.finetune_task import CHAT, SEQ2SEQ, task_for_model
 from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq
@@ -74,6 +75,19 @@ def test_an_epoch_has_each_pair_once(conversations, byte_tokenizer):
     )
     batch = batches.batch(0)
     assert torch.equal(batch["document_ids"] == 0, batch["tokens"] == 3)
+
+
+def test_batches_hold_pairs_of_similar_length_the_longest_first():
+    pairs = [EncodedConversation((((5,) * (2 * n), (0,) * n + (1,) * n),)) for n in range(1, 65)]
+    batches = Seq2SeqBatches(pairs, 40, 4, 0, 3, 0)
+    steps = batches.num_rows // batches.batch_rows
+    shown = [batches.batch(step)["document_ids"] for step in range(steps)]
+    lengths = sorted(int(row.sum()) for rows in shown for row in rows)
+    assert len(set(lengths)) == len(lengths), "each pair at most once in an epoch"
+    padding = 1 - sum(lengths) / sum(rows.numel() for rows in shown)
+    assert padding < 0.1, "without grouping it is a third"
+    assert shown[0].shape[1] == max(rows.shape[1] for rows in shown)
+    assert torch.equal(batches.batch(3)["tokens"], Seq2SeqBatches(pairs, 40, 4, 0, 3, 0).batch(3)["tokens"])
 
 
 def test_seq2seq_memorizes_pairs(conversations, byte_tokenizer):

@@ -6,7 +6,7 @@
     init_command.py        init
     pipeline_commands.py   plan, run, launch, sweep, ladder
     inspect_commands.py    status, watch, inspect, verify, diff, report, explain
-    model_commands.py      generate, chat, embed, serve, evaluate, quantize, export
+    model_commands.py      generate, chat, embed, classify, serve, evaluate, quantize, export
     text_input.py          texts from files, one a line
     __main__.py            `python -m groundup.cli`
 
@@ -29,7 +29,10 @@ from groundup.cli.plain_help import PlainCommand, PlainGroup
 COMMANDS = {
     "Build": (pipeline_commands, ("init", "plan", "run", "launch", "sweep", "ladder")),
     "Inspect": (inspect_commands, ("status", "watch", "inspect", "verify", "diff", "report", "explain")),
-    "Use a model": (model_commands, ("generate", "chat", "embed", "serve", "evaluate", "quantize", "export")),
+    "Use a model": (
+        model_commands,
+        ("generate", "chat", "embed", "classify", "serve", "evaluate", "quantize", "export"),
+    ),
 }
 """Panels of the help page: module and commands, in order."""
 

@@ -1,4 +1,4 @@
-"""Commands that take a model: generate, chat, embed, serve, evaluate, quantize, export."""
+"""Commands that take a model: generate, chat, embed, classify, serve, evaluate, quantize, export."""
 
 import json
 import sys
@@ -20,6 +20,10 @@ from groundup.cli.options import (
     VerifyOption,
 )
 from groundup.cli.text_input import InputText, read_text, read_texts
+
+InputOption = Annotated[
+    Path | None, typer.Option(help="Texts: a file with one per line, or .jsonl with fields text and id.")
+]
 
 
 def generate(
@@ -95,9 +99,7 @@ def chat(
 def embed(
     model: ModelArgument,
     texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to embed.")] = None,
-    input: Annotated[
-        Path | None, typer.Option(help="Texts: a file with one per line, or .jsonl with fields text and id.")
-    ] = None,
+    input: InputOption = None,
     query: Annotated[str | None, typer.Option(help="Print the texts nearest to this one instead of vectors.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of nearest texts.")] = 5,
     out: Annotated[
@@ -115,10 +117,7 @@ def embed(
     """
     from groundup.generate.text_embedding import embed_many, nearest_texts
 
-    entries = [InputText(str(number), text) for number, text in enumerate(texts or (), 1)]
-    entries += read_texts(input) if input else []
-    if not entries:
-        raise UserError("no text to embed", hint="groundup embed MODEL TEXT, or --input FILE with one text per line")
+    entries = _texts_to_read(texts, input, "embed")
     if out is not None and out.suffix not in (".npy", ".jsonl"):
         raise UserError(f"{out}: expected a name that ends with .npy or .jsonl")
     network, tokenizer = _open_model(model, device, verify)
@@ -146,6 +145,36 @@ def embed(
         print("\n".join(lines))
     else:
         out.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def classify(
+    model: ModelArgument,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to classify.")] = None,
+    input: InputOption = None,
+    as_json: JsonOption = False,
+    device: DeviceOption = "auto",
+    verify: VerifyOption = True,
+) -> None:
+    """Give each text a label, by a model that was fine-tuned with finetune.task = classification.
+
+    Prints probability, label, id and text; with --json the probabilities of all labels.
+
+    Example: groundup classify runs/reviews --input texts.txt
+    """
+    from groundup.generate import classify_texts, load_classifier
+    from groundup.interop.model_loading import resolve_model_path
+
+    entries = _texts_to_read(texts, input, "classify")
+    network, tokenizer = _open_model(model, device, verify)
+    classifier = load_classifier(network, resolve_model_path(model))
+    rows = classify_texts(classifier, tokenizer, [entry.text for entry in entries]).tolist()
+    for entry, row in zip(entries, rows, strict=True):
+        probabilities = dict(zip(classifier.labels, row, strict=True))
+        label = max(probabilities, key=probabilities.__getitem__)
+        if as_json:
+            print(json.dumps({"id": entry.id, "label": label, "probabilities": probabilities}, ensure_ascii=False))
+        else:
+            print(f"{probabilities[label]:.4f}  {label}  {entry.id}  {' '.join(entry.text.split())}")
 
 
 def serve(
@@ -234,6 +263,17 @@ def export(
 
     for path in export_model(model, out, format=format, dtype=dtype, verify=verify):
         print(path)
+
+
+def _texts_to_read(texts: list[str] | None, input: Path | None, command: str) -> list[InputText]:
+    """The texts of the command line, then those of a file. Raises UserError if there are none."""
+    entries = [InputText(str(number), text) for number, text in enumerate(texts or (), 1)]
+    entries += read_texts(input) if input else []
+    if not entries:
+        raise UserError(
+            f"no text to {command}", hint=f"groundup {command} MODEL TEXT, or --input FILE with one text per line"
+        )
+    return entries
 
 
 def _open_model(path: Path, device: str, verify: bool) -> tuple[Any, Any]:

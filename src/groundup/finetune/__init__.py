@@ -8,6 +8,11 @@
     trainable_tokens.py         embeddings of control tokens, which pretraining has not trained
     adapter.py                  adapters as PEFT folders
     sft.py                      supervised fine-tuning: `finetune`
+    example_sources.py          pairs of texts and labelled texts from files
+    passage_pairs.py            pairs of passages of the training text
+    contrastive.py              embeddings for search: InfoNCE with in-batch negatives
+    classification.py           labels
+    example_tasks.py            both of them: `finetune_embeddings`, `finetune_classifier`
     stage.py                    the stage 06-chat
 
 Not here: a loop (chapter 10 has it), and learning from preferences and rewards (DPO, GRPO).
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
     from groundup.finetune.chat_batches import ChatBatches as ChatBatches
     from groundup.finetune.conversations import TrainingConversation as TrainingConversation
     from groundup.finetune.conversations import read_conversations as read_conversations
+    from groundup.finetune.example_tasks import finetune_classifier as finetune_classifier
+    from groundup.finetune.example_tasks import finetune_embeddings as finetune_embeddings
     from groundup.finetune.lora import apply_lora as apply_lora
     from groundup.finetune.lora import merge_lora as merge_lora
     from groundup.finetune.sft import FinetuneResult as FinetuneResult
@@ -35,6 +42,8 @@ _LAZY_IMPORTS = {
     "TrainingConversation": "conversations",
     "apply_lora": "lora",
     "finetune": "sft",
+    "finetune_classifier": "example_tasks",
+    "finetune_embeddings": "example_tasks",
     "load_adapter": "adapter",
     "merge_lora": "lora",
     "read_conversations": "conversations",
@@ -47,6 +56,8 @@ __all__ = [
     "TrainingConversation",
     "apply_lora",
     "finetune",
+    "finetune_classifier",
+    "finetune_embeddings",
     "load_adapter",
     "merge_lora",
     "read_conversations",

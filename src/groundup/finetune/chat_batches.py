@@ -163,6 +163,9 @@ def pack_first_fit(items: Sequence[int], length_of: Callable[[int], int], capaci
     return rows
 
 
+MIN_SEQUENCE_LENGTH = 8
+"""Of train.sequence_length."""
+
 MAX_OPEN_ROWS = 64
 """First-fit over all rows would take quadratic time."""
 

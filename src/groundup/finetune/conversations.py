@@ -133,11 +133,11 @@ def _normalize(text: str) -> str:
 
 
 def identity(section: FinetuneConfig, machine: Machine) -> dict[str, Any]:
-    """The content hash of every conversation source by name, so that changed files make a new run. Downloads nothing.
+    """The content hash of every source by name, so that changed files make a new run. Downloads nothing.
 
     Raises UserError if a local path matches no file.
     """
-    return {source.name: file_hashes(source, machine) for source in section.conversations}
+    return {source.name: file_hashes(source, machine) for source in (*section.conversations, *section.examples)}
 
 
 def _read_items(source: ConversationSourceConfig, machine: Machine) -> Iterator[tuple[Any, str]]:

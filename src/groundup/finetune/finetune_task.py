@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -12,12 +12,28 @@ from groundup.generate import GREEDY, generate, generate_text
 from groundup.model import Decoder
 from groundup.plan.stage_support import check_finetuning
 from groundup.tokenizer import Tokenizer
-from groundup.train.objectives import NEXT_TOKEN, UNSHIFTED, Objective
+from groundup.train.objectives import NEXT_TOKEN, UNSHIFTED, Batch, Objective
 
 ANSWER_TOKENS = 64
 """Maximum length of the answer to a prompt."""
 
-FinetuneBatches = ChatBatches | Seq2SeqBatches
+
+@runtime_checkable
+class FinetuneBatches(Protocol):
+    """Batches that are a pure function of the step.
+
+    Attributes:
+        num_rows: rows of one epoch: of packed conversations, or examples.
+        batch_rows: rows of one batch.
+        sequence_length: tokens of a row.
+    """
+
+    num_rows: int
+    batch_rows: int
+    sequence_length: int
+
+    def batch(self, step: int) -> Batch: ...
+    def first_epoch(self) -> list[Batch]: ...
 
 
 @dataclass(frozen=True)
@@ -38,7 +54,7 @@ class FinetuneTask:
 
 def task_for_model(model: nn.Module, method: str) -> FinetuneTask:
     """Raises UserError for an encoder, and for LoRA on an encoder-decoder."""
-    check_finetuning(model.config.architecture, method)  # type: ignore[union-attr,arg-type]
+    check_finetuning("generation", model.config.architecture, method)  # type: ignore[union-attr,arg-type]
     return CHAT if isinstance(model, Decoder) else SEQ2SEQ
 
 

@@ -109,27 +109,48 @@ def finetune(
     torch.manual_seed(seed)
     model.to(setup_device(machine))
     METHODS[method](model, tokenizer, lora_rank, lora_alpha)
+    training, config, validation_start = train_on_batches(
+        model, task.objective, batches, validation_batches, epochs=epochs, learning_rate=learning_rate,
+        precision=precision, keep_best_weights=keep_best_weights, folder=folder, machine=machine,
+    )  # fmt: skip
     trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-
-    def evaluate(model: nn.Module) -> dict[str, float]:
-        return {"loss": validation_loss(model, task.objective, validation_batches, precision)}
-
-    validation_start = evaluate(model.eval())["loss"] if validation_batches else None
-    config = train_config_for(batches, epochs, learning_rate, precision)
-    if validation_batches and keep_best_weights:
-        config = config.model_copy(update={"keep_best_weights": True, "early_stopping_patience": PATIENCE})
-    engine = build_engine(model, task.objective, config, machine)
-    eval_fn = evaluate if validation_batches else None
-    with tempfile.TemporaryDirectory() as temporary:
-        out = Path(folder or temporary)
-        training = run_training_loop(engine, batches, config, out, machine, eval_fn=eval_fn, name="fine-tuning")
-    engine.finalize()
     if merge and method == "lora":
         merge_trainable_tokens(merge_lora(model))
     return FinetuneResult(
         training, config, train_set, validation_set, too_long + too_long_validation, validation_start,
         trained_parameters,
     )  # fmt: skip
+
+
+def train_on_batches(
+    model: nn.Module,
+    objective: Objective,
+    batches: FinetuneBatches,
+    validation_batches: Sequence[Batch],
+    *,
+    epochs: float,
+    learning_rate: float,
+    precision: str,
+    keep_best_weights: bool,
+    folder: Path | str | None,
+    machine: Machine,
+) -> tuple[TrainResult, TrainConfig, float | None]:
+    """Train the trainable weights of `model` in place; the result, the configuration, and the validation loss before."""
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        return {"loss": validation_loss(model, objective, validation_batches, precision)}
+
+    validation_start = evaluate(model.eval())["loss"] if validation_batches else None
+    config = train_config_for(batches, epochs, learning_rate, precision)
+    if validation_batches and keep_best_weights:
+        config = config.model_copy(update={"keep_best_weights": True, "early_stopping_patience": PATIENCE})
+    engine = build_engine(model, objective, config, machine)
+    eval_fn = evaluate if validation_batches else None
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(folder or temporary)
+        training = run_training_loop(engine, batches, config, out, machine, eval_fn=eval_fn, name="fine-tuning")
+    engine.finalize()
+    return training, config, validation_start
 
 
 def _prepare_lora(model: nn.Module, tokenizer: Tokenizer, rank: int, alpha: float) -> None:
@@ -165,7 +186,7 @@ def train_config_for(batches: FinetuneBatches, epochs: float, learning_rate: flo
 
 @torch.no_grad()
 def validation_loss(model: nn.Module, objective: Objective, batches: Sequence[Batch], precision: str) -> float:
-    """Mean loss over the assistant's tokens of `batches`, in nats per token."""
+    """Mean loss over the targets of `batches`, such as the assistant's tokens, in nats."""
     device = next(model.parameters()).device
     total, count = 0.0, 0
     for batch in batches:

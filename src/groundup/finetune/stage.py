@@ -1,7 +1,6 @@
-"""Stage 06-chat: fine-tuning of the base model on conversations."""
+"""Stage 06-chat: fine-tuning of the base model on conversations; example_tasks.py has the other tasks."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from groundup.evaluate.translation_scores import translation_scores
 from groundup.evaluate.validation_documents import sample_validation_documents
 from groundup.finetune.adapter import save_adapter
 from groundup.finetune.conversations import DROP_REASONS, TrainingConversation, read_conversations, split_conversations
+from groundup.finetune.example_tasks import finetune_on_examples, mean_loss
 from groundup.finetune.finetune_task import FinetuneTask, task_for_model
 from groundup.finetune.lora import merge_lora
 from groundup.finetune.sft import finetune
@@ -46,7 +46,7 @@ MAX_TRANSLATION_TOKENS = 256
 
 
 def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
-    """Fine-tune the base model on conversations, resuming from a checkpoint in `out`.
+    """Fine-tune the base model on conversations, resuming from a checkpoint in `out`; other tasks: `finetune_on_examples`.
 
     Writes the model folder (merged weights, tokenizer), `adapter/` with LoRA, the conversations as used (train.jsonl,
     validation.jsonl, dropped.jsonl) and steps.jsonl. Returns the metrics: method, conversations (read, kept, dropped,
@@ -58,6 +58,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     """
     machine = replace(machine, layout={})  # of pretraining: this stage has one process
     config: FinetuneConfig = recipe.finetune
+    if config.task != "generation":
+        return finetune_on_examples(config, recipe.seed, inputs, out, machine)
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     conversations, stats = read_conversations(config.conversations, machine)
     model = load_model(inputs["base"], setup_device(machine), verify=False)
@@ -104,8 +106,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         "stopped_early": result.training.stopped_early,
         "parameters": {"all": parameters, "trained": result.trained_parameters},
         "loss": {
-            "train_start": _mean_loss(records[:window]),
-            "train_end": _mean_loss(records[:kept][-window:]),
+            "train_start": mean_loss(records[:window]),
+            "train_end": mean_loss(records[:kept][-window:]),
             "validation_start": result.validation_start,
             "validation_end": next((row["loss"] for row in evaluations if row["step"] == kept), None),
         },
@@ -173,10 +175,6 @@ def _counts(train: Sequence[TrainingConversation], validation: Sequence[Training
         "topics": dict(Counter(conversation.topic for conversation in conversations)),
         "reasons": DROP_REASONS,
     }
-
-
-def _mean_loss(records: Sequence[dict[str, Any]]) -> float:
-    return math.fsum(record["loss"] for record in records) / max(1, len(records))
 
 
 def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""7. Generation: sampling with a key/value cache, one prompt at a time or many in one batch; and text embeddings.
+"""7. Generation: sampling with a key/value cache, one prompt at a time or many in one batch; embeddings and labels.
 
     sampling.py         logits to a token: temperature, top-k, top-p, min-p, repetition penalty
     generation.py       generation with a key/value cache, and without; from tokens or from text
@@ -7,6 +7,7 @@
     batching_engine.py  continuous batching of many requests
     terminal_chat.py    a conversation in the terminal
     text_embedding.py   texts to vectors, nearest texts
+    text_classification.py  texts to labels
 
 Deliberately absent: HTTP, threads and queues (chapter 13), and constrained decoding. Not yet written: paged cache, shared
 prefixes, speculative decoding.
@@ -25,6 +26,7 @@ from groundup.generate.generation import (
 )
 from groundup.generate.sampling import GREEDY, SamplingParams, sample_token
 from groundup.generate.terminal_chat import ChatSession
+from groundup.generate.text_classification import TextClassifier, classify_texts, load_classifier
 from groundup.generate.text_embedding import embed_texts, nearest_texts
 
 __all__ = [
@@ -35,6 +37,8 @@ __all__ = [
     "SamplingParams",
     "StepOutput",
     "StreamDetokenizer",
+    "TextClassifier",
+    "classify_texts",
     "embed_texts",
     "encode_prompt",
     "generate",
@@ -42,6 +46,7 @@ __all__ = [
     "generate_reference",
     "generate_text",
     "generate_texts",
+    "load_classifier",
     "nearest_texts",
     "next_token_logits",
     "sample_token",

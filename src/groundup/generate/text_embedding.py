@@ -7,7 +7,7 @@ encoder-decoder those of its encoder (Ni et al. 2021, Sentence-T5).
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
@@ -80,15 +80,27 @@ def embed_batch(
     model: nn.Module, ids: Sequence[Sequence[int]], *, pooling: str | None = None, normalize: bool = True
 ) -> Float[Tensor, "B D"]:
     """`embed_texts` for one batch of token ids; padding is a document of its own and has no influence."""
-    pool = _find_pooling(model, pooling)
     device = next(model.parameters()).device
+    tokens, lengths = (tensor.to(device) for tensor in pad_ids(ids))
+    vectors = pool_tokens(model, tokens, lengths, pooling=pooling)
+    return (nn.functional.normalize(vectors, dim=-1) if normalize else vectors).cpu()
+
+
+def pad_ids(ids: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "B T"], Int[Tensor, " B"]]:
+    """The ids, padded to the longest row, and the length of each row."""
     longest = max(map(len, ids))
-    tokens = torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids], device=device)
-    real = torch.arange(longest, device=device) < torch.tensor([len(row) for row in ids], device=device)[:, None]
+    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids]), torch.tensor(list(map(len, ids)))
+
+
+def pool_tokens(
+    model: nn.Module, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"], *, pooling: str | None = None
+) -> Float[Tensor, "B D"]:
+    """One vector per row, of its first `lengths` tokens, in float32 and with gradients."""
+    pool = _find_pooling(model, pooling)
+    real = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
     read_states = model.encode if isinstance(model, EncoderDecoder) else model.hidden_states
     documents = None if bool(real.all()) else real.long()
-    vectors = pool(read_states(tokens, document_ids=documents).float(), real)  # type: ignore[operator]
-    return (nn.functional.normalize(vectors, dim=-1) if normalize else vectors).cpu()
+    return pool(read_states(tokens, document_ids=documents).float(), real)  # type: ignore[operator]
 
 
 def nearest_texts(query: Float[Tensor, " D"], vectors: Float[Tensor, "N D"], count: int) -> list[tuple[int, float]]:

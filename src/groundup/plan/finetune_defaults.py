@@ -14,8 +14,9 @@ LORA_LEARNING_RATE = (5e-3, 2e-4)
 """SMALL: recipes/quickstart.toml. LARGE: QLoRA (Dettmers et al. 2023, table 9)."""
 FULL_FACTOR = 0.1
 """Learning rate of all weights, of that of adapters (Schulman et al. 2025, LoRA Without Regret)."""
-EPOCHS = (15.0, 3.0)
-BATCH_TOKENS = (1_024, 16_384)
+EPOCHS = {"generation": (15.0, 3.0), "embedding": (3.0, 1.0), "classification": (10.0, 3.0)}
+BATCH_TOKENS = {"generation": (1_024, 16_384), "embedding": (8_192, 32_768), "classification": (1_024, 8_192)}
+"""More pairs in a batch are more negatives of an embedding."""
 LORA_RANK = (32, 16)
 
 
@@ -35,8 +36,8 @@ def derive_finetuning(config: FinetuneConfig, parameters: int) -> FinetuneConfig
     factor = 1.0 if config.method == "lora" else FULL_FACTOR
     derived = {
         "lora_rank": 2 ** round(math.log2(between(LORA_RANK))),
-        "epochs": float(round(between(EPOCHS))),
-        "batch_tokens": 2 ** round(math.log2(between(BATCH_TOKENS))),
+        "epochs": float(round(between(EPOCHS[config.task]))),
+        "batch_tokens": 2 ** round(math.log2(between(BATCH_TOKENS[config.task]))),
         "learning_rate": float(f"{factor * between(LORA_LEARNING_RATE):.2g}"),
     }
     return config.model_copy(update={name: value for name, value in derived.items() if getattr(config, name) is None})

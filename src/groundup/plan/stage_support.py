@@ -64,8 +64,10 @@ def check_scores(recipe: Recipe) -> None:
 
 def check_chat(recipe: Recipe) -> None:
     """Stage chat."""
-    assert recipe.finetune is not None
-    check_finetuning(resolved_model_config(recipe).architecture, recipe.finetune.method)
+    config = recipe.finetune
+    assert config is not None
+    check_finetuning(config.task, resolved_model_config(recipe).architecture, config.method)
+    check_pairs(config.task, bool(config.examples), recipe.data is not None)
 
 
 def check_quantized(recipe: Recipe) -> None:
@@ -122,15 +124,27 @@ def check_tasks(architecture: str, evaluate: EvaluateConfig) -> None:
         )
 
 
-def check_finetuning(architecture: str, method: str) -> None:
-    """Raises UserError for an encoder, and for LoRA on an encoder-decoder."""
+def check_finetuning(task: str, architecture: str, method: str) -> None:
+    """Raises UserError for generation by an encoder, and for LoRA on generation by an encoder-decoder."""
+    if task != "generation":
+        return
     if architecture == "encoder":
         raise UserError(
-            "an encoder cannot be fine-tuned, expected a decoder or an encoder_decoder", hint="leave [finetune] out"
+            "an encoder cannot be fine-tuned on conversations, expected a decoder or an encoder_decoder",
+            hint="set finetune.task to embedding or classification, or leave [finetune] out",
         )
     if architecture == "encoder_decoder" and method != "full":
         raise UserError(
             f"finetune.method = {method} is not supported for an encoder_decoder", hint="set finetune.method=full"
+        )
+
+
+def check_pairs(task: str, has_examples: bool, has_text: bool) -> None:
+    """Raises UserError if there is nothing that embeddings could be learnt from."""
+    if task == "embedding" and not (has_examples or has_text):
+        raise UserError(
+            "finetune.task = embedding without pairs: neither finetune.examples nor [data] to take passages from",
+            hint="finetune.examples names JSON lines with the fields query and text",
         )
 
 

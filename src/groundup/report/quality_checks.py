@@ -46,6 +46,11 @@ def strongest_baseline(scores: Metrics) -> tuple[str, float] | None:
     return min(known.items(), key=lambda pair: pair[1]) if known else None
 
 
+def word_search(retrieval: Metrics) -> dict[str, float]:
+    """Accuracy of each search by words."""
+    return {label: retrieval[key] for key, label in (("bm25", "BM25"), ("tf_idf", "TF-IDF")) if key in retrieval}
+
+
 def is_degenerate(text: str) -> bool:
     """Blank, or more than half of the 3-grams of words repeated (of characters, where words have no spaces).
 
@@ -136,6 +141,14 @@ def _check_chat(metrics: Mapping[str, Metrics]) -> list[str]:
             f"fine-tuning made ordinary text harder: {ordinary['before']:.2f} bits per byte before, {ordinary['after']:.2f} "
             "after: fewer finetune.epochs or a lower finetune.learning_rate"
         )
+    if (retrieval := chat.get("retrieval")) and max(word_search(retrieval).values()) >= retrieval["accuracy"]:
+        warnings.append("search by words finds as many texts as the embeddings do: longer training, or more text")
+    labels = chat.get("classification", {})
+    if labels.get("accuracy", 1.0) <= labels.get("majority", 0.0):
+        warnings.append("the classifier is no better than the most frequent label: more epochs, or more examples")
+    translation = chat.get("translation")
+    if translation and translation["bleu"] <= translation["copying"]["bleu"]:
+        warnings.append("the translations are no better than the input copied: more pairs, or more finetune.epochs")
     return warnings
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from groundup.report import formatting
 from groundup.report.quality_checks import check_run, strongest_baseline
 from groundup.report.run_data import collect_run, damaged_metrics, stage_metrics, stage_seconds
-from groundup.report.sections.scores_section import retrieval_line, translation_line
+from groundup.report.sections.scores_section import use_lines
 from groundup.report.sections.usage_section import next_commands
 
 MAX_SAMPLES = 2
@@ -51,11 +51,7 @@ def _scores(run_data: dict[str, Any]) -> list[str]:
             f"  {formatting.percent(masked['accuracy'], 1)} accuracy on masked tokens of held-out text, "
             f"{masked['loss']:.2f} nats per token",
         ]
-        if retrieval := scores.get("retrieval"):
-            lines.append(f"  {retrieval_line(retrieval)}")
-        if translation := stage_metrics(run_data, "chat").get("translation"):
-            lines.append(f"  {translation_line(translation)}")
-        return lines
+        return lines + [f"  {line}" for line in use_lines(run_data)]
     baseline = strongest_baseline(scores)
     comparison = f"strongest baseline: {baseline[0]} {baseline[1]:.2f}" if baseline else ""
     bounds = scores["bits_per_byte_interval"]

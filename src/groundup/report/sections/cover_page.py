@@ -67,7 +67,7 @@ def _card(run_data: dict[str, Any]) -> list[tuple[str, Cell]]:
         baseline = f"; xz: {scores['baselines']['xz']:.2f}" if "xz" in scores.get("baselines", {}) else ""
         rows.append(("Scores", f"{scores['bits_per_byte']:.2f} bits per byte of held-out text{interval}{baseline}"))
     if chat := stage_metrics(run_data, "chat"):
-        rows.append(("Chat", _describe_chat(chat)))
+        rows.append(("Fine-tuning" if "task" in chat else "Chat", _describe_chat(chat)))
     if quantized := stage_metrics(run_data, "quantized"):
         rows.append((f"{quantized['bits']}-bit model", _describe_quantization(quantized)))
     rows.append(("Limitations", "Generated text can be false, offensive or unsafe."))
@@ -81,6 +81,8 @@ def _card(run_data: dict[str, Any]) -> list[tuple[str, Cell]]:
 def _describe_chat(chat: dict[str, Any]) -> str:
     number = chat.get("conversations", {}).get("train")
     data = f"on {formatting.pluralize(number, 'conversation')}, " if number else ""
+    if examples := chat.get("examples", {}).get("train"):
+        data = f"for {chat['task']} on {formatting.pluralize(examples, 'example')}, "
     return f"fine-tuned {data}{'with LoRA' if chat.get('method') == 'lora' else 'all weights'}"
 
 

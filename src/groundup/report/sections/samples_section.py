@@ -32,12 +32,25 @@ def chat_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     metrics = stage_metrics(run_data, "chat")
     if not metrics:
         return None
+    if "task" in metrics:
+        return section("Fine-tuning", [_example_task(metrics), key_values(_knobs(metrics))])
     answers = [
         chat([("user", _short(row["prompt"], 300)), ("assistant", _short(row["answer"], MAX_CHARACTERS))])
         for row in metrics.get("answers", [])
     ]
     text = lead_in("Greedy answers to the prompts of the recipe:") if answers else None
     return section("Chat fine-tuning", [_description(metrics), key_values(_knobs(metrics)), text, *answers])
+
+
+def _example_task(metrics: dict[str, Any]) -> Element:
+    return paragraph(
+        "The base model was fine-tuned to give the query and the text of a pair similar embeddings, and the other texts of a "
+        "batch others."
+        if metrics["task"] == "embedding"
+        else "The base model was fine-tuned with a linear layer on the mean of its last hidden states to give a text one of "
+        + ", ".join(f"{label} ({count:,})" for label, count in metrics["classification"]["labels"].items())
+        + "."
+    )
 
 
 def _description(metrics: dict[str, Any]) -> Element:
@@ -57,6 +70,8 @@ def _knobs(metrics: dict[str, Any]) -> list[tuple[str, Cell]]:
         topics = sorted(conversations.get("topics", {}).items(), key=lambda item: -item[1])
         if names := [f"{name} ({number:,})" for name, number in topics[:MAX_TOPICS] if name]:
             rows.append(("Topics", ", ".join(names) + (" and others" if len(topics) > MAX_TOPICS else "")))
+    if examples := metrics.get("examples"):
+        rows.append(("Examples", f"{examples['train']:,} for training, {examples['validation']:,} held out"))
     trained, total = (metrics.get("parameters", {}).get(key) for key in ("trained", "all"))
     how = "LoRA: low-rank updates of the weights" if metrics.get("method") == "lora" else "all weights"
     if trained and total:
@@ -70,7 +85,8 @@ def _knobs(metrics: dict[str, Any]) -> list[tuple[str, Cell]]:
         )
     before, after = (metrics.get("loss", {}).get(f"validation_{when}") for when in ("start", "end"))
     if before is not None and after is not None:
-        text = f"{before:.2f} before, {after:.2f} after, in nats per token of held-out answers"
+        per = "held-out example" if "task" in metrics else "token of held-out answers"
+        text = f"{before:.2f} before, {after:.2f} after, in nats per {per}"
         rows.append(("Loss", text))
     return rows
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from groundup.report import formatting, training_plots
 from groundup.report.elements import Cell, Element, emph, figure, paragraph, section, strong, table
-from groundup.report.quality_checks import check_run
+from groundup.report.quality_checks import check_run, word_search
 from groundup.report.run_data import stage_metrics
 
 BASELINES: dict[str, str] = {
@@ -22,24 +22,40 @@ def scores_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     if not scores:
         return None
     if masked := scores.get("masked_lm"):
-        retrieval = scores.get("retrieval")
-        translation = stage_metrics(run_data, "chat").get("translation")
-        lines = [retrieval_line(retrieval) if retrieval else "", translation_line(translation) if translation else ""]
-        return section("Evaluation", [_masked_lm(masked), *[paragraph(f"{line}.") for line in lines if line]])
+        return section("Evaluation", [_masked_lm(masked), *[paragraph(f"{line}.") for line in use_lines(run_data)]])
     return section(
         "Evaluation",
         [*_introduction(scores), _warnings(run_data), _comparison(scores), _sources(scores), _tasks(scores)],
     )
 
 
-def retrieval_line(retrieval: dict[str, Any]) -> str:
+def use_lines(run_data: dict[str, Any]) -> list[str]:
+    """Scores of what the model is for, with their baselines: search, translation, classification."""
+    tuned, lines = stage_metrics(run_data, "chat"), []
+    if retrieval := tuned.get("retrieval") or stage_metrics(run_data, "scores").get("retrieval"):
+        lines.append(_retrieval_line(retrieval, stage_metrics(run_data, "chat").get("examples", {})))
+    if translation := tuned.get("translation"):
+        lines.append(_translation_line(translation))
+    if (labels := tuned.get("classification")) and "accuracy" in labels:
+        lines.append(
+            f"{formatting.percent(labels['accuracy'], 1)} of {labels['examples']:,} held-out texts get their label; "
+            f"the most frequent label alone: {formatting.percent(labels['majority'], 1)}"
+        )
+    return lines
+
+
+def _retrieval_line(retrieval: dict[str, Any], examples: dict[str, Any]) -> str:
+    what = "right text" if "read" in examples else "other half of a held-out passage"
+    before = f" ({formatting.percent(retrieval['before'], 1)} before fine-tuning)" if "before" in retrieval else ""
+    name, words = max(word_search(retrieval).items(), key=lambda item: item[1])
     return (
-        f"The other half of a held-out passage comes first for {formatting.percent(retrieval['accuracy'], 1)} of "
-        f"{retrieval['passages']:,}; by TF-IDF of words for {formatting.percent(retrieval['tf_idf'], 1)}"
+        f"The {what} comes first for {formatting.percent(retrieval['accuracy'], 1)} of "
+        f"{retrieval['passages']:,}{before}; by words ({name}) for {formatting.percent(words, 1)}"
+        + ("" if words < retrieval["accuracy"] else ", which is better")
     )
 
 
-def translation_line(translation: dict[str, Any]) -> str:
+def _translation_line(translation: dict[str, Any]) -> str:
     copying = translation["copying"]
     return (
         f"BLEU {translation['bleu']:.1f} and chrF {translation['chrf']:.1f} on {translation['pairs']:,} held-out pairs; "

@@ -25,7 +25,11 @@ def next_commands(run_data: dict[str, Any], run: str) -> list[tuple[str, str]]:
     stages = run_data["stages"]
     lines = []
     architecture = run_data["recipe"].get("model", {}).get("architecture", "decoder")
-    if architecture == "encoder" and "base" in stages:
+    task = stage_metrics(run_data, "chat").get("task", "generation")
+    if task == "classification":
+        lines.append((f'groundup classify {run} "TEXT"', "the label of a text"))
+        lines.append((f"groundup classify {run} --input FILE", "a label for each line of a file"))
+    elif (architecture == "encoder" and "base" in stages) or task == "embedding":
         lines.append((f'groundup embed {run} --input FILE --query "TEXT"', "the lines of a file nearest to a text"))
         lines.append((f"groundup embed {run} --input FILE --out vectors.npy", "a vector for each line of a file"))
         lines.append((f"groundup serve {run}", "OpenAI-compatible embeddings at http://127.0.0.1:8000/v1"))

@@ -1,0 +1,64 @@
+"""Fine-tuning of a text classifier: cross-entropy of the label (Devlin et al. 2018, BERT)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from groundup.finetune.chat_batches import MIN_SEQUENCE_LENGTH, shuffled_rows
+from groundup.generate.text_classification import TextClassifier, classify_texts
+from groundup.generate.text_embedding import encode_for_embedding, pad_ids
+from groundup.tokenizer import Tokenizer
+from groundup.train.objectives import Batch, Objective
+
+
+class LabelBatches:
+    """Batches of labelled texts; a pure function of (seed, step).
+
+    Attributes:
+        num_rows: texts in one epoch.
+        batch_rows: texts in one batch: as many as have `batch_tokens` tokens on average.
+        sequence_length: mean tokens of a text.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[tuple[str, str]],
+        classifier: TextClassifier,
+        tokenizer: Tokenizer,
+        batch_tokens: int,
+        seed: int,
+    ):
+        self.ids, _ = encode_for_embedding(classifier.model, tokenizer, [text for text, _ in examples])
+        self.labels = [classifier.labels.index(label) for _, label in examples]
+        self.num_rows, self.seed = len(self.ids), seed
+        self.sequence_length = max(MIN_SEQUENCE_LENGTH, round(sum(map(len, self.ids)) / self.num_rows))
+        self.batch_rows = min(max(1, batch_tokens // self.sequence_length), self.num_rows)
+
+    def batch(self, step: int) -> Batch:
+        """`tokens` (B T), `lengths` (B) and `labels` (B)."""
+        return self._tensors([row for _, row in shuffled_rows(step, self.batch_rows, self.num_rows, self.seed)])
+
+    def first_epoch(self) -> list[Batch]:
+        """Every text once, in order: for validation."""
+        rows = range(self.num_rows)
+        return [self._tensors(rows[begin : begin + self.batch_rows]) for begin in rows[:: self.batch_rows]]
+
+    def _tensors(self, rows: Sequence[int]) -> Batch:
+        tokens, lengths = pad_ids([self.ids[row] for row in rows])
+        return {"tokens": tokens, "lengths": lengths, "labels": torch.tensor([self.labels[row] for row in rows])}
+
+
+def label_loss(classifier: nn.Module, batch: Batch) -> Tensor:
+    """Mean cross-entropy of the labels, in nats."""
+    return nn.functional.cross_entropy(classifier(batch["tokens"], batch["lengths"]), batch["labels"])
+
+
+LABELS = Objective(label_loss, lambda batch: len(batch["labels"]))
+
+
+def label_accuracy(classifier: TextClassifier, tokenizer: Tokenizer, examples: Sequence[tuple[str, str]]) -> float:
+    """The fraction of the texts whose most probable label is theirs."""
+    rows = classify_texts(classifier, tokenizer, [text for text, _ in examples]).argmax(dim=1).tolist()
+    found = [classifier.labels[row] == label for row, (_, label) in zip(rows, examples, strict=True)]
+    return sum(found) / len(found)

@@ -1,0 +1,126 @@
+"""Contrastive fine-tuning: the loss against a slow version and sentence-transformers, batches, passages, and learning."""
+
+import math
+
+import pytest
+import torch
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.finetune import finetune_embeddings
+from groundup.finetune.contrastive import ContrastiveBatches, FixedPairs, contrastive_loss, info_nce
+from groundup.finetune.passage_pairs import PassagePairs
+from groundup.generate import embed_texts
+from groundup.model import build_model
+from groundup.recipe import ModelConfig
+from groundup.tokenizer import TokenShard, write_token_shard
+from groundup.tokenizer.tokenizer_training import train_bpe
+
+MULTIPLE_NEGATIVES_RANKING_LOSS = 14.12612436248798
+"""Of sentence-transformers 6.2.0, with scale = 20, on `vectors()`."""
+
+
+def vectors() -> tuple[torch.Tensor, torch.Tensor]:
+    grid = torch.arange(30, dtype=torch.float64)
+    return (grid * 1.7).sin().reshape(6, 5), (grid * 2.3).cos().reshape(6, 5)
+
+
+def encoder(architecture: str = "encoder"):
+    torch.manual_seed(0)
+    shape = {"vocab_size": 260, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "context_length": 64}
+    return build_model(ModelConfig(architecture=architecture, **shape)).eval()
+
+
+def test_loss_equals_a_slow_version_and_sentence_transformers():
+    queries, texts = vectors()
+    total = 0.0
+    for index, query in enumerate(queries.tolist()):
+        cosines = []
+        for text in texts.tolist():
+            product = sum(a * b for a, b in zip(query, text, strict=True))
+            cosines.append(product / math.sqrt(sum(a * a for a in query)) / math.sqrt(sum(b * b for b in text)))
+        total -= math.log(math.exp(cosines[index] / 0.05) / sum(math.exp(cosine / 0.05) for cosine in cosines)) / 6
+    loss = info_nce(queries, texts, 0.05, torch.arange(6)).item()
+    assert loss == pytest.approx(total, rel=1e-9)
+    assert loss == pytest.approx(MULTIPLE_NEGATIVES_RANKING_LOSS, rel=1e-5)
+
+
+def test_a_repeated_text_is_no_negative():
+    queries, texts = vectors()
+    texts[3] = texts[0]
+    others = {0: [0, 1, 2, 4, 5], 3: [1, 2, 3, 4, 5]}
+    groups = torch.tensor([0, 1, 2, 0, 4, 5])
+    similarity = torch.nn.functional.normalize(queries, dim=1) @ torch.nn.functional.normalize(texts, dim=1).T / 0.05
+    expected = [
+        torch.logsumexp(similarity[row, others.get(row, list(range(6)))], 0) - similarity[row, row] for row in range(6)
+    ]
+    assert info_nce(queries, texts, 0.05, groups).item() == pytest.approx(torch.stack(expected).mean().item())
+
+
+def test_a_batch_is_one_row_of_pairs_and_a_function_of_the_step():
+    pairs = [(f"query {index}", f"text {index % 5}") for index in range(9)]
+    tokenizer, model = train_bpe([], 260), encoder()
+    batches = ContrastiveBatches(FixedPairs(pairs), model, tokenizer, batch_tokens=60, seed=1)
+    assert (batches.num_rows, batches.sequence_length, batches.batch_rows) == (9, 13, 4)
+    batch = batches.batch(2)
+    assert all(torch.equal(batch[name], batches.batch(2)[name]) for name in batch)
+    assert {len(tensor) for tensor in batch.values()} == {1}
+    shown = []
+    for step in range(3):
+        tokens = batches.batch(step)
+        for row, length in zip(tokens["query_tokens"][0], tokens["query_lengths"][0].tolist(), strict=True):
+            shown.append(tokenizer.decode(row[:length].tolist()))
+    assert sorted(shown[:9]) == sorted(query for query, _ in pairs), "each pair once an epoch"
+    texts = [pairs[int(query.split()[1])][1] for query in shown[:4]]
+    groups = batches.batch(0)["groups"][0].tolist()
+    assert [[a == b for b in texts] for a in texts] == [[a == b for b in groups] for a in groups]
+    assert [len(each["groups"][0]) for each in batches.first_epoch()] == [4, 4], "one pair alone has no negatives"
+
+
+def test_loss_reads_the_same_vectors_as_embed_texts():
+    pairs = [("a", "what is a?"), ("longer query", "b"), ("c", "c")]
+    tokenizer, model = train_bpe([], 260), encoder()
+    batch = ContrastiveBatches(FixedPairs(pairs), model, tokenizer, 1000, 0).first_epoch()[0]
+    queries, texts = (embed_texts(model, tokenizer, list(side)) for side in zip(*pairs, strict=True))
+    expected = info_nce(queries, texts, 0.1, torch.arange(3))
+    assert contrastive_loss(model, batch, 0.1).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_passages_are_cut_out_of_one_document(tmp_path):
+    tokenizer = train_bpe([], 260)
+    documents = [letter * 100 + letter.upper() * 100 for letter in "abc"] + ["too short"]
+    write_token_shard(tmp_path / "train", documents, tokenizer)
+    pairs = PassagePairs(TokenShard(tmp_path / "train"), tokenizer, half_tokens=32, seed=0)
+    assert len(pairs) == 9, "three passages of 64 of each document; the last 8 tokens are too few"
+    whole = 0
+    for index in range(9):
+        for epoch in range(4):
+            query, text = pairs.pair(index, epoch)
+            assert {letter.lower() for letter in query + text} == {"abc"[index // 3]}
+            assert 8 <= len(query) <= 32
+            assert len(query) + len(text) == 64 or (len(text) == 64 and query in text)
+            whole += len(text) == 64
+    assert 0 < whole < 9, "few spans stay in their text"
+    assert pairs.pair(4, 2) == pairs.pair(4, 2) != pairs.pair(4, 3)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_embeddings_learn_pairs_that_share_no_word(method):
+    """The text is the query in capitals: bytes that have nothing in common before training."""
+    words = [a + b + c for a in "bdfg" for b in "aeiou" for c in "nprst"]
+    pairs = [(word, word.upper()) for word in words]
+    validation, train = pairs[::6], [pair for index, pair in enumerate(pairs) if index % 6]
+    options = {"batch_tokens": 400, "learning_rate": 1e-2, "epochs": 20, "lora_rank": 16}
+    machine = Machine(threads=1, device="cpu")
+    model, tokenizer = encoder(), train_bpe([], 260)
+    metrics = finetune_embeddings(model, tokenizer, train, validation, method=method, machine=machine, **options)
+    retrieval = metrics["retrieval"]
+    assert retrieval["before"] < 0.3
+    assert retrieval["accuracy"] > 0.8
+    assert metrics["loss"]["validation_end"] < metrics["loss"]["validation_start"]
+    assert (metrics["parameters"]["trained"] < metrics["parameters"]["all"]) == (method == "lora")
+
+
+def test_one_pair_has_no_negatives():
+    with pytest.raises(UserError, match="1 pairs to train on, expected at least 2"):
+        finetune_embeddings(encoder(), train_bpe([], 260), [("a", "b")])
