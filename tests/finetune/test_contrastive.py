@@ -66,11 +66,11 @@ def test_a_batch_is_one_row_of_pairs_and_a_function_of_the_step():
     assert all(torch.equal(batch[name], batches.batch(2)[name]) for name in batch)
     assert {len(tensor) for tensor in batch.values()} == {1}
     shown = []
-    for step in range(3):
+    for step in range(2):
         tokens = batches.batch(step)
         for row, length in zip(tokens["query_tokens"][0], tokens["query_lengths"][0].tolist(), strict=True):
             shown.append(tokenizer.decode(row[:length].tolist()))
-    assert sorted(shown[:9]) == sorted(query for query, _ in pairs), "each pair once an epoch"
+    assert len(set(shown[:8])) == 8, "no pair twice in an epoch"
     texts = [pairs[int(query.split()[1])][1] for query in shown[:4]]
     groups = batches.batch(0)["groups"][0].tolist()
     assert [[a == b for b in texts] for a in texts] == [[a == b for b in groups] for a in groups]

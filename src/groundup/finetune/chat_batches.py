@@ -146,6 +146,25 @@ def shuffled_rows(step: int, batch_rows: int, num_rows: int, seed: int) -> list[
     ]
 
 
+def grouped_steps(num_rows: int, batch_rows: int) -> int:
+    """Steps whose rows are sorted by length together: at most GROUPED_STEPS, and no more than one epoch has."""
+    return max(1, min(GROUPED_STEPS, num_rows // batch_rows))
+
+
+def batches_by_length(lengths: Sequence[int], steps: int, seed: int, group: int) -> list[list[int]]:
+    """Indices of `lengths` in one batch a step, of similar lengths, in random order: little padding.
+
+    The longest batch is the first of group 0: the size of the micro-batches is chosen by its memory.
+    """
+    by_length = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    order = feistel_permutation(np.arange(steps), steps, seed + 1, group).tolist()
+    if group == 0:
+        order.remove(0)
+        order.insert(0, 0)
+    rows = len(lengths) // steps
+    return [by_length[number * rows : (number + 1) * rows] for number in order]
+
+
 def pack_first_fit(items: Sequence[int], length_of: Callable[[int], int], capacity: int) -> list[list[int]]:
     """Pack items into rows of at most `capacity`, each into the first of the last MAX_OPEN_ROWS rows with enough space."""
     rows: list[list[int]] = []
@@ -162,6 +181,8 @@ def pack_first_fit(items: Sequence[int], length_of: Callable[[int], int], capaci
         spaces[row] -= length
     return rows
 
+
+GROUPED_STEPS = 16
 
 MIN_SEQUENCE_LENGTH = 8
 """Of train.sequence_length."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from groundup.finetune.chat_batches import MIN_SEQUENCE_LENGTH, shuffled_rows
+from groundup.finetune.chat_batches import MIN_SEQUENCE_LENGTH, batches_by_length, grouped_steps, shuffled_rows
 from groundup.generate.text_classification import TextClassifier, classify_texts
 from groundup.generate.text_embedding import encode_for_embedding, pad_ids
 from groundup.tokenizer import Tokenizer
@@ -13,7 +13,7 @@ from groundup.train.objectives import Batch, Objective
 
 
 class LabelBatches:
-    """Batches of labelled texts; a pure function of (seed, step).
+    """Batches of labelled texts of similar length; a pure function of (seed, step).
 
     Attributes:
         num_rows: texts in one epoch.
@@ -34,10 +34,17 @@ class LabelBatches:
         self.num_rows, self.seed = len(self.ids), seed
         self.sequence_length = max(MIN_SEQUENCE_LENGTH, round(sum(map(len, self.ids)) / self.num_rows))
         self.batch_rows = min(max(1, batch_tokens // self.sequence_length), self.num_rows)
+        self._group: tuple[int, list[list[int]]] = (-1, [])
 
     def batch(self, step: int) -> Batch:
         """`tokens` (B T), `lengths` (B) and `labels` (B)."""
-        return self._tensors([row for _, row in shuffled_rows(step, self.batch_rows, self.num_rows, self.seed)])
+        size = grouped_steps(self.num_rows, self.batch_rows)
+        group, position = divmod(step, size)
+        if self._group[0] != group:
+            rows = [row for _, row in shuffled_rows(group, size * self.batch_rows, self.num_rows, self.seed)]
+            order = batches_by_length([len(self.ids[row]) for row in rows], size, self.seed, group)
+            self._group = (group, [[rows[index] for index in batch] for batch in order])
+        return self._tensors(self._group[1][position])
 
     def first_epoch(self) -> list[Batch]:
         """Every text once, in order: for validation."""

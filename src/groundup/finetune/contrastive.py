@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from groundup.finetune.chat_batches import MIN_SEQUENCE_LENGTH, shuffled_rows
+from groundup.finetune.chat_batches import MIN_SEQUENCE_LENGTH, batches_by_length, grouped_steps, shuffled_rows
 from groundup.generate.text_embedding import encode_for_embedding, pad_ids, pool_tokens
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives import Batch, Objective
@@ -43,7 +43,7 @@ class FixedPairs:
 
 
 class ContrastiveBatches:
-    """Batches of pairs; a pure function of (seed, step).
+    """Batches of pairs, whose texts have similar lengths; a pure function of (seed, step).
 
     A batch is one row of all tensors: micro-batches would have fewer negatives.
 
@@ -60,11 +60,18 @@ class ContrastiveBatches:
         tokens = sum(len(ids) for pair in sampled for ids in self._encode(pair))
         self.sequence_length = max(MIN_SEQUENCE_LENGTH, round(tokens / len(sampled)))
         self.batch_rows = min(max(2, batch_tokens // self.sequence_length), self.num_rows)
+        self._group: tuple[int, list[list[tuple[str, str]]]] = (-1, [])
 
     def batch(self, step: int) -> Batch:
         """`tokens` and `query_tokens` (1 N T), `lengths` and `query_lengths` (1 N), and `groups` (1 N), equal for equal texts."""
-        rows = shuffled_rows(step, self.batch_rows, self.num_rows, self.seed)
-        return self._tensors([self.pairs.pair(index, epoch) for epoch, index in rows])
+        size = grouped_steps(self.num_rows, self.batch_rows)
+        group, position = divmod(step, size)
+        if self._group[0] != group:
+            rows = shuffled_rows(group, size * self.batch_rows, self.num_rows, self.seed)
+            pairs = [self.pairs.pair(index, epoch) for epoch, index in rows]
+            order = batches_by_length([len(text) for _, text in pairs], size, self.seed, group)
+            self._group = (group, [[pairs[index] for index in batch] for batch in order])
+        return self._tensors(self._group[1][position])
 
     def first_epoch(self) -> list[Batch]:
         """Every pair once, in order: for validation. A last batch of one pair, which has no negatives, is left out."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.inputs import resolve_files
-from groundup.data.readers.encoding import decode_text
+from groundup.data.readers.encoding import decode_bytes
 from groundup.data.stable_hash import hash_fraction
 from groundup.finetune.conversations import ConversationStats
 from groundup.recipe.finetune_config import ExampleSourceConfig
@@ -70,7 +70,7 @@ def _read_records(source: ExampleSourceConfig, machine: Machine) -> Iterator[Any
     for file in resolve_files(source, machine):
         members = [(member.name, member.stream.read()) for member in file.iter_members()]
         for name, data in sorted(members):
-            text = decode_text(data)
+            text = decode_bytes(data).text
             if source.kind == "folders":
                 folder = PurePosixPath(name).parent.name
                 if not folder:

@@ -44,6 +44,7 @@ class TrainingOptions:
     learning_rate: float = 3e-4
     temperature: float = 0.05
     precision: str = "float32"
+    keep_best_weights: bool | None = True
 
 
 def finetune_embeddings(
@@ -153,7 +154,7 @@ def _train(
     trained = sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
     training, config, start = train_on_batches(
         module, objective, batches, validation_batches, epochs=settings.epochs, learning_rate=settings.learning_rate,
-        precision=settings.precision, keep_best_weights=True, folder=folder, machine=machine,
+        precision=settings.precision, keep_best_weights=settings.keep_best_weights is not False, folder=folder, machine=machine,
     )  # fmt: skip
     if settings.method == "lora":
         merge_lora(model)
@@ -191,15 +192,9 @@ def finetune_on_examples(
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     model = load_model(inputs["base"], setup_device(machine), verify=False)
     fields = (
-        "method",
-        "lora_rank",
-        "lora_alpha",
-        "epochs",
-        "batch_tokens",
-        "learning_rate",
-        "temperature",
-        "precision",
-    )
+        "method", "lora_rank", "lora_alpha", "epochs", "batch_tokens", "learning_rate", "temperature", "precision",
+        "keep_best_weights",
+    )  # fmt: skip
     options: dict[str, Any] = {name: getattr(config, name) for name in fields} | {"folder": out, "machine": machine}
     counts: dict[str, Any] = {}
     train: Sequence[Example] | PassagePairs

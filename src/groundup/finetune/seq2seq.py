@@ -5,15 +5,19 @@ The encoder reads the first user turn, and the decoder learns to write the answe
 
 from collections.abc import Sequence
 
-import numpy as np
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
-from groundup.finetune.chat_batches import EncodedConversation, repeat_by_weight, shuffled_rows
+from groundup.finetune.chat_batches import (
+    EncodedConversation,
+    batches_by_length,
+    grouped_steps,
+    repeat_by_weight,
+    shuffled_rows,
+)
 from groundup.finetune.conversations import TrainingConversation
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives import seq2seq_batch
-from groundup.train.sequence_order import feistel_permutation
 
 
 def encode_seq2seq(
@@ -29,10 +33,6 @@ def encode_seq2seq(
         return None
     mask = (0,) * len(source) + (1,) * len(target)
     return EncodedConversation(((source + target, mask),), conversation.weight)
-
-
-GROUPED_BATCHES = 16
-"""Steps whose pairs are sorted by length, at most; no more than one epoch has."""
 
 
 class Seq2SeqBatches:
@@ -64,29 +64,18 @@ class Seq2SeqBatches:
         self.num_rows = len(self.pairs)
         mean = sum(len(source) + 1 for source, _ in self.pairs) / self.num_rows
         self.batch_rows = max(1, round(batch_rows * sequence_length / mean))
-        self._group_size = max(1, min(GROUPED_BATCHES, self.num_rows // self.batch_rows))
         self._group: tuple[int, list[list[int]]] = (-1, [])
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """One batch: `tokens` and `document_ids` (B S), which are 0 at padding, and `labels` (B T), -100 at padding."""
-        group, position = divmod(step, self._group_size)
+        size = grouped_steps(self.num_rows, self.batch_rows)
+        group, position = divmod(step, size)
         if self._group[0] != group:
-            self._group = (group, self._batches_by_length(group))
+            rows = [row for _, row in shuffled_rows(group, size * self.batch_rows, self.num_rows, self.seed)]
+            lengths = [max(map(len, self.pairs[row])) for row in rows]
+            order = batches_by_length(lengths, size, self.seed, group)
+            self._group = (group, [[rows[index] for index in batch] for batch in order])
         return self._tensors(self._group[1][position])
-
-    def _batches_by_length(self, group: int) -> list[list[int]]:
-        """The rows of as many steps, sorted by length, cut into batches in random order: little padding.
-
-        The longest batch of all is the first of the training: the size of the micro-batches is chosen by its memory.
-        """
-        size = self._group_size
-        rows = [row for _, row in shuffled_rows(group, size * self.batch_rows, self.num_rows, self.seed)]
-        rows.sort(key=lambda row: -max(map(len, self.pairs[row])))
-        order = feistel_permutation(np.arange(size), size, self.seed + 1, group).tolist()
-        if group == 0:
-            order.remove(0)
-            order.insert(0, 0)
-        return [rows[index * self.batch_rows : (index + 1) * self.batch_rows] for index in order]
 
     def first_epoch(self) -> list[dict[str, Tensor]]:
         """Every pair once, in order: for validation."""
