@@ -239,7 +239,7 @@ def test_wrong_column_of_an_evaluation_set_or_earlier_corpus_is_an_error(
         ({"dedup_against": [items]}, "data.dedup_against: items has no text to compare with: 1 document"),
     ]:
         with pytest.raises(UserError, match=message) as error:
-            build(recipe(sources=sources, **knobs), {}, tmp_path / f"out{len(message)}", machine)
+            build(recipe(sources=sources, **knobs), tmp_path / f"out{len(message)}", machine)
         assert error.value.hint is not None
         assert "text_column" in error.value.hint
 
