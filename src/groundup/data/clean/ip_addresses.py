@@ -4,12 +4,12 @@ import ipaddress
 import re
 
 IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![A-Za-z]|[\d.]*\d)")
-IPV6 = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f]{1,4}(?::{1,2}[0-9A-Fa-f]{1,4}){1,6}(?:::)?(?![\w:])")
+IPV6 = re.compile(r"[23](?<![\w:.][23])[0-9A-Fa-f]{3}:[0-9A-Fa-f]{1,4}(?::{1,2}[0-9A-Fa-f]{1,4}){1,6}(?:::)?(?![\w:])")
 """Public addresses begin with 2 or 3 (2000::/3, the only global unicast block that IANA allocates)."""
 
 ADDRESS_BEFORE = re.compile(
     r"(?:\b(?:ip(?:v4)?|address(?:es)?|server|hosts?|dns|ping|resolver|nameserver|router|gateway|client|inet|from)\b[^\n]{0,12}"
-    r"|//|@|\[)$",
+    r"|//|@)$",
     re.IGNORECASE,
 )
 ADDRESS_BEHIND = re.compile(r":\d{2,5}\b|/\d{1,2}\b(?!\.)")
@@ -45,6 +45,7 @@ def is_public_ipv6(match: re.Match[str]) -> bool:
 
 def _is_global(text: str) -> bool:
     try:
-        return ipaddress.ip_address(text).is_global
+        address = ipaddress.ip_address(text)
     except ValueError:
         return False
+    return address.is_global and not address.is_multicast

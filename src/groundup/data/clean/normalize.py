@@ -48,7 +48,7 @@ def normalize_code(text: str) -> str:
 
 def _repair(text: str) -> str:
     for _ in range(MAX_REPAIRS):  # a removal may join characters that then compose
-        repaired = LINE_ENDS.sub("\n", _repair_mojibake(text))
+        repaired = LINE_ENDS.sub("\n", repair_mojibake(text))
         repaired = unicodedata.normalize("NFC", INVISIBLE.sub("", SPACES.sub(" ", repaired)))
         if repaired == text:
             break
@@ -56,7 +56,7 @@ def _repair(text: str) -> str:
     return text
 
 
-def _repair_mojibake(text: str) -> str:
+def repair_mojibake(text: str) -> str:
     """The text with the lines repaired that ftfy (Speer 2019) finds to be UTF-8 in a wrong decoding."""
     if not MOJIBAKE.search(text):
         return text

@@ -7,11 +7,14 @@ NUMBER = re.compile(
     r"(?<![\w.,+/])(?<!\d[-–])(?:\+ ?)?\(?\d(?:(?: ?\(|\)[ .\-]?|[ .\-/‐‑–－]|(?<=\d) - )?\d){6,19}(?!(?!x\d)[\w.,-]*\d)"
 )
 CONTEXT = re.compile(
-    r"(?:(?<![^\W\d_])(?:"
+    r"(?<![^\W\d_])(?:"
     r"tel|tél|ph|phones?|telephone|telefono|teléfono|telefone|téléphone|telefax|telefon[a-z]{0,4}|puhelin|mobiel|tlf|tfno|"
-    r"mob|mobile?|móvil|movil|celular|cell|cellulare|handy|portable|fax|voice|call|calling|dial|dialing|whatsapp|fone|rufnummer|"
+    r"mob|mobile?|móvil|movil|celular|cell|cellulare|handy|fax|voice|call|calling|dial|dialing|whatsapp|fone|rufnummer|"
     r"hotline|тел|телефон[а-я]{0,3}|факс|моб|τηλ|τηλέφωνο|טלפון|تلفن|هاتف|फ़ोन|फोन"
-    r")(?![^\W\d_])|[☎☏📞📱✆]|電話|电话|手机|手機|携帯|传真|傳真|热线|熱線|전화|연락처|휴대폰|팩스|โทร)[^\n\d]{0,16}$",
+    r")(?:[^\w\n]{1,4}(?:is|at|no|nr|number|nummer|numéro|número|us|me|on|home|work|office|toll|free|or|my|our|номер))"
+    r"{0,3}[^\w\n]{0,4}$"
+    r"|(?:[☎☏📞📱✆]|電話|电话|手机|手機|携帯|传真|傳真|热线|熱線|전화|연락처|휴대폰|팩스|โทร)"
+    r"(?:番号|号码|號碼|号|번호|是|は|는)?[^\w\n]{0,4}$",
     re.IGNORECASE,
 )
 """Words before a number in national form."""
@@ -48,9 +51,11 @@ def is_phone_number(match: re.Match[str]) -> bool:
         return False
     before = match.string[max(match.start() - CONTEXT_CHARACTERS, 0) : match.start()]
     has_context = CONTEXT.search(before) is not None
+    if text.startswith("+ ") and not has_context:  # a sum
+        return False
     if text.startswith("+"):
         return _is_valid("+" + digits, None) or (has_context and len(digits) > 7 and digits[0] != "0")
-    if digits.startswith("00") and digits[2] != "0" and (has_context or len(text) > len(digits)):
+    if text.startswith("00") and digits[2] != "0" and (has_context or len(text) > len(digits)):
         return _is_valid("+" + digits[2:], None)
     if NORTH_AMERICAN.fullmatch(text) or NORTH_AMERICAN.fullmatch(text.lstrip("(")):
         return True

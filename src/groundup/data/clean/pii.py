@@ -10,12 +10,13 @@ from groundup.data.clean.phone_numbers import NUMBER, is_phone_number
 from groundup.data.clean.secret_patterns import replace_secrets
 from groundup.recipe.data_config import PiiConfig
 
-LETTERS = "A-Za-z0-9\u00aa-\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u052f\u05d0-\u05ea\u0620-\u064a\u0900-\u0dff"
+LETTERS = "A-Za-z\u00aa-\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u052f\u05d0-\u05ea\u0620-\u064a\u0900-\u0dff"
 """Letters of addresses: alphabets, not the scripts that put no space before an address."""
 
 EMAIL = re.compile(
-    rf"(?<![{LETTERS}._%+-])(?:[{LETTERS}_](?:[{LETTERS}.!#$&'*+/=?^`{{|}}~%_-]{{0,62}}[{LETTERS}_+-])?)"
-    rf"@((?:[{LETTERS}](?:[{LETTERS}-]{{0,61}}[{LETTERS}])?\.){{1,8}})(xn--[a-z0-9-]{{2,59}}|[^\W\d_]{{2,24}})(?![{LETTERS}_]|[.-][{LETTERS}])"
+    rf"(?<![{LETTERS}0-9._%+-])(?:[{LETTERS}0-9_](?:[{LETTERS}0-9.&'~%_+-]{{0,62}}[{LETTERS}0-9_+-])?)"
+    rf"@(?:[{LETTERS}0-9](?:[{LETTERS}0-9-]{{0,61}}[{LETTERS}0-9])?\.){{1,8}}"
+    rf"(xn--[a-z0-9-]{{2,59}}|[{LETTERS}]{{2,24}})(?![{LETTERS}0-9_]|[.-][{LETTERS}0-9])"
 )
 NOT_DOMAINS = frozenset([
     "png", "jpg", "jpeg", "gif", "svg", "webp", "bmp", "tif", "tiff", "ico", "css", "js", "json", "html", "htm", "xml", "yml",
@@ -26,8 +27,11 @@ NOT_DOMAINS = frozenset([
 SHARED_ACCOUNTS = frozenset(["git", "hg", "svn", "cvs", "anoncvs", "anonymous"])
 
 DOI = re.compile(r"\b10\.\d{4,9}/")
-DIGITS = re.compile(r"\d[\d .()/\-‐‑–\u3000－]{4,}\d")
+DIGIT = "0-9\u0660-\u0669\u06f0-\u06f9\u0966-\u096f\uff10-\uff19"
+DIGITS = re.compile(f"[{DIGIT}][{DIGIT} .()/\\-‐‑–\u3000－]{{4,}}[{DIGIT}]")
 """Necessary condition of all number patterns; most lines fail it and are skipped."""
+
+AT = re.compile("@")
 
 
 def mask_pii(text: str, counts: dict[str, int] | None = None, **knobs: Any) -> str:
@@ -91,14 +95,25 @@ def pii_mapper(config: PiiConfig, counts: dict[str, int] | None = None) -> Calla
         if config.secrets:
             text = replace_secrets(text, secret)
         if config.emails and "@" in text:
-            text = EMAIL.sub(email, text)
+            text = _change_lines(text, AT, lambda line: EMAIL.sub(email, line))
         if config.ips and text.count(":") > 2:
             text = IPV6.sub(ipv6, text)
-        if DIGITS.search(text):
-            text = "\n".join(numbers(line) if DIGITS.search(line) else line for line in text.split("\n"))
-        return text
+        return _change_lines(text, DIGITS, numbers)
 
     return mask
+
+
+def _change_lines(text: str, pattern: re.Pattern[str], change: Callable[[str], str]) -> str:
+    """The text with the lines changed that hold a match."""
+    parts, position = [], 0
+    for match in pattern.finditer(text):
+        if match.start() >= position:
+            start = max(text.rfind("\n", position, match.start()) + 1, position)
+            end = text.find("\n", match.end())
+            end = len(text) if end < 0 else end
+            parts += [text[position:start], change(text[start:end])]
+            position = end
+    return "".join([*parts, text[position:]]) if parts else text
 
 
 def _is_email(match: re.Match[str]) -> bool:
@@ -106,7 +121,7 @@ def _is_email(match: re.Match[str]) -> bool:
     passwords before a host (http://user:password@host.example).
     """
     account = match.group().partition("@")[0]
-    if account in SHARED_ACCOUNTS or match.group(2).lower() in NOT_DOMAINS:
+    if account in SHARED_ACCOUNTS or match.group(1).lower() in NOT_DOMAINS:
         return False
     return match.string[match.end() : match.end() + 1] not in ("(", "[") and not _is_in_url(match)
 
