@@ -175,6 +175,13 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
         specs.append(parse_source(path, [spec.name for spec in specs]))
     survey = survey_files(specs, Machine())
     lines = survey.describe() if survey.files else ["the text is not on this machine: the run will look at it"]
+    if survey.conversations and not survey.text_sources:  # there is no other text to learn the language from
+        talks = survey
+        specs = [spec.model_copy(update={"kind": "jsonl", "text_column": "messages"}) for spec in specs]
+        survey = survey_files(specs, Machine())
+        survey.conversations, survey.conversation_languages = talks.conversations, talks.conversation_languages
+        lines = [*survey.describe(), "only conversations: they are the text of pretraining, too"]
+    specs = [spec for spec in specs if spec.name in survey.text_sources]
     languages = survey.main_languages
     talked = survey.conversation_languages.most_common(1)
     fits = not talked or not languages or talked[0][0] in languages
@@ -188,13 +195,14 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
         for text in iter_turns(Path(path).expanduser(), "user")
     ]
     if survey.files and not survey.tokens:
-        raise UserError(f"--data {paths[0]}: no text in its files", hint="; ".join(lines))
+        hint = "; ".join(lines) or "text, Markdown, HTML, code, tables, JSON lines, dumps or archives of them"
+        raise UserError(f"--data {' '.join(paths[:3])}: no text in {survey.files:,} files", hint=hint)
     known = bool(survey.files)
     data = RecipeData(
         specs, languages, survey.text_bytes if known else None, survey.tokens if known else None, survey.beginnings,
         conversations, questions[:2],
     )  # fmt: skip
-    is_code = set(survey.kinds) <= {"code", "unknown_kind"} and known
+    is_code = set(survey.kinds) == {"code"}
     has_chat = bool(conversations) or "en" in languages
     return DataFound(data, lines, specs[0].name, "code" if is_code else "chat-4bit" if has_chat else "base")
 

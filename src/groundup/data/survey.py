@@ -1,4 +1,4 @@
-"""What the files of a source hold, from a bounded sample: kinds, languages, sizes, duplicates, conversations."""
+"""What the files of a source hold, from a bounded sample: kinds, languages, encodings, sizes, duplicates, conversations."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from groundup.data.clean.step_types import CleaningStep
 from groundup.data.corpus_summary import BYTES_PER_TOKEN
 from groundup.data.dedup.document_keys import text_key
 from groundup.data.document import Document, DroppedDocument
-from groundup.data.document_reader import AUTO, read_file_kinds
+from groundup.data.document_reader import read_file_kinds
 from groundup.data.file_kind import CONVERSATIONS, UNKNOWN_KIND
 from groundup.data.filter_stats import count_by_name, describe_reason
 from groundup.data.inputs import InputFile, resolve_files
@@ -31,6 +31,17 @@ MAX_TURNS = 200
 """Limits of the sample: files, text in all, text of each file at least, turns of conversations."""
 MIN_SHARE = 0.02
 """Languages with a smaller share of the documents are taken for errors of the detection."""
+LEFT_OUT = {
+    UNKNOWN_KIND: "of no known kind (images, binaries, settings)",
+    "empty_file": "empty",
+    "broken_file": "damaged",
+    "broken_archive": "damaged",
+    "not_text": "binary",
+    "too_large": "too large",
+}
+"""Reasons for which whole files are left out, in words."""
+ONE_TEXT_KINDS = frozenset(["text", "markdown", "rst", "html", "books", "code", "pdf", "office"])
+"""Kinds of one text a file; long ones are read in parts."""
 TEXT_FRACTIONS = {"web": 0.1, "html": 0.2, "wikipedia": 0.7, "jsonl": 0.9, "table": 0.9}
 """Text per byte of a file that the sample does not read to its end; other kinds: 1."""
 
@@ -41,18 +52,28 @@ class DataSurvey:
 
     Attributes:
         files, total_bytes: of all files, not only those of the sample.
-        documents, text_bytes: estimates for all files.
-        kinds, languages: documents of the sample.
+        text_files, documents, text_bytes: estimates for all files.
+        sampled: files of the sample.
+        archives: archives of the sample.
+        text_sources: names of the sources with text, or not on this machine.
+        kinds, languages, encodings: documents of the sample; encodings without UTF-8.
+        left_out: files and members of archives in the sample without text, by reason.
         beginnings: first words of a few documents.
         conversations: paths of files with conversations, and the languages of their turns.
     """
 
     files: int = 0
     total_bytes: int = 0
+    sampled: int = 0
+    archives: int = 0
+    text_sources: set[str] = field(default_factory=set)
+    text_files: float = 0.0
     documents: float = 0.0
     text_bytes: float = 0.0
     kinds: Counter[str] = field(default_factory=Counter)
     languages: Counter[str] = field(default_factory=Counter)
+    encodings: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
     read: int = 0
     duplicates: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
@@ -62,8 +83,8 @@ class DataSurvey:
 
     @property
     def tokens(self) -> int:
-        """Estimated tokens of the text that the filters keep."""
-        kept = 1 - sum(self.dropped.values()) / max(self.read, 1)
+        """Estimated tokens of the text that the filters and deduplication keep."""
+        kept = 1 - (sum(self.dropped.values()) + self.duplicates) / max(self.read, 1)
         return int(self.text_bytes * kept / BYTES_PER_TOKEN)
 
     @property
@@ -76,17 +97,14 @@ class DataSurvey:
 
     def describe(self) -> list[str]:
         """Lines for the console: what the data is, and what the filters would drop."""
-        main = self.main_languages
-        name = f"{LANGUAGE_NAMES.get(main[0], main[0])} " if len(main) == 1 else ""
-        lines = [
-            f"{self.documents:,.0f} {name}{_noun(self.kinds)} in {self.files:,} file{'s' * (self.files != 1)}, "
-            f"{self.text_bytes / 1e6:.2g} MB of text, about {self.tokens / 1e6:.2g} M tokens"
-        ]
+        lines = [self._summary()] if self.read else []
         if len(self.kinds) > 1:
             lines.append(f"kinds: {count_by_name(self.kinds)}")
+        main, total = self.main_languages, sum(self.languages.values())
         if len(main) > 1:
-            total = sum(self.languages.values())
             lines.append("languages: " + ", ".join(f"{code} {self.languages[code] / total:.0%}" for code in main[:8]))
+        if self.encodings:
+            lines.append(f"encodings other than UTF-8: {count_by_name(self.encodings)}")
         if self.duplicates:
             lines.append(f"exact duplicates: {self.duplicates / self.read:.0%} of the documents")
         if self.read and (lost := sum(self.dropped.values()) / self.read) > 0.1:
@@ -94,47 +112,85 @@ class DataSurvey:
             lines.append(f"the filters drop about {lost:.0%} of the documents, most: {describe_reason(reason)}")
         if self.conversations:
             lines.append(f"conversations: {', '.join(self.conversations[:3])}")
+        if self.left_out:
+            words = Counter[str]()
+            for reason, count in self.left_out.items():
+                words[LEFT_OUT[reason]] += count
+            sample = f" (in a sample of {self.sampled:,} files)" if self.sampled < self.files else ""
+            lines.append("files without text: " + ", ".join(f"{n:,} {what}" for what, n in words.most_common()) + sample)
         return lines
+
+    def _summary(self) -> str:
+        """Documents, files, size and tokens, as "30 German texts in 30 files, 13 kB, about 3,300 tokens"."""
+        main = self.main_languages
+        name = f"{LANGUAGE_NAMES.get(main[0], main[0])} " if len(main) == 1 else ""
+        noun, files, documents = _noun(self.kinds), round(self.text_files), round(self.documents)
+        if self.kinds.keys() <= ONE_TEXT_KINDS and documents > files and not self.archives:
+            what = f"{_count(files, f'{name}{noun}')}, read in {documents:,} parts"
+        else:
+            what = f"{_count(documents, f'{name}{noun}')} in {_count(files, 'file')}"
+        size = f"{self.text_bytes / 1e6:,.2g} MB" if self.text_bytes >= 1e6 else f"{self.text_bytes / 1e3:,.2g} kB"
+        return f"{what}, {size}, about {describe_tokens(self.tokens)} tokens"
+
+
+def describe_tokens(tokens: int) -> str:
+    """Two significant digits: 1616 -> "1,600"; 274531 -> "270,000"; 1900000 -> "1.9 million"."""
+    return f"{tokens / 1e6:.2g} million" if tokens >= 1e6 else f"{float(f'{tokens:.2g}'):,.0f}"
+
+
+def _count(number: int, singular: str) -> str:
+    return f"{number:,} {singular}{'s' * (number != 1)}"
 
 
 def _noun(kinds: Counter[str]) -> str:
-    known = [kind for kind in kinds if kind not in (UNKNOWN_KIND, CONVERSATIONS)]
-    names = {"code": "source files", "wikipedia": "articles", "web": "pages"}
-    return names.get(known[0], "texts") if len(known) == 1 else "texts"
+    names = {"code": "source file", "wikipedia": "article", "web": "page"}
+    return names.get(next(iter(kinds)), "text") if len(kinds) == 1 else "text"
 
 
 def survey_files(specs: Iterable[FilesConfig], machine: Machine) -> DataSurvey:
     """Look at a sample of the files of `specs`. Raises UserError if one matches no file."""
-    files = [file for spec in specs for file in resolve_files(spec, machine, lazy=True) if file.url is None]
-    survey = DataSurvey(files=len(files), total_bytes=sum(file.path.stat().st_size for file in files))
+    found = [(spec, file) for spec in specs for file in resolve_files(spec, machine, lazy=True)]
+    files = [(spec, file) for spec, file in found if file.url is None]
+    survey = DataSurvey(files=len(files), total_bytes=sum(file.path.stat().st_size for _, file in files))
+    survey.text_sources.update(spec.name for spec, file in found if file.url is not None)
     sample = files[:: -(-len(files) // MAX_FILES)] if files else []
-    sample_bytes = sum(file.path.stat().st_size for file in sample)
+    survey.sampled = len(sample)
+    sample_bytes = sum(file.path.stat().st_size for _, file in sample)
     steps: dict[str, list[CleaningStep]] = {}
     keys: set[int] = set()
     limit = max(MIN_FILE_BYTES, SAMPLE_BYTES // max(len(sample), 1))
-    for file in sample:
-        _survey_file(survey, file, limit, steps, keys)
+    for spec, file in sample:
+        _survey_file(survey, spec, file, limit, steps, keys)
     scale = survey.total_bytes / max(sample_bytes, 1)
+    survey.text_files *= survey.files / max(survey.sampled, 1)
     survey.documents *= scale
     survey.text_bytes *= scale
     return survey
 
 
 def _survey_file(
-    survey: DataSurvey, file: InputFile, limit: int, steps: dict[str, list[CleaningStep]], keys: set[int]
+    survey: DataSurvey,
+    spec: FilesConfig,
+    file: InputFile,
+    limit: int,
+    steps: dict[str, list[CleaningStep]],
+    keys: set[int],
 ) -> None:
     read_bytes = documents = 0
-    kind = AUTO
-    options = ReaderOptions(html_extractor="resiliparse")
-    for kind, found in read_file_kinds(AUTO, file, options):
+    survey.archives += file.is_archive
+    kind = spec.kind
+    options = ReaderOptions(spec.text_column, html_extractor="resiliparse")
+    for kind, found in read_file_kinds(spec.kind, file, options):
         if isinstance(found, DroppedDocument):
-            if found.reason in (UNKNOWN_KIND, CONVERSATIONS):
-                survey.kinds[found.reason] += 1
+            if found.reason in LEFT_OUT:
+                survey.left_out[found.reason] += 1
             if found.reason == CONVERSATIONS and not file.is_archive:
                 survey.conversations.append(str(file.path))
                 survey.conversation_languages.update(_turn_languages(file.path))
             continue
         survey.kinds[kind] += 1
+        survey.text_sources.add(spec.name)
+        survey.text_files += not documents
         documents += 1
         read_bytes += utf8_bytes(found.text)
         _survey_document(survey, kind, found, steps, keys)
@@ -166,8 +222,9 @@ def _survey_document(
     survey.duplicates += key in keys
     keys.add(key)
     words = result.text.split()
-    if len(survey.beginnings) < 3 and len(words) > 20:
-        survey.beginnings.append(" ".join(words[:4]))
+    beginning = " ".join(words[:4])
+    if len(survey.beginnings) < 3 and len(words) > 20 and beginning not in survey.beginnings:
+        survey.beginnings.append(beginning)
 
 
 def _turn_languages(path: Path) -> Counter[str]:

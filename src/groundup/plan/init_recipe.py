@@ -149,7 +149,6 @@ devices = {devices}
 {f"relative_speed = {relative_speed:.2g} # measured on this machine{chr(10)}" * (relative_speed != 1.0)}hours = {hours:g}
 
 [data]
-{_languages(data)}
 {"".join(_source(spec) for spec in data.sources) or SAMPLE_SOURCE}
 [tokenizer]
 vocab_size = {vocabulary_size(data.text_bytes, 4096 if is_cpu and hours < 4 else 32_000)}
@@ -176,19 +175,12 @@ def vocabulary_size(text_bytes: float | None, default: int) -> int:
     return default if supported >= default else max(MIN_VOCABULARY, 1 << (supported.bit_length() - 1))
 
 
-def _languages(data: RecipeData) -> str:
-    if not data.languages:
-        return ""
-    return f"language = {{ languages = {_toml(list(data.languages))} }} # found in the text; others are dropped\n"
-
-
 def _source(spec: FilesConfig) -> str:
     place = f"path = {_toml(spec.path)}\n" if spec.path is not None else ""
     if spec.package is not None:
         place += f"package = {{ name = {_toml(spec.package.name)}, version = {_toml(spec.package.version)} }}\n"
-    return (
-        f"[[data.sources]]\nname = {_toml(spec.name)}\nkind = {_toml(spec.kind)} # by content, for each file\n{place}\n"
-    )
+    how = " # by content, for each file" if spec.kind == "auto" else f"\ntext_column = {_toml(spec.text_column)}"
+    return f"[[data.sources]]\nname = {_toml(spec.name)}\nkind = {_toml(spec.kind)}{how}\n{place}\n"
 
 
 def _evaluate(goal: str, data: RecipeData, is_cpu: bool) -> str:

@@ -54,7 +54,8 @@ class FilesConfig(BaseConfig):
     )
     text_column: str = knob(
         "text",
-        "column or key of the text, in tables and JSON lines; if kind = auto and there is none: the longest text",
+        "column or key of the text, in tables and JSON lines; if kind = auto and there is none: the longest text. "
+        "In JSON lines also of a list of messages, whose contents are the text",
     )
 
     @model_validator(mode="after")

@@ -50,8 +50,13 @@ def _document(line: bytes, position: str, options: ReaderOptions) -> ReadResult:
 
 
 def record_text(record: dict, options: ReaderOptions) -> str | None:  # type: ignore[type-arg]
-    """Text of a record: its text column; chosen by content also another usual name, else the longest text."""
+    """Text of a record: its text column, of a list of messages their contents; chosen by content also another usual name,
+    else the longest text.
+    """
     text = record.get(options.text_column)
+    if isinstance(text, list):
+        turns = [turn.get("content") for turn in text if isinstance(turn, dict)]
+        text = "\n\n".join(turn for turn in turns if isinstance(turn, str)) or None
     if isinstance(text, str) or not options.by_content:
         return text if isinstance(text, str) else None
     named = (record[key] for key in TEXT_KEYS if isinstance(record.get(key), str))
