@@ -9,7 +9,10 @@ import pytest
 import typer
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
 from groundup.cli import init_command
+from groundup.data.document_reader import read_spec
+from groundup.data.readers.reader_options import ReaderOptions
 from groundup.plan import derive
 from groundup.plan.init_recipe import GOALS, vocabulary_size
 from groundup.recipe import load_recipe
@@ -49,12 +52,12 @@ def write_conversations(path: Path, question: str, answer: str) -> None:
 def test_german_texts(folder: Path, capsys: pytest.CaptureFixture[str]):
     init(data=["texte"], hours="0.05")
     out = capsys.readouterr().out
-    assert out.startswith("30 German texts in 30 files, 0.013 MB of text")
+    assert out.startswith("30 German texts in 30 files, 13 kB, about 3,")
     assert out.endswith("wrote texte-base.toml\nnext: groundup plan texte-base.toml\n")
     recipe = load_recipe("texte-base.toml")
     assert recipe.name == "texte-base"
     assert recipe.data is not None
-    assert recipe.data.language.languages == ("de",)
+    assert not recipe.data.language.languages, "texts whose language is not recognized stay"
     assert [(source.name, source.kind, source.path) for source in recipe.data.sources] == [("texte", "auto", "texte")]
     with pytest.raises(UserError, match=r"texte-base\.toml exists"):
         init(data=["texte"])
@@ -79,6 +82,48 @@ def test_no_chat_without_conversations_in_the_language(folder: Path):
     assert recipe.finetune.prompts == ("Wo steht die Mühle?",)
 
 
+def test_conversations_alone(folder: Path, capsys: pytest.CaptureFixture[str]):
+    lines = []
+    for number in range(200):
+        turns = [
+            {"role": "user", "content": f"Wo steht Haus {number}?"},
+            {"role": "assistant", "content": PROSE["de"][number:]},
+        ]
+        lines.append(json.dumps({"messages": turns}))
+    (folder / "talk.jsonl").write_text("\n".join(lines))
+    init(data=["talk.jsonl"], hours="0.05")
+    assert "only conversations: they are the text of pretraining, too" in capsys.readouterr().out
+    recipe = load_recipe("talk-chat-4bit.toml")
+    assert recipe.finetune is not None
+    assert recipe.data is not None
+    (source,) = recipe.data.sources
+    assert next(document.text for document in read_spec(source, ReaderOptions(source.text_column), Machine())) == (
+        f"Wo steht Haus 0?\n\n{PROSE['de']}"
+    )
+    init(data=["texte", "talk.jsonl"], hours="0.05")
+    assert capsys.readouterr().out.startswith("30 German texts in 30 files")
+    recipe = load_recipe("texte-chat-4bit.toml")
+    assert recipe.data is not None
+    assert [source.name for source in recipe.data.sources] == ["texte"]
+
+
+def test_what_is_found_is_told(folder: Path, capsys: pytest.CaptureFixture[str]):
+    files = folder / "mixed"
+    files.mkdir()
+    (files / "empty.txt").touch()
+    (files / "image.png").write_bytes(bytes(range(256)))
+    for number in range(3):
+        (files / f"same{number}.txt").write_text(PROSE["fi"])
+    (files / "old.txt").write_bytes(PROSE["de"].encode("cp1252"))
+    (files / "long.md").write_text("\n\n".join(f"{number} {PROSE['vi']}" for number in range(3000)))
+    init(data=["mixed"], hours="0.05", goal="base")
+    out = capsys.readouterr().out
+    assert out.startswith("5 Vietnamese texts, read in 10 parts, 1.5 MB, about"), out
+    assert "encodings other than UTF-8: 1 cp1252\n" in out
+    assert "files without text: 1 empty, 1 of no known kind" in out
+    assert "exact duplicates: " in out
+
+
 @pytest.mark.parametrize("goal", GOALS)
 def test_every_goal_gives_a_recipe_that_plans(goal: str, folder: Path):
     write_conversations(folder / "pairs.jsonl", "Guten Tag", "Good day")
@@ -96,6 +141,9 @@ def test_every_goal_gives_a_recipe_that_plans(goal: str, folder: Path):
         ({"hours": "soon"}, "--hours soon: expected a number above 0"),
         ({"hardware": "abacus"}, "--hardware abacus: unknown device"),
         ({"data": ["missing/*.txt"]}, "source missing: no file matches"),
+        ({"data": ["texte/**.txt"]}, "'**' can only be an entire path component"),
+        ({"data": ["empty.txt"]}, "--data empty.txt: no text in 1 file"),
+        ({"data": ["short.txt"]}, "--data short.txt: 100 tokens of text in 1 file"),
         ({"goal": "translate"}, "--goal translate: no text pairs"),
         ({"chat": ["none.jsonl"]}, "--chat none.jsonl: no such file"),
         ({"goal": "quantize", "model": "none"}, "--goal quantize: no model at --model none"),
@@ -103,6 +151,8 @@ def test_every_goal_gives_a_recipe_that_plans(goal: str, folder: Path):
     ],
 )
 def test_wrong_answers_are_one_line(answers: dict, message: str, folder: Path):  # type: ignore[type-arg]
+    (folder / "empty.txt").touch()
+    (folder / "short.txt").write_text(PROSE["de"], encoding="utf-8")
     with pytest.raises(UserError) as caught:
         init(**answers)
     assert message in caught.value.message

@@ -16,6 +16,8 @@ from groundup.recipe.bundled_recipes import BUNDLED_RECIPES, bundled_recipe
 SAMPLE = "sample"
 SPEED_TOLERANCE = 0.15
 """Difference from the speed of the table of devices that is taken for noise of the measurement."""
+MIN_TOKENS = 1_000
+"""Less text is a mistake: nothing can be learnt from it."""
 MODEL_COMMANDS = {
     "quantize": "groundup quantize {model} --bits 4 --out {name}-4bit",
     "evaluate": "groundup evaluate {model} --text {text}",
@@ -168,7 +170,7 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
     if not paths or paths == [SAMPLE]:
         return DataFound(RecipeData(conversations=chat or ()), [], SAMPLE, "chat-4bit")
     from groundup.artifacts.machine import Machine
-    from groundup.data.survey import iter_turns, parse_source, survey_files
+    from groundup.data.survey import conversations_as_text, describe_tokens, iter_turns, parse_source, survey_files
 
     specs = []
     for path in paths:
@@ -177,7 +179,7 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
     lines = survey.describe() if survey.files else ["the text is not on this machine: the run will look at it"]
     if survey.conversations and not survey.text_sources:  # there is no other text to learn the language from
         talks = survey
-        specs = [spec.model_copy(update={"kind": "jsonl", "text_column": "messages"}) for spec in specs]
+        specs = [conversations_as_text(spec) for spec in specs]
         survey = survey_files(specs, Machine())
         survey.conversations, survey.conversation_languages = talks.conversations, talks.conversation_languages
         lines = [*survey.describe(), "only conversations: they are the text of pretraining, too"]
@@ -194,9 +196,12 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
         if not path.endswith(".po")
         for text in iter_turns(Path(path).expanduser(), "user")
     ]
-    if survey.files and not survey.tokens:
+    if survey.files and survey.tokens < MIN_TOKENS:
+        found = f"{describe_tokens(survey.tokens)} tokens of text" if survey.text_bytes else "no text"
         hint = "; ".join(lines) or "text, Markdown, HTML, code, tables, JSON lines, dumps or archives of them"
-        raise UserError(f"--data {' '.join(paths[:3])}: no text in {survey.files:,} files", hint=hint)
+        raise UserError(
+            f"--data {' '.join(paths[:3])}: {found} in {survey.files:,} file{'s' * (survey.files != 1)}", hint=hint
+        )
     known = bool(survey.files)
     data = RecipeData(
         specs, languages, survey.text_bytes if known else None, survey.tokens if known else None, survey.beginnings,

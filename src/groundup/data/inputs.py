@@ -121,7 +121,7 @@ def local_files(pattern: str) -> list[tuple[str, Path]]:
     base = _glob_root(pattern)
     if glob.has_magic(pattern) and not Path(pattern).exists():
         rest = Path(pattern).relative_to(base).as_posix()
-        paths = base.glob(f"{rest}/*" if rest.endswith("**") else rest)
+        paths = _glob(base, f"{rest}/*" if rest.endswith("**") else rest)
     else:
         tree = os.walk(base, followlinks=False) if Path(pattern).is_dir() else ()
         paths = [Path(root) / name for root, _, names in tree for name in names] or [Path(pattern)]
@@ -129,6 +129,15 @@ def local_files(pattern: str) -> list[tuple[str, Path]]:
     return sorted(
         (name.as_posix(), path) for name, path in found.items() if not any(part.startswith(".") for part in name.parts)
     )
+
+
+def _glob(base: Path, pattern: str) -> list[Path]:
+    try:
+        return list(base.glob(pattern))
+    except ValueError as error:
+        raise UserError(
+            f"{base / pattern}: {error}", hint="** stands alone between slashes: **/*.txt names files in all folders"
+        ) from None
 
 
 def require_local_files(source: str, pattern: str) -> list[tuple[str, Path]]:

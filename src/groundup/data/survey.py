@@ -22,7 +22,7 @@ from groundup.data.file_kind import CONVERSATIONS, UNKNOWN_KIND
 from groundup.data.filter_stats import count_by_name, describe_reason
 from groundup.data.inputs import InputFile, resolve_files
 from groundup.data.readers.reader_options import ReaderOptions
-from groundup.recipe.data_config import DataConfig, FilesConfig
+from groundup.recipe.data_config import DataConfig, FilesConfig, SourceConfig
 
 MAX_FILES = 400
 SAMPLE_BYTES = 4 << 20
@@ -30,7 +30,7 @@ MIN_FILE_BYTES = 16 << 10
 MAX_TURNS = 200
 """Limits of the sample: files, text in all, text of each file at least, turns of conversations."""
 MIN_SHARE = 0.02
-"""Languages with a smaller share of the documents are taken for errors of the detection."""
+"""Languages with a smaller share of the text are taken for errors of the detection."""
 LEFT_OUT = {
     UNKNOWN_KIND: "of no known kind (images, binaries, settings)",
     "empty_file": "empty",
@@ -56,7 +56,8 @@ class DataSurvey:
         sampled: files of the sample.
         archives: archives of the sample.
         text_sources: names of the sources with text, or not on this machine.
-        kinds, languages, encodings: documents of the sample; encodings without UTF-8.
+        kinds, encodings: documents of the sample; encodings without UTF-8.
+        languages: bytes of the sample.
         left_out: files and members of archives in the sample without text, by reason.
         beginnings: first words of a few documents.
         conversations: paths of files with conversations, and the languages of their turns.
@@ -117,7 +118,9 @@ class DataSurvey:
             for reason, count in self.left_out.items():
                 words[LEFT_OUT[reason]] += count
             sample = f" (in a sample of {self.sampled:,} files)" if self.sampled < self.files else ""
-            lines.append("files without text: " + ", ".join(f"{n:,} {what}" for what, n in words.most_common()) + sample)
+            lines.append(
+                "files without text: " + ", ".join(f"{n:,} {what}" for what, n in words.most_common()) + sample
+            )
         return lines
 
     def _summary(self) -> str:
@@ -129,13 +132,19 @@ class DataSurvey:
             what = f"{_count(files, f'{name}{noun}')}, read in {documents:,} parts"
         else:
             what = f"{_count(documents, f'{name}{noun}')} in {_count(files, 'file')}"
-        size = f"{self.text_bytes / 1e6:,.2g} MB" if self.text_bytes >= 1e6 else f"{self.text_bytes / 1e3:,.2g} kB"
-        return f"{what}, {size}, about {describe_tokens(self.tokens)} tokens"
+        unit, name = (1e6, "MB") if self.text_bytes >= 1e6 else (1e3, "kB")
+        return f"{what}, {two_digits(self.text_bytes / unit)} {name}, about {describe_tokens(self.tokens)} tokens"
 
 
 def describe_tokens(tokens: int) -> str:
-    """Two significant digits: 1616 -> "1,600"; 274531 -> "270,000"; 1900000 -> "1.9 million"."""
-    return f"{tokens / 1e6:.2g} million" if tokens >= 1e6 else f"{float(f'{tokens:.2g}'):,.0f}"
+    """1616 -> "1,600"; 274531 -> "270,000"; 1900000 -> "1.9 million"."""
+    return f"{two_digits(tokens / 1e6)} million" if tokens >= 1e6 else two_digits(tokens)
+
+
+def two_digits(value: float) -> str:
+    """Two significant digits: 160.4 -> "160"; 1.94 -> "1.9"."""
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:,.0f}" if rounded >= 10 or rounded == int(rounded) else f"{rounded:g}"
 
 
 def _count(number: int, singular: str) -> str:
@@ -193,7 +202,7 @@ def _survey_file(
         survey.text_files += not documents
         documents += 1
         read_bytes += utf8_bytes(found.text)
-        _survey_document(survey, kind, found, steps, keys)
+        _survey_document(survey, kind, found, steps if getattr(spec, "clean", True) else {kind: []}, keys)
         if read_bytes > limit:
             break
     else:  # the whole file
@@ -213,7 +222,9 @@ def _survey_document(
         steps[kind] = build_steps(config, kind, True, FilterContext())
     survey.read += 1
     if kind != "code":
-        survey.languages[detect_language(document.text)[0]] += 1
+        survey.languages[detect_language(document.text)[0]] += utf8_bytes(document.text)
+    if (encoding := document.encoding.partition(",")[0]) and not encoding.startswith("utf-8"):
+        survey.encodings[encoding] += 1
     result = clean_document(document, steps[kind])
     if isinstance(result, DroppedDocument):
         survey.dropped[result.reason] += 1
@@ -261,3 +272,9 @@ def parse_source(text: str, taken: Iterable[str] = ()) -> FilesConfig:
     name = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") or "corpus"
     numbered = (name if number == 1 else f"{name}-{number}" for number in range(1, 1000))
     return FilesConfig.model_validate({"name": next(found for found in numbered if found not in set(taken)), **place})
+
+
+def conversations_as_text(spec: FilesConfig) -> SourceConfig:
+    """The turns of conversations as training text, without the filters for prose: most turns are short."""
+    values = spec.model_dump() | {"kind": "jsonl", "text_column": "messages", "clean": False}
+    return SourceConfig.model_validate(values)

@@ -179,7 +179,11 @@ def _source(spec: FilesConfig) -> str:
     place = f"path = {_toml(spec.path)}\n" if spec.path is not None else ""
     if spec.package is not None:
         place += f"package = {{ name = {_toml(spec.package.name)}, version = {_toml(spec.package.version)} }}\n"
-    how = " # by content, for each file" if spec.kind == "auto" else f"\ntext_column = {_toml(spec.text_column)}"
+    how = (
+        " # by content, for each file"
+        if spec.kind == "auto"
+        else f"\ntext_column = {_toml(spec.text_column)}\nclean = false"
+    )
     return f"[[data.sources]]\nname = {_toml(spec.name)}\nkind = {_toml(spec.kind)}{how}\n{place}\n"
 
 
