@@ -274,42 +274,6 @@ def test_dataset_folder_gives_training_split():
     assert texts(read("huggingface", "latest/attestation.jsonl", line)) == ["one"], "a word is no split"
 
 
-def test_markdown_to_text():
-    source = (
-        "---\ntitle: x\n---\n# Head #\n\nSome *words* and `code`, a [link](http://x.org/a_(b)).\n\n"
-        "```py\nhidden\n```\n| a | b |\n|---|---|\n\n> said\n\n![i](x.png)[ref]: http://x\n2 * 3 * 4 and snake_case_name"
-    )
-    (text,) = texts(read("markdown", "a.md", source.encode()))
-    assert text.split() == [
-        "Head",
-        "Some",
-        "words",
-        "and",
-        "code,",
-        "a",
-        "link.",
-        "said",
-        "[ref]:",
-        "http://x",
-        "2",
-        "*",
-        "3",
-        "*",
-        "4",
-        "and",
-        "snake_case_name",
-    ]
-
-
-def test_rst_to_text():
-    source = (
-        "Head\n====\n\nUse :class:`~a.b.Model` or ``x = 1``, see `Docs <http://x>`_ and *this*::\n\n    hidden code\n\n"
-        ".. note::\n\n    Noted text.\n\n.. code-block:: py\n\n    hidden\n\n* one\n  more\n* two\n\n.. _label:\n"
-    )
-    (text,) = texts(read("rst", "a.txt", source.encode()))
-    assert text == "Head\n\nUse Model or x = 1, see Docs and this:\n\nNoted text.\n\n- one more\n- two"
-
-
 def test_binary_file_is_not_text():
     assert reasons(read("text", "a.txt", b"ab\0cd")) == ["not_text"]
     assert texts(read("text", "a.txt", "\ufeffhé".encode())) == ["hé"]

@@ -1,79 +1,155 @@
-"""Markdown reader: to plain text. Grammar: https://spec.commonmark.org."""
+"""Markdown reader: to plain text. Parser: pulldown-cmark (CommonMark, tables, footnotes, formulas; linear time).
 
+Grammar: https://spec.commonmark.org and https://github.github.com/gfm.
+"""
+
+import html
 import re
+from typing import Any
 
+from groundup.data.readers.measurements import subscript, superscript
 from groundup.data.readers.text import markup_reader
 
-FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
-HEADING = re.compile(r"^ {0,3}#{1,6}\s+(.*)$")
-UNDERLINE = re.compile(r"^ {0,3}(=+|-{2,})\s*$")
-RULE = re.compile(r"^ {0,3}([-*_])(?:\s*\1){2,}\s*$")
-TABLE = re.compile(r"^\s*\|.*\|\s*$")
-DEFINITION = re.compile(r"^ {0,3}\[[^\]]+\]:\s*\S+")
-TARGET = r"\([^()]*+(?:\([^()]*+\)[^()]*+)*+\)"
-IMAGE = re.compile(rf"!\[[^\[\]]*+\]{TARGET}")
-LINK = re.compile(rf"\[([^\[\]]++)\](?:{TARGET}|\[[^\[\]]*+\])")
-ADDRESS = re.compile(r"<((?:https?|mailto):[^<>\s]*+)>")
-EMPHASIS = re.compile(
-    r"(?<![\w*])(\*{1,3})(?=\S)((?:[^*]|(?<=\w)\*(?=\w))++)(?<=\S)\1(?!\w)"
-    r"|(?<!\w)(_{1,3})(?=\S)((?:[^_]|(?<=\w)_(?=\w))++)(?<=\S)\3(?!\w)"
-)
-TICKS = re.compile(r"`+")
-COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-TAG = re.compile(r"</?[a-zA-Z][^<>]{0,500}>")
-FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-"""All patterns run in linear time on any text."""
+HTML_TAGS = frozenset([
+    "a", "abbr", "address", "area", "article", "aside", "audio", "b", "base", "bdi", "bdo", "big", "blockquote",
+    "body", "br", "button", "canvas", "caption", "center", "cite", "code", "col", "colgroup", "data", "dd", "del",
+    "details", "dfn", "dialog", "div", "dl", "dt", "em", "embed", "fieldset", "figcaption", "figure", "font",
+    "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr", "html", "i", "iframe", "img",
+    "input", "ins", "kbd", "label", "legend", "li", "link", "main", "map", "mark", "menu", "meta", "meter", "nav",
+    "noscript", "object", "ol", "optgroup", "option", "output", "p", "param", "picture", "pre", "progress", "q", "rp",
+    "rt", "ruby", "s", "samp", "script", "section", "select", "small", "source", "span", "strike", "strong", "style",
+    "sub", "summary", "sup", "svg", "path", "table", "tbody", "td", "template", "textarea", "tfoot", "th", "thead",
+    "time", "title", "tr", "track", "tt", "u", "ul", "var", "video", "wbr",
+])  # fmt: skip
+TAG = re.compile(r"</?([a-zA-Z][\w.-]*)([^<>]*)>")
+UNSEEN = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
+BREAK_TAG = re.compile(r"</?(?:br|p|div|li|tr|dd|dt|h[1-6r]|summary|details|table|ul|ol)\b[^<>]*>", re.IGNORECASE)
+CELL_END = re.compile(r"</t[dh]\s*>", re.IGNORECASE)
+BLOCKS = frozenset(["Paragraph", "Heading", "BlockQuote", "CodeBlock", "HtmlBlock", "List", "Item", "FootnoteDefinition",
+                    "Table", "TableHead", "TableRow", "MetadataBlock"])  # fmt: skip
+"""Elements whose start and end also end a piece of text."""
 
 
 def markdown_to_text(source: str) -> str:
-    """Headings, paragraphs and lists as plain text; without link targets, images, tables and code blocks."""
-    out: list[str] = []
-    fence: str | None = None
-    source = FRONT_MATTER.sub("", source.replace("\r\n", "\n"))
-    closed, mark, rest = source.rpartition("-->")  # an unclosed comment is text
-    source = TAG.sub("", COMMENT.sub("", closed + mark) + rest)
-    for line in source.split("\n"):
-        ticks = FENCE.match(line)
-        if fence is not None:
-            if ticks and ticks.group(1).startswith(fence):
-                fence = None
-            continue
-        if ticks:
-            fence = ticks.group(1)
-            continue
-        if TABLE.match(line) or DEFINITION.match(line) or RULE.match(line) or UNDERLINE.match(line):
-            continue
-        heading = HEADING.match(line)
-        out.append(_inline(heading.group(1).rstrip().rstrip("#").rstrip() if heading else line.removeprefix("> ")))
-    return "\n".join(out)
+    """Headings, paragraphs, lists, code and tables as a reader sees them; without link targets, images and HTML tags.
+
+    >>> markdown_to_text("# Head\\n\\nA *word*, `Vec<T>` and [a link](x.html).\\n\\n- one\\n- two")
+    'Head\\n\\nA word, Vec<T> and a link.\\n\\n- one\\n- two'
+    """
+    import pyromark
+
+    options = pyromark.Options
+    chosen = (
+        options.ENABLE_TABLES | options.ENABLE_FOOTNOTES | options.ENABLE_STRIKETHROUGH | options.ENABLE_MATH
+        | options.ENABLE_GFM | options.ENABLE_YAML_STYLE_METADATA_BLOCKS
+    )  # fmt: skip
+    text = MarkdownText()
+    for event in pyromark.events(source, options=chosen):
+        text.read(event)
+    return text.finish()
 
 
 read = markup_reader(markdown_to_text)
 
 
-def _inline(line: str) -> str:
-    line = ADDRESS.sub(r"\1", LINK.sub(r"\1", IMAGE.sub("", line)))
-    line = _without_ticks(line)
-    for _ in range(2):  # emphasis within emphasis
-        line = EMPHASIS.sub(lambda match: match.group(2) or match.group(4), line)
-    return line
+class MarkdownText:
+    """Plain text of the parser's events: blocks apart by a blank line, list items and table rows by a line end."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.piece: list[str] = []
+        self.scripts: list[int] = []
+        """Where superscripts and subscripts of the piece began."""
+        self.lists: list[int | None] = []
+        """Open lists, with the number of the next item."""
+        self.marker = ""
+        self.apart = "\n\n"
+        self.unseen = 0
+        """Depth of images and metadata."""
+
+    def read(self, event: Any) -> None:
+        """One event: a word, or its name with its content."""
+        if isinstance(event, str):
+            self.piece += {"SoftBreak": " ", "HardBreak": "\n"}.get(event, "")
+            return
+        ((name, content),) = event.items()
+        if name in ("Start", "End"):
+            tag = content if isinstance(content, str) else next(iter(content))
+            self._open(tag, content) if name == "Start" else self._close(tag)
+        elif self.unseen:
+            return
+        elif name in ("Text", "Code", "Html"):
+            self.piece.append(content)
+        elif name in ("InlineMath", "DisplayMath"):
+            mark = "$" if name == "InlineMath" else "$$"
+            self.piece.append(f"{mark}{content}{mark}")
+        elif name == "InlineHtml":
+            self._read_tag(content)
+
+    def finish(self) -> str:
+        """The whole text."""
+        self._end_piece()
+        return "".join(self.parts).strip("\n")
+
+    def _open(self, tag: str, value: Any) -> None:
+        if tag in BLOCKS:
+            self._end_piece()
+        if tag in ("Image", "MetadataBlock"):
+            self.unseen += 1
+        elif tag == "List":
+            self.lists.append(value["List"])
+        elif tag == "Item":
+            number = self.lists[-1]
+            self.marker = "- " if number is None else f"{number}. "
+            self.lists[-1] = None if number is None else number + 1
+        elif tag == "Table":
+            self.apart = "\n\n"
+        elif tag == "TableCell" and self.piece:
+            self.piece.append(" | ")
+
+    def _close(self, tag: str) -> None:
+        if tag in ("Image", "MetadataBlock"):
+            self.unseen -= 1
+        if tag == "HtmlBlock":
+            self.piece = [block_text("".join(self.piece))]
+        if tag in BLOCKS:
+            self._end_piece(is_code=tag == "CodeBlock")
+        if tag == "List":
+            self.lists.pop()
+        if tag in ("TableHead", "TableRow"):
+            self.apart = "\n"
+        elif tag in ("List", "Table") and not self.lists:
+            self.apart = "\n\n"
+
+    def _end_piece(self, is_code: bool = False) -> None:
+        text = "".join(self.piece).strip("\n" if is_code else None)
+        self.piece, self.scripts = [], []
+        if not text.strip():
+            return
+        indent = "  " * (len(self.lists) - 1) + self.marker
+        self.parts += [self.apart, indent, text.replace("\n", "\n" + " " * len(indent)) if indent else text]
+        self.marker = ""
+        self.apart = "\n" if self.lists else "\n\n"
+
+    def _read_tag(self, tag: str) -> None:
+        """What a tag within a paragraph prints. One that HTML does not know is text: `List<String>`, `x<y and y>z`."""
+        found = TAG.fullmatch(tag)
+        name = found.group(1).lower() if found else ""
+        known = name in HTML_TAGS and not (len(name) == 1 and found and found.group(2).strip())
+        if found and not known and "=" not in found.group(2):
+            self.piece.append(tag)
+        elif name == "br":
+            self.piece.append("\n")
+        elif name in ("sup", "sub") and not tag.startswith("</"):
+            self.scripts.append(len(self.piece))
+        elif name in ("sup", "sub") and self.scripts:
+            start = self.scripts.pop()
+            content = "".join(self.piece[start:])
+            self.piece[start:] = [superscript(content) if name == "sup" else subscript(content)]
 
 
-def _without_ticks(line: str) -> str:
-    """Code spans without backticks: a run of backticks ends at the next run of the same length."""
-    runs = [match.span() for match in TICKS.finditer(line)]
-    following: dict[int, int] = {}
-    closing: dict[int, int] = {}
-    for number in range(len(runs) - 1, -1, -1):
-        length = runs[number][1] - runs[number][0]
-        if length in following:
-            closing[number] = following[length]
-        following[length] = number
-    out, position, number = [], 0, 0
-    while number < len(runs):
-        if number in closing:
-            opened, closed = runs[number], runs[closing[number]]
-            out += [line[position : opened[0]], line[opened[1] : closed[0]]]
-            position, number = closed[1], closing[number]
-        number += 1
-    return "".join([*out, line[position:]])
+def block_text(source: str) -> str:
+    """Text of a block of HTML, line by line."""
+    text = TAG.sub("", CELL_END.sub(" ", BREAK_TAG.sub("\n", UNSEEN.sub("", source))))
+    lines = (" ".join(line.split()) for line in html.unescape(text).split("\n"))
+    return "\n".join(filter(None, lines))
