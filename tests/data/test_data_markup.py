@@ -21,7 +21,8 @@ from groundup.data.readers.rst import rst_to_text
         (r"\*no\* 1\. \# \[x\] &amp; &lt;b&gt;", "*no* 1. # [x] & <b>"),
         ("A claim[^1] and more.\n\n[^1]: The *note*.", "A claim and more.\n\nThe note."),
         ("---\ntitle: x\n---\n# Head #\n\nSetext\n---", "Head\n\nSetext"),
-        ("some *words*, **bold**, ***both***, ~~old~~, snake_case_name, 2 * 3 * 4", "some words, bold, both, old, snake_case_name, 2 * 3 * 4"),
+        ("some *words*, **bold**, ***both***, ~~old~~, snake_case_name, 2 * 3 * 4",
+         "some words, bold, both, old, snake_case_name, 2 * 3 * 4"),
         ("a [link](http://x.org/a_(b)), [b][c], ![i](x.png)\n\n[c]: http://x", "a link, b,"),
         ("Wrapped\nline and a hard  \nbreak", "Wrapped line and a hard\nbreak"),
         ("```py\ndef f(x):\n    return x\n```\n\n    <T>x</T>", "def f(x):\n    return x\n\n<T>x</T>"),
@@ -66,17 +67,21 @@ RST_OBJECTS = """
 @pytest.mark.parametrize(
     ("source", "plain"),
     [
-        (RST_OBJECTS, "class Field(null=False, *args)\nclass Field()\n\nA field of a Model.\n\nclean(value)\n\nChecks the value.\n\nblank"
+        (RST_OBJECTS, "class Field(null=False, *args)\nclass Field()\n\nA field of a Model.\n\nclean(value)"
+         "\n\nChecks the value.\n\nblank"
                       "\n\npath(route, view)\n\nReturns an element:\n\npath(\"a\", view)"),
         ("Head\n====\n\nUse ``x = 1``, `Docs <http://x>`_, **b** and *this*.", "Head\n\nUse x = 1, Docs, b and this."),
         ("===\nTop\n===\n\na\n\n----\n\nb", "Top\n\na\n\nb"),
-        (".. note::\n\n    Noted.\n\n.. warning:: Hot\n    iron.\n\n.. admonition:: Title\n\n    Text.", "Noted.\n\nHot iron.\n\nTitle\n\nText."),
-        (".. versionadded:: 5.2\n\n    The option.\n\n.. deprecated:: 4.0", "New in version 5.2.\n\nThe option.\n\nDeprecated since version 4.0."),
+        (".. note::\n\n    Noted.\n\n.. warning:: Hot\n    iron.\n\n.. admonition:: Title\n\n    Text.",
+         "Noted.\n\nHot iron.\n\nTitle\n\nText."),
+        (".. versionadded:: 5.2\n\n    The option.\n\n.. deprecated:: 4.0",
+         "New in version 5.2.\n\nThe option.\n\nDeprecated since version 4.0."),
         (".. code-block:: python\n    :caption: a.py\n\n    if x:\n        y", "if x:\n    y"),
         ("* one\n  more\n* two\n\n  - in\n\n3. three", "- one more\n- two\n  - in\n3. three"),
         ("* :class:`Lookup`: to look up", "- Lookup: to look up"),
         ("term\n    Its meaning.", "term\n\nIts meaning."),
-        (".. _label:\n\nIn\n--\n\n.. a comment\n   of two lines\n\n.. |x| replace:: the *X*\n\nSee Python_, |x| and :ref:`label`.\n\n.. _Python: http://p",
+        (".. _label:\n\nIn\n--\n\n.. a comment\n   of two lines\n\n.. |x| replace:: the *X*"
+         "\n\nSee Python_, |x| and :ref:`label`.\n\n.. _Python: http://p",
          "In\n\nSee Python, the X and label."),
         (".. _label:\n\nThe title\n=========\n\nSee :ref:`label`, :ref:`that <label>`.", "The title\n\nSee The title, that."),
         (":meth:`~a.B.save` :func:`f` :pep:`8` :rfc:`822` :ticket:`12` :sup:`2` :math:`x^2` :abbr:`LIFO (last in)`",
@@ -86,7 +91,8 @@ RST_OBJECTS = """
         (">>> f(1)\n2", ">>> f(1)\n2"),
         ("| a line\n| of verse", "a line\nof verse"),
         ("A claim [1]_ \\*here\\* re\\ ``x``.\n\n.. [1] The note.", "A claim [1] *here* rex.\n\n[1] The note."),
-        (":orphan:\n\n:Author: Me\n\n.. toctree::\n    :hidden:\n\n    a/b\n\n.. image:: x.png\n\nText.", "Author: Me\n\nText."),
+        (":orphan:\n\n:Author: Me\n\n.. toctree::\n    :hidden:\n\n    a/b\n\n.. image:: x.png\n\nText.",
+         "Author: Me\n\nText."),
     ],
 )  # fmt: skip
 def test_rst_is_read_as_on_the_page(source: str, plain: str):

@@ -4,6 +4,7 @@
     encoding.py        character encodings
     text.py            plain text
     markdown.py        Markdown
+    rst_inline.py      reStructuredText within a paragraph
     rst.py             reStructuredText
     wiki_sites.py      namespaces and section titles of a wiki
     measurements.py    measures and numbers in wikitext

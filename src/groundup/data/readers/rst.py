@@ -45,7 +45,8 @@ VERSIONS = {
 }  # fmt: skip
 PREFIXES = {"class": "class ", "exception": "exception ", "classmethod": "classmethod ", "staticmethod": "static "}
 OBJECTS = frozenset([
-    *PREFIXES, "function", "method", "attribute", "data", "property", "decorator", "decoratormethod", "describe", "object", "macro",
+    *PREFIXES, "function", "method", "attribute", "data", "property", "decorator", "decoratormethod", "describe", "object",
+    "macro",
     "type", "var", "member", "option", "cmdoption", "envvar", "rubric", "topic", "admonition", "sidebar", "struct", "enum",
     "enumerator", "alias", "opcode", "confval", "directive", "role",
 ])  # fmt: skip
