@@ -127,6 +127,8 @@ def test_what_is_found_is_told(folder: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize("goal", GOALS)
 def test_every_goal_gives_a_recipe_that_plans(goal: str, folder: Path):
     write_conversations(folder / "pairs.jsonl", "Guten Tag", "Good day")
+    if goal == "classify":
+        (folder / "pairs.jsonl").write_text('{"text": "Guten Tag", "label": "greeting"}\n')
     init(data=["texte", "texte/*.txt"], goal=goal, chat=["pairs.jsonl"], hours="0.1", out=Path("my recipe.toml"))
     recipe = load_recipe("my recipe.toml")
     assert (recipe.name, [source.name for source in recipe.data.sources]) == ("my-recipe", ["texte", "texte-2"])  # type: ignore[union-attr]
@@ -203,3 +205,34 @@ def test_speed_of_this_machine_is_written_and_planned_with(
     assert derive(slow).total_flops < 0.6 * derive(equal).total_flops
     init(data=["texte"], hours="0.05", out=Path("other.toml"), hardware="h100")
     assert load_recipe("other.toml").budget.relative_speed == 1.0
+
+
+def test_search_takes_pairs_and_else_the_text_itself(folder: Path):
+    init(data=["texte"], goal="search", hours="0.05")
+    recipe = load_recipe("texte-search.toml")
+    assert recipe.finetune is not None
+    assert (recipe.model.architecture, recipe.finetune.task, recipe.finetune.examples) == ("encoder", "embedding", ())
+    (folder / "pairs.jsonl").write_text('{"query": "Wo?", "text": "Hier."}\n')
+    init(data=["texte"], goal="search", chat=["pairs.jsonl"], hours="0.05", out=Path("pairs.toml"))
+    tuned = load_recipe("pairs.toml").finetune
+    assert tuned is not None
+    assert [(source.kind, source.path) for source in tuned.examples] == [("pairs", "pairs.jsonl")]
+
+
+def test_classify_needs_labels(folder: Path):
+    with pytest.raises(UserError, match="--goal classify: no labelled texts") as raised:
+        init(data=["texte"], goal="classify", hours="0.05")
+    assert raised.value.hint is not None
+    assert raised.value.hint.startswith("--chat PATH names them")
+    lines = [{"text": f"{PROSE['de']} {n}", "label": n % 2} for n in range(30)]
+    (folder / "labels.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    for label in ("gut", "schlecht"):
+        (folder / "nach" / label).mkdir(parents=True)
+        (folder / "nach" / label / "1.txt").write_text("Text")
+    for answers, kind in (({"data": ["labels.jsonl"]}, "labels"), ({"data": ["texte"], "chat": ["nach"]}, "folders")):
+        init(goal="classify", hours="0.05", out=Path(f"{kind}.toml"), **answers)
+        recipe = load_recipe(f"{kind}.toml")
+        assert recipe.finetune is not None
+        assert (recipe.finetune.task, recipe.finetune.method) == ("classification", "full")
+        assert [source.kind for source in recipe.finetune.examples] == [kind]
+        assert derive(recipe).recipe.finetune.epochs == 10.0  # type: ignore[union-attr]

@@ -64,7 +64,8 @@ def use(*arguments: object) -> str:
 
 
 def test_encoder_learns_masked_tokens_and_embeds(text, tmp_path):
-    shown = run("encoder", text, tmp_path, **{"model.sliding_window": "16"})
+    tuning = {"finetune.epochs": "2", "finetune.batch_tokens": "2048", "finetune.learning_rate": "5e-3"}
+    shown = run("encoder", text, tmp_path, **{"model.sliding_window": "16"}, **tuning)
     assert "accuracy on masked tokens" in shown
     assert "groundup chat" not in shown, "an encoder cannot chat"
     assert f"groundup embed {tmp_path / 'encoder'} --input FILE" in shown
@@ -73,8 +74,13 @@ def test_encoder_learns_masked_tokens_and_embeds(text, tmp_path):
     scores = metrics(tmp_path / "encoder" / "05-scores")["masked_lm"]
     assert scores["masked_tokens"] > 50
     assert scores["loss"] == pytest.approx(evaluations[-1]["loss"], rel=0.2)
-    assert metrics(tmp_path / "encoder" / "05-scores")["retrieval"]["passages"] > 2
-    assert "by TF-IDF of words" in shown
+    before = metrics(tmp_path / "encoder" / "05-scores")["retrieval"]
+    tuned = metrics(tmp_path / "encoder" / "06-chat")
+    assert (tuned["task"], tuned["retrieval"]["passages"]) == ("embedding", before["passages"])
+    assert tuned["retrieval"]["before"] == pytest.approx(before["accuracy"], abs=0.02)
+    assert tuned["retrieval"]["accuracy"] > before["accuracy"] + 0.02
+    assert tuned["loss"]["validation_end"] < tuned["loss"]["validation_start"]
+    assert "before fine-tuning); by words (" in shown
 
     texts = ["The assignment of a value.", "A loop over the items.", "The end of the text"]
     (tmp_path / "texts.jsonl").write_text(

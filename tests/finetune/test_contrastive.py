@@ -121,6 +121,20 @@ def test_embeddings_learn_pairs_that_share_no_word(method):
     assert (metrics["parameters"]["trained"] < metrics["parameters"]["all"]) == (method == "lora")
 
 
+@pytest.mark.parametrize("architecture", ["encoder", "encoder_decoder"])
+def test_a_second_call_resumes(architecture, tmp_path):
+    """The head has no gradients, so that its optimizer has no state to restore."""
+    pairs = [(str(number), str(number + 1)) for number in range(8)]
+    machine = Machine(threads=1, device="cpu", checkpoint_every_seconds=0.0)
+    options = {"batch_tokens": 20, "epochs": 1, "machine": machine, "folder": tmp_path}
+    models = [encoder(architecture) for _ in range(2)]
+    results = [finetune_embeddings(model, train_bpe([], 260), pairs, pairs, **options) for model in models]
+    assert results[0]["retrieval"] == results[1]["retrieval"]
+    states = [model.state_dict() for model in models]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert all(weight.requires_grad for weight in models[0].parameters())
+
+
 def test_one_pair_has_no_negatives():
     with pytest.raises(UserError, match="1 pairs to train on, expected at least 2"):
         finetune_embeddings(encoder(), train_bpe([], 260), [("a", "b")])

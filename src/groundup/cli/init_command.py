@@ -36,7 +36,7 @@ def init(
     goal: Annotated[
         str | None,
         typer.Option(
-            help="base, code, chat, chat-4bit, encoder, translate, summarize; with --model: quantize, evaluate."
+            help="base, code, chat, chat-4bit, encoder, search, classify, translate, summarize; with --model: quantize, evaluate."
         ),
     ] = None,
     data: Annotated[
@@ -49,7 +49,8 @@ def init(
     chat: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PATH", help="Conversations or text pairs: JSON lines with `messages`, or .po; may be repeated."
+            metavar="PATH",
+            help="Conversations, text pairs, or labelled texts (JSON lines, .po, folders); may be repeated.",
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="A model that exists, for the goals quantize and evaluate.")] = None,
@@ -163,7 +164,7 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
     from groundup.plan.init_recipe import RecipeData
 
     for path in chat or ():
-        if not Path(path).expanduser().is_file():
+        if not Path(path).expanduser().exists():
             raise UserError(
                 f"--chat {path}: no such file", hint="JSON lines with a `messages` list, or a .po catalogue"
             )
@@ -193,7 +194,7 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
     questions = [
         text
         for path in conversations
-        if not path.endswith(".po")
+        if not path.endswith(".po") and Path(path).expanduser().is_file()
         for text in iter_turns(Path(path).expanduser(), "user")
     ]
     if survey.files and survey.tokens < MIN_TOKENS:

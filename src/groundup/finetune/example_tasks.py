@@ -30,6 +30,8 @@ from groundup.train.checkpoints import discard_checkpoints
 from groundup.train.device import setup_device
 
 MAX_SCORED_PAIRS = 500
+UNUSED_PARTS = ("head", "decoder")
+"""Parts of a model that an embedding does not need: they are not trained."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,9 @@ def _train(
         apply_lora(model, settings.lora_rank, settings.lora_alpha)
     else:
         model.requires_grad_(True)
+    unused = [getattr(model, name) for name in UNUSED_PARTS if hasattr(model, name)]
+    for part in unused:
+        part.requires_grad_(False)
     trained = sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
     training, config, start = train_on_batches(
         module, objective, batches, validation_batches, epochs=settings.epochs, learning_rate=settings.learning_rate,
@@ -158,7 +163,7 @@ def _train(
     )  # fmt: skip
     if settings.method == "lora":
         merge_lora(model)
-    module.eval()
+    module.requires_grad_(True).eval()
     records, evaluations = training.records, training.evaluations
     kept = training.kept_step
     window = max(1, len(records) // 20)

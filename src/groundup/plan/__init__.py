@@ -21,6 +21,7 @@ Reading order:
     plan_table.py         the plan as a table for the terminal
     scaling_law.py        fit of loss against model size
     prediction.py         loss prediction for a recipe
+    init_examples.py      examples for the goals search and classify
     init_recipe.py        a recipe from a few answers
     job_file.py           Slurm, Kubernetes and SkyPilot job files
 

@@ -10,6 +10,7 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.plan.derive import Plan, derive
 from groundup.plan.hardware import DEVICES
+from groundup.plan.init_examples import EXAMPLE_TASKS, examples_table, find_examples
 from groundup.recipe import parse_recipe
 from groundup.recipe.data_config import FilesConfig
 
@@ -19,6 +20,8 @@ GOALS = {
     "chat": ("evaluate", "finetune", "export", "report"),
     "chat-4bit": ("evaluate", "finetune", "quantize", "export", "report"),
     "encoder": ("evaluate", "export", "report"),
+    "search": ("evaluate", "finetune", "export", "report"),
+    "classify": ("evaluate", "finetune", "export", "report"),
     "translate": ("evaluate", "finetune", "export", "report"),
     "summarize": ("evaluate", "finetune", "export", "report"),
 }
@@ -107,7 +110,10 @@ def check_hours(hours: Any) -> float:
 
 
 def check_conversations(goal: str, data: RecipeData) -> None:
-    """Raises UserError if the goal needs conversations or text pairs, and there are none."""
+    """Raises UserError if the goal needs conversations, text pairs or labels, and there are none."""
+    if goal in EXAMPLE_TASKS:
+        find_examples(goal, _example_paths(data))
+        return
     if data.conversations:
         return
     if goal in PAIR_GOALS:
@@ -132,7 +138,9 @@ def recipe_toml(
     """
     check_conversations(check_goal(goal), data)
     is_cpu = check_hardware(hardware).startswith("cpu")
-    model, mask_tokens = ARCHITECTURES.get("translate" if goal in PAIR_GOALS else goal, ("", 0))
+    model, mask_tokens = ARCHITECTURES.get(
+        "translate" if goal in PAIR_GOALS else "encoder" if goal in EXAMPLE_TASKS else goal, ("", 0)
+    )
     writers = {"evaluate": _evaluate, "finetune": _finetune, "quantize": _quantize}
     tables = [writers[table](goal, data, is_cpu) if table in writers else f"[{table}]\n" for table in GOALS[goal]]
     context = 256 if goal in PAIR_GOALS else 512 if is_cpu else 2048
@@ -188,11 +196,18 @@ def _source(spec: FilesConfig) -> str:
 
 
 def _evaluate(goal: str, data: RecipeData, is_cpu: bool) -> str:
-    has_prompts = data.prompts and goal not in (*PAIR_GOALS, "encoder")
+    has_prompts = data.prompts and goal not in (*PAIR_GOALS, *EXAMPLE_TASKS, "encoder")
     return f"[evaluate]\n{f'prompts = {_toml(list(data.prompts))}{chr(10)}' if has_prompts else ''}"
 
 
+def _example_paths(data: RecipeData) -> list[str]:
+    """Paths that may hold examples: those named as such, else the text itself."""
+    return list(data.conversations) or [source.path for source in data.sources if source.path is not None]
+
+
 def _finetune(goal: str, data: RecipeData, is_cpu: bool) -> str:
+    if goal in EXAMPLE_TASKS:
+        return examples_table(goal, _example_paths(data))
     knobs = 'method = "full"\n' * (goal in PAIR_GOALS)
     if data.questions:
         knobs += f"prompts = {_toml(list(data.questions))}\n"
