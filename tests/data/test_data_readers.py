@@ -239,7 +239,7 @@ def test_json_lines():
         ("one", "7"),
         ("two", "a.jsonl:6"),
     ]
-    assert reasons(found) == ["broken_line"] * 3
+    assert reasons(found) == ["broken_line", "missing_column", "broken_line"]
     assert texts(read("jsonl", "a.jsonl.gz", gzip.compress(lines))) == ["one", "two"]
     assert texts(read("jsonl", "a.jsonl", b'{"content": "c"}', text_column="content")) == ["c"]
 

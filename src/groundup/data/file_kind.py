@@ -10,6 +10,8 @@ from groundup.data.archive import ARCHIVE_SUFFIXES, open_decompressed
 from groundup.data.readers.code import SOURCE_SUFFIXES
 from groundup.data.readers.mail import is_mail
 from groundup.data.readers.office import OFFICE_SUFFIXES, RTF_START
+from groundup.data.readers.records import TEXT_KEYS, value_text
+from groundup.data.readers.text import END_OF_TEXT
 
 HEAD_BYTES = 1 << 16
 """Bytes at the start of a file that are looked at."""
@@ -39,6 +41,11 @@ SUBTITLES = re.compile(
     rb"\A(?:\xef\xbb\xbf)?\s*(?:WEBVTT\b|\[Script Info\]|\d+\s*\n\s*\d+:\d+:\d+[,.]\d+\s*-->|\{\d+\}\{\d+\})"
 )
 
+ARRAY = re.compile(rb"\s*\[\s*\{")
+PRETTY_OBJECT = re.compile(rb"\s*\{\s*\n")
+MIN_ARRAY_TEXT = 50
+"""Characters of a text in the first object of an array."""
+LONG_JSON_TEXT = re.compile(rf'"(?:{"|".join(TEXT_KEYS)})"\s*:\s*"(?:[^"\\]|\\.){{200}}')
 HTML = re.compile(
     rb"\A\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*(?:<!doctype html|<html|<head|<body)", re.IGNORECASE | re.DOTALL
 )
@@ -123,6 +130,8 @@ def _text_kind(path: PurePosixPath, head: bytes, size: int) -> str:
         return CONVERSATIONS if isinstance(record.get("messages"), list) else "jsonl"
     if path.suffix in SETTINGS_SUFFIXES or head.lstrip().startswith(b"<?xml"):
         return UNKNOWN_KIND
+    if b"<|" in head and END_OF_TEXT.search(head.decode("utf-8", "replace")):
+        return "text"
     if GUTENBERG.search(head) or size in BOOK_BYTES:
         return "books"
     if len(RST.findall(head)) >= 2:
@@ -130,12 +139,28 @@ def _text_kind(path: PurePosixPath, head: bytes, size: int) -> str:
     return "markdown" if len(MARKDOWN.findall(head)) >= 3 else "text"
 
 
+def _first_of_array(head: str) -> dict[str, Any] | None:
+    """The first object that has a text or a conversation: settings and numbers are no documents."""
+    start = head.find("{", head.find("[") + 1)
+    try:
+        record, _ = json.JSONDecoder().raw_decode(head, start)
+    except (ValueError, RecursionError):
+        record = None
+    if isinstance(record, dict) and isinstance(record.get("messages"), list):
+        return record
+    texts = [value_text(value) for value in record.values()] if isinstance(record, dict) else []
+    is_text = any(text and len(text) >= MIN_ARRAY_TEXT and " " in text for text in texts)
+    return {} if is_text or LONG_JSON_TEXT.search(head) else None
+
+
 def _as_utf8(head: bytes) -> bytes:
     return head.decode("utf-16", "replace").encode() if head.startswith((b"\xff\xfe", b"\xfe\xff")) else head
 
 
 def _first_record(head: bytes) -> dict[str, Any] | None:
-    """The first line as a JSON object; a line longer than the head counts if it starts like one."""
+    """The first line as a JSON object, or the first of an array; one longer than the head counts if it starts like one."""
+    if ARRAY.match(head) or PRETTY_OBJECT.match(head):
+        return _first_of_array(head.decode("utf-8", "replace"))
     line, end, _ = head.lstrip().partition(b"\n")
     if not line.startswith(b"{"):
         return None

@@ -1,11 +1,13 @@
 """Statistics of a source: documents and bytes read, kept, dropped by reason and changed by step, with samples."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from groundup.data.clean.cleaning_steps import utf8_bytes
 from groundup.data.document import Document, DroppedDocument
 from groundup.data.file_kind import UNKNOWN_KIND
+from groundup.data.readers.records import MISSING_COLUMN
 
 MAX_SAMPLES = 20
 """Samples stored per source and reason."""
@@ -21,6 +23,11 @@ REASON_TEXTS = {
     "near_duplicate": "near duplicate (data.minhash_dedup)",
     "all_passages_repeated": "no text left after data.exact_dedup.paragraphs or data.substring_dedup",
     "not_sampled": "not sampled (data.sources[].epochs below 1)",
+    MISSING_COLUMN: "the column of the text is missing (data.sources[].text_column)",
+    "no_text": "no text in it",
+    "scanned_page": "scanned pages, which are pictures: run an OCR program over them first",
+    "encrypted": "a password is needed",
+    "not_read": "the reader of this kind takes no such file (data.sources[].kind)",
     "unknown_kind": "no reader for files of this kind (binary, or settings and data)",
     "conversations": "conversations: they belong into finetune.conversations",
 }
@@ -51,9 +58,13 @@ REASON_KNOBS = {
 }  # fmt: skip
 """Knob of each rule, by table of [data] and reason."""
 
+CONTROL_TOKEN = re.compile(r"<\|[A-Za-z][\w-]{0,40}\|>")
+MAX_CONTROL_TOKENS, MANY_CONTROL_TOKENS = 50, 10
+"""Different ones that are counted; occurrences of one that are worth a warning."""
+
 FEW_KEPT = 1 / 3
 """A source that keeps less is worth a warning."""
-NOT_LOST = (UNKNOWN_KIND, "conversations", "not_sampled", "empty_file")
+NOT_LOST = (UNKNOWN_KIND, "not_read", "conversations", "not_sampled", "empty_file")
 """Reasons that do not count for it: no text, or left out on purpose."""
 
 
@@ -94,6 +105,7 @@ class FilterStats:
     replaced: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
     encodings: dict[str, int] = field(default_factory=dict)
+    control_tokens: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     changes: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
@@ -102,6 +114,13 @@ class FilterStats:
         _add_counts(self.read, 1, bytes_read)
         _add_counts(self.dropped.setdefault(found.reason, [0, 0]), 1, bytes_read)
         self.add_sample(found)
+
+    def add_control_tokens(self, text: str) -> None:
+        """Count what looks like a control token, such as <|im_start|>."""
+        if "<|" in text:
+            for token in CONTROL_TOKEN.findall(text):
+                if token in self.control_tokens or len(self.control_tokens) < MAX_CONTROL_TOKENS:
+                    self.control_tokens[token] = self.control_tokens.get(token, 0) + 1
 
     def add_kept(self, document: Document, bytes_read: int) -> None:
         """Count a document that passed cleaning; its changes are already in `trimmed`."""
@@ -149,7 +168,7 @@ class FilterStats:
         _add_counts(self.kept, *other.kept)
         for reason, counts in other.dropped.items():
             _add_counts(self.dropped.setdefault(reason, [0, 0]), *counts)
-        for name in ("trimmed", "languages", "lengths", "replaced", "kinds", "encodings", "left_out"):
+        for name in ("trimmed", "languages", "lengths", "replaced", "kinds", "encodings", "left_out", "control_tokens"):
             totals: dict[str, int] = getattr(self, name)
             for key, count in getattr(other, name).items():
                 totals[key] = totals.get(key, 0) + count
@@ -174,6 +193,7 @@ class FilterStats:
             "kinds": dict(sorted(self.kinds.items())),
             "encodings": dict(sorted(self.encodings.items())),
             "left_out": dict(sorted(self.left_out.items())),
+            "control_tokens": dict(sorted(self.control_tokens.items())),
         }
 
     def describe(self, name: str) -> list[str]:
@@ -187,6 +207,12 @@ class FilterStats:
         if self.replaced:
             lines.append(f"{name}: replaced by tokens (data.pii): {count_by_name(self.replaced)}")
         lines += [f"{name}: left out {count:,} {what}" for what, count in self.left_out.items()]
+        lines += [
+            f"warning: {name}: the text spells {token} {count:,} times: it is learnt as letters, never as the token; if it parts "
+            "documents, set data.sources[].delimiter, else remove it from the text"
+            for token, count in sorted(self.control_tokens.items(), key=lambda item: -item[1])[:3]
+            if count >= MANY_CONTROL_TOKENS
+        ]
         lost = {reason: counts[0] for reason, counts in self.dropped.items() if reason not in NOT_LOST}
         texts = self.kept[0] + sum(lost.values())
         if self.kept[0] < FEW_KEPT * texts:
@@ -201,9 +227,14 @@ class FilterStats:
         """The most frequent drop reasons: "291 documents: language is de, not in data.language.languages"."""
         dropped = sorted(self.dropped.items(), key=lambda item: (-item[1][0], item[0]))[:limit]
         return [
-            f"{documents:,} document{'s' if documents != 1 else ''}: {describe_reason(reason)}"
+            f"{documents:,} document{'s' if documents != 1 else ''}: {describe_reason(reason)}{self._details(reason)}"
             for reason, (documents, _) in dropped
         ]
+
+    def _details(self, reason: str) -> str:
+        """What the first sample of a reason says beyond it."""
+        samples = self.samples.get(reason, []) if reason == MISSING_COLUMN else []
+        return f": {samples[0]['text']}" if samples else ""
 
 
 def count_by_name(counts: dict[str, int]) -> str:

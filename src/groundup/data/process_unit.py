@@ -31,7 +31,8 @@ def process_unit(task: dict[str, Any]) -> dict[str, Any]:
     weights, evaluation = (Path(task[name]) if task[name] else None for name in ("weights", "evaluation"))
     context = FilterContext(weights, evaluation)
     steps: dict[str, list[CleaningStep]] = {}
-    options = ReaderOptions(source.text_column, config.html_extractor, expand_allowed(config.code.licenses))
+    licenses = expand_allowed(config.code.licenses)
+    options = ReaderOptions(source.text_column, config.html_extractor, source.delimiter, licenses)
     unit, stem = task["unit"], Path(task["folder"]) / f"{task['unit']:05d}"
     stats = FilterStats(languages=context.languages, replaced=context.replaced)
     keys = DedupKeyWriter(config.minhash_dedup, task["seed"], stem)
@@ -68,6 +69,7 @@ def process_unit(task: dict[str, Any]) -> dict[str, Any]:
             })  # fmt: skip
             keys.add(key, text)
             passages.add(text, kind)
+            stats.add_control_tokens(text)
             stats.add_kept(result, bytes_read)
         if file.url is not None and not task["keep_downloads"]:
             path.unlink(missing_ok=True)

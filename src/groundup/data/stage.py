@@ -358,7 +358,7 @@ def _evaluation_items(config: DataConfig, machine: Machine, read: dict[str, int]
 
 
 def _options(config: DataConfig, spec: FilesConfig) -> ReaderOptions:
-    return ReaderOptions(text_column=spec.text_column, html_extractor=config.html_extractor)
+    return ReaderOptions(spec.text_column, config.html_extractor, spec.delimiter)
 
 
 def _source_units(units: list[WorkUnit]) -> list[WorkUnit]:

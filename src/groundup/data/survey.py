@@ -1,6 +1,5 @@
 """What the files of a source hold, from a bounded sample: kinds, languages, encodings, sizes, duplicates, conversations."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,6 +20,7 @@ from groundup.data.document_reader import read_file_kinds
 from groundup.data.file_kind import CONVERSATIONS, UNKNOWN_KIND
 from groundup.data.filter_stats import count_by_name, describe_reason
 from groundup.data.inputs import InputFile, resolve_files
+from groundup.data.readers.jsonl import read_records
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.recipe.data_config import DataConfig, FilesConfig, SourceConfig
 
@@ -243,13 +243,12 @@ def _turn_languages(path: Path) -> Counter[str]:
 
 
 def iter_turns(path: Path, role: str = "assistant") -> Iterator[str]:
-    """Texts of a role in a file of conversations (JSON lines with `messages`); damaged lines are skipped."""
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
-        for line in lines:
+    """Texts of a role in a file of conversations (JSON with `messages`); damaged lines are skipped."""
+    with path.open("rb") as stream:
+        for record in read_records(path.name, stream):
             try:
-                messages = json.loads(line)["messages"]
-                yield from (turn["content"] for turn in messages if turn["role"] == role)
-            except (ValueError, KeyError, TypeError, RecursionError):
+                yield from (turn["content"] for turn in record["messages"] if turn["role"] == role)
+            except (KeyError, TypeError):
                 continue
 
 

@@ -177,9 +177,14 @@ def parse_chatterbot(text: str, name: str) -> list[Any]:
 
 
 def parse_messages(text: str, name: str) -> list[Any]:
-    """One JSON object a line; invalid lines become entries that are dropped as malformed."""
+    """One JSON object a line, or an array of them; invalid lines become entries that are dropped as malformed."""
     entries: list[Any] = []
-    for line in text.splitlines():
+    if text.lstrip().startswith("["):
+        try:
+            return list(json.loads(text))
+        except (ValueError, RecursionError):
+            pass
+    for line in text.split("\n"):  # splitlines would also part lines within a string
         if line.strip():
             try:
                 entries.append(json.loads(line))

@@ -57,6 +57,12 @@ class FilesConfig(BaseConfig):
         "column or key of the text, in tables and JSON lines; if kind = auto and there is none: the longest text. "
         "In JSON lines also of a list of messages, whose contents are the text",
     )
+    delimiter: str | None = knob(
+        None,
+        'text that parts the documents of one text file, such as "\\n-----\\n"',
+        unset="<|endoftext|>, where it is no part of a sentence",
+        min_length=1,
+    )
 
     @model_validator(mode="after")
     def _check_location(self) -> "FilesConfig":

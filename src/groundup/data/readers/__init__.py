@@ -22,8 +22,11 @@
     mail.py            messages and mail boxes
     subtitles.py       SubRip, WebVTT, SubStation
     code.py            source code and Jupyter notebooks
-    jsonl.py           JSON lines
-    table.py           Parquet, Arrow, CSV, TSV
+    records.py         records and their text
+    text_lines.py      lines in any character set
+    jsonl.py           JSON lines and arrays
+    spreadsheet.py     XLSX
+    table.py           Parquet, Arrow, CSV, TSV, XLSX
     huggingface.py     Hugging Face dataset folders
 
 A reader is `read(name, stream, options) -> Iterator[Document | DroppedDocument]`. It reports everything that it leaves

@@ -13,10 +13,12 @@ EVALUATION_SPLIT = re.compile(
 )
 """How the Hub recognizes splits in names: https://huggingface.co/docs/hub/datasets-file-names-and-splits."""
 
+SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv", ".xlsx", ".gz", *(f".{suffix}" for suffix in table.JSON_SUFFIXES))
+
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
     """The rows of a training file; files of other splits are dropped as "evaluation_split"."""
     if not EVALUATION_SPLIT.search(name):
         yield from table.read(name, stream, options)
-    elif name.lower().endswith((".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv", ".gz")):
+    elif name.lower().endswith(SUFFIXES):
         yield DroppedDocument("evaluation_split", name)

@@ -1,69 +1,134 @@
-"""JSON lines reader: one object per line, with the text in one field."""
+"""JSON reader: one object per line, an array of objects, or one object; the text is in one field."""
 
 import json
+import re
 from collections.abc import Iterator
-from typing import IO
+from dataclasses import replace
+from typing import IO, Any
 
 from groundup.data.archive import open_decompressed
-from groundup.data.document import Document, DroppedDocument, ReadResult
+from groundup.data.document import DroppedDocument, ReadResult
 from groundup.data.readers.reader_options import MAX_BYTES, ReaderOptions
+from groundup.data.readers.records import has_column, record_document
+from groundup.data.readers.text_lines import TextLines
 
 MAX_SKIPPED_BYTES = 16 * MAX_BYTES
 """Limit for skipping the rest of a line that is too long."""
 
-ID_KEYS = ("id", "url", "title", "path")
-TEXT_KEYS = ("text", "content", "body", "article", "document", "story", "raw_content", "code")
+READ_CHARACTERS = 1 << 16
+DECODER = json.JSONDecoder()
+MIN_AHEAD = 64
+"""Characters behind a fault of JSON: with fewer, the rest of the value may not be read yet."""
+BETWEEN = frozenset(" \t\r\n[],")
+SEVERAL_LINES = re.compile(r"\s*(?:\[|\{\s*\n|\{[^\n]*[\[{,]\s*\n)")
+"""Start of an array, or of an object that goes on in the next line."""
+NEXT_OBJECT = re.compile(r"\}\s*,?\s*(?=\{)")
+Records = Iterator[tuple[str, Any]]
+"""Position and value, or what was dropped there."""
 
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
-    """One document per line; other lines than objects with that field are dropped as "broken_line"."""
+    """One document per record; what is no record is dropped as "broken_line"."""
     name, stream = open_decompressed(name, stream)
+    lines = TextLines(stream, MAX_BYTES)
+    for position, record in _records(name, lines, options):
+        if isinstance(record, DroppedDocument):
+            yield record
+            continue
+        found = record_document(record, position, options)
+        is_plain = isinstance(found, DroppedDocument) or lines.charset is None
+        yield found if is_plain else replace(found, encoding=lines.encoding)
+
+
+def read_records(name: str, stream: IO[bytes]) -> Iterator[Any]:
+    """The records of a file, without what is damaged."""
+    name, stream = open_decompressed(name, stream)
+    found = (record for _, record in _records(name, TextLines(stream, MAX_BYTES), ReaderOptions()))
+    return (record for record in found if not isinstance(record, DroppedDocument))
+
+
+def _records(name: str, lines: TextLines, options: ReaderOptions) -> Records:
+    if SEVERAL_LINES.match(lines.head):
+        return _expand(_values(name, lines), options)
+    return _lines(name, lines)
+
+
+def _lines(name: str, lines: TextLines) -> Records:
     number = 0
-    while line := stream.readline(MAX_BYTES + 1):
+    while (line := lines.readline()) != "":
         number += 1
         position = f"{name}:{number}"
-        if len(line) > MAX_BYTES:
-            yield DroppedDocument("too_large", position)
-            if not _skip_line(stream):
+        if line is None:
+            yield position, DroppedDocument("too_large", position)
+            if not lines.skip_line(MAX_SKIPPED_BYTES):
                 return
         elif line.strip():
-            yield _document(line, position, options)
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            yield position, record if isinstance(record, dict) else _broken(position, line)
 
 
-def _skip_line(stream: IO[bytes]) -> bool:
-    """Read to the end of a line; false if it exceeds the limit (a decompression bomb)."""
-    for _ in range(MAX_SKIPPED_BYTES >> 20):
-        part = stream.readline(1 << 20)
-        if not part or part.endswith(b"\n"):
-            return True
-    return False
+def _values(name: str, lines: TextLines) -> Records:
+    """The elements of an array, or objects behind one another; memory is that of one of them."""
+    chunks = lines.chunks()
+    buffer, at, number, is_last, needed = "", 0, 0, False, READ_CHARACTERS
+    while True:
+        while len(buffer) - at < needed and not is_last:
+            chunk = next(chunks, None)
+            is_last = chunk is None
+            buffer, at = buffer[at:] + (chunk or ""), 0
+        while at < len(buffer) and buffer[at] in BETWEEN:
+            at += 1
+        if at == len(buffer):
+            if is_last:
+                return
+            continue
+        position = f"{name}:{number + 1}"
+        try:
+            value, end = DECODER.raw_decode(buffer, at)
+        except RecursionError:
+            yield position, _broken(position, buffer[at : at + 2000])
+            return
+        except json.JSONDecodeError as error:
+            is_cut = not is_last and (error.msg.startswith("Unterminated") or error.pos > len(buffer) - MIN_AHEAD)
+            if is_cut and len(buffer) - at < MAX_BYTES:
+                needed = 2 * max(len(buffer) - at, READ_CHARACTERS)
+                continue
+            number += 1
+            yield position, DroppedDocument("too_large", position) if is_cut else _broken(position, buffer[at:])
+            following = NEXT_OBJECT.search(buffer, error.pos)
+            if is_cut or following is None:
+                return
+            at, needed = following.end(), READ_CHARACTERS
+            continue
+        if end == len(buffer) and not is_last and not isinstance(value, dict | list | str):  # a number may go on
+            needed = len(buffer) - at + READ_CHARACTERS
+            continue
+        at, needed = end, READ_CHARACTERS
+        number += 1
+        yield position, value
 
 
-def _document(line: bytes, position: str, options: ReaderOptions) -> ReadResult:
-    try:
-        record = json.loads(line.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict) or (text := record_text(record, options)) is None:
-        return DroppedDocument("broken_line", position, line[:2000].decode("utf-8", "replace"))
-    return Document(text, record_id(record, position))
+def _expand(records: Records, options: ReaderOptions) -> Records:
+    """Elements; of an object without the text, which holds a list of objects, these."""
+    for position, value in records:
+        if isinstance(value, str):
+            yield position, {options.text_column: value}
+        elif isinstance(value, dict):
+            lists = (
+                inner for inner in value.values() if isinstance(inner, list) and inner and isinstance(inner[0], dict)
+            )
+            inner = None if has_column(value, options.text_column) else next(lists, None)
+            if inner is None:
+                yield position, value
+                continue
+            records_within = enumerate((record for record in inner if isinstance(record, dict)), start=1)
+            yield from ((f"{position}.{index}", record) for index, record in records_within)
+        else:
+            yield position, value if isinstance(value, DroppedDocument) else _broken(position, str(value))
 
 
-def record_text(record: dict, options: ReaderOptions) -> str | None:  # type: ignore[type-arg]
-    """Text of a record: its text column, of a list of messages their contents; chosen by content also another usual name,
-    else the longest text.
-    """
-    text = record.get(options.text_column)
-    if isinstance(text, list):
-        turns = [turn.get("content") for turn in text if isinstance(turn, dict)]
-        text = "\n\n".join(turn for turn in turns if isinstance(turn, str)) or None
-    if isinstance(text, str) or not options.by_content:
-        return text if isinstance(text, str) else None
-    named = (record[key] for key in TEXT_KEYS if isinstance(record.get(key), str))
-    texts = (value for value in record.values() if isinstance(value, str))
-    return next(named, None) or max(texts, key=len, default=None)
-
-
-def record_id(record: dict, default: str) -> str:  # type: ignore[type-arg]
-    """Id, URL, title or path of a record, else `default`."""
-    return next((str(record[key]) for key in ID_KEYS if isinstance(record.get(key), str | int)), default)
+def _broken(position: str, text: str) -> DroppedDocument:
+    return DroppedDocument("broken_line", position, text[:2000])

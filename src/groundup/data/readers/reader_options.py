@@ -16,6 +16,7 @@ class ReaderOptions:
 
     text_column: str = "text"
     html_extractor: Literal["trafilatura", "resiliparse"] = "trafilatura"
+    delimiter: str | None = None
     licenses: frozenset[str] = frozenset()
     by_content: bool = False
     """The file was chosen by its content: any name, and any text column if text_column is missing."""

@@ -1,6 +1,7 @@
 """Plain text reader: one document per file; long files in parts of limited size."""
 
 import codecs
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, islice
@@ -19,6 +20,13 @@ PART_BYTES = 1 << 18
 PART_SEPARATORS = (b"\n\n", b"\r\n\r\n", b"\n", b" ")
 """Preferred ends of a part, best first."""
 
+END_OF_TEXT = re.compile(
+    r"(?:(?<=\n)|\A|(?<=[^\s`'\"(\[]))<\|end_?of_?(?:text|document)\|>(?=[\r\n]|\Z|[^\s`'\")\],])", re.IGNORECASE
+)
+"""The token of published corpora that parts the documents of a file: on a line of its own or joined to the text, not
+quoted or within a sentence.
+"""
+
 MAX_DECOMPRESSION_RATIO = 200
 """Above MAX_BYTES, a file with a higher compression ratio is dropped as a decompression bomb."""
 
@@ -26,11 +34,37 @@ MAX_DECOMPRESSION_RATIO = 200
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
     """One document, or several called `name#1`, `name#2` ..., or the reason to drop the file."""
     plain, _ = open_decompressed(name, stream)
-    parts = iter_parts(name, stream)
+    delimiter = re.compile(re.escape(options.delimiter)) if options.delimiter else END_OF_TEXT
+    parts = _split_at_delimiters(iter_parts(name, stream), delimiter)
     ahead = list(islice(parts, 2))
     for number, part in enumerate(chain(ahead, parts), start=1):
         id = f"{plain}#{number}" if len(ahead) > 1 else plain
         yield part if isinstance(part, DroppedDocument) else Document(part.text, id, part.encoding)
+
+
+def _split_at_delimiters(
+    parts: Iterator[DecodedText | DroppedDocument], delimiter: re.Pattern[str]
+) -> Iterator[DecodedText | DroppedDocument]:
+    """The texts between delimiters; parts of a file without one as they are."""
+    rest: DecodedText | None = None  # from the last delimiter on
+    for part in parts:
+        if isinstance(part, DroppedDocument):
+            yield part
+            continue
+        if rest is None and delimiter is END_OF_TEXT and "<|" not in part.text:
+            yield part  # the search would take most of the reader's time
+            continue
+        *texts, last = delimiter.split(rest.text + part.text if rest else part.text)
+        if rest is None and not texts:
+            yield part
+            continue
+        yield from (replace(part, text=text) for text in texts if text.strip())
+        rest = replace(part, text=last)
+        if len(last) > 2 * PART_BYTES:
+            yield rest
+            rest = replace(part, text="")
+    if rest is not None and rest.text.strip():
+        yield rest
 
 
 def split_document(name: str, text: str) -> Iterator[Document]:
