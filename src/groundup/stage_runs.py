@@ -2,7 +2,8 @@
 
 import importlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +16,12 @@ from groundup.data.dedup_estimate import estimate_file_bytes
 from groundup.plan import Plan, derive
 from groundup.plan.stage_time import estimate_stage_seconds
 from groundup.recipe import Recipe
-from groundup.stages import STAGE_FOLDERS, STAGES, Stage
+from groundup.recipe.base_model_config import BaseModelConfig
+from groundup.stages import STAGE_FOLDERS, STAGES, Stage, recipe_stages
 
-NOT_FINGERPRINTED = {"train": {"engine"}}
-"""Knobs outside [machine] that do not change the result: recorded in recipe.json, not fingerprinted."""
+NOT_FINGERPRINTED = {"train": {"engine"}, "base": {"model"}}
+"""Knobs outside [machine] that do not change the result: recorded in recipe.json, not fingerprinted. The content of
+base.model is."""
 
 StageState = Literal["complete", "stale", "interrupted", "missing"]
 
@@ -50,14 +53,15 @@ def resolve_stage_runs(
     """The stages of a derived recipe in order, up to and including `until_stage`."""
     last = next((index for index, stage in enumerate(STAGES, 1) if stage.name == until_stage), None)
     stage_runs: dict[str, StageRun] = {}
-    for stage in STAGES[:last]:
+    for stage in recipe_stages(recipe, STAGES[:last]):
         section = getattr(recipe, stage.section)
         if section is None:
             continue
         if missing := [table for table in stage.required_sections if getattr(recipe, table) is None]:
+            tables = "[train] or [base]" if missing[0] == "train" else f"[{missing[0]}]"
             raise UserError(
-                f"[{stage.section}] needs [{missing[0]}], which the recipe does not have",
-                hint=f"add a [{missing[0]}] table, or remove [{stage.section}]",
+                f"[{stage.section}] needs {tables}, which the recipe does not have",
+                hint=f"add a {tables} table, or remove [{stage.section}]",
             )
         names = (stage.section, *stage.extra_sections)
         values = {name: getattr(recipe, name) for name in names}
@@ -91,8 +95,10 @@ def _fingerprint_without_inputs(folder: Path, identity: dict[str, Any]) -> str |
 
 def plan_run(recipe: Recipe, run_folder: Path, machine: Machine) -> Plan:
     """The plan of a recipe: for the tokens of the run's text if they are counted, else for text without end."""
-    plan = derive(recipe)
-    if recipe.train is None or recipe.tokenizer is None or recipe.train.token_shards is not None:
+    derive_plan = partial(_derive_with_base, recipe, run_folder) if recipe.base else partial(derive, recipe)
+    plan = derive_plan()
+    has_tokenizer = recipe.tokenizer is not None or recipe.base is not None
+    if recipe.train is None or not has_tokenizer or recipe.train.token_shards is not None:
         return plan
     manifest = Manifest.read(run_folder / STAGE_FOLDERS["tokens"])
     if manifest is None:
@@ -100,7 +106,19 @@ def plan_run(recipe: Recipe, run_folder: Path, machine: Machine) -> Plan:
     stage_runs = {each.stage.name: each for each in resolve_stage_runs(plan.recipe, run_folder, machine, "tokens")}
     if "tokens" not in stage_runs or stage_runs["tokens"].state() != "complete":
         return plan
-    return derive(recipe, manifest.metrics["train"]["tokens"])
+    return derive_plan(manifest.metrics["train"]["tokens"])
+
+
+def _derive_with_base(recipe: Recipe, run_folder: Path, data_tokens: int | None = None) -> Plan:
+    """`derive`; where the model of [base] was removed since, from the run's copy of it."""
+    try:
+        return derive(recipe, data_tokens)
+    except UserError:
+        copy = run_folder / STAGE_FOLDERS["base"]
+        if Manifest.read(copy) is None:
+            raise
+        plan = derive(recipe.model_copy(update={"base": BaseModelConfig(model=str(copy))}), data_tokens)
+        return replace(plan, recipe=plan.recipe.model_copy(update={"base": recipe.base}))
 
 
 def estimate_run_seconds(plan: Plan, machine: Machine) -> dict[str, float] | None:

@@ -1,9 +1,11 @@
 """The table of pipeline stages: names, folders, recipe sections, inputs.
 
-Imports nothing, so that every chapter can name a stage's folder; `pipeline` runs the stages.
+Imports no chapter, so that every chapter can name a stage's folder; `pipeline` runs the stages.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -89,3 +91,33 @@ STAGES = (
 )  # fmt: skip
 
 STAGE_FOLDERS = {stage.name: stage.folder for stage in STAGES}
+
+BASE_IDENTITY = "groundup.interop.base_model:identity"
+FROM_BASE: dict[str, dict[str, Any]] = {
+    "tokenizer": {
+        "section": "base", "function": "groundup.interop.base_model:write_tokenizer", "extra_sections": (), "inputs": (),
+        "identity": BASE_IDENTITY,
+    },
+    "tokens": {"section": "data"},
+    "base": {
+        "section": "base", "function": "groundup.interop.base_model:run", "extra_sections": (), "inputs": (),
+        "required_sections": (), "distributed": False, "uses_device": False, "check": None, "identity": BASE_IDENTITY,
+    },
+}  # fmt: skip
+"""What changes in the table for a recipe with [base], by stage."""
+BASE_CHECKS = {"chat": "groundup.finetune.finetune_plan:check_base_chat"}
+"""Checks of a recipe with [base], where they differ."""
+
+
+def recipe_stages(recipe: Any, stages: Iterable[Stage] = STAGES) -> Iterator[Stage]:
+    """The stages that `recipe` can have: with [base], the model comes from there, and its tokenizer encodes [data]."""
+    for stage in stages:
+        if recipe.base is None:
+            yield stage
+        elif stage.name == "base" and recipe.train is not None:
+            yield replace(stage, extra_sections=(*stage.extra_sections, "base"), required_sections=("data",))
+        elif stage.name in FROM_BASE and (stage.name == "base" or recipe.data is not None):
+            yield replace(stage, **FROM_BASE[stage.name])
+        elif stage.name not in FROM_BASE:
+            required = tuple("base" if section == "train" else section for section in stage.required_sections)
+            yield replace(stage, required_sections=required, check=BASE_CHECKS.get(stage.name, stage.check))

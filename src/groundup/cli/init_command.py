@@ -3,7 +3,9 @@
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,11 +20,6 @@ SPEED_TOLERANCE = 0.15
 """Difference from the speed of the table of devices that is taken for noise of the measurement."""
 MIN_TOKENS = 1_000
 """Less text is a mistake: nothing can be learnt from it."""
-MODEL_COMMANDS = {
-    "quantize": "groundup quantize {model} --bits 4 --out {name}-4bit",
-    "evaluate": "groundup evaluate {model} --text {text}",
-}
-"""Goals for a model that exists: commands without a recipe."""
 
 
 def init(
@@ -36,7 +33,8 @@ def init(
     goal: Annotated[
         str | None,
         typer.Option(
-            help="base, code, chat, chat-4bit, encoder, search, classify, translate, summarize; with --model: quantize, evaluate."
+            help="base, code, chat, chat-4bit, encoder, search, classify, translate, summarize; "
+            "with --model: finetune, quantize, evaluate."
         ),
     ] = None,
     data: Annotated[
@@ -53,7 +51,9 @@ def init(
             help="Conversations, text pairs, or labelled texts (JSON lines, .po, folders); may be repeated.",
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A model that exists, for the goals quantize and evaluate.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model that exists: Hugging Face folder, .gguf file or run.")
+    ] = None,
     hardware: Annotated[str | None, typer.Option(help="Device type, for example cpu-2 or h100.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
     hours: Annotated[float | None, typer.Option(help="Hours for pretraining.")] = None,
@@ -66,8 +66,10 @@ def init(
     On a terminal it asks for every answer that no option gives; elsewhere, and with --yes, it takes the defaults.
 
     Example: groundup init --goal chat --data texts --hardware cpu-2 --hours 0.5
+    Example: groundup init --goal finetune --model SmolLM2.gguf --chat conversations.jsonl
     """
     from groundup.plan import init_recipe
+    from groundup.plan.init_model_recipe import MODEL_GOALS
     from groundup.plan.plan_table import describe_data
 
     if recipe is not None:
@@ -77,8 +79,8 @@ def init(
         return
     if out is not None:
         _check_absent(out)
-    if model is not None or goal in MODEL_COMMANDS:
-        print(f"next: {_model_command(goal, model, data)}")
+    if model is not None or goal in MODEL_GOALS:
+        _init_from_model(goal, model, data or [], chat or [], hardware or _this_cpu(), out)
         return
     is_asking = not yes and sys.stdin.isatty()
     checks: dict[str, Callable[[Any], Any]] = {
@@ -110,8 +112,7 @@ def init(
             answers[name] = checks[name](answers.get(name, default))
     out = out or Path(f"{found.name}-{answers['goal']}.toml")
     _check_absent(out)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", out.stem).strip("._-") or "recipe"
-    options = answers | {"data": found.data, "devices": devices, "name": name}
+    options = answers | {"data": found.data, "devices": devices, "name": _recipe_name(out.stem)}
     text, planned = init_recipe.recipe_toml(**options)
     if answers["hardware"] == _this_cpu() and (speed := _measure_speed(planned, answers["hardware"])):
         text, planned = init_recipe.recipe_toml(**options, relative_speed=speed)
@@ -169,9 +170,10 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
                 f"--chat {path}: no such file", hint="JSON lines with a `messages` list, or a .po catalogue"
             )
     if not paths or paths == [SAMPLE]:
-        return DataFound(RecipeData(conversations=chat or ()), [], SAMPLE, "chat-4bit")
+        data = RecipeData(conversations=chat or (), questions=_first_questions(chat or []))
+        return DataFound(data, [], SAMPLE, "chat-4bit")
     from groundup.artifacts.machine import Machine
-    from groundup.data.survey import conversations_as_text, describe_tokens, iter_turns, parse_source, survey_files
+    from groundup.data.survey import conversations_as_text, describe_tokens, parse_source, survey_files
 
     specs = []
     for path in paths:
@@ -191,12 +193,6 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
     conversations = chat or (survey.conversations if fits else [])
     if not fits:
         lines.append(f"the conversations are in {talked[0][0]}, which the text is not: left out")
-    questions = [
-        text
-        for path in conversations
-        if not path.endswith(".po") and Path(path).expanduser().is_file()
-        for text in iter_turns(Path(path).expanduser(), "user")
-    ]
     if survey.files and survey.tokens < MIN_TOKENS:
         found = f"{describe_tokens(survey.tokens)} tokens of text" if survey.text_bytes else "no text"
         hint = "; ".join(lines) or "text, Markdown, HTML, code, tables, JSON lines, dumps or archives of them"
@@ -206,26 +202,48 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
     known = bool(survey.files)
     data = RecipeData(
         specs, languages, survey.text_bytes if known else None, survey.tokens if known else None, survey.beginnings,
-        conversations, questions[:2],
+        conversations, _first_questions(conversations),
     )  # fmt: skip
     is_code = set(survey.kinds) == {"code"}
     has_chat = bool(conversations) or "en" in languages
     return DataFound(data, lines, specs[0].name, "code" if is_code else "chat-4bit" if has_chat else "base")
 
 
-def _model_command(goal: str | None, model: str | None, data: list[str] | None) -> str:
-    if goal not in MODEL_COMMANDS:
-        raise UserError(
-            f"--model with --goal {goal}: expected {' or '.join(MODEL_COMMANDS)}",
-            hint="fine-tuning of a model that exists: groundup.finetune in Python, book/library.md",
-        )
-    if model is None or not Path(model).expanduser().exists():
-        raise UserError(
-            f"--goal {goal}: no model at --model {model}", hint="a Hugging Face folder, a .gguf file or a run"
-        )
-    text = (data or ["TEXT.txt"])[0]
-    command = MODEL_COMMANDS[goal].format(model=model, name=Path(model).stem, text=text)
-    return command + (f" --calibration {text}" if goal == "quantize" and data else "")
+def _first_questions(paths: list[str]) -> list[str]:
+    """Two first user turns of the conversations."""
+    from groundup.data.survey import iter_turns
+
+    files = [file for path in paths if (file := Path(path).expanduser()).is_file() and file.suffix != ".po"]
+    return list(islice((text for file in files for text in iter_turns(file, "user")), 2))
+
+
+def _init_from_model(
+    goal: str | None, model: str | None, data: list[str], chat: list[str], hardware: str, out: Path | None
+) -> None:
+    """Write a recipe with [base], after a look at the model and at what it is to learn."""
+    from groundup.artifacts.machine import Machine
+    from groundup.finetune.finetune_plan import check_base_chat, estimate_finetuning
+    from groundup.plan import derive, plan_table
+    from groundup.plan.init_model_recipe import check_model_goal, model_recipe_toml
+    from groundup.recipe import parse_recipe
+
+    goal = check_model_goal(goal, model, data, chat)
+    assert model is not None
+    found = look_at_data(data or None, chat)
+    for line in found.lines:
+        print(line)
+    out = out or Path(f"{_recipe_name(Path(model).resolve().stem)}-{goal}.toml")
+    text = model_recipe_toml(goal, model, data, found.data, hardware, _recipe_name(out.stem))
+    recipe = derive(parse_recipe(tomllib.loads(text))).recipe
+    if goal == "finetune":
+        check_base_chat(recipe)
+        if cost := estimate_finetuning(recipe, Machine()):
+            print(f"expect: {plan_table.describe_finetuning(cost)}")
+    _write(out, text)
+
+
+def _recipe_name(stem: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("._-") or "recipe"
 
 
 def _ask(question: str, default: str, check: Callable[[str], Any]) -> Any:

@@ -64,6 +64,12 @@ def plan(
             derived = replace(derive(loaded, tokens), data_estimated=True)
     check_stages(derived.recipe)
     summary = derived.summary()
+    if loaded.base is not None:
+        from groundup.finetune.finetune_plan import estimate_finetuning
+
+        summary["finetuning"] = estimate_finetuning(derived.recipe, machine)
+        stage_runs = pipeline.resolve_stage_runs(derived.recipe, folder, machine)
+        summary["stages"] = [stage_run.path.name for stage_run in stage_runs]
     summary["predicted_loss"] = predict_loss(loaded, derived, folder / LADDER_FOLDER)
     summary["stage_seconds"] = estimate_run_seconds(derived, machine)
     if deduplication is not None:

@@ -181,12 +181,15 @@ def file_hashes(spec: FileSpec, machine: Machine) -> dict[str, str]:
 
 
 def hash_task_files(section: EvaluateConfig, machine: Machine) -> dict[str, Any]:
-    """Task name -> SHA-256 of its file. Raises UserError when a file does not exist."""
-    hashes = {}
+    """Task name -> SHA-256 of its file; also of the files of evaluate.text. Raises UserError when one does not exist."""
+    hashes: dict[str, Any] = {}
     for task in section.tasks:
         if not Path(task.path).is_file():
             raise UserError(f"evaluate.tasks: {task.name}: {task.path}: no such file", hint="a JSON Lines file")
         hashes[task.name] = hash_file(Path(task.path))
+    if section.text is not None:
+        files = dict(require_local_files("evaluate.text", section.text))
+        hashes["evaluate.text"] = dict(zip(files, cached_hashes(files.values(), machine), strict=True))
     return hashes
 
 

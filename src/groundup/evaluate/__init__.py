@@ -3,6 +3,7 @@
     likelihood.py            negative log likelihood of documents: bits per byte, perplexity, loss
     logprobs.py              log-probability of each token, entropy, masked mean; differentiable
     validation_documents.py  held-out documents to score, drawn by a seed
+    text_documents.py        spans of text files that a recipe names
     baselines.py             unigram and bigram models, gzip, bzip2, xz: bits per byte without a neural network
     bootstrap.py             confidence intervals over documents
     tasks.py                 multiple choice and completion, from files and from held-out text

@@ -15,6 +15,7 @@ from groundup.evaluate.likelihood import DocumentScores, score_documents
 from groundup.evaluate.masked_lm import make_mask_function, score_masked
 from groundup.evaluate.retrieval import score_retrieval
 from groundup.evaluate.tasks import CHOICES, continuation_items, run_task, score_choices, summarize_accuracy
+from groundup.evaluate.text_documents import text_file_documents
 from groundup.evaluate.text_samples import sample_continuations
 from groundup.evaluate.validation_documents import sample_validation_documents
 from groundup.interop import open_model
@@ -36,16 +37,23 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     settings, seed = recipe.evaluate, recipe.seed
     torch.set_num_threads(machine.threads)
     model, tokenizer = open_model(inputs["base"], device=machine.device, verify=False)
-    shard = TokenShard(inputs["tokens"] / "validation")
     if not isinstance(model, Decoder):
         config = load_config(inputs["base"])
         check_tasks(config.architecture, settings)
+        shard = TokenShard(inputs["tokens"] / "validation")
         mask_function = make_mask_function(config, tokenizer)
         length = min(config.context_length, shard.num_tokens)
         scores = score_masked(model, mask_function, shard, length, max_tokens=settings.max_tokens, seed=seed)
         retrieval = score_retrieval(model, tokenizer, shard) if config.architecture == "encoder" else None
         return {"masked_lm": scores} | ({"retrieval": retrieval} if retrieval else {})
-    documents = sample_validation_documents(shard, tokenizer, max_tokens=settings.max_tokens, seed=seed)
+    limits = {"max_tokens": settings.max_tokens, "seed": seed}
+    if settings.text is not None:
+        documents = text_file_documents(settings.text, tokenizer, **limits)
+        held_out = {"text": settings.text}
+    else:
+        shard = TokenShard(inputs["tokens"] / "validation")
+        documents = sample_validation_documents(shard, tokenizer, **limits)
+        held_out = {"documents": shard.num_documents, "tokens": shard.num_tokens}
     start = time.monotonic()
     with machine.progress.task(
         "scoring", total=sum(document.num_scored_tokens for document in documents), unit="tokens"
@@ -53,8 +61,9 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         result = score_documents(model, documents, progress=task)
     speed = {"tokens_per_second": result.tokens / (time.monotonic() - start)}
     text = "".join(tokenizer.decode(document.ids[1:]) for document in documents).encode()
-    baselines = ngram_baselines(TokenShard(inputs["tokens"] / "train"), documents)
-    baselines |= compression_baselines(text)
+    baselines = compression_baselines(text)
+    if "tokens" in inputs:
+        baselines |= ngram_baselines(TokenShard(inputs["tokens"] / "train"), documents)
     tasks: dict[str, Any] = {}
     if items := continuation_items(documents, tokenizer, settings.num_continuations, seed):
         correct = score_choices(model, items)
@@ -74,7 +83,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     _write_documents(result, out / "documents.jsonl")
     return {
         **score_metrics(result, seed),
-        "held_out": {"documents": shard.num_documents, "tokens": shard.num_tokens},
+        "held_out": held_out,
         "sources": {name: score_metrics(part, seed) for name, part in result.by_source().items()},
         "baselines": baselines,
         "tasks": tasks,

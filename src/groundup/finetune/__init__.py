@@ -4,6 +4,7 @@
     chat_batches.py             conversations to batches, loss on the assistant's tokens; variants of user turns
     seq2seq.py                  the same for an encoder-decoder, such as translation
     finetune_task.py            which of the two a model learns
+    finetune_plan.py            cost and checks of fine-tuning [base], before anything runs
     lora.py                     low-rank adapters
     trainable_tokens.py         embeddings of control tokens, which pretraining has not trained
     adapter.py                  adapters as PEFT folders

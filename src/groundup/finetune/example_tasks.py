@@ -194,8 +194,8 @@ def finetune_on_examples(
     Writes the model folder; a classifier's labels and linear layer are in it. Returns the metrics of `finetune_embeddings`
     or `finetune_classifier`, with task, method, and examples (read, kept, dropped, train, validation).
     """
-    tokenizer = Tokenizer.load(inputs["tokenizer"])
-    model = load_model(inputs["base"], setup_device(machine), verify=False)
+    tokenizer = Tokenizer.load(inputs["base"])
+    model = load_model(inputs["base"], setup_device(machine), "float32", verify=False)
     fields = (
         "method", "lora_rank", "lora_alpha", "epochs", "batch_tokens", "learning_rate", "temperature", "precision",
         "keep_best_weights",

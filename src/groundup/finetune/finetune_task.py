@@ -8,7 +8,7 @@ from torch import nn
 
 from groundup.finetune.chat_batches import ChatBatches, EncodedConversation, encode_conversation
 from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq
-from groundup.generate import GREEDY, generate, generate_text
+from groundup.generate import GREEDY, generate, generate_many, generate_text, generate_texts
 from groundup.model import Decoder
 from groundup.plan.stage_support import check_finetuning
 from groundup.tokenizer import Tokenizer
@@ -63,6 +63,27 @@ def greedy_answer(model: Decoder, tokenizer: Tokenizer, prompt: str) -> str:
     ids = tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True)
     tokens = generate(model, ids, max_tokens=ANSWER_TOKENS, sampling=GREEDY, stop_ids=tokenizer.stop_ids)
     return tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+
+def greedy_answers(model: Any, tokenizer: Tokenizer, prompts: Sequence[str]) -> list[str]:
+    """The greedy answers to several prompts, in one batch; a decoder's to those that fit into its context, else blank."""
+    if not isinstance(model, Decoder):
+        return [
+            text.strip()
+            for text in generate_texts(model, tokenizer, prompts, sampling=GREEDY, max_tokens=ANSWER_TOKENS)
+        ]
+    rendered = [
+        tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True) for prompt in prompts
+    ]
+    fitting = [ids for ids in rendered if len(ids) < model.config.context_length]
+    stop_ids = tokenizer.stop_ids
+    answers = iter(generate_many(model, fitting, max_tokens=ANSWER_TOKENS, sampling=GREEDY, stop_ids=stop_ids))
+    return [
+        tokenizer.decode(next(answers), skip_special_tokens=True).strip()
+        if len(ids) < model.config.context_length
+        else ""
+        for ids in rendered
+    ]
 
 
 CHAT = FinetuneTask(

@@ -17,6 +17,8 @@ from groundup.finetune.conversations import DROP_REASONS, ConversationDropped, T
 from groundup.finetune.finetune_task import FinetuneBatches, FinetuneTask, task_for_model
 from groundup.finetune.lora import apply_lora, merge_lora
 from groundup.finetune.trainable_tokens import add_trainable_tokens, merge_trainable_tokens
+from groundup.plan.finetune_defaults import row_length
+from groundup.plan.stage_support import check_row_length
 from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import Tokenizer
 from groundup.train import Batch, Objective, TrainResult, build_engine, run_training_loop
@@ -67,6 +69,7 @@ def finetune(
     lora_alpha: float = 32.0,
     epochs: float = 3.0,
     batch_tokens: int = 4096,
+    sequence_length: int | None = None,
     learning_rate: float = 1e-3,
     precision: str = "float32",
     augment_user_turns: bool = True,
@@ -86,6 +89,7 @@ def finetune(
         conversations: lists of messages; only the assistant's tokens have a loss.
         validation: conversations to evaluate on, ten times during training.
         method: "lora", or "full" to train all weights.
+        sequence_length: tokens per row; default: what the longest conversation needs, from 512 to the model's context.
         augment_user_turns: also train on user turns in lower case and without final punctuation.
         keep_best_weights: end with the weights of the best evaluation, and stop when several in a row are no better; small
             models need the last weights to know their training answers by heart.
@@ -96,9 +100,13 @@ def finetune(
         raise ValueError(f"method {method!r}: expected {' or '.join(METHODS)}")
     machine = machine or Machine()
     task = task_for_model(model, method)
-    length = model.config.context_length
-    train_set, too_long = _encode(conversations, task, tokenizer, length, augment_user_turns)
-    validation_set, too_long_validation = _encode(validation, task, tokenizer, length, False)
+    context_length = model.config.context_length
+    check_row_length(sequence_length, context_length)
+    max_tokens = sequence_length or context_length
+    train_set, too_long = _encode(conversations, task, tokenizer, max_tokens, augment_user_turns)
+    validation_set, too_long_validation = _encode(validation, task, tokenizer, max_tokens, False)
+    longest = max((encoded.max_tokens for _, encoded in (*train_set, *validation_set)), default=0)
+    length = sequence_length or row_length(longest, context_length)
     num_rows = max(1, batch_tokens // length)
     batches = task.batches([encoded for _, encoded in train_set], length, num_rows, seed, tokenizer)
     validation_batches: list[Batch] = []

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from groundup.evaluate.validation_documents import sample_validation_documents
 from groundup.finetune.adapter import save_adapter
 from groundup.finetune.conversations import DROP_REASONS, TrainingConversation, read_conversations, split_conversations
 from groundup.finetune.example_tasks import finetune_on_examples, mean_loss
-from groundup.finetune.finetune_task import FinetuneTask, task_for_model
+from groundup.finetune.finetune_plan import with_chat_template
+from groundup.finetune.finetune_task import greedy_answers, task_for_model
 from groundup.finetune.lora import merge_lora
 from groundup.finetune.sft import finetune
 from groundup.finetune.trainable_tokens import merge_trainable_tokens
@@ -33,6 +34,8 @@ RECALL_QUESTIONS = 20
 """Training questions that the model is asked after training."""
 RECALL_WORDS = 8
 """An answer is recalled if it begins with this many words of the training answer."""
+RECALL_CHARACTERS = 400
+"""Length of these questions at most."""
 ORDINARY_TOKENS = 20_000
 """Held-out text on which the base model and the fine-tuned model are compared."""
 
@@ -53,24 +56,27 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     train, validation, turns, topics), tokens, epochs, steps, parameters (all, trained), kept_step and stopped_early (as
     in pretraining), loss (train and validation, at the start and at the kept step), validation over time, translation
     (BLEU and chrF of an encoder-decoder's held-out answers), greedy answers to recipe.finetune.prompts, recall (training
-    questions asked, and answered as trained), ordinary_text (bits per byte of held-out text before and after; a
-    decoder), speed.
+    questions asked, and answered as trained before and after), ordinary_text (bits per byte of held-out text before
+    and after; a     decoder), speed.
     """
     machine = replace(machine, layout={})  # of pretraining: this stage has one process
     config: FinetuneConfig = recipe.finetune
     if config.task != "generation":
         return finetune_on_examples(config, recipe.seed, inputs, out, machine)
-    tokenizer = Tokenizer.load(inputs["tokenizer"])
+    tokenizer = with_chat_template(Tokenizer.load(inputs["base"]))
     conversations, stats = read_conversations(config.conversations, machine)
-    model = load_model(inputs["base"], setup_device(machine), verify=False)
+    dtype = "float32" if config.method == "full" else None  # updates of all weights are too small for bfloat16
+    model = load_model(inputs["base"], setup_device(machine), dtype, verify=False)
     task = task_for_model(model, config.method)
     parameters = sum(weight.numel() for weight in model.parameters())
     train, validation = split_conversations(conversations, config.validation_fraction)
     fields = (
-        "method", "lora_rank", "lora_alpha", "epochs", "batch_tokens", "learning_rate", "precision",
+        "method", "lora_rank", "lora_alpha", "epochs", "batch_tokens", "sequence_length", "learning_rate", "precision",
         "augment_user_turns",
     )  # fmt: skip
     settings: dict[str, Any] = {name: getattr(config, name) for name in fields}
+    questions = _recall_questions(train)
+    recall = {"questions": len(questions), "before": _recalled(model, tokenizer, questions)}
     before = _ordinary_bits_per_byte(model, tokenizer, inputs, recipe.seed)
     result = finetune(
         model, tokenizer, train, validation, merge=False, folder=out, machine=machine, seed=recipe.seed,
@@ -104,6 +110,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         "steps": len(records),
         "kept_step": kept,
         "stopped_early": result.training.stopped_early,
+        "sequence_length": result.config.sequence_length,
         "parameters": {"all": parameters, "trained": result.trained_parameters},
         "loss": {
             "train_start": mean_loss(records[:window]),
@@ -114,7 +121,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         "validation": evaluations,
         "translation": _score_translations(model, tokenizer, validation) if isinstance(model, EncoderDecoder) else None,
         "answers": [{"prompt": prompt, "answer": task.answer(model, tokenizer, prompt)} for prompt in config.prompts],
-        "recall": _recall(task, model, tokenizer, [conversation for conversation, _ in result.train]),
+        "recall": recall | {"recalled": _recalled(model, tokenizer, questions)},
         "ordinary_text": None if before is None else {"before": before, "after": after},
         "speed": result.training.speed,
     }
@@ -136,21 +143,25 @@ def _ordinary_bits_per_byte(model: nn.Module, tokenizer: Tokenizer, inputs: dict
     return score_documents(model.eval(), documents).bits_per_byte
 
 
-def _recall(
-    task: FinetuneTask, model: nn.Module, tokenizer: Tokenizer, conversations: Sequence[TrainingConversation]
-) -> dict[str, int]:
-    """How many of RECALL_QUESTIONS training questions, evenly spaced, are answered as in training."""
+def _recall_questions(conversations: Sequence[TrainingConversation]) -> dict[str, list[str]]:
+    """RECALL_QUESTIONS first turns, evenly spaced, with all their answers; long ones are left out."""
     answers: dict[str, list[str]] = {}
     for conversation in conversations:
-        answer = next(text for role, text in conversation.turns if role == "assistant")
-        answers.setdefault(conversation.opening, []).append(answer)
-    questions = list(answers)[:: max(1, len(answers) // RECALL_QUESTIONS)][:RECALL_QUESTIONS]
+        if len(conversation.opening) <= RECALL_CHARACTERS:
+            answer = next(text for role, text in conversation.turns if role == "assistant")
+            answers.setdefault(conversation.opening, []).append(answer)
+    chosen = list(answers)[:: max(1, len(answers) // RECALL_QUESTIONS)][:RECALL_QUESTIONS]
+    return {question: answers[question] for question in chosen}
+
+
+def _recalled(model: nn.Module, tokenizer: Tokenizer, questions: Mapping[str, Sequence[str]]) -> int:
+    """How many questions the model answers as in training."""
     recalled = 0
-    for question in questions:
-        words = task.answer(model, tokenizer, question).split()
-        expected = [answer.split()[:RECALL_WORDS] for answer in answers[question]]
-        recalled += any(words[: len(beginning)] == beginning for beginning in expected)
-    return {"questions": len(questions), "recalled": recalled}
+    answers = greedy_answers(model.eval(), tokenizer, list(questions))
+    for answer, expected in zip(answers, questions.values(), strict=True):
+        beginnings = [text.split()[:RECALL_WORDS] for text in expected]
+        recalled += any(answer.split()[: len(beginning)] == beginning for beginning in beginnings)
+    return recalled
 
 
 def _score_translations(

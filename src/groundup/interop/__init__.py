@@ -11,6 +11,7 @@ Files, in reading order:
     gguf/                  GGUF files, import and export
     model_export.py        export by format name
     model_loading.py       models by path
+    base_model.py          the model of [base], and its stage
     stage.py               the export stage
 
 Deliberately absent: code that comes with a model, pickles, downloads (paths only), and families with modules that `model`

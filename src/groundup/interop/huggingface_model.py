@@ -44,16 +44,26 @@ def load_huggingface(folder: Path, device: torch.device | str = "cpu", dtype: to
 
     >>> model = load_huggingface(Path("SmolLM2-135M"), dtype=torch.bfloat16)
     """
-    folder = Path(folder)
+    family, config, source, ignored = _open_folder(Path(folder))
+    return build_from_tensors(
+        config, family.weight_map, source, ignored=(*family.ignored, *ignored), device=device, dtype=dtype
+    )
+
+
+def huggingface_model_config(folder: Path) -> ModelConfig:
+    """The configuration of the model of a Hugging Face folder. Raises UserError as `load_huggingface` does."""
+    return _open_folder(Path(folder))[1]
+
+
+def _open_folder(folder: Path) -> tuple[Family, ModelConfig, TensorSource, list[str]]:
+    """(family, configuration, tensors, names of tensors that the model does not need)."""
     fields = read_config(folder)
     family = _family_of(fields, folder)
     trained = not any(folder.glob("*.safetensors")) and is_zero_checkpoint(folder)
     files: TensorSource = ZeroCheckpoint(folder) if trained else SafetensorsFolder(folder)
     source: TensorSource = _WithoutPrefix(files, family.prefix)
     config, ignored = _adjust_to_tensors(family, family.read_config(fields, folder / CONFIG_FILE), source)
-    return build_from_tensors(
-        config, family.weight_map, source, ignored=(*family.ignored, *ignored), device=device, dtype=dtype
-    )
+    return family, config, source, ignored
 
 
 def export_huggingface(

@@ -23,6 +23,7 @@ Reading order:
     prediction.py         loss prediction for a recipe
     init_examples.py      examples for the goals search and classify
     init_recipe.py        a recipe from a few answers
+    init_model_recipe.py  a recipe for a model that exists
     job_file.py           Slurm, Kubernetes and SkyPilot job files
 
 Deliberately absent: torch, and measurements. A plan is a pure function of the recipe, the same on every machine.

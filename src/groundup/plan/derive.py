@@ -3,6 +3,7 @@
 import math
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from groundup.artifacts.errors import UserError
@@ -38,7 +39,7 @@ MEMORY_FRACTION = 0.9
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe with all knobs derived, and its cost. Without [train] there is only the recipe.
+    """A recipe with all knobs derived, and its cost. Without [train] there is no cost; without [base], only the recipe.
 
     Attributes:
         data_tokens: tokens of training text; None: not known.
@@ -62,11 +63,15 @@ class Plan:
         """The plan as JSON values: for `plan --json`, plan.json and the report."""
         summary: dict[str, Any] = {"name": self.recipe.name, "seed": self.recipe.seed}
         summary["budget"] = self.recipe.budget.model_dump(mode="json")
-        if self.parameters is None or self.memory is None or self.recipe.train is None:
+        if self.parameters is None:
             return summary
-        train = self.recipe.train
         summary["model"] = resolved_model_config(self.recipe).model_dump(mode="json", exclude_none=True)
         summary["parameters"] = asdict(self.parameters)
+        if self.recipe.base is not None:
+            summary["base"] = self.recipe.base.model_dump(mode="json")
+        if self.memory is None or self.recipe.train is None:
+            return summary
+        train = self.recipe.train
         summary["train"] = train.model_dump(mode="json")
         summary["tokens_per_parameter"] = require_derived(train.tokens, "train.tokens") / self.parameters.active
         summary["memory"] = asdict(self.memory) | {"total": self.memory.total}
@@ -102,14 +107,15 @@ def derive(recipe: Recipe, data_tokens: int | None = None) -> Plan:
 
     Raises UserError if the recipe contradicts itself or does not fit the hardware.
     """
+    base_config = None if recipe.base is None else _base_model_config(recipe)
     if recipe.train is None:
-        return Plan(recipe)
+        return Plan(recipe) if base_config is None else _plan_base(recipe, base_config)
     budget, device = recipe.budget, device_spec(recipe.budget.hardware)
     speed = TrainingSpeed(device, budget.devices, budget.relative_speed)
     seconds = None if budget.hours is None else budget.hours * SECONDS_PER_HOUR
     is_derived = recipe.train.tokens is None and recipe.train.steps is None
     max_tokens = MAX_EPOCHS * data_tokens if data_tokens and is_derived else None
-    config = _derive_model(recipe, speed, seconds, max_tokens)
+    config = base_config or _derive_model(recipe, speed, seconds, max_tokens)
     parameters = count_parameters(config)
     optimal_tokens = int(budget.tokens_per_parameter * parameters.active)
     train = _derive_training(recipe.train, config, speed, seconds, optimal_tokens, max_tokens)
@@ -132,6 +138,19 @@ def derive(recipe: Recipe, data_tokens: int | None = None) -> Plan:
         resolved, parameters, memory, compute, planned_seconds, layout, micro_batch, data_tokens, is_limited,
         activation_checkpointing=checkpointing,
     )  # fmt: skip
+
+
+def _base_model_config(recipe: Recipe) -> ModelConfig:
+    """The configuration of the model of [base]; the chapter that reads it is imported only for such a recipe."""
+    return import_module("groundup.interop.base_model").read_base_config(recipe.base)
+
+
+def _plan_base(recipe: Recipe, config: ModelConfig) -> Plan:
+    """The plan of a recipe with [base] and without [train]."""
+    parameters = count_parameters(config)
+    finetuning = recipe.finetune and derive_finetuning(recipe.finetune, parameters.total)
+    model = PartialModelConfig(**config.model_dump())
+    return Plan(recipe.model_copy(update={"model": model, "finetune": finetuning}), parameters)
 
 
 def _derive_model(recipe: Recipe, speed: TrainingSpeed, seconds: float | None, max_tokens: int | None) -> ModelConfig:

@@ -19,6 +19,20 @@ BATCH_TOKENS = {"generation": (1_024, 16_384), "embedding": (8_192, 32_768), "cl
 """More pairs in a batch are more negatives of an embedding."""
 LORA_RANK = (32, 16)
 
+MIN_ROW_TOKENS = 512
+"""Shorter rows would pack conversations badly."""
+ROW_MULTIPLE = 64
+
+
+def row_length(longest: int, context_length: int) -> int:
+    """Tokens per row for conversations of at most `longest` tokens; longer rows would only cost memory.
+
+    >>> row_length(150, 8192), row_length(2053, 8192), row_length(2053, 1024)
+    (512, 2112, 1024)
+    """
+    needed = -(-longest // ROW_MULTIPLE) * ROW_MULTIPLE
+    return min(context_length, max(MIN_ROW_TOKENS, needed))
+
 
 def derive_finetuning(config: FinetuneConfig, parameters: int) -> FinetuneConfig:
     """`config` with rank, passes, batch and learning rate derived for a model of `parameters`; what is set stays.

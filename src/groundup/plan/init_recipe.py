@@ -149,15 +149,15 @@ def recipe_toml(
     text = f"""\
 # Written by groundup init for: {goal} on {devices} x {hardware} in {hours:g} h.
 # Meaning of a knob: groundup explain KNOB. Cost of the run: groundup plan RECIPE.
-name = {_toml(name)}
+name = {to_toml(name)}
 
 [budget]
-hardware = {_toml(hardware)}
+hardware = {to_toml(hardware)}
 devices = {devices}
 {f"relative_speed = {relative_speed:.2g} # measured on this machine{chr(10)}" * (relative_speed != 1.0)}hours = {hours:g}
 
 [data]
-{"".join(_source(spec) for spec in data.sources) or SAMPLE_SOURCE}
+{"".join(source_table(spec) for spec in data.sources) or SAMPLE_SOURCE}
 [tokenizer]
 vocab_size = {vocabulary_size(data.text_bytes, 4096 if is_cpu and hours < 4 else 32_000)}
 {f"num_mask_tokens = {mask_tokens}{chr(10)}" * (mask_tokens > 0)}
@@ -183,21 +183,22 @@ def vocabulary_size(text_bytes: float | None, default: int) -> int:
     return default if supported >= default else max(MIN_VOCABULARY, 1 << (supported.bit_length() - 1))
 
 
-def _source(spec: FilesConfig) -> str:
-    place = f"path = {_toml(spec.path)}\n" if spec.path is not None else ""
+def source_table(spec: FilesConfig) -> str:
+    """[[data.sources]] for one source."""
+    place = f"path = {to_toml(spec.path)}\n" if spec.path is not None else ""
     if spec.package is not None:
-        place += f"package = {{ name = {_toml(spec.package.name)}, version = {_toml(spec.package.version)} }}\n"
+        place += f"package = {{ name = {to_toml(spec.package.name)}, version = {to_toml(spec.package.version)} }}\n"
     how = (
         " # by content, for each file"
         if spec.kind == "auto"
-        else f"\ntext_column = {_toml(spec.text_column)}\nclean = false"
+        else f"\ntext_column = {to_toml(spec.text_column)}\nclean = false"
     )
-    return f"[[data.sources]]\nname = {_toml(spec.name)}\nkind = {_toml(spec.kind)}{how}\n{place}\n"
+    return f"[[data.sources]]\nname = {to_toml(spec.name)}\nkind = {to_toml(spec.kind)}{how}\n{place}\n"
 
 
 def _evaluate(goal: str, data: RecipeData, is_cpu: bool) -> str:
     has_prompts = data.prompts and goal not in (*PAIR_GOALS, *EXAMPLE_TASKS, "encoder")
-    return f"[evaluate]\n{f'prompts = {_toml(list(data.prompts))}{chr(10)}' if has_prompts else ''}"
+    return f"[evaluate]\n{f'prompts = {to_toml(list(data.prompts))}{chr(10)}' if has_prompts else ''}"
 
 
 def _example_paths(data: RecipeData) -> list[str]:
@@ -210,19 +211,24 @@ def _finetune(goal: str, data: RecipeData, is_cpu: bool) -> str:
         return examples_table(goal, _example_paths(data))
     knobs = 'method = "full"\n' * (goal in PAIR_GOALS)
     if data.questions:
-        knobs += f"prompts = {_toml(list(data.questions))}\n"
+        knobs += f"prompts = {to_toml(list(data.questions))}\n"
+    return f"[finetune]\n{knobs}\n{conversation_tables(data.conversations) or SAMPLE_CONVERSATIONS}"
+
+
+def conversation_tables(paths: Sequence[str]) -> str:
+    """[[finetune.conversations]] for each file."""
     sources = [
         f'[[finetune.conversations]]\nname = "conversations-{number}"\n'
-        f'kind = "{"gettext" if path.endswith(".po") else "messages"}"\npath = {_toml(path)}\n'
-        for number, path in enumerate(data.conversations, start=1)
+        f'kind = "{"gettext" if path.endswith(".po") else "messages"}"\npath = {to_toml(path)}\n'
+        for number, path in enumerate(paths, start=1)
     ]
-    return f"[finetune]\n{knobs}\n{chr(10).join(sources) or SAMPLE_CONVERSATIONS}"
+    return "\n".join(sources)
 
 
 def _quantize(goal: str, data: RecipeData, is_cpu: bool) -> str:
     return f"[quantize]\n{'group_size = 64' + chr(10) if is_cpu else ''}"
 
 
-def _toml(value: Any) -> str:
+def to_toml(value: Any) -> str:
     """A text or a list of texts in TOML."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

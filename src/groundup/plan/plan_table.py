@@ -11,15 +11,23 @@ def format_plan(summary: dict[str, Any]) -> str:
     rows = []
     if "deduplication" in summary:
         rows.append(("deduplication", _format_deduplication(summary["deduplication"])))
-    if "model" not in summary:
-        return _align([*rows, ("training", "none: the recipe has no [train]")])
-    model, train, memory, layout = summary["model"], summary["train"], summary["memory"], summary["layout"]
-    budget = summary["budget"]
+    if "base" in summary:
+        rows.append(("base", summary["base"]["model"]))
+    if "model" in summary:
+        model = summary["model"]
+        rows += [
+            ("model", f"{model['architecture']}, {model['num_layers']} blocks, {model['hidden_size']} wide, "
+                      f"{model['num_heads']} heads ({model['num_kv_heads']} key/value heads), "
+                      f"vocabulary {model['vocab_size']:,}"),
+            ("parameters", _format_count(summary["parameters"]["total"])),
+        ]  # fmt: skip
+    finetuning = _finetuning_rows(summary)
+    if "train" not in summary:
+        training = [] if "base" in summary else [("training", "none: the recipe has no [train]")]
+        return _align([*rows, *training, *finetuning])
+    train, memory, layout, budget = summary["train"], summary["memory"], summary["layout"], summary["budget"]
     rows = [
         *rows,
-        ("model", f"{model['architecture']}, {model['num_layers']} blocks, {model['hidden_size']} wide, "
-                  f"{model['num_heads']} heads ({model['num_kv_heads']} key/value heads), vocabulary {model['vocab_size']:,}"),
-        ("parameters", _format_count(summary["parameters"]["total"])),
         ("tokens", f"{_format_count(train['tokens'])}, {summary['tokens_per_parameter']:.3g} per parameter"),
         *([("text", describe_data(summary))] if "data" in summary else []),
         ("steps", f"{train['steps']:,}, {train['batch_tokens']:,} tokens each, sequences of {train['sequence_length']:,}"),
@@ -39,7 +47,24 @@ def format_plan(summary: dict[str, Any]) -> str:
     rows += _simulation_rows(summary.get("simulation"))
     if summary["cost"] is not None:
         rows.append(("cost", f"{summary['cost']:,.2f} ({budget['price_per_hour']:g} per device-hour)"))
-    return _align(rows)
+    return _align([*rows, *finetuning])
+
+
+def _finetuning_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Cost of fine-tuning [base], and the stages that run."""
+    rows = []
+    if cost := summary.get("finetuning"):
+        rows.append(("fine-tuning", f"{describe_finetuning(cost)} on one {summary['budget']['hardware']}"))
+    if stages := summary.get("stages"):
+        rows.append(("runs", ", ".join(stages)))
+    return rows
+
+
+def describe_finetuning(cost: dict[str, Any]) -> str:
+    """Data, steps, memory and time of fine-tuning."""
+    return (f"{cost['conversations']:,} conversations, {_format_count(cost['tokens'])} tokens in one pass, "
+            f"{cost['steps']:,} steps in rows of {cost['sequence_length']:,}: {_format_hours(cost['hours'])} and "
+            f"{cost['memory_bytes'] / 1e9:.2f} GB")  # fmt: skip
 
 
 def describe_data(summary: dict[str, Any]) -> str:

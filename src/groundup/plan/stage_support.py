@@ -13,7 +13,7 @@ from groundup.plan.masked_spans import MASK_RATE, MEAN_SPAN_LENGTH, check_mask_t
 from groundup.recipe import ModelConfig, Recipe
 from groundup.recipe.evaluate_config import EvaluateConfig
 from groundup.recipe.train_config import TrainConfig
-from groundup.stages import STAGES, Stage
+from groundup.stages import STAGES, Stage, recipe_stages
 
 SMALLEST_GROUP = 16
 """Weights of one row per scale, at least."""
@@ -24,7 +24,7 @@ def check_stages(recipe: Recipe, stages: Iterable[Stage] = STAGES) -> None:
 
     Raises ModuleNotFoundError for an optional package that is not installed.
     """
-    for stage in stages:
+    for stage in recipe_stages(recipe, stages):
         if getattr(recipe, stage.section) is None or any(
             getattr(recipe, name) is None for name in stage.required_sections
         ):
@@ -57,6 +57,13 @@ def check_scores(recipe: Recipe) -> None:
     config = resolved_model_config(recipe)
     assert recipe.evaluate is not None
     check_tasks(config.architecture, recipe.evaluate)
+    if config.architecture != "decoder" and (recipe.evaluate.text is not None or recipe.data is None):
+        raise UserError(
+            f"[evaluate] of an {config.architecture} needs [data]: it is scored on masked tokens of validation documents",
+            hint="add [data] and leave evaluate.text out",
+        )
+    if recipe.base is not None and recipe.data is None and recipe.evaluate.text is None:
+        raise UserError("[evaluate] has no text to score", hint='set evaluate.text = "FILE", or add [data]')
     if recipe.tokenizer is not None and recipe.tokenizer.pretrained is None:
         count = recipe.tokenizer.num_mask_tokens
         check_mask_tokens(config.architecture, count, config.context_length, MASK_RATE, MEAN_SPAN_LENGTH)
@@ -64,10 +71,11 @@ def check_scores(recipe: Recipe) -> None:
 
 def check_chat(recipe: Recipe) -> None:
     """Stage chat."""
-    config = recipe.finetune
+    config, model = recipe.finetune, resolved_model_config(recipe)
     assert config is not None
-    check_finetuning(config.task, resolved_model_config(recipe).architecture, config.method)
+    check_finetuning(config.task, model.architecture, config.method)
     check_pairs(config.task, bool(config.examples), recipe.data is not None)
+    check_row_length(config.sequence_length, model.context_length)
 
 
 def check_quantized(recipe: Recipe) -> None:
@@ -145,6 +153,15 @@ def check_pairs(task: str, has_examples: bool, has_text: bool) -> None:
         raise UserError(
             "finetune.task = embedding without pairs: neither finetune.examples nor [data] to take passages from",
             hint="finetune.examples names JSON lines with the fields query and text",
+        )
+
+
+def check_row_length(sequence_length: int | None, context_length: int) -> None:
+    """Raises UserError for rows of fine-tuning beyond the context of the model."""
+    if sequence_length is not None and sequence_length > context_length:
+        raise UserError(
+            f"finetune.sequence_length = {sequence_length}, expected at most the model's context length, {context_length}",
+            hint="leave it out for rows as long as the longest conversation needs",
         )
 
 

@@ -3,6 +3,7 @@
     quantization_grid.py     scales, zeros and codes of a weight matrix; round to nearest (RTN), the baseline
     calibration.py           statistics of layer inputs, block by block
     calibration_windows.py   token windows for calibration
+    calibration_text.py      the text of a run for calibration and comparison
     gptq.py                  GPTQ: error-compensating rounding
     awq.py                   AWQ: activation-aware scales
     bit_packing.py           codes packed into words

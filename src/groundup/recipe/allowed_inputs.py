@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from groundup.artifacts.errors import UserError
 
-INPUT_KNOBS = frozenset(("path", "pretrained", "compare", "token_shards"))
+INPUT_KNOBS = frozenset(("path", "pretrained", "compare", "token_shards", "text"))
 """Knobs that name files or addresses to read, in any table. With `package`, `path` names members of its archive."""
 
 SECRET_PARAMETER = (
@@ -55,7 +55,7 @@ def _locations(values: Any, name: str) -> Iterator[tuple[str, str]]:
     if isinstance(values, dict):
         for key, value in values.items():
             inner = f"{name}.{key}" if name else key
-            if key in INPUT_KNOBS and not (key == "path" and values.get("package")):
+            if inner == "base.model" or (key in INPUT_KNOBS and not (key == "path" and values.get("package"))):
                 texts = value.values() if isinstance(value, dict) else [value]
                 yield from ((inner, text) for text in texts if isinstance(text, str))
             else:

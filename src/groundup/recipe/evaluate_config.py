@@ -20,6 +20,11 @@ class TaskConfig(BaseConfig):
 class EvaluateConfig(BaseConfig):
     """[evaluate]: text to score, tasks and sample continuations."""
 
+    text: str | None = knob(
+        None,
+        "UTF-8 text to score instead of validation documents: a file, a folder or a glob",
+        unset="validation documents",
+    )
     max_tokens: int = knob(200_000, "maximum validation tokens to score", ge=1_000)
     num_continuations: int = knob(
         200, "validation passages, each with four continuations to choose the true one from; 0: off", ge=0

@@ -71,6 +71,12 @@ class FinetuneConfig(BaseConfig):
         gt=0,
     )
     batch_tokens: int | None = knob(None, "tokens per optimizer step", unset=BY_SIZE.format("1,024", "16,384"), ge=1)
+    sequence_length: int | None = knob(
+        None,
+        "tokens per row; longer conversations lose their last turns",
+        unset="derived: what the longest conversation needs, from 512 to the model's context length",
+        ge=1,
+    )
     learning_rate: float | None = knob(
         None, "peak learning rate", unset=BY_SIZE.format("5e-3", "2e-4") + "; a tenth of it for method = full", gt=0
     )

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from pydantic import model_validator
+
 from groundup.recipe.base_config import BaseConfig, knob
+from groundup.recipe.base_model_config import BaseModelConfig
 from groundup.recipe.data_config import DataConfig
 from groundup.recipe.evaluate_config import EvaluateConfig
 from groundup.recipe.finetune_config import FinetuneConfig
@@ -49,6 +52,7 @@ class Recipe(BaseConfig):
     budget: BudgetConfig = knob(BudgetConfig(), "hardware, time and price")
     data: DataConfig | None = knob(None, "corpus", unset=SKIPPED)
     tokenizer: TokenizerConfig | None = knob(None, "tokenizer", unset=SKIPPED)
+    base: BaseModelConfig | None = knob(None, "model that exists, instead of a new one", unset="a new model")
     model: PartialModelConfig = knob(PartialModelConfig(), "transformer")  # pyright: ignore[reportInvalidTypeForm]
     train: TrainConfig | None = knob(None, "pretraining", unset=SKIPPED)
     evaluate: EvaluateConfig | None = knob(None, "evaluation of the base model", unset=SKIPPED)
@@ -57,6 +61,14 @@ class Recipe(BaseConfig):
     export: ExportConfig | None = knob(None, "export format", unset=SKIPPED)
     report: ReportConfig | None = knob(None, "PDF and HTML report", unset=SKIPPED)
     machine: MachineConfig = knob(MachineConfig(), "devices and limits; never fingerprinted")
+
+    @model_validator(mode="after")
+    def _check_base(self) -> "Recipe":
+        if self.base is not None and self.tokenizer is not None:
+            raise ValueError("[base] with [tokenizer]: the model has its own tokenizer, expected one of both")
+        if self.base is not None and self.model.model_fields_set:
+            raise ValueError("[base] with [model]: the model has its own shape, expected one of both")
+        return self
 
 
 class RecipeView:
@@ -68,6 +80,7 @@ class RecipeView:
     name: str
     seed: int
     budget: BudgetConfig
+    base: BaseModelConfig | None
     data: DataConfig
     tokenizer: TokenizerConfig
     model: Any

@@ -154,6 +154,8 @@ def _user_error(error: ValidationError, source_name: str, table: str = "") -> Us
     hint = f"groundup explain {_without_indices(name)}"
     value = "" if isinstance(first["input"], dict | list | tuple) else f" = {first['input']!r}"
     text = f"{name}{value}: {message}"
+    if not name:  # of the recipe as a whole
+        text, hint = message, "leave one of both out"
     if first["type"] == "extra_forbidden":
         text, hint = f"unknown knob {name}", _suggestion(name)
     elif first["type"] == "missing":

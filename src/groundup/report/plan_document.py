@@ -23,7 +23,7 @@ MEMORY_PARTS = {
 
 def write_plan_pdf(plan: dict[str, Any], pdf: Path) -> None:
     """Write `Plan.summary()` as a PDF. Raises UserError for a recipe without [train] or an unwritable file."""
-    if "model" not in plan:
+    if "train" not in plan:
         raise UserError(f"{plan['name']}: the recipe has no [train] section to plan", hint="add [train]")
     from groundup.report.pdf_report import render_pdf
 

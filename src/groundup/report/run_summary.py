@@ -27,10 +27,9 @@ def _built(run_data: dict[str, Any], run: Path) -> list[str]:
     lines = []
     if base := stage_metrics(run_data, "base"):
         seconds = stage_seconds(run_data, "base")
-        lines.append(
-            f"model: {formatting.count(base['parameters'])} parameters, trained on {formatting.count(base['tokens'])} tokens"
-            + (f" in {formatting.duration(seconds)}" if seconds else "")
-        )
+        made = f"from {base['model']}" if "format" in base else f"trained on {formatting.count(base['tokens'])} tokens"
+        duration = f" in {formatting.duration(seconds)}" if seconds and "tokens" in base else ""
+        lines.append(f"model: {formatting.count(base['parameters'])} parameters, {made}{duration}")
         lines += [f"model: {text}" for text in [formatting.kept_weights(base)] if text]
     if text := formatting.kept_weights(stage_metrics(run_data, "chat")):
         lines.append(f"chat model: {text}")
@@ -42,9 +41,9 @@ def _built(run_data: dict[str, Any], run: Path) -> list[str]:
 
 
 def _scores(run_data: dict[str, Any]) -> list[str]:
-    scores = stage_metrics(run_data, "scores")
+    scores, chat = stage_metrics(run_data, "scores"), _chat_scores(stage_metrics(run_data, "chat"))
     if not scores:
-        return []
+        return ["scores:", *chat] if chat else []
     if masked := scores.get("masked_lm"):
         lines = [
             "scores:",
@@ -59,7 +58,24 @@ def _scores(run_data: dict[str, Any]) -> list[str]:
     return [
         "scores:",
         f"  {scores['bits_per_byte']:.3f} bits per byte of held-out text{interval}{'; ' + comparison if comparison else ''}",
+        *chat,
     ]
+
+
+def _chat_scores(chat: dict[str, Any]) -> list[str]:
+    """Before and after fine-tuning."""
+    lines = []
+    before, after = (chat.get("loss", {}).get(f"validation_{when}") for when in ("start", "end"))
+    if before is not None and after is not None:
+        lines.append(f"  held-out answers: {before:.2f} nats per token before fine-tuning, {after:.2f} after")
+    if (recall := chat.get("recall") or {}).get("questions"):
+        first = f"{recall['before']} before, " if "before" in recall else ""
+        lines.append(
+            f"  training questions answered as trained: {first}{recall['recalled']} of {recall['questions']} after"
+        )
+    if ordinary := chat.get("ordinary_text"):
+        lines.append(f"  ordinary text: {ordinary['before']:.3f} bits per byte before, {ordinary['after']:.3f} after")
+    return lines
 
 
 def _samples(run_data: dict[str, Any]) -> list[str]:

@@ -46,6 +46,18 @@ LLAMA3 = (
 )
 """Llama 3: text turns of the template of Meta-Llama-3-8B-Instruct."""
 
+PLAIN = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}"
+    "{{ '### Assistant:\\n' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+    "{% elif message['role'] == 'user' %}{{ '### User:\\n' + message['content'] }}"
+    "{% else %}{{ message['content'] }}{% endif %}"
+    "{{ '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '### Assistant:\\n' }}{% endif %}"
+)
+"""For models without tokens of turns: headers of plain text, and the end-of-text token after each answer."""
+
 
 def render(
     template: str, messages: Sequence[Message], *, add_generation_prompt: bool = False, **names: Any

@@ -12,12 +12,15 @@ from groundup.artifacts.machine import Machine
 from groundup.evaluate import score_windows
 from groundup.evaluate.masked_lm import make_mask_function, score_masked
 from groundup.evaluate.text_samples import sample_continuations
+from groundup.interop import open_model
+from groundup.interop.base_model import base_model_path
 from groundup.model import Decoder, build_model, save_model
 from groundup.parallel import process_group
 from groundup.plan.derive import require_derived
 from groundup.plan.parameter_count import count_parameters, training_flops_per_token
 from groundup.plan.stage_support import check_objective, check_vocab_size
 from groundup.recipe import ModelConfig, RecipeView
+from groundup.recipe.base_model_config import BaseModelConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import Tokenizer, TokenShard
 from groundup.train.checkpoints import discard_checkpoints
@@ -63,7 +66,7 @@ def _run(
     check_vocab_size(config, tokenizer.vocab_size)
     check_objective(config.architecture, settings)
     torch.manual_seed(recipe.seed)
-    model = build_model(config).to(device)
+    model = _initial_model(recipe, config).to(device)
     objective = with_z_loss(default_objective(model), settings.z_loss)
     engine = build_engine(model, objective, settings, machine)
     length = require_derived(settings.sequence_length, "train.sequence_length")
@@ -117,6 +120,14 @@ def _run(
         "validation": result.evaluations,
         "speed": result.speed,
     }
+
+
+def _initial_model(recipe: RecipeView, config: ModelConfig) -> nn.Module:
+    """A new model, or with [base] that one, in float32."""
+    base: BaseModelConfig | None = getattr(recipe, "base", None)  # declared only in a recipe with [base]
+    if base is None:
+        return build_model(config)
+    return open_model(base_model_path(base), device="cpu", dtype=torch.float32)[0].train()
 
 
 def _causal_lm_eval(recipe: RecipeView, tokenizer: Tokenizer, held_out: TokenShard, length: int) -> EvalFn:

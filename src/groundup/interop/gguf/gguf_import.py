@@ -13,6 +13,7 @@ from groundup.interop.gguf.gguf_file import GGUFFile
 from groundup.interop.gguf.gguf_metadata import GGUF_ARCHITECTURES, KEYS, ROPE_FACTORS, gguf_weight_map, read_metadata
 from groundup.interop.gguf.gguf_tokenizer import read_tokenizer
 from groundup.interop.weight_map import build_from_tensors
+from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
 
 
@@ -27,7 +28,21 @@ def load_gguf(
 
     >>> model, tokenizer = load_gguf(Path("model.gguf"))
     """
-    source = GGUFFile(Path(path))
+    source, config, tokenizer = _open_file(Path(path))
+    architecture = GGUF_ARCHITECTURES[source.metadata["general.architecture"]]
+    build_weight_map = partial(gguf_weight_map, architecture)
+    model = build_from_tensors(config, build_weight_map, source, ignored=(ROPE_FACTORS,), device=device, dtype=dtype)
+    return model, tokenizer
+
+
+def read_gguf(path: Path) -> tuple[ModelConfig, Tokenizer]:
+    """The configuration of the model and the tokenizer of a .gguf file, without its weights. Raises as `load_gguf`."""
+    _, config, tokenizer = _open_file(path)
+    return config, tokenizer
+
+
+def _open_file(path: Path) -> tuple[GGUFFile, ModelConfig, Tokenizer]:
+    source = GGUFFile(path)
     try:
         factors = source.read(ROPE_FACTORS) if ROPE_FACTORS in source.shapes else None
         config = read_metadata(source.metadata, source.shapes, factors)
@@ -38,10 +53,7 @@ def load_gguf(
         raise UserError(f"{path}: {first_validation_error(error, KEYS)}") from None
     except KeyError as error:
         raise UserError(f"{path}: {error} is missing, expected in the metadata") from None
-    architecture = GGUF_ARCHITECTURES[source.metadata["general.architecture"]]
-    build_weight_map = partial(gguf_weight_map, architecture)
-    model = build_from_tensors(config, build_weight_map, source, ignored=(ROPE_FACTORS,), device=device, dtype=dtype)
-    return model, tokenizer
+    return source, config, tokenizer
 
 
 def _tokenizer(source: GGUFFile) -> Tokenizer:

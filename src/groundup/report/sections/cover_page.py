@@ -12,7 +12,9 @@ def cover_page(run_data: dict[str, Any], title: str | None, author: str | None) 
     return {
         "kind": "groundup · report",
         "title": title or run_data["name"],
-        "subtitle": "A language model built from the ground up",
+        "subtitle": "A language model built from the ground up"
+        if not run_data["recipe"].get("base")
+        else "A language model made from one that exists",
         "author": author,
         "numbers": _numbers(run_data),
         "card": [[name, value if isinstance(value, list) else [value]] for name, value in _card(run_data)],
@@ -36,7 +38,8 @@ def _numbers(run_data: dict[str, Any]) -> list[dict[str, str]]:
     numbers = []
     if base:
         numbers.append((formatting.short_count(base["parameters"]), "parameters"))
-        numbers.append((formatting.short_count(base["tokens"]), "training tokens"))
+        if "tokens" in base:
+            numbers.append((formatting.short_count(base["tokens"]), "training tokens"))
     if "bits_per_byte" in scores:
         numbers.append((f"{scores['bits_per_byte']:.2f}", "bits per byte, held out"))
     if quantized:
@@ -54,7 +57,10 @@ def _card(run_data: dict[str, Any]) -> list[tuple[str, Cell]]:
     if data := stage_metrics(run_data, "data"):
         kept = sum(row["kept"]["bytes"] for row in data["sources"].values())
         rows.append(("Data", f"{formatting.byte_size(kept)} of text: {formatting.join_words(list(data['sources']))}"))
-    if (base := stage_metrics(run_data, "base")) and (seconds := stage_seconds(run_data, "base")):
+    base = stage_metrics(run_data, "base")
+    if "format" in base:
+        rows.append(("Base", f"{base['model']} ({base['format']})"))
+    if "steps" in base and (seconds := stage_seconds(run_data, "base")):
         processor = run_data["stages"]["base"]["provenance"].get("processor", "one machine")
         steps = formatting.pluralize(base["steps"], "step")
         rows.append(("Trained", f"{steps} in {formatting.duration(seconds)} on {processor}"))

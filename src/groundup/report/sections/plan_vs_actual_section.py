@@ -13,7 +13,7 @@ DASH = "–"
 
 def plan_vs_actual_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     plan = run_data["plan"]
-    rows = _rows(run_data) if "parameters" in plan else []
+    rows = _rows(run_data) if "train" in plan else []
     if not rows and not run_data["stages"]:
         return None
     blocks: list[Element | None] = []

@@ -3,7 +3,7 @@
 from typing import Any
 
 from groundup.report import formatting, training_plots
-from groundup.report.elements import Cell, Element, figure, key_values, paragraph, section, table
+from groundup.report.elements import Cell, Element, code, figure, key_values, paragraph, section, table
 from groundup.report.run_data import stage_metrics
 from groundup.report.sections.cover_page import describe_model
 
@@ -22,8 +22,10 @@ def pretraining_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     base = stage_metrics(run_data, "base")
     if not base:
         return None
+    if "format" in base:
+        return section("Base model", [_loaded(run_data, base), _parts(base)])
     return section(
-        "Pretraining",
+        "Continued pretraining" if run_data["recipe"].get("base") else "Pretraining",
         [
             _introduction(run_data, base),
             _parts(base),
@@ -43,6 +45,16 @@ def _introduction(run_data: dict[str, Any], base: dict[str, Any]) -> Element:
         f"{model_words}It was trained for {formatting.pluralize(base['steps'], 'step')} on {formatting.count(base['tokens'])} "
         f"tokens{passes}." + (f" Result: {kept}." if (kept := formatting.kept_weights(base)) else "")
     )
+
+
+def _loaded(run_data: dict[str, Any], base: dict[str, Any]) -> Element:
+    """Of a recipe with [base] and without [train]."""
+    model = run_data["plan"].get("model")
+    what = f", a {describe_model(model)}, with a context of {model['context_length']:,} tokens" if model else ""
+    return paragraph(
+        "The recipe starts from ", code(base["model"]), f" ({base['format']}){what}. Its weights were stored as "
+        f"{base['dtype']}; nothing was pretrained."
+    )  # fmt: skip
 
 
 def _parts(base: dict[str, Any]) -> Element | None:

@@ -8,6 +8,12 @@ from groundup.report.run_data import stage_metrics
 
 METHODS = {"float": "float", "rtn": "round to nearest", "gptq": "GPTQ", "awq": "AWQ"}
 
+TEXT_ORIGINS = {
+    "corpus": "the same held-out text",
+    "conversations": "conversations that were not used for calibration",
+    "samples": "text that the float model wrote itself, since the recipe names none",
+}
+
 
 def quantization_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     metrics = stage_metrics(run_data, "quantized")
@@ -38,6 +44,7 @@ def _compared(metrics: dict[str, Any]) -> Element | None:
     held_out = metrics.get("held_out", {})
     if "float" not in held_out:
         return None
+    text = TEXT_ORIGINS[metrics.get("text_origin", "corpus")]
     note = (
         " A chat model has a higher loss on ordinary text than its base model." if metrics.get("from") == "chat" else ""
     )
@@ -54,7 +61,7 @@ def _compared(metrics: dict[str, Any]) -> Element | None:
     return table(
         ("weights", "bits per byte", "increase", "KL divergence (nats)", "top-1 agreement"),
         rows,
-        "Float and quantized models on the same held-out text. KL divergence: from the float model's next-token "
+        f"Float and quantized models on {text}. KL divergence: from the float model's next-token "
         "distribution. Top-1 agreement: fraction of tokens for which both models rank the same token first." + note,
     )
 

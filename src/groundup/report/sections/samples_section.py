@@ -83,6 +83,13 @@ def _knobs(metrics: dict[str, Any]) -> list[tuple[str, Cell]]:
         rows.append(
             ("Training", formatting.pluralize(metrics["steps"], "step") + passes + (f"; {kept}" if kept else ""))
         )
+    recall = metrics.get("recall") or {}
+    if recall.get("questions"):
+        first = f"{recall['before']} before, " if "before" in recall else ""
+        rows.append(("Recall", f"{first}{recall['recalled']} after, of {recall['questions']} training questions"))
+    if ordinary := metrics.get("ordinary_text"):
+        text = f"{ordinary['before']:.3f} before, {ordinary['after']:.3f} after, in bits per byte"
+        rows.append(("Ordinary text", text))
     before, after = (metrics.get("loss", {}).get(f"validation_{when}") for when in ("start", "end"))
     if before is not None and after is not None:
         per = "held-out example" if "task" in metrics else "token of held-out answers"

@@ -77,17 +77,21 @@ def _introduction(scores: dict[str, Any]) -> list[Element]:
     if bounds:
         interval = f" The 95% interval over documents is {formatting.interval(bounds)}."
     held_out = scores.get("held_out", {}).get("tokens", scores["tokens"])
-    scored = "All"
-    if scores["tokens"] < 0.98 * held_out:
+    of_text = "text" in scores.get("held_out", {})
+    scored = "Of the text," if of_text else "All"
+    if not of_text and scores["tokens"] < 0.98 * held_out:
         scored = f"{formatting.count(scores['tokens'])} of {formatting.count(held_out)}"
     return [
         paragraph(
-            "On held-out documents the model needs ",
+            "On the text that the recipe names, the model needs "
+            if of_text
+            else "On held-out documents the model needs ",
             strong(f"{scores['bits_per_byte']:.3f} bits per byte"),
             f", a perplexity of {scores['perplexity']:.1f} per token.{interval}",
         ),
         paragraph(
-            f"{scored} held-out tokens of {formatting.pluralize(scores['documents'], 'document')} were scored once each, with as "
+            f"{scored} {formatting.count(scores['tokens']) if of_text else 'held-out'} tokens of "
+            f"{formatting.pluralize(scores['documents'], 'span' if of_text else 'document')} were scored once each, with as "
             "much preceding context as the model supports. ",
             emph("Bits per byte"),
             " are comparable across vocabularies and with compressors; random bytes need 8.",
@@ -112,8 +116,8 @@ def _comparison(scores: dict[str, Any]) -> Element:
     return figure(
         "scores",
         training_plots.plot_bars(rows, "bits per byte (lower is better)", highlighted=THIS_MODEL),
-        "Bits per byte of the same text for this model, n-gram baselines and compressors (without training data). The "
-        "line is the 95% interval.",
+        f"Bits per byte of the same text for this model,{' n-gram baselines and' if 'bigram' in baselines else ''} compressors "
+        "(without training data). The line is the 95% interval.",
         "Bars: " + ", ".join(f"{name} {bits:.2f}" for name, bits, _ in rows),
     )
 

@@ -24,7 +24,8 @@ def next_commands(run_data: dict[str, Any], run: str) -> list[tuple[str, str]]:
     """(command, description) for the artifacts of the run in the folder `run`."""
     stages = run_data["stages"]
     lines = []
-    architecture = run_data["recipe"].get("model", {}).get("architecture", "decoder")
+    shape = run_data["plan"].get("model") or run_data["recipe"].get("model", {})  # the plan knows that of [base], too
+    architecture = shape.get("architecture", "decoder")
     task = stage_metrics(run_data, "chat").get("task", "generation")
     if task == "classification":
         lines.append((f'groundup classify {run} "TEXT"', "the label of a text"))

@@ -1,0 +1,128 @@
+"""What fine-tuning of [base] will cost, and whether its tokenizer can render conversations: before the first stage runs."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.finetune.chat_batches import encode_conversation
+from groundup.finetune.conversations import TrainingConversation, read_conversations
+from groundup.interop.base_model import base_model_path, read_base_tokenizer
+from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
+from groundup.plan.finetune_defaults import row_length
+from groundup.plan.hardware import device_spec
+from groundup.plan.memory_estimate import MemoryEstimate, estimate_training_memory
+from groundup.plan.parameter_count import count_parameters
+from groundup.plan.stage_support import check_chat
+from groundup.plan.training_speed import TrainingSpeed
+from groundup.recipe import ModelConfig, Recipe
+from groundup.recipe.finetune_config import FinetuneConfig
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.chat_template import CHATML, PLAIN
+from groundup.tokenizer.special_tokens import TURN_END, TURN_START
+
+SAMPLED_CONVERSATIONS = 300
+PACKING_EFFICIENCY = 0.9
+"""Fraction of the positions of packed rows that hold tokens."""
+LORA_FLOPS = 2 / 3
+"""Of training all weights: the gradients of frozen weights are not computed."""
+
+
+def check_base_chat(recipe: Recipe) -> None:
+    """`check_chat`, and the chat template of [base]: one conversation is rendered with it."""
+    check_chat(recipe)
+    assert recipe.base is not None
+    assert recipe.finetune is not None
+    if recipe.finetune.task != "generation" or resolved_model_config(recipe).architecture != "decoder":
+        return
+    tokenizer = with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
+    turns = (("user", "Hello"), ("assistant", "Hi."), ("user", "Thanks"), ("assistant", "Welcome."))
+    encode_conversation(TrainingConversation(turns, "", ""), tokenizer, 1_000_000)
+
+
+def with_chat_template(tokenizer: Tokenizer) -> Tokenizer:
+    """`tokenizer`; one without a chat template gets ChatML if it has the tokens, else headers of plain text.
+
+    Raises UserError for one that has no token to end an answer with either.
+    """
+    if tokenizer.chat_template is not None:
+        return tokenizer
+    turns = {tokenizer.token_id(TURN_START), tokenizer.token_id(TURN_END)}
+    if not turns <= tokenizer.special_ids and tokenizer.eos is None:
+        raise UserError(
+            "the tokenizer has neither a chat template nor an end-of-text token, so no answer could end",
+            hint="set chat_template or eos_token in tokenizer_config.json of the model",
+        )
+    tokenizer.chat_template = CHATML if turns <= tokenizer.special_ids else PLAIN
+    return tokenizer
+
+
+def estimate_finetuning(recipe: Recipe, machine: Machine) -> dict[str, Any] | None:
+    """Conversations, tokens, steps, sequence_length, memory_bytes and hours of the fine-tuning of a derived recipe.
+
+    None without [base] and for conversations that are not on this machine. Raises UserError for conversations that cannot
+    be read, and if the training does not fit into the memory of budget.hardware.
+    """
+    finetune, config = recipe.finetune, resolved_model_config(recipe)
+    if recipe.base is None or finetune is None or finetune.task != "generation" or config.architecture != "decoder":
+        return None
+    if any(source.package or "://" in (source.path or "") for source in finetune.conversations):
+        return None
+    conversations, _ = read_conversations(finetune.conversations, machine)
+    tokenizer = with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
+    longest = max(conversations, key=lambda each: sum(len(text) for _, text in each.turns))
+    sample = [*conversations[:: max(1, len(conversations) // SAMPLED_CONVERSATIONS)], longest]
+    limit = finetune.sequence_length or config.context_length
+    lengths = [
+        encoded.max_tokens for each in sample if (encoded := encode_conversation(each, tokenizer, limit)) is not None
+    ]
+    if not lengths:
+        raise UserError(
+            f"no conversation fits into {limit} tokens",
+            hint="raise finetune.sequence_length, or split the conversations",
+        )
+    length = finetune.sequence_length or row_length(max(lengths), config.context_length)
+    count = (1 - finetune.validation_fraction) * sum(each.weight for each in conversations)
+    tokens = count * sum(lengths) / len(lengths)
+    return _cost(recipe, config, finetune, length, tokens) | {"conversations": len(conversations)}
+
+
+def _cost(recipe: Recipe, config: ModelConfig, finetune: FinetuneConfig, length: int, tokens: float) -> dict[str, Any]:
+    assert finetune.batch_tokens is not None
+    assert finetune.epochs is not None
+    rows = max(1, math.ceil(tokens / length / PACKING_EFFICIENCY))
+    batch_rows = max(1, finetune.batch_tokens // length)
+    steps = max(1, math.ceil(finetune.epochs * rows / batch_rows))
+    device = device_spec(recipe.budget.hardware)
+    speed = TrainingSpeed(device, relative=recipe.budget.relative_speed)
+    seconds = steps * speed.step_seconds(config, length, batch_rows * length)
+    seconds *= LORA_FLOPS if finetune.method == "lora" else 1
+    memory = _memory(config, finetune, length, batch_rows)
+    available = MEMORY_FRACTION * device.memory_bytes
+    if memory.total > available:
+        raise UserError(
+            f"fine-tuning needs {memory.total / 1e9:.1f} GB, expected at most {available / 1e9:.1f} GB "
+            f"({recipe.budget.hardware})",
+            hint="finetune.method=lora, a smaller finetune.sequence_length or batch_tokens, or another budget.hardware",
+        )
+    return {
+        "tokens": round(tokens),
+        "steps": steps,
+        "sequence_length": length,
+        "memory_bytes": memory.total,
+        "hours": seconds / SECONDS_PER_HOUR,
+    }
+
+
+def _memory(config: ModelConfig, finetune: FinetuneConfig, length: int, batch_rows: int) -> MemoryEstimate:
+    """Training all weights: as pretraining. LoRA: gradients and moments only of the adapters."""
+    compute_bytes = 4 if finetune.precision == "float32" else 2
+    full = estimate_training_memory(config, length, batch_rows, compute_bytes=compute_bytes)
+    if finetune.method == "full":
+        return full
+    rank = finetune.lora_rank or 0
+    widths = 2 * (config.hidden_size + config.num_heads * config.head_dim) + 2 * config.num_kv_heads * config.head_dim
+    widths += 3 * (config.hidden_size + config.intermediate_size) + 2 * config.hidden_size
+    adapters = 4 * rank * widths * config.num_layers
+    return replace(full, weights=4 * count_parameters(config).total, gradients=adapters, optimizer=2 * adapters)

@@ -1,0 +1,104 @@
+"""The model of [base]: its configuration, its tokenizer, its identity, and stage 04-base with it in groundup's own format."""
+
+from pathlib import Path
+from typing import Any
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.artifacts.manifest import MANIFEST_FILE
+from groundup.data.hash_cache import cached_hashes
+from groundup.interop.huggingface_model import huggingface_model_config
+from groundup.interop.model_loading import NATIVE_CONFIG, open_model, resolve_model_path
+from groundup.model import load_config, save_model
+from groundup.plan.parameter_count import count_parameters
+from groundup.recipe import ModelConfig, RecipeView
+from groundup.recipe.base_model_config import BaseModelConfig
+from groundup.tokenizer import Tokenizer
+
+IDENTITY_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".pt", ".gguf")
+
+
+def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+    """Write the model of [base], its weights as they are or unpacked, with its tokenizer.
+
+    Returns the metrics: parameters, parameters_by_part, model (name of its folder or file), format, dtype, context_length.
+    """
+    path = base_model_path(_section(recipe))
+    with machine.progress.task("reading the model", total=1, unit="models") as task:
+        model, tokenizer = open_model(path, device="cpu")
+        save_model(model, out)
+        tokenizer.save(out)
+        task.advance()
+    config: ModelConfig = model.config  # type: ignore[assignment]
+    return {
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "parameters_by_part": vars(count_parameters(config)) | {},
+        "model": path.resolve().name,
+        "format": _format(path),
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "context_length": config.context_length,
+    }
+
+
+def write_tokenizer(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+    """Stage 02-tokenizer with [base]: the tokenizer of the model. Returns the metrics vocab_size and pretrained."""
+    path = base_model_path(_section(recipe))
+    tokenizer = read_base_tokenizer(path)
+    tokenizer.save(out)
+    return {"vocab_size": tokenizer.vocab_size, "pretrained": path.resolve().name}
+
+
+def identity(section: BaseModelConfig, machine: Machine) -> dict[str, Any]:
+    """SHA-256 by name of the files that define the model. Raises UserError if there is no model at base.model."""
+    path = base_model_path(section)
+    if path.is_file():
+        return {"model.gguf": cached_hashes([path], machine)[0]}
+    files = sorted(file for file in path.rglob("*") if _defines_model(file, path))
+    names = [file.relative_to(path).as_posix() for file in files]
+    return dict(zip(names, cached_hashes(files, machine), strict=True))
+
+
+def base_model_path(section: BaseModelConfig) -> Path:
+    """The model folder or file that base.model names. Raises UserError if there is none."""
+    try:
+        return resolve_model_path(Path(section.model).expanduser())
+    except UserError as error:
+        raise UserError(f"base.model: {error.message}", hint=error.hint) from None
+
+
+def read_base_config(section: BaseModelConfig) -> ModelConfig:
+    """The configuration of the model of [base], without its weights. Raises UserError as `open_model` does."""
+    path = base_model_path(section)
+    if path.suffix == ".gguf":
+        from groundup.interop.gguf.gguf_import import read_gguf  # optional dependency
+
+        return read_gguf(path)[0]
+    return load_config(path) if (path / NATIVE_CONFIG).is_file() else huggingface_model_config(path)
+
+
+def read_base_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of the model at `path`, without its weights."""
+    if path.suffix == ".gguf":
+        from groundup.interop.gguf.gguf_import import read_gguf  # optional dependency
+
+        return read_gguf(path)[1]
+    return Tokenizer.load(path)
+
+
+def _section(recipe: RecipeView) -> BaseModelConfig:
+    assert recipe.base is not None
+    return recipe.base
+
+
+def _format(path: Path) -> str:
+    if path.is_file():
+        return "GGUF file"
+    return "groundup folder" if (path / NATIVE_CONFIG).is_file() else "Hugging Face folder"
+
+
+def _defines_model(file: Path, folder: Path) -> bool:
+    """Not a manifest, which tells how the model was made, nor a hidden file, nor checkpoints and examples beside it."""
+    parts = file.relative_to(folder).parts
+    is_hidden = any(part.startswith(".") for part in parts)
+    fits = file.suffix in IDENTITY_SUFFIXES and file.name != MANIFEST_FILE
+    return file.is_file() and not is_hidden and fits and (len(parts) == 1 or file.suffix == ".pt")

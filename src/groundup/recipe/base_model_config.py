@@ -1,0 +1,11 @@
+"""[base]: a model that exists, from which the recipe starts."""
+
+from groundup.recipe.base_config import BaseConfig, knob
+
+
+class BaseModelConfig(BaseConfig):
+    """[base]: a model that takes the place of pretraining; with [train], its weights are trained further."""
+
+    model: str = knob(
+        meaning="model to start from: a Hugging Face folder, a .gguf file, a run, or a stage of one; known by its content"
+    )

@@ -1,0 +1,201 @@
+"""Recipes that start from a model that exists: fine-tuned, measured, quantized, trained further; from `init` to an answer."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+import torch
+import transformers
+
+from groundup import pipeline
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.artifacts.manifest import Manifest
+from groundup.artifacts.progress import PROGRESS_KINDS
+from groundup.cli import init_command
+from groundup.interop import open_model
+from groundup.recipe import Recipe, parse_recipe
+from groundup.report.html_report import render_html
+from groundup.report.report_files import build_report
+from groundup.report.run_summary import summarize_run
+from groundup.tokenizer import Tokenizer, train_tokenizer
+
+TURNS = [
+    ("What is an integer?", "A whole number."),
+    ("What is a tuple?", "A sequence that does not change."),
+    ("Who are you?", "A small model of nobody in particular."),
+    ("Thank you", "You are welcome."),
+]
+SHAPE = {
+    "vocab_size": 384, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 1024,
+}  # fmt: skip
+MACHINE = Machine(threads=1, progress=PROGRESS_KINDS["none"]())
+
+
+def write_model(folder: Path, model_type: str = "llama", **options: object) -> Path:
+    """A Hugging Face folder with random weights and a tokenizer with a chat template."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(model_type, **SHAPE, **options)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    train_tokenizer(topics.values(), vocab_size=384).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, a text and conversations."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_model(folder / "tiny-llama")
+    (folder / "text.txt").write_text("\n\n".join(topics[name] for name in sorted(topics)[:6]), encoding="utf-8")
+    lines = [
+        json.dumps({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]})
+        for asked, answer in TURNS
+    ]
+    (folder / "chat.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def base_recipe(folder: Path, name: str, **tables: object) -> Recipe:
+    return parse_recipe({"name": name, "base": {"model": str(folder / "tiny-llama")}, **tables})
+
+
+def run(recipe: Recipe, runs: Path) -> Path:
+    list(pipeline.run(recipe, runs / recipe.name, MACHINE))
+    return runs / recipe.name
+
+
+def metrics(folder: Path) -> dict:
+    manifest = Manifest.read(folder)
+    assert manifest is not None
+    return manifest.metrics
+
+
+def test_finetuning_from_init_to_an_answer(inputs: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    answers = dict.fromkeys(("out", "recipe", "hardware", "hours", "data"))
+    answers |= {"goal": "finetune", "model": str(inputs / "tiny-llama"), "chat": [str(inputs / "chat.jsonl")]}
+    init_command.init(**answers, devices=1, yes=True)
+    printed = capsys.readouterr().out
+    assert "expect: 4 conversations" in printed
+    assert printed.endswith("wrote tiny-llama-finetune.toml\nnext: groundup plan tiny-llama-finetune.toml\n")
+
+    def groundup(*arguments: str) -> str:
+        command = [sys.executable, "-m", "groundup.cli", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    knobs = ["--set", "finetune.epochs=60", "--set", "finetune.learning_rate=0.02", "--set", "machine.threads=1"]
+    planned = groundup("plan", "tiny-llama-finetune.toml", *knobs)
+    assert "04-base, 06-chat, 08-export, 09-report" in planned
+    assert "in rows of 512" in planned
+    summary = groundup("run", "tiny-llama-finetune.toml", *knobs)
+    assert "from tiny-llama" in summary
+    assert "training questions answered as trained: 0 before, 4 of 4 after" in summary
+    assert "groundup chat runs/tiny-llama-finetune" in summary
+    assert "groundup serve runs/tiny-llama-finetune" in summary
+    page = Path("runs/tiny-llama-finetune/09-report/report.html").read_text(encoding="utf-8")
+    assert "Base model" in page
+    assert "Pretraining" not in page
+    assert "training tokens" not in page
+
+    exported = transformers.AutoModelForCausalLM.from_pretrained("runs/tiny-llama-finetune/08-export")
+    tokenizer = transformers.AutoTokenizer.from_pretrained("runs/tiny-llama-finetune/08-export")
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": TURNS[0][0]}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    ids = exported.generate(**prompt, max_new_tokens=30, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == TURNS[0][1]
+
+
+def test_the_base_artifact_equals_the_model(inputs: Path, tmp_path: Path):
+    folder = run(base_recipe(inputs, "copy"), tmp_path)
+    tokens = torch.arange(20)[None]
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(inputs / "tiny-llama")(tokens).logits
+    ours, tokenizer = open_model(folder / "04-base", device="cpu")
+    torch.testing.assert_close(ours(tokens).logits, theirs, rtol=0, atol=1e-4)
+    assert tokenizer.fingerprint == Tokenizer.load(inputs / "tiny-llama").fingerprint
+    assert "model: " in summarize_run(folder)
+
+
+def test_a_model_is_known_by_its_content(inputs: Path, tmp_path: Path):
+    moved = tmp_path / "moved" / "tiny-llama"
+    shutil.copytree(inputs / "tiny-llama", moved)
+    recipe = base_recipe(moved.parent, "known")
+    folder = run(recipe, tmp_path)
+    there = base_recipe(inputs, "known")
+    states = [state for _, state in pipeline.run(there, folder, MACHINE)]
+    assert states == ["done"]
+    config = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps(config | {"rope_theta": 12345.0}))
+    with pytest.raises(UserError, match="the recipe differs"):
+        list(pipeline.run(recipe, folder, MACHINE))
+    shutil.rmtree(moved)  # the run keeps its copy
+    assert [state for _, state in pipeline.run(recipe, folder, MACHINE)] == ["done"]
+
+
+def test_quantization_alone_calibrates_on_text_of_the_model(inputs: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("groundup.quantize.calibration_text.SAMPLED_TOKENS", 2_000)
+    folder = run(base_recipe(inputs, "small", quantize={"group_size": 32}), tmp_path)
+    quantized = metrics(folder / "07-quantized")
+    assert quantized["text_origin"] == "samples"
+    assert quantized["bytes"]["after"] < quantized["bytes"]["before"]
+    assert quantized["held_out"]["gptq"]["kl_divergence"] < quantized["held_out"]["rtn"]["kl_divergence"] * 1.2
+    assert "wrote itself" in render_html(build_report(folder))
+
+
+def test_evaluation_of_a_text(inputs: Path, tmp_path: Path):
+    text = str(inputs / "text.txt")
+    folder = run(base_recipe(inputs, "measured", evaluate={"text": text, "max_new_tokens": 3}), tmp_path)
+    scores = metrics(folder / "05-scores")
+    assert scores["bits_per_byte"] > scores["baselines"]["xz"]  # random weights
+    assert scores["documents"] >= 2
+    assert scores["bits_per_byte_interval"] is not None
+    assert "On the text that the recipe names" in render_html(build_report(folder))
+
+
+def test_training_goes_on_with_the_tokenizer_of_the_model(inputs: Path, tmp_path: Path):
+    source = {"name": "text", "kind": "text", "path": str(inputs / "text.txt")}
+    recipe = base_recipe(
+        inputs,
+        "further",
+        data={"sources": [source], "validation_fraction": 0.2},
+        train={"steps": 20, "batch_tokens": 512, "sequence_length": 128, "learning_rate": 0.003},
+        evaluate={"num_continuations": 0, "max_new_tokens": 3},
+    )
+    folder = run(recipe, tmp_path)
+    losses = [json.loads(line)["loss"] for line in (folder / "04-base" / "steps.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0] - 0.5
+    assert Tokenizer.load(folder / "04-base").fingerprint == Tokenizer.load(inputs / "tiny-llama").fingerprint
+    first = open_model(inputs / "tiny-llama", device="cpu")[0].state_dict()["embedding.tokens.weight"]
+    trained = open_model(folder / "04-base", device="cpu")[0].state_dict()["embedding.tokens.weight"]
+    assert 0 < (trained - first).abs().mean() < 0.02  # of the same origin
+    assert "Continued pretraining" in render_html(build_report(folder))
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"tokenizer": {}}, r"\[base\] with \[tokenizer\]"),
+        ({"model": {"hidden_size": 64}}, r"\[base\] with \[model\]"),
+        ({"evaluate": {}}, r"\[evaluate\] has no text to score"),
+        ({"train": {}}, r"\[train\] needs \[data\]"),
+        ({"base": {"model": "nowhere"}}, "base.model: nowhere: no such file or folder"),
+    ],
+)
+def test_what_a_base_model_cannot_be_used_for_is_one_line(inputs: Path, tmp_path: Path, tables: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        run(parse_recipe({"name": "x", "base": {"model": str(inputs / "tiny-llama")}, **tables}), tmp_path)
+    assert not (tmp_path / "x" / "04-base").exists()
+
+
+def test_rows_beyond_the_context_are_refused(inputs: Path, tmp_path: Path):
+    chats = [{"name": "chat", "kind": "messages", "path": str(inputs / "chat.jsonl")}]
+    recipe = base_recipe(inputs, "x", finetune={"conversations": chats, "sequence_length": 2048})
+    with pytest.raises(UserError, match=r"finetune.sequence_length = 2048, expected at most .* 1024"):
+        run(recipe, tmp_path)
