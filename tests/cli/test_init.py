@@ -150,6 +150,8 @@ def test_every_goal_gives_a_recipe_that_plans(goal: str, folder: Path):
         ({"chat": ["none.jsonl"]}, "--chat none.jsonl: no such file"),
         ({"goal": "quantize", "model": "none"}, "--goal quantize: no model at --model none"),
         ({"goal": "base", "model": "texte"}, "--model with --goal base"),
+        ({"goal": "finetune", "model": "texte"}, "--goal finetune: no conversations"),
+        ({"goal": "evaluate", "model": "texte"}, "--goal evaluate: 0 texts, expected one"),
     ],
 )
 def test_wrong_answers_are_one_line(answers: dict, message: str, folder: Path):  # type: ignore[type-arg]
@@ -161,9 +163,21 @@ def test_wrong_answers_are_one_line(answers: dict, message: str, folder: Path): 
     assert not list(folder.glob("*.toml"))
 
 
-def test_a_model_that_exists_needs_no_recipe(folder: Path, capsys: pytest.CaptureFixture[str]):
-    init(goal="quantize", model="texte", data=["a.txt"])
-    assert capsys.readouterr().out == "next: groundup quantize texte --bits 4 --out texte-4bit --calibration a.txt\n"
+def test_recipes_for_a_model_that_exists(folder: Path, capsys: pytest.CaptureFixture[str]):
+    """tests/end_to_end/test_existing_model.py runs such recipes, and one of fine-tuning."""
+    (folder / "model").mkdir()
+    config = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 300}
+    (folder / "model" / "model.json").write_text(json.dumps(config))
+    init(goal="quantize", model="model")
+    init(goal="evaluate", model="model", data=["texte/1.txt"])
+    assert capsys.readouterr().out.endswith("wrote model-evaluate.toml\nnext: groundup plan model-evaluate.toml\n")
+    quantize, evaluate = load_recipe("model-quantize.toml"), load_recipe("model-evaluate.toml")
+    assert quantize.base is not None
+    assert quantize.base.model == "model"
+    assert quantize.quantize is not None
+    assert quantize.data is None
+    assert evaluate.evaluate is not None
+    assert evaluate.evaluate.text == "texte/1.txt"
 
 
 def test_a_wrong_answer_is_asked_again(

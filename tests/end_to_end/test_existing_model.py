@@ -2,21 +2,20 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
 import torch
 import transformers
+from typer.testing import CliRunner
 
 from groundup import pipeline
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest
 from groundup.artifacts.progress import PROGRESS_KINDS
-from groundup.cli import init_command
+from groundup.cli import app, init_command
 from groundup.interop import open_model
 from groundup.recipe import Recipe, parse_recipe
 from groundup.report.html_report import render_html
@@ -32,7 +31,7 @@ TURNS = [
 ]
 SHAPE = {
     "vocab_size": 384, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 1024,
+    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 1024, "initializer_range": 0.2,
 }  # fmt: skip
 MACHINE = Machine(threads=1, progress=PROGRESS_KINDS["none"]())
 
@@ -85,12 +84,17 @@ def test_finetuning_from_init_to_an_answer(inputs: Path, tmp_path: Path, monkeyp
     assert printed.endswith("wrote tiny-llama-finetune.toml\nnext: groundup plan tiny-llama-finetune.toml\n")
 
     def groundup(*arguments: str) -> str:
-        command = [sys.executable, "-m", "groundup.cli", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0, done.stderr
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
         return done.stdout
 
-    knobs = ["--set", "finetune.epochs=60", "--set", "finetune.learning_rate=0.02", "--set", "machine.threads=1"]
+    changes = (
+        "finetune.epochs=120",
+        "finetune.learning_rate=0.01",
+        "finetune.validation_fraction=0",
+        "machine.threads=1",
+    )
+    knobs = [part for change in changes for part in ("--set", change)]
     planned = groundup("plan", "tiny-llama-finetune.toml", *knobs)
     assert "04-base, 06-chat, 08-export, 09-report" in planned
     assert "in rows of 512" in planned
