@@ -89,7 +89,7 @@ def test_finetuning_from_init_to_an_answer(inputs: Path, tmp_path: Path, monkeyp
         return done.stdout
 
     changes = (
-        "finetune.epochs=120",
+        "finetune.epochs=60",
         "finetune.learning_rate=0.01",
         "finetune.validation_fraction=0",
         "machine.threads=1",
