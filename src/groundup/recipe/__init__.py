@@ -4,6 +4,7 @@ Reading order:
     base_config.py        base class of the tables; declaration of a knob
     data_config.py        [data]
     tokenizer_config.py   [tokenizer]
+    base_model_config.py  [base]
     model_config.py       [model], and ModelConfig, a complete model
     train_config.py       [train]
     evaluate_config.py    [evaluate]
