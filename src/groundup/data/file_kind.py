@@ -7,7 +7,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from groundup.data.archive import ARCHIVE_SUFFIXES, open_decompressed
+from groundup.data.readers.arc import ARC_START
 from groundup.data.readers.code import SOURCE_SUFFIXES
+from groundup.data.readers.html import HTML_START
 from groundup.data.readers.mail import is_mail
 from groundup.data.readers.office import OFFICE_SUFFIXES, RTF_START
 from groundup.data.readers.records import TEXT_KEYS, value_text
@@ -46,9 +48,6 @@ PRETTY_OBJECT = re.compile(rb"\s*\{\s*\n")
 MIN_ARRAY_TEXT = 50
 """Characters of a text in the first object of an array."""
 LONG_JSON_TEXT = re.compile(rf'"(?:{"|".join(TEXT_KEYS)})"\s*:\s*"(?:[^"\\]|\\.){{200}}')
-HTML = re.compile(
-    rb"\A\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*(?:<!doctype html|<html|<head|<body)", re.IGNORECASE | re.DOTALL
-)
 DUMP = re.compile(rb"\A\s*(?:<\?xml[^>]*>\s*)?<mediawiki\b")
 RST = re.compile(rb"^\.\. [\w:-]+::|^\.\. _[^:\n]+:|(?<!\S):[\w:+-]+:`[^`\n]+`", re.MULTILINE)
 MARKDOWN = re.compile(rb"^#{2,6} \S|^```|\]\(https?://", re.MULTILINE)
@@ -76,7 +75,7 @@ def detect_kind(name: str, head: bytes, size: int = 0) -> str:
     if head[257:262] == b"ustar" or (lower.endswith(ARCHIVE_SUFFIXES) and not lower.endswith((".zip", ".whl"))):
         return ARCHIVE
     plain, text = _decompressed_head(name, head)
-    if text.startswith(b"WARC/"):
+    if text.startswith((b"WARC/", ARC_START)):
         return "web"
     if PDF.match(text.lstrip()):
         return "pdf"
@@ -114,7 +113,7 @@ def _is_text(head: bytes) -> bool:
 def _text_kind(path: PurePosixPath, head: bytes, size: int) -> str:
     if DUMP.match(head):
         return "wikipedia"
-    if HTML.match(head) or path.suffix in (".html", ".htm", ".xhtml"):
+    if HTML_START.match(head) or path.suffix in (".html", ".htm", ".xhtml"):
         return "html"
     if SUBTITLES.match(_as_utf8(head)) or path.suffix in (".srt", ".vtt", ".ass", ".ssa"):
         return "subtitles"

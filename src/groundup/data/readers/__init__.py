@@ -13,6 +13,7 @@
     wikipedia.py       MediaWiki XML dumps
     html.py            HTML pages and their main text
     http_body.py       HTTP bodies: chunks and compression
+    arc.py             ARC files
     web.py             WARC and WET files
     epub.py            EPUB books
     books.py           books as text or EPUB

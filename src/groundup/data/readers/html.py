@@ -18,6 +18,9 @@ MAX_DEPTH = 500
 MAX_TRAFILATURA_TAGS = 15_000
 """Larger pages go to resiliparse: trafilatura's time grows with the square of some tags (20 s for 50,000 `<p>`)."""
 
+HTML_START = re.compile(
+    rb"\A\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*(?:<!doctype html|<html|<head|<body)", re.IGNORECASE | re.DOTALL
+)
 TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]{0,15})\b")
 VOID_TAGS = frozenset([
     "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr",

@@ -7,10 +7,13 @@ RFC 9112, section 7.1 (chunked); RFC 9110, section 8.4 (content codings); RFC 88
 import io
 import re
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 CHUNK_HEADER = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]{0,200})?\r\n")
 DEFLATE_CODINGS = ("gzip", "x-gzip", "deflate")
-ARROW_CODECS = {"br": "brotli", "zstd": "zstd"}
+GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f"))
 READ_BYTES = 1 << 16
 MAX_CODINGS = 4
 
@@ -26,8 +29,10 @@ def decode_http_body(data: bytes, transfer: str, content: str, limit: int) -> by
             break
         if coding in DEFLATE_CODINGS:
             body = inflate(body, limit)
-        elif coding in ARROW_CODECS:
-            body = decompress_with_arrow(body, ARROW_CODECS[coding], limit)
+        elif coding == "br":
+            body = decompress_brotli(body, limit)
+        elif coding == "zstd":
+            body = decompress_zstd(body, limit)
     return body
 
 
@@ -44,24 +49,74 @@ def dechunk(data: bytes) -> bytes:
 
 
 def inflate(data: bytes, limit: int) -> bytes | None:
-    """Decompressed gzip, zlib or raw deflate (servers send all three); None beyond `limit` bytes."""
+    """Decompressed gzip of one or more members, zlib or raw deflate (servers send all three); None beyond `limit` bytes.
+    Data in none of them as it is.
+    """
     for wbits in (47, -15):
-        decompressor = zlib.decompressobj(wbits)
         try:
-            out = decompressor.decompress(data, limit + 1)
+            out = _decompress(lambda: zlib.decompressobj(wbits), data, limit)  # noqa: B023
         except zlib.error:
             continue
-        return None if len(out) > limit else out
+        return out
     return data
 
 
-def decompress_with_arrow(data: bytes, codec: str, limit: int) -> bytes | None:
-    """Decompressed Brotli or zstd; None beyond `limit` bytes."""
+def _decompress(make: Callable[[], Any], data: bytes, limit: int) -> bytes | None:
+    """All members, up to damage; raises zlib.error for damage in the first bytes."""
+    parts: list[bytes] = []
+    size = 0
+    while data:
+        decompressor = make()
+        try:
+            out = decompressor.decompress(data, limit + 1 - size)
+        except zlib.error:
+            if not parts:
+                raise
+            break
+        parts.append(out)
+        size += len(out)
+        if size > limit:
+            return None
+        data = decompressor.unused_data
+        if not decompressor.eof or not data.startswith(GZIP_MAGIC):
+            break
+    return b"".join(parts)
+
+
+def decompress_brotli(data: bytes, limit: int) -> bytes | None:
+    """Decompressed Brotli up to damage, or the data if they are not Brotli; None beyond `limit` bytes."""
+    import brotli
+
+    decompressor = brotli.Decompressor()
+    parts: list[bytes] = []
+    size = position = 0
+    try:
+        while position < len(data) or not decompressor.can_accept_more_data():
+            part = b""
+            if decompressor.can_accept_more_data():
+                part, position = data[position : position + READ_BYTES], position + READ_BYTES
+            parts.append(decompressor.process(part, output_buffer_limit=READ_BYTES))
+            size += len(parts[-1])
+            if size > limit:
+                return None
+        while rest := decompressor.process(b"", output_buffer_limit=READ_BYTES):
+            parts.append(rest)
+    except brotli.error:
+        pass
+    body = b"".join(parts)
+    return data if not body or (not decompressor.is_finished() and _is_plain(data)) else body[:limit]
+
+
+def decompress_zstd(data: bytes, limit: int) -> bytes | None:
+    """Decompressed zstd up to damage, or the data if they are not zstd; None beyond `limit` bytes."""
     import pyarrow
 
-    parts, size = [], 0
+    if not data.startswith(ZSTD_MAGIC):
+        return data
+    parts: list[bytes] = []
+    size = 0
     try:
-        stream = pyarrow.CompressedInputStream(io.BytesIO(data), codec)
+        stream = pyarrow.CompressedInputStream(io.BytesIO(data), "zstd")
         while part := stream.read(READ_BYTES):
             size += len(part)
             if size > limit:
@@ -70,3 +125,9 @@ def decompress_with_arrow(data: bytes, codec: str, limit: int) -> bytes | None:
     except OSError:
         pass
     return b"".join(parts)
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether the bytes are text: compressed data have control characters among the first."""
+    head = data[:256]
+    return len(head.translate(None, CONTROL)) == len(head)
