@@ -5,12 +5,13 @@
 
 Each argument is KIND:GLOB, read by our readers (HTML by resiliparse) into JSON lines, which both then start from. A
 fifth of the documents come once more with some words changed. "pipeline": Gopher's repetition and quality rules,
-FineWeb's rules, e-mail and IP addresses, MinHash (14 bands of 8, runs of 5 words), Parquet. "minhash_dedup": the last two
-alone. Gopher's share of words with a letter is off in both: datatrove counts punctuation marks as words there (we and
-the paper do not), and a third of these documents would fall on one side only. Each contestant runs in processes of its
-own, bound to its cores; memory is of all of them together. Recall is measured on the output: of all pairs of input
-documents with a Jaccard similarity of 0.8 or more of which at least one was kept, how many were parted, and how many the
-bands should part at least: 14 bands of 8 find 92% of the pairs of 0.8, and all but one in 10,000 of 0.9.
+FineWeb's rules, personal data (datatrove: e-mail and IP addresses; groundup: numbers and secrets as well), MinHash
+(14 bands of 8, runs of 5 words), Parquet. "minhash_dedup": the last two alone. Gopher's share of words with a letter
+is off in both: datatrove counts punctuation marks as words there (we and the paper do not), and a third of these
+documents would fall on one side only. Each contestant runs in processes of its own, bound to its cores; memory is of
+all of them together. Recall is measured on the output: of all pairs of input documents with a Jaccard similarity of
+0.8 or more of which at least one was kept, how many were parted, and how many the bands should part at least: 14
+bands of 8 find 92% of the pairs of 0.8, and all but one in 10,000 of 0.9.
 datatrove lives in an environment of its own.
 """
 
@@ -102,7 +103,6 @@ def groundup(mode: str, source: Path, out: Path, cores: int) -> None:
             "language": {"languages": []},
             "gopher_quality": {"min_alphabetic_words_ratio": 0.0},
             "fineweb": {"kinds": ["jsonl"]},
-            "pii": {"phones": False, "cards": False, "id_numbers": False, "secrets": False},
             "validation_fraction": 0.0,
             "memory_gigabytes": 1.0,
         }

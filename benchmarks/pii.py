@@ -15,9 +15,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from groundup.data.clean.pii import PII_TOKENS, pii_mapper
-from groundup.recipe.data_config import PiiConfig
+from groundup.data.clean.pii import pii_mapper
+from groundup.recipe.data_config import PiiConfig, PiiTokensConfig
 
+PII_TOKENS = tuple(PiiTokensConfig().model_dump().values())
 SPLIT = re.compile("(" + "|".join(PII_TOKENS) + ")")
 WIDE = {
     "email": re.compile(r"[^\s<>]{1,64}\s?(?:@|\(at\)|\[at\]| at )\s?[\w-]+(?:\s?(?:\.|\(dot\)| dot )\s?[\w-]+)+"),
