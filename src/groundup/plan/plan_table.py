@@ -73,7 +73,7 @@ def describe_data(summary: dict[str, Any]) -> str:
     about = "about " if data.get("estimated") else ""
     text = f"{about}{_format_count(data['tokens'])} tokens, read {data['epochs']:.2g} times"
     if data["limited"]:
-        size, hours = _format_count(summary["parameters"]["total"]), _format_hours(summary["hours"])
+        size, hours = _format_count(summary["parameters"]["total"]), format_hours(summary["hours"])
         text += f": enough for {size} parameters and {hours}; more time will not help, more text will"
     elif data["epochs"] > MANY_EPOCHS:
         text += ": a model learns little more after 4 times, and repeats its text after many"
@@ -82,9 +82,9 @@ def describe_data(summary: dict[str, Any]) -> str:
 
 def describe_time(summary: dict[str, Any]) -> str:
     """Time of pretraining, and of all stages if it is known."""
-    text = _format_hours(summary["hours"])
+    text = format_hours(summary["hours"])
     if stages := summary.get("stage_seconds"):
-        text = f"about {_format_hours(sum(stages.values()) / 3600)}, of which pretraining {text}"
+        text = f"about {format_hours(sum(stages.values()) / 3600)}, of which pretraining {text}"
     return text
 
 
@@ -145,7 +145,7 @@ def _format_count(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def _format_hours(hours: float) -> str:
+def format_hours(hours: float) -> str:
     if hours < 1:
         return f"{60 * hours:.1f} minutes"
     return f"{hours:.1f} hours" if hours < 72 else f"{hours / 24:.1f} days"
