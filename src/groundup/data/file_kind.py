@@ -17,6 +17,8 @@ from groundup.data.readers.text import END_OF_TEXT
 
 HEAD_BYTES = 1 << 16
 """Bytes at the start of a file that are looked at."""
+BZ2_HEAD_BYTES = 1 << 20
+"""The first block of a bzip2 file, which holds up to 900 kB, is decompressed whole or not at all."""
 
 ARCHIVE, CONVERSATIONS, UNKNOWN_KIND = "archive", "conversations", "unknown_kind"
 """Kinds beside those of sources: files in a file, text for fine-tuning, and what no reader takes."""
@@ -54,10 +56,15 @@ MARKDOWN = re.compile(rb"^#{2,6} \S|^```|\]\(https?://", re.MULTILINE)
 GUTENBERG = re.compile(rb"PROJECT GUTENBERG", re.IGNORECASE)
 
 
+def head_bytes(name: str) -> int:
+    """Number of bytes at the start of a file that `detect_kind` needs."""
+    return BZ2_HEAD_BYTES if name.lower().endswith(".bz2") else HEAD_BYTES
+
+
 def detect_kind(name: str, head: bytes, size: int = 0) -> str:
     """Kind of source, ARCHIVE, CONVERSATIONS or UNKNOWN_KIND.
 
-    `head`: the first HEAD_BYTES of the file; `size`: its bytes, 0 if unknown. Content decides before the name.
+    `head`: the first `head_bytes(name)` of the file; `size`: its bytes, 0 if unknown. Content decides before the name.
 
     >>> detect_kind("notes.txt", b"<!DOCTYPE html><p>Hello"), detect_kind("run", b"#!/usr/bin/env python3")
     ('html', 'code')
@@ -84,7 +91,7 @@ def detect_kind(name: str, head: bytes, size: int = 0) -> str:
     if plain.lower().endswith(TABLE_SUFFIXES):
         return "table"
     if text[257:262] == b"ustar" or text.startswith(GZIP_MAGIC) or not _is_text(text):
-        return "wikipedia" if not text and plain.lower().endswith(".xml") else UNKNOWN_KIND
+        return UNKNOWN_KIND
     return _text_kind(PurePosixPath(plain.lower()), text.removeprefix(b"\xef\xbb\xbf"), 0 if text != head else size)
 
 
