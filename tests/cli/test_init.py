@@ -15,6 +15,7 @@ from groundup.data.document_reader import read_spec
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.plan import derive
 from groundup.plan.init_recipe import GOALS, vocabulary_size
+from groundup.plan.stage_support import check_stages
 from groundup.recipe import load_recipe
 from groundup.tokenizer import train_tokenizer
 
@@ -132,7 +133,9 @@ def test_every_goal_gives_a_recipe_that_plans(goal: str, folder: Path):
     init(data=["texte", "texte/*.txt"], goal=goal, chat=["pairs.jsonl"], hours="0.1", out=Path("my recipe.toml"))
     recipe = load_recipe("my recipe.toml")
     assert (recipe.name, [source.name for source in recipe.data.sources]) == ("my-recipe", ["texte", "texte-2"])  # type: ignore[union-attr]
-    assert derive(recipe, 50_000).parameters is not None
+    plan = derive(recipe, 50_000)
+    assert plan.parameters is not None
+    check_stages(plan.recipe)
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,10 @@ path = "**/english/*.yml"
 """
 
 ARCHITECTURES = {
-    "encoder": ('architecture = "encoder"\nfeed_forward = "geglu"\nembedding_norm = true\ntie_embeddings = true\n', 1),
+    "encoder": ('architecture = "encoder"\nnorm = "layernorm"\nfeed_forward = "geglu"\nembedding_norm = true\ntie_embeddings = true\n', 1),
     "translate": (
-        'architecture = "encoder_decoder"\nposition_embedding = "relative"\nfeed_forward = "geglu_tanh"\n'
-        "tie_embeddings = true\n", 100,
+        'architecture = "encoder_decoder"\nposition_embedding = "relative"\nattention_scale = 1.0\nnorm_eps = 1e-6\n'
+        'feed_forward = "geglu_tanh"\ntie_embeddings = true\n', 100,
     ),
 }  # fmt: skip
 """Knobs of [model] and number of mask tokens, by goal; other goals: a decoder."""
