@@ -87,7 +87,7 @@ def test_stats_add_up(two_sources: Any, tmp_path: Path, machine: Machine):
     metrics = build(two_sources, tmp_path / "out", machine)
     prose, code = metrics["sources"]["prose"], metrics["sources"]["code"]
     assert {reason: counts["documents"] for reason, counts in prose["dropped"].items()} == {
-        "broken_line": 1, "empty": 1, "exact_duplicate": 1, "gopher_quality: few_words": 1,
+        "broken_line": 1, "no_text": 1, "exact_duplicate": 1, "gopher_quality: few_words": 1,
         "language: fr": 1, "near_duplicate": 1,
     }  # fmt: skip
     assert prose["kept"]["documents"] == 14
