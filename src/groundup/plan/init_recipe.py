@@ -48,7 +48,10 @@ path = "**/english/*.yml"
 """
 
 ARCHITECTURES = {
-    "encoder": ('architecture = "encoder"\nnorm = "layernorm"\nfeed_forward = "geglu"\nembedding_norm = true\ntie_embeddings = true\n', 1),
+    "encoder": (
+        'architecture = "encoder"\nnorm = "layernorm"\nfeed_forward = "geglu"\nembedding_norm = true\n'
+        "tie_embeddings = true\n", 1,
+    ),
     "translate": (
         'architecture = "encoder_decoder"\nposition_embedding = "relative"\nattention_scale = 1.0\nnorm_eps = 1e-6\n'
         'feed_forward = "geglu_tanh"\ntie_embeddings = true\n', 100,
