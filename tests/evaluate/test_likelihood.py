@@ -117,7 +117,9 @@ def test_model_mode_is_restored(untrained):
 def test_scoring_nothing_is_a_user_error(untrained, tokenizer):
     with pytest.raises(UserError, match="no documents"):
         score_documents(untrained, [])
-    with pytest.raises(UserError, match="too short"):
+    with pytest.raises(UserError, match="3 characters cannot be scored"):
+        score_text(untrained, tokenizer, " \n ")
+    with pytest.raises(UserError, match="0 characters cannot be scored"):
         score_text(untrained, tokenizer, "")
     with pytest.raises(UserError, match="Linear does not define"):
         score_documents(torch.nn.Linear(2, 2), [ScoredDocument([1, 2], 1)])

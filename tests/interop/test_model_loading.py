@@ -143,8 +143,17 @@ def test_two_gguf_files_are_refused(tmp_path: Path):
 
 
 def test_unavailable_device_is_refused(native: Path):
-    with pytest.raises(UserError, match="device 'nonsense'"):
-        open_model(native, device="nonsense")
+    with pytest.raises(UserError, match="device 'tpu': unknown"):
+        open_model(native, device="tpu")
+
+
+def test_dtypes_by_name(native: Path, tmp_path: Path, model, tokenizer):
+    export_huggingface(model, tokenizer, tmp_path / "out")
+    for folder in (native, tmp_path / "out"):
+        opened, _ = open_model(folder, "cpu", "bfloat16")
+        assert next(opened.parameters()).dtype == torch.bfloat16
+        with pytest.raises(UserError, match="dtype = 'int3', expected one of float32"):
+            open_model(folder, "cpu", "int3")
 
 
 @pytest.fixture

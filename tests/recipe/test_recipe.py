@@ -21,6 +21,7 @@ SOURCE = {"name": "corpus", "kind": "text", "path": "*.txt"}
         ({"model": {"hiden_size": 1}}, "unknown knob model.hiden_size", "model.hidden_size"),
         ({"trane": {}}, "unknown knob trane", "train"),
         ({"train": {"steps": -1}}, "train.steps = -1", "groundup explain train.steps"),
+        ({"name": "a b"}, "name = 'a b': expected letters, digits, . _ and -, first a letter", "groundup explain name"),
         ({"train": {"lr_schedule": "wavy"}}, "train.lr_schedule = 'wavy'", "groundup explain train.lr_schedule"),
         ({"data": {"sources": [{**SOURCE, "kind": "wikpedia"}]}}, "'wikpedia'", "data.sources[].kind"),
         ({"data": {"sources": [{"name": "x", "kind": "text"}]}}, "needs a path or a package", "data.sources[]"),
@@ -115,6 +116,20 @@ def test_every_knob_has_a_meaning():
 )
 def test_explain_shows_what_an_unset_knob_becomes(name, default):
     assert f"default: {default}" in explain_knob(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("finetune.prompts", 'default: ["Hello", "What is AI?"]'),
+        ("model.hidden_size", "type:    whole number (≥ 1)"),
+        ("train.mix", "type:    table of number by name"),
+        ("data.sources.name", "type:    text (lower-case letters, digits, _ and -"),
+        ("model.tie_embeddings", "default: false"),
+    ],
+)
+def test_explain_speaks_toml_and_shows_bounds(name: str, words: str):
+    assert words in explain_knob(name)
 
 
 def test_every_default_is_explained():

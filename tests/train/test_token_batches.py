@@ -16,7 +16,7 @@ from groundup.tokenizer import TokenShard
 from groundup.tokenizer.token_shards import ShardWriter
 from groundup.train.sequence_order import SourceMixture, feistel_permutation
 from groundup.train.sequence_packing import best_fit
-from groundup.train.token_batches import IGNORE_INDEX, SEQUENCE_PACKINGS, TokenBatches
+from groundup.train.token_batches import IGNORE_INDEX, SEQUENCE_PACKINGS, TokenBatches, make_batches
 
 
 def write_shard(folder: Path, lengths: list[int], sources: list[str] | None = None, ends: bool = False) -> TokenShard:
@@ -247,11 +247,15 @@ def test_mixture_counts_equal_its_sequences(weights: list[float], number: int):
 def test_invalid_arguments_are_refused(shard: TokenShard, tmp_path: Path):
     with pytest.raises(UserError, match="fewer than one sequence of 100000"):
         TokenBatches(shard, 100_000, 4, 1)
+    with pytest.raises(UserError, match="batch size = 0, expected at least 1"):
+        TokenBatches(shard, 32, 0, 1)
+    with pytest.raises(UserError, match="unknown option packin"):
+        make_batches(range(100), 8, 2, packin="concat")
     with pytest.raises(UserError, match="10 sequences is not divisible by 4"):
         TokenBatches(shard, 32, 10, 1, num_ranks=4)
     with pytest.raises(UserError, match="3 sequences is not divisible by 4"):
         TokenBatches(shard, 32, 12, 1, num_ranks=4, initial_sequences=3, batch_warmup_steps=9)
-    with pytest.raises(UserError, match=r"train\.initial_sequence_length = 12: 32 is not a power of two"):
+    with pytest.raises(UserError, match=r"train\.initial_sequence_length\) = 12: 32 is not a power of two"):
         TokenBatches(shard, 32, 12, 1, initial_length=12, batch_warmup_steps=9)
     with pytest.raises(UserError, match="no source 'wiki'"):
         TokenBatches(shard, 32, 8, 1, weights={"wiki": 1.0})

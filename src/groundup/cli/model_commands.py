@@ -245,7 +245,16 @@ def quantize(
         model, out, method=method, bits=bits, group_size=group_size, device=device,
         calibration_text=read_text(calibration) if calibration else None, progress=PROGRESS_KINDS["auto"](), verify=verify
     )  # fmt: skip
-    print("\n".join(f"{key:<22} {value}" for key, value in summary.items()))
+    before, after = (summary["bytes"][when] / 1e6 for when in ("before", "after"))
+    rows = {
+        "method": f"{summary['method']}, {summary['bits']} bits, groups of {summary['group_size']}",
+        "bits per weight": f"{summary['bits_per_weight']:.2f}",
+        "size": f"{before:.2f} MB before, {after:.2f} MB after",
+        "weights": f"{summary['weights']['quantized']:,} quantized, {summary['weights']['others']:,} others",
+    }
+    if "mean_error" in summary:
+        rows["mean layer error"] = f"{summary['mean_error']:.2%}, with rounding alone {summary['mean_rtn_error']:.2%}"
+    print("\n".join(f"{key:<18} {value}" for key, value in rows.items()))
 
 
 def export(

@@ -220,8 +220,8 @@ def text_document(tokenizer: Tokenizer, text: str, source: str = "") -> ScoredDo
         ids = [start, *ids]
     else:
         size -= len(tokenizer.decode(ids[:1]).encode())
-    if len(ids) < 2:
-        raise UserError(f"a text of {len(text)} characters is too short to score", hint="pass a longer text")
+    if len(ids) < 2 or not text.strip():
+        raise UserError(f"a text of {len(text)} characters cannot be scored", hint="a paragraph or more of text")
     return ScoredDocument(ids, size, source)
 
 

@@ -34,7 +34,9 @@ CONFIG_FILE = "config.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_huggingface(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
+def load_huggingface(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | str | None = None
+) -> nn.Module:
     """The model of a Hugging Face folder, in evaluation mode; in `dtype`, or in the dtype of the files.
 
     A folder without safetensors may hold a DeepSpeed ZeRO checkpoint, which is then read.

@@ -1,5 +1,6 @@
 """Opening models by path: our own folders, runs, Hugging Face folders and GGUF files."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -18,17 +19,19 @@ from groundup.tokenizer import Tokenizer
 MODEL_STAGES_BY_PREFERENCE = (STAGE_FOLDERS["chat"], STAGE_FOLDERS["base"])
 """Stages of a run with a model, the chat model first."""
 
+DEVICE = re.compile(r"auto|(?:cpu|cuda|mps|xpu|hpu|meta)(?::\d+)?")
+
 EXPECTED = "a model folder, a run, a Hugging Face folder or a .gguf file"
 
 
 def open_model(
-    path: Path | str, device: str = "auto", dtype: torch.dtype | None = None, *, verify: bool = True
+    path: Path | str, device: str = "auto", dtype: torch.dtype | str | None = None, *, verify: bool = True
 ) -> tuple[nn.Module, Tokenizer]:
     """The model, in evaluation mode, and the tokenizer at `path`, not quantized; `groundup.open_model` opens quantized ones too.
 
     Args:
         device: "auto" is an accelerator if there is one.
-        dtype: of the weights; None keeps that of the files (float32 for a GGUF file).
+        dtype: of the weights, such as "bfloat16"; None keeps that of the files (float32 for a GGUF file).
         verify: compare the files of a run's stage with their SHA-256 first.
 
     Raises UserError where `path` holds no complete model; a folder of `save_model` needs `tokenizer.save(folder)` too.
@@ -82,6 +85,8 @@ def resolve_device(device: str) -> torch.device:
     """`device`, with "auto" as the first available accelerator, else the CPU. Raises UserError if it is unavailable."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if not DEVICE.fullmatch(str(device)):
+        raise UserError(f"device {device!r}: unknown", hint="auto, cpu, cuda, cuda:1 (the second one) or mps")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

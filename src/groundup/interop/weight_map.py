@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from groundup.artifacts.errors import UserError
 from groundup.interop.safetensors_files import TensorSource, cast_floating
 from groundup.model import assign_weights, build_meta_model
+from groundup.model.serialization import resolve_dtype
 from groundup.recipe import ModelConfig
 
 TensorFunction = Callable[[list[Tensor]], list[Tensor]]
@@ -148,7 +149,7 @@ def build_from_tensors(
     *,
     ignored: Iterable[str] = (),
     device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> nn.Module:
     """The model of `config` with the weights of `source`, in evaluation mode; `dtype` None keeps the source's dtype.
 
@@ -159,6 +160,7 @@ def build_from_tensors(
             f"{source.path}: {len(source.shapes)} tensors for num_layers = {config.num_layers:,}, "
             "expected several per layer"
         )
+    dtype = resolve_dtype(dtype)
     model = build_meta_model(config)
     empty = model.state_dict()
     weight_map = list(build_weight_map(config, list(empty)))

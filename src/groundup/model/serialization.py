@@ -79,14 +79,21 @@ def load_model(
     >>> model = load_model(Path("tiny"), device="cuda", dtype=torch.bfloat16)
     """
     folder = Path(folder)
-    if isinstance(dtype, str):
-        check_choice("dtype", dtype, ("float32", "bfloat16", "float16"))
-        dtype = getattr(torch, dtype)
+    dtype = resolve_dtype(dtype)
     if verify:
         check_artifact(folder)
     model = build_meta_model(load_config(folder))
     assign_weights(model, _read_weights(folder / WEIGHTS_FILE), source=str(folder / WEIGHTS_FILE))
     return model.to(device=device, dtype=dtype).eval()  # type: ignore[arg-type]
+
+
+def resolve_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """The dtype of a name. Raises UserError for an unknown one."""
+    if not isinstance(dtype, str):
+        return dtype
+    name = dtype.removeprefix("torch.")
+    check_choice("dtype", name, ("float32", "bfloat16", "float16"))
+    return getattr(torch, name)
 
 
 def load_config(folder: Path) -> ModelConfig:

@@ -69,5 +69,7 @@ def check_data_ranks(batch: SizeWarmup, num_ranks: int, sequence_length: int) ->
         divisible = -(-batch.final // num_ranks) * num_ranks * sequence_length
         raise UserError(
             f"a batch of {batch.size_at(0)} sequences is not divisible by {num_ranks} data parallel ranks",
-            hint=f"set train.batch_tokens={divisible}" if batch.initial is None else "raise train.initial_batch_tokens",
+            hint=f"train.batch_tokens={divisible}, which is {divisible // sequence_length} sequences"
+            if batch.initial is None
+            else "raise train.initial_batch_tokens",
         )

@@ -115,7 +115,9 @@ def check_mix(weights: Mapping[str, float], sources: list[str], origin: str) -> 
     """Raises UserError for unknown sources and for weights that are negative, not finite, or all zero."""
     for name, weight in weights.items():
         if name not in sources:
-            raise UserError(f"train.mix: no source {name!r}", hint=f"{origin} has: {', '.join(sources)}")
+            raise UserError(
+                f"train.mix: no source {name!r}", hint=f"{origin} has: {', '.join(sources) or 'no named sources'}"
+            )
         if not 0 <= weight < float("inf"):
             raise UserError(f"train.mix.{name} = {weight}: expected at least 0", hint="0 excludes a source")
     if not any(weights.values()):

@@ -50,8 +50,7 @@ def quantize(
 
     Raises UserError for an unknown method or bit width, and when gptq or awq get no calibration text.
     """
-    if method not in METHODS or bits not in (4, 8):
-        raise UserError(f"method = {method}, bits = {bits}; expected one of {', '.join(METHODS)} and 4 or 8")
+    _check_options(method, bits)
     scheme = adapt_scheme(model, QuantizationScheme(bits, group_size, symmetric))
     windows = None
     if tokenizer is not None and calibration_texts:
@@ -81,8 +80,7 @@ def quantize_folder(
     files, for an unknown method, and when `out` is not empty.
     """
     model_path, out = Path(model_path), Path(out)
-    if method not in METHODS or bits not in (4, 8):
-        raise UserError(f"method = {method}, bits = {bits}; expected one of {', '.join(METHODS)} and 4 or 8")
+    _check_options(method, bits)
     with new_folder(out) as partial:
         source = interop.resolve_model_path(model_path)
         model, tokenizer = interop.open_model(source, device, verify=verify)
@@ -96,6 +94,13 @@ def quantize_folder(
         save_quantized_folder(model.cpu(), partial, method)
         tokenizer.save(partial)
     return quantization_summary(model, errors, source, out)
+
+
+def _check_options(method: str, bits: int) -> None:
+    if method not in METHODS:
+        raise UserError(f"method {method!r}: unknown", hint=f"one of {', '.join(METHODS)}")
+    if bits not in (4, 8):
+        raise UserError(f"bits = {bits}, expected 4 or 8")
 
 
 def quantization_summary(

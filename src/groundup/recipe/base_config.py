@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from groundup.artifacts.arguments import unknown_option
 from groundup.artifacts.errors import UserError
@@ -13,6 +14,29 @@ TYPE_NAMES = {
     "tuple_type": 'a list, such as ["one", "two"]', "string_type": "a text", "model_type": "a table",
 }  # fmt: skip
 """Types by pydantic error, in words of TOML."""
+
+NAME = "^[A-Za-z0-9][A-Za-z0-9._-]*$"
+LOWER_NAME = "^[a-z0-9][a-z0-9_-]*$"
+PACKAGE_NAME = "^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+VERSION = "^[A-Za-z0-9][A-Za-z0-9.!+_-]*$"
+SHA256 = "^[0-9a-f]{64}$"
+PATTERN_WORDS = {
+    NAME: "letters, digits, . _ and -, first a letter or digit",
+    LOWER_NAME: "lower-case letters, digits, _ and -, first a letter or digit",
+    PACKAGE_NAME: "the name of a package: letters, digits, . _ and -",
+    VERSION: "a version such as 1.3.3",
+    SHA256: "64 hexadecimal digits in lower case",
+}
+"""Patterns of texts, and what they ask for."""
+
+
+def expectation(problem: ErrorDetails) -> str:
+    """What a knob expects, from a problem that pydantic reports."""
+    if kind := TYPE_NAMES.get(problem["type"]):
+        return f"expected {kind}"
+    if pattern := PATTERN_WORDS.get(problem.get("ctx", {}).get("pattern", "")):
+        return f"expected {pattern}"
+    return problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
 
 
 class _ConfigType(type(BaseModel)):
@@ -37,8 +61,7 @@ def _option_error(error: ValidationError, schema: type[BaseModel]) -> UserError:
         )
     if first["type"] == "missing":
         return UserError(f"{name} is missing", hint=f"{schema.__name__}({name}=...)")
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    message = f"expected {TYPE_NAMES[first['type']]}" if first["type"] in TYPE_NAMES else message
+    message = expectation(first)
     value = "" if isinstance(first["input"], dict | list | tuple) else f" = {first['input']!r}"
     return UserError(f"{name}{value}: {message}" if name else message)
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from groundup.recipe.base_config import BaseConfig, knob
+from groundup.recipe.base_config import LOWER_NAME, PACKAGE_NAME, SHA256, VERSION, BaseConfig, knob
 
 SourceKind = Literal[
     "wikipedia", "books", "web", "code", "text", "markdown", "rst", "html", "pdf", "office", "mail", "subtitles", "jsonl",
@@ -25,16 +25,16 @@ APPLIES_TO = "kinds of sources that this applies to; empty: off"
 class PackageConfig(BaseConfig):
     """A pinned package of the Python package index, fetched with the package settings of the machine."""
 
-    name: str = knob(meaning="name of the package", pattern="^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
-    version: str = knob(meaning="exact version", pattern="^[A-Za-z0-9][A-Za-z0-9.!+_-]*$")
+    name: str = knob(meaning="name of the package", pattern=PACKAGE_NAME)
+    version: str = knob(meaning="exact version", pattern=VERSION)
     distribution: Literal["sdist", "wheel"] = knob("sdist", "archive to download")
-    sha256: str | None = knob(None, "SHA-256 of the archive", unset="not checked", pattern="^[0-9a-f]{64}$")
+    sha256: str | None = knob(None, "SHA-256 of the archive", unset="not checked", pattern=SHA256)
 
 
 class FilesConfig(BaseConfig):
     """Files that hold documents: local, remote, or in a package."""
 
-    name: str = knob(meaning="name in tables and reports", pattern="^[a-z0-9][a-z0-9_-]*$")
+    name: str = knob(meaning="name in tables and reports", pattern=LOWER_NAME)
     kind: FileKind = knob(
         "auto",
         "format of the files: auto, for each file by content and name; a MediaWiki dump; "
@@ -50,9 +50,7 @@ class FilesConfig(BaseConfig):
     )
     package: PackageConfig | None = knob(None, "read `path` from the archive of this package", unset="off")
     members: str | None = knob(None, "members of archives to read, with globs", unset="all")
-    sha256: str | None = knob(
-        None, "SHA-256 of the single file that `path` names", unset="not checked", pattern="^[0-9a-f]{64}$"
-    )
+    sha256: str | None = knob(None, "SHA-256 of the single file that `path` names", unset="not checked", pattern=SHA256)
     text_column: str = knob(
         "text",
         "column or key of the text, in tables and JSON lines; if kind = auto and there is none: the longest text. "
@@ -204,7 +202,7 @@ class PiiConfig(BaseConfig):
 class WordListConfig(BaseConfig):
     """Drop pages with too many words of a list: toxic, adult, spam."""
 
-    name: str = knob(meaning="drop reason in tables and reports", pattern="^[a-z0-9][a-z0-9_-]*$")
+    name: str = knob(meaning="drop reason in tables and reports", pattern=LOWER_NAME)
     path: str = knob(meaning="text file with one word or phrase per line")
     kinds: tuple[SourceKind, ...] = knob(PROSE_KINDS, APPLIES_TO)
     max_hits: int = knob(2, "occurrences that are always allowed", ge=0)

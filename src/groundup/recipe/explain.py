@@ -1,11 +1,14 @@
 """Documentation of knobs: for `groundup explain`, the reference page of the book, and editors (JSON schema)."""
 
 import difflib
-from typing import Any, Literal, get_args, get_origin
+import json
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
 from groundup.artifacts.errors import UserError
+from groundup.recipe.base_config import PATTERN_WORDS
 from groundup.recipe.recipe import Recipe
 from groundup.recipe.recipe_file import all_knobs
 
@@ -19,6 +22,8 @@ def explain_knob(name: str) -> str:
       default: derived: 2% of the steps
     """
     known = all_knobs()
+    listed = {knob.replace("[]", ""): knob for knob in known}
+    name = listed.get(name, name)
     if name not in known:
         near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
         raise UserError(
@@ -52,6 +57,10 @@ def _format_type(annotation: Any) -> str:
         return " | ".join(str(arg) for arg in args)
     if origin is tuple:
         return f"list of {_format_type(args[0])}"
+    if origin is dict:
+        return f"table of {_format_type(args[1])} by name"
+    if origin is Annotated:
+        return _format_type(args[0])
     if args:
         return " | ".join(_format_type(arg) for arg in args if arg is not type(None))
     words = {int: "whole number", float: "number", str: "text", bool: "true | false"}
@@ -60,13 +69,24 @@ def _format_type(annotation: Any) -> str:
 
 def _format_bounds(field: Any) -> str:
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    metadata = [*field.metadata, *_inner_metadata(field.annotation)]
     bounds = [
         f"{sign} {getattr(bound, attribute):g}"
-        for bound in field.metadata
+        for bound in metadata
         for attribute, sign in signs.items()
         if getattr(bound, attribute, None) is not None
     ]
+    bounds += [PATTERN_WORDS[bound.pattern] for bound in metadata if getattr(bound, "pattern", None) in PATTERN_WORDS]
     return f" ({', '.join(bounds)})" if bounds else ""
+
+
+def _inner_metadata(annotation: Any) -> list[Any]:
+    """Bounds within a union: `PositiveInt | None`."""
+    if get_origin(annotation) is Annotated:
+        return list(annotation.__metadata__)
+    if get_origin(annotation) in (Union, UnionType):
+        return [bound for part in get_args(annotation) for bound in _inner_metadata(part)]
+    return []
 
 
 def _format_default(field: Any) -> str:
@@ -74,6 +94,6 @@ def _format_default(field: Any) -> str:
         return "required"
     if field.default is None:
         return field.json_schema_extra["unset"]
-    if isinstance(field.default, bool):
-        return str(field.default).lower()
-    return str(field.default) if isinstance(field.default, int | float | str | tuple) else "see its knobs"
+    if isinstance(field.default, bool | tuple):  # as in TOML
+        return json.dumps(field.default, ensure_ascii=False)
+    return str(field.default) if isinstance(field.default, int | float | str) else "see its knobs"

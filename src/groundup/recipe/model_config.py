@@ -1,7 +1,8 @@
 """[model]: architecture and size of the transformer."""
 
+import json
 import math
-from typing import Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 from pydantic import create_model, model_validator
 
@@ -232,8 +233,10 @@ def _optional(name: str) -> Any:
     """The knob `name` of ModelConfig as it is in a recipe: None where the plan derives it, or its default applies."""
     field = ModelConfig.model_fields[name]
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    unset = extra.get("unset") or ("derived by the plan" if field.is_required() else str(field.default))
-    return Optional[field.annotation], knob(None, field.description or "", unset=str(unset))  # noqa: UP045
+    default = json.dumps(field.default) if isinstance(field.default, bool | tuple) else str(field.default)
+    unset = extra.get("unset") or ("derived by the plan" if field.is_required() else default)
+    bounded = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    return Optional[bounded], knob(None, field.description or "", unset=str(unset))  # noqa: UP045
 
 
 PartialModelConfig: Any = create_model(

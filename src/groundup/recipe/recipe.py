@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from groundup.recipe.base_config import BaseConfig, knob
+from groundup.recipe.base_config import NAME, BaseConfig, knob
 from groundup.recipe.base_model_config import BaseModelConfig
 from groundup.recipe.data_config import DataConfig
 from groundup.recipe.evaluate_config import EvaluateConfig
@@ -47,7 +47,7 @@ class BudgetConfig(BaseConfig):
 class Recipe(BaseConfig):
     """A recipe: all tables, checked; a table that is None has no stage."""
 
-    name: str = knob(meaning="name of the run folder", pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = knob(meaning="name of the run folder", pattern=NAME)
     seed: int = knob(1337, "seed of all random choices", ge=0)
     budget: BudgetConfig = knob(BudgetConfig(), "hardware, time and price")
     data: DataConfig | None = knob(None, "corpus", unset=SKIPPED)

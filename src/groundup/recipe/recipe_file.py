@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import parse_toml
 from groundup.recipe.allowed_inputs import SECRET_PARAMETER, check_inputs
-from groundup.recipe.base_config import TYPE_NAMES
+from groundup.recipe.base_config import expectation
 from groundup.recipe.bundled_recipes import BUNDLED_RECIPES
 from groundup.recipe.model_config import ModelConfig
 from groundup.recipe.recipe import Recipe
@@ -148,9 +148,7 @@ def _user_error(error: ValidationError, source_name: str, table: str = "") -> Us
     first = problems[0]
     path = [table, *first["loc"]] if table else first["loc"]
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    if kind := TYPE_NAMES.get(first["type"]):
-        message = f"expected {kind}"
+    message = expectation(first)
     hint = f"groundup explain {_without_indices(name)}"
     value = "" if isinstance(first["input"], dict | list | tuple) else f" = {first['input']!r}"
     text = f"{name}{value}: {message}"

@@ -98,7 +98,7 @@ class ConcatSequences:
         if self._tokens < length:
             raise UserError(
                 f"{shard.base}: {self._tokens} tokens, fewer than one sequence of {length}",
-                hint="add text, or set a smaller train.sequence_length",
+                hint="add text, or a smaller sequence_length (train.sequence_length in a recipe)",
             )
         self.count = max(1, -(-(self._tokens - 1) // (length - 1)))
 

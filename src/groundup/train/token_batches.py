@@ -6,13 +6,14 @@ resumed run gets the same ones.
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from groundup.artifacts.arguments import check_choice
+from groundup.artifacts.arguments import check_choice, unknown_option
 from groundup.artifacts.errors import UserError
 from groundup.model.loss import IGNORE_INDEX
 from groundup.plan.derive import require_derived
@@ -72,12 +73,17 @@ class TokenBatches:
         initial_length: int | None = None,
         batch_warmup_steps: int = 0,
     ):
+        for name, size in ("sequence_length", sequence_length), ("batch size", batch_sequences):
+            if size < 1:
+                raise UserError(f"{name} = {size}, expected at least 1")
         self.sequence_length, self.seed = sequence_length, seed
         self.shuffle, self.document_mask = shuffle, document_mask
         self._sequences = SizeWarmup(
-            batch_sequences, initial_sequences, batch_warmup_steps, "train.initial_batch_tokens, in sequences,"
+            batch_sequences, initial_sequences, batch_warmup_steps, "initial_sequences (train.initial_batch_tokens)"
         )
-        self._length = SizeWarmup(sequence_length, initial_length, batch_warmup_steps, "train.initial_sequence_length")
+        self._length = SizeWarmup(
+            sequence_length, initial_length, batch_warmup_steps, "initial_length (train.initial_sequence_length)"
+        )
         check_data_ranks(self._sequences, num_ranks, sequence_length)
         self.shard, self._rank, self._ranks = shard, rank, num_ranks
         self._sources: dict[str, PackedSequences]
@@ -249,5 +255,9 @@ def make_batches(
         raise UserError(
             f"token ids are {tokens.dtype}, expected integers", hint="tokenizer.encode(text) gives token ids"
         )
+    known = [name for name in signature(TokenBatches).parameters if name not in ("shard", "batch_sequences")]
+    for name in options:
+        if name not in known:
+            raise unknown_option(name, known)
     check_choice("packing", options.get("packing", "concat"), SEQUENCE_PACKINGS)
     return TokenBatches(TokenArray(tokens, end_of_text), sequence_length, batch_size, seed, **options)

@@ -18,7 +18,7 @@ from groundup.tokenizer import Tokenizer
 
 
 def load_gguf(
-    path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | str | None = None
 ) -> tuple[nn.Module, Tokenizer]:
     """The model, in evaluation mode, and the tokenizer of a .gguf file.
 
