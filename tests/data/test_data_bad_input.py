@@ -17,7 +17,7 @@ from groundup.data.clean import c4, normalize, pii
 from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.document_reader import read_file
 from groundup.data.inputs import InputFile
-from groundup.data.readers import get_reader, jsonl, markdown, rst, table, text, wikipedia
+from groundup.data.readers import get_reader, html_markup, jsonl, markdown, rst, table, text, wikipedia
 from groundup.data.readers.books import strip_gutenberg
 from groundup.data.readers.encoding import decode_bytes
 from groundup.data.readers.http_body import decode_http_body
@@ -35,9 +35,31 @@ def reasons(found: list[ReadResult]) -> list[str]:
 
 
 HURTFUL: list[tuple[Callable[[str], object], tuple[str, ...]]] = [
-    (wikitext_to_text, ("<ref>", "<div>", "[http://a", "[http://a ", "\n", "\u2003", "{|", "{{", "[[")),
+    (
+        wikitext_to_text,
+        (
+            "<ref>",
+            "<div>",
+            "[http://a",
+            "[http://a ",
+            "\n",
+            "\u2003",
+            "{|",
+            "{{",
+            "[[",
+            "{{a}}",
+            "({{a}} ",
+            "'''",
+            "<sup>",
+            "<b a=",
+            "<poem>",
+            "=a=",
+        ),
+    ),
     (markdown.markdown_to_text, ("a `", "``a ", "_a ", "*a ", "![", "[a](", "<http://", "# #", "<!--")),
-    (rst.rst_to_text, ("a:", ":a:", "`a <", "a\n")),
+    (rst.rst_to_text, ("a:", ":a:", "`a <", "a\n", "``a ", "* ", "a\n ", "|a ", "a_ ")),
+    (html_markup.keep_lists, ("<ul>", "<ul><li><a>", "<ul></ul>", "<a ")),
+    (html_markup.raise_digits, ("<sup>", "<sub> ")),
     (lambda text: list(strip_gutenberg([text])), ("\n", " \n")),
     (normalize.normalize, (" ", " \t", "\u00c3")),
     (pii.pii_mapper(PiiConfig()), ("sk-", "-eyJaaaaaaaaaaaaaaaa", "-----BEGIN PRIVATE KEY-----", "1 ", "a@b.")),

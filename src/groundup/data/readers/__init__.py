@@ -11,6 +11,7 @@
     wikitext_templates.py  templates that print words
     wikitext.py        wikitext to plain text
     wikipedia.py       MediaWiki XML dumps
+    html_markup.py     lists, joiners and superscripts of pages
     html.py            HTML pages and their main text
     http_body.py       HTTP bodies: chunks and compression
     arc.py             ARC files

@@ -11,6 +11,7 @@ from xml.etree.ElementTree import ParseError, fromstring
 
 from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.readers.encoding import decode_bytes
+from groundup.data.readers.html_markup import raise_digits
 from groundup.data.readers.reader_options import MAX_BYTES, MAX_PAGE_BYTES, read_bounded
 
 CONTAINER = "META-INF/container.xml"
@@ -71,5 +72,7 @@ def chapter_text(page: bytes) -> str:
     """All text of a chapter, paragraph by paragraph."""
     from resiliparse.extract.html2text import extract_plain_text
 
-    text = extract_plain_text(decode_bytes(page).text, main_content=False, alt_texts=False, list_bullets=False)
+    text = extract_plain_text(
+        raise_digits(decode_bytes(page).text), main_content=False, alt_texts=False, list_bullets=False
+    )
     return re.sub(r"\n{3,}", "\n\n", text).strip()

@@ -9,6 +9,7 @@ from groundup.artifacts.arguments import check_choice
 from groundup.data.archive import open_decompressed
 from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.readers.encoding import decode_bytes
+from groundup.data.readers.html_markup import keep_lists, raise_digits, shield
 from groundup.data.readers.reader_options import MAX_PAGE_BYTES, ReaderOptions, read_bounded
 
 MAX_TAGS = 50_000
@@ -21,6 +22,12 @@ MAX_TRAFILATURA_TAGS = 15_000
 HTML_START = re.compile(
     rb"\A\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*(?:<!doctype html|<html|<head|<body)", re.IGNORECASE | re.DOTALL
 )
+MIN_WORDS_SHARE = 0.6
+"""Of resiliparse's words that trafilatura must find."""
+
+TABLE_ROW = re.compile(r"^\|(.*)\|[ \t]*(?:\n|\Z)", re.MULTILINE)
+LONE_MARKER = re.compile(r"^([ \t]*(?:-|\d{1,6}\.))[ \t]*\n\s*", re.MULTILINE)
+"""The mark of a list item whose text begins with a block of its own."""
 TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]{0,15})\b")
 VOID_TAGS = frozenset([
     "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr",
@@ -72,21 +79,37 @@ def nesting_depth(source: str) -> int:
 
 
 def extract_trafilatura(source: str) -> str:
-    """trafilatura (Barbaresi 2021): the best F1 in benchmarks/extraction.py, about fifty pages a second."""
+    """trafilatura (Barbaresi 2021): the most precise, about thirty pages a second. Where it finds much less than resiliparse
+    (of threads the first post), the latter's text (benchmarks/extraction.py).
+    """
     from trafilatura import extract
 
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+    shielded, back = shield(raise_digits(source))
     try:
-        return extract(source, fast=True, include_comments=False, include_tables=False) or ""
+        text = extract(shielded, fast=True, include_comments=False, include_tables=True) or ""
     except Exception:  # parsers fail in unpredictable ways on web pages
         return ""
+    text = TABLE_ROW.sub(_table_row, text) if "|" in text else text
+    text = text.translate(str.maketrans(back)) if back else text
+    if text and len(text.split()) < MIN_WORDS_SHARE * len((whole := extract_resiliparse(source)).split()):
+        return whole
+    return text
 
 
 def extract_resiliparse(source: str) -> str:
-    """resiliparse (Bevendorff et al. 2018): seven times as fast, some points of F1 lower."""
+    """resiliparse (Bevendorff et al. 2018): seven times as fast, and finds more of lists, tables and documentation."""
     from resiliparse.extract.html2text import extract_plain_text
 
-    return extract_plain_text(source, main_content=True, alt_texts=False, list_bullets=False).strip()
+    source = keep_lists(raise_digits(source))
+    text = extract_plain_text(source, main_content=True, alt_texts=False, list_bullets=False).strip()
+    return LONE_MARKER.sub(r"\1 ", text).replace("\t\t", "\t")
+
+
+def _table_row(row: re.Match[str]) -> str:
+    """A row of a table as resiliparse writes it, cells apart by tabs; without the line under the head."""
+    cells = [cell.strip() for cell in row.group(1).split("|")]
+    return "" if all(set(cell) == {"-"} for cell in cells) else "\t".join(cells) + "\n"
 
 
 EXTRACTORS: dict[str, Callable[[str], str]] = {"trafilatura": extract_trafilatura, "resiliparse": extract_resiliparse}
