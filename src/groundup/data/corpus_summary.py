@@ -31,6 +31,11 @@ class InputSummary:
         self.count += len(files)
         self.listed += files[: MAX_LISTED_INPUTS - len(self.listed)]
 
+    def describe(self, shown: int = 3) -> str:
+        """The number of files and the names of the first ones."""
+        names = ", ".join(file["name"] for file in self.listed[:shown])
+        return f"read {self.count} file{'s' * (self.count != 1)}: {names}{', ...' * (self.count > shown)}"
+
 
 def corpus_metrics(
     config: DataConfig, stats: dict[str, FilterStats], inputs: dict[str, InputSummary], epochs: dict[str, float],

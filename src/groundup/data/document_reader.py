@@ -83,7 +83,12 @@ def _read_member(
         elif kind == ARCHIVE:
             yield from _read_nested_archive(name, stream, options, depth)
         else:
-            yield from ((kind, found) for found in get_reader(kind)(name, stream, options))
+            taken = False
+            for found in get_reader(kind)(name, stream, options):
+                taken = True
+                yield kind, found
+            if not taken:
+                yield kind, DroppedDocument("not_read", name)
     except ModuleNotFoundError:  # an extra is not installed: no property of the file
         raise
     except Exception as error:  # parsers raise anything on damaged input; the next member may be readable

@@ -92,6 +92,8 @@ def resolve_files(spec: FileSpec, machine: Machine, *, seed: int = 0, lazy: bool
     UserError if no file matches, if one is missing offline, and for a wrong checksum.
     """
     members = getattr(spec, "members", None)
+    for pattern in filter(None, (members, spec.path if spec.package else None)):
+        archive.compile_glob(pattern)  # an error of the recipe is said before anything is read
     if spec.package is not None:
         path = _fetch_package(spec.package, machine)
         return [InputFile(path.name, path, members=spec.path or members, is_package=True)]
@@ -135,9 +137,7 @@ def _glob(base: Path, pattern: str) -> list[Path]:
     try:
         return list(base.glob(pattern))
     except ValueError as error:
-        raise UserError(
-            f"{base / pattern}: {error}", hint="** stands alone between slashes: **/*.txt names files in all folders"
-        ) from None
+        raise UserError(f"{base / pattern}: {error}", hint=archive.GLOB_HINT) from None
 
 
 def require_local_files(source: str, pattern: str) -> list[tuple[str, Path]]:

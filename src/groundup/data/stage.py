@@ -146,9 +146,12 @@ class UnitResults:
                 )
         for name, stats in results.stats.items():
             if stats.kept[0] == 0:
+                out = clean.parent.parent
+                corpus_summary.write_samples(results.stats, out)
                 raise UserError(
-                    f"data.sources: source {name} has no text left: {_describe_loss(stats)}",
-                    hint="relax the knob named above, or set clean = false for the source; check its kind and path",
+                    f"data.sources: source {name} has no text left: {_describe_loss(stats)}; {inputs[name].describe()}",
+                    hint="relax the knob named above, or set clean = false for the source; check its kind and path; what was "
+                    f"dropped: groundup inspect {out} --source {name}",
                 )
         return results
 

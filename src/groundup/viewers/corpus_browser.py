@@ -78,7 +78,7 @@ class Corpus:
     @classmethod
     def open(cls, path: Path) -> "Corpus":
         """Open a run or a folder. Raises UserError if it has no corpus."""
-        for folder in (path / DATA_FOLDER, path):
+        for folder in (path / DATA_FOLDER, path / f"{DATA_FOLDER}.partial", path):
             if any(folder.glob("train/*.parquet")) or (folder / "dropped").is_dir():
                 return cls(folder)
         raise UserError(

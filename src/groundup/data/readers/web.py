@@ -61,7 +61,8 @@ def _read_warc(name: str, stream: IO[bytes], is_gzip: bool, options: ReaderOptio
                 data = record.reader.read(MAX_PAGE_BYTES + 1)
                 if NEXT_RECORD in data:
                     raise ValueError("its length is wrong: the next record is within it")
-                if len(data) < min(length, MAX_PAGE_BYTES + 1):
+                is_headers_only = record.is_http and not data  # then the length is that of the headers
+                if len(data) < min(length, MAX_PAGE_BYTES + 1) and not is_headers_only:
                     raise EOFError(f"{len(data)} bytes, expected {length}")
                 pending = _document(record, data, options)
             if pending is not None:
@@ -97,7 +98,8 @@ def _document(record: Any, data: bytes, options: ReaderOptions) -> ReadResult | 
         return _page(
             address, headers.status_code, record.http_content_type, codings, data, record.http_charset, options
         )
-    if kind not in (WarcRecordType.resource, WarcRecordType.conversion):
+    is_log = address.startswith(("metadata:", "urn:", "dns:"))  # what the crawler says of itself
+    if kind not in (WarcRecordType.resource, WarcRecordType.conversion) or is_log:
         return None
     content_type = (record.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
     if len(data) > MAX_PAGE_BYTES:
