@@ -63,7 +63,7 @@ def _finetuning_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
 def describe_finetuning(cost: dict[str, Any]) -> str:
     """Data, steps, memory and time of fine-tuning."""
     return (f"{cost['conversations']:,} conversations, {_format_count(cost['tokens'])} tokens in one pass, "
-            f"{cost['steps']:,} steps in rows of {cost['sequence_length']:,}: {_format_hours(cost['hours'])} and "
+            f"{cost['steps']:,} steps in rows of {cost['sequence_length']:,}: {format_hours(cost['hours'])} and "
             f"{cost['memory_bytes'] / 1e9:.2f} GB")  # fmt: skip
 
 
