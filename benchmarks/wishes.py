@@ -222,11 +222,11 @@ def groundup(folder: Path, *arguments: str, stdin: str = "") -> str:
     return done.stdout
 
 
-def grant(wish: Wish, folder: Path, hours: float | None = None) -> dict[str, Any]:
+def grant(wish: Wish, folder: Path) -> dict[str, Any]:
     """Prepare the data of a wish in an empty folder, and fulfil it; returns the figures of its row."""
     folder.mkdir(parents=True)
     answers = wish.prepare(folder)
-    understood = groundup(folder, "init", *answers, "--yes", "--out", "wish.toml", "--hours", str(hours or wish.hours))
+    understood = groundup(folder, "init", *answers, "--yes", "--out", "wish.toml", "--hours", str(wish.hours))
     planned = json.loads(groundup(folder, "plan", "wish.toml", "--json"))
     summary = groundup(folder, "run", "wish.toml")
     run = folder / "runs" / "wish"
@@ -235,9 +235,10 @@ def grant(wish: Wish, folder: Path, hours: float | None = None) -> dict[str, Any
     metrics = {name: manifest.metrics for name, manifest in stages.items()}
     sample = groundup(folder, *(part.format(run="runs/wish") for part in wish.answer), stdin=wish.stdin).strip()
     estimates = planned.get("stage_seconds") or {}
+    hours = planned.get("hours") or (planned.get("finetuning") or {}).get("hours", 0.0)
     return {
         "understood": understood.splitlines()[0],
-        "planned_seconds": sum(estimates.values()) or 3600 * planned.get("hours", 0.0),
+        "planned_seconds": sum(estimates.values()) or 3600 * hours,
         "taken_seconds": sum(manifest.provenance["seconds"] for manifest in stages.values()),
         "metrics": metrics,
         "sample": sample,

@@ -15,7 +15,8 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "wishes.py"
 
 def load_script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("wishes", SCRIPT)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["wishes"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
