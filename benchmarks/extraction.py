@@ -93,7 +93,7 @@ def forum_pages() -> Iterator[tuple[str, str]]:
     chance = random.Random(3)
     words = [
         html.escape(" ".join(part.split()))
-        for name in ("argparse", "decimal", "logging", "unittest.mock", "turtle", "typing")
+        for name in ("argparse", "decimal", "logging", "unittest.mock", "turtle", "difflib")
         for found in vars(importlib.import_module(name)).values()
         if isinstance(found.__doc__, str)
         for part in found.__doc__.split("\n\n")
@@ -132,17 +132,27 @@ def labelled(source: str) -> tuple[str, str] | None:
     return None
 
 
-def text_of(main: str, path: str = ".") -> str:
-    """Text of the elements of a label."""
+def elements(main: str, path: str = ".") -> list[str]:
+    """Texts of the elements of a label."""
     from lxml import html
 
-    root = html.fromstring(f"<div>{main}</div>")
-    return "\n".join(element.text_content() for element in root.xpath(path))
+    return [element.text_content() for element in html.fromstring(f"<div>{main}</div>").xpath(path)]
+
+
+def text_of(main: str, path: str = ".") -> str:
+    """Their text together."""
+    return "\n".join(elements(main, path))
+
+
+def runs(text: str) -> list[tuple[str, ...]]:
+    """Runs of four words."""
+    words = WORD.findall(text)
+    return list(zip(*(words[n:] for n in range(4)), strict=False))
 
 
 def score(found: str, wanted: str) -> tuple[float, float]:
     """Precision and recall over runs of four words."""
-    a, b = (Counter(zip(*(words[n:] for n in range(4)), strict=False)) for words in map(WORD.findall, (found, wanted)))
+    a, b = Counter(runs(found)), Counter(runs(wanted))
     shared = (a & b).total()
     return shared / max(a.total(), 1), shared / max(b.total(), 1)
 
@@ -151,10 +161,10 @@ def element_recall(texts: list[str], found: list[tuple[str, str]], path: str) ->
     """Share of the runs of four words in these elements that are found."""
     hits = total = 0
     for text, (_, wanted) in zip(texts, found, strict=True):
-        inside, everywhere = (WORD.findall(each) for each in (text_of(wanted, path), text))
-        runs = list(zip(*(inside[n:] for n in range(4)), strict=False))
-        hits += sum(map(set(zip(*(everywhere[n:] for n in range(4)), strict=False)).__contains__, runs))
-        total += len(runs)
+        everywhere = set(runs(text))
+        inside = [run for element in elements(wanted, path) for run in runs(element)]
+        hits += sum(map(everywhere.__contains__, inside))
+        total += len(inside)
     return hits / total if total else float("nan")
 
 

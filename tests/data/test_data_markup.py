@@ -28,6 +28,7 @@ from groundup.data.readers.rst import rst_to_text
         ("```py\ndef f(x):\n    return x\n```\n\n    <T>x</T>", "def f(x):\n    return x\n\n<T>x</T>"),
         ("| a | b |\n|---|---|\n| c | *d* |\n\nend", "a | b\nc | d\n\nend"),
         ("1. one\n2. two\n   - in\n\n* a\n\n* b", "1. one\n2. two\n  - in\n\n- a\n- b"),
+        ("a   b `c  d`\n\n    e  f", "a b c  d\n\ne  f"),
         ("> said\n> so", "said so"),
         ("10<sup>5</sup> H<sub>2</sub>O 19<sup>th</sup> a<br>b <b>c</b> <span class='x'>d</span>", "10⁵ H₂O 19th a\nb c d"),
         ("<details><summary>More</summary>\n\nText.\n\n</details>\n<!-- no -->", "More\n\nText."),

@@ -119,6 +119,21 @@ def test_name_of_a_language_is_printed_in_the_language_of_the_wiki():
     assert wikitext_to_text("({{lang-la|Anno Domini}})", WikiSite.of("bg")) == "(Anno Domini)"
 
 
+@pytest.mark.parametrize(
+    ("language", "wikitext", "plain"),
+    [
+        ("fr", "Au {{s|XIX|e}}, le {{1er}} à {{unité|5|km|2}}, dit {{citation|oui}} en {{lang|en|texte=yes}}.",
+         "Au XIXe siècle, le 1er à 5 km², dit « oui » en yes."),
+        ("es", "En el {{siglo|XIX||s}} y el {{siglo|I|a|s}}.", "En el siglo XIX y el siglo I a. C.."),
+        ("ru", "Это {{нп5|Дом|дома|en|House}} и {{s|два}}.", "Это дома и два."),
+        ("ja", "{{仮リンク|水車|en|Mill}}と{{ruby|漢|かん}}。", "水車と漢（かん）。"),
+        ("zh", "-{zh-hans:软件; zh-hant:軟體}-和{{link-en|磨坊|Mill}}。-{H|zh-cn:x;zh-tw:y}-完-{干}-。", "软件和磨坊。完干。"),
+    ],
+)  # fmt: skip
+def test_templates_of_other_languages(language: str, wikitext: str, plain: str):
+    assert render_article(wikitext, WikiSite.of(language)) == (plain, 0)
+
+
 def test_superscript_of_what_unicode_lacks():
     assert [superscript(text) for text in ("2", "th", "x+1", "n")] == ["²", "th", "^(x+1)", "ⁿ"]
 

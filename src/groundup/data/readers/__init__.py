@@ -8,6 +8,7 @@
     rst.py             reStructuredText
     wiki_sites.py      namespaces and section titles of a wiki
     measurements.py    measures and numbers in wikitext
+    wikitext_local_templates.py  templates that print words, in other languages than English
     wikitext_templates.py  templates that print words
     wikitext.py        wikitext to plain text
     wikipedia.py       MediaWiki XML dumps

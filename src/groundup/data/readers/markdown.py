@@ -24,6 +24,7 @@ HTML_TAGS = frozenset([
 TAG = re.compile(r"</?([a-zA-Z][\w.-]*)([^<>]*)>")
 UNSEEN = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
 BREAK_TAG = re.compile(r"</?(?:br|p|div|li|tr|dd|dt|h[1-6r]|summary|details|table|ul|ol)\b[^<>]*>", re.IGNORECASE)
+MANY_SPACES = re.compile("  +")
 CELL_END = re.compile(r"</t[dh]\s*>", re.IGNORECASE)
 BLOCKS = frozenset(["Paragraph", "Heading", "BlockQuote", "CodeBlock", "HtmlBlock", "List", "Item", "FootnoteDefinition",
                     "Table", "TableHead", "TableRow", "MetadataBlock"])  # fmt: skip
@@ -64,6 +65,7 @@ class MarkdownText:
         """Open lists, with the number of the next item."""
         self.marker = ""
         self.apart = "\n\n"
+        self.verbatim = False
         self.unseen = 0
         """Depth of images and metadata."""
 
@@ -78,6 +80,8 @@ class MarkdownText:
             self._open(tag, content) if name == "Start" else self._close(tag)
         elif self.unseen:
             return
+        elif name == "Text" and not self.verbatim and "  " in content:
+            self.piece.append(MANY_SPACES.sub(" ", content))
         elif name in ("Text", "Code", "Html"):
             self.piece.append(content)
         elif name in ("InlineMath", "DisplayMath"):
@@ -94,6 +98,8 @@ class MarkdownText:
     def _open(self, tag: str, value: Any) -> None:
         if tag in BLOCKS:
             self._end_piece()
+        if tag == "CodeBlock":
+            self.verbatim = True
         if tag in ("Image", "MetadataBlock"):
             self.unseen += 1
         elif tag == "List":
@@ -113,7 +119,9 @@ class MarkdownText:
         if tag == "HtmlBlock":
             self.piece = [block_text("".join(self.piece))]
         if tag in BLOCKS:
-            self._end_piece(is_code=tag == "CodeBlock")
+            self._end_piece()
+        if tag == "CodeBlock":
+            self.verbatim = False
         if tag == "List":
             self.lists.pop()
         if tag in ("TableHead", "TableRow"):
@@ -121,8 +129,8 @@ class MarkdownText:
         elif tag in ("List", "Table") and not self.lists:
             self.apart = "\n\n"
 
-    def _end_piece(self, is_code: bool = False) -> None:
-        text = "".join(self.piece).strip("\n" if is_code else None)
+    def _end_piece(self) -> None:
+        text = "".join(self.piece).strip("\n" if self.verbatim else None)
         self.piece, self.scripts = [], []
         if not text.strip():
             return

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from groundup.data.readers.measurements import subscript, superscript
 from groundup.data.readers.wiki_sites import WikiSite
+from groundup.data.readers.wikitext_local_templates import CONVERSION, chosen_variant
 from groundup.data.readers.wikitext_templates import BREAK, GONE, HOLE, expand_template
 
 KEPT, BAR, EQUALS = "\x04", "\x05", "\x06"
@@ -80,6 +81,8 @@ def render_article(wikitext: str, site: WikiSite, title: str = "") -> tuple[str,
         wikitext = MARKS.sub("", wikitext)
     text = _without_elements(COMMENT.sub("", wikitext), verbatim)
     text = _unnest(text, site, title).replace(BAR, "|").replace(EQUALS, "=")
+    if "-{" in text:
+        text = CONVERSION.sub(chosen_variant, text)
     if "<poem" in text:
         text = POEM.sub(lambda match: match.group().replace("\n", BREAK), text)
     if "<" in text:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 
 from groundup.data.readers.measurements import convert, grouped, subscript, superscript, value_with_unit
+from groundup.data.readers.wikitext_local_templates import LOCAL_TEMPLATES
 
 GONE, HOLE, BREAK = "\x01", "\x02", "\x03"
 """Marks in the text: something that prints no words was here; something unknown that may print words; a line break."""
@@ -154,6 +155,11 @@ def _coordinates(values: list[str], options: dict[str, str]) -> str | None:
     return text.strip() if len(numbers) > 3 else ", ".join(numbers) or None
 
 
+def _track_gauge(values: list[str], options: dict[str, str]) -> str | None:
+    found = re.fullmatch(r"(\d+) ?mm", values[0]) if values else None
+    return f"{grouped(found.group(1))} mm" if found else None
+
+
 def _as_of(values: list[str], options: dict[str, str]) -> str | None:
     if alt := options.get("alt"):
         return alt
@@ -234,7 +240,7 @@ TEMPLATES: dict[str, Expansion] = {
     **dict.fromkeys(("circa", "c.", "ca."), lambda values, options: "c. " + " – ".join(values) if values else "c."),
     "floruit": _argument(0, "fl. {}"), "fl.": _argument(0, "fl. {}"), "born in": _argument(0, "b. {}"),
     "reign": _joined("–", "r. {}"),
-    "as of": _as_of, "sic": _sic, "coord": _coordinates,
+    "railgauge": _track_gauge, "track gauge": _track_gauge, "as of": _as_of, "sic": _sic, "coord": _coordinates,
     **dict.fromkeys(("quote", "blockquote", "quotation", "cquote", "quote box", "rquote", "bquote"), _quotation),
     **dict.fromkeys(("us$", "usd"), _money("US$")), **dict.fromkeys(("£", "gbp", "pound sterling", "gb£"), _money("£")),
     **dict.fromkeys(("€", "eur", "euro"), _money("€")), **dict.fromkeys(("a$", "aud"), _money("A$")),
@@ -310,7 +316,8 @@ def expand_template(content: str, title: str = "", language: str = "en") -> str:
     elif key in ("pagename", "fullpagename", "basepagename", "subpagename"):
         return title or HOLE
     values, options = _parse_arguments(arguments)
-    expansion = TEMPLATES.get(key)
+    local = LOCAL_TEMPLATES.get(language.partition("-")[0], {})
+    expansion = local.get(key) or TEMPLATES.get(key)
     if expansion is None and key.startswith("lang-"):
         values, expansion = [key[5:], *values], _language
     elif expansion is None and key.startswith("ipa-"):
