@@ -125,8 +125,13 @@ def estimate_run_seconds(plan: Plan, machine: Machine) -> dict[str, float] | Non
     """Seconds of each stage, from the sizes of the files of text and conversations; None: not known."""
     recipe = plan.recipe
     text = [estimate_file_bytes(spec, machine) for spec in recipe.data.sources] if recipe.data else []
-    conversations = recipe.finetune.conversations if recipe.finetune else ()
-    chat = [(spec.repeats, estimate_file_bytes(spec, machine)) for spec in conversations]
+    tuning = recipe.finetune
+    chat: list[tuple[float, float | None]] = []
+    if tuning:
+        chat += [(spec.repeats, estimate_file_bytes(spec, machine)) for spec in tuning.conversations]
+        chat += [(1.0, estimate_file_bytes(spec, machine)) for spec in tuning.examples]
+        if not chat:  # pairs are cut out of the text
+            chat += [(1.0, size) for size in text]
     return estimate_stage_seconds(
         plan,
         None if None in text else sum(size or 0.0 for size in text),

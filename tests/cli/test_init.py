@@ -252,4 +252,4 @@ def test_classify_needs_labels(folder: Path):
         assert recipe.finetune is not None
         assert (recipe.finetune.task, recipe.finetune.method) == ("classification", "full")
         assert [source.kind for source in recipe.finetune.examples] == [kind]
-        assert derive(recipe).recipe.finetune.epochs == 10.0  # type: ignore[union-attr]
+        assert derive(recipe).recipe.finetune.epochs == 5.0  # type: ignore[union-attr]

@@ -3,6 +3,7 @@
 import pytest
 
 from groundup.report.quality_checks import check_run, check_stage, is_degenerate, strongest_baseline
+from groundup.report.sections.scores_section import use_lines
 
 GOOD_SCORES = {
     "bits_per_byte": 2.04, "loss": 4.4, "bits_per_byte_interval": [1.9, 2.2], "baselines": {"bigram": 2.38, "xz": 2.73},
@@ -75,3 +76,35 @@ def test_strongest_baseline_is_the_lowest():
 )
 def test_repetition(text: str, expected: bool):
     assert is_degenerate(text) == expected
+
+
+def test_search_translation_and_labels_that_are_no_better_than_their_baseline():
+    retrieval = {"accuracy": 0.2, "bm25": 0.3, "tf_idf": 0.1, "passages": 50, "before": 0.1}
+    weak = {
+        "retrieval": retrieval,
+        "classification": {"accuracy": 0.6, "majority": 0.6},
+        "translation": {"bleu": 3.0, "copying": {"bleu": 4.0}},
+    }
+    warnings = check_stage("chat", {"chat": weak})
+    assert [warning.split(":")[0] for warning in warnings] == [
+        "search by words finds as many texts as the embeddings do",
+        "the classifier is no better than the most frequent label",
+        "the translations are no better than the input copied",
+    ]
+    strong = {
+        "retrieval": retrieval | {"accuracy": 0.4},
+        "classification": {"accuracy": 0.7, "majority": 0.6},
+        "translation": {"bleu": 5.0, "copying": {"bleu": 4.0}},
+    }
+    assert check_stage("chat", {"chat": strong}) == []
+
+    def lines(chat: dict) -> list[str]:
+        return use_lines({"stages": {"chat": {"metrics": chat}}})
+
+    assert lines({"retrieval": retrieval, "examples": {}}) == [
+        "The other half of a held-out passage comes first for 20% of 50 (10% before fine-tuning); by words (BM25) for "
+        "30%, which is better"
+    ]
+    assert lines({"classification": {"accuracy": 0.7, "majority": 0.6, "examples": 40}}) == [
+        "70% of 40 held-out texts get their label; the most frequent label alone: 60%"
+    ]

@@ -45,13 +45,14 @@ def read_examples(inputs: Iterable[ExampleSourceConfig], machine: Machine) -> tu
         first, second = EXAMPLE_FIELDS[source.kind]
         for record in _read_records(source, machine):
             stats.read += 1
-            values = [record.get(name) for name in (first, second)] if isinstance(record, dict) else [None]
-            if source.kind == "labels" and isinstance(values[-1], int):  # 0 and 1 are common labels
-                values[-1] = str(values[-1])
-            if not all(isinstance(value, str) and value.strip() for value in values):
+            fields = record if isinstance(record, dict) else {}
+            text, target = fields.get(first), fields.get(second)
+            if source.kind == "labels" and isinstance(target, int):  # 0 and 1 are common labels
+                target = str(target)
+            if not (isinstance(text, str) and isinstance(target, str) and text.strip() and target.strip()):
                 stats.drop("malformed", record, source.name)
                 continue
-            example = Example(*(value.strip() for value in values))
+            example = Example(text.strip(), target.strip())
             if (key := example if source.kind == "pairs" else example.text) in examples:
                 stats.drop("duplicate", record, source.name)
             else:

@@ -14,7 +14,7 @@ LORA_LEARNING_RATE = (5e-3, 2e-4)
 """SMALL: recipes/quickstart.toml. LARGE: QLoRA (Dettmers et al. 2023, table 9)."""
 FULL_FACTOR = 0.1
 """Learning rate of all weights, of that of adapters (Schulman et al. 2025, LoRA Without Regret)."""
-EPOCHS = {"generation": (15.0, 3.0), "embedding": (3.0, 1.0), "classification": (10.0, 3.0)}
+EPOCHS = {"generation": (15.0, 3.0), "embedding": (3.0, 1.0), "classification": (5.0, 3.0)}
 BATCH_TOKENS = {"generation": (1_024, 16_384), "embedding": (8_192, 32_768), "classification": (1_024, 8_192)}
 """More pairs in a batch are more negatives of an embedding."""
 LORA_RANK = (32, 16)

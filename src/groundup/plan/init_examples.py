@@ -16,7 +16,8 @@ def find_examples(goal: str, paths: Sequence[str]) -> dict[str, str]:
     Raises UserError for classify if there are none.
     """
     wanted = {"search": ("pairs",), "classify": ("labels", "folders")}[goal]
-    found = {path: kind for path in paths if (kind := example_kind(Path(path).expanduser())) in wanted}
+    kinds = {path: example_kind(Path(path).expanduser()) for path in paths}
+    found = {path: kind for path, kind in kinds.items() if kind is not None and kind in wanted}
     if goal == "classify" and not found:
         raise UserError(
             "--goal classify: no labelled texts",

@@ -57,7 +57,7 @@ ARCHITECTURES = {
         'feed_forward = "geglu_tanh"\ntie_embeddings = true\n', 100,
     ),
 }  # fmt: skip
-"""Knobs of [model] and number of mask tokens, by goal; other goals: a decoder."""
+"""Knobs of [model], as ModernBERT and T5 have them, and number of mask tokens, by goal; other goals: a decoder."""
 
 VOCABULARY_PER_ROOT_BYTE = 5.5
 """A byte-pair vocabulary of 5.5 sqrt(bytes) leaves half of the pairs that occur more than once (measured on 20 kB to
