@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
 from groundup.finetune.chat_batches import EncodedConversation
-from groundup.finetune.conversations import parse_gettext
+from groundup.finetune.conversations import parse_gettext, read_conversations
 from groundup.finetune.finetune_task import CHAT, SEQ2SEQ, task_for_model
 from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
+from groundup.recipe.finetune_config import ConversationSourceConfig
 from groundup.train.objectives import IGNORE_INDEX, UNSHIFTED
 
 CATALOGUE = r"""# Header
@@ -53,6 +55,19 @@ def encoder_decoder(seed: int = 0):
 def test_gettext_entries_with_translation_only():
     assert parse_gettext(CATALOGUE, "x.po") == [["Save", "Speichern"], ['Two "quoted" lines\n', 'Zwei "Zeilen"']]
     assert parse_gettext(CATALOGUE.replace("\n", "\r\n"), "x.po")[0] == ["Save", "Speichern"]
+
+
+def test_format_strings_and_untranslated_messages_are_dropped(tmp_path):
+    entries = [
+        ("%(count)d files", "%(count)d Dateien", "#, python-format\n"), ("Name", "Name", ""),
+        ("Save", "Speichern", "#, no-python-format\n"),
+    ]  # fmt: skip
+    lines = [f'{flags}msgid "{message}"\nmsgstr "{translation}"\n' for message, translation, flags in entries]
+    (tmp_path / "a.po").write_text("\n".join(lines))
+    source = ConversationSourceConfig(name="a", kind="gettext", path=str(tmp_path / "a.po"))
+    conversations, stats = read_conversations([source], Machine())
+    assert [conversation.turns for conversation in conversations] == [(("user", "Save"), ("assistant", "Speichern"))]
+    assert stats.dropped == {"format_string": 1, "untranslated": 1}
 
 
 def test_encode_seq2seq_and_length_limit(conversations, byte_tokenizer):

@@ -33,6 +33,8 @@ DROP_REASONS = {
     "no_answer": "no assistant turn",
     "wrong_order": "user and assistant turns do not alternate",
     "duplicate": "duplicate conversation",
+    "format_string": "message of a program with placeholders",
+    "untranslated": "translation equal to the message",
     "too_long": "first answer beyond the model's context length",
 }
 
@@ -245,7 +247,10 @@ def _decode(data: bytes, name: str) -> str:
 
 
 def parse_gettext(text: str, name: str) -> list[Any]:
-    """[message, translation] of each entry that has both, without the header, plurals and fuzzy entries."""
+    """[message, translation] of each entry that has both, without the header, plurals and fuzzy entries.
+
+    A message with placeholders is a FormatString instead.
+    """
     entries: list[Any] = []
     for entry in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
         if re.search(r"^#,.*\bfuzzy\b", entry, re.MULTILINE) or "\nmsgid_plural" in entry:
@@ -257,8 +262,22 @@ def parse_gettext(text: str, name: str) -> list[Any]:
                 key = match["key"] or key
                 parts[key] = parts.get(key, "") + _unescape(match["text"])
         if parts.get("msgid") and parts.get("msgstr"):
-            entries.append([parts["msgid"], parts["msgstr"]])
+            is_format = re.search(r"^#,(?:.*,)?\s*(?!no-)\w[\w-]*-format\b", entry, re.MULTILINE) is not None
+            entries.append(FormatString(parts["msgid"]) if is_format else [parts["msgid"], parts["msgstr"]])
     return entries
+
+
+class FormatString(str):
+    """A message with placeholders such as %(name)s."""
+
+
+def turns_from_gettext(item: Any) -> Iterator[Turns]:
+    """A message and its translation, without format strings and what is not translated: their copies score well."""
+    if isinstance(item, FormatString):
+        raise ConversationDropped("format_string")
+    if item[0] == item[1]:
+        raise ConversationDropped("untranslated")
+    yield from turns_from_lines(item)
 
 
 PO_LINE = re.compile(r'^(?P<key>msgctxt|msgid|msgstr)?\s*"(?P<text>.*)"\s*$')
@@ -279,5 +298,5 @@ TURN_PARSERS: dict[str, Callable[[Any], Iterator[Turns]]] = {
     "chatterbot": turns_from_lines,
     "chatterbot_answers": turns_from_answers,
     "messages": turns_from_messages,
-    "gettext": turns_from_lines,
+    "gettext": turns_from_gettext,
 }
