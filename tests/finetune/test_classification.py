@@ -15,6 +15,7 @@ from groundup.finetune.stage import run
 from groundup.generate import classify_texts, load_classifier
 from groundup.interop import open_model
 from groundup.model import build_model, save_model
+from groundup.quantize import export_model
 from groundup.recipe import ModelConfig
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.tokenizer.tokenizer_training import train_bpe
@@ -27,7 +28,16 @@ MACHINE = Machine(threads=1, device="cpu")
 
 def model():
     torch.manual_seed(0)
-    shape = {"vocab_size": 260, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "context_length": 32}
+    shape = {
+        "vocab_size": 260,
+        "hidden_size": 32,
+        "num_layers": 1,
+        "num_heads": 2,
+        "context_length": 32,
+        "norm": "layernorm",
+        "embedding_norm": True,
+        "feed_forward": "geglu",
+    }
     return build_model(ModelConfig(architecture="encoder", **shape))
 
 
@@ -75,7 +85,10 @@ def test_stage_writes_a_folder_that_the_command_reads(tmp_path, examples_file):
         f"{row.max():.4f}  {label}  {number}  {text}"
         for row, label, number, text in zip(expected, ["vowel o", "another"], (1, 2), texts, strict=True)
     ]
-    done = CliRunner().invoke(app, ["classify", str(out), texts[0], "--json"], catch_exceptions=False)
+    exported = export_model(out, tmp_path / "exported", format="huggingface")
+    assert {path.name for path in exported} >= {"labels.json", "classifier.safetensors", "config.json"}
+    command = ["classify", str(tmp_path / "exported"), texts[0], "--json"]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert json.loads(done.stdout)["probabilities"]["vowel o"] == pytest.approx(expected[0, 1].item(), abs=1e-5)
 
 

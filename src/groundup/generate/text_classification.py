@@ -13,11 +13,8 @@ from torch import Tensor, nn
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
 from groundup.generate.text_embedding import batches_by_length, encode_for_embedding, pad_ids, pool_tokens
-from groundup.model.serialization import save_tensors
+from groundup.model.serialization import CLASSIFIER_FILE, LABELS_FILE, save_tensors
 from groundup.tokenizer import Tokenizer
-
-LABELS_FILE, HEAD_FILE = "labels.json", "classifier.safetensors"
-"""In the folder of the model."""
 
 
 class TextClassifier(nn.Module):
@@ -57,7 +54,7 @@ def classify_texts(classifier: TextClassifier, tokenizer: Tokenizer, texts: Sequ
 def save_classifier(classifier: TextClassifier, folder: Path) -> None:
     """Write labels and linear layer into `folder`, beside the files of `save_model`."""
     head = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.head.state_dict().items()}
-    save_tensors(head, folder / HEAD_FILE)
+    save_tensors(head, folder / CLASSIFIER_FILE)
     (folder / LABELS_FILE).write_text(json.dumps({"labels": classifier.labels}, ensure_ascii=False) + "\n", "utf-8")
 
 
@@ -77,8 +74,8 @@ def load_classifier(model: nn.Module, folder: Path) -> TextClassifier:
         raise UserError(f"{path}: damaged: expected a list of labels")
     classifier = TextClassifier(model, labels)
     try:
-        head = load_file(folder / HEAD_FILE)
+        head = load_file(folder / CLASSIFIER_FILE)
         classifier.head.load_state_dict(head)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{folder / HEAD_FILE}: damaged: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{folder / CLASSIFIER_FILE}: damaged: {str(error).splitlines()[0]}") from None
     return classifier.eval()

@@ -1,5 +1,6 @@
 """Export of a model to a named format: Hugging Face or GGUF."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.huggingface_model import check_huggingface, export_huggingface
+from groundup.model.serialization import CLASSIFIER_FILE, LABELS_FILE
 from groundup.plan.derive import resolved_model_config
 from groundup.recipe import ModelConfig, Recipe
 from groundup.tokenizer import Tokenizer
@@ -29,6 +31,12 @@ def export(
     out, dtype = Path(out), str(dtype).removeprefix("torch.")
     out.mkdir(parents=True, exist_ok=True)
     return EXPORT_FORMATS[format](model, tokenizer, out, dtype)
+
+
+def copy_classifier(folder: Path, out: Path) -> list[Path]:
+    """Copy labels and linear layer of a text classifier, for which the formats have no place. Returns the files written."""
+    names = [name for name in (LABELS_FILE, CLASSIFIER_FILE) if (folder / name).is_file()]
+    return [Path(shutil.copyfile(folder / name, out / name)) for name in names]
 
 
 def _gguf(model: nn.Module, tokenizer: Tokenizer, out: Path, dtype: str) -> list[Path]:

@@ -29,6 +29,8 @@ ARCHITECTURES: dict[str, type[Decoder] | type[Encoder] | type[EncoderDecoder]] =
 }
 
 CONFIG_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
+LABELS_FILE, CLASSIFIER_FILE = "labels.json", "classifier.safetensors"
+"""Beside them: the labels of a text classifier and its linear layer."""
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

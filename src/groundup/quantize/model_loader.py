@@ -10,6 +10,7 @@ from groundup.artifacts.directory import new_folder
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.run_record import check_artifact
 from groundup.interop.huggingface_model import CONFIG_FILE, read_config
+from groundup.interop.model_export import copy_classifier
 from groundup.quantize.formats import FORMATS
 from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized, load_huggingface_quantized
 from groundup.quantize.int4_cpu import use_int4_kernel
@@ -69,6 +70,7 @@ def export_model(
                 load_quantized_model(path) if is_quantized(path) else interop.open_model(path, "cpu", verify=verify)
             )
             files = interop.export(dequantize_model(model), tokenizer, partial, format=format, dtype=dtype)
+            files += copy_classifier(interop.resolve_model_path(path), partial)
         elif is_quantized(path):
             model, tokenizer = load_quantized_model(path)
             files = export_huggingface_quantized(model, tokenizer, partial, format=format, dtype=dtype)

@@ -31,8 +31,9 @@ def _built(run_data: dict[str, Any], run: Path) -> list[str]:
         duration = f" in {formatting.duration(seconds)}" if seconds and "tokens" in base else ""
         lines.append(f"model: {formatting.count(base['parameters'])} parameters, {made}{duration}")
         lines += [f"model: {text}" for text in [formatting.kept_weights(base)] if text]
-    if text := formatting.kept_weights(stage_metrics(run_data, "chat")):
-        lines.append(f"chat model: {text}")
+    tuned = stage_metrics(run_data, "chat")
+    if text := formatting.kept_weights(tuned):
+        lines.append(f"{'fine-tuned' if 'task' in tuned else 'chat'} model: {text}")
     if quantized := stage_metrics(run_data, "quantized"):
         sizes = [formatting.byte_size(quantized["bytes"][key]) for key in ("after", "before")]
         lines.append(f"{quantized['bits']}-bit model: {sizes[0]}, float model: {sizes[1]}")

@@ -32,8 +32,9 @@ def scores_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
 def use_lines(run_data: dict[str, Any]) -> list[str]:
     """Scores of what the model is for, with their baselines: search, translation, classification."""
     tuned, lines = stage_metrics(run_data, "chat"), []
-    if retrieval := tuned.get("retrieval") or stage_metrics(run_data, "scores").get("retrieval"):
-        lines.append(_retrieval_line(retrieval, stage_metrics(run_data, "chat").get("examples", {})))
+    retrieval = tuned.get("retrieval") or stage_metrics(run_data, "scores").get("retrieval")
+    if retrieval and "classification" not in tuned:
+        lines.append(_retrieval_line(retrieval, tuned.get("examples", {})))
     if translation := tuned.get("translation"):
         lines.append(_translation_line(translation))
     if (labels := tuned.get("classification")) and "accuracy" in labels:
