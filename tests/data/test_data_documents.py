@@ -93,6 +93,15 @@ def test_pdf_hyphens_at_line_ends():
     )
 
 
+def test_pdf_contents_have_no_dots():
+    lines = [
+        PageLine("1 Introduction . . . . . . . . . . 1"),
+        PageLine("2 The mill........ 12"),
+        PageLine("It ends ..."),
+    ]
+    assert layout_text([lines]) == "1 Introduction\t1\n\n2 The mill\t12\n\nIt ends ..."
+
+
 def test_pdf_columns_and_pages_continue_a_sentence():
     first = PageLine("The wheel turned for the", 72, 200, 100, 12, 11)
     second = PageLine("last time in winter.", 320, 420, 700, 12, 11)

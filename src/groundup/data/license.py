@@ -58,7 +58,7 @@ NOTICES = {
     r"\bagpl(?:[- ]?v?3|\b)": "AGPL-3.0",
     r"\blgpl(?:[- ]?v?[23]|\b)": "LGPL",
     rf"(?<![al])gpl[- ]?v?[23]|{STATED}(?:gnu )?gpl\b|\bgpl licen[sc]ed?": "GPL",
-    r"proprietary and confidential|confidential and proprietary|proprietary (?:information|software|license|source code)|"
+    r"proprietary and confidential|confidential and proprietary|proprietary (?:information|license|source code)|"
     r"unauthori[sz]ed (?:copying|use|distribution|reproduction)|trade secrets?\b|"
     r"this (?:file|software|program|code|work|document|material)[^.]{0,40} (?:may|must|can) ?not be (?:copied|reproduced|"
     r"redistributed|used|distributed|disclosed)|no part of [^.]{0,60} (?:may|can|shall) be "

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from groundup.data.archive import open_decompressed
-from groundup.data.document import DroppedDocument, ReadResult
+from groundup.data.document import Document, DroppedDocument, ReadResult
+from groundup.data.readers.books import split_chapters
 from groundup.data.readers.pdf_layout import PageLine, layout_text
 from groundup.data.readers.reader_options import MAX_BYTES, ReaderOptions, read_bounded
-from groundup.data.readers.text import split_document
 
 MAX_PAGE_CHARACTERS = 1 << 20
 MAX_STREAM_RATIO = 200
@@ -31,7 +31,9 @@ PLAIN_CHARACTERS = str.maketrans({
 
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
-    """The text of a file as one document, or several `name#1`, `name#2` ...; each scanned page as "scanned_page"."""
+    """The text of a file as one document, or as several `name#1`, `name#2` ... that are split as books are; each scanned page
+    as "scanned_page".
+    """
     name, stream = open_decompressed(name, stream)
     if not options.by_content and not name.lower().endswith(".pdf"):
         return
@@ -65,7 +67,10 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
     finally:
         document.close()
     if text := layout_text(pages):
-        yield from split_document(name, text)
+        parts = list(split_chapters([text]))
+        yield from (
+            Document(part, f"{name}#{number}" if len(parts) > 1 else name) for number, part in enumerate(parts, start=1)
+        )
     elif not any(pages):
         yield DroppedDocument("no_text", name)
 

@@ -21,6 +21,8 @@ INDENT, SHORT_LINE = 0.8, 4.0
 ITEM = re.compile(r"[•‣◦▪●○–—*·-]\s|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)]\s|\[\d{1,3}\]\s|\d+(?:\.\d+)+\.?\s")
 SENTENCE_END = re.compile(r"[.!?:;。!?…][\"'”’»)\]]*$")
 CONTENTS_ENTRY = re.compile(r"(?:\.\s?){4,}\s*\w{1,6}$")
+LEADER = re.compile(r" ?(?:\. ?){4,}|…{2,}")
+"""Dots from an entry of a table of contents to its page number: filters would take them for repetition."""
 LINE_HYPHEN = re.compile(r"(\w+)\ufffe(\w+)")
 """PDFium joins the next line to one that ends with a hyphen, with this mark between them."""
 
@@ -47,7 +49,7 @@ def layout_text(pages: list[list[PageLine]]) -> str:
         if paragraphs and found and _continues(paragraphs[-1], found[0]):
             paragraphs[-1] = _join(paragraphs[-1], found.pop(0))
         paragraphs += found
-    return _join_hyphenated("\n\n".join(paragraphs))
+    return _join_hyphenated("\n\n".join(LEADER.sub("\t", paragraph) for paragraph in paragraphs))
 
 
 def _without_running_heads(pages: list[list[PageLine]]) -> list[list[PageLine]]:
