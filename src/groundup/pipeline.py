@@ -38,7 +38,7 @@ from groundup.artifacts.run_record import RECORD_FILE, check_recorded, check_sta
 from groundup.artifacts.storage_errors import report_storage_errors
 from groundup.plan import Plan
 from groundup.plan.parallel_layout import configured_devices
-from groundup.plan.plan_table import describe_data
+from groundup.plan.plan_table import describe_data, format_hours
 from groundup.plan.stage_support import check_stages
 from groundup.recipe import Recipe, RecipeView, parse_recipe
 from groundup.stage_runs import StageRun, call_by_reference, plan_run, resolve_stage_runs
@@ -178,7 +178,8 @@ def _run_main(
                 _write_recipe_and_plan(run_folder, recipe, plan)
                 update_record(run_folder, add=[PLAN_FILE])
                 if plan.data_tokens is not None:
-                    machine.progress.log(f"plan: {describe_data(plan.summary())}")
+                    summary = plan.summary()
+                    machine.progress.log(f"plan: {describe_data(summary)}; pretraining {format_hours(summary['hours'])}")
             _publish(stage_run.stage.name, "done")
             yield stage_run, "built"
 

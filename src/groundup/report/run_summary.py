@@ -28,7 +28,9 @@ def _built(run_data: dict[str, Any], run: Path) -> list[str]:
     if base := stage_metrics(run_data, "base"):
         seconds = stage_seconds(run_data, "base")
         made = f"from {base['model']}" if "format" in base else f"trained on {formatting.count(base['tokens'])} tokens"
-        duration = f" in {formatting.duration(seconds)}" if seconds and "tokens" in base else ""
+        hours = run_data["plan"].get("hours")
+        planned = f" (planned: {formatting.duration(3600 * hours)})" if hours else ""
+        duration = f" in {formatting.duration(seconds)}{planned}" if seconds and "tokens" in base else ""
         lines.append(f"model: {formatting.count(base['parameters'])} parameters, {made}{duration}")
         lines += [f"model: {text}" for text in [formatting.kept_weights(base)] if text]
     tuned = stage_metrics(run_data, "chat")
