@@ -179,7 +179,9 @@ def _run_main(
                 update_record(run_folder, add=[PLAN_FILE])
                 if plan.data_tokens is not None:
                     summary = plan.summary()
-                    machine.progress.log(f"plan: {describe_data(summary)}; pretraining {format_hours(summary['hours'])}")
+                    machine.progress.log(
+                        f"plan: {describe_data(summary)}; pretraining {format_hours(summary['hours'])}"
+                    )
             _publish(stage_run.stage.name, "done")
             yield stage_run, "built"
 
