@@ -220,20 +220,23 @@ class ClassifierConfig(BaseConfig):
 
 
 class ExactDedupConfig(BaseConfig):
-    """Exact duplicates, ignoring case, punctuation and spaces."""
+    """Exact duplicates, ignoring case, punctuation and spaces; in code, spaces only."""
 
     enabled: bool = knob(True, "drop documents with the text of an earlier one")
     paragraphs: bool = knob(False, "also remove paragraphs of earlier documents")
-    min_paragraph_words: int = knob(8, "minimum words of a paragraph to be compared", ge=1)
+    min_paragraph_words: int = knob(
+        8, "minimum words of a paragraph to be compared, or characters in scripts without spaces", ge=1
+    )
 
 
 class MinHashDedupConfig(BaseConfig):
     """Near duplicates (Broder 1997; banding of Leskovec et al., Mining of Massive Datasets, chapter 3)."""
 
     action: Literal["drop", "keep_same_split", "off"] = knob(
-        "drop", "drop near duplicates; keep_same_split: keep them, all in train or all in validation"
+        "drop",
+        "drop documents similar to an earlier one that is kept; keep_same_split: keep them, all in train or all in validation",
     )
-    ngram_size: int = knob(5, "words per n-gram (shingle)", ge=1)
+    ngram_size: int = knob(5, "words per n-gram (shingle); characters in scripts without spaces", ge=1)
     num_bands: int = knob(14, "number of bands; documents with one equal band are a candidate pair", ge=1)
     hashes_per_band: int = knob(
         8,
@@ -251,7 +254,7 @@ class SubstringDedupConfig(BaseConfig):
 
     enabled: bool = knob(False, "remove repeated passages")
     kinds: tuple[SourceKind, ...] = knob(TEXT_KINDS, APPLIES_TO)
-    min_words: int = knob(50, "minimum words of a passage", ge=8)
+    min_words: int = knob(50, "minimum words of a passage, or characters in scripts without spaces", ge=8)
 
 
 class DecontaminationConfig(BaseConfig):
