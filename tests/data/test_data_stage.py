@@ -11,7 +11,8 @@ from groundup.artifacts.directory import result_files
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
-from groundup.data import executor, shuffle, stage
+from groundup.artifacts.progress import ProgressTask
+from groundup.data import executor, shuffle, stage, unit_progress
 from groundup.data.dedup import duplicates
 from groundup.data.process_unit import process_unit
 from groundup.viewers.corpus_browser import Corpus, EntryFilters
@@ -177,6 +178,29 @@ def test_killed_run_continues_to_the_same_bytes(
     assert build(two_sources, out, machine) == expected
     assert files(out) == files(tmp_path / "straight")
     assert len(done) < 7 or where == "clean"
+
+
+def test_progress_moves_within_a_unit(
+    tmp_path: Path, recipe: Recipe, prose: Prose, machine: Machine, monkeypatch: pytest.MonkeyPatch
+):
+    path = jsonl(tmp_path / "a.jsonl", [prose(seed) for seed in range(40)])
+    monkeypatch.setattr(unit_progress, "REPORT_BYTES", 1)
+    seen: list[int] = []
+    add = unit_progress.UnitProgress.add
+
+    def spy(self: unit_progress.UnitProgress, size: int) -> None:
+        add(self, size)
+        seen.append(unit_progress.bytes_in_progress(self.path.parent))
+
+    monkeypatch.setattr(unit_progress.UnitProgress, "add", spy)
+    build(recipe(sources=[{"name": "main", "kind": "jsonl", "path": path}]), tmp_path / "out", machine)
+    assert len(set(seen)) == len(seen) == 40
+    assert seen == sorted(seen)
+    assert Path(path).stat().st_size * 0.8 < seen[-1] <= Path(path).stat().st_size
+    task = ProgressTask("read", 100, "bytes")
+    for value in (10, 40, 20):
+        task.move_to(value)
+    assert task.completed == 40
 
 
 def test_source_without_text_can_be_inspected(tmp_path: Path, recipe: Recipe, machine: Machine):

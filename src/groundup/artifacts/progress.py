@@ -28,6 +28,11 @@ class ProgressTask:
         self.completed += amount
         self._refresh()
 
+    def move_to(self, completed: float) -> None:
+        """Set the finished units; a smaller number than before is ignored."""
+        self.completed = max(self.completed, completed)
+        self._refresh()
+
     def set_status(self, status: str) -> None:
         """Set the text behind the bar, for example the current loss."""
         self.status = status

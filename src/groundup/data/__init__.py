@@ -20,6 +20,7 @@
     work_units.py       division of the sources into units of work
     work_files.py       parquet, array and JSON files of the stage
     executor.py         parallel execution with Daft, native or on Ray
+    unit_progress.py    progress within a unit
     process_unit.py     first pass: read and clean a unit
     validation_split.py held-out documents and spans
     shuffle.py          last passes: split, mix, shuffle

@@ -16,6 +16,7 @@ from groundup.data.hash_cache import cached_sha256
 from groundup.data.inputs import InputFile
 from groundup.data.license import expand_allowed
 from groundup.data.readers.reader_options import ReaderOptions
+from groundup.data.unit_progress import UnitProgress
 from groundup.data.work_files import CLEAN_SCHEMA, ORDINAL_UNIT_BITS, DocumentWriter, write_json_atomically
 from groundup.recipe.data_config import DataConfig, SourceConfig
 
@@ -37,17 +38,21 @@ def process_unit(task: dict[str, Any]) -> dict[str, Any]:
     stats = FilterStats(languages=context.languages, replaced=context.replaced)
     keys = DedupKeyWriter(config.minhash_dedup, task["seed"], stem)
     passages = PassageWriter(config, source.kind, stem)
+    progress = UnitProgress(stem)
     contaminated: list[dict[str, str]] = []
     inputs: list[dict[str, Any]] = []
     writer = DocumentWriter(stem.with_suffix(".parquet"), CLEAN_SCHEMA)
     for file in (InputFile(name, Path(path), *rest) for name, path, *rest in task["files"]):
         path = file.fetch(machine)
         sha256 = cached_sha256(path, machine)
-        inputs.append({"name": file.name, "bytes": path.stat().st_size, "sha256": sha256})
+        size = path.stat().st_size
+        inputs.append({"name": file.name, "bytes": size, "sha256": sha256})
+        progress.start_file(file.name, size)
         for kind, found in read_file_kinds(source.kind, file, options):
             if source.kind == AUTO:
                 stats.kinds[kind] = stats.kinds.get(kind, 0) + 1
             bytes_read = utf8_bytes(found.text)
+            progress.add(bytes_read)
             result = found
             if not isinstance(found, DroppedDocument):
                 if found.encoding:
@@ -73,7 +78,7 @@ def process_unit(task: dict[str, Any]) -> dict[str, Any]:
             stats.add_kept(result, bytes_read)
         if file.url is not None and not task["keep_downloads"]:
             path.unlink(missing_ok=True)
-    for output in (writer, keys, passages):
+    for output in (writer, keys, passages, progress):
         output.close()
     result = {"stats": asdict(stats), "inputs": inputs, "contaminated": contaminated}
     write_json_atomically(stem.with_suffix(".json"), result)

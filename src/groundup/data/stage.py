@@ -17,7 +17,7 @@ from groundup.artifacts.directory import commit_file, discard_when_complete
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.machine import Machine
-from groundup.data import corpus_summary, executor, shuffle, work_units
+from groundup.data import corpus_summary, executor, shuffle, unit_progress, work_units
 from groundup.data.clean import classifier
 from groundup.data.decontaminate import MIN_ITEM_WORDS, EvaluationIndex
 from groundup.data.dedup import duplicates
@@ -99,10 +99,15 @@ def read_and_clean(
     with machine.progress.task("read and clean", total=total or None, unit="bytes") as progress:
         progress.resume_at(total - sum(sizes[unit.index] for unit in missing))
         documents = 0
-        for result in executor.map_units(process_unit, tasks, workers):
-            documents += result["documents"]
-            progress.set_status(f"{documents} documents")
-            progress.advance(sizes[result["unit"]])
+        completed = progress.completed
+        for leftover in folder.glob(f"*{unit_progress.SUFFIX}"):
+            leftover.unlink()
+        with unit_progress.polled(folder, lambda reading: progress.move_to(min(completed + reading, total))):
+            for result in executor.map_units(process_unit, tasks, workers):
+                documents += result["documents"]
+                completed += sizes[result["unit"]]
+                progress.set_status(f"{documents} documents")
+        progress.move_to(completed)
 
 
 @dataclass

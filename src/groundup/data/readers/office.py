@@ -111,7 +111,11 @@ class OfficeText:
             row = "\t".join(self._sinks.pop()).strip()
             self._sinks[-1] += [row] if row else []
 
-    def close(self) -> str:
+    def close(self) -> None:
+        """Called by the parser at the end."""
+
+    @property
+    def text(self) -> str:
         return "\n\n".join(self.parts)
 
 
@@ -173,7 +177,9 @@ def _zip_text(data: bytes) -> str | None:
 
 
 def _xml_text(stream: IO[bytes], vocabulary: XmlVocabulary) -> str:
-    parser = XMLParser(target=OfficeText(vocabulary))
+    target = OfficeText(vocabulary)
+    parser = XMLParser(target=target)
     while part := stream.read(1 << 16):
         parser.feed(part)
-    return parser.close()
+    parser.close()
+    return target.text
