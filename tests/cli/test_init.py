@@ -14,7 +14,7 @@ from groundup.cli import init_command
 from groundup.data.document_reader import read_spec
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.plan import derive
-from groundup.plan.init_recipe import GOALS, vocabulary_size
+from groundup.plan.init_recipe import GOAL_MEANINGS, GOALS, vocabulary_size
 from groundup.plan.stage_support import check_stages
 from groundup.recipe import load_recipe
 from groundup.tokenizer import train_tokenizer
@@ -125,6 +125,16 @@ def test_what_is_found_is_told(folder: Path, capsys: pytest.CaptureFixture[str])
     assert "exact duplicates: " in out
 
 
+def test_no_english_chat_for_text_in_another_language(folder: Path):
+    for number in range(5):
+        (folder / "texte" / f"en{number}.txt").write_text("This is an English text about the weather and the sea. " * 4)
+    init(data=["texte"], hours="0.05")
+    assert load_recipe("texte-base.toml").finetune is None
+    with pytest.raises(UserError, match="no conversations in de, en"):
+        init(data=["texte"], goal="chat")
+    assert GOAL_MEANINGS.keys() == GOALS.keys()
+
+
 @pytest.mark.parametrize("goal", GOALS)
 def test_every_goal_gives_a_recipe_that_plans(goal: str, folder: Path):
     write_conversations(folder / "pairs.jsonl", "Guten Tag", "Good day")
@@ -191,7 +201,14 @@ def test_a_wrong_answer_is_asked_again(
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     init(yes=False)
     captured = capsys.readouterr()
-    for words in ("no file matches texts", "no conversations in de", "unknown device", "expected a number above 0"):
+    for words in (
+        "a base model that then learns to answer",
+        "16 GB, 0.4 TFLOP/s",
+        "no file matches texts",
+        "no conversations in de",
+        "unknown device",
+        "expected a number above 0",
+    ):
         assert words in captured.err
     assert tomllib.loads(Path("texte-base.toml").read_text(encoding="utf-8"))["budget"]["hours"] == 0.1
 

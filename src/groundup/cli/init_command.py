@@ -91,7 +91,11 @@ def init(
     if data or not is_asking:
         found = look_at_data(data, chat)
     else:
-        found = _ask("Training text?", SAMPLE, lambda text: look_at_data([text], chat))
+        found = _ask(
+            "Training text? A file, folder, archive, glob or URL, or a sample.",
+            SAMPLE,
+            lambda text: look_at_data([text], chat),
+        )
     for line in found.lines:
         print(line)
 
@@ -100,13 +104,19 @@ def init(
         return answer
 
     checks["goal"] = check_goal
-    questions = {
-        "goal": (f"Goal? ({', '.join(init_recipe.GOALS)})", found.default_goal),
-        "hardware": (f"Device? ({', '.join(init_recipe.DEVICES)})", _this_cpu()),
-        "hours": ("Hours of pretraining?", "1"),
+    devices_known = {
+        name: f"{spec.memory_bytes / 1e9:.0f} GB, {spec.peak_flops / 1e12:g} TFLOP/s"
+        for name, spec in init_recipe.DEVICES.items()
     }
-    for name, (question, default) in questions.items():
+    questions: dict[str, tuple[str, str, dict[str, str]]] = {
+        "goal": ("Goal?", found.default_goal, init_recipe.GOAL_MEANINGS),
+        "hardware": ("Device?", _this_cpu(), devices_known),
+        "hours": ("Hours of pretraining?", "1", {}),
+    }
+    for name, (question, default, choices) in questions.items():
         if name not in answers and is_asking:
+            for choice, meaning in choices.items():
+                print(f"  {choice:<10} {meaning}", file=sys.stderr)
             answers[name] = _ask(question, default, checks[name])
         else:
             answers[name] = checks[name](answers.get(name, default))
@@ -205,7 +215,7 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
         conversations, _first_questions(conversations),
     )  # fmt: skip
     is_code = set(survey.kinds) == {"code"}
-    has_chat = bool(conversations) or "en" in languages
+    has_chat = bool(conversations) or languages[:1] == ["en"]
     return DataFound(data, lines, specs[0].name, "code" if is_code else "chat-4bit" if has_chat else "base")
 
 

@@ -26,6 +26,17 @@ GOALS = {
     "summarize": ("evaluate", "finetune", "export", "report"),
 }
 """Tables of each goal, beyond training."""
+GOAL_MEANINGS = {
+    "base": "a model that continues texts",
+    "code": "the same, for source code",
+    "chat": "a base model that then learns to answer, from conversations",
+    "chat-4bit": "a chat model, also in a quarter of the size",
+    "encoder": "vectors of texts",
+    "search": "vectors of texts, trained so that passages are near the questions that they answer",
+    "classify": "labels for texts, from examples",
+    "translate": "from one language to another, from pairs of texts",
+    "summarize": "a short text for a long one, from pairs of texts",
+}
 CHAT_GOALS, PAIR_GOALS = ("chat", "chat-4bit"), ("translate", "summarize")
 
 SAMPLE_SOURCE = """\
@@ -71,7 +82,7 @@ class RecipeData:
 
     Attributes:
         sources: empty: the sample.
-        languages: ISO 639 codes; empty: not known.
+        languages: ISO 639 codes, the most frequent first; empty: not known.
         text_bytes, tokens: estimates; None: not known.
         prompts: beginnings of documents.
         conversations: paths; those of gettext catalogues end in .po.
@@ -124,7 +135,7 @@ def check_conversations(goal: str, data: RecipeData) -> None:
             f"--goal {goal}: no text pairs",
             hint="--chat FILE names them: JSON lines with a `messages` list (user: source, assistant: target), or .po",
         )
-    if goal in CHAT_GOALS and data.sources and "en" not in data.languages:
+    if goal in CHAT_GOALS and data.sources and data.languages[:1] != ["en"]:
         language = ", ".join(data.languages) or "the language of the text"
         raise UserError(
             f"--goal {goal}: no conversations in {language}",
