@@ -6,6 +6,7 @@ import io
 import pytest
 
 from groundup.data.document import Document
+from groundup.data.filter_stats import FilterStats
 from groundup.data.readers import get_reader
 from groundup.data.readers.measurements import superscript
 from groundup.data.readers.reader_options import ReaderOptions
@@ -190,3 +191,12 @@ def test_sections_without_prose(language: str, title: str):
     wikitext = f"Text.\n== {title} ==\n* [http://x.org x]\n== A ==\nb"
     assert render_article(wikitext, WikiSite.of(language))[0] == "Text.\n\nA\n\nb"
     assert wikitext_to_text(wikitext) == "Text.\n\nA\n\nb"
+
+
+def test_sentences_left_out_are_reported_by_source():
+    stats, other = FilterStats(), FilterStats()
+    for part in (stats, other):
+        part.add_left_out({"sentences with an unknown template": 2})
+    stats.merge(other)
+    assert stats.as_metrics()["left_out"] == {"sentences with an unknown template": 4}
+    assert "wiki: left out 4 sentences with an unknown template" in stats.describe("wiki")
