@@ -60,7 +60,7 @@ PREFORMATTED = ("|", "{|", "{{", "}", "!!", "! ")
 """Starts of lines that only broken tables and templates leave."""
 BLOCK_STARTS = f"=*#:; {KEPT}"
 GLUED = "\"'”’»)]}.,;:!?。，、"
-DEPTH_LIMIT = 200
+DEPTH_LIMIT, MAX_BRACKETS = 200, 10
 
 
 def wikitext_to_text(wikitext: str, site: WikiSite | None = None, title: str = "") -> str:
@@ -316,13 +316,15 @@ def _whole_sentences(line: str) -> tuple[str, int]:
     """The sentences of a line in which nothing is missing, and the number of others. Brackets with a hole are removed."""
     if not any(character.isalnum() for character in line):
         return "", 0
-    while (closed := UNKNOWN_INSIDE.sub("", line)) != line:
-        line = closed
+    for _ in range(MAX_BRACKETS):
+        line, found = UNKNOWN_INSIDE.subn("", line)
+        if not found:
+            break
     if HOLE not in line:
         return line, 0
     sentences, start = [""], 0
     for end in [*(match.end() for match in SENTENCE_START.finditer(line)), len(line)]:
-        if sentences[-1] and not ABBREVIATED.search(sentences[-1].rstrip()):
+        if sentences[-1] and not ABBREVIATED.search(sentences[-1][-12:].rstrip()):
             sentences.append("")
         sentences[-1] += line[start:end]
         start = end
