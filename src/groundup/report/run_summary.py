@@ -44,7 +44,7 @@ def _built(run_data: dict[str, Any], run: Path) -> list[str]:
 
 
 def _scores(run_data: dict[str, Any]) -> list[str]:
-    scores, chat = stage_metrics(run_data, "scores"), _chat_scores(stage_metrics(run_data, "chat"))
+    scores, chat = stage_metrics(run_data, "scores"), _chat_scores(run_data)
     if not scores:
         return ["scores:", *chat] if chat else []
     if masked := scores.get("masked_lm"):
@@ -65,8 +65,11 @@ def _scores(run_data: dict[str, Any]) -> list[str]:
     ]
 
 
-def _chat_scores(chat: dict[str, Any]) -> list[str]:
+def _chat_scores(run_data: dict[str, Any]) -> list[str]:
     """Before and after fine-tuning."""
+    chat, uses = stage_metrics(run_data, "chat"), [f"  {line}" for line in use_lines(run_data)]
+    if "task" in chat:
+        return uses
     lines = []
     before, after = (chat.get("loss", {}).get(f"validation_{when}") for when in ("start", "end"))
     if before is not None and after is not None:
@@ -78,7 +81,7 @@ def _chat_scores(chat: dict[str, Any]) -> list[str]:
         )
     if ordinary := chat.get("ordinary_text"):
         lines.append(f"  ordinary text: {ordinary['before']:.3f} bits per byte before, {ordinary['after']:.3f} after")
-    return lines
+    return lines + uses
 
 
 def _samples(run_data: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 from groundup.report import formatting
 from groundup.report.elements import Cell, Element, chat, key_values, lead_in, paragraph, sample, section
 from groundup.report.run_data import stage_metrics
+from groundup.report.sections.scores_section import use_lines
 
 MAX_CHARACTERS = 900
 MAX_TOPICS = 8
@@ -33,7 +34,8 @@ def chat_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     if not metrics:
         return None
     if "task" in metrics:
-        return section("Fine-tuning", [_example_task(metrics), key_values(_knobs(metrics))])
+        uses = [] if stage_metrics(run_data, "scores") else [paragraph(f"{line}.") for line in use_lines(run_data)]
+        return section("Fine-tuning", [_example_task(metrics), key_values(_knobs(metrics)), *uses])
     answers = [
         chat([("user", _short(row["prompt"], 300)), ("assistant", _short(row["answer"], MAX_CHARACTERS))])
         for row in metrics.get("answers", [])
