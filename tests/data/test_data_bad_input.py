@@ -62,6 +62,7 @@ HURTFUL: list[tuple[Callable[[str], object], tuple[str, ...]]] = [
     (markdown.markdown_to_text, ("a `", "``a ", "_a ", "*a ", "![", "[a](", "<http://", "# #", "<!--")),
     (rst.rst_to_text, ("a:", ":a:", "`a <", "a\n", "``a ", "* ", "a\n ", "|a ", "a_ ")),
     (html_markup.keep_lists, ("<ul>", "<ul><li><a>", "<ul></ul>", "<a ")),
+    (html_markup.join_lines, ("<pre>", "<pre></pre>\n")),
     (html_markup.raise_digits, ("<sup>", "<sub> ")),
     (lambda text: list(strip_gutenberg([text])), ("\n", " \n")),
     (normalize.normalize, (" ", " \t", "\u00c3")),

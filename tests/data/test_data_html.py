@@ -3,7 +3,7 @@
 import pytest
 
 from groundup.data.readers.html import EXTRACTORS, extract_text
-from groundup.data.readers.html_markup import keep_lists, raise_digits, shield
+from groundup.data.readers.html_markup import join_lines, keep_lists, raise_digits, shield
 
 PARAGRAPHS = "".join(
     f"<p>Paragraph number {n} tells something that nobody knew about the old town.</p>" for n in range(4)
@@ -34,6 +34,10 @@ def page(content: str) -> str:
         (
             "<p>می‌خواهم و نمی&zwnj;دانم، 👨‍👩‍👧 و \u06dd۱ برای ما خوب است.</p>",
             ["می‌خواهم و نمی‌دانم، 👨‍👩‍👧 و \u06dd۱ برای ما خوب است."],
+        ),
+        (
+            "<p>A paragraph that\nthe source breaks\n into <b>three</b>\nlines.</p><pre>a\nb <b>c</b>\nd</pre>",
+            ["A paragraph that the source breaks into three lines.", "a\nb c\nd"],
         ),
         (
             "<p>About 10<sup>5</sup> m<sup>-2</sup> of H<sub>2</sub>O fell upon the town.</p>",
@@ -82,3 +86,7 @@ def test_shielded_characters_come_back():
     assert "\u200c" not in text
     assert text.translate(str.maketrans(back)) == "a\u200cb\U00010600c\u200dd\u200be"
     assert shield("plain &amp;") == ("plain &amp;", {})
+
+
+def test_line_ends_of_the_source_are_spaces_outside_of_code():
+    assert join_lines("a\nb<pre>c\nd</pre>e\nf<pre>\n") == "a b<pre>c\nd</pre>e f<pre>\n"

@@ -9,7 +9,7 @@ from groundup.artifacts.arguments import check_choice
 from groundup.data.archive import open_decompressed
 from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.readers.encoding import decode_bytes
-from groundup.data.readers.html_markup import keep_lists, raise_digits, shield
+from groundup.data.readers.html_markup import join_lines, keep_lists, raise_digits, shield
 from groundup.data.readers.reader_options import MAX_PAGE_BYTES, ReaderOptions, read_bounded
 
 MAX_TAGS = 50_000
@@ -85,7 +85,7 @@ def extract_trafilatura(source: str) -> str:
     from trafilatura import extract
 
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
-    shielded, back = shield(raise_digits(source))
+    shielded, back = shield(join_lines(raise_digits(source)))
     try:
         text = extract(shielded, fast=True, include_comments=False, include_tables=True) or ""
     except Exception:  # parsers fail in unpredictable ways on web pages

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from groundup.data.readers.measurements import SUBSCRIPTS, SUPERSCRIPTS
 
 LIST = re.compile(r"<(/?)(ul|ol|li)\b([^<>]*)>", re.IGNORECASE)
+VERBATIM = re.compile(r"<(/?)(?:pre|textarea|script|style)\b", re.IGNORECASE)
 START = re.compile(r"""\bstart\s*=\s*["']?(\d{1,6})""", re.IGNORECASE)
 LINK = re.compile(r"<a\b[^<>]*>([^<]*+(?:<(?!/a\b)[^<]*+)*+)", re.IGNORECASE)
 TAG = re.compile(r"<[^<>]*>")
@@ -83,6 +84,17 @@ def _numbered(region: str) -> str:
         return f"<{closing}ol>"
 
     return LIST.sub(mark, region)
+
+
+def join_lines(source: str) -> str:
+    """Line ends of the source as spaces, as browsers show them, outside <pre> and <textarea>; trafilatura keeps them all."""
+    out, position, depth = [], 0, 0
+    for tag in VERBATIM.finditer(source):
+        part = source[position : tag.start()]
+        out.append(part if depth else part.replace("\n", " "))
+        position, depth = tag.start(), max(depth - 1, 0) if tag.group(1) else depth + 1
+    rest = source[position:]
+    return "".join([*out, rest if depth else rest.replace("\n", " ")])
 
 
 def raise_digits(source: str) -> str:
