@@ -16,12 +16,16 @@ from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest
 from groundup.artifacts.progress import PROGRESS_KINDS
 from groundup.cli import app, init_command
+from groundup.finetune.chat_batches import encode_conversation, learns_last_turn_only
+from groundup.finetune.conversations import TrainingConversation
+from groundup.finetune.finetune_plan import with_chat_template
 from groundup.interop import open_model
 from groundup.recipe import Recipe, parse_recipe
 from groundup.report.html_report import render_html
 from groundup.report.report_files import build_report
 from groundup.report.run_summary import summarize_run
 from groundup.tokenizer import Tokenizer, train_tokenizer
+from groundup.tokenizer.chat_template import PLAIN
 
 TURNS = [
     ("What is an integer?", "A whole number."),
@@ -203,3 +207,50 @@ def test_rows_beyond_the_context_are_refused(inputs: Path, tmp_path: Path):
     recipe = base_recipe(inputs, "x", finetune={"conversations": chats, "sequence_length": 2048})
     with pytest.raises(UserError, match=r"finetune.sequence_length = 2048, expected at most .* 1024"):
         run(recipe, tmp_path)
+
+
+LAST_TURN = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+    "{% if m.role == 'assistant' and loop.last %}{{ '<think></think>' }}{% endif %}{{ m.content + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+"""As Qwen 3's: earlier answers are rendered without their thoughts."""
+
+
+def test_templates_of_models(inputs: Path):
+    tokenizer = Tokenizer.load(inputs / "tiny-llama")
+    turns = tuple((role, text) for pair in TURNS[:2] for role, text in zip(("user", "assistant"), pair, strict=True))
+    conversation = TrainingConversation(turns, "", "")
+
+    def learnt(template: str | None) -> str:
+        tokenizer.chat_template = template
+        encoded = encode_conversation(conversation, with_chat_template(tokenizer), 1000)
+        learns_last_turn_only.cache_clear()
+        assert encoded is not None
+        ((ids, mask),) = encoded.variants
+        return tokenizer.decode([id for id, kept in zip(ids, mask, strict=True) if kept])
+
+    learns_last_turn_only.cache_clear()
+    assert learnt(PLAIN) == f"{TURNS[0][1]}<|endoftext|>{TURNS[1][1]}<|endoftext|>"
+    assert learnt(None) == f"{TURNS[0][1]}<|im_end|>{TURNS[1][1]}<|im_end|>"  # ChatML: its tokens are there
+    assert learnt(LAST_TURN) == f"<think></think>{TURNS[1][1]}<|im_end|>"
+
+
+def test_a_classifier_of_an_encoder(inputs: Path, tmp_path: Path):
+    folder = tmp_path / "tiny-bert"
+    shape = {name: SHAPE[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")}
+    config = transformers.BertConfig(**shape, intermediate_size=96, max_position_embeddings=128)
+    transformers.BertForMaskedLM(config).save_pretrained(folder)
+    train_tokenizer(topics.values(), vocab_size=384).save(folder)
+    lines = [json.dumps({"text": f"{word} {number}", "label": word}) for word in ("yes", "no") for number in range(20)]
+    (tmp_path / "labels.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    examples = [{"name": "labels", "kind": "labels", "path": str(tmp_path / "labels.jsonl")}]
+    finetune = {"task": "classification", "method": "full", "examples": examples, "epochs": 3}
+    recipe = parse_recipe({"name": "labels", "base": {"model": str(folder)}, "finetune": finetune})
+    assert metrics(run(recipe, tmp_path) / "06-chat")["task"] == "classification"
+    assert "groundup classify" in summarize_run(tmp_path / "labels")
+
+
+def test_the_model_is_an_input_that_a_recipe_may_have_to_be_allowed(inputs: Path):
+    with pytest.raises(UserError, match=r"base\.model = .*, which machine.allowed_inputs does not allow"):
+        base_recipe(inputs, "x", machine={"allowed_inputs": ["texts"]})

@@ -60,7 +60,7 @@ def plan(
 
         deduplication = estimate_dedup(loaded.data, machine)
         tokens = estimate_tokens(loaded.data, machine) if derived.data_tokens is None else None
-        if tokens and loaded.tokenizer and loaded.train and loaded.train.token_shards is None:
+        if tokens and (loaded.tokenizer or loaded.base) and loaded.train and loaded.train.token_shards is None:
             derived = replace(derive(loaded, tokens), data_estimated=True)
     check_stages(derived.recipe)
     summary = derived.summary()

@@ -76,9 +76,10 @@ def format_sweep(results: list[VariantResult]) -> str:
         if result.error is not None:
             lines.append(f"{result.name:<{width}}  failed: {result.error.splitlines()[0]}")
             continue
+        loss = "         -" if result.final_loss is None else f"{result.final_loss:10.4f}"
         bits = "        -" if result.bits_per_byte is None else f"{result.bits_per_byte:9.4f}"
         lines.append(
-            f"{result.name:<{width}}  {bits}  {result.final_loss:10.4f}  {result.tokens_per_second or 0:8,.0f}"
+            f"{result.name:<{width}}  {bits}  {loss}  {result.tokens_per_second or 0:8,.0f}"
             f"  {format_duration(result.seconds or 0):>8}"
         )
     return "\n".join(lines)

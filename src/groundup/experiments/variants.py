@@ -99,13 +99,13 @@ def _variant_result(name: str, run_folder: Path, run_plan: Plan, error: str | No
     base = Manifest.read(run_folder / STAGE_FOLDERS["base"])
     if error is not None or base is None:
         return VariantResult(name, run_folder, plan, error=error or "not trained")
-    validation = base.metrics["validation"]
+    validation = base.metrics.get("validation")
     return VariantResult(
         name,
         run_folder,
         plan,
-        final_loss=base.metrics["final_loss"],
+        final_loss=base.metrics.get("final_loss"),
         bits_per_byte=validation[-1]["bits_per_byte"] if validation else None,
-        tokens_per_second=base.metrics["speed"].get("tokens_per_second"),
+        tokens_per_second=base.metrics.get("speed", {}).get("tokens_per_second"),
         seconds=base.provenance.get("seconds"),
     )

@@ -6,6 +6,7 @@ conversation change with the epoch.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ def encode_conversation(
 ) -> EncodedConversation | None:
     """The conversation as tokens, without its last turns if it is too long; None if no answer fits.
 
+    Some chat templates render earlier answers in another way than the last one: then only the last has a loss.
     Raises UserError if the tokenizer has no chat template.
     """
     turns = conversation.turns
@@ -50,8 +52,20 @@ def encode_conversation(
 
 
 def _render(tokenizer: Tokenizer, turns: Turns) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    ids, mask = tokenizer.render_chat_with_mask([{"role": role, "content": text} for role, text in turns])
+    messages = [{"role": role, "content": text} for role, text in turns]
+    ids, mask = tokenizer.render_chat_with_mask(messages, last_turn_only=learns_last_turn_only(tokenizer))
     return tuple(ids), tuple(mask)
+
+
+@lru_cache(maxsize=8)
+def learns_last_turn_only(tokenizer: Tokenizer) -> bool:
+    """Whether the chat template renders an earlier answer in another way than the last, so that its tokens are not known."""
+    turns = [{"role": role, "content": text} for role, text in (("user", "Hello"), ("assistant", "Hi.")) * 2]
+    try:
+        tokenizer.render_chat_with_mask(turns)
+    except UserError:
+        return True
+    return False
 
 
 def augmented_turns(conversation: TrainingConversation) -> list[Turns]:

@@ -15,6 +15,7 @@ from groundup.evaluate.likelihood import score_documents
 from groundup.evaluate.translation_scores import translation_scores
 from groundup.evaluate.validation_documents import sample_validation_documents
 from groundup.finetune.adapter import save_adapter
+from groundup.finetune.chat_batches import learns_last_turn_only
 from groundup.finetune.conversations import DROP_REASONS, TrainingConversation, read_conversations, split_conversations
 from groundup.finetune.example_tasks import finetune_on_examples, mean_loss
 from groundup.finetune.finetune_plan import with_chat_template
@@ -63,11 +64,13 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     config: FinetuneConfig = recipe.finetune
     if config.task != "generation":
         return finetune_on_examples(config, recipe.seed, inputs, out, machine)
-    tokenizer = with_chat_template(Tokenizer.load(inputs["base"]))
+    tokenizer = Tokenizer.load(inputs["base"])
     conversations, stats = read_conversations(config.conversations, machine)
     dtype = "float32" if config.method == "full" else None  # updates of all weights are too small for bfloat16
     model = load_model(inputs["base"], setup_device(machine), dtype, verify=False)
     task = task_for_model(model, config.method)
+    if isinstance(model, Decoder) and learns_last_turn_only(with_chat_template(tokenizer)):
+        machine.progress.log("the chat template renders earlier answers differently: only the last of each has a loss")
     parameters = sum(weight.numel() for weight in model.parameters())
     train, validation = split_conversations(conversations, config.validation_fraction)
     fields = (

@@ -69,7 +69,7 @@ def is_degenerate(text: str) -> bool:
 
 def _check_tokens(metrics: Mapping[str, Metrics]) -> list[str]:
     size, unused = metrics["tokens"]["vocab_size"], metrics["tokens"].get("unused_tokens", 0)
-    if unused <= UNUSED_FRACTION * size:
+    if unused <= UNUSED_FRACTION * size or metrics.get("tokenizer", {}).get("pretrained"):
         return []
     return [
         f"{unused:,} of {size:,} tokens never occur in the training text: a smaller tokenizer.vocab_size saves parameters"

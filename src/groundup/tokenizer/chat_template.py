@@ -91,8 +91,10 @@ def render(
     return "".join(text), spans
 
 
-def assistant_spans(template: str, messages: Sequence[Message], **names: Any) -> tuple[str, list[Span]]:
-    """The conversation as text, and the character spans of the assistant's turns, end of turn included.
+def assistant_spans(
+    template: str, messages: Sequence[Message], last_turn_only: bool = False, **names: Any
+) -> tuple[str, list[Span]]:
+    """The conversation as text, and the character spans of the assistant's turns (or of the last one), end of turn included.
 
     Without `{% generation %}` in the template, a turn is the difference between the conversation rendered up to the turn
     and the generation prompt before it.
@@ -100,10 +102,9 @@ def assistant_spans(template: str, messages: Sequence[Message], **names: Any) ->
     """
     text, spans = render(template, messages, **names)
     if "generation" in template and re.search(r"{%-?\s*generation\s*-?%}", template):
-        return text, spans
-    for index, message in enumerate(messages):
-        if message.get("role") != "assistant":
-            continue
+        return text, spans[-1:] if last_turn_only else spans
+    turns = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
+    for index in turns[-1:] if last_turn_only else turns:
         prompt, _ = render(template, messages[:index], add_generation_prompt=True, **names)
         until, _ = render(template, messages[: index + 1], **names)
         if not (text.startswith(until) and until.startswith(prompt)):

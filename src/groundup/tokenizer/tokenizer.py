@@ -146,10 +146,15 @@ class Tokenizer:
         with library_errors("the tokenizer cannot encode a conversation", HINT):
             return self._escaper.encode(text)[0]
 
-    def render_chat_with_mask(self, messages: Sequence[Message], **names: Any) -> tuple[list[int], list[int]]:
-        """The ids of a conversation, and for each 1 inside an assistant turn (its end-of-turn token included), else 0."""
+    def render_chat_with_mask(
+        self, messages: Sequence[Message], *, last_turn_only: bool = False, **names: Any
+    ) -> tuple[list[int], list[int]]:
+        """The ids of a conversation, and for each 1 inside an assistant turn (its end-of-turn token included), else 0.
+
+        last_turn_only: 1 inside the last assistant turn only.
+        """
         template, messages, names = self._escape_inputs(messages, names)
-        text, spans = assistant_spans(template, messages, **names)
+        text, spans = assistant_spans(template, messages, last_turn_only, **names)
         with library_errors("the tokenizer cannot encode a conversation", HINT):
             ids, offsets = self._escaper.encode(text)
         return ids, _token_mask(offsets, [self._trim_after_end_of_turn(text, span) for span in spans])
