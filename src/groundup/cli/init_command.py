@@ -232,6 +232,7 @@ def _init_from_model(
 ) -> None:
     """Write a recipe with [base], after a look at the model and at what it is to learn."""
     from groundup.artifacts.machine import Machine
+    from groundup.data.inputs import require_local_files
     from groundup.finetune.finetune_plan import check_base_chat, estimate_finetuning
     from groundup.plan import derive, plan_table
     from groundup.plan.init_model_recipe import check_model_goal, model_recipe_toml
@@ -239,7 +240,9 @@ def _init_from_model(
 
     goal = check_model_goal(goal, model, data, chat)
     assert model is not None
-    found = look_at_data(data or None, chat)
+    if goal == "evaluate":  # of a text as it is, however short
+        require_local_files("--data", data[0])
+    found = look_at_data(None if goal == "evaluate" else data or None, chat)
     for line in found.lines:
         print(line)
     out = out or Path(f"{_recipe_name(Path(model).resolve().stem)}-{goal}.toml")
