@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import pytest
 import torch
@@ -80,7 +81,7 @@ def metrics(folder: Path) -> dict:
 
 def test_finetuning_from_init_to_an_answer(inputs: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    answers = dict.fromkeys(("out", "recipe", "hardware", "hours", "data"))
+    answers: dict[str, Any] = dict.fromkeys(("out", "recipe", "hardware", "hours", "data"))
     answers |= {"goal": "finetune", "model": str(inputs / "tiny-llama"), "chat": [str(inputs / "chat.jsonl")]}
     init_command.init(**answers, devices=1, yes=True)
     printed = capsys.readouterr().out
@@ -112,7 +113,7 @@ def test_finetuning_from_init_to_an_answer(inputs: Path, tmp_path: Path, monkeyp
     assert "Pretraining" not in page
     assert "training tokens" not in page
 
-    exported = transformers.AutoModelForCausalLM.from_pretrained("runs/tiny-llama-finetune/08-export")
+    exported: Any = transformers.AutoModelForCausalLM.from_pretrained("runs/tiny-llama-finetune/08-export")
     tokenizer = transformers.AutoTokenizer.from_pretrained("runs/tiny-llama-finetune/08-export")
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": TURNS[0][0]}], add_generation_prompt=True, return_tensors="pt", return_dict=True
