@@ -30,6 +30,7 @@ def inputs(make_decoder, byte_tokenizer, tmp_path) -> dict[str, Path]:
     folders = {"tokenizer": tmp_path / "tokenizer", "base": tmp_path / "base"}
     byte_tokenizer.save(folders["tokenizer"])
     save_model(make_decoder(tie_embeddings=True), folders["base"])
+    byte_tokenizer.save(folders["base"])
     return folders
 
 
