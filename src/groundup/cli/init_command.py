@@ -78,7 +78,7 @@ def init(
         _write(out or Path(f"{recipe}.toml"), bundled_recipe(recipe))
         return
     if out is not None:
-        _check_absent(out)
+        _check_unused(out)
     if model is not None or goal in MODEL_GOALS:
         _init_from_model(goal, model, data or [], chat or [], hardware or _this_cpu(), out)
         return
@@ -121,7 +121,7 @@ def init(
         else:
             answers[name] = checks[name](answers.get(name, default))
     out = out or Path(f"{found.name}-{answers['goal']}.toml")
-    _check_absent(out)
+    _check_unused(out)
     options = answers | {"data": found.data, "devices": devices, "name": _recipe_name(out.stem)}
     text, planned = init_recipe.recipe_toml(**options)
     if answers["hardware"] == _this_cpu() and (speed := _measure_speed(planned, answers["hardware"])):
@@ -152,13 +152,13 @@ def _measure_speed(planned: Any, hardware: str) -> float | None:
     return float(f"{speed:.2g}")
 
 
-def _check_absent(out: Path) -> None:
+def _check_unused(out: Path) -> None:
     if out.exists():
         raise UserError(f"{out} exists", hint="choose another name with --out")
 
 
 def _write(out: Path, text: str) -> None:
-    _check_absent(out)
+    _check_unused(out)
     write_atomically(out, text.encode())
     print(f"wrote {out}\nnext: groundup plan {out}")
 
