@@ -103,6 +103,7 @@ def test_markup_is_read_as_on_the_page(wikitext: str, plain: str):
         ("lang-pl|Gdańsk", "Polish: Gdańsk"),
         ("IPA|/a/", "/a/"), ("IPA|en|tɛst", "[tɛst]"), ("IPAc-en|ˈ|æ|_|ɡ|ə", "/ˈæ ɡə/"),
         ("US$|2 billion", "US$2 billion"),
+        ("Music|flat", "♭"), ("RailGauge|1435mm", "1,435 mm"),
         ("chem|C|6|H|12", "C₆H₁₂"), ("chem2|H2SO4", "H₂SO₄"), ("HMS|Ajax|22|6", "Ajax"),
         ("USS|Hornet|CV-12", "USS Hornet (CV-12)"),
         ("as of|2014|3|lc=y", "as of March 2014"), ("harvnb|Barnes|1995|pp=10–15", "Barnes 1995, pp. 10–15"),

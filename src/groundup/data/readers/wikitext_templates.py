@@ -240,6 +240,7 @@ TEMPLATES: dict[str, Expansion] = {
     **dict.fromkeys(("circa", "c.", "ca."), lambda values, options: "c. " + " – ".join(values) if values else "c."),
     "floruit": _argument(0, "fl. {}"), "fl.": _argument(0, "fl. {}"), "born in": _argument(0, "b. {}"),
     "reign": _joined("–", "r. {}"),
+    "music": lambda values, options: MUSIC.get(values[0]) if values else None, "legend": _argument(1),
     "railgauge": _track_gauge, "track gauge": _track_gauge, "as of": _as_of, "sic": _sic, "coord": _coordinates,
     **dict.fromkeys(("quote", "blockquote", "quotation", "cquote", "quote box", "rquote", "bquote"), _quotation),
     **dict.fromkeys(("us$", "usd"), _money("US$")), **dict.fromkeys(("£", "gbp", "pound sterling", "gb£"), _money("£")),
@@ -284,6 +285,8 @@ CHARACTERS = {
     "square bracket open": "[", "bracket": "[ ]", "tilde": "~", "backslash": "\\", "colon": ":", "en": "–", "em": "—",
     "break": BREAK, "br": BREAK, "crlf": BREAK, "pb": "\n\n", "paragraph break": "\n\n", "par": "\n\n", "clear": GONE,
 }  # fmt: skip
+
+MUSIC = {"flat": "♭", "b": "♭", "sharp": "♯", "#": "♯", "natural": "♮", "doubleflat": "𝄫", "doublesharp": "𝄪"}
 
 NO_WORDS = re.compile(
     r"(?:citation needed|cn|fact|clarify|clarification|who|when|which|where|what|why|how|whom|by whom|according to whom|dubious|"
