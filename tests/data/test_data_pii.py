@@ -38,6 +38,7 @@ UNCHANGED = [
     "sk-ecdsa-sha2-nistp256-cert-v01, //[user[:password]@host",
     "RFC 2616 [3.3.2.4^1] and 239.252.197.10",
     "from rdg-dial-196-30-235-94.host.example by mail",
+    "extracted from color-ls 3.12.0.3, upgraded from server 4.2.16.1",
     "pi is 3.14159265358979 and 10.1000/182",
     "GB82 WEST 1234 5698 7654 33",
     "cpf 529.982.247-26, dni 12345678A, no 000-05-1120",

@@ -8,7 +8,7 @@ IPV6 = re.compile(r"[23](?<![\w:.][23])[0-9A-Fa-f]{3}:[0-9A-Fa-f]{1,4}(?::{1,2}[
 """Public addresses begin with 2 or 3 (2000::/3, the only global unicast block that IANA allocates)."""
 
 ADDRESS_BEFORE = re.compile(
-    r"(?:\b(?:ip(?:v4)?|address(?:es)?|server|hosts?|dns|ping|resolver|nameserver|router|gateway|client|inet|from)\b[^\n]{0,12}"
+    r"(?:\b(?:ip(?:v4)?|address(?:es)?|dns|ping|resolver|nameserver|router|gateway|inet|subnet|netmask)\b[^\n]{0,12}"
     r"|//|@)$",
     re.IGNORECASE,
 )
