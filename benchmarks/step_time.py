@@ -47,8 +47,8 @@ def main() -> None:
     for width, vocab_size, length, batch_tokens in SHAPES:
         parameters, measured, planned = measure(width, vocab_size, length, batch_tokens)
         print(
-            f"| {width} | {vocab_size:,} | {length} | {batch_tokens:,} | {parameters / 1e6:.2f}M | {measured:.3f} s | {planned:.3f} s | "
-            f"{planned / measured:.2f} |", flush=True,
+            f"| {width} | {vocab_size:,} | {length} | {batch_tokens:,} | {parameters / 1e6:.2f}M | {measured:.3f} s | "
+            f"{planned:.3f} s | {planned / measured:.2f} |", flush=True,
         )  # fmt: skip
 
 
