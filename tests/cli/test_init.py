@@ -125,6 +125,13 @@ def test_what_is_found_is_told(folder: Path, capsys: pytest.CaptureFixture[str])
     assert "exact duplicates: " in out
 
 
+def test_repeated_text_is_trained_with_more_weight_decay(folder: Path):
+    init(data=["texte"], hours="1")
+    assert load_recipe("texte-base.toml").train.weight_decay == 1.0  # type: ignore[union-attr]
+    init(data=["texte"], hours="1e-5", out=Path("short.toml"))
+    assert load_recipe("short.toml").train.weight_decay == 0.1  # type: ignore[union-attr]
+
+
 def test_no_english_chat_for_text_in_another_language(folder: Path):
     for number in range(5):
         (folder / "texte" / f"en{number}.txt").write_text("This is an English text about the weather and the sea. " * 4)

@@ -74,6 +74,9 @@ VOCABULARY_PER_ROOT_BYTE = 5.5
 """A byte-pair vocabulary of 5.5 sqrt(bytes) leaves half of the pairs that occur more than once (measured on 20 kB to
 450 kB of German, English and Chinese: 11 to 20 sqrt(bytes) entries at most)."""
 MIN_VOCABULARY = 300
+DATA_LIMITED_WEIGHT_DECAY = 1.0
+"""Where text is repeated, the best weight decay is ten to thirty times the usual 0.1 (Kim et al. 2025, Pre-training under
+infinite compute); measured in the lab book."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,12 @@ context_length = {context}
 optimizer = "{"muon" if is_cpu else "adamw"}"
 
 {chr(10).join(tables)}"""
-    return text, derive(parse_recipe(tomllib.loads(text)), data.tokens)
+    planned = derive(parse_recipe(tomllib.loads(text)), data.tokens)
+    if planned.data_limited:
+        knob = f"weight_decay = {DATA_LIMITED_WEIGHT_DECAY:g} # against memorizing text that is read several times"
+        text = text.replace("[train]\n", f"[train]\n{knob}\n")
+        planned = derive(parse_recipe(tomllib.loads(text)), data.tokens)
+    return text, planned
 
 
 def vocabulary_size(text_bytes: float | None, default: int) -> int:

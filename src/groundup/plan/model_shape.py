@@ -14,7 +14,8 @@ from groundup.recipe import ModelConfig, build_model_config
 
 MIN_WIDTH, MAX_WIDTH = 64, 16_384
 MIN_TOKENS_PER_PARAMETER = 0.4
-"""Where the text is the limit, larger models learn more from it, down to about this ratio."""
+"""Where the text is the limit, larger models learn more from it, down to about this ratio: measured on 154 kB and 466 kB,
+models down to 0.13 are at most 0.8% better, with two to four times as many weights (lab book)."""
 
 
 def config_for_width(width: int, vocab_size: int, fixed: dict[str, Any]) -> ModelConfig:
