@@ -132,6 +132,20 @@ def test_the_base_artifact_equals_the_model(inputs: Path, tmp_path: Path):
     assert "model: " in summarize_run(folder)
 
 
+@pytest.mark.parametrize("family", ["qwen3", "gemma3_text"])
+def test_other_families_are_finetuned(inputs: Path, tmp_path: Path, family: str):
+    write_model(tmp_path / family, family)
+    chats = [{"name": "chat", "kind": "messages", "path": str(inputs / "chat.jsonl")}]
+    finetune = {"conversations": chats, "epochs": 8, "validation_fraction": 0, "learning_rate": 0.005}
+    recipe = parse_recipe(
+        {"name": "taught", "base": {"model": str(tmp_path / family)}, "finetune": finetune, "export": {}}
+    )
+    folder = run(recipe, tmp_path)
+    loss = metrics(folder / "06-chat")["loss"]
+    assert loss["train_end"] < loss["train_start"]
+    assert metrics(folder / "08-export")["family"] == family
+
+
 def test_a_model_is_known_by_its_content(inputs: Path, tmp_path: Path):
     moved = tmp_path / "moved" / "tiny-llama"
     shutil.copytree(inputs / "tiny-llama", moved)
