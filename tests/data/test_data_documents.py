@@ -336,3 +336,13 @@ def test_subtitles(name: str, content: str):
 def test_damaged_subtitles_are_one_line(tmp_path: Path):
     assert reasons(read("subtitles", "a.srt", b"no times")) == ["broken_subtitles"]
     assert reasons(read("subtitles", "a.srt", b"a" * (5 << 20))) == ["too_large"]
+    assert text("subtitles", "a.ass", ASS.replace("0,0:00:01.00", "x,0:00:01.00").encode()).startswith("The mill")
+
+
+def test_damage_within_compressed_parts_is_one_line():
+    whole = bytearray(docx("".join(paragraph(run(f"Sentence {number} of the mill.")) for number in range(50))))
+    whole[60:90] = b"\xff" * 30
+    assert reasons(read("office", "a.docx", bytes(whole))) == ["broken_office_file"]
+    assert reasons(read("table", "a.xlsx", bytes(whole))) == ["broken_table"]
+    wrong = BOX.replace(b"charset=iso-8859-1", b"charset*=''%ff%fe").replace(b"=?utf-8?q?", b"=?\xfftf-8?q?")
+    assert all(isinstance(each, Document | DroppedDocument) for each in read("mail", "a.mbox", wrong))

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from email.errors import HeaderParseError
+from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.message import Message
 from email.parser import BytesParser
@@ -88,7 +88,7 @@ def _document(id: str, data: bytes) -> ReadResult:
         message = BytesParser().parsebytes(FORWARDED_FROM.sub(rb"\1", data))
         subject = _subject(message)
         body = _body(message).replace("\r\n", "\n").replace("\0", "").strip()
-    except (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError) as error:
+    except (MessageError, ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError) as error:
         return DroppedDocument("broken_message", id, f"{type(error).__name__}: {error}")
     if not body:
         return DroppedDocument("no_text", id, subject)
@@ -99,7 +99,7 @@ def _subject(message: Message) -> str:
     raw = " ".join(str(message.get("subject", "")).split())[:MAX_SUBJECT_CHARACTERS]
     try:
         return str(make_header(decode_header(raw)))
-    except (HeaderParseError, LookupError, ValueError):
+    except (MessageError, LookupError, ValueError):
         return raw
 
 

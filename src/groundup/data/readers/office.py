@@ -6,6 +6,7 @@ The XML of DOCX and ODT is read as a stream: memory is that of one paragraph and
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -135,7 +136,16 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
             text = _zip_text(data)
         else:
             text = _xml_text(io.BytesIO(data), ODT)
-    except (zipfile.BadZipFile, KeyError, ParseError, OSError, EOFError, ValueError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        KeyError,
+        ParseError,
+        OSError,
+        EOFError,
+        ValueError,
+        NotImplementedError,
+    ) as error:
         yield DroppedDocument("broken_office_file", name, f"{type(error).__name__}: {error}")
         return
     except RuntimeError as error:  # zipfile: a password is needed

@@ -3,6 +3,7 @@
 import io
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,16 +11,9 @@ from groundup.data.readers.reader_options import MAX_BYTES
 
 MAX_COLUMNS = 1_000
 SHEET_ERRORS = (
-    zipfile.BadZipFile,
-    KeyError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    OSError,
-    EOFError,
-    SyntaxError,
-    IndexError,
-)
+    zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, AttributeError, OSError, EOFError, SyntaxError, IndexError,
+    NotImplementedError, RuntimeError,
+)  # fmt: skip
 """What openpyxl raises for damaged files."""
 
 

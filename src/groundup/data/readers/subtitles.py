@@ -2,6 +2,7 @@
 
 import html
 import re
+import warnings
 from collections.abc import Iterator
 from typing import IO
 
@@ -31,7 +32,9 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
     from pysubs2.exceptions import Pysubs2Error
 
     try:
-        captions = SSAFile.from_string(_cues_only(decode_bytes(data).text.replace("\0", "")), fps=25.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about damaged styles
+            captions = SSAFile.from_string(_cues_only(decode_bytes(data).text.replace("\0", "")), fps=25.0)
     except (Pysubs2Error, ValueError) as error:
         yield DroppedDocument("broken_subtitles", name, str(error))
         return
