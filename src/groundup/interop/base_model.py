@@ -13,6 +13,7 @@ from groundup.model import load_config, save_model
 from groundup.plan.parameter_count import count_parameters
 from groundup.recipe import ModelConfig, RecipeView
 from groundup.recipe.base_model_config import BaseModelConfig
+from groundup.stages import STAGE_FOLDERS
 from groundup.tokenizer import Tokenizer
 
 IDENTITY_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".pt", ".gguf")
@@ -33,7 +34,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     return {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "parameters_by_part": vars(count_parameters(config)) | {},
-        "model": path.resolve().name,
+        "model": _name(path),
         "format": _format(path),
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "context_length": config.context_length,
@@ -45,7 +46,7 @@ def write_tokenizer(recipe: RecipeView, inputs: dict[str, Path], out: Path, mach
     path = base_model_path(_section(recipe))
     tokenizer = read_base_tokenizer(path)
     tokenizer.save(out)
-    return {"vocab_size": tokenizer.vocab_size, "pretrained": path.resolve().name}
+    return {"vocab_size": tokenizer.vocab_size, "pretrained": _name(path)}
 
 
 def identity(section: BaseModelConfig, machine: Machine) -> dict[str, Any]:
@@ -88,6 +89,12 @@ def read_base_tokenizer(path: Path) -> Tokenizer:
 def _section(recipe: RecipeView) -> BaseModelConfig:
     assert recipe.base is not None
     return recipe.base
+
+
+def _name(path: Path) -> str:
+    """Name of the folder or file; of a stage, with that of its run."""
+    path = path.resolve()
+    return f"{path.parent.name}/{path.name}" if path.name in STAGE_FOLDERS.values() else path.name
 
 
 def _format(path: Path) -> str:
