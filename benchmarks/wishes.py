@@ -10,6 +10,7 @@ mean something only on a quiet machine. Inputs come from pinned packages; those 
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -174,9 +175,14 @@ def search(folder: Path) -> list[str]:
 
 
 def translator(folder: Path) -> list[str]:
-    unpack("Django", "5.2.8", "*/locale/fr/LC_MESSAGES/django.po", folder / "po")
+    """Pairs of two programs; text of both languages for the vocabulary, of a third one."""
+    for package, version in (("wagtail", "7.0"), ("horizon", "25.1.0")):
+        unpack(package, version, "*/locale/ru/LC_MESSAGES/django.po", folder / "po")
     pairs = [argument for path in sorted((folder / "po").iterdir()) for argument in ("--chat", f"po/{path.name}")]
     unpack("Django", "5.2.8", "*/docs/topics/*.txt", folder / "docs")
+    catalogues = unpack("Django", "5.2.8", "*/locale/ru/LC_MESSAGES/django.po", folder / "catalogues")
+    russian = [line for path in catalogues for line in re.findall(r'"(.*[а-я].*)"', path.read_text(encoding="utf-8"))]
+    (folder / "docs" / "russian.txt").write_text("\n\n".join(russian), encoding="utf-8")
     return ["--goal", "translate", "--data", "docs", *pairs]
 
 
@@ -208,7 +214,7 @@ WISHES = [
     Wish("50 MB", "50 MB of Python", fifty_megabytes, (*CONTINUE, "def get_")),
     Wish("search", "Django's documentation", search,
          ("embed", "{run}", "--input", "passages.txt", "--query", "attach a file to a mail", "--top", "1")),
-    Wish("translator", "Django's French catalogues", translator, ("generate", "{run}", "--prompt", "Enter a number.")),
+    Wish("translator", "Russian catalogues", translator, ("generate", "{run}", "--prompt", "Enter a number.")),
     Wish("model", "SmolLM2-135M, 200 conversations", downloaded_model, CHAT, stdin="What is AI?\n"),
 ]  # fmt: skip
 

@@ -20,11 +20,13 @@ def measure_relative_speed(hardware: str, config: ModelConfig) -> float:
     The model is a decoder of the same width, up to MAX_WIDTH, with few blocks: the time of a step is a second or less.
     """
     width = min(config.hidden_size, MAX_WIDTH)
-    model_config = config_for_width(width, config.vocab_size, {"num_layers": MAX_BLOCKS, "context_length": LENGTH})
+    model_config = config_for_width(
+        width, config.vocab_size, {"num_layers": MAX_BLOCKS, "context_length": LENGTH, "qk_norm": True}
+    )
     tokens = torch.randint(
         model_config.vocab_size, (BATCH_SIZE * LENGTH * 2,), generator=torch.Generator().manual_seed(0)
     )
-    batches = make_batches(tokens, sequence_length=LENGTH, batch_size=BATCH_SIZE)
+    batches = make_batches(tokens.numpy(), sequence_length=LENGTH, batch_size=BATCH_SIZE)
     result = train(
         build_model(model_config), batches, steps=WARMUP_STEPS + STEPS, evaluate_every=1000, optimizer="muon",
         precision="bfloat16", device="cpu",
