@@ -103,7 +103,8 @@ def _conversations(
 def _samples(model: nn.Module, tokenizer: Tokenizer, seed: int) -> list[list[int]]:
     """Texts that the model writes after its first token, sampled at temperature 1."""
     start = next((id for id in (tokenizer.bos_id, tokenizer.eos_id) if id is not None), 0)
-    length = min(SAMPLE_TOKENS, model.config.context_length - 1)  # type: ignore[union-attr,operator]
+    decoder = require_generative(model)
+    length = min(SAMPLE_TOKENS, decoder.config.context_length - 1)
     prompts = [[start]] * -(-SAMPLED_TOKENS // length)
     sampling = SamplingParams(temperature=1.0, seed=seed)
-    return generate_many(require_generative(model), prompts, max_tokens=length, sampling=sampling, max_batch=32)
+    return generate_many(decoder, prompts, max_tokens=length, sampling=sampling, max_batch=32)
