@@ -3,6 +3,7 @@
 import gzip
 import io
 import random
+import tarfile
 
 import brotli
 import pyarrow
@@ -142,3 +143,22 @@ def test_arc_files():
         assert "http://a/0" in [each.id for each in found if isinstance(each, Document)]
         assert wrong == 10**9 or "http://a/3" in [each.id for each in found if isinstance(each, Document)]
     assert reasons(read(gzip.compress(data)[:-30], "a.arc.gz")) == ["broken_record"]
+
+
+@pytest.mark.parametrize("is_gzip", [False, True])
+def test_members_of_a_tar_that_is_read_in_order(is_gzip: bool):
+    """Such a stream does not seek: fastwarc asks only for its position."""
+    records = [record(number) for number in range(40)]
+    data = b"".join(map(gzip.compress, records) if is_gzip else records)
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        member = tarfile.TarInfo("a.warc")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    file.seek(0)
+    with tarfile.open(fileobj=file, mode="r|gz") as archive:
+        stream = archive.extractfile(next(iter(archive)))
+        assert stream is not None
+        found = list(get_reader("web")("a.warc", stream, ReaderOptions(html_extractor="resiliparse")))
+    assert texts(found) == texts(read(data))
+    assert len(texts(found)) == 40

@@ -22,7 +22,7 @@ from groundup.stages import Stage
 TOML = """
 name = "toy"
 [budget]
-hours = 40
+hours = 50
 [data]
 sources = [{ name = "a", kind = "text", path = "*.txt" }]
 [tokenizer]

@@ -91,7 +91,9 @@ def _read_member(
                 yield kind, DroppedDocument("not_read", name)
     except ModuleNotFoundError:  # an extra is not installed: no property of the file
         raise
-    except Exception as error:  # parsers raise anything on damaged input; the next member may be readable
+    except BaseException as error:  # parsers raise anything on damaged input; the next member may be readable
+        if not isinstance(error, Exception) and type(error).__name__ != RUST_PANIC:
+            raise
         yield kind, DroppedDocument("broken_file", name, f"{type(error).__name__}: {error}")
 
 
@@ -107,6 +109,10 @@ def _read_nested_archive(
         inner = ArchiveMember(f"{name}/{member.name}", member.size, member.stream)
         yield from _read_member(AUTO, inner, options, depth + 1)
     yield from ((ARCHIVE, DroppedDocument("unsafe_name", f"{name}/{unsafe}")) for unsafe in unsafe_names)
+
+
+RUST_PANIC = "PanicException"
+"""Class that libraries in Rust raise for their bugs; no subclass of Exception."""
 
 
 class RejoinedStream(io.RawIOBase):

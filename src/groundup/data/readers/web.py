@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from typing import IO, Any, BinaryIO, cast
 
@@ -33,7 +34,8 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
     if is_seekable(stream):
         stream.seek(0)
     else:
-        stream = io.BufferedReader(ChunkStream(chain([head] if head else [], iter(lambda: stream.read(1 << 16), b""))))
+        rest = iter(partial(stream.read, 1 << 16), b"")
+        stream = io.BufferedReader(ChunkStream(chain([head] if head else [], rest)))
     is_gzip = head.startswith(GZIP_MEMBER)
     if ((inflate(head, 1 << 20) or b"") if is_gzip else head).startswith(ARC_START):
         for found in iter_arc_records(name, stream, is_gzip, MAX_PAGE_BYTES):
