@@ -52,7 +52,7 @@ class Wish:
     data: str
     prepare: Callable[[Path], list[str]]
     answer: tuple[str, ...]
-    hours: float = 0.02
+    hours: float = 0.012
     stdin: str = ""
 
 

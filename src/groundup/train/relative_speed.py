@@ -1,5 +1,7 @@
 """Training speed of this machine, relative to a device of the planner's table."""
 
+import statistics
+
 import torch
 
 from groundup.model import build_model
@@ -10,27 +12,29 @@ from groundup.recipe import ModelConfig
 from groundup.train.token_batches import make_batches
 from groundup.train.training_loop import train
 
-MAX_WIDTH, MAX_BLOCKS, LENGTH, BATCH_SIZE = 512, 4, 256, 8
+MAX_WIDTH, MAX_BLOCKS, MAX_LENGTH = 512, 4, 256
+MAX_STEP_SECONDS = 1.0
+"""Planned seconds of a measured step: batches are made smaller until it is shorter."""
 WARMUP_STEPS, STEPS = 2, 5
 
 
-def measure_relative_speed(hardware: str, config: ModelConfig) -> float:
-    """Planned seconds of a step on `hardware`, divided by those measured here; seconds on a model like `config`.
+def measure_relative_speed(hardware: str, config: ModelConfig, batch_tokens: int) -> float:
+    """Planned seconds of a step on `hardware`, divided by those measured here, of a model like `config`.
 
-    The model is a decoder of the same width, up to MAX_WIDTH, with few blocks: the time of a step is a second or less.
+    The model is a decoder of the same width, up to MAX_WIDTH, with few blocks, on batches up to `batch_tokens`.
     """
-    width = min(config.hidden_size, MAX_WIDTH)
-    model_config = config_for_width(
-        width, config.vocab_size, {"num_layers": MAX_BLOCKS, "context_length": LENGTH, "qk_norm": True}
-    )
-    tokens = torch.randint(
-        model_config.vocab_size, (BATCH_SIZE * LENGTH * 2,), generator=torch.Generator().manual_seed(0)
-    )
-    batches = make_batches(tokens.numpy(), sequence_length=LENGTH, batch_size=BATCH_SIZE)
+    length = min(config.context_length, MAX_LENGTH)
+    fixed = {"num_layers": min(config.num_layers, MAX_BLOCKS), "context_length": length, "qk_norm": True}
+    measured_config = config_for_width(min(config.hidden_size, MAX_WIDTH), config.vocab_size, fixed)
+    speed = TrainingSpeed(device_spec(hardware))
+    rows = max(1, batch_tokens // length)
+    while rows > 1 and speed.step_seconds(measured_config, length, rows * length) > MAX_STEP_SECONDS:
+        rows //= 2
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(measured_config.vocab_size, (2 * rows * length,), generator=generator).numpy()
     result = train(
-        build_model(model_config), batches, steps=WARMUP_STEPS + STEPS, evaluate_every=1000, optimizer="muon",
-        precision="bfloat16", device="cpu",
+        build_model(measured_config), make_batches(tokens, sequence_length=length, batch_size=rows),
+        steps=WARMUP_STEPS + STEPS, evaluate_every=1000, optimizer="muon", precision="bfloat16", device="cpu",
     )  # fmt: skip
-    measured = min(record["seconds"] for record in result.records[WARMUP_STEPS:])
-    planned = TrainingSpeed(device_spec(hardware)).step_seconds(model_config, LENGTH, BATCH_SIZE * LENGTH)
-    return planned / measured
+    measured = statistics.median(record["seconds"] for record in result.records[WARMUP_STEPS:])
+    return speed.step_seconds(measured_config, length, rows * length) / measured
