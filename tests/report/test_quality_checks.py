@@ -72,6 +72,7 @@ def test_strongest_baseline_is_the_lowest():
         ("To be, or not to be, that is the question: whether it is nobler in the mind to suffer", False),
         ("今日は天気がいいので、公園へ散歩に行きました。", False),
         ("今日は" * 9, True),
+        ("I am a ched of s = a bat PPPPPPPPPPPPPPPPPPP", True),
     ],
 )
 def test_repetition(text: str, expected: bool):

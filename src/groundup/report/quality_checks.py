@@ -1,6 +1,7 @@
 """Checks of the results of each stage, in plain words: memorized text, degenerate samples, scores below a simple baseline."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ FORGOTTEN_RATIO = 1.3
 REPETITION_NGRAM = 3
 MIN_REPEATED_WORDS = 12
 DISTINCT_FRACTION = 0.5
+REPEATED_LETTER = re.compile(r"([^\W\d_])\1{11}")
 BASELINES = ("bigram", "xz")
 """A bigram model of the same training text, and a general compressor."""
 
@@ -52,14 +54,14 @@ def word_search(retrieval: Metrics) -> dict[str, float]:
 
 
 def is_degenerate(text: str) -> bool:
-    """Blank, or more than half of the 3-grams of words repeated (of characters, where words have no spaces).
+    """Blank, a letter repeated, or more than half of the 3-grams of words repeated (of characters, without spaces).
 
     >>> is_degenerate("and the patinate, " * 8), is_degenerate("H" * 60), is_degenerate("I am doing well.")
     (True, True, False)
     """
     words = text.split()
     units = words if 2 * len(words) >= MIN_REPEATED_WORDS else list(text)
-    if not text.strip():
+    if not text.strip() or REPEATED_LETTER.search(text):
         return True
     if len(units) < MIN_REPEATED_WORDS:
         return False
