@@ -222,11 +222,12 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
 
 
 def _first_questions(paths: list[str]) -> list[str]:
-    """Two first user turns of the conversations."""
+    """The first two different user turns of the conversations."""
     from groundup.data.survey import iter_turns
 
     files = [file for path in paths if (file := Path(path).expanduser()).is_file() and file.suffix != ".po"]
-    return list(islice((text for file in files for text in iter_turns(file, "user")), 2))
+    turns = (text for file in files for text in iter_turns(file, "user"))
+    return list(dict.fromkeys(islice(turns, 100)))[:2]
 
 
 def _init_from_model(

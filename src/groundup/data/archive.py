@@ -146,3 +146,31 @@ class _CheckedTarInfo(tarfile.TarInfo):
         if info.type not in tarfile.REGULAR_TYPES and info.size > MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {info.size} bytes")
         return info
+
+
+class RejoinedStream(io.RawIOBase):
+    """The bytes already read of a stream that is not seekable, then its rest."""
+
+    def __init__(self, head: bytes, rest: IO[bytes]):
+        self.head, self.rest, self.position = head, rest, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.head[: len(buffer)] or self.rest.read(len(buffer))
+        self.head = self.head[len(data) :] if self.head else b""
+        buffer[: len(data)] = data
+        self.position += len(data)
+        return len(data)
+
+
+def rejoin(head: bytes, stream: IO[bytes]) -> IO[bytes]:
+    """The whole stream, whose first bytes `head` were read."""
+    if is_seekable(stream):
+        stream.seek(0)
+        return stream
+    return io.BufferedReader(RejoinedStream(head, stream), 1 << 16)

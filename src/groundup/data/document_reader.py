@@ -9,9 +9,9 @@ from typing import IO, Any
 from groundup.artifacts.arguments import unknown_option
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.data.archive import ArchiveMember, is_seekable, iter_members
+from groundup.data.archive import ArchiveMember, iter_members, rejoin
 from groundup.data.document import Document, DroppedDocument, ReadResult
-from groundup.data.file_kind import ARCHIVE, CONVERSATIONS, HEAD_BYTES, UNKNOWN_KIND, detect_kind, head_bytes
+from groundup.data.file_kind import ARCHIVE, CONVERSATIONS, UNKNOWN_KIND, detect_kind, head_bytes
 from groundup.data.inputs import InputFile, resolve_files
 from groundup.data.license import LicenseFinder, is_allowed
 from groundup.data.readers import get_reader
@@ -75,7 +75,7 @@ def _read_member(
     try:
         if kind == AUTO:
             head = stream.read(head_bytes(name))
-            stream = _rejoin(head, stream)
+            stream = rejoin(head, stream)
             kind = detect_kind(name, head, member.size)
             options = replace(options, by_content=True)
         if kind in (UNKNOWN_KIND, CONVERSATIONS):
@@ -113,33 +113,6 @@ def _read_nested_archive(
 
 RUST_PANIC = "PanicException"
 """Class that libraries in Rust raise for their bugs; no subclass of Exception."""
-
-
-class RejoinedStream(io.RawIOBase):
-    """The bytes already read of a stream that is not seekable, then its rest."""
-
-    def __init__(self, head: bytes, rest: IO[bytes]):
-        self.head, self.rest, self.position = head, rest, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.position
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.head[: len(buffer)] or self.rest.read(len(buffer))
-        self.head = self.head[len(data) :] if self.head else b""
-        buffer[: len(data)] = data
-        self.position += len(data)
-        return len(data)
-
-
-def _rejoin(head: bytes, stream: IO[bytes]) -> IO[bytes]:
-    if is_seekable(stream):
-        stream.seek(0)
-        return stream
-    return io.BufferedReader(RejoinedStream(head, stream), HEAD_BYTES)
 
 
 def _check_license(found: ReadResult, licenses: LicenseFinder | None, allowed: frozenset[str]) -> ReadResult:

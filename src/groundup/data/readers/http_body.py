@@ -8,6 +8,7 @@ import io
 import re
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 CHUNK_HEADER = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]{0,200})?\r\n")
@@ -54,7 +55,7 @@ def inflate(data: bytes, limit: int) -> bytes | None:
     """
     for wbits in (47, -15):
         try:
-            out = _decompress(lambda: zlib.decompressobj(wbits), data, limit)  # noqa: B023
+            out = _decompress(partial(zlib.decompressobj, wbits), data, limit)
         except zlib.error:
             continue
         return out

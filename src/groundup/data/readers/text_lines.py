@@ -16,19 +16,15 @@ class ChunkStream(io.RawIOBase):
     """Stream of the bytes that an iterator gives; no chunk is empty."""
 
     def __init__(self, chunks: Iterable[bytes]):
-        self._chunks, self._rest, self._position = iter(chunks), b"", 0
+        self._chunks, self._rest = iter(chunks), b""
 
     def readable(self) -> bool:
         return True
-
-    def tell(self) -> int:
-        return self._position
 
     def readinto(self, buffer: Any) -> int:
         data = self._rest or next(self._chunks, b"")
         size = min(len(data), len(buffer))
         buffer[:size], self._rest = data[:size], data[size:]
-        self._position += size
         return size
 
 

@@ -1,19 +1,15 @@
 """Web crawl reader: pages in WARC and ARC files (HTML responses and resources) and WET files (extracted text)."""
 
-import io
 from collections.abc import Iterator
-from functools import partial
-from itertools import chain
 from typing import IO, Any, BinaryIO, cast
 
-from groundup.data.archive import is_seekable
+from groundup.data.archive import is_seekable, rejoin
 from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.readers.arc import ARC_START, ArcPage, iter_arc_records
 from groundup.data.readers.encoding import decode_bytes
 from groundup.data.readers.html import HTML_START, extract_page
 from groundup.data.readers.http_body import decode_http_body, inflate
 from groundup.data.readers.reader_options import MAX_PAGE_BYTES, ReaderOptions
-from groundup.data.readers.text_lines import ChunkStream
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 UNKNOWN_TYPES = ("", "unknown/unknown", "application/unknown", "*/*")
@@ -31,11 +27,7 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
     stream is seekable.
     """
     head = stream.read(512)
-    if is_seekable(stream):
-        stream.seek(0)
-    else:
-        rest = iter(partial(stream.read, 1 << 16), b"")
-        stream = io.BufferedReader(ChunkStream(chain([head] if head else [], rest)))
+    stream = rejoin(head, stream)
     is_gzip = head.startswith(GZIP_MEMBER)
     if ((inflate(head, 1 << 20) or b"") if is_gzip else head).startswith(ARC_START):
         for found in iter_arc_records(name, stream, is_gzip, MAX_PAGE_BYTES):
