@@ -58,7 +58,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     in pretraining), loss (train and validation, at the start and at the kept step), validation over time, translation
     (BLEU and chrF of an encoder-decoder's held-out answers), greedy answers to recipe.finetune.prompts, recall (training
     questions asked, and answered as trained before and after), ordinary_text (bits per byte of held-out text before
-    and after; a     decoder), speed.
+    and after; a decoder), speed.
     """
     machine = replace(machine, layout={})  # of pretraining: this stage has one process
     config: FinetuneConfig = recipe.finetune

@@ -169,7 +169,7 @@ def _training_seconds(train: TrainConfig, config: ModelConfig, tokens: float, sp
     """Seconds of training on `tokens`, in the batches of `train` or in the derived ones."""
     length = min(train.sequence_length or config.context_length, config.context_length)
     batch_tokens = train.batch_tokens or _optimal_batch(config, length, tokens)
-    return tokens / batch_tokens * speed.step_seconds(config, length, batch_tokens)
+    return speed.training_seconds(config, length, tokens, batch_tokens)
 
 
 def _tokens_within(train: TrainConfig, config: ModelConfig, seconds: float, speed: TrainingSpeed) -> int:

@@ -16,6 +16,7 @@ MODEL_STAGE_SECONDS = 3.0
 REPORT_SECONDS = 3.0
 SCORING_FACTOR = 0.9
 """Time of scoring a token in float32, of that of training on it in bfloat16."""
+SCORING_BATCH_TOKENS = 2_048
 MIN_VALIDATION_TOKENS = 30_000
 BYTES_PER_TOKEN = 4.0
 
@@ -38,11 +39,8 @@ def estimate_stage_seconds(
     config = resolved_model_config(recipe)
     length = require_derived(recipe.train.sequence_length, "train.sequence_length")
 
-    def training(tokens: float, batch_tokens: int) -> float:
-        return tokens / batch_tokens * speed.step_seconds(config, length, batch_tokens)
-
     def scoring(tokens: float) -> float:
-        return SCORING_FACTOR * training(tokens, 2_048)
+        return SCORING_FACTOR * speed.training_seconds(config, length, tokens, SCORING_BATCH_TOKENS)
 
     relative = recipe.budget.relative_speed
     megabytes = (text_bytes or 0.0) / 1e6
@@ -59,7 +57,9 @@ def estimate_stage_seconds(
         batch_tokens = require_derived(recipe.finetune.batch_tokens, "finetune.batch_tokens")
         epochs = require_derived(recipe.finetune.epochs, "finetune.epochs")
         tokens = epochs * (conversation_bytes or 0.0) / BYTES_PER_TOKEN
-        seconds["finetune"] = MODEL_STAGE_SECONDS / relative + training(tokens, batch_tokens)
+        seconds["finetune"] = MODEL_STAGE_SECONDS / relative + speed.training_seconds(
+            config, length, tokens, batch_tokens
+        )
     if recipe.quantize:
         tokens = recipe.quantize.calibration_tokens + 2 * recipe.quantize.eval_tokens
         seconds["quantize"] = MODEL_STAGE_SECONDS / relative + scoring(tokens)

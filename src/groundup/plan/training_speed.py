@@ -27,3 +27,7 @@ class TrainingSpeed:
         blocks = config.num_layers + (config.num_encoder_layers or 0)
         overhead = blocks * (device.block_seconds + device.block_token_seconds * batch_tokens / self.devices)
         return (arithmetic + overhead) / self.relative
+
+    def training_seconds(self, config: ModelConfig, sequence_length: int, tokens: float, batch_tokens: int) -> float:
+        """Seconds of training on `tokens`, in steps of `batch_tokens`."""
+        return tokens / batch_tokens * self.step_seconds(config, sequence_length, batch_tokens)
