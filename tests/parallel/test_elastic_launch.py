@@ -80,6 +80,8 @@ def test_a_restart_finds_no_messages_of_the_start_before(launch):
 from groundup.parallel.rendezvous import get_store, publish
 number = (folder / "starts").stat().st_size
 assert not get_store().check(["base"]), get_store().get("base")
+publish(f"checked {rank}", "")
+get_store().wait(["checked 0", "checked 1"])
 if rank == 0: publish("base", str(number))
 if number == 1: get_store().wait(["base"]); sys.exit(1)
 """
