@@ -72,7 +72,9 @@ HURTFUL: list[tuple[Callable[[str], object], tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(
-    ("work", "part"), [(work, part) for work, parts in HURTFUL for part in parts], ids=lambda value: repr(value)[:30]
+    ("work", "part"),
+    [(work, part) for work, parts in HURTFUL for part in parts],
+    ids=lambda value: getattr(value, "__name__", repr(value)[:30]),
 )
 @pytest.mark.timeout(60)
 def test_patterns_run_in_linear_time(work: Callable[[str], object], part: str):
