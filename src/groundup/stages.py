@@ -49,7 +49,7 @@ STAGES = (
     Stage(
         "data", "01-data", "data", "groundup.data.stage:run", extra_sections=("seed",),
         identity="groundup.data.inputs:input_hashes",
-        version=5,
+        version=6,
     ),
     Stage(
         "tokenizer", "02-tokenizer", "tokenizer", "groundup.tokenizer.stage:train", extra_sections=("seed",), inputs=("data",),

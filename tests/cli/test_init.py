@@ -125,6 +125,36 @@ def test_what_is_found_is_told(folder: Path, capsys: pytest.CaptureFixture[str])
     assert "exact duplicates: " in out
 
 
+def test_files_that_hold_no_text(folder: Path, capsys: pytest.CaptureFixture[str]):
+    (folder / "texte" / "ls.1").write_text(".TH LS 1\n.SH NAME\nls \\- list directory contents\n")
+    (folder / "texte" / "blob.txt").write_text("QUJDRA" * 200)
+    (folder / "texte" / "settings.json").write_text('{"port": 80, "hosts": [1, 2]}')
+    os.mkfifo(folder / "texte" / "pipe.txt")
+    (folder / "texte" / "loop").symlink_to(folder / "texte")
+    (folder / "texte" / "gone.txt").symlink_to("nowhere")
+    (folder / "texte" / "odd\nname \udcff.txt").write_text(PROSE["de"] + " Ende")
+    init(data=["texte"], hours="0.05")
+    captured = capsys.readouterr()
+    assert captured.out.startswith("31 German texts in 31 files"), captured.out
+    assert (
+        "files without text: 1 base64, hexadecimal digits or others without words, 1 manual pages with" in captured.out
+    )
+    assert "records without text: 1 the column of the text is missing" in captured.out
+    assert captured.err.startswith("looking at files: 34 files in 0:"), "the look may take long, so progress is shown"
+
+
+def test_survey_reads_a_bounded_part_of_a_long_text(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """A folder of manuals took minutes: whole books went through every filter."""
+    lengths: list[int] = []
+    monkeypatch.setattr(
+        "groundup.data.survey.clean_document", lambda document, _: lengths.append(len(document.text)) or document
+    )
+    (folder / "book.txt").write_text(PROSE["de"] * 3000)
+    found = init_command.look_at_data(["book.txt"], None)
+    assert set(lengths) == {20_000}
+    assert found.data.text_bytes > 1_000_000
+
+
 def test_repeated_text_is_trained_with_more_weight_decay(folder: Path):
     init(data=["texte"], hours="1")
     assert load_recipe("texte-base.toml").train.weight_decay == 1.0  # type: ignore[union-attr]
@@ -163,6 +193,8 @@ def test_every_goal_gives_a_recipe_that_plans(goal: str, folder: Path):
         ({"hours": "soon"}, "--hours soon: expected a number above 0"),
         ({"hardware": "abacus"}, "--hardware abacus: unknown device"),
         ({"data": ["missing/*.txt"]}, "source missing: no file matches"),
+        ({"data": ["nothing"]}, "source nothing: no file in the folder nothing"),
+        ({"data": ["pipe"]}, "source pipe: pipe is neither a file nor a folder"),
         ({"data": ["texte/**.txt"]}, "'**' can only be an entire path component"),
         ({"data": ["empty.txt"]}, "--data empty.txt: no text in 1 file"),
         ({"data": ["short.txt"]}, "--data short.txt: 100 tokens of text in 1 file"),
@@ -176,6 +208,8 @@ def test_every_goal_gives_a_recipe_that_plans(goal: str, folder: Path):
 )
 def test_wrong_answers_are_one_line(answers: dict, message: str, folder: Path):  # type: ignore[type-arg]
     (folder / "empty.txt").touch()
+    (folder / "nothing").mkdir()
+    os.mkfifo(folder / "pipe")
     (folder / "short.txt").write_text(PROSE["de"], encoding="utf-8")
     with pytest.raises(UserError) as caught:
         init(**answers)

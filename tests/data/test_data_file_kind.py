@@ -1,5 +1,6 @@
 """Kinds of files by content: every kind in one folder, with names that say nothing or something else."""
 
+import base64
 import bz2
 import gzip
 import io
@@ -144,3 +145,31 @@ def test_dump_whose_first_bzip2_block_is_large(tmp_path: Path):
     path.write_bytes(bz2.compress(f"<mediawiki>{page}</mediawiki>".encode()))
     assert path.stat().st_size > 2 * HEAD_BYTES
     assert [document.id for document in read_documents(str(path), kind="auto")] == ["Mill"]
+
+
+PAGES = (
+    b".TH LS 1\n.SH NAME\nls \\- list\n", b'.\\" made by a program\n.TH LS 1\n', b"'\\\" t\n.SH NAME\n", b".so man1/ls.1\n",
+    b'.de Sp \\" space\n.TH LS 1\n', b".Dd May 1\n.Sh NAME\n",
+)  # fmt: skip
+LOG = "".join(
+    f"2026-01-{n % 28:02} 12:{n % 60:02}:07,{n % 1000} INFO [worker-{n % 7}] Request {n} took {n % 313} ms\n"
+    for n in range(5000)
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        *((f"ls.{number}", page, "troff") for number, page in enumerate(PAGES)),
+        ("ls.1.gz", gzip.compress(PAGES[0]), "troff"),
+        ("notes.txt", b".NET and .so files: the title of a page is set by\n.TH in troff.\n", "text"),
+        ("blob.txt", base64.encodebytes(bytes(range(256)) * 10), "encoded"),
+        ("dump.txt", (bytes(range(256)) * 10).hex().encode(), "encoded"),
+        ("genome.fa", b">chr1\n" + b"ACGTTGCA" * 9 + (b"\n" + b"ACGTTGCA" * 9) * 200, "encoded"),
+        ("text.txt", ("機械学習は、" * 200).encode(), "text"),
+        ("app.log", LOG.encode(), "text"),
+        ("book.txt", b"It was a bright cold day in April, and the clocks were striking thirteen. " * 3000, "books"),
+    ],
+)  # fmt: skip
+def test_text_files_without_words_are_left_out_and_logs_are_no_books(name: str, content: bytes, kind: str):
+    assert detect_kind(name, content[:HEAD_BYTES], len(content)) == kind

@@ -185,12 +185,13 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
         data = RecipeData(conversations=chat or (), questions=_first_questions(chat or []))
         return DataFound(data, [], SAMPLE, "chat-4bit")
     from groundup.artifacts.machine import Machine
+    from groundup.artifacts.progress import auto_progress
     from groundup.data.survey import conversations_as_text, describe_tokens, parse_source, survey_files
 
     specs = []
     for path in paths:
         specs.append(parse_source(path, [spec.name for spec in specs]))
-    survey = survey_files(specs, Machine())
+    survey = survey_files(specs, Machine(progress=auto_progress()))
     lines = survey.describe() if survey.files else ["the text is not on this machine: the run will look at it"]
     if survey.conversations and not survey.text_sources:  # there is no other text to learn the language from
         talks = survey

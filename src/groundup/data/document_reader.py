@@ -11,7 +11,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.archive import ArchiveMember, iter_members, rejoin
 from groundup.data.document import Document, DroppedDocument, ReadResult
-from groundup.data.file_kind import ARCHIVE, CONVERSATIONS, UNKNOWN_KIND, detect_kind, head_bytes
+from groundup.data.file_kind import ARCHIVE, LEFT_OUT_KINDS, detect_kind, head_bytes
 from groundup.data.inputs import InputFile, resolve_files
 from groundup.data.license import LicenseFinder, is_allowed
 from groundup.data.readers import get_reader
@@ -78,7 +78,7 @@ def _read_member(
             stream = rejoin(head, stream)
             kind = detect_kind(name, head, member.size)
             options = replace(options, by_content=True)
-        if kind in (UNKNOWN_KIND, CONVERSATIONS):
+        if kind in LEFT_OUT_KINDS:
             yield kind, DroppedDocument(kind, name)
         elif kind == ARCHIVE:
             yield from _read_nested_archive(name, stream, options, depth)
@@ -100,8 +100,10 @@ def _read_member(
 def _read_nested_archive(
     name: str, stream: IO[bytes], options: ReaderOptions, depth: int
 ) -> Iterator[tuple[str, ReadResult]]:
-    data = read_bounded(stream, MAX_BYTES) if depth < MAX_ARCHIVE_DEPTH else None
-    if data is None:
+    if depth == MAX_ARCHIVE_DEPTH:
+        yield ARCHIVE, DroppedDocument("nested_archive", name)
+        return
+    if (data := read_bounded(stream, MAX_BYTES)) is None:
         yield ARCHIVE, DroppedDocument("too_large", name)
         return
     unsafe_names: list[str] = []

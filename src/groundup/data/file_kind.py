@@ -20,11 +20,14 @@ HEAD_BYTES = 1 << 16
 BZ2_HEAD_BYTES = 1 << 20
 """The first block of a bzip2 file, which holds up to 900 kB, is decompressed whole or not at all."""
 
-ARCHIVE, CONVERSATIONS, UNKNOWN_KIND = "archive", "conversations", "unknown_kind"
+ARCHIVE, CONVERSATIONS, UNKNOWN_KIND, TROFF, ENCODED = "archive", "conversations", "unknown_kind", "troff", "encoded"
 """Kinds beside those of sources: files in a file, text for fine-tuning, and what no reader takes."""
+LEFT_OUT_KINDS = frozenset([CONVERSATIONS, UNKNOWN_KIND, TROFF, ENCODED])
 
 BOOK_BYTES = range(100_000, 20_000_000)
 """Plain text of such a size is a book: split at chapters, without the filters for web pages."""
+MAX_BOOK_SYMBOLS = 0.3
+"""Share of ASCII digits and punctuation in the characters of a book: 0.02 to 0.1 in prose, 0.5 in logs."""
 
 ZIP_MAGIC, GZIP_MAGIC = b"PK\x03\x04", b"\x1f\x8b"
 TABLE_SUFFIXES = (".parquet", ".arrow", ".feather", ".csv", ".tsv")
@@ -53,6 +56,13 @@ LONG_JSON_TEXT = re.compile(rf'"(?:{"|".join(TEXT_KEYS)})"\s*:\s*"(?:[^"\\]|\\.)
 DUMP = re.compile(rb"\A\s*(?:<\?xml[^>]*>\s*)?<mediawiki\b")
 RST = re.compile(rb"^\.\. [\w:-]+::|^\.\. _[^:\n]+:|(?<!\S):[\w:+-]+:`[^`\n]+`", re.MULTILINE)
 MARKDOWN = re.compile(rb"^#{2,6} \S|^```|\]\(https?://", re.MULTILINE)
+TROFF_START = re.compile(rb"\A\s*(?:[.']\s*\\\"|\.(?:TH|Dd|so|de|ie|if|nr|tr)\s)")
+TROFF_MACRO = re.compile(rb"^\.(?:TH|SH|Sh|Dd|so|mso)\s", re.MULTILINE)
+"""Manual pages begin with a comment or a macro, and have a title or sections, or name another page."""
+ENCODED_RUN = re.compile(rb"[A-Za-z0-9+/=_-]{60,}")
+MIN_ENCODED_BYTES, MIN_ENCODED_SHARE = 500, 0.9
+"""Text in which runs without a space have such a share holds no words: base64, hexadecimal digits, genomes."""
+SYMBOLS = bytes(code for code in range(33, 127) if not chr(code).isalpha())
 GUTENBERG = re.compile(rb"PROJECT GUTENBERG", re.IGNORECASE)
 
 
@@ -62,7 +72,7 @@ def head_bytes(name: str) -> int:
 
 
 def detect_kind(name: str, head: bytes, size: int = 0) -> str:
-    """Kind of source, ARCHIVE, CONVERSATIONS or UNKNOWN_KIND.
+    """Kind of source, ARCHIVE, or one of LEFT_OUT_KINDS.
 
     `head`: the first `head_bytes(name)` of the file; `size`: its bytes, 0 if unknown. Content decides before the name.
 
@@ -136,13 +146,22 @@ def _text_kind(path: PurePosixPath, head: bytes, size: int) -> str:
         return CONVERSATIONS if isinstance(record.get("messages"), list) else "jsonl"
     if path.suffix in SETTINGS_SUFFIXES or head.lstrip().startswith(b"<?xml"):
         return UNKNOWN_KIND
+    if TROFF_START.match(head) and TROFF_MACRO.search(head):
+        return TROFF
+    if len(head) >= MIN_ENCODED_BYTES and sum(map(len, ENCODED_RUN.findall(head))) >= MIN_ENCODED_SHARE * len(head):
+        return ENCODED
     if b"<|" in head and END_OF_TEXT.search(head.decode("utf-8", "replace")):
         return "text"
-    if GUTENBERG.search(head) or size in BOOK_BYTES:
+    if GUTENBERG.search(head) or (size in BOOK_BYTES and _symbol_share(head) <= MAX_BOOK_SYMBOLS):
         return "books"
     if len(RST.findall(head)) >= 2:
         return "rst"
     return "markdown" if len(MARKDOWN.findall(head)) >= 3 else "text"
+
+
+def _symbol_share(head: bytes) -> float:
+    characters = head.translate(None, b" \t\r\n")
+    return 1 - len(characters.translate(None, SYMBOLS)) / max(len(characters), 1)
 
 
 def _first_of_array(head: str) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from groundup.data.clean.cleaning_steps import utf8_bytes
 from groundup.data.document import Document, DroppedDocument
-from groundup.data.file_kind import UNKNOWN_KIND
+from groundup.data.file_kind import ENCODED, LEFT_OUT_KINDS, TROFF, UNKNOWN_KIND
 from groundup.data.readers.records import MISSING_COLUMN
 
 MAX_SAMPLES = 20
@@ -29,6 +29,9 @@ REASON_TEXTS = {
     "encrypted": "a password is needed",
     "not_read": "the reader of this kind takes no such file (data.sources[].kind)",
     "unknown_kind": "no reader for files of this kind (binary, or settings and data)",
+    TROFF: "manual pages with troff macros: `man -P cat -l FILE` prints their text",
+    ENCODED: "base64, hexadecimal digits or others without words",
+    "nested_archive": "archives within archives, more than three deep",
     "conversations": "conversations: they belong into finetune.conversations",
 }
 
@@ -64,7 +67,7 @@ MAX_CONTROL_TOKENS, MANY_CONTROL_TOKENS = 50, 10
 
 FEW_KEPT = 1 / 3
 """A source that keeps less is worth a warning."""
-NOT_LOST = (UNKNOWN_KIND, "not_read", "conversations", "not_sampled", "empty_file")
+NOT_LOST = (*LEFT_OUT_KINDS, "not_read", "not_sampled", "empty_file")
 """Reasons that do not count for it: no text, or left out on purpose."""
 
 

@@ -194,6 +194,13 @@ def hash_task_files(section: EvaluateConfig, machine: Machine) -> dict[str, Any]
 
 
 def _no_match(source: str, pattern: str) -> UserError:
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        return UserError(f"source {source}: no file in the folder {pattern}", hint="hidden files do not count")
+    if path.exists():
+        return UserError(
+            f"source {source}: {pattern} is neither a file nor a folder", hint="pipes cannot be read twice"
+        )
     hint = "globs: * within a folder, ** across folders"
     return UserError(f"source {source}: no file matches {pattern}", hint=hint)
 

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from groundup.data.corpus_summary import BYTES_PER_TOKEN
 from groundup.data.dedup.document_keys import text_key
 from groundup.data.document import Document, DroppedDocument
 from groundup.data.document_reader import read_file_kinds
-from groundup.data.file_kind import CONVERSATIONS, UNKNOWN_KIND
-from groundup.data.filter_stats import count_by_name, describe_reason
+from groundup.data.file_kind import CONVERSATIONS, ENCODED, TROFF, UNKNOWN_KIND
+from groundup.data.filter_stats import PII_STEP, REASON_TEXTS, count_by_name, describe_reason
 from groundup.data.inputs import InputFile, resolve_files
 from groundup.data.readers.jsonl import read_records
 from groundup.data.readers.reader_options import ReaderOptions
@@ -29,6 +29,8 @@ SAMPLE_BYTES = 4 << 20
 MIN_FILE_BYTES = 16 << 10
 MAX_TURNS = 200
 """Limits of the sample: files, text in all, text of each file at least, turns of conversations."""
+SURVEYED_CHARACTERS = 20_000
+"""Of a longer text, its beginning stands for all of it."""
 MIN_SHARE = 0.02
 """Languages with a smaller share of the text are taken for errors of the detection."""
 LEFT_OUT = {
@@ -38,6 +40,7 @@ LEFT_OUT = {
     "broken_archive": "damaged",
     "not_text": "binary",
     "too_large": "too large",
+    **{reason: REASON_TEXTS[reason] for reason in (TROFF, ENCODED, "nested_archive", "encrypted", "scanned_page")},
 }
 """Reasons for which whole files are left out, in words."""
 ONE_TEXT_KINDS = frozenset(["text", "markdown", "rst", "html", "books", "code", "pdf", "office"])
@@ -58,7 +61,7 @@ class DataSurvey:
         text_sources: names of the sources with text, or not on this machine.
         kinds, encodings: documents of the sample; encodings without UTF-8.
         languages: bytes of the sample.
-        left_out: files and members of archives in the sample without text, by reason.
+        left_out: files, members of archives and records in the sample without text, by reason.
         beginnings: first words of a few documents.
         conversations: paths of files with conversations, and the languages of their turns.
     """
@@ -114,13 +117,15 @@ class DataSurvey:
         if self.conversations:
             lines.append(f"conversations: {', '.join(self.conversations[:3])}")
         if self.left_out:
-            words = Counter[str]()
+            words = {"files": Counter[str](), "records": Counter[str]()}
             for reason, count in self.left_out.items():
-                words[LEFT_OUT[reason]] += count
+                what = LEFT_OUT.get(reason)
+                words["files" if what else "records"][what or describe_reason(reason)] += count
             sample = f" (in a sample of {self.sampled:,} files)" if self.sampled < self.files else ""
-            lines.append(
-                "files without text: " + ", ".join(f"{n:,} {what}" for what, n in words.most_common()) + sample
-            )
+            for unit, counts in words.items():
+                if counts:
+                    listed = ", ".join(f"{n:,} {what}" for what, n in counts.most_common())
+                    lines.append(f"{unit} without text: {listed}{sample}")
         return lines
 
     def _summary(self) -> str:
@@ -168,8 +173,10 @@ def survey_files(specs: Iterable[FilesConfig], machine: Machine) -> DataSurvey:
     steps: dict[str, list[CleaningStep]] = {}
     keys: set[int] = set()
     limit = max(MIN_FILE_BYTES, SAMPLE_BYTES // max(len(sample), 1))
-    for spec, file in sample:
-        _survey_file(survey, spec, file, limit, steps, keys)
+    with machine.progress.task("looking at files", total=len(sample), unit="files") as task:
+        for spec, file in sample:
+            _survey_file(survey, spec, file, limit, steps, keys)
+            task.advance()
     scale = survey.total_bytes / max(sample_bytes, 1)
     survey.text_files *= survey.files / max(survey.sampled, 1)
     survey.documents *= scale
@@ -191,8 +198,7 @@ def _survey_file(
     options = ReaderOptions(spec.text_column, html_extractor="resiliparse")
     for kind, found in read_file_kinds(spec.kind, file, options):
         if isinstance(found, DroppedDocument):
-            if found.reason in LEFT_OUT:
-                survey.left_out[found.reason] += 1
+            survey.left_out[found.reason] += found.reason != CONVERSATIONS
             if found.reason == CONVERSATIONS and not file.is_archive:
                 survey.conversations.append(str(file.path))
                 survey.conversation_languages.update(_turn_languages(file.path))
@@ -219,8 +225,9 @@ def _survey_document(
 ) -> None:
     if kind not in steps:
         config = DataConfig.model_validate({"sources": [{"name": "data", "path": "-"}]})
-        steps[kind] = build_steps(config, kind, True, FilterContext())
+        steps[kind] = [step for step in build_steps(config, kind, True, FilterContext()) if step.name != PII_STEP]
     survey.read += 1
+    document = replace(document, text=document.text[:SURVEYED_CHARACTERS])
     if kind != "code":
         survey.languages[detect_language(document.text)[0]] += utf8_bytes(document.text)
     if (encoding := document.encoding.partition(",")[0]) and not encoding.startswith("utf-8"):
