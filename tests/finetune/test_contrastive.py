@@ -1,17 +1,28 @@
 """Contrastive fine-tuning: the loss against a slow version and sentence-transformers, batches, passages, and learning."""
 
+import json
 import math
+import random
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.finetune import finetune_embeddings
-from groundup.finetune.contrastive import ContrastiveBatches, FixedPairs, contrastive_loss, info_nce
+from groundup.finetune.contrastive import (
+    ContrastiveBatches,
+    FixedPairs,
+    choose_token_weights,
+    contrastive_loss,
+    info_nce,
+)
 from groundup.finetune.passage_pairs import PassagePairs
 from groundup.generate import embed_texts
-from groundup.model import build_model
+from groundup.interop import export, open_model
+from groundup.model import build_model, save_model
+from groundup.model.token_weights import get_token_weights
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import TokenShard, write_token_shard
 from groundup.tokenizer.tokenizer_training import train_bpe
@@ -25,9 +36,11 @@ def vectors() -> tuple[torch.Tensor, torch.Tensor]:
     return (grid * 1.7).sin().reshape(6, 5), (grid * 2.3).cos().reshape(6, 5)
 
 
-def encoder(architecture: str = "encoder"):
+def encoder(architecture: str = "encoder", vocab_size: int = 260):
     torch.manual_seed(0)
-    shape = {"vocab_size": 260, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "context_length": 64}
+    shape = {"vocab_size": vocab_size, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "context_length": 64}
+    if architecture == "encoder":  # as ModernBERT
+        shape |= {"norm": "layernorm", "feed_forward": "geglu", "embedding_norm": True, "tie_embeddings": True}
     return build_model(ModelConfig(architecture=architecture, **shape)).eval()
 
 
@@ -134,6 +147,57 @@ def test_a_second_call_resumes(architecture, tmp_path):
     states = [model.state_dict() for model in models]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert all(weight.requires_grad for weight in models[0].parameters())
+
+
+FILLERS = ["the", "of", "and", "in", "to", "a", "is", "it"]
+
+
+def keyword_pairs() -> list[tuple[str, str]]:
+    """Queries and texts that share one word, among others that all texts have."""
+    noise = random.Random(0)
+    return [
+        tuple(" ".join([*noise.sample(FILLERS, 6), f"{first}{second}"]) for _ in range(2))
+        for first in "bdfgklmn" for second in ("oko", "iri", "unu", "ava", "elle")
+    ]  # fmt: skip
+
+
+def test_frequent_tokens_count_less_where_more_is_found_so(tmp_path):
+    pairs = keyword_pairs()
+    tokenizer, model = train_bpe([" ".join(pair) for pair in pairs] * 3, 330), encoder(vocab_size=330)
+    equal = embed_texts(model, tokenizer, [pairs[0][0]])
+    assert choose_token_weights(model, tokenizer, FixedPairs(pairs))
+    weights = get_token_weights(model)
+    counts = torch.zeros(330)
+    for text in [text for pair in pairs for text in pair]:
+        counts += torch.bincount(torch.tensor(tokenizer.encode(text)), minlength=330)
+    assert torch.allclose(weights, 1e-3 / (1e-3 + counts / counts.sum()))
+    ids = torch.tensor([tokenizer.encode(pairs[0][0])])
+    with torch.no_grad():
+        mean = (model.hidden_states(ids)[0] * weights[ids[0], None]).sum(dim=0)
+    vectors = embed_texts(model, tokenizer, [pairs[0][0], "elle"])
+    assert torch.allclose(vectors[0], mean / mean.norm(), atol=1e-6)
+    assert not torch.allclose(vectors[0], equal[0], atol=1e-2)
+
+    save_model(model, tmp_path / "native")
+    tokenizer.save(tmp_path / "native")
+    export(model, tokenizer, tmp_path / "exported", format="huggingface")
+    for folder in ("native", "exported"):
+        opened = open_model(tmp_path / folder, device="cpu")
+        assert torch.allclose(embed_texts(*opened, [pairs[0][0], "elle"]), vectors, atol=1e-5)
+    modules = json.loads((tmp_path / "exported" / "modules.json").read_text())
+    assert [module["path"] for module in modules] == ["", "1_WordWeights", "2_Pooling"]
+    table = load_file(tmp_path / "exported" / "1_WordWeights" / "model.safetensors")["emb_layer.weight"]
+    assert torch.equal(table[:, 0], weights)
+    (tmp_path / "native" / "token_weights.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"token_weights\.safetensors: damaged"):
+        open_model(tmp_path / "native", device="cpu")
+
+
+def test_tokens_count_alike_where_that_finds_as_much():
+    pairs = [(word * 3, word * 4) for word in ("ab", "cd", "ef", "gh")]
+    model = encoder()
+    assert not choose_token_weights(model, train_bpe([], 260), FixedPairs(pairs))
+    assert get_token_weights(model) is None
 
 
 def test_one_pair_has_no_negatives():

@@ -12,13 +12,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from groundup.evaluate.retrieval import first_rank_accuracy
 from groundup.finetune.chat_batches import MIN_SEQUENCE_LENGTH, batches_by_length, grouped_steps, shuffled_rows
-from groundup.generate.text_embedding import encode_for_embedding, pad_ids, pool_tokens
+from groundup.generate.text_embedding import embed_texts, encode_for_embedding, pad_ids, pool_tokens
+from groundup.model.token_weights import get_token_weights, inverse_frequency_weights, set_token_weights
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives import Batch, Objective
 
-SAMPLED_PAIRS = 200
-"""Pairs whose tokens are counted for the size of a batch."""
+SAMPLED_PAIRS, COUNTED_PAIRS = 200, 5_000
+"""Pairs whose lengths give the size of a batch, and which are searched; pairs whose tokens are counted for their weights."""
 
 
 @runtime_checkable
@@ -42,6 +44,33 @@ class FixedPairs:
         return self.pairs[index]
 
 
+def choose_token_weights(model: nn.Module, tokenizer: Tokenizer, pairs: TextPairs) -> bool:
+    """Weight the tokens of `model` by their frequency in `pairs`, if the right texts are nearest more often then.
+
+    That is so for models which were trained little; those that embed texts well already have learnt what counts.
+    """
+    sample = [pairs.pair(index, 0) for index in _evenly(len(pairs), COUNTED_PAIRS)]
+    ids = [token for pair in sample for row in encode_for_embedding(model, tokenizer, pair)[0] for token in row]
+    counts = torch.bincount(torch.tensor(ids), minlength=int(model.config.vocab_size))  # type: ignore[union-attr, arg-type]
+    searched = [sample[index] for index in _evenly(len(sample), SAMPLED_PAIRS)]
+    known, found = get_token_weights(model), _share_found(model, tokenizer, searched)
+    set_token_weights(model, inverse_frequency_weights(counts))
+    if _share_found(model, tokenizer, searched) <= found:
+        set_token_weights(model, known)
+    return get_token_weights(model) is not None
+
+
+def _share_found(model: nn.Module, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> float:
+    queries, texts = zip(*pairs, strict=True)
+    vectors = embed_texts(model, tokenizer, [*queries, *texts])
+    return first_rank_accuracy(vectors[: len(pairs)] @ vectors[len(pairs) :].T, torch.arange(len(pairs)))
+
+
+def _evenly(count: int, limit: int) -> range:
+    """At most `limit` indices below `count`, evenly spaced."""
+    return range(0, count, -(-count // limit))
+
+
 class ContrastiveBatches:
     """Batches of pairs, whose texts have similar lengths; a pure function of (seed, step).
 
@@ -56,7 +85,7 @@ class ContrastiveBatches:
     def __init__(self, pairs: TextPairs, model: nn.Module, tokenizer: Tokenizer, batch_tokens: int, seed: int):
         self.pairs, self.model, self.tokenizer, self.seed = pairs, model, tokenizer, seed
         self.num_rows = len(pairs)
-        sampled = [pairs.pair(index, 0) for index in range(0, len(pairs), max(1, len(pairs) // SAMPLED_PAIRS))]
+        sampled = [pairs.pair(index, 0) for index in _evenly(len(pairs), SAMPLED_PAIRS)]
         tokens = sum(len(ids) for pair in sampled for ids in self._encode(pair))
         self.sequence_length = max(MIN_SEQUENCE_LENGTH, round(tokens / len(sampled)))
         self.batch_rows = min(max(2, batch_tokens // self.sequence_length), self.num_rows)

@@ -14,7 +14,13 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.retrieval import half_tokens, score_pairs, split_passages
 from groundup.finetune.classification import LABELS, LabelBatches, label_accuracy
-from groundup.finetune.contrastive import ContrastiveBatches, FixedPairs, TextPairs, contrastive_objective
+from groundup.finetune.contrastive import (
+    ContrastiveBatches,
+    FixedPairs,
+    TextPairs,
+    choose_token_weights,
+    contrastive_objective,
+)
 from groundup.finetune.example_sources import Example, read_examples, split_examples
 from groundup.finetune.finetune_task import FinetuneBatches
 from groundup.finetune.lora import apply_lora, merge_lora
@@ -69,7 +75,8 @@ def finetune_embeddings(
         validation: pairs to score before and after.
         options: fields of TrainingOptions.
 
-    Returns the metrics: steps, parameters, loss, validation, speed, and retrieval before and after (see `score_pairs`).
+    Returns the metrics: steps, parameters, loss, validation, speed, weighted_tokens (see `choose_token_weights`), and
+    retrieval before and after (see `score_pairs`).
     """
     source = FixedPairs(pairs) if isinstance(pairs, Sequence) else pairs
     if len(source) < 2:
@@ -78,6 +85,7 @@ def finetune_embeddings(
     model.to(setup_device(machine)).eval()
     scored = validation[:: max(1, math.ceil(len(validation) / MAX_SCORED_PAIRS))]
     before = score_pairs(model, tokenizer, scored) if scored else None
+    is_weighted = choose_token_weights(model, tokenizer, source)
 
     def batches(pairs: TextPairs) -> ContrastiveBatches:
         return ContrastiveBatches(pairs, model, tokenizer, settings.batch_tokens, seed)
@@ -86,7 +94,8 @@ def finetune_embeddings(
     objective = contrastive_objective(settings.temperature)
     metrics = _train(model, model, objective, batches(source), held_out, settings, folder, machine, seed)
     after = score_pairs(model, tokenizer, scored) if scored else None
-    return metrics | {"retrieval": after and {**after, "before": before and before["accuracy"]}}
+    retrieval = after and {**after, "before": before and before["accuracy"]}
+    return metrics | {"weighted_tokens": is_weighted, "retrieval": retrieval}
 
 
 def finetune_classifier(

@@ -1,7 +1,7 @@
 """Text embeddings: one vector a text, from the hidden states of any model, and the nearest texts by cosine similarity.
 
 The mean over the tokens of the last hidden states is the default (Reimers & Gurevych 2019, Sentence-BERT); of an
-encoder-decoder those of its encoder (Ni et al. 2021, Sentence-T5).
+encoder-decoder those of its encoder (Ni et al. 2021, Sentence-T5). A model that was fine-tuned for search may weight the tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from groundup.artifacts.errors import UserError
 from groundup.generate.generation import encode_prompt
 from groundup.model import EncoderDecoder
-from groundup.model.encoder import POOLINGS
+from groundup.model.encoder import POOLINGS, mean_pool
+from groundup.model.token_weights import get_token_weights
 from groundup.tokenizer import Tokenizer
 
 BATCH_TOKENS = 8_192
@@ -26,8 +27,8 @@ def embed_texts(
     """One vector per text, in float32 on the CPU; of a text longer than the context, its beginning is embedded.
 
     Args:
-        pooling: mean (of all tokens), cls (first token) or last (last token); default: model.pooling of an encoder,
-            else mean.
+        pooling: mean (of all tokens, weighted if the model has weights for them), cls (first token) or last (last token);
+            default: model.pooling of an encoder, else mean.
         normalize: to length 1, so that the product of two vectors is their cosine similarity.
 
     Raises UserError for an unknown pooling.
@@ -98,9 +99,11 @@ def pool_tokens(
     """One vector per row, of its first `lengths` tokens, in float32 and with gradients."""
     pool = _find_pooling(model, pooling)
     real = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+    weights = get_token_weights(model) if pool is mean_pool else None
     read_states = model.encode if isinstance(model, EncoderDecoder) else model.hidden_states
     documents = None if bool(real.all()) else real.long()
-    return pool(read_states(tokens, document_ids=documents).float(), real)  # type: ignore[operator]
+    hidden = read_states(tokens, document_ids=documents).float()  # type: ignore[operator]
+    return pool(hidden, real if weights is None else real * weights[tokens])
 
 
 def nearest_texts(query: Float[Tensor, " D"], vectors: Float[Tensor, "N D"], count: int) -> list[tuple[int, float]]:

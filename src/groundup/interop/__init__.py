@@ -6,6 +6,7 @@ Files, in reading order:
     zero_checkpoint.py     weights of DeepSpeed ZeRO checkpoints
     weight_map.py          maps between native and foreign tensors; models from foreign tensors
     families/              Hugging Face model families
+    sentence_transformers_files.py  weights of tokens in a text embedding, for sentence-transformers
     fold_scales.py         scale factors folded into weights
     huggingface_model.py   Hugging Face folders, import and export
     gguf/                  GGUF files, import and export

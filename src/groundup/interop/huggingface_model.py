@@ -24,6 +24,7 @@ from groundup.interop.safetensors_files import (
     cast_floating,
     write_safetensors,
 )
+from groundup.interop.sentence_transformers_files import write_token_weights
 from groundup.interop.weight_map import build_from_tensors, convert_to_foreign
 from groundup.interop.zero_checkpoint import ZeroCheckpoint, is_zero_checkpoint
 from groundup.recipe import ModelConfig
@@ -92,6 +93,7 @@ def export_huggingface(
     out.mkdir(parents=True, exist_ok=True)
     foreign = convert_to_foreign(family.weight_map(config, list(weights)), weights)
     files = write_safetensors(((n, cast_floating(t, DTYPES[dtype]).cpu()) for n, t in foreign), out, max_shard_bytes)
+    files += write_token_weights(model, tokenizer, out) if tokenizer is not None else []
     return [*files, *write_config_files(config, tokenizer, out, dtype)]
 
 

@@ -13,6 +13,7 @@ from groundup.interop.huggingface_model import CONFIG_FILE as HUGGINGFACE_CONFIG
 from groundup.interop.huggingface_model import load_huggingface
 from groundup.model import load_model
 from groundup.model.serialization import CONFIG_FILE as NATIVE_CONFIG
+from groundup.model.token_weights import load_token_weights
 from groundup.stages import STAGE_FOLDERS
 from groundup.tokenizer import Tokenizer
 
@@ -48,7 +49,9 @@ def open_model(
         return load_gguf(path, target, dtype)
     if (path / NATIVE_CONFIG).is_file():
         return load_model(path, target, dtype, verify=False), Tokenizer.load(path)
-    return load_huggingface(path, target, dtype), Tokenizer.load(path)
+    model = load_huggingface(path, target, dtype)
+    load_token_weights(model, path)
+    return model, Tokenizer.load(path)
 
 
 def resolve_model_path(path: Path) -> Path:

@@ -21,6 +21,7 @@ Files, in reading order:
     encoder.py            encoder (BERT, ModernBERT)
     encoder_decoder.py    encoder-decoder (T5)
     token_masking.py      masked-language modelling and span corruption
+    token_weights.py      weights of tokens in a text embedding
     serialization.py      save, load and build models
 
 Deliberately absent: devices, optimizers, dropout (one pass over the data does not overfit), quantization, serving and

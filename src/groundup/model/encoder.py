@@ -84,8 +84,10 @@ class Encoder(nn.Module):
         return self.pool(hidden, document_ids == document_ids[:, :1])
 
 
-def mean_pool(hidden: Float[Tensor, "B T D"], token_mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
-    """Mean over the tokens of the mask (Reimers & Gurevych 2019, Sentence-BERT)."""
+def mean_pool(
+    hidden: Float[Tensor, "B T D"], token_mask: Bool[Tensor, "B T"] | Float[Tensor, "B T"]
+) -> Float[Tensor, "B D"]:
+    """Mean over the tokens of the mask (Reimers & Gurevych 2019, Sentence-BERT), or by their weights."""
     weights = token_mask.to(hidden.dtype)[..., None]
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
 

@@ -20,6 +20,7 @@ from groundup.model.encoder import Encoder
 from groundup.model.encoder_decoder import EncoderDecoder
 from groundup.model.moe import ExpertBias
 from groundup.model.rope import RotaryEmbedding
+from groundup.model.token_weights import TOKEN_WEIGHTS, TOKEN_WEIGHTS_FILE, get_token_weights, load_token_weights
 from groundup.recipe import ModelConfig
 
 ARCHITECTURES: dict[str, type[Decoder] | type[Encoder] | type[EncoderDecoder]] = {
@@ -61,8 +62,17 @@ def write_model_files(model: nn.Module, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     save_tensors(weights, folder / WEIGHTS_FILE)
+    save_token_weights(model, folder)
     config = model.config.model_dump(mode="json", exclude_none=True)  # type: ignore[union-attr,operator]
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def save_token_weights(model: nn.Module, folder: Path) -> list[Path]:
+    """Write the weights of `token_weights.py`, if `model` has any. Returns the files written."""
+    if (weights := get_token_weights(model)) is None:
+        return []
+    save_tensors({TOKEN_WEIGHTS: weights.detach().cpu()}, folder / TOKEN_WEIGHTS_FILE)
+    return [folder / TOKEN_WEIGHTS_FILE]
 
 
 def load_model(
@@ -86,6 +96,7 @@ def load_model(
         check_artifact(folder)
     model = build_meta_model(load_config(folder))
     assign_weights(model, _read_weights(folder / WEIGHTS_FILE), source=str(folder / WEIGHTS_FILE))
+    load_token_weights(model, folder)
     return model.to(device=device, dtype=dtype).eval()  # type: ignore[arg-type]
 
 

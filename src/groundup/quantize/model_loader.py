@@ -11,6 +11,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.run_record import check_artifact
 from groundup.interop.huggingface_model import CONFIG_FILE, read_config
 from groundup.interop.model_export import copy_classifier
+from groundup.model.token_weights import load_token_weights
 from groundup.quantize.formats import FORMATS
 from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized, load_huggingface_quantized
 from groundup.quantize.int4_cpu import use_int4_kernel
@@ -47,7 +48,9 @@ def is_quantized(path: Path) -> bool:
 def load_quantized_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Tokenizer]:
     """A quantized model with its exact layers (not the int4 kernel), and its tokenizer."""
     load = load_quantized_folder if (path / QUANTIZATION_FILE).is_file() else load_huggingface_quantized
-    return load(path, device), Tokenizer.load(path)
+    model = load(path, device)
+    load_token_weights(model, path)
+    return model, Tokenizer.load(path)
 
 
 def export_model(
