@@ -25,6 +25,7 @@ REMOVED_TAGS = (
 )  # fmt: skip
 ELEMENT = re.compile(rf"<({'|'.join(VERBATIM_TAGS + REMOVED_TAGS)})\b([^<>]*)>", re.IGNORECASE)
 ELEMENT_END = {tag: re.compile(rf"</{tag}\s*>", re.IGNORECASE) for tag in VERBATIM_TAGS + REMOVED_TAGS}
+TABLE_TAG = re.compile(r"<(/?)table\b[^<>]*>", re.IGNORECASE)
 ATTRIBUTES = r"""(?:\s+[\w:.-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>=]+))*\s*/?"""
 TAG = re.compile(
     rf"</?(?:[biupsq](?={ATTRIBUTES}>)|abbr|bdi|bdo|big|blockquote|br|caption|center|cite|code|data|dd|del|dfn|div|dl|dt|em|font|"
@@ -41,7 +42,7 @@ MARK = re.compile(r"\{\{|\}\}|\{\||\|\}|\[\[|\]\]")
 EXTERNAL = re.compile(r"\[(?:https?:|ftp:|mailto:|//)[^\s\[\]]*+(?:[ \t]+([^\[\]]*+))?\]")
 MAGIC_WORD = re.compile(r"__[A-Z]{3,}__")
 HEADING = re.compile(r"^(={1,6})\s*(.+?)\s*\1\s*$")
-LIST_MARK = re.compile(r"^[*#:;]+\s*")
+LIST_MARK = re.compile(r"^([*#:;]+)\s*")
 SPACES = re.compile(r"[^\S\n ][^\S\n]*| [^\S\n]+")
 LEADING_BOX = re.compile(f"^(?:[{GONE}{HOLE} ]*{HOLE}(?=[^\\s{GONE}{HOLE}])|[{GONE}{HOLE} ]+(?='''))", re.MULTILINE)
 
@@ -56,6 +57,9 @@ SENTENCE_START = re.compile(
 ABBREVIATED = re.compile(
     r"\b(?:St|Dr|Mr|Mrs|Ms|Prof|Jr|Sr|No|Nr|Vol|ca|cf|vs|Gen|Col|Lt|Sgt|Rev|Fig|Ed|al|Inc|Ltd|Co|pp|approx)\.$"
 )
+CITATION = re.compile(r"\s*cit(?:e |ation\s*\|)", re.IGNORECASE)
+CITED = re.compile(f"{HOLE}{GONE}?[.,;:]")
+"""A line that begins with a citation, of which only remarks would be left."""
 PREFORMATTED = ("|", "{|", "{{", "}", "!!", "! ")
 """Starts of lines that only broken tables and templates leave."""
 BLOCK_STARTS = f"=*#:; {KEPT}"
@@ -64,7 +68,7 @@ DEPTH_LIMIT, MAX_BRACKETS = 200, 10
 
 
 def wikitext_to_text(wikitext: str, site: WikiSite | None = None, title: str = "") -> str:
-    """Plain text of an article: paragraphs, list items and headings, separated by blank lines.
+    """Plain text of an article: paragraphs, lists and headings, separated by blank lines.
 
     Without tables, reference and link sections, and without headings that have no text under them.
 
@@ -93,7 +97,8 @@ def render_article(wikitext: str, site: WikiSite, title: str = "") -> tuple[str,
     text = html.unescape(_without_emphasis(text))
     text = SPACES.sub(" ", text)
     if GONE in text:
-        text = AFTER_BRACKET.sub(r"\1", NO_WORDS_INSIDE.sub(GONE, text)).replace(f" {GONE}", f"{GONE} ")
+        text = NO_WORDS_INSIDE.sub(GONE, NO_WORDS_INSIDE.sub(GONE, text))  # brackets within brackets
+        text = AFTER_BRACKET.sub(r"\1", text).replace(f" {GONE}", f"{GONE} ")
         text = BEFORE_PUNCTUATION.sub("", text)
     text, dropped = _lines(text, site)
     if not verbatim:
@@ -107,13 +112,17 @@ def _without_elements(text: str, verbatim: list[str]) -> str:
     """
     out, position = [], 0
     unclosed: set[str] = set()
+    is_nested = True
     for opening in ELEMENT.finditer(text):
         tag = opening.group(1).lower()
         if opening.start() < position or tag in unclosed:
             continue
         closing = None
         if not opening.group(2).endswith("/"):
-            closing = ELEMENT_END[tag].search(text, opening.end())
+            if tag == "table" and is_nested:
+                closing = _table_end(text, opening.end())
+                is_nested = closing is not None
+            closing = closing or ELEMENT_END[tag].search(text, opening.end())
             if closing is None:
                 unclosed.add(tag)
                 continue
@@ -122,6 +131,16 @@ def _without_elements(text: str, verbatim: list[str]) -> str:
         content = text[opening.end() : closing.start()] if closing else ""
         out.append(_store(tag, opening.group(2), content, verbatim) if tag in VERBATIM_TAGS else GONE)
     return "".join([*out, text[position:]])
+
+
+def _table_end(text: str, start: int) -> re.Match[str] | None:
+    """The end of a table that may hold others; None if one of them is not closed."""
+    depth = 1
+    for found in TABLE_TAG.finditer(text, start):
+        depth += -1 if found.group(1) else 1
+        if depth == 0:
+            return found
+    return None
 
 
 def _store(tag: str, attributes: str, content: str, verbatim: list[str]) -> str:
@@ -143,20 +162,18 @@ def _unnest(text: str, site: WikiSite, title: str) -> str:
     out: list[list[str]] = [[]]
     open_marks: list[str] = []
     position = 0
-    for mark in MARK.finditer(text):
-        kind, start = mark.group(), mark.start()
-        if start < position:
-            continue
+    mark = MARK.search(text)
+    while mark is not None:
+        kind, start, end = mark.group(), mark.start(), mark.end()
+        if kind == "|}" and "{|" not in open_marks and text.startswith("}}", start + 1) and "{{" in open_marks:
+            kind, start, end = "}}", start + 1, end + 1  # an empty last argument: "{{name|}}"
+        mark = MARK.search(text, end)
         if kind == "{|" and not _at_line_start(text, start):
             continue
         if kind == "|}" and "{|" not in open_marks:
-            if text.startswith("}}", start + 1) and "{{" in open_marks:  # an empty last argument: "{{name|}}"
-                out[-1].append(text[position : start + 1])
-                position, kind = start + 1, "}}"
-            else:
-                continue
+            continue
         out[-1].append(text[position:start])
-        position = max(mark.end(), start + 1 + len(kind) if mark.group() == "|}" and kind == "}}" else 0)
+        position = end
         if kind in ("{{", "{|", "[["):
             if len(open_marks) >= DEPTH_LIMIT:
                 continue
@@ -210,7 +227,8 @@ def _template(content: str, before: str, site: WikiSite, title: str) -> str:
         is_mixed_number = before.isdigit() and "/" in printed and printed[0].isdigit()  # 1{{frac|3|4}}
         return f" {printed}" if is_mixed_number else printed
     is_note = before in GLUED or (before.isalnum() and all("=" in part for part in content.split("|")[1:]))
-    return GONE if "\n" in content.strip() or is_note else HOLE
+    is_box = "\n" in content.strip() and not CITATION.match(content)
+    return GONE if is_box or is_note else HOLE
 
 
 def _at_line_start(text: str, position: int) -> bool:
@@ -263,7 +281,9 @@ def _lines(text: str, site: WikiSite) -> tuple[str, int]:
     """Paragraphs and headings with text under them, and the number of sentences dropped for a HOLE."""
     kept: list[str] = []
     skipping_level = dropped = 0
+    numbers: dict[str, int] = {}  # of the items so far, by the marks of a numbered list
     pending: list[tuple[int, str]] = []  # headings without text so far
+    list_mark = ""
     for line in _blocks(text):
         if line[0] == "=" and (heading := HEADING.match(line)):
             level, name = len(heading.group(1)), MARKS.sub("", heading.group(2)).strip()
@@ -273,10 +293,12 @@ def _lines(text: str, site: WikiSite) -> tuple[str, int]:
             pending = [entry for entry in pending if entry[0] < level]
             if not skipping_level:
                 pending.append((level, name))
+                numbers = {}
             continue
         if skipping_level or line.startswith(PREFORMATTED):
             continue
-        line = LIST_MARK.sub("", line)
+        marks = found.group(1) if (found := LIST_MARK.match(line)) else ""
+        line = line[found.end() :] if found else line
         if HOLE in line:
             line, count = _whole_sentences(line)
             dropped += count
@@ -287,10 +309,23 @@ def _lines(text: str, site: WikiSite) -> tuple[str, int]:
             line = re.sub(r"  +", " ", line.strip())
         if not any(character.isalnum() for character in line):
             continue
-        kept += [name for _, name in pending]
-        pending = []
-        kept.append(line)
-    return "\n\n".join(kept), dropped
+        numbers = {key: number for key, number in numbers.items() if marks.startswith(key)}
+        bullet = _bullet(marks, numbers)
+        separator = "\n" if bullet and marks[0] == list_mark and not pending else "\n\n"
+        kept += [*(f"\n\n{name}" for _, name in pending), f"{separator}{bullet}{line}"]
+        list_mark, pending = marks[:1] if bullet else "", []
+    return "".join(kept)[2:], dropped
+
+
+def _bullet(marks: str, numbers: dict[str, int]) -> str:
+    """What stands before a list item: "- " or its number, indented; nothing before terms and definitions."""
+    indent = "  " * sum(mark in "*#" for mark in marks[:-1])
+    if not marks or marks[-1] in ":;":
+        return indent
+    if marks[-1] == "*":
+        return f"{indent}- "
+    numbers[marks] = numbers.get(marks, 0) + 1
+    return f"{indent}{numbers[marks]}. "
 
 
 def _blocks(text: str) -> Iterator[str]:
@@ -316,6 +351,8 @@ def _whole_sentences(line: str) -> tuple[str, int]:
     """The sentences of a line in which nothing is missing, and the number of others. Brackets with a hole are removed."""
     if not any(character.isalnum() for character in line):
         return "", 0
+    if CITED.match(line):
+        return "", 1
     for _ in range(MAX_BRACKETS):
         line, found = UNKNOWN_INSIDE.subn("", line)
         if not found:
