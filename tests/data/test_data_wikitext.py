@@ -84,8 +84,10 @@ def test_deep_nesting_of_wikitext():
         ("<table><tr><td>a</table>Text <table>b.</table>", "Text"),
         ("Bee (({{cn|a}}, {{cn|b}})) is", "Bee is"),
         ("* {{Citation\n|last = A\n|title = B\n}}. First of a series.\n* Other.", "- Other."),
-        ("* one\n* two\n** three\n*: more\n# first\n# second\n## a\n# third\n\nText.\n# again\n; term\n: meaning",
-         "- one\n- two\n  - three\n  more\n\n1. first\n2. second\n  1. a\n3. third\n\nText.\n\n1. again\n\nterm\n\nmeaning"),
+        (
+            "* one\n* two\n** three\n*: more\n# first\n# second\n## a\n# third\n\nText.\n# again\n; term\n: meaning",
+            "- one\n- two\n  - three\n  more\n\n1. first\n2. second\n  1. a\n3. third\n\nText.\n\n1. again\n\nterm\n\nmeaning",
+        ),
     ],
 )
 def test_markup_is_read_as_on_the_page(wikitext: str, plain: str):
