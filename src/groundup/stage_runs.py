@@ -95,7 +95,7 @@ def _fingerprint_without_inputs(folder: Path, identity: dict[str, Any]) -> str |
 
 def plan_run(recipe: Recipe, run_folder: Path, machine: Machine) -> Plan:
     """The plan of a recipe: for the tokens of the run's text if they are counted, else for text without end."""
-    derive_plan = partial(_derive_with_base, recipe, run_folder) if recipe.base else partial(derive, recipe)
+    derive_plan = partial(_derive_in_run, recipe, run_folder)
     plan = derive_plan()
     has_tokenizer = recipe.tokenizer is not None or recipe.base is not None
     if recipe.train is None or not has_tokenizer or recipe.train.token_shards is not None:
@@ -109,16 +109,25 @@ def plan_run(recipe: Recipe, run_folder: Path, machine: Machine) -> Plan:
     return derive_plan(manifest.metrics["train"]["tokens"])
 
 
-def _derive_with_base(recipe: Recipe, run_folder: Path, data_tokens: int | None = None) -> Plan:
-    """`derive`; where the model of [base] was removed since, from the run's copy of it."""
-    try:
+def derive_recipe(recipe: Recipe, data_tokens: int | None = None) -> Plan:
+    """`derive`; the configuration of the model of [base] is read from its folder or file."""
+    if recipe.base is None:
         return derive(recipe, data_tokens)
+    from groundup.interop.base_model import read_base_config  # imports torch
+
+    return derive(recipe, data_tokens, read_base_config(recipe.base))
+
+
+def _derive_in_run(recipe: Recipe, run_folder: Path, data_tokens: int | None = None) -> Plan:
+    """`derive_recipe`; where the model of [base] was removed since, from the run's copy of it."""
+    copy = run_folder / STAGE_FOLDERS["base"]
+    try:
+        return derive_recipe(recipe, data_tokens)
     except UserError:
-        copy = run_folder / STAGE_FOLDERS["base"]
-        if Manifest.read(copy) is None:
+        if recipe.base is None or Manifest.read(copy) is None:
             raise
-        plan = derive(recipe.model_copy(update={"base": BaseModelConfig(model=str(copy))}), data_tokens)
-        return replace(plan, recipe=plan.recipe.model_copy(update={"base": recipe.base}))
+    plan = derive_recipe(recipe.model_copy(update={"base": BaseModelConfig(model=str(copy))}), data_tokens)
+    return replace(plan, recipe=plan.recipe.model_copy(update={"base": recipe.base}))
 
 
 def estimate_run_seconds(plan: Plan, machine: Machine) -> dict[str, float] | None:

@@ -99,6 +99,15 @@ def test_only_the_pipeline_imports_a_stage_module():
             assert not [name for name in imported_modules(path) if name.endswith(".stage")], path
 
 
+def test_no_module_is_imported_by_name():
+    """The import contracts do not see such imports; the table of stages and the pipeline have them."""
+    module = re.compile(r"groundup(\.[a-z_]+){2,}(:\w+)?")
+    for path in FILES:
+        if path.name not in ("stages.py", "pipeline.py"):
+            texts = [node.value for node in ast.walk(TREES[path]) if isinstance(node, ast.Constant)]
+            assert not [text for text in texts if isinstance(text, str) and module.fullmatch(text)], path
+
+
 def test_file_size():
     lines = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert {path: count for path, count in lines.items() if count > MAX_LINES} == {}

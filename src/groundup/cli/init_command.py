@@ -238,9 +238,10 @@ def _init_from_model(
     from groundup.artifacts.machine import Machine
     from groundup.data.inputs import require_local_files
     from groundup.finetune.finetune_plan import check_base_chat, estimate_finetuning
-    from groundup.plan import derive, plan_table
+    from groundup.plan import plan_table
     from groundup.plan.init_model_recipe import check_model_goal, model_recipe_toml
     from groundup.recipe import parse_recipe
+    from groundup.stage_runs import derive_recipe
 
     goal = check_model_goal(goal, model, data, chat)
     assert model is not None
@@ -251,7 +252,7 @@ def _init_from_model(
         print(line)
     out = out or Path(f"{_recipe_name(Path(model).resolve().stem)}-{goal}.toml")
     text = model_recipe_toml(goal, model, data, found.data, hardware, _recipe_name(out.stem))
-    recipe = derive(parse_recipe(tomllib.loads(text))).recipe
+    recipe = derive_recipe(parse_recipe(tomllib.loads(text))).recipe
     if goal == "finetune":
         check_base_chat(recipe)
         if cost := estimate_finetuning(recipe, Machine()):

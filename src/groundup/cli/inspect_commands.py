@@ -85,14 +85,14 @@ def diff(
     Example: groundup diff runs/quickstart quickstart.toml --set train.steps=200
     """
     from groundup import pipeline
-    from groundup.plan import derive
     from groundup.recipe import load_recipe
+    from groundup.stage_runs import derive_recipe
 
     recipes = (
         pipeline.read_recipe(run),
         pipeline.read_recipe(other) if other.is_dir() else load_recipe(other, sets or ()),
     )
-    old, new = (derive(recipe).recipe.model_dump(mode="json", exclude={"machine"}) for recipe in recipes)
+    old, new = (derive_recipe(recipe).recipe.model_dump(mode="json", exclude={"machine"}) for recipe in recipes)
     lines = list_differences(old, new)
     if other.is_dir():
         lines += list_differences(_evaluation_metrics(run), _evaluation_metrics(other))

@@ -40,11 +40,11 @@ def plan(
     Example: groundup plan llama-1b.toml --set budget.devices=16
     """
     from groundup import pipeline
-    from groundup.plan import derive, plan_table
+    from groundup.plan import plan_table
     from groundup.plan.prediction import predict_loss
     from groundup.plan.stage_support import check_stages
     from groundup.recipe import load_recipe
-    from groundup.stage_runs import estimate_run_seconds
+    from groundup.stage_runs import derive_recipe, estimate_run_seconds
 
     loaded = load_recipe(recipe, sets or ())
     folder = runs / loaded.name
@@ -61,7 +61,7 @@ def plan(
         deduplication = estimate_dedup(loaded.data, machine)
         tokens = estimate_tokens(loaded.data, machine) if derived.data_tokens is None else None
         if tokens and (loaded.tokenizer or loaded.base) and loaded.train and loaded.train.token_shards is None:
-            derived = replace(derive(loaded, tokens), data_estimated=True)
+            derived = replace(derive_recipe(loaded, tokens), data_estimated=True)
     check_stages(derived.recipe)
     summary = derived.summary()
     if loaded.base is not None:
@@ -187,12 +187,13 @@ def launch(
 
     Example: groundup launch llama-7b.toml --on slurm
     """
-    from groundup.plan import derive, job_file
+    from groundup.plan import job_file
     from groundup.recipe import load_recipe
+    from groundup.stage_runs import derive_recipe
 
     if on not in job_file.JOB_FORMATS:
         raise UserError(f"--on {on}: unknown system", hint=f"one of {', '.join(job_file.JOB_FORMATS)}")
-    job = job_file.cluster_job(derive(load_recipe(recipe, sets or ())), recipe, tuple(sets or ()), str(runs))
+    job = job_file.cluster_job(derive_recipe(load_recipe(recipe, sets or ())), recipe, tuple(sets or ()), str(runs))
     out = out or Path(f"{job.name}.{job_file.FILE_SUFFIXES[on]}")
     if out.exists():
         raise UserError(f"{out} exists", hint="choose another name with --out")

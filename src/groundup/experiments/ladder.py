@@ -14,12 +14,13 @@ from groundup.artifacts.directory import write_atomically
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.experiments.variants import VariantResult
-from groundup.plan import derive, scaling_law
+from groundup.plan import scaling_law
 from groundup.plan.derive import resolved_model_config
 from groundup.plan.model_shape import candidate_configs
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.prediction import DERIVED_FROM_SIZE, MODEL_SIZE_KNOBS, SCALING_LAW_FILE, recipe_signature
 from groundup.recipe import Recipe, parse_recipe
+from groundup.stage_runs import derive_recipe
 
 
 def ladder_recipes(recipe: Recipe, num_sizes: int, max_compute_fraction: float) -> dict[str, Recipe]:
@@ -35,7 +36,7 @@ def ladder_recipes(recipe: Recipe, num_sizes: int, max_compute_fraction: float) 
         )
     if num_sizes < scaling_law.MIN_POINTS:
         raise UserError(f"{num_sizes} sizes, expected at least {scaling_law.MIN_POINTS}", hint="more --sizes")
-    plan = derive(recipe)
+    plan = derive_recipe(recipe)
     if recipe.train is None or plan.parameters is None:
         raise UserError("the recipe has no [train] table: nothing to predict", hint="add a [train] table")
     values = recipe.model_dump(mode="json", exclude_none=True)
@@ -81,7 +82,7 @@ def fit_and_predict(recipe: Recipe, results: list[VariantResult], folder: Path) 
     sizes = [point["parameters"] for point in points]
     losses = [point["bits_per_byte"] for point in points]
     law = scaling_law.fit_scaling_law(sizes, losses)
-    plan = derive(recipe).summary()
+    plan = derive_recipe(recipe).summary()
     ladder = {
         "signature": fingerprint(recipe_signature(recipe)),
         "tokens_per_parameter": plan["tokens_per_parameter"],

@@ -3,7 +3,6 @@
 import math
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from groundup.artifacts.errors import UserError
@@ -94,11 +93,11 @@ class Plan:
         return summary
 
 
-def derive(recipe: Recipe, data_tokens: int | None = None) -> Plan:
+def derive(recipe: Recipe, data_tokens: int | None = None, base_config: ModelConfig | None = None) -> Plan:
     """Derive every knob that `recipe` leaves open; what is set stays.
 
     With `data_tokens`, the tokens of one pass over the training text, a derived training reads it MAX_EPOCHS times at
-    most, and the model is not larger than that is worth.
+    most, and the model is not larger than that is worth. `base_config`: of the model of [base], if the recipe has one.
 
     >>> from groundup.recipe import parse_recipe
     >>> plan = derive(parse_recipe({"name": "x", "budget": {"hours": 1}, "model": {"vocab_size": 4096}, "train": {}}))
@@ -107,7 +106,8 @@ def derive(recipe: Recipe, data_tokens: int | None = None) -> Plan:
 
     Raises UserError if the recipe contradicts itself or does not fit the hardware.
     """
-    base_config = None if recipe.base is None else _base_model_config(recipe)
+    if recipe.base is not None and base_config is None:
+        raise ValueError("a recipe with [base] needs the configuration of its model: stage_runs.derive_recipe reads it")
     if recipe.train is None:
         return Plan(recipe) if base_config is None else _plan_base(recipe, base_config)
     budget, device = recipe.budget, device_spec(recipe.budget.hardware)
@@ -138,11 +138,6 @@ def derive(recipe: Recipe, data_tokens: int | None = None) -> Plan:
         resolved, parameters, memory, compute, planned_seconds, layout, micro_batch, data_tokens, is_limited,
         activation_checkpointing=checkpointing,
     )  # fmt: skip
-
-
-def _base_model_config(recipe: Recipe) -> ModelConfig:
-    """The configuration of the model of [base]; the chapter that reads it is imported only for such a recipe."""
-    return import_module("groundup.interop.base_model").read_base_config(recipe.base)
 
 
 def _plan_base(recipe: Recipe, config: ModelConfig) -> Plan:
