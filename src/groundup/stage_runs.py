@@ -13,7 +13,9 @@ from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest
 from groundup.data.dedup_estimate import estimate_file_bytes
+from groundup.data.inputs import local_files
 from groundup.plan import Plan, derive
+from groundup.plan.derive import SECONDS_PER_HOUR
 from groundup.plan.stage_time import estimate_stage_seconds
 from groundup.recipe import Recipe
 from groundup.recipe.base_model_config import BaseModelConfig
@@ -130,8 +132,13 @@ def _derive_in_run(recipe: Recipe, run_folder: Path, data_tokens: int | None = N
     return replace(plan, recipe=plan.recipe.model_copy(update={"base": recipe.base}))
 
 
-def estimate_run_seconds(plan: Plan, machine: Machine) -> dict[str, float] | None:
-    """Seconds of each stage, from the sizes of the files of text and conversations; None: not known."""
+def estimate_run_seconds(
+    plan: Plan, machine: Machine, finetuning_hours: float | None = None
+) -> dict[str, float] | None:
+    """Seconds of each stage, from the sizes of the files of text and conversations; None: not known.
+
+    `finetuning_hours`: of the training alone, where it was estimated from the conversations themselves.
+    """
     recipe = plan.recipe
     text = [estimate_file_bytes(spec, machine) for spec in recipe.data.sources] if recipe.data else []
     tuning = recipe.finetune
@@ -141,10 +148,13 @@ def estimate_run_seconds(plan: Plan, machine: Machine) -> dict[str, float] | Non
         chat += [(1.0, estimate_file_bytes(spec, machine)) for spec in tuning.examples]
         if not chat:  # pairs are cut out of the text
             chat += [(1.0, size) for size in text]
+    scored = local_files(recipe.evaluate.text) if recipe.evaluate and recipe.evaluate.text else None
     return estimate_stage_seconds(
         plan,
         None if None in text else sum(size or 0.0 for size in text),
         None if any(size is None for _, size in chat) else sum(repeats * (size or 0.0) for repeats, size in chat),
+        None if scored is None else sum(path.stat().st_size for _, path in scored),
+        None if finetuning_hours is None else finetuning_hours * SECONDS_PER_HOUR,
     )
 
 

@@ -71,7 +71,7 @@ def plan(
         stage_runs = pipeline.resolve_stage_runs(derived.recipe, folder, machine)
         summary["stages"] = [stage_run.path.name for stage_run in stage_runs]
     summary["predicted_loss"] = predict_loss(loaded, derived, folder / LADDER_FOLDER)
-    summary["stage_seconds"] = estimate_run_seconds(derived, machine)
+    summary["stage_seconds"] = estimate_run_seconds(derived, machine, (summary.get("finetuning") or {}).get("hours"))
     if deduplication is not None:
         summary["deduplication"] = deduplication
     if simulate:

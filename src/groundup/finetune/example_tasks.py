@@ -12,6 +12,7 @@ from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
+from groundup.data.dedup_estimate import BYTES_PER_TOKEN
 from groundup.evaluate.retrieval import half_tokens, score_pairs, split_passages
 from groundup.finetune.classification import LABELS, LabelBatches, label_accuracy
 from groundup.finetune.contrastive import (
@@ -28,6 +29,8 @@ from groundup.finetune.passage_pairs import PassagePairs
 from groundup.finetune.sft import train_on_batches
 from groundup.generate.text_classification import TextClassifier, save_classifier
 from groundup.model import load_model, save_model
+from groundup.plan.finetune_defaults import derive_finetuning
+from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_pairs
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.tokenizer import Tokenizer, TokenShard
@@ -209,7 +212,6 @@ def finetune_on_examples(
         "method", "lora_rank", "lora_alpha", "epochs", "batch_tokens", "learning_rate", "temperature", "precision",
         "keep_best_weights",
     )  # fmt: skip
-    options: dict[str, Any] = {name: getattr(config, name) for name in fields} | {"folder": out, "machine": machine}
     counts: dict[str, Any] = {}
     train: Sequence[Example] | PassagePairs
     if config.examples:
@@ -217,11 +219,16 @@ def finetune_on_examples(
         split_by = (lambda example: example.target) if config.task == "embedding" else (lambda example: example.text)
         train, validation = split_examples(examples, config.validation_fraction, split_by)
         counts = stats.summary()
+        tokens = sum(len(part.encode()) for example in train for part in example) / BYTES_PER_TOKEN
     else:
         check_pairs(config.task, False, "tokens" in inputs)
         half = half_tokens(model)
         train = PassagePairs(TokenShard(inputs["tokens"] / "train"), tokenizer, half, seed)
         validation = split_passages(TokenShard(inputs["tokens"] / "validation"), tokenizer, half)
+        tokens = train.shard.num_tokens
+    parameters = count_parameters(model.config).total  # type: ignore[arg-type]
+    derived = derive_finetuning(config, parameters, tokens)
+    options: dict[str, Any] = {name: getattr(derived, name) for name in fields} | {"folder": out, "machine": machine}
     if config.task == "embedding":
         metrics = finetune_embeddings(model, tokenizer, train, validation, seed=seed, **options)
     else:

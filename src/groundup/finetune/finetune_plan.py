@@ -10,7 +10,7 @@ from groundup.finetune.chat_batches import encode_conversation
 from groundup.finetune.conversations import TrainingConversation, read_conversations
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
 from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
-from groundup.plan.finetune_defaults import row_length
+from groundup.plan.finetune_defaults import derive_finetuning, row_length
 from groundup.plan.hardware import device_spec
 from groundup.plan.memory_estimate import MemoryEstimate, estimate_training_memory
 from groundup.plan.parameter_count import count_parameters
@@ -59,7 +59,7 @@ def with_chat_template(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def estimate_finetuning(recipe: Recipe, machine: Machine) -> dict[str, Any] | None:
-    """Conversations, tokens, steps, sequence_length, memory_bytes and hours of the fine-tuning of a derived recipe.
+    """Conversations, tokens, epochs, learning_rate, steps, sequence_length, memory_bytes and hours of the fine-tuning.
 
     None without [base] and for conversations that are not on this machine. Raises UserError for conversations that cannot
     be read, and if the training does not fit into the memory of budget.hardware.
@@ -82,9 +82,11 @@ def estimate_finetuning(recipe: Recipe, machine: Machine) -> dict[str, Any] | No
             f"no conversation fits into {limit} tokens",
             hint="raise finetune.sequence_length, or split the conversations",
         )
-    length = finetune.sequence_length or row_length(max(lengths), config.context_length)
     count = (1 - finetune.validation_fraction) * sum(each.weight for each in conversations)
     tokens = count * sum(lengths) / len(lengths)
+    finetune = derive_finetuning(finetune, count_parameters(config).total, tokens)
+    assert finetune.batch_tokens is not None
+    length = finetune.sequence_length or row_length(max(lengths), config.context_length, finetune.batch_tokens)
     return _cost(recipe, config, finetune, length, tokens) | {"conversations": len(conversations)}
 
 
@@ -108,6 +110,8 @@ def _cost(recipe: Recipe, config: ModelConfig, finetune: FinetuneConfig, length:
         )
     return {
         "tokens": round(tokens),
+        "epochs": finetune.epochs,
+        "learning_rate": finetune.learning_rate,
         "steps": steps,
         "sequence_length": length,
         "memory_bytes": memory.total,

@@ -10,12 +10,10 @@ from groundup.finetune.chat_batches import ChatBatches, EncodedConversation, enc
 from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq
 from groundup.generate import GREEDY, generate, generate_many, generate_text, generate_texts
 from groundup.model import Decoder
+from groundup.plan.finetune_defaults import ANSWER_TOKENS
 from groundup.plan.stage_support import check_finetuning
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives import NEXT_TOKEN, UNSHIFTED, Batch, Objective
-
-ANSWER_TOKENS = 64
-"""Maximum length of the answer to a prompt."""
 
 
 @runtime_checkable

@@ -17,7 +17,8 @@ from groundup.finetune.conversations import DROP_REASONS, ConversationDropped, T
 from groundup.finetune.finetune_task import FinetuneBatches, FinetuneTask, task_for_model
 from groundup.finetune.lora import apply_lora, merge_lora
 from groundup.finetune.trainable_tokens import add_trainable_tokens, merge_trainable_tokens
-from groundup.plan.finetune_defaults import row_length
+from groundup.plan.finetune_defaults import finetuning_defaults, row_length
+from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_row_length
 from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import Tokenizer
@@ -43,6 +44,7 @@ class FinetuneResult:
 
     Attributes:
         training: records, evaluations and speed.
+        knobs: lora_rank, epochs, batch_tokens and learning_rate, as given or derived.
         train, validation: the conversations that were used, with their tokens.
         too_long: conversations whose first answer does not fit into the context.
         validation_start: validation loss before training, in nats per token; None without validation.
@@ -51,6 +53,7 @@ class FinetuneResult:
 
     training: TrainResult
     config: TrainConfig
+    knobs: dict[str, Any]
     train: list[tuple[TrainingConversation, EncodedConversation]]
     validation: list[tuple[TrainingConversation, EncodedConversation]]
     too_long: list[TrainingConversation]
@@ -65,12 +68,12 @@ def finetune(
     validation: Sequence[TrainingConversation | Messages] = (),
     *,
     method: str = "lora",
-    lora_rank: int = 16,
+    lora_rank: int | None = None,
     lora_alpha: float = 32.0,
-    epochs: float = 3.0,
-    batch_tokens: int = 4096,
+    epochs: float | None = None,
+    batch_tokens: int | None = None,
     sequence_length: int | None = None,
-    learning_rate: float = 1e-3,
+    learning_rate: float | None = None,
     precision: str = "float32",
     augment_user_turns: bool = True,
     keep_best_weights: bool = False,
@@ -89,7 +92,8 @@ def finetune(
         conversations: lists of messages; only the assistant's tokens have a loss.
         validation: conversations to evaluate on, ten times during training.
         method: "lora", or "full" to train all weights.
-        sequence_length: tokens per row; default: what the longest conversation needs, from 512 to the model's context.
+        lora_rank, epochs, batch_tokens, learning_rate: default: derived from the size of model and data, as in a recipe.
+        sequence_length: tokens per row; default: what the longest conversation needs.
         augment_user_turns: also train on user turns in lower case and without final punctuation.
         keep_best_weights: end with the weights of the best evaluation, and stop when several in a row are no better; small
             models need the last weights to know their training answers by heart.
@@ -106,8 +110,14 @@ def finetune(
     train_set, too_long = _encode(conversations, task, tokenizer, max_tokens, augment_user_turns)
     validation_set, too_long_validation = _encode(validation, task, tokenizer, max_tokens, False)
     longest = max((encoded.max_tokens for _, encoded in (*train_set, *validation_set)), default=0)
-    length = sequence_length or row_length(longest, context_length)
-    num_rows = max(1, batch_tokens // length)
+    tokens = sum(encoded.weight * len(encoded.variants[0][0]) for _, encoded in train_set)
+    given = {
+        "lora_rank": lora_rank, "epochs": epochs, "batch_tokens": batch_tokens, "learning_rate": learning_rate,
+    }  # fmt: skip
+    knobs = finetuning_defaults("generation", method, count_parameters(model.config).total, tokens)
+    knobs |= {name: value for name, value in given.items() if value is not None}
+    length = sequence_length or row_length(longest, context_length, knobs["batch_tokens"])
+    num_rows = max(1, knobs["batch_tokens"] // length)
     batches = task.batches([encoded for _, encoded in train_set], length, num_rows, seed, tokenizer)
     validation_batches: list[Batch] = []
     if validation_set:
@@ -116,16 +126,17 @@ def finetune(
 
     torch.manual_seed(seed)
     model.to(setup_device(machine))
-    METHODS[method](model, tokenizer, lora_rank, lora_alpha)
+    METHODS[method](model, tokenizer, knobs["lora_rank"], lora_alpha)
     training, config, validation_start = train_on_batches(
-        model, task.objective, batches, validation_batches, epochs=epochs, learning_rate=learning_rate,
-        precision=precision, keep_best_weights=keep_best_weights, folder=folder, machine=machine,
+        model, task.objective, batches, validation_batches, epochs=knobs["epochs"],
+        learning_rate=knobs["learning_rate"], precision=precision, keep_best_weights=keep_best_weights, folder=folder,
+        machine=machine,
     )  # fmt: skip
     trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     if merge and method == "lora":
         merge_trainable_tokens(merge_lora(model))
     return FinetuneResult(
-        training, config, train_set, validation_set, too_long + too_long_validation, validation_start,
+        training, config, knobs, train_set, validation_set, too_long + too_long_validation, validation_start,
         trained_parameters,
     )  # fmt: skip
 

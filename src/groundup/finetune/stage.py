@@ -25,14 +25,13 @@ from groundup.finetune.sft import finetune
 from groundup.finetune.trainable_tokens import merge_trainable_tokens
 from groundup.generate import GREEDY, generate_texts
 from groundup.model import Decoder, EncoderDecoder, load_model, save_model
+from groundup.plan.finetune_defaults import RECALL_QUESTIONS
 from groundup.recipe import RecipeView
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.tokenizer import Tokenizer, TokenShard
 from groundup.train.checkpoints import discard_checkpoints
 from groundup.train.device import setup_device
 
-RECALL_QUESTIONS = 20
-"""Training questions that the model is asked after training."""
 RECALL_WORDS = 8
 """An answer is recalled if it begins with this many words of the training answer."""
 RECALL_CHARACTERS = 400
@@ -54,11 +53,11 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
 
     Writes the model folder (merged weights, tokenizer), `adapter/` with LoRA, the conversations as used (train.jsonl,
     validation.jsonl, dropped.jsonl) and steps.jsonl. Returns the metrics: method, conversations (read, kept, dropped,
-    train, validation, turns, topics), tokens, epochs, steps, parameters (all, trained), kept_step and stopped_early (as
-    in pretraining), loss (train and validation, at the start and at the kept step), validation over time, translation
-    (BLEU and chrF of an encoder-decoder's held-out answers), greedy answers to recipe.finetune.prompts, recall (training
-    questions asked, and answered as trained before and after), ordinary_text (bits per byte of held-out text before
-    and after; a decoder), speed.
+    train, validation, turns, topics), tokens, epochs, learning_rate, steps, parameters (all, trained), kept_step and
+    stopped_early (as in pretraining), loss (train and validation, at the start and at the kept step), validation over time,
+    translation (BLEU and chrF of an encoder-decoder's held-out answers), greedy answers to recipe.finetune.prompts, recall
+    (training questions asked, and answered as trained before and after), ordinary_text (bits per byte of held-out text
+    before and after; a decoder), speed.
     """
     machine = replace(machine, layout={})  # of pretraining: this stage has one process
     config: FinetuneConfig = recipe.finetune
@@ -109,7 +108,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         "conversations": stats.summary() | _counts(train, validation),
         "tokens": sum(record["tokens"] for record in records),
         "answer_tokens": sum(sum(encoded.variants[0][1]) for _, encoded in result.train),
-        "epochs": round((config.epochs or 0) * len(records) / (result.config.steps or 1), 2),
+        "epochs": round(result.knobs["epochs"] * len(records) / (result.config.steps or 1), 2),
+        "learning_rate": result.knobs["learning_rate"],
         "steps": len(records),
         "kept_step": kept,
         "stopped_early": result.training.stopped_early,

@@ -8,7 +8,6 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.plan.compute_optimal import optimal_batch_tokens, optimal_learning_rate
 from groundup.plan.engine_support import check_engine_machine
-from groundup.plan.finetune_defaults import derive_finetuning
 from groundup.plan.hardware import device_spec
 from groundup.plan.memory_estimate import ActivationCheckpointing, MemoryEstimate, estimate_training_memory
 from groundup.plan.model_shape import largest_model_within
@@ -94,7 +93,7 @@ class Plan:
 
 
 def derive(recipe: Recipe, data_tokens: int | None = None, base_config: ModelConfig | None = None) -> Plan:
-    """Derive every knob that `recipe` leaves open; what is set stays.
+    """Derive every knob that `recipe` leaves open; what is set stays. The knobs of [finetune] follow from its data: its stage.
 
     With `data_tokens`, the tokens of one pass over the training text, a derived training reads it MAX_EPOCHS times at
     most, and the model is not larger than that is worth. `base_config`: of the model of [base], if the recipe has one.
@@ -126,9 +125,8 @@ def derive(recipe: Recipe, data_tokens: int | None = None, base_config: ModelCon
     layout = complete_layout(recipe.machine.layout, planned_devices(recipe))
     check_layout(layout, config, train)
     memory, micro_batch, checkpointing = _fit_device_memory(config, train, layout, recipe.machine, device.memory_bytes)
-    finetuning = recipe.finetune and derive_finetuning(recipe.finetune, parameters.total)
     model = PartialModelConfig(**config.model_dump())
-    resolved = recipe.model_copy(update={"train": train, "model": model, "finetune": finetuning})
+    resolved = recipe.model_copy(update={"train": train, "model": model})
     planned_seconds = _training_seconds(train, config, require_derived(train.tokens, "train.tokens"), speed)
     if seconds is None:
         is_limited = max_tokens is not None and compute < DATA_LIMITED_FRACTION * 6 * parameters.active * optimal_tokens
@@ -142,10 +140,8 @@ def derive(recipe: Recipe, data_tokens: int | None = None, base_config: ModelCon
 
 def _plan_base(recipe: Recipe, config: ModelConfig) -> Plan:
     """The plan of a recipe with [base] and without [train]."""
-    parameters = count_parameters(config)
-    finetuning = recipe.finetune and derive_finetuning(recipe.finetune, parameters.total)
     model = PartialModelConfig(**config.model_dump())
-    return Plan(recipe.model_copy(update={"model": model, "finetune": finetuning}), parameters)
+    return Plan(recipe.model_copy(update={"model": model}), count_parameters(config))
 
 
 def _derive_model(recipe: Recipe, speed: TrainingSpeed, seconds: float | None, max_tokens: int | None) -> ModelConfig:

@@ -1,57 +1,76 @@
-"""Knobs of fine-tuning that follow from the size of the model.
+"""Knobs of fine-tuning that follow from the size of the model and of the data.
 
 Small models learn conversations only by many passes at a high learning rate; large ones know the language already, and
 forget it under the same treatment. The ends are measured and published; between them, knobs change with a power of size.
+Little data gets small batches: weights change with the number of steps, not of tokens.
 """
 
 import math
+from typing import Any
 
 from groundup.recipe.finetune_config import FinetuneConfig
 
 SMALL, LARGE = 6e6, 7e9
 """Parameters of the models at both ends."""
 LORA_LEARNING_RATE = (5e-3, 2e-4)
-"""SMALL: recipes/quickstart.toml. LARGE: QLoRA (Dettmers et al. 2023, table 9)."""
+"""SMALL: recipes/quickstart.toml. LARGE: QLoRA (Dettmers et al. 2023, table 9). Between them within a tenth of 5e-4 (2000 /
+width)^0.78, the rule of Tinker's authors (https://tinker-docs.thinkingmachines.ai/supervised-learning/sl-hyperparams)."""
 FULL_FACTOR = 0.1
 """Learning rate of all weights, of that of adapters (Schulman et al. 2025, LoRA Without Regret)."""
 EPOCHS = {"generation": (15.0, 3.0), "embedding": (3.0, 1.0), "classification": (5.0, 3.0)}
 BATCH_TOKENS = {"generation": (1_024, 16_384), "embedding": (8_192, 32_768), "classification": (1_024, 8_192)}
-"""More pairs in a batch are more negatives of an embedding."""
+"""At most. More pairs in a batch are more negatives of an embedding."""
+LEAST_BATCH_TOKENS = {"generation": 1, "embedding": 1_024, "classification": 256}
+"""For little data: one conversation, a few pairs or texts."""
+STEPS_PER_PASS = 16
+"""At least, where there is so much data. Small batches cost LoRA nothing (Schulman et al. 2025)."""
 LORA_RANK = (32, 16)
 
-MIN_ROW_TOKENS = 512
-"""Shorter rows would pack conversations badly."""
+RECALL_QUESTIONS, ANSWER_TOKENS = 20, 64
+"""Training questions that a model is asked before and after, and tokens of an answer at most."""
+MAX_PACKED_TOKENS = 512
+"""Rows of packed conversations are not longer, unless one conversation is."""
 ROW_MULTIPLE = 64
 
 
-def row_length(longest: int, context_length: int) -> int:
-    """Tokens per row for conversations of at most `longest` tokens; longer rows would only cost memory.
+def row_length(longest: int, context_length: int, batch_tokens: int) -> int:
+    """Tokens per row for conversations of at most `longest` tokens: no more than a batch, unless one conversation has.
 
-    >>> row_length(150, 8192), row_length(2053, 8192), row_length(2053, 1024)
-    (512, 2112, 1024)
+    >>> row_length(150, 8192, 4096), row_length(2053, 8192, 4096), row_length(2053, 1024, 4096), row_length(150, 8192, 200)
+    (512, 2112, 1024, 256)
     """
-    needed = -(-longest // ROW_MULTIPLE) * ROW_MULTIPLE
-    return min(context_length, max(MIN_ROW_TOKENS, needed))
+    packed = min(MAX_PACKED_TOKENS, batch_tokens)
+    return min(context_length, -(-max(longest, packed) // ROW_MULTIPLE) * ROW_MULTIPLE)
 
 
-def derive_finetuning(config: FinetuneConfig, parameters: int) -> FinetuneConfig:
-    """`config` with rank, passes, batch and learning rate derived for a model of `parameters`; what is set stays.
+def derive_finetuning(config: FinetuneConfig, parameters: int, tokens: float) -> FinetuneConfig:
+    """`config` with the open knobs derived, for a model of `parameters` and data of `tokens` in one pass.
 
     >>> config = FinetuneConfig(conversations=[{"name": "a", "kind": "messages", "path": "a.jsonl"}])
-    >>> derived = derive_finetuning(config, 6_000_000)
+    >>> derived = derive_finetuning(config, 6_000_000, 50_000)
     >>> derived.lora_rank, derived.epochs, derived.batch_tokens, derived.learning_rate
     (32, 15.0, 1024, 0.005)
+    """
+    derived = finetuning_defaults(config.task, config.method, parameters, tokens)
+    return config.model_copy(update={name: value for name, value in derived.items() if getattr(config, name) is None})
+
+
+def finetuning_defaults(task: str, method: str, parameters: int, tokens: float) -> dict[str, Any]:
+    """lora_rank, epochs, batch_tokens and learning_rate of [finetune].
+
+    >>> finetuning_defaults("generation", "lora", 6_000_000, 5_000)["batch_tokens"]
+    313
     """
     position = math.log(min(max(parameters, SMALL), LARGE) / SMALL) / math.log(LARGE / SMALL)
 
     def between(ends: tuple[float, float]) -> float:
         return ends[0] * (ends[1] / ends[0]) ** position
 
-    factor = 1.0 if config.method == "lora" else FULL_FACTOR
-    derived = {
+    factor = 1.0 if method == "lora" else FULL_FACTOR
+    largest_batch = 2 ** round(math.log2(between(BATCH_TOKENS[task])))
+    return {
         "lora_rank": 2 ** round(math.log2(between(LORA_RANK))),
-        "epochs": float(round(between(EPOCHS[config.task]))),
-        "batch_tokens": 2 ** round(math.log2(between(BATCH_TOKENS[config.task]))),
+        "epochs": float(round(between(EPOCHS[task]))),
+        "batch_tokens": min(largest_batch, max(LEAST_BATCH_TOKENS[task], math.ceil(tokens / STEPS_PER_PASS))),
         "learning_rate": float(f"{factor * between(LORA_LEARNING_RATE):.2g}"),
     }
-    return config.model_copy(update={name: value for name, value in derived.items() if getattr(config, name) is None})

@@ -21,10 +21,11 @@ def format_plan(summary: dict[str, Any]) -> str:
                       f"vocabulary {model['vocab_size']:,}"),
             ("parameters", _format_count(summary["parameters"]["total"])),
         ]  # fmt: skip
-    finetuning = _finetuning_rows(summary)
+    finetuning, stages = _finetuning_rows(summary), summary.get("stage_seconds")
     if "train" not in summary:
         training = [] if "base" in summary else [("training", "none: the recipe has no [train]")]
-        return _align([*rows, *training, *finetuning])
+        total = [("time", f"about {format_hours(sum(stages.values()) / 3600)}")] if stages else []
+        return _align([*rows, *training, *finetuning, *total])
     train, memory, layout, budget = summary["train"], summary["memory"], summary["layout"], summary["budget"]
     rows = [
         *rows,
@@ -63,7 +64,8 @@ def _finetuning_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
 def describe_finetuning(cost: dict[str, Any]) -> str:
     """Data, steps, memory and time of fine-tuning."""
     return (f"{cost['conversations']:,} conversations, {_format_count(cost['tokens'])} tokens in one pass, "
-            f"{cost['steps']:,} steps in rows of {cost['sequence_length']:,}: {format_hours(cost['hours'])} and "
+            f"{cost['epochs']:g} passes, {cost['steps']:,} steps in rows of {cost['sequence_length']:,}: "
+            f"{format_hours(cost['hours'])} and "
             f"{cost['memory_bytes'] / 1e9:.2f} GB")  # fmt: skip
 
 

@@ -5,13 +5,14 @@ speed of training. On accelerators only pretraining is estimated: it outweighs t
 """
 
 from groundup.plan.derive import Plan, require_derived, resolved_model_config
+from groundup.plan.finetune_defaults import ANSWER_TOKENS, MAX_PACKED_TOKENS, RECALL_QUESTIONS, derive_finetuning
 from groundup.plan.hardware import device_spec
 from groundup.plan.training_speed import TrainingSpeed
-from groundup.recipe import Recipe
+from groundup.recipe import ModelConfig, Recipe
 
 DATA_SECONDS, DATA_SECONDS_PER_MEGABYTE = 5.0, 0.5
 TOKENIZER_SECONDS, TOKENIZER_SECONDS_PER_MEGABYTE = 1.5, 0.3
-MODEL_STAGE_SECONDS = 3.0
+MODEL_STAGE_SECONDS, MODEL_SECONDS_PER_PARAMETER = 3.0, 2e-8
 """Loading of a model and writing of results."""
 REPORT_SECONDS = 3.0
 SCORING_FACTOR = 0.9
@@ -19,53 +20,90 @@ SCORING_FACTOR = 0.9
 SCORING_BATCH_TOKENS = 2_048
 MIN_VALIDATION_TOKENS = 30_000
 BYTES_PER_TOKEN = 4.0
+DECODING_OVERHEAD = 0.15
+"""Of the overhead of a training step."""
+DECODING_FLOPS, WEIGHTS_AS_TOKENS = 1e11, 20
+"""Per second; reading the weights takes as long as this many tokens."""
+SAMPLED_TOKENS, SAMPLED_AT_ONCE = 12_288, 32
+"""Tokens that a model without text writes for its quantization: minutes on a CPU for a billion parameters."""
 
 
 def estimate_stage_seconds(
-    plan: Plan, text_bytes: float | None, conversation_bytes: float | None
+    plan: Plan,
+    text_bytes: float | None,
+    conversation_bytes: float | None,
+    scored_bytes: float | None = None,
+    finetuning_seconds: float | None = None,
 ) -> dict[str, float] | None:
     """Seconds of each stage of `plan`, by name of its table; None: not known.
 
     Args:
         text_bytes: of all files of text; None: not known.
         conversation_bytes: of one epoch of fine-tuning; None: not known.
+        scored_bytes: of evaluate.text; None: not known, or validation documents.
+        finetuning_seconds: of the training on conversations; None: estimated from their bytes.
     """
     recipe = plan.recipe
-    if recipe.train is None or not recipe.budget.hardware.startswith("cpu"):
+    if plan.parameters is None or not recipe.budget.hardware.startswith("cpu"):
         return None
     if (recipe.data and text_bytes is None) or (recipe.finetune and conversation_bytes is None):
         return None
     speed = TrainingSpeed(device_spec(recipe.budget.hardware), recipe.budget.devices, recipe.budget.relative_speed)
     config = resolved_model_config(recipe)
-    length = require_derived(recipe.train.sequence_length, "train.sequence_length")
+    length = min(MAX_PACKED_TOKENS, config.context_length)
+    if recipe.train is not None:
+        length = require_derived(recipe.train.sequence_length, "train.sequence_length")
 
     def scoring(tokens: float) -> float:
         return SCORING_FACTOR * speed.training_seconds(config, length, tokens, SCORING_BATCH_TOKENS)
 
     relative = recipe.budget.relative_speed
     megabytes = (text_bytes or 0.0) / 1e6
+    model_seconds = (MODEL_STAGE_SECONDS + MODEL_SECONDS_PER_PARAMETER * plan.parameters.total) / relative
     seconds: dict[str, float] = {}
     if recipe.data:
         seconds["data"] = (DATA_SECONDS + DATA_SECONDS_PER_MEGABYTE * megabytes) / relative
-    if recipe.tokenizer:
+    if recipe.tokenizer or (recipe.base and recipe.data):
         seconds["tokenizer"] = (TOKENIZER_SECONDS + TOKENIZER_SECONDS_PER_MEGABYTE * megabytes) / relative
-    seconds["train"] = plan.seconds
+    if recipe.base:
+        seconds["base"] = model_seconds
+    if recipe.train:
+        seconds["train"] = plan.seconds
     if recipe.evaluate:
-        tokens = min(recipe.evaluate.max_tokens, _validation_tokens(recipe, megabytes))
-        seconds["evaluate"] = MODEL_STAGE_SECONDS / relative + scoring(tokens)
+        text = _validation_tokens(recipe, megabytes) if scored_bytes is None else scored_bytes / BYTES_PER_TOKEN
+        seconds["evaluate"] = model_seconds + scoring(min(recipe.evaluate.max_tokens, text))
+    tokens = (conversation_bytes or 0.0) / BYTES_PER_TOKEN
     if recipe.finetune:
-        batch_tokens = require_derived(recipe.finetune.batch_tokens, "finetune.batch_tokens")
-        epochs = require_derived(recipe.finetune.epochs, "finetune.epochs")
-        tokens = epochs * (conversation_bytes or 0.0) / BYTES_PER_TOKEN
-        seconds["finetune"] = MODEL_STAGE_SECONDS / relative + speed.training_seconds(
-            config, length, tokens, batch_tokens
-        )
+        if finetuning_seconds is None:
+            tuning = derive_finetuning(recipe.finetune, plan.parameters.total, tokens)
+            epochs, batch_tokens = require_derived(tuning.epochs, "epochs"), require_derived(tuning.batch_tokens, "")
+            finetuning_seconds = speed.training_seconds(config, length, epochs * tokens, batch_tokens)
+        seconds["finetune"] = model_seconds + finetuning_seconds
+        if recipe.finetune.task == "generation":
+            batches = (RECALL_QUESTIONS, RECALL_QUESTIONS, *(1 for _ in recipe.finetune.prompts))  # before and after
+            seconds["finetune"] += sum(ANSWER_TOKENS * _token_seconds(config, plan, number) for number in batches)
     if recipe.quantize:
-        tokens = recipe.quantize.calibration_tokens + 2 * recipe.quantize.eval_tokens
-        seconds["quantize"] = MODEL_STAGE_SECONDS / relative + scoring(tokens)
+        read = recipe.quantize.calibration_tokens + 2 * recipe.quantize.eval_tokens
+        if recipe.data is None:
+            read = min(read, 2 * (tokens or SAMPLED_TOKENS))
+        seconds["quantize"] = model_seconds + scoring(read)
+        if recipe.data is None and recipe.finetune is None:
+            steps = SAMPLED_TOKENS / SAMPLED_AT_ONCE
+            seconds["quantize"] += steps * _token_seconds(config, plan, SAMPLED_AT_ONCE)
+    if recipe.export:
+        seconds["export"] = model_seconds
     if recipe.report:
         seconds["report"] = REPORT_SECONDS / relative
     return seconds
+
+
+def _token_seconds(config: ModelConfig, plan: Plan, number: int) -> float:
+    """Seconds of writing one token of each of `number` texts at once."""
+    assert plan.parameters is not None
+    budget = plan.recipe.budget
+    blocks = config.num_layers * DECODING_OVERHEAD * device_spec(budget.hardware).block_seconds
+    arithmetic = 2 * plan.parameters.active * (number + WEIGHTS_AS_TOKENS) / DECODING_FLOPS
+    return (blocks + arithmetic) / budget.relative_speed
 
 
 def _validation_tokens(recipe: Recipe, megabytes: float) -> float:

@@ -15,6 +15,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.generate import SamplingParams, generate_many
 from groundup.generate.generation import require_generative
+from groundup.plan.stage_time import SAMPLED_AT_ONCE, SAMPLED_TOKENS
 from groundup.quantize.calibration_windows import calibration_length, concatenated_windows, evenly_spaced_windows
 from groundup.recipe.output_config import QuantizeConfig
 from groundup.tokenizer import Tokenizer, TokenShard
@@ -26,8 +27,6 @@ CONVERSATIONS_FILES = ("train.jsonl", "validation.jsonl")
 """In 06-chat: its conversations, one {"messages": [...]} a line."""
 
 SAMPLE_TOKENS = 256
-SAMPLED_TOKENS = 12_288
-"""Tokens that a model without text writes: minutes on a CPU for a model of a billion parameters."""
 COMPARED_EVERY = 4
 """Of rows that are for both: every fourth is for the comparison."""
 
@@ -107,4 +106,4 @@ def _samples(model: nn.Module, tokenizer: Tokenizer, seed: int) -> list[list[int
     length = min(SAMPLE_TOKENS, decoder.config.context_length - 1)
     prompts = [[start]] * -(-SAMPLED_TOKENS // length)
     sampling = SamplingParams(temperature=1.0, seed=seed)
-    return generate_many(decoder, prompts, max_tokens=length, sampling=sampling, max_batch=32)
+    return generate_many(decoder, prompts, max_tokens=length, sampling=sampling, max_batch=SAMPLED_AT_ONCE)

@@ -13,6 +13,7 @@ EXAMPLE_KINDS = {"generation": (), "embedding": ("pairs",), "classification": ("
 """Kinds of examples that each task reads."""
 
 BY_SIZE = "derived: {} for a model of a few million parameters to {} for 7 billion"
+BY_DATA = "; less for little data, for 16 steps in one pass"
 
 
 class FinetuneSourceConfig(BaseConfig):
@@ -70,11 +71,13 @@ class FinetuneConfig(BaseConfig):
         unset=BY_SIZE.format("15", "3") + "; fewer for embedding",
         gt=0,
     )
-    batch_tokens: int | None = knob(None, "tokens per optimizer step", unset=BY_SIZE.format("1,024", "16,384"), ge=1)
+    batch_tokens: int | None = knob(
+        None, "tokens per optimizer step", unset=BY_SIZE.format("1,024", "16,384") + BY_DATA, ge=1
+    )
     sequence_length: int | None = knob(
         None,
         "tokens per row; longer conversations lose their last turns",
-        unset="derived: what the longest conversation needs, from 512 to the model's context length",
+        unset="derived: 512, fewer if a batch has fewer, more if a conversation needs them",
         ge=1,
     )
     learning_rate: float | None = knob(
