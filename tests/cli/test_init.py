@@ -5,6 +5,7 @@ import os
 import tomllib
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 import typer
 
@@ -13,6 +14,7 @@ from groundup.artifacts.machine import Machine
 from groundup.cli import init_command
 from groundup.data.document_reader import read_spec
 from groundup.data.readers.reader_options import ReaderOptions
+from groundup.finetune.conversations import read_conversations
 from groundup.plan import derive
 from groundup.plan.init_recipe import GOAL_MEANINGS, GOALS, vocabulary_size
 from groundup.plan.stage_support import check_stages
@@ -172,12 +174,36 @@ def test_no_english_chat_for_text_in_another_language(folder: Path):
     assert GOAL_MEANINGS.keys() == GOALS.keys()
 
 
+def test_conversations_in_parquet(folder: Path, capsys: pytest.CaptureFixture[str]):
+    turns = [
+        [{"role": "user", "content": f"Wo steht Haus {n}?"}, {"role": "assistant", "content": PROSE["de"][n:]}]
+        for n in range(200)
+    ]
+    (folder / "talk").mkdir()
+    pyarrow.parquet.write_table(pyarrow.table({"messages": turns}), folder / "talk" / "talk.parquet")
+    init(data=["talk"], goal="chat", hours="0.05")
+    assert "only conversations: they are the text of pretraining, too" in capsys.readouterr().out
+    recipe = load_recipe("talk-chat.toml")
+    assert recipe.finetune is not None
+    assert recipe.data is not None
+    (source,), (text,) = recipe.finetune.conversations, recipe.data.sources
+    assert recipe.finetune.prompts == ("Wo steht Haus 0?", "Wo steht Haus 1?")
+    assert next(read_spec(text, ReaderOptions(text.text_column), Machine())).text.startswith("Wo steht Haus 0?\n\n")
+    conversations, _ = read_conversations([source], Machine())
+    assert (len(conversations), conversations[0].opening) == (200, "Wo steht Haus 0?")
+    init(data=["texte"], goal="chat", chat=["talk/talk.parquet"], hours="0.05")
+    (folder / "talk" / "talk.parquet").write_bytes(b"PAR1 damaged")
+    with pytest.raises(UserError, match=r"talk.parquet: damaged table"):
+        read_conversations([source], Machine())
+
+
 @pytest.mark.parametrize("goal", GOALS)
 def test_every_goal_gives_a_recipe_that_plans(goal: str, folder: Path):
     write_conversations(folder / "pairs.jsonl", "Guten Tag", "Good day")
     if goal == "classify":
         (folder / "pairs.jsonl").write_text('{"text": "Guten Tag", "label": "greeting"}\n')
-    init(data=["texte", "texte/*.txt"], goal=goal, chat=["pairs.jsonl"], hours="0.1", out=Path("my recipe.toml"))
+    chat = None if goal in ("base", "code", "encoder", "search") else ["pairs.jsonl"]
+    init(data=["texte", "texte/*.txt"], goal=goal, chat=chat, hours="0.1", out=Path("my recipe.toml"))
     recipe = load_recipe("my recipe.toml")
     assert (recipe.name, [source.name for source in recipe.data.sources]) == ("my-recipe", ["texte", "texte-2"])  # type: ignore[union-attr]
     plan = derive(recipe, 50_000)
@@ -200,6 +226,10 @@ def test_every_goal_gives_a_recipe_that_plans(goal: str, folder: Path):
         ({"data": ["short.txt"]}, "--data short.txt: 100 tokens of text in 1 file"),
         ({"goal": "translate"}, "--goal translate: no text pairs"),
         ({"chat": ["none.jsonl"]}, "--chat none.jsonl: no such file"),
+        ({"goal": "search", "chat": ["talk.jsonl"]}, "--chat talk.jsonl: nothing for --goal search in it"),
+        ({"goal": "classify", "chat": ["talk.jsonl"]}, "--chat talk.jsonl: nothing for --goal classify in it"),
+        ({"goal": "chat", "chat": ["texte/1.txt"]}, "--chat texte/1.txt: nothing for --goal chat in it"),
+        ({"goal": "base", "chat": ["talk.jsonl"]}, "--chat talk.jsonl: --goal base learns from no examples"),
         ({"goal": "quantize", "model": "none"}, "--goal quantize: no model at --model none"),
         ({"goal": "base", "model": "texte"}, "--model with --goal base"),
         ({"goal": "finetune", "model": "texte"}, "--goal finetune: no conversations"),
@@ -211,8 +241,9 @@ def test_wrong_answers_are_one_line(answers: dict, message: str, folder: Path): 
     (folder / "nothing").mkdir()
     os.mkfifo(folder / "pipe")
     (folder / "short.txt").write_text(PROSE["de"], encoding="utf-8")
+    write_conversations(folder / "talk.jsonl", "Guten Tag", "Good day")
     with pytest.raises(UserError) as caught:
-        init(**answers)
+        init(**({"data": ["texte"]} if "chat" in answers else {}), **answers)
     assert message in caught.value.message
     assert not list(folder.glob("*.toml"))
 
@@ -310,4 +341,3 @@ def test_classify_needs_labels(folder: Path):
         assert recipe.finetune is not None
         assert (recipe.finetune.task, recipe.finetune.method) == ("classification", "full")
         assert [source.kind for source in recipe.finetune.examples] == [kind]
-        assert derive(recipe).recipe.finetune.epochs == 5.0  # type: ignore[union-attr]

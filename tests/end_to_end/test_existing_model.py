@@ -217,6 +217,17 @@ def test_what_a_base_model_cannot_be_used_for_is_one_line(inputs: Path, tmp_path
     assert not (tmp_path / "x" / "04-base").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("config.json", '{"quantization_config": {"quant_method": "awq"}}'), ("quantization.json", "{}")]
+)
+def test_packed_weights_are_refused_before_anything_is_built(inputs: Path, tmp_path: Path, name: str, text: str):
+    shutil.copytree(inputs / "tiny-llama", tmp_path / "packed")
+    (tmp_path / "packed" / name).write_text(text, encoding="utf-8")
+    recipe = parse_recipe({"name": "x", "base": {"model": str(tmp_path / "packed")}, "quantize": {}})
+    with pytest.raises(UserError, match=r"base.model: .*packed weights, expected those in floating point"):
+        pipeline.plan_run(recipe, tmp_path / "x", MACHINE)
+
+
 def test_rows_beyond_the_context_are_refused(inputs: Path, tmp_path: Path):
     chats = [{"name": "chat", "kind": "messages", "path": str(inputs / "chat.jsonl")}]
     recipe = base_recipe(inputs, "x", finetune={"conversations": chats, "sequence_length": 2048})

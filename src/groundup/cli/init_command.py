@@ -49,7 +49,7 @@ def init(
         list[str] | None,
         typer.Option(
             metavar="PATH",
-            help="Conversations, text pairs, or labelled texts (JSON lines, .po, folders); may be repeated.",
+            help="Conversations, text pairs, or labelled texts (JSON lines, Parquet, .po, folders); may be repeated.",
         ),
     ] = None,
     model: Annotated[
@@ -101,6 +101,7 @@ def init(
         print(line)
 
     def check_goal(answer: str) -> str:
+        _check_chat(answer, chat or [])
         init_recipe.check_conversations(init_recipe.check_goal(answer), found.data)
         return answer
 
@@ -195,7 +196,7 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
     lines = survey.describe() if survey.files else ["the text is not on this machine: the run will look at it"]
     if survey.conversations and not survey.text_sources:  # there is no other text to learn the language from
         talks = survey
-        specs = [conversations_as_text(spec) for spec in specs]
+        specs = [conversations_as_text(spec, talks.conversations) for spec in specs]
         survey = survey_files(specs, Machine())
         survey.conversations, survey.conversation_languages = talks.conversations, talks.conversation_languages
         lines = [*survey.describe(), "only conversations: they are the text of pretraining, too"]
@@ -231,6 +232,24 @@ def _first_questions(paths: list[str]) -> list[str]:
     return list(dict.fromkeys(islice(turns, 100)))[:2]
 
 
+def _check_chat(goal: str, paths: list[str]) -> None:
+    """Raises UserError for a file that the goal does not learn from: it would be ignored."""
+    from groundup.data.survey import iter_turns
+    from groundup.plan.init_examples import EXAMPLE_FILES, example_kind
+    from groundup.plan.init_recipe import CHAT_GOALS, PAIR_GOALS
+
+    for path, file in ((path, Path(path).expanduser()) for path in paths):
+        if goal in EXAMPLE_FILES:
+            is_read, expected = example_kind(file) in EXAMPLE_FILES[goal][0], EXAMPLE_FILES[goal][1]
+        elif goal in (*CHAT_GOALS, *PAIR_GOALS, "finetune"):
+            is_read = file.is_dir() or file.suffix == ".po" or any(True for _ in iter_turns(file))
+            expected = "JSON lines or Parquet with a `messages` list, or a .po catalogue"
+        else:
+            raise UserError(f"--chat {path}: --goal {goal} learns from no examples", hint="leave --chat out")
+        if not is_read:
+            raise UserError(f"--chat {path}: nothing for --goal {goal} in it", hint=f"expected {expected}")
+
+
 def _init_from_model(
     goal: str | None, model: str | None, data: list[str], chat: list[str], hardware: str, out: Path | None
 ) -> None:
@@ -247,6 +266,7 @@ def _init_from_model(
     assert model is not None
     if goal == "evaluate":  # of a text as it is, however short
         require_local_files("--data", data[0])
+    _check_chat(goal, chat)
     found = look_at_data(None if goal == "evaluate" else data or None, chat)
     for line in found.lines:
         print(line)

@@ -12,7 +12,7 @@ from groundup.data.readers.code import SOURCE_SUFFIXES
 from groundup.data.readers.html import HTML_START
 from groundup.data.readers.mail import is_mail
 from groundup.data.readers.office import OFFICE_SUFFIXES, RTF_START
-from groundup.data.readers.records import TEXT_KEYS, value_text
+from groundup.data.readers.records import CONVERSATIONS, TEXT_KEYS, value_text
 from groundup.data.readers.text import END_OF_TEXT
 
 HEAD_BYTES = 1 << 16
@@ -20,8 +20,8 @@ HEAD_BYTES = 1 << 16
 BZ2_HEAD_BYTES = 1 << 20
 """The first block of a bzip2 file, which holds up to 900 kB, is decompressed whole or not at all."""
 
-ARCHIVE, CONVERSATIONS, UNKNOWN_KIND, TROFF, ENCODED = "archive", "conversations", "unknown_kind", "troff", "encoded"
-"""Kinds beside those of sources: files in a file, text for fine-tuning, and what no reader takes."""
+ARCHIVE, UNKNOWN_KIND, TROFF, ENCODED = "archive", "unknown_kind", "troff", "encoded"
+"""Kinds beside those of sources and CONVERSATIONS: files in a file, and what no reader takes."""
 LEFT_OUT_KINDS = frozenset([CONVERSATIONS, UNKNOWN_KIND, TROFF, ENCODED])
 
 BOOK_BYTES = range(100_000, 20_000_000)

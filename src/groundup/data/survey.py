@@ -17,11 +17,12 @@ from groundup.data.corpus_summary import BYTES_PER_TOKEN
 from groundup.data.dedup.document_keys import text_key
 from groundup.data.document import Document, DroppedDocument
 from groundup.data.document_reader import read_file_kinds
-from groundup.data.file_kind import CONVERSATIONS, ENCODED, TROFF, UNKNOWN_KIND
+from groundup.data.file_kind import ENCODED, TROFF, UNKNOWN_KIND
 from groundup.data.filter_stats import PII_STEP, REASON_TEXTS, count_by_name, describe_reason
 from groundup.data.inputs import InputFile, resolve_files
-from groundup.data.readers.jsonl import read_records
 from groundup.data.readers.reader_options import ReaderOptions
+from groundup.data.readers.records import CONVERSATIONS
+from groundup.data.readers.table import is_arrow, read_records
 from groundup.recipe.data_config import DataConfig, FilesConfig, SourceConfig
 
 MAX_FILES = 400
@@ -250,7 +251,7 @@ def _turn_languages(path: Path) -> Counter[str]:
 
 
 def iter_turns(path: Path, role: str = "assistant") -> Iterator[str]:
-    """Texts of a role in a file of conversations (JSON with `messages`); damaged lines are skipped."""
+    """Texts of a role in a file of conversations (JSON or a table with `messages`); damaged lines are skipped."""
     with path.open("rb") as stream:
         for record in read_records(path.name, stream):
             try:
@@ -280,7 +281,8 @@ def parse_source(text: str, taken: Iterable[str] = ()) -> FilesConfig:
     return FilesConfig.model_validate({"name": next(found for found in numbered if found not in set(taken)), **place})
 
 
-def conversations_as_text(spec: FilesConfig) -> SourceConfig:
-    """The turns of conversations as training text, without the filters for prose: most turns are short."""
-    values = spec.model_dump() | {"kind": "jsonl", "text_column": "messages", "clean": False}
+def conversations_as_text(spec: FilesConfig, paths: Iterable[str]) -> SourceConfig:
+    """The turns of the conversations of `paths` as training text, without the filters for prose: most turns are short."""
+    kind = "table" if any(map(is_arrow, paths)) else "jsonl"
+    values = spec.model_dump() | {"kind": kind, "text_column": "messages", "clean": False}
     return SourceConfig.model_validate(values)

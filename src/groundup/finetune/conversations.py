@@ -1,4 +1,4 @@
-"""Conversations from files: ChatterBot YAML, JSON lines with a `messages` list, or gettext translations.
+"""Conversations from files: ChatterBot YAML, JSON lines or tables with a `messages` list, or gettext translations.
 
     conversations:                              {"messages": [{"role": "user", "content": "Hello"},
     - - Hello                                                 {"role": "assistant", "content": "Hi"}]}
@@ -7,6 +7,7 @@
 Dropped conversations are counted by reason, and some are kept as samples.
 """
 
+import io
 import json
 import re
 from collections import Counter
@@ -20,6 +21,7 @@ import yaml
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.inputs import file_hashes, resolve_files
+from groundup.data.readers.table import is_arrow, read_records
 from groundup.data.stable_hash import hash_fraction
 from groundup.recipe.finetune_config import ConversationSourceConfig, FinetuneConfig
 
@@ -154,11 +156,17 @@ def _read_items(source: ConversationSourceConfig, machine: Machine) -> Iterator[
                 texts.append((member.name, topic, member.stream.read()))
         for name, topic, data in sorted(texts):
             topics_read.add(topic)
-            yield from ((item, topic) for item in PARSERS[source.kind](_decode(data, name), name))
+            yield from ((item, topic) for item in _parse(source.kind, data, name))
     if missing := sorted(topics - topics_read):
         raise UserError(
             f"finetune.conversations: {source.name}: no file named {missing[0]}", hint=f"check {source.path}"
         )
+
+
+def _parse(kind: str, data: bytes, name: str) -> Iterable[Any]:
+    if kind == "messages" and is_arrow(name):
+        return read_records(name, io.BytesIO(data))
+    return PARSERS[kind](_decode(data, name), name)
 
 
 def parse_chatterbot(text: str, name: str) -> list[Any]:

@@ -8,7 +8,7 @@ from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import MANIFEST_FILE
 from groundup.data.hash_cache import cached_hashes
 from groundup.interop.huggingface_model import huggingface_model_config
-from groundup.interop.model_loading import NATIVE_CONFIG, open_model, resolve_model_path
+from groundup.interop.model_loading import NATIVE_CONFIG, is_quantized, open_model, resolve_model_path
 from groundup.model import load_config, save_model
 from groundup.plan.parameter_count import count_parameters
 from groundup.recipe import ModelConfig, RecipeView
@@ -60,11 +60,17 @@ def identity(section: BaseModelConfig, machine: Machine) -> dict[str, Any]:
 
 
 def base_model_path(section: BaseModelConfig) -> Path:
-    """The model folder or file that base.model names. Raises UserError if there is none."""
+    """The model folder or file that base.model names. Raises UserError if there is none, or its weights are packed."""
     try:
-        return resolve_model_path(Path(section.model).expanduser())
+        path = resolve_model_path(Path(section.model).expanduser())
     except UserError as error:
         raise UserError(f"base.model: {error.message}", hint=error.hint) from None
+    if is_quantized(path):
+        raise UserError(
+            f"base.model: {path}: packed weights, expected those in floating point that they were made from",
+            hint="a .gguf file is unpacked; chat, generate, serve and evaluate take packed weights as they are",
+        )
+    return path
 
 
 def read_base_config(section: BaseModelConfig) -> ModelConfig:

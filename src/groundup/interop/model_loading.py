@@ -10,7 +10,7 @@ from groundup.artifacts import manifest
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.run_record import check_artifact
 from groundup.interop.huggingface_model import CONFIG_FILE as HUGGINGFACE_CONFIG
-from groundup.interop.huggingface_model import load_huggingface
+from groundup.interop.huggingface_model import load_huggingface, read_config
 from groundup.model import load_model
 from groundup.model.serialization import CONFIG_FILE as NATIVE_CONFIG
 from groundup.model.token_weights import load_token_weights
@@ -19,6 +19,9 @@ from groundup.tokenizer import Tokenizer
 
 MODEL_STAGES_BY_PREFERENCE = (STAGE_FOLDERS["chat"], STAGE_FOLDERS["base"])
 """Stages of a run with a model, the chat model first."""
+
+QUANTIZATION_FILE = "quantization.json"
+"""In a folder of packed weights in groundup's own layout."""
 
 DEVICE = re.compile(r"auto|(?:cpu|cuda|mps|xpu|hpu|meta)(?::\d+)?")
 
@@ -81,6 +84,13 @@ def resolve_model_path(path: Path) -> Path:
     raise UserError(
         f"{path}: contains {inside}; expected {EXPECTED}",
         hint="in a run, 04-base, 06-chat and 07-quantized hold models",
+    )
+
+
+def is_quantized(path: Path) -> bool:
+    """Whether `path` is a folder with quantized weights in a known layout."""
+    return (path / QUANTIZATION_FILE).is_file() or (
+        (path / HUGGINGFACE_CONFIG).is_file() and "quantization_config" in read_config(path)
     )
 
 

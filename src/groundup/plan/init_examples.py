@@ -8,6 +8,14 @@ from groundup.artifacts.errors import UserError
 
 EXAMPLE_TASKS = {"search": "embedding", "classify": "classification"}
 """Task of fine-tuning by goal."""
+EXAMPLE_FILES = {
+    "search": (("pairs",), 'JSON lines such as {"query": "how to boil rice", "text": "Rinse the rice, ..."}'),
+    "classify": (
+        ("labels", "folders"),
+        'JSON lines such as {"text": "I liked it", "label": "good"}, or a folder with one folder of text files for each label',
+    ),
+}
+"""Kinds of examples by goal, and what they look like."""
 
 
 def find_examples(goal: str, paths: Sequence[str]) -> dict[str, str]:
@@ -15,15 +23,11 @@ def find_examples(goal: str, paths: Sequence[str]) -> dict[str, str]:
 
     Raises UserError for classify if there are none.
     """
-    wanted = {"search": ("pairs",), "classify": ("labels", "folders")}[goal]
+    wanted, example = EXAMPLE_FILES[goal]
     kinds = {path: example_kind(Path(path).expanduser()) for path in paths}
     found = {path: kind for path, kind in kinds.items() if kind is not None and kind in wanted}
     if goal == "classify" and not found:
-        raise UserError(
-            "--goal classify: no labelled texts",
-            hint='--chat PATH names them: JSON lines such as {"text": "I liked it", "label": "good"}, or a folder with one '
-            "folder of text files for each label",
-        )
+        raise UserError("--goal classify: no labelled texts", hint=f"--chat PATH names them: {example}")
     return found
 
 

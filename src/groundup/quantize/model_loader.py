@@ -9,13 +9,13 @@ from groundup import interop
 from groundup.artifacts.directory import new_folder
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.run_record import check_artifact
-from groundup.interop.huggingface_model import CONFIG_FILE, read_config
 from groundup.interop.model_export import copy_classifier
+from groundup.interop.model_loading import QUANTIZATION_FILE, is_quantized
 from groundup.model.token_weights import load_token_weights
 from groundup.quantize.formats import FORMATS
 from groundup.quantize.formats.huggingface_folder import export_huggingface_quantized, load_huggingface_quantized
 from groundup.quantize.int4_cpu import use_int4_kernel
-from groundup.quantize.quantized_folder import QUANTIZATION_FILE, load_quantized_folder
+from groundup.quantize.quantized_folder import load_quantized_folder
 from groundup.quantize.quantizer import dequantize_model
 from groundup.tokenizer import Tokenizer
 
@@ -36,13 +36,6 @@ def open_model(path: Path | str, device: str = "auto", *, verify: bool = True) -
         check_artifact(path)
     model, tokenizer = load_quantized_model(path, interop.resolve_device(device))
     return use_int4_kernel(model), tokenizer
-
-
-def is_quantized(path: Path) -> bool:
-    """Whether `path` is a folder with quantized weights in a known layout."""
-    return (path / QUANTIZATION_FILE).is_file() or (
-        (path / CONFIG_FILE).is_file() and "quantization_config" in read_config(path)
-    )
 
 
 def load_quantized_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Tokenizer]:

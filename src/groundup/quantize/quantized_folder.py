@@ -14,13 +14,12 @@ from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_file
+from groundup.interop.model_loading import QUANTIZATION_FILE
 from groundup.interop.safetensors_files import SafetensorsFolder
 from groundup.model import assign_weights, build_meta_model, load_config
 from groundup.model.serialization import write_model_files
 from groundup.quantize.quantization_grid import QuantizationScheme
 from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
-
-QUANTIZATION_FILE = "quantization.json"
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from groundup.artifacts.directory import new_folder
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
 from groundup.artifacts.run_record import check_artifact
+from groundup.interop.model_loading import QUANTIZATION_FILE
 from groundup.model.serialization import WEIGHTS_FILE
 from groundup.quantize.calibration_windows import calibration_length, evenly_spaced_windows
 from groundup.quantize.quantization_grid import QuantizationScheme
-from groundup.quantize.quantized_folder import QUANTIZATION_FILE, save_quantized_folder
+from groundup.quantize.quantized_folder import save_quantized_folder
 from groundup.quantize.quantized_linear import quantized_layers
 from groundup.quantize.quantizer import (
     METHODS,

@@ -35,7 +35,7 @@ class ConversationSourceConfig(FinetuneSourceConfig):
 
     kind: Literal["chatterbot", "chatterbot_answers", "messages", "gettext"] = knob(
         meaning="chatterbot: YAML, lines are turns; chatterbot_answers: YAML, lines after the first are alternative answers; "
-        "messages: JSON lines with a `messages` list; gettext: .po catalogues, messages with their translations"
+        "messages: JSON lines, Parquet or Arrow with a `messages` list; gettext: .po catalogues, messages with their translations"
     )
     topics: tuple[str, ...] = knob((), "chatterbot: names of the files to read, without .yml; empty: all")
     repeats: float = knob(1.0, "times that each conversation occurs in one epoch", gt=0)

@@ -11,6 +11,8 @@ ID_KEYS = ("id", "url", "title", "path")
 TEXT_KEYS = ("text", "content", "body", "article", "document", "story", "raw_content", "code")
 MISSING_COLUMN = "missing_column"
 """Reason to drop a record or table without the column of the text."""
+CONVERSATIONS = "conversations"
+"""Reason to leave a file to finetune.conversations; its kind, too."""
 MAX_DEPTH = 4
 """Of fields within fields that are looked at."""
 SHOWN_COLUMNS = 20

@@ -5,13 +5,14 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import IO
+from typing import IO, Any
 
+from groundup.artifacts.errors import UserError
 from groundup.data.archive import is_seekable, open_decompressed
 from groundup.data.document import DroppedDocument, ReadResult
 from groundup.data.readers import jsonl
 from groundup.data.readers.reader_options import MAX_BYTES, ReaderOptions, read_bounded
-from groundup.data.readers.records import ID_KEYS, MISSING_COLUMN, missing_column, record_document
+from groundup.data.readers.records import CONVERSATIONS, ID_KEYS, MISSING_COLUMN, missing_column, record_document
 from groundup.data.readers.spreadsheet import SHEET_ERRORS, iter_sheet_rows
 from groundup.data.readers.text_lines import TextLines
 
@@ -19,6 +20,9 @@ BATCH_ROWS = 256
 DELIMITERS = ",;\t|"
 SAMPLE_ROWS = 50
 JSON_SUFFIXES = ("jsonl", "json", "ndjson", "jsonlines")
+ARROW_SUFFIXES = ("parquet", "arrow", "feather")
+MESSAGES = "messages"
+"""Column of conversations: lists of messages."""
 
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
@@ -34,8 +38,33 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
         yield from _csv(plain, opened, options)
     elif suffix in ("xlsx", "xlsm"):
         yield from _sheets(plain, opened, options)
-    elif suffix in ("parquet", "arrow", "feather"):
+    elif suffix in ARROW_SUFFIXES:
         yield from _arrow(plain, opened, options, suffix)
+
+
+def read_records(name: str, stream: IO[bytes]) -> Iterator[Any]:
+    """The rows of a Parquet or Arrow file, or the records of a JSON file without what is damaged.
+
+    Raises UserError for a damaged table.
+    """
+    if not is_arrow(name):
+        yield from jsonl.read_records(name, stream)
+        return
+    import pyarrow.parquet
+
+    try:
+        is_parquet = name.lower().endswith(".parquet")
+        batches = pyarrow.parquet.ParquetFile(stream).iter_batches() if is_parquet else _arrow_batches(stream)
+        for batch in batches:
+            batch.validate(full=True)
+            yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{name}: damaged table: {str(error).splitlines()[0]}") from None
+
+
+def is_arrow(name: str) -> bool:
+    """Whether a file is named as a Parquet or Arrow file."""
+    return name.rpartition(".")[2].lower() in ARROW_SUFFIXES
 
 
 def _csv(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
@@ -134,6 +163,9 @@ def _arrow(name: str, stream: IO[bytes], options: ReaderOptions, suffix: str) ->
         if suffix == "parquet":
             file = pyarrow.parquet.ParquetFile(stream)
             names = file.schema_arrow.names
+            if options.by_content and _has_conversations(file.schema_arrow, options):
+                yield DroppedDocument(CONVERSATIONS, name)
+                return
             column = options.text_column if options.text_column in names else options.text_column.partition(".")[0]
             columns = {column, *ID_KEYS} & set(names)
             if column not in names and not options.by_content:
@@ -146,11 +178,25 @@ def _arrow(name: str, stream: IO[bytes], options: ReaderOptions, suffix: str) ->
             batches = _arrow_batches(stream)
         for batch in batches:
             batch.validate(full=True)  # a damaged file must not cause reads out of bounds
+            if options.by_content and _has_conversations(batch.schema, options):
+                yield DroppedDocument(CONVERSATIONS, name)
+                return
             for row in batch.to_pylist():
                 number += 1
                 yield record_document(row, f"{name}:{number}", options)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         yield DroppedDocument("broken_table", name, str(error))
+
+
+def _has_conversations(schema: Any, options: ReaderOptions) -> bool:
+    """A list of messages, and no column of the text."""
+    from pyarrow import types
+
+    if options.text_column in schema.names or MESSAGES not in schema.names:
+        return False
+    kind = schema.field(MESSAGES).type
+    is_list = types.is_list(kind) or types.is_large_list(kind)
+    return is_list and types.is_struct(kind.value_type) and kind.value_type.get_field_index("content") >= 0
 
 
 def _arrow_batches(source: IO[bytes]):
