@@ -10,7 +10,7 @@ import pytest
 
 from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.readers import get_reader, office, pdf
-from groundup.data.readers.pdf_layout import PageLine, layout_text
+from groundup.data.readers.pdf_layout import PageLine, compose_accents, layout_text
 from groundup.data.readers.reader_options import ReaderOptions
 
 
@@ -93,6 +93,44 @@ def test_pdf_hyphens_at_line_ends():
     )
 
 
+def test_pdf_hyphen_does_not_end_a_paragraph():
+    lines = [*PARAGRAPH[:1], "The miller of the village has a house beside the inter-", "national mill, and from his house",
+             "he hears it from morning until evening."]  # fmt: skip
+    found = text("pdf", "a.pdf", make_pdf([page(*PARAGRAPH) + page(*lines, top=500)]))
+    assert found.count("\n\n") == 1
+    assert found.endswith("the international mill, and from his house he hears it from morning until evening.")
+
+
+def test_pdf_code_ends_where_prose_begins():
+    lines = [
+        PageLine("and the package is loaded by this directive, which is read first:", 72, 500, 700, 10, 11),
+        PageLine("useDynLib(mill, .registration = TRUE)", 90, 300, 686, 10, 11, True),
+        PageLine("causes the library to be loaded, before any of its routines is called", 72, 500, 672, 10, 11),
+        PageLine("by others.", 72, 110, 658, 10, 11),
+    ]
+    assert layout_text([lines]).split("\n\n")[1:] == [
+        "useDynLib(mill, .registration = TRUE)",
+        "causes the library to be loaded, before any of its routines is called by others.",
+    ]
+
+
+def test_pdf_heading_of_two_lines():
+    body = [PageLine(f"A line of the text of the page, number {n},", 72, 500, 600 - 12 * n, 10, 10) for n in range(5)]
+    heading = [
+        PageLine("Type Specialization for Dynamic", 100, 460, 700, 16, 18),
+        PageLine("Languages", 240, 330, 680, 16, 18),
+    ]
+    assert layout_text([heading + body]).startswith("Type Specialization for Dynamic Languages\n\nA line")
+
+
+def test_pdf_accents_of_older_tex_fonts():
+    assert (
+        compose_accents("comenc¸a la indicaci´o, divis`ories, l´ınia i g¨u`e")
+        == "comença la indicació, divisòries, línia i güè"
+    )
+    assert compose_accents("a ˆβ, ˜ 5 and ´ alone; x`date`", is_code=True) == "a ˆβ, ˜ 5 and ´ alone; x`date`"
+
+
 def test_pdf_contents_have_no_dots():
     lines = [
         PageLine("1 Introduction . . . . . . . . . . 1"),
@@ -159,12 +197,13 @@ def run(words: str) -> str:
 def test_docx_as_it_is_seen():
     tabs = "<w:pPr><w:tabs><w:tab w:val='left'/></w:tabs></w:pPr>"
     item = "<w:pPr><w:numPr><w:numId w:val='1'/></w:numPr></w:pPr>"
+    style = "<w:pPr><w:pStyle w:val='ListBullet'/></w:pPr>"
     cell = "<w:tc>{}</w:tc>"
     body = "".join([
         paragraph(tabs + run("The ") + f"<w:hyperlink>{run('mill')}</w:hyperlink>" + run(" of 1914")),
         paragraph(f"<w:ins>{run('Added')}</w:ins><w:del><w:r><w:delText>Gone</w:delText></w:r></w:del>" + run(" text")),
         f"<w:sdt><w:sdtContent>{paragraph(run('In a form'))}</w:sdtContent></w:sdt>",
-        paragraph(item + run("Flour")), paragraph(item + run("Bread")),
+        paragraph(item + run("Flour")), paragraph(style + run("Bread")),
         f"<w:tbl><w:tr>{cell.format(paragraph(run('Year')))}{cell.format(paragraph(run('Sacks')))}</w:tr>"
         f"<w:tr>{cell.format(paragraph(run('1913')))}{cell.format(paragraph(run('210')))}</w:tr></w:tbl>",
         paragraph(
@@ -175,7 +214,7 @@ def test_docx_as_it_is_seen():
         paragraph("<w:r><w:t>A line</w:t><w:br/><w:t>and another</w:t><w:instrText>PAGE</w:instrText></w:r>"),
     ])  # fmt: skip
     assert text("office", "a.docx", docx(body, paragraph(run("A note")))).split("\n\n") == [
-        "The mill of 1914", "Added text", "In a form", "- Flour", "- Bread", "Year\tSacks", "1913\t210", "In a box",
+        "The mill of 1914", "Added text", "In a form", "- Flour\n- Bread", "Year\tSacks\n1913\t210", "In a box",
         "A line\nand another", "A note",
     ]  # fmt: skip
 

@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import IO
 from xml.etree.ElementTree import ParseError, XMLParser
 
@@ -22,6 +23,10 @@ MAX_DEPTH = 256
 
 DOCX_BODY, ODT_BODY = "word/document.xml", "content.xml"
 OFFICE_SUFFIXES = (".docx", ".docm", ".dotx", ".odt", ".ott", ".fodt", ".rtf")
+LIST_STYLE, STYLE = (
+    re.compile("List(?:Bullet|Number)"),
+    "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}val",
+)
 RTF_START = b"{\\rtf"
 
 
@@ -75,7 +80,9 @@ class OfficeText:
         if self._depth > MAX_DEPTH:
             raise ValueError(f"elements nested deeper than {MAX_DEPTH}")
         name = tag.rpartition("}")[2]
-        self._is_item |= name == self.names.item
+        self._is_item |= name == self.names.item or (
+            name == "pStyle" and bool(LIST_STYLE.match(attributes.get(STYLE, "")))
+        )
         if self._skipped_at:
             return
         if name in self.names.skipped:
@@ -117,7 +124,12 @@ class OfficeText:
 
     @property
     def text(self) -> str:
-        return "\n\n".join(self.parts)
+        """Paragraphs parted by blank lines, items and rows by line ends."""
+        pieces: list[str] = []
+        for above, part in pairwise(["", *self.parts]):
+            is_list = (above.startswith("- ") and part.startswith("- ")) or ("\t" in above and "\t" in part)
+            pieces += ["\n" if is_list else "\n\n", part]
+        return "".join(pieces[1:])
 
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:

@@ -8,7 +8,7 @@ from typing import IO, Any
 from groundup.data.archive import open_decompressed
 from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.readers.books import split_chapters
-from groundup.data.readers.pdf_layout import PageLine, layout_text
+from groundup.data.readers.pdf_layout import PageLine, compose_accents, layout_text
 from groundup.data.readers.reader_options import MAX_BYTES, ReaderOptions, read_bounded
 
 MAX_PAGE_CHARACTERS = 1 << 20
@@ -116,14 +116,14 @@ def _read_page(page: Any, id: str) -> list[PageLine] | DroppedDocument:
 def _page_lines(text_page: Any, text: str, count: int) -> Iterator[PageLine]:
     """Lines with their places; without, if characters outside the basic plane shift the indices."""
     position = 0
-    for line in text.split("\r\n"):
+    for line in re.split("\r\n|(?<=\ufffe)(?!\r\n)", text):
         first = position
-        position += len(line) + 2
+        position += len(line) + 2 * text.startswith("\r\n", position + len(line))
         plain = " ".join(UNMAPPED.sub("", line.translate(PLAIN_CHARACTERS)).split())
         if not plain:
             continue
         if len(text) != count:
-            yield PageLine(plain)
+            yield PageLine(compose_accents(plain))
             continue
         last = first + len(line.rstrip()) - 1
         first += len(line) - len(line.lstrip())
@@ -145,4 +145,4 @@ def _placed_line(text_page: Any, text: str, first: int, last: int) -> PageLine:
         raw.FPDFText_GetFontInfo(text_page, index, name, 64, flags)
         is_fixed &= bool(flags.value & FIXED_PITCH) or FIXED_FONT.search(name.value) is not None
     size = raw.FPDFText_GetFontSize(text_page, first)
-    return PageLine(text, left, right, y.value, top - bottom, size, is_fixed)
+    return PageLine(compose_accents(text, is_fixed), left, right, y.value, top - bottom, size, is_fixed)

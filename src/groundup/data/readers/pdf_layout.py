@@ -1,6 +1,7 @@
 """Paragraphs of a PDF from its lines and their places; without running heads, page numbers and hyphenation."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ CONTENTS_ENTRY = re.compile(r"(?:\.\s?){4,}\s*\w{1,6}$")
 LEADER = re.compile(r" ?(?:\. ?){4,}|…{2,}")
 """Dots from an entry of a table of contents to its page number: filters would take them for repetition."""
 LINE_HYPHEN = re.compile(r"(\w+)\ufffe(\w+)")
-"""PDFium joins the next line to one that ends with a hyphen, with this mark between them."""
+"""PDFium's mark for a hyphen at the end of a line."""
+
+COMBINING = dict(zip("´`¨ˆ˜ˇ˚˝˘¸", "\u0301\u0300\u0308\u0302\u0303\u030c\u030a\u030b\u0306\u0327", strict=True))
+ACCENT = re.compile("(?P<accent>[´¨ˆ˜ˇ˚˝˘]|(?<=[A-Za-z])`(?=[AEIOUaeiou]))(?P<above>[A-Za-zı])|(?P<below>[A-Za-z])¸")
 
 
 @dataclass(slots=True)
@@ -39,6 +43,23 @@ class PageLine:
     font_size: float = 0.0
     is_fixed: bool = False
     """In a typewriter's font, as code is."""
+
+
+def compose_accents(text: str, is_code: bool = False) -> str:
+    """Letters with accents for those that older fonts of TeX draw in two parts.
+
+    >>> compose_accents("comenc¸a la indicaci´o, com g¨u`e i l´ınia")
+    'comença la indicació, com güè i línia'
+    """
+    if text.isascii() and "`" not in text:
+        return text
+    return ACCENT.sub(lambda match: match.group() if is_code and "`" in match.group() else _composed(match), text)
+
+
+def _composed(match: re.Match[str]) -> str:
+    letter = (match.group("above") or match.group("below")).replace("ı", "i")
+    found = unicodedata.normalize("NFC", letter + COMBINING[match.group("accent") or "¸"])
+    return found if len(found) == 1 else match.group()
 
 
 def layout_text(pages: list[list[PageLine]]) -> str:
@@ -82,9 +103,11 @@ def _page_paragraphs(lines: list[PageLine]) -> Iterator[str]:
         if 0 < above.baseline - below.baseline < 3 * above.height
     )
     usual = steps[len(steps) // 2] if steps else 0.0
+    sizes = sorted(line.font_size for line in lines)
+    size = sizes[len(sizes) // 2] if sizes else 0.0
     block: list[PageLine] = []
     for line in lines:
-        if block and _starts_paragraph(block, line, usual):
+        if block and _starts_paragraph(block, line, usual, size):
             yield _block_text(block)
             block = []
         block.append(line)
@@ -104,8 +127,11 @@ def _block_text(block: list[PageLine]) -> str:
     return text
 
 
-def _starts_paragraph(block: list[PageLine], below: PageLine, usual: float) -> bool:
+def _starts_paragraph(block: list[PageLine], below: PageLine, usual: float, size: float) -> bool:
+    """`usual`: distance of the lines of the page; `size`: of its font."""
     above, start = block[-1], block[0]
+    if above.text.endswith("\ufffe"):
+        return False
     if above.height <= 0 or below.height <= 0:
         if ITEM.match(below.text) or CONTENTS_ENTRY.search(above.text):
             return True
@@ -115,6 +141,8 @@ def _starts_paragraph(block: list[PageLine], below: PageLine, usual: float) -> b
         return False
     if step < -above.height:  # the next column
         return not _continues(above.text, below.text)
+    if above.font_size == below.font_size > SIZE_CHANGE * size and step < LINE_GAP * below.height:
+        return ITEM.match(below.text) is not None  # lines of a heading
     if step > LINE_GAP * usual > 0:
         return True
     if above.is_fixed and below.is_fixed and start.is_fixed:
@@ -126,6 +154,10 @@ def _starts_paragraph(block: list[PageLine], below: PageLine, usual: float) -> b
     if below.left > above.left + INDENT * below.height and not ITEM.match(start.text):
         return True
     is_short = above.right < below.right - SHORT_LINE * below.height
+    if below.is_fixed and SENTENCE_END.search(above.text):
+        return True
+    if above.is_fixed and start.is_fixed and not below.is_fixed:
+        return is_short or abs(above.left - below.left) > INDENT * below.height
     return is_short and (SENTENCE_END.search(above.text) is not None or below.text[:1].isupper() or below.is_fixed)
 
 
