@@ -21,7 +21,13 @@ from groundup.tokenizer.bytes_to_unicode import from_unicode, to_unicode
 from groundup.tokenizer.special_tokens import SPECIAL_TOKENS
 from groundup.tokenizer.split_patterns import PATTERNS, build_pre_tokenizer
 from groundup.tokenizer.tokenizer import Tokenizer
-from groundup.tokenizer.tokenizer_training import ALGORITHMS, extend_tokenizer, train_bpe, train_unigram
+from groundup.tokenizer.tokenizer_training import (
+    ALGORITHMS,
+    extend_tokenizer,
+    train_bpe,
+    train_tokenizer,
+    train_unigram,
+)
 
 
 @pytest.fixture(scope="module", params=list(PATTERNS))
@@ -191,3 +197,55 @@ def test_tokenizers_that_cannot_be_extended_are_refused(tokenizer: Tokenizer, un
 
 def test_recipe_algorithms_equal_the_implemented_ones():
     assert set(TokenizerAlgorithm.__args__) == set(ALGORITHMS)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_tokenizer_of_vocabulary_and_merges_is_the_same(prose: list[str], pattern: str):
+    original = train_bpe(prose, 600, pattern)
+    special = [token for id in sorted(original.special_ids) if (token := original.token(id))]
+    copy = Tokenizer.from_merges(original.vocabulary, original.merges, pretokenizer=pattern, special_tokens=special)
+    assert copy.fingerprint == original.fingerprint
+    assert (copy.eos, copy.pad) == (original.eos, original.pad)
+    assert original.vocabulary[original.encode("e")[0]] == b"e"
+    assert b"".join(original.vocabulary[id] for id in original.encode(PROSE)) == PROSE.encode()
+    reference = bpe.train_reference_bpe([PROSE], 300, PATTERNS[pattern].regex)
+    ours = Tokenizer.from_merges(dict(enumerate(reference.vocabulary)), reference.merges, pretokenizer=pattern)
+    assert ours.encode(PROSE) == reference.encode(PROSE)
+    assert (ours.vocab_size, ours.eos) == (len(reference.vocabulary), None)
+
+
+def test_vocabulary_without_some_bytes_gets_them():
+    merges = [(b"a", b"b")]
+    tokenizer = Tokenizer.from_merges(
+        {5: b"a", 3: b"b", 9: b"ab"}, merges, byte_fallback=True, special_tokens=["</s>"], eos="</s>"
+    )
+    assert tokenizer.encode("ab")[0] == 9
+    assert (tokenizer.vocab_size, tokenizer.eos_id, tokenizer.merges) == (10 + 254 + 1, 264, merges)
+    assert tokenizer.decode(tokenizer.encode(PROSE)) == PROSE
+    with pytest.raises(UserError, match="merges of bytes, expected byte-level BPE"):
+        _ = train_unigram([PROSE], 270).merges
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("special", [(), ("</s>",), ("<|endoftext|>",), ("<s>", "</s>", "[PAD]")])
+def test_any_set_of_special_tokens(algorithm: str, special: tuple[str, ...], tmp_path: Path):
+    tokenizer = train_tokenizer([PROSE], 256 + len(special) + 1, algorithm=algorithm, special_tokens=special)
+    assert tokenizer.vocab_size == 257 + len(special)
+    assert tokenizer.special_ids == set(range(len(special)))
+    assert (tokenizer.eos, tokenizer.pad) == ("<|endoftext|>" if "<|endoftext|>" in special else None, None)
+    assert tokenizer.chat_template is None
+    assert tokenizer.decode(tokenizer.encode(f"{PROSE}</s>")) == f"{PROSE}</s>"
+    tokenizer.save(tmp_path)
+    assert Tokenizer.load(tmp_path).fingerprint == tokenizer.fingerprint
+
+
+def test_roles_of_special_tokens():
+    tokenizer = train_tokenizer([PROSE], 270, special_tokens=["<s>", "</s>", "[PAD]"], eos="</s>", pad="[PAD]")
+    assert (tokenizer.eos_id, tokenizer.pad_id, tokenizer.stop_ids) == (1, 2, {1})
+
+
+@pytest.mark.parametrize("token", ["EOS", "a", "Ġ", "Ġthe", " the", "Ġ1"])
+def test_special_tokens_that_text_may_be_merged_to_are_refused(token: str):
+    """In tokenizer.json, both would be one string."""
+    with pytest.raises(UserError, match="is a word, which the training may learn"):
+        train_bpe(["the EOS 1"], 300, "gpt2", special_tokens=[token])

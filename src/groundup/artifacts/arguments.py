@@ -1,18 +1,39 @@
 """Checks of arguments of public functions: each raises a UserError of one line."""
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from groundup.artifacts.errors import UserError
 
 
-def check_texts(texts: Iterable[str]) -> None:
-    """Raise UserError for one text where several are expected."""
+def check_text(text: str) -> None:
+    """Raise UserError for anything but one text."""
+    if not isinstance(text, str):
+        plural = isinstance(text, list | tuple)
+        raise UserError(
+            f"text is a {type(text).__name__}, expected a str",
+            hint="call the function for each text" if plural else 'bytes.decode("utf-8") makes a str of bytes',
+        )
+
+
+def iter_texts(texts: Iterable[str]) -> Iterator[str]:
+    """The texts one by one. Raises UserError for one text where several are expected, and for a value that is no text."""
     if isinstance(texts, str | bytes):
         raise UserError(
             f"texts is one {type(texts).__name__}, expected a list of texts", hint="put it in a list: [text]"
         )
+    if isinstance(texts, Mapping) or not isinstance(texts, Iterable):
+        raise UserError(f"texts is a {type(texts).__name__}, expected a list of texts")
+    return _checked_texts(texts)
+
+
+def _checked_texts(texts: Iterable[str]) -> Iterator[str]:
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            hint = "the text of a document is document.text" if hasattr(text, "text") else "convert or remove it"
+            raise UserError(f"texts[{index}] is a {type(text).__name__}, expected a str", hint=hint)
+        yield text
 
 
 def check_choice(name: str, value: Any, known: Collection[str]) -> None:

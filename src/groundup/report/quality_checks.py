@@ -71,11 +71,22 @@ def is_degenerate(text: str) -> bool:
 
 def _check_tokens(metrics: Mapping[str, Metrics]) -> list[str]:
     size, unused = metrics["tokens"]["vocab_size"], metrics["tokens"].get("unused_tokens", 0)
+    warnings = [_describe_lost(lost)] if (lost := metrics["tokens"].get("lost_characters", {})).get("count") else []
     if unused <= UNUSED_FRACTION * size or metrics.get("tokenizer", {}).get("pretrained"):
-        return []
+        return warnings
     return [
-        f"{unused:,} of {size:,} tokens never occur in the training text: a smaller tokenizer.vocab_size saves parameters"
+        *warnings,
+        f"{unused:,} of {size:,} tokens never occur in the training text: a smaller tokenizer.vocab_size saves parameters",
     ]
+
+
+def _describe_lost(lost: Metrics) -> str:
+    size = lost.get("vocab_size_with_bytes")
+    remedy = f"tokenizer.vocab_size = {size} adds the missing bytes" if size else "train a new tokenizer"
+    return (
+        f"{lost['count']:,} of {lost['characters']:,} characters are not in the vocabulary and are lost, such as "
+        f"{' '.join(list(lost['most_frequent'])[:5])}: {remedy}"
+    )
 
 
 def _check_base(metrics: Mapping[str, Metrics]) -> list[str]:

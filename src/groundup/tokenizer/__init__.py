@@ -2,10 +2,13 @@
 
     split_patterns.py          pretokenization regexes of GPT-2, GPT-4 and Qwen2
     bytes_to_unicode.py        printable letters for bytes, as in tokenizer.json
+    byte_level_vocabulary.py   vocabulary and merges as bytes, and back
     bpe.py                     byte-pair encoding in plain Python: the oracle of the faster implementations
     special_tokens.py          end of text, turns, padding, masks
     library_errors.py          panics and endless regexes of foreign tokenizers
+    stream_encoding.py         encoding of a text that arrives in pieces
     tokenizer.py               `Tokenizer`: text and conversations to ids and back; load and save
+    byte_fallback.py           characters without a token: count them, add the bytes
     special_token_escaping.py  special tokens spelled in messages stay text
     template_code.py           code of chat templates, with charges for work
     template_sandbox.py        Jinja's sandbox with a bound on time and memory
@@ -29,6 +32,7 @@ Deliberately absent: torch, and tokenizer classes of model families: the `tokeni
 """
 
 from groundup.tokenizer.batch_encoder import BatchEncoder
+from groundup.tokenizer.byte_fallback import add_byte_fallback, count_lost_characters
 from groundup.tokenizer.encode_corpus import write_token_shard
 from groundup.tokenizer.pretrained import load_pretrained_tokenizer
 from groundup.tokenizer.token_shards import ShardWriter, TokenShard
@@ -40,6 +44,8 @@ __all__ = [
     "ShardWriter",
     "TokenShard",
     "Tokenizer",
+    "add_byte_fallback",
+    "count_lost_characters",
     "extend_tokenizer",
     "load_pretrained_tokenizer",
     "train_tokenizer",

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,6 +28,25 @@ def library_errors(source: object, hint: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise UserError(f"{source}: {' '.join(str(error).split())}", hint=hint) from None
+
+
+@contextmanager
+def encoding_errors(texts: Sequence[str]) -> Iterator[None]:
+    """`library_errors` for the encoding of texts: a lone surrogate, which UTF-8 cannot express, is named."""
+    try:
+        with library_errors(
+            "the tokenizer cannot encode a text", "is its tokenizer.json intact? create or download it again"
+        ):
+            yield
+    except UserError:
+        for index, text in enumerate(texts):
+            if match := re.search("[\ud800-\udfff]", text):
+                raise UserError(
+                    f"texts[{index}] has a lone surrogate, U+{ord(match[0]):04X}, at character {match.start()}, which no "
+                    "tokenizer can encode",
+                    hint='text.encode("utf-8", "replace").decode() replaces it',
+                ) from None
+        raise
 
 
 def check_regexes(backend: tokenizers.Tokenizer, source: object) -> None:

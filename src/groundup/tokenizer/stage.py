@@ -1,7 +1,8 @@
 """The stages 02-tokenizer (`train`) and 03-tokens (`encode`)."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from groundup.artifacts.machine import Machine
 from groundup.recipe import RecipeView
 from groundup.recipe.tokenizer_config import TokenizerConfig
 from groundup.tokenizer import parquet_documents, tokenizer_stats
-from groundup.tokenizer.encode_corpus import encode_split
+from groundup.tokenizer.byte_fallback import add_byte_fallback, count_lost_characters, lacks_bytes
+from groundup.tokenizer.encode_corpus import BATCH_BYTES, encode_split
 from groundup.tokenizer.fertility import measure_fertility, validation_texts
 from groundup.tokenizer.parquet_documents import sample_corpus
 from groundup.tokenizer.pretrained import load_pretrained_tokenizer
@@ -22,6 +24,7 @@ from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.tokenizer_training import ALGORITHMS, extend_tokenizer
 
 SPLITS = ("train", "validation")
+MOST_FREQUENT = 10
 THIS_TOKENIZER = "this vocabulary"
 
 
@@ -69,8 +72,34 @@ def encode(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Mach
     return {
         "vocab_size": tokenizer.vocab_size,
         "unused_tokens": int((~used).sum()),
+        "lost_characters": _lost_characters(tokenizer, inputs["data"], machine),
         **{split: tokenizer_stats.shard_stats(shard) for split, shard in shards.items()},
     }
+
+
+def _lost_characters(tokenizer: Tokenizer, data: Path, machine: Machine) -> dict[str, Any]:
+    """Characters of both splits that the vocabulary cannot express, the most frequent ones, and the vocabulary size with all
+    bytes. A second pass over the text, of vocabularies that lack bytes only.
+    """
+    if not lacks_bytes(tokenizer):
+        return {"count": 0}
+    files = [path for split in SPLITS for path in parquet_documents.parquet_files(data, split)]
+    lost: Counter[str] = Counter()
+    total = 0
+    with machine.progress.task("checking characters", total=len(files), unit="files") as task:
+        for path in files:
+            for documents in parquet_documents.read_batches(path, BATCH_BYTES):
+                lost += count_lost_characters(tokenizer, documents.texts)
+                total += sum(map(len, documents.texts))
+            task.advance()
+    with suppress(UserError):
+        size = add_byte_fallback(tokenizer).vocab_size
+        return _describe_lost(lost, total) | {"vocab_size_with_bytes": size}
+    return _describe_lost(lost, total)
+
+
+def _describe_lost(lost: Counter[str], total: int) -> dict[str, Any]:
+    return {"count": lost.total(), "characters": total, "most_frequent": dict(lost.most_common(MOST_FREQUENT))}
 
 
 def _train_or_load(settings: TokenizerConfig, texts: Iterator[str]) -> Tokenizer:

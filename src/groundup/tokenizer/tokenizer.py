@@ -1,21 +1,26 @@
 """`Tokenizer`: encode and decode text and conversations, with any backend of the `tokenizers` library."""
 
 import json
+import operator
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
+from groundup.artifacts.arguments import check_choice, check_text, iter_texts
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
-from groundup.artifacts.json_file import read_json_object
+from groundup.artifacts.json_file import read_json_object, shorten
+from groundup.tokenizer.byte_level_vocabulary import bpe_from_merges, merges_of, vocabulary_of
 from groundup.tokenizer.chat_template import Message, Span, assistant_spans, render
-from groundup.tokenizer.library_errors import check_regexes, library_errors
+from groundup.tokenizer.library_errors import check_regexes, encoding_errors, library_errors
 from groundup.tokenizer.special_token_escaping import SpecialTokenEscaper
-from groundup.tokenizer.special_tokens import CHAT_STOP_TOKENS
+from groundup.tokenizer.special_tokens import CHAT_STOP_TOKENS, check_special_tokens, named_roles
+from groundup.tokenizer.split_patterns import PATTERNS
+from groundup.tokenizer.stream_encoding import CutRule, cut_rule, encode_pieces
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -75,21 +80,40 @@ class Tokenizer:
         add_special_tokens applies the tokenizer's post-processor, such as Llama's <s> or BERT's [CLS] and [SEP]; tokenizers
         of `train_tokenizer` have none.
         """
-        with library_errors("the tokenizer cannot encode a text", HINT):
+        check_text(text)
+        with encoding_errors([text]):
             return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
 
     def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool = False) -> list[list[int]]:
         """`encode` for many texts, on all cores."""
-        with library_errors("the tokenizer cannot encode a text", HINT):
-            encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+        texts = list(iter_texts(texts))
+        with encoding_errors(texts):
+            encodings = self.backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
         return [encoding.ids for encoding in encodings]
+
+    def encode_iterable(self, texts: Iterable[str]) -> Iterator[int]:
+        """The ids of a text that arrives in pieces, such as the lines of an open file: those of `encode` of the whole.
+
+        Pieces may end inside of a word, number, emoji or spelled special token. Memory is bounded by the longest stretch
+        without a space. Raises UserError for a tokenizer whose rules are not known to allow this.
+
+        >>> ids = array.array("I", tokenizer.encode_iterable(open("book.txt", encoding="utf-8", newline="")))
+        """
+        return encode_pieces(self.encode, iter_texts(texts), self._cut_rule)
+
+    @cached_property
+    def _cut_rule(self) -> CutRule:
+        return cut_rule(json.loads(self.backend.to_str()))
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """The text of `ids`; invalid UTF-8, such as an incomplete character, becomes U+FFFD.
 
         Raises UserError on an id outside of the vocabulary.
         """
-        ids = [int(id) for id in ids]
+        try:
+            ids = [operator.index(id) for id in ids]
+        except TypeError:
+            raise UserError(f"ids is {shorten(ids)}, expected a list of integers") from None
         if outside := next((id for id in ids if not 0 <= id < self.vocab_size), None):
             raise UserError(
                 f"token id {outside}, expected 0 to {self.vocab_size - 1}",
@@ -105,6 +129,16 @@ class Tokenizer:
     def token_id(self, token: str) -> int | None:
         """The id of a vocabulary entry, or None."""
         return self.backend.token_to_id(token)
+
+    @cached_property
+    def vocabulary(self) -> dict[int, bytes]:
+        """The bytes of each id, by id. Raises UserError unless the tokenizer is byte-level."""
+        return vocabulary_of(json.loads(self.backend.to_str()))
+
+    @cached_property
+    def merges(self) -> list[tuple[bytes, bytes]]:
+        """The merges of byte-level BPE, in order. Raises UserError for any other tokenizer."""
+        return merges_of(json.loads(self.backend.to_str()))
 
     @cached_property
     def vocab_size(self) -> int:
@@ -207,6 +241,38 @@ class Tokenizer:
         }
         config = {key: value for key, value in config.items() if value is not None}
         (folder / CONFIG_FILE).write_text(json.dumps(config, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_merges(
+        cls,
+        vocabulary: Mapping[int, bytes],
+        merges: Iterable[tuple[bytes, bytes]],
+        *,
+        pretokenizer: str = "gpt4",
+        special_tokens: Sequence[str] = (),
+        byte_fallback: bool = False,
+        eos: str | None = None,
+        pad: str | None = None,
+        chat_template: str | None = None,
+    ) -> "Tokenizer":
+        """Byte-level BPE from its vocabulary and merges, as `Tokenizer.vocabulary` and `Tokenizer.merges` give them.
+
+        Args:
+            vocabulary: the bytes of each id; special tokens, if it has them, as UTF-8.
+            merges: pairs of tokens, first merge first.
+            pretokenizer: "gpt2", "gpt4" or "qwen2".
+            special_tokens: those that the vocabulary lacks get the next ids.
+            byte_fallback: append the bytes that the vocabulary lacks; otherwise such a vocabulary is refused.
+            eos, pad: as in `train_tokenizer`.
+
+        >>> Tokenizer.from_merges(tokenizer.vocabulary, tokenizer.merges, special_tokens=["<|endoftext|>"])
+        """
+        check_choice("pretokenizer", pretokenizer, PATTERNS)
+        special_tokens = check_special_tokens(special_tokens)
+        roles = named_roles(special_tokens, eos, pad)
+        regex = PATTERNS[pretokenizer].regex
+        backend = bpe_from_merges(vocabulary, merges, regex, special_tokens, byte_fallback)
+        return cls(backend, **roles, chat_template=chat_template)
 
     @classmethod
     def load(cls, folder: Path | str) -> "Tokenizer":

@@ -3,19 +3,30 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import tokenizers
-from tokenizers import AddedToken, decoders, models, trainers
+from tokenizers import models, trainers
 
-from groundup.artifacts.arguments import check_choice, check_texts
+from groundup.artifacts.arguments import check_choice, iter_texts
 from groundup.artifacts.errors import UserError
 from groundup.tokenizer.batch_encoder import fastokens_encode
+from groundup.tokenizer.bpe import pretokenize
 from groundup.tokenizer.bpe_trainer import BPETrainer, MergePair
+from groundup.tokenizer.byte_fallback import add_byte_fallback, lacks_bytes
+from groundup.tokenizer.byte_level_vocabulary import byte_level_backend, with_added_tokens
 from groundup.tokenizer.bytes_to_unicode import BYTE_TO_UNICODE, BYTE_VOCABULARY, from_unicode, to_unicode
 from groundup.tokenizer.chat_template import CHATML
 from groundup.tokenizer.pretokenize import SEPARATOR, SPLITTERS, unique_pretokens
-from groundup.tokenizer.special_tokens import END_OF_TEXT, PADDING, SPECIAL_TOKENS, check_special_tokens
+from groundup.tokenizer.special_tokens import (
+    SPECIAL_TOKENS,
+    SURROGATES,
+    TURN_END,
+    TURN_START,
+    check_special_tokens,
+    named_roles,
+)
 from groundup.tokenizer.split_patterns import PATTERNS, build_pre_tokenizer, identify_pattern
 from groundup.tokenizer.tokenizer import Tokenizer
 
@@ -26,15 +37,16 @@ MAX_UNIGRAM_BYTES = 16
 
 
 def train_bpe(
-    texts: Iterable[str], vocab_size: int, pretokenizer: str = "gpt4", special_tokens: Sequence[str] = SPECIAL_TOKENS
-) -> Tokenizer:
+    texts: Iterable[str], vocab_size: int, pretokenizer: str = "gpt4", special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    eos: str | None = None, pad: str | None = None,
+) -> Tokenizer:  # fmt: skip
     """Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019, section 2.2).
 
     The vocabulary is the special tokens, the 256 bytes, and one entry for each merge, most frequent pair first. Pairs
     that occur once are not merged.
     Raises UserError when the text has too few different pairs for `vocab_size`, and when special tokens collide.
     """
-    special_tokens = check_special_tokens(special_tokens)
+    special_tokens, roles = _check_special_tokens(special_tokens, pretokenizer, eos, pad)
     counts = count_pretokens(texts, SPLITTERS[pretokenizer])
     byte_tokens = {len(special_tokens) + index: byte for index, byte in enumerate(BYTE_VOCABULARY)}
     id_of_byte = np.empty(256, np.int64)
@@ -48,20 +60,20 @@ def train_bpe(
     vocabulary = {token: id for id, token in enumerate(special_tokens)}
     vocabulary |= {to_unicode(token): id for id, token in trainer.id_to_bytes.items()}
     model = models.BPE(vocabulary, _merge_strings(trainer.id_to_bytes, merges))
-    backend = _byte_level_tokenizer(model, PATTERNS[pretokenizer].regex, special_tokens)
-    return Tokenizer(backend, eos=END_OF_TEXT, pad=PADDING, chat_template=CHATML)
+    return Tokenizer(byte_level_backend(model, PATTERNS[pretokenizer].regex, special_tokens), **roles)
 
 
 def train_unigram(
-    texts: Iterable[str], vocab_size: int, pretokenizer: str = "gpt4", special_tokens: Sequence[str] = SPECIAL_TOKENS
-) -> Tokenizer:
+    texts: Iterable[str], vocab_size: int, pretokenizer: str = "gpt4", special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    eos: str | None = None, pad: str | None = None,
+) -> Tokenizer:  # fmt: skip
     """A Unigram language model over byte strings (Kudo 2018): encoding takes the most likely split of each pretoken.
 
     Trained by the `tokenizers` library, whose scores vary in the last digits (its sums have no fixed order), so they are
     rounded; it appends missing bytes in random order, 0.0001 apart, so those all get the lowest score.
     Raises UserError as `train_bpe` does.
     """
-    special_tokens = check_special_tokens(special_tokens)
+    special_tokens, roles = _check_special_tokens(special_tokens, pretokenizer, eos, pad)
     backend = tokenizers.Tokenizer(models.Unigram())
     backend.pre_tokenizer = build_pre_tokenizer(PATTERNS[pretokenizer].regex)  # type: ignore[assignment]
     trainer = trainers.UnigramTrainer(
@@ -71,7 +83,7 @@ def train_unigram(
         max_piece_length=MAX_UNIGRAM_BYTES,
         show_progress=False,
     )
-    backend.train_from_iterator(texts, trainer)
+    backend.train_from_iterator((SURROGATES.sub("?", text) for text in texts), trainer)
     check_size(backend.get_vocab_size(), vocab_size)
     entries: list[tuple[str, float]] = json.loads(backend.to_str())["model"]["vocab"][len(special_tokens) :]
     lowest = min(score for _, score in entries)
@@ -80,8 +92,7 @@ def train_unigram(
     ]
     scores = [(token, 0.0) for token in special_tokens]
     scores += sorted(learned, key=lambda entry: (-entry[1], entry[0]))
-    backend = _byte_level_tokenizer(models.Unigram(scores), PATTERNS[pretokenizer].regex, special_tokens)
-    return Tokenizer(backend, eos=END_OF_TEXT, pad=PADDING, chat_template=CHATML)
+    return Tokenizer(byte_level_backend(models.Unigram(scores), PATTERNS[pretokenizer].regex, special_tokens), **roles)
 
 
 ALGORITHMS = {"bpe": train_bpe, "unigram": train_unigram}
@@ -94,39 +105,46 @@ def train_tokenizer(
     algorithm: str = "bpe",
     pretokenizer: str = "gpt4",
     special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    eos: str | None = None,
+    pad: str | None = None,
 ) -> Tokenizer:
     """Train a tokenizer of `vocab_size` entries, special tokens and 256 bytes included.
 
     Args:
         algorithm: "bpe" or "unigram".
         pretokenizer: a name of PATTERNS: "gpt2", "gpt4" or "qwen2".
+        special_tokens: any, or none. The default ones have the roles and the chat template that the pipeline needs.
+        eos, pad: special tokens that end and pad texts; default: "<|endoftext|>" and "<|pad|>", if they are special tokens.
 
-        special_tokens: with "<|endoftext|>" and "<|pad|>", which every tokenizer needs.
-
-    Raises UserError when the texts are too few for `vocab_size`, and on an unknown name.
+    Raises UserError when the texts are too few for `vocab_size`, on an unknown name, and for special tokens that collide.
 
     >>> tokenizer = train_tokenizer(["the cat sat on the mat"] * 10, vocab_size=270)
     >>> tokenizer.save("my-tokenizer")
     """
-    check_texts(texts)
+    texts = iter_texts(texts)
     check_choice("algorithm", algorithm, ALGORITHMS)
     check_choice("pretokenizer", pretokenizer, PATTERNS)
-    for token in (END_OF_TEXT, PADDING):
-        if token not in special_tokens:
-            raise UserError(f"special_tokens lacks {token!r}, which every tokenizer needs")
+    special_tokens = check_special_tokens(special_tokens)
+    if not isinstance(vocab_size, int):
+        raise UserError(f"vocab_size = {vocab_size!r}, expected a number of entries")
     if vocab_size < (smallest := 256 + len(special_tokens)):
         raise UserError(
             f"vocab_size = {vocab_size}, expected at least {smallest}: 256 bytes and {len(special_tokens)} special tokens"
         )
-    return ALGORITHMS[algorithm](texts, vocab_size, pretokenizer, special_tokens)
+    return ALGORITHMS[algorithm](texts, vocab_size, pretokenizer, special_tokens, eos, pad)
 
 
 def extend_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A tokenizer with the entries of `tokenizer`, then new merges learned from `texts`, up to `vocab_size`.
+    """A tokenizer with the entries of `tokenizer`, the bytes that it lacks, and new merges learned from `texts`, up to
+    `vocab_size`.
 
     The old ids keep their meaning, and so do the embeddings of a model.
     Raises UserError unless `tokenizer` is byte-level BPE with a known pattern and smaller than `vocab_size`.
     """
+    if lacks_bytes(tokenizer) and vocab_size > tokenizer.vocab_size:
+        tokenizer = add_byte_fallback(tokenizer)
+        if vocab_size == tokenizer.vocab_size:
+            return tokenizer
     rules = json.loads(tokenizer.backend.to_str())
     pattern = identify_pattern(rules)
     if pattern is None or rules["model"]["type"] != "BPE":
@@ -139,7 +157,7 @@ def extend_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int
             f"vocab_size = {vocab_size}: the tokenizer to extend has {tokenizer.vocab_size} entries",
             hint=f"vocab_size above {tokenizer.vocab_size}",
         )
-    vocabulary, old = rules["model"]["vocab"], [tuple(pair) for pair in rules["model"]["merges"]]
+    vocabulary, old = with_added_tokens(rules), [tuple(pair) for pair in rules["model"]["merges"]]
     specials = [token["content"] for token in rules["added_tokens"]]
     counts = count_pretokens(texts, SPLITTERS[pattern])
     ordinary = {token: id for token, id in vocabulary.items() if token not in specials}
@@ -211,9 +229,23 @@ def _merge_strings(id_to_bytes: Mapping[int, bytes], merges: Sequence[MergePair]
     return [(to_unicode(id_to_bytes[left]), to_unicode(id_to_bytes[right])) for left, right in merges]
 
 
-def _byte_level_tokenizer(model: models.Model, regex: str, special_tokens: Sequence[str]) -> tokenizers.Tokenizer:
-    backend = tokenizers.Tokenizer(model)
-    backend.pre_tokenizer = build_pre_tokenizer(regex)  # type: ignore[assignment]
-    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_tokens])
-    return backend
+def _check_special_tokens(
+    special_tokens: Sequence[str], pretokenizer: str, eos: str | None, pad: str | None
+) -> tuple[tuple[str, ...], dict[str, str | None]]:
+    """The special tokens and their roles. Raises UserError for one that the training may learn as ordinary text.
+
+    Both would have the same string in tokenizer.json.
+    """
+    special_tokens = check_special_tokens(special_tokens)
+    regex = PATTERNS[pretokenizer].regex
+    for token in special_tokens:
+        spellings = [token]
+        with suppress(KeyError, UnicodeDecodeError):  # letters that stand for bytes
+            spellings.append(from_unicode(token).decode())
+        if len(token) == 1 or any(len(pretokenize(spelling, regex)) == 1 for spelling in spellings):
+            raise UserError(
+                f"special token {token!r} is a word, which the training may learn as text", hint=f"name it <|{token}|>"
+            )
+    roles = named_roles(special_tokens, eos, pad)
+    has_turns = {TURN_START, TURN_END} <= set(special_tokens)
+    return special_tokens, roles | {"chat_template": CHATML if has_turns else None}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from groundup.artifacts.arguments import check_choice, check_texts
+from groundup.artifacts.arguments import check_choice, iter_texts
 from groundup.data.clean import (
     c4,
     classifier,
@@ -54,7 +54,7 @@ def clean_texts(
     >>> dropped[0].reason, dropped[0].id
     ('language: fr', '0')
     """
-    check_texts(texts)
+    texts = iter_texts(texts)
     check_choice("kind", kind, get_args(SourceKind))
     source = {"name": "texts", "kind": kind, "path": "-"}
     config = DataConfig(**{"sources": [source], **knobs})

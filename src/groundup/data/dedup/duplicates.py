@@ -1,6 +1,6 @@
 """Exact and near duplicates: of texts in memory, and of all documents of a corpus on disk."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
-from groundup.artifacts.arguments import check_texts
+from groundup.artifacts.arguments import iter_texts
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.progress import Progress
 from groundup.data.dedup.document_keys import DedupKeys, DedupKeyTable, InMemoryKeys
@@ -36,7 +36,7 @@ class DedupDecisions:
     roots: NDArray[numpy.int64]
 
 
-def find_duplicates(texts: Sequence[str], *, exact: bool = True, seed: int = 0, **minhash: Any) -> list[int]:
+def find_duplicates(texts: Iterable[str], *, exact: bool = True, seed: int = 0, **minhash: Any) -> list[int]:
     """For each text the index of the first text that it duplicates, or its own index.
 
     `minhash` are the knobs of [data.minhash_dedup]: ngram_size, num_bands, hashes_per_band, threshold, action
@@ -45,9 +45,9 @@ def find_duplicates(texts: Sequence[str], *, exact: bool = True, seed: int = 0, 
     >>> find_duplicates(["The cat sat.", "A dog barked.", "the cat sat!"])
     [0, 1, 0]
     """
-    check_texts(texts)
+    texts = list(iter_texts(texts))
     config = MinHashDedupConfig(**minhash)
-    keys = InMemoryKeys(list(texts), config, seed)
+    keys = InMemoryKeys(texts, config, seed)
     decisions = decide_duplicates(keys, len(texts), exact, config)
     originals = decisions.roots.copy()
     if config.action == "drop" and len(texts):
@@ -60,12 +60,13 @@ def find_duplicates(texts: Sequence[str], *, exact: bool = True, seed: int = 0, 
     return originals[copies.roots()].tolist()
 
 
-def deduplicate(texts: Sequence[str], *, exact: bool = True, seed: int = 0, **minhash: Any) -> list[str]:
+def deduplicate(texts: Iterable[str], *, exact: bool = True, seed: int = 0, **minhash: Any) -> list[str]:
     """The texts without exact and near duplicates; of each cluster the first stays. Arguments: `find_duplicates`.
 
     >>> deduplicate(["The cat sat.", "A dog barked.", "the cat sat!"])
     ['The cat sat.', 'A dog barked.']
     """
+    texts = list(iter_texts(texts))
     roots = find_duplicates(texts, exact=exact, seed=seed, **minhash)
     return [text for index, text in enumerate(texts) if roots[index] == index]
 
