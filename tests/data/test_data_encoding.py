@@ -2,14 +2,17 @@
 
 import io
 import json
+import math
+import struct
 from pathlib import Path
 
 import pytest
 
+from groundup.data import read_documents
 from groundup.data.document import Document
 from groundup.data.process_unit import process_unit
 from groundup.data.readers import get_reader
-from groundup.data.readers.encoding import decode_bytes
+from groundup.data.readers.encoding import decode_bytes, wide_encoding
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.recipe.data_config import DataConfig
 
@@ -104,3 +107,50 @@ def test_stage_counts_character_sets(tmp_path: Path):
     })  # fmt: skip
     stats = json.loads((tmp_path / "00000.json").read_text())["stats"]
     assert stats["encodings"] == {"koi8-r, detected": 1, "utf-8": 1}
+
+
+WIDE = {
+    "en": "The mill is closed.\nIt was built in 1914.\n" * 9,
+    "de": "Die Mühle ist geschlossen – für immer.\r\n" * 9,
+    "ru": "Мельница закрыта.\nОна стоит с 1914 года.\n" * 9,
+    "zh": "磨坊已經關閉，從一九一四年起就在那裡。\n再也沒有人來了。\n" * 9,
+    "ko": "방앗간은 닫혀 있다.\n" * 9,
+    "emoji": "Closed 🤗 for ever 🇩🇪.\n" * 9,
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("language", WIDE)
+def test_wide_encodings_without_a_byte_order_mark(language: str, encoding: str, tmp_path: Path):
+    text = WIDE[language]
+    data = text.encode(encoding)
+    assert decode_bytes(data).text == text
+    assert decode_bytes(data).encoding == f"{encoding}, detected"
+    (tmp_path / "a.txt").write_bytes(data)
+    (tmp_path / "b.jsonl").write_bytes((json.dumps({"text": text}, ensure_ascii=False) + "\n").encode(encoding))
+    (tmp_path / "c.py").write_bytes(f"# {text}".encode(encoding))
+    for name, expected in (("a.txt", text), ("b.jsonl", text), ("c.py", f"# {text}")):
+        found = [document.text for document in read_documents(tmp_path / name)]
+        assert [each.replace("\r", "") for each in found] == [expected.replace("\r", "")], name
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bytes(range(256)) * 40,
+        b"".join(struct.pack("<H", 500 + (i * 7919) % 900) for i in range(4000)),  # 16-bit measurements
+        b"".join(struct.pack("<h", int(9000 * math.sin(i / 20))) for i in range(4000)),  # sound
+        b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0>\0\x01\0\0\0" * 50,
+        struct.pack("<2000f", *(math.sqrt(i) for i in range(2000))),
+        b"plain text with one \0 in it " * 20,
+        b"\0" * 4000,
+    ],
+)
+def test_binary_data_is_no_wide_encoding(data: bytes):
+    assert wide_encoding(data) is None
+
+
+def test_a_long_file_in_utf_16_without_a_mark_is_read_to_its_end(tmp_path: Path):
+    text = "".join(f"Paragraph {index} of 🤗 the long story.\n\n" for index in range(30_000))
+    (tmp_path / "long.txt").write_bytes(text.encode("utf-16-le"))
+    assert "".join(document.text for document in read_documents(tmp_path / "long.txt", "text")) == text

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import groundup.data
+from groundup.artifacts.errors import UserError
 from groundup.data import clean_texts, deduplicate, extract_text, find_duplicates, mask_pii, normalize, read_documents
 from groundup.data.clean.gopher import gopher_quality_filter
 from groundup.data.filter_stats import REASON_KNOBS, FilterStats
@@ -101,6 +102,12 @@ def test_read_documents(tmp_path: Path):
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"content": text}) for text in ("one", "two")))
     documents = list(read_documents(tmp_path / "*.jsonl", "jsonl", text_column="content"))
     assert [(document.id, document.text) for document in documents] == [("a.jsonl:1", "one"), ("a.jsonl:2", "two")]
+
+
+def test_no_document_is_an_error_that_says_why(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text('{"content": "one", "n": 1}\n')
+    with pytest.raises(UserError, match="no document found: 1 document: .*no column body; columns: content, n"):
+        list(read_documents(tmp_path / "a.jsonl", "jsonl", text_column="body"))
 
 
 def test_stable_hashes():

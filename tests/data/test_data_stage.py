@@ -289,7 +289,10 @@ def test_wrong_column_of_an_evaluation_set_or_earlier_corpus_is_an_error(
         {"name": name, "kind": "jsonl", "path": str(tmp_path / f"{name}.jsonl")} for name in ("items", "short")
     )
     for knobs, message in [
-        ({"decontaminate": {"evaluation_sets": [items]}}, "evaluation_sets: items has no text to look for"),
+        (
+            {"decontaminate": {"evaluation_sets": [items]}},
+            "items has no text to look for, .*no column text; columns: question",
+        ),
         ({"decontaminate": {"evaluation_sets": [short]}}, "short has 1 texts, all of fewer than 8 words"),
         ({"dedup_against": [items]}, "data.dedup_against: items has no text to compare with: 1 document"),
     ]:

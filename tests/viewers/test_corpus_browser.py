@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.manifest import Manifest
 from groundup.viewers import corpus_render
-from groundup.viewers.corpus_browser import ENTRY_KINDS, Corpus, EntryFilters
+from groundup.viewers.corpus_browser import ENTRY_KINDS, Corpus, CorpusEntry, EntryFilters
 from groundup.viewers.corpus_pager import HELP, KEYS, Pager
 
 HOSTILE = "\x1b]0;owned\x07 bell \x1b[2J \u202eevil\u202c [bold]markup[/] \x9b31m"
@@ -166,12 +167,24 @@ def test_control_characters_are_replaced(folder: Path, kind: str) -> None:
     lines(folder / "clusters.jsonl", [{"size": 2, "members": members}])
     console = Console(record=True, width=80)
     for entry in Corpus.open(folder).entries(kind, EntryFilters()):
-        shown = corpus_render.entry_title(entry).plain + corpus_render.entry_text(entry, "bell").plain
+        shown = corpus_render.entry_title(entry).plain + corpus_render.entry_text(entry, (), "bell").plain
         assert not [c for c in shown if (ord(c) < 32 and c != "\n") or c in "\x7f\x9b\u202e\u202c"]
         if kind in ("dropped", "duplicates") and "markup" in entry.text:
             assert "[bold]markup[/]" in shown
     corpus_render.print_entries(Corpus.open(folder), [kind], EntryFilters(), 0, console)
     assert "\x1b" not in console.export_text(styles=False)
+
+
+def test_tokens_of_personal_data_are_those_of_the_recipe(folder: Path) -> None:
+    assert "<email>" in Corpus.open(folder).pii_tokens
+    Manifest("data", 1, "0", sections={"data": {"pii": {"tokens": {"email": "[mail]", "phone": ""}}}}).write(folder)
+    corpus = Corpus.open(folder)
+    entry = CorpusEntry("kept", "web", "1", "Write to [mail] or <email>, or call <ip>.")
+    styled = [
+        span for span in corpus_render.entry_text(entry, corpus.pii_tokens).spans if span.style == corpus_render.WARN
+    ]
+    assert [entry.text[span.start : span.end] for span in styled] == ["[mail]", "<ip>"]
+    assert corpus_render.entry_stats(entry, corpus.pii_tokens).endswith("1 [mail] · 1 <ip>")
 
 
 def test_inspect_on_a_terminal(folder: Path, in_terminal) -> None:

@@ -10,8 +10,10 @@ from groundup.artifacts.arguments import unknown_option
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.archive import ArchiveMember, iter_members, rejoin
+from groundup.data.clean.cleaning_steps import utf8_bytes
 from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.file_kind import ARCHIVE, LEFT_OUT_KINDS, detect_kind, head_bytes
+from groundup.data.filter_stats import FilterStats
 from groundup.data.inputs import InputFile, resolve_files
 from groundup.data.license import LicenseFinder, is_allowed
 from groundup.data.readers import get_reader
@@ -28,7 +30,8 @@ def read_documents(path: str | Path, kind: FileKind = "auto", **options: Any) ->
 
     Each file is read by its kind, or all by one `kind`. `options` are fields of ReaderOptions, such as
     text_column="content" or html_extractor="resiliparse". Files are read as the iterator advances; damaged parts, such
-    as invalid lines of JSON, are skipped silently. Raises UserError if no file matches.
+    as invalid lines of JSON, are skipped silently. Raises UserError if no file matches, and at the end if no document was
+    found, with the reasons.
 
     >>> [document.text for document in read_documents("articles/*.jsonl", "jsonl")]  # doctest: +SKIP
     """
@@ -37,13 +40,30 @@ def read_documents(path: str | Path, kind: FileKind = "auto", **options: Any) ->
         if name not in known:
             raise unknown_option(name, known)
     spec = FilesConfig(name="documents", kind=kind, path=str(path))
-    return read_spec(spec, ReaderOptions(**options), Machine())
+    return _read_some(spec, ReaderOptions(**options))
 
 
-def read_spec(spec: FilesConfig, options: ReaderOptions, machine: Machine) -> Iterator[Document]:
-    """Documents in the files of an entry of the recipe, without those that the reader drops."""
+def _read_some(spec: FilesConfig, options: ReaderOptions) -> Iterator[Document]:
+    stats = FilterStats()
+    yield from read_spec(spec, options, Machine(), stats)
+    if stats.kept[0] == 0:
+        raise UserError(
+            f"{spec.path}: no document found: {stats.describe_loss()}", hint="check the path, kind and text_column"
+        )
+
+
+def read_spec(
+    spec: FilesConfig, options: ReaderOptions, machine: Machine, stats: FilterStats | None = None
+) -> Iterator[Document]:
+    """Documents in the files of an entry of the recipe, without those that the reader drops; `stats` counts both."""
+    counted = FilterStats() if stats is None else stats
     for file in resolve_files(spec, machine):
-        yield from (found for found in read_file(spec.kind, file, options) if isinstance(found, Document))
+        for found in read_file(spec.kind, file, options):
+            if isinstance(found, Document):
+                counted.add_kept(found, utf8_bytes(found.text))
+                yield found
+            else:
+                counted.add_dropped(found, 0)
 
 
 def read_file(kind: str, file: InputFile, options: ReaderOptions) -> Iterator[ReadResult]:

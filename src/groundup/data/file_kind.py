@@ -9,6 +9,7 @@ from typing import Any
 from groundup.data.archive import ARCHIVE_SUFFIXES, open_decompressed
 from groundup.data.readers.arc import ARC_START
 from groundup.data.readers.code import SOURCE_SUFFIXES
+from groundup.data.readers.encoding import wide_encoding
 from groundup.data.readers.html import HTML_START
 from groundup.data.readers.mail import is_mail
 from groundup.data.readers.office import OFFICE_SUFFIXES, RTF_START
@@ -100,9 +101,10 @@ def detect_kind(name: str, head: bytes, size: int = 0) -> str:
         return "office"
     if plain.lower().endswith(TABLE_SUFFIXES):
         return "table"
-    if text[257:262] == b"ustar" or text.startswith(GZIP_MAGIC) or not _is_text(text):
+    narrow = _as_utf8(text)
+    if text[257:262] == b"ustar" or text.startswith(GZIP_MAGIC) or not _is_text(narrow):
         return UNKNOWN_KIND
-    return _text_kind(PurePosixPath(plain.lower()), text.removeprefix(b"\xef\xbb\xbf"), 0 if text != head else size)
+    return _text_kind(PurePosixPath(plain.lower()), narrow.removeprefix(b"\xef\xbb\xbf"), 0 if text != head else size)
 
 
 def _decompressed_head(name: str, head: bytes) -> tuple[str, bytes]:
@@ -120,8 +122,6 @@ def _decompressed_head(name: str, head: bytes) -> tuple[str, bytes]:
 
 
 def _is_text(head: bytes) -> bool:
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return True
     if not head.strip() or head.startswith(UNREADABLE_START) or b"\0" in head:
         return False
     return len(head) - len(head.translate(None, CONTROL)) <= len(head) // 200
@@ -132,7 +132,7 @@ def _text_kind(path: PurePosixPath, head: bytes, size: int) -> str:
         return "wikipedia"
     if HTML_START.match(head) or path.suffix in (".html", ".htm", ".xhtml"):
         return "html"
-    if SUBTITLES.match(_as_utf8(head)) or path.suffix in (".srt", ".vtt", ".ass", ".ssa"):
+    if SUBTITLES.match(head) or path.suffix in (".srt", ".vtt", ".ass", ".ssa"):
         return "subtitles"
     if path.suffix in (".mbox", ".eml") or is_mail(head):
         return "mail"
@@ -179,7 +179,8 @@ def _first_of_array(head: str) -> dict[str, Any] | None:
 
 
 def _as_utf8(head: bytes) -> bytes:
-    return head.decode("utf-16", "replace").encode() if head.startswith((b"\xff\xfe", b"\xfe\xff")) else head
+    wide = wide_encoding(head)
+    return head[: len(head) // 4 * 4].decode(wide, "replace").encode() if wide else head
 
 
 def _first_record(head: bytes) -> dict[str, Any] | None:

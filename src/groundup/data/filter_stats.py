@@ -234,6 +234,10 @@ class FilterStats:
             for reason, (documents, _) in dropped
         ]
 
+    def describe_loss(self) -> str:
+        """Why nothing was kept."""
+        return "; ".join(self.top_reasons()) or "no document in its files"
+
     def _details(self, reason: str) -> str:
         """What the first sample of a reason says beyond it."""
         samples = self.samples.get(reason, []) if reason == MISSING_COLUMN else []

@@ -146,7 +146,7 @@ class UnitResults:
         for name, stats in earlier.items():
             if stats.kept[0] == 0:
                 raise UserError(
-                    f"data.dedup_against: {name} has no text to compare with: {_describe_loss(stats)}",
+                    f"data.dedup_against: {name} has no text to compare with: {stats.describe_loss()}",
                     hint="set its text_column to the column of the texts, and check its path and kind",
                 )
         for name, stats in results.stats.items():
@@ -154,7 +154,7 @@ class UnitResults:
                 out = clean.parent.parent
                 corpus_summary.write_samples(results.stats, out)
                 raise UserError(
-                    f"data.sources: source {name} has no text left: {_describe_loss(stats)}; {inputs[name].describe()}",
+                    f"data.sources: source {name} has no text left: {stats.describe_loss()}; {inputs[name].describe()}",
                     hint="relax the knob named above, or set clean = false for the source; check its kind and path; what was "
                     f"dropped: groundup inspect {out} --source {name}",
                 )
@@ -324,10 +324,11 @@ def _load_or_train_classifier(config: DataConfig, work: Path, seed: int, machine
 
 def _classifier_texts(config: DataConfig, specs: tuple[FilesConfig, ...], machine: Machine) -> list[str]:
     assert config.classifier is not None
-    texts = [document.text for spec in specs for document in read_spec(spec, _options(config, spec), machine)]
+    stats = FilterStats()
+    texts = [document.text for spec in specs for document in read_spec(spec, _options(config, spec), machine, stats)]
     if not texts:
         raise UserError(
-            f"data.classifier: no document in {specs[0].name}",
+            f"data.classifier: no document in {specs[0].name}: {stats.describe_loss()}",
             hint="data.classifier.positive and .negative need at least one example each",
         )
     return texts[: config.classifier.max_examples_per_class]
@@ -338,13 +339,15 @@ def _load_or_build_index(config: DataConfig, work: Path, machine: Machine) -> Pa
         return None
     path = work / "evaluation.npz"
     if not path.exists():
-        read = dict.fromkeys((spec.name for spec in config.decontaminate.evaluation_sets), 0)
+        read = {spec.name: FilterStats() for spec in config.decontaminate.evaluation_sets}
         index = EvaluationIndex.build(_evaluation_items(config, machine, read), config.decontaminate.rule)
-        for name, items in read.items():
+        for name, stats in read.items():
             if not index.has_items_of(name):
+                items = stats.kept[0]
                 what = f"{items:,} texts, all of fewer than {MIN_ITEM_WORDS} words," if items else "no text"
+                why = "" if items else f": {stats.describe_loss()}"
                 raise UserError(
-                    f"data.decontaminate.evaluation_sets: {name} has {what} to look for, expected at least one item",
+                    f"data.decontaminate.evaluation_sets: {name} has {what} to look for, expected at least one item{why}",
                     hint="set its text_column to the column of the items, and check its path and kind",
                 )
         partial = work / ".evaluation.part"
@@ -353,15 +356,10 @@ def _load_or_build_index(config: DataConfig, work: Path, machine: Machine) -> Pa
     return path
 
 
-def _describe_loss(stats: FilterStats) -> str:
-    return "; ".join(stats.top_reasons()) or "no document in its files"
-
-
-def _evaluation_items(config: DataConfig, machine: Machine, read: dict[str, int]) -> Iterator[tuple[str, str]]:
+def _evaluation_items(config: DataConfig, machine: Machine, read: dict[str, FilterStats]) -> Iterator[tuple[str, str]]:
     """(SET/ITEM, text); counts the texts of each set in `read`."""
     for spec in config.decontaminate.evaluation_sets:
-        for document in read_spec(spec, _options(config, spec), machine):
-            read[spec.name] += 1
+        for document in read_spec(spec, _options(config, spec), machine, read[spec.name]):
             yield f"{spec.name}/{document.id}", document.text
 
 

@@ -9,6 +9,7 @@ Files, in reading order:
     sentence_transformers_files.py  weights of tokens in a text embedding, for sentence-transformers
     fold_scales.py         scale factors folded into weights
     huggingface_model.py   Hugging Face folders, import and export
+    model_card.py          name and licence of a model, kept from import to export
     gguf/                  GGUF files, import and export
     model_export.py        export by format name
     model_loading.py       models by path

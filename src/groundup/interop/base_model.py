@@ -8,6 +8,7 @@ from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import MANIFEST_FILE
 from groundup.data.hash_cache import cached_hashes
 from groundup.interop.huggingface_model import huggingface_model_config
+from groundup.interop.model_card import write_card_files
 from groundup.interop.model_loading import NATIVE_CONFIG, is_quantized, open_model, resolve_model_path
 from groundup.model import load_config, save_model
 from groundup.plan.parameter_count import count_parameters
@@ -29,6 +30,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         model, tokenizer = open_model(path, device="cpu")
         save_model(model, out)
         tokenizer.save(out)
+        write_card_files(path, out)
         task.advance()
     config: ModelConfig = model.config  # type: ignore[assignment]
     return {

@@ -10,6 +10,7 @@ from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.huggingface_model import check_huggingface, export_huggingface
+from groundup.interop.model_card import ModelCard, copy_legal_files, read_model_card, write_card_files
 from groundup.model.serialization import CLASSIFIER_FILE, LABELS_FILE
 from groundup.plan.derive import resolved_model_config
 from groundup.recipe import ModelConfig, Recipe
@@ -17,9 +18,17 @@ from groundup.tokenizer import Tokenizer
 
 
 def export(
-    model: nn.Module, tokenizer: Tokenizer, out: Path | str, *, format: str, dtype: str | torch.dtype = "float32"
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    out: Path | str,
+    *,
+    format: str,
+    dtype: str | torch.dtype = "float32",
+    source: Path | None = None,
 ) -> list[Path]:
     """Write `model` into the folder `out` as `format`, its weights as `dtype`. Returns the files written.
+
+    source: folder or .gguf file of the model, whose name and licence the export keeps.
 
     Raises UserError for an unknown format or dtype, and for a model that the format cannot represent.
 
@@ -30,7 +39,12 @@ def export(
         raise UserError(f"format {format!r}, expected one of {', '.join(EXPORT_FORMATS)}")
     out, dtype = Path(out), str(dtype).removeprefix("torch.")
     out.mkdir(parents=True, exist_ok=True)
-    return EXPORT_FORMATS[format](model, tokenizer, out, dtype)
+    if format == "gguf":
+        card = read_model_card(source) if source else {}
+        files = _gguf(model, tokenizer, out, dtype, card)
+        return [*files, *(copy_legal_files(source, out) if source else ())]
+    files = export_huggingface(model, tokenizer, out, dtype)
+    return [*files, *(write_card_files(source, out) if source else ())]
 
 
 def copy_classifier(folder: Path, out: Path) -> list[Path]:
@@ -39,10 +53,10 @@ def copy_classifier(folder: Path, out: Path) -> list[Path]:
     return [Path(shutil.copyfile(folder / name, out / name)) for name in names]
 
 
-def _gguf(model: nn.Module, tokenizer: Tokenizer, out: Path, dtype: str) -> list[Path]:
+def _gguf(model: nn.Module, tokenizer: Tokenizer, out: Path, dtype: str, card: ModelCard | None = None) -> list[Path]:
     from groundup.interop.gguf import export_gguf  # optional dependency
 
-    return [export_gguf(model, tokenizer, out / "model.gguf", dtype)]
+    return [export_gguf(model, tokenizer, out / "model.gguf", dtype, card)]
 
 
 def check_export(recipe: Recipe) -> None:

@@ -28,7 +28,9 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     source = "chat" if "chat" in inputs else "base"
     with machine.progress.task("export", total=2, unit="steps") as task:
         model, tokenizer = open_model(inputs[source], device="cpu", verify=False)
-        files = export(model, tokenizer, out, format=recipe.export.format, dtype=recipe.export.dtype)
+        files = export(
+            model, tokenizer, out, format=recipe.export.format, dtype=recipe.export.dtype, source=inputs[source]
+        )
         files += copy_classifier(inputs[source], out)
         task.advance()
         reopened, _ = open_model(out, device="cpu", dtype=torch.float32)

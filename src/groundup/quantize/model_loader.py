@@ -9,6 +9,7 @@ from groundup import interop
 from groundup.artifacts.directory import new_folder
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.run_record import check_artifact
+from groundup.interop.model_card import write_card_files
 from groundup.interop.model_export import copy_classifier
 from groundup.interop.model_loading import QUANTIZATION_FILE, is_quantized
 from groundup.model.token_weights import load_token_weights
@@ -65,11 +66,15 @@ def export_model(
             model, tokenizer = (
                 load_quantized_model(path) if is_quantized(path) else interop.open_model(path, "cpu", verify=verify)
             )
-            files = interop.export(dequantize_model(model), tokenizer, partial, format=format, dtype=dtype)
-            files += copy_classifier(interop.resolve_model_path(path), partial)
+            source = interop.resolve_model_path(path)
+            files = interop.export(
+                dequantize_model(model), tokenizer, partial, format=format, dtype=dtype, source=source
+            )
+            files += copy_classifier(source, partial)
         elif is_quantized(path):
             model, tokenizer = load_quantized_model(path)
             files = export_huggingface_quantized(model, tokenizer, partial, format=format, dtype=dtype)
+            files += write_card_files(path, partial)
         else:
             raise UserError(
                 f"{path}: the weights are not quantized, which format {format} needs",

@@ -12,6 +12,7 @@ from groundup.artifacts.directory import new_folder
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
 from groundup.artifacts.run_record import check_artifact
+from groundup.interop.model_card import write_card_files
 from groundup.interop.model_loading import QUANTIZATION_FILE
 from groundup.model.serialization import WEIGHTS_FILE
 from groundup.quantize.calibration_windows import calibration_length, evenly_spaced_windows
@@ -94,6 +95,7 @@ def quantize_folder(
         errors = quantize_model(model, QuantizationSettings(method, scheme), windows, progress)
         save_quantized_folder(model.cpu(), partial, method)
         tokenizer.save(partial)
+        write_card_files(source, partial)
     return quantization_summary(model, errors, source, out)
 
 

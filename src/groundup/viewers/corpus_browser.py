@@ -10,6 +10,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.artifacts.manifest import Manifest
 from groundup.data.work_files import open_parquet
+from groundup.recipe.data_config import PiiTokensConfig
 from groundup.stages import STAGE_FOLDERS
 
 ENTRY_KINDS = ("kept", "dropped", "changed", "duplicates", "contaminated")
@@ -68,12 +69,19 @@ class EntryFilters:
 
 
 class Corpus:
-    """A data artifact, or any folder with train/*.parquet and the columns text, source and id."""
+    """A data artifact, or any folder with train/*.parquet and the columns text, source and id.
+
+    Attributes:
+        metrics: of the manifest.
+        pii_tokens: what personal data was replaced by, as in the recipe.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
         manifest = Manifest.read(folder)
         self.metrics: dict[str, Any] = manifest.metrics if manifest else {}
+        section = (manifest.sections.get("data") if manifest else None) or {}
+        self.pii_tokens = tuple({**PiiTokensConfig().model_dump(), **section.get("pii", {}).get("tokens", {})}.values())
 
     @classmethod
     def open(cls, path: Path) -> "Corpus":

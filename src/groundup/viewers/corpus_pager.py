@@ -137,7 +137,7 @@ class Pager:
         parts: list[tuple[str, str] | Text] = [(f" {self.kind} ", "reverse bold"), (f" {position}  ", "bold")]
         if entry:
             parts.append(corpus_render.entry_title(entry))
-            parts.append((f"  {corpus_render.entry_stats(entry)}", corpus_render.MUTED))
+            parts.append((f"  {corpus_render.entry_stats(entry, self.corpus.pii_tokens)}", corpus_render.MUTED))
         return Text.assemble(*parts)
 
     def _count_all(self) -> bool:
@@ -153,10 +153,17 @@ class Pager:
         if self._wrapped[0] != key:
             text = {"overview": lambda: corpus_render.overview(self.corpus), "help": lambda: Text(HELP)}.get(
                 self.overlay,
-                lambda: corpus_render.entry_text(entry, self.filters.search) if entry else self._empty_message(),
+                lambda: (
+                    corpus_render.entry_text(entry, self.corpus.pii_tokens, self.filters.search)
+                    if entry
+                    else self._empty_message()
+                ),
             )()
             self._wrapped = (key, list(text.wrap(console, max(10, width))))
         return self._wrapped[1]
+
+    def _entry_text(self, entry: CorpusEntry) -> Text:
+        return corpus_render.entry_text(entry, self.corpus.pii_tokens, self.filters.search)
 
     def _empty_message(self) -> Text:
         filters = {"source": self.filters.source, "reason": self.filters.reason, "text": self.filters.search}

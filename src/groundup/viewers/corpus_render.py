@@ -15,13 +15,10 @@ from rich.text import Text
 
 from groundup.artifacts.sanitize import sanitize_for_terminal
 from groundup.data.filter_stats import describe_reason
-from groundup.recipe.data_config import PiiTokensConfig
 from groundup.viewers.corpus_browser import Corpus, CorpusEntry, EntryFilters
 
 MAX_CHARACTERS = 200_000
 """Characters shown of a document."""
-PII_TOKEN = re.compile("|".join(map(re.escape, PiiTokensConfig().model_dump().values())))
-"""The default tokens."""
 BAR_WIDTH = 24
 MUTED, EMPHASIS, WARN = "dim", "bold cyan", "yellow"
 REMOVED, ADDED, MATCHED = "red", "green", "black on yellow"
@@ -38,8 +35,8 @@ def entry_title(entry: CorpusEntry) -> Text:
     return Text.assemble(*parts)
 
 
-def entry_text(entry: CorpusEntry, search: str | None = None) -> Text:
-    """The text, with search matches and PII tokens highlighted."""
+def entry_text(entry: CorpusEntry, pii_tokens: Sequence[str], search: str | None = None) -> Text:
+    """The text, with search matches and the tokens of personal data highlighted."""
     if entry.kind == "changed":
         text = _diff_text(entry)
     elif entry.members:
@@ -50,16 +47,20 @@ def entry_text(entry: CorpusEntry, search: str | None = None) -> Text:
             text.append(f"\n… {len(entry.text) - MAX_CHARACTERS:,} characters more", MUTED)
         if not entry.text:
             text.append("(no text stored)", MUTED)
-    text.highlight_regex(PII_TOKEN, WARN)
+    text.highlight_regex(_any_of(pii_tokens), WARN)
     if search:
         text.highlight_regex(re.compile(re.escape(search), re.IGNORECASE), MATCHED)
     return text
 
 
-def entry_stats(entry: CorpusEntry) -> str:
-    """Length and number of PII tokens."""
+def _any_of(tokens: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(filter(None, tokens), key=len, reverse=True))) or "(?!)")
+
+
+def entry_stats(entry: CorpusEntry, pii_tokens: Sequence[str]) -> str:
+    """Length and number of tokens of personal data."""
     length = [f"{len(entry.text):,} characters"] if entry.text and not entry.members else []
-    counts = Counter(PII_TOKEN.findall(entry.text))
+    counts = Counter(_any_of(pii_tokens).findall(entry.text))
     return " · ".join([*length, *(f"{count} {name}" for name, count in counts.items())])
 
 
@@ -117,7 +118,7 @@ def print_entries(corpus: Corpus, kinds: Sequence[str], filters: EntryFilters, l
     for kind in kinds:
         for entry in itertools.islice(corpus.entries(kind, filters), limit or None):
             console.print(Text.assemble((f"── {kind}  ", MUTED), entry_title(entry)), soft_wrap=True)
-            console.print(entry_text(entry, filters.search).append("\n"), soft_wrap=True)
+            console.print(entry_text(entry, corpus.pii_tokens, filters.search).append("\n"), soft_wrap=True)
 
 
 def _diff_text(entry: CorpusEntry) -> Text:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from groundup.data.document import Document, DroppedDocument, ReadResult
-from groundup.data.readers.encoding import decode_bytes
+from groundup.data.readers.encoding import decode_bytes, wide_encoding
 from groundup.data.readers.reader_options import MAX_PAGE_BYTES, ReaderOptions, read_bounded
 
 SOURCE_SUFFIXES = frozenset([
@@ -41,7 +41,7 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
     data = read_bounded(stream, MAX_PAGE_BYTES)
     if data is None:
         yield DroppedDocument("too_large", name)
-    elif b"\0" in data:
+    elif b"\0" in data and wide_encoding(data) is None:
         yield DroppedDocument("not_text", name)
     elif path.suffix == ".ipynb":
         yield notebook_to_script(name, data)

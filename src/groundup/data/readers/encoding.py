@@ -1,10 +1,11 @@
 """Character encodings: one decoder for text files and pages, with missing or wrong declarations.
 
-The order is: byte order mark, valid UTF-8, UTF-8 with damage, declaration, detection.
+The order is: byte order mark, UTF-16 and UTF-32 without one, valid UTF-8, UTF-8 with damage, declaration, detection.
 """
 
 import codecs
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 BYTE_ORDER_MARKS = (
@@ -35,6 +36,12 @@ TEXT_CODEC = re.compile(r"(?:cp|iso8859|mac-|koi8|big5|gb|euc_|shift_|johab|tis-
 ESCAPES = (b"\x1b$", b"\x1b(")
 """Designations of ISO 2022, the only encodings read here whose texts are also valid ASCII."""
 
+WIDE_SAMPLE_BYTES = 1 << 13
+MIN_WIDE_BYTES = 8
+MIN_SPACES = 0.003
+"""Of the characters of a text; Chinese has only line breaks."""
+
+EAST_ASIAN = re.compile("[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 MAX_INVALID = 0.001
 MIN_VALID_PER_INVALID = 2
 """Characters beyond ASCII for each invalid sequence in damaged UTF-8; other encodings rarely form any."""
@@ -63,6 +70,8 @@ def decode_bytes(data: bytes, charset: str | None = None) -> DecodedText:
     for mark, name in BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return DecodedText(data.decode(name, "replace"), name)
+    if (wide := wide_encoding(data)) is not None:
+        return DecodedText(data.decode(wide, "replace"), f"{wide}, detected")
     if any(escape in data for escape in ESCAPES) and (found := _decode_iso_2022(data)):
         return found
     try:
@@ -81,6 +90,37 @@ def decode_bytes(data: bytes, charset: str | None = None) -> DecodedText:
         if name and (found := _decode_as(data, name)) is not None:
             return DecodedText(found, f"{name}, detected")
     return DecodedText(text, "utf-8, damaged")
+
+
+def wide_encoding(head: bytes) -> str | None:
+    """UTF-16 or UTF-32: by the byte order mark or, without one, by what the first bytes decode to; None for any other
+    encoding, and for binary data.
+    """
+    if mark := next((name for mark, name in BYTE_ORDER_MARKS[1:] if head.startswith(mark)), None):
+        return mark
+    sample = head[:WIDE_SAMPLE_BYTES]
+    if b"\0" not in sample or len(sample) < MIN_WIDE_BYTES:
+        return None
+    for name in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
+        try:
+            text = codecs.getincrementaldecoder(name)().decode(sample)
+        except UnicodeDecodeError:
+            continue
+        if _is_written(text):
+            return name
+    return None
+
+
+def _is_written(text: str) -> bool:
+    """Visible characters and spaces, and those beyond ASCII mostly of two blocks or Chinese, Japanese and Korean ones."""
+    spaces = sum(character in " \n\u3000" for character in text)
+    visible = sum(character.isprintable() or character in "\t\n\r\f" for character in text)
+    if spaces < MIN_SPACES * len(text) or visible < len(text) - len(text) // 200:
+        return False
+    others = [character for character in text if character > "\x7f"]
+    blocks = Counter(ord(character) >> 8 for character in others if not EAST_ASIAN.match(character))
+    strange = blocks.total() - sum(count for _, count in blocks.most_common(2))
+    return strange <= len(others) // 10
 
 
 def _declared_charsets(data: bytes, charset: str | None) -> list[str]:

@@ -9,10 +9,8 @@ from typing import IO
 
 from groundup.data.archive import open_decompressed
 from groundup.data.document import Document, DroppedDocument, ReadResult
-from groundup.data.readers.encoding import DecodedText, decode_bytes
+from groundup.data.readers.encoding import DecodedText, decode_bytes, wide_encoding
 from groundup.data.readers.reader_options import MAX_BYTES, ReaderOptions
-
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 PART_BYTES = 1 << 18
 """Bytes of a part; a file of less than two parts is one document. (Gopher's limit is 100,000 words.)"""
@@ -103,13 +101,13 @@ def iter_parts(name: str, stream: IO[bytes]) -> Iterator[DecodedText | DroppedDo
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
-    """The bytes of a file; UTF-16 as UTF-8."""
+    """The bytes of a file; UTF-16 and UTF-32 as UTF-8."""
     chunks = iter(lambda: stream.read(PART_BYTES), b"")
     first = next(chunks, b"")
-    if not first.startswith(UTF_16):
+    if (wide := wide_encoding(first)) is None:
         yield from chain([first], chunks)
         return
-    decoder = codecs.getincrementaldecoder("utf-16")("replace")
+    decoder = codecs.getincrementaldecoder(wide)("replace")
     for chunk in chain([first], chunks):
         yield decoder.decode(chunk).encode()
     yield decoder.decode(b"", final=True).encode()

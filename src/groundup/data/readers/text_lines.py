@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import IO, Any
 
-from groundup.data.readers.encoding import decode_bytes
+from groundup.data.readers.encoding import decode_bytes, wide_encoding
 
 HEAD_BYTES = 1 << 16
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class ChunkStream(io.RawIOBase):
@@ -39,10 +38,10 @@ class TextLines:
     def __init__(self, stream: IO[bytes], limit: int):
         head = stream.read(HEAD_BYTES)
         chunks = chain([head] if head else [], iter(lambda: stream.read(HEAD_BYTES), b""))
-        if head.startswith(UTF_16) and not head.startswith(codecs.BOM_UTF32_LE):
-            chunks = filter(None, codecs.iterdecode(chunks, "utf-16", "replace"))
+        if (wide := wide_encoding(head)) is not None:
+            chunks = filter(None, codecs.iterdecode(chunks, wide, "replace"))
             chunks = map(str.encode, chunks)
-            head = head[: len(head) // 2 * 2]
+            head = head[: len(head) // 4 * 4]
         decoded = decode_bytes(head[: head.rfind(b"\n") + 1 or None] if len(head) == HEAD_BYTES else head)
         self.head, self.encoding, self.limit = decoded.text, decoded.encoding, limit
         self._stream = io.BufferedReader(ChunkStream(chunks), HEAD_BYTES)

@@ -21,6 +21,7 @@ from groundup.interop.gguf.gguf_metadata import (
     write_metadata,
 )
 from groundup.interop.gguf.gguf_tokenizer import write_tokenizer
+from groundup.interop.model_card import ModelCard, metadata_of_card
 from groundup.interop.weight_map import convert_to_foreign, expected_shapes
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
@@ -36,12 +37,19 @@ QUANTIZATION_VERSION = 2
 """GGML_QNT_VERSION."""
 
 
-def export_gguf(model: nn.Module, tokenizer: Tokenizer, path: Path | str, dtype: str | torch.dtype = "float32") -> Path:
+def export_gguf(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    path: Path | str,
+    dtype: str | torch.dtype = "float32",
+    card: ModelCard | None = None,
+) -> Path:
     """Write `model` and `tokenizer` as the file `path`, which is returned.
 
     Args:
         dtype: of the matrices: float32, float16, bfloat16, q8_0 or q4_0 (round to nearest). Vectors stay float32, and so do
             matrices with rows that are no multiple of the block size 32.
+        card: name, licence and origin, as `general.name`, `general.license` and so on.
 
     Raises UserError for a model or tokenizer that llama.cpp does not support.
 
@@ -54,6 +62,8 @@ def export_gguf(model: nn.Module, tokenizer: Tokenizer, path: Path | str, dtype:
     weight_map = list(gguf_weight_map(architecture, config, list(weights)))
 
     metadata = {"general.type": "model", "general.file_type": int(file_type)}
+    count = sum(weight.numel() for weight in weights.values())
+    metadata |= {"general.size_label": gguf.size_label(count, count, 0, 0)} | metadata_of_card(card or {})
     metadata |= write_metadata(architecture, config) | write_tokenizer(tokenizer, config.vocab_size)
     if dtype.startswith("q"):
         metadata["general.quantization_version"] = QUANTIZATION_VERSION
