@@ -106,7 +106,7 @@ def test_read_documents(tmp_path: Path):
 
 def test_no_document_is_an_error_that_says_why(tmp_path: Path):
     (tmp_path / "a.jsonl").write_text('{"content": "one", "n": 1}\n')
-    with pytest.raises(UserError, match="no document found: 1 document: .*no column body; columns: content, n"):
+    with pytest.raises(UserError, match=r"no document found: 1 document: .*no column body; columns: content, n"):
         list(read_documents(tmp_path / "a.jsonl", "jsonl", text_column="body"))
 
 

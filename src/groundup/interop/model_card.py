@@ -93,9 +93,10 @@ def card_of_metadata(metadata: Mapping[str, Any]) -> ModelCard:
 def metadata_of_card(card: ModelCard) -> dict[str, Any]:
     """The entries `general.*` of a card in a GGUF file."""
     found = {f"general.{key}": card[field] for field, key in GGUF_KEYS.items() if field in card}
-    if base_models := card.get("base_model"):
+    base_models: list[str] = card.get("base_model", [])
+    if base_models:
         found["general.base_model.count"] = len(base_models)
-    for index, base in enumerate(base_models or ()):
+    for index, base in enumerate(base_models):
         organization, _, name = base.rpartition("/")
         found[f"general.base_model.{index}.name"] = name
         if organization:

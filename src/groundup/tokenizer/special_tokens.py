@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from groundup.artifacts.errors import UserError
 
@@ -51,7 +52,7 @@ def check_special_tokens(tokens: Iterable[str]) -> tuple[str, ...]:
     return tokens
 
 
-def named_roles(special_tokens: Sequence[str], eos: str | None, pad: str | None) -> dict[str, str | None]:
+def named_roles(special_tokens: Sequence[str], eos: str | None, pad: str | None) -> dict[str, Any]:
     """The tokens that end and pad texts: those given, or by default <|endoftext|> and <|pad|> if they are special tokens.
 
     Raises UserError for a role whose token is not one of them.

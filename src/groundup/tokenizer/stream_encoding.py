@@ -9,6 +9,7 @@ contains together: no merge can join them. Other rules are refused.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from groundup.artifacts.errors import UserError

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -231,7 +232,7 @@ def _merge_strings(id_to_bytes: Mapping[int, bytes], merges: Sequence[MergePair]
 
 def _check_special_tokens(
     special_tokens: Sequence[str], pretokenizer: str, eos: str | None, pad: str | None
-) -> tuple[tuple[str, ...], dict[str, str | None]]:
+) -> tuple[tuple[str, ...], dict[str, Any]]:
     """The special tokens and their roles. Raises UserError for one that the training may learn as ordinary text.
 
     Both would have the same string in tokenizer.json.
