@@ -3,6 +3,7 @@
 import itertools
 from array import array
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import tokenizers
@@ -116,7 +117,7 @@ def test_memory_is_bounded(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
     assert longest <= 2 * stream_encoding.CHUNK_CHARACTERS
 
 
-def refused(rules: Callable[[Tokenizer], None], tokenizer: Tokenizer) -> None:
+def refused(rules: Callable[[Tokenizer], Any], tokenizer: Tokenizer) -> None:
     other = Tokenizer(tokenizers.Tokenizer.from_str(tokenizer.backend.to_str()))
     rules(other)
     with pytest.raises(UserError, match="cannot encode a stream"):
