@@ -1,16 +1,25 @@
 """Sequence-to-sequence fine-tuning: gettext files, batches, greedy decoding."""
 
+import json
+
 import pytest
 import torch
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
+from groundup.data.document import Document, DroppedDocument
+from groundup.data.document_reader import read_file
+from groundup.data.held_out_conversations import HELD_OUT
+from groundup.data.inputs import InputFile
+from groundup.data.readers.gettext import parse_gettext
+from groundup.data.readers.reader_options import ReaderOptions
 from groundup.finetune.chat_batches import EncodedConversation
-from groundup.finetune.conversations import parse_gettext, read_conversations
+from groundup.finetune.conversations import read_conversations, split_conversations
 from groundup.finetune.finetune_task import CHAT, SEQ2SEQ, task_for_model
 from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq
 from groundup.model import build_model
-from groundup.recipe import ModelConfig
+from groundup.plan import derive
+from groundup.recipe import ModelConfig, parse_recipe
 from groundup.recipe.finetune_config import ConversationSourceConfig
 from groundup.train.objectives import IGNORE_INDEX, UNSHIFTED
 
@@ -68,6 +77,36 @@ def test_format_strings_and_untranslated_messages_are_dropped(tmp_path):
     conversations, stats = read_conversations([source], Machine())
     assert [conversation.turns for conversation in conversations] == [(("user", "Save"), ("assistant", "Speichern"))]
     assert stats.dropped == {"format_string": 1, "untranslated": 1}
+
+
+@pytest.mark.parametrize("kind", ["gettext", "messages"])
+def test_text_of_pretraining_leaves_out_what_fine_tuning_holds_out(kind: str, tmp_path):
+    pairs = [(f"Save the file {number}, or not?", f"Die Datei {number} speichern?") for number in range(200)]
+    if kind == "gettext":
+        path, text = tmp_path / "a.po", "\n".join(f'msgid "{one}"\nmsgstr "{two}"\n' for one, two in pairs)
+        source = {"name": "a", "kind": "gettext", "path": str(path)}
+    else:
+        path, system = tmp_path / "a.jsonl", {"role": "system", "content": "Translate."}
+        turns = [[system, {"role": "user", "content": o}, {"role": "assistant", "content": t}] for o, t in pairs]
+        text = "\n".join(json.dumps({"messages": each}) for each in turns)
+        source = {"name": "a", "kind": "jsonl", "path": str(path), "text_column": "messages"}
+    path.write_text(text)
+    chat = {"name": "a", "kind": kind, "path": str(path)}
+    recipe = {"name": "x", "data": {"sources": [source]}, "tokenizer": {}, "train": {}, "budget": {"hours": 0.1}}
+    recipe["finetune"] = {"conversations": [chat], "method": "full", "validation_fraction": 0.2}
+    config = derive(parse_recipe(recipe)).recipe
+    assert config.data is not None
+    conversations, _ = read_conversations([ConversationSourceConfig(**chat)], Machine())
+    train, validation = split_conversations(conversations, 0.2)
+    options = ReaderOptions(
+        source.get("text_column", "text"), held_out_conversations=config.data.held_out_conversations or 0
+    )
+    read = list(read_file(source["kind"], InputFile(path.name, path), options))
+    texts = [each.text for each in read if isinstance(each, Document)]
+    assert len(texts) == len(train) < 180
+    assert all(any(each.turns[-1][1] in text for text in texts) for each in train)
+    assert not any(each.turns[-1][1] in text for text in texts for each in validation)
+    assert [each.reason for each in read if isinstance(each, DroppedDocument)] == [HELD_OUT] * len(validation)
 
 
 def test_encode_seq2seq_and_length_limit(conversations, byte_tokenizer):

@@ -8,6 +8,7 @@
     hash_cache.py       SHA-256 of files, cached
     stable_hash.py      hashes of texts and integers
     license.py          license detection for source files
+    held_out_conversations.py  those that fine-tuning holds out
     readers/            one reader for each kind of source
     file_kind.py        kind of a file by content and name
     document_reader.py  documents in files

@@ -20,7 +20,8 @@ MIN_KEYS_PER_PASS = 1 << 16
 FILE_BYTES_PER_DOCUMENT: dict[FileKind, float] = {
     "auto": 4e3,
     "wikipedia": 2e3, "books": 24e3, "web": 36e3, "code": 8e3, "text": 4e3, "markdown": 4e3, "rst": 4e3, "html": 16e3,
-    "jsonl": 2e3, "table": 2e3, "huggingface": 2e3,
+    "pdf": 16e3, "office": 16e3, "mail": 4e3, "subtitles": 32e3,
+    "jsonl": 2e3, "table": 2e3, "huggingface": 2e3, "gettext": 150,
 }  # fmt: skip
 """Typical bytes of a file per document in it, before filtering."""
 BYTES_PER_TOKEN = 4

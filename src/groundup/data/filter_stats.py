@@ -7,6 +7,7 @@ from typing import Any
 from groundup.data.clean.cleaning_steps import utf8_bytes
 from groundup.data.document import Document, DroppedDocument
 from groundup.data.file_kind import ENCODED, LEFT_OUT_KINDS, TROFF, UNKNOWN_KIND
+from groundup.data.held_out_conversations import HELD_OUT
 from groundup.data.readers.records import MISSING_COLUMN
 
 MAX_SAMPLES = 20
@@ -33,6 +34,8 @@ REASON_TEXTS = {
     ENCODED: "base64, hexadecimal digits or others without words",
     "nested_archive": "archives within archives, more than three deep",
     "conversations": "conversations: they belong into finetune.conversations",
+    HELD_OUT: "held out for validation by fine-tuning (data.held_out_conversations)",
+    "format_string": "message of a program with placeholders",
 }
 
 REASON_KNOBS = {
@@ -67,7 +70,7 @@ MAX_CONTROL_TOKENS, MANY_CONTROL_TOKENS = 50, 10
 
 FEW_KEPT = 1 / 3
 """A source that keeps less is worth a warning."""
-NOT_LOST = (*LEFT_OUT_KINDS, "not_read", "not_sampled", "empty_file")
+NOT_LOST = (*LEFT_OUT_KINDS, "not_read", "not_sampled", "empty_file", HELD_OUT)
 """Reasons that do not count for it: no text, or left out on purpose."""
 
 

@@ -33,7 +33,9 @@ def process_unit(task: dict[str, Any]) -> dict[str, Any]:
     context = FilterContext(weights, evaluation)
     steps: dict[str, list[CleaningStep]] = {}
     licenses = expand_allowed(config.code.licenses)
-    options = ReaderOptions(source.text_column, config.html_extractor, source.delimiter, licenses)
+    options = ReaderOptions(
+        source.text_column, config.html_extractor, source.delimiter, licenses, config.held_out_conversations or 0.0
+    )
     unit, stem = task["unit"], Path(task["folder"]) / f"{task['unit']:05d}"
     stats = FilterStats(languages=context.languages, replaced=context.replaced)
     keys = DedupKeyWriter(config.minhash_dedup, task["seed"], stem)

@@ -9,7 +9,6 @@ Dropped conversations are counted by reason, and some are kept as samples.
 
 import io
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +19,10 @@ import yaml
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
+from groundup.data.held_out_conversations import is_held_out
 from groundup.data.inputs import file_hashes, resolve_files
+from groundup.data.readers.gettext import FormatString, parse_gettext
 from groundup.data.readers.table import is_arrow, read_records
-from groundup.data.stable_hash import hash_fraction
 from groundup.recipe.finetune_config import ConversationSourceConfig, FinetuneConfig
 
 ROLES = ("system", "user", "assistant")
@@ -127,13 +127,8 @@ def split_conversations(
     """
     parts: tuple[list[TrainingConversation], list[TrainingConversation]] = ([], [])
     for conversation in conversations:
-        parts[hash_fraction(_normalize(conversation.opening)) < fraction].append(conversation)
+        parts[is_held_out(conversation.opening, fraction)].append(conversation)
     return parts
-
-
-def _normalize(text: str) -> str:
-    """Without case and punctuation: "Hello!" and "hello" are equal."""
-    return " ".join("".join(letter.lower() if letter.isalnum() else " " for letter in text).split())
 
 
 def identity(section: FinetuneConfig, machine: Machine) -> dict[str, Any]:
@@ -254,31 +249,6 @@ def _decode(data: bytes, name: str) -> str:
         raise UserError(f"{name}: not UTF-8 text ({error})", hint="convert it with iconv") from None
 
 
-def parse_gettext(text: str, name: str) -> list[Any]:
-    """[message, translation] of each entry that has both, without the header, plurals and fuzzy entries.
-
-    A message with placeholders is a FormatString instead.
-    """
-    entries: list[Any] = []
-    for entry in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
-        if re.search(r"^#,.*\bfuzzy\b", entry, re.MULTILINE) or "\nmsgid_plural" in entry:
-            continue
-        parts: dict[str, str] = {}
-        key = ""
-        for line in entry.splitlines():
-            if match := PO_LINE.match(line):
-                key = match["key"] or key
-                parts[key] = parts.get(key, "") + _unescape(match["text"])
-        if parts.get("msgid") and parts.get("msgstr"):
-            is_format = re.search(r"^#,(?:.*,)?\s*(?!no-)\w[\w-]*-format\b", entry, re.MULTILINE) is not None
-            entries.append(FormatString(parts["msgid"]) if is_format else [parts["msgid"], parts["msgstr"]])
-    return entries
-
-
-class FormatString(str):
-    """A message with placeholders such as %(name)s."""
-
-
 def turns_from_gettext(item: Any) -> Iterator[Turns]:
     """A message and its translation, without format strings and what is not translated: their copies score well."""
     if isinstance(item, FormatString):
@@ -286,14 +256,6 @@ def turns_from_gettext(item: Any) -> Iterator[Turns]:
     if item[0] == item[1]:
         raise ConversationDropped("untranslated")
     yield from turns_from_lines(item)
-
-
-PO_LINE = re.compile(r'^(?P<key>msgctxt|msgid|msgstr)?\s*"(?P<text>.*)"\s*$')
-
-
-def _unescape(text: str) -> str:
-    escapes = {"n": "\n", "t": "\t", "r": "\r"}
-    return re.sub(r"\\(.)", lambda match: escapes.get(match[1], match[1]), text)
 
 
 PARSERS: dict[str, Callable[[str, str], list[Any]]] = {

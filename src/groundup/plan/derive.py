@@ -107,6 +107,7 @@ def derive(recipe: Recipe, data_tokens: int | None = None, base_config: ModelCon
     """
     if recipe.base is not None and base_config is None:
         raise ValueError("a recipe with [base] needs the configuration of its model: stage_runs.derive_recipe reads it")
+    recipe = _leave_out_held_out(recipe)
     if recipe.train is None:
         return Plan(recipe) if base_config is None else _plan_base(recipe, base_config)
     budget, device = recipe.budget, device_spec(recipe.budget.hardware)
@@ -136,6 +137,17 @@ def derive(recipe: Recipe, data_tokens: int | None = None, base_config: ModelCon
         resolved, parameters, memory, compute, planned_seconds, layout, micro_batch, data_tokens, is_limited,
         activation_checkpointing=checkpointing,
     )  # fmt: skip
+
+
+def _leave_out_held_out(recipe: Recipe) -> Recipe:
+    """`recipe`, whose text leaves out the conversations that fine-tuning holds out."""
+    data, finetune = recipe.data, recipe.finetune
+    if data is None or data.held_out_conversations is not None or finetune is None or not finetune.conversations:
+        return recipe
+    if all(source.kind != "gettext" and source.text_column == "text" for source in data.sources):
+        return recipe
+    update = {"held_out_conversations": finetune.validation_fraction}
+    return recipe.model_copy(update={"data": data.model_copy(update=update)})
 
 
 def _plan_base(recipe: Recipe, config: ModelConfig) -> Plan:

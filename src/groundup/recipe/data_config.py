@@ -8,7 +8,7 @@ from groundup.recipe.base_config import LOWER_NAME, PACKAGE_NAME, SHA256, VERSIO
 
 SourceKind = Literal[
     "wikipedia", "books", "web", "code", "text", "markdown", "rst", "html", "pdf", "office", "mail", "subtitles", "jsonl",
-    "table", "huggingface",
+    "table", "huggingface", "gettext",
 ]  # fmt: skip
 FileKind = Literal["auto", SourceKind]
 PROSE_KINDS: tuple[SourceKind, ...] = (
@@ -40,7 +40,7 @@ class FilesConfig(BaseConfig):
         "format of the files: auto, for each file by content and name; a MediaWiki dump; "
         "books (text, EPUB); a web crawl (WARC, WET); code; plain text; "
         "Markdown; reStructuredText; HTML pages; PDF; office (DOCX, ODT, RTF); mail (messages, mail boxes); subtitles (SubRip, "
-        "WebVTT, SubStation); JSON lines and arrays; a table (Parquet, Arrow, CSV, TSV, XLSX); a Hugging Face dataset folder",
+        "WebVTT, SubStation); JSON lines and arrays; a table (Parquet, Arrow, CSV, TSV, XLSX); a Hugging Face dataset folder; gettext catalogues (.po), message by message",
     )
     path: str | None = knob(
         None,
@@ -296,6 +296,14 @@ class DataConfig(BaseConfig):
         0.01,
         "fraction of the text of each source for validation: whole documents, or spans of a source with few documents; "
         "more of a small corpus (100 kB, at most a tenth)",
+        ge=0,
+        lt=1,
+    )
+    held_out_conversations: float | None = knob(
+        None,
+        "fraction of the conversations and translated messages in the sources that are left out, because fine-tuning "
+        "holds them out",
+        unset="finetune.validation_fraction, where sources have conversations",
         ge=0,
         lt=1,
     )

@@ -30,6 +30,7 @@
     jsonl.py           JSON lines and arrays
     spreadsheet.py     XLSX
     table.py           Parquet, Arrow, CSV, TSV, XLSX
+    gettext.py         catalogues of messages and their translations
     huggingface.py     Hugging Face dataset folders
 
 A reader is `read(name, stream, options) -> Iterator[Document | DroppedDocument]`. It reports everything that it leaves
@@ -47,7 +48,7 @@ Reader = Callable[[str, IO[bytes], ReaderOptions], Iterator[ReadResult]]
 
 READERS = (
     "wikipedia", "books", "web", "code", "text", "markdown", "rst", "html", "pdf", "office", "mail", "subtitles", "jsonl",
-    "table", "huggingface",
+    "table", "huggingface", "gettext",
 )  # fmt: skip
 """Each is a SourceKind and a module of this package."""
 

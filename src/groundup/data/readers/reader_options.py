@@ -18,6 +18,8 @@ class ReaderOptions:
     html_extractor: Literal["trafilatura", "resiliparse"] = "trafilatura"
     delimiter: str | None = None
     licenses: frozenset[str] = frozenset()
+    held_out_conversations: float = 0.0
+    """Fraction of conversations that fine-tuning holds out: they are dropped."""
     by_content: bool = False
     """The file was chosen by its content: any name, and any text column if text_column is missing."""
 

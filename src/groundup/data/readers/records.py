@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from groundup.data.document import Document, DroppedDocument, ReadResult
+from groundup.data.held_out_conversations import HELD_OUT, is_held_out, opening_turn
 from groundup.data.readers.encoding import decode_bytes
 from groundup.data.readers.reader_options import ReaderOptions
 
@@ -22,6 +23,8 @@ def record_document(record: dict[str, Any], position: str, options: ReaderOption
     """The document of a record, or the reason why there is none."""
     found, value = _column(record, options.text_column)
     text = value_text(value)
+    if (opening := opening_turn(value)) and is_held_out(opening, options.held_out_conversations):
+        return DroppedDocument(HELD_OUT, position)
     if text is None and options.by_content:
         text = _likely_text(record)
     if text:
