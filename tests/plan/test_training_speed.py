@@ -4,7 +4,7 @@ import pytest
 
 from groundup.plan.hardware import device_spec
 from groundup.plan.model_shape import config_for_width
-from groundup.plan.parameter_count import training_flops_per_token
+from groundup.plan.parameter_count import TEXT_PAIRS, training_flops_per_token
 from groundup.plan.training_speed import TrainingSpeed
 
 # Median seconds of a step with Muon in bfloat16: two cores of an Intel Xeon with AMX, torch 2.13, 2026-11-28, quiet machine.
@@ -35,6 +35,26 @@ def test_planned_step_is_the_measured_one(width, vocab_size, length, batch_token
     config = config_for_width(width, vocab_size, {"qk_norm": True, "context_length": length})
     planned = TrainingSpeed(device_spec("cpu-2")).step_seconds(config, length, batch_tokens)
     assert planned == pytest.approx(seconds, rel=0.26)
+
+
+# A step of T5 on spans with Muon, and on pairs of texts of 11 and 13 tokens with AdamW, of that of a decoder: one core of
+# the same machine, processor time, 2026-11-29.
+MEASURED_RATIOS = [
+    # width, blocks, length, tokens of a batch, spans, pairs
+    (192, 3, 64, 2_048, 1.10, 1.74),
+    (128, 2, 256, 2_048, 1.24, 1.53),
+    (256, 6, 256, 4_096, 1.37, 1.77),
+]
+
+
+@pytest.mark.parametrize(("width", "blocks", "length", "batch_tokens", "spans", "pairs"), MEASURED_RATIOS)
+def test_planned_step_of_an_encoder_decoder(width, blocks, length, batch_tokens, spans, pairs):
+    speed, fixed = TrainingSpeed(device_spec("cpu-2")), {"context_length": length, "num_layers": blocks}
+    decoder = config_for_width(width, 4_096, fixed | {"qk_norm": True})
+    t5 = config_for_width(width, 4_096, fixed | {"architecture": "encoder_decoder", "feed_forward": "geglu_tanh"})
+    step = speed.step_seconds(decoder, length, batch_tokens)
+    assert speed.step_seconds(t5, length, batch_tokens) / step == pytest.approx(spans, rel=0.25)
+    assert speed.step_seconds(t5, 12, batch_tokens, TEXT_PAIRS) / step == pytest.approx(pairs, rel=0.35)
 
 
 def test_accelerators_have_no_overhead():

@@ -25,7 +25,7 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
     162220800
     """
     width, layers = config.hidden_size, config.num_layers
-    encoder_layers = _num_encoder_layers(config)
+    encoder_layers = num_encoder_layers(config)
     cross_layers = layers if encoder_layers else 0
     attention = (layers + cross_layers + encoder_layers) * _attention_parameters(config)
     feed_forward, active_feed_forward = (
@@ -61,19 +61,23 @@ def _feed_forward_parameters(config: ModelConfig, num_layers: int, *, active: bo
     return num_dense * dense + (num_layers - num_dense) * sparse
 
 
-ENCODER_TOKEN_FRACTION, DECODER_TOKEN_FRACTION = 0.9, 0.2
-"""Input tokens of the encoder and of the decoder per token of text, with span corruption of 15% in spans of three."""
+SPANS, TEXT_PAIRS = (0.9, 0.2), (1.0, 1.2)
+"""Input tokens of the encoder and of the decoder, per token of text with span corruption of 15% in spans of three, and per
+token of the first text of a pair, whose second one in another language is longer (English to German and Russian)."""
 
 
-def _num_encoder_layers(config: ModelConfig) -> int:
+def num_encoder_layers(config: ModelConfig) -> int:
+    """Blocks of the encoder of an encoder-decoder, beside the `num_layers` of its decoder; else 0."""
     return config.num_encoder_layers or config.num_layers if config.architecture == "encoder_decoder" else 0
 
 
-def training_flops_per_token(config: ModelConfig, sequence_length: int) -> float:
+def training_flops_per_token(
+    config: ModelConfig, sequence_length: int, shares: tuple[float, float] = SPANS
+) -> float:
     """Operations per training token: 6 per weight of a matrix product, plus 12 L T D for attention, halved if causal.
 
     After PaLM (Chowdhery et al. 2022, appendix B). The embedding is a look-up; the head, tied or not, is a product. In an
-    encoder-decoder the self-attention of the decoder is short, and left out.
+    encoder-decoder the self-attention of the decoder is short, and left out; `shares`: tokens of its parts, such as SPANS.
     """
     attention = 12 * config.num_heads * config.head_dim * sequence_length
     head = config.vocab_size * config.hidden_size
@@ -83,6 +87,6 @@ def training_flops_per_token(config: ModelConfig, sequence_length: int) -> float
         return 6 * (num_layers * attentions * _attention_parameters(config) + feed_forward) + num_layers * scores
 
     if config.architecture == "encoder_decoder":
-        encoder = stack(_num_encoder_layers(config), 1, attention)
-        return ENCODER_TOKEN_FRACTION * encoder + DECODER_TOKEN_FRACTION * (stack(config.num_layers, 2, 0) + 6 * head)
+        encoder = stack(num_encoder_layers(config), 1, attention)
+        return shares[0] * encoder + shares[1] * (stack(config.num_layers, 2, 0) + 6 * head)
     return stack(config.num_layers, 1, attention / 2 if config.architecture == "decoder" else attention) + 6 * head

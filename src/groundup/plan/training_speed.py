@@ -7,7 +7,7 @@ limited by memory, not by arithmetic, and small operators by their calls.
 from dataclasses import dataclass
 
 from groundup.plan.hardware import DeviceSpec
-from groundup.plan.parameter_count import training_flops_per_token
+from groundup.plan.parameter_count import SPANS, num_encoder_layers, training_flops_per_token
 from groundup.recipe import ModelConfig
 
 
@@ -19,15 +19,24 @@ class TrainingSpeed:
     devices: int = 1
     relative: float = 1.0
 
-    def step_seconds(self, config: ModelConfig, sequence_length: int, batch_tokens: int) -> float:
-        """Seconds of a step on `batch_tokens` tokens."""
+    def step_seconds(
+        self, config: ModelConfig, sequence_length: int, batch_tokens: int, shares: tuple[float, float] = SPANS
+    ) -> float:
+        """Seconds of a step on `batch_tokens` tokens; `shares`: those of an encoder-decoder's parts."""
         device = self.device
-        flops = batch_tokens * training_flops_per_token(config, sequence_length)
+        flops = batch_tokens * training_flops_per_token(config, sequence_length, shares)
         arithmetic = flops / (device.peak_flops * device.utilization * self.devices)
-        blocks = config.num_layers + (config.num_encoder_layers or 0)
-        overhead = blocks * (device.block_seconds + device.block_token_seconds * batch_tokens / self.devices)
+        encoder_blocks = num_encoder_layers(config)
+        token_blocks = float(config.num_layers)
+        if encoder_blocks:
+            token_blocks = shares[0] * encoder_blocks + shares[1] * config.num_layers
+        overhead = (config.num_layers + encoder_blocks) * device.block_seconds
+        overhead += token_blocks * device.block_token_seconds * batch_tokens / self.devices
         return (arithmetic + overhead) / self.relative
 
-    def training_seconds(self, config: ModelConfig, sequence_length: int, tokens: float, batch_tokens: int) -> float:
+    def training_seconds(
+        self, config: ModelConfig, sequence_length: int, tokens: float, batch_tokens: int,
+        shares: tuple[float, float] = SPANS,
+    ) -> float:  # fmt: skip
         """Seconds of training on `tokens`, in steps of `batch_tokens`."""
-        return tokens / batch_tokens * self.step_seconds(config, sequence_length, batch_tokens)
+        return tokens / batch_tokens * self.step_seconds(config, sequence_length, batch_tokens, shares)
