@@ -12,6 +12,7 @@ import typer
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.cli import init_command
+from groundup.data.dedup_estimate import estimate_file_bytes
 from groundup.data.document_reader import read_spec
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.finetune.conversations import read_conversations
@@ -205,10 +206,38 @@ def test_every_goal_gives_a_recipe_that_plans(goal: str, folder: Path):
     chat = None if goal in ("base", "code", "encoder", "search") else ["pairs.jsonl"]
     init(data=["texte", "texte/*.txt"], goal=goal, chat=chat, hours="0.1", out=Path("my recipe.toml"))
     recipe = load_recipe("my recipe.toml")
-    assert (recipe.name, [source.name for source in recipe.data.sources]) == ("my-recipe", ["texte", "texte-2"])  # type: ignore[union-attr]
+    assert (recipe.name, [source.name for source in recipe.data.sources[:2]]) == ("my-recipe", ["texte", "texte-2"])  # type: ignore[union-attr]
     plan = derive(recipe, 50_000)
     assert plan.parameters is not None
     check_stages(plan.recipe)
+
+
+def test_a_translator_learns_both_languages_from_its_pairs(folder: Path):
+    """Text of the target language alone would leave the other one without tokens; pairs held out stay out of the text."""
+    (folder / "po").mkdir()
+    for name, count in (("a", 300), ("b", 100)):
+        entries = "".join(
+            f'#: somewhere/in/a/program.py:{n}\nmsgid "{name} file {n}"\nmsgstr "{name}-Datei {n}"\n\n'
+            for n in range(count)
+        )
+        (folder / "po" / f"{name}.po").write_text(entries)
+    init(goal="translate", chat=["po/a.po", "po/b.po"], hours="0.01", out=Path("both.toml"))
+    init(goal="translate", chat=["po/b.po"], data=["texte"], hours="0.01", out=Path("one.toml"))
+    both, one = load_recipe("both.toml"), load_recipe("one.toml")
+    assert both.data is not None
+    assert one.data is not None
+    assert [(each.kind, each.path) for each in both.data.sources] == [("gettext", "po/*.po")]
+    assert [(each.kind, each.path) for each in one.data.sources] == [("auto", "texte"), ("gettext", "po/b.po")]
+    assert both.finetune is not None
+    assert [each.path for each in both.finetune.conversations] == ["po/*.po"]
+    plan = derive(both, 5_000)
+    assert plan.recipe.data is not None
+    assert plan.recipe.data.held_out_conversations == both.finetune.validation_fraction
+    assert plan.recipe.model.hidden_size >= 128
+    text = sum(
+        len(f"{name} file {n}{name}-Datei {n}") for name, count in (("a", 300), ("b", 100)) for n in range(count)
+    )
+    assert estimate_file_bytes(both.data.sources[0], Machine()) == text, "without comments"
 
 
 @pytest.mark.parametrize(

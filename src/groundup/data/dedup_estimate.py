@@ -1,12 +1,14 @@
 """Memory and number of passes of deduplication: the formulas, and estimates from file sizes before a run."""
 
+import re
 from pathlib import Path, PurePath
 from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.archive import estimate_text_bytes
-from groundup.data.inputs import FileSpec, cached_package, local_files, resolve_files
+from groundup.data.inputs import FileSpec, InputFile, cached_package, local_files, resolve_files
+from groundup.data.readers.gettext import parse_gettext
 from groundup.recipe.data_config import DataConfig, FileKind, SourceConfig
 
 PROGRAM_BYTES = 350e6
@@ -21,11 +23,12 @@ FILE_BYTES_PER_DOCUMENT: dict[FileKind, float] = {
     "auto": 4e3,
     "wikipedia": 2e3, "books": 24e3, "web": 36e3, "code": 8e3, "text": 4e3, "markdown": 4e3, "rst": 4e3, "html": 16e3,
     "pdf": 16e3, "office": 16e3, "mail": 4e3, "subtitles": 32e3,
-    "jsonl": 2e3, "table": 2e3, "huggingface": 2e3, "gettext": 150,
+    "jsonl": 2e3, "table": 2e3, "huggingface": 2e3, "gettext": 2e3,
 }  # fmt: skip
 """Typical bytes of a file per document in it, before filtering."""
 BYTES_PER_TOKEN = 4
 """Estimate for English text with about 10,000 tokens in the vocabulary."""
+THREE_BYTES = re.compile("[\u0800-\U0010ffff]")
 WORDS_PER_DOCUMENT = 600
 """With data.substring_dedup there is one key per word."""
 
@@ -91,15 +94,31 @@ def estimate_tokens(config: DataConfig, machine: Machine) -> int | None:
 
 
 def estimate_file_bytes(spec: FileSpec, machine: Machine) -> float | None:
-    """Expected bytes of the uncompressed files of a spec; None if they are not on this machine yet."""
+    """Expected bytes of text in the files of a spec; None if they are not on this machine yet.
+
+    Uncompressed files; of gettext catalogues, which are mostly comments, the translated messages.
+    """
     if _local_paths(spec, machine) is None:
         return None
+    if spec.kind == "gettext":
+        return float(sum(map(_catalogue_bytes, resolve_files(spec, machine, lazy=True))))
     size, topics = 0.0, getattr(spec, "topics", ())
     for file in resolve_files(spec, machine, lazy=True):
         members = file.iter_members() if file.is_archive else ()
         names = [(member.name, member.size) for member in members] or [(file.name, file.path.stat().st_size)]
         size += sum(estimate_text_bytes(*each) for each in names if not topics or PurePath(each[0]).stem in topics)
     return size
+
+
+def _catalogue_bytes(file: InputFile) -> int:
+    """Letters of two bytes count once: in a vocabulary of their own language they make tokens as long as Latin ones."""
+    pairs = (
+        entry
+        for member in file.iter_members()
+        for entry in parse_gettext(member.stream.read().decode("utf-8", "replace"), member.name)
+        if isinstance(entry, list) and entry[0] != entry[1]
+    )
+    return sum(len(text) + 2 * len(THREE_BYTES.findall(text)) for pair in pairs for text in pair)
 
 
 def _local_paths(spec: FileSpec, machine: Machine) -> list[Path] | None:

@@ -114,7 +114,9 @@ def finetune(
     given = {
         "lora_rank": lora_rank, "epochs": epochs, "batch_tokens": batch_tokens, "learning_rate": learning_rate,
     }  # fmt: skip
-    knobs = finetuning_defaults("generation", method, count_parameters(model.config).total, tokens)
+    knobs = finetuning_defaults(
+        "generation", method, count_parameters(model.config).total, tokens, model.config.architecture
+    )
     knobs |= {name: value for name, value in given.items() if value is not None}
     length = sequence_length or row_length(longest, context_length, knobs["batch_tokens"])
     num_rows = max(1, knobs["batch_tokens"] // length)

@@ -25,7 +25,7 @@ from groundup.finetune.sft import finetune
 from groundup.finetune.trainable_tokens import merge_trainable_tokens
 from groundup.generate import GREEDY, generate_texts
 from groundup.model import Decoder, EncoderDecoder, load_model, save_model
-from groundup.plan.finetune_defaults import RECALL_QUESTIONS
+from groundup.plan.finetune_defaults import MAX_TRANSLATION_TOKENS, MAX_TRANSLATIONS, RECALL_QUESTIONS
 from groundup.recipe import RecipeView
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.tokenizer import Tokenizer, TokenShard
@@ -41,11 +41,6 @@ ORDINARY_TOKENS = 20_000
 
 SMALL_CONVERSATIONS = 5_000
 """A set of at most this size is to be known by heart: held-out answers get worse long before that, and do not decide."""
-
-MAX_TRANSLATIONS = 200
-"""Held-out pairs that are translated for the scores."""
-
-MAX_TRANSLATION_TOKENS = 256
 
 
 def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:

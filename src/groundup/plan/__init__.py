@@ -22,6 +22,7 @@ Reading order:
     scaling_law.py        fit of loss against model size
     prediction.py         loss prediction for a recipe
     init_examples.py      examples for the goals search and classify
+    init_pairs.py         pairs for the goals translate and summarize
     init_recipe.py        a recipe from a few answers
     init_model_recipe.py  a recipe for a model that exists
     job_file.py           Slurm, Kubernetes and SkyPilot job files

@@ -15,6 +15,8 @@ SMALL, LARGE = 6e6, 7e9
 LORA_LEARNING_RATE = (5e-3, 2e-4)
 """SMALL: recipes/quickstart.toml. LARGE: QLoRA (Dettmers et al. 2023, table 9). Between them within a tenth of 5e-4 (2000 /
 width)^0.78, the rule of Tinker's authors (https://tinker-docs.thinkingmachines.ai/supervised-learning/sl-hyperparams)."""
+PAIR_LEARNING_RATE = (3e-3, 1e-4)
+"""Of all weights of an encoder-decoder, which learns from pairs what its pretraining did not teach: SMALL, and LARGE."""
 FULL_FACTOR = 0.1
 """Learning rate of all weights, of that of adapters (Schulman et al. 2025, LoRA Without Regret)."""
 EPOCHS = {"generation": (15.0, 3.0), "embedding": (3.0, 1.0), "classification": (5.0, 3.0)}
@@ -28,6 +30,8 @@ LORA_RANK = (32, 16)
 
 RECALL_QUESTIONS, ANSWER_TOKENS = 20, 64
 """Training questions that a model is asked before and after, and tokens of an answer at most."""
+MAX_TRANSLATIONS, MAX_TRANSLATION_TOKENS = 200, 256
+"""Held-out pairs that an encoder-decoder translates for the scores, and tokens of a translation at most."""
 MAX_PACKED_TOKENS = 512
 """Rows of packed conversations are not longer, unless one conversation is."""
 ROW_MULTIPLE = 64
@@ -43,7 +47,9 @@ def row_length(longest: int, context_length: int, batch_tokens: int) -> int:
     return min(context_length, -(-max(longest, packed) // ROW_MULTIPLE) * ROW_MULTIPLE)
 
 
-def derive_finetuning(config: FinetuneConfig, parameters: int, tokens: float) -> FinetuneConfig:
+def derive_finetuning(
+    config: FinetuneConfig, parameters: int, tokens: float, architecture: str = "decoder"
+) -> FinetuneConfig:
     """`config` with the open knobs derived, for a model of `parameters` and data of `tokens` in one pass.
 
     >>> config = FinetuneConfig(conversations=[{"name": "a", "kind": "messages", "path": "a.jsonl"}])
@@ -51,11 +57,13 @@ def derive_finetuning(config: FinetuneConfig, parameters: int, tokens: float) ->
     >>> derived.lora_rank, derived.epochs, derived.batch_tokens, derived.learning_rate
     (32, 15.0, 1024, 0.005)
     """
-    derived = finetuning_defaults(config.task, config.method, parameters, tokens)
+    derived = finetuning_defaults(config.task, config.method, parameters, tokens, architecture)
     return config.model_copy(update={name: value for name, value in derived.items() if getattr(config, name) is None})
 
 
-def finetuning_defaults(task: str, method: str, parameters: int, tokens: float) -> dict[str, Any]:
+def finetuning_defaults(
+    task: str, method: str, parameters: int, tokens: float, architecture: str = "decoder"
+) -> dict[str, Any]:
     """lora_rank, epochs, batch_tokens and learning_rate of [finetune].
 
     >>> finetuning_defaults("generation", "lora", 6_000_000, 5_000)["batch_tokens"]
@@ -66,11 +74,13 @@ def finetuning_defaults(task: str, method: str, parameters: int, tokens: float) 
     def between(ends: tuple[float, float]) -> float:
         return ends[0] * (ends[1] / ends[0]) ** position
 
-    factor = 1.0 if method == "lora" else FULL_FACTOR
+    learning_rate = (1.0 if method == "lora" else FULL_FACTOR) * between(LORA_LEARNING_RATE)
+    if task == "generation" and architecture == "encoder_decoder":
+        learning_rate = between(PAIR_LEARNING_RATE)
     largest_batch = 2 ** round(math.log2(between(BATCH_TOKENS[task])))
     return {
         "lora_rank": 2 ** round(math.log2(between(LORA_RANK))),
         "epochs": float(round(between(EPOCHS[task]))),
         "batch_tokens": min(largest_batch, max(LEAST_BATCH_TOKENS[task], math.ceil(tokens / STEPS_PER_PASS))),
-        "learning_rate": float(f"{factor * between(LORA_LEARNING_RATE):.2g}"),
+        "learning_rate": float(f"{learning_rate:.2g}"),
     }

@@ -4,13 +4,15 @@ import json
 import math
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from groundup.artifacts.errors import UserError
-from groundup.plan.derive import Plan, derive
+from groundup.plan.derive import Plan, derive, resolved_model_config
 from groundup.plan.hardware import DEVICES
 from groundup.plan.init_examples import EXAMPLE_TASKS, examples_table, find_examples
+from groundup.plan.init_pairs import MIN_PAIR_WIDTH, PAIR_BLOCKS, grouped_paths, pair_bytes, pair_sources
+from groundup.plan.stage_time import BYTES_PER_TOKEN
 from groundup.recipe import parse_recipe
 from groundup.recipe.data_config import FilesConfig
 
@@ -154,6 +156,8 @@ def recipe_toml(
     Raises UserError for an unknown goal or hardware, missing conversations, or if no model fits the hardware.
     """
     check_conversations(check_goal(goal), data)
+    if goal in PAIR_GOALS:
+        data = _with_pairs(data)
     is_cpu = check_hardware(hardware).startswith("cpu")
     model, mask_tokens = ARCHITECTURES.get(
         "translate" if goal in PAIR_GOALS else "encoder" if goal in EXAMPLE_TASKS else goal, ("", 0)
@@ -186,11 +190,26 @@ optimizer = "{"muon" if is_cpu else "adamw"}"
 
 {chr(10).join(tables)}"""
     planned = derive(parse_recipe(tomllib.loads(text)), data.tokens)
+    if goal in PAIR_GOALS and resolved_model_config(planned.recipe).hidden_size < MIN_PAIR_WIDTH:
+        text = text.replace("[model]\n", f"[model]\nhidden_size = {MIN_PAIR_WIDTH}\nnum_layers = {PAIR_BLOCKS}\n")
+        planned = derive(parse_recipe(tomllib.loads(text)), data.tokens)
     if planned.data_limited:
         knob = f"weight_decay = {DATA_LIMITED_WEIGHT_DECAY:g} # against memorizing text that is read several times"
         text = text.replace("[train]\n", f"[train]\n{knob}\n")
         planned = derive(parse_recipe(tomllib.loads(text)), data.tokens)
     return text, planned
+
+
+def _with_pairs(data: RecipeData) -> RecipeData:
+    """`data`, whose text contains the pairs: in both languages, without those that fine-tuning holds out."""
+    added = pair_bytes(data.conversations)
+    text_bytes = added if not data.sources else None if data.text_bytes is None else data.text_bytes + added
+    tokens = (
+        int(added / BYTES_PER_TOKEN) if not data.sources else data.tokens and data.tokens + int(added / BYTES_PER_TOKEN)
+    )
+    return replace(
+        data, sources=[*data.sources, *pair_sources(data.conversations)], text_bytes=text_bytes, tokens=tokens
+    )
 
 
 def vocabulary_size(text_bytes: float | None, default: int) -> int:
@@ -213,6 +232,8 @@ def source_table(spec: FilesConfig) -> str:
     how = (
         " # by content, for each file"
         if spec.kind == "auto"
+        else " # without the messages that fine-tuning holds out"
+        if spec.kind == "gettext"
         else f"\ntext_column = {to_toml(spec.text_column)}\nclean = false"
     )
     return f"[[data.sources]]\nname = {to_toml(spec.name)}\nkind = {to_toml(spec.kind)}{how}\n{place}\n"
@@ -242,7 +263,7 @@ def conversation_tables(paths: Sequence[str]) -> str:
     sources = [
         f'[[finetune.conversations]]\nname = "conversations-{number}"\n'
         f'kind = "{"gettext" if path.endswith(".po") else "messages"}"\npath = {to_toml(path)}\n'
-        for number, path in enumerate(paths, start=1)
+        for number, path in enumerate(grouped_paths(paths), start=1)
     ]
     return "\n".join(sources)
 

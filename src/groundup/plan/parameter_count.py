@@ -71,9 +71,7 @@ def num_encoder_layers(config: ModelConfig) -> int:
     return config.num_encoder_layers or config.num_layers if config.architecture == "encoder_decoder" else 0
 
 
-def training_flops_per_token(
-    config: ModelConfig, sequence_length: int, shares: tuple[float, float] = SPANS
-) -> float:
+def training_flops_per_token(config: ModelConfig, sequence_length: int, shares: tuple[float, float] = SPANS) -> float:
     """Operations per training token: 6 per weight of a matrix product, plus 12 L T D for attention, halved if causal.
 
     After PaLM (Chowdhery et al. 2022, appendix B). The embedding is a look-up; the head, tied or not, is a product. In an

@@ -5,8 +5,16 @@ speed of training. On accelerators only pretraining is estimated: it outweighs t
 """
 
 from groundup.plan.derive import Plan, require_derived, resolved_model_config
-from groundup.plan.finetune_defaults import ANSWER_TOKENS, MAX_PACKED_TOKENS, RECALL_QUESTIONS, derive_finetuning
+from groundup.plan.finetune_defaults import (
+    ANSWER_TOKENS,
+    MAX_PACKED_TOKENS,
+    MAX_TRANSLATION_TOKENS,
+    MAX_TRANSLATIONS,
+    RECALL_QUESTIONS,
+    derive_finetuning,
+)
 from groundup.plan.hardware import device_spec
+from groundup.plan.parameter_count import TEXT_PAIRS
 from groundup.plan.training_speed import TrainingSpeed
 from groundup.recipe import ModelConfig, Recipe
 
@@ -20,6 +28,8 @@ SCORING_FACTOR = 0.9
 SCORING_BATCH_TOKENS = 2_048
 MIN_VALIDATION_TOKENS = 30_000
 BYTES_PER_TOKEN = 4.0
+PAIR_LENGTH = 16
+"""Typical tokens of a text of a pair, for the cost of attention."""
 DECODING_OVERHEAD = 0.15
 """Of the overhead of a training step."""
 DECODING_FLOPS, WEIGHTS_AS_TOKENS = 1e11, 20
@@ -74,14 +84,22 @@ def estimate_stage_seconds(
         seconds["evaluate"] = model_seconds + scoring(min(recipe.evaluate.max_tokens, text))
     tokens = (conversation_bytes or 0.0) / BYTES_PER_TOKEN
     if recipe.finetune:
+        is_pairs = recipe.finetune.task == "generation" and config.architecture == "encoder_decoder"
         if finetuning_seconds is None:
-            tuning = derive_finetuning(recipe.finetune, plan.parameters.total, tokens)
+            tuning = derive_finetuning(recipe.finetune, plan.parameters.total, tokens, config.architecture)
             epochs, batch_tokens = require_derived(tuning.epochs, "epochs"), require_derived(tuning.batch_tokens, "")
-            finetuning_seconds = speed.training_seconds(config, length, epochs * tokens, batch_tokens)
+            if is_pairs:
+                sources = epochs * tokens / sum(TEXT_PAIRS)
+                finetuning_seconds = speed.training_seconds(config, PAIR_LENGTH, sources, batch_tokens, TEXT_PAIRS)
+            else:
+                finetuning_seconds = speed.training_seconds(config, length, epochs * tokens, batch_tokens)
         seconds["finetune"] = model_seconds + finetuning_seconds
         if recipe.finetune.task == "generation":
             batches = (RECALL_QUESTIONS, RECALL_QUESTIONS, *(1 for _ in recipe.finetune.prompts))  # before and after
             seconds["finetune"] += sum(ANSWER_TOKENS * _token_seconds(config, plan, number) for number in batches)
+        if is_pairs:
+            translated = min(MAX_TRANSLATION_TOKENS, config.context_length)
+            seconds["finetune"] += translated * _token_seconds(config, plan, MAX_TRANSLATIONS)
     if recipe.quantize:
         read = recipe.quantize.calibration_tokens + 2 * recipe.quantize.eval_tokens
         if recipe.data is None:

@@ -40,7 +40,8 @@ class FilesConfig(BaseConfig):
         "format of the files: auto, for each file by content and name; a MediaWiki dump; "
         "books (text, EPUB); a web crawl (WARC, WET); code; plain text; "
         "Markdown; reStructuredText; HTML pages; PDF; office (DOCX, ODT, RTF); mail (messages, mail boxes); subtitles (SubRip, "
-        "WebVTT, SubStation); JSON lines and arrays; a table (Parquet, Arrow, CSV, TSV, XLSX); a Hugging Face dataset folder; gettext catalogues (.po), message by message",
+        "WebVTT, SubStation); JSON lines and arrays; a table (Parquet, Arrow, CSV, TSV, XLSX); a Hugging Face dataset folder; "
+        "gettext catalogues (.po), one document for each message and its translation",
     )
     path: str | None = knob(
         None,
