@@ -72,6 +72,7 @@ STAGES = (
         inputs=("tokenizer", "tokens", "base"), required_sections=("train",), uses_device=True,
         check="groundup.plan.stage_support:check_chat",
         identity="groundup.finetune.conversations:identity",
+        version=2,
     ),
     Stage(
         "quantized", "07-quantized", "quantize", "groundup.quantize.stage:run", extra_sections=("seed",),

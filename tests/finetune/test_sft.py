@@ -26,6 +26,15 @@ def test_finetune_on_lists_of_messages(make_decoder, byte_tokenizer):
     assert not torch.equal(model.embedding.tokens.weight, make_decoder().embedding.tokens.weight)
 
 
+def test_little_data_is_read_in_many_small_batches(make_decoder, byte_tokenizer):
+    """40 short conversations were one batch of 4,096 tokens; now 16 steps or more read them once."""
+    chat = [[{"role": "user", "content": f"Number {n}?"}, {"role": "assistant", "content": f"{n}"}] for n in range(40)]
+    result = finetune(make_decoder(), byte_tokenizer, chat, epochs=1, machine=Machine(device="cpu", threads=1))
+    assert 16 <= (result.config.steps or 0) <= 40
+    assert result.knobs["batch_tokens"] < 200
+    assert result.knobs["lora_rank"] == 32
+
+
 def test_messages_that_do_not_alternate_are_refused(make_decoder, byte_tokenizer):
     with pytest.raises(UserError, match=r"conversations\[0\]: user and assistant turns do not alternate"):
         finetune(make_decoder(), byte_tokenizer, [[CHAT[0][0], CHAT[0][0], CHAT[0][1]]])

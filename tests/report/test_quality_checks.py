@@ -52,6 +52,25 @@ def test_each_fault_is_one_warning(stage: str, changes: dict, expected: str):
     assert check_run(metrics) == [warning]
 
 
+@pytest.mark.parametrize(
+    ("loss", "more", "expected"),
+    [
+        (
+            {"train_start": 4.8, "train_end": 1.2},
+            {},
+            "1.2 nats per token, and would have to be 0.3: about 14 finetune.epochs",
+        ),
+        ({"train_start": 4.8, "train_end": 4.4}, {}, "0.3: a larger base model, or fewer conversations"),
+        ({"train_start": 4.8, "train_end": 1.2}, {"stopped_early": True}, "finetune.keep_best_weights=false goes on"),
+        ({"train_start": 4.8, "train_end": 0.2}, {}, "as trained: more finetune.epochs"),
+    ],
+)
+def test_what_recall_would_need(loss: dict, more: dict, expected: str):
+    chat = GOOD_CHAT | {"recall": {"questions": 20, "recalled": 1}, "epochs": 7.0, "loss": loss} | more
+    (warning,) = check_stage("chat", {"chat": chat})
+    assert expected in warning
+
+
 def test_kept_weights_of_the_best_step_are_no_fault():
     rising = [{"step": 5, "bits_per_byte": 2.0}, {"step": 9, "bits_per_byte": 3.0}]
     assert check_stage("base", {"base": {"validation": rising, "kept_step": 5}}) == []

@@ -13,6 +13,10 @@ UNUSED_FRACTION = 0.2
 WIDE_INTERVAL = 0.25
 """Width of the 95% interval, of the score."""
 RECALLED_FRACTION = 0.5
+RECALL_NATS = 0.3
+"""Loss of the training answers, per token, at which about half of them are recalled (lab book)."""
+MAX_NEEDED_EPOCHS = 200
+"""More passes are no advice: the model is too small."""
 SMALL_CONVERSATIONS = 5_000
 """A larger set is not expected to be known by heart."""
 FORGOTTEN_RATIO = 1.3
@@ -146,7 +150,7 @@ def _check_chat(metrics: Mapping[str, Metrics]) -> list[str]:
     if known and recall["questions"] and recall["recalled"] < RECALLED_FRACTION * recall["questions"]:
         warnings.append(
             f"the chat model answers {recall['recalled']} of {recall['questions']} of its training questions as trained: "
-            "more finetune.epochs, or a larger base model"
+            f"{_recall_advice(chat)}"
         )
     ordinary = chat.get("ordinary_text")
     if ordinary and ordinary["after"] > FORGOTTEN_RATIO * ordinary["before"]:
@@ -163,6 +167,21 @@ def _check_chat(metrics: Mapping[str, Metrics]) -> list[str]:
     if translation and translation["bleu"] <= translation["copying"]["bleu"]:
         warnings.append("the translations are no better than the input copied: more pairs, or more finetune.epochs")
     return warnings
+
+
+def _recall_advice(chat: Metrics) -> str:
+    """What would make a model know its answers by heart: its loss falls by about the same factor in every pass."""
+    losses, epochs = chat.get("loss", {}), chat.get("epochs")
+    start, end = losses.get("train_start"), losses.get("train_end")
+    if not (epochs and start and end and RECALL_NATS < end < start):
+        return "more finetune.epochs, or a larger base model"
+    reached = f"its loss on them ended at {end:.1f} nats per token, and would have to be {RECALL_NATS:g}"
+    if chat.get("stopped_early"):
+        return f"{reached}; training stopped early: finetune.keep_best_weights=false goes on"
+    needed = epochs * math.log(start / RECALL_NATS) / math.log(start / end)
+    if needed > MAX_NEEDED_EPOCHS:
+        return f"{reached}: a larger base model, or fewer conversations"
+    return f"{reached}: about {math.ceil(needed):g} finetune.epochs in place of {epochs:g}, or a larger base model"
 
 
 CHECKS: dict[str, Callable[[Mapping[str, Metrics]], list[str]]] = {
