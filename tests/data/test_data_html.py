@@ -2,8 +2,10 @@
 
 import pytest
 
-from groundup.data.readers.html import EXTRACTORS, extract_text
+from groundup.data.document import DroppedDocument
+from groundup.data.readers.html import EXTRACTORS, FEED_START, HTML_START, extract_page, extract_text
 from groundup.data.readers.html_markup import join_lines, keep_lists, raise_digits, shield
+from groundup.data.readers.reader_options import ReaderOptions
 
 PARAGRAPHS = "".join(
     f"<p>Paragraph number {n} tells something that nobody knew about the old town.</p>" for n in range(4)
@@ -63,6 +65,20 @@ def test_every_post_of_a_thread_is_found(extractor: str):
     source = f"<html><body><div id='page-body'><h2>A question</h2>{posts}</div></body></html>"
     text = extract_text(source, extractor)  # type: ignore[arg-type]
     assert [n for n in range(6) if f"Post {n} says" in text] == list(range(6))
+
+
+def test_feeds_served_as_pages_are_counted():
+    feed = b"<?xml version='1.0'?><!-- a --><!-- b --><rss version='2.0'><channel><title>News of the mill</title></channel></rss>"
+    found = extract_page("a", feed, None, ReaderOptions())
+    assert isinstance(found, DroppedDocument)
+    assert found.reason == "feed"
+
+
+def test_many_comments_before_a_page_take_no_time():
+    head = b"<!---->" * 500
+    assert HTML_START.match(head + b"<html>")
+    assert not HTML_START.match(head + b"x"), "did not end in a lifetime before"
+    assert not FEED_START.match((head + b"x").decode())
 
 
 def test_lists_of_links_and_menus_stay_navigation():

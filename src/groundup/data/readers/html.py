@@ -20,8 +20,14 @@ MAX_TRAFILATURA_TAGS = 15_000
 """Larger pages go to resiliparse: trafilatura's time grows with the square of some tags (20 s for 50,000 `<p>`)."""
 
 HTML_START = re.compile(
-    rb"\A\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*(?:<!doctype html|<html|<head|<body)", re.IGNORECASE | re.DOTALL
+    rb"\A\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*+(?:<!doctype html|<html|<head|<body)", re.IGNORECASE | re.DOTALL
 )
+FEED_HEAD = 4096
+FEED_START = re.compile(
+    r"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*|<!DOCTYPE[^>]*>\s*)*+<(?:rss|feed|rdf:RDF|urlset|sitemapindex)\b",
+    re.DOTALL | re.I,
+)
+"""Feeds and site maps, which servers also send as pages."""
 MIN_WORDS_SHARE = 0.6
 """Of resiliparse's words that trafilatura must find."""
 
@@ -48,6 +54,8 @@ def extract_page(name: str, data: bytes, charset: str | None, options: ReaderOpt
     """The main text of a page as a document, or the reason to drop it."""
     decoded = decode_bytes(data, charset)
     source = decoded.text.replace("\0", "")
+    if FEED_START.match(source[:FEED_HEAD]):
+        return DroppedDocument("feed", name, source[:2000])
     tags = source.count("<")
     if tags > MAX_TAGS or nesting_depth(source) > MAX_DEPTH:
         return DroppedDocument("too_complex", name, source[:2000])

@@ -28,7 +28,9 @@ LINE_HYPHEN = re.compile(r"(\w+)\ufffe(\w+)")
 """PDFium's mark for a hyphen at the end of a line."""
 
 COMBINING = dict(zip("´`¨ˆ˜ˇ˚˝˘¸", "\u0301\u0300\u0308\u0302\u0303\u030c\u030a\u030b\u0306\u0327", strict=True))
-ACCENT = re.compile("(?P<accent>[´¨ˆ˜ˇ˚˝˘]|(?<=[A-Za-z])`(?=[AEIOUaeiou]))(?P<above>[A-Za-zı])|(?P<below>[A-Za-z])¸")
+ACCENT = re.compile(
+    "(?P<accent>[´¨ˆ˜ˇ˚˝˘]|(?<=[A-Za-z])`(?=[AEIOUaeiou])|¸(?=[Cc]))(?P<above>[A-Za-zı])|(?P<below>[CcSsTt])¸"
+)
 
 
 @dataclass(slots=True)
