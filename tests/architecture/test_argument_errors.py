@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import groundup as g
+import groundup.data
 from groundup.generate import generate
 from groundup.model import Encoder
 from groundup.train import train
@@ -45,6 +46,14 @@ BATCH = [{"tokens": torch.ones(1, 8, dtype=torch.long)}]
         (lambda: g.clean_texts(["a"], gopher={}), "unknown option gopher .*gopher_quality"),
         (lambda: g.deduplicate("abcabc"), "texts is one str"),
         (lambda: g.deduplicate(["a"], threshold=3), "threshold = 3: expected less than or equal to 1"),
+        (lambda: g.clean_texts(["a"], decontaminate={}), "decontaminate has no effect on texts in memory"),
+        (lambda: g.clean_texts([g.data.Document("a", "0")]), "texts.0. is a Document, expected a str .*document.text"),
+        (lambda: g.clean_texts({"a": "b"}), "texts is a dict, expected a list of texts"),
+        (lambda: g.deduplicate(["a"], "slides"), "kind = 'slides', expected one of"),
+        (lambda: g.find_duplicates(None), "texts is a NoneType, expected a list of texts"),
+        (lambda: g.detect_language(3), "texts is a int, expected a list of texts"),
+        (lambda: g.extract_text(["<p>", None]), "texts.1. is a NoneType"),
+        (lambda: g.mask_pii(b"a"), "texts is a bytes, expected"),
         (lambda: g.mask_pii("a", email=False), "unknown option email .*emails"),
         (lambda: g.read_documents("a", column="b"), "unknown option column .*text_column"),
         (lambda: g.extract_text("a", "bs4"), "html_extractor = 'bs4', expected one of"),

@@ -5,18 +5,35 @@ import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet
 import pytest
 
 import groundup.data
 from groundup.artifacts.errors import UserError
-from groundup.data import clean_texts, deduplicate, extract_text, find_duplicates, mask_pii, normalize, read_documents
+from groundup.artifacts.machine import Machine
+from groundup.artifacts.progress import Progress, ProgressTask
+from groundup.data import (
+    clean_texts,
+    deduplicate,
+    detect_language,
+    extract_text,
+    find_duplicates,
+    mask_pii,
+    normalize,
+    read_documents,
+    stage,
+)
 from groundup.data.clean.gopher import gopher_quality_filter
 from groundup.data.filter_stats import REASON_KNOBS, FilterStats
 from groundup.data.stable_hash import hash_fraction, hash_text, splitmix64
 from groundup.recipe.data_config import DataConfig, GopherQualityConfig
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -26,6 +43,12 @@ from groundup.recipe.data_config import DataConfig, GopherQualityConfig
 def test_docstring_examples(module: str):
     result = doctest.testmod(importlib.import_module(f"groundup.data.{module}"))
     assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_examples_of_the_book():
+    result = doctest.testfile(str(ROOT / "book" / "texts.md"), module_relative=False)
+    assert result.attempted > 20
     assert result.failed == 0
 
 
@@ -52,6 +75,81 @@ def test_deduplicate_exact_and_near(prose: Callable[..., str]):
     assert find_duplicates(corpus, exact=False, num_bands=20, hashes_per_band=4) == [0, 1, 2, 3, 1, 2]
     assert find_duplicates([]) == []
     assert deduplicate(["", "", "!"]) == ["", "!"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "code"])
+def test_survivors_equal_those_of_the_stage(kind: str, tmp_path: Path, recipe: Callable[..., Any], machine: Machine):
+    """Real text and code, with copies, near copies and personal data."""
+    files = sorted(ROOT.glob("book/*.md")) if kind == "jsonl" else sorted(ROOT.glob("src/groundup/artifacts/*.py"))
+    texts = [
+        text for file in files for text in file.read_text(encoding="utf-8").split("\n## " if kind == "jsonl" else "\0")
+    ]
+    texts += [
+        texts[3].upper(),
+        texts[4].replace(" ", "  "),
+        texts[5].replace("the", "this", 1) + " jane@example.org",
+        "",
+        "short",
+    ]
+    (tmp_path / "in").mkdir()
+    if kind == "jsonl":
+        lines = [json.dumps({"text": text, "id": str(index)}) for index, text in enumerate(texts)]
+        (tmp_path / "in" / "a.jsonl").write_text("\n".join(lines))
+    else:
+        for index, text in enumerate(texts):
+            (tmp_path / "in" / f"{index:03d}.py").write_text(text)
+    source = {"name": "a", "kind": kind, "path": str(tmp_path / "in")}
+    knobs = {"language": {"languages": ["en"]}, "minhash_dedup": {"threshold": 0.6}}
+    (tmp_path / "out").mkdir()
+    metrics = stage.run(recipe(sources=[source], validation_fraction=0, **knobs), {}, tmp_path / "out", machine)
+    rows = [
+        row
+        for file in (tmp_path / "out" / "train").glob("*.parquet")
+        for row in pyarrow.parquet.read_table(file).to_pylist()
+    ]
+    kept, dropped = clean_texts(texts, kind, language=knobs["language"])  # type: ignore[arg-type]
+    survivors = deduplicate([document.text for document in kept], kind, seed=7, **knobs["minhash_dedup"])  # type: ignore[arg-type]
+    assert sorted(survivors) == sorted(sum(found, []))
+    assert 0 < len(survivors) < len(kept) < len(texts)
+    counts = {reason: row["documents"] for reason, row in metrics["sources"]["a"]["dropped"].items()}
+    assert sum(counts.values()) == len(texts) - len(survivors)
+    for reason in {document.reason for document in dropped} - {"empty"}:
+        assert counts[reason] == sum(document.reason == reason for document in dropped)
+
+
+def test_several_texts_give_a_list_and_progress():
+    done: list[tuple[str, float]] = []
+
+    class Counted(Progress):
+        @contextmanager
+        def task(self, name: str, total: float | None = None, unit: str = "") -> Iterator[ProgressTask]:
+            task = ProgressTask(name, total, unit)
+            yield task
+            done.append((name, task.completed))
+
+    progress = Counted()
+    mails = ["write to jane@example.org", "nothing"]
+    assert (
+        mask_pii(iter(mails), progress=progress)
+        == [mask_pii(text) for text in mails]
+        == ["write to <email>", "nothing"]
+    )
+    assert detect_language(mails, progress=progress) == [detect_language(text) for text in mails]
+    pages = ["<p>One of them.</p>", "<p>Zwei, schön.</p>".encode("utf-16")]
+    assert extract_text(pages, "resiliparse", progress=progress) == ["One of them.", "Zwei, schön."]
+    clean_texts(mails, progress=progress)
+    deduplicate(mails, progress=progress)
+    assert [name for name, count in done if count == 2] == [
+        "masking", "detecting languages", "extracting", "cleaning", "hashing",
+    ]  # fmt: skip
+    assert mask_pii([]) == detect_language([]) == extract_text([]) == []
+
+
+def test_lone_surrogates_do_no_harm():
+    broken = "The weather\ud800 is fine today, and we go to the beach."
+    assert deduplicate([broken, broken]) == [broken]
+    assert detect_language(broken)[0] == "en"
+    assert mask_pii(f"{broken} a@example.com") == f"{broken} <email>"
 
 
 def test_threshold_verifies_candidates(prose: Callable[..., str]):

@@ -24,13 +24,14 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import canonical_json, fingerprint, hash_file
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest, verify_folder
-from groundup.artifacts.progress import Progress
+from groundup.artifacts.progress import Progress, auto_progress
 
 __all__ = [
     "Machine",
     "Manifest",
     "Progress",
     "UserError",
+    "auto_progress",
     "canonical_json",
     "fingerprint",
     "hash_file",

@@ -1,10 +1,13 @@
 """Checks of arguments of public functions: each raises a UserError of one line."""
 
 import difflib
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
+from typing import Any, TypeVar
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.progress import Progress
+
+T = TypeVar("T")
 
 
 def check_text(text: str) -> None:
@@ -23,14 +26,37 @@ def iter_texts(texts: Iterable[str]) -> Iterator[str]:
         raise UserError(
             f"texts is one {type(texts).__name__}, expected a list of texts", hint="put it in a list: [text]"
         )
-    if isinstance(texts, Mapping) or not isinstance(texts, Iterable):
+    return _checked(texts, (str,))
+
+
+def apply_to_texts(
+    function: Callable[[Any], T],
+    texts: Any,
+    name: str,
+    progress: Progress | None = None,
+    kinds: tuple[type, ...] = (str,),
+) -> T | list[T]:
+    """`function` of one text, or of each of several, with a progress bar called `name`."""
+    if isinstance(texts, kinds):
+        return function(texts)
+    total = len(texts) if isinstance(texts, Sized) else None
+    results: list[T] = []
+    with (progress or Progress()).task(name, total=total, unit="texts") as task:
+        for text in _checked(texts, kinds):
+            results.append(function(text))
+            task.advance()
+    return results
+
+
+def _checked(texts: Any, kinds: tuple[type, ...]) -> Iterator[Any]:
+    if isinstance(texts, Mapping | str | bytes) or not isinstance(texts, Iterable):
         raise UserError(f"texts is a {type(texts).__name__}, expected a list of texts")
-    return _checked_texts(texts)
+    return _checked_items(texts, kinds)
 
 
-def _checked_texts(texts: Iterable[str]) -> Iterator[str]:
+def _checked_items(texts: Iterable[Any], kinds: tuple[type, ...]) -> Iterator[Any]:
     for index, text in enumerate(texts):
-        if not isinstance(text, str):
+        if not isinstance(text, kinds):
             hint = "the text of a document is document.text" if hasattr(text, "text") else "convert or remove it"
             raise UserError(f"texts[{index}] is a {type(text).__name__}, expected a str", hint=hint)
         yield text

@@ -1,11 +1,13 @@
 """The cleaning pipeline: which steps a source's documents go through, in which order."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 from groundup.artifacts.arguments import check_choice, iter_texts
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.progress import Progress
 from groundup.data.clean import (
     c4,
     classifier,
@@ -22,6 +24,9 @@ from groundup.data.clean.step_types import CleaningStep, Filter, Mapper
 from groundup.data.decontaminate import EvaluationIndex, contamination_filter
 from groundup.data.document import Document, DroppedDocument
 from groundup.recipe.data_config import DataConfig, SourceKind
+
+CLEANING_TABLES = ("language", "gopher_quality", "gopher_repetition", "c4", "fineweb", "word_lists", "code", "pii")
+"""Tables of [data] that change or drop a text by itself."""
 
 
 @dataclass
@@ -44,24 +49,40 @@ class FilterContext:
 
 
 def clean_texts(
-    texts: Iterable[str], kind: SourceKind = "web", **knobs: Any
+    texts: Iterable[str], kind: SourceKind = "web", *, progress: Progress | None = None, **knobs: Any
 ) -> tuple[list[Document], list[DroppedDocument]]:
     """Normalize, filter and mask texts as a source of this kind: (kept, dropped), each with the index as id.
 
-    `knobs` are the tables of [data]: `gopher_quality={"min_words": 20}, language={"languages": ["en", "de"]}`.
+    `knobs` are tables of [data], those of the filters and `pii`:
+    `gopher_quality={"min_words": 20}, language={"languages": ["en", "de"]}`.
 
     >>> kept, dropped = clean_texts(["Ceci est une phrase tout à fait ordinaire."], language={"languages": ["en"]})
     >>> dropped[0].reason, dropped[0].id
     ('language: fr', '0')
     """
-    texts = iter_texts(texts)
+    checked = iter_texts(texts)
     check_choice("kind", kind, get_args(SourceKind))
+    for name in knobs:
+        if name in DataConfig.model_fields and name not in CLEANING_TABLES:
+            raise UserError(
+                f"{name} has no effect on texts in memory, expected one of {', '.join(CLEANING_TABLES)}",
+                hint="deduplicate() removes duplicates; groundup run RECIPE does all steps, over files",
+            )
     source = {"name": "texts", "kind": kind, "path": "-"}
     config = DataConfig(**{"sources": [source], **knobs})
     steps = build_steps(config, kind, True, FilterContext())
-    results = [clean_document(Document(text, str(index)), steps) for index, text in enumerate(texts)]
-    dropped = [result for result in results if isinstance(result, DroppedDocument)]
-    return [result for result in results if isinstance(result, Document)], dropped
+    kept: list[Document] = []
+    dropped: list[DroppedDocument] = []
+    total = len(texts) if isinstance(texts, Sized) else None
+    with (progress or Progress()).task("cleaning", total=total, unit="texts") as task:
+        for index, text in enumerate(checked):
+            result = clean_document(Document(text, str(index)), steps)
+            if isinstance(result, DroppedDocument):
+                dropped.append(result)
+            else:
+                kept.append(result)
+            task.advance()
+    return kept, dropped
 
 
 def build_steps(config: DataConfig, kind: str, clean: bool, context: FilterContext) -> list[CleaningStep]:

@@ -1,9 +1,13 @@
 """Language identification: fastText's classifier (Joulin et al. 2016), small model bundled with its package."""
 
 import logging
+from collections.abc import Iterable
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, overload
 
+from groundup.artifacts.arguments import apply_to_texts
+from groundup.artifacts.progress import Progress
+from groundup.data.clean.normalize import SURROGATES
 from groundup.data.clean.step_types import FilterFunction
 from groundup.recipe.data_config import LanguageConfig
 
@@ -11,13 +15,21 @@ SAMPLE_CHARACTERS = 4_000
 """Of a longer text, so many characters at its start and in its middle are classified."""
 
 
-def detect_language(text: str) -> tuple[str, float]:
-    """(ISO 639 code, probability); ("unknown", 0.0) for a text without letters.
+@overload
+def detect_language(text: str, *, progress: Progress | None = None) -> tuple[str, float]: ...
+@overload
+def detect_language(text: Iterable[str], *, progress: Progress | None = None) -> list[tuple[str, float]]: ...
+def detect_language(
+    text: str | Iterable[str], *, progress: Progress | None = None
+) -> tuple[str, float] | list[tuple[str, float]]:
+    """(ISO 639 code, probability) of a text, or of each of several; ("unknown", 0.0) for a text without letters.
 
     >>> detect_language("The weather is fine today, and we are going to the beach.")[0]
     'en'
+    >>> [language for language, _ in detect_language(["Das Wetter ist heute schön.", "1, 2, 3"])]
+    ['de', 'unknown']
     """
-    return _detect(text)
+    return apply_to_texts(_detect, text, "detecting languages", progress)
 
 
 @lru_cache(maxsize=1)  # several filters ask for the language of the same text
@@ -27,7 +39,7 @@ def _detect(text: str) -> tuple[str, float]:
     if len(text) > 2 * SAMPLE_CHARACTERS:
         middle = len(text) // 2 - SAMPLE_CHARACTERS // 2
         text = f"{text[:SAMPLE_CHARACTERS]} {text[middle : middle + SAMPLE_CHARACTERS]}"
-    best = _detector().detect(text.replace("\n", " "), k=1)
+    best = _detector().detect(SURROGATES.sub(" ", text).replace("\n", " "), k=1)
     return (best[0]["lang"], float(best[0]["score"])) if best else ("unknown", 0.0)
 
 

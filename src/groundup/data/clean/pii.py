@@ -1,9 +1,11 @@
 """PII masking: replace personal data and secrets by tokens such as <email>."""
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, overload
 
+from groundup.artifacts.arguments import apply_to_texts
+from groundup.artifacts.progress import Progress
 from groundup.data.clean.id_numbers import DNI, IBAN, SSN, is_card_number, is_cpf, is_valid_dni, is_valid_iban
 from groundup.data.clean.ip_addresses import IPV4, IPV6, is_public_ipv4, is_public_ipv6
 from groundup.data.clean.phone_numbers import NUMBER, is_phone_number
@@ -34,19 +36,30 @@ DIGITS = re.compile(f"[{DIGIT}][{DIGIT} .()/\\-‐‑–\u3000－]{{4,}}[{DIGIT}
 AT = re.compile("@")
 
 
-def mask_pii(text: str, counts: dict[str, int] | None = None, **knobs: Any) -> str:
-    """Replace personal data and secrets by tokens; `knobs` as in [data.pii]: kinds, all true by default, and tokens.
+@overload
+def mask_pii(
+    text: str, counts: dict[str, int] | None = None, *, progress: Progress | None = None, **knobs: Any
+) -> str: ...
+@overload
+def mask_pii(
+    text: Iterable[str], counts: dict[str, int] | None = None, *, progress: Progress | None = None, **knobs: Any
+) -> list[str]: ...
+def mask_pii(
+    text: str | Iterable[str], counts: dict[str, int] | None = None, *, progress: Progress | None = None, **knobs: Any
+) -> str | list[str]:
+    """Replace personal data and secrets by tokens in a text, or in each of several; `knobs` as in [data.pii]: kinds, all true
+    by default, and tokens.
 
     Replacements are added to `counts` by kind. Of IP addresses only public ones are replaced.
 
     >>> mask_pii("Write to jane@example.org.")
     'Write to <email>.'
-    >>> mask_pii("Write to jane@example.org.", tokens={"email": "[mail]"})
-    'Write to [mail].'
+    >>> mask_pii(["Write to jane@example.org.", "Or not."], tokens={"email": "[mail]"})
+    ['Write to [mail].', 'Or not.']
     >>> mask_pii("Write to jane@example.org.", emails=False)
     'Write to jane@example.org.'
     """
-    return pii_mapper(PiiConfig(**knobs), counts)(text)
+    return apply_to_texts(pii_mapper(PiiConfig(**knobs), counts), text, "masking", progress)
 
 
 def pii_mapper(config: PiiConfig, counts: dict[str, int] | None = None) -> Callable[[str], str]:

@@ -6,13 +6,15 @@ holds exact keys, row 1 + b the keys of band b. One row is read at a time, in pa
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import numpy
 from numpy.typing import NDArray
 
+from groundup.artifacts.progress import Progress
+from groundup.data.clean.normalize import SURROGATES
 from groundup.data.dedup.union_find import Integers, Keys
 from groundup.data.executor import minhash_signatures
 from groundup.data.stable_hash import hash_bytes
@@ -147,10 +149,27 @@ class DedupKeys(Protocol):
 
 
 class InMemoryKeys:
-    """DedupKeys of texts in memory."""
+    """DedupKeys of texts in memory, computed in batches."""
 
-    def __init__(self, texts: list[str], config: MinHashDedupConfig, seed: int):
-        self._keys, self._signatures = document_keys(texts, [text_key(text) for text in texts], config, seed)
+    def __init__(
+        self,
+        texts: list[str],
+        config: MinHashDedupConfig,
+        seed: int,
+        key: Callable[[str], int] = text_key,
+        progress: Progress | None = None,
+    ):
+        keys = [numpy.zeros((1 + num_bands(config), 0), numpy.uint64)]
+        signatures: list[Signatures] = []
+        with (progress or Progress()).task("hashing", total=len(texts), unit="texts") as task:
+            for batch in _batches(texts):
+                found, signed = document_keys(batch, [key(text) for text in batch], config, seed)
+                keys.append(found)
+                if signed is not None:
+                    signatures.append(signed)
+                task.advance(len(batch))
+        self._keys = numpy.concatenate(keys, axis=1)
+        self._signatures = numpy.concatenate(signatures) if signatures else None
 
     def read_row(self, row: int, part: int = 0, parts: int = 1) -> tuple[Integers, Keys]:
         return select_part(iter_key_chunks(0, self._keys[row]), part, parts)
@@ -158,6 +177,20 @@ class InMemoryKeys:
     def signatures(self, documents: Integers) -> Signatures:
         assert self._signatures is not None
         return self._signatures[documents]
+
+
+def _batches(texts: list[str]) -> Iterator[list[str]]:
+    """The texts, about BATCH_CHARACTERS at a time, without lone surrogates."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(SURROGATES.sub("", text))
+        size += len(text)
+        if size > BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 class DedupKeyTable:

@@ -2,16 +2,18 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterator
-from typing import IO, Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Literal, overload
 
-from groundup.artifacts.arguments import check_choice
+from groundup.artifacts.arguments import apply_to_texts, check_choice
+from groundup.artifacts.progress import Progress
 from groundup.data.archive import open_decompressed
 from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.readers.encoding import decode_bytes
 from groundup.data.readers.html_markup import join_lines, keep_lists, raise_digits, shield
 from groundup.data.readers.reader_options import MAX_PAGE_BYTES, ReaderOptions, read_bounded
 
+HtmlExtractor = Literal["trafilatura", "resiliparse"]
 MAX_TAGS = 50_000
 MAX_DEPTH = 500
 """Pages beyond these limits are dropped: malicious, or not written for people."""
@@ -64,16 +66,36 @@ def extract_page(name: str, data: bytes, charset: str | None, options: ReaderOpt
     return Document(text, name, decoded.encoding) if text else DroppedDocument("no_main_text", name, source[:2000])
 
 
-def extract_text(source: str | bytes, html_extractor: Literal["trafilatura", "resiliparse"] = "trafilatura") -> str:
-    """Main text of an HTML page; "" if it has none or is too complex.
+@overload
+def extract_text(
+    source: str | bytes, html_extractor: HtmlExtractor = "trafilatura", *, progress: Progress | None = None
+) -> str: ...
+@overload
+def extract_text(
+    source: Iterable[str | bytes], html_extractor: HtmlExtractor = "trafilatura", *, progress: Progress | None = None
+) -> list[str]: ...
+def extract_text(
+    source: str | bytes | Iterable[str | bytes],
+    html_extractor: HtmlExtractor = "trafilatura",
+    *,
+    progress: Progress | None = None,
+) -> str | list[str]:
+    """Main text of an HTML page, or of each of several; "" if it has none or is too complex.
 
     >>> extract_text("<html><body><p>One paragraph of the page.</p></body></html>", "resiliparse")
     'One paragraph of the page.'
+    >>> extract_text(["<p>Two.</p>".encode("utf-16"), "<p></p>"], "resiliparse")
+    ['Two.', '']
     """
     check_choice("html_extractor", html_extractor, EXTRACTORS)
-    data, charset = (source.encode("utf-8", "replace"), "utf-8") if isinstance(source, str) else (source, None)
-    found = extract_page("", data, charset, ReaderOptions(html_extractor=html_extractor))
-    return found.text if isinstance(found, Document) else ""
+    options = ReaderOptions(html_extractor=html_extractor)
+
+    def extract(page: str | bytes) -> str:
+        data, charset = (page.encode("utf-8", "replace"), "utf-8") if isinstance(page, str) else (page, None)
+        found = extract_page("", data, charset, options)
+        return found.text if isinstance(found, Document) else ""
+
+    return apply_to_texts(extract, source, "extracting", progress, (str, bytes))
 
 
 def nesting_depth(source: str) -> int:
