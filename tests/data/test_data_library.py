@@ -102,14 +102,11 @@ def test_survivors_equal_those_of_the_stage(kind: str, tmp_path: Path, recipe: C
     knobs = {"language": {"languages": ["en"]}, "minhash_dedup": {"threshold": 0.6}}
     (tmp_path / "out").mkdir()
     metrics = stage.run(recipe(sources=[source], validation_fraction=0, **knobs), {}, tmp_path / "out", machine)
-    rows = [
-        row
-        for file in (tmp_path / "out" / "train").glob("*.parquet")
-        for row in pyarrow.parquet.read_table(file).to_pylist()
-    ]
+    files = (tmp_path / "out" / "train").glob("*.parquet")
+    found = [text for file in files for text in pyarrow.parquet.read_table(file)["text"].to_pylist()]
     kept, dropped = clean_texts(texts, kind, language=knobs["language"])  # type: ignore[arg-type]
     survivors = deduplicate([document.text for document in kept], kind, seed=7, **knobs["minhash_dedup"])  # type: ignore[arg-type]
-    assert sorted(survivors) == sorted(sum(found, []))
+    assert sorted(survivors) == sorted(found)
     assert 0 < len(survivors) < len(kept) < len(texts)
     counts = {reason: row["documents"] for reason, row in metrics["sources"]["a"]["dropped"].items()}
     assert sum(counts.values()) == len(texts) - len(survivors)
