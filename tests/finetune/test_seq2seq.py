@@ -15,10 +15,11 @@ from groundup.data.readers.gettext import parse_gettext
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.finetune.chat_batches import EncodedConversation
 from groundup.finetune.conversations import read_conversations, split_conversations
-from groundup.finetune.finetune_task import CHAT, SEQ2SEQ, task_for_model
+from groundup.finetune.finetune_task import CHAT, SEQ2SEQ, greedy_answers, task_for_model
 from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq
 from groundup.model import build_model
 from groundup.plan import derive
+from groundup.plan.finetune_defaults import finetuning_defaults
 from groundup.recipe import ModelConfig, parse_recipe
 from groundup.recipe.finetune_config import ConversationSourceConfig
 from groundup.train.objectives import IGNORE_INDEX, UNSHIFTED
@@ -164,3 +165,18 @@ def test_task_for_each_architecture():
         task_for_model(encoder_decoder(), "lora")
     shape = {"vocab_size": 9, "hidden_size": 8, "num_layers": 1, "num_heads": 1}
     assert task_for_model(build_model(ModelConfig(**shape)), "lora") is CHAT
+
+
+def test_questions_that_do_not_fit_have_no_answer(byte_tokenizer):
+    """The model of 32 tokens is asked questions of training, some of which fine-tuning has yet to drop as too long."""
+    short, long, last = greedy_answers(encoder_decoder(), byte_tokenizer, ["Save", "Save " * 20, "Open"])
+    assert long == ""
+    assert [short, last] == greedy_answers(encoder_decoder(), byte_tokenizer, ["Save", "Open"])
+
+
+def test_pairs_are_learnt_with_muon_by_small_models():
+    def optimizer(*arguments):
+        return finetuning_defaults("generation", "full", *arguments)["optimizer"]
+
+    assert optimizer(4e6, 1e5, "encoder_decoder") == "muon"
+    assert optimizer(8e7, 1e5, "encoder_decoder") == optimizer(4e6, 1e5, "decoder") == "adamw"

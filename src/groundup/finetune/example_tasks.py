@@ -53,6 +53,7 @@ class TrainingOptions:
     epochs: float = 3.0
     batch_tokens: int = 8192
     learning_rate: float = 3e-4
+    optimizer: str = "adamw"
     temperature: float = 0.05
     precision: str = "float32"
     keep_best_weights: bool | None = True
@@ -171,7 +172,8 @@ def _train(
     trained = sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
     training, config, start = train_on_batches(
         module, objective, batches, validation_batches, epochs=settings.epochs, learning_rate=settings.learning_rate,
-        precision=settings.precision, keep_best_weights=settings.keep_best_weights is not False, folder=folder, machine=machine,
+        optimizer=settings.optimizer, precision=settings.precision,
+        keep_best_weights=settings.keep_best_weights is not False, folder=folder, machine=machine,
     )  # fmt: skip
     if settings.method == "lora":
         merge_lora(model)
@@ -209,7 +211,7 @@ def finetune_on_examples(
     tokenizer = Tokenizer.load(inputs["base"])
     model = load_model(inputs["base"], setup_device(machine), "float32", verify=False)
     fields = (
-        "method", "lora_rank", "lora_alpha", "epochs", "batch_tokens", "learning_rate", "temperature", "precision",
+        "method", "lora_rank", "lora_alpha", "epochs", "batch_tokens", "learning_rate", "optimizer", "temperature", "precision",
         "keep_best_weights",
     )  # fmt: skip
     counts: dict[str, Any] = {}

@@ -64,24 +64,22 @@ def greedy_answer(model: Decoder, tokenizer: Tokenizer, prompt: str) -> str:
 
 
 def greedy_answers(model: Any, tokenizer: Tokenizer, prompts: Sequence[str]) -> list[str]:
-    """The greedy answers to several prompts, in one batch; a decoder's to those that fit into its context, else blank."""
-    if not isinstance(model, Decoder):
-        return [
-            text.strip()
-            for text in generate_texts(model, tokenizer, prompts, sampling=GREEDY, max_tokens=ANSWER_TOKENS)
+    """The greedy answers to several prompts, in one batch: to those that fit into the model's context, else blank."""
+    limit = model.config.context_length
+    if isinstance(model, Decoder):
+        rendered = [
+            tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True)
+            for prompt in prompts
         ]
-    rendered = [
-        tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True) for prompt in prompts
-    ]
-    fitting = [ids for ids in rendered if len(ids) < model.config.context_length]
-    stop_ids = tokenizer.stop_ids
-    answers = iter(generate_many(model, fitting, max_tokens=ANSWER_TOKENS, sampling=GREEDY, stop_ids=stop_ids))
-    return [
-        tokenizer.decode(next(answers), skip_special_tokens=True).strip()
-        if len(ids) < model.config.context_length
-        else ""
-        for ids in rendered
-    ]
+        fitting = [ids for ids in rendered if len(ids) < limit]
+        stop_ids = tokenizer.stop_ids
+        tokens = generate_many(model, fitting, max_tokens=ANSWER_TOKENS, sampling=GREEDY, stop_ids=stop_ids)
+        answers = iter([tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens])
+    else:
+        rendered = [tokenizer.encode(prompt) for prompt in prompts]
+        texts = [prompt for prompt, ids in zip(prompts, rendered, strict=True) if len(ids) < limit]
+        answers = iter(generate_texts(model, tokenizer, texts, sampling=GREEDY, max_tokens=ANSWER_TOKENS))
+    return [next(answers).strip() if len(ids) < limit else "" for ids in rendered]
 
 
 CHAT = FinetuneTask(

@@ -44,7 +44,7 @@ class FinetuneResult:
 
     Attributes:
         training: records, evaluations and speed.
-        knobs: lora_rank, epochs, batch_tokens and learning_rate, as given or derived.
+        knobs: lora_rank, epochs, batch_tokens, learning_rate and optimizer, as given or derived.
         train, validation: the conversations that were used, with their tokens.
         too_long: conversations whose first answer does not fit into the context.
         validation_start: validation loss before training, in nats per token; None without validation.
@@ -74,6 +74,7 @@ def finetune(
     batch_tokens: int | None = None,
     sequence_length: int | None = None,
     learning_rate: float | None = None,
+    optimizer: str | None = None,
     precision: str = "float32",
     augment_user_turns: bool = True,
     keep_best_weights: bool = False,
@@ -92,7 +93,8 @@ def finetune(
         conversations: lists of messages; only the assistant's tokens have a loss.
         validation: conversations to evaluate on, ten times during training.
         method: "lora", or "full" to train all weights.
-        lora_rank, epochs, batch_tokens, learning_rate: default: derived from the size of model and data, as in a recipe.
+        lora_rank, epochs, batch_tokens, learning_rate, optimizer ("adamw" or "muon"): default: derived from the size of
+            model and data, as in a recipe.
         sequence_length: tokens per row; default: what the longest conversation needs.
         augment_user_turns: also train on user turns in lower case and without final punctuation.
         keep_best_weights: end with the weights of the best evaluation, and stop when several in a row are no better; small
@@ -113,6 +115,7 @@ def finetune(
     tokens = sum(encoded.weight * len(encoded.variants[0][0]) for _, encoded in train_set)
     given = {
         "lora_rank": lora_rank, "epochs": epochs, "batch_tokens": batch_tokens, "learning_rate": learning_rate,
+        "optimizer": optimizer,
     }  # fmt: skip
     knobs = finetuning_defaults(
         "generation", method, count_parameters(model.config).total, tokens, model.config.architecture
@@ -131,7 +134,8 @@ def finetune(
     METHODS[method](model, tokenizer, knobs["lora_rank"], lora_alpha)
     training, config, validation_start = train_on_batches(
         model, task.objective, batches, validation_batches, epochs=knobs["epochs"],
-        learning_rate=knobs["learning_rate"], precision=precision, keep_best_weights=keep_best_weights, folder=folder,
+        learning_rate=knobs["learning_rate"], optimizer=knobs["optimizer"],
+        precision=precision, keep_best_weights=keep_best_weights, folder=folder,
         machine=machine,
     )  # fmt: skip
     trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
@@ -151,6 +155,7 @@ def train_on_batches(
     *,
     epochs: float,
     learning_rate: float,
+    optimizer: str,
     precision: str,
     keep_best_weights: bool,
     folder: Path | str | None,
@@ -162,7 +167,7 @@ def train_on_batches(
         return {"loss": validation_loss(model, objective, validation_batches, precision)}
 
     validation_start = evaluate(model.eval())["loss"] if validation_batches else None
-    config = train_config_for(batches, epochs, learning_rate, precision)
+    config = train_config_for(batches, epochs, learning_rate, optimizer, precision)
     if validation_batches and keep_best_weights:
         config = config.model_copy(update={"keep_best_weights": True, "early_stopping_patience": PATIENCE})
     engine = build_engine(model, objective, config, machine)
@@ -187,7 +192,9 @@ def _prepare_full(model: nn.Module, tokenizer: Tokenizer, rank: int, alpha: floa
 METHODS: dict[str, Callable[[nn.Module, Tokenizer, int, float], None]] = {"lora": _prepare_lora, "full": _prepare_full}
 
 
-def train_config_for(batches: FinetuneBatches, epochs: float, learning_rate: float, precision: Any) -> TrainConfig:
+def train_config_for(
+    batches: FinetuneBatches, epochs: float, learning_rate: float, optimizer: Any, precision: Any
+) -> TrainConfig:
     """`epochs` over the batches: short warm-up, then cosine decay to zero; no weight decay."""
     steps = max(1, math.ceil(epochs * batches.num_rows / batches.batch_rows))
     return TrainConfig(
@@ -196,6 +203,7 @@ def train_config_for(batches: FinetuneBatches, epochs: float, learning_rate: flo
         tokens=steps * batches.batch_rows * batches.sequence_length,
         sequence_length=batches.sequence_length,
         learning_rate=learning_rate,
+        optimizer=optimizer,
         warmup_steps=math.ceil(WARMUP_FRACTION * steps),
         weight_decay=0.0,
         lr_schedule="cosine",

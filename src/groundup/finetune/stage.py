@@ -68,8 +68,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     parameters = sum(weight.numel() for weight in model.parameters())
     train, validation = split_conversations(conversations, config.validation_fraction)
     fields = (
-        "method", "lora_rank", "lora_alpha", "epochs", "batch_tokens", "sequence_length", "learning_rate", "precision",
-        "augment_user_turns",
+        "method", "lora_rank", "lora_alpha", "epochs", "batch_tokens", "sequence_length", "learning_rate", "optimizer",
+        "precision", "augment_user_turns",
     )  # fmt: skip
     settings: dict[str, Any] = {name: getattr(config, name) for name in fields}
     questions = _recall_questions(train)

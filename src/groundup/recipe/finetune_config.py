@@ -81,7 +81,15 @@ class FinetuneConfig(BaseConfig):
         ge=1,
     )
     learning_rate: float | None = knob(
-        None, "peak learning rate", unset=BY_SIZE.format("5e-3", "2e-4") + "; a tenth of it for method = full", gt=0
+        None,
+        "peak learning rate",
+        unset=BY_SIZE.format("5e-3", "2e-4") + "; a tenth of it for method = full, 5e-3 to 1e-4 for pairs",
+        gt=0,
+    )
+    optimizer: Literal["adamw", "muon"] | None = knob(
+        None,
+        "adamw, or muon for the matrices of blocks, at its learning rate in pretraining, and adamw for the rest",
+        unset="derived: muon for an encoder_decoder of less than 30 million parameters, else adamw",
     )
     temperature: float = knob(0.05, "task embedding: cosine similarities are divided by it in the loss", gt=0)
     precision: Literal["float32", "bfloat16"] = knob("bfloat16", "precision of matrix products")
