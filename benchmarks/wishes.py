@@ -10,7 +10,6 @@ mean something only on a quiet machine. Inputs come from pinned packages; those 
 
 import argparse
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -175,14 +174,11 @@ def search(folder: Path) -> list[str]:
 
 
 def translator(folder: Path) -> list[str]:
-    """Pairs of two programs; text of both languages for the vocabulary, of a third one."""
+    """Pairs of two programs, and English text."""
     for package, version in (("wagtail", "7.0"), ("horizon", "25.1.0")):
         unpack(package, version, "*/locale/ru/LC_MESSAGES/django.po", folder / "po")
     pairs = [argument for path in sorted((folder / "po").iterdir()) for argument in ("--chat", f"po/{path.name}")]
     unpack("Django", "5.2.8", "*/docs/topics/*.txt", folder / "docs")
-    catalogues = unpack("Django", "5.2.8", "*/locale/ru/LC_MESSAGES/django.po", folder / "catalogues")
-    russian = [line for path in catalogues for line in re.findall(r'"(.*[а-я].*)"', path.read_text(encoding="utf-8"))]
-    (folder / "docs" / "russian.txt").write_text("\n\n".join(russian), encoding="utf-8")
     return ["--goal", "translate", "--data", "docs", *pairs]
 
 

@@ -1,6 +1,7 @@
 """Memory and number of passes of deduplication: the formulas, and estimates from file sizes before a run."""
 
 import re
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -101,7 +102,8 @@ def estimate_file_bytes(spec: FileSpec, machine: Machine) -> float | None:
     if _local_paths(spec, machine) is None:
         return None
     if spec.kind == "gettext":
-        return float(sum(map(_catalogue_bytes, resolve_files(spec, machine, lazy=True))))
+        files = resolve_files(spec, machine, lazy=True)
+        return float(sum(_catalogue_bytes(file, file.path.stat().st_mtime_ns) for file in files))
     size, topics = 0.0, getattr(spec, "topics", ())
     for file in resolve_files(spec, machine, lazy=True):
         members = file.iter_members() if file.is_archive else ()
@@ -110,7 +112,8 @@ def estimate_file_bytes(spec: FileSpec, machine: Machine) -> float | None:
     return size
 
 
-def _catalogue_bytes(file: InputFile) -> int:
+@cache
+def _catalogue_bytes(file: InputFile, modified: int) -> int:
     """Letters of two bytes count once: in a vocabulary of their own language they make tokens as long as Latin ones."""
     pairs = (
         entry
