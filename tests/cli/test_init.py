@@ -347,6 +347,14 @@ def test_search_takes_pairs_and_else_the_text_itself(folder: Path):
     recipe = load_recipe("texte-search.toml")
     assert recipe.finetune is not None
     assert (recipe.model.architecture, recipe.finetune.task, recipe.finetune.examples) == ("encoder", "embedding", ())
+    assert recipe.train is not None
+    assert (recipe.train.steps, recipe.finetune.epochs) == (1, 3.0), "a CPU's hours are too few for pretraining"
+    init(data=["texte"], goal="search", hours="1e-4", out=Path("short.toml"))
+    short = load_recipe("short.toml").finetune
+    assert short is not None
+    assert 0.05 <= (short.epochs or 0) < 3.0, "the budget is that of the training for search"
+    init(data=["texte"], goal="search", hours="1", hardware="h100", out=Path("gpu.toml"))
+    assert load_recipe("gpu.toml").train.steps is None  # type: ignore[union-attr]
     (folder / "pairs.jsonl").write_text('{"query": "Wo?", "text": "Hier."}\n')
     init(data=["texte"], goal="search", chat=["pairs.jsonl"], hours="0.05", out=Path("pairs.toml"))
     tuned = load_recipe("pairs.toml").finetune

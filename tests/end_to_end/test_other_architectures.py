@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from groundup.artifacts.manifest import Manifest
@@ -65,7 +66,8 @@ def use(*arguments: object) -> str:
 
 def test_encoder_learns_masked_tokens_and_embeds(text, tmp_path):
     tuning = {"finetune.epochs": "2", "finetune.batch_tokens": "2048", "finetune.learning_rate": "5e-3"}
-    shown = run("encoder", text, tmp_path, **{"model.sliding_window": "16"}, **tuning)
+    pretraining = {"train.optimizer": "muon", "train.learning_rate": "3e-3", "model.init_std": "0.02"}
+    shown = run("encoder", text, tmp_path, **pretraining, **tuning)
     assert "accuracy on masked tokens" in shown
     assert "groundup chat" not in shown, "an encoder cannot chat"
     assert f"groundup embed {tmp_path / 'encoder'} --input FILE" in shown
@@ -98,7 +100,11 @@ def test_encoder_learns_masked_tokens_and_embeds(text, tmp_path):
     tokenize = transformers.AutoTokenizer.from_pretrained(exported)
     with torch.no_grad():
         states = theirs(torch.tensor([tokenize(texts[0])["input_ids"]])).last_hidden_state[0]
-    expected = torch.nn.functional.normalize(states.mean(dim=0), dim=0)
+    weights = torch.ones(len(states))
+    if tuned["weighted_tokens"]:
+        table = load_file(exported / "1_WordWeights" / "model.safetensors")["emb_layer.weight"][:, 0]
+        weights = table[tokenize(texts[0])["input_ids"]]
+    expected = torch.nn.functional.normalize(weights @ states, dim=0)
     torch.testing.assert_close(torch.tensor(vectors[0]), expected, rtol=1e-4, atol=1e-4)
 
 

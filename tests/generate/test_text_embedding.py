@@ -1,15 +1,21 @@
 """Text embeddings: equal to the pooled hidden states of transformers, whatever the batch."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 import transformers
+from typer.testing import CliRunner
 
 import groundup
 from groundup.artifacts.errors import UserError
+from groundup.cli import app
 from groundup.generate import embed_texts, nearest_texts
+from groundup.generate.text_classification import TextClassifier, save_classifier
 from groundup.generate.text_embedding import batches_by_length, embed_batch
 from groundup.interop import load_huggingface
-from groundup.model import build_model
+from groundup.model import build_model, save_model
 from groundup.recipe import ModelConfig
 from groundup.tokenizer.tokenizer_training import train_bpe
 
@@ -100,3 +106,30 @@ def test_long_texts_are_truncated_and_the_nearest_comes_first(tokenizer):
     torch.testing.assert_close(vectors[0], vectors[1])
     assert nearest_texts(vectors[2], vectors, 2)[0][0] == 2
     assert nearest_texts(vectors[2], vectors, 9)[0][1] == pytest.approx(1.0)
+
+
+def test_commands_say_what_they_leave_out_and_refuse(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = build("encoder")
+    save_classifier(TextClassifier(model, ("bad", "good")), tmp_path)
+    save_model(model, tmp_path)
+    tokenizer.save(tmp_path)
+    Path("long.txt").write_text("\ufeffword " + "word " * 100 + "\nshort\n", encoding="utf-8")
+
+    def use(*arguments: str):
+        return CliRunner().invoke(app, arguments)
+
+    for command in (["classify", ".", "--json"], ["embed", "."]):
+        done = use(*command, "--input", "long.txt")
+        assert done.stderr == "note: of 1 of 2 texts, only the first 48 tokens (the context) are read\n"
+        assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["1", "2"]
+    assert use("embed", ".", "--input", "long.txt", "--query", "word").stdout.splitlines()[0].split()[2] == "word"
+    for arguments, message in (
+        (("embed", ".", "a", " "), "text 2 is empty: nothing to embed"),
+        (("classify", ".", ""), "text 1 is empty: nothing to classify"),
+        (("embed", ".", "a", "--query", " "), "--query: an empty text"),
+        (("embed", ".", "a", "--out", "none/v.npy"), "none/v.npy: no folder none"),
+    ):
+        error = use(*arguments).exception
+        assert isinstance(error, UserError)
+        assert message in error.message

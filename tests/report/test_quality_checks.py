@@ -107,7 +107,7 @@ def test_search_translation_and_labels_that_are_no_better_than_their_baseline():
     }
     warnings = check_stage("chat", {"chat": weak})
     assert [warning.split(":")[0] for warning in warnings] == [
-        "search by words finds as many texts as the embeddings do",
+        "search by words (BM25) finds the right text first for 30% of the queries, the embeddings for 20%",
         "the classifier is no better than the most frequent label",
         "the translations are no better than the input copied",
     ]

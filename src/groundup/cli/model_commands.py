@@ -120,15 +120,14 @@ def embed(
     entries = _texts_to_read(texts, input, "embed")
     if out is not None and out.suffix not in (".npy", ".jsonl"):
         raise UserError(f"{out}: expected a name that ends with .npy or .jsonl")
+    if out is not None and not out.parent.is_dir():
+        raise UserError(f"{out}: no folder {out.parent}", hint="create it first")
+    if query is not None and not query.strip():
+        raise UserError("--query: an empty text, which is near to nothing")
     network, tokenizer = _open_model(model, device, verify)
     wanted = [entry.text for entry in entries] + ([query] if query is not None else [])
     vectors, num_truncated = embed_many(network, tokenizer, wanted, pooling=pooling)
-    if num_truncated:
-        length = network.config.context_length
-        print(
-            f"note: of {num_truncated} of {len(wanted)} texts, only the first {length} tokens (the context) are read",
-            file=sys.stderr,
-        )
+    _note_truncated(num_truncated, len(wanted), network)
     if query is not None:
         for index, score in nearest_texts(vectors[-1], vectors[:-1], top):
             print(f"{score:.4f}  {entries[index].id}  {' '.join(entries[index].text.split())}")
@@ -162,12 +161,15 @@ def classify(
     Example: groundup classify runs/reviews --input texts.txt
     """
     from groundup.generate import classify_texts, load_classifier
+    from groundup.generate.text_embedding import encode_for_embedding
     from groundup.interop.model_loading import resolve_model_path
 
     entries = _texts_to_read(texts, input, "classify")
     network, tokenizer = _open_model(model, device, verify)
     classifier = load_classifier(network, resolve_model_path(model))
-    rows = classify_texts(classifier, tokenizer, [entry.text for entry in entries]).tolist()
+    wanted = [entry.text for entry in entries]
+    _note_truncated(encode_for_embedding(network, tokenizer, wanted)[1], len(wanted), network)
+    rows = classify_texts(classifier, tokenizer, wanted).tolist()
     for entry, row in zip(entries, rows, strict=True):
         probabilities = dict(zip(classifier.labels, row, strict=True))
         label = max(probabilities, key=probabilities.__getitem__)
@@ -282,7 +284,18 @@ def _texts_to_read(texts: list[str] | None, input: Path | None, command: str) ->
         raise UserError(
             f"no text to {command}", hint=f"groundup {command} MODEL TEXT, or --input FILE with one text per line"
         )
+    if empty := [entry.id for entry in entries if not entry.text.strip()]:
+        raise UserError(f"text {empty[0]} is empty: nothing to {command}")
     return entries
+
+
+def _note_truncated(num_truncated: int, total: int, network: Any) -> None:
+    if num_truncated:
+        length = network.config.context_length
+        print(
+            f"note: of {num_truncated} of {total} texts, only the first {length} tokens (the context) are read",
+            file=sys.stderr,
+        )
 
 
 def _open_model(path: Path, device: str, verify: bool) -> tuple[Any, Any]:

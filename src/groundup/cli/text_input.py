@@ -16,7 +16,7 @@ class InputText:
 def read_text(path: Path) -> str:
     """The content of a UTF-8 file. Raises UserError where there is none."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file", hint="expected a UTF-8 text file") from None
     except IsADirectoryError:

@@ -5,6 +5,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from groundup.artifacts.errors import UserError
+from groundup.plan.derive import Plan, resolved_model_config
+from groundup.plan.hardware import device_spec
+from groundup.plan.training_speed import TrainingSpeed
+
+SEARCH_MODEL = "hidden_size = 512\nnum_layers = 1\nnum_heads = 8\ninit_std = 0.01\n"
+SEARCH_TRAIN = """\
+# One small step: on a CPU, masked language modelling makes search worse than none. The hours go to [finetune].
+optimizer = "adamw"
+steps = 1
+learning_rate = 1e-5
+"""
+"""Knobs of an encoder for search on a CPU, where pretraining is too short to help (measured in the lab book)."""
+SEARCH_LEARNING_RATE, SEARCH_BATCH_TOKENS, MAX_SEARCH_EPOCHS, MIN_SEARCH_EPOCHS = 2e-4, 8_192, 3.0, 0.05
+PASSAGE_TOKENS = 128
 
 EXAMPLE_TASKS = {"search": "embedding", "classify": "classification"}
 """Task of fine-tuning by goal."""
@@ -47,6 +61,18 @@ def example_kind(path: Path) -> str | None:
     if not isinstance(fields, dict) or "text" not in fields:
         return None
     return "labels" if "label" in fields else "pairs" if "query" in fields else None
+
+
+def search_knobs(plan: Plan, tokens: int | None, hours: float) -> str:
+    """Knobs of [finetune] for a search whose model is not pretrained: passages of the text are read for `hours`."""
+    knobs = f"learning_rate = {SEARCH_LEARNING_RATE:g}\n"
+    if tokens is None or (plan.recipe.finetune and plan.recipe.finetune.examples):
+        return knobs
+    budget, config = plan.recipe.budget, resolved_model_config(plan.recipe)
+    speed = TrainingSpeed(device_spec(budget.hardware), budget.devices, budget.relative_speed)
+    seconds = speed.training_seconds(config, PASSAGE_TOKENS, tokens, SEARCH_BATCH_TOKENS)
+    epochs = min(MAX_SEARCH_EPOCHS, max(MIN_SEARCH_EPOCHS, 3600 * hours / seconds))
+    return f"{knobs}batch_tokens = {SEARCH_BATCH_TOKENS}\nepochs = {epochs:.2g}\n"
 
 
 def examples_table(goal: str, paths: Sequence[str]) -> str:

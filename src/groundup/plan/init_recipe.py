@@ -10,7 +10,14 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.plan.derive import Plan, derive, resolved_model_config
 from groundup.plan.hardware import DEVICES
-from groundup.plan.init_examples import EXAMPLE_TASKS, examples_table, find_examples
+from groundup.plan.init_examples import (
+    EXAMPLE_TASKS,
+    SEARCH_MODEL,
+    SEARCH_TRAIN,
+    examples_table,
+    find_examples,
+    search_knobs,
+)
 from groundup.plan.init_pairs import MIN_PAIR_WIDTH, PAIR_BLOCKS, grouped_paths, pair_bytes, pair_sources
 from groundup.plan.stage_time import BYTES_PER_TOKEN
 from groundup.recipe import parse_recipe
@@ -167,6 +174,10 @@ def recipe_toml(
     context = 256 if goal in PAIR_GOALS else 512 if is_cpu else 2048
     if data.tokens is not None and data.tokens < 2_000_000:
         context = 256
+    train = f'optimizer = "{"muon" if is_cpu else "adamw"}"\n'
+    is_short_search = goal == "search" and is_cpu
+    if is_short_search:
+        model, train = model + SEARCH_MODEL, SEARCH_TRAIN
     text = f"""\
 # Written by groundup init for: {goal} on {devices} x {hardware} in {hours:g} h.
 # Meaning of a knob: groundup explain KNOB. Cost of the run: groundup plan RECIPE.
@@ -186,12 +197,14 @@ vocab_size = {vocabulary_size(data.text_bytes, 4096 if is_cpu and hours < 4 else
 context_length = {context}
 {model or f"qk_norm = true{chr(10)}"}
 [train]
-optimizer = "{"muon" if is_cpu else "adamw"}"
-
+{train}
 {chr(10).join(tables)}"""
     planned = derive(parse_recipe(tomllib.loads(text)), data.tokens)
     if goal in PAIR_GOALS and resolved_model_config(planned.recipe).hidden_size < MIN_PAIR_WIDTH:
         text = text.replace("[model]\n", f"[model]\nhidden_size = {MIN_PAIR_WIDTH}\nnum_layers = {PAIR_BLOCKS}\n")
+        planned = derive(parse_recipe(tomllib.loads(text)), data.tokens)
+    if is_short_search:
+        text = text.replace("[finetune]\n", f"[finetune]\n{search_knobs(planned, data.tokens, hours)}")
         planned = derive(parse_recipe(tomllib.loads(text)), data.tokens)
     if planned.data_limited:
         knob = f"weight_decay = {DATA_LIMITED_WEIGHT_DECAY:g} # against memorizing text that is read several times"

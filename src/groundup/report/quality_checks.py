@@ -158,8 +158,13 @@ def _check_chat(metrics: Mapping[str, Metrics]) -> list[str]:
             f"fine-tuning made ordinary text harder: {ordinary['before']:.2f} bits per byte before, {ordinary['after']:.2f} "
             "after: fewer finetune.epochs or a lower finetune.learning_rate"
         )
-    if (retrieval := chat.get("retrieval")) and max(word_search(retrieval).values()) >= retrieval["accuracy"]:
-        warnings.append("search by words finds as many texts as the embeddings do: longer training, or more text")
+    if retrieval := chat.get("retrieval"):
+        name, words = max(word_search(retrieval).items(), key=lambda item: item[1])
+        if words >= retrieval["accuracy"]:
+            warnings.append(
+                f"search by words ({name}) finds the right text first for {words:.0%} of the queries, the embeddings for "
+                f"{retrieval['accuracy']:.0%}: they are of no use for search yet; more text, or longer training"
+            )
     labels = chat.get("classification", {})
     if labels.get("accuracy", 1.0) <= labels.get("majority", 0.0):
         warnings.append("the classifier is no better than the most frequent label: more epochs, or more examples")
