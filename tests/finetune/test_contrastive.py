@@ -6,7 +6,6 @@ import random
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
@@ -186,8 +185,9 @@ def test_frequent_tokens_count_less_where_more_is_found_so(tmp_path):
         assert torch.allclose(embed_texts(*opened, [pairs[0][0], "elle"]), vectors, atol=1e-5)
     modules = json.loads((tmp_path / "exported" / "modules.json").read_text())
     assert [module["path"] for module in modules] == ["", "1_WordWeights", "2_Pooling"]
-    table = load_file(tmp_path / "exported" / "1_WordWeights" / "model.safetensors")["emb_layer.weight"]
-    assert torch.equal(table[:, 0], weights)
+    table = json.loads((tmp_path / "exported" / "1_WordWeights" / "config.json").read_text())
+    assert [table["word_weights"][name] for name in table["vocab"]] == weights.tolist()
+    assert table["vocab"].index("Ġthe") == tokenizer.encode(" the")[0]
     (tmp_path / "native" / "token_weights.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"token_weights\.safetensors: damaged"):
         open_model(tmp_path / "native", device="cpu")

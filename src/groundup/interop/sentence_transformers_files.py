@@ -6,10 +6,8 @@ Format: modules.json names the parts, each with a folder: a transformer, WordWei
 import json
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from groundup.model import save_tensors
 from groundup.model.serialization import save_token_weights
 from groundup.model.token_weights import get_token_weights
 from groundup.tokenizer import Tokenizer
@@ -27,6 +25,7 @@ def write_token_weights(model: nn.Module, tokenizer: Tokenizer, out: Path) -> li
     config = model.config
     width, length = int(config.hidden_size), int(config.context_length)  # type: ignore[union-attr, arg-type]
     names = [tokenizer.backend.id_to_token(token) or f"<unused {token}>" for token in range(len(weights))]
+    table = dict(zip(names, weights.tolist(), strict=True))
     modules = [
         {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"}
         for index, (name, path) in enumerate(MODULES.items())
@@ -34,7 +33,7 @@ def write_token_weights(model: nn.Module, tokenizer: Tokenizer, out: Path) -> li
     contents = {
         "modules.json": modules,
         "sentence_bert_config.json": {"max_seq_length": length, "do_lower_case": False},
-        "1_WordWeights/config.json": {"vocab": names, "word_weights": {}, "unknown_word_weight": 1.0},
+        "1_WordWeights/config.json": {"vocab": names, "word_weights": table, "unknown_word_weight": 1.0},
         "2_Pooling/config.json": {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True},
     }
     files = save_token_weights(model, out)
@@ -42,6 +41,4 @@ def write_token_weights(model: nn.Module, tokenizer: Tokenizer, out: Path) -> li
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         files.append(out / name)
-    table = out / "1_WordWeights" / "model.safetensors"
-    save_tensors({"emb_layer.weight": weights.detach().cpu().to(torch.float32)[:, None].contiguous()}, table)
-    return [*files, table]
+    return files
