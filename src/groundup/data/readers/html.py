@@ -36,6 +36,7 @@ MIN_WORDS_SHARE = 0.6
 TABLE_ROW = re.compile(r"^\|(.*)\|[ \t]*(?:\n|\Z)", re.MULTILINE)
 LONE_MARKER = re.compile(r"^([ \t]*(?:-|\d{1,6}\.))[ \t]*\n\s*", re.MULTILINE)
 """The mark of a list item whose text begins with a block of its own."""
+ANY_TAG = re.compile(r"<[^<>]*>")
 TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]{0,15})\b")
 VOID_TAGS = frozenset([
     "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr",
@@ -122,9 +123,11 @@ def extract_trafilatura(source: str) -> str:
         return ""
     text = TABLE_ROW.sub(_table_row, text) if "|" in text else text
     text = text.translate(str.maketrans(back)) if back else text
-    if text and len(text.split()) < MIN_WORDS_SHARE * len((whole := extract_resiliparse(source)).split()):
-        return whole
-    return text
+    words = len(text.split())
+    if not text or words >= MIN_WORDS_SHARE * len(ANY_TAG.sub(" ", source).split()):
+        return text
+    whole = extract_resiliparse(source)
+    return whole if words < MIN_WORDS_SHARE * len(whole.split()) else text
 
 
 def extract_resiliparse(source: str) -> str:

@@ -117,4 +117,4 @@ def shield(source: str) -> tuple[str, dict[str, str]]:
     letters = (chr(code) for code in RARE_LETTERS if chr(code) not in present)
     hidden = sorted(mark for mark in present if not mark.isprintable() and unicodedata.category(mark) in ("Cf", "Cn"))
     back = {letter: mark for mark, letter in zip(hidden, letters, strict=False) if mark not in "\u200b\ufeff\u00ad"}
-    return source.translate({ord(mark): letter for letter, mark in back.items()}), back
+    return source.translate({ord(mark): letter for letter, mark in back.items()}) if back else source, back
