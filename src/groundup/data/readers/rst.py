@@ -13,6 +13,8 @@ from groundup.data.readers.text import markup_reader
 ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1{2,}\s*$")
 UNDERLINE = re.compile(r"([!-/:-@\[-`{-~])\1*$")
 BULLET = re.compile(r"([-*+•]|\(?(?:#|\d{1,4}|[a-zA-Z]|[ivxlcIVXLC]{1,6})[.)])(?:\s+|$)")
+AUTO_NUMBER = re.compile(r"\(?#[.)]\s")
+CAPTION = re.compile(r"\s*:caption:\s*(\S.*)")
 DIRECTIVE = re.compile(r"\.\. +(?:\|[^|\n]+\| +)?([a-zA-Z][\w:.+-]*?)::(?:\s+(.*)|$)")
 FOOTNOTE = re.compile(r"\.\. +(\[[#*\w.-]+\])(?:\s+(.*)|$)")
 FIELD = re.compile(r":(?![: ])([^:`\n]+(?::[^:` \n][^:`\n]*)*):(?:\s+(.*)|$)")
@@ -20,7 +22,7 @@ OPTION = re.compile(r"\s*:[\w -]+:")
 SIMPLE_TABLE = re.compile(r"=+(?:\s+=+)+\s*$")
 GRID_TABLE = re.compile(r"\+(?:[-=]+\+)+\s*$")
 DOCTEST = (">>> ", "...\\> ")
-MAX_DEPTH = 30
+MAX_DEPTH, MAX_OPTIONS = 30, 12
 
 CODE = frozenset(["code-block", "sourcecode", "code", "console", "parsed-literal", "doctest", "testcode", "testoutput", "prompt",
                   "ipython", "productionlist", "highlights", "csv-table"])  # fmt: skip
@@ -39,6 +41,8 @@ PLAIN = frozenset([
 """Directives whose first line is text."""
 HIDDEN_ARGUMENT = frozenset(["container", "only", "hlist", "tab-set", "tabs", "grid", "list-table", "table", "glossary", "figure",
                              "class", "code-tab", "sphinx-directive", "details"])  # fmt: skip
+ADMONITIONS = {name: name.title() for name in ("note", "warning", "tip", "important", "caution", "hint", "danger", "error",
+                                               "attention")} | {"seealso": "See also"}  # fmt: skip
 VERSIONS = {
     "versionadded": "New in version", "versionchanged": "Changed in version", "deprecated": "Deprecated since version",
     "versionremoved": "Removed in version",
@@ -49,6 +53,7 @@ OBJECTS = frozenset([
     "macro",
     "type", "var", "member", "option", "cmdoption", "envvar", "rubric", "topic", "admonition", "sidebar", "struct", "enum",
     "enumerator", "alias", "opcode", "confval", "directive", "role",
+    "django-admin", "django-admin-option",
 ])  # fmt: skip
 """Directives whose argument is shown even if nothing is under it."""
 
@@ -81,13 +86,14 @@ read = markup_reader(rst_to_text)
 
 
 def _blocks(lines: list[str], inline: InlineMarkup, depth: int) -> Iterator[TextBlock]:
-    place = 0
+    place = number = 0
     while place < len(lines):
         line = lines[place]
         stripped = line.lstrip()
         if not stripped:
             place += 1
             continue
+        number = number + 1 if AUTO_NUMBER.match(stripped) else 0
         indent = len(line) - len(stripped)
         following = lines[place + 1] if place + 1 < len(lines) else ""
         if stripped.startswith("..") and (len(stripped) == 2 or stripped[2] == " "):
@@ -117,7 +123,8 @@ def _blocks(lines: list[str], inline: InlineMarkup, depth: int) -> Iterator[Text
                 yield TextBlock(inline.to_text(f"{field.group(1)}: {content}"), is_item=True)
         elif (bullet := BULLET.match(stripped)) and depth < MAX_DEPTH:
             end = _body_end(lines, place + 1, indent)
-            yield from _item(bullet, [stripped[bullet.end() :], *_dedented(lines[place + 1 : end])], inline, depth)
+            marker = f"{number}. " if number else "- " if bullet.group(1) in "-*+•" else f"{bullet.group(1)} "
+            yield from _item(marker, [stripped[bullet.end() :], *_dedented(lines[place + 1 : end])], inline, depth)
         else:
             end = place + 1
             while end < len(lines) and lines[end] and len(lines[end]) - len(lines[end].lstrip()) == indent:
@@ -153,10 +160,12 @@ def _explicit(first: str, body: list[str], inline: InlineMarkup, depth: int) -> 
     short = name.rsplit(":", 1)[-1]
     if name in UNSEEN or short in UNSEEN:
         return
+    caption = next(filter(None, map(CAPTION.match, body[:MAX_OPTIONS])), None) if short in CODE else None
     signatures, body = _split_options(argument, body)
     body = _dedented(body)
     if short in CODE:
         if text := "\n".join(body).strip("\n"):
+            yield from [TextBlock(inline.to_text(caption.group(1)))] if caption else []
             yield TextBlock(text)
         return
     if short == "math":
@@ -167,6 +176,8 @@ def _explicit(first: str, body: list[str], inline: InlineMarkup, depth: int) -> 
         if short in VERSIONS:
             version, _, rest = " ".join(signatures).partition(" ")
             signatures = [f"{VERSIONS[short]} {version}" + (f": {rest}" if rest else ".")]
+        elif title := ADMONITIONS.get(short):
+            yield TextBlock(title)
         body = [*signatures, *([""] if short in VERSIONS else []), *body]
     elif signatures and (short in OBJECTS or any(body)) and not (short in HIDDEN_ARGUMENT and name not in OBJECTS):
         show = inline.to_text if short in ("rubric", "topic", "admonition", "sidebar") else inline.unescaped
@@ -188,8 +199,7 @@ def _split_options(argument: str, body: list[str]) -> tuple[list[str], list[str]
     return arguments, body[place:]
 
 
-def _item(bullet: re.Match[str], body: list[str], inline: InlineMarkup, depth: int) -> Iterator[TextBlock]:
-    marker = "- " if bullet.group(1) in "-*+•" or "#" in bullet.group(1) else f"{bullet.group(1)} "
+def _item(marker: str, body: list[str], inline: InlineMarkup, depth: int) -> Iterator[TextBlock]:
     joined = 1
     while joined < len(body) and body[joined] and not BULLET.match(body[joined]) and not body[joined].startswith(".. "):
         joined += 1

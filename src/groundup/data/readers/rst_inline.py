@@ -95,6 +95,8 @@ def _role_text(role: str, content: str) -> str:
         return shown.partition(" (")[0]
     if role == "cve" and shown.upper().startswith("CVE"):
         return shown
+    if role in ("doc", "ref", "std:doc", "std:ref"):  # the title is in another file, and mostly has these words
+        return re.sub(r"[-_]", " ", shown.removesuffix("/index").rsplit("/", 1)[-1])
     shown = shown.rsplit(".", 1)[-1] if shown.startswith("~") else shown.lstrip("!")
     is_call = role in ("func", "meth", "function", "method") and not shown.endswith(")")
     return PREFIXED_ROLES.get(role, "") + shown + ("()" if is_call else "")
