@@ -163,8 +163,10 @@ def recipe_toml(
     Raises UserError for an unknown goal or hardware, missing conversations, or if no model fits the hardware.
     """
     check_conversations(check_goal(goal), data)
+    vocabulary_bytes = data.text_bytes
     if goal in PAIR_GOALS:
         data = _with_pairs(data)
+        vocabulary_bytes = pair_bytes(data.conversations)  # few pairs learn few entries (Sennrich and Zhang 2019)
     is_cpu = check_hardware(hardware).startswith("cpu")
     model, mask_tokens = ARCHITECTURES.get(
         "translate" if goal in PAIR_GOALS else "encoder" if goal in EXAMPLE_TASKS else goal, ("", 0)
@@ -191,7 +193,7 @@ devices = {devices}
 [data]
 {"".join(source_table(spec) for spec in data.sources) or SAMPLE_SOURCE}
 [tokenizer]
-vocab_size = {vocabulary_size(data.text_bytes, 4096 if is_cpu and hours < 4 else 32_000)}
+vocab_size = {vocabulary_size(vocabulary_bytes, 4096 if is_cpu and hours < 4 else 32_000)}
 {f"num_mask_tokens = {mask_tokens}{chr(10)}" * (mask_tokens > 0)}
 [model]
 context_length = {context}
