@@ -9,7 +9,6 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.archive import estimate_text_bytes
 from groundup.data.inputs import FileSpec, InputFile, cached_package, local_files, resolve_files
-from groundup.data.readers.gettext import parse_gettext
 from groundup.recipe.data_config import DataConfig, FileKind, SourceConfig
 
 PROGRAM_BYTES = 350e6
@@ -101,7 +100,7 @@ def estimate_file_bytes(spec: FileSpec, machine: Machine) -> float | None:
     """
     if _local_paths(spec, machine) is None:
         return None
-    if spec.kind == "gettext":
+    if getattr(spec, "kind", None) == "gettext":
         files = resolve_files(spec, machine, lazy=True)
         return float(sum(_catalogue_bytes(file, file.path.stat().st_mtime_ns) for file in files))
     size, topics = 0.0, getattr(spec, "topics", ())
@@ -115,6 +114,8 @@ def estimate_file_bytes(spec: FileSpec, machine: Machine) -> float | None:
 @cache
 def _catalogue_bytes(file: InputFile, modified: int) -> int:
     """Letters of two bytes count once: in a vocabulary of their own language they make tokens as long as Latin ones."""
+    from groundup.data.readers.gettext import parse_gettext  # imports numpy
+
     pairs = (
         entry
         for member in file.iter_members()
