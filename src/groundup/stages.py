@@ -70,7 +70,7 @@ STAGES = (
     Stage(
         "chat", "06-chat", "finetune", "groundup.finetune.stage:run", extra_sections=("seed",),
         inputs=("tokenizer", "tokens", "base"), required_sections=("train",), uses_device=True,
-        check="groundup.plan.stage_support:check_chat",
+        check="groundup.finetune.input_check:check_chat_stage",
         identity="groundup.finetune.conversations:identity",
         version=2,
     ),

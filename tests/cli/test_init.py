@@ -362,6 +362,21 @@ def test_search_takes_pairs_and_else_the_text_itself(folder: Path):
     assert [(source.kind, source.path) for source in tuned.examples] == [("pairs", "pairs.jsonl")]
 
 
+@pytest.mark.parametrize("shape", ["sharegpt.json", "faq.csv"])
+def test_conversations_are_read_before_anything_is_built(shape: str, folder: Path, capsys: pytest.CaptureFixture[str]):
+    turns = [[{"from": "human", "value": f"Frage {n}?"}, {"from": "gpt", "value": f"Antwort {n}."}] for n in range(9)]
+    table = "question;answer\n" + "".join(f"{asked['value']};{answered['value']}\n" for asked, answered in turns)
+    records = [{"id": str(n), "conversations": turn} for n, turn in enumerate(turns)]
+    (folder / shape).write_text(table if shape.endswith(".csv") else json.dumps(records, indent=1))
+    init(data=["texte"], goal="chat", chat=[shape], hours="0.05")
+    assert "read: 9 of 9 for fine-tuning" in capsys.readouterr().out
+    (folder / shape).write_text("frage;antwort\na;b\n" if shape.endswith(".csv") else "[]")
+    with pytest.raises(UserError, match="no conversations in"):
+        check_stages(derive(load_recipe("texte-chat.toml")).recipe)
+    with pytest.raises(UserError, match="nothing for --goal chat in it"):
+        init(data=["texte"], goal="chat", chat=[shape], hours="0.05", out=Path("other.toml"))
+
+
 def test_classify_needs_labels(folder: Path):
     with pytest.raises(UserError, match="--goal classify: no labelled texts") as raised:
         init(data=["texte"], goal="classify", hours="0.05")
@@ -369,6 +384,11 @@ def test_classify_needs_labels(folder: Path):
     assert raised.value.hint.startswith("--chat PATH names them")
     lines = [{"text": f"{PROSE['de']} {n}", "label": n % 2} for n in range(30)]
     (folder / "labels.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (folder / "stars.csv").write_text("review;stars\nfine;5\n")
+    with pytest.raises(UserError) as raised:
+        init(data=["texte"], goal="classify", chat=["stars.csv"], hours="0.05")
+    assert raised.value.hint is not None
+    assert raised.value.hint.endswith("stars.csv has review, stars")
     for label in ("gut", "schlecht"):
         (folder / "nach" / label).mkdir(parents=True)
         (folder / "nach" / label / "1.txt").write_text("Text")

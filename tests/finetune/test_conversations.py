@@ -217,3 +217,42 @@ def test_yaml_aliases_are_refused():
     lines = [f"- &b{i + 1} [*b{i}, *b{i}]" for i in range(40)]
     with pytest.raises(UserError, match="line 3: aliases are not supported"):
         PARSERS["chatterbot"]("\n".join(["conversations:", "- &b0 [x, y]", *lines]), "a.yml")
+
+
+def as_csv(rows):
+    return "".join(",".join('"' + cell.replace('"', '""') + '"' for cell in row) + "\r\n" for row in rows)
+
+
+HELLO = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("sharegpt.json", [{"id": "1", "conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]}]),
+        ("alpaca.json", [{"instruction": "Hello", "input": "", "output": "Hi"}]),
+        ("dolly.jsonl", {"instruction": "Hello", "context": "", "response": "Hi", "category": "open_qa"}),
+        ("prompts.jsonl", {"prompt": "Hello", "completion": "Hi"}),
+        ("trl.jsonl", {"prompt": HELLO[:1], "completion": HELLO[1:]}),
+        ("parts.jsonl", {"messages": [HELLO[0] | {"content": [{"type": "text", "text": "Hello"}]}, HELLO[1]]}),
+        ("bare.json", [HELLO]),
+        ("faq.csv", as_csv([("Question", "Answer"), ("Hello", "Hi")])),
+        ("faq.tsv", "prompt\tresponse\nHello\tHi\n"),
+    ],
+)  # fmt: skip
+def test_shapes_in_which_conversations_are_published(tmp_path, name, text):
+    found, _ = read(tmp_path, text if isinstance(text, str) else json.dumps(text), "messages", name)
+    assert [c.turns for c in found] == [(("user", "Hello"), ("assistant", "Hi"))]
+
+
+def test_an_instruction_with_its_input_and_a_system_message(tmp_path):
+    record = {"system": "Be brief.", "instruction": "Translate", "input": "Hello", "output": "Hallo"}
+    found, _ = read(tmp_path, json.dumps(record), "messages", "alpaca.jsonl")
+    assert found[0].turns == (("system", "Be brief."), ("user", "Translate\n\nHello"), ("assistant", "Hallo"))
+
+
+def test_unknown_shapes_are_said_with_their_fields(tmp_path):
+    with pytest.raises(UserError, match="no conversations") as raised:
+        read(tmp_path, as_csv([("Frage", "Antwort"), ("Hallo", "Hi")]), "messages", "faq.csv")
+    assert "fields: frage, antwort" in raised.value.hint
+    assert "prompt and completion" in raised.value.hint

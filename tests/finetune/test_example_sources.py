@@ -31,7 +31,7 @@ def test_pairs_and_labels(tmp_path):
     assert stats.dropped == {"duplicate": 1}
     with pytest.raises(UserError, match="no examples in x") as raised:
         read(tmp_path / "labels.jsonl", "pairs")
-    assert raised.value.hint == "kind = pairs reads JSON lines with the fields query and text"
+    assert raised.value.hint == "kind = pairs reads JSON or CSV with the fields query and text; these have text, label"
 
 
 def test_the_label_of_a_file_is_its_folder(tmp_path):
@@ -68,3 +68,14 @@ def test_split_keeps_a_text_on_one_side_and_holds_enough_out():
 def test_sources_that_do_not_fit_the_task_are_refused(knobs):
     with pytest.raises(UserError, match=r"expected|are for task"):
         FinetuneConfig(**knobs)
+
+
+def test_labels_from_a_table_and_an_array(tmp_path):
+    (tmp_path / "reviews.csv").write_text('Text,Label\n"Fine, really",good\n"It says\nnothing",bad\n')
+    assert read(tmp_path / "reviews.csv", "labels")[0] == [("Fine, really", "good"), ("It says\nnothing", "bad")]
+    (tmp_path / "reviews.json").write_text(json.dumps([{"text": "one\u2028text", "label": "good"}], ensure_ascii=False))
+    assert read(tmp_path / "reviews.json", "labels")[0] == [("one\u2028text", "good")]
+    (tmp_path / "stars.csv").write_text("review;stars\nfine;5\n")
+    with pytest.raises(UserError) as raised:
+        read(tmp_path / "stars.csv", "labels")
+    assert raised.value.hint.endswith("these have review, stars")

@@ -49,7 +49,7 @@ def init(
         list[str] | None,
         typer.Option(
             metavar="PATH",
-            help="Conversations, text pairs, or labelled texts (JSON lines, Parquet, .po, folders); may be repeated.",
+            help="Conversations, text pairs, or labelled texts (JSON, CSV, Parquet, .po, folders); may be repeated.",
         ),
     ] = None,
     model: Annotated[
@@ -69,6 +69,8 @@ def init(
     Example: groundup init --goal chat --data texts --hardware cpu-2 --hours 0.5
     Example: groundup init --goal finetune --model SmolLM2.gguf --chat conversations.jsonl
     """
+    from groundup.finetune.conversations import DROP_REASONS
+    from groundup.finetune.input_check import count_inputs
     from groundup.plan import init_recipe
     from groundup.plan.init_model_recipe import MODEL_GOALS
     from groundup.plan.plan_table import describe_data
@@ -128,6 +130,9 @@ def init(
     text, planned = init_recipe.recipe_toml(**options)
     if answers["hardware"] == _this_cpu() and (speed := _measure_speed(planned, answers["hardware"])):
         text, planned = init_recipe.recipe_toml(**options, relative_speed=speed)
+    if planned.recipe.finetune is not None and (read := count_inputs(planned.recipe.finetune)):
+        dropped = ", ".join(f"{count:,} {DROP_REASONS[reason]}" for reason, count in read.dropped.most_common())
+        print(f"read: {read.kept:,} of {read.read:,} for fine-tuning{f' ({dropped})' if dropped else ''}")
     summary = planned.summary()
     if "data" in summary:
         summary["data"]["estimated"] = True
@@ -179,9 +184,7 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
 
     for path in chat or ():
         if not Path(path).expanduser().exists():
-            raise UserError(
-                f"--chat {path}: no such file", hint="JSON lines with a `messages` list, or a .po catalogue"
-            )
+            raise UserError(f"--chat {path}: no such file", hint="JSON or CSV with conversations, or a .po catalogue")
     if not paths or paths == [SAMPLE]:
         data = RecipeData(conversations=chat or (), questions=_first_questions(chat or []))
         return DataFound(data, [], SAMPLE, "chat-4bit")
@@ -235,7 +238,7 @@ def _first_questions(paths: list[str]) -> list[str]:
 def _check_chat(goal: str, paths: list[str]) -> None:
     """Raises UserError for a file that the goal does not learn from: it would be ignored."""
     from groundup.data.survey import iter_turns
-    from groundup.plan.init_examples import EXAMPLE_FILES, example_kind
+    from groundup.plan.init_examples import EXAMPLE_FILES, describe_fields, example_kind
     from groundup.plan.init_recipe import CHAT_GOALS, PAIR_GOALS
 
     for path, file in ((path, Path(path).expanduser()) for path in paths):
@@ -243,11 +246,13 @@ def _check_chat(goal: str, paths: list[str]) -> None:
             is_read, expected = example_kind(file) in EXAMPLE_FILES[goal][0], EXAMPLE_FILES[goal][1]
         elif goal in (*CHAT_GOALS, *PAIR_GOALS, "finetune"):
             is_read = file.is_dir() or file.suffix == ".po" or any(True for _ in iter_turns(file))
-            expected = "JSON lines or Parquet with a `messages` list, or a .po catalogue"
+            expected = "JSON, CSV or Parquet with a `messages` list, prompt and completion, ..., or a .po catalogue"
         else:
             raise UserError(f"--chat {path}: --goal {goal} learns from no examples", hint="leave --chat out")
         if not is_read:
-            raise UserError(f"--chat {path}: nothing for --goal {goal} in it", hint=f"expected {expected}")
+            raise UserError(
+                f"--chat {path}: nothing for --goal {goal} in it", hint=f"expected {expected}{describe_fields([path])}"
+            )
 
 
 def _init_from_model(

@@ -10,6 +10,7 @@
     license.py          license detection for source files
     held_out_conversations.py  those that fine-tuning holds out
     readers/            one reader for each kind of source
+    conversation_shapes.py  messages of a record
     file_kind.py        kind of a file by content and name
     document_reader.py  documents in files
     clean/              normalization, filters, PII masking

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from groundup.data.archive import ARCHIVE_SUFFIXES, open_decompressed
+from groundup.data.conversation_shapes import is_conversation
 from groundup.data.readers.arc import ARC_START
 from groundup.data.readers.code import SOURCE_SUFFIXES
 from groundup.data.readers.encoding import wide_encoding
@@ -54,6 +55,10 @@ PRETTY_OBJECT = re.compile(rb"\s*\{\s*\n")
 MIN_ARRAY_TEXT = 50
 """Characters of a text in the first object of an array."""
 LONG_JSON_TEXT = re.compile(rf'"(?:{"|".join(TEXT_KEYS)})"\s*:\s*"(?:[^"\\]|\\.){{200}}')
+CONVERSATION_START = re.compile(
+    r'\s*\{(?:\s*"[^"\n]{1,50}"\s*:\s*(?:"[^"\n]{0,200}"|[\w.]+)\s*,){0,10}\s*"(?:messages|conversations?)"\s*:\s*\['
+)
+"""A record longer than the head: fields of one line, and then the turns."""
 DUMP = re.compile(rb"\A\s*(?:<\?xml[^>]*>\s*)?<mediawiki\b")
 RST = re.compile(rb"^\.\. [\w:-]+::|^\.\. _[^:\n]+:|(?<!\S):[\w:+-]+:`[^`\n]+`", re.MULTILINE)
 MARKDOWN = re.compile(rb"^#{2,6} \S|^```|\]\(https?://", re.MULTILINE)
@@ -143,7 +148,7 @@ def _text_kind(path: PurePosixPath, head: bytes, size: int) -> str:
     if path.suffix in SOURCE_SUFFIXES or path.name in CODE_NAMES or head.startswith(b"#!"):
         return "code"
     if (record := _first_record(head)) is not None:
-        return CONVERSATIONS if isinstance(record.get("messages"), list) else "jsonl"
+        return CONVERSATIONS if is_conversation(record) else "jsonl"
     if path.suffix in SETTINGS_SUFFIXES or head.lstrip().startswith(b"<?xml"):
         return UNKNOWN_KIND
     if TROFF_START.match(head) and TROFF_MACRO.search(head):
@@ -170,8 +175,8 @@ def _first_of_array(head: str) -> dict[str, Any] | None:
     try:
         record, _ = json.JSONDecoder().raw_decode(head, start)
     except (ValueError, RecursionError):
-        record = None
-    if isinstance(record, dict) and isinstance(record.get("messages"), list):
+        record = {"messages": [{}]} if CONVERSATION_START.match(head, start) else None
+    if isinstance(record, dict) and is_conversation(record):
         return record
     texts = [value_text(value) for value in record.values()] if isinstance(record, dict) else []
     is_text = any(text and len(text) >= MIN_ARRAY_TEXT and " " in text for text in texts)
@@ -195,5 +200,5 @@ def _first_record(head: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         if end or not re.match(rb'\{\s*"[^"\n]{1,100}"\s*:', line) or len(head) < HEAD_BYTES:
             return None
-        record = {"messages": []} if re.match(rb'\{\s*"messages"\s*:', line) else {}
+        record = {"messages": [{}]} if CONVERSATION_START.match(line.decode("utf-8", "replace")) else {}
     return record if isinstance(record, dict) else None

@@ -13,6 +13,7 @@ from groundup.data.clean.cleaning_steps import FilterContext, build_steps, clean
 from groundup.data.clean.language import detect_language
 from groundup.data.clean.language_rules import LANGUAGE_NAMES
 from groundup.data.clean.step_types import CleaningStep
+from groundup.data.conversation_shapes import find_messages
 from groundup.data.corpus_summary import BYTES_PER_TOKEN
 from groundup.data.dedup.document_keys import text_key
 from groundup.data.document import Document, DroppedDocument
@@ -251,13 +252,12 @@ def _turn_languages(path: Path) -> Counter[str]:
 
 
 def iter_turns(path: Path, role: str = "assistant") -> Iterator[str]:
-    """Texts of a role in a file of conversations (JSON or a table with `messages`); damaged lines are skipped."""
+    """Texts of a role in a file of conversations; damaged lines are skipped."""
     with path.open("rb") as stream:
         for record in read_records(path.name, stream):
-            try:
-                yield from (turn["content"] for turn in record["messages"] if turn["role"] == role)
-            except (KeyError, TypeError):
-                continue
+            for turn in find_messages(record) or ():
+                if turn["role"] == role and isinstance(turn["content"], str):
+                    yield turn["content"]
 
 
 PACKAGE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)")

@@ -10,6 +10,7 @@
     adapter.py                  adapters as PEFT folders
     sft.py                      supervised fine-tuning: `finetune`
     example_sources.py          pairs of texts and labelled texts from files
+    input_check.py              both of these sources, read before anything runs
     passage_pairs.py            pairs of passages of the training text
     contrastive.py              embeddings for search: InfoNCE with in-batch negatives
     classification.py           labels

@@ -1,4 +1,4 @@
-"""Conversations from files: ChatterBot YAML, JSON lines or tables with a `messages` list, or gettext translations.
+"""Conversations from files: ChatterBot YAML, JSON or tables in the usual shapes, or gettext translations.
 
     conversations:                              {"messages": [{"role": "user", "content": "Hello"},
     - - Hello                                                 {"role": "assistant", "content": "Hi"}]}
@@ -7,6 +7,7 @@
 Dropped conversations are counted by reason, and some are kept as samples.
 """
 
+import csv
 import io
 import json
 from collections import Counter
@@ -19,10 +20,11 @@ import yaml
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
+from groundup.data.conversation_shapes import find_messages
 from groundup.data.held_out_conversations import is_held_out
 from groundup.data.inputs import file_hashes, resolve_files
 from groundup.data.readers.gettext import FormatString, parse_gettext
-from groundup.data.readers.table import is_arrow, read_records
+from groundup.data.readers.table import is_arrow, parse_rows, read_records
 from groundup.recipe.finetune_config import ConversationSourceConfig, FinetuneConfig
 
 ROLES = ("system", "user", "assistant")
@@ -113,9 +115,18 @@ def read_conversations(
     if not conversations:
         raise UserError(
             f"no conversations in {', '.join(source.name for source in inputs)} ({stats.read} entries read)",
-            hint="a conversation has two turns or more; see finetune.conversations",
+            hint=_describe_drops(stats),
         )
     return list(conversations.values()), stats
+
+
+def _describe_drops(stats: ConversationStats) -> str:
+    """Why nothing was kept, the fields of an entry, and the shapes that are read."""
+    reasons = [f"{count:,} {DROP_REASONS[reason]}" for reason, count in stats.dropped.most_common()]
+    entry = next((sample["item"] for sample in stats.samples if isinstance(sample["item"], dict)), None)
+    fields = [f"fields: {', '.join(map(str, entry))}"] if entry else []
+    shapes = "`messages`, `conversations`, instruction and output, prompt and completion, or question and answer"
+    return "; ".join([*reasons, *fields, f"JSON or CSV is read with {shapes}"])
 
 
 def split_conversations(
@@ -181,8 +192,16 @@ def parse_chatterbot(text: str, name: str) -> list[Any]:
     return entries
 
 
-def parse_messages(text: str, name: str) -> list[Any]:
-    """One JSON object a line, or an array of them; invalid lines become entries that are dropped as malformed."""
+def parse_records(text: str, name: str) -> list[Any]:
+    """A JSON object a line, an array of them, or the rows of a CSV or TSV file by column in lower case.
+
+    Invalid lines of JSON become entries that are dropped as malformed. Raises UserError for a broken table.
+    """
+    if PurePosixPath(name).suffix.lower() in (".csv", ".tsv"):
+        try:
+            return list(parse_rows(text, name))
+        except csv.Error as error:
+            raise UserError(f"{name}: not a table ({error})", hint="save it as CSV or as JSON lines") from None
     entries: list[Any] = []
     if text.lstrip().startswith("["):
         try:
@@ -213,9 +232,9 @@ def turns_from_answers(item: Any) -> Iterator[Turns]:
 
 
 def turns_from_messages(item: Any) -> Iterator[Turns]:
-    """A `messages` list, up to the last assistant turn."""
-    messages = item.get("messages") if isinstance(item, dict) else None
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+    """The messages of a record, up to the last assistant turn."""
+    messages = find_messages(item)
+    if messages is None:
         raise ConversationDropped("malformed")
     turns = tuple((message.get("role"), message.get("content")) for message in messages)
     if not all(role in ROLES and isinstance(text, str) and text.strip() for role, text in turns):
@@ -261,7 +280,7 @@ def turns_from_gettext(item: Any) -> Iterator[Turns]:
 PARSERS: dict[str, Callable[[str, str], list[Any]]] = {
     "chatterbot": parse_chatterbot,
     "chatterbot_answers": parse_chatterbot,
-    "messages": parse_messages,
+    "messages": parse_records,
     "gettext": parse_gettext,
 }
 TURN_PARSERS: dict[str, Callable[[Any], Iterator[Turns]]] = {

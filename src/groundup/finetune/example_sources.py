@@ -1,11 +1,10 @@
-"""Examples from files: pairs of a query and the text to be found, and texts with a label.
+"""Examples from JSON or CSV files: pairs of a query and the text to be found, and texts with a label.
 
     {"query": "how to boil rice", "text": "Rinse the rice, ..."}        {"text": "I liked it", "label": "good"}
 
 Labels may also be the names of folders of text files. Dropped examples are counted by reason.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
@@ -16,7 +15,7 @@ from groundup.artifacts.machine import Machine
 from groundup.data.inputs import resolve_files
 from groundup.data.readers.encoding import decode_bytes
 from groundup.data.stable_hash import hash_fraction
-from groundup.finetune.conversations import ConversationStats
+from groundup.finetune.conversations import ConversationStats, parse_records
 from groundup.recipe.finetune_config import ExampleSourceConfig
 
 EXAMPLE_FIELDS = {"pairs": ("query", "text"), "labels": ("text", "label"), "folders": ("text", "label")}
@@ -60,9 +59,13 @@ def read_examples(inputs: Iterable[ExampleSourceConfig], machine: Machine) -> tu
     stats.kept = len(examples)
     if not examples:
         fields = " and ".join(EXAMPLE_FIELDS[min(kinds)])
+        entry = next((sample["item"] for sample in stats.samples if isinstance(sample["item"], dict)), {})
+        shown = f"; these have {', '.join(map(str, entry))}" if entry else ""
         raise UserError(
             f"no examples in {', '.join(source.name for source in inputs)} ({stats.read} entries read)",
-            hint=f"kind = {min(kinds)} reads JSON lines with the fields {fields}" if kinds != {"folders"} else None,
+            hint=f"kind = {min(kinds)} reads JSON or CSV with the fields {fields}{shown}"
+            if kinds != {"folders"}
+            else None,
         )
     return list(examples.values()), stats
 
@@ -81,12 +84,7 @@ def _read_records(source: ExampleSourceConfig, machine: Machine) -> Iterator[Any
                     )
                 yield {"text": text, "label": folder}
                 continue
-            for line in text.splitlines():
-                if line.strip():
-                    try:
-                        yield json.loads(line)
-                    except (ValueError, RecursionError):
-                        yield line[:200]
+            yield from parse_records(text, name)
 
 
 def split_examples(examples: Sequence[T], fraction: float, key: Callable[[T], str]) -> tuple[list[T], list[T]]:

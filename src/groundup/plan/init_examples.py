@@ -1,6 +1,7 @@
 """`groundup init` for the goals search and classify: the examples of [finetune]."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,11 +23,14 @@ PASSAGE_TOKENS = 128
 
 EXAMPLE_TASKS = {"search": "embedding", "classify": "classification"}
 """Task of fine-tuning by goal."""
+HEAD_CHARACTERS = 1 << 16
+"""A first record that is longer is not looked at."""
 EXAMPLE_FILES = {
-    "search": (("pairs",), 'JSON lines such as {"query": "how to boil rice", "text": "Rinse the rice, ..."}'),
+    "search": (("pairs",), 'CSV or JSON lines such as {"query": "how to boil rice", "text": "Rinse the rice, ..."}'),
     "classify": (
         ("labels", "folders"),
-        'JSON lines such as {"text": "I liked it", "label": "good"}, or a folder with one folder of text files for each label',
+        'CSV or JSON lines such as {"text": "I liked it", "label": "good"}, or a folder with one folder of text files '
+        "for each label",
     ),
 }
 """Kinds of examples by goal, and what they look like."""
@@ -41,24 +45,19 @@ def find_examples(goal: str, paths: Sequence[str]) -> dict[str, str]:
     kinds = {path: example_kind(Path(path).expanduser()) for path in paths}
     found = {path: kind for path, kind in kinds.items() if kind is not None and kind in wanted}
     if goal == "classify" and not found:
-        raise UserError("--goal classify: no labelled texts", hint=f"--chat PATH names them: {example}")
+        raise UserError(
+            "--goal classify: no labelled texts", hint=f"--chat PATH names them: {example}{describe_fields(paths)}"
+        )
     return found
 
 
 def example_kind(path: Path) -> str | None:
-    """pairs or labels by the fields of the first JSON line; folders for a folder of two folders or more; else None."""
+    """pairs or labels by the fields of the first record; folders for a folder of two folders or more; else None."""
     if path.is_dir():
         folders = [entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
         return "folders" if len(folders) > 1 and not any(path.glob("*.*")) else None
-    if not path.is_file():
-        return None
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
-        line = next((line for line in lines if line.strip()), "")
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(fields, dict) or "text" not in fields:
+    fields = first_fields(path)
+    if "text" not in fields:
         return None
     return "labels" if "label" in fields else "pairs" if "query" in fields else None
 
@@ -75,6 +74,27 @@ def search_knobs(plan: Plan, tokens: int | None, hours: float) -> str:
     return f"{knobs}batch_tokens = {SEARCH_BATCH_TOKENS}\nepochs = {epochs:.2g}\n"
 
 
+def describe_fields(paths: Sequence[str]) -> str:
+    """Which fields the files have instead."""
+    fields = {path: first_fields(Path(path).expanduser()) for path in paths}
+    return "".join(f"; {path} has {', '.join(names)}" for path, names in fields.items() if names)
+
+
+def first_fields(path: Path) -> list[str]:
+    """Fields of the first record of a file of JSON, or the columns of a CSV or TSV file in lower case; else none."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        head = stream.read(HEAD_CHARACTERS).lstrip()
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return [column.strip(' "').lower() for column in re.split(r"[,;\t|]", head.partition("\n")[0].strip())]
+    try:
+        record, _ = json.JSONDecoder().raw_decode(head.removeprefix("[").lstrip())
+    except (ValueError, RecursionError):
+        return []
+    return list(record) if isinstance(record, dict) else []
+
+
 def examples_table(goal: str, paths: Sequence[str]) -> str:
     """The table [finetune] of a recipe."""
     comment = ""
@@ -84,5 +104,7 @@ def examples_table(goal: str, paths: Sequence[str]) -> str:
         for number, (path, kind) in enumerate(find_examples(goal, paths).items(), start=1)
     )
     if not sources:
-        comment = "# Pairs are passages of the training text; finetune.examples names JSON lines with query and text.\n"
+        comment = (
+            "# Pairs are passages of the training text; finetune.examples names JSON or CSV with query and text.\n"
+        )
     return f'[finetune]\n{comment}task = "{EXAMPLE_TASKS[goal]}"\nmethod = "full"\n{sources}'

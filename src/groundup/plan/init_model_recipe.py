@@ -23,7 +23,7 @@ def check_model_goal(goal: str | None, model: str | None, data: Sequence[str], c
             f"--goal {goal}: no model at --model {model}", hint="a Hugging Face folder, a .gguf file or a run"
         )
     if goal == "finetune" and not chat:
-        raise UserError("--goal finetune: no conversations", hint="--chat FILE: JSON lines with a `messages` list")
+        raise UserError("--goal finetune: no conversations", hint="--chat FILE: JSON or CSV, such as a `messages` list")
     if goal == "evaluate" and len(data) != 1:
         raise UserError(
             f"--goal evaluate: {len(data)} texts, expected one",

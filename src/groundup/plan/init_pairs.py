@@ -7,6 +7,7 @@ from groundup.recipe.data_config import FilesConfig
 
 MIN_PAIR_WIDTH, PAIR_BLOCKS = 128, 3
 """Smaller models learn no translation, however long (lab book); blocks of the encoder and of the decoder."""
+TABLES = (".csv", ".tsv", ".parquet", ".arrow")
 CATALOGUE_TEXT = 0.3
 """Translated messages in the bytes of a gettext catalogue, by and large."""
 
@@ -33,7 +34,12 @@ def pair_sources(paths: Sequence[str]) -> list[FilesConfig]:
     return [
         FilesConfig(name=f"pairs-{number}", kind="gettext", path=path)
         if path.endswith(".po")
-        else FilesConfig(name=f"pairs-{number}", kind="jsonl", path=path, text_column="messages")
+        else FilesConfig(
+            name=f"pairs-{number}",
+            kind="table" if path.endswith(TABLES) else "jsonl",
+            path=path,
+            text_column="messages",
+        )
         for number, path in enumerate(grouped_paths(paths), start=1)
     ]
 

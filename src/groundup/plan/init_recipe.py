@@ -58,7 +58,7 @@ path = "**/texts/*.txt"
 """
 
 SAMPLE_CONVERSATIONS = """\
-# English small talk; replace it by your own: JSON lines with a `messages` list (kind = "messages").
+# English small talk; replace it by your own: JSON or CSV (kind = "messages").
 [[finetune.conversations]]
 name = "chatterbot"
 kind = "chatterbot"
@@ -145,13 +145,13 @@ def check_conversations(goal: str, data: RecipeData) -> None:
     if goal in PAIR_GOALS:
         raise UserError(
             f"--goal {goal}: no text pairs",
-            hint="--chat FILE names them: JSON lines with a `messages` list (user: source, assistant: target), or .po",
+            hint="--chat FILE names them: JSON or CSV with prompt (source) and completion (target), or .po",
         )
     if goal in CHAT_GOALS and data.sources and data.languages[:1] != ["en"]:
         language = ", ".join(data.languages) or "the language of the text"
         raise UserError(
             f"--goal {goal}: no conversations in {language}",
-            hint="--chat FILE names some (JSON lines with a `messages` list); --goal base needs none",
+            hint="--chat FILE names some (JSON or CSV, such as a `messages` list); --goal base needs none",
         )
 
 

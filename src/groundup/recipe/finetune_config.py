@@ -35,7 +35,8 @@ class ConversationSourceConfig(FinetuneSourceConfig):
 
     kind: Literal["chatterbot", "chatterbot_answers", "messages", "gettext"] = knob(
         meaning="chatterbot: YAML, lines are turns; chatterbot_answers: YAML, lines after the first are alternative answers; "
-        "messages: JSON lines, Parquet or Arrow with a `messages` list; gettext: .po catalogues, messages with their translations"
+        "messages: JSON, CSV, Parquet or Arrow in the shapes of OpenAI (`messages`), ShareGPT and Alpaca, prompt and completion, "
+        "or question and answer; gettext: .po catalogues, messages with their translations"
     )
     topics: tuple[str, ...] = knob((), "chatterbot: names of the files to read, without .yml; empty: all")
     repeats: float = knob(1.0, "times that each conversation occurs in one epoch", gt=0)
@@ -45,7 +46,7 @@ class ExampleSourceConfig(FinetuneSourceConfig):
     """One source of pairs of texts for search, or of labelled texts."""
 
     kind: Literal["pairs", "labels", "folders"] = knob(
-        meaning="pairs: JSON lines with `query` and `text`, the text to be found; labels: JSON lines with `text` and "
+        meaning="pairs: JSON or CSV with `query` and `text`, the text to be found; labels: JSON or CSV with `text` and "
         "`label`; folders: text files, whose folder is the label"
     )
 

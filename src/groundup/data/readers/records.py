@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from groundup.data.conversation_shapes import find_messages
 from groundup.data.document import Document, DroppedDocument, ReadResult
 from groundup.data.held_out_conversations import HELD_OUT, is_held_out, opening_turn
 from groundup.data.readers.encoding import decode_bytes
@@ -14,6 +15,8 @@ MISSING_COLUMN = "missing_column"
 """Reason to drop a record or table without the column of the text."""
 CONVERSATIONS = "conversations"
 """Reason to leave a file to finetune.conversations; its kind, too."""
+MESSAGES = "messages"
+"""Column of a conversation, whatever its shape."""
 MAX_DEPTH = 4
 """Of fields within fields that are looked at."""
 SHOWN_COLUMNS = 20
@@ -51,7 +54,9 @@ def has_column(record: dict[str, Any], path: str) -> bool:
 
 
 def _column(record: dict[str, Any], path: str) -> tuple[bool, Any]:
-    """Whether a record has a column, and its value; "message.content": the field of a field."""
+    """Whether a record has a column, and its value; "message.content": the field of a field; messages: of any shape."""
+    if path == MESSAGES and (messages := find_messages(record)):
+        return True, messages
     if path in record:
         return True, record[path]
     value: Any = record

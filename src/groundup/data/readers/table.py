@@ -11,18 +11,24 @@ from groundup.artifacts.errors import UserError
 from groundup.data.archive import is_seekable, open_decompressed
 from groundup.data.document import DroppedDocument, ReadResult
 from groundup.data.readers import jsonl
+from groundup.data.readers.encoding import decode_bytes
 from groundup.data.readers.reader_options import MAX_BYTES, ReaderOptions, read_bounded
-from groundup.data.readers.records import CONVERSATIONS, ID_KEYS, MISSING_COLUMN, missing_column, record_document
+from groundup.data.readers.records import (
+    CONVERSATIONS,
+    ID_KEYS,
+    MESSAGES,
+    MISSING_COLUMN,
+    missing_column,
+    record_document,
+)
 from groundup.data.readers.spreadsheet import SHEET_ERRORS, iter_sheet_rows
 from groundup.data.readers.text_lines import TextLines
 
 BATCH_ROWS = 256
 DELIMITERS = ",;\t|"
-SAMPLE_ROWS = 50
+SAMPLE_ROWS, SAMPLE_CHARACTERS = 50, 1 << 16
 JSON_SUFFIXES = ("jsonl", "json", "ndjson", "jsonlines")
 ARROW_SUFFIXES = ("parquet", "arrow", "feather")
-MESSAGES = "messages"
-"""Column of conversations: lists of messages."""
 
 
 def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadResult]:
@@ -43,10 +49,13 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
 
 
 def read_records(name: str, stream: IO[bytes]) -> Iterator[Any]:
-    """The rows of a Parquet or Arrow file, or the records of a JSON file without what is damaged.
+    """The rows of a Parquet, Arrow or CSV file, or the records of a JSON file without what is damaged.
 
-    Raises UserError for a damaged table.
+    Raises UserError for a damaged table, csv.Error for one of CSV.
     """
+    if name.lower().endswith((".csv", ".tsv")):
+        yield from parse_rows(decode_bytes(stream.read()).text, name)
+        return
     if not is_arrow(name):
         yield from jsonl.read_records(name, stream)
         return
@@ -74,7 +83,7 @@ def _csv(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
     rows = csv.DictReader(lines, delimiter=find_delimiter(lines.text.head, options.text_column, default))
     try:
         names = [column for column in rows.fieldnames or [] if column is not None]
-        if options.text_column not in names and not options.by_content:
+        if options.text_column not in (*names, MESSAGES) and not options.by_content:
             yield missing_column(names, name, options)
             return
         for number, row in enumerate(rows, start=1):
@@ -84,6 +93,15 @@ def _csv(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
             yield found if is_plain else replace(found, encoding=lines.text.encoding)
     except csv.Error as error:
         yield DroppedDocument("broken_table", name, str(error))
+
+
+def parse_rows(text: str, name: str) -> Iterator[dict[str, str]]:
+    """The rows of a CSV or TSV file by column; the names of columns in lower case. Raises csv.Error."""
+    csv.field_size_limit(MAX_BYTES)
+    delimiter = find_delimiter(text[:SAMPLE_CHARACTERS], "", "\t" if name.lower().endswith(".tsv") else ",")
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    names = [column.strip().lower() for column in next(rows, [])]
+    return (dict(zip(names, row, strict=False)) for row in rows if any(row))
 
 
 def find_delimiter(head: str, text_column: str, default: str = ",") -> str:

@@ -1,0 +1,34 @@
+"""Whether the conversations or examples of a recipe can be read: before the first stage runs."""
+
+from typing import TYPE_CHECKING
+
+from groundup.artifacts.machine import Machine
+from groundup.plan.stage_support import check_chat
+from groundup.recipe import Recipe
+from groundup.recipe.finetune_config import FinetuneConfig
+
+if TYPE_CHECKING:
+    from groundup.finetune.conversations import ConversationStats
+
+
+def check_chat_stage(recipe: Recipe) -> None:
+    """Stage chat: what the recipe says, and the files that it names."""
+    check_chat(recipe)
+    assert recipe.finetune is not None
+    count_inputs(recipe.finetune)
+
+
+def count_inputs(config: FinetuneConfig) -> "ConversationStats | None":
+    """What is read and kept of the files on this machine; None if some are in packages or on other machines, or none are named.
+
+    Raises UserError if a file cannot be read, or nothing is left.
+    """
+    sources = [*config.conversations, *config.examples]
+    if not sources or any(source.package or "://" in (source.path or "") for source in sources):
+        return None
+    from groundup.finetune.conversations import read_conversations  # numpy, which `plan` of other recipes needs not
+    from groundup.finetune.example_sources import read_examples
+
+    if config.task == "generation":
+        return read_conversations(config.conversations, Machine())[1]
+    return read_examples(config.examples, Machine())[1]
