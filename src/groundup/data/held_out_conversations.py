@@ -5,15 +5,17 @@ They are chosen by a hash of the opening, so that both stages choose alike witho
 
 from typing import Any
 
-from groundup.data.stable_hash import hash_fraction
-
 HELD_OUT = "held_out_conversation"
 """Reason to leave a conversation out of the text of pretraining."""
 
 
 def is_held_out(opening: str, fraction: float) -> bool:
     """Whether a conversation with this first user turn is among the `fraction` that is held out."""
-    return fraction > 0 and hash_fraction(_normalize(opening)) < fraction
+    if not fraction:
+        return False
+    from groundup.data.stable_hash import hash_fraction  # numpy, which `plan` needs not
+
+    return hash_fraction(_normalize(opening)) < fraction
 
 
 def opening_turn(messages: Any) -> str | None:
