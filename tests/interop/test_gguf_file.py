@@ -290,6 +290,12 @@ def test_tokenizer_without_llama_cpp_rules_is_refused(make, message: str):
         write_tokenizer(Tokenizer(make()), 10)
 
 
+def test_vocabulary_without_merges_is_refused():
+    """llama.cpp needs the list, and a GGUF file cannot hold an empty one."""
+    with pytest.raises(UserError, match="a vocabulary without merges"):
+        write_tokenizer(train_bpe([], 260), 260)
+
+
 def test_vocabulary_larger_than_the_embedding_is_refused(tokenizer: Tokenizer):
     with pytest.raises(UserError, match="290 tokens, but the embedding has 289 rows"):
         write_tokenizer(tokenizer, 289)

@@ -42,6 +42,31 @@ def test_exponential_regex_is_refused_when_it_is_loaded(tmp_path: Path):
     Tokenizer.load(tmp_path)
 
 
+def replace(before: str, after: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"String": before}, "content": after}
+
+
+@pytest.mark.parametrize(
+    ("part", "rule", "refused"),
+    [
+        ("normalizer", replace(" ", "x" * 1_000_000), True),
+        ("normalizer", {"type": "Sequence", "normalizers": [replace("a", "aaaa")] * 4}, True),
+        ("decoder", {"type": "Sequence", "decoders": [replace("a", "aaaa")] * 4}, True),
+        ("normalizer", {"type": "Prepend", "prepend": "x" * 1_000_000}, True),
+        ("normalizer", {"type": "Sequence", "normalizers": [replace(" ", "▁"), replace("``", '"')]}, False),
+    ],
+)
+def test_replacements_that_fill_the_memory_are_refused(part: str, rule: dict[str, Any], refused: bool, tmp_path: Path):
+    """A text of 20,000 spaces would become 20 GB."""
+    rules = json.loads(tokenizers.Tokenizer(models.BPE({"a": 0}, [])).to_str())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(rules | {part: rule}))
+    if not refused:
+        Tokenizer.load(tmp_path)
+        return
+    with pytest.raises(UserError, match=r"replacements make up to .* characters of one"):
+        Tokenizer.load(tmp_path)
+
+
 def test_panic_of_the_library_is_one_line():
     tokenizer = Tokenizer(with_regex("(a+)+$"))  # in memory: not checked
     with pytest.raises(UserError, match=r"cannot encode a text: .*retry-limit"):

@@ -1,6 +1,7 @@
 """Faults of foreign tokenizers inside the `tokenizers` library: its panics as one line, and regexes without an end."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import shorten
 
 TOKEN_OF_REGEX = re.compile(r"\\.|\(\?[>=!]|\(\?<[=!]|\(|\)|\{(\d*)(,?)(\d*)\}|[*+]|.", re.DOTALL)
+MAX_GROWTH = 100
+"""Characters that the replacements of a tokenizer.json may make of one."""
+
 MANY = 100
 """Repetitions that count as unbounded."""
 
@@ -49,11 +53,8 @@ def encoding_errors(texts: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def check_regexes(backend: tokenizers.Tokenizer, source: object) -> None:
-    """Raise UserError for a regex with a repetition in a repetition, such as (a+)+, whose time is exponential.
-
-    The engine (Oniguruma) bounds the time of one match only, to seconds. Not every such regex is slow: it is tried.
-    """
+def check_rules(backend: tokenizers.Tokenizer, source: object) -> None:
+    """Raise UserError for rules that take hours or gigabytes: see `_check_regex` and `_growth`."""
     for part in (backend.normalizer, backend.pre_tokenizer, backend.decoder):
         if part is None:
             continue
@@ -62,11 +63,33 @@ def check_regexes(backend: tokenizers.Tokenizer, source: object) -> None:
         except Exception:  # parts written in Python have no state; a tokenizer.json has none of them
             continue
         for pattern in _patterns(rules):
-            if has_nested_repetition(pattern) and _is_slow(pattern):
-                raise UserError(
-                    f"{source}: the regex {shorten(pattern)} repeats a repetition, which can take hours",
-                    hint="write it without one group with + or * inside another",
-                )
+            _check_regex(pattern, source)
+        if (growth := _growth(rules)) > MAX_GROWTH:
+            raise UserError(
+                f"{source}: replacements make up to {growth:,.0f} characters of one, expected {MAX_GROWTH} at most",
+                hint="make or fetch it again",
+            )
+
+
+def _check_regex(pattern: str, source: object) -> None:
+    """A repetition in a repetition, such as (a+)+, takes exponential time.
+
+    The engine (Oniguruma) bounds the time of one match only, to seconds. Not every such regex is slow: it is tried.
+    """
+    if has_nested_repetition(pattern) and _is_slow(pattern):
+        raise UserError(
+            f"{source}: the regex {shorten(pattern)} repeats a repetition, which can take hours",
+            hint="write it without one group with + or * inside another",
+        )
+
+
+def _growth(rules: dict[str, Any]) -> float:
+    """Characters that a normalizer or decoder makes of one, at most, by its replacements."""
+    if rules["type"] == "Sequence":
+        return math.prod(_growth(step) for name in ("normalizers", "decoders") for step in rules.get(name, ()))
+    if rules["type"] == "Replace":
+        return max(1.0, len(rules["content"]) / max(len(rules["pattern"].get("String", "")), 1))
+    return max(1.0, float(len(rules.get("prepend", ""))))
 
 
 def has_nested_repetition(pattern: str) -> bool:

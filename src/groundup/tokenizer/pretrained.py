@@ -17,7 +17,7 @@ from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
 from groundup.recipe.tokenizer_config import TokenizerConfig
 from groundup.tokenizer.bytes_to_unicode import to_unicode
-from groundup.tokenizer.library_errors import check_regexes, library_errors
+from groundup.tokenizer.library_errors import check_rules, library_errors
 from groundup.tokenizer.sentencepiece import load_sentencepiece
 from groundup.tokenizer.split_patterns import PATTERNS, build_pre_tokenizer
 from groundup.tokenizer.tiktoken_vocabularies import tiktoken_vocabulary
@@ -66,7 +66,7 @@ def load_pretrained_tokenizer(path: Path | str, pretokenizer: str = "gpt4") -> T
     if data.lstrip()[:1] == b"{":
         with library_errors(f"{file}: not a readable tokenizer", "make or fetch it again"):
             backend = tokenizers.Tokenizer.from_str(data.decode())
-        check_regexes(backend, file)
+        check_rules(backend, file)
         return Tokenizer(backend)
     ranks = _parse_tiktoken(data)
     hint = "expected a tokenizer.json, a tiktoken file or a SentencePiece model"

@@ -179,10 +179,10 @@ def split_alternatives(regex: str) -> list[str]:
 
 
 def _steps(rule: Mapping[str, Any] | None, name: str) -> list[dict[str, Any]]:
-    """The parts of a sequence, or the one rule; [] for None."""
+    """The parts of a sequence, sequences within it included, or the one rule; [] for None."""
     if rule is None:
         return []
-    return list(rule[name]) if rule["type"] == "Sequence" else [dict(rule)]
+    return [step for part in rule[name] for step in _steps(part, name)] if rule["type"] == "Sequence" else [dict(rule)]
 
 
 _SPACES_REPLACED = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}

@@ -16,7 +16,7 @@ from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.json_file import read_json_object, shorten
 from groundup.tokenizer.byte_level_vocabulary import bpe_from_merges, merges_of, vocabulary_of
 from groundup.tokenizer.chat_template import Message, Span, assistant_spans, render
-from groundup.tokenizer.library_errors import check_regexes, encoding_errors, library_errors
+from groundup.tokenizer.library_errors import check_rules, encoding_errors, library_errors
 from groundup.tokenizer.special_token_escaping import SpecialTokenEscaper
 from groundup.tokenizer.special_tokens import CHAT_STOP_TOKENS, check_special_tokens, named_roles
 from groundup.tokenizer.split_patterns import PATTERNS
@@ -291,7 +291,7 @@ class Tokenizer:
             )
         with library_errors(f"{path}: not a readable tokenizer", HINT):
             backend = tokenizers.Tokenizer.from_file(str(path))
-        check_regexes(backend, path)
+        check_rules(backend, path)
         config = _read_json(folder / CONFIG_FILE)
         roles = _read_roles(config, _read_json(folder / "special_tokens_map.json"), backend)
         generation = _read_json(folder / "generation_config.json").get("eos_token_id") or []
