@@ -261,7 +261,9 @@ def describe_score(metrics: dict[str, Any]) -> tuple[str, str]:
         baseline = strongest_baseline(scores)
         return f"{scores['bits_per_byte']:.3f} bits/byte", f"{baseline[0]} {baseline[1]:.2f}" if baseline else ""
     recall = chat.get("recall") or {}
-    return (f"recalls {recall['recalled']} of {recall['questions']}" if recall else ""), ""
+    if not recall:
+        return "", ""
+    return f"answers {recall['recalled']} of {recall['questions']} as trained", f"untrained {recall['before']}"
 
 
 def main() -> None:

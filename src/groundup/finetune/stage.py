@@ -73,6 +73,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     )  # fmt: skip
     settings: dict[str, Any] = {name: getattr(config, name) for name in fields}
     questions = _recall_questions(train)
+    machine.progress.log(f"answering {len(questions)} training questions, before the training")
     recall = {"questions": len(questions), "before": _recalled(model, tokenizer, questions)}
     before = _ordinary_bits_per_byte(model, tokenizer, inputs, recipe.seed)
     result = finetune(

@@ -69,7 +69,7 @@ class FinetuneConfig(BaseConfig):
     epochs: float | None = knob(
         None,
         "passes over the conversations or examples",
-        unset=BY_SIZE.format("15", "3") + "; fewer for embedding",
+        unset=BY_SIZE.format("15", "3") + "; 3 for millions of tokens; fewer for embedding",
         gt=0,
     )
     batch_tokens: int | None = knob(

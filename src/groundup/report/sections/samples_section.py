@@ -81,6 +81,7 @@ def _knobs(metrics: dict[str, Any]) -> list[tuple[str, Cell]]:
     rows.append(("Method", how))
     if metrics.get("steps"):
         passes = f", {formatting.three_digits(metrics['epochs'])} epochs" if metrics.get("epochs") else ""
+        passes += f", learning rate {metrics['learning_rate']:g}" if metrics.get("learning_rate") else ""
         kept = formatting.kept_weights(metrics)
         rows.append(
             ("Training", formatting.pluralize(metrics["steps"], "step") + passes + (f"; {kept}" if kept else ""))
