@@ -17,7 +17,7 @@ from groundup.data.document_reader import read_spec
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.finetune.conversations import read_conversations
 from groundup.plan import derive
-from groundup.plan.init_recipe import GOAL_MEANINGS, GOALS, vocabulary_size
+from groundup.plan.init_recipe import GOAL_MEANINGS, GOALS, RecipeData, recipe_toml, vocabulary_size
 from groundup.plan.stage_support import check_stages
 from groundup.recipe import load_recipe
 from groundup.tokenizer import train_tokenizer
@@ -196,6 +196,12 @@ def test_conversations_in_parquet(folder: Path, capsys: pytest.CaptureFixture[st
     (folder / "talk" / "talk.parquet").write_bytes(b"PAR1 damaged")
     with pytest.raises(UserError, match=r"talk.parquet: damaged table"):
         read_conversations([source], Machine())
+
+
+@pytest.mark.parametrize(("hours", "method"), [(0.01, "full"), (10.0, "lora")])
+def test_small_models_learn_their_answers_with_all_weights(hours: float, method: str):
+    text, _ = recipe_toml("chat", RecipeData(), "cpu-2", 1, hours, "x")
+    assert tomllib.loads(text)["finetune"].get("method", "lora") == method
 
 
 @pytest.mark.parametrize("goal", GOALS)

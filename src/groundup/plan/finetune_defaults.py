@@ -12,6 +12,8 @@ from groundup.recipe.finetune_config import FinetuneConfig
 
 SMALL, LARGE = 6e6, 7e9
 """Parameters of the models at both ends."""
+SMALLEST_CHAT = 3e5
+"""Measured down to here for conversations: the same powers of size below SMALL."""
 LORA_LEARNING_RATE = (5e-3, 2e-4)
 """SMALL: recipes/quickstart.toml. LARGE: QLoRA (Dettmers et al. 2023, table 9). Between them within a tenth of 5e-4 (2000 /
 width)^0.78, the rule of Tinker's authors (https://tinker-docs.thinkingmachines.ai/supervised-learning/sl-hyperparams)."""
@@ -26,6 +28,8 @@ BATCH_TOKENS = {"generation": (1_024, 16_384), "embedding": (8_192, 32_768), "cl
 """At most. More pairs in a batch are more negatives of an embedding."""
 LEAST_BATCH_TOKENS = {"generation": 1, "embedding": 1_024, "classification": 256}
 """For little data: one conversation, a few pairs or texts."""
+MIN_LARGEST_BATCH = 512
+"""A step on fewer tokens takes hardly less time."""
 STEPS_PER_PASS = 16
 """At least, where there is so much data. Small batches cost LoRA nothing (Schulman et al. 2025)."""
 KNOWN_TOKENS = 1e6
@@ -73,20 +77,26 @@ def finetuning_defaults(
     >>> few, many = (finetuning_defaults("generation", "lora", 6_000_000, tokens) for tokens in (5_000, 5_000_000))
     >>> few["batch_tokens"], few["epochs"], many["batch_tokens"], many["epochs"]
     (313, 15.0, 1024, 3.0)
+    >>> tiny = finetuning_defaults("generation", "full", 420_000, 15_000)
+    >>> tiny["batch_tokens"], tiny["epochs"], tiny["learning_rate"]
+    (512, 27.0, 0.0017)
     """
-    position = math.log(min(max(parameters, SMALL), LARGE) / SMALL) / math.log(LARGE / SMALL)
+    is_chat = task == "generation" and architecture == "decoder"
+    position = math.log(min(max(parameters, SMALLEST_CHAT if is_chat else SMALL), LARGE) / SMALL) / math.log(
+        LARGE / SMALL
+    )
 
     def between(ends: tuple[float, float]) -> float:
         return ends[0] * (ends[1] / ends[0]) ** position
 
     epochs = between(EPOCHS[task])
-    if task == "generation" and architecture == "decoder" and tokens > KNOWN_TOKENS:
+    if is_chat and tokens > KNOWN_TOKENS:
         epochs = max(EPOCHS[task][1], epochs * KNOWN_TOKENS / tokens)
     learning_rate = (1.0 if method == "lora" else FULL_FACTOR) * between(LORA_LEARNING_RATE)
     is_pairs = task == "generation" and architecture == "encoder_decoder"
     if is_pairs:
         learning_rate = between(PAIR_LEARNING_RATE)
-    largest_batch = 2 ** round(math.log2(between(BATCH_TOKENS[task])))
+    largest_batch = max(MIN_LARGEST_BATCH, 2 ** round(math.log2(between(BATCH_TOKENS[task]))))
     return {
         "lora_rank": 2 ** round(math.log2(between(LORA_RANK))),
         "epochs": float(round(epochs)),
