@@ -51,6 +51,20 @@ def test_file_names_are_relative_to_the_glob_root(tmp_path: Path):
     assert names("nothing/*") == []
 
 
+def test_names_that_are_not_utf8_are_escaped(tmp_path: Path, machine: Machine):
+    """Such a name ended the run: neither SQLite nor JSON stores lone surrogates."""
+    for name in ("caf\udce9.txt", "line\nbreak.txt"):
+        write(tmp_path / "odd" / name)
+    assert [name for name, _ in inputs.local_files(str(tmp_path / "odd"))] == [r"caf\xe9.txt", "line\nbreak.txt"]
+    hashes = inputs.file_hashes(source(tmp_path / "odd"), machine)
+    assert set(hashes.values()) == {hashlib.sha256(b"x").hexdigest()}
+    with tarfile.open(tmp_path / "odd.tar", "w") as packed:
+        packed.add(tmp_path / "odd")
+    assert all(
+        member.name.isprintable() or "\n" in member.name for member in archive.iter_members(tmp_path / "odd.tar")
+    )
+
+
 def test_brackets_in_existing_names_are_literal(tmp_path: Path):
     write(tmp_path / "a[1].txt")
     assert [name for name, _ in inputs.local_files(str(tmp_path / "a[1].txt"))] == ["a[1].txt"]

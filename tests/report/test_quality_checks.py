@@ -3,6 +3,7 @@
 import pytest
 
 from groundup.report.quality_checks import check_run, check_stage, is_degenerate, strongest_baseline
+from groundup.report.run_data import masked_lm_scores
 from groundup.report.sections.scores_section import use_lines
 
 GOOD_SCORES = {
@@ -128,3 +129,10 @@ def test_search_translation_and_labels_that_are_no_better_than_their_baseline():
     assert lines({"classification": {"accuracy": 0.7, "majority": 0.6, "examples": 40}}) == [
         "70% of 40 held-out texts get their label; the most frequent label alone: 60%"
     ]
+
+
+def test_one_step_of_training_has_no_scores_on_masked_tokens():
+    stages = {"scores": {"metrics": {"masked_lm": {"accuracy": 0.1}}}}
+    for steps, expected in ((1, None), (2, {"accuracy": 0.1})):
+        run_data = {"stages": stages | {"base": {"metrics": {"steps": steps}}}}
+        assert masked_lm_scores(run_data) == expected

@@ -65,13 +65,22 @@ def iter_members(
                 if unsafe_names is not None:
                     unsafe_names.append(name)
                 continue
-            member = "/".join(parts[1:] if strip_top and len(parts) > 1 else parts)
+            member = valid_name("/".join(parts[1:] if strip_top and len(parts) > 1 else parts))
             if matcher is None or matcher.match(member):
                 with stream() as opened:
                     yield ArchiveMember(member, size, opened)
     except Exception as error:  # truncated files raise many types, such as TypeError
         name = path.name if isinstance(path, Path) else "archive within an archive"
         raise UserError(f"{name}: not a readable archive: {error}", hint="remove it and fetch it again") from None
+
+
+def valid_name(name: str) -> str:
+    r"""A file name as text: bytes that are not UTF-8, which Python reads as lone surrogates, become escapes.
+
+    >>> valid_name("caf\udce9.txt")
+    'caf\\xe9.txt'
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if not name.isascii() else name
 
 
 def estimate_text_bytes(name: str, size: int) -> int:

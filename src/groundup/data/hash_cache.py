@@ -11,6 +11,7 @@ from pathlib import Path
 
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
+from groundup.data.archive import valid_name
 
 CREATE_TABLE = (
     "create table if not exists hashes (path text primary key, size integer, mtime integer, sha256 text) without rowid"
@@ -40,7 +41,7 @@ def cached_hashes(paths: Iterable[Path], machine: Machine) -> list[str]:
 
 def _cached_hash(path: Path, store: sqlite3.Connection) -> str:
     stat = path.stat()
-    key = (str(path), stat.st_size, stat.st_mtime_ns)
+    key = (valid_name(str(path)), stat.st_size, stat.st_mtime_ns)
     row = store.execute("select sha256 from hashes where path = ? and size = ? and mtime = ?", key).fetchone()
     if row and re.fullmatch("[0-9a-f]{64}", str(row[0])):
         return row[0]

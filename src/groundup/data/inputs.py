@@ -128,9 +128,8 @@ def local_files(pattern: str) -> list[tuple[str, Path]]:
         tree = os.walk(base, followlinks=False) if Path(pattern).is_dir() else ()
         paths = [Path(root) / name for root, _, names in tree for name in names] or [Path(pattern)]
     found = {path.relative_to(base): path for path in paths if path.is_file()}
-    return sorted(
-        (name.as_posix(), path) for name, path in found.items() if not any(part.startswith(".") for part in name.parts)
-    )
+    visible = ((name, path) for name, path in found.items() if not any(part.startswith(".") for part in name.parts))
+    return sorted((archive.valid_name(name.as_posix()), path) for name, path in visible)
 
 
 def _glob(base: Path, pattern: str) -> list[Path]:

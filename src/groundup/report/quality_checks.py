@@ -163,7 +163,7 @@ def _check_chat(metrics: Mapping[str, Metrics]) -> list[str]:
         if words >= retrieval["accuracy"]:
             warnings.append(
                 f"search by words ({name}) finds the right text first for {words:.0%} of the queries, the embeddings for "
-                f"{retrieval['accuracy']:.0%}: they are of no use for search yet; more text, or longer training"
+                f"{retrieval['accuracy']:.0%}: more text, or pretraining for hours"
             )
     labels = chat.get("classification", {})
     if labels.get("accuracy", 1.0) <= labels.get("majority", 0.0):

@@ -67,6 +67,12 @@ def stage_metrics(run_data: dict[str, Any], stage: str) -> dict[str, Any]:
     return run_data["stages"].get(stage, {}).get("metrics", {})
 
 
+def masked_lm_scores(run_data: dict[str, Any]) -> dict[str, float] | None:
+    """Scores on masked tokens; None without them, and after one step of training, which is none."""
+    is_trained = stage_metrics(run_data, "base").get("steps") != 1
+    return stage_metrics(run_data, "scores").get("masked_lm") if is_trained else None
+
+
 def stage_seconds(run_data: dict[str, Any], stage: str) -> float | None:
     """Duration of a stage; None for a missing stage."""
     return run_data["stages"].get(stage, {}).get("provenance", {}).get("seconds")

@@ -5,7 +5,7 @@ from typing import Any
 
 from groundup.report import formatting
 from groundup.report.quality_checks import check_run, strongest_baseline
-from groundup.report.run_data import collect_run, damaged_metrics, stage_metrics, stage_seconds
+from groundup.report.run_data import collect_run, damaged_metrics, masked_lm_scores, stage_metrics, stage_seconds
 from groundup.report.sections.scores_section import use_lines
 from groundup.report.sections.usage_section import next_commands
 
@@ -47,13 +47,15 @@ def _scores(run_data: dict[str, Any]) -> list[str]:
     scores, chat = stage_metrics(run_data, "scores"), _chat_scores(run_data)
     if not scores:
         return ["scores:", *chat] if chat else []
-    if masked := scores.get("masked_lm"):
-        lines = [
-            "scores:",
-            f"  {formatting.percent(masked['accuracy'], 1)} accuracy on masked tokens of held-out text, "
-            f"{masked['loss']:.2f} nats per token",
-        ]
-        return lines + [f"  {line}" for line in use_lines(run_data)]
+    if "masked_lm" in scores:
+        lines = [f"  {line}" for line in use_lines(run_data)]
+        if masked := masked_lm_scores(run_data):
+            accuracy = formatting.percent(masked["accuracy"], 1)
+            lines = [
+                f"  {accuracy} accuracy on masked tokens of held-out text, {masked['loss']:.2f} nats per token",
+                *lines,
+            ]
+        return ["scores:", *lines] if lines else []
     baseline = strongest_baseline(scores)
     comparison = f"strongest baseline: {baseline[0]} {baseline[1]:.2f}" if baseline else ""
     bounds = scores["bits_per_byte_interval"]

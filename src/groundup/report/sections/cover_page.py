@@ -4,7 +4,7 @@ from typing import Any
 
 from groundup.report import formatting
 from groundup.report.elements import Cell, code
-from groundup.report.run_data import stage_metrics, stage_seconds
+from groundup.report.run_data import masked_lm_scores, stage_metrics, stage_seconds
 
 
 def cover_page(run_data: dict[str, Any], title: str | None, author: str | None) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _card(run_data: dict[str, Any]) -> list[tuple[str, Cell]]:
         steps = formatting.pluralize(base["steps"], "step")
         rows.append(("Trained", f"{steps} in {formatting.duration(seconds)} on {processor}"))
     scores = stage_metrics(run_data, "scores")
-    if masked := scores.get("masked_lm"):
+    if masked := masked_lm_scores(run_data):
         rows.append(("Scores", f"{formatting.percent(masked['accuracy'], 1)} accuracy on masked tokens"))
     if "bits_per_byte" in scores:
         bounds = scores["bits_per_byte_interval"]

@@ -5,7 +5,7 @@ from typing import Any
 from groundup.report import formatting, training_plots
 from groundup.report.elements import Cell, Element, emph, figure, paragraph, section, strong, table
 from groundup.report.quality_checks import check_run, word_search
-from groundup.report.run_data import stage_metrics
+from groundup.report.run_data import masked_lm_scores, stage_metrics
 
 BASELINES: dict[str, str] = {
     "unigram": "token frequencies alone",
@@ -21,8 +21,10 @@ def scores_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     scores = stage_metrics(run_data, "scores")
     if not scores:
         return None
-    if masked := scores.get("masked_lm"):
-        return section("Evaluation", [_masked_lm(masked), *[paragraph(f"{line}.") for line in use_lines(run_data)]])
+    if "masked_lm" in scores:
+        masked = masked_lm_scores(run_data)
+        lines = [_masked_lm(masked)] if masked else []
+        return section("Evaluation", [*lines, *[paragraph(f"{line}.") for line in use_lines(run_data)]])
     return section(
         "Evaluation",
         [*_introduction(scores), _warnings(run_data), _comparison(scores), _sources(scores), _tasks(scores)],
