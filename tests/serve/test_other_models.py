@@ -70,6 +70,7 @@ def test_base64_and_dimensions(encoder):
         ({}, 400, "input: Field required"),
         ({"input": ""}, 400, "input: "),
         ({"input": []}, 400, "input: "),
+        ({"input": ["a", ""]}, 400, "input: [1]: String should have at least 1 character"),
         ({"input": [999]}, 400, "token id 999, expected 0 to 259"),
         ({"input": "x" * 65}, 400, "the prompt has 65 tokens, expected at most 64"),
         ({"input": "x", "dimensions": 33}, 400, "dimensions = 33, expected at most 32"),

@@ -177,15 +177,20 @@ def parse_request(kind: type[RequestType], body: bytes) -> RequestType:
     if not first["loc"]:
         raise ApiError(400, "the request is not a JSON object", code="invalid_value")
     field = str(first["loc"][0])
-    messages = dict.fromkeys(
-        _format_location(error["loc"]) + error["msg"] for error in errors if error["loc"][0] == field
-    )
+    of_field = [error for error in errors if error["loc"][0] == field]
+    messages = dict.fromkeys(_format_location(error["loc"]) + error["msg"] for error in _of_best_form(of_field))
     raise ApiError(400, f"{field}: {'; or '.join(list(messages)[:4])}", param=field, code="invalid_value")
+
+
+def _of_best_form(errors: Sequence[Any]) -> Sequence[Any]:
+    """Of a field with several forms, the errors of the one whose types fit; all, if none does."""
+    return [error for error in errors if not error["type"].endswith("_type")] or errors
 
 
 def _format_location(location: tuple[int | str, ...]) -> str:
     """Location of an error within a field: messages[3].role is "[3].role: "."""
-    inner = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:]]
+    parts = [part for part in location[1:] if isinstance(part, int) or "[" not in part]  # without names of forms
+    inner = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts]
     return "".join(inner).lstrip(".") + ": " if any(isinstance(part, int) for part in location) else ""
 
 
