@@ -128,6 +128,19 @@ def test_what_is_found_is_told(folder: Path, capsys: pytest.CaptureFixture[str])
     assert "exact duplicates: " in out
 
 
+def test_prompts_are_of_the_kind_that_most_files_have(folder: Path):
+    site = folder / "site"
+    site.mkdir()
+    (site / "a.css").write_text("h1 { margin: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 ; }\n")
+    for number in range(3):
+        (site / f"{number}.html").write_text(f"<html><p>Kapitel {number}. {' '.join(PROSE.values())}</p></html>")
+    init(data=["site"], hours="0.05", goal="base")
+    recipe = load_recipe("site-base.toml")
+    assert recipe.evaluate is not None
+    assert recipe.evaluate.prompts
+    assert all(prompt.startswith("Kapitel") for prompt in recipe.evaluate.prompts)
+
+
 def test_files_that_hold_no_text(folder: Path, capsys: pytest.CaptureFixture[str]):
     (folder / "texte" / "ls.1").write_text(".TH LS 1\n.SH NAME\nls \\- list directory contents\n")
     (folder / "texte" / "blob.txt").write_text("QUJDRA" * 200)

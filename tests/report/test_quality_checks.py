@@ -93,6 +93,9 @@ def test_strongest_baseline_is_the_lowest():
         ("今日は天気がいいので、公園へ散歩に行きました。", False),
         ("今日は" * 9, True),
         ("I am a ched of s = a bat PPPPPPPPPPPPPPPPPPP", True),
+        ("to amed to the ric of the ric,,,,,,,,,,,,,,,,,,,,, youpal at.", True),
+        ("not the the the the ric am to amed to", True),
+        ("1. Introduction ........................ 7\n2. Data -------- 9: 0 0 0 0 0", False),
     ],
 )
 def test_repetition(text: str, expected: bool):

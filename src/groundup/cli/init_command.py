@@ -218,7 +218,7 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
         )
     known = bool(survey.files)
     data = RecipeData(
-        specs, languages, survey.text_bytes if known else None, survey.tokens if known else None, survey.beginnings,
+        specs, languages, survey.text_bytes if known else None, survey.tokens if known else None, survey.prompts,
         conversations, _first_questions(conversations),
     )  # fmt: skip
     is_code = set(survey.kinds) == {"code"}

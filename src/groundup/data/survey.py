@@ -64,7 +64,7 @@ class DataSurvey:
         kinds, encodings: documents of the sample; encodings without UTF-8.
         languages: bytes of the sample.
         left_out: files, members of archives and records in the sample without text, by reason.
-        beginnings: first words of a few documents.
+        beginnings: first words of a few documents of each kind.
         conversations: paths of files with conversations, and the languages of their turns.
     """
 
@@ -83,7 +83,7 @@ class DataSurvey:
     read: int = 0
     duplicates: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    beginnings: list[str] = field(default_factory=list)
+    beginnings: dict[str, list[str]] = field(default_factory=dict)
     conversations: list[str] = field(default_factory=list)
     conversation_languages: Counter[str] = field(default_factory=Counter)
 
@@ -100,6 +100,11 @@ class DataSurvey:
         return [
             code for code, count in self.languages.most_common() if count >= MIN_SHARE * total and code != "unknown"
         ]
+
+    @property
+    def prompts(self) -> list[str]:
+        """Beginnings of documents of the most frequent kind that has some: of a site its pages, not its style sheets."""
+        return next((found for kind, _ in self.kinds.most_common() if (found := self.beginnings.get(kind))), [])
 
     def describe(self) -> list[str]:
         """Lines for the console: what the data is, and what the filters would drop."""
@@ -243,8 +248,9 @@ def _survey_document(
     keys.add(key)
     words = result.text.split()
     beginning = " ".join(words[:4])
-    if len(survey.beginnings) < 3 and len(words) > 20 and beginning not in survey.beginnings:
-        survey.beginnings.append(beginning)
+    beginnings = survey.beginnings.setdefault(kind, [])
+    if len(beginnings) < 3 and len(words) > 20 and beginning not in beginnings:
+        beginnings.append(beginning)
 
 
 def _turn_languages(path: Path) -> Counter[str]:

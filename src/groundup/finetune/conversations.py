@@ -36,7 +36,7 @@ DROP_REASONS = {
     "malformed": "not a list of text turns",
     "no_answer": "no assistant turn",
     "wrong_order": "user and assistant turns do not alternate",
-    "duplicate": "duplicate conversation",
+    "duplicate": "duplicate of an earlier one",
     "format_string": "message of a program with placeholders",
     "untranslated": "translation equal to the message",
     "too_long": "first answer beyond the model's context length",

@@ -24,7 +24,8 @@ FORGOTTEN_RATIO = 1.3
 REPETITION_NGRAM = 3
 MIN_REPEATED_WORDS = 12
 DISTINCT_FRACTION = 0.5
-REPEATED_LETTER = re.compile(r"([^\W\d_])\1{11}")
+REPEATED = re.compile(r"([^\W\d_])\1{11}|([,;:!?])\2{7}|(?<!\S)([^\W\d_]+)(?:\s+\3){3}(?!\S)")
+"""A letter 12 times, a punctuation mark 8 times, or a word 4 times in a row; dots, dashes and digits fill lines of tables."""
 BASELINES = ("bigram", "xz")
 """A bigram model of the same training text, and a general compressor."""
 
@@ -58,14 +59,14 @@ def word_search(retrieval: Metrics) -> dict[str, float]:
 
 
 def is_degenerate(text: str) -> bool:
-    """Blank, a letter repeated, or more than half of the 3-grams of words repeated (of characters, without spaces).
+    """Blank, a letter, mark or word repeated, or more than half of the 3-grams of words (of characters, without spaces).
 
-    >>> is_degenerate("and the patinate, " * 8), is_degenerate("H" * 60), is_degenerate("I am doing well.")
+    >>> is_degenerate("and the patinate, " * 8), is_degenerate("am to the the the the ip"), is_degenerate("I am doing well.")
     (True, True, False)
     """
     words = text.split()
     units = words if 2 * len(words) >= MIN_REPEATED_WORDS else list(text)
-    if not text.strip() or REPEATED_LETTER.search(text):
+    if not text.strip() or REPEATED.search(text):
         return True
     if len(units) < MIN_REPEATED_WORDS:
         return False
