@@ -30,8 +30,9 @@ KINDS = ("email", "phone", "ip", "card", "id_number", "secret")
 MAX_CHARACTERS = 10_000_000
 CONTEXT = 40
 CHARSETS = {
-    "German": ("cp1252", "iso8859-15"), "French": ("cp1252",), "Spanish": ("cp1252",), "Catalan": ("cp1252",), "Polish": ("iso8859-2", "cp1250"),
-    "Japanese": ("shift_jis", "euc_jp"), "Chinese": ("gb18030", "big5"), "Russian": ("koi8-r", "cp1251", "cp866"), "Persian": (),
+    "German": ("cp1252", "iso8859-15"), "French": ("cp1252",), "Spanish": ("cp1252",), "Catalan": ("cp1252",),
+    "Polish": ("iso8859-2", "cp1250"), "Japanese": ("shift_jis", "euc_jp"), "Chinese": ("gb18030", "big5"),
+    "Russian": ("koi8-r", "cp1251", "cp866"), "Persian": (),
 }  # fmt: skip
 ALPHABETS = {"d": string.digits, "h": "0123456789abcdef", "u": string.ascii_uppercase + string.digits,
              "w": string.ascii_letters + string.digits}  # fmt: skip
