@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import tokenizers
 from test_tokenizer import llama_like
-from tokenizers import models, pre_tokenizers
+from tokenizers import models, normalizers, pre_tokenizers
 
 from groundup.artifacts.errors import UserError
-from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
+from groundup.tokenizer import BatchEncoder, Tokenizer, load_pretrained_tokenizer
 from groundup.tokenizer.library_errors import has_nested_repetition
 from groundup.tokenizer.split_patterns import PATTERNS
 
@@ -71,6 +71,16 @@ def test_panic_of_the_library_is_one_line():
     tokenizer = Tokenizer(with_regex("(a+)+$"))  # in memory: not checked
     with pytest.raises(UserError, match=r"cannot encode a text: .*retry-limit"):
         tokenizer.encode("a" * 40 + "b")
+
+
+def test_panic_of_the_batch_encoder_falls_back(tokenizer: Tokenizer):
+    """fastokens' regexes have other limits than those of the library, which then encodes, or says what is wrong."""
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    backend.normalizer = normalizers.Replace(tokenizers.Regex(r"(.*)(.*)(.*)\1\2\3z"), "x")  # type: ignore[assignment]
+    foreign = Tokenizer(backend)
+    assert BatchEncoder(foreign).encode_flat(["a" * 400])[0].tolist() == foreign.encode("a" * 400)
+    with pytest.raises(UserError, match="lone surrogate"):
+        BatchEncoder(tokenizer).encode_flat(["a\ud800"])
 
 
 @pytest.mark.parametrize("data", [b"\x10\x05", b"\x0a\x02\x08\x05", b"\x1a\x00\x08\x01", b"{}", b'{"model": 1}'])

@@ -79,6 +79,15 @@ def test_colliding_special_tokens_are_refused(tokens: tuple[str, ...], message: 
         train_bpe([PROSE], 300, special_tokens=tokens)
 
 
+def test_dropout_of_a_foreign_tokenizer_is_off(tokenizer: Tokenizer):
+    """Or each call would give other ids."""
+    rules = json.loads(tokenizer.backend.to_str())
+    rules["model"]["dropout"] = 0.5
+    foreign = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(rules)))
+    assert {tuple(foreign.encode(PROSE)) for _ in range(5)} == {tuple(tokenizer.encode(PROSE))}
+    assert foreign.fingerprint == tokenizer.fingerprint
+
+
 def test_ids_outside_the_vocabulary_are_refused(tokenizer: Tokenizer):
     for id in (-1, 700, 10**9):
         with pytest.raises(UserError, match=f"token id {id}, expected 0 to 699"):

@@ -5,10 +5,13 @@ like the `tokenizers` library, which is the fallback.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from groundup.artifacts.errors import UserError
+from groundup.tokenizer.library_errors import library_errors
 from groundup.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # an optional package: without it `tokenizers` encodes
@@ -52,7 +55,8 @@ class BatchEncoder:
     def encode_flat(self, texts: Sequence[str]) -> FlatIds:
         """The ids of all texts and the number of ids of each."""
         if self._encoder is not None:
-            return fastokens_encode(self._encoder, texts)
+            with suppress(UserError), library_errors("fastokens", ""):  # its regexes have other limits
+                return fastokens_encode(self._encoder, texts)
         return _flatten(self._tokenizer.encode_batch(texts))
 
 
@@ -69,9 +73,10 @@ def _fast_encoder(tokenizer: Tokenizer) -> "fastokens.Tokenizer | None":
     try:
         import fastokens
 
-        encoder = fastokens.Tokenizer.from_json_str(tokenizer.backend.to_str())
-        actual = fastokens_encode(encoder, texts)
-    except (ImportError, ValueError):
+        with library_errors("fastokens", ""):
+            encoder = fastokens.Tokenizer.from_json_str(tokenizer.backend.to_str())
+            actual = fastokens_encode(encoder, texts)
+    except (ImportError, UserError):
         return None
     expected = _flatten(tokenizer.encode_batch(texts))
     exact = all(np.array_equal(*pair) for pair in zip(actual, expected, strict=True))

@@ -57,7 +57,9 @@ class Tokenizer:
         stop: Iterable[str | int] = (),
         chat_template: str | None = None,
     ):
-        # Truncation and padding rules of a tokenizer.json would change the ids of a text.
+        # Truncation and padding rules of a tokenizer.json would change the ids of a text, and dropout at each call.
+        if getattr(backend.model, "dropout", None) is not None:
+            backend.model.dropout = None  # type: ignore[attr-defined]
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
