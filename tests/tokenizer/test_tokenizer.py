@@ -13,6 +13,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from groundup.artifacts.errors import UserError
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.special_tokens import SPECIAL_TOKENS, check_special_tokens
+from groundup.tokenizer.tokenizer_stats import vocabulary_stats
 from groundup.tokenizer.tokenizer_training import train_bpe, train_tokenizer
 
 
@@ -86,6 +87,12 @@ def test_dropout_of_a_foreign_tokenizer_is_off(tokenizer: Tokenizer):
     foreign = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(rules)))
     assert {tuple(foreign.encode(PROSE)) for _ in range(5)} == {tuple(tokenizer.encode(PROSE))}
     assert foreign.fingerprint == tokenizer.fingerprint
+
+
+def test_statistics_of_a_vocabulary_with_a_distant_id():
+    backend = tokenizers.Tokenizer(models.BPE({"aa": 0, "b": 99_999_999}, []))
+    found = vocabulary_stats(Tokenizer(backend))
+    assert (found["vocab_size"], found["longest_tokens"]) == (100_000_000, ["aa", "b"])
 
 
 def test_ids_outside_the_vocabulary_are_refused(tokenizer: Tokenizer):

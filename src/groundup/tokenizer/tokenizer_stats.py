@@ -11,8 +11,8 @@ SAMPLE_CHARACTERS = 600
 
 def vocabulary_stats(tokenizer: Tokenizer) -> dict[str, Any]:
     """Size, special tokens and the longest entries, as text."""
-    ordinary = [id for id in range(tokenizer.vocab_size) if id not in tokenizer.special_ids]
-    texts = [tokenizer.decode([id]) for id in ordinary]
+    ids = set(tokenizer.backend.get_vocab(with_added_tokens=True).values())  # a foreign vocabulary may skip millions
+    texts = [tokenizer.decode([id]) for id in sorted(ids - tokenizer.special_ids)]
     longest = sorted((text for text in texts if text.strip()), key=lambda text: (-len(text), text))
     return {
         "vocab_size": tokenizer.vocab_size,
