@@ -154,10 +154,9 @@ FILLERS = ["the", "of", "and", "in", "to", "a", "is", "it"]
 def keyword_pairs() -> list[tuple[str, str]]:
     """Queries and texts that share one word, among others that all texts have."""
     noise = random.Random(0)
-    return [
-        tuple(" ".join([*noise.sample(FILLERS, 6), f"{first}{second}"]) for _ in range(2))
-        for first in "bdfgklmn" for second in ("oko", "iri", "unu", "ava", "elle")
-    ]  # fmt: skip
+    words = [first + rest for first in "bdfgklmn" for rest in ("oko", "iri", "unu", "ava", "elle")]
+    side = lambda word: " ".join([*noise.sample(FILLERS, 6), word])  # noqa: E731
+    return [(side(word), side(word)) for word in words]
 
 
 def test_frequent_tokens_count_less_where_more_is_found_so(tmp_path):
@@ -166,13 +165,15 @@ def test_frequent_tokens_count_less_where_more_is_found_so(tmp_path):
     equal = embed_texts(model, tokenizer, [pairs[0][0]])
     assert choose_token_weights(model, tokenizer, FixedPairs(pairs))
     weights = get_token_weights(model)
+    assert weights is not None
     counts = torch.zeros(330)
     for text in [text for pair in pairs for text in pair]:
         counts += torch.bincount(torch.tensor(tokenizer.encode(text)), minlength=330)
     assert torch.allclose(weights, 1e-3 / (1e-3 + counts / counts.sum()))
     ids = torch.tensor([tokenizer.encode(pairs[0][0])])
     with torch.no_grad():
-        mean = (model.hidden_states(ids)[0] * weights[ids[0], None]).sum(dim=0)
+        states: torch.Tensor = model.hidden_states(ids)  # type: ignore[operator]
+        mean = (states[0] * weights[ids[0], None]).sum(dim=0)
     vectors = embed_texts(model, tokenizer, [pairs[0][0], "elle"])
     assert torch.allclose(vectors[0], mean / mean.norm(), atol=1e-6)
     assert not torch.allclose(vectors[0], equal[0], atol=1e-2)
