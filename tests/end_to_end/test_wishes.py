@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from groundup.report.quality_checks import strongest_baseline
+from groundup.report.quality_checks import strongest_baseline, word_search
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "wishes.py"
 
@@ -42,5 +42,10 @@ def test_wish(wish: Any, tmp_path: Path):
         assert scores["bits_per_byte"] < baseline[1] or "no better than" in warnings
     if translation := chat.get("translation"):
         assert translation["bleu"] > translation["copying"]["bleu"]
+    if retrieval := chat.get("retrieval"):
+        words = max(word_search(retrieval).values())
+        assert retrieval["accuracy"] > 0.75 * words, "as good as search by words, within the noise of 200 passages"
+        assert retrieval["accuracy"] > words or "search by words" in warnings
+        assert "attachment" in row["sample"], "the right neighbour first"
     if recall := chat.get("recall"):
         assert 2 * recall["recalled"] > recall["questions"] or "training questions as trained" in warnings
