@@ -2,6 +2,7 @@ import random
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import numpy
 import pytest
@@ -25,9 +26,15 @@ from groundup.data.dedup.passages import (
     repeat_flags,
 )
 from groundup.data.dedup.union_find import UnionFind, repeated_pairs
-from groundup.data.dedup_estimate import BYTES_PER_DOCUMENT, PROGRAM_BYTES, num_passes, peak_bytes
+from groundup.data.dedup_estimate import (
+    BYTES_PER_DOCUMENT,
+    FILE_BYTES_PER_DOCUMENT,
+    PROGRAM_BYTES,
+    num_passes,
+    peak_bytes,
+)
 from groundup.plan import plan_table
-from groundup.recipe.data_config import DataConfig, MinHashDedupConfig
+from groundup.recipe.data_config import DataConfig, FileKind, MinHashDedupConfig
 
 # ---- clusters
 
@@ -351,3 +358,8 @@ def test_passages_of_scripts_without_spaces():
     repeated[0] = True
     assert remove_ngrams(text, repeated, 50) == text[50:]
     assert paragraph_keys(text, 8)[0] != 0
+
+
+def test_every_kind_of_source_is_planned():
+    """`plan` of a recipe with kind = "pdf" ended with a KeyError."""
+    assert set(get_args(FileKind)) == set(FILE_BYTES_PER_DOCUMENT)
