@@ -249,6 +249,7 @@ def test_a_translator_learns_both_languages_from_its_pairs(folder: Path):
     assert [(each.kind, each.path) for each in one.data.sources] == [("auto", "texte"), ("gettext", "po/b.po")]
     assert both.finetune is not None
     assert [each.path for each in both.finetune.conversations] == ["po/*.po"]
+    assert both.finetune.prompts == ("a file 0", "a file 1")
     plan = derive(both, 5_000)
     assert plan.recipe.data is not None
     assert plan.recipe.data.held_out_conversations == both.finetune.validation_fraction

@@ -26,6 +26,14 @@ def test_a_good_run_has_no_warnings():
     assert check_run(GOOD) == []
 
 
+def test_translations_are_judged_by_pairs_not_by_recall():
+    chat = GOOD_CHAT | {"recall": {"questions": 20, "recalled": 1}}
+    better, worse = ({"bleu": bleu, "chrf": 15.5, "copying": {"bleu": 1.3, "chrf": 1.4}} for bleu in (4.8, 1.1))
+    assert check_run(GOOD | {"chat": chat | {"translation": better}}) == []
+    (warning,) = check_run(GOOD | {"chat": chat | {"translation": worse}})
+    assert "no better than the input copied" in warning
+
+
 @pytest.mark.parametrize(
     ("stage", "changes", "expected"),
     [

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -226,12 +226,23 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
     return DataFound(data, lines, specs[0].name, "code" if is_code else "chat-4bit" if has_chat else "base")
 
 
+MAX_MESSAGE = 60
+"""Characters of a program's message that is a prompt."""
+
+
 def _first_questions(paths: list[str]) -> list[str]:
     """The first two different user turns of the conversations."""
+    from groundup.data.readers.gettext import parse_gettext
     from groundup.data.survey import iter_turns
 
-    files = [file for path in paths if (file := Path(path).expanduser()).is_file() and file.suffix != ".po"]
-    turns = (text for file in files for text in iter_turns(file, "user"))
+    def read_turns(file: Path) -> Iterator[str]:
+        if file.suffix != ".po":
+            return iter_turns(file, "user")
+        entries = parse_gettext(file.read_text(encoding="utf-8", errors="replace"), file.name)
+        return (entry[0] for entry in entries if isinstance(entry, list) and len(entry[0]) <= MAX_MESSAGE)
+
+    files = [file for path in paths if (file := Path(path).expanduser()).is_file()]
+    turns = (text for file in files for text in read_turns(file))
     return list(dict.fromkeys(islice(turns, 100)))[:2]
 
 

@@ -146,7 +146,10 @@ def _check_chat(metrics: Mapping[str, Metrics]) -> list[str]:
     degenerate = [row["prompt"] for row in chat.get("answers", []) if is_degenerate(row["answer"])]
     if degenerate:
         warnings.append(f"{len(degenerate)} of {len(chat['answers'])} answers are blank or repeat themselves")
+    translation = chat.get("translation")
     recall = chat.get("recall") or {"questions": 0}
+    if translation:  # is judged by pairs that the model has not seen
+        recall = {"questions": 0}
     known = chat.get("conversations", {}).get("train", math.inf) <= SMALL_CONVERSATIONS
     if known and recall["questions"] and recall["recalled"] < RECALLED_FRACTION * recall["questions"]:
         warnings.append(
@@ -169,7 +172,6 @@ def _check_chat(metrics: Mapping[str, Metrics]) -> list[str]:
     labels = chat.get("classification", {})
     if labels.get("accuracy", 1.0) <= labels.get("majority", 0.0):
         warnings.append("the classifier is no better than the most frequent label: more epochs, or more examples")
-    translation = chat.get("translation")
     if translation and translation["bleu"] <= translation["copying"]["bleu"]:
         warnings.append("the translations are no better than the input copied: more pairs, or more finetune.epochs")
     return warnings
