@@ -57,6 +57,7 @@ def test_german_texts(folder: Path, capsys: pytest.CaptureFixture[str]):
     init(data=["texte"], hours="0.05")
     out = capsys.readouterr().out
     assert out.startswith("30 German texts in 30 files, 13 kB, about 3,")
+    assert "\ntime: about " in out, "of all stages, not only of pretraining"
     assert out.endswith("wrote texte-base.toml\nnext: groundup plan texte-base.toml\n")
     recipe = load_recipe("texte-base.toml")
     assert recipe.name == "texte-base"

@@ -69,11 +69,13 @@ def init(
     Example: groundup init --goal chat --data texts --hardware cpu-2 --hours 0.5
     Example: groundup init --goal finetune --model SmolLM2.gguf --chat conversations.jsonl
     """
+    from groundup.artifacts.machine import Machine
     from groundup.finetune.conversations import DROP_REASONS
     from groundup.finetune.input_check import count_inputs
     from groundup.plan import init_recipe
     from groundup.plan.init_model_recipe import MODEL_GOALS
-    from groundup.plan.plan_table import describe_data
+    from groundup.plan.plan_table import describe_data, describe_time
+    from groundup.stage_runs import estimate_run_seconds
 
     if recipe is not None:
         if (goal, data, chat, model, hardware, hours) != (None,) * 6:
@@ -137,6 +139,8 @@ def init(
     if "data" in summary:
         summary["data"]["estimated"] = True
         print(f"expect: {describe_data(summary)}")
+    if stages := estimate_run_seconds(planned, Machine()):
+        print(f"time: {describe_time(summary | {'stage_seconds': stages})}")
     _write(out, text)
 
 
