@@ -196,8 +196,13 @@ def _planned_stages(stage_runs: list[StageRun]) -> int:
 
 def build_stage(stage_run: StageRun, recipe: Recipe, machine: Machine, stage_runs: list[StageRun]) -> None:
     """Build one stage in its partial folder, flush it to disk, write the manifest and promote the folder."""
-    partial = open_partial(stage_run.path, stage_run.fingerprint)
     seconds_file = _seconds_file(stage_run)
+    is_other = partial_path(stage_run.path).exists() and not partial_matches(stage_run.path, stage_run.fingerprint)
+    partial = open_partial(stage_run.path, stage_run.fingerprint)
+    if is_other:
+        spent = format_hours(_read_seconds(seconds_file) / 3600)
+        machine.progress.log(f"{stage_run.path.name}: starts anew: what was unfinished is of another recipe ({spent})")
+        seconds_file.unlink(missing_ok=True)
     if Manifest.read(partial) is not None:  # written last: the stage was killed before its folder was renamed
         promote(partial, stage_run.path)
         seconds_file.unlink(missing_ok=True)

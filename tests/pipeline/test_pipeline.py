@@ -195,6 +195,22 @@ def test_storage_fault_is_a_user_error_and_the_run_continues(tmp_path, name):
     ]  # fmt: skip
 
 
+def test_unfinished_work_of_another_recipe_is_told_and_its_time_not_counted(tmp_path, monkeypatch):
+    def interrupted(recipe, inputs, out, machine):
+        raise KeyboardInterrupt
+
+    working, lines = sys.modules["toy_stages"].base, []
+    sys.modules["toy_stages"].base = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    (tmp_path / "toy/.04-base.seconds").write_text("3600")
+    sys.modules["toy_stages"].base = working
+    monkeypatch.setattr("groundup.artifacts.progress.Progress.log", lambda self, text: lines.append(text))
+    assert run(tmp_path, "train.learning_rate=0.02")[-1] == ("base", "built")
+    assert "04-base: starts anew: what was unfinished is of another recipe (1.0 hours)" in lines
+    assert Manifest.read(tmp_path / "toy/04-base").provenance["seconds"] < 3600
+
+
 def test_read_only_run_folder_is_a_user_error(tmp_path, monkeypatch):
     def refuse(path, data):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))

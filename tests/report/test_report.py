@@ -21,6 +21,7 @@ from groundup.report.plan_document import plan_document, write_plan_pdf
 from groundup.report.report_document import build_document
 from groundup.report.run_data import collect_run
 from groundup.report.run_summary import summarize_run
+from groundup.report.sections.cover_page import cover_page
 from groundup.report.sections.data_section import _dropped_by_stage
 from groundup.report.sections.recipe_section import recipe_section as recipe_section
 from groundup.report.stage import run as run_stage
@@ -164,6 +165,20 @@ def test_numbers_and_texts(report):
         "9 duplicates · web",
     ):
         assert text in page, text
+
+
+def test_cover_names_the_strongest_baseline_and_the_warnings(report):
+    run_data = report[0]
+    scores = run_data["stages"]["scores"]["metrics"]
+    worse = scores | {"bits_per_byte": 2.3, "samples": [{"prompt": "The", "text": "of" + "," * 20}]}
+    stages = run_data["stages"] | {"scores": run_data["stages"]["scores"] | {"metrics": worse}}
+    card = [
+        f"{name}: {''.join(map(str, value))}"
+        for name, value in cover_page(run_data | {"stages": stages}, None, None)["card"]
+    ]
+    assert any("strongest baseline, bigram: 2.02" in row for row in card)
+    assert "Warning: 1 of 1 samples are blank or repeat themselves" in card
+    assert "Warning: 2.300 bits per byte is no better than bigram (2.020): longer training, or more text" in card
 
 
 def test_peak_memory_is_the_maximum_of_the_step_records(report):

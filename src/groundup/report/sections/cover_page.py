@@ -4,7 +4,11 @@ from typing import Any
 
 from groundup.report import formatting
 from groundup.report.elements import Cell, code
+from groundup.report.quality_checks import check_run, strongest_baseline
 from groundup.report.run_data import masked_lm_scores, stage_metrics, stage_seconds
+
+MAX_WARNINGS = 3
+"""On the cover."""
 
 
 def cover_page(run_data: dict[str, Any], title: str | None, author: str | None) -> dict[str, Any]:
@@ -70,12 +74,17 @@ def _card(run_data: dict[str, Any]) -> list[tuple[str, Cell]]:
     if "bits_per_byte" in scores:
         bounds = scores["bits_per_byte_interval"]
         interval = f" (95% interval {formatting.interval(bounds, 2)})" if bounds else ""
-        baseline = f"; xz: {scores['baselines']['xz']:.2f}" if "xz" in scores.get("baselines", {}) else ""
+        strongest = strongest_baseline(scores)
+        baseline = f"; strongest baseline, {strongest[0]}: {strongest[1]:.2f}" if strongest else ""
         rows.append(("Scores", f"{scores['bits_per_byte']:.2f} bits per byte of held-out text{interval}{baseline}"))
     if chat := stage_metrics(run_data, "chat"):
         rows.append(("Fine-tuning" if "task" in chat else "Chat", _describe_chat(chat)))
     if quantized := stage_metrics(run_data, "quantized"):
         rows.append((f"{quantized['bits']}-bit model", _describe_quantization(quantized)))
+    warnings = check_run({name: each["metrics"] for name, each in run_data["stages"].items()})
+    rows += [("Warning", text) for text in warnings[:MAX_WARNINGS]]
+    if (more := len(warnings) - MAX_WARNINGS) > 0:
+        rows.append(("Warning", f"{more} more under Evaluation"))
     rows.append(("Limitations", "Generated text can be false, offensive or unsafe."))
     last = next((stage for stage in ("chat", "base") if stage in run_data["stages"]), None)
     if last:
