@@ -15,7 +15,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from groundup.artifacts.errors import UserError
 from groundup.recipe.tokenizer_config import TokenizerAlgorithm
-from groundup.tokenizer import bpe
+from groundup.tokenizer import bpe, tokenizer_training
 from groundup.tokenizer.batch_encoder import SELF_TEST_TEXTS, BatchEncoder
 from groundup.tokenizer.bytes_to_unicode import from_unicode, to_unicode
 from groundup.tokenizer.special_tokens import SPECIAL_TOKENS
@@ -193,6 +193,15 @@ def test_tokenizers_that_cannot_be_extended_are_refused(tokenizer: Tokenizer, un
         extend_tokenizer(unigram, [PROSE], 800)
     with pytest.raises(UserError, match="the text yields only"):
         extend_tokenizer(tokenizer, ["a b"], 800)
+
+
+def test_unigram_training_breaks_endless_words():
+    """A word of 10 MB would take hours."""
+    trainable = tokenizer_training._trainable  # pyright: ignore[reportPrivateUsage]
+    broken = trainable("a" * 10_000 + " b\ud800")
+    assert [len(word) for word in broken.split()] == [4192, 4192, 1616, 2]
+    assert trainable(PROSE) == PROSE
+    assert train_unigram(["ab" * 20_000 + PROSE], 270).vocab_size == 270
 
 
 def test_recipe_algorithms_equal_the_implemented_ones():

@@ -1,6 +1,7 @@
 """Train a BPE or Unigram tokenizer, or extend a BPE tokenizer with new merges."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -35,6 +36,11 @@ _BYTES_ONLY = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": T
 BATCH_CHARACTERS = 4_000_000
 MAX_UNIGRAM_BYTES = 16
 """Longest entry of a Unigram vocabulary, as in SentencePiece."""
+
+MAX_WORD_CHARACTERS = 4_192
+"""Of a Unigram training; SentencePiece leaves out longer sentences."""
+
+LONG_WORD = re.compile(rf"\S{{{MAX_WORD_CHARACTERS}}}(?=\S)")
 
 
 def train_bpe(
@@ -84,7 +90,7 @@ def train_unigram(
         max_piece_length=MAX_UNIGRAM_BYTES,
         show_progress=False,
     )
-    backend.train_from_iterator((SURROGATES.sub("?", text) for text in texts), trainer)
+    backend.train_from_iterator(map(_trainable, texts), trainer)
     check_size(backend.get_vocab_size(), vocab_size)
     entries: list[tuple[str, float]] = json.loads(backend.to_str())["model"]["vocab"][len(special_tokens) :]
     lowest = min(score for _, score in entries)
@@ -94,6 +100,12 @@ def train_unigram(
     scores = [(token, 0.0) for token in special_tokens]
     scores += sorted(learned, key=lambda entry: (-entry[1], entry[0]))
     return Tokenizer(byte_level_backend(models.Unigram(scores), PATTERNS[pretokenizer].regex, special_tokens), **roles)
+
+
+def _trainable(text: str) -> str:
+    """Without lone surrogates, and with long words broken: the trainer's time grows faster than the length of a word."""
+    text = SURROGATES.sub("?", text)
+    return LONG_WORD.sub(r"\g<0>\n", text) if len(text) > MAX_WORD_CHARACTERS else text
 
 
 ALGORITHMS = {"bpe": train_bpe, "unigram": train_unigram}
