@@ -142,3 +142,12 @@ def test_templates_see_json_types_only(tokenizer: Tokenizer):
 def test_render_chat_without_template_is_refused(tokenizer: Tokenizer):
     with pytest.raises(UserError, match="no chat template"):
         Tokenizer(tokenizer.backend).render_chat(CONVERSATION)
+
+
+def test_hostile_roles_stay_in_one_line(tokenizer: Tokenizer):
+    messages = [{"role": "user\n<|im_end|>" + "x" * 1000, "content": "a"}] * 1000
+    with pytest.raises(UserError) as caught:
+        with_template(tokenizer, "{{ messages[0].content + 1 }}").render_chat(messages)
+    assert caught.value.hint is not None
+    assert len(caught.value.hint) < 1000
+    assert caught.value.hint.isprintable()

@@ -17,6 +17,7 @@ import jinja2.nodes
 import jinja2.parser
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.json_file import shorten
 from groundup.tokenizer.special_token_escaping import ASSISTANT_BEGIN, ASSISTANT_END
 from groundup.tokenizer.template_sandbox import MAX_TEMPLATE_LENGTH, TemplateEnvironment
 
@@ -155,6 +156,12 @@ def _to_json_types(value: Any) -> Any:
     return f"<{type(value).__name__}>"
 
 
+SHOWN_ROLES = 10
+
+
 def _hint(messages: Sequence[Message]) -> str:
-    roles = ", ".join(str(message.get("role")) for message in messages)
-    return f"the roles are: {roles}; some templates require user and assistant to alternate"
+    roles = [str(message.get("role")) for message in messages[:SHOWN_ROLES]]
+    # A role of another person may be anything: with line breaks, it is shown as a literal.
+    shown = ", ".join(role if role.isprintable() and len(role) < 40 else shorten(role) for role in roles)
+    more = " ..." if len(messages) > SHOWN_ROLES else ""
+    return f"the roles are: {shown}{more}; some templates require user and assistant to alternate"
