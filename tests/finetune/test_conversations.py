@@ -254,5 +254,6 @@ def test_an_instruction_with_its_input_and_a_system_message(tmp_path):
 def test_unknown_shapes_are_said_with_their_fields(tmp_path):
     with pytest.raises(UserError, match="no conversations") as raised:
         read(tmp_path, as_csv([("Frage", "Antwort"), ("Hallo", "Hi")]), "messages", "faq.csv")
+    assert raised.value.hint is not None
     assert "fields: frage, antwort" in raised.value.hint
     assert "prompt and completion" in raised.value.hint

@@ -236,7 +236,7 @@ def turns_from_messages(item: Any) -> Iterator[Turns]:
     messages = find_messages(item)
     if messages is None:
         raise ConversationDropped("malformed")
-    turns = tuple((message.get("role"), message.get("content")) for message in messages)
+    turns = tuple((message["role"], message["content"]) for message in messages)
     if not all(role in ROLES and isinstance(text, str) and text.strip() for role, text in turns):
         raise ConversationDropped("malformed")
     while turns and turns[-1][0] != "assistant":

@@ -7,7 +7,7 @@ from groundup.report.elements import Cell, code
 from groundup.report.quality_checks import check_run, strongest_baseline
 from groundup.report.run_data import masked_lm_scores, stage_metrics, stage_seconds
 
-MAX_WARNINGS = 3
+MAX_WARNINGS = 5
 """On the cover."""
 
 
