@@ -151,3 +151,8 @@ def test_hostile_roles_stay_in_one_line(tokenizer: Tokenizer):
     assert caught.value.hint is not None
     assert len(caught.value.hint) < 1000
     assert caught.value.hint.isprintable()
+
+
+def test_a_lone_surrogate_in_a_message_is_named(tokenizer: Tokenizer):
+    with pytest.raises(UserError, match=r"a lone surrogate, U\+D800"):
+        tokenizer.render_chat([{"role": "user", "content": "a\ud800"}])

@@ -179,7 +179,7 @@ class Tokenizer:
         """
         template, messages, names = self._escape_inputs(messages, names)
         text, _ = render(template, messages, add_generation_prompt=add_generation_prompt, **names)
-        with library_errors("the tokenizer cannot encode a conversation", HINT):
+        with encoding_errors([text]):
             return self._escaper.encode(text)[0]
 
     def render_chat_with_mask(
@@ -191,7 +191,7 @@ class Tokenizer:
         """
         template, messages, names = self._escape_inputs(messages, names)
         text, spans = assistant_spans(template, messages, last_turn_only, **names)
-        with library_errors("the tokenizer cannot encode a conversation", HINT):
+        with encoding_errors([text]):
             ids, offsets = self._escaper.encode(text)
         return ids, _token_mask(offsets, [self._trim_after_end_of_turn(text, span) for span in spans])
 

@@ -99,11 +99,6 @@ def write_tokenizer(tokenizer: Tokenizer, size: int) -> Metadata:
     tokens = [f"[PAD{id}]" if name is None else name for id, name in enumerate(names)]
     pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in rules["model"]["merges"]]
     merges = [(first, second) for first, second in pairs]
-    if not merges:
-        raise UserError(
-            "GGUF export: a vocabulary without merges, which llama.cpp does not open",
-            hint="train a tokenizer with a larger vocab_size, or use the huggingface format",
-        )
     types = _types(tokenizer, names, rules["model"])
     metadata: Metadata = {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types}
     if is_sentencepiece(rules):
@@ -122,6 +117,11 @@ def write_tokenizer(tokenizer: Tokenizer, size: int) -> Metadata:
             "tokenizer.ggml.merges": [" ".join(merge) for merge in merges],
             "tokenizer.ggml.add_space_prefix": False,
         }
+        if not merges:
+            raise UserError(
+                "GGUF export: a vocabulary without merges, which llama.cpp does not open",
+                hint="train a tokenizer with a larger vocab_size, or use the huggingface format",
+            )
     metadata["tokenizer.ggml.add_bos_token"] = _adds_bos(tokenizer)
     ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
     metadata |= {f"tokenizer.ggml.{ROLES[role]}": id for role, id in ids.items() if id is not None}
