@@ -102,7 +102,7 @@ def test_finetuning_from_init_to_an_answer(inputs: Path, tmp_path: Path, monkeyp
     knobs = [part for change in changes for part in ("--set", change)]
     planned = groundup("plan", "tiny-llama-finetune.toml", *knobs)
     assert "04-base, 06-chat, 08-export, 09-report" in planned
-    assert "in rows of 512" in planned
+    assert "in rows of 64" in planned
     summary = groundup("run", "tiny-llama-finetune.toml", *knobs)
     assert "from tiny-llama" in summary
     assert "training questions answered as trained: 0 before, 4 of 4 after" in summary
