@@ -189,6 +189,19 @@ def test_no_english_chat_for_text_in_another_language(folder: Path):
     assert GOAL_MEANINGS.keys() == GOALS.keys()
 
 
+def test_a_table_of_short_texts_keeps_them(folder: Path, capsys: pytest.CaptureFixture[str]):
+    """The filters for pages drop texts below 50 words."""
+    rows = [f"{n};Ich habe {n} Stück davon gekauft, sie sind schön.;gut" for n in range(900)]
+    (folder / "reviews.csv").write_text("\n".join(["id;text;label", *rows]), encoding="utf-8")
+    init(data=["reviews.csv"], goal="base", hours="0.05")
+    printed = capsys.readouterr().out
+    assert "short texts in reviews: without filters and masking, deduplicated only" in printed
+    assert "the filters drop" not in printed
+    recipe = load_recipe("reviews-base.toml")
+    assert recipe.data is not None
+    assert [source.clean for source in recipe.data.sources] == [False]
+
+
 def test_conversations_in_parquet(folder: Path, capsys: pytest.CaptureFixture[str]):
     turns = [
         [{"role": "user", "content": f"Wo steht Haus {n}?"}, {"role": "assistant", "content": PROSE["de"][n:]}]

@@ -194,13 +194,18 @@ def look_at_data(paths: list[str] | None, chat: list[str] | None) -> DataFound:
         return DataFound(data, [], SAMPLE, "chat-4bit")
     from groundup.artifacts.machine import Machine
     from groundup.artifacts.progress import auto_progress
-    from groundup.data.survey import conversations_as_text, describe_tokens, parse_source, survey_files
+    from groundup.data.survey import conversations_as_text, describe_tokens, parse_source, survey_files, without_filters
 
     specs = []
     for path in paths:
         specs.append(parse_source(path, [spec.name for spec in specs]))
     survey = survey_files(specs, Machine(progress=auto_progress()))
+    if short := survey.short_sources:
+        specs = [without_filters(spec) if spec.name in short else spec for spec in specs]
+        survey = survey_files(specs, Machine())
     lines = survey.describe() if survey.files else ["the text is not on this machine: the run will look at it"]
+    if short:
+        lines.append(f"short texts in {', '.join(sorted(short))}: without filters and masking, deduplicated only")
     if survey.conversations and not survey.text_sources:  # there is no other text to learn the language from
         talks = survey
         specs = [conversations_as_text(spec, talks.conversations) for spec in specs]

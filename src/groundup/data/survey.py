@@ -33,6 +33,8 @@ MAX_TURNS = 200
 """Limits of the sample: files, text in all, text of each file at least, turns of conversations."""
 SURVEYED_CHARACTERS = 20_000
 """Of a longer text, its beginning stands for all of it."""
+SHORT_TEXT_WORDS = 50
+"""The filters for pages drop shorter texts (Gopher's least number of words)."""
 MIN_SHARE = 0.02
 """Languages with a smaller share of the text are taken for errors of the detection."""
 LEFT_OUT = {
@@ -45,6 +47,7 @@ LEFT_OUT = {
     **{reason: REASON_TEXTS[reason] for reason in (TROFF, ENCODED, "nested_archive", "encrypted", "scanned_page")},
 }
 """Reasons for which whole files are left out, in words."""
+RECORD_KINDS = frozenset(["table", "jsonl"])
 ONE_TEXT_KINDS = frozenset(["text", "markdown", "rst", "html", "books", "code", "pdf", "office"])
 """Kinds of one text a file; long ones are read in parts."""
 TEXT_FRACTIONS = {"web": 0.1, "html": 0.2, "wikipedia": 0.7, "jsonl": 0.9, "table": 0.9}
@@ -65,6 +68,7 @@ class DataSurvey:
         languages: bytes of the sample.
         left_out: files, members of archives and records in the sample without text, by reason.
         beginnings: first words of a few documents of each kind.
+        records, short_records: texts of tables and JSON lines, and those of few words, by source.
         conversations: paths of files with conversations, and the languages of their turns.
     """
 
@@ -84,6 +88,8 @@ class DataSurvey:
     duplicates: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     beginnings: dict[str, list[str]] = field(default_factory=dict)
+    records: Counter[str] = field(default_factory=Counter)
+    short_records: Counter[str] = field(default_factory=Counter)
     conversations: list[str] = field(default_factory=list)
     conversation_languages: Counter[str] = field(default_factory=Counter)
 
@@ -100,6 +106,11 @@ class DataSurvey:
         return [
             code for code, count in self.languages.most_common() if count >= MIN_SHARE * total and code != "unknown"
         ]
+
+    @property
+    def short_sources(self) -> set[str]:
+        """Sources of records of which most are too short for the filters: reviews, questions, messages."""
+        return {name for name, count in self.short_records.items() if 2 * count > self.records[name]}
 
     @property
     def prompts(self) -> list[str]:
@@ -214,6 +225,8 @@ def _survey_file(
         survey.text_sources.add(spec.name)
         survey.text_files += not documents
         documents += 1
+        survey.records[spec.name] += kind in RECORD_KINDS
+        survey.short_records[spec.name] += kind in RECORD_KINDS and len(found.text.split()) < SHORT_TEXT_WORDS
         read_bytes += utf8_bytes(found.text)
         _survey_document(survey, kind, found, steps if getattr(spec, "clean", True) else {kind: []}, keys)
         if read_bytes > limit:
@@ -255,6 +268,11 @@ def _survey_document(
 
 def _turn_languages(path: Path) -> Counter[str]:
     return Counter(detect_language(text)[0] for text in islice(iter_turns(path), MAX_TURNS))
+
+
+def without_filters(spec: FilesConfig) -> SourceConfig:
+    """`spec` with deduplication only."""
+    return SourceConfig.model_validate(spec.model_dump() | {"clean": False})
 
 
 def iter_turns(path: Path, role: str = "assistant") -> Iterator[str]:

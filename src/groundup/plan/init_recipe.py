@@ -21,7 +21,7 @@ from groundup.plan.init_examples import (
 from groundup.plan.init_pairs import MIN_PAIR_WIDTH, PAIR_BLOCKS, grouped_paths, pair_bytes, pair_sources
 from groundup.plan.stage_time import BYTES_PER_TOKEN
 from groundup.recipe import parse_recipe
-from groundup.recipe.data_config import FilesConfig
+from groundup.recipe.data_config import FilesConfig, SourceConfig
 
 GOALS = {
     "base": ("evaluate", "report"),
@@ -258,6 +258,8 @@ def source_table(spec: FilesConfig) -> str:
         if spec.kind == "gettext"
         else f"\ntext_column = {to_toml(spec.text_column)}\nclean = false"
     )
+    if spec.kind == "auto" and isinstance(spec, SourceConfig) and not spec.clean:
+        how += "\nclean = false # short texts, which the filters for pages would drop"
     return f"[[data.sources]]\nname = {to_toml(spec.name)}\nkind = {to_toml(spec.kind)}{how}\n{place}\n"
 
 
