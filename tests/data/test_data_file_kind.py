@@ -161,7 +161,7 @@ LOG = "".join(
     ("name", "content", "kind"),
     [
         *((f"ls.{number}", page, "troff") for number, page in enumerate(PAGES)),
-        ("ls.1.gz", gzip.compress(PAGES[0]), "troff"),
+        ("ls.1.gz", gzip.compress(PAGES[0], mtime=0), "troff"),
         ("notes.txt", b".NET and .so files: the title of a page is set by\n.TH in troff.\n", "text"),
         ("blob.txt", base64.encodebytes(bytes(range(256)) * 10), "encoded"),
         ("dump.txt", (bytes(range(256)) * 10).hex().encode(), "encoded"),
