@@ -1,5 +1,6 @@
 """Recipes that a late stage would refuse: one error, from `plan` and from `run`, before any stage has a folder."""
 
+import json
 from typing import Any
 
 import pytest
@@ -117,7 +118,10 @@ def test_refused_before_the_first_stage(name, tmp_path, monkeypatch):
     assert not list((tmp_path / "run").glob("0*"))
 
 
-def test_recipes_that_are_not_refused():
+def test_recipes_that_are_not_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    (tmp_path / "chat.jsonl").write_text(json.dumps({"messages": turns}))
     for changes in (
         {
             "finetune": CHAT,

@@ -57,7 +57,7 @@ def run(folder: Path, steps: int = STEPS, checkpoint_seconds: float = 0.0, sourc
         steps=steps, learning_rate=0.01, warmup_steps=3, evaluate_every=50, optimizer="muon", weight_averaging="ema",
         precision="bfloat16",
     )  # fmt: skip
-    machine = Machine(device="cpu", checkpoint_every_seconds=checkpoint_seconds, micro_batch_size=2)
+    machine = Machine(device="cpu", threads=1, checkpoint_every_seconds=checkpoint_seconds, micro_batch_size=2)
     engine = NativeEngine(model, NEXT_TOKEN, settings, machine)
     with Prefetcher(source or RandomTokens(), steps=steps, threads=1) as batches:
         run_training_loop(
