@@ -18,13 +18,14 @@ import pytest
 
 from groundup.artifacts.machine import Machine
 from groundup.data import read_documents
+from groundup.data.dedup_estimate import estimate_file_bytes
 from groundup.data.document import Document
 from groundup.data.document_reader import read_file_kinds
 from groundup.data.file_kind import HEAD_BYTES, detect_kind
 from groundup.data.inputs import resolve_files
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.data.stage import run
-from groundup.recipe.data_config import FilesConfig
+from groundup.recipe.data_config import FilesConfig, SourceConfig
 
 PAGE = "<!DOCTYPE html><html><body><article><h1>Mill</h1><p>{}</p></article></body></html>"
 DUMP = (
@@ -173,3 +174,11 @@ LOG = "".join(
 )  # fmt: skip
 def test_text_files_without_words_are_left_out_and_logs_are_no_books(name: str, content: bytes, kind: str):
     assert detect_kind(name, content[:HEAD_BYTES], len(content)) == kind
+
+
+def test_planned_bytes_of_a_folder_are_those_of_its_text(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("A text of a few words. " * 100)
+    (tmp_path / "b.bin").write_bytes(bytes(range(256)) * 100)
+    spec = {"name": "mixed", "path": str(tmp_path)}
+    assert estimate_file_bytes(SourceConfig.model_validate(spec), Machine()) == 2300
+    assert estimate_file_bytes(SourceConfig.model_validate(spec | {"kind": "text"}), Machine()) == 2300 + 25600

@@ -1,6 +1,7 @@
 """Memory and number of passes of deduplication: the formulas, and estimates from file sizes before a run."""
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.archive import estimate_text_bytes
+from groundup.data.file_kind import LEFT_OUT_KINDS, detect_kind, head_bytes
 from groundup.data.inputs import FileSpec, InputFile, cached_package, local_files, resolve_files
 from groundup.recipe.data_config import DataConfig, FileKind, SourceConfig
 
@@ -29,6 +31,8 @@ FILE_BYTES_PER_DOCUMENT: dict[FileKind, float] = {
 BYTES_PER_TOKEN = 4
 """Estimate for English text with about 10,000 tokens in the vocabulary."""
 THREE_BYTES = re.compile("[\u0800-\U0010ffff]")
+SAMPLED_FILES = 400
+"""Of a folder of files of all kinds, to see which are read."""
 WORDS_PER_DOCUMENT = 600
 """With data.substring_dedup there is one key per word."""
 
@@ -96,7 +100,7 @@ def estimate_tokens(config: DataConfig, machine: Machine) -> int | None:
 def estimate_file_bytes(spec: FileSpec, machine: Machine) -> float | None:
     """Expected bytes of text in the files of a spec; None if they are not on this machine yet.
 
-    Uncompressed files; of gettext catalogues, which are mostly comments, the translated messages.
+    Uncompressed files, without those of no known kind; of gettext catalogues, which are mostly comments, the translated messages.
     """
     if _local_paths(spec, machine) is None:
         return None
@@ -104,11 +108,27 @@ def estimate_file_bytes(spec: FileSpec, machine: Machine) -> float | None:
         files = resolve_files(spec, machine, lazy=True)
         return float(sum(_catalogue_bytes(file, file.path.stat().st_mtime_ns) for file in files))
     size, topics = 0.0, getattr(spec, "topics", ())
-    for file in resolve_files(spec, machine, lazy=True):
+    files = resolve_files(spec, machine, lazy=True)
+    for file in files:
         members = file.iter_members() if file.is_archive else ()
         names = [(member.name, member.size) for member in members] or [(file.name, file.path.stat().st_size)]
         size += sum(estimate_text_bytes(*each) for each in names if not topics or PurePath(each[0]).stem in topics)
-    return size
+    return size * (_share_read(files) if getattr(spec, "kind", None) == "auto" else 1.0)
+
+
+def _share_read(files: Sequence[InputFile]) -> float:
+    """Share of the bytes of `files` that are of a kind with a reader, in a sample; archives count whole."""
+    read = total = 0
+    for file in files[:: -(-len(files) // SAMPLED_FILES)]:
+        size = file.path.stat().st_size
+        if not file.is_archive:
+            with file.path.open("rb") as stream:
+                kind = detect_kind(file.name, stream.read(head_bytes(file.name)), size)
+            read += size * (kind not in LEFT_OUT_KINDS)
+        else:
+            read += size
+        total += size
+    return read / max(total, 1)
 
 
 @cache
