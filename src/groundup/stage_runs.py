@@ -19,6 +19,7 @@ from groundup.plan.derive import SECONDS_PER_HOUR
 from groundup.plan.stage_time import estimate_stage_seconds
 from groundup.recipe import Recipe
 from groundup.recipe.base_model_config import BaseModelConfig
+from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.stages import STAGE_FOLDERS, STAGES, Stage, recipe_stages
 
 NOT_FINGERPRINTED = {"train": {"engine"}, "base": {"model"}}
@@ -148,6 +149,9 @@ def estimate_run_seconds(
         chat += [(1.0, estimate_file_bytes(spec, machine)) for spec in tuning.examples]
         if not chat:  # pairs are cut out of the text
             chat += [(1.0, size) for size in text]
+        elif finetuning_hours is None:
+            share = _share_kept(tuning)
+            chat = [(share * repeats, size) for repeats, size in chat]
     scored = local_files(recipe.evaluate.text) if recipe.evaluate and recipe.evaluate.text else None
     return estimate_stage_seconds(
         plan,
@@ -156,6 +160,17 @@ def estimate_run_seconds(
         None if scored is None else sum(path.stat().st_size for _, path in scored),
         None if finetuning_hours is None else finetuning_hours * SECONDS_PER_HOUR,
     )
+
+
+def _share_kept(config: FinetuneConfig) -> float:
+    """Share of the conversations or examples that are neither duplicates nor broken; 1 where they are not read here.
+
+    Catalogues are 1, too: their size is that of the translated messages.
+    """
+    from groundup.finetune.input_check import count_inputs
+
+    stats = None if any(source.kind == "gettext" for source in config.conversations) else count_inputs(config)
+    return stats.kept / stats.read if stats else 1.0
 
 
 def call_by_reference(reference: str, *arguments: Any) -> Any:
