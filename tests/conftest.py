@@ -32,8 +32,9 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """One torch thread: a stage sets the number for its process, and the next test would have other bits."""
     import torch
 
     torch.set_num_threads(1)

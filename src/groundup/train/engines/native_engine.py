@@ -33,19 +33,24 @@ class NativeEngine(TorchEngine):
         apply_activation_checkpointing(model, machine.activation_checkpointing)
         weights = dict(trainable_parameters(model))
         self.parameters = list(weights.values())
+        self._micro_batch_tokens = 0
+        """Of a size that was chosen here; shorter batches have larger micro-batches. 0: the size is given."""
         self.optimizers = build_optimizers(model, settings, self.learning_rate)
         self.average = build_weight_average(weights, settings)
         self.state = EngineState([model], self.optimizers, self.average, self.communicator)
         self._compiled_model = compile_blocks(model) if self.should_compile(model, machine) else model
 
     def forward_backward(self, batch: Batch) -> float:
+        length = next(iter(batch.values())).shape[1]
         if self.micro_batch_size is None:
             with self._autocast():
                 self.micro_batch_size = choose_micro_batch(self.module, self.objective, batch, self.device)
+            self._micro_batch_tokens = self.micro_batch_size * length
         num_targets = self.objective.count(batch)
         while True:
+            size = max(1, self._micro_batch_tokens // length) if self._micro_batch_tokens else self.micro_batch_size
             try:
-                return self.accumulate(batch, self.micro_batch_size, num_targets, self._micro_step).item()
+                return self.accumulate(batch, size, num_targets, self._micro_step).item()
             except torch.OutOfMemoryError as error:
                 self._halve_micro_batch(error)
 
@@ -64,6 +69,7 @@ class NativeEngine(TorchEngine):
                 hint="set machine.activation_checkpointing=full, or a smaller train.sequence_length",
             ) from None
         self.micro_batch_size = max(1, (self.micro_batch_size or 1) // 2)
+        self._micro_batch_tokens //= 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -77,12 +83,16 @@ class NativeEngine(TorchEngine):
             self.module.train()
 
     def save(self, folder: Path) -> Callable[[], None]:
-        return self.state.save(folder, micro_batch_size=str(self.micro_batch_size))
+        return self.state.save(
+            folder, micro_batch_size=str(self.micro_batch_size), micro_batch_tokens=str(self._micro_batch_tokens)
+        )
 
     def load(self, folder: Path) -> None:
-        saved = self.state.load(folder).get("micro_batch_size", "None")
+        values = self.state.load(folder)
+        saved = values.get("micro_batch_size", "None")
         if self.micro_batch_size is None and saved != "None":
             self.micro_batch_size = int(saved)  # another size would change rounding
+            self._micro_batch_tokens = int(values.get("micro_batch_tokens", "0"))
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return autocast(self.device, self.settings.precision)
