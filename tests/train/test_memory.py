@@ -19,6 +19,7 @@ from groundup.recipe import ModelConfig
 from groundup.recipe.model_config import MoEConfig
 from groundup.recipe.train_config import TrainConfig
 from groundup.train import NEXT_TOKEN, NativeEngine, micro_batch
+from groundup.train.engines import native_engine
 from groundup.train.low_memory_adamw import LowMemoryAdamW, dequantize_moment, quantize_moment, stochastic_round
 from groundup.train.mixed_precision import convert_to_float8_training, require_float8
 from groundup.train.weight_average import WeightAverage
@@ -250,6 +251,43 @@ def test_out_of_memory_halves_the_micro_batch(monkeypatch):
     monkeypatch.setattr(engine, "objective", type(NEXT_TOKEN)(none, NEXT_TOKEN.count))
     with pytest.raises(UserError, match="one sequence needs more memory"):
         engine.forward_backward(tokens())
+
+
+def test_micro_batches_follow_the_length_of_their_batch(tmp_path, monkeypatch):
+    """Chosen for the first batch; what is given, stays. A resumed run splits alike, and an error is of the size that failed."""
+    monkeypatch.setattr(native_engine, "choose_micro_batch", lambda *_: 2)
+
+    def split(engine, lengths):
+        sizes = []
+        forward = type(engine).accumulate
+
+        def accumulate(batch, size, *rest):
+            sizes.append(size)
+            return forward(engine, batch, size, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "accumulate", accumulate)
+            for length in lengths:
+                engine.forward_backward({name: rows[:, :length] for name, rows in tokens(rows=8).items()})
+        return sizes
+
+    chosen = NativeEngine(decoder(), NEXT_TOKEN, settings(), Machine())
+    given = NativeEngine(decoder(), NEXT_TOKEN, settings(), Machine(micro_batch_size=2))
+    resumed = NativeEngine(decoder(), NEXT_TOKEN, settings(), Machine())
+    assert split(chosen, [16, 8, 2, 32]) == [2, 4, 8, 1]
+    assert split(given, [16, 8, 2]) == [2, 2, 2]
+    chosen.optimizer_step(1.0)
+    chosen.save(tmp_path)()
+    resumed.load(tmp_path)
+    assert split(resumed, [8]) == [4]
+
+    def narrow(model, batch):
+        if len(batch["tokens"]) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return NEXT_TOKEN.loss(model, batch)
+
+    monkeypatch.setattr(chosen, "objective", type(NEXT_TOKEN)(narrow, NEXT_TOKEN.count))
+    assert split(chosen, [2]) == [8, 4, 2, 1]
 
 
 def test_weight_averages_equal_their_definition():

@@ -41,7 +41,7 @@ class NativeEngine(TorchEngine):
         self._compiled_model = compile_blocks(model) if self.should_compile(model, machine) else model
 
     def forward_backward(self, batch: Batch) -> float:
-        length = next(iter(batch.values())).shape[1]
+        sequences, length = next(iter(batch.values())).shape[:2]
         if self.micro_batch_size is None:
             with self._autocast():
                 self.micro_batch_size = choose_micro_batch(self.module, self.objective, batch, self.device)
@@ -49,10 +49,11 @@ class NativeEngine(TorchEngine):
         num_targets = self.objective.count(batch)
         while True:
             size = max(1, self._micro_batch_tokens // length) if self._micro_batch_tokens else self.micro_batch_size
+            size = min(size, sequences)
             try:
                 return self.accumulate(batch, size, num_targets, self._micro_step).item()
             except torch.OutOfMemoryError as error:
-                self._halve_micro_batch(error)
+                self._halve_micro_batch(size, length, error)
 
     def _micro_step(self, micro_batch: Batch, weight: float, is_last: bool) -> Tensor:
         with self._autocast():
@@ -60,16 +61,17 @@ class NativeEngine(TorchEngine):
         loss.backward()
         return loss
 
-    def _halve_micro_batch(self, error: torch.OutOfMemoryError) -> None:
-        """Halve the micro-batch size; the batch starts again."""
+    def _halve_micro_batch(self, size: int, length: int, error: torch.OutOfMemoryError) -> None:
+        """Halve micro-batches of `size` sequences of `length` tokens, which were too large; the batch starts again."""
         self.zero_grad()
-        if self.micro_batch_size == 1:
+        if size == 1:
             raise UserError(
                 f"one sequence needs more memory than {self.device} has: {str(error).splitlines()[0]}",
                 hint="set machine.activation_checkpointing=full, or a smaller train.sequence_length",
             ) from None
-        self.micro_batch_size = max(1, (self.micro_batch_size or 1) // 2)
-        self._micro_batch_tokens //= 2
+        self.micro_batch_size = size // 2
+        if self._micro_batch_tokens:
+            self._micro_batch_tokens = self.micro_batch_size * length
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
