@@ -114,14 +114,7 @@ def add_byte_fallback(tokenizer: Tokenizer) -> Tokenizer:
             f"a {model['type']} vocabulary cannot get bytes, expected BPE or Unigram", hint="train a new tokenizer"
         )
     model["byte_fallback"] = not byte_level
-    return Tokenizer(
-        tokenizers.Tokenizer.from_str(json.dumps(rules)),
-        bos=tokenizer.bos,
-        eos=tokenizer.eos,
-        pad=tokenizer.pad,
-        stop=sorted(tokenizer.stop_ids),
-        chat_template=tokenizer.chat_template,
-    )
+    return tokenizer.with_rules(rules)
 
 
 def _has_byte_fallback(rules: Mapping[str, Any]) -> bool:

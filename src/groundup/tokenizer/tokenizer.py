@@ -276,6 +276,13 @@ class Tokenizer:
         backend = bpe_from_merges(vocabulary, merges, regex, special_tokens, byte_fallback)
         return cls(backend, **roles, chat_template=chat_template)
 
+    def with_rules(self, rules: Mapping[str, Any]) -> "Tokenizer":
+        """A tokenizer with another tokenizer.json; the roles of tokens and the chat template stay."""
+        return Tokenizer(
+            tokenizers.Tokenizer.from_str(json.dumps(rules)),
+            bos=self.bos, eos=self.eos, pad=self.pad, stop=sorted(self.stop_ids), chat_template=self.chat_template,
+        )  # fmt: skip
+
     @classmethod
     def load(cls, folder: Path | str) -> "Tokenizer":
         """Load a folder in Hugging Face's layout. Raises UserError without a valid tokenizer.json.

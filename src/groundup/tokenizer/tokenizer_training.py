@@ -192,14 +192,7 @@ def extend_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int
         to_unicode(token): id for id, token in trainer.id_to_bytes.items() if id not in old_tokens
     }
     rules["model"]["merges"] = [*old, *_merge_strings(trainer.id_to_bytes, new)]
-    return Tokenizer(
-        tokenizers.Tokenizer.from_str(json.dumps(rules)),
-        bos=tokenizer.bos,
-        eos=tokenizer.eos,
-        pad=tokenizer.pad,
-        stop=sorted(tokenizer.stop_ids),
-        chat_template=tokenizer.chat_template,
-    )
+    return tokenizer.with_rules(rules)
 
 
 def count_pretokens(texts: Iterable[str], splitter: Callable[[np.ndarray], np.ndarray]) -> Counter[bytes]:
