@@ -6,6 +6,7 @@ from groundup.plan.hardware import device_spec
 from groundup.plan.model_shape import config_for_width
 from groundup.plan.parameter_count import TEXT_PAIRS, training_flops_per_token
 from groundup.plan.training_speed import TrainingSpeed
+from groundup.recipe import ModelConfig
 
 # Median seconds of a step with Muon in bfloat16: two cores of an Intel Xeon with AMX, torch 2.13, 2026-11-28, quiet machine.
 MEASURED = [
@@ -71,3 +72,15 @@ def test_relative_speed_divides_the_time():
         TrainingSpeed(device_spec("cpu-2"), 1, speed).step_seconds(config, 256, 2_048) for speed in (1.0, 0.5)
     )
     assert half == pytest.approx(2 * full)
+
+
+def test_planned_step_of_lora_is_the_measured_one():
+    # Median steps on the same machine, 2026-11-29: the chat model of recipes/quickstart.toml, and SmolLM2-135M.
+    small = config_for_width(256, 4_096, {"qk_norm": True, "context_length": 256})
+    large = ModelConfig(
+        vocab_size=49_152, hidden_size=576, num_layers=30, num_heads=9, num_kv_heads=3, intermediate_size=1536,
+        tie_embeddings=True,
+    )  # fmt: skip
+    speed = TrainingSpeed(device_spec("cpu-2"))
+    assert speed.step_seconds(large, 512, 512, method="lora") == pytest.approx(1.873, rel=0.1)
+    assert speed.step_seconds(small, 256, 1_024, method="lora") == pytest.approx(0.333, rel=0.1)

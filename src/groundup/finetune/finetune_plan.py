@@ -25,8 +25,6 @@ from groundup.tokenizer.special_tokens import TURN_END, TURN_START
 SAMPLED_CONVERSATIONS = 300
 PACKING_EFFICIENCY = 0.9
 """Fraction of the positions of packed rows that hold tokens."""
-LORA_FLOPS = 2 / 3
-"""Of training all weights: the gradients of frozen weights are not computed."""
 
 
 def check_base_chat(recipe: Recipe) -> None:
@@ -98,8 +96,7 @@ def _cost(recipe: Recipe, config: ModelConfig, finetune: FinetuneConfig, length:
     steps = max(1, math.ceil(finetune.epochs * rows / batch_rows))
     device = device_spec(recipe.budget.hardware)
     speed = TrainingSpeed(device, relative=recipe.budget.relative_speed)
-    seconds = steps * speed.step_seconds(config, length, batch_rows * length)
-    seconds *= LORA_FLOPS if finetune.method == "lora" else 1
+    seconds = steps * speed.step_seconds(config, length, batch_rows * length, method=finetune.method)
     memory = _memory(config, finetune, length, batch_rows)
     available = MEMORY_FRACTION * device.memory_bytes
     if memory.total > available:

@@ -30,6 +30,9 @@ MIN_VALIDATION_TOKENS = 30_000
 BYTES_PER_TOKEN = 4.0
 PAIR_LENGTH = 16
 """Typical tokens of a text of a pair, for the cost of attention."""
+PAIR_PADDING, PAIR_BYTES_PER_TOKEN = 2.0, 2.5
+"""Positions of a batch of pairs, of its tokens: the longest text of a batch counts. One vocabulary for two languages splits
+short texts into more tokens (measured on English and Russian messages of programs)."""
 DECODING_OVERHEAD = 0.15
 """Of the overhead of a training step."""
 DECODING_FLOPS, WEIGHTS_AS_TOKENS = 1e11, 20
@@ -85,14 +88,18 @@ def estimate_stage_seconds(
     tokens = (conversation_bytes or 0.0) / BYTES_PER_TOKEN
     if recipe.finetune:
         is_pairs = recipe.finetune.task == "generation" and config.architecture == "encoder_decoder"
+        if is_pairs:
+            tokens *= BYTES_PER_TOKEN / PAIR_BYTES_PER_TOKEN
         if finetuning_seconds is None:
             tuning = derive_finetuning(recipe.finetune, plan.parameters.total, tokens, config.architecture)
             epochs, batch_tokens = require_derived(tuning.epochs, "epochs"), require_derived(tuning.batch_tokens, "")
             if is_pairs:
-                sources = epochs * tokens / sum(TEXT_PAIRS)
-                finetuning_seconds = speed.training_seconds(config, PAIR_LENGTH, sources, batch_tokens, TEXT_PAIRS)
+                sources, batch = PAIR_PADDING * epochs * tokens / sum(TEXT_PAIRS), PAIR_PADDING * batch_tokens
+                finetuning_seconds = speed.training_seconds(config, PAIR_LENGTH, sources, batch, TEXT_PAIRS)
             else:
-                finetuning_seconds = speed.training_seconds(config, length, epochs * tokens, batch_tokens)
+                finetuning_seconds = speed.training_seconds(
+                    config, length, epochs * tokens, batch_tokens, method=recipe.finetune.method
+                )
         seconds["finetune"] = model_seconds + finetuning_seconds
         if recipe.finetune.task == "generation":
             batches = (RECALL_QUESTIONS, RECALL_QUESTIONS, *(1 for _ in recipe.finetune.prompts))  # before and after

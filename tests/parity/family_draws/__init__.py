@@ -1,0 +1,17 @@
+"""Random small models of each family, one file for each file of src/groundup/interop/families.
+
+`DRAWS` has a function for each `model_type`: from a random generator to the configuration of a small model. To add a family,
+write its function below in the file of its group; tests/parity/test_random_families.py then compares twenty such models with
+transformers in both directions.
+"""
+
+from collections.abc import Callable
+
+from family_draws import bert, gemma, gpt2, llama, mixtral, modernbert, t5
+from family_draws.draw import Draw, DrawnModel
+
+DRAWS: dict[str, Callable[[Draw], DrawnModel]] = {
+    **llama.DRAWS, **mixtral.DRAWS, **gemma.DRAWS, **gpt2.DRAWS, **t5.DRAWS, **bert.DRAWS, **modernbert.DRAWS,
+}  # fmt: skip
+
+__all__ = ["DRAWS", "Draw", "DrawnModel"]

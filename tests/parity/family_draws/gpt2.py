@@ -1,0 +1,22 @@
+"""GPT-2."""
+
+from family_draws.draw import VOCABULARY, Draw, DrawnModel
+
+
+def draw_gpt2(draw: Draw) -> DrawnModel:
+    heads = draw.choice((1, 3, 5))
+    return DrawnModel(
+        {
+            "model_type": "gpt2",
+            "vocab_size": VOCABULARY,
+            "n_positions": 96,
+            "n_embd": heads * draw.choice((7, 14, 64)),
+            "n_layer": draw.randint(1, 3),
+            "n_head": heads,
+            "n_inner": draw.choice((None, 71)),
+            "activation_function": draw.choice(("gelu_new", "gelu")),
+        }
+    )
+
+
+DRAWS = {"gpt2": draw_gpt2}

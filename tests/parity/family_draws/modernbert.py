@@ -1,0 +1,20 @@
+"""ModernBERT."""
+
+from family_draws.draw import Draw, DrawnModel
+
+
+def draw_modernbert(draw: Draw) -> DrawnModel:
+    return DrawnModel(
+        {
+            **draw.sizes(), **draw.heads(free_head_dim=False, grouped=False),
+            "model_type": "modernbert",
+            "num_hidden_layers": draw.choice((1, 4, 5)),
+            "local_attention": draw.choice((8, 12)),
+            "attention_bias": draw.chance(),
+            "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2,
+        },
+        "ModernBertForMaskedLM",
+    )  # fmt: skip
+
+
+DRAWS = {"modernbert": draw_modernbert}

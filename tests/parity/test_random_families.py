@@ -1,0 +1,127 @@
+"""Random small models of every family against transformers, in both directions, cached and uncached.
+
+Twenty models a family, five hundred in the slow test. `tests/parity/parity_table.py` writes the largest differences into
+book/parity.md.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+from groundup.interop import export_huggingface, load_huggingface
+from groundup.interop.families import FAMILIES
+from groundup.model import Decoder, EncoderDecoder, build_model
+
+sys.path.insert(0, str(Path(__file__).parent))
+from family_draws import DRAWS, Draw, DrawnModel
+from family_draws.draw import VOCABULARY
+
+LIMIT = 1e-4
+"""Largest difference of a float32 logit, of the largest logit, that counts as equal."""
+LENGTH = 40
+"""Tokens of a text: more than any window or original length of a draw."""
+DRAWN_MODELS = 20
+
+
+def build_reference(drawn: DrawnModel) -> nn.Module:
+    """The model as transformers builds it, with random weights in every tensor, norms and biases too."""
+    fields = dict(drawn.config)
+    config = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
+    config._experts_implementation = "eager"  # their grouped product wants even widths
+    made_by = getattr(transformers, drawn.model_class)
+    model = made_by.from_config(config) if drawn.model_class.startswith("Auto") else made_by(config)
+    if isinstance(model, transformers.T5ForConditionalGeneration):  # transformers ties it, v1.1 does not
+        model.lm_head.weight = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
+    return randomize(model)
+
+
+@torch.no_grad()
+def randomize(model: nn.Module) -> nn.Module:
+    """Weights large enough that every part of the model moves the logits."""
+    generator = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        weight.normal_(0.0, 0.4, generator=generator)
+        if weight.dim() > 1:
+            weight /= weight.shape[-1] ** 0.5 / 4
+    return model.eval()
+
+
+@torch.no_grad()
+def logits(model: nn.Module) -> Tensor:
+    """Logits of random tokens; of a source and a target where the model has two sides."""
+    tokens = torch.randint(3, VOCABULARY, (2, LENGTH), generator=torch.Generator().manual_seed(1))
+    if isinstance(model, EncoderDecoder):
+        return model(tokens, decoder_tokens=tokens[:, :20].flip(1)).logits
+    if getattr(model.config, "is_encoder_decoder", False):
+        return model(tokens, decoder_input_ids=tokens[:, :20].flip(1)).logits
+    return model(tokens).logits
+
+
+@torch.no_grad()
+def cached_logits(model: Decoder) -> Tensor:
+    """The same from a prompt of 17 tokens, then nine more, then one at a time."""
+    tokens = torch.randint(3, VOCABULARY, (2, LENGTH), generator=torch.Generator().manual_seed(1))
+    cache, ends = model.new_cache(2, LENGTH), [17, 26, *range(27, LENGTH + 1)]
+    parts = [model(tokens[:, begin:end], cache=cache).logits for begin, end in zip([0, *ends], ends, strict=False)]
+    return torch.cat(parts, dim=1)
+
+
+def difference(ours: Tensor, reference: Tensor) -> float:
+    """The largest difference of a logit, of the largest logit."""
+    return ((ours - reference).abs().max() / reference.abs().max().clamp(min=1.0)).item()
+
+
+def measure_import(drawn: DrawnModel, folder: Path) -> float:
+    """Their model, saved by them and opened by us."""
+    reference = build_reference(drawn)
+    reference.save_pretrained(folder)
+    ours, expected = load_huggingface(folder), logits(reference)
+    found = difference(logits(ours), expected)
+    return max(found, difference(cached_logits(ours), expected)) if isinstance(ours, Decoder) else found
+
+
+def measure_export(drawn: DrawnModel, folder: Path) -> float:
+    """Our model with our own weights, saved by us and opened by them. The folder holds their model."""
+    ours = randomize(build_model(load_huggingface(folder).config))
+    export_huggingface(ours, None, folder / "export")
+    reference, info = getattr(transformers, drawn.model_class).from_pretrained(
+        folder / "export", output_loading_info=True, experts_implementation="eager"
+    )
+    assert not any(info.values()), info
+    return difference(logits(ours), logits(reference.eval()))
+
+
+def measure_family(name: str, folder: Path, count: int = DRAWN_MODELS) -> tuple[float, float]:
+    """The largest differences of `count` models, in and out."""
+    into, out = 0.0, 0.0
+    for number in range(count):
+        drawn = DRAWS[name](Draw(f"{name} {number}"))
+        place = folder / str(number)
+        try:
+            into = max(into, measure_import(drawn, place))
+            out = max(out, measure_export(drawn, place))
+        except Exception as error:
+            error.add_note(f"draw {number} of {name}: {drawn}")
+            raise
+        assert max(into, out) < LIMIT, f"draw {number} of {name}: in {into:.1e}, out {out:.1e}: {drawn}"
+    return into, out
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_random_models_have_equal_logits_both_ways(name: str, tmp_path: Path):
+    measure_family(name, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DRAWS)
+def test_many_random_models_have_equal_logits_both_ways(name: str, tmp_path: Path):
+    measure_family(name, tmp_path, int(os.environ.get("GROUNDUP_DRAWS", "500")))
+
+
+def test_every_family_is_drawn():
+    assert set(DRAWS) == set(FAMILIES)
