@@ -106,6 +106,17 @@ def test_interrupted_run_can_continue(tmp_path):
     assert status.stderr == "interrupted: groundup run RECIPE continues it\n"
 
 
+def test_text_and_conversations_of_another_machine_are_planned_and_refused_by_the_run(tmp_path):
+    sets = [f"--set=data.sources=[{{name = 'text', kind = 'text', path = '{tmp_path}/none/*.txt'}}]"]
+    sets += [f"--set=finetune.conversations=[{{name = 'chat', kind = 'messages', path = '{tmp_path}/none.jsonl'}}]"]
+    planned = groundup("plan", QUICKSTART, *sets)
+    assert (planned.returncode, planned.stderr) == (0, ""), planned.stderr
+    sets[0] = f"--set=data.sources=[{{name = 'text', kind = 'text', path = '{ROOT}/README.md'}}]"
+    refused = groundup("run", QUICKSTART, *sets, "--runs", tmp_path / "runs")
+    assert refused.returncode == 2
+    assert "source chat: no file matches" in refused.stderr
+
+
 def test_plan_as_json():
     done = groundup("plan", QUICKSTART, "--json")
     assert done.returncode == 0, done.stderr

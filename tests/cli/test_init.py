@@ -123,7 +123,7 @@ def test_what_is_found_is_told(folder: Path, capsys: pytest.CaptureFixture[str])
     (files / "long.md").write_text("\n\n".join(f"{number} {PROSE['vi']}" for number in range(3000)))
     init(data=["mixed"], hours="0.05", goal="base")
     out = capsys.readouterr().out
-    assert out.startswith("5 Vietnamese texts, read in 10 parts, 1.5 MB, about"), out
+    assert out.startswith("5 Vietnamese texts, the longest in parts (10 documents), 1.5 MB, about"), out
     assert "encodings other than UTF-8: 1 cp1252\n" in out
     assert "files without text: 1 empty, 1 of no known kind" in out
     assert "exact duplicates: " in out

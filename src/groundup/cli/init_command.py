@@ -19,6 +19,8 @@ SAMPLE = "sample"
 SPEED_TOLERANCE = 1.5
 """Ratio to the speed of the table of devices, either way, that is taken for noise: the same steps on the same idle cores of a
 shared host took from 0.41 to 0.65 seconds within a day."""
+SMALL_CHAT = 10_000_000
+"""Parameters below which init says what a chat model can learn."""
 MIN_TOKENS = 1_000
 """Less text is a mistake: nothing can be learnt from it."""
 
@@ -139,6 +141,11 @@ def init(
     if "data" in summary:
         summary["data"]["estimated"] = True
         print(f"expect: {describe_data(summary)}")
+    if answers["goal"] in init_recipe.CHAT_GOALS and planned.parameters and planned.parameters.total < SMALL_CHAT:
+        print(
+            "a chat model of this size knows the answers that it was trained on, and little else; a downloaded model knows more: "
+            "groundup init --goal finetune --model PATH --chat FILE"
+        )
     if stages := estimate_run_seconds(planned, Machine()):
         print(f"time: {describe_time(summary | {'stage_seconds': stages})}")
     _write(out, text)

@@ -45,6 +45,7 @@ def plan(
     from groundup.plan.stage_support import check_stages
     from groundup.recipe import load_recipe
     from groundup.stage_runs import derive_recipe, estimate_run_seconds
+    from groundup.stages import recipe_stages
 
     loaded = load_recipe(recipe, sets or ())
     folder = runs / loaded.name
@@ -68,8 +69,11 @@ def plan(
         from groundup.finetune.finetune_plan import estimate_finetuning
 
         summary["finetuning"] = estimate_finetuning(derived.recipe, machine)
-        stage_runs = pipeline.resolve_stage_runs(derived.recipe, folder, machine)
-        summary["stages"] = [stage_run.path.name for stage_run in stage_runs]
+        summary["stages"] = [
+            stage.folder
+            for stage in recipe_stages(derived.recipe)
+            if getattr(derived.recipe, stage.section) is not None
+        ]
     summary["predicted_loss"] = predict_loss(loaded, derived, folder / LADDER_FOLDER)
     summary["stage_seconds"] = estimate_run_seconds(derived, machine, (summary.get("finetuning") or {}).get("hours"))
     if deduplication is not None:

@@ -152,7 +152,7 @@ class DataSurvey:
         name = f"{LANGUAGE_NAMES.get(main[0], main[0])} " if len(main) == 1 else ""
         noun, files, documents = _noun(self.kinds), round(self.text_files), round(self.documents)
         if self.kinds.keys() <= ONE_TEXT_KINDS and documents > files and not self.archives:
-            what = f"{_count(files, f'{name}{noun}')}, read in {documents:,} parts"
+            what = f"{_count(files, f'{name}{noun}')}, the longest in parts ({documents:,} documents)"
         else:
             what = f"{_count(documents, f'{name}{noun}')} in {_count(files, 'file')}"
         unit, name = (1e6, "MB") if self.text_bytes >= 1e6 else (1e3, "kB")

@@ -8,6 +8,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.finetune.chat_batches import encode_conversation
 from groundup.finetune.conversations import TrainingConversation, read_conversations
+from groundup.finetune.input_check import are_local
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
 from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.finetune_defaults import derive_finetuning, row_length
@@ -65,7 +66,7 @@ def estimate_finetuning(recipe: Recipe, machine: Machine) -> dict[str, Any] | No
     finetune, config = recipe.finetune, resolved_model_config(recipe)
     if recipe.base is None or finetune is None or finetune.task != "generation" or config.architecture != "decoder":
         return None
-    if any(source.package or "://" in (source.path or "") for source in finetune.conversations):
+    if not are_local(finetune.conversations):
         return None
     conversations, _ = read_conversations(finetune.conversations, machine)
     tokenizer = with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))

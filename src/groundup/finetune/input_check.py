@@ -1,10 +1,13 @@
 """Whether the conversations or examples of a recipe can be read: before the first stage runs."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from groundup.artifacts.machine import Machine
+from groundup.data.inputs import local_files
 from groundup.plan.stage_support import check_chat
 from groundup.recipe import Recipe
+from groundup.recipe.data_config import FilesConfig
 from groundup.recipe.finetune_config import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -21,10 +24,10 @@ def check_chat_stage(recipe: Recipe) -> None:
 def count_inputs(config: FinetuneConfig) -> "ConversationStats | None":
     """What is read and kept of the files on this machine; None if some are in packages or on other machines, or none are named.
 
-    Raises UserError if a file cannot be read, or nothing is left.
+    Raises UserError if a file cannot be read, or nothing is left. A run refuses missing files; a plan may be made elsewhere.
     """
     sources = [*config.conversations, *config.examples]
-    if not sources or any(source.package or "://" in (source.path or "") for source in sources):
+    if not sources or not are_local(sources):
         return None
     from groundup.finetune.conversations import read_conversations  # numpy, which `plan` of other recipes needs not
     from groundup.finetune.example_sources import read_examples
@@ -32,3 +35,10 @@ def count_inputs(config: FinetuneConfig) -> "ConversationStats | None":
     if config.task == "generation":
         return read_conversations(config.conversations, Machine())[1]
     return read_examples(config.examples, Machine())[1]
+
+
+def are_local(sources: Iterable[FilesConfig]) -> bool:
+    """Whether all sources name files of this machine."""
+    return all(
+        not source.package and "://" not in (source.path or "") and local_files(source.path or "") for source in sources
+    )
