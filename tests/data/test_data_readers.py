@@ -221,6 +221,9 @@ def test_code_reader_takes_source_files_only():
     assert reasons(read("code", "a/b.c", b"\0\0")) == ["not_text"]
     assert texts(read("code", "n.ipynb", notebook.encode())) == ["# # Title\n# words\n\nprint(1)\n"]
     assert reasons(read("code", "n.ipynb", b'{"cells": 3}')) == ["broken_notebook"]
+    heading = {"cell_type": "heading", "level": 2, "source": ["Title"]}
+    older = {"worksheets": [{"cells": [heading, {"cell_type": "code", "input": ["print(1)"]}]}]}
+    assert texts(read("code", "n.ipynb", json.dumps(older).encode())) == ["# ## Title\n\nprint(1)\n"]
 
 
 def test_notebook_lines_that_are_code_stay():

@@ -51,10 +51,11 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
 
 
 def notebook_to_script(name: str, data: bytes) -> ReadResult:
-    """A Jupyter notebook as one script: text cells as comments, no outputs (nbformat.readthedocs.io, version 4)."""
+    """A Jupyter notebook as one script: text cells as comments, no outputs (nbformat.readthedocs.io, versions 3 and 4)."""
     try:
         notebook = json.loads(data)
-        cells = notebook["cells"]
+        sheets = notebook.get("worksheets") or [notebook]
+        cells = [cell for sheet in sheets for cell in sheet["cells"]]
         is_python = _notebook_language(notebook) == "python"
         parts = [_cell(cell, is_python) for cell in cells if isinstance(cell, dict)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -70,12 +71,14 @@ def _notebook_language(notebook: dict) -> str:  # type: ignore[type-arg]
 
 
 def _cell(cell: dict, is_python: bool) -> str:  # type: ignore[type-arg]
-    source = cell.get("source", "")
+    source = cell.get("source", cell.get("input", ""))
     text = "".join(map(str, source)) if isinstance(source, list) else str(source)
     if cell.get("cell_type") == "code":
         if not is_python:
             return text
         return "\n".join(line for line in text.split("\n") if not PYTHON_MAGIC.match(line))
-    if cell.get("cell_type") == "markdown":
+    if cell.get("cell_type") == "heading":
+        text = f"{'#' * int(cell.get('level', 1))} {text}"
+    if cell.get("cell_type") in ("markdown", "heading"):
         return "\n".join(f"# {line}".rstrip() for line in text.split("\n"))
     return ""
