@@ -46,7 +46,7 @@ def losses(folder, compile: str, micro_batch: int | None, layers_every: int | No
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch's own modules
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # PyTorch looks at it itself
 @pytest.mark.skipif(not shutil.which("g++"), reason="nothing to compile with")
-@pytest.mark.parametrize("micro_batch", [None, 5])
+@pytest.mark.parametrize("micro_batch", [None, pytest.param(5, marks=pytest.mark.slow)])
 def test_compiled_losses_equal_eager_losses(tmp_path, micro_batch):
     torch.compiler.reset()
     counters.clear()
@@ -79,7 +79,12 @@ def test_layer_stats_of_compiled_blocks_cause_no_recompilation(tmp_path):
 @pytest.mark.skipif(not shutil.which("g++"), reason="nothing to compile with")
 @pytest.mark.parametrize(
     ("precision", "checkpointing"),
-    [("float32", "none"), ("float32", "full"), ("float32", "selective"), ("float8", "none")],
+    [
+        ("float32", "none"),
+        ("float32", "full"),
+        ("float32", "selective"),
+        pytest.param("float8", "none", marks=pytest.mark.slow),
+    ],
 )
 def test_one_compilation_serves_any_depth(monkeypatch, precision, checkpointing):
     """Ten blocks, where PyTorch gives up after eight compilations."""

@@ -35,14 +35,17 @@ def straight(tmp_path_factory) -> tuple:
     return outcome(folder)
 
 
-def test_twenty_kills_at_random_times_change_no_bit(tmp_path, straight):
+@pytest.mark.parametrize("kills", [8, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_at_random_times_change_no_bit(tmp_path, straight, kills):
     done = subprocess.run(
-        [sys.executable, trial.__file__, str(tmp_path), "20", "1"],
+        [sys.executable, trial.__file__, str(tmp_path), str(kills), "1"],
         capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
-    assert report["killed"] >= 5, "the moments are too late: it had ended by itself"  # how many depends on the machine
+    assert report["killed"] >= kills // 4, (
+        "the moments are too late: it had ended by itself"
+    )  # how many depends on the machine
     assert outcome(tmp_path) == straight
 
 
@@ -54,7 +57,7 @@ def test_full_disk_during_a_save_raises_and_keeps_the_last_checkpoint(tmp_path, 
     assert outcome(tmp_path) == straight
 
 
-@pytest.mark.parametrize("fault", ["vanishes", "is cut"])
+@pytest.mark.parametrize("fault", ["vanishes", pytest.param("is cut", marks=pytest.mark.slow)])
 def test_corrupt_data_file_is_named_and_the_run_resumes_after_repair(tmp_path, fault):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     tokens = write_shard(tmp_path / "tokens")

@@ -26,7 +26,7 @@ from groundup.train.prefetch import BatchSource as Source
 from groundup.train.prefetch import Prefetcher
 from groundup.train.token_batches import TokenBatches
 
-STEPS = 240
+STEPS = 160
 
 
 class RandomTokens:
