@@ -10,10 +10,12 @@ import sentencepiece
 import tiktoken
 from hard_texts import PROSE, TORTURE, texts
 from hypothesis import given, settings
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from test_stage import recipe, write_data
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
+from groundup.interop.gguf.gguf_tokenizer import read_tokenizer
 from groundup.recipe.tokenizer_config import TokenizerConfig
 from groundup.tokenizer import Tokenizer, pretrained, stage
 from groundup.tokenizer.batch_encoder import BatchEncoder
@@ -138,6 +140,51 @@ def test_normalizing_sentencepiece_model_equals_sentencepiece(prose: list[str]):
     original, loaded = sentencepiece.SentencePieceProcessor(model_proto=model), load_sentencepiece(model)
     for text in (*prose, "  ﬁ  ２ ①  Ａ \u00a0 é e\u0301 ", ""):
         assert loaded.encode(text) == original.encode(text)
+
+
+def test_windows_line_breaks_are_normalized_as_two_characters(prose: list[str]):
+    model = sentencepiece_model(prose, model_type="unigram", remove_extra_whitespaces=False)
+    original, loaded = sentencepiece.SentencePieceProcessor(model_proto=model), load_sentencepiece(model)
+    for text in ("a\r\nb", "\r\n\r\n", "a \r\n b", "a\n\rb", PROSE):
+        assert loaded.encode(text) == original.encode(text)
+
+
+def equal_scores_of_spaces(prose: list[str]) -> ModelProto:
+    """A BPE model with runs of spaces of one score, as Mistral's: the merges of two runs are ordered by their lengths."""
+    spaces = ["\u2581" * length for length in (2, 4, 8, 5, 16, 6, 12, 13, 10, 14, 3, 9, 7, 11)]
+    model = ModelProto.FromString(
+        sentencepiece_model(
+            prose, model_type="bpe", byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False
+        )
+    )
+    known = {piece.piece for piece in model.pieces}
+    for token in spaces:
+        if token not in known:
+            model.pieces.add(piece=token, score=-1e9)
+    for piece in model.pieces:
+        if set(piece.piece) == {"\u2581"}:
+            piece.score = -1e9
+    return model
+
+
+def test_runs_of_spaces_of_equal_score_equal_sentencepiece(prose: list[str]):
+    model = equal_scores_of_spaces(prose)
+    original = sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
+    loaded = load_sentencepiece(model.SerializeToString())
+    gguf = read_tokenizer(
+        {
+            "tokenizer.ggml.model": "llama",
+            "tokenizer.ggml.tokens": [piece.piece for piece in model.pieces],
+            "tokenizer.ggml.scores": [piece.score for piece in model.pieces],
+            "tokenizer.ggml.token_type": [piece.type for piece in model.pieces],
+            "tokenizer.ggml.unknown_token_id": 0,
+        }
+    )
+    for length in range(1, 70):
+        for text in (" " * length, "a" + " " * length + "b", "\n" + " " * length + "def"):
+            expected = original.encode(text)
+            assert loaded.encode(text) == expected
+            assert gguf.encode(text) == expected
 
 
 def test_file_formats_are_detected_by_content(

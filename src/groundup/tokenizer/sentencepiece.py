@@ -86,7 +86,7 @@ def load_sentencepiece(data: bytes) -> Tokenizer:
         )
     backend = tokenizers.Tokenizer(model)
     add_dummy_prefix = bool(normalizer.get(3, 1))
-    steps: list[Any] = [normalizers.Precompiled(normalizer[2])] if normalizer.get(2) else []
+    steps: list[Any] = _character_table(normalizer[2]) if normalizer.get(2) else []
     if normalizer.get(4, 1):
         steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     steps += [normalizers.Prepend(SPACE)] if add_dummy_prefix else []
@@ -103,10 +103,25 @@ def load_sentencepiece(data: bytes) -> Tokenizer:
     return Tokenizer(backend, **{role: tokens[id] for role, id in roles.items() if id in control})
 
 
+def _character_table(table: bytes) -> list[Any]:
+    """The steps of a model's table of normalized characters.
+
+    The library replaces both characters of a Windows line break by one entry; as two line feeds, they are replaced one by one.
+    """
+    entries = normalizers.Precompiled(table)
+    if entries.normalize_str("\r") != entries.normalize_str("\n"):
+        return [entries]
+    return [normalizers.Replace("\r\n", "\n\n"), entries]
+
+
 def merges_from_scores(vocabulary: dict[str, int], scores: list[float]) -> list[Merge]:
-    """All splits of tokens into two tokens, best score first."""
+    """All splits of tokens into two tokens, best score first; of equal scores, the one with the longest left part first.
+
+    The order of equal scores is that of transformers. A list of merges cannot say "leftmost first" among merges of one
+    score, as SentencePiece decides; with long parts first, runs of one character (spaces) get the same tokens.
+    """
     merges = [
-        (-scores[id], vocabulary[token[:i]], vocabulary[token[i:]], (token[:i], token[i:]))
+        (-scores[id], -i, i - len(token), id, (token[:i], token[i:]))
         for token, id in vocabulary.items()
         for i in range(1, len(token))
         if token[:i] in vocabulary and token[i:] in vocabulary
