@@ -4,8 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from groundup.artifacts.errors import UserError
+from groundup.generate.generation import remaining_context
+from groundup.model import build_model
 from groundup.model.rope import RotaryEmbedding, rotate
+from groundup.recipe import ModelConfig
 from groundup.recipe.model_config import RopeScalingConfig
 
 LINEAR = RopeScalingConfig(method="linear", factor=4.0)
@@ -58,3 +64,45 @@ def test_meta_model_gets_its_frequencies():
         rotary = RotaryEmbedding(8, 100.0, 16, LINEAR)
     rotary.to_empty(device="cpu")
     assert torch.equal(rotary.frequencies, RotaryEmbedding(8, 100.0, 16, LINEAR).frequencies)
+
+
+DYNAMIC = ModelConfig(
+    vocab_size=40, hidden_size=64, num_layers=2, num_heads=1, context_length=48,
+    rope_scaling={"method": "dynamic", "factor": 4.0, "original_context_length": 12},
+)  # fmt: skip
+
+
+def test_dynamic_scaling_follows_the_length_of_each_document():
+    """Rows and documents of other lengths do not change the answer for a text."""
+    model = build_model(DYNAMIC).eval()
+    tokens = torch.randint(40, (2, 40))
+    documents = torch.tensor([[1] * 7 + [2] * 20 + [3] * 13, [1] * 40])
+    together = model(tokens, document_ids=documents).logits
+    for row, begin, end in ((0, 0, 7), (0, 7, 27), (0, 27, 40), (1, 0, 40)):
+        alone = model(tokens[row : row + 1, begin:end]).logits
+        torch.testing.assert_close(together[row : row + 1, begin:end], alone, rtol=0, atol=1e-5)
+
+
+def test_dynamic_scaling_ends_a_cache_at_the_original_length():
+    model = build_model(DYNAMIC).eval()
+    tokens = torch.randint(40, (1, 13))
+    cache = model.new_cache(1)
+    cached = torch.cat([model(tokens[:, i : i + 1], cache=cache).logits for i in range(12)], dim=1)
+    torch.testing.assert_close(cached, model(tokens[:, :12]).logits, rtol=0, atol=1e-5)
+    with pytest.raises(
+        UserError, match="13 tokens with a key/value cache, expected at most original_context_length = 12"
+    ):
+        model(tokens[:, 12:], cache=cache)
+    assert remaining_context(model, [1] * 9) == 3
+    with pytest.raises(
+        UserError, match="expected at most 11: the model's context_length before dynamic RoPE scaling is 12"
+    ):
+        remaining_context(model, [1] * 12)
+
+
+def test_yarn_of_a_short_original_length():
+    """The ramp of transformers may be reversed: all pairs are then unchanged."""
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4, "rope_theta": 10000.0}
+    theirs = LlamaRotaryEmbedding(LlamaConfig(head_dim=64, rope_parameters=scaling, max_position_embeddings=16))
+    config = RopeScalingConfig(method="yarn", factor=4.0, original_context_length=4)
+    torch.testing.assert_close(RotaryEmbedding(64, 10000.0, 16, config).frequencies, theirs.inv_freq)

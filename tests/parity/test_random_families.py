@@ -52,9 +52,9 @@ def randomize(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def logits(model: nn.Module) -> Tensor:
-    """Logits of random tokens; of a source and a target where the model has two sides."""
-    tokens = torch.randint(3, VOCABULARY, (2, LENGTH), generator=torch.Generator().manual_seed(1))
+def logits(model: nn.Module, length: int = LENGTH) -> Tensor:
+    """Logits of random tokens, of the first `length`; of a source and a target where the model has two sides."""
+    tokens = torch.randint(3, VOCABULARY, (2, LENGTH), generator=torch.Generator().manual_seed(1))[:, :length]
     if isinstance(model, EncoderDecoder):
         return model(tokens, decoder_tokens=tokens[:, :20].flip(1)).logits
     if getattr(model.config, "is_encoder_decoder", False):
@@ -66,7 +66,8 @@ def logits(model: nn.Module) -> Tensor:
 def cached_logits(model: Decoder) -> Tensor:
     """The same from a prompt of 17 tokens, then nine more, then one at a time."""
     tokens = torch.randint(3, VOCABULARY, (2, LENGTH), generator=torch.Generator().manual_seed(1))
-    cache, ends = model.new_cache(2, LENGTH), [17, 26, *range(27, LENGTH + 1)]
+    length = min(LENGTH, model.config.cached_context_length)
+    cache, ends = model.new_cache(2, length), [17, *(end for end in (26, *range(27, LENGTH + 1)) if end <= length)]
     parts = [model(tokens[:, begin:end], cache=cache).logits for begin, end in zip([0, *ends], ends, strict=False)]
     return torch.cat(parts, dim=1)
 
@@ -82,7 +83,10 @@ def measure_import(drawn: DrawnModel, folder: Path) -> float:
     reference.save_pretrained(folder)
     ours, expected = load_huggingface(folder), logits(reference)
     found = difference(logits(ours), expected)
-    return max(found, difference(cached_logits(ours), expected)) if isinstance(ours, Decoder) else found
+    if isinstance(ours, Decoder):
+        cached = cached_logits(ours)
+        found = max(found, difference(cached, logits(reference, cached.shape[1])))
+    return found
 
 
 def measure_export(drawn: DrawnModel, folder: Path) -> float:
@@ -125,3 +129,24 @@ def test_many_random_models_have_equal_logits_both_ways(name: str, tmp_path: Pat
 
 def test_every_family_is_drawn():
     assert set(DRAWS) == set(FAMILIES)
+
+
+@pytest.mark.parametrize("method", ["yarn", "llama3", "dynamic"])
+@pytest.mark.parametrize("where", ["beside", "within", "both"])
+def test_original_length_beside_and_within_the_rope_scaling(method: str, where: str, tmp_path: Path):
+    """transformers takes the one beside it first; of dynamic scaling, the maximum length is the original one."""
+    scaling = {"rope_type": method, "factor": 4.0}
+    if method == "llama3":
+        scaling |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    if where != "beside":
+        scaling["original_max_position_embeddings"] = 12
+    fields = {"vocab_size": VOCABULARY, "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 1}
+    fields |= {
+        "intermediate_size": 24,
+        "max_position_embeddings": 24 if method == "dynamic" else 48,
+        "rope_scaling": scaling,
+        "model_type": "llama",
+    }
+    if where != "within":
+        fields["original_max_position_embeddings"] = 8
+    assert measure_import(DrawnModel(fields), tmp_path) < LIMIT

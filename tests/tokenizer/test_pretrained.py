@@ -154,7 +154,11 @@ def equal_scores_of_spaces(prose: list[str]) -> ModelProto:
     spaces = ["\u2581" * length for length in (2, 4, 8, 5, 16, 6, 12, 13, 10, 14, 3, 9, 7, 11)]
     model = ModelProto.FromString(
         sentencepiece_model(
-            prose, model_type="bpe", byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False
+            prose,
+            model_type="bpe",
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
         )
     )
     known = {piece.piece for piece in model.pieces}

@@ -133,16 +133,17 @@ def remaining_context(model: nn.Module, prompt_ids: Sequence[int]) -> int:
     if isinstance(prompt_ids, str):
         raise UserError("prompt_ids is a str, expected token ids", hint="generate_text takes text")
     model = require_generative(model)
-    context_length = model.config.context_length
+    context_length = model.config.cached_context_length
     if len(prompt_ids) == 0:
         raise UserError("the prompt is empty, expected at least one token")
     if isinstance(model, EncoderDecoder) and len(prompt_ids) <= context_length:
         return context_length  # source and target have a context each
     remaining = context_length - len(prompt_ids)
+    reason = "" if context_length == model.config.context_length else "before dynamic RoPE scaling "
     if remaining < 1:
         raise UserError(
             f"the prompt has {len(prompt_ids)} tokens, expected at most {max_prompt_tokens(model.config)}: "
-            f"the model's context_length is {context_length}",
+            f"the model's context_length {reason}is {context_length}",
             hint="shorten the prompt",
         )
     return remaining
@@ -150,7 +151,7 @@ def remaining_context(model: nn.Module, prompt_ids: Sequence[int]) -> int:
 
 def max_prompt_tokens(config: ModelConfig) -> int:
     """Tokens of the longest prompt: a decoder needs room for one more in its context."""
-    return config.context_length - (config.architecture == "decoder")
+    return config.cached_context_length - (config.architecture == "decoder")
 
 
 def generate_text(model: nn.Module, tokenizer: Tokenizer, text: str, **options: Any) -> str:

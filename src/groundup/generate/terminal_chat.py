@@ -91,7 +91,7 @@ class ChatSession:
 
     def _build_prompt(self, turns: list[dict[str, str]]) -> tuple[list[int], int]:
         """The prompt, and the number of oldest turns dropped from it, in pairs."""
-        context_length = self._model.config.context_length
+        context_length = self._model.config.cached_context_length
         max_prompt = context_length - max(min(self._max_tokens, context_length // 8), 1)
         prompt: list[int] = []
         for first in range(0, len(turns), 2):

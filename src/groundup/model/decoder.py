@@ -68,7 +68,7 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B T D"]:
         """The output of the final norm: the input of the head."""
-        check_tokens(tokens, self.config, 0 if cache is None else cache.length)
+        check_tokens(tokens, self.config, None if cache is None else cache.length)
         positions = compute_positions(tokens, document_ids) if cache is None else cache.positions(tokens.shape[1])
         contexts = self.position_encodings(positions, document_ids, cache)
         x = self.embedding(tokens, positions)
@@ -83,7 +83,7 @@ class Decoder(nn.Module):
         return self.head(hidden)
 
     def new_cache(self, batch_size: int, max_length: int | None = None) -> StaticKVCache:
-        """An empty cache for `batch_size` sequences of `max_length` tokens (default: the context length)."""
+        """An empty cache for `batch_size` sequences of `max_length` tokens (default: as many as the model can cache)."""
         weight = self.embedding.tokens.weight
-        length = max_length or self.config.context_length
+        length = max_length or self.config.cached_context_length
         return StaticKVCache(self.config, batch_size, length, weight.dtype, weight.device)

@@ -71,14 +71,24 @@ def check_architecture(config: ModelConfig, expected: str) -> None:
         )
 
 
-def check_tokens(tokens: Int[Tensor, "B T"], config: ModelConfig, cache_length: int = 0) -> None:
-    """Raises UserError for sequences beyond the context length and, on a CPU, for ids outside the vocabulary."""
+def check_tokens(tokens: Int[Tensor, "B T"], config: ModelConfig, cache_length: int | None = None) -> None:
+    """Raises UserError for sequences beyond the context length and, on a CPU, for ids outside the vocabulary.
+
+    cache_length: tokens in the key/value cache; None: no cache.
+    """
     if tokens.ndim != 2:
         raise UserError(
             f"tokens of shape {tuple(tokens.shape)}, expected (batch, length)",
             hint="tokens[None] is a batch of one sequence",
         )
-    length = cache_length + tokens.shape[1]
+    length = (cache_length or 0) + tokens.shape[1]
+    limit = config.cached_context_length
+    if cache_length is not None and limit < length <= config.context_length:
+        raise UserError(
+            f"a sequence of {length} tokens with a key/value cache, expected at most original_context_length = {limit}: "
+            "beyond it, dynamic RoPE changes the keys of all tokens with each token",
+            hint="shorten the sequence, or call the model without a cache",
+        )
     if length > config.context_length:
         raise UserError(
             f"a sequence of {length} tokens, expected at most context_length = {config.context_length}",

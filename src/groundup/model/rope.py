@@ -56,7 +56,7 @@ class RotaryEmbedding(nn.Module):
         cos, sin = angles.cos() * self.factor, angles.sin() * self.factor
         return Rotation(torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1))
 
-    def frequencies_for(self, positions: Int[Tensor, "*B T"]) -> Float[Tensor, " P"]:
+    def frequencies_for(self, positions: Int[Tensor, "*B T"]) -> Float[Tensor, "*BT P"]:
         return self.frequencies
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
@@ -68,17 +68,26 @@ class RotaryEmbedding(nn.Module):
 
 
 class DynamicRotaryEmbedding(RotaryEmbedding):
-    """Dynamic NTK scaling: theta grows with sequences longer than the original context length.
+    """Dynamic NTK scaling: theta grows with documents longer than the original context length.
 
-    theta grows by (factor * length / original - (factor - 1)) ^ (K / (K - 2)), as in Hugging Face's "dynamic".
+    theta grows by (factor * length / original - (factor - 1)) ^ (K / (K - 2)), as in Hugging Face's "dynamic", with the length
+    of each document, not of the longest in the batch: other rows do not change a row. Keys in a cache cannot follow, so a
+    cache ends at the original length (`ModelConfig.cached_context_length`).
     """
 
-    def frequencies_for(self, positions: Int[Tensor, "*B T"]) -> Float[Tensor, " P"]:
+    def frequencies_for(self, positions: Int[Tensor, "*B T"]) -> Float[Tensor, "*B T P"]:
         assert self.scaling is not None
-        length = (positions.max() + 1).clamp(min=self.original_length)
+        length = document_lengths(positions).clamp(min=self.original_length)
         growth = self.scaling.factor * length / self.original_length - (self.scaling.factor - 1)
         pair = torch.arange(0, self.head_dim, 2, device=positions.device)
-        return self.frequencies / growth ** (pair / (self.head_dim - 2))
+        return self.frequencies / growth[..., None] ** (pair / (self.head_dim - 2))
+
+
+def document_lengths(positions: Int[Tensor, "*B T"]) -> Int[Tensor, "*B T"]:
+    """The length of the document of each token; positions begin at 0 in each document of a row."""
+    document = (positions == 0).cumsum(dim=-1)
+    last = torch.zeros_like(positions).repeat_interleave(2, dim=-1)  # room for every index of a document
+    return last.scatter_reduce(-1, document, positions, "amax").gather(-1, document) + 1
 
 
 def rotate(x: Float[Tensor, "B H T K"], rotation: Rotation) -> Float[Tensor, "B H T K"]:
@@ -116,7 +125,7 @@ def _yarn(frequencies: Tensor, theta: float, original: int, scaling: RopeScaling
 
     low = max(math.floor(pair_with_turns(scaling.beta_fast)), 0)
     high = min(math.ceil(pair_with_turns(scaling.beta_slow)), 2 * pairs - 1)
-    ramp = ((torch.arange(pairs) - low) / max(high - low, 0.001)).clamp(0, 1)
+    ramp = ((torch.arange(pairs) - low) / (high - low or 0.001)).clamp(0, 1)
     return frequencies / scaling.factor * ramp + frequencies * (1 - ramp)
 
 

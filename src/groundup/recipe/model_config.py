@@ -177,6 +177,13 @@ class ModelConfig(BaseConfig):
         return (self.attention_pattern * math.ceil(num_layers / len(self.attention_pattern)))[:num_layers]
 
     @property
+    def cached_context_length(self) -> int:
+        """Maximum tokens with a key/value cache: dynamic RoPE would change the keys in it beyond the original length."""
+        if self.position_embedding == "rope" and self.rope_scaling and self.rope_scaling.method == "dynamic":
+            return min(self.rope_scaling.original_context_length or self.context_length, self.context_length)
+        return self.context_length
+
+    @property
     def width_multiplier(self) -> float:
         """hidden_size / mup_base_width; 1 without muP."""
         return self.hidden_size / (self.mup_base_width or self.hidden_size)

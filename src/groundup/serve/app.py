@@ -74,7 +74,7 @@ def create_app(
         name=name,
         engine_thread=engine_thread,
         metrics=metrics,
-        max_tokens=max_tokens or model.config.context_length,
+        max_tokens=max_tokens or model.config.cached_context_length,
         max_body=max_body,
         created=int(time.time()),
     )

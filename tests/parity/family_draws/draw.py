@@ -8,6 +8,7 @@ VOCABULARY = 131
 ROPE_SCALINGS: tuple[dict[str, Any] | None, ...] = (
     None,
     {"rope_type": "linear", "factor": 3.0},
+    {"rope_type": "dynamic", "factor": 3.0},
     {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24},
     {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 12, "beta_fast": 16.0, "beta_slow": 2.0},
     {
@@ -54,5 +55,11 @@ class Draw(random.Random):
         return fields
 
     def rope(self) -> dict[str, Any]:
-        """Base and scaling of rotary positions, in the older spelling."""
-        return {"rope_theta": self.choice((1e4, 5e5)), "rope_scaling": self.choice(ROPE_SCALINGS)}
+        """Base and scaling of rotary positions, in the older spelling; the original length beside them or in the scaling."""
+        fields = {"rope_theta": self.choice((1e4, 5e5)), "rope_scaling": self.choice(ROPE_SCALINGS)}
+        scaling = dict(fields["rope_scaling"] or {})
+        if scaling.get("rope_type") == "dynamic":
+            fields["max_position_embeddings"] = 24
+        if scaling and self.chance(0.3):
+            fields["original_max_position_embeddings"] = self.choice((12, 30))
+        return fields

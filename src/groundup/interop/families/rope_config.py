@@ -31,10 +31,15 @@ def read_rope(json: Json, default_theta: float = 10_000.0) -> Json:
     """rope_theta and rope_scaling of ModelConfig."""
     rope = dict(json.get("rope_scaling") or json.get("rope_parameters") or {})
     theta = rope.get("rope_theta") or json.get("rope_theta") or default_theta
-    knobs: Json = {"rope_theta": theta, "rope_scaling": _scaling(rope, json["max_position_embeddings"])}
+    original = json.get("original_max_position_embeddings")
     if rope.get("rope_type", rope.get("type")) == "dynamic":  # the file has the length before scaling
-        knobs["context_length"] = int(rope["factor"] * json["max_position_embeddings"])
-    return knobs
+        original = json["max_position_embeddings"]
+        context_length = {"context_length": int(rope["factor"] * original)} if rope.get("factor") else {}
+    else:
+        context_length = {}
+    if original is not None:  # beside the scaling: it comes first
+        rope["original_max_position_embeddings"] = original
+    return {"rope_theta": theta, "rope_scaling": _scaling(rope, json["max_position_embeddings"]), **context_length}
 
 
 def write_rope(config: ModelConfig) -> Json:
