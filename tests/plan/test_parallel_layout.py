@@ -53,6 +53,12 @@ def test_axes_must_multiply_to_the_devices(layout, devices):
         ({"context": 2, "shard": 1, "context_method": "ring"}, {"attention_softcap": 5.0}, {}, "not supported by ring attention"),
         ({"context": 4, "shard": 1}, {}, {"sequence_length": 36}, "multiple of 8"),
         ({"tensor": 2, "shard": 1}, {}, {"sequence_length": 33}, "multiple of 2"),
+        ({"tensor": 2, "shard": 1}, {"attention_sinks": True}, {}, "tensor = 2 with model.attention_sinks: not supp"),
+        ({"context": 2, "shard": 1}, {"attention_sinks": True}, {}, "context = 2 with model.attention_sinks: not supp"),
+        (
+            {"expert": 2, "shard": 2}, {"moe": {**EXPERTS["moe"], "expert_bias": True}}, {},
+            "expert = 2 with model.moe.expert_bias: not supported",
+        ),
         (
             {"pipeline": 4, "shard": 2}, {}, {"sequence_length": 32, "batch_tokens": 128},
             "2 sequences per pipeline, expected at least 4",

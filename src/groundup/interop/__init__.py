@@ -3,6 +3,7 @@
 Files, in reading order:
 
     safetensors_files.py   safetensors folders, with and without an index
+    scaled_weights.py      float8 and MXFP4 weights with scales, read as floating point
     zero_checkpoint.py     weights of DeepSpeed ZeRO checkpoints
     weight_map.py          maps between native and foreign tensors; models from foreign tensors
     families/              Hugging Face model families

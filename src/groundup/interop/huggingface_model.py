@@ -24,9 +24,11 @@ from groundup.interop.safetensors_files import (
     cast_floating,
     write_safetensors,
 )
+from groundup.interop.scaled_weights import is_scaled, scaled_source
 from groundup.interop.sentence_transformers_files import write_token_weights
 from groundup.interop.weight_map import build_from_tensors, convert_to_foreign
 from groundup.interop.zero_checkpoint import ZeroCheckpoint, is_zero_checkpoint
+from groundup.model.serialization import resolve_dtype
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.tokenizer import TOKENIZER_FILE
@@ -40,6 +42,8 @@ def load_huggingface(
 ) -> nn.Module:
     """The model of a Hugging Face folder, in evaluation mode; in `dtype`, or in the dtype of the files.
 
+    float8 and MXFP4 weights are multiplied by their scales: bfloat16 unless `dtype` is another.
+
     A folder without safetensors may hold a DeepSpeed ZeRO checkpoint, which is then read.
 
     Raises UserError for an unknown family (listing the known ones), an unsupported setting, and weights that do not fit the
@@ -47,7 +51,7 @@ def load_huggingface(
 
     >>> model = load_huggingface(Path("SmolLM2-135M"), dtype=torch.bfloat16)
     """
-    family, config, source, ignored = _open_folder(Path(folder))
+    family, config, source, ignored = _open_folder(Path(folder), resolve_dtype(dtype))
     return build_from_tensors(
         config, family.weight_map, source, ignored=(*family.ignored, *ignored), device=device, dtype=dtype
     )
@@ -58,13 +62,15 @@ def huggingface_model_config(folder: Path) -> ModelConfig:
     return _open_folder(Path(folder))[1]
 
 
-def _open_folder(folder: Path) -> tuple[Family, ModelConfig, TensorSource, list[str]]:
+def _open_folder(folder: Path, dtype: torch.dtype | None = None) -> tuple[Family, ModelConfig, TensorSource, list[str]]:
     """(family, configuration, tensors, names of tensors that the model does not need)."""
     fields = read_config(folder)
     family = _family_of(fields, folder)
     trained = not any(folder.glob("*.safetensors")) and is_zero_checkpoint(folder)
     files: TensorSource = ZeroCheckpoint(folder) if trained else SafetensorsFolder(folder)
     source: TensorSource = _WithoutPrefix(files, family.prefix)
+    if is_scaled(fields):
+        source = scaled_source(source, fields, dtype)
     config, ignored = _adjust_to_tensors(family, family.read_config(fields, folder / CONFIG_FILE), source)
     return family, config, source, ignored
 
@@ -162,7 +168,7 @@ class _WithoutPrefix:
 
 def _family_of(fields: dict[str, Any], folder: Path) -> Family:
     name = fields.get("model_type")
-    if quantization := fields.get("quantization_config"):
+    if (quantization := fields.get("quantization_config")) and not is_scaled(fields):
         method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
         raise UserError(
             f"{folder}: quantized weights ({method}), expected floating point",

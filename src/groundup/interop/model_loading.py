@@ -11,6 +11,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.run_record import check_artifact
 from groundup.interop.huggingface_model import CONFIG_FILE as HUGGINGFACE_CONFIG
 from groundup.interop.huggingface_model import load_huggingface, read_config
+from groundup.interop.scaled_weights import is_scaled
 from groundup.model import load_model
 from groundup.model.serialization import CONFIG_FILE as NATIVE_CONFIG
 from groundup.model.token_weights import load_token_weights
@@ -88,10 +89,11 @@ def resolve_model_path(path: Path) -> Path:
 
 
 def is_quantized(path: Path) -> bool:
-    """Whether `path` is a folder with quantized weights in a known layout."""
-    return (path / QUANTIZATION_FILE).is_file() or (
-        (path / HUGGINGFACE_CONFIG).is_file() and "quantization_config" in read_config(path)
-    )
+    """Whether `path` is a folder with weights that stay quantized; float8 and MXFP4 are read as floating point."""
+    if (path / QUANTIZATION_FILE).is_file():
+        return True
+    fields = read_config(path) if (path / HUGGINGFACE_CONFIG).is_file() else {}
+    return "quantization_config" in fields and not is_scaled(fields)
 
 
 def resolve_device(device: str) -> torch.device:

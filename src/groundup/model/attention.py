@@ -105,8 +105,10 @@ EAGER_MAX_SCORES = 2**18
 
 
 def build_attention_function(config: ModelConfig) -> AttentionFunction:
-    """SDPA, or its softcapped form, with the scale of `config`."""
+    """SDPA, or its softcapped form or that with sinks, with the scale of `config`."""
     scale = config.attention_scale or config.head_dim**-0.5
+    if config.attention_sinks:
+        return SinkAttention(config.num_heads, scale)
     if config.attention_softcap is not None:
         return partial(softcap_attention, scale=scale, cap=partial(softcap, limit=config.attention_softcap))
     return partial(sdpa_attention, scale=scale)
@@ -120,14 +122,21 @@ def eager_attention(
     *,
     scale: float,
     cap: SoftcapFunction = lambda scores: scores,
+    sinks: Float[Tensor, " H"] | None = None,
 ) -> Float[Tensor, "B H T K"]:
-    """softmax(cap(scale * query key^T)) value, in plain PyTorch. The fused forms are tested against it."""
+    """softmax(cap(scale * query key^T)) value, in plain PyTorch. The fused forms are tested against it.
+
+    sinks: a score for each head that is added to the denominator of the softmax, of a key without a value.
+    """
     B, H, T, K = query.shape
     _, G, S, _ = key.shape
     # One matrix product for the H / G query heads of a key head, so that keys are not copied.
     grouped = query.reshape(B, G, H // G * T, K)
     scores = cap(grouped @ (key * scale).transpose(-2, -1)).view(B, H, T, S)
-    weights = (scores + mask.bias(T, S, scores)).softmax(dim=-1)
+    scores = scores + mask.bias(T, S, scores)
+    weights = scores.softmax(dim=-1)
+    if sinks is not None:
+        weights = weights * torch.sigmoid(scores.logsumexp(-1, keepdim=True) - sinks[:, None, None]).to(weights.dtype)
     return (weights.view(B, G, H // G * T, S) @ value).view(B, H, T, K)
 
 
@@ -169,6 +178,34 @@ def softcap_attention(
         return cap(score)
 
     return _flex()(query, key, value, score_mod=score_mod, block_mask=mask.block_mask, scale=scale, enable_gqa=True)
+
+
+class SinkAttention(nn.Module):
+    """Attention with sinks (Xiao et al. 2023, section 3.3, "sink token" as a learned score; gpt-oss).
+
+    Weights are exp(score) / (exp(sink) + sum of exp(scores)): a head can attend to nothing. This is the softmax times
+    sigmoid(log-sum-exp of scores - sink).
+    """
+
+    def __init__(self, num_heads: int, scale: float):
+        super().__init__()
+        self.sinks = nn.Parameter(torch.zeros(num_heads))
+        self.scale = scale
+
+    def forward(
+        self,
+        query: Float[Tensor, "B H T K"],
+        key: Float[Tensor, "B G S K"],
+        value: Float[Tensor, "B G S K"],
+        mask: AttentionMask,
+    ) -> Float[Tensor, "B H T K"]:
+        if mask.block_mask is None:
+            return eager_attention(query, key, value, mask, scale=self.scale, sinks=self.sinks)
+        # FlexAttention returns the log-sum-exp, in float32.
+        output, log_sum = _flex()(
+            query, key, value, block_mask=mask.block_mask, scale=self.scale, enable_gqa=True, return_lse=True
+        )
+        return output * torch.sigmoid(log_sum - self.sinks[:, None])[..., None].to(output.dtype)
 
 
 def softcap(x: Float[Tensor, "..."], limit: float) -> Float[Tensor, "..."]:

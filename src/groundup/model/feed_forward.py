@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,6 +12,8 @@ from groundup.model.matmul_precision import cast_for_matmul
 from groundup.recipe import ModelConfig
 
 Activation = Callable[[Tensor], Tensor]
+Gating = Callable[[Tensor, Tensor], Tensor]
+"""The product of gate and up: the input of the down projection."""
 
 
 class FeedForward(nn.Module):
@@ -29,21 +32,36 @@ class FeedForward(nn.Module):
 class GatedFeedForward(nn.Module):
     """down(f(gate(x)) * up(x)) (Shazeer 2020, GLU variants): one more matrix, lower loss at equal cost."""
 
-    def __init__(self, width: int, intermediate_size: int, activation: Activation, bias: bool):
+    def __init__(self, width: int, intermediate_size: int, gating: Gating, bias: bool):
         super().__init__()
         self.gate_proj = nn.Linear(width, intermediate_size, bias=bias)
         self.up_proj = nn.Linear(width, intermediate_size, bias=bias)
         self.down_proj = nn.Linear(intermediate_size, width, bias=bias)
-        self.activation = activation
+        self.gating = gating
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         x = cast_for_matmul(x)
-        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.gating(self.gate_proj(x), self.up_proj(x)))
 
 
 def relu2(x: Float[Tensor, "... F"]) -> Float[Tensor, "... F"]:
     """max(x, 0)^2 (So et al. 2021, Primer)."""
     return F.relu(x).square()
+
+
+def gate_by_activation(
+    gate: Float[Tensor, "... F"], up: Float[Tensor, "... F"], activation: Activation
+) -> Float[Tensor, "... F"]:
+    """f(gate) * up."""
+    return activation(gate) * up
+
+
+def gate_clamped(
+    gate: Float[Tensor, "... F"], up: Float[Tensor, "... F"], alpha: float, limit: float
+) -> Float[Tensor, "... F"]:
+    """gate * sigmoid(alpha gate) * (up + 1), with gate at most `limit` and up between -limit and limit (gpt-oss)."""
+    gate = gate.clamp(max=limit)
+    return gate * torch.sigmoid(alpha * gate) * (up.clamp(-limit, limit) + 1)
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -58,6 +76,14 @@ ACTIVATIONS: dict[str, Activation] = {
 
 def build_feed_forward(config: ModelConfig) -> nn.Module:
     """The feed-forward layer of `config.feed_forward`."""
-    part = GatedFeedForward if config.gated else FeedForward
-    activation = ACTIVATIONS[config.feed_forward]
-    return part(config.hidden_size, config.intermediate_size, activation, config.feed_forward_bias)
+    sizes = (config.hidden_size, config.intermediate_size)
+    if config.gated:
+        return GatedFeedForward(*sizes, build_gating(config), config.feed_forward_bias)
+    return FeedForward(*sizes, ACTIVATIONS[config.feed_forward], config.feed_forward_bias)
+
+
+def build_gating(config: ModelConfig) -> Gating:
+    """The product of gate and up of a gated `config.feed_forward`."""
+    if config.feed_forward == "swiglu_clamped":
+        return partial(gate_clamped, alpha=config.swiglu_alpha, limit=config.swiglu_limit)
+    return partial(gate_by_activation, activation=ACTIVATIONS[config.feed_forward])

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.model.feed_forward import ACTIVATIONS, Activation, GatedFeedForward
+from groundup.model.feed_forward import GatedFeedForward, Gating, build_gating
 from groundup.model.matmul_precision import cast_for_matmul
 from groundup.recipe import ModelConfig
 from groundup.recipe.model_config import MoEConfig
@@ -24,12 +24,12 @@ class MixtureOfExperts(nn.Module):
 
     def __init__(self, config: ModelConfig, moe: MoEConfig):
         super().__init__()
-        activation = ACTIVATIONS[config.feed_forward]
+        gating = build_gating(config)
         self.router = Router(config.hidden_size, moe)
-        self.experts = Experts(moe.num_experts, config.hidden_size, moe.intermediate_size, activation)
+        self.experts = Experts(moe.num_experts, config.hidden_size, moe.intermediate_size, gating, moe.expert_bias)
         shared_size = moe.num_shared_experts * moe.intermediate_size
         self.shared_experts = (
-            GatedFeedForward(config.hidden_size, shared_size, activation, bias=False) if shared_size else ZeroExperts()
+            GatedFeedForward(config.hidden_size, shared_size, gating, bias=False) if shared_size else ZeroExperts()
         )
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
@@ -47,7 +47,7 @@ class Router(nn.Linear):
     """The experts of each token and their routing weights, in float32 (Zoph et al. 2022, ST-MoE)."""
 
     def __init__(self, width: int, moe: MoEConfig):
-        super().__init__(width, moe.num_experts, bias=False)
+        super().__init__(width, moe.num_experts, bias=moe.router_bias)
         self.experts_per_token = moe.experts_per_token
         self.activation = ROUTER_ACTIVATIONS[moe.router_activation]
         self.normalize = normalize if moe.normalize_scores else nn.Identity()
@@ -58,7 +58,8 @@ class Router(nn.Linear):
     ) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
         """Routing weights and indices of each token's experts; `x` is `num_sequences` sequences of equal length."""
         with torch.autocast(x.device.type, enabled=False):
-            scores = self.activation(F.linear(x.float(), self.weight.float()))
+            bias = None if self.bias is None else self.bias.float()
+            scores = self.activation(F.linear(x.float(), self.weight.float(), bias))
         chosen = self.load_balancer.selection_scores(scores).topk(self.experts_per_token, dim=-1).indices
         if self.training:
             sequences = (num_sequences, -1)
@@ -74,18 +75,22 @@ class Router(nn.Linear):
 
 
 class Experts(nn.Module):
-    """The gated feed-forwards of all experts, each matrix one tensor."""
+    """The gated feed-forwards of all experts, each matrix one tensor, with or without biases (E O)."""
 
-    def __init__(self, num_experts: int, width: int, intermediate_size: int, activation: Activation):
+    def __init__(self, num_experts: int, width: int, intermediate_size: int, gating: Gating, bias: bool = False):
         super().__init__()
         self.gate_proj = nn.Parameter(torch.empty(num_experts, intermediate_size, width))
         self.up_proj = nn.Parameter(torch.empty(num_experts, intermediate_size, width))
         self.down_proj = nn.Parameter(torch.empty(num_experts, width, intermediate_size))
-        self.activation = activation
+        self.gate_bias = nn.Parameter(torch.empty(num_experts, intermediate_size)) if bias else None
+        self.up_bias = nn.Parameter(torch.empty(num_experts, intermediate_size)) if bias else None
+        self.down_bias = nn.Parameter(torch.empty(num_experts, width)) if bias else None
+        self.gating = gating
 
     def forward(self, x: Float[Tensor, "M D"], ends: Int[Tensor, " E"]) -> Float[Tensor, "M D"]:
         """Rows of `x` are sorted by expert; those of expert e end before row ends[e]."""
-        return run_experts(x, ends, self.gate_proj, self.up_proj, self.down_proj, self.activation)
+        biases = (self.gate_bias, self.up_bias, self.down_bias)
+        return run_experts(x, ends, self.gate_proj, self.up_proj, self.down_proj, self.gating, biases)
 
 
 def run_experts(
@@ -94,17 +99,25 @@ def run_experts(
     gate_proj: Float[Tensor, "E F D"],
     up_proj: Float[Tensor, "E F D"],
     down_proj: Float[Tensor, "E D F"],
-    activation: Activation,
+    gating: Gating,
+    biases: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None),
 ) -> Float[Tensor, "M D"]:
-    """The gated feed-forward of each row's expert."""
-    gate, up = grouped_linear(x, gate_proj, ends), grouped_linear(x, up_proj, ends)
-    return grouped_linear(activation(gate) * up, down_proj, ends)
+    """The gated feed-forward of each row's expert; `biases`: of gate, up and down, (E F), (E F) and (E D)."""
+    gate, up = grouped_linear(x, gate_proj, ends, biases[0]), grouped_linear(x, up_proj, ends, biases[1])
+    return grouped_linear(gating(gate, up), down_proj, ends, biases[2])
 
 
 def grouped_linear(
-    x: Float[Tensor, "M I"], weight: Float[Tensor, "E O I"], ends: Int[Tensor, " E"]
+    x: Float[Tensor, "M I"],
+    weight: Float[Tensor, "E O I"],
+    ends: Int[Tensor, " E"],
+    bias: Float[Tensor, "E O"] | None = None,
 ) -> Float[Tensor, "M O"]:
-    """Each row of `x` times the matrix of its group."""
+    """Each row of `x` times the matrix of its group, plus its bias."""
+    if bias is not None:
+        counts = ends.diff(prepend=ends.new_zeros(1))
+        rows = bias.to(x.dtype).repeat_interleave(counts, dim=0, output_size=x.shape[0])
+        return grouped_linear(x, weight, ends) + rows
     weight = weight.to(x.dtype)
     if x.device.type == "cuda" and x.dtype == torch.bfloat16:
         return F.grouped_mm(x, weight.transpose(1, 2), offs=ends.to(torch.int32))

@@ -123,8 +123,10 @@ def _yarn(frequencies: Tensor, theta: float, original: int, scaling: RopeScaling
     def pair_with_turns(turns: float) -> float:
         return pairs * math.log(original / (turns * 2 * math.pi)) / math.log(theta)
 
-    low = max(math.floor(pair_with_turns(scaling.beta_fast)), 0)
-    high = min(math.ceil(pair_with_turns(scaling.beta_slow)), 2 * pairs - 1)
+    low, high = pair_with_turns(scaling.beta_fast), pair_with_turns(scaling.beta_slow)
+    if scaling.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, 2 * pairs - 1)
     ramp = ((torch.arange(pairs) - low) / (high - low or 0.001)).clamp(0, 1)
     return frequencies / scaling.factor * ramp + frequencies * (1 - ramp)
 
@@ -144,7 +146,14 @@ def attention_factor(scaling: RopeScalingConfig | None) -> float:
     """YaRN's factor on queries and keys, which sharpens attention over long contexts (section 3.4)."""
     if scaling is None or scaling.method != "yarn":
         return 1.0
-    return scaling.attention_factor or 0.1 * math.log(scaling.factor) + 1.0
+    if scaling.attention_factor or not (scaling.mscale and scaling.mscale_all_dim):
+        return scaling.attention_factor or yarn_magnitude(scaling.factor, 1.0)
+    return yarn_magnitude(scaling.factor, scaling.mscale) / yarn_magnitude(scaling.factor, scaling.mscale_all_dim)
+
+
+def yarn_magnitude(factor: float, scale: float) -> float:
+    """m(s) = 0.1 s ln(factor) + 1: YaRN's equation 22 with the weight s of DeepSeek-V2's published code."""
+    return 0.1 * scale * math.log(factor) + 1.0
 
 
 def build_rotary_embedding(config: ModelConfig, layer_type: str) -> RotaryEmbedding:

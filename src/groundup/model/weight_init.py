@@ -18,6 +18,7 @@ import math
 import torch
 from torch import nn
 
+from groundup.model.attention import SinkAttention
 from groundup.model.head import UntiedHead
 from groundup.model.moe import Experts
 from groundup.model.norm import RMSNorm
@@ -44,5 +45,10 @@ def init_weights(model: nn.Module, config: ModelConfig) -> None:
             nn.init.normal_(module.gate_proj, std=matrix)
             nn.init.normal_(module.up_proj, std=matrix)
             nn.init.normal_(module.down_proj, std=residual)
+            for bias in (module.gate_bias, module.up_bias, module.down_bias):
+                if bias is not None:
+                    nn.init.zeros_(bias)
+        elif isinstance(module, SinkAttention):
+            nn.init.zeros_(module.sinks)
         elif isinstance(module, RMSNorm | nn.LayerNorm):
             module.reset_parameters()

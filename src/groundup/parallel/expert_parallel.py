@@ -62,7 +62,7 @@ class _ExpertParallel(Experts):
         order = expert.argsort(stable=True)
         local_ends = received.view(size, -1).sum(0).cumsum(0)
         weights = (local_tensor(self.gate_proj), local_tensor(self.up_proj), local_tensor(self.down_proj))
-        outputs = run_experts(tokens[order], local_ends, *weights, self.activation)
+        outputs = run_experts(tokens[order], local_ends, *weights, self.gating)
         outputs = torch.empty_like(outputs).index_copy(0, order, outputs)
         return all_to_all(outputs, self.group, receive_counts, send_counts)
 

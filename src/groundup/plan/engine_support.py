@@ -171,13 +171,17 @@ def _check_megatron_model(config: ModelConfig) -> None:
     supported = {
         "rope_scaling": None, "attention_scale": None, "attention_softcap": None, "logit_softcap": None,
         "embedding_scale": 1.0, "logit_scale": 1.0, "embedding_norm": False, "architecture": "decoder",
-        "norm_placement": "pre", "mup_base_width": None,
+        "norm_placement": "pre", "mup_base_width": None, "attention_sinks": False,
     }  # fmt: skip
     unsupported: dict[str, Any] = {
         name: value for name in supported if (value := getattr(config, name)) != supported[name]
     }
     if config.norm == "zero_centered_rmsnorm" or (config.norm == "layernorm" and not config.norm_bias):
         unsupported["norm"] = config.norm if config.norm_bias else f"{config.norm}, without norm_bias"
+    if config.feed_forward == "swiglu_clamped":
+        unsupported["feed_forward"] = config.feed_forward
+    if config.moe is not None and (config.moe.expert_bias or config.moe.router_bias):
+        unsupported["moe"] = "biases in router or experts"
     if config.position_embedding == "relative":
         unsupported["position_embedding"] = config.position_embedding
     if "local" in config.layer_types:

@@ -46,6 +46,7 @@ def check_layout(layout: LayoutConfig, config: ModelConfig, train: TrainConfig |
     """Raises UserError if a complete layout cannot compute `config`."""
     if train is not None:
         engine_support.check_engine_layout(layout, config, train)
+    _check_parts(layout, config)
     _check_tensor(layout, config)
     _check_experts(layout, config)
     _check_pipeline(layout, config)
@@ -66,6 +67,20 @@ def check_layout(layout: LayoutConfig, config: ModelConfig, train: TrainConfig |
         _check_lengths(layout, config, train, train.sequence_length)
         if train.batch_tokens is not None:
             _check_batch(layout, train, train.sequence_length, train.batch_tokens)
+
+
+def _check_parts(layout: LayoutConfig, config: ModelConfig) -> None:
+    """Raises UserError for an axis over which a part of the model is not divided."""
+    for axis, part, has in (
+        ("tensor", "attention_sinks", config.attention_sinks),
+        ("context", "attention_sinks", config.attention_sinks),
+        ("expert", "moe.expert_bias", config.moe is not None and config.moe.expert_bias),
+    ):
+        if (size := getattr(layout, axis)) > 1 and has:
+            raise UserError(
+                f"machine.layout.{axis} = {size} with model.{part}: not supported",
+                hint="use machine.layout.shard for all devices",
+            )
 
 
 def _check_tensor(layout: LayoutConfig, config: ModelConfig) -> None:

@@ -14,7 +14,7 @@ MAX_SIZE, MAX_FLOAT = 2**31 - 1, 1e30
 """Ten times the deepest published transformers; a damaged file asks for millions, which take all memory."""
 
 LayerType = Literal["global", "local"]
-GATED_ACTIVATIONS = ("swiglu", "geglu", "geglu_tanh")
+GATED_ACTIVATIONS = ("swiglu", "swiglu_clamped", "geglu", "geglu_tanh")
 
 
 class RopeScalingConfig(BaseConfig):
@@ -32,8 +32,18 @@ class RopeScalingConfig(BaseConfig):
     )
     beta_slow: float = knob(1.0, "yarn: frequencies with fewer turns than this are fully scaled", gt=0)
     attention_factor: float | None = knob(
-        None, "yarn: factor on cos and sin", unset="derived: 0.1 ln(factor) + 1", gt=0
+        None,
+        "yarn: factor on cos and sin",
+        unset="derived: m(mscale) / m(mscale_all_dim), m(s) = 0.1 s ln(factor) + 1",
+        gt=0,
     )
+    mscale: float | None = knob(
+        None, "yarn: s of attention_factor (DeepSeek-V2)", unset="1, with mscale_all_dim 0", gt=0
+    )
+    mscale_all_dim: float | None = knob(
+        None, "yarn: s of attention_factor; latent attention: scores are also multiplied by m(s)^2", unset="0", gt=0
+    )
+    truncate: bool = knob(True, "yarn: bounds of the ramp rounded to whole frequencies; false: gpt-oss")
     low_freq_factor: float = knob(1.0, "llama3: frequencies with fewer turns than this are fully scaled", gt=0)
     high_freq_factor: float = knob(4.0, "llama3: frequencies with more turns than this are unchanged", gt=0)
 
@@ -46,6 +56,8 @@ class MoEConfig(BaseConfig):
     intermediate_size: int = knob(
         None, "feed-forward width of one expert", unset="derived: model.intermediate_size", ge=1
     )
+    expert_bias: bool = knob(False, "biases in the routed experts (gpt-oss)")
+    router_bias: bool = knob(False, "bias of the router logits (gpt-oss)")
     num_shared_experts: int = knob(0, "experts for all tokens (Dai et al. 2024)", ge=0)
     num_dense_layers: int = knob(0, "first layers with an ordinary feed-forward", ge=0)
     router_activation: Literal["softmax", "sigmoid"] = knob("softmax", "activation of the router logits")
@@ -124,6 +136,9 @@ class ModelConfig(BaseConfig):
     attention_softcap: float | None = knob(
         None, "c: attention scores become c tanh(score / c) (Gemma 2)", unset="off", gt=0
     )
+    attention_sinks: bool = knob(
+        False, "a learned score for each head in the denominator of the softmax (Xiao et al. 2023; gpt-oss)"
+    )
     sliding_window: int | None = knob(
         None,
         "attention window of local layers in tokens, the token itself included; an encoder looks as far ahead",
@@ -135,9 +150,11 @@ class ModelConfig(BaseConfig):
     )
 
     # Feed-forward
-    feed_forward: Literal["swiglu", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "relu2"] = knob(
+    feed_forward: Literal["swiglu", "swiglu_clamped", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "relu2"] = knob(
         "swiglu", "activation, gated (Shazeer 2020) or not; _tanh: the GELU approximation of GPT-2, T5 and Gemma"
     )
+    swiglu_alpha: float = knob(1.702, "swiglu_clamped: factor inside the sigmoid (gpt-oss)", gt=0)
+    swiglu_limit: float = knob(7.0, "swiglu_clamped: largest gate, and largest size of the other factor", gt=0)
     feed_forward_bias: bool = knob(False, "bias in the feed-forward")
     moe: MoEConfig | None = knob(None, "mixture of experts", unset="off")
 

@@ -7,11 +7,11 @@ transformers in both directions.
 
 from collections.abc import Callable
 
-from family_draws import bert, gemma, gpt2, llama, mixtral, modernbert, t5
+from family_draws import bert, gemma, gpt2, gpt_oss, llama, mixtral, modernbert, t5
 from family_draws.draw import Draw, DrawnModel
 
 DRAWS: dict[str, Callable[[Draw], DrawnModel]] = {
-    **llama.DRAWS, **mixtral.DRAWS, **gemma.DRAWS, **gpt2.DRAWS, **t5.DRAWS, **bert.DRAWS, **modernbert.DRAWS,
+    **llama.DRAWS, **mixtral.DRAWS, **gpt_oss.DRAWS, **gemma.DRAWS, **gpt2.DRAWS, **t5.DRAWS, **bert.DRAWS, **modernbert.DRAWS,
 }  # fmt: skip
 
 __all__ = ["DRAWS", "Draw", "DrawnModel"]

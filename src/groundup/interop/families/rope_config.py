@@ -16,13 +16,25 @@ KEYS = {
     "beta_fast": "beta_fast",
     "beta_slow": "beta_slow",
     "attention_factor": "attention_factor",
+    "mscale": "mscale",
+    "mscale_all_dim": "mscale_all_dim",
+    "truncate": "truncate",
     "low_freq_factor": "low_freq_factor",
     "high_freq_factor": "high_freq_factor",
 }
 ROPE_SCALING_FIELDS = {
     "linear": ("factor",),
     "dynamic": ("factor", "original_context_length"),
-    "yarn": ("factor", "original_context_length", "beta_fast", "beta_slow", "attention_factor"),
+    "yarn": (
+        "factor",
+        "original_context_length",
+        "beta_fast",
+        "beta_slow",
+        "attention_factor",
+        "mscale",
+        "mscale_all_dim",
+        "truncate",
+    ),
     "llama3": ("factor", "original_context_length", "low_freq_factor", "high_freq_factor"),
 }
 
@@ -94,8 +106,8 @@ def _scaling(rope: Json, context_length: int) -> Json | None:
         raise UserError(
             f"rope_type = {method!r} is not supported, expected one of default, {', '.join(ROPE_SCALING_FIELDS)}"
         )
-    if not rope.get("truncate", True) or rope.get("mscale") or rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise UserError(f"rope_scaling = {rope}: truncate, mscale and partial rotation are not supported")
+    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise UserError(f"rope_scaling = {rope}: partial rotation is not supported")
     if rope.get("factor") is None:
         raise UserError(f"rope_scaling = {rope}: factor is missing")
     knobs = {knob: rope[KEYS[knob]] for knob in ROPE_SCALING_FIELDS[method] if rope.get(KEYS[knob]) is not None}

@@ -69,6 +69,8 @@ def canonical_config(config: ModelConfig) -> dict[str, Any]:
         "rope_theta": config.position_embedding != "rope",
         "rope_scaling": config.position_embedding != "rope",
         "rope_local_theta": config.position_embedding != "rope" or not local or not local_base,
+        "swiglu_alpha": config.feed_forward != "swiglu_clamped",
+        "swiglu_limit": config.feed_forward != "swiglu_clamped",
         "relative_buckets": config.position_embedding != "relative",
         "relative_max_distance": config.position_embedding != "relative",
         "norm_bias": config.norm != "layernorm",
