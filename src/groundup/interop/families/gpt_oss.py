@@ -73,15 +73,15 @@ def _weight_map(config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap
     for name in names:
         if name.endswith(f"{EXPERTS}gate_proj"):
             layer = name.split(".")[1]
-            ours, theirs = f"blocks.{layer}{EXPERTS}", f"model.layers.{layer}.mlp.experts."
+            native, foreign = f"blocks.{layer}{EXPERTS}", f"model.layers.{layer}.mlp.experts."
             yield TensorMap(
-                (f"{ours}gate_proj", f"{ours}up_proj"), (f"{theirs}gate_up_proj",), _split_columns, _join_columns
+                (f"{native}gate_proj", f"{native}up_proj"), (f"{foreign}gate_up_proj",), _split_columns, _join_columns
             )
             yield TensorMap(
-                (f"{ours}gate_bias", f"{ours}up_bias"), (f"{theirs}gate_up_proj_bias",), _split_pairs, _join_pairs
+                (f"{native}gate_bias", f"{native}up_bias"), (f"{foreign}gate_up_proj_bias",), _split_pairs, _join_pairs
             )
-            yield TensorMap((f"{ours}down_proj",), (f"{theirs}down_proj",), _transpose, _transpose)
-            yield TensorMap((f"{ours}down_bias",), (f"{theirs}down_proj_bias",))
+            yield TensorMap((f"{native}down_proj",), (f"{foreign}down_proj",), _transpose, _transpose)
+            yield TensorMap((f"{native}down_bias",), (f"{foreign}down_proj_bias",))
     yield from map_names([name for name in names if EXPERTS not in name], NAMES)
 
 
