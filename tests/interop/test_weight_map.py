@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
-from groundup.interop.gguf.gguf_metadata import map_interleaved
+from groundup.interop.row_order import grouped_rows, map_interleaved
 from groundup.interop.weight_map import (
     check_tensors,
     convert_to_foreign,
@@ -46,7 +46,9 @@ def test_every_map_round_trips(heads: int, half: int, width: int, data):
                 map_identical("a", "x"),
                 map_transposed("a", "x"),
                 map_stacked("a", [f"x{i}" for i in range(rows)]),
-                map_interleaved("a", "x", heads),
+                map_interleaved("a", "x", heads, 2 * half),
+                map_interleaved("a", "x", heads, 2 * half, 2),
+                map_concatenated(["a", "b", "c"], "x", [rows] * 3, order=grouped_rows(heads, heads, 2 * half)),
                 map_concatenated(["a", "b"], "x", [rows, rows]),
                 map_concatenated(["a", "b"], "x", [rows, rows], transpose=True),
             ]
@@ -64,7 +66,7 @@ def test_interleaved_rows_equal_llama_cpp():
     """llama.cpp's convert_hf_to_gguf.py: reshape(n_head, 2, rows // n_head // 2, ...).swapaxes(1, 2)."""
     weight = torch.randn(12, 5)
     expected = weight.numpy().reshape(3, 2, 2, 5).swapaxes(1, 2).reshape(12, 5)
-    assert (dict(convert_to_foreign([map_interleaved("a", "x", 3)], {"a": weight}))["x"].numpy() == expected).all()
+    assert (dict(convert_to_foreign([map_interleaved("a", "x", 3, 4)], {"a": weight}))["x"].numpy() == expected).all()
 
 
 def test_first_matching_prefix_renames():

@@ -6,6 +6,7 @@ Files, in reading order:
     scaled_weights.py      float8 and MXFP4 weights with scales, read as floating point
     zero_checkpoint.py     weights of DeepSpeed ZeRO checkpoints
     weight_map.py          maps between native and foreign tensors; models from foreign tensors
+    row_order.py           orders of rows in foreign projections: fused, and of neighbouring RoPE pairs
     families/              Hugging Face model families
     sentence_transformers_files.py  weights of tokens in a text embedding, for sentence-transformers
     fold_scales.py         scale factors folded into weights

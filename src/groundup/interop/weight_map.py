@@ -67,16 +67,22 @@ def map_transposed(native: str, foreign: str) -> TensorMap:
 
 
 def map_concatenated(
-    native: Iterable[str], foreign: str, sizes: Iterable[int], *, transpose: bool = False
+    native: Iterable[str], foreign: str, sizes: Iterable[int], *, transpose: bool = False, order: Tensor | None = None
 ) -> TensorMap:
-    """Several native matrices (or biases) that are one foreign matrix, concatenated along the rows."""
+    """Several native matrices (or biases) that are one foreign matrix, concatenated along the rows.
+
+    order: index of each foreign row in the concatenation (see row_order.py); None: the same order.
+    """
     sizes = list(sizes)
 
     def split(tensors: list[Tensor]) -> list[Tensor]:
-        return list((tensors[0].T if transpose else tensors[0]).split(sizes))
+        matrix = tensors[0].T if transpose else tensors[0]
+        return list((matrix if order is None else matrix[order.argsort()]).split(sizes))
 
     def concatenate(tensors: list[Tensor]) -> list[Tensor]:
         concatenated = torch.cat(tensors)
+        if order is not None:
+            concatenated = concatenated[order]
         return [concatenated.T if transpose else concatenated]
 
     return TensorMap(tuple(native), (foreign,), split, concatenate)

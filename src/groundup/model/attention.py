@@ -19,7 +19,7 @@ from groundup.model.attention_mask import AttentionMask
 from groundup.model.kv_cache import KVCache
 from groundup.model.matmul_precision import cast_for_matmul
 from groundup.model.norm import build_norm
-from groundup.model.rope import Rotation, no_rotation, rotate
+from groundup.model.rope import Rotation, build_rotation
 from groundup.recipe import ModelConfig
 
 
@@ -53,7 +53,7 @@ class Attention(AttentionProjections):
         self.layer = layer
         self.q_norm = build_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
         self.k_norm = build_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
-        self.rotate: Callable[..., Tensor] = rotate if config.position_embedding == "rope" else no_rotation
+        self.rotate = build_rotation(config)
 
     def forward(
         self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None

@@ -1,8 +1,8 @@
 """Transformer blocks: attention, then the feed-forward, each added to the residual stream.
 
-The norms make three kinds of block. Pre-norm (GPT-2 on): before each part; the residual stream itself is never normalised,
+The norms make four kinds of block. Pre-norm (GPT-2 on): before each part; the residual stream itself is never normalised,
 so deep models train without warm-up (Xiong et al. 2020). Post-norm (the original transformer, BERT): after each sum.
-Sandwich norm (Gemma 2): before and after each part.
+Sandwich norm (Gemma 2): before and after each part. Parallel (GPT-J): both parts read the same residual stream.
 """
 
 from jaxtyping import Float
@@ -66,6 +66,39 @@ class SandwichBlock(nn.Module):
         return x + self.feed_forward_post_norm(self.feed_forward(self.feed_forward_norm(x)))
 
 
+class ParallelBlock(nn.Module):
+    """x + attention(norm(x)) + feed_forward(norm(x)): one sum for both parts (Wang & Komatsuzaki 2021, GPT-J)."""
+
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.attention_norm = build_norm(config, config.hidden_size)
+        self.attention = Attention(config, layer)
+        self.feed_forward_norm = build_norm(config, config.hidden_size)
+        self.feed_forward = _feed_forward(config, layer)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
+    ) -> Float[Tensor, "B T D"]:
+        attended = self.attention(self.attention_norm(x), context, cache)
+        return x + attended + self.feed_forward(self.feed_forward_norm(x))
+
+
+class SharedNormBlock(nn.Module):
+    """A parallel block with one norm for both parts, as GPT-J and Falcon."""
+
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.attention_norm = build_norm(config, config.hidden_size)
+        self.attention = Attention(config, layer)
+        self.feed_forward = _feed_forward(config, layer)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
+    ) -> Float[Tensor, "B T D"]:
+        normed = self.attention_norm(x)
+        return x + self.attention(normed, context, cache) + self.feed_forward(normed)
+
+
 class CrossAttentionBlock(nn.Module):
     """A pre-norm block with cross-attention between its two parts (T5)."""
 
@@ -91,12 +124,13 @@ class CrossAttentionBlock(nn.Module):
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
-BLOCKS = {"pre": PreNormBlock, "post": PostNormBlock, "sandwich": SandwichBlock}
+BLOCKS = {"pre": PreNormBlock, "post": PostNormBlock, "sandwich": SandwichBlock, "parallel": ParallelBlock}
 
 
 def build_blocks(config: ModelConfig, num_layers: int) -> nn.ModuleList:
     """`num_layers` blocks with norms as in `config.norm_placement`."""
-    return nn.ModuleList(BLOCKS[config.norm_placement](config, layer) for layer in range(num_layers))
+    block = SharedNormBlock if config.shared_norm else BLOCKS[config.norm_placement]
+    return nn.ModuleList(block(config, layer) for layer in range(num_layers))
 
 
 def build_final_norm(config: ModelConfig) -> nn.Module:

@@ -70,6 +70,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "geglu_tanh": partial(F.gelu, approximate="tanh"),
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
     "relu2": relu2,
 }
 

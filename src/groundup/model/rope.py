@@ -6,6 +6,7 @@ Hugging Face's weights; Meta's and GGUF's Llama files pair neighbours (interop/g
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -96,6 +97,15 @@ def rotate(x: Float[Tensor, "B H T K"], rotation: Rotation) -> Float[Tensor, "B 
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
+def rotate_first(x: Float[Tensor, "B H T K"], rotation: Rotation) -> Float[Tensor, "B H T K"]:
+    """`rotate` of the first elements of each head, as many as the rotation has; the others carry no position.
+
+    Partial rotation: GPT-J (Wang & Komatsuzaki 2021), GPT-NeoX (Black et al. 2022, section 2.1).
+    """
+    size = rotation.cos.shape[-1]
+    return torch.cat((rotate(x[..., :size], rotation), x[..., size:]), dim=-1)
+
+
 def no_rotation(x: Float[Tensor, "B H T K"], rotation: None) -> Float[Tensor, "B H T K"]:
     """`rotate` of models without RoPE: returns `x`."""
     return x
@@ -158,8 +168,16 @@ def yarn_magnitude(factor: float, scale: float) -> float:
 
 def build_rotary_embedding(config: ModelConfig, layer_type: str) -> RotaryEmbedding:
     """The rotary embedding of a layer type: local layers may have their own theta (Gemma 3)."""
+    rotary_dim = config.rotary_dim or config.head_dim
     if layer_type == "local" and config.rope_local_theta is not None:
-        return RotaryEmbedding(config.head_dim, config.rope_local_theta, config.context_length)
+        return RotaryEmbedding(rotary_dim, config.rope_local_theta, config.context_length)
     is_dynamic = config.rope_scaling is not None and config.rope_scaling.method == "dynamic"
     embedding = DynamicRotaryEmbedding if is_dynamic else RotaryEmbedding
-    return embedding(config.head_dim, config.rope_theta, config.context_length, config.rope_scaling)
+    return embedding(rotary_dim, config.rope_theta, config.context_length, config.rope_scaling)
+
+
+def build_rotation(config: ModelConfig) -> Callable[..., Tensor]:
+    """The function that rotates queries and keys."""
+    if config.position_embedding != "rope":
+        return no_rotation
+    return rotate_first if (config.rotary_dim or config.head_dim) < config.head_dim else rotate

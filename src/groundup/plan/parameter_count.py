@@ -35,6 +35,7 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
     )
     norms = (2 * (layers + encoder_layers) + cross_layers + (2 if encoder_layers else 1)) * width
     norms += 2 * layers * config.head_dim if config.qk_norm else 0
+    norms -= layers * width if config.shared_norm else 0
     embedding = config.vocab_size * width
     head = 0 if config.tie_embeddings else embedding
     if config.architecture == "encoder":

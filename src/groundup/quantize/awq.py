@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from groundup.model.block import PreNormBlock, SandwichBlock
+from groundup.model.block import ParallelBlock, PreNormBlock, SandwichBlock, SharedNormBlock
 from groundup.model.feed_forward import GatedFeedForward
 from groundup.model.norm import RMSNorm, ZeroCenteredRMSNorm
 from groundup.quantize.calibration import InputStats
@@ -39,17 +39,24 @@ def scale_groups(block: nn.Module) -> list[ScaleGroup]:
     The output projection is included only in multi-head attention: with grouped heads a row of the value matrix feeds
     several input channels of the projection, which cannot have separate scales.
     """
-    if not isinstance(block, PreNormBlock | SandwichBlock):
+    if not isinstance(block, PreNormBlock | SandwichBlock | ParallelBlock | SharedNormBlock):
         return []
     attention, feed_forward = block.attention, block.feed_forward
-    groups = [ScaleGroup(block.attention_norm, ("attention.q_proj", "attention.k_proj", "attention.v_proj"))]
+    gated = isinstance(feed_forward, GatedFeedForward)
+    plain = isinstance(getattr(feed_forward, "up_proj", None), nn.Linear)
+    attention_inputs = tuple(f"attention.{name}" for name in ("q_proj", "k_proj", "v_proj"))
+    inputs = (("feed_forward.gate_proj",) if gated else ()) + (("feed_forward.up_proj",) if gated or plain else ())
+    groups = []
+    if isinstance(block, SharedNormBlock):
+        if inputs:  # experts have the same input, too
+            groups.append(ScaleGroup(block.attention_norm, attention_inputs + inputs))
+    else:
+        groups.append(ScaleGroup(block.attention_norm, attention_inputs))
+        groups += [ScaleGroup(block.feed_forward_norm, inputs)] if inputs else []
     if attention.v_proj.out_features == attention.o_proj.in_features:
         groups.append(ScaleGroup(attention.v_proj, ("attention.o_proj",)))
-    if isinstance(feed_forward, GatedFeedForward):
-        groups.append(ScaleGroup(block.feed_forward_norm, ("feed_forward.gate_proj", "feed_forward.up_proj")))
+    if gated:
         groups.append(ScaleGroup(feed_forward.up_proj, ("feed_forward.down_proj",)))
-    elif isinstance(getattr(feed_forward, "up_proj", None), nn.Linear):
-        groups.append(ScaleGroup(block.feed_forward_norm, ("feed_forward.up_proj",)))
     return [group for group in groups if isinstance(group.preceding, SCALABLE_LAYERS)]
 
 

@@ -108,10 +108,12 @@ class ModelConfig(BaseConfig):
         "rmsnorm", "normalization; zero_centered: the weight is an offset from 1, as in Gemma"
     )
     norm_eps: float = knob(1e-5, "epsilon in the denominator of norms", gt=0)
-    norm_placement: Literal["pre", "post", "sandwich"] = knob(
+    norm_placement: Literal["pre", "post", "sandwich", "parallel"] = knob(
         "pre",
-        "before each sublayer (GPT-2), after the residual sum (BERT), or before and after each sublayer (Gemma 2)",
+        "before each sublayer (GPT-2), after the residual sum (BERT), before and after each sublayer (Gemma 2), or before "
+        "sublayers that are parallel (GPT-J)",
     )
+    shared_norm: bool = knob(False, "parallel: one norm for both sublayers, as GPT-J and Falcon")
     norm_bias: bool = knob(False, "layernorm: bias")
     qk_norm: bool = knob(False, "normalize queries and keys of each head before RoPE, as Qwen3")
     embedding_norm: bool = knob(False, "normalize embeddings instead of the first pre-norm, as BERT and ModernBERT")
@@ -121,6 +123,9 @@ class ModelConfig(BaseConfig):
         "rope", "rotary (Su et al. 2021), learned (GPT-2, BERT), or relative bias (T5)"
     )
     rope_theta: float = knob(10_000.0, "base of the rotary frequencies", gt=0)
+    rotary_dim: int | None = knob(
+        None, "first elements of each head that rotate (GPT-J, GPT-NeoX)", unset="head_dim: all of them", ge=2
+    )
     rope_local_theta: float | None = knob(
         None, "base in local layers, without rope_scaling (Gemma 3)", unset="rope_theta, with rope_scaling", gt=0
     )
@@ -150,8 +155,8 @@ class ModelConfig(BaseConfig):
     )
 
     # Feed-forward
-    feed_forward: Literal["swiglu", "swiglu_clamped", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "relu2"] = knob(
-        "swiglu", "activation, gated (Shazeer 2020) or not; _tanh: the GELU approximation of GPT-2, T5 and Gemma"
+    feed_forward: Literal["swiglu", "swiglu_clamped", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "relu", "relu2"] = (
+        knob("swiglu", "activation, gated (Shazeer 2020) or not; _tanh: the GELU approximation of GPT-2, T5 and Gemma")
     )
     swiglu_alpha: float = knob(1.702, "swiglu_clamped: factor inside the sigmoid (gpt-oss)", gt=0)
     swiglu_limit: float = knob(7.0, "swiglu_clamped: largest gate, and largest size of the other factor", gt=0)
@@ -240,8 +245,16 @@ class ModelConfig(BaseConfig):
             raise ValueError(f"num_layers = {self.num_layers}, expected at most {MAX_LAYERS:,}")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads = {self.num_heads} is not divisible by num_kv_heads = {self.num_kv_heads}")
-        if self.position_embedding == "rope" and self.head_dim % 2:
-            raise ValueError(f"head_dim = {self.head_dim} is odd, expected an even number for RoPE")
+        if self.position_embedding == "rope":
+            if (self.rotary_dim or self.head_dim) % 2:
+                name = "head_dim" if self.rotary_dim is None else "rotary_dim"
+                raise ValueError(f"{name} = {getattr(self, name)} is odd, expected an even number for RoPE")
+            if (self.rotary_dim or 0) > self.head_dim:
+                raise ValueError(f"rotary_dim = {self.rotary_dim}, expected at most head_dim = {self.head_dim}")
+        if self.shared_norm and self.norm_placement != "parallel":
+            raise ValueError(f"shared_norm with norm_placement = {self.norm_placement!r}, expected 'parallel'")
+        if self.norm_placement == "parallel" and self.embedding_norm:
+            raise ValueError("embedding_norm with norm_placement = 'parallel', expected 'pre' or 'post'")
         if "local" in self.attention_pattern and self.sliding_window is None:
             raise ValueError("attention_pattern has local layers, which need sliding_window")
         if self.moe is not None and not self.gated:

@@ -7,11 +7,19 @@ transformers in both directions.
 
 from collections.abc import Callable
 
-from family_draws import bert, gemma, gpt2, gpt_oss, llama, mixtral, modernbert, t5
+from family_draws import bert, gemma, gpt2, gpt_neox, gpt_oss, llama, mixtral, modernbert, t5
 from family_draws.draw import Draw, DrawnModel
 
 DRAWS: dict[str, Callable[[Draw], DrawnModel]] = {
-    **llama.DRAWS, **mixtral.DRAWS, **gpt_oss.DRAWS, **gemma.DRAWS, **gpt2.DRAWS, **t5.DRAWS, **bert.DRAWS, **modernbert.DRAWS,
-}  # fmt: skip
+    **llama.DRAWS,
+    **mixtral.DRAWS,
+    **gpt_oss.DRAWS,
+    **gemma.DRAWS,
+    **gpt2.DRAWS,
+    **gpt_neox.DRAWS,
+    **t5.DRAWS,
+    **bert.DRAWS,
+    **modernbert.DRAWS,
+}
 
 __all__ = ["DRAWS", "Draw", "DrawnModel"]

@@ -9,6 +9,7 @@ Files, in reading order:
     gpt_oss.py        gpt-oss
     gemma.py          Gemma 1, 2 and 3
     gpt2.py           GPT-2
+    gpt_neox.py       GPT-NeoX, Pythia
     t5.py             T5 v1.1, Flan-T5
     bert.py           BERT
     modernbert.py     ModernBERT
@@ -19,6 +20,7 @@ from groundup.interop.families.bert import BERT
 from groundup.interop.families.family import Family
 from groundup.interop.families.gemma import GEMMA, GEMMA2, GEMMA3
 from groundup.interop.families.gpt2 import GPT2
+from groundup.interop.families.gpt_neox import GPT_NEOX
 from groundup.interop.families.gpt_oss import GPT_OSS
 from groundup.interop.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from groundup.interop.families.mixtral import MIXTRAL, QWEN3_MOE
@@ -26,7 +28,15 @@ from groundup.interop.families.modernbert import MODERNBERT
 from groundup.interop.families.t5 import T5
 
 _SIMPLEST_FIRST = (
-    LLAMA, QWEN3, QWEN2, MISTRAL, MIXTRAL, QWEN3_MOE, GPT_OSS, GEMMA, GEMMA2, GEMMA3, GPT2, T5, BERT, MODERNBERT,
+    LLAMA, QWEN3, QWEN2, MISTRAL,
+    MIXTRAL, QWEN3_MOE,
+    GPT_OSS,
+    GEMMA, GEMMA2, GEMMA3,
+    GPT2,
+    GPT_NEOX,
+    T5,
+    BERT,
+    MODERNBERT,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {family.name: family for family in _SIMPLEST_FIRST}
 """By `model_type`, the simplest first: a model is exported as the first family that represents it."""

@@ -4,6 +4,7 @@ Until 2025: `rope_theta` and `rope_scaling`. Since transformers 5: `rope_paramet
 read; the older one, which every reader knows, is written.
 """
 
+import math
 from typing import Any
 
 from groundup.artifacts.errors import UserError
@@ -52,6 +53,25 @@ def read_rope(json: Json, default_theta: float = 10_000.0) -> Json:
     if original is not None:  # beside the scaling: it comes first
         rope["original_max_position_embeddings"] = original
     return {"rope_theta": theta, "rope_scaling": _scaling(rope, json["max_position_embeddings"]), **context_length}
+
+
+def read_partial_rope(json: Json, default_factor: float = 1.0, default_theta: float = 10_000.0) -> Json:
+    """`read_rope` for families in which only the first elements of a head rotate: partial_rotary_factor of them."""
+    head_dim = json.get("head_dim") or json["hidden_size"] // json["num_attention_heads"]
+    json = dict(json)
+    factor = json.get("partial_rotary_factor")
+    for key in ("rope_scaling", "rope_parameters"):
+        if rope := json.get(key):
+            factor = rope.get("partial_rotary_factor") or factor
+            json[key] = {name: value for name, value in rope.items() if name != "partial_rotary_factor"}
+    rotary_dim = int(head_dim * (default_factor if factor is None else factor))
+    return read_rope(json, default_theta) | {"rotary_dim": rotary_dim}
+
+
+def write_partial_rotary(config: ModelConfig) -> float:
+    """partial_rotary_factor: of its product with the head's width, readers take the integer part."""
+    factor = (config.rotary_dim or config.head_dim) / config.head_dim
+    return factor if int(config.head_dim * factor) == config.rotary_dim else math.nextafter(factor, 2.0)
 
 
 def write_rope(config: ModelConfig) -> Json:

@@ -53,6 +53,7 @@ def canonical_config(config: ModelConfig) -> dict[str, Any]:
     if config.rope_local_theta is None and (config.sliding_window or 0) >= config.context_length:
         layer_types = ("global",) * config.num_layers  # the window covers the whole context
     knobs["attention_pattern"] = layer_types
+    knobs["rotary_dim"] = config.rotary_dim or config.head_dim
     knobs["attention_scale"] = config.attention_scale or config.head_dim**-0.5
     if scaling := config.rope_scaling:
         read = {knob: getattr(scaling, knob) for knob in ROPE_SCALING_FIELDS[scaling.method]}
@@ -66,6 +67,7 @@ def canonical_config(config: ModelConfig) -> dict[str, Any]:
     local_base = unscaled or config.rope_local_theta not in (None, config.rope_theta)
     unused = {
         "sliding_window": not local,
+        "rotary_dim": config.position_embedding != "rope",
         "rope_theta": config.position_embedding != "rope",
         "rope_scaling": config.position_embedding != "rope",
         "rope_local_theta": config.position_embedding != "rope" or not local or not local_base,

@@ -9,6 +9,7 @@ import torch
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.families.select_family import config_differences, select_family
+from groundup.interop.row_order import map_interleaved
 from groundup.interop.weight_map import TensorMap, map_names
 from groundup.model.rope import RotaryEmbedding, rope_frequencies
 from groundup.recipe import ModelConfig
@@ -93,23 +94,9 @@ def gguf_weight_map(architecture: GGUFArchitecture, config: ModelConfig, names: 
         part = tensor_map.native[0].rsplit(".", 2)[-2]
         if architecture.interleaved and part in ("q_proj", "k_proj"):
             heads = config.num_heads if part == "q_proj" else config.num_kv_heads
-            yield map_interleaved(tensor_map.native[0], tensor_map.foreign[0], heads)
+            yield map_interleaved(tensor_map.native[0], tensor_map.foreign[0], heads, config.head_dim)
         else:
             yield tensor_map
-
-
-def map_interleaved(native: str, foreign: str, heads: int) -> TensorMap:
-    """Rows of each head: first half, second half (native); interleaved halves (foreign)."""
-
-    def to_native(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        rows = tensors[0].shape[0] // heads
-        return [tensors[0].unflatten(0, (heads, rows // 2, 2)).transpose(1, 2).reshape(tensors[0].shape)]
-
-    def to_foreign(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        rows = tensors[0].shape[0] // heads
-        return [tensors[0].unflatten(0, (heads, 2, rows // 2)).transpose(1, 2).reshape(tensors[0].shape)]
-
-    return TensorMap((native,), (foreign,), to_native, to_foreign)
 
 
 def select_architecture(config: ModelConfig) -> GGUFArchitecture:
