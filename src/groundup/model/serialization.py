@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from groundup.artifacts.arguments import check_choice
 from groundup.artifacts.directory import DEFAULT_FILE_MODE
@@ -129,15 +131,25 @@ def build_model(config: ModelConfig) -> nn.Module:
 def build_meta_model(config: ModelConfig, device: torch.device | str = "meta") -> nn.Module:
     """A model with weights on the meta device (no memory), to be filled by `assign_weights`; RoPE buffers on `device`."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutInitialization():
             model = build_model(config)
-        _reset_buffers(model, device)
+        if str(device) != "meta":
+            _reset_buffers(model, device)
     except (RuntimeError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else "not enough memory"
         raise UserError(
             f"a model of these sizes cannot be built: {reason}", hint="is its configuration intact?"
         ) from None
     return model
+
+
+class _WithoutInitialization(TorchFunctionMode):
+    """Leaves out torch.nn.init, which takes most of the time of building a model without memory."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return func(*args, **(kwargs or {}))
 
 
 def assign_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str) -> None:
