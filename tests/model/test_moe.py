@@ -13,13 +13,23 @@ def reference_output(layer: MixtureOfExperts, x: torch.Tensor, moe) -> torch.Ten
     out = torch.zeros_like(x)
     for b, t in torch.cartesian_prod(torch.arange(x.shape[0]), torch.arange(x.shape[1])).tolist():
         token = x[b, t]
-        logits = layer.router.weight @ token
+        logits = layer.router.weight @ token + (layer.router.bias if moe.router_bias else 0.0)
         scores = logits.softmax(-1) if moe.router_activation == "softmax" else logits.sigmoid()
-        chosen = sorted(range(moe.num_experts), key=lambda e: -scores[e])[: moe.experts_per_token]
+        selection = layer.router.load_balancer.selection_scores(scores[None])[0]
+        size, best = moe.num_experts // moe.num_expert_groups, 2 if moe.router_activation == "sigmoid" else 1
+        group_scores = [sum(sorted(group)[-best:]) for group in selection.split(size)]
+        groups = sorted(range(len(group_scores)), key=group_scores.__getitem__)[-moe.experts_groups_per_token :]
+        allowed = [e for e in range(moe.num_experts) if e // size in groups]
+        chosen = sorted(allowed, key=lambda e: -selection[e])[: moe.experts_per_token]
         total = sum(scores[e] for e in chosen) if moe.normalize_scores else 1.0
         for e in chosen:
-            gate, up = layer.experts.gate_proj[e] @ token, layer.experts.up_proj[e] @ token
-            out[b, t] += scores[e] / total * (layer.experts.down_proj[e] @ (nn.functional.silu(gate) * up))
+            weight = moe.routed_scale * scores[e] / total
+            inputs, factor = (token * weight, 1.0) if moe.scale_inputs else (token, weight)
+            gate, up = layer.experts.gate_proj[e] @ inputs, layer.experts.up_proj[e] @ inputs
+            if moe.expert_bias:
+                gate, up = gate + layer.experts.gate_bias[e], up + layer.experts.up_bias[e]
+            down = layer.experts.down_proj[e] @ (nn.functional.silu(gate) * up)
+            out[b, t] += factor * (down + layer.experts.down_bias[e] if moe.expert_bias else down)
     return out
 
 
@@ -31,6 +41,12 @@ def reference_output(layer: MixtureOfExperts, x: torch.Tensor, moe) -> torch.Ten
         {"normalize_scores": False},
         {"experts_per_token": 1},
         {"experts_per_token": 5},
+        {"routed_scale": 2.5},
+        {"scale_inputs": True, "router_activation": "sigmoid", "normalize_scores": False},
+        {"router_bias": True, "expert_bias": True},
+        {"load_balancing": "bias"},
+        {"num_experts": 6, "num_expert_groups": 3},
+        {"num_experts": 12, "num_expert_groups": 4, "experts_groups_per_token": 2, "router_activation": "sigmoid"},
     ],
 )
 def test_output_is_the_sum_of_the_chosen_experts(config, knobs):
@@ -38,6 +54,9 @@ def test_output_is_the_sum_of_the_chosen_experts(config, knobs):
     layer = MixtureOfExperts(config, config.moe)
     for weight in layer.parameters():
         nn.init.normal_(weight, std=0.3)
+    if config.moe.load_balancing == "bias":
+        nn.init.normal_(layer.router.load_balancer.bias, std=0.3)
+    layer.eval()
     x = torch.randn(2, 7, 24)
     torch.testing.assert_close(layer(x), reference_output(layer, x, config.moe))
 

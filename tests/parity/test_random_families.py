@@ -50,6 +50,9 @@ def randomize(model: nn.Module) -> nn.Module:
         weight.normal_(0.0, 0.4, generator=generator)
         if weight.dim() > 1:
             weight /= weight.shape[-1] ** 0.5 / 4
+    for name, bias in model.named_buffers():
+        if name.endswith(("load_balancer.bias", "correction_bias")):
+            bias.normal_(0.0, 0.4, generator=generator)
     return model.eval()
 
 

@@ -50,8 +50,10 @@ def test_parameter_count_of_a_mixture_of_experts():
         "intermediate_size": 32,
         "num_shared_experts": 1,
         "num_dense_layers": 1,
+        "shared_expert_gate": True,
+        "dense_layers": [2, 7],
     }
-    config = ModelConfig(vocab_size=100, hidden_size=48, num_layers=3, num_heads=4, intermediate_size=80, moe=moe)  # pyright: ignore[reportArgumentType]
+    config = ModelConfig(vocab_size=100, hidden_size=48, num_layers=4, num_heads=4, intermediate_size=80, moe=moe)  # pyright: ignore[reportArgumentType]
     counted = count_parameters(config)
     assert counted.total == sum(p.numel() for p in Decoder(config).parameters())
     assert counted.total - counted.active == 2 * 2 * 3 * 48 * 32  # two unused experts in two layers

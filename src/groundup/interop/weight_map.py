@@ -168,11 +168,11 @@ def build_from_tensors(
         )
     dtype = resolve_dtype(dtype)
     model = build_meta_model(config)
-    empty = model.state_dict()
+    empty, float32 = model.state_dict(), dict(model.named_buffers())
     weight_map = list(build_weight_map(config, list(empty)))
     check_tensors(expected_shapes(weight_map, empty), source, ignored)
     weights = {
-        name: cast_floating(tensor, dtype).to(device).contiguous()
+        name: cast_floating(tensor, torch.float32 if name in float32 else dtype).to(device).contiguous()
         for name, tensor in convert_to_native(weight_map, source)
     }
     assign_weights(model, weights, source=str(source.path))

@@ -139,6 +139,6 @@ def build_final_norm(config: ModelConfig) -> nn.Module:
 
 
 def _feed_forward(config: ModelConfig, layer: int) -> nn.Module:
-    if config.moe is not None and layer >= config.moe.num_dense_layers:
+    if config.moe is not None and not config.moe.is_dense(layer):
         return MixtureOfExperts(config, config.moe)
     return build_feed_forward(config)

@@ -27,9 +27,11 @@ class MixtureOfExperts(nn.Module):
         gating = build_gating(config)
         self.router = Router(config.hidden_size, moe)
         self.experts = Experts(moe.num_experts, config.hidden_size, moe.intermediate_size, gating, moe.expert_bias)
+        self.scale_inputs = moe.scale_inputs
         shared_size = moe.num_shared_experts * moe.intermediate_size
+        shared = GatedSharedExperts if moe.shared_expert_gate else GatedFeedForward
         self.shared_experts = (
-            GatedFeedForward(config.hidden_size, shared_size, gating, bias=False) if shared_size else ZeroExperts()
+            shared(config.hidden_size, shared_size, gating, bias=False) if shared_size else ZeroExperts()
         )
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
@@ -38,7 +40,8 @@ class MixtureOfExperts(nn.Module):
         order = chosen.flatten().argsort(stable=True)  # (token, choice) pairs, sorted by expert
         token = order // chosen.shape[1]
         ends = self.router.count_tokens(chosen.flatten()).cumsum(0)
-        outputs = self.experts(tokens[token], ends) * weights.flatten()[order, None].to(tokens.dtype)
+        inputs, factors = tokens[token], weights.flatten()[order, None].to(tokens.dtype)
+        outputs = self.experts(inputs * factors, ends) if self.scale_inputs else self.experts(inputs, ends) * factors
         mixed = torch.zeros_like(tokens).index_add(0, token, outputs)
         return mixed.view_as(x) + self.shared_experts(x)
 
@@ -48,7 +51,9 @@ class Router(nn.Linear):
 
     def __init__(self, width: int, moe: MoEConfig):
         super().__init__(width, moe.num_experts, bias=moe.router_bias)
-        self.experts_per_token = moe.experts_per_token
+        self.experts_per_token, self.scale = moe.experts_per_token, moe.routed_scale
+        self.num_groups, self.groups_per_token = moe.num_expert_groups, moe.experts_groups_per_token
+        self.group_top = GROUP_TOP[moe.router_activation]
         self.activation = ROUTER_ACTIVATIONS[moe.router_activation]
         self.normalize = normalize if moe.normalize_scores else nn.Identity()
         self.load_balancer = LOAD_BALANCERS[moe.load_balancing](moe)
@@ -60,18 +65,50 @@ class Router(nn.Linear):
         with torch.autocast(x.device.type, enabled=False):
             bias = None if self.bias is None else self.bias.float()
             scores = self.activation(F.linear(x.float(), self.weight.float(), bias))
-        chosen = self.load_balancer.selection_scores(scores).topk(self.experts_per_token, dim=-1).indices
+        selection = self.load_balancer.selection_scores(scores)
+        if self.groups_per_token < self.num_groups:
+            selection = limit_to_groups(selection, self.num_groups, self.groups_per_token, self.group_top)
+        chosen = selection.topk(self.experts_per_token, dim=-1).indices
         if self.training:
             sequences = (num_sequences, -1)
             self.load_balancer.observe(
                 scores.unflatten(0, sequences), self.count_tokens(chosen.unflatten(0, sequences).flatten(1))
             )
-        return self.normalize(scores.gather(1, chosen)), chosen
+        return self.normalize(scores.gather(1, chosen)) * self.scale, chosen
 
     def count_tokens(self, chosen: Int[Tensor, "... N"]) -> Int[Tensor, "... E"]:
         """Tokens per expert."""
         counts = torch.zeros(*chosen.shape[:-1], self.out_features, dtype=torch.long, device=chosen.device)
         return counts.scatter_add_(-1, chosen, torch.ones_like(chosen))
+
+
+def limit_to_groups(
+    scores: Float[Tensor, "N E"], num_groups: int, groups_per_token: int, group_top: int
+) -> Float[Tensor, "N E"]:
+    """Scores outside the best groups of each token become -inf (DeepSeek-V2, section 2.2.2).
+
+    Groups are neighbours, and kept together on a device; a group's score is the sum of its `group_top` best experts.
+    """
+    groups = scores.unflatten(-1, (num_groups, -1))
+    group_scores = groups.topk(min(group_top, groups.shape[-1]), dim=-1).values.sum(-1)
+    best = group_scores.topk(groups_per_token, dim=-1).indices
+    outside = torch.ones_like(group_scores, dtype=torch.bool).scatter(-1, best, False)
+    return groups.masked_fill(outside[..., None], -torch.inf).flatten(-2)
+
+
+class GatedSharedExperts(GatedFeedForward):
+    """Shared experts times sigmoid(gate(x)), one number for each token (Qwen2-MoE)."""
+
+    def __init__(self, width: int, intermediate_size: int, gating: Gating, bias: bool):
+        super().__init__(width, intermediate_size, gating, bias)
+        self.gate = SharedExpertGate(width, 1, bias=False)
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        return super().forward(x) * self.gate(cast_for_matmul(x)).sigmoid()
+
+
+class SharedExpertGate(nn.Linear):
+    """A router of one expert; quantization leaves it as it is."""
 
 
 class Experts(nn.Module):
@@ -129,7 +166,7 @@ def grouped_linear(
 
 def normalize(scores: Float[Tensor, "N k"]) -> Float[Tensor, "N k"]:
     """Scores divided by their sum for each token."""
-    return scores / scores.sum(dim=-1, keepdim=True)
+    return scores / (scores.sum(dim=-1, keepdim=True) + 1e-20)
 
 
 class NoBalancing(nn.Module):
@@ -206,6 +243,8 @@ ROUTER_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda logits: logits.softmax(-1),
     "sigmoid": torch.sigmoid,
 }
+GROUP_TOP = {"softmax": 1, "sigmoid": 2}
+"""Experts that decide the score of their group: the best one in DeepSeek-V2, the two best in DeepSeek-V3."""
 LOAD_BALANCERS = {"none": NoBalancing, "auxiliary_loss": AuxiliaryLoss, "bias": ExpertBias}
 
 

@@ -159,6 +159,12 @@ def _check_megatron_experts(layout: LayoutConfig, moe: MoEConfig) -> None:
     ):  # auxiliary loss: of the ranks' micro-batches; bias: updated after skipped batches, too
         _refuse("megatron", f"model.moe.load_balancing = {moe.load_balancing!r}", "Megatron-Core balances over other tokens",
                 "set model.moe.load_balancing=none, or train.engine=native")  # fmt: skip
+    for name, supported in {
+        "shared_expert_gate": False, "scale_inputs": False, "routed_scale": 1.0, "num_expert_groups": 1,
+    }.items():  # fmt: skip
+        if (value := getattr(moe, name)) != supported:
+            _refuse("megatron", f"model.moe.{name} = {value}", "not supported",
+                    f"leave model.moe.{name} out, or set train.engine=native")  # fmt: skip
     normalized = moe.experts_per_token > 1 if moe.router_activation == "sigmoid" else moe.normalize_scores
     if normalized != moe.normalize_scores or (normalized and moe.experts_per_token == 1):
         _refuse("megatron", f"model.moe.normalize_scores = {moe.normalize_scores} with {moe.experts_per_token} experts "

@@ -87,7 +87,7 @@ def _check_tensor(layout: LayoutConfig, config: ModelConfig) -> None:
     if layout.tensor == 1:
         return
     _check_divides("tensor", layout.tensor, "model.num_heads", config.num_heads)
-    if config.moe is None or config.moe.num_dense_layers:
+    if config.moe is None or any(map(config.moe.is_dense, range(config.num_layers))):
         _check_divides("tensor", layout.tensor, "model.intermediate_size", config.intermediate_size)
     if (layout.tensor - 1) * vocab_parallel_rows(config.vocab_size, layout.tensor) >= config.vocab_size:
         raise UserError(

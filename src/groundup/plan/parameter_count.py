@@ -58,7 +58,8 @@ def _feed_forward_parameters(config: ModelConfig, num_layers: int, *, active: bo
         return num_layers * dense
     experts = moe.num_shared_experts + (moe.experts_per_token if active else moe.num_experts)
     sparse = config.hidden_size * (moe.num_experts + matrices * experts * moe.intermediate_size)  # router, experts
-    num_dense = min(moe.num_dense_layers, num_layers)
+    sparse += config.hidden_size if moe.shared_expert_gate else 0
+    num_dense = sum(map(moe.is_dense, range(num_layers)))
     return num_dense * dense + (num_layers - num_dense) * sparse
 
 

@@ -180,11 +180,12 @@ def check_quantization(architecture: str) -> None:
 def linear_widths(config: ModelConfig) -> dict[str, int]:
     """Input widths of the linear layers in a decoder's blocks, which are quantized."""
     widths = {"q_proj": config.hidden_size, "o_proj": config.num_heads * config.head_dim}
-    dense = config.num_layers if config.moe is None else config.moe.num_dense_layers
-    if dense:
+    moe = config.moe
+    dense = [moe is None or moe.is_dense(layer) for layer in range(config.num_layers)]
+    if any(dense):
         widths["down_proj"] = config.intermediate_size
-    if config.moe is not None and config.moe.num_shared_experts and dense < config.num_layers:
-        widths["shared_experts.down_proj"] = config.moe.num_shared_experts * config.moe.intermediate_size
+    if moe is not None and moe.num_shared_experts and not all(dense):
+        widths["shared_experts.down_proj"] = moe.num_shared_experts * moe.intermediate_size
     return widths
 
 

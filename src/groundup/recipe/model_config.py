@@ -59,9 +59,15 @@ class MoEConfig(BaseConfig):
     expert_bias: bool = knob(False, "biases in the routed experts (gpt-oss)")
     router_bias: bool = knob(False, "bias of the router logits (gpt-oss)")
     num_shared_experts: int = knob(0, "experts for all tokens (Dai et al. 2024)", ge=0)
+    shared_expert_gate: bool = knob(False, "each token scales the shared experts by a sigmoid, as Qwen2-MoE")
     num_dense_layers: int = knob(0, "first layers with an ordinary feed-forward", ge=0)
+    dense_layers: tuple[int, ...] = knob((), "other layers with an ordinary feed-forward, counted from 0")
     router_activation: Literal["softmax", "sigmoid"] = knob("softmax", "activation of the router logits")
     normalize_scores: bool = knob(True, "normalize the routing weights of each token to sum to 1")
+    routed_scale: float = knob(1.0, "factor on the routing weights (DeepSeek-V2)", gt=0)
+    scale_inputs: bool = knob(False, "routing weights scale the inputs of experts, not their outputs (Llama 4)")
+    num_expert_groups: int = knob(1, "groups of experts, of which a token uses a few (DeepSeek-V2)", ge=1)
+    experts_groups_per_token: int = knob(1, "groups per token, those with the best experts", ge=1)
     load_balancing: Literal["none", "auxiliary_loss", "bias"] = knob(
         "none", "auxiliary loss per sequence (Fedus et al. 2021, DeepSeek-V3) or router bias (Wang et al. 2024)"
     )
@@ -73,7 +79,21 @@ class MoEConfig(BaseConfig):
             raise ValueError(
                 f"experts_per_token = {self.experts_per_token}, expected at most num_experts = {self.num_experts}"
             )
+        groups, used = self.num_expert_groups, self.experts_groups_per_token
+        if self.num_experts % groups:
+            raise ValueError(f"num_expert_groups = {groups} does not divide num_experts = {self.num_experts}")
+        if not self.experts_per_token * groups / self.num_experts <= used <= groups:
+            raise ValueError(
+                f"experts_groups_per_token = {used}, expected at most num_expert_groups = {groups}, and enough for "
+                f"experts_per_token = {self.experts_per_token}"
+            )
+        if self.shared_expert_gate and not self.num_shared_experts:
+            raise ValueError("shared_expert_gate = true, expected num_shared_experts of at least 1")
         return self
+
+    def is_dense(self, layer: int) -> bool:
+        """Whether layer number `layer` has an ordinary feed-forward."""
+        return layer < self.num_dense_layers or layer in self.dense_layers
 
 
 class ModelConfig(BaseConfig):

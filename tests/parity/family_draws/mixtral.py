@@ -1,4 +1,4 @@
-"""Mixtral, Qwen3-MoE."""
+"""Mixtral, Qwen2-MoE, Qwen3-MoE."""
 
 from family_draws.draw import Draw, DrawnModel
 
@@ -20,21 +20,46 @@ def draw_mixtral(draw: Draw) -> DrawnModel:
 
 def draw_qwen3_moe(draw: Draw) -> DrawnModel:
     experts = draw.choice((3, 7))
-    sizes = draw.sizes()
-    dense = draw.randint(0, sizes["num_hidden_layers"] - 1)
+    window = {"use_sliding_window": True, "sliding_window": 9} if draw.chance(0.3) else {}
     return DrawnModel(
         {
-            **sizes, **draw.heads(),
+            **_qwen_experts(draw), **draw.heads(), **draw.rope(), **window,
             "model_type": "qwen3_moe",
             "head_dim": draw.choice((8, 18, 64)),
             "num_experts": experts,
             "num_experts_per_tok": draw.randint(1, experts),
-            "moe_intermediate_size": draw.choice((24, 29)),
-            "norm_topk_prob": draw.chance(),
-            "mlp_only_layers": list(range(dense)),
             "attention_bias": draw.chance(),
         }
     )  # fmt: skip
 
 
-DRAWS = {"mixtral": draw_mixtral, "qwen3_moe": draw_qwen3_moe}
+def draw_qwen2_moe(draw: Draw) -> DrawnModel:
+    experts = draw.choice((3, 7))
+    window = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": draw.choice((1, 3, 28))}
+    fields = _qwen_experts(draw)
+    return DrawnModel(
+        {
+            **fields, **draw.heads(free_head_dim=False), **draw.rope(), **(window if draw.chance(0.3) else {}),
+            "model_type": "qwen2_moe",
+            "num_experts": experts,
+            "num_experts_per_tok": draw.randint(1, experts),
+            "shared_expert_intermediate_size": draw.choice((1, 4)) * fields["moe_intermediate_size"],
+            "qkv_bias": draw.chance(0.8),
+        }
+    )  # fmt: skip
+
+
+def _qwen_experts(draw: Draw) -> dict:
+    """Experts in some layers: dense ones by number, or all but every second or third."""
+    sizes = draw.sizes() | {"num_hidden_layers": draw.randint(1, 4)}
+    return sizes | {
+        "moe_intermediate_size": draw.choice((24, 29)),
+        "norm_topk_prob": draw.chance(),
+        "mlp_only_layers": draw.sample(range(4), draw.randint(0, 3)),
+        "decoder_sparse_step": draw.choice((1, 1, 2, 3)),
+        "hidden_act": draw.choice(("silu", "gelu")),
+        "tie_word_embeddings": draw.chance(0.3),
+    }
+
+
+DRAWS = {"mixtral": draw_mixtral, "qwen3_moe": draw_qwen3_moe, "qwen2_moe": draw_qwen2_moe}

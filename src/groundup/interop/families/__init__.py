@@ -5,7 +5,9 @@ Files, in reading order:
     family.py         the description of a family
     rope_config.py    RoPE and layer types in config.json
     llama.py          Llama, Mistral, Qwen2, Qwen3
-    mixtral.py        Mixtral, Qwen3-MoE
+    mixtral.py        Mixtral
+    qwen_moe.py       Qwen2-MoE, Qwen3-MoE
+    sigmoid_moe.py    dots.llm1
     gpt_oss.py        gpt-oss
     gemma.py          Gemma 1, 2 and 3
     gpt2.py           GPT-2
@@ -23,13 +25,15 @@ from groundup.interop.families.gpt2 import GPT2
 from groundup.interop.families.gpt_neox import GPT_NEOX
 from groundup.interop.families.gpt_oss import GPT_OSS
 from groundup.interop.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
-from groundup.interop.families.mixtral import MIXTRAL, QWEN3_MOE
+from groundup.interop.families.mixtral import MIXTRAL
 from groundup.interop.families.modernbert import MODERNBERT
+from groundup.interop.families.qwen_moe import QWEN2_MOE, QWEN3_MOE
+from groundup.interop.families.sigmoid_moe import DOTS1
 from groundup.interop.families.t5 import T5
 
 _SIMPLEST_FIRST = (
     LLAMA, QWEN3, QWEN2, MISTRAL,
-    MIXTRAL, QWEN3_MOE,
+    MIXTRAL, QWEN3_MOE, QWEN2_MOE, DOTS1,
     GPT_OSS,
     GEMMA, GEMMA2, GEMMA3,
     GPT2,

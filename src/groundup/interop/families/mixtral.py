@@ -1,24 +1,20 @@
-"""Mixtral and Qwen3-MoE: Llama and Qwen3 with a mixture of experts.
+"""Mixtral: Llama with a mixture of experts, and the tensor map of such families.
 
-Sources: the configuration and modelling files of transformers 5, models/{mixtral,qwen3_moe}; the files store each expert
-separately (conversion_mapping.py).
+Source: the configuration and modelling files of transformers 5, models/mixtral; the files store each expert separately
+(conversion_mapping.py).
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-from groundup.artifacts.errors import UserError
-from groundup.interop.families.family import Family, Json, map_value
-from groundup.interop.families.llama import BIASES, BUFFERS, DEFAULTS, KEYS, TENSORS, read_decoder, write_decoder
+from groundup.interop.families.family import Family, Json
+from groundup.interop.families.llama import BUFFERS, DEFAULTS, KEYS, TENSORS, read_decoder, write_decoder
 from groundup.interop.families.rope_config import read_layers, read_rope
 from groundup.interop.weight_map import TensorMap, map_names, map_stacked
 from groundup.recipe import ModelConfig
 
-ROUTER = "blocks.*.feed_forward.router."
 EXPERTS = ".feed_forward.experts."
-MIXTRAL_NAMES = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
-QWEN_NAMES = {"gate_proj": "gate_proj", "up_proj": "up_proj", "down_proj": "down_proj"}
+MATRICES = {"gate_proj": "gate_proj", "up_proj": "up_proj", "down_proj": "down_proj"}
 
 
 def _read_mixtral(json: Json) -> Json:
@@ -38,56 +34,29 @@ def _write_mixtral(config: ModelConfig) -> Json:
     }
 
 
-def _read_qwen3_moe(json: Json) -> Json:
-    count = json["num_hidden_layers"]
-    dense = [i for i in range(count) if i in (json["mlp_only_layers"] or ()) or (i + 1) % json["decoder_sparse_step"]]
-    if dense != list(range(len(dense))):
-        raise UserError(
-            f"layers {dense} have no experts (mlp_only_layers, decoder_sparse_step), "
-            "expected only the first layers without"
-        )
-    window = json.get("sliding_window") if json.get("use_sliding_window") else None
-    return read_decoder(json) | {
-        "qk_norm": True,
-        "attention_bias": map_value(json, "attention_bias", BIASES),
-        **read_layers(["sliding_attention"], window),
-        "moe": {
-            "num_experts": json.get("num_local_experts") or json["num_experts"],
-            "experts_per_token": json["num_experts_per_tok"],
-            "intermediate_size": json["moe_intermediate_size"],
-            "num_dense_layers": len(dense),
-            "normalize_scores": json["norm_topk_prob"],
-        },
-    }
+def experts_map(
+    part: str = "mlp", matrices: Mapping[str, str] = MATRICES, table: Mapping[str, str] | None = None
+) -> Callable[[ModelConfig, Sequence[str]], Iterable[TensorMap]]:
+    """The `weight_map` of a family whose files hold each expert separately, below `part` of a layer.
+
+    Args:
+        matrices: names of an expert's three matrices.
+        table: names of parts other than Llama's, by prefix.
+    """
+    return partial(_map_experts, part=part, matrices=matrices, table=table or {})
 
 
-def _write_qwen3_moe(config: ModelConfig) -> Json:
-    assert config.moe
-    return write_decoder(config) | {
-        "attention_bias": config.attention_bias != "none",
-        "use_sliding_window": config.sliding_window is not None,
-        "sliding_window": config.sliding_window,
-        "num_experts": config.moe.num_experts,
-        "num_experts_per_tok": config.moe.experts_per_token,
-        "moe_intermediate_size": config.moe.intermediate_size,
-        "norm_topk_prob": config.moe.normalize_scores,
-        "mlp_only_layers": list(range(config.moe.num_dense_layers)),
-        "decoder_sparse_step": 1,
-    }
-
-
-def _weight_map(
-    config: ModelConfig, names: Sequence[str], part: str, expert_names: dict[str, str]
+def _map_experts(
+    config: ModelConfig, names: Sequence[str], part: str, matrices: Mapping[str, str], table: Mapping[str, str]
 ) -> Iterator[TensorMap]:
-    """All experts of a layer are one native tensor, and separate foreign tensors below `part` of the layer."""
     assert config.moe
     for name in names:
         if EXPERTS in name:
             layer, matrix = name.split(".")[1], name.rsplit(".", 1)[1]
             prefix = f"model.layers.{layer}.{part}.experts"
             experts = range(config.moe.num_experts)
-            yield map_stacked(name, [f"{prefix}.{expert}.{expert_names[matrix]}.weight" for expert in experts])
-    table = {ROUTER: f"model.layers.*.{part}.gate."} | TENSORS
+            yield map_stacked(name, [f"{prefix}.{expert}.{matrices[matrix]}.weight" for expert in experts])
+    table = {**table, "blocks.*.feed_forward.router.": f"model.layers.*.{part}.gate."} | TENSORS
     yield from map_names([name for name in names if EXPERTS not in name], table)
 
 
@@ -99,23 +68,6 @@ MIXTRAL = Family(
     moe=True,
     read=_read_mixtral,
     write=_write_mixtral,
-    weight_map=partial(_weight_map, part="block_sparse_moe", expert_names=MIXTRAL_NAMES),
+    weight_map=experts_map("block_sparse_moe", {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}),
     ignored=BUFFERS,
-)
-QWEN3_MOE = replace(
-    MIXTRAL,
-    name="qwen3_moe",
-    architecture="Qwen3MoeForCausalLM",
-    defaults={
-        **DEFAULTS,
-        "num_experts": 128,  # also called num_local_experts in transformers 5
-        "num_experts_per_tok": 8,
-        "moe_intermediate_size": 768,
-        "norm_topk_prob": False,
-        "mlp_only_layers": None,
-        "decoder_sparse_step": 1,
-    },
-    read=_read_qwen3_moe,
-    write=_write_qwen3_moe,
-    weight_map=partial(_weight_map, part="mlp", expert_names=QWEN_NAMES),
 )

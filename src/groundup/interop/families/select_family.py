@@ -82,7 +82,10 @@ def canonical_config(config: ModelConfig) -> dict[str, Any]:
         "masked_lm_head": True,  # decided by the stored tensors
     }
     if config.moe is not None:
-        knobs["moe"] = config.moe.model_dump(exclude={"load_balancing_rate"})
+        knobs["moe"] = config.moe.model_dump(exclude={"load_balancing_rate", "num_dense_layers"})
+        knobs["moe"]["dense_layers"] = [layer for layer in range(config.num_layers) if config.moe.is_dense(layer)]
+        if config.moe.num_expert_groups == config.moe.experts_groups_per_token:  # no limit
+            knobs["moe"] |= {"num_expert_groups": 1, "experts_groups_per_token": 1}
         if config.moe.load_balancing == "auxiliary_loss":  # only a bias has an effect after training
             knobs["moe"]["load_balancing"] = "none"
     return {knob: value for knob, value in knobs.items() if not unused.get(knob)}

@@ -130,7 +130,7 @@ def model_config_fields(config: ModelConfig) -> dict[str, Any]:
 def _moe_config_fields(config: ModelConfig, moe: MoEConfig) -> dict[str, Any]:
     return {
         "num_moe_experts": moe.num_experts,
-        "moe_layer_freq": [int(layer >= moe.num_dense_layers) for layer in range(config.num_layers)],
+        "moe_layer_freq": [int(not moe.is_dense(layer)) for layer in range(config.num_layers)],
         "moe_ffn_hidden_size": moe.intermediate_size,
         "moe_shared_expert_intermediate_size": moe.num_shared_experts * moe.intermediate_size or None,
         "moe_router_topk": moe.experts_per_token,

@@ -51,7 +51,7 @@ def build_weight_rules(config: ModelConfig) -> dict[str, WeightRule]:
             for part in "qk":
                 rules |= _norm(config, f"{target_attention}.{part}_layernorm", f"{attention}.{part}_norm")
         rules |= _norm(config, f"{target}.pre_mlp_layernorm", f"{source}.feed_forward_norm")
-        if config.moe is not None and layer >= config.moe.num_dense_layers:
+        if config.moe is not None and not config.moe.is_dense(layer):
             rules |= _experts(config.moe, f"{target}.mlp", f"{source}.feed_forward")
         else:
             rules |= _feed_forward(config, f"{target}.mlp", f"{source}.feed_forward")

@@ -1,0 +1,85 @@
+"""dots.llm1: experts chosen by sigmoid scores and a correction bias, from a few groups, as in DeepSeek-V3.
+
+Source: the configuration and modelling files of transformers 5, models/dots1.
+"""
+
+from dataclasses import replace
+
+from groundup.interop.families.family import Json, map_value
+from groundup.interop.families.llama import (
+    BIASES,
+    DEFAULTS,
+    read_decoder,
+    read_qwen_layers,
+    write_decoder,
+    write_qwen_layers,
+)
+from groundup.interop.families.mixtral import MIXTRAL, experts_map
+from groundup.recipe import ModelConfig
+
+EXPERT_DEFAULTS: Json = {
+    **DEFAULTS,
+    "routed_scaling_factor": 1.0,
+    "n_group": 1,
+    "topk_group": 1,
+    "norm_topk_prob": True,
+}
+ROUTER_BIAS = {"blocks.*.feed_forward.router.load_balancer.bias": "model.layers.*.mlp.gate.e_score_correction_bias"}
+"""The bias of Wang et al. 2024, which their training has updated and ours goes on to update."""
+
+
+def read_sigmoid_experts(json: Json) -> Json:
+    """The experts of DeepSeek-V3 and its followers."""
+    return {
+        "num_experts": json["n_routed_experts"],
+        "experts_per_token": json["num_experts_per_tok"],
+        "intermediate_size": json["moe_intermediate_size"],
+        "num_shared_experts": json["n_shared_experts"],
+        "num_dense_layers": json["first_k_dense_replace"],
+        "router_activation": "sigmoid",
+        "load_balancing": "bias",
+        "normalize_scores": json["norm_topk_prob"],
+        "routed_scale": json["routed_scaling_factor"],
+        "num_expert_groups": json["n_group"],
+        "experts_groups_per_token": json["topk_group"],
+    }
+
+
+def write_sigmoid_experts(config: ModelConfig) -> Json:
+    assert config.moe
+    return {
+        "n_routed_experts": config.moe.num_experts,
+        "num_experts_per_tok": config.moe.experts_per_token,
+        "moe_intermediate_size": config.moe.intermediate_size,
+        "n_shared_experts": config.moe.num_shared_experts,
+        "first_k_dense_replace": sum(map(config.moe.is_dense, range(config.num_layers))),
+        "norm_topk_prob": config.moe.normalize_scores,
+        "routed_scaling_factor": config.moe.routed_scale,
+        "n_group": config.moe.num_expert_groups,
+        "topk_group": config.moe.experts_groups_per_token,
+    }
+
+
+def _read_dots1(json: Json) -> Json:
+    return read_decoder(json) | {
+        "qk_norm": True,
+        "attention_bias": map_value(json, "attention_bias", BIASES),
+        **read_qwen_layers({"max_window_layers": 62, **json, "use_sliding_window": True}),
+        "moe": read_sigmoid_experts(json),
+    }
+
+
+def _write_dots1(config: ModelConfig) -> Json:
+    bias = {"attention_bias": config.attention_bias != "none"}
+    return write_decoder(config) | write_sigmoid_experts(config) | write_qwen_layers(config) | bias
+
+
+DOTS1 = replace(
+    MIXTRAL,
+    name="dots1",
+    architecture="Dots1ForCausalLM",
+    defaults={**EXPERT_DEFAULTS, "norm_topk_prob": False, "first_k_dense_replace": 0, "sliding_window": 4096},
+    read=_read_dots1,
+    write=_write_dots1,
+    weight_map=experts_map(table=ROUTER_BIAS),
+)
