@@ -65,8 +65,13 @@ def test_cached_generation_equals_the_reference(model):
         {"sliding_window": 5, "attention_pattern": ("local", "global")},
         {"attention_softcap": 20.0, "logit_softcap": 10.0, "qk_norm": True},
         {"attention_sinks": True, "sliding_window": 5, "attention_pattern": ("local", "global")},
+        {
+            "num_kv_heads": 4,
+            "head_dim": 10,
+            "latent_attention": {"kv_rank": 9, "rope_head_dim": 4, "value_head_dim": 7},
+        },
     ],
-    ids=["llama", "gpt2", "windows", "softcaps", "sinks"],
+    ids=["llama", "gpt2", "windows", "softcaps", "sinks", "latents"],
 )
 def test_each_request_of_a_batch_equals_the_reference(knobs):
     model = tiny(**knobs)

@@ -16,6 +16,8 @@ MODEL = {
 }  # fmt: skip
 EXPERTS = {"moe": {"num_experts": 6, "experts_per_token": 2}}
 
+LATENT = {"num_kv_heads": 6, "latent_attention": {"kv_rank": 16, "rope_head_dim": 4, "value_head_dim": 8}}
+
 
 def test_shard_axis_is_derived():
     assert complete_layout(LayoutConfig(), 8).shard == 8
@@ -53,6 +55,8 @@ def test_axes_must_multiply_to_the_devices(layout, devices):
         ({"context": 2, "shard": 1, "context_method": "ring"}, {"attention_softcap": 5.0}, {}, "not supported by ring attention"),
         ({"context": 4, "shard": 1}, {}, {"sequence_length": 36}, "multiple of 8"),
         ({"tensor": 2, "shard": 1}, {}, {"sequence_length": 33}, "multiple of 2"),
+        ({"tensor": 2, "shard": 1}, LATENT, {}, "tensor = 2 with model.latent_attention: not supported"),
+        ({"context": 2, "shard": 1}, LATENT, {}, "context = 2 with model.latent_attention: not supported"),
         ({"tensor": 2, "shard": 1}, {"attention_sinks": True}, {}, "tensor = 2 with model.attention_sinks: not supp"),
         ({"context": 2, "shard": 1}, {"attention_sinks": True}, {}, "context = 2 with model.attention_sinks: not supp"),
         (

@@ -26,14 +26,14 @@ class BatchKVCache:
         self.length = 0  # of the longest
         self._positions: Int[Tensor, " B"] = torch.zeros(0, dtype=torch.long)
         self._keys: Float[Tensor, "L R G C K"] = torch.zeros(0, max_rows, 0, 0, 0)
-        self._values: Float[Tensor, "L R G C K"] = torch.zeros(0, max_rows, 0, 0, 0)
+        self._values: Float[Tensor, "L R G C Kv"] = torch.zeros(0, max_rows, 0, 0, 0)
 
     def add(self, cache: StaticKVCache) -> None:
         """Add the one sequence of `cache` as the last row."""
         row = len(self.lengths)
         if row >= self.max_rows:
             raise ValueError(f"all {self.max_rows} rows are in use")
-        self._grow(max(cache.length + 1, MIN_CAPACITY), cache.keys)
+        self._grow(max(cache.length + 1, MIN_CAPACITY), cache.keys, cache.values)
         self._keys[:, row, :, : cache.length] = cache.keys[:, 0, :, : cache.length]
         self._values[:, row, :, : cache.length] = cache.values[:, 0, :, : cache.length]
         self._set_lengths([*self.lengths, cache.length])
@@ -54,7 +54,7 @@ class BatchKVCache:
     def positions(self, num_tokens: int) -> Int[Tensor, "B 1"]:
         if num_tokens != 1:
             raise ValueError(f"{num_tokens} tokens per row, expected 1: prompts are prefilled in another cache")
-        self._grow(self.length + 1, self._keys)
+        self._grow(self.length + 1, self._keys, self._values)
         return self._positions[:, None]
 
     def mask(self, num_tokens: int, window: int | None) -> AttentionMask:
@@ -66,8 +66,8 @@ class BatchKVCache:
         return AttentionMask(dense=visible)
 
     def append(
-        self, layer: int, keys: Float[Tensor, "B G 1 K"], values: Float[Tensor, "B G 1 K"]
-    ) -> tuple[Float[Tensor, "B G S K"], Float[Tensor, "B G S K"]]:
+        self, layer: int, keys: Float[Tensor, "B G 1 K"], values: Float[Tensor, "B G 1 Kv"]
+    ) -> tuple[Float[Tensor, "B G S K"], Float[Tensor, "B G S Kv"]]:
         batch, end = len(self.lengths), self.length + 1
         rows = torch.arange(batch, device=keys.device)
         self._keys[layer, rows, :, self._positions] = keys[:, :, 0]
@@ -84,14 +84,15 @@ class BatchKVCache:
         self.length = max(lengths, default=0)
         self._positions = torch.tensor(lengths, dtype=torch.long, device=self._keys.device)
 
-    def _grow(self, needed: int, like: Float[Tensor, "L R G C K"]) -> None:
+    def _grow(self, needed: int, keys: Float[Tensor, "L R G C K"], values: Float[Tensor, "L R G C Kv"]) -> None:
+        """Make room for `needed` tokens in tensors like `keys` and `values`."""
         capacity = self._keys.shape[3]
         if needed <= capacity:
             return
-        layers, _, heads, _, width = like.shape
-        shape = (layers, self.max_rows, heads, max(needed, 2 * capacity), width)
-        for name in ("_keys", "_values"):
+        for name, like in (("_keys", keys), ("_values", values)):
             old: Tensor = getattr(self, name)
+            layers, _, heads, _, width = like.shape
+            shape = (layers, self.max_rows, heads, max(needed, 2 * capacity), width)
             new = torch.zeros(shape, dtype=like.dtype, device=like.device)
             if capacity:
                 new[:, :, :, :capacity] = old

@@ -19,7 +19,7 @@ from groundup.model.attention_mask import AttentionMask
 from groundup.model.kv_cache import KVCache
 from groundup.model.matmul_precision import cast_for_matmul
 from groundup.model.norm import build_norm
-from groundup.model.rope import Rotation, build_rotation
+from groundup.model.rope import Rotation, build_rotation, latent_attention_magnitude
 from groundup.recipe import ModelConfig
 
 
@@ -107,6 +107,8 @@ EAGER_MAX_SCORES = 2**18
 def build_attention_function(config: ModelConfig) -> AttentionFunction:
     """SDPA, or its softcapped form or that with sinks, with the scale of `config`."""
     scale = config.attention_scale or config.head_dim**-0.5
+    if config.latent_attention is not None and config.attention_scale is None:
+        scale *= latent_attention_magnitude(config.rope_scaling) ** 2
     if config.attention_sinks:
         return SinkAttention(config.num_heads, scale)
     if config.attention_softcap is not None:
@@ -117,13 +119,13 @@ def build_attention_function(config: ModelConfig) -> AttentionFunction:
 def eager_attention(
     query: Float[Tensor, "B H T K"],
     key: Float[Tensor, "B G S K"],
-    value: Float[Tensor, "B G S K"],
+    value: Float[Tensor, "B G S Kv"],
     mask: AttentionMask,
     *,
     scale: float,
     cap: SoftcapFunction = lambda scores: scores,
     sinks: Float[Tensor, " H"] | None = None,
-) -> Float[Tensor, "B H T K"]:
+) -> Float[Tensor, "B H T Kv"]:
     """softmax(cap(scale * query key^T)) value, in plain PyTorch. The fused forms are tested against it.
 
     sinks: a score for each head that is added to the denominator of the softmax, of a key without a value.
@@ -137,17 +139,17 @@ def eager_attention(
     weights = scores.softmax(dim=-1)
     if sinks is not None:
         weights = weights * torch.sigmoid(scores.logsumexp(-1, keepdim=True) - sinks[:, None, None]).to(weights.dtype)
-    return (weights.view(B, G, H // G * T, S) @ value).view(B, H, T, K)
+    return (weights.view(B, G, H // G * T, S) @ value).view(B, H, T, value.shape[-1])
 
 
 def sdpa_attention(
     query: Float[Tensor, "B H T K"],
     key: Float[Tensor, "B G S K"],
-    value: Float[Tensor, "B G S K"],
+    value: Float[Tensor, "B G S Kv"],
     mask: AttentionMask,
     *,
     scale: float,
-) -> Float[Tensor, "B H T K"]:
+) -> Float[Tensor, "B H T Kv"]:
     """softmax(scale * query key^T) value, by the fastest kernel for the mask and device."""
     if mask.block_mask is not None:
         return _flex()(query, key, value, block_mask=mask.block_mask, scale=scale, enable_gqa=True)
@@ -164,12 +166,12 @@ def sdpa_attention(
 def softcap_attention(
     query: Float[Tensor, "B H T K"],
     key: Float[Tensor, "B G S K"],
-    value: Float[Tensor, "B G S K"],
+    value: Float[Tensor, "B G S Kv"],
     mask: AttentionMask,
     *,
     scale: float,
     cap: SoftcapFunction,
-) -> Float[Tensor, "B H T K"]:
+) -> Float[Tensor, "B H T Kv"]:
     """`sdpa_attention` with each score capped by `cap`. Only FlexAttention has a fused form of it."""
     if mask.block_mask is None:
         return eager_attention(query, key, value, mask, scale=scale, cap=cap)
@@ -196,9 +198,9 @@ class SinkAttention(nn.Module):
         self,
         query: Float[Tensor, "B H T K"],
         key: Float[Tensor, "B G S K"],
-        value: Float[Tensor, "B G S K"],
+        value: Float[Tensor, "B G S Kv"],
         mask: AttentionMask,
-    ) -> Float[Tensor, "B H T K"]:
+    ) -> Float[Tensor, "B H T Kv"]:
         if mask.block_mask is None:
             return eager_attention(query, key, value, mask, scale=self.scale, sinks=self.sinks)
         # FlexAttention returns the log-sum-exp, in float32.

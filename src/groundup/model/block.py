@@ -11,9 +11,17 @@ from torch import Tensor, nn
 from groundup.model.attention import Attention, AttentionContext, CrossAttention, CrossKeyValues
 from groundup.model.feed_forward import build_feed_forward
 from groundup.model.kv_cache import KVCache
+from groundup.model.latent_attention import LatentAttention
 from groundup.model.moe import MixtureOfExperts
 from groundup.model.norm import build_norm
 from groundup.recipe import ModelConfig
+
+
+def build_attention(config: ModelConfig, layer: int) -> nn.Module:
+    """Self-attention of a layer, with full or latent keys and values."""
+    if config.latent_attention is not None:
+        return LatentAttention(config, config.latent_attention, layer)
+    return Attention(config, layer)
 
 
 class PreNormBlock(nn.Module):
@@ -22,7 +30,7 @@ class PreNormBlock(nn.Module):
         width = config.hidden_size
         normalised = layer == 0 and config.embedding_norm
         self.attention_norm = nn.Identity() if normalised else build_norm(config, width)
-        self.attention = Attention(config, layer)
+        self.attention = build_attention(config, layer)
         self.feed_forward_norm = build_norm(config, width)
         self.feed_forward = _feed_forward(config, layer)
 
@@ -36,7 +44,7 @@ class PreNormBlock(nn.Module):
 class PostNormBlock(nn.Module):
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
-        self.attention = Attention(config, layer)
+        self.attention = build_attention(config, layer)
         self.attention_norm = build_norm(config, config.hidden_size)
         self.feed_forward = _feed_forward(config, layer)
         self.feed_forward_norm = build_norm(config, config.hidden_size)
@@ -53,7 +61,7 @@ class SandwichBlock(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.attention_norm = build_norm(config, width)
-        self.attention = Attention(config, layer)
+        self.attention = build_attention(config, layer)
         self.attention_post_norm = build_norm(config, width)
         self.feed_forward_norm = build_norm(config, width)
         self.feed_forward = _feed_forward(config, layer)
@@ -72,7 +80,7 @@ class ParallelBlock(nn.Module):
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
         self.attention_norm = build_norm(config, config.hidden_size)
-        self.attention = Attention(config, layer)
+        self.attention = build_attention(config, layer)
         self.feed_forward_norm = build_norm(config, config.hidden_size)
         self.feed_forward = _feed_forward(config, layer)
 
@@ -89,7 +97,7 @@ class SharedNormBlock(nn.Module):
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
         self.attention_norm = build_norm(config, config.hidden_size)
-        self.attention = Attention(config, layer)
+        self.attention = build_attention(config, layer)
         self.feed_forward = _feed_forward(config, layer)
 
     def forward(

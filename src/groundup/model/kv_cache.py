@@ -27,12 +27,19 @@ class KVCache(Protocol):
         ...
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store keys and values (B G T K) of the next tokens in a layer; returns all of the layer (B G S K)."""
+        """Store keys (B G T K) and values (B G T Kv) of the next tokens in a layer; returns all of the layer."""
         ...
 
     def advance(self, num_tokens: int) -> None:
         """Called by the model after all layers have appended."""
         ...
+
+
+def cache_widths(config: ModelConfig) -> tuple[int, int, int]:
+    """Heads, width of keys, width of values; latent attention stores latents and rotated keys as keys of one head."""
+    if (latent := config.latent_attention) is not None:
+        return 1, latent.kv_rank + latent.rope_head_dim, 0
+    return config.num_kv_heads, config.head_dim, config.head_dim
 
 
 class StaticKVCache:
@@ -46,9 +53,10 @@ class StaticKVCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ):
-        shape = (config.num_layers, batch_size, config.num_kv_heads, max_length, config.head_dim)
-        self.keys: Float[Tensor, "L B G S K"] = torch.zeros(shape, dtype=dtype, device=device)
-        self.values: Float[Tensor, "L B G S K"] = torch.zeros(shape, dtype=dtype, device=device)
+        heads, key_width, value_width = cache_widths(config)
+        shape = (config.num_layers, batch_size, heads, max_length)
+        self.keys: Float[Tensor, "L B G S K"] = torch.zeros(*shape, key_width, dtype=dtype, device=device)
+        self.values: Float[Tensor, "L B G S Kv"] = torch.zeros(*shape, value_width, dtype=dtype, device=device)
         self.length = 0
         self.max_length = max_length
 
@@ -65,8 +73,8 @@ class StaticKVCache:
         return build_mask(num_tokens, self.length + num_tokens, self.keys.device, causal=True, window=window)
 
     def append(
-        self, layer: int, keys: Float[Tensor, "B G T K"], values: Float[Tensor, "B G T K"]
-    ) -> tuple[Float[Tensor, "B G S K"], Float[Tensor, "B G S K"]]:
+        self, layer: int, keys: Float[Tensor, "B G T K"], values: Float[Tensor, "B G T Kv"]
+    ) -> tuple[Float[Tensor, "B G S K"], Float[Tensor, "B G S Kv"]]:
         end = self.length + keys.shape[2]
         self.keys[layer, :, :, self.length : end] = keys
         self.values[layer, :, :, self.length : end] = values

@@ -161,6 +161,13 @@ def attention_factor(scaling: RopeScalingConfig | None) -> float:
     return yarn_magnitude(scaling.factor, scaling.mscale) / yarn_magnitude(scaling.factor, scaling.mscale_all_dim)
 
 
+def latent_attention_magnitude(scaling: RopeScalingConfig | None) -> float:
+    """The factor on queries and on keys of latent attention, whose plain part is not reached by cos and sin."""
+    if scaling is None or scaling.method != "yarn" or not scaling.mscale_all_dim:
+        return 1.0
+    return yarn_magnitude(scaling.factor, scaling.mscale_all_dim)
+
+
 def yarn_magnitude(factor: float, scale: float) -> float:
     """m(s) = 0.1 s ln(factor) + 1: YaRN's equation 22 with the weight s of DeepSeek-V2's published code."""
     return 0.1 * scale * math.log(factor) + 1.0
@@ -168,16 +175,16 @@ def yarn_magnitude(factor: float, scale: float) -> float:
 
 def build_rotary_embedding(config: ModelConfig, layer_type: str) -> RotaryEmbedding:
     """The rotary embedding of a layer type: local layers may have their own theta (Gemma 3)."""
-    rotary_dim = config.rotary_dim or config.head_dim
+    width = config.rotary_width
     if layer_type == "local" and config.rope_local_theta is not None:
-        return RotaryEmbedding(rotary_dim, config.rope_local_theta, config.context_length)
+        return RotaryEmbedding(width, config.rope_local_theta, config.context_length)
     is_dynamic = config.rope_scaling is not None and config.rope_scaling.method == "dynamic"
     embedding = DynamicRotaryEmbedding if is_dynamic else RotaryEmbedding
-    return embedding(rotary_dim, config.rope_theta, config.context_length, config.rope_scaling)
+    return embedding(width, config.rope_theta, config.context_length, config.rope_scaling)
 
 
 def build_rotation(config: ModelConfig) -> Callable[..., Tensor]:
     """The function that rotates queries and keys."""
     if config.position_embedding != "rope":
         return no_rotation
-    return rotate_first if (config.rotary_dim or config.head_dim) < config.head_dim else rotate
+    return rotate_first if config.rotary_width < config.head_dim else rotate

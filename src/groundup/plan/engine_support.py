@@ -178,6 +178,7 @@ def _check_megatron_model(config: ModelConfig) -> None:
         "rope_scaling": None, "attention_scale": None, "attention_softcap": None, "logit_softcap": None,
         "embedding_scale": 1.0, "logit_scale": 1.0, "embedding_norm": False, "architecture": "decoder",
         "norm_placement": "pre", "mup_base_width": None, "attention_sinks": False, "rotary_dim": None,
+        "latent_attention": None,
     }  # fmt: skip
     unsupported: dict[str, Any] = {
         name: value for name in supported if (value := getattr(config, name)) != supported[name]

@@ -72,6 +72,8 @@ def check_layout(layout: LayoutConfig, config: ModelConfig, train: TrainConfig |
 def _check_parts(layout: LayoutConfig, config: ModelConfig) -> None:
     """Raises UserError for an axis over which a part of the model is not divided."""
     for axis, part, has in (
+        ("tensor", "latent_attention", config.latent_attention is not None),
+        ("context", "latent_attention", config.latent_attention is not None),
         ("tensor", "attention_sinks", config.attention_sinks),
         ("context", "attention_sinks", config.attention_sinks),
         ("expert", "moe.expert_bias", config.moe is not None and config.moe.expert_bias),

@@ -27,7 +27,7 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
     width, layers = config.hidden_size, config.num_layers
     encoder_layers = num_encoder_layers(config)
     cross_layers = layers if encoder_layers else 0
-    attention = (layers + cross_layers + encoder_layers) * _attention_parameters(config)
+    attention = (layers + cross_layers + encoder_layers) * attention_parameters(config)
     feed_forward, active_feed_forward = (
         _feed_forward_parameters(config, layers, active=active)
         + _feed_forward_parameters(config, encoder_layers, active=active)
@@ -36,6 +36,7 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
     norms = (2 * (layers + encoder_layers) + cross_layers + (2 if encoder_layers else 1)) * width
     norms += 2 * layers * config.head_dim if config.qk_norm else 0
     norms -= layers * width if config.shared_norm else 0
+    norms += layers * (latent.kv_rank + (latent.q_rank or 0)) if (latent := config.latent_attention) else 0
     embedding = config.vocab_size * width
     head = 0 if config.tie_embeddings else embedding
     if config.architecture == "encoder":
@@ -45,8 +46,17 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
     return ParameterCounts(embedding, attention, feed_forward, norms, head, total, active)
 
 
-def _attention_parameters(config: ModelConfig) -> int:
+def attention_parameters(config: ModelConfig) -> int:
     """Weights of attention in one layer."""
+    if (latent := config.latent_attention) is not None:
+        width, heads = config.hidden_size, config.num_heads
+        queries, expanded = (
+            heads * config.head_dim,
+            heads * (config.head_dim - latent.rope_head_dim + latent.value_head_dim),
+        )
+        query = width * latent.q_rank + latent.q_rank * queries if latent.q_rank else width * queries
+        key_value = width * (latent.kv_rank + latent.rope_head_dim) + latent.kv_rank * expanded
+        return query + key_value + heads * latent.value_head_dim * width
     return 2 * config.hidden_size * (config.num_heads + config.num_kv_heads) * config.head_dim
 
 
@@ -84,7 +94,7 @@ def training_flops_per_token(config: ModelConfig, sequence_length: int, shares: 
 
     def stack(num_layers: int, attentions: int, scores: float) -> float:
         feed_forward = _feed_forward_parameters(config, num_layers, active=True)
-        return 6 * (num_layers * attentions * _attention_parameters(config) + feed_forward) + num_layers * scores
+        return 6 * (num_layers * attentions * attention_parameters(config) + feed_forward) + num_layers * scores
 
     if config.architecture == "encoder_decoder":
         encoder = stack(num_encoder_layers(config), 1, attention)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from groundup.model.attention import Attention
 from groundup.model.block import ParallelBlock, PreNormBlock, SandwichBlock, SharedNormBlock
 from groundup.model.feed_forward import GatedFeedForward
 from groundup.model.norm import RMSNorm, ZeroCenteredRMSNorm
@@ -44,17 +45,18 @@ def scale_groups(block: nn.Module) -> list[ScaleGroup]:
     attention, feed_forward = block.attention, block.feed_forward
     gated = isinstance(feed_forward, GatedFeedForward)
     plain = isinstance(getattr(feed_forward, "up_proj", None), nn.Linear)
-    attention_inputs = tuple(f"attention.{name}" for name in ("q_proj", "k_proj", "v_proj"))
+    # Between the matrices of latent attention are splits and rotations.
+    full = isinstance(attention, Attention)
+    attention_inputs = tuple(f"attention.{name}" for name in ("q_proj", "k_proj", "v_proj")) if full else ()
     inputs = (("feed_forward.gate_proj",) if gated else ()) + (("feed_forward.up_proj",) if gated or plain else ())
     groups = []
-    if isinstance(block, SharedNormBlock):
-        if inputs:  # experts have the same input, too
-            groups.append(ScaleGroup(block.attention_norm, attention_inputs + inputs))
-    else:
-        groups.append(ScaleGroup(block.attention_norm, attention_inputs))
-        groups += [ScaleGroup(block.feed_forward_norm, inputs)] if inputs else []
-    if attention.v_proj.out_features == attention.o_proj.in_features:
+    shared = isinstance(block, SharedNormBlock)
+    if full and (inputs or not shared):  # experts have the same input, too
+        groups.append(ScaleGroup(block.attention_norm, attention_inputs + (inputs if shared else ())))
+    if full and attention.v_proj.out_features == attention.o_proj.in_features:
         groups.append(ScaleGroup(attention.v_proj, ("attention.o_proj",)))
+    if inputs and not shared:
+        groups.append(ScaleGroup(block.feed_forward_norm, inputs))
     if gated:
         groups.append(ScaleGroup(feed_forward.up_proj, ("feed_forward.down_proj",)))
     return [group for group in groups if isinstance(group.preceding, SCALABLE_LAYERS)]

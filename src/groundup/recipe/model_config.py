@@ -48,6 +48,15 @@ class RopeScalingConfig(BaseConfig):
     high_freq_factor: float = knob(4.0, "llama3: frequencies with more turns than this are unchanged", gt=0)
 
 
+class LatentAttentionConfig(BaseConfig):
+    """Multi-head latent attention: keys and values from one small vector a token (DeepSeek-V2, section 2.1)."""
+
+    kv_rank: int = knob(meaning="width of the latent vector of keys and values", ge=1)
+    q_rank: int | None = knob(None, "width of the latent vector of queries", unset="one matrix for queries", ge=1)
+    rope_head_dim: int = knob(meaning="rotated part of head_dim; its keys are the same for all heads", ge=2)
+    value_head_dim: int = knob(meaning="width of the values of a head", ge=1)
+
+
 class MoEConfig(BaseConfig):
     """Mixture of experts: feed-forward layers with a router (Shazeer et al. 2017)."""
 
@@ -161,6 +170,7 @@ class ModelConfig(BaseConfig):
     attention_softcap: float | None = knob(
         None, "c: attention scores become c tanh(score / c) (Gemma 2)", unset="off", gt=0
     )
+    latent_attention: LatentAttentionConfig | None = knob(None, "keys and values from a latent vector", unset="off")
     attention_sinks: bool = knob(
         False, "a learned score for each head in the denominator of the softmax (Xiao et al. 2023; gpt-oss)"
     )
@@ -210,6 +220,11 @@ class ModelConfig(BaseConfig):
         return self.feed_forward in GATED_ACTIVATIONS
 
     @property
+    def rotary_width(self) -> int:
+        """Elements of a head that RoPE rotates."""
+        return self.latent_attention.rope_head_dim if self.latent_attention else self.rotary_dim or self.head_dim
+
+    @property
     def layer_types(self) -> tuple[LayerType, ...]:
         """The type of each of `num_layers` layers."""
         return self.layer_types_for(self.num_layers)
@@ -257,7 +272,7 @@ class ModelConfig(BaseConfig):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "ModelConfig":
-        for name, value in [*self, *(self.moe or ()), *(self.rope_scaling or ())]:
+        for name, value in [*self, *(self.moe or ()), *(self.rope_scaling or ()), *(self.latent_attention or ())]:
             most = MAX_SIZE if isinstance(value, int) else MAX_FLOAT
             if isinstance(value, int | float) and value > most:
                 raise ValueError(f"{name} = {shorten(value)}, expected at most {most:g}")
@@ -266,11 +281,14 @@ class ModelConfig(BaseConfig):
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads = {self.num_heads} is not divisible by num_kv_heads = {self.num_kv_heads}")
         if self.position_embedding == "rope":
-            if (self.rotary_dim or self.head_dim) % 2:
+            if self.rotary_width % 2:
                 name = "head_dim" if self.rotary_dim is None else "rotary_dim"
-                raise ValueError(f"{name} = {getattr(self, name)} is odd, expected an even number for RoPE")
+                name = "latent_attention.rope_head_dim" if self.latent_attention else name
+                raise ValueError(f"{name} = {self.rotary_width} is odd, expected an even number for RoPE")
             if (self.rotary_dim or 0) > self.head_dim:
                 raise ValueError(f"rotary_dim = {self.rotary_dim}, expected at most head_dim = {self.head_dim}")
+        if self.latent_attention is not None:
+            self._check_latent_attention(self.latent_attention)
         if self.shared_norm and self.norm_placement != "parallel":
             raise ValueError(f"shared_norm with norm_placement = {self.norm_placement!r}, expected 'parallel'")
         if self.norm_placement == "parallel" and self.embedding_norm:
@@ -284,6 +302,19 @@ class ModelConfig(BaseConfig):
         if self.architecture == "encoder_decoder" and self.norm_placement != "pre":
             raise ValueError(f"norm_placement = {self.norm_placement!r} with an encoder_decoder, expected 'pre'")
         return self
+
+    def _check_latent_attention(self, latent: LatentAttentionConfig) -> None:
+        if latent.rope_head_dim >= self.head_dim:
+            raise ValueError(
+                f"latent_attention.rope_head_dim = {latent.rope_head_dim}, expected less than head_dim = {self.head_dim}"
+            )
+        required: dict[str, Any] = {
+            "architecture": "decoder", "position_embedding": "rope", "qk_norm": False, "num_kv_heads": self.num_heads,
+            "rotary_dim": None,
+        }  # fmt: skip
+        for name, value in required.items():
+            if (found := getattr(self, name)) != value:
+                raise ValueError(f"{name} = {found!r} with latent_attention, expected {value!r}")
 
 
 def _optional(name: str) -> Any:

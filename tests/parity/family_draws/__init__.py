@@ -7,7 +7,7 @@ transformers in both directions.
 
 from collections.abc import Callable
 
-from family_draws import bert, gemma, gpt2, gpt_neox, gpt_oss, llama, mixtral, modernbert, sigmoid_moe, t5
+from family_draws import bert, gemma, gpt2, gpt_neox, gpt_oss, llama, mixtral, modernbert, sigmoid_moe, t5, youtu
 from family_draws.draw import Draw, DrawnModel
 
 DRAWS: dict[str, Callable[[Draw], DrawnModel]] = {
@@ -15,6 +15,7 @@ DRAWS: dict[str, Callable[[Draw], DrawnModel]] = {
     **mixtral.DRAWS,
     **sigmoid_moe.DRAWS,
     **gpt_oss.DRAWS,
+    **youtu.DRAWS,
     **gemma.DRAWS,
     **gpt2.DRAWS,
     **gpt_neox.DRAWS,

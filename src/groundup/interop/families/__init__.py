@@ -9,6 +9,7 @@ Files, in reading order:
     qwen_moe.py       Qwen2-MoE, Qwen3-MoE
     sigmoid_moe.py    dots.llm1
     gpt_oss.py        gpt-oss
+    youtu.py          Youtu-LLM: latent attention
     gemma.py          Gemma 1, 2 and 3
     gpt2.py           GPT-2
     gpt_neox.py       GPT-NeoX, Pythia
@@ -30,11 +31,13 @@ from groundup.interop.families.modernbert import MODERNBERT
 from groundup.interop.families.qwen_moe import QWEN2_MOE, QWEN3_MOE
 from groundup.interop.families.sigmoid_moe import DOTS1
 from groundup.interop.families.t5 import T5
+from groundup.interop.families.youtu import YOUTU
 
 _SIMPLEST_FIRST = (
     LLAMA, QWEN3, QWEN2, MISTRAL,
     MIXTRAL, QWEN3_MOE, QWEN2_MOE, DOTS1,
     GPT_OSS,
+    YOUTU,
     GEMMA, GEMMA2, GEMMA3,
     GPT2,
     GPT_NEOX,
