@@ -1,4 +1,4 @@
-"""dots.llm1."""
+"""dots.llm1, GLM-4.5."""
 
 from family_draws.draw import Draw, DrawnModel
 
@@ -27,4 +27,16 @@ def draw_dots1(draw: Draw) -> DrawnModel:
     return DrawnModel({**sigmoid_experts(draw), **draw.heads(), **draw.rope(), **window, "model_type": "dots1"})
 
 
-DRAWS = {"dots1": draw_dots1}
+def draw_glm4_moe(draw: Draw) -> DrawnModel:
+    return DrawnModel(
+        {
+            **sigmoid_experts(draw), **draw.heads(), **draw.rope(),
+            "model_type": "glm4_moe",
+            "head_dim": draw.choice((16, 24, 64)),
+            "use_qk_norm": draw.chance(),
+            "partial_rotary_factor": draw.choice((0.25, 0.5, 1.0)),
+        }
+    )  # fmt: skip
+
+
+DRAWS = {"dots1": draw_dots1, "glm4_moe": draw_glm4_moe}

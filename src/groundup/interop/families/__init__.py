@@ -7,7 +7,7 @@ Files, in reading order:
     llama.py          Llama, Mistral, Qwen2, Qwen3
     mixtral.py        Mixtral
     qwen_moe.py       Qwen2-MoE, Qwen3-MoE
-    sigmoid_moe.py    dots.llm1
+    sigmoid_moe.py    dots.llm1, GLM-4.5
     gpt_oss.py        gpt-oss
     youtu.py          Youtu-LLM: latent attention
     gemma.py          Gemma 1, 2 and 3
@@ -29,13 +29,13 @@ from groundup.interop.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from groundup.interop.families.mixtral import MIXTRAL
 from groundup.interop.families.modernbert import MODERNBERT
 from groundup.interop.families.qwen_moe import QWEN2_MOE, QWEN3_MOE
-from groundup.interop.families.sigmoid_moe import DOTS1
+from groundup.interop.families.sigmoid_moe import DOTS1, GLM4_MOE
 from groundup.interop.families.t5 import T5
 from groundup.interop.families.youtu import YOUTU
 
 _SIMPLEST_FIRST = (
     LLAMA, QWEN3, QWEN2, MISTRAL,
-    MIXTRAL, QWEN3_MOE, QWEN2_MOE, DOTS1,
+    MIXTRAL, QWEN3_MOE, QWEN2_MOE, DOTS1, GLM4_MOE,
     GPT_OSS,
     YOUTU,
     GEMMA, GEMMA2, GEMMA3,

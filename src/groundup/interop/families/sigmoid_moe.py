@@ -1,12 +1,13 @@
-"""dots.llm1: experts chosen by sigmoid scores and a correction bias, from a few groups, as in DeepSeek-V3.
+"""dots.llm1 and GLM-4.5: experts chosen by sigmoid scores and a correction bias, from a few groups, as in DeepSeek-V3.
 
-Source: the configuration and modelling files of transformers 5, models/dots1.
+Sources: the configuration and modelling files of transformers 5, models/{dots1,glm4_moe}.
 """
 
 from dataclasses import replace
 
 from groundup.interop.families.family import Json, map_value
 from groundup.interop.families.llama import (
+    ACTIVATIONS,
     BIASES,
     DEFAULTS,
     read_decoder,
@@ -15,6 +16,7 @@ from groundup.interop.families.llama import (
     write_qwen_layers,
 )
 from groundup.interop.families.mixtral import MIXTRAL, experts_map
+from groundup.interop.families.rope_config import read_partial_rope, write_partial_rotary
 from groundup.recipe import ModelConfig
 
 EXPERT_DEFAULTS: Json = {
@@ -24,6 +26,7 @@ EXPERT_DEFAULTS: Json = {
     "topk_group": 1,
     "norm_topk_prob": True,
 }
+QKV_BIASES = {False: "none", True: "qkv"}
 ROUTER_BIAS = {"blocks.*.feed_forward.router.load_balancer.bias": "model.layers.*.mlp.gate.e_score_correction_bias"}
 """The bias of Wang et al. 2024, which their training has updated and ours goes on to update."""
 
@@ -74,6 +77,24 @@ def _write_dots1(config: ModelConfig) -> Json:
     return write_decoder(config) | write_sigmoid_experts(config) | write_qwen_layers(config) | bias
 
 
+def _read_glm4_moe(json: Json) -> Json:
+    return {
+        "feed_forward": map_value(json, "hidden_act", ACTIVATIONS),
+        **read_partial_rope(json, default_factor=0.5),
+        "qk_norm": json["use_qk_norm"],
+        "attention_bias": map_value(json, "attention_bias", QKV_BIASES),
+        "moe": read_sigmoid_experts(json),
+    }
+
+
+def _write_glm4_moe(config: ModelConfig) -> Json:
+    return write_decoder(config) | write_sigmoid_experts(config) | {
+        "partial_rotary_factor": write_partial_rotary(config),
+        "use_qk_norm": config.qk_norm,
+        "attention_bias": config.attention_bias != "none",
+    }  # fmt: skip
+
+
 DOTS1 = replace(
     MIXTRAL,
     name="dots1",
@@ -83,3 +104,23 @@ DOTS1 = replace(
     write=_write_dots1,
     weight_map=experts_map(table=ROUTER_BIAS),
 )
+GLM4_MOE = replace(
+    DOTS1,
+    name="glm4_moe",
+    architecture="Glm4MoeForCausalLM",
+    defaults={
+        **EXPERT_DEFAULTS,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+        "first_k_dense_replace": 1,
+        "n_routed_experts": 128,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 1408,
+        "n_shared_experts": 1,
+        "use_qk_norm": False,
+    },
+    read=_read_glm4_moe,
+    write=_write_glm4_moe,
+    ignored=(*MIXTRAL.ignored, "model.layers.46.*", "model.layers.92.*"),
+)
+"""Ignored: the layers after the last that predict further tokens, of GLM-4.5-Air and GLM-4.5."""
