@@ -7,12 +7,13 @@ transformers in both directions.
 
 from collections.abc import Callable
 
-from family_draws import bert, gemma, gpt2, gpt_neox, gpt_oss, llama, mixtral, modernbert, sigmoid_moe, t5, youtu
+from family_draws import bert, ernie, gemma, gpt2, gpt_neox, gpt_oss, llama, mixtral, modernbert, sigmoid_moe, t5, youtu
 from family_draws.draw import Draw, DrawnModel
 
 DRAWS: dict[str, Callable[[Draw], DrawnModel]] = {
     **llama.DRAWS,
     **mixtral.DRAWS,
+    **ernie.DRAWS,
     **sigmoid_moe.DRAWS,
     **gpt_oss.DRAWS,
     **youtu.DRAWS,

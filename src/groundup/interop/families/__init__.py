@@ -7,6 +7,7 @@ Files, in reading order:
     llama.py          Llama, Mistral, Qwen2, Qwen3
     mixtral.py        Mixtral
     qwen_moe.py       Qwen2-MoE, Qwen3-MoE
+    ernie.py          ERNIE 4.5 and its mixture of experts
     sigmoid_moe.py    dots.llm1, GLM-4.5
     gpt_oss.py        gpt-oss
     youtu.py          Youtu-LLM: latent attention
@@ -20,6 +21,7 @@ Files, in reading order:
 """
 
 from groundup.interop.families.bert import BERT
+from groundup.interop.families.ernie import ERNIE4_5, ERNIE4_5_MOE
 from groundup.interop.families.family import Family
 from groundup.interop.families.gemma import GEMMA, GEMMA2, GEMMA3
 from groundup.interop.families.gpt2 import GPT2
@@ -35,7 +37,7 @@ from groundup.interop.families.youtu import YOUTU
 
 _SIMPLEST_FIRST = (
     LLAMA, QWEN3, QWEN2, MISTRAL,
-    MIXTRAL, QWEN3_MOE, QWEN2_MOE, DOTS1, GLM4_MOE,
+    MIXTRAL, QWEN3_MOE, QWEN2_MOE, ERNIE4_5, ERNIE4_5_MOE, DOTS1, GLM4_MOE,
     GPT_OSS,
     YOUTU,
     GEMMA, GEMMA2, GEMMA3,
