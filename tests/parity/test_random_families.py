@@ -4,6 +4,7 @@ Twenty models a family, five hundred in the slow test. `tests/parity/parity_tabl
 book/parity.md.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from groundup.interop import export_huggingface, load_huggingface
 from groundup.interop.families import FAMILIES
+from groundup.interop.huggingface_model import huggingface_model_config
 from groundup.model import Decoder, EncoderDecoder
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -91,7 +93,16 @@ def measure_import(drawn: DrawnModel, folder: Path) -> float:
     if isinstance(ours, Decoder):
         cached = cached_logits(ours)
         found = max(found, difference(cached, logits(reference, cached.shape[1])))
+    check_published_config(drawn, ours, folder)
     return found
+
+
+def check_published_config(drawn: DrawnModel, ours: nn.Module, folder: Path) -> None:
+    """config.json as it was drawn, without what transformers adds when it saves, describes the same model."""
+    written = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(json.dumps(drawn.config))
+    assert huggingface_model_config(folder) == ours.config
+    (folder / "config.json").write_text(written)
 
 
 def measure_export(drawn: DrawnModel, folder: Path) -> float:
