@@ -7,6 +7,7 @@ book/parity.md.
 import json
 import os
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ transformers.utils.logging.disable_progress_bar()
 
 def build_reference(drawn: DrawnModel) -> nn.Module:
     """The model as transformers builds it, with random weights in every tensor, norms and biases too."""
-    fields = dict(drawn.config)
+    fields = deepcopy(drawn.config)  # which transformers changes
     config = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
     config._experts_implementation = "eager"  # their grouped product wants even widths
     made_by = getattr(transformers, drawn.model_class)
