@@ -14,7 +14,7 @@ def draw_gpt2(draw: Draw) -> DrawnModel:
             "n_layer": draw.randint(1, 3),
             "n_head": heads,
             "n_inner": draw.choice((None, 71)),
-            "activation_function": draw.choice(("gelu_new", "gelu")),
+            "activation_function": draw.choice(("gelu_new", "gelu", "relu")),
         }
     )
 

@@ -11,7 +11,7 @@ def draw_llama(draw: Draw) -> DrawnModel:
             "attention_bias": draw.chance(),
             "mlp_bias": draw.chance(),
             "tie_word_embeddings": draw.chance(),
-            "hidden_act": draw.choice(("silu", "gelu", "gelu_pytorch_tanh")),
+            "hidden_act": draw.choice(("silu", "swish", "gelu", "gelu_pytorch_tanh", "gelu_fast")),
         }
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ Sources: the configuration and modelling files of transformers 5, models/{gemma,
 from dataclasses import replace
 
 from groundup.interop.families.family import Json, inverse_map_value, map_value
-from groundup.interop.families.llama import BIASES, LLAMA, TENSORS
+from groundup.interop.families.llama import ACTIVATIONS, BIASES, LLAMA, TENSORS
 from groundup.interop.families.rope_config import read_layers, read_rope, read_two_ropes, write_layers, write_rope
 from groundup.interop.weight_map import prefix_map
 from groundup.recipe import ModelConfig
@@ -21,7 +21,9 @@ DEFAULTS: Json = {
 GEMMA3_THETAS = (1_000_000.0, 10_000.0)
 """Default RoPE theta of full and of sliding layers."""
 
-ACTIVATIONS = {"gelu_pytorch_tanh": "geglu_tanh", "gelu": "geglu"}
+GEMMA1_ACTIVATIONS = {"gelu_pytorch_tanh": "geglu_tanh", **ACTIVATIONS, "gelu": "geglu_tanh"}
+"""The first releases say "gelu" and mean its tanh approximation, as transformers reads them."""
+
 SANDWICH = {
     "blocks.*.attention_post_norm.": "model.layers.*.post_attention_layernorm.",
     "blocks.*.feed_forward_norm.": "model.layers.*.pre_feedforward_layernorm.",
@@ -39,12 +41,12 @@ def _read_gemma(json: Json) -> Json:
 
 
 def _read_gemma1(json: Json) -> Json:
-    # The first releases say "gelu" and mean its tanh approximation; transformers ignores the field.
-    return _read_gemma(json) | read_rope(json) | {"feed_forward": "geglu_tanh"}
+    return _read_gemma(json) | read_rope(json) | {"feed_forward": map_value(json, "hidden_act", GEMMA1_ACTIVATIONS)}
 
 
 def _write_gemma1(config: ModelConfig) -> Json:
-    return {"hidden_act": "gelu_pytorch_tanh", "attention_bias": config.attention_bias != "none", **write_rope(config)}
+    activation = inverse_map_value(GEMMA1_ACTIVATIONS, config.feed_forward)
+    return {"hidden_act": activation, "attention_bias": config.attention_bias != "none", **write_rope(config)}
 
 
 def _read_sandwich(json: Json) -> Json:
@@ -65,7 +67,7 @@ def _write_sandwich(config: ModelConfig) -> Json:
         "query_pre_attn_scalar": round(scalar),
         "attn_logit_softcapping": config.attention_softcap,
         "final_logit_softcapping": config.logit_softcap,
-        "sliding_window": config.sliding_window,
+        "sliding_window": config.sliding_window or config.context_length,  # wanted even without local layers
         "layer_types": write_layers(config),
     }
 
@@ -95,7 +97,7 @@ def _write_gemma3(config: ModelConfig) -> Json:
 
 GEMMA = replace(
     LLAMA, name="gemma", architecture="GemmaForCausalLM", defaults={**DEFAULTS, "hidden_act": "gelu_pytorch_tanh"},
-    read=_read_gemma1, write=_write_gemma1,
+    fixed={"use_bidirectional_attention": None}, read=_read_gemma1, write=_write_gemma1,
 )  # fmt: skip
 GEMMA2 = replace(
     LLAMA,
@@ -118,7 +120,7 @@ GEMMA3 = replace(
     name="gemma3_text",
     architecture="Gemma3ForCausalLM",
     defaults={**GEMMA2.defaults, "attn_logit_softcapping": None, "final_logit_softcapping": None},
-    fixed={"use_bidirectional_attention": False},
+    fixed={"use_bidirectional_attention": False, "attn_logit_softcapping": None},  # transformers never caps the scores
     read=_read_gemma3,
     write=_write_gemma3,
 )

@@ -27,7 +27,10 @@ DEFAULTS: Json = {
     "n_positions": 1024,
 }
 FIXED: Json = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
-ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
+ACTIVATIONS = {
+    "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_accurate": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh", "gelu": "gelu", "gelu_python": "gelu", "relu": "relu", "relu2": "relu2",
+}  # fmt: skip
 TENSORS = {
     "embedding.tokens.": "transformer.wte.",
     "embedding.positions.": "transformer.wpe.",

@@ -32,7 +32,12 @@ DEFAULTS: Json = {
     "mlp_bias": False,
     "hidden_act": "silu",
 }
-ACTIVATIONS = {"silu": "swiglu", "gelu": "geglu", "gelu_pytorch_tanh": "geglu_tanh", "gelu_new": "geglu_tanh"}
+ACTIVATIONS = {
+    "silu": "swiglu", "gelu": "geglu", "gelu_pytorch_tanh": "geglu_tanh", "swish": "swiglu", "gelu_python": "geglu",
+    "gelu_new": "geglu_tanh", "gelu_fast": "geglu_tanh", "gelu_accurate": "geglu_tanh", "gelu_python_tanh": "geglu_tanh",
+}  # fmt: skip
+"""Activations of gated feed-forwards, and the other names that transformers has for them."""
+
 BIASES = {False: "none", True: "all"}
 TENSORS = {
     "embedding.tokens.": "model.embed_tokens.",

@@ -6,6 +6,7 @@ Sources: Warner et al. 2024; transformers 5, models/modernbert.
 from collections.abc import Iterator, Sequence
 
 from groundup.interop.families.family import Family, Json, inverse_map_value, map_value
+from groundup.interop.families.llama import ACTIVATIONS
 from groundup.interop.families.rope_config import read_layers, read_two_ropes, write_layers, write_rope
 from groundup.interop.weight_map import TensorMap, map_concatenated, map_names
 from groundup.recipe import ModelConfig
@@ -32,8 +33,6 @@ DEFAULTS: Json = {
 }
 FIXED: Json = {"mlp_bias": False, "classifier_activation": "gelu", "classifier_bias": False, "decoder_bias": True}
 THETAS = (160_000.0, 10_000.0)
-ACTIVATIONS = {"gelu": "geglu", "gelu_pytorch_tanh": "geglu_tanh", "silu": "swiglu"}
-
 LAYER = "model.layers.*."
 TENSORS = {
     "embedding.tokens.": "model.embeddings.tok_embeddings.",

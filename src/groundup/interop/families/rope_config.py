@@ -92,7 +92,10 @@ def write_rope(config: ModelConfig) -> Json:
 def read_two_ropes(json: Json, theta_key: str, local_key: str, thetas: tuple[float, float]) -> Json:
     """`read_rope` for families whose local layers have their own theta, without scaling."""
     rope: Any = json.get("rope_parameters") or {}
-    full = {**(rope.get("full_attention") or {}), **(json.get("rope_scaling") or {})}
+    scaling = json.get("rope_scaling") or {}
+    if "type" in scaling and "rope_type" not in scaling:  # transformers does not scale then
+        raise UserError(f"rope_scaling = {scaling} has the older key type, expected rope_type")
+    full = {**(rope.get("full_attention") or {}), **scaling}
     local = rope.get("sliding_attention") or {}
     if local.get("rope_type", "default") != "default":
         raise UserError(f"rope_type = {local['rope_type']!r} in sliding layers, expected 'default'")
