@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
-from groundup.interop.families import FAMILIES, Family
+from groundup.interop.families import FAMILIES, Family, find_family
 from groundup.interop.families.select_family import select_family
 from groundup.interop.fold_scales import fold_config, fold_scales
 from groundup.interop.safetensors_files import (
@@ -53,7 +53,12 @@ def load_huggingface(
     """
     family, config, source, ignored = _open_folder(Path(folder), resolve_dtype(dtype))
     return build_from_tensors(
-        config, family.weight_map, source, ignored=(*family.ignored, *ignored), device=device, dtype=dtype
+        config,
+        family.weight_map,
+        source,
+        ignored=(*family.ignored_tensors(config), *ignored),
+        device=device,
+        dtype=dtype,
     )
 
 
@@ -174,11 +179,11 @@ def _family_of(fields: dict[str, Any], folder: Path) -> Family:
             f"{folder}: quantized weights ({method}), expected floating point",
             hint="groundup.quantize.open_model opens the supported formats",
         )
-    if not isinstance(name, str) or name not in FAMILIES:
+    if (family := find_family(name)) is None:
         raise UserError(
             f"{folder / CONFIG_FILE}: model_type = {name!r} is not supported, expected one of {', '.join(FAMILIES)}"
         )
-    return FAMILIES[name]
+    return family
 
 
 def _adjust_to_tensors(family: Family, config: ModelConfig, source: TensorSource) -> tuple[ModelConfig, list[str]]:

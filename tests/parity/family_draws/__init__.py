@@ -7,7 +7,21 @@ transformers in both directions.
 
 from collections.abc import Callable
 
-from family_draws import bert, ernie, gemma, gpt2, gpt_neox, gpt_oss, llama, mixtral, modernbert, sigmoid_moe, t5, youtu
+from family_draws import (
+    bert,
+    deepseek,
+    ernie,
+    gemma,
+    gpt2,
+    gpt_neox,
+    gpt_oss,
+    llama,
+    mixtral,
+    modernbert,
+    sigmoid_moe,
+    t5,
+    youtu,
+)
 from family_draws.draw import Draw, DrawnModel
 
 DRAWS: dict[str, Callable[[Draw], DrawnModel]] = {
@@ -17,6 +31,7 @@ DRAWS: dict[str, Callable[[Draw], DrawnModel]] = {
     **sigmoid_moe.DRAWS,
     **gpt_oss.DRAWS,
     **youtu.DRAWS,
+    **deepseek.DRAWS,
     **gemma.DRAWS,
     **gpt2.DRAWS,
     **gpt_neox.DRAWS,

@@ -11,6 +11,7 @@ Files, in reading order:
     sigmoid_moe.py    dots.llm1, GLM-4.5
     gpt_oss.py        gpt-oss
     youtu.py          Youtu-LLM: latent attention
+    deepseek.py       DeepSeek-V2 and V3, Kimi K2
     gemma.py          Gemma 1, 2 and 3
     gpt2.py           GPT-2
     gpt_neox.py       GPT-NeoX, Pythia
@@ -20,7 +21,10 @@ Files, in reading order:
     select_family.py  the family of an export
 """
 
+from typing import Any
+
 from groundup.interop.families.bert import BERT
+from groundup.interop.families.deepseek import DEEPSEEK_V2, DEEPSEEK_V3
 from groundup.interop.families.ernie import ERNIE4_5, ERNIE4_5_MOE
 from groundup.interop.families.family import Family
 from groundup.interop.families.gemma import GEMMA, GEMMA2, GEMMA3
@@ -39,7 +43,7 @@ _SIMPLEST_FIRST = (
     LLAMA, QWEN3, QWEN2, MISTRAL,
     MIXTRAL, QWEN3_MOE, QWEN2_MOE, ERNIE4_5, ERNIE4_5_MOE, DOTS1, GLM4_MOE,
     GPT_OSS,
-    YOUTU,
+    YOUTU, DEEPSEEK_V3, DEEPSEEK_V2,
     GEMMA, GEMMA2, GEMMA3,
     GPT2,
     GPT_NEOX,
@@ -50,4 +54,10 @@ _SIMPLEST_FIRST = (
 FAMILIES: dict[str, Family] = {family.name: family for family in _SIMPLEST_FIRST}
 """By `model_type`, the simplest first: a model is exported as the first family that represents it."""
 
-__all__ = ["FAMILIES", "Family"]
+
+def find_family(model_type: Any) -> Family | None:
+    """The family of a config.json's `model_type`, which may be an alias; None if it is not supported."""
+    return next((f for f in _SIMPLEST_FIRST if model_type == f.name or model_type in f.aliases), None)
+
+
+__all__ = ["FAMILIES", "Family", "find_family"]

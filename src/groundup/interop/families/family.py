@@ -21,6 +21,7 @@ class Family:
 
     Attributes:
         name: `model_type` in config.json.
+        aliases: other values of `model_type` for the same architecture.
         architecture: the class in transformers to export for.
         headless_architecture: the same for an encoder without a head.
         keys: our knobs and their names in config.json, where the values are the same.
@@ -34,7 +35,7 @@ class Family:
         embedding, head: foreign names of the two matrices that may be tied.
         masked_head: a foreign tensor that only encoders with a masked-LM head have.
         prefix: start of tensor names in the class `architecture`, absent in files of the headless model.
-        ignored: patterns of foreign tensors without content.
+        ignored: patterns of foreign tensors that are no part of the model; {num_layers} stands for their number.
     """
 
     name: str
@@ -53,6 +54,11 @@ class Family:
     masked_head: str | None = None
     prefix: str = "model."
     ignored: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+    def ignored_tensors(self, config: ModelConfig) -> tuple[str, ...]:
+        """`ignored` for a configuration."""
+        return tuple(pattern.replace("{num_layers}", str(config.num_layers)) for pattern in self.ignored)
 
     def read_config(self, json: Json, path: Path | str = "config.json") -> ModelConfig:
         """The configuration of a parsed config.json at `path`. Raises UserError for missing and unsupported values."""
