@@ -35,6 +35,8 @@ def fold_config(config: ModelConfig) -> ModelConfig:
     scale = config.logit_scale / config.width_multiplier / foreign_scale
     if scale == 1.0 or config.norm_placement == "post" or config.architecture not in FINAL_NORM:
         return config
+    if config.norm.startswith("unweighted"):
+        return config
     return config.model_copy(update={"logit_scale": foreign_scale, "mup_base_width": None})
 
 

@@ -18,7 +18,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from groundup.model.attention_mask import AttentionMask
 from groundup.model.kv_cache import KVCache
 from groundup.model.matmul_precision import cast_for_matmul
-from groundup.model.norm import build_norm
+from groundup.model.norm import build_qk_norm
 from groundup.model.rope import Rotation, build_rotation, latent_attention_magnitude
 from groundup.recipe import ModelConfig
 
@@ -51,16 +51,16 @@ class Attention(AttentionProjections):
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__(config)
         self.layer = layer
-        self.q_norm = build_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
-        self.k_norm = build_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
-        self.rotate = build_rotation(config)
+        self.q_norm, self.k_norm = build_qk_norm(config, config.num_heads), build_qk_norm(config, config.num_kv_heads)
+        self.split = norm_and_split if config.qk_norm_type == "projection" else split_and_norm
+        self.rotate = build_rotation(config, layer)
 
     def forward(
         self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
     ) -> Float[Tensor, "B T D"]:
         x = cast_for_matmul(x)
-        query = self.rotate(self.q_norm(split_heads(self.q_proj(x), self.head_dim)), context.rotation)
-        key = self.rotate(self.k_norm(split_heads(self.k_proj(x), self.head_dim)), context.rotation)
+        query = self.rotate(self.split(self.q_proj(x), self.q_norm, self.head_dim), context.rotation)
+        key = self.rotate(self.split(self.k_proj(x), self.k_norm, self.head_dim), context.rotation)
         value = split_heads(self.v_proj(x), self.head_dim)
         if cache is not None:
             key, value = cache.append(self.layer, key, value)
@@ -91,6 +91,16 @@ class CrossAttention(AttentionProjections):
 
 def split_heads(x: Float[Tensor, "B T HK"], head_dim: int) -> Float[Tensor, "B H T K"]:
     return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+
+
+def split_and_norm(x: Float[Tensor, "B T HK"], norm: nn.Module, head_dim: int) -> Float[Tensor, "B H T K"]:
+    """Heads, each normalized by itself (Qwen3)."""
+    return norm(split_heads(x, head_dim))
+
+
+def norm_and_split(x: Float[Tensor, "B T HK"], norm: nn.Module, head_dim: int) -> Float[Tensor, "B H T K"]:
+    """Heads, normalized together (OLMo 2 report, section 3.2)."""
+    return split_heads(norm(x), head_dim)
 
 
 def merge_heads(x: Float[Tensor, "B H T K"]) -> Float[Tensor, "B T HK"]:

@@ -1,14 +1,16 @@
 """Transformer blocks: attention, then the feed-forward, each added to the residual stream.
 
-The norms make four kinds of block. Pre-norm (GPT-2 on): before each part; the residual stream itself is never normalised,
+The norms make five kinds of block. Pre-norm (GPT-2 on): before each part; the residual stream itself is never normalised,
 so deep models train without warm-up (Xiong et al. 2020). Post-norm (the original transformer, BERT): after each sum.
 Sandwich norm (Gemma 2): before and after each part. Parallel (GPT-J): both parts read the same residual stream.
+Sublayer-output norm (OLMo 2, section 3.2): after each part, before the sum. Granite scales each term of the sum.
 """
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from groundup.model.attention import Attention, AttentionContext, CrossAttention, CrossKeyValues
+from groundup.model.embedding import build_scale
 from groundup.model.feed_forward import build_feed_forward
 from groundup.model.kv_cache import KVCache
 from groundup.model.latent_attention import LatentAttention
@@ -28,17 +30,18 @@ class PreNormBlock(nn.Module):
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
         width = config.hidden_size
-        normalised = layer == 0 and config.embedding_norm
+        normalised = layer == 0 and config.embedding_norm and not config.keep_first_norm
         self.attention_norm = nn.Identity() if normalised else build_norm(config, width)
         self.attention = build_attention(config, layer)
         self.feed_forward_norm = build_norm(config, width)
         self.feed_forward = _feed_forward(config, layer)
+        self.residual_scale = build_scale(config.residual_scale)
 
     def forward(
         self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
     ) -> Float[Tensor, "B T D"]:
-        x = x + self.attention(self.attention_norm(x), context, cache)
-        return x + self.feed_forward(self.feed_forward_norm(x))
+        x = x + self.residual_scale(self.attention(self.attention_norm(x), context, cache))
+        return x + self.residual_scale(self.feed_forward(self.feed_forward_norm(x)))
 
 
 class PostNormBlock(nn.Module):
@@ -48,12 +51,13 @@ class PostNormBlock(nn.Module):
         self.attention_norm = build_norm(config, config.hidden_size)
         self.feed_forward = _feed_forward(config, layer)
         self.feed_forward_norm = build_norm(config, config.hidden_size)
+        self.residual_scale = build_scale(config.residual_scale)
 
     def forward(
         self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
     ) -> Float[Tensor, "B T D"]:
-        x = self.attention_norm(x + self.attention(x, context, cache))
-        return self.feed_forward_norm(x + self.feed_forward(x))
+        x = self.attention_norm(x + self.residual_scale(self.attention(x, context, cache)))
+        return self.feed_forward_norm(x + self.residual_scale(self.feed_forward(x)))
 
 
 class SandwichBlock(nn.Module):
@@ -66,12 +70,29 @@ class SandwichBlock(nn.Module):
         self.feed_forward_norm = build_norm(config, width)
         self.feed_forward = _feed_forward(config, layer)
         self.feed_forward_post_norm = build_norm(config, width)
+        self.residual_scale = build_scale(config.residual_scale)
 
     def forward(
         self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
     ) -> Float[Tensor, "B T D"]:
-        x = x + self.attention_post_norm(self.attention(self.attention_norm(x), context, cache))
-        return x + self.feed_forward_post_norm(self.feed_forward(self.feed_forward_norm(x)))
+        x = x + self.residual_scale(self.attention_post_norm(self.attention(self.attention_norm(x), context, cache)))
+        return x + self.residual_scale(self.feed_forward_post_norm(self.feed_forward(self.feed_forward_norm(x))))
+
+
+class SublayerOutputBlock(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.attention = Attention(config, layer)
+        self.attention_post_norm = build_norm(config, config.hidden_size)
+        self.feed_forward = _feed_forward(config, layer)
+        self.feed_forward_post_norm = build_norm(config, config.hidden_size)
+        self.residual_scale = build_scale(config.residual_scale)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
+    ) -> Float[Tensor, "B T D"]:
+        x = x + self.residual_scale(self.attention_post_norm(self.attention(x, context, cache)))
+        return x + self.residual_scale(self.feed_forward_post_norm(self.feed_forward(x)))
 
 
 class ParallelBlock(nn.Module):
@@ -132,7 +153,13 @@ class CrossAttentionBlock(nn.Module):
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
-BLOCKS = {"pre": PreNormBlock, "post": PostNormBlock, "sandwich": SandwichBlock, "parallel": ParallelBlock}
+BLOCKS = {
+    "pre": PreNormBlock,
+    "post": PostNormBlock,
+    "sandwich": SandwichBlock,
+    "parallel": ParallelBlock,
+    "sublayer_output": SublayerOutputBlock,
+}
 
 
 def build_blocks(config: ModelConfig, num_layers: int) -> nn.ModuleList:

@@ -1,4 +1,4 @@
-"""Normalization layers: RMSNorm, zero-centered RMSNorm and LayerNorm."""
+"""Normalization layers: RMSNorm, zero-centered RMSNorm and LayerNorm; both also without weights; norms of queries and keys."""
 
 from collections.abc import Callable
 from typing import Any
@@ -79,9 +79,36 @@ NORMS: dict[str, Callable[[ModelConfig, int], nn.Module]] = {
     "zero_centered_rmsnorm": lambda config, size: ZeroCenteredRMSNorm(size, config.norm_eps),
     # (x - mean) / std * weight + bias (Ba et al. 2016)
     "layernorm": lambda config, size: nn.LayerNorm(size, config.norm_eps, bias=config.norm_bias),
+    "unweighted_rmsnorm": lambda config, size: nn.RMSNorm(size, config.norm_eps, elementwise_affine=False),
+    # "Non-parametric", Groeneveld et al. 2024 (OLMo), section 2.1
+    "unweighted_layernorm": lambda config, size: nn.LayerNorm(size, config.norm_eps, elementwise_affine=False),
 }
+
+
+class PerHeadNorm(RMSNorm):
+    """RMSNorm or LayerNorm of each head, with a weight of its own (Cohere, StableLM)."""
+
+    def __init__(self, config: ModelConfig, num_heads: int):
+        super().__init__(config.head_dim * num_heads, config.norm_eps)
+        self.normalize = F.layer_norm if config.norm == "layernorm" else F.rms_norm
+        self.head_dim = config.head_dim
+
+    def forward(self, x: Float[Tensor, "B H T K"]) -> Float[Tensor, "B H T K"]:
+        normalized = self.normalize(x, (self.head_dim,), eps=self.eps)
+        return normalized * self.weight.view(-1, 1, self.head_dim).to(x.dtype)
 
 
 def build_norm(config: ModelConfig, size: int) -> nn.Module:
     """The norm of `config.norm`, over a last dimension of `size`."""
     return NORMS[config.norm](config, size)
+
+
+def build_qk_norm(config: ModelConfig, num_heads: int) -> nn.Module:
+    """The norm of the queries or the keys of `num_heads` heads, as `config.qk_norm_type` says."""
+    if not config.qk_norm:
+        return nn.Identity()
+    if config.qk_norm_type == "projection":
+        return build_norm(config, num_heads * config.head_dim)
+    if config.qk_norm_type == "per_head":
+        return PerHeadNorm(config, num_heads)
+    return build_norm(config, config.head_dim)

@@ -106,8 +106,8 @@ def rotate_first(x: Float[Tensor, "B H T K"], rotation: Rotation) -> Float[Tenso
     return torch.cat((rotate(x[..., :size], rotation), x[..., size:]), dim=-1)
 
 
-def no_rotation(x: Float[Tensor, "B H T K"], rotation: None) -> Float[Tensor, "B H T K"]:
-    """`rotate` of models without RoPE: returns `x`."""
+def no_rotation(x: Float[Tensor, "B H T K"], rotation: object) -> Float[Tensor, "B H T K"]:
+    """`rotate` of layers without RoPE: returns `x`."""
     return x
 
 
@@ -183,8 +183,8 @@ def build_rotary_embedding(config: ModelConfig, layer_type: str) -> RotaryEmbedd
     return embedding(width, config.rope_theta, config.context_length, config.rope_scaling)
 
 
-def build_rotation(config: ModelConfig) -> Callable[..., Tensor]:
-    """The function that rotates queries and keys."""
-    if config.position_embedding != "rope":
+def build_rotation(config: ModelConfig, layer: int) -> Callable[..., Tensor]:
+    """The function that rotates queries and keys of a layer."""
+    if not config.rotates(layer):
         return no_rotation
     return rotate_first if config.rotary_width < config.head_dim else rotate

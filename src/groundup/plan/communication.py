@@ -7,7 +7,7 @@ an all-reduce (parallel/comm_counter.py counts it). For dense decoders without b
 from dataclasses import dataclass
 
 from groundup.artifacts.machine import ActivationCheckpointing
-from groundup.plan.parameter_count import attention_parameters
+from groundup.plan.parameter_count import attention_parameters, norm_parameters, qk_norm_parameters
 from groundup.plan.pipeline_schedule import num_stages, stage_indices
 from groundup.recipe import ModelConfig
 from groundup.recipe.layout_config import LayoutConfig
@@ -57,7 +57,7 @@ def rank_parameters(config: ModelConfig, layout: LayoutConfig, pipeline_rank: in
     """Parameters of all stages of one pipeline rank."""
     width, count = config.hidden_size, num_stages(layout)
     matrices = attention_parameters(config) + (3 if config.gated else 2) * width * config.intermediate_size
-    vectors = 2 * width + (2 * config.head_dim if config.qk_norm else 0)
+    vectors = norm_parameters(config, 2) + qk_norm_parameters(config)
     stages = stage_indices(pipeline_rank, layout)
     blocks = sum((n + 1) * config.num_layers // count - n * config.num_layers // count for n in stages)
     embedding = config.vocab_size * width

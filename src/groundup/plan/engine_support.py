@@ -62,6 +62,12 @@ def check_engine_layout(layout: LayoutConfig, config: ModelConfig, train: TrainC
         _refuse("native", "machine.layout.cpu_offload = 'optimizer'", "needs DeepSpeed",
                 "set machine.layout.cpu_offload=all, or train.engine=deepspeed")  # fmt: skip
     check_optimizer(train)
+    if layout.tensor > 1 and config.qk_norm and config.qk_norm_type != "head":
+        raise UserError(
+            f"machine.layout.tensor = {layout.tensor} with model.qk_norm_type = {config.qk_norm_type!r}: the norm needs all "
+            "heads, of which each rank has some",
+            hint="leave machine.layout.tensor out, or set model.qk_norm_type=head",
+        )
     if train.engine != "native":
         _check_training(train)
     elif layout.num_devices > 1:
@@ -178,12 +184,12 @@ def _check_megatron_model(config: ModelConfig) -> None:
         "rope_scaling": None, "attention_scale": None, "attention_softcap": None, "logit_softcap": None,
         "embedding_scale": 1.0, "logit_scale": 1.0, "embedding_norm": False, "architecture": "decoder",
         "norm_placement": "pre", "mup_base_width": None, "attention_sinks": False, "rotary_dim": None,
-        "latent_attention": None,
+        "latent_attention": None, "residual_scale": 1.0, "rope_pattern": (True,), "qk_norm_type": "head",
     }  # fmt: skip
     unsupported: dict[str, Any] = {
         name: value for name in supported if (value := getattr(config, name)) != supported[name]
     }
-    if config.norm == "zero_centered_rmsnorm" or (config.norm == "layernorm" and not config.norm_bias):
+    if config.norm not in ("rmsnorm", "layernorm") or (config.norm == "layernorm" and not config.norm_bias):
         unsupported["norm"] = config.norm if config.norm_bias else f"{config.norm}, without norm_bias"
     if config.feed_forward == "swiglu_clamped":
         unsupported["feed_forward"] = config.feed_forward

@@ -33,9 +33,9 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
         + _feed_forward_parameters(config, encoder_layers, active=active)
         for active in (False, True)
     )
-    norms = (2 * (layers + encoder_layers) + cross_layers + (2 if encoder_layers else 1)) * width
-    norms += 2 * layers * config.head_dim if config.qk_norm else 0
-    norms -= layers * width if config.shared_norm else 0
+    norms = norm_parameters(config, 2 * (layers + encoder_layers) + cross_layers + (2 if encoder_layers else 1))
+    norms += layers * qk_norm_parameters(config)
+    norms -= norm_parameters(config, layers) if config.shared_norm else 0
     norms += layers * (latent.kv_rank + (latent.q_rank or 0)) if (latent := config.latent_attention) else 0
     embedding = config.vocab_size * width
     head = 0 if config.tie_embeddings else embedding
@@ -58,6 +58,18 @@ def attention_parameters(config: ModelConfig) -> int:
         key_value = width * (latent.kv_rank + latent.rope_head_dim) + latent.kv_rank * expanded
         return query + key_value + heads * latent.value_head_dim * width
     return 2 * config.hidden_size * (config.num_heads + config.num_kv_heads) * config.head_dim
+
+
+def norm_parameters(config: ModelConfig, count: int) -> int:
+    """Weights of `count` norms of the residual stream."""
+    return 0 if config.norm.startswith("unweighted") else count * config.hidden_size
+
+
+def qk_norm_parameters(config: ModelConfig) -> int:
+    """Weights of the norms of queries and keys in one layer."""
+    if not config.qk_norm or config.norm.startswith("unweighted"):
+        return 0
+    return config.head_dim * (2 if config.qk_norm_type == "head" else config.num_heads + config.num_kv_heads)
 
 
 def _feed_forward_parameters(config: ModelConfig, num_layers: int, *, active: bool) -> int:

@@ -59,7 +59,9 @@ def scale_groups(block: nn.Module) -> list[ScaleGroup]:
         groups.append(ScaleGroup(block.feed_forward_norm, inputs))
     if gated:
         groups.append(ScaleGroup(feed_forward.up_proj, ("feed_forward.down_proj",)))
-    return [group for group in groups if isinstance(group.preceding, SCALABLE_LAYERS)]
+    return [
+        group for group in groups if isinstance(group.preceding, SCALABLE_LAYERS) and group.preceding.weight is not None
+    ]
 
 
 SCALABLE_LAYERS = (nn.Linear, nn.LayerNorm, RMSNorm, ZeroCenteredRMSNorm)

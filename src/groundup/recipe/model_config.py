@@ -133,19 +133,25 @@ class ModelConfig(BaseConfig):
     context_length: int = knob(1024, "maximum sequence length, in tokens", ge=1)
 
     # Norms
-    norm: Literal["rmsnorm", "zero_centered_rmsnorm", "layernorm"] = knob(
-        "rmsnorm", "normalization; zero_centered: the weight is an offset from 1, as in Gemma"
+    norm: Literal["rmsnorm", "zero_centered_rmsnorm", "layernorm", "unweighted_rmsnorm", "unweighted_layernorm"] = knob(
+        "rmsnorm",
+        "normalization; zero_centered: the weight is an offset from 1 (Gemma); unweighted: no weight (nanochat, OLMo 1)",
     )
     norm_eps: float = knob(1e-5, "epsilon in the denominator of norms", gt=0)
-    norm_placement: Literal["pre", "post", "sandwich", "parallel"] = knob(
+    norm_placement: Literal["pre", "post", "sandwich", "parallel", "sublayer_output"] = knob(
         "pre",
-        "before each sublayer (GPT-2), after the residual sum (BERT), before and after each sublayer (Gemma 2), or before "
-        "sublayers that are parallel (GPT-J)",
+        "before each sublayer (GPT-2), after the residual sum (BERT), before and after each sublayer (Gemma 2), before "
+        "sublayers that are parallel (GPT-J), or after each sublayer, before the sum (OLMo 2)",
     )
     shared_norm: bool = knob(False, "parallel: one norm for both sublayers, as GPT-J and Falcon")
     norm_bias: bool = knob(False, "layernorm: bias")
     qk_norm: bool = knob(False, "normalize queries and keys of each head before RoPE, as Qwen3")
+    qk_norm_type: Literal["head", "projection", "per_head"] = knob(
+        "head",
+        "qk_norm of each head, over all heads at once (OLMo 2), or of each head with weights of its own (Cohere)",
+    )
     embedding_norm: bool = knob(False, "normalize embeddings instead of the first pre-norm, as BERT and ModernBERT")
+    keep_first_norm: bool = knob(False, "embedding_norm: keep the first pre-norm too, as nanochat and BLOOM")
 
     # Positions
     position_embedding: Literal["rope", "learned", "relative"] = knob(
@@ -159,6 +165,11 @@ class ModelConfig(BaseConfig):
         None, "base in local layers, without rope_scaling (Gemma 3)", unset="rope_theta, with rope_scaling", gt=0
     )
     rope_scaling: RopeScalingConfig | None = knob(None, "rotary position scaling", unset="off")
+    rope_pattern: tuple[bool, ...] = knob(
+        (True,),
+        "whether a layer rotates queries and keys, repeated over the layers (SmolLM3: not the fourth)",
+        min_length=1,
+    )
     relative_buckets: int = knob(32, "relative: number of distance buckets", ge=2)
     relative_max_distance: int = knob(128, "relative: distance of the last bucket", ge=2)
 
@@ -195,6 +206,7 @@ class ModelConfig(BaseConfig):
 
     # Embedding and head
     tie_embeddings: bool = knob(False, "share the weights of token embedding and head")
+    residual_scale: float = knob(1.0, "factor on the output of each sublayer, before the sum (Granite)", gt=0)
     embedding_scale: float = knob(1.0, "factor on embeddings (Gemma: sqrt(hidden_size))", gt=0)
     logit_scale: float = knob(1.0, "factor on the last hidden state, before the head", gt=0)
     logit_softcap: float | None = knob(None, "c: logits become c tanh(logit / c) (Gemma 2)", unset="off", gt=0)
@@ -232,6 +244,10 @@ class ModelConfig(BaseConfig):
     def layer_types_for(self, num_layers: int) -> tuple[LayerType, ...]:
         """`attention_pattern` repeated over `num_layers` layers."""
         return (self.attention_pattern * math.ceil(num_layers / len(self.attention_pattern)))[:num_layers]
+
+    def rotates(self, layer: int) -> bool:
+        """Whether the queries and keys of a layer are rotated."""
+        return self.position_embedding == "rope" and self.rope_pattern[layer % len(self.rope_pattern)]
 
     @property
     def cached_context_length(self) -> int:
@@ -301,6 +317,12 @@ class ModelConfig(BaseConfig):
             )
         if self.architecture == "encoder_decoder" and self.norm_placement != "pre":
             raise ValueError(f"norm_placement = {self.norm_placement!r} with an encoder_decoder, expected 'pre'")
+        if self.qk_norm and self.qk_norm_type == "per_head" and self.norm not in ("rmsnorm", "layernorm"):
+            raise ValueError(f"norm = {self.norm!r} with qk_norm_type = 'per_head', expected rmsnorm or layernorm")
+        if self.residual_scale != 1.0 and (self.architecture == "encoder_decoder" or self.norm_placement == "parallel"):
+            raise ValueError(
+                f"residual_scale = {self.residual_scale} with cross-attention or parallel sublayers, expected 1"
+            )
         return self
 
     def _check_latent_attention(self, latent: LatentAttentionConfig) -> None:

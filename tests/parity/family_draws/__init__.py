@@ -16,8 +16,10 @@ from family_draws import (
     gpt_neox,
     gpt_oss,
     llama,
+    llama_variants,
     mixtral,
     modernbert,
+    olmo,
     sigmoid_moe,
     t5,
     youtu,
@@ -26,6 +28,8 @@ from family_draws.draw import Draw, DrawnModel
 
 DRAWS: dict[str, Callable[[Draw], DrawnModel]] = {
     **llama.DRAWS,
+    **llama_variants.DRAWS,
+    **olmo.DRAWS,
     **mixtral.DRAWS,
     **ernie.DRAWS,
     **sigmoid_moe.DRAWS,

@@ -5,6 +5,9 @@ Files, in reading order:
     family.py         the description of a family
     rope_config.py    RoPE and layer types in config.json
     llama.py          Llama, Mistral, Qwen2, Qwen3
+    llama_variants.py SmolLM3, Granite, Seed-OSS, Ministral, Arcee
+    olmo.py           OLMo 1, 2 and 3, EXAONE 4
+    nanochat.py       nanochat
     mixtral.py        Mixtral
     qwen_moe.py       Qwen2-MoE, Qwen3-MoE
     ernie.py          ERNIE 4.5 and its mixture of experts
@@ -32,8 +35,11 @@ from groundup.interop.families.gpt2 import GPT2
 from groundup.interop.families.gpt_neox import GPT_NEOX
 from groundup.interop.families.gpt_oss import GPT_OSS
 from groundup.interop.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from groundup.interop.families.llama_variants import ARCEE, GRANITE, MINISTRAL, SEED_OSS, SMOLLM3
 from groundup.interop.families.mixtral import MIXTRAL
 from groundup.interop.families.modernbert import MODERNBERT
+from groundup.interop.families.nanochat import NANOCHAT
+from groundup.interop.families.olmo import EXAONE4, OLMO, OLMO2, OLMO3
 from groundup.interop.families.qwen_moe import QWEN2_MOE, QWEN3_MOE
 from groundup.interop.families.sigmoid_moe import DOTS1, GLM4_MOE
 from groundup.interop.families.t5 import T5
@@ -41,6 +47,9 @@ from groundup.interop.families.youtu import YOUTU
 
 _SIMPLEST_FIRST = (
     LLAMA, QWEN3, QWEN2, MISTRAL,
+    SEED_OSS, MINISTRAL, SMOLLM3, GRANITE, ARCEE,
+    OLMO, OLMO2, OLMO3, EXAONE4,
+    NANOCHAT,
     MIXTRAL, QWEN3_MOE, QWEN2_MOE, ERNIE4_5, ERNIE4_5_MOE, DOTS1, GLM4_MOE,
     GPT_OSS,
     YOUTU, DEEPSEEK_V3, DEEPSEEK_V2,

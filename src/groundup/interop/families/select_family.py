@@ -54,6 +54,7 @@ def canonical_config(config: ModelConfig) -> dict[str, Any]:
         layer_types = ("global",) * config.num_layers  # the window covers the whole context
     knobs["attention_pattern"] = layer_types
     knobs["rotary_dim"] = config.rotary_dim or config.head_dim
+    knobs["rope_pattern"] = tuple(map(config.rotates, range(config.num_layers)))
     knobs["attention_scale"] = config.attention_scale or config.head_dim**-0.5
     if scaling := config.rope_scaling:
         read = {knob: getattr(scaling, knob) for knob in ROPE_SCALING_FIELDS[scaling.method]}
@@ -75,6 +76,9 @@ def canonical_config(config: ModelConfig) -> dict[str, Any]:
         "swiglu_limit": config.feed_forward != "swiglu_clamped",
         "relative_buckets": config.position_embedding != "relative",
         "relative_max_distance": config.position_embedding != "relative",
+        "keep_first_norm": not config.embedding_norm or config.norm_placement not in ("pre", "parallel"),
+        "rope_pattern": config.position_embedding != "rope",
+        "qk_norm_type": not config.qk_norm,
         "norm_bias": config.norm != "layernorm",
         "num_encoder_layers": config.architecture != "encoder_decoder",
         "decoder_start_token_id": config.architecture != "encoder_decoder",
