@@ -33,10 +33,15 @@ def test_parameter_count_of_llama_7b():
 def test_parameter_count_equals_the_built_decoder():
     from groundup.model import Decoder
 
-    for tied in (True, False):
+    for knobs in (
+        {"tie_embeddings": True},
+        {"qk_norm_type": "projection", "norm_placement": "sublayer_output"},
+        {"qk_norm_type": "per_head"},
+        {"norm": "unweighted_rmsnorm"},
+    ):
         config = ModelConfig(
             vocab_size=100, hidden_size=48, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=16, intermediate_size=80,
-            qk_norm=True, tie_embeddings=tied,
+            qk_norm=True, **knobs,
         )  # fmt: skip
         assert count_parameters(config).total == sum(p.numel() for p in Decoder(config).parameters())
 

@@ -67,8 +67,8 @@ def draw_ministral(draw: Draw) -> DrawnModel:
     layers = draw.choice((1, 3, 4))
     fields = {**_shape(draw), "model_type": "ministral", "num_hidden_layers": layers}
     fields["head_dim"] = draw.choice((8, 22, 64))  # transformers has no default
-    fields["sliding_window"] = draw.choice((None, 7, 64))
-    if fields["sliding_window"] and draw.chance():
+    fields["sliding_window"] = draw.choice((7, 64))
+    if draw.chance():
         fields["layer_types"] = [draw.choice(("full_attention", "sliding_attention")) for _ in range(layers)]
     return DrawnModel(fields)
 
@@ -83,6 +83,7 @@ def draw_nanochat(draw: Draw) -> DrawnModel:
         {
             **_shape(draw, "attention_bias", free_head_dim=False),
             "model_type": "nanochat",
+            "max_position_embeddings": 96,
             "rope_scaling": draw.choice(ROPE_WITHOUT_FACTOR),
             "hidden_act": draw.choice(("relu2", "relu2", "gelu")),
             "final_logit_softcapping": draw.choice((None, 15.0, 3.0)),

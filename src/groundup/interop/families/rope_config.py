@@ -99,10 +99,10 @@ def read_two_ropes(json: Json, theta_key: str, local_key: str, thetas: tuple[flo
     local = rope.get("sliding_attention") or {}
     if local.get("rope_type", "default") != "default":
         raise UserError(f"rope_type = {local['rope_type']!r} in sliding layers, expected 'default'")
-    return {
+    nested = {"rope_scaling": full, "rope_parameters": None, "original_max_position_embeddings": None}
+    return read_rope(json | nested) | {
         "rope_theta": full.get("rope_theta") or json.get(theta_key) or thetas[0],
         "rope_local_theta": local.get("rope_theta") or json.get(local_key) or thetas[1],
-        "rope_scaling": _scaling(full, json["max_position_embeddings"]),
     }
 
 
