@@ -332,7 +332,7 @@ class ModelConfig(BaseConfig):
             )
         required: dict[str, Any] = {
             "architecture": "decoder", "position_embedding": "rope", "qk_norm": False, "num_kv_heads": self.num_heads,
-            "rotary_dim": None,
+            "rotary_dim": None, "rope_pattern": (True,),
         }  # fmt: skip
         for name, value in required.items():
             if (found := getattr(self, name)) != value:
