@@ -1,7 +1,7 @@
 """Our GGUF files in llama.cpp: the same ids for the same text, the same logits, the same greedy text.
 
-llama-cpp-python is built from source for many minutes, so it lives in an environment of its own:
-GROUNDUP_LLAMA_CPP_PYTHON names that environment's python.
+llama.cpp lives in an environment of its own, as cyllama (built) or llama-cpp-python (built from source for many minutes):
+GROUNDUP_LLAMA_CPP_PYTHON names that environment's python. The first has all tests; the second lacks encoders and T5.
 """
 
 import json
@@ -14,14 +14,16 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from groundup.artifacts.machine import default_cache
 from groundup.generate import GREEDY, generate
 from groundup.interop import open_model
-from groundup.interop.gguf import export_gguf
+from groundup.interop.gguf import export_gguf, gguf_export, load_gguf
 from groundup.interop.gguf.gguf_file import GGUFFile
 from groundup.interop.gguf.gguf_tokenizer import PRETOKENIZERS, read_tokenizer, write_tokenizer
 from groundup.model import build_model
+from groundup.model.feed_forward import ACTIVATIONS
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.batch_encoder import BatchEncoder
@@ -34,25 +36,7 @@ from hard_texts import TORTURE
 
 pytestmark = pytest.mark.interop
 
-SCRIPT = """
-import ctypes, json, sys
-import llama_cpp
-import numpy as np
-file, asked = sys.argv[1], json.loads(sys.stdin.read())
-quiet = llama_cpp.llama_log_callback(lambda *_: None)
-llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
-llm = llama_cpp.Llama(file, n_ctx=512, n_batch=512, logits_all=True, verbose=False, type_k=0, type_v=0, n_threads=2)
-answer = {"ids": [llm.tokenize(text.encode(), add_bos=False, special=False) for text in asked["texts"]]}
-llm.eval(asked["tokens"])
-answer["logits"] = np.array(llm.scores[: len(asked["tokens"])]).tolist() if asked["logits"] else []
-answer["chat_template"] = llm.metadata.get("tokenizer.chat_template")
-said, tokens = [], list(asked["tokens"])
-for _ in range(asked["new"]):
-    said.append(int(np.argmax(llm.scores[llm.n_tokens - 1])))
-    llm.eval(said[-1:])
-answer["said"] = said
-print(json.dumps(answer))
-"""
+SCRIPT = Path(__file__).with_name("llama_cpp_script.py")
 TEXTS = [
     "the quick brown fox's 12345 cubs jump over\n\n  the lazy dog, don't they?",
     "Ünïcödé 狐 and 🦊 too\t\tx  y   z ",
@@ -69,6 +53,35 @@ SHAPE: dict[str, Any] = {
 }
 LLAMA3 = {"method": "llama3", "factor": 8.0, "original_context_length": 64}
 EXPERTS = {"num_experts": 4, "experts_per_token": 2}
+GEMMA: dict[str, Any] = {
+    "norm": "zero_centered_rmsnorm",
+    "feed_forward": "geglu_tanh",
+    "embedding_scale": 96**0.5,
+    "tie_embeddings": True,
+}
+SANDWICH: dict[str, Any] = {**GEMMA, "norm_placement": "sandwich", "sliding_window": 16}
+GPT2: dict[str, Any] = {
+    "norm": "layernorm",
+    "norm_bias": True,
+    "position_embedding": "learned",
+    "attention_bias": "all",
+    "feed_forward_bias": True,
+    "num_kv_heads": 3,
+}
+ENCODER: dict[str, Any] = {
+    "architecture": "encoder",
+    "norm": "layernorm",
+    "embedding_norm": True,
+    "num_kv_heads": 3,
+    "tie_embeddings": True,
+}
+T5: dict[str, Any] = {
+    "architecture": "encoder_decoder",
+    "position_embedding": "relative",
+    "attention_scale": 1.0,
+    "feed_forward": "geglu_tanh",
+    "num_kv_heads": 3,
+}
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {},
     "llama, biases": {"attention_bias": "all", "feed_forward_bias": True},
@@ -79,18 +92,66 @@ MODELS: dict[str, dict[str, Any]] = {
     "qwen2": {"attention_bias": "qkv"},
     "qwen3": {"qk_norm": True, "head_dim": 64},
     "qwen3moe": {"qk_norm": True, "moe": {**EXPERTS, "intermediate_size": 32}},
+    "qwen2, heads of a free width": {"attention_bias": "qkv", "head_dim": 64},
+    "llama, YaRN with its factor": {
+        "rope_scaling": {"method": "yarn", "factor": 4.0, "original_context_length": 64, "attention_factor": 1.3}
+    },
+    "gemma": GEMMA,
+    "gemma2": {**SANDWICH, "attention_softcap": 50.0, "logit_softcap": 30.0, "attention_pattern": ["local", "global"]},
+    "gemma3": {
+        **SANDWICH,
+        "num_layers": 7,
+        "qk_norm": True,
+        "attention_pattern": 5 * ["local"] + ["global"],
+        "rope_theta": 1e6,
+        "rope_local_theta": 1e4,
+        "rope_scaling": {"method": "linear", "factor": 8.0},
+    },
+    "gpt2": {**GPT2, "feed_forward": "gelu_tanh", "tie_embeddings": True},
+    "bert": {**ENCODER, **GPT2, "norm_placement": "post", "feed_forward": "gelu", "num_token_types": 2},
+    "modernbert": {
+        **ENCODER,
+        "feed_forward": "geglu",
+        "sliding_window": 9,
+        "attention_pattern": ["global", "local", "local"],
+        "num_layers": 3,
+        "rope_theta": 160_000.0,
+        "rope_local_theta": 10_000.0,
+    },
+    "t5": {**T5, "head_dim": 20, "num_encoder_layers": 3},
+    "t5, tied": {**T5, "tie_embeddings": True, "logit_scale": 96**-0.5},
 }
 
 
-def run_llama_cpp(file: Path, tokens: list[int], texts: list[str] | None = None, new: int = 0) -> dict[str, Any]:
-    """Output of llama.cpp for a file: ids of texts, logits of tokens, generated ids."""
+def run_llama_cpp(file: Path, tokens: list[int], texts: list[str] | None = None, **asked: Any) -> dict[str, Any]:
+    """Output of llama.cpp for a file: ids of texts; logits (or embeddings) of tokens, or generated ids."""
     python = os.environ.get("GROUNDUP_LLAMA_CPP_PYTHON")
     if not python:
-        pytest.skip("GROUNDUP_LLAMA_CPP_PYTHON names no environment with llama-cpp-python")
-    asked = json.dumps({"tokens": tokens, "texts": texts or [], "logits": not new, "new": new})
-    done = subprocess.run([python, "-c", SCRIPT, str(file)], input=asked, capture_output=True, text=True)
+        pytest.skip("GROUNDUP_LLAMA_CPP_PYTHON names no environment with llama.cpp")
+    asked = {"tokens": tokens, "texts": texts or [], "outputs": "none", "new": 0, **asked}
+    done = subprocess.run([python, SCRIPT, file], input=json.dumps(asked), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
+
+
+def rounded_gelu(x: torch.Tensor, approximate: str = "tanh") -> torch.Tensor:
+    """llama.cpp's GELU: the tanh approximation, from a table of float16, wherever a model has one or the other."""
+    table = exact_gelu(x.half().float(), approximate="tanh").half().float()
+    return torch.where(x <= -10, 0.0, torch.where(x >= 10, x, table))
+
+
+exact_gelu = F.gelu
+
+
+@torch.no_grad()
+def output(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Logits, or an encoder's hidden states; the decoder of an encoder-decoder sees the first 30 tokens in reverse."""
+    match model.config.architecture:
+        case "encoder":
+            return model.hidden_states(tokens)[0]
+        case "encoder_decoder":
+            return model(tokens, decoder_tokens=tokens[:, :30].flip(1)).logits[0]
+    return model(tokens).logits[0]
 
 
 @pytest.fixture(scope="module")
@@ -98,21 +159,60 @@ def tokenizer() -> Tokenizer:
     return train_bpe([text * 9 for text in TEXTS], 310)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "q8_0"])
 @pytest.mark.parametrize("name", MODELS)
-def test_llama_cpp_has_equal_logits_and_ids(name: str, tmp_path: Path, tokenizer: Tokenizer):
+def test_llama_cpp_has_equal_logits_and_ids(name: str, dtype: str, tmp_path: Path, tokenizer: Tokenizer, monkeypatch):
     torch.manual_seed(0)
     model = build_model(ModelConfig(**{**SHAPE, **MODELS[name]})).eval()
     with torch.no_grad():
-        for weight in model.parameters():
+        for part, weight in model.named_parameters():
             weight.normal_(0.0, 0.1) if weight.dim() > 1 else weight.normal_(1.0, 0.2)
-    file = export_gguf(model, tokenizer, tmp_path / "m.gguf")
+            if "q_proj" in part and model.config.attention_scale == 1.0:
+                weight /= 8
+            if weight.dim() == 1 and model.config.norm == "zero_centered_rmsnorm":
+                weight -= 1
+    file = export_gguf(model, tokenizer, tmp_path / "m.gguf", dtype)
     tokens = torch.randint(0, 300, (1, 100), generator=torch.Generator().manual_seed(1))
-    answer = run_llama_cpp(file, tokens[0].tolist(), TEXTS)
+    encoder = model.config.architecture == "encoder"
+    asked = {"outputs": "embeddings" if encoder else "logits", "decoder_tokens": tokens[0, :30].flip(0).tolist()}
+    answer = run_llama_cpp(file, tokens[0].tolist(), TEXTS, **asked)
     assert answer["ids"] == [tokenizer.encode(text) for text in TEXTS]
     assert answer["chat_template"] == tokenizer.chat_template
-    with torch.no_grad():
-        expected = model(tokens).logits[0]
-    torch.testing.assert_close(torch.tensor(answer["logits"]), expected, atol=1e-4, rtol=1e-4)
+    found = torch.tensor(answer["outputs"])
+    opened, _ = load_gguf(file)
+    if dtype == "float32":
+        torch.testing.assert_close(output(opened, tokens), output(model, tokens), atol=1e-5, rtol=1e-5)
+    if "gelu" in model.config.feed_forward or "geglu" in model.config.feed_forward:
+        monkeypatch.setitem(ACTIVATIONS, model.config.feed_forward, rounded_gelu)
+        opened, _ = load_gguf(file)
+        limit = 1e-3  # where the last bit of the rounded argument differs
+    else:
+        limit = 1e-5
+    limit = limit if dtype == "float32" else 0.1  # llama.cpp rounds activations too
+    expected = output(opened, tokens)
+    assert (found - expected).norm() / expected.norm() < limit
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"rope.scaling.factor": 4.0},
+        {"rope.scale_linear": 4.0},
+        {"rope.scaling.factor": 4.0, "rope.scaling.type": "none"},
+        {"rope.scaling.factor": 4.0, "rope.scaling.type": "yarn", "rope.scaling.attn_factor": 1.5},
+    ],
+    ids=str,
+)
+def test_entries_of_rope_scaling_are_followed_as_in_llama_cpp(entries: dict, tmp_path: Path, tokenizer, monkeypatch):
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(**{**SHAPE, "head_dim": 64}))
+    added = {f"llama.{key}": value for key, value in entries.items()}
+    written = gguf_export.write_metadata
+    monkeypatch.setattr(gguf_export, "write_metadata", lambda *inputs: written(*inputs) | added)
+    file = export_gguf(model, tokenizer, tmp_path / "m.gguf")
+    tokens = torch.randint(0, 300, (1, 100), generator=torch.Generator().manual_seed(1))
+    found = torch.tensor(run_llama_cpp(file, tokens[0].tolist(), outputs="logits")["outputs"])
+    torch.testing.assert_close(found, output(load_gguf(file)[0], tokens), atol=1e-4, rtol=1e-4)
 
 
 def random_texts() -> list[str]:

@@ -13,11 +13,14 @@ FINAL_NORM = {"decoder": "final_norm", "encoder_decoder": "decoder.final_norm"}
 """Architectures whose final norm feeds the head only; an encoder's output is also an embedding."""
 
 
-def fold_scales(model: nn.Module) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Configuration and weights of `model` with folded scales: the same function of tokens."""
+def fold_scales(model: nn.Module, *, family_scale: bool = True) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Configuration and weights of `model` with folded scales: the same function of tokens.
+
+    `family_scale`: the fixed scale of the exported family stays, since its readers apply it.
+    """
     config: ModelConfig = model.config  # type: ignore[assignment]
     weights: dict[str, Tensor] = model.state_dict()
-    folded_config = fold_config(config)
+    folded_config = fold_config(config, family_scale=family_scale)
     if folded_config is config:
         return config, weights
     scale = config.logit_scale / config.width_multiplier / folded_config.logit_scale
@@ -29,9 +32,9 @@ def fold_scales(model: nn.Module) -> tuple[ModelConfig, dict[str, Tensor]]:
     return folded_config, weights | folded
 
 
-def fold_config(config: ModelConfig) -> ModelConfig:
+def fold_config(config: ModelConfig, *, family_scale: bool = True) -> ModelConfig:
     """`config` with folded scales; itself if there is nothing to fold, or no norm to absorb it."""
-    foreign_scale = _family_logit_scale(config)
+    foreign_scale = _family_logit_scale(config) if family_scale else 1.0
     scale = config.logit_scale / config.width_multiplier / foreign_scale
     if scale == 1.0 or config.norm_placement == "post" or config.architecture not in FINAL_NORM:
         return config

@@ -52,6 +52,8 @@ def logit_difference(model: torch.nn.Module, other: torch.nn.Module) -> float:
     """The largest absolute difference of a logit, over tokens spread over the vocabulary."""
     config: ModelConfig = model.config  # type: ignore[assignment]
     tokens = torch.arange(min(SAMPLE_TOKENS, config.context_length))[None] * 7919 % config.vocab_size
+    if not other.config.masked_lm_head:  # type: ignore[union-attr]
+        config = other.config  # type: ignore[assignment]  # a GGUF file has an encoder without its head
     return (_output(model, config, tokens) - _output(other, config, tokens)).abs().max().item()
 
 

@@ -1,15 +1,16 @@
 """GGUF, the one-file format of llama.cpp: weights, tokenizer and configuration, import and export.
 
     gguf_file.py       header, metadata and tensors of a file
-    gguf_metadata.py   architectures: metadata keys and tensor names
+    architectures/     metadata keys and tensor names
+    gguf_rope.py       RoPE scaling in the metadata
+    gguf_metadata.py   the configuration in the metadata
     gguf_tokenizer.py  the tokenizer in the metadata
     gguf_import.py     load_gguf
     gguf_export.py     export_gguf
 
 The `gguf` package, which packs and unpacks weights, is an optional dependency.
 
-Deliberately absent: architectures that are not Llama-like, and writing k-quants: llama.cpp's `llama-quantize` makes them from
-a float file.
+Deliberately absent: writing k-quants: llama.cpp's `llama-quantize` makes them from a float file.
 
 Sources: the format's specification (ggml-org/ggml docs/gguf.md) and llama.cpp's convert_hf_to_gguf.py.
 """

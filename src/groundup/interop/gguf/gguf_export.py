@@ -11,15 +11,11 @@ from gguf.quants import quant_shape_to_byte_shape
 from torch import nn
 
 from groundup.artifacts.errors import UserError
-from groundup.interop.fold_scales import fold_config, fold_scales
-from groundup.interop.gguf.gguf_metadata import (
-    ROPE_FACTORS,
-    GGUFArchitecture,
-    gguf_weight_map,
-    rope_factors,
-    select_architecture,
-    write_metadata,
-)
+from groundup.interop.fold_scales import fold_scales
+from groundup.interop.gguf.architectures import GGUFArchitecture
+from groundup.interop.gguf.architectures.gguf_architecture import gguf_weight_map
+from groundup.interop.gguf.gguf_metadata import select_architecture, write_metadata
+from groundup.interop.gguf.gguf_rope import ROPE_FACTORS, rope_factors
 from groundup.interop.gguf.gguf_tokenizer import write_tokenizer
 from groundup.interop.model_card import ModelCard, metadata_of_card
 from groundup.interop.weight_map import convert_to_foreign, expected_shapes
@@ -33,6 +29,9 @@ GGUF_DTYPES = {
     "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
     "q4_0": (GGMLQuantizationType.Q4_0, LlamaFileType.MOSTLY_Q4_0),
 }
+FLOAT32 = ("ffn_gate_inp", "position_embd", "token_types")
+"""Matrices that llama.cpp adds or compares in float32."""
+
 QUANTIZATION_VERSION = 2
 """GGML_QNT_VERSION."""
 
@@ -57,7 +56,7 @@ def export_gguf(
     """
     path, dtype = Path(path), str(dtype).removeprefix("torch.")
     architecture = check_gguf(model.config, dtype)  # type: ignore[arg-type]
-    config, weights = fold_scales(model)
+    config, weights = fold_scales(model, family_scale=False)
     matrix_type, file_type = GGUF_DTYPES[dtype]
     weight_map = list(gguf_weight_map(architecture, config, list(weights)))
 
@@ -91,9 +90,9 @@ def export_gguf(
 
 
 def _type_of(name: str, shape: tuple[int, ...], matrix_type: GGMLQuantizationType) -> GGMLQuantizationType:
-    """float32 for vectors and MoE routers, as llama.cpp requires."""
+    """float32 for vectors and what llama.cpp requires: MoE routers, tables of positions and token types."""
     block, _ = gguf.GGML_QUANT_SIZES[matrix_type]
-    if len(shape) < 2 or "ffn_gate_inp" in name or shape[-1] % block:
+    if len(shape) < 2 or any(part in name for part in FLOAT32) or shape[-1] % block:
         return GGMLQuantizationType.F32
     return matrix_type
 
@@ -128,4 +127,4 @@ def check_gguf(config: ModelConfig, dtype: str) -> GGUFArchitecture:
     """llama.cpp's architecture for the model. Raises UserError if there is none, or for an unknown dtype."""
     if dtype not in GGUF_DTYPES:
         raise UserError(f"dtype {dtype!r}, expected one of {', '.join(GGUF_DTYPES)} in a GGUF file")
-    return select_architecture(fold_config(config))
+    return select_architecture(config)

@@ -9,8 +9,11 @@ from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.families.family import first_validation_error
+from groundup.interop.gguf.architectures import GGUF_ARCHITECTURES
+from groundup.interop.gguf.architectures.gguf_architecture import KEYS, gguf_weight_map
 from groundup.interop.gguf.gguf_file import GGUFFile
-from groundup.interop.gguf.gguf_metadata import GGUF_ARCHITECTURES, KEYS, ROPE_FACTORS, gguf_weight_map, read_metadata
+from groundup.interop.gguf.gguf_metadata import read_metadata
+from groundup.interop.gguf.gguf_rope import ROPE_FACTORS
 from groundup.interop.gguf.gguf_tokenizer import read_tokenizer
 from groundup.interop.weight_map import build_from_tensors
 from groundup.recipe import ModelConfig
