@@ -88,6 +88,15 @@ def map_concatenated(
     return TensorMap(tuple(native), (foreign,), split, concatenate)
 
 
+def map_offset_positions(native: str, foreign: str, offset: int) -> TensorMap:
+    """A table of positions whose foreign form has `offset` unused rows before position 0 (fairseq's padding)."""
+
+    def pad(tensors: list[Tensor]) -> list[Tensor]:
+        return [torch.cat((torch.zeros_like(tensors[0][:1]).repeat(offset, 1), tensors[0]))]
+
+    return TensorMap((native,), (foreign,), lambda tensors: [tensors[0][offset:]], pad)
+
+
 def map_stacked(native: str, foreign: Iterable[str]) -> TensorMap:
     """A native tensor whose first dimension is separate foreign tensors, such as experts."""
     return TensorMap(

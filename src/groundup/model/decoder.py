@@ -25,7 +25,7 @@ class Decoder(nn.Module):
         self.position_encodings = build_position_encodings(config, config.layer_types, causal=True)
         self.blocks = build_blocks(config, config.num_layers)
         self.final_norm = build_final_norm(config)
-        self.head = build_head(config, self.embedding)
+        self.head = build_head(config, self.embedding, bias=config.head_bias)
         init_weights(self, config)
 
     def forward(

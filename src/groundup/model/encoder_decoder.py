@@ -42,7 +42,7 @@ class EncoderDecoder(nn.Module):
         self.embedding = Embedding(config)
         self.encoder = EncoderStack(config)
         self.decoder = DecoderStack(config)
-        self.head = build_head(config, self.embedding)
+        self.head = build_head(config, self.embedding, bias=config.head_bias)
         init_weights(self, config)
 
     def forward(

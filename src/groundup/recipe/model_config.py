@@ -210,6 +210,7 @@ class ModelConfig(BaseConfig):
     embedding_scale: float = knob(1.0, "factor on embeddings (Gemma: sqrt(hidden_size))", gt=0)
     logit_scale: float = knob(1.0, "factor on the last hidden state, before the head", gt=0)
     logit_softcap: float | None = knob(None, "c: logits become c tanh(logit / c) (Gemma 2)", unset="off", gt=0)
+    head_bias: bool = knob(False, "bias of the logits (GPT-J, Phi); the head of a masked language model always has one")
     num_token_types: int = knob(0, "encoder: token types, also called segments (BERT: 2); 0: none", ge=0)
     masked_lm_head: bool = knob(True, "encoder: head for masked tokens; false: embeddings only")
     pooling: Literal["mean", "cls"] = knob("mean", "encoder: text embedding from the mean of tokens or the first token")

@@ -18,6 +18,12 @@ Files, in reading order:
     gemma.py          Gemma 1, 2 and 3
     gpt2.py           GPT-2
     gpt_neox.py       GPT-NeoX, Pythia
+    gptj.py           GPT-J, CodeGen
+    phi.py            Phi-1, Phi-2
+    falcon.py         Falcon
+    stablelm.py       StableLM
+    starcoder.py      StarCoder (GPT-BigCode), StarCoder2
+    opt.py            OPT, BioGPT
     t5.py             T5 v1.1, Flan-T5
     bert.py           BERT
     modernbert.py     ModernBERT
@@ -29,19 +35,25 @@ from typing import Any
 from groundup.interop.families.bert import BERT
 from groundup.interop.families.deepseek import DEEPSEEK_V2, DEEPSEEK_V3
 from groundup.interop.families.ernie import ERNIE4_5, ERNIE4_5_MOE
+from groundup.interop.families.falcon import FALCON
 from groundup.interop.families.family import Family
 from groundup.interop.families.gemma import GEMMA, GEMMA2, GEMMA3
 from groundup.interop.families.gpt2 import GPT2
 from groundup.interop.families.gpt_neox import GPT_NEOX
 from groundup.interop.families.gpt_oss import GPT_OSS
+from groundup.interop.families.gptj import CODEGEN, GPTJ
 from groundup.interop.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from groundup.interop.families.llama_variants import ARCEE, GRANITE, MINISTRAL, SEED_OSS, SMOLLM3
 from groundup.interop.families.mixtral import MIXTRAL
 from groundup.interop.families.modernbert import MODERNBERT
 from groundup.interop.families.nanochat import NANOCHAT
 from groundup.interop.families.olmo import EXAONE4, OLMO, OLMO2, OLMO3
+from groundup.interop.families.opt import BIOGPT, OPT
+from groundup.interop.families.phi import PHI
 from groundup.interop.families.qwen_moe import QWEN2_MOE, QWEN3_MOE
 from groundup.interop.families.sigmoid_moe import DOTS1, GLM4_MOE
+from groundup.interop.families.stablelm import STABLELM
+from groundup.interop.families.starcoder import GPT_BIGCODE, STARCODER2
 from groundup.interop.families.t5 import T5
 from groundup.interop.families.youtu import YOUTU
 
@@ -55,7 +67,13 @@ _SIMPLEST_FIRST = (
     YOUTU, DEEPSEEK_V3, DEEPSEEK_V2,
     GEMMA, GEMMA2, GEMMA3,
     GPT2,
+    GPT_BIGCODE, STARCODER2,
     GPT_NEOX,
+    GPTJ, CODEGEN,
+    PHI,
+    FALCON,
+    STABLELM,
+    OPT, BIOGPT,
     T5,
     BERT,
     MODERNBERT,

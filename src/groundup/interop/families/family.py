@@ -26,6 +26,7 @@ class Family:
         headless_architecture: the same for an encoder without a head.
         keys: our knobs and their names in config.json, where the values are the same.
         defaults: values of keys that config.json leaves out: those of the family's class in transformers.
+        key_aliases: other names of keys in config.json, and those names.
         kind: our `architecture`: decoder, encoder or encoder_decoder.
         moe: whether it has experts.
         fixed: keys with only one supported value.
@@ -46,6 +47,7 @@ class Family:
     write: Callable[[ModelConfig], Json]
     weight_map: Callable[[ModelConfig, Sequence[str]], Iterable[TensorMap]]
     headless_architecture: str = ""
+    key_aliases: Mapping[str, str] = field(default_factory=dict)
     kind: str = "decoder"
     moe: bool = False
     fixed: Json = field(default_factory=dict)
@@ -62,7 +64,7 @@ class Family:
 
     def read_config(self, json: Json, path: Path | str = "config.json") -> ModelConfig:
         """The configuration of a parsed config.json at `path`. Raises UserError for missing and unsupported values."""
-        json = {**self.defaults, **json}
+        json = {**self.defaults, **{self.key_aliases.get(key, key): value for key, value in json.items()}}
         try:
             for key in ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers"):
                 if (value := json.get(key)) is not None and not (type(value) is int and 0 < value <= MAX_LAYERS):

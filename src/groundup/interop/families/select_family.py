@@ -83,6 +83,7 @@ def canonical_config(config: ModelConfig) -> dict[str, Any]:
         "num_encoder_layers": config.architecture != "encoder_decoder",
         "decoder_start_token_id": config.architecture != "encoder_decoder",
         "num_token_types": config.architecture != "encoder",
+        "head_bias": config.architecture == "encoder",
         "masked_lm_head": True,  # decided by the stored tensors
     }
     if config.moe is not None:

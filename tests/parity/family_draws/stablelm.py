@@ -1,0 +1,23 @@
+"""StableLM."""
+
+from family_draws.draw import Draw, DrawnModel
+
+
+def draw_stablelm(draw: Draw) -> DrawnModel:
+    fields = draw.heads(free_head_dim=False)
+    return DrawnModel(
+        {
+            **draw.sizes(), **fields, **draw.rope(),
+            "model_type": "stablelm",
+            "hidden_size": fields["num_attention_heads"] * draw.choice((16, 64, 80)),
+            "partial_rotary_factor": draw.choice((0.25, 0.5, 1.0)),
+            "use_qkv_bias": draw.chance(),
+            "use_parallel_residual": draw.chance(),
+            "hidden_act": draw.choice(("silu", "gelu")),
+            "layer_norm_eps": draw.choice((1e-5, 1e-3)),
+            "tie_word_embeddings": draw.chance(0.3),
+        }
+    )  # fmt: skip
+
+
+DRAWS = {"stablelm": draw_stablelm}
