@@ -23,4 +23,20 @@ def draw_deepseek_v2(draw: Draw) -> DrawnModel:
     )
 
 
-DRAWS = {"deepseek_v3": draw_deepseek_v3, "deepseek_v2": draw_deepseek_v2}
+def draw_glm4_moe_lite(draw: Draw) -> DrawnModel:
+    fields = {**sigmoid_experts(draw), **latent_attention(draw)}
+    if draw.chance():
+        fields["mlp_layer_types"] = [draw.choice(("dense", "sparse")) for _ in range(fields["num_hidden_layers"])]
+    return DrawnModel({**fields, "model_type": "glm4_moe_lite"})
+
+
+def draw_sarvam_mla(draw: Draw) -> DrawnModel:
+    return DrawnModel({**draw_deepseek_v3(draw).config, "model_type": "sarvam_mla"})
+
+
+DRAWS = {
+    "deepseek_v3": draw_deepseek_v3,
+    "deepseek_v2": draw_deepseek_v2,
+    "glm4_moe_lite": draw_glm4_moe_lite,
+    "sarvam_mla": draw_sarvam_mla,
+}

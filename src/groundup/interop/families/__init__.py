@@ -14,7 +14,8 @@ Files, in reading order:
     sigmoid_moe.py    dots.llm1, GLM-4.5
     gpt_oss.py        gpt-oss
     youtu.py          Youtu-LLM: latent attention
-    deepseek.py       DeepSeek-V2 and V3, Kimi K2
+    minicpm3.py       MiniCPM3
+    deepseek.py       DeepSeek-V2 and V3, Kimi K2, GLM-4.7-Flash, Sarvam
     gemma.py          Gemma 1, 2 and 3
     gpt2.py           GPT-2
     gpt_neox.py       GPT-NeoX, Pythia
@@ -33,7 +34,7 @@ Files, in reading order:
 from typing import Any
 
 from groundup.interop.families.bert import BERT
-from groundup.interop.families.deepseek import DEEPSEEK_V2, DEEPSEEK_V3
+from groundup.interop.families.deepseek import DEEPSEEK_V2, DEEPSEEK_V3, GLM4_MOE_LITE, SARVAM_MLA
 from groundup.interop.families.ernie import ERNIE4_5, ERNIE4_5_MOE
 from groundup.interop.families.falcon import FALCON
 from groundup.interop.families.family import Family
@@ -44,6 +45,7 @@ from groundup.interop.families.gpt_oss import GPT_OSS
 from groundup.interop.families.gptj import CODEGEN, GPTJ
 from groundup.interop.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from groundup.interop.families.llama_variants import ARCEE, GRANITE, MINISTRAL, SEED_OSS, SMOLLM3
+from groundup.interop.families.minicpm3 import MINICPM3
 from groundup.interop.families.mixtral import MIXTRAL
 from groundup.interop.families.modernbert import MODERNBERT
 from groundup.interop.families.nanochat import NANOCHAT
@@ -64,7 +66,7 @@ _SIMPLEST_FIRST = (
     NANOCHAT,
     MIXTRAL, QWEN3_MOE, QWEN2_MOE, ERNIE4_5, ERNIE4_5_MOE, DOTS1, GLM4_MOE,
     GPT_OSS,
-    YOUTU, DEEPSEEK_V3, DEEPSEEK_V2,
+    YOUTU, MINICPM3, DEEPSEEK_V3, DEEPSEEK_V2, GLM4_MOE_LITE, SARVAM_MLA,
     GEMMA, GEMMA2, GEMMA3,
     GPT2,
     GPT_BIGCODE, STARCODER2,

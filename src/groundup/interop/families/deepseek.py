@@ -1,5 +1,7 @@
 """DeepSeek-V2 and V3: latent attention, shared experts, and routed experts from a few groups; Kimi K2 is a V3.
 
+GLM-4.7-Flash and Sarvam's models are V3s, too, but for the defaults and for dense layers by name.
+
 V2 chooses by softmax scores, V3 by sigmoid scores and a bias that balances the experts' load.
 
 Sources: DeepSeek-AI 2024, "DeepSeek-V2" (sections 2.1, 2.2) and "DeepSeek-V3 Technical Report" (section 2.1); Moonshot AI 2025,
@@ -65,6 +67,20 @@ def _write_v2(config: ModelConfig) -> Json:
     return json | {"topk_method": method, "norm_topk_prob": False, "mlp_bias": False}
 
 
+def _read_glm4_moe_lite(json: Json) -> Json:
+    types = json["mlp_layer_types"] or ["dense"] + ["sparse"] * (json["num_hidden_layers"] - 1)
+    if len(types) != json["num_hidden_layers"] or set(types) - {"dense", "sparse"}:
+        raise UserError(f"mlp_layer_types = {types}, expected dense or sparse for each of num_hidden_layers")
+    knobs = _read_v3({**json, "first_k_dense_replace": 0})
+    return knobs | {"moe": knobs["moe"] | {"dense_layers": [i for i, kind in enumerate(types) if kind == "dense"]}}
+
+
+def _write_glm4_moe_lite(config: ModelConfig) -> Json:
+    assert config.moe
+    types = ["dense" if config.moe.is_dense(layer) else "sparse" for layer in range(config.num_layers)]
+    return _write_v3(config) | {"mlp_layer_types": types}
+
+
 def _weight_map(config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap]:
     return map_latent(config, experts_map(table=latent_names(config) | ROUTER_BIAS)(config, names))
 
@@ -113,4 +129,41 @@ DEEPSEEK_V2 = replace(
     fixed={"norm_topk_prob": False, "mlp_bias": False},
     read=_read_v2,
     write=_write_v2,
+)
+GLM4_MOE_LITE = replace(
+    DEEPSEEK_V3,
+    name="glm4_moe_lite",
+    aliases=(),
+    architecture="Glm4MoeLiteForCausalLM",
+    defaults={
+        **DEEPSEEK_V3.defaults,
+        "num_key_value_heads": 20,
+        "rms_norm_eps": 1e-5,
+        "q_lora_rank": 768,
+        "qk_nope_head_dim": 192,
+        "v_head_dim": 256,
+        "mlp_layer_types": None,
+        "moe_intermediate_size": 1536,
+        "n_routed_experts": 64,
+        "num_experts_per_tok": 4,
+        "n_group": 1,
+        "topk_group": 1,
+        "routed_scaling_factor": 1.8,
+    },
+    read=_read_glm4_moe_lite,
+    write=_write_glm4_moe_lite,
+)
+SARVAM_MLA = replace(
+    DEEPSEEK_V3,
+    name="sarvam_mla",
+    aliases=(),
+    architecture="SarvamMLAForCausalLM",
+    defaults={
+        **DEEPSEEK_V3.defaults,
+        "q_lora_rank": None,
+        "first_k_dense_replace": 1,
+        "n_routed_experts": 128,
+        "n_group": 1,
+        "topk_group": 1,
+    },
 )
