@@ -40,8 +40,12 @@ def build_reference(drawn: DrawnModel) -> nn.Module:
     config._experts_implementation = "eager"  # their grouped product wants even widths
     made_by = getattr(transformers, drawn.model_class)
     model = made_by.from_config(config) if drawn.model_class.startswith("Auto") else made_by(config)
-    if isinstance(model, transformers.T5ForConditionalGeneration):  # transformers ties it, v1.1 does not
+    if config.model_type in ("t5", "mt5", "umt5") and not drawn.config["tie_word_embeddings"]:  # tied by transformers
         model.lm_head.weight = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
+    if not config.tie_word_embeddings:  # transformers shares this bias and then cannot save it
+        for name, module in model.named_modules():
+            if name.endswith((".predictions.decoder", "lm_head.decoder")):
+                module.bias = nn.Parameter(module.bias.clone())
     return randomize(model)
 
 

@@ -45,5 +45,6 @@ def fold_config(config: ModelConfig, *, family_scale: bool = True) -> ModelConfi
 
 def _family_logit_scale(config: ModelConfig) -> float:
     """The fixed logit scale of the exported family: T5 with a tied head has one."""
-    tied = config.architecture == "encoder_decoder" and config.tie_embeddings
+    t5 = config.architecture == "encoder_decoder" and config.position_embedding == "relative"
+    tied = t5 and config.tie_embeddings
     return config.hidden_size**-0.5 if tied else 1.0

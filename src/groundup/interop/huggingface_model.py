@@ -101,6 +101,12 @@ def export_huggingface(
     family = check_huggingface(model.config, dtype)  # type: ignore[arg-type]
     config, weights = fold_scales(model)
     tokenizer = Tokenizer.load(tokenizer) if isinstance(tokenizer, Path | str) else tokenizer
+    padding = family.fixed.get("pad_token_id")
+    if tokenizer is not None and padding not in (None, tokenizer.pad_id):
+        raise UserError(
+            f"the tokenizer's padding token has id {tokenizer.pad_id}, expected {padding} in a {family.name} model, "
+            "whose positions begin after it"
+        )
     out.mkdir(parents=True, exist_ok=True)
     foreign = convert_to_foreign(family.weight_map(config, list(weights)), weights)
     files = write_safetensors(((n, cast_floating(t, DTYPES[dtype]).cpu()) for n, t in foreign), out, max_shard_bytes)
@@ -195,6 +201,8 @@ def _adjust_to_tensors(family: Family, config: ModelConfig, source: TensorSource
     changes: dict[str, Any] = {}
     if family.masked_head:
         changes["masked_lm_head"] = family.masked_head in source.shapes
+    if family.kind == "encoder_decoder" and family.head not in source.shapes:
+        config = config.model_copy(update={"tie_embeddings": True})  # as transformers, whatever config.json says
     repeated = []
     if config.tie_embeddings and family.head in source.shapes:
         if _equal(source, family.head, family.embedding):

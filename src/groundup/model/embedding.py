@@ -40,7 +40,7 @@ class Embedding(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        width = config.hidden_size
+        width = config.embedding_size or config.hidden_size
         self.tokens = nn.Embedding(config.vocab_size, width)
         self.scale = build_scale(config.embedding_scale)
         self.positions = (
@@ -48,6 +48,8 @@ class Embedding(nn.Module):
         )
         self.token_types = AdditiveEmbedding(config.num_token_types, width) if config.num_token_types else PassThrough()
         self.norm = build_norm(config, width) if config.embedding_norm else PassThrough()
+        # ELECTRA (Clark et al. 2020), ALBERT (Lan et al. 2020, section 3.1): a narrow table for a wide model
+        self.projection = nn.Linear(width, config.hidden_size) if config.embedding_size else PassThrough()
 
     def forward(
         self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, "*B T"], token_types: Int[Tensor, "B T"] | None = None
@@ -55,7 +57,7 @@ class Embedding(nn.Module):
         x = self.scale(self.tokens(tokens))
         x = self.positions(x, positions)
         x = self.token_types(x, torch.zeros_like(tokens) if token_types is None else token_types)
-        return self.norm(x)
+        return self.projection(self.norm(x))
 
 
 def build_scale(factor: float) -> nn.Module:

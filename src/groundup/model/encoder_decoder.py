@@ -15,7 +15,7 @@ from groundup.model.embedding import Embedding, check_architecture, check_labels
 from groundup.model.head import ModelOutput, build_head, shift_right
 from groundup.model.kv_cache import KVCache, StaticKVCache
 from groundup.model.moe import pop_aux_loss
-from groundup.model.position_encoding import build_position_encodings
+from groundup.model.position_encoding import build_position_encodings, encoding_names
 from groundup.model.weight_init import init_weights
 from groundup.recipe import ModelConfig
 
@@ -120,8 +120,9 @@ class EncoderStack(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         num_layers = config.num_encoder_layers or config.num_layers
-        self.layer_types = config.layer_types_for(num_layers)
-        self.position_encodings = build_position_encodings(config, self.layer_types, causal=False)
+        layer_types = config.layer_types_for(num_layers)
+        self.position_encodings = build_position_encodings(config, layer_types, causal=False)
+        self.encoding_names = encoding_names(config, layer_types)
         self.blocks = build_blocks(config, num_layers)
         self.final_norm = build_final_norm(config)
 
@@ -131,8 +132,8 @@ class EncoderStack(nn.Module):
         positions = compute_positions(tokens, document_ids)
         contexts = self.position_encodings(positions, document_ids)
         x = embedding(tokens, positions)
-        for block, layer_type in zip(self.blocks, self.layer_types, strict=True):
-            x = block(x, contexts[layer_type])
+        for block, name in zip(self.blocks, self.encoding_names, strict=True):
+            x = block(x, contexts[name])
         return self.final_norm(x)
 
 
@@ -141,8 +142,8 @@ class DecoderStack(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.layer_types = config.layer_types
-        self.position_encodings = build_position_encodings(config, self.layer_types, causal=True)
+        self.position_encodings = build_position_encodings(config, config.layer_types, causal=True)
+        self.encoding_names = encoding_names(config, config.layer_types)
         self.blocks = nn.ModuleList(CrossAttentionBlock(config, layer) for layer in range(config.num_layers))
         self.final_norm = build_final_norm(config)
 
@@ -175,10 +176,8 @@ class DecoderStack(nn.Module):
         positions = compute_positions(tokens, document_ids) if cache is None else cache.positions(tokens.shape[1])
         contexts = self.position_encodings(positions, document_ids, cache)
         x = embedding(tokens, positions)
-        for block, layer_type, cross_key_values in zip(
-            self.blocks, self.layer_types, layer_cross_key_values, strict=True
-        ):
-            x = block(x, contexts[layer_type], cross_key_values, cache)
+        for block, name, cross_key_values in zip(self.blocks, self.encoding_names, layer_cross_key_values, strict=True):
+            x = block(x, contexts[name], cross_key_values, cache)
         if cache is not None:
             cache.advance(tokens.shape[1])
         return self.final_norm(x)

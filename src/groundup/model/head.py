@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from groundup.artifacts.errors import UserError
 from groundup.model.attention import softcap
 from groundup.model.embedding import Embedding, build_scale
+from groundup.model.feed_forward import ACTIVATIONS
 from groundup.model.loss import IGNORE_INDEX, linear_cross_entropy
 from groundup.model.norm import build_norm
 from groundup.recipe import ModelConfig
@@ -56,7 +57,7 @@ class UntiedHead(Head):
 
     def __init__(self, config: ModelConfig, bias: bool):
         super().__init__(config, bias)
-        self.weight = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
+        self.weight = nn.Parameter(torch.empty(config.vocab_size, config.embedding_size or config.hidden_size))
 
 
 class TiedHead(Head):
@@ -76,12 +77,15 @@ class MaskedLMHead(nn.Module):
 
     def __init__(self, config: ModelConfig, embedding: Embedding):
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.feed_forward_bias)
-        self.norm = build_norm(config, config.hidden_size)
+        width = config.embedding_size or config.hidden_size
+        bias = config.feed_forward_bias if config.masked_head_bias is None else config.masked_head_bias
+        self.dense = nn.Linear(config.hidden_size, width, bias=bias)
+        self.activation = ACTIVATIONS[config.masked_head_activation]
+        self.norm = build_norm(config, width)
         self.head = build_head(config, embedding, bias=True)
 
-    def transform(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        return self.norm(F.gelu(self.dense(hidden)))
+    def transform(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... O"]:
+        return self.norm(self.activation(self.dense(hidden)))
 
     def forward(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
         return self.head(self.transform(hidden))

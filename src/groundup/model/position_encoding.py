@@ -130,6 +130,13 @@ class PositionEncodings(nn.ModuleDict):
 
 
 def build_position_encodings(config: ModelConfig, layer_types: Sequence[str], causal: bool) -> PositionEncodings:
-    """One position encoding for each of the layer types."""
+    """One position encoding for each of the layer types, or for each layer."""
     encoding = POSITION_ENCODINGS[config.position_embedding]
-    return PositionEncodings({name: encoding(config, name, causal) for name in sorted(set(layer_types))})
+    kinds = dict(zip(encoding_names(config, layer_types), layer_types, strict=True))
+    return PositionEncodings({name: encoding(config, kinds[name], causal) for name in sorted(kinds)})
+
+
+def encoding_names(config: ModelConfig, layer_types: Sequence[str]) -> tuple[str, ...]:
+    """The position encoding of each layer: its type, or its number where each layer has a bias table of its own (UMT5)."""
+    own_tables = config.position_embedding == "relative" and config.relative_bias_per_layer
+    return tuple(map(str, range(len(layer_types)))) if own_tables else tuple(layer_types)

@@ -37,10 +37,12 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
     norms += layers * qk_norm_parameters(config)
     norms -= norm_parameters(config, layers) if config.shared_norm else 0
     norms += layers * (latent.kv_rank + (latent.q_rank or 0)) if (latent := config.latent_attention) else 0
-    embedding = config.vocab_size * width
+    narrow = config.embedding_size or width
+    embedding = config.vocab_size * narrow
     head = 0 if config.tie_embeddings else embedding
+    embedding += narrow * width if config.embedding_size else 0
     if config.architecture == "encoder":
-        head += width * (width + 1) if config.masked_lm_head else 0  # dense layer and norm
+        head += narrow * (width + 1) if config.masked_lm_head else 0  # dense layer and norm
     total = embedding + attention + feed_forward + norms + head
     active = total - feed_forward + active_feed_forward
     return ParameterCounts(embedding, attention, feed_forward, norms, head, total, active)

@@ -171,6 +171,7 @@ class ModelConfig(BaseConfig):
         min_length=1,
     )
     relative_buckets: int = knob(32, "relative: number of distance buckets", ge=2)
+    relative_bias_per_layer: bool = knob(False, "relative: a bias table for each layer (UMT5), not one for all")
     relative_max_distance: int = knob(128, "relative: distance of the last bucket", ge=2)
 
     # Attention
@@ -196,9 +197,9 @@ class ModelConfig(BaseConfig):
     )
 
     # Feed-forward
-    feed_forward: Literal["swiglu", "swiglu_clamped", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "relu", "relu2"] = (
-        knob("swiglu", "activation, gated (Shazeer 2020) or not; _tanh: the GELU approximation of GPT-2, T5 and Gemma")
-    )
+    feed_forward: Literal[
+        "swiglu", "swiglu_clamped", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "relu", "relu2", "silu"
+    ] = knob("swiglu", "activation, gated (Shazeer 2020) or not; _tanh: the GELU approximation of GPT-2, T5 and Gemma")
     swiglu_alpha: float = knob(1.702, "swiglu_clamped: factor inside the sigmoid (gpt-oss)", gt=0)
     swiglu_limit: float = knob(7.0, "swiglu_clamped: largest gate, and largest size of the other factor", gt=0)
     feed_forward_bias: bool = knob(False, "bias in the feed-forward")
@@ -207,12 +208,21 @@ class ModelConfig(BaseConfig):
     # Embedding and head
     tie_embeddings: bool = knob(False, "share the weights of token embedding and head")
     residual_scale: float = knob(1.0, "factor on the output of each sublayer, before the sum (Granite)", gt=0)
+    embedding_size: int | None = knob(
+        None, "encoder: width of embeddings that a linear layer widens (ELECTRA, ALBERT)", unset="hidden_size", ge=1
+    )
     embedding_scale: float = knob(1.0, "factor on embeddings (Gemma: sqrt(hidden_size))", gt=0)
     logit_scale: float = knob(1.0, "factor on the last hidden state, before the head", gt=0)
     logit_softcap: float | None = knob(None, "c: logits become c tanh(logit / c) (Gemma 2)", unset="off", gt=0)
     head_bias: bool = knob(False, "bias of the logits (GPT-J, Phi); the head of a masked language model always has one")
     num_token_types: int = knob(0, "encoder: token types, also called segments (BERT: 2); 0: none", ge=0)
     masked_lm_head: bool = knob(True, "encoder: head for masked tokens; false: embeddings only")
+    masked_head_activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = knob(
+        "gelu", "encoder: activation of the dense layer in the head for masked tokens"
+    )
+    masked_head_bias: bool | None = knob(
+        None, "encoder: bias of the dense layer in the head for masked tokens", unset="feed_forward_bias"
+    )
     pooling: Literal["mean", "cls"] = knob("mean", "encoder: text embedding from the mean of tokens or the first token")
     decoder_start_token_id: int = knob(
         0, "encoder_decoder: first input token of the decoder (T5: the padding token)", ge=0
@@ -316,6 +326,10 @@ class ModelConfig(BaseConfig):
             raise ValueError(
                 f"feed_forward = {self.feed_forward!r} with moe, expected one of {', '.join(GATED_ACTIVATIONS)}"
             )
+        if self.architecture != "encoder" and self.embedding_size is not None:
+            raise ValueError(f"embedding_size = {self.embedding_size} with {self.architecture}, expected an encoder")
+        if self.relative_bias_per_layer and self.architecture != "encoder_decoder":
+            raise ValueError(f"relative_bias_per_layer with {self.architecture}, expected an encoder_decoder")
         if self.architecture == "encoder_decoder" and self.norm_placement != "pre":
             raise ValueError(f"norm_placement = {self.norm_placement!r} with an encoder_decoder, expected 'pre'")
         if self.qk_norm and self.qk_norm_type == "per_head" and self.norm not in ("rmsnorm", "layernorm"):

@@ -25,8 +25,12 @@ Files, in reading order:
     stablelm.py       StableLM
     starcoder.py      StarCoder (GPT-BigCode), StarCoder2
     opt.py            OPT, BioGPT
-    t5.py             T5 v1.1, Flan-T5
+    t5.py             T5, Flan-T5, mT5, UMT5
     bert.py           BERT
+    roberta.py        RoBERTa, XLM-RoBERTa, CamemBERT
+    distilbert.py     DistilBERT
+    electra.py        ELECTRA
+    nomic_bert.py     NomicBERT
     modernbert.py     ModernBERT
     select_family.py  the family of an export
 """
@@ -35,6 +39,8 @@ from typing import Any
 
 from groundup.interop.families.bert import BERT
 from groundup.interop.families.deepseek import DEEPSEEK_V2, DEEPSEEK_V3, GLM4_MOE_LITE, SARVAM_MLA
+from groundup.interop.families.distilbert import DISTILBERT
+from groundup.interop.families.electra import ELECTRA
 from groundup.interop.families.ernie import ERNIE4_5, ERNIE4_5_MOE
 from groundup.interop.families.falcon import FALCON
 from groundup.interop.families.family import Family
@@ -49,14 +55,16 @@ from groundup.interop.families.minicpm3 import MINICPM3
 from groundup.interop.families.mixtral import MIXTRAL
 from groundup.interop.families.modernbert import MODERNBERT
 from groundup.interop.families.nanochat import NANOCHAT
+from groundup.interop.families.nomic_bert import NOMIC_BERT
 from groundup.interop.families.olmo import EXAONE4, OLMO, OLMO2, OLMO3
 from groundup.interop.families.opt import BIOGPT, OPT
 from groundup.interop.families.phi import PHI
 from groundup.interop.families.qwen_moe import QWEN2_MOE, QWEN3_MOE
+from groundup.interop.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from groundup.interop.families.sigmoid_moe import DOTS1, GLM4_MOE
 from groundup.interop.families.stablelm import STABLELM
 from groundup.interop.families.starcoder import GPT_BIGCODE, STARCODER2
-from groundup.interop.families.t5 import T5
+from groundup.interop.families.t5 import MT5, T5, UMT5
 from groundup.interop.families.youtu import YOUTU
 
 _SIMPLEST_FIRST = (
@@ -76,9 +84,10 @@ _SIMPLEST_FIRST = (
     FALCON,
     STABLELM,
     OPT, BIOGPT,
-    T5,
-    BERT,
+    T5, MT5, UMT5,
+    BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA,
     MODERNBERT,
+    NOMIC_BERT,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {family.name: family for family in _SIMPLEST_FIRST}
 """By `model_type`, the simplest first: a model is exported as the first family that represents it."""

@@ -5,8 +5,9 @@ Sources: Warner et al. 2024; transformers 5, models/modernbert.
 
 from collections.abc import Iterator, Sequence
 
+from groundup.interop.families.bert import ACTIVATIONS
 from groundup.interop.families.family import Family, Json, inverse_map_value, map_value
-from groundup.interop.families.llama import ACTIVATIONS
+from groundup.interop.families.llama import ACTIVATIONS as GATED
 from groundup.interop.families.rope_config import read_layers, read_two_ropes, write_layers, write_rope
 from groundup.interop.weight_map import TensorMap, map_concatenated, map_names
 from groundup.recipe import ModelConfig
@@ -20,6 +21,7 @@ KEYS = {
     "context_length": "max_position_embeddings",
     "norm_eps": "norm_eps",
     "norm_bias": "norm_bias",
+    "feed_forward_bias": "mlp_bias",
     "tie_embeddings": "tie_word_embeddings",
 }
 DEFAULTS: Json = {
@@ -30,8 +32,11 @@ DEFAULTS: Json = {
     "local_attention": 128,
     "global_attn_every_n_layers": 3,
     "tie_word_embeddings": True,
+    "mlp_bias": False,
+    "classifier_bias": False,
+    "classifier_activation": "gelu",
 }
-FIXED: Json = {"mlp_bias": False, "classifier_activation": "gelu", "classifier_bias": False, "decoder_bias": True}
+FIXED: Json = {"decoder_bias": True}
 THETAS = (160_000.0, 10_000.0)
 LAYER = "model.layers.*."
 TENSORS = {
@@ -60,7 +65,9 @@ def _read(json: Json) -> Json:
         "norm": "layernorm",
         "embedding_norm": True,
         "attention_bias": "all" if json["attention_bias"] else "none",
-        "feed_forward": map_value(json, "hidden_activation", ACTIVATIONS),
+        "feed_forward": map_value(json, "hidden_activation", GATED),
+        "masked_head_bias": json["classifier_bias"],
+        "masked_head_activation": map_value(json, "classifier_activation", ACTIVATIONS),
         **read_layers(json.get("layer_types") or types, window),
         **read_two_ropes(json, "global_rope_theta", "local_rope_theta", THETAS),
     }
@@ -72,7 +79,9 @@ def _write(config: ModelConfig) -> Json:
     rope = write_rope(config)
     local = config.rope_theta if config.rope_local_theta is None else config.rope_local_theta
     return {
-        "hidden_activation": inverse_map_value(ACTIVATIONS, config.feed_forward),
+        "hidden_activation": inverse_map_value(GATED, config.feed_forward),
+        "classifier_activation": inverse_map_value(ACTIVATIONS, config.masked_head_activation),
+        "classifier_bias": config.feed_forward_bias if config.masked_head_bias is None else config.masked_head_bias,
         "attention_bias": config.attention_bias != "none",
         "local_attention": 2 * ((config.sliding_window or 1) - 1),
         "layer_types": layers,
@@ -92,8 +101,9 @@ def _weight_map(config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap
         for kind in kinds:
             parts = [f"blocks.{i}.attention.{part}.{kind}" for part in QKV]
             yield map_concatenated(parts, f"model.layers.{i}.attn.Wqkv.{kind}", [heads] * 3)
-        parts = [f"blocks.{i}.feed_forward.{part}.weight" for part in GATE_UP]
-        yield map_concatenated(parts, f"model.layers.{i}.mlp.Wi.weight", [intermediate] * 2)
+        for kind in ("weight", "bias") if config.feed_forward_bias else ("weight",):
+            parts = [f"blocks.{i}.feed_forward.{part}.{kind}" for part in GATE_UP]
+            yield map_concatenated(parts, f"model.layers.{i}.mlp.Wi.{kind}", [intermediate] * 2)
     concatenated = tuple(f".{part}." for part in QKV + GATE_UP)
     yield from map_names([name for name in names if not any(part in name for part in concatenated)], TENSORS)
 

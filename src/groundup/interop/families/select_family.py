@@ -31,7 +31,9 @@ def select_family(config: ModelConfig) -> Family:
 def lossy_fields(config: ModelConfig, family: Family) -> list[str]:
     """`knob must be x, is y` for each knob that the family's config.json does not preserve."""
     try:
-        return config_differences(config, family.read_config(family.write_config(config)))
+        required = family.read_config(family.write_config(config))
+        head = {"masked_lm_head": config.masked_lm_head}  # decided by the stored tensors
+        return config_differences(config, required.model_copy(update=head))
     except UserError as error:
         return [error.message]
 
@@ -61,11 +63,13 @@ def canonical_config(config: ModelConfig) -> dict[str, Any]:
         if "original_context_length" in read:
             read["original_context_length"] = scaling.original_context_length or config.context_length
         knobs["rope_scaling"] = {"method": scaling.method, **read}
+    knobs["masked_head_bias"] = config.feed_forward_bias if config.masked_head_bias is None else config.masked_head_bias
     knobs["logit_scale"] = config.logit_scale / config.width_multiplier
     local = "local" in layer_types
     # The local base counts if it differs from the global one, or if only the global one is scaled.
     unscaled = config.rope_local_theta is not None and config.rope_scaling is not None
     local_base = unscaled or config.rope_local_theta not in (None, config.rope_theta)
+    has_masked_head = config.architecture == "encoder" and config.masked_lm_head
     unused = {
         "sliding_window": not local,
         "rotary_dim": config.position_embedding != "rope",
@@ -75,6 +79,7 @@ def canonical_config(config: ModelConfig) -> dict[str, Any]:
         "swiglu_alpha": config.feed_forward != "swiglu_clamped",
         "swiglu_limit": config.feed_forward != "swiglu_clamped",
         "relative_buckets": config.position_embedding != "relative",
+        "relative_bias_per_layer": config.position_embedding != "relative",
         "relative_max_distance": config.position_embedding != "relative",
         "keep_first_norm": not config.embedding_norm or config.norm_placement not in ("pre", "parallel"),
         "rope_pattern": config.position_embedding != "rope",
@@ -84,7 +89,8 @@ def canonical_config(config: ModelConfig) -> dict[str, Any]:
         "decoder_start_token_id": config.architecture != "encoder_decoder",
         "num_token_types": config.architecture != "encoder",
         "head_bias": config.architecture == "encoder",
-        "masked_lm_head": True,  # decided by the stored tensors
+        "masked_head_activation": not has_masked_head,
+        "masked_head_bias": not has_masked_head,
     }
     if config.moe is not None:
         knobs["moe"] = config.moe.model_dump(exclude={"load_balancing_rate", "num_dense_layers"})
