@@ -51,7 +51,8 @@ class Attention(AttentionProjections):
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__(config)
         self.layer = layer
-        self.q_norm, self.k_norm = build_qk_norm(config, config.num_heads), build_qk_norm(config, config.num_kv_heads)
+        self.q_norm = build_qk_norm(config, config.num_heads, layer)
+        self.k_norm = build_qk_norm(config, config.num_kv_heads, layer)
         self.split = norm_and_split if config.qk_norm_type == "projection" else split_and_norm
         self.rotate = build_rotation(config, layer)
 

@@ -103,10 +103,12 @@ def build_norm(config: ModelConfig, size: int) -> nn.Module:
     return NORMS[config.norm](config, size)
 
 
-def build_qk_norm(config: ModelConfig, num_heads: int) -> nn.Module:
+def build_qk_norm(config: ModelConfig, num_heads: int, layer: int) -> nn.Module:
     """The norm of the queries or the keys of `num_heads` heads, as `config.qk_norm_type` says."""
-    if not config.qk_norm:
+    if not config.qk_norm or (config.qk_norm_type == "unweighted" and not config.rotates(layer)):
         return nn.Identity()
+    if config.qk_norm_type == "unweighted":
+        return nn.RMSNorm(config.head_dim, config.norm_eps, elementwise_affine=False)
     if config.qk_norm_type == "projection":
         return build_norm(config, num_heads * config.head_dim)
     if config.qk_norm_type == "per_head":

@@ -62,7 +62,7 @@ def check_engine_layout(layout: LayoutConfig, config: ModelConfig, train: TrainC
         _refuse("native", "machine.layout.cpu_offload = 'optimizer'", "needs DeepSpeed",
                 "set machine.layout.cpu_offload=all, or train.engine=deepspeed")  # fmt: skip
     check_optimizer(train)
-    if layout.tensor > 1 and config.qk_norm and config.qk_norm_type != "head":
+    if layout.tensor > 1 and config.qk_norm and config.qk_norm_type not in ("head", "unweighted"):
         raise UserError(
             f"machine.layout.tensor = {layout.tensor} with model.qk_norm_type = {config.qk_norm_type!r}: the norm needs all "
             "heads, of which each rank has some",

@@ -69,7 +69,7 @@ def norm_parameters(config: ModelConfig, count: int) -> int:
 
 def qk_norm_parameters(config: ModelConfig) -> int:
     """Weights of the norms of queries and keys in one layer."""
-    if not config.qk_norm or config.norm.startswith("unweighted"):
+    if not config.qk_norm or "unweighted" in (config.qk_norm_type, config.norm.split("_")[0]):
         return 0
     return config.head_dim * (2 if config.qk_norm_type == "head" else config.num_heads + config.num_kv_heads)
 

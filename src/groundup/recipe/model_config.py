@@ -146,9 +146,10 @@ class ModelConfig(BaseConfig):
     shared_norm: bool = knob(False, "parallel: one norm for both sublayers, as GPT-J and Falcon")
     norm_bias: bool = knob(False, "layernorm: bias")
     qk_norm: bool = knob(False, "normalize queries and keys of each head before RoPE, as Qwen3")
-    qk_norm_type: Literal["head", "projection", "per_head"] = knob(
+    qk_norm_type: Literal["head", "projection", "per_head", "unweighted"] = knob(
         "head",
-        "qk_norm of each head, over all heads at once (OLMo 2), or of each head with weights of its own (Cohere)",
+        "qk_norm of each head, over all heads at once (OLMo 2), of each head with weights of its own (Cohere), or of each "
+        "head without weights in layers that rotate (Llama 4)",
     )
     embedding_norm: bool = knob(False, "normalize embeddings instead of the first pre-norm, as BERT and ModernBERT")
     keep_first_norm: bool = knob(False, "embedding_norm: keep the first pre-norm too, as nanochat and BLOOM")

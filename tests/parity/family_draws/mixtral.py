@@ -1,4 +1,4 @@
-"""Mixtral, Qwen2-MoE, Qwen3-MoE."""
+"""Mixtral, Qwen2-MoE, Qwen3-MoE, OLMoE, Granite-MoE."""
 
 from family_draws.draw import Draw, DrawnModel
 
@@ -62,4 +62,45 @@ def _qwen_experts(draw: Draw) -> dict:
     }
 
 
-DRAWS = {"mixtral": draw_mixtral, "qwen3_moe": draw_qwen3_moe, "qwen2_moe": draw_qwen2_moe}
+def draw_olmoe(draw: Draw) -> DrawnModel:
+    experts = draw.choice((3, 7))
+    return DrawnModel(
+        {
+            **draw.sizes(), **draw.heads(free_head_dim=False), **draw.rope(),
+            "model_type": "olmoe",
+            "num_experts": experts,
+            "num_experts_per_tok": draw.randint(1, experts),
+            "norm_topk_prob": draw.chance(),
+            "attention_bias": draw.chance(),
+            "hidden_act": draw.choice(("silu", "gelu")),
+            "tie_word_embeddings": draw.chance(0.3),
+        }
+    )  # fmt: skip
+
+
+def draw_granite_moe(draw: Draw) -> DrawnModel:
+    experts = draw.choice((3, 7))
+    return DrawnModel(
+        {
+            **draw.sizes(), **draw.heads(), **draw.rope(),
+            "model_type": "granitemoe",
+            "num_local_experts": experts,
+            "num_experts_per_tok": draw.randint(1, experts),
+            "attention_bias": draw.chance(),
+            "embedding_multiplier": draw.choice((1.0, 12.0)),
+            "residual_multiplier": draw.choice((1.0, 0.22)),
+            "attention_multiplier": draw.choice((0.015625, 0.25)),
+            "logits_scaling": draw.choice((1.0, 6.0)),
+            "hidden_act": draw.choice(("silu", "gelu")),
+            "tie_word_embeddings": draw.chance(),
+        }
+    )  # fmt: skip
+
+
+DRAWS = {
+    "mixtral": draw_mixtral,
+    "qwen3_moe": draw_qwen3_moe,
+    "qwen2_moe": draw_qwen2_moe,
+    "olmoe": draw_olmoe,
+    "granitemoe": draw_granite_moe,
+}

@@ -9,9 +9,11 @@ Files, in reading order:
     olmo.py           OLMo 1, 2 and 3, EXAONE 4
     nanochat.py       nanochat
     mixtral.py        Mixtral
-    qwen_moe.py       Qwen2-MoE, Qwen3-MoE
+    qwen_moe.py       Qwen2-MoE, Qwen3-MoE, OLMoE
+    granite_moe.py    Granite-MoE
     ernie.py          ERNIE 4.5 and its mixture of experts
-    sigmoid_moe.py    dots.llm1, GLM-4.5
+    sigmoid_moe.py    dots.llm1, GLM-4.5, MiniMax-M2
+    llama4.py         Llama 4's text
     gpt_oss.py        gpt-oss
     youtu.py          Youtu-LLM: latent attention
     minicpm3.py       MiniCPM3
@@ -49,7 +51,9 @@ from groundup.interop.families.gpt2 import GPT2
 from groundup.interop.families.gpt_neox import GPT_NEOX
 from groundup.interop.families.gpt_oss import GPT_OSS
 from groundup.interop.families.gptj import CODEGEN, GPTJ
+from groundup.interop.families.granite_moe import GRANITE_MOE
 from groundup.interop.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from groundup.interop.families.llama4 import LLAMA4_TEXT
 from groundup.interop.families.llama_variants import ARCEE, GRANITE, MINISTRAL, SEED_OSS, SMOLLM3
 from groundup.interop.families.minicpm3 import MINICPM3
 from groundup.interop.families.mixtral import MIXTRAL
@@ -59,9 +63,9 @@ from groundup.interop.families.nomic_bert import NOMIC_BERT
 from groundup.interop.families.olmo import EXAONE4, OLMO, OLMO2, OLMO3
 from groundup.interop.families.opt import BIOGPT, OPT
 from groundup.interop.families.phi import PHI
-from groundup.interop.families.qwen_moe import QWEN2_MOE, QWEN3_MOE
+from groundup.interop.families.qwen_moe import OLMOE, QWEN2_MOE, QWEN3_MOE
 from groundup.interop.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
-from groundup.interop.families.sigmoid_moe import DOTS1, GLM4_MOE
+from groundup.interop.families.sigmoid_moe import DOTS1, GLM4_MOE, MINIMAX_M2
 from groundup.interop.families.stablelm import STABLELM
 from groundup.interop.families.starcoder import GPT_BIGCODE, STARCODER2
 from groundup.interop.families.t5 import MT5, T5, UMT5
@@ -72,7 +76,7 @@ _SIMPLEST_FIRST = (
     SEED_OSS, MINISTRAL, SMOLLM3, GRANITE, ARCEE,
     OLMO, OLMO2, OLMO3, EXAONE4,
     NANOCHAT,
-    MIXTRAL, QWEN3_MOE, QWEN2_MOE, ERNIE4_5, ERNIE4_5_MOE, DOTS1, GLM4_MOE,
+    MIXTRAL, QWEN3_MOE, QWEN2_MOE, ERNIE4_5, ERNIE4_5_MOE, DOTS1, GLM4_MOE, OLMOE, GRANITE_MOE, MINIMAX_M2, LLAMA4_TEXT,
     GPT_OSS,
     YOUTU, MINICPM3, DEEPSEEK_V3, DEEPSEEK_V2, GLM4_MOE_LITE, SARVAM_MLA,
     GEMMA, GEMMA2, GEMMA3,

@@ -15,6 +15,8 @@ from groundup.recipe import ModelConfig
 
 EXPERTS = ".feed_forward.experts."
 MATRICES = {"gate_proj": "gate_proj", "up_proj": "up_proj", "down_proj": "down_proj"}
+MIXTRAL_PART = "block_sparse_moe"
+MIXTRAL_MATRICES = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
 
 
 def _read_mixtral(json: Json) -> Json:
@@ -68,6 +70,6 @@ MIXTRAL = Family(
     moe=True,
     read=_read_mixtral,
     write=_write_mixtral,
-    weight_map=experts_map("block_sparse_moe", {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}),
+    weight_map=experts_map(MIXTRAL_PART, MIXTRAL_MATRICES),
     ignored=BUFFERS,
 )

@@ -1,6 +1,6 @@
-"""Qwen2-MoE and Qwen3-MoE: Qwen2 and Qwen3 with a mixture of experts in some layers.
+"""Qwen2-MoE, Qwen3-MoE and OLMoE: softmax routing without load balancing in the files.
 
-Sources: the configuration and modelling files of transformers 5, models/{qwen2_moe,qwen3_moe}.
+Sources: the configuration and modelling files of transformers 5, models/{qwen2_moe,qwen3_moe,olmoe}.
 """
 
 from dataclasses import replace
@@ -89,6 +89,29 @@ def _write_qwen2_moe(config: ModelConfig) -> Json:
     }
 
 
+def _read_olmoe(json: Json) -> Json:
+    return read_decoder(json) | {
+        "qk_norm": True,
+        "qk_norm_type": "projection",
+        "attention_bias": map_value(json, "attention_bias", BIASES),
+        "moe": {
+            "num_experts": json["num_experts"],
+            "experts_per_token": json["num_experts_per_tok"],
+            "normalize_scores": json["norm_topk_prob"],
+        },
+    }
+
+
+def _write_olmoe(config: ModelConfig) -> Json:
+    assert config.moe
+    return write_decoder(config) | {
+        "attention_bias": config.attention_bias != "none",
+        "num_experts": config.moe.num_experts,
+        "num_experts_per_tok": config.moe.experts_per_token,
+        "norm_topk_prob": config.moe.normalize_scores,
+    }
+
+
 QWEN3_MOE = replace(
     MIXTRAL,
     name="qwen3_moe",
@@ -120,4 +143,13 @@ QWEN2_MOE = replace(
     read=_read_qwen2_moe,
     write=_write_qwen2_moe,
     weight_map=experts_map(table=SHARED_EXPERTS),
+)
+OLMOE = replace(
+    QWEN3_MOE,
+    name="olmoe",
+    architecture="OlmoeForCausalLM",
+    defaults={**DEFAULTS, "rms_norm_eps": 1e-5, "num_experts": 64, "num_experts_per_tok": 8, "norm_topk_prob": False},
+    fixed={"clip_qkv": None},
+    read=_read_olmoe,
+    write=_write_olmoe,
 )

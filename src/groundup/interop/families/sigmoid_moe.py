@@ -1,6 +1,6 @@
-"""dots.llm1 and GLM-4.5: experts chosen by sigmoid scores and a correction bias, from a few groups, as in DeepSeek-V3.
+"""dots.llm1, GLM-4.5 and MiniMax-M2: experts chosen by sigmoid scores and a correction bias, as in DeepSeek-V3.
 
-Sources: the configuration and modelling files of transformers 5, models/{dots1,glm4_moe}.
+Sources: the configuration and modelling files of transformers 5, models/{dots1,glm4_moe,minimax_m2}.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ from groundup.interop.families.llama import (
     write_decoder,
     write_qwen_layers,
 )
-from groundup.interop.families.mixtral import MIXTRAL, experts_map
+from groundup.interop.families.mixtral import MIXTRAL, MIXTRAL_MATRICES, MIXTRAL_PART, experts_map
 from groundup.interop.families.rope_config import read_partial_rope, write_partial_rotary
 from groundup.recipe import ModelConfig
 
@@ -28,6 +28,9 @@ EXPERT_DEFAULTS: Json = {
 }
 QKV_BIASES = {False: "none", True: "qkv"}
 ROUTER_BIAS = {"blocks.*.feed_forward.router.load_balancer.bias": "model.layers.*.mlp.gate.e_score_correction_bias"}
+MINIMAX_BIAS = {
+    "blocks.*.feed_forward.router.load_balancer.bias": "model.layers.*.block_sparse_moe.e_score_correction_bias"
+}
 """The bias of Wang et al. 2024, which their training has updated and ours goes on to update."""
 
 
@@ -95,6 +98,34 @@ def _write_glm4_moe(config: ModelConfig) -> Json:
     }  # fmt: skip
 
 
+def _read_minimax_m2(json: Json) -> Json:
+    if (rotary_dim := json.get("rotary_dim")) is not None:
+        head_dim = json["head_dim"] or json["hidden_size"] // json["num_attention_heads"]
+        json = {"partial_rotary_factor": rotary_dim / head_dim, **json}
+    return {
+        "feed_forward": map_value(json, "hidden_act", ACTIVATIONS),
+        **read_partial_rope(json, default_theta=5_000_000.0),
+        "qk_norm": True,
+        "qk_norm_type": "projection",
+        "moe": {
+            "num_experts": json["num_local_experts"],
+            "experts_per_token": json["num_experts_per_tok"],
+            "router_activation": "sigmoid",
+            "load_balancing": "bias",
+        },
+    }
+
+
+def _write_minimax_m2(config: ModelConfig) -> Json:
+    assert config.moe
+    return write_decoder(config) | {
+        "rotary_dim": config.rotary_dim or config.head_dim,
+        "partial_rotary_factor": write_partial_rotary(config),
+        "num_local_experts": config.moe.num_experts,
+        "num_experts_per_tok": config.moe.experts_per_token,
+    }
+
+
 DOTS1 = replace(
     MIXTRAL,
     name="dots1",
@@ -124,3 +155,18 @@ GLM4_MOE = replace(
     ignored=(*MIXTRAL.ignored, "model.layers.46.*", "model.layers.92.*"),
 )
 """Ignored: the layers after the last that predict further tokens, of GLM-4.5-Air and GLM-4.5."""
+MINIMAX_M2 = replace(
+    DOTS1,
+    name="minimax_m2",
+    architecture="MiniMaxM2ForCausalLM",
+    defaults={
+        **DEFAULTS,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "num_local_experts": 256,
+        "num_experts_per_tok": 8,
+    },
+    read=_read_minimax_m2,
+    write=_write_minimax_m2,
+    weight_map=experts_map(MIXTRAL_PART, MIXTRAL_MATRICES, MINIMAX_BIAS),
+)
