@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,54 @@ def test_pickle_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="is a pickle"):
         SafetensorsFolder(tmp_path)
     assert not (tmp_path / "exploded").exists()
+
+
+def test_numbered_shards_without_an_index_are_read(tmp_path: Path):
+    write_safetensors(tensors().items(), tmp_path, 250)
+    (tmp_path / INDEX_FILE).unlink()
+    assert SafetensorsFolder(tmp_path).shapes.keys() == tensors().keys()
+    (tmp_path / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(UserError, match=r"shard model-00002-of-00003\.safetensors is missing"):
+        SafetensorsFolder(tmp_path)
+
+
+def test_tensors_of_an_unaligned_file(tmp_path: Path):
+    header = b'{"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+    data = len(header).to_bytes(8, "little") + header + torch.tensor([1.5, -2.0]).numpy().tobytes()
+    (tmp_path / SINGLE_FILE).write_bytes(data)
+    assert len(header) % 4
+    assert SafetensorsFolder(tmp_path).read("t").tolist() == [1.5, -2.0]
+
+
+def test_a_changed_tensor_keeps_its_values_when_others_are_freed(tmp_path: Path):
+    """Tensors are views of the file; pages of freed ones are dropped, never those of a neighbour."""
+    stored = {f"t{i}": torch.full((3000,), float(i)) for i in range(5)}
+    write_safetensors(stored.items(), tmp_path)
+    folder = SafetensorsFolder(tmp_path)
+    kept = {name: folder.read(name) for name in ("t1", "t3")}
+    for tensor in kept.values():
+        tensor.add_(100)
+    for name in ("t0", "t2", "t4"):
+        assert torch.equal(folder.read(name), stored[name])
+    assert all(torch.equal(tensor, stored[name] + 100) for name, tensor in kept.items())
+    assert torch.equal(SafetensorsFolder(tmp_path).read("t1"), stored["t1"])
+
+
+@pytest.mark.parametrize("names", [[f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)], ["the last.ckpt"]])
+def test_command_that_converts_pickles(tmp_path: Path, names: list[str]):
+    weights = tensors()
+    weights["tied"] = weights["t1"]
+    for number, name in enumerate(names):
+        part = dict(list(weights.items())[number :: len(names)])
+        torch.save({"state_dict": part, "epoch": 3} if name.endswith(".ckpt") else part, tmp_path / name)
+    (tmp_path / "training_args.bin").write_bytes(pickle.dumps(Path))
+    with pytest.raises(UserError, match="is a pickle") as refusal:
+        SafetensorsFolder(tmp_path)
+    command = str(refusal.value.hint).split("convert it: ")[1]
+    subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)
+    converted = SafetensorsFolder(tmp_path)
+    assert converted.shapes.keys() == weights.keys()
+    assert all(torch.equal(converted.read(name), weights[name]) for name in weights)
 
 
 def test_empty_folder_is_refused(tmp_path: Path):

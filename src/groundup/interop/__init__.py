@@ -2,9 +2,12 @@
 
 Files, in reading order:
 
+    mapped_safetensors.py  one safetensors file, in memory as far as it is in use
+    pickled_weights.py     the command that converts pickles
     safetensors_files.py   safetensors folders, with and without an index
     scaled_weights.py      float8 and MXFP4 weights with scales, read as floating point
     zero_checkpoint.py     weights of DeepSpeed ZeRO checkpoints
+    unwrapped_names.py     tensor names without the prefixes of torch.compile, data parallel training and peft
     weight_map.py          maps between native and foreign tensors; models from foreign tensors
     row_order.py           orders of rows in foreign projections: fused, and of neighbouring RoPE pairs
     families/              Hugging Face model families

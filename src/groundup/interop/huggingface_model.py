@@ -26,6 +26,7 @@ from groundup.interop.safetensors_files import (
 )
 from groundup.interop.scaled_weights import is_scaled, scaled_source
 from groundup.interop.sentence_transformers_files import write_token_weights
+from groundup.interop.unwrapped_names import UnwrappedNames
 from groundup.interop.weight_map import build_from_tensors, convert_to_foreign
 from groundup.interop.zero_checkpoint import ZeroCheckpoint, is_zero_checkpoint
 from groundup.model.serialization import resolve_dtype
@@ -73,7 +74,7 @@ def _open_folder(folder: Path, dtype: torch.dtype | None = None) -> tuple[Family
     family = _family_of(fields, folder)
     trained = not any(folder.glob("*.safetensors")) and is_zero_checkpoint(folder)
     files: TensorSource = ZeroCheckpoint(folder) if trained else SafetensorsFolder(folder)
-    source: TensorSource = _WithoutPrefix(files, family.prefix)
+    source: TensorSource = _WithoutPrefix(UnwrappedNames(files), family.prefix)
     if is_scaled(fields):
         source = scaled_source(source, fields, dtype)
     config, ignored = _adjust_to_tensors(family, family.read_config(fields, folder / CONFIG_FILE), source)

@@ -11,6 +11,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.run_record import check_artifact
 from groundup.interop.huggingface_model import CONFIG_FILE as HUGGINGFACE_CONFIG
 from groundup.interop.huggingface_model import load_huggingface, read_config
+from groundup.interop.pickled_weights import PICKLES, conversion_command
 from groundup.interop.scaled_weights import is_scaled
 from groundup.model import load_model
 from groundup.model.serialization import CONFIG_FILE as NATIVE_CONFIG
@@ -120,9 +121,9 @@ def _check_file(path: Path) -> Path:
             f"{path}: weights without a configuration, expected {EXPECTED}",
             hint=f"open the folder that holds it: {path.parent}",
         )
-    if path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
+    if path.suffix in PICKLES:
         raise UserError(
             f"{path}: a pickle, which can run code when opened; expected {EXPECTED}",
-            hint="take the safetensors version of the model",
+            hint=f"take the safetensors version of the model, or convert it: {conversion_command(path.parent, [path.name])}",
         )
     raise UserError(f"{path}: not a model, expected {EXPECTED}")

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from typing_extensions import TypedDict
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_file
+from groundup.interop.mapped_safetensors import MappedSafetensors
+from groundup.interop.pickled_weights import conversion_command, find_pickles
 from groundup.model.serialization import save_tensors
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
+SHARD = re.compile(r"([\w.-]+)-(\d+)-of-(\d+)\.safetensors")
 MAX_SHARD_BYTES = 5 * 10**9
 """Shard size, as in transformers."""
 
@@ -44,19 +46,21 @@ class SafetensorsFolder:
     def __init__(self, path: Path):
         self.path = path
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self._opened = {}
+        self._opened: dict[str, MappedSafetensors] = {}
         self._file_of: dict[str, str] = {}
         for file in _shards(path):
-            self._opened[file] = handle = _open(path / file)
-            for name in handle.keys():  # noqa: SIM118 (a safetensors handle is no dict)
+            self._opened[file] = MappedSafetensors(path / file)
+            for name, shape in self._opened[file].shapes.items():
                 if name in self._file_of:
-                    raise UserError(f"{path}: tensor {name} is in both {self._file_of[name]} and {file}, expected once")
-                self._file_of[name] = file
-                self.shapes[name] = tuple(handle.get_slice(name).get_shape())
+                    raise UserError(
+                        f"{path}: tensor {name} is in both {self._file_of[name]} and {file}, expected once",
+                        hint="one of the files is a copy of another, or of another version: download the folder again",
+                    )
+                self._file_of[name], self.shapes[name] = file, shape
 
     def read(self, name: str) -> Tensor:
-        """The tensor `name` in the dtype of the file."""
-        return self._opened[self._file_of[name]].get_tensor(name)
+        """The tensor `name` in the dtype of the file: a view of the mapped file."""
+        return self._opened[self._file_of[name]].read(name)
 
 
 def write_safetensors(
@@ -119,26 +123,30 @@ def _shards(folder: Path) -> list[str]:
     if len(others) == 1:
         return others
     if others:
-        raise UserError(
-            f"{folder}: {len(others)} .safetensors files and no {INDEX_FILE}, expected {SINGLE_FILE} or an index"
-        )
-    if pickled := sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt")):
+        return _shards_without_index(folder, others)
+    if pickled := find_pickles(folder):
         raise UserError(
             f"{folder}: {pickled[0]} is a pickle, which can run code when opened; expected safetensors",
-            hint="use the safetensors version of the model, or convert it if you trust it",
+            hint=f"take the safetensors version of the model, or convert it: {conversion_command(folder, pickled)}",
         )
     raise UserError(f"{folder}: no weights, expected {SINGLE_FILE} or {INDEX_FILE}")
 
 
-def _open(file: Path):
-    try:
-        return safe_open(file, framework="pt")
-    except SafetensorError as error:
-        size = file.stat().st_size
+def _shards_without_index(folder: Path, files: list[str]) -> list[str]:
+    """Shards that number themselves: all of NAME-00001-of-00003.safetensors."""
+    parts = [SHARD.fullmatch(file) for file in files]
+    if not all(parts) or len({(part[1], part[3]) for part in parts if part}) > 1:
         raise UserError(
-            f"{file}: not a complete safetensors file ({error}; {size:,} bytes on disk)",
-            hint="it may be truncated: copy or download it again",
-        ) from None
+            f"{folder}: {len(files)} .safetensors files and no {INDEX_FILE}, expected {SINGLE_FILE} or an index",
+            hint=f"download {INDEX_FILE} too",
+        )
+    first = parts[0]
+    assert first
+    for number in range(1, int(first[3]) + 1):
+        file = f"{first[1]}-{number:0{len(first[2])}}-of-{first[3]}.safetensors"
+        if file not in files:
+            raise UserError(f"{folder}: shard {file} is missing", hint="download it again")
+    return files
 
 
 def cast_floating(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

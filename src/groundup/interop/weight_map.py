@@ -108,7 +108,7 @@ def expected_shapes(weight_map: Iterable[TensorMap], native: Mapping[str, Tensor
     """The shapes of a foreign file, for a model with tensors of the shapes of `native`."""
     shapes = {}
     for tensor_map in weight_map:
-        empty = [torch.empty_like(native[name], device="meta") for name in tensor_map.native]
+        empty = [torch.empty(native[name].shape, dtype=native[name].dtype, device="meta") for name in tensor_map.native]
         shapes |= {
             name: tuple(t.shape) for name, t in zip(tensor_map.foreign, tensor_map.to_foreign(empty), strict=True)
         }
@@ -145,9 +145,19 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], source: TensorSource,
 def convert_to_native(weight_map: Iterable[TensorMap], source: TensorSource) -> Iterator[tuple[str, Tensor]]:
     """Native tensors, read from `source` one map at a time."""
     for tensor_map in weight_map:
-        yield from zip(
-            tensor_map.native, tensor_map.to_native([source.read(name) for name in tensor_map.foreign]), strict=True
+        tensors = [_read_floating(source, name) for name in tensor_map.foreign]
+        yield from zip(tensor_map.native, tensor_map.to_native(tensors), strict=True)
+
+
+def _read_floating(source: TensorSource, name: str) -> Tensor:
+    tensor = source.read(name)
+    if not tensor.is_floating_point() or tensor.element_size() == 1:
+        raise UserError(
+            f"{source.path}: tensor {name} is {str(tensor.dtype).removeprefix('torch.')}, expected floating point: quantized "
+            "weights, but no quantization_config says how",
+            hint="take config.json with its quantization_config from the original model, or the model that is not quantized",
         )
+    return tensor
 
 
 def convert_to_foreign(weight_map: Iterable[TensorMap], native: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -180,13 +190,31 @@ def build_from_tensors(
     empty, float32 = model.state_dict(), dict(model.named_buffers())
     weight_map = list(build_weight_map(config, list(empty)))
     check_tensors(expected_shapes(weight_map, empty), source, ignored)
-    weights = {
-        name: cast_floating(tensor, torch.float32 if name in float32 else dtype).to(device).contiguous()
-        for name, tensor in convert_to_native(weight_map, source)
-    }
+    foreign = {name: tensor_map.foreign for tensor_map in weight_map for name in tensor_map.native}
+    weights: dict[str, Tensor] = {}
+    for name, stored in convert_to_native(weight_map, source):
+        wide = name in float32 or (dtype is None and stored.dtype == torch.float64)
+        tensor = cast_floating(stored, torch.float32 if wide else dtype)
+        _check_finite(tensor, stored, f"{source.path}: tensor {foreign[name][0]}{_more(foreign[name])}")
+        weights[name] = tensor.to(device).contiguous()
+        del stored, tensor  # the next one needs their memory
     assign_weights(model, weights, source=str(source.path))
     return model.requires_grad_().eval()
 
 
-def _more(names: list[str]) -> str:
+def _check_finite(tensor: Tensor, stored: Tensor, name: str) -> None:
+    """Raises UserError for NaN and infinite weights; a sum shows them in one pass."""
+    if tensor.sum().isfinite() or not (count := int((~tensor.isfinite()).sum())):
+        return
+    if stored.isfinite().all():
+        raise UserError(
+            f"{name}: {count:,} of {tensor.numel():,} values do not fit into {tensor.dtype}", hint="use bfloat16"
+        )
+    raise UserError(
+        f"{name} has {count:,} of {tensor.numel():,} values that are NaN or infinite, expected numbers",
+        hint="the training diverged, or the file is damaged: take an earlier checkpoint, or download it again",
+    )
+
+
+def _more(names: Sequence[str]) -> str:
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""

@@ -46,8 +46,11 @@ class RotaryEmbedding(nn.Module):
         return SCALINGS[self.scaling.method](frequencies, self.theta, self.original_length, self.scaling)
 
     def reset_buffers(self) -> None:
-        """Compute the buffer, on torch's default device."""
-        self.register_buffer("frequencies", self.compute_frequencies(), persistent=False)
+        """Compute the buffer on the CPU, with the same bits for every device, and move it to torch's default device."""
+        device = torch.get_default_device()
+        with torch.device("cpu"):
+            frequencies = self.compute_frequencies()
+        self.register_buffer("frequencies", frequencies.to(device), persistent=False)
 
     def forward(self, positions: Int[Tensor, "*B T"]) -> Rotation:
         """Rotations (T K), or (B 1 T K) for positions per sequence."""

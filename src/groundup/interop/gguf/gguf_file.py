@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
+from groundup.interop.mapped_safetensors import drop_pages
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -25,6 +26,8 @@ SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 """Format characters of struct by GGUF value type."""
 STRING, ARRAY = 8, 9
 MAX_DIMENSIONS = 4
+CHUNK_VALUES = 1 << 22
+"""Values that are unpacked at a time."""
 
 
 class GGUFFile:
@@ -59,15 +62,21 @@ class GGUFFile:
         Raises UserError for a packed type that the gguf package does not unpack.
         """
         begin, end = self._byte_ranges[name]
-        kind = self._types[name]
+        kind, shape = self._types[name], self.shapes[name]
         packed = np.frombuffer(self._bytes, np.uint8, end - begin, begin)
-        if len(self.shapes[name]) > 1:
-            packed = packed.reshape(*self.shapes[name][:-1], -1)
+        values = np.empty(shape, np.float32)
+        rows = values.reshape(-1, shape[-1]) if len(shape) > 1 else values.reshape(1, -1)
+        step = max(CHUNK_VALUES // max(rows.shape[1], 1), 1)  # unpacking takes several copies of what it unpacks
+        packed = packed.reshape(len(rows), -1)
         try:
-            values = gguf.dequantize(packed, kind)
+            for first in range(0, len(rows), step):
+                rows[first : first + step] = gguf.dequantize(packed[first : first + step], kind).reshape(
+                    -1, rows.shape[1]
+                )
         except NotImplementedError:
             raise UserError(f"{self.path}: tensor {name} has the unsupported type {kind.name}") from None
-        return torch.from_numpy(np.array(values, dtype=np.float32).reshape(self.shapes[name]))
+        drop_pages(self._bytes, begin, end)
+        return torch.from_numpy(values)
 
     def _read_header(self) -> None:
         version = self._scalar("I")
