@@ -1,4 +1,4 @@
-"""Rotary position embedding (RoPE; Su et al. 2021, RoFormer) and its context extensions (linear, NTK, YaRN, Llama 3).
+"""Rotary position embedding (RoPE; Su et al. 2021, RoFormer) and its context extensions (linear, NTK, YaRN, Llama 3, LongRoPE).
 
 A head's vector is K/2 pairs of elements; pair i of a token at position p is rotated by the angle p * theta^(-2i/K), so that
 the product of a query and a key depends on the distance of their positions alone. The pairs are (i, i + K/2), as in
@@ -7,7 +7,7 @@ Hugging Face's weights; Meta's and GGUF's Llama files pair neighbours (interop/g
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -87,6 +87,31 @@ class DynamicRotaryEmbedding(RotaryEmbedding):
         return self.frequencies / growth[..., None] ** (pair / (self.head_dim - 2))
 
 
+class LongRotaryEmbedding(RotaryEmbedding):
+    """LongRoPE (Ding et al. 2024): a divisor for each pair; other ones for documents beyond the original length.
+
+    As with dynamic scaling, keys in a cache cannot follow, so a cache ends at the original length.
+    """
+
+    long_frequencies: Tensor
+
+    def __init__(self, head_dim: int, theta: float, context_length: int, scaling: RopeScalingConfig):
+        super().__init__(head_dim, theta, context_length, scaling)
+        growth = math.log(scaling.factor) / math.log(self.original_length)
+        self.factor = scaling.attention_factor or math.sqrt(1 + growth)
+
+    def reset_buffers(self) -> None:
+        super().reset_buffers()
+        frequencies = rope_frequencies(self.head_dim, self.theta)
+        assert self.scaling is not None
+        divided = frequencies / torch.tensor(self.scaling.long_factors)
+        self.register_buffer("long_frequencies", divided, persistent=False)
+
+    def frequencies_for(self, positions: Int[Tensor, "*B T"]) -> Float[Tensor, "*B T P"]:
+        long = document_lengths(positions)[..., None] > self.original_length
+        return torch.where(long, self.long_frequencies, self.frequencies)
+
+
 def document_lengths(positions: Int[Tensor, "*B T"]) -> Int[Tensor, "*B T"]:
     """The length of the document of each token; positions begin at 0 in each document of a row."""
     document = (positions == 0).cumsum(dim=-1)
@@ -152,7 +177,14 @@ def _llama3(frequencies: Tensor, theta: float, original: int, scaling: RopeScali
     return frequencies / scaling.factor * (1 - ramp) + frequencies * ramp
 
 
-SCALINGS = {"linear": _linear, "dynamic": _dynamic, "yarn": _yarn, "llama3": _llama3}
+def _longrope(frequencies: Tensor, theta: float, original: int, scaling: RopeScalingConfig) -> Tensor:
+    """A divisor for each pair, up to the original length; see LongRotaryEmbedding."""
+    return frequencies / torch.tensor(scaling.short_factors)
+
+
+SCALINGS = {"linear": _linear, "dynamic": _dynamic, "yarn": _yarn, "llama3": _llama3, "longrope": _longrope}
+EMBEDDINGS: dict[str, Any] = {"dynamic": DynamicRotaryEmbedding, "longrope": LongRotaryEmbedding}
+"""Of methods that depend on the length."""
 
 
 def attention_factor(scaling: RopeScalingConfig | None) -> float:
@@ -181,8 +213,7 @@ def build_rotary_embedding(config: ModelConfig, layer_type: str) -> RotaryEmbedd
     width = config.rotary_width
     if layer_type == "local" and config.rope_local_theta is not None:
         return RotaryEmbedding(width, config.rope_local_theta, config.context_length)
-    is_dynamic = config.rope_scaling is not None and config.rope_scaling.method == "dynamic"
-    embedding = DynamicRotaryEmbedding if is_dynamic else RotaryEmbedding
+    embedding = EMBEDDINGS.get(config.rope_scaling.method if config.rope_scaling else "", RotaryEmbedding)
     return embedding(width, config.rope_theta, config.context_length, config.rope_scaling)
 
 

@@ -20,8 +20,8 @@ GATED_ACTIVATIONS = ("swiglu", "swiglu_clamped", "geglu", "geglu_tanh")
 class RopeScalingConfig(BaseConfig):
     """Scaling of rotary positions to texts longer than those of the original training."""
 
-    method: Literal["linear", "dynamic", "yarn", "llama3"] = knob(
-        meaning="linear (Chen et al. 2023), dynamic NTK, YaRN (Peng et al. 2023) or Llama 3.1's method"
+    method: Literal["linear", "dynamic", "yarn", "llama3", "longrope"] = knob(
+        meaning="linear (Chen et al. 2023), dynamic NTK, YaRN (Peng et al. 2023), Llama 3.1's or LongRoPE (Ding et al. 2024)"
     )
     factor: float = knob(meaning="context length / original context length", ge=1)
     original_context_length: int | None = knob(
@@ -33,8 +33,9 @@ class RopeScalingConfig(BaseConfig):
     beta_slow: float = knob(1.0, "yarn: frequencies with fewer turns than this are fully scaled", gt=0)
     attention_factor: float | None = knob(
         None,
-        "yarn: factor on cos and sin",
-        unset="derived: m(mscale) / m(mscale_all_dim), m(s) = 0.1 s ln(factor) + 1",
+        "yarn, longrope: factor on cos and sin",
+        unset="derived: m(mscale) / m(mscale_all_dim), m(s) = 0.1 s ln(factor) + 1; longrope: "
+        "sqrt(1 + ln(factor) / ln(original))",
         gt=0,
     )
     mscale: float | None = knob(
@@ -46,6 +47,10 @@ class RopeScalingConfig(BaseConfig):
     truncate: bool = knob(True, "yarn: bounds of the ramp rounded to whole frequencies; false: gpt-oss")
     low_freq_factor: float = knob(1.0, "llama3: frequencies with fewer turns than this are fully scaled", gt=0)
     high_freq_factor: float = knob(4.0, "llama3: frequencies with more turns than this are unchanged", gt=0)
+    short_factors: tuple[float, ...] = knob(
+        (), "longrope: divisor of each frequency, in texts up to the original length"
+    )
+    long_factors: tuple[float, ...] = knob((), "longrope: the same, in longer texts")
 
 
 class LatentAttentionConfig(BaseConfig):
@@ -263,8 +268,9 @@ class ModelConfig(BaseConfig):
 
     @property
     def cached_context_length(self) -> int:
-        """Maximum tokens with a key/value cache: dynamic RoPE would change the keys in it beyond the original length."""
-        if self.position_embedding == "rope" and self.rope_scaling and self.rope_scaling.method == "dynamic":
+        """Maximum tokens with a key/value cache: dynamic and longrope would change the keys in it beyond the original length."""
+        dynamic = self.rope_scaling is not None and self.rope_scaling.method in ("dynamic", "longrope")
+        if self.position_embedding == "rope" and self.rope_scaling and dynamic:
             return min(self.rope_scaling.original_context_length or self.context_length, self.context_length)
         return self.context_length
 
@@ -315,6 +321,10 @@ class ModelConfig(BaseConfig):
                 raise ValueError(f"{name} = {self.rotary_width} is odd, expected an even number for RoPE")
             if (self.rotary_dim or 0) > self.head_dim:
                 raise ValueError(f"rotary_dim = {self.rotary_dim}, expected at most head_dim = {self.head_dim}")
+        if self.rope_scaling is not None and self.rope_scaling.method == "longrope":
+            for name in ("short_factors", "long_factors"):
+                if (found := len(getattr(self.rope_scaling, name))) != self.rotary_width // 2:
+                    raise ValueError(f"rope_scaling.{name} has {found} numbers, expected {self.rotary_width // 2}")
         if self.latent_attention is not None:
             self._check_latent_attention(self.latent_attention)
         if self.shared_norm and self.norm_placement != "parallel":

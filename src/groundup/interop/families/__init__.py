@@ -8,6 +8,10 @@ Files, in reading order:
     llama_variants.py SmolLM3, Granite, Seed-OSS, Ministral, Arcee
     olmo.py           OLMo 1, 2 and 3, EXAONE 4
     nanochat.py       nanochat
+    glm.py            GLM-4, Helium
+    cohere.py         Command R, R7B and A
+    nemotron.py       Nemotron
+    phi3.py           Phi-3 and Phi-4
     mixtral.py        Mixtral
     qwen_moe.py       Qwen2-MoE, Qwen3-MoE, OLMoE
     granite_moe.py    Granite-MoE
@@ -40,6 +44,7 @@ Files, in reading order:
 from typing import Any
 
 from groundup.interop.families.bert import BERT
+from groundup.interop.families.cohere import COHERE, COHERE2
 from groundup.interop.families.deepseek import DEEPSEEK_V2, DEEPSEEK_V3, GLM4_MOE_LITE, SARVAM_MLA
 from groundup.interop.families.distilbert import DISTILBERT
 from groundup.interop.families.electra import ELECTRA
@@ -47,6 +52,7 @@ from groundup.interop.families.ernie import ERNIE4_5, ERNIE4_5_MOE
 from groundup.interop.families.falcon import FALCON
 from groundup.interop.families.family import Family
 from groundup.interop.families.gemma import GEMMA, GEMMA2, GEMMA3
+from groundup.interop.families.glm import GLM, GLM4, HELIUM
 from groundup.interop.families.gpt2 import GPT2
 from groundup.interop.families.gpt_neox import GPT_NEOX
 from groundup.interop.families.gpt_oss import GPT_OSS
@@ -59,10 +65,12 @@ from groundup.interop.families.minicpm3 import MINICPM3
 from groundup.interop.families.mixtral import MIXTRAL
 from groundup.interop.families.modernbert import MODERNBERT
 from groundup.interop.families.nanochat import NANOCHAT
+from groundup.interop.families.nemotron import NEMOTRON
 from groundup.interop.families.nomic_bert import NOMIC_BERT
 from groundup.interop.families.olmo import EXAONE4, OLMO, OLMO2, OLMO3
 from groundup.interop.families.opt import BIOGPT, OPT
 from groundup.interop.families.phi import PHI
+from groundup.interop.families.phi3 import PHI3
 from groundup.interop.families.qwen_moe import OLMOE, QWEN2_MOE, QWEN3_MOE
 from groundup.interop.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from groundup.interop.families.sigmoid_moe import DOTS1, GLM4_MOE, MINIMAX_M2
@@ -76,6 +84,10 @@ _SIMPLEST_FIRST = (
     SEED_OSS, MINISTRAL, SMOLLM3, GRANITE, ARCEE,
     OLMO, OLMO2, OLMO3, EXAONE4,
     NANOCHAT,
+    PHI3,
+    NEMOTRON,
+    COHERE, COHERE2,
+    GLM, GLM4, HELIUM,
     MIXTRAL, QWEN3_MOE, QWEN2_MOE, ERNIE4_5, ERNIE4_5_MOE, DOTS1, GLM4_MOE, OLMOE, GRANITE_MOE, MINIMAX_M2, LLAMA4_TEXT,
     GPT_OSS,
     YOUTU, MINICPM3, DEEPSEEK_V3, DEEPSEEK_V2, GLM4_MOE_LITE, SARVAM_MLA,

@@ -22,6 +22,8 @@ KEYS = {
     "truncate": "truncate",
     "low_freq_factor": "low_freq_factor",
     "high_freq_factor": "high_freq_factor",
+    "short_factors": "short_factor",
+    "long_factors": "long_factor",
 }
 ROPE_SCALING_FIELDS = {
     "linear": ("factor",),
@@ -37,6 +39,7 @@ ROPE_SCALING_FIELDS = {
         "truncate",
     ),
     "llama3": ("factor", "original_context_length", "low_freq_factor", "high_freq_factor"),
+    "longrope": ("factor", "original_context_length", "attention_factor", "short_factors", "long_factors"),
 }
 
 
@@ -131,6 +134,9 @@ def _scaling(rope: Json, context_length: int) -> Json | None:
         )
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise UserError(f"rope_scaling = {rope}: partial rotation is not supported")
+    if method == "longrope" and rope.get("factor") is None:
+        original = rope.get("original_max_position_embeddings") or context_length
+        rope = rope | {"factor": max(context_length / original, 1.0)}
     if rope.get("factor") is None:
         raise UserError(f"rope_scaling = {rope}: factor is missing")
     knobs = {knob: rope[KEYS[knob]] for knob in ROPE_SCALING_FIELDS[method] if rope.get(KEYS[knob]) is not None}
