@@ -175,7 +175,7 @@ def edit(folder: Path, **fields) -> None:
         ({"hidden_act": "swish2"}, r"hidden_act = 'swish2' is not supported, expected one of 'silu'"),
         ({"rope_scaling": {"type": "su", "factor": 2}}, "rope_type = 'su' is not supported, expected one of default"),
         ({"rope_scaling": {"type": "linear"}}, "factor is missing"),
-        ({"rope_scaling": {"type": "yarn", "factor": 2, "mscale": 1}}, "mscale and partial rotation are not supported"),
+        ({"rope_scaling": {"type": "linear", "factor": 2, "partial_rotary_factor": 0.5}}, "partial rotation is not"),
         ({"num_hidden_layers": "two"}, "num_hidden_layers = 'two', expected 1 to 10,000 layers"),
         ({"num_attention_heads": 5}, "hidden_size = 24 is not divisible by num_attention_heads = 5"),
         ({"quantization_config": {"quant_method": "gptq"}}, r"quantized weights \(gptq\)"),

@@ -5,6 +5,7 @@ Sources: Warner et al. 2024; transformers 5, models/modernbert.
 
 from collections.abc import Iterator, Sequence
 
+from groundup.artifacts.errors import UserError
 from groundup.interop.families.bert import ACTIVATIONS
 from groundup.interop.families.family import Family, Json, inverse_map_value, map_value
 from groundup.interop.families.llama import ACTIVATIONS as GATED
@@ -56,6 +57,9 @@ GATE_UP = ("gate_proj", "up_proj")
 
 
 def _read(json: Json) -> Json:
+    for key in ("rope_scaling", "sliding_window"):  # of all layers; of local_attention, the half
+        if json.get(key) is not None:
+            raise UserError(f"{key} = {json[key]!r}, expected rope_parameters and local_attention in a modernbert model")
     every = json["global_attn_every_n_layers"]
     types = ["sliding_attention" if i % every else "full_attention" for i in range(json["num_hidden_layers"])]
     # local_attention counts both sides; our window counts one side and the token itself.
@@ -88,10 +92,19 @@ def _write(config: ModelConfig) -> Json:
         "global_attn_every_n_layers": every,
         "global_rope_theta": rope["rope_theta"],
         "local_rope_theta": local,
-        "rope_scaling": rope["rope_scaling"],
+        **_write_scaling(rope, local),
         "cls_token_id": None,
         "sep_token_id": None,
     }
+
+
+def _write_scaling(rope: Json, local_theta: float) -> Json:
+    """The scaling of global layers, which the older spelling cannot say."""
+    if rope["rope_scaling"] is None:
+        return {}
+    full = {"rope_theta": rope["rope_theta"], **rope["rope_scaling"]}
+    local = {"rope_type": "default", "rope_theta": local_theta}
+    return {"rope_parameters": {"full_attention": full, "sliding_attention": local}}
 
 
 def _weight_map(config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap]:
