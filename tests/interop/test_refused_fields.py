@@ -8,7 +8,8 @@ from groundup.interop.families.select_family import select_family
 from groundup.recipe import ModelConfig
 
 SIZES = {
-    "vocab_size": 64, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 32,
+    "vocab_size": 64, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
+    "intermediate_size": 32,
     "max_position_embeddings": 64,
 }  # fmt: skip
 LINEAR = {"rope_type": "linear", "factor": 2.0}

@@ -2,7 +2,6 @@
 
 from family_draws.draw import Draw, DrawnModel
 
-
 SCALED = {
     "full_attention": {"rope_type": "linear", "factor": 3.0, "rope_theta": 1e5},
     "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
