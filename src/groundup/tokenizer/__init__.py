@@ -7,6 +7,7 @@
     special_tokens.py          end of text, turns, padding, masks
     library_errors.py          panics and endless regexes of foreign tokenizers
     stream_encoding.py         encoding of a text that arrives in pieces
+    tokenizer_folder.py        roles, added tokens and templates in a Hugging Face folder
     tokenizer.py               `Tokenizer`: text and conversations to ids and back; load and save
     byte_fallback.py           characters without a token: count them, add the bytes
     special_token_escaping.py  special tokens spelled in messages stay text

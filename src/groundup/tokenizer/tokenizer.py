@@ -13,7 +13,7 @@ import tokenizers
 from groundup.artifacts.arguments import check_choice, check_text, iter_texts
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
-from groundup.artifacts.json_file import read_json_object, shorten
+from groundup.artifacts.json_file import shorten
 from groundup.tokenizer.byte_level_vocabulary import bpe_from_merges, merges_of, vocabulary_of
 from groundup.tokenizer.chat_template import Message, Span, assistant_spans, render
 from groundup.tokenizer.library_errors import check_rules, encoding_errors, library_errors
@@ -21,9 +21,8 @@ from groundup.tokenizer.special_token_escaping import SpecialTokenEscaper
 from groundup.tokenizer.special_tokens import CHAT_STOP_TOKENS, check_special_tokens, named_roles
 from groundup.tokenizer.split_patterns import PATTERNS
 from groundup.tokenizer.stream_encoding import CutRule, cut_rule, encode_pieces
+from groundup.tokenizer.tokenizer_folder import CONFIG_FILE, TOKENIZER_FILE, read_tokenizer_folder
 
-TOKENIZER_FILE = "tokenizer.json"
-CONFIG_FILE = "tokenizer_config.json"
 HINT = "is its tokenizer.json intact? create or download it again"
 HUGE_ID = re.compile(rb'(?<!\\)(?<!max_length)(?<!stride)(?<!pad_to_multiple_of)"\s*:\s*(\d{9,})')
 """An id in tokenizer.json for which the library would allocate gigabytes."""
@@ -301,51 +300,7 @@ class Tokenizer:
         with library_errors(f"{path}: not a readable tokenizer", HINT):
             backend = tokenizers.Tokenizer.from_file(str(path))
         check_rules(backend, path)
-        config = _read_json(folder / CONFIG_FILE)
-        roles = _read_roles(config, _read_json(folder / "special_tokens_map.json"), backend)
-        generation = _read_json(folder / "generation_config.json").get("eos_token_id") or []
-        stop = config.get("stop_tokens") or []
-        if not isinstance(stop, list):
-            raise UserError(f"{folder / CONFIG_FILE}: stop_tokens = {stop!r}, expected a list of tokens")
-        stop = [*stop, *(generation if isinstance(generation, list) else [generation])]
-        if wrong := [token for token in stop if type(token) not in (int, str) or (type(token) is int and token < 0)]:
-            raise UserError(f"{folder}: stop token {wrong[0]!r}, expected a token or its id")
-        return cls(backend, **roles, stop=stop, chat_template=_chat_template(folder, config))
-
-
-def _read_roles(
-    config: Mapping[str, Any], older: Mapping[str, Any], backend: tokenizers.Tokenizer
-) -> dict[str, str | None]:
-    """The tokens of the roles; tokens that are not in the vocabulary are ignored."""
-    roles: dict[str, str | None] = {}
-    for role in ("bos", "eos", "pad"):
-        value = config.get(f"{role}_token", older.get(f"{role}_token"))
-        token = value.get("content") if isinstance(value, Mapping) else value
-        if token is not None and not isinstance(token, str):
-            raise UserError(f"{CONFIG_FILE}: {role}_token = {token!r}, expected a token")
-        roles[role] = token if token and backend.token_to_id(token) is not None else None
-    return roles
-
-
-def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """The default template: in a file of its own (newer), or in the configuration, single or in a list of named ones."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        try:
-            return file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{file}: not UTF-8: {error}", hint="create or download it again") from None
-    template = config.get("chat_template") or _read_json(folder / "chat_template.json").get("chat_template")
-    if isinstance(template, list):
-        named = [entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default"]
-        template = named[0].get("template") if named else None
-    if template is not None and not isinstance(template, str):
-        raise UserError(f"{folder}: chat_template is {type(template).__name__}, expected a text")
-    return template
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return read_json_object(path) if path.is_file() else {}
+        return cls(backend, **read_tokenizer_folder(folder, backend))
 
 
 def _token_mask(offsets: Sequence[Span], spans: Sequence[Span]) -> list[int]:

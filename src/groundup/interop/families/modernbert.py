@@ -59,7 +59,9 @@ GATE_UP = ("gate_proj", "up_proj")
 def _read(json: Json) -> Json:
     for key in ("rope_scaling", "sliding_window"):  # of all layers; of local_attention, the half
         if json.get(key) is not None:
-            raise UserError(f"{key} = {json[key]!r}, expected rope_parameters and local_attention in a modernbert model")
+            raise UserError(
+                f"{key} = {json[key]!r}, expected rope_parameters and local_attention in a modernbert model"
+            )
     every = json["global_attn_every_n_layers"]
     types = ["sliding_attention" if i % every else "full_attention" for i in range(json["num_hidden_layers"])]
     # local_attention counts both sides; our window counts one side and the token itself.
