@@ -8,6 +8,7 @@ Files, in reading order:
     scaled_weights.py      float8 and MXFP4 weights with scales, read as floating point
     zero_checkpoint.py     weights of DeepSpeed ZeRO checkpoints
     unwrapped_names.py     tensor names without the prefixes of torch.compile, data parallel training and peft
+    multimodal_text.py     the text part of multimodal folders
     weight_map.py          maps between native and foreign tensors; models from foreign tensors
     row_order.py           orders of rows in foreign projections: fused, and of neighbouring RoPE pairs
     families/              Hugging Face model families

@@ -17,6 +17,7 @@ from groundup.artifacts.json_file import read_json_object
 from groundup.interop.families import FAMILIES, Family, find_family
 from groundup.interop.families.select_family import select_family
 from groundup.interop.fold_scales import fold_config, fold_scales
+from groundup.interop.multimodal_text import TextTensors, is_multimodal, text_fields
 from groundup.interop.safetensors_files import (
     MAX_SHARD_BYTES,
     SafetensorsFolder,
@@ -71,10 +72,13 @@ def huggingface_model_config(folder: Path) -> ModelConfig:
 def _open_folder(folder: Path, dtype: torch.dtype | None = None) -> tuple[Family, ModelConfig, TensorSource, list[str]]:
     """(family, configuration, tensors, names of tensors that the model does not need)."""
     fields = read_config(folder)
+    multimodal = is_multimodal(fields)
+    fields = text_fields(fields) if multimodal else fields
     family = _family_of(fields, folder)
     trained = not any(folder.glob("*.safetensors")) and is_zero_checkpoint(folder)
     files: TensorSource = ZeroCheckpoint(folder) if trained else SafetensorsFolder(folder)
-    source: TensorSource = _WithoutPrefix(UnwrappedNames(files), family.prefix)
+    unwrapped: TensorSource = UnwrappedNames(files)
+    source: TensorSource = _WithoutPrefix(TextTensors(unwrapped) if multimodal else unwrapped, family.prefix)
     if is_scaled(fields):
         source = scaled_source(source, fields, dtype)
     config, ignored = _adjust_to_tensors(family, family.read_config(fields, folder / CONFIG_FILE), source)
