@@ -55,17 +55,26 @@ class Attention(AttentionProjections):
         self.k_norm = build_qk_norm(config, config.num_kv_heads, layer)
         self.split = norm_and_split if config.qk_norm_type == "projection" else split_and_norm
         self.rotate = build_rotation(config, layer)
+        self.norm_after_rotation = config.qk_norm_after_rope
 
     def forward(
         self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
     ) -> Float[Tensor, "B T D"]:
         x = cast_for_matmul(x)
-        query = self.rotate(self.split(self.q_proj(x), self.q_norm, self.head_dim), context.rotation)
-        key = self.rotate(self.split(self.k_proj(x), self.k_norm, self.head_dim), context.rotation)
+        query = self.rotated_heads(self.q_proj(x), self.q_norm, context.rotation)
+        key = self.rotated_heads(self.k_proj(x), self.k_norm, context.rotation)
         value = split_heads(self.v_proj(x), self.head_dim)
         if cache is not None:
             key, value = cache.append(self.layer, key, value)
         return self.o_proj(merge_heads(self.attention_function(query, key, value, context.mask)))
+
+    def rotated_heads(
+        self, x: Float[Tensor, "B T HK"], norm: nn.Module, rotation: Rotation | None
+    ) -> Float[Tensor, "B H T K"]:
+        """Heads of queries or keys, normalized and rotated; Hunyuan and Llama 4 rotate first."""
+        if self.norm_after_rotation:
+            return norm(self.rotate(split_heads(x, self.head_dim), rotation))
+        return self.rotate(self.split(x, norm, self.head_dim), rotation)
 
 
 class CrossKeyValues(NamedTuple):

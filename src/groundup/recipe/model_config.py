@@ -156,6 +156,7 @@ class ModelConfig(BaseConfig):
         "qk_norm of each head, over all heads at once (OLMo 2), of each head with weights of its own (Cohere), or of each "
         "head without weights in layers that rotate (Llama 4)",
     )
+    qk_norm_after_rope: bool = knob(False, "qk_norm after the rotation, as Hunyuan and Llama 4")
     embedding_norm: bool = knob(False, "normalize embeddings instead of the first pre-norm, as BERT and ModernBERT")
     keep_first_norm: bool = knob(False, "embedding_norm: keep the first pre-norm too, as nanochat and BLOOM")
 
@@ -343,6 +344,10 @@ class ModelConfig(BaseConfig):
             raise ValueError(f"relative_bias_per_layer with {self.architecture}, expected an encoder_decoder")
         if self.architecture == "encoder_decoder" and self.norm_placement != "pre":
             raise ValueError(f"norm_placement = {self.norm_placement!r} with an encoder_decoder, expected 'pre'")
+        if self.qk_norm_after_rope and self.qk_norm_type == "projection":
+            raise ValueError(
+                "qk_norm_after_rope with qk_norm_type = 'projection', expected head, per_head or unweighted"
+            )
         if self.qk_norm and self.qk_norm_type == "per_head" and self.norm not in ("rmsnorm", "layernorm"):
             raise ValueError(f"norm = {self.norm!r} with qk_norm_type = 'per_head', expected rmsnorm or layernorm")
         if self.residual_scale != 1.0 and (self.architecture == "encoder_decoder" or self.norm_placement == "parallel"):

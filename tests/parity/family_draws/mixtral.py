@@ -1,4 +1,4 @@
-"""Mixtral, Qwen2-MoE, Qwen3-MoE, OLMoE, Granite-MoE."""
+"""Mixtral, Qwen2-MoE, Qwen3-MoE, OLMoE, FlexOlmo, Granite-MoE, Hunyuan."""
 
 from family_draws.draw import Draw, DrawnModel
 
@@ -97,7 +97,42 @@ def draw_granite_moe(draw: Draw) -> DrawnModel:
     )  # fmt: skip
 
 
+def draw_flex_olmo(draw: Draw) -> DrawnModel:
+    return DrawnModel({**draw_olmoe(draw).config, "model_type": "flex_olmo", "pad_token_id": 0})
+
+
+def draw_granite_moe_shared(draw: Draw) -> DrawnModel:
+    config = draw_granite_moe(draw).config
+    shared = draw.choice((0, 1, 2)) * config["intermediate_size"]
+    return DrawnModel({**config, "model_type": "granitemoeshared", "shared_intermediate_size": shared})
+
+
+def draw_hunyuan(draw: Draw) -> DrawnModel:
+    rope = draw.choice((draw.rope(), {"rope_scaling": {"rope_type": "dynamic", "alpha": 1000.0, "factor": 1.0}}))
+    return DrawnModel(
+        {
+            **draw.sizes(), **draw.heads(), **rope,
+            "model_type": "hunyuan_v1_dense",
+            "head_dim": draw.choice((8, 18, 64)),
+            "attention_bias": draw.chance(),
+            "hidden_act": draw.choice(("silu", "gelu")),
+            "tie_word_embeddings": draw.chance(),
+        }
+    )  # fmt: skip
+
+
+def draw_hunyuan_moe(draw: Draw) -> DrawnModel:
+    experts = draw.choice((3, 7))
+    chosen = draw.randint(1, experts)
+    fields = {"num_experts": experts, "moe_topk": draw.choice((chosen, [chosen] * 3))}
+    return DrawnModel({**draw_hunyuan(draw).config, **fields, "model_type": "hunyuan_v1_moe"})
+
+
 DRAWS = {
+    "flex_olmo": draw_flex_olmo,
+    "granitemoeshared": draw_granite_moe_shared,
+    "hunyuan_v1_dense": draw_hunyuan,
+    "hunyuan_v1_moe": draw_hunyuan_moe,
     "mixtral": draw_mixtral,
     "qwen3_moe": draw_qwen3_moe,
     "qwen2_moe": draw_qwen2_moe,

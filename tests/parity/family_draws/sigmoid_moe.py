@@ -1,4 +1,4 @@
-"""dots.llm1, GLM-4.5, MiniMax-M2; Llama 4's text."""
+"""dots.llm1, GLM-4.5, Solar Open, MiniMax-M2; Llama 4's text."""
 
 from family_draws.draw import Draw, DrawnModel
 
@@ -58,11 +58,9 @@ def draw_llama4(draw: Draw) -> DrawnModel:
     experts, layers = draw.choice((3, 7)), draw.randint(1, 5)
     sparse = draw.choice(({"interleave_moe_layer_step": draw.choice((1, 2))}, {"moe_layers": [0, 3]}))
     rotated = draw.choice(({}, {"no_rope_layer_interval": 2}, {"no_rope_layers": [1, 0, 0, 1, 1][:layers]}))
-    rope = draw.rope()
-    yarn = "yarn" in str(rope)
     return DrawnModel(
         {
-            **draw.sizes(), **draw.heads(), **rope, **sparse, **rotated,
+            **draw.sizes(), **draw.heads(), **draw.rope(), **sparse, **rotated,
             "model_type": "llama4_text",
             "num_hidden_layers": layers,
             "head_dim": draw.choice((8, 24, 64)),
@@ -70,7 +68,7 @@ def draw_llama4(draw: Draw) -> DrawnModel:
             "intermediate_size_mlp": draw.choice((40, 51)),
             "num_local_experts": experts,
             "num_experts_per_tok": draw.choice((1, 1, 2)),
-            "use_qk_norm": not yarn and draw.chance(0.7),
+            "use_qk_norm": draw.chance(0.7),
             "attention_bias": draw.chance(),
             "attention_chunk_size": draw.choice((None, 88, 8192)),
             "attn_temperature_tuning": draw.chance(),
@@ -80,4 +78,17 @@ def draw_llama4(draw: Draw) -> DrawnModel:
     )  # fmt: skip
 
 
-DRAWS = {"dots1": draw_dots1, "glm4_moe": draw_glm4_moe, "minimax_m2": draw_minimax_m2, "llama4_text": draw_llama4}
+def draw_solar_open(draw: Draw) -> DrawnModel:
+    unused = ("first_k_dense_replace", "intermediate_size")
+    fields = {key: value for key, value in sigmoid_experts(draw).items() if key not in unused}
+    head_dim = draw.choice((16, 24, 64))
+    return DrawnModel({**fields, **draw.heads(), **draw.rope(), "model_type": "solar_open", "head_dim": head_dim})
+
+
+DRAWS = {
+    "dots1": draw_dots1,
+    "glm4_moe": draw_glm4_moe,
+    "minimax_m2": draw_minimax_m2,
+    "llama4_text": draw_llama4,
+    "solar_open": draw_solar_open,
+}

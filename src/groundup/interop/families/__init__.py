@@ -13,10 +13,11 @@ Files, in reading order:
     nemotron.py       Nemotron
     phi3.py           Phi-3 and Phi-4
     mixtral.py        Mixtral
-    qwen_moe.py       Qwen2-MoE, Qwen3-MoE, OLMoE
-    granite_moe.py    Granite-MoE
+    qwen_moe.py       Qwen2-MoE, Qwen3-MoE, OLMoE, FlexOlmo
+    granite_moe.py    Granite-MoE, with and without shared experts
+    hunyuan.py        Hunyuan, dense and with experts
     ernie.py          ERNIE 4.5 and its mixture of experts
-    sigmoid_moe.py    dots.llm1, GLM-4.5, MiniMax-M2
+    sigmoid_moe.py    dots.llm1, GLM-4.5, Solar Open, MiniMax-M2
     llama4.py         Llama 4's text
     gpt_oss.py        gpt-oss
     youtu.py          Youtu-LLM: latent attention
@@ -57,7 +58,8 @@ from groundup.interop.families.gpt2 import GPT2
 from groundup.interop.families.gpt_neox import GPT_NEOX
 from groundup.interop.families.gpt_oss import GPT_OSS
 from groundup.interop.families.gptj import CODEGEN, GPTJ
-from groundup.interop.families.granite_moe import GRANITE_MOE
+from groundup.interop.families.granite_moe import GRANITE_MOE, GRANITE_MOE_SHARED
+from groundup.interop.families.hunyuan import HUNYUAN_V1_DENSE, HUNYUAN_V1_MOE
 from groundup.interop.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from groundup.interop.families.llama4 import LLAMA4_TEXT
 from groundup.interop.families.llama_variants import ARCEE, GRANITE, MINISTRAL, SEED_OSS, SMOLLM3
@@ -71,9 +73,9 @@ from groundup.interop.families.olmo import EXAONE4, OLMO, OLMO2, OLMO3
 from groundup.interop.families.opt import BIOGPT, OPT
 from groundup.interop.families.phi import PHI
 from groundup.interop.families.phi3 import PHI3
-from groundup.interop.families.qwen_moe import OLMOE, QWEN2_MOE, QWEN3_MOE
+from groundup.interop.families.qwen_moe import FLEX_OLMO, OLMOE, QWEN2_MOE, QWEN3_MOE
 from groundup.interop.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
-from groundup.interop.families.sigmoid_moe import DOTS1, GLM4_MOE, MINIMAX_M2
+from groundup.interop.families.sigmoid_moe import DOTS1, GLM4_MOE, MINIMAX_M2, SOLAR_OPEN
 from groundup.interop.families.stablelm import STABLELM
 from groundup.interop.families.starcoder import GPT_BIGCODE, STARCODER2
 from groundup.interop.families.t5 import MT5, T5, UMT5
@@ -89,6 +91,7 @@ _SIMPLEST_FIRST = (
     COHERE, COHERE2,
     GLM, GLM4, HELIUM,
     MIXTRAL, QWEN3_MOE, QWEN2_MOE, ERNIE4_5, ERNIE4_5_MOE, DOTS1, GLM4_MOE, OLMOE, GRANITE_MOE, MINIMAX_M2, LLAMA4_TEXT,
+    MINIMAX_M2, LLAMA4_TEXT, FLEX_OLMO, GRANITE_MOE_SHARED, SOLAR_OPEN, HUNYUAN_V1_DENSE, HUNYUAN_V1_MOE,
     GPT_OSS,
     YOUTU, MINICPM3, DEEPSEEK_V3, DEEPSEEK_V2, GLM4_MOE_LITE, SARVAM_MLA,
     GEMMA, GEMMA2, GEMMA3,

@@ -44,17 +44,13 @@ def _read(json: Json) -> Json:
         lengths.append(chunk)
     if json["attn_temperature_tuning"] and not all(rotated[:count]):
         lengths.append(json["floor_scale"] - 1)
-    if json["use_qk_norm"] and (rope["rope_scaling"] or {}).get("method") == "yarn":
-        raise UserError(
-            "rope_type = 'yarn' with use_qk_norm = true is not supported: the norm after the rotation removes yarn's factor, "
-            "expected llama3, linear or dynamic"
-        )
     return read_decoder(json) | {
         **rope,
         "context_length": min(lengths),
         "attention_bias": map_value(json, "attention_bias", BIASES),
         "qk_norm": json["use_qk_norm"],
         "qk_norm_type": "unweighted",
+        "qk_norm_after_rope": True,
         "rope_pattern": tuple(map(bool, rotated[:count])),
         "moe": {
             "num_experts": json["num_local_experts"],

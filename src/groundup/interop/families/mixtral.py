@@ -58,8 +58,9 @@ def _map_experts(
             prefix = f"model.layers.{layer}.{part}.experts"
             experts = range(config.moe.num_experts)
             yield map_stacked(name, [f"{prefix}.{expert}.{matrices[matrix]}.weight" for expert in experts])
-    table = {**table, "blocks.*.feed_forward.router.": f"model.layers.*.{part}.gate."} | TENSORS
-    yield from map_names([name for name in names if EXPERTS not in name], table)
+    others = {"blocks.*.feed_forward.router.": f"model.layers.*.{part}.gate.", **TENSORS}
+    others = {native: foreign for native, foreign in others.items() if native not in table}
+    yield from map_names([name for name in names if EXPERTS not in name], {**table, **others})
 
 
 MIXTRAL = Family(

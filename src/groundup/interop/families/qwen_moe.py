@@ -1,6 +1,6 @@
-"""Qwen2-MoE, Qwen3-MoE and OLMoE: softmax routing without load balancing in the files.
+"""Qwen2-MoE, Qwen3-MoE, OLMoE and FlexOlmo: softmax routing without load balancing in the files.
 
-Sources: the configuration and modelling files of transformers 5, models/{qwen2_moe,qwen3_moe,olmoe}.
+Sources: the configuration and modelling files of transformers 5, models/{qwen2_moe,qwen3_moe,olmoe,flex_olmo}.
 """
 
 from dataclasses import replace
@@ -9,7 +9,8 @@ from groundup.artifacts.errors import UserError
 from groundup.interop.families.family import Json, map_value
 from groundup.interop.families.llama import BIASES, DEFAULTS, read_decoder, write_decoder, write_qwen_layers
 from groundup.interop.families.mixtral import MIXTRAL, experts_map
-from groundup.interop.families.rope_config import read_layers
+from groundup.interop.families.olmo import OUTPUT_NORMS
+from groundup.interop.families.rope_config import read_layers, read_rope
 from groundup.recipe import ModelConfig
 
 EXPERT_DEFAULTS: Json = {**DEFAULTS, "norm_topk_prob": False, "mlp_only_layers": None, "decoder_sparse_step": 1}
@@ -112,6 +113,10 @@ def _write_olmoe(config: ModelConfig) -> Json:
     }
 
 
+def _read_flex_olmo(json: Json) -> Json:
+    return _read_olmoe(json) | {**read_rope(json, default_theta=500_000.0), "norm_placement": "sublayer_output"}
+
+
 QWEN3_MOE = replace(
     MIXTRAL,
     name="qwen3_moe",
@@ -152,4 +157,13 @@ OLMOE = replace(
     fixed={"clip_qkv": None},
     read=_read_olmoe,
     write=_write_olmoe,
+)
+FLEX_OLMO = replace(
+    OLMOE,
+    name="flex_olmo",
+    architecture="FlexOlmoForCausalLM",
+    defaults={**OLMOE.defaults, "rms_norm_eps": 1e-6, "num_experts": 7, "num_experts_per_tok": 5},
+    fixed={},
+    read=_read_flex_olmo,
+    weight_map=experts_map(table=OUTPUT_NORMS),
 )

@@ -84,6 +84,7 @@ def canonical_config(config: ModelConfig) -> dict[str, Any]:
         "keep_first_norm": not config.embedding_norm or config.norm_placement not in ("pre", "parallel"),
         "rope_pattern": config.position_embedding != "rope",
         "qk_norm_type": not config.qk_norm,
+        "qk_norm_after_rope": not config.qk_norm,
         "norm_bias": config.norm != "layernorm",
         "num_encoder_layers": config.architecture != "encoder_decoder",
         "decoder_start_token_id": config.architecture != "encoder_decoder",

@@ -1,6 +1,6 @@
-"""dots.llm1, GLM-4.5 and MiniMax-M2: experts chosen by sigmoid scores and a correction bias, as in DeepSeek-V3.
+"""dots.llm1, GLM-4.5, Solar Open and MiniMax-M2: experts chosen by sigmoid scores and a correction bias, as in DeepSeek-V3.
 
-Sources: the configuration and modelling files of transformers 5, models/{dots1,glm4_moe,minimax_m2}.
+Sources: the configuration and modelling files of transformers 5, models/{dots1,glm4_moe,solar_open,minimax_m2}.
 """
 
 from dataclasses import replace
@@ -10,6 +10,7 @@ from groundup.interop.families.llama import (
     ACTIVATIONS,
     BIASES,
     DEFAULTS,
+    KEYS,
     read_decoder,
     read_qwen_layers,
     write_decoder,
@@ -98,6 +99,12 @@ def _write_glm4_moe(config: ModelConfig) -> Json:
     }  # fmt: skip
 
 
+def _read_solar_open(json: Json) -> Json:
+    dense: Json = {"first_k_dense_replace": 0, "use_qk_norm": False}
+    theta = read_partial_rope(json, default_theta=1_000_000.0)
+    return _read_glm4_moe(json | dense) | theta
+
+
 def _read_minimax_m2(json: Json) -> Json:
     if (rotary_dim := json.get("rotary_dim")) is not None:
         head_dim = json["head_dim"] or json["hidden_size"] // json["num_attention_heads"]
@@ -155,6 +162,15 @@ GLM4_MOE = replace(
     ignored=(*MIXTRAL.ignored, "model.layers.46.*", "model.layers.92.*"),
 )
 """Ignored: the layers after the last that predict further tokens, of GLM-4.5-Air and GLM-4.5."""
+SOLAR_OPEN = replace(
+    GLM4_MOE,
+    name="solar_open",
+    architecture="SolarOpenForCausalLM",
+    keys={knob: key for knob, key in KEYS.items() if knob != "intermediate_size"},
+    defaults={**GLM4_MOE.defaults, "head_dim": 128, "moe_intermediate_size": 1280},
+    read=_read_solar_open,
+    ignored=MIXTRAL.ignored,
+)
 MINIMAX_M2 = replace(
     DOTS1,
     name="minimax_m2",
