@@ -17,12 +17,14 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from groundup.artifacts.errors import UserError
 from groundup.interop.gguf import export_gguf, load_gguf
 from groundup.interop.gguf.gguf_file import GGUFFile
-from groundup.interop.gguf.gguf_tokenizer import PRETOKENIZER_ALIASES, PRETOKENIZERS, read_tokenizer, write_tokenizer
+from groundup.interop.gguf.gguf_pretokenizers import PRETOKENIZER_ALIASES, PRETOKENIZERS
+from groundup.interop.gguf.gguf_tokenizer import read_tokenizer, write_tokenizer
+from groundup.interop.model_loading import resolve_model_path
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.split_patterns import PATTERNS
-from groundup.tokenizer.tokenizer_training import train_bpe
+from groundup.tokenizer.tokenizer_training import train_bpe, train_unigram
 
 CORPUS = ["the quick brown fox's 12 cubs jump over the lazy dog, don't they? Ünïcödé 狐 and 🦊 too"] * 20
 SHAPE = {"vocab_size": 300, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 32}
@@ -102,6 +104,46 @@ def test_flipped_header_byte_raises_user_error_or_opens(whole_file: Path, at: in
     flipped.write_bytes(data)
     with suppress(UserError):
         load_gguf(flipped)
+
+
+def split_file(file: Path) -> list[Path]:
+    """As llama.cpp's gguf-split: metadata in the first file, a few tensors in each."""
+    whole, paths = gguf.GGUFReader(file), [file.with_name(f"part-{i:05d}-of-00003.gguf") for i in (1, 2, 3)]
+    for number, path in enumerate(paths):
+        writer = gguf.GGUFWriter(path, "llama")
+        if number == 0:
+            for key, field in whole.fields.items():
+                if not key.startswith(("GGUF.", "general.architecture")):
+                    kinds = field.types
+                    writer.add_key_value(key, field.contents(), kinds[0], kinds[1] if len(kinds) > 1 else None)
+        writer.add_uint16("split.no", number)
+        writer.add_uint16("split.count", 3)
+        writer.add_int32("split.tensors.count", len(whole.tensors))
+        for tensor in whole.tensors[number::3]:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return paths
+
+
+def test_a_model_in_several_files_is_one(file: Path):
+    paths = split_file(file)
+    whole, parts = load_gguf(file)[0].state_dict(), load_gguf(paths[0])[0].state_dict()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    file.unlink()
+    assert resolve_model_path(file.parent) == paths[0]
+    paths[1].unlink()
+    with pytest.raises(UserError, match=r"part-00002-of-00003\.gguf is missing, expected all 3 files"):
+        load_gguf(paths[0])
+
+
+def test_lost_normalization_is_named(caplog: pytest.LogCaptureFixture, tokenizer: Tokenizer):
+    composed = Tokenizer(tokenizers.Tokenizer.from_str(tokenizer.backend.to_str()))
+    composed.backend.normalizer = normalizers.NFC()
+    write_tokenizer(composed, 290)
+    assert "llama.cpp does not normalize text (NFC)" in caplog.text
 
 
 def test_old_version_is_refused(file: Path):
@@ -252,8 +294,8 @@ def test_sentencepiece_round_trips(prefix: bool, text: str):
     assert after.decode(after.encode(text)) == before.decode(before.encode(text))
 
 
-def unigram() -> tokenizers.Tokenizer:
-    return tokenizers.Tokenizer(models.Unigram([("a", 0.0)], unk_id=0))
+def unigram_of_bytes() -> tokenizers.Tokenizer:
+    return train_unigram(CORPUS, 265).backend
 
 
 def split_by_spaces() -> tokenizers.Tokenizer:
@@ -276,7 +318,7 @@ def without_pretokenizer() -> tokenizers.Tokenizer:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (unigram, "a Unigram tokenizer, expected BPE"),
+        (unigram_of_bytes, "otherwise than this Unigram tokenizer"),
         (split_by_spaces, "no pretokenizer that splits by Whitespace"),
         (lowercased, "a Lowercase normalizer"),
         (without_pretokenizer, "neither byte-level BPE nor SentencePiece"),
@@ -284,7 +326,7 @@ def without_pretokenizer() -> tokenizers.Tokenizer:
 )
 def test_tokenizer_without_llama_cpp_rules_is_refused(make, message: str):
     with pytest.raises(UserError, match=message):
-        write_tokenizer(Tokenizer(make()), 10)
+        write_tokenizer(Tokenizer(make()), 300)
 
 
 def test_vocabulary_without_merges_is_refused():
@@ -301,8 +343,8 @@ def test_vocabulary_larger_than_the_embedding_is_refused(tokenizer: Tokenizer):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"tokenizer.ggml.model": "rwkv"}, "'rwkv' is not supported, expected 'gpt2' or 'llama'"),
-        ({"tokenizer.ggml.pre": "viking"}, "'viking' is not supported, expected one of command-r, dbrx, .*tekken"),
+        ({"tokenizer.ggml.model": "rwkv"}, "'rwkv' is not supported, expected 'gpt2', 'llama', 't5', 'bert'"),
+        ({"tokenizer.ggml.pre": "kimi-k2"}, "'kimi-k2' is not supported, expected one of .*command-r, dbrx, .*tekken"),
     ],
 )
 def test_unsupported_vocabulary_is_refused(entry, message: str, tokenizer: Tokenizer):

@@ -76,8 +76,9 @@ def resolve_model_path(path: Path) -> Path:
         raise UserError(
             f"{path}: a run without a finished model: {unfinished[-1]} is incomplete", hint="groundup run continues it"
         )
-    if len(files := sorted(path.glob("*.gguf"))) == 1:
-        return files[0]
+    files = sorted(path.glob("*.gguf"))
+    if len(files) == 1 or (files and len(files) == len(list(path.glob(f"*-of-{len(files):05d}.gguf")))):
+        return files[0]  # the only one, or the first of one model in several files
     if files:
         raise UserError(f"{path}: {len(files)} .gguf files, expected one", hint=f"name it: {files[0]}")
     inside = (

@@ -10,7 +10,7 @@ tokenizer.json of Llama 2.
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -86,24 +86,29 @@ def load_sentencepiece(data: bytes) -> Tokenizer:
         )
     backend = tokenizers.Tokenizer(model)
     add_dummy_prefix = bool(normalizer.get(3, 1))
-    steps: list[Any] = _character_table(normalizer[2]) if normalizer.get(2) else []
+    steps: list[Any] = character_table(normalizer[2]) if normalizer.get(2) else []
     if normalizer.get(4, 1):
         steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     steps += [normalizers.Prepend(SPACE)] if add_dummy_prefix else []
     backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])  # type: ignore[assignment]
     control = [id for id, type in enumerate(types) if type in (UNKNOWN, CONTROL)]
     if user_defined or model_type == "Unigram":  # split spelled special tokens and bytes, so that they stay text
-        splits = sorted(map(re.escape, user_defined), key=len, reverse=True)
-        splits += [f"{re.escape(tokens[id][0])}(?={re.escape(tokens[id][1:])})" for id in control]
-        splits += ["<(?=0x[0-9A-F]{2}>)"]
-        backend.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(splits)), "isolated")  # type: ignore[assignment]
+        backend.pre_tokenizer = split_spelled(user_defined, [tokens[id] for id in control])  # type: ignore[assignment]
     backend.decoder = _decoder(add_dummy_prefix)  # type: ignore[assignment]
     backend.add_special_tokens([AddedToken(tokens[id], special=True, normalized=False) for id in control])
     roles = {"bos": trainer.get(41, 1), "eos": trainer.get(42, 2), "pad": trainer.get(43, 2**64 - 1)}
     return Tokenizer(backend, **{role: tokens[id] for role, id in roles.items() if id in control})
 
 
-def _character_table(table: bytes) -> list[Any]:
+def split_spelled(user_defined: Sequence[str], control: Sequence[str]) -> pre_tokenizers.PreTokenizer:
+    """Cuts around entries of users, and inside of spelled special tokens and bytes, so that those stay text."""
+    splits = sorted(map(re.escape, user_defined), key=len, reverse=True)
+    splits += [f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in control]
+    splits += ["<(?=0x[0-9A-F]{2}>)"]
+    return pre_tokenizers.Split(Regex("|".join(splits)), "isolated")
+
+
+def character_table(table: bytes) -> list[Any]:
     """The steps of a model's table of normalized characters.
 
     The library replaces both characters of a Windows line break by one entry; as two line feeds, they are replaced one by one.

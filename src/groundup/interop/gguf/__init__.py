@@ -4,7 +4,10 @@
     architectures/     metadata keys and tensor names
     gguf_rope.py       RoPE scaling in the metadata
     gguf_metadata.py   the configuration in the metadata
-    gguf_tokenizer.py  the tokenizer in the metadata
+    gguf_pretokenizers.py  the rules behind the names of pretokenizers
+    gguf_vocabularies.py   Unigram and WordPiece
+    gguf_tokenizer.py      the tokenizer in the metadata
+    split_gguf.py      a model in several files
     gguf_import.py     load_gguf
     gguf_export.py     export_gguf
 

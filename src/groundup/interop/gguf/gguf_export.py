@@ -119,7 +119,7 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
             writer.add_float32(key, value)
         case str():
             writer.add_string(key, value)
-        case list():
+        case list() | bytes():
             writer.add_array(key, value)
 
 

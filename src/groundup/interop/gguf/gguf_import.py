@@ -11,10 +11,10 @@ from groundup.artifacts.errors import UserError
 from groundup.interop.families.family import first_validation_error
 from groundup.interop.gguf.architectures import GGUF_ARCHITECTURES
 from groundup.interop.gguf.architectures.gguf_architecture import KEYS, gguf_weight_map
-from groundup.interop.gguf.gguf_file import GGUFFile
 from groundup.interop.gguf.gguf_metadata import read_metadata
 from groundup.interop.gguf.gguf_rope import ROPE_FACTORS
 from groundup.interop.gguf.gguf_tokenizer import read_tokenizer
+from groundup.interop.gguf.split_gguf import SplitGGUFFile
 from groundup.interop.weight_map import build_from_tensors
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
@@ -23,7 +23,7 @@ from groundup.tokenizer import Tokenizer
 def load_gguf(
     path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | str | None = None
 ) -> tuple[nn.Module, Tokenizer]:
-    """The model, in evaluation mode, and the tokenizer of a .gguf file.
+    """The model, in evaluation mode, and the tokenizer of a .gguf file, or of the files of which it is the first.
 
     Weights are float32 if `dtype` is None: quantized types (Q8_0, Q4_1, Q4_K, ...) are unpacked.
 
@@ -44,8 +44,8 @@ def read_gguf(path: Path) -> tuple[ModelConfig, Tokenizer]:
     return config, tokenizer
 
 
-def _open_file(path: Path) -> tuple[GGUFFile, ModelConfig, Tokenizer]:
-    source = GGUFFile(path)
+def _open_file(path: Path) -> tuple[SplitGGUFFile, ModelConfig, Tokenizer]:
+    source = SplitGGUFFile(path)
     try:
         factors = source.read(ROPE_FACTORS) if ROPE_FACTORS in source.shapes else None
         config = read_metadata(source.metadata, source.shapes, factors)
@@ -59,7 +59,7 @@ def _open_file(path: Path) -> tuple[GGUFFile, ModelConfig, Tokenizer]:
     return source, config, tokenizer
 
 
-def _tokenizer(source: GGUFFile) -> Tokenizer:
+def _tokenizer(source: SplitGGUFFile) -> Tokenizer:
     try:
         return read_tokenizer(source.metadata)
     except (UserError, KeyError):

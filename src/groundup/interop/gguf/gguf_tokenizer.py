@@ -1,10 +1,7 @@
-"""The tokenizer in a GGUF file (`tokenizer.ggml.*`): byte-level BPE (GPT-2 on) or SentencePiece BPE.
-
-llama.cpp knows pretokenizers by name (`tokenizer.ggml.pre`): their rules are in its source, not in the file. The names below are
-the supported ones.
-"""
+"""The tokenizer in a GGUF file (`tokenizer.ggml.*`): byte-level BPE (GPT-2 on), SentencePiece BPE, Unigram or WordPiece."""
 
 import json
+import logging
 import re
 from typing import Any
 
@@ -12,6 +9,8 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
 
 from groundup.artifacts.errors import UserError
+from groundup.interop.gguf.gguf_pretokenizers import DIGIT, GPT2, PRETOKENIZER_ALIASES, PRETOKENIZERS
+from groundup.interop.gguf.gguf_vocabularies import read_unigram, read_wordpiece, write_unigram, write_wordpiece
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.sentencepiece import (
     adds_dummy_prefix,
@@ -19,69 +18,68 @@ from groundup.tokenizer.sentencepiece import (
     is_sentencepiece,
     scores_from_merges,
 )
-from groundup.tokenizer.split_patterns import PATTERNS
 
 Metadata = dict[str, Any]
+log = logging.getLogger("groundup.interop")
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Values of `tokenizer.ggml.token_type`."""
 
-GPT2, GPT4, QWEN2 = (PATTERNS[name].regex for name in ("gpt2", "gpt4", "qwen2"))
-DIGIT = r"\p{N}"
-UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-TEKKEN = (  # Mistral since 2024: words are also split where capitals follow small letters
-    rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*"
-    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-PRETOKENIZERS: dict[str, tuple[tuple[str, ...], bool]] = {
-    "gpt-2": ((GPT2,), False),
-    "smollm": ((DIGIT, GPT2), False),
-    "dbrx": ((GPT4,), False),
-    "llama-bpe": ((GPT4,), True),
-    "qwen2": ((QWEN2,), False),
-    "tekken": ((TEKKEN,), True),
-}
-"""By name: the regular expressions, applied in order, and `ignore_merges` (a pretoken that is a token is not
-merged). Source: llama.cpp, src/llama-vocab.cpp."""
-
-PRETOKENIZER_ALIASES = {
-    "default": "gpt-2",
-    "llama3": "llama-bpe",
-    "llama-v3": "llama-bpe",
-    "smaug-bpe": "dbrx",
-    "starcoder": "smollm",
-    "refact": "smollm",
-    "command-r": "smollm",
-    "deepseek-r1-qwen": "qwen2",
-}
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
+ADDED: dict[str, dict[str, int]] = {"gpt2": {}, "llama": {"bos": 1}, "t5": {"eos": 1}, "bert": {"bos": 101, "sep": 102}}
+"""By `tokenizer.ggml.model`: the tokens that llama.cpp adds around a text if the file does not say, and their default ids."""
+
 ROLES = {"bos": "bos_token_id", "eos": "eos_token_id", "pad": "padding_token_id"}
 
 
 def read_tokenizer(metadata: Metadata) -> Tokenizer:
     """The tokenizer of the metadata. Raises UserError for an unsupported vocabulary type or pretokenizer."""
     kind = metadata.get("tokenizer.ggml.model")
-    if kind not in ("gpt2", "llama"):
-        raise UserError(f"tokenizer.ggml.model = {kind!r} is not supported, expected 'gpt2' or 'llama'")
+    if kind not in ADDED:
+        raise UserError(f"tokenizer.ggml.model = {kind!r} is not supported, expected {', '.join(map(repr, ADDED))}")
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     types: list[int] = metadata.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
-    backend = _byte_level(metadata, tokens, types) if kind == "gpt2" else _sentencepiece(metadata, tokens, types)
+    by_type = {type: [t for t, its in zip(tokens, types, strict=True) if its == type] for type in range(UNUSED)}
+    match kind:
+        case "gpt2":
+            backend = _byte_level(metadata, tokens, types)
+        case "llama":
+            backend = _sentencepiece(metadata, tokens, types)
+        case "t5":
+            backend = read_unigram(
+                metadata, _used(tokens, types), by_type[USER_DEFINED], by_type[UNKNOWN] + by_type[CONTROL]
+            )
+        case _:
+            backend = read_wordpiece(metadata, _used(tokens, types), by_type[UNKNOWN] + by_type[CONTROL])
     for type, special in ((CONTROL, True), (USER_DEFINED, False)):
-        added = [token for token, its_type in zip(tokens, types, strict=True) if its_type == type]
-        backend.add_tokens([AddedToken(token, normalized=False, special=special) for token in added])
+        backend.add_tokens([AddedToken(token, normalized=False, special=special) for token in by_type[type]])
     roles = {role: _token(tokens, metadata.get(f"tokenizer.ggml.{key}")) for role, key in ROLES.items()}
-    if metadata.get("tokenizer.ggml.add_bos_token", kind == "llama") and (bos := roles["bos"]):
-        backend.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokens.index(bos))]
-        )
+    _add_special_tokens(backend, metadata, tokens, kind)
     turn_ends = (metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eot", "eom"))
     stop = [id for id in turn_ends if id is not None]
     return Tokenizer(backend, **roles, stop=stop, chat_template=metadata.get("tokenizer.chat_template"))
 
 
+def _add_special_tokens(backend: tokenizers.Tokenizer, metadata: Metadata, tokens: list[str], kind: str) -> None:
+    """The tokens around a text: those that the file names, or llama.cpp's for the vocabulary type."""
+    around: dict[str, str] = {}
+    for name, key in (("bos", "bos"), ("eos", "eos"), ("sep", "seperator")):
+        default_id = ADDED[kind].get(name)
+        token = _token(tokens, metadata.get(f"tokenizer.ggml.{key}_token_id", default_id))
+        if metadata.get(f"tokenizer.ggml.add_{name}_token", default_id is not None) and token is not None:
+            around[name] = token
+    if not around:
+        return
+    begin, ends = around.get("bos", ""), [around[name] for name in ("eos", "sep") if name in around]
+    single = " ".join(filter(None, [begin, "$A", *ends]))
+    pair = " ".join(filter(None, [single, begin if kind != "bert" else "", "$B:1" if kind == "bert" else "$B", *ends]))
+    backend.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single=single, pair=pair, special_tokens=[(token, tokens.index(token)) for token in around.values()]
+    )
+
+
 def check_bpe(algorithm: str) -> None:
-    """Raises UserError for another tokenizer than BPE."""
+    """Raises UserError for another algorithm of a recipe than BPE: llama.cpp has no Unigram of bytes."""
     if algorithm.lower() != "bpe":
         raise UserError(f"GGUF export: a {algorithm} tokenizer, expected BPE", hint="use the huggingface format")
 
@@ -94,15 +92,33 @@ def write_tokenizer(tokenizer: Tokenizer, size: int) -> Metadata:
     rules = json.loads(tokenizer.backend.to_str())
     if tokenizer.vocab_size > size:
         raise UserError(f"GGUF export: {tokenizer.vocab_size} tokens, but the embedding has {size} rows")
-    check_bpe(rules["model"]["type"])
     names = [tokenizer.token(id) for id in range(size)]
     tokens = [f"[PAD{id}]" if name is None else name for id, name in enumerate(names)]
-    pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in rules["model"]["merges"]]
-    merges = [(first, second) for first, second in pairs]
     types = _types(tokenizer, names, rules["model"])
     metadata: Metadata = {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types}
+    match rules["model"]["type"]:
+        case "Unigram":
+            metadata |= write_unigram(tokenizer, rules, size)
+        case "WordPiece":
+            special = [token for token, type in zip(tokens, types, strict=True) if type in (UNKNOWN, CONTROL, UNUSED)]
+            metadata |= write_wordpiece(rules, tokens, special)
+        case "BPE":
+            metadata |= _write_bpe(rules, tokens)
+        case kind:
+            raise UserError(f"GGUF export: a {kind} tokenizer, expected BPE, Unigram or WordPiece")
+    metadata |= _write_special_tokens(tokenizer)
+    if turn_ends := sorted(tokenizer.stop_ids - {tokenizer.eos_id}):
+        metadata["tokenizer.ggml.eot_token_id"] = turn_ends[0]
+    if tokenizer.chat_template is not None:
+        metadata["tokenizer.chat_template"] = tokenizer.chat_template
+    return metadata
+
+
+def _write_bpe(rules: Metadata, tokens: list[str]) -> Metadata:
+    pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in rules["model"]["merges"]]
+    merges = [(first, second) for first, second in pairs]
     if is_sentencepiece(rules):
-        metadata |= {
+        metadata: Metadata = {
             "tokenizer.ggml.model": "llama",
             "tokenizer.ggml.pre": "default",
             "tokenizer.ggml.scores": scores_from_merges(tokens, merges),
@@ -110,26 +126,47 @@ def write_tokenizer(tokenizer: Tokenizer, size: int) -> Metadata:
         }
         if (unknown := rules["model"].get("unk_token")) is not None:
             metadata["tokenizer.ggml.unknown_token_id"] = tokens.index(unknown)
-    else:
-        metadata |= {
-            "tokenizer.ggml.model": "gpt2",
-            "tokenizer.ggml.pre": _pretokenizer_name(rules),
-            "tokenizer.ggml.merges": [" ".join(merge) for merge in merges],
-            "tokenizer.ggml.add_space_prefix": False,
-        }
-        if not merges:
-            raise UserError(
-                "GGUF export: a vocabulary without merges, which llama.cpp does not open",
-                hint="train a tokenizer with a larger vocab_size, or use the huggingface format",
-            )
-    metadata["tokenizer.ggml.add_bos_token"] = _adds_bos(tokenizer)
-    ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
-    metadata |= {f"tokenizer.ggml.{ROLES[role]}": id for role, id in ids.items() if id is not None}
-    if turn_ends := sorted(tokenizer.stop_ids - {tokenizer.eos_id}):
-        metadata["tokenizer.ggml.eot_token_id"] = turn_ends[0]
-    if tokenizer.chat_template is not None:
-        metadata["tokenizer.chat_template"] = tokenizer.chat_template
+        return metadata
+    metadata = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": _pretokenizer_name(rules),
+        "tokenizer.ggml.merges": [" ".join(merge) for merge in merges],
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+    if not merges:
+        raise UserError(
+            "GGUF export: a vocabulary without merges, which llama.cpp does not open",
+            hint="train a tokenizer with a larger vocab_size, or use the huggingface format",
+        )
     return metadata
+
+
+def _write_special_tokens(tokenizer: Tokenizer) -> Metadata:
+    """Ids by role, and which of them the post-processor adds around a text: [CLS] and [SEP] are roles of BERT's."""
+    whole, inner = tokenizer.encode("a", add_special_tokens=True), tokenizer.encode("a")
+    first = whole.index(inner[0]) if inner else 0
+    begins, ends = whole[:first], whole[first + len(inner) :]
+    ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
+    is_bert = type(tokenizer.backend.model).__name__ == "WordPiece"
+    if is_bert and len(begins) == 1 and len(ends) == 1:
+        ids |= {"bos": begins[0], "eos": None}
+    metadata = {f"tokenizer.ggml.{ROLES[role]}": id for role, id in ids.items() if id is not None}
+    metadata["tokenizer.ggml.add_bos_token"] = begins == [ids["bos"]]
+    if is_bert:
+        if len(ends) == 1:
+            metadata["tokenizer.ggml.seperator_token_id"] = ends[0]
+        metadata |= {"tokenizer.ggml.add_sep_token": len(ends) == 1, "tokenizer.ggml.add_eos_token": False}
+    elif metadata.get("tokenizer.ggml.eos_token_id") is not None:
+        metadata["tokenizer.ggml.add_eos_token"] = ends == [ids["eos"]]
+    return metadata
+
+
+def _used(tokens: list[str], types: list[int]) -> list[str]:
+    """The tokens without the unused ones at the end, which have no text of their own."""
+    used = [token for token, type in zip(tokens, types, strict=True) if type != UNUSED]
+    if used != tokens[: len(used)]:
+        raise UserError("tokenizer.ggml.token_type: unused tokens before used ones, expected them at the end")
+    return used
 
 
 def _byte_level(metadata: Metadata, tokens: list[str], types: list[int]) -> tokenizers.Tokenizer:
@@ -153,9 +190,7 @@ def _byte_level(metadata: Metadata, tokens: list[str], types: list[int]) -> toke
 
 
 def _sentencepiece(metadata: Metadata, tokens: list[str], types: list[int]) -> tokenizers.Tokenizer:
-    used = [token for token, type in zip(tokens, types, strict=True) if type != UNUSED]
-    if used != tokens[: len(used)]:
-        raise UserError("tokenizer.ggml.token_type: unused tokens before used ones, expected them at the end")
+    used = _used(tokens, types)
     unknown = _token(tokens, metadata.get("tokenizer.ggml.unknown_token_id"))
     prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
     return build_sentencepiece_backend(used, metadata["tokenizer.ggml.scores"], unknown, prefix)
@@ -184,6 +219,8 @@ def _pretokenizer_name(rules: Metadata) -> str:
     if (rules["normalizer"] or {"type": "NFC"})["type"] != "NFC":
         kind = rules["normalizer"]["type"]
         raise UserError(f"GGUF export: a tokenizer with a {kind} normalizer, expected none")
+    if rules["normalizer"]:
+        log.warning("GGUF: llama.cpp does not normalize text (NFC): letters typed as a base and a mark get other ids")
     rules_used = tuple(_split_patterns(rules["pre_tokenizer"])), bool(rules["model"].get("ignore_merges"))
     name = next((name for name, rule in PRETOKENIZERS.items() if rule == rules_used), None)
     if name is None:
@@ -196,10 +233,6 @@ def _pretokenizer_name(rules: Metadata) -> str:
 
 def _token(tokens: list[str], id: int | None) -> str | None:
     return tokens[id] if id is not None and 0 <= id < len(tokens) else None
-
-
-def _adds_bos(tokenizer: Tokenizer) -> bool:
-    return tokenizer.bos_id is not None and tokenizer.encode("a", add_special_tokens=True)[0] == tokenizer.bos_id
 
 
 def _parts(rules: Metadata | None) -> list[Metadata]:
