@@ -7,8 +7,7 @@ from groundup.artifacts.machine import Machine
 from groundup.data.inputs import local_files
 from groundup.plan.stage_support import check_chat
 from groundup.recipe import Recipe
-from groundup.recipe.data_config import FilesConfig
-from groundup.recipe.finetune_config import FinetuneConfig
+from groundup.recipe.finetune_config import FinetuneConfig, FinetuneSourceConfig
 
 if TYPE_CHECKING:
     from groundup.finetune.conversations import ConversationStats
@@ -37,7 +36,7 @@ def count_inputs(config: FinetuneConfig) -> "ConversationStats | None":
     return read_examples(config.examples, Machine())[1]
 
 
-def are_local(sources: Iterable[FilesConfig]) -> bool:
+def are_local(sources: Iterable[FinetuneSourceConfig]) -> bool:
     """Whether all sources name files of this machine."""
     return all(
         not source.package and "://" not in (source.path or "") and local_files(source.path or "") for source in sources
