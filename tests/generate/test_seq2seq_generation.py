@@ -35,7 +35,17 @@ def tiny(**knobs):
     return model
 
 
-@pytest.mark.parametrize("knobs", [{}, {"position_embedding": "rope", "num_kv_heads": 2}], ids=["t5", "rope"])
+KINDS = {
+    "t5": {},
+    "rope": {"position_embedding": "rope", "num_kv_heads": 2},
+    "umt5": {"relative_bias_per_layer": True},
+    "bart": {"position_embedding": "learned", "norm": "layernorm", "norm_placement": "post", "embedding_norm": True},
+    "marian": {"position_embedding": "sinusoidal", "norm_placement": "post", "head_bias": True},
+    "m2m": {"position_embedding": "sinusoidal_fairseq"},
+}
+
+
+@pytest.mark.parametrize("knobs", KINDS.values(), ids=KINDS)
 def test_cached_and_batched_generation_equal_the_reference(knobs):
     model = tiny(**knobs)
     for sampling in (GREEDY, SamplingParams(seed=3, top_k=9, repetition_penalty=1.3)):

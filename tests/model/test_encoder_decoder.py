@@ -17,10 +17,28 @@ T5 = {
 }
 
 
-@pytest.fixture(params=["t5", "rope", "grouped"])
+BART = {
+    "norm": "layernorm",
+    "norm_bias": True,
+    "norm_placement": "post",
+    "embedding_norm": True,
+    "position_embedding": "learned",
+    "attention_bias": "all",
+    "feed_forward": "gelu",
+    "feed_forward_bias": True,
+    "head_bias": True,
+}
+
+
+@pytest.fixture(params=["t5", "rope", "grouped", "umt5", "bart", "mbart", "marian", "m2m"])
 def model(request, config):
     knobs = {
         "t5": {},
+        "umt5": {"relative_bias_per_layer": True},
+        "bart": BART,
+        "mbart": BART | {"norm_placement": "pre", "keep_first_norm": True},
+        "marian": BART | {"embedding_norm": False, "position_embedding": "sinusoidal"},
+        "m2m": BART | {"norm_placement": "pre", "embedding_norm": False, "position_embedding": "sinusoidal_fairseq"},
         "rope": {"position_embedding": "rope"},
         "grouped": {"num_heads": 6, "num_kv_heads": 2, "tie_embeddings": True},
     }

@@ -48,6 +48,12 @@ def test_axes_must_multiply_to_the_devices(layout, devices):
         ({"pipeline": 2, "shard": 1}, {"tie_embeddings": True}, {}, "tie_embeddings"),
         ({"pipeline": 2, "shard": 1}, {"architecture": "encoder_decoder"}, {}, "encoder_decoder: not supported"),
         (
+            {"context": 2, "shard": 1},
+            {"architecture": "encoder_decoder", "position_embedding": "sinusoidal"},
+            {},
+            "model.position_embedding = sinusoidal: not supported",
+        ),
+        (
             {"pipeline": 2, "shard": 2, "pipeline_schedule": "zero-bubble-v", "reshard_after_forward": True}, {}, {},
             "weight gradients would be wrong",
         ),

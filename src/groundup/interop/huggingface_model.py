@@ -206,6 +206,8 @@ def _adjust_to_tensors(family: Family, config: ModelConfig, source: TensorSource
     changes: dict[str, Any] = {}
     if family.masked_head:
         changes["masked_lm_head"] = family.masked_head in source.shapes
+    if family.logit_bias:
+        changes["head_bias"] = family.logit_bias in source.shapes
     if family.kind == "encoder_decoder" and family.head not in source.shapes:
         config = config.model_copy(update={"tie_embeddings": True})  # as transformers, whatever config.json says
     repeated = []

@@ -153,6 +153,22 @@ class CrossAttentionBlock(nn.Module):
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
+class PostNormCrossAttentionBlock(CrossAttentionBlock):
+    """The same with norms after the sums, as in the original transformer and BART."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        context: AttentionContext,
+        cross_key_values: CrossKeyValues,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        x = self.attention_norm(x + self.attention(x, context, cache))
+        x = self.cross_attention_norm(x + self.cross_attention(x, cross_key_values))
+        return self.feed_forward_norm(x + self.feed_forward(x))
+
+
+CROSS_BLOCKS = {"pre": CrossAttentionBlock, "post": PostNormCrossAttentionBlock}
 BLOCKS = {
     "pre": PreNormBlock,
     "post": PostNormBlock,

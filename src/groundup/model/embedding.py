@@ -1,5 +1,7 @@
 """Token, position and token-type embeddings, and the validation of token ids and labels."""
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -43,11 +45,10 @@ class Embedding(nn.Module):
         width = config.embedding_size or config.hidden_size
         self.tokens = nn.Embedding(config.vocab_size, width)
         self.scale = build_scale(config.embedding_scale)
-        self.positions = (
-            AdditiveEmbedding(config.context_length, width) if config.position_embedding == "learned" else PassThrough()
-        )
+        shared = config.architecture == "encoder_decoder"  # positions and norm belong to its stacks
+        self.positions = PassThrough() if shared else build_positions(config, width)
         self.token_types = AdditiveEmbedding(config.num_token_types, width) if config.num_token_types else PassThrough()
-        self.norm = build_norm(config, width) if config.embedding_norm else PassThrough()
+        self.norm = build_norm(config, width) if config.embedding_norm and not shared else PassThrough()
         # ELECTRA (Clark et al. 2020), ALBERT (Lan et al. 2020, section 3.1): a narrow table for a wide model
         self.projection = nn.Linear(width, config.hidden_size) if config.embedding_size else PassThrough()
 
@@ -58,6 +59,44 @@ class Embedding(nn.Module):
         x = self.positions(x, positions)
         x = self.token_types(x, torch.zeros_like(tokens) if token_types is None else token_types)
         return self.projection(self.norm(x))
+
+
+class StackEmbedding(nn.Module):
+    """Positions and norm of the embedding of one stack of an encoder-decoder, whose tokens' table serves both stacks."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.positions = build_positions(config, config.hidden_size)
+        self.norm = build_norm(config, config.hidden_size) if config.embedding_norm else PassThrough()
+
+    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "*B T"]) -> Float[Tensor, "B T D"]:
+        return self.norm(self.positions(x, positions))
+
+
+class SinusoidalEmbedding(nn.Module):
+    """x + [sin(p f) cos(p f)], frequencies f from 1 to 1 / 10,000 (Vaswani et al. 2017, section 3.5): no weights.
+
+    There the last frequency is one step above 1 / 10,000; fairseq ends with it, and counts positions from 2 (M2M-100).
+    """
+
+    def __init__(self, width: int, fairseq: bool):
+        super().__init__()
+        self.half = width // 2
+        self.first, self.steps = (2, self.half - 1) if fairseq else (0, self.half)
+
+    def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "*B T"]) -> Float[Tensor, "B T D"]:
+        exponents = torch.arange(self.half, device=x.device, dtype=torch.float32) / max(self.steps, 1)
+        angles = (positions + self.first)[..., None] * torch.exp(-math.log(10_000) * exponents)
+        return x + torch.cat((angles.sin(), angles.cos()), dim=-1).to(x.dtype)
+
+
+def build_positions(config: ModelConfig, width: int) -> nn.Module:
+    """What adds positions to embeddings; nothing where attention has them."""
+    if config.position_embedding == "learned":
+        return AdditiveEmbedding(config.context_length, width)
+    if config.position_embedding in ("sinusoidal", "sinusoidal_fairseq"):
+        return SinusoidalEmbedding(width, fairseq=config.position_embedding == "sinusoidal_fairseq")
+    return PassThrough()
 
 
 def build_scale(factor: float) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Encoder-decoders (T5): an encoder of the source text, and a decoder of the target text with cross-attention to it.
+"""Encoder-decoders (T5, BART): an encoder of the source text, and a decoder of the target text with cross-attention to it.
 
 The cross-attention's keys and values are computed once per source text and kept in the cache.
 """
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from groundup.model.attention import CrossKeyValues
 from groundup.model.attention_mask import build_mask, compute_positions
-from groundup.model.block import CrossAttentionBlock, build_blocks, build_final_norm
-from groundup.model.embedding import Embedding, check_architecture, check_labels, check_tokens
+from groundup.model.block import CROSS_BLOCKS, CrossAttentionBlock, build_blocks, build_final_norm
+from groundup.model.embedding import Embedding, StackEmbedding, check_architecture, check_labels, check_tokens
 from groundup.model.head import ModelOutput, build_head, shift_right
 from groundup.model.kv_cache import KVCache, StaticKVCache
 from groundup.model.moe import pop_aux_loss
@@ -120,6 +120,7 @@ class EncoderStack(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         num_layers = config.num_encoder_layers or config.num_layers
+        self.embedding = StackEmbedding(config)
         layer_types = config.layer_types_for(num_layers)
         self.position_encodings = build_position_encodings(config, layer_types, causal=False)
         self.encoding_names = encoding_names(config, layer_types)
@@ -131,7 +132,7 @@ class EncoderStack(nn.Module):
     ) -> Float[Tensor, "B S D"]:
         positions = compute_positions(tokens, document_ids)
         contexts = self.position_encodings(positions, document_ids)
-        x = embedding(tokens, positions)
+        x = self.embedding(embedding(tokens, positions), positions)
         for block, name in zip(self.blocks, self.encoding_names, strict=True):
             x = block(x, contexts[name])
         return self.final_norm(x)
@@ -142,9 +143,11 @@ class DecoderStack(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        self.embedding = StackEmbedding(config)
         self.position_encodings = build_position_encodings(config, config.layer_types, causal=True)
         self.encoding_names = encoding_names(config, config.layer_types)
-        self.blocks = nn.ModuleList(CrossAttentionBlock(config, layer) for layer in range(config.num_layers))
+        block = CROSS_BLOCKS[config.norm_placement]
+        self.blocks = nn.ModuleList(block(config, layer) for layer in range(config.num_layers))
         self.final_norm = build_final_norm(config)
 
     def project_memory(
@@ -175,7 +178,7 @@ class DecoderStack(nn.Module):
     ) -> Float[Tensor, "B T D"]:
         positions = compute_positions(tokens, document_ids) if cache is None else cache.positions(tokens.shape[1])
         contexts = self.position_encodings(positions, document_ids, cache)
-        x = embedding(tokens, positions)
+        x = self.embedding(embedding(tokens, positions), positions)
         for block, name, cross_key_values in zip(self.blocks, self.encoding_names, layer_cross_key_values, strict=True):
             x = block(x, contexts[name], cross_key_values, cache)
         if cache is not None:

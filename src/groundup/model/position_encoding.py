@@ -117,6 +117,8 @@ POSITION_ENCODINGS = {
     "rope": RotaryPositionEncoding,
     "relative": RelativePositionEncoding,
     "learned": NoPositionEncoding,
+    "sinusoidal": NoPositionEncoding,
+    "sinusoidal_fairseq": NoPositionEncoding,
 }
 
 

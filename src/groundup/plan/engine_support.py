@@ -197,7 +197,7 @@ def _check_megatron_model(config: ModelConfig) -> None:
         unsupported["feed_forward"] = config.feed_forward
     if config.moe is not None and (config.moe.expert_bias or config.moe.router_bias):
         unsupported["moe"] = "biases in router or experts"
-    if config.position_embedding == "relative":
+    if config.position_embedding not in ("rope", "learned"):
         unsupported["position_embedding"] = config.position_embedding
     if "local" in config.layer_types:
         unsupported["attention_pattern"] = config.attention_pattern

@@ -71,11 +71,17 @@ def check_layout(layout: LayoutConfig, config: ModelConfig, train: TrainConfig |
 
 def _check_parts(layout: LayoutConfig, config: ModelConfig) -> None:
     """Raises UserError for an axis over which a part of the model is not divided."""
+    cross = config.architecture == "encoder_decoder"
+    stacks_have_positions = cross and config.position_embedding not in ("rope", "relative")
     for axis, part, has in (
         ("tensor", "latent_attention", config.latent_attention is not None),
         ("context", "latent_attention", config.latent_attention is not None),
         ("tensor", "attention_sinks", config.attention_sinks),
         ("context", "attention_sinks", config.attention_sinks),
+        ("tensor", "relative_bias_per_layer", config.relative_bias_per_layer),
+        ("context", "relative_bias_per_layer", config.relative_bias_per_layer),
+        ("context", f"position_embedding = {config.position_embedding}", stacks_have_positions),
+        ("context", "norm_placement = post", cross and config.norm_placement == "post"),
         ("expert", "moe.expert_bias", config.moe is not None and config.moe.expert_bias),
     ):
         if (size := getattr(layout, axis)) > 1 and has:

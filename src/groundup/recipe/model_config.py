@@ -161,8 +161,10 @@ class ModelConfig(BaseConfig):
     keep_first_norm: bool = knob(False, "embedding_norm: keep the first pre-norm too, as nanochat and BLOOM")
 
     # Positions
-    position_embedding: Literal["rope", "learned", "relative"] = knob(
-        "rope", "rotary (Su et al. 2021), learned (GPT-2, BERT), or relative bias (T5)"
+    position_embedding: Literal["rope", "learned", "relative", "sinusoidal", "sinusoidal_fairseq"] = knob(
+        "rope",
+        "rotary (Su et al. 2021), learned (GPT-2, BERT), relative bias (T5), or sines (Vaswani et al. 2017; fairseq: from "
+        "position 2, M2M-100)",
     )
     rope_theta: float = knob(10_000.0, "base of the rotary frequencies", gt=0)
     rotary_dim: int | None = knob(
@@ -342,12 +344,16 @@ class ModelConfig(BaseConfig):
             raise ValueError(f"embedding_size = {self.embedding_size} with {self.architecture}, expected an encoder")
         if self.relative_bias_per_layer and self.architecture != "encoder_decoder":
             raise ValueError(f"relative_bias_per_layer with {self.architecture}, expected an encoder_decoder")
-        if self.architecture == "encoder_decoder" and self.norm_placement != "pre":
-            raise ValueError(f"norm_placement = {self.norm_placement!r} with an encoder_decoder, expected 'pre'")
         if self.qk_norm_after_rope and self.qk_norm_type == "projection":
             raise ValueError(
                 "qk_norm_after_rope with qk_norm_type = 'projection', expected head, per_head or unweighted"
             )
+        if self.architecture == "encoder_decoder" and self.norm_placement not in ("pre", "post"):
+            raise ValueError(
+                f"norm_placement = {self.norm_placement!r} with an encoder_decoder, expected 'pre' or 'post'"
+            )
+        if self.position_embedding.startswith("sinusoidal") and self.hidden_size % 2:
+            raise ValueError(f"hidden_size = {self.hidden_size} is odd, expected an even number for sines and cosines")
         if self.qk_norm and self.qk_norm_type == "per_head" and self.norm not in ("rmsnorm", "layernorm"):
             raise ValueError(f"norm = {self.norm!r} with qk_norm_type = 'per_head', expected rmsnorm or layernorm")
         if self.residual_scale != 1.0 and (self.architecture == "encoder_decoder" or self.norm_placement == "parallel"):

@@ -8,6 +8,7 @@ transformers in both directions.
 from collections.abc import Callable
 
 from family_draws import (
+    bart,
     bert,
     deepseek,
     ernie,
@@ -58,6 +59,7 @@ DRAWS: dict[str, Callable[[Draw], DrawnModel]] = {
     **starcoder.DRAWS,
     **opt.DRAWS,
     **t5.DRAWS,
+    **bart.DRAWS,
     **bert.DRAWS,
     **modernbert.DRAWS,
 }

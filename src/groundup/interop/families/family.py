@@ -33,6 +33,7 @@ class Family:
         read: config.json (with defaults) -> the knobs of ModelConfig beyond `keys`.
         write: ModelConfig -> the keys of config.json beyond `keys`.
         weight_map: tensor maps for a configuration and the names of its native tensors.
+        logit_bias: foreign name of the bias of logits, which files may lack.
         embedding, head: foreign names of the two matrices that may be tied.
         masked_head: a foreign tensor that only encoders with a masked-LM head have.
         prefix: start of tensor names in the class `architecture`, absent in files of the headless model.
@@ -54,6 +55,7 @@ class Family:
     embedding: str = "model.embed_tokens.weight"
     head: str = "lm_head.weight"
     masked_head: str | None = None
+    logit_bias: str | None = None
     prefix: str = "model."
     ignored: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()

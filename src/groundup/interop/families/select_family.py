@@ -32,7 +32,8 @@ def lossy_fields(config: ModelConfig, family: Family) -> list[str]:
     """`knob must be x, is y` for each knob that the family's config.json does not preserve."""
     try:
         required = family.read_config(family.write_config(config))
-        head = {"masked_lm_head": config.masked_lm_head}  # decided by the stored tensors
+        head = {"masked_lm_head": config.masked_lm_head}  # decided by the stored tensors, as the next
+        head |= {"head_bias": config.head_bias} if family.logit_bias else {}
         return config_differences(config, required.model_copy(update=head))
     except UserError as error:
         return [error.message]
