@@ -19,6 +19,7 @@
     tokenizer_training.py      train or extend a tokenizer
     sentencepiece.py           SentencePiece models
     tiktoken_vocabularies.py   special tokens of published tiktoken files
+    vocabulary_files.py        folders with vocab.json, vocab.txt or tekken.json
     pretrained.py              load a tokenizer.json, a tiktoken file or a SentencePiece model
     batch_encoder.py           fastest exact encoder of many texts
     parquet_documents.py       documents of a data artifact, and a random sample to train on

@@ -1,4 +1,4 @@
-"""Load a pretrained tokenizer: a Hugging Face folder or `tokenizer.json`, a tiktoken file, a SentencePiece model.
+"""Load a pretrained tokenizer: a Hugging Face folder with any of its vocabulary files, a tiktoken file, a SentencePiece model.
 
 Ids equal those of the original library. The format is detected by content, not by name: Llama 3's `tokenizer.model` is a
 tiktoken file.
@@ -6,25 +6,38 @@ tiktoken file.
 
 import base64
 import binascii
+import json
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models
+from tokenizers import AddedToken
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
 from groundup.artifacts.machine import Machine
 from groundup.recipe.tokenizer_config import TokenizerConfig
-from groundup.tokenizer.bytes_to_unicode import to_unicode
 from groundup.tokenizer.library_errors import check_rules, library_errors
 from groundup.tokenizer.sentencepiece import load_sentencepiece
-from groundup.tokenizer.split_patterns import PATTERNS, build_pre_tokenizer
+from groundup.tokenizer.split_patterns import PATTERNS
 from groundup.tokenizer.tiktoken_vocabularies import tiktoken_vocabulary
-from groundup.tokenizer.tokenizer import CONFIG_FILE, TOKENIZER_FILE, Tokenizer
+from groundup.tokenizer.tokenizer import Tokenizer
+from groundup.tokenizer.tokenizer_folder import ADDED_FILE, CONFIG_FILE, MAP_FILE, TOKENIZER_FILE, read_tokenizer_folder
+from groundup.tokenizer.vocabulary_files import (
+    MERGES_FILE,
+    READERS,
+    TEKKEN_FILE,
+    VOCABULARY_FILE,
+    WORDPIECE_FILE,
+    byte_level_ranks,
+)
 
 TiktokenRanks = dict[bytes, int]
 MODEL_FILE = "tokenizer.model"
+BESIDE = (
+    MERGES_FILE, CONFIG_FILE, MAP_FILE, ADDED_FILE, "generation_config.json", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+"""Files beside the vocabulary that decide ids or templates."""
 
 
 def tokenizer_files(path: Path | str) -> list[Path]:
@@ -33,15 +46,13 @@ def tokenizer_files(path: Path | str) -> list[Path]:
     if path.is_file() and path.name != TOKENIZER_FILE:
         return [path]
     folder = path.parent if path.name == TOKENIZER_FILE else path
-    names = (TOKENIZER_FILE, CONFIG_FILE, "special_tokens_map.json", "generation_config.json")
-    names = (*names, "chat_template.jinja", "chat_template.json")
-    if (folder / TOKENIZER_FILE).is_file():
-        return [folder / name for name in names if (folder / name).is_file()]
-    if (folder / MODEL_FILE).is_file():
-        return [folder / MODEL_FILE]
+    for main in (TOKENIZER_FILE, TEKKEN_FILE, MODEL_FILE, VOCABULARY_FILE, WORDPIECE_FILE):
+        if (folder / main).is_file() and (main != VOCABULARY_FILE or (folder / MERGES_FILE).is_file()):
+            return [folder / name for name in (main, *BESIDE) if (folder / name).is_file()]
     raise UserError(
         f"tokenizer {path}: no such tokenizer",
-        hint=f"expected a folder with {TOKENIZER_FILE} or {MODEL_FILE}, a .json, a .tiktoken or a .model file",
+        hint=f"expected a folder with {TOKENIZER_FILE}, {MODEL_FILE}, {TEKKEN_FILE}, {VOCABULARY_FILE} and {MERGES_FILE}, or "
+        f"{WORDPIECE_FILE}; a .json, a .tiktoken or a .model file",
     )
 
 
@@ -62,6 +73,11 @@ def load_pretrained_tokenizer(path: Path | str, pretokenizer: str = "gpt4") -> T
     file = tokenizer_files(path)[0]
     if file.name == TOKENIZER_FILE:
         return Tokenizer.load(file.parent)
+    is_folder = Path(path).expanduser().is_dir()
+    if is_folder and file.name in READERS:
+        with library_errors(f"{file}: not a readable tokenizer", "make or fetch it again"):
+            backend, roles = READERS[file.name](file.parent)
+        return Tokenizer(backend, **read_tokenizer_folder(file.parent, backend, roles))
     data = file.read_bytes()
     if data.lstrip()[:1] == b"{":
         with library_errors(f"{file}: not a readable tokenizer", "make or fetch it again"):
@@ -71,34 +87,27 @@ def load_pretrained_tokenizer(path: Path | str, pretokenizer: str = "gpt4") -> T
     ranks = _parse_tiktoken(data)
     hint = "expected a tokenizer.json, a tiktoken file or a SentencePiece model"
     with library_errors(f"{file}: not a supported tokenizer", hint):  # a damaged model can raise anything
-        return load_sentencepiece(data) if ranks is None else from_tiktoken(ranks, pretokenizer)
+        loaded = load_sentencepiece(data) if ranks is None else from_tiktoken(ranks, pretokenizer)
+    if not (is_folder and (file.parent / CONFIG_FILE).is_file()):
+        return loaded
+    roles = {
+        "bos_token": loaded.bos,
+        "eos_token": loaded.eos,
+        "pad_token": loaded.pad,
+        "chat_template": loaded.chat_template,
+    }
+    return Tokenizer(loaded.backend, **read_tokenizer_folder(file.parent, loaded.backend, roles))
 
 
 def from_tiktoken(ranks: TiktokenRanks, pretokenizer: str) -> Tokenizer:
-    """A tiktoken vocabulary, token -> rank, as byte-level BPE.
+    """A tiktoken vocabulary, token -> rank, as byte-level BPE; a published one is split by its own pattern.
 
-    tiktoken merges the pair of neighbours whose concatenation has the lowest rank, so every split of a token into two
-    tokens is a merge. A pretoken that is a token is not split (`ignore_merges`).
     Raises ValueError when a byte has no token, and when two tokens have the same rank.
     """
-    if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
-        raise ValueError(f"no token for byte {missing[0]:#04x}")
-    if len(set(ranks.values())) < len(ranks):
-        raise ValueError("two tokens have the same rank")
-    merges = [
-        (rank, ranks[token[:i]], ranks[token[i:]])
-        for token, rank in ranks.items()
-        for i in range(1, len(token))
-        if token[:i] in ranks and token[i:] in ranks
-    ]
-    entries = {rank: to_unicode(token) for token, rank in ranks.items()}
-    pairs = [(entries[left], entries[right]) for _, left, right in sorted(merges)]
-    vocabulary = {letters: rank for rank, letters in entries.items()}
     published = tiktoken_vocabulary(ranks)
-    vocabulary |= published.special_tokens
-    backend = tokenizers.Tokenizer(models.BPE(vocabulary, pairs, ignore_merges=True))
-    backend.pre_tokenizer = build_pre_tokenizer(PATTERNS[pretokenizer].regex)  # type: ignore[assignment]
-    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    rules = json.loads(byte_level_ranks(ranks, published.regex or PATTERNS[pretokenizer].regex).to_str())
+    rules["model"]["vocab"] |= published.special_tokens
+    backend = tokenizers.Tokenizer.from_str(json.dumps(rules))
     backend.add_special_tokens(
         [AddedToken(token, special=True, normalized=False) for token in published.special_tokens]
     )

@@ -50,6 +50,15 @@ PATTERNS = {
 }
 
 
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+O200K = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_CONTRACTIONS}"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""The pattern of openai/tiktoken o200k_base: words end where capitals follow small letters, and keep their contraction."""
+
+
 def build_pre_tokenizer(regex: str) -> pre_tokenizers.PreTokenizer:
     """Split by `regex`, then map UTF-8 bytes to printable letters (bytes_to_unicode.py)."""
     return pre_tokenizers.Sequence(

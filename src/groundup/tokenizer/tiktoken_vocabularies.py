@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from groundup.tokenizer.chat_template import CHATML, LLAMA3
 from groundup.tokenizer.special_tokens import END_OF_TEXT, PADDING, SPECIAL_TOKENS, TURN_END, TURN_START
+from groundup.tokenizer.split_patterns import O200K, PATTERNS
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class TiktokenVocabulary:
     eos: str = END_OF_TEXT
     pad: str = PADDING
     chat_template: str = CHATML
+    regex: str | None = None
+    """Of a published vocabulary: its pretokenization pattern."""
 
 
 _LLAMA3_NAMES = {
@@ -29,7 +32,7 @@ _LLAMA3 = {
 
 PUBLISHED: dict[tuple[int, int], TiktokenVocabulary] = {
     # GPT-2 and cl100k_base, o200k_base: openai/tiktoken, tiktoken_ext/openai_public.py; the turn tokens: its README
-    (50_256, 262): TiktokenVocabulary({END_OF_TEXT: 50_256}),
+    (50_256, 262): TiktokenVocabulary({END_OF_TEXT: 50_256}, regex=PATTERNS["gpt2"].regex),
     (100_256, 279): TiktokenVocabulary(
         {
             END_OF_TEXT: 100_257,
@@ -39,18 +42,20 @@ PUBLISHED: dict[tuple[int, int], TiktokenVocabulary] = {
             TURN_START: 100_264,
             TURN_END: 100_265,
             "<|endofprompt|>": 100_276,
-        }
+        },
+        regex=PATTERNS["gpt4"].regex,
     ),
-    (199_998, 290): TiktokenVocabulary({END_OF_TEXT: 199_999, "<|endofprompt|>": 200_018}),
+    (199_998, 290): TiktokenVocabulary({END_OF_TEXT: 199_999, "<|endofprompt|>": 200_018}, regex=O200K),
     # Llama 3.1: tokenizer_config.json of meta-llama/Llama-3.1-8B-Instruct
     (128_000, 279): TiktokenVocabulary(
-        _LLAMA3, "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>", LLAMA3
+        _LLAMA3, "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>", LLAMA3, PATTERNS["gpt4"].regex
     ),
     # Qwen: tokenization_qwen.py of Qwen/Qwen-7B
     (151_643, 279): TiktokenVocabulary(
         {END_OF_TEXT: 151_643, TURN_START: 151_644, TURN_END: 151_645}
         | {f"<|extra_{i}|>": 151_646 + i for i in range(205)},
         pad=END_OF_TEXT,
+        regex=PATTERNS["qwen2"].regex,
     ),
 }
 """(number of tokens, rank of b" the") -> vocabulary."""

@@ -25,12 +25,15 @@ SPACE_PREFIX_CLASSES = ("GPT2", "Roberta", "Bart", "Longformer", "LED")
 """Tokenizer classes that follow `add_prefix_space`, whatever tokenizer.json says."""
 
 
-def read_tokenizer_folder(folder: Path, backend: tokenizers.Tokenizer) -> dict[str, Any]:
+def read_tokenizer_folder(
+    folder: Path, backend: tokenizers.Tokenizer, defaults: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The arguments of `Tokenizer` beside the backend, which gets the tokens and rules that only these files name.
 
+    defaults: the fields of tokenizer_config.json where the folder does not say them.
     Raises UserError for values of another type.
     """
-    config = read_tokenizer_config(folder)
+    config = {**(defaults or {}), **read_tokenizer_config(folder)}
     _add_tokens(backend, config, _read_json(folder / ADDED_FILE))
     roles = _read_roles(config, backend)
     if not (folder / TOKENIZER_FILE).is_file():
@@ -72,11 +75,12 @@ def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], older:
     same, names = {_attributes(token) for token in known}, {token.content for token in known}
     tokens = [token for _, token in sorted(by_id.items(), key=lambda item: item[0]) if _attributes(token) not in same]
     names |= {token.content for token in tokens}
-    # A role alone, such as a padding token that the model has no embedding for, is no token; its id counts before others.
-    roles_only = {token.content for token in roles.values()} - {token.content for token in extra}
-    needs_roles = any(token.content not in names and backend.token_to_id(token.content) is None for token in extra)
+    # A role outside of the vocabulary, such as a padding token that the model has no embedding for, is no token, unless others
+    # follow it.
+    follow = {token.content for token in extra} - names
     for token in (*roles.values(), *extra):
-        if token.content not in names and (needs_roles or token.content not in roles_only):
+        is_token = token.content in follow or backend.token_to_id(token.content) is not None
+        if token.content not in names and (is_token or any(backend.token_to_id(name) is None for name in follow)):
             tokens.append(AddedToken(token.content, special=True, lstrip=token.lstrip, rstrip=token.rstrip))
             names.add(token.content)
     if tokens:
