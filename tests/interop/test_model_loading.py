@@ -315,3 +315,15 @@ def test_hidden_files_are_not_named(tmp_path):
     (tmp_path / ".lock").touch()  # of a run that failed before its first stage
     with pytest.raises(UserError, match="contains nothing; expected"):
         resolve_model_path(tmp_path)
+
+
+def test_model_folder_without_tokenizer_json(tmp_path: Path, model, tokenizer):
+    """Older folders have the vocabulary in files of their own."""
+    export_huggingface(model, tokenizer, tmp_path)
+    rules = json.loads((tmp_path / "tokenizer.json").read_text())["model"]
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "vocab.json").write_text(json.dumps(rules["vocab"]))
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in rules["merges"]]
+    (tmp_path / "merges.txt").write_text("\n".join(merges))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Qwen2Tokenizer"}))
+    assert open_model(tmp_path)[1].encode("a b 2") == tokenizer.encode("a b 2")

@@ -15,7 +15,7 @@ from groundup.plan.parameter_count import count_parameters
 from groundup.recipe import ModelConfig, RecipeView
 from groundup.recipe.base_model_config import BaseModelConfig
 from groundup.stages import STAGE_FOLDERS
-from groundup.tokenizer import Tokenizer
+from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
 
 IDENTITY_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".pt", ".gguf")
 
@@ -91,7 +91,7 @@ def read_base_tokenizer(path: Path) -> Tokenizer:
         from groundup.interop.gguf.gguf_import import read_gguf  # optional dependency
 
         return read_gguf(path)[1]
-    return Tokenizer.load(path)
+    return load_pretrained_tokenizer(path)
 
 
 def _section(recipe: RecipeView) -> BaseModelConfig:

@@ -17,7 +17,7 @@ from groundup.model import load_model
 from groundup.model.serialization import CONFIG_FILE as NATIVE_CONFIG
 from groundup.model.token_weights import load_token_weights
 from groundup.stages import STAGE_FOLDERS
-from groundup.tokenizer import Tokenizer
+from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
 
 MODEL_STAGES_BY_PREFERENCE = (STAGE_FOLDERS["chat"], STAGE_FOLDERS["base"])
 """Stages of a run with a model, the chat model first."""
@@ -56,7 +56,7 @@ def open_model(
         return load_model(path, target, dtype, verify=False), Tokenizer.load(path)
     model = load_huggingface(path, target, dtype)
     load_token_weights(model, path)
-    return model, Tokenizer.load(path)
+    return model, load_pretrained_tokenizer(path)
 
 
 def resolve_model_path(path: Path) -> Path:

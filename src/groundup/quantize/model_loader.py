@@ -18,7 +18,7 @@ from groundup.quantize.formats.huggingface_folder import export_huggingface_quan
 from groundup.quantize.int4_cpu import use_int4_kernel
 from groundup.quantize.quantized_folder import load_quantized_folder
 from groundup.quantize.quantizer import dequantize_model
-from groundup.tokenizer import Tokenizer
+from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
 
 
 def open_model(path: Path | str, device: str = "auto", *, verify: bool = True) -> tuple[nn.Module, Tokenizer]:
@@ -44,7 +44,7 @@ def load_quantized_model(path: Path, device: torch.device | str = "cpu") -> tupl
     load = load_quantized_folder if (path / QUANTIZATION_FILE).is_file() else load_huggingface_quantized
     model = load(path, device)
     load_token_weights(model, path)
-    return model, Tokenizer.load(path)
+    return model, load_pretrained_tokenizer(path)
 
 
 def export_model(

@@ -15,6 +15,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
+from groundup.tokenizer.byte_level_vocabulary import MAX_IDS
 from groundup.tokenizer.bytes_to_unicode import to_unicode
 from groundup.tokenizer.split_patterns import PATTERNS, build_pre_tokenizer
 from groundup.tokenizer.tokenizer_folder import CONFIG_FILE, read_tokenizer_config
@@ -70,7 +71,9 @@ def read_merges_folder(folder: Path) -> tuple[tokenizers.Tokenizer, Json]:
     name = _class_name(folder)
     lines = (folder / MERGES_FILE).read_text(encoding="utf-8").split("\n")
     merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    vocabulary = json.loads((folder / VOCABULARY_FILE).read_text(encoding="utf-8"))
+    vocabulary = read_json_object(folder / VOCABULARY_FILE)
+    if wrong := [token for token, id in vocabulary.items() if type(id) is not int or not 0 <= id < MAX_IDS]:
+        raise UserError(f"{folder / VOCABULARY_FILE}: {wrong[0]!r}: {vocabulary[wrong[0]]!r}, expected an id")
     backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges))  # type: ignore[arg-type]
     backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     if name.startswith("Qwen2"):
