@@ -73,6 +73,25 @@ def draw_ministral(draw: Draw) -> DrawnModel:
     return DrawnModel(fields)
 
 
+def draw_ministral3(draw: Draw) -> DrawnModel:
+    rope = {
+        "rope_type": "yarn",
+        "rope_theta": draw.choice((1e4, 1e6)),
+        "factor": draw.choice((2.0, 16.0)),
+        "original_max_position_embeddings": draw.choice((40, 64)),
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "llama_4_scaling_beta": draw.choice((0.1, 0.3)),
+        **draw.choice(({}, {"mscale": 1.0, "mscale_all_dim": 1.0})),
+    }
+    fields = {**_shape(draw), "model_type": "ministral3", "head_dim": draw.choice((8, 22, 64)), "rope_parameters": rope}
+    fields["sliding_window"] = draw.choice((None, 9))
+    fields["max_position_embeddings"] = 96
+    for key in ("rope_theta", "rope_scaling", "original_max_position_embeddings"):
+        fields.pop(key, None)
+    return DrawnModel(fields)
+
+
 def draw_arcee(draw: Draw) -> DrawnModel:
     activation = draw.choice(("relu2", "relu2", "gelu", "gelu_pytorch_tanh"))
     return DrawnModel({**_shape(draw, "attention_bias", "mlp_bias"), "model_type": "arcee", "hidden_act": activation})
@@ -96,6 +115,7 @@ DRAWS = {
     "granite": draw_granite,
     "seed_oss": draw_seed_oss,
     "ministral": draw_ministral,
+    "ministral3": draw_ministral3,
     "arcee": draw_arcee,
     "nanochat": draw_nanochat,
 }

@@ -64,7 +64,7 @@ from groundup.interop.families.granite_moe import GRANITE_MOE, GRANITE_MOE_SHARE
 from groundup.interop.families.hunyuan import HUNYUAN_V1_DENSE, HUNYUAN_V1_MOE
 from groundup.interop.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from groundup.interop.families.llama4 import LLAMA4_TEXT
-from groundup.interop.families.llama_variants import ARCEE, GRANITE, MINISTRAL, SEED_OSS, SMOLLM3
+from groundup.interop.families.llama_variants import ARCEE, GRANITE, MINISTRAL, MINISTRAL3, SEED_OSS, SMOLLM3
 from groundup.interop.families.minicpm3 import MINICPM3
 from groundup.interop.families.mixtral import MIXTRAL
 from groundup.interop.families.modernbert import MODERNBERT
@@ -85,7 +85,7 @@ from groundup.interop.families.youtu import YOUTU
 
 _SIMPLEST_FIRST = (
     LLAMA, QWEN3, QWEN2, MISTRAL,
-    SEED_OSS, MINISTRAL, SMOLLM3, GRANITE, ARCEE,
+    SEED_OSS, MINISTRAL, MINISTRAL3, SMOLLM3, GRANITE, ARCEE,
     OLMO, OLMO2, OLMO3, EXAONE4,
     NANOCHAT,
     PHI3,

@@ -1,6 +1,7 @@
-"""Decoders that differ from Llama in one thing: SmolLM3 (layers without rotation), Granite (scales), Seed-OSS, Ministral, Arcee.
+"""Decoders that differ from Llama in one thing: SmolLM3 (layers without rotation), Granite (scales), Seed-OSS, Ministral (two
+generations), Arcee.
 
-Sources: the configuration and modelling files of transformers 5, models/{smollm3,granite,seed_oss,ministral,arcee}.
+Sources: the configuration and modelling files of transformers 5, models/{smollm3,granite,seed_oss,ministral,ministral3,arcee}.
 """
 
 from dataclasses import replace
@@ -11,6 +12,10 @@ from groundup.interop.families.llama import BIASES, DEFAULTS, LLAMA, read_decode
 from groundup.interop.families.rope_config import read_layers, read_rope, write_layers, write_rope
 from groundup.recipe import ModelConfig
 
+MINISTRAL3_ROPE: Json = {
+    "rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "original_max_position_embeddings": 16_384,
+    "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1,
+}  # fmt: skip
 PLAIN_ACTIVATIONS = {"relu2": "relu2", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
 """Of feed-forwards without a gate."""
 
@@ -83,6 +88,24 @@ def _write_ministral(config: ModelConfig) -> Json:
     return write_decoder(config) | {"sliding_window": config.sliding_window, "layer_types": write_layers(config)}
 
 
+def _read_ministral3(json: Json) -> Json:
+    """Beyond the original length its queries are scaled by their position, so the context length is read as no more."""
+    rope = json.get("rope_scaling") or json.get("rope_parameters") or MINISTRAL3_ROPE
+    knobs = read_decoder(json | {"rope_parameters": rope}) | read_layers(["sliding_attention"], json["sliding_window"])
+    if rope.get("llama_4_scaling_beta"):
+        original = (knobs["rope_scaling"] or {}).get("original_context_length", json["max_position_embeddings"])
+        knobs["context_length"] = min(original, json["max_position_embeddings"])
+    return knobs
+
+
+def _write_ministral3(config: ModelConfig) -> Json:
+    fields = write_decoder(config)
+    rope = {"rope_type": "default", "rope_theta": config.rope_theta, **(fields.pop("rope_scaling") or {})}
+    original = rope.get("original_max_position_embeddings", config.context_length)
+    unscaled = {"llama_4_scaling_beta": 0.0, "original_max_position_embeddings": original}
+    return fields | {"sliding_window": config.sliding_window, "rope_parameters": rope | unscaled}
+
+
 def _read_arcee(json: Json) -> Json:
     return {
         **read_rope(json),
@@ -147,6 +170,14 @@ MINISTRAL = replace(
     defaults={**DEFAULTS, "sliding_window": 4096, "layer_types": None},
     read=_read_ministral,
     write=_write_ministral,
+)
+MINISTRAL3 = replace(
+    LLAMA,
+    name="ministral3",
+    architecture="Ministral3ForCausalLM",
+    defaults={**DEFAULTS, "rms_norm_eps": 1e-5, "head_dim": 128, "sliding_window": None},
+    read=_read_ministral3,
+    write=_write_ministral3,
 )
 ARCEE = replace(
     LLAMA,
