@@ -63,6 +63,8 @@ def test_cached_generation_equals_the_reference(model):
         {},
         {"position_embedding": "learned", "norm": "layernorm", "feed_forward": "gelu"},
         {"sliding_window": 5, "attention_pattern": ("local", "global")},
+        {"position_embedding": "alibi", "norm_placement": "parallel", "shared_norm": True, "head_bias": True},
+        {"rotary_dim": 4, "norm_placement": "parallel"},
         {"attention_softcap": 20.0, "logit_softcap": 10.0, "qk_norm": True},
         {"attention_sinks": True, "sliding_window": 5, "attention_pattern": ("local", "global")},
         {
@@ -71,7 +73,7 @@ def test_cached_generation_equals_the_reference(model):
             "latent_attention": {"kv_rank": 9, "rope_head_dim": 4, "value_head_dim": 7},
         },
     ],
-    ids=["llama", "gpt2", "windows", "softcaps", "sinks", "latents"],
+    ids=["llama", "gpt2", "windows", "alibi", "gptj", "softcaps", "sinks", "latents"],
 )
 def test_each_request_of_a_batch_equals_the_reference(knobs):
     model = tiny(**knobs)

@@ -54,6 +54,18 @@ MODELS: dict[str, dict[str, Any]] = {
     "gpt2": GPT2,
     "prime": {"vocab_size": 1009},
     "prime-tied": GPT2 | {"vocab_size": 1009},
+    "gptj": {
+        "norm_placement": "parallel",
+        "shared_norm": True,
+        "rotary_dim": 4,
+        "feed_forward": "gelu_tanh",
+        "feed_forward_bias": True,
+        "head_bias": True,
+        "norm": "layernorm",
+        "norm_bias": True,
+    },
+    "bloom": GPT2
+    | {"position_embedding": "alibi", "embedding_norm": True, "keep_first_norm": True, "tie_embeddings": False},
     "qwen": {"qk_norm": True, "attention_bias": "qkv", "tie_embeddings": True},
     "bert": BERT,
     "bert-deep": BERT | {"num_layers": 8, "tie_embeddings": False},

@@ -28,12 +28,17 @@ QUICK: dict[str, tuple[int, Case]] = {
     "PP zero-bubble-v x FSDP": (4, Case({"pipeline": 2, "shard": 2, "pipeline_schedule": "zero-bubble-v"}, "deep", 2)),
     "EP": (2, Case({"shard": 2, "expert": 2}, "moe")),
     "FSDP, pure bfloat16": (2, Case({"shard": 2}, train=PURE_BFLOAT16)),
+    "TP+SP, parallel blocks": (2, Case({"tensor": 2}, "gptj")),
+    "CP x TP+SP, ALiBi": (4, Case({"context": 2, "tensor": 2}, "bloom")),
     "CP x TP+SP": (4, Case({"context": 2, "tensor": 2}, "gemma")),
     "FSDP x TP+SP, 1009 tokens": (4, Case({"shard": 2, "tensor": 2}, "prime-tied", train=(("z_loss", 0.01),))),
 }
 """Run by default: each axis once."""
 
 SLOW: dict[str, tuple[int, Case]] = {
+    "FSDP, parallel blocks": (2, Case({"shard": 2}, "gptj")),
+    "CP ulysses, ALiBi": (2, Case({"context": 2, "context_method": "ulysses"}, "bloom")),
+    "PP 1f1b, ALiBi": (2, Case({"pipeline": 2}, "bloom", 4)),
     "FSDP 4": (4, Case({})),
     "FSDP 8": (8, Case({})),
     "DDP 4": (4, Case({"replicate": 4})),

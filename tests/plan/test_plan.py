@@ -37,6 +37,8 @@ def test_parameter_count_equals_the_built_decoder():
         {"tie_embeddings": True},
         {"qk_norm_type": "projection", "norm_placement": "sublayer_output"},
         {"qk_norm_type": "per_head"},
+        {"norm_placement": "parallel"},
+        {"norm_placement": "parallel", "shared_norm": True},
         {"norm": "unweighted_rmsnorm"},
     ):
         config = ModelConfig(

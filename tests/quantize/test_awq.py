@@ -16,6 +16,8 @@ from groundup.quantize.quantization_grid import QuantizationScheme, round_to_nea
         {"norm": "layernorm", "norm_bias": True, "feed_forward_bias": True, "attention_bias": "all"},
         {"norm": "zero_centered_rmsnorm", "norm_placement": "sandwich"},
         {"feed_forward": "gelu"},
+        {"norm_placement": "parallel", "feed_forward": "gelu"},
+        {"norm_placement": "parallel", "shared_norm": True},
         {"qk_norm": True},
     ],
     ids=str,
@@ -40,6 +42,7 @@ def test_scale_groups_of_each_block_type(make_decoder):
     assert places(num_kv_heads=2) == ["q_proj", "gate_proj", "down_proj"]  # shared values: no scale suits all heads
     assert places(feed_forward="gelu") == ["q_proj", "o_proj", "up_proj"]  # gelu(x / s) is not gelu(x) / s
     assert places(norm_placement="post") == []
+    assert places(norm_placement="parallel", shared_norm=True) == ["q_proj", "o_proj", "down_proj"]
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

@@ -104,6 +104,16 @@ def map_stacked(native: str, foreign: Iterable[str]) -> TensorMap:
     )
 
 
+def map_joined(native: str, foreign: Sequence[str]) -> TensorMap:
+    """A native tensor whose equal parts are separate foreign tensors, such as the norms of heads."""
+    return TensorMap(
+        (native,),
+        tuple(foreign),
+        lambda tensors: [torch.cat(tensors)],
+        lambda tensors: list(tensors[0].chunk(len(foreign))),
+    )
+
+
 def expected_shapes(weight_map: Iterable[TensorMap], native: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """The shapes of a foreign file, for a model with tensors of the shapes of `native`."""
     shapes = {}

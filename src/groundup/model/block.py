@@ -104,12 +104,13 @@ class ParallelBlock(nn.Module):
         self.attention = build_attention(config, layer)
         self.feed_forward_norm = build_norm(config, config.hidden_size)
         self.feed_forward = _feed_forward(config, layer)
+        self.residual_scale = build_scale(config.residual_scale)
 
     def forward(
         self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
     ) -> Float[Tensor, "B T D"]:
         attended = self.attention(self.attention_norm(x), context, cache)
-        return x + attended + self.feed_forward(self.feed_forward_norm(x))
+        return x + self.residual_scale(attended + self.feed_forward(self.feed_forward_norm(x)))
 
 
 class SharedNormBlock(nn.Module):
@@ -120,12 +121,13 @@ class SharedNormBlock(nn.Module):
         self.attention_norm = build_norm(config, config.hidden_size)
         self.attention = build_attention(config, layer)
         self.feed_forward = _feed_forward(config, layer)
+        self.residual_scale = build_scale(config.residual_scale)
 
     def forward(
         self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
     ) -> Float[Tensor, "B T D"]:
         normed = self.attention_norm(x)
-        return x + self.attention(normed, context, cache) + self.feed_forward(normed)
+        return x + self.residual_scale(self.attention(normed, context, cache) + self.feed_forward(normed))
 
 
 class CrossAttentionBlock(nn.Module):

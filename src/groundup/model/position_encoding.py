@@ -1,7 +1,7 @@
 """Position encodings: the attention mask and positions of one layer type (global or local) in a forward pass.
 
 Global layers attend to all earlier tokens, local layers to a sliding window. The result is computed once per layer type
-and pass. Positions enter attention as a rotation of queries and keys (RoPE), as a bias of the scores (T5), or not at all,
+and pass. Positions enter attention as a rotation of queries and keys (RoPE), as a bias of the scores (T5, ALiBi), or not at all,
 where the embedding adds them (GPT-2).
 """
 
@@ -95,6 +95,38 @@ class RelativeBias(nn.Embedding):
         return super().forward(buckets).movedim(-1, -3)
 
 
+class AlibiPositionEncoding(RelativePositionEncoding):
+    """The mask, as a dense tensor that includes ALiBi's bias for each distance (Press et al. 2022)."""
+
+    def __init__(self, config: ModelConfig, layer_type: str, causal: bool):
+        NoPositionEncoding.__init__(self, config, layer_type, causal)
+        self.bias = AlibiBias(config.num_heads)
+
+
+class AlibiBias(nn.Module):
+    """slope * (key - query): attention falls with the distance, in each head at its own rate (Press et al. 2022, section 3).
+
+    An encoder's bias falls in both directions.
+    """
+
+    def __init__(self, num_heads: int):
+        super().__init__()
+        self.slopes = alibi_slopes(num_heads)
+
+    def forward(self, queries: Int[Tensor, "*B T"], keys: Int[Tensor, " S"]) -> Float[Tensor, "*B H T S"]:
+        distance = (keys - queries[..., None]).abs()
+        slopes = torch.tensor(self.slopes, device=keys.device)
+        return -slopes[:, None, None] * distance[..., None, :, :]
+
+
+def alibi_slopes(num_heads: int) -> tuple[float, ...]:
+    """2^(-8 i / n) for n heads, a power of two; for other numbers, those of n below, then every second one of 2n."""
+    power = 2 ** math.floor(math.log2(num_heads))
+    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+    between = [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * power, 2)]
+    return (*slopes, *between)[:num_heads]
+
+
 def relative_position_bucket(
     distance: Int[Tensor, "..."], num_buckets: int, max_distance: int, causal: bool
 ) -> Int[Tensor, "..."]:
@@ -116,6 +148,7 @@ def relative_position_bucket(
 POSITION_ENCODINGS = {
     "rope": RotaryPositionEncoding,
     "relative": RelativePositionEncoding,
+    "alibi": AlibiPositionEncoding,
     "learned": NoPositionEncoding,
     "sinusoidal": NoPositionEncoding,
     "sinusoidal_fairseq": NoPositionEncoding,

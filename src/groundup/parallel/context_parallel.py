@@ -139,7 +139,8 @@ class _ShardedPositions(NoPositionEncoding):
         return AttentionContext(mask, rotation)
 
     def mask(self, positions: Tensor, document_ids: Tensor | None, cache: Any) -> Any:
-        if self.training and self.build_mask is not None:
+        biased = isinstance(self, RelativePositionEncoding)  # the mask of the model, of which `forward` selects
+        if self.training and self.build_mask is not None and not biased:
             return self.build_mask(self, document_ids, positions.shape[-1], positions.device)
         return super().mask(positions, document_ids, cache)
 

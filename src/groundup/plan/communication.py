@@ -57,7 +57,7 @@ def rank_parameters(config: ModelConfig, layout: LayoutConfig, pipeline_rank: in
     """Parameters of all stages of one pipeline rank."""
     width, count = config.hidden_size, num_stages(layout)
     matrices = attention_parameters(config) + (3 if config.gated else 2) * width * config.intermediate_size
-    vectors = norm_parameters(config, 2) + qk_norm_parameters(config)
+    vectors = norm_parameters(config, 1 if config.shared_norm else 2) + qk_norm_parameters(config)
     stages = stage_indices(pipeline_rank, layout)
     blocks = sum((n + 1) * config.num_layers // count - n * config.num_layers // count for n in stages)
     embedding = config.vocab_size * width

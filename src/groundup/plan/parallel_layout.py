@@ -56,7 +56,7 @@ def check_layout(layout: LayoutConfig, config: ModelConfig, train: TrainConfig |
         unsupported = (
             "attention_softcap"
             if config.attention_softcap
-            else config.position_embedding == "relative" and "position_embedding"
+            else config.position_embedding in ("relative", "alibi") and "position_embedding"
         )
         if unsupported:
             raise UserError(

@@ -161,10 +161,10 @@ class ModelConfig(BaseConfig):
     keep_first_norm: bool = knob(False, "embedding_norm: keep the first pre-norm too, as nanochat and BLOOM")
 
     # Positions
-    position_embedding: Literal["rope", "learned", "relative", "sinusoidal", "sinusoidal_fairseq"] = knob(
+    position_embedding: Literal["rope", "learned", "relative", "alibi", "sinusoidal", "sinusoidal_fairseq"] = knob(
         "rope",
-        "rotary (Su et al. 2021), learned (GPT-2, BERT), relative bias (T5), or sines (Vaswani et al. 2017; fairseq: from "
-        "position 2, M2M-100)",
+        "rotary (Su et al. 2021), learned (GPT-2, BERT), relative bias (T5), bias linear in the distance (Press et al. 2022), "
+        "or sines (Vaswani et al. 2017; fairseq: from position 2, M2M-100)",
     )
     rope_theta: float = knob(10_000.0, "base of the rotary frequencies", gt=0)
     rotary_dim: int | None = knob(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from family_draws import (
     bart,
     bert,
+    bloom,
     deepseek,
     ernie,
     falcon,
@@ -58,6 +59,7 @@ DRAWS: dict[str, Callable[[Draw], DrawnModel]] = {
     **stablelm.DRAWS,
     **starcoder.DRAWS,
     **opt.DRAWS,
+    **bloom.DRAWS,
     **t5.DRAWS,
     **bart.DRAWS,
     **bert.DRAWS,

@@ -11,6 +11,7 @@ def draw_stablelm(draw: Draw) -> DrawnModel:
             "model_type": "stablelm",
             "hidden_size": fields["num_attention_heads"] * draw.choice((16, 64, 80)),
             "partial_rotary_factor": draw.choice((0.25, 0.5, 1.0)),
+            "qk_layernorm": draw.chance(0.3),
             "use_qkv_bias": draw.chance(),
             "use_parallel_residual": draw.chance(),
             "hidden_act": draw.choice(("silu", "gelu")),

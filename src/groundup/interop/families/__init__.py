@@ -32,6 +32,7 @@ Files, in reading order:
     stablelm.py       StableLM
     starcoder.py      StarCoder (GPT-BigCode), StarCoder2
     opt.py            OPT, BioGPT
+    bloom.py          BLOOM, MPT
     t5.py             T5, Flan-T5, mT5, UMT5
     bart.py           BART, mBART, PLBart, Marian, Pegasus, M2M-100, NLLB, Blenderbot
     bert.py           BERT
@@ -47,6 +48,7 @@ from typing import Any
 
 from groundup.interop.families.bart import BART, BLENDERBOT, M2M_100, MARIAN, MBART, PEGASUS, PLBART
 from groundup.interop.families.bert import BERT
+from groundup.interop.families.bloom import BLOOM, MPT
 from groundup.interop.families.cohere import COHERE, COHERE2
 from groundup.interop.families.deepseek import DEEPSEEK_V2, DEEPSEEK_V3, GLM4_MOE_LITE, SARVAM_MLA
 from groundup.interop.families.distilbert import DISTILBERT
@@ -105,6 +107,7 @@ _SIMPLEST_FIRST = (
     FALCON,
     STABLELM,
     OPT, BIOGPT,
+    BLOOM, MPT,
     T5, MT5, UMT5,
     BART, PLBART, MBART, BLENDERBOT, MARIAN, PEGASUS, M2M_100,
     BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA,
