@@ -60,6 +60,24 @@ DECODERS: dict[str, dict[str, Any]] = {
     "window": {"sliding_window": 3, "attention_pattern": ("local",)},
     "relu2": {"feed_forward": "relu2", "logit_scale": 0.5},
     "experts": {"moe": {"num_experts": 4, "experts_per_token": 2, "num_shared_experts": 1, "num_dense_layers": 1}},
+    "groups": {
+        "qk_norm": True,
+        "qk_norm_type": "unweighted",
+        "qk_norm_after_rope": True,
+        "rope_pattern": (True, False),
+        "moe": {
+            "num_experts": 8,
+            "experts_per_token": 2,
+            "num_expert_groups": 4,
+            "experts_groups_per_token": 2,
+            "router_activation": "sigmoid",
+            "load_balancing": "bias",
+            "num_shared_experts": 1,
+            "shared_expert_gate": True,
+            "scale_inputs": True,
+            "dense_layers": (0,),
+        },
+    },
     "yarn": {"rope_scaling": {"method": "yarn", "factor": 4.0, "original_context_length": 8}},
 }
 

@@ -32,6 +32,10 @@ TOY: dict[str, Any] = {
     "context_length": 32,
 }
 MOE = {"num_experts": 8, "experts_per_token": 2, "num_shared_experts": 1, "num_dense_layers": 1}
+GROUPS = {
+    "num_expert_groups": 4, "experts_groups_per_token": 2, "router_activation": "sigmoid", "routed_scale": 2.5,
+    "shared_expert_gate": True, "dense_layers": (2,),
+}  # fmt: skip
 GEMMA = {
     "norm": "zero_centered_rmsnorm", "norm_placement": "sandwich", "feed_forward": "geglu_tanh",
     "attention_softcap": 4.0, "logit_softcap": 3.0, "sliding_window": 5, "attention_pattern": ("local", "global"),
@@ -73,7 +77,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "moe": {"moe": MOE | {"load_balancing": "auxiliary_loss", "load_balancing_rate": 0.1}},
     "moe-deep": {"num_layers": 8, "moe": MOE | {"load_balancing": "auxiliary_loss", "load_balancing_rate": 0.1}},
     "moe-unbalanced": {"num_layers": 8, "moe": MOE},
-    "moe-bias": {"moe": MOE | {"load_balancing": "bias", "load_balancing_rate": 0.1}},
+    "moe-bias": {"moe": MOE | GROUPS | {"load_balancing": "bias", "load_balancing_rate": 0.1}},
 }
 
 
