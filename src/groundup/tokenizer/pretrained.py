@@ -6,12 +6,10 @@ tiktoken file.
 
 import base64
 import binascii
-import json
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import hash_file
@@ -105,12 +103,8 @@ def from_tiktoken(ranks: TiktokenRanks, pretokenizer: str) -> Tokenizer:
     Raises ValueError when a byte has no token, and when two tokens have the same rank.
     """
     published = tiktoken_vocabulary(ranks)
-    rules = json.loads(byte_level_ranks(ranks, published.regex or PATTERNS[pretokenizer].regex).to_str())
-    rules["model"]["vocab"] |= published.special_tokens
-    backend = tokenizers.Tokenizer.from_str(json.dumps(rules))
-    backend.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in published.special_tokens]
-    )
+    regex = published.regex or PATTERNS[pretokenizer].regex
+    backend = byte_level_ranks(ranks, regex, published.special_tokens)
     return Tokenizer(
         backend, bos=published.bos, eos=published.eos, pad=published.pad, chat_template=published.chat_template
     )

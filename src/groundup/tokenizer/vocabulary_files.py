@@ -5,7 +5,6 @@ Sources: the tokenizer classes of transformers 5 (gpt2, roberta, qwen2, bert); m
 """
 
 import base64
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,10 @@ TEKKEN_SPECIAL_TOKENS = (
 """Those of files that do not list them: up to version 7."""
 
 
-def byte_level_ranks(ranks: TiktokenRanks, regex: str, first_id: int = 0) -> tokenizers.Tokenizer:
-    """The backend of a vocabulary of ranks, as tiktoken's; the ids are the ranks plus `first_id`.
+def byte_level_ranks(
+    ranks: TiktokenRanks, regex: str, special_tokens: Mapping[str, int], first_id: int = 0
+) -> tokenizers.Tokenizer:
+    """The backend of a vocabulary of ranks, as tiktoken's, and its special tokens; the other ids are the ranks plus `first_id`.
 
     tiktoken merges the pair of neighbours whose concatenation has the lowest rank, so every split of a token into two
     tokens is a merge. A pretoken that is a token is not split (`ignore_merges`).
@@ -57,9 +58,10 @@ def byte_level_ranks(ranks: TiktokenRanks, regex: str, first_id: int = 0) -> tok
     entries = {rank: to_unicode(token) for token, rank in ranks.items()}
     pairs = [(entries[left], entries[right]) for _, left, right in sorted(merges)]
     vocabulary = {letters: rank + first_id for rank, letters in entries.items()}
-    backend = tokenizers.Tokenizer(models.BPE(vocabulary, pairs, ignore_merges=True))
+    backend = tokenizers.Tokenizer(models.BPE(vocabulary | dict(special_tokens), pairs, ignore_merges=True))
     backend.pre_tokenizer = build_pre_tokenizer(regex)  # type: ignore[assignment]
     backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_tokens])
     return backend
 
 
@@ -141,10 +143,7 @@ def read_tekken(folder: Path) -> tuple[tokenizers.Tokenizer, Json]:
     size = config.get("default_vocab_size")
     entries = fields["vocab"][: size - count] if size else fields["vocab"]
     ranks = {base64.b64decode(entry["token_bytes"]): rank for rank, entry in enumerate(entries)}
-    rules = json.loads(byte_level_ranks(ranks, config["pattern"], count).to_str())
-    rules["model"]["vocab"] |= {name: id for id, name in enumerate(names)}
-    backend = tokenizers.Tokenizer.from_str(json.dumps(rules))
-    backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    backend = byte_level_ranks(ranks, config["pattern"], {name: id for id, name in enumerate(names)}, count)
     backend.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
         single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", names.index("<s>"))]
     )
