@@ -57,3 +57,12 @@ def test_a_window_is_written_without_local_layers(family: str):
     config = FAMILIES[family].read_config(SIZES | {"layer_types": ["full_attention"] * 2})
     assert config.sliding_window is None
     assert FAMILIES[family].write_config(config)["sliding_window"] == 64
+
+
+def test_gpt_neox_has_names_of_its_own_for_rotation():
+    """transformers reads rotary_emb_base and rotary_pct, and ignores the usual names beside them."""
+    named = FAMILIES["gpt_neox"].read_config(SIZES | {"rotary_emb_base": 500.0, "rotary_pct": 0.5})
+    both = FAMILIES["gpt_neox"].read_config(
+        SIZES | {"rotary_emb_base": 500.0, "rotary_pct": 0.5, "rope_theta": 77.0, "partial_rotary_factor": 0.25}
+    )
+    assert both == named

@@ -53,9 +53,12 @@ LAYERNORM: Json = {"norm": "layernorm", "norm_bias": True}
 
 
 def _read(json: Json) -> Json:
+    beside = {
+        key: value for key, value in json.items() if key not in ("rope_theta", "partial_rotary_factor")
+    }  # not read
     return {
         **LAYERNORM,
-        **read_partial_rope(json, json["rotary_pct"], json["rotary_emb_base"]),
+        **read_partial_rope(beside, json["rotary_pct"], json["rotary_emb_base"]),
         "norm_placement": map_value(json, "use_parallel_residual", {True: "parallel", False: "pre"}),
         "attention_bias": map_value(json, "attention_bias", BIASES),
         "feed_forward": map_value(json, "hidden_act", PLAIN_ACTIVATIONS),
