@@ -1,6 +1,7 @@
-"""Generates the reference pages of the book from the code: library.md (Python functions) and knobs.md (recipe fields).
+"""Generates the reference pages of the book from the code: library.md (Python functions), knobs.md (recipe fields), models.md
+(model families) and the table in README.md.
 
-python book/reference.py          write both pages; tests/golden/test_reference.py compares them with the code
+python book/reference.py          write the pages; tests/golden/test_reference.py compares them with the code
 """
 
 import importlib
@@ -12,9 +13,12 @@ from typing import Any
 from pydantic import BaseModel
 
 import groundup
+from groundup.interop.family_table import COLUMNS, family_rows
 from groundup.recipe.explain import knob_table
 
 BOOK = Path(__file__).parent
+README = BOOK.parent / "README.md"
+TABLE_BEGIN, TABLE_END = "<!-- families: python book/reference.py -->", "<!-- end of families -->"
 CHAPTERS = (
     "artifacts", "recipe", "plan", "data", "tokenizer", "model", "interop", "generate", "evaluate", "parallel", "train",
     "finetune", "quantize", "serve", "report",
@@ -29,6 +33,12 @@ KNOBS_HEAD = """# Recipe reference
 
 All knobs of a recipe, generated from the schema by `python book/reference.py`.
 `groundup explain KNOB` prints the same for one knob.
+"""
+MODELS_HEAD = """# Models
+
+All families of models that groundup reads, from a Hugging Face folder or, where llama.cpp has them, a GGUF file. Generated from
+the code by `python book/reference.py`; `groundup models` prints the same. Every configuration that groundup cannot represent is
+refused by name. [Adding a family](adding-a-family.md) takes one small file.
 """
 
 
@@ -82,9 +92,45 @@ def knobs_page() -> str:
     return "\n".join(parts) + "\n"
 
 
+def models_page() -> str:
+    """One row a family: what `groundup models` prints, and the differences that parity.md measured."""
+    measured = {}
+    families, _, _ = (BOOK / "parity.md").read_text(encoding="utf-8").partition("GGUF files in float32")
+    for line in families.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        measured[cells[0]] = cells[-2:]
+    parts = [MODELS_HEAD, *(f"- {column}: {meaning}" for column, meaning in COLUMNS.items())]
+    parts += ["- in, out: the largest difference of a logit from transformers ([parity](parity.md))\n"]
+    parts += [f"| {' | '.join((*COLUMNS, 'in', 'out'))} |", "|" + "---|" * (len(COLUMNS) + 2)]
+    for row in family_rows():
+        figures = measured.get(row["model_type"].split(",")[0], ["", ""])
+        parts.append(f"| {' | '.join((*row.values(), *figures))} |")
+    return "\n".join(parts) + "\n"
+
+
+def readme() -> str:
+    """README.md with its short table of families, between two marks."""
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(TABLE_BEGIN)
+    _, _, after = rest.partition(TABLE_END)
+    lines = ["| answers with | `model_type` | of these also GGUF | fine-tune | quantize |", "|---|---|---|---|---|"]
+    rows = family_rows()
+    for served in dict.fromkeys(row["serve"] for row in rows):
+        same = [row for row in rows if row["serve"] == served]
+        names = ", ".join(row["model_type"] for row in same)
+        packed = ", ".join(row["model_type"] for row in same if row["gguf"])
+        lines.append(f"| {served} | {names} | {packed} | {same[0]['fine-tune']} | {same[0]['quantize'] or 'no'} |")
+    return before + TABLE_BEGIN + "\n".join(["", *lines, ""]) + TABLE_END + after
+
+
 def pages() -> dict[Path, str]:
     """File and text of each generated page."""
-    return {BOOK / "library.md": library_page(), BOOK / "knobs.md": knobs_page()}
+    return {
+        BOOK / "library.md": library_page(),
+        BOOK / "knobs.md": knobs_page(),
+        BOOK / "models.md": models_page(),
+        README: readme(),
+    }
 
 
 if __name__ == "__main__":

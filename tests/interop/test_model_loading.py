@@ -170,7 +170,7 @@ def edit(folder: Path, **fields) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model_type": "mamba"}, r"model_type = 'mamba' is not supported, expected one of llama, qwen3, .*modernbert"),
+        ({"model_type": "lama"}, r"model_type = 'lama' is not supported, the nearest are llama"),
         ({"model_type": None}, "model_type = None is not supported"),
         ({"hidden_act": "swish2"}, r"hidden_act = 'swish2' is not supported, expected one of 'silu'"),
         ({"rope_scaling": {"type": "su", "factor": 2}}, "rope_type = 'su' is not supported, expected one of default"),

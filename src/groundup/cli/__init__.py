@@ -5,7 +5,7 @@
     extras.py              optional packages that are not installed
     init_command.py        init
     pipeline_commands.py   plan, run, launch, sweep, ladder
-    inspect_commands.py    status, watch, inspect, verify, diff, report, explain
+    inspect_commands.py    status, watch, inspect, verify, diff, report, explain, models
     model_commands.py      generate, chat, embed, classify, serve, evaluate, quantize, export
     text_input.py          texts from files, one a line
     __main__.py            `python -m groundup.cli`
@@ -28,7 +28,7 @@ from groundup.cli.plain_help import PlainCommand, PlainGroup
 
 COMMANDS = {
     "Build": (pipeline_commands, ("init", "plan", "run", "launch", "sweep", "ladder")),
-    "Inspect": (inspect_commands, ("status", "watch", "inspect", "verify", "diff", "report", "explain")),
+    "Inspect": (inspect_commands, ("status", "watch", "inspect", "verify", "diff", "report", "explain", "models")),
     "Use a model": (
         model_commands,
         ("generate", "chat", "embed", "classify", "serve", "evaluate", "quantize", "export"),

@@ -1,4 +1,4 @@
-"""Commands that show a run or a knob and change nothing: status, watch, inspect, verify, diff, report, explain."""
+"""Commands that show a run or a knob and change nothing: status, watch, inspect, verify, diff, report, explain, models."""
 
 import itertools
 import json
@@ -209,6 +209,17 @@ def explain(
     else:
         for name, takes, default, meaning in knob_table():
             print(f"{name:<38} {meaning} [{takes}; default {default}]")
+
+
+def models(as_json: JsonOption = False) -> None:
+    """List the model families: what each can be trained, fine-tuned, quantized, served and exported as.
+
+    Example: groundup models
+    """
+    from groundup.interop.family_table import family_rows, format_rows
+
+    rows = family_rows()
+    print(json.dumps(rows, indent=1) if as_json else format_rows(rows))
 
 
 def _evaluation_metrics(run: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ Files, in reading order:
     model_export.py        export by format name
     model_loading.py       models by path
     base_model.py          the model of [base], and its stage
+    family_table.py        what each family can be used for
     stage.py               the export stage
 
 Deliberately absent: code that comes with a model, pickles, downloads (paths only), and families with modules that `model`

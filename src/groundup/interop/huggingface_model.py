@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
-from groundup.interop.families import FAMILIES, Family, find_family
+from groundup.interop.families import Family, require_family
 from groundup.interop.families.select_family import select_family
 from groundup.interop.fold_scales import fold_config, fold_scales
 from groundup.interop.multimodal_text import TextTensors, is_multimodal, text_fields
@@ -190,11 +190,7 @@ def _family_of(fields: dict[str, Any], folder: Path) -> Family:
             f"{folder}: quantized weights ({method}), expected floating point",
             hint="groundup.quantize.open_model opens the supported formats",
         )
-    if (family := find_family(name)) is None:
-        raise UserError(
-            f"{folder / CONFIG_FILE}: model_type = {name!r} is not supported, expected one of {', '.join(FAMILIES)}"
-        )
-    return family
+    return require_family(name, folder / CONFIG_FILE)
 
 
 def _adjust_to_tensors(family: Family, config: ModelConfig, source: TensorSource) -> tuple[ModelConfig, list[str]]:

@@ -44,8 +44,11 @@ Files, in reading order:
     select_family.py  the family of an export
 """
 
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
+from groundup.artifacts.errors import UserError
 from groundup.interop.families.bart import BART, BLENDERBOT, M2M_100, MARIAN, MBART, PEGASUS, PLBART
 from groundup.interop.families.bert import BERT
 from groundup.interop.families.bloom import BLOOM, MPT
@@ -123,4 +126,17 @@ def find_family(model_type: Any) -> Family | None:
     return next((f for f in _SIMPLEST_FIRST if model_type == f.name or model_type in f.aliases), None)
 
 
-__all__ = ["FAMILIES", "Family", "find_family"]
+def require_family(model_type: Any, path: Path | str) -> Family:
+    """`find_family`. Raises UserError that names the nearest families; `path` is the file with `model_type`."""
+    if (family := find_family(model_type)) is not None:
+        return family
+    known = [name for each in _SIMPLEST_FIRST for name in (each.name, *each.aliases)]
+    nearest = get_close_matches(str(model_type), known, n=3, cutoff=0.5)
+    near = f", the nearest are {', '.join(nearest)}" if nearest else ""
+    raise UserError(
+        f"{path}: model_type = {model_type!r} is not supported{near}",
+        hint=f"groundup models lists the {len(known)} that are",
+    )
+
+
+__all__ = ["FAMILIES", "Family", "find_family", "require_family"]

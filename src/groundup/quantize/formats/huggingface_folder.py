@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import shorten
-from groundup.interop.families import FAMILIES, Family, find_family
+from groundup.interop.families import Family, require_family
 from groundup.interop.families.select_family import select_family
 from groundup.interop.huggingface_model import DTYPES, read_config, write_config_files
 from groundup.interop.safetensors_files import SafetensorsFolder, cast_floating, write_safetensors
@@ -70,9 +70,7 @@ def load_huggingface_quantized(folder: Path, device: torch.device | str = "cpu")
         raise UserError(f"{folder}: quantization_config = {shorten(described)}, expected an object")
     if (method := str(described.get("quant_method"))) not in FORMATS:
         raise UserError(f"{folder}: quant_method = {method!r}, expected one of {', '.join(FORMATS)}")
-    if (family := find_family(kind := fields.get("model_type"))) is None:
-        raise UserError(f"{folder}: model_type = {kind!r} is not supported, expected one of {', '.join(FAMILIES)}")
-    file_format = FORMATS[method]
+    family, file_format = require_family(fields.get("model_type"), folder), FORMATS[method]
     source = _QuantizedSource(SafetensorsFolder(folder), file_format, file_format.scheme_from_config(described))
     config = family.read_config(fields, folder)
     model = build_meta_model(config, device).requires_grad_(False)
