@@ -295,7 +295,7 @@ def test_sentencepiece_round_trips(prefix: bool, text: str):
 
 
 def unigram_of_bytes() -> tokenizers.Tokenizer:
-    return train_unigram(CORPUS, 265).backend
+    return train_unigram(CORPUS, 262).backend
 
 
 def split_by_spaces() -> tokenizers.Tokenizer:

@@ -1,5 +1,7 @@
 """GGUF metadata: entries that change the model are followed or refused by name."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,10 +9,20 @@ import torch
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.families import FAMILIES
+from groundup.interop.families.select_family import config_differences
+from groundup.interop.fold_scales import fold_config
+from groundup.interop.gguf import export_gguf, load_gguf
 from groundup.interop.gguf.architectures import GGUF_ARCHITECTURES
 from groundup.interop.gguf.gguf_metadata import read_metadata, select_architecture, write_metadata
 from groundup.interop.gguf.gguf_rope import rope_factors
+from groundup.model import build_model
 from groundup.recipe import ModelConfig
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.tokenizer_training import train_bpe
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
+from gguf_models import MODELS
+from gguf_models import SHAPE as BASE
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 300,
@@ -110,6 +122,30 @@ def test_llama3_factors_beside_a_scaling_are_refused():
     assert torch.isfinite(factors).all()
     with pytest.raises(UserError, match=r"beside rope_freqs\.weight is not supported"):
         read_metadata(metadata(rope__scaling__factor=2.0), ["output.weight"], factors)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_metadata_and_names_keep_the_model(name: str, tmp_path: Path):
+    """What `test_interop_llama_cpp.py` compares with llama.cpp, here read again."""
+    model = build_model(ModelConfig(**{**BASE, **MODELS[name]}))
+    opened, _ = load_gguf(export_gguf(model, make_tokenizer(), tmp_path / "m.gguf"))
+    assert not config_differences(select_form(model.config), opened.config)
+
+
+def select_form(config: ModelConfig) -> ModelConfig:
+    """As a GGUF file has it: scales folded, an encoder without its head."""
+    config = fold_config(config, family_scale=False)
+    headless = {"masked_lm_head": False, "tie_embeddings": True}
+    return config.model_copy(update=headless) if config.architecture == "encoder" else config
+
+
+def make_tokenizer() -> Tokenizer:
+    return train_bpe(["the quick brown fox jumps over the lazy dog"] * 9, 270)
+
+
+def test_every_architecture_has_a_model():
+    found = {select_architecture(ModelConfig(**{**BASE, **knobs})).name for knobs in MODELS.values()}
+    assert found == set(GGUF_ARCHITECTURES) - {"seed_oss"}  # only read: its models are written as Llama
 
 
 def test_heads_of_a_free_width_are_written_as_llama():

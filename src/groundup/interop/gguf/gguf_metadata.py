@@ -3,8 +3,10 @@
 from collections.abc import Collection
 
 import torch
+from pydantic import ValidationError
 
 from groundup.artifacts.errors import UserError
+from groundup.interop.families.family import first_validation_error
 from groundup.interop.families.select_family import config_differences, select_family
 from groundup.interop.fold_scales import fold_config
 from groundup.interop.gguf.architectures import GGUF_ARCHITECTURES, GGUFArchitecture
@@ -15,28 +17,30 @@ from groundup.recipe import ModelConfig
 
 
 def select_architecture(config: ModelConfig) -> GGUFArchitecture:
-    """llama.cpp's architecture for `config`. Raises UserError if there is none, or if its metadata lack a knob."""
+    """llama.cpp's architecture for `config`: of its family, else the first that represents it.
+
+    Raises UserError if there is none, with the knobs that metadata and tensors of the family's architecture lack.
+    """
     family = select_family(fold_config(config)).name
     config = fold_config(config, family_scale=False)
-    candidates = [arch for arch in GGUF_ARCHITECTURES.values() if family in arch.families]
-    if not candidates:
-        known = sorted({family for arch in GGUF_ARCHITECTURES.values() for family in arch.families})
+    nearest = [architecture for architecture in GGUF_ARCHITECTURES.values() if family in architecture.families]
+    others = [architecture for architecture in GGUF_ARCHITECTURES.values() if family not in architecture.families]
+    for architecture in nearest + others:
+        if not lossy_knobs(architecture, config):
+            return architecture
+    if not nearest:
+        known = sorted({family for architecture in others for family in architecture.families})
         raise UserError(
             f"a {family} model cannot be exported as GGUF, expected one of {', '.join(known)}",
             hint="use the huggingface format",
         )
-    reasons = {}
-    for architecture in candidates:
-        if not (lost := lossy_fields_of(architecture, config)):
-            return architecture
-        reasons[architecture.name] = lost
-    name = next(iter(reasons))
+    lost = "; ".join(lossy_knobs(nearest[0], config))
     raise UserError(
-        f"the model cannot be exported as GGUF ({name}): {'; '.join(reasons[name])}", hint="use the huggingface format"
+        f"the model cannot be exported as GGUF ({nearest[0].name}): {lost}", hint="use the huggingface format"
     )
 
 
-def lossy_fields_of(architecture: GGUFArchitecture, config: ModelConfig) -> list[str]:
+def lossy_knobs(architecture: GGUFArchitecture, config: ModelConfig) -> list[str]:
     """`knob must be x, is y` for each knob that metadata and tensors of the architecture do not preserve."""
     if architecture.left_out:  # an encoder's head, and so whether it is tied
         config = config.model_copy(update={"masked_lm_head": False, "tie_embeddings": True})
@@ -48,6 +52,8 @@ def lossy_fields_of(architecture: GGUFArchitecture, config: ModelConfig) -> list
         )
     except UserError as error:
         return [error.message]
+    except ValidationError as error:
+        return [first_validation_error(error, architecture.keys)]
 
 
 def read_metadata(metadata: Metadata, tensors: Collection[str], factors: torch.Tensor | None = None) -> ModelConfig:
@@ -73,6 +79,11 @@ def read_metadata(metadata: Metadata, tensors: Collection[str], factors: torch.T
     knobs |= architecture.read(fields, tensors, knobs)
     if knobs.get("position_embedding", "rope") == "rope":
         knobs["rope_scaling"] = read_scaling(fields, factors, knobs)
+        rotated = fields.get("rope.dimension_count")
+        if architecture.partial_rotation and rotated != knobs.get(
+            "head_dim", knobs["hidden_size"] // knobs["num_heads"]
+        ):
+            knobs["rotary_dim"] = rotated
     config = ModelConfig.model_validate(knobs)
     fields.expect("attention.key_length", config.head_dim)
     fields.expect("attention.value_length", config.head_dim)

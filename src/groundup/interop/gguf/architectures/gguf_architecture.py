@@ -144,6 +144,7 @@ class GGUFArchitecture:
         tensors: our tensor names and those of the file, by prefix.
         interleaved: RoPE pairs are neighbouring elements of a head (Meta's original order), not halves: rows of query and key
             matrices are permuted.
+        partial_rotation: llama.cpp can rotate the first elements of each head only (rope.dimension_count).
         fused: tensors that are one in the file, by its name: `{"attn_qkv": ("attention.q_proj", ...)}`.
         biases: tensors that may have a bias in llama.cpp; None: all.
         left_out: prefixes of our tensors that the file lacks.
@@ -157,6 +158,7 @@ class GGUFArchitecture:
     keys: Mapping[str, str] = field(default_factory=lambda: KEYS)
     tensors: Mapping[str, str] = field(default_factory=lambda: TENSORS)
     interleaved: bool = False
+    partial_rotation: bool = False
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     biases: tuple[str, ...] | None = ("attn_q", "attn_k", "attn_v")
     left_out: tuple[str, ...] = ()
@@ -184,7 +186,7 @@ def gguf_weight_map(architecture: GGUFArchitecture, config: ModelConfig, names: 
             raise UserError(f"tensor {foreign}: llama.cpp has no such bias in the architecture {architecture.name}")
         if architecture.interleaved and part in ("q_proj", "k_proj"):
             heads = config.num_heads if part == "q_proj" else config.num_kv_heads
-            yield map_interleaved(native, foreign, heads, config.head_dim)
+            yield map_interleaved(native, foreign, heads, config.head_dim, config.rotary_dim)
         elif config.norm == "zero_centered_rmsnorm" and part.endswith("norm"):
             yield map_offset(native, foreign)
         else:

@@ -1,0 +1,122 @@
+"""Small models of each architecture that GGUF has: the knobs beyond `SHAPE`."""
+
+from typing import Any
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 320,
+    "hidden_size": 96,
+    "num_layers": 2,
+    "num_heads": 3,
+    "num_kv_heads": 1,
+    "intermediate_size": 64,
+    "context_length": 256,
+}
+LLAMA3 = {"method": "llama3", "factor": 8.0, "original_context_length": 64}
+EXPERTS = {"num_experts": 4, "experts_per_token": 2}
+GEMMA: dict[str, Any] = {
+    "norm": "zero_centered_rmsnorm",
+    "feed_forward": "geglu_tanh",
+    "embedding_scale": 96**0.5,
+    "tie_embeddings": True,
+}
+SANDWICH: dict[str, Any] = {**GEMMA, "norm_placement": "sandwich", "sliding_window": 16}
+GPT2: dict[str, Any] = {
+    "norm": "layernorm",
+    "norm_bias": True,
+    "position_embedding": "learned",
+    "attention_bias": "all",
+    "feed_forward_bias": True,
+    "num_kv_heads": 3,
+}
+ENCODER: dict[str, Any] = {
+    "architecture": "encoder",
+    "norm": "layernorm",
+    "embedding_norm": True,
+    "num_kv_heads": 3,
+    "tie_embeddings": True,
+}
+T5: dict[str, Any] = {
+    "architecture": "encoder_decoder",
+    "position_embedding": "relative",
+    "attention_scale": 1.0,
+    "feed_forward": "geglu_tanh",
+    "num_kv_heads": 3,
+}
+LAYERNORM: dict[str, Any] = {"norm": "layernorm", "norm_bias": True}
+BIASES: dict[str, Any] = {**LAYERNORM, "attention_bias": "all", "feed_forward_bias": True}
+PARALLEL: dict[str, Any] = {"norm": "layernorm", "norm_placement": "parallel", "shared_norm": True}
+OLMO2: dict[str, Any] = {"norm_placement": "sublayer_output", "qk_norm": True, "qk_norm_type": "projection"}
+MODELS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama, biases": {"attention_bias": "all", "feed_forward_bias": True},
+    "llama 3": {"rope_theta": 5e5, "rope_scaling": LLAMA3, "head_dim": 64, "tie_embeddings": True},
+    "llama, linear RoPE": {"rope_scaling": {"method": "linear", "factor": 2.0}},
+    "llama, YaRN": {"rope_scaling": {"method": "yarn", "factor": 4.0, "original_context_length": 64}},
+    "mixtral": {"moe": EXPERTS},
+    "qwen2": {"attention_bias": "qkv"},
+    "qwen3": {"qk_norm": True, "head_dim": 64},
+    "qwen3moe": {"qk_norm": True, "moe": {**EXPERTS, "intermediate_size": 32}},
+    "qwen2, heads of a free width": {"attention_bias": "qkv", "head_dim": 64},
+    "llama, YaRN with its factor": {
+        "rope_scaling": {"method": "yarn", "factor": 4.0, "original_context_length": 64, "attention_factor": 1.3}
+    },
+    "gemma": GEMMA,
+    "gemma2": {**SANDWICH, "attention_softcap": 50.0, "logit_softcap": 30.0, "attention_pattern": ["local", "global"]},
+    "gemma3": {
+        **SANDWICH,
+        "num_layers": 7,
+        "qk_norm": True,
+        "attention_pattern": 5 * ["local"] + ["global"],
+        "rope_theta": 1e6,
+        "rope_local_theta": 1e4,
+        "rope_scaling": {"method": "linear", "factor": 8.0},
+    },
+    "gpt2": {**GPT2, "feed_forward": "gelu_tanh", "tie_embeddings": True},
+    "bert": {**ENCODER, **GPT2, "norm_placement": "post", "feed_forward": "gelu", "num_token_types": 2},
+    "modernbert": {
+        **ENCODER,
+        "feed_forward": "geglu",
+        "sliding_window": 9,
+        "attention_pattern": ["global", "local", "local"],
+        "num_layers": 3,
+        "rope_theta": 160_000.0,
+        "rope_local_theta": 10_000.0,
+    },
+    "t5": {**T5, "head_dim": 20, "num_encoder_layers": 3},
+    "t5, tied": {**T5, "tie_embeddings": True, "logit_scale": 96**-0.5},
+    "olmo2": OLMO2,
+    "olmo3": {
+        **OLMO2,
+        "num_layers": 5,
+        "sliding_window": 16,
+        "attention_pattern": ["local"] * 3 + ["global"],
+        "rope_local_theta": 10_000.0,
+        "rope_scaling": {"method": "yarn", "factor": 4.0, "original_context_length": 64},
+    },
+    "smollm3": {"rope_pattern": [True, True, True, False], "num_layers": 5},
+    "exaone4": {"norm_placement": "sublayer_output", "qk_norm": True},
+    "granite": {"logit_scale": 1 / 3, "residual_scale": 0.22, "embedding_scale": 12.0, "attention_scale": 0.02},
+    "seed_oss": {"attention_bias": "qkv", "head_dim": 64},
+    "arcee": {"feed_forward": "relu2", "head_dim": 16},
+    "glm4": {"norm_placement": "sandwich", "rotary_dim": 16, "attention_bias": "qkv"},
+    "phi3": {"rotary_dim": 24},
+    "stablelm": {**LAYERNORM, "rotary_dim": 8, "attention_bias": "qkv"},
+    "stablelm, parallel": {**PARALLEL, "norm_bias": True, "rotary_dim": 8},
+    "nemotron": {**LAYERNORM, "feed_forward": "relu2", "rotary_dim": 16},
+    "cohere": {**PARALLEL, "tie_embeddings": True, "logit_scale": 0.25},
+    "cohere2": {
+        **PARALLEL,
+        "tie_embeddings": True,
+        "logit_scale": 0.25,
+        "num_layers": 5,
+        "sliding_window": 16,
+        "attention_pattern": ["local"] * 3 + ["global"],
+        "rope_pattern": [True, True, True, False],
+    },
+    "gpt_neox": {**BIASES, "norm_placement": "parallel", "rotary_dim": 8, "feed_forward": "gelu", "num_kv_heads": 3},
+    "phi": {**BIASES, **PARALLEL, "norm_bias": True, "rotary_dim": 16, "feed_forward": "gelu_tanh", "head_bias": True},
+    "falcon": {**PARALLEL, "norm_bias": True, "feed_forward": "gelu", "tie_embeddings": True},
+    "starcoder": {**BIASES, "position_embedding": "learned", "feed_forward": "gelu_tanh", "tie_embeddings": True},
+    "starcoder2": {**BIASES, "feed_forward": "gelu_tanh", "tie_embeddings": True},
+}
+"""By Hugging Face family, with what is special to the model."""
