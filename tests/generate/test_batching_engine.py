@@ -72,8 +72,9 @@ def test_cached_generation_equals_the_reference(model):
             "head_dim": 10,
             "latent_attention": {"kv_rank": 9, "rope_head_dim": 4, "value_head_dim": 7},
         },
+        {"num_kv_heads": 4, "state_space": {"state_size": 5, "num_groups": 2}},
     ],
-    ids=["llama", "gpt2", "windows", "alibi", "gptj", "softcaps", "sinks", "latents"],
+    ids=["llama", "gpt2", "windows", "alibi", "gptj", "softcaps", "sinks", "latents", "states"],
 )
 def test_each_request_of_a_batch_equals_the_reference(knobs):
     model = tiny(**knobs)

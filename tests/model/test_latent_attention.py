@@ -8,7 +8,7 @@ from groundup.model import Decoder
 from groundup.model.latent_attention import LatentAttention
 from groundup.plan.parameter_count import count_parameters
 from groundup.recipe import ModelConfig
-from groundup.recipe.model_config import LatentAttentionConfig
+from groundup.recipe.mixer_config import LatentAttentionConfig
 
 TOKENS = torch.randint(50, (2, 12), generator=torch.Generator().manual_seed(0))
 YARN = {"method": "yarn", "factor": 4.0, "original_context_length": 8, "mscale": 1.0, "mscale_all_dim": 0.7}

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from groundup.model import EncoderDecoderCache, StaticKVCache
 from groundup.model.attention import CrossKeyValues
 from groundup.model.attention_mask import AttentionMask
+from groundup.model.kv_cache import LayerStates
 
 MIN_CAPACITY = 64
 """Initial capacity in tokens."""
@@ -27,6 +28,7 @@ class BatchKVCache:
         self._positions: Int[Tensor, " B"] = torch.zeros(0, dtype=torch.long)
         self._keys: Float[Tensor, "L R G C K"] = torch.zeros(0, max_rows, 0, 0, 0)
         self._values: Float[Tensor, "L R G C Kv"] = torch.zeros(0, max_rows, 0, 0, 0)
+        self._states: dict[tuple[int, int], Tensor] = {}  # by layer and part, one row each
 
     def add(self, cache: StaticKVCache) -> None:
         """Add the one sequence of `cache` as the last row."""
@@ -36,6 +38,12 @@ class BatchKVCache:
         self._grow(max(cache.length + 1, MIN_CAPACITY), cache.keys, cache.values)
         self._keys[:, row, :, : cache.length] = cache.keys[:, 0, :, : cache.length]
         self._values[:, row, :, : cache.length] = cache.values[:, 0, :, : cache.length]
+        for layer, states in cache.layer_states.items():
+            for part, state in enumerate(states):
+                key = (layer, part)
+                if key not in self._states:
+                    self._states[key] = state.new_zeros(self.max_rows, *state.shape[1:])
+                self._states[key][row] = state[0]
         self._set_lengths([*self.lengths, cache.length])
 
     def remove(self, row: int) -> None:
@@ -45,6 +53,8 @@ class BatchKVCache:
             used = self.lengths[last]
             self._keys[:, row, :, :used] = self._keys[:, last, :, :used]
             self._values[:, row, :, :used] = self._values[:, last, :, :used]
+            for states in self._states.values():
+                states[row] = states[last]
         lengths = list(self.lengths)
         lengths[row] = lengths[last]
         self._set_lengths(lengths[:last])
@@ -73,6 +83,14 @@ class BatchKVCache:
         self._keys[layer, rows, :, self._positions] = keys[:, :, 0]
         self._values[layer, rows, :, self._positions] = values[:, :, 0]
         return self._keys[layer, :batch, :, :end], self._values[layer, :batch, :, :end]
+
+    def states(self, layer: int) -> LayerStates:
+        rows = len(self.lengths)
+        return self._states[layer, 0][:rows], self._states[layer, 1][:rows]
+
+    def keep_states(self, layer: int, states: tuple[Tensor, Tensor]) -> None:
+        for part, state in enumerate(states):
+            self._states[layer, part][: len(state)] = state
 
     def advance(self, num_tokens: int) -> None:
         self._set_lengths([length + num_tokens for length in self.lengths])

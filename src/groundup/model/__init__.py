@@ -9,6 +9,7 @@ Files, in reading order:
     kv_cache.py           key/value cache
     attention.py          self-attention, cross-attention, their kernels
     latent_attention.py   latent attention of DeepSeek: compressed keys and values
+    state_space.py        state-space layers of Mamba-2
     position_encoding.py  mask and positions of each layer type; relative position bias of T5
     matmul_precision.py   dtype of matrix products under autocast
     feed_forward.py       plain and gated feed-forward

@@ -16,7 +16,9 @@ from groundup.model.kv_cache import KVCache
 from groundup.model.latent_attention import LatentAttention
 from groundup.model.moe import MixtureOfExperts
 from groundup.model.norm import build_norm
+from groundup.model.state_space import StateSpaceMixer
 from groundup.recipe import ModelConfig
+from groundup.recipe.mixer_config import StateSpaceConfig
 
 
 def build_attention(config: ModelConfig, layer: int) -> nn.Module:
@@ -171,6 +173,22 @@ class PostNormCrossAttentionBlock(CrossAttentionBlock):
 
 
 CROSS_BLOCKS = {"pre": CrossAttentionBlock, "post": PostNormCrossAttentionBlock}
+
+
+class StateSpaceBlock(nn.Module):
+    """x + mixer(norm(x)): a state-space layer is attention and feed-forward in one."""
+
+    def __init__(self, config: ModelConfig, settings: StateSpaceConfig, layer: int):
+        super().__init__()
+        self.norm = build_norm(config, config.hidden_size)
+        self.mixer = StateSpaceMixer(config, settings, layer)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
+    ) -> Float[Tensor, "B T D"]:
+        return x + self.mixer(self.norm(x), cache)
+
+
 BLOCKS = {
     "pre": PreNormBlock,
     "post": PostNormBlock,
@@ -182,6 +200,8 @@ BLOCKS = {
 
 def build_blocks(config: ModelConfig, num_layers: int) -> nn.ModuleList:
     """`num_layers` blocks with norms as in `config.norm_placement`."""
+    if (settings := config.state_space) is not None:
+        return nn.ModuleList(StateSpaceBlock(config, settings, layer) for layer in range(num_layers))
     block = SharedNormBlock if config.shared_norm else BLOCKS[config.norm_placement]
     return nn.ModuleList(block(config, layer) for layer in range(num_layers))
 

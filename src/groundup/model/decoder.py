@@ -3,6 +3,7 @@
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from groundup.artifacts.errors import UserError
 from groundup.model.attention_mask import compute_positions
 from groundup.model.block import build_blocks, build_final_norm
 from groundup.model.embedding import Embedding, check_architecture, check_labels, check_tokens
@@ -68,6 +69,11 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B T D"]:
         """The output of the final norm: the input of the head."""
+        if document_ids is not None and self.config.state_space is not None:
+            raise UserError(
+                "document_ids with model.state_space: a state goes on into the next document of a sequence",
+                hint="set train.document_mask=false, or one document per sequence",
+            )
         check_tokens(tokens, self.config, None if cache is None else cache.length)
         positions = compute_positions(tokens, document_ids) if cache is None else cache.positions(tokens.shape[1])
         contexts = self.position_encodings(positions, document_ids, cache)

@@ -10,6 +10,9 @@ from groundup.artifacts.errors import UserError
 from groundup.model.attention_mask import AttentionMask, build_mask
 from groundup.recipe import ModelConfig
 
+LayerStates = tuple[Tensor, Tensor] | tuple[None, None]
+"""Of a state-space layer: (B W C) and (B H K N)."""
+
 
 @runtime_checkable
 class KVCache(Protocol):
@@ -30,15 +33,26 @@ class KVCache(Protocol):
         """Store keys (B G T K) and values (B G T Kv) of the next tokens in a layer; returns all of the layer."""
         ...
 
+    def states(self, layer: int) -> LayerStates:
+        """What state-space layers keep of the tokens so far: last inputs of the convolution, and states; None at first."""
+        ...
+
+    def keep_states(self, layer: int, states: tuple[Tensor, Tensor]) -> None:
+        """Store the states after the next tokens."""
+        ...
+
     def advance(self, num_tokens: int) -> None:
         """Called by the model after all layers have appended."""
         ...
 
 
 def cache_widths(config: ModelConfig) -> tuple[int, int, int]:
-    """Heads, width of keys, width of values; latent attention stores latents and rotated keys as keys of one head."""
+    """Heads, width of keys, width of values; latent attention stores latents and rotated keys as keys of one head, and
+    state-space layers store none."""
     if (latent := config.latent_attention) is not None:
         return 1, latent.kv_rank + latent.rope_head_dim, 0
+    if config.state_space is not None:
+        return 0, 0, 0
     return config.num_kv_heads, config.head_dim, config.head_dim
 
 
@@ -57,6 +71,7 @@ class StaticKVCache:
         shape = (config.num_layers, batch_size, heads, max_length)
         self.keys: Float[Tensor, "L B G S K"] = torch.zeros(*shape, key_width, dtype=dtype, device=device)
         self.values: Float[Tensor, "L B G S Kv"] = torch.zeros(*shape, value_width, dtype=dtype, device=device)
+        self.layer_states: dict[int, tuple[Tensor, Tensor]] = {}
         self.length = 0
         self.max_length = max_length
 
@@ -80,9 +95,17 @@ class StaticKVCache:
         self.values[layer, :, :, self.length : end] = values
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
+    def states(self, layer: int) -> LayerStates:
+        return self.layer_states.get(layer, (None, None))
+
+    def keep_states(self, layer: int, states: tuple[Tensor, Tensor]) -> None:
+        self.layer_states[layer] = states
+
     def advance(self, num_tokens: int) -> None:
         self.length += num_tokens
 
     def truncate(self, length: int) -> None:
         """Drop all but the first `length` tokens, such as the rejected ones of speculative decoding."""
+        if self.layer_states:
+            raise UserError(f"cache: {self.length} tokens cut to {length}, but a state cannot forget single tokens")
         self.length = length

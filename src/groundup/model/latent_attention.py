@@ -20,7 +20,7 @@ from groundup.model.matmul_precision import cast_for_matmul
 from groundup.model.norm import RMSNorm
 from groundup.model.rope import Rotation, rotate
 from groundup.recipe import ModelConfig
-from groundup.recipe.model_config import LatentAttentionConfig
+from groundup.recipe.mixer_config import LatentAttentionConfig
 
 LATENT_NORM_EPS = 1e-6
 

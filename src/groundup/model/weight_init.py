@@ -22,6 +22,7 @@ from groundup.model.attention import SinkAttention
 from groundup.model.head import UntiedHead
 from groundup.model.moe import Experts
 from groundup.model.norm import RMSNorm
+from groundup.model.state_space import GatedGroupNorm, StateSpaceMixer
 from groundup.recipe import ModelConfig
 
 RESIDUAL_PROJECTIONS = ("o_proj", "down_proj")
@@ -50,5 +51,7 @@ def init_weights(model: nn.Module, config: ModelConfig) -> None:
                     nn.init.zeros_(bias)
         elif isinstance(module, SinkAttention):
             nn.init.zeros_(module.sinks)
-        elif isinstance(module, RMSNorm | nn.LayerNorm):
+        elif isinstance(module, GatedGroupNorm):
+            nn.init.ones_(module.weight)
+        elif isinstance(module, RMSNorm | nn.LayerNorm | StateSpaceMixer):
             module.reset_parameters()

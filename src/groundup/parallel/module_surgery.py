@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from groundup.model.block import BLOCKS, CrossAttentionBlock, SharedNormBlock
+from groundup.model.block import BLOCKS, CrossAttentionBlock, SharedNormBlock, StateSpaceBlock
 from groundup.model.embedding import PassThrough
 from groundup.model.encoder_decoder import DecoderStack, EncoderStack
 from groundup.model.head import Head
 from groundup.parallel.mesh import Mesh
 
-BLOCK_TYPES = (*BLOCKS.values(), SharedNormBlock, CrossAttentionBlock)
+BLOCK_TYPES = (*BLOCKS.values(), SharedNormBlock, CrossAttentionBlock, StateSpaceBlock)
 
 
 def specialize(module: nn.Module, mixin: type[nn.Module], **attributes: Any) -> None:

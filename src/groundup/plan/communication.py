@@ -56,8 +56,10 @@ class RankParameters:
 def rank_parameters(config: ModelConfig, layout: LayoutConfig, pipeline_rank: int = 0) -> RankParameters:
     """Parameters of all stages of one pipeline rank."""
     width, count = config.hidden_size, num_stages(layout)
-    matrices = attention_parameters(config) + (3 if config.gated else 2) * width * config.intermediate_size
-    vectors = norm_parameters(config, 1 if config.shared_norm else 2) + qk_norm_parameters(config)
+    matrices = attention_parameters(config)
+    if config.state_space is None:
+        matrices += (3 if config.gated else 2) * width * config.intermediate_size
+    vectors = norm_parameters(config, 1 if config.shared_norm or config.state_space else 2) + qk_norm_parameters(config)
     stages = stage_indices(pipeline_rank, layout)
     blocks = sum((n + 1) * config.num_layers // count - n * config.num_layers // count for n in stages)
     embedding = config.vocab_size * width

@@ -76,6 +76,8 @@ def _check_parts(layout: LayoutConfig, config: ModelConfig) -> None:
     for axis, part, has in (
         ("tensor", "latent_attention", config.latent_attention is not None),
         ("context", "latent_attention", config.latent_attention is not None),
+        ("tensor", "state_space", config.state_space is not None),
+        ("context", "state_space", config.state_space is not None),
         ("tensor", "attention_sinks", config.attention_sinks),
         ("context", "attention_sinks", config.attention_sinks),
         ("tensor", "relative_bias_per_layer", config.relative_bias_per_layer),

@@ -37,6 +37,8 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
     norms += layers * qk_norm_parameters(config)
     norms -= norm_parameters(config, layers) if config.shared_norm else 0
     norms += layers * (latent.kv_rank + (latent.q_rank or 0)) if (latent := config.latent_attention) else 0
+    if config.state_space is not None:  # one norm a layer, and one inside it
+        norms += layers * (config.num_heads * config.head_dim - width)
     narrow = config.embedding_size or width
     embedding = config.vocab_size * narrow
     head = 0 if config.tie_embeddings else embedding
@@ -49,7 +51,12 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
 
 
 def attention_parameters(config: ModelConfig) -> int:
-    """Weights of attention in one layer."""
+    """Weights of attention, or of the state-space mixer, in one layer."""
+    if (settings := config.state_space) is not None:
+        inner, heads = config.num_heads * config.head_dim, config.num_heads
+        convolved = inner + 2 * settings.num_groups * settings.state_size
+        projections = config.hidden_size * (2 * inner + convolved + heads)
+        return projections + convolved * settings.convolution_width + 3 * heads
     if (latent := config.latent_attention) is not None:
         width, heads = config.hidden_size, config.num_heads
         queries, expanded = (
@@ -76,6 +83,8 @@ def qk_norm_parameters(config: ModelConfig) -> int:
 
 def _feed_forward_parameters(config: ModelConfig, num_layers: int, *, active: bool) -> int:
     """Weights of the feed-forwards of a stack of layers; `active`: only those of the experts of one token."""
+    if config.state_space is not None:
+        return 0
     matrices = 3 if config.gated else 2
     dense = matrices * config.hidden_size * config.intermediate_size
     if (moe := config.moe) is None:
@@ -103,7 +112,8 @@ def training_flops_per_token(config: ModelConfig, sequence_length: int, shares: 
     After PaLM (Chowdhery et al. 2022, appendix B). The embedding is a look-up; the head, tied or not, is a product. In an
     encoder-decoder the self-attention of the decoder is short, and left out; `shares`: tokens of its parts, such as SPANS.
     """
-    attention = 12 * config.num_heads * config.head_dim * sequence_length
+    keys = 2 * config.state_space.state_size if config.state_space else sequence_length  # a state instead of all keys
+    attention = 12 * config.num_heads * config.head_dim * keys
     head = config.vocab_size * config.hidden_size
 
     def stack(num_layers: int, attentions: int, scores: float) -> float:

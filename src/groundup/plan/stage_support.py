@@ -183,6 +183,8 @@ def linear_widths(config: ModelConfig) -> dict[str, int]:
     if (latent := config.latent_attention) is not None:
         widths |= {"kv_a_proj": config.hidden_size, "kv_b_proj": latent.kv_rank}
         widths |= {"q_proj": latent.q_rank or config.hidden_size, "o_proj": config.num_heads * latent.value_head_dim}
+    if config.state_space is not None:
+        return {"in_proj": config.hidden_size, "o_proj": config.num_heads * config.head_dim}
     moe = config.moe
     dense = [moe is None or moe.is_dense(layer) for layer in range(config.num_layers)]
     if any(dense):

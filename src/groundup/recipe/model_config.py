@@ -8,6 +8,12 @@ from pydantic import create_model, model_validator
 
 from groundup.artifacts.json_file import shorten
 from groundup.recipe.base_config import BaseConfig, knob
+from groundup.recipe.mixer_config import (
+    LatentAttentionConfig,
+    StateSpaceConfig,
+    check_latent_attention,
+    check_state_space,
+)
 
 MAX_LAYERS = 10_000
 MAX_SIZE, MAX_FLOAT = 2**31 - 1, 1e30
@@ -51,15 +57,6 @@ class RopeScalingConfig(BaseConfig):
         (), "longrope: divisor of each frequency, in texts up to the original length"
     )
     long_factors: tuple[float, ...] = knob((), "longrope: the same, in longer texts")
-
-
-class LatentAttentionConfig(BaseConfig):
-    """Multi-head latent attention: keys and values from one small vector a token (DeepSeek-V2, section 2.1)."""
-
-    kv_rank: int = knob(meaning="width of the latent vector of keys and values", ge=1)
-    q_rank: int | None = knob(None, "width of the latent vector of queries", unset="one matrix for queries", ge=1)
-    rope_head_dim: int = knob(meaning="rotated part of head_dim; its keys are the same for all heads", ge=2)
-    value_head_dim: int = knob(meaning="width of the values of a head", ge=1)
 
 
 class MoEConfig(BaseConfig):
@@ -192,6 +189,11 @@ class ModelConfig(BaseConfig):
         None, "c: attention scores become c tanh(score / c) (Gemma 2)", unset="off", gt=0
     )
     latent_attention: LatentAttentionConfig | None = knob(None, "keys and values from a latent vector", unset="off")
+    state_space: StateSpaceConfig | None = knob(
+        None,
+        "state-space layers in place of attention and feed-forward, with num_heads and head_dim (Mamba-2)",
+        unset="off",
+    )
     attention_sinks: bool = knob(
         False, "a learned score for each head in the denominator of the softmax (Xiao et al. 2023; gpt-oss)"
     )
@@ -309,7 +311,8 @@ class ModelConfig(BaseConfig):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "ModelConfig":
-        for name, value in [*self, *(self.moe or ()), *(self.rope_scaling or ()), *(self.latent_attention or ())]:
+        parts = (self.moe, self.rope_scaling, self.latent_attention, self.state_space)
+        for name, value in [*self, *(field for part in parts for field in part or ())]:
             most = MAX_SIZE if isinstance(value, int) else MAX_FLOAT
             if isinstance(value, int | float) and value > most:
                 raise ValueError(f"{name} = {shorten(value)}, expected at most {most:g}")
@@ -329,7 +332,9 @@ class ModelConfig(BaseConfig):
                 if (found := len(getattr(self.rope_scaling, name))) != self.rotary_width // 2:
                     raise ValueError(f"rope_scaling.{name} has {found} numbers, expected {self.rotary_width // 2}")
         if self.latent_attention is not None:
-            self._check_latent_attention(self.latent_attention)
+            check_latent_attention(self.latent_attention, self)
+        if self.state_space is not None:
+            check_state_space(self.state_space, self)
         if self.shared_norm and self.norm_placement != "parallel":
             raise ValueError(f"shared_norm with norm_placement = {self.norm_placement!r}, expected 'parallel'")
         if self.norm_placement == "parallel" and self.embedding_norm:
@@ -361,19 +366,6 @@ class ModelConfig(BaseConfig):
                 f"residual_scale = {self.residual_scale} with cross-attention or parallel sublayers, expected 1"
             )
         return self
-
-    def _check_latent_attention(self, latent: LatentAttentionConfig) -> None:
-        if latent.rope_head_dim >= self.head_dim:
-            raise ValueError(
-                f"latent_attention.rope_head_dim = {latent.rope_head_dim}, expected less than head_dim = {self.head_dim}"
-            )
-        required: dict[str, Any] = {
-            "architecture": "decoder", "position_embedding": "rope", "qk_norm": False, "num_kv_heads": self.num_heads,
-            "rotary_dim": None, "rope_pattern": (True,),
-        }  # fmt: skip
-        for name, value in required.items():
-            if (found := getattr(self, name)) != value:
-                raise ValueError(f"{name} = {found!r} with latent_attention, expected {value!r}")
 
 
 def _optional(name: str) -> Any:

@@ -23,6 +23,7 @@ Files, in reading order:
     youtu.py          Youtu-LLM: latent attention
     minicpm3.py       MiniCPM3
     deepseek.py       DeepSeek-V2 and V3, Kimi K2, GLM-4.7-Flash, Sarvam
+    mamba2.py         Mamba-2
     gemma.py          Gemma 1, 2 and 3
     gpt2.py           GPT-2
     gpt_neox.py       GPT-NeoX, Pythia
@@ -70,6 +71,7 @@ from groundup.interop.families.hunyuan import HUNYUAN_V1_DENSE, HUNYUAN_V1_MOE
 from groundup.interop.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from groundup.interop.families.llama4 import LLAMA4_TEXT
 from groundup.interop.families.llama_variants import ARCEE, GRANITE, MINISTRAL, MINISTRAL3, SEED_OSS, SMOLLM3
+from groundup.interop.families.mamba2 import MAMBA2
 from groundup.interop.families.minicpm3 import MINICPM3
 from groundup.interop.families.mixtral import MIXTRAL
 from groundup.interop.families.modernbert import MODERNBERT
@@ -101,6 +103,7 @@ _SIMPLEST_FIRST = (
     MINIMAX_M2, LLAMA4_TEXT, FLEX_OLMO, GRANITE_MOE_SHARED, SOLAR_OPEN, HUNYUAN_V1_DENSE, HUNYUAN_V1_MOE,
     GPT_OSS,
     YOUTU, MINICPM3, DEEPSEEK_V3, DEEPSEEK_V2, GLM4_MOE_LITE, SARVAM_MLA,
+    MAMBA2,
     GEMMA, GEMMA2, GEMMA3,
     GPT2,
     GPT_BIGCODE, STARCODER2,

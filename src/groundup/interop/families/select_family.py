@@ -101,6 +101,10 @@ def canonical_config(config: ModelConfig) -> dict[str, Any]:
             knobs["moe"] |= {"num_expert_groups": 1, "experts_groups_per_token": 1}
         if config.moe.load_balancing == "auxiliary_loss":  # only a bias has an effect after training
             knobs["moe"]["load_balancing"] = "none"
+    if config.state_space is not None:
+        unused |= dict.fromkeys(
+            ("rope_theta", "rope_scaling", "rope_pattern", "intermediate_size", "attention_scale"), True
+        )
     return {knob: value for knob, value in knobs.items() if not unused.get(knob)}
 
 
