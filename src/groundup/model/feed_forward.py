@@ -1,5 +1,6 @@
 """Feed-forward layers: plain and gated (GLU), with their activation functions."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -44,6 +45,26 @@ class GatedFeedForward(nn.Module):
         return self.down_proj(self.gating(self.gate_proj(x), self.up_proj(x)))
 
 
+class XIELU(nn.Module):
+    """a x^2 + b x for x > 0, else n (e^x - 1 - x) + b x, with learned a and n > b (Huang & Schlag 2024, xIELU)."""
+
+    beta, eps = 0.5, -1e-6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha_p, self.alpha_n = nn.Parameter(torch.empty(1)), nn.Parameter(torch.empty(1))
+
+    def reset_parameters(self) -> None:
+        """a = n = 0.8, as Apertus; both are stored before the softplus that keeps them positive."""
+        nn.init.constant_(self.alpha_p, math.log(math.expm1(0.8)))
+        nn.init.constant_(self.alpha_n, math.log(math.expm1(0.8 - self.beta)))
+
+    def forward(self, x: Float[Tensor, "... F"]) -> Float[Tensor, "... F"]:
+        positive, negative = F.softplus(self.alpha_p), self.beta + F.softplus(self.alpha_n)
+        below = negative * (torch.expm1(x.clamp(max=self.eps)) - x)
+        return torch.where(x > 0, positive * x * x, below) + self.beta * x
+
+
 def relu2(x: Float[Tensor, "... F"]) -> Float[Tensor, "... F"]:
     """max(x, 0)^2 (So et al. 2021, Primer)."""
     return F.relu(x).square()
@@ -81,7 +102,8 @@ def build_feed_forward(config: ModelConfig) -> nn.Module:
     sizes = (config.hidden_size, config.intermediate_size)
     if config.gated:
         return GatedFeedForward(*sizes, build_gating(config), config.feed_forward_bias)
-    return FeedForward(*sizes, ACTIVATIONS[config.feed_forward], config.feed_forward_bias)
+    activation = XIELU() if config.feed_forward == "xielu" else ACTIVATIONS[config.feed_forward]
+    return FeedForward(*sizes, activation, config.feed_forward_bias)
 
 
 def build_gating(config: ModelConfig) -> Gating:

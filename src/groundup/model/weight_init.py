@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from groundup.model.attention import SinkAttention
+from groundup.model.feed_forward import XIELU
 from groundup.model.head import UntiedHead
 from groundup.model.moe import Experts
 from groundup.model.norm import RMSNorm
@@ -53,5 +54,5 @@ def init_weights(model: nn.Module, config: ModelConfig) -> None:
             nn.init.zeros_(module.sinks)
         elif isinstance(module, GatedGroupNorm):
             nn.init.ones_(module.weight)
-        elif isinstance(module, RMSNorm | nn.LayerNorm | StateSpaceMixer):
+        elif isinstance(module, RMSNorm | nn.LayerNorm | StateSpaceMixer | XIELU):
             module.reset_parameters()

@@ -62,6 +62,12 @@ def check_engine_layout(layout: LayoutConfig, config: ModelConfig, train: TrainC
         _refuse("native", "machine.layout.cpu_offload = 'optimizer'", "needs DeepSpeed",
                 "set machine.layout.cpu_offload=all, or train.engine=deepspeed")  # fmt: skip
     check_optimizer(train)
+    if layout.tensor > 1 and config.feed_forward == "xielu":
+        raise UserError(
+            f"machine.layout.tensor = {layout.tensor} with model.feed_forward = 'xielu': its weights see all of a layer's "
+            "outputs, of which each rank has some",
+            hint="leave machine.layout.tensor out",
+        )
     if layout.tensor > 1 and config.qk_norm and config.qk_norm_type not in ("head", "unweighted"):
         raise UserError(
             f"machine.layout.tensor = {layout.tensor} with model.qk_norm_type = {config.qk_norm_type!r}: the norm needs all "
@@ -193,7 +199,7 @@ def _check_megatron_model(config: ModelConfig) -> None:
     }
     if config.norm not in ("rmsnorm", "layernorm") or (config.norm == "layernorm" and not config.norm_bias):
         unsupported["norm"] = config.norm if config.norm_bias else f"{config.norm}, without norm_bias"
-    if config.feed_forward == "swiglu_clamped":
+    if config.feed_forward in ("swiglu_clamped", "xielu"):
         unsupported["feed_forward"] = config.feed_forward
     if config.moe is not None and (config.moe.expert_bias or config.moe.router_bias):
         unsupported["moe"] = "biases in router or experts"

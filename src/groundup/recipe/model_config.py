@@ -209,7 +209,7 @@ class ModelConfig(BaseConfig):
 
     # Feed-forward
     feed_forward: Literal[
-        "swiglu", "swiglu_clamped", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "relu", "relu2", "silu"
+        "swiglu", "swiglu_clamped", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "relu", "relu2", "silu", "xielu"
     ] = knob("swiglu", "activation, gated (Shazeer 2020) or not; _tanh: the GELU approximation of GPT-2, T5 and Gemma")
     swiglu_alpha: float = knob(1.702, "swiglu_clamped: factor inside the sigmoid (gpt-oss)", gt=0)
     swiglu_limit: float = knob(7.0, "swiglu_clamped: largest gate, and largest size of the other factor", gt=0)

@@ -12,6 +12,8 @@ Files, in reading order:
     cohere.py         Command R, R7B and A
     nemotron.py       Nemotron
     phi3.py           Phi-3 and Phi-4
+    hyperclova.py     HyperCLOVA X, the Code World Model, Jais 2
+    apertus.py        Apertus
     mixtral.py        Mixtral
     qwen_moe.py       Qwen2-MoE, Qwen3-MoE, OLMoE, FlexOlmo
     granite_moe.py    Granite-MoE, with and without shared experts
@@ -50,6 +52,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.errors import UserError
+from groundup.interop.families.apertus import APERTUS
 from groundup.interop.families.bart import BART, BLENDERBOT, M2M_100, MARIAN, MBART, PEGASUS, PLBART
 from groundup.interop.families.bert import BERT
 from groundup.interop.families.bloom import BLOOM, MPT
@@ -68,6 +71,7 @@ from groundup.interop.families.gpt_oss import GPT_OSS
 from groundup.interop.families.gptj import CODEGEN, GPTJ
 from groundup.interop.families.granite_moe import GRANITE_MOE, GRANITE_MOE_SHARED
 from groundup.interop.families.hunyuan import HUNYUAN_V1_DENSE, HUNYUAN_V1_MOE
+from groundup.interop.families.hyperclova import CWM, HYPERCLOVAX, JAIS2
 from groundup.interop.families.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from groundup.interop.families.llama4 import LLAMA4_TEXT
 from groundup.interop.families.llama_variants import ARCEE, GRANITE, MINISTRAL, MINISTRAL3, SEED_OSS, SMOLLM3
@@ -97,6 +101,7 @@ _SIMPLEST_FIRST = (
     NANOCHAT,
     PHI3,
     NEMOTRON,
+    CWM, HYPERCLOVAX, JAIS2, APERTUS,
     COHERE, COHERE2,
     GLM, GLM4, HELIUM,
     MIXTRAL, QWEN3_MOE, QWEN2_MOE, ERNIE4_5, ERNIE4_5_MOE, DOTS1, GLM4_MOE, OLMOE, GRANITE_MOE, MINIMAX_M2, LLAMA4_TEXT,
