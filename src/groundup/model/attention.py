@@ -36,12 +36,12 @@ class AttentionProjections(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         width, heads, kv_heads = config.hidden_size, config.num_heads, config.num_kv_heads
-        bias = config.attention_bias != "none"
+        bias = config.attention_bias in ("qkv", "all")
         self.head_dim = config.head_dim
         self.q_proj = nn.Linear(width, heads * config.head_dim, bias=bias)
         self.k_proj = nn.Linear(width, kv_heads * config.head_dim, bias=bias)
         self.v_proj = nn.Linear(width, kv_heads * config.head_dim, bias=bias)
-        self.o_proj = nn.Linear(heads * config.head_dim, width, bias=config.attention_bias == "all")
+        self.o_proj = nn.Linear(heads * config.head_dim, width, bias=config.attention_bias in ("output", "all"))
         self.attention_function = build_attention_function(config)
 
 

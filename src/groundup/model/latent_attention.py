@@ -31,7 +31,7 @@ class LatentAttention(nn.Module):
     def __init__(self, config: ModelConfig, latent: LatentAttentionConfig, layer: int):
         super().__init__()
         width, heads = config.hidden_size, config.num_heads
-        bias = config.attention_bias != "none"
+        bias = config.attention_bias in ("qkv", "all")
         self.layer = layer
         self.head_dim, self.rope_dim, self.value_dim = config.head_dim, latent.rope_head_dim, latent.value_head_dim
         self.plain_dim = self.head_dim - self.rope_dim  # not rotated
@@ -46,7 +46,7 @@ class LatentAttention(nn.Module):
         self.kv_a_proj = nn.Linear(width, latent.kv_rank + latent.rope_head_dim, bias=bias)
         self.kv_a_norm = RMSNorm(latent.kv_rank, LATENT_NORM_EPS)
         self.kv_b_proj = nn.Linear(latent.kv_rank, heads * (self.plain_dim + self.value_dim), bias=False)
-        self.o_proj = nn.Linear(heads * self.value_dim, width, bias=config.attention_bias == "all")
+        self.o_proj = nn.Linear(heads * self.value_dim, width, bias=config.attention_bias in ("output", "all"))
         self.attention_function = build_attention_function(config)
 
     def forward(

@@ -207,7 +207,9 @@ def _check_megatron_model(config: ModelConfig) -> None:
         unsupported["position_embedding"] = config.position_embedding
     if "local" in config.layer_types:
         unsupported["attention_pattern"] = config.attention_pattern
-    if (config.attention_bias == "all") != config.feed_forward_bias:  # one option in Megatron
+    if (
+        config.attention_bias == "output" or (config.attention_bias == "all") != config.feed_forward_bias
+    ):  # one option in Megatron
         unsupported["attention_bias"] = f"{config.attention_bias}, with feed_forward_bias = {config.feed_forward_bias}"
     for name, value in unsupported.items():
         text = value if isinstance(value, int | float | str) else type(value).__name__

@@ -181,8 +181,8 @@ class ModelConfig(BaseConfig):
     relative_max_distance: int = knob(128, "relative: distance of the last bucket", ge=2)
 
     # Attention
-    attention_bias: Literal["none", "qkv", "all"] = knob(
-        "none", "bias on queries, keys and values (Qwen2), or also on the output projection"
+    attention_bias: Literal["none", "qkv", "output", "all"] = knob(
+        "none", "bias on queries, keys and values (Qwen2), on the output projection (GPT-Neo), or on all of them"
     )
     attention_scale: float | None = knob(None, "factor on attention scores", unset="derived: 1 / sqrt(head_dim)", gt=0)
     attention_softcap: float | None = knob(

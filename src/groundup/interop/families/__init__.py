@@ -28,6 +28,7 @@ Files, in reading order:
     mamba2.py         Mamba-2
     gemma.py          Gemma 1, 2 and 3
     gpt2.py           GPT-2
+    gpt_neo.py        GPT-Neo
     gpt_neox.py       GPT-NeoX, Pythia
     gptj.py           GPT-J, CodeGen
     phi.py            Phi-1, Phi-2
@@ -66,6 +67,7 @@ from groundup.interop.families.family import Family
 from groundup.interop.families.gemma import GEMMA, GEMMA2, GEMMA3
 from groundup.interop.families.glm import GLM, GLM4, HELIUM
 from groundup.interop.families.gpt2 import GPT2
+from groundup.interop.families.gpt_neo import GPT_NEO
 from groundup.interop.families.gpt_neox import GPT_NEOX
 from groundup.interop.families.gpt_oss import GPT_OSS
 from groundup.interop.families.gptj import CODEGEN, GPTJ
@@ -112,6 +114,7 @@ _SIMPLEST_FIRST = (
     GEMMA, GEMMA2, GEMMA3,
     GPT2,
     GPT_BIGCODE, STARCODER2,
+    GPT_NEO,
     GPT_NEOX,
     GPTJ, CODEGEN,
     PHI,
