@@ -107,6 +107,27 @@ def test_sentencepiece_folder(kind: str, prose: list[str], tmp_path: Path):
     assert loaded.chat_template == "{{ bos_token }}"
 
 
+def test_t5_folder(prose: list[str], tmp_path: Path):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([line for text in [PROSE * 3, *prose] for line in text.splitlines()]), model_writer=model,
+        model_type="unigram", vocab_size=500, hard_vocab_limit=False, minloglevel=2, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+    )  # fmt: skip
+    (tmp_path / "spiece.model").write_bytes(model.getvalue())
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    original = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    loaded = load_pretrained_tokenizer(tmp_path)
+    for text in (PROSE, *prose):
+        assert loaded.encode(text, add_special_tokens=True) == [*original.encode(text), 1]
+    size = len(original)
+    assert (loaded.token_id("<extra_id_99>"), loaded.token_id("<extra_id_0>")) == (size, size + 99)
+    assert (loaded.eos_id, loaded.pad_id) == (1, 0)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "albert"}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "AlbertTokenizer"}))
+    with pytest.raises(UserError, match=r"spiece\.model with the rules of AlbertTokenizer, expected T5Tokenizer"):
+        load_pretrained_tokenizer(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def ranks(tokenizer: Tokenizer) -> dict[bytes, int]:
     entries = (tokenizer.token(id) for id in range(4, tokenizer.vocab_size))

@@ -24,6 +24,7 @@ from groundup.tokenizer.tokenizer_folder import ADDED_FILE, CONFIG_FILE, MAP_FIL
 from groundup.tokenizer.vocabulary_files import (
     MERGES_FILE,
     READERS,
+    SPIECE_FILE,
     TEKKEN_FILE,
     VOCABULARY_FILE,
     WORDPIECE_FILE,
@@ -44,7 +45,7 @@ def tokenizer_files(path: Path | str) -> list[Path]:
     if path.is_file() and path.name != TOKENIZER_FILE:
         return [path]
     folder = path.parent if path.name == TOKENIZER_FILE else path
-    for main in (TOKENIZER_FILE, TEKKEN_FILE, MODEL_FILE, VOCABULARY_FILE, WORDPIECE_FILE):
+    for main in (TOKENIZER_FILE, TEKKEN_FILE, MODEL_FILE, SPIECE_FILE, VOCABULARY_FILE, WORDPIECE_FILE):
         if (folder / main).is_file() and (main != VOCABULARY_FILE or (folder / MERGES_FILE).is_file()):
             return [folder / name for name in (main, *BESIDE) if (folder / name).is_file()]
     raise UserError(

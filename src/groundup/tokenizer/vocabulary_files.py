@@ -1,4 +1,4 @@
-"""Folders without a tokenizer.json: vocab.json with merges.txt, WordPiece's vocab.txt, Mistral's tekken.json.
+"""Folders without a tokenizer.json: vocab.json with merges.txt, vocab.txt (WordPiece), tekken.json (Mistral), spiece.model (T5).
 
 Such files hold a vocabulary alone: their rules are those of the tokenizer class that tokenizer_config.json names.
 Sources: the tokenizer classes of transformers 5 (gpt2, roberta, qwen2, bert); mistral_common's tekken.py.
@@ -16,16 +16,27 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
 from groundup.tokenizer.byte_level_vocabulary import MAX_IDS
 from groundup.tokenizer.bytes_to_unicode import to_unicode
+from groundup.tokenizer.sentencepiece import load_sentencepiece
 from groundup.tokenizer.split_patterns import PATTERNS, build_pre_tokenizer
 from groundup.tokenizer.tokenizer_folder import CONFIG_FILE, read_tokenizer_config
 
 Json = dict[str, Any]
 TiktokenRanks = Mapping[bytes, int]
+SPIECE_FILE = "spiece.model"
 VOCABULARY_FILE, MERGES_FILE, WORDPIECE_FILE, TEKKEN_FILE = "vocab.json", "merges.txt", "vocab.txt", "tekken.json"
 GPT2_CLASSES = ("GPT2", "Roberta", "Bart", "Longformer", "LED")
 """Beginnings of the names of classes with GPT-2's rules."""
 
-CLASSES = {"gpt2": "GPT2", "roberta": "Roberta", "bart": "Bart", "opt": "GPT2", "qwen2": "Qwen2", "bert": "Bert"}
+CLASSES = {
+    "gpt2": "GPT2",
+    "roberta": "Roberta",
+    "bart": "Bart",
+    "opt": "GPT2",
+    "qwen2": "Qwen2",
+    "bert": "Bert",
+    "t5": "T5",
+    "mt5": "T5",
+}
 """The classes of model types, where no file names one."""
 
 TEKKEN_SPECIAL_TOKENS = (
@@ -150,8 +161,32 @@ def read_tekken(folder: Path) -> tuple[tokenizers.Tokenizer, Json]:
     return backend, {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 
 
+def read_spiece(folder: Path) -> tuple[tokenizers.Tokenizer, Json]:
+    """T5's SentencePiece model. Its sentinels are not in the file: they follow its tokens, the last first.
+
+    Returns the backend and the roles of the class. Raises UserError for another class, which may order the tokens anew.
+    """
+    name = _class_name(folder)
+    if not name.startswith(("T5", "MT5")):
+        raise UserError(
+            f"{folder}: {SPIECE_FILE} with the rules of {name}, expected T5Tokenizer",
+            hint="AutoTokenizer.from_pretrained(folder).save_pretrained(folder) writes a tokenizer.json",
+        )
+    backend = load_sentencepiece((folder / SPIECE_FILE).read_bytes()).backend
+    config = read_tokenizer_config(folder)
+    if "added_tokens_decoder" not in config:
+        sentinels = [f"<extra_id_{id}>" for id in reversed(range(config.get("extra_ids", 100)))]
+        backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in sentinels])
+    end = backend.token_to_id("</s>")
+    backend.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single="$A </s>", pair="$A </s> $B:1 </s>:1", special_tokens=[("</s>", end)]
+    )
+    return backend, {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+
+
 READERS: dict[str, Callable[[Path], tuple[tokenizers.Tokenizer, Json]]] = {
     VOCABULARY_FILE: read_merges_folder, WORDPIECE_FILE: read_wordpiece_folder, TEKKEN_FILE: read_tekken,
+    SPIECE_FILE: read_spiece,
 }  # fmt: skip
 """By the file that a folder has."""
 
@@ -162,7 +197,7 @@ def _class_name(folder: Path, default: str | None = None) -> str:
     model_type = read_json_object(config).get("model_type") if config.is_file() else None
     name = read_tokenizer_config(folder).get("tokenizer_class") or CLASSES.get(str(model_type)) or default
     if not isinstance(name, str):
-        raise UserError(f"{folder}: no tokenizer_class in {CONFIG_FILE}, which names the rules of {VOCABULARY_FILE}")
+        raise UserError(f"{folder}: no tokenizer_class in {CONFIG_FILE}, which names the rules of its vocabulary")
     return name
 
 
