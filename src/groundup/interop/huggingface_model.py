@@ -26,7 +26,7 @@ from groundup.interop.safetensors_files import (
     write_safetensors,
 )
 from groundup.interop.scaled_weights import is_scaled, scaled_source
-from groundup.interop.sentence_transformers_files import write_token_weights
+from groundup.interop.sentence_transformers_files import read_pooling, write_token_weights
 from groundup.interop.unwrapped_names import UnwrappedNames
 from groundup.interop.weight_map import build_from_tensors, convert_to_foreign
 from groundup.interop.zero_checkpoint import ZeroCheckpoint, is_zero_checkpoint
@@ -82,6 +82,8 @@ def _open_folder(folder: Path, dtype: torch.dtype | None = None) -> tuple[Family
     if is_scaled(fields):
         source = scaled_source(source, fields, dtype)
     config, ignored = _adjust_to_tensors(family, family.read_config(fields, folder / CONFIG_FILE), source)
+    if config.architecture == "encoder" and (pooling := read_pooling(folder)):
+        config = config.model_copy(update={"pooling": pooling})
     return family, config, source, ignored
 
 
