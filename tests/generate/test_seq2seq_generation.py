@@ -41,7 +41,7 @@ KINDS = {
     "umt5": {"relative_bias_per_layer": True},
     "bart": {"position_embedding": "learned", "norm": "layernorm", "norm_placement": "post", "embedding_norm": True},
     "marian": {"position_embedding": "sinusoidal", "norm_placement": "post", "head_bias": True},
-    "m2m": {"position_embedding": "sinusoidal_fairseq"},
+    "m2m": {"position_embedding": "sinusoidal_fairseq", "forced_bos_token_id": 7},
 }
 
 
@@ -103,3 +103,28 @@ def test_an_encoder_writes_no_text():
         with pytest.raises(UserError, match="an encoder, which embeds texts") as raised:
             attempt()
         assert "groundup embed" in raised.value.hint
+
+
+@pytest.mark.parametrize("family", ["Bart", "Marian", "MBart"])
+def test_greedy_equals_transformers_with_a_forced_first_token(family: str, tmp_path):
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=131, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=64,
+        decoder_start_token_id=2, pad_token_id=1, eos_token_id=2, bos_token_id=0, forced_eos_token_id=None,
+    )  # fmt: skip
+    name = "MarianMTModel" if family == "Marian" else f"{family}ForConditionalGeneration"
+    reference = getattr(transformers, name)(config).eval()
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.3)
+    reference.generation_config.forced_bos_token_id = 9
+    reference.save_pretrained(tmp_path)
+    ours = load_huggingface(tmp_path)
+    for ids in SOURCES:
+        expected = reference.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False, num_beams=1)[0].tolist()
+        assert expected[:2] == [2, 9]
+        assert generate(ours, ids, max_tokens=11, sampling=GREEDY, stop_ids=[2]) == [
+            id for id in expected[2:] if id != 2
+        ]

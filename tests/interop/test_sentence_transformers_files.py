@@ -9,7 +9,7 @@ import transformers
 
 from groundup.artifacts.errors import UserError
 from groundup.generate.text_embedding import embed_batch
-from groundup.interop import load_huggingface
+from groundup.interop import export_huggingface, load_huggingface
 
 TEXTS = [[5, 7, 9, 11, 3], [8, 4]]
 
@@ -42,6 +42,13 @@ def test_embeddings_are_pooled_as_the_folder_says(mode: str, newer: bool, tmp_pa
     expected = torch.stack([state[0] if mode == "cls" else state.mean(dim=0) for state in states])
     vectors = embed_batch(load_huggingface(tmp_path), TEXTS)
     torch.testing.assert_close(vectors, torch.nn.functional.normalize(expected, dim=-1))
+
+
+def test_an_export_keeps_the_first_token(tmp_path: Path):
+    write_folder(tmp_path / "in", {"pooling_mode_cls_token": True})
+    model = load_huggingface(tmp_path / "in")
+    export_huggingface(model, None, tmp_path / "out")
+    torch.testing.assert_close(embed_batch(load_huggingface(tmp_path / "out"), TEXTS), embed_batch(model, TEXTS))
 
 
 def test_what_would_give_other_vectors_is_refused(tmp_path: Path):

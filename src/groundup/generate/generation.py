@@ -82,7 +82,7 @@ def generate_reference(
     for _ in range(max_tokens):
         with torch.inference_mode():
             if isinstance(model, EncoderDecoder):
-                read = torch.tensor([[model.config.decoder_start_token_id, *ids]], device=device)
+                read = torch.tensor([[*model.config.decoder_prefix, *ids]], device=device)
                 outputs = model(torch.tensor([prompt_ids], device=device), decoder_tokens=read)
             else:
                 outputs = model(torch.tensor([ids], device=device))
@@ -101,7 +101,8 @@ def start_decoding(
     encodes the prompt here, its start token."""
     if isinstance(model, EncoderDecoder):
         source = torch.tensor([prompt_ids], device=next(model.parameters()).device)
-        return model.new_cache(source, max_tokens), [model.config.decoder_start_token_id]
+        prefix = model.config.decoder_prefix
+        return model.new_cache(source, max_tokens + len(prefix) - 1), list(prefix)
     return model.new_cache(1, len(prompt_ids) + max_tokens), list(prompt_ids)
 
 
@@ -137,7 +138,7 @@ def remaining_context(model: nn.Module, prompt_ids: Sequence[int]) -> int:
     if len(prompt_ids) == 0:
         raise UserError("the prompt is empty, expected at least one token")
     if isinstance(model, EncoderDecoder) and len(prompt_ids) <= context_length:
-        return context_length  # source and target have a context each
+        return context_length + 1 - len(model.config.decoder_prefix)  # source and target have a context each
     remaining = context_length - len(prompt_ids)
     reason = "" if context_length == model.config.context_length else "before dynamic RoPE scaling "
     if remaining < 1:

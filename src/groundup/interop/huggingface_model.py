@@ -84,6 +84,10 @@ def _open_folder(folder: Path, dtype: torch.dtype | None = None) -> tuple[Family
     config, ignored = _adjust_to_tensors(family, family.read_config(fields, folder / CONFIG_FILE), source)
     if config.architecture == "encoder" and (pooling := read_pooling(folder)):
         config = config.model_copy(update={"pooling": pooling})
+    if config.architecture == "encoder_decoder" and (settings := folder / "generation_config.json").is_file():
+        names = ("decoder_start_token_id", "forced_bos_token_id")
+        found = {name: id for name in names if type(id := read_json_object(settings).get(name)) is int}
+        config = config.model_copy(update=found)  # it stands above config.json in transformers
     return family, config, source, ignored
 
 
@@ -117,7 +121,7 @@ def export_huggingface(
     out.mkdir(parents=True, exist_ok=True)
     foreign = convert_to_foreign(family.weight_map(config, list(weights)), weights)
     files = write_safetensors(((n, cast_floating(t, DTYPES[dtype]).cpu()) for n, t in foreign), out, max_shard_bytes)
-    files += write_token_weights(model, tokenizer, out) if tokenizer is not None else []
+    files += write_token_weights(model, tokenizer, out)
     return [*files, *write_config_files(config, tokenizer, out, dtype)]
 
 
@@ -149,6 +153,7 @@ def write_config_files(
         }
         if config.architecture == "encoder_decoder":
             ids["decoder_start_token_id"] = config.decoder_start_token_id
+            ids["forced_bos_token_id"] = config.forced_bos_token_id
         ids = {key: value for key, value in ids.items() if value is not None}
         fields |= ids
         files += [_write_json(out / "generation_config.json", ids)]

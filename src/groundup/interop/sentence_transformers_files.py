@@ -12,6 +12,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
 from groundup.model.serialization import save_token_weights
 from groundup.model.token_weights import get_token_weights
+from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
 
 MODULES_FILE = "modules.json"
@@ -20,14 +21,17 @@ READ_PARTS = ("Transformer", "Pooling", "Normalize", "WordWeights")
 MODULES = {"Transformer": "", "WordWeights": "1_WordWeights", "Pooling": "2_Pooling"}
 
 
-def write_token_weights(model: nn.Module, tokenizer: Tokenizer, out: Path) -> list[Path]:
-    """Write the weights of tokens of `model`, if it has any, for `open_model` and for sentence-transformers.
+def write_token_weights(model: nn.Module, tokenizer: Tokenizer | None, out: Path) -> list[Path]:
+    """Write the weights of tokens of `model`, if it has any, or the pooling of the first token, for `open_model` and for
+    sentence-transformers.
 
     Returns the files written.
     """
-    if (weights := get_token_weights(model)) is None:
+    weights, config = get_token_weights(model), model.config
+    if weights is None:
+        return _write_cls_pooling(config, out) if config.pooling == "cls" else []  # type: ignore[union-attr]
+    if tokenizer is None:
         return []
-    config = model.config
     width, length = int(config.hidden_size), int(config.context_length)  # type: ignore[union-attr, arg-type]
     names = [tokenizer.backend.id_to_token(token) or f"<unused {token}>" for token in range(len(weights))]
     table = dict(zip(names, weights.tolist(), strict=True))
@@ -45,6 +49,22 @@ def write_token_weights(model: nn.Module, tokenizer: Tokenizer, out: Path) -> li
     for name, content in contents.items():
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        files.append(out / name)
+    return files
+
+
+def _write_cls_pooling(config: ModelConfig, out: Path) -> list[Path]:
+    parts = {"Transformer": "", "Pooling": "1_Pooling"}
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for index, (name, path) in enumerate(parts.items())
+    ]
+    pooling = {"word_embedding_dimension": config.hidden_size, "pooling_mode_cls_token": True}
+    pooling["pooling_mode_mean_tokens"] = False
+    files = []
+    for name, content in {MODULES_FILE: modules, "1_Pooling/config.json": pooling}.items():
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         files.append(out / name)
     return files
 

@@ -238,6 +238,9 @@ class ModelConfig(BaseConfig):
     decoder_start_token_id: int = knob(
         0, "encoder_decoder: first input token of the decoder (T5: the padding token)", ge=0
     )
+    forced_bos_token_id: int | None = knob(
+        None, "encoder_decoder: second input token of the decoder (mBART: the language; BART)", unset="none", ge=0
+    )
 
     # Initialization
     init_std: float = knob(0.02, "standard deviation of initial weights", gt=0)
@@ -270,6 +273,12 @@ class ModelConfig(BaseConfig):
     def rotates(self, layer: int) -> bool:
         """Whether the queries and keys of a layer are rotated."""
         return self.position_embedding == "rope" and self.rope_pattern[layer % len(self.rope_pattern)]
+
+    @property
+    def decoder_prefix(self) -> tuple[int, ...]:
+        """Tokens with which the target text of an encoder_decoder begins, before the first generated one."""
+        forced = () if self.forced_bos_token_id is None else (self.forced_bos_token_id,)
+        return (self.decoder_start_token_id, *forced)
 
     @property
     def cached_context_length(self) -> int:

@@ -75,6 +75,7 @@ def _family(name: str, architecture: str, *, offset: int = 0, bias: bool = True,
             "feed_forward_bias": True,
             "embedding_scale": math.sqrt(json["d_model"]) if json["scale_embedding"] else 1.0,
             "decoder_start_token_id": next(start for start in starts if start is not None),
+            "forced_bos_token_id": json.get("forced_bos_token_id"),
             "head_bias": bias,
             "tie_embeddings": True,
             **knobs,
@@ -88,6 +89,7 @@ def _family(name: str, architecture: str, *, offset: int = 0, bias: bool = True,
             "activation_function": inverse_map_value(ACTIVATIONS, config.feed_forward),
             "scale_embedding": config.embedding_scale != 1.0,
             "decoder_start_token_id": config.decoder_start_token_id,
+            "forced_bos_token_id": config.forced_bos_token_id,
         }
 
     def weight_map(config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap]:

@@ -88,6 +88,7 @@ def canonical_config(config: ModelConfig) -> dict[str, Any]:
         "qk_norm_after_rope": not config.qk_norm,
         "norm_bias": config.norm != "layernorm",
         "num_encoder_layers": config.architecture != "encoder_decoder",
+        "forced_bos_token_id": config.architecture != "encoder_decoder",
         "decoder_start_token_id": config.architecture != "encoder_decoder",
         "num_token_types": config.architecture != "encoder",
         "head_bias": config.architecture == "encoder",
