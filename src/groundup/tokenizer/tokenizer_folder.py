@@ -21,8 +21,8 @@ MAP_FILE = "special_tokens_map.json"
 ADDED_FILE = "added_tokens.json"
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 EXTRA = ("extra_special_tokens", "additional_special_tokens")
-SPACE_PREFIX_CLASSES = ("GPT2", "Roberta", "Bart", "Longformer", "LED")
-"""Tokenizer classes that follow `add_prefix_space`, whatever tokenizer.json says."""
+GPT2_RULES = ("GPT2", "Roberta", "Bart", "Longformer", "LED")
+"""Beginnings of the names of classes with the rules of GPT-2, which follow `add_prefix_space`, whatever tokenizer.json says."""
 
 
 def read_tokenizer_folder(
@@ -105,7 +105,7 @@ def _add_around_texts(
 def _set_space_prefix(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
     """Add a space before the text, or none, for the classes of GPT-2's rules."""
     prefix, name = config.get("add_prefix_space"), str(config.get("tokenizer_class"))
-    if isinstance(prefix, bool) and name.startswith(SPACE_PREFIX_CLASSES):
+    if isinstance(prefix, bool) and name.startswith(GPT2_RULES):
         by_class = isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel)
         if by_class or identify_pattern(json.loads(backend.to_str())) == "gpt2":
             backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)  # type: ignore[assignment]

@@ -18,15 +18,12 @@ from groundup.tokenizer.byte_level_vocabulary import MAX_IDS
 from groundup.tokenizer.bytes_to_unicode import to_unicode
 from groundup.tokenizer.sentencepiece import load_sentencepiece
 from groundup.tokenizer.split_patterns import PATTERNS, build_pre_tokenizer
-from groundup.tokenizer.tokenizer_folder import CONFIG_FILE, read_tokenizer_config
+from groundup.tokenizer.tokenizer_folder import CONFIG_FILE, GPT2_RULES, read_tokenizer_config
 
 Json = dict[str, Any]
 TiktokenRanks = Mapping[bytes, int]
 SPIECE_FILE = "spiece.model"
 VOCABULARY_FILE, MERGES_FILE, WORDPIECE_FILE, TEKKEN_FILE = "vocab.json", "merges.txt", "vocab.txt", "tekken.json"
-GPT2_CLASSES = ("GPT2", "Roberta", "Bart", "Longformer", "LED")
-"""Beginnings of the names of classes with GPT-2's rules."""
-
 CLASSES = {
     "gpt2": "GPT2",
     "roberta": "Roberta",
@@ -93,7 +90,7 @@ def read_merges_folder(folder: Path) -> tuple[tokenizers.Tokenizer, Json]:
         backend.normalizer = normalizers.NFC()  # type: ignore[assignment]
         backend.pre_tokenizer = build_pre_tokenizer(PATTERNS["qwen2"].regex)  # type: ignore[assignment]
         return backend, {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
-    if not name.startswith(GPT2_CLASSES):
+    if not name.startswith(GPT2_RULES):
         raise UserError(
             f"{folder}: {VOCABULARY_FILE} with the rules of {name}, expected GPT2Tokenizer, RobertaTokenizer or "
             "Qwen2Tokenizer",
