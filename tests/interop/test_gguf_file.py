@@ -318,7 +318,7 @@ def without_pretokenizer() -> tokenizers.Tokenizer:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (unigram_of_bytes, "otherwise than this Unigram tokenizer"),
+        (unigram_of_bytes, "a Unigram tokenizer of bytes"),
         (split_by_spaces, "no pretokenizer that splits by Whitespace"),
         (lowercased, "a Lowercase normalizer"),
         (without_pretokenizer, "neither byte-level BPE nor SentencePiece"),

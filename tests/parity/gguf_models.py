@@ -46,6 +46,16 @@ LAYERNORM: dict[str, Any] = {"norm": "layernorm", "norm_bias": True}
 BIASES: dict[str, Any] = {**LAYERNORM, "attention_bias": "all", "feed_forward_bias": True}
 PARALLEL: dict[str, Any] = {"norm": "layernorm", "norm_placement": "parallel", "shared_norm": True}
 OLMO2: dict[str, Any] = {"norm_placement": "sublayer_output", "qk_norm": True, "qk_norm_type": "projection"}
+UNNORMALIZED: dict[str, Any] = {**EXPERTS, "normalize_scores": False}
+SIGMOID: dict[str, Any] = {
+    **EXPERTS,
+    "intermediate_size": 32,
+    "num_shared_experts": 1,
+    "num_dense_layers": 1,
+    "router_activation": "sigmoid",
+    "routed_scale": 2.5,
+    "load_balancing": "bias",
+}
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {},
     "llama, biases": {"attention_bias": "all", "feed_forward_bias": True},
@@ -118,5 +128,26 @@ MODELS: dict[str, dict[str, Any]] = {
     "falcon": {**PARALLEL, "norm_bias": True, "feed_forward": "gelu", "tie_embeddings": True},
     "starcoder": {**BIASES, "position_embedding": "learned", "feed_forward": "gelu_tanh", "tie_embeddings": True},
     "starcoder2": {**BIASES, "feed_forward": "gelu_tanh", "tie_embeddings": True},
+    "qwen2_moe": {
+        "attention_bias": "qkv",
+        "moe": {**UNNORMALIZED, "intermediate_size": 32, "num_shared_experts": 3, "shared_expert_gate": True},
+    },
+    "olmoe": {
+        "num_kv_heads": 3,
+        "qk_norm": True,
+        "qk_norm_type": "projection",
+        "moe": {**UNNORMALIZED, "intermediate_size": 64},
+    },
+    "gpt_oss": {
+        "attention_bias": "all",
+        "attention_sinks": True,
+        "feed_forward": "swiglu_clamped",
+        "sliding_window": 16,
+        "attention_pattern": ["local", "global"],
+        "head_dim": 64,
+        "moe": {**EXPERTS, "expert_bias": True, "router_bias": True, "intermediate_size": 64},
+    },
+    "glm4_moe": {"attention_bias": "qkv", "rotary_dim": 16, "moe": SIGMOID, "num_layers": 3},
+    "dots1": {"num_kv_heads": 3, "qk_norm": True, "moe": SIGMOID, "num_layers": 3},
 }
 """By Hugging Face family, with what is special to the model."""

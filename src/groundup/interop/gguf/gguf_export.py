@@ -29,7 +29,7 @@ GGUF_DTYPES = {
     "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
     "q4_0": (GGMLQuantizationType.Q4_0, LlamaFileType.MOSTLY_Q4_0),
 }
-FLOAT32 = ("ffn_gate_inp", "position_embd", "token_types")
+FLOAT32 = ("ffn_gate_inp", "position_embd", "token_types", ".bias")
 """Matrices that llama.cpp adds or compares in float32."""
 
 QUANTIZATION_VERSION = 2

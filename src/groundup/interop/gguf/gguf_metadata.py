@@ -79,6 +79,8 @@ def read_metadata(metadata: Metadata, tensors: Collection[str], factors: torch.T
     knobs |= architecture.read(fields, tensors, knobs)
     if knobs.get("position_embedding", "rope") == "rope":
         knobs["rope_scaling"] = read_scaling(fields, factors, knobs)
+        if architecture.untruncated_yarn and knobs["rope_scaling"]:
+            knobs["rope_scaling"]["truncate"] = False
         rotated = fields.get("rope.dimension_count")
         if architecture.partial_rotation and rotated != knobs.get(
             "head_dim", knobs["hidden_size"] // knobs["num_heads"]

@@ -57,8 +57,11 @@ def read_unigram(
 
 def write_unigram(tokenizer: Tokenizer, rules: Metadata, size: int) -> Metadata:
     """Scores, table and flags. Raises UserError where no flags give the ids of the tokenizer."""
-    if rules["model"].get("byte_fallback"):
-        raise UserError("GGUF export: a Unigram tokenizer with bytes, which llama.cpp does not have")
+    if rules["model"].get("byte_fallback") or rules["model"].get("unk_id") is None:
+        raise UserError(
+            "GGUF export: a Unigram tokenizer of bytes, which llama.cpp does not have",
+            hint="use the huggingface format",
+        )
     scores = dict(rules["model"]["vocab"])
     tokens = [tokenizer.token(id) for id in range(size)]
     known = [token for token in tokens if token is not None]

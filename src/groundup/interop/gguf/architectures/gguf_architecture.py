@@ -145,6 +145,7 @@ class GGUFArchitecture:
         interleaved: RoPE pairs are neighbouring elements of a head (Meta's original order), not halves: rows of query and key
             matrices are permuted.
         partial_rotation: llama.cpp can rotate the first elements of each head only (rope.dimension_count).
+        untruncated_yarn: the model's yarn does not round the bounds of its ramp, and the file does not say so.
         fused: tensors that are one in the file, by its name: `{"attn_qkv": ("attention.q_proj", ...)}`.
         biases: tensors that may have a bias in llama.cpp; None: all.
         left_out: prefixes of our tensors that the file lacks.
@@ -159,6 +160,7 @@ class GGUFArchitecture:
     tensors: Mapping[str, str] = field(default_factory=lambda: TENSORS)
     interleaved: bool = False
     partial_rotation: bool = False
+    untruncated_yarn: bool = False
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     biases: tuple[str, ...] | None = ("attn_q", "attn_k", "attn_v")
     left_out: tuple[str, ...] = ()
@@ -187,6 +189,8 @@ def gguf_weight_map(architecture: GGUFArchitecture, config: ModelConfig, names: 
         if architecture.interleaved and part in ("q_proj", "k_proj"):
             heads = config.num_heads if part == "q_proj" else config.num_kv_heads
             yield map_interleaved(native, foreign, heads, config.head_dim, config.rotary_dim)
+        elif part == "gate" and foreign.endswith("ffn_gate_inp_shexp.weight"):
+            yield TensorMap((native,), (foreign,), lambda t: [t[0][None]], lambda t: [t[0][0]])
         elif config.norm == "zero_centered_rmsnorm" and part.endswith("norm"):
             yield map_offset(native, foreign)
         else:
