@@ -25,7 +25,8 @@ class MixtureOfExperts(nn.Module):
     def __init__(self, config: ModelConfig, moe: MoEConfig):
         super().__init__()
         gating = build_gating(config)
-        self.router = Router(config.hidden_size, moe)
+        router = SparseMixerRouter if moe.router_activation == "sparsemixer" else Router
+        self.router = router(config.hidden_size, moe)
         self.experts = Experts(moe.num_experts, config.hidden_size, moe.intermediate_size, gating, moe.expert_bias)
         self.scale_inputs = moe.scale_inputs
         shared_size = moe.num_shared_experts * moe.intermediate_size
@@ -64,22 +65,54 @@ class Router(nn.Linear):
         """Routing weights and indices of each token's experts; `x` is `num_sequences` sequences of equal length."""
         with torch.autocast(x.device.type, enabled=False):
             bias = None if self.bias is None else self.bias.float()
-            scores = self.activation(F.linear(x.float(), self.weight.float(), bias))
-        selection = self.load_balancer.selection_scores(scores)
-        if self.groups_per_token < self.num_groups:
-            selection = limit_to_groups(selection, self.num_groups, self.groups_per_token, self.group_top)
-        chosen = selection.topk(self.experts_per_token, dim=-1).indices
+            logits = F.linear(x.float(), self.weight.float(), bias)
+        scores = self.activation(logits)
+        weights, chosen = self.choose(logits, scores)
         if self.training:
             sequences = (num_sequences, -1)
             self.load_balancer.observe(
                 scores.unflatten(0, sequences), self.count_tokens(chosen.unflatten(0, sequences).flatten(1))
             )
-        return self.normalize(scores.gather(1, chosen)) * self.scale, chosen
+        return weights * self.scale, chosen
+
+    def choose(
+        self, logits: Float[Tensor, "N E"], scores: Float[Tensor, "N E"]
+    ) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
+        """The experts with the best scores."""
+        selection = self.load_balancer.selection_scores(scores)
+        if self.groups_per_token < self.num_groups:
+            selection = limit_to_groups(selection, self.num_groups, self.groups_per_token, self.group_top)
+        chosen = selection.topk(self.experts_per_token, dim=-1).indices
+        return self.normalize(scores.gather(1, chosen)), chosen
 
     def count_tokens(self, chosen: Int[Tensor, "... N"]) -> Int[Tensor, "... E"]:
         """Tokens per expert."""
         counts = torch.zeros(*chosen.shape[:-1], self.out_features, dtype=torch.long, device=chosen.device)
         return counts.scatter_add_(-1, chosen, torch.ones_like(chosen))
+
+
+class SparseMixerRouter(Router):
+    """One expert after the other, each weighted by a softmax of its own (Liu et al. 2024, GRIN, section 2.2).
+
+    The softmax is over the experts left whose logit is near the best one. The paper's training samples experts; here, as in
+    its evaluation, the best one is chosen.
+    """
+
+    def __init__(self, width: int, moe: MoEConfig):
+        super().__init__(width, moe)
+        self.jitter = moe.router_jitter
+
+    def choose(
+        self, logits: Float[Tensor, "N E"], scores: Float[Tensor, "N E"]
+    ) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
+        weights, chosen, left = [], [], logits
+        for _ in range(self.experts_per_token):
+            best, expert = left.max(dim=-1, keepdim=True)
+            far = (best - logits) / torch.maximum(logits.abs(), best) > 2 * self.jitter
+            weights.append(left.masked_fill(far, -torch.inf).softmax(-1).gather(-1, expert))
+            chosen.append(expert)
+            left = left.scatter(-1, expert, -torch.inf)
+        return torch.cat(weights, dim=-1), torch.cat(chosen, dim=-1)
 
 
 def limit_to_groups(
@@ -242,8 +275,9 @@ class ZeroExperts(nn.Module):
 ROUTER_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda logits: logits.softmax(-1),
     "sigmoid": torch.sigmoid,
+    "sparsemixer": lambda logits: logits.softmax(-1),
 }
-GROUP_TOP = {"softmax": 1, "sigmoid": 2}
+GROUP_TOP = {"softmax": 1, "sigmoid": 2, "sparsemixer": 1}
 """Experts that decide the score of their group: the best one in DeepSeek-V2, the two best in DeepSeek-V3."""
 LOAD_BALANCERS = {"none": NoBalancing, "auxiliary_loss": AuxiliaryLoss, "bias": ExpertBias}
 

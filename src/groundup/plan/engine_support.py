@@ -177,6 +177,8 @@ def _check_megatron_experts(layout: LayoutConfig, moe: MoEConfig) -> None:
         if (value := getattr(moe, name)) != supported:
             _refuse("megatron", f"model.moe.{name} = {value}", "not supported",
                     f"leave model.moe.{name} out, or set train.engine=native")  # fmt: skip
+    if moe.router_activation == "sparsemixer":
+        _refuse("megatron", "model.moe.router_activation = 'sparsemixer'", "not supported")
     normalized = moe.experts_per_token > 1 if moe.router_activation == "sigmoid" else moe.normalize_scores
     if normalized != moe.normalize_scores or (normalized and moe.experts_per_token == 1):
         _refuse("megatron", f"model.moe.normalize_scores = {moe.normalize_scores} with {moe.experts_per_token} experts "

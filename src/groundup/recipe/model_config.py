@@ -73,7 +73,10 @@ class MoEConfig(BaseConfig):
     shared_expert_gate: bool = knob(False, "each token scales the shared experts by a sigmoid, as Qwen2-MoE")
     num_dense_layers: int = knob(0, "first layers with an ordinary feed-forward", ge=0)
     dense_layers: tuple[int, ...] = knob((), "other layers with an ordinary feed-forward, counted from 0")
-    router_activation: Literal["softmax", "sigmoid"] = knob("softmax", "activation of the router logits")
+    router_activation: Literal["softmax", "sigmoid", "sparsemixer"] = knob(
+        "softmax", "activation of the router logits; sparsemixer: one softmax for each chosen expert (Phi-3.5-MoE)"
+    )
+    router_jitter: float = knob(0.01, "sparsemixer: half the relative distance to the best expert that counts", ge=0)
     normalize_scores: bool = knob(True, "normalize the routing weights of each token to sum to 1")
     routed_scale: float = knob(1.0, "factor on the routing weights (DeepSeek-V2)", gt=0)
     scale_inputs: bool = knob(False, "routing weights scale the inputs of experts, not their outputs (Llama 4)")
@@ -98,6 +101,8 @@ class MoEConfig(BaseConfig):
                 f"experts_groups_per_token = {used}, expected at most num_expert_groups = {groups}, and enough for "
                 f"experts_per_token = {self.experts_per_token}"
             )
+        if self.router_activation == "sparsemixer" and (groups > 1 or self.load_balancing == "bias"):
+            raise ValueError("router_activation = 'sparsemixer' with groups of experts or a bias, expected neither")
         if self.shared_expert_gate and not self.num_shared_experts:
             raise ValueError("shared_expert_gate = true, expected num_shared_experts of at least 1")
         return self

@@ -1,4 +1,4 @@
-"""Mixtral, Qwen2-MoE, Qwen3-MoE, OLMoE, FlexOlmo, Granite-MoE, Hunyuan."""
+"""Mixtral, Qwen2-MoE, Qwen3-MoE, OLMoE, FlexOlmo, Granite-MoE, Hunyuan, Phi-3.5-MoE."""
 
 from family_draws.draw import Draw, DrawnModel
 
@@ -128,7 +128,36 @@ def draw_hunyuan_moe(draw: Draw) -> DrawnModel:
     return DrawnModel({**draw_hunyuan(draw).config, **fields, "model_type": "hunyuan_v1_moe"})
 
 
+def draw_phimoe(draw: Draw) -> DrawnModel:
+    heads = draw.heads(free_head_dim=False)
+    pairs = heads["hidden_size"] // heads["num_attention_heads"] // 2
+    longrope = {
+        "rope_type": "longrope",
+        "original_max_position_embeddings": 64,
+        "short_factor": [1.0 + 0.1 * pair for pair in range(pairs)],
+        "long_factor": [1.0 + pair for pair in range(pairs)],
+        "short_mscale": 1.243,
+        "long_mscale": 1.243,
+    }
+    return DrawnModel(
+        {
+            **draw.sizes(), **heads,
+            "model_type": "phimoe",
+            "rope_scaling": draw.choice((None, longrope)),
+            "max_position_embeddings": 128,
+            "num_local_experts": draw.choice((2, 3, 7)),
+            "router_jitter_noise": draw.choice((0.01, 0.2)),
+            "attention_bias": draw.chance(),
+            "lm_head_bias": draw.chance(),
+            "sliding_window": draw.choice((None, 7)),
+            "hidden_act": draw.choice(("silu", "gelu")),
+            "tie_word_embeddings": draw.chance(0.2),
+        }
+    )  # fmt: skip
+
+
 DRAWS = {
+    "phimoe": draw_phimoe,
     "flex_olmo": draw_flex_olmo,
     "granitemoeshared": draw_granite_moe_shared,
     "hunyuan_v1_dense": draw_hunyuan,

@@ -17,6 +17,7 @@ Files, in reading order:
     mixtral.py        Mixtral
     qwen_moe.py       Qwen2-MoE, Qwen3-MoE, OLMoE, FlexOlmo
     granite_moe.py    Granite-MoE, with and without shared experts
+    phimoe.py         Phi-3.5-MoE
     hunyuan.py        Hunyuan, dense and with experts
     ernie.py          ERNIE 4.5 and its mixture of experts
     sigmoid_moe.py    dots.llm1, GLM-4.5, Solar Open, MiniMax-M2
@@ -88,6 +89,7 @@ from groundup.interop.families.olmo import EXAONE4, OLMO, OLMO2, OLMO3
 from groundup.interop.families.opt import BIOGPT, OPT
 from groundup.interop.families.phi import PHI
 from groundup.interop.families.phi3 import PHI3
+from groundup.interop.families.phimoe import PHIMOE
 from groundup.interop.families.qwen_moe import FLEX_OLMO, OLMOE, QWEN2_MOE, QWEN3_MOE
 from groundup.interop.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from groundup.interop.families.sigmoid_moe import DOTS1, GLM4_MOE, MINIMAX_M2, SOLAR_OPEN
@@ -106,8 +108,9 @@ _SIMPLEST_FIRST = (
     CWM, HYPERCLOVAX, JAIS2, APERTUS,
     COHERE, COHERE2,
     GLM, GLM4, HELIUM,
-    MIXTRAL, QWEN3_MOE, QWEN2_MOE, ERNIE4_5, ERNIE4_5_MOE, DOTS1, GLM4_MOE, OLMOE, GRANITE_MOE, MINIMAX_M2, LLAMA4_TEXT,
-    MINIMAX_M2, LLAMA4_TEXT, FLEX_OLMO, GRANITE_MOE_SHARED, SOLAR_OPEN, HUNYUAN_V1_DENSE, HUNYUAN_V1_MOE,
+    MIXTRAL, QWEN3_MOE, QWEN2_MOE, OLMOE, FLEX_OLMO, GRANITE_MOE, GRANITE_MOE_SHARED,
+    PHIMOE, HUNYUAN_V1_DENSE, HUNYUAN_V1_MOE, ERNIE4_5, ERNIE4_5_MOE,
+    DOTS1, GLM4_MOE, SOLAR_OPEN, MINIMAX_M2, LLAMA4_TEXT,
     GPT_OSS,
     YOUTU, MINICPM3, DEEPSEEK_V3, DEEPSEEK_V2, GLM4_MOE_LITE, SARVAM_MLA,
     MAMBA2,

@@ -98,6 +98,10 @@ def canonical_config(config: ModelConfig) -> dict[str, Any]:
     if config.moe is not None:
         knobs["moe"] = config.moe.model_dump(exclude={"load_balancing_rate", "num_dense_layers"})
         knobs["moe"]["dense_layers"] = [layer for layer in range(config.num_layers) if config.moe.is_dense(layer)]
+        if config.moe.router_activation == "sparsemixer":
+            del knobs["moe"]["normalize_scores"]
+        else:
+            del knobs["moe"]["router_jitter"]
         if config.moe.num_expert_groups == config.moe.experts_groups_per_token:  # no limit
             knobs["moe"] |= {"num_expert_groups": 1, "experts_groups_per_token": 1}
         if config.moe.load_balancing == "auxiliary_loss":  # only a bias has an effect after training
