@@ -72,9 +72,31 @@ def test_cached_generation_equals_the_reference(model):
             "head_dim": 10,
             "latent_attention": {"kv_rank": 9, "rope_head_dim": 4, "value_head_dim": 7},
         },
+        {
+            "norm_placement": "sublayer_output",
+            "qk_norm": True,
+            "qk_norm_type": "projection",
+            "rope_pattern": (True, False),
+            "residual_scale": 0.5,
+        },
+        {"qk_norm": True, "qk_norm_type": "per_head", "feed_forward": "xielu"},
+        {"norm": "unweighted_rmsnorm", "qk_norm": True, "embedding_norm": True, "keep_first_norm": True},
         {"num_kv_heads": 4, "state_space": {"state_size": 5, "num_groups": 2}},
     ],
-    ids=["llama", "gpt2", "windows", "alibi", "gptj", "softcaps", "sinks", "latents", "states"],
+    ids=[
+        "llama",
+        "gpt2",
+        "windows",
+        "alibi",
+        "gptj",
+        "softcaps",
+        "sinks",
+        "latents",
+        "olmo2",
+        "cohere",
+        "nanochat",
+        "states",
+    ],
 )
 def test_each_request_of_a_batch_equals_the_reference(knobs):
     model = tiny(**knobs)
