@@ -36,6 +36,8 @@ VALUES = {
     "norm_topk_prob": True,
     "moe_intermediate_size": 64,
     "max_position_embeddings": 130,
+    "expand": 1,
+    "n_groups": 1,
 }
 """Keys of config.json without a default in some families; counts that are missing beside them are 2."""
 
