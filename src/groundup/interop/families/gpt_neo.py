@@ -49,7 +49,7 @@ def _read(json: Json) -> Json:
     kinds = [kind for pattern, repeats in json["attention_types"] for kind in pattern * repeats]
     return {
         **LAYERNORM,
-        **read_layers([LAYER_TYPES.get(kind, kind) for kind in kinds], json["window_size"]),
+        **read_layers([LAYER_TYPES.get(kind, str(kind)) for kind in kinds], json["window_size"]),
         "position_embedding": "learned",
         "attention_bias": "output",
         "attention_scale": 1.0,
