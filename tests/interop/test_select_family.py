@@ -1,5 +1,7 @@
 """The family of an export, and messages if there is none."""
 
+import tomllib
+
 import pytest
 import torch
 
@@ -7,8 +9,13 @@ from groundup.artifacts.errors import UserError
 from groundup.interop.families import FAMILIES
 from groundup.interop.families.select_family import canonical_config, lossy_fields, select_family
 from groundup.interop.fold_scales import fold_scales
+from groundup.interop.huggingface_model import check_huggingface
 from groundup.model import build_model
+from groundup.plan.derive import derive, resolved_model_config
+from groundup.plan.init_recipe import ARCHITECTURES
 from groundup.recipe import ModelConfig
+from groundup.recipe.bundled_recipes import BUNDLED_RECIPES
+from groundup.recipe.recipe_file import load_recipe
 
 SMALL = {
     "vocab_size": 50,
@@ -134,3 +141,18 @@ def test_tied_encoder_decoder_keeps_t5_scale():
 
 def test_families_are_listed_by_name():
     assert all(name == family.name for name, family in FAMILIES.items())
+
+
+RECIPES = [name for name in BUNDLED_RECIPES if name != "corpus"]  # no model
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_bundled_recipes_can_be_exported(name: str):
+    recipe = derive(load_recipe(BUNDLED_RECIPES[name])).recipe
+    assert check_huggingface(resolved_model_config(recipe), "float32")
+
+
+@pytest.mark.parametrize(("goal", "family"), [("encoder", "modernbert"), ("translate", "t5")])
+def test_models_that_init_writes_can_be_exported(goal: str, family: str):
+    knobs = tomllib.loads(ARCHITECTURES[goal][0])
+    assert check_huggingface(config(**knobs, num_kv_heads=3), "float32").name == family
