@@ -81,11 +81,11 @@ class SinusoidalEmbedding(nn.Module):
 
     def __init__(self, width: int, fairseq: bool):
         super().__init__()
-        self.half = width // 2
-        self.first, self.steps = (2, self.half - 1) if fairseq else (0, self.half)
+        self.frequencies = width // 2
+        self.first, self.steps = (2, self.frequencies - 1) if fairseq else (0, self.frequencies)
 
     def forward(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "*B T"]) -> Float[Tensor, "B T D"]:
-        exponents = torch.arange(self.half, device=x.device, dtype=torch.float32) / max(self.steps, 1)
+        exponents = torch.arange(self.frequencies, device=x.device, dtype=torch.float32) / max(self.steps, 1)
         angles = (positions + self.first)[..., None] * torch.exp(-math.log(10_000) * exponents)
         return x + torch.cat((angles.sin(), angles.cos()), dim=-1).to(x.dtype)
 
