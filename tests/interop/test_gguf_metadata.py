@@ -13,7 +13,7 @@ from groundup.interop.families.select_family import config_differences
 from groundup.interop.fold_scales import fold_config
 from groundup.interop.gguf import export_gguf, load_gguf
 from groundup.interop.gguf.architectures import GGUF_ARCHITECTURES
-from groundup.interop.gguf.gguf_metadata import read_metadata, select_architecture, write_metadata
+from groundup.interop.gguf.gguf_metadata import HEADLESS, read_metadata, select_architecture, write_metadata
 from groundup.interop.gguf.gguf_rope import rope_factors
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
@@ -135,8 +135,7 @@ def test_metadata_and_names_keep_the_model(name: str, tmp_path: Path):
 def select_form(config: ModelConfig) -> ModelConfig:
     """As a GGUF file has it: scales folded, an encoder without its head."""
     config = fold_config(config, family_scale=False)
-    headless = {"masked_lm_head": False, "tie_embeddings": True}
-    return config.model_copy(update=headless) if config.architecture == "encoder" else config
+    return config.model_copy(update=HEADLESS) if config.architecture == "encoder" else config
 
 
 def make_tokenizer() -> Tokenizer:

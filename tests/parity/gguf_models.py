@@ -149,5 +149,25 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "glm4_moe": {"attention_bias": "qkv", "rotary_dim": 16, "moe": SIGMOID, "num_layers": 3},
     "dots1": {"num_kv_heads": 3, "qk_norm": True, "moe": SIGMOID, "num_layers": 3},
+    "nomic_bert": {
+        **ENCODER,
+        "norm_bias": True,
+        "norm_placement": "post",
+        "num_token_types": 2,
+        "masked_head_activation": "silu",
+        "masked_head_bias": True,
+    },
+    "minimax_m2": {
+        "qk_norm": True,
+        "qk_norm_type": "projection",
+        "rotary_dim": 16,
+        "moe": {
+            **SIGMOID,
+            "num_dense_layers": 0,
+            "num_shared_experts": 0,
+            "routed_scale": 1.0,
+            "intermediate_size": 64,
+        },
+    },
 }
 """By Hugging Face family, with what is special to the model."""

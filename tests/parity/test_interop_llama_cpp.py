@@ -188,9 +188,11 @@ def test_llama_cpp_has_equal_ids_in_every_script(pattern: str, tmp_path: Path):
         assert ids == tokenizer.encode(text), text
 
 
-@pytest.mark.parametrize(
-    "name", ["gpt-2", "llama-bpe", "qwen2", "llama-spm", "phi-3", "command-r", "starcoder", "refact"]
-)
+NOT_IN_BULK = ("mpt", "falcon", "deepseek-coder", "qwen35", "bert-bge")
+PUBLISHED = ("gpt-2", "llama-bpe", "qwen2", "llama-spm", "phi-3", "command-r", "starcoder", "refact", *NOT_IN_BULK)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_published_vocabularies_have_the_ids_of_llama_cpp(name: str):
     """llama.cpp's own test vectors; its sources, and so llama-cpp-python's sdist, hold them in models/."""
     folder = os.environ.get("GROUNDUP_LLAMA_CPP_VOCABULARIES")
@@ -202,6 +204,8 @@ def test_published_vocabularies_have_the_ids_of_llama_cpp(name: str):
     lines = file.with_suffix(".gguf.out").read_text().split("\n")[: len(texts)]
     expected = [[int(id) for id in line.split()] for line in lines]
     assert tokenizer.encode_batch(texts) == expected
+    if name in NOT_IN_BULK:
+        return
     bulk = BatchEncoder(tokenizer)
     assert bulk.uses_fastokens
     assert bulk.encode(texts)[0].tolist() == [id for ids in expected for id in (*ids, tokenizer.eos_id)]

@@ -15,6 +15,9 @@ from groundup.interop.gguf.gguf_rope import read_scaling, rope_factors, write_sc
 from groundup.model import build_meta_model
 from groundup.recipe import ModelConfig
 
+HEADLESS: Metadata = {"masked_lm_head": False, "tie_embeddings": True}
+"""Knobs of an encoder without its head."""
+
 
 def select_architecture(config: ModelConfig) -> GGUFArchitecture:
     """llama.cpp's architecture for `config`: of its family, else the first that represents it.
@@ -43,7 +46,7 @@ def select_architecture(config: ModelConfig) -> GGUFArchitecture:
 def lossy_knobs(architecture: GGUFArchitecture, config: ModelConfig) -> list[str]:
     """`knob must be x, is y` for each knob that metadata and tensors of the architecture do not preserve."""
     if architecture.left_out:  # an encoder's head, and so whether it is tied
-        config = config.model_copy(update={"masked_lm_head": False, "tie_embeddings": True})
+        config = config.model_copy(update=HEADLESS)
     try:
         native = list(build_meta_model(config).state_dict())
         names = {name for each in gguf_weight_map(architecture, config, native) for name in each.foreign}

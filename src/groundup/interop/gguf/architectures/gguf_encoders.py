@@ -1,8 +1,8 @@
-"""BERT and ModernBERT in GGUF, for text embeddings: the head for masked tokens is left out.
+"""BERT, NomicBERT and ModernBERT in GGUF, for text embeddings: the head for masked tokens is left out.
 
 llama.cpp computes GELU by its tanh approximation, which differs from these models by about 1e-3.
 
-Source: llama.cpp, src/models/{bert,modern-bert}.cpp.
+Source: llama.cpp, src/models/{bert,nomic-bert,modern-bert}.cpp.
 """
 
 from collections.abc import Collection
@@ -65,7 +65,7 @@ def _write_modernbert(config: ModelConfig) -> Metadata:
 
 BERT = GGUFArchitecture(
     "bert",
-    ("bert",),
+    ("bert", "roberta", "camembert"),
     knobs={
         **ENCODER,
         "norm_bias": True,
@@ -76,6 +76,25 @@ BERT = GGUFArchitecture(
     keys={**SIZES, "norm_eps": EPSILON},
     biases=None,
     tensors=BERT_TENSORS | {name: foreign for name, foreign in TENSORS.items() if name not in BERT_TENSORS},
+    left_out=("head.",),
+    read=_read_pooling,
+    write=_write_pooling,
+)
+NOMIC_BERT = GGUFArchitecture(
+    "nomic-bert",
+    ("nomic_bert",),
+    knobs={
+        **ENCODER,
+        "norm_bias": True,
+        "norm_placement": "post",
+        "feed_forward": "swiglu",
+        "masked_head_activation": "silu",
+        "masked_head_bias": True,
+    },
+    keys={**SIZES, "norm_eps": EPSILON, "rope_theta": "rope.freq_base"},
+    tensors=BERT_TENSORS | {name: foreign for name, foreign in TENSORS.items() if name not in BERT_TENSORS},
+    fused={"attn_qkv": tuple(f"attention.{part}" for part in QKV)},
+    biases=("token_embd_norm", "attn_output_norm", "layer_output_norm"),
     left_out=("head.",),
     read=_read_pooling,
     write=_write_pooling,

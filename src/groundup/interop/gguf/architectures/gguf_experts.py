@@ -1,8 +1,8 @@
-"""Mixtures of experts in GGUF: Qwen2-MoE, OLMoE, gpt-oss, GLM-4.5 and dots.llm1.
+"""Mixtures of experts in GGUF: Qwen2-MoE, OLMoE, gpt-oss, GLM-4.5, dots.llm1 and MiniMax-M2.
 
 llama.cpp rounds the bounds of gpt-oss's yarn, which the model itself does not.
 
-Source: llama.cpp, src/models/{qwen2moe,olmoe,openai-moe,glm4-moe,dots1}.cpp.
+Source: llama.cpp, src/models/{qwen2moe,olmoe,openai-moe,glm4-moe,dots1,minimax-m2}.cpp.
 """
 
 from collections.abc import Collection
@@ -102,6 +102,14 @@ def _read_sigmoid(fields: GGUFFields, tensors: Collection[str], knobs: Metadata)
     return {"moe": moe, "qk_norm": "blk.0.attn_q_norm.weight" in tensors}
 
 
+def _read_minimax(fields: GGUFFields, tensors: Collection[str], knobs: Metadata) -> Metadata:
+    return {"moe": _read_sigmoid(fields, tensors, knobs)["moe"] | {"normalize_scores": True}}
+
+
+def _write_minimax(config: ModelConfig) -> Metadata:
+    return _write_counts(config) | {"expert_gating_func": SIGMOID}
+
+
 def _write_sigmoid(config: ModelConfig) -> Metadata:
     moe = _moe(config)
     return _write_counts(config) | {
@@ -168,4 +176,14 @@ DOTS1 = GGUFArchitecture(
     biases=("exp_probs_b",),
     read=_read_sigmoid,
     write=_write_sigmoid,
+)
+MINIMAX_M2 = GGUFArchitecture(
+    "minimax-m2",
+    ("minimax_m2",),
+    knobs={"tie_embeddings": False, "qk_norm": True, "qk_norm_type": "projection"},
+    partial_rotation=True,
+    tensors=SELECTION_BIAS | EXPERTS | TENSORS,
+    biases=("exp_probs_b",),
+    read=_read_minimax,
+    write=_write_minimax,
 )
