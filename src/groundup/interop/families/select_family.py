@@ -21,7 +21,8 @@ def select_family(config: ModelConfig) -> Family:
             return family
     if not losses:
         raise UserError(f"no Hugging Face family is an {config.architecture} with a mixture of experts")
-    nearest = min(losses, key=lambda name: len(losses[name]))
+    # A family that refuses what it would write itself is not near.
+    nearest = min(losses, key=lambda name: (losses[name][0].startswith("config.json: "), len(losses[name])))
     raise UserError(
         f"the model cannot be exported as {nearest}, the nearest family: {'; '.join(losses[nearest])}",
         hint=f"families: {', '.join(FAMILIES)}",
