@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from groundup.artifacts.errors import UserError
@@ -44,6 +45,7 @@ VALUES = {
 SERVED = {"decoder": "chat, text", "encoder_decoder": "text", "encoder": "embeddings"}
 
 
+@cache
 def family_rows() -> list[dict[str, str]]:
     """A row for each family, sorted by `model_type`: a text for each of COLUMNS, empty where there is nothing."""
     return [_row(FAMILIES[name]) for name in sorted(FAMILIES)]
