@@ -8,7 +8,7 @@ quickstart: .venv/.ready ## text to chat in about ten minutes, on two CPU cores
 	$(RUN)groundup run recipes/quickstart.toml
 
 test: check ## everything that needs no GPU
-	$(RUN)python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	$(RUN)python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: .venv/.ready ## style, types, import order
 	$(RUN)ruff check .

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
 
+@pytest.mark.slow
 def test_every_part_runs_tiny_on_the_cpu(tmp_path):
     figures = tmp_path / "figures.json"
     command = [sys.executable, str(SCRIPT), "--device", "cpu", "--small", "--json", str(figures)]

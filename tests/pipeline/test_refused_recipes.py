@@ -65,11 +65,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "T5 LoRA": ({"model": T5, "tokenizer": MASKS, "finetune": CHAT}, "finetune.method = lora is not supported"),
     "T5 quantized": ({"model": T5, "tokenizer": MASKS, "quantize": {}}, "[quantize] with model.architecture = encoder_decoder"),
-    "T5 GGUF": (
-        {"model": T5 | {"attention_scale": 1.0, "feed_forward": "geglu_tanh", "norm_eps": 1e-6}, "tokenizer": MASKS,
-         "export": {"format": "gguf"}},
-        "as GGUF, expected one of",
-    ),
     "encoder without mask tokens": ({"model": ENCODER}, "model.architecture = encoder needs mask tokens"),
     "encoder packing": ({"model": ENCODER, "tokenizer": MASKS, "train": {"packing": "best-fit"}}, "are for decoders only"),
     "encoder samples": (

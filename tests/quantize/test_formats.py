@@ -124,7 +124,7 @@ def test_unsupported_exports_are_refused(decoder, make_decoder, byte_tokenizer, 
         ("gptq", {"group_size": -1}, "group_size = -1"),
         ("gptq", {"bits": None}, "bits = None"),
         ("awq", {"version": "gemv"}, "gemv"),
-        ("compressed-tensors", {"format": "float-quantized"}, "float-quantized"),
+        ("compressed-tensors", {"format": "marlin-24"}, "marlin-24"),
         ("gptq", {"quant_method": "bitsandbytes"}, "bitsandbytes"),
     ],
 )

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.json_file import shorten
 from groundup.interop.safetensors_files import TensorSource
 
 Json = dict[str, Any]
@@ -54,12 +56,15 @@ TEXT_PREFIXES = (
 
 def is_multimodal(fields: Json) -> bool:
     """Whether a config.json describes a known model for text and other media."""
-    return fields.get("model_type") in WRAPPERS
+    kind = fields.get("model_type")
+    return isinstance(kind, str) and kind in WRAPPERS
 
 
 def text_fields(fields: Json) -> Json:
     """The config.json of the text part. Whether the head is tied is decided by the stored tensors."""
     default, values = WRAPPERS[fields["model_type"]]
+    if not isinstance(fields.get("text_config") or {}, dict):
+        raise UserError(f"text_config = {shorten(fields['text_config'])}, expected an object in config.json")
     own = fields.get("text_config") or {key: value for key, value in fields.items() if not key.endswith("_config")}
     text = values | {key: value for key, value in own.items() if key != "model_type"}
     for key in ("rope_scaling", "rope_parameters"):

@@ -4,7 +4,7 @@
     T  query tokens     G  key/value heads    V  vocabulary            M  tokens, sorted by expert
     S  key tokens       K  head dimension     E  experts               L  layers
     D  hidden size      P  pairs of a head    k  experts per token     C  tokens of a chunk, or cache slots
-    Kv width of the values of a head, where it is not K
+    Kv width of the values of a head, where it is not K                W  numbers of a token in a cache of latents
     I  in features      O  out features       R  rows: of a cache, or of an embedding table
 
 In `x: Float[Tensor, "B T D"]`, the dtype is floating point and the dimensions are these three. `*B` stands for any number

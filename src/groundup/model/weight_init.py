@@ -20,7 +20,7 @@ from torch import nn
 
 from groundup.model.attention import SinkAttention
 from groundup.model.feed_forward import XIELU
-from groundup.model.head import UntiedHead
+from groundup.model.head import Head, UntiedHead
 from groundup.model.moe import Experts
 from groundup.model.norm import RMSNorm
 from groundup.model.state_space import GatedGroupNorm, StateSpaceMixer
@@ -56,3 +56,5 @@ def init_weights(model: nn.Module, config: ModelConfig) -> None:
             nn.init.ones_(module.weight)
         elif isinstance(module, RMSNorm | nn.LayerNorm | StateSpaceMixer | XIELU):
             module.reset_parameters()
+        if isinstance(module, Head) and module.bias is not None:
+            nn.init.zeros_(module.bias)

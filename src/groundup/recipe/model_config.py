@@ -16,7 +16,7 @@ from groundup.recipe.mixer_config import (
 )
 
 MAX_LAYERS = 10_000
-MAX_SIZE, MAX_FLOAT = 2**31 - 1, 1e30
+MAX_SIZE, MAX_HEAD_DIM, MAX_FLOAT = 2**31 - 1, 65_536, 1e30
 """Ten times the deepest published transformers; a damaged file asks for millions, which take all memory."""
 
 LayerType = Literal["global", "local"]
@@ -332,6 +332,8 @@ class ModelConfig(BaseConfig):
                 raise ValueError(f"{name} = {shorten(value)}, expected at most {most:g}")
         if max(self.num_layers, self.num_encoder_layers or 0) > MAX_LAYERS:
             raise ValueError(f"num_layers = {self.num_layers}, expected at most {MAX_LAYERS:,}")
+        if self.head_dim > MAX_HEAD_DIM:
+            raise ValueError(f"head_dim = {self.head_dim}, expected at most {MAX_HEAD_DIM:,}")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads = {self.num_heads} is not divisible by num_kv_heads = {self.num_kv_heads}")
         if self.position_embedding == "rope":
