@@ -15,8 +15,9 @@ from groundup.recipe import ModelConfig
 def select_family(config: ModelConfig) -> Family:
     """The simplest family that represents all of `config`. Raises UserError naming the differences of the nearest one."""
     candidates = [f for f in FAMILIES.values() if f.kind == config.architecture and f.moe == (config.moe is not None)]
-    losses = {family.name: lossy_fields(config, family) for family in candidates}
+    losses: dict[str, list[str]] = {}
     for family in candidates:
+        losses[family.name] = lossy_fields(config, family)
         if not losses[family.name]:
             return family
     if not losses:

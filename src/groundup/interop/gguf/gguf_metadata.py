@@ -1,6 +1,7 @@
 """GGUF metadata of a model, in both directions."""
 
 from collections.abc import Collection
+from functools import lru_cache
 
 import torch
 from pydantic import ValidationError
@@ -48,8 +49,7 @@ def lossy_knobs(architecture: GGUFArchitecture, config: ModelConfig) -> list[str
     if architecture.left_out:  # an encoder's head, and so whether it is tied
         config = config.model_copy(update=HEADLESS)
     try:
-        native = list(build_meta_model(config).state_dict())
-        names = {name for each in gguf_weight_map(architecture, config, native) for name in each.foreign}
+        names = {name for each in gguf_weight_map(architecture, config, tensor_names(config)) for name in each.foreign}
         return config_differences(
             config, read_metadata(write_metadata(architecture, config), names, rope_factors(config))
         )
@@ -57,6 +57,12 @@ def lossy_knobs(architecture: GGUFArchitecture, config: ModelConfig) -> list[str
         return [error.message]
     except ValidationError as error:
         return [first_validation_error(error, architecture.keys)]
+
+
+@lru_cache(maxsize=4)
+def tensor_names(config: ModelConfig) -> tuple[str, ...]:
+    """Names of the model's tensors; kept, because many architectures are compared with one configuration."""
+    return tuple(build_meta_model(config).state_dict())
 
 
 def read_metadata(metadata: Metadata, tensors: Collection[str], factors: torch.Tensor | None = None) -> ModelConfig:
