@@ -175,9 +175,17 @@ def _training_seconds(train: TrainConfig, config: ModelConfig, tokens: float, sp
     return speed.training_seconds(config, length, tokens, batch_tokens)
 
 
+LARGE_BATCH = 2**22
+"""Tokens of a batch in whose time overhead is nothing."""
+
+
 def _tokens_within(train: TrainConfig, config: ModelConfig, seconds: float, speed: TrainingSpeed) -> int:
-    """Tokens that training reads in `seconds`: larger budgets have larger batches, and less overhead for a token."""
-    tokens = seconds * 1e3
+    """Tokens that training reads in `seconds`: larger budgets have larger batches, and less overhead for a token.
+
+    Several budgets can be their own result: from above, the search ends at the largest, which has the largest batch.
+    """
+    length = min(train.sequence_length or config.context_length, config.context_length)
+    tokens = seconds / speed.training_seconds(config, length, 1.0, LARGE_BATCH)
     for _ in range(20):
         tokens *= seconds / _training_seconds(train, config, tokens, speed)
     return int(tokens)
