@@ -61,6 +61,7 @@ def test_layer_types_repeat_the_pattern(config):
         ({"num_heads": 6, "num_kv_heads": 4}, "num_heads = 6 is not divisible by num_kv_heads = 4"),
         ({"head_dim": 7}, "head_dim = 7 is odd"),
         ({"attention_pattern": ("local",)}, "need sliding_window"),
+        ({"attention_sinks": True, "attention_softcap": 5.0}, "attention_softcap = 5.0 with attention_sinks"),
         ({"feed_forward": "gelu", "moe": {"num_experts": 2, "experts_per_token": 1}}, "with moe, expected one of"),
         ({"moe": {"num_experts": 2, "experts_per_token": 3}}, "expected at most num_experts = 2"),
         ({"architecture": "encoder_decoder", "norm_placement": "sandwich"}, "norm_placement = 'sandwich'"),

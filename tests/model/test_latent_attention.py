@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from groundup.model import Decoder
+from groundup.model.block import BLOCKS
 from groundup.model.latent_attention import LatentAttention
 from groundup.plan.parameter_count import count_parameters
 from groundup.recipe import ModelConfig
@@ -55,6 +56,12 @@ def test_every_weight_has_a_gradient():
     model = make_model().train()
     model(TOKENS, labels=TOKENS).loss.backward()
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
+
+
+@pytest.mark.parametrize("placement", BLOCKS)
+def test_blocks_with_norms_anywhere_have_it(placement):
+    model = make_model(norm_placement=placement)
+    assert all(type(block.attention) is LatentAttention for block in model.blocks)
 
 
 @pytest.mark.parametrize("q_rank", [None, 6])

@@ -84,7 +84,7 @@ class SandwichBlock(nn.Module):
 class SublayerOutputBlock(nn.Module):
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
-        self.attention = Attention(config, layer)
+        self.attention = build_attention(config, layer)
         self.attention_post_norm = build_norm(config, config.hidden_size)
         self.feed_forward = _feed_forward(config, layer)
         self.feed_forward_post_norm = build_norm(config, config.hidden_size)

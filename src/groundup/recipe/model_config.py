@@ -355,6 +355,8 @@ class ModelConfig(BaseConfig):
             raise ValueError(f"shared_norm with norm_placement = {self.norm_placement!r}, expected 'parallel'")
         if self.norm_placement == "parallel" and self.embedding_norm:
             raise ValueError("embedding_norm with norm_placement = 'parallel', expected 'pre' or 'post'")
+        if self.attention_sinks and self.attention_softcap is not None:
+            raise ValueError(f"attention_softcap = {self.attention_softcap} with attention_sinks, expected none")
         if "local" in self.attention_pattern and self.sliding_window is None:
             raise ValueError("attention_pattern has local layers, which need sliding_window")
         if self.moe is not None and not self.gated:
@@ -366,9 +368,7 @@ class ModelConfig(BaseConfig):
         if self.relative_bias_per_layer and self.architecture != "encoder_decoder":
             raise ValueError(f"relative_bias_per_layer with {self.architecture}, expected an encoder_decoder")
         if self.qk_norm_after_rope and self.qk_norm_type == "projection":
-            raise ValueError(
-                "qk_norm_after_rope with qk_norm_type = 'projection', expected head, per_head or unweighted"
-            )
+            raise ValueError("qk_norm_after_rope with qk_norm_type = 'projection', expected norms of heads")
         if self.architecture == "encoder_decoder" and self.norm_placement not in ("pre", "post"):
             raise ValueError(
                 f"norm_placement = {self.norm_placement!r} with an encoder_decoder, expected 'pre' or 'post'"
