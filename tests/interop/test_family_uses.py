@@ -1,4 +1,4 @@
-"""What the table of families promises for decoders: generation in a batch, LoRA and quantization, on a small model of each."""
+"""What the table of families says of decoders: generation in a batch, LoRA and quantization, on a small model of each."""
 
 import pytest
 import torch

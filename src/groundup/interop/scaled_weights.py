@@ -4,8 +4,8 @@
     float8 in blocks (DeepSeek)  weight, weight_scale_inv       a block of 128 x 128 values shares a scale
     float8                       weight, weight_scale           a tensor, or each of its rows, has a scale
 
-The value is the product of the stored number and its scale, in every one of them: "inv" is history. Scales of activations and of
-key/value caches are left out.
+The value is the product of the stored number and its scale in all of them, whatever "inv" in a name says. Scales of
+activations and of key/value caches are left out.
 
 Sources: Open Compute Project 2023, "OCP Microscaling Formats (MX) Specification", sections 5.3 and 6.3; DeepSeek-AI 2024,
 "DeepSeek-V3 Technical Report", section 3.3.2.
