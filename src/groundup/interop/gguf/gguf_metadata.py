@@ -49,7 +49,8 @@ def lossy_knobs(architecture: GGUFArchitecture, config: ModelConfig) -> list[str
     if architecture.left_out:  # an encoder's head, and so whether it is tied
         config = config.model_copy(update=HEADLESS)
     try:
-        names = {name for each in gguf_weight_map(architecture, config, tensor_names(config)) for name in each.foreign}
+        tensors = tensor_names(config)  # pyright: ignore[reportArgumentType]  (pydantic's frozen models have a hash)
+        names = {name for each in gguf_weight_map(architecture, config, tensors) for name in each.foreign}
         return config_differences(
             config, read_metadata(write_metadata(architecture, config), names, rope_factors(config))
         )
