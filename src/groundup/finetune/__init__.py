@@ -9,6 +9,7 @@
     trainable_tokens.py         embeddings of control tokens, which pretraining has not trained
     adapter.py                  adapters as PEFT folders
     sft.py                      supervised fine-tuning: `finetune`
+    response_log_probs.py       log-probabilities of the response tokens of a batch, for losses on whole responses
     example_sources.py          pairs of texts and labelled texts from files
     input_check.py              both of these sources, read before anything runs
     passage_pairs.py            pairs of passages of the training text
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from groundup.finetune.example_tasks import finetune_embeddings as finetune_embeddings
     from groundup.finetune.lora import apply_lora as apply_lora
     from groundup.finetune.lora import merge_lora as merge_lora
+    from groundup.finetune.response_log_probs import masked_log_probs as masked_log_probs
+    from groundup.finetune.response_log_probs import masked_log_probs_and_entropy as masked_log_probs_and_entropy
     from groundup.finetune.sft import FinetuneResult as FinetuneResult
     from groundup.finetune.sft import finetune as finetune
 
@@ -47,6 +50,8 @@ _LAZY_IMPORTS = {
     "finetune_classifier": "example_tasks",
     "finetune_embeddings": "example_tasks",
     "load_adapter": "adapter",
+    "masked_log_probs": "response_log_probs",
+    "masked_log_probs_and_entropy": "response_log_probs",
     "merge_lora": "lora",
     "read_conversations": "conversations",
     "save_adapter": "adapter",
@@ -61,6 +66,8 @@ __all__ = [
     "finetune_classifier",
     "finetune_embeddings",
     "load_adapter",
+    "masked_log_probs",
+    "masked_log_probs_and_entropy",
     "merge_lora",
     "read_conversations",
     "save_adapter",
