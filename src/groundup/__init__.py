@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from groundup.evaluate import perplexity as perplexity
     from groundup.evaluate import token_logprobs as token_logprobs
     from groundup.finetune import apply_lora as apply_lora
-    from groundup.finetune import merge_lora as merge_lora
     from groundup.generate import SamplingParams as SamplingParams
     from groundup.generate import embed_texts as embed_texts
     from groundup.generate import generate_text as generate_text
     from groundup.interop import export_huggingface as export_huggingface
+    from groundup.interop import merge_lora as merge_lora
     from groundup.model import Decoder as Decoder
     from groundup.model import Encoder as Encoder
     from groundup.model import EncoderDecoder as EncoderDecoder
@@ -79,7 +79,7 @@ _LAZY_IMPORTS = {
     "load_recipe": "groundup.recipe",
     "make_batches": "groundup.train",
     "mask_pii": "groundup.data",
-    "merge_lora": "groundup.finetune",
+    "merge_lora": "groundup.interop",
     "open_model": "groundup.quantize",
     "perplexity": "groundup.evaluate",
     "read_documents": "groundup.data",

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from groundup.artifacts.errors import UserError
-from groundup.finetune.adapter import load_adapter, save_adapter
-from groundup.finetune.lora import apply_lora, lora_layers, merge_lora
-from groundup.finetune.trainable_tokens import add_trainable_tokens, merge_trainable_tokens, token_matrices
+from groundup.finetune.lora import apply_lora
+from groundup.interop.adapters.adapter_folder import load_adapter, save_adapter
+from groundup.interop.adapters.lora_layer import lora_layers, merge_lora
+from groundup.interop.adapters.trainable_tokens import add_trainable_tokens, merge_trainable_tokens, token_matrices
 
 TOKENS = torch.randint(0, 260, (2, 20), generator=torch.Generator().manual_seed(0))
 

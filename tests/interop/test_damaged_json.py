@@ -14,7 +14,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_file
 from groundup.artifacts.manifest import Manifest
 from groundup.evaluate.tasks import _read_items
-from groundup.finetune.adapter import AdapterConfig
+from groundup.interop.adapters.adapter_folder import AdapterConfig
 from groundup.interop.families import FAMILIES
 from groundup.interop.huggingface_model import read_config
 from groundup.interop.safetensors_files import _shards

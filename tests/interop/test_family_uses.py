@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from groundup.finetune.lora import apply_lora, merge_lora
+from groundup.finetune.lora import apply_lora
 from groundup.generate import GREEDY, generate_many, generate_reference
+from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.families import FAMILIES
 from groundup.interop.family_table import small_config
 from groundup.model import Decoder

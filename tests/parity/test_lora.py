@@ -7,10 +7,11 @@ import pytest
 import torch
 import transformers
 
-from groundup.finetune.adapter import huggingface_names, save_adapter
-from groundup.finetune.lora import apply_lora, lora_layers
-from groundup.finetune.trainable_tokens import add_trainable_tokens
+from groundup.finetune.lora import apply_lora
 from groundup.interop import export_huggingface
+from groundup.interop.adapters.adapter_folder import huggingface_names, save_adapter
+from groundup.interop.adapters.lora_layer import lora_layers
+from groundup.interop.adapters.trainable_tokens import add_trainable_tokens
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 

@@ -6,8 +6,6 @@
     finetune_task.py            which of the two a model learns
     finetune_plan.py            cost and checks of fine-tuning [base], before anything runs
     lora.py                     low-rank adapters
-    trainable_tokens.py         embeddings of control tokens, which pretraining has not trained
-    adapter.py                  adapters as PEFT folders
     sft.py                      supervised fine-tuning: `finetune`
     response_log_probs.py       log-probabilities of the response tokens of a batch, for losses on whole responses
     example_sources.py          pairs of texts and labelled texts from files
@@ -27,15 +25,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from groundup.finetune.adapter import load_adapter as load_adapter
-    from groundup.finetune.adapter import save_adapter as save_adapter
     from groundup.finetune.chat_batches import ChatBatches as ChatBatches
     from groundup.finetune.conversations import TrainingConversation as TrainingConversation
     from groundup.finetune.conversations import read_conversations as read_conversations
     from groundup.finetune.example_tasks import finetune_classifier as finetune_classifier
     from groundup.finetune.example_tasks import finetune_embeddings as finetune_embeddings
     from groundup.finetune.lora import apply_lora as apply_lora
-    from groundup.finetune.lora import merge_lora as merge_lora
     from groundup.finetune.response_log_probs import masked_log_probs as masked_log_probs
     from groundup.finetune.response_log_probs import masked_log_probs_and_entropy as masked_log_probs_and_entropy
     from groundup.finetune.sft import FinetuneResult as FinetuneResult
@@ -49,12 +44,9 @@ _LAZY_IMPORTS = {
     "finetune": "sft",
     "finetune_classifier": "example_tasks",
     "finetune_embeddings": "example_tasks",
-    "load_adapter": "adapter",
     "masked_log_probs": "response_log_probs",
     "masked_log_probs_and_entropy": "response_log_probs",
-    "merge_lora": "lora",
     "read_conversations": "conversations",
-    "save_adapter": "adapter",
 }
 
 __all__ = [
@@ -65,12 +57,9 @@ __all__ = [
     "finetune",
     "finetune_classifier",
     "finetune_embeddings",
-    "load_adapter",
     "masked_log_probs",
     "masked_log_probs_and_entropy",
-    "merge_lora",
     "read_conversations",
-    "save_adapter",
 ]
 
 

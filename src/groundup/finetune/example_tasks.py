@@ -24,10 +24,11 @@ from groundup.finetune.contrastive import (
 )
 from groundup.finetune.example_sources import Example, read_examples, split_examples
 from groundup.finetune.finetune_task import FinetuneBatches
-from groundup.finetune.lora import apply_lora, merge_lora
+from groundup.finetune.lora import apply_lora
 from groundup.finetune.passage_pairs import PassagePairs
 from groundup.finetune.sft import train_on_batches
 from groundup.generate.text_classification import TextClassifier, save_classifier
+from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.model import load_model, save_model
 from groundup.plan.finetune_defaults import derive_finetuning
 from groundup.plan.parameter_count import count_parameters

@@ -15,8 +15,9 @@ from groundup.artifacts.machine import Machine
 from groundup.finetune.chat_batches import EncodedConversation
 from groundup.finetune.conversations import DROP_REASONS, ConversationDropped, TrainingConversation, turns_from_messages
 from groundup.finetune.finetune_task import FinetuneBatches, FinetuneTask, task_for_model
-from groundup.finetune.lora import apply_lora, merge_lora
-from groundup.finetune.trainable_tokens import add_trainable_tokens, merge_trainable_tokens
+from groundup.finetune.lora import apply_lora
+from groundup.interop.adapters.lora_layer import merge_lora
+from groundup.interop.adapters.trainable_tokens import add_trainable_tokens, merge_trainable_tokens
 from groundup.plan.finetune_defaults import finetuning_defaults, row_length
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_row_length

@@ -14,16 +14,16 @@ from groundup.artifacts.machine import Machine
 from groundup.evaluate.likelihood import score_documents
 from groundup.evaluate.translation_scores import translation_scores
 from groundup.evaluate.validation_documents import sample_validation_documents
-from groundup.finetune.adapter import save_adapter
 from groundup.finetune.chat_batches import learns_last_turn_only
 from groundup.finetune.conversations import DROP_REASONS, TrainingConversation, read_conversations, split_conversations
 from groundup.finetune.example_tasks import finetune_on_examples, mean_loss
 from groundup.finetune.finetune_plan import with_chat_template
 from groundup.finetune.finetune_task import greedy_answers, task_for_model
-from groundup.finetune.lora import merge_lora
 from groundup.finetune.sft import finetune
-from groundup.finetune.trainable_tokens import merge_trainable_tokens
 from groundup.generate import GREEDY, generate_texts
+from groundup.interop.adapters.adapter_folder import save_adapter
+from groundup.interop.adapters.lora_layer import merge_lora
+from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
 from groundup.model import Decoder, EncoderDecoder, load_model, save_model
 from groundup.plan.finetune_defaults import MAX_TRANSLATION_TOKENS, MAX_TRANSLATIONS, RECALL_QUESTIONS
 from groundup.recipe import RecipeView

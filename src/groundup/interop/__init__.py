@@ -19,6 +19,7 @@ Files, in reading order:
     gguf/                  GGUF files, import and export
     model_export.py        export by format name
     model_loading.py       models by path
+    adapters/              LoRA and trained tokens: layers, PEFT folders, merging
     base_model.py          the model of [base], and its stage
     family_table.py        what each family can be used for
     stage.py               the export stage
@@ -27,6 +28,7 @@ Deliberately absent: code that comes with a model, pickles, downloads (paths onl
 lacks: they are refused by name. Quantized weights are unpacked; `quantize` keeps them packed.
 """
 
+from groundup.interop.adapters import load_adapter, merge_lora, save_adapter
 from groundup.interop.huggingface_model import export_huggingface, load_huggingface
 from groundup.interop.model_export import EXPORT_FORMATS, export
 from groundup.interop.model_loading import open_model, resolve_device, resolve_model_path
@@ -35,8 +37,11 @@ __all__ = [
     "EXPORT_FORMATS",
     "export",
     "export_huggingface",
+    "load_adapter",
     "load_huggingface",
+    "merge_lora",
     "open_model",
     "resolve_device",
     "resolve_model_path",
+    "save_adapter",
 ]

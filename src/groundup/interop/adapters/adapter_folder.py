@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_file
 from groundup.artifacts.run_record import check_artifact
-from groundup.finetune.lora import LoRALinear, lora_layers
-from groundup.finetune.trainable_tokens import TrainableTokens, add_trainable_tokens, token_matrices
+from groundup.interop.adapters.lora_layer import LoRALinear, lora_layers
+from groundup.interop.adapters.trainable_tokens import TrainableTokens, add_trainable_tokens, token_matrices
 from groundup.interop.families.select_family import select_family
 from groundup.interop.safetensors_files import SafetensorsFolder
 from groundup.model.serialization import save_tensors
