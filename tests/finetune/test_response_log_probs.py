@@ -5,7 +5,7 @@ import torch
 
 from groundup.evaluate import entropy, token_logprobs
 from groundup.finetune import masked_log_probs, masked_log_probs_and_entropy, response_log_probs
-from groundup.finetune.trainable_tokens import add_trainable_tokens
+from groundup.interop.adapters.trainable_tokens import add_trainable_tokens
 
 
 def draw_batch() -> tuple[torch.Tensor, torch.Tensor]:
