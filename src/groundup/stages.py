@@ -3,7 +3,7 @@
 Imports no chapter, so that every chapter can name a stage's folder; `pipeline` runs the stages.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +45,9 @@ class Stage:
     identity: str | None = None
 
 
+MODEL_STAGES = ("base", "chat", "preference", "reinforcement")
+"""Stages that train one model further, in this order; the last of them that a recipe has gives the model of the run."""
+
 STAGES = (
     Stage(
         "data", "01-data", "data", "groundup.data.stage:run", extra_sections=("seed",),
@@ -75,23 +78,33 @@ STAGES = (
         version=2,
     ),
     Stage(
-        "quantized", "07-quantized", "quantize", "groundup.quantize.stage:run", extra_sections=("seed",),
-        inputs=("tokenizer", "tokens", "base", "chat"), required_sections=("train",), uses_device=True,
+        "quantized", "09-quantized", "quantize", "groundup.quantize.stage:run", extra_sections=("seed",),
+        inputs=("tokenizer", "tokens", *MODEL_STAGES), required_sections=("train",), uses_device=True,
         check="groundup.plan.stage_support:check_quantized",
     ),
     Stage(
-        "export", "08-export", "export", "groundup.interop.stage:run", inputs=("base", "chat"), required_sections=("train",),
+        "export", "10-export", "export", "groundup.interop.stage:run", inputs=MODEL_STAGES, required_sections=("train",),
         check="groundup.interop.model_export:check_export",
     ),
     Stage(
-        "report", "09-report", "report", "groundup.report.stage:run", extra_sections=("name",),
+        "report", "11-report", "report", "groundup.report.stage:run", extra_sections=("name",),
         checks_inputs=True,
-        inputs=("data", "tokenizer", "tokens", "base", "scores", "chat", "quantized", "export"),
+        inputs=("data", "tokenizer", "tokens", "scores", *MODEL_STAGES, "quantized", "export"),
         packages=("typst", "matplotlib"),
     ),
 )  # fmt: skip
 
 STAGE_FOLDERS = {stage.name: stage.folder for stage in STAGES}
+
+
+def last_model_stage(names: Collection[str]) -> str | None:
+    """The last of MODEL_STAGES in `names`; None if there is none.
+
+    >>> last_model_stage(["tokens", "base", "chat"])
+    'chat'
+    """
+    return next((name for name in reversed(MODEL_STAGES) if name in names), None)
+
 
 BASE_IDENTITY = "groundup.interop.base_model:identity"
 FROM_BASE: dict[str, dict[str, Any]] = {

@@ -149,7 +149,7 @@ def _file_contents(run: Path) -> Iterator[tuple[str, Any]]:
             yield name, [{key: row[key] for key in row if key not in NON_REPRODUCIBLE_FIELDS} for row in records]
         elif path.name == "run.json":
             yield name, sorted(json.loads(path.read_text())["files"])
-        elif "tensorboard/" in name or path.parent.name == "09-report":
+        elif "tensorboard/" in name or path.parent.name == "11-report":
             yield _without_time(name), None
         else:
             yield name, path.read_bytes()

@@ -29,7 +29,7 @@ from groundup.stages import STAGES
 from groundup.train import NEXT_TOKEN, NativeEngine, checkpoints, training_loop
 from groundup.train.jsonl_log import JsonlLog
 
-MODEL_FOLDERS = ("04-base", "06-chat", "07-quantized", "08-export")
+MODEL_FOLDERS = ("04-base", "06-chat", "09-quantized", "10-export")
 MACHINE = Machine(device="cpu", threads=1, trackers=(), checkpoint_every_seconds=0.0)
 
 

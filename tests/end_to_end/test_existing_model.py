@@ -101,20 +101,20 @@ def test_finetuning_from_init_to_an_answer(inputs: Path, tmp_path: Path, monkeyp
     )
     knobs = [part for change in changes for part in ("--set", change)]
     planned = groundup("plan", "tiny-llama-finetune.toml", *knobs)
-    assert "04-base, 06-chat, 08-export, 09-report" in planned
+    assert "04-base, 06-chat, 10-export, 11-report" in planned
     assert "in rows of 64" in planned
     summary = groundup("run", "tiny-llama-finetune.toml", *knobs)
     assert "from tiny-llama" in summary
     assert "training questions answered as trained: 0 before, 4 of 4 after" in summary
     assert "groundup chat runs/tiny-llama-finetune" in summary
     assert "groundup serve runs/tiny-llama-finetune" in summary
-    page = Path("runs/tiny-llama-finetune/09-report/report.html").read_text(encoding="utf-8")
+    page = Path("runs/tiny-llama-finetune/11-report/report.html").read_text(encoding="utf-8")
     assert "Base model" in page
     assert "Pretraining" not in page
     assert "training tokens" not in page
 
-    exported: Any = transformers.AutoModelForCausalLM.from_pretrained("runs/tiny-llama-finetune/08-export")
-    tokenizer = transformers.AutoTokenizer.from_pretrained("runs/tiny-llama-finetune/08-export")
+    exported: Any = transformers.AutoModelForCausalLM.from_pretrained("runs/tiny-llama-finetune/10-export")
+    tokenizer = transformers.AutoTokenizer.from_pretrained("runs/tiny-llama-finetune/10-export")
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": TURNS[0][0]}], add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
@@ -143,7 +143,7 @@ def test_other_families_are_finetuned(inputs: Path, tmp_path: Path, family: str)
     folder = run(recipe, tmp_path)
     loss = metrics(folder / "06-chat")["loss"]
     assert loss["train_end"] < loss["train_start"]
-    assert metrics(folder / "08-export")["family"] == family
+    assert metrics(folder / "10-export")["family"] == family
 
 
 def test_a_model_is_known_by_its_content(inputs: Path, tmp_path: Path):
@@ -165,7 +165,7 @@ def test_a_model_is_known_by_its_content(inputs: Path, tmp_path: Path):
 def test_quantization_alone_calibrates_on_text_of_the_model(inputs: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("groundup.quantize.calibration_text.SAMPLED_TOKENS", 2_000)
     folder = run(base_recipe(inputs, "small", quantize={"group_size": 32}), tmp_path)
-    quantized = metrics(folder / "07-quantized")
+    quantized = metrics(folder / "09-quantized")
     assert quantized["text_origin"] == "samples"
     assert quantized["bytes"]["after"] < quantized["bytes"]["before"]
     assert quantized["held_out"]["gptq"]["kl_divergence"] < quantized["held_out"]["rtn"]["kl_divergence"] * 1.2

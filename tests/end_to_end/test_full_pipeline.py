@@ -15,7 +15,7 @@ from groundup.artifacts.directory import DEFAULT_FILE_MODE
 from groundup.artifacts.manifest import Manifest
 
 FOLDERS = (
-    "01-data", "02-tokenizer", "03-tokens", "04-base", "05-scores", "06-chat", "07-quantized", "08-export", "09-report",
+    "01-data", "02-tokenizer", "03-tokens", "04-base", "05-scores", "06-chat", "09-quantized", "10-export", "11-report",
 )  # fmt: skip
 
 
@@ -83,8 +83,8 @@ def test_exported_model_has_equal_logits_in_transformers(tiny_run):
     from groundup.quantize import open_model
 
     model, tokenizer = open_model(tiny_run / "06-chat", device="cpu")
-    exported = transformers.AutoModelForCausalLM.from_pretrained(tiny_run / "08-export", dtype=torch.float32)
-    exported_tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_run / "08-export")
+    exported = transformers.AutoModelForCausalLM.from_pretrained(tiny_run / "10-export", dtype=torch.float32)
+    exported_tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_run / "10-export")
     text = "The value of an integer is a number. Über 1234!"
     assert exported_tokenizer(text, add_special_tokens=False).input_ids == tokenizer.encode(text)
     tokens = torch.tensor([tokenizer.encode(text)])
@@ -95,7 +95,7 @@ def test_exported_model_has_equal_logits_in_transformers(tiny_run):
     assert tokenizer.render_chat(messages, add_generation_prompt=True) == expected
 
 
-@pytest.mark.parametrize("artifact", ["", "04-base", "06-chat", "07-quantized", "08-export"])
+@pytest.mark.parametrize("artifact", ["", "04-base", "06-chat", "09-quantized", "10-export"])
 def test_generate_from_every_kind_of_model(tiny_run, artifact):
     done = groundup(
         "generate", tiny_run / artifact, "--prompt", "The", "--max-tokens", 5, "--seed", 1, "--device", "cpu"
@@ -111,8 +111,8 @@ def test_chat_reads_messages_from_a_pipe(tiny_run):
 
 
 def test_report_is_pdf_and_html(tiny_run):
-    assert (tiny_run / "09-report" / "report.pdf").read_bytes().startswith(b"%PDF-")
-    assert "tiny" in (tiny_run / "09-report" / "report.html").read_text()
+    assert (tiny_run / "11-report" / "report.pdf").read_bytes().startswith(b"%PDF-")
+    assert "tiny" in (tiny_run / "11-report" / "report.html").read_text()
 
 
 def test_evaluate_quantize_export_commands(tiny_run, tmp_path):
@@ -132,13 +132,13 @@ def test_evaluate_quantize_export_commands(tiny_run, tmp_path):
 
 def test_killed_run_with_a_full_disk_equals_straight_run(tiny_recipe, tiny_run, tmp_path):
     """Four moments that have cost a training or left files behind; test_kills.py and test_storage_faults.py have all others."""
-    for only, at in (("01-data/work", 0), ("04-base.partial/checkpoints/step-", 0), ("07-quantized/", 0)):
+    for only, at in (("01-data/work", 0), ("04-base.partial/checkpoints/step-", 0), ("09-quantized/", 0)):
         code, stderr = finish(ForkedRun(tiny_recipe, tmp_path, fault={"only": only, "at": at, "action": "kill group"}))
         assert code == -signal.SIGKILL, f"{only}: {stderr}"
-    full = {"only": "08-export", "at": 6, "action": errno.ENOSPC}
+    full = {"only": "10-export", "at": 6, "action": errno.ENOSPC}
     code, stderr = finish(ForkedRun(tiny_recipe, tmp_path, fault=full))
     assert check_report(code, stderr) is None
-    assert "08-export" in stderr
+    assert "10-export" in stderr
     code, stderr = finish(ForkedRun(tiny_recipe, tmp_path))
     assert code == 0, stderr
     assert differences(tmp_path / "tiny", tiny_run) == []

@@ -93,7 +93,7 @@ def test_encoder_learns_masked_tokens_and_embeds(text, tmp_path):
     use(*command, "--out", tmp_path / "v.npy")
     assert np.load(tmp_path / "v.npy").tolist() == vectors
     assert (tmp_path / "v.ids.txt").read_text().split() == ["t0", "t1", "t2"]
-    exported = tmp_path / "encoder" / "08-export"
+    exported = tmp_path / "encoder" / "10-export"
     theirs = transformers.AutoModel.from_pretrained(exported).eval()
     assert theirs.config.model_type == "modernbert"
     tokenize = transformers.AutoTokenizer.from_pretrained(exported)
@@ -126,8 +126,8 @@ def test_encoder_decoder_pretrains_and_finetunes_on_pairs(text, tmp_path):
     (tmp_path / "in.txt").write_text("\n".join(sources))
     answers = use("generate", folder, "--input", tmp_path / "in.txt", "--max-tokens", 12).splitlines()
     assert use("generate", folder, "--prompt", sources[0], "--max-tokens", 12).rstrip("\n") == answers[0]
-    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder / "08-export").eval()
-    tokenize = transformers.AutoTokenizer.from_pretrained(folder / "08-export")
+    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder / "10-export").eval()
+    tokenize = transformers.AutoTokenizer.from_pretrained(folder / "10-export")
     for source, answer in zip(sources, answers, strict=True):
         ids = theirs.generate(**tokenize(source, return_tensors="pt"), max_new_tokens=12, do_sample=False)[0]
         assert tokenize.decode(ids, skip_special_tokens=True) == answer

@@ -23,7 +23,7 @@ def metrics(folder: str) -> dict:
 def test_quickstart_scores():
     command = [sys.executable, "-m", "groundup.cli", "run", "recipes/quickstart.toml"]
     subprocess.run(command, cwd=ROOT, check=True)
-    scores, chat, quantized = metrics("05-scores"), metrics("06-chat"), metrics("07-quantized")
+    scores, chat, quantized = metrics("05-scores"), metrics("06-chat"), metrics("09-quantized")
     assert 1.7 < scores["bits_per_byte"] < 2.3 < scores["baselines"]["xz"]
     answers = {entry["prompt"]: entry["answer"] for entry in chat["answers"]}
     assert "doing" in answers["How are you doing?"] or "good" in answers["How are you doing?"]
@@ -31,4 +31,4 @@ def test_quickstart_scores():
     held_out = quantized["held_out"]
     assert held_out["gptq"]["kl_divergence"] < held_out["rtn"]["kl_divergence"] < 0.1
     assert held_out["gptq"]["bits_per_byte"] - held_out["float"]["bits_per_byte"] < 0.05
-    assert metrics("08-export")["max_logit_difference"] < 1e-4
+    assert metrics("10-export")["max_logit_difference"] < 1e-4

@@ -288,8 +288,8 @@ FOLDERS = {
     "base": "04-base",
     "scores": "05-scores",
     "chat": "06-chat",
-    "quantized": "07-quantized",
-    "export": "08-export",
+    "quantized": "09-quantized",
+    "export": "10-export",
 }
 
 

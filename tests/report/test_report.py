@@ -96,8 +96,8 @@ def test_missing_metrics(write_run, tmp_path):
         "04-base": ("parameters", "tokens", "steps", "final_loss"),
         "05-scores": ("bits_per_byte", "bits_per_byte_interval", "perplexity", "documents", "tokens"),
         "06-chat": (),
-        "07-quantized": ("method", "bits", "bytes", "group_size", "bits_per_weight"),
-        "08-export": ("format", "dtype"),
+        "09-quantized": ("method", "bits", "bytes", "group_size", "bits_per_weight"),
+        "10-export": ("format", "dtype"),
     }.items():
         manifest = json.loads((run / folder / "manifest.json").read_text())
         manifest["metrics"] = {key: manifest["metrics"][key] for key in needed}
@@ -224,7 +224,7 @@ def test_stage(write_run, tmp_path):
     inputs = {"data": run / "01-data", "base": run / "04-base"}
     found = []
     for _ in range(2):
-        out = run / "09-report.partial"
+        out = run / "11-report.partial"
         out.mkdir(exist_ok=True)
         assert run_stage(recipe, inputs, out, Machine()) == {"stages": ["data", "base"]}
         found.append({path.name: path.read_bytes() for path in out.iterdir()})
@@ -232,7 +232,7 @@ def test_stage(write_run, tmp_path):
     assert set(found[0]) == {"report.pdf", "report.html", "report.json"}
     assert "A *title*" in found[0]["report.html"].decode()
     Manifest("report", 1, "f" * 64).write(out)
-    out.rename(run / "09-report")
+    out.rename(run / "11-report")
     assert list(collect_run(run)["stages"]) == ["data", "base"]
 
 

@@ -16,11 +16,11 @@ from groundup.interop.scaled_weights import is_scaled
 from groundup.model import load_model
 from groundup.model.serialization import CONFIG_FILE as NATIVE_CONFIG
 from groundup.model.token_weights import load_token_weights
-from groundup.stages import STAGE_FOLDERS
+from groundup.stages import MODEL_STAGES, STAGE_FOLDERS
 from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
 
-MODEL_STAGES_BY_PREFERENCE = (STAGE_FOLDERS["chat"], STAGE_FOLDERS["base"])
-"""Stages of a run with a model, the chat model first."""
+MODEL_FOLDERS = tuple(STAGE_FOLDERS[name] for name in reversed(MODEL_STAGES) if name in STAGE_FOLDERS)
+"""Folders of a run with a model, the last stage first."""
 
 QUANTIZATION_FILE = "quantization.json"
 """In a folder of packed weights in groundup's own layout."""
@@ -69,10 +69,10 @@ def resolve_model_path(path: Path) -> Path:
         return _check_file(path)
     if any((path / name).is_file() for name in (NATIVE_CONFIG, HUGGINGFACE_CONFIG)):
         return path
-    for name in MODEL_STAGES_BY_PREFERENCE:
+    for name in MODEL_FOLDERS:
         if (path / name / manifest.MANIFEST_FILE).is_file():
             return path / name
-    if unfinished := [name for name in MODEL_STAGES_BY_PREFERENCE if (path / f"{name}.partial").exists()]:
+    if unfinished := [name for name in MODEL_FOLDERS if (path / f"{name}.partial").exists()]:
         raise UserError(
             f"{path}: a run without a finished model: {unfinished[-1]} is incomplete", hint="groundup run continues it"
         )
@@ -86,7 +86,7 @@ def resolve_model_path(path: Path) -> Path:
     )
     raise UserError(
         f"{path}: contains {inside}; expected {EXPECTED}",
-        hint="in a run, 04-base, 06-chat and 07-quantized hold models",
+        hint=f"in a run, {', '.join(reversed(MODEL_FOLDERS))} and {STAGE_FOLDERS['quantized']} hold models",
     )
 
 

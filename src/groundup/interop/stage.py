@@ -1,4 +1,4 @@
-"""08-export: the chat model, or the base model if there is none, in an export format."""
+"""10-export: the model of the last training stage, in an export format."""
 
 import shutil
 from pathlib import Path
@@ -13,6 +13,7 @@ from groundup.interop.fold_scales import fold_scales
 from groundup.interop.model_export import copy_classifier, export
 from groundup.interop.model_loading import open_model
 from groundup.recipe import ModelConfig, RecipeView
+from groundup.stages import last_model_stage
 
 SAMPLE_TOKENS = 32
 
@@ -25,7 +26,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     for entry in out.iterdir():  # leftovers of an interrupted attempt
         if entry.name != FINGERPRINT_FILE:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    source = "chat" if "chat" in inputs else "base"
+    source = last_model_stage(inputs) or "base"
     with machine.progress.task("export", total=2, unit="steps") as task:
         model, tokenizer = open_model(inputs[source], device="cpu", verify=False)
         files = export(

@@ -15,7 +15,7 @@
     model_loader.py          open and export models at any path
     float_comparison.py      loss, KL divergence and agreement with the float model
     standalone.py            quantization without a recipe
-    stage.py                 stage 07-quantized
+    stage.py                 stage 09-quantized
 
 Deliberately absent: quantized activations and KV caches, quantization-aware training, and quantized embeddings, output
 heads and experts. On GPUs, layers dequantize and multiply; there are no custom kernels.

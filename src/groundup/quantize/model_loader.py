@@ -24,7 +24,7 @@ from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
 def open_model(path: Path | str, device: str = "auto", *, verify: bool = True) -> tuple[nn.Module, Tokenizer]:
     """The model and tokenizer at `path`, in evaluation mode.
 
-        model, tokenizer = open_model("runs/quickstart/07-quantized")
+        model, tokenizer = open_model("runs/quickstart/09-quantized")
 
     `path` is a quantized folder of a run, a Hugging Face folder with GPTQ, AWQ or compressed-tensors weights, or
     anything else that `groundup.interop.open_model` opens. `verify`: compare the files of a run's stage with their SHA-256
@@ -78,6 +78,6 @@ def export_model(
         else:
             raise UserError(
                 f"{path}: the weights are not quantized, which format {format} needs",
-                hint="groundup quantize MODEL --out DIR first; in a run, name its 07-quantized folder",
+                hint="groundup quantize MODEL --out DIR first; in a run, name its 09-quantized folder",
             )
     return [out / file.relative_to(partial) for file in files]

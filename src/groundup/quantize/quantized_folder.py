@@ -1,4 +1,4 @@
-"""Quantized model folders in groundup's own layout, as in 07-quantized.
+"""Quantized model folders in groundup's own layout, as in 09-quantized.
 
 model.json          the configuration of the model, as in every model folder
 quantization.json   method, scheme and names of the quantized layers

@@ -1,4 +1,4 @@
-"""Stage 07-quantized: quantize the chat model, or the base model in a run without one."""
+"""Stage 09-quantized: quantize the model of the last training stage."""
 
 import copy
 import shutil
@@ -19,12 +19,13 @@ from groundup.quantize.quantized_folder import save_quantized_folder
 from groundup.quantize.quantizer import QuantizationSettings, adapt_scheme, quantize_model
 from groundup.quantize.standalone import quantization_summary
 from groundup.recipe import RecipeView
+from groundup.stages import last_model_stage
 
 
 def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
     """Quantize, and compare with the float model and with rounding to nearest at the same scheme.
 
-    Returns the metrics: method, bits, group_size, symmetric, bits_per_weight, from ("chat" or "base"), bytes (before,
+    Returns the metrics: method, bits, group_size, symmetric, bits_per_weight, from (stage of the model), bytes (before,
     after), weights (quantized, others), calibration_tokens (text, chat), text_origin (corpus,
     conversations or samples), held_out (for float, rtn and the method: loss, bits_per_byte, kl_divergence,
     top1_agreement), layers (for each: error, rtn_error).
@@ -33,7 +34,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         if entry.name != FINGERPRINT_FILE:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     section = recipe.quantize
-    source = inputs["chat" if "chat" in inputs else "base"]
+    origin = last_model_stage(inputs) or "base"
+    source = inputs[origin]
     torch.set_num_threads(machine.threads)
     model, tokenizer = interop.open_model(source, machine.device, verify=False)
     check_quantization(model.config.architecture)  # type: ignore[union-attr,arg-type]
@@ -53,7 +55,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     save_quantized_folder(quantized.cpu(), out, section.method)
     tokenizer.save(out)
     return {
-        "from": "chat" if "chat" in inputs else "base",
+        "from": origin,
         **quantization_summary(quantized, errors, source, out),
         "calibration_tokens": {"text": material.text.numel(), "chat": material.chat.numel()},
         "text_origin": material.origin,

@@ -9,6 +9,7 @@ Reading order:
     model_config.py       [model], and ModelConfig, a complete model
     train_config.py       [train]
     evaluate_config.py    [evaluate]
+    tuning_config.py      what [finetune] and the stages after it share
     finetune_config.py    [finetune]
     output_config.py      [quantize], [export], [report]
     layout_config.py      [machine.layout]: parallel layout

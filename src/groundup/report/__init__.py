@@ -15,7 +15,7 @@
     plan_document.py     the plan alone as a PDF
     report_files.py      report files of a run
     run_summary.py       summary in the terminal
-    stage.py             stage 09-report
+    stage.py             stage 11-report
 
 Deliberately absent: torch, and every chapter but the plan. A report reads manifests; no stage writes to it.
 """

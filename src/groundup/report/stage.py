@@ -1,4 +1,4 @@
-"""Stage 09-report: PDF and HTML report of a run, from the manifests of its stages."""
+"""Stage 11-report: PDF and HTML report of a run, from the manifests of its stages."""
 
 import json
 from pathlib import Path

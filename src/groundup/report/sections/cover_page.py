@@ -6,6 +6,7 @@ from groundup.report import formatting
 from groundup.report.elements import Cell, code
 from groundup.report.quality_checks import check_run, strongest_baseline
 from groundup.report.run_data import masked_lm_scores, stage_metrics, stage_seconds
+from groundup.stages import last_model_stage
 
 MAX_WARNINGS = 5
 """On the cover."""
@@ -86,7 +87,7 @@ def _card(run_data: dict[str, Any]) -> list[tuple[str, Cell]]:
     if (more := len(warnings) - MAX_WARNINGS) > 0:
         rows.append(("Warning", f"{more} more under Evaluation"))
     rows.append(("Limitations", "Generated text can be false, offensive or unsafe."))
-    last = next((stage for stage in ("chat", "base") if stage in run_data["stages"]), None)
+    last = last_model_stage(run_data["stages"])
     if last:
         stage = run_data["stages"][last]
         rows.append(("Fingerprint", [code(stage["fingerprint"][:16]), f" of {stage['folder']}"]))

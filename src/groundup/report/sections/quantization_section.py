@@ -26,7 +26,7 @@ def quantization_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
 
 def _introduction(metrics: dict[str, Any]) -> Element:
     method, before, after = (METHODS[metrics["method"]], metrics["bytes"]["before"], metrics["bytes"]["after"])
-    model = "the chat model" if metrics.get("from") == "chat" else "the base model"
+    model = "the base model" if metrics.get("from", "base") == "base" else "the chat model"
     weights = metrics.get("weights", {})
     total = weights.get("quantized", 0) + weights.get("others", 0)
     percent = f", {formatting.percent(weights['quantized'], total)} of the parameters," if total else ""
@@ -46,7 +46,9 @@ def _compared(metrics: dict[str, Any]) -> Element | None:
         return None
     text = TEXT_ORIGINS[metrics.get("text_origin", "corpus")]
     note = (
-        " A chat model has a higher loss on ordinary text than its base model." if metrics.get("from") == "chat" else ""
+        " A chat model has a higher loss on ordinary text than its base model."
+        if metrics.get("from", "base") != "base"
+        else ""
     )
     rows: list[list[Cell]] = [
         [

@@ -4,6 +4,7 @@ from typing import Any
 
 from groundup.report.elements import code, commands, lead_in, paragraph, section
 from groundup.report.run_data import stage_metrics
+from groundup.stages import last_model_stage
 
 EXPORT_FORMATS = {"huggingface": "a Hugging Face folder", "gguf": "a GGUF file"}
 
@@ -49,7 +50,7 @@ def next_commands(run_data: dict[str, Any], run: str) -> list[tuple[str, str]]:
 
 def _decoder_commands(run_data: dict[str, Any], run: str) -> list[tuple[str, str]]:
     stages, lines = run_data["stages"], []
-    if "chat" in stages:
+    if last_model_stage(stages) not in (None, "base"):
         lines.append((f"groundup chat {run}", "chat in the terminal"))
         lines.append((f"groundup serve {run}", "OpenAI-compatible API and chat page at http://127.0.0.1:8000"))
     if "quantized" in stages:

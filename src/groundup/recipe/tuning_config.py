@@ -1,0 +1,53 @@
+"""Knobs that [finetune], [preference] and [reinforcement] share: what is trained, on how much at once, and for how long."""
+
+from typing import Literal
+
+from groundup.recipe.base_config import BaseConfig, knob
+
+BY_SIZE = "derived: {} for a model of a few million parameters to {} for 7 billion"
+BY_DATA = "; less for little data, for 16 steps in one pass"
+
+
+class TuningConfig(BaseConfig):
+    """Training of a model that exists."""
+
+    method: Literal["lora", "full"] = knob("lora", "lora: low-rank adapters (Hu et al. 2021); full: all weights")
+    lora_rank: int | None = knob(None, "rank of the adapters", unset=BY_SIZE.format("32", "16"), ge=1)
+    lora_alpha: float = knob(32.0, "adapters are scaled by lora_alpha / lora_rank", gt=0)
+    epochs: float | None = knob(
+        None,
+        "passes over the conversations or examples",
+        unset=BY_SIZE.format("15", "3") + "; 3 for millions of tokens; fewer for embedding",
+        gt=0,
+    )
+    batch_tokens: int | None = knob(
+        None, "tokens per optimizer step", unset=BY_SIZE.format("1,024", "16,384") + BY_DATA, ge=1
+    )
+    sequence_length: int | None = knob(
+        None,
+        "tokens per row; longer conversations lose their last turns",
+        unset="derived: 512, fewer if a batch has fewer, more if a conversation needs them",
+        ge=1,
+    )
+    learning_rate: float | None = knob(
+        None,
+        "peak learning rate",
+        unset=BY_SIZE.format("5e-3", "2e-4") + "; a tenth of it for method = full, 5e-3 to 1e-4 for pairs",
+        gt=0,
+    )
+    optimizer: Literal["adamw", "muon"] | None = knob(
+        None,
+        "adamw, or muon for the matrices of blocks, at its learning rate in pretraining, and adamw for the rest",
+        unset="derived: muon for an encoder_decoder of less than 30 million parameters, else adamw",
+    )
+    precision: Literal["float32", "bfloat16"] = knob("bfloat16", "precision of matrix products")
+    validation_fraction: float = knob(
+        0.05, "fraction of conversations or examples for validation, chosen by a hash of their text", ge=0, lt=1
+    )
+    keep_best_weights: bool | None = knob(
+        None,
+        "result: the weights that predict the validation answers best, not the last ones; training stops when 3 evaluations "
+        "in a row are no better",
+        unset="derived: on for text pairs and for more than 5,000 conversations; fewer are to be known by heart",
+    )
+    prompts: tuple[str, ...] = knob(("Hello", "What is AI?"), "prompts of the samples in log and report")
