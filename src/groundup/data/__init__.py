@@ -10,7 +10,9 @@
     license.py          license detection for source files
     held_out_conversations.py  those that fine-tuning holds out
     readers/            one reader for each kind of source
+    chat_message.py     one message, from the forms that are published
     conversation_shapes.py  messages of a record
+    record_files.py     records of files, with their lines
     file_kind.py        kind of a file by content and name
     document_reader.py  documents in files
     clean/              normalization, filters, PII masking

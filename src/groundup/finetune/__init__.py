@@ -1,6 +1,9 @@
 """11. Fine-tuning: from a model that continues text to one that answers.
 
+    read_stats.py               what was read, dropped and changed, with file and line
+    turn_checks.py              checks and repairs of the order of turns
     conversations.py            conversations from files, and the validation split
+    preference_data.py          preferences and labelled answers from files
     chat_batches.py             conversations to batches, loss on the assistant's tokens; variants of user turns
     seq2seq.py                  the same for an encoder-decoder, such as translation
     finetune_task.py            which of the two a model learns
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
     from groundup.finetune.example_tasks import finetune_classifier as finetune_classifier
     from groundup.finetune.example_tasks import finetune_embeddings as finetune_embeddings
     from groundup.finetune.lora import apply_lora as apply_lora
+    from groundup.finetune.preference_data import LabelledAnswer as LabelledAnswer
+    from groundup.finetune.preference_data import Preference as Preference
+    from groundup.finetune.preference_data import read_labelled_answers as read_labelled_answers
+    from groundup.finetune.preference_data import read_preferences as read_preferences
     from groundup.finetune.response_log_probs import masked_log_probs as masked_log_probs
     from groundup.finetune.response_log_probs import masked_log_probs_and_entropy as masked_log_probs_and_entropy
     from groundup.finetune.sft import FinetuneResult as FinetuneResult
@@ -39,6 +46,8 @@ if TYPE_CHECKING:
 _LAZY_IMPORTS = {
     "ChatBatches": "chat_batches",
     "FinetuneResult": "sft",
+    "LabelledAnswer": "preference_data",
+    "Preference": "preference_data",
     "TrainingConversation": "conversations",
     "apply_lora": "lora",
     "finetune": "sft",
@@ -47,11 +56,15 @@ _LAZY_IMPORTS = {
     "masked_log_probs": "response_log_probs",
     "masked_log_probs_and_entropy": "response_log_probs",
     "read_conversations": "conversations",
+    "read_labelled_answers": "preference_data",
+    "read_preferences": "preference_data",
 }
 
 __all__ = [
     "ChatBatches",
     "FinetuneResult",
+    "LabelledAnswer",
+    "Preference",
     "TrainingConversation",
     "apply_lora",
     "finetune",
@@ -60,6 +73,8 @@ __all__ = [
     "masked_log_probs",
     "masked_log_probs_and_entropy",
     "read_conversations",
+    "read_labelled_answers",
+    "read_preferences",
 ]
 
 

@@ -1,5 +1,6 @@
 """[finetune]: fine-tuning of the base model: on conversations, on pairs of texts, or on labelled texts."""
 
+import difflib
 from typing import Literal
 
 from pydantic import model_validator
@@ -13,6 +14,12 @@ FinetuneTaskName = Literal["generation", "embedding", "classification"]
 EXAMPLE_KINDS = {"generation": (), "embedding": ("pairs",), "classification": ("labels", "folders")}
 """Kinds of examples that each task reads."""
 
+COLUMN_NAMES = (
+    "messages", "prompt", "completion", "chosen", "rejected", "label", "instruction", "input", "output", "history", "system",
+    "tools", "query", "text", "role", "content",
+)  # fmt: skip
+"""Fields that `columns` names in the files."""
+
 
 class FinetuneSourceConfig(BaseConfig):
     """Files of one source."""
@@ -20,11 +27,22 @@ class FinetuneSourceConfig(BaseConfig):
     name: str = knob(meaning="name in tables and reports")
     path: str | None = knob(None, "path, as in data.sources[].path", unset="all members of `package`")
     package: PackageConfig | None = knob(None, "read `path` from the archive of this package", unset="off")
+    columns: dict[str, str] = knob(
+        {},
+        'names of the fields in the files, where they are others, by the names used here: {prompt = "Question", '
+        'completion = "Answer"}, {messages = "chat.turns", role = "speaker", content = "utterance"}; '
+        "if any but role and content is named, the others are not read",
+    )
 
     @model_validator(mode="after")
     def _check_location(self) -> "FinetuneSourceConfig":
         if self.path is None and self.package is None:
             raise ValueError("needs a path or a package")
+        for name in self.columns:
+            if name not in COLUMN_NAMES:
+                near = difflib.get_close_matches(name, COLUMN_NAMES, n=1)
+                meant = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"columns: {name} is none of {', '.join(COLUMN_NAMES)}{meant}")
         return self
 
 

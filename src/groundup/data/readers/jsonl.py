@@ -49,7 +49,7 @@ def read_records(name: str, stream: IO[bytes]) -> Iterator[Any]:
 
 def _records(name: str, lines: TextLines, options: ReaderOptions) -> Records:
     if SEVERAL_LINES.match(lines.head):
-        return _expand(_values(name, lines), options)
+        return _expand(json_values(name, lines), options)
     return _lines(name, lines)
 
 
@@ -70,7 +70,7 @@ def _lines(name: str, lines: TextLines) -> Records:
             yield position, record if isinstance(record, dict) else _broken(position, line)
 
 
-def _values(name: str, lines: TextLines) -> Records:
+def json_values(name: str, lines: TextLines) -> Records:
     """The elements of an array, or objects behind one another; memory is that of one of them."""
     chunks = lines.chunks()
     buffer, at, number, is_last, needed = "", 0, 0, False, READ_CHARACTERS

@@ -63,7 +63,7 @@ def read_records(name: str, stream: IO[bytes]) -> Iterator[Any]:
 
     try:
         is_parquet = name.lower().endswith(".parquet")
-        batches = pyarrow.parquet.ParquetFile(stream).iter_batches() if is_parquet else _arrow_batches(stream)
+        batches = pyarrow.parquet.ParquetFile(stream).iter_batches() if is_parquet else arrow_batches(stream)
         for batch in batches:
             batch.validate(full=True)
             yield from batch.to_pylist()
@@ -193,7 +193,7 @@ def _arrow(name: str, stream: IO[bytes], options: ReaderOptions, suffix: str) ->
                 columns = set(names)
             batches = file.iter_batches(batch_size=BATCH_ROWS, columns=sorted(columns))
         else:
-            batches = _arrow_batches(stream)
+            batches = arrow_batches(stream)
         for batch in batches:
             batch.validate(full=True)  # a damaged file must not cause reads out of bounds
             if options.by_content and _has_conversations(batch.schema, options):
@@ -217,7 +217,7 @@ def _has_conversations(schema: Any, options: ReaderOptions) -> bool:
     return is_list and types.is_struct(kind.value_type) and kind.value_type.get_field_index("content") >= 0
 
 
-def _arrow_batches(source: IO[bytes]):
+def arrow_batches(source: IO[bytes]):
     """Batches of an Arrow file or stream (Hugging Face caches are streams)."""
     import pyarrow
 
