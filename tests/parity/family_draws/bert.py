@@ -33,7 +33,7 @@ def draw_camembert(draw: Draw) -> DrawnModel:
 
 def draw_electra(draw: Draw) -> DrawnModel:
     encoder = _encoder(draw)
-    sizes = (8, 33, encoder["hidden_size"])
+    sizes = (24, 33, encoder["hidden_size"])
     return DrawnModel(
         {**encoder, "model_type": "electra", "embedding_size": draw.choice(sizes)}, "AutoModelForMaskedLM"
     )
@@ -46,9 +46,9 @@ def draw_distilbert(draw: Draw) -> DrawnModel:
             "model_type": "distilbert",
             "vocab_size": VOCABULARY,
             "max_position_embeddings": 96,
-            "n_layers": draw.randint(1, 3),
+            "n_layers": draw.randint(1, 2),
             "n_heads": heads,
-            "dim": heads * draw.choice((7, 12, 64)),
+            "dim": heads * draw.head_width(heads, (7, 12, 26, 64)),
             "hidden_dim": draw.choice((24, 71)),
             "activation": draw.choice(ACTIVATIONS),
             "sinusoidal_pos_embds": draw.chance(),

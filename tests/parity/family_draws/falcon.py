@@ -19,7 +19,7 @@ def draw_falcon(draw: Draw) -> DrawnModel:
             **fields, **draw.rope(), **blocks,
             "model_type": "falcon",
             "vocab_size": VOCABULARY,
-            "num_hidden_layers": draw.randint(1, 3),
+            "num_hidden_layers": draw.randint(1, 2),
             "max_position_embeddings": 96,
             "ffn_hidden_size": draw.choice((None, 71)),
             "bias": draw.chance(0.3),

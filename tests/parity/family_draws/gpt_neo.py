@@ -11,7 +11,7 @@ def draw_gpt_neo(draw: Draw) -> DrawnModel:
             "model_type": "gpt_neo",
             "vocab_size": VOCABULARY,
             "max_position_embeddings": 96,
-            "hidden_size": heads * draw.choice((7, 14, 64)),
+            "hidden_size": heads * draw.head_width(heads, (7, 14, 26, 64)),
             "num_layers": len(pattern) * repeats,
             "attention_types": [[pattern, repeats]],
             "num_heads": heads,

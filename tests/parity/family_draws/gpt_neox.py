@@ -5,7 +5,7 @@ from family_draws.draw import Draw, DrawnModel
 
 def draw_gpt_neox(draw: Draw) -> DrawnModel:
     heads = draw.choice((1, 3, 5))
-    head_dim = draw.choice((16, 64, 80))
+    head_dim = draw.head_width(heads, (16, 24, 64, 80))
     scaling = draw.choice((None, None, {"rope_type": "linear", "factor": 2.0}))
     return DrawnModel(
         {

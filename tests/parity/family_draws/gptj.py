@@ -4,14 +4,15 @@ from family_draws.draw import VOCABULARY, Draw, DrawnModel
 
 
 def _gptj(draw: Draw, model_type: str, heads: tuple[int, ...]) -> DrawnModel:
-    head_dim, count = draw.choice((8, 20, 64)), draw.choice(heads)
+    count = draw.choice(heads)
+    head_dim = draw.head_width(count, (8, 20, 28, 64))
     return DrawnModel(
         {
             "model_type": model_type,
             "vocab_size": VOCABULARY,
             "n_positions": 96,
             "n_embd": count * head_dim,
-            "n_layer": draw.randint(1, 3),
+            "n_layer": draw.randint(1, 2),
             "n_head": count,
             "n_inner": draw.choice((None, 71)),
             "rotary_dim": draw.choice((4, 6, head_dim)),

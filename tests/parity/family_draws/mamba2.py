@@ -5,12 +5,13 @@ from family_draws.draw import VOCABULARY, Draw, DrawnModel
 
 def draw_mamba2(draw: Draw) -> DrawnModel:
     groups, per_group = draw.choice((1, 2, 3)), draw.choice((1, 2, 3))
-    heads, head_dim, expand = groups * per_group, draw.choice((6, 16, 64)), draw.choice((1, 2))
+    heads, expand = groups * per_group, draw.choice((1, 2))
+    head_dim = draw.head_width(heads, (6, 16, 64)) * expand
     return DrawnModel(
         {
             "model_type": "mamba2",
             "vocab_size": VOCABULARY,
-            "num_hidden_layers": draw.randint(1, 3),
+            "num_hidden_layers": draw.randint(1, 2),
             "num_heads": heads,
             "head_dim": head_dim,
             "expand": expand,

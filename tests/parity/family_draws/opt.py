@@ -9,7 +9,7 @@ def draw_opt(draw: Draw) -> DrawnModel:
             **draw.heads(free_head_dim=False, grouped=False),
             "model_type": "opt",
             "vocab_size": VOCABULARY,
-            "num_hidden_layers": draw.randint(1, 3),
+            "num_hidden_layers": draw.randint(1, 2),
             "max_position_embeddings": 96,
             "ffn_dim": draw.choice((24, 71)),
             "do_layer_norm_before": draw.chance(0.7),

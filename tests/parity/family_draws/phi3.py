@@ -5,7 +5,7 @@ from family_draws.draw import Draw, DrawnModel
 
 def draw_phi3(draw: Draw) -> DrawnModel:
     heads = draw.choice((1, 3, 5))
-    head_dim = draw.choice((16, 64, 96))
+    head_dim = draw.head_width(heads, (16, 24, 64, 96))
     partial = draw.choice((1.0, 0.75, 0.5))
     pairs = int(head_dim * partial) // 2
     fields = {

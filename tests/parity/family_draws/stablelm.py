@@ -5,11 +5,12 @@ from family_draws.draw import Draw, DrawnModel
 
 def draw_stablelm(draw: Draw) -> DrawnModel:
     fields = draw.heads(free_head_dim=False)
+    heads = fields["num_attention_heads"]
     return DrawnModel(
         {
             **draw.sizes(), **fields, **draw.rope(),
             "model_type": "stablelm",
-            "hidden_size": fields["num_attention_heads"] * draw.choice((16, 64, 80)),
+            "hidden_size": heads * draw.head_width(heads, (16, 24, 64, 80)),
             "partial_rotary_factor": draw.choice((0.25, 0.5, 1.0)),
             "qk_layernorm": draw.chance(0.3),
             "use_qkv_bias": draw.chance(),

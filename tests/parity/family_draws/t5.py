@@ -13,7 +13,7 @@ def _draw_as(model_type: str, draw: Draw) -> DrawnModel:
             "d_model": draw.choice((24, 42, 64)),
             "d_kv": draw.choice((7, 10, 64)),
             "d_ff": draw.choice((48, 71)),
-            "num_layers": draw.randint(1, 3),
+            "num_layers": draw.randint(1, 2),
             "num_decoder_layers": draw.choice((None, 1, 2, 3)),
             "num_heads": draw.choice((1, 3, 5)),
             "feed_forward_proj": draw.choice(ACTIVATIONS),
