@@ -21,7 +21,7 @@ from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import MANIFEST_FILE
 from groundup.artifacts.progress import Progress
 from groundup.artifacts.run_record import RECORD_FILE, verify_run
-from groundup.interop.adapters.adapter_folder import load_adapter
+from groundup.interop.adapters import load_adapter
 from groundup.model import load_model
 from groundup.recipe import ModelConfig, Recipe, load_recipe
 from groundup.report.run_data import collect_run

@@ -19,7 +19,7 @@ from groundup.artifacts.manifest import list_files
 from groundup.finetune.finetune_task import greedy_answer
 from groundup.finetune.sft import METHODS
 from groundup.finetune.stage import run
-from groundup.interop.adapters.adapter_folder import load_adapter
+from groundup.interop.adapters import load_adapter
 from groundup.model import load_model, save_model
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS

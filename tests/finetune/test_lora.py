@@ -7,7 +7,7 @@ import torch
 
 from groundup.artifacts.errors import UserError
 from groundup.finetune.lora import apply_lora
-from groundup.interop.adapters.adapter_folder import load_adapter, save_adapter
+from groundup.interop.adapters import load_adapter, save_adapter
 from groundup.interop.adapters.lora_layer import lora_layers, merge_lora
 from groundup.interop.adapters.trainable_tokens import add_trainable_tokens, merge_trainable_tokens, token_matrices
 
@@ -109,7 +109,7 @@ def test_adapter_round_trip(make_decoder, tmp_path, knobs):
 @pytest.mark.parametrize("knobs", [{"hidden_size": 64}, {"num_layers": 1}, {"tie_embeddings": True}], ids=str)
 def test_an_adapter_of_another_model_is_refused(make_decoder, tmp_path, knobs):
     save_adapter(trained(make_decoder()), tmp_path)
-    with pytest.raises(UserError, match=r"shape|missing or unexpected"):
+    with pytest.raises(UserError, match="differs from this model's|head is tied"):
         load_adapter(make_decoder(**knobs), tmp_path)
 
 

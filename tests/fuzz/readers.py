@@ -1,6 +1,7 @@
 """Every reader of files that people download or edit, with valid files for it."""
 
 import base64
+import copy
 import importlib.util
 import io
 import json
@@ -27,7 +28,7 @@ from groundup.data.readers.reader_options import ReaderOptions
 from groundup.evaluate.tasks import run_task
 from groundup.finetune.conversations import read_conversations
 from groundup.finetune.lora import apply_lora
-from groundup.interop.adapters.adapter_folder import load_adapter, save_adapter
+from groundup.interop.adapters import load_adapter, save_adapter
 from groundup.interop.families import FAMILIES
 from groundup.interop.gguf import export_gguf, load_gguf
 from groundup.interop.huggingface_model import export_huggingface, load_huggingface
@@ -192,11 +193,12 @@ def model_readers(root: Path, tokenizer: Tokenizer) -> list[Reader]:
     save_quantized_folder(quantized, _made(root / "quantized"), "rtn")
     files = ("quantization.json", "model.json", "model.safetensors")
     readers.append(Reader("quantization.json and weights", root / "quantized", files, load_quantized_folder))
-    adapted = build_model(MODEL)
+    base = build_model(MODEL)
+    adapted = copy.deepcopy(base)
     apply_lora(adapted, 4, 8.0)
     save_adapter(adapted, root / "adapter")
-    files = ("adapter_config.json", "adapter_model.safetensors")
-    readers.append(Reader("adapter", root / "adapter", files, lambda folder: load_adapter(build_model(MODEL), folder)))
+    files = ("adapter_config.json", "adapter_model.safetensors", "base_model.json")
+    readers.append(Reader("adapter", root / "adapter", files, lambda folder: load_adapter(copy.deepcopy(base), folder)))
     with pytest.MonkeyPatch.context() as patch:
         load_test_module("interop/test_zero_checkpoint").write(root / "zero", patch, stage=2)
     files = ("latest", *(str(path.relative_to(root / "zero")) for path in sorted((root / "zero").glob("*/*.pt"))))

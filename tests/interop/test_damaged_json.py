@@ -14,7 +14,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_file
 from groundup.artifacts.manifest import Manifest
 from groundup.evaluate.tasks import _read_items
-from groundup.interop.adapters.adapter_folder import AdapterConfig
+from groundup.interop.adapters.adapter_config import ADAPTER_CONFIG, read_adapter_config
 from groundup.interop.families import FAMILIES
 from groundup.interop.huggingface_model import read_config
 from groundup.interop.safetensors_files import _shards
@@ -92,9 +92,15 @@ def test_huggingface_config(tmp_path: Path, name: str):
 def test_adapter_and_quantization(tmp_path: Path):
     path = tmp_path / "x.json"
     check(
-        lambda: read_json_file(AdapterConfig, path),
-        path,
-        {"r": 8, "lora_alpha": 16, "trainable_token_indices": {"a": [1]}},
+        lambda: read_adapter_config(tmp_path),
+        tmp_path / ADAPTER_CONFIG,
+        {
+            "peft_type": "LORA",
+            "r": 8,
+            "lora_alpha": 16,
+            "trainable_token_indices": {"a": [1]},
+            "rank_pattern": {"q": 4},
+        },
     )
     check(
         lambda: read_json_file(QuantizationDescription, path),

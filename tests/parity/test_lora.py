@@ -9,9 +9,11 @@ import transformers
 
 from groundup.finetune.lora import apply_lora
 from groundup.interop import export_huggingface
-from groundup.interop.adapters.adapter_folder import huggingface_names, save_adapter
+from groundup.interop.adapters.adapter_folder import save_adapter
+from groundup.interop.adapters.foreign_updates import ForeignLayout
 from groundup.interop.adapters.lora_layer import lora_layers
 from groundup.interop.adapters.trainable_tokens import add_trainable_tokens
+from groundup.interop.families.select_family import select_family
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 
@@ -68,10 +70,11 @@ def test_gradients_equal_peft(ours, reference, tmp_path):
     ours(TOKENS, labels=TOKENS).loss.backward()
     model(TOKENS, labels=TOKENS).loss.backward()
     found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
-    names = huggingface_names(ours, list(lora_layers(ours)))
+    layout = ForeignLayout(ours, select_family(ours.config))
     for name, layer in lora_layers(ours).items():
         for parameter, part in ((layer.lora_a, "A"), (layer.lora_b, "B")):
-            expected = found[f"base_model.model.{names[name]}.lora_{part}.default.weight"]
+            foreign = layout.by_native[f"{name}.weight"].foreign[0].removesuffix(".weight")
+            expected = found[f"base_model.model.{foreign}.lora_{part}.default.weight"]
             torch.testing.assert_close(parameter.grad, expected, rtol=1e-3, atol=1e-6)
     rows = [name for name in found if "trainable_tokens_delta" in name]
     gradients = [addition.grad for name, addition in ours.named_parameters() if name.endswith(".delta")]

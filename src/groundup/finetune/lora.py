@@ -1,24 +1,104 @@
-"""LoRA for training: which layers get it (layers and merging: interop/adapters)."""
+"""LoRA for training: which layers of a model get it. The layers themselves and merging: interop/adapters."""
+
+import re
+from collections.abc import Sequence
 
 from torch import nn
 
 from groundup.artifacts.errors import UserError
-from groundup.interop.adapters.lora_layer import LoRALinear, lora_layers
+from groundup.interop.adapters.foreign_updates import ForeignLayout, candidate_families
+from groundup.interop.adapters.lora_layer import LoRAExperts, LoRALinear, LoRASettings, lora_experts, lora_layers
+from groundup.model.moe import Experts
+
+TARGET_GROUPS = {
+    "all": r".*",
+    "attention": r".*attention(\.[^.]+)+",
+    "feed_forward": r".*feed_forward(\.[^.]+)+",
+    "mlp": r".*feed_forward(\.[^.]+)+",
+}
+"""Names for many layers at once; `all` are the linear layers of the blocks."""
+EXPERTS = "experts"
+"""Each expert of a mixture, which the other groups leave out."""
 
 
-def apply_lora(model: nn.Module, rank: int, alpha: float) -> list[str]:
-    """Freeze the model and add LoRA to the linear layers of its blocks, in place. Returns their names.
+def apply_lora(
+    model: nn.Module,
+    rank: int,
+    alpha: float,
+    *,
+    targets: str | Sequence[str] = ("all",),
+    dropout: float = 0.0,
+    rank_stabilized: bool = False,
+    dora: bool = False,
+) -> list[str]:
+    """Freeze the model and add LoRA to linear layers of its blocks, in place. Returns their names.
 
-        apply_lora(model, rank=16, alpha=32.0)
+        apply_lora(model, rank=16, alpha=32.0, targets=["q_proj", "v_proj"])
 
-    Initial values come from torch's global generator, in the order of the names. Raises UserError for a model with LoRA.
+    Args:
+        targets: "all" (linear layers of the blocks), "attention", "feed_forward", "experts" (each expert of a mixture), or
+            ends of module names, ours or those of the Hugging Face family, as regular expressions: "q_proj|v_proj",
+            "layers.[0-3].self_attn.(q|k)_proj", "c_attn".
+        dropout, rank_stabilized, dora: see LoRASettings.
+
+    Initial values come from torch's global generator, in the order of the names. Raises UserError for a model with LoRA, and for
+    a target that no layer has.
     """
     if rank < 1:
         raise UserError(f"rank = {rank}, expected at least 1")
-    if lora_layers(model):
+    if lora_layers(model) or lora_experts(model):
         raise UserError("the model already has LoRA layers", hint="merge_lora(model) first")
+    settings = LoRASettings(rank, alpha, dropout, rank_stabilized, dora)
+    names = target_layers(model, [targets] if isinstance(targets, str) else targets)
     model.requires_grad_(False)
-    names = [name for name, module in model.named_modules() if type(module) is nn.Linear and ".blocks." in f".{name}"]
     for name in names:
-        model.set_submodule(name, LoRALinear(model.get_submodule(name), rank, alpha))  # type: ignore[arg-type]
+        layer = model.get_submodule(name)
+        model.set_submodule(
+            name, LoRAExperts(layer, settings) if isinstance(layer, Experts) else LoRALinear(layer, settings)
+        )
+    return names
+
+
+def target_layers(model: nn.Module, targets: Sequence[str]) -> list[str]:
+    """The layers that `targets` name, in the order of the model. Raises UserError for a target without any."""
+    layers = {name: module for name, module in model.named_modules() if ".blocks." in f".{name}" and _is_target(module)}
+    grouped = all(target in (*TARGET_GROUPS, EXPERTS) for target in targets)
+    names = {name: {name} for name in layers} if grouped else _names(model, list(layers))
+    chosen: set[str] = set()
+    for target in targets:
+        experts = target == EXPERTS
+        try:
+            pattern = re.compile(TARGET_GROUPS.get(target, rf"(.*\.)?({target})"))
+        except re.error as error:
+            raise UserError(f"LoRA target {target!r}: not a regular expression: {error}") from None
+        found = {
+            name
+            for name, module in layers.items()
+            if isinstance(module, Experts) == experts and (experts or any(map(pattern.fullmatch, names[name])))
+        }
+        if not found:
+            known = sorted({each.rpartition(".")[2] for name in layers for each in names[name]})
+            raise UserError(
+                f"LoRA target {target!r}: no such layer in the model",
+                hint=f"layers: {', '.join(known)}; or a group: {', '.join((*TARGET_GROUPS, EXPERTS))}",
+            )
+        chosen |= found
+    return [name for name in layers if name in chosen]
+
+
+def _is_target(module: nn.Module) -> bool:
+    return type(module) is nn.Linear or isinstance(module, Experts) or hasattr(module, "dequantize")
+
+
+def _names(model: nn.Module, layers: list[str]) -> dict[str, set[str]]:
+    """The names of each layer: ours, and those of the Hugging Face families that represent the model."""
+    names = {name: {name} for name in layers}
+    for family in candidate_families(model.config):
+        try:
+            layout = ForeignLayout(model, family)
+        except UserError:
+            continue
+        for name in layers:
+            if (tensor_map := layout.by_native.get(f"{name}.weight")) is not None:
+                names[name] |= {foreign.removesuffix(".weight") for foreign in tensor_map.foreign}
     return names

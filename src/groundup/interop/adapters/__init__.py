@@ -2,12 +2,20 @@
 
 Files, in reading order:
 
-    lora_layer.py         a linear layer with a low-rank update, and merging
+    lora_layer.py         linear layers and experts with a low-rank update, and merging
     trainable_tokens.py   trained rows of the token embedding and the head
-    adapter_folder.py     adapters as PEFT folders
+    foreign_updates.py    updates in the names and layout of a Hugging Face family
+    base_fingerprint.py   which base model an adapter belongs to
+    adapter_config.py     adapter_config.json
+    adapter_folder.py     writing an adapter
+    adapter_loading.py    opening an adapter on its base model
+
+Deliberately absent: adapters that are not LoRA (prompts, IA3, AdaLoRA ...), and variants of LoRA that change the base's weights
+in ways that cannot be repeated: they are refused by key and value.
 """
 
-from groundup.interop.adapters.adapter_folder import load_adapter, save_adapter
-from groundup.interop.adapters.lora_layer import lora_layers, merge_lora
+from groundup.interop.adapters.adapter_folder import save_adapter
+from groundup.interop.adapters.adapter_loading import load_adapter
+from groundup.interop.adapters.lora_layer import adapter_disabled, lora_layers, merge_lora, unmerge_lora
 
-__all__ = ["load_adapter", "lora_layers", "merge_lora", "save_adapter"]
+__all__ = ["adapter_disabled", "load_adapter", "lora_layers", "merge_lora", "save_adapter", "unmerge_lora"]

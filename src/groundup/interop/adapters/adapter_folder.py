@@ -1,124 +1,131 @@
-"""LoRA adapters as folders that PEFT can open on the base model.
+"""LoRA adapters as folders of PEFT, both ways.
 
-    adapter_config.json          rank, alpha, target modules
+    adapter_config.json          ranks, scales, target modules, trained tokens
     adapter_model.safetensors    lora_A (r in) and lora_B (out r) of each layer; rows of trained control tokens
+    base_model.json              fingerprint of the base model; groundup's own, PEFT does not read it
 
-Layers have the names of the Hugging Face family that the base model is exported as. If no family maps the model's matrices
-one to one, they have our names and only `load_adapter` can open the folder.
+Modules have the names of the Hugging Face family of the base model. If no family maps the model's matrices, they have our
+names and only `load_adapter` can open the folder.
 """
 
 import json
-from dataclasses import dataclass
+import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
-from groundup.artifacts.json_file import read_json_file
-from groundup.artifacts.run_record import check_artifact
-from groundup.interop.adapters.lora_layer import LoRALinear, lora_layers
-from groundup.interop.adapters.trainable_tokens import TrainableTokens, add_trainable_tokens, token_matrices
-from groundup.interop.families.select_family import select_family
-from groundup.interop.safetensors_files import SafetensorsFolder
+from groundup.interop.adapters.adapter_config import ADAPTER_CONFIG
+from groundup.interop.adapters.base_fingerprint import write_base_model
+from groundup.interop.adapters.foreign_updates import ForeignLayout, LowRankUpdate, candidate_families
+from groundup.interop.adapters.lora_layer import lora_experts, lora_layers
+from groundup.interop.adapters.trainable_tokens import TrainableTokens, token_matrices
+from groundup.interop.families import Family
 from groundup.model.serialization import save_tensors
 
-CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 TOKEN_ROWS_SUFFIX = ".token_adapter.trainable_tokens_delta"
 """PEFT calls it a delta; it is the rows themselves."""
+TASK_TYPES = {"decoder": "CAUSAL_LM", "encoder_decoder": "SEQ_2_SEQ_LM", "encoder": None}
 
 
-def save_adapter(model: nn.Module, folder: Path) -> None:
-    """Write the adapter of `model`, which must not be merged yet."""
-    layers, token_modules = lora_layers(model), trainable_token_modules(model)
-    names = huggingface_names(model, [*layers, *token_modules])
+def save_adapter(model: nn.Module, folder: Path, *, base: str | None = None, family: Family | None = None) -> None:
+    """Write the adapter of `model`, which must not be merged yet.
+
+    Args:
+        base: name or path of the base model, for those who open the adapter.
+        family: whose names and layout the adapter gets; default: the simplest that represents the model.
+
+    Raises UserError for a model without LoRA layers.
+    """
+    layers, experts, rows = lora_layers(model), lora_experts(model), trainable_token_modules(model)
+    if not layers and not experts:
+        raise UserError("the model has no LoRA layers, so there is no adapter to save", hint="apply_lora(model, ...)")
+    layout, updates = _foreign_updates(model, family)
+    settings = next(iter({**layers, **experts}.values())).settings
     tensors: dict[str, Tensor] = {}
-    for name, layer in layers.items():
-        tensors[f"{PREFIX}{names[name]}.lora_A.weight"] = layer.lora_a
-        tensors[f"{PREFIX}{names[name]}.lora_B.weight"] = layer.lora_b
-    for name, module in token_modules.items():
+    ranks, alphas = {}, {}
+    for name, update in updates.items():
+        module = name.removesuffix(".weight")
+        rank = update.a.shape[0]
+        tensors[f"{PREFIX}{module}.lora_A.weight"], tensors[f"{PREFIX}{module}.lora_B.weight"] = update.a, update.b
+        if update.bias is not None:
+            tensors[f"{PREFIX}{module}.lora_B.bias"] = update.bias
+        if update.magnitude is not None:
+            tensors[f"{PREFIX}{module}.lora_magnitude_vector"] = update.magnitude
+        if rank != settings.rank:  # of fused matrices; alpha keeps the scale
+            ranks[module] = rank
+            alphas[module] = settings.scale * (math.sqrt(rank) if settings.rank_stabilized else rank)
+    modules = {name: _module_name(layout, f"{name}.weight") for name in rows}
+    for name, module in rows.items():
         weight: Tensor = model.get_submodule(name).weight  # type: ignore[assignment]
-        tensors[f"{PREFIX}{names[name]}{TOKEN_ROWS_SUFFIX}"] = weight[module.token_indices]
+        tensors[f"{PREFIX}{modules[name]}{TOKEN_ROWS_SUFFIX}"] = weight[module.token_indices]
     folder.mkdir(parents=True, exist_ok=True)
-    save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS_FILE)
-    layer = next(iter(layers.values()))
-    rank = layer.lora_a.shape[0]
+    save_tensors(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / ADAPTER_WEIGHTS
+    )
     config: dict[str, Any] = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": None,
-        "r": rank,
-        "lora_alpha": layer.scale * rank,
-        "lora_dropout": 0.0,
+        "task_type": TASK_TYPES[model.config.architecture],  # type: ignore[index,union-attr]
+        "base_model_name_or_path": base,
+        "r": settings.rank,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": settings.dropout,
+        "use_rslora": settings.rank_stabilized,
+        "use_dora": settings.dora,
+        "lora_bias": settings.bias,
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
         "bias": "none",
         "fan_in_fan_out": False,
-        "target_modules": sorted({names[name].rpartition(".")[2] for name in layers}),
+        "init_lora_weights": True,
+        "target_modules": _target_modules([name.removesuffix(".weight") for name in updates], layout),
         "trainable_token_indices": {
-            names[name].rpartition(".")[2]: module.token_indices.tolist() for name, module in token_modules.items()
+            modules[name].rpartition(".")[2]: module.token_indices.tolist() for name, module in rows.items()
         }
         or None,
         "inference_mode": True,
     }
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    write_base_model(model, folder, base)
 
 
-@dataclass(frozen=True)
-class AdapterConfig:
-    """The fields of adapter_config.json that are read."""
+def _foreign_updates(model: nn.Module, family: Family | None) -> tuple[ForeignLayout, dict[str, LowRankUpdate]]:
+    """The layout of `family`, else of the first family that can hold the updates, else ours; and the updates in it."""
+    updates = {}
+    for name, layer in lora_layers(model).items():
+        updates[f"{name}.weight"] = LowRankUpdate(layer.lora_a, layer.lora_b, layer.lora_bias, layer.magnitude)
+    for name, experts in lora_experts(model).items():
+        for matrix, a in experts.lora_a.items():
+            updates[f"{name}.{matrix}"] = LowRankUpdate(a, experts.lora_b[matrix])
+    families = candidate_families(model.config) if family is None else [family]
+    for each in families:
+        try:
+            layout = ForeignLayout(model, each)
+            return layout, layout.to_foreign(updates)
+        except (UserError, KeyError):
+            continue
+    layout = ForeignLayout(model, None)
+    experts = {name: update for name, update in updates.items() if update.a.ndim == 3}
+    done = layout.to_foreign({name: update for name, update in updates.items() if name not in experts})
+    for name, update in experts.items():  # experts have no tensor of their own in our layout
+        done |= {f"{name}.{e}.weight": LowRankUpdate(update.a[e], update.b[e]) for e in range(len(update.a))}
+    return layout, done
 
-    r: Annotated[int, Field(ge=1, le=1 << 16)]
-    lora_alpha: Annotated[float, Field(allow_inf_nan=False)]
-    trainable_token_indices: dict[str, list[Annotated[int, Field(ge=0)]]] | None = None
+
+def _module_name(layout: ForeignLayout, native: str) -> str:
+    return layout.by_native[native].foreign[0].removesuffix(".weight")
 
 
-def load_adapter(model: nn.Module, folder: Path, *, verify: bool = True) -> nn.Module:
-    """Add the adapter in `folder` to the base model, in place. Raises UserError if it belongs to another model.
-
-    `verify`: compare the files of a run's adapter with their SHA-256 first.
-    """
-    if verify:
-        check_artifact(folder)
-    config = read_json_file(AdapterConfig, folder / CONFIG_FILE, hint=f"expected {CONFIG_FILE} and {WEIGHTS_FILE}")
-    rank, alpha, token_ids = config.r, config.lora_alpha, config.trainable_token_indices or {}
-    file = SafetensorsFolder(folder)
-    linears = [name for name, module in model.named_modules() if type(module) is nn.Linear]
-    names = huggingface_names(model, [*linears, *token_matrices(model)])
-    expected = {name for name in linears if f"{PREFIX}{names[name]}.lora_A.weight" in file.shapes}
-    ids = next(iter(token_ids.values()), [])
-    if outside := [row for row in ids if row >= model.config.vocab_size]:  # type: ignore[union-attr,operator]
-        raise UserError(
-            f"{folder / CONFIG_FILE}: token {outside[0]}, expected ids below {model.config.vocab_size}",  # type: ignore[union-attr]
-            hint="use the base model that the adapter was trained on",
-        )
-    expected_tensors = {f"{PREFIX}{names[name]}.lora_{part}.weight" for name in expected for part in "AB"}
-    expected_tensors |= {f"{PREFIX}{names[name]}{TOKEN_ROWS_SUFFIX}" for name in (token_matrices(model) if ids else ())}
-    if mismatch := sorted(set(file.shapes) ^ expected_tensors):
-        raise UserError(
-            f"{folder}: tensor {mismatch[0]} is missing or unexpected for this model",
-            hint="use the base model that the adapter was trained on",
-        )
-    with torch.no_grad():
-        for name in sorted(expected):
-            layer = LoRALinear(model.get_submodule(name), rank, alpha)  # type: ignore[arg-type]
-            for parameter, part in ((layer.lora_a, "A"), (layer.lora_b, "B")):
-                tensor = file.read(f"{PREFIX}{names[name]}.lora_{part}.weight")
-                if tensor.shape != parameter.shape:
-                    raise UserError(
-                        f"{folder}: {names[name]}.lora_{part} has shape {list(tensor.shape)}, expected "
-                        f"{list(parameter.shape)}",
-                        hint="use the base model that the adapter was trained on",
-                    )
-                parameter.copy_(tensor)
-            model.set_submodule(name, layer)
-        for name, addition in (add_trainable_tokens(model, ids) if ids else {}).items():
-            weight: Tensor = model.get_submodule(name).weight  # type: ignore[assignment]
-            addition.delta.copy_(
-                file.read(f"{PREFIX}{names[name]}{TOKEN_ROWS_SUFFIX}") - weight[addition.token_indices]
-            )
-    return model
+def _target_modules(modules: list[str], layout: ForeignLayout) -> list[str]:
+    """The last parts of their names, if no other module has them; else whole names."""
+    ends = {name.rpartition(".")[2] for name in modules}
+    others = {name.removesuffix(".weight") for name in layout.maps if name.endswith(".weight")} - set(modules)
+    if any(name.rpartition(".")[2] in ends for name in others):
+        return sorted(modules)
+    return sorted(ends)
 
 
 def trainable_token_modules(model: nn.Module) -> dict[str, TrainableTokens]:
@@ -129,14 +136,3 @@ def trainable_token_modules(model: nn.Module) -> dict[str, TrainableTokens]:
         for module in table.modules()
         if isinstance(module, TrainableTokens)
     }
-
-
-def huggingface_names(model: nn.Module, modules: list[str]) -> dict[str, str]:
-    """The name of each module in the model's Hugging Face family; our names if there is no one-to-one mapping."""
-    try:
-        config: Any = model.config
-        pairs = select_family(config).weight_map(config, [f"{name}.weight" for name in modules])
-        names = {pair.native[0]: pair.foreign[0] for pair in pairs if len(pair.native) == len(pair.foreign) == 1}
-        return {name: names[f"{name}.weight"].removesuffix(".weight") for name in modules}
-    except (UserError, KeyError):
-        return {name: name for name in modules}

@@ -4,7 +4,7 @@ Pretraining does not contain the tokens that begin and end a turn, so their embe
 embedding and the head; these few rows get a trainable update, as PEFT's trainable tokens.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ class TrainableTokens(nn.Module):
 
     Attributes:
         delta: (len(token_indices), D), zeros at first.
+        enabled: False: the weight as it is.
     """
 
     token_indices: Tensor
@@ -24,20 +25,27 @@ class TrainableTokens(nn.Module):
     def __init__(self, token_indices: Int[Tensor, " R"], width: int):
         super().__init__()
         self.register_buffer("token_indices", token_indices)
+        self.enabled = True
         self.delta = nn.Parameter(torch.zeros(len(token_indices), width, device=token_indices.device))
 
     def forward(self, weight: Float[Tensor, "V D"]) -> Float[Tensor, "V D"]:
+        if not self.enabled:
+            return weight
         return weight.index_add(0, self.token_indices, self.delta.to(weight.dtype))
 
 
 def add_trainable_tokens(model: nn.Module, token_ids: Iterable[int]) -> dict[str, TrainableTokens]:
     """Make the rows `token_ids` of the token embedding, and of an untied head, trainable. In place."""
-    indices = torch.tensor(sorted(token_ids), device=next(model.parameters()).device)
-    added = {}
-    for name, table in token_matrices(model).items():
-        added[name] = TrainableTokens(indices, table.weight.shape[1])  # pyright: ignore[reportIndexIssue, reportArgumentType]
-        parametrize.register_parametrization(table, "weight", added[name])
-    return added
+    ids = sorted(token_ids)
+    return {name: train_rows(table, ids) for name, table in token_matrices(model).items()}
+
+
+def train_rows(table: nn.Module, token_ids: Sequence[int]) -> TrainableTokens:
+    """Make the rows `token_ids` of one matrix trainable, in place."""
+    weight: Tensor = table.weight  # type: ignore[assignment]
+    rows = TrainableTokens(torch.tensor(token_ids, device=weight.device), weight.shape[1])
+    parametrize.register_parametrization(table, "weight", rows)
+    return rows
 
 
 def merge_trainable_tokens(model: nn.Module) -> nn.Module:

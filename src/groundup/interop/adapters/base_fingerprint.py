@@ -1,0 +1,65 @@
+"""Which base model an adapter belongs to: hashes of samples of its weights.
+
+An adapter on another base gives text that looks nearly right, so the mistake is not seen. The hash of a tensor is that of 256
+values of it, evenly spaced and rounded to bfloat16: quick, and the same for the model in float32 and bfloat16. Tensors that are
+quantized on either side are not compared.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.json_file import read_json_object
+from groundup.interop.adapters.foreign_updates import plain_weights
+
+BASE_MODEL_FILE = "base_model.json"
+SAMPLES = 256
+HASH_LENGTH = 12
+
+
+def base_fingerprint(model: nn.Module) -> dict[str, str]:
+    """The hash of each floating-point tensor of the base model, by name."""
+    return {
+        name: tensor_hash(tensor)
+        for name, tensor in plain_weights(model).items()
+        if tensor.is_floating_point() and not tensor.is_meta
+    }
+
+
+def tensor_hash(tensor: Tensor) -> str:
+    """Hash of a sample of the values, and of the shape."""
+    flat = tensor.detach().reshape(-1)
+    indices = torch.linspace(0, max(flat.numel() - 1, 0), SAMPLES if flat.numel() else 0, dtype=torch.float64).long()
+    sample = flat[indices.to(flat.device)]
+    data = sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes()
+    return hashlib.sha256(repr(tuple(tensor.shape)).encode() + data).hexdigest()[:HASH_LENGTH]
+
+
+def write_base_model(model: nn.Module, folder: Path, name: str | None) -> None:
+    """base_model.json: the name of the base and its fingerprint."""
+    content: dict[str, Any] = {"base": name, "tensors": base_fingerprint(model)}
+    (folder / BASE_MODEL_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def check_base_model(model: nn.Module, folder: Path) -> None:
+    """Raises UserError if the folder says that its adapter was trained on another model."""
+    path = folder / BASE_MODEL_FILE
+    if not path.is_file():
+        return  # PEFT's folders have no fingerprint
+    content = read_json_object(path)
+    expected, found = content.get("tensors"), base_fingerprint(model)
+    if not isinstance(expected, dict):
+        raise UserError(f"{path}: tensors = {expected!r}, expected hashes by name")
+    different = [name for name in found if name in expected and expected[name] != found[name]]
+    if different:
+        base = content.get("base") or "another model"
+        raise UserError(
+            f"{folder}: the adapter was trained on {base}, whose {different[0]} differs from this model's"
+            + (f" (and {len(different) - 1} more)" if len(different) > 1 else ""),
+            hint="open it on the base model that it was trained on, not on a merged one",
+        )
