@@ -2,6 +2,8 @@
 
 import json
 import struct
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from groundup.interop.gguf.gguf_file import GGUFFile
 from groundup.interop.gguf.gguf_pretokenizers import PRETOKENIZER_ALIASES, PRETOKENIZERS
 from groundup.interop.gguf.gguf_tokenizer import read_tokenizer, write_tokenizer
 from groundup.interop.model_loading import resolve_model_path
+from groundup.interop.weight_map import TensorMap, convert_to_foreign, expected_shapes
 from groundup.model import build_model
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
@@ -65,7 +68,7 @@ def test_every_quantized_type_is_unpacked(kind: gguf.GGMLQuantizationType, tmp_p
     writer.close()
     opened = GGUFFile(tmp_path / "t.gguf")
     assert opened.shapes == {"t": (3, 2 * per_block)}
-    assert np.array_equal(opened.read("t").numpy(), gguf.dequantize(bytes_of, kind).astype(np.float32))
+    assert np.array_equal(opened.read("t").float().numpy(), gguf.dequantize(bytes_of, kind).astype(np.float32))
 
 
 def test_unsupported_type_is_refused(tmp_path: Path):
@@ -350,3 +353,60 @@ def test_vocabulary_larger_than_the_embedding_is_refused(tokenizer: Tokenizer):
 def test_unsupported_vocabulary_is_refused(entry, message: str, tokenizer: Tokenizer):
     with pytest.raises(UserError, match=message):
         read_tokenizer(write_tokenizer(tokenizer, 290) | entry)
+
+
+def test_a_model_is_exported_over_its_own_file(file: Path):
+    model, tokenizer = load_gguf(file)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    export_gguf(model, tokenizer, file, "bfloat16")
+    opened = load_gguf(file, dtype="bfloat16")[0].state_dict()
+    assert all(torch.equal(opened[name], weight.bfloat16()) for name, weight in before.items())
+
+
+def test_quantized_weights_are_unpacked_to_the_dtype_asked_for(file: Path):
+    model, tokenizer = load_gguf(file)
+    export_gguf(model, tokenizer, file, "q8_0")
+    exact, rounded = load_gguf(file)[0].state_dict(), load_gguf(file, dtype="bfloat16")[0].state_dict()
+    assert all(torch.equal(exact[name].bfloat16(), rounded[name]) for name in exact)
+
+
+COMPILER = """
+import sys, torch
+from groundup.interop.families.select_family import select_family
+from groundup.interop.weight_map import expected_shapes
+from groundup.model import build_meta_model
+from groundup.recipe import ModelConfig
+shape = {"vocab_size": 300, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 32}
+gemma = {"norm": "zero_centered_rmsnorm", "feed_forward": "geglu_tanh", "embedding_scale": 32**0.5, "tie_embeddings": True}
+for knobs in (
+    {},
+    {"norm_placement": "sandwich"},
+    {"moe": {"num_experts": 4, "experts_per_token": 2}},
+    gemma,
+):
+    config = ModelConfig(**shape, **knobs)
+    weights = build_meta_model(config).state_dict()
+    family = select_family(config)
+    expected_shapes(family.weight_map(config, list(weights)), weights)
+    if not knobs:
+        from groundup.interop.gguf.architectures import GGUF_ARCHITECTURES
+        from groundup.interop.gguf.architectures.gguf_architecture import gguf_weight_map
+        expected_shapes(gguf_weight_map(GGUF_ARCHITECTURES["llama"], config, list(weights)), weights)
+assert not {"torch._dynamo", "sympy"} & sys.modules.keys()
+"""
+
+
+def test_shapes_are_computed_without_the_compiler_of_pytorch():
+    """Its import takes more time than opening a small model."""
+    done = subprocess.run([sys.executable, "-c", COMPILER], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_shapes_on_the_meta_device_are_those_of_values():
+    maps = [
+        TensorMap(("a", "b"), ("c",), to_foreign=lambda tensors: [torch.cat(tensors, dim=1)[torch.tensor([2, 0])] - 1]),
+        TensorMap(("a", "b"), ("s",), to_foreign=lambda tensors: [torch.stack(tensors, dim=-1).flatten(-2)]),
+    ]
+    weights = {"a": torch.ones(3, 4), "b": torch.ones(3, 4)}
+    shapes = expected_shapes(maps, weights)
+    assert shapes == {name: tuple(values.shape) for name, values in convert_to_foreign(maps, weights)}

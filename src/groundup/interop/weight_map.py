@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.safetensors_files import TensorSource, cast_floating
@@ -114,14 +115,34 @@ def map_joined(native: str, foreign: Sequence[str]) -> TensorMap:
     )
 
 
+class _ShapesAlone(TorchFunctionMode):
+    """Joins, row orders and sums on the meta device, whose own first call imports PyTorch's compiler, for seconds."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        first = args[0][0] if function in (torch.cat, torch.stack) else args[0] if args else None
+        if not isinstance(first, Tensor) or not first.is_meta:
+            return function(*args, **kwargs)
+        shape, dim = list(first.shape), kwargs.get("dim", args[1] if len(args) > 1 else 0)
+        if function is torch.cat:
+            shape[dim] = sum(tensor.shape[dim] for tensor in args[0])
+        elif function is torch.stack:
+            shape.insert(dim % (len(shape) + 1), len(args[0]))
+        elif function is Tensor.__getitem__ and isinstance(dim, Tensor):  # an order of rows
+            shape[:1] = dim.shape
+        elif function not in (Tensor.add, Tensor.sub, Tensor.mul):
+            return function(*args, **kwargs)
+        return first.new_empty(shape)
+
+
 def expected_shapes(weight_map: Iterable[TensorMap], native: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """The shapes of a foreign file, for a model with tensors of the shapes of `native`."""
     shapes = {}
-    for tensor_map in weight_map:
-        empty = [torch.empty(native[name].shape, dtype=native[name].dtype, device="meta") for name in tensor_map.native]
-        shapes |= {
-            name: tuple(t.shape) for name, t in zip(tensor_map.foreign, tensor_map.to_foreign(empty), strict=True)
-        }
+    with _ShapesAlone():
+        for tensor_map in weight_map:
+            empty = [native[name].new_empty(native[name].shape, device="meta") for name in tensor_map.native]
+            foreign = zip(tensor_map.foreign, tensor_map.to_foreign(empty), strict=True)
+            shapes |= {name: tuple(tensor.shape) for name, tensor in foreign}
     return shapes
 
 

@@ -66,7 +66,8 @@ def export_gguf(
     metadata |= write_metadata(architecture, config) | write_tokenizer(tokenizer, config.vocab_size)
     if dtype.startswith("q"):
         metadata["general.quantization_version"] = QUANTIZATION_VERSION
-    writer = gguf.GGUFWriter(path, architecture.name)
+    partial_file = path.with_name(f".{path.name}.partial")  # the model may be a view of the file at `path`
+    writer = gguf.GGUFWriter(partial_file, architecture.name)
     for key, value in metadata.items():
         _add(writer, key, value)
 
@@ -86,7 +87,7 @@ def export_gguf(
     for name, tensor in convert_to_foreign(weight_map, weights):
         writer.write_tensor_data(gguf.quantize(tensor.float().cpu().numpy(), types[name]))
     writer.close()
-    return path
+    return partial_file.replace(path)
 
 
 def _type_of(name: str, shape: tuple[int, ...], matrix_type: GGMLQuantizationType) -> GGMLQuantizationType:

@@ -16,6 +16,7 @@ from groundup.interop.gguf.gguf_rope import ROPE_FACTORS
 from groundup.interop.gguf.gguf_tokenizer import read_tokenizer
 from groundup.interop.gguf.split_gguf import SplitGGUFFile
 from groundup.interop.weight_map import build_from_tensors
+from groundup.model.serialization import resolve_dtype
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
 
@@ -31,7 +32,8 @@ def load_gguf(
 
     >>> model, tokenizer = load_gguf(Path("model.gguf"))
     """
-    source, config, tokenizer = _open_file(Path(path))
+    dtype = resolve_dtype(dtype) or torch.float32
+    source, config, tokenizer = _open_file(Path(path), dtype)
     architecture = GGUF_ARCHITECTURES[source.metadata["general.architecture"]]
     build_weight_map = partial(gguf_weight_map, architecture)
     model = build_from_tensors(config, build_weight_map, source, ignored=(ROPE_FACTORS,), device=device, dtype=dtype)
@@ -44,8 +46,8 @@ def read_gguf(path: Path) -> tuple[ModelConfig, Tokenizer]:
     return config, tokenizer
 
 
-def _open_file(path: Path) -> tuple[SplitGGUFFile, ModelConfig, Tokenizer]:
-    source = SplitGGUFFile(path)
+def _open_file(path: Path, dtype: torch.dtype = torch.float32) -> tuple[SplitGGUFFile, ModelConfig, Tokenizer]:
+    source = SplitGGUFFile(path, dtype)
     try:
         factors = source.read(ROPE_FACTORS) if ROPE_FACTORS in source.shapes else None
         config = read_metadata(source.metadata, source.shapes, factors)

@@ -6,6 +6,7 @@ Source: llama.cpp, tools/gguf-split (`split.no`, `split.count`, `split.tensors.c
 import re
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
@@ -17,12 +18,12 @@ SPLIT_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 class SplitGGUFFile:
     """The files of one model as one: the attributes and `read` of GGUFFile. Raises UserError if one is missing."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, dtype: torch.dtype = torch.float32):
         self.path = path
-        first = GGUFFile(path)
+        first = GGUFFile(path, dtype)
         count = first.metadata.get("split.count", 1)
         self.metadata = first.metadata
-        files = [first] if count == 1 else [GGUFFile(part) for part in _parts(path, count)]
+        files = [first] if count == 1 else [GGUFFile(part, dtype) for part in _parts(path, count)]
         if files[0].metadata.get("split.no", 0) != 0:
             raise UserError(f"{path}: split.no = {files[0].metadata['split.no']} in the first file, expected 0")
         self.metadata = files[0].metadata
