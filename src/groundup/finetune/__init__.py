@@ -1,4 +1,4 @@
-"""11. Fine-tuning: from a model that continues text to one that answers.
+"""12. Fine-tuning: from a model that continues text to one that answers.
 
     read_stats.py               what was read, dropped and changed, with file and line
     turn_checks.py              checks and repairs of the order of turns

@@ -33,6 +33,7 @@ from groundup.model import load_model, save_model
 from groundup.plan.finetune_defaults import derive_finetuning
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_pairs
+from groundup.quantize.nf4_linear import pack_nf4
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.tokenizer import Tokenizer, TokenShard
 from groundup.train import Objective
@@ -163,7 +164,9 @@ def _train(
     """Train `module`, which is or contains `model`; afterwards it is in evaluation mode, with plain weights."""
     parameters = sum(weight.numel() for weight in module.parameters())
     torch.manual_seed(seed)
-    if settings.method == "lora":
+    if settings.method == "qlora":
+        pack_nf4(model)
+    if settings.method != "full":
         apply_lora(model, settings.lora_rank, settings.lora_alpha)
     else:
         model.requires_grad_(True)
@@ -176,7 +179,7 @@ def _train(
         optimizer=settings.optimizer, precision=settings.precision,
         keep_best_weights=settings.keep_best_weights is not False, folder=folder, machine=machine,
     )  # fmt: skip
-    if settings.method == "lora":
+    if settings.method != "full":
         merge_lora(model)
     module.requires_grad_(True).eval()
     records, evaluations = training.records, training.evaluations

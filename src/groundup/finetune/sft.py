@@ -21,6 +21,7 @@ from groundup.interop.adapters.trainable_tokens import add_trainable_tokens, mer
 from groundup.plan.finetune_defaults import finetuning_defaults, row_length
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_row_length
+from groundup.quantize.nf4_linear import pack_nf4
 from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import Tokenizer
 from groundup.train import Batch, Objective, TrainResult, build_engine, run_training_loop
@@ -93,7 +94,7 @@ def finetune(
         model: a decoder, or an encoder-decoder, which learns to answer the first user turn and needs method="full".
         conversations: lists of messages; only the assistant's tokens have a loss.
         validation: conversations to evaluate on, ten times during training.
-        method: "lora", or "full" to train all weights.
+        method: "lora"; "qlora", which first packs the base in 4 bits; or "full" to train all weights.
         lora_rank, epochs, batch_tokens, learning_rate, optimizer ("adamw" or "muon"): default: derived from the size of
             model and data, as in a recipe.
         sequence_length: tokens per row; default: what the longest conversation needs.
@@ -140,7 +141,7 @@ def finetune(
         machine=machine,
     )  # fmt: skip
     trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    if merge and method == "lora":
+    if merge and method != "full":
         merge_trainable_tokens(merge_lora(model))
     return FinetuneResult(
         training, config, knobs, train_set, validation_set, too_long + too_long_validation, validation_start,
@@ -190,7 +191,17 @@ def _prepare_full(model: nn.Module, tokenizer: Tokenizer, rank: int, alpha: floa
     model.requires_grad_(True)
 
 
-METHODS: dict[str, Callable[[nn.Module, Tokenizer, int, float], None]] = {"lora": _prepare_lora, "full": _prepare_full}
+def _prepare_qlora(model: nn.Module, tokenizer: Tokenizer, rank: int, alpha: float) -> None:
+    """The same over a base in NF4; layers that are packed already stay as they are."""
+    pack_nf4(model)
+    _prepare_lora(model, tokenizer, rank, alpha)
+
+
+METHODS: dict[str, Callable[[nn.Module, Tokenizer, int, float], None]] = {
+    "lora": _prepare_lora,
+    "qlora": _prepare_qlora,
+    "full": _prepare_full,
+}
 
 
 def train_config_for(

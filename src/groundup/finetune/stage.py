@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from groundup.artifacts.directory import write_atomically
@@ -24,8 +25,11 @@ from groundup.generate import GREEDY, generate_texts
 from groundup.interop.adapters.adapter_folder import save_adapter
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
+from groundup.interop.model_loading import is_quantized
 from groundup.model import Decoder, EncoderDecoder, load_model, save_model
 from groundup.plan.finetune_defaults import MAX_TRANSLATION_TOKENS, MAX_TRANSLATIONS, RECALL_QUESTIONS
+from groundup.quantize.model_loader import load_quantized_model
+from groundup.quantize.nf4_linear import load_nf4_model
 from groundup.recipe import RecipeView
 from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.tokenizer import Tokenizer, TokenShard
@@ -60,8 +64,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         return finetune_on_examples(config, recipe.seed, inputs, out, machine)
     tokenizer = Tokenizer.load(inputs["base"])
     conversations, stats = read_conversations(config.conversations, machine)
-    dtype = "float32" if config.method == "full" else None  # updates of all weights are too small for bfloat16
-    model = load_model(inputs["base"], setup_device(machine), dtype, verify=False)
+    model = load_base(inputs["base"], config.method, setup_device(machine))
     task = task_for_model(model, config.method)
     if isinstance(model, Decoder) and learns_last_turn_only(with_chat_template(tokenizer)):
         machine.progress.log("the chat template renders earlier answers differently: only the last of each has a loss")
@@ -85,7 +88,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         stats.drop("too_long", conversation.messages, conversation.source)
     train, validation = ([conversation for conversation, _ in part] for part in (result.train, result.validation))
 
-    if config.method == "lora":
+    if config.method != "full":
         save_adapter(model, out / "adapter")
         merge_trainable_tokens(merge_lora(model))
     after = _ordinary_bits_per_byte(model, tokenizer, inputs, recipe.seed)
@@ -124,6 +127,16 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         "ordinary_text": None if before is None else {"before": before, "after": after},
         "speed": result.training.speed,
     }
+
+
+def load_base(folder: Path, method: str, device: torch.device) -> nn.Module:
+    """The base model as `method` trains it; for qlora in NF4, unless it is packed already."""
+    if is_quantized(folder):
+        return load_quantized_model(folder, device)[0]
+    if method == "qlora":
+        return load_nf4_model(folder, device)
+    dtype = "float32" if method == "full" else None  # updates of all weights are too small for bfloat16
+    return load_model(folder, device, dtype, verify=False)
 
 
 def _keeps_best(config: FinetuneConfig, model: nn.Module, conversations: int) -> bool:

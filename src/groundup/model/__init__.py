@@ -12,6 +12,7 @@ Files, in reading order:
     state_space.py        state-space layers of Mamba-2
     position_encoding.py  mask and positions of each layer type; relative position bias of T5
     matmul_precision.py   dtype of matrix products under autocast
+    frozen_linear.py      products with a frozen matrix, and packed linear layers
     feed_forward.py       plain and gated feed-forward
     moe.py                mixture of experts: router, experts, load balancing
     block.py              pre-norm, post-norm and sandwich-norm blocks

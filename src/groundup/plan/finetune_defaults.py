@@ -92,7 +92,7 @@ def finetuning_defaults(
     epochs = between(EPOCHS[task])
     if is_chat and tokens > KNOWN_TOKENS:
         epochs = max(EPOCHS[task][1], epochs * KNOWN_TOKENS / tokens)
-    learning_rate = (1.0 if method == "lora" else FULL_FACTOR) * between(LORA_LEARNING_RATE)
+    learning_rate = (FULL_FACTOR if method == "full" else 1.0) * between(LORA_LEARNING_RATE)
     is_pairs = task == "generation" and architecture == "encoder_decoder"
     if is_pairs:
         learning_rate = between(PAIR_LEARNING_RATE)

@@ -38,7 +38,7 @@ class TrainingSpeed:
 
         Args:
             shares: of the tokens, in the parts of an encoder-decoder.
-            method: full, or lora: adapters alone are trained.
+            method: full; lora and qlora train adapters alone.
         """
         device = self.device
         flops = batch_tokens * training_flops_per_token(config, sequence_length, shares)
@@ -49,7 +49,7 @@ class TrainingSpeed:
             token_blocks = shares[0] * encoder_blocks + shares[1] * config.num_layers
         overhead = blocks * device.block_seconds
         overhead += token_blocks * device.block_token_seconds * batch_tokens / self.devices
-        if method == "lora":
+        if method != "full":
             return (LORA_ARITHMETIC * arithmetic + LORA_OVERHEAD * overhead) / self.relative
         return (arithmetic + overhead) / self.relative
 

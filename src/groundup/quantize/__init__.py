@@ -1,4 +1,4 @@
-"""12. Quantization: 4-bit and 8-bit weights for linear layers.
+"""11. Quantization: 4-bit and 8-bit weights for linear layers.
 
     quantization_grid.py     scales, zeros and codes of a weight matrix; round to nearest (RTN), the baseline
     calibration.py           statistics of layer inputs, block by block
@@ -8,6 +8,8 @@
     awq.py                   AWQ: activation-aware scales
     bit_packing.py           codes packed into words
     quantized_linear.py      the linear layer with a packed weight
+    nf4.py                   NF4 with double quantization
+    nf4_linear.py            the linear layer with a weight in NF4, the base of QLoRA
     quantizer.py             quantization of a whole model
     int4_cpu.py              PyTorch's int4 kernel for small batches on a CPU
     quantized_folder.py      groundup's folder layout

@@ -3,14 +3,14 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groundup.model.frozen_linear import PackedLinear
 from groundup.quantize.bit_packing import pack_codes, unpack_codes
 from groundup.quantize.quantization_grid import QuantizationScheme, QuantizedWeight, dequantize_weight
 
 
-class QuantizedLinear(nn.Module):
+class QuantizedLinear(PackedLinear):
     """y = x W^T + b with a quantized W, on any device and in any floating dtype.
 
     Attributes:
@@ -60,10 +60,6 @@ class QuantizedLinear(nn.Module):
         """The represented weight, (out in)."""
         weight = self.unpack_weight()
         return dequantize_weight(weight.codes, weight.scale, weight.zero, dtype)
-
-    def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.dequantize(x.dtype), bias)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "QuantizedLinear":
         """Move the scales without casting them: `model.to(torch.bfloat16)` must not change the weights."""

@@ -172,9 +172,5 @@ def quantizable_layers(model: nn.Module) -> dict[str, nn.Linear]:
 def dequantize_model(model: nn.Module) -> nn.Module:
     """Replace quantized layers by `nn.Linear` layers with the same values, in place. Returns the model."""
     for name, layer in quantized_layers(model).items():
-        linear = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
-        linear.weight = nn.Parameter(layer.dequantize(), requires_grad=False)
-        if layer.bias is not None:
-            linear.bias = nn.Parameter(layer.bias, requires_grad=False)
-        model.set_submodule(name, linear)
+        model.set_submodule(name, layer.to_linear())
     return model

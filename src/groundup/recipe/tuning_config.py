@@ -11,7 +11,11 @@ BY_DATA = "; less for little data, for 16 steps in one pass"
 class TuningConfig(BaseConfig):
     """Training of a model that exists."""
 
-    method: Literal["lora", "full"] = knob("lora", "lora: low-rank adapters (Hu et al. 2021); full: all weights")
+    method: Literal["lora", "qlora", "full"] = knob(
+        "lora",
+        "lora: low-rank adapters (Hu et al. 2021); qlora: the same over a base in 4 bits (NF4, Dettmers et al. 2023), a quarter "
+        "of its memory; full: all weights",
+    )
     lora_rank: int | None = knob(None, "rank of the adapters", unset=BY_SIZE.format("32", "16"), ge=1)
     lora_alpha: float = knob(32.0, "adapters are scaled by lora_alpha / lora_rank", gt=0)
     epochs: float | None = knob(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.artifacts.errors import UserError
+from groundup.model.frozen_linear import PackedLinear, frozen_linear
 from groundup.model.moe import Experts, grouped_linear
 
 
@@ -71,7 +72,7 @@ class LoRALinear(nn.Module):
         self._unmerged: Tensor | None = None
 
     def forward(self, x: Float[Tensor, "... in"]) -> Float[Tensor, "... out"]:
-        y = self.base(x)
+        y = frozen_linear(self.base, x) if type(self.base) is nn.Linear else self.base(x)
         if not self.enabled or self._unmerged is not None:
             return y
         cast = torch.is_autocast_enabled(x.device.type)  # which casts the factors to the dtype of x
@@ -97,8 +98,11 @@ class LoRALinear(nn.Module):
     def merge(self, *, keep: bool = False) -> None:
         """Write the update into the base's weight; `keep`: with a copy of the original, for `unmerge`.
 
-        Raises UserError for a quantized base, and for a bias that the base has no place for.
+        A packed base becomes a linear layer of its dequantized weight, on which the update was trained. Raises UserError where that
+        could not be undone, and for a bias that the base has no place for.
         """
+        if isinstance(self.base, PackedLinear) and not keep:
+            self.base = self.base.to_linear()
         if type(self.base) is not nn.Linear:
             raise UserError("the layer is quantized: a merged update would be rounded away", hint="dequantize it first")
         if self.lora_bias is not None and self.base.bias is None:

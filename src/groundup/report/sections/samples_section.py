@@ -8,6 +8,7 @@ from groundup.report.run_data import stage_metrics
 from groundup.report.sections.scores_section import use_lines
 
 MAX_CHARACTERS = 900
+METHODS = {"lora": "LoRA: low-rank updates of the weights", "qlora": "QLoRA: low-rank updates of weights in 4 bits"}
 MAX_TOPICS = 8
 
 
@@ -75,7 +76,7 @@ def _knobs(metrics: dict[str, Any]) -> list[tuple[str, Cell]]:
     if examples := metrics.get("examples"):
         rows.append(("Examples", f"{examples['train']:,} for training, {examples['validation']:,} held out"))
     trained, total = (metrics.get("parameters", {}).get(key) for key in ("trained", "all"))
-    how = "LoRA: low-rank updates of the weights" if metrics.get("method") == "lora" else "all weights"
+    how = METHODS.get(metrics.get("method", ""), "all weights")
     if trained and total:
         how += f", {formatting.count(trained)} trained parameters ({formatting.percent(trained, total)})"
     rows.append(("Method", how))

@@ -1,0 +1,105 @@
+"""Linear layer with a frozen weight in NF4, dequantized in each pass, and models made of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from groundup.artifacts.errors import UserError
+from groundup.interop.safetensors_files import SafetensorsFolder
+from groundup.model import assign_weights, build_meta_model, load_config
+from groundup.model.frozen_linear import PackedLinear
+from groundup.model.token_weights import load_token_weights
+from groundup.quantize.nf4 import NF4Weight, dequantize_nf4, quantize_nf4
+
+PARTS = ("codes", "scale_codes", "scale_of_scales", "mean")
+
+
+class NF4Linear(PackedLinear):
+    """y = x W^T + b with W in NF4: see nf4.py. The gradient reaches the input only.
+
+    Attributes:
+        codes, scale_codes, scale_of_scales, mean: those of NF4Weight.
+        bias: (out), or None.
+        float_dtype: of the weight that was quantized.
+    """
+
+    codes: Tensor
+    scale_codes: Tensor
+    scale_of_scales: Tensor
+    mean: Tensor
+
+    def __init__(self, weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None):
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.float_dtype = weight.dtype
+        quantized = quantize_nf4(weight)
+        for part in PARTS:
+            self.register_buffer(part, getattr(quantized, part))
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "out in"]:
+        """The represented weight."""
+        shape = (self.out_features, self.in_features)
+        weight = NF4Weight(self.codes, self.scale_codes, self.scale_of_scales, self.mean, shape)
+        return dequantize_nf4(weight, dtype)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "NF4Linear":
+        """Move the scales without casting them: `model.to(torch.bfloat16)` must not change the weights."""
+        scales = {name: getattr(self, name) for name in ("scale_of_scales", "mean")}
+        super()._apply(fn, recurse)
+        for name, scale in scales.items():
+            setattr(self, name, scale.to(self.codes.device))
+        return self
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}"
+
+
+def load_nf4_model(folder: Path, device: torch.device | str = "cpu") -> nn.Module:
+    """The model in `folder` (groundup's own layout) with the linear layers of its blocks in NF4, the rest as in the file.
+
+    Tensors are read and quantized one at a time: the model is never in memory in floating point. In evaluation mode, frozen.
+    Raises UserError as `load_model` does, and as `quantize_nf4`.
+    """
+    model = build_meta_model(load_config(folder)).requires_grad_(False)
+    source = SafetensorsFolder(folder)
+    linears = {name: layer for name, layer in _block_linears(model).items() if f"{name}.weight" in source.shapes}
+    _check_shapes(model, linears, source)
+    floats = set(source.shapes) - {f"{name}.{part}" for name in linears for part in ("weight", "bias")}
+    for name in linears:
+        bias = source.read(f"{name}.bias").to(device) if f"{name}.bias" in source.shapes else None
+        weight = source.read(f"{name}.weight")
+        model.set_submodule(name, NF4Linear(weight.to(device), bias))
+        del weight  # its pages of the file are given back before the next
+    state = {name: tensor for name, tensor in model.state_dict().items() if not tensor.is_meta}
+    assign_weights(model, state | {name: source.read(name).to(device) for name in floats}, source=str(folder))
+    load_token_weights(model, folder)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _check_shapes(model: nn.Module, linears: Mapping[str, nn.Linear], source: SafetensorsFolder) -> None:
+    """Raises UserError for a weight of another shape than its layer, before any is read."""
+    expected = {f"{name}.weight": layer.weight for name, layer in linears.items()}
+    for name, weight in expected.items():
+        if source.shapes[name] != tuple(weight.shape):
+            raise UserError(
+                f"{source.path}: {name}: expected shape {tuple(weight.shape)}, found {source.shapes[name]}",
+                hint="the file belongs to another model, or is incomplete",
+            )
+
+
+def pack_nf4(model: nn.Module) -> nn.Module:
+    """Replace the linear layers of the model's blocks by layers in NF4, in place, one at a time. Returns the model."""
+    for name, layer in _block_linears(model).items():
+        model.set_submodule(name, NF4Linear(layer.weight.detach(), layer.bias))
+    return model
+
+
+def _block_linears(model: nn.Module) -> dict[str, nn.Linear]:
+    return {
+        name: module for name, module in model.named_modules() if type(module) is nn.Linear and ".blocks." in f".{name}"
+    }

@@ -1,0 +1,79 @@
+"""QLoRA: adapters over a base in NF4, or over one that is packed already."""
+
+import copy
+
+import pytest
+import torch
+
+from groundup.finetune import finetune
+from groundup.finetune.lora import apply_lora
+from groundup.finetune.stage import load_base
+from groundup.interop.adapters.adapter_folder import load_adapter, save_adapter
+from groundup.interop.adapters.lora_layer import merge_lora
+from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
+from groundup.model import save_model
+from groundup.model.frozen_linear import PackedLinear
+from groundup.quantize import QuantizationScheme, QuantizationSettings, quantize_model
+from groundup.quantize.nf4_linear import NF4Linear, pack_nf4
+from groundup.quantize.quantized_folder import save_quantized_folder
+
+TOKENS = torch.randint(0, 260, (2, 20), generator=torch.Generator().manual_seed(0))
+SHAPE = {"hidden_size": 64, "intermediate_size": 128}
+
+
+def packed(model, how):
+    if how == "nf4":
+        return pack_nf4(model)
+    quantize_model(model, QuantizationSettings("rtn", QuantizationScheme(4, 32)))
+    return model
+
+
+@pytest.mark.parametrize("how", ["nf4", "rtn"])
+def test_gradients_are_those_over_the_dequantized_base(make_decoder, how):
+    model = packed(make_decoder(**SHAPE), how)
+    plain = copy.deepcopy(model)
+    for name, layer in list(plain.named_modules()):
+        if isinstance(layer, PackedLinear):
+            plain.set_submodule(name, layer.to_linear())
+    for each in (model, plain):
+        torch.manual_seed(1)
+        assert len(apply_lora(each, 4, 8.0)) == 14
+        with torch.no_grad():
+            for name, weight in each.named_parameters():
+                if name.endswith("lora_b"):
+                    weight.normal_(std=0.1)
+        each(TOKENS, labels=TOKENS).loss.backward()
+    expected = {name: weight.grad for name, weight in plain.named_parameters() if weight.requires_grad}
+    gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.requires_grad}
+    assert gradients.keys() == expected.keys()
+    assert all(torch.allclose(gradients[name], expected[name], atol=1e-6) for name in expected)
+
+
+def test_trains_and_merges_into_the_dequantized_weights(make_decoder, byte_tokenizer, conversations, tmp_path):
+    model = make_decoder(**SHAPE)
+    knobs = {"epochs": 12, "batch_tokens": 192, "learning_rate": 2e-2, "augment_user_turns": False}
+    result = finetune(model, byte_tokenizer, conversations, method="qlora", merge=False, **knobs)
+    losses = [record["loss"] for record in result.training.records]
+    assert losses[-1] < 0.9 * losses[0]
+    assert sum(isinstance(module, NF4Linear) for module in model.modules()) == 14
+    expected = model(TOKENS).logits
+    save_adapter(model, tmp_path)
+    reloaded = load_adapter(pack_nf4(make_decoder(**SHAPE)), tmp_path, verify=False)
+    assert torch.allclose(reloaded(TOKENS).logits, expected, atol=1e-5)
+    merge_trainable_tokens(merge_lora(model))
+    assert not any(isinstance(module, PackedLinear) for module in model.modules())
+    assert torch.allclose(model(TOKENS).logits, expected, atol=1e-4)
+
+
+def test_a_packed_base_is_trained_as_it_is(make_decoder, tmp_path, byte_tokenizer):
+    model = packed(make_decoder(**SHAPE), "rtn")
+    save_quantized_folder(model, tmp_path, "rtn")
+    byte_tokenizer.save(tmp_path)
+    loaded = load_base(tmp_path, "qlora", torch.device("cpu"))
+    assert torch.allclose(pack_nf4(loaded)(TOKENS).logits, model(TOKENS).logits, atol=1e-5)
+
+
+def test_a_float_base_is_packed_while_it_is_read(make_decoder, tmp_path):
+    save_model(make_decoder(**SHAPE), tmp_path)
+    loaded = load_base(tmp_path, "qlora", torch.device("cpu"))
+    assert torch.allclose(loaded(TOKENS).logits, pack_nf4(make_decoder(**SHAPE))(TOKENS).logits, atol=1e-5)
