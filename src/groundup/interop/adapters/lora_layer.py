@@ -98,8 +98,8 @@ class LoRALinear(nn.Module):
     def merge(self, *, keep: bool = False) -> None:
         """Write the update into the base's weight; `keep`: with a copy of the original, for `unmerge`.
 
-        A packed base becomes a linear layer of its dequantized weight, on which the update was trained. Raises UserError where that
-        could not be undone, and for a bias that the base has no place for.
+        A packed base becomes a linear layer of its dequantized weight, on which the update was trained. Raises UserError where
+        that could not be undone, and for a bias that the base has no place for.
         """
         if isinstance(self.base, PackedLinear) and not keep:
             self.base = self.base.to_linear()
