@@ -1,13 +1,12 @@
-"""Chat templates: render a conversation to text with Jinja, and find the spans of the assistant's turns.
+"""Chat templates: render a conversation to text with Jinja, as transformers does.
 
 Templates come with downloaded models, so they are untrusted code: they run on JSON types only, in the sandbox of
-template_sandbox.py.
-
-Assistant spans come from `{% generation %}` blocks, as in transformers, or from rendering the conversation turn by turn.
+template_sandbox.py. What is null in a message is left out, because many templates write None for it.
 """
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cache, lru_cache
 from typing import Any
 
@@ -23,6 +22,9 @@ from groundup.tokenizer.template_sandbox import MAX_TEMPLATE_LENGTH, TemplateEnv
 
 Message = Mapping[str, Any]
 Span = tuple[int, int]
+
+FIXED_DATE = datetime(2024, 7, 26)
+"""For templates with a date, such as Llama 3.1, which has this one where none is given."""
 
 CHATML = (
     "{% for message in messages %}"
@@ -61,16 +63,23 @@ PLAIN = (
 
 
 def render(
-    template: str, messages: Sequence[Message], *, add_generation_prompt: bool = False, **names: Any
+    template: str,
+    messages: Sequence[Message],
+    *,
+    add_generation_prompt: bool = False,
+    now: datetime | None = None,
+    **names: Any,
 ) -> tuple[str, list[Span]]:
     """The conversation as text, and the character spans of `{% generation %}` blocks in it.
 
-    `names` are the template's other variables: bos_token, eos_token, tools, ...
+    now: the date for templates that write one; by default always the same, so that equal conversations give equal ids.
+    `names` are the template's other variables: bos_token, eos_token, tools, documents, ...
     Raises UserError when the template fails, or refuses the conversation.
     """
     try:
-        variables = _to_json_types({**names, "messages": messages, "add_generation_prompt": add_generation_prompt})
-        _environment().start(variables)
+        variables = _to_json_types({"tools": None, "documents": None, **names})
+        variables |= {"messages": [_message(each) for each in messages], "add_generation_prompt": add_generation_prompt}
+        _environment().start(variables, now or FIXED_DATE)
         marked = _compile(template).render(variables)
     except Exception as error:  # a template is a program: it can raise anything
         kind = "" if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: "
@@ -92,29 +101,15 @@ def render(
     return "".join(text), spans
 
 
-def assistant_spans(
-    template: str, messages: Sequence[Message], last_turn_only: bool = False, **names: Any
-) -> tuple[str, list[Span]]:
-    """The conversation as text, and the character spans of the assistant's turns (or of the last one), end of turn included.
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
+"""Names of an answer's thoughts; templates read the first, those of gpt-oss the second."""
 
-    Without `{% generation %}` in the template, a turn is the difference between the conversation rendered up to the turn
-    and the generation prompt before it.
-    Raises UserError when the template renders earlier turns differently as the conversation grows.
-    """
-    text, spans = render(template, messages, **names)
-    if "generation" in template and re.search(r"{%-?\s*generation\s*-?%}", template):
-        return text, spans[-1:] if last_turn_only else spans
-    turns = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
-    for index in turns[-1:] if last_turn_only else turns:
-        prompt, _ = render(template, messages[:index], add_generation_prompt=True, **names)
-        until, _ = render(template, messages[: index + 1], **names)
-        if not (text.startswith(until) and until.startswith(prompt)):
-            raise UserError(
-                f"message {index}: the span of the assistant's turn is unknown, because the chat template is not incremental",
-                hint="put {% generation %} ... {% endgeneration %} around the assistant's turn in the template",
-            )
-        spans.append((len(prompt), len(until)))
-    return text, spans
+
+def _message(message: Message) -> dict[str, Any]:
+    """A copy of JSON types without what is null, whose thoughts have the names that templates read."""
+    fields = {name: value for name, value in _to_json_types(message).items() if value is not None}
+    thoughts = next((fields[name] for name in REASONING_FIELDS if name in fields), None)
+    return fields if thoughts is None else {"thinking": thoughts, **fields, "reasoning_content": thoughts}
 
 
 class _GenerationBlock(jinja2.ext.Extension):

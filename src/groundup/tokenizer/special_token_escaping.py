@@ -33,7 +33,7 @@ class SpecialTokenEscaper:
     def __init__(self, backend: tokenizers.Tokenizer):
         added = backend.get_added_tokens_decoder()
         self.ids = {token.content: id for id, token in added.items() if token.special}
-        self._pattern = re.compile("|".join(map(re.escape, sorted(self.ids, key=len, reverse=True))) or r"(?!)")
+        self.pattern = re.compile("|".join(map(re.escape, sorted(self.ids, key=len, reverse=True))) or r"(?!)")
         firsts = sorted({token[0] for token in self.ids})
         if len(firsts) > LAST_PLACEHOLDER - FIRST_PLACEHOLDER - 3:
             raise UserError(
@@ -50,7 +50,7 @@ class SpecialTokenEscaper:
     def escape(self, value: Any) -> Any:
         """`value` with a placeholder in every special token, in all strings of lists and mappings."""
         if isinstance(value, str):
-            return self._pattern.sub(
+            return self.pattern.sub(
                 lambda match: self._placeholder_of[match[0][0]] + match[0][1:], PLACEHOLDER.sub("", value)
             )
         if isinstance(value, Mapping):
@@ -58,10 +58,6 @@ class SpecialTokenEscaper:
         if isinstance(value, list | tuple):
             return [self.escape(item) for item in value]
         return value
-
-    def ends_with_special_token(self, text: str) -> bool:
-        """Does a rendered text end with a special token?"""
-        return text.endswith(tuple(self.ids))
 
     def encode(self, rendered: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of a rendered text, and the span of characters of each."""
@@ -78,7 +74,7 @@ class SpecialTokenEscaper:
         segments: list[str] = []
         origin: list[int] = []  # for each character of the renamed text, its position in `rendered`
         last = 0
-        for match in self._pattern.finditer(rendered):
+        for match in self.pattern.finditer(rendered):
             new = _renamed_token(self.ids[match[0]])
             segments += (rendered[last : match.start()].translate(self._letter_of), new)
             origin += range(last, match.start())

@@ -88,16 +88,21 @@ class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             "dict": dict,
             "namespace": _Namespace,
             "raise_exception": _raise_template_error,
-            "strftime_now": _now,
+            "strftime_now": self._now,
         }
         self._functions = frozenset(map(id, self.globals.values()))
 
     # ---- the budget
 
-    def start(self, names: Any) -> None:
-        """A new budget for a template with these names."""
+    def start(self, names: Any, now: datetime) -> None:
+        """A new budget for a template with these names, and the date that it sees."""
+        self._budget.now = now
         self._budget.left = BASE_BUDGET
         self._budget.left += BUDGET_PER_INPUT_UNIT * self._measure(names)
+
+    def _now(self, form: str) -> str:
+        now: datetime = self._budget.now
+        return now.strftime(form[:1000])
 
     def tick(self, units: int) -> bool:
         """Charge `units`. Always true, so that it can be part of a condition. Raises SecurityError."""
@@ -304,10 +309,6 @@ def _charge_output(context: jinja2.runtime.Context, value: Any) -> Any:
 
 def _raise_template_error(message: str) -> None:
     raise jinja2.TemplateError(message)
-
-
-def _now(form: str) -> str:
-    return datetime.now().strftime(form[:1000])
 
 
 @jinja2.pass_environment

@@ -15,7 +15,8 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.json_file import shorten
 from groundup.tokenizer.byte_level_vocabulary import bpe_from_merges, merges_of, vocabulary_of
-from groundup.tokenizer.chat_template import Message, Span, assistant_spans, render
+from groundup.tokenizer.assistant_turns import training_text
+from groundup.tokenizer.chat_template import Message, Span, render
 from groundup.tokenizer.library_errors import check_rules, encoding_errors, library_errors
 from groundup.tokenizer.special_token_escaping import SpecialTokenEscaper
 from groundup.tokenizer.special_tokens import CHAT_STOP_TOKENS, check_special_tokens, named_roles
@@ -189,10 +190,10 @@ class Tokenizer:
         last_turn_only: 1 inside the last assistant turn only.
         """
         template, messages, names = self._escape_inputs(messages, names)
-        text, spans = assistant_spans(template, messages, last_turn_only, **names)
-        with encoding_errors([text]):
-            ids, offsets = self._escaper.encode(text)
-        return ids, _token_mask(offsets, [self._trim_after_end_of_turn(text, span) for span in spans])
+        found = training_text(template, messages, self._escaper.pattern, last_turn_only, **names)
+        with encoding_errors([found.text]):
+            ids, offsets = self._escaper.encode(found.text)
+        return ids, _token_mask(offsets, found.spans)
 
     @cached_property
     def _escaper(self) -> SpecialTokenEscaper:
@@ -205,12 +206,6 @@ class Tokenizer:
             raise UserError("the tokenizer has no chat template", hint="this is a base model: use generate, not chat")
         roles = {"bos_token": self.bos or "", "eos_token": self.eos or "", "pad_token": self.pad or ""}
         return self.chat_template, self._escaper.escape(messages), roles | self._escaper.escape(names)
-
-    def _trim_after_end_of_turn(self, text: str, span: Span) -> Span:
-        """The span without white space after the last special token, where the model stops."""
-        begin, end = span
-        trimmed = text[begin:end].rstrip()
-        return (begin, begin + len(trimmed)) if self._escaper.ends_with_special_token(trimmed) else span
 
     def _role_id(self, role: str, token: str | None) -> int | None:
         if token is None:
@@ -304,12 +299,12 @@ class Tokenizer:
 
 
 def _token_mask(offsets: Sequence[Span], spans: Sequence[Span]) -> list[int]:
-    """1 for each token that begins inside one of `spans`, which are sorted and disjoint."""
+    """1 for each token that has a letter in one of `spans`, which are sorted and disjoint: as in transformers."""
     mask = [0] * len(offsets)
     following = iter(spans)
     span = next(following, None)
     for position, (begin, end) in enumerate(offsets):
         while span is not None and begin >= span[1]:
             span = next(following, None)
-        mask[position] = int(span is not None and span[0] <= begin < end)
+        mask[position] = int(span is not None and begin < end and span[0] < end)
     return mask
