@@ -1,10 +1,12 @@
 """A small tokenizer, shared by the tests of this chapter."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from groundup.tokenizer.chat_template import FIXED_DATE
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.tokenizer_training import train_bpe
 
@@ -24,3 +26,17 @@ def prose() -> list[str]:
 @pytest.fixture(scope="session")
 def tokenizer(prose: list[str]) -> Tokenizer:
     return train_bpe(prose, 700)
+
+
+@pytest.fixture
+def fixed_date(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """transformers renders templates with the date of ours."""
+    import transformers.utils.chat_template_utils as theirs
+
+    class Date:
+        now = staticmethod(lambda: FIXED_DATE)
+
+    monkeypatch.setattr(theirs, "datetime", Date)
+    theirs._compile_jinja_template.cache_clear()
+    yield
+    theirs._compile_jinja_template.cache_clear()

@@ -4,6 +4,7 @@ import io
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
+from datetime import datetime
 from typing import TextIO
 
 from torch import nn
@@ -95,7 +96,9 @@ class ChatSession:
         max_prompt = context_length - max(min(self._max_tokens, context_length // 8), 1)
         prompt: list[int] = []
         for first in range(0, len(turns), 2):
-            prompt = self._tokenizer.render_chat(self._system + turns[first:], add_generation_prompt=True)
+            prompt = self._tokenizer.render_chat(
+                self._system + turns[first:], add_generation_prompt=True, now=datetime.now()
+            )
             if len(prompt) <= max_prompt:
                 return prompt, first
         raise UserError(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -93,7 +94,8 @@ class Endpoints:
             )
         messages = [message.to_chat_message() for message in body.messages]
         prompt = await self._run_in_thread(
-            lambda: self.tokenizer.render_chat(messages, add_generation_prompt=True), param="messages"
+            lambda: self.tokenizer.render_chat(messages, add_generation_prompt=True, now=datetime.now()),
+            param="messages",
         )
         max_tokens = body.max_completion_tokens or body.max_tokens or self.max_tokens
         logprobs = (body.top_logprobs or 0) if body.logprobs else None

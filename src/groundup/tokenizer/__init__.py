@@ -14,6 +14,7 @@
     template_code.py           code of chat templates, with charges for work
     template_sandbox.py        Jinja's sandbox with a bound on time and memory
     chat_template.py           Jinja templates of conversations
+    assistant_turns.py         which text of a conversation is the assistant's, for any template
     pretokenize.py             pretokenization by array operations, without a regex engine
     bpe_trainer.py             incremental BPE training
     tokenizer_training.py      train or extend a tokenizer

@@ -10,7 +10,7 @@ has beyond its generation prompt. Templates of models that think often render a 
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from groundup.artifacts.errors import UserError
@@ -45,22 +45,28 @@ class LastTurn:
 def training_text(
     template: str, messages: Sequence[Message], special: re.Pattern[str], last_turn_only: bool = False, **names: Any
 ) -> TrainingText:
-    """The conversation as text, with the spans of all assistant turns, or of the last one.
+    """The conversation as text, with the spans of all assistant turns without weight 0, or of the last one.
 
     special: matches the special tokens of the tokenizer; the end of a turn is one.
     Raises UserError when the template fails, or refuses the conversation.
     """
     text, spans = render(template, messages, **names)
-    if GENERATION_TAG.search(template):
-        return TrainingText(text, spans[-1:] if last_turn_only else spans)
     turns = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
-    if not turns:
-        return TrainingText(text, [])
-    finder = TurnFinder(template, messages, special, names, text)
-    found = finder.as_rendered(turns[-1:] if last_turn_only else turns)
-    if found is None and not last_turn_only:
-        found = finder.as_last(turns)
-    return found or finder.last_only(turns[-1])
+    is_learnt = [bool(messages[index].get("weight", 1)) for index in turns]
+    if GENERATION_TAG.search(template) and (all(is_learnt) or len(spans) == len(turns)):
+        found = TrainingText(text, spans)
+    elif turns:
+        finder = TurnFinder(template, messages, special, names, text)
+        known = finder.as_rendered(turns[-1:] if last_turn_only else turns)
+        if known is None and not last_turn_only:
+            known = finder.as_last(turns)
+        found = known or finder.last_only(turns[-1])
+    else:
+        found = TrainingText(text, [])
+    if not all(is_learnt):
+        known_turns = zip(found.spans, is_learnt[-len(found.spans) :], strict=True) if found.spans else ()
+        found = replace(found, spans=[span for span, learnt in known_turns if learnt])
+    return replace(found, spans=found.spans[-1:]) if last_turn_only else found
 
 
 class TurnFinder:
@@ -111,7 +117,7 @@ class TurnFinder:
                 text = turn.text
             spans.append((turn.start + shift, len(text)))
             content_end, previous = own_end + shift, index
-        text, end = self._with_end_token(text, *spans[-1], turns[-1])
+        text, end = self._with_end_token(text, spans[-1][0], len(text), turns[-1])
         return TrainingText(text, [*spans[:-1], (spans[-1][0], end)], "as last")
 
     def last_only(self, index: int) -> TrainingText:
@@ -226,12 +232,9 @@ class TurnFinder:
     def _common_length(self, first: str, second: str) -> int:
         """The length of the common beginning of two texts, in whole special tokens."""
         length = _common_prefix(first, second)
-        cuts = [length]
-        for text in (first, second):
-            for token in self.special.finditer(text, max(0, length - MAX_SPECIAL_TOKEN), length + MAX_SPECIAL_TOKEN):
-                if token.start() < length < token.end():
-                    cuts.append(token.start())
-        return min(cuts)
+        near = max(0, length - MAX_SPECIAL_TOKEN), length + MAX_SPECIAL_TOKEN
+        tokens = (token for text in (first, second) for token in self.special.finditer(text, *near))
+        return min([length, *(token.start() for token in tokens if token.start() < length < token.end())])
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str | None:
         try:

@@ -23,7 +23,9 @@ def mask_token_names(count: int) -> tuple[str, ...]:
     return tuple(f"<|mask_{index}|>" for index in range(count))
 
 
-CHAT_STOP_TOKENS = (TURN_END, "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<turn|>", "<|end|>", "<|end_of_turn|>")
+MESSAGE_END, CHANNEL = "<|end|>", "<|channel|>"
+
+CHAT_STOP_TOKENS = (TURN_END, "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<turn|>", MESSAGE_END, "<|end_of_turn|>")
 """End-of-turn tokens of known model families; generation stops at those in the vocabulary."""
 
 

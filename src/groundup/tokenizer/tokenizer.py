@@ -1,5 +1,6 @@
 """`Tokenizer`: encode and decode text and conversations, with any backend of the `tokenizers` library."""
 
+import contextlib
 import json
 import operator
 import re
@@ -14,12 +15,12 @@ from groundup.artifacts.arguments import check_choice, check_text, iter_texts
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.fingerprint import fingerprint
 from groundup.artifacts.json_file import shorten
+from groundup.tokenizer.assistant_turns import TurnForm, training_text
 from groundup.tokenizer.byte_level_vocabulary import bpe_from_merges, merges_of, vocabulary_of
-from groundup.tokenizer.assistant_turns import training_text
 from groundup.tokenizer.chat_template import Message, Span, render
 from groundup.tokenizer.library_errors import check_rules, encoding_errors, library_errors
 from groundup.tokenizer.special_token_escaping import SpecialTokenEscaper
-from groundup.tokenizer.special_tokens import CHAT_STOP_TOKENS, check_special_tokens, named_roles
+from groundup.tokenizer.special_tokens import CHANNEL, CHAT_STOP_TOKENS, MESSAGE_END, check_special_tokens, named_roles
 from groundup.tokenizer.split_patterns import PATTERNS
 from groundup.tokenizer.stream_encoding import CutRule, cut_rule, encode_pieces
 from groundup.tokenizer.tokenizer_folder import CONFIG_FILE, TOKENIZER_FILE, read_tokenizer_folder
@@ -27,6 +28,8 @@ from groundup.tokenizer.tokenizer_folder import CONFIG_FILE, TOKENIZER_FILE, rea
 HINT = "is its tokenizer.json intact? create or download it again"
 HUGE_ID = re.compile(rb'(?<!\\)(?<!max_length)(?<!stride)(?<!pad_to_multiple_of)"\s*:\s*(\d{9,})')
 """An id in tokenizer.json for which the library would allocate gigabytes."""
+PROBE = ({"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."})
+"""A conversation that every chat template renders."""
 
 
 class Tokenizer:
@@ -154,9 +157,13 @@ class Tokenizer:
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """Ids at which generation ends: end of text, and end of turn in known chat formats."""
+        """Ids at which generation ends: end of text, and end of turn in the chat template and in known formats."""
         named = {self.token_id(stop) if isinstance(stop, str) else stop for stop in self._stop}
         named |= {id for token in CHAT_STOP_TOKENS if (id := self.token_id(token)) in self.special_ids}
+        if self.token_id(CHANNEL) in self.special_ids:  # of gpt-oss: thoughts and the answer are messages of one turn
+            named.discard(self.token_id(MESSAGE_END))
+        with contextlib.suppress(UserError):  # a broken template, which generation from text does not need
+            named.add(self.end_of_turn_id)
         return frozenset(id for id in named | {self.eos_id} if id is not None)
 
     @cached_property
@@ -185,15 +192,36 @@ class Tokenizer:
     def render_chat_with_mask(
         self, messages: Sequence[Message], *, last_turn_only: bool = False, **names: Any
     ) -> tuple[list[int], list[int]]:
-        """The ids of a conversation, and for each 1 inside an assistant turn (its end-of-turn token included), else 0.
+        """The ids of a conversation to train on, and for each 1 inside an assistant turn, its end included, else 0.
 
-        last_turn_only: 1 inside the last assistant turn only.
+        An answer with weight 0 has no 1, as in OpenAI's format. last_turn_only: 1 inside the last assistant turn only.
+        The ids are those of `render_chat`, unless the template renders earlier answers in another way than the last one:
+        `training_form`.
         """
+        ids, mask, _ = self._render_to_train(messages, last_turn_only, names)
+        return ids, mask
+
+    def training_form(self, messages: Sequence[Message], **names: Any) -> TurnForm:
+        """How `render_chat_with_mask` knows the answers of a conversation: see assistant_turns.py."""
+        return self._render_to_train(messages, False, names)[2]
+
+    def _render_to_train(
+        self, messages: Sequence[Message], last_turn_only: bool, names: dict[str, Any]
+    ) -> tuple[list[int], list[int], TurnForm]:
         template, messages, names = self._escape_inputs(messages, names)
         found = training_text(template, messages, self._escaper.pattern, last_turn_only, **names)
         with encoding_errors([found.text]):
             ids, offsets = self._escaper.encode(found.text)
-        return ids, _token_mask(offsets, found.spans)
+        return ids, _token_mask(offsets, found.spans), found.form
+
+    @cached_property
+    def end_of_turn_id(self) -> int | None:
+        """The special token with which the chat template ends an answer, or the end-of-text token; None without either."""
+        if self.chat_template is None:
+            return None
+        ids, mask = self.render_chat_with_mask(PROBE)
+        ends = [id for id, inside in zip(ids, mask, strict=True) if inside and id in self.special_ids | {self.eos_id}]
+        return ends[-1] if ends else None
 
     @cached_property
     def _escaper(self) -> SpecialTokenEscaper:
