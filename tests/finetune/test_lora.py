@@ -1,15 +1,22 @@
 """LoRA: no effect at first, trained parameters, merging, adapters."""
 
 import copy
+import json
 
 import pytest
 import torch
 
 from groundup.artifacts.errors import UserError
-from groundup.finetune.lora import apply_lora
-from groundup.interop.adapters import load_adapter, save_adapter
+from groundup.artifacts.machine import Machine
+from groundup.finetune import finetune
+from groundup.finetune.lora import LoRAOptions, apply_lora, prepare_lora
+from groundup.interop.adapters import adapter_disabled, load_adapter, save_adapter
 from groundup.interop.adapters.lora_layer import lora_layers, merge_lora
 from groundup.interop.adapters.trainable_tokens import add_trainable_tokens, merge_trainable_tokens, token_matrices
+from groundup.interop.safetensors_files import SafetensorsFolder
+from groundup.model import build_model
+from groundup.recipe import ModelConfig
+from groundup.train import build_optimizers
 
 TOKENS = torch.randint(0, 260, (2, 20), generator=torch.Generator().manual_seed(0))
 
@@ -124,3 +131,74 @@ def test_lora_of_bfloat16_models_is_float32(make_decoder):
     layer = next(iter(lora_layers(model).values()))
     assert layer.lora_a.dtype is torch.float32
     assert model(TOKENS).logits.dtype is torch.bfloat16
+
+
+def test_learning_rates_of_lora_plus(make_decoder):
+    """B, and vectors, learn `plus_ratio` times as fast; A and token rows at the learning rate."""
+    model = make_decoder()
+    prepare_lora(model, 4, 8.0, LoRAOptions(plus_ratio=16.0, dora=True), [1, 2])
+    (optimizer,) = build_optimizers(model, learning_rate=1e-3)
+    rates = {id(parameter): group["peak_lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    trained = {name: rates[id(parameter)] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {name.rpartition(".")[2] for name, rate in trained.items() if rate == 1e-3} == {"lora_a", "delta"}
+    assert {name.rpartition(".")[2] for name, rate in trained.items() if rate == 16e-3} == {"lora_b", "magnitude"}
+
+
+def test_lora_plus_resumes(make_decoder, byte_tokenizer, tmp_path):
+    """A second call finds the last checkpoint: weights, and the optimizer's groups."""
+    chat = [[{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}"}] for n in range(8)]
+    options = LoRAOptions(plus_ratio=4.0, dora=True, dropout=0.1, targets=("attention",))
+    machine = Machine(device="cpu", threads=1, checkpoint_every_seconds=0.0)
+    states = []
+    for _ in range(2):
+        model = make_decoder()
+        finetune(model, byte_tokenizer, chat, epochs=2, batch_tokens=64, lora=options, folder=tmp_path, machine=machine)
+        states.append(model.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(
+        states[0]["blocks.0.attention.q_proj.weight"], make_decoder().blocks[0].attention.q_proj.weight
+    )
+
+
+def test_lora_of_an_encoder_decoder_learns(byte_tokenizer):
+    shape = {"vocab_size": 264, "hidden_size": 32, "num_layers": 1, "num_heads": 2, "context_length": 32}
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(architecture="encoder_decoder", **shape))
+    pair = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    result = finetune(
+        model, byte_tokenizer, [pair], [pair], epochs=40, learning_rate=1e-2,
+        machine=Machine(device="cpu", threads=1),
+    )  # fmt: skip
+    assert result.knobs["optimizer"] == "adamw"
+    assert result.training.evaluations[-1]["loss"] < 0.9 * result.validation_start
+
+
+def test_adapters_without_token_rows(make_decoder, byte_tokenizer, tmp_path):
+    """What vLLM and llama.cpp read: LoRA alone."""
+    model = make_decoder()
+    chat = [[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]]
+    finetune(
+        model, byte_tokenizer, chat, epochs=2, merge=False, lora=LoRAOptions(token_rows=False),
+        machine=Machine(device="cpu", threads=1),
+    )  # fmt: skip
+    save_adapter(model, tmp_path)
+    assert all(".lora_" in name for name in SafetensorsFolder(tmp_path).shapes)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["trainable_token_indices"] is None
+
+
+def test_lora_leaves_the_base_in_its_own_tensors_and_dtype(make_decoder):
+    model = make_decoder().to(torch.bfloat16)
+    before = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
+    apply_lora(model, 2, 4.0)
+    layers = lora_layers(model)
+    assert all(layer.base.weight.dtype is torch.bfloat16 for layer in layers.values())
+    assert all(layer.base.weight.data_ptr() == before[f"{name}.weight"] for name, layer in layers.items())
+
+
+def test_the_model_without_its_adapter(make_decoder):
+    model = make_decoder()
+    expected = model(TOKENS).logits
+    trained(model)
+    with adapter_disabled(model):
+        torch.testing.assert_close(model(TOKENS).logits, expected, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(model(TOKENS).logits, expected)

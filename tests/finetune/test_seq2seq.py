@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.document import Document, DroppedDocument
 from groundup.data.document_reader import read_file
@@ -160,11 +159,9 @@ def test_seq2seq_memorizes_pairs(conversations, byte_tokenizer):
 
 
 def test_task_for_each_architecture():
-    assert task_for_model(encoder_decoder(), "full") is SEQ2SEQ
-    with pytest.raises(UserError, match=r"set finetune\.method=full"):
-        task_for_model(encoder_decoder(), "lora")
+    assert task_for_model(encoder_decoder()) is SEQ2SEQ
     shape = {"vocab_size": 9, "hidden_size": 8, "num_layers": 1, "num_heads": 1}
-    assert task_for_model(build_model(ModelConfig(**shape)), "lora") is CHAT
+    assert task_for_model(build_model(ModelConfig(**shape))) is CHAT
 
 
 def test_questions_that_do_not_fit_have_no_answer(byte_tokenizer):

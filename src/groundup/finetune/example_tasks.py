@@ -24,9 +24,9 @@ from groundup.finetune.contrastive import (
 )
 from groundup.finetune.example_sources import Example, read_examples, split_examples
 from groundup.finetune.finetune_task import FinetuneBatches
-from groundup.finetune.lora import apply_lora
+from groundup.finetune.lora import LoRAOptions, lora_options, prepare_lora
 from groundup.finetune.passage_pairs import PassagePairs
-from groundup.finetune.sft import train_on_batches
+from groundup.finetune.sft import DEFAULT_LORA, train_on_batches
 from groundup.generate.text_classification import TextClassifier, save_classifier
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.model import load_model, save_model
@@ -52,6 +52,7 @@ class TrainingOptions:
     method: str = "full"
     lora_rank: int = 16
     lora_alpha: float = 32.0
+    lora: LoRAOptions = DEFAULT_LORA
     epochs: float = 3.0
     batch_tokens: int = 8192
     learning_rate: float = 3e-4
@@ -167,7 +168,7 @@ def _train(
     if settings.method == "qlora":
         pack_nf4(model)
     if settings.method != "full":
-        apply_lora(model, settings.lora_rank, settings.lora_alpha)
+        prepare_lora(model, settings.lora_rank, settings.lora_alpha, settings.lora)
     else:
         model.requires_grad_(True)
     unused = [getattr(model, name) for name in UNUSED_PARTS if hasattr(model, name)]
@@ -234,7 +235,8 @@ def finetune_on_examples(
         tokens = train.shard.num_tokens
     parameters = count_parameters(model.config).total  # type: ignore[arg-type]
     derived = derive_finetuning(config, parameters, tokens)
-    options: dict[str, Any] = {name: getattr(derived, name) for name in fields} | {"folder": out, "machine": machine}
+    options: dict[str, Any] = {name: getattr(derived, name) for name in fields}
+    options |= {"folder": out, "machine": machine, "lora": lora_options(config)}
     if config.task == "embedding":
         metrics = finetune_embeddings(model, tokenizer, train, validation, seed=seed, **options)
     else:

@@ -50,9 +50,9 @@ class FinetuneTask:
     answer: Callable[[Any, Tokenizer, str], str]
 
 
-def task_for_model(model: nn.Module, method: str) -> FinetuneTask:
-    """Raises UserError for an encoder, and for LoRA on an encoder-decoder."""
-    check_finetuning("generation", model.config.architecture, method)  # type: ignore[union-attr,arg-type]
+def task_for_model(model: nn.Module) -> FinetuneTask:
+    """Raises UserError for an encoder."""
+    check_finetuning("generation", model.config.architecture)  # type: ignore[union-attr,arg-type]
     return CHAT if isinstance(model, Decoder) else SEQ2SEQ
 
 

@@ -1,14 +1,18 @@
 """LoRA for training: which layers of a model get it. The layers themselves and merging: interop/adapters."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.adapters.foreign_updates import ForeignLayout, candidate_families
 from groundup.interop.adapters.lora_layer import LoRAExperts, LoRALinear, LoRASettings, lora_experts, lora_layers
+from groundup.interop.adapters.trainable_tokens import add_trainable_tokens
 from groundup.model.moe import Experts
+from groundup.recipe.tuning_config import TuningConfig
+from groundup.train.optimizer import LEARNING_RATE_RATIO
 
 TARGET_GROUPS = {
     "all": r".*",
@@ -19,6 +23,52 @@ TARGET_GROUPS = {
 """Names for many layers at once; `all` are the linear layers of the blocks."""
 EXPERTS = "experts"
 """Each expert of a mixture, which the other groups leave out."""
+
+
+@dataclass(frozen=True)
+class LoRAOptions:
+    """Options of LoRA beyond rank and alpha, as the knobs lora_* of a recipe.
+
+    Attributes:
+        targets, dropout, rank_stabilized, dora: see `apply_lora`.
+        plus_ratio: learning rate of B, and of vectors, over that of A (Hayou et al. 2024, LoRA+).
+        token_rows: also train the embeddings of control tokens.
+    """
+
+    targets: tuple[str, ...] = ("all",)
+    dropout: float = 0.0
+    rank_stabilized: bool = False
+    dora: bool = False
+    plus_ratio: float = 1.0
+    token_rows: bool = True
+
+
+def lora_options(config: TuningConfig, *, trained_tokens: bool = False) -> LoRAOptions:
+    """The options of a recipe's table; `trained_tokens`: the base has learnt its control tokens."""
+    return LoRAOptions(
+        config.lora_targets,
+        config.lora_dropout,
+        config.lora_rank_stabilized,
+        config.lora_dora,
+        config.lora_plus_ratio,
+        not trained_tokens if config.lora_token_rows is None else config.lora_token_rows,
+    )
+
+
+def prepare_lora(
+    model: nn.Module, rank: int, alpha: float, options: LoRAOptions, token_ids: Iterable[int] = ()
+) -> None:
+    """Freeze the model, and add what `options` say to train: LoRA, and the rows `token_ids` of the embedding. In place."""
+    apply_lora(
+        model, rank, alpha, targets=options.targets, dropout=options.dropout, rank_stabilized=options.rank_stabilized,
+        dora=options.dora,
+    )  # fmt: skip
+    if options.plus_ratio != 1.0:
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and ("lora_b" in name or parameter.ndim == 1):
+                setattr(parameter, LEARNING_RATE_RATIO, options.plus_ratio)
+    if options.token_rows and (ids := list(token_ids)):
+        add_trainable_tokens(model, ids)
 
 
 def apply_lora(

@@ -15,9 +15,9 @@ from groundup.artifacts.machine import Machine
 from groundup.finetune.chat_batches import EncodedConversation
 from groundup.finetune.conversations import DROP_REASONS, ConversationDropped, TrainingConversation, turns_from_messages
 from groundup.finetune.finetune_task import FinetuneBatches, FinetuneTask, task_for_model
-from groundup.finetune.lora import apply_lora
+from groundup.finetune.lora import LoRAOptions, prepare_lora
 from groundup.interop.adapters.lora_layer import merge_lora
-from groundup.interop.adapters.trainable_tokens import add_trainable_tokens, merge_trainable_tokens
+from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
 from groundup.plan.finetune_defaults import finetuning_defaults, row_length
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_row_length
@@ -37,6 +37,7 @@ PATIENCE = 3
 Messages = Sequence[Mapping[str, str]]
 """[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, ...]"""
 
+DEFAULT_LORA = LoRAOptions()
 MESSAGES = 'a list of {"role", "content"} messages'
 
 
@@ -72,6 +73,7 @@ def finetune(
     method: str = "lora",
     lora_rank: int | None = None,
     lora_alpha: float = 32.0,
+    lora: LoRAOptions = DEFAULT_LORA,
     epochs: float | None = None,
     batch_tokens: int | None = None,
     sequence_length: int | None = None,
@@ -91,12 +93,13 @@ def finetune(
         result = finetune(load_model("runs/small/04-base"), tokenizer, chat, epochs=10)
 
     Args:
-        model: a decoder, or an encoder-decoder, which learns to answer the first user turn and needs method="full".
+        model: a decoder, or an encoder-decoder, which learns to answer the first user turn.
         conversations: lists of messages; only the assistant's tokens have a loss.
         validation: conversations to evaluate on, ten times during training.
         method: "lora"; "qlora", which first packs the base in 4 bits; or "full" to train all weights.
         lora_rank, epochs, batch_tokens, learning_rate, optimizer ("adamw" or "muon"): default: derived from the size of
             model and data, as in a recipe.
+        lora: further options of LoRA: target layers, dropout, DoRA ...
         sequence_length: tokens per row; default: what the longest conversation needs.
         augment_user_turns: also train on user turns in lower case and without final punctuation.
         keep_best_weights: end with the weights of the best evaluation, and stop when several in a row are no better; small
@@ -107,7 +110,7 @@ def finetune(
     if method not in METHODS:
         raise ValueError(f"method {method!r}: expected {' or '.join(METHODS)}")
     machine = machine or Machine()
-    task = task_for_model(model, method)
+    task = task_for_model(model)
     context_length = model.config.context_length
     check_row_length(sequence_length, context_length)
     max_tokens = sequence_length or context_length
@@ -133,7 +136,7 @@ def finetune(
 
     torch.manual_seed(seed)
     model.to(setup_device(machine))
-    METHODS[method](model, tokenizer, knobs["lora_rank"], lora_alpha)
+    METHODS[method](model, tokenizer, knobs["lora_rank"], lora_alpha, lora)
     training, config, validation_start = train_on_batches(
         model, task.objective, batches, validation_batches, epochs=knobs["epochs"],
         learning_rate=knobs["learning_rate"], optimizer=knobs["optimizer"],
@@ -181,27 +184,28 @@ def train_on_batches(
     return training, config, validation_start
 
 
-def _prepare_lora(model: nn.Module, tokenizer: Tokenizer, rank: int, alpha: float) -> None:
+def _prepare_lora(
+    model: nn.Module, tokenizer: Tokenizer, rank: int, alpha: float, options: LoRAOptions = DEFAULT_LORA
+) -> None:
     """Freeze the model; add LoRA to its linear layers, and train the embeddings of control tokens."""
-    apply_lora(model, rank, alpha)
-    add_trainable_tokens(model, tokenizer.special_ids)
+    prepare_lora(model, rank, alpha, options, tokenizer.special_ids)
 
 
-def _prepare_full(model: nn.Module, tokenizer: Tokenizer, rank: int, alpha: float) -> None:
+def _prepare_full(
+    model: nn.Module, tokenizer: Tokenizer, rank: int, alpha: float, options: LoRAOptions = DEFAULT_LORA
+) -> None:
     model.requires_grad_(True)
 
 
-def _prepare_qlora(model: nn.Module, tokenizer: Tokenizer, rank: int, alpha: float) -> None:
+def _prepare_qlora(
+    model: nn.Module, tokenizer: Tokenizer, rank: int, alpha: float, options: LoRAOptions = DEFAULT_LORA
+) -> None:
     """The same over a base in NF4; layers that are packed already stay as they are."""
     pack_nf4(model)
-    _prepare_lora(model, tokenizer, rank, alpha)
+    _prepare_lora(model, tokenizer, rank, alpha, options)
 
 
-METHODS: dict[str, Callable[[nn.Module, Tokenizer, int, float], None]] = {
-    "lora": _prepare_lora,
-    "qlora": _prepare_qlora,
-    "full": _prepare_full,
-}
+METHODS: dict[str, Callable[..., None]] = {"lora": _prepare_lora, "qlora": _prepare_qlora, "full": _prepare_full}
 
 
 def train_config_for(

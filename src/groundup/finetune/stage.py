@@ -20,9 +20,11 @@ from groundup.finetune.conversations import DROP_REASONS, TrainingConversation, 
 from groundup.finetune.example_tasks import finetune_on_examples, mean_loss
 from groundup.finetune.finetune_plan import with_chat_template
 from groundup.finetune.finetune_task import greedy_answers, task_for_model
+from groundup.finetune.lora import lora_options
 from groundup.finetune.sft import finetune
 from groundup.generate import GREEDY, generate_texts
 from groundup.interop.adapters.adapter_folder import save_adapter
+from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
 from groundup.interop.model_loading import is_quantized
@@ -63,9 +65,10 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     if config.task != "generation":
         return finetune_on_examples(config, recipe.seed, inputs, out, machine)
     tokenizer = Tokenizer.load(inputs["base"])
+    lora = lora_options(config, trained_tokens=has_trained_tokens(inputs["base"], tokenizer))
     conversations, stats = read_conversations(config.conversations, machine)
     model = load_base(inputs["base"], config.method, setup_device(machine))
-    task = task_for_model(model, config.method)
+    task = task_for_model(model)
     if isinstance(model, Decoder) and learns_last_turn_only(with_chat_template(tokenizer)):
         machine.progress.log("the chat template renders earlier answers differently: only the last of each has a loss")
     parameters = sum(weight.numel() for weight in model.parameters())
@@ -81,7 +84,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     before = _ordinary_bits_per_byte(model, tokenizer, inputs, recipe.seed)
     result = finetune(
         model, tokenizer, train, validation, merge=False, folder=out, machine=machine, seed=recipe.seed,
-        keep_best_weights=_keeps_best(config, model, len(train)), **settings,
+        keep_best_weights=_keeps_best(config, model, len(train)), lora=lora, **settings,
     )  # fmt: skip
     stats.kept -= len(result.too_long)
     for conversation in result.too_long:
@@ -89,7 +92,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     train, validation = ([conversation for conversation, _ in part] for part in (result.train, result.validation))
 
     if config.method != "full":
-        save_adapter(model, out / "adapter")
+        save_adapter(model, out / "adapter", base=base_name(inputs["base"]))
         merge_trainable_tokens(merge_lora(model))
     after = _ordinary_bits_per_byte(model, tokenizer, inputs, recipe.seed)
     save_model(model, out)

@@ -75,8 +75,8 @@ def format_rows(rows: list[dict[str, str]]) -> str:
 def _row(family: Family) -> dict[str, str]:
     config = small_config(family)
     kind = config.architecture
-    methods = [name for name in ("full", "LoRA") if _passes(check_finetuning, "generation", kind, name.lower())]
-    learnt = f"{'chat' if kind == 'decoder' else 'pairs'} ({', '.join(methods)})" if methods else ""
+    learns = _passes(check_finetuning, "generation", kind)
+    learnt = f"{'chat' if kind == 'decoder' else 'pairs'} (full, LoRA)" if learns else ""
     return {
         "model_type": ", ".join((family.name, *family.aliases)),
         "class": family.architecture,

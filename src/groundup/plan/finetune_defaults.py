@@ -93,7 +93,7 @@ def finetuning_defaults(
     if is_chat and tokens > KNOWN_TOKENS:
         epochs = max(EPOCHS[task][1], epochs * KNOWN_TOKENS / tokens)
     learning_rate = (FULL_FACTOR if method == "full" else 1.0) * between(LORA_LEARNING_RATE)
-    is_pairs = task == "generation" and architecture == "encoder_decoder"
+    is_pairs = task == "generation" and architecture == "encoder_decoder" and method == "full"
     if is_pairs:
         learning_rate = between(PAIR_LEARNING_RATE)
     largest_batch = max(MIN_LARGEST_BATCH, 2 ** round(math.log2(between(BATCH_TOKENS[task]))))

@@ -73,7 +73,7 @@ def check_chat(recipe: Recipe) -> None:
     """Stage chat."""
     config, model = recipe.finetune, resolved_model_config(recipe)
     assert config is not None
-    check_finetuning(config.task, model.architecture, config.method)
+    check_finetuning(config.task, model.architecture)
     check_pairs(config.task, bool(config.examples), recipe.data is not None)
     check_row_length(config.sequence_length, model.context_length)
 
@@ -134,18 +134,12 @@ def check_tasks(architecture: str, evaluate: EvaluateConfig) -> None:
         )
 
 
-def check_finetuning(task: str, architecture: str, method: str) -> None:
-    """Raises UserError for generation by an encoder, and for LoRA on generation by an encoder-decoder."""
-    if task != "generation":
-        return
-    if architecture == "encoder":
+def check_finetuning(task: str, architecture: str) -> None:
+    """Raises UserError for generation by an encoder."""
+    if task == "generation" and architecture == "encoder":
         raise UserError(
             "an encoder cannot be fine-tuned on conversations, expected a decoder or an encoder_decoder",
             hint="set finetune.task to embedding or classification, or leave [finetune] out",
-        )
-    if architecture == "encoder_decoder" and method != "full":
-        raise UserError(
-            f"finetune.method = {method} is not supported for an encoder_decoder", hint="set finetune.method=full"
         )
 
 

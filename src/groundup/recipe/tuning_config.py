@@ -18,6 +18,22 @@ class TuningConfig(BaseConfig):
     )
     lora_rank: int | None = knob(None, "rank of the adapters", unset=BY_SIZE.format("32", "16"), ge=1)
     lora_alpha: float = knob(32.0, "adapters are scaled by lora_alpha / lora_rank", gt=0)
+    lora_targets: tuple[str, ...] = knob(
+        ("all",),
+        "layers with adapters: all (linear layers of the blocks), attention, feed_forward, experts (of a mixture), or ends of "
+        "module names as regular expressions, ours or those of the Hugging Face family: q_proj|v_proj, c_attn",
+    )
+    lora_dropout: float = knob(0.0, "fraction of an adapter's inputs that is dropped in training", ge=0, lt=1)
+    lora_rank_stabilized: bool = knob(
+        False, "scale adapters by lora_alpha / sqrt(lora_rank), which does not shrink them at high ranks (rsLoRA)"
+    )
+    lora_dora: bool = knob(False, "train the length of each row of a matrix apart from its direction (DoRA): slower")
+    lora_plus_ratio: float = knob(1.0, "learning rate of B over that of A (LoRA+); its authors: 16", gt=0)
+    lora_token_rows: bool | None = knob(
+        None,
+        "adapters also train the embeddings of control tokens; vLLM and llama.cpp read only adapters without them",
+        unset="derived: off if [base] has a chat template, whose tokens are trained",
+    )
     epochs: float | None = knob(
         None,
         "passes over the conversations or examples",

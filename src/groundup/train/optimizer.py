@@ -13,6 +13,8 @@ from groundup.recipe.train_config import TrainConfig
 from groundup.train.low_memory_adamw import LowMemoryAdamW
 
 DEFAULT_LEARNING_RATE = 3e-4
+LEARNING_RATE_RATIO = "learning_rate_ratio"
+"""Attribute of a parameter whose learning rate is that of the others times this number; AdamW in one process."""
 
 
 def build_optimizers(
@@ -74,7 +76,7 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 
 
 def _adamw(groups: list[dict], train: TrainConfig, learning_rate: float) -> torch.optim.Optimizer:
-    groups = [group for group in groups if group["params"]]
+    groups = [part for group in groups for part in _by_learning_rate(group, learning_rate)]
     betas = (train.beta1, train.beta2)
     if train.optimizer_state_dtype == "float8" or train.precision == "bfloat16-pure":
         return LowMemoryAdamW(
@@ -82,3 +84,11 @@ def _adamw(groups: list[dict], train: TrainConfig, learning_rate: float) -> torc
             float8_state=train.optimizer_state_dtype == "float8", stochastic_rounding=train.stochastic_rounding,
         )  # fmt: skip
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=1e-8, fused=True)
+
+
+def _by_learning_rate(group: dict, learning_rate: float) -> list[dict]:
+    """`group`, with a part of its own for each LEARNING_RATE_RATIO of its parameters; none if it is empty."""
+    parts: dict[float, list[nn.Parameter]] = {}
+    for parameter in group["params"]:
+        parts.setdefault(getattr(parameter, LEARNING_RATE_RATIO, 1.0), []).append(parameter)
+    return [group | {"params": params, "lr": ratio * learning_rate} for ratio, params in parts.items()]

@@ -15,11 +15,30 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
+from groundup.artifacts.manifest import Manifest
 from groundup.interop.adapters.foreign_updates import plain_weights
+from groundup.tokenizer import Tokenizer
 
 BASE_MODEL_FILE = "base_model.json"
 SAMPLES = 256
 HASH_LENGTH = 12
+
+
+def base_name(folder: Path) -> str:
+    """What an adapter calls the base model in the stage folder `folder`: as [base] names it, else RUN/STAGE."""
+    model = _named_base(folder)
+    return f"{folder.resolve().parent.name}/{folder.name}" if model is None else model
+
+
+def has_trained_tokens(folder: Path, tokenizer: Tokenizer) -> bool:
+    """Whether the model in the stage folder `folder` came with a chat template, whose tokens it has then learnt."""
+    return _named_base(folder) is not None and tokenizer.chat_template is not None
+
+
+def _named_base(folder: Path) -> str | None:
+    manifest = Manifest.read(folder)
+    sections = {} if manifest is None or manifest.sections.get("train") else manifest.sections
+    return (sections.get("base") or {}).get("model")
 
 
 def base_fingerprint(model: nn.Module) -> dict[str, str]:
