@@ -144,7 +144,7 @@ def make_tokenizer() -> Tokenizer:
 
 def test_every_architecture_has_a_model():
     found = {select_architecture(ModelConfig(**{**BASE, **knobs})).name for knobs in MODELS.values()}
-    assert found == set(GGUF_ARCHITECTURES) - {"seed_oss"}  # only read: its models are written as Llama
+    assert found == set(GGUF_ARCHITECTURES) - {"seed_oss", "ernie4_5"}  # only read: their models are written as Llama
 
 
 def test_heads_of_a_free_width_are_written_as_llama():

@@ -56,6 +56,15 @@ SIGMOID: dict[str, Any] = {
     "routed_scale": 2.5,
     "load_balancing": "bias",
 }
+GRANITE: dict[str, Any] = {
+    "logit_scale": 1 / 3, "residual_scale": 0.22, "embedding_scale": 12.0, "attention_scale": 0.02,
+}  # fmt: skip
+LATENT: dict[str, Any] = {
+    "num_kv_heads": 3,
+    "head_dim": 40,
+    "norm_eps": 1e-6,
+    "latent_attention": {"kv_rank": 24, "q_rank": 48, "rope_head_dim": 16, "value_head_dim": 32},
+}
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {},
     "llama, biases": {"attention_bias": "all", "feed_forward_bias": True},
@@ -105,7 +114,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "smollm3": {"rope_pattern": [True, True, True, False], "num_layers": 5},
     "exaone4": {"norm_placement": "sublayer_output", "qk_norm": True},
-    "granite": {"logit_scale": 1 / 3, "residual_scale": 0.22, "embedding_scale": 12.0, "attention_scale": 0.02},
+    "granite": GRANITE,
     "seed_oss": {"attention_bias": "qkv", "head_dim": 64},
     "arcee": {"feed_forward": "relu2", "head_dim": 16},
     "glm4": {"norm_placement": "sandwich", "rotary_dim": 16, "attention_bias": "qkv"},
@@ -149,6 +158,68 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "glm4_moe": {"attention_bias": "qkv", "rotary_dim": 16, "moe": SIGMOID, "num_layers": 3},
     "dots1": {"num_kv_heads": 3, "qk_norm": True, "moe": SIGMOID, "num_layers": 3},
+    "deepseek_v3": {
+        **LATENT,
+        "num_layers": 3,
+        "moe": {**SIGMOID, "num_experts": 8, "num_expert_groups": 4, "experts_groups_per_token": 2},
+        "rope_scaling": {
+            "method": "yarn",
+            "factor": 40.0,
+            "original_context_length": 64,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+        },
+    },
+    "deepseek_v2": {
+        **LATENT,
+        "latent_attention": {"kv_rank": 24, "rope_head_dim": 16, "value_head_dim": 32},
+        "moe": {**UNNORMALIZED, "intermediate_size": 32, "num_shared_experts": 2, "num_dense_layers": 1},
+        "rope_scaling": {
+            "method": "yarn",
+            "factor": 40.0,
+            "original_context_length": 64,
+            "mscale": 0.707,
+            "mscale_all_dim": 0.707,
+        },
+    },
+    "youtu": {**LATENT, "tie_embeddings": True},
+    "olmo": {"norm": "unweighted_layernorm"},
+    "hunyuan_v1_dense": {"qk_norm": True, "qk_norm_after_rope": True, "head_dim": 64},
+    "hunyuan_v1_moe": {
+        "qk_norm": True,
+        "qk_norm_after_rope": True,
+        "moe": {**EXPERTS, "intermediate_size": 64, "num_shared_experts": 1},
+    },
+    "ernie4_5": {"head_dim": 64, "tie_embeddings": True},
+    "ernie4_5_moe": {
+        "num_layers": 3,
+        "moe": {
+            **EXPERTS,
+            "intermediate_size": 32,
+            "num_shared_experts": 2,
+            "num_dense_layers": 1,
+            "load_balancing": "bias",
+        },
+    },
+    "granitemoe": {**GRANITE, "moe": {**EXPERTS, "intermediate_size": 64}},
+    "granitemoeshared": {**GRANITE, "moe": {**EXPERTS, "intermediate_size": 64, "num_shared_experts": 2}},
+    "glm": {"rotary_dim": 16, "attention_bias": "qkv"},
+    "bloom": {
+        **GPT2,
+        "position_embedding": "alibi",
+        "embedding_norm": True,
+        "keep_first_norm": True,
+        "feed_forward": "gelu_tanh",
+        "intermediate_size": 384,
+    },
+    "mpt": {
+        "norm": "layernorm",
+        "num_kv_heads": 3,
+        "position_embedding": "alibi",
+        "feed_forward": "gelu",
+        "intermediate_size": 384,
+    },
+    "distilbert": {**ENCODER, **GPT2, "norm_eps": 1e-12, "norm_placement": "post", "feed_forward": "gelu"},
     "nomic_bert": {
         **ENCODER,
         "norm_bias": True,

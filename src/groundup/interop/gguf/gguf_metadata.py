@@ -16,6 +16,7 @@ from groundup.interop.gguf.gguf_rope import read_scaling, rope_factors, write_sc
 from groundup.model import build_meta_model
 from groundup.recipe import ModelConfig
 
+TOKEN_TYPES = "token_types.weight"
 HEADLESS: Metadata = {"masked_lm_head": False, "tie_embeddings": True}
 """Knobs of an encoder without its head."""
 
@@ -82,7 +83,8 @@ def read_metadata(metadata: Metadata, tensors: Collection[str], factors: torch.T
             fields.require(key)
     knobs: Metadata = {knob: fields.get(key) for knob, key in architecture.keys.items() if key in fields}
     knobs["vocab_size"] = fields.get("vocab_size") or len(metadata.get("tokenizer.ggml.tokens", ()))
-    if types := metadata.get("tokenizer.ggml.token_type_count"):
+    types = metadata.get("tokenizer.ggml.token_type_count")
+    if types and TOKEN_TYPES in tensors:
         knobs["num_token_types"] = types
     knobs |= {"tie_embeddings": "output.weight" not in tensors} | architecture.knobs
     knobs |= _biases({name.split(".", 2)[-1] for name in tensors})
@@ -97,11 +99,12 @@ def read_metadata(metadata: Metadata, tensors: Collection[str], factors: torch.T
         ):
             knobs["rotary_dim"] = rotated
     config = ModelConfig.model_validate(knobs)
-    fields.expect("attention.key_length", config.head_dim)
-    fields.expect("attention.value_length", config.head_dim)
+    latent = config.latent_attention
+    fields.expect("attention.key_length", latent.kv_rank + latent.rope_head_dim if latent else config.head_dim)
+    fields.expect("attention.value_length", latent.kv_rank if latent else config.head_dim)
     fields.expect("rope.dimension_count", config.rotary_width)
     fields.expect("attention.causal", config.architecture != "encoder")
-    fields.expect("attention.head_count_kv", config.num_kv_heads)
+    fields.expect("attention.head_count_kv", 1 if latent else config.num_kv_heads)
     _check_window(fields, config)
     fields.check_all_read()
     return config
@@ -117,8 +120,8 @@ def write_metadata(architecture: GGUFArchitecture, config: ModelConfig) -> Metad
         fields |= {"rope.dimension_count": config.rotary_width} | write_scaling(config)
     fields |= architecture.write(config)
     named = {f"{architecture.name}.{key}": value for key, value in fields.items()}
-    if config.num_token_types:
-        named["tokenizer.ggml.token_type_count"] = config.num_token_types
+    if TOKEN_TYPES.removesuffix("weight") in architecture.tensors.values():
+        named["tokenizer.ggml.token_type_count"] = config.num_token_types or 1  # llama.cpp refuses 0
     return {"general.architecture": architecture.name} | named
 
 

@@ -37,6 +37,9 @@ def read_scaling(fields: GGUFFields, factors: torch.Tensor | None, knobs: Metada
         scaling["original_context_length"] = fields.get("rope.scaling.original_context_length", knobs["context_length"])
         scaling["beta_fast"] = fields.get("rope.scaling.yarn_beta_fast", 32.0)
         scaling["beta_slow"] = fields.get("rope.scaling.yarn_beta_slow", 1.0)
+        if knobs.get("latent_attention"):
+            weight = shortest_decimal(10 * fields.require("rope.scaling.yarn_log_multiplier"))
+            return scaling | {"mscale": weight, "mscale_all_dim": weight}
         if (times := fields.get("rope.scaling.attn_factor", 1.0)) != 1.0:
             derived = attention_factor(RopeScalingConfig(method="yarn", factor=factor))
             scaling["attention_factor"] = shortest_decimal(times * derived)
@@ -51,6 +54,9 @@ def write_scaling(config: ModelConfig) -> Metadata:
     fields: Metadata = {"rope.scaling.type": scaling.method, "rope.scaling.factor": scaling.factor}
     if scaling.method == "yarn":
         fields["rope.scaling.original_context_length"] = scaling.original_context_length or config.context_length
+        if config.latent_attention is not None:
+            weight = scaling.mscale_all_dim
+            return fields | ({"rope.scaling.yarn_log_multiplier": weight / 10} if weight else {})
         derived = attention_factor(RopeScalingConfig(method="yarn", factor=scaling.factor))
         if attention_factor(scaling) != derived:
             fields["rope.scaling.attn_factor"] = attention_factor(scaling) / derived

@@ -1,6 +1,6 @@
 """The description of an architecture of llama.cpp: metadata keys and tensor names, mapped both ways."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,6 +151,7 @@ class GGUFArchitecture:
         left_out: prefixes of our tensors that the file lacks.
         read: metadata and tensor names -> the knobs of ModelConfig beyond `keys`.
         write: ModelConfig -> the metadata beyond `keys`.
+        adjust: the tensor maps, with those whose values differ in the file.
     """
 
     name: str
@@ -166,10 +167,15 @@ class GGUFArchitecture:
     left_out: tuple[str, ...] = ()
     read: Callable[[GGUFFields, Collection[str], Metadata], Metadata] = lambda fields, tensors, knobs: {}
     write: Callable[[ModelConfig], Metadata] = lambda config: {}
+    adjust: Callable[[ModelConfig, Iterable[TensorMap]], Iterable[TensorMap]] = lambda config, maps: maps
 
 
-def gguf_weight_map(architecture: GGUFArchitecture, config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap]:
+def gguf_weight_map(architecture: GGUFArchitecture, config: ModelConfig, names: Sequence[str]) -> Iterable[TensorMap]:
     """Maps of native tensors to those of the file. Raises UserError for a tensor that llama.cpp does not read."""
+    return architecture.adjust(config, _map_by_name(architecture, config, names))
+
+
+def _map_by_name(architecture: GGUFArchitecture, config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap]:
     parts = {part for fused in architecture.fused.values() for part in fused}
     for i in range(config.num_layers):
         for foreign, fused in architecture.fused.items():

@@ -65,7 +65,7 @@ def _write_modernbert(config: ModelConfig) -> Metadata:
 
 BERT = GGUFArchitecture(
     "bert",
-    ("bert", "roberta", "camembert"),
+    ("bert", "roberta", "camembert", "xlm-roberta", "distilbert"),
     knobs={
         **ENCODER,
         "norm_bias": True,

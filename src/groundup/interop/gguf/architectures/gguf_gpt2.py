@@ -1,8 +1,9 @@
-"""GPT-2 and its relatives in GGUF: GPT-NeoX, Phi, Falcon, StarCoder 1 and 2; queries, keys and values may be one tensor.
+"""GPT-2 and its relatives in GGUF: GPT-NeoX, Phi, Falcon, StarCoder 1 and 2, BLOOM, MPT.
 
-llama.cpp computes GELU by its tanh approximation: GPT-NeoX and Falcon differ by about 1e-3.
+Queries, keys and values may be one tensor. llama.cpp computes GELU by its tanh approximation: GPT-NeoX, Falcon and MPT differ by
+about 1e-3.
 
-Source: llama.cpp, src/models/{gpt2,gptneox,phi2,falcon,starcoder,starcoder2}.cpp.
+Source: llama.cpp, src/models/{gpt2,gptneox,phi2,falcon,starcoder,starcoder2,bloom,mpt}.cpp.
 """
 
 from collections.abc import Collection
@@ -31,6 +32,20 @@ def _read_neox(fields: GGUFFields, tensors: Collection[str], knobs: Metadata) ->
 
 def _write_neox(config: ModelConfig) -> Metadata:
     return {"use_parallel_residual": config.norm_placement == "parallel"}
+
+
+ALIBI_BIAS = 8.0
+"""Of the first head's slope, 2^(-8 / heads)."""
+
+
+def _read_mpt(fields: GGUFFields, tensors: Collection[str], knobs: Metadata) -> Metadata:
+    fields.expect("attention.max_alibi_bias", ALIBI_BIAS)
+    fields.require("attention.max_alibi_bias")
+    return {}
+
+
+def _write_mpt(config: ModelConfig) -> Metadata:
+    return {"attention.max_alibi_bias": ALIBI_BIAS}
 
 
 GPT2 = GGUFArchitecture(
@@ -88,3 +103,28 @@ FALCON = GGUFArchitecture(
 STARCODER2 = GGUFArchitecture(
     "starcoder2", ("starcoder2",), knobs={**LAYERNORM, "feed_forward": "gelu_tanh"}, keys={**GROUPED, **ROPE}, biases=None
 )  # fmt: skip
+BLOOM = GGUFArchitecture(
+    "bloom",
+    ("bloom",),
+    knobs={
+        **LAYERNORM,
+        "embedding_norm": True,
+        "keep_first_norm": True,
+        "position_embedding": "alibi",
+        "feed_forward": "gelu_tanh",
+    },
+    keys={**SIZES, "norm_eps": EPSILON},
+    tensors={"embedding.norm.": "token_embd_norm.", **TENSORS},
+    fused=FUSED,
+    biases=None,
+)
+MPT = GGUFArchitecture(
+    "mpt",
+    ("mpt",),
+    knobs={"norm": "layernorm", "position_embedding": "alibi", "feed_forward": "gelu"},
+    keys={**SIZES, "norm_eps": EPSILON},
+    fused=FUSED,
+    biases=(),
+    read=_read_mpt,
+    write=_write_mpt,
+)

@@ -1,8 +1,9 @@
-"""Variants of Llama in GGUF: OLMo 2 and 3, SmolLM3, EXAONE 4, Granite, Seed-OSS, Arcee, GLM-4, Phi-3, StableLM, Nemotron, Cohere.
+"""Variants of Llama in GGUF, from OLMo and GLM to Phi-3, StableLM, Cohere, Hunyuan and ERNIE 4.5.
 
 llama.cpp takes the layers without rotation, and most patterns of local layers, from the architecture.
 
-Source: llama.cpp, src/models/{olmo2,smollm3,exaone4,granite,seed-oss,arcee,glm4,phi3,stablelm,nemotron,command-r,cohere2}.cpp.
+Source: llama.cpp, src/models/{olmo,olmo2,smollm3,exaone4,granite,seed-oss,arcee,glm4,phi3,stablelm,nemotron}.cpp and
+src/models/{command-r,cohere2,chatglm,hunyuan-vl,ernie4-5}.cpp.
 """
 
 from collections.abc import Collection
@@ -41,7 +42,7 @@ def _read_exaone(fields: GGUFFields, tensors: Collection[str], knobs: Metadata) 
     return read_window(fields, knobs, EVERY_FOURTH, window=4096) | NO_ROPE_IN_EVERY_FOURTH
 
 
-def _read_granite(fields: GGUFFields, tensors: Collection[str], knobs: Metadata) -> Metadata:
+def read_granite(fields: GGUFFields, tensors: Collection[str], knobs: Metadata) -> Metadata:
     return {
         "logit_scale": 1 / fields.require("logit_scale"),
         "residual_scale": fields.get("residual_scale") or 1.0,
@@ -50,7 +51,7 @@ def _read_granite(fields: GGUFFields, tensors: Collection[str], knobs: Metadata)
     }
 
 
-def _write_granite(config: ModelConfig) -> Metadata:
+def write_granite(config: ModelConfig) -> Metadata:
     fields = {
         "logit_scale": 1 / config.logit_scale,
         "residual_scale": config.residual_scale,
@@ -119,8 +120,15 @@ EXAONE4 = GGUFArchitecture(
     read=_read_exaone,
     write=write_window,
 )
+OLMO = GGUFArchitecture("olmo", ("olmo",), knobs={"norm": "unweighted_layernorm"}, keys=LAYERNORM, interleaved=True)
+HUNYUAN_DENSE = GGUFArchitecture(
+    "hunyuan-dense", ("hunyuan_v1_dense",), knobs={"qk_norm": True, "qk_norm_after_rope": True}
+)
+ERNIE = GGUFArchitecture(
+    "ernie4_5", ("ernie4_5",), interleaved=True, biases=("attn_q", "attn_k", "attn_v", "attn_output")
+)
 GRANITE = GGUFArchitecture(
-    "granite", ("granite",), interleaved=True, biases=ALL_BIASES, read=_read_granite, write=_write_granite
+    "granite", ("granite",), interleaved=True, biases=ALL_BIASES, read=read_granite, write=write_granite
 )
 SEED_OSS = GGUFArchitecture(
     "seed_oss", ("seed_oss",), tensors={**TENSORS, "blocks.*.feed_forward_norm.": "blk.*.post_attention_norm."}
@@ -134,6 +142,9 @@ GLM4 = GGUFArchitecture(
     tensors=SANDWICH | TENSORS,
     interleaved=True,
     fused={"ffn_up": GATE_UP},
+)
+CHATGLM = GGUFArchitecture(
+    "chatglm", ("glm",), partial_rotation=True, keys=SQUARE, interleaved=True, fused={"ffn_up": GATE_UP}
 )
 PHI3 = GGUFArchitecture(
     "phi3",
