@@ -15,6 +15,7 @@ from groundup.finetune.stage import run
 from groundup.generate import classify_texts, load_classifier
 from groundup.interop import open_model
 from groundup.model import build_model, save_model
+from groundup.model.classification_head import ClassificationHead, HeadSettings
 from groundup.quantize import export_model
 from groundup.recipe import ModelConfig
 from groundup.recipe.finetune_config import FinetuneConfig
@@ -90,6 +91,21 @@ def test_stage_writes_a_folder_that_the_command_reads(tmp_path, examples_file):
     command = ["classify", str(tmp_path / "exported"), texts[0], "--json"]
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert json.loads(done.stdout)["probabilities"]["vowel o"] == pytest.approx(expected[0, 1].item(), abs=1e-5)
+
+
+def test_the_head_of_a_classifier_is_trained_further():
+    """With its labels the whole head stays, with others all but its last layer."""
+    network, tokenizer = model(), train_bpe([], 260)
+    settings = HeadSettings(("vowel o", "another"), activation="tanh", pooling="cls")
+    head = ClassificationHead(32, settings)
+    options = OPTIONS | {"epochs": 0.1, "head": head, "machine": MACHINE}
+    classifier, _ = finetune_classifier(network, tokenizer, EXAMPLES, **options)
+    assert classifier.head is head
+    renamed = [(text, label.upper()) for text, label in EXAMPLES]
+    classifier, _ = finetune_classifier(network, tokenizer, renamed, **options)
+    assert classifier.labels == ("ANOTHER", "VOWEL O")
+    assert classifier.head.dense is not None
+    assert classifier.head.settings.pooling == "cls"
 
 
 def test_a_model_without_labels_and_damaged_labels_are_refused(tmp_path):

@@ -12,9 +12,10 @@ import groundup
 from groundup.artifacts.errors import UserError
 from groundup.cli import app
 from groundup.generate import embed_texts, nearest_texts
-from groundup.generate.text_classification import TextClassifier, save_classifier
+from groundup.generate.text_classification import TextClassifier
 from groundup.generate.text_embedding import batches_by_length, embed_batch
 from groundup.interop import load_huggingface
+from groundup.interop.classifier_files import write_classifier
 from groundup.model import build_model, save_model
 from groundup.recipe import ModelConfig
 from groundup.tokenizer.tokenizer_training import train_bpe
@@ -111,7 +112,7 @@ def test_long_texts_are_truncated_and_the_nearest_comes_first(tokenizer):
 def test_commands_say_what_they_leave_out_and_refuse(tokenizer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = build("encoder")
-    save_classifier(TextClassifier(model, ("bad", "good")), tmp_path)
+    write_classifier(TextClassifier(model, ("bad", "good")).head, tmp_path)
     save_model(model, tmp_path)
     tokenizer.save(tmp_path)
     Path("long.txt").write_text("\ufeffword " + "word " * 100 + "\nshort\n", encoding="utf-8")

@@ -154,13 +154,14 @@ def classify(
     device: DeviceOption = "auto",
     verify: VerifyOption = True,
 ) -> None:
-    """Give each text a label, by a model that was fine-tuned with finetune.task = classification.
+    """Give each text a label, or find its named entities, by a classifier: fine-tuned here, or one of transformers.
 
-    Prints probability, label, id and text; with --json the probabilities of all labels.
+    Prints probability, label, id and text; with --json the probabilities of all labels. Of a classifier of tokens: a line for
+    each entity, with the text of the entity.
 
     Example: groundup classify runs/reviews --input texts.txt
     """
-    from groundup.generate import classify_texts, load_classifier
+    from groundup.generate import classify_texts, find_entities, load_classifier
     from groundup.generate.text_embedding import encode_for_embedding
     from groundup.interop.model_loading import resolve_model_path
 
@@ -169,6 +170,10 @@ def classify(
     classifier = load_classifier(network, resolve_model_path(model))
     wanted = [entry.text for entry in entries]
     _note_truncated(encode_for_embedding(network, tokenizer, wanted)[1], len(wanted), network)
+    if classifier.head.settings.per_token:
+        for entry, found in zip(entries, find_entities(classifier, tokenizer, wanted), strict=True):
+            _print_entities(entry, found, as_json)
+        return
     rows = classify_texts(classifier, tokenizer, wanted).tolist()
     for entry, row in zip(entries, rows, strict=True):
         probabilities = dict(zip(classifier.labels, row, strict=True))
@@ -177,6 +182,17 @@ def classify(
             print(json.dumps({"id": entry.id, "label": label, "probabilities": probabilities}, ensure_ascii=False))
         else:
             print(f"{probabilities[label]:.4f}  {label}  {entry.id}  {' '.join(entry.text.split())}")
+
+
+def _print_entities(entry: InputText, entities: list[Any], as_json: bool) -> None:
+    """A line for each entity, or one of JSON for the text."""
+    parts = [(entity, " ".join(entry.text[entity.begin : entity.end].split())) for entity in entities]
+    if as_json:
+        found = [entity._asdict() | {"text": text} for entity, text in parts]
+        print(json.dumps({"id": entry.id, "entities": found}, ensure_ascii=False))
+        return
+    for entity, text in parts:
+        print(f"{entity.probability:.4f}  {entity.label}  {entry.id}  {text}")
 
 
 def serve(

@@ -27,9 +27,11 @@ from groundup.finetune.finetune_task import FinetuneBatches
 from groundup.finetune.lora import LoRAOptions, lora_options, prepare_lora
 from groundup.finetune.passage_pairs import PassagePairs
 from groundup.finetune.sft import DEFAULT_LORA, train_on_batches
-from groundup.generate.text_classification import TextClassifier, save_classifier
+from groundup.generate.text_classification import TextClassifier
 from groundup.interop.adapters.lora_layer import merge_lora
+from groundup.interop.classifier_files import read_classifier, write_classifier
 from groundup.model import load_model, save_model
+from groundup.model.classification_head import ClassificationHead
 from groundup.plan.finetune_defaults import derive_finetuning
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_pairs
@@ -111,6 +113,7 @@ def finetune_classifier(
     examples: Sequence[tuple[str, str]],
     validation: Sequence[tuple[str, str]] = (),
     *,
+    head: ClassificationHead | None = None,
     folder: Path | None = None,
     machine: Machine | None = None,
     seed: int = 0,
@@ -123,6 +126,7 @@ def finetune_classifier(
     Args:
         examples: texts and their labels.
         validation: held-out texts and their labels.
+        head: of a classifier of texts that `model` was part of; its last layer is a new one where the labels are others.
         options: fields of TrainingOptions.
 
     Returns the classifier (see `classify_texts`), and the metrics: steps, parameters, loss, validation, speed, and
@@ -135,7 +139,10 @@ def finetune_classifier(
     settings, machine = TrainingOptions(**options), machine or Machine()
     model.to(setup_device(machine))
     torch.manual_seed(seed)
-    classifier = TextClassifier(model, sorted(counts))
+    if head is not None:
+        one_label = not head.settings.per_token and not head.settings.multi_label
+        head = head.with_labels(sorted(counts)) if one_label else None
+    classifier = TextClassifier(model, sorted(counts), head)
 
     def batches(examples: Sequence[tuple[str, str]]) -> LabelBatches:
         return LabelBatches(examples, classifier, tokenizer, settings.batch_tokens, seed)
@@ -241,8 +248,10 @@ def finetune_on_examples(
         metrics = finetune_embeddings(model, tokenizer, train, validation, seed=seed, **options)
     else:
         assert not isinstance(train, PassagePairs)
-        classifier, metrics = finetune_classifier(model, tokenizer, train, validation, seed=seed, **options)
-        save_classifier(classifier, out)
+        classifier, metrics = finetune_classifier(
+            model, tokenizer, train, validation, head=read_classifier(inputs["base"]), seed=seed, **options
+        )
+        write_classifier(classifier.head, out)
     save_model(model, out)
     tokenizer.save(out)
     discard_checkpoints(out, machine.keep_checkpoint_every)

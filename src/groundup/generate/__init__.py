@@ -7,7 +7,7 @@
     batching_engine.py  continuous batching of many requests
     terminal_chat.py    a conversation in the terminal
     text_embedding.py   texts to vectors, nearest texts
-    text_classification.py  texts to labels
+    text_classification.py  texts and tokens to labels
 
 Deliberately absent: HTTP, threads and queues (chapter 13), and constrained decoding. Not yet written: paged cache, shared
 prefixes, speculative decoding.
@@ -26,13 +26,14 @@ from groundup.generate.generation import (
 )
 from groundup.generate.sampling import GREEDY, SamplingParams, sample_token
 from groundup.generate.terminal_chat import ChatSession
-from groundup.generate.text_classification import TextClassifier, classify_texts, load_classifier
+from groundup.generate.text_classification import Entity, TextClassifier, classify_texts, find_entities, load_classifier
 from groundup.generate.text_embedding import embed_texts, nearest_texts
 
 __all__ = [
     "GREEDY",
     "BatchingEngine",
     "ChatSession",
+    "Entity",
     "Request",
     "SamplingParams",
     "StepOutput",
@@ -41,6 +42,7 @@ __all__ = [
     "classify_texts",
     "embed_texts",
     "encode_prompt",
+    "find_entities",
     "generate",
     "generate_many",
     "generate_reference",

@@ -1,61 +1,139 @@
-"""Text classification: a linear layer on the embedding of a text (Devlin et al. 2018, BERT, section 4.1; mean pooling)."""
+"""Classification: labels of texts, and of the tokens of a text (named entities), from a head on the hidden states of a model.
 
-import json
-from collections.abc import Sequence
+Source: Devlin et al. 2019, BERT, sections 4.1 and 5.3; the mean of a text's tokens where the head has no pooling of its own.
+"""
+
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
-from groundup.generate.text_embedding import batches_by_length, encode_for_embedding, pad_ids, pool_tokens
-from groundup.model.serialization import CLASSIFIER_FILE, LABELS_FILE, save_tensors
+from groundup.generate.text_embedding import batches_by_length, encode_for_embedding, pad_ids, pool_tokens, read_tokens
+from groundup.interop.classifier_files import class_name, read_classifier
+from groundup.model.classification_head import ClassificationHead, HeadSettings
 from groundup.tokenizer import Tokenizer
+
+OUTSIDE = "O"
+"""The label of tokens outside of all entities."""
 
 
 class TextClassifier(nn.Module):
-    """A model of any architecture, and a linear layer from its embedding of a text to one logit a label.
+    """A model of any architecture, and a head from its embedding of a text, or from its tokens, to one logit a label.
 
     Attributes:
         model: the transformer.
         labels: the names of the logits.
     """
 
-    def __init__(self, model: nn.Module, labels: Sequence[str]):
+    def __init__(self, model: nn.Module, labels: Sequence[str], head: ClassificationHead | None = None):
         super().__init__()
-        self.model, self.labels, self.config = model, tuple(labels), model.config
+        self.model, self.config = model, model.config
         width = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
-        self.head = nn.Linear(width, len(self.labels), device=next(model.parameters()).device)
+        self.head = head or ClassificationHead(width, HeadSettings(tuple(labels)))
+        self.head.to(next(model.parameters()).device)
+        self.labels = self.head.settings.labels
 
-    def forward(self, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B L"]:
-        """Logits of the first `lengths` tokens of each row."""
-        return self.head(pool_tokens(self.model, tokens, lengths).to(self.head.weight.dtype))
+    def forward(self, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B *T L"]:
+        """Logits of the first `lengths` tokens of each row: of the text, or of every token."""
+        settings = self.head.settings
+        if settings.per_token:
+            return self.head(read_tokens(self.model, tokens, lengths)[0])
+        return self.head(pool_tokens(self.model, tokens, lengths, pooling=settings.pooling))
+
+
+class Entity(NamedTuple):
+    """Neighbouring tokens of one label: text[begin:end], and the mean probability of their labels."""
+
+    label: str
+    begin: int
+    end: int
+    probability: float
 
 
 def classify_texts(classifier: TextClassifier, tokenizer: Tokenizer, texts: Sequence[str]) -> Float[Tensor, "N L"]:
     """The probability of each label of `classifier.labels` for each text, or the beginning of one longer than the context.
 
+    Raises UserError for a classifier of tokens.
+
     >>> labels = [classifier.labels[row] for row in classify_texts(classifier, tokenizer, ["a text"]).argmax(dim=1)]
     """
+    if classifier.head.settings.per_token:
+        raise UserError(
+            "a classifier of tokens, expected one of texts", hint="find_entities(classifier, tokenizer, texts)"
+        )
     ids, _ = encode_for_embedding(classifier.model, tokenizer, texts)
-    device = next(classifier.parameters()).device
     probabilities = torch.zeros(len(ids), len(classifier.labels))
-    with torch.inference_mode():
-        for rows in batches_by_length(ids):
-            logits = classifier(*(tensor.to(device) for tensor in pad_ids([ids[row] for row in rows])))
-            probabilities[rows] = logits.float().softmax(dim=-1).cpu()
+    for rows, found in _classify(classifier, ids):
+        probabilities[rows] = found
     return probabilities
 
 
-def save_classifier(classifier: TextClassifier, folder: Path) -> None:
-    """Write labels and linear layer into `folder`, beside the files of `save_model`."""
-    head = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.head.state_dict().items()}
-    save_tensors(head, folder / CLASSIFIER_FILE)
-    (folder / LABELS_FILE).write_text(json.dumps({"labels": classifier.labels}, ensure_ascii=False) + "\n", "utf-8")
+def find_entities(classifier: TextClassifier, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[Entity]]:
+    """The entities of each text, or of the beginning of one longer than the context: neighbouring tokens of one label.
+
+    Labels may have the prefixes B- (the first token of an entity) and I- (a later one); tokens labelled O are in no entity.
+    Raises UserError for a classifier of texts.
+
+    >>> [text[entity.begin : entity.end] for entity in find_entities(classifier, tokenizer, [text])[0]]
+    """
+    if not classifier.head.settings.per_token:
+        raise UserError(
+            "a classifier of texts, expected one of tokens", hint="classify_texts(classifier, tokenizer, texts)"
+        )
+    ids, _ = encode_for_embedding(classifier.model, tokenizer, texts)
+    entities: list[list[Entity]] = [[] for _ in texts]
+    for rows, found in _classify(classifier, ids):
+        for row, probabilities in zip(rows, found, strict=True):
+            encoding = tokenizer.backend.encode(texts[row], add_special_tokens=True)
+            spans = [
+                (-1, -1) if special else span
+                for span, special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
+            ][: len(ids[row])]
+            if len(spans) == len(ids[row]) < len(encoding.ids) and ids[row][-1] != encoding.ids[len(spans) - 1]:
+                spans[-1] = (-1, -1)  # of a truncated text: its last special token
+            best, labels = probabilities[: len(spans)].max(dim=-1)
+            names = [classifier.labels[label] for label in labels.tolist()]
+            entities[row] = list(_join_tokens(zip(spans, names, best.tolist(), strict=True)))
+    return entities
+
+
+def _classify(
+    classifier: TextClassifier, ids: Sequence[Sequence[int]]
+) -> Iterator[tuple[list[int], Float[Tensor, "B *T L"]]]:
+    """Rows of `ids`, and the probabilities of their labels, in batches."""
+    device = next(classifier.parameters()).device
+    for rows in batches_by_length(ids):
+        with torch.inference_mode():
+            logits = classifier(*(tensor.to(device) for tensor in pad_ids([ids[row] for row in rows])))
+            yield rows, classifier.head.probabilities(logits).cpu()
+
+
+def _join_tokens(tokens: Iterator[tuple[tuple[int, int], str, float]]) -> Iterator[Entity]:
+    """Entities from (span, label, probability) of each token."""
+    group: list[tuple[int, int, float]] = []
+    current = OUTSIDE
+    for (begin, end), name, probability in tokens:
+        if begin < 0:
+            continue
+        prefix, dash, rest = name.partition("-")
+        label = rest if dash and prefix in ("B", "I") else name
+        if group and (label != current or (dash and prefix == "B")):
+            yield _entity(current, group)
+            group = []
+        current = label
+        if label != OUTSIDE:
+            group.append((begin, end, probability))
+    if group:
+        yield _entity(current, group)
+
+
+def _entity(label: str, group: Sequence[tuple[int, int, float]]) -> Entity:
+    return Entity(label, group[0][0], group[-1][1], sum(probability for *_, probability in group) / len(group))
 
 
 def load_classifier(model: nn.Module, folder: Path) -> TextClassifier:
@@ -63,19 +141,16 @@ def load_classifier(model: nn.Module, folder: Path) -> TextClassifier:
 
     Raises UserError for a model without labels, and for damaged files.
     """
-    path = folder / LABELS_FILE
-    if not path.is_file():
+    head = read_classifier(folder) if folder.is_dir() else None
+    if head is None:
+        file = folder / "config.json"
+        name = class_name(read_json_object(file)) if file.is_file() else ""
+        name += ": its head tells replaced tokens from original ones" if name == "ElectraForPreTraining" else ""
         raise UserError(
-            f"{folder}: a model without labels, expected one fine-tuned with finetune.task = classification",
+            f"{folder}: a model without labels{f' ({name})' if name else ''}, expected one fine-tuned with "
+            "finetune.task = classification, or a classifier of transformers",
             hint="groundup init --goal classify",
         )
-    labels = read_json_object(path).get("labels")
-    if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(label, str) for label in labels):
-        raise UserError(f"{path}: damaged: expected a list of labels")
-    classifier = TextClassifier(model, labels)
-    try:
-        head = load_file(folder / CLASSIFIER_FILE)
-        classifier.head.load_state_dict(head)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{folder / CLASSIFIER_FILE}: damaged: {str(error).splitlines()[0]}") from None
-    return classifier.eval()
+    if head.in_features != (width := model.config.hidden_size):  # type: ignore[union-attr]
+        raise UserError(f"{folder}: damaged: a head for hidden states of {head.in_features}, expected {width}")
+    return TextClassifier(model, head.settings.labels, head).eval()

@@ -98,12 +98,19 @@ def pool_tokens(
 ) -> Float[Tensor, "B D"]:
     """One vector per row, of its first `lengths` tokens, in float32 and with gradients."""
     pool = _find_pooling(model, pooling)
-    real = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
     weights = get_token_weights(model) if pool is mean_pool else None
+    hidden, real = read_tokens(model, tokens, lengths)
+    return pool(hidden, real if weights is None else real * weights[tokens])
+
+
+def read_tokens(
+    model: nn.Module, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]
+) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"]]:
+    """The hidden states of each row's first `lengths` tokens, in float32, and which those are."""
+    real = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
     read_states = model.encode if isinstance(model, EncoderDecoder) else model.hidden_states
     documents = None if bool(real.all()) else real.long()
-    hidden = read_states(tokens, document_ids=documents).float()  # type: ignore[operator]
-    return pool(hidden, real if weights is None else real * weights[tokens])
+    return read_states(tokens, document_ids=documents).float(), real  # type: ignore[operator]
 
 
 def nearest_texts(query: Float[Tensor, " D"], vectors: Float[Tensor, "N D"], count: int) -> list[tuple[int, float]]:

@@ -14,6 +14,7 @@ Files, in reading order:
     families/              Hugging Face model families
     sentence_transformers_files.py  weights of tokens in a text embedding, for sentence-transformers
     fold_scales.py         scale factors folded into weights
+    classifier_files.py    labels and heads of classifiers, ours and those of Hugging Face folders
     huggingface_model.py   Hugging Face folders, import and export
     model_card.py          name and licence of a model, kept from import to export
     gguf/                  GGUF files, import and export

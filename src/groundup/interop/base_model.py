@@ -7,6 +7,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import MANIFEST_FILE
 from groundup.data.hash_cache import cached_hashes
+from groundup.interop.classifier_files import copy_classifier
 from groundup.interop.huggingface_model import huggingface_model_config
 from groundup.interop.model_card import write_card_files
 from groundup.interop.model_loading import NATIVE_CONFIG, is_quantized, open_model, resolve_model_path
@@ -31,6 +32,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         save_model(model, out)
         tokenizer.save(out)
         write_card_files(path, out)
+        copy_classifier(path, out)
         task.advance()
     config: ModelConfig = model.config  # type: ignore[assignment]
     return {

@@ -4,6 +4,8 @@ Code in a folder is never run; `auto_map` and similar fields are ignored.
 """
 
 import json
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,13 @@ from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
+from groundup.interop.classifier_files import (
+    classifier_fields,
+    classifier_tensors,
+    find_classifier_family,
+    foreign_head,
+    head_patterns,
+)
 from groundup.interop.families import Family, require_family
 from groundup.interop.families.select_family import select_family
 from groundup.interop.fold_scales import fold_config, fold_scales
@@ -30,6 +39,7 @@ from groundup.interop.sentence_transformers_files import read_pooling, write_tok
 from groundup.interop.unwrapped_names import UnwrappedNames
 from groundup.interop.weight_map import build_from_tensors, convert_to_foreign
 from groundup.interop.zero_checkpoint import ZeroCheckpoint, is_zero_checkpoint
+from groundup.model.classification_head import ClassificationHead
 from groundup.model.serialization import resolve_dtype
 from groundup.recipe import ModelConfig
 from groundup.tokenizer import Tokenizer
@@ -75,6 +85,7 @@ def _open_folder(folder: Path, dtype: torch.dtype | None = None) -> tuple[Family
     multimodal = is_multimodal(fields)
     fields = text_fields(fields) if multimodal else fields
     family = _family_of(fields, folder)
+    classifier = classifier_tensors(fields, family, folder / CONFIG_FILE)
     trained = not any(folder.glob("*.safetensors")) and is_zero_checkpoint(folder)
     files: TensorSource = ZeroCheckpoint(folder) if trained else SafetensorsFolder(folder)
     unwrapped: TensorSource = UnwrappedNames(files)
@@ -82,6 +93,8 @@ def _open_folder(folder: Path, dtype: torch.dtype | None = None) -> tuple[Family
     if is_scaled(fields):
         source = scaled_source(source, fields, dtype)
     config, ignored = _adjust_to_tensors(family, family.read_config(fields, folder / CONFIG_FILE), source)
+    if classifier is not None:
+        config, ignored = config.model_copy(update={"masked_lm_head": False}), [*ignored, *head_patterns(classifier)]
     if config.architecture == "encoder" and (pooling := read_pooling(folder)):
         config = config.model_copy(update={"pooling": pooling})
     if config.architecture == "encoder_decoder" and (settings := folder / "generation_config.json").is_file():
@@ -97,12 +110,14 @@ def export_huggingface(
     out: Path | str,
     dtype: str | torch.dtype = "float32",
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    classifier: ClassificationHead | None = None,
 ) -> list[Path]:
     """Write a folder for transformers and vLLM. Returns the files written.
 
     Args:
         tokenizer: a tokenizer or its folder; None: no tokenizer files.
         dtype: of the stored weights: float32, bfloat16 or float16.
+        classifier: the head of a classifier, in place of one of tokens; in a form that `find_classifier_family` finds.
 
     Raises UserError if no family can represent the model.
 
@@ -111,6 +126,15 @@ def export_huggingface(
     out, dtype = Path(out), str(dtype).removeprefix("torch.")
     family = check_huggingface(model.config, dtype)  # type: ignore[arg-type]
     config, weights = fold_scales(model)
+    head: Iterable[tuple[str, Tensor]] = ()
+    extra_fields: dict[str, Any] = {}
+    if classifier is not None:
+        config = config.model_copy(update={"masked_lm_head": False})
+        weights = {name: weight for name, weight in weights.items() if not name.startswith("head.")}
+        found = find_classifier_family(config, classifier)
+        assert found is not None
+        family, tensors = found
+        head, extra_fields = foreign_head(classifier, tensors), classifier_fields(classifier, family, tensors)
     tokenizer = Tokenizer.load(tokenizer) if isinstance(tokenizer, Path | str) else tokenizer
     padding = family.fixed.get("pad_token_id")
     if tokenizer is not None and padding not in (None, tokenizer.pad_id):
@@ -119,10 +143,10 @@ def export_huggingface(
             "whose positions begin after it"
         )
     out.mkdir(parents=True, exist_ok=True)
-    foreign = convert_to_foreign(family.weight_map(config, list(weights)), weights)
+    foreign = chain(convert_to_foreign(family.weight_map(config, list(weights)), weights), head)
     files = write_safetensors(((n, cast_floating(t, DTYPES[dtype]).cpu()) for n, t in foreign), out, max_shard_bytes)
     files += write_token_weights(model, tokenizer, out)
-    return [*files, *write_config_files(config, tokenizer, out, dtype)]
+    return [*files, *write_config_files(config, tokenizer, out, dtype, extra_fields, family)]
 
 
 def check_huggingface(config: ModelConfig, dtype: str) -> Family:
@@ -136,12 +160,17 @@ def check_huggingface(config: ModelConfig, dtype: str) -> Family:
 
 
 def write_config_files(
-    config: ModelConfig, tokenizer: Tokenizer | None, out: Path, dtype: str, extra_fields: dict[str, Any] | None = None
+    config: ModelConfig,
+    tokenizer: Tokenizer | None,
+    out: Path,
+    dtype: str,
+    extra_fields: dict[str, Any] | None = None,
+    family: Family | None = None,
 ) -> list[Path]:
-    """Write config.json, with `extra_fields`, and the tokenizer files; returns the files."""
+    """Write config.json, of `family` or the simplest one, with `extra_fields`, and the tokenizer files; returns the files."""
     # Explicit None: transformers' defaults of a family would be ids of other tokens.
     fields: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
-    fields |= select_family(config).write_config(config) | {"torch_dtype": dtype} | (extra_fields or {})
+    fields |= (family or select_family(config)).write_config(config) | {"torch_dtype": dtype} | (extra_fields or {})
     files = []
     if tokenizer is not None:
         _save_tokenizer(tokenizer, config, out)

@@ -1,6 +1,5 @@
 """Export of a model to a named format: Hugging Face or GGUF."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ import torch
 from torch import nn
 
 from groundup.artifacts.errors import UserError
+from groundup.interop.classifier_files import find_classifier_family, read_classifier, write_classifier
 from groundup.interop.huggingface_model import check_huggingface, export_huggingface
 from groundup.interop.model_card import ModelCard, copy_legal_files, read_model_card, write_card_files
-from groundup.model.serialization import CLASSIFIER_FILE, LABELS_FILE
 from groundup.plan.derive import resolved_model_config
 from groundup.recipe import ModelConfig, Recipe
 from groundup.tokenizer import Tokenizer
@@ -28,7 +27,8 @@ def export(
 ) -> list[Path]:
     """Write `model` into the folder `out` as `format`, its weights as `dtype`. Returns the files written.
 
-    source: folder or .gguf file of the model, whose name and licence the export keeps.
+    source: folder or .gguf file of the model, whose name and licence the export keeps, and the head of a classifier: as a
+        class of transformers where one has its form, else beside the model, for groundup.
 
     Raises UserError for an unknown format or dtype, and for a model that the format cannot represent.
 
@@ -39,18 +39,15 @@ def export(
         raise UserError(f"format {format!r}, expected one of {', '.join(EXPORT_FORMATS)}")
     out, dtype = Path(out), str(dtype).removeprefix("torch.")
     out.mkdir(parents=True, exist_ok=True)
+    head = read_classifier(source) if source is not None and source.is_dir() else None
+    fits = head is not None and format == "huggingface" and find_classifier_family(model.config, head) is not None  # type: ignore[arg-type]
+    files = [] if head is None or fits else write_classifier(head, out)
     if format == "gguf":
         card = read_model_card(source) if source else {}
-        files = _gguf(model, tokenizer, out, dtype, card)
+        files += _gguf(model, tokenizer, out, dtype, card)
         return [*files, *(copy_legal_files(source, out) if source else ())]
-    files = export_huggingface(model, tokenizer, out, dtype)
+    files += export_huggingface(model, tokenizer, out, dtype, classifier=head if fits else None)
     return [*files, *(write_card_files(source, out) if source else ())]
-
-
-def copy_classifier(folder: Path, out: Path) -> list[Path]:
-    """Copy labels and linear layer of a text classifier, for which the formats have no place. Returns the files written."""
-    names = [name for name in (LABELS_FILE, CLASSIFIER_FILE) if (folder / name).is_file()]
-    return [Path(shutil.copyfile(folder / name, out / name)) for name in names]
 
 
 def _gguf(model: nn.Module, tokenizer: Tokenizer, out: Path, dtype: str, card: ModelCard | None = None) -> list[Path]:

@@ -10,7 +10,7 @@ from groundup.artifacts.directory import FINGERPRINT_FILE
 from groundup.artifacts.machine import Machine
 from groundup.interop.families.select_family import select_family
 from groundup.interop.fold_scales import fold_scales
-from groundup.interop.model_export import copy_classifier, export
+from groundup.interop.model_export import export
 from groundup.interop.model_loading import open_model
 from groundup.recipe import ModelConfig, RecipeView
 from groundup.stages import last_model_stage
@@ -32,7 +32,6 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         files = export(
             model, tokenizer, out, format=recipe.export.format, dtype=recipe.export.dtype, source=inputs[source]
         )
-        files += copy_classifier(inputs[source], out)
         task.advance()
         reopened, _ = open_model(out, device="cpu", dtype=torch.float32)
         difference = logit_difference(model.float(), reopened)

@@ -19,6 +19,7 @@ Files, in reading order:
     embedding.py          token, position and token-type embeddings; validation of ids
     loss.py               chunked cross-entropy
     head.py               language-model heads, outputs, shifted labels
+    classification_head.py  labels of texts and tokens
     weight_init.py        weight initialization, muP
     decoder.py            decoder-only model (GPT, Llama, ...)
     encoder.py            encoder (BERT, ModernBERT)

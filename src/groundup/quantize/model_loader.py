@@ -10,7 +10,6 @@ from groundup.artifacts.directory import new_folder
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.run_record import check_artifact
 from groundup.interop.model_card import write_card_files
-from groundup.interop.model_export import copy_classifier
 from groundup.interop.model_loading import QUANTIZATION_FILE, is_quantized
 from groundup.model.token_weights import load_token_weights
 from groundup.quantize.formats import FORMATS
@@ -70,7 +69,6 @@ def export_model(
             files = interop.export(
                 dequantize_model(model), tokenizer, partial, format=format, dtype=dtype, source=source
             )
-            files += copy_classifier(source, partial)
         elif is_quantized(path):
             model, tokenizer = load_quantized_model(path)
             files = export_huggingface_quantized(model, tokenizer, partial, format=format, dtype=dtype)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
-from groundup.interop.families.family import Family, Json, inverse_map_value, map_value
+from groundup.interop.families.family import ClassifierTensors, Family, Json, inverse_map_value, map_value
 from groundup.interop.weight_map import TensorMap, map_names
 from groundup.recipe import ModelConfig
 
@@ -115,6 +115,8 @@ BERT = Family(
     embedding="bert.embeddings.word_embeddings.weight",
     head="cls.predictions.decoder.weight",
     masked_head="cls.predictions.transform.dense.weight",
+    text_classifier=ClassifierTensors(dense="bert.pooler.dense."),
+    token_classifier=ClassifierTensors(),
     # Next-sentence prediction, its pooler, and duplicates.
     ignored=("bert.pooler.*", "cls.seq_relationship.*", "*.position_ids", "cls.predictions.decoder.bias"),
 )

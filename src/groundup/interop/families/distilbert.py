@@ -4,7 +4,7 @@ Sources: Sanh et al. 2019; transformers 5, models/distilbert.
 """
 
 from groundup.interop.families.bert import ACTIVATIONS, read_post_norm
-from groundup.interop.families.family import Family, Json, inverse_map_value, map_value
+from groundup.interop.families.family import ClassifierTensors, Family, Json, inverse_map_value, map_value
 from groundup.interop.weight_map import prefix_map
 
 KEYS = {
@@ -55,5 +55,7 @@ DISTILBERT = Family(
     embedding="distilbert.embeddings.word_embeddings.weight",
     head="vocab_projector.weight",
     masked_head="vocab_transform.weight",
+    text_classifier=ClassifierTensors(dense="pre_classifier.", activation="relu"),
+    token_classifier=ClassifierTensors(),
     ignored=("*.position_ids",),
 )

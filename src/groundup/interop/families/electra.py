@@ -8,7 +8,7 @@ Sources: Clark et al. 2020; transformers 5, models/electra.
 from dataclasses import replace
 
 from groundup.interop.families.bert import BERT, TENSORS, read_post_norm, write_post_norm
-from groundup.interop.families.family import Json
+from groundup.interop.families.family import ClassifierTensors, Json
 from groundup.interop.weight_map import prefix_map
 from groundup.recipe import ModelConfig
 
@@ -46,5 +46,6 @@ ELECTRA = replace(
     embedding="electra.embeddings.word_embeddings.weight",
     head="generator_lm_head.weight",
     masked_head="generator_predictions.dense.weight",
+    text_classifier=ClassifierTensors(dense="classifier.dense.", output="classifier.out_proj.", activation="gelu"),
     ignored=("discriminator_predictions.*", "*.position_ids"),
 )

@@ -9,10 +9,33 @@ from pydantic import ValidationError
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.weight_map import TensorMap
+from groundup.model.classification_head import HeadSettings
 from groundup.recipe import ModelConfig
 from groundup.recipe.model_config import MAX_LAYERS
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ClassifierTensors:
+    """The head of a classifier as the files of a family store it.
+
+    Attributes:
+        output: start of the last layer's tensors.
+        dense, norm: the same of a square layer and a norm before it; empty: there is none.
+        activation: after the square layer.
+        pooling: of a text.
+        read: config.json (with defaults) -> fields of HeadSettings beyond these.
+        write: the settings -> the keys of config.json.
+    """
+
+    output: str = "classifier."
+    dense: str = ""
+    norm: str = ""
+    activation: str = "tanh"
+    pooling: str = "cls"
+    read: Callable[[Json], Json] = lambda json: {}
+    write: Callable[[HeadSettings], Json] = lambda settings: {}
 
 
 @dataclass(frozen=True)
@@ -37,6 +60,7 @@ class Family:
         embedding, head: foreign names of the two matrices that may be tied.
         masked_head: a foreign tensor that only encoders with a masked-LM head have.
         prefix: start of tensor names in the class `architecture`, absent in files of the headless model.
+        text_classifier, token_classifier: heads that the files of classifiers have in place of one of tokens.
         ignored: patterns of foreign tensors that are no part of the model; {num_layers} stands for their number.
     """
 
@@ -59,6 +83,8 @@ class Family:
     prefix: str = "model."
     ignored: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    text_classifier: ClassifierTensors | None = None
+    token_classifier: ClassifierTensors | None = None
 
     def ignored_tensors(self, config: ModelConfig) -> tuple[str, ...]:
         """`ignored` for a configuration."""

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from groundup.artifacts.errors import UserError
 from groundup.interop.families.bert import ACTIVATIONS
-from groundup.interop.families.family import Family, Json, inverse_map_value, map_value
+from groundup.interop.families.family import ClassifierTensors, Family, Json, inverse_map_value, map_value
 from groundup.interop.families.llama import ACTIVATIONS as GATED
 from groundup.interop.families.rope_config import read_layers, read_two_ropes, write_layers, write_rope
 from groundup.interop.weight_map import TensorMap, map_concatenated, map_names
+from groundup.model.classification_head import HeadSettings
 from groundup.recipe import ModelConfig
 
 KEYS = {
@@ -35,6 +36,7 @@ DEFAULTS: Json = {
     "tie_word_embeddings": True,
     "mlp_bias": False,
     "classifier_bias": False,
+    "classifier_pooling": "cls",
     "classifier_activation": "gelu",
 }
 FIXED: Json = {"decoder_bias": True}
@@ -123,6 +125,27 @@ def _weight_map(config: ModelConfig, names: Sequence[str]) -> Iterator[TensorMap
     yield from map_names([name for name in names if not any(part in name for part in concatenated)], TENSORS)
 
 
+def _read_classifier(json: Json) -> Json:
+    pooling = map_value(json, "classifier_pooling", {"cls": "cls", "mean": "mean"})
+    activation = map_value(json, "classifier_activation", ACTIVATIONS)
+    return {
+        "pooling": pooling,
+        "activation": activation,
+        "dense_bias": json["classifier_bias"],
+        "norm_eps": json["norm_eps"],
+        "norm_bias": json["norm_bias"],
+    }
+
+
+def _write_classifier(settings: HeadSettings) -> Json:
+    return {
+        "classifier_pooling": settings.pooling or "cls",
+        "classifier_activation": inverse_map_value(ACTIVATIONS, settings.activation),
+        "classifier_bias": settings.dense_bias,
+    }
+
+
+CLASSIFIER = ClassifierTensors(dense="head.dense.", norm="head.norm.", read=_read_classifier, write=_write_classifier)
 MODERNBERT = Family(
     name="modernbert",
     architecture="ModernBertForMaskedLM",
@@ -137,4 +160,6 @@ MODERNBERT = Family(
     embedding="model.embeddings.tok_embeddings.weight",
     head="decoder.weight",
     masked_head="head.dense.weight",
+    text_classifier=CLASSIFIER,
+    token_classifier=CLASSIFIER,
 )

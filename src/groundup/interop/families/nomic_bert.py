@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from groundup.interop.families.bert import BERT, KEYS, masked_head_map
-from groundup.interop.families.family import Json, inverse_map_value, map_value
+from groundup.interop.families.family import ClassifierTensors, Json, inverse_map_value, map_value
 from groundup.interop.families.rope_config import read_rope, write_rope
 from groundup.interop.weight_map import TensorMap, map_concatenated
 from groundup.recipe import ModelConfig
@@ -105,5 +105,6 @@ NOMIC_BERT = replace(
     fixed={**BERT.fixed, **FIXED},
     prefix="nomic_bert.",
     embedding="nomic_bert.embeddings.word_embeddings.weight",
+    text_classifier=ClassifierTensors(dense="nomic_bert.pooler.dense."),
     ignored=("nomic_bert.pooler.*", "*.position_ids", "cls.predictions.decoder.bias", "*.inv_freq"),
 )

@@ -15,7 +15,7 @@ from groundup.interop.families.bert import (
     read_post_norm,
     write_post_norm,
 )
-from groundup.interop.families.family import Json
+from groundup.interop.families.family import ClassifierTensors, Json
 from groundup.interop.weight_map import TensorMap, map_offset_positions
 from groundup.recipe import ModelConfig
 
@@ -64,6 +64,7 @@ ROBERTA = replace(
     embedding="roberta.embeddings.word_embeddings.weight",
     head="lm_head.decoder.weight",
     masked_head="lm_head.dense.weight",
+    text_classifier=ClassifierTensors(dense="classifier.dense.", output="classifier.out_proj."),
     ignored=("roberta.pooler.*", "*.position_ids", "lm_head.decoder.bias"),
 )
 XLM_ROBERTA = replace(
