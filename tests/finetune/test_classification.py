@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.cli import app
-from groundup.finetune import finetune_classifier
+from groundup.finetune import finetune_classifier, load_classifier
 from groundup.finetune.stage import run
-from groundup.generate import classify_texts, load_classifier
+from groundup.generate import classify_texts
 from groundup.interop import open_model
 from groundup.model import build_model, save_model
 from groundup.model.classification_head import ClassificationHead, HeadSettings

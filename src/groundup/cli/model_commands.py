@@ -161,7 +161,8 @@ def classify(
 
     Example: groundup classify runs/reviews --input texts.txt
     """
-    from groundup.generate import classify_texts, find_entities, load_classifier
+    from groundup.finetune import load_classifier
+    from groundup.generate import classify_texts, find_entities
     from groundup.generate.text_embedding import encode_for_embedding
     from groundup.interop.model_loading import resolve_model_path
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from groundup.finetune.chat_batches import ChatBatches as ChatBatches
+    from groundup.finetune.classification import load_classifier as load_classifier
     from groundup.finetune.conversations import TrainingConversation as TrainingConversation
     from groundup.finetune.conversations import read_conversations as read_conversations
     from groundup.finetune.example_tasks import finetune_classifier as finetune_classifier
@@ -53,6 +54,7 @@ _LAZY_IMPORTS = {
     "finetune": "sft",
     "finetune_classifier": "example_tasks",
     "finetune_embeddings": "example_tasks",
+    "load_classifier": "classification",
     "masked_log_probs": "response_log_probs",
     "masked_log_probs_and_entropy": "response_log_probs",
     "read_conversations": "conversations",
@@ -70,6 +72,7 @@ __all__ = [
     "finetune",
     "finetune_classifier",
     "finetune_embeddings",
+    "load_classifier",
     "masked_log_probs",
     "masked_log_probs_and_entropy",
     "read_conversations",

@@ -1,13 +1,17 @@
-"""Fine-tuning of a text classifier: cross-entropy of the label (Devlin et al. 2018, BERT)."""
+"""Fine-tuning of a text classifier: cross-entropy of the label (Devlin et al. 2018, BERT); classifiers opened from folders."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.json_file import read_json_object
 from groundup.finetune.chat_batches import MIN_SEQUENCE_LENGTH, batches_by_length, grouped_steps, shuffled_rows
 from groundup.generate.text_classification import TextClassifier, classify_texts
 from groundup.generate.text_embedding import encode_for_embedding, pad_ids
+from groundup.interop.classifier_files import class_name, read_classifier
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives import Batch, Objective
 
@@ -69,3 +73,23 @@ def label_accuracy(classifier: TextClassifier, tokenizer: Tokenizer, examples: S
     rows = classify_texts(classifier, tokenizer, [text for text, _ in examples]).argmax(dim=1).tolist()
     found = [classifier.labels[row] == label for row, (_, label) in zip(rows, examples, strict=True)]
     return sum(found) / len(found)
+
+
+def load_classifier(model: nn.Module, folder: Path) -> TextClassifier:
+    """The classifier of `model`, which was opened from `folder`, in evaluation mode.
+
+    Raises UserError for a model without labels, and for damaged files.
+    """
+    head = read_classifier(folder) if folder.is_dir() else None
+    if head is None:
+        file = folder / "config.json"
+        name = class_name(read_json_object(file)) if file.is_file() else ""
+        name += ": its head tells replaced tokens from original ones" if name == "ElectraForPreTraining" else ""
+        raise UserError(
+            f"{folder}: a model without labels{f' ({name})' if name else ''}, expected one fine-tuned with "
+            "finetune.task = classification, or a classifier of transformers",
+            hint="groundup init --goal classify",
+        )
+    if head.in_features != (width := model.config.hidden_size):  # type: ignore[union-attr]
+        raise UserError(f"{folder}: damaged: a head for hidden states of {head.in_features}, expected {width}")
+    return TextClassifier(model, head.settings.labels, head).eval()

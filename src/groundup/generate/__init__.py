@@ -26,7 +26,7 @@ from groundup.generate.generation import (
 )
 from groundup.generate.sampling import GREEDY, SamplingParams, sample_token
 from groundup.generate.terminal_chat import ChatSession
-from groundup.generate.text_classification import Entity, TextClassifier, classify_texts, find_entities, load_classifier
+from groundup.generate.text_classification import Entity, TextClassifier, classify_texts, find_entities
 from groundup.generate.text_embedding import embed_texts, nearest_texts
 
 __all__ = [
@@ -48,7 +48,6 @@ __all__ = [
     "generate_reference",
     "generate_text",
     "generate_texts",
-    "load_classifier",
     "nearest_texts",
     "next_token_logits",
     "sample_token",

@@ -4,7 +4,6 @@ Source: Devlin et al. 2019, BERT, sections 4.1 and 5.3; the mean of a text's tok
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -12,9 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.artifacts.errors import UserError
-from groundup.artifacts.json_file import read_json_object
 from groundup.generate.text_embedding import batches_by_length, encode_for_embedding, pad_ids, pool_tokens, read_tokens
-from groundup.interop.classifier_files import class_name, read_classifier
 from groundup.model.classification_head import ClassificationHead, HeadSettings
 from groundup.tokenizer import Tokenizer
 
@@ -134,23 +131,3 @@ def _join_tokens(tokens: Iterator[tuple[tuple[int, int], str, float]]) -> Iterat
 
 def _entity(label: str, group: Sequence[tuple[int, int, float]]) -> Entity:
     return Entity(label, group[0][0], group[-1][1], sum(probability for *_, probability in group) / len(group))
-
-
-def load_classifier(model: nn.Module, folder: Path) -> TextClassifier:
-    """The classifier of `model`, which was opened from `folder`, in evaluation mode.
-
-    Raises UserError for a model without labels, and for damaged files.
-    """
-    head = read_classifier(folder) if folder.is_dir() else None
-    if head is None:
-        file = folder / "config.json"
-        name = class_name(read_json_object(file)) if file.is_file() else ""
-        name += ": its head tells replaced tokens from original ones" if name == "ElectraForPreTraining" else ""
-        raise UserError(
-            f"{folder}: a model without labels{f' ({name})' if name else ''}, expected one fine-tuned with "
-            "finetune.task = classification, or a classifier of transformers",
-            hint="groundup init --goal classify",
-        )
-    if head.in_features != (width := model.config.hidden_size):  # type: ignore[union-attr]
-        raise UserError(f"{folder}: damaged: a head for hidden states of {head.in_features}, expected {width}")
-    return TextClassifier(model, head.settings.labels, head).eval()
