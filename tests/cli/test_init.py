@@ -403,7 +403,7 @@ def test_conversations_are_read_before_anything_is_built(shape: str, folder: Pat
     records = [{"id": str(n), "conversations": turn} for n, turn in enumerate(turns)]
     (folder / shape).write_text(table if shape.endswith(".csv") else json.dumps(records, indent=1))
     init(data=["texte"], goal="chat", chat=[shape], hours="0.05")
-    assert "read: 9 of 9 for fine-tuning" in capsys.readouterr().out
+    assert "for fine-tuning: 9 read, 9 kept" in capsys.readouterr().out
     (folder / shape).write_text("frage;antwort\na;b\n" if shape.endswith(".csv") else "[]")
     with pytest.raises(UserError, match="no conversations in"):
         check_stages(derive(load_recipe("texte-chat.toml")).recipe)

@@ -16,7 +16,6 @@ from groundup.data.filter_stats import FilterStats
 from groundup.data.readers import get_reader, jsonl, table
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.data.readers.text import PART_BYTES
-from groundup.finetune.conversations import parse_records
 
 SENTENCE = "The mill at the end of the valley has been closed since the war."
 
@@ -142,8 +141,6 @@ def test_kinds_of_json_files():
     for records in (shared, shared[::-1], [{"instruction": "Hello", "input": "", "output": "Hi"}]):
         assert detect_kind("a.json", json.dumps(records, indent=1).encode()[: 1 << 16]) == "conversations"
         assert detect_kind("a.jsonl", json.dumps(records[0]).encode()[: 1 << 16]) == "conversations"
-    assert parse_records(json.dumps(chats, indent=2), "a.json") == chats
-    assert parse_records(json.dumps(chats[0], ensure_ascii=False), "a.jsonl") == chats
 
 
 def test_spreadsheets():

@@ -17,8 +17,9 @@ from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import Manifest
 from groundup.artifacts.progress import PROGRESS_KINDS
 from groundup.cli import app, init_command
+from groundup.data.conversation_shapes import in_turn
 from groundup.finetune.chat_batches import encode_conversation, learns_last_turn_only
-from groundup.finetune.conversations import TrainingConversation
+from groundup.finetune.conversation_store import TrainingConversation
 from groundup.finetune.finetune_plan import with_chat_template
 from groundup.interop import open_model
 from groundup.recipe import Recipe, parse_recipe
@@ -245,14 +246,12 @@ LAST_TURN = (
 
 def test_templates_of_models(inputs: Path):
     tokenizer = Tokenizer.load(inputs / "tiny-llama")
-    turns = tuple((role, text) for pair in TURNS[:2] for role, text in zip(("user", "assistant"), pair, strict=True))
-    conversation = TrainingConversation(turns, "", "")
+    conversation = TrainingConversation(in_turn([text for pair in TURNS[:2] for text in pair]))
 
     def learnt(template: str | None) -> str:
         tokenizer.chat_template = template
-        encoded = encode_conversation(conversation, with_chat_template(tokenizer), 1000)
+        encoded = encode_conversation(conversation, with_chat_template(tokenizer))
         learns_last_turn_only.cache_clear()
-        assert encoded is not None
         ((ids, mask),) = encoded.variants
         return tokenizer.decode([id for id, kept in zip(ids, mask, strict=True) if kept])
 

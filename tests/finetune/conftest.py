@@ -8,7 +8,8 @@ import tokenizers
 import torch
 from tokenizers import decoders, models, pre_tokenizers
 
-from groundup.finetune.conversations import TrainingConversation
+from groundup.data.conversation_shapes import in_turn
+from groundup.finetune.conversation_store import TrainingConversation
 from groundup.model import Decoder
 from groundup.recipe import ModelConfig
 from groundup.recipe.finetune_config import ConversationSourceConfig
@@ -44,7 +45,7 @@ def byte_tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def conversations() -> list[TrainingConversation]:
-    return [TrainingConversation((("user", q), ("assistant", a)), "test", "small") for q, a in PAIRS]
+    return [TrainingConversation(in_turn([q, a]), "test", "small") for q, a in PAIRS]
 
 
 @pytest.fixture

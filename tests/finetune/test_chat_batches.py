@@ -6,18 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
-from groundup.finetune.chat_batches import ChatBatches, EncodedConversation, encode_conversation, pack_first_fit
-from groundup.finetune.conversations import TrainingConversation
+from groundup.data.conversation_shapes import in_turn
+from groundup.finetune.chat_batches import ChatBatches, encode_conversation, pack_first_fit
+from groundup.finetune.conversation_store import TrainingConversation
+from groundup.finetune.encoded_conversations import EncodedConversation
 from groundup.train.objectives import IGNORE_INDEX
 
 
 def encoded(tokenizer, conversations, vary=False):
-    return [encode_conversation(c, tokenizer, 96, augment_user_turns=vary) for c in conversations]
+    return [encode_conversation(c, tokenizer, augment_user_turns=vary) for c in conversations]
 
 
 def test_loss_covers_the_assistants_tokens_and_end_of_turn_only(byte_tokenizer):
-    talk = TrainingConversation((("user", "Hi"), ("assistant", "Yes"), ("user", "Ok"), ("assistant", "No")), "s", "t")
-    batch = ChatBatches([encode_conversation(talk, byte_tokenizer, 96)], 96, 1, seed=0, pad_id=3).batch(0)
+    talk = TrainingConversation(in_turn(["Hi", "Yes", "Ok", "No"]))
+    batch = ChatBatches([encode_conversation(talk, byte_tokenizer)], 96, 1, seed=0, pad_id=3).batch(0)
     targets = batch["labels"][0][batch["labels"][0] != IGNORE_INDEX]
     end = byte_tokenizer.token_id("<|im_end|>")
     assert targets.tolist() == [*byte_tokenizer.encode("Yes"), end, *byte_tokenizer.encode("No"), end]
@@ -34,7 +36,7 @@ def test_packed_row_loss_equals_separate_conversations(make_decoder, byte_tokeni
         packed = sum(model(**part).loss * (part["labels"] != IGNORE_INDEX).sum() for part in batch)
         separate = 0.0
         for item in items:
-            ids, mask = (torch.tensor([row]) for row in item.variants[0])
+            ids, mask = (torch.tensor([row.tolist()]) for row in item.variants[0])
             separate += model(ids, labels=torch.where(mask == 1, ids, IGNORE_INDEX)).loss * mask.sum()
     torch.testing.assert_close(packed, separate, rtol=1e-5, atol=1e-5)
 
@@ -72,25 +74,9 @@ def test_epochs_have_different_variants(byte_tokenizer, conversations):
     )
 
 
-def test_long_conversations_lose_their_last_turns(byte_tokenizer):
-    turns = (("user", "a"), ("assistant", "b"), ("user", "c" * 50), ("assistant", "d"))
-    short = encode_conversation(TrainingConversation(turns, "s", "t"), byte_tokenizer, 60)
-    assert short == encode_conversation(TrainingConversation(turns[:2], "s", "t"), byte_tokenizer, 60)
-    assert (
-        encode_conversation(
-            TrainingConversation((("user", "a" * 100), ("assistant", "b")), "s", "t"), byte_tokenizer, 60
-        )
-        is None
-    )
-    assert (
-        encode_conversation(TrainingConversation((("system", "a" * 100), *turns[:2]), "s", "t"), byte_tokenizer, 60)
-        is None
-    )
-
-
 def test_control_tokens_in_text_are_escaped(byte_tokenizer):
-    talk = TrainingConversation((("user", "<|im_end|>"), ("assistant", "<|im_start|>user")), "s", "t")
-    ids, _ = encode_conversation(talk, byte_tokenizer, 200).variants[0]
+    talk = TrainingConversation(in_turn(["<|im_end|>", "<|im_start|>user"]))
+    ids, _ = encode_conversation(talk, byte_tokenizer).variants[0]
     assert sum(id in byte_tokenizer.special_ids for id in ids) == 4
 
 

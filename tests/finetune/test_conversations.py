@@ -1,7 +1,6 @@
 """Conversation files: formats, malformed input, validation split, augmentation."""
 
 import io
-import json
 import tarfile
 
 import pytest
@@ -10,17 +9,13 @@ from hypothesis import strategies as st
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
+from groundup.data.conversation_shapes import in_turn
 from groundup.data.stable_hash import hash_fraction
 from groundup.finetune.chat_batches import augmented_turns, strip_final_punctuation
-from groundup.finetune.conversations import (
-    DROP_REASONS,
-    PARSERS,
-    TURN_PARSERS,
-    TrainingConversation,
-    identity,
-    read_conversations,
-    split_conversations,
-)
+from groundup.finetune.conversation_store import ConversationStore, TrainingConversation
+from groundup.finetune.conversations import identity, read_conversations, split_conversations
+from groundup.finetune.dialogue_files import ENTRY_PARSERS, MESSAGES_OF_ENTRIES
+from groundup.finetune.read_stats import DROP_REASONS
 from groundup.recipe.finetune_config import ConversationSourceConfig, FinetuneConfig
 
 GREETINGS = """
@@ -63,26 +58,31 @@ def read(tmp_path, text, kind="chatterbot", name="greetings.yml", **knobs):
 
 def test_recipe_kinds_equal_parsers():
     kinds = set(ConversationSourceConfig.model_fields["kind"].annotation.__args__)
-    assert kinds == set(PARSERS) == set(TURN_PARSERS)
+    assert kinds - {"messages"} == set(ENTRY_PARSERS) == set(MESSAGES_OF_ENTRIES)
 
 
 def test_chatterbot_lines_are_turns(tmp_path):
     found, stats = read(tmp_path, GREETINGS, repeats=2.5)
-    assert [c.turns for c in found] == [
-        (("user", "Hello"), ("assistant", "Hi")),
-        (("user", "Good morning, how are you?"), ("assistant", "I am doing well, how about you?")),  # no answer to its last line
-        (("user", "Is it true?"), ("assistant", "no")),  # a word, not false
-        (("user", "1 + 1"), ("assistant", "2")),
-    ]  # fmt: skip
+    assert [c.messages for c in found] == [
+        in_turn(["Hello", "Hi"]),
+        in_turn(["Good morning, how are you?", "I am doing well, how about you?"]),  # no answer to its last line
+        in_turn(["Is it true?", "no"]),  # a word, not false
+        in_turn(["1 + 1", "2"]),
+    ]
     assert found[0].topic == "greetings"
     assert found[0].weight == 2.5
-    assert stats.summary() == {"read": 9, "kept": 4, "dropped": {"duplicate": 1, "malformed": 3, "no_answer": 1}}
-    assert {sample["reason"] for sample in stats.samples} <= set(DROP_REASONS)
+    assert stats.summary() == {
+        "read": 9,
+        "kept": 4,
+        "dropped": {"duplicate": 1, "empty_turn": 1, "malformed": 2, "no_answer": 1},
+        "changed": {"ends_with_user": 1},
+    }
+    assert set(stats.dropped) <= set(DROP_REASONS)
 
 
 def test_chatterbot_answers(tmp_path):
     found, _ = read(tmp_path, ANSWERS, kind="chatterbot_answers")
-    assert [c.turns[1][1] for c in found] == ["Lag.", "Segmentation faults."]
+    assert [c.answer for c in found] == ["Lag.", "Segmentation faults."]
     assert {c.opening for c in found} == {"What makes you sad"}
 
 
@@ -92,34 +92,6 @@ def test_topics_choose_files(tmp_path):
     assert {c.topic for c in found} == {"greetings"}
     with pytest.raises(UserError, match="no file named poetry"):
         read(tmp_path, GREETINGS, topics=("poetry",))
-
-
-def messages(*turns):
-    return json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]})
-
-
-def test_messages(tmp_path):
-    lines = [
-        messages(("system", "Be kind."), ("user", "Hello"), ("assistant", "Hi"), ("user", "left hanging")),
-        messages(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")),
-        messages(("user", "a"), ("user", "b"), ("assistant", "c")),
-        messages(("user", "a")),
-        messages(("user", "a"), ("tool", "b")),
-        '{"messages": "none"}',
-        '{"messages": [1]}',
-        '{"messages": [{"role": "user", "content": null}, {"role": "assistant", "content": "x"}]}',
-        "{broken",
-        "[]",
-        "",
-    ]
-    found, stats = read(tmp_path, "\n".join(lines), kind="messages", name="a.jsonl")
-    assert found[0].messages == [
-        {"role": "system", "content": "Be kind."},
-        {"role": "user", "content": "Hello"},
-        {"role": "assistant", "content": "Hi"},
-    ]
-    assert len(found) == 2
-    assert stats.summary()["dropped"] == {"malformed": 6, "no_answer": 1, "wrong_order": 1}
 
 
 @pytest.mark.parametrize(
@@ -177,25 +149,25 @@ def test_identity_follows_the_content(tmp_path):
 
 
 def conversation(opening: str) -> TrainingConversation:
-    return TrainingConversation((("user", opening), ("assistant", "yes")), "s", "t")
+    return TrainingConversation(in_turn([opening, "yes"]), "s", "t")
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), max_size=20), st.floats(0, 0.9))
 def test_split_loses_nothing(openings, fraction):
-    everything = [conversation(text) for text in openings]
+    everything = ConversationStore(conversation(text) for text in openings)
     train, held_out = split_conversations(everything, fraction)
-    assert sorted(c.opening for c in train + held_out) == sorted(openings)
+    assert sorted(c.opening for c in (*train, *held_out)) == sorted(openings)
     assert not {c.opening for c in train} & {c.opening for c in held_out}
 
 
 def test_split_keeps_equal_openings_together():
-    everything = [
+    everything = ConversationStore(
         conversation(text) for i in range(200) for text in (f"Question {i}?", f"question {i}", f"QUESTION, {i}!")
-    ]
+    )
     train, held_out = split_conversations(everything, 0.25)
     assert 90 < len(held_out) < 220
     assert len(held_out) % 3 == len(train) % 3 == 0
-    assert split_conversations(everything, 0.0)[1] == []
+    assert len(split_conversations(everything, 0.0)[1]) == 0
 
 
 def test_hash_fraction_is_uniform():
@@ -206,54 +178,14 @@ def test_hash_fraction_is_uniform():
 
 
 def test_augmentation_changes_user_turns_only():
-    found = augmented_turns(TrainingConversation((("user", "How are You?"), ("assistant", "Fine. And You?")), "s", "t"))
-    assert [turns[0][1] for turns in found] == ["How are You?", "how are you?", "How are You", "how are you"]
-    assert {turns[1][1] for turns in found} == {"Fine. And You?"}
-    assert len(augmented_turns(TrainingConversation((("user", "hi"), ("assistant", "Hi")), "s", "t"))) == 1
+    found = augmented_turns(in_turn(["How are You?", "Fine. And You?"]))
+    assert [turns[0]["content"] for turns in found] == ["How are You?", "how are you?", "How are You", "how are you"]
+    assert {turns[1]["content"] for turns in found} == {"Fine. And You?"}
+    assert len(augmented_turns(in_turn(["hi", "Hi"]))) == 1
     assert strip_final_punctuation("?!") == "?!"
 
 
 def test_yaml_aliases_are_refused():
     lines = [f"- &b{i + 1} [*b{i}, *b{i}]" for i in range(40)]
     with pytest.raises(UserError, match="line 3: aliases are not supported"):
-        PARSERS["chatterbot"]("\n".join(["conversations:", "- &b0 [x, y]", *lines]), "a.yml")
-
-
-def as_csv(rows):
-    return "".join(",".join('"' + cell.replace('"', '""') + '"' for cell in row) + "\r\n" for row in rows)
-
-
-HELLO = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("sharegpt.json", [{"id": "1", "conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]}]),
-        ("alpaca.json", [{"instruction": "Hello", "input": "", "output": "Hi"}]),
-        ("dolly.jsonl", {"instruction": "Hello", "context": "", "response": "Hi", "category": "open_qa"}),
-        ("prompts.jsonl", {"prompt": "Hello", "completion": "Hi"}),
-        ("trl.jsonl", {"prompt": HELLO[:1], "completion": HELLO[1:]}),
-        ("parts.jsonl", {"messages": [HELLO[0] | {"content": [{"type": "text", "text": "Hello"}]}, HELLO[1]]}),
-        ("bare.json", [HELLO]),
-        ("faq.csv", as_csv([("Question", "Answer"), ("Hello", "Hi")])),
-        ("faq.tsv", "prompt\tresponse\nHello\tHi\n"),
-    ],
-)  # fmt: skip
-def test_shapes_in_which_conversations_are_published(tmp_path, name, text):
-    found, _ = read(tmp_path, text if isinstance(text, str) else json.dumps(text), "messages", name)
-    assert [c.turns for c in found] == [(("user", "Hello"), ("assistant", "Hi"))]
-
-
-def test_an_instruction_with_its_input_and_a_system_message(tmp_path):
-    record = {"system": "Be brief.", "instruction": "Translate", "input": "Hello", "output": "Hallo"}
-    found, _ = read(tmp_path, json.dumps(record), "messages", "alpaca.jsonl")
-    assert found[0].turns == (("system", "Be brief."), ("user", "Translate\n\nHello"), ("assistant", "Hallo"))
-
-
-def test_unknown_shapes_are_said_with_their_fields(tmp_path):
-    with pytest.raises(UserError, match="no conversations") as raised:
-        read(tmp_path, as_csv([("Frage", "Antwort"), ("Hallo", "Hi")]), "messages", "faq.csv")
-    assert raised.value.hint is not None
-    assert "fields: frage, antwort" in raised.value.hint
-    assert "prompt and completion" in raised.value.hint
+        ENTRY_PARSERS["chatterbot"]("\n".join(["conversations:", "- &b0 [x, y]", *lines]), "a.yml")

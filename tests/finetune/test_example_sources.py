@@ -22,7 +22,7 @@ def test_pairs_and_labels(tmp_path):
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\nno JSON\n")
     examples, stats = read(tmp_path / "pairs.jsonl", "pairs")
     assert examples == [("a?", "A."), ("b?", "A."), ("a?", "B.")]
-    assert stats.summary() == {"read": 6, "kept": 3, "dropped": {"duplicate": 1, "malformed": 2}}
+    assert stats.summary() == {"read": 6, "kept": 3, "dropped": {"broken_line": 1, "duplicate": 1, "malformed": 1}}
 
     lines = [{"text": "fine", "label": 1}, {"text": "bad", "label": "no"}, {"text": "fine", "label": "no"}]
     (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -31,7 +31,9 @@ def test_pairs_and_labels(tmp_path):
     assert stats.dropped == {"duplicate": 1}
     with pytest.raises(UserError, match="no examples in x") as raised:
         read(tmp_path / "labels.jsonl", "pairs")
-    assert raised.value.hint == "kind = pairs reads JSON or CSV with the fields query and text; these have text, label"
+    assert raised.value.hint == (
+        "kind = pairs reads JSON or CSV with the fields query and text, or as `columns` names them; fields: text, label"
+    )
 
 
 def test_the_label_of_a_file_is_its_folder(tmp_path):
@@ -78,4 +80,4 @@ def test_labels_from_a_table_and_an_array(tmp_path):
     (tmp_path / "stars.csv").write_text("review;stars\nfine;5\n")
     with pytest.raises(UserError) as raised:
         read(tmp_path / "stars.csv", "labels")
-    assert raised.value.hint.endswith("these have review, stars")
+    assert raised.value.hint.endswith("fields: review, stars")

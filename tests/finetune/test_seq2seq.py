@@ -2,20 +2,22 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from groundup.artifacts.machine import Machine
+from groundup.data.conversation_shapes import in_turn
 from groundup.data.document import Document, DroppedDocument
 from groundup.data.document_reader import read_file
 from groundup.data.held_out_conversations import HELD_OUT
 from groundup.data.inputs import InputFile
 from groundup.data.readers.gettext import parse_gettext
 from groundup.data.readers.reader_options import ReaderOptions
-from groundup.finetune.chat_batches import EncodedConversation
 from groundup.finetune.conversations import read_conversations, split_conversations
+from groundup.finetune.encoded_conversations import EncodedConversation
 from groundup.finetune.finetune_task import CHAT, SEQ2SEQ, greedy_answers, task_for_model
-from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq
+from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq, pair_length
 from groundup.model import build_model
 from groundup.plan import derive
 from groundup.plan.finetune_defaults import finetuning_defaults
@@ -75,7 +77,7 @@ def test_format_strings_and_untranslated_messages_are_dropped(tmp_path):
     (tmp_path / "a.po").write_text("\n".join(lines))
     source = ConversationSourceConfig(name="a", kind="gettext", path=str(tmp_path / "a.po"))
     conversations, stats = read_conversations([source], Machine())
-    assert [conversation.turns for conversation in conversations] == [(("user", "Save"), ("assistant", "Speichern"))]
+    assert [conversation.messages for conversation in conversations] == [in_turn(["Save", "Speichern"])]
     assert stats.dropped == {"format_string": 1, "untranslated": 1}
 
 
@@ -104,22 +106,21 @@ def test_text_of_pretraining_leaves_out_what_fine_tuning_holds_out(kind: str, tm
     read = list(read_file(source["kind"], InputFile(path.name, path), options))
     texts = [each.text for each in read if isinstance(each, Document)]
     assert len(texts) == len(train) < 180
-    assert all(any(each.turns[-1][1] in text for text in texts) for each in train)
-    assert not any(each.turns[-1][1] in text for text in texts for each in validation)
+    assert all(any(each.answer in text for text in texts) for each in train)
+    assert not any(each.answer in text for text in texts for each in validation)
     assert [each.reason for each in read if isinstance(each, DroppedDocument)] == [HELD_OUT] * len(validation)
 
 
-def test_encode_seq2seq_and_length_limit(conversations, byte_tokenizer):
-    encoded = encode_seq2seq(conversations[0], byte_tokenizer, 8)
-    assert encoded is not None
+def test_encode_seq2seq_and_its_length(conversations, byte_tokenizer):
+    encoded = encode_seq2seq(conversations[0], byte_tokenizer)
     ids, mask = encoded.variants[0]
     assert byte_tokenizer.decode([id for id, answers in zip(ids, mask, strict=True) if not answers]) == "Hello"
     assert byte_tokenizer.decode([id for id, answers in zip(ids, mask, strict=True) if answers]) == "Hi"
-    assert encode_seq2seq(conversations[0], byte_tokenizer, 5) is None, "five letters and the end are six tokens"
+    assert pair_length(encoded) == 6, "five letters and the end"
 
 
 def test_an_epoch_has_each_pair_once(conversations, byte_tokenizer):
-    pairs = [encode_seq2seq(conversation, byte_tokenizer, 32) for conversation in conversations]
+    pairs = [encode_seq2seq(conversation, byte_tokenizer) for conversation in conversations]
     batches = Seq2SeqBatches(pairs, 10, 2, 0, 3, 0)
     assert (batches.num_rows, batches.batch_rows) == (4, 2)
     shown = [tuple(row.tolist()) for step in (0, 1) for row in batches.batch(step)["labels"]]
@@ -132,7 +133,9 @@ def test_an_epoch_has_each_pair_once(conversations, byte_tokenizer):
 
 
 def test_batches_hold_pairs_of_similar_length_the_longest_first():
-    pairs = [EncodedConversation((((5,) * (2 * n), (0,) * n + (1,) * n),)) for n in range(1, 65)]
+    pairs = [
+        EncodedConversation(((np.full(2 * n, 5), np.repeat(np.array([0, 1], np.uint8), n)),)) for n in range(1, 65)
+    ]
     batches = Seq2SeqBatches(pairs, 40, 4, 0, 3, 0)
     steps = batches.num_rows // batches.batch_rows
     shown = [batches.batch(step)["document_ids"] for step in range(steps)]
@@ -146,7 +149,7 @@ def test_batches_hold_pairs_of_similar_length_the_longest_first():
 
 def test_seq2seq_memorizes_pairs(conversations, byte_tokenizer):
     model = encoder_decoder()
-    pairs = [encode_seq2seq(conversation, byte_tokenizer, 32) for conversation in conversations]
+    pairs = [encode_seq2seq(conversation, byte_tokenizer) for conversation in conversations]
     batches = Seq2SeqBatches(pairs, 12, 4, 0, 3, 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(60):

@@ -20,7 +20,7 @@ def test_finetune_on_lists_of_messages(make_decoder, byte_tokenizer):
         model, byte_tokenizer, CHAT, CHAT[:1], epochs=8, learning_rate=1e-2, machine=Machine(device="cpu", threads=1)
     )  # fmt: skip
     assert set(model.state_dict()) == names, "merged"
-    assert len(result.train) == len(result.too_long) == len(result.validation) == 1
+    assert len(result.train) == len(result.validation) == result.stats.dropped["too_long"] == 1
     assert result.training.evaluations[-1]["loss"] < result.validation_start
     assert result.trained_parameters < sum(weight.numel() for weight in model.parameters())
     assert not torch.equal(model.embedding.tokens.weight, make_decoder().embedding.tokens.weight)
@@ -35,16 +35,17 @@ def test_little_data_is_read_in_many_small_batches(make_decoder, byte_tokenizer)
     assert result.knobs["lora_rank"] == 32
 
 
-def test_messages_that_do_not_alternate_are_refused(make_decoder, byte_tokenizer):
-    with pytest.raises(UserError, match=r"conversations\[0\]: user and assistant turns do not alternate"):
-        finetune(make_decoder(), byte_tokenizer, [[CHAT[0][0], CHAT[0][0], CHAT[0][1]]])
+def test_doubled_turns_are_merged(make_decoder, byte_tokenizer):
+    chat = [[CHAT[0][0], CHAT[0][0], CHAT[0][1]]]
+    result = finetune(make_decoder(), byte_tokenizer, chat, epochs=1, machine=Machine(device="cpu", threads=1))
+    assert result.train.conversations[0].opening == "Hello\n\nHello"
 
 
 @pytest.mark.parametrize(
     ("conversation", "message"),
     [
         ({"messages": CHAT[0]}, "is a dict, expected a list"),
-        ([("user", "x")], "not a list"),
+        ([("user", "x")], "not in a known shape"),
         (CHAT[0][:1], "no assistant turn"),
     ],
 )

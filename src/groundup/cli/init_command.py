@@ -72,7 +72,6 @@ def init(
     Example: groundup init --goal finetune --model SmolLM2.gguf --chat conversations.jsonl
     """
     from groundup.artifacts.machine import Machine
-    from groundup.finetune.conversations import DROP_REASONS
     from groundup.finetune.input_check import count_inputs
     from groundup.plan import init_recipe
     from groundup.plan.init_model_recipe import MODEL_GOALS
@@ -135,8 +134,7 @@ def init(
     if answers["hardware"] == _this_cpu() and (speed := _measure_speed(planned, answers["hardware"])):
         text, planned = init_recipe.recipe_toml(**options, relative_speed=speed)
     if planned.recipe.finetune is not None and (read := count_inputs(planned.recipe.finetune)):
-        dropped = ", ".join(f"{count:,} {DROP_REASONS[reason]}" for reason, count in read.dropped.most_common())
-        print(f"read: {read.kept:,} of {read.read:,} for fine-tuning{f' ({dropped})' if dropped else ''}")
+        print(f"for fine-tuning: {read.describe()}")
     summary = planned.summary()
     if "data" in summary:
         summary["data"]["estimated"] = True

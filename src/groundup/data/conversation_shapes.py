@@ -59,7 +59,7 @@ def find_messages(record: Any, columns: Mapping[str, str] | None = None) -> Mess
     for name in TEXT_LISTS:
         texts = record.get(name)
         if isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts):
-            return system_message(record) + _in_turn(texts)
+            return system_message(record) + in_turn(texts)
     return None
 
 
@@ -140,8 +140,9 @@ def _history(record: Mapping[str, Any]) -> Messages:
     pairs = record.get("history")
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         return []
-    return [message for pair in pairs for message in _in_turn(pair)]
+    return [message for pair in pairs for message in in_turn(pair)]
 
 
-def _in_turn(texts: Sequence[str]) -> Messages:
+def in_turn(texts: Sequence[str]) -> Messages:
+    """Messages of user and assistant in turn."""
     return [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(texts)]

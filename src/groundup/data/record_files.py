@@ -41,9 +41,13 @@ HOUSEKEEPING = re.compile(
     r"(?:^|/)(?:dataset_infos?\.json|state\.json|dataset_dict\.json|cache-[^/]*\.arrow|indices[^/]*\.arrow)$"
 )
 """Files of a folder of `datasets` beside the records."""
+LIST_OF_LISTS = re.compile(r"\s*\[\s*\[")
 HEAD_BYTES = 1 << 16
 RECORD_SUFFIXES = (*JSON_SUFFIXES, *ARROW_SUFFIXES, "csv", "tsv", "xlsx", "xlsm")
 SHOWN_CHARACTERS = 200
+
+OpenableFile = tuple[str, Callable[[], IO[bytes]]]
+"""Name, and what opens it."""
 
 FAULTS = {
     "broken_line": "not valid JSON",
@@ -76,20 +80,24 @@ def source_records(source: FileSpec, machine: Machine) -> Iterator[FileRecord]:
     (folders of `datasets` and of the Hub); the log says which. Raises UserError for a damaged file, and for one in another
     format.
     """
-    files = source_files(source, machine)
+    return records_of_files(source.name, source_files(source, machine), machine)
+
+
+def records_of_files(source: str, files: Sequence[OpenableFile], machine: Machine) -> Iterator[FileRecord]:
+    """As `source_records`, of files that are known."""
     left_out = _left_out([name for name, _ in files])
     if left_out:
         shown = ", ".join(sorted(left_out)[:3]) + (" ..." if len(left_out) > 3 else "")
-        machine.progress.log(f"{source.name}: left out {len(left_out)} of {len(files)} files: {shown}")
+        machine.progress.log(f"{source}: left out {len(left_out)} of {len(files)} files: {shown}")
     for name, open_file in files:
         if name not in left_out:
             with open_file() as stream:
                 yield from file_records(name, stream)
 
 
-def source_files(source: FileSpec, machine: Machine) -> list[tuple[str, Callable[[], IO[bytes]]]]:
-    """(name, what opens it) of the files of a source and the members of its archives, sorted in each archive."""
-    files: list[tuple[str, Callable[[], IO[bytes]]]] = []
+def source_files(source: FileSpec, machine: Machine) -> list[OpenableFile]:
+    """Name and opener of the files of a source and the members of its archives, sorted in each archive."""
+    files: list[OpenableFile] = []
     for file in resolve_files(source, machine):
         if file.is_archive:
             contents = sorted((member.name, member.stream.read()) for member in file.iter_members())
@@ -184,18 +192,30 @@ def _json_line(line: str, name: str, number: int) -> FileRecord:
 
 
 def _json_values(name: str, lines: TextLines) -> Iterator[FileRecord]:
-    """The elements of an array, or of the list that an object holds ({"data": [...]})."""
-    number = 0
-    for _, found in json_values(name, lines):
-        inner = next(filter(_is_list_of_records, found.values()), None) if isinstance(found, dict) else None
-        for value in [found] if inner is None else inner:
-            number += 1
-            if isinstance(value, DroppedDocument):
-                yield FileRecord(value.text[:SHOWN_CHARACTERS], name, number, value.reason)
-            elif _has_surrogate("\\u", value):
-                yield _surrogate(repr(value)[:SHOWN_CHARACTERS], name, number)
-            else:
-                yield FileRecord(value, name, number)
+    """The elements of an array, or of the list that an object holds ({"data": [...]}); of an array of turns, that array."""
+    for number, value in enumerate(_elements(name, lines), start=1):
+        if isinstance(value, DroppedDocument):
+            yield FileRecord(value.text[:SHOWN_CHARACTERS], name, number, value.reason)
+        elif _has_surrogate("\\u", value):
+            yield _surrogate(repr(value)[:SHOWN_CHARACTERS], name, number)
+        else:
+            yield FileRecord(value, name, number)
+
+
+def _elements(name: str, lines: TextLines) -> Iterator[Any]:
+    if LIST_OF_LISTS.match(lines.head):  # json_values parses each object for itself
+        try:
+            yield from json.loads("".join(lines.chunks()))
+        except (ValueError, RecursionError):
+            yield DroppedDocument("broken_line", name, lines.head)
+        return
+    values = (value for _, value in json_values(name, lines))
+    for value in values:
+        if is_turn(value):
+            yield [value, *values]
+            continue
+        inner = next(filter(_is_list_of_records, value.values()), None) if isinstance(value, dict) else None
+        yield from [value] if inner is None else inner
 
 
 def _is_list_of_records(value: Any) -> bool:

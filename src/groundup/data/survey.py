@@ -3,10 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.archive import estimate_text_bytes
 from groundup.data.clean.cleaning_steps import FilterContext, build_steps, clean_document, utf8_bytes
@@ -23,7 +25,8 @@ from groundup.data.filter_stats import PII_STEP, REASON_TEXTS, count_by_name, de
 from groundup.data.inputs import InputFile, resolve_files
 from groundup.data.readers.reader_options import ReaderOptions
 from groundup.data.readers.records import CONVERSATIONS
-from groundup.data.readers.table import is_arrow, read_records
+from groundup.data.readers.table import is_arrow
+from groundup.data.record_files import file_records
 from groundup.recipe.data_config import DataConfig, FilesConfig, SourceConfig
 
 MAX_FILES = 400
@@ -276,10 +279,10 @@ def without_filters(spec: FilesConfig) -> SourceConfig:
 
 
 def iter_turns(path: Path, role: str = "assistant") -> Iterator[str]:
-    """Texts of a role in a file of conversations; damaged lines are skipped."""
-    with path.open("rb") as stream:
-        for record in read_records(path.name, stream):
-            for turn in find_messages(record) or ():
+    """Texts of a role in a file of conversations; what is damaged or of another format is skipped."""
+    with path.open("rb") as stream, suppress(UserError):
+        for record in file_records(path.name, stream):
+            for turn in find_messages(record.value) or ():
                 if turn["role"] == role and isinstance(turn["content"], str):
                     yield turn["content"]
 

@@ -2,9 +2,15 @@
 
     read_stats.py               what was read, dropped and changed, with file and line
     turn_checks.py              checks and repairs of the order of turns
+    conversation_store.py       a conversation, and many of them in a file
+    conversation_trees.py       trees of messages as conversations
+    dialogue_files.py           ChatterBot's YAML and gettext catalogues
     conversations.py            conversations from files, and the validation split
     preference_data.py          preferences and labelled answers from files
     chat_batches.py             conversations to batches, loss on the assistant's tokens; variants of user turns
+    long_conversations.py       conversations beyond the sequence length: dropped, cut or split
+    encoded_conversations.py    conversations as tokens, in arrays
+    training_set.py             conversations and their tokens, as they are learnt
     seq2seq.py                  the same for an encoder-decoder, such as translation
     finetune_task.py            which of the two a model learns
     finetune_plan.py            cost and checks of fine-tuning [base], before anything runs
@@ -30,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from groundup.finetune.chat_batches import ChatBatches as ChatBatches
     from groundup.finetune.classification import load_classifier as load_classifier
-    from groundup.finetune.conversations import TrainingConversation as TrainingConversation
+    from groundup.finetune.conversation_store import TrainingConversation as TrainingConversation
     from groundup.finetune.conversations import read_conversations as read_conversations
     from groundup.finetune.example_tasks import finetune_classifier as finetune_classifier
     from groundup.finetune.example_tasks import finetune_embeddings as finetune_embeddings
@@ -49,7 +55,7 @@ _LAZY_IMPORTS = {
     "FinetuneResult": "sft",
     "LabelledAnswer": "preference_data",
     "Preference": "preference_data",
-    "TrainingConversation": "conversations",
+    "TrainingConversation": "conversation_store",
     "apply_lora": "lora",
     "finetune": "sft",
     "finetune_classifier": "example_tasks",

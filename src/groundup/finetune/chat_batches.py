@@ -5,56 +5,42 @@ conversation change with the epoch.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from groundup.artifacts.errors import UserError
+from groundup.data.conversation_shapes import Messages
 from groundup.data.stable_hash import hash_fraction
-from groundup.finetune.conversations import TrainingConversation, Turns
+from groundup.finetune.conversation_store import TrainingConversation
+from groundup.finetune.encoded_conversations import EncodedConversation, Variant
 from groundup.model.loss import IGNORE_INDEX
 from groundup.tokenizer import Tokenizer
 from groundup.train.sequence_order import feistel_permutation
 
 
-@dataclass(frozen=True)
-class EncodedConversation:
-    """The variants of a conversation: token ids, and a mask that is 1 at the assistant's tokens."""
-
-    variants: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
-    weight: float = 1.0
-
-    @property
-    def max_tokens(self) -> int:
-        return max(len(ids) for ids, _ in self.variants)
-
-
 def encode_conversation(
-    conversation: TrainingConversation, tokenizer: Tokenizer, max_tokens: int, *, augment_user_turns: bool = False
-) -> EncodedConversation | None:
-    """The conversation as tokens, without its last turns if it is too long; None if no answer fits.
+    conversation: TrainingConversation, tokenizer: Tokenizer, *, augment_user_turns: bool = False
+) -> EncodedConversation:
+    """The conversation as tokens, and its variants.
 
     Some chat templates render earlier answers in another way than the last one: then only the last has a loss.
-    Raises UserError if the tokenizer has no chat template.
+    Raises UserError if the tokenizer has no chat template, or that refuses the conversation.
     """
-    turns = conversation.turns
-    while True:
-        variants = augmented_turns(TrainingConversation(turns, "", "")) if augment_user_turns else [turns]
-        rendered = tuple(_render(tokenizer, variant) for variant in variants)
-        if max(len(ids) for ids, _ in rendered) <= max_tokens:
-            return EncodedConversation(rendered, conversation.weight)
-        turns = turns[:-2]
-        if not turns or turns[-1][0] != "assistant":
-            return None
+    variants = augmented_turns(conversation.messages) if augment_user_turns else [conversation.messages]
+    rendered = tuple(_render(tokenizer, messages, conversation.tools) for messages in variants)
+    return EncodedConversation(rendered, conversation.weight)
 
 
-def _render(tokenizer: Tokenizer, turns: Turns) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    messages = [{"role": role, "content": text} for role, text in turns]
-    ids, mask = tokenizer.render_chat_with_mask(messages, last_turn_only=learns_last_turn_only(tokenizer))
-    return tuple(ids), tuple(mask)
+def _render(tokenizer: Tokenizer, messages: Messages, tools: Sequence[Any]) -> Variant:
+    if "developer" not in (tokenizer.chat_template or ""):  # most templates know no such role, and some leave it out
+        messages = [each | {"role": "system"} if each["role"] == "developer" else each for each in messages]
+    names = {"tools": list(tools)} if tools else {}
+    ids, mask = tokenizer.render_chat_with_mask(messages, last_turn_only=learns_last_turn_only(tokenizer), **names)
+    return np.array(ids), np.array(mask, np.uint8)
 
 
 @lru_cache(maxsize=8)
@@ -68,19 +54,20 @@ def learns_last_turn_only(tokenizer: Tokenizer) -> bool:
     return False
 
 
-def augmented_turns(conversation: TrainingConversation) -> list[Turns]:
-    """The conversation, with user turns in lower case, without final punctuation, and both; without duplicates."""
+def augmented_turns(messages: Messages) -> list[Messages]:
+    """The messages, with user turns in lower case, without final punctuation, and both; without duplicates."""
     changes = (str, str.lower, strip_final_punctuation, lambda text: strip_final_punctuation(text.lower()))
-    return list(dict.fromkeys(_apply_to_user(conversation.turns, change) for change in changes))
+    variants: list[Messages] = []
+    for change in changes:
+        variant = [each | {"content": change(each["content"])} if each["role"] == "user" else each for each in messages]
+        if variant not in variants:
+            variants.append(variant)
+    return variants
 
 
 def strip_final_punctuation(text: str) -> str:
     """ "How are you?" -> "How are you"; a text of marks alone stays."""
     return text.rstrip(".?! ") or text
-
-
-def _apply_to_user(turns: Turns, change: Callable[[str], str]) -> Turns:
-    return tuple((role, change(text) if role == "user" else text) for role, text in turns)
 
 
 class ChatBatches:
@@ -126,7 +113,7 @@ class ChatBatches:
         rows = [[self.conversations[index].variants[0] for index in row] for row in self.rows]
         return [self._tensors(rows[i : i + self.batch_rows]) for i in range(0, len(rows), self.batch_rows)]
 
-    def _row(self, row: int, epoch: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    def _row(self, row: int, epoch: int) -> list[Variant]:
         """The conversations of a row, in the variants of the epoch."""
         conversations = []
         for position, index in enumerate(self.rows[row]):
@@ -135,7 +122,7 @@ class ChatBatches:
             conversations.append(variants[int(fraction * len(variants))])
         return conversations
 
-    def _tensors(self, rows: list[list[tuple[tuple[int, ...], tuple[int, ...]]]]) -> dict[str, Tensor]:
+    def _tensors(self, rows: Sequence[Sequence[Variant]]) -> dict[str, Tensor]:
         tokens = torch.full((len(rows), self.sequence_length), self.pad_id)
         labels = torch.full_like(tokens, IGNORE_INDEX)
         document_ids = torch.zeros_like(tokens)  # 0 is padding
@@ -143,9 +130,9 @@ class ChatBatches:
             begin = 0
             for document, (ids, mask) in enumerate(row, start=1):
                 span = slice(begin, begin + len(ids))
-                token_ids = torch.tensor(ids)
+                token_ids = torch.from_numpy(ids.astype(np.int64))
                 tokens[index, span] = token_ids
-                labels[index, span] = torch.where(torch.tensor(mask) == 1, token_ids, IGNORE_INDEX)
+                labels[index, span] = torch.where(torch.from_numpy(mask) == 1, token_ids, IGNORE_INDEX)
                 document_ids[index, span] = document
                 begin += len(ids)
         return {"tokens": tokens, "labels": labels, "document_ids": document_ids}

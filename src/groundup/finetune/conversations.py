@@ -1,145 +1,101 @@
-"""Conversations from files: ChatterBot YAML, JSON or tables in the usual shapes, or gettext translations.
+"""Conversations from files: what is read, in one form, without duplicates, and the validation split.
 
-    conversations:                              {"messages": [{"role": "user", "content": "Hello"},
-    - - Hello                                                 {"role": "assistant", "content": "Hi"}]}
-      - Hi
-
-Dropped conversations are counted by reason, and some are kept as samples.
+The shapes of records are in data/conversation_shapes.py, those of other files in dialogue_files.py and conversation_trees.py.
 """
 
-import csv
-import io
+import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.data.conversation_shapes import find_messages
+from groundup.data.conversation_shapes import Messages, find_messages, mapped_fields
 from groundup.data.held_out_conversations import is_held_out
-from groundup.data.inputs import file_hashes, resolve_files
-from groundup.data.readers.gettext import FormatString, parse_gettext
-from groundup.data.readers.table import is_arrow, parse_rows, read_records
+from groundup.data.inputs import file_hashes
+from groundup.data.record_files import FileRecord, records_of_files, source_files
+from groundup.finetune.conversation_store import ConversationStore, TrainingConversation
+from groundup.finetune.conversation_trees import join_trees
+from groundup.finetune.dialogue_files import MESSAGES_OF_ENTRIES, dialogue_records
+from groundup.finetune.read_stats import ReadStats, RecordDropped
+from groundup.finetune.turn_checks import DoubledRoles, check_messages, merge_doubled
 from groundup.recipe.finetune_config import ConversationSourceConfig, FinetuneConfig
 
-ROLES = ("system", "user", "assistant")
-
-Turns = tuple[tuple[str, str], ...]
-"""(role, text) pairs."""
-
-DROP_REASONS = {
-    "malformed": "not a list of text turns",
-    "no_answer": "no assistant turn",
-    "wrong_order": "user and assistant turns do not alternate",
-    "duplicate": "duplicate of an earlier one",
-    "format_string": "message of a program with placeholders",
-    "untranslated": "translation equal to the message",
-    "too_long": "first answer beyond the model's context length",
-}
-
-
-@dataclass(frozen=True)
-class TrainingConversation:
-    """Alternating turns of user and assistant, ending with the assistant; a system message may come first.
-
-    Attributes:
-        source: name of the source in the recipe.
-        topic: name of its file, without suffix.
-        weight: number of times in one epoch.
-    """
-
-    turns: Turns
-    source: str
-    topic: str
-    weight: float = 1.0
-
-    @property
-    def messages(self) -> list[dict[str, str]]:
-        """As a list of messages for chat templates."""
-        return [{"role": role, "content": text} for role, text in self.turns]
-
-    @property
-    def opening(self) -> str:
-        """The first user turn."""
-        return next(text for role, text in self.turns if role == "user")
-
-
-class ConversationDropped(Exception):
-    """The message is one of DROP_REASONS."""
-
-
-@dataclass
-class ConversationStats:
-    """Numbers of conversations read, kept and dropped by reason, and some samples of the dropped ones."""
-
-    read: int = 0
-    kept: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    samples: list[dict[str, Any]] = field(default_factory=list)
-    MAX_SAMPLES = 10
-
-    def drop(self, reason: str, item: Any, source: str) -> None:
-        self.dropped[reason] += 1
-        if self.dropped[reason] <= self.MAX_SAMPLES:
-            self.samples.append({"reason": reason, "source": source, "item": item})
-
-    def summary(self) -> dict[str, Any]:
-        return {"read": self.read, "kept": self.kept, "dropped": dict(sorted(self.dropped.items()))}
+SHAPES = (
+    "`messages`, `conversations`, instruction and output, prompt and completion, or question and answer; "
+    'columns = {prompt = "FIELD", completion = "FIELD"} or {messages = "FIELD"} names them in the files'
+)
+FOR_PREFERENCE = "pairs of a chosen and a rejected answer are for the table [preference]"
+LABELS_OF_BAD = ("false", "0", "-1")
 
 
 def read_conversations(
-    inputs: Iterable[ConversationSourceConfig], machine: Machine
-) -> tuple[list[TrainingConversation], ConversationStats]:
+    inputs: Iterable[ConversationSourceConfig], machine: Machine, doubled_roles: DoubledRoles = "merge"
+) -> tuple[ConversationStore, ReadStats]:
     """All conversations of all sources without duplicates, in the order of the recipe and the files.
 
-    Raises UserError if a source cannot be read, or no conversation is left.
+    `doubled_roles`: what happens to two turns of one role behind each other. Raises UserError if a source cannot be read, or
+    no conversation is left.
     """
-    stats = ConversationStats()
-    conversations: dict[Turns, TrainingConversation] = {}
+    inputs = list(inputs)
+    stats = ReadStats()
+    store = ConversationStore()
+    known: set[bytes] = set()
     for source in inputs:
-        for item, topic in _read_items(source, machine):
+        for record in _source_records(source, machine):
             stats.read += 1
             try:
-                for turns in TURN_PARSERS[source.kind](item):
-                    if turns in conversations:
-                        raise ConversationDropped("duplicate")
-                    conversations[turns] = TrainingConversation(turns, source.name, topic, source.repeats)
-            except ConversationDropped as reason:
-                stats.drop(str(reason), item, source.name)
-    stats.kept = len(conversations)
-    if not conversations:
-        raise UserError(
-            f"no conversations in {', '.join(source.name for source in inputs)} ({stats.read} entries read)",
-            hint=_describe_drops(stats),
-        )
-    return list(conversations.values()), stats
+                for conversation in _conversations_of(record, source, doubled_roles, stats):
+                    key = _digest(conversation)
+                    if key in known:
+                        raise RecordDropped("duplicate")
+                    known.add(key)
+                    store.append(conversation)
+            except RecordDropped as reason:
+                stats.drop_record(str(reason), record, source.name)
+    stats.kept = len(store)
+    if not store:
+        names = ", ".join(source.name for source in inputs)
+        fields = stats.describe_fields()
+        expected = FOR_PREFERENCE if fields and "chosen" in fields else f"expected the fields {SHAPES}"
+        hint = "; ".join(filter(None, [stats.describe(), fields, expected]))
+        raise UserError(f"no conversations in {names} ({stats.read:,} entries read)", hint=hint)
+    return store, stats
 
 
-def _describe_drops(stats: ConversationStats) -> str:
-    """Why nothing was kept, the fields of an entry, and the shapes that are read."""
-    reasons = [f"{count:,} {DROP_REASONS[reason]}" for reason, count in stats.dropped.most_common()]
-    entry = next((sample["item"] for sample in stats.samples if isinstance(sample["item"], dict)), None)
-    fields = [f"fields: {', '.join(map(str, entry))}"] if entry else []
-    shapes = "`messages`, `conversations`, instruction and output, prompt and completion, or question and answer"
-    return "; ".join([*reasons, *fields, f"JSON or CSV is read with {shapes}"])
+def conversation_of(
+    messages: Messages, doubled_roles: DoubledRoles = "merge", **options: Any
+) -> tuple[TrainingConversation, list[str]]:
+    """The conversation of some messages, and what was changed in it (of CHANGES). `options`: its other fields.
+
+    Raises RecordDropped if there is none.
+    """
+    kept = [dict(each) for each in messages if each["role"] not in ("system", "developer") or each["content"]]
+    length = len(kept)
+    while kept and kept[-1]["role"] != "assistant":
+        kept.pop()
+    check_messages(kept if kept else messages)
+    if not kept:
+        raise RecordDropped("no_answer")
+    if not any(each.get("weight", 1) for each in kept if each["role"] == "assistant"):
+        raise RecordDropped("nothing_learnt")
+    merged, is_merged = merge_doubled(kept, doubled_roles)
+    changes = ["ends_with_user"] * (len(kept) < length) + ["merged_turns"] * is_merged
+    return TrainingConversation(merged, **options), changes
 
 
 def split_conversations(
-    conversations: Sequence[TrainingConversation], fraction: float
-) -> tuple[list[TrainingConversation], list[TrainingConversation]]:
+    conversations: ConversationStore, fraction: float
+) -> tuple[ConversationStore, ConversationStore]:
     """(training set, validation set with about `fraction` of the openings), in their order.
 
     Split by a hash of the opening, so that no opening is in both sets.
     """
-    parts: tuple[list[TrainingConversation], list[TrainingConversation]] = ([], [])
-    for conversation in conversations:
-        parts[is_held_out(conversation.opening, fraction)].append(conversation)
-    return parts
+    parts: tuple[list[int], list[int]] = ([], [])
+    for index, conversation in enumerate(conversations):
+        parts[is_held_out(conversation.opening, fraction)].append(index)
+    return conversations.select(parts[0]), conversations.select(parts[1])
 
 
 def identity(section: FinetuneConfig, machine: Machine) -> dict[str, Any]:
@@ -150,142 +106,59 @@ def identity(section: FinetuneConfig, machine: Machine) -> dict[str, Any]:
     return {source.name: file_hashes(source, machine) for source in (*section.conversations, *section.examples)}
 
 
-def _read_items(source: ConversationSourceConfig, machine: Machine) -> Iterator[tuple[Any, str]]:
-    """(parsed entry, file name without suffix) of the source's files, sorted by name."""
-    topics = set(source.topics)
-    topics_read = set()
-    for file in resolve_files(source, machine):
-        texts = []
-        for member in file.iter_members():
-            topic = PurePosixPath(member.name).stem
-            if not topics or topic in topics:
-                texts.append((member.name, topic, member.stream.read()))
-        for name, topic, data in sorted(texts):
-            topics_read.add(topic)
-            yield from ((item, topic) for item in _parse(source.kind, data, name))
-    if missing := sorted(topics - topics_read):
-        raise UserError(
-            f"finetune.conversations: {source.name}: no file named {missing[0]}", hint=f"check {source.path}"
+def _source_records(source: ConversationSourceConfig, machine: Machine) -> Iterator[FileRecord]:
+    files = source_files(source, machine)
+    if source.topics:
+        found = {PurePosixPath(name).stem for name, _ in files}
+        if missing := sorted(set(source.topics) - found):
+            raise UserError(
+                f"finetune.conversations: {source.name}: no file named {missing[0]}", hint=f"check {source.path}"
+            )
+        files = [file for file in files if PurePosixPath(file[0]).stem in source.topics]
+    if source.kind == "messages":
+        return join_trees(records_of_files(source.name, files, machine))
+    return dialogue_records(source.kind, files)
+
+
+def _conversations_of(
+    record: FileRecord, source: ConversationSourceConfig, doubled_roles: DoubledRoles, stats: ReadStats
+) -> Iterator[TrainingConversation]:
+    if record.fault:
+        raise RecordDropped(record.fault)
+    if source.kind == "messages":
+        found: Iterable[Messages] = [_messages_of_record(record.value, source.columns)]
+    else:
+        found = MESSAGES_OF_ENTRIES[source.kind](record.value)
+    options = {"source": source.name, "topic": PurePosixPath(record.file).stem, "weight": source.repeats}
+    tools = _tools(record.value, source.columns)
+    for messages in found:
+        conversation, changes = conversation_of(
+            messages, doubled_roles, tools=tools, file=record.file, line=record.line, **options
         )
+        for kind in changes:
+            stats.change(kind, record.value, source.name, record.file, record.line)
+        yield conversation
 
 
-def _parse(kind: str, data: bytes, name: str) -> Iterable[Any]:
-    if kind == "messages" and is_arrow(name):
-        return read_records(name, io.BytesIO(data))
-    return PARSERS[kind](_decode(data, name), name)
+def _messages_of_record(value: Any, columns: Mapping[str, str]) -> Messages:
+    if not (messages := find_messages(value, columns)):
+        raise RecordDropped("malformed")
+    if isinstance(value, dict) and str(mapped_fields(value, columns).get("label")).lower() in LABELS_OF_BAD:
+        raise RecordDropped("undesirable")
+    return messages
 
 
-def parse_chatterbot(text: str, name: str) -> list[Any]:
-    """The entries of `conversations`. CBaseLoader reads scalars as text ("no" is not a boolean) and cannot run code."""
-    try:
-        for event in yaml.parse(text, Loader=yaml.CBaseLoader):
-            if isinstance(event, yaml.AliasEvent):  # a few lines would become gigabytes
-                raise yaml.YAMLError(f"line {event.start_mark.line + 1}: aliases are not supported")
-        content = yaml.load(text, Loader=yaml.CBaseLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(
-            f"{name}: not valid YAML: {str(error).splitlines()[0]}", hint="correct or remove the file"
-        ) from None
-    entries = content.get("conversations") if isinstance(content, dict) else None
-    if not isinstance(entries, list):
-        raise UserError(f"{name}: no list `conversations`, expected ChatterBot's format", hint="try kind = messages")
-    return entries
-
-
-def parse_records(text: str, name: str) -> list[Any]:
-    """A JSON object a line, an array of them, or the rows of a CSV or TSV file by column in lower case.
-
-    Invalid lines of JSON become entries that are dropped as malformed. Raises UserError for a broken table.
-    """
-    if PurePosixPath(name).suffix.lower() in (".csv", ".tsv"):
+def _tools(value: Any, columns: Mapping[str, str]) -> list[Any]:
+    """The definitions of a field `tools`: a list, or its JSON text."""
+    tools = mapped_fields(value, columns).get("tools") if isinstance(value, dict) else None
+    if isinstance(tools, str):
         try:
-            return list(parse_rows(text, name))
-        except csv.Error as error:
-            raise UserError(f"{name}: not a table ({error})", hint="save it as CSV or as JSON lines") from None
-    entries: list[Any] = []
-    if text.lstrip().startswith("["):
-        try:
-            return list(json.loads(text))
+            tools = json.loads(tools)
         except (ValueError, RecursionError):
-            pass
-    for line in text.split("\n"):  # splitlines would also part lines within a string
-        if line.strip():
-            try:
-                entries.append(json.loads(line))
-            except (ValueError, RecursionError):
-                entries.append(line[:200])
-    return entries
+            return []
+    return tools if isinstance(tools, list) else []
 
 
-def turns_from_lines(item: Any) -> Iterator[Turns]:
-    """Lines of user and assistant in turn; a last line without an answer is dropped."""
-    lines = _lines(item)
-    roles = ("user", "assistant")
-    turns = tuple((roles[index % 2], line) for index, line in enumerate(lines))
-    yield turns if len(turns) % 2 == 0 else turns[:-1]
-
-
-def turns_from_answers(item: Any) -> Iterator[Turns]:
-    """A first line, and several answers to it: one conversation each."""
-    first, *answers = _lines(item)
-    yield from ((("user", first), ("assistant", answer)) for answer in dict.fromkeys(answers))
-
-
-def turns_from_messages(item: Any) -> Iterator[Turns]:
-    """The messages of a record, up to the last assistant turn."""
-    messages = find_messages(item)
-    if messages is None:
-        raise ConversationDropped("malformed")
-    turns = tuple((message["role"], message["content"]) for message in messages)
-    if not all(role in ROLES and isinstance(text, str) and text.strip() for role, text in turns):
-        raise ConversationDropped("malformed")
-    while turns and turns[-1][0] != "assistant":
-        turns = turns[:-1]
-    dialogue = turns[1:] if turns and turns[0][0] == "system" else turns
-    if not dialogue:
-        raise ConversationDropped("no_answer")
-    if any(role != ("user", "assistant")[index % 2] for index, (role, _) in enumerate(dialogue)):
-        raise ConversationDropped("wrong_order")
-    yield tuple((role, text.strip()) for role, text in turns)
-
-
-def _lines(item: Any) -> list[str]:
-    """At least two lines of text, with normalized white space."""
-    if not isinstance(item, list) or not all(isinstance(line, str) for line in item):
-        raise ConversationDropped("malformed")
-    lines = [" ".join(line.split()) for line in item]
-    if not all(lines):
-        raise ConversationDropped("malformed")
-    if len(lines) < 2:
-        raise ConversationDropped("no_answer")
-    return lines
-
-
-def _decode(data: bytes, name: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: not UTF-8 text ({error})", hint="convert it with iconv") from None
-
-
-def turns_from_gettext(item: Any) -> Iterator[Turns]:
-    """A message and its translation, without format strings and what is not translated: their copies score well."""
-    if isinstance(item, FormatString):
-        raise ConversationDropped("format_string")
-    if item[0] == item[1]:
-        raise ConversationDropped("untranslated")
-    yield from turns_from_lines(item)
-
-
-PARSERS: dict[str, Callable[[str, str], list[Any]]] = {
-    "chatterbot": parse_chatterbot,
-    "chatterbot_answers": parse_chatterbot,
-    "messages": parse_records,
-    "gettext": parse_gettext,
-}
-TURN_PARSERS: dict[str, Callable[[Any], Iterator[Turns]]] = {
-    "chatterbot": turns_from_lines,
-    "chatterbot_answers": turns_from_answers,
-    "messages": turns_from_messages,
-    "gettext": turns_from_gettext,
-}
+def _digest(conversation: TrainingConversation) -> bytes:
+    text = json.dumps([conversation.messages, conversation.tools], sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

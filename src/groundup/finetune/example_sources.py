@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.data.inputs import resolve_files
+from groundup.data.conversation_shapes import mapped_fields
 from groundup.data.readers.encoding import decode_bytes
+from groundup.data.record_files import FileRecord, source_files, source_records
 from groundup.data.stable_hash import hash_fraction
-from groundup.finetune.conversations import ConversationStats, parse_records
+from groundup.finetune.read_stats import ReadStats
 from groundup.recipe.finetune_config import ExampleSourceConfig
 
 EXAMPLE_FIELDS = {"pairs": ("query", "text"), "labels": ("text", "label"), "folders": ("text", "label")}
@@ -32,59 +33,54 @@ class Example(NamedTuple):
     target: str
 
 
-def read_examples(inputs: Iterable[ExampleSourceConfig], machine: Machine) -> tuple[list[Example], ConversationStats]:
+def read_examples(inputs: Iterable[ExampleSourceConfig], machine: Machine) -> tuple[list[Example], ReadStats]:
     """All examples of all sources, in the order of the recipe and the files; of equal first texts and targets, the first.
 
     A text with two labels counts once, with the first. Raises UserError if a source cannot be read, or no example is left.
     """
-    stats = ConversationStats()
+    stats = ReadStats()
     examples: dict[Any, Example] = {}
     kinds = {source.kind for source in inputs}
     for source in inputs:
         first, second = EXAMPLE_FIELDS[source.kind]
-        for record in _read_records(source, machine):
+        for record in _folder_records(source, machine) if source.kind == "folders" else source_records(source, machine):
             stats.read += 1
-            fields = record if isinstance(record, dict) else {}
+            fields = mapped_fields(record.value, source.columns) if isinstance(record.value, dict) else {}
             text, target = fields.get(first), fields.get(second)
             if source.kind == "labels" and isinstance(target, int):  # 0 and 1 are common labels
                 target = str(target)
             if not (isinstance(text, str) and isinstance(target, str) and text.strip() and target.strip()):
-                stats.drop("malformed", record, source.name)
+                stats.drop_record(record.fault or "malformed", record, source.name)
                 continue
             example = Example(text.strip(), target.strip())
             if (key := example if source.kind == "pairs" else example.text) in examples:
-                stats.drop("duplicate", record, source.name)
+                stats.drop_record("duplicate", record, source.name)
             else:
                 examples[key] = example
     stats.kept = len(examples)
     if not examples:
         fields = " and ".join(EXAMPLE_FIELDS[min(kinds)])
-        entry = next((sample["item"] for sample in stats.samples if isinstance(sample["item"], dict)), {})
-        shown = f"; these have {', '.join(map(str, entry))}" if entry else ""
+        shown = f"; {found}" if (found := stats.describe_fields()) else ""
         raise UserError(
             f"no examples in {', '.join(source.name for source in inputs)} ({stats.read} entries read)",
-            hint=f"kind = {min(kinds)} reads JSON or CSV with the fields {fields}{shown}"
+            hint=f"kind = {min(kinds)} reads JSON or CSV with the fields {fields}, or as `columns` names them{shown}"
             if kinds != {"folders"}
             else None,
         )
     return list(examples.values()), stats
 
 
-def _read_records(source: ExampleSourceConfig, machine: Machine) -> Iterator[Any]:
-    for file in resolve_files(source, machine):
-        members = [(member.name, member.stream.read()) for member in file.iter_members()]
-        for name, data in sorted(members):
-            text = decode_bytes(data).text
-            if source.kind == "folders":
-                folder = PurePosixPath(name).parent.name
-                if not folder:
-                    raise UserError(
-                        f"{source.name}: {name} lies in no folder, which would be its label",
-                        hint="path = FOLDER, with one folder for each label",
-                    )
-                yield {"text": text, "label": folder}
-                continue
-            yield from parse_records(text, name)
+def _folder_records(source: ExampleSourceConfig, machine: Machine) -> Iterator[FileRecord]:
+    """Each file as a text, whose label is its folder."""
+    for name, open_file in source_files(source, machine):
+        folder = PurePosixPath(name).parent.name
+        if not folder:
+            raise UserError(
+                f"{source.name}: {name} lies in no folder, which would be its label",
+                hint="path = FOLDER, with one folder for each label",
+            )
+        with open_file() as stream:
+            yield FileRecord({"text": decode_bytes(stream.read()).text, "label": folder}, name, 1)
 
 
 def split_examples(examples: Sequence[T], fraction: float, key: Callable[[T], str]) -> tuple[list[T], list[T]]:

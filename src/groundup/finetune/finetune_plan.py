@@ -2,13 +2,18 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
+from groundup.data.conversation_shapes import in_turn
 from groundup.finetune.chat_batches import encode_conversation
-from groundup.finetune.conversations import TrainingConversation, read_conversations
+from groundup.finetune.conversation_store import TrainingConversation
+from groundup.finetune.conversations import read_conversations
 from groundup.finetune.input_check import are_local
+from groundup.finetune.read_stats import ReadStats
+from groundup.finetune.training_set import encode_training_set
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
 from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.finetune_defaults import derive_finetuning, row_length
@@ -36,8 +41,7 @@ def check_base_chat(recipe: Recipe) -> None:
     if recipe.finetune.task != "generation" or resolved_model_config(recipe).architecture != "decoder":
         return
     tokenizer = with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
-    turns = (("user", "Hello"), ("assistant", "Hi."), ("user", "Thanks"), ("assistant", "Welcome."))
-    encode_conversation(TrainingConversation(turns, "", ""), tokenizer, 1_000_000)
+    encode_conversation(TrainingConversation(in_turn(["Hello", "Hi.", "Thanks", "Welcome."])), tokenizer)
 
 
 def with_chat_template(tokenizer: Tokenizer) -> Tokenizer:
@@ -68,21 +72,21 @@ def estimate_finetuning(recipe: Recipe, machine: Machine) -> dict[str, Any] | No
         return None
     if not are_local(finetune.conversations):
         return None
-    conversations, _ = read_conversations(finetune.conversations, machine)
+    conversations, _ = read_conversations(finetune.conversations, machine, finetune.doubled_roles)
     tokenizer = with_chat_template(read_base_tokenizer(base_model_path(recipe.base)))
-    longest = max(conversations, key=lambda each: sum(len(text) for _, text in each.turns))
+    longest = max(conversations, key=lambda each: sum(len(message["content"] or "") for message in each.messages))
     sample = [*conversations[:: max(1, len(conversations) // SAMPLED_CONVERSATIONS)], longest]
     limit = finetune.sequence_length or config.context_length
-    lengths = [
-        encoded.max_tokens for each in sample if (encoded := encode_conversation(each, tokenizer, limit)) is not None
-    ]
+    encode = partial(encode_conversation, tokenizer=tokenizer)
+    fitting = encode_training_set(sample, encode, tokenizer.vocab_size, limit, finetune.long_conversations, ReadStats())
+    lengths = [each.max_tokens for each in fitting.encoded]
     if not lengths:
         raise UserError(
             f"no conversation fits into {limit} tokens",
             hint="raise finetune.sequence_length, or split the conversations",
         )
     count = (1 - finetune.validation_fraction) * sum(each.weight for each in conversations)
-    tokens = count * sum(lengths) / len(lengths)
+    tokens = count * sum(lengths) / len(sample)
     finetune = derive_finetuning(finetune, count_parameters(config).total, tokens)
     assert finetune.batch_tokens is not None
     length = finetune.sequence_length or row_length(max(lengths), config.context_length, finetune.batch_tokens)

@@ -6,8 +6,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from groundup.finetune.chat_batches import ChatBatches, EncodedConversation, encode_conversation
-from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq
+from groundup.finetune.chat_batches import ChatBatches, encode_conversation
+from groundup.finetune.encoded_conversations import EncodedConversation
+from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq, pair_length
 from groundup.generate import GREEDY, generate, generate_many, generate_text, generate_texts
 from groundup.model import Decoder
 from groundup.plan.finetune_defaults import ANSWER_TOKENS
@@ -39,12 +40,14 @@ class FinetuneTask:
     """What an architecture learns, and from which batches.
 
     Attributes:
-        encode: a conversation as tokens, or None if it does not fit.
+        encode: (conversation, tokenizer, augment_user_turns) -> its tokens.
+        length: tokens of a row that an encoded conversation needs.
         batches: (encoded, context length, rows of a batch, seed, tokenizer) -> their batches.
         answer: (model, tokenizer, prompt) -> the greedy answer.
     """
 
-    encode: Callable[..., EncodedConversation | None]
+    encode: Callable[..., EncodedConversation]
+    length: Callable[[EncodedConversation], int]
     batches: Callable[[Sequence[EncodedConversation], int, int, int, Tokenizer], FinetuneBatches]
     objective: Objective
     answer: Callable[[Any, Tokenizer, str], str]
@@ -84,12 +87,14 @@ def greedy_answers(model: Any, tokenizer: Tokenizer, prompts: Sequence[str]) -> 
 
 CHAT = FinetuneTask(
     encode_conversation,
+    lambda encoded: encoded.max_tokens,
     lambda encoded, length, num_rows, seed, tokenizer: ChatBatches(encoded, length, num_rows, seed, _pad_id(tokenizer)),
     NEXT_TOKEN,
     greedy_answer,
 )
 SEQ2SEQ = FinetuneTask(
     encode_seq2seq,
+    pair_length,
     lambda encoded, length, num_rows, seed, tokenizer: Seq2SeqBatches(
         encoded, length, num_rows, seed, _pad_id(tokenizer), tokenizer.eos_id or 0
     ),

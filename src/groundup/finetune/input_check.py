@@ -10,7 +10,7 @@ from groundup.recipe import Recipe
 from groundup.recipe.finetune_config import FinetuneConfig, FinetuneSourceConfig
 
 if TYPE_CHECKING:
-    from groundup.finetune.conversations import ConversationStats
+    from groundup.finetune.read_stats import ReadStats
 
 
 def check_chat_stage(recipe: Recipe) -> None:
@@ -20,7 +20,7 @@ def check_chat_stage(recipe: Recipe) -> None:
     count_inputs(recipe.finetune)
 
 
-def count_inputs(config: FinetuneConfig) -> "ConversationStats | None":
+def count_inputs(config: FinetuneConfig) -> "ReadStats | None":
     """What is read and kept of the files on this machine; None if some are in packages or on other machines, or none are named.
 
     Raises UserError if a file cannot be read, or nothing is left. A run refuses missing files; a plan may be made elsewhere.
@@ -32,7 +32,7 @@ def count_inputs(config: FinetuneConfig) -> "ConversationStats | None":
     from groundup.finetune.example_sources import read_examples
 
     if config.task == "generation":
-        return read_conversations(config.conversations, Machine())[1]
+        return read_conversations(config.conversations, Machine(), config.doubled_roles)[1]
     return read_examples(config.examples, Machine())[1]
 
 

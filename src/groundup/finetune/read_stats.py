@@ -59,6 +59,13 @@ class ReadStats:
         self.changed[kind] += 1
         self._note(kind, self.changed[kind], item, source, file, line)
 
+    def add(self, other: "ReadStats") -> None:
+        """Count also what a later step dropped and changed of what was kept."""
+        self.kept -= other.dropped.total()
+        self.dropped += other.dropped
+        self.changed += other.changed
+        self.positions += other.positions
+
     def drop_record(self, reason: str, record: FileRecord, source: str) -> None:
         self.drop(reason, record.value, source, record.file, record.line)
 
@@ -74,7 +81,11 @@ class ReadStats:
 
     def describe(self) -> str:
         """One line for the log: the numbers, and for each reason where the first of them is."""
-        parts = [f"{self.read:,} read, {self.kept:,} kept"]
+        return "; ".join(filter(None, [f"{self.read:,} read, {self.kept:,} kept", self.describe_losses()]))
+
+    def describe_losses(self) -> str:
+        """What was dropped and changed, and for each reason where the first of them is; "" if nothing was."""
+        parts = []
         for verb, counts, meanings in (("dropped", self.dropped, DROP_REASONS), ("changed", self.changed, CHANGES)):
             found = [f"{count:,} {meanings[reason]}{self._first(reason)}" for reason, count in counts.most_common()]
             parts += [f"{verb}: {', '.join(found)}"] if found else []

@@ -4,18 +4,20 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.finetune.chat_batches import EncodedConversation
-from groundup.finetune.conversations import DROP_REASONS, ConversationDropped, TrainingConversation, turns_from_messages
-from groundup.finetune.finetune_task import FinetuneBatches, FinetuneTask, task_for_model
+from groundup.finetune.conversation_store import TrainingConversation
+from groundup.finetune.finetune_task import FinetuneBatches, task_for_model
+from groundup.finetune.long_conversations import LongConversations
 from groundup.finetune.lora import LoRAOptions, prepare_lora
+from groundup.finetune.read_stats import ReadStats
+from groundup.finetune.training_set import TrainingSet, encode_training_set
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
 from groundup.plan.finetune_defaults import finetuning_defaults, row_length
@@ -34,11 +36,10 @@ NUM_EVALS = 10
 PATIENCE = 3
 """Evaluations without a better one, after which training stops; with `keep_best_weights` only."""
 
-Messages = Sequence[Mapping[str, str]]
+Messages = Sequence[Mapping[str, Any]]
 """[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, ...]"""
 
 DEFAULT_LORA = LoRAOptions()
-MESSAGES = 'a list of {"role", "content"} messages'
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class FinetuneResult:
     Attributes:
         training: records, evaluations and speed.
         knobs: lora_rank, epochs, batch_tokens, learning_rate and optimizer, as given or derived.
-        train, validation: the conversations that were used, with their tokens.
-        too_long: conversations whose first answer does not fit into the context.
+        train, validation: the conversations that were used, as they were, with their tokens.
+        stats: conversations that were dropped, cut or split, and why.
         validation_start: validation loss before training, in nats per token; None without validation.
         trained_parameters: number of trained parameters.
     """
@@ -57,9 +58,9 @@ class FinetuneResult:
     training: TrainResult
     config: TrainConfig
     knobs: dict[str, Any]
-    train: list[tuple[TrainingConversation, EncodedConversation]]
-    validation: list[tuple[TrainingConversation, EncodedConversation]]
-    too_long: list[TrainingConversation]
+    train: TrainingSet
+    validation: TrainingSet
+    stats: ReadStats
     validation_start: float | None
     trained_parameters: int
 
@@ -80,7 +81,8 @@ def finetune(
     learning_rate: float | None = None,
     optimizer: str | None = None,
     precision: str = "float32",
-    augment_user_turns: bool = True,
+    augment_user_turns: bool = False,
+    long_conversations: LongConversations = "cut",
     keep_best_weights: bool = False,
     merge: bool = True,
     folder: Path | str | None = None,
@@ -102,6 +104,8 @@ def finetune(
         lora: further options of LoRA: target layers, dropout, DoRA ...
         sequence_length: tokens per row; default: what the longest conversation needs.
         augment_user_turns: also train on user turns in lower case and without final punctuation.
+        long_conversations: what happens to those beyond `sequence_length`: "cut" after the last answer that fits, "split"
+            into pieces, or "drop".
         keep_best_weights: end with the weights of the best evaluation, and stop when several in a row are no better; small
             models need the last weights to know their training answers by heart.
         merge: with LoRA, merge the adapter into the weights at the end.
@@ -114,25 +118,31 @@ def finetune(
     context_length = model.config.context_length
     check_row_length(sequence_length, context_length)
     max_tokens = sequence_length or context_length
-    train_set, too_long = _encode(conversations, task, tokenizer, max_tokens, augment_user_turns)
-    validation_set, too_long_validation = _encode(validation, task, tokenizer, max_tokens, False)
-    longest = max((encoded.max_tokens for _, encoded in (*train_set, *validation_set)), default=0)
-    tokens = sum(encoded.weight * len(encoded.variants[0][0]) for _, encoded in train_set)
+    stats = ReadStats()
+    train_set, validation_set = (
+        encode_training_set(
+            part, partial(task.encode, tokenizer=tokenizer, augment_user_turns=is_augmented), tokenizer.vocab_size,
+            max_tokens, long_conversations, stats, length=task.length,
+        )
+        for part, is_augmented in ((conversations, augment_user_turns), (validation, False))
+    )  # fmt: skip
+    if stats.dropped or stats.changed:
+        machine.progress.log(f"conversations as tokens: {stats.describe_losses()}")
+    longest = max(train_set.longest, validation_set.longest)
     given = {
         "lora_rank": lora_rank, "epochs": epochs, "batch_tokens": batch_tokens, "learning_rate": learning_rate,
         "optimizer": optimizer,
     }  # fmt: skip
     knobs = finetuning_defaults(
-        "generation", method, count_parameters(model.config).total, tokens, model.config.architecture
+        "generation", method, count_parameters(model.config).total, train_set.tokens, model.config.architecture
     )
     knobs |= {name: value for name, value in given.items() if value is not None}
     length = sequence_length or row_length(longest, context_length, knobs["batch_tokens"])
     num_rows = max(1, knobs["batch_tokens"] // length)
-    batches = task.batches([encoded for _, encoded in train_set], length, num_rows, seed, tokenizer)
+    batches = task.batches(train_set.encoded, length, num_rows, seed, tokenizer)
     validation_batches: list[Batch] = []
-    if validation_set:
-        encoded = [encoded for _, encoded in validation_set]
-        validation_batches = task.batches(encoded, length, num_rows, seed, tokenizer).first_epoch()
+    if len(validation_set):
+        validation_batches = task.batches(validation_set.encoded, length, num_rows, seed, tokenizer).first_epoch()
 
     torch.manual_seed(seed)
     model.to(setup_device(machine))
@@ -147,7 +157,7 @@ def finetune(
     if merge and method != "full":
         merge_trainable_tokens(merge_lora(model))
     return FinetuneResult(
-        training, config, knobs, train_set, validation_set, too_long + too_long_validation, validation_start,
+        training, config, knobs, train_set, validation_set, stats, validation_start,
         trained_parameters,
     )  # fmt: skip
 
@@ -241,35 +251,3 @@ def validation_loss(model: nn.Module, objective: Objective, batches: Sequence[Ba
         total += loss.item() * num_targets
         count += num_targets
     return total / max(count, 1)
-
-
-def _encode(
-    conversations: Sequence[TrainingConversation | Messages],
-    task: FinetuneTask,
-    tokenizer: Tokenizer,
-    length: int,
-    augment_user_turns: bool,
-) -> tuple[list[tuple[TrainingConversation, EncodedConversation]], list[TrainingConversation]]:
-    """(conversations with their tokens, conversations that are too long)."""
-    fitting, too_long = [], []
-    for index, item in enumerate(conversations):
-        if isinstance(item, dict) or not isinstance(item, TrainingConversation | Sequence):
-            raise UserError(f"conversations[{index}] is a {type(item).__name__}, expected {MESSAGES}")
-        try:
-            conversation = item if isinstance(item, TrainingConversation) else from_messages(item)
-        except ConversationDropped as reason:
-            raise UserError(
-                f"conversations[{index}]: {DROP_REASONS[str(reason)]}", hint=f"expected {MESSAGES}"
-            ) from None
-        encoded = task.encode(conversation, tokenizer, length, augment_user_turns=augment_user_turns)
-        if encoded is None:
-            too_long.append(conversation)
-        else:
-            fitting.append((conversation, encoded))
-    return fitting, too_long
-
-
-def from_messages(messages: Messages) -> TrainingConversation:
-    """A conversation from a list of messages. Raises ConversationDropped if user and assistant do not alternate."""
-    (turns,) = turns_from_messages({"messages": list(messages)})
-    return TrainingConversation(turns, source="", topic="")

@@ -1,6 +1,7 @@
 """Stage 06-chat: fine-tuning of the base model on conversations; example_tasks.py has the other tasks."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -10,17 +11,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from groundup.artifacts.directory import write_atomically
+from groundup.artifacts.directory import commit_file
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.likelihood import score_documents
 from groundup.evaluate.translation_scores import translation_scores
 from groundup.evaluate.validation_documents import sample_validation_documents
 from groundup.finetune.chat_batches import learns_last_turn_only
-from groundup.finetune.conversations import DROP_REASONS, TrainingConversation, read_conversations, split_conversations
+from groundup.finetune.conversation_store import ConversationStore, TrainingConversation
+from groundup.finetune.conversations import read_conversations, split_conversations
 from groundup.finetune.example_tasks import finetune_on_examples, mean_loss
 from groundup.finetune.finetune_plan import with_chat_template
 from groundup.finetune.finetune_task import greedy_answers, task_for_model
 from groundup.finetune.lora import lora_options
+from groundup.finetune.read_stats import CHANGES, DROP_REASONS
 from groundup.finetune.sft import finetune
 from groundup.generate import GREEDY, generate_texts
 from groundup.interop.adapters.adapter_folder import save_adapter
@@ -66,7 +69,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         return finetune_on_examples(config, recipe.seed, inputs, out, machine)
     tokenizer = Tokenizer.load(inputs["base"])
     lora = lora_options(config, trained_tokens=has_trained_tokens(inputs["base"], tokenizer))
-    conversations, stats = read_conversations(config.conversations, machine)
+    conversations, stats = read_conversations(config.conversations, machine, config.doubled_roles)
+    machine.progress.log(f"conversations: {stats.describe()}")
     model = load_base(inputs["base"], config.method, setup_device(machine))
     task = task_for_model(model)
     if isinstance(model, Decoder) and learns_last_turn_only(with_chat_template(tokenizer)):
@@ -75,7 +79,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     train, validation = split_conversations(conversations, config.validation_fraction)
     fields = (
         "method", "lora_rank", "lora_alpha", "epochs", "batch_tokens", "sequence_length", "learning_rate", "optimizer",
-        "precision", "augment_user_turns",
+        "precision", "augment_user_turns", "long_conversations",
     )  # fmt: skip
     settings: dict[str, Any] = {name: getattr(config, name) for name in fields}
     questions = _recall_questions(train)
@@ -86,10 +90,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         model, tokenizer, train, validation, merge=False, folder=out, machine=machine, seed=recipe.seed,
         keep_best_weights=_keeps_best(config, model, len(train)), lora=lora, **settings,
     )  # fmt: skip
-    stats.kept -= len(result.too_long)
-    for conversation in result.too_long:
-        stats.drop("too_long", conversation.messages, conversation.source)
-    train, validation = ([conversation for conversation, _ in part] for part in (result.train, result.validation))
+    stats.add(result.stats)
+    train, validation = result.train.conversations, result.validation.conversations
 
     if config.method != "full":
         save_adapter(model, out / "adapter", base=base_name(inputs["base"]))
@@ -98,9 +100,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     save_model(model, out)
     tokenizer.save(out)
     for name, part in (("train", train), ("validation", validation)):
-        lines = ({"messages": c.messages, "source": c.source, "topic": c.topic} for c in part)
-        _write_lines(out / f"{name}.jsonl", lines)
-    _write_lines(out / "dropped.jsonl", stats.samples)
+        _write_lines(out / f"{name}.jsonl", map(_record, part))
+    _write_lines(out / "dropped.jsonl", stats.positions)
     discard_checkpoints(out, machine.keep_checkpoint_every)
     records, evaluations = result.training.records, result.training.evaluations
     kept = result.training.kept_step
@@ -109,7 +110,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         "method": config.method,
         "conversations": stats.summary() | _counts(train, validation),
         "tokens": sum(record["tokens"] for record in records),
-        "answer_tokens": sum(sum(encoded.variants[0][1]) for _, encoded in result.train),
+        "answer_tokens": result.train.answer_tokens,
         "epochs": round(result.knobs["epochs"] * len(records) / (result.config.steps or 1), 2),
         "learning_rate": result.knobs["learning_rate"],
         "steps": len(records),
@@ -158,13 +159,13 @@ def _ordinary_bits_per_byte(model: nn.Module, tokenizer: Tokenizer, inputs: dict
     return score_documents(model.eval(), documents).bits_per_byte
 
 
-def _recall_questions(conversations: Sequence[TrainingConversation]) -> dict[str, list[str]]:
+def _recall_questions(conversations: ConversationStore) -> dict[str, list[str]]:
     """RECALL_QUESTIONS first turns, evenly spaced, with all their answers; long ones are left out."""
     answers: dict[str, list[str]] = {}
     for conversation in conversations:
-        if len(conversation.opening) <= RECALL_CHARACTERS:
-            answer = next(text for role, text in conversation.turns if role == "assistant")
-            answers.setdefault(conversation.opening, []).append(answer)
+        first = conversation.messages[0]["role"]
+        if first != "assistant" and len(conversation.opening) <= RECALL_CHARACTERS and conversation.answer.strip():
+            answers.setdefault(conversation.opening, []).append(conversation.answer)
     chosen = list(answers)[:: max(1, len(answers) // RECALL_QUESTIONS)][:RECALL_QUESTIONS]
     return {question: answers[question] for question in chosen}
 
@@ -180,10 +181,10 @@ def _recalled(model: nn.Module, tokenizer: Tokenizer, questions: Mapping[str, Se
 
 
 def _score_translations(
-    model: EncoderDecoder, tokenizer: Tokenizer, validation: Sequence[TrainingConversation]
+    model: EncoderDecoder, tokenizer: Tokenizer, validation: ConversationStore
 ) -> dict[str, Any] | None:
     """BLEU and chrF of the greedy answers to held-out texts, beside those of copying the text; None without any."""
-    pairs = [tuple(text for role, text in each.turns if role != "system")[:2] for each in validation[:MAX_TRANSLATIONS]]
+    pairs = [(each.opening, each.answer) for each in validation[:MAX_TRANSLATIONS]]
     if not pairs:
         return None
     sources, references = (list(column) for column in zip(*pairs, strict=True))
@@ -192,16 +193,25 @@ def _score_translations(
     return scores | {"pairs": len(pairs), "copying": translation_scores(sources, references)}
 
 
-def _counts(train: Sequence[TrainingConversation], validation: Sequence[TrainingConversation]) -> dict[str, Any]:
+def _counts(train: ConversationStore, validation: ConversationStore) -> dict[str, Any]:
     conversations = [*train, *validation]
     return {
         "train": len(train),
         "validation": len(validation),
-        "turns": sum(len(conversation.turns) for conversation in conversations),
+        "turns": sum(len(conversation.messages) for conversation in conversations),
         "topics": dict(Counter(conversation.topic for conversation in conversations)),
-        "reasons": DROP_REASONS,
+        "reasons": DROP_REASONS | CHANGES,
     }
 
 
+def _record(conversation: TrainingConversation) -> dict[str, Any]:
+    """A line of train.jsonl: the shape that is read again."""
+    tools = {"tools": conversation.tools} if conversation.tools else {}
+    return {"messages": conversation.messages} | tools | {"source": conversation.source, "topic": conversation.topic}
+
+
 def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    write_atomically(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode())
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False, default=str) + "\n" for record in records)
+    commit_file(temporary, path)

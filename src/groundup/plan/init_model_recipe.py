@@ -54,7 +54,7 @@ model = {to_toml(model)}
 
 def _finetune(text: Sequence[str], data: RecipeData) -> str:
     prompts = f"prompts = {to_toml(list(data.questions))}\n" if data.questions else ""
-    return f"[finetune]\naugment_user_turns = false\n{prompts}\n{conversation_tables(data.conversations)}"
+    return f"[finetune]\n{prompts}\n{conversation_tables(data.conversations)}"
 
 
 def _quantize(text: Sequence[str], data: RecipeData) -> str:

@@ -85,6 +85,7 @@ VOCABULARY_PER_ROOT_BYTE = 5.5
 MIN_VOCABULARY = 300
 MIN_LORA_PARAMETERS = 3_000_000
 """Measured: at 0.4 million, adapters recall none of 300 answers and all weights 59 of 60; at 5.9 million 12 of 20 (lab book)."""
+MAX_AUGMENTED_PARAMETERS = 10_000_000
 DATA_LIMITED_WEIGHT_DECAY = 1.0
 """Where text is repeated, the best weight decay is ten to thirty times the usual 0.1 (Kim et al. 2025, Pre-training under
 infinite compute); measured in the lab book."""
@@ -217,6 +218,11 @@ context_length = {context}
     assert planned.parameters is not None
     if goal in CHAT_GOALS and planned.parameters.total < MIN_LORA_PARAMETERS:
         knob = 'method = "full" # so small a model learns its answers with all weights only'
+        text = text.replace("[finetune]\n", f"[finetune]\n{knob}\n")
+        planned = derive(parse_recipe(tomllib.loads(text)), data.tokens)
+    assert planned.parameters is not None
+    if goal in CHAT_GOALS and planned.parameters.total < MAX_AUGMENTED_PARAMETERS:
+        knob = "augment_user_turns = true # hello and Hello! are other words for so small a model"
         text = text.replace("[finetune]\n", f"[finetune]\n{knob}\n")
         planned = derive(parse_recipe(tomllib.loads(text)), data.tokens)
     return text, planned

@@ -52,7 +52,8 @@ class ConversationSourceConfig(FinetuneSourceConfig):
     kind: Literal["chatterbot", "chatterbot_answers", "messages", "gettext"] = knob(
         meaning="chatterbot: YAML, lines are turns; chatterbot_answers: YAML, lines after the first are alternative answers; "
         "messages: JSON, CSV, Parquet or Arrow in the shapes of OpenAI (`messages`), ShareGPT and Alpaca, prompt and completion, "
-        "or question and answer; gettext: .po catalogues, messages with their translations"
+        "question and answer, or OpenAssistant's trees, also compressed, and folders of `datasets`; "
+        "gettext: .po catalogues, messages with their translations"
     )
     topics: tuple[str, ...] = knob((), "chatterbot: names of the files to read, without .yml; empty: all")
     repeats: float = knob(1.0, "times that each conversation occurs in one epoch", gt=0)
@@ -80,7 +81,21 @@ class FinetuneConfig(TuningConfig):
         (), "sources of pairs (task embedding; none: neighbouring passages of the training text) or of labelled texts"
     )
     temperature: float = knob(0.05, "task embedding: cosine similarities are divided by it in the loss", gt=0)
-    augment_user_turns: bool = knob(True, "add copies of user turns in lower case and without final punctuation")
+    augment_user_turns: bool = knob(
+        False,
+        "add copies of user turns in lower case and without final punctuation: for models of a few million parameters, to "
+        "which other spellings are other words",
+    )
+    doubled_roles: Literal["merge", "keep", "drop"] = knob(
+        "merge",
+        "two turns of one role behind each other: merge into one, by an empty line; keep, for chat templates that take them; "
+        "drop the conversation",
+    )
+    long_conversations: Literal["drop", "cut", "split"] = knob(
+        "cut",
+        "conversations beyond sequence_length: cut after the last answer that fits; split into pieces, each after the system "
+        "message and without the turns before it; or drop. No answer is cut within",
+    )
 
     @model_validator(mode="after")
     def _check_sources(self) -> "FinetuneConfig":

@@ -45,7 +45,7 @@ class TuningConfig(BaseConfig):
     )
     sequence_length: int | None = knob(
         None,
-        "tokens per row; longer conversations lose their last turns",
+        "tokens per row",
         unset="derived: 512, fewer if a batch has fewer, more if a conversation needs them",
         ge=1,
     )

@@ -9,7 +9,7 @@ from typing import IO, Any
 from groundup.data.archive import open_decompressed
 from groundup.data.document import DroppedDocument, ReadResult
 from groundup.data.readers.reader_options import MAX_BYTES, ReaderOptions
-from groundup.data.readers.records import MESSAGES, has_column, record_document
+from groundup.data.readers.records import has_column, record_document
 from groundup.data.readers.text_lines import TextLines
 
 MAX_SKIPPED_BYTES = 16 * MAX_BYTES
@@ -38,13 +38,6 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
         found = record_document(record, position, options)
         is_plain = isinstance(found, DroppedDocument) or lines.charset is None
         yield found if is_plain else replace(found, encoding=lines.encoding)
-
-
-def read_records(name: str, stream: IO[bytes]) -> Iterator[Any]:
-    """The records of a file, without what is damaged."""
-    name, stream = open_decompressed(name, stream)
-    found = (record for _, record in _records(name, TextLines(stream, MAX_BYTES), ReaderOptions(MESSAGES)))
-    return (record for record in found if not isinstance(record, DroppedDocument))
 
 
 def _records(name: str, lines: TextLines, options: ReaderOptions) -> Records:

@@ -7,11 +7,9 @@ from dataclasses import replace
 from itertools import islice
 from typing import IO, Any
 
-from groundup.artifacts.errors import UserError
 from groundup.data.archive import is_seekable, open_decompressed
 from groundup.data.document import DroppedDocument, ReadResult
 from groundup.data.readers import jsonl
-from groundup.data.readers.encoding import decode_bytes
 from groundup.data.readers.reader_options import MAX_BYTES, ReaderOptions, read_bounded
 from groundup.data.readers.records import (
     CONVERSATIONS,
@@ -48,29 +46,6 @@ def read(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
         yield from _arrow(plain, opened, options, suffix)
 
 
-def read_records(name: str, stream: IO[bytes]) -> Iterator[Any]:
-    """The rows of a Parquet, Arrow or CSV file, or the records of a JSON file without what is damaged.
-
-    Raises UserError for a damaged table, csv.Error for one of CSV.
-    """
-    if name.lower().endswith((".csv", ".tsv")):
-        yield from parse_rows(decode_bytes(stream.read()).text, name)
-        return
-    if not is_arrow(name):
-        yield from jsonl.read_records(name, stream)
-        return
-    import pyarrow.parquet
-
-    try:
-        is_parquet = name.lower().endswith(".parquet")
-        batches = pyarrow.parquet.ParquetFile(stream).iter_batches() if is_parquet else arrow_batches(stream)
-        for batch in batches:
-            batch.validate(full=True)
-            yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{name}: damaged table: {str(error).splitlines()[0]}") from None
-
-
 def is_arrow(name: str) -> bool:
     """Whether a file is named as a Parquet or Arrow file."""
     return name.rpartition(".")[2].lower() in ARROW_SUFFIXES
@@ -93,15 +68,6 @@ def _csv(name: str, stream: IO[bytes], options: ReaderOptions) -> Iterator[ReadR
             yield found if is_plain else replace(found, encoding=lines.text.encoding)
     except csv.Error as error:
         yield DroppedDocument("broken_table", name, str(error))
-
-
-def parse_rows(text: str, name: str) -> Iterator[dict[str, str]]:
-    """The rows of a CSV or TSV file by column; the names of columns in lower case. Raises csv.Error."""
-    csv.field_size_limit(MAX_BYTES)
-    delimiter = find_delimiter(text[:SAMPLE_CHARACTERS], "", "\t" if name.lower().endswith(".tsv") else ",")
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    names = [column.strip().lower() for column in next(rows, [])]
-    return (dict(zip(names, row, strict=False)) for row in rows if any(row))
 
 
 def find_delimiter(head: str, text_column: str, default: str = ",") -> str:
