@@ -2,7 +2,7 @@
 
 Iteration-level scheduling (Yu et al. 2022, Orca): a request does not wait for others to finish. Each step decodes one
 token for every running request and prefills at most one chunk of one waiting prompt (chunked prefill, Agrawal et al.
-2023, Sarathi), in a cache of its own that is then added to the batch.
+2023, Sarathi), in a cache of its own that is then added to the batch: several times, if the next requests have the same prompt.
 """
 
 from collections import deque
@@ -166,9 +166,9 @@ class BatchingEngine:
             if not self._waiting or len(self._running) >= self.max_batch:
                 return []
             request = self._waiting.popleft()
-            limit = min(request.max_tokens, remaining_context(self._model, request.prompt_ids))
             cache, prompt_ids = start_decoding(self._model, request.prompt_ids, 1)
-            self._prefilling = _Prefilling(request, request.sampling.generator(), limit, cache, prompt_ids)
+            generator = request.sampling.generator()
+            self._prefilling = _Prefilling(request, generator, self._limit(request), cache, prompt_ids)
         prefilling = self._prefilling
         begin, prompt_ids = prefilling.num_prefilled, prefilling.prompt_ids
         chunk = list(prompt_ids[begin : begin + self._prefill_chunk])
@@ -177,11 +177,28 @@ class BatchingEngine:
         if prefilling.num_prefilled < len(prompt_ids):
             return []
         self._prefilling = None
-        output = self._sample(prefilling, logits)
+        outputs = [self._start(prefilling, prefilling, logits)]
+        while self._waiting and len(self._running) < self.max_batch and self._shares_prompt(prefilling.request):
+            request = self._waiting.popleft()
+            decoding = _Decoding(request, request.sampling.generator(), self._limit(request))
+            outputs.append(self._start(decoding, prefilling, logits))
+        return outputs
+
+    def _shares_prompt(self, request: Request) -> bool:
+        """Whether the next request has the same prompt, so that its prefill is done: samples of one prompt."""
+        waiting = self._waiting[0]
+        return waiting.prompt_ids is request.prompt_ids or list(waiting.prompt_ids) == list(request.prompt_ids)
+
+    def _start(self, decoding: _Decoding, prefilled: _Prefilling, logits: Tensor) -> StepOutput:
+        """The first token of a request whose prompt is in the cache of `prefilled`."""
+        output = self._sample(decoding, logits)
         if not output.finish_reason:
-            self._cache.add(prefilling.cache)
-            self._running.append(_Decoding(prefilling.request, prefilling.generator, prefilling.limit))
-        return [output]
+            self._cache.add(prefilled.cache)
+            self._running.append(_Decoding(decoding.request, decoding.generator, decoding.limit))
+        return output
+
+    def _limit(self, request: Request) -> int:
+        return min(request.max_tokens, remaining_context(self._model, request.prompt_ids))
 
     def _sample(self, running: _Decoding, logits: Tensor) -> StepOutput:
         request = running.request

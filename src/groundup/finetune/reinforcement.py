@@ -1,0 +1,242 @@
+"""Learning from rewards: GRPO (Shao et al. 2024), Dr. GRPO (Liu et al. 2025) and RLOO (Ahmadian et al. 2024).
+
+At each step the model answers some prompts several times, a program rates the answers, and answers that are better than the
+others of their group become more likely.
+"""
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.finetune.problems import problem_from_record
+from groundup.finetune.rewards import Problem, RewardFunction, WeightedReward, exact_answer
+from groundup.finetune.rollout_batches import PolicyObjective, ReferenceWeights, RolloutBatches, RolloutSettings
+from groundup.finetune.sft import METHODS, NUM_EVALS, PATIENCE, WARMUP_FRACTION
+from groundup.finetune.rollouts import answer_text
+from groundup.generate import GREEDY, generate_many
+from groundup.interop.adapters.lora_layer import merge_lora
+from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
+from groundup.model import Decoder
+from groundup.plan.finetune_defaults import finetuning_defaults
+from groundup.plan.parameter_count import count_parameters
+from groundup.recipe.train_config import TrainConfig
+from groundup.tokenizer import Tokenizer
+from groundup.train import TrainResult, build_engine, run_training_loop
+from groundup.train.device import setup_device
+
+MAX_HELD_OUT = 200
+"""Held-out problems that are answered in an evaluation."""
+LEARNING_RATE_FACTOR = 0.1
+"""Of that of supervised fine-tuning: a reward says less about a token than a text does."""
+SOLVED = 1.0
+"""The least value of the first reward of an answer that solves its problem."""
+
+
+@dataclass(frozen=True)
+class HeldOutScore:
+    """Greedy answers to held-out problems.
+
+    Attributes:
+        solved: whether the first reward is at least 1, by problem.
+        reward: mean of the weighted sum of all rewards.
+        answers: the texts.
+    """
+
+    solved: list[bool]
+    reward: float
+    answers: list[str]
+
+    @property
+    def accuracy(self) -> float:
+        return sum(self.solved) / max(1, len(self.solved))
+
+
+@dataclass(frozen=True)
+class ReinforcementResult:
+    """Result of `finetune_reinforcement`.
+
+    Attributes:
+        training: a record for each step with reward, kl, clip_fraction, entropy, answer_tokens; evaluations; speed.
+        knobs: lora_rank, learning_rate and optimizer, as given or derived.
+        problems, validation: those that were used.
+        too_long: problems whose prompt leaves no room for an answer.
+        before, after: of the held-out problems; None without any.
+        trained_parameters: number of trained parameters.
+    """
+
+    training: TrainResult
+    config: TrainConfig
+    knobs: dict[str, Any]
+    problems: list[Problem]
+    validation: list[Problem]
+    too_long: list[Problem]
+    before: HeldOutScore | None
+    after: HeldOutScore | None
+    trained_parameters: int
+
+
+def finetune_reinforcement(
+    model: Any,
+    tokenizer: Tokenizer,
+    problems: Sequence[Problem | Mapping[str, Any]],
+    reward: RewardFunction | WeightedReward = exact_answer,
+    validation: Sequence[Problem | Mapping[str, Any]] = (),
+    *,
+    method: str = "lora",
+    lora_rank: int | None = None,
+    lora_alpha: float = 32.0,
+    epochs: float = 1.0,
+    learning_rate: float | None = None,
+    optimizer: str = "adamw",
+    precision: str = "float32",
+    keep_best_weights: bool = False,
+    merge: bool = True,
+    folder: Path | str | None = None,
+    machine: Machine | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> ReinforcementResult:
+    """Train `model` in place on what it answers itself; afterwards it is on the CPU and in evaluation mode.
+
+        problems = [{"prompt": f"{a} + {b} =", "answer": str(a + b)} for a in range(20) for b in range(20)]
+        result = finetune_reinforcement(load_model("runs/small/06-chat"), tokenizer, problems, loss="grpo", group_size=8)
+
+    Args:
+        model: a decoder, whose tokenizer has a chat template.
+        problems: dicts with `prompt` (text or messages), `answer`, and fields that the reward reads.
+        reward: (text, problem) -> number; default: 1 if the final answer is right.
+        validation: held-out problems, answered greedily before, after, and ten times during training.
+        epochs: passes over the problems.
+        learning_rate, lora_rank: default: derived from the size of the model.
+        keep_best_weights: end with the weights of the best evaluation, and stop when several in a row are no better.
+        folder: for metrics, samples.jsonl and checkpoints, from which a second call resumes; None: nothing is kept.
+        settings: fields of RolloutSettings: loss, group_size, prompts_per_step, updates_per_rollout, max_answer_tokens,
+            temperature, kl_coefficient, clip_range.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method {method!r}: expected {' or '.join(METHODS)}")
+    if unknown := settings.keys() - {field.name for field in fields(RolloutSettings)}:
+        raise TypeError(f"unknown option {min(unknown)}")
+    options = RolloutSettings(**settings)
+    machine = machine or Machine()
+    rated = reward if isinstance(reward, WeightedReward) else WeightedReward((("reward", 1.0, reward),))
+    if not isinstance(model, Decoder):
+        raise UserError(f"a {type(model).__name__} cannot learn from rewards, expected a decoder")
+    limit = model.config.cached_context_length - options.max_answer_tokens
+    used, prompts, too_long = encode_problems(problems, tokenizer, limit)
+    held_out, held_out_prompts, too_long_held_out = encode_problems(validation, tokenizer, limit)
+    if not used:
+        raise UserError(
+            f"none of {len(problems)} prompts fits into {max(limit, 0)} tokens",
+            hint=f"max_answer_tokens ({options.max_answer_tokens}) and the prompt share the model's context",
+        )
+    held_out, held_out_prompts = held_out[:MAX_HELD_OUT], held_out_prompts[:MAX_HELD_OUT]
+    defaults = finetuning_defaults("generation", method, count_parameters(model.config).total, 0)
+    knobs = {
+        "lora_rank": lora_rank or defaults["lora_rank"],
+        "learning_rate": learning_rate or float(f"{LEARNING_RATE_FACTOR * defaults['learning_rate']:.2g}"),
+        "optimizer": optimizer,
+    }
+
+    def score(model: nn.Module) -> HeldOutScore:
+        return score_problems(model, tokenizer, held_out, held_out_prompts, rated, options.max_answer_tokens)
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        result = score(model)
+        return {"error_rate": 1 - result.accuracy, "accuracy": result.accuracy, "reward": result.reward}
+
+    torch.manual_seed(seed)
+    model.to(setup_device(machine))
+    before = score(model.eval()) if held_out else None
+    METHODS[method](model, tokenizer, knobs["lora_rank"], lora_alpha)
+    trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    reference = ReferenceWeights(model) if options.kl_coefficient else None
+    objective = PolicyObjective(options)
+    config = _train_config(options, len(used), max(map(len, prompts)), epochs, knobs, precision)
+    if held_out and keep_best_weights:
+        config = config.model_copy(update={"keep_best_weights": True, "early_stopping_patience": PATIENCE})
+    engine = build_engine(model, objective.objective(), config, machine)
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(folder or temporary)
+        out.mkdir(parents=True, exist_ok=True)
+        batches = RolloutBatches(engine, tokenizer, used, prompts, rated, objective, reference, out, seed)
+        training = run_training_loop(
+            engine, batches, config, out, machine, eval_fn=evaluate if held_out else None, step_stats=batches.step_stats,
+            seed=seed, name="reinforcement",
+        )  # fmt: skip
+    engine.finalize()
+    after = score(model.to(engine.device)) if held_out else None
+    model.cpu()
+    if merge and method == "lora":
+        merge_trainable_tokens(merge_lora(model))
+    return ReinforcementResult(
+        training, config, knobs, used, held_out, too_long + too_long_held_out, before, after, trained_parameters
+    )
+
+
+def encode_problems(
+    problems: Sequence[Problem | Mapping[str, Any]], tokenizer: Tokenizer, max_tokens: int
+) -> tuple[list[Problem], list[list[int]], list[Problem]]:
+    """(problems, their prompts as tokens, problems whose prompt is too long). Raises UserError without a chat template."""
+    fitting, prompts, too_long = [], [], []
+    for item in problems:
+        problem = item if isinstance(item, Problem) else problem_from_record(item)
+        if problem is None:
+            raise UserError(f"problem {item!r:.100}", hint='expected {"prompt": text or messages, "answer": text}')
+        ids = tokenizer.render_chat(problem.messages, add_generation_prompt=True)
+        if len(ids) > max_tokens:
+            too_long.append(problem)
+        else:
+            fitting.append(problem)
+            prompts.append(ids)
+    return fitting, prompts, too_long
+
+
+def score_problems(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    problems: Sequence[Problem],
+    prompts: Sequence[Sequence[int]],
+    reward: WeightedReward,
+    max_answer_tokens: int,
+) -> HeldOutScore:
+    """Greedy answers to `problems`, and their rewards."""
+    tokens = generate_many(
+        model, prompts, max_tokens=max_answer_tokens, sampling=GREEDY, stop_ids=tokenizer.stop_ids, max_batch=32  # type: ignore[arg-type]
+    )  # fmt: skip
+    answers = [answer_text(tokenizer, ids) for ids in tokens]
+    values = [reward.score(text, problem) for text, problem in zip(answers, problems, strict=True)]
+    mean = math.fsum(reward.total(each) for each in values) / max(1, len(values))
+    return HeldOutScore([each[0] >= SOLVED for each in values], mean, answers)
+
+
+def _train_config(
+    options: RolloutSettings, problems: int, longest: int, epochs: float, knobs: dict[str, Any], precision: Any
+) -> TrainConfig:
+    """`epochs` over the problems: short warm-up, then cosine decay to zero; no weight decay."""
+    rollouts = max(1, math.ceil(epochs * problems / options.prompts_per_step))
+    steps = rollouts * options.updates_per_rollout
+    length = longest + options.max_answer_tokens
+    tokens = options.prompts_per_step * options.group_size * length
+    return TrainConfig(
+        steps=steps,
+        batch_tokens=tokens,
+        tokens=steps * tokens,
+        sequence_length=length,
+        learning_rate=knobs["learning_rate"],
+        optimizer=knobs["optimizer"],
+        warmup_steps=math.ceil(WARMUP_FRACTION * steps),
+        weight_decay=0.0,
+        lr_schedule="cosine",
+        min_lr_ratio=0.0,
+        precision=precision,
+        evaluate_every=max(1, math.ceil(steps / NUM_EVALS)),
+    )
