@@ -78,6 +78,12 @@ STAGES = (
         version=2,
     ),
     Stage(
+        "reinforcement", "08-reinforcement", "reinforcement", "groundup.finetune.reinforcement_stage:run",
+        extra_sections=("seed",), inputs=MODEL_STAGES[:-1], required_sections=("train",), uses_device=True,
+        check="groundup.finetune.reinforcement_plan:check_reinforcement",
+        identity="groundup.finetune.reinforcement_plan:identity",
+    ),
+    Stage(
         "quantized", "09-quantized", "quantize", "groundup.quantize.stage:run", extra_sections=("seed",),
         inputs=("tokenizer", "tokens", *MODEL_STAGES), required_sections=("train",), uses_device=True,
         check="groundup.plan.stage_support:check_quantized",

@@ -17,6 +17,17 @@
     lora.py                     low-rank adapters
     sft.py                      supervised fine-tuning: `finetune`
     response_log_probs.py       log-probabilities of the response tokens of a batch, for losses on whole responses
+    group_advantages.py         rewards of a group of answers to advantages: GRPO, Dr. GRPO, RLOO
+    policy_loss.py              clipped policy gradient, KL to the reference
+    sandboxed_program.py        a process that can only compute
+    code_sandbox.py             unit tests of programs that the model has written, in it
+    rewards.py                  rewards that a program can verify
+    problems.py                 problems from files
+    rollouts.py                 groups of answers that the model samples
+    rollout_batches.py          batches that the model itself makes, and their loss
+    reinforcement.py            learning from rewards: `finetune_reinforcement`
+    reinforcement_plan.py       what that will read, before anything runs
+    reinforcement_stage.py      the stage 08-reinforcement
     example_sources.py          pairs of texts and labelled texts from files
     input_check.py              both of these sources, read before anything runs
     passage_pairs.py            pairs of passages of the training text
@@ -25,7 +36,7 @@
     example_tasks.py            both of them: `finetune_embeddings`, `finetune_classifier`
     stage.py                    the stage 06-chat
 
-Not here: a loop (chapter 10 has it), and learning from preferences and rewards (DPO, GRPO).
+Not here: a loop (chapter 10 has it), and learning from preferences (DPO).
 
 The names below are imported on first use: `conversations` must be importable without torch.
 """
@@ -40,13 +51,20 @@ if TYPE_CHECKING:
     from groundup.finetune.conversations import read_conversations as read_conversations
     from groundup.finetune.example_tasks import finetune_classifier as finetune_classifier
     from groundup.finetune.example_tasks import finetune_embeddings as finetune_embeddings
+    from groundup.finetune.group_advantages import group_advantages as group_advantages
     from groundup.finetune.lora import apply_lora as apply_lora
+    from groundup.finetune.policy_loss import policy_loss as policy_loss
+    from groundup.finetune.policy_loss import reference_kl as reference_kl
     from groundup.finetune.preference_data import LabelledAnswer as LabelledAnswer
     from groundup.finetune.preference_data import Preference as Preference
     from groundup.finetune.preference_data import read_labelled_answers as read_labelled_answers
     from groundup.finetune.preference_data import read_preferences as read_preferences
+    from groundup.finetune.reinforcement import finetune_reinforcement as finetune_reinforcement
     from groundup.finetune.response_log_probs import masked_log_probs as masked_log_probs
     from groundup.finetune.response_log_probs import masked_log_probs_and_entropy as masked_log_probs_and_entropy
+    from groundup.finetune.rewards import Problem as Problem
+    from groundup.finetune.rewards import exact_answer as exact_answer
+    from groundup.finetune.rollouts import sample_groups as sample_groups
     from groundup.finetune.sft import FinetuneResult as FinetuneResult
     from groundup.finetune.sft import finetune as finetune
 
@@ -56,16 +74,23 @@ _LAZY_IMPORTS = {
     "LabelledAnswer": "preference_data",
     "Preference": "preference_data",
     "TrainingConversation": "conversation_store",
+    "Problem": "rewards",
     "apply_lora": "lora",
+    "exact_answer": "rewards",
     "finetune": "sft",
     "finetune_classifier": "example_tasks",
     "finetune_embeddings": "example_tasks",
     "load_classifier": "classification",
+    "finetune_reinforcement": "reinforcement",
+    "group_advantages": "group_advantages",
     "masked_log_probs": "response_log_probs",
     "masked_log_probs_and_entropy": "response_log_probs",
+    "policy_loss": "policy_loss",
     "read_conversations": "conversations",
     "read_labelled_answers": "preference_data",
     "read_preferences": "preference_data",
+    "reference_kl": "policy_loss",
+    "sample_groups": "rollouts",
 }
 
 __all__ = [
@@ -73,17 +98,24 @@ __all__ = [
     "FinetuneResult",
     "LabelledAnswer",
     "Preference",
+    "Problem",
     "TrainingConversation",
     "apply_lora",
+    "exact_answer",
     "finetune",
     "finetune_classifier",
     "finetune_embeddings",
+    "finetune_reinforcement",
+    "group_advantages",
     "load_classifier",
     "masked_log_probs",
     "masked_log_probs_and_entropy",
+    "policy_loss",
     "read_conversations",
     "read_labelled_answers",
     "read_preferences",
+    "reference_kl",
+    "sample_groups",
 ]
 
 

@@ -5,9 +5,9 @@ with its time limit. Before the program starts, a filter of system calls (seccom
 reading, memory and time: no sockets, no file to write, change or remove, no process to start or signal, no threads.
 
 What it does not guard against: the program can read every file that the user may read (it cannot send it anywhere: the
-result is one bit), use its share of processor and memory, and look for a fault of the kernel. It shares a process with the code that
-reports success, so a program that searches Python's frames can claim to have passed: a reward for a model to find. A
-container or a virtual machine around the whole training is the stronger wall.
+result is one bit), use its share of processor and memory, and look for a fault of the kernel. It shares a process with the
+code that reports success, so a program that searches Python's frames can claim to have passed: a reward for a model to find.
+A container or a virtual machine around the whole training is the stronger wall.
 """
 
 import functools

@@ -12,7 +12,6 @@ nearly always or nearly never solved.
 
 from typing import Literal, get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 

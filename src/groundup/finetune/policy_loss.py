@@ -39,9 +39,7 @@ class PolicyLoss:
     clipped: Float[Tensor, " B"]
 
 
-def reference_kl(
-    log_probs: Float[Tensor, "..."], reference_log_probs: Float[Tensor, "..."]
-) -> Float[Tensor, "..."]:
+def reference_kl(log_probs: Float[Tensor, "..."], reference_log_probs: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Estimate of KL(policy || reference) from one token that the policy sampled, in nats: never negative, no bias."""
     difference = reference_log_probs - log_probs
     return difference.exp() - difference - 1

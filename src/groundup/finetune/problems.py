@@ -1,93 +1,87 @@
-"""Problems from files: prompts with the known answer, in JSON, CSV, Parquet or Arrow.
+"""Problems from files: prompts with what their answers are verified by.
 
-    {"prompt": "What is 2 + 3?", "answer": "5"}          {"question": "...", "answer": "... #### 18"}
+{"prompt": "What is 2 + 3?", "answer": "5"}         {"question": "...", "answer": "... #### 18"}     exact answer
+{"messages": [...], "tests": "assert f(2) == 4"}    unit tests; every field of a record is there for the reward
 
-A prompt is a text or a list of messages; other fields of a record, such as `tests`, are kept for the reward.
+A prompt is a text or a list of messages; an assistant turn at its end is the known answer, if no field is.
 """
 
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.data.conversation_shapes import find_messages
-from groundup.data.inputs import resolve_files
-from groundup.data.readers.encoding import decode_bytes
-from groundup.data.readers.table import is_arrow, read_records
-from groundup.finetune.conversations import ConversationStats, parse_records
+from groundup.data.conversation_shapes import (
+    PROMPTS,
+    TURN_LISTS,
+    mapped_fields,
+    question_messages,
+    system_message,
+    turns,
+)
+from groundup.data.record_files import source_records
+from groundup.finetune.read_stats import ReadStats, RecordDropped
 from groundup.finetune.rewards import Problem
+from groundup.finetune.turn_checks import check_messages
+from groundup.recipe.finetune_config import FinetuneSourceConfig
 
-PROMPT_FIELDS = ("prompt", "question", "problem", "messages", "conversations", "instruction")
-ANSWER_FIELDS = ("answer", "solution", "ground_truth", "target", "completion", "response", "output")
+ANSWERS = ("answer", "solution", "ground_truth", "target", "completion", "response", "output")
 
 
-def problem_from_record(
-    record: Any, prompt_column: str | None = None, answer_column: str | None = None, system: str | None = None
-) -> Problem | None:
-    """The problem of a record; None if it has no prompt. Without columns, the first known field counts.
+def problem_of(record: Mapping[str, Any], system_prompt: str | None = None) -> Problem:
+    """The problem of a record with fields in lower case. Raises RecordDropped if it has no prompt.
 
-    >>> problem_from_record({"question": "2 + 3?", "answer": 5}).answer
+    >>> problem_of({"question": "2 + 3?", "answer": 5}).answer
     '5'
     """
-    if not isinstance(record, Mapping):
-        return None
-    name = prompt_column or next((name for name in PROMPT_FIELDS if record.get(name)), "")
-    prompt = record.get(name)
-    messages: list[dict[str, str]] = []
-    if isinstance(prompt, str) and prompt.strip():
-        messages = [{"role": "user", "content": prompt.strip()}]
-    elif isinstance(prompt, Sequence) and not isinstance(prompt, str):
-        found = find_messages(list(prompt)) or []
-        if all(isinstance(each.get("role"), str) and isinstance(each.get("content"), str) for each in found):
-            messages = [{"role": each["role"], "content": each["content"]} for each in found]
+    prompt = next((name for name in PROMPTS if record.get(name)), None)
+    if prompt is not None:
+        found = question_messages(record, prompt)
+    else:
+        found = next((found for name in TURN_LISTS if (found := turns(record.get(name)))), [])
+    messages = [dict(message) for message in system_message(record) + found]
     last = None
     while messages and messages[-1]["role"] == "assistant":
-        last = messages.pop()["content"]
-    if not any(each["role"] == "user" for each in messages):
-        return None
-    if system and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": system})
-    answer_name = answer_column or next((name for name in ANSWER_FIELDS if record.get(name) is not None), "")
-    value = record.get(answer_name)
-    answer = str(value) if isinstance(value, str | int | float) and str(value).strip() else last
-    fields = {key: value for key, value in record.items() if key not in (name, answer_name)}
+        last = messages.pop().get("content")
+    if not any(message["role"] == "user" for message in messages):
+        raise RecordDropped("malformed")
+    check_messages(messages)
+    if system_prompt and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": system_prompt})
+    name = next((name for name in ANSWERS if name != prompt and record.get(name) not in (None, "")), None)
+    value = record.get(name) if name else last
+    answer = str(value).strip() if isinstance(value, str | int | float) else None
+    fields = {key: value for key, value in record.items() if key not in (prompt, name, *TURN_LISTS)}
     return Problem(tuple(messages), answer, fields)
 
 
-def read_problems(inputs: Iterable[Any], machine: Machine) -> tuple[list[Problem], ConversationStats]:
+def read_problems(
+    inputs: Iterable[FinetuneSourceConfig], machine: Machine, system_prompt: str | None = None
+) -> tuple[list[Problem], ReadStats]:
     """All problems of all sources, in the order of the recipe and the files; of equal prompts, the first.
 
     Raises UserError if a source cannot be read, or no problem is left.
     """
-    stats = ConversationStats()
+    stats = ReadStats()
     problems: dict[str, Problem] = {}
     for source in inputs:
-        for record in _read_records(source, machine):
+        for record in source_records(source, machine):
             stats.read += 1
-            problem = problem_from_record(record, source.prompt_column, source.answer_column, source.system)
-            if problem is None:
-                stats.drop("malformed", record, source.name)
-            elif (key := repr(problem.messages)) in problems:
-                stats.drop("duplicate", record, source.name)
-            else:
+            if record.fault or not isinstance(record.value, dict):
+                stats.drop_record(record.fault or "malformed", record, source.name)
+                continue
+            try:
+                problem = problem_of(mapped_fields(record.value, source.columns), system_prompt)
+                if (key := repr(problem.messages)) in problems:
+                    raise RecordDropped("duplicate")
                 problems[key] = problem
+            except RecordDropped as reason:
+                stats.drop_record(str(reason), record, source.name)
     stats.kept = len(problems)
     if not problems:
-        entry = next((sample["item"] for sample in stats.samples if isinstance(sample["item"], dict)), {})
-        shown = f"; these have {', '.join(map(str, entry))}" if entry else ""
+        shapes = "expected a field `prompt`, `question` or `messages`, and `answer`; `columns` names them in the files"
         raise UserError(
-            f"no problems in {', '.join(source.name for source in inputs)} ({stats.read} entries read)",
-            hint=f"expected records with a prompt ({', '.join(PROMPT_FIELDS)}) and an answer{shown}",
+            f"no problems in {', '.join(source.name for source in inputs)} ({stats.read:,} records read)",
+            hint="; ".join(filter(None, (stats.describe(), stats.describe_fields(), shapes))),
         )
     return list(problems.values()), stats
-
-
-def _read_records(source: Any, machine: Machine) -> Iterator[Any]:
-    for file in resolve_files(source, machine):
-        members = [(member.name, member.stream.read()) for member in file.iter_members()]
-        for name, data in sorted(members):
-            if is_arrow(name):
-                yield from read_records(name, io.BytesIO(data))
-            else:
-                yield from parse_records(decode_bytes(data).text, name)

@@ -6,7 +6,7 @@ others of their group become more likely.
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from torch import nn
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
-from groundup.finetune.problems import problem_from_record
+from groundup.finetune.lora import LoRAOptions
+from groundup.finetune.problems import problem_of
+from groundup.finetune.read_stats import DROP_REASONS, RecordDropped
 from groundup.finetune.rewards import Problem, RewardFunction, WeightedReward, exact_answer
 from groundup.finetune.rollout_batches import PolicyObjective, ReferenceWeights, RolloutBatches, RolloutSettings
-from groundup.finetune.sft import METHODS, NUM_EVALS, PATIENCE, WARMUP_FRACTION
 from groundup.finetune.rollouts import answer_text
+from groundup.finetune.sft import DEFAULT_LORA, METHODS, NUM_EVALS, PATIENCE, WARMUP_FRACTION
 from groundup.generate import GREEDY, generate_many
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
@@ -93,10 +95,12 @@ def finetune_reinforcement(
     method: str = "lora",
     lora_rank: int | None = None,
     lora_alpha: float = 32.0,
+    lora: LoRAOptions = DEFAULT_LORA,
     epochs: float = 1.0,
     learning_rate: float | None = None,
     optimizer: str = "adamw",
     precision: str = "float32",
+    sequence_length: int | None = None,
     keep_best_weights: bool = False,
     merge: bool = True,
     folder: Path | str | None = None,
@@ -114,7 +118,9 @@ def finetune_reinforcement(
         problems: dicts with `prompt` (text or messages), `answer`, and fields that the reward reads.
         reward: (text, problem) -> number; default: 1 if the final answer is right.
         validation: held-out problems, answered greedily before, after, and ten times during training.
+        lora: further options of LoRA: target layers, dropout, DoRA ...
         epochs: passes over the problems.
+        sequence_length: tokens of prompt and answer at most; default: the model's context.
         learning_rate, lora_rank: default: derived from the size of the model.
         keep_best_weights: end with the weights of the best evaluation, and stop when several in a row are no better.
         folder: for metrics, samples.jsonl and checkpoints, from which a second call resumes; None: nothing is kept.
@@ -130,7 +136,7 @@ def finetune_reinforcement(
     rated = reward if isinstance(reward, WeightedReward) else WeightedReward((("reward", 1.0, reward),))
     if not isinstance(model, Decoder):
         raise UserError(f"a {type(model).__name__} cannot learn from rewards, expected a decoder")
-    limit = model.config.cached_context_length - options.max_answer_tokens
+    limit = (sequence_length or model.config.cached_context_length) - options.max_answer_tokens
     used, prompts, too_long = encode_problems(problems, tokenizer, limit)
     held_out, held_out_prompts, too_long_held_out = encode_problems(validation, tokenizer, limit)
     if not used:
@@ -156,7 +162,7 @@ def finetune_reinforcement(
     torch.manual_seed(seed)
     model.to(setup_device(machine))
     before = score(model.eval()) if held_out else None
-    METHODS[method](model, tokenizer, knobs["lora_rank"], lora_alpha)
+    METHODS[method](model, tokenizer, knobs["lora_rank"], lora_alpha, lora)
     trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     reference = ReferenceWeights(model) if options.kl_coefficient else None
     objective = PolicyObjective(options)
@@ -167,7 +173,9 @@ def finetune_reinforcement(
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(folder or temporary)
         out.mkdir(parents=True, exist_ok=True)
-        batches = RolloutBatches(engine, tokenizer, used, prompts, rated, objective, reference, out, seed)
+        batches = RolloutBatches(
+            engine.eval_model, engine.device, tokenizer, used, prompts, rated, objective, reference, out, seed
+        )
         training = run_training_loop(
             engine, batches, config, out, machine, eval_fn=evaluate if held_out else None, step_stats=batches.step_stats,
             seed=seed, name="reinforcement",
@@ -175,7 +183,7 @@ def finetune_reinforcement(
     engine.finalize()
     after = score(model.to(engine.device)) if held_out else None
     model.cpu()
-    if merge and method == "lora":
+    if merge and method != "full":
         merge_trainable_tokens(merge_lora(model))
     return ReinforcementResult(
         training, config, knobs, used, held_out, too_long + too_long_held_out, before, after, trained_parameters
@@ -188,9 +196,13 @@ def encode_problems(
     """(problems, their prompts as tokens, problems whose prompt is too long). Raises UserError without a chat template."""
     fitting, prompts, too_long = [], [], []
     for item in problems:
-        problem = item if isinstance(item, Problem) else problem_from_record(item)
-        if problem is None:
-            raise UserError(f"problem {item!r:.100}", hint='expected {"prompt": text or messages, "answer": text}')
+        try:
+            problem = item if isinstance(item, Problem) else problem_of(item)
+        except RecordDropped as reason:
+            raise UserError(
+                f"problem {str(item)[:100]}: {DROP_REASONS[str(reason)]}",
+                hint='expected {"prompt": text or messages, "answer": text}',
+            ) from None
         ids = tokenizer.render_chat(problem.messages, add_generation_prompt=True)
         if len(ids) > max_tokens:
             too_long.append(problem)

@@ -17,7 +17,9 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.finetune.code_sandbox import passes_tests
 
-NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?[$\u20ac\u00a3]?\s?(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?(?:\s?/\s?(\d+))?(?![\w])")
+NUMBER = re.compile(
+    r"(?<![\w.])[-+\u2212]?[$\u20ac\u00a3]?\s?(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?(?:\s?/\s?(\d+))?(?![\w])"
+)
 MAX_DIGITS = 100
 CODE_BLOCK = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
@@ -63,7 +65,7 @@ def final_answer(text: str, *, numeric: bool = False) -> str:
     >>> final_answer(r"so we get \boxed{\frac{1}{2}}")
     '\\frac{1}{2}'
     """
-    before, marker, after = text.rpartition("####")
+    _, marker, after = text.rpartition("####")
     if marker:
         text = after.strip().split("\n")[0]
     elif (boxed := _last_boxed(text)) is not None:

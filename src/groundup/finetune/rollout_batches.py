@@ -1,12 +1,12 @@
 """Batches that the model itself makes: at each step, answers that it samples with the weights of that step, and their rewards.
 
-A batch is a function of (weights, step, seed), so a resumed run makes the same one. Only where one rollout serves several updates is
-it kept in a file: the weights that sampled it are gone after the first.
+A batch is a function of (weights, step, seed), so a resumed run makes the same one. Only where one rollout serves several
+updates it is kept in a file: the weights that sampled it are gone after the first.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from groundup.model.serialization import save_tensors
 from groundup.tokenizer import Tokenizer
 from groundup.train import Batch, Objective
 from groundup.train.checkpoints import list_checkpoints
-from groundup.train.engines import Engine
 from groundup.train.jsonl_log import JsonlLog, Record
 from groundup.train.micro_batch import DEFAULT_TOKENS
 
@@ -114,10 +113,11 @@ class PolicyObjective:
 
 
 class RolloutBatches:
-    """`batch(step)` samples answers with `engine`'s model, as it is at that step, and rates them.
+    """`batch(step)` samples answers with the model as it is at that step, and rates them.
 
     Args:
-        prompts: token ids of the prompt of each problem, at least one.
+        eval_model: context with the model in evaluation mode; see Engine.
+        prompts: token ids of the prompt of each problem.
         objective: its measurements go into `step_stats`.
         reference: for a KL coefficient above 0.
         folder: for samples.jsonl, and for rollouts that serve several updates.
@@ -125,7 +125,8 @@ class RolloutBatches:
 
     def __init__(
         self,
-        engine: Engine,
+        eval_model: Callable[[], AbstractContextManager[nn.Module]],
+        device: torch.device,
         tokenizer: Tokenizer,
         problems: Sequence[Problem],
         prompts: Sequence[Sequence[int]],
@@ -135,7 +136,8 @@ class RolloutBatches:
         folder: Path,
         seed: int,
     ):
-        self.engine, self.tokenizer, self.problems, self.prompts = engine, tokenizer, problems, prompts
+        self.eval_model, self.device = eval_model, device
+        self.tokenizer, self.problems, self.prompts = tokenizer, problems, prompts
         self.reward, self.objective, self.reference = reward, objective, reference
         self.settings, self.folder, self.seed = objective.settings, folder, seed
         self.samples = JsonlLog(folder / "samples.jsonl")
@@ -166,7 +168,7 @@ class RolloutBatches:
         rows = shuffled_rows(number, settings.prompts_per_step, len(self.problems), self.seed)
         indices = [index for _, index in rows]
         prompts = [self.prompts[index] for index in indices]
-        with self.engine.eval_model() as model:
+        with self.eval_model() as model:
             groups = sample_groups(
                 model, prompts, settings.group_size, max_tokens=settings.max_answer_tokens, stop_ids=stop_ids,
                 temperature=settings.temperature, seed=_rollout_seed(self.seed, number), max_batch=MAX_BATCH_ANSWERS,
@@ -209,9 +211,11 @@ class RolloutBatches:
         return batch if settings.kl_coefficient and settings.loss != "rloo" else without_idle_rows(batch)
 
     @torch.no_grad()
-    def _log_probs(self, model: nn.Module, tokens: Int[Tensor, "B T"], mask: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    def _log_probs(
+        self, model: nn.Module, tokens: Int[Tensor, "B T"], mask: Int[Tensor, "B T"]
+    ) -> Float[Tensor, "B T"]:
         """By a forward pass, as in training: those of the sampling engine differ by rounding and are before temperature."""
-        device = self.engine.device
+        device = self.device
         size = max(1, DEFAULT_TOKENS[device.type] // tokens.shape[1])
         parts = [
             masked_log_probs(model, rows.to(device), chosen.to(device), temperature=self.settings.temperature).cpu()

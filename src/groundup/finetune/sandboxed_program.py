@@ -1,7 +1,7 @@
 """The process of code_sandbox.py: limits, a filter of system calls, then the program and its tests from standard input.
 
-Started as a script: `python -I -S -B sandboxed_program.py SECONDS BYTES`; it imports nothing of this package. Input: a secret, the
-length of the program, the program, its tests. The secret is written back after the last test.
+Started as a script: `python -I -S -B sandboxed_program.py SECONDS BYTES`; it imports nothing of this package. Input: a secret,
+the length of the program, the program, its tests. The secret is written back after the last test.
 """
 
 import ctypes

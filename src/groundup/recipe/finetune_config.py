@@ -16,7 +16,7 @@ EXAMPLE_KINDS = {"generation": (), "embedding": ("pairs",), "classification": ("
 
 COLUMN_NAMES = (
     "messages", "prompt", "completion", "chosen", "rejected", "label", "instruction", "input", "output", "history", "system",
-    "tools", "query", "text", "role", "content",
+    "tools", "query", "text", "role", "content", "answer", "tests",
 )  # fmt: skip
 """Fields that `columns` names in the files."""
 

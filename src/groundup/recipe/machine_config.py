@@ -67,5 +67,11 @@ class MachineConfig(BaseConfig):
         "included; for recipes of other people",
         unset="any file that you may read and any address, those of the local network included",
     )
+    reward_code: str | None = knob(
+        None,
+        "file of Python functions that reinforcement.rewards may call; read from the command line alone, because a recipe "
+        "must not run code by itself",
+        unset="none: rewards of kind function are refused",
+    )
     offline: bool = knob(False, "never download; a missing input is an error")
     progress: Literal["auto", "bars", "lines", "none"] = knob("auto", "progress display")

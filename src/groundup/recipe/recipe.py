@@ -12,6 +12,7 @@ from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.recipe.machine_config import MachineConfig
 from groundup.recipe.model_config import PartialModelConfig
 from groundup.recipe.output_config import ExportConfig, QuantizeConfig, ReportConfig
+from groundup.recipe.reinforcement_config import ReinforcementConfig
 from groundup.recipe.tokenizer_config import TokenizerConfig
 from groundup.recipe.train_config import TrainConfig
 
@@ -57,6 +58,7 @@ class Recipe(BaseConfig):
     train: TrainConfig | None = knob(None, "pretraining", unset=SKIPPED)
     evaluate: EvaluateConfig | None = knob(None, "evaluation of the base model", unset=SKIPPED)
     finetune: FinetuneConfig | None = knob(None, "fine-tuning", unset=SKIPPED)
+    reinforcement: ReinforcementConfig | None = knob(None, "learning from rewards", unset=SKIPPED)
     quantize: QuantizeConfig | None = knob(None, "quantization", unset=SKIPPED)
     export: ExportConfig | None = knob(None, "export format", unset=SKIPPED)
     report: ReportConfig | None = knob(None, "PDF and HTML report", unset=SKIPPED)
@@ -87,6 +89,7 @@ class RecipeView:
     train: TrainConfig
     evaluate: EvaluateConfig
     finetune: FinetuneConfig
+    reinforcement: ReinforcementConfig
     quantize: QuantizeConfig
     export: ExportConfig
     report: ReportConfig

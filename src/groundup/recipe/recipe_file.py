@@ -51,6 +51,7 @@ def parse_recipe(values: Mapping[str, Any], overrides: Iterable[str] = (), *, so
     50
     """
     merged = _copy_tables(values)
+    _refuse_reward_code(merged, source_name)
     for override in overrides:
         _apply_override(merged, override)
     _refuse_passwords(merged, source_name)
@@ -103,6 +104,16 @@ def _refuse_passwords(values: Any, source_name: str, name: str = "") -> None:
         raise UserError(
             f"{source_name}: {name} has a password or signature in its address, which every copy of the recipe would contain",
             hint="write it into ~/.netrc (machine HOST login USER password PASSWORD) or fsspec's settings, or download the file",
+        )
+
+
+def _refuse_reward_code(values: Mapping[str, Any], source_name: str) -> None:
+    """Raise UserError for a recipe that allows itself to run code."""
+    machine = values.get("machine")
+    if isinstance(machine, Mapping) and (path := machine.get("reward_code")) is not None:
+        raise UserError(
+            f"{source_name}: machine.reward_code = {path!r}, which is read from the command line alone",
+            hint=f"look at the file first, then --set machine.reward_code={path}",
         )
 
 

@@ -1,0 +1,218 @@
+"""Stage 08-reinforcement: the last model learns from rewards for its own answers."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from groundup.artifacts.directory import write_atomically
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.evaluate.bootstrap import bootstrap_interval
+from groundup.finetune.code_sandbox import check_sandbox
+from groundup.finetune.example_sources import split_examples
+from groundup.finetune.finetune_plan import with_chat_template
+from groundup.finetune.finetune_task import greedy_answers
+from groundup.finetune.lora import lora_options
+from groundup.finetune.problems import read_problems
+from groundup.finetune.read_stats import DROP_REASONS, ReadStats
+from groundup.finetune.reinforcement import ReinforcementResult, finetune_reinforcement
+from groundup.finetune.reinforcement_plan import function_file
+from groundup.finetune.rewards import (
+    Problem,
+    RewardFunction,
+    WeightedReward,
+    compile_pattern,
+    exact_answer,
+    has_format,
+    load_function,
+    matches_pattern,
+    short_enough,
+    unit_tests,
+)
+from groundup.finetune.stage import load_base
+from groundup.interop.adapters import merge_lora, save_adapter
+from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
+from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
+from groundup.model import save_model
+from groundup.recipe import RecipeView
+from groundup.recipe.reinforcement_config import ReinforcementConfig, RewardConfig
+from groundup.stages import last_model_stage
+from groundup.tokenizer import Tokenizer
+from groundup.train.checkpoints import discard_checkpoints
+from groundup.train.device import setup_device
+
+OPTIONS = (
+    "loss", "group_size", "prompts_per_step", "updates_per_rollout", "max_answer_tokens", "temperature", "kl_coefficient",
+    "clip_range", "method", "lora_rank", "lora_alpha", "learning_rate", "precision", "sequence_length",
+)  # fmt: skip
+"""Knobs that are arguments of `finetune_reinforcement`."""
+NEEDED_FIELDS = {"answer": "answer", "tests": "tests"}
+"""Kinds of rewards that need a field of the problem."""
+CURVE = ("reward", "kl", "clip_fraction", "entropy", "answer_tokens", "cut_answers", "mixed_groups")
+MAX_CURVE_POINTS = 200
+SHOWN_ANSWERS = 5
+
+
+def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+    """Let the last model learn from rewards, resuming from a checkpoint in `out`.
+
+    Writes the model folder (merged weights, tokenizer), `adapter/` with LoRA, samples.jsonl (answers of each rollout),
+    held_out.jsonl (held-out problems with the answers before and after), dropped.jsonl and steps.jsonl. Returns the metrics:
+    from (stage of the model), loss_name, rewards, method, problems (read, kept, dropped, train, validation), parameters,
+    learning_rate, steps, kept_step, sampled_answers, curve (reward, kl, ... by step), held_out (solved before and after, with
+    intervals of 95%), validation over time, examples of held-out answers, answers to recipe.reinforcement.prompts before
+    and after, speed.
+    """
+    machine = replace(machine, layout={})  # of pretraining: this stage has one process
+    config: ReinforcementConfig = recipe.reinforcement
+    source = last_model_stage(inputs) or "base"
+    tokenizer = with_chat_template(Tokenizer.load(inputs[source]))
+    lora = lora_options(config, trained_tokens=has_trained_tokens(inputs[source], tokenizer))
+    model = load_base(inputs[source], config.method, setup_device(machine))
+    parameters = sum(weight.numel() for weight in model.parameters())
+    problems, stats = read_usable_problems(config, machine)
+    train, validation = split_examples(problems, config.validation_fraction, lambda each: repr(each.messages))
+    answers_before = greedy_answers(model, tokenizer, config.prompts)
+    machine.progress.log(f"answering {len(validation):,} held-out problems, before the training")
+    result = finetune_reinforcement(
+        model, tokenizer, train, build_reward(config.all_rewards, machine), validation,
+        epochs=config.epochs or 1.0, optimizer=config.optimizer or "adamw", keep_best_weights=bool(config.keep_best_weights),
+        merge=False, lora=lora, folder=out, machine=machine, seed=recipe.seed, **{name: getattr(config, name) for name in OPTIONS},
+    )  # fmt: skip
+    if config.method != "full":
+        save_adapter(model, out / "adapter", base=base_name(inputs[source]))
+        merge_trainable_tokens(merge_lora(model))
+    save_model(model, out)
+    tokenizer.save(out)
+    for problem in result.too_long:
+        stats.kept -= 1
+        stats.drop("too_long", problem.prompt, "")
+    _write_lines(out / "dropped.jsonl", stats.positions)
+    _write_lines(out / "held_out.jsonl", _held_out_lines(result))
+    answers = greedy_answers(model, tokenizer, config.prompts)
+    discard_checkpoints(out, machine.keep_checkpoint_every)
+    records = result.training.records
+    return {
+        "from": source,
+        "loss_name": config.loss,
+        "rewards": [f"{reward.kind} x {reward.weight:g}" for reward in config.all_rewards],
+        "method": config.method,
+        "problems": stats.summary() | {
+            "train": len(result.problems), "validation": len(result.validation), "reasons": DROP_REASONS
+        },
+        "parameters": {"all": parameters, "trained": result.trained_parameters},
+        "learning_rate": result.knobs["learning_rate"],
+        "steps": len(records),
+        "kept_step": result.training.kept_step,
+        "stopped_early": result.training.stopped_early,
+        "sampled_answers": config.prompts_per_step * config.group_size * len(records) // config.updates_per_rollout,
+        "curve": reward_curve(records),
+        "held_out": held_out_scores(result, recipe.seed),
+        "validation": result.training.evaluations,
+        "examples": list(_held_out_lines(result))[:SHOWN_ANSWERS],
+        "answers": [
+            {"prompt": prompt, "before": before, "answer": after}
+            for prompt, before, after in zip(config.prompts, answers_before, answers, strict=True)
+        ],
+        "speed": result.training.speed,
+    }  # fmt: skip
+
+
+def read_usable_problems(config: ReinforcementConfig, machine: Machine) -> tuple[list[Problem], ReadStats]:
+    """The problems of the recipe. Raises UserError if a source cannot be read, a reward cannot be computed, or no problem has
+    the answer or the tests that the rewards need."""
+    build_reward(config.all_rewards, machine)
+    problems, stats = read_problems(config.sources, machine, config.system_prompt)
+    for kind in sorted({reward.kind for reward in config.all_rewards} & NEEDED_FIELDS.keys()):
+        has = (lambda each: each.answer) if kind == "answer" else (lambda each: each.fields.get("tests"))
+        missing = [each for each in problems if not has(each)]
+        if len(missing) == len(problems):
+            names = ", ".join(sorted({name for each in problems[:10] for name in each.fields})) or "none"
+            raise UserError(
+                f"rewards of kind {kind} need the field {NEEDED_FIELDS[kind]}, which no problem has",
+                hint=f"other fields: {names}; `columns` of a source names them: columns = {{ prompt = ..., {kind} = ... }}",
+            )
+        for each in missing:
+            stats.kept -= 1
+            stats.drop("no_answer", each.prompt, "")
+        problems = [each for each in problems if has(each)]
+    return problems, stats
+
+
+def build_reward(configs: Iterable[RewardConfig], machine: Machine) -> WeightedReward:
+    """The sum of the rewards. Raises UserError for one that cannot be computed, or that the machine does not allow."""
+    parts: list[tuple[str, float, RewardFunction]] = []
+    for config in configs:
+        function: RewardFunction
+        if config.kind == "answer":
+            function = exact_answer
+        elif config.kind in ("regex", "format"):
+            rule = matches_pattern if config.kind == "regex" else has_format
+            function = partial(rule, pattern=compile_pattern(config.pattern or ""))
+        elif config.kind == "length":
+            function = partial(short_enough, max_characters=config.max_characters or 1)
+        elif config.kind == "tests":
+            check_sandbox()
+            function = partial(unit_tests, timeout_seconds=config.timeout_seconds)
+        else:
+            function_file(config, machine.reward_code)
+            function = load_function(config.function or "")
+        same = sum(name.rstrip("0123456789") == config.kind for name, _, _ in parts)
+        parts.append((f"{config.kind}{same + 1}" if same else config.kind, config.weight, function))
+    return WeightedReward(tuple(parts))
+
+
+def reward_curve(records: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Values by step, in at most MAX_CURVE_POINTS means of neighbouring steps."""
+    size = max(1, -(-len(records) // MAX_CURVE_POINTS))
+    groups = [records[begin : begin + size] for begin in range(0, len(records), size)]
+    names = [
+        name for name in (*CURVE, *sorted(records[0])) if name in records[0] and (name in CURVE or "reward_" in name)
+    ]
+    curve = {
+        name: [sum(record[name] or 0.0 for record in group) / len(group) for group in groups]
+        for name in dict.fromkeys(names)
+    }
+    return {"step": [group[-1]["step"] for group in groups]} | curve
+
+
+def held_out_scores(result: ReinforcementResult, seed: int) -> dict[str, Any] | None:
+    """Share of solved held-out problems before and after, and their difference, with intervals; None without any."""
+    if result.before is None or result.after is None:
+        return None
+    ones = [1.0] * len(result.before.solved)
+    difference = [
+        float(after - before) for before, after in zip(result.before.solved, result.after.solved, strict=True)
+    ]
+    return {
+        "problems": len(ones),
+        "before": result.before.accuracy,
+        "before_interval": bootstrap_interval(result.before.solved, ones, seed),
+        "after": result.after.accuracy,
+        "after_interval": bootstrap_interval(result.after.solved, ones, seed),
+        "difference": sum(difference) / len(ones),
+        "difference_interval": bootstrap_interval(difference, ones, seed),
+        "reward_before": result.before.reward,
+        "reward_after": result.after.reward,
+    }
+
+
+def _held_out_lines(result: ReinforcementResult) -> Iterable[dict[str, Any]]:
+    if result.before is None or result.after is None:
+        return
+    for index, problem in enumerate(result.validation):
+        yield {
+            "prompt": problem.prompt,
+            "answer": problem.answer,
+            "before": result.before.answers[index],
+            "solved_before": result.before.solved[index],
+            "after": result.after.answers[index],
+            "solved_after": result.after.solved[index],
+        }
+
+
+def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    write_atomically(path, "".join(json.dumps(r, ensure_ascii=False, default=str) + "\n" for r in records).encode())
