@@ -80,7 +80,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     result = finetune_reinforcement(
         model, tokenizer, train, build_reward(config.all_rewards, machine), validation,
         epochs=config.epochs or 1.0, optimizer=config.optimizer or "adamw", keep_best_weights=bool(config.keep_best_weights),
-        merge=False, lora=lora, folder=out, machine=machine, seed=recipe.seed, **{name: getattr(config, name) for name in OPTIONS},
+        merge=False, lora=lora, folder=out, machine=machine, seed=recipe.seed,
+        **{name: getattr(config, name) for name in OPTIONS},
     )  # fmt: skip
     if config.method != "full":
         save_adapter(model, out / "adapter", base=base_name(inputs[source]))
