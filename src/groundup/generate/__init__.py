@@ -2,6 +2,7 @@
 
     sampling.py         logits to a token: temperature, top-k, top-p, min-p, repetition penalty
     generation.py       generation with a key/value cache, and without; from tokens or from text
+    beam_search.py      the most likely text: translations, summaries
     detokenizer.py      tokens to text, incrementally; stop strings
     batch_kv_cache.py   key/value cache of a batch whose sequences come and go
     batching_engine.py  continuous batching of many requests
@@ -14,6 +15,7 @@ prefixes, speculative decoding.
 """
 
 from groundup.generate.batching_engine import BatchingEngine, Request, StepOutput, generate_many, generate_texts
+from groundup.generate.beam_search import beam_search
 from groundup.generate.detokenizer import StreamDetokenizer
 from groundup.generate.generation import (
     encode_prompt,
@@ -39,6 +41,7 @@ __all__ = [
     "StepOutput",
     "StreamDetokenizer",
     "TextClassifier",
+    "beam_search",
     "classify_texts",
     "embed_texts",
     "encode_prompt",

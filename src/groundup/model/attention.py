@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import flex_attention
@@ -83,6 +83,10 @@ class CrossKeyValues(NamedTuple):
     keys: Float[Tensor, "B G S K"]
     values: Float[Tensor, "B G S K"]
     mask: AttentionMask
+
+    def select_rows(self, rows: Int[Tensor, " R"]) -> "CrossKeyValues":
+        """Those of the source texts with these indices, in this order."""
+        return CrossKeyValues(self.keys[rows], self.values[rows], self.mask.select_rows(rows))
 
 
 class CrossAttention(AttentionProjections):

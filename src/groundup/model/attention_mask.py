@@ -35,6 +35,12 @@ class AttentionMask:
             bias.fill_(-torch.inf).triu_(1 + num_keys - num_queries)
         return bias
 
+    def select_rows(self, rows: Int[Tensor, " R"]) -> "AttentionMask":
+        """The mask of the sequences with these indices."""
+        if self.dense is None or self.dense.shape[0] == 1:
+            return self
+        return AttentionMask(dense=self.dense[rows])
+
     def additive_mask(self, x: Tensor) -> Float[Tensor, "#B #H T S"]:
         """`dense` as a term of the scores, in the dtype of `x`."""
         assert self.dense is not None

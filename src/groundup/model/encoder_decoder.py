@@ -31,6 +31,10 @@ class EncoderDecoderCache(StaticKVCache):
 
     layer_cross_key_values: list[CrossKeyValues]
 
+    def select_rows(self, rows: Int[Tensor, " R"]) -> None:
+        super().select_rows(rows)
+        self.layer_cross_key_values = [each.select_rows(rows) for each in self.layer_cross_key_values]
+
 
 class EncoderDecoder(nn.Module):
     """Predicts each token of a target text from the tokens before it and the source text."""

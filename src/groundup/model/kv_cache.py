@@ -104,6 +104,11 @@ class StaticKVCache:
     def advance(self, num_tokens: int) -> None:
         self.length += num_tokens
 
+    def select_rows(self, rows: Int[Tensor, " R"]) -> None:
+        """Keep the sequences with these indices, in this order, some more than once: the survivors of a beam search."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.layer_states = {layer: (first[rows], second[rows]) for layer, (first, second) in self.layer_states.items()}
+
     def truncate(self, length: int) -> None:
         """Drop all but the first `length` tokens, such as the rejected ones of speculative decoding."""
         if self.layer_states:

@@ -1,0 +1,83 @@
+"""Beam search: the most likely text rather than a sampled one, as translations and summaries are written (Graves 2012;
+length penalty: Wu et al. 2016, section 7).
+
+The `num_beams` most likely beginnings are continued together. A finished text scores the sum of its log-probabilities over
+its length to the power of the length penalty, since longer texts are always less likely.
+"""
+
+from collections.abc import Collection, Sequence
+
+import torch
+
+from groundup.artifacts.errors import UserError
+from groundup.generate.generation import GenerativeModel, next_token_logits, remaining_context, start_decoding
+
+MAX_BEAMS = 64
+"""More cost memory and give worse texts (Stahlberg and Byrne 2019)."""
+
+
+@torch.inference_mode()
+def beam_search(
+    model: GenerativeModel,
+    prompt_ids: Sequence[int],
+    *,
+    num_beams: int = 4,
+    max_tokens: int = 128,
+    length_penalty: float = 0.6,
+    no_repeat_ngram: int = 0,
+    stop_ids: Collection[int] = (),
+) -> list[int]:
+    """The best text found that follows `prompt_ids`, or that an encoder-decoder makes of it; without its stop token.
+
+        ids = beam_search(model, encode_prompt(model, tokenizer, "Save changes"), stop_ids=tokenizer.stop_ids)
+
+    Args:
+        num_beams: texts that are continued at a time; 1: greedy decoding.
+        length_penalty: the higher, the longer the text; 0.6 as in T5 (Raffel et al. 2020, section 3.7.3).
+        no_repeat_ngram: so many tokens in a row occur once at most, prompt of a decoder included (Paulus et al. 2017,
+            section 2.5); 0: no limit.
+
+    Raises UserError when the prompt is empty or fills the context.
+    """
+    if not 1 <= num_beams <= MAX_BEAMS:
+        raise UserError(f"num_beams = {num_beams}, expected 1 to {MAX_BEAMS}")
+    length = min(max_tokens, remaining_context(model, prompt_ids))
+    cache, new = start_decoding(model, prompt_ids, length)
+    stops = torch.tensor(sorted(stop_ids), dtype=torch.int64)
+    beams, scores = [[]], torch.zeros(1)
+    finished: list[tuple[float, list[int]]] = []
+    rows: list[Sequence[int]] = [new]
+    for step in range(1, length + 1):
+        logprobs = next_token_logits(model, rows, cache).float().cpu().log_softmax(dim=-1)
+        for beam, text in enumerate(beams if no_repeat_ngram else ()):
+            logprobs[beam, repeating_tokens([*new, *text], no_repeat_ngram)] = -torch.inf
+        totals = scores[:, None] + logprobs
+        # Enough that `num_beams` are left if every beam could also stop.
+        best = totals.flatten().topk(min((1 + max(1, len(stops))) * num_beams, totals.numel()))
+        parents, tokens = best.indices // totals.shape[1], best.indices % totals.shape[1]
+        ends = torch.isin(tokens, stops)
+        for rank in range(min(num_beams, len(tokens))):
+            if ends[rank] or step == length:
+                text = beams[int(parents[rank])] + ([] if ends[rank] else [int(tokens[rank])])
+                finished.append((float(best.values[rank]) / step**length_penalty, text))
+        finished = sorted(finished, key=lambda each: -each[0])[:num_beams]
+        going = (~ends).nonzero()[:num_beams, 0]
+        if step == length or not len(going):
+            break
+        scores, parents, tokens = best.values[going], parents[going], tokens[going]
+        if len(finished) == num_beams and float(scores[0]) / step**length_penalty <= finished[-1][0]:
+            break
+        beams = [[*beams[parent], token] for parent, token in zip(parents.tolist(), tokens.tolist(), strict=True)]
+        rows = [[token] for token in tokens.tolist()]
+        cache.select_rows(parents.to(cache.keys.device))
+    return finished[0][1]
+
+
+def repeating_tokens(text: Sequence[int], size: int) -> list[int]:
+    """The tokens that would repeat `size` tokens of `text` in a row.
+
+    >>> repeating_tokens([5, 6, 7, 5, 6], 3)
+    [7]
+    """
+    last = len(text) - size + 1
+    return [text[place + size - 1] for place in range(last) if text[place : place + size - 1] == text[last:]]
