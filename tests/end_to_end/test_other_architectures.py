@@ -128,6 +128,7 @@ def test_encoder_decoder_pretrains_and_finetunes_on_pairs(text, tmp_path):
     assert use("generate", folder, "--prompt", sources[0], "--max-tokens", 12).rstrip("\n") == answers[0]
     theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder / "10-export").eval()
     tokenize = transformers.AutoTokenizer.from_pretrained(folder / "10-export")
+    options = {"num_beams": 4, "length_penalty": 0.6, "no_repeat_ngram_size": 4, "do_sample": False}
     for source, answer in zip(sources, answers, strict=True):
-        ids = theirs.generate(**tokenize(source, return_tensors="pt"), max_new_tokens=12, do_sample=False)[0]
+        ids = theirs.generate(**tokenize(source, return_tensors="pt"), max_new_tokens=12, **options)[0]
         assert tokenize.decode(ids, skip_special_tokens=True) == answer

@@ -110,6 +110,13 @@ def test_repetition(text: str, expected: bool):
     assert is_degenerate(text) == expected
 
 
+def test_translations_that_repeat_themselves():
+    rows = [{"source": "a", "reference": "b", "text": "при " * 9}, {"source": "a", "reference": "b", "text": "Готово"}]
+    chat = {"answers": [], "translation": {"bleu": 9.0, "copying": {"bleu": 1.0}, "samples": rows}}
+    (warning,) = check_run(GOOD | {"chat": chat})
+    assert warning == "1 of 2 held-out translations are blank or repeat themselves"
+
+
 def test_search_translation_and_labels_that_are_no_better_than_their_baseline():
     retrieval = {"accuracy": 0.2, "bm25": 0.3, "tf_idf": 0.1, "passages": 50, "before": 0.1}
     weak = {

@@ -37,7 +37,17 @@ def generate(
     max_tokens: MaxTokensOption = 128,
     temperature: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Sampling temperature; 0: greedy. Default: 0.7, of an encoder-decoder 0."),
+        typer.Option(
+            min=0.0, help="Sampling temperature; 0: greedy. Default: 0.7; for an encoder-decoder: beam search."
+        ),
+    ] = None,
+    beams: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Beams of a beam search, which looks for the most likely text. Default: 4 for an encoder-decoder.",
+        ),
     ] = None,
     top_p: TopPOption = 0.95,
     seed: SeedOption = None,
@@ -50,16 +60,22 @@ def generate(
 
     Example: groundup generate runs/quickstart --prompt "Once upon a time"
     """
-    from groundup.generate import SamplingParams, generate_texts, stream_text
+    from groundup.generate import SamplingParams, beam_search_text, generate_texts, stream_text
 
+    if beams is not None and temperature is not None:
+        raise UserError("both --beams and --temperature", hint="beam search does not sample: give one of them")
     if prompt is not None and input is not None:
         raise UserError("both --prompt and --input", hint="give one of them")
     texts = [each.text for each in read_texts(input)] if input else []
     network, tokenizer = _open_model(model, device, verify)
     is_decoder = network.config.architecture == "decoder"
-    sampling = SamplingParams(
-        temperature=(0.7 if is_decoder else 0.0) if temperature is None else temperature, top_p=top_p, seed=seed
-    )
+    sampling = SamplingParams(temperature=0.7 if temperature is None else temperature, top_p=top_p, seed=seed)
+    search = beams or (4 if temperature is None and not is_decoder else 0)
+    if texts and search:
+        for each in texts:
+            answer = beam_search_text(network, tokenizer, each, num_beams=search, max_tokens=max_tokens)
+            print(" ".join(answer.splitlines()), flush=True)
+        return
     if texts:
         for answer in generate_texts(network, tokenizer, texts, sampling=sampling, max_tokens=max_tokens):
             print(" ".join(answer.splitlines()), flush=True)
@@ -69,6 +85,9 @@ def generate(
     text = sys.stdin.read() if prompt == "-" else prompt or "The"
     if is_decoder:
         print(text, end="", flush=True)
+    if search:
+        print(beam_search_text(network, tokenizer, text, num_beams=search, max_tokens=max_tokens))
+        return
     for chunk in stream_text(network, tokenizer, text, sampling=sampling, max_tokens=max_tokens):
         print(chunk, end="", flush=True)
     print()

@@ -12,6 +12,7 @@
     encoded_conversations.py    conversations as tokens, in arrays
     training_set.py             conversations and their tokens, as they are learnt
     seq2seq.py                  the same for an encoder-decoder, such as translation
+    translation.py              scores of translations and summaries
     finetune_task.py            which of the two a model learns
     finetune_plan.py            cost and checks of fine-tuning [base], before anything runs
     lora.py                     low-rank adapters

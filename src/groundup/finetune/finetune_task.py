@@ -9,7 +9,7 @@ from torch import nn
 from groundup.finetune.chat_batches import ChatBatches, encode_conversation
 from groundup.finetune.encoded_conversations import EncodedConversation
 from groundup.finetune.seq2seq import Seq2SeqBatches, encode_seq2seq, pair_length
-from groundup.generate import GREEDY, generate, generate_many, generate_text, generate_texts
+from groundup.generate import GREEDY, beam_search_text, generate, generate_many
 from groundup.model import Decoder
 from groundup.plan.finetune_defaults import ANSWER_TOKENS
 from groundup.plan.stage_support import check_finetuning
@@ -43,7 +43,7 @@ class FinetuneTask:
         encode: (conversation, tokenizer, augment_user_turns) -> its tokens.
         length: tokens of a row that an encoded conversation needs.
         batches: (encoded, context length, rows of a batch, seed, tokenizer) -> their batches.
-        answer: (model, tokenizer, prompt) -> the greedy answer.
+        answer: (model, tokenizer, prompt) -> the greedy answer, of an encoder-decoder by beam search.
     """
 
     encode: Callable[..., EncodedConversation]
@@ -66,22 +66,15 @@ def greedy_answer(model: Decoder, tokenizer: Tokenizer, prompt: str) -> str:
     return tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
 
-def greedy_answers(model: Any, tokenizer: Tokenizer, prompts: Sequence[str]) -> list[str]:
+def greedy_answers(model: Decoder, tokenizer: Tokenizer, prompts: Sequence[str]) -> list[str]:
     """The greedy answers to several prompts, in one batch: to those that fit into the model's context, else blank."""
     limit = model.config.context_length
-    if isinstance(model, Decoder):
-        rendered = [
-            tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True)
-            for prompt in prompts
-        ]
-        fitting = [ids for ids in rendered if len(ids) < limit]
-        stop_ids = tokenizer.stop_ids
-        tokens = generate_many(model, fitting, max_tokens=ANSWER_TOKENS, sampling=GREEDY, stop_ids=stop_ids)
-        answers = iter([tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens])
-    else:
-        rendered = [tokenizer.encode(prompt) for prompt in prompts]
-        texts = [prompt for prompt, ids in zip(prompts, rendered, strict=True) if len(ids) < limit]
-        answers = iter(generate_texts(model, tokenizer, texts, sampling=GREEDY, max_tokens=ANSWER_TOKENS))
+    rendered = [
+        tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True) for prompt in prompts
+    ]
+    fitting = [ids for ids in rendered if len(ids) < limit]
+    tokens = generate_many(model, fitting, max_tokens=ANSWER_TOKENS, sampling=GREEDY, stop_ids=tokenizer.stop_ids)
+    answers = iter([tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens])
     return [next(answers).strip() if len(ids) < limit else "" for ids in rendered]
 
 
@@ -99,9 +92,7 @@ SEQ2SEQ = FinetuneTask(
         encoded, length, num_rows, seed, _pad_id(tokenizer), tokenizer.eos_id or 0
     ),
     UNSHIFTED,
-    lambda model, tokenizer, prompt: generate_text(
-        model, tokenizer, prompt, sampling=GREEDY, max_tokens=ANSWER_TOKENS
-    ).strip(),
+    lambda model, tokenizer, prompt: beam_search_text(model, tokenizer, prompt, max_tokens=ANSWER_TOKENS).strip(),
 )
 
 

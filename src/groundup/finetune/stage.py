@@ -14,7 +14,6 @@ from torch import nn
 from groundup.artifacts.directory import commit_file
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.likelihood import score_documents
-from groundup.evaluate.translation_scores import translation_scores
 from groundup.evaluate.validation_documents import sample_validation_documents
 from groundup.finetune.chat_batches import learns_last_turn_only
 from groundup.finetune.conversation_store import ConversationStore, TrainingConversation
@@ -25,14 +24,14 @@ from groundup.finetune.finetune_task import greedy_answers, task_for_model
 from groundup.finetune.lora import lora_options
 from groundup.finetune.read_stats import CHANGES, DROP_REASONS
 from groundup.finetune.sft import finetune
-from groundup.generate import GREEDY, generate_texts
+from groundup.finetune.translation import score_translations
 from groundup.interop.adapters.adapter_folder import save_adapter
 from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
 from groundup.interop.model_loading import is_quantized
 from groundup.model import Decoder, EncoderDecoder, load_model, save_model
-from groundup.plan.finetune_defaults import MAX_TRANSLATION_TOKENS, MAX_TRANSLATIONS, RECALL_QUESTIONS
+from groundup.plan.finetune_defaults import RECALL_QUESTIONS
 from groundup.quantize.model_loader import load_quantized_model
 from groundup.quantize.nf4_linear import load_nf4_model
 from groundup.recipe import RecipeView
@@ -59,8 +58,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     validation.jsonl, dropped.jsonl) and steps.jsonl. Returns the metrics: method, conversations (read, kept, dropped,
     train, validation, turns, topics), tokens, epochs, learning_rate, steps, parameters (all, trained), kept_step and
     stopped_early (as in pretraining), loss (train and validation, at the start and at the kept step), validation over time,
-    translation (BLEU and chrF of an encoder-decoder's held-out answers), greedy answers to recipe.finetune.prompts, recall
-    (training questions asked, and answered as trained before and after), ordinary_text (bits per byte of held-out text
+    translation (of an encoder-decoder, see `score_translations`), answers to recipe.finetune.prompts, recall (training
+    questions asked, and answered as trained before and after; a decoder), ordinary_text (bits per byte of held-out text
     before and after; a decoder), speed.
     """
     machine = replace(machine, layout={})  # of pretraining: this stage has one process
@@ -82,8 +81,9 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         "precision", "augment_user_turns", "long_conversations",
     )  # fmt: skip
     settings: dict[str, Any] = {name: getattr(config, name) for name in fields}
-    questions = _recall_questions(train)
-    machine.progress.log(f"answering {len(questions)} training questions, before the training")
+    questions = _recall_questions(train) if isinstance(model, Decoder) else {}
+    if questions:
+        machine.progress.log(f"answering {len(questions)} training questions, before the training")
     recall = {"questions": len(questions), "before": _recalled(model, tokenizer, questions)}
     before = _ordinary_bits_per_byte(model, tokenizer, inputs, recipe.seed)
     result = finetune(
@@ -106,6 +106,9 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     records, evaluations = result.training.records, result.training.evaluations
     kept = result.training.kept_step
     window = max(1, len(records) // 20)
+    translation = None
+    if isinstance(model, EncoderDecoder):
+        translation = score_translations(model, tokenizer, validation, machine.progress)
     return {
         "method": config.method,
         "conversations": stats.summary() | _counts(train, validation),
@@ -125,7 +128,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
             "validation_end": next((row["loss"] for row in evaluations if row["step"] == kept), None),
         },
         "validation": evaluations,
-        "translation": _score_translations(model, tokenizer, validation) if isinstance(model, EncoderDecoder) else None,
+        "translation": translation,
         "answers": [{"prompt": prompt, "answer": task.answer(model, tokenizer, prompt)} for prompt in config.prompts],
         "recall": recall | {"recalled": _recalled(model, tokenizer, questions)},
         "ordinary_text": None if before is None else {"before": before, "after": after},
@@ -172,25 +175,14 @@ def _recall_questions(conversations: ConversationStore) -> dict[str, list[str]]:
 
 def _recalled(model: nn.Module, tokenizer: Tokenizer, questions: Mapping[str, Sequence[str]]) -> int:
     """How many questions the model answers as in training."""
+    if not isinstance(model, Decoder):
+        return 0
     recalled = 0
     answers = greedy_answers(model.eval(), tokenizer, list(questions))
     for answer, expected in zip(answers, questions.values(), strict=True):
         beginnings = [text.split()[:RECALL_WORDS] for text in expected]
         recalled += any(answer.split()[: len(beginning)] == beginning for beginning in beginnings)
     return recalled
-
-
-def _score_translations(
-    model: EncoderDecoder, tokenizer: Tokenizer, validation: ConversationStore
-) -> dict[str, Any] | None:
-    """BLEU and chrF of the greedy answers to held-out texts, beside those of copying the text; None without any."""
-    pairs = [(each.opening, each.answer) for each in validation[:MAX_TRANSLATIONS]]
-    if not pairs:
-        return None
-    sources, references = (list(column) for column in zip(*pairs, strict=True))
-    answers = generate_texts(model, tokenizer, sources, sampling=GREEDY, max_tokens=MAX_TRANSLATION_TOKENS)
-    scores: dict[str, Any] = translation_scores([answer.strip() for answer in answers], references)
-    return scores | {"pairs": len(pairs), "copying": translation_scores(sources, references)}
 
 
 def _counts(train: ConversationStore, validation: ConversationStore) -> dict[str, Any]:

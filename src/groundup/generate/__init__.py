@@ -15,7 +15,7 @@ prefixes, speculative decoding.
 """
 
 from groundup.generate.batching_engine import BatchingEngine, Request, StepOutput, generate_many, generate_texts
-from groundup.generate.beam_search import beam_search
+from groundup.generate.beam_search import beam_search, beam_search_text
 from groundup.generate.detokenizer import StreamDetokenizer
 from groundup.generate.generation import (
     encode_prompt,
@@ -42,6 +42,7 @@ __all__ = [
     "StreamDetokenizer",
     "TextClassifier",
     "beam_search",
+    "beam_search_text",
     "classify_texts",
     "embed_texts",
     "encode_prompt",

@@ -6,11 +6,23 @@ its length to the power of the length penalty, since longer texts are always les
 """
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
+from torch import nn
 
 from groundup.artifacts.errors import UserError
-from groundup.generate.generation import GenerativeModel, next_token_logits, remaining_context, start_decoding
+from groundup.generate.detokenizer import StreamDetokenizer
+from groundup.generate.generation import (
+    GenerativeModel,
+    continued_ids,
+    encode_prompt,
+    next_token_logits,
+    remaining_context,
+    require_generative,
+    start_decoding,
+)
+from groundup.tokenizer import Tokenizer
 
 MAX_BEAMS = 64
 """More cost memory and give worse texts (Stahlberg and Byrne 2019)."""
@@ -24,7 +36,7 @@ def beam_search(
     num_beams: int = 4,
     max_tokens: int = 128,
     length_penalty: float = 0.6,
-    no_repeat_ngram: int = 0,
+    no_repeat_ngram: int = 4,
     stop_ids: Collection[int] = (),
 ) -> list[int]:
     """The best text found that follows `prompt_ids`, or that an encoder-decoder makes of it; without its stop token.
@@ -71,6 +83,17 @@ def beam_search(
         rows = [[token] for token in tokens.tolist()]
         cache.select_rows(parents.to(cache.keys.device))
     return finished[0][1]
+
+
+def beam_search_text(model: nn.Module, tokenizer: Tokenizer, text: str, **options: Any) -> str:
+    """The text that an encoder-decoder makes of `text`, or that follows it; options and errors as for `beam_search`.
+
+    >>> beam_search_text(model, tokenizer, "Save changes")
+    """
+    model = require_generative(model)
+    prompt_ids = encode_prompt(model, tokenizer, text)
+    answer = beam_search(model, prompt_ids, stop_ids=tokenizer.stop_ids, **options)
+    return StreamDetokenizer(tokenizer, continued_ids(model, prompt_ids)).decode_all(answer)
 
 
 def repeating_tokens(text: Sequence[int], size: int) -> list[int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from groundup.artifacts.errors import UserError
 from groundup.plan.derive import Plan, resolved_model_config
 from groundup.plan.hardware import device_spec
-from groundup.plan.training_speed import TrainingSpeed
+from groundup.plan.training_speed import TrainingSpeed, without_logits
 
 SEARCH_MODEL = "hidden_size = 512\nnum_layers = 1\nnum_heads = 8\ninit_std = 0.01\n"
 SEARCH_TRAIN = """\
@@ -69,7 +69,7 @@ def search_knobs(plan: Plan, tokens: int | None, hours: float) -> str:
         return knobs
     budget, config = plan.recipe.budget, resolved_model_config(plan.recipe)
     speed = TrainingSpeed(device_spec(budget.hardware), budget.devices, budget.relative_speed)
-    seconds = speed.training_seconds(config, PASSAGE_TOKENS, tokens, SEARCH_BATCH_TOKENS)
+    seconds = speed.training_seconds(without_logits(config), PASSAGE_TOKENS, tokens, SEARCH_BATCH_TOKENS)
     epochs = min(MAX_SEARCH_EPOCHS, max(MIN_SEARCH_EPOCHS, 3600 * hours / seconds))
     return f"{knobs}batch_tokens = {SEARCH_BATCH_TOKENS}\nepochs = {epochs:.2g}\n"
 

@@ -8,14 +8,13 @@ from groundup.plan.derive import Plan, require_derived, resolved_model_config
 from groundup.plan.finetune_defaults import (
     ANSWER_TOKENS,
     MAX_PACKED_TOKENS,
-    MAX_TRANSLATION_TOKENS,
     MAX_TRANSLATIONS,
     RECALL_QUESTIONS,
     derive_finetuning,
 )
 from groundup.plan.hardware import device_spec
 from groundup.plan.parameter_count import TEXT_PAIRS
-from groundup.plan.training_speed import TrainingSpeed
+from groundup.plan.training_speed import TrainingSpeed, without_logits
 from groundup.recipe import ModelConfig, Recipe
 
 DATA_SECONDS, DATA_SECONDS_PER_MEGABYTE = 5.0, 0.5
@@ -37,6 +36,8 @@ DECODING_OVERHEAD = 0.15
 """Of the overhead of a training step."""
 DECODING_FLOPS, WEIGHTS_AS_TOKENS = 1e11, 20
 """Per second; reading the weights takes as long as this many tokens."""
+BEAMS, TRANSLATION_TOKENS = 4, 20
+"""Texts that a beam search writes at once, and mean tokens of a translation."""
 SAMPLED_TOKENS, SAMPLED_AT_ONCE = 12_288, 32
 """Tokens that a model without text writes for its quantization: minutes on a CPU for a billion parameters."""
 
@@ -97,16 +98,17 @@ def estimate_stage_seconds(
                 sources, batch = PAIR_PADDING * epochs * tokens / sum(TEXT_PAIRS), PAIR_PADDING * batch_tokens
                 finetuning_seconds = speed.training_seconds(config, PAIR_LENGTH, sources, batch, TEXT_PAIRS)
             else:
+                trained = config if recipe.finetune.task == "generation" else without_logits(config)
                 finetuning_seconds = speed.training_seconds(
-                    config, length, epochs * tokens, batch_tokens, method=recipe.finetune.method
+                    trained, length, epochs * tokens, batch_tokens, method=recipe.finetune.method
                 )
         seconds["finetune"] = model_seconds + finetuning_seconds
-        if recipe.finetune.task == "generation":
+        if recipe.finetune.task == "generation" and not is_pairs:
             batches = (RECALL_QUESTIONS, RECALL_QUESTIONS, *(1 for _ in recipe.finetune.prompts))  # before and after
             seconds["finetune"] += sum(ANSWER_TOKENS * _token_seconds(config, plan, number) for number in batches)
         if is_pairs:
-            translated = min(MAX_TRANSLATION_TOKENS, config.context_length)
-            seconds["finetune"] += translated * _token_seconds(config, plan, MAX_TRANSLATIONS)
+            translated = MAX_TRANSLATIONS * min(TRANSLATION_TOKENS, config.context_length)
+            seconds["finetune"] += translated * _token_seconds(config, plan, BEAMS)
     if recipe.quantize:
         read = recipe.quantize.calibration_tokens + 2 * recipe.quantize.eval_tokens
         if recipe.data is None:

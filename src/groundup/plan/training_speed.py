@@ -66,3 +66,8 @@ class TrainingSpeed:
         """Seconds of training on `tokens`, in steps of `batch_tokens`."""
         step = self.step_seconds(config, sequence_length, batch_tokens, shares, method=method)
         return tokens / batch_tokens * step
+
+
+def without_logits(config: ModelConfig) -> ModelConfig:
+    """`config` for the time of tasks that compute no logits: embeddings and labels."""
+    return config.model_copy(update={"vocab_size": 1, "masked_lm_head": False})

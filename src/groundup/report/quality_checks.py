@@ -172,6 +172,10 @@ def _check_chat(metrics: Mapping[str, Metrics]) -> list[str]:
     labels = chat.get("classification", {})
     if labels.get("accuracy", 1.0) <= labels.get("majority", 0.0):
         warnings.append("the classifier is no better than the most frequent label: more epochs, or more examples")
+    samples = translation.get("samples", []) if translation else []
+    repeated = [row for row in samples if is_degenerate(row["text"]) and not is_degenerate(row["reference"])]
+    if repeated:
+        warnings.append(f"{len(repeated)} of {len(samples)} held-out translations are blank or repeat themselves")
     if translation and translation["bleu"] <= translation["copying"]["bleu"]:
         warnings.append("the translations are no better than the input copied: more pairs, or more finetune.epochs")
     return warnings

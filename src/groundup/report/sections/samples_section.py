@@ -10,6 +10,7 @@ from groundup.report.sections.scores_section import use_lines
 MAX_CHARACTERS = 900
 METHODS = {"lora": "LoRA: low-rank updates of the weights", "qlora": "QLoRA: low-rank updates of weights in 4 bits"}
 MAX_TOPICS = 8
+MAX_TRANSLATIONS = 5
 
 
 def samples_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
@@ -37,12 +38,20 @@ def chat_section(run_data: dict[str, Any]) -> dict[str, Any] | None:
     if "task" in metrics:
         uses = [] if stage_metrics(run_data, "scores") else [paragraph(f"{line}.") for line in use_lines(run_data)]
         return section("Fine-tuning", [_example_task(metrics), key_values(_knobs(metrics)), *uses])
+    samples = (metrics.get("translation") or {}).get("samples", [])[:MAX_TRANSLATIONS]
+    translations = [
+        chat([("user", _short(row["source"], 300)), ("assistant", _short(row["text"], MAX_CHARACTERS))])
+        for row in samples
+    ]
     answers = [
         chat([("user", _short(row["prompt"], 300)), ("assistant", _short(row["answer"], MAX_CHARACTERS))])
         for row in metrics.get("answers", [])
     ]
     text = lead_in("Greedy answers to the prompts of the recipe:") if answers else None
-    return section("Chat fine-tuning", [_description(metrics), key_values(_knobs(metrics)), text, *answers])
+    caption = lead_in("Held-out texts, not selected:") if translations else None
+    return section(
+        "Chat fine-tuning", [_description(metrics), key_values(_knobs(metrics)), text, *answers, caption, *translations]
+    )
 
 
 def _example_task(metrics: dict[str, Any]) -> Element:
