@@ -29,7 +29,7 @@ COLUMNS = {
 SIZES = {
     "vocab_size": 512, "hidden_size": 256, "num_layers": 4, "num_encoder_layers": 4,
     "num_heads": 4, "num_kv_heads": 4, "head_dim": 64,
-    "intermediate_size": 512, "context_length": 128, "norm_eps": 1e-5,
+    "intermediate_size": 512, "context_length": 128, "norm_eps": 1e-6,
 }  # fmt: skip
 VALUES = {
     "n_routed_experts": 64,
@@ -37,10 +37,14 @@ VALUES = {
     "norm_topk_prob": True,
     "moe_intermediate_size": 64,
     "max_position_embeddings": 130,
+    "query_pre_attn_scalar": 64,
     "expand": 1,
     "n_groups": 1,
 }
 """Keys of config.json without a default in some families; counts that are missing beside them are 2."""
+
+PUBLISHED = dict.fromkeys(("qwen2_moe", "olmoe"), {"norm_topk_prob": False})
+"""Values of a family's published models that differ from these."""
 
 SERVED = {"decoder": "chat, text", "encoder_decoder": "text", "encoder": "embeddings"}
 
@@ -53,7 +57,7 @@ def family_rows() -> list[dict[str, str]]:
 
 def small_config(family: Family) -> ModelConfig:
     """A small model of `family` with its default settings."""
-    json: dict[str, Any] = {**VALUES, **family.fixed}
+    json: dict[str, Any] = {**VALUES, **PUBLISHED.get(family.name, {}), **family.fixed}
     json |= {family.keys[knob]: size for knob, size in SIZES.items() if knob in family.keys}
     while True:
         try:
