@@ -242,3 +242,20 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 """By Hugging Face family, with what is special to the model."""
+
+
+def widen(knobs: dict[str, Any]) -> dict[str, Any]:
+    """The same model, eight times as wide: rows of 256 and more, the blocks of k-quants."""
+    wide = {**SHAPE, **knobs}
+    wide |= {name: 8 * wide[name] for name in ("hidden_size", "intermediate_size")}
+    if "embedding_scale" in knobs and "logit_scale" not in knobs:  # Gemma's, the root of the width
+        wide["embedding_scale"] = wide["hidden_size"] ** 0.5
+    if knobs.get("logit_scale") == 96**-0.5:
+        wide["logit_scale"] = wide["hidden_size"] ** -0.5
+    if "moe" in knobs:
+        moe = knobs["moe"]
+        wide["moe"] = moe | ({"intermediate_size": 8 * moe["intermediate_size"]} if "intermediate_size" in moe else {})
+    if "latent_attention" in knobs:
+        latent = knobs["latent_attention"]
+        wide["latent_attention"] = latent | {name: 256 for name in ("kv_rank", "q_rank") if name in latent}
+    return wide

@@ -1,7 +1,8 @@
-"""Run by the python of an environment with llama.cpp: ids, logits or embeddings, and greedy text of one GGUF file.
+"""Run by the python of an environment with llama.cpp: ids, logits or embeddings, and greedy text of GGUF files.
 
-Standard input: {"texts", "tokens", "decoder_tokens", "outputs": logits | embeddings | none, "new"}. The environment has
-llama-cpp-python or cyllama.
+Standard input: {"texts", "tokens", "decoder_tokens", "outputs": logits | embeddings | none, "new", "quantize"}, where quantize
+has a file for each number of a type (llama_ftype) as which llama.cpp writes the first file before. The environment has
+llama-cpp-python or cyllama. Standard output: a list with an answer for each file.
 """
 
 import json
@@ -87,11 +88,34 @@ def answer_cyllama(file: str, asked: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
+def quantize_cyllama(file: str, number: int, out: str) -> None:
+    from cyllama.llama import llama_cpp
+
+    llama_cpp.disable_logging()
+    parameters = llama_cpp.LlamaModelQuantizeParams()
+    parameters.ftype, parameters.nthread = number, 1
+    llama_cpp.model_quantize(file, out, parameters)
+
+
+def quantize_llama_cpp_python(file: str, number: int, out: str) -> None:
+    import ctypes
+
+    import llama_cpp
+
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype, parameters.nthread = number, 1
+    if llama_cpp.llama_model_quantize(file.encode(), out.encode(), ctypes.byref(parameters)):
+        raise SystemExit(f"llama.cpp cannot write {file} as type {number}")
+
+
 if __name__ == "__main__":
     try:
         import cyllama  # noqa: F401
 
-        answer = answer_cyllama
+        answer, quantize = answer_cyllama, quantize_cyllama
     except ModuleNotFoundError:
-        answer = answer_llama_cpp_python
-    sys.stdout.write(json.dumps(answer(sys.argv[1], json.loads(sys.stdin.read()))))
+        answer, quantize = answer_llama_cpp_python, quantize_llama_cpp_python
+    asked = json.loads(sys.stdin.read())
+    for number, out in asked.get("quantize", {}).items():
+        quantize(sys.argv[1], int(number), out)
+    sys.stdout.write(json.dumps([answer(file, asked) for file in (*sys.argv[1:], *asked.get("quantize", {}).values())]))

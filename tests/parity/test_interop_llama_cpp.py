@@ -38,7 +38,7 @@ from groundup.tokenizer.tokenizer_training import train_bpe
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tokenizer"))
-from gguf_models import MODELS, SHAPE, T5
+from gguf_models import MODELS, SHAPE, T5, widen
 from hard_texts import TORTURE
 
 pytestmark = pytest.mark.interop
@@ -53,11 +53,16 @@ TEXTS = [
 
 def run_llama_cpp(file: Path, tokens: list[int], texts: list[str] | None = None, **asked: Any) -> dict[str, Any]:
     """Output of llama.cpp for a file: ids of texts; logits (or embeddings) of tokens, or generated ids."""
+    return run_on_files([file], tokens, texts, **asked)[0]
+
+
+def run_on_files(files: list[Path], tokens: list[int], texts: list[str] | None = None, **asked: Any) -> list[dict]:
+    """The same for several files in one process, and for those that llama.cpp makes of the first: {number of a type: path}."""
     python = os.environ.get("GROUNDUP_LLAMA_CPP_PYTHON")
     if not python:
         pytest.skip("GROUNDUP_LLAMA_CPP_PYTHON names no environment with llama.cpp")
     asked = {"tokens": tokens, "texts": texts or [], "outputs": "none", "new": 0, **asked}
-    done = subprocess.run([python, SCRIPT, file], input=json.dumps(asked), capture_output=True, text=True)
+    done = subprocess.run([python, SCRIPT, *files], input=json.dumps(asked), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 
@@ -87,38 +92,97 @@ def tokenizer() -> Tokenizer:
     return train_bpe([text * 9 for text in TEXTS], 310)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "q8_0"])
-@pytest.mark.parametrize("name", MODELS)
-def test_llama_cpp_has_equal_logits_and_ids(name: str, dtype: str, tmp_path: Path, tokenizer: Tokenizer, monkeypatch):
+def random_model(knobs: dict[str, Any]) -> Any:
     torch.manual_seed(0)
-    model = build_model(ModelConfig(**{**SHAPE, **MODELS[name]})).eval()
+    model = build_model(ModelConfig(**knobs)).eval()
+    scale = 0.1 * (SHAPE["hidden_size"] / model.config.hidden_size) ** 0.5
     with torch.no_grad():
         for part, weight in model.named_parameters():
-            weight.normal_(0.0, 0.1) if weight.dim() > 1 else weight.normal_(1.0, 0.2)
+            weight.normal_(0.0, scale) if weight.dim() > 1 else weight.normal_(1.0, 0.2)
             if "q_proj" in part and model.config.attention_scale == 1.0:
                 weight /= 8
             if weight.dim() == 1 and model.config.norm == "zero_centered_rmsnorm":
                 weight -= 1
-    file = export_gguf(model, tokenizer, tmp_path / "m.gguf", dtype)
-    tokens = torch.randint(0, 300, (1, 100), generator=torch.Generator().manual_seed(1))
+    return model
+
+
+TOKENS = torch.randint(0, 300, (1, 100), generator=torch.Generator().manual_seed(1))
+
+
+def ask_for_outputs(model: Any) -> dict[str, Any]:
     encoder = model.config.architecture == "encoder"
-    asked = {"outputs": "embeddings" if encoder else "logits", "decoder_tokens": tokens[0, :30].flip(0).tolist()}
-    answer = run_llama_cpp(file, tokens[0].tolist(), TEXTS, **asked)
+    return {"outputs": "embeddings" if encoder else "logits", "decoder_tokens": TOKENS[0, :30].flip(0).tolist()}
+
+
+def uses_gelu(model: Any) -> bool:
+    return "gelu" in model.config.feed_forward or "geglu" in model.config.feed_forward
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_llama_cpp_has_equal_logits_and_ids(name: str, tmp_path: Path, tokenizer: Tokenizer, monkeypatch):
+    model = random_model({**SHAPE, **MODELS[name]})
+    file = export_gguf(model, tokenizer, tmp_path / "m.gguf")
+    answer = run_llama_cpp(file, TOKENS[0].tolist(), TEXTS, **ask_for_outputs(model))
     assert answer["ids"] == [tokenizer.encode(text) for text in TEXTS]
     assert answer["chat_template"] == tokenizer.chat_template
-    found = torch.tensor(answer["outputs"])
     opened, _ = load_gguf(file)
-    if dtype == "float32":
-        torch.testing.assert_close(output(opened, tokens), output(model, tokens), atol=1e-5, rtol=1e-5)
-    if "gelu" in model.config.feed_forward or "geglu" in model.config.feed_forward:
+    torch.testing.assert_close(output(opened, TOKENS), output(model, TOKENS), atol=1e-5, rtol=1e-5)
+    limit = 1e-5
+    if uses_gelu(model):
         monkeypatch.setitem(ACTIVATIONS, model.config.feed_forward, rounded_gelu)
         opened, _ = load_gguf(file)
         limit = 1e-3  # where the last bit of the rounded argument differs
-    else:
-        limit = 1e-5
-    limit = limit if dtype == "float32" else 0.1  # llama.cpp rounds activations too
-    expected = output(opened, tokens)
-    assert (found - expected).norm() / expected.norm() < limit
+    expected = output(opened, TOKENS)
+    assert (torch.tensor(answer["outputs"]) - expected).norm() / expected.norm() < limit
+
+
+EXPORTED = ("float16", "bfloat16", "q8_0", "q4_0")
+MADE_BY_LLAMA_CPP = {
+    "Q2_K": 10,
+    "Q3_K": 12,
+    "Q4_K": 15,
+    "Q5_K": 17,
+    "Q6_K": 18,
+    "Q4_1": 3,
+    "Q5_0": 8,
+    "IQ4_NL": 25,
+    "IQ4_XS": 30,
+}
+"""Type of most matrices -> number of a llama_ftype."""
+FEW = ("Q4_K", "Q6_K")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_type_of_weights_is_read_as_in_llama_cpp(name: str, tmp_path: Path, tokenizer: Tokenizer, monkeypatch):
+    """llama.cpp rounds activations too, which may send a token to another expert: the median of all positions counts."""
+    model = random_model(widen(MODELS[name]))
+    files = [export_gguf(model, tokenizer, tmp_path / f"{dtype}.gguf", dtype) for dtype in ("float32", *EXPORTED)]
+    kinds = MADE_BY_LLAMA_CPP if name == "llama" else FEW
+    made = {MADE_BY_LLAMA_CPP[kind]: tmp_path / f"{kind}.gguf" for kind in kinds}
+    asked = {"quantize": {number: str(path) for number, path in made.items()}, **ask_for_outputs(model)}
+    answers = run_on_files(files, TOKENS[0].tolist(), **asked)
+    if uses_gelu(model):
+        monkeypatch.setitem(ACTIVATIONS, model.config.feed_forward, rounded_gelu)
+    for file, answer in list(zip([*files, *made.values()], answers, strict=True))[1:]:
+        expected, found = output(load_gguf(file)[0], TOKENS), torch.tensor(answer["outputs"])
+        difference = ((found - expected).norm(dim=-1) / expected.norm(dim=-1)).median()
+        assert difference < 0.05, (file.stem, difference)
+        if file in made.values():
+            assert file.stem in GGUFFile(file).types(), file.stem
+
+
+def test_gpt_oss_with_yarn_differs_in_llama_cpp_by_rounded_bounds_alone(tmp_path: Path, tokenizer: Tokenizer):
+    scaling = {"method": "yarn", "factor": 32.0, "original_context_length": 64, "truncate": False}
+    knobs = {**SHAPE, **MODELS["gpt_oss"], "rope_theta": 150_000.0, "rope_scaling": scaling}
+    model = random_model(knobs)
+    file = export_gguf(model, tokenizer, tmp_path / "m.gguf")
+    answer = torch.tensor(run_llama_cpp(file, TOKENS[0].tolist(), outputs="logits")["outputs"])
+    opened, _ = load_gguf(file)
+    torch.testing.assert_close(output(opened, TOKENS), output(model, TOKENS), atol=1e-5, rtol=1e-5)
+    rounded = build_model(ModelConfig(**{**knobs, "rope_scaling": scaling | {"truncate": True}})).eval()
+    rounded.load_state_dict(model.state_dict())
+    expected = output(rounded, TOKENS)
+    assert (answer - expected).norm() / expected.norm() < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ VALUES = {
 }
 """Keys of config.json without a default in some families; counts that are missing beside them are 2."""
 
-PUBLISHED = dict.fromkeys(("qwen2_moe", "olmoe"), {"norm_topk_prob": False})
+PUBLISHED: dict[str, dict[str, Any]] = {name: {"norm_topk_prob": False} for name in ("qwen2_moe", "olmoe")}
 """Values of a family's published models that differ from these."""
 
 SERVED = {"decoder": "chat, text", "encoder_decoder": "text", "encoder": "embeddings"}

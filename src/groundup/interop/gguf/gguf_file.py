@@ -84,6 +84,10 @@ class GGUFFile:
             stored = stored.copy()
         return torch.from_numpy(stored).view(FLOATING[kind]).reshape(shape)
 
+    def types(self) -> set[str]:
+        """Names of the types that tensors of the file have."""
+        return {kind.name for kind in self._types.values()}
+
     def _unpack(self, name: str, packed: np.ndarray) -> Tensor:
         kind, shape = self._types[name], self.shapes[name]
         values = torch.empty(shape, dtype=self._dtype)
