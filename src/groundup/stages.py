@@ -78,6 +78,12 @@ STAGES = (
         version=2,
     ),
     Stage(
+        "preference", "07-preference", "preference", "groundup.finetune.preference_stage:run", extra_sections=("seed",),
+        inputs=("base", "chat"), required_sections=("train",), uses_device=True,
+        check="groundup.finetune.preference_plan:check_preference",
+        identity="groundup.finetune.preference_plan:identity",
+    ),
+    Stage(
         "reinforcement", "08-reinforcement", "reinforcement", "groundup.finetune.reinforcement_stage:run",
         extra_sections=("seed",), inputs=MODEL_STAGES[:-1], required_sections=("train",), uses_device=True,
         check="groundup.finetune.reinforcement_plan:check_reinforcement",

@@ -17,7 +17,15 @@
     finetune_plan.py            cost and checks of fine-tuning [base], before anything runs
     lora.py                     low-rank adapters
     sft.py                      supervised fine-tuning: `finetune`
+    preference_losses.py        DPO, IPO, KTO, ORPO, SimPO and the loss of reward models: equations
     response_log_probs.py       log-probabilities of the response tokens of a batch, for losses on whole responses
+    preference_batches.py       batches of pairs, and of labelled answers
+    preference_sets.py          preferences to tokens and batches
+    reference_log_probs.py      log-probabilities of the model before, computed once
+    preference_objective.py     these losses of a model on a batch
+    preference_scores.py        accuracy, margins and rewards on held-out preferences
+    preference_tuning.py        tuning on preferences: `finetune_preferences`
+    answer_samples.py           length and divergence of sampled answers
     group_advantages.py         rewards of a group of answers to advantages: GRPO, Dr. GRPO, RLOO
     policy_loss.py              clipped policy gradient, KL to the reference
     sandboxed_program.py        a process that can only compute
@@ -36,8 +44,10 @@
     classification.py           labels
     example_tasks.py            both of them: `finetune_embeddings`, `finetune_classifier`
     stage.py                    the stage 06-chat
+    preference_plan.py          cost and checks of preference tuning, before anything runs
+    preference_stage.py         the stage 07-preference
 
-Not here: a loop (chapter 10 has it), and learning from preferences (DPO).
+Not here: a loop (chapter 10 has it).
 
 The names below are imported on first use: `conversations` must be importable without torch.
 """
@@ -60,6 +70,8 @@ if TYPE_CHECKING:
     from groundup.finetune.preference_data import Preference as Preference
     from groundup.finetune.preference_data import read_labelled_answers as read_labelled_answers
     from groundup.finetune.preference_data import read_preferences as read_preferences
+    from groundup.finetune.preference_tuning import PreferenceResult as PreferenceResult
+    from groundup.finetune.preference_tuning import finetune_preferences as finetune_preferences
     from groundup.finetune.reinforcement import finetune_reinforcement as finetune_reinforcement
     from groundup.finetune.response_log_probs import masked_log_probs as masked_log_probs
     from groundup.finetune.response_log_probs import masked_log_probs_and_entropy as masked_log_probs_and_entropy
@@ -74,6 +86,7 @@ _LAZY_IMPORTS = {
     "FinetuneResult": "sft",
     "LabelledAnswer": "preference_data",
     "Preference": "preference_data",
+    "PreferenceResult": "preference_tuning",
     "TrainingConversation": "conversation_store",
     "Problem": "rewards",
     "apply_lora": "lora",
@@ -81,6 +94,7 @@ _LAZY_IMPORTS = {
     "finetune": "sft",
     "finetune_classifier": "example_tasks",
     "finetune_embeddings": "example_tasks",
+    "finetune_preferences": "preference_tuning",
     "load_classifier": "classification",
     "finetune_reinforcement": "reinforcement",
     "group_advantages": "group_advantages",
@@ -99,6 +113,7 @@ __all__ = [
     "FinetuneResult",
     "LabelledAnswer",
     "Preference",
+    "PreferenceResult",
     "Problem",
     "TrainingConversation",
     "apply_lora",
@@ -106,6 +121,7 @@ __all__ = [
     "finetune",
     "finetune_classifier",
     "finetune_embeddings",
+    "finetune_preferences",
     "finetune_reinforcement",
     "group_advantages",
     "load_classifier",

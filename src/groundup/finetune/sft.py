@@ -26,7 +26,7 @@ from groundup.plan.stage_support import check_row_length
 from groundup.quantize.nf4_linear import pack_nf4
 from groundup.recipe.train_config import TrainConfig
 from groundup.tokenizer import Tokenizer
-from groundup.train import Batch, Objective, TrainResult, build_engine, run_training_loop
+from groundup.train import Batch, EvalFn, Objective, TrainResult, build_engine, run_training_loop
 from groundup.train.device import setup_device
 from groundup.train.mixed_precision import autocast
 
@@ -175,21 +175,28 @@ def train_on_batches(
     keep_best_weights: bool,
     folder: Path | str | None,
     machine: Machine,
+    eval_fn: EvalFn | None = None,
+    num_evals: int = NUM_EVALS,
 ) -> tuple[TrainResult, TrainConfig, float | None]:
-    """Train the trainable weights of `model` in place; the result, the configuration, and the validation loss before."""
+    """Train the trainable weights of `model` in place; the result, the configuration, and the validation loss before.
 
-    def evaluate(model: nn.Module) -> dict[str, float]:
+    eval_fn: scores of the validation batches, by the first of which weights are kept; default: the loss, also before.
+    """
+
+    def evaluate(model: nn.Module) -> dict[str, Any]:
         return {"loss": validation_loss(model, objective, validation_batches, precision)}
 
-    validation_start = evaluate(model.eval())["loss"] if validation_batches else None
-    config = train_config_for(batches, epochs, learning_rate, optimizer, precision)
+    validation_start = evaluate(model.eval())["loss"] if validation_batches and eval_fn is None else None
+    config = train_config_for(batches, epochs, learning_rate, optimizer, precision, num_evals)
     if validation_batches and keep_best_weights:
         config = config.model_copy(update={"keep_best_weights": True, "early_stopping_patience": PATIENCE})
     engine = build_engine(model, objective, config, machine)
-    eval_fn = evaluate if validation_batches else None
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(folder or temporary)
-        training = run_training_loop(engine, batches, config, out, machine, eval_fn=eval_fn, name="fine-tuning")
+        training = run_training_loop(
+            engine, batches, config, out, machine, name="fine-tuning",
+            eval_fn=(eval_fn or evaluate) if validation_batches else None,
+        )  # fmt: skip
     engine.finalize()
     return training, config, validation_start
 
@@ -219,7 +226,12 @@ METHODS: dict[str, Callable[..., None]] = {"lora": _prepare_lora, "qlora": _prep
 
 
 def train_config_for(
-    batches: FinetuneBatches, epochs: float, learning_rate: float, optimizer: Any, precision: Any
+    batches: FinetuneBatches,
+    epochs: float,
+    learning_rate: float,
+    optimizer: Any,
+    precision: Any,
+    num_evals: int = NUM_EVALS,
 ) -> TrainConfig:
     """`epochs` over the batches: short warm-up, then cosine decay to zero; no weight decay."""
     steps = max(1, math.ceil(epochs * batches.num_rows / batches.batch_rows))
@@ -235,7 +247,7 @@ def train_config_for(
         lr_schedule="cosine",
         min_lr_ratio=0.0,
         precision=precision,
-        evaluate_every=max(1, math.ceil(steps / NUM_EVALS)),
+        evaluate_every=max(1, math.ceil(steps / num_evals)),
     )
 
 

@@ -15,6 +15,7 @@ Reading order:
     engine_support.py     checks of a recipe against its training engine
     parallel_layout.py    checks of a parallel layout against the model
     finetune_defaults.py  rank, passes, batch and learning rate of fine-tuning
+    preference_defaults.py  the same of preference tuning
     derive.py             a complete recipe and its cost
     stage_time.py         seconds of each stage of a run on CPUs
     stage_support.py      checks of a recipe against its stages

@@ -11,6 +11,7 @@ Reading order:
     evaluate_config.py    [evaluate]
     tuning_config.py      what [finetune] and the stages after it share
     finetune_config.py    [finetune]
+    preference_config.py  [preference]
     reinforcement_config.py  [reinforcement]
     output_config.py      [quantize], [export], [report]
     layout_config.py      [machine.layout]: parallel layout

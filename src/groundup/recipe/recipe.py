@@ -12,6 +12,7 @@ from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.recipe.machine_config import MachineConfig
 from groundup.recipe.model_config import PartialModelConfig
 from groundup.recipe.output_config import ExportConfig, QuantizeConfig, ReportConfig
+from groundup.recipe.preference_config import PreferenceConfig
 from groundup.recipe.reinforcement_config import ReinforcementConfig
 from groundup.recipe.tokenizer_config import TokenizerConfig
 from groundup.recipe.train_config import TrainConfig
@@ -58,6 +59,7 @@ class Recipe(BaseConfig):
     train: TrainConfig | None = knob(None, "pretraining", unset=SKIPPED)
     evaluate: EvaluateConfig | None = knob(None, "evaluation of the base model", unset=SKIPPED)
     finetune: FinetuneConfig | None = knob(None, "fine-tuning", unset=SKIPPED)
+    preference: PreferenceConfig | None = knob(None, "preference tuning", unset=SKIPPED)
     reinforcement: ReinforcementConfig | None = knob(None, "learning from rewards", unset=SKIPPED)
     quantize: QuantizeConfig | None = knob(None, "quantization", unset=SKIPPED)
     export: ExportConfig | None = knob(None, "export format", unset=SKIPPED)
@@ -89,6 +91,7 @@ class RecipeView:
     train: TrainConfig
     evaluate: EvaluateConfig
     finetune: FinetuneConfig
+    preference: PreferenceConfig
     reinforcement: ReinforcementConfig
     quantize: QuantizeConfig
     export: ExportConfig

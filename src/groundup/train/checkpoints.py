@@ -6,7 +6,7 @@ while training continues.
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -192,15 +192,16 @@ def is_kept(path: Path, keep_every: int | None) -> bool:
     return keep_every is not None and _step_of(path) % keep_every == 0
 
 
-def discard_checkpoints(out: Path, keep_every: int | None) -> None:
+def discard_checkpoints(out: Path, keep_every: int | None, others: Sequence[Path] = ()) -> None:
     """Mark the checkpoints in the stage folder `out` for removal, except those kept every `keep_every` steps.
 
     They are removed when the weights are written, flushed to disk and named: until then a kill would lose the training.
+    `others`: more paths in it to remove then.
     """
     folder = out / "checkpoints"
     paths = list(folder.glob("*"))
     discarded = [path for path in paths if not (path.name.startswith("step-") and is_kept(path, keep_every))]
-    discard_when_complete(out, [folder] if len(discarded) == len(paths) else discarded)
+    discard_when_complete(out, [*others, *([folder] if len(discarded) == len(paths) else discarded)])
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

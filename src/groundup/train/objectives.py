@@ -25,10 +25,13 @@ class Objective:
     Attributes:
         loss: (model, batch) -> mean loss.
         count: batch -> number of targets in the mean.
+        prepare: (model, batch) -> the batch with what a loss needs to know of the whole batch; called once a step, before
+            the batch is split into micro-batches. On a single device only.
     """
 
     loss: Callable[[nn.Module, Batch], Tensor]
     count: Callable[[Batch], int]
+    prepare: Callable[[nn.Module, Batch], Batch] | None = None
 
 
 def model_loss(model: nn.Module, batch: Batch, z_loss: float = 0.0) -> Tensor:

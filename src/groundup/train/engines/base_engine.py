@@ -69,6 +69,8 @@ class BaseEngine:
         self.communicator: Any = SingleProcess() if layout is None else Communicator()
         self.is_main = self.communicator.rank == 0
         self.data_rank, self.data_world_size = self.communicator.rank, self.communicator.size
+        if layout is not None and objective.prepare is not None:
+            raise UserError("this objective needs whole batches on one device", hint="machine.devices = 1")
         if layout is not None:
             self.communicator.check_same_run(settings, layout, model)  # before checks that stop single ranks
             self.layout = parallel_layout.complete_layout(layout, self.communicator.size)

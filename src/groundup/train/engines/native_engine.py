@@ -41,6 +41,9 @@ class NativeEngine(TorchEngine):
         self._compiled_model = compile_blocks(model) if self.should_compile(model, machine) else model
 
     def forward_backward(self, batch: Batch) -> float:
+        if self.objective.prepare is not None:
+            with self.eval_model() as model:
+                batch = self.objective.prepare(model, batch)
         sequences, length = next(iter(batch.values())).shape[:2]
         if self.micro_batch_size is None:
             with self._autocast():

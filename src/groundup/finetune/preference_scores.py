@@ -1,0 +1,126 @@
+"""Scores of a model on held-out preferences: loss, accuracy, rewards, log-probabilities, and their confidence intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from groundup.evaluate.bootstrap import bootstrap_interval
+from groundup.finetune.preference_objective import PreferenceLoss, estimate_kl, score_labelled, score_pairs
+from groundup.model.moe import pop_aux_loss
+from groundup.train.mixed_precision import autocast
+from groundup.train.objectives import Batch
+
+
+@dataclass(frozen=True)
+class PreferenceScores:
+    """Values of held-out pairs, or of a better and a worse response where there are no pairs.
+
+    Attributes:
+        loss: of each pair or response.
+        chosen_reward, rejected_reward: beta log r, or the mean log-probability of a token times beta without a reference.
+        chosen_log_prob, rejected_log_prob: mean of a token, in nats.
+    """
+
+    loss: Float[Tensor, " M"]
+    chosen_reward: Float[Tensor, " N"]
+    rejected_reward: Float[Tensor, " N"]
+    chosen_log_prob: Float[Tensor, " N"]
+    rejected_log_prob: Float[Tensor, " N"]
+
+    @property
+    def right(self) -> Float[Tensor, " N"]:
+        """1 where the reward of the chosen response is higher, 0.5 where both are equal."""
+        return half_of_ties(self.chosen_reward, self.rejected_reward)
+
+    @property
+    def ranked(self) -> Float[Tensor, " N"]:
+        """1 where a token of the chosen response is more probable on average (Chen et al. 2024, ranking accuracy)."""
+        return half_of_ties(self.chosen_log_prob, self.rejected_log_prob)
+
+    def means(self) -> dict[str, float]:
+        """The record of an evaluation; the loss comes first, by which weights are kept."""
+        return {
+            "loss": self.loss.mean().item(),
+            "accuracy": self.right.mean().item(),
+            "ranking_accuracy": self.ranked.mean().item(),
+            "margin": (self.chosen_reward - self.rejected_reward).mean().item(),
+            "chosen_reward": self.chosen_reward.mean().item(),
+            "rejected_reward": self.rejected_reward.mean().item(),
+            "chosen_log_prob": self.chosen_log_prob.mean().item(),
+            "rejected_log_prob": self.rejected_log_prob.mean().item(),
+        }
+
+    def summary(self, before: "PreferenceScores", seed: int) -> dict[str, Any]:
+        """`means`, with the intervals of both accuracies and of their differences from `before`."""
+        gains = {"accuracy": self.right - before.right, "ranking_accuracy": self.ranked - before.ranked}
+        intervals = {f"{name}_gain_interval": _interval(gain, seed) for name, gain in gains.items()}
+        intervals |= {
+            "accuracy_interval": _interval(self.right, seed), "ranking_accuracy_interval": _interval(self.ranked, seed)
+        }  # fmt: skip
+        return self.means() | intervals
+
+
+def half_of_ties(chosen: Float[Tensor, " N"], rejected: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """1 where `chosen` is greater, 0.5 where both are equal, else 0."""
+    return (chosen > rejected).float() + 0.5 * (chosen == rejected).float()
+
+
+def score_preferences(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    settings: PreferenceLoss,
+    precision: str,
+    opponents: Int[Tensor, "N 2"] | None = None,
+) -> PreferenceScores:
+    """The scores of `model`, in evaluation mode, on batches of PairBatches, or of LabelledBatches for the loss kto.
+
+    Args:
+        opponents: for kto: the rows of a desirable and an undesirable response that are compared; see `opponent_rows`.
+    """
+    device = next(model.parameters()).device
+    rows: list[dict[str, Tensor]] = []
+    with torch.no_grad(), autocast(device, precision):
+        for batch in batches:
+            prepared = estimate_kl(model, batch) if settings.name == "kto" else batch
+            moved = {name: tensor.to(device) for name, tensor in prepared.items()}
+            values = (score_labelled if settings.name == "kto" else score_pairs)(model, moved, settings)
+            rows.append({name: tensor.float().cpu() for name, tensor in values.items()})
+            pop_aux_loss(model)
+    values = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    if opponents is None:
+        return PreferenceScores(**values)
+    better, worse = opponents.T
+    return PreferenceScores(
+        values["loss"], values["reward"][better], values["reward"][worse], values["log_prob"][better],
+        values["log_prob"][worse],
+    )  # fmt: skip
+
+
+MAX_OPPONENTS = 8
+"""Undesirable responses that each desirable one is compared with, where no two answer one prompt."""
+
+
+def opponent_rows(prompts: Sequence[str], desirable: Sequence[bool]) -> Int[Tensor, "N 2"]:
+    """Rows of a desirable and an undesirable response to one prompt; of different prompts if no prompt has both."""
+    good: dict[str, list[int]] = {}
+    bad: dict[str, list[int]] = {}
+    for row, (prompt, is_good) in enumerate(zip(prompts, desirable, strict=True)):
+        (good if is_good else bad).setdefault(prompt, []).append(row)
+    rows = [(better, worse) for prompt in good for better in good[prompt] for worse in bad.get(prompt, ())]
+    if not rows:
+        losers = [row for each in bad.values() for row in each]
+        winners = [row for each in good.values() for row in each]
+        rows = [
+            (better, losers[(index + offset) % len(losers)])
+            for index, better in enumerate(winners)
+            for offset in range(min(MAX_OPPONENTS, len(losers)))
+        ]
+    return torch.tensor(rows).view(-1, 2)
+
+
+def _interval(values: Float[Tensor, " N"], seed: int) -> list[float] | None:
+    return bootstrap_interval(values.tolist(), [1.0] * len(values), seed)

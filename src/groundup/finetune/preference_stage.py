@@ -1,0 +1,148 @@
+"""Stage 07-preference: training of the chat model on preferences."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from groundup.artifacts.directory import write_atomically
+from groundup.artifacts.machine import Machine
+from groundup.finetune.answer_samples import kl_divergence, mean_length, sample_answers
+from groundup.finetune.example_sources import split_examples
+from groundup.finetune.example_tasks import mean_loss
+from groundup.finetune.finetune_plan import with_chat_template
+from groundup.finetune.finetune_task import greedy_answers
+from groundup.finetune.lora import lora_options
+from groundup.finetune.preference_data import LabelledAnswer, Preference, read_labelled_answers, read_preferences
+from groundup.finetune.preference_tuning import PreferenceResult, finetune_preferences
+from groundup.finetune.read_stats import DROP_REASONS, ReadStats
+from groundup.finetune.reference_log_probs import REFERENCE_FILE, response_log_prob_sums
+from groundup.finetune.stage import load_base
+from groundup.interop.adapters import merge_lora, save_adapter
+from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
+from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
+from groundup.model import save_model
+from groundup.recipe import RecipeView
+from groundup.recipe.preference_config import PreferenceConfig
+from groundup.stages import last_model_stage
+from groundup.tokenizer import Tokenizer
+from groundup.train.checkpoints import discard_checkpoints
+from groundup.train.device import setup_device
+
+OPTIONS = (
+    "loss", "beta", "label_smoothing", "simpo_gamma", "desirable_weight", "undesirable_weight", "method", "lora_rank",
+    "lora_alpha", "epochs", "batch_tokens", "sequence_length", "learning_rate", "optimizer", "precision",
+)  # fmt: skip
+"""Knobs that are arguments of `finetune_preferences`."""
+
+
+def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+    """Train the last model on preferences, resuming from a checkpoint in `out`.
+
+    Writes the model folder (merged weights, tokenizer), `adapter/` with LoRA, the preferences as used (train.jsonl,
+    validation.jsonl, dropped.jsonl) and steps.jsonl. Returns the metrics: loss_name and options, method, from (stage of the
+    model), preferences (read, kept, dropped, train, validation), tokens, epochs, learning_rate, steps, parameters,
+    kept_step and stopped_early, loss, scores (before, after; see PreferenceScores), validation over time, sampled (number,
+    tokens of an answer before and after, KL divergence from the model before in nats a token), greedy answers to
+    recipe.preference.prompts before and after, speed.
+    """
+    machine = replace(machine, layout={})  # of pretraining: this stage has one process
+    config: PreferenceConfig = recipe.preference
+    source = last_model_stage(inputs) or "base"
+    tokenizer = with_chat_template(Tokenizer.load(inputs[source]))
+    lora = lora_options(config, trained_tokens=has_trained_tokens(inputs[source], tokenizer))
+    model = load_base(inputs[source], config.method, setup_device(machine))
+    parameters = sum(weight.numel() for weight in model.parameters())
+    items, stats = read_items(config, machine)
+    train, validation = split_examples(items, config.validation_fraction, lambda item: repr(item.prompt))
+    machine.progress.log(f"answering {len(config.prompts)} prompts and held-out ones, before the training")
+    prompts = [item.prompt for item in validation]
+    answers_before = greedy_answers(model, tokenizer, config.prompts)
+    sampled_before = sample_answers(model, tokenizer, prompts, recipe.seed)
+    result = finetune_preferences(
+        model, tokenizer, train, validation, lora=lora, merge=False, folder=out, machine=machine, seed=recipe.seed,
+        keep_best_weights=config.keep_best_weights is not False, **{name: getattr(config, name) for name in OPTIONS},
+    )  # fmt: skip
+    if config.method != "full":
+        save_adapter(model, out / "adapter", base=base_name(inputs[source]))
+        merge_trainable_tokens(merge_lora(model))
+    save_model(model, out)
+    tokenizer.save(out)
+    _write_items(result, stats, out)
+    answers = greedy_answers(model, tokenizer, config.prompts)
+    sampled = sample_answers(model, tokenizer, prompts, recipe.seed)
+    log_probs = response_log_prob_sums(model, sampled, "float32", machine, "divergence, model")
+    del model
+    reference = load_base(inputs[source], config.method, setup_device(machine))
+    divergence = kl_divergence(
+        log_probs, response_log_prob_sums(reference, sampled, "float32", machine, "divergence, reference"), sampled
+    )
+    discard_checkpoints(out, machine.keep_checkpoint_every, list(out.glob(REFERENCE_FILE.format("*"))))
+    return {
+        "from": source,
+        "method": config.method,
+        "preferences": stats.summary() | {
+            "train": len(result.train), "validation": len(result.validation), "reasons": DROP_REASONS
+        },
+        "parameters": {"all": parameters, "trained": result.trained_parameters},
+        "sampled": {
+            "answers": len(sampled), "tokens_before": mean_length(sampled_before), "tokens_after": mean_length(sampled),
+            "kl": divergence,
+        },
+        "answers": [
+            {"prompt": prompt, "before": before, "answer": after}
+            for prompt, before, after in zip(config.prompts, answers_before, answers, strict=True)
+        ],
+    } | training_metrics(result, config, recipe.seed)  # fmt: skip
+
+
+def training_metrics(result: PreferenceResult, config: PreferenceConfig, seed: int) -> dict[str, Any]:
+    """The metrics of the training itself."""
+    records, kept = result.training.records, result.training.kept_step
+    window = max(1, len(records) // 20)
+    scores = None
+    if result.before is not None and result.after is not None:
+        scores = {"before": result.before.means(), "after": result.after.summary(result.before, seed)}
+    return {
+        "loss_name": config.loss,
+        "options": result.options,
+        "tokens": sum(record["tokens"] for record in records),
+        "epochs": round(result.knobs["epochs"] * len(records) / (result.config.steps or 1), 2),
+        "batch_tokens": result.knobs["batch_tokens"],
+        "learning_rate": result.knobs["learning_rate"],
+        "steps": len(records),
+        "kept_step": kept,
+        "stopped_early": result.training.stopped_early,
+        "loss": {"train_start": mean_loss(records[:window]), "train_end": mean_loss(records[:kept][-window:])},
+        "scores": scores,
+        "validation": result.training.evaluations,
+        "speed": result.training.speed,
+    }
+
+
+def read_items(config: PreferenceConfig, machine: Machine) -> tuple[Sequence[Preference | LabelledAnswer], ReadStats]:
+    """Preferences, or labelled answers for the loss kto. Raises UserError if there are none."""
+    return (read_labelled_answers if config.loss == "kto" else read_preferences)(config.sources, machine)
+
+
+def _write_items(result: PreferenceResult, stats: ReadStats, out: Path) -> None:
+    for item, reason in result.dropped:
+        stats.kept -= 1
+        stats.drop(reason, as_record(item), item.source, item.file, item.line)
+    for name, part in (("train", result.train), ("validation", result.validation)):
+        _write_lines(out / f"{name}.jsonl", (as_record(item) for item, _ in part))
+    _write_lines(out / "dropped.jsonl", stats.positions)
+
+
+def as_record(item: Preference | LabelledAnswer) -> dict[str, Any]:
+    """The item in the form in which files are read."""
+    if isinstance(item, Preference):
+        answers = {"chosen": item.chosen, "rejected": item.rejected}
+    else:
+        answers = {"completion": item.completion, "label": item.desirable}
+    return {"prompt": item.prompt, **answers, "source": item.source}
+
+
+def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode())

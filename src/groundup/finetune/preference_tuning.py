@@ -1,0 +1,187 @@
+"""Preference tuning of a model: from pairs of a better and a worse answer, or answers that are labelled good or bad."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groundup.artifacts.errors import UserError
+from groundup.artifacts.machine import Machine
+from groundup.finetune.lora import LoRAOptions
+from groundup.finetune.preference_batches import EncodedResponse, LabelledBatches, PairBatches
+from groundup.finetune.preference_data import LabelledAnswer, Preference
+from groundup.finetune.preference_losses import PreferenceLossName
+from groundup.finetune.preference_objective import PreferenceLoss
+from groundup.finetune.preference_scores import PreferenceScores, opponent_rows, score_preferences
+from groundup.finetune.preference_sets import (
+    EncodedItem,
+    encode_preferences,
+    make_labelled_batches,
+    make_pair_batches,
+    parse_preference,
+    responses_of,
+)
+from groundup.finetune.read_stats import DROP_REASONS
+from groundup.finetune.reference_log_probs import reference_log_probs
+from groundup.finetune.sft import METHODS, train_on_batches
+from groundup.interop.adapters.lora_layer import merge_lora
+from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
+from groundup.plan.parameter_count import count_parameters
+from groundup.plan.preference_defaults import number_of_evals, preference_defaults
+from groundup.plan.stage_support import check_row_length
+from groundup.recipe.train_config import TrainConfig
+from groundup.tokenizer import Tokenizer
+from groundup.train import TrainResult
+from groundup.train.device import setup_device
+
+LEARNT_TOKENS = LoRAOptions(token_rows=False)
+
+
+@dataclass(frozen=True)
+class PreferenceResult:
+    """Result of `finetune_preferences`.
+
+    Attributes:
+        training: records, evaluations and speed.
+        options: of the loss, such as beta.
+        knobs: lora_rank, epochs, batch_tokens, learning_rate and optimizer, as given or derived.
+        train, validation: the preferences or labelled answers that were used, with their tokens.
+        dropped: those that were not, with the reason, one of DROP_REASONS.
+        before, after: scores on the validation preferences; None without any.
+        trained_parameters: number of trained parameters.
+    """
+
+    training: TrainResult
+    config: TrainConfig
+    options: dict[str, float]
+    knobs: dict[str, Any]
+    train: list[tuple[Any, EncodedItem]]
+    validation: list[tuple[Any, EncodedItem]]
+    dropped: list[tuple[Any, str]]
+    before: PreferenceScores | None
+    after: PreferenceScores | None
+    trained_parameters: int
+
+
+def finetune_preferences(
+    model: Any,
+    tokenizer: Tokenizer,
+    preferences: Sequence[Preference | LabelledAnswer | Mapping[str, Any]],
+    validation: Sequence[Preference | LabelledAnswer | Mapping[str, Any]] = (),
+    *,
+    loss: PreferenceLossName = "dpo",
+    beta: float | None = None,
+    label_smoothing: float = 0.0,
+    simpo_gamma: float = 1.0,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+    method: str = "lora",
+    lora_rank: int | None = None,
+    lora_alpha: float = 32.0,
+    lora: LoRAOptions = LEARNT_TOKENS,
+    epochs: float | None = None,
+    batch_tokens: int | None = None,
+    sequence_length: int | None = None,
+    learning_rate: float | None = None,
+    optimizer: str | None = None,
+    precision: str = "float32",
+    keep_best_weights: bool = True,
+    merge: bool = True,
+    folder: Path | str | None = None,
+    machine: Machine | None = None,
+    seed: int = 0,
+) -> PreferenceResult:
+    """Train `model`, a decoder, in place on preferences; afterwards it is on the CPU and in evaluation mode.
+
+        pairs = [{"prompt": "Say hello.", "chosen": "Hello!", "rejected": "No."}, ...]
+        result = finetune_preferences(open_model("runs/small")[0], tokenizer, pairs, loss="dpo")
+        result.after.means()["accuracy"]
+
+    Args:
+        preferences: dicts with prompt, chosen and rejected, texts or lists of messages; for loss="kto" also dicts with prompt,
+            completion and label. Or `Preference`s and `LabelledAnswer`s.
+        validation: preferences to score before, during and after.
+        loss: dpo, ipo, kto, orpo or simpo. dpo, ipo and kto compare with the model as it is now: its log-probabilities are
+            computed once, first.
+        beta, lora_rank, epochs, batch_tokens, learning_rate, optimizer: default: derived from the loss and the size of model
+            and data, as in a recipe.
+        method: "lora"; "qlora", which first packs the model in 4 bits; or "full" to train all weights.
+        lora: further options of LoRA; control tokens are taken to be known.
+        label_smoothing: dpo and simpo: the part of the pairs whose answers are taken to be swapped.
+        sequence_length: most tokens of a prompt with an answer; longer ones are left out. Default: the context length.
+        keep_best_weights: end with the weights of the best evaluation, and stop when several in a row are no better.
+        merge: with LoRA, merge the adapter into the weights at the end.
+        folder: for metrics and checkpoints, from which a second call resumes; None: nothing is kept.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method {method!r}: expected {' or '.join(METHODS)}")
+    machine = machine or Machine()
+    items, held_out = (
+        [each for index, item in enumerate(part) for each in parse_preference(item, loss == "kto", f"{name}[{index}]")]
+        for name, part in (("preferences", preferences), ("validation", validation))
+    )
+    check_row_length(sequence_length, model.config.context_length)
+    limit = min(sequence_length or model.config.context_length, model.config.context_length)
+    train_set, dropped = encode_preferences(items, tokenizer, limit)
+    validation_set, dropped_validation = encode_preferences(held_out, tokenizer, limit)
+    if not train_set:
+        raise UserError(
+            f"none of {len(items)} preferences can be used: {DROP_REASONS[dropped[0][1]] if dropped else 'none given'}",
+            hint=f"sequence_length = {limit}: shorter prompts and answers fit",
+        )
+    tokens = sum(len(response.ids) for _, encoded in train_set for response in responses_of(encoded))
+    given = {
+        "beta": beta, "lora_rank": lora_rank, "epochs": epochs, "batch_tokens": batch_tokens,
+        "learning_rate": learning_rate, "optimizer": optimizer,
+    }  # fmt: skip
+    knobs = preference_defaults(loss, method, count_parameters(model.config).total, tokens)
+    knobs |= {name: value for name, value in given.items() if value is not None}
+    settings = PreferenceLoss(
+        loss, knobs.pop("beta"), label_smoothing, simpo_gamma, desirable_weight, undesirable_weight
+    )
+    out = None if folder is None else Path(folder)
+
+    torch.manual_seed(seed)
+    model.to(setup_device(machine))
+    METHODS[method](
+        model, tokenizer, knobs["lora_rank"], lora_alpha, lora
+    )  # the reference still: adapters start as zero
+
+    def log_probs(responses: Sequence[EncodedResponse], name: str) -> Tensor:
+        return reference_log_probs(model, responses, precision, machine, out, name)
+
+    def make_batches(items: Sequence[Any], name: str) -> PairBatches | LabelledBatches:
+        options: dict[str, Any] = {"batch_tokens": knobs["batch_tokens"], "seed": seed, "pad_id": tokenizer.pad_id or 0}
+        if loss == "kto":
+            return make_labelled_batches(items, log_probs, name, tokenizer=tokenizer, max_tokens=limit, **options)
+        return make_pair_batches(items, log_probs if settings.uses_reference else None, name, **options)
+
+    batches = make_batches(train_set, "train")
+    validation_batches = make_batches(validation_set, "validation").first_epoch() if validation_set else []
+    opponents = None
+    if loss == "kto" and validation_set:
+        answers = [answer for answer, _ in validation_set]
+        opponents = opponent_rows([repr(answer.prompt) for answer in answers], [answer.desirable for answer in answers])
+
+    def score(model: nn.Module) -> PreferenceScores:
+        return score_preferences(model.eval(), validation_batches, settings, precision, opponents)
+
+    before = score(model) if validation_batches else None
+    training, config, _ = train_on_batches(
+        model, settings.objective(), batches, validation_batches, epochs=knobs["epochs"],
+        learning_rate=knobs["learning_rate"], optimizer=knobs["optimizer"], precision=precision,
+        keep_best_weights=keep_best_weights, folder=out, machine=machine,
+        eval_fn=lambda model: score(model).means(),
+        num_evals=number_of_evals(knobs["epochs"] * len(train_set), len(validation_set)),
+    )  # fmt: skip
+    after = score(model) if validation_batches else None
+    trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    if merge and method != "full":
+        merge_trainable_tokens(merge_lora(model))
+    return PreferenceResult(
+        training, config, settings.options, knobs, train_set, validation_set, dropped + dropped_validation, before, after,
+        trained_parameters,
+    )  # fmt: skip
