@@ -46,9 +46,14 @@ METHODS: dict[type, frozenset[str]] = {
 }
 """Methods that a template may call, by type of the object."""
 CONSTANT_TIME_FILTERS = frozenset(("length", "count", "first", "default", "d", "safe"))
+FAST_FILTERS = frozenset((
+    "attr", "capitalize", "e", "escape", "float", "format", "indent", "int", "lower", "replace", "reverse", "string", "title",
+    "tojson", "trim", "truncate", "upper",
+))  # fmt: skip
+"""Filters that take much less time for a letter of a text than for an element of a list."""
 REMOVED_FILTERS = (
     "batch", "center", "filesizeformat", "forceescape", "pprint", "random", "slice", "striptags", "urlencode", "urlize",
-    "wordwrap", "xmlattr",
+    "wordcount", "wordwrap", "xmlattr",
 )  # fmt: skip
 COMPARING_TESTS = (
     "eq", "==", "equalto", "ne", "!=", "gt", ">", "greaterthan", "ge", ">=", "lt", "<", "lessthan", "le", "<=", "in",
@@ -78,11 +83,11 @@ class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             name: self._sized(name, self.filters[name]) for name in ("join", "replace", "indent", "format")
         }
         self.filters |= {
-            name: self._charged(function)
+            name: self._charged(name, function)
             for name, function in self.filters.items()
             if name not in CONSTANT_TIME_FILTERS
         }
-        self.tests |= {name: self._charged(self.tests[name]) for name in COMPARING_TESTS}
+        self.tests |= {name: self._charged(name, self.tests[name]) for name in COMPARING_TESTS}
         self.globals = {
             "range": self.globals["range"],
             "dict": dict,
@@ -145,12 +150,15 @@ class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             self.tick(1)
             yield item
 
-    def _charged(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _charged(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """A filter or test whose arguments and result are charged; four times, for work on every letter."""
+        is_fast = name in FAST_FILTERS or name in COMPARING_TESTS
 
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             self.tick(4 * self._measure((args, kwargs)))
+            if not is_fast:
+                self.tick(sum(len(argument) for argument in args if isinstance(argument, str)))
             result = function(*args, **kwargs)
             return self._charged_items(result) if isinstance(result, Iterator) else self.charged(result)
 
@@ -182,6 +190,8 @@ class TemplateEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             name = str(getattr(function, "__name__", ""))
             if not any(isinstance(owner, kind) and name in names for kind, names in METHODS.items()):
                 raise SecurityError(f"a chat template may not call {name or type(function).__name__}")
+            if isinstance(owner, list | tuple):  # count and index compare with every element
+                self.charged(owner)
             if isinstance(owner, str):
                 args = self._charge_text_method(owner, name, args)
         self.tick(CALL_UNITS + self._measure((args, kwargs)))
