@@ -88,16 +88,16 @@ HOSTILE = {
     "fromkeys": "{{ {}.fromkeys(range(100000), 'x') }}" + LOOPS + "{% endfor %}{% endfor %}{% endfor %}",
     "words": "{% set t = 'a b' * 1000000 %}{% for i in range(100000) %}{% set n = t | wordcount %}{% endfor %}",
     "letters": "{% set t = '12' * 50000 %}{% for i in range(100000) %}{% set n = t | min %}{% endfor %}",
-    "elements": "{% set t = range(90000) | list %}{% for i in range(100000) %}{% set n = t.count('a') + t.index(89999) %}{% endfor %}",
+    "elements": "{% set t = range(90000) | list %}{% for i in range(100000) %}{% set n = t.count(0) + t.index(89999) %}{% endfor %}",
     "shared in shared": (
-        "{% set d = [1] %}" + "{% set d = [d, d] %}" * 64 + "{% set e = [1] %}" + "{% set e = [e, e] %}" * 64 + "{{ [e].index(d) }}"
+        "{% set d = [1] %}{% set e = [1] %}" + "{% set d = [d, d] %}{% set e = [e, e] %}" * 64 + "{{ [e].index(d) }}"
     ),
     "quoted quotes": DOUBLE.replace("VALUE", "ns.x | replace('x', '\"') | tojson"),
     "nested formats": "{% set s = '{0}{0}' %}" + "{% set s = s.format(s) %}" * 64,
     "nested percents": "{% set s = '%s%s' %}" + "{% set s = s % (s, s) %}" * 64,
     "filter blocks": "{% filter replace('x', 'xxxxxxxxxx') %}" * 30 + "x" + "{% endfilter %}" * 30,
     "safe text": "{% set m = '<' | e %}{% set m = m * 999999999 %}",
-    "changed": "{% set t = range(90000) | list %}{% for a in range(90000) %}{{ loop.changed(t) }}{{ loop.cycle(t, t) }}{% endfor %}",
+    "changed": "{% set t = range(90000) | list %}{% for a in t %}{{ loop.changed(t) }}{{ loop.cycle(t, t) }}{% endfor %}",
     "dates": "{% for a in range(100000) %}{{ strftime_now('%c' * 500) }}{% endfor %}",
     "zero division": "{{ 1 / 0 }}",
     "many loops": "{% for a in [1] %}" * 30 + "{% endfor %}" * 30,
