@@ -88,7 +88,7 @@ HOSTILE = {
     "fromkeys": "{{ {}.fromkeys(range(100000), 'x') }}" + LOOPS + "{% endfor %}{% endfor %}{% endfor %}",
     "words": "{% set t = 'a b' * 1000000 %}{% for i in range(100000) %}{% set n = t | wordcount %}{% endfor %}",
     "letters": "{% set t = '12' * 50000 %}{% for i in range(100000) %}{% set n = t | min %}{% endfor %}",
-    "elements": "{% set t = range(90000) | list %}{% for i in range(100000) %}{% set n = t.count(0) + t.index(89999) %}{% endfor %}",
+    "elements": "{% set t = range(90000) | list %}{% for i in range(100000) %}{{ t.count(0) + t.index(89999) }}{% endfor %}",
     "shared in shared": (
         "{% set d = [1] %}{% set e = [1] %}" + "{% set d = [d, d] %}{% set e = [e, e] %}" * 64 + "{{ [e].index(d) }}"
     ),
