@@ -16,6 +16,7 @@ Files, in reading order:
     feed_forward.py       plain and gated feed-forward
     moe.py                mixture of experts: router, experts, load balancing
     block.py              pre-norm, post-norm and sandwich-norm blocks
+    token_rows.py         token matrices of which a few rows are trained
     embedding.py          token, position and token-type embeddings; validation of ids
     loss.py               chunked cross-entropy
     head.py               language-model heads, outputs, shifted labels

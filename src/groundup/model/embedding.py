@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from groundup.artifacts.errors import UserError
 from groundup.model.loss import IGNORE_INDEX
 from groundup.model.norm import build_norm
+from groundup.model.token_rows import embed_tokens
 from groundup.recipe import ModelConfig
 
 
@@ -55,7 +56,7 @@ class Embedding(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, "*B T"], token_types: Int[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T D"]:
-        x = self.scale(self.tokens(tokens))
+        x = self.scale(embed_tokens(self.tokens, tokens))
         x = self.positions(x, positions)
         x = self.token_types(x, torch.zeros_like(tokens) if token_types is None else token_types)
         return self.projection(self.norm(x))

@@ -14,6 +14,7 @@ from groundup.model.embedding import Embedding, build_scale
 from groundup.model.feed_forward import ACTIVATIONS
 from groundup.model.loss import IGNORE_INDEX, linear_cross_entropy
 from groundup.model.norm import build_norm
+from groundup.model.token_rows import split_token_rows
 from groundup.recipe import ModelConfig
 
 
@@ -46,10 +47,16 @@ class Head(nn.Module):
     ) -> Float[Tensor, ""]:
         """Mean cross-entropy of `labels`, without materializing all logits."""
         hidden = self.scale(hidden).flatten(0, -2)
+        weight, rows = split_token_rows(self.table)
         return linear_cross_entropy(
-            hidden, self.weight, labels.flatten(),
-            bias=self.bias, softcap=self.logit_softcap, z_loss=z_loss, compiled=self.compiled,
+            hidden, weight, labels.flatten(), bias=self.bias, softcap=self.logit_softcap, z_loss=z_loss,
+            compiled=self.compiled, rows=rows,
         )  # fmt: skip
+
+    @property
+    def table(self) -> nn.Module:
+        """The module whose weight is W."""
+        return self
 
 
 class UntiedHead(Head):
@@ -66,6 +73,10 @@ class TiedHead(Head):
     def __init__(self, config: ModelConfig, bias: bool, embedding: Embedding):
         super().__init__(config, bias)
         self._embedding = (embedding.tokens,)  # in a tuple: no submodule
+
+    @property
+    def table(self) -> nn.Module:
+        return self._embedding[0]
 
     @property
     def weight(self) -> Float[Tensor, "V D"]:  # type: ignore[override]

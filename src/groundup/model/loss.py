@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from groundup.model.matmul_precision import matmul_dtype
+from groundup.model.token_rows import TokenRows
 
 IGNORE_INDEX = -100
 """The label of positions that are not predicted."""
@@ -23,6 +24,10 @@ IGNORE_INDEX = -100
 CHUNK_SIZES = {"cuda": 4096}
 DEFAULT_CHUNK_SIZE = 1024
 """Tokens per chunk, by device type and elsewhere."""
+
+
+MASKED_FRACTION = 0.9
+"""Positions that are predicted, of all, below which the others are left out: selecting them is a copy."""
 
 
 class VocabShard(NamedTuple):
@@ -49,8 +54,11 @@ def linear_cross_entropy(
     chunk_size: int | None = None,
     compiled: bool = False,
     vocab_shard: VocabShard | None = None,
+    rows: TokenRows | None = None,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy, in nats, of softmax(hidden weight^T + bias) over the labels that are not -100.
+
+    Where many are, as in conversations, the others take no part.
 
     Args:
         softcap: c, where logits become c tanh(logit / c).
@@ -59,12 +67,18 @@ def linear_cross_entropy(
         compiled: compile the code between the matrix products, which is several times as fast.
         vocab_shard: `weight` and `bias` are these rows of a sharded vocabulary. The loss is that of the whole vocabulary;
             the gradient of `hidden` is this shard's term of a sum.
+        rows: updates of a few rows of `weight`, which is frozen.
     """
     if not torch.is_grad_enabled():
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     chunk_size = chunk_size or CHUNK_SIZES.get(hidden.device.type, DEFAULT_CHUNK_SIZE)
     options = softcap, z_loss, chunk_size, compiled, vocab_shard
-    return _LinearCrossEntropy.apply(hidden, weight, bias, labels, *options)  # type: ignore[return-value]
+    if type(labels) is Tensor and vocab_shard is None:  # not of a fake device, where their number is unknown
+        predicted = (labels != IGNORE_INDEX).nonzero().flatten()
+        if len(predicted) < MASKED_FRACTION * len(labels):
+            hidden, labels = hidden[predicted], labels[predicted]
+    row_indices, delta = rows or (None, None)
+    return _LinearCrossEntropy.apply(hidden, weight, bias, labels, *options, row_indices, delta)  # type: ignore[return-value]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -80,8 +94,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         chunk_size: int,
         compiled: bool,
         vocab_shard: VocabShard | None,
+        row_indices: Tensor | None,
+        delta: Tensor | None,
     ) -> Tensor:
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        needs_delta = ctx.needs_input_grad[-1]
         dtype = matmul_dtype(hidden)
         matrix = weight.to(dtype)
         offset = None if bias is None else bias.to(dtype)
@@ -90,7 +107,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needs_bias else None
-        needs_gradient = needs_hidden or needs_weight or needs_bias
+        grad_delta = torch.zeros_like(delta, dtype=torch.float32) if delta is not None and needs_delta else None
+        update = None if delta is None else delta.to(dtype)
+        needs_gradient = needs_hidden or needs_weight or needs_bias or needs_delta
         size = min(chunk_size, hidden.shape[0]), weight.shape[0]
         products = weight.new_empty(size, dtype=dtype)
         if compiled and vocab_shard is None:
@@ -106,6 +125,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             counts = (label != IGNORE_INDEX).float() / predicted
             product = products[: len(rows)]
             torch.mm(rows, matrix.T, out=product)
+            if update is not None:
+                product.index_add_(1, row_indices, rows @ update.T)
             if offset is not None:
                 product += offset
             total += chunk_loss(product, label, counts, softcap, z_loss, needs_gradient)
@@ -117,17 +138,23 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_hidden[begin : begin + chunk_size] = product @ matrix
             if grad_weight is not None:
                 grad_weight += product.T @ rows
-        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
-        ctx.dtypes = hidden.dtype, weight.dtype, weight.dtype
+            if update is not None:
+                part = product[:, row_indices]
+                if grad_hidden is not None:
+                    grad_hidden[begin : begin + chunk_size] += part @ update
+                if grad_delta is not None:
+                    grad_delta += part.T @ rows
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias, grad_delta)
+        ctx.dtypes = hidden.dtype, weight.dtype, weight.dtype, torch.float32
         return total
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        grad_hidden, grad_weight, grad_bias = (
+        grad_hidden, grad_weight, grad_bias, grad_delta = (
             None if grad is None else (grad * grad_loss).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
-        return grad_hidden, grad_weight, grad_bias, *(None,) * 6
+        return grad_hidden, grad_weight, grad_bias, *(None,) * 7, grad_delta
 
 
 def chunk_loss_eager(
