@@ -9,7 +9,8 @@ The data: sections of this project's book, each an answer to the request for it,
 alone. Both sides train in bfloat16 products on steps of about the same tokens: LoRA of rank 16 on all linear layers of the
 blocks over a bfloat16 base; QLoRA over NF4 with double quantization; all weights in float32. groundup packs several conversations
 into a row of 512 tokens with a document mask, trl pads those of a batch, as it does on devices without flash attention; both
-compute half a step at a time. The tokens that count are those of the conversations. Each side runs each row in a process of its own: peak memory of the process, less that
+compute half a step at a time. The tokens that count are those of the conversations.
+Each side runs each row in a process of its own: peak memory of the process, less that
 after its imports. The first two steps do not count.
 """
 
