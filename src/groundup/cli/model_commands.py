@@ -10,6 +10,7 @@ import typer
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import PROGRESS_KINDS
 from groundup.cli.options import (
+    AdapterOption,
     DeviceOption,
     JsonOption,
     MaxTokensOption,
@@ -52,6 +53,7 @@ def generate(
     top_p: TopPOption = 0.95,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
+    adapter: AdapterOption = None,
     verify: VerifyOption = True,
 ) -> None:
     """Continue a text; translate or summarize it, if the model is an encoder-decoder.
@@ -67,7 +69,7 @@ def generate(
     if prompt is not None and input is not None:
         raise UserError("both --prompt and --input", hint="give one of them")
     texts = [each.text for each in read_texts(input)] if input else []
-    network, tokenizer = _open_model(model, device, verify)
+    network, tokenizer = _open_model(model, device, verify, adapter)
     is_decoder = network.config.architecture == "decoder"
     sampling = SamplingParams(temperature=0.7 if temperature is None else temperature, top_p=top_p, seed=seed)
     search = beams or (4 if temperature is None and not is_decoder else 0)
@@ -101,6 +103,7 @@ def chat(
     top_p: TopPOption = 0.95,
     seed: SeedOption = None,
     device: DeviceOption = "auto",
+    adapter: AdapterOption = None,
     verify: VerifyOption = True,
 ) -> None:
     """Chat with a model in the terminal, or answer one message a line from a pipe.
@@ -110,7 +113,7 @@ def chat(
     from groundup.generate import SamplingParams
     from groundup.generate.terminal_chat import chat as converse
 
-    network, tokenizer = _open_model(model, device, verify)
+    network, tokenizer = _open_model(model, device, verify, adapter)
     sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=seed)
     converse(network, tokenizer, sampling, system=system, max_tokens=max_tokens)
 
@@ -128,6 +131,7 @@ def embed(
         str | None, typer.Option(help="mean, cls (first token) or last (token); default: the model's, else mean.")
     ] = None,
     device: DeviceOption = "auto",
+    adapter: AdapterOption = None,
     verify: VerifyOption = True,
 ) -> None:
     """Turn texts into vectors of length 1, or find the texts nearest to a query.
@@ -143,7 +147,7 @@ def embed(
         raise UserError(f"{out}: no folder {out.parent}", hint="create it first")
     if query is not None and not query.strip():
         raise UserError("--query: an empty text, which is near to nothing")
-    network, tokenizer = _open_model(model, device, verify)
+    network, tokenizer = _open_model(model, device, verify, adapter)
     wanted = [entry.text for entry in entries] + ([query] if query is not None else [])
     vectors, num_truncated = embed_many(network, tokenizer, wanted, pooling=pooling)
     _note_truncated(num_truncated, len(wanted), network)
@@ -226,16 +230,37 @@ def serve(
         ),
     ] = None,
     device: DeviceOption = "auto",
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]DIR",
+            help="Adapter to serve beside MODEL, which requests choose as their model; may be repeated.",
+        ),
+    ] = None,
     verify: VerifyOption = True,
 ) -> None:
     """Serve a model over HTTP: OpenAI's API under /v1, a chat page at /.
 
     Example: groundup serve runs/quickstart --port 8000
     """
+    from groundup.interop.adapters import adapter_tokenizer, with_adapter
     from groundup.serve.server import serve as serve_forever
 
     network, tokenizer = _open_model(model, device, verify)
-    serve_forever(network, tokenizer, name=model.resolve().name, host=host, port=port, api_key=api_key)
+    name = model.resolve().name
+    adapters = {}
+    for option in adapter or []:
+        served, _, folder = option.rpartition("=")
+        served = served or Path(folder).resolve().name
+        if served in (name, *adapters):
+            raise UserError(
+                f"--adapter {option}: the name {served} is taken", hint="--adapter NAME=DIR gives another one"
+            )
+        adapters[served] = (
+            with_adapter(network, Path(folder), verify=verify),
+            adapter_tokenizer(Path(folder), tokenizer),
+        )
+    serve_forever(network, tokenizer, name=name, host=host, port=port, api_key=api_key, adapters=adapters)
 
 
 def evaluate(
@@ -243,6 +268,7 @@ def evaluate(
     text: Annotated[Path, typer.Option(help="Text to score, UTF-8.")],
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
+    adapter: AdapterOption = None,
     verify: VerifyOption = True,
 ) -> None:
     """Measure bits per byte and perplexity of a model on a text.
@@ -252,7 +278,7 @@ def evaluate(
     from groundup.evaluate import score_text
 
     content = read_text(text)
-    network, tokenizer = _open_model(model, device, verify)
+    network, tokenizer = _open_model(model, device, verify, adapter)
     score = score_text(network, tokenizer, content)
     if as_json:
         print(json.dumps(score, indent=1))
@@ -271,6 +297,7 @@ def quantize(
         Path | None, typer.Option(help="Calibration text for gptq and awq, UTF-8; default: the run's training text.")
     ] = None,
     device: DeviceOption = "auto",
+    adapter: AdapterOption = None,
     verify: VerifyOption = True,
 ) -> None:
     """Quantize the weights of a model to 4 or 8 bits.
@@ -281,7 +308,8 @@ def quantize(
 
     summary = quantize_folder(
         model, out, method=method, bits=bits, group_size=group_size, device=device,
-        calibration_text=read_text(calibration) if calibration else None, progress=PROGRESS_KINDS["auto"](), verify=verify
+        calibration_text=read_text(calibration) if calibration else None, progress=PROGRESS_KINDS["auto"](), adapter=adapter,
+        verify=verify,
     )  # fmt: skip
     before, after = (summary["bytes"][when] / 1e6 for when in ("before", "after"))
     rows = {
@@ -300,6 +328,7 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     format: Annotated[str, typer.Option(help="huggingface, gguf, gptq, awq or compressed-tensors.")] = "huggingface",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    adapter: AdapterOption = None,
     verify: VerifyOption = True,
 ) -> None:
     """Export a model to a format of other software.
@@ -308,7 +337,7 @@ def export(
     """
     from groundup.quantize import export_model
 
-    for path in export_model(model, out, format=format, dtype=dtype, verify=verify):
+    for path in export_model(model, out, format=format, dtype=dtype, adapter=adapter, verify=verify):
         print(path)
 
 
@@ -334,7 +363,7 @@ def _note_truncated(num_truncated: int, total: int, network: Any) -> None:
         )
 
 
-def _open_model(path: Path, device: str, verify: bool) -> tuple[Any, Any]:
+def _open_model(path: Path, device: str, verify: bool, adapter: Path | None = None) -> tuple[Any, Any]:
     from groundup.quantize import open_model
 
-    return open_model(path, device=device, verify=verify)
+    return open_model(path, device=device, adapter=adapter, verify=verify)

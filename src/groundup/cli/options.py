@@ -19,6 +19,10 @@ SetOption = Annotated[
 ]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Parent folder of all runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AdapterOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Adapter to use with MODEL: a PEFT folder, a run, or one of its stage folders."),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 MaxTokensOption = Annotated[int, typer.Option("--max-tokens", min=1, help="Maximum number of new tokens.")]
 TemperatureOption = Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0: greedy decoding.")]

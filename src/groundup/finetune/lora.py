@@ -10,6 +10,7 @@ from groundup.artifacts.errors import UserError
 from groundup.interop.adapters.foreign_updates import ForeignLayout, candidate_families
 from groundup.interop.adapters.lora_layer import LoRAExperts, LoRALinear, LoRASettings, lora_experts, lora_layers
 from groundup.interop.adapters.trainable_tokens import add_trainable_tokens
+from groundup.model.frozen_linear import PackedLinear
 from groundup.model.moe import Experts
 from groundup.recipe.tuning_config import TuningConfig
 from groundup.train.optimizer import LEARNING_RATE_RATIO
@@ -137,7 +138,7 @@ def target_layers(model: nn.Module, targets: Sequence[str]) -> list[str]:
 
 
 def _is_target(module: nn.Module) -> bool:
-    return type(module) is nn.Linear or isinstance(module, Experts) or hasattr(module, "dequantize")
+    return type(module) is nn.Linear or isinstance(module, Experts | PackedLinear)
 
 
 def _names(model: nn.Module, layers: list[str]) -> dict[str, set[str]]:

@@ -95,6 +95,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
 
     if config.method != "full":
         save_adapter(model, out / "adapter", base=base_name(inputs["base"]))
+        tokenizer.save(out / "adapter")
         merge_trainable_tokens(merge_lora(model))
     after = _ordinary_bits_per_byte(model, tokenizer, inputs, recipe.seed)
     save_model(model, out)

@@ -9,6 +9,7 @@ from torch import nn
 from groundup.artifacts import manifest
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.run_record import check_artifact
+from groundup.interop.adapters import adapter_tokenizer, add_adapter, split_adapter
 from groundup.interop.huggingface_model import CONFIG_FILE as HUGGINGFACE_CONFIG
 from groundup.interop.huggingface_model import load_huggingface, read_config
 from groundup.interop.pickled_weights import PICKLES, conversion_command
@@ -31,20 +32,31 @@ EXPECTED = "a model folder, a run, a Hugging Face folder or a .gguf file"
 
 
 def open_model(
-    path: Path | str, device: str = "auto", dtype: torch.dtype | str | None = None, *, verify: bool = True
+    path: Path | str,
+    device: str = "auto",
+    dtype: torch.dtype | str | None = None,
+    *,
+    adapter: Path | str | None = None,
+    verify: bool = True,
 ) -> tuple[nn.Module, Tokenizer]:
     """The model, in evaluation mode, and the tokenizer at `path`, not quantized; `groundup.open_model` opens quantized ones too.
 
     Args:
         device: "auto" is an accelerator if there is one.
         dtype: of the weights, such as "bfloat16"; None keeps that of the files (float32 for a GGUF file).
-        verify: compare the files of a run's stage with their SHA-256 first.
+        adapter: a PEFT folder, a run or a stage, whose adapter is merged into the weights.
+        verify: compare the files of a run's stage with their SHA-256, and the base of an adapter with its fingerprint, first.
 
+    `path` may be an adapter folder, if the base that it names is here.
     Raises UserError where `path` holds no complete model; a folder of `save_model` needs `tokenizer.save(folder)` too.
 
     >>> model, tokenizer = open_model("runs/quickstart")
     """
-    path = resolve_model_path(Path(path))
+    path, adapter = split_adapter(path, adapter)
+    if adapter is not None:
+        model, tokenizer = open_model(path, device, dtype, verify=verify)
+        return add_adapter(model, adapter, verify=verify), adapter_tokenizer(adapter, tokenizer)
+    path = resolve_model_path(path)
     target = resolve_device(device)
     if verify:
         check_artifact(path)

@@ -8,6 +8,7 @@ use the exact layer.
 import torch
 from torch import Tensor, nn
 
+from groundup.model.frozen_linear import PackedLinear
 from groundup.quantize.quantized_linear import QuantizedLinear, quantized_layers
 
 GROUP_SIZES = (32, 64, 128, 256)
@@ -17,7 +18,7 @@ MAX_ROWS = 16
 """With more input rows, dequantizing is faster (measured on two cores with AVX-512)."""
 
 
-class Int4Linear(nn.Module):
+class Int4Linear(PackedLinear):
     """A QuantizedLinear with a second copy of its codes in the kernel's layout.
 
     On other devices than a CPU, and for more than MAX_ROWS rows, it calls the wrapped layer.
@@ -29,6 +30,7 @@ class Int4Linear(nn.Module):
     def __init__(self, exact: QuantizedLinear):
         super().__init__()
         self.exact = exact
+        self.in_features, self.out_features = exact.in_features, exact.out_features
         weight = exact.unpack_weight()
         scale = weight.scale.float().T
         # the kernel computes (code - 8) * scale + offset
@@ -36,6 +38,13 @@ class Int4Linear(nn.Module):
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(weight.codes.int(), 1)
         self.register_buffer("packed", packed, persistent=False)
         self.register_buffer("grid", torch.stack([scale, offset], -1).to(torch.bfloat16).contiguous(), persistent=False)
+
+    @property
+    def bias(self) -> Tensor | None:  # type: ignore[override]
+        return self.exact.bias
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.exact.dequantize(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.numel() // x.shape[-1]

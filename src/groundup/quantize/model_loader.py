@@ -9,6 +9,7 @@ from groundup import interop
 from groundup.artifacts.directory import new_folder
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.run_record import check_artifact
+from groundup.interop.adapters import adapter_tokenizer, add_adapter, load_adapter, merge_adapter, split_adapter
 from groundup.interop.model_card import write_card_files
 from groundup.interop.model_loading import QUANTIZATION_FILE, is_quantized
 from groundup.model.token_weights import load_token_weights
@@ -20,21 +21,27 @@ from groundup.quantize.quantizer import dequantize_model
 from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
 
 
-def open_model(path: Path | str, device: str = "auto", *, verify: bool = True) -> tuple[nn.Module, Tokenizer]:
+def open_model(
+    path: Path | str, device: str = "auto", *, adapter: Path | str | None = None, verify: bool = True
+) -> tuple[nn.Module, Tokenizer]:
     """The model and tokenizer at `path`, in evaluation mode.
 
         model, tokenizer = open_model("runs/quickstart/09-quantized")
 
     `path` is a quantized folder of a run, a Hugging Face folder with GPTQ, AWQ or compressed-tensors weights, or
-    anything else that `groundup.interop.open_model` opens. `verify`: compare the files of a run's stage with their SHA-256
-    first. Raises UserError for other contents and for damaged files.
+    anything else that `groundup.interop.open_model` opens. `adapter`: a PEFT folder, a run or a stage, whose adapter is merged
+    into the weights, or works beside packed ones. `verify`: compare the files of a run's stage with their SHA-256, and the base
+    of an adapter with its fingerprint, first. Raises UserError for other contents and for damaged files.
     """
-    path = Path(path)
+    path, adapter = split_adapter(path, adapter)
     if not is_quantized(path):
-        return interop.open_model(path, device, verify=verify)
+        return interop.open_model(path, device, adapter=adapter, verify=verify)
     if verify:
         check_artifact(path)
     model, tokenizer = load_quantized_model(path, interop.resolve_device(device))
+    if adapter is not None:
+        add_adapter(model, adapter, verify=verify)
+        tokenizer = adapter_tokenizer(adapter, tokenizer)
     return use_int4_kernel(model), tokenizer
 
 
@@ -47,15 +54,21 @@ def load_quantized_model(path: Path, device: torch.device | str = "cpu") -> tupl
 
 
 def export_model(
-    path: Path | str, out: Path | str, *, format: str, dtype: str = "float32", verify: bool = True
+    path: Path | str,
+    out: Path | str,
+    *,
+    format: str,
+    dtype: str = "float32",
+    adapter: Path | str | None = None,
+    verify: bool = True,
 ) -> list[Path]:
     """Write the model at `path` to the folder `out` in another format. Returns the files written.
 
     huggingface and gguf accept any model (a quantized one is dequantized); gptq, awq and compressed-tensors need a
-    quantized one. `verify` as in `open_model`.
+    quantized one, and no adapter. `adapter` and `verify` as in `open_model`.
     Raises UserError for a format that cannot represent the model, and when `out` is not empty.
     """
-    path, out = Path(path), Path(out)
+    (path, adapter), out = split_adapter(path, adapter), Path(out)
     if format not in (known := (*interop.EXPORT_FORMATS, *FORMATS)):
         raise UserError(f"format {format!r}, expected one of {', '.join(known)}")
     if verify and path.is_dir() and is_quantized(path):
@@ -66,8 +79,15 @@ def export_model(
                 load_quantized_model(path) if is_quantized(path) else interop.open_model(path, "cpu", verify=verify)
             )
             source = interop.resolve_model_path(path)
-            files = interop.export(
-                dequantize_model(model), tokenizer, partial, format=format, dtype=dtype, source=source
+            if adapter is not None:  # compared with the packed base that it was trained on, then merged
+                load_adapter(model, adapter, verify=verify)
+                tokenizer = adapter_tokenizer(adapter, tokenizer)
+            model = merge_adapter(dequantize_model(model))
+            files = interop.export(model, tokenizer, partial, format=format, dtype=dtype, source=source)
+        elif adapter is not None:
+            raise UserError(
+                f"format {format} with an adapter: the packed weights would have to be packed again",
+                hint="groundup quantize MODEL --adapter DIR --out OUT, then export OUT",
             )
         elif is_quantized(path):
             model, tokenizer = load_quantized_model(path)

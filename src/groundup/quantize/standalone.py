@@ -12,6 +12,7 @@ from groundup.artifacts.directory import new_folder
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
 from groundup.artifacts.run_record import check_artifact
+from groundup.interop.adapters import split_adapter
 from groundup.interop.model_card import write_card_files
 from groundup.interop.model_loading import QUANTIZATION_FILE
 from groundup.model.serialization import WEIGHTS_FILE
@@ -73,19 +74,21 @@ def quantize_folder(
     calibration_text: str | None = None,
     calibration_tokens: int = 32_768,
     progress: Progress | None = None,
+    adapter: Path | str | None = None,
     verify: bool = True,
 ) -> dict[str, Any]:
     """Quantize the model at `model_path` into the new folder `out`. Returns the summary of `quantization_summary`.
 
     Without `calibration_text`, gptq and awq use the training tokens of the run that contains the model.
+    `adapter`: merged into the weights first, as in `open_model`.
     `verify`: compare the files of a run with their SHA-256 first. Raises UserError when there are no tokens, for damaged
     files, for an unknown method, and when `out` is not empty.
     """
-    model_path, out = Path(model_path), Path(out)
+    (model_path, adapter), out = split_adapter(model_path, adapter), Path(out)
     _check_options(method, bits)
     with new_folder(out) as partial:
         source = interop.resolve_model_path(model_path)
-        model, tokenizer = interop.open_model(source, device, verify=verify)
+        model, tokenizer = interop.open_model(source, device, adapter=adapter, verify=verify)
         scheme = adapt_scheme(model, QuantizationScheme(bits, group_size, symmetric))
         run_tokens = source.parent / STAGE_FOLDERS["tokens"] / "train"
         if verify and calibration_text is None and method != "rtn":

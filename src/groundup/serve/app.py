@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def create_app(
     max_waiting: int = 64,
     max_tokens: int | None = None,
     max_body: int = 1_000_000,
+    adapters: Mapping[str, tuple[GenerativeModel | Encoder, Tokenizer]] | None = None,
 ) -> Starlette:
     """An OpenAI-compatible server of one model, with a chat page, for any ASGI server.
 
@@ -59,6 +61,8 @@ def create_app(
         max_waiting: maximum number of queued requests; further ones get status 503.
         max_tokens: maximum number of generated tokens per answer; None: limited by the context only.
         max_body: maximum request size in bytes.
+        adapters: by name, the model with an adapter and its tokenizer; a request names one as its model. Each has an engine and
+            a cache of its own: requests for one adapter form batches, those for several do not.
 
     Raises UserError for an empty key.
     """
@@ -66,18 +70,29 @@ def create_app(
         raise UserError(
             "the API key is empty, expected at least one character", hint="omit it for a server without a key"
         )
-    engine_thread = EngineThread(BatchingEngine(model.eval(), max_batch=max_batch), max_waiting=max_waiting)
-    metrics = ServerMetrics(lambda: engine_thread.running, lambda: engine_thread.waiting)
-    endpoints = Endpoints(
-        model=model,
-        tokenizer=tokenizer,
-        name=name,
-        engine_thread=engine_thread,
-        metrics=metrics,
-        max_tokens=max_tokens or model.config.cached_context_length,
-        max_body=max_body,
-        created=int(time.time()),
+    served = {name: (model, tokenizer), **(adapters or {})}
+    threads = {
+        each: EngineThread(BatchingEngine(network.eval(), max_batch=max_batch), max_waiting=max_waiting)
+        for each, (network, _) in served.items()
+    }
+    metrics = ServerMetrics(
+        lambda: sum(thread.running for thread in threads.values()),
+        lambda: sum(thread.waiting for thread in threads.values()),
     )
+    first, *others = (
+        Endpoints(
+            model=network,
+            tokenizer=words,
+            name=each,
+            engine_thread=threads[each],
+            metrics=metrics,
+            max_tokens=max_tokens or network.config.cached_context_length,
+            max_body=max_body,
+            created=int(time.time()),
+        )
+        for each, (network, words) in served.items()
+    )
+    endpoints = replace(first, adapters=others)
     routes = [
         *(Route(path, _static_file(*file)) for path, file in CHAT_PAGE_FILES.items()),
         Route("/health", endpoints.health),
@@ -100,7 +115,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(engine_thread.stop)
+        for thread in threads.values():
+            await asyncio.to_thread(thread.stop)
 
     handlers = {ApiError: _api_error, HTTPException: _http_error, Exception: _internal_error}
     return Starlette(routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers=handlers)  # type: ignore[arg-type]

@@ -33,10 +33,11 @@ DEFAULT_COMPLETION_TOKENS = 16
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The endpoints of one served model.
+    """The endpoints of one served model, and of the same model with adapters.
 
     Attributes:
         name: model name in requests and responses.
+        adapters: the endpoints of the model with each adapter, which a request names as its model.
         max_tokens: upper limit of generated tokens; larger values in requests are reduced to it.
         max_body: maximum request size in bytes.
     """
@@ -49,6 +50,7 @@ class Endpoints:
     max_tokens: int
     max_body: int
     created: int
+    adapters: Sequence["Endpoints"] = ()
 
     # ---- GET
 
@@ -59,17 +61,18 @@ class Endpoints:
         return Response(self.metrics.render(), headers={"Content-Type": prometheus.CONTENT_TYPE})
 
     async def list_models(self, http: HttpRequest) -> Response:
-        return JSONResponse({"object": "list", "data": [self._model_card()]})
+        return JSONResponse({"object": "list", "data": [each._model_card() for each in (self, *self.adapters)]})
 
     async def retrieve_model(self, http: HttpRequest) -> Response:
-        self._check_name(http.path_params["name"])
-        return JSONResponse(self._model_card())
+        return JSONResponse(self._named(http.path_params["name"])._model_card())
 
     # ---- POST
 
     async def completions(self, http: HttpRequest) -> Response:
         body = parse_request(CompletionRequest, await read_json_body(http, self.max_body))
-        self._check_name(body.model)
+        return await self._named(body.model)._complete(http, body)
+
+    async def _complete(self, http: HttpRequest, body: CompletionRequest) -> Response:
         self._refuse_encoder()
         prompts = await self._run_in_thread(lambda: [self._prompt_ids(prompt) for prompt in body.prompts])
         max_tokens = body.max_tokens or (DEFAULT_COMPLETION_TOKENS if self._is_decoder else self.max_tokens)
@@ -77,7 +80,9 @@ class Endpoints:
 
     async def chat_completions(self, http: HttpRequest) -> Response:
         body = parse_request(ChatRequest, await read_json_body(http, self.max_body))
-        self._check_name(body.model)
+        return await self._named(body.model)._chat(http, body)
+
+    async def _chat(self, http: HttpRequest, body: ChatRequest) -> Response:
         self._refuse_encoder()
         if not self._is_decoder:
             raise ApiError(
@@ -103,7 +108,9 @@ class Endpoints:
 
     async def embeddings(self, http: HttpRequest) -> Response:
         body = parse_request(EmbeddingRequest, await read_json_body(http, self.max_body))
-        self._check_name(body.model)
+        return await self._named(body.model)._embeddings(http, body)
+
+    async def _embeddings(self, http: HttpRequest, body: EmbeddingRequest) -> Response:
         width = self.model.config.hidden_size
         if (body.dimensions or 0) > width:
             raise ApiError(400, f"dimensions = {body.dimensions}, expected at most {width}", param="dimensions")
@@ -197,11 +204,13 @@ class Endpoints:
                 code="context_length_exceeded",
             )
 
-    def _check_name(self, name: str | None) -> None:
-        if name is not None and name != self.name:
-            raise ApiError(
-                404, f"unknown model {name!r}, expected {self.name!r}", param="model", code="model_not_found"
-            )
+    def _named(self, name: str | None) -> "Endpoints":
+        """The endpoints of the model that a request names; None: the model without an adapter."""
+        served = {each.name: each for each in (self, *self.adapters)}
+        if name is not None and name not in served:
+            expected = " or ".join(map(repr, served))
+            raise ApiError(404, f"unknown model {name!r}, expected {expected}", param="model", code="model_not_found")
+        return self if name is None else served[name]
 
     def _model_card(self) -> dict[str, Any]:
         return {

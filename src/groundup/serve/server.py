@@ -3,6 +3,7 @@
 import ipaddress
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 
 import uvicorn
@@ -25,6 +26,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     api_key: str | None = None,
+    adapters: Mapping[str, tuple[GenerativeModel | Encoder, Tokenizer]] | None = None,
 ) -> None:
     """Serve a model with an OpenAI-compatible API and a chat page until interrupted.
 
@@ -35,17 +37,20 @@ def serve(
         name: model name in requests and responses.
         host: address to listen on; the default accepts connections from this machine only.
         port: 0 for any free port.
-        api_key: see `create_app`.
+        api_key, adapters: see `create_app`.
 
     Raises UserError when the address is in use, not of this machine or not permitted.
     """
     with bind_socket(host, port) as listener:
         local = _is_loopback(listener)
         hosts = {*LOOPBACK_NAMES, host.lower()} if local and api_key is None else None
-        app = create_app(model, tokenizer, name=name, api_key=api_key, hosts=hosts)
+        app = create_app(model, tokenizer, name=name, api_key=api_key, hosts=hosts, adapters=adapters)
         url_host = f"[{host}]" if ":" in host else host
         address = f"http://{url_host}:{listener.getsockname()[1]}"
-        print(f"{name}: chat page {address}/ · API {address}/v1 · Ctrl-C stops", file=sys.stderr)
+        print(
+            f"{', '.join((name, *(adapters or ())))}: chat page {address}/ · API {address}/v1 · Ctrl-C stops",
+            file=sys.stderr,
+        )
         if not local and api_key is None:
             print(
                 "note: no API key is set: anyone who can reach this address can use the model (see --api-key)",

@@ -9,6 +9,7 @@ Files, in reading order:
     adapter_config.py     adapter_config.json
     adapter_folder.py     writing an adapter
     adapter_loading.py    opening an adapter on its base model
+    adapter_paths.py      adapters by path, and models that are opened with one
 
 Deliberately absent: adapters that are not LoRA (prompts, IA3, AdaLoRA ...), and variants of LoRA that change the base's weights
 in ways that cannot be repeated: they are refused by key and value.
@@ -16,6 +17,27 @@ in ways that cannot be repeated: they are refused by key and value.
 
 from groundup.interop.adapters.adapter_folder import save_adapter
 from groundup.interop.adapters.adapter_loading import load_adapter
+from groundup.interop.adapters.adapter_paths import (
+    adapter_tokenizer,
+    add_adapter,
+    merge_adapter,
+    resolve_adapter_path,
+    split_adapter,
+    with_adapter,
+)
 from groundup.interop.adapters.lora_layer import adapter_disabled, lora_layers, merge_lora, unmerge_lora
 
-__all__ = ["adapter_disabled", "load_adapter", "lora_layers", "merge_lora", "save_adapter", "unmerge_lora"]
+__all__ = [
+    "adapter_disabled",
+    "adapter_tokenizer",
+    "add_adapter",
+    "load_adapter",
+    "lora_layers",
+    "merge_adapter",
+    "merge_lora",
+    "resolve_adapter_path",
+    "save_adapter",
+    "split_adapter",
+    "unmerge_lora",
+    "with_adapter",
+]

@@ -25,6 +25,7 @@ from groundup.interop.adapters.foreign_updates import (
 from groundup.interop.adapters.lora_layer import LoRAExperts, LoRALinear, LoRASettings, lora_experts, lora_layers
 from groundup.interop.adapters.trainable_tokens import train_rows
 from groundup.interop.safetensors_files import SafetensorsFolder
+from groundup.model.frozen_linear import PackedLinear
 from groundup.model.head import TiedHead, UntiedHead
 from groundup.model.moe import Experts
 
@@ -302,7 +303,7 @@ def _add_update(model: nn.Module, name: str, update: LowRankUpdate, settings: Lo
             raise UserError(f"{name}: scale {settings.scale}, expected {module.scale}, that of the other matrices")
         device = module.lora_a[last].device
         module.lora_a[last], module.lora_b[last] = update.a.to(device), update.b.to(device)
-    elif type(module) is nn.Linear or hasattr(module, "dequantize"):
+    elif type(module) is nn.Linear or isinstance(module, PackedLinear):
         layer = LoRALinear(module, settings)
         pairs = ((layer.lora_a, update.a), (layer.lora_b, update.b), (layer.lora_bias, update.bias))
         for parameter, tensor in (*pairs, (layer.magnitude, update.magnitude)):

@@ -18,6 +18,7 @@ from groundup.interop.families import FAMILIES
 from groundup.interop.families.family import Family
 from groundup.interop.families.select_family import lossy_fields
 from groundup.interop.weight_map import TensorMap, map_identical
+from groundup.model.frozen_linear import PackedLinear
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,20 @@ class LowRankUpdate:
 def plain_weights(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of the model without its adapter, by the names of a plain model; of a packed weight on the meta device."""
     tensors: dict[str, Tensor] = {}
-    packed = {name: module for name, module in model.named_modules() if hasattr(module, "dequantize")}
+    packed = {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
     for name, tensor in model.state_dict().items():
         parts = name.split(".")
-        if (
-            any(part.startswith("lora_") or part == "magnitude" for part in parts)
-            or ".parametrizations.weight.0." in name
-        ):
+        is_update = any(part.startswith("lora_") or part == "magnitude" for part in parts)
+        if is_update or ".parametrizations.weight.0." in name:
             continue
-        owner, _, last = name.rpartition(".")
-        if owner in packed:
-            layer: Any = packed[owner]
-            if last != "bias":
-                owner, last = owner, "weight"
+        owner = next((each for each in (name.rsplit(".", n)[0] for n in (2, 1)) if each in packed), None)
+        if owner is not None:  # the layer, or the exact layer inside one with a kernel's layout
+            layer = packed[owner]
+            last = "bias" if name.endswith(".bias") else "weight"
+            if last == "weight":
                 tensor = torch.empty(layer.out_features, layer.in_features, device="meta")
-        tensors[_plain_name(model, f"{owner}.{last}" if owner else last)] = tensor
+            name = f"{owner}.{last}"
+        tensors[_plain_name(model, name)] = tensor
     return tensors
 
 
