@@ -14,7 +14,8 @@ from groundup.model.position_encoding import POSITION_ENCODINGS
 from groundup.model.rope import SCALINGS
 from groundup.model.serialization import ARCHITECTURES
 from groundup.recipe import ModelConfig, parse_recipe
-from groundup.recipe.model_config import GATED_ACTIVATIONS, LayerType, MoEConfig, PartialModelConfig, RopeScalingConfig
+from groundup.recipe.model_checks import GATED_ACTIVATIONS
+from groundup.recipe.model_config import LayerType, MoEConfig, PartialModelConfig, RopeScalingConfig
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Reading order:
     tokenizer_config.py   [tokenizer]
     base_model_config.py  [base]
     mixer_config.py       latent attention and state-space layers of [model]
+    model_checks.py       what [model] refuses
     model_config.py       [model], and ModelConfig, a complete model
     train_config.py       [train]
     evaluate_config.py    [evaluate]

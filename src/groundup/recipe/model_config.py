@@ -6,21 +6,11 @@ from typing import Annotated, Any, Literal, Optional
 
 from pydantic import create_model, model_validator
 
-from groundup.artifacts.json_file import shorten
 from groundup.recipe.base_config import BaseConfig, knob
-from groundup.recipe.mixer_config import (
-    LatentAttentionConfig,
-    StateSpaceConfig,
-    check_latent_attention,
-    check_state_space,
-)
-
-MAX_LAYERS = 10_000
-MAX_SIZE, MAX_HEAD_DIM, MAX_FLOAT = 2**31 - 1, 65_536, 1e30
-"""Ten times the deepest published transformers; a damaged file asks for millions, which take all memory."""
+from groundup.recipe.mixer_config import LatentAttentionConfig, StateSpaceConfig
+from groundup.recipe.model_checks import GATED_ACTIVATIONS, check_parts, check_sizes, check_unused
 
 LayerType = Literal["global", "local"]
-GATED_ACTIVATIONS = ("swiglu", "swiglu_clamped", "geglu", "geglu_tanh")
 
 
 class RopeScalingConfig(BaseConfig):
@@ -325,62 +315,9 @@ class ModelConfig(BaseConfig):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "ModelConfig":
-        parts = (self.moe, self.rope_scaling, self.latent_attention, self.state_space)
-        for name, value in [*self, *(field for part in parts for field in part or ())]:
-            most = MAX_SIZE if isinstance(value, int) else MAX_FLOAT
-            if isinstance(value, int | float) and value > most:
-                raise ValueError(f"{name} = {shorten(value)}, expected at most {most:g}")
-        if max(self.num_layers, self.num_encoder_layers or 0) > MAX_LAYERS:
-            raise ValueError(f"num_layers = {self.num_layers}, expected at most {MAX_LAYERS:,}")
-        if self.head_dim > MAX_HEAD_DIM:
-            raise ValueError(f"head_dim = {self.head_dim}, expected at most {MAX_HEAD_DIM:,}")
-        if self.num_heads % self.num_kv_heads:
-            raise ValueError(f"num_heads = {self.num_heads} is not divisible by num_kv_heads = {self.num_kv_heads}")
-        if self.position_embedding == "rope":
-            if self.rotary_width % 2:
-                name = "head_dim" if self.rotary_dim is None else "rotary_dim"
-                name = "latent_attention.rope_head_dim" if self.latent_attention else name
-                raise ValueError(f"{name} = {self.rotary_width} is odd, expected an even number for RoPE")
-            if (self.rotary_dim or 0) > self.head_dim:
-                raise ValueError(f"rotary_dim = {self.rotary_dim}, expected at most head_dim = {self.head_dim}")
-        if self.rope_scaling is not None and self.rope_scaling.method == "longrope":
-            for name in ("short_factors", "long_factors"):
-                if (found := len(getattr(self.rope_scaling, name))) != self.rotary_width // 2:
-                    raise ValueError(f"rope_scaling.{name} has {found} numbers, expected {self.rotary_width // 2}")
-        if self.latent_attention is not None:
-            check_latent_attention(self.latent_attention, self)
-        if self.state_space is not None:
-            check_state_space(self.state_space, self)
-        if self.shared_norm and self.norm_placement != "parallel":
-            raise ValueError(f"shared_norm with norm_placement = {self.norm_placement!r}, expected 'parallel'")
-        if self.norm_placement == "parallel" and self.embedding_norm:
-            raise ValueError("embedding_norm with norm_placement = 'parallel', expected 'pre' or 'post'")
-        if self.attention_sinks and self.attention_softcap is not None:
-            raise ValueError(f"attention_softcap = {self.attention_softcap} with attention_sinks, expected none")
-        if "local" in self.attention_pattern and self.sliding_window is None:
-            raise ValueError("attention_pattern has local layers, which need sliding_window")
-        if self.moe is not None and not self.gated:
-            raise ValueError(
-                f"feed_forward = {self.feed_forward!r} with moe, expected one of {', '.join(GATED_ACTIVATIONS)}"
-            )
-        if self.architecture != "encoder" and self.embedding_size is not None:
-            raise ValueError(f"embedding_size = {self.embedding_size} with {self.architecture}, expected an encoder")
-        if self.relative_bias_per_layer and self.architecture != "encoder_decoder":
-            raise ValueError(f"relative_bias_per_layer with {self.architecture}, expected an encoder_decoder")
-        if self.qk_norm_after_rope and self.qk_norm_type == "projection":
-            raise ValueError("qk_norm_after_rope with qk_norm_type = 'projection', expected norms of heads")
-        if self.architecture == "encoder_decoder" and self.norm_placement not in ("pre", "post"):
-            raise ValueError(
-                f"norm_placement = {self.norm_placement!r} with an encoder_decoder, expected 'pre' or 'post'"
-            )
-        if self.position_embedding.startswith("sinusoidal") and self.hidden_size % 2:
-            raise ValueError(f"hidden_size = {self.hidden_size} is odd, expected an even number for sines and cosines")
-        if self.qk_norm and self.qk_norm_type == "per_head" and self.norm not in ("rmsnorm", "layernorm"):
-            raise ValueError(f"norm = {self.norm!r} with qk_norm_type = 'per_head', expected rmsnorm or layernorm")
-        if self.residual_scale != 1.0 and (self.architecture == "encoder_decoder" or self.norm_placement == "parallel"):
-            raise ValueError(
-                f"residual_scale = {self.residual_scale} with cross-attention or parallel sublayers, expected 1"
-            )
+        check_sizes(self)
+        check_parts(self)
+        check_unused(self, {name: field.default for name, field in type(self).model_fields.items()})
         return self
 
 

@@ -32,7 +32,8 @@ def _write_shared(config: ModelConfig) -> Json:
 
 
 def _read_cohere(json: Json) -> Json:
-    return _read_shared(json) | {"qk_norm": bool(json["use_qk_norm"]), "qk_norm_type": "per_head"}
+    norms = {"qk_norm": True, "qk_norm_type": "per_head"} if json["use_qk_norm"] else {}
+    return _read_shared(json) | norms
 
 
 def _write_cohere(config: ModelConfig) -> Json:

@@ -11,7 +11,7 @@ from groundup.artifacts.errors import UserError
 from groundup.interop.weight_map import TensorMap
 from groundup.model.classification_head import HeadSettings
 from groundup.recipe import ModelConfig
-from groundup.recipe.model_config import MAX_LAYERS
+from groundup.recipe.model_checks import MAX_LAYERS
 
 Json = dict[str, Any]
 

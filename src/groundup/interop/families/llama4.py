@@ -48,9 +48,7 @@ def _read(json: Json) -> Json:
         **rope,
         "context_length": min(lengths),
         "attention_bias": map_value(json, "attention_bias", BIASES),
-        "qk_norm": json["use_qk_norm"],
-        "qk_norm_type": "unweighted",
-        "qk_norm_after_rope": True,
+        **({"qk_norm": True, "qk_norm_type": "unweighted", "qk_norm_after_rope": True} if json["use_qk_norm"] else {}),
         "rope_pattern": tuple(map(bool, rotated[:count])),
         "moe": {
             "num_experts": json["num_local_experts"],

@@ -37,7 +37,7 @@ def _read(json: Json) -> Json:
         "norm_placement": map_value(json, "use_parallel_residual", {True: "parallel", False: "pre"}),
         "shared_norm": json["use_parallel_residual"],
         "qk_norm": json["qk_layernorm"],
-        "qk_norm_type": "per_head",
+        "qk_norm_type": "per_head" if json["qk_layernorm"] else "head",
         "attention_bias": map_value(json, "use_qkv_bias", {False: "none", True: "qkv"}),
         "feed_forward": map_value(json, "hidden_act", ACTIVATIONS),
     }
