@@ -5,7 +5,9 @@ import gzip
 import io
 import json
 import lzma
+import re
 import zipfile
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -16,6 +18,7 @@ from groundup.artifacts.machine import Machine
 from groundup.artifacts.progress import Progress
 from groundup.data.conversation_shapes import in_turn
 from groundup.finetune.conversations import read_conversations
+from groundup.finetune.read_stats import CHANGES, DROP_REASONS
 from groundup.recipe.finetune_config import ConversationSourceConfig
 
 HELLO = in_turn(["Hello", "Hi"])
@@ -132,6 +135,14 @@ def test_published_shapes(tmp_path, shape):
     name, data, messages = SHAPES[shape]
     found, _ = read(tmp_path, data, name)
     assert [conversation.messages for conversation in found] == [messages]
+
+
+def test_the_page_names_all_reasons_and_its_example_runs(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "book" / "conversations.md").read_text()
+    named = set(re.findall(r"`(\w+)`", page))
+    assert set(DROP_REASONS) - {"format_string", "untranslated"} | set(CHANGES) <= named
+    monkeypatch.chdir(tmp_path)
+    exec(compile(page.split("```python\n")[1].split("```")[0], "conversations.md", "exec"), {})
 
 
 def arrow_bytes(rows, kind="parquet") -> bytes:

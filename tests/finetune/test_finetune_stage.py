@@ -16,6 +16,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.jsonl_file import read_jsonl
 from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import list_files
+from groundup.data.conversation_shapes import in_turn
 from groundup.finetune.finetune_task import greedy_answer
 from groundup.finetune.sft import METHODS
 from groundup.finetune.stage import run
@@ -106,14 +107,25 @@ def test_validation_conversations_are_evaluated_and_not_trained_on(inputs, tmp_p
     assert metrics["stopped_early"]
 
 
-def test_too_long_conversations_are_counted(inputs, tmp_path, messages_file):
+def test_long_conversations_are_counted_and_recorded_as_they_are_learnt(inputs, tmp_path, messages_file):
+    """A conversation of 60 turns was trained with its first 8, and recorded as 60."""
     path = Path(messages_file.path)
     long = {"messages": [{"role": "user", "content": "x" * 90}, {"role": "assistant", "content": "y"}]}
-    path.write_text(path.read_text() + json.dumps(long) + "\n")
+    sixty = {"messages": in_turn([str(number) for number in range(60)])}
+    path.write_text(path.read_text() + json.dumps(long) + "\n" + json.dumps(sixty) + "\n")
     metrics, _ = run_stage(inputs, tmp_path, recipe(messages_file, epochs=1))
     assert metrics["conversations"]["dropped"] == {"duplicate": 4, "too_long": 1}
-    assert metrics["conversations"]["kept"] == 4
-    assert '"too_long"' in (tmp_path / "out" / "dropped.jsonl").read_text()
+    assert metrics["conversations"]["changed"] == {"cut": 1}
+    assert metrics["conversations"]["kept"] == 5
+    out = tmp_path / "out"
+    places = [(each["reason"], each["file"], each["line"]) for each in read_jsonl(out / "dropped.jsonl")]
+    assert places == [*(("duplicate", "talk.jsonl", line) for line in range(5, 9)), *places[4:]]
+    assert sorted(places[4:]) == [("cut", "talk.jsonl", 10), ("too_long", "talk.jsonl", 9)]
+    learnt = [each["messages"] for name in ("train", "validation") for each in read_jsonl(out / f"{name}.jsonl")]
+    assert sum(map(len, learnt)) == metrics["conversations"]["turns"]
+    cut = next(messages for messages in learnt if messages[0]["content"] == "0")
+    assert cut == sixty["messages"][: len(cut)]
+    assert 2 <= len(cut) < 10
 
 
 KILLED = """

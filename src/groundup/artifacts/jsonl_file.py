@@ -5,11 +5,13 @@ of the text before.
 """
 
 import json
+import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from groundup.artifacts.directory import commit_file
 from groundup.artifacts.errors import UserError
 
 CHECKSUM_FIELD = "crc32"
@@ -20,6 +22,14 @@ def encode_line(record: dict[str, Any]) -> str:
     """A record as one line with its checksum as the last field. `record` is not empty."""
     text = json.dumps(record)[:-1]
     return f'{text}{_CHECKSUM_START.decode()}{zlib.crc32(text.encode()):08x}"}}\n'
+
+
+def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write a file of records without checksums, which a manifest will hash; it appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False, default=str) + "\n" for record in records)
+    commit_file(temporary, path)
 
 
 def decode_line(line: bytes, *, checksum: bool = False) -> dict[str, Any]:

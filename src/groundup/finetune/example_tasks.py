@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from groundup.artifacts.errors import UserError
+from groundup.artifacts.jsonl_file import write_jsonl
 from groundup.artifacts.machine import Machine
 from groundup.data.dedup_estimate import BYTES_PER_TOKEN
 from groundup.evaluate.retrieval import half_tokens, score_pairs, split_passages
@@ -217,8 +218,8 @@ def finetune_on_examples(
 ) -> dict[str, Any]:
     """The stage's tasks embedding and classification, resuming from a checkpoint in `out`.
 
-    Writes the model folder; a classifier's labels and linear layer are in it. Returns the metrics of `finetune_embeddings`
-    or `finetune_classifier`, with task, method, and examples (read, kept, dropped, train, validation).
+    Writes the model folder, in which are a classifier's labels and linear layer, and dropped.jsonl. Returns the metrics of
+    `finetune_embeddings` or `finetune_classifier`, with task, method, and examples (read, kept, dropped, train, validation).
     """
     tokenizer = Tokenizer.load(inputs["base"])
     model = load_model(inputs["base"], setup_device(machine), "float32", verify=False)
@@ -230,6 +231,8 @@ def finetune_on_examples(
     train: Sequence[Example] | PassagePairs
     if config.examples:
         examples, stats = read_examples(config.examples, machine)
+        machine.progress.log(f"examples: {stats.describe()}")
+        write_jsonl(out / "dropped.jsonl", stats.positions)
         split_by = (lambda example: example.target) if config.task == "embedding" else (lambda example: example.text)
         train, validation = split_examples(examples, config.validation_fraction, split_by)
         counts = stats.summary()

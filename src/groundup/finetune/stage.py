@@ -1,9 +1,7 @@
 """Stage 06-chat: fine-tuning of the base model on conversations; example_tasks.py has the other tasks."""
 
-import json
-import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from groundup.artifacts.directory import commit_file
+from groundup.artifacts.jsonl_file import write_jsonl
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.likelihood import score_documents
 from groundup.evaluate.validation_documents import sample_validation_documents
@@ -101,8 +99,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     save_model(model, out)
     tokenizer.save(out)
     for name, part in (("train", train), ("validation", validation)):
-        _write_lines(out / f"{name}.jsonl", map(_record, part))
-    _write_lines(out / "dropped.jsonl", stats.positions)
+        write_jsonl(out / f"{name}.jsonl", map(_record, part))
+    write_jsonl(out / "dropped.jsonl", stats.positions)
     discard_checkpoints(out, machine.keep_checkpoint_every)
     records, evaluations = result.training.records, result.training.evaluations
     kept = result.training.kept_step
@@ -201,10 +199,3 @@ def _record(conversation: TrainingConversation) -> dict[str, Any]:
     """A line of train.jsonl: the shape that is read again."""
     tools = {"tools": conversation.tools} if conversation.tools else {}
     return {"messages": conversation.messages} | tools | {"source": conversation.source, "topic": conversation.topic}
-
-
-def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False, default=str) + "\n" for record in records)
-    commit_file(temporary, path)

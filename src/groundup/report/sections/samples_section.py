@@ -79,6 +79,10 @@ def _knobs(metrics: dict[str, Any]) -> list[tuple[str, Cell]]:
         dropped = sum(conversations.get("dropped", {}).values())
         text = f"{conversations.get('read', 0):,} read, {dropped:,} dropped; {conversations.get('validation', 0):,} held out"
         rows.append(("Conversations", text))
+        counts = conversations.get("dropped", {}) | conversations.get("changed", {})
+        meanings = conversations.get("reasons", {})
+        if losses := [f"{count:,} {meanings.get(reason, reason)}" for reason, count in counts.items()]:
+            rows.append(("Dropped or changed", "; ".join(losses)))
         topics = sorted(conversations.get("topics", {}).items(), key=lambda item: -item[1])
         if names := [f"{name} ({number:,})" for name, number in topics[:MAX_TOPICS] if name]:
             rows.append(("Topics", ", ".join(names) + (" and others" if len(topics) > MAX_TOPICS else "")))
