@@ -7,6 +7,7 @@
     pipeline_commands.py   plan, run, launch, sweep, ladder
     inspect_commands.py    status, watch, inspect, verify, diff, report, explain, models
     model_commands.py      generate, chat, embed, classify, serve, evaluate, quantize, export
+    merge_command.py       merge
     text_input.py          texts from files, one a line
     __main__.py            `python -m groundup.cli`
 
@@ -31,7 +32,7 @@ COMMANDS = {
     "Inspect": (inspect_commands, ("status", "watch", "inspect", "verify", "diff", "report", "explain", "models")),
     "Use a model": (
         model_commands,
-        ("generate", "chat", "embed", "classify", "serve", "evaluate", "quantize", "export"),
+        ("generate", "chat", "embed", "classify", "serve", "evaluate", "quantize", "export", "merge"),
     ),
 }
 """Panels of the help page: module and commands, in order."""

@@ -1,4 +1,4 @@
-"""Commands that take a model: generate, chat, embed, classify, serve, evaluate, quantize, export."""
+"""Commands that take a model: generate, chat, embed, classify, serve, evaluate, quantize, export; merge has its own file."""
 
 import json
 import sys
@@ -9,6 +9,7 @@ import typer
 
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import PROGRESS_KINDS
+from groundup.cli.merge_command import merge as merge
 from groundup.cli.options import (
     AdapterOption,
     DeviceOption,

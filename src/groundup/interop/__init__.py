@@ -21,6 +21,7 @@ Files, in reading order:
     model_export.py        export by format name
     model_loading.py       models by path
     adapters/              LoRA and trained tokens: layers, PEFT folders, merging
+    model_merging.py       one model from several: means, task arithmetic, TIES
     base_model.py          the model of [base], and its stage
     family_table.py        what each family can be used for
     stage.py               the export stage
