@@ -18,7 +18,7 @@ from groundup.artifacts.manifest import Manifest
 from groundup.artifacts.progress import PROGRESS_KINDS
 from groundup.cli import app, init_command
 from groundup.data.conversation_shapes import in_turn
-from groundup.finetune.chat_batches import encode_conversation, learns_last_turn_only
+from groundup.finetune.chat_batches import encode_conversation
 from groundup.finetune.conversation_store import TrainingConversation
 from groundup.finetune.finetune_plan import with_chat_template
 from groundup.interop import open_model
@@ -241,7 +241,7 @@ LAST_TURN = (
     "{% if m.role == 'assistant' and loop.last %}{{ '<think></think>' }}{% endif %}{{ m.content + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-"""As Qwen 3's: earlier answers are rendered without their thoughts."""
+"""As Qwen 3's: earlier answers are rendered without their thoughts, and learnt with them."""
 
 
 def test_templates_of_models(inputs: Path):
@@ -251,14 +251,16 @@ def test_templates_of_models(inputs: Path):
     def learnt(template: str | None) -> str:
         tokenizer.chat_template = template
         encoded = encode_conversation(conversation, with_chat_template(tokenizer))
-        learns_last_turn_only.cache_clear()
         ((ids, mask),) = encoded.variants
         return tokenizer.decode([id for id, kept in zip(ids, mask, strict=True) if kept])
 
-    learns_last_turn_only.cache_clear()
     assert learnt(PLAIN) == f"{TURNS[0][1]}<|endoftext|>{TURNS[1][1]}<|endoftext|>"
     assert learnt(None) == f"{TURNS[0][1]}<|im_end|>{TURNS[1][1]}<|im_end|>"  # ChatML: its tokens are there
-    assert learnt(LAST_TURN) == f"<think></think>{TURNS[1][1]}<|im_end|>"
+    assert learnt(LAST_TURN) == "".join(f"<think></think>{answer}<|im_end|>\n" for _, answer in TURNS[:2])
+    with pytest.raises(
+        UserError, match=r"the chat template .* ends an answer without a special token, expected one at which"
+    ):
+        learnt("{% for m in messages %}{{ m.role + ': ' + m.content }}\n{% endfor %}")
 
 
 def test_a_classifier_of_an_encoder(inputs: Path, tmp_path: Path):

@@ -7,6 +7,7 @@
     dialogue_files.py           ChatterBot's YAML and gettext catalogues
     conversations.py            conversations from files, and the validation split
     preference_data.py          preferences and labelled answers from files
+    template_messages.py        messages in the form that a chat template takes, and whether it can be trained with
     chat_batches.py             conversations to batches, loss on the assistant's tokens; variants of user turns
     long_conversations.py       conversations beyond the sequence length: dropped, cut or split
     encoded_conversations.py    conversations as tokens, in arrays

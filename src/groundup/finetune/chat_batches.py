@@ -5,7 +5,6 @@ conversation change with the epoch.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from groundup.data.conversation_shapes import Messages
 from groundup.data.stable_hash import hash_fraction
 from groundup.finetune.conversation_store import TrainingConversation
 from groundup.finetune.encoded_conversations import EncodedConversation, Variant
+from groundup.finetune.template_messages import check_template, template_messages
 from groundup.model.loss import IGNORE_INDEX
 from groundup.tokenizer import Tokenizer
 from groundup.train.sequence_order import feistel_permutation
@@ -27,8 +27,8 @@ def encode_conversation(
 ) -> EncodedConversation:
     """The conversation as tokens, and its variants.
 
-    Some chat templates render earlier answers in another way than the last one: then only the last has a loss.
-    Raises UserError if the tokenizer has no chat template, or that refuses the conversation.
+    Raises UserError if the tokenizer has no chat template, or that refuses the conversation, and RecordDropped for tool calls
+    that it leaves out.
     """
     variants = augmented_turns(conversation.messages) if augment_user_turns else [conversation.messages]
     rendered = tuple(_render(tokenizer, messages, conversation.tools) for messages in variants)
@@ -36,22 +36,10 @@ def encode_conversation(
 
 
 def _render(tokenizer: Tokenizer, messages: Messages, tools: Sequence[Any]) -> Variant:
-    if "developer" not in (tokenizer.chat_template or ""):  # most templates know no such role, and some leave it out
-        messages = [each | {"role": "system"} if each["role"] == "developer" else each for each in messages]
-    names = {"tools": list(tools)} if tools else {}
-    ids, mask = tokenizer.render_chat_with_mask(messages, last_turn_only=learns_last_turn_only(tokenizer), **names)
+    check_template(tokenizer)
+    names: dict[str, Any] = {"tools": list(tools)} if tools else {}
+    ids, mask = tokenizer.render_chat_with_mask(template_messages(tokenizer, messages), **names)
     return np.array(ids), np.array(mask, np.uint8)
-
-
-@lru_cache(maxsize=8)
-def learns_last_turn_only(tokenizer: Tokenizer) -> bool:
-    """Whether the chat template renders an earlier answer in another way than the last, so that its tokens are not known."""
-    turns = [{"role": role, "content": text} for role, text in (("user", "Hello"), ("assistant", "Hi.")) * 2]
-    try:
-        tokenizer.render_chat_with_mask(turns)
-    except UserError:
-        return True
-    return False
 
 
 def augmented_turns(messages: Messages) -> list[Messages]:

@@ -13,6 +13,7 @@ from groundup.finetune.conversation_store import TrainingConversation
 from groundup.finetune.conversations import read_conversations
 from groundup.finetune.input_check import are_local
 from groundup.finetune.read_stats import ReadStats
+from groundup.finetune.template_messages import check_template
 from groundup.finetune.training_set import encode_training_set
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
 from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
@@ -47,9 +48,10 @@ def check_base_chat(recipe: Recipe) -> None:
 def with_chat_template(tokenizer: Tokenizer) -> Tokenizer:
     """`tokenizer`; one without a chat template gets ChatML if it has the tokens, else headers of plain text.
 
-    Raises UserError for one that has no token to end an answer with either.
+    Raises UserError for one that has no token to end an answer with either, and for a broken template.
     """
     if tokenizer.chat_template is not None:
+        check_template(tokenizer)
         return tokenizer
     turns = {tokenizer.token_id(TURN_START), tokenizer.token_id(TURN_END)}
     if not turns <= tokenizer.special_ids and tokenizer.eos is None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from groundup.artifacts.errors import UserError
 from groundup.finetune.chat_batches import MIN_SEQUENCE_LENGTH, batches_by_length, grouped_steps, shuffled_rows
+from groundup.finetune.template_messages import template_messages
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives import Batch
 
@@ -46,15 +47,10 @@ def encode_response(
 ) -> EncodedResponse | None:
     """The prompt and the completion, which begins with an assistant's message, as tokens; None beyond `max_tokens`.
 
-    Raises UserError if the chat template refuses them.
+    Raises UserError if the chat template refuses them, and RecordDropped for tool calls that it leaves out.
     """
-    messages = [*prompt, *completion]
-    if len(completion) == 1:
-        ids, mask = tokenizer.render_chat_with_mask(messages, last_turn_only=True)
-    else:
-        ids, mask = tokenizer.render_chat_with_mask(messages)
-        begin = len(tokenizer.render_chat(list(prompt), add_generation_prompt=True))
-        mask = [int(learnt and index >= begin) for index, learnt in enumerate(mask)]
+    given = [{**message, "weight": 0} for message in prompt]  # only the completion is learnt
+    ids, mask = tokenizer.render_chat_with_mask(template_messages(tokenizer, [*given, *map(dict, completion)]))
     return EncodedResponse(tuple(ids), tuple(mask)) if len(ids) <= max_tokens else None
 
 

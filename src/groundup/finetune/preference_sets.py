@@ -59,6 +59,9 @@ def encode_preferences(
         answers = (item.chosen, item.rejected) if isinstance(item, Preference) else (item.completion,)
         try:
             responses = [encode_response(tokenizer, item.prompt, answer, max_tokens) for answer in answers]
+        except RecordDropped as reason:
+            dropped.append((item, str(reason)))
+            continue
         except UserError:
             if tokenizer.chat_template is None:
                 raise

@@ -20,6 +20,7 @@ DROP_REASONS = FAULTS | {
     "format_string": "message of a program with placeholders",
     "untranslated": "translation equal to the message",
     "too_long": "beyond the sequence length",
+    "calls_left_out": "tool calls, which the chat template leaves out",
     "refused": "refused by the chat template",
 }
 CHANGES = {

@@ -13,7 +13,6 @@ from groundup.artifacts.jsonl_file import write_jsonl
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.likelihood import score_documents
 from groundup.evaluate.validation_documents import sample_validation_documents
-from groundup.finetune.chat_batches import learns_last_turn_only
 from groundup.finetune.conversation_store import ConversationStore, TrainingConversation
 from groundup.finetune.conversations import read_conversations, split_conversations
 from groundup.finetune.example_tasks import finetune_on_examples, mean_loss
@@ -22,6 +21,7 @@ from groundup.finetune.finetune_task import greedy_answers, task_for_model
 from groundup.finetune.lora import lora_options
 from groundup.finetune.read_stats import CHANGES, DROP_REASONS
 from groundup.finetune.sft import finetune
+from groundup.finetune.template_messages import template_notice
 from groundup.finetune.translation import score_translations
 from groundup.interop.adapters.adapter_folder import save_adapter
 from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
@@ -70,8 +70,8 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     machine.progress.log(f"conversations: {stats.describe()}")
     model = load_base(inputs["base"], config.method, setup_device(machine))
     task = task_for_model(model)
-    if isinstance(model, Decoder) and learns_last_turn_only(with_chat_template(tokenizer)):
-        machine.progress.log("the chat template renders earlier answers differently: only the last of each has a loss")
+    if isinstance(model, Decoder) and (notice := template_notice(with_chat_template(tokenizer))):
+        machine.progress.log(notice)
     parameters = sum(weight.numel() for weight in model.parameters())
     train, validation = split_conversations(conversations, config.validation_fraction)
     fields = (

@@ -73,6 +73,8 @@ class Tokenizer:
             self._role_id(name, token) for name, token in (("bos", bos), ("eos", eos), ("pad", pad))
         )
         self._stop = tuple(stop)
+        self._end_of_turn: tuple[str | None, int | None] = (None, None)
+        """A chat template and its end-of-turn token."""
 
     def __repr__(self) -> str:
         return f"Tokenizer({type(self.backend.model).__name__}, vocab_size={self.vocab_size}, eos={self.eos!r})"
@@ -214,14 +216,15 @@ class Tokenizer:
             ids, offsets = self._escaper.encode(found.text)
         return ids, _token_mask(offsets, found.spans), found.form
 
-    @cached_property
+    @property
     def end_of_turn_id(self) -> int | None:
         """The special token with which the chat template ends an answer, or the end-of-text token; None without either."""
-        if self.chat_template is None:
-            return None
-        ids, mask = self.render_chat_with_mask(PROBE)
-        ends = [id for id, inside in zip(ids, mask, strict=True) if inside and id in self.special_ids | {self.eos_id}]
-        return ends[-1] if ends else None
+        if self._end_of_turn[0] != self.chat_template:
+            ids, mask = self.render_chat_with_mask(PROBE)
+            ends = self.special_ids | {self.eos_id}
+            last = next((id for id, inside in zip(ids[::-1], mask[::-1], strict=True) if inside and id in ends), None)
+            self._end_of_turn = self.chat_template, last
+        return self._end_of_turn[1]
 
     @cached_property
     def _escaper(self) -> SpecialTokenEscaper:
