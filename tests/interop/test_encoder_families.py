@@ -1,8 +1,13 @@
 """Encoders of published shapes and settings, and what is refused."""
 
+from pathlib import Path
+
 import pytest
+import transformers
+from safetensors.torch import save_file
 
 from groundup.artifacts.errors import UserError
+from groundup.interop import load_huggingface
 from groundup.interop.families import FAMILIES
 from groundup.model import build_meta_model
 from groundup.plan.parameter_count import count_parameters
@@ -51,3 +56,23 @@ def test_parameters_of_narrow_embeddings():
 def test_what_is_refused(family: str, json: dict, message: str):  # type: ignore[type-arg]
     with pytest.raises(UserError, match=message):
         FAMILIES[family].read_config(json)
+
+
+def test_an_untied_bert_without_the_bias_of_its_logits_is_refused(tmp_path: Path):
+    """transformers would take zeros for it; `cls.predictions.bias`, which is stored, belongs to no layer then."""
+    sizes = {
+        "hidden_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+        "vocab_size": 64,
+    }
+    config = transformers.BertConfig(**sizes, tie_word_embeddings=False)
+    weights = {name: tensor.clone() for name, tensor in transformers.BertForMaskedLM(config).state_dict().items()}
+    config.save_pretrained(tmp_path)
+    save_file(weights, tmp_path / "model.safetensors")
+    assert not load_huggingface(tmp_path).config.tie_embeddings
+    del weights["cls.predictions.decoder.bias"]
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"tensor cls\.predictions\.decoder\.bias is missing, expected shape \[64\]"):
+        load_huggingface(tmp_path)

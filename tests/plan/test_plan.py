@@ -240,3 +240,14 @@ def test_repeated_text_keeps_the_best_weights_and_stops_early():
     assert stopping(None) == stopping(10**9) == (False, None)
     assert stopping(100_000, keep_best_weights=False) == (False, None)
     assert stopping(100_000, early_stopping_patience=2) == (True, 2)
+
+
+def test_a_state_goes_on_into_the_next_document():
+    """Before training, not at its first step."""
+    from groundup.plan.stage_support import check_objective
+    from groundup.recipe.train_config import TrainConfig
+
+    config = ModelConfig(vocab_size=64, hidden_size=32, num_layers=1, num_heads=4, head_dim=16, state_space={})
+    check_objective(config, TrainConfig())
+    with pytest.raises(UserError, match=r"train\.document_mask with model\.state_space"):
+        check_objective(config, TrainConfig(document_mask=True))

@@ -41,7 +41,7 @@ def check_base(recipe: Recipe) -> None:
     """Stage base: masking, its mask tokens, the size of the vocabulary, and the sources to mix."""
     assert recipe.train is not None
     config, train, tokenizer = resolved_model_config(recipe), recipe.train, recipe.tokenizer
-    check_objective(config.architecture, train)
+    check_objective(config, train)
     if tokenizer is not None and tokenizer.pretrained is None:
         check_vocab_size(config, tokenizer.vocab_size)
         length = require_derived(train.sequence_length, "train.sequence_length")
@@ -86,18 +86,23 @@ def check_quantized(recipe: Recipe) -> None:
     divisible_group_size(recipe.quantize.group_size, linear_widths(config))
 
 
-def check_objective(architecture: str, train: TrainConfig) -> None:
-    """Raises UserError for knobs of next-token prediction with a masked objective.
+def check_objective(config: ModelConfig, train: TrainConfig) -> None:
+    """Raises UserError for knobs of next-token prediction with a masked objective, and for documents that a state cannot part.
 
     Masks could cover padding and cross document boundaries.
     """
-    if architecture == "decoder":
+    if config.state_space is not None and train.document_mask:
+        raise UserError(
+            "train.document_mask with model.state_space: a state goes on into the next document of a sequence",
+            hint="leave train.document_mask out",
+        )
+    if config.architecture == "decoder":
         return
     if train.packing != "concat" or train.document_mask:
         raise UserError("train.packing and train.document_mask are for decoders only", hint="leave both out")
     if train.sample_prompts:
         raise UserError(
-            f"train.sample_prompts with model.architecture = {architecture}: only a decoder continues text",
+            f"train.sample_prompts with model.architecture = {config.architecture}: only a decoder continues text",
             hint="leave train.sample_prompts out",
         )
 

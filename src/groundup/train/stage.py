@@ -64,7 +64,7 @@ def _run(
         shard.check_tokenizer(tokenizer)
     config = ModelConfig(**recipe.model.model_dump(exclude_none=True))
     check_vocab_size(config, tokenizer.vocab_size)
-    check_objective(config.architecture, settings)
+    check_objective(config, settings)
     torch.manual_seed(recipe.seed)
     model = _initial_model(recipe, config).to(device)
     objective = with_z_loss(default_objective(model), settings.z_loss)

@@ -35,7 +35,7 @@ MULTI_TOKEN_PREDICTION = "model.layers.{num_layers}.*"
 
 
 def _read_v3(json: Json) -> Json:
-    json = {**json, "n_group": json["n_group"] or 1, "topk_group": json["topk_group"] or 1}
+    json = {**json, **{key: 1 for key in ("n_group", "topk_group") if json[key] is None}}
     return read_decoder(json) | read_latent(json) | {"moe": read_sigmoid_experts(json)}
 
 
@@ -124,6 +124,7 @@ DEEPSEEK_V2 = replace(
         "n_group": None,
         "topk_group": None,
         "topk_method": "greedy",
+        "norm_topk_prob": False,
         "routed_scaling_factor": 1.0,
     },
     fixed={"norm_topk_prob": False, "mlp_bias": False},

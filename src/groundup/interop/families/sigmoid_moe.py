@@ -5,6 +5,7 @@ Sources: the configuration and modelling files of transformers 5, models/{dots1,
 
 from dataclasses import replace
 
+from groundup.artifacts.errors import UserError
 from groundup.interop.families.family import Json, map_value
 from groundup.interop.families.llama import (
     ACTIVATIONS,
@@ -37,6 +38,9 @@ MINIMAX_BIAS = {
 
 def read_sigmoid_experts(json: Json) -> Json:
     """The experts of DeepSeek-V3 and its followers."""
+    for key in ("n_group", "topk_group"):
+        if json[key] == 0:
+            raise UserError(f"{key} = 0, expected at least 1")
     return {
         "num_experts": json["n_routed_experts"],
         "experts_per_token": json["num_experts_per_tok"],
