@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import sentencepiece
 import tiktoken
 import tokenizers
 from hard_texts import PROSE, TORTURE
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, MarianTokenizer
 
 from groundup.artifacts.errors import UserError
 from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
 from groundup.tokenizer.bytes_to_unicode import from_unicode
 from groundup.tokenizer.pretrained import from_tiktoken
+from groundup.tokenizer.sentencepiece import load_sentencepiece
 from groundup.tokenizer.split_patterns import O200K
 from groundup.tokenizer.tiktoken_vocabularies import PUBLISHED
 from groundup.tokenizer.tokenizer_training import train_bpe
@@ -125,6 +127,113 @@ def test_t5_folder(prose: list[str], tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "albert"}))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "AlbertTokenizer"}))
     with pytest.raises(UserError, match=r"spiece\.model with the rules of AlbertTokenizer, expected T5Tokenizer"):
+        load_pretrained_tokenizer(tmp_path)
+
+
+def train_unigram_model(texts: list[str], **settings: Any) -> bytes:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([line for text in texts for line in text.splitlines()]), model_writer=model,
+        model_type="unigram", **{"vocab_size": 400, "hard_vocab_limit": False, "minloglevel": 2, **settings},
+    )  # fmt: skip
+    return model.getvalue()
+
+
+def test_xlm_roberta_folder(prose: list[str], tmp_path: Path):
+    """fairseq's ids: <s>, <pad>, </s> and <unk>, then the model's tokens from the fourth on, each one higher."""
+    model = train_unigram_model([PROSE * 3, *prose])
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(model)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "xlm-roberta"}))
+    original = sentencepiece.SentencePieceProcessor(model_proto=model)
+    loaded = load_pretrained_tokenizer(tmp_path)
+    for text in TEXTS:
+        if "<s>" not in text:
+            expected = [id + 1 if id else 3 for id in original.encode(text)]
+            assert loaded.encode(text) == expected, text
+            assert loaded.encode(text, add_special_tokens=True) == [0, *expected, 2]
+    assert loaded.decode(loaded.encode("the town  and")) == "the town and"
+    assert (loaded.bos_id, loaded.pad_id, loaded.eos_id, loaded.token_id("<mask>")) == (0, 1, 2, len(original) + 1)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "camembert"}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CamembertTokenizer"}))
+    with pytest.raises(UserError, match=r"with the rules of CamembertTokenizer, expected XLMRobertaTokenizer"):
+        load_pretrained_tokenizer(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+def test_marian_folder(prose: list[str], tmp_path: Path):
+    answers = "Der schnelle Fuchs läuft über die Straße, große Äpfel und süße Öle für 12345 Menschen. " * 3
+    source, target = train_unigram_model([PROSE * 3, *prose]), train_unigram_model([answers])
+    (tmp_path / "source.spm").write_bytes(source)
+    (tmp_path / "target.spm").write_bytes(target)
+    pieces = [sentencepiece.SentencePieceProcessor(model_proto=model) for model in (target, source)]
+    names = sorted({each.id_to_piece(id) for each in pieces for id in range(3, len(each))})
+    vocabulary = ["</s>", "<unk>", *names, ">>deu<<", ">>fra<<", "<pad>"]
+    ids = {name: id for id, name in enumerate(vocabulary)}
+    (tmp_path / "vocab.json").write_text(json.dumps(ids))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "MarianTokenizer"}))
+    theirs, ours = MarianTokenizer.from_pretrained(tmp_path), load_pretrained_tokenizer(tmp_path)
+    for text in [*TEXTS, answers, "ßß ß äß", "\ue000 and \ue001"]:
+        if "<" not in text:
+            assert ours.encode(text) == theirs.encode(text, add_special_tokens=False), text
+            assert ours.encode(text, add_special_tokens=True) == theirs.encode(text)
+    assert ours.encode(">>fra<< the fox") == [ids[">>fra<<"], *ours.encode("the fox")]
+    assert theirs.encode(">>fra<< the fox", add_special_tokens=False) == ours.encode(">>fra<< the fox")
+    answer = [ids[piece] for piece in pieces[0].encode(answers, out_type=str)]
+    assert ours.decode(answer) == answers.strip()
+    assert (ours.eos_id, ours.pad_id) == (0, len(ids) - 1)
+    del ids[pieces[1].id_to_piece(9)]
+    (tmp_path / "vocab.json").write_text(json.dumps({name: id for id, name in enumerate(ids)}))
+    with pytest.raises(UserError, match=r"source\.spm: 1 pieces, such as '.*', without an id in vocab\.json"):
+        load_pretrained_tokenizer(tmp_path)
+
+
+def test_letters_that_unicode_composes_are_normalized_as_in_sentencepiece(prose: list[str]):
+    """Korean syllables, kana and accents, taken apart as file systems do."""
+    letters = [
+        chr(code) for span in ((0xAC00, 0xD7A3, 61), (0xC0, 0x250, 1), (0x304C, 0x3094, 1)) for code in range(*span)
+    ]
+    words = ["".join(letters[i::31]) for i in range(31)]
+    model = train_unigram_model([*prose, *words], normalization_rule_name="nmt_nfkc", vocab_size=1500)
+    original, loaded = sentencepiece.SentencePieceProcessor(model_proto=model), load_sentencepiece(model)
+    for word in words:
+        apart = unicodedata.normalize("NFD", word)
+        assert apart != word
+        assert loaded.encode(apart) == original.encode(apart)
+
+
+KIMI_PATTERN = "|".join(
+    [
+        r"[\p{Han}]+",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ]
+)
+"""As tokenization_kimi.py writes it."""
+
+
+def test_kimi_folder(ranks: dict[bytes, int], tmp_path: Path):
+    lines = [f"{base64.b64encode(token).decode()} {rank}" for token, rank in ranks.items()]
+    (tmp_path / "tiktoken.model").write_text("\n".join(lines))
+    first = len(ranks)
+    added = {str(first + id): {"content": name, "special": True} for id, name in ((0, "[BOS]"), (2, "<|im_end|>"))}
+    config = {"tokenizer_class": "TikTokenTokenizer", "added_tokens_decoder": added, "bos_token": "[BOS]"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    loaded = load_pretrained_tokenizer(tmp_path)
+    original = tiktoken.Encoding("kimi", pat_str=KIMI_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    for text in [*TEXTS, "中文 and 狐狸A漢字Bc"]:
+        assert loaded.encode(text) == original.encode(text), text
+    assert loaded.token_id("<|im_end|>") == first + 2
+    assert loaded.token(first + 1) == f"<|reserved_token_{first + 1}|>"
+    assert (loaded.bos_id, loaded.vocab_size) == (first, first + 256)
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"tokenizer_class = None, expected a tiktoken file and 'TikTokenTokenizer'"):
         load_pretrained_tokenizer(tmp_path)
 
 

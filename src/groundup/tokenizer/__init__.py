@@ -21,6 +21,7 @@
     sentencepiece.py           SentencePiece models
     tiktoken_vocabularies.py   special tokens of published tiktoken files
     vocabulary_files.py        folders with vocab.json, vocab.txt or tekken.json
+    sentencepiece_folders.py   folders of T5, XLM-R and Marian
     pretrained.py              load a tokenizer.json, a tiktoken file or a SentencePiece model
     batch_encoder.py           fastest exact encoder of many texts
     parquet_documents.py       documents of a data artifact, and a random sample to train on

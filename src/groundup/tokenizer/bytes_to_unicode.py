@@ -18,7 +18,7 @@ BYTE_VOCABULARY = [bytes([UNICODE_TO_BYTE[letter]]) for letter in sorted(UNICODE
 
 def to_unicode(token: bytes) -> str:
     """b" a" -> "Ġa"."""
-    return "".join(BYTE_TO_UNICODE[byte] for byte in token)
+    return token.decode("latin-1").translate(BYTE_TO_UNICODE)
 
 
 def from_unicode(token: str) -> bytes:

@@ -17,14 +17,27 @@ from groundup.artifacts.machine import Machine
 from groundup.recipe.tokenizer_config import TokenizerConfig
 from groundup.tokenizer.library_errors import check_rules, library_errors
 from groundup.tokenizer.sentencepiece import load_sentencepiece
-from groundup.tokenizer.split_patterns import PATTERNS
+from groundup.tokenizer.sentencepiece_folders import (
+    FAIRSEQ_FILE,
+    SENTENCEPIECE_READERS,
+    SOURCE_FILE,
+    SPIECE_FILE,
+    TARGET_FILE,
+)
+from groundup.tokenizer.split_patterns import KIMI, PATTERNS
 from groundup.tokenizer.tiktoken_vocabularies import tiktoken_vocabulary
 from groundup.tokenizer.tokenizer import Tokenizer
-from groundup.tokenizer.tokenizer_folder import ADDED_FILE, CONFIG_FILE, MAP_FILE, TOKENIZER_FILE, read_tokenizer_folder
+from groundup.tokenizer.tokenizer_folder import (
+    ADDED_FILE,
+    CONFIG_FILE,
+    MAP_FILE,
+    TOKENIZER_FILE,
+    read_tokenizer_config,
+    read_tokenizer_folder,
+)
 from groundup.tokenizer.vocabulary_files import (
     MERGES_FILE,
     READERS,
-    SPIECE_FILE,
     TEKKEN_FILE,
     VOCABULARY_FILE,
     WORDPIECE_FILE,
@@ -32,7 +45,15 @@ from groundup.tokenizer.vocabulary_files import (
 )
 
 TiktokenRanks = dict[bytes, int]
-MODEL_FILE = "tokenizer.model"
+MODEL_FILE, KIMI_FILE = "tokenizer.model", "tiktoken.model"
+MAIN_FILES = (
+    TOKENIZER_FILE, TEKKEN_FILE, MODEL_FILE, KIMI_FILE, SPIECE_FILE, FAIRSEQ_FILE, SOURCE_FILE, VOCABULARY_FILE,
+    WORDPIECE_FILE,
+)  # fmt: skip
+"""The file that decides the format, the first that a folder has."""
+KIMI_SPECIAL = 256
+NEEDED = {VOCABULARY_FILE: MERGES_FILE, SOURCE_FILE: VOCABULARY_FILE}
+"""Beside some, another one."""
 BESIDE = (
     MERGES_FILE, CONFIG_FILE, MAP_FILE, ADDED_FILE, "generation_config.json", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
@@ -45,9 +66,10 @@ def tokenizer_files(path: Path | str) -> list[Path]:
     if path.is_file() and path.name != TOKENIZER_FILE:
         return [path]
     folder = path.parent if path.name == TOKENIZER_FILE else path
-    for main in (TOKENIZER_FILE, TEKKEN_FILE, MODEL_FILE, SPIECE_FILE, VOCABULARY_FILE, WORDPIECE_FILE):
-        if (folder / main).is_file() and (main != VOCABULARY_FILE or (folder / MERGES_FILE).is_file()):
-            return [folder / name for name in (main, *BESIDE) if (folder / name).is_file()]
+    for main in MAIN_FILES:
+        if (folder / main).is_file() and (main not in NEEDED or (folder / NEEDED[main]).is_file()):
+            pieces = (VOCABULARY_FILE, TARGET_FILE) if main == SOURCE_FILE else ()
+            return [folder / name for name in (main, *pieces, *BESIDE) if (folder / name).is_file()]
     raise UserError(
         f"tokenizer {path}: no such tokenizer",
         hint=f"expected a folder with {TOKENIZER_FILE}, {MODEL_FILE}, {TEKKEN_FILE}, {VOCABULARY_FILE} and {MERGES_FILE}, or "
@@ -73,9 +95,10 @@ def load_pretrained_tokenizer(path: Path | str, pretokenizer: str = "gpt4") -> T
     if file.name == TOKENIZER_FILE:
         return Tokenizer.load(file.parent)
     is_folder = Path(path).expanduser().is_dir()
-    if is_folder and file.name in READERS:
+    readers = READERS | SENTENCEPIECE_READERS | {KIMI_FILE: read_kimi}
+    if is_folder and file.name in readers:
         with library_errors(f"{file}: not a readable tokenizer", "make or fetch it again"):
-            backend, roles = READERS[file.name](file.parent)
+            backend, roles = readers[file.name](file.parent)
         return Tokenizer(backend, **read_tokenizer_folder(file.parent, backend, roles))
     data = file.read_bytes()
     if data.lstrip()[:1] == b"{":
@@ -109,6 +132,22 @@ def from_tiktoken(ranks: TiktokenRanks, pretokenizer: str) -> Tokenizer:
     return Tokenizer(
         backend, bos=published.bos, eos=published.eos, pad=published.pad, chat_template=published.chat_template
     )
+
+
+def read_kimi(folder: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
+    """Kimi's tiktoken.model: 256 special tokens follow, named in tokenizer_config.json or reserved.
+
+    Returns the backend and the roles. Raises UserError for another file of the name.
+    """
+    ranks, config = _parse_tiktoken((folder / KIMI_FILE).read_bytes()), read_tokenizer_config(folder)
+    if ranks is None or config.get("tokenizer_class") != "TikTokenTokenizer":
+        raise UserError(
+            f"{folder / KIMI_FILE}: tokenizer_class = {config.get('tokenizer_class')!r}, expected a tiktoken file and "
+            "'TikTokenTokenizer', which names the rules of its vocabulary"
+        )
+    listed = {int(id): token["content"] for id, token in config.get("added_tokens_decoder", {}).items()}
+    names = {listed.get(id, f"<|reserved_token_{id}|>"): id for id in range(len(ranks), len(ranks) + KIMI_SPECIAL)}
+    return byte_level_ranks(ranks, KIMI, names), {"bos_token": "[BOS]", "eos_token": "[EOS]", "pad_token": "[PAD]"}
 
 
 def _parse_tiktoken(data: bytes) -> TiktokenRanks | None:

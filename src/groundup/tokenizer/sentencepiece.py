@@ -47,12 +47,14 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """Types of entries."""
 
 
-def load_sentencepiece(data: bytes) -> Tokenizer:
+def load_sentencepiece(data: bytes, first: Sequence[str] = ()) -> Tokenizer:
     """The tokenizer in a SentencePiece model file (BPE or Unigram), with the ids of `SentencePieceProcessor.encode`.
 
+    first: special tokens, the unknown one last, in place of the model's first three: its other ids begin after them.
+
     Known differences: a model's table of normalized characters is applied to a letter with all its combining marks at once,
-    not from left to right, which differs for rare letters with several marks; and text around spelled special tokens may be
-    split more often.
+    composed where Unicode composes them, not from left to right, which differs for several marks in an unusual order; and text
+    around spelled special tokens may be split more often.
     Raises ValueError when the data is no SentencePiece model or uses unsupported features.
     """
     sections: dict[int, list[Any]] = {1: [], 2: [], 3: []}
@@ -61,7 +63,10 @@ def load_sentencepiece(data: bytes) -> Tokenizer:
     trainer: dict[int, Any]
     normalizer: dict[int, Any]
     trainer, normalizer = (dict(parse_fields(b"".join(sections[key]))) for key in (2, 3))
-    entries = [{1: b"", 2: b"\0\0\0\0", 3: NORMAL, **dict(parse_fields(entry))} for entry in sections[1]]
+    entries = [_entry(entry) for entry in sections[1]]
+    if first:
+        special = [_SPECIAL | {1: token.encode(), 3: UNKNOWN if token == first[-1] else CONTROL} for token in first]
+        entries = special + entries[3:]
     tokens = [entry[1].decode() for entry in entries]
     scores, types = [decode_float(entry[2]) for entry in entries], [entry[3] for entry in entries]
     unknown = next((id for id, type in enumerate(types) if type == UNKNOWN), None)
@@ -100,6 +105,21 @@ def load_sentencepiece(data: bytes) -> Tokenizer:
     return Tokenizer(backend, **{role: tokens[id] for role, id in roles.items() if id in control})
 
 
+_SPECIAL: dict[int, Any] = {1: b"", 2: b"\0\0\0\0", 3: NORMAL}
+
+
+def _entry(data: bytes) -> dict[int, Any]:
+    """Token, score and type under their field numbers."""
+    return _SPECIAL | dict(parse_fields(data))
+
+
+def sentencepiece_vocabulary(data: bytes) -> tuple[dict[str, float], list[str]]:
+    """The score of each token of a model file, and the special ones among them."""
+    entries = [_entry(entry) for key, entry in parse_fields(data) if key == 1 and isinstance(entry, bytes)]
+    special = [entry[1].decode() for entry in entries if entry[3] in (UNKNOWN, CONTROL)]
+    return {entry[1].decode(): decode_float(entry[2]) for entry in entries}, special
+
+
 def split_spelled(user_defined: Sequence[str], control: Sequence[str]) -> pre_tokenizers.PreTokenizer:
     """Cuts around entries of users, and inside of spelled special tokens and bytes, so that those stay text."""
     splits = sorted(map(re.escape, user_defined), key=len, reverse=True)
@@ -111,12 +131,15 @@ def split_spelled(user_defined: Sequence[str], control: Sequence[str]) -> pre_to
 def character_table(table: bytes) -> list[Any]:
     """The steps of a model's table of normalized characters.
 
-    The library replaces both characters of a Windows line break by one entry; as two line feeds, they are replaced one by one.
+    The library looks up a whole letter of at most five bytes, else each of its code points: letters that a table composes are
+    composed before, such as Korean syllables and what file systems take apart. It replaces both characters of a Windows line
+    break by one entry; as two line feeds, they are replaced one by one.
     """
     entries = normalizers.Precompiled(table)
+    composes = [normalizers.NFC()] if entries.normalize_str("e\u0301") == "é" else []
     if entries.normalize_str("\r") != entries.normalize_str("\n"):
-        return [entries]
-    return [normalizers.Replace("\r\n", "\n\n"), entries]
+        return [*composes, entries]
+    return [*composes, normalizers.Replace("\r\n", "\n\n"), entries]
 
 
 def merges_from_scores(vocabulary: dict[str, int], scores: list[float]) -> list[Merge]:

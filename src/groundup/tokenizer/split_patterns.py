@@ -58,6 +58,12 @@ O200K = (
 )
 """The pattern of openai/tiktoken o200k_base: words end where capitals follow small letters, and keep their contraction."""
 
+_NO_HAN = r"&&[^\p{Han}]]"
+KIMI = r"[\p{Han}]+|" + (
+    O200K.replace(_UPPER, _UPPER[:-1] + _NO_HAN).replace(_LOWER, _LOWER[:-1] + _NO_HAN).replace(r"[\r\n/]*", r"[\r\n]*")
+)
+"""The pattern of Kimi K2 (moonshotai, tokenization_kimi.py): as o200k, with runs of Chinese characters apart."""
+
 
 def build_pre_tokenizer(regex: str) -> pre_tokenizers.PreTokenizer:
     """Split by `regex`, then map UTF-8 bytes to printable letters (bytes_to_unicode.py)."""

@@ -1,10 +1,10 @@
-"""Folders without a tokenizer.json: vocab.json with merges.txt, vocab.txt (WordPiece), tekken.json (Mistral), spiece.model (T5).
+"""Folders without a tokenizer.json: vocab.json with merges.txt, vocab.txt (WordPiece), tekken.json (Mistral).
 
 Such files hold a vocabulary alone: their rules are those of the tokenizer class that tokenizer_config.json names.
 Sources: the tokenizer classes of transformers 5 (gpt2, roberta, qwen2, bert); mistral_common's tekken.py.
 """
 
-import base64
+import binascii
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,11 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
 from groundup.tokenizer.byte_level_vocabulary import MAX_IDS
 from groundup.tokenizer.bytes_to_unicode import to_unicode
-from groundup.tokenizer.sentencepiece import load_sentencepiece
 from groundup.tokenizer.split_patterns import PATTERNS, build_pre_tokenizer
 from groundup.tokenizer.tokenizer_folder import CONFIG_FILE, GPT2_RULES, read_tokenizer_config
 
 Json = dict[str, Any]
 TiktokenRanks = Mapping[bytes, int]
-SPIECE_FILE = "spiece.model"
 VOCABULARY_FILE, MERGES_FILE, WORDPIECE_FILE, TEKKEN_FILE = "vocab.json", "merges.txt", "vocab.txt", "tekken.json"
 CLASSES = {
     "gpt2": "GPT2",
@@ -33,6 +31,8 @@ CLASSES = {
     "bert": "Bert",
     "t5": "T5",
     "mt5": "T5",
+    "xlm-roberta": "XLMRoberta",
+    "marian": "Marian",
 }
 """The classes of model types, where no file names one."""
 
@@ -58,10 +58,10 @@ def byte_level_ranks(
     if len(set(ranks.values())) < len(ranks):
         raise ValueError("two tokens have the same rank")
     merges = [
-        (rank, ranks[token[:i]], ranks[token[i:]])
+        (rank, ranks[left], ranks[right])
         for token, rank in ranks.items()
         for i in range(1, len(token))
-        if token[:i] in ranks and token[i:] in ranks
+        if (left := token[:i]) in ranks and (right := token[i:]) in ranks
     ]
     entries = {rank: to_unicode(token) for token, rank in ranks.items()}
     pairs = [(entries[left], entries[right]) for _, left, right in sorted(merges)]
@@ -78,7 +78,7 @@ def read_merges_folder(folder: Path) -> tuple[tokenizers.Tokenizer, Json]:
 
     Raises UserError for a class with rules other than those of GPT-2, RoBERTa and Qwen2.
     """
-    name = _class_name(folder)
+    name = name_tokenizer_class(folder)
     lines = (folder / MERGES_FILE).read_text(encoding="utf-8").split("\n")
     merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     vocabulary = read_json_object(folder / VOCABULARY_FILE)
@@ -109,7 +109,7 @@ def read_merges_folder(folder: Path) -> tuple[tokenizers.Tokenizer, Json]:
 
 def read_wordpiece_folder(folder: Path) -> tuple[tokenizers.Tokenizer, Json]:
     """BERT's vocab.txt. Returns the backend and the roles of the class. Raises UserError for another class."""
-    name = _class_name(folder, "BertTokenizer")
+    name = name_tokenizer_class(folder, "BertTokenizer")
     if not name.startswith(("Bert", "DistilBert", "Electra", "MobileBert", "Funnel")) or name.startswith(
         "BertJapanese"
     ):
@@ -150,7 +150,7 @@ def read_tekken(folder: Path) -> tuple[tokenizers.Tokenizer, Json]:
     names += [f"<SPECIAL_{id}>" for id in range(len(names), count)]
     size = config.get("default_vocab_size")
     entries = fields["vocab"][: size - count] if size else fields["vocab"]
-    ranks = {base64.b64decode(entry["token_bytes"]): rank for rank, entry in enumerate(entries)}
+    ranks = {binascii.a2b_base64(entry["token_bytes"]): rank for rank, entry in enumerate(entries)}
     backend = byte_level_ranks(ranks, config["pattern"], {name: id for id, name in enumerate(names)}, count)
     backend.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
         single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", names.index("<s>"))]
@@ -158,37 +158,13 @@ def read_tekken(folder: Path) -> tuple[tokenizers.Tokenizer, Json]:
     return backend, {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 
 
-def read_spiece(folder: Path) -> tuple[tokenizers.Tokenizer, Json]:
-    """T5's SentencePiece model. Its sentinels are not in the file: they follow its tokens, the last first.
-
-    Returns the backend and the roles of the class. Raises UserError for another class, which may order the tokens anew.
-    """
-    name = _class_name(folder)
-    if not name.startswith(("T5", "MT5")):
-        raise UserError(
-            f"{folder}: {SPIECE_FILE} with the rules of {name}, expected T5Tokenizer",
-            hint="AutoTokenizer.from_pretrained(folder).save_pretrained(folder) writes a tokenizer.json",
-        )
-    backend = load_sentencepiece((folder / SPIECE_FILE).read_bytes()).backend
-    config = read_tokenizer_config(folder)
-    if "added_tokens_decoder" not in config:
-        sentinels = [f"<extra_id_{id}>" for id in reversed(range(config.get("extra_ids", 100)))]
-        backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in sentinels])
-    end = backend.token_to_id("</s>")
-    backend.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
-        single="$A </s>", pair="$A </s> $B:1 </s>:1", special_tokens=[("</s>", end)]
-    )
-    return backend, {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-
-
 READERS: dict[str, Callable[[Path], tuple[tokenizers.Tokenizer, Json]]] = {
     VOCABULARY_FILE: read_merges_folder, WORDPIECE_FILE: read_wordpiece_folder, TEKKEN_FILE: read_tekken,
-    SPIECE_FILE: read_spiece,
 }  # fmt: skip
 """By the file that a folder has."""
 
 
-def _class_name(folder: Path, default: str | None = None) -> str:
+def name_tokenizer_class(folder: Path, default: str | None = None) -> str:
     """The tokenizer class that the folder's files name. Raises UserError when none does."""
     config = folder / "config.json"
     model_type = read_json_object(config).get("model_type") if config.is_file() else None
