@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.conversation_shapes import in_turn
+from groundup.data.held_out_conversations import opening_turn
 from groundup.data.stable_hash import hash_fraction
 from groundup.finetune.chat_batches import augmented_turns, strip_final_punctuation
 from groundup.finetune.conversation_store import ConversationStore, TrainingConversation
 from groundup.finetune.conversations import identity, read_conversations, split_conversations
 from groundup.finetune.dialogue_files import ENTRY_PARSERS, MESSAGES_OF_ENTRIES
 from groundup.finetune.read_stats import DROP_REASONS
+from groundup.finetune.turn_checks import merge_doubled
 from groundup.recipe.finetune_config import ConversationSourceConfig, FinetuneConfig
 
 GREETINGS = """
@@ -168,6 +170,13 @@ def test_split_keeps_equal_openings_together():
     assert 90 < len(held_out) < 220
     assert len(held_out) % 3 == len(train) % 3 == 0
     assert len(split_conversations(everything, 0.0)[1]) == 0
+
+
+def test_doubled_turns_are_held_out_alike_by_both_stages():
+    """Pretraining reads the turns as they are, and fine-tuning may merge them."""
+    doubled = [*in_turn(["Hello"]), *in_turn(["Weather?", "Cold.", "Thanks"])]
+    merged, _ = merge_doubled(doubled, "merge")
+    assert opening_turn(doubled) == opening_turn(merged) == "Hello\n\nWeather?"
 
 
 def test_hash_fraction_is_uniform():

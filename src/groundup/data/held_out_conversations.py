@@ -19,10 +19,18 @@ def is_held_out(opening: str, fraction: float) -> bool:
 
 
 def opening_turn(messages: Any) -> str | None:
-    """The first user turn of a list of messages; None without one."""
-    turns = messages if isinstance(messages, list) else []
-    texts = (turn.get("content") for turn in turns if isinstance(turn, dict) and turn.get("role") == "user")
-    return next((text for text in texts if isinstance(text, str)), None)
+    """The first user turn of a list of messages, with others right behind it; None without one.
+
+    Fine-tuning may merge these, so that both stages must take them as one.
+    """
+    texts: list[str] = []
+    for turn in messages if isinstance(messages, list) else []:
+        content = turn.get("content") if isinstance(turn, dict) and turn.get("role") == "user" else None
+        if isinstance(content, str):
+            texts.append(content)
+        elif texts:
+            break
+    return "\n\n".join(texts) if texts else None
 
 
 def _normalize(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from groundup.artifacts.errors import UserError
 from groundup.artifacts.machine import Machine
 from groundup.data.conversation_shapes import Messages, find_messages, mapped_fields
-from groundup.data.held_out_conversations import is_held_out
+from groundup.data.held_out_conversations import is_held_out, opening_turn
 from groundup.data.inputs import file_hashes
 from groundup.data.record_files import FileRecord, records_of_files, source_files
 from groundup.finetune.conversation_store import ConversationStore, TrainingConversation
@@ -94,7 +94,8 @@ def split_conversations(
     """
     parts: tuple[list[int], list[int]] = ([], [])
     for index, conversation in enumerate(conversations):
-        parts[is_held_out(conversation.opening, fraction)].append(index)
+        opening = opening_turn(conversation.messages) or conversation.opening
+        parts[is_held_out(opening, fraction)].append(index)
     return conversations.select(parts[0]), conversations.select(parts[1])
 
 
