@@ -17,6 +17,7 @@ from groundup.interop.adapters import load_adapter, lora_layers, merge_lora, sav
 from groundup.interop.adapters.lora_layer import lora_experts
 from groundup.interop.adapters.trainable_tokens import add_trainable_tokens, merge_trainable_tokens
 from groundup.interop.families import require_family
+from groundup.tokenizer.tokenizer_training import train_bpe
 
 VOCAB = 64
 TOKENS = torch.randint(0, VOCAB, (2, 12), generator=torch.Generator().manual_seed(1))
@@ -217,6 +218,7 @@ REFUSED = {
     "replicated layers": {"layer_replication": [[0, 2], [1, 2]]},
     "activated": {"alora_invocation_tokens": [3, 4]},
     "qalora": {"use_qalora": True},
+    "parameters": {"target_parameters": ["mlp.experts.down_proj"]},
     "kind": {"peft_type": "IA3"},
     "unknown": {"use_hyperlora": True},
     "rank": {"r": 5},
@@ -330,6 +332,7 @@ def test_targets_by_group_name_and_pattern(tmp_path):
         chosen("c_attn")
 
 
+@pytest.mark.filterwarnings("ignore:The following rank_pattern keys:RuntimeWarning")  # of PEFT's own conversion
 def test_lora_of_experts_equals_the_product(tmp_path):
     """Each expert's update by the layer, and added to the weights: the same logits and, in PEFT's names, the same adapter."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -344,6 +347,7 @@ def test_lora_of_experts_equals_the_product(tmp_path):
         sum(".experts.3.w1.lora_A" in name for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
         == 2
     )
+    torch.testing.assert_close(logits_of(reopened(tmp_path, tmp_path / "adapter")), expected, rtol=1e-4, atol=1e-4)
     again = load_adapter(load_huggingface(tmp_path / "base"), tmp_path / "adapter")
     torch.testing.assert_close(logits_of(again), expected, rtol=1e-5, atol=1e-5)
     experts = lora_experts(model)["blocks.0.feed_forward.experts"]
@@ -358,3 +362,11 @@ def test_scale_of_rank_stabilized_lora(tmp_path):
     model = load_huggingface(tmp_path / "base")
     apply_lora(model, 4, 10.0, rank_stabilized=True)
     assert next(iter(lora_layers(model).values())).scale == 10 / math.sqrt(4)
+
+
+def test_the_example_of_the_book_runs(tmp_path, monkeypatch):
+    base_in(tmp_path, llama)
+    train_bpe([], 260).save(tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "book" / "adapters.md").read_text()
+    exec(compile(page.split("```python\n")[1].split("```")[0], "adapters.md", "exec"), {"Path": Path, "tokens": TOKENS})

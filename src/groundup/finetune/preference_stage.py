@@ -66,6 +66,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     )  # fmt: skip
     if config.method != "full":
         save_adapter(model, out / "adapter", base=base_name(inputs[source]))
+        tokenizer.save(out / "adapter")
         merge_trainable_tokens(merge_lora(model))
     save_model(model, out)
     tokenizer.save(out)

@@ -16,7 +16,7 @@ WITHOUT_EFFECT = {
     "task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "runtime_config", "megatron_core",
     "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "bias",
     "fan_in_fan_out", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "velora_config", "qalora_group_size",
-    "use_dora", "lora_bias", "lora_dropout", "ensure_weight_tying", "target_parameters",
+    "use_dora", "lora_bias", "lora_dropout", "ensure_weight_tying",
 }  # fmt: skip
 """Without effect on an adapter that is opened: the tensors in its file say the same, or the key concerns training alone."""
 

@@ -17,6 +17,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.json_file import read_json_object
 from groundup.artifacts.manifest import Manifest
 from groundup.interop.adapters.foreign_updates import plain_weights
+from groundup.stages import MODEL_STAGES
 from groundup.tokenizer import Tokenizer
 
 BASE_MODEL_FILE = "base_model.json"
@@ -31,8 +32,10 @@ def base_name(folder: Path) -> str:
 
 
 def has_trained_tokens(folder: Path, tokenizer: Tokenizer) -> bool:
-    """Whether the model in the stage folder `folder` came with a chat template, whose tokens it has then learnt."""
-    return _named_base(folder) is not None and tokenizer.chat_template is not None
+    """Whether the model in the stage folder `folder` has learnt its control tokens: tuned, or of [base] with a chat template."""
+    manifest = Manifest.read(folder)
+    tuned = manifest is not None and manifest.stage in MODEL_STAGES[1:]
+    return tuned or (_named_base(folder) is not None and tokenizer.chat_template is not None)
 
 
 def _named_base(folder: Path) -> str | None:
