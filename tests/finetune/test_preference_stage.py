@@ -16,9 +16,11 @@ from groundup.finetune import answer_samples, finetune_preferences, preference_s
 from groundup.finetune.preference_batches import EncodedResponse, LabelledBatches, PairBatches, ResponsePair
 from groundup.finetune.preference_objective import PreferenceLoss
 from groundup.finetune.preference_sets import mismatched_rows
+from groundup.generate import load_reward_model, score_answers
 from groundup.interop.adapters import load_adapter
 from groundup.model import load_model, save_model
 from groundup.recipe.preference_config import PreferenceConfig
+from groundup.tokenizer import Tokenizer
 from groundup.train.engines.native_engine import NativeEngine
 from groundup.train.throughput import NON_REPRODUCIBLE_FIELDS
 from groundup.train.training_loop import TrainConfig
@@ -44,6 +46,23 @@ def test_each_loss_raises_the_accuracy_on_held_out_pairs(make_decoder, byte_toke
         assert before["margin"] == 0
     summary = result.after.summary(result.before, seed=0)
     assert summary["accuracy_interval"] == [1, 1]
+
+
+def test_a_reward_model_scores_held_out_answers_right(inputs, tmp_path):
+    metrics, _ = run_stage(inputs, tmp_path / "out", recipe(tmp_path, loss="reward", epochs=2))
+    scores = metrics["scores"]
+    assert scores["after"]["accuracy"] == 1
+    assert "ranking_accuracy" not in scores["after"]
+    assert metrics["sampled"]["answers"] == 0
+    reward_model = load_reward_model(load_model(tmp_path / "out"), tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "validation.jsonl").read_text().splitlines()]
+    chosen, rejected = (
+        score_answers(reward_model, Tokenizer.load(tmp_path / "out"), [line["prompt"] + line[kind] for line in lines])
+        for kind in ("chosen", "rejected")
+    )
+    assert (chosen - rejected).mean().item() == pytest.approx(scores["after"]["margin"], abs=1e-3)
+    with pytest.raises(UserError, match="no reward model"):
+        load_reward_model(load_model(inputs["base"]), inputs["base"])
 
 
 def test_labelled_answers_need_no_pairs(make_decoder, byte_tokenizer):

@@ -3,7 +3,7 @@
 A pure function of (seed, step). A response is a rendered conversation whose last answer has a loss; rows are padded on the
 right, and a batch holds rows of similar length.
 
-    pairs      tokens, mask (N 2T): the chosen response, then the rejected one; reference (N 2)
+    pairs      tokens, mask (N 2T): the chosen response, then the rejected one; lengths, reference (N 2)
     singles    tokens, mask (N T); desirable (N); reference (N); with kl_ before it: the answer to another prompt
 """
 
@@ -117,7 +117,10 @@ class PairBatches(LengthGroups):
     def _tensors(self, rows: Sequence[int]) -> Batch:
         tokens, mask = pad_responses([response for row in rows for response in self.pairs[row]], self.pad_id)
         shape = (len(rows), 2 * tokens.shape[1])
-        return {"tokens": tokens.view(shape), "mask": mask.view(shape), "reference": self.reference[list(rows)]}
+        lengths = torch.tensor([[len(response.ids) for response in self.pairs[row]] for row in rows])
+        return {
+            "tokens": tokens.view(shape), "mask": mask.view(shape), "lengths": lengths, "reference": self.reference[list(rows)]
+        }  # fmt: skip
 
 
 class LabelledBatches(LengthGroups):

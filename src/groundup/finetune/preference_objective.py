@@ -1,5 +1,6 @@
 """Preference losses of a model on a batch: log-probabilities, rewards and the loss of each pair or response."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -7,11 +8,21 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from groundup.finetune.preference_losses import MEAN_LOSSES, PAIR_LOSSES, REFERENCE_LOSSES, PreferenceLossName, kto_loss
+from groundup.finetune.preference_losses import (
+    MEAN_LOSSES,
+    PAIR_LOSSES,
+    REFERENCE_LOSSES,
+    PreferenceLossName,
+    kto_loss,
+    reward_loss,
+)
 from groundup.finetune.response_log_probs import masked_log_probs
 from groundup.model.moe import pop_aux_loss
 from groundup.train.micro_batch import DEFAULT_TOKENS
 from groundup.train.objectives import Batch, Objective
+
+Score = Callable[[nn.Module, Batch, "PreferenceLoss"], dict[str, Tensor]]
+"""(model, batch, settings) -> loss, rewards and log-probabilities of each pair or response."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +54,12 @@ class PreferenceLoss:
 
     def objective(self) -> Objective:
         """The mean loss over the pairs or responses of a batch."""
-        score = score_labelled if self.name == "kto" else score_pairs
+        score = SCORES.get(self.name, score_pairs)
         prepare = estimate_kl if self.name == "kto" else None
         return Objective(partial(_mean_loss, score, self), lambda batch: len(batch["tokens"]), prepare)
 
 
-def _mean_loss(score, settings: PreferenceLoss, model: nn.Module, batch: Batch) -> Tensor:
+def _mean_loss(score: Score, settings: PreferenceLoss, model: nn.Module, batch: Batch) -> Tensor:
     return score(model, batch, settings)["loss"].mean() + pop_aux_loss(model)
 
 
@@ -72,6 +83,14 @@ def score_pairs(model: nn.Module, batch: Batch, settings: PreferenceLoss) -> dic
         "loss": loss, "chosen_reward": rewards[:, 0], "rejected_reward": rewards[:, 1], "chosen_log_prob": means[:, 0],
         "rejected_log_prob": means[:, 1],
     }  # fmt: skip
+
+
+def score_rewards(model: nn.Module, batch: Batch, settings: PreferenceLoss) -> dict[str, Float[Tensor, " N"]]:
+    """loss, chosen_reward and rejected_reward of each pair of PairBatches, by a RewardModel."""
+    rows = len(batch["tokens"])
+    rewards = model(_unfold(batch)[0], batch["lengths"].flatten()).view(rows, 2)
+    loss = reward_loss(rewards[:, 0], rewards[:, 1])
+    return {"loss": loss, "chosen_reward": rewards[:, 0].detach(), "rejected_reward": rewards[:, 1].detach()}
 
 
 def score_labelled(model: nn.Module, batch: Batch, settings: PreferenceLoss) -> dict[str, Float[Tensor, " N"]]:
@@ -117,3 +136,7 @@ def _unfold(batch: Batch) -> tuple[Shaped[Tensor, "M T"], Shaped[Tensor, "M T"]]
     """Tokens and masks with one response a row: chosen, rejected, chosen, ..."""
     rows, width = batch["tokens"].shape
     return batch["tokens"].view(2 * rows, width // 2), batch["mask"].view(2 * rows, width // 2)
+
+
+SCORES: dict[PreferenceLossName, Score] = {"kto": score_labelled, "reward": score_rewards}
+"""Of the losses whose values are no log-probabilities of pairs."""

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.evaluate.bootstrap import bootstrap_interval
-from groundup.finetune.preference_objective import PreferenceLoss, estimate_kl, score_labelled, score_pairs
+from groundup.finetune.preference_objective import SCORES, PreferenceLoss, estimate_kl, score_pairs
 from groundup.model.moe import pop_aux_loss
 from groundup.train.mixed_precision import autocast
 from groundup.train.objectives import Batch
@@ -22,14 +22,14 @@ class PreferenceScores:
     Attributes:
         loss: of each pair or response.
         chosen_reward, rejected_reward: beta log r, or the mean log-probability of a token times beta without a reference.
-        chosen_log_prob, rejected_log_prob: mean of a token, in nats.
+        chosen_log_prob, rejected_log_prob: mean of a token, in nats; None of a reward model.
     """
 
     loss: Float[Tensor, " M"]
     chosen_reward: Float[Tensor, " N"]
     rejected_reward: Float[Tensor, " N"]
-    chosen_log_prob: Float[Tensor, " N"]
-    rejected_log_prob: Float[Tensor, " N"]
+    chosen_log_prob: Float[Tensor, " N"] | None = None
+    rejected_log_prob: Float[Tensor, " N"] | None = None
 
     @property
     def right(self) -> Float[Tensor, " N"]:
@@ -37,31 +37,32 @@ class PreferenceScores:
         return half_of_ties(self.chosen_reward, self.rejected_reward)
 
     @property
-    def ranked(self) -> Float[Tensor, " N"]:
+    def ranked(self) -> Float[Tensor, " N"] | None:
         """1 where a token of the chosen response is more probable on average (Chen et al. 2024, ranking accuracy)."""
+        if self.chosen_log_prob is None or self.rejected_log_prob is None:
+            return None
         return half_of_ties(self.chosen_log_prob, self.rejected_log_prob)
 
     def means(self) -> dict[str, float]:
         """The record of an evaluation; the loss comes first, by which weights are kept."""
-        return {
-            "loss": self.loss.mean().item(),
-            "accuracy": self.right.mean().item(),
-            "ranking_accuracy": self.ranked.mean().item(),
-            "margin": (self.chosen_reward - self.rejected_reward).mean().item(),
-            "chosen_reward": self.chosen_reward.mean().item(),
-            "rejected_reward": self.rejected_reward.mean().item(),
-            "chosen_log_prob": self.chosen_log_prob.mean().item(),
-            "rejected_log_prob": self.rejected_log_prob.mean().item(),
-        }
+        values = {
+            "loss": self.loss, "accuracy": self.right, "ranking_accuracy": self.ranked,
+            "margin": self.chosen_reward - self.rejected_reward, "chosen_reward": self.chosen_reward,
+            "rejected_reward": self.rejected_reward, "chosen_log_prob": self.chosen_log_prob,
+            "rejected_log_prob": self.rejected_log_prob,
+        }  # fmt: skip
+        return {name: value.mean().item() for name, value in values.items() if value is not None}
 
     def summary(self, before: "PreferenceScores", seed: int) -> dict[str, Any]:
         """`means`, with the intervals of both accuracies and of their differences from `before`."""
-        gains = {"accuracy": self.right - before.right, "ranking_accuracy": self.ranked - before.ranked}
-        intervals = {f"{name}_gain_interval": _interval(gain, seed) for name, gain in gains.items()}
-        intervals |= {
-            "accuracy_interval": _interval(self.right, seed), "ranking_accuracy_interval": _interval(self.ranked, seed)
-        }  # fmt: skip
-        return self.means() | intervals
+        found: dict[str, Any] = self.means()
+        for name, after, earlier in (
+            ("accuracy", self.right, before.right), ("ranking_accuracy", self.ranked, before.ranked)
+        ):  # fmt: skip
+            if after is not None and earlier is not None:
+                found[f"{name}_interval"] = _interval(after, seed)
+                found[f"{name}_gain_interval"] = _interval(after - earlier, seed)
+        return found
 
 
 def half_of_ties(chosen: Float[Tensor, " N"], rejected: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
@@ -87,7 +88,7 @@ def score_preferences(
         for batch in batches:
             prepared = estimate_kl(model, batch) if settings.name == "kto" else batch
             moved = {name: tensor.to(device) for name, tensor in prepared.items()}
-            values = (score_labelled if settings.name == "kto" else score_pairs)(model, moved, settings)
+            values = SCORES.get(settings.name, score_pairs)(model, moved, settings)
             rows.append({name: tensor.float().cpu() for name, tensor in values.items()})
             pop_aux_loss(model)
     values = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

@@ -19,6 +19,7 @@ from groundup.finetune.preference_tuning import PreferenceResult, finetune_prefe
 from groundup.finetune.read_stats import DROP_REASONS, ReadStats
 from groundup.finetune.reference_log_probs import REFERENCE_FILE, response_log_prob_sums
 from groundup.finetune.stage import load_base
+from groundup.generate.reward_model import save_reward_head
 from groundup.interop.adapters import merge_lora, save_adapter
 from groundup.interop.adapters.base_fingerprint import base_name, has_trained_tokens
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
@@ -52,14 +53,17 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     source = last_model_stage(inputs) or "base"
     tokenizer = with_chat_template(Tokenizer.load(inputs[source]))
     lora = lora_options(config, trained_tokens=has_trained_tokens(inputs[source], tokenizer))
-    model = load_base(inputs[source], config.method, setup_device(machine))
+    model: Any = load_base(inputs[source], config.method, setup_device(machine))
     parameters = sum(weight.numel() for weight in model.parameters())
     items, stats = read_items(config, machine)
     train, validation = split_examples(items, config.validation_fraction, lambda item: repr(item.prompt))
-    machine.progress.log(f"answering {len(config.prompts)} prompts and held-out ones, before the training")
+    answers_before, sampled_before = [], []
     prompts = [item.prompt for item in validation]
-    answers_before = greedy_answers(model, tokenizer, config.prompts)
-    sampled_before = sample_answers(model, tokenizer, prompts, recipe.seed)
+    is_chat = config.loss != "reward"
+    if is_chat:
+        machine.progress.log(f"answering {len(config.prompts)} prompts and held-out ones, before the training")
+        answers_before = greedy_answers(model, tokenizer, config.prompts)
+        sampled_before = sample_answers(model, tokenizer, prompts, recipe.seed)
     result = finetune_preferences(
         model, tokenizer, train, validation, lora=lora, merge=False, folder=out, machine=machine, seed=recipe.seed,
         keep_best_weights=config.keep_best_weights is not False, **{name: getattr(config, name) for name in OPTIONS},
@@ -71,14 +75,17 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
     save_model(model, out)
     tokenizer.save(out)
     _write_items(result, stats, out)
-    answers = greedy_answers(model, tokenizer, config.prompts)
-    sampled = sample_answers(model, tokenizer, prompts, recipe.seed)
-    log_probs = response_log_prob_sums(model, sampled, "float32", machine, "divergence, model")
-    del model
-    reference = load_base(inputs[source], config.method, setup_device(machine))
-    divergence = kl_divergence(
-        log_probs, response_log_prob_sums(reference, sampled, "float32", machine, "divergence, reference"), sampled
-    )
+    answers, sampled, divergence = [], [], None
+    if result.reward_model is not None:
+        save_reward_head(result.reward_model, out)
+    else:
+        answers = greedy_answers(model, tokenizer, config.prompts)
+        sampled = sample_answers(model, tokenizer, prompts, recipe.seed)
+        log_probs = response_log_prob_sums(model, sampled, "float32", machine, "divergence, model")
+        del model
+        reference = load_base(inputs[source], config.method, setup_device(machine))
+        before = response_log_prob_sums(reference, sampled, "float32", machine, "divergence, reference")
+        divergence = kl_divergence(log_probs, before, sampled)
     discard_checkpoints(out, machine.keep_checkpoint_every, list(out.glob(REFERENCE_FILE.format("*"))))
     return {
         "from": source,
@@ -93,7 +100,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         },
         "answers": [
             {"prompt": prompt, "before": before, "answer": after}
-            for prompt, before, after in zip(config.prompts, answers_before, answers, strict=True)
+            for prompt, before, after in zip(config.prompts, answers_before, answers, strict=False)
         ],
     } | training_metrics(result, config, recipe.seed)  # fmt: skip
 

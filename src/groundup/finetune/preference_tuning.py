@@ -27,6 +27,7 @@ from groundup.finetune.preference_sets import (
 from groundup.finetune.read_stats import DROP_REASONS
 from groundup.finetune.reference_log_probs import reference_log_probs
 from groundup.finetune.sft import METHODS, train_on_batches
+from groundup.generate.reward_model import RewardModel
 from groundup.interop.adapters.lora_layer import merge_lora
 from groundup.interop.adapters.trainable_tokens import merge_trainable_tokens
 from groundup.plan.parameter_count import count_parameters
@@ -52,6 +53,7 @@ class PreferenceResult:
         dropped: those that were not, with the reason, one of DROP_REASONS.
         before, after: scores on the validation preferences; None without any.
         trained_parameters: number of trained parameters.
+        reward_model: of loss="reward": the model with the layer that was trained with it.
     """
 
     training: TrainResult
@@ -64,6 +66,7 @@ class PreferenceResult:
     before: PreferenceScores | None
     after: PreferenceScores | None
     trained_parameters: int
+    reward_model: RewardModel | None = None
 
 
 def finetune_preferences(
@@ -104,8 +107,8 @@ def finetune_preferences(
         preferences: dicts with prompt, chosen and rejected, texts or lists of messages; for loss="kto" also dicts with prompt,
             completion and label. Or `Preference`s and `LabelledAnswer`s.
         validation: preferences to score before, during and after.
-        loss: dpo, ipo, kto, orpo or simpo. dpo, ipo and kto compare with the model as it is now: its log-probabilities are
-            computed once, first.
+        loss: dpo, ipo, kto, orpo, simpo, or reward for a reward model, in the result. dpo, ipo and kto compare with the
+            model as it is now: its log-probabilities are computed once, first.
         beta, lora_rank, epochs, batch_tokens, learning_rate, optimizer: default: derived from the loss and the size of model
             and data, as in a recipe.
         method: "lora"; "qlora", which first packs the model in 4 bits; or "full" to train all weights.
@@ -166,22 +169,24 @@ def finetune_preferences(
         answers = [answer for answer, _ in validation_set]
         opponents = opponent_rows([repr(answer.prompt) for answer in answers], [answer.desirable for answer in answers])
 
-    def score(model: nn.Module) -> PreferenceScores:
-        return score_preferences(model.eval(), validation_batches, settings, precision, opponents)
+    network = RewardModel(model) if loss == "reward" else model
 
-    before = score(model) if validation_batches else None
+    def score(network: nn.Module) -> PreferenceScores:
+        return score_preferences(network.eval(), validation_batches, settings, precision, opponents)
+
+    before = score(network) if validation_batches else None
     training, config, _ = train_on_batches(
-        model, settings.objective(), batches, validation_batches, epochs=knobs["epochs"],
+        network, settings.objective(), batches, validation_batches, epochs=knobs["epochs"],
         learning_rate=knobs["learning_rate"], optimizer=knobs["optimizer"], precision=precision,
         keep_best_weights=keep_best_weights, folder=out, machine=machine,
-        eval_fn=lambda model: score(model).means(),
+        eval_fn=lambda network: score(network).means(),
         num_evals=number_of_evals(knobs["epochs"] * len(train_set), len(validation_set)),
     )  # fmt: skip
-    after = score(model) if validation_batches else None
-    trained_parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    after = score(network) if validation_batches else None
+    trained_parameters = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
     if merge and method != "full":
         merge_trainable_tokens(merge_lora(model))
     return PreferenceResult(
         training, config, settings.options, knobs, train_set, validation_set, dropped + dropped_validation, before, after,
-        trained_parameters,
+        trained_parameters, network if isinstance(network, RewardModel) else None,
     )  # fmt: skip

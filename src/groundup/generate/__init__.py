@@ -8,6 +8,7 @@
     batching_engine.py  continuous batching of many requests
     terminal_chat.py    a conversation in the terminal
     text_embedding.py   texts to vectors, nearest texts
+    reward_model.py     one number for an answer
     text_classification.py  texts and tokens to labels
 
 Deliberately absent: HTTP, threads and queues (chapter 13), and constrained decoding. Not yet written: paged cache, shared
@@ -26,6 +27,7 @@ from groundup.generate.generation import (
     stream_text,
     stream_tokens,
 )
+from groundup.generate.reward_model import RewardModel, load_reward_model, score_answers
 from groundup.generate.sampling import GREEDY, SamplingParams, sample_token
 from groundup.generate.terminal_chat import ChatSession
 from groundup.generate.text_classification import Entity, TextClassifier, classify_texts, find_entities
@@ -37,6 +39,7 @@ __all__ = [
     "ChatSession",
     "Entity",
     "Request",
+    "RewardModel",
     "SamplingParams",
     "StepOutput",
     "StreamDetokenizer",
@@ -52,9 +55,11 @@ __all__ = [
     "generate_reference",
     "generate_text",
     "generate_texts",
+    "load_reward_model",
     "nearest_texts",
     "next_token_logits",
     "sample_token",
+    "score_answers",
     "stream_text",
     "stream_tokens",
 ]
