@@ -1,7 +1,7 @@
 """Preference tuning of a model: from pairs of a better and a worse answer, or answers that are labelled good or bad."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +175,9 @@ def finetune_preferences(
         return score_preferences(network.eval(), validation_batches, settings, precision, opponents)
 
     before = score(network) if validation_batches else None
+    if before is not None and settings.uses_reference:  # zero but for rounding: it is the reference
+        zeros = torch.zeros_like(before.chosen_reward)
+        before = replace(before, chosen_reward=zeros, rejected_reward=zeros)
     training, config, _ = train_on_batches(
         network, settings.objective(), batches, validation_batches, epochs=knobs["epochs"],
         learning_rate=knobs["learning_rate"], optimizer=knobs["optimizer"], precision=precision,

@@ -5,8 +5,9 @@ from typing import Any
 
 from groundup.plan.finetune_defaults import FULL_FACTOR, LARGE, LORA_RANK, MIN_LARGEST_BATCH, SMALL, STEPS_PER_PASS
 
-LORA_LEARNING_RATE = (5e-4, 1e-5)
-"""LARGE: 20 times the 5e-7 of all weights of Zephyr (Tunstall et al. 2023). SMALL: measured."""
+LORA_LEARNING_RATE = (2e-4, 1e-5)
+"""LARGE: 20 times the 5e-7 of all weights of Zephyr (Tunstall et al. 2023). SMALL: so that SmolLM2-135M gets
+5e-5; at 3e-4 it forgets to write (book/preferences.md)."""
 REWARD_LEARNING_RATE = (2e-3, 1e-4)
 """Of adapters under a new reward head."""
 EPOCHS = (3.0, 1.0)

@@ -52,7 +52,7 @@ class PreferenceConfig(TuningConfig):
     learning_rate: float | None = knob(
         None,
         "peak learning rate",
-        unset=BY_SIZE.format("5e-4", "1e-5") + " with lora, 2e-3 to 1e-4 for loss = reward; a tenth for method = full",
+        unset=BY_SIZE.format("2e-4", "1e-5") + " with lora, 2e-3 to 1e-4 for loss = reward; a tenth for method = full",
         gt=0,
     )
     validation_fraction: float = knob(

@@ -21,6 +21,11 @@ SMALL_CONVERSATIONS = 5_000
 """A larger set is not expected to be known by heart."""
 FORGOTTEN_RATIO = 1.3
 """Bits per byte of ordinary text after fine-tuning, over those before."""
+CHANCE = 0.5
+FALLEN_NATS = 0.5
+"""Of the log-probability of a token of better answers."""
+LONGER_RATIO = 1.5
+"""Tokens of a sampled answer after preference tuning, over those before."""
 REPETITION_NGRAM = 3
 MIN_REPEATED_WORDS = 12
 DISTINCT_FRACTION = 0.5
@@ -181,6 +186,42 @@ def _check_chat(metrics: Mapping[str, Metrics]) -> list[str]:
     return warnings
 
 
+def _check_preference(metrics: Mapping[str, Metrics]) -> list[str]:
+    tuning, warnings = metrics["preference"], []
+    scores, sampled = tuning.get("scores"), tuning.get("sampled") or {}
+    if scores:
+        before, after = scores["before"], scores["after"]
+        bounds = after.get("accuracy_interval")
+        if after["accuracy"] < CHANCE:
+            warnings.append(
+                f"accuracy {after['accuracy']:.2f} on held-out preferences is below chance: chosen and rejected may be swapped"
+            )
+        elif bounds and bounds[0] <= CHANCE:
+            warnings.append(
+                f"accuracy {after['accuracy']:.2f} on held-out preferences may be chance (95% interval from {bounds[0]:.2f}): "
+                "more preferences, or a higher preference.learning_rate"
+            )
+        names = ("chosen_log_prob", "rejected_log_prob")
+        falls = [before[name] - after[name] for name in names if name in after]
+        if falls and falls[0] > FALLEN_NATS:
+            warnings.append(
+                f"better answers became less probable, by {falls[0]:.2f} nats a token: a larger preference.beta or a lower "
+                "learning_rate holds them, loss = orpo teaches them"
+            )
+    lengths = sampled.get("tokens_before"), sampled.get("tokens_after")
+    if lengths[0] and lengths[1] and lengths[1] > LONGER_RATIO * lengths[0]:
+        warnings.append(
+            f"answers got longer, from {lengths[0]:.0f} to {lengths[1]:.0f} tokens: better answers may be the longer ones; "
+            "loss = simpo or ipo counts a token, not an answer"
+        )
+    if degenerate := [row["prompt"] for row in tuning.get("answers", []) if is_degenerate(row["answer"])]:
+        warnings.append(
+            f"the answer to {degenerate[0]!r} repeats itself or is blank after preference tuning: a lower "
+            "preference.learning_rate, or fewer epochs"
+        )
+    return warnings
+
+
 def _recall_advice(chat: Metrics) -> str:
     """What would make a model know its answers by heart: its loss falls by about the same factor in every pass."""
     losses, epochs = chat.get("loss", {}), chat.get("epochs")
@@ -198,4 +239,5 @@ def _recall_advice(chat: Metrics) -> str:
 
 CHECKS: dict[str, Callable[[Mapping[str, Metrics]], list[str]]] = {
     "tokens": _check_tokens, "base": _check_base, "scores": _check_scores, "chat": _check_chat,
+    "preference": _check_preference,
 }  # fmt: skip

@@ -8,6 +8,7 @@ from groundup.report.sections.corpus_section import corpus_section
 from groundup.report.sections.cover_page import cover_page
 from groundup.report.sections.data_section import data_section
 from groundup.report.sections.plan_vs_actual_section import plan_vs_actual_section
+from groundup.report.sections.preference_section import preference_section
 from groundup.report.sections.pretraining_section import pretraining_section
 from groundup.report.sections.provenance_section import provenance_section
 from groundup.report.sections.quantization_section import quantization_section
@@ -19,7 +20,7 @@ from groundup.report.sections.usage_section import usage_section
 
 SECTIONS: tuple[Callable[[dict[str, Any]], dict[str, Any] | None], ...] = (
     plan_vs_actual_section, data_section, corpus_section, tokenization_section, pretraining_section, scores_section,
-    samples_section, chat_section, quantization_section, usage_section, provenance_section, recipe_section,
+    samples_section, chat_section, preference_section, quantization_section, usage_section, provenance_section, recipe_section,
 )  # fmt: skip
 
 

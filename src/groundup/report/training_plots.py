@@ -6,7 +6,18 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from groundup.report.curves import downsample, smooth
-from groundup.report.plot_style import BLUE, INK, PALE_BLUE, RULE, RUST, SOFT, label_point, style_bar_axis, svg_figure
+from groundup.report.plot_style import (
+    BLUE,
+    INK,
+    PALE_BLUE,
+    RULE,
+    RUST,
+    SOFT,
+    label_point,
+    legend_above,
+    style_bar_axis,
+    svg_figure,
+)
 
 Bar = tuple[str, float, Sequence[float] | None]
 """Name, value, and bounds of its interval, if any."""
@@ -46,6 +57,27 @@ def plot_validation(evaluations: Sequence[Mapping[str, float]], baselines: Mappi
         _mark_end(axes, at[-1], bits[-1], f"{bits[-1]:.2f}", BLUE)
         axes.set_ylabel("bits per byte")
         _steps_axis(axes, at)
+    return plot.svg
+
+
+def plot_preferences(evaluations: Sequence[Mapping[str, float]]) -> str:
+    """Accuracy on held-out preferences, and the rewards of better and worse answers, over steps."""
+    with svg_figure(3.4, rows=2, sharex=True) as (plot, (above, below)):
+        at = [row["step"] for row in evaluations]
+        accuracy = [row["accuracy"] for row in evaluations]
+        above.plot(at, accuracy, color=BLUE, marker="o", markersize=3.2)
+        above.axhline(0.5, color=SOFT, linewidth=0.9, linestyle=(0, (4, 3)))
+        above.set_ylim(min(0.4, *accuracy), 1.02)
+        above.set_ylabel("accuracy")
+        _mark_end(above, at[-1], accuracy[-1], f"{accuracy[-1]:.2f}", BLUE)
+        for name, color in (("chosen", BLUE), ("rejected", RUST)):
+            below.plot(
+                at, [row[f"{name}_reward"] for row in evaluations], color=color, marker="o", markersize=3.2, label=name
+            )
+        below.set_ylabel("reward")
+        legend_above(below)
+        _steps_axis(below, at)
+        plot.align_ylabels()
     return plot.svg
 
 

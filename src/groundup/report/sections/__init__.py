@@ -8,6 +8,7 @@ tokenization_section.py   vocabulary and tokens
 pretraining_section.py    model, losses
 scores_section.py         evaluation of the base model
 samples_section.py        continuations and chat answers
+preference_section.py     scores and curves of preference tuning
 quantization_section.py   quantized model and its loss
 usage_section.py          commands
 provenance_section.py     fingerprints, packages, machine
