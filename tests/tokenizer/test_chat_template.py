@@ -1,5 +1,8 @@
 """Chat templates: special tokens in messages stay text, masks cover assistant turns, templates run in a sandbox."""
 
+import doctest
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -160,3 +163,10 @@ def test_hostile_roles_stay_in_one_line(tokenizer: Tokenizer):
 def test_a_lone_surrogate_in_a_message_is_named(tokenizer: Tokenizer):
     with pytest.raises(UserError, match=r"a lone surrogate, U\+D800"):
         tokenizer.render_chat([{"role": "user", "content": "a\ud800"}])
+
+
+def test_examples_of_the_book_run():
+    book = Path(__file__).parents[2] / "book" / "chat-templates.md"
+    result = doctest.testfile(str(book), module_relative=False)
+    assert result.attempted > 3
+    assert not result.failed
