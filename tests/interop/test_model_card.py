@@ -1,10 +1,12 @@
 """Name, licence and origin of a model are kept from import to export; llama.cpp's converter reads the same from the README."""
 
+import json
 from pathlib import Path
 
 import gguf
 import pytest
 import torch
+import transformers
 
 from groundup.interop import export_huggingface, open_model
 from groundup.interop.gguf import export_gguf
@@ -60,6 +62,32 @@ def test_a_card_survives_gguf_and_back(folder: Path, tmp_path: Path):
     export_model(folder, tmp_path / "copy", format="huggingface")
     assert (tmp_path / "copy" / README).read_text() == CARD
     open_model(tmp_path / "copy")
+
+
+SAMPLING = {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.05, "repetition_penalty": 1.1}
+
+
+def test_recommended_sampling_survives_gguf_and_back(folder: Path, tmp_path: Path):
+    file = folder / "generation_config.json"
+    ids = json.loads(file.read_text())
+    file.write_text(json.dumps(ids | {"do_sample": True, "max_length": 20} | SAMPLING))
+    export_model(folder, tmp_path / "gguf", format="gguf")
+    metadata = gguf.GGUFReader(tmp_path / "gguf" / "model.gguf").fields
+    names = {"temp": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.05, "penalty_repeat": 1.1}
+    assert {name: metadata[f"general.sampling.{name}"].contents() for name in names} == pytest.approx(names)
+    export_model(tmp_path / "gguf" / "model.gguf", tmp_path / "back", format="huggingface")
+    back = tmp_path / "back" / "generation_config.json"
+    assert json.loads(back.read_text()) == ids | {"do_sample": True} | SAMPLING
+    peer = transformers.GenerationConfig.from_pretrained(tmp_path / "back")
+    assert (peer.temperature, peer.top_k, peer.do_sample) == (0.6, 20, True)
+    assert "sampling" not in (tmp_path / "back" / README).read_text()
+    base, chat = tmp_path / "run" / "04-base", tmp_path / "run" / "06-chat"
+    base.mkdir(parents=True)
+    chat.mkdir()
+    write_card_files(folder, base)
+    assert read_model_card(chat)["sampling"] == SAMPLING
+    file.write_text(json.dumps({"temperature": 0.6}))  # greedy: no do_sample
+    assert "sampling" not in read_model_card(folder)
 
 
 def test_stages_of_a_run_have_its_name_and_the_licence_of_its_base_model(folder: Path, tmp_path: Path):

@@ -1,7 +1,7 @@
 """Model cards: name, licence and origin of a model, which follow it from import to export.
 
 A card is the front matter of README.md, as on the Hugging Face Hub; in a GGUF file, the entries `general.*` that llama.cpp's
-converter makes of it. Licence files beside a model are copied with it.
+converter makes of it. Licence files beside a model are copied with it, and the recommended sampling, the field `sampling`.
 """
 
 import shutil
@@ -12,6 +12,12 @@ from typing import Any
 import yaml
 
 from groundup.artifacts.directory import write_atomically
+from groundup.interop.sampling_defaults import (
+    metadata_of_sampling,
+    read_sampling_defaults,
+    sampling_of_metadata,
+    write_sampling_defaults,
+)
 from groundup.stages import STAGE_FOLDERS
 
 README = "README.md"
@@ -45,6 +51,18 @@ def read_model_card(path: Path) -> ModelCard:
 
         return {"name": path.stem} | card_of_metadata(GGUFFile(path).metadata)
     path = path.resolve()
+    sampling = {"sampling": found} if (found := _read_sampling(path)) else {}
+    return _read_folder_card(path) | sampling
+
+
+def _read_sampling(folder: Path) -> dict[str, float]:
+    """Of a folder, or of the model that its run began with."""
+    return read_sampling_defaults(folder) or (
+        read_sampling_defaults(folder.parent / STAGE_FOLDERS["base"]) if folder.name in STAGE_FOLDERS.values() else {}
+    )
+
+
+def _read_folder_card(path: Path) -> ModelCard:
     is_stage = path.name in STAGE_FOLDERS.values()
     if (own := _front_matter(path / README)) or not is_stage:
         return {"name": path.parent.name if is_stage else path.name} | own
@@ -54,19 +72,19 @@ def read_model_card(path: Path) -> ModelCard:
 
 
 def write_card_files(source: Path, out: Path) -> list[Path]:
-    """Write README.md for the model at `source` into the folder `out`, and copy its licence files. Returns the files.
+    """Write README.md and sampling of the model at `source` into the folder `out`, and copy its licence files. Returns the files.
 
     The README of a Hugging Face folder is copied as it is.
     """
-    own = source / README
+    own, card = source / README, read_model_card(source)
+    sampling = card.pop("sampling", {})
     if source.is_dir() and _front_matter(own):
         written = [Path(shutil.copyfile(own, out / README))]
     else:
-        card = read_model_card(source)
         text = f"---\n{yaml.safe_dump(card, allow_unicode=True, sort_keys=False)}---\n\n# {card['name']}\n"
         write_atomically(out / README, text.encode())
         written = [out / README]
-    return [*written, *copy_legal_files(source, out)]
+    return [*written, *write_sampling_defaults(sampling, out), *copy_legal_files(source, out)]
 
 
 def copy_legal_files(source: Path, out: Path) -> list[Path]:
@@ -87,12 +105,14 @@ def card_of_metadata(metadata: Mapping[str, Any]) -> ModelCard:
     names = [
         _base_model_name(metadata, index) for index in range(count if isinstance(count, int) and count < 100 else 0)
     ]
-    return _checked(card | {"base_model": [name for name in names if name]})
+    sampling = {"sampling": found} if (found := sampling_of_metadata(metadata)) else {}
+    return _checked(card | {"base_model": [name for name in names if name]}) | sampling
 
 
 def metadata_of_card(card: ModelCard) -> dict[str, Any]:
     """The entries `general.*` of a card in a GGUF file."""
     found = {f"general.{key}": card[field] for field, key in GGUF_KEYS.items() if field in card}
+    found |= metadata_of_sampling(card.get("sampling", {}))
     base_models: list[str] = card.get("base_model", [])
     if base_models:
         found["general.base_model.count"] = len(base_models)
