@@ -40,6 +40,8 @@ WRAPPERS: dict[str, tuple[str, Json]] = {
     "qwen2_vl": ("qwen2", QWEN_VL),
     "qwen2_5_vl": ("qwen2", QWEN_VL),
     "qwen3_vl": ("qwen3", {"rope_theta": 500_000.0}),
+    "qwen3_5": ("qwen3_5_text", {}),
+    "qwen3_5_moe": ("qwen3_5_moe_text", {}),
 }  # fmt: skip
 """`model_type` of a multimodal config.json: that of its text where it names none, and values that it may leave out."""
 

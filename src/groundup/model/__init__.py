@@ -9,7 +9,9 @@ Files, in reading order:
     kv_cache.py           key/value cache
     attention.py          self-attention, cross-attention, their kernels
     latent_attention.py   latent attention of DeepSeek: compressed keys and values
+    causal_convolution.py the convolution before a state
     state_space.py        state-space layers of Mamba-2
+    gated_delta.py        linear attention of Qwen3-Next
     position_encoding.py  mask and positions of each layer type; relative position bias of T5
     matmul_precision.py   dtype of matrix products under autocast
     frozen_linear.py      products with a frozen matrix, and packed linear layers

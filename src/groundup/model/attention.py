@@ -56,6 +56,9 @@ class Attention(AttentionProjections):
         self.split = norm_and_split if config.qk_norm_type == "projection" else split_and_norm
         self.rotate = build_rotation(config, layer)
         self.norm_after_rotation = config.qk_norm_after_rope
+        bias = config.attention_bias in ("qkv", "all")
+        width = config.num_heads * config.head_dim
+        self.gate_proj = nn.Linear(config.hidden_size, width, bias=bias) if config.attention_gate else None
 
     def forward(
         self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
@@ -66,7 +69,10 @@ class Attention(AttentionProjections):
         value = split_heads(self.v_proj(x), self.head_dim)
         if cache is not None:
             key, value = cache.append(self.layer, key, value)
-        return self.o_proj(merge_heads(self.attention_function(query, key, value, context.mask)))
+        outputs = merge_heads(self.attention_function(query, key, value, context.mask))
+        if self.gate_proj is not None:
+            outputs = outputs * torch.sigmoid(self.gate_proj(x))
+        return self.o_proj(outputs)
 
     def rotated_heads(
         self, x: Float[Tensor, "B T HK"], norm: nn.Module, rotation: Rotation | None

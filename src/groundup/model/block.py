@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from groundup.model.attention import Attention, AttentionContext, CrossAttention, CrossKeyValues
 from groundup.model.embedding import build_scale
 from groundup.model.feed_forward import build_feed_forward
+from groundup.model.gated_delta import GatedDeltaNet
 from groundup.model.kv_cache import KVCache
 from groundup.model.latent_attention import LatentAttention
 from groundup.model.moe import MixtureOfExperts
@@ -22,10 +23,21 @@ from groundup.recipe.mixer_config import StateSpaceConfig
 
 
 def build_attention(config: ModelConfig, layer: int) -> nn.Module:
-    """Self-attention of a layer, with full or latent keys and values."""
+    """Self-attention of a layer, with full or latent keys and values, or linear."""
+    if config.layer_types[layer] == "linear" and config.gated_delta is not None:
+        return LinearAttention(config, config.gated_delta, layer)
     if config.latent_attention is not None:
         return LatentAttention(config, config.latent_attention, layer)
     return Attention(config, layer)
+
+
+class LinearAttention(GatedDeltaNet):
+    """Linear attention in place of self-attention: it needs no mask and no positions."""
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x: Float[Tensor, "B T D"], context: AttentionContext, cache: KVCache | None = None
+    ) -> Float[Tensor, "B T D"]:
+        return super().forward(x, cache)
 
 
 class PreNormBlock(nn.Module):

@@ -69,9 +69,9 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B T D"]:
         """The output of the final norm: the input of the head."""
-        if document_ids is not None and self.config.state_space is not None:
+        if document_ids is not None and self.config.has_state:
             raise UserError(
-                "document_ids with model.state_space: a state goes on into the next document of a sequence",
+                "document_ids with state-space layers or linear attention: a state goes on into the next document of a sequence",
                 hint="set train.document_mask=false, or one document per sequence",
             )
         check_tokens(tokens, self.config, None if cache is None else cache.length)

@@ -168,7 +168,12 @@ def build_position_encodings(config: ModelConfig, layer_types: Sequence[str], ca
     """One position encoding for each of the layer types, or for each layer."""
     encoding = POSITION_ENCODINGS[config.position_embedding]
     kinds = dict(zip(encoding_names(config, layer_types), layer_types, strict=True))
-    return PositionEncodings({name: encoding(config, kinds[name], causal) for name in sorted(kinds)})
+    return PositionEncodings(
+        {
+            name: (NoPositionEncoding if kinds[name] == "linear" else encoding)(config, kinds[name], causal)
+            for name in sorted(kinds)
+        }
+    )
 
 
 def encoding_names(config: ModelConfig, layer_types: Sequence[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from groundup.model.causal_convolution import convolve
 from groundup.model.kv_cache import KVCache
 from groundup.model.matmul_precision import cast_for_matmul
 from groundup.recipe import ModelConfig
@@ -63,7 +64,7 @@ class StateSpaceMixer(nn.Module):
         x = cast_for_matmul(x)
         gate, inputs, steps = self.in_proj(x).split((self.inner, self.convolved, self.num_heads), dim=-1)
         before, state = (None, None) if cache is None else cache.states(self.layer)
-        inputs, before = self.convolve(inputs, before)
+        inputs, before = convolve(inputs, self.convolution, before)
         values, keys, queries = inputs.split(
             (self.inner, *(self.num_groups * self.state_size,) * 2), dim=-1
         )  # x, B and C
@@ -75,19 +76,6 @@ class StateSpaceMixer(nn.Module):
             cache.keep_states(self.layer, (before, state))
         outputs = outputs + self.skip.float()[:, None] * values
         return self.o_proj(self.norm(outputs.flatten(2).to(x.dtype), gate))
-
-    def convolve(
-        self, inputs: Float[Tensor, "B T C"], before: Float[Tensor, "B W C"] | None
-    ) -> tuple[Float[Tensor, "B T C"], Float[Tensor, "B W C"]]:
-        """SiLU of a convolution over each token and the few before it; also the last inputs, for the tokens to come."""
-        width = self.convolution.kernel_size[0] - 1
-        if before is None:
-            before = inputs.new_zeros(inputs.shape[0], width, self.convolved)
-        inputs = torch.cat((before.to(inputs.dtype), inputs), dim=1)
-        weight, bias = self.convolution.weight.to(inputs.dtype), self.convolution.bias
-        bias = None if bias is None else bias.to(inputs.dtype)
-        outputs = F.conv1d(inputs.transpose(1, 2), weight, bias, groups=self.convolved).transpose(1, 2)
-        return F.silu(outputs), inputs[:, inputs.shape[1] - width :]
 
 
 def scan_chunks(

@@ -20,6 +20,7 @@ from torch import nn
 
 from groundup.model.attention import SinkAttention
 from groundup.model.feed_forward import XIELU
+from groundup.model.gated_delta import GatedDeltaNet
 from groundup.model.head import Head, UntiedHead
 from groundup.model.moe import Experts
 from groundup.model.norm import RMSNorm
@@ -54,7 +55,7 @@ def init_weights(model: nn.Module, config: ModelConfig) -> None:
             nn.init.zeros_(module.sinks)
         elif isinstance(module, GatedGroupNorm):
             nn.init.ones_(module.weight)
-        elif isinstance(module, RMSNorm | nn.LayerNorm | StateSpaceMixer | XIELU):
+        elif isinstance(module, RMSNorm | nn.LayerNorm | StateSpaceMixer | GatedDeltaNet | XIELU):
             module.reset_parameters()
         if isinstance(module, Head) and module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -193,7 +193,7 @@ def _check_megatron_model(config: ModelConfig) -> None:
         "embedding_scale": 1.0, "logit_scale": 1.0, "embedding_norm": False, "architecture": "decoder",
         "norm_placement": "pre", "mup_base_width": None, "attention_sinks": False, "rotary_dim": None,
         "latent_attention": None, "residual_scale": 1.0, "rope_pattern": (True,), "qk_norm_type": "head",
-        "qk_norm_after_rope": False, "state_space": None,
+        "qk_norm_after_rope": False, "state_space": None, "gated_delta": None, "attention_gate": False,
         "head_bias": False,
     }  # fmt: skip
     unsupported: dict[str, Any] = {

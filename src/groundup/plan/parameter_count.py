@@ -27,14 +27,16 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
     width, layers = config.hidden_size, config.num_layers
     encoder_layers = num_encoder_layers(config)
     cross_layers = layers if encoder_layers else 0
-    attention = (layers + cross_layers + encoder_layers) * attention_parameters(config)
+    attention = (layers + cross_layers + encoder_layers) * attention_parameters(config) + _linear_attention(config)
     feed_forward, active_feed_forward = (
         _feed_forward_parameters(config, layers, active=active)
         + _feed_forward_parameters(config, encoder_layers, active=active)
         for active in (False, True)
     )
     norms = norm_parameters(config, 2 * (layers + encoder_layers) + cross_layers + (2 if encoder_layers else 1))
-    norms += layers * qk_norm_parameters(config)
+    linear = config.layer_types.count("linear")
+    norms += (layers - linear) * qk_norm_parameters(config)
+    norms += linear * config.gated_delta.value_head_dim if config.gated_delta else 0
     norms -= norm_parameters(config, layers) if config.shared_norm else 0
     norms += layers * (latent.kv_rank + (latent.q_rank or 0)) if (latent := config.latent_attention) else 0
     if config.state_space is not None:  # one norm a layer, and one inside it
@@ -66,7 +68,18 @@ def attention_parameters(config: ModelConfig) -> int:
         query = width * latent.q_rank + latent.q_rank * queries if latent.q_rank else width * queries
         key_value = width * (latent.kv_rank + latent.rope_head_dim) + latent.kv_rank * expanded
         return query + key_value + heads * latent.value_head_dim * width
-    return 2 * config.hidden_size * (config.num_heads + config.num_kv_heads) * config.head_dim
+    gates = config.num_heads if config.attention_gate else 0
+    return config.hidden_size * (2 * config.num_heads + 2 * config.num_kv_heads + gates) * config.head_dim
+
+
+def _linear_attention(config: ModelConfig) -> int:
+    """Weights of all layers of linear attention, less those of as many of attention."""
+    if (delta := config.gated_delta) is None:
+        return 0
+    keys, values = delta.num_key_heads * delta.key_head_dim, delta.num_value_heads * delta.value_head_dim
+    projections = config.hidden_size * (2 * keys + 3 * values + 2 * delta.num_value_heads)
+    each = projections + (2 * keys + values) * delta.convolution_width + 2 * delta.num_value_heads
+    return config.layer_types.count("linear") * (each - attention_parameters(config))
 
 
 def norm_parameters(config: ModelConfig, count: int) -> int:
@@ -118,7 +131,8 @@ def training_flops_per_token(config: ModelConfig, sequence_length: int, shares: 
 
     def stack(num_layers: int, attentions: int, scores: float) -> float:
         feed_forward = _feed_forward_parameters(config, num_layers, active=True)
-        return 6 * (num_layers * attentions * attention_parameters(config) + feed_forward) + num_layers * scores
+        weights = num_layers * attentions * attention_parameters(config) + _linear_attention(config)
+        return 6 * (weights + feed_forward) + num_layers * scores
 
     if config.architecture == "encoder_decoder":
         encoder = stack(num_encoder_layers(config), 1, attention)

@@ -184,6 +184,8 @@ def linear_widths(config: ModelConfig) -> dict[str, int]:
         widths |= {"q_proj": latent.q_rank or config.hidden_size, "o_proj": config.num_heads * latent.value_head_dim}
     if config.state_space is not None:
         return {"in_proj": config.hidden_size, "o_proj": config.num_heads * config.head_dim}
+    if (delta := config.gated_delta) is not None:
+        widths |= {"qkv_proj": config.hidden_size, "gated_delta.o_proj": delta.num_value_heads * delta.value_head_dim}
     moe = config.moe
     dense = [moe is None or moe.is_dense(layer) for layer in range(config.num_layers)]
     if any(dense):

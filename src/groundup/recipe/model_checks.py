@@ -3,7 +3,7 @@
 from typing import Any
 
 from groundup.artifacts.json_file import shorten
-from groundup.recipe.mixer_config import check_latent_attention, check_state_space
+from groundup.recipe.mixer_config import check_gated_delta, check_latent_attention, check_state_space
 
 MAX_LAYERS = 10_000
 MAX_SIZE, MAX_HEAD_DIM, MAX_FLOAT = 2**31 - 1, 65_536, 1e30
@@ -14,7 +14,7 @@ GATED_ACTIVATIONS = ("swiglu", "swiglu_clamped", "geglu", "geglu_tanh")
 
 def check_sizes(model: Any) -> None:
     """Raises ValueError for sizes of a ModelConfig that are too large or do not divide each other."""
-    parts = (model.moe, model.rope_scaling, model.latent_attention, model.state_space)
+    parts = (model.moe, model.rope_scaling, model.latent_attention, model.state_space, model.gated_delta)
     for name, value in [*model, *(field for part in parts for field in part or ())]:
         most = MAX_SIZE if isinstance(value, int) else MAX_FLOAT
         if isinstance(value, int | float) and value > most:
@@ -44,6 +44,7 @@ def check_parts(model: Any) -> None:
     """Raises ValueError for knobs of a ModelConfig that contradict each other."""
     if model.latent_attention is not None:
         check_latent_attention(model.latent_attention, model)
+    check_gated_delta(model)
     if model.state_space is not None:
         check_state_space(model.state_space, model)
     if model.norm_placement == "parallel" and model.embedding_norm:

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, Optional
 from pydantic import create_model, model_validator
 
 from groundup.recipe.base_config import BaseConfig, knob
-from groundup.recipe.mixer_config import LatentAttentionConfig, StateSpaceConfig
+from groundup.recipe.mixer_config import GatedDeltaConfig, LatentAttentionConfig, StateSpaceConfig
 from groundup.recipe.model_checks import GATED_ACTIVATIONS, check_parts, check_sizes, check_unused
 
-LayerType = Literal["global", "local"]
+LayerType = Literal["global", "local", "linear"]
 
 
 class RopeScalingConfig(BaseConfig):
@@ -189,6 +189,8 @@ class ModelConfig(BaseConfig):
         "state-space layers in place of attention and feed-forward, with num_heads and head_dim (Mamba-2)",
         unset="off",
     )
+    gated_delta: GatedDeltaConfig | None = knob(None, "linear attention, in layers of type linear", unset="off")
+    attention_gate: bool = knob(False, "multiply the output of each head by a sigmoid of the input (Qwen3-Next)")
     attention_sinks: bool = knob(
         False, "a learned score for each head in the denominator of the softmax (Xiao et al. 2023; gpt-oss)"
     )
@@ -199,7 +201,9 @@ class ModelConfig(BaseConfig):
         ge=1,
     )
     attention_pattern: tuple[LayerType, ...] = knob(
-        ("global",), "layer types, repeated over the layers; local: sliding window attention", min_length=1
+        ("global",),
+        "layer types, repeated over the layers; local: sliding window attention; linear: gated_delta",
+        min_length=1,
     )
 
     # Feed-forward
@@ -255,6 +259,11 @@ class ModelConfig(BaseConfig):
     def rotary_width(self) -> int:
         """Elements of a head that RoPE rotates."""
         return self.latent_attention.rope_head_dim if self.latent_attention else self.rotary_dim or self.head_dim
+
+    @property
+    def has_state(self) -> bool:
+        """Whether layers keep a state in place of keys: it cannot forget single tokens, and goes on into the next document."""
+        return self.state_space is not None or self.gated_delta is not None
 
     @property
     def layer_types(self) -> tuple[LayerType, ...]:

@@ -16,6 +16,7 @@ Files, in reading order:
     apertus.py        Apertus
     mixtral.py        Mixtral
     qwen_moe.py       Qwen2-MoE, Qwen3-MoE, OLMoE, FlexOlmo
+    qwen_next.py      Qwen3-Next, Qwen3.5
     granite_moe.py    Granite-MoE, with and without shared experts
     phimoe.py         Phi-3.5-MoE
     hunyuan.py        Hunyuan, dense and with experts
@@ -91,6 +92,7 @@ from groundup.interop.families.phi import PHI
 from groundup.interop.families.phi3 import PHI3
 from groundup.interop.families.phimoe import PHIMOE
 from groundup.interop.families.qwen_moe import FLEX_OLMO, OLMOE, QWEN2_MOE, QWEN3_MOE
+from groundup.interop.families.qwen_next import QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT
 from groundup.interop.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from groundup.interop.families.sigmoid_moe import DOTS1, GLM4_MOE, MINIMAX_M2, SOLAR_OPEN
 from groundup.interop.families.stablelm import STABLELM
@@ -108,7 +110,7 @@ _SIMPLEST_FIRST = (
     CWM, HYPERCLOVAX, JAIS2, APERTUS,
     COHERE, COHERE2,
     GLM, GLM4, HELIUM,
-    MIXTRAL, QWEN3_MOE, QWEN2_MOE, OLMOE, FLEX_OLMO, GRANITE_MOE, GRANITE_MOE_SHARED,
+    MIXTRAL, QWEN3_MOE, QWEN2_MOE, OLMOE, FLEX_OLMO, QWEN3_5, QWEN3_NEXT, QWEN3_5_MOE, GRANITE_MOE, GRANITE_MOE_SHARED,
     PHIMOE, HUNYUAN_V1_DENSE, HUNYUAN_V1_MOE, ERNIE4_5, ERNIE4_5_MOE,
     DOTS1, GLM4_MOE, SOLAR_OPEN, MINIMAX_M2, LLAMA4_TEXT,
     GPT_OSS,

@@ -21,7 +21,7 @@ SHARED_EXPERTS = {
 }
 
 
-def _read_experts(json: Json) -> Json:
+def read_experts(json: Json) -> Json:
     step, dense = json["decoder_sparse_step"], json["mlp_only_layers"] or ()
     return {
         "num_experts": json.get("num_local_experts") or json["num_experts"],
@@ -32,7 +32,7 @@ def _read_experts(json: Json) -> Json:
     }
 
 
-def _write_experts(config: ModelConfig) -> Json:
+def write_experts(config: ModelConfig) -> Json:
     assert config.moe
     return {
         "num_experts": config.moe.num_experts,
@@ -50,7 +50,7 @@ def _read_qwen3_moe(json: Json) -> Json:
         "qk_norm": True,
         "attention_bias": map_value(json, "attention_bias", BIASES),
         **read_layers(["sliding_attention"], window),
-        "moe": _read_experts(json),
+        "moe": read_experts(json),
     }
 
 
@@ -59,7 +59,7 @@ def _write_qwen3_moe(config: ModelConfig) -> Json:
         "attention_bias": config.attention_bias != "none",
         "use_sliding_window": config.sliding_window is not None,
         "sliding_window": config.sliding_window,
-        **_write_experts(config),
+        **write_experts(config),
     }
 
 
@@ -76,7 +76,7 @@ def _read_qwen2_moe(json: Json) -> Json:
     return read_decoder(json) | {
         "attention_bias": map_value(json, "qkv_bias", QKV_BIASES),
         **read_layers(json.get("layer_types") or types, window),
-        "moe": _read_experts(json) | shared_experts,
+        "moe": read_experts(json) | shared_experts,
     }
 
 
@@ -86,7 +86,7 @@ def _write_qwen2_moe(config: ModelConfig) -> Json:
         "qkv_bias": config.attention_bias != "none",
         **write_qwen_layers(config),
         "shared_expert_intermediate_size": config.moe.num_shared_experts * config.moe.intermediate_size,
-        **_write_experts(config),
+        **write_experts(config),
     }
 
 

@@ -121,7 +121,8 @@ def read_layers(types: list[str] | None, window: int | None) -> Json:
 
 def write_layers(config: ModelConfig) -> list[str]:
     """The layer type of every layer."""
-    return [{"local": "sliding_attention", "global": "full_attention"}[kind] for kind in config.layer_types]
+    names = {"local": "sliding_attention", "global": "full_attention", "linear": "linear_attention"}
+    return [names[kind] for kind in config.layer_types]
 
 
 def _scaling(rope: Json, context_length: int) -> Json | None:
