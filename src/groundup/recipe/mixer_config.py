@@ -59,7 +59,8 @@ def check_state_space(settings: StateSpaceConfig, model: Any) -> None:
         )
     required: dict[str, Any] = {
         "architecture": "decoder", "position_embedding": "rope", "norm_placement": "pre", "embedding_norm": False,
-        "qk_norm": False, "attention_sinks": False, "attention_gate": False, "latent_attention": None, "moe": None, "residual_scale": 1.0,
+        "qk_norm": False, "attention_sinks": False, "attention_gate": False, "latent_attention": None, "moe": None,
+        "residual_scale": 1.0,
         "num_kv_heads": model.num_heads, "sliding_window": None, "attention_softcap": None,
     }  # fmt: skip
     for name, value in required.items():
