@@ -116,8 +116,9 @@ def derive_recipe(recipe: Recipe, data_tokens: int | None = None) -> Plan:
     """`derive`; the configuration of the model of [base] is read from its folder or file."""
     if recipe.base is None:
         return derive(recipe, data_tokens)
-    from groundup.interop.base_model import read_base_config  # imports torch
+    from groundup.interop.base_model import check_packed_base, read_base_config  # imports torch
 
+    check_packed_base(recipe)
     return derive(recipe, data_tokens, read_base_config(recipe.base))
 
 

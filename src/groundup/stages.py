@@ -126,13 +126,15 @@ FROM_BASE: dict[str, dict[str, Any]] = {
     },
     "tokens": {"section": "data"},
     "base": {
-        "section": "base", "function": "groundup.interop.base_model:run", "extra_sections": (), "inputs": (),
+        "section": "base", "function": "groundup.quantize.base_stage:run", "extra_sections": (), "inputs": (),
         "required_sections": (), "distributed": False, "uses_device": False, "check": None, "identity": BASE_IDENTITY,
     },
 }  # fmt: skip
 """What changes in the table for a recipe with [base], by stage."""
 BASE_CHECKS = {"chat": "groundup.finetune.finetune_plan:check_base_chat"}
 """Checks of a recipe with [base], where they differ."""
+BASE_FUNCTIONS = {"scores": "groundup.quantize.base_stage:evaluate"}
+"""Functions that open packed weights, which [base] may name."""
 
 
 def recipe_stages(recipe: Any, stages: Iterable[Stage] = STAGES) -> Iterator[Stage]:
@@ -146,4 +148,5 @@ def recipe_stages(recipe: Any, stages: Iterable[Stage] = STAGES) -> Iterator[Sta
             yield replace(stage, **FROM_BASE[stage.name])
         elif stage.name not in FROM_BASE:
             required = tuple("base" if section == "train" else section for section in stage.required_sections)
-            yield replace(stage, required_sections=required, check=BASE_CHECKS.get(stage.name, stage.check))
+            check, function = BASE_CHECKS.get(stage.name, stage.check), BASE_FUNCTIONS.get(stage.name, stage.function)
+            yield replace(stage, required_sections=required, check=check, function=function)

@@ -225,7 +225,7 @@ def test_packed_weights_are_refused_before_anything_is_built(inputs: Path, tmp_p
     shutil.copytree(inputs / "tiny-llama", tmp_path / "packed")
     (tmp_path / "packed" / name).write_text(text, encoding="utf-8")
     recipe = parse_recipe({"name": "x", "base": {"model": str(tmp_path / "packed")}, "quantize": {}})
-    with pytest.raises(UserError, match=r"base.model: .*packed weights, expected those in floating point"):
+    with pytest.raises(UserError, match=r"base.model: .*packed weights with \[quantize\], which needs"):
         pipeline.plan_run(recipe, tmp_path / "x", MACHINE)
 
 

@@ -3,10 +3,12 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from groundup.artifacts.machine import Machine
 from groundup.evaluate.baselines import compression_baselines, ngram_baselines
@@ -22,16 +24,23 @@ from groundup.interop import open_model
 from groundup.model import Decoder, load_config
 from groundup.plan.stage_support import check_tasks
 from groundup.recipe import RecipeView
-from groundup.tokenizer import TokenShard
+from groundup.tokenizer import Tokenizer, TokenShard
 
 CONTINUATION_TASK = "true continuation"
 """Name of the multiple-choice task made of the held-out text."""
 
 
-def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine) -> dict[str, Any]:
+def run(
+    recipe: RecipeView,
+    inputs: dict[str, Path],
+    out: Path,
+    machine: Machine,
+    open_model: Callable[..., tuple[nn.Module, Tokenizer]] = open_model,
+) -> dict[str, Any]:
     """Score the base model: bits per byte, tasks and samples of a decoder; masked-token accuracy of other
     architectures, and retrieval by an encoder.
 
+    `open_model`: for another function than that of floating-point models.
     Writes documents.jsonl: source, tokens, bytes and nats of each document. Does not resume: it restarts.
     """
     settings, seed = recipe.evaluate, recipe.seed

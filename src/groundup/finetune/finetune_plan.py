@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from groundup.artifacts.errors import UserError
@@ -16,10 +17,11 @@ from groundup.finetune.read_stats import ReadStats
 from groundup.finetune.template_messages import check_template
 from groundup.finetune.training_set import encode_training_set
 from groundup.interop.base_model import base_model_path, read_base_tokenizer
+from groundup.interop.model_loading import is_quantized
 from groundup.plan.derive import MEMORY_FRACTION, SECONDS_PER_HOUR, resolved_model_config
 from groundup.plan.finetune_defaults import derive_finetuning, row_length
 from groundup.plan.hardware import device_spec
-from groundup.plan.memory_estimate import MemoryEstimate, estimate_training_memory
+from groundup.plan.memory_estimate import CROSS_ENTROPY_CHUNK, MemoryEstimate, estimate_training_memory
 from groundup.plan.parameter_count import count_parameters
 from groundup.plan.stage_support import check_chat
 from groundup.plan.training_speed import TrainingSpeed
@@ -28,8 +30,11 @@ from groundup.recipe.finetune_config import FinetuneConfig
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat_template import CHATML, PLAIN
 from groundup.tokenizer.special_tokens import TURN_END, TURN_START
+from groundup.train.micro_batch import DEFAULT_TOKENS
 
 SAMPLED_CONVERSATIONS = 300
+NF4_BYTES = 4.127 / 8
+"""Of a weight: quantize/nf4.py."""
 PACKING_EFFICIENCY = 0.9
 """Fraction of the positions of packed rows that hold tokens."""
 
@@ -104,13 +109,16 @@ def _cost(recipe: Recipe, config: ModelConfig, finetune: FinetuneConfig, length:
     device = device_spec(recipe.budget.hardware)
     speed = TrainingSpeed(device, relative=recipe.budget.relative_speed)
     seconds = steps * speed.step_seconds(config, length, batch_rows * length, method=finetune.method)
-    memory = _memory(config, finetune, length, batch_rows)
+    assert recipe.base is not None
+    kind = "cpu" if recipe.budget.hardware.startswith("cpu") else "cuda"
+    micro_batch = max(1, min(batch_rows, DEFAULT_TOKENS[kind] // length))
+    memory = _memory(config, finetune, length, micro_batch, base_model_path(recipe.base))
     available = MEMORY_FRACTION * device.memory_bytes
     if memory.total > available:
         raise UserError(
             f"fine-tuning needs {memory.total / 1e9:.1f} GB, expected at most {available / 1e9:.1f} GB "
             f"({recipe.budget.hardware})",
-            hint="finetune.method=lora, a smaller finetune.sequence_length or batch_tokens, or another budget.hardware",
+            hint="finetune.method=qlora, a smaller finetune.sequence_length or batch_tokens, or another budget.hardware",
         )
     return {
         "tokens": round(tokens),
@@ -123,14 +131,31 @@ def _cost(recipe: Recipe, config: ModelConfig, finetune: FinetuneConfig, length:
     }
 
 
-def _memory(config: ModelConfig, finetune: FinetuneConfig, length: int, batch_rows: int) -> MemoryEstimate:
-    """Training all weights: as pretraining. LoRA: gradients and moments only of the adapters."""
+def _memory(config: ModelConfig, finetune: FinetuneConfig, length: int, micro_batch: int, base: Path) -> MemoryEstimate:
+    """Training all weights: as pretraining. LoRA: gradients and moments only of the adapters, over the base as it is stored."""
     compute_bytes = 4 if finetune.precision == "float32" else 2
-    full = estimate_training_memory(config, length, batch_rows, compute_bytes=compute_bytes)
+    full = estimate_training_memory(config, length, micro_batch, compute_bytes=compute_bytes)
     if finetune.method == "full":
         return full
     rank = finetune.lora_rank or 0
     widths = 2 * (config.hidden_size + config.num_heads * config.head_dim) + 2 * config.num_kv_heads * config.head_dim
     widths += 3 * (config.hidden_size + config.intermediate_size) + 2 * config.hidden_size
     adapters = 4 * rank * widths * config.num_layers
-    return replace(full, weights=4 * count_parameters(config).total, gradients=adapters, optimizer=2 * adapters)
+    logits = 6 * config.vocab_size * min(length * micro_batch, CROSS_ENTROPY_CHUNK)
+    weights = _base_bytes(config, base, is_packed=finetune.method == "qlora")
+    largest = (
+        compute_bytes * config.hidden_size * config.intermediate_size
+    )  # one matrix is cast or dequantized at a time
+    return replace(
+        full, weights=weights + adapters, gradients=adapters, optimizer=2 * adapters, unsharded=largest, logits=logits
+    )
+
+
+def _base_bytes(config: ModelConfig, base: Path, is_packed: bool) -> float:
+    """Bytes of the weights of [base] in memory; `is_packed`: the matrices of blocks in NF4."""
+    counts = count_parameters(config)
+    stored = sum(file.stat().st_size for file in base.glob("*.safetensors")) if base.is_dir() else 4 * counts.total
+    if is_quantized(base) or not is_packed:
+        return stored
+    matrices = counts.attention if config.moe is not None else counts.attention + counts.feed_forward
+    return stored - (stored / counts.total - NF4_BYTES) * matrices

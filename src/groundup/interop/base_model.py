@@ -8,15 +8,18 @@ from groundup.artifacts.machine import Machine
 from groundup.artifacts.manifest import MANIFEST_FILE
 from groundup.data.hash_cache import cached_hashes
 from groundup.interop.classifier_files import copy_classifier
-from groundup.interop.huggingface_model import huggingface_model_config
+from groundup.interop.families import require_family
+from groundup.interop.huggingface_model import huggingface_model_config, read_config
 from groundup.interop.model_card import write_card_files
 from groundup.interop.model_loading import NATIVE_CONFIG, is_quantized, open_model, resolve_model_path
 from groundup.model import load_config, save_model
 from groundup.plan.parameter_count import count_parameters
-from groundup.recipe import ModelConfig, RecipeView
+from groundup.recipe import ModelConfig, Recipe, RecipeView
 from groundup.recipe.base_model_config import BaseModelConfig
 from groundup.stages import STAGE_FOLDERS
 from groundup.tokenizer import Tokenizer, load_pretrained_tokenizer
+
+TUNING_TABLES = ("finetune", "preference", "reinforcement")
 
 IDENTITY_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".pt", ".gguf")
 
@@ -35,12 +38,18 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
         copy_classifier(path, out)
         task.advance()
     config: ModelConfig = model.config  # type: ignore[assignment]
-    return {
+    return describe(config, path) | {
         "parameters": sum(weight.numel() for weight in model.parameters()),
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+    }
+
+
+def describe(config: ModelConfig, path: Path) -> dict[str, Any]:
+    """The metrics of stage 04-base that follow from the model's configuration and place."""
+    return {
         "parameters_by_part": vars(count_parameters(config)) | {},
         "model": _name(path),
         "format": _format(path),
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "context_length": config.context_length,
     }
 
@@ -64,17 +73,36 @@ def identity(section: BaseModelConfig, machine: Machine) -> dict[str, Any]:
 
 
 def base_model_path(section: BaseModelConfig) -> Path:
-    """The model folder or file that base.model names. Raises UserError if there is none, or its weights are packed."""
+    """The model folder or file that base.model names. Raises UserError if there is none."""
     try:
-        path = resolve_model_path(Path(section.model).expanduser())
+        return resolve_model_path(Path(section.model).expanduser())
     except UserError as error:
         raise UserError(f"base.model: {error.message}", hint=error.hint) from None
-    if is_quantized(path):
-        raise UserError(
-            f"base.model: {path}: packed weights, expected those in floating point that they were made from",
-            hint="a .gguf file is unpacked; chat, generate, serve and evaluate take packed weights as they are",
-        )
-    return path
+
+
+def check_packed_base(recipe: Recipe) -> None:
+    """Raises UserError for tables that need the weights of [base] in floating point, where they are packed.
+
+    Fine-tuning trains adapters over them, and its result is in floating point.
+    """
+    if recipe.base is None or not is_quantized(path := base_model_path(recipe.base)):
+        return
+    tuning = [table for table in TUNING_TABLES if getattr(recipe, table, None) is not None]
+    is_chat = recipe.finetune is not None and recipe.finetune.task == "generation"
+    refused = {
+        "[train]": recipe.train is not None,
+        f"[{tuning[0]}]" if tuning else "": bool(tuning) and not is_chat,
+        "finetune.method = full": is_chat and recipe.finetune is not None and recipe.finetune.method == "full",
+        "[quantize]": recipe.quantize is not None and not tuning,
+        "[export]": recipe.export is not None and not tuning,
+    }
+    for what, is_refused in refused.items():
+        if is_refused:
+            raise UserError(
+                f"base.model: {path}: packed weights with {what}, which needs them in floating point",
+                hint="[finetune] with conversations and method = qlora trains over packed weights, and its result is in floating "
+                "point; groundup export MODEL --out DIR unpacks a model",
+            )
 
 
 def read_base_config(section: BaseModelConfig) -> ModelConfig:
@@ -84,7 +112,12 @@ def read_base_config(section: BaseModelConfig) -> ModelConfig:
         from groundup.interop.gguf.gguf_import import read_gguf  # optional dependency
 
         return read_gguf(path)[0]
-    return load_config(path) if (path / NATIVE_CONFIG).is_file() else huggingface_model_config(path)
+    if (path / NATIVE_CONFIG).is_file():
+        return load_config(path)
+    if is_quantized(path):  # whose tensors have other names and shapes
+        fields = read_config(path)
+        return require_family(fields.get("model_type"), path).read_config(fields, path)
+    return huggingface_model_config(path)
 
 
 def read_base_tokenizer(path: Path) -> Tokenizer:

@@ -34,6 +34,7 @@ def open_model(
     of an adapter with its fingerprint, first. Raises UserError for other contents and for damaged files.
     """
     path, adapter = split_adapter(path, adapter)
+    path = interop.resolve_model_path(path)
     if not is_quantized(path):
         return interop.open_model(path, device, adapter=adapter, verify=verify)
     if verify:

@@ -32,13 +32,14 @@ class QuantizationDescription:
     layers: list[str]
 
 
-def save_quantized_folder(model: nn.Module, folder: Path, method: str) -> None:
-    """Write a quantized model; `method` is only recorded."""
+def save_quantized_folder(model: nn.Module, folder: Path, method: str) -> QuantizationScheme:
+    """Write a quantized model, and return its scheme; `method` is only recorded."""
     layers = quantized_layers(model)
     scheme = next(iter(layers.values())).scheme
     write_model_files(model, folder)
     description = {"method": method, **asdict(scheme), "layers": list(layers)}
     (folder / QUANTIZATION_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    return scheme
 
 
 def load_quantized_folder(folder: Path, device: torch.device | str = "cpu") -> nn.Module:
