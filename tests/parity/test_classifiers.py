@@ -18,7 +18,8 @@ from groundup.finetune import load_classifier
 from groundup.generate import classify_texts, find_entities
 from groundup.interop import export_huggingface, load_huggingface, open_model
 from groundup.interop.model_export import export
-from groundup.quantize import export_model
+from groundup.quantize import export_model, quantize_folder
+from groundup.quantize import open_model as open_packed
 
 sys.path.insert(0, str(Path(__file__).parent))
 from family_draws import DRAWS, Draw
@@ -77,9 +78,9 @@ def write_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerFast:
     words = ["anna", "lives", "in", "oslo", "new", "york", "with", "bob"]
     pieces = [chr(letter) for letter in range(97, 123)] + [f"##{chr(letter)}" for letter in range(97, 123)]
     vocabulary = {
-        word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *pieces])
+        word: number for number, word in enumerate(["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", *words, *pieces])
     }
-    fast = transformers.BertTokenizerFast(tokenizer_object=BertWordPieceTokenizer(vocab=vocabulary))
+    fast = transformers.BertTokenizerFast(tokenizer_object=BertWordPieceTokenizer(vocab=vocabulary)._tokenizer)
     fast.save_pretrained(folder)
     return fast
 
@@ -181,10 +182,37 @@ def test_heads_of_other_tasks_are_refused_by_name(name: str, task: str, message:
         load_huggingface(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["bert", "xlm-roberta"])
+def test_scores_of_pairs_are_those_of_transformers(name: str, tmp_path: Path):
+    """A reranker: one output for a query and a text, whose token types differ in BERT."""
+    one = {"id2label": {0: "LABEL_0"}, "label2id": {"LABEL_0": 0}, "max_position_embeddings": 20}
+    reference = build(name, TASKS[0], tmp_path, **one | ({"type_vocab_size": 2} if name == "bert" else {}))
+    theirs = write_tokenizer(tmp_path)
+    length = load_huggingface(tmp_path).config.context_length
+    pairs = theirs(
+        [TEXTS[0]] * 3, TEXTS, truncation="only_second", max_length=length, padding=True, return_tensors="pt"
+    )
+    pairs |= {} if name == "bert" else {"token_type_ids": torch.zeros_like(pairs["token_type_ids"])}
+    with torch.inference_mode():
+        expected = reference(**pairs).logits
+    model, tokenizer = open_model(tmp_path, "cpu")
+    found = classify_texts(load_classifier(model, tmp_path), tokenizer, TEXTS, query=TEXTS[0])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    command = ["classify", str(tmp_path), "--query", TEXTS[0], *TEXTS]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    order = found[:, 0].argsort(descending=True).tolist()
+    assert [line.split("  ")[2] for line in done.stdout.splitlines()] == [str(row + 1) for row in order]
+
+
+def test_packed_classifiers_keep_their_labels(tmp_path: Path):
+    build("bert", TASKS[0], tmp_path / "model", intermediate_size=96)
+    write_tokenizer(tmp_path / "model")
+    quantize_folder(tmp_path / "model", tmp_path / "out", method="rtn", bits=8)
+    model, _ = open_packed(tmp_path / "out", "cpu")
+    assert load_classifier(model, tmp_path / "out").labels == tuple(LABELS.values())
+
+
 def test_models_without_labels_are_refused_by_name(tmp_path: Path):
-    build("bert", TASKS[0], tmp_path / "score", id2label={0: "LABEL_0"}, label2id={"LABEL_0": 0})
-    with pytest.raises(UserError, match="a head with one output: a score"):
-        load_classifier(load_huggingface(tmp_path / "score"), tmp_path / "score")
     build("electra", "AutoModelForPreTraining", tmp_path / "discriminator")
     model = load_huggingface(tmp_path / "discriminator")
     with pytest.raises(

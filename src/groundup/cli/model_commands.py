@@ -174,6 +174,9 @@ def classify(
     model: ModelArgument,
     texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to classify.")] = None,
     input: InputOption = None,
+    query: Annotated[
+        str | None, typer.Option(help="For models of pairs, the text before each: a reranker's query, a premise.")
+    ] = None,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
     verify: VerifyOption = True,
@@ -181,7 +184,7 @@ def classify(
     """Give each text a label, or find its named entities, by a classifier: fine-tuned here, or one of transformers.
 
     Prints probability, label, id and text; with --json the probabilities of all labels. Of a classifier of tokens: a line for
-    each entity, with the text of the entity.
+    each entity, with the text of the entity. Of one with a single label, such as a reranker: scores, the highest first.
 
     Example: groundup classify runs/reviews --input texts.txt
     """
@@ -196,11 +199,15 @@ def classify(
     wanted = [entry.text for entry in entries]
     _note_truncated(encode_for_embedding(network, tokenizer, wanted)[1], len(wanted), network)
     if classifier.head.settings.per_token:
+        if query is not None:
+            raise UserError("--query with a classifier of tokens, expected one of texts", hint="leave --query out")
         for entry, found in zip(entries, find_entities(classifier, tokenizer, wanted), strict=True):
             _print_entities(entry, found, as_json)
         return
-    rows = classify_texts(classifier, tokenizer, wanted).tolist()
-    for entry, row in zip(entries, rows, strict=True):
+    scored = list(zip(entries, classify_texts(classifier, tokenizer, wanted, query=query).tolist(), strict=True))
+    if len(classifier.labels) == 1:
+        scored.sort(key=lambda pair: -pair[1][0])
+    for entry, row in scored:
         probabilities = dict(zip(classifier.labels, row, strict=True))
         label = max(probabilities, key=probabilities.__getitem__)
         if as_json:

@@ -141,7 +141,7 @@ def finetune_classifier(
     model.to(setup_device(machine))
     torch.manual_seed(seed)
     if head is not None:
-        one_label = not head.settings.per_token and not head.settings.multi_label
+        one_label = not head.settings.per_token and not head.settings.multi_label and head.out_features > 1
         head = head.with_labels(sorted(counts)) if one_label else None
     classifier = TextClassifier(model, sorted(counts), head)
 

@@ -35,12 +35,14 @@ class TextClassifier(nn.Module):
         self.head.to(next(model.parameters()).device)
         self.labels = self.head.settings.labels
 
-    def forward(self, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> Float[Tensor, "B *T L"]:
+    def forward(
+        self, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"], token_types: Int[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B *T L"]:
         """Logits of the first `lengths` tokens of each row: of the text, or of every token."""
         settings = self.head.settings
         if settings.per_token:
-            return self.head(read_tokens(self.model, tokens, lengths)[0])
-        return self.head(pool_tokens(self.model, tokens, lengths, pooling=settings.pooling))
+            return self.head(read_tokens(self.model, tokens, lengths, token_types)[0])
+        return self.head(pool_tokens(self.model, tokens, lengths, token_types, pooling=settings.pooling))
 
 
 class Entity(NamedTuple):
@@ -52,8 +54,15 @@ class Entity(NamedTuple):
     probability: float
 
 
-def classify_texts(classifier: TextClassifier, tokenizer: Tokenizer, texts: Sequence[str]) -> Float[Tensor, "N L"]:
+def classify_texts(
+    classifier: TextClassifier, tokenizer: Tokenizer, texts: Sequence[str], *, query: str | None = None
+) -> Float[Tensor, "N L"]:
     """The probability of each label of `classifier.labels` for each text, or the beginning of one longer than the context.
+
+    A classifier with one label gives a score, which is no probability.
+
+    Args:
+        query: for a model of pairs, the first text of each: the query of a reranker, a premise.
 
     Raises UserError for a classifier of tokens.
 
@@ -63,11 +72,28 @@ def classify_texts(classifier: TextClassifier, tokenizer: Tokenizer, texts: Sequ
         raise UserError(
             "a classifier of tokens, expected one of texts", hint="find_entities(classifier, tokenizer, texts)"
         )
-    ids, _ = encode_for_embedding(classifier.model, tokenizer, texts)
+    if query is None:
+        ids, types = encode_for_embedding(classifier.model, tokenizer, texts)[0], None
+    else:
+        ids, types = _encode_pairs(classifier, tokenizer, query, texts)
     probabilities = torch.zeros(len(ids), len(classifier.labels))
-    for rows, found in _classify(classifier, ids):
+    for rows, found in _classify(classifier, ids, types):
         probabilities[rows] = found
     return probabilities
+
+
+def _encode_pairs(
+    classifier: TextClassifier, tokenizer: Tokenizer, query: str, texts: Sequence[str]
+) -> tuple[list[list[int]], list[list[int]] | None]:
+    """Ids of each pair, whose text is truncated to the context, and their token types if the model has them."""
+    config, backend = classifier.model.config, tokenizer.backend
+    backend.enable_truncation(int(config.context_length), strategy="only_second")  # type: ignore[union-attr, arg-type]
+    try:
+        pairs = backend.encode_batch([(query, text) for text in texts], add_special_tokens=True)
+    finally:
+        backend.no_truncation()
+    types = [pair.type_ids for pair in pairs] if config.num_token_types > 1 else None  # type: ignore[union-attr, operator]
+    return [pair.ids for pair in pairs], types
 
 
 def find_entities(classifier: TextClassifier, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[Entity]]:
@@ -100,13 +126,15 @@ def find_entities(classifier: TextClassifier, tokenizer: Tokenizer, texts: Seque
 
 
 def _classify(
-    classifier: TextClassifier, ids: Sequence[Sequence[int]]
+    classifier: TextClassifier, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None
 ) -> Iterator[tuple[list[int], Float[Tensor, "B *T L"]]]:
     """Rows of `ids`, and the probabilities of their labels, in batches."""
     device = next(classifier.parameters()).device
     for rows in batches_by_length(ids):
+        inputs = [*pad_ids([ids[row] for row in rows])]
+        inputs += [] if types is None else pad_ids([types[row] for row in rows])[:1]
         with torch.inference_mode():
-            logits = classifier(*(tensor.to(device) for tensor in pad_ids([ids[row] for row in rows])))
+            logits = classifier(*(tensor.to(device) for tensor in inputs))
             yield rows, classifier.head.probabilities(logits).cpu()
 
 

@@ -94,23 +94,32 @@ def pad_ids(ids: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "B T"], Int[Tenso
 
 
 def pool_tokens(
-    model: nn.Module, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"], *, pooling: str | None = None
+    model: nn.Module,
+    tokens: Int[Tensor, "B T"],
+    lengths: Int[Tensor, " B"],
+    token_types: Int[Tensor, "B T"] | None = None,
+    *,
+    pooling: str | None = None,
 ) -> Float[Tensor, "B D"]:
     """One vector per row, of its first `lengths` tokens, in float32 and with gradients."""
     pool = _find_pooling(model, pooling)
     weights = get_token_weights(model) if pool is mean_pool else None
-    hidden, real = read_tokens(model, tokens, lengths)
+    hidden, real = read_tokens(model, tokens, lengths, token_types)
     return pool(hidden, real if weights is None else real * weights[tokens])
 
 
 def read_tokens(
-    model: nn.Module, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]
+    model: nn.Module,
+    tokens: Int[Tensor, "B T"],
+    lengths: Int[Tensor, " B"],
+    token_types: Int[Tensor, "B T"] | None = None,
 ) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"]]:
     """The hidden states of each row's first `lengths` tokens, in float32, and which those are."""
     real = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
     read_states = model.encode if isinstance(model, EncoderDecoder) else model.hidden_states
     documents = None if bool(real.all()) else real.long()
-    return read_states(tokens, document_ids=documents).float(), real  # type: ignore[operator]
+    segments = {} if token_types is None else {"token_types": token_types}
+    return read_states(tokens, document_ids=documents, **segments).float(), real  # type: ignore[operator]
 
 
 def nearest_texts(query: Float[Tensor, " D"], vectors: Float[Tensor, "N D"], count: int) -> list[tuple[int, float]]:

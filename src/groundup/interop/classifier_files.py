@@ -84,7 +84,7 @@ def _read_ours(folder: Path) -> ClassificationHead:
     path = folder / LABELS_FILE
     fields = read_json_object(path)
     labels = fields.pop("labels", None)
-    if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(label, str) for label in labels):
+    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
         raise UserError(f"{path}: damaged: expected a list of labels")
     try:
         settings = HeadSettings(tuple(labels), **fields)
@@ -140,11 +140,6 @@ def _form(tensors: ClassifierTensors, json: Json, per_token: bool) -> Json:
 
 
 def _labels(json: Json, count: int, folder: Path) -> tuple[str, ...]:
-    if count < 2:
-        raise UserError(
-            f"{folder}: a head with one output: a score of a text, or of a query and a text; expected two labels or more",
-            hint="embed compares texts by their embeddings",
-        )
     names = json.get("id2label") or {str(number): f"LABEL_{number}" for number in range(count)}
     if not isinstance(names, dict) or sorted(names) != sorted(map(str, range(count))):
         raise UserError(
@@ -176,13 +171,14 @@ def find_classifier_family(config: ModelConfig, head: ClassificationHead) -> tup
 def classifier_fields(head: ClassificationHead, family: Family, tensors: ClassifierTensors) -> Json:
     """Keys of config.json by which transformers builds the classifier."""
     settings, task = head.settings, TOKENS if head.settings.per_token else TEXT
+    one = len(settings.labels) == 1
     kind = "multi_label_classification" if settings.multi_label else "single_label_classification"
     return {
         "architectures": [family.architecture.replace("ForMaskedLM", task)],
         "model_type": family.name,
         "id2label": {str(number): label for number, label in enumerate(settings.labels)},
         "label2id": {label: number for number, label in enumerate(settings.labels)},
-        "problem_type": None if settings.per_token else kind,
+        "problem_type": None if settings.per_token or one else kind,
         **tensors.write(settings),
     }
 

@@ -67,5 +67,7 @@ class ClassificationHead(nn.Linear):
         return head
 
     def probabilities(self, logits: Float[Tensor, "... L"]) -> Float[Tensor, "... L"]:
-        """Of each label, in float32."""
+        """Of each label, in float32; of a single one its logit, a score."""
+        if len(self.settings.labels) == 1:
+            return logits.float()
         return logits.float().sigmoid() if self.settings.multi_label else logits.float().softmax(dim=-1)

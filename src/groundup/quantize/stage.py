@@ -11,6 +11,7 @@ import torch
 from groundup import interop
 from groundup.artifacts.directory import FINGERPRINT_FILE
 from groundup.artifacts.machine import Machine
+from groundup.interop.classifier_files import copy_classifier
 from groundup.plan.stage_support import check_quantization
 from groundup.quantize.calibration_text import calibration_text
 from groundup.quantize.float_comparison import compare_with_float
@@ -54,6 +55,7 @@ def run(recipe: RecipeView, inputs: dict[str, Path], out: Path, machine: Machine
 
     save_quantized_folder(quantized.cpu(), out, section.method)
     tokenizer.save(out)
+    copy_classifier(source, out)
     return {
         "from": origin,
         **quantization_summary(quantized, errors, source, out),

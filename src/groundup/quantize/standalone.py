@@ -13,6 +13,7 @@ from groundup.artifacts.errors import UserError
 from groundup.artifacts.progress import Progress
 from groundup.artifacts.run_record import check_artifact
 from groundup.interop.adapters import split_adapter
+from groundup.interop.classifier_files import copy_classifier
 from groundup.interop.model_card import write_card_files
 from groundup.interop.model_loading import QUANTIZATION_FILE
 from groundup.model.serialization import WEIGHTS_FILE
@@ -99,6 +100,7 @@ def quantize_folder(
         save_quantized_folder(model.cpu(), partial, method)
         tokenizer.save(partial)
         write_card_files(source, partial)
+        copy_classifier(source, partial)
     return quantization_summary(model, errors, source, out)
 
 
